@@ -1,0 +1,1 @@
+//! Bytes addressed by content: verified fetch, streamed publish, the embedded store.

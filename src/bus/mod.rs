@@ -1,0 +1,1 @@
+//! NATS: jobs in, statuses out.

@@ -1,0 +1,306 @@
+//! Containers that hold strangers' jobs.
+//!
+//! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] stands in where
+//! there is none (simulated demo, tests); one suite of contract tests holds both. [`policy`]
+//! turns a [`ContainerSpec`] into what the engine is told, and is pure. [`image`] pulls.
+//!
+//! What must hold: a container of one name is created at most once and started at most once; the
+//! engine's own types never leave this folder.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::job::JobId;
+use crate::node::{Address, GpuUuid};
+
+/// A container engine, as far as a node needs one. Every call has a deadline of its own, but for
+/// [`ContainerRuntime::follow`], which lasts as long as the container does. All but `run` can be
+/// repeated without harm, and dropping a future of this trait leaves nothing half done.
+pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
+    /// Makes the image present (pull policy `missing`: what is here is not pulled) and says what it
+    /// is. Errors inside the pull's stream are noticed; no progress for a while is an error.
+    fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
+
+    /// Creates and starts the container. Where the name is taken, what is there decides: created is
+    /// started, running and exited are left as they are and reported. A container that could not be
+    /// started is removed again.
+    fn run(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Launched, Error>> + Send;
+
+    /// Hands every chunk of the container's output to `sink`, in order per stream, and returns
+    /// once its processes are gone and its output has been read to the end. Works on a container
+    /// that exited before the call.
+    fn follow(
+        &self,
+        id: &ContainerId,
+        sink: LogSink,
+    ) -> impl Future<Output = Result<Exit, Error>> + Send;
+
+    /// Asks the container to end, and kills it after `grace`. `Ok` where it is gone or had ended.
+    fn stop(
+        &self,
+        id: &ContainerId,
+        grace: Duration,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Copies `path` out of an exited container into the empty folder `dest` (the entry keeps its
+    /// base name), at most `bytes_max`. Only files and folders arrive; anything else is an error,
+    /// as is an entry that would land outside `dest`.
+    fn copy_out(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        dest: &std::path::Path,
+        bytes_max: u64,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Removes the container with its anonymous volumes, running or not. `Ok` where it is gone.
+    fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Every container of this node, running or not, found by its label.
+    fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
+}
+
+/// Where a container's output goes. Bounded: the reader waits while it is full.
+pub type LogSink = tokio::sync::mpsc::Sender<LogChunk>;
+
+/// A piece of a container's output, as it came: not cut at line ends, at most 64 KiB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Which of the two streams.
+    pub stream: LogStream,
+    /// The bytes; the job may have written anything.
+    pub bytes: bytes::Bytes,
+}
+
+/// A container's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The engine's id of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContainerId(pub String);
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The engine's own id, `sha256:…`: containers are created from it, so that a tag that moves
+    /// between the pull and the start changes nothing.
+    pub id: String,
+    /// What a receipt says: the manifest's digest `sha256:…` where the image came from a registry,
+    /// else `image-id:sha256:…`.
+    pub digest: String,
+    /// Bytes on disk.
+    pub size_bytes: u64,
+    /// Whether this call had to pull it.
+    pub pulled: bool,
+}
+
+/// Everything that the engine is told about a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// `lamda-<first 8 hex of the address>-<job_id>-<attempt>`.
+    pub name: String,
+    /// The node that it belongs to (label `lamda.node`, EIP-55).
+    pub node: Address,
+    /// The job (label `lamda.job_id`).
+    pub job_id: JobId,
+    /// The attempt, from 1 (label `lamda.attempt`).
+    pub attempt: u32,
+    /// The image's id, from [`Image::id`].
+    pub image_id: String,
+    /// Replaces the image's entrypoint where it is `Some`.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command where it is `Some`.
+    pub command: Option<Vec<String>>,
+    /// Variables, the node's own included; `NVIDIA_VISIBLE_DEVICES` is added by the policy.
+    pub env: Vec<(String, String)>,
+    /// Host folders that the job sees.
+    pub mounts: Vec<Mount>,
+    /// The cards that it may use; none for a CPU job.
+    pub gpus: Vec<GpuUuid>,
+    /// What it may take.
+    pub limits: Limits,
+    /// What it may reach.
+    pub network: Network,
+}
+
+/// A host folder or file shown inside a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it lies on the host, absolute.
+    pub host: PathBuf,
+    /// Where the job sees it, absolute.
+    pub target: String,
+    /// Whether the job may only read it.
+    pub read_only: bool,
+}
+
+/// What a container may take of the host. Wall time is kept by the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes; swap is off.
+    pub memory_bytes: u64,
+    /// Processor time in billionths of a core.
+    pub nano_cpus: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// `/dev/shm` in bytes.
+    pub shm_bytes: u64,
+}
+
+/// What a container may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing but its own loopback.
+    None,
+    /// The engine's bridge: whatever the host can reach.
+    Bridge,
+}
+
+/// What [`ContainerRuntime::run`] found or did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// The container.
+    pub id: ContainerId,
+    /// Whether this call started it (`false`: it was running or had exited already).
+    pub started_now: bool,
+}
+
+/// How a container ended, as the engine tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The first process's exit code (128 + signal where a signal ended it).
+    pub code: i32,
+    /// Whether the kernel killed a process of it for memory.
+    pub oom: bool,
+    /// When it was started, by the engine's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the engine's clock.
+    pub finished_at: Timestamp,
+}
+
+/// A container of ours that [`ContainerRuntime::list`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its id.
+    pub id: ContainerId,
+    /// From its label; `None` where the label is no job id.
+    pub job_id: Option<JobId>,
+    /// From its label; 0 where the label is no number.
+    pub attempt: u32,
+    /// What it is doing.
+    pub state: FoundState,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// The engine's states, as far as recovery decides by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundState {
+    /// Created, never started: it may be started.
+    Created,
+    /// Running or paused: it is adopted.
+    Running,
+    /// Exited or dead: it is collected, never started again.
+    Exited,
+}
+
+/// Why the engine did not do what it was asked. The cause is in `source()`, not in the text.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine does not answer, or answers that it can't now: try again later.
+    #[error("the container engine at {host} does not answer")]
+    Unreachable {
+        /// The engine's address.
+        host: String,
+        /// What went wrong.
+        #[source]
+        source: BoxError,
+    },
+    /// The image does not exist, or this node may not pull it. Final.
+    #[error("image `{reference}` can't be had: {reason}")]
+    ImageRefused {
+        /// As the job names it.
+        reference: String,
+        /// The registry's or the engine's words, one line, at most 300 characters.
+        reason: String,
+    },
+    /// The pull broke or stalled: may work later.
+    #[error("image `{reference}` could not be pulled: {reason}")]
+    Pull {
+        /// As the job names it.
+        reference: String,
+        /// The registry's or the engine's words, one line, at most 300 characters.
+        reason: String,
+    },
+    /// The GPUs could not be handed to the container: the node's fault, not the job's.
+    #[error("the engine could not give the container its GPUs: {reason}")]
+    Gpu {
+        /// The toolkit's words, one line, at most 300 characters.
+        reason: String,
+    },
+    /// The container can't be started as the job wants it (no such command, say). Final.
+    #[error("the container could not be started: {reason}")]
+    Start {
+        /// The engine's words, one line, at most 300 characters.
+        reason: String,
+    },
+    /// There is no such container.
+    #[error("there is no container {0}")]
+    Gone(ContainerId),
+    /// There is no such path in the container.
+    #[error("there is no `{path}` in the container")]
+    NoSuchPath {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// What was to be copied out is too large, or not files and folders.
+    #[error("`{path}` can't be copied out of the container: {reason}")]
+    CopyOut {
+        /// The path that was asked for.
+        path: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A file of ours could not be written or read.
+    #[error("a file could not be handled for the container engine")]
+    Io(#[source] std::io::Error),
+    /// The engine refused for another reason.
+    #[error("the container engine refused: {reason}")]
+    Engine {
+        /// The engine's words, one line, at most 300 characters.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing the job.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Pull { .. } | Self::Gpu { .. } | Self::Io(_)
+        )
+    }
+}
+
+/// A cause whose type stays behind the adapter's border.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

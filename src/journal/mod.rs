@@ -1,0 +1,1 @@
+//! What the node has decided, written down before it acts.

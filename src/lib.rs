@@ -1,0 +1,22 @@
+//! The parts of `lamda-node`, floor by floor. Imports go down only; `cargo xtask tidy` holds it.
+//!
+//! Floor 0, the base: [`backoff`], [`clock`], [`secret`].
+//!
+//! Floor 1, the domain, pure: [`job`], [`node`].
+//!
+//! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
+//! [`journal`].
+
+pub mod backoff;
+pub mod clock;
+pub mod secret;
+
+pub mod job;
+pub mod node;
+
+pub mod artifact;
+pub mod bus;
+pub mod chain;
+pub mod container;
+pub mod gpu;
+pub mod journal;

@@ -1,0 +1,59 @@
+//! What a node is: its address on the chain, and the hardware that it offers.
+//!
+//! Pure: nothing here asks the host; the adapters do, and hand their answers in as these types.
+
+pub mod address;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use address::Address;
+
+/// A GPU's UUID as the driver gives it, such as `GPU-5f1a…`. Stable over reboots, unlike its index.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GpuUuid(String);
+
+impl GpuUuid {
+    /// Takes the driver's text over; `None` where it could not stand in a device request
+    /// (1 to 96 of `A-Za-z0-9-`).
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=96).contains(&text.len());
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        (fits && plain).then(|| Self(text.to_owned()))
+    }
+
+    /// The driver's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GpuUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One GPU as it was found at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// The name that a job asks for by.
+    pub uuid: GpuUuid,
+    /// The driver's name of the model, such as `NVIDIA H100 80GB HBM3`.
+    pub model: String,
+    /// Total memory in MiB.
+    pub vram_mib: u64,
+}
+
+/// All GPUs of this host with the software that drives them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GpuInventory {
+    /// The driver's version, such as `550.54.15`.
+    pub driver: String,
+    /// The newest CUDA version that the driver supports, such as `12.4`.
+    pub cuda: String,
+    /// The cards, in the order of their UUIDs.
+    pub gpus: Vec<Gpu>,
+}

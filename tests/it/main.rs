@@ -1,0 +1,10 @@
+//! Integration tests against the real parts: nats-server, dockerd, anvil, a registry, the store.
+//! A part that is missing fails the test by name; nothing is skipped.
+
+mod artifact;
+mod bus;
+mod chain;
+mod container;
+mod gpu;
+mod journal;
+mod support;

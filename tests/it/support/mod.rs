@@ -1,0 +1,3 @@
+//! The real parts, each started for one test or one process and ended on drop.
+
+pub(crate) mod tools;
