@@ -20,3 +20,5 @@ pub mod chain;
 pub mod container;
 pub mod gpu;
 pub mod journal;
+
+pub mod agent;
