@@ -79,12 +79,7 @@ impl Bus {
 
     /// Sends lines of a job's live log to whoever listens. Lossy by design: an error means that it
     /// was dropped, and is no reason to try again.
-    pub async fn publish_log(
-        &self,
-        agent: Address,
-        job: &JobId,
-        body: Bytes,
-    ) -> Result<(), Error> {
+    pub async fn publish_log(&self, agent: Address, job: &JobId, body: Bytes) -> Result<(), Error> {
         self.online()?;
         let publish = self.publish_plain(subjects::log(agent, job), body);
         timeout(LOG_WAIT, publish).await.unwrap_or(Err(Error::Timeout { what: "send a log" }))

@@ -6,9 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{
-    CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind,
-};
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy};
 use async_nats::jetstream::{ErrorCode, stream};
 use tokio::time::Instant;
@@ -160,8 +158,7 @@ impl Bus {
     }
 
     async fn create_stream(&self, wanted: &Config) -> Result<stream::Stream, Error> {
-        let unusable =
-            |problem: String| Error::Stream { stream: wanted.name.clone(), problem };
+        let unusable = |problem: String| Error::Stream { stream: wanted.name.clone(), problem };
         if !self.manage_streams() {
             return Err(unusable("it does not exist, and this program may not make it".into()));
         }
@@ -195,9 +192,7 @@ impl Bus {
         let known = lock(self.streams()).get(name).copied();
         let connection = self.connection();
         match known {
-            Some(known)
-                if known.connection == connection && known.at.elapsed() < KNOWN_FOR =>
-            {
+            Some(known) if known.connection == connection && known.at.elapsed() < KNOWN_FOR => {
                 Ok(known.created_ns)
             }
             _ => {

@@ -97,9 +97,10 @@ impl Target {
     /// Every subject that its jobs may come on.
     pub fn subjects(&self) -> Vec<String> {
         match self {
-            Self::Agent(address) => {
-                spellings(*address).into_iter().map(|name| format!("jobs.dispatch.{name}")).collect()
-            }
+            Self::Agent(address) => spellings(*address)
+                .into_iter()
+                .map(|name| format!("jobs.dispatch.{name}"))
+                .collect(),
             Self::Pool(_) => vec![self.subject()],
         }
     }
@@ -179,7 +180,10 @@ mod tests {
             assert_eq!(target.subject(), format!("jobs.dispatch.{EIP55}"));
         }
         let pool = Target::of_subject("jobs.pool.a100").unwrap();
-        assert_eq!((pool.to_string(), pool.subject()), ("pool.a100".into(), "jobs.pool.a100".into()));
+        assert_eq!(
+            (pool.to_string(), pool.subject()),
+            ("pool.a100".into(), "jobs.pool.a100".into())
+        );
         assert_eq!(pool.dead_subject(), "jobs.dead.a100");
     }
 
