@@ -71,8 +71,8 @@ impl Bus {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let addresses = parse_servers(&config.url)?;
         let servers = redact_urls(&config.url);
-        let (changed, changes) = watch::channel(());
-        let options = options(config, &addresses, changed).await?;
+        let (news, changes) = watch::channel(());
+        let options = options(config, &addresses, news).await?;
         let client = match timeout(GREETING, options.connect(addresses)).await {
             Ok(Ok(client)) => client,
             Ok(Err(err)) => return Err(refusal(servers, err)),
@@ -181,7 +181,7 @@ impl Bus {
 
     /// Returns once there is a connection.
     pub(super) async fn connected(&self) -> Result<(), Error> {
-        self.wait_until(|bus| bus.is_connected()).await
+        self.wait_until(Self::is_connected).await
     }
 
     /// Returns once there is another connection than the one of that number.
@@ -217,14 +217,17 @@ fn parse_servers(urls: &str) -> Result<Vec<ServerAddr>, Error> {
 async fn options(
     config: &Config,
     addresses: &[ServerAddr],
-    changed: watch::Sender<()>,
+    news: watch::Sender<()>,
 ) -> Result<ConnectOptions, Error> {
     let greeted = Arc::new(AtomicBool::new(false));
     let delays = {
         let greeted = greeted.clone();
-        move |attempt: usize| match greeted.load(Ordering::Acquire) {
-            true => RECONNECT.jittered(u32::try_from(attempt).unwrap_or(u32::MAX)),
-            false => Duration::ZERO,
+        move |attempt: usize| {
+            if greeted.load(Ordering::Acquire) {
+                RECONNECT.jittered(u32::try_from(attempt).unwrap_or(u32::MAX))
+            } else {
+                Duration::ZERO
+            }
         }
     };
     let mut options = ConnectOptions::new()
@@ -235,7 +238,7 @@ async fn options(
         .request_timeout(Some(ANSWER))
         .subscription_capacity(BUFFERED_MAX)
         .reconnect_delay_callback(delays)
-        .event_callback(move |event| observe(event, &greeted, &changed));
+        .event_callback(move |event| observe(event, &greeted, &news));
     if let Some(ca) = &config.tls_ca {
         readable(ca).await?;
         options = options.add_root_certificates(ca.clone()).require_tls(true);
@@ -294,7 +297,7 @@ fn percent_decode(text: &str) -> String {
 fn observe(
     event: Event,
     greeted: &AtomicBool,
-    changed: &watch::Sender<()>,
+    news: &watch::Sender<()>,
 ) -> impl Future<Output = ()> + Send + Sync + use<> {
     match event {
         Event::Connected if greeted.swap(true, Ordering::AcqRel) => {
@@ -306,7 +309,7 @@ fn observe(
         Event::LameDuckMode => info!("the NATS server is about to stop"),
         Event::Connected | Event::Draining | Event::Closed | Event::ClientError(_) => {}
     }
-    changed.send_replace(());
+    news.send_replace(());
     std::future::ready(())
 }
 

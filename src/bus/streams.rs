@@ -25,7 +25,7 @@ pub enum DeliveryMode {
 /// The oldest server whose consumers keep more than one filter.
 const SERVER_MIN: (u64, u64) = (2, 10);
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 const GIB: i64 = 1 << 30;
 
 /// The largest body of a job; a stream with a lower limit would drop some without a word.

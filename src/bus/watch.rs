@@ -114,12 +114,10 @@ impl StatusStream {
                         .message
                 }
             };
-            match subjects::parse_status(&message.subject) {
-                Some((agent, job)) => {
-                    return Ok(StatusMessage { agent, job, body: message.payload });
-                }
-                None => debug!(subject = %message.subject, "skipped what is no agent's status"),
+            if let Some((agent, job)) = subjects::parse_status(&message.subject) {
+                return Ok(StatusMessage { agent, job, body: message.payload });
             }
+            debug!(subject = %message.subject, "skipped what is no agent's status");
         }
     }
 }

@@ -30,11 +30,11 @@ const PENDING: &str = "print((await js.consumer_info('JOBS', args[0])).num_ack_p
 const STORED: &str = "print((await js.stream_info(args[0])).state.messages)";
 
 fn agent() -> Address {
-    AGENT.parse().unwrap()
+    AGENT.parse().expect("an address")
 }
 
 fn job(id: &str) -> JobId {
-    id.parse().unwrap()
+    id.parse().expect("a job's id")
 }
 
 fn source() -> Source {
@@ -66,13 +66,13 @@ async fn connect(nats: &Nats) -> Bus {
 /// A connection with its streams made.
 async fn prepared(nats: &Nats) -> Bus {
     let bus = connect(nats).await;
-    assert_eq!(bus.prepare().await.unwrap(), DeliveryMode::JetStream);
+    assert_eq!(bus.prepare().await.expect("streams"), DeliveryMode::JetStream);
     bus
 }
 
 async fn with_intake(nats: &Nats) -> (Bus, Intake) {
     let bus = prepared(nats).await;
-    let intake = bus.intake(&source(), DeliveryMode::JetStream).await.unwrap();
+    let intake = bus.intake(&source(), DeliveryMode::JetStream).await.expect("a consumer");
     (bus, intake)
 }
 
@@ -81,7 +81,7 @@ async fn next(intake: &mut Intake, room: usize) -> Delivery {
 }
 
 async fn ack(bus: &Bus, delivery: &Delivery) {
-    settle_until_done(bus, delivery.ack.as_ref().unwrap(), Settle::Ack).await;
+    settle_until_done(bus, delivery.ack.as_ref().expect("JetStream"), Settle::Ack).await;
 }
 
 /// As the agent does: what is transient is tried again.
@@ -122,7 +122,7 @@ async fn the_streams_and_the_consumer_are_as_the_protocol_says() {
     assert_eq!(intake.ack_wait(), Some(Duration::from_secs(30)));
     let pool = Source::Pool("a100".parse().unwrap());
     let pool = bus.intake(&pool, DeliveryMode::JetStream).await.unwrap();
-    assert_eq!(pool.ack_wait(), Some(Duration::from_secs(120)));
+    assert_eq!(pool.ack_wait(), Some(Duration::from_mins(2)));
     let shown = nats.python(
         "for name in ['JOBS', 'STATUS', 'DEAD']:\n    \
              c = (await js.stream_info(name)).config\n    \

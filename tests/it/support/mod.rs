@@ -1,4 +1,7 @@
 //! The real parts, each started for one test or one process and ended on drop.
 
 pub(crate) mod nats;
+pub(crate) mod engine;
+pub(crate) mod nvml;
+pub(crate) mod registry;
 pub(crate) mod tools;
