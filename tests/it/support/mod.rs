@@ -4,4 +4,5 @@ pub(crate) mod nats;
 pub(crate) mod engine;
 pub(crate) mod nvml;
 pub(crate) mod registry;
+pub(crate) mod anvil;
 pub(crate) mod tools;
