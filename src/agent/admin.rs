@@ -136,7 +136,9 @@ impl<C: Clock> Admin<C> {
                 tracing::info!(job.id = %id, "job {id} is cancelled on request");
                 yes()
             }
-            Ok(_) => no("too_late", format!("job {id} has ended, or its result is being published")),
+            Ok(_) => {
+                no("too_late", format!("job {id} has ended, or its result is being published"))
+            }
             Err(_) => no("busy", "the job did not answer in time; ask again"),
         }
     }
@@ -148,7 +150,10 @@ impl<C: Clock> Admin<C> {
                 tracing::info!("draining: no more jobs are taken until the node starts again");
                 yes()
             }
-            _ => no("not_allowed", "only the node itself or its owner may drain it: sign the request"),
+            _ => no(
+                "not_allowed",
+                "only the node itself or its owner may drain it: sign the request",
+            ),
         }
     }
 

@@ -63,7 +63,12 @@ enum Error {
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// Takes jobs of one source as long as there is room; a service that ends only when it fails.
     /// `ahead`: how many are taken beyond the free slots, to be made ready.
-    pub async fn run(self: Arc<Self>, link: Link, source: Target, ahead: usize) -> Result<(), Failure> {
+    pub async fn run(
+        self: Arc<Self>,
+        link: Link,
+        source: Target,
+        ahead: usize,
+    ) -> Result<(), Failure> {
         let again = |err: bus::Error| Failure::Again(err.into());
         let (bus, mode) = link.bus().await;
         let mut deliveries = bus.intake(&source, mode).await.map_err(again)?;
@@ -100,13 +105,22 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         }
         if let Some(free) = self.too_little_disk() {
             let min = self.disk_free_min_mib;
-            tracing::warn!(free, min, "no job is taken: {free} MiB of disk are free, {min} must stay");
+            tracing::warn!(
+                free,
+                min,
+                "no job is taken: {free} MiB of disk are free, {min} must stay"
+            );
             return later(bus, &delivery).await;
         }
         self.accept(parsed, &target, delivery).await
     }
 
-    async fn accept(&self, parsed: Parsed, target: &Target, delivery: Delivery) -> Result<(), Error> {
+    async fn accept(
+        &self,
+        parsed: Parsed,
+        target: &Target,
+        delivery: Delivery,
+    ) -> Result<(), Error> {
         let Parsed { spec, spec_hash } = parsed;
         let now = self.desk.clock.now();
         let taken = Job::accept((spec, spec_hash), target.to_string(), self.node, now);

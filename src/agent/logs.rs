@@ -113,7 +113,9 @@ impl LogBook {
     pub fn into_bytes(self) -> Vec<u8> {
         let mut bytes = self.head;
         if self.left_out > 0 {
-            bytes.extend_from_slice(format!("\n[… {} bytes left out …]\n", self.left_out).as_bytes());
+            bytes.extend_from_slice(
+                format!("\n[… {} bytes left out …]\n", self.left_out).as_bytes(),
+            );
         }
         let (front, back) = self.tail.as_slices();
         bytes.extend_from_slice(front);
@@ -209,7 +211,10 @@ mod tests {
         let mut book = LogBook::new(0);
         let mut live = Vec::new();
         for _ in 0..3000 {
-            live.extend(book.take(&chunk(LogStream::Stdout, &format!("{}\n", "x".repeat(999))), Timestamp::default()));
+            live.extend(book.take(
+                &chunk(LogStream::Stdout, &format!("{}\n", "x".repeat(999))),
+                Timestamp::default(),
+            ));
         }
         live.extend(book.finish(Timestamp::default()));
         assert!(lines(&live).len() < 3000);

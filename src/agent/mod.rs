@@ -152,7 +152,8 @@ where
         tracing::info!(agent = %address, "lamda-node {} is {address}", env!("CARGO_PKG_VERSION"));
         let gpus = self.find_gpus().await?;
         let settings = self.settings.clone();
-        let pools = settings.pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+        let pools =
+            settings.pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let (services, parts) = self.start(address, gpus, pools)?;
         let mut services = services;
         let mut asked = shutdown.clone();

@@ -119,6 +119,7 @@ fn variables(spec: &JobSpec) -> Vec<(String, String)> {
 }
 
 fn mounts(folders: &JobFolders) -> Vec<Mount> {
-    let mount = |host, target: &str, read_only| Mount { host, target: target.to_owned(), read_only };
+    let mount =
+        |host, target: &str, read_only| Mount { host, target: target.to_owned(), read_only };
     vec![mount(folders.inputs(), "/input", true), mount(folders.output(), "/output", false)]
 }

@@ -19,9 +19,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let Phase::Starting { image, gpus } = &job.phase else { return Event::Lost };
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.run(&spec).await {
-            Ok(launched) => {
-                Event::Started { container: launched.id.0, at: self.clock.now() }
-            }
+            Ok(launched) => Event::Started { container: launched.id.0, at: self.clock.now() },
             Err(err) => engine_failed(&err),
         }
     }

@@ -139,9 +139,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         match bus.settle(&delivery, how).await {
             // A stream that was lost took the delivery with it: there is nothing to answer for.
             Ok(()) | Err(bus::Error::StaleAck { .. }) => done,
-            Err(err) => {
-                Event::Failed { fault: Fault::new(Reason::NodeFault, chain(&err)), retry: Retry::Always }
-            }
+            Err(err) => Event::Failed {
+                fault: Fault::new(Reason::NodeFault, chain(&err)),
+                retry: Retry::Always,
+            },
         }
     }
 

@@ -82,10 +82,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         if let Some(below) = wanted.strip_prefix("/output/") {
             // A link on the way would lead out of the folder: each part is looked at by itself.
-            return below_folder(&output, below)
-                .ok_or_else(|| Trouble::Job(missing(job)));
+            return below_folder(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
         }
-        let copied = folders.fresh_copied().map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
+        let copied =
+            folders.fresh_copied().map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
         let id = ContainerId(run.container.clone());
         let limit = terms::disk_bytes(&job.spec);
         match self.runtime.copy_out(&id, wanted, &copied, limit).await {
@@ -112,7 +112,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(output) => Event::Published { output, log: log.unwrap_or_default() },
             Err(err) => {
                 let (reason, retry) = match err {
-                    artifact::Error::Mismatch { .. } => (Reason::OutputUnverified, Retry::Patiently),
+                    artifact::Error::Mismatch { .. } => {
+                        (Reason::OutputUnverified, Retry::Patiently)
+                    }
                     _ => (Reason::UploadFailed, Retry::Patiently),
                 };
                 let error = format!("the output: {}", chain(&err));
@@ -156,15 +158,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
 fn receipt(job: &Job, ended: &EndedRun, output: Option<&Cid>) -> Receipt {
     let completed = ended.outcome == Outcome::Completed;
-    Receipt::new(job.id().clone(), job.node, job.spec_hash, Facts {
-        image_digest: &ended.run.image.digest,
-        gpus: &ended.run.gpus,
-        input: job.spec.input.as_ref(),
-        output: output.filter(|_| completed),
-        // A container that was lost has no code; -1 is none that a process can have.
-        exit_code: ended.exit.code.unwrap_or(-1),
-        ran: (ended.exit.started_at, ended.exit.finished_at),
-    })
+    Receipt::new(
+        job.id().clone(),
+        job.node,
+        job.spec_hash,
+        Facts {
+            image_digest: &ended.run.image.digest,
+            gpus: &ended.run.gpus,
+            input: job.spec.input.as_ref(),
+            output: output.filter(|_| completed),
+            // A container that was lost has no code; -1 is none that a process can have.
+            exit_code: ended.exit.code.unwrap_or(-1),
+            ran: (ended.exit.started_at, ended.exit.finished_at),
+        },
+    )
 }
 
 /// `/output/output` where that is a file and alone, else the folder `/output`.
@@ -174,7 +181,10 @@ fn default_output(job: &Job, output: &Path) -> Result<PathBuf, Trouble> {
         .map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
     match entries.as_slice() {
         [] => Err(Trouble::Job(missing(job))),
-        [only] if only.file_name() == "output" && only.file_type().is_ok_and(|kind| kind.is_file()) => {
+        [only]
+            if only.file_name() == "output"
+                && only.file_type().is_ok_and(|kind| kind.is_file()) =>
+        {
             Ok(only.path())
         }
         _ => Ok(output.to_owned()),
