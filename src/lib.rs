@@ -10,6 +10,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod secret;
+pub mod supervise;
 
 pub mod job;
 pub mod node;
@@ -19,6 +20,7 @@ pub mod bus;
 pub mod chain;
 pub mod container;
 pub mod gpu;
+pub mod host;
 pub mod journal;
 
 pub mod agent;
