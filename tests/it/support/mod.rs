@@ -5,4 +5,5 @@ pub(crate) mod engine;
 pub(crate) mod nats;
 pub(crate) mod nvml;
 pub(crate) mod registry;
+pub(crate) mod nats;
 pub(crate) mod tools;
