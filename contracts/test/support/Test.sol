@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+/// @dev The cheatcodes of forge that these tests use; forge reverts a test on a failed assertion.
+interface Vm {
+    function prank(address sender) external;
+    function warp(uint256 timestamp) external;
+    function expectRevert(bytes calldata data) external;
+    function expectEmit(address emitter) external;
+    function assertTrue(bool condition, string calldata what) external pure;
+    function assertFalse(bool condition, string calldata what) external pure;
+    function assertEq(uint256 left, uint256 right, string calldata what) external pure;
+    function assertEq(address left, address right, string calldata what) external pure;
+    function assertEq(bytes32 left, bytes32 right, string calldata what) external pure;
+    function assertEq(string calldata left, string calldata right, string calldata what)
+        external
+        pure;
+    function assertEq(bytes calldata left, bytes calldata right, string calldata what) external pure;
+}
+
+/// @dev What every test contract starts from.
+abstract contract Test {
+    Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    /// @dev forge runs a contract as a test only where it says so.
+    bool public constant IS_TEST = true;
+
+    function _bound(uint256 value, uint256 low, uint256 high) internal pure returns (uint256) {
+        return low + value % (high - low + 1);
+    }
+}
