@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const ARTEFACT: &str = "abi/NodeReputation.json";
 
 /// Compiles the contracts and writes the artefact, or with `check` compares it instead.
-pub fn run(check: bool) -> anyhow::Result<()> {
+pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
     let fresh = compile(root)?;
     let path = root.join(ARTEFACT);

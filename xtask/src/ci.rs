@@ -29,6 +29,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "tidy", what: "floors, lengths and other rules on the text", check: tidy },
     Step { name: "scripts", what: "shellcheck over scripts/ and .ci/", check: scripts },
     Step { name: "contracts", what: "forge fmt --check, build, test", check: contracts },
+    Step { name: "abi", what: "abi/ is what contracts/src compiles to", check: abi },
     Step { name: "clippy", what: "every target, warnings are errors", check: clippy },
     Step { name: "doc", what: "rustdoc, warnings are errors", check: doc },
     Step { name: "test", what: "unit tests, and integration tests on the real parts", check: test },
@@ -107,6 +108,10 @@ fn contracts(root: &Path, depth: Depth) -> anyhow::Result<()> {
     forge(&["fmt", "--check"])?;
     forge(&["build"])?;
     forge(&["test"])
+}
+
+fn abi(_: &Path, _: Depth) -> anyhow::Result<()> {
+    crate::abi::run(true)
 }
 
 fn clippy(root: &Path, _: Depth) -> anyhow::Result<()> {

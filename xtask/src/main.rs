@@ -1,6 +1,7 @@
 //! The repository's own checks: `cargo xtask ci`, and each of its parts by itself.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool speaks there")]
 
+mod abi;
 mod ci;
 mod tidy;
 
@@ -16,7 +17,8 @@ usage: cargo xtask <command>
                  --long: also the tests under `long::`, more cases and more fuzzing
   ci --list      the steps of ci, in order
   ci --only S    one step of it
-  tidy           floors, file lengths, module heads and other rules on the text";
+  tidy           floors, file lengths, module heads and other rules on the text
+  abi [--check]  writes abi/NodeReputation.json from contracts/src, or compares it";
 
 fn main() -> ExitCode {
     match run() {
@@ -43,6 +45,8 @@ fn run() -> anyhow::Result<()> {
         }
         ["ci", "--only", name] => ci::run_only(&root, name),
         ["tidy"] => tidy_up(&root),
+        ["abi"] => abi::run(false),
+        ["abi", "--check"] => abi::run(true),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
