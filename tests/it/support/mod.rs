@@ -1,3 +1,6 @@
 //! The real parts, each started for one test or one process and ended on drop.
 
+pub(crate) mod engine;
+pub(crate) mod nvml;
+pub(crate) mod registry;
 pub(crate) mod tools;
