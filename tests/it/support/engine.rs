@@ -120,14 +120,14 @@ impl Engine {
         });
     }
 
-    /// Makes the GPU hook fail, or work again.
-    pub(crate) fn break_gpus(&self, broken: bool) {
-        let mark = self.dir.path().join("gpu-failure");
-        if broken {
-            std::fs::write(mark, "").expect("the mark is set");
-        } else {
-            std::fs::remove_file(mark).expect("the mark is taken away");
-        }
+    /// Makes the GPU hook `fail` or `hang`.
+    pub(crate) fn break_gpus(&self, how: &str) {
+        std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
+    }
+
+    /// Makes the GPU hook work again.
+    pub(crate) fn mend_gpus(&self) {
+        std::fs::remove_file(self.dir.path().join("gpu-failure")).expect("the mark is taken away");
     }
 
     /// Ends the engine at once, containers and all.
@@ -142,6 +142,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
+    #[expect(clippy::print_stderr, reason = "what a person reads who looks at a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
