@@ -136,8 +136,8 @@ impl Engine {
     /// Ends the engine at once, containers and all.
     pub(crate) fn kill(&mut self) {
         // The first process of its namespace takes all others with it; `unshare` waits for it.
-        kill_process(self.dockerd, Signal::KILL).expect("it is killed");
-        self.running.0.wait().expect("it is gone");
+        kill_process(self.dockerd, Signal::KILL).ok();
+        self.running.0.wait().ok();
     }
 
     fn socket(&self) -> PathBuf {
