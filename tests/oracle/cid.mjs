@@ -63,7 +63,8 @@ async function read (path) {
       yield block.bytes
     }
   }
-  for await (const entry of recursive(root, store)) {
+  // By way of text: the two packages may bring two versions of the class.
+  for await (const entry of recursive(root.toString(), store)) {
     if (entry.type === 'directory') continue
     const hash = createHash('sha256')
     for await (const piece of entry.content()) hash.update(piece)
