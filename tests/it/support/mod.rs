@@ -2,9 +2,8 @@
 
 pub(crate) mod anvil;
 pub(crate) mod engine;
+pub(crate) mod ipfs;
 pub(crate) mod nats;
-pub(crate) mod nats;
-pub(crate) mod engine;
 pub(crate) mod nvml;
 pub(crate) mod registry;
 pub(crate) mod tools;
