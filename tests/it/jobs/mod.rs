@@ -87,8 +87,15 @@ async fn the_container_sees_what_the_protocol_promises() {
     let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
     assert_eq!(world.content(&format!("{cid}/a")).await, b"firstsecond");
     let env = String::from_utf8(world.content(&format!("{cid}/env")).await).expect("text");
-    let own = ["JOB_ID=view", "INPUT_DIR=/input", "INPUT_PATH=/input/input", "OUTPUT_DIR=/output",
-        "OUTPUT_PATH=/output/output", "NVIDIA_VISIBLE_DEVICES=void", "MINE=1"];
+    let own = [
+        "JOB_ID=view",
+        "INPUT_DIR=/input",
+        "INPUT_PATH=/input/input",
+        "OUTPUT_DIR=/output",
+        "OUTPUT_PATH=/output/output",
+        "NVIDIA_VISIBLE_DEVICES=void",
+        "MINE=1",
+    ];
     for line in own.into_iter().chain([format!("INPUT_CID={first}").as_str()]) {
         assert!(env.lines().any(|found| found == line), "{line} is not in\n{env}");
     }
@@ -116,7 +123,10 @@ async for m in sub.messages:
     assert_eq!(heard.line(), "twice 4 completed None");
     world.publish("twice", &shell("echo y > /output/output"));
     let line = heard.line();
-    assert!(line.starts_with("invalid-") && line.ends_with("1 rejected duplicate_job_id"), "{line}");
+    assert!(
+        line.starts_with("invalid-") && line.ends_with("1 rejected duplicate_job_id"),
+        "{line}"
+    );
     assert_eq!(world.outcome("twice").len(), 4);
     world.wait_until_clean().await;
 }
@@ -147,7 +157,10 @@ async fn a_gpu_job_gets_its_own_card_and_the_largest_is_registered() {
     let nvml = FakeNvml::build("");
     let library = nvml.library().display().to_string();
     let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library), ("JOB_SLOTS", "")]);
-    world.publish("gpu", &shell("ls /dev | grep nvidia > /output/output; echo $NVIDIA_VISIBLE_DEVICES"));
+    world.publish(
+        "gpu",
+        &shell("ls /dev | grep nvidia > /output/output; echo $NVIDIA_VISIBLE_DEVICES"),
+    );
     let end = last(&world.outcome("gpu")).clone();
     assert_eq!(end["status"], "completed", "{end}");
     let uuid = end["receipt"]["message"]["gpuUuids"].as_str().expect("cards");
