@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::multipart::{Field, Multipart};
+use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
@@ -161,7 +161,8 @@ fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<St
     }
 }
 
-fn broken(err: axum::extract::multipart::MultipartError) -> Refusal {
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn broken(err: MultipartError) -> Refusal {
     Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
 }
 
