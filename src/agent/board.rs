@@ -39,6 +39,8 @@ struct State {
     /// Who waits for a slot: priority first (negated), then arrival.
     queue: BTreeMap<(i32, u64), JobId>,
     arrivals: u64,
+    /// No more jobs are taken in.
+    draining: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Board {
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
             arrivals: 0,
+            draining: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
     }
@@ -149,8 +152,22 @@ impl Board {
     /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
+        if state.draining {
+            return 0;
+        }
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         (state.slots + ahead).saturating_sub(wanting)
+    }
+
+    /// Takes no more jobs in, until the node starts again.
+    pub fn drain(&self) {
+        self.state().draining = true;
+        self.notify();
+    }
+
+    /// Whether [`Board::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.state().draining
     }
 
     /// Waits until there is room.

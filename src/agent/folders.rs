@@ -1,8 +1,8 @@
 //! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node.
 //!
 //! ```text
-//! jobs/<id>/inputs/0            the job's input, verified (file or folder)
-//! jobs/<id>/inputs/<n>          further inputs
+//! jobs/<id>/inputs/             what the job sees as /input
+//! jobs/<id>/inputs/input        the job's input, verified (file or folder)
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
 //! jobs/<id>/<attempt>/log       the capped log
@@ -69,7 +69,8 @@ impl JobFolders {
     /// Creates what the container will see, and empties the output of an attempt that never ran.
     pub fn prepare(&self) -> io::Result<()> {
         private(&self.job)?;
-        private(&self.job.join("inputs"))?;
+        // Whatever user the image runs as must be able to read it, and only through its mount.
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(self.inputs())?;
         if self.attempt.exists() {
             std::fs::remove_dir_all(&self.attempt)?;
         }
@@ -80,9 +81,14 @@ impl JobFolders {
         std::fs::set_permissions(&output, std::fs::Permissions::from_mode(0o777))
     }
 
-    /// Input number `n`; 0 is the job's first.
-    pub fn input(&self, n: usize) -> PathBuf {
-        self.job.join("inputs").join(n.to_string())
+    /// What the job sees as `/input`.
+    pub fn inputs(&self) -> PathBuf {
+        self.job.join("inputs")
+    }
+
+    /// Where the input lies that the job sees at `path`, which is below `/input/`.
+    pub fn input(&self, path: &str) -> PathBuf {
+        self.inputs().join(path.trim_start_matches("/input/"))
     }
 
     /// What the job sees as `/output`.

@@ -36,7 +36,7 @@ pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};
 pub use streams::DeliveryMode;
-pub use subjects::{PoolName, Source, Target};
+pub use subjects::{InvalidPoolName, PoolName, Source, Target};
 pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
 
 /// Where the NATS server is and how to greet it.

@@ -13,6 +13,7 @@ mod bindings;
 pub mod deploy;
 pub mod evm;
 pub mod fake;
+mod fees;
 pub mod key;
 pub mod keystore;
 mod reader;

@@ -13,17 +13,12 @@ use alloy::primitives::{B256, Bytes, TxKind, U64, U128, U256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::fees::{Fees, gas_limit};
 use super::key::Key;
 use super::reader::word;
 use super::rpc::{Failure, Refusal, Rpc, words};
 use super::{Error, Mined, revert};
 use crate::node::Address;
-
-/// No call of the contract, nor its deployment, comes near; an estimate above it is a lie.
-const GAS_MAX: u64 = 10_000_000;
-
-/// 5,000 gwei. An endpoint that asks for more would spend the node's balance on one heartbeat.
-const FEE_PER_GAS_MAX: u128 = 5_000_000_000_000;
 
 /// A nonce that another program with this key took in between is asked for again this often.
 const NONCE_TRIES: u32 = 3;
@@ -62,12 +57,6 @@ struct Receipt {
 pub(super) struct Settled {
     pub(super) mined: Mined,
     pub(super) contract: Option<Address>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Fees {
-    Legacy { gas_price: u128 },
-    Eip1559 { max: u128, tip: u128 },
 }
 
 /// Signed, with the hash that it will have.
@@ -126,13 +115,7 @@ impl Sender {
         let params = json!([self.call_object(intent)]);
         let estimate: Result<U64, Failure> = rpc.call("eth_estimateGas", params).await;
         let estimate = estimate.map_err(|failure| self.refused(failure, "eth_estimateGas"))?;
-        // A fifth more: the state may change before the block.
-        let gas: u64 = estimate.saturating_to();
-        let gas = gas.saturating_add(gas / 5);
-        if gas > GAS_MAX {
-            return Err(Error::Unexpected { reason: format!("an estimate of {gas} gas") });
-        }
-        Ok(gas)
+        gas_limit(estimate.to())
     }
 
     /// Nodes refuse what the balance can't cover at the highest price; said here in our words.
@@ -257,16 +240,7 @@ impl Sender {
     }
 }
 
-impl Fees {
-    fn per_gas(self) -> u128 {
-        match self {
-            Self::Legacy { gas_price } => gas_price,
-            Self::Eip1559 { max, .. } => max,
-        }
-    }
-}
-
-/// What the chain asks for now: EIP-1559 where its blocks have a base fee, else one gas price.
+/// What the chain asks for now.
 async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -278,21 +252,7 @@ async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
         rpc.ask("eth_getBlockByNumber", json!(["latest", false])),
         rpc.ask("eth_gasPrice", json!([])),
     )?;
-    let gas_price: u128 = price.to();
-    let fees = match head.base_fee_per_gas {
-        None => Fees::Legacy { gas_price },
-        Some(base) => {
-            let base: u128 = base.to();
-            // The gas price is the base fee with the tip that the node proposes. Twice the base
-            // fee covers its rise over six full blocks.
-            let tip = gas_price.saturating_sub(base);
-            Fees::Eip1559 { max: base.saturating_mul(2).saturating_add(tip), tip }
-        }
-    };
-    if fees.per_gas() > FEE_PER_GAS_MAX {
-        return Err(Error::Unexpected { reason: format!("a fee of {} wei", fees.per_gas()) });
-    }
-    Ok(fees)
+    Fees::offer(head.base_fee_per_gas.map(|base| base.to()), price.to())
 }
 
 fn seal<T>(key: &Key, tx: T) -> Signed

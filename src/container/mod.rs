@@ -40,7 +40,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// once its processes are gone and its output has been read to the end. Works on a container
     /// that exited before the call; one that was never started is an error. The exit is told even
     /// where the output can't be read, or where `sink` takes nothing more; each call begins with
-    /// the first byte that the engine still has.
+    /// the first byte that the engine still has. The engine keeps a bounded amount: of a job that
+    /// writes hundreds of megabytes, lines in the middle can be missing or come twice.
     fn follow(
         &self,
         id: &ContainerId,

@@ -24,9 +24,9 @@ pub(super) const LABEL_ATTEMPT: &str = "lamda.attempt";
 
 /// The variable that decides, on hosts whose default runtime is NVIDIA's, which cards are shown.
 const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
-/// Two files of this size are kept of a job's output: a chatty job must not fill the disk. Two,
-/// because a reader can finish the older one while the newer one is written.
-const LOG_FILE_SIZE: &str = "64m";
+/// Two files of this size are kept of a job's output: a chatty job must not fill the disk. Large,
+/// because engines lose or repeat lines for who follows the output while they change files.
+const LOG_FILE_SIZE: &str = "256m";
 /// The kernel takes memory from jobs before it takes the agent or the engine.
 const OOM_SCORE_ADJ: i64 = 500;
 /// Seconds from the stop signal to the kill where the engine itself stops a container.
@@ -61,7 +61,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         // What the container may do.
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
         // What it may reach.
         network_mode: Some(network_mode(spec.network).to_owned()),
         publish_all_ports: Some(false),
@@ -224,7 +224,7 @@ mod tests {
             ("/Labels/lamda.attempt", json!("1")),
             ("/HostConfig/Privileged", json!(false)),
             ("/HostConfig/CapDrop", json!(["ALL"])),
-            ("/HostConfig/SecurityOpt", json!(["no-new-privileges:true"])),
+            ("/HostConfig/SecurityOpt", json!(["no-new-privileges"])),
             ("/HostConfig/NetworkMode", json!("none")),
             ("/HostConfig/PublishAllPorts", json!(false)),
             ("/HostConfig/IpcMode", json!("private")),
@@ -236,7 +236,7 @@ mod tests {
             ("/HostConfig/OomScoreAdj", json!(500)),
             ("/HostConfig/Ulimits", json!([{"Name": "core", "Soft": 0, "Hard": 0}])),
             ("/HostConfig/LogConfig/Type", json!("json-file")),
-            ("/HostConfig/LogConfig/Config/max-size", json!("64m")),
+            ("/HostConfig/LogConfig/Config/max-size", json!("256m")),
             ("/HostConfig/LogConfig/Config/max-file", json!("2")),
             ("/HostConfig/Init", json!(true)),
             ("/HostConfig/RestartPolicy/Name", json!("no")),

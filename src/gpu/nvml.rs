@@ -34,6 +34,7 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Nvml {
     candidates: Vec<OsString>,
+    deadline: Duration,
     /// Opened by the first call that succeeds and kept: opening wakes up idle cards.
     library: Arc<Mutex<Option<Library>>>,
 }
@@ -43,7 +44,13 @@ impl Nvml {
     pub fn new(lib_path: Option<PathBuf>) -> Self {
         let candidates = lib_path
             .map_or_else(|| LIBRARIES.map(OsString::from).to_vec(), |path| vec![path.into()]);
-        Self { candidates, library: Arc::default() }
+        Self { candidates, deadline: DEADLINE, library: Arc::default() }
+    }
+
+    /// Waits this long for an answer instead of 10 s.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 }
 
@@ -59,8 +66,8 @@ impl GpuProbe for Nvml {
                 .map_err(|err| Error::Driver { reason: format!("no thread for it: {err}") })?;
             told.await.map_err(|_| Error::Driver { reason: "the library panicked".to_owned() })?
         };
-        let answer = timeout(DEADLINE, round).await;
-        answer.unwrap_or(Err(Error::Hung { seconds: DEADLINE.as_secs() }))
+        let answer = timeout(self.deadline, round).await;
+        answer.unwrap_or(Err(Error::Hung { seconds: self.deadline.as_secs() }))
     }
 }
 

@@ -173,6 +173,8 @@ pub struct Sealed {
     pub cid: Cid,
     /// Its size.
     pub bytes: u64,
+    /// Whether it is a folder.
+    pub directory: bool,
 }
 
 /// How a job ends.

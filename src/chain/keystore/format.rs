@@ -309,6 +309,16 @@ mod tests {
         "mac":"517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2"},
         "id":"3198bc9c-6672-5ab3-d995-4942343ae5b6","version":3}"#;
 
+    /// Written by eth-account for development account 1; its passphrase is `testpassword`.
+    const ETH_ACCOUNT: &str = r#"{"address":"70997970C51812dc3A010C7d01b50e0d17dc79C8",
+        "crypto":{"cipher":"aes-128-ctr",
+        "cipherparams":{"iv":"ea27d67034a4bb151d9f472a3fc63fec"},
+        "ciphertext":"8fc593bfa22eda8a3088b30dd7341fa64554fc1aa75ddefc4261e6503b253b4e",
+        "kdf":"scrypt","kdfparams":{"dklen":32,"n":1024,"r":8,"p":1,
+        "salt":"2c3f13a9dcc41a541cd2884de94f3212"},
+        "mac":"cf34605ec9be8664f444096fc8b30eeae5a6c1cfb013c8307701af282f6f80da"},
+        "id":"b5b57a1d-e373-4b51-ac34-c2a788fab97d","version":3}"#;
+
     const CHEAP: Cost = Cost { log_n: 4 };
 
     fn sealed_json() -> String {
@@ -320,6 +330,14 @@ mod tests {
         let key = Sealed::parse(PBKDF2).unwrap().open(&Secret::new("testpassword")).unwrap();
         let expected = "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d";
         assert_eq!(hex::encode(*key.to_bytes()), expected);
+    }
+
+    #[test]
+    fn a_file_of_eth_accounts_opens() {
+        let sealed = Sealed::parse(ETH_ACCOUNT).unwrap();
+        let key = sealed.open(&Secret::new("testpassword")).unwrap();
+        assert_eq!(key.address().to_string(), "0x70997970C51812dc3A010C7d01b50e0d17dc79C8");
+        assert_eq!(sealed.address, Some(key.address()));
     }
 
     #[test]
@@ -344,10 +362,14 @@ mod tests {
     #[test]
     fn a_hostile_file_costs_nothing() {
         type Damage = fn(&mut serde_json::Value);
-        let damages: [(&str, Damage); 12] = [
+        let damages: [(&str, Damage); 13] = [
             ("memory", |json| json["crypto"]["kdfparams"]["n"] = (1_u32 << 30).into()),
             ("r", |json| json["crypto"]["kdfparams"]["r"] = u32::MAX.into()),
-            ("time", |json| json["crypto"]["kdfparams"]["p"] = 1_000_000_000.into()),
+            ("p", |json| json["crypto"]["kdfparams"]["p"] = 1_000_000_000.into()),
+            ("time", |json| {
+                json["crypto"]["kdfparams"]["n"] = (1_u32 << 18).into();
+                json["crypto"]["kdfparams"]["p"] = 64.into();
+            }),
             ("n 0", |json| json["crypto"]["kdfparams"]["n"] = 0.into()),
             ("n 1", |json| json["crypto"]["kdfparams"]["n"] = 1.into()),
             ("n odd", |json| json["crypto"]["kdfparams"]["n"] = 1000.into()),

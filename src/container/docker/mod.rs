@@ -164,7 +164,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn run(&self, spec: &ContainerSpec) -> Result<Launched, Error> {
-        run::run(self, spec).await
+        Box::pin(run::run(self, spec)).await
     }
 
     async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {

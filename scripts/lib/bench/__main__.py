@@ -1,0 +1,234 @@
+"""What a job costs through the agent, and what it costs without it: all in one run.
+
+usage: python bench [--quick] [--json FILE] FOLDER, with the settings of an agent, DEMO_IMAGE and
+LAMDA_NODE in the environment. scripts/bench calls it.
+"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import Agent, Dispatcher, pin
+from engine import Engine, docker_run
+from report import summary, table
+
+IMAGE = os.environ["DEMO_IMAGE"]
+GATEWAY = os.environ["IPFS_GATEWAYS"].split(",")[0].rstrip("/")
+COPY = ["/bin/sh", "-c", "cat /input/input > /output/output"]
+# Another first byte, so that no block of the output is one that the store already has.
+SHIFT = ["/bin/sh", "-c", "{ echo; cat /input/input; } > /output/output"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    warm_up: int
+    jobs_a_level: int
+    idle_s: int
+    large_mib: int
+    fetches: int
+
+
+FULL = Scale(rounds=100, warm_up=10, jobs_a_level=48, idle_s=60, large_mib=1024, fetches=3)
+QUICK = Scale(rounds=10, warm_up=2, jobs_a_level=8, idle_s=5, large_mib=64, fetches=1)
+
+
+def say(text: str) -> None:
+    """Progress, apart from the results."""
+    print(f"   {text}", flush=True)
+
+
+def tiny_job(number: int) -> dict:
+    """A no-op with an input and an output of its own: nothing comes from a cache."""
+    data = f"input {number} {time.time_ns()}\n".encode()
+    return {"image_name": IMAGE, "command": COPY, "input_file_cid": pin(data, len(data))}
+
+
+def tiny_binds(folder: Path) -> list[str]:
+    """The same input and output for the ways around the agent."""
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    (folder / "out").mkdir(exist_ok=True)
+    (folder / "in/input").write_text("input\n", encoding="utf-8")
+    return [f"{folder}/in:/input:ro", f"{folder}/out:/output"]
+
+
+def timed(call: object, *arguments: object) -> float:
+    """How long a call takes, in ms."""
+    started = time.perf_counter()
+    call(*arguments)
+    return (time.perf_counter() - started) * 1000
+
+
+async def noop(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
+    """(a): A B C A B C …, so that a noisy minute meets all three."""
+    engine, binds = Engine(), tiny_binds(folder)
+    times: dict[str, list[float]] = {"docker_run_none": [], "engine": [], "agent": []}
+    for number in range(scale.warm_up + scale.rounds):
+        job = tiny_job(number)
+        took = {
+            "docker_run_none": timed(docker_run, IMAGE, COPY, binds),
+            "engine": timed(engine.run, IMAGE, COPY, binds),
+            "agent": (await dispatcher.run(job))[0],
+        }
+        if number >= scale.warm_up:
+            for kind, value in took.items():
+                times[kind].append(value)
+        if number % 10 == 9:
+            say(f"{number + 1} of {scale.warm_up + scale.rounds} rounds")
+    pairs = [agent - bare for agent, bare in zip(times["agent"], times["engine"])]
+    return {"noop_ms": {kind: summary(values) for kind, values in times.items()},
+            "agent_minus_engine_ms": summary(pairs, (50, 95))}
+
+
+async def agent_rate(dispatcher: Dispatcher, jobs: list[dict], at_a_time: int) -> float:
+    """Jobs a second with so many in the agent's hands."""
+    left = iter(jobs)
+
+    async def worker() -> None:
+        for job in left:
+            await dispatcher.run(job)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(at_a_time)))
+    return len(jobs) / (time.perf_counter() - started)
+
+
+def docker_rate(count: int, binds: list[str], at_a_time: int) -> float:
+    """The same by `docker run`."""
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
+        list(pool.map(lambda _: docker_run(IMAGE, COPY, binds), range(count)))
+    return count / (time.perf_counter() - started)
+
+
+async def rates(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
+    """(b): each level by one and by the other in turn, in two halves."""
+    binds = tiny_binds(folder)
+    found: dict[str, dict[str, float]] = {"docker_run_none": {}, "agent": {}}
+    for at_a_time in (1, 2, 4, 8):
+        half = scale.jobs_a_level // 2
+        docker, agent = [], []
+        for _ in range(2):
+            jobs = [tiny_job(number) for number in range(half)]
+            docker.append(docker_rate(half, binds, at_a_time))
+            agent.append(await agent_rate(dispatcher, jobs, at_a_time))
+        # Equal amounts of work: the harmonic mean is the rate over both halves.
+        found["docker_run_none"][str(at_a_time)] = round(statistics.harmonic_mean(docker), 2)
+        found["agent"][str(at_a_time)] = round(statistics.harmonic_mean(agent), 2)
+        say(f"{at_a_time} at a time: done")
+    return {"jobs_per_s": found}
+
+
+async def idle(scale: Scale, agent: Agent) -> dict:
+    """(c), first half: nothing to do, after all the jobs before."""
+    await asyncio.sleep(3)
+    before, started = agent.cpu_s(), time.perf_counter()
+    await asyncio.sleep(scale.idle_s)
+    used = (agent.cpu_s() - before) / (time.perf_counter() - started)
+    return {"idle": {"rss_mib": round(agent.rss_mib(), 1), "cpu_percent": round(100 * used, 3)}}
+
+
+def large_file(path: Path, mib: int) -> None:
+    """Bytes that nothing can compress or deduplicate."""
+    with open(path, "wb") as file:
+        for _ in range(mib):
+            file.write(os.urandom(1 << 20))
+
+
+def change(path: Path, number: int) -> str:
+    """A file of the same size with another CID in the store: the agent can't have it yet."""
+    with open(path, "r+b") as file:
+        file.write(f"variant {number} {time.time_ns()}".encode())
+    with open(path, "rb") as file:
+        return pin(file, path.stat().st_size)
+
+
+def curl(folder: Path, cid: str, hashed: bool) -> float:
+    """Seconds for the same bytes by curl."""
+    url, path = f"{GATEWAY}/ipfs/{cid}", folder / "fetched"
+    how = f"curl -sSf {url} | sha256sum" if hashed else f"curl -sSf -o {path} {url}"
+    took = timed(lambda: subprocess.run(
+        ["bash", "-o", "pipefail", "-c", how], check=True, stdout=subprocess.DEVNULL))
+    path.unlink(missing_ok=True)
+    return took / 1000
+
+
+async def large(scale: Scale, dispatcher: Dispatcher, agent: Agent, folder: Path) -> dict:
+    """(c), second half, and (d): a large file in and out, against curl, in turn."""
+    path, mib = folder / "large", scale.large_mib
+    large_file(path, mib)
+    peak = 0.0
+    seconds: dict[str, list[float]] = {"agent": [], "curl": [], "curl_sha256sum": []}
+    for number in range(scale.fetches):
+        cid = change(path, number)
+        os.sync()
+        seconds["curl"].append(curl(folder, cid, hashed=False))
+        os.sync()
+        seconds["curl_sha256sum"].append(curl(folder, cid, hashed=True))
+        os.sync()
+        agent.forget_peak()
+        job = {"image_name": IMAGE, "command": SHIFT, "input_file_cid": cid, "disk_mib": 4 * mib}
+        _, status = await dispatcher.run(job, limit_s=900)
+        seconds["agent"].append(status["duration_ms"]["input"] / 1000)
+        peak = max(peak, agent.peak_rss_mib())
+        say(f"{mib} MiB in and out: {number + 1} of {scale.fetches}")
+    path.unlink()
+    speeds = {kind: round(mib / statistics.median(took), 1) for kind, took in seconds.items()}
+    return {"peak_rss_mib": round(peak, 1), "fetch_mib_s": speeds}
+
+
+@contextlib.asynccontextmanager
+async def connected(slots: int | None, folder: Path) -> object:
+    """An agent with so many slots (its own default for None), warm, and a client."""
+    with Agent(slots, str(folder / "agent.log")) as agent:
+        dispatcher = await Dispatcher.connect()
+        try:
+            await dispatcher.run(tiny_job(0))
+            yield agent, dispatcher
+        finally:
+            await dispatcher.close()
+
+
+async def measure(scale: Scale, folder: Path) -> dict:
+    """Every row."""
+    results: dict = {}
+    async with connected(None, folder) as (agent, dispatcher):
+        say(f"no-op jobs, {scale.rounds} of each kind in turn")
+        results |= await noop(scale, dispatcher, folder)
+        say(f"idle for {scale.idle_s} s")
+        results |= await idle(scale, agent)
+        say(f"{scale.large_mib} MiB in and out")
+        results |= await large(scale, dispatcher, agent, folder)
+    async with connected(8, folder) as (_, dispatcher):
+        say("jobs a second")
+        results |= await rates(scale, dispatcher, folder)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    # As ctrl-C does: the agent is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    results = asyncio.run(measure(QUICK if options.quick else FULL, options.folder))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{table(results)}")
+
+
+main()

