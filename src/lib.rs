@@ -29,4 +29,5 @@ pub mod journal;
 
 pub mod agent;
 
+pub mod cli;
 pub mod config;

@@ -62,8 +62,11 @@ fn jwt(env: &mut Env<'_>) -> Option<Secret> {
 fn token(env: &mut Env<'_>, variable: Variable) -> Option<Secret> {
     let token = env.secret(variable)?;
     let plain = token.expose().bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    let what = || "it holds characters that no key has (a line break, or a dash of a word \
-                   processor?)".to_owned();
+    let what = || {
+        "it holds characters that no key has (a line break, or a dash of a word \
+                   processor?)"
+            .to_owned()
+    };
     env.keep(variable, plain.then_some(token).ok_or_else(what))
 }
 

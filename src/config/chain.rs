@@ -20,7 +20,7 @@ pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 const NETWORK: (&str, u64) = ("0x108f2c400C9828d8044a5F6985f0C9589B90758D", 5611);
 
 /// A block comes in a second or two; a transaction that is in none after this was dropped.
-const RECEIPT_DEADLINE: Duration = Duration::from_secs(90);
+pub const RECEIPT_DEADLINE: Duration = Duration::from_secs(90);
 /// How long one answer of a public endpoint may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -41,11 +41,6 @@ impl Signing {
         let rpc_url = self.rpc_url.as_ref()?.expose().to_owned();
         Some(config(rpc_url, self.chain_id, self.contract?))
     }
-}
-
-/// How long a transaction is waited for.
-pub(crate) const fn receipt_deadline() -> Duration {
-    RECEIPT_DEADLINE
 }
 
 pub(super) fn required(env: &mut Env<'_>, gpu: Option<&Gpu>) -> Option<Config> {

@@ -32,7 +32,7 @@ impl Lookup for HashMap<String, String> {
 
 /// A variable's name with a value that would do.
 #[derive(Debug, Clone, Copy)]
-pub struct Variable {
+pub(super) struct Variable {
     pub(super) name: &'static str,
     pub(super) example: &'static str,
 }
@@ -98,6 +98,11 @@ impl<'a> Env<'a> {
         std::mem::take(&mut self.warnings)
     }
 
+    /// Adds what is wrong with the source of the variables itself.
+    pub fn note(&mut self, problems: &[Problem]) {
+        self.problems.extend_from_slice(problems);
+    }
+
     /// What is wrong so far. Empties the list.
     pub fn take_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
@@ -154,15 +159,6 @@ impl<'a> Env<'a> {
     pub(super) fn is_set(&mut self, variable: Variable) -> bool {
         self.asked.insert(variable.name);
         self.lookup.get(variable.name).is_some_and(|text| !text.trim().is_empty())
-    }
-
-    /// A text that must be there.
-    pub(super) fn required(&mut self, variable: Variable) -> Option<String> {
-        if !self.is_set(variable) {
-            self.problem(variable, "it is not set");
-            return None;
-        }
-        self.text(variable)
     }
 
     /// A secret; see [`Env::text`].

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use super::env::{Env, Variable};
 
 const GPU_MODE: Variable = Variable::new("GPU_MODE", "auto");
-const NVML_LIB: Variable =
-    Variable::new("NVML_LIB", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1");
+const NVML_LIB: Variable = Variable::new("NVML_LIB", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1");
 
 /// Where the GPUs are found out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,8 +21,9 @@ mod key;
 mod logging;
 
 pub use auth::is_loopback;
-pub use chain::{LOCAL_CHAINS, Signing};
+pub use chain::{LOCAL_CHAINS, RECEIPT_DEADLINE, Signing};
 pub use dotenv::Environment;
+pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};
 pub use gpu::Gpu;
 pub use key::{KeyError, KeySource};
@@ -168,10 +169,9 @@ impl Contract {
     }
 }
 
-/// Reads how to log; anything may be logged before the other settings are read.
-pub fn logging(env: &mut Env<'_>) -> Result<Logging, Problems> {
-    let logging = logging::read(env);
-    env.finish(logging)
+/// Reads how to log; `None` where that is set wrong.
+pub fn logging(env: &mut Env<'_>) -> Option<Logging> {
+    logging::read(env)
 }
 
 /// Reads where the node's key is.

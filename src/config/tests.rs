@@ -142,9 +142,10 @@ fn both_kinds_of_job_auth_at_once_and_a_list_of_nobody_are_refused() {
 
 #[test]
 fn the_seeds_placeholders_are_named_as_such() {
-    for (name, value) in
-        [("AGENT_PRIVATE_KEY", "your_private_key_here"), ("PINATA_JWT", "your_pinata_jwt_token_here")]
-    {
+    for (name, value) in [
+        ("AGENT_PRIVATE_KEY", "your_private_key_here"),
+        ("PINATA_JWT", "your_pinata_jwt_token_here"),
+    ] {
         let told = told(&[(name, value)]);
         assert!(told.contains(&format!("{name}: it still holds the example's placeholder")));
     }
@@ -194,7 +195,8 @@ fn a_key_is_either_plain_or_in_a_keystore() {
     assert!(lacking.contains("AGENT_KEYSTORE_PASSPHRASE_FILE: it is not set"), "{lacking}");
 
     std::fs::write(phrase, "correct horse\n").unwrap();
-    let made = crate::chain::keystore::create(store.as_ref(), &read_secret(phrase.as_ref()).unwrap());
+    let made =
+        crate::chain::keystore::create(store.as_ref(), &read_secret(phrase.as_ref()).unwrap());
     let set = [
         ("AGENT_PRIVATE_KEY", ""),
         ("AGENT_KEYSTORE", store),

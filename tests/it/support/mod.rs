@@ -5,5 +5,4 @@ pub(crate) mod engine;
 pub(crate) mod nats;
 pub(crate) mod nvml;
 pub(crate) mod registry;
-pub(crate) mod nats;
 pub(crate) mod tools;
