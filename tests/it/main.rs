@@ -7,4 +7,5 @@ mod chain;
 mod container;
 mod gpu;
 mod journal;
+mod protocol;
 mod support;

@@ -3,7 +3,6 @@
 pub(crate) mod anvil;
 pub(crate) mod engine;
 pub(crate) mod nats;
-pub(crate) mod nats;
 pub(crate) mod nvml;
 pub(crate) mod registry;
 pub(crate) mod tools;
