@@ -8,4 +8,5 @@ mod container;
 mod gpu;
 mod jobs;
 mod journal;
+mod protocol;
 mod support;
