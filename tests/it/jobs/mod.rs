@@ -164,7 +164,7 @@ async fn a_gpu_job_gets_its_own_card_and_the_largest_is_registered() {
     let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library)]);
     world.publish(
         "gpu",
-        &shell("ls /dev | grep nvidia > /output/output; echo $NVIDIA_VISIBLE_DEVICES"),
+        &shell("ls /dev | grep 'nvidia[0-9]' > /output/output; echo $NVIDIA_VISIBLE_DEVICES"),
     );
     let end = last(&world.outcome("gpu")).clone();
     assert_eq!(end["status"], "completed", "{end}");
