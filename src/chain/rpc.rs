@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use super::Error;
 use crate::secret::redact_url;
 
-/// The largest answer that is asked for, a block without its transactions, has some kilobytes.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The largest answer that is asked for is a block with the hashes of its transactions: some
+/// hundred kilobytes on a busy chain.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a text of the endpoint's may take of an error message.
 const WORDS_MAX: usize = 300;

@@ -244,11 +244,11 @@ async fn an_endpoint_that_is_down_is_unreachable_and_its_key_stays_hidden() {
 
 #[tokio::test]
 async fn an_endpoint_that_answers_rubbish_is_told_apart() {
-    let padding = "x".repeat(2 * 1024 * 1024);
+    let padding = "x".repeat(5 * 1024 * 1024);
     let huge = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"0x1","padding":"{padding}"}}"#);
     for (status, body, expected) in [
         ("200 OK", "<html>Welcome</html>", "not JSON-RPC"),
-        ("200 OK", huge.as_str(), "more than 1048576 bytes"),
+        ("200 OK", huge.as_str(), "more than 4194304 bytes"),
         ("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":{"no":"number"}}"#, "another form"),
         ("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":null}"#, "another form"),
         ("502 Bad Gateway", "<html>nginx</html>", "does not answer: HTTP 502"),

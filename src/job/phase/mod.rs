@@ -400,7 +400,7 @@ impl Job {
     }
 
     /// The next status, with what every status says.
-    pub(super) fn say(&mut self, stage: Stage, now: Timestamp) -> Status {
+    pub(in crate::job) fn say(&mut self, stage: Stage, now: Timestamp) -> Status {
         self.seq += 1;
         Status {
             agent_address: self.node,
@@ -431,7 +431,7 @@ impl Job {
     }
 }
 
-pub(super) fn misplaced(phase: &Phase, event: &Event) -> Misplaced {
+pub(in crate::job) fn misplaced(phase: &Phase, event: &Event) -> Misplaced {
     Misplaced { phase: phase.name(), event: event.name() }
 }
 
@@ -459,3 +459,6 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
