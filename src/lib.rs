@@ -5,11 +5,16 @@
 //! Floor 1, the domain, pure: [`job`], [`node`].
 //!
 //! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
-//! [`journal`].
+//! [`host`], [`journal`].
+//!
+//! Floor 3, the services: [`agent`].
+//!
+//! Floor 4, the edges: [`cli`], [`config`].
 
 pub mod backoff;
 pub mod clock;
 pub mod secret;
+pub mod supervise;
 
 pub mod job;
 pub mod node;
@@ -19,4 +24,10 @@ pub mod bus;
 pub mod chain;
 pub mod container;
 pub mod gpu;
+pub mod host;
 pub mod journal;
+
+pub mod agent;
+
+pub mod cli;
+pub mod config;

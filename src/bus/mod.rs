@@ -1,1 +1,223 @@
 //! NATS: jobs in, statuses out.
+//!
+//! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
+//! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
+//! [`settle`] answers for them; [`publish`] sends; [`watch`] and [`control`] are the other ends.
+//!
+//! What must hold:
+//! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
+//!   folder that is dropped half-way loses one;
+//! - no stream and no consumer that exists is ever changed;
+//! - an ack goes out only to the stream that delivered, never to one made anew under its name,
+//!   where the same number is another job;
+//! - every request has a deadline, and while there is no connection it fails at once instead of
+//!   queueing up.
+
+pub mod control;
+pub mod intake;
+pub mod publish;
+pub mod settle;
+pub mod streams;
+pub mod subjects;
+pub mod watch;
+
+mod connection;
+mod consumers;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::node::Address;
+use crate::secret::{Secret, redact_url};
+
+pub use connection::Bus;
+pub use control::{ControlRequest, ControlRequests};
+pub use intake::{Delivery, Intake};
+pub use publish::Published;
+pub use settle::{AckHandle, Settle};
+pub use streams::DeliveryMode;
+pub use subjects::{InvalidPoolName, PoolName, Source, Target};
+pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
+
+/// Where the NATS server is and how to greet it.
+#[derive(Clone)]
+pub struct Config {
+    /// One server or a comma list: `nats://host:4222`, `tls://…`, each with `user:password@` or
+    /// `token@` where [`Config::credentials`] is `None`.
+    pub url: String,
+    /// Who we are; goes before what stands in the URL.
+    pub credentials: Credentials,
+    /// The certificate authority to trust instead of the system's, as PEM. Requires TLS.
+    pub tls_ca: Option<PathBuf>,
+    /// The connection's name in the server's listings.
+    pub name: String,
+    /// Whether missing streams are created (`false`: only checked).
+    pub manage_streams: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("url", &redact_urls(&self.url))
+            .field("credentials", &self.credentials)
+            .field("tls_ca", &self.tls_ca)
+            .field("name", &self.name)
+            .field("manage_streams", &self.manage_streams)
+            .finish()
+    }
+}
+
+/// How the server knows us.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// By what stands in the URL, or not at all.
+    None,
+    /// A `.creds` file: a user's JWT and its seed.
+    File(PathBuf),
+    /// An nkey's seed.
+    Nkey(Secret),
+    /// A token.
+    Token(Secret),
+    /// A user and its password.
+    UserPassword(String, Secret),
+}
+
+/// A comma list of URLs as it may be shown.
+fn redact_urls(urls: &str) -> String {
+    urls.split(',').map(|url| redact_url(url.trim())).collect::<Vec<_>>().join(",")
+}
+
+/// Why the bus did not do what it was asked. The cause is in `source()`, not in the text.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is none. Final.
+    #[error("`{url}` is no NATS address: nats://host:port or tls://host:port, or a comma list")]
+    Url {
+        /// The part of the list that is wrong, redacted.
+        url: String,
+    },
+    /// A file of the settings can't be used. Final.
+    #[error("{} can't be read", path.display())]
+    File {
+        /// The credentials or the certificate authority.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server does not know us: wrong credentials, or none. Final.
+    #[error("the NATS server at {server} refuses our credentials")]
+    Unauthorized {
+        /// The server's address, redacted.
+        server: String,
+    },
+    /// No server answers: try again later.
+    #[error("no NATS server answers at {server}")]
+    Unreachable {
+        /// The servers' addresses, redacted.
+        server: String,
+        /// What went wrong.
+        #[source]
+        source: BoxError,
+    },
+    /// The connection is gone and being made again: try again later.
+    #[error("there is no connection to the NATS server at {server} now")]
+    Disconnected {
+        /// The servers' addresses, redacted.
+        server: String,
+    },
+    /// [`Bus::drain`] was called. Final.
+    #[error("the connection to NATS was closed by this program")]
+    Closed,
+    /// The server would drop what we ask for in silence. Final.
+    #[error(
+        "nats-server {version} is too old: 2.10 or later is needed (earlier ones drop a consumer's \
+         filter_subjects in silence)"
+    )]
+    TooOld {
+        /// What the server says that it is.
+        version: String,
+    },
+    /// A stream or consumer is missing or not as this program needs it. Nobody but its owner may
+    /// change it, so: final.
+    #[error("the stream {stream} can't be used: {problem}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What differs, in words.
+        problem: String,
+    },
+    /// The delivery's stream or consumer is not what it was. Drop the handle: where the job is
+    /// still in the stream, it is delivered again.
+    #[error("the delivery belongs to a stream {stream} or consumer that is gone")]
+    StaleAck {
+        /// The stream's name.
+        stream: String,
+    },
+    /// Nobody listens for this agent's control messages.
+    #[error("the agent {agent} does not listen: it is not running, or not on this NATS server")]
+    NoAgent {
+        /// Who was asked.
+        agent: Address,
+    },
+    /// No answer within the deadline: it may have been done or not. Try again.
+    #[error("NATS gave no answer in time to: {what}")]
+    Timeout {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The message is larger than the server takes. Final.
+    #[error("a message of {bytes} bytes is more than the NATS server takes ({bytes_max})")]
+    TooLarge {
+        /// The body's size.
+        bytes: usize,
+        /// The server's `max_payload`.
+        bytes_max: usize,
+    },
+    /// The server said no, such as to a publish into a full stream. May work later.
+    #[error("NATS refused: {what}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// The server's answer.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing settings.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Disconnected { .. }
+                | Self::Timeout { .. }
+                | Self::Refused { .. }
+        )
+    }
+}
+
+/// A cause whose type stays behind the adapter's border.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_print_without_their_secrets() {
+        let config = Config {
+            url: "nats://user:hunter2@a:4222, nats://t0ken@b:4222".to_owned(),
+            credentials: Credentials::Token(Secret::new("hunter3")),
+            tls_ca: None,
+            name: "node".to_owned(),
+            manage_streams: true,
+        };
+        let shown = format!("{config:?}");
+        assert!(shown.contains("nats://a:4222,nats://b:4222"), "{shown}");
+        for secret in ["hunter", "t0ken", "user:"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}

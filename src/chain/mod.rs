@@ -1,17 +1,63 @@
 //! The reputation contract on an EVM chain.
 //!
 //! [`Chain`] is the seam: [`evm`] talks JSON-RPC, [`fake`] keeps a chain in memory; one suite of
-//! contract tests holds both. [`key`] holds the node's key and signs digests; [`keystore`] reads
-//! and writes Web3 Secret Storage; [`bindings`] is generated from `abi/`.
+//! contract tests holds both. [`Reader`] is what of it needs no key. [`key`] holds the node's key
+//! and signs digests; [`keystore`] reads and writes Web3 Secret Storage; [`deploy`] puts the
+//! contract on a chain of one's own.
 //!
 //! What must hold: this folder signs the fields that it is given, sends and reads; it decides
 //! nothing. Nothing is paid for before `eth_call` has shown that it would succeed, and no wait is
 //! without a deadline.
 
+mod bindings;
+pub mod deploy;
+pub mod evm;
+pub mod fake;
+mod fees;
+pub mod key;
+pub mod keystore;
+mod reader;
+mod revert;
+mod rpc;
+mod sender;
+
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
+
+pub use evm::Evm;
+pub use key::Key;
+pub use reader::Reader;
 
 use crate::node::Address;
+use crate::secret::redact_url;
+
+/// Where the contract is, and how long anything about it may take.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The JSON-RPC endpoint, `http` or `https`. Providers put their keys in it: shown redacted.
+    pub rpc_url: String,
+    /// The chain that the endpoint must be on; any, where it is `None`.
+    pub chain_id: Option<u64>,
+    /// The reputation contract.
+    pub contract: Address,
+    /// How long a transaction may take to get into a block.
+    pub receipt_deadline: Duration,
+    /// How long one answer of the endpoint may take.
+    pub request_timeout: Duration,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("rpc_url", &redact_url(&self.rpc_url))
+            .field("chain_id", &self.chain_id)
+            .field("contract", &self.contract)
+            .field("receipt_deadline", &self.receipt_deadline)
+            .field("request_timeout", &self.request_timeout)
+            .finish()
+    }
+}
 
 /// What a node needs of the chain.
 pub trait Chain: fmt::Debug + Send + Sync + 'static {
@@ -75,6 +121,9 @@ pub struct Mined {
 /// Why the chain did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The setting is no URL that can be called. Ends the program.
+    #[error("the chain's RPC URL is not an http or https URL")]
+    BadUrl,
     /// The endpoint does not answer, or answers that it can't now: try again later.
     #[error("the chain's endpoint {url} does not answer")]
     Unreachable {
@@ -128,6 +177,6 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anybody changing a setting.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::WrongChain { .. } | Self::NoContract(_))
+        !matches!(self, Self::BadUrl | Self::WrongChain { .. } | Self::NoContract(_))
     }
 }

@@ -1,11 +1,16 @@
 //! Containers that hold strangers' jobs.
 //!
 //! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] stands in where
-//! there is none (simulated demo, tests); one suite of contract tests holds both. [`policy`]
-//! turns a [`ContainerSpec`] into what the engine is told, and is pure. [`image`] pulls.
+//! there is none (simulated demo, tests); one suite of contract tests holds both. `policy` turns a
+//! [`ContainerSpec`] into what the engine is told, `image` reads references; both are pure.
 //!
 //! What must hold: a container of one name is created at most once and started at most once; the
 //! engine's own types never leave this folder.
+
+pub mod docker;
+pub mod fake;
+mod image;
+mod policy;
 
 use std::fmt;
 use std::future::Future;
@@ -33,7 +38,10 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 
     /// Hands every chunk of the container's output to `sink`, in order per stream, and returns
     /// once its processes are gone and its output has been read to the end. Works on a container
-    /// that exited before the call.
+    /// that exited before the call; one that was never started is an error. The exit is told even
+    /// where the output can't be read, or where `sink` takes nothing more; each call begins with
+    /// the first byte that the engine still has. The engine keeps a bounded amount: of a job that
+    /// writes hundreds of megabytes, lines in the middle can be missing or come twice.
     fn follow(
         &self,
         id: &ContainerId,
@@ -227,6 +235,12 @@ pub enum FoundState {
 /// Why the engine did not do what it was asked. The cause is in `source()`, not in the text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The setting is no engine's address. Final.
+    #[error("`{host}` is no address of a container engine: unix:///path or tcp://host:port")]
+    Host {
+        /// The setting as it stands.
+        host: String,
+    },
     /// The engine does not answer, or answers that it can't now: try again later.
     #[error("the container engine at {host} does not answer")]
     Unreachable {

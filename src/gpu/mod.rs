@@ -5,6 +5,9 @@
 //!
 //! What must hold: a driver call that hangs never blocks the agent; every call has a deadline.
 
+pub mod fake;
+pub mod nvml;
+
 use std::fmt;
 use std::future::Future;
 

@@ -20,8 +20,8 @@ impl JobId {
     /// hex digits of the body's SHA-256, so that the same rubbish gets the same answer.
     pub fn of_invalid(body: &[u8]) -> Self {
         let digest = Sha256::digest(body);
-        let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("invalid-{hex}"))
+        let head = u64::from_be_bytes(std::array::from_fn(|i| digest[i]));
+        Self(format!("invalid-{head:016x}"))
     }
 
     /// The id as text.

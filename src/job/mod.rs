@@ -6,7 +6,21 @@
 //! values, and `agent` carries them out.
 
 pub mod cid;
+pub mod eip712;
 pub mod id;
+pub mod phase;
+pub mod plan;
+pub mod reason;
+pub mod receipt;
+pub mod spec;
+pub mod status;
+mod transition;
 
 pub use cid::Cid;
+pub use eip712::{Domain, Hash, Signature};
 pub use id::JobId;
+pub use phase::Job;
+pub use reason::Reason;
+pub use receipt::Receipt;
+pub use spec::JobSpec;
+pub use status::Status;

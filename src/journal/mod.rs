@@ -1,1 +1,98 @@
-//! What the node has decided, written down before it acts.
+//! What the node has decided, written down before it acts (SQLite in WAL mode).
+//!
+//! [`Journal`] is a handle to the one thread that owns the database. Requests that wait at the same
+//! time share one commit, so that many jobs cost one sync of the disk.
+//!
+//! What must hold: a call that returned `Ok` is committed; one that asked for durability survives a
+//! power cut, the others a kill of the process. A job's state, the event that made it and the
+//! statuses that follow from it are one transaction. One process holds the file: a second one is
+//! refused.
+
+mod attempts;
+mod outbox;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub use attempts::{Known, Listed};
+pub use outbox::{Outgoing, OutgoingKind};
+
+use writer::Writer;
+
+/// Why the journal did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has it open. Ends the program.
+    #[error("another lamda-node uses the data folder {0}; stop it, or set another DATA_DIR")]
+    InUse(PathBuf),
+    /// The file is of a newer version of this program. Ends the program.
+    #[error("the journal {path} was written by a newer version (schema {found}, known {known})")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's number.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// The disk is full.
+    #[error("the disk under the journal is full")]
+    Full,
+    /// The file can't be used.
+    #[error("the journal {path} can't be used")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row could not be written or read.
+    #[error("the journal failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(err: rusqlite::Error) -> Self {
+        match err.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Failed(Box::new(err)),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(err: serde_json::Error) -> Self {
+        Self::Failed(Box::new(err))
+    }
+}
+
+/// A handle to the journal; clones share one database.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    writer: Writer,
+}
+
+impl Journal {
+    /// Opens or creates `journal.db` in this folder and brings its schema up to date. Blocks.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("journal.db");
+        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unusable {
+            path: path.clone(),
+            source,
+        };
+        let lock = std::fs::File::create(dir.join("lock")).map_err(|err| unusable(err.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::InUse(dir.to_owned()))?;
+        let db = rusqlite::Connection::open(&path).map_err(|err| unusable(err.into()))?;
+        Ok(Self { writer: Writer::start(db, Some(lock), &path)? })
+    }
+
+    /// A journal in memory, for simulations: the same schema and code, gone with the last handle.
+    pub fn in_memory() -> Result<Self, Error> {
+        let db = rusqlite::Connection::open_in_memory()?;
+        Ok(Self { writer: Writer::start(db, None, Path::new(":memory:"))? })
+    }
+}

@@ -1,8 +1,11 @@
 //! What a node is: its address on the chain, and the hardware that it offers.
 //!
-//! Pure: nothing here asks the host; the adapters do, and hand their answers in as these types.
+//! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
+//! which GPUs a job gets, [`admission`] whether it can ever fit.
 
 pub mod address;
+pub mod admission;
+pub mod allocation;
 
 use std::fmt;
 

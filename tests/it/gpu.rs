@@ -1,1 +1,100 @@
-//! gpu
+//! The GPU probe against a library with NVML's symbols.
+
+use std::time::Duration;
+
+use lamda_node::gpu::nvml::Nvml;
+use lamda_node::gpu::{Error, GpuProbe as _, fake};
+use lamda_node::node::{Gpu, GpuInventory, GpuUuid};
+
+use crate::support::nvml::FakeNvml;
+
+const A100: &str = "gpu GPU-b2 42949672960 0 NVIDIA A100-SXM4-40GB\n";
+const H100: &str = "gpu GPU-a1 85520809983 0 NVIDIA H100 80GB HBM3\n";
+const DRIVER: &str = "driver 550.54.15\ncuda 12040\n";
+
+fn gpu(uuid: &str, model: &str, vram_mib: u64) -> Gpu {
+    Gpu { uuid: GpuUuid::new(uuid).expect("a UUID"), model: model.to_owned(), vram_mib }
+}
+
+#[tokio::test]
+async fn cards_are_told_in_the_order_of_their_uuids() {
+    let library = FakeNvml::build(&format!("{DRIVER}{A100}{H100}"));
+    let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+    assert_eq!(
+        told,
+        GpuInventory {
+            driver: "550.54.15".to_owned(),
+            cuda: "12.4".to_owned(),
+            gpus: vec![
+                // 81,558.99… MiB: never rounded up to memory that is not there.
+                gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558),
+                gpu("GPU-b2", "NVIDIA A100-SXM4-40GB", 40_960),
+            ],
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_lost_card_is_left_out_and_the_others_are_told() {
+    let library = FakeNvml::build(&format!("{DRIVER}{A100}{H100}"));
+    let probe = Nvml::new(Some(library.library()));
+    assert_eq!(probe.inventory().await.unwrap().gpus.len(), 2);
+    library.tell(&format!("{DRIVER}{}{H100}", A100.replace(" 0 ", " 15 ")));
+    let left = probe.inventory().await.unwrap().gpus;
+    assert_eq!(left, [gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558)]);
+}
+
+#[tokio::test]
+async fn a_card_whose_memory_the_driver_cant_tell_is_left_out() {
+    let library = FakeNvml::build_without_memory_v2(&format!("{DRIVER}{H100}"));
+    let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+    assert_eq!(told.gpus, []);
+}
+
+#[tokio::test]
+async fn a_host_without_the_library_says_so_and_may_get_it_later() {
+    let probe = Nvml::new(Some("/nonexistent/libnvidia-ml.so.1".into()));
+    let told = probe.inventory().await;
+    assert!(
+        matches!(&told, Err(Error::NoLibrary { library, .. }) if library.contains("nonexistent")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_driver_that_is_not_loaded_is_asked_again_once_it_is() {
+    let library = FakeNvml::build("init 9\n");
+    let probe = Nvml::new(Some(library.library()));
+    let told = probe.inventory().await;
+    assert!(
+        matches!(&told, Err(Error::Driver { reason }) if reason.contains("not loaded")),
+        "{told:?}"
+    );
+    library.tell(&format!("{DRIVER}{H100}"));
+    assert_eq!(probe.inventory().await.unwrap().gpus.len(), 1);
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_is_told_and_blocks_nobody() {
+    let library = FakeNvml::build(&format!("hang\n{DRIVER}{H100}"));
+    let probe = Nvml::new(Some(library.library())).with_deadline(Duration::from_millis(50));
+    for _ in 0..3 {
+        let told = probe.inventory().await;
+        assert!(matches!(told, Err(Error::Hung { .. })), "{told:?}");
+    }
+    library.tell(&format!("{DRIVER}{H100}"));
+    let probe = probe.with_deadline(Duration::from_secs(10));
+    assert_eq!(probe.inventory().await.unwrap().gpus.len(), 1);
+}
+
+#[tokio::test]
+async fn the_fake_keeps_the_order_too() {
+    let fake = fake::Fake::new(GpuInventory {
+        driver: "550.54.15".to_owned(),
+        cuda: "12.4".to_owned(),
+        gpus: vec![gpu("GPU-b", "B", 2), gpu("GPU-a", "A", 1)],
+    });
+    assert_eq!(fake.inventory().await.unwrap().gpus[0].model, "A");
+    fake.change(|inventory| inventory.gpus.clear());
+    assert_eq!(fake.inventory().await.unwrap().gpus, []);
+}

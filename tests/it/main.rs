@@ -6,5 +6,6 @@ mod bus;
 mod chain;
 mod container;
 mod gpu;
+mod jobs;
 mod journal;
 mod support;

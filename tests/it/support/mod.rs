@@ -1,3 +1,10 @@
 //! The real parts, each started for one test or one process and ended on drop.
 
+pub(crate) mod anvil;
+pub(crate) mod engine;
+pub(crate) mod ipfs;
+pub(crate) mod nats;
+pub(crate) mod nvml;
+pub(crate) mod registry;
 pub(crate) mod tools;
+pub(crate) mod world;

@@ -1,0 +1,105 @@
+//! Starting a job's container, following it, stopping it.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Act, Event, disk_failed, engine_failed};
+use crate::agent::logs::{Live, LogBook};
+use crate::clock::{Clock, Timestamp};
+use crate::container::{ContainerId, ContainerRuntime, Error, Exit, LogChunk};
+use crate::job::Job;
+use crate::job::phase::{Phase, RunExit};
+
+/// Pieces of output that wait to be kept; the reader of the engine waits when it is full.
+const CHUNKS_MAX: usize = 64;
+
+impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    pub(super) async fn start(&self, job: &Job) -> Event {
+        let Phase::Starting { image, gpus } = &job.phase else { return Event::Lost };
+        let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
+        match self.runtime.run(&spec).await {
+            Ok(launched) => Event::Started { container: launched.id.0, at: self.clock.now() },
+            Err(err) => engine_failed(&err),
+        }
+    }
+
+    pub(super) async fn follow(&self, job: &Job, until: Timestamp) -> Event {
+        let left = until.since(self.clock.now());
+        tokio::select! {
+            biased;
+            event = self.follow_to_end(job) => event,
+            () = self.clock.sleep(left) => Event::TimeIsUp,
+        }
+    }
+
+    pub(super) async fn stop(&self, job: &Job) -> Event {
+        let Phase::Stopping { run, .. } = &job.phase else { return Event::Lost };
+        let id = ContainerId(run.container.clone());
+        match self.runtime.stop(&id, self.stop_grace).await {
+            Ok(()) => self.follow_to_end(job).await,
+            Err(err) => engine_failed(&err),
+        }
+    }
+
+    /// Follows the container to its end; its log lies on disk before the end is told.
+    async fn follow_to_end(&self, job: &Job) -> Event {
+        let (Phase::Running { run } | Phase::Stopping { run, .. }) = &job.phase else {
+            return Event::Lost;
+        };
+        let id = ContainerId(run.container.clone());
+        let (sink, chunks) = mpsc::channel(CHUNKS_MAX);
+        let (exit, log) = tokio::join!(self.runtime.follow(&id, sink), self.keep_log(job, chunks));
+        match exit {
+            Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
+                Ok(()) => Event::Exited { exit: outcome(&exit) },
+                Err(err) => disk_failed(&err),
+            },
+            Err(Error::Gone(_)) => Event::Lost,
+            Err(err) => engine_failed(&err),
+        }
+    }
+
+    async fn keep_log(&self, job: &Job, mut chunks: mpsc::Receiver<LogChunk>) -> Vec<u8> {
+        let skip = self.lines().get(job.id()).copied().unwrap_or(0);
+        let mut book = LogBook::new(skip);
+        while let Some(chunk) = chunks.recv().await {
+            let live = book.take(&chunk, self.clock.now());
+            self.publish_live(job, live).await;
+            self.lines().insert(job.id().clone(), book.lines().max(skip));
+        }
+        let live = book.finish(self.clock.now());
+        self.publish_live(job, live).await;
+        book.into_bytes()
+    }
+
+    /// Lossy by design: a line that can't be sent now is not sent.
+    async fn publish_live(&self, job: &Job, live: Vec<Live>) {
+        let Some(bus) = self.link.now() else { return };
+        for live in live {
+            let body = serde_json::to_vec(&live).unwrap_or_default();
+            let sent = bus.publish_log(job.node, job.id(), body.into());
+            // The bus is quick or away; a log never holds a job up.
+            if !matches!(tokio::time::timeout(Duration::from_millis(100), sent).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+fn outcome(exit: &Exit) -> RunExit {
+    RunExit {
+        code: Some(exit.code),
+        oom: exit.oom,
+        started_at: exit.started_at,
+        finished_at: exit.finished_at,
+    }
+}
+
+async fn write_log(job: &Job, path: std::path::PathBuf, log: Vec<u8>) -> std::io::Result<()> {
+    if log.is_empty() {
+        return Ok(());
+    }
+    tracing::debug!(job.id = %job.id(), bytes = log.len(), "job {}: log kept", job.id());
+    tokio::fs::write(path, log).await
+}

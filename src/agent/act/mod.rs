@@ -1,0 +1,185 @@
+//! Carries out one step of one job on the real parts, and says what happened.
+//!
+//! What must hold: nothing here decides what comes next; every step can be repeated; a failure is
+//! named once, as a [`Fault`] with a sentence for a person and a word on whether trying again may
+//! help.
+
+mod container;
+mod output;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::attempt::Effects;
+use super::board::Board;
+use super::folders::Folders;
+use super::link::Link;
+use super::terms::{self, Terms};
+use crate::artifact::{Gateways, Pinata};
+use crate::bus::{self, Settle};
+use crate::chain::key::Key;
+use crate::clock::Clock;
+use crate::container::{self as engine, ContainerRuntime};
+use crate::job::phase::{Event, Fault, PinnedImage, Retry};
+use crate::job::plan::Step;
+use crate::job::{Domain, Job, JobId, Reason};
+use crate::supervise::chain;
+
+/// The real effects.
+#[derive(Debug)]
+pub struct Act<R, C> {
+    /// Where containers run.
+    pub runtime: Arc<R>,
+    /// Where inputs come from.
+    pub gateways: Gateways,
+    /// Where outputs go.
+    pub pinata: Pinata,
+    /// Slots and cards.
+    pub board: Board,
+    /// NATS.
+    pub link: Link,
+    /// Where the jobs' files lie.
+    pub folders: Folders,
+    /// Signs receipts.
+    pub key: Arc<Key>,
+    /// Where receipts are signed; known once the chain has answered.
+    pub domain: watch::Receiver<Option<Domain>>,
+    /// What a job gets where it does not say.
+    pub terms: Terms,
+    /// Between asking a container to end and killing it.
+    pub stop_grace: Duration,
+    /// The time.
+    pub clock: C,
+    /// Live log lines published so far, a job: the engine is read anew after an interruption.
+    pub lines: Mutex<HashMap<JobId, u64>>,
+}
+
+impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
+    async fn perform(&self, job: &Job, step: Step) -> Event {
+        match step {
+            Step::Pull => self.pull(job).await,
+            Step::Fetch => self.fetch(job).await,
+            Step::Reserve => {
+                let wish = self.terms.demand(&job.spec).gpus;
+                Event::Reserved { gpus: self.board.reserve(job, wish).await }
+            }
+            Step::Start => self.start(job).await,
+            Step::Follow { until } => self.follow(job, until).await,
+            Step::Stop => self.stop(job).await,
+            Step::Collect => self.collect(job).await,
+            Step::Publish => self.publish(job).await,
+            Step::Attest => self.attest(job).await,
+            Step::Remove => self.remove(job).await,
+            Step::Ack => self.settle(job, Settle::Ack, Event::Acked).await,
+            Step::HandBack => {
+                self.settle(job, Settle::Nak(Duration::ZERO), Event::HandedBack).await
+            }
+        }
+    }
+}
+
+impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    async fn pull(&self, job: &Job) -> Event {
+        match self.runtime.image(&job.spec.image).await {
+            Ok(image) => {
+                Event::Pulled { image: PinnedImage { id: image.id, digest: image.digest } }
+            }
+            Err(err) => engine_failed(&err),
+        }
+    }
+
+    async fn fetch(&self, job: &Job) -> Event {
+        let folders = self.folders.of(job);
+        if let Err(err) = folders.prepare() {
+            return disk_failed(&err);
+        }
+        let limit = terms::disk_bytes(&job.spec);
+        let first = job.spec.input.iter().map(|cid| (cid, "/input/input"));
+        let further = job.spec.inputs.iter().map(|extra| (&extra.cid, extra.path.as_str()));
+        for (cid, path) in first.chain(further) {
+            let dest = folders.input(path);
+            // A fetch puts its result into place only when all of it is verified.
+            if dest.exists() {
+                continue;
+            }
+            if let Some(parent) = dest.parent()
+                && let Err(err) = tokio::fs::create_dir_all(parent).await
+            {
+                return disk_failed(&err);
+            }
+            if let Err(err) = self.gateways.fetch(cid, &dest, limit, |_| {}).await {
+                return fetch_failed(&err);
+            }
+        }
+        Event::Fetched
+    }
+
+    async fn remove(&self, job: &Job) -> Event {
+        let name = engine::ContainerId(terms::container_name(job));
+        if let Err(err) = self.runtime.remove(&name).await {
+            return engine_failed(&err);
+        }
+        let folders = self.folders.of(job);
+        let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
+        match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
+            Ok(()) => {
+                self.lines().remove(job.id());
+                Event::Removed
+            }
+            Err(err) => disk_failed(&err),
+        }
+    }
+
+    async fn settle(&self, job: &Job, how: Settle, done: Event) -> Event {
+        let Some(delivery) = self.board.delivery(job.id()) else { return done };
+        let (bus, _) = self.link.bus().await;
+        match bus.settle(&delivery, how).await {
+            // A stream that was lost took the delivery with it: there is nothing to answer for.
+            Ok(()) | Err(bus::Error::StaleAck { .. }) => done,
+            Err(err) => Event::Failed {
+                fault: Fault::new(Reason::NodeFault, chain(&err)),
+                retry: Retry::Always,
+            },
+        }
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, u64>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an engine's failure means for a job.
+fn engine_failed(err: &engine::Error) -> Event {
+    use engine::Error as E;
+    let (reason, retry) = match err {
+        E::ImageRefused { .. } => (Reason::ImageUnavailable, Retry::Never),
+        E::Pull { .. } => (Reason::ImagePullFailed, Retry::Patiently),
+        E::Gpu { .. } => (Reason::GpuFailed, Retry::Patiently),
+        E::Start { .. } => (Reason::StartFailed, Retry::Never),
+        E::Unreachable { .. } => (Reason::NodeFault, Retry::Always),
+        _ => (Reason::NodeFault, Retry::Patiently),
+    };
+    Event::Failed { fault: Fault::new(reason, chain(err)), retry }
+}
+
+/// A full or broken disk is the node's trouble: it may pass.
+fn disk_failed(err: &std::io::Error) -> Event {
+    let error = format!("the node's disk failed the job: {err}");
+    Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry: Retry::Patiently }
+}
+
+fn fetch_failed(err: &crate::artifact::Error) -> Event {
+    use crate::artifact::Error as E;
+    let (reason, retry) = match err {
+        E::Unverified { .. } => (Reason::InputUnverified, Retry::Never),
+        E::TooLarge { .. } => (Reason::InputTooLarge, Retry::Never),
+        E::Unsupported { .. } => (Reason::InputUnverified, Retry::Never),
+        E::NoSpace | E::Io(_) => (Reason::NodeFault, Retry::Patiently),
+        _ => (Reason::InputUnavailable, Retry::Patiently),
+    };
+    let error = format!("the input: {}", chain(err));
+    Event::Failed { fault: Fault::new(reason, error), retry }
+}

@@ -1,0 +1,231 @@
+//! What a job leaves: sealed on disk, published, attested.
+//!
+//! What must hold: an output is named by its CID before it leaves this host; nothing that the job
+//! wrote is followed out of its folder.
+
+use std::path::{Path, PathBuf};
+
+use super::{Act, Event, engine_failed};
+use crate::agent::folders::JobFolders;
+use crate::agent::terms;
+use crate::artifact::{self, Kind};
+use crate::clock::Clock;
+use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
+use crate::job::eip712::Signature;
+use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
+use crate::job::receipt::{Facts, Receipt, Signed};
+use crate::job::{Cid, Job, Reason};
+use crate::supervise::chain;
+
+/// The kept log is bounded where it is written; this is only a seal's limit.
+const LOG_BYTES_MAX: u64 = 4 << 20;
+
+/// Why an output could not be sealed: what the job is told, or what is tried again.
+enum Trouble {
+    Job(Fault),
+    Node(Event),
+}
+
+impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    pub(super) async fn collect(&self, job: &Job) -> Event {
+        let Phase::Exited { run, exit, cause } = &job.phase else { return Event::Lost };
+        let folders = self.folders.of(job);
+        let log = match seal(&folders, &folders.log(), LOG_BYTES_MAX).await {
+            Ok(log) => Some(log),
+            Err(artifact::Error::Missing(_)) => None,
+            Err(err) => return node_failed(&err),
+        };
+        let output = if exit.code == Some(0) && cause.is_none() {
+            match self.seal_output(job, run, &folders).await {
+                Ok(sealed) => Ok(Some(sealed)),
+                Err(Trouble::Job(fault)) => Err(fault),
+                Err(Trouble::Node(event)) => return event,
+            }
+        } else {
+            Ok(None)
+        };
+        Event::Collected { output, log }
+    }
+
+    async fn seal_output(
+        &self,
+        job: &Job,
+        run: &Run,
+        folders: &JobFolders,
+    ) -> Result<Sealed, Trouble> {
+        let path = self.find_output(job, run, folders).await?;
+        let limit = terms::disk_bytes(&job.spec);
+        seal(folders, &path, limit).await.map_err(|err| {
+            use artifact::Error as E;
+            let fault = |reason| Trouble::Job(Fault::new(reason, format!("the output: {err}")));
+            match err {
+                E::Missing(_) => Trouble::Job(missing(job)),
+                E::TooLarge { .. } => fault(Reason::OutputTooLarge),
+                E::Unsupported { .. } => fault(Reason::OutputUnsupported),
+                err => Trouble::Node(node_failed(&err)),
+            }
+        })
+    }
+
+    /// The output on this host's disk: in the folder that the job saw as `/output`, or copied out
+    /// of the exited container.
+    async fn find_output(
+        &self,
+        job: &Job,
+        run: &Run,
+        folders: &JobFolders,
+    ) -> Result<PathBuf, Trouble> {
+        let output = folders.output();
+        let Some(wanted) = &job.spec.output_path else { return default_output(job, &output) };
+        if wanted == "/output" {
+            return Ok(output);
+        }
+        if let Some(below) = wanted.strip_prefix("/output/") {
+            // A link on the way would lead out of the folder: each part is looked at by itself.
+            return below_folder(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
+        }
+        let copied =
+            folders.fresh_copied().map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
+        let id = ContainerId(run.container.clone());
+        let limit = terms::disk_bytes(&job.spec);
+        match self.runtime.copy_out(&id, wanted, &copied, limit).await {
+            Ok(()) => Ok(copied.join(Path::new(wanted).file_name().unwrap_or_default())),
+            Err(EngineError::NoSuchPath { .. } | EngineError::Gone(_)) => {
+                Err(Trouble::Job(missing(job)))
+            }
+            Err(err @ EngineError::CopyOut { .. }) => {
+                Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, chain(&err))))
+            }
+            Err(err) => Err(Trouble::Node(engine_failed(&err))),
+        }
+    }
+
+    pub(super) async fn publish(&self, job: &Job) -> Event {
+        let Phase::Collected { ended } = &job.phase else { return Event::Lost };
+        let folders = self.folders.of(job);
+        let (output, log) = tokio::join!(
+            self.publish_one(job, &folders, ended.output.as_ref(), "output"),
+            self.publish_one(job, &folders, ended.log.as_ref(), "log"),
+        );
+        match output {
+            // A log that can't be published is not worth the result's time.
+            Ok(output) => Event::Published { output, log: log.unwrap_or_default() },
+            Err(err) => {
+                let (reason, retry) = match err {
+                    artifact::Error::Mismatch { .. } => {
+                        (Reason::OutputUnverified, Retry::Patiently)
+                    }
+                    _ => (Reason::UploadFailed, Retry::Patiently),
+                };
+                let error = format!("the output: {}", chain(&err));
+                Event::Failed { fault: Fault::new(reason, error), retry }
+            }
+        }
+    }
+
+    async fn publish_one(
+        &self,
+        job: &Job,
+        folders: &JobFolders,
+        sealed: Option<&Sealed>,
+        what: &str,
+    ) -> Result<Option<Cid>, artifact::Error> {
+        let Some(sealed) = sealed else { return Ok(None) };
+        let kind = if sealed.directory { Kind::Directory } else { Kind::File };
+        let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind };
+        let name = format!("{}-{what}", job.id());
+        let path = folders.absolute(&sealed.path);
+        self.pinata.publish(&path, &named, &name, |_| {}).await.map(Some)
+    }
+
+    pub(super) async fn attest(&self, job: &Job) -> Event {
+        let Phase::Published { ended, output, .. } = &job.phase else { return Event::Lost };
+        let mut domain = self.domain.clone();
+        // The chain's id is in what is signed: without it there is nothing to sign yet.
+        let domain = match domain.wait_for(Option::is_some).await {
+            Ok(domain) => *domain,
+            Err(_) => None,
+        };
+        let Some(domain) = domain else {
+            let fault = Fault::new(Reason::NodeFault, "the chain's id is not known yet");
+            return Event::Failed { fault, retry: Retry::Always };
+        };
+        let receipt = receipt(job, ended, output.as_ref());
+        let signature = Signature(self.key.sign_digest(&receipt.digest(&domain).0));
+        Event::Attested { receipt: Signed { domain, receipt, signature }.to_json() }
+    }
+}
+
+fn receipt(job: &Job, ended: &EndedRun, output: Option<&Cid>) -> Receipt {
+    let completed = ended.outcome == Outcome::Completed;
+    Receipt::new(
+        job.id().clone(),
+        job.node,
+        job.spec_hash,
+        Facts {
+            image_digest: &ended.run.image.digest,
+            gpus: &ended.run.gpus,
+            input: job.spec.input.as_ref(),
+            output: output.filter(|_| completed),
+            // A container that was lost has no code; -1 is none that a process can have.
+            exit_code: ended.exit.code.unwrap_or(-1),
+            ran: (ended.exit.started_at, ended.exit.finished_at),
+        },
+    )
+}
+
+/// `/output/output` where that is a file and alone, else the folder `/output`.
+fn default_output(job: &Job, output: &Path) -> Result<PathBuf, Trouble> {
+    let entries = std::fs::read_dir(output)
+        .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
+        .map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
+    match entries.as_slice() {
+        [] => Err(Trouble::Job(missing(job))),
+        [only]
+            if only.file_name() == "output"
+                && only.file_type().is_ok_and(|kind| kind.is_file()) =>
+        {
+            Ok(only.path())
+        }
+        _ => Ok(output.to_owned()),
+    }
+}
+
+/// `folder/below` where every part of it is a folder itself, but for the last.
+fn below_folder(folder: &Path, below: &str) -> Option<PathBuf> {
+    let mut path = folder.to_owned();
+    let mut parts = below.split('/').peekable();
+    while let Some(part) = parts.next() {
+        path.push(part);
+        let kind = std::fs::symlink_metadata(&path).ok()?.file_type();
+        if parts.peek().is_some() && !kind.is_dir() {
+            return None;
+        }
+    }
+    Some(path)
+}
+
+async fn seal(
+    folders: &JobFolders,
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Sealed, artifact::Error> {
+    let sealed = artifact::seal(path, bytes_max).await?;
+    Ok(Sealed {
+        path: folders.relative(path),
+        cid: sealed.cid,
+        bytes: sealed.bytes,
+        directory: sealed.kind == Kind::Directory,
+    })
+}
+
+fn missing(job: &Job) -> Fault {
+    let path = terms::output_path(&job.spec);
+    let error = format!("the command exited 0 but left nothing at {path}");
+    Fault::new(Reason::OutputMissing, error)
+}
+
+fn node_failed(err: &artifact::Error) -> Event {
+    let fault = Fault::new(Reason::NodeFault, chain(err));
+    Event::Failed { fault, retry: Retry::Patiently }
+}

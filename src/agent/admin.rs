@@ -1,0 +1,172 @@
+//! Requests to this node on `jobs.control.<address>`: cancel a job, drain, tell how it stands.
+//!
+//! What must hold: every request is answered; a job is cancelled only for its requester or the
+//! node's own key where jobs must be signed, and drained only for the node's key or its owner.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::board::Board;
+use super::link::Link;
+use super::settings::JobAuth;
+use crate::bus::ControlRequest;
+use crate::chain::key;
+use crate::clock::Clock;
+use crate::job::phase::StopCause;
+use crate::job::{Domain, JobId, Signature};
+use crate::journal::Journal;
+use crate::node::Address;
+use crate::supervise::Failure;
+
+/// How far a request's time may be from ours.
+const FRESH: Duration = Duration::from_mins(1);
+/// A job that is starting answers when it has started.
+const ANSWER: Duration = Duration::from_secs(20);
+/// The largest request that is read.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+
+/// What answering needs.
+#[derive(Debug, Clone)]
+pub struct Admin<C> {
+    /// This node.
+    pub node: Address,
+    /// Where its earnings go, and who may drain it beside itself.
+    pub owner: Option<Address>,
+    /// Whose jobs are taken: decides what must be signed.
+    pub auth: JobAuth,
+    /// Where signatures are made.
+    pub domain: watch::Receiver<Option<Domain>>,
+    /// The jobs in hand.
+    pub board: Board,
+    /// The jobs ever taken.
+    pub journal: Journal,
+    /// The time.
+    pub clock: C,
+}
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    action: String,
+    #[serde(default)]
+    job_id: Option<JobId>,
+    #[serde(default)]
+    issued_at_ms: Option<u64>,
+    #[serde(default)]
+    signature: Option<Signature>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Answer {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason_code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobs: Option<std::collections::BTreeMap<String, usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draining: Option<bool>,
+}
+
+fn no(reason_code: &'static str, error: impl Into<String>) -> Answer {
+    Answer { reason_code: Some(reason_code), error: Some(error.into()), ..Answer::default() }
+}
+
+fn yes() -> Answer {
+    Answer { ok: true, ..Answer::default() }
+}
+
+/// Answers requests as they come; a service that ends only when it fails.
+pub async fn run<C: Clock>(admin: Admin<C>, link: Link) -> Result<(), Failure> {
+    let (bus, _) = link.bus().await;
+    let failed = |err: crate::bus::Error| Failure::Again(err.into());
+    let mut requests = bus.control_requests(admin.node).await.map_err(failed)?;
+    loop {
+        let request = requests.next().await.map_err(failed)?;
+        let answer = admin.answer(&request).await;
+        let body = serde_json::to_vec(&answer).unwrap_or_default();
+        if let Err(err) = request.respond(body.into()).await {
+            tracing::debug!("a control request was not answered: {err}");
+        }
+    }
+}
+
+impl<C: Clock> Admin<C> {
+    async fn answer(&self, request: &ControlRequest) -> Answer {
+        let parsed = (request.body.len() <= BODY_BYTES_MAX)
+            .then(|| serde_json::from_slice::<Request>(&request.body).ok())
+            .flatten();
+        let Some(request) = parsed else {
+            return no("malformed", "a request is {\"action\": …} of at most 4 KiB");
+        };
+        match (request.action.as_str(), &request.job_id) {
+            ("cancel", Some(id)) => self.cancel(&request, id).await,
+            ("cancel", None) => no("malformed", "a cancel names its `job_id`"),
+            ("drain", _) => self.drain(&request),
+            ("status", _) => Answer {
+                jobs: Some(self.board.phases()),
+                draining: Some(self.board.is_draining()),
+                ..yes()
+            },
+            _ => no("malformed", "the actions are cancel, drain and status"),
+        }
+    }
+
+    async fn cancel(&self, request: &Request, id: &JobId) -> Answer {
+        let known = self.journal.lookup(id).await;
+        let Ok(Some(known)) = known else {
+            return no("unknown_job", format!("this node knows no job {id}"));
+        };
+        if matches!(self.auth, JobAuth::Requesters(_)) {
+            let requester = known.job.as_ref().and_then(|job| job.spec.requester);
+            match self.signer(request) {
+                Some(signer) if Some(signer) == requester || signer == self.node => {}
+                _ => {
+                    let error = "only the job's requester or the node itself may cancel it: sign \
+                        the request";
+                    return no("not_allowed", error);
+                }
+            }
+        }
+        let stop = self.board.stop(id, StopCause::Cancelled);
+        match tokio::time::timeout(ANSWER, stop).await {
+            Ok(Some(true)) => {
+                tracing::info!(job.id = %id, "job {id} is cancelled on request");
+                yes()
+            }
+            Ok(_) => {
+                no("too_late", format!("job {id} has ended, or its result is being published"))
+            }
+            Err(_) => no("busy", "the job did not answer in time; ask again"),
+        }
+    }
+
+    fn drain(&self, request: &Request) -> Answer {
+        match self.signer(request) {
+            Some(signer) if signer == self.node || Some(signer) == self.owner => {
+                self.board.drain();
+                tracing::info!("draining: no more jobs are taken until the node starts again");
+                yes()
+            }
+            _ => no(
+                "not_allowed",
+                "only the node itself or its owner may drain it: sign the request",
+            ),
+        }
+    }
+
+    /// Who signed the request; `None` where nobody did, or not for this node and now.
+    fn signer(&self, request: &Request) -> Option<Address> {
+        let (issued_at_ms, signature) = (request.issued_at_ms?, request.signature?);
+        let now = self.clock.now().unix_ms();
+        if now.abs_diff(issued_at_ms) > u64::try_from(FRESH.as_millis()).unwrap_or(0) {
+            return None;
+        }
+        let domain = (*self.domain.borrow())?;
+        let id = request.job_id.as_ref().map(JobId::as_str).unwrap_or_default();
+        let digest = domain.control_digest(&request.action, id, self.node, issued_at_ms);
+        key::recover(&digest.0, &signature.0).ok()
+    }
+}

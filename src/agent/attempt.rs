@@ -1,0 +1,158 @@
+//! One task a job: asks the plan what comes next, has it done, writes down what happened.
+//!
+//! What must hold: nothing is done for a job that the journal does not hold the reason for; this
+//! file decides nothing (`job::plan` does) and touches nothing outside (`Effects` do).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::board::{Board, StopRequest};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::job::Job;
+use crate::job::phase::{Event, Rules, Transition};
+use crate::job::plan::{Next, Step, next_step};
+use crate::journal::{self, Journal};
+use crate::supervise;
+
+/// The agent's one seam: carries a step out and says what happened. Every step can be repeated.
+/// Dropping the future of a step that [`Step::can_be_cut_short`] leaves nothing half done.
+pub trait Effects: Send + Sync + 'static {
+    /// Performs `step` for `job`.
+    fn perform(&self, job: &Job, step: Step) -> impl Future<Output = Event> + Send;
+}
+
+/// What a job's task needs beside the effects.
+#[derive(Debug, Clone)]
+pub struct Desk<C> {
+    /// Where decisions are written down.
+    pub journal: Journal,
+    /// The jobs in hand.
+    pub board: Board,
+    /// The time.
+    pub clock: C,
+    /// The owner's rules.
+    pub rules: Rules,
+    /// Rung when there are statuses to publish.
+    pub outbox: Arc<Notify>,
+}
+
+/// Takes a job from where it stands as far as it goes.
+pub async fn drive<E: Effects, C: Clock>(
+    mut job: Job,
+    effects: &E,
+    desk: &Desk<C>,
+    mut stops: mpsc::Receiver<StopRequest>,
+) {
+    loop {
+        if let Ok(request) = stops.try_recv() {
+            job = stop(job, request, desk).await;
+            continue;
+        }
+        let event = match next_step(&job, desk.clock.now()) {
+            Next::Rest => break,
+            Next::Apply(event) => Some(event),
+            Next::Wait(until) => {
+                let wait = until.since(desk.clock.now());
+                tokio::select! {
+                    () = desk.clock.sleep(wait) => None,
+                    Some(request) = stops.recv() => {
+                        job = stop(job, request, desk).await;
+                        None
+                    }
+                }
+            }
+            Next::Do(step) if step.can_be_cut_short() => {
+                tokio::select! {
+                    biased;
+                    event = effects.perform(&job, step) => Some(event),
+                    Some(request) = stops.recv() => {
+                        job = stop(job, request, desk).await;
+                        None
+                    }
+                }
+            }
+            Next::Do(step) => Some(effects.perform(&job, step).await),
+        };
+        if let Some(event) = event {
+            job = advance(job, event, desk).await;
+        }
+    }
+    desk.board.leave(job.id());
+}
+
+/// Writes down what follows from `event`; the job as it stands then.
+async fn advance<C: Clock>(job: Job, event: Event, desk: &Desk<C>) -> Job {
+    let now = desk.clock.now();
+    match job.apply(event.clone(), now, &desk.rules) {
+        Ok(moved) => {
+            tell(&job, &event, &moved);
+            record(&event, &moved, desk).await;
+            desk.board.moved(&moved.job);
+            if !moved.statuses.is_empty() {
+                desk.outbox.notify_one();
+            }
+            moved.job
+        }
+        Err(err) => {
+            // A defect: the same step would give the same event. Slow, so that it can't spin.
+            tracing::error!(job.id = %job.id(), "job {}: {err}", job.id());
+            desk.clock.sleep(Duration::from_secs(10)).await;
+            job
+        }
+    }
+}
+
+/// A request to stop takes effect where the phase knows it; the asker is told either way.
+async fn stop<C: Clock>(job: Job, request: StopRequest, desk: &Desk<C>) -> Job {
+    let event = Event::StopAsked { cause: request.cause };
+    let possible = job.apply(event.clone(), desk.clock.now(), &desk.rules).is_ok();
+    let job = if possible { advance(job, event, desk).await } else { job };
+    // The asker may have gone away.
+    request.answer.send(possible).ok();
+    job
+}
+
+/// Until it is written down nothing goes on; a full disk is waited for.
+async fn record<C: Clock>(event: &Event, moved: &Transition, desk: &Desk<C>) {
+    let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut failures = 0;
+    while let Err(err) = desk.journal.record(event, moved, desk.clock.now()).await {
+        failures += 1;
+        let id = moved.job.id();
+        let text = supervise::chain(&err);
+        if matches!(err, journal::Error::Full) {
+            tracing::error!(job.id = %id, "job {id} waits: {text}; make room on the disk");
+        } else {
+            tracing::error!(job.id = %id, "job {id} can't be written down: {text}");
+        }
+        desk.clock.sleep(backoff.jittered(failures)).await;
+    }
+}
+
+/// One line a change of state, at the level that its news deserve.
+fn tell(job: &Job, event: &Event, moved: &Transition) {
+    let (id, phase) = (job.id(), moved.job.phase.name());
+    match (event, moved.job.phase.outcome()) {
+        (Event::Failed { fault, .. }, None) => {
+            let reason = fault.reason.code();
+            tracing::warn!(job.id = %id, reason, "job {id}: {}; tried again", fault.error);
+        }
+        (_, Some(outcome)) if !moved.statuses.is_empty() => {
+            use crate::job::phase::Outcome;
+            let (word, fault) = match outcome {
+                Outcome::Completed => ("completed", None),
+                Outcome::Failed(fault) => ("failed", Some(fault)),
+                Outcome::TimedOut(fault) => ("timed out", Some(fault)),
+                Outcome::Cancelled(fault) => ("was cancelled", Some(fault)),
+            };
+            let reason = fault.map(|fault| fault.reason.code());
+            let error = fault.map(|fault| format!(": {}", fault.error)).unwrap_or_default();
+            tracing::info!(job.id = %id, reason, "job {id} {word}{error}");
+        }
+        _ => tracing::debug!(job.id = %id, event = event.name(), phase, "job {id}: {phase}"),
+    }
+}

@@ -1,0 +1,135 @@
+//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node.
+//!
+//! ```text
+//! jobs/<id>/inputs/             what the job sees as /input
+//! jobs/<id>/inputs/input        the job's input, verified (file or folder)
+//! jobs/<id>/<attempt>/output/   what the job sees as /output
+//! jobs/<id>/<attempt>/copied/   an output from outside /output
+//! jobs/<id>/<attempt>/log       the capped log
+//! ```
+//!
+//! What must hold: ids are [`JobId`]s, so no path leaves the folder; everything a stranger's
+//! container may write lies below a parent that only the node can enter.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::job::{Job, JobId};
+
+/// The folder of all jobs.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    root: PathBuf,
+}
+
+/// The folders of one attempt.
+#[derive(Debug, Clone)]
+pub struct JobFolders {
+    job: PathBuf,
+    attempt: PathBuf,
+}
+
+impl Folders {
+    /// Creates the data folder and the folder of all jobs, private to the node.
+    pub fn create(data_dir: &Path) -> io::Result<Self> {
+        let root = data_dir.join("jobs");
+        private(data_dir)?;
+        private(&root)?;
+        Ok(Self { root: root.canonicalize()? })
+    }
+
+    /// The folders of the job's present attempt.
+    pub fn of(&self, job: &Job) -> JobFolders {
+        let folder = self.root.join(job.id().as_str());
+        JobFolders { attempt: folder.join(job.attempt.to_string()), job: folder }
+    }
+
+    /// Where they all lie.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Removes what is left of jobs that are not in `keep`. Says how many folders went.
+    pub fn sweep(&self, keep: &[JobId]) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !keep.iter().any(|id| name == id.as_str()) {
+                std::fs::remove_dir_all(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl JobFolders {
+    /// Creates what the container will see, and empties the output of an attempt that never ran.
+    pub fn prepare(&self) -> io::Result<()> {
+        private(&self.job)?;
+        // Whatever user the image runs as must be able to read it, and only through its mount.
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(self.inputs())?;
+        if self.attempt.exists() {
+            std::fs::remove_dir_all(&self.attempt)?;
+        }
+        private(&self.attempt)?;
+        let output = self.output();
+        std::fs::create_dir(&output)?;
+        // The container's user is the image's choice: any may write. Its parent is ours alone.
+        std::fs::set_permissions(&output, std::fs::Permissions::from_mode(0o777))
+    }
+
+    /// What the job sees as `/input`.
+    pub fn inputs(&self) -> PathBuf {
+        self.job.join("inputs")
+    }
+
+    /// Where the input lies that the job sees at `path`, which is below `/input/`.
+    pub fn input(&self, path: &str) -> PathBuf {
+        self.inputs().join(path.trim_start_matches("/input/"))
+    }
+
+    /// What the job sees as `/output`.
+    pub fn output(&self) -> PathBuf {
+        self.attempt.join("output")
+    }
+
+    /// An empty folder for an output that is copied out of the container.
+    pub fn fresh_copied(&self) -> io::Result<PathBuf> {
+        let copied = self.attempt.join("copied");
+        if copied.exists() {
+            std::fs::remove_dir_all(&copied)?;
+        }
+        private(&copied)?;
+        Ok(copied)
+    }
+
+    /// The capped log.
+    pub fn log(&self) -> PathBuf {
+        self.attempt.join("log")
+    }
+
+    /// A path below the job's folder, as the journal keeps it.
+    pub fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.job).unwrap_or(path).to_string_lossy().into_owned()
+    }
+
+    /// The path that [`JobFolders::relative`] wrote.
+    pub fn absolute(&self, relative: &str) -> PathBuf {
+        self.job.join(relative)
+    }
+
+    /// Removes everything of the job.
+    pub fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.job) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn private(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

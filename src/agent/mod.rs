@@ -1,0 +1,385 @@
+//! The node at work: takes jobs, runs each to its one terminal status, keeps the chain informed.
+//!
+//! ```text
+//!  link ──► intake ──► journal ──► attempt (one task a job) ──► act ──► container, artifact, key
+//!             ▲           │              │    ▲                            │
+//!   recover ──┘           └──► publish ──┼────┴── board: slots, cards ─────┘
+//!   leases, admin, heartbeat             └── job::plan decides
+//! ```
+//!
+//! What must hold: every task here hangs under one [`Services`] or one [`Crew`]; a service that is
+//! away is waited for by whoever needs it, and by nobody else.
+
+pub mod act;
+pub mod admin;
+pub mod attempt;
+pub mod board;
+pub mod folders;
+pub mod heartbeat;
+pub mod intake;
+pub mod leases;
+pub mod link;
+pub mod logs;
+pub mod publish;
+pub mod recover;
+pub mod settings;
+pub mod terms;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::artifact::{Gateways, Pinata};
+use crate::backoff::Backoff;
+use crate::bus::{self, Target};
+use crate::chain::Chain;
+use crate::chain::key::Key;
+use crate::clock::Clock;
+use crate::container::ContainerRuntime;
+use crate::gpu::{self, GpuProbe};
+use crate::host;
+use crate::job::Domain;
+use crate::job::phase::StopCause;
+use crate::journal::{self, Journal};
+use crate::node::admission::Offer;
+use crate::node::{Address, Gpu};
+use crate::supervise::{BoxError, Crew, Services};
+
+use act::Act;
+use admin::Admin;
+use attempt::Desk;
+use board::Board;
+use folders::Folders;
+use heartbeat::Claim;
+use intake::Intake;
+use link::Link;
+pub use settings::{JobAuth, Settings};
+use terms::Terms;
+
+/// A service that is away is asked again this often at first, and this seldom at last.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
+/// Memory that stays the host's own, in per cent.
+const HOST_MEMORY_PERCENT: u64 = 10;
+
+/// How long the last statuses may take to leave, once the jobs have been stopped.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// How the program is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Not yet.
+    No,
+    /// Finish or hand back what runs.
+    Graceful,
+    /// At once; everything is in the journal.
+    Now,
+}
+
+/// Everything that a node is made of.
+#[derive(Debug)]
+pub struct Node<R, G, Ch, C> {
+    /// The owner's decisions.
+    pub settings: Settings,
+    /// Where earnings go, and who may drain the node beside itself.
+    pub owner: Option<Address>,
+    /// The node's key.
+    pub key: Arc<Key>,
+    /// How NATS is reached.
+    pub bus: bus::Config,
+    /// Where containers run.
+    pub runtime: R,
+    /// Where the GPUs are found out.
+    pub gpu: G,
+    /// The chain.
+    pub chain: Ch,
+    /// The reputation contract on it.
+    pub contract: Address,
+    /// Where inputs come from.
+    pub gateways: Gateways,
+    /// Where outputs go.
+    pub pinata: Pinata,
+    /// The time.
+    pub clock: C,
+}
+
+/// What ends the program other than a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No GPU was found, and none was said to be fine.
+    #[error("no GPU: set GPU_MODE=none to run without one (on a local chain only)")]
+    NoGpu(#[source] Option<gpu::Error>),
+    /// The data folder can't be used.
+    #[error("the data folder {path} can't be used")]
+    DataDir {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The journal can't be used.
+    #[error("the journal can't be used")]
+    Journal(#[from] journal::Error),
+    /// A pool's name is none.
+    #[error("AGENT_POOLS: {0}")]
+    Pool(#[from] bus::InvalidPoolName),
+    /// A service failed for good.
+    #[error("the node can't go on")]
+    Service(#[source] BoxError),
+}
+
+/// The parts that live as long as the node runs.
+struct Parts<R, C> {
+    intake: Arc<Intake<Act<R, C>, C>>,
+    runtime: Arc<R>,
+    folders: Folders,
+    link: Link,
+    domain: Arc<watch::Sender<Option<Domain>>>,
+}
+
+impl<R, G, Ch, C> Node<R, G, Ch, C>
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    Ch: Chain,
+    C: Clock + Clone,
+{
+    /// Runs the node until it is asked to end, or can't go on.
+    pub async fn run(self, mut shutdown: watch::Receiver<Shutdown>) -> Result<(), Error> {
+        let address = self.key.address();
+        tracing::info!(agent = %address, "lamda-node {} is {address}", env!("CARGO_PKG_VERSION"));
+        let gpus = self.find_gpus().await?;
+        let settings = self.settings.clone();
+        let pools =
+            settings.pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+        let (services, parts) = self.start(address, gpus, pools)?;
+        let mut services = services;
+        let mut asked = shutdown.clone();
+        let end = tokio::select! {
+            err = services.first_fatal() => Err(Error::Service(err)),
+            _ = asked.wait_for(|asked| *asked != Shutdown::No) => Ok(()),
+        };
+        tokio::select! {
+            () = wind_down(&parts, &settings, end.is_ok()) => {}
+            _ = shutdown.wait_for(|asked| *asked == Shutdown::Now) => {
+                tracing::warn!("ending at once; what runs is taken back at the next start");
+            }
+        }
+        parts.intake.crew.abort();
+        services.stop().await;
+        end
+    }
+
+    async fn find_gpus(&self) -> Result<Vec<Gpu>, Error> {
+        if self.settings.without_gpu {
+            tracing::warn!("GPU_MODE=none: running without GPUs");
+            return Ok(Vec::new());
+        }
+        let inventory = self.gpu.inventory().await.map_err(|err| Error::NoGpu(Some(err)))?;
+        if inventory.gpus.is_empty() {
+            return Err(Error::NoGpu(None));
+        }
+        let (driver, cuda) = (&inventory.driver, &inventory.cuda);
+        for gpu in &inventory.gpus {
+            let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
+            tracing::info!(%uuid, vram_mib, driver, cuda, "found {} with {vram_mib} MiB", gpu.model);
+        }
+        Ok(inventory.gpus)
+    }
+
+    fn start(
+        self,
+        node: Address,
+        gpus: Vec<Gpu>,
+        pools: Vec<bus::PoolName>,
+    ) -> Result<(Services, Parts<R, C>), Error> {
+        let settings = &self.settings;
+        let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
+        let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
+        let journal = Journal::open(&settings.data_dir)?;
+        let offer = offer(settings, gpus.clone()).map_err(data_dir)?;
+        let slots = offer.slots;
+        let board = Board::new(gpus.clone(), slots);
+        let (domain, link) = (Arc::new(watch::Sender::new(None)), Link::default());
+        let runtime = Arc::new(self.runtime);
+        let effects = Arc::new(Act {
+            runtime: Arc::clone(&runtime),
+            gateways: self.gateways,
+            pinata: self.pinata,
+            board: board.clone(),
+            link: link.clone(),
+            folders: folders.clone(),
+            key: self.key,
+            domain: domain.subscribe(),
+            terms: Terms { offer: offer.clone() },
+            stop_grace: settings.stop_grace,
+            clock: self.clock.clone(),
+            lines: std::sync::Mutex::default(),
+        });
+        let intake = Arc::new(Intake {
+            node,
+            auth: settings.auth.clone(),
+            terms: Terms { offer },
+            domain: domain.subscribe(),
+            desk: Desk {
+                journal: journal.clone(),
+                board: board.clone(),
+                clock: self.clock.clone(),
+                rules: settings.rules,
+                outbox: Arc::new(Notify::new()),
+            },
+            effects,
+            crew: Crew::default(),
+            data_dir: settings.data_dir.clone(),
+            disk_free_min_mib: settings.disk_free_min_mib,
+        });
+        let parts = Parts { intake, runtime, folders, link, domain };
+        let mut services = Services::default();
+        parts.serve_bus(&mut services, self.bus, self.owner);
+        parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
+        let (chain, contract) = (Arc::new(self.chain), self.contract);
+        let (claim, interval) = (Claim::of(&gpus), settings.heartbeat_interval);
+        let (domain, link, clock) = (parts.domain.clone(), parts.link.clone(), self.clock);
+        services.spawn("chain", RETRY, move || {
+            heartbeat::run(
+                (node, claim.clone()),
+                (Arc::clone(&chain), contract),
+                Arc::clone(&domain),
+                (link.clone(), clock.clone()),
+                interval,
+            )
+        });
+        Ok((services, parts))
+    }
+}
+
+impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
+    /// The connection, and what needs nothing but it.
+    fn serve_bus(&self, services: &mut Services, config: bus::Config, owner: Option<Address>) {
+        let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
+        let config = Arc::new(config);
+        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
+        let (journal, outbox, link) =
+            (desk.journal.clone(), Arc::clone(&desk.outbox), self.link.clone());
+        services.spawn("publish", RETRY, move || {
+            publish::run(journal.clone(), link.clone(), node, Arc::clone(&outbox))
+        });
+        let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
+        services.spawn("leases", RETRY, move || {
+            leases::run(board.clone(), link.clone(), clock.clone())
+        });
+        let admin = Admin {
+            node,
+            owner,
+            auth: self.intake.auth.clone(),
+            domain: self.intake.domain.clone(),
+            board: desk.board.clone(),
+            journal: desk.journal.clone(),
+            clock: desk.clock.clone(),
+        };
+        let link = self.link.clone();
+        services.spawn("control", RETRY, move || admin::run(admin.clone(), link.clone()));
+    }
+
+    /// Recovery first, then the queues.
+    fn serve_jobs(
+        &self,
+        services: &mut Services,
+        pools: Vec<bus::PoolName>,
+        slots: usize,
+        pool_prefetch: usize,
+    ) {
+        let recovered = Arc::new(watch::Sender::new(false));
+        let (intake, runtime, folders) =
+            (Arc::clone(&self.intake), Arc::clone(&self.runtime), self.folders.clone());
+        let done = Arc::clone(&recovered);
+        services.spawn("recovery", RETRY, move || {
+            let (intake, runtime, folders, done) =
+                (Arc::clone(&intake), Arc::clone(&runtime), folders.clone(), Arc::clone(&done));
+            async move {
+                recover::run(intake, runtime, folders).await?;
+                done.send_replace(true);
+                Ok(())
+            }
+        });
+        let own = (Target::Agent(self.intake.node), slots);
+        let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
+        for (source, ahead) in std::iter::once(own).chain(shared) {
+            let (intake, link, ready) =
+                (Arc::clone(&self.intake), self.link.clone(), recovered.subscribe());
+            services.spawn("intake", RETRY, move || {
+                let (intake, link, source, mut ready) =
+                    (Arc::clone(&intake), link.clone(), source.clone(), ready.clone());
+                async move {
+                    // The sender lives in the service before this one.
+                    ready.wait_for(|ready| *ready).await.ok();
+                    intake.run(link, source, ahead).await
+                }
+            });
+        }
+    }
+}
+
+/// Stops taking work, gives what runs its grace, hands back the rest, lets the last statuses out.
+async fn wind_down<R: ContainerRuntime, C: Clock + Clone>(
+    parts: &Parts<R, C>,
+    settings: &Settings,
+    graceful: bool,
+) {
+    let board = &parts.intake.desk.board;
+    board.drain();
+    if settings.keep_jobs || !graceful {
+        tracing::info!("leaving what runs to the next start");
+    } else {
+        stop_all(board, board.ids(Some(false))).await;
+        let running = board.ids(None).len();
+        let grace_s = settings.shutdown_grace.as_secs();
+        if running > 0 {
+            tracing::info!(running, "waiting up to {grace_s} s for {running} jobs");
+        }
+        tokio::time::timeout(settings.shutdown_grace, board.wait_until_empty()).await.ok();
+        stop_all(board, board.ids(None)).await;
+        let patience = settings.stop_grace + FLUSH;
+        if tokio::time::timeout(patience, board.wait_until_empty()).await.is_err() {
+            let left = board.ids(None).len();
+            tracing::warn!(left, "{left} jobs are taken back at the next start");
+        }
+    }
+    tokio::time::timeout(FLUSH, flush(parts)).await.ok();
+}
+
+async fn stop_all(board: &Board, ids: Vec<crate::job::JobId>) {
+    let stops = ids.iter().map(|id| board.stop(id, StopCause::Shutdown));
+    let stops = futures_util::future::join_all(stops);
+    tokio::time::timeout(FLUSH, stops).await.ok();
+}
+
+/// Waits until every status is out, then closes the connection.
+async fn flush<R, C: Clock>(parts: &Parts<R, C>) {
+    let desk = &parts.intake.desk;
+    let Some(bus) = parts.link.now() else { return };
+    while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
+        desk.outbox.notify_one();
+        desk.clock.sleep(Duration::from_millis(20)).await;
+    }
+    if let Err(err) = bus.drain().await {
+        tracing::debug!("NATS was not closed in order: {err}");
+    }
+}
+
+fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
+    let cores = host::cores();
+    let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
+    let memory_mib = host::memory_mib();
+    let disk_free = host::disk_free_mib(&settings.data_dir)?;
+    Ok(Offer {
+        gpus,
+        milli_cpus: cores as u64 * 1000,
+        memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
+        disk_mib: disk_free.saturating_sub(settings.disk_free_min_mib),
+        bridge: settings.allow_bridge,
+        slots,
+    })
+}

@@ -1,0 +1,533 @@
+//! Blocks into files: every block goes to its place on disk as soon as it comes.
+//!
+//! A block is wanted at one or more spots, which its parents' nodes give; gateways send parents
+//! first, so that hardly anything waits. What must hold: memory stays bounded whatever the order,
+//! the size and the shape of what comes; a block that comes once serves all its spots; nothing is
+//! written that the root's CID does not lead to.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::car::{self, Reader};
+use super::dag::{self, BlockId, Codec, Content, Malformed, Node};
+use super::staging::{EntryId, Staging};
+use super::{Error, Kind};
+
+/// Spots that may wait for blocks: a gateway that sends parents first needs some thousands, one
+/// that sends whole levels one for each 256 KiB.
+const PENDING_MAX: usize = 114_688;
+/// Blocks whose places are remembered, for gateways that send a repeated block once.
+const DONE_MAX: usize = 114_688;
+/// Blocks that came before their parents.
+const EARLY_MAX: usize = 8192;
+/// Their bytes.
+const EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Spots of one object: 4 TiB in chunks of 256 KiB. Ends objects that are made to be endless.
+const SPOTS_MAX: u64 = 16 * 1024 * 1024;
+/// Inner nodes above one another; a file of 2^64 bytes needs eight.
+const LEVELS_MAX: u8 = 32;
+
+/// Why an object did not come together.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What came is no archive.
+    NotCar,
+    /// A block is not what its CID says: another gateway may do better.
+    Wrong(Malformed),
+    /// The archive ended too early: the same.
+    Incomplete,
+    /// The object itself, or this machine: no gateway can help.
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(err: Error) -> Self {
+        Self::Final(err)
+    }
+}
+
+impl From<car::Fault> for Failure {
+    fn from(fault: car::Fault) -> Self {
+        match fault {
+            car::Fault::NotCar => Self::NotCar,
+            car::Fault::Wrong(why) => Self::Wrong(why),
+            car::Fault::Cut => Self::Incomplete,
+        }
+    }
+}
+
+/// Reads an archive until `root` is whole, then gives it its final name.
+pub(super) fn receive(
+    root: BlockId,
+    staging: Staging,
+    bytes_max: u64,
+    pull: impl FnMut() -> Option<Bytes>,
+) -> Result<(u64, Kind), Failure> {
+    let mut archive = Reader::new(pull)?;
+    let mut assembler = Assembler::new(root, staging, bytes_max);
+    while !assembler.is_complete() {
+        let (id, block) = archive.next_block()?.ok_or(Failure::Incomplete)?;
+        assembler.add(id, block)?;
+    }
+    let Assembler { staging, bytes, kind, .. } = assembler;
+    staging.finish()?;
+    Ok((bytes, kind))
+}
+
+/// Where a block's content belongs.
+#[derive(Debug, Clone, Copy)]
+enum Spot {
+    /// It is this entry, whatever it turns out to be.
+    Entry(EntryId),
+    /// It is these bytes of a file.
+    Part { file: EntryId, offset: u64, bytes: u64, level: u8 },
+    /// It is a shard of this directory.
+    Shard { dir: EntryId, level: u8 },
+}
+
+/// Where a block's content lies that came before.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Data { file: EntryId, offset: u64, len: usize },
+    Node { at: u64, len: usize },
+}
+
+/// What a block holds.
+enum Piece {
+    Data(Bytes),
+    Node(Bytes),
+}
+
+struct Assembler {
+    staging: Staging,
+    bytes_max: u64,
+    bytes: u64,
+    kind: Kind,
+    pending: HashMap<BlockId, Vec<Spot>>,
+    pending_spots: usize,
+    spots: u64,
+    done: HashMap<BlockId, Place>,
+    early: Early,
+    /// Wanted, and already here.
+    ready: Vec<BlockId>,
+}
+
+impl Assembler {
+    fn new(root: BlockId, staging: Staging, bytes_max: u64) -> Self {
+        Self {
+            staging,
+            bytes_max,
+            bytes: 0,
+            kind: Kind::File,
+            pending: HashMap::from([(root, vec![Spot::Entry(EntryId::ROOT)])]),
+            pending_spots: 1,
+            spots: 1,
+            done: HashMap::new(),
+            early: Early::default(),
+            ready: Vec::new(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Takes a block whose bytes were checked.
+    fn add(&mut self, id: BlockId, block: Bytes) -> Result<(), Error> {
+        if !self.pending.contains_key(&id) {
+            if !self.done.contains_key(&id) {
+                self.early.keep(id, &block);
+            }
+            return Ok(());
+        }
+        self.place(id, block, true)?;
+        while let Some(id) = self.ready.pop() {
+            let place = self.done.get(&id).copied();
+            if let Some(block) = self.early.take(id) {
+                self.place(id, block, true)?;
+            } else if let Some(Place::Node { at, len }) = place {
+                let block = self.staging.unspill(at, len)?;
+                self.place(id, block.into(), false)?;
+            } else if let Some(Place::Data { file, offset, len }) = place {
+                let data = self.staging.read(file, offset, len)?.into();
+                self.put(id, &Piece::Data(data), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, id: BlockId, block: Bytes, is_new: bool) -> Result<(), Error> {
+        let piece = match id.codec {
+            Codec::Raw => Piece::Data(block),
+            Codec::DagPb => match dag::decode(&block).map_err(|why| self.malformed(id, why))? {
+                Node { links, content: Content::File { inline, .. } } if links.is_empty() => {
+                    Piece::Data(block.slice_ref(inline))
+                }
+                _ => Piece::Node(block),
+            },
+        };
+        self.put(id, &piece, is_new)
+    }
+
+    /// Puts what a block holds wherever it is wanted.
+    fn put(&mut self, id: BlockId, piece: &Piece, is_new: bool) -> Result<(), Error> {
+        let spots = self.pending.remove(&id).unwrap_or_default();
+        self.pending_spots -= spots.len();
+        let mut place = None;
+        match piece {
+            Piece::Data(data) => {
+                for spot in spots {
+                    let (file, offset) = self.put_data(spot, data)?;
+                    place = Some(Place::Data { file, offset, len: data.len() });
+                }
+            }
+            Piece::Node(block) => {
+                let node = dag::decode(block).map_err(|why| self.malformed(id, why))?;
+                if is_new && self.done.len() < DONE_MAX {
+                    place = Some(Place::Node { at: self.staging.spill(block)?, len: block.len() });
+                }
+                for spot in spots {
+                    self.put_node(spot, &node)?;
+                }
+            }
+        }
+        if let Some(place) = place
+            && is_new
+            && self.done.len() < DONE_MAX
+        {
+            self.done.insert(id, place);
+        }
+        Ok(())
+    }
+
+    fn put_data(&mut self, spot: Spot, data: &[u8]) -> Result<(EntryId, u64), Error> {
+        match spot {
+            Spot::Entry(file) => {
+                self.begin_file(file, data.len() as u64)?;
+                self.staging.write(file, 0, data)?;
+                Ok((file, 0))
+            }
+            Spot::Part { file, offset, bytes, .. } if bytes == data.len() as u64 => {
+                self.staging.write(file, offset, data)?;
+                Ok((file, offset))
+            }
+            Spot::Part { file, .. } => {
+                Err(self.unsupported(file, "a part that is not as long as its parent says"))
+            }
+            Spot::Shard { dir, .. } => Err(self.unsupported(dir, "a shard that is a file")),
+        }
+    }
+
+    fn put_node(&mut self, spot: Spot, node: &Node<'_>) -> Result<(), Error> {
+        match (&node.content, spot) {
+            (Content::File { inline, bytes, parts }, Spot::Entry(file)) => {
+                self.begin_file(file, *bytes)?;
+                self.put_parts((file, 0, 0), node, inline, parts)
+            }
+            (Content::File { inline, bytes, parts }, Spot::Part { file, offset, level, .. })
+                if spot.is_of(*bytes) =>
+            {
+                self.put_parts((file, offset, level), node, inline, parts)
+            }
+            (Content::Directory, Spot::Entry(dir)) => {
+                self.begin_dir(dir)?;
+                for link in &node.links {
+                    let entry = self.staging.entry(dir, link.name)?;
+                    self.want(link.id, Spot::Entry(entry), dir)?;
+                }
+                Ok(())
+            }
+            (Content::Shard { prefix }, Spot::Entry(dir)) => {
+                self.begin_dir(dir)?;
+                self.put_shard((dir, 0), node, *prefix)
+            }
+            (Content::Shard { prefix }, Spot::Shard { dir, level }) => {
+                self.put_shard((dir, level), node, *prefix)
+            }
+            (Content::Symlink, _) => Err(self.unsupported(spot.entry(), "a symbolic link")),
+            _ => Err(self.unsupported(spot.entry(), "a node that does not belong where it is")),
+        }
+    }
+
+    fn put_parts(
+        &mut self,
+        (file, mut offset, level): (EntryId, u64, u8),
+        node: &Node<'_>,
+        inline: &[u8],
+        parts: &[u64],
+    ) -> Result<(), Error> {
+        self.check_level(level, file)?;
+        self.staging.write(file, offset, inline)?;
+        offset += inline.len() as u64;
+        for (link, bytes) in node.links.iter().zip(parts) {
+            let part = Spot::Part { file, offset, bytes: *bytes, level: level + 1 };
+            self.want(link.id, part, file)?;
+            offset += bytes;
+        }
+        Ok(())
+    }
+
+    fn put_shard(
+        &mut self,
+        (dir, level): (EntryId, u8),
+        node: &Node<'_>,
+        prefix: usize,
+    ) -> Result<(), Error> {
+        self.check_level(level, dir)?;
+        for link in &node.links {
+            let spot = match link.name.split_at_checked(prefix) {
+                Some((_, [])) => Spot::Shard { dir, level: level + 1 },
+                Some((_, name)) => Spot::Entry(self.staging.entry(dir, name)?),
+                None => return Err(self.unsupported(dir, "a shard whose slots have no names")),
+            };
+            self.want(link.id, spot, dir)?;
+        }
+        Ok(())
+    }
+
+    fn begin_dir(&mut self, dir: EntryId) -> Result<(), Error> {
+        if dir == EntryId::ROOT {
+            self.kind = Kind::Directory;
+        }
+        self.staging.create_dir(dir)
+    }
+
+    fn begin_file(&mut self, file: EntryId, bytes: u64) -> Result<(), Error> {
+        let sum = self.bytes.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.bytes = sum.ok_or(Error::TooLarge { limit_bytes: self.bytes_max })?;
+        self.staging.create_file(file)
+    }
+
+    fn check_level(&self, level: u8, entry: EntryId) -> Result<(), Error> {
+        if level < LEVELS_MAX {
+            return Ok(());
+        }
+        Err(self.unsupported(entry, "too many nodes above one another"))
+    }
+
+    fn want(&mut self, id: BlockId, spot: Spot, within: EntryId) -> Result<(), Error> {
+        self.pending_spots += 1;
+        self.spots += 1;
+        if self.pending_spots > PENDING_MAX || self.spots > SPOTS_MAX {
+            return Err(self.unsupported(within, "too many blocks at once"));
+        }
+        let spots = self.pending.entry(id).or_insert_with(|| Vec::with_capacity(1));
+        spots.push(spot);
+        if spots.len() == 1 && (self.done.contains_key(&id) || self.early.holds(id)) {
+            self.ready.push(id);
+        }
+        Ok(())
+    }
+
+    /// The root's CID leads to this block, so it is the object that is at fault, not the gateway.
+    fn malformed(&self, id: BlockId, why: Malformed) -> Error {
+        let spot = self.pending.get(&id).and_then(|spots| spots.first());
+        self.unsupported(spot.map_or(EntryId::ROOT, |spot| spot.entry()), why.0)
+    }
+
+    fn unsupported(&self, entry: EntryId, reason: &str) -> Error {
+        Error::Unsupported { path: self.staging.shown(entry), reason: reason.into() }
+    }
+}
+
+impl Spot {
+    fn entry(self) -> EntryId {
+        match self {
+            Self::Entry(entry)
+            | Self::Part { file: entry, .. }
+            | Self::Shard { dir: entry, .. } => entry,
+        }
+    }
+
+    fn is_of(self, len: u64) -> bool {
+        matches!(self, Self::Part { bytes, .. } if bytes == len)
+    }
+}
+
+/// Blocks that nobody wanted yet; the oldest go first when there are too many.
+#[derive(Default)]
+struct Early {
+    blocks: HashMap<BlockId, Bytes>,
+    order: VecDeque<BlockId>,
+    bytes: usize,
+}
+
+impl Early {
+    fn keep(&mut self, id: BlockId, block: &[u8]) {
+        // A copy: a slice would keep the whole piece of the stream alive.
+        if self.blocks.insert(id, Bytes::copy_from_slice(block)).is_none() {
+            self.order.push_back(id);
+            self.bytes += block.len();
+        }
+        while self.bytes > EARLY_BYTES_MAX || self.order.len() > EARLY_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.take(oldest);
+        }
+    }
+
+    fn take(&mut self, id: BlockId) -> Option<Bytes> {
+        let block = self.blocks.remove(&id)?;
+        self.bytes -= block.len();
+        Some(block)
+    }
+
+    fn holds(&self, id: BlockId) -> bool {
+        self.blocks.contains_key(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::artifact::dag::{DIRECTORY_MESSAGE, Link, Version, encode, file_message};
+
+    /// A folder to fetch into, blocks to fetch, the last of which is the root.
+    struct Case {
+        dir: tempfile::TempDir,
+        blocks: Vec<(BlockId, Bytes)>,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap(), blocks: Vec::new() }
+        }
+
+        fn raw(&mut self, bytes: &[u8]) -> BlockId {
+            let id = BlockId::of(Codec::Raw, bytes);
+            self.blocks.push((id, Bytes::copy_from_slice(bytes)));
+            id
+        }
+
+        fn node(&mut self, links: &[(&[u8], BlockId)], message: &[u8]) -> BlockId {
+            let links: Vec<_> =
+                links.iter().map(|&(name, id)| Link { id, name, dag_bytes: 0 }).collect();
+            let block = encode(&links, message, Version::V1);
+            let id = BlockId::of(Codec::DagPb, &block);
+            self.blocks.push((id, block.into()));
+            id
+        }
+
+        /// Sends the blocks root first; gives what comes of it.
+        fn fetch(&self, bytes_max: u64) -> Result<(u64, Kind), Failure> {
+            self.fetch_as(self.blocks.iter().rev(), bytes_max)
+        }
+
+        fn fetch_as<'a>(
+            &self,
+            blocks: impl Iterator<Item = &'a (BlockId, Bytes)>,
+            bytes_max: u64,
+        ) -> Result<(u64, Kind), Failure> {
+            let root = self.blocks.last().unwrap().0;
+            let mut archive = car::header(root, Version::V1);
+            for (id, block) in blocks {
+                archive.extend_from_slice(&car::section_head(*id, Version::V1, block.len()));
+                archive.extend_from_slice(block);
+            }
+            let mut pieces = Some(Bytes::from(archive));
+            let done = receive(root, Staging::new(&self.dest())?, bytes_max, || pieces.take());
+            let left = fs::read_dir(self.dir.path()).unwrap().count();
+            assert_eq!(left, usize::from(done.is_ok()), "something was left behind");
+            done
+        }
+
+        fn dest(&self) -> std::path::PathBuf {
+            self.dir.path().join("dest")
+        }
+    }
+
+    fn refusal(done: &Result<(u64, Kind), Failure>) -> &str {
+        match done {
+            Err(Failure::Final(Error::Unsupported { reason, .. })) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_refused_and_nothing_appears() {
+        for name in [&b".."[..], b".", b"", b"a/b", b"/etc/passwd", b"a\0b", b"\xff", &[b'x'; 256]]
+        {
+            let mut case = Case::new();
+            let leaf = case.raw(b"gotcha");
+            case.node(&[(name, leaf)], &DIRECTORY_MESSAGE);
+            assert!(refusal(&case.fetch(99)).contains("name"), "{name:?}");
+        }
+        let mut case = Case::new();
+        let leaf = case.raw(b"gotcha");
+        case.node(&[(b"a", leaf), (b"a", leaf)], &DIRECTORY_MESSAGE);
+        assert_eq!(refusal(&case.fetch(99)), "two entries of one name");
+    }
+
+    #[test]
+    fn an_object_that_explodes_is_refused_while_it_is_small() {
+        // Each folder holds the one below twice: 2^40 files from forty blocks.
+        let mut case = Case::new();
+        let mut below = case.raw(b"x");
+        for _ in 0..40 {
+            below = case.node(&[(b"a", below), (b"b", below)], &DIRECTORY_MESSAGE);
+        }
+        assert!(refusal(&case.fetch(u64::MAX)).starts_with("too many"));
+        // The same with a file: 2^50 bytes from fifty blocks.
+        let mut case = Case::new();
+        let mut below = case.raw(b"x");
+        for level in 0..50 {
+            let message = file_message(&[1 << level, 1 << level]);
+            below = case.node(&[(b"", below), (b"", below)], &message);
+        }
+        let done = case.fetch(1 << 30);
+        assert!(matches!(done, Err(Failure::Final(Error::TooLarge { .. }))), "{done:?}");
+        assert!(refusal(&case.fetch(u64::MAX)).starts_with("too many"));
+    }
+
+    #[test]
+    fn links_and_lies_about_lengths_are_refused() {
+        let mut case = Case::new();
+        case.node(&[], b"\x08\x04\x12\x0b/etc/passwd");
+        assert_eq!(refusal(&case.fetch(99)), "a symbolic link");
+        let mut case = Case::new();
+        let leaf = case.raw(b"four");
+        case.node(&[(b"", leaf)], &file_message(&[5]));
+        assert!(refusal(&case.fetch(99)).contains("as long as its parent says"));
+        let mut case = Case::new();
+        let dir = case.node(&[], &DIRECTORY_MESSAGE);
+        case.node(&[(b"", dir)], &file_message(&[5]));
+        assert!(refusal(&case.fetch(99)).contains("does not belong"));
+    }
+
+    #[test]
+    fn order_and_repetition_of_blocks_make_no_difference() {
+        let mut case = Case::new();
+        let (one, two) = (case.raw(b"one."), case.raw(b"two."));
+        let half = case.node(&[(b"", one), (b"", one)], &file_message(&[4, 4]));
+        let file = case.node(&[(b"", half), (b"", two), (b"", half)], &file_message(&[8, 4, 8]));
+        case.node(&[(b"again", half), (b"file", file), (b"one", one)], &DIRECTORY_MESSAGE);
+        let orders: [Vec<_>; 3] = [
+            case.blocks.iter().rev().collect(),
+            case.blocks.iter().collect(),
+            case.blocks.iter().rev().chain(&case.blocks).collect(),
+        ];
+        for order in orders {
+            assert_eq!(case.fetch_as(order.into_iter(), 32).unwrap(), (32, Kind::Directory));
+            let read = |name| fs::read_to_string(case.dest().join(name)).unwrap();
+            assert_eq!(read("file"), "one.one.two.one.one.");
+            assert_eq!((read("again"), read("one")), ("one.one.".into(), "one.".into()));
+            fs::remove_dir_all(case.dest()).unwrap();
+        }
+        let done = case.fetch(31);
+        assert!(matches!(done, Err(Failure::Final(Error::TooLarge { limit_bytes: 31 }))));
+        let done = case.fetch_as(case.blocks.iter().rev().take(3), 32);
+        assert!(matches!(done, Err(Failure::Incomplete)), "{done:?}");
+    }
+
+    #[test]
+    fn blocks_that_nobody_wants_fill_no_memory() {
+        let mut early = Early::default();
+        for n in 0_u32..20_000 {
+            let block = [&n.to_le_bytes()[..], &[0; 2000]].concat();
+            early.keep(BlockId::of(Codec::Raw, &block), &block);
+        }
+        assert!(early.bytes <= EARLY_BYTES_MAX && early.order.len() <= EARLY_MAX);
+    }
+}

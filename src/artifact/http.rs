@@ -1,0 +1,111 @@
+//! What both HTTP clients share: the client itself, deadlines, and what a status means.
+
+use std::future::Future;
+use std::time::Duration;
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::{BoxError, Config, Error};
+use crate::secret::redact_url;
+
+/// A service that says "later" without saying when means at most this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// What is kept of a service's words.
+const WORDS_MAX: usize = 300;
+
+/// Makes ring the TLS implementation of this process. The program calls it first; calling it
+/// again changes nothing.
+pub fn install_crypto() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
+
+/// A client that follows no redirect by itself and keeps to `config`'s deadlines.
+pub(super) fn client(config: &Config) -> Result<Client, Error> {
+    install_crypto();
+    Client::builder()
+        .user_agent(concat!("lamda-node/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(config.connect_timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .http2_adaptive_window(true)
+        .build()
+        .map_err(|err| Error::Setting { setting: "the HTTP client".into(), source: boxed(err) })
+}
+
+/// A base URL with a path that others can be joined to.
+pub(super) fn base_url(text: &str) -> Result<Url, Error> {
+    let refuse = |source: BoxError| Error::Setting { setting: redact_url(text), source };
+    let url = Url::parse(&format!("{}/", text.trim_end_matches('/')));
+    let url = url.map_err(|err| refuse(err.into()))?;
+    match url.scheme() {
+        "http" | "https" if url.host_str().is_some() => Ok(url),
+        _ => Err(refuse("it is no http or https URL".into())),
+    }
+}
+
+/// The service as it may be shown.
+pub(super) fn shown(url: &Url) -> String {
+    redact_url(url.as_str()).trim_end_matches('/').to_owned()
+}
+
+/// The cause without its URL, which may hold a key.
+pub(super) fn boxed(err: reqwest::Error) -> BoxError {
+    Box::new(err.without_url())
+}
+
+/// Waits for one answer or one piece of it, at most `idle`.
+pub(super) async fn within<T>(
+    idle: Duration,
+    answer: impl Future<Output = Result<T, reqwest::Error>>,
+) -> Result<T, BoxError> {
+    match tokio::time::timeout(idle, answer).await {
+        Ok(answer) => answer.map_err(boxed),
+        Err(_) => Err(format!("nothing came for {} s", idle.as_secs_f32()).into()),
+    }
+}
+
+/// What a status that is no success means, where it means the same for every service.
+pub(super) fn refusal(response: &Response) -> Option<Error> {
+    let service = shown(&origin(response.url()));
+    match response.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Error::Refused { service }),
+        StatusCode::TOO_MANY_REQUESTS => {
+            Some(Error::RateLimited { service, retry_after: retry_after(response) })
+        }
+        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            let source = Some(format!("it answers {status}").into());
+            Some(Error::Unavailable { what: format!("{service} can't answer now"), source })
+        }
+        _ => None,
+    }
+}
+
+/// What a person may read of an answer's body, on one line.
+pub(super) async fn words(mut response: Response, idle: Duration) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(piece)) = within(idle, response.chunk()).await {
+        body.extend_from_slice(&piece);
+        if body.len() > 4 * WORDS_MAX {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    let line: Vec<_> = text.split_whitespace().collect();
+    let line: String = line.join(" ").escape_debug().take(WORDS_MAX).collect();
+    format!("{}: {line}", response.status())
+}
+
+/// Seconds only: a date would need this host's clock to be right.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// Scheme, host and port of a URL.
+pub(super) fn origin(url: &Url) -> Url {
+    let mut origin = url.clone();
+    origin.set_path("");
+    origin.set_query(None);
+    origin.set_fragment(None);
+    origin
+}

@@ -1,0 +1,283 @@
+//! Publishing through Pinata's pinning call.
+//!
+//! What must hold: a file is streamed from disk, never held in memory; the CID that the service
+//! answers is the one that the bytes have here, under the profile that it was asked for or another
+//! known one, else the publish failed; the key goes to the service and nowhere else. Publishing
+//! the same bytes again is harmless.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+use tokio_util::io::ReaderStream;
+
+use super::dag::BlockId;
+use super::local::Tree;
+use super::unixfs::{self, KNOWN};
+use super::{BoxError, Config, Error, Sealed, http, task};
+use crate::job::Cid;
+use crate::secret::Secret;
+
+/// How long the service may take to hash and store what it has got whole.
+const ANSWER_WAIT: Duration = Duration::from_secs(300);
+/// How often progress is told and silence noticed.
+const TICK: Duration = Duration::from_millis(200);
+/// One read from disk.
+const READ_BYTES: usize = 512 * 1024;
+/// The service's answer is some hundred bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a pin's name.
+const NAME_CHARS_MAX: usize = 100;
+
+/// The pinning service.
+#[derive(Debug, Clone)]
+pub struct Pinata {
+    client: Client,
+    base: Url,
+    jwt: Secret,
+    idle: Duration,
+    pace: Arc<Pace>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "IpfsHash")]
+    ipfs_hash: String,
+}
+
+impl Pinata {
+    /// Checks the settings; connects to nothing.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            client: http::client(config)?,
+            base: http::base_url(&config.pinata_url)?,
+            jwt: config.pinata_jwt.clone(),
+            idle: config.idle_timeout,
+            pace: Arc::new(Pace::new(config.pinata_rate_per_min)),
+        })
+    }
+
+    /// Whether the service answers and takes the key.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.pace.wait().await;
+        let request = self.client.get(self.url("data/testAuthentication")?);
+        let sent = http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
+        let response = sent.map_err(|source| self.silent(source))?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
+    }
+
+    /// Uploads the file or folder at `path`, which [`super::seal`] called `sealed`, and gives the
+    /// CID under which the service pinned it. `progress` hears how many bytes went out so far.
+    pub async fn publish(
+        &self,
+        path: &Path,
+        sealed: &Sealed,
+        name: &str,
+        progress: impl Fn(u64) + Send + Sync,
+    ) -> Result<Cid, Error> {
+        let (path, bytes_max) = (path.to_owned(), sealed.bytes);
+        let tree = Arc::new(task::blocking(move |_| Tree::open(&path, bytes_max)).await?);
+        let sent = Arc::new(AtomicU64::new(0));
+        let form = form(&tree, name, &sent)?;
+        self.pace.wait().await;
+        let request = self.client.post(self.url("pinning/pinFileToIPFS")?);
+        let request = request.bearer_auth(self.jwt.expose()).multipart(form);
+        let response = self.watch(request, &sent, sealed.bytes, &progress).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let answered = self.answered(response).await?;
+        if answered.same_content(&sealed.cid) {
+            return Ok(answered);
+        }
+        let expected = sealed.cid;
+        let same = task::blocking(move |stop| {
+            let hash = |profile| unixfs::hash_tree(&tree, profile, stop).map(|made| made.id);
+            if hash(&KNOWN[0])? != BlockId::from_cid(&expected) {
+                return Ok(false);
+            }
+            let others = KNOWN[1..].iter().map(hash).collect::<Result<Vec<_>, _>>()?;
+            Ok(others.contains(&BlockId::from_cid(&answered)))
+        });
+        if same.await? { Ok(answered) } else { Err(Error::Mismatch { expected, answered }) }
+    }
+
+    /// Sends the upload as long as bytes go out.
+    async fn watch(
+        &self,
+        request: RequestBuilder,
+        sent: &AtomicU64,
+        bytes: u64,
+        progress: &(impl Fn(u64) + Sync),
+    ) -> Result<Response, Error> {
+        let mut answer = std::pin::pin!(request.send());
+        let mut tick = tokio::time::interval(TICK);
+        let (mut before, mut moved_at) = (0, Instant::now());
+        loop {
+            tokio::select! {
+                answer = &mut answer => {
+                    progress(sent.load(Ordering::Relaxed));
+                    return answer.map_err(|err| self.silent(http::boxed(err)));
+                }
+                _ = tick.tick() => {}
+            }
+            let now = sent.load(Ordering::Relaxed);
+            let patience = if now < bytes { self.idle } else { self.idle.max(ANSWER_WAIT) };
+            if now != before {
+                (before, moved_at) = (now, Instant::now());
+                progress(now);
+            } else if moved_at.elapsed() > patience {
+                return Err(self.silent(format!("{now} of {bytes} bytes went out").into()));
+            }
+        }
+    }
+
+    async fn answered(&self, mut response: Response) -> Result<Cid, Error> {
+        let mut body = Vec::new();
+        while let Some(piece) =
+            http::within(self.idle, response.chunk()).await.map_err(|source| self.silent(source))?
+        {
+            body.extend_from_slice(&piece);
+            if body.len() > ANSWER_BYTES_MAX {
+                return Err(Error::Rejected { reason: "an answer without an end".into() });
+            }
+        }
+        let answer = serde_json::from_slice::<Answer>(&body).ok();
+        let cid = answer.and_then(|answer| answer.ipfs_hash.parse().ok());
+        cid.ok_or_else(|| Error::Rejected { reason: "an answer without a CID".into() })
+    }
+
+    async fn refusal(&self, response: Response) -> Error {
+        if let Some(known) = http::refusal(&response) {
+            return known;
+        }
+        Error::Rejected { reason: http::words(response, self.idle).await }
+    }
+
+    fn silent(&self, source: BoxError) -> Error {
+        let what = format!("{} does not answer", http::shown(&self.base));
+        Error::Unavailable { what, source: Some(source) }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.base.join(path).map_err(|err| Error::Setting {
+            setting: http::shown(&self.base),
+            source: Box::new(err),
+        })
+    }
+}
+
+/// The upload: options first, so that a service that hashes as it reads knows how.
+fn form(tree: &Arc<Tree>, name: &str, sent: &Arc<AtomicU64>) -> Result<Form, Error> {
+    let name = plain_name(name);
+    let metadata = serde_json::json!({ "name": name }).to_string();
+    let mut form = Form::new()
+        .percent_encode_noop()
+        .text("pinataOptions", r#"{"cidVersion":1}"#)
+        .text("pinataMetadata", metadata);
+    for (path, bytes) in tree.item.files() {
+        if path.iter().any(|name| name.contains(['"', '\\']) || name.contains(char::is_control)) {
+            let path = path.join("/").escape_debug().take(200).collect();
+            let reason = "a name that the pinning call can't carry".into();
+            return Err(Error::Unsupported { path, reason });
+        }
+        let file_name = [&[name.as_str()][..], &path].concat().join("/");
+        let path = path.iter().map(|name| (*name).to_owned()).collect();
+        let body = stream_file(Arc::clone(tree), path, *bytes, Arc::clone(sent));
+        let body = reqwest::Body::wrap_stream(body);
+        form = form.part("file", Part::stream_with_length(body, *bytes).file_name(file_name));
+    }
+    Ok(form)
+}
+
+/// A file's bytes; it is opened when they are asked for, since a folder may hold very many.
+fn stream_file(
+    tree: Arc<Tree>,
+    path: Vec<String>,
+    bytes: u64,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+    let open = task::blocking(move |_| {
+        let path: Vec<_> = path.iter().map(String::as_str).collect();
+        tree.open_file(&path)
+    });
+    let pieces = stream::once(open).map_ok(move |file| {
+        let file = tokio::fs::File::from_std(file).take(bytes);
+        ReaderStream::with_capacity(file, READ_BYTES).map_err(Error::from)
+    });
+    pieces.try_flatten().map(move |piece| {
+        let piece = piece?;
+        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Ok(piece)
+    })
+}
+
+/// A name that can stand in a header and as a folder.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = name.chars().take(NAME_CHARS_MAX).map(plain).collect();
+    if name.trim_matches('.').is_empty() { "output".to_owned() } else { name }
+}
+
+/// Spreads calls so that a minute never holds many more than the plan allows.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    /// When the next call would be due if all were spread evenly.
+    due: Mutex<Option<Instant>>,
+}
+
+/// Calls that may go out at once after a quiet time.
+const BURST: u32 = 5;
+
+impl Pace {
+    fn new(per_min: u32) -> Self {
+        Self { interval: Duration::from_secs(60) / per_min.max(1), due: Mutex::new(None) }
+    }
+
+    async fn wait(&self) {
+        let now = Instant::now();
+        let span = self.reserve(now);
+        if !span.is_zero() {
+            tokio::time::sleep_until(now + span).await;
+        }
+    }
+
+    /// Takes the next place in the row; gives how long it is until then.
+    fn reserve(&self, now: Instant) -> Duration {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = due.filter(|due| *due > now).unwrap_or(now);
+        *due = Some(mine + self.interval);
+        (mine - now).saturating_sub(self.interval * (BURST - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_go_out_at_once_until_the_burst_is_spent_and_then_evenly() {
+        let (pace, now) = (Pace::new(60), Instant::now());
+        let waits: Vec<u64> = (0..8).map(|_| pace.reserve(now).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 3]);
+        assert_eq!(pace.reserve(now + Duration::from_secs(60)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pins_name_can_stand_in_a_header() {
+        assert_eq!(plain_name("job-1.log"), "job-1.log");
+        assert_eq!(plain_name("a\"b\r\n/c"), "a_b___c");
+        assert_eq!(plain_name(".."), "output");
+        assert_eq!(plain_name(""), "output");
+        assert_eq!(plain_name(&"x".repeat(500)).len(), NAME_CHARS_MAX);
+    }
+}

@@ -1,0 +1,193 @@
+//! The private folder in which an object grows until all of it is right.
+//!
+//! What must hold: it lies beside the final path, so that one rename finishes it; only names that
+//! were checked become paths; and it is gone with its contents when it is dropped. What is
+//! finished is not synced to disk: after a power loss it has to be fetched again.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX};
+
+/// Bytes of a path below the object's root, at most: half of what the kernel takes.
+const PATH_BYTES_MAX: usize = 2048;
+/// Files that are kept open: blocks of several may come by turns.
+const OPEN_MAX: usize = 8;
+
+/// A file or folder of the object; 0 is its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntryId(u32);
+
+impl EntryId {
+    /// The object itself.
+    pub(super) const ROOT: Self = Self(0);
+}
+
+#[derive(Debug)]
+struct Entry {
+    parent: EntryId,
+    name: Box<str>,
+    depth: usize,
+    path_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Staging {
+    dir: tempfile::TempDir,
+    dest: PathBuf,
+    entries: Vec<Entry>,
+    open: Vec<(EntryId, File)>,
+    spill: Option<(File, u64)>,
+}
+
+impl Staging {
+    /// A new one for `dest`, which must not be there.
+    pub(super) fn new(dest: &Path) -> Result<Self, Error> {
+        if dest.symlink_metadata().is_ok() {
+            return Err(Error::Io(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let parent = dest.parent().unwrap_or(Path::new("."));
+        let dir = tempfile::Builder::new().prefix(".fetch-").tempdir_in(parent)?;
+        let root = Entry { parent: EntryId::ROOT, name: "object".into(), depth: 0, path_bytes: 0 };
+        let dest = dest.to_owned();
+        Ok(Self { dir, dest, entries: vec![root], open: Vec::new(), spill: None })
+    }
+
+    /// Where the object grows.
+    pub(super) fn object(&self) -> PathBuf {
+        self.path(EntryId::ROOT)
+    }
+
+    /// An entry called `name` in `parent`; nothing is made on disk yet.
+    pub(super) fn entry(&mut self, parent: EntryId, name: &[u8]) -> Result<EntryId, Error> {
+        let shown = || String::from_utf8_lossy(name).escape_debug().take(64).collect::<String>();
+        let refuse = |reason: &str| Error::Unsupported { path: shown(), reason: reason.into() };
+        let name = std::str::from_utf8(name).map_err(|_| refuse("a name that is no UTF-8"))?;
+        let hostile = matches!(name, "" | "." | "..") || name.contains(['/', '\0']);
+        if hostile || name.len() > NAME_BYTES_MAX {
+            return Err(refuse("a name that no file can have"));
+        }
+        let Entry { depth, path_bytes, .. } = self.entries[parent.0 as usize];
+        let (depth, path_bytes) = (depth + 1, path_bytes + name.len() + 1);
+        if depth > DEPTH_MAX || path_bytes > PATH_BYTES_MAX {
+            return Err(refuse("too many folders in one another"));
+        }
+        let id = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        if self.entries.len() > ENTRIES_MAX {
+            return Err(refuse("too many files and folders"));
+        }
+        self.entries.push(Entry { parent, name: name.into(), depth, path_bytes });
+        Ok(EntryId(id))
+    }
+
+    /// Makes the entry's folder. A second entry of one name fails here.
+    pub(super) fn create_dir(&self, entry: EntryId) -> Result<(), Error> {
+        fs::create_dir(self.path(entry)).map_err(|err| self.refused(entry, err))
+    }
+
+    /// Makes the entry's file, empty. A second entry of one name fails here.
+    pub(super) fn create_file(&mut self, entry: EntryId) -> Result<(), Error> {
+        let options = File::options().read(true).write(true).create_new(true).clone();
+        let file = options.open(self.path(entry)).map_err(|err| self.refused(entry, err))?;
+        self.keep_open(entry, file);
+        Ok(())
+    }
+
+    /// Writes bytes of a file where they belong.
+    pub(super) fn write(&mut self, entry: EntryId, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.file(entry)?.write_all_at(bytes, offset).map_err(Error::from)
+    }
+
+    /// Reads bytes of a file back.
+    pub(super) fn read(
+        &mut self,
+        entry: EntryId,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; len];
+        self.file(entry)?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Keeps a block that may be wanted again; gives where it lies.
+    pub(super) fn spill(&mut self, block: &[u8]) -> Result<u64, Error> {
+        if self.spill.is_none() {
+            self.spill = Some((tempfile::tempfile_in(self.dir.path())?, 0));
+        }
+        let Some((file, end)) = &mut self.spill else { return Err(lost()) };
+        let at = *end;
+        file.write_all_at(block, at)?;
+        *end += block.len() as u64;
+        Ok(at)
+    }
+
+    /// Reads a kept block back.
+    pub(super) fn unspill(&self, at: u64, len: usize) -> Result<Vec<u8>, Error> {
+        let mut block = vec![0; len];
+        let (file, _) = self.spill.as_ref().ok_or_else(lost)?;
+        file.read_exact_at(&mut block, at)?;
+        Ok(block)
+    }
+
+    /// Gives the object its final name.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        if self.dest.symlink_metadata().is_ok() {
+            return Err(Error::Io(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        fs::rename(self.object(), &self.dest).map_err(Error::from)
+    }
+
+    /// The entry's path in the object, for a person.
+    pub(super) fn shown(&self, entry: EntryId) -> String {
+        let path = self.path(entry);
+        let path = path.strip_prefix(self.object()).unwrap_or(&path);
+        path.to_string_lossy().escape_debug().take(200).collect()
+    }
+
+    fn path(&self, entry: EntryId) -> PathBuf {
+        let mut names = Vec::new();
+        let mut at = entry;
+        loop {
+            let Entry { parent, name, .. } = &self.entries[at.0 as usize];
+            names.push(&**name);
+            if at == EntryId::ROOT {
+                break;
+            }
+            at = *parent;
+        }
+        let mut path = self.dir.path().to_owned();
+        path.extend(names.iter().rev());
+        path
+    }
+
+    fn file(&mut self, entry: EntryId) -> Result<&File, Error> {
+        if let Some(at) = self.open.iter().position(|(open, _)| *open == entry) {
+            return Ok(&self.open[at].1);
+        }
+        let file = File::options().read(true).write(true).open(self.path(entry))?;
+        Ok(self.keep_open(entry, file))
+    }
+
+    fn keep_open(&mut self, entry: EntryId, file: File) -> &File {
+        if self.open.len() == OPEN_MAX {
+            self.open.remove(0);
+        }
+        self.open.push((entry, file));
+        &self.open[self.open.len() - 1].1
+    }
+
+    fn refused(&self, entry: EntryId, err: std::io::Error) -> Error {
+        if err.kind() == std::io::ErrorKind::AlreadyExists {
+            let reason = "two entries of one name".into();
+            return Error::Unsupported { path: self.shown(entry), reason };
+        }
+        Error::from(err)
+    }
+}
+
+fn lost() -> Error {
+    Error::Io(std::io::ErrorKind::NotFound.into())
+}

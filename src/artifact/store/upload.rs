@@ -1,0 +1,170 @@
+//! `POST /pinning/pinFileToIPFS`, as Pinata documents it.
+//!
+//! What must hold: the upload is on disk whole before it is hashed, and nothing of it stays where
+//! the call fails.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::multipart::{Field, Multipart};
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
+
+use super::super::local::Item;
+use super::super::unixfs::{LEGACY, NODE, Profile, cid};
+use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, task};
+use super::objects::{Batch, Objects, Stored};
+use super::{Error, Refusal, authorize};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::job::Cid;
+
+/// How often an upload looks at what is left of the disk.
+const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;
+const OPTIONS_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Options {
+    #[serde(rename = "cidVersion")]
+    cid_version: u8,
+}
+
+/// What the service answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Pinned {
+    ipfs_hash: Cid,
+    pin_size: u64,
+    timestamp: Timestamp,
+}
+
+/// `POST /pinning/pinFileToIPFS`
+pub(super) async fn pin(
+    State(objects): State<Arc<Objects>>,
+    headers: HeaderMap,
+    mut form: Multipart,
+) -> Result<Json<Pinned>, Refusal> {
+    authorize(&headers)?;
+    let mut batch = objects.batch()?;
+    let (mut options, mut files) = (Options::default(), Vec::new());
+    while let Some(mut field) = form.next_field().await.map_err(broken)? {
+        match field.name() {
+            Some("file") if files.len() >= ENTRIES_MAX => return Err(refuse("too many files")),
+            Some("file") => {
+                let name = field.file_name().unwrap_or("file").to_owned();
+                let path = batch.folder().join(files.len().to_string());
+                receive(&objects, &mut field, &path).await?;
+                files.push((name, path));
+            }
+            Some("pinataOptions") => options = read_options(&mut field).await?,
+            // Metadata and what Pinata may add some day say nothing about the bytes.
+            _ => {}
+        }
+    }
+    let profile = match options.cid_version {
+        0 => LEGACY,
+        1 => NODE,
+        _ => return Err(refuse("cidVersion is 0 or 1")),
+    };
+    let item = arrange(files).map_err(refuse)?;
+    let stored = task::blocking(move |_| {
+        let stored = keep(&mut batch, &item, &profile)?;
+        batch.commit()?;
+        Ok(stored)
+    });
+    let stored = stored.await?;
+    Ok(Json(Pinned {
+        ipfs_hash: cid(stored.summary.id, profile.version)?,
+        pin_size: stored.summary.dag_bytes,
+        timestamp: SystemClock.now(),
+    }))
+}
+
+async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Result<(), Refusal> {
+    let mut file = tokio::fs::File::create_new(path).await.map_err(Error::from)?;
+    let mut unchecked = SPACE_CHECK_BYTES;
+    while let Some(piece) = field.chunk().await.map_err(broken)? {
+        unchecked += piece.len() as u64;
+        if unchecked >= SPACE_CHECK_BYTES {
+            objects.check_space()?;
+            unchecked = 0;
+        }
+        file.write_all(&piece).await.map_err(Error::from)?;
+    }
+    file.flush().await.map_err(|err| Error::from(err).into())
+}
+
+async fn read_options(field: &mut Field<'_>) -> Result<Options, Refusal> {
+    let mut text = Vec::new();
+    while let Some(piece) = field.chunk().await.map_err(broken)? {
+        text.extend_from_slice(&piece);
+        if text.len() > OPTIONS_BYTES_MAX {
+            return Err(refuse("pinataOptions are too long"));
+        }
+    }
+    serde_json::from_slice(&text).map_err(|_| refuse("pinataOptions can't be read"))
+}
+
+/// One plain name is a file; names with a common first folder are that folder.
+fn arrange(files: Vec<(String, PathBuf)>) -> Result<Item<PathBuf>, &'static str> {
+    if let [(name, _)] = files.as_slice()
+        && !name.contains('/')
+    {
+        let only = files.into_iter().next().ok_or("no file")?;
+        return Ok(Item::File(only.1));
+    }
+    let mut roots = BTreeMap::new();
+    for (name, path) in files {
+        let mut names: Vec<_> = name.trim_start_matches('/').split('/').collect();
+        let hostile = |name: &&str| matches!(*name, "" | "." | "..") || name.contains('\0');
+        if names.len() > DEPTH_MAX + 1
+            || names.iter().any(|name| hostile(name) || name.len() > NAME_BYTES_MAX)
+        {
+            return Err("a name that no file can have");
+        }
+        let last = names.pop().ok_or("a file without a name")?;
+        let mut folder = &mut roots;
+        for name in names {
+            let below = folder.entry(name.to_owned());
+            let below = below.or_insert_with(|| Item::Directory(BTreeMap::new()));
+            let Item::Directory(below) = below else {
+                return Err("a file and a folder of one name");
+            };
+            folder = below;
+        }
+        if folder.insert(last.to_owned(), Item::File(path)).is_some() {
+            return Err("two files of one name");
+        }
+    }
+    let mut roots = roots.into_values();
+    match (roots.next(), roots.next()) {
+        (Some(root @ Item::Directory(_)), None) => Ok(root),
+        (None, _) => Err("no file"),
+        _ => Err("several files without a common folder"),
+    }
+}
+
+fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<Stored, Error> {
+    match item {
+        Item::File(path) => batch.add_file(path, profile),
+        Item::Directory(items) => {
+            let mut entries = BTreeMap::new();
+            for (name, item) in items {
+                entries.insert(name.clone(), keep(batch, item, profile)?);
+            }
+            batch.add_directory(&entries, profile.version)
+        }
+    }
+}
+
+fn broken(err: axum::extract::multipart::MultipartError) -> Refusal {
+    Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
+}
+
+fn refuse(details: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", details)
+}

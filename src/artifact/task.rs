@@ -1,0 +1,39 @@
+//! Blocking work that ends soon after nobody waits for it any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Error;
+
+/// Tells blocking work to end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// An error once nobody waits for the result; asked between two chunks.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        Ok(())
+    }
+}
+
+/// Says stop when it is dropped.
+struct Waiting(Stop);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` where it may block; dropping this future tells it to stop.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let stop = Stop::default();
+    let _waiting = Waiting(stop.clone());
+    let done = tokio::task::spawn_blocking(move || work(&stop)).await;
+    done.unwrap_or_else(|panic| Err(Error::Io(std::io::Error::other(panic))))
+}

@@ -1,0 +1,354 @@
+//! The one connection: made once by [`Bus::connect`], kept by itself from then on.
+//!
+//! The vendor's client reconnects without end. Here it gets jitter (a fleet must not come back in
+//! one instant), credentials out of the URL (which it parses and then forgets), and a count of
+//! connections, by which everything that was set up on an earlier one knows that it is void.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::streams::Known;
+use super::{Config, Credentials, DeliveryMode, Error, redact_urls};
+use crate::backoff::Backoff;
+
+/// A server that does not greet us within this is tried again later.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Any request that NATS itself answers: JetStream's API, acks, publishes.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+
+/// What [`Bus::drain`] may take before the process ends without it.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The first try after a loss comes within a blink of a restarted server, later ones spread out.
+const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// A half-open connection is noticed after two of these.
+const PING: Duration = Duration::from_secs(10);
+
+/// Messages that wait for one reader; what comes on top is dropped by the client. It bounds memory
+/// against a flood, and is far above what an intake ever asks for.
+const BUFFERED_MAX: usize = 2048;
+
+/// An event that was lost must not hang a waiter for ever: it looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A handle on the connection to NATS; clones share it.
+#[derive(Clone)]
+pub struct Bus(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    jetstream: jetstream::Context,
+    servers: String,
+    manage_streams: bool,
+    changes: watch::Receiver<()>,
+    core: AtomicBool,
+    closed: AtomicBool,
+    streams: Mutex<HashMap<String, Known>>,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("server", &self.server()).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Connects, within five seconds or not at all: the caller tries again with backoff where the
+    /// error is transient. Once connected, the connection is kept up without end.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let addresses = parse_servers(&config.url)?;
+        let servers = redact_urls(&config.url);
+        let (news, changes) = watch::channel(());
+        let options = options(config, &addresses, news).await?;
+        let client = match timeout(GREETING, options.connect(addresses)).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(err)) => return Err(refusal(servers, err)),
+            Err(elapsed) => {
+                return Err(Error::Unreachable { server: servers, source: Box::new(elapsed) });
+            }
+        };
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(ANSWER)
+            .ack_timeout(ANSWER)
+            .build(client.clone());
+        Ok(Self(Arc::new(Inner {
+            client,
+            jetstream,
+            servers,
+            manage_streams: config.manage_streams,
+            changes,
+            core: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            streams: Mutex::default(),
+        })))
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        !self.0.closed.load(Ordering::Acquire)
+            && self.0.client.connection_state() == State::Connected
+    }
+
+    /// The servers' addresses without their secrets, and the version of the one we talk to.
+    pub fn server(&self) -> String {
+        format!("{} ({})", self.0.servers, self.version())
+    }
+
+    /// Flushes what was published and closes the connection, for good. Open intakes and streams
+    /// end with [`Error::Closed`].
+    pub async fn drain(&self) -> Result<(), Error> {
+        let connected = self.is_connected();
+        if self.0.closed.swap(true, Ordering::AcqRel) || !connected {
+            return Ok(());
+        }
+        let drained = async {
+            // Nobody listens on a fresh inbox, so the server itself answers, after it has read
+            // everything that we sent before.
+            self.client().request(self.client().new_inbox(), "".into()).await.ok();
+            self.client().drain().await.is_ok()
+        };
+        match timeout(DRAIN, drained).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Timeout { what: "drain the connection" }),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn jetstream(&self) -> &jetstream::Context {
+        &self.0.jetstream
+    }
+
+    pub(super) fn manage_streams(&self) -> bool {
+        self.0.manage_streams
+    }
+
+    /// What is known of streams, to be checked against [`Bus::connection`].
+    pub(super) fn streams(&self) -> &Mutex<HashMap<String, Known>> {
+        &self.0.streams
+    }
+
+    pub(super) fn mode(&self) -> DeliveryMode {
+        if self.0.core.load(Ordering::Acquire) {
+            DeliveryMode::Core
+        } else {
+            DeliveryMode::JetStream
+        }
+    }
+
+    pub(super) fn set_mode(&self, mode: DeliveryMode) {
+        self.0.core.store(mode == DeliveryMode::Core, Ordering::Release);
+    }
+
+    pub(super) fn version(&self) -> String {
+        self.client().try_server_info().map(|info| info.version).unwrap_or_default()
+    }
+
+    /// Fails at once where a message would only queue up behind a connection that is gone.
+    pub(super) fn online(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            Err(Error::Closed)
+        } else if self.is_connected() {
+            Ok(())
+        } else {
+            Err(Error::Disconnected { server: self.0.servers.clone() })
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// How many connections there have been: what was set up under another number is void.
+    pub(super) fn connection(&self) -> u64 {
+        self.client().statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Returns once there is a connection.
+    pub(super) async fn connected(&self) -> Result<(), Error> {
+        self.wait_until(Self::is_connected).await
+    }
+
+    /// Whether what was set up on the connection of that number is void.
+    pub(super) fn is_lost(&self, connection: u64) -> bool {
+        !self.is_connected() || self.connection() != connection
+    }
+
+    /// Returns once the connection of that number is gone.
+    pub(super) async fn lost(&self, connection: u64) -> Result<(), Error> {
+        self.wait_until(|bus| bus.is_lost(connection)).await
+    }
+
+    async fn wait_until(&self, holds: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        let mut changes = self.0.changes.clone();
+        loop {
+            changes.borrow_and_update();
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
+            if holds(self) {
+                return Ok(());
+            }
+            timeout(LOOK_AGAIN, changes.changed()).await.ok();
+        }
+    }
+}
+
+fn parse_servers(urls: &str) -> Result<Vec<ServerAddr>, Error> {
+    let parse = |url: &str| {
+        let address = url.parse::<ServerAddr>().ok();
+        address
+            .filter(|address| !address.is_websocket() && !address.host().is_empty())
+            .ok_or_else(|| Error::Url { url: redact_urls(url) })
+    };
+    urls.split(',').map(|url| parse(url.trim())).collect()
+}
+
+async fn options(
+    config: &Config,
+    addresses: &[ServerAddr],
+    news: watch::Sender<()>,
+) -> Result<ConnectOptions, Error> {
+    let greeted = Arc::new(AtomicBool::new(false));
+    let delays = {
+        let greeted = greeted.clone();
+        move |attempt: usize| {
+            if greeted.load(Ordering::Acquire) {
+                RECONNECT.jittered(u32::try_from(attempt).unwrap_or(u32::MAX))
+            } else {
+                Duration::ZERO
+            }
+        }
+    };
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .ping_interval(PING)
+        // One server that is a black hole must not use up the time of the others.
+        .connection_timeout(if addresses.len() > 1 { GREETING / 3 } else { GREETING })
+        .request_timeout(Some(ANSWER))
+        .subscription_capacity(BUFFERED_MAX)
+        .reconnect_delay_callback(delays)
+        .event_callback(move |event| observe(event, &greeted, &news));
+    if let Some(ca) = &config.tls_ca {
+        readable(ca).await?;
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    match &config.credentials {
+        Credentials::None => Ok(match credentials_of(addresses) {
+            Some((user, Some(password))) => options.user_and_password(user, password),
+            Some((token, None)) => options.token(token),
+            None => options,
+        }),
+        Credentials::Nkey(seed) => Ok(options.nkey(seed.expose().to_owned())),
+        Credentials::Token(token) => Ok(options.token(token.expose().to_owned())),
+        Credentials::UserPassword(user, password) => {
+            Ok(options.user_and_password(user.clone(), password.expose().to_owned()))
+        }
+        Credentials::File(path) => options
+            .credentials_file(path)
+            .await
+            .map_err(|source| Error::File { path: path.clone(), source }),
+    }
+}
+
+async fn readable(path: &Path) -> Result<(), Error> {
+    let read = tokio::fs::read(path).await;
+    read.map(drop).map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+/// The first user and password of the list, or token (a user alone), percent-decoded.
+fn credentials_of(addresses: &[ServerAddr]) -> Option<(String, Option<String>)> {
+    addresses.iter().find_map(|address| {
+        let user = address.username()?;
+        Some((percent_decode(user), address.password().map(percent_decode)))
+    })
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Says what a person should know, and wakes whoever waits for a change.
+fn observe(
+    event: Event,
+    greeted: &AtomicBool,
+    news: &watch::Sender<()>,
+) -> impl Future<Output = ()> + Send + Sync + use<> {
+    match event {
+        Event::Connected if greeted.swap(true, Ordering::AcqRel) => {
+            info!("connected to NATS again");
+        }
+        Event::Disconnected => warn!("the connection to NATS is gone: connecting again"),
+        Event::ServerError(error) => warn!(%error, "the NATS server complains"),
+        Event::SlowConsumer(_) => warn!("NATS sends faster than we read: messages were dropped"),
+        Event::LameDuckMode => info!("the NATS server is about to stop"),
+        Event::Connected | Event::Draining | Event::Closed | Event::ClientError(_) => {}
+    }
+    news.send_replace(());
+    std::future::ready(())
+}
+
+fn refusal(server: String, err: async_nats::ConnectError) -> Error {
+    match err.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            Error::Unauthorized { server }
+        }
+        _ => Error::Unreachable { server, source: Box::new(err) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_from_the_url_and_decoded() {
+        for (url, expected) in [
+            ("nats://u:p%40ss@a", Some(("u", Some("p@ss")))),
+            ("nats://a, nats://t0k%25n@b:1", Some(("t0k%n", None))),
+            ("127.0.0.1:4222", None),
+        ] {
+            let found = credentials_of(&parse_servers(url).unwrap());
+            let found = found.as_ref().map(|(user, password)| (user.as_str(), password.as_deref()));
+            assert_eq!(found, expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_without_its_secret() {
+        for url in ["", "http://u:pw@h", "ws://u:pw@h", "nats://a,,nats://b", "nats://u:pw@"] {
+            let error = parse_servers(url).unwrap_err().to_string();
+            assert!(!error.contains("pw"), "{error}");
+        }
+    }
+}

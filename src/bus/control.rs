@@ -1,0 +1,94 @@
+//! Control messages: a question to one agent and its answer, over core NATS.
+
+use std::time::Duration;
+
+use async_nats::{Message, Request, RequestErrorKind, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{SelectAll, select_all};
+
+use super::{Bus, Error, subjects};
+use crate::node::Address;
+
+/// The questions that reach an agent.
+#[derive(Debug)]
+pub struct ControlRequests {
+    bus: Bus,
+    questions: SelectAll<Subscriber>,
+}
+
+/// One question. Anybody on the server can ask: what it says is the caller's to judge.
+#[derive(Debug)]
+pub struct ControlRequest {
+    /// What was asked.
+    pub body: Bytes,
+    bus: Bus,
+    reply: Option<Subject>,
+}
+
+impl Bus {
+    /// Listens for this agent's control messages, in both spellings of its address.
+    pub async fn control_requests(&self, agent: Address) -> Result<ControlRequests, Error> {
+        let questions = self.subscribe_all(subjects::controls(agent)).await?;
+        Ok(ControlRequests { bus: self.clone(), questions })
+    }
+
+    /// Asks an agent, and waits for its answer at most `limit`.
+    pub async fn control(
+        &self,
+        agent: Address,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, Error> {
+        const WHAT: &str = "ask the agent";
+        self.online()?;
+        let request = Request::new().payload(body).timeout(Some(limit));
+        match self.client().send_request(subjects::control(agent), request).await {
+            Ok(answer) => Ok(answer.payload),
+            Err(err) => Err(match err.kind() {
+                RequestErrorKind::NoResponders => Error::NoAgent { agent },
+                RequestErrorKind::TimedOut => Error::Timeout { what: WHAT },
+                _ => Error::Refused { what: WHAT, source: Box::new(err) },
+            }),
+        }
+    }
+
+    /// Several subjects as one stream of messages; it goes on after a reconnect.
+    pub(super) async fn subscribe_all(
+        &self,
+        subjects: Vec<String>,
+    ) -> Result<SelectAll<Subscriber>, Error> {
+        self.online()?;
+        let mut subscribers = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            subscribers.push(self.subscribe(subject).await?);
+        }
+        // Subscribed is what the server knows of, not what waits in a buffer.
+        self.flush().await?;
+        Ok(select_all(subscribers))
+    }
+
+    pub(super) async fn subscribe(&self, subject: String) -> Result<Subscriber, Error> {
+        let subscribed = self.client().subscribe(subject).await;
+        subscribed.map_err(|err| Error::Refused { what: "subscribe", source: Box::new(err) })
+    }
+}
+
+impl ControlRequests {
+    /// The next question. Can be dropped and called again.
+    pub async fn next(&mut self) -> Result<ControlRequest, Error> {
+        let Message { payload: body, reply, .. } =
+            self.questions.next().await.ok_or(Error::Closed)?;
+        Ok(ControlRequest { body, bus: self.bus.clone(), reply })
+    }
+}
+
+impl ControlRequest {
+    /// Answers; nothing happens where no answer was asked for.
+    pub async fn respond(self, body: Bytes) -> Result<(), Error> {
+        let Some(reply) = self.reply else { return Ok(()) };
+        self.bus.online()?;
+        self.bus.publish_plain(reply.to_string(), body).await?;
+        self.bus.flush().await
+    }
+}

@@ -1,0 +1,342 @@
+//! Jobs coming in, never more than there is room for.
+//!
+//! With JetStream an intake keeps a pull outstanding at the durable consumer whenever somebody
+//! waits on it, so that a job comes without a round trip. The pulls together never ask for more
+//! than the `room` of the last call, and all their answers come to one inbox. Whatever goes wrong
+//! (the connection, the consumer's leader, the consumer, the stream) ends the same way: the inbox
+//! is read to its end and given up, which voids its pulls at the server, and a new one is opened.
+//! Without JetStream it is a subscription.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::Consumer;
+use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
+use async_nats::{Message, StatusCode, Subscriber, jetstream};
+use bytes::Bytes;
+use futures_util::stream::SelectAll;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::consumers::ConsumerPlan;
+use super::streams::{StreamKind, created_ns};
+use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Target};
+use crate::backoff::Backoff;
+
+/// How long the server keeps a pull; a new one follows at once.
+const PULL: Duration = Duration::from_secs(30);
+
+/// How often the server says that it still holds our pull; twice as long in silence, and it is
+/// taken to be lost.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Under the 512 pulls that a consumer keeps by default, and above any node's slots.
+const ROOM_MAX: usize = 256;
+
+/// Trouble that lasts for this many tries in a row (some six seconds) is told to the caller.
+const FAILURES_MAX: u32 = 6;
+
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// A job as it was delivered: hostile until parsed, and of any size that the server takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Where it came on; [`Target::of_subject`] reads it.
+    pub subject: String,
+    /// What was sent.
+    pub body: Bytes,
+    /// How to answer for it; `None` without JetStream, where nobody waits for an answer.
+    pub ack: Option<AckHandle>,
+    /// How often it has been delivered, this time included.
+    pub delivered: u64,
+}
+
+/// The jobs of one source.
+#[derive(Debug)]
+pub struct Intake(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Pull(Box<Pull>),
+    Core(SelectAll<Subscriber>),
+}
+
+#[derive(Debug)]
+struct Pull {
+    bus: Bus,
+    plan: ConsumerPlan,
+    feed: Option<Feed>,
+    /// Delivered into a feed that was given up since.
+    ready: VecDeque<Delivery>,
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+/// One inbox with its pulls.
+#[derive(Debug)]
+struct Feed {
+    jetstream: jetstream::Context,
+    consumer: Consumer<Config>,
+    stream_created_ns: i64,
+    inbox: Subscriber,
+    inbox_name: String,
+    /// Messages that the server may still send on our pulls.
+    asked: usize,
+    connection: u64,
+    heard_at: Instant,
+}
+
+impl Bus {
+    /// The jobs of an agent or a pool; its consumer is made where it is missing. In
+    /// [`DeliveryMode::Core`] a job of a pool goes to one of the agents that listen.
+    pub async fn intake(&self, source: &Target, mode: DeliveryMode) -> Result<Intake, Error> {
+        self.online()?;
+        match (mode, source) {
+            (DeliveryMode::JetStream, _) => {
+                let mut pull = Pull {
+                    bus: self.clone(),
+                    plan: ConsumerPlan::of(source),
+                    feed: None,
+                    ready: VecDeque::new(),
+                    failures: 0,
+                    retry_at: None,
+                };
+                pull.open().await?;
+                Ok(Intake(Kind::Pull(Box::new(pull))))
+            }
+            (DeliveryMode::Core, Target::Agent(_)) => {
+                Ok(Intake(Kind::Core(self.subscribe_all(source.subjects()).await?)))
+            }
+            (DeliveryMode::Core, Target::Pool(pool)) => {
+                let subscribed =
+                    self.client().queue_subscribe(source.subject(), pool.to_string()).await;
+                let shared = subscribed
+                    .map_err(|err| Error::Refused { what: "subscribe", source: Box::new(err) })?;
+                self.flush().await?;
+                Ok(Intake(Kind::Core(std::iter::once(shared).collect())))
+            }
+        }
+    }
+}
+
+impl Intake {
+    /// The next job. Asks for at most `room` in all; calls with another room add to what is
+    /// outstanding, but never take back: after a call with less, up to as many as were asked for
+    /// before may still come. Without JetStream jobs come as they are sent, whatever the room.
+    ///
+    /// Can be dropped at any point without loss. An error tells of trouble that lasts; calling
+    /// again goes on trying.
+    pub async fn next(&mut self, room: usize) -> Result<Delivery, Error> {
+        match &mut self.0 {
+            Kind::Pull(pull) => pull.next(room.min(ROOM_MAX)).await,
+            Kind::Core(jobs) => {
+                let job = jobs.next().await.ok_or(Error::Closed)?;
+                let subject = job.subject.to_string();
+                Ok(Delivery { subject, body: job.payload, ack: None, delivered: 1 })
+            }
+        }
+    }
+
+    /// How long a delivery stays ours without a sign of life, as the consumer has it; `None`
+    /// without JetStream.
+    pub fn ack_wait(&self) -> Option<Duration> {
+        match &self.0 {
+            Kind::Pull(pull) => Some(pull.ack_wait()),
+            Kind::Core(_) => None,
+        }
+    }
+
+    /// Stops asking, and gives back at once what was delivered but never handed out.
+    pub async fn close(self) {
+        let Kind::Pull(mut pull) = self.0 else { return };
+        pull.give_up_feed();
+        for delivery in pull.ready {
+            if let Some(ack) = &delivery.ack
+                && let Err(error) = pull.bus.settle(ack, Settle::Nak(Duration::ZERO)).await
+            {
+                debug!(%error, "a delivery was not given back: it comes again after its ack wait");
+            }
+        }
+    }
+}
+
+impl Pull {
+    async fn next(&mut self, room: usize) -> Result<Delivery, Error> {
+        loop {
+            if let Some(delivery) = self.ready.pop_front() {
+                return Ok(delivery);
+            }
+            match self.turn(room).await {
+                Ok(Some(delivery)) => return Ok(delivery),
+                Ok(None) => {}
+                Err(err) => self.after(err)?,
+            }
+        }
+    }
+
+    fn ack_wait(&self) -> Duration {
+        let known = self.feed.as_ref().map(|feed| feed.consumer.cached_info().config.ack_wait);
+        known.unwrap_or(self.plan.ack_wait())
+    }
+
+    /// Makes a failure wait, and says whether it is one for the caller.
+    fn after(&mut self, err: Error) -> Result<(), Error> {
+        self.give_up_feed();
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + RETRY.jittered(self.failures));
+        if err.is_transient() && self.failures < FAILURES_MAX {
+            debug!(error = &err as &dyn std::error::Error, "the intake opens anew");
+            return Ok(());
+        }
+        Err(err)
+    }
+
+    /// One thing that happens: a delivery, a word of the server, a loss.
+    async fn turn(&mut self, room: usize) -> Result<Option<Delivery>, Error> {
+        if let Some(at) = self.retry_at {
+            sleep_until(at).await;
+            self.retry_at = None;
+        }
+        let Some(feed) = &mut self.feed else {
+            self.open().await?;
+            return Ok(None);
+        };
+        if self.bus.is_lost(feed.connection) {
+            self.give_up_feed();
+            return Ok(None);
+        }
+        feed.ask_for(room).await?;
+        let silent_at = feed.heard_at + 2 * HEARTBEAT;
+        let heard = tokio::select! {
+            biased;
+            message = feed.inbox.next() => feed.read(message.ok_or(Error::Closed)?),
+            lost = self.bus.lost(feed.connection) => lost.map(|()| Heard::Disconnected)?,
+            () = sleep_until(silent_at), if feed.asked > 0 => Heard::Lost("silence".to_owned()),
+        };
+        match heard {
+            Heard::Delivery(delivery) => {
+                self.failures = 0;
+                Ok(Some(delivery))
+            }
+            Heard::Alive => {
+                self.failures = 0;
+                Ok(None)
+            }
+            Heard::Disconnected => {
+                self.give_up_feed();
+                Ok(None)
+            }
+            Heard::Lost(reason) => {
+                // The consumer may be gone because its stream was made anew.
+                self.bus.forget_streams();
+                Err(Error::Refused { what: "pull jobs", source: reason.into() })
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), Error> {
+        self.bus.connected().await?;
+        let connection = self.bus.connection();
+        let Some(stream) = self.bus.ensure_stream(StreamKind::Jobs).await? else {
+            let problem = "the server has no JetStream".to_owned();
+            return Err(Error::Stream { stream: StreamKind::Jobs.name().to_owned(), problem });
+        };
+        let consumer = self.bus.ensure_consumer(&stream, &self.plan).await?;
+        let inbox_name = self.bus.client().new_inbox();
+        let inbox = self.bus.subscribe(inbox_name.clone()).await?;
+        self.feed = Some(Feed {
+            jetstream: self.bus.jetstream().clone(),
+            consumer,
+            stream_created_ns: created_ns(stream.cached_info()),
+            inbox,
+            inbox_name,
+            asked: 0,
+            connection,
+            heard_at: Instant::now(),
+        });
+        Ok(())
+    }
+
+    /// Ends the pulls, and keeps what they brought. After a loss of the connection this comes
+    /// before the next one where it can: an inbox that is subscribed to again would make its pulls
+    /// valid again, beside the new ones.
+    fn give_up_feed(&mut self) {
+        let Some(mut feed) = self.feed.take() else { return };
+        while let Some(Some(message)) = feed.inbox.next().now_or_never() {
+            if let Heard::Delivery(delivery) = feed.read(message) {
+                self.ready.push_back(delivery);
+            }
+        }
+    }
+}
+
+/// What a message in the inbox means.
+enum Heard {
+    Delivery(Delivery),
+    /// The server has our pull, or has just let it go as agreed.
+    Alive,
+    Disconnected,
+    /// The pulls are void, for this reason.
+    Lost(String),
+}
+
+impl Feed {
+    /// Pulls what is missing to `room`. Dropped half-way, nothing has been asked.
+    async fn ask_for(&mut self, room: usize) -> Result<(), Error> {
+        let missing = room.saturating_sub(self.asked);
+        if missing == 0 {
+            return Ok(());
+        }
+        let pull = BatchConfig {
+            batch: missing,
+            expires: Some(PULL),
+            idle_heartbeat: HEARTBEAT,
+            ..BatchConfig::default()
+        };
+        let asked = self.consumer.request_batch(pull, self.inbox_name.clone().into()).await;
+        asked.map_err(|err| Error::Refused { what: "pull jobs", source: Box::new(err) })?;
+        if self.asked == 0 {
+            self.heard_at = Instant::now();
+        }
+        self.asked += missing;
+        Ok(())
+    }
+
+    fn read(&mut self, message: Message) -> Heard {
+        self.heard_at = Instant::now();
+        match message.status {
+            None => self.delivery(message),
+            Some(StatusCode::IDLE_HEARTBEAT) => Heard::Alive,
+            // A pull ran out; what it was still owed is told.
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => match unserved(&message) {
+                Some(unserved) => {
+                    self.asked = self.asked.saturating_sub(unserved);
+                    Heard::Alive
+                }
+                None => Heard::Lost("a pull ran out without a count".to_owned()),
+            },
+            Some(status) => {
+                let words = message.description.unwrap_or_default();
+                Heard::Lost(format!("{status}: {words}"))
+            }
+        }
+    }
+
+    fn delivery(&mut self, message: Message) -> Heard {
+        let message = jetstream::Message { message, context: self.jetstream.clone() };
+        let Some((ack, delivered)) = AckHandle::of(&message, self.stream_created_ns) else {
+            // Anybody may publish to an inbox whose name they guessed.
+            return Heard::Alive;
+        };
+        self.asked = self.asked.saturating_sub(1);
+        let Message { subject, payload: body, .. } = message.message;
+        Heard::Delivery(Delivery { subject: subject.to_string(), body, ack: Some(ack), delivered })
+    }
+}
+
+/// How many messages a pull that ended had still been owed.
+fn unserved(message: &Message) -> Option<usize> {
+    let header = message.headers.as_ref()?.get("Nats-Pending-Messages")?;
+    header.as_str().parse().ok()
+}

@@ -1,0 +1,344 @@
+//! The three streams: which there must be, and whether they are as needed.
+//!
+//! Nobody changes what exists: what is missing is made, what differs where it matters is refused
+//! with a sentence that says how, and everything else about it is its owner's business.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy};
+use async_nats::jetstream::{ErrorCode, stream};
+use tokio::time::Instant;
+
+use super::{Bus, Error, subjects};
+
+/// How jobs come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryMode {
+    /// From a durable work queue, at least once.
+    JetStream,
+    /// By plain subscriptions, at most once: the server has no JetStream.
+    Core,
+}
+
+/// The oldest server whose consumers keep more than one filter.
+const SERVER_MIN: (u64, u64) = (2, 10);
+
+const DAY: Duration = Duration::from_hours(24);
+const GIB: i64 = 1 << 30;
+
+/// The largest body of a job; a stream with a lower limit would drop some without a word.
+const JOB_BYTES_MAX: i32 = 256 * 1024;
+
+/// What no stream of ours may capture: requests would be answered by the stream, and what is lossy
+/// by design would fill it.
+const NEVER_CAPTURED: [&str; 3] = [subjects::AGENT_STATUS, "jobs.control.x", "jobs.logs.x.x"];
+
+/// The three streams of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamKind {
+    Jobs,
+    Status,
+    Dead,
+}
+
+impl StreamKind {
+    const ALL: [Self; 3] = [Self::Jobs, Self::Status, Self::Dead];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "JOBS",
+            Self::Status => "STATUS",
+            Self::Dead => "DEAD",
+        }
+    }
+
+    /// As it is made where it is missing.
+    fn wanted(self) -> Config {
+        let subjects: &[&str] = match self {
+            Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
+            Self::Status => &["jobs.status.*.*"],
+            Self::Dead => &["jobs.dead.*"],
+        };
+        let common = Config {
+            name: self.name().to_owned(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            max_age: 30 * DAY,
+            max_bytes: -1,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        match self {
+            // Full, it refuses new jobs, so that who submits one learns of it.
+            Self::Jobs => Config {
+                retention: RetentionPolicy::WorkQueue,
+                discard: DiscardPolicy::New,
+                max_age: 7 * DAY,
+                max_bytes: GIB,
+                ..common
+            },
+            Self::Status => Config { max_bytes: GIB, ..common },
+            Self::Dead => common,
+        }
+    }
+}
+
+/// What was last heard of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// When it was made, in Unix nanoseconds; `None` where there is none of that name.
+    pub(super) created_ns: Option<i64>,
+    connection: u64,
+    at: Instant,
+}
+
+/// An administrator who makes a stream anew is noticed by the intake at once, and by everybody
+/// else after this.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+
+impl Bus {
+    /// Checks the server's version, makes the streams that are missing and checks the others.
+    /// Answers [`DeliveryMode::Core`] where the server has no JetStream; the caller says so.
+    pub async fn prepare(&self) -> Result<DeliveryMode, Error> {
+        self.online()?;
+        let version = self.version();
+        if !is_new_enough(&version) {
+            return Err(Error::TooOld { version });
+        }
+        let mut mode = DeliveryMode::JetStream;
+        for kind in StreamKind::ALL {
+            if self.ensure_stream(kind).await?.is_none() {
+                mode = DeliveryMode::Core;
+                break;
+            }
+        }
+        self.set_mode(mode);
+        Ok(mode)
+    }
+
+    /// The stream, made where it is missing; `None` where the server has no JetStream.
+    pub(super) async fn ensure_stream(
+        &self,
+        kind: StreamKind,
+    ) -> Result<Option<stream::Stream>, Error> {
+        let wanted = kind.wanted();
+        let found = match self.find_stream(kind.name()).await? {
+            Found::NoJetStream => return Ok(None),
+            Found::Stream(stream) => *stream,
+            Found::Missing => self.create_stream(&wanted).await?,
+        };
+        let info = found.cached_info();
+        self.remember(kind.name(), Some(created_ns(info)));
+        match difference(&wanted, &info.config) {
+            None => Ok(Some(found)),
+            Some(problem) => Err(Error::Stream { stream: wanted.name, problem }),
+        }
+    }
+
+    async fn find_stream(&self, name: &str) -> Result<Found, Error> {
+        let error = match self.jetstream().get_stream(name).await {
+            Ok(stream) => return Ok(Found::Stream(Box::new(stream))),
+            Err(error) => error,
+        };
+        match error.kind() {
+            GetStreamErrorKind::JetStream(answer) => match answer.error_code() {
+                ErrorCode::STREAM_NOT_FOUND => Ok(Found::Missing),
+                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                    Ok(Found::NoJetStream)
+                }
+                _ => Err(Error::Refused { what: FIND, source: Box::new(answer) }),
+            },
+            _ => match request_error_kind(&error) {
+                Some(RequestErrorKind::NoResponders) => Ok(Found::NoJetStream),
+                Some(RequestErrorKind::TimedOut) => Err(Error::Timeout { what: FIND }),
+                _ => Err(Error::Refused { what: FIND, source: Box::new(error) }),
+            },
+        }
+    }
+
+    async fn create_stream(&self, wanted: &Config) -> Result<stream::Stream, Error> {
+        let unusable = |problem: String| Error::Stream { stream: wanted.name.clone(), problem };
+        if !self.manage_streams() {
+            return Err(unusable("it does not exist, and this program may not make it".into()));
+        }
+        let error = match self.jetstream().create_stream(wanted).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match error.kind() {
+            // Somebody was faster and made it otherwise; what they made decides.
+            CreateStreamErrorKind::JetStream(answer)
+                if answer.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+            {
+                match self.find_stream(&wanted.name).await? {
+                    Found::Stream(stream) => Ok(*stream),
+                    Found::Missing | Found::NoJetStream => {
+                        Err(Error::Refused { what: CREATE, source: Box::new(answer) })
+                    }
+                }
+            }
+            CreateStreamErrorKind::JetStream(answer) if answer.code() < 500 || is_full(&answer) => {
+                Err(unusable(format!("it can't be made: {answer}")))
+            }
+            CreateStreamErrorKind::TimedOut => Err(Error::Timeout { what: CREATE }),
+            _ => Err(Error::Refused { what: CREATE, source: Box::new(error) }),
+        }
+    }
+
+    /// When the stream of this name was made, asked of the server at most once a connection and
+    /// every few seconds.
+    pub(super) async fn stream_created(&self, name: &str) -> Result<Option<i64>, Error> {
+        let known = lock(self.streams()).get(name).copied();
+        let connection = self.connection();
+        match known {
+            Some(known) if known.connection == connection && known.at.elapsed() < KNOWN_FOR => {
+                Ok(known.created_ns)
+            }
+            _ => {
+                let created = match self.find_stream(name).await? {
+                    Found::Stream(stream) => Some(created_ns(stream.cached_info())),
+                    Found::Missing | Found::NoJetStream => None,
+                };
+                self.remember(name, created);
+                Ok(created)
+            }
+        }
+    }
+
+    fn remember(&self, name: &str, created_ns: Option<i64>) {
+        let known = Known { created_ns, connection: self.connection(), at: Instant::now() };
+        lock(self.streams()).insert(name.to_owned(), known);
+    }
+
+    /// Makes the next question go to the server.
+    pub(super) fn forget_streams(&self) {
+        lock(self.streams()).clear();
+    }
+}
+
+const FIND: &str = "find a stream";
+const CREATE: &str = "make a stream";
+
+enum Found {
+    Stream(Box<stream::Stream>),
+    Missing,
+    NoJetStream,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn created_ns(info: &Info) -> i64 {
+    i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default()
+}
+
+fn request_error_kind(error: &(dyn std::error::Error + 'static)) -> Option<RequestErrorKind> {
+    let request = error.source()?.downcast_ref::<async_nats::jetstream::context::RequestError>()?;
+    Some(request.kind())
+}
+
+/// Whether the server lacks room for what a stream reserves: its owner has to act.
+fn is_full(answer: &async_nats::jetstream::Error) -> bool {
+    let code = answer.error_code();
+    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED || code == ErrorCode::INSUFFICIENT_RESOURCES
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split(['.', '-']).map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= SERVER_MIN,
+        _ => false,
+    }
+}
+
+/// What of `found` would break us, in words.
+fn difference(wanted: &Config, found: &Config) -> Option<String> {
+    let captures = |subject: &str| found.subjects.iter().any(|pattern| covers(pattern, subject));
+    if found.retention != wanted.retention {
+        let (is, must) = (found.retention, wanted.retention);
+        return Some(format!("its retention is {is:?}, it must be {must:?}"));
+    }
+    if let Some(missing) = wanted.subjects.iter().find(|subject| !captures(subject)) {
+        return Some(format!("it does not capture {missing}"));
+    }
+    if let Some(extra) = NEVER_CAPTURED.iter().find(|subject| captures(subject)) {
+        return Some(format!("it captures {extra}, which must stay outside of every stream"));
+    }
+    if found.no_ack {
+        return Some("it acknowledges no publish".to_owned());
+    }
+    if found.max_message_size > 0 && found.max_message_size < JOB_BYTES_MAX {
+        let max = found.max_message_size;
+        return Some(format!("it drops messages over {max} bytes in silence"));
+    }
+    None
+}
+
+/// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut wanted = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, wanted.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(other)) if other != ">" => {}
+            (token, Some(other)) if token == other => {}
+            _ => return false,
+        }
+    }
+    wanted.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_2_10_are_too_old_and_so_is_what_has_no_version() {
+        for version in ["2.10.0", "2.10", "2.15.1", "v2.11.0-RC.1", "3.0.0"] {
+            assert!(is_new_enough(version), "{version}");
+        }
+        for version in ["2.9.25", "1.4.1", "", "x", "2"] {
+            assert!(!is_new_enough(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_nothing_more() {
+        for (pattern, subject, expected) in [
+            ("jobs.dispatch.*", "jobs.dispatch.*", true),
+            ("jobs.>", "jobs.dispatch.*", true),
+            (">", "jobs.dispatch.*", true),
+            ("jobs.*.*", "jobs.dispatch.*", true),
+            ("jobs.dispatch.a", "jobs.dispatch.*", false),
+            ("jobs.dispatch", "jobs.dispatch.*", false),
+            ("jobs.dispatch.*.*", "jobs.dispatch.*", false),
+            ("jobs.*", "jobs.>", false),
+        ] {
+            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_refused_for_what_breaks_us_and_for_nothing_else() {
+        let wanted = StreamKind::Jobs.wanted();
+        let with = |change: fn(&mut Config)| {
+            let mut found = StreamKind::Jobs.wanted();
+            change(&mut found);
+            difference(&wanted, &found)
+        };
+        assert_eq!(with(|found| found.num_replicas = 3), None);
+        assert_eq!(with(|found| found.max_bytes = 5), None);
+        for (change, said) in [
+            ((|found| found.retention = RetentionPolicy::Limits) as fn(&mut Config), "retention"),
+            (|found| found.subjects = vec!["jobs.pool.*".into()], "jobs.dispatch.*"),
+            (|found| found.subjects = vec!["jobs.>".into()], "jobs.control.x"),
+            (|found| found.max_message_size = 1000, "1000 bytes"),
+            (|found| found.no_ack = true, "acknowledges"),
+        ] {
+            let problem = with(change).expect(said);
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The subjects that the program speaks and listens on: built here, parsed here, nowhere else.
+//!
+//! NATS is case-sensitive, so addresses go out in EIP-55; what comes in may also be spelt in lower
+//! case, and both must meet. Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::job::JobId;
+use crate::node::Address;
+
+/// Where every status also goes, as the first agents of this network did it.
+pub const AGENT_STATUS: &str = "agent.status";
+
+/// The longest pool's name, in bytes.
+pub const POOL_BYTES_MAX: usize = 32;
+
+/// A pool of agents that share jobs: 1 to 32 of `A-Za-z0-9_-`, one token of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct PoolName(String);
+
+impl PoolName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that can't name a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pool's name is 1 to {POOL_BYTES_MAX} of A-Za-z0-9_-")]
+pub struct InvalidPoolName;
+
+impl FromStr for PoolName {
+    type Err = InvalidPoolName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let sized = (1..=POOL_BYTES_MAX).contains(&text.len());
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if sized && plain { Ok(Self(text.to_owned())) } else { Err(InvalidPoolName) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PoolName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Whom a job is for. Prints as what a requester signs: `dispatch.0x…` in EIP-55 or `pool.a100`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// One agent.
+    Agent(Address),
+    /// Whichever agent of the pool has room first.
+    Pool(PoolName),
+}
+
+/// What an intake takes from is what a job is sent to.
+pub type Source = Target;
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(address) => write!(f, "dispatch.{address}"),
+            Self::Pool(pool) => write!(f, "pool.{pool}"),
+        }
+    }
+}
+
+impl Target {
+    /// Whom a message on this subject is for; `None` where it is no job's subject.
+    pub fn of_subject(subject: &str) -> Option<Self> {
+        let (kind, name) = subject.strip_prefix("jobs.")?.split_once('.')?;
+        match kind {
+            "dispatch" => name.parse().ok().map(Self::Agent),
+            "pool" => name.parse().ok().map(Self::Pool),
+            _ => None,
+        }
+    }
+
+    /// The subject that a job for this target is published on.
+    pub fn subject(&self) -> String {
+        format!("jobs.{self}")
+    }
+
+    /// Every subject that its jobs may come on.
+    pub fn subjects(&self) -> Vec<String> {
+        match self {
+            Self::Agent(address) => spellings(*address)
+                .into_iter()
+                .map(|name| format!("jobs.dispatch.{name}"))
+                .collect(),
+            Self::Pool(_) => vec![self.subject()],
+        }
+    }
+
+    /// Where a job of this target goes that could not be run.
+    pub fn dead_subject(&self) -> String {
+        match self {
+            Self::Agent(address) => format!("jobs.dead.{address}"),
+            Self::Pool(pool) => format!("jobs.dead.{pool}"),
+        }
+    }
+}
+
+/// The status subject of a job on an agent.
+pub fn status(agent: Address, job: &JobId) -> String {
+    format!("jobs.status.{agent}.{job}")
+}
+
+/// The status subject of whatever is left open.
+pub fn status_filter(agent: Option<Address>, job: Option<&JobId>) -> String {
+    format!("jobs.status.{}.{}", or_any(agent.as_ref()), or_any(job))
+}
+
+/// Agent and job of a status subject; `None` where it is none.
+pub fn parse_status(subject: &str) -> Option<(Address, JobId)> {
+    let (agent, job) = subject.strip_prefix("jobs.status.")?.split_once('.')?;
+    Some((agent.parse().ok()?, job.parse().ok()?))
+}
+
+/// The subject of a job's live log.
+pub fn log(agent: Address, job: &JobId) -> String {
+    log_filter(Some(agent), job)
+}
+
+/// The subject of a job's live log on one agent or any.
+pub fn log_filter(agent: Option<Address>, job: &JobId) -> String {
+    format!("jobs.logs.{}.{job}", or_any(agent.as_ref()))
+}
+
+/// The subject that an agent is controlled on.
+pub fn control(agent: Address) -> String {
+    format!("jobs.control.{agent}")
+}
+
+/// Both spellings of it that an agent listens to.
+pub fn controls(agent: Address) -> Vec<String> {
+    spellings(agent).into_iter().map(|name| format!("jobs.control.{name}")).collect()
+}
+
+/// EIP-55 first, then lower case; one where they are equal (no letters, or all of them lower).
+fn spellings(address: Address) -> Vec<String> {
+    let mut names = vec![address.to_string(), address.lower_hex()];
+    names.dedup();
+    names
+}
+
+fn or_any<T: fmt::Display>(token: Option<&T>) -> String {
+    token.map_or_else(|| "*".to_owned(), T::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EIP55: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+
+    fn agent() -> Address {
+        EIP55.parse().unwrap()
+    }
+
+    #[test]
+    fn a_target_is_read_from_either_spelling_and_printed_in_eip55() {
+        let lower = format!("jobs.dispatch.{}", EIP55.to_lowercase());
+        for subject in [format!("jobs.dispatch.{EIP55}"), lower] {
+            let target = Target::of_subject(&subject).unwrap();
+            assert_eq!(target.to_string(), format!("dispatch.{EIP55}"));
+            assert_eq!(target.subject(), format!("jobs.dispatch.{EIP55}"));
+        }
+        let pool = Target::of_subject("jobs.pool.a100").unwrap();
+        assert_eq!(
+            (pool.to_string(), pool.subject()),
+            ("pool.a100".into(), "jobs.pool.a100".into())
+        );
+        assert_eq!(pool.dead_subject(), "jobs.dead.a100");
+    }
+
+    #[test]
+    fn what_is_no_job_subject_has_no_target() {
+        for subject in
+            ["jobs.dispatch", "jobs.dispatch.x", "jobs.pool.", "jobs.pool.a.b", "jobs.status.a", ""]
+        {
+            assert_eq!(Target::of_subject(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_letters_is_listened_to_once() {
+        assert_eq!(Target::Agent(Address::new([0x11; 20])).subjects().len(), 1);
+        assert_eq!(Target::Agent(agent()).subjects().len(), 2);
+        assert_eq!(controls(agent()).len(), 2);
+    }
+
+    #[test]
+    fn a_status_subject_survives_a_round_trip_and_filters_leave_tokens_open() {
+        let job: JobId = "job-1".parse().unwrap();
+        assert_eq!(parse_status(&status(agent(), &job)), Some((agent(), job.clone())));
+        assert_eq!(parse_status("jobs.status.x.job-1"), None);
+        assert_eq!(parse_status(&format!("jobs.status.{EIP55}.a.b")), None);
+        assert_eq!(status_filter(None, Some(&job)), "jobs.status.*.job-1");
+        assert_eq!(status_filter(Some(agent()), None), format!("jobs.status.{EIP55}.*"));
+        assert_eq!(log_filter(None, &job), "jobs.logs.*.job-1");
+    }
+
+    #[test]
+    fn hostile_pool_names_are_refused() {
+        for name in ["", "a.b", "a b", "*", ">", "ä", &"x".repeat(33)] {
+            assert_eq!(name.parse::<PoolName>(), Err(InvalidPoolName), "{name:?}");
+        }
+        assert!("a100_spot-2".parse::<PoolName>().is_ok());
+    }
+}

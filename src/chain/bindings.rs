@@ -1,0 +1,50 @@
+//! The contract's calls, events and errors, generated from `abi/NodeReputation.json`: an artefact
+//! that no longer fits does not compile.
+
+mod generated {
+    alloy::sol! {
+        #[derive(Debug, PartialEq, Eq)]
+        NodeReputation,
+        "abi/NodeReputation.json"
+    }
+}
+
+pub(super) use generated::NodeReputation;
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{U256, hex};
+    use alloy::sol_types::{SolCall as _, SolError as _, SolEvent as _};
+
+    use super::NodeReputation as Contract;
+
+    #[test]
+    fn a_registration_is_encoded_as_the_deployed_contract_reads_it() {
+        let call = Contract::registerNodeCall {
+            gpuModel: "NVIDIA H100 80GB HBM3".into(),
+            vram: U256::from(81_559),
+        };
+        let words = [
+            "0000000000000000000000000000000000000000000000000000000000000040",
+            "0000000000000000000000000000000000000000000000000000000000013e97",
+            "0000000000000000000000000000000000000000000000000000000000000015",
+            "4e5649444941204831303020383047422048424d330000000000000000000000",
+        ];
+        assert_eq!(hex::encode(call.abi_encode()), format!("f3ef747f{}", words.concat()));
+        assert_eq!(hex::encode(Contract::sendHeartbeatCall {}.abi_encode()), "34f167a9");
+    }
+
+    #[test]
+    fn selectors_and_topics_are_the_deployed_ones() {
+        assert_eq!(Contract::getProviderInfoCall::SELECTOR, hex!("7583902f"));
+        assert_eq!(Contract::isProviderActiveCall::SELECTOR, hex!("696724cb"));
+        assert_eq!(Contract::totalProvidersCall::SELECTOR, hex!("96616b1f"));
+        assert_eq!(Contract::getActiveProvidersCountCall::SELECTOR, hex!("13c3e4b3"));
+        assert_eq!(Contract::ownerCall::SELECTOR, hex!("8da5cb5b"));
+        assert_eq!(Contract::OwnableUnauthorizedAccount::SELECTOR, hex!("118cdaa7"));
+        assert_eq!(
+            Contract::NodeRegistered::SIGNATURE_HASH.0,
+            hex!("6f3c990a2f665f94ed1db0af40275bedd4d3d025f541e2c77112281fbee63600")
+        );
+    }
+}

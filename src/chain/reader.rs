@@ -1,0 +1,133 @@
+//! The contract as anybody can read it: no key, no transaction.
+
+use alloy::hex;
+use alloy::primitives::{Bytes, U64, U256};
+use alloy::sol_types::SolCall;
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use super::bindings::NodeReputation as Contract;
+use super::rpc::{Failure, Rpc};
+use super::{ChainFacts, Config, Error, Provider, revert};
+use crate::node::Address;
+
+/// Reads the reputation contract. The chain's id and the contract's code are checked before the
+/// first read, and not again.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) rpc: Rpc,
+    pub(super) config: Config,
+    checked: OnceCell<u64>,
+}
+
+impl Reader {
+    /// Opens nothing yet.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let rpc = Rpc::new(&config.rpc_url, config.request_timeout)?;
+        Ok(Self { rpc, config, checked: OnceCell::new() })
+    }
+
+    /// The contract's address.
+    pub fn contract(&self) -> Address {
+        self.config.contract
+    }
+
+    /// What the chain is, and what `account` has on it. Checks the chain's id and the contract's
+    /// code anew.
+    pub async fn facts(&self, account: Address) -> Result<ChainFacts, Error> {
+        let chain_id = self.check().await?;
+        let (balance, block): (U256, U64) = tokio::try_join!(
+            self.rpc.ask("eth_getBalance", json!([account, "latest"])),
+            self.rpc.ask("eth_blockNumber", json!([])),
+        )?;
+        Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: block.to() })
+    }
+
+    /// What the contract says of `provider`; `None` where it is not registered.
+    pub async fn provider(&self, provider: Address) -> Result<Option<Provider>, Error> {
+        let address = word(provider);
+        let (answer, active) = tokio::try_join!(
+            self.read(Contract::getProviderInfoCall { provider: address }),
+            self.read(Contract::isProviderActiveCall { provider: address }),
+        )?;
+        let info = answer.providerInfo;
+        Ok(info.isRegistered.then(|| Provider {
+            gpu_model: info.gpuModel,
+            vram_mib: info.vram.saturating_to(),
+            last_seen_s: info.lastSeen.saturating_to(),
+            jobs: answer.jobCount.saturating_to(),
+            active,
+        }))
+    }
+
+    /// Who may confirm jobs; the zero address where nobody may any more.
+    pub async fn owner(&self) -> Result<Address, Error> {
+        let owner = self.read(Contract::ownerCall {}).await?;
+        Ok(Address::new(owner.into_array()))
+    }
+
+    /// How many nodes ever registered.
+    pub async fn total_providers(&self) -> Result<u64, Error> {
+        Ok(self.read(Contract::totalProvidersCall {}).await?.saturating_to())
+    }
+
+    /// How many nodes are active now.
+    pub async fn active_count(&self) -> Result<u64, Error> {
+        Ok(self.read(Contract::getActiveProvidersCountCall {}).await?.saturating_to())
+    }
+
+    /// The chain's id, checked once.
+    pub(super) async fn chain_id(&self) -> Result<u64, Error> {
+        self.checked.get_or_try_init(|| self.check()).await.copied()
+    }
+
+    async fn check(&self) -> Result<u64, Error> {
+        let chain_id = chain_id(&self.rpc, self.config.chain_id).await?;
+        let code: Bytes =
+            self.rpc.ask("eth_getCode", json!([self.config.contract, "latest"])).await?;
+        if code.is_empty() {
+            return Err(Error::NoContract(self.config.contract));
+        }
+        Ok(chain_id)
+    }
+
+    async fn read<C: SolCall>(&self, call: C) -> Result<C::Return, Error> {
+        self.chain_id().await?;
+        let data = hex::encode_prefixed(call.abi_encode());
+        let params = json!([{"to": self.config.contract, "data": data}, "latest"]);
+        let answer: Bytes = self.rpc.call("eth_call", params).await.map_err(|failure| {
+            let reason = match &failure {
+                Failure::Refused(refusal) => revert::reason(refusal),
+                Failure::Other(_) => None,
+            };
+            match reason {
+                Some(reason) => Error::Reverted { reason },
+                None => failure.unexpected("eth_call"),
+            }
+        })?;
+        C::abi_decode_returns(&answer).map_err(|_| Error::Unexpected {
+            reason: format!(
+                "{} answers {} in another form; is it the reputation contract?",
+                self.config.contract,
+                C::SIGNATURE
+            ),
+        })
+    }
+}
+
+/// The chain's id; an error where another one is set.
+pub(super) async fn chain_id(rpc: &Rpc, expected: Option<u64>) -> Result<u64, Error> {
+    let actual: U64 = rpc.ask("eth_chainId", json!([])).await?;
+    let actual = actual.to();
+    match expected {
+        Some(expected) if expected != actual => {
+            Err(Error::WrongChain { url: rpc.shown.clone(), expected, actual })
+        }
+        _ => Ok(actual),
+    }
+}
+
+/// An address as the vendor's types write it.
+pub(super) fn word(address: Address) -> alloy::primitives::Address {
+    alloy::primitives::Address::from(*address.as_bytes())
+}

@@ -1,0 +1,115 @@
+//! Why a contract refused, in words.
+
+use alloy::hex;
+use alloy::primitives::Bytes;
+use alloy::sol_types::{Panic, Revert, SolError as _, SolInterface as _};
+use serde_json::Value;
+
+use super::bindings::NodeReputation::NodeReputationErrors;
+use super::rpc::{Refusal, words};
+use crate::node::Address;
+
+/// The reason, where the refusal is the contract's; `None` where the endpoint refused the call.
+pub(super) fn reason(refusal: &Refusal) -> Option<String> {
+    let data = revert_data(&refusal.data);
+    // 3 is geth's code of a revert, -32015 Nethermind's; others are told by their message alone.
+    let reverted = matches!(refusal.code, 3 | -32015)
+        || refusal.says(&["revert", "invalid opcode", "out of gas", "stack underflow"]);
+    if !reverted {
+        return None;
+    }
+    Some(data.and_then(|data| decode(&data)).unwrap_or_else(|| {
+        let said = words(&refusal.message);
+        let bare = said.trim_start_matches("execution reverted").trim_start_matches([':', ' ']);
+        if bare.is_empty() { "it gives no reason".into() } else { bare.to_owned() }
+    }))
+}
+
+/// Clients wrap the data differently: plain hex, after a word (Nethermind), in an object.
+fn revert_data(data: &Value) -> Option<Bytes> {
+    match data {
+        Value::String(text) => {
+            let digits = text.rsplit("0x").next()?;
+            hex::decode(digits).ok().map(Bytes::from)
+        }
+        Value::Object(fields) => fields.get("data").and_then(revert_data),
+        _ => None,
+    }
+}
+
+fn decode(data: &[u8]) -> Option<String> {
+    if let Ok(Revert { reason }) = Revert::abi_decode(data) {
+        return Some(words(&reason));
+    }
+    if let Ok(panic) = Panic::abi_decode(data) {
+        let why = panic.kind().map_or("an unknown panic", |kind| kind.as_str());
+        return Some(format!("it panics: {why} (code {:#04x})", panic.code));
+    }
+    let account = |address: alloy::primitives::Address| Address::new(address.into_array());
+    if let Ok(error) = NodeReputationErrors::abi_decode(data) {
+        return Some(match error {
+            NodeReputationErrors::OwnableUnauthorizedAccount(error) => {
+                format!("{} is not its owner (OwnableUnauthorizedAccount)", account(error.account))
+            }
+            NodeReputationErrors::OwnableInvalidOwner(error) => {
+                format!("{} can't be its owner (OwnableInvalidOwner)", account(error.owner))
+            }
+        });
+    }
+    let selector = data.get(..4)?;
+    Some(format!("an error that its interface doesn't name (0x{})", hex::encode(selector)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(code: i64, message: &str, data: Value) -> Refusal {
+        Refusal { code, message: message.into(), data }
+    }
+
+    fn encoded(error: &impl alloy::sol_types::SolError) -> String {
+        hex::encode_prefixed(error.abi_encode())
+    }
+
+    #[test]
+    fn every_kind_of_revert_is_told_in_words() {
+        let text = encoded(&Revert::from("not registered"));
+        let panic = encoded(&Panic::from(0x11));
+        let owner = format!("0x118cdaa7{}{}", "00".repeat(12), "11".repeat(20));
+        for (refusal, told) in [
+            (refusal(3, "execution reverted", json!(text)), "not registered"),
+            (
+                refusal(-32015, "VM execution error.", json!(format!("Reverted {text}"))),
+                "not registered",
+            ),
+            (refusal(-32000, "reverted", json!({"data": text})), "not registered"),
+            (
+                refusal(3, "execution reverted", json!(panic)),
+                "it panics: arithmetic underflow or overflow (code 0x11)",
+            ),
+            (
+                refusal(3, "execution reverted", json!(owner)),
+                "0x1111111111111111111111111111111111111111 is not its owner \
+                 (OwnableUnauthorizedAccount)",
+            ),
+            (
+                refusal(3, "execution reverted", json!("0xdeadbeef")),
+                "an error that its interface doesn't name (0xdeadbeef)",
+            ),
+            (refusal(-32000, "execution reverted: too early", Value::Null), "too early"),
+            (refusal(3, "execution reverted", json!("0x")), "it gives no reason"),
+        ] {
+            assert_eq!(reason(&refusal).as_deref(), Some(told), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_the_endpoint_is_no_revert() {
+        for message in ["header not found", "method not found", "insufficient funds"] {
+            assert_eq!(reason(&refusal(-32000, message, Value::Null)), None, "{message}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The engine's words into [`Error`], whose variants are what the agent decides by.
+//!
+//! The engine has few codes and many sentences, so some decisions rest on its text. What must
+//! hold: a sentence that is not known here is never read as the job's fault.
+
+use std::str::FromStr;
+
+pub(super) use bollard::errors::Error as EngineError;
+
+use super::super::{Error, image};
+
+/// The longest reason that is passed on, in characters.
+const REASON_CHARS_MAX: usize = 300;
+
+/// Where an engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Host {
+    /// The path of a socket.
+    Unix(String),
+    /// Host and port.
+    Tcp(String),
+}
+
+impl FromStr for Host {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unix = text.strip_prefix("unix://").filter(|path| path.starts_with('/'));
+        let tcp = text.strip_prefix("tcp://").map(|address| address.trim_end_matches('/'));
+        let tcp = tcp.filter(|address| {
+            let (host, port) = address.rsplit_once(':').unwrap_or_default();
+            !host.is_empty() && !host.contains(['/', '@', '?', '#']) && port.parse::<u16>().is_ok()
+        });
+        unix.map(|path| Self::Unix(path.to_owned()))
+            .or_else(|| tcp.map(|address| Self::Tcp(address.to_owned())))
+            .ok_or_else(|| Error::Host { host: text.to_owned() })
+    }
+}
+
+/// The status of an answer that was an error; `None` where there was no answer.
+pub(super) fn status(err: &EngineError) -> Option<u16> {
+    match err {
+        EngineError::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Any call that has no decisions of its own.
+pub(super) fn of_call(host: &str, err: EngineError) -> Error {
+    match err {
+        EngineError::DockerResponseServerError { status_code, message } if status_code != 503 => {
+            Error::Engine { reason: one_line(&message) }
+        }
+        EngineError::DockerStreamError { error } => Error::Engine { reason: one_line(&error) },
+        EngineError::JsonDataError { .. }
+        | EngineError::JsonSerdeError { .. }
+        | EngineError::URLEncodedError { .. }
+        | EngineError::URLParseError { .. } => Error::Engine { reason: one_line(&err.to_string()) },
+        other => Error::Unreachable { host: host.to_owned(), source: other.into() },
+    }
+}
+
+/// A create call. `image_id` was here a moment ago, so its absence passes with another pull.
+pub(super) fn of_create(host: &str, image_id: &str, err: EngineError) -> Error {
+    match &err {
+        EngineError::DockerResponseServerError { status_code: 404, message } => {
+            Error::Pull { reference: image_id.to_owned(), reason: one_line(message) }
+        }
+        EngineError::DockerResponseServerError { status_code: 400, message }
+            if message.to_ascii_lowercase().contains("no command specified") =>
+        {
+            Error::Start { reason: one_line(message) }
+        }
+        _ => of_call(host, err),
+    }
+}
+
+/// A start call.
+pub(super) fn of_start(host: &str, err: EngineError) -> Error {
+    let EngineError::DockerResponseServerError { message, .. } = &err else {
+        return of_call(host, err);
+    };
+    let reason = one_line(message);
+    let words = message.to_ascii_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+    if says(&["nvidia-container", "could not select device driver", "nvml error", "cdi device"]) {
+        Error::Gpu { reason }
+    } else if says(&["docker-init", "error mounting"]) {
+        // The engine's own init or one of our folders is missing: not the job's fault.
+        Error::Engine { reason }
+    } else if says(&[
+        "executable file not found",
+        "permission denied",
+        "no such file or directory",
+        "exec format error",
+        "is a directory",
+        "not a directory",
+        "unable to find user",
+        "unable to find group",
+        "no matching entries in passwd file",
+        "chdir to cwd",
+    ]) {
+        Error::Start { reason }
+    } else {
+        of_call(host, err)
+    }
+}
+
+/// A pull: what the registry won't change its mind about is refused, the rest may work later.
+pub(super) fn of_pull(host: &str, reference: &str, err: &EngineError) -> Option<Error> {
+    let reference = reference.to_owned();
+    let (status, words) = match err {
+        EngineError::DockerResponseServerError { status_code: 503, .. } => return None,
+        EngineError::DockerResponseServerError { status_code, message } => {
+            (Some(*status_code), message.clone())
+        }
+        EngineError::DockerStreamError { error } => (None, error.clone()),
+        EngineError::JsonDataError { .. } | EngineError::JsonSerdeError { .. } => {
+            (None, format!("{host} broke off its answer: {err}"))
+        }
+        _ => return None,
+    };
+    let reason = one_line(&words);
+    Some(if image::is_refusal(status, &words) {
+        Error::ImageRefused { reference, reason }
+    } else {
+        Error::Pull { reference, reason }
+    })
+}
+
+/// One line of printable text, at most [`REASON_CHARS_MAX`] characters: parts of it are the job's.
+pub(super) fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    line.chars().take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status_code: u16, message: &str) -> EngineError {
+        EngineError::DockerResponseServerError { status_code, message: message.to_owned() }
+    }
+
+    #[test]
+    fn an_engines_address_is_a_socket_or_a_host_and_port() {
+        for text in ["unix:///run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375/"] {
+            assert!(text.parse::<Host>().is_ok(), "{text}");
+        }
+        for text in ["", "unix://docker.sock", "tcp://host", "tcp://:1", "ssh://h", "tcp://u@h:1"] {
+            assert!(matches!(text.parse::<Host>(), Err(Error::Host { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failed_start_is_laid_at_the_right_door() {
+        let oci = "OCI runtime create failed: container_linux.go:380: starting container process";
+        for (words, door) in [
+            (format!("{oci} caused: exec: \"nope\": executable file not found in $PATH"), "start"),
+            (format!("{oci} caused: exec: \"/data\": permission denied"), "start"),
+            ("unable to find user nobody9: no matching entries in passwd file".into(), "start"),
+            (
+                format!(
+                    "{oci} caused: process_linux.go: error running hook #0: exit status 1, stdout: , \
+                     stderr: nvidia-container-cli: initialization error: nvml error: driver not loaded"
+                ),
+                "gpu",
+            ),
+            ("could not select device driver \"nvidia\" with capabilities: [[gpu]]".into(), "gpu"),
+            (
+                format!("{oci} caused: exec: \"docker-init\": executable file not found in $PATH"),
+                "engine",
+            ),
+            (format!("{oci} caused: error mounting \"/srv\": no such file or directory"), "engine"),
+            ("something new".into(), "engine"),
+        ] {
+            let told = match of_start("h", answer(500, &words)) {
+                Error::Start { .. } => "start",
+                Error::Gpu { .. } => "gpu",
+                Error::Engine { .. } => "engine",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(told, door, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_and_a_busy_engine_are_worth_another_try() {
+        for err in [EngineError::RequestTimeoutError, answer(503, "not yet")] {
+            assert!(of_call("h", err).is_transient());
+        }
+        assert!(!of_call("h", answer(500, "no")).is_transient());
+    }
+
+    #[test]
+    fn a_reason_is_one_short_line() {
+        assert_eq!(one_line("a\n\tb\u{1b}[31m c\r\n"), "a b [31m c");
+        assert_eq!(one_line(&"x".repeat(1000)).len(), REASON_CHARS_MAX);
+    }
+}

@@ -1,0 +1,235 @@
+//! Containers in a Docker Engine, over its HTTP API (1.41 and newer).
+//!
+//! - run: create and start, or see what is there already (`run.rs`)
+//! - follow: the exit, and the output beside it (`follow.rs`)
+//! - image: pull what is missing, once for all who wait (`pull.rs`)
+//! - copy out: unpack the engine's archive (`copy.rs`)
+//! - doctor: what kind of engine it is, whether it hands out GPUs (`doctor.rs`)
+//! - fault: the engine's words into [`Error`] (`fault.rs`)
+//!
+//! What must hold: connecting is lazy, so that a node starts while its engine does not; every
+//! call has a deadline here, since the client's own covers an answer's head only.
+
+mod copy;
+mod doctor;
+mod fault;
+mod follow;
+mod pull;
+mod run;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker as Client};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
+use tokio::time::timeout;
+
+pub use doctor::Engine;
+
+use super::{
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, Launched, LogSink,
+    policy,
+};
+use crate::node::Address;
+use crate::secret::Secret;
+use fault::{EngineError, Host};
+
+/// The client's own deadline for an answer's head. Ours are shorter, but for `stop` and `follow`,
+/// whose answers may rightly take this long.
+const CLIENT_TIMEOUT_S: u64 = 24 * 60 * 60;
+
+/// How an engine is reached, and how long it is waited for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `unix:///path` or `tcp://host:port` (`DOCKER_HOST`).
+    pub host: String,
+    /// Accounts at registries that want one.
+    pub registry_auth: Vec<RegistryAuth>,
+    /// For calls that only look something up or note something down.
+    pub call_timeout: Duration,
+    /// For a container's start, its GPU hook included. A runtime can hang here for ever.
+    pub start_timeout: Duration,
+    /// A pull that moves nothing for this long has stalled.
+    pub pull_stall_timeout: Duration,
+    /// A pull is given up after this long, however busy it looks.
+    pub pull_timeout: Duration,
+    /// For reading one job's output out of a container.
+    pub copy_timeout: Duration,
+}
+
+impl Config {
+    /// The engine at `host` with the waits that suit one on the same machine.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            registry_auth: Vec::new(),
+            call_timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_mins(2),
+            pull_stall_timeout: Duration::from_mins(2),
+            pull_timeout: Duration::from_hours(2),
+            copy_timeout: Duration::from_hours(1),
+        }
+    }
+}
+
+/// An account at a registry.
+#[derive(Debug, Clone)]
+pub struct RegistryAuth {
+    /// The registry as references name it, such as `docker.io` or `127.0.0.1:5000`.
+    pub server: String,
+    /// The account's name.
+    pub username: String,
+    /// Its password or token.
+    pub password: Secret,
+}
+
+/// A Docker Engine.
+pub struct Docker {
+    config: Config,
+    host: Host,
+    client: OnceCell<Client>,
+    pulls: pull::Pulls,
+    names: NameLocks,
+}
+
+impl fmt::Debug for Docker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Docker").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Docker {
+    /// Checks the address. The engine itself is first spoken to by the first call.
+    pub fn connect(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            host: config.host.parse()?,
+            config: config.clone(),
+            client: OnceCell::new(),
+            pulls: pull::Pulls::default(),
+            names: NameLocks::default(),
+        })
+    }
+
+    /// The client, made at the first call that finds the engine there.
+    async fn client(&self) -> Result<&Client, Error> {
+        self.client.get_or_try_init(|| self.dial()).await
+    }
+
+    async fn dial(&self) -> Result<Client, Error> {
+        let client = match &self.host {
+            Host::Unix(path) => {
+                Client::connect_with_unix(path, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
+            }
+            Host::Tcp(address) => {
+                Client::connect_with_http(address, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
+            }
+        };
+        let client = client.map_err(|err| self.fault(err))?;
+        // An older engine refuses a newer version in a request's path.
+        let client = self.call(client.negotiate_version()).await?;
+        Ok(client.with_request_modifier(pull::url_safe_auth))
+    }
+
+    /// `call` with the usual deadline, its failure put into our words.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, Error> {
+        within(self.config.call_timeout, call).await.map_err(|err| self.fault(err))
+    }
+
+    fn fault(&self, err: EngineError) -> Error {
+        fault::of_call(&self.config.host, err)
+    }
+}
+
+/// `call` with a deadline of its own; past it, it has timed out like any request.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    timeout(limit, call).await.unwrap_or(Err(EngineError::RequestTimeoutError))
+}
+
+impl ContainerRuntime for Docker {
+    async fn image(&self, reference: &str) -> Result<Image, Error> {
+        pull::image(self, reference).await
+    }
+
+    async fn run(&self, spec: &ContainerSpec) -> Result<Launched, Error> {
+        Box::pin(run::run(self, spec)).await
+    }
+
+    async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {
+        follow::follow(self, id, sink).await
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+        let client = self.client().await?;
+        // The engine counts in whole seconds; a grace is never made shorter.
+        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
+        let limit = grace.saturating_add(self.config.call_timeout);
+        match within(limit, client.stop_container(&id.0, Some(options))).await {
+            Err(err) if fault::status(&err) == Some(404) => Ok(()),
+            other => other.map_err(|err| self.fault(err)),
+        }
+    }
+
+    async fn copy_out(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        dest: &Path,
+        bytes_max: u64,
+    ) -> Result<(), Error> {
+        copy::copy_out(self, id, path, dest, bytes_max).await
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+        let removed =
+            within(self.config.call_timeout, client.remove_container(&id.0, Some(options)));
+        match removed.await {
+            // 409: another call is removing it at this moment.
+            Err(err) if matches!(fault::status(&err), Some(404 | 409)) => Ok(()),
+            other => other.map_err(|err| self.fault(err)),
+        }
+    }
+
+    async fn list(&self, node: Address) -> Result<Vec<Found>, Error> {
+        let client = self.client().await?;
+        let filters = policy::label_filter(node);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.call(client.list_containers(Some(options))).await?;
+        Ok(listed.into_iter().filter_map(run::found).collect())
+    }
+}
+
+/// One lock a container's name, kept while anybody holds or waits for it.
+#[derive(Default)]
+struct NameLocks(Mutex<HashMap<String, Weak<AsyncMutex<()>>>>);
+
+impl NameLocks {
+    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let held = locks.get(name).and_then(Weak::upgrade);
+            held.unwrap_or_else(|| {
+                let lock = Arc::new(AsyncMutex::new(()));
+                locks.insert(name.to_owned(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+}

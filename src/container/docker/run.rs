@@ -1,0 +1,116 @@
+//! Creating and starting a container exactly once.
+//!
+//! The usual way is two calls: create, start. The name is what makes it happen once: where it is
+//! taken, what is there decides, and an exited container is never started again.
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
+    ContainerSummaryStateEnum as Listed,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
+};
+
+use super::super::{
+    ContainerId, ContainerRuntime as _, ContainerSpec, Error, Found, FoundState, Launched, policy,
+};
+use super::fault::{self, EngineError};
+use super::{Docker, within};
+use crate::clock::Timestamp;
+
+/// How often the name may turn out to be taken by a container that is gone a moment later.
+const CREATE_TRIES_MAX: u32 = 3;
+
+/// Creates and starts the container, or says what runs under its name already.
+pub(super) async fn run(docker: &Docker, spec: &ContainerSpec) -> Result<Launched, Error> {
+    // Between one caller's inspect and start, another's container could run and exit.
+    let _alone = docker.names.lock(&spec.name).await;
+    let client = docker.client().await?;
+    for _ in 0..CREATE_TRIES_MAX {
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let create = client.create_container(Some(options), policy::create_body(spec));
+        match within(docker.config.call_timeout, Box::pin(create)).await {
+            Ok(created) => return start(docker, ContainerId(created.id)).await,
+            Err(err) if fault::status(&err) != Some(409) => {
+                return Err(fault::of_create(&docker.config.host, &spec.image_id, err));
+            }
+            Err(_) => {}
+        }
+        if let Some(there) = inspect(docker, &spec.name).await? {
+            return settle(docker, spec, there).await;
+        }
+    }
+    Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
+}
+
+/// Goes on from what is under the name.
+async fn settle(
+    docker: &Docker,
+    spec: &ContainerSpec,
+    there: ContainerInspectResponse,
+) -> Result<Launched, Error> {
+    let labels = there.config.as_ref().and_then(|config| config.labels.as_ref());
+    let owner = labels.and_then(|labels| labels.get(policy::LABEL_NODE));
+    if owner.is_none_or(|owner| *owner != spec.node.to_string()) {
+        let reason = format!("the name {} is taken by a container of somebody else", spec.name);
+        return Err(Error::Engine { reason });
+    }
+    let status = there.state.as_ref().and_then(|state| state.status);
+    let id = ContainerId(there.id.unwrap_or_default());
+    match status {
+        Some(Status::CREATED) => start(docker, id).await,
+        _ => Ok(Launched { id, started_now: false }),
+    }
+}
+
+async fn start(docker: &Docker, id: ContainerId) -> Result<Launched, Error> {
+    let client = docker.client().await?;
+    let call = client.start_container(&id.0, None::<StartContainerOptions>);
+    let Err(err) = within(docker.config.start_timeout, call).await else {
+        return Ok(Launched { id, started_now: true });
+    };
+    // Where the engine went away in the middle, nobody knows whether the job runs: it is left for
+    // the next call to look at. A start that hangs is ended, or it could succeed unobserved.
+    let timed_out = matches!(err, EngineError::RequestTimeoutError);
+    if (timed_out || fault::status(&err).is_some())
+        && let Err(err) = docker.remove(&id).await
+    {
+        tracing::warn!(container = %id, "a container that did not start can't be removed: {err}");
+    }
+    Err(fault::of_start(&docker.config.host, err))
+}
+
+/// The container as it stands; `None` where there is none.
+pub(super) async fn inspect(
+    docker: &Docker,
+    name_or_id: &str,
+) -> Result<Option<ContainerInspectResponse>, Error> {
+    let client = docker.client().await?;
+    let call = client.inspect_container(name_or_id, None::<InspectContainerOptions>);
+    match within(docker.config.call_timeout, call).await {
+        Ok(found) => Ok(Some(found)),
+        Err(err) if fault::status(&err) == Some(404) => Ok(None),
+        Err(err) => Err(docker.fault(err)),
+    }
+}
+
+/// A line of the engine's list; `None` where it has no id or is being removed.
+pub(super) fn found(listed: ContainerSummary) -> Option<Found> {
+    let labels = listed.labels.unwrap_or_default();
+    let state = match listed.state? {
+        Listed::CREATED => FoundState::Created,
+        Listed::RUNNING | Listed::PAUSED | Listed::RESTARTING | Listed::STOPPING => {
+            FoundState::Running
+        }
+        Listed::EXITED | Listed::DEAD => FoundState::Exited,
+        Listed::REMOVING | Listed::EMPTY => return None,
+    };
+    let created_s = u64::try_from(listed.created.unwrap_or_default()).unwrap_or_default();
+    Some(Found {
+        id: ContainerId(listed.id?),
+        job_id: labels.get(policy::LABEL_JOB).and_then(|id| id.parse().ok()),
+        attempt: labels.get(policy::LABEL_ATTEMPT).and_then(|n| n.parse().ok()).unwrap_or(0),
+        state,
+        created_at: Timestamp::from_unix_ms(created_s.saturating_mul(1000)),
+    })
+}

@@ -1,0 +1,428 @@
+//! An engine that is not there: containers in memory, for the simulated demo and for tests.
+//!
+//! A job is not executed. It is simulated: `run` copies the job's input to its output under a first
+//! line that says so, the log has a few lines, and the job exits with 0 after a while. Tests give
+//! a container another end by [`Fake::script`], and an answer of the engine by [`Fake::fail`].
+//!
+//! What must hold: what the real engine refuses is refused here, in the same words of [`Error`].
+//! Clones share one engine, so that an agent can end while its containers go on.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::image::Reference;
+use super::{
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, FoundState, Image, Launched,
+    LogChunk, LogSink, LogStream,
+};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::node::{Address, GpuUuid};
+
+/// The first line of every output of a simulated job.
+pub const SIMULATED: &str = "simulated: no container ran, this is a copy of the job's input";
+
+/// As long as the real engine waits for a reader who takes nothing more.
+const DRAIN_STALL: Duration = Duration::from_secs(5);
+/// The exit code of a process that a SIGTERM ended.
+const TERMINATED: i32 = 128 + 15;
+/// The exit code of a process that a SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+
+/// An engine in memory.
+#[derive(Debug, Clone)]
+pub struct Fake(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    script: Script,
+    gpus: Vec<GpuUuid>,
+    /// Engine time is the host's at the start, moved on by tokio's, which tests can pause.
+    since: (Timestamp, Instant),
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: HashMap<String, Image>,
+    containers: BTreeMap<String, Container>,
+    scripts: HashMap<String, Script>,
+    failures: HashMap<Call, VecDeque<Error>>,
+    created: u64,
+}
+
+#[derive(Debug)]
+struct Container {
+    id: ContainerId,
+    spec: ContainerSpec,
+    script: Script,
+    started: Instant,
+    /// Its exit code and when; moved forward by `stop`, gone when the container is removed.
+    end: watch::Sender<(i32, Instant)>,
+}
+
+/// How a simulated job goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// How long it runs.
+    pub run_for: Duration,
+    /// What it exits with.
+    pub code: i32,
+    /// Whether the kernel is said to have killed it for memory.
+    pub oom: bool,
+    /// Whether it has to be killed.
+    pub ignores_stop: bool,
+    /// What it writes; `None` for a few lines about the simulation.
+    pub log: Option<Vec<LogChunk>>,
+    /// Whether the input is copied to the output.
+    pub writes_output: bool,
+}
+
+impl Script {
+    /// A job that runs for this long and succeeds.
+    pub const fn succeeds_after(run_for: Duration) -> Self {
+        Self { run_for, code: 0, oom: false, ignores_stop: false, log: None, writes_output: true }
+    }
+}
+
+/// A call whose answer [`Fake::fail`] decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// [`ContainerRuntime::image`]
+    Image,
+    /// [`ContainerRuntime::run`]
+    Run,
+    /// [`ContainerRuntime::follow`]
+    Follow,
+    /// [`ContainerRuntime::stop`]
+    Stop,
+    /// [`ContainerRuntime::copy_out`]
+    CopyOut,
+    /// [`ContainerRuntime::remove`]
+    Remove,
+    /// [`ContainerRuntime::list`]
+    List,
+}
+
+impl Fake {
+    /// An engine with these cards, whose jobs run for `run_for` and succeed.
+    pub fn new(run_for: Duration, gpus: Vec<GpuUuid>) -> Self {
+        Self(Arc::new(Shared {
+            script: Script::succeeds_after(run_for),
+            gpus,
+            since: (SystemClock.now(), Instant::now()),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Decides how the container of this name goes, when it is run.
+    pub fn script(&self, container_name: &str, script: Script) {
+        self.state().scripts.insert(container_name.to_owned(), script);
+    }
+
+    /// Decides the answer to the next such call; several are given in the order of their coming.
+    pub fn fail(&self, call: Call, error: Error) {
+        self.state().failures.entry(call).or_default().push_back(error);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decided(&self, call: Call) -> Result<(), Error> {
+        let mut state = self.state();
+        state.failures.get_mut(&call).and_then(VecDeque::pop_front).map_or(Ok(()), Err)
+    }
+
+    fn time(&self, at: Instant) -> Timestamp {
+        let (then, instant) = self.0.since;
+        then.plus(at.saturating_duration_since(instant))
+    }
+
+    /// What the real engine would refuse about a container that is not there yet.
+    fn admit(&self, state: &State, spec: &ContainerSpec) -> Result<(), Error> {
+        if !state.images.values().any(|image| image.id == spec.image_id) {
+            let reason = format!("No such image: {}", spec.image_id);
+            return Err(Error::Pull { reference: spec.image_id.clone(), reason });
+        }
+        if let Some(mount) = spec.mounts.iter().find(|mount| !mount.host.exists()) {
+            let reason = format!("bind source path does not exist: {}", mount.host.display());
+            return Err(Error::Engine { reason });
+        }
+        match spec.gpus.iter().find(|gpu| !self.0.gpus.contains(gpu)) {
+            Some(gpu) => Err(Error::Gpu { reason: format!("device error: {gpu}: unknown device") }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn by_id(&self, id: &ContainerId) -> Result<&Container, Error> {
+        let mut containers = self.containers.values();
+        containers.find(|container| container.id == *id).ok_or_else(|| Error::Gone(id.clone()))
+    }
+}
+
+impl Container {
+    fn has_ended(&self) -> bool {
+        self.end.borrow().1 <= Instant::now()
+    }
+
+    fn log(&self) -> Vec<LogChunk> {
+        self.script.log.clone().unwrap_or_else(|| {
+            let lines = [
+                format!("{SIMULATED}\n"),
+                format!("job {}, attempt {}\n", self.spec.job_id, self.spec.attempt),
+            ];
+            lines.map(|line| LogChunk { stream: LogStream::Stdout, bytes: line.into() }).to_vec()
+        })
+    }
+}
+
+impl ContainerRuntime for Fake {
+    async fn image(&self, text: &str) -> Result<Image, Error> {
+        self.decided(Call::Image)?;
+        let reference: Reference = text.parse().map_err(|reason| Error::ImageRefused {
+            reference: text.chars().take(300).collect(),
+            reason: format!("{reason}"),
+        })?;
+        let name = reference.local_name();
+        let digest = |text: &str| format!("sha256:{}", hex(&Sha256::digest(text)));
+        let pulled = Image {
+            id: digest(&format!("image {name}")),
+            digest: name
+                .split_once('@')
+                .map_or_else(|| digest(&name), |(_, digest)| digest.to_owned()),
+            size_bytes: 0,
+            pulled: true,
+        };
+        let mut state = self.state();
+        let known = state.images.insert(name, Image { pulled: false, ..pulled.clone() });
+        Ok(known.unwrap_or(pulled))
+    }
+
+    async fn run(&self, spec: &ContainerSpec) -> Result<Launched, Error> {
+        self.decided(Call::Run)?;
+        let (launched, script) = {
+            let mut state = self.state();
+            if let Some(there) = state.containers.get(&spec.name) {
+                if there.spec.node != spec.node {
+                    let reason = format!("the name {} is taken by somebody else", spec.name);
+                    return Err(Error::Engine { reason });
+                }
+                return Ok(Launched { id: there.id.clone(), started_now: false });
+            }
+            self.admit(&state, spec)?;
+            let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
+            state.created += 1;
+            let id = ContainerId(hex(&Sha256::digest(format!("{} {}", state.created, spec.name))));
+            let started = Instant::now();
+            let container = Container {
+                id: id.clone(),
+                spec: spec.clone(),
+                script: script.clone(),
+                started,
+                end: watch::Sender::new((script.code, started + script.run_for)),
+            };
+            state.containers.insert(spec.name.clone(), container);
+            (Launched { id, started_now: true }, script)
+        };
+        if script.writes_output {
+            let (input, output) =
+                (host_path(spec, "/input/input"), host_path(spec, "/output/output"));
+            blocking(move || simulate(input.as_deref(), output.as_deref())).await?;
+        }
+        Ok(launched)
+    }
+
+    async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {
+        self.decided(Call::Follow)?;
+        let (log, mut end) = {
+            let state = self.state();
+            let container = state.by_id(id)?;
+            (container.log(), container.end.subscribe())
+        };
+        let output = async {
+            for chunk in log {
+                if sink.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let exit = async {
+            loop {
+                let at = end.borrow_and_update().1;
+                tokio::select! {
+                    () = sleep_until(at) => return Ok(()),
+                    moved = end.changed() => moved.map_err(|_| Error::Gone(id.clone()))?,
+                }
+            }
+        };
+        let mut output = std::pin::pin!(output);
+        let mut exit = std::pin::pin!(exit);
+        tokio::select! {
+            ended = &mut exit => {
+                ended?;
+                timeout(DRAIN_STALL, output).await.ok();
+            }
+            () = &mut output => exit.await?,
+        }
+        let state = self.state();
+        let container = state.by_id(id)?;
+        let (code, at) = *container.end.borrow();
+        Ok(Exit {
+            code,
+            oom: container.script.oom,
+            started_at: self.time(container.started),
+            finished_at: self.time(at),
+        })
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+        self.decided(Call::Stop)?;
+        let ended_at = {
+            let state = self.state();
+            let Ok(container) = state.by_id(id) else { return Ok(()) };
+            let asked = Instant::now();
+            container.end.send_if_modified(|(code, at)| {
+                let (ended_by, by) = if container.script.ignores_stop {
+                    (KILLED, asked + grace)
+                } else {
+                    (TERMINATED, asked)
+                };
+                let sooner = by < *at;
+                if sooner {
+                    (*code, *at) = (ended_by, by);
+                }
+                sooner
+            });
+            container.end.borrow().1
+        };
+        sleep_until(ended_at).await;
+        Ok(())
+    }
+
+    async fn copy_out(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        dest: &Path,
+        bytes_max: u64,
+    ) -> Result<(), Error> {
+        self.decided(Call::CopyOut)?;
+        let source = host_path(&self.state().by_id(id)?.spec, path);
+        let source = source.filter(|source| source.symlink_metadata().is_ok());
+        let source = source.ok_or_else(|| Error::NoSuchPath { path: path.to_owned() })?;
+        let dest = source.file_name().map_or_else(|| dest.to_owned(), |name| dest.join(name));
+        let mut left = bytes_max;
+        let copied = blocking(move || Ok(copy_tree(&source, &dest, &mut left))).await?;
+        copied.map_err(|refusal| match refusal {
+            Refusal::Io(err) => Error::Io(err),
+            Refusal::Said(reason) => Error::CopyOut { path: path.to_owned(), reason },
+        })
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), Error> {
+        self.decided(Call::Remove)?;
+        self.state().containers.retain(|_, container| container.id != *id);
+        Ok(())
+    }
+
+    async fn list(&self, node: Address) -> Result<Vec<Found>, Error> {
+        self.decided(Call::List)?;
+        let state = self.state();
+        let ours = state.containers.values().filter(|container| container.spec.node == node);
+        let found = ours.map(|container| Found {
+            id: container.id.clone(),
+            job_id: Some(container.spec.job_id.clone()),
+            attempt: container.spec.attempt,
+            state: if container.has_ended() { FoundState::Exited } else { FoundState::Running },
+            created_at: self.time(container.started),
+        });
+        Ok(found.collect())
+    }
+}
+
+/// Where a path of the container lies on the host; `None` where no mount shows it.
+fn host_path(spec: &ContainerSpec, path: &str) -> Option<PathBuf> {
+    let below = |mount: &super::Mount| {
+        let rest = Path::new(path).strip_prefix(&mount.target).ok()?;
+        let host = mount.host.clone();
+        Some((mount.target.len(), if rest.as_os_str().is_empty() { host } else { host.join(rest) }))
+    };
+    spec.mounts.iter().filter_map(below).max_by_key(|(depth, _)| *depth).map(|(_, host)| host)
+}
+
+/// The whole of a simulated job: its input, or the names in it, under a line that says what it is.
+fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Result<()> {
+    let Some(output) = output else { return Ok(()) };
+    let mut output = File::create(output)?;
+    writeln!(output, "{SIMULATED}")?;
+    match input {
+        Some(file) if file.is_file() => {
+            io::copy(&mut File::open(file)?, &mut output)?;
+        }
+        Some(folder) if folder.is_dir() => {
+            let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+            let mut names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+            names.sort_unstable();
+            for name in names {
+                writeln!(output, "{}", name.display())?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+enum Refusal {
+    Io(io::Error),
+    Said(String),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(err: io::Error) -> Self {
+        Self::Io(err)
+    }
+}
+
+fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Result<(), Refusal> {
+    let found = source.symlink_metadata()?;
+    if found.is_dir() {
+        fs::create_dir(dest)?;
+        for entry in fs::read_dir(source)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &dest.join(entry.file_name()), bytes_left)?;
+        }
+        Ok(())
+    } else if found.is_file() {
+        *bytes_left = bytes_left
+            .checked_sub(found.len())
+            .ok_or_else(|| Refusal::Said("it is larger than it may be".to_owned()))?;
+        fs::copy(source, dest).map(drop).map_err(Refusal::Io)
+    } else {
+        Err(Refusal::Said(format!("`{}` is neither a file nor a folder", source.display())))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(Error::Io)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}

@@ -1,0 +1,266 @@
+//! The state machine under every order of events, and its arrows one by one.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::job::plan::{Next, Step, next_step};
+use crate::job::spec::parse;
+
+const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
+
+fn rules() -> Rules {
+    Rules {
+        timeout_max: Duration::from_hours(1),
+        fetch_give_up: Duration::from_mins(1),
+        upload_give_up: Duration::from_hours(1),
+    }
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(ms)
+}
+
+fn accept(extra: &str) -> Transition {
+    let body = format!(r#"{{"job_id":"job","image":"img","input_cid":"{CID}"{extra}}}"#);
+    let parsed = parse(body.as_bytes()).unwrap();
+    let target = "dispatch.0x".to_owned();
+    Job::accept((parsed.spec, parsed.spec_hash), target, Address::new([1; 20]), at(0))
+}
+
+fn image() -> PinnedImage {
+    PinnedImage { id: "sha256:1".to_owned(), digest: "sha256:2".to_owned() }
+}
+
+fn exit(code: i32) -> Event {
+    let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(2) };
+    Event::Exited { exit }
+}
+
+fn sealed() -> Sealed {
+    Sealed { path: "1/output".to_owned(), cid: CID.parse().unwrap(), bytes: 1, directory: true }
+}
+
+fn failed(retry: Retry) -> Event {
+    Event::Failed { fault: Fault::new(Reason::NodeFault, "broken"), retry }
+}
+
+fn started() -> Event {
+    Event::Started { container: "c".to_owned(), at: at(1) }
+}
+
+/// The events of a run that goes well, in order.
+fn happy() -> Vec<Event> {
+    vec![
+        Event::Pulled { image: image() },
+        Event::Fetched,
+        Event::Reserved { gpus: Vec::new() },
+        started(),
+        exit(0),
+        Event::Collected { output: Ok(Some(sealed())), log: None },
+        Event::Published { output: Some(CID.parse().unwrap()), log: None },
+        Event::Attested { receipt: serde_json::json!({}) },
+        Event::Removed,
+        Event::Acked,
+    ]
+}
+
+/// Applies events that must belong where they come; the job and all statuses.
+fn run(extra: &str, events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
+    let Transition { mut job, mut statuses, .. } = accept(extra);
+    for event in events {
+        let moved = job.apply(event, at(10), &rules()).unwrap();
+        job = moved.job;
+        statuses.extend(moved.statuses);
+    }
+    (job, statuses)
+}
+
+fn stages(statuses: &[Status]) -> String {
+    let names = statuses.iter().map(|s| serde_json::to_value(s.stage).unwrap());
+    names.map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_run_that_goes_well_is_told_stage_by_stage() {
+    let (job, statuses) = run("", happy());
+    assert_eq!(stages(&statuses), "accepted pulling fetching running uploading completed");
+    assert_eq!(job.phase, Phase::Settled { outcome: Outcome::Completed });
+    assert_eq!(statuses.last().unwrap().output_cid.unwrap().to_string(), CID);
+}
+
+#[test]
+fn the_plan_and_the_machine_fit_together() {
+    use Step as S;
+    let steps =
+        [S::Pull, S::Fetch, S::Reserve, S::Start, S::Stop, S::Collect, S::Publish, S::Attest];
+    let mut job = accept("").job;
+    for (event, step) in happy().into_iter().zip(steps) {
+        let next = next_step(&job, at(10));
+        let same = matches!((&next, step), (Next::Do(S::Follow { .. }), S::Stop));
+        assert!(same || next == Next::Do(step), "{next:?} is not {step:?}");
+        job = job.apply(event, at(10), &rules()).unwrap().job;
+    }
+}
+
+#[test]
+fn a_command_that_fails_keeps_its_exit_code_and_gets_a_receipt() {
+    let mut events = happy();
+    events[4] = exit(3);
+    events[5] = Event::Collected { output: Ok(None), log: Some(sealed()) };
+    events[6] = Event::Published { output: None, log: Some(CID.parse().unwrap()) };
+    let (_, statuses) = run("", events);
+    let last = statuses.last().unwrap();
+    assert_eq!((last.stage, last.exit_code), (Stage::Failed, Some(3)));
+    assert_eq!(last.reason_code, Some(Reason::NonzeroExit));
+    assert!(last.receipt.is_some() && last.log_cid.is_some() && last.output_cid.is_none());
+}
+
+#[test]
+fn a_job_that_runs_too_long_is_stopped_and_says_why() {
+    for (extra, reason) in [
+        (r#","timeout_s":5"#, Reason::Timeout),
+        (r#","deadline":"1970-01-01T00:00:02.000Z""#, Reason::DeadlineReached),
+    ] {
+        let (job, _) = run(extra, happy().into_iter().take(4));
+        assert_eq!(next_step(&job, at(5_001)), Next::Apply(Event::TimeIsUp), "{extra}");
+        let end = [Event::TimeIsUp, exit(137), Event::Collected { output: Ok(None), log: None }];
+        let rest = [
+            Event::Published { output: None, log: None },
+            Event::Attested { receipt: serde_json::json!({}) },
+        ];
+        let (_, statuses) = run(extra, happy().into_iter().take(4).chain(end).chain(rest));
+        let last = statuses.last().unwrap();
+        assert_eq!((last.stage, last.reason_code), (Stage::TimedOut, Some(reason)));
+    }
+}
+
+#[test]
+fn the_deadline_is_kept_over_restarts() {
+    let (job, _) = run(r#","timeout_s":5"#, happy().into_iter().take(4));
+    let again: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+    assert_eq!(again, job);
+    let Phase::Running { run } = again.phase else { panic!("not running") };
+    assert_eq!(run.kill_at, at(5_001));
+}
+
+#[test]
+fn a_job_stopped_by_the_node_is_handed_back_and_runs_again() {
+    let stop = [
+        Event::StopAsked { cause: StopCause::Shutdown },
+        exit(0),
+        Event::Removed,
+        Event::HandedBack,
+        Event::Resumed,
+    ];
+    let (job, statuses) = run("", happy().into_iter().take(4).chain(stop).chain(happy()));
+    assert_eq!(
+        stages(&statuses),
+        "accepted pulling fetching running interrupted pulling fetching running uploading completed"
+    );
+    assert_eq!((job.attempt, job.lost), (2, 0));
+}
+
+#[test]
+fn a_container_that_is_lost_three_times_fails_the_job() {
+    let once = || happy().into_iter().take(4).chain([Event::Lost]);
+    let (job, statuses) = run("", once().chain(once()).chain(once()));
+    assert_eq!(statuses.last().unwrap().reason_code, Some(Reason::ContainerLost));
+    assert_eq!(job.attempt, 3);
+}
+
+#[test]
+fn an_image_or_input_is_tried_patiently_but_not_for_ever() {
+    let mut job = accept("").job;
+    let mut now = at(0);
+    let mut tries = 0;
+    while job.phase.outcome().is_none() {
+        job = job.apply(failed(Retry::Patiently), now, &rules()).unwrap().job;
+        tries += 1;
+        if let Next::Wait(until) = next_step(&job, now) {
+            assert!(until > now, "a wait that does not wait");
+            now = until;
+        }
+    }
+    assert!(now.since(at(0)) >= rules().fetch_give_up && tries > 5, "{tries} tries until {now}");
+}
+
+#[test]
+fn a_service_of_the_node_that_is_away_is_waited_for() {
+    let late = at(1_000_000_000);
+    let job = accept("").job.apply(failed(Retry::Always), at(0), &rules()).unwrap().job;
+    let job = job.apply(failed(Retry::Always), late, &rules()).unwrap().job;
+    assert!(job.phase.outcome().is_none() && job.trouble.unwrap().failures == 2);
+}
+
+#[test]
+fn a_result_that_can_not_be_published_in_time_fails_the_job_with_its_receipt() {
+    let (job, _) = run("", happy().into_iter().take(6));
+    let job = job.apply(failed(Retry::Patiently), at(20), &rules()).unwrap().job;
+    let late = at(20).plus(rules().upload_give_up);
+    let job = job.apply(failed(Retry::Patiently), late, &rules()).unwrap().job;
+    let moved =
+        job.apply(Event::Attested { receipt: serde_json::json!({}) }, late, &rules()).unwrap();
+    assert_eq!(moved.statuses[0].stage, Stage::Failed);
+    assert!(moved.statuses[0].receipt.is_some());
+}
+
+#[test]
+fn a_cancel_comes_too_late_once_the_container_has_exited() {
+    let cancel = || Event::StopAsked { cause: StopCause::Cancelled };
+    for done in 0..4 {
+        let (job, _) = run("", happy().into_iter().take(done));
+        assert_eq!(job.apply(cancel(), at(9), &rules()).is_ok(), done != 3, "after {done} events");
+    }
+    for done in 5..=10 {
+        let (job, _) = run("", happy().into_iter().take(done));
+        assert!(job.apply(cancel(), at(9), &rules()).is_err(), "after {done} events");
+    }
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let mut events = happy();
+    events.extend([
+        exit(1),
+        Event::Lost,
+        Event::TimeIsUp,
+        Event::Expired,
+        Event::HandedBack,
+        Event::Resumed,
+        Event::StopAsked { cause: StopCause::Cancelled },
+        Event::StopAsked { cause: StopCause::Shutdown },
+        Event::Collected { output: Err(Fault::new(Reason::OutputMissing, "none")), log: None },
+        failed(Retry::Never),
+        failed(Retry::Patiently),
+        failed(Retry::Always),
+    ]);
+    select(events)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn statuses_are_gapless_with_one_terminal_in_every_order_of_events(
+        events in proptest::collection::vec((any_event(), 0_u64..30_000), 0..60),
+    ) {
+        let Transition { mut job, mut statuses, .. } = accept("");
+        let (mut now, mut starts) = (0, 0);
+        for (event, wait) in events {
+            now += wait;
+            let start = matches!(event, Event::Started { .. });
+            // An event that does not belong is refused and changes nothing.
+            let Ok(moved) = job.apply(event, at(now), &rules()) else { continue };
+            starts += u32::from(start);
+            prop_assert!(moved.durable || moved.statuses.iter().all(|s| !s.stage.is_terminal()));
+            job = moved.job;
+            statuses.extend(moved.statuses);
+            prop_assert!(starts <= job.attempt, "two starts in one attempt");
+        }
+        let seqs: Vec<u64> = statuses.iter().map(|status| status.seq).collect();
+        prop_assert_eq!(&seqs, &(1..=statuses.len() as u64).collect::<Vec<_>>());
+        let terminal = statuses.iter().filter(|status| status.stage.is_terminal()).count();
+        prop_assert_eq!(terminal, usize::from(job.phase.outcome().is_some()));
+        prop_assert!(terminal == 0 || statuses.last().unwrap().stage.is_terminal());
+    }
+}

@@ -1,0 +1,123 @@
+//! What comes next for a job: the whole policy of its life, as one pure function.
+//!
+//! What must hold: [`next_step`] depends on nothing but its arguments, so that after a restart it
+//! decides as it would have decided before; every step can be repeated, but for [`Step::Start`],
+//! which looks before it starts anything.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::JobId;
+use super::phase::{Event, Job, Phase};
+use crate::backoff::Backoff;
+use crate::clock::Timestamp;
+
+/// One effect on the world outside. `agent::act` performs it and answers with one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Make the image present.
+    Pull,
+    /// Fetch the inputs and check them.
+    Fetch,
+    /// Wait for a slot and for GPUs.
+    Reserve,
+    /// Start the container, unless it is there already.
+    Start,
+    /// Wait for the container's end, at most until then, and keep its log.
+    Follow {
+        /// The run's last moment.
+        until: Timestamp,
+    },
+    /// Stop the container and wait for its end.
+    Stop,
+    /// Seal output and log on disk.
+    Collect,
+    /// Publish what was sealed.
+    Publish,
+    /// Sign the receipt.
+    Attest,
+    /// Remove container and folders.
+    Remove,
+    /// Acknowledge the delivery.
+    Ack,
+    /// Give the delivery back.
+    HandBack,
+}
+
+impl Step {
+    /// Whether a request to stop may cut it short: nothing is half done where its future is dropped.
+    pub const fn can_be_cut_short(self) -> bool {
+        matches!(self, Self::Pull | Self::Fetch | Self::Reserve | Self::Follow { .. })
+    }
+}
+
+/// What to do with a job now.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
+pub enum Next {
+    /// Perform this step and apply the event that it answers with.
+    Do(Step),
+    /// Nothing before this moment: a step failed and is tried again then.
+    Wait(Timestamp),
+    /// Time alone made this happen: apply it.
+    Apply(Event),
+    /// Nothing, until something comes from outside.
+    Rest,
+}
+
+/// The next thing to do for a job at this moment.
+pub fn next_step(job: &Job, now: Timestamp) -> Next {
+    let expired = job.spec.deadline.is_some_and(|deadline| deadline <= now);
+    match &job.phase {
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } if expired => {
+            return Next::Apply(Event::Expired);
+        }
+        Phase::Running { run } if run.kill_at <= now => return Next::Apply(Event::TimeIsUp),
+        _ => {}
+    }
+    if let Some(trouble) = &job.trouble
+        && trouble.retry_at > now
+    {
+        // A clock that was set back must not stretch the wait beyond the schedule's own longest.
+        let latest = now.plus(RETRY_MAX);
+        return Next::Wait(trouble.retry_at.min(latest));
+    }
+    match &job.phase {
+        Phase::Accepted => Next::Do(Step::Pull),
+        Phase::Pulled { .. } => Next::Do(Step::Fetch),
+        Phase::Ready { .. } => Next::Do(Step::Reserve),
+        Phase::Starting { .. } => Next::Do(Step::Start),
+        Phase::Running { run } => Next::Do(Step::Follow { until: run.kill_at }),
+        Phase::Stopping { .. } => Next::Do(Step::Stop),
+        Phase::Exited { .. } => Next::Do(Step::Collect),
+        Phase::Collected { .. } => Next::Do(Step::Publish),
+        Phase::Published { .. } => Next::Do(Step::Attest),
+        Phase::Ended { .. } | Phase::Interrupted => Next::Do(Step::Remove),
+        Phase::Cleaned { .. } => Next::Do(Step::Ack),
+        Phase::HandingBack => Next::Do(Step::HandBack),
+        Phase::Waiting | Phase::Settled { .. } => Next::Rest,
+    }
+}
+
+/// No wait between two tries is longer.
+const RETRY_MAX: Duration = Duration::from_mins(5);
+
+/// How long to wait after this many failures in a row. The chance in it comes from the job's name,
+/// so that jobs that failed together are tried again apart, and a replay waits alike.
+pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32) -> Duration {
+    let backoff = match phase {
+        // A requester waits for the answer: quick and short.
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
+            Backoff::new(Duration::from_millis(500), Duration::from_secs(10))
+        }
+        // The container goes on meanwhile; its end should be noticed soon after the engine is back.
+        Phase::Running { .. } | Phase::Stopping { .. } => {
+            Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
+        }
+        _ => Backoff::new(Duration::from_secs(1), RETRY_MAX),
+    };
+    let digest = Sha256::digest(format!("{id}/{failures}").as_bytes());
+    let chance = f64::from(digest[0]) / 256.0;
+    backoff.delay(failures, chance)
+}

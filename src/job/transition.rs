@@ -1,0 +1,327 @@
+//! What each event means in each phase: the arrows of the picture in [`super::phase`].
+//!
+//! What must hold: every arm is total over what it can meet; time and settings are arguments; the
+//! statuses of a transition are numbered on from the job's last.
+
+use std::time::Duration;
+
+use super::phase::{
+    EndedRun, Event, Fault, Job, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, Run, RunExit,
+    StopCause, Transition, Trouble, misplaced,
+};
+use super::reason::Reason;
+use super::status::{Stage, Status};
+use super::{Cid, plan};
+use crate::clock::Timestamp;
+
+pub(super) fn apply(
+    job: &Job,
+    event: Event,
+    now: Timestamp,
+    rules: &Rules,
+) -> Result<Transition, Misplaced> {
+    let mut next = Next { job: job.clone(), now, statuses: Vec::new(), durable: false };
+    next.step(event, rules)?;
+    if next.job.phase != job.phase {
+        next.job.since = now;
+        next.job.trouble = None;
+    }
+    Ok(Transition { job: next.job, statuses: next.statuses, durable: next.durable })
+}
+
+/// A transition in the making.
+struct Next {
+    job: Job,
+    now: Timestamp,
+    statuses: Vec<Status>,
+    durable: bool,
+}
+
+impl Next {
+    fn step(&mut self, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+        match (self.job.phase.clone(), event) {
+            (Phase::Accepted, Event::Pulled { image }) => {
+                self.job.durations.pull = Some(self.spent());
+                self.job.phase = Phase::Pulled { image };
+                if self.job.spec.input.is_some() || !self.job.spec.inputs.is_empty() {
+                    self.say(Stage::Fetching);
+                }
+            }
+            (Phase::Pulled { image }, Event::Fetched) => {
+                self.job.durations.input = Some(self.spent());
+                self.job.phase = Phase::Ready { image };
+            }
+            (Phase::Ready { image }, Event::Reserved { gpus }) => {
+                self.job.durations.queued = Some(self.spent());
+                self.job.phase = Phase::Starting { image, gpus };
+                self.durable = true;
+            }
+            (Phase::Starting { image, gpus }, Event::Started { container, at }) => {
+                let kill_at = self.kill_at(at, rules);
+                let run = Run { image, gpus, container, started_at: at, kill_at };
+                self.job.phase = Phase::Running { run };
+                self.say(Stage::Running);
+            }
+            (Phase::Running { run }, Event::TimeIsUp) => {
+                let at_deadline = self.job.spec.deadline.is_some_and(|at| at <= run.kill_at);
+                let cause = if at_deadline { StopCause::Deadline } else { StopCause::Timeout };
+                self.job.phase = Phase::Stopping { run, cause };
+            }
+            (Phase::Running { run }, Event::StopAsked { cause }) => {
+                self.job.phase = Phase::Stopping { run, cause };
+            }
+            (Phase::Running { run }, Event::Exited { exit }) => self.exited(run, exit, None),
+            (Phase::Starting { .. } | Phase::Running { .. }, Event::Lost) => self.lost(),
+            (Phase::Stopping { run, cause }, Event::Exited { exit }) => {
+                self.exited(run, exit, Some(cause));
+            }
+            (Phase::Stopping { run, cause }, Event::Lost) => {
+                let exit = RunExit {
+                    code: None,
+                    oom: false,
+                    started_at: run.started_at,
+                    finished_at: self.now,
+                };
+                self.exited(run, exit, Some(cause));
+            }
+            (Phase::Stopping { .. }, Event::StopAsked { .. } | Event::TimeIsUp) => {}
+            (Phase::Exited { run, exit, cause }, Event::Collected { output, log }) => {
+                let (outcome, output) = match output {
+                    Ok(sealed) => (verdict(&exit, cause, &self.job), sealed),
+                    Err(fault) => (Outcome::Failed(fault), None),
+                };
+                if output.is_some() || log.is_some() {
+                    self.say(Stage::Uploading);
+                }
+                self.job.phase =
+                    Phase::Collected { ended: EndedRun { run, exit, outcome, output, log } };
+            }
+            (Phase::Collected { ended }, Event::Published { output, log }) => {
+                self.job.durations.output = Some(self.spent());
+                self.job.phase = Phase::Published { ended, output, log };
+            }
+            (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
+                self.finish_run(&ended, (output, log), receipt);
+            }
+            (phase, event) => return self.turn(phase, event, rules),
+        }
+        Ok(())
+    }
+
+    /// The arrows that leave the happy path, and the way out after the terminal status.
+    fn turn(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+        match (phase, event) {
+            (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Event::Expired) => {
+                let error = "the deadline passed before the job could be started";
+                self.finish(Outcome::TimedOut(Fault::new(Reason::DeadlinePassed, error)));
+            }
+            (
+                Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } | Phase::Waiting,
+                Event::StopAsked { cause: StopCause::Cancelled },
+            ) => self.finish(Outcome::Cancelled(cancelled())),
+            (
+                Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. },
+                Event::StopAsked { cause: StopCause::Shutdown },
+            ) => self.job.phase = Phase::Interrupted,
+            (Phase::Ended { outcome }, Event::Removed) => {
+                self.job.phase = Phase::Cleaned { outcome };
+            }
+            (Phase::Cleaned { outcome }, Event::Acked) => {
+                self.job.phase = Phase::Settled { outcome };
+            }
+            (Phase::Interrupted, Event::Removed) => self.job.phase = Phase::HandingBack,
+            (Phase::HandingBack, Event::HandedBack) => self.job.phase = Phase::Waiting,
+            (Phase::Waiting | Phase::HandingBack, Event::Resumed) => self.again(),
+            (phase, Event::Failed { fault, retry }) => self.failed(phase, fault, retry, rules)?,
+            (phase, event) => return Err(misplaced(&phase, &event)),
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &mut self,
+        phase: Phase,
+        fault: Fault,
+        retry: Retry,
+        rules: &Rules,
+    ) -> Result<(), Misplaced> {
+        let first_at = self.job.trouble.as_ref().map_or(self.now, |trouble| trouble.first_at);
+        let patient = match (retry, patience(&phase, rules)) {
+            (Retry::Always, _) | (Retry::Patiently, None) => true,
+            (Retry::Patiently, Some(span)) => self.now.since(first_at) < span,
+            (Retry::Never, _) => false,
+        };
+        if patient {
+            let failures = self.job.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+            let wait = plan::retry_delay(&phase, self.job.id(), failures);
+            self.job.trouble =
+                Some(Trouble { failures, first_at, retry_at: self.now.plus(wait), fault });
+            return Ok(());
+        }
+        match phase {
+            Phase::Accepted
+            | Phase::Pulled { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. } => {
+                self.finish(Outcome::Failed(fault));
+            }
+            Phase::Exited { run, exit, .. } => {
+                let outcome = Outcome::Failed(fault);
+                self.job.phase = Phase::Collected {
+                    ended: EndedRun { run, exit, outcome, output: None, log: None },
+                };
+                self.say(Stage::Uploading);
+            }
+            Phase::Collected { mut ended } => {
+                if ended.outcome == Outcome::Completed {
+                    ended.outcome = Outcome::Failed(fault);
+                }
+                self.job.durations.output = Some(self.spent());
+                self.job.phase = Phase::Published { ended, output: None, log: None };
+            }
+            phase => return Err(misplaced(&phase, &Event::Failed { fault, retry })),
+        }
+        Ok(())
+    }
+
+    /// The container is gone and nobody knows how it ended: once more, but not for ever.
+    fn lost(&mut self) {
+        self.job.lost += 1;
+        if self.job.lost < LOST_MAX {
+            self.again();
+        } else {
+            let error =
+                format!("the container was lost {LOST_MAX} times before its exit could be read");
+            self.finish(Outcome::Failed(Fault::new(Reason::ContainerLost, error)));
+        }
+    }
+
+    fn again(&mut self) {
+        self.job.attempt += 1;
+        self.job.phase = Phase::Accepted;
+        self.say(Stage::Pulling);
+        self.durable = true;
+    }
+
+    fn exited(&mut self, run: Run, exit: RunExit, cause: Option<StopCause>) {
+        self.durable = true;
+        if cause == Some(StopCause::Shutdown) {
+            self.job.phase = Phase::Interrupted;
+            let mut status = self.job.say(Stage::Interrupted, self.now);
+            status.reason_code = Some(Reason::NodeShutdown);
+            status.error = Some("the node is shutting down; the job will run again".to_owned());
+            self.statuses.push(status);
+            return;
+        }
+        self.job.durations.run = Some(ms(exit.finished_at.since(exit.started_at)));
+        self.job.phase = Phase::Exited { run, exit, cause };
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        let status = terminal(&mut self.job, &outcome, self.now);
+        self.statuses.push(status);
+        self.job.phase = Phase::Ended { outcome };
+        self.durable = true;
+    }
+
+    fn finish_run(
+        &mut self,
+        ended: &EndedRun,
+        (output, log): (Option<Cid>, Option<Cid>),
+        receipt: serde_json::Value,
+    ) {
+        let outcome = ended.outcome.clone();
+        let mut status = terminal(&mut self.job, &outcome, self.now);
+        status.output_cid = output;
+        status.log_cid = log;
+        status.exit_code = ended.exit.code;
+        status.receipt = Some(receipt);
+        self.statuses.push(status);
+        self.job.phase = Phase::Ended { outcome };
+        self.durable = true;
+    }
+
+    fn say(&mut self, stage: Stage) {
+        let status = self.job.say(stage, self.now);
+        self.statuses.push(status);
+    }
+
+    /// Milliseconds in the phase that is being left.
+    fn spent(&self) -> u64 {
+        ms(self.now.since(self.job.since))
+    }
+
+    fn kill_at(&self, started_at: Timestamp, rules: &Rules) -> Timestamp {
+        let by_timeout = started_at.plus(self.job.spec.timeout.min(rules.timeout_max));
+        self.job.spec.deadline.map_or(by_timeout, |deadline| deadline.min(by_timeout))
+    }
+}
+
+/// How long the phase's step is tried for; `None`: for ever, because giving up would lose a result
+/// or leave something behind.
+const fn patience(phase: &Phase, rules: &Rules) -> Option<Duration> {
+    match phase {
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
+            Some(rules.fetch_give_up)
+        }
+        Phase::Exited { .. } | Phase::Collected { .. } => Some(rules.upload_give_up),
+        _ => None,
+    }
+}
+
+/// What a run's end means, its output apart.
+fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
+    match (cause, exit.code) {
+        (Some(StopCause::Cancelled), _) => Outcome::Cancelled(cancelled()),
+        (Some(StopCause::Deadline), _) => Outcome::TimedOut(Fault::new(
+            Reason::DeadlineReached,
+            "the job was still running at its deadline and was stopped",
+        )),
+        (Some(StopCause::Timeout), _) => Outcome::TimedOut(Fault::new(
+            Reason::Timeout,
+            format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
+        )),
+        (_, Some(0)) => Outcome::Completed,
+        (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
+        (_, Some(code)) => Outcome::Failed(Fault::new(
+            Reason::NonzeroExit,
+            format!("the command ended with exit code {code}"),
+        )),
+        (_, None) => Outcome::Failed(Fault::new(
+            Reason::ContainerLost,
+            "the container was gone before its exit code could be read",
+        )),
+    }
+}
+
+fn out_of_memory(job: &Job) -> String {
+    let limit = job.spec.needs.memory_mib;
+    let limit = limit.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
+    format!("the kernel killed a process of the job: its memory limit{limit} was reached")
+}
+
+fn cancelled() -> Fault {
+    Fault::new(Reason::Cancelled, "the job was cancelled")
+}
+
+fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
+    let (stage, fault) = match outcome {
+        Outcome::Completed => (Stage::Completed, None),
+        Outcome::Failed(fault) => (Stage::Failed, Some(fault)),
+        Outcome::TimedOut(fault) => (Stage::TimedOut, Some(fault)),
+        Outcome::Cancelled(fault) => (Stage::Cancelled, Some(fault)),
+    };
+    let mut status = job.say(stage, now);
+    status.duration_ms = job.durations;
+    status.reason_code = fault.map(|fault| fault.reason);
+    status.error = fault.map(|fault| fault.error.clone());
+    status
+}
+
+fn run_seconds(exit: &RunExit) -> u64 {
+    exit.finished_at.since(exit.started_at).as_secs()
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

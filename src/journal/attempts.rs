@@ -1,0 +1,195 @@
+//! Jobs: taken, moved on, looked up.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Error, Journal, outbox};
+use crate::clock::Timestamp;
+use crate::job::phase::{Event, Transition};
+use crate::job::spec::Refused;
+use crate::job::{Hash, Job, JobId, Status};
+
+/// What the journal knows of a job id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// Tells two messages under one id apart.
+    pub body_hash: Hash,
+    /// The job; `None` where its message was refused.
+    pub job: Option<Job>,
+    /// How to acknowledge its delivery, as the bus wrote it.
+    pub delivery: Option<String>,
+    /// Whether anything is left to do.
+    pub open: bool,
+}
+
+/// A job in a listing.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Listed {
+    /// Its id.
+    pub job_id: String,
+    /// Where it stands: a phase's name, or `rejected`.
+    pub phase: String,
+    /// When it came there.
+    pub updated: Timestamp,
+}
+
+impl Journal {
+    /// What is known of this id.
+    pub async fn lookup(&self, id: &JobId) -> Result<Option<Known>, Error> {
+        let id = id.clone();
+        self.writer.call(false, move |db| lookup(db, &id)).await
+    }
+
+    /// Writes a new job down: its first state, its message, and how to acknowledge it. Durable.
+    pub async fn admit(
+        &self,
+        taken: &Transition,
+        body: Vec<u8>,
+        delivery: Option<String>,
+    ) -> Result<(), Error> {
+        let taken = taken.clone();
+        let work = move |db: &Connection| {
+            let job = &taken.job;
+            let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms)
+                 VALUES (?, ?, ?, ?, ?, ?, 1, ?)";
+            db.prepare_cached(sql)?.execute(params![
+                job.id().as_str(),
+                job.spec_hash.to_string(),
+                body,
+                delivery,
+                job.phase.name(),
+                serde_json::to_string(job)?,
+                millis(job.since),
+            ])?;
+            outbox::put(db, &taken.statuses)
+        };
+        self.writer.call(true, work).await
+    }
+
+    /// Writes a refusal down with the one status that it earns. Durable.
+    pub async fn refuse(&self, refused: &Refused, status: Status) -> Result<(), Error> {
+        let (id, hash) = (refused.id.clone(), refused.body_hash);
+        let work = move |db: &Connection| {
+            let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms)
+                 VALUES (?, ?, 'rejected', 0, ?)";
+            db.prepare_cached(sql)?.execute(params![
+                id.as_str(),
+                hash.to_string(),
+                millis(status.timestamp)
+            ])?;
+            outbox::put(db, &[status])
+        };
+        self.writer.call(true, work).await
+    }
+
+    /// Writes down that `event` led to `moved`. Durable where the transition says so.
+    pub async fn record(
+        &self,
+        event: &Event,
+        moved: &Transition,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let (event, moved) = (serde_json::to_string(event)?, moved.clone());
+        let durable = moved.durable;
+        let work = move |db: &Connection| {
+            let job = &moved.job;
+            let done = matches!(job.phase, crate::job::phase::Phase::Settled { .. });
+            let sql =
+                "UPDATE jobs SET phase = ?, state = ?, open = ?, updated_ms = ? WHERE job_id = ?";
+            let rows = db.prepare_cached(sql)?.execute(params![
+                job.phase.name(),
+                serde_json::to_string(job)?,
+                !done,
+                millis(at),
+                job.id().as_str(),
+            ])?;
+            if rows != 1 {
+                return Err(Error::Failed(
+                    format!("job {} is not in the journal", job.id()).into(),
+                ));
+            }
+            let sql = "INSERT INTO events (job_id, at_ms, event) VALUES (?, ?, ?)";
+            db.prepare_cached(sql)?.execute(params![job.id().as_str(), millis(at), event])?;
+            outbox::put(db, &moved.statuses)
+        };
+        self.writer.call(durable, work).await
+    }
+
+    /// Writes down how the job's latest delivery is acknowledged.
+    pub async fn redelivered(&self, id: &JobId, delivery: Option<String>) -> Result<(), Error> {
+        let id = id.clone();
+        let work = move |db: &Connection| {
+            let sql = "UPDATE jobs SET delivery = ? WHERE job_id = ?";
+            db.execute(sql, params![delivery, id.as_str()])?;
+            Ok(())
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// Every job with something left to do, oldest first.
+    pub async fn open_jobs(&self) -> Result<Vec<Job>, Error> {
+        let work = |db: &Connection| {
+            let sql = "SELECT state FROM jobs WHERE open = 1 AND state IS NOT NULL ORDER BY rowid";
+            let mut query = db.prepare(sql)?;
+            let states = query.query_map([], |row| row.get::<_, String>(0))?;
+            states.map(|state| Ok(serde_json::from_str(&state?)?)).collect()
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// The newest jobs first, at most `limit`.
+    pub async fn list(&self, limit: u32) -> Result<Vec<Listed>, Error> {
+        let work = move |db: &Connection| {
+            let sql = "SELECT job_id, phase, updated_ms FROM jobs ORDER BY rowid DESC LIMIT ?";
+            let mut query = db.prepare(sql)?;
+            let rows = query.query_map([limit], |row| {
+                Ok(Listed {
+                    job_id: row.get(0)?,
+                    phase: row.get(1)?,
+                    updated: Timestamp::from_unix_ms(
+                        u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                    ),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// Forgets jobs that have been done for longer than `keep`; says how many.
+    pub async fn prune(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
+        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
+        let work = move |db: &Connection| {
+            let sql = "DELETE FROM jobs WHERE open = 0 AND updated_ms < ? AND job_id NOT IN
+                 (SELECT job_id FROM outbox WHERE sent <> 1)";
+            Ok(db.execute(sql, [millis(before)])?)
+        };
+        self.writer.call(false, work).await
+    }
+}
+
+fn lookup(db: &Connection, id: &JobId) -> Result<Option<Known>, Error> {
+    let sql = "SELECT body_hash, state, delivery, open FROM jobs WHERE job_id = ?";
+    let row = db
+        .prepare_cached(sql)?
+        .query_row([id.as_str()], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, Option<String>>(1)?,
+                row.get(2)?,
+                row.get(3)?,
+            ))
+        })
+        .optional()?;
+    let Some((body_hash, state, delivery, open)) = row else { return Ok(None) };
+    let body_hash = body_hash.parse().map_err(|err| Error::Failed(Box::new(err)))?;
+    let job = state.map(|state| serde_json::from_str(&state)).transpose()?;
+    Ok(Some(Known { body_hash, job, delivery, open }))
+}
+
+/// SQLite's integers are signed; the calendar ends long before they do.
+pub(super) fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.unix_ms()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,188 @@
+//! The one thread that owns the database: requests queue up, and those that wait together are
+//! committed together.
+//!
+//! What must hold: a request is answered only after the commit that holds it; a request that fails
+//! is rolled back alone, without the others of its batch.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::Error;
+
+/// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_jobs.sql")];
+
+/// Requests that share one commit at most: bounds the time until the first of them is answered.
+const BATCH_MAX: usize = 64;
+
+/// Runs inside the batch's transaction; what it returns answers the caller after the commit.
+type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+struct Request {
+    durable: bool,
+    work: Work,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    requests: mpsc::Sender<Request>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Prepares the database and starts the thread; it ends when the last handle is dropped. `lock`
+    /// is held as long as the thread lives.
+    pub(super) fn start(
+        mut db: Connection,
+        lock: Option<std::fs::File>,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        prepare(&mut db, path)?;
+        let (requests, queue) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                serve(&db, &queue);
+                drop(lock);
+            })
+            .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
+        Ok(Self { requests })
+    }
+
+    /// Runs `work` in a transaction and answers after its commit.
+    pub(super) async fn call<T, F>(&self, durable: bool, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |db| {
+            let result = in_savepoint(db, work);
+            Box::new(move |committed: Result<(), Error>| {
+                // A caller that went away no longer wants the answer; the commit stands.
+                reply.send(result.and_then(|value| committed.map(|()| value))).ok();
+            })
+        });
+        self.requests.send(Request { durable, work }).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> Error {
+    Error::Failed("the journal did not carry the request out".into())
+}
+
+fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.set_prepared_statement_cache_capacity(32);
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(Error::TooNew { path: path.to_owned(), found, known });
+    }
+    for (number, migration) in (1..=known).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
+        let step = db.transaction()?;
+        step.execute_batch(migration)?;
+        step.pragma_update(None, "user_version", number)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+fn serve(db: &Connection, queue: &mpsc::Receiver<Request>) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Request> =
+            std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
+        commit(db, batch);
+    }
+}
+
+fn commit(db: &Connection, batch: Vec<Request>) {
+    // In WAL mode FULL syncs the log at each commit, NORMAL leaves that to the checkpoints.
+    let level = if batch.iter().any(|request| request.durable) { "FULL" } else { "NORMAL" };
+    let begun = db
+        .pragma_update(None, "synchronous", level)
+        .and_then(|()| db.execute_batch("BEGIN IMMEDIATE"));
+    if begun.is_err() {
+        // Nothing may run outside a transaction: the dropped requests tell their callers.
+        return;
+    }
+    let answers: Vec<Answer> = batch.into_iter().map(|request| (request.work)(db)).collect();
+    let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
+    if committed.is_err() && !db.is_autocommit() {
+        db.execute_batch("ROLLBACK").ok();
+    }
+    let full = committed.as_ref().is_err_and(|text| text.contains("full"));
+    for answer in answers {
+        answer(match &committed {
+            Ok(()) => Ok(()),
+            Err(_) if full => Err(Error::Full),
+            Err(text) => Err(Error::Failed(text.clone().into())),
+        });
+    }
+}
+
+/// Runs `work` so that its failure undoes its own changes only.
+fn in_savepoint<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    db.execute_batch("SAVEPOINT request")?;
+    let result = work(db);
+    let end =
+        if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" };
+    db.execute_batch(end)?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(db: &Connection) -> Result<i64, Error> {
+        Ok(db.query_row("SELECT count(*) FROM jobs", [], |row| row.get(0))?)
+    }
+
+    fn insert(db: &Connection, id: &str) -> Result<(), Error> {
+        let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms) VALUES (?, '', '', 0, 0)";
+        db.execute(sql, [id])?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_request_that_fails_undoes_only_itself() {
+        let writer =
+            Writer::start(Connection::open_in_memory().unwrap(), None, Path::new("x")).unwrap();
+        let good = writer.call(true, |db| insert(db, "a"));
+        let bad = writer.call(false, |db| {
+            insert(db, "b")?;
+            insert(db, "a")
+        });
+        let also_good = writer.call(false, |db| insert(db, "c"));
+        let (good, bad, also_good) = tokio::join!(good, bad, also_good);
+        assert!(
+            good.is_ok() && bad.is_err() && also_good.is_ok(),
+            "{good:?} {bad:?} {also_good:?}"
+        );
+        assert_eq!(writer.call(false, count).await.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_journal_of_a_newer_version_is_refused() {
+        let db = Connection::open_in_memory().unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        let err = Writer::start(db, None, Path::new("x")).unwrap_err();
+        assert!(matches!(err, Error::TooNew { found: 99, .. }));
+    }
+}

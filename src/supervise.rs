@@ -1,0 +1,216 @@
+//! The only place that spawns: every task has a name and a parent, and none dies in silence.
+//!
+//! [`Services`] are the tasks that live as long as the program: one that fails is started again
+//! after a wait, one that fails for good ends the program. [`Crew`] is for tasks that come and go,
+//! such as one for each job: one that panics is reported and harms no other.
+//!
+//! What must hold: whoever owns a [`Services`] or a [`Crew`] ends its tasks by dropping it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+use crate::backoff::Backoff;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A service that ran this long was healthy: its next failure counts as the first.
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
+
+/// How a service failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// It is started again after a wait.
+    Again(BoxError),
+    /// It ends the program.
+    Fatal(BoxError),
+}
+
+/// Tasks that live as long as the program.
+#[derive(Debug, Default)]
+pub struct Services {
+    tasks: JoinSet<Result<(), BoxError>>,
+}
+
+impl Services {
+    /// Starts a service. `make` is called for every run; a run that returns `Ok` ends the service.
+    pub fn spawn<F, Fut>(&mut self, name: &'static str, backoff: Backoff, mut make: F)
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let service = async move {
+            let mut failures = 0;
+            loop {
+                let started = Instant::now();
+                let err = match run(make()).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(Failure::Fatal(err))) => return Err(err),
+                    Ok(Err(Failure::Again(err))) => chain(err.as_ref()),
+                    Err(panic) => panic.to_string(),
+                };
+                failures = if started.elapsed() > HEALTHY_AFTER { 1 } else { failures + 1 };
+                let wait = backoff.jittered(failures);
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(
+                    service = name,
+                    wait_ms,
+                    "{name}: {err}; tried again in {wait_ms} ms"
+                );
+                tokio::time::sleep(wait).await;
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        self.tasks.spawn(service);
+    }
+
+    /// Waits until a service fails for good; for ever where none does.
+    pub async fn first_fatal(&mut self) -> BoxError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(err))) => return err,
+                Some(Err(err)) => return err.into(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends all services now.
+    pub async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Runs a future as a task of its own, so that its panic becomes a value; dropping this ends it.
+async fn run<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
+    struct EndOnDrop(AbortHandle);
+    impl Drop for EndOnDrop {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    let task = tokio::spawn(work);
+    let _end = EndOnDrop(task.abort_handle());
+    task.await
+}
+
+/// An error with its causes, in one line.
+pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Many libraries repeat their cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Tasks that come and go. Clones share one crew; the tasks end when the last clone is dropped.
+#[derive(Clone, Default)]
+pub struct Crew {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    tasks: std::sync::Mutex<JoinSet<()>>,
+    ended: Notify,
+}
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").field("tasks", &self.len()).finish()
+    }
+}
+
+impl Crew {
+    /// Starts a task. `name` stands in the report where it panics.
+    pub fn spawn(&self, name: String, work: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::downgrade(&self.shared);
+        let task = async move {
+            if let Err(err) = run(work).await
+                && err.is_panic()
+            {
+                tracing::error!(task = name, "{name} ended by a defect of this program: {err}");
+            }
+            if let Some(shared) = shared.upgrade() {
+                shared.ended.notify_waiters();
+            }
+        };
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        tasks.spawn(task);
+    }
+
+    /// How many tasks have not ended.
+    pub fn len(&self) -> usize {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.len()
+    }
+
+    /// Whether all tasks have ended.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends all tasks now, where they stand.
+    pub fn abort(&self) {
+        self.tasks().abort_all();
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.shared.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const QUICK: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+
+    #[tokio::test]
+    async fn a_service_that_fails_or_panics_is_started_again_until_it_fails_for_good() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let mut services = Services::default();
+        let counted = Arc::clone(&runs);
+        services.spawn("test", QUICK, move || {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                match run {
+                    0 => Err(Failure::Again("once".into())),
+                    1 => panic!("a defect"),
+                    _ => Err(Failure::Fatal("the end".into())),
+                }
+            }
+        });
+        assert_eq!(services.first_fatal().await.to_string(), "the end");
+        assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_harms_no_other() {
+        let crew = Crew::default();
+        let (done, wait) = tokio::sync::oneshot::channel();
+        crew.spawn("bad".to_owned(), async { panic!("a defect") });
+        crew.spawn("good".to_owned(), async { done.send(()).unwrap() });
+        wait.await.unwrap();
+    }
+}

@@ -1,0 +1,36 @@
+//! Reading out of a container's own files, which no mount shows.
+
+use lamda_node::container::{ContainerRuntime as _, Error};
+
+use super::{Bench, names};
+
+#[tokio::test]
+async fn what_a_job_left_in_its_own_files_is_copied_out() {
+    let bench = Bench::start().await;
+    let script =
+        "mkdir -p /tmp/m/sub; echo 1 > /tmp/m/a; echo 2 > /tmp/m/sub/b; chmod 4777 /tmp/m/a";
+    let (id, _) = bench.finish(&bench.shell(script)).await;
+    let dest = tempfile::tempdir().unwrap();
+    bench.docker.copy_out(&id, "/tmp/m", dest.path(), 1 << 20).await.unwrap();
+    let copied = dest.path().join("m");
+    assert_eq!(names(&copied), ["a", "sub"]);
+    assert_eq!(std::fs::read(copied.join("sub/b")).unwrap(), b"2\n");
+    let mode = std::os::unix::fs::MetadataExt::mode(&copied.join("a").metadata().unwrap());
+    assert_eq!(mode & 0o7111, 0, "{mode:o}");
+}
+
+#[tokio::test]
+async fn links_devices_and_pipes_are_not_copied_out() {
+    let bench = Bench::start().await;
+    let script = "cd /tmp; mkdir soft hard pipe; ln -s /etc/passwd soft/x; mkfifo pipe/x
+        echo 1 > hard/a; ln hard/a hard/b";
+    let (id, ending) = bench.finish(&bench.shell(script)).await;
+    assert_eq!(ending.exit.code, 0, "{ending:?}");
+    for path in ["/tmp/soft", "/tmp/soft/x", "/tmp/pipe", "/tmp/hard", "/dev"] {
+        let dest = tempfile::tempdir().unwrap();
+        let told = bench.docker.copy_out(&id, path, dest.path(), 1 << 20).await;
+        // `/dev` holds nothing of the engine's own once the container has exited.
+        let refused = matches!(&told, Err(Error::CopyOut { .. }));
+        assert!(refused || (path == "/dev" && told.is_ok()), "{path}: {told:?}");
+    }
+}

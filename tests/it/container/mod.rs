@@ -1,0 +1,130 @@
+//! Containers: one suite of contract tests for the fake and the real engine, and what only a real
+//! engine can show.
+
+#[cfg(test)]
+mod contract;
+mod copy;
+mod gpu;
+mod pull;
+mod sandbox;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lamda_node::container::docker::Docker;
+use lamda_node::container::{
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Limits, LogChunk, LogStream, Mount,
+    Network,
+};
+use lamda_node::node::Address;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::engine::Engine;
+
+/// The node whose containers these are.
+fn node() -> Address {
+    Address::new([0xa1; 20])
+}
+
+/// A container that does nothing yet, on `image_id`.
+fn spec(name: &str, image_id: &str) -> ContainerSpec {
+    ContainerSpec {
+        name: name.to_owned(),
+        node: node(),
+        job_id: name.parse().expect("the name is a job's id, too"),
+        attempt: 3,
+        image_id: image_id.to_owned(),
+        entrypoint: None,
+        command: Some(vec!["true".to_owned()]),
+        env: Vec::new(),
+        mounts: Vec::new(),
+        gpus: Vec::new(),
+        limits: Limits {
+            memory_bytes: 64 << 20,
+            nano_cpus: 1_000_000_000,
+            pids: 32,
+            shm_bytes: 1 << 20,
+        },
+        network: Network::None,
+    }
+}
+
+/// Input and output as a job has them.
+fn mounts(folder: &TempDir) -> Vec<Mount> {
+    let at = |name: &str| folder.path().join(name);
+    for name in ["in", "out"] {
+        std::fs::create_dir(at(name)).expect("a folder");
+    }
+    vec![
+        Mount { host: at("in"), target: "/input".to_owned(), read_only: true },
+        Mount { host: at("out"), target: "/output".to_owned(), read_only: false },
+    ]
+}
+
+/// A real engine with busybox in it.
+struct Bench {
+    engine: Engine,
+    docker: Docker,
+    image_id: String,
+    jobs: AtomicU32,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let engine = Engine::start();
+        let image_id = engine.import_busybox().await;
+        Self { docker: engine.docker(), engine, image_id, jobs: AtomicU32::new(0) }
+    }
+
+    /// A container of its own name that runs `script` in a shell.
+    fn shell(&self, script: &str) -> ContainerSpec {
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed);
+        ContainerSpec {
+            command: Some(["sh", "-c", script].map(str::to_owned).to_vec()),
+            ..spec(&format!("job-{number}"), &self.image_id)
+        }
+    }
+
+    /// Runs it to its end.
+    async fn finish(&self, spec: &ContainerSpec) -> (ContainerId, Ending) {
+        let id = self.docker.run(spec).await.expect("it is started").id;
+        let ending = watch(&self.docker, &id).await.expect("it ends");
+        (id, ending)
+    }
+}
+
+/// A container's exit with all its output.
+#[derive(Debug)]
+struct Ending {
+    exit: Exit,
+    stdout: String,
+    stderr: String,
+}
+
+/// Follows a container to its end.
+async fn watch(runtime: &impl ContainerRuntime, id: &ContainerId) -> Result<Ending, Error> {
+    let (sink, mut chunks) = mpsc::channel::<LogChunk>(4);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let read = async {
+        while let Some(chunk) = chunks.recv().await {
+            match chunk.stream {
+                LogStream::Stdout => stdout.extend_from_slice(&chunk.bytes),
+                LogStream::Stderr => stderr.extend_from_slice(&chunk.bytes),
+            }
+        }
+    };
+    let (exit, ()) = tokio::join!(runtime.follow(id, sink), read);
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ok(Ending { exit: exit?, stdout: text(stdout), stderr: text(stderr) })
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    names
+}

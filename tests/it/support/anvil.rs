@@ -1,0 +1,96 @@
+//! A real EVM node of the test's own: `anvil`, empty, with some accounts that have money.
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lamda_node::chain::deploy::deploy;
+use lamda_node::chain::{Config, Key};
+use lamda_node::node::Address;
+use lamda_node::secret::Secret;
+
+use super::tools::{Running, eventually, free_port, tool};
+
+/// The id of anvil's chain.
+pub(crate) const CHAIN_ID: u64 = 31337;
+
+/// The first accounts of the phrase that every development chain shares. They have money.
+const KEYS: [&str; 4] = [
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+];
+
+/// A chain that ends with the test. A block is made for each transaction.
+#[derive(Debug)]
+pub(crate) struct Anvil {
+    /// Its JSON-RPC endpoint.
+    pub(crate) rpc_url: String,
+    _process: Running,
+}
+
+impl Anvil {
+    /// An empty chain, ready.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Anvil::start`], with further flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        let port = free_port();
+        let process = Running::start(
+            Command::new(tool("anvil"))
+                .args(["--silent", "--host", "127.0.0.1", "--port", &port.to_string()])
+                .args(["--chain-id", &CHAIN_ID.to_string()])
+                .args(flags)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null()),
+        );
+        let limit = Duration::from_secs(30);
+        eventually("anvil answers", limit, || TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { rpc_url: format!("http://127.0.0.1:{port}"), _process: process }
+    }
+
+    /// The key of an account with money, 0 to 3. Account 0 owns what [`Anvil::deploy`] deploys.
+    pub(crate) fn key(account: usize) -> Key {
+        Key::from_hex(&Secret::new(KEYS[account])).expect("anvil's keys are keys")
+    }
+
+    /// [`Anvil::key`] as the text that `cast --private-key` takes.
+    pub(crate) fn key_hex(account: usize) -> &'static str {
+        KEYS[account]
+    }
+
+    /// Puts the reputation contract on the chain.
+    pub(crate) async fn deploy(&self) -> Address {
+        let deadline = Duration::from_secs(30);
+        let deployed = deploy(&self.rpc_url, &Self::key(0), Some(CHAIN_ID), deadline).await;
+        deployed.expect("the contract can be deployed").0
+    }
+
+    /// Settings that fit this chain.
+    pub(crate) fn config(&self, contract: Address) -> Config {
+        Config {
+            rpc_url: self.rpc_url.clone(),
+            chain_id: Some(CHAIN_ID),
+            contract,
+            receipt_deadline: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// What foundry's `cast` says to these arguments on this chain.
+    pub(crate) fn cast(&self, args: &[&str]) -> String {
+        cast(&[args, &["--rpc-url", &self.rpc_url]].concat())
+    }
+}
+
+/// What foundry's `cast` says to these arguments; ends the test where it fails.
+pub(crate) fn cast(args: &[&str]) -> String {
+    let output = Command::new(tool("cast")).args(args).output().expect("cast runs");
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cast {}: {said} {complaint}", args[0]);
+    said
+}

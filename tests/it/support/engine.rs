@@ -1,0 +1,218 @@
+//! A Docker Engine of one test's own, never the user's: dockerd with its containerd in namespaces
+//! of mounts, network and processes that end with the test, its data in memory.
+//!
+//! The network namespace has nothing but loopback, so a registry at a fixed port inside it meets
+//! no other test's.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use lamda_node::container::docker::{Config, Docker};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::tools::{Running, eventually, tool};
+
+/// What the engine's GPU hook knows.
+pub(crate) const GPUS: [&str; 2] =
+    ["GPU-fa4e0000-0000-4000-8000-000000000000", "GPU-fa4e0000-0000-4000-8000-000000000001"];
+
+/// Waits for a part of the engine on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A dockerd that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    dir: TempDir,
+    dockerd: Pid,
+    running: Running,
+}
+
+impl Engine {
+    /// Starts one; it answers when this returns. Call it on the test's own thread: the engine is
+    /// killed when the thread that started it is gone, however the test ends.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        // "$0" is the folder, "$1" a control group. The data lies in memory and is gone with the mount namespace.
+        let script = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
+            exec dockerd --host \"unix://$0/docker.sock\" --data-root \"$0/data\" \
+            --exec-root \"$0/exec\" --pidfile \"$0/pid\" --userland-proxy=false \
+            --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent \"/$1\" \
+            --iptables=false --ip6tables=false --ip-masq=false > \"$0/log\" 2>&1";
+        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(hook).chain(std::env::split_paths(&path)));
+        for part in ["dockerd", "containerd", "runc"] {
+            tool(part);
+        }
+        let running = Running::start(
+            Command::new(tool("setpriv"))
+                .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"])
+                .args(["--kill-child", "--mount-proc", "--propagation", "private"])
+                .args(["sh", "-c", script])
+                .arg(dir.path())
+                .arg(cgroup(&dir))
+                .env("PATH", path.expect("a PATH"))
+                .env("FAKE_GPUS", GPUS.join(","))
+                .env("FAKE_GPU_FAILURE", dir.path().join("gpu-failure"))
+                .stdin(Stdio::null()),
+        );
+        let dockerd = eventually("dockerd has a process", PATIENCE, || child_of(&running));
+        let engine = Self { dir, dockerd, running };
+        let socket = engine.socket();
+        eventually("dockerd listens", PATIENCE, || {
+            std::os::unix::net::UnixStream::connect(&socket).ok()
+        });
+        engine
+    }
+
+    /// For `DOCKER_HOST`.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The adapter under test, with waits that suit a test.
+    pub(crate) fn docker(&self) -> Docker {
+        Docker::connect(&Config::new(self.host())).expect("an address")
+    }
+
+    /// The vendor's client, for what the adapter does not do.
+    pub(crate) fn client(&self) -> bollard::Docker {
+        bollard::Docker::connect_with_host(&self.host()).expect("an address")
+    }
+
+    /// Imports the image `busybox:test`, made of the static busybox of this machine with a link
+    /// for each of its commands, and returns its id.
+    pub(crate) async fn import_busybox(&self) -> String {
+        let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo("busybox")
+            .tag("test")
+            .build();
+        let client = self.client();
+        let root = bollard::body_full(busybox_root().into());
+        let import = client.create_image(Some(options), Some(root), None);
+        import.try_for_each(|_| async { Ok(()) }).await.expect("busybox is imported");
+        client.inspect_image("busybox:test").await.expect("it is there").id.expect("an id")
+    }
+
+    /// A program inside the engine's network.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(tool("nsenter"));
+        let target = self.dockerd.as_raw_nonzero().to_string();
+        command.args(["--target", &target, "--net", "--"]).arg(program);
+        command
+    }
+
+    /// Waits until something listens at this port of the engine's network.
+    pub(crate) fn wait_for_port(&self, port: u16) {
+        let tables = ["tcp", "tcp6"]
+            .map(|table| format!("/proc/{}/net/{table}", self.dockerd.as_raw_nonzero()));
+        let listens = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let local = fields.next().and_then(|address| address.rsplit_once(':'));
+            // The third column is the state: 0A is a listener.
+            local.is_some_and(|(_, at)| at == format!("{port:04X}")) && fields.nth(1) == Some("0A")
+        };
+        eventually(&format!("port {port} listens"), PATIENCE, || {
+            let read = |table| std::fs::read_to_string(table).unwrap_or_default();
+            tables.iter().any(|table| read(table).lines().any(listens)).then_some(())
+        });
+    }
+
+    /// Makes the GPU hook `fail` or `hang`.
+    pub(crate) fn break_gpus(&self, how: &str) {
+        std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
+    }
+
+    /// Makes the GPU hook work again.
+    pub(crate) fn mend_gpus(&self) {
+        std::fs::remove_file(self.dir.path().join("gpu-failure")).expect("the mark is taken away");
+    }
+
+    /// Ends the engine at once, containers and all.
+    pub(crate) fn kill(&mut self) {
+        // The first process of its namespace takes all others with it; `unshare` waits for it.
+        kill_process(self.dockerd, Signal::KILL).ok();
+        self.running.0.wait().ok();
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+}
+
+impl Drop for Engine {
+    #[expect(clippy::print_stderr, reason = "what a person reads who looks at a failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+            eprintln!("the engine's last words:\n{tail}");
+        }
+        // Asked, so that it ends its containers in order, but not to spare a failed test's time.
+        let there = self.running.0.try_wait().is_ok_and(|ended| ended.is_none());
+        if there && std::thread::panicking() {
+            self.kill();
+        } else if there && kill_process(self.dockerd, Signal::TERM).is_ok() {
+            eventually("dockerd ends", PATIENCE, || self.running.0.try_wait().ok().flatten());
+        }
+        let group = cgroup(&self.dir);
+        for hierarchy in folders(Path::new("/sys/fs/cgroup")) {
+            remove_groups(&hierarchy.join(&group));
+        }
+        remove_groups(&Path::new("/sys/fs/cgroup").join(&group));
+    }
+}
+
+/// The control group of one engine's containers.
+fn cgroup(dir: &TempDir) -> OsString {
+    let mut name = OsString::from("lamda-test");
+    name.push(dir.path().file_name().expect("a name"));
+    name
+}
+
+/// Removes a control group with those below it. They are empty: their processes are gone.
+fn remove_groups(group: &Path) {
+    for below in folders(group) {
+        remove_groups(&below);
+    }
+    std::fs::remove_dir(group).ok();
+}
+
+fn folders(of: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(of).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+/// The first child of a process: what `unshare` forked into its namespaces.
+fn child_of(parent: &Running) -> Option<Pid> {
+    let id = parent.0.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok().and_then(Pid::from_raw)
+}
+
+fn busybox_root() -> Vec<u8> {
+    let busybox = tool("busybox");
+    let listed = Command::new(&busybox).arg("--list").output().expect("busybox runs");
+    let applets = String::from_utf8(listed.stdout).expect("its commands");
+    let mut root = tar::Builder::new(Vec::new());
+    root.append_path_with_name(&busybox, "bin/busybox").expect("busybox");
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        root.append_link(&mut link, format!("bin/{applet}"), "busybox").expect("a link");
+    }
+    let mut folder = tar::Header::new_gnu();
+    folder.set_entry_type(tar::EntryType::Directory);
+    folder.set_mode(0o1777);
+    folder.set_size(0);
+    root.append_data(&mut folder, "tmp/", std::io::empty()).expect("a folder");
+    root.into_inner().expect("an archive")
+}

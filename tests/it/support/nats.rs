@@ -1,0 +1,147 @@
+//! A real nats-server with its own storage, and nats-py as the client that we did not write.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::tools::{Running, eventually, free_port, tool};
+
+const READY: Duration = Duration::from_secs(20);
+
+/// A server on a free port; killed on drop, and by [`Nats::kill`] to be started again.
+#[derive(Debug)]
+pub(crate) struct Nats {
+    port: u16,
+    settings: String,
+    dir: TempDir,
+    server: Option<Running>,
+}
+
+impl Nats {
+    /// With JetStream.
+    pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With JetStream and more lines of nats-server's configuration.
+    pub(crate) fn with(settings: &str) -> Self {
+        Self::launch(format!("jetstream {{ store_dir: $STORE }}\n{settings}"))
+    }
+
+    /// Without JetStream.
+    pub(crate) fn without_jetstream() -> Self {
+        Self::launch(String::new())
+    }
+
+    fn launch(settings: String) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for nats-server");
+        let mut nats = Self { port: free_port(), settings, dir, server: None };
+        nats.restart();
+        nats
+    }
+
+    /// Where clients connect.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server as a power cut does; what it has stored stays.
+    pub(crate) fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Kills the server where it runs, and starts it on the same port with what it has stored.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let store = self.store();
+        let settings = self.settings.replace("$STORE", &format!("{:?}", store.display()));
+        let file = self.dir.path().join("nats.conf");
+        let listen = format!("listen: 127.0.0.1:{}\nserver_name: test\n", self.port);
+        std::fs::write(&file, listen + &settings).expect("nats.conf is written");
+        let mut command = Command::new(tool("nats-server"));
+        command.arg("-c").arg(&file).arg("-l").arg(self.dir.path().join("nats.log"));
+        self.server = Some(Running::start(&mut command));
+        eventually("nats-server greets", READY, || self.greeting());
+    }
+
+    /// Kills the server, and starts it on the same port with nothing.
+    pub(crate) fn restart_empty(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.store()).expect("the storage is removed");
+        self.restart();
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn greeting(&self) -> Option<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let mut start = [0; 4];
+        stream.read_exact(&mut start).ok()?;
+        (&start == b"INFO").then_some(())
+    }
+
+    /// Runs the body of a Python coroutine that has `nc` (a nats-py connection), `js` (its
+    /// JetStream) and `args`; what it prints is the answer. Ends the test where it fails.
+    pub(crate) fn python(&self, body: &str, args: &[&str]) -> String {
+        let output = self.python_command(body, args).output().expect("python runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nats-py failed:\n{errors}");
+        String::from_utf8(output.stdout).expect("python prints UTF-8").trim().to_owned()
+    }
+
+    /// The same as a process beside the test, whose lines are read as they come.
+    pub(crate) fn python_beside(&self, body: &str, args: &[&str]) -> Beside {
+        let mut command = self.python_command(body, args);
+        let mut running = Running::start(command.stdout(Stdio::piped()));
+        let lines = BufReader::new(running.0.stdout.take().expect("its output is piped"));
+        Beside { lines, _running: running }
+    }
+
+    fn python_command(&self, body: &str, args: &[&str]) -> Command {
+        let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nv/bin/python");
+        assert!(python.is_file(), "nats-py is missing: scripts/test installs it");
+        let body = body.replace('\n', "\n        ");
+        let script = format!(
+            "import asyncio, json, sys, nats\n\
+             from nats.js.api import *\n\
+             async def main(url, *args):\n    \
+                 async def body(nc, js):\n        \
+                     pass\n        {body}\n    \
+                 nc = await nats.connect(url)\n    \
+                 await asyncio.wait_for(body(nc, nc.jetstream()), 60)\n    \
+                 await nc.close()\n\
+             asyncio.run(main(*sys.argv[1:]))\n"
+        );
+        let mut command = Command::new(python);
+        command.arg("-u").arg("-c").arg(script).arg(self.url()).args(args);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+/// A Python client that runs beside the test.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    lines: BufReader<ChildStdout>,
+    _running: Running,
+}
+
+impl Beside {
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line of UTF-8");
+        line.trim().to_owned()
+    }
+}

@@ -1,0 +1,129 @@
+//! An image registry inside an engine's network, at [`ADDRESS`].
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use futures_util::TryStreamExt as _;
+use tempfile::TempDir;
+
+use super::engine::Engine;
+use super::tools::{Running, tool};
+
+/// Where the engine finds it. Engines take a loopback address without TLS.
+pub(crate) const ADDRESS: &str = "127.0.0.1:5000";
+/// The port of it.
+pub(crate) const PORT: u16 = 5000;
+
+/// The one account of a registry that wants one. The password is one that plain base64 spells
+/// with a character that the engine's alphabet does not have.
+pub(crate) const ACCOUNT: (&str, &str) = ("worker", "pw>?~pw>?~pw>?~");
+/// Its line in the registry's password file: bcrypt of the password above.
+const HTPASSWD: &str = "worker:$2a$05$5Yv14cCuRd1HzVwgnngrB.tMQPVfg76Ejx/WttFvkRpST9/ke2bn2\n";
+
+/// A registry that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    dir: TempDir,
+    _running: Running,
+}
+
+impl Registry {
+    /// Starts one that anybody may use.
+    pub(crate) fn start(engine: &Engine) -> Self {
+        Self::start_with(engine, "")
+    }
+
+    /// Starts one that wants [`ACCOUNT`].
+    pub(crate) fn start_private(engine: &Engine) -> Self {
+        Self::start_with(engine, "auth: {htpasswd: {realm: test, path: PASSWORDS}}\n")
+    }
+
+    fn start_with(engine: &Engine, auth: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("passwords"), HTPASSWD).expect("the passwords");
+        let auth = auth.replace("PASSWORDS", &at("passwords").display().to_string());
+        let config = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {ADDRESS}}}\n{auth}",
+            at("data").display()
+        );
+        std::fs::write(at("config.yml"), config).expect("the settings");
+        let running = Running::start(
+            engine
+                .command(&tool("docker-registry"))
+                .arg("serve")
+                .arg(at("config.yml"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        engine.wait_for_port(PORT);
+        Self { dir, _running: running }
+    }
+
+    /// Moves `busybox:test` from the engine to the registry as `name:tag`, so that a pull has
+    /// everything to fetch; returns the manifest's digest.
+    pub(crate) async fn take_busybox(&self, engine: &Engine, name: &str, tag: &str) -> String {
+        let client = engine.client().with_request_modifier(|mut request| {
+            // The client spells accounts in an alphabet that the engine does not read.
+            if let Some(account) = request.headers_mut().get_mut("X-Registry-Auth") {
+                let text = account.to_str().expect("base64").replace('+', "-").replace('/', "_");
+                *account = text.parse().expect("a header");
+            }
+            request
+        });
+        let repository = format!("{ADDRESS}/{name}");
+        let image = format!("{repository}:{tag}");
+        let target = bollard::query_parameters::TagImageOptionsBuilder::default()
+            .repo(&repository)
+            .tag(tag)
+            .build();
+        client.tag_image("busybox:test", Some(target)).await.expect("a tag");
+        let (username, password) = ACCOUNT;
+        let account = bollard::auth::DockerCredentials {
+            username: Some(username.to_owned()),
+            password: Some(password.to_owned()),
+            ..Default::default()
+        };
+        let options =
+            bollard::query_parameters::PushImageOptionsBuilder::default().tag(tag).build();
+        let push = client.push_image(&repository, Some(options), Some(account));
+        push.try_for_each(|_| async { Ok(()) }).await.expect("a push");
+        let pushed = client.inspect_image(&image).await.expect("the image");
+        let digests = pushed.repo_digests.expect("digests");
+        let digest = digests
+            .iter()
+            .find_map(|entry| entry.strip_prefix(&format!("{repository}@")).map(str::to_owned));
+        for name in [image.as_str(), "busybox:test"] {
+            let force =
+                bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true).build();
+            client.remove_image(name, Some(force), None).await.expect("the image is removed");
+        }
+        digest.expect("a digest of this registry")
+    }
+
+    /// Spoils every layer, but no manifest and no configuration: a pull begins well and breaks.
+    pub(crate) fn spoil_layers(&self) {
+        let blobs = self.dir.path().join("data/docker/registry/v2/blobs");
+        let layers: Vec<PathBuf> = files(&blobs).into_iter().filter(|file| is_gzip(file)).collect();
+        assert!(!layers.is_empty(), "no layer in {}", blobs.display());
+        for layer in layers {
+            let mut bytes = std::fs::read(&layer).expect("a layer");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+            std::fs::write(layer, bytes).expect("a spoilt layer");
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let paths = entries.map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn is_gzip(file: &Path) -> bool {
+    std::fs::read(file).is_ok_and(|bytes| bytes.starts_with(&[0x1f, 0x8b]))
+}
