@@ -5,7 +5,11 @@
 //! Floor 1, the domain, pure: [`job`], [`node`].
 //!
 //! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
-//! [`journal`].
+//! [`host`], [`journal`].
+//!
+//! Floor 3, the services: [`agent`].
+//!
+//! Floor 4, the edges: [`cli`], [`config`].
 
 pub mod backoff;
 pub mod clock;
@@ -24,3 +28,6 @@ pub mod host;
 pub mod journal;
 
 pub mod agent;
+
+pub mod cli;
+pub mod config;

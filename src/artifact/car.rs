@@ -63,8 +63,9 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
     /// Reads the header. Its roots don't matter: blocks are taken by what was asked for.
     pub(super) fn new(pull: P) -> Result<Self, Fault> {
         let mut reader = Self { pull, piece: Bytes::new() };
-        let len = reader.varint()?.filter(|len| (10..=HEADER_BYTES_MAX).contains(len));
-        let header = reader.take(len.ok_or(Fault::NotCar)?)?;
+        let len = reader.varint().map_err(|_| Fault::NotCar)?;
+        let len = len.filter(|len| (10..=HEADER_BYTES_MAX).contains(len)).ok_or(Fault::NotCar)?;
+        let header = reader.take(len).map_err(|_| Fault::NotCar)?;
         let is_v1 = header[0] == 0xa2 && header.windows(9).any(|nine| nine == b"\x67version\x01");
         if is_v1 { Ok(reader) } else { Err(Fault::NotCar) }
     }
@@ -100,7 +101,7 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
                 return Ok(Some(usize::try_from(value).unwrap_or(usize::MAX)));
             }
             if digits.len() > 5 {
-                return Err(Fault::NotCar);
+                return Err(Fault::Wrong(Malformed("a length without an end")));
             }
         }
     }

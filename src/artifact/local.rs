@@ -73,11 +73,6 @@ impl Tree {
         Ok(Self { root, item })
     }
 
-    /// Bytes of all files together.
-    pub(super) fn bytes(&self) -> u64 {
-        self.item.files().iter().map(|(_, bytes)| *bytes).sum()
-    }
-
     /// Opens the file at `path` again, from its start.
     pub(super) fn open_file(&self, path: &[&str]) -> Result<File, Error> {
         let Some((name, folders)) = path.split_last() else {

@@ -27,7 +27,7 @@ use crate::job::Cid;
 use crate::secret::Secret;
 
 /// How long the service may take to hash and store what it has got whole.
-const ANSWER_WAIT: Duration = Duration::from_secs(300);
+const ANSWER_WAIT: Duration = Duration::from_mins(5);
 /// How often progress is told and silence noticed.
 const TICK: Duration = Duration::from_millis(200);
 /// One read from disk.
@@ -107,7 +107,10 @@ impl Pinata {
             let others = KNOWN[1..].iter().map(hash).collect::<Result<Vec<_>, _>>()?;
             Ok(others.contains(&BlockId::from_cid(&answered)))
         });
-        if same.await? { Ok(answered) } else { Err(Error::Mismatch { expected, answered }) }
+        if same.await? {
+            return Ok(answered);
+        }
+        Err(Error::Mismatch { expected: Box::new(expected), answered: Box::new(answered) })
     }
 
     /// Sends the upload as long as bytes go out.
@@ -240,7 +243,7 @@ const BURST: u32 = 5;
 
 impl Pace {
     fn new(per_min: u32) -> Self {
-        Self { interval: Duration::from_secs(60) / per_min.max(1), due: Mutex::new(None) }
+        Self { interval: Duration::from_mins(1) / per_min.max(1), due: Mutex::new(None) }
     }
 
     async fn wait(&self) {
@@ -269,7 +272,7 @@ mod tests {
         let (pace, now) = (Pace::new(60), Instant::now());
         let waits: Vec<u64> = (0..8).map(|_| pace.reserve(now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 3]);
-        assert_eq!(pace.reserve(now + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(pace.reserve(now + Duration::from_mins(1)), Duration::ZERO);
     }
 
     #[test]

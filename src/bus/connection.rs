@@ -184,9 +184,14 @@ impl Bus {
         self.wait_until(Self::is_connected).await
     }
 
-    /// Returns once there is another connection than the one of that number.
-    pub(super) async fn reconnected(&self, since: u64) -> Result<(), Error> {
-        self.wait_until(|bus| bus.connection() != since).await
+    /// Whether what was set up on the connection of that number is void.
+    pub(super) fn is_lost(&self, connection: u64) -> bool {
+        !self.is_connected() || self.connection() != connection
+    }
+
+    /// Returns once the connection of that number is gone.
+    pub(super) async fn lost(&self, connection: u64) -> Result<(), Error> {
+        self.wait_until(|bus| bus.is_lost(connection)).await
     }
 
     async fn wait_until(&self, holds: impl Fn(&Self) -> bool) -> Result<(), Error> {

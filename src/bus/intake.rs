@@ -192,7 +192,7 @@ impl Pull {
         Err(err)
     }
 
-    /// One thing that happens: a delivery, a word of the server, a reconnect.
+    /// One thing that happens: a delivery, a word of the server, a loss.
     async fn turn(&mut self, room: usize) -> Result<Option<Delivery>, Error> {
         if let Some(at) = self.retry_at {
             sleep_until(at).await;
@@ -202,15 +202,16 @@ impl Pull {
             self.open().await?;
             return Ok(None);
         };
+        if self.bus.is_lost(feed.connection) {
+            self.give_up_feed();
+            return Ok(None);
+        }
         feed.ask_for(room).await?;
         let silent_at = feed.heard_at + 2 * HEARTBEAT;
         let heard = tokio::select! {
             biased;
             message = feed.inbox.next() => feed.read(message.ok_or(Error::Closed)?),
-            changed = self.bus.reconnected(feed.connection) => {
-                changed?;
-                Heard::Reconnected
-            }
+            lost = self.bus.lost(feed.connection) => lost.map(|()| Heard::Disconnected)?,
             () = sleep_until(silent_at), if feed.asked > 0 => Heard::Lost("silence".to_owned()),
         };
         match heard {
@@ -222,7 +223,7 @@ impl Pull {
                 self.failures = 0;
                 Ok(None)
             }
-            Heard::Reconnected => {
+            Heard::Disconnected => {
                 self.give_up_feed();
                 Ok(None)
             }
@@ -257,7 +258,9 @@ impl Pull {
         Ok(())
     }
 
-    /// Ends the pulls, and keeps what they brought.
+    /// Ends the pulls, and keeps what they brought. After a loss of the connection this comes
+    /// before the next one where it can: an inbox that is subscribed to again would make its pulls
+    /// valid again, beside the new ones.
     fn give_up_feed(&mut self) {
         let Some(mut feed) = self.feed.take() else { return };
         while let Some(Some(message)) = feed.inbox.next().now_or_never() {
@@ -273,7 +276,7 @@ enum Heard {
     Delivery(Delivery),
     /// The server has our pull, or has just let it go as agreed.
     Alive,
-    Reconnected,
+    Disconnected,
     /// The pulls are void, for this reason.
     Lost(String),
 }

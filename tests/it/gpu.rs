@@ -13,7 +13,7 @@ const H100: &str = "gpu GPU-a1 85520809983 0 NVIDIA H100 80GB HBM3\n";
 const DRIVER: &str = "driver 550.54.15\ncuda 12040\n";
 
 fn gpu(uuid: &str, model: &str, vram_mib: u64) -> Gpu {
-    Gpu { uuid: GpuUuid::new(uuid).unwrap(), model: model.to_owned(), vram_mib }
+    Gpu { uuid: GpuUuid::new(uuid).expect("a UUID"), model: model.to_owned(), vram_mib }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod bus;
 mod chain;
 mod container;
 mod gpu;
+mod jobs;
 mod journal;
 mod protocol;
 mod support;

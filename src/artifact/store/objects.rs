@@ -5,13 +5,13 @@
 //! another object. So the flat file and the archive of its blocks are both one pass over one file.
 //! What must hold: an object is there when its skeleton is, and then all that it refers to is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, flock, fstatvfs};
+use rustix::fs::{FlockOperation, flock, fstatvfs, syncfs};
 use tempfile::TempDir;
 
 use super::super::dag::{self, BlockId, Codec, Content, Version};
@@ -21,6 +21,8 @@ use super::super::{Error, Kind, directory};
 
 /// What uploads leave free on the disk.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+/// Up to so many new files are synced one by one; beyond, the whole file system at once is faster.
+const SYNCS_MAX: usize = 16;
 const MAGIC: &[u8] = b"lamda-dag-1\n";
 
 /// The objects under one folder.
@@ -77,9 +79,10 @@ impl Objects {
         Ok(Self { dir: dir.to_owned(), lock })
     }
 
-    /// A folder for an upload; gone when dropped.
-    pub(super) fn incoming(&self) -> Result<TempDir, Error> {
-        tempfile::tempdir_in(self.dir.join("incoming")).map_err(Error::from)
+    /// Begins an upload.
+    pub(super) fn batch(self: &Arc<Self>) -> Result<Batch, Error> {
+        let folder = tempfile::tempdir_in(self.dir.join("incoming"))?;
+        Ok(Batch { objects: Arc::clone(self), folder, moves: Vec::new(), ids: HashSet::new() })
     }
 
     /// An error once the disk is so full that others would suffer.
@@ -105,27 +108,47 @@ impl Objects {
         File::open(self.path(id, "data")).map_err(Error::from)
     }
 
+    fn path(&self, id: BlockId, kind: &str) -> PathBuf {
+        let codec = if id.codec == Codec::Raw { "raw" } else { "pb" };
+        let digest = sha2::digest::Output::<sha2::Sha256>::from(id.digest);
+        let hex = format!("{digest:x}");
+        self.dir.join("objects").join(&hex[..2]).join(format!("{hex}.{codec}.{kind}"))
+    }
+}
+
+/// An upload: what it brings is written beside the objects and joins them all at once.
+#[derive(Debug)]
+pub(super) struct Batch {
+    objects: Arc<Objects>,
+    folder: TempDir,
+    /// From where to where, what is referred to before what refers to it.
+    moves: Vec<(PathBuf, PathBuf)>,
+    ids: HashSet<BlockId>,
+}
+
+impl Batch {
+    /// Where the upload's files are written; gone with it.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Takes the file at `path` over.
-    pub(super) fn add_file(&self, path: &Path, profile: &Profile) -> Result<Stored, Error> {
+    pub(super) fn add_file(&mut self, path: &Path, profile: &Profile) -> Result<Stored, Error> {
         let mut nodes = HashMap::new();
-        let mut file = File::open(path)?;
         let mut keep = |id, block| drop(nodes.insert(id, Bytes::from(block)));
-        let summary = add_file(&mut file, profile, &mut keep, &Stop::default())?;
+        let summary = add_file(&mut File::open(path)?, profile, &mut keep, &Stop::default())?;
         let mut skeleton = Skeleton::new(profile.version, Kind::File, summary.bytes);
         skeleton.add_file_blocks(summary.id, summary.bytes, &nodes)?;
-        if !self.path(summary.id, "dag").exists() {
-            file.sync_all()?;
-            let data = self.path(summary.id, "data");
-            fs::create_dir_all(parent(&data))?;
-            fs::rename(path, data)?;
-            self.keep(summary.id, &skeleton)?;
+        if self.is_new(summary.id) {
+            self.moves.push((path.to_owned(), self.objects.path(summary.id, "data")));
+            self.write(summary.id, &skeleton)?;
         }
         Ok(Stored { summary, archive_bytes: skeleton.archive_bytes })
     }
 
-    /// Makes a directory of objects that are here.
+    /// Makes a directory of objects that are here or come with this upload.
     pub(super) fn add_directory(
-        &self,
+        &mut self,
         entries: &BTreeMap<String, Stored>,
         version: Version,
     ) -> Result<Stored, Error> {
@@ -137,32 +160,48 @@ impl Objects {
         let mut skeleton = Skeleton::new(version, Kind::Directory, summary.bytes);
         let sizes = entries.values().map(|entry| (entry.summary.id, entry.archive_bytes));
         skeleton.add_directory_blocks(summary.id, &nodes, &sizes.collect())?;
-        if !self.path(summary.id, "dag").exists() {
-            self.keep(summary.id, &skeleton)?;
+        if self.is_new(summary.id) {
+            self.write(summary.id, &skeleton)?;
         }
         Ok(Stored { summary, archive_bytes: skeleton.archive_bytes })
     }
 
-    /// Writes the skeleton, so that the object is there after a power loss too.
-    fn keep(&self, id: BlockId, skeleton: &Skeleton) -> Result<(), Error> {
-        let path = self.path(id, "dag");
-        let folder = parent(&path);
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(self.dir.join("incoming"))?;
-        file.write_all(&skeleton.to_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|err| err.error)?;
-        File::open(folder)?.sync_all()?;
-        File::open(self.dir.join("objects"))?.sync_all().map_err(Error::from)
+    /// Makes everything durable, then lets it join the objects.
+    pub(super) fn commit(self) -> Result<(), Error> {
+        let folders: BTreeSet<_> = self.moves.iter().map(|(_, to)| parent(to)).collect();
+        for folder in &folders {
+            fs::create_dir_all(folder)?;
+        }
+        let all_at_once = self.moves.len() > SYNCS_MAX;
+        if all_at_once {
+            syncfs(&self.objects.lock).map_err(std::io::Error::from)?;
+        } else {
+            for (from, _) in &self.moves {
+                File::open(from)?.sync_all()?;
+            }
+        }
+        for (from, to) in &self.moves {
+            fs::rename(from, to)?;
+        }
+        if all_at_once {
+            return syncfs(&self.objects.lock).map_err(|err| Error::Io(err.into()));
+        }
+        let objects = self.objects.dir.join("objects");
+        for folder in folders.into_iter().chain([&*objects]) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
     }
 
-    fn path(&self, id: BlockId, kind: &str) -> PathBuf {
-        let codec = if id.codec == Codec::Raw { "raw" } else { "pb" };
-        let mut hex = String::with_capacity(64);
-        for byte in id.digest {
-            hex.push_str(&format!("{byte:02x}"));
-        }
-        self.dir.join("objects").join(&hex[..2]).join(format!("{hex}.{codec}.{kind}"))
+    fn is_new(&mut self, id: BlockId) -> bool {
+        !self.objects.path(id, "dag").exists() && self.ids.insert(id)
+    }
+
+    fn write(&mut self, id: BlockId, skeleton: &Skeleton) -> Result<(), Error> {
+        let path = self.folder.path().join(format!("{}.dag", self.ids.len()));
+        fs::write(&path, skeleton.to_bytes())?;
+        self.moves.push((path, self.objects.path(id, "dag")));
+        Ok(())
     }
 }
 

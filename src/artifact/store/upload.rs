@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::multipart::{Field, Multipart};
+use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
 use super::super::local::Item;
 use super::super::unixfs::{LEGACY, NODE, Profile, cid};
-use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX};
-use super::objects::{Objects, Stored};
+use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, task};
+use super::objects::{Batch, Objects, Stored};
 use super::{Error, Refusal, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::job::Cid;
@@ -49,14 +49,14 @@ pub(super) async fn pin(
     mut form: Multipart,
 ) -> Result<Json<Pinned>, Refusal> {
     authorize(&headers)?;
-    let folder = objects.incoming()?;
+    let mut batch = objects.batch()?;
     let (mut options, mut files) = (Options::default(), Vec::new());
     while let Some(mut field) = form.next_field().await.map_err(broken)? {
         match field.name() {
             Some("file") if files.len() >= ENTRIES_MAX => return Err(refuse("too many files")),
             Some("file") => {
                 let name = field.file_name().unwrap_or("file").to_owned();
-                let path = folder.path().join(files.len().to_string());
+                let path = batch.folder().join(files.len().to_string());
                 receive(&objects, &mut field, &path).await?;
                 files.push((name, path));
             }
@@ -70,12 +70,13 @@ pub(super) async fn pin(
         1 => NODE,
         _ => return Err(refuse("cidVersion is 0 or 1")),
     };
-    let stored = super::super::task::blocking(move |_| {
-        let stored = arrange(files).map(|item| keep(&objects, &item, &profile));
-        drop(folder);
+    let item = arrange(files).map_err(refuse)?;
+    let stored = task::blocking(move |_| {
+        let stored = keep(&mut batch, &item, &profile)?;
+        batch.commit()?;
         Ok(stored)
     });
-    let stored = stored.await?.map_err(refuse)??;
+    let stored = stored.await?;
     Ok(Json(Pinned {
         ipfs_hash: cid(stored.summary.id, profile.version)?,
         pin_size: stored.summary.dag_bytes,
@@ -147,18 +148,21 @@ fn arrange(files: Vec<(String, PathBuf)>) -> Result<Item<PathBuf>, &'static str>
     }
 }
 
-fn keep(objects: &Objects, item: &Item<PathBuf>, profile: &Profile) -> Result<Stored, Error> {
+fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<Stored, Error> {
     match item {
-        Item::File(path) => objects.add_file(path, profile),
+        Item::File(path) => batch.add_file(path, profile),
         Item::Directory(items) => {
-            let entries =
-                items.iter().map(|(name, item)| Ok((name.clone(), keep(objects, item, profile)?)));
-            objects.add_directory(&entries.collect::<Result<_, Error>>()?, profile.version)
+            let mut entries = BTreeMap::new();
+            for (name, item) in items {
+                entries.insert(name.clone(), keep(batch, item, profile)?);
+            }
+            batch.add_directory(&entries, profile.version)
         }
     }
 }
 
-fn broken(err: axum::extract::multipart::MultipartError) -> Refusal {
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn broken(err: MultipartError) -> Refusal {
     Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
 }
 

@@ -180,3 +180,65 @@ fn inside(name: &Path) -> Result<PathBuf, Unpack> {
     }
     Ok(checked)
 }
+
+#[cfg(test)]
+mod tests {
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    /// An archive of one entry whose name is written as it stands, unchecked.
+    fn archive(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
+        let mut header = Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        let mut archive = Builder::new(Vec::new());
+        archive.append(&header, content).unwrap();
+        archive.into_inner().unwrap()
+    }
+
+    fn unpacked(archive: &[u8], bytes_max: u64) -> (Result<(), Unpack>, tempfile::TempDir) {
+        let dest = tempfile::tempdir().unwrap();
+        (unpack(archive, dest.path(), bytes_max), dest)
+    }
+
+    #[test]
+    fn names_that_lead_out_and_kinds_that_are_no_files_are_refused() {
+        for (name, kind) in [
+            (&b"/etc/cron.d/x"[..], EntryType::Regular),
+            (b"../x", EntryType::Regular),
+            (b"a/../../x", EntryType::Directory),
+            (b"x", EntryType::Symlink),
+            (b"x", EntryType::Link),
+            (b"x", EntryType::Char),
+            (b"x", EntryType::Block),
+            (b"x", EntryType::Fifo),
+        ] {
+            let (told, dest) = unpacked(&archive(name, kind, b""), 100);
+            assert!(matches!(told, Err(Unpack::Refused(_))), "{}", name.escape_ascii());
+            assert_eq!(std::fs::read_dir(dest.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_size_beyond_the_limit_is_refused_before_a_byte_is_written() {
+        let (told, dest) = unpacked(&archive(b"x", EntryType::Regular, b"1234"), 3);
+        assert!(matches!(told, Err(Unpack::Refused(_))));
+        assert!(!dest.path().join("x").exists());
+    }
+
+    #[test]
+    fn an_archive_that_breaks_off_is_an_error() {
+        let whole = archive(b"x", EntryType::Regular, &[7; 2000]);
+        assert!(unpacked(&whole, 2000).0.is_ok());
+        assert!(matches!(unpacked(&whole[..1500], 2000).0, Err(Unpack::Io(_))));
+
+        let (sender, receiver) = mpsc::channel(1);
+        drop(sender);
+        let dest = tempfile::tempdir().unwrap();
+        let told = unpack(Chunks::new(receiver), dest.path(), 100);
+        assert!(matches!(told, Err(Unpack::Io(_))), "a caller who went away is no end");
+    }
+}

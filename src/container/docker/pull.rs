@@ -149,3 +149,24 @@ pub(super) fn url_safe_auth(mut request: BollardRequest) -> BollardRequest {
     }
     request
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wants_an_image_that_is_being_pulled_joins_in() {
+        let pulls = Pulls::default();
+        let reference: Reference = "busybox".parse().unwrap();
+        let never = || futures_util::future::pending().boxed();
+        let first = pulls.join(&reference, never);
+        let second = pulls.join(&reference, || panic!("a second pull of the same image"));
+        drop((first, second));
+        let broken = pulls.join(&reference, || {
+            futures_util::future::ready(Err(Arc::new(Failure::Stalled(Duration::ZERO)))).boxed()
+        });
+        assert!(broken.clone().now_or_never().is_some_and(|ended| ended.is_err()));
+        // Whoever comes after a failure tries anew, though the failure is still held.
+        assert!(pulls.join(&reference, never).now_or_never().is_none());
+    }
+}

@@ -4,6 +4,7 @@
 //! The network namespace has nothing but loopback, so a registry at a fixed port inside it meets
 //! no other test's.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -35,10 +36,11 @@ impl Engine {
     /// killed when the thread that started it is gone, however the test ends.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        // "$0" is the folder. The data lies in memory and is gone with the mount namespace.
+        // "$0" is the folder, "$1" a control group. The data lies in memory and is gone with the mount namespace.
         let script = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
             exec dockerd --host \"unix://$0/docker.sock\" --data-root \"$0/data\" \
             --exec-root \"$0/exec\" --pidfile \"$0/pid\" --userland-proxy=false \
+            --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent \"/$1\" \
             --iptables=false --ip6tables=false --ip-masq=false > \"$0/log\" 2>&1";
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -52,6 +54,7 @@ impl Engine {
                 .args(["--kill-child", "--mount-proc", "--propagation", "private"])
                 .args(["sh", "-c", script])
                 .arg(dir.path())
+                .arg(cgroup(&dir))
                 .env("PATH", path.expect("a PATH"))
                 .env("FAKE_GPUS", GPUS.join(","))
                 .env("FAKE_GPU_FAILURE", dir.path().join("gpu-failure"))
@@ -120,20 +123,21 @@ impl Engine {
         });
     }
 
-    /// Makes the GPU hook fail, or work again.
-    pub(crate) fn break_gpus(&self, broken: bool) {
-        let mark = self.dir.path().join("gpu-failure");
-        if broken {
-            std::fs::write(mark, "").expect("the mark is set");
-        } else {
-            std::fs::remove_file(mark).expect("the mark is taken away");
-        }
+    /// Makes the GPU hook `fail` or `hang`.
+    pub(crate) fn break_gpus(&self, how: &str) {
+        std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
+    }
+
+    /// Makes the GPU hook work again.
+    pub(crate) fn mend_gpus(&self) {
+        std::fs::remove_file(self.dir.path().join("gpu-failure")).expect("the mark is taken away");
     }
 
     /// Ends the engine at once, containers and all.
     pub(crate) fn kill(&mut self) {
-        self.running.0.kill().expect("it is killed");
-        self.running.0.wait().expect("it is gone");
+        // The first process of its namespace takes all others with it; `unshare` waits for it.
+        kill_process(self.dockerd, Signal::KILL).ok();
+        self.running.0.wait().ok();
     }
 
     fn socket(&self) -> PathBuf {
@@ -142,6 +146,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
+    #[expect(clippy::print_stderr, reason = "what a person reads who looks at a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
@@ -149,11 +154,40 @@ impl Drop for Engine {
             let tail = lines[lines.len().saturating_sub(20)..].join("\n");
             eprintln!("the engine's last words:\n{tail}");
         }
-        // Asked first, so that it takes its control groups away; `Running` kills what is left.
-        if kill_process(self.dockerd, Signal::TERM).is_ok() && !std::thread::panicking() {
+        // Asked, so that it ends its containers in order, but not to spare a failed test's time.
+        let there = self.running.0.try_wait().is_ok_and(|ended| ended.is_none());
+        if there && std::thread::panicking() {
+            self.kill();
+        } else if there && kill_process(self.dockerd, Signal::TERM).is_ok() {
             eventually("dockerd ends", PATIENCE, || self.running.0.try_wait().ok().flatten());
         }
+        let group = cgroup(&self.dir);
+        for hierarchy in folders(Path::new("/sys/fs/cgroup")) {
+            remove_groups(&hierarchy.join(&group));
+        }
+        remove_groups(&Path::new("/sys/fs/cgroup").join(&group));
     }
+}
+
+/// The control group of one engine's containers.
+fn cgroup(dir: &TempDir) -> OsString {
+    let mut name = OsString::from("lamda-test");
+    name.push(dir.path().file_name().expect("a name"));
+    name
+}
+
+/// Removes a control group with those below it. They are empty: their processes are gone.
+fn remove_groups(group: &Path) {
+    for below in folders(group) {
+        remove_groups(&below);
+    }
+    std::fs::remove_dir(group).ok();
+}
+
+fn folders(of: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(of).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
 }
 
 /// The first child of a process: what `unshare` forked into its namespaces.

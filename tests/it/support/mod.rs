@@ -2,7 +2,9 @@
 
 pub(crate) mod anvil;
 pub(crate) mod engine;
+pub(crate) mod ipfs;
 pub(crate) mod nats;
 pub(crate) mod nvml;
 pub(crate) mod registry;
 pub(crate) mod tools;
+pub(crate) mod world;

@@ -111,13 +111,13 @@ impl Nats {
     fn python_command(&self, body: &str, args: &[&str]) -> Command {
         let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nv/bin/python");
         assert!(python.is_file(), "nats-py is missing: scripts/test installs it");
-        let body: String = body.lines().map(|line| format!("        {line}\n")).collect();
+        let body = body.replace('\n', "\n        ");
         let script = format!(
             "import asyncio, json, sys, nats\n\
              from nats.js.api import *\n\
              async def main(url, *args):\n    \
                  async def body(nc, js):\n        \
-                     pass\n{body}    \
+                     pass\n        {body}\n    \
                  nc = await nats.connect(url)\n    \
                  await asyncio.wait_for(body(nc, nc.jetstream()), 60)\n    \
                  await nc.close()\n\

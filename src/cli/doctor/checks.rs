@@ -1,0 +1,247 @@
+//! The checks themselves: each asks one part, as the node would, and says what it heard.
+
+use std::path::Path;
+
+use super::{Check, Finding};
+use crate::agent::Settings;
+use crate::artifact::{Gateways, Pinata};
+use crate::bus::{self, Bus, DeliveryMode};
+use crate::chain::Reader;
+use crate::config::{Env, Gpu, KeySource, LOCAL_CHAINS, Parts};
+use crate::container::docker::Docker;
+use crate::gpu::{GpuProbe as _, nvml::Nvml};
+use crate::host;
+use crate::node::{Gpu as Card, GpuUuid};
+
+/// What a check says whose settings are wrong; those are told by their own check.
+fn unset() -> Finding {
+    Finding::fail("not checked", "mend the settings first")
+}
+
+/// All problems of the settings, and what is unwise about them.
+pub(super) fn settings(env: &mut Env<'_>) -> Check {
+    let problems = env.take_problems();
+    let warnings = env.take_warnings();
+    let finding = if !problems.is_empty() {
+        let count = problems.len();
+        let detail = format!("{count} wrong or missing");
+        let remedy = "set them in the environment or in .env";
+        Finding { problems, ..Finding::fail(detail, remedy) }
+    } else if let [first, ..] = warnings.as_slice() {
+        let (detail, remedy) = first.split_once(": ").unwrap_or((first, ""));
+        Finding::warn(detail, remedy)
+    } else {
+        Finding::ok("complete")
+    };
+    Check { name: "settings", finding }
+}
+
+pub(super) async fn key(parts: &Parts) -> Finding {
+    let Some(source) = parts.key.clone() else { return unset() };
+    let from = match &source {
+        KeySource::Raw(_) => "from AGENT_PRIVATE_KEY".to_owned(),
+        KeySource::Keystore { path, .. } => format!("from {}", path.display()),
+    };
+    // A keystore takes a second of one core.
+    match tokio::task::spawn_blocking(move || source.load()).await {
+        Ok(Ok(key)) => Finding::ok(format!("{} {from}", key.address())),
+        Ok(Err(err)) => Finding::failed(err, "check AGENT_KEYSTORE and its passphrase file"),
+        Err(err) => Finding::failed(err, "report this as a defect"),
+    }
+}
+
+pub(super) async fn nats(parts: &Parts) -> Finding {
+    let Some(config) = &parts.bus else { return unset() };
+    let heard = async {
+        let bus = Bus::connect(config).await?;
+        let mode = bus.prepare().await;
+        let server = bus.server();
+        bus.drain().await.ok();
+        Ok::<_, bus::Error>((mode?, server))
+    };
+    match heard.await {
+        Ok((DeliveryMode::JetStream, server)) => Finding::ok(format!("{server} with JetStream")),
+        Ok((DeliveryMode::Core, server)) => Finding::warn(
+            format!("{server} without JetStream: jobs that come while the node is away are lost"),
+            "start nats-server with --jetstream",
+        ),
+        Err(err) => {
+            let remedy = match &err {
+                bus::Error::Unauthorized { .. } => "check NATS_CREDS or its like",
+                bus::Error::TooOld { .. } => "install nats-server 2.10 or later",
+                bus::Error::Stream { .. } => "ask whoever runs the NATS server",
+                _ => "start nats-server with --jetstream, or set NATS_URL",
+            };
+            Finding::failed(err, remedy)
+        }
+    }
+}
+
+pub(super) async fn docker(parts: &Parts) -> Finding {
+    let Some(config) = &parts.docker else { return unset() };
+    let engine = match Docker::connect(config) {
+        Ok(docker) => docker.engine().await,
+        Err(err) => Err(err),
+    };
+    match engine {
+        Ok(engine) => Finding::ok(format!(
+            "{} (API {}) on {}, cgroup v{}, runtimes {}",
+            engine.version,
+            engine.api,
+            engine.os,
+            engine.cgroup_version,
+            engine.runtimes.join(" ")
+        )),
+        Err(err) => Finding::failed(
+            err,
+            "install and start Docker Engine (https://docs.docker.com/engine/install), let this \
+             user into the group docker, or set DOCKER_HOST",
+        ),
+    }
+}
+
+/// The cards, or why there are none.
+async fn cards(parts: &Parts) -> Result<Vec<Card>, Finding> {
+    match &parts.gpu {
+        None => Err(unset()),
+        Some(Gpu::None) => Ok(Vec::new()),
+        Some(Gpu::Auto { library }) => match Nvml::new(library.clone()).inventory().await {
+            Ok(inventory) if inventory.gpus.is_empty() => {
+                Err(Finding::fail("the NVIDIA driver sees no card", NO_GPU))
+            }
+            Ok(inventory) => Ok(inventory.gpus),
+            Err(err) => Err(Finding::failed(err, NO_GPU)),
+        },
+    }
+}
+
+const NO_GPU: &str =
+    "install the NVIDIA driver, or set GPU_MODE=none to run without a GPU (on a local chain only)";
+
+pub(super) async fn gpu(parts: &Parts) -> Finding {
+    let cards = match cards(parts).await {
+        Ok(cards) if cards.is_empty() => return Finding::ok("GPU_MODE=none: jobs run on the CPU"),
+        Ok(cards) => cards,
+        Err(finding) => return finding,
+    };
+    let shown: Vec<String> = cards
+        .iter()
+        .map(|card| format!("{} {} MiB {}", card.model, card.vram_mib, card.uuid))
+        .collect();
+    Finding::ok(shown.join("; "))
+}
+
+pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
+    let Some(config) = &parts.docker else { return unset() };
+    let cards = match cards(parts).await {
+        Ok(cards) if cards.is_empty() => return Finding::ok("GPU_MODE=none: not needed"),
+        Ok(cards) => cards,
+        Err(_) => return Finding::fail("not checked", "mend the GPU first"),
+    };
+    let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();
+    let ready = match Docker::connect(config) {
+        Ok(docker) => docker.gpu_ready(&uuids).await,
+        Err(err) => Err(err),
+    };
+    match ready {
+        Ok(()) => Finding::ok("the engine hands the cards to containers"),
+        Err(err) => Finding::failed(
+            err,
+            "install the NVIDIA Container Toolkit (https://docs.nvidia.com/datacenter/cloud-native/\
+             container-toolkit) and restart the engine",
+        ),
+    }
+}
+
+pub(super) async fn chain(parts: &Parts) -> Finding {
+    let (Some(config), Some(key)) = (&parts.chain, &parts.key) else { return unset() };
+    let node = match key.address() {
+        Ok(node) => node,
+        Err(err) => return Finding::failed(err, "mend the key first"),
+    };
+    let heard = async {
+        let reader = Reader::new(config.clone())?;
+        let facts = reader.facts(node).await?;
+        Ok::<_, crate::chain::Error>((facts, reader.provider(node).await?))
+    };
+    let (facts, provider) = match heard.await {
+        Ok(heard) => heard,
+        Err(err) => {
+            let remedy = "check OPBNB_RPC_URL, REPUTATION_CONTRACT_ADDRESS and CHAIN_ID";
+            return Finding::failed(err, remedy);
+        }
+    };
+    let (id, contract) = (facts.chain_id, config.contract);
+    let registered = match provider {
+        Some(provider) => format!("registered as {}", out_of(&provider.gpu_model)),
+        None => "not registered yet (`run` does it)".to_owned(),
+    };
+    let text = format!("chain {id}, contract {contract}, {} wei, {registered}", facts.balance_wei);
+    let without_gpu = parts.gpu.as_ref().is_some_and(Gpu::is_none);
+    if without_gpu && !LOCAL_CHAINS.contains(&id) {
+        return Finding::fail(text, "GPU_MODE=none is for a local chain only (1337 or 31337)");
+    }
+    if facts.balance_wei == "0" {
+        return Finding::fail(text, format!("send some of the chain's gas token to {node}"));
+    }
+    Finding::ok(text)
+}
+
+/// A stranger's word in a sentence of ours.
+fn out_of(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+pub(super) async fn pinata(parts: &Parts) -> Finding {
+    let Some(config) = &parts.artifact else { return unset() };
+    let checked = match Pinata::new(config) {
+        Ok(pinata) => pinata.check().await,
+        Err(err) => Err(err),
+    };
+    let service = crate::secret::redact_url(&config.pinata_url);
+    match checked {
+        Ok(()) => Finding::ok(format!("{service} takes the key")),
+        Err(err) => Finding::failed(
+            err,
+            "check PINATA_JWT and PINATA_API_URL; for a local store start `lamda-node store`",
+        ),
+    }
+}
+
+pub(super) async fn gateways(parts: &Parts) -> Finding {
+    let Some(config) = &parts.artifact else { return unset() };
+    let checked = match Gateways::new(config) {
+        Ok(gateways) => gateways.check().await,
+        Err(err) => Err(err),
+    };
+    let shown: Vec<String> =
+        config.gateways.iter().map(|url| crate::secret::redact_url(url)).collect();
+    match checked {
+        Ok(()) => Finding::ok(format!("one of {} answers", shown.join(", "))),
+        Err(err) => Finding::failed(err, "check IPFS_GATEWAYS"),
+    }
+}
+
+pub(super) async fn data_dir(parts: &Parts) -> Finding {
+    let Some(settings) = &parts.settings else { return unset() };
+    let Settings { data_dir, disk_free_min_mib, .. } = settings;
+    // Before the first start it is not there: what counts is whether it can be made.
+    let existing = data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    if let Err(err) = tempfile::NamedTempFile::new_in(existing) {
+        return Finding::fail(
+            format!("{} can't be written to: {err}", existing.display()),
+            "set DATA_DIR to a folder of this user",
+        );
+    }
+    match host::disk_free_mib(existing) {
+        Ok(free) if free <= *disk_free_min_mib => Finding::fail(
+            format!(
+                "{}: {free} MiB are free, {disk_free_min_mib} must stay so",
+                data_dir.display()
+            ),
+            "free some disk, or lower DISK_FREE_MIN_MIB",
+        ),
+        Ok(free) => Finding::ok(format!("{}, {free} MiB free", data_dir.display())),
+        Err(err) => Finding::failed(err, "set DATA_DIR to a folder of this user"),
+    }
+}

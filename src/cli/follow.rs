@@ -1,0 +1,163 @@
+//! Following jobs: their statuses and, where wanted, their live logs, as one stream of news.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::backoff::Backoff;
+use crate::bus::{self, Bus, LogStream, StatusFilter, StatusMessage, StatusStream};
+use crate::job::{JobId, Status};
+use crate::node::Address;
+
+/// After a stream broke, it is asked for again.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A status, with its body as it was sent.
+    Status(Box<Status>, Value),
+    /// A piece of a live log.
+    Log(Line),
+}
+
+/// A piece of a live log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Line {
+    /// One line.
+    Text {
+        /// From 1, by one.
+        #[serde(default)]
+        seq: u64,
+        /// `stdout` or `stderr`.
+        stream: String,
+        /// Its text.
+        line: String,
+    },
+    /// So many lines are missing here.
+    Gap {
+        /// How many.
+        dropped: u64,
+    },
+}
+
+/// A connection that follows what a filter lets through.
+pub(super) struct Follower {
+    bus: Bus,
+    filter: StatusFilter,
+    replay: bool,
+    statuses: StatusStream,
+    logs: Option<LogStream>,
+    /// The last status's number of each job that was seen.
+    seen: HashMap<(Address, JobId), u64>,
+    failures: u32,
+}
+
+impl Follower {
+    /// Begins to follow: with `replay` from the first status that the server still has.
+    pub(super) async fn start(
+        bus: &Bus,
+        filter: StatusFilter,
+        replay: bool,
+        logs: bool,
+    ) -> anyhow::Result<Self> {
+        let logs = match &filter.job {
+            Some(job) if logs => Some(bus.logs(filter.agent, job).await?),
+            _ => None,
+        };
+        let statuses = bus.statuses(&filter, replay).await?;
+        let (bus, seen) = (bus.clone(), HashMap::new());
+        Ok(Self { bus, filter, replay, statuses, logs, seen, failures: 0 })
+    }
+
+    /// The next news. Ends only with an error that asking again would not mend.
+    pub(super) async fn next(&mut self) -> anyhow::Result<News> {
+        loop {
+            tokio::select! {
+                biased;
+                line = next_line(&mut self.logs) => match line {
+                    Some(body) => {
+                        if let Ok(line) = serde_json::from_slice(&body) {
+                            return Ok(News::Log(line));
+                        }
+                    }
+                    None => self.logs = None,
+                },
+                message = self.statuses.next() => match message {
+                    Ok(message) => {
+                        self.failures = 0;
+                        if let Some(news) = self.status(&message) {
+                            return Ok(news);
+                        }
+                    }
+                    Err(err) => self.recover(err).await?,
+                },
+            }
+        }
+    }
+
+    /// What is left of the live log: its last lines come about when the last status does.
+    pub(super) async fn last_lines(&mut self, patience: Duration) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let gather = async {
+            while let Some(body) = next_line(&mut self.logs).await {
+                lines.extend(serde_json::from_slice::<Line>(&body));
+            }
+        };
+        tokio::time::timeout(patience, gather).await.ok();
+        lines
+    }
+
+    /// The status of a message, unless it is none, lies about itself, or came before.
+    fn status(&mut self, message: &StatusMessage) -> Option<News> {
+        let body: Value = serde_json::from_slice(&message.body).ok()?;
+        let status: Status = serde_json::from_value(body.clone()).ok()?;
+        if (status.agent_address, &status.job_id) != (message.agent, &message.job) {
+            tracing::debug!(job.id = %message.job, "skipped a status that names another subject");
+            return None;
+        }
+        let seen = self.seen.entry((message.agent, message.job.clone())).or_default();
+        if status.seq <= *seen {
+            return None;
+        }
+        *seen = status.seq;
+        Some(News::Status(Box::new(status), body))
+    }
+
+    async fn recover(&mut self, err: bus::Error) -> anyhow::Result<()> {
+        if !err.is_transient() {
+            return Err(err.into());
+        }
+        tracing::warn!("following the statuses failed, trying again: {err}");
+        self.failures = self.failures.saturating_add(1);
+        tokio::time::sleep(AGAIN.jittered(self.failures)).await;
+        if let Ok(statuses) = self.bus.statuses(&self.filter, self.replay).await {
+            self.statuses = statuses;
+        }
+        Ok(())
+    }
+}
+
+/// The next piece of the log; never, where none is followed.
+async fn next_line(logs: &mut Option<LogStream>) -> Option<Bytes> {
+    match logs {
+        Some(logs) => logs.next().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Connects and makes what is missing.
+pub(super) async fn connect(config: &bus::Config) -> anyhow::Result<Bus> {
+    let help = "start nats-server with --jetstream, or set NATS_URL";
+    let bus =
+        Bus::connect(config).await.with_context(|| format!("no connection to NATS ({help})"))?;
+    if bus.prepare().await? == bus::DeliveryMode::Core {
+        tracing::warn!("the NATS server has no JetStream: jobs and statuses can get lost");
+    }
+    Ok(bus)
+}

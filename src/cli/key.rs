@@ -1,0 +1,101 @@
+//! `key`: makes, imports and looks at keys. The key itself is never shown and never an argument.
+
+use std::io::{IsTerminal as _, Read as _, stdin};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::logging::Audience;
+use super::signer::{Ask, passphrase};
+use super::{Misused, load, out};
+use crate::chain::{Key, keystore};
+use crate::config;
+use crate::secret::Secret;
+
+/// A key has 66 characters; what is more is no key.
+const INPUT_BYTES_MAX: u64 = 1024;
+
+/// Arguments of `key`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a fresh key and keep it encrypted; prints its address
+    New(Place),
+    /// Keep a key that you have, encrypted; it is read from standard input; prints its address
+    Import(Place),
+    /// Print a key's address
+    Address {
+        /// The keystore (default: the key of the settings)
+        #[arg(long, value_name = "FILE")]
+        keystore: Option<PathBuf>,
+        /// A file with its passphrase, needed only where the keystore does not tell its address
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The file to make, in Web3 Secret Storage, readable by you alone; never overwritten
+    #[arg(long, value_name = "FILE")]
+    keystore: PathBuf,
+    /// A file with the passphrase (default: it is asked for)
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let address = match args.action {
+        Action::New(place) => {
+            let passphrase = place.passphrase()?;
+            keystore::create(&place.keystore, &passphrase)?.address()
+        }
+        Action::Import(place) => {
+            let text = read_key()?;
+            let key = Key::from_hex(&text).map_err(|err| Misused(err.to_string()))?;
+            let passphrase = place.passphrase()?;
+            keystore::import(&place.keystore, &key, &passphrase)?;
+            key.address()
+        }
+        Action::Address { keystore: Some(path), passphrase_file } => match keystore::address(&path)
+        {
+            Err(keystore::Error::Malformed { .. }) if passphrase_file.is_some() => {
+                let passphrase = passphrase(passphrase_file.as_deref(), Ask::Once)?;
+                keystore::load(&path, &passphrase)?.address()
+            }
+            address => address?,
+        },
+        Action::Address { keystore: None, .. } => load(Audience::Client, config::key)?.address()?,
+    };
+    out::line(&address.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Place {
+    fn passphrase(&self) -> anyhow::Result<Secret> {
+        if self.keystore.symlink_metadata().is_ok() {
+            let path = self.keystore.clone();
+            return Err(keystore::Error::Exists { path }.into());
+        }
+        passphrase(self.passphrase_file.as_deref(), Ask::Twice)
+    }
+}
+
+/// The key's hex digits: from a pipe, or typed without an echo.
+fn read_key() -> anyhow::Result<Secret> {
+    if stdin().is_terminal() {
+        let typed = rpassword::prompt_password("Private key (64 hex digits): ");
+        return typed.map(Secret::new).context("the key could not be read");
+    }
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);
+    read.context("the key could not be read from standard input")?;
+    Ok(Secret::new(text.trim()))
+}

@@ -1,0 +1,131 @@
+//! `logs`: what a job writes, live; once it has ended, the log that was kept of it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::follow::{self, Follower, Line, News};
+use super::logging::Audience;
+use super::{load, out};
+use crate::artifact::Gateways;
+use crate::bus::StatusFilter;
+use crate::config::Client;
+use crate::job::{Cid, JobId, Status};
+use crate::node::Address;
+
+/// A kept log is capped well below.
+const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The live log's last lines are on their way when the last status is.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// Arguments of `logs`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The job
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+    /// The node that runs or ran it (default: any)
+    #[arg(long, value_name = "ADDRESS")]
+    agent: Option<Address>,
+}
+
+/// The live log so far.
+#[derive(Debug, Default)]
+struct Live {
+    last_seq: u64,
+    missing: bool,
+}
+
+impl Live {
+    fn show(&mut self, line: &Line) -> std::io::Result<()> {
+        match line {
+            Line::Text { seq, line, .. } => {
+                self.missing |= *seq != self.last_seq + 1;
+                self.last_seq = *seq;
+                out::line(&out::clean(line))
+            }
+            Line::Gap { .. } => {
+                self.missing = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let client = load(Audience::Client, Client::read)?;
+    let bus = follow::connect(&client.bus).await?;
+    let filter = StatusFilter { agent: args.agent, job: Some(args.job) };
+    let mut follower = Follower::start(&bus, filter, true, true).await?;
+    let mut live = Live::default();
+    let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
+    let ended = loop {
+        let news = tokio::select! {
+            news = follower.next() => news?,
+            _ = &mut gone => return Ok(ExitCode::SUCCESS),
+        };
+        match news {
+            News::Log(line) => live.show(&line)?,
+            News::Status(status, _) if status.stage.is_terminal() => break status,
+            News::Status(..) => {}
+        }
+    };
+    for line in follower.last_lines(LAST_LINES).await {
+        live.show(&line)?;
+    }
+    finish(&ended, &live, &client).await
+}
+
+/// Shows the kept log where the live one was not all of it.
+async fn finish(ended: &Status, live: &Live, client: &Client) -> anyhow::Result<ExitCode> {
+    let Some(cid) = &ended.log_cid else {
+        if live.last_seq == 0 {
+            out::note(&format!("job {} left no log", ended.job_id));
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if live.last_seq > 0 && !live.missing {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if live.last_seq > 0 {
+        out::note(&format!("lines are missing above; the whole log, {cid}:"));
+    }
+    for line in kept(cid, client).await?.lines() {
+        out::line(&out::clean(line))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<String> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("log");
+    let fetched = Gateways::new(&client.artifact)?.fetch(cid, &path, LOG_BYTES_MAX, |_| ()).await;
+    fetched.with_context(|| format!("the log {cid} could not be fetched"))?;
+    let bytes = std::fs::read(&path).with_context(|| format!("{cid} is no log"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(lines: &[u64]) -> Live {
+        let mut live = Live::default();
+        for seq in lines {
+            let (stream, line) = ("stdout".to_owned(), "x".to_owned());
+            live.show(&Line::Text { seq: *seq, stream, line }).unwrap();
+        }
+        live
+    }
+
+    #[test]
+    fn a_live_log_knows_whether_it_is_whole() {
+        assert!(!live(&[1, 2, 3]).missing);
+        assert!(live(&[2, 3]).missing);
+        assert!(live(&[1, 3]).missing);
+        let mut gap = live(&[1]);
+        gap.show(&Line::Gap { dropped: 5 }).unwrap();
+        assert!(gap.missing);
+    }
+}

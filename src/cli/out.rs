@@ -1,0 +1,78 @@
+//! The one place that writes to standard output and standard error.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+/// Writes one line to standard output.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// Writes one JSON document as one line to standard output.
+pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
+/// Writes one line to standard error; nobody may be there to read it.
+pub(super) fn note(text: &str) {
+    writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// Whether a person looks at standard output.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A stranger's text as it may be printed: control characters, which could rewrite a terminal, are
+/// shown and not sent.
+pub(super) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => clean.push(c),
+            c if c.is_control() => _ = write!(clean, "{}", c.escape_debug()),
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// An error with its causes, each once.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            _ = write!(text, ": {cause}");
+        }
+    }
+    text
+}
+
+/// Whether the reader of standard output went away: `lamda-node watch | head`.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.into_iter().any(|err| err.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_escape_sequences_are_shown_and_not_sent() {
+        assert_eq!(clean("a\u{1b}[31mb\rc\td é"), "a\\u{1b}[31mb\\rc\td é");
+    }
+
+    #[test]
+    fn a_cause_that_is_said_already_is_not_said_again() {
+        let error = anyhow::anyhow!("no answer").context("asked: no answer").context("start");
+        assert_eq!(chain(&error), "start: asked: no answer");
+    }
+}

@@ -1,0 +1,145 @@
+//! `run`: the node itself. Reads the settings, loads the key, makes the adapters, and hands all of
+//! it to the agent.
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::logging::Audience;
+use super::{Misused, Unavailable, load};
+use crate::agent::{self, Shutdown};
+use crate::artifact::{Gateways, Pinata};
+use crate::chain::{Chain as _, Evm, Key};
+use crate::clock::SystemClock;
+use crate::config::{self, Gpu, LOCAL_CHAINS};
+use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
+use crate::gpu::{GpuProbe, fake as gpu_fake, nvml::Nvml};
+use crate::node::{Gpu as Card, GpuInventory, GpuUuid};
+
+/// How long a simulated job seems to run.
+const SIMULATED_RUN: Duration = Duration::from_secs(2);
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Play container and GPU with fakes; no job is run for real (loopback NATS, local chain only)
+    #[arg(long)]
+    simulate: bool,
+}
+
+pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    forbid_core_dumps();
+    let settings = load(Audience::Owner, config::Node::read)?;
+    if args.simulate && !config::is_loopback(&settings.bus.url) {
+        let text = "--simulate needs a NATS server on this machine: nobody else may be told that \
+                    such jobs were run";
+        return Err(Misused(text.to_owned()).into());
+    }
+    let key = settings.key.load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("the program can't start")?;
+    runtime.block_on(Box::pin(node(settings, key, args.simulate)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A core dump would hold the key.
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).ok();
+}
+
+async fn node(settings: config::Node, key: Key, simulate: bool) -> anyhow::Result<()> {
+    let chain = Evm::new(settings.chain.clone(), key.clone())?;
+    if simulate {
+        let facts = chain.check().await.context("--simulate needs its chain to answer")?;
+        if !LOCAL_CHAINS.contains(&facts.chain_id) {
+            let id = facts.chain_id;
+            let text = format!("--simulate is for a local chain (1337 or 31337), this is {id}");
+            return Err(Unavailable(text).into());
+        }
+        tracing::warn!("--simulate: container and GPU are fakes, and no job is run for real");
+        let inventory = simulated_gpus()?;
+        let uuids = inventory.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        let runtime = container_fake::Fake::new(SIMULATED_RUN, uuids);
+        return start(settings, key, runtime, gpu_fake::Fake::new(inventory), chain).await;
+    }
+    let runtime = Docker::connect(&settings.docker)?;
+    let library = match &settings.gpu {
+        Gpu::Auto { library } => library.clone(),
+        Gpu::None => None,
+    };
+    start(settings, key, runtime, Nvml::new(library), chain).await
+}
+
+fn simulated_gpus() -> anyhow::Result<GpuInventory> {
+    let uuid = GpuUuid::new("GPU-51301a7e-d000-4000-8000-000000000000").context("no GPU's UUID")?;
+    let card = Card { uuid, model: "Simulated GPU".to_owned(), vram_mib: 16_384 };
+    let (driver, cuda) = ("simulated".to_owned(), "simulated".to_owned());
+    Ok(GpuInventory { driver, cuda, gpus: vec![card] })
+}
+
+async fn start<R: ContainerRuntime, G: GpuProbe>(
+    settings: config::Node,
+    key: Key,
+    runtime: R,
+    gpu: G,
+    chain: Evm,
+) -> anyhow::Result<()> {
+    let node = agent::Node {
+        owner: settings.owner,
+        key: Arc::new(key),
+        bus: settings.bus,
+        runtime,
+        gpu,
+        chain,
+        contract: settings.chain.contract,
+        gateways: Gateways::new(&settings.artifact)?,
+        pinata: Pinata::new(&settings.artifact)?,
+        clock: SystemClock,
+        settings: settings.settings,
+    };
+    let (ask, asked) = watch::channel(Shutdown::No);
+    tokio::select! {
+        ended = Box::pin(node.run(asked)) => Ok(ended?),
+        never = signals(ask) => match never? {},
+    }
+}
+
+/// SIGTERM or SIGINT: the first asks for an orderly end, the second for one at once.
+async fn signals(ask: watch::Sender<Shutdown>) -> anyhow::Result<Infallible> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        let again = *ask.borrow() != Shutdown::No;
+        if again {
+            tracing::warn!("asked a second time: ending at once");
+        } else {
+            tracing::info!("asked to end: no more jobs are taken (once more to end at once)");
+        }
+        ask.send_replace(if again { Shutdown::Now } else { Shutdown::Graceful });
+    }
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+pub(super) async fn first_signal() {
+    let term = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut term) => _ = term.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = term => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

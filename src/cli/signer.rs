@@ -1,0 +1,82 @@
+//! Which key signs a request, and what the signature is bound to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::Misused;
+use crate::chain::{Key, Reader, keystore};
+use crate::config::{KeySource, Signing, read_secret};
+use crate::job::Domain;
+use crate::node::Address;
+use crate::secret::Secret;
+
+/// A key on the command line. Never the key itself: arguments can be seen by everybody.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArgs {
+    /// The keystore whose key signs (default: the key of the settings, where they name one)
+    #[arg(long, value_name = "FILE")]
+    keystore: Option<PathBuf>,
+    /// A file with the keystore's passphrase (default: it is asked for)
+    #[arg(long, value_name = "FILE", requires = "keystore")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// Whether a key was named on the command line.
+    pub(super) fn is_given(&self) -> bool {
+        self.keystore.is_some()
+    }
+
+    /// The key that was named, else the settings' own, else none.
+    pub(super) fn load(&self, set: Option<&KeySource>) -> anyhow::Result<Option<Key>> {
+        let Some(path) = &self.keystore else {
+            return Ok(set.map(KeySource::load).transpose()?);
+        };
+        let passphrase = passphrase(self.passphrase_file.as_deref(), Ask::Once)?;
+        Ok(Some(keystore::load(path, &passphrase)?))
+    }
+}
+
+/// How often a passphrase is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// To open a keystore.
+    Once,
+    /// To make one.
+    Twice,
+}
+
+/// A passphrase from its file, else from the terminal.
+pub(super) fn passphrase(file: Option<&Path>, ask: Ask) -> anyhow::Result<Secret> {
+    if let Some(path) = file {
+        return Ok(read_secret(path).map_err(|what| Misused(format!("--passphrase-file: {what}")))?);
+    }
+    let prompt = |text: &str| {
+        let read = rpassword::prompt_password(text);
+        read.map(Secret::new)
+            .context("no passphrase could be asked for; use --passphrase-file FILE")
+    };
+    let passphrase = prompt("Passphrase: ")?;
+    if passphrase.expose().is_empty() {
+        return Err(Misused("the passphrase is empty".to_owned()).into());
+    }
+    if ask == Ask::Twice && prompt("Once more: ")?.expose() != passphrase.expose() {
+        return Err(Misused("the two passphrases differ".to_owned()).into());
+    }
+    Ok(passphrase)
+}
+
+/// What signatures are bound to: `None` where the settings name no contract, or neither the chain's
+/// id nor an endpoint to ask for it.
+pub(super) async fn domain(signing: &Signing) -> anyhow::Result<Option<Domain>> {
+    let Some(contract) = signing.contract else { return Ok(None) };
+    if let Some(chain_id) = signing.chain_id {
+        return Ok(Some(Domain { chain_id, contract }));
+    }
+    let Some(config) = signing.chain() else { return Ok(None) };
+    let reader = Reader::new(config)?;
+    let facts = reader.facts(Address::new([0; 20])).await;
+    let facts = facts.context("the chain's id is needed to sign; set CHAIN_ID to go without")?;
+    Ok(Some(Domain { chain_id: facts.chain_id, contract }))
+}

@@ -1,0 +1,298 @@
+//! `submit`: what a dispatcher does, for one job.
+//!
+//! With `--json` every line of standard output is one object with an `event`:
+//!
+//! | event | keys |
+//! |---|---|
+//! | `input` | `cid`, `bytes` |
+//! | `submitted` | `job_id`, `target`, `spec_hash`, `signed_by`?, `stream_seq`? |
+//! | `status` | `status`: the message of docs/protocol.md, section 2 |
+//! | `log` | `seq`, `stream`, `line`, or `dropped` |
+//! | `receipt` | `valid`, `problem`?, `receipt`?: docs/protocol.md, section 3 |
+//! | `fetched` | `cid`, `path`, `bytes` |
+//! | `detached` | `job_id`: it was left running |
+//! | `result` | `job_id`, `status`, `reason_code`?, `error`?, `exit_code`?, `output_cid`? |
+
+mod body;
+mod input;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use super::follow::{self, Follower, News};
+use super::logging::Audience;
+use super::receipt::{self, Expected, Verdict};
+use super::signer::{self, KeyArgs};
+use super::{Misused, load, the_agent};
+use crate::artifact::Gateways;
+use crate::bus::{Bus, PoolName, StatusFilter, Target};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::Client;
+use crate::host;
+use crate::job::status::Stage;
+use crate::job::{Cid, Domain, JobId, Status};
+use crate::node::Address;
+use report::Report;
+pub(super) use report::describe;
+
+/// The live log's last lines are on their way when the last status is.
+const LAST_LINES: Duration = Duration::from_millis(200);
+const MIB: u64 = 1024 * 1024;
+
+/// Arguments of `submit`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The container image, such as docker.io/library/python:3.12
+    #[arg(long, value_name = "REFERENCE")]
+    image: String,
+    /// The job's input, shown at /input/input: a CID, or a file or folder to upload first
+    #[arg(long, value_name = "FILE|DIR|CID")]
+    input: Option<String>,
+    /// Where the job leaves its output, if not in /output/output or /output
+    #[arg(long, value_name = "PATH")]
+    output_path: Option<String>,
+    /// The node that is to run it (default: AGENT_ADDRESS)
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
+    agent: Option<Address>,
+    /// The pool of nodes one of which is to run it
+    #[arg(long, value_name = "NAME")]
+    pool: Option<PoolName>,
+    #[command(flatten)]
+    needs: body::Needs,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Don't sign the job, though there is a key
+    #[arg(long, conflicts_with = "keystore")]
+    unsigned: bool,
+    /// Show the job's stages and what it writes until it has ended
+    #[arg(long)]
+    follow: bool,
+    /// Fetch the verified output into this folder (follows the job)
+    #[arg(long, value_name = "DIR")]
+    fetch: Option<PathBuf>,
+    /// One JSON object a line, for programs
+    #[arg(long)]
+    json: bool,
+    /// Replaces the image's command
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let client = load(Audience::Client, Client::read)?;
+    let target = match &args.pool {
+        Some(pool) => Target::Pool(pool.clone()),
+        None => Target::Agent(the_agent(args.agent, client.agent)?),
+    };
+    let fetch_to = args.fetch.as_deref().map(|dir| fetch_path(dir, args.output_path.as_deref()));
+    let fetch_to = fetch_to.transpose()?;
+    let (key, domain) = signer(&args, &client).await?;
+    let mut report = Report::new(args.json);
+
+    let input = match &args.input {
+        Some(input) => Some(input::resolve(input, &client, &mut report).await?),
+        None => None,
+    };
+    let mut draft = body::Draft::new(&args, input.as_ref())?;
+    if let (Some(key), Some(domain)) = (&key, &domain) {
+        draft.sign(key, domain, &target, SystemClock.now());
+    }
+    let job = draft.finish()?;
+
+    let bus = follow::connect(&client.bus).await?;
+    let following = args.follow || fetch_to.is_some();
+    let follower = match following {
+        // Before the job is sent, so that nothing of it is missed.
+        true => Some(Follower::start(&bus, filter(&target, &job.id), true, true).await?),
+        false => None,
+    };
+    publish(&bus, &target, &job, key.map(|key| key.address()), &report).await?;
+    let Some(follower) = follower else { return Ok(ExitCode::SUCCESS) };
+    let agent = match target {
+        Target::Agent(agent) => Some(agent),
+        Target::Pool(_) => None,
+    };
+    let expected = Expected { spec_hash: Some(job.spec_hash), agent, domain };
+    let ended = match follow_to_the_end(follower, &expected, &mut report).await? {
+        Some(ended) => ended,
+        None => {
+            report.detached(&job.id)?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report).await
+}
+
+fn filter(target: &Target, job: &JobId) -> StatusFilter {
+    let agent = match target {
+        Target::Agent(agent) => Some(*agent),
+        Target::Pool(_) => None,
+    };
+    StatusFilter { agent, job: Some(job.clone()) }
+}
+
+/// The key that signs with what its signature is bound to. A key of the settings goes unused where
+/// they do not say what to bind it to; one that was asked for must be usable.
+async fn signer(
+    args: &Args,
+    client: &Client,
+) -> anyhow::Result<(Option<crate::chain::Key>, Option<Domain>)> {
+    if args.unsigned || (client.key.is_none() && !args.key.is_given()) {
+        // A receipt can be held against the contract even so, where it costs no question.
+        let Some((chain_id, contract)) = client.signing.chain_id.zip(client.signing.contract)
+        else {
+            return Ok((None, None));
+        };
+        return Ok((None, Some(Domain { chain_id, contract })));
+    }
+    let domain = signer::domain(&client.signing).await?;
+    if domain.is_none() && args.key.is_given() {
+        let text = "to sign the job, set REPUTATION_CONTRACT_ADDRESS, and CHAIN_ID or \
+                    OPBNB_RPC_URL";
+        return Err(Misused(text.to_owned()).into());
+    }
+    match domain {
+        Some(_) => Ok((args.key.load(client.key.as_ref())?, domain)),
+        None => Ok((None, None)),
+    }
+}
+
+/// Where the output will lie: under the name that the job gives it. Nothing may be there yet.
+fn fetch_path(dir: &Path, output_path: Option<&str>) -> anyhow::Result<PathBuf> {
+    let name = output_path.and_then(|path| Path::new(path).file_name());
+    let path = dir.join(name.unwrap_or("output".as_ref()));
+    if path.symlink_metadata().is_ok() {
+        let text = format!("{} exists; --fetch never writes over anything", path.display());
+        return Err(Misused(text).into());
+    }
+    Ok(std::path::absolute(path)?)
+}
+
+async fn publish(
+    bus: &Bus,
+    target: &Target,
+    job: &body::Job,
+    signed_by: Option<Address>,
+    report: &Report,
+) -> anyhow::Result<()> {
+    // The same body within two minutes is one job, whoever repeats the command.
+    let msg_id = format!("{}:{}", job.id, job.spec_hash);
+    let published = bus.publish_job(target, job.body.clone().into(), &msg_id).await;
+    let published = published.context("the job was not taken over by NATS")?;
+    let by = signed_by.map(|address| format!(", signed by {address}")).unwrap_or_default();
+    let again = if published.duplicate { " (it was there already)" } else { "" };
+    report.event(
+        "submitted",
+        &json!({
+            "job_id": job.id, "target": target.to_string(), "spec_hash": job.spec_hash,
+            "signed_by": signed_by, "stream_seq": published.stream_seq,
+        }),
+        &format!("job {} is submitted to {target}{by}{again}", job.id),
+    )?;
+    Ok(())
+}
+
+/// The terminal status; `None` where the user went away.
+async fn follow_to_the_end(
+    mut follower: Follower,
+    expected: &Expected,
+    report: &mut Report,
+) -> anyhow::Result<Option<Status>> {
+    report.busy("waiting for a node");
+    let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let news = tokio::select! {
+            news = follower.next() => news?,
+            _ = &mut gone => return Ok(None),
+        };
+        match news {
+            News::Log(line) => report.log(&line)?,
+            News::Status(status, body) => {
+                if expected.agent.is_some_and(|agent| agent != status.agent_address) {
+                    continue;
+                }
+                if status.stage.is_terminal() {
+                    for line in follower.last_lines(LAST_LINES).await {
+                        report.log(&line)?;
+                    }
+                    report.status(&status, &body)?;
+                    return Ok(Some(*status));
+                }
+                report.status(&status, &body)?;
+            }
+        }
+    }
+}
+
+/// Checks the receipt, fetches the output, says how it ended.
+async fn finish(
+    ended: &Status,
+    expected: &Expected,
+    fetch_to: Option<&Path>,
+    client: &Client,
+    report: &mut Report,
+) -> anyhow::Result<ExitCode> {
+    let verdict = receipt::check(ended, expected);
+    report.receipt(&verdict, expected.domain.is_some())?;
+    let good = ended.stage == Stage::Completed && !matches!(verdict, Verdict::Invalid(_));
+    if let (true, Some(path), Some(cid)) = (good, fetch_to, &ended.output_cid) {
+        fetch(cid, path, client, report).await?;
+    }
+    report.result(ended)?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn fetch(cid: &Cid, path: &Path, client: &Client, report: &mut Report) -> anyhow::Result<()> {
+    let dir = path.parent().context("the output has no place to go")?;
+    std::fs::create_dir_all(dir).with_context(|| format!("no folder {}", dir.display()))?;
+    let bytes_max = host::disk_free_mib(dir)?.saturating_mul(MIB);
+    let gateways = Gateways::new(&client.artifact)?;
+    let progress = report.transfer(&format!("fetching {cid}"), None);
+    let fetched = input::patiently(async || gateways.fetch(cid, path, bytes_max, &progress).await);
+    let fetched =
+        fetched.await.with_context(|| format!("the output {cid} could not be fetched"))?;
+    report.quiet();
+    report.event(
+        "fetched",
+        &json!({"cid": cid, "path": path, "bytes": fetched.bytes}),
+        &format!("output: {} ({} bytes, verified)", path.display(), fetched.bytes),
+    )?;
+    Ok(())
+}
+
+/// A moment, or a span from now.
+fn parse_deadline(text: &str) -> Result<Timestamp, String> {
+    if let Ok(span) = crate::config::parse_duration(text) {
+        return Ok(SystemClock.now().plus(span));
+    }
+    text.parse()
+        .map_err(|_| "neither a time such as 2026-11-22T00:00:00Z nor a span such as 2h".into())
+}
+
+/// A span of whole seconds.
+fn parse_timeout(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let span = crate::config::parse_duration(text).map_err(|err| err.to_string())?;
+    Ok(span.as_secs())
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("not NAME=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A name for a job that has none: enough chance that no two are ever alike.
+fn random_id() -> anyhow::Result<JobId> {
+    let digits: String = std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
+    match format!("job-{}", digits.to_ascii_lowercase()).parse() {
+        Ok(id) => Ok(id),
+        Err(err) => bail!("{err}"),
+    }
+}

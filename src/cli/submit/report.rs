@@ -1,0 +1,239 @@
+//! What `submit` shows: bars and lines on a terminal, plain lines elsewhere, objects with `--json`.
+
+use std::io;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::super::follow::Line;
+use super::super::out;
+use super::super::receipt::Verdict;
+use crate::job::status::{Stage, Status};
+use crate::job::{JobId, receipt::Signed};
+
+/// How often a bar turns.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Shows what happens.
+#[derive(Debug)]
+pub(super) struct Report {
+    json: bool,
+    bar: ProgressBar,
+}
+
+impl Report {
+    /// Bars only where a person looks.
+    pub(super) fn new(json: bool) -> Self {
+        let bar = ProgressBar::no_length();
+        let visible = !json && out::is_terminal();
+        let target = match visible {
+            true => ProgressDrawTarget::stdout(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        bar.set_draw_target(target);
+        Self { json, bar }
+    }
+
+    /// Turns while something is waited for.
+    pub(super) fn busy(&mut self, what: &str) {
+        self.restart("{spinner} {msg} {elapsed}");
+        self.bar.set_message(out::clean(what));
+        self.bar.enable_steady_tick(TICK);
+    }
+
+    /// A bar that hears how many bytes went so far.
+    pub(super) fn transfer(
+        &mut self,
+        what: &str,
+        total: Option<u64>,
+    ) -> impl Fn(u64) + Send + Sync + use<> {
+        self.restart(match total {
+            Some(_) => "{spinner} {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
+            None => "{spinner} {msg} {bytes} {bytes_per_sec}",
+        });
+        if let Some(total) = total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_message(out::clean(what));
+        self.bar.enable_steady_tick(TICK);
+        let bar = self.bar.clone();
+        move |bytes| bar.set_position(bytes)
+    }
+
+    /// No bar for now.
+    pub(super) fn quiet(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn restart(&mut self, template: &str) {
+        self.bar.reset();
+        self.bar.unset_length();
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
+    /// One line above the bar, or one object.
+    pub(super) fn event(&self, event: &str, fields: &Value, text: &str) -> io::Result<()> {
+        if self.json {
+            return out::json(&object(event, fields));
+        }
+        self.bar.suspend(|| out::line(text))
+    }
+
+    /// A stage of the job's life.
+    pub(super) fn status(&mut self, status: &Status, body: &Value) -> io::Result<()> {
+        if self.json {
+            return out::json(&json!({"event": "status", "status": body}));
+        }
+        self.bar.suspend(|| out::line(&describe(status)))?;
+        if status.stage.is_terminal() {
+            self.quiet();
+        } else {
+            let text = format!("{} on {}", stage_name(status.stage), status.agent_address);
+            self.busy(&text);
+        }
+        Ok(())
+    }
+
+    /// A piece of what the job writes.
+    pub(super) fn log(&self, line: &Line) -> io::Result<()> {
+        if self.json {
+            let fields = serde_json::to_value(line)?;
+            return out::json(&object("log", &fields));
+        }
+        let text = match line {
+            Line::Text { line, .. } => format!("| {}", out::clean(line)),
+            Line::Gap { dropped } => format!("| [{dropped} lines are missing here]"),
+        };
+        self.bar.suspend(|| out::line(&text))
+    }
+
+    /// What the receipt is worth. `bound`: whether chain and contract could be compared too.
+    pub(super) fn receipt(&mut self, verdict: &Verdict, bound: bool) -> io::Result<()> {
+        self.quiet();
+        match verdict {
+            Verdict::Valid(signed) => {
+                let fields = json!({"valid": true, "receipt": signed.to_json()});
+                self.event("receipt", &fields, &describe_receipt(signed, bound))
+            }
+            Verdict::Absent => Ok(()),
+            Verdict::Invalid(problem) => {
+                let text = format!("receipt: NOT VALID: {}", out::clean(problem));
+                self.event("receipt", &json!({"valid": false, "problem": problem}), &text)
+            }
+        }
+    }
+
+    /// How it ended.
+    pub(super) fn result(&mut self, ended: &Status) -> io::Result<()> {
+        self.quiet();
+        let fields = json!({
+            "job_id": ended.job_id, "status": ended.status, "reason_code": ended.reason_code,
+            "error": ended.error, "exit_code": ended.exit_code, "output_cid": ended.output_cid,
+        });
+        let text = match &ended.output_cid {
+            Some(cid) => format!("job {} completed: {cid}", ended.job_id),
+            None => format!("job {} ended: {}", ended.job_id, stage_name(ended.stage)),
+        };
+        self.event("result", &fields, &text)
+    }
+
+    /// The user went away.
+    pub(super) fn detached(&mut self, job: &JobId) -> io::Result<()> {
+        self.quiet();
+        let text = format!(
+            "job {job} goes on without us: `lamda-node watch {job}` follows it again, \
+             `lamda-node cancel {job}` ends it"
+        );
+        self.event("detached", &json!({"job_id": job}), &text)
+    }
+}
+
+/// An event with its fields; what is absent is left out.
+fn object(event: &str, fields: &Value) -> Value {
+    let mut object = json!({"event": event});
+    if let (Some(object), Some(fields)) = (object.as_object_mut(), fields.as_object()) {
+        let present = fields.iter().filter(|(_, value)| !value.is_null());
+        object.extend(present.map(|(key, value)| (key.clone(), value.clone())));
+    }
+    object
+}
+
+/// A status as one line for people.
+pub(in super::super) fn describe(status: &Status) -> String {
+    let mut text = format!("{} {:<11}", clock_of(status), stage_name(status.stage));
+    if status.attempt > 1 {
+        text.push_str(&format!(" attempt {}", status.attempt));
+    }
+    if let Some(code) = status.exit_code {
+        text.push_str(&format!(" exit code {code}"));
+    }
+    if let Some(run) = status.duration_ms.run {
+        text.push_str(&format!(" ran {run} ms"));
+    }
+    if let Some(reason) = status.reason_code {
+        text.push_str(&format!(" {}", reason.code()));
+    }
+    if let Some(error) = &status.error {
+        text.push_str(&format!(": {}", out::clean(error)));
+    }
+    text.trim_end().to_owned()
+}
+
+/// The time of day, UTC.
+fn clock_of(status: &Status) -> String {
+    let text = status.timestamp.to_string();
+    text.get(11..23).unwrap_or_default().to_owned()
+}
+
+/// The stage's word on the wire.
+pub(in super::super) fn stage_name(stage: Stage) -> String {
+    let word = serde_json::to_value(stage).ok();
+    word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn describe_receipt(signed: &Signed, bound: bool) -> String {
+    let Signed { domain, receipt, .. } = signed;
+    let gpus = if receipt.gpu_uuids.is_empty() { "none" } else { &receipt.gpu_uuids };
+    let took_ms = receipt.finished_at.saturating_sub(receipt.started_at);
+    let binding = if bound { "" } else { " (chain and contract not compared: not set here)" };
+    format!(
+        "receipt: valid, signed by {}{binding}\n  image {}\n  gpus {}\n  exit code {}, ran {took_ms} \
+         ms\n  chain {}, contract {}",
+        receipt.node,
+        out::clean(&receipt.image_digest),
+        out::clean(gpus),
+        receipt.exit_code,
+        domain.chain_id,
+        domain.contract,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_reads_as_one_line_without_control_characters() {
+        let status: Status = serde_json::from_value(json!({
+            "agent_address": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "job_id": "j",
+            "status": "failed", "timestamp": "2024-01-01T12:00:00.000Z", "seq": 3, "attempt": 2,
+            "stage": "failed", "reason_code": "nonzero_exit", "error": "bad\u{1b}[2J\nend",
+            "exit_code": 1, "duration_ms": {"run": 12},
+        }))
+        .unwrap();
+        assert_eq!(
+            describe(&status),
+            "12:00:00.000 failed      attempt 2 exit code 1 ran 12 ms nonzero_exit: \
+             bad\\u{1b}[2J\\nend"
+        );
+    }
+
+    #[test]
+    fn an_event_leaves_out_what_is_absent() {
+        let fields = json!({"a": 1, "b": null});
+        assert_eq!(object("x", &fields), json!({"event": "x", "a": 1}));
+    }
+}

@@ -1,0 +1,112 @@
+//! IPFS: the pinning service and the gateways.
+
+use std::time::Duration;
+
+use super::env::{Env, Variable};
+use crate::artifact::Config;
+use crate::secret::Secret;
+
+const PINATA_JWT: Variable = Variable::new("PINATA_JWT", "eyJhbGciOi…");
+const PINATA_API_URL: Variable = Variable::new("PINATA_API_URL", "https://api.pinata.cloud");
+const PINATA_RATE_PER_MIN: Variable = Variable::new("PINATA_RATE_PER_MIN", "60");
+const IPFS_GATEWAYS: Variable = Variable::new("IPFS_GATEWAYS", "https://gateway.pinata.cloud");
+const IPFS_GATEWAY_TOKEN: Variable = Variable::new("IPFS_GATEWAY_TOKEN", "abc123");
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A gateway that has to find the content first sends nothing for a while.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn required(env: &mut Env<'_>) -> Option<Config> {
+    if !env.is_set(PINATA_JWT) {
+        let what = "it is not set, so that no output could be published. Either take a key at \
+                    https://app.pinata.cloud/developers/api-keys, or keep files on this machine: \
+                    start `lamda-node store --dir ./store --listen 127.0.0.1:5080` and set \
+                    PINATA_API_URL and IPFS_GATEWAYS to http://127.0.0.1:5080 and PINATA_JWT to \
+                    any word";
+        env.problem(PINATA_JWT, what);
+    }
+    let (config, has_key) = optional(env)?;
+    has_key.then_some(config)
+}
+
+/// The settings, and whether there is a key among them.
+pub(super) fn optional(env: &mut Env<'_>) -> Option<(Config, bool)> {
+    let jwt = jwt(env);
+    let pinata_url = url(env, PINATA_API_URL);
+    let rate = env.number(PINATA_RATE_PER_MIN, (1, 100_000), 60);
+    let gateways = gateways(env);
+    let gateway_token = token(env, IPFS_GATEWAY_TOKEN);
+    let has_key = jwt.is_some();
+    let config = Config {
+        gateways: gateways?,
+        gateway_token,
+        pinata_url: pinata_url?,
+        pinata_jwt: jwt.unwrap_or_else(|| Secret::new("")),
+        pinata_rate_per_min: u32::try_from(rate?).unwrap_or(u32::MAX),
+        connect_timeout: CONNECT_TIMEOUT,
+        idle_timeout: IDLE_TIMEOUT,
+    };
+    Some((config, has_key))
+}
+
+fn jwt(env: &mut Env<'_>) -> Option<Secret> {
+    let jwt = token(env, PINATA_JWT)?;
+    if jwt.expose().starts_with("Bearer") {
+        env.problem(PINATA_JWT, "it begins with Bearer: leave that word out");
+        return None;
+    }
+    Some(jwt)
+}
+
+/// A secret that goes into a header.
+fn token(env: &mut Env<'_>, variable: Variable) -> Option<Secret> {
+    let token = env.secret(variable)?;
+    let plain = token.expose().bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let what = || {
+        "it holds characters that no key has (a line break, or a dash of a word \
+                   processor?)"
+            .to_owned()
+    };
+    env.keep(variable, plain.then_some(token).ok_or_else(what))
+}
+
+fn gateways(env: &mut Env<'_>) -> Option<Vec<String>> {
+    let set = env.is_set(IPFS_GATEWAYS);
+    let urls = env.list(IPFS_GATEWAYS);
+    if !set {
+        return Some(vec![IPFS_GATEWAYS.example.to_owned()]);
+    }
+    if urls.is_empty() {
+        env.problem(IPFS_GATEWAYS, "its list is empty");
+        return None;
+    }
+    if !urls.iter().all(|url| is_http(url)) {
+        let what = "it is not a comma list of http:// or https:// URLs";
+        env.problem(IPFS_GATEWAYS, what);
+        return None;
+    }
+    // Pasted from a browser, the path comes with it.
+    let base = |url: &String| {
+        let url = url.trim_end_matches('/');
+        url.strip_suffix("/ipfs").unwrap_or(url).to_owned()
+    };
+    Some(urls.iter().map(base).collect())
+}
+
+fn url(env: &mut Env<'_>, variable: Variable) -> Option<String> {
+    let set = env.is_set(variable);
+    let text = env.text(variable);
+    if !set {
+        return Some(variable.example.to_owned());
+    }
+    let text = text?;
+    let what = || "it is not an http:// or https:// URL".to_owned();
+    env.keep(variable, is_http(&text).then_some(text).ok_or_else(what))
+}
+
+/// Whether this is a URL that can be called.
+pub(super) fn is_http(text: &str) -> bool {
+    let scheme = text.starts_with("http://") || text.starts_with("https://");
+    let host = reqwest::Url::parse(text).is_ok_and(|url| url.has_host());
+    scheme && host
+}

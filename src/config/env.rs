@@ -1,0 +1,287 @@
+//! One reader of variables, which keeps every problem instead of stopping at the first.
+//!
+//! What must hold: a problem names its variable, says what is wrong and gives an example; the value
+//! of a secret stands in none of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::duration;
+use crate::secret::Secret;
+
+/// A file that holds one key, token or password is far smaller.
+const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// More of a wrong value is not shown: it may be something that was pasted into the wrong line.
+const SHOWN_CHARS_MAX: usize = 24;
+
+/// Where variables come from: the process and its `.env`, or a map in tests.
+pub trait Lookup {
+    /// The value, also where it is empty; `None` where the variable is not set.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+impl Lookup for HashMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        self.get(name).cloned()
+    }
+}
+
+/// A variable's name with a value that would do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variable {
+    pub(super) name: &'static str,
+    pub(super) example: &'static str,
+}
+
+impl Variable {
+    pub(super) const fn new(name: &'static str, example: &'static str) -> Self {
+        Self { name, example }
+    }
+}
+
+/// What is wrong with one variable.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// The variable's name.
+    pub variable: String,
+    /// What is wrong, as one sentence without the variable's name.
+    pub what: String,
+    /// A line that would do.
+    pub example: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; for example: {}", self.variable, self.what, self.example)
+    }
+}
+
+/// All that is wrong with the settings. Ends the program with 64.
+#[derive(Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let things = if self.0.len() == 1 { "one setting is" } else { "these settings are" };
+        write!(f, "{things} wrong or missing (environment, or .env in the working directory):")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// The variables, and what was wrong with those that were read.
+pub struct Env<'a> {
+    lookup: &'a dyn Lookup,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    asked: BTreeSet<&'static str>,
+}
+
+impl fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env").field("problems", &self.problems).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Env<'a> {
+    /// Reads from `lookup`.
+    pub fn new(lookup: &'a dyn Lookup) -> Self {
+        let (problems, warnings, asked) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { lookup, problems, warnings, asked }
+    }
+
+    /// What is well-formed but unwise, a sentence each. Empties the list.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Adds what is wrong with the source of the variables itself.
+    pub fn note(&mut self, problems: &[Problem]) {
+        self.problems.extend_from_slice(problems);
+    }
+
+    /// What is wrong so far. Empties the list.
+    pub fn take_problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// `value`, where nothing that was read so far is wrong.
+    pub fn finish<T>(&mut self, value: Option<T>) -> Result<T, Problems> {
+        match value {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(Problems(self.take_problems())),
+        }
+    }
+
+    /// The names that were read.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> &BTreeSet<&'static str> {
+        &self.asked
+    }
+
+    pub(super) fn problem(&mut self, variable: Variable, what: impl Into<String>) {
+        let example = format!("{}={}", variable.name, variable.example);
+        self.problem_with(variable, what, example);
+    }
+
+    /// A problem whose remedy is not the variable's own example.
+    pub(super) fn problem_with(
+        &mut self,
+        variable: Variable,
+        what: impl Into<String>,
+        example: impl Into<String>,
+    ) {
+        let (what, example) = (what.into(), example.into());
+        self.problems.push(Problem { variable: variable.name.to_owned(), what, example });
+    }
+
+    pub(super) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// The text without the space around it; `None` where it is not set or empty. A placeholder
+    /// out of an example file is a problem, and `None`.
+    pub(super) fn text(&mut self, variable: Variable) -> Option<String> {
+        self.asked.insert(variable.name);
+        let text = self.lookup.get(variable.name)?;
+        let text = text.trim();
+        if is_placeholder(text) {
+            self.problem(variable, "it still holds the example's placeholder");
+            return None;
+        }
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// Whether it is set to anything at all.
+    pub(super) fn is_set(&mut self, variable: Variable) -> bool {
+        self.asked.insert(variable.name);
+        self.lookup.get(variable.name).is_some_and(|text| !text.trim().is_empty())
+    }
+
+    /// A secret; see [`Env::text`].
+    pub(super) fn secret(&mut self, variable: Variable) -> Option<Secret> {
+        self.text(variable).map(Secret::new)
+    }
+
+    /// A value that parses, `None` where it is not set or wrong.
+    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        variable: Variable,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        self.keep(variable, text.parse().map_err(|err| format!("{}: {err}", shown(&text))))
+    }
+
+    /// A whole number between `min` and `max`.
+    pub(super) fn number(
+        &mut self,
+        variable: Variable,
+        (min, max): (u64, u64),
+        default: u64,
+    ) -> Option<u64> {
+        let Some(text) = self.clean(variable)? else { return Some(default) };
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        let what = || format!("{} is not a whole number from {min} to {max}", shown(&text));
+        self.keep(variable, number.ok_or_else(what))
+    }
+
+    /// A whole number of seconds.
+    pub(super) fn seconds(
+        &mut self,
+        variable: Variable,
+        bounds: (u64, u64),
+        default: u64,
+    ) -> Option<Duration> {
+        self.number(variable, bounds, default).map(Duration::from_secs)
+    }
+
+    /// A span in Go's notation.
+    pub(super) fn span(
+        &mut self,
+        variable: Variable,
+        (min, max): (Duration, Duration),
+        default: Duration,
+    ) -> Option<Duration> {
+        let Some(text) = self.clean(variable)? else { return Some(default) };
+        let span = duration::parse(&text).map_err(|err| format!("{}: {err}", shown(&text)));
+        let span = span.and_then(|span| match (min..=max).contains(&span) {
+            true => Ok(span),
+            false => Err(format!("{} is not between {min:?} and {max:?}", shown(&text))),
+        });
+        self.keep(variable, span)
+    }
+
+    /// One of a few words, each with its meaning; the first is the default.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        variable: Variable,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let text = self.clean(variable)?;
+        let text = text.as_deref().unwrap_or(choices[0].0).to_ascii_lowercase();
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let what = || format!("{} is none of: {}", shown(&text), words.join(", "));
+        self.keep(variable, found.ok_or_else(what))
+    }
+
+    /// A comma list without its empty parts.
+    pub(super) fn list(&mut self, variable: Variable) -> Vec<String> {
+        let text = self.text(variable).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A path, `None` where it is not set.
+    pub(super) fn path(&mut self, variable: Variable) -> Option<PathBuf> {
+        self.text(variable).map(PathBuf::from)
+    }
+
+    /// The first line of the file that the variable names.
+    pub(super) fn secret_file(&mut self, variable: Variable) -> Option<Secret> {
+        let path = self.path(variable)?;
+        self.keep(variable, read_secret(&path))
+    }
+
+    /// The text, `Some(None)` where it is not set, `None` where it is a problem already noted.
+    #[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+    fn clean(&mut self, variable: Variable) -> Option<Option<String>> {
+        let set = self.is_set(variable);
+        let text = self.text(variable);
+        if set && text.is_none() { None } else { Some(text) }
+    }
+
+    /// The value, or its problem noted.
+    pub(super) fn keep<T>(&mut self, variable: Variable, value: Result<T, String>) -> Option<T> {
+        value.map_err(|what| self.problem(variable, what)).ok()
+    }
+}
+
+/// The first line of a small file, without its end.
+pub fn read_secret(path: &Path) -> Result<Secret, String> {
+    let unreadable = |err: std::io::Error| format!("{} can't be read: {err}", path.display());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = zeroize::Zeroizing::new(String::new());
+    file.take(SECRET_FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    match text.lines().next() {
+        Some(line) if !line.trim().is_empty() => Ok(Secret::new(line)),
+        _ => Err(format!("the first line of {} is empty", path.display())),
+    }
+}
+
+/// A wrong value as it may be shown: a piece of it, escaped.
+pub(super) fn shown(text: &str) -> String {
+    if text.chars().count() > SHOWN_CHARS_MAX {
+        return "the value".to_owned();
+    }
+    format!("\"{}\"", text.escape_debug())
+}
+
+/// What example files hold where a value belongs: `your_private_key_here`, `<token>`.
+fn is_placeholder(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let seeds = lower.starts_with("your_") && lower.ends_with("_here");
+    seeds || (lower.starts_with('<') && lower.ends_with('>'))
+}

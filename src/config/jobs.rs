@@ -1,0 +1,116 @@
+//! What the agent decides by: how many jobs, whose, how long, and where their files lie.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::env::{Env, Variable, shown};
+use super::gpu::Gpu;
+use crate::agent::{JobAuth, Settings};
+use crate::bus::PoolName;
+use crate::job::phase::Rules;
+
+const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
+const HOME: Variable = Variable::new("HOME", "/home/node");
+const JOB_SLOTS: Variable = Variable::new("JOB_SLOTS", "1");
+const AGENT_POOLS: Variable = Variable::new("AGENT_POOLS", "a100,h100");
+const POOL_PREFETCH: Variable = Variable::new("POOL_PREFETCH", "0");
+const JOB_NETWORK: Variable = Variable::new("JOB_NETWORK", "none");
+const JOB_TIMEOUT_MAX: Variable = Variable::new("JOB_TIMEOUT_MAX", "24h");
+const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "60");
+const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
+const DISK_FREE_MIN_MIB: Variable = Variable::new("DISK_FREE_MIN_MIB", "2048");
+const HEARTBEAT_INTERVAL: Variable = Variable::new("HEARTBEAT_INTERVAL", "5m");
+const HEARTBEAT_INTERVAL_SECONDS: Variable = Variable::new("HEARTBEAT_INTERVAL_SECONDS", "300");
+const SHUTDOWN_GRACE_S: Variable = Variable::new("SHUTDOWN_GRACE_S", "30");
+const SHUTDOWN_JOBS: Variable = Variable::new("SHUTDOWN_JOBS", "stop");
+const JOB_STOP_GRACE_S: Variable = Variable::new("JOB_STOP_GRACE_S", "10");
+
+const DAY_S: u64 = 24 * 60 * 60;
+const YEAR_S: u64 = 365 * DAY_S;
+
+pub(super) fn read(
+    env: &mut Env<'_>,
+    auth: Option<JobAuth>,
+    gpu: Option<&Gpu>,
+) -> Option<Settings> {
+    let data_dir = data_dir(env);
+    let slots = env.number(JOB_SLOTS, (1, 1024), 0).map(|slots| usize::try_from(slots).ok());
+    let pools = pools(env);
+    let pool_prefetch = env.number(POOL_PREFETCH, (0, 64), 0);
+    let allow_bridge = env.choice(JOB_NETWORK, &[("none", false), ("bridge", true)]);
+    let rules = rules(env);
+    let disk_free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
+    let heartbeat_interval = heartbeat_interval(env);
+    let shutdown_grace = env.seconds(SHUTDOWN_GRACE_S, (0, DAY_S), 30);
+    let keep_jobs = env.choice(SHUTDOWN_JOBS, &[("stop", false), ("keep", true)]);
+    let stop_grace = env.seconds(JOB_STOP_GRACE_S, (0, 3600), 10);
+    Some(Settings {
+        data_dir: data_dir?,
+        without_gpu: gpu?.is_none(),
+        slots: slots?.filter(|slots| *slots > 0),
+        pools: pools?,
+        pool_prefetch: usize::try_from(pool_prefetch?).ok()?,
+        auth: auth?,
+        allow_bridge: allow_bridge?,
+        rules: rules?,
+        disk_free_min_mib: disk_free_min_mib?,
+        heartbeat_interval: heartbeat_interval?,
+        shutdown_grace: shutdown_grace?,
+        keep_jobs: keep_jobs?,
+        stop_grace: stop_grace?,
+    })
+}
+
+fn rules(env: &mut Env<'_>) -> Option<Rules> {
+    let bounds = (Duration::from_secs(1), Duration::from_secs(YEAR_S));
+    let timeout_max = env.span(JOB_TIMEOUT_MAX, bounds, Duration::from_secs(DAY_S));
+    let fetch_give_up = env.seconds(FETCH_GIVE_UP_S, (0, YEAR_S), 60);
+    let upload_give_up = env.seconds(UPLOAD_GIVE_UP_S, (0, YEAR_S), DAY_S);
+    Some(Rules {
+        timeout_max: timeout_max?,
+        fetch_give_up: fetch_give_up?,
+        upload_give_up: upload_give_up?,
+    })
+}
+
+/// The seeds' current name before their older one.
+fn heartbeat_interval(env: &mut Env<'_>) -> Option<Duration> {
+    let (min, max) = (1, DAY_S);
+    let older = env.seconds(HEARTBEAT_INTERVAL_SECONDS, (min, max), 300);
+    let bounds = (Duration::from_secs(min), Duration::from_secs(max));
+    let span = env.span(HEARTBEAT_INTERVAL, bounds, older.unwrap_or(bounds.1));
+    older.and(span)
+}
+
+fn pools(env: &mut Env<'_>) -> Option<Vec<String>> {
+    let pools = env.list(AGENT_POOLS);
+    let wrong = pools.iter().find_map(|pool| {
+        let err = pool.parse::<PoolName>().err()?;
+        Some(format!("{} of its list: {err}", shown(pool)))
+    });
+    env.keep(AGENT_POOLS, wrong.map_or(Ok(pools), Err))
+}
+
+/// Absolute, since the engine mounts folders of it.
+fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
+    let set = env.is_set(DATA_DIR);
+    let dir = match env.path(DATA_DIR) {
+        Some(dir) => dir,
+        None if set => return None,
+        None if rustix::process::geteuid().is_root() => DATA_DIR.example.into(),
+        None => match env.path(HOME) {
+            Some(home) => home.join(".lamda-node"),
+            None => {
+                env.problem(DATA_DIR, "neither it nor HOME is set");
+                return None;
+            }
+        },
+    };
+    let absolute = std::path::absolute(&dir);
+    let absolute = absolute.map_err(|err| format!("{} is no path: {err}", dir.display()));
+    let mountable = absolute.and_then(|dir| match dir.to_str() {
+        Some(text) if !text.contains([':', '\n', '\0']) => Ok(dir),
+        _ => Err("the engine can't mount a folder with a colon or a line break in it".to_owned()),
+    });
+    env.keep(DATA_DIR, mountable)
+}

@@ -1,0 +1,200 @@
+//! The settings: environment variables over `.env`, parsed once into the types of the parts.
+//!
+//! One file a part; each reads its variables from an [`Env`] and fills the part's own `Config`.
+//! [`Environment`] is the real source, a map stands in for it in tests. [`Parts`] is everything
+//! that could be read, for `doctor`; [`Node`] is all that `run` needs; [`Client`] what the commands
+//! around a job do.
+//!
+//! What must hold: nothing is opened but the small files that hold secrets; every problem is
+//! collected and all are told at once; `.env.example` shows every variable (a test compares).
+
+mod artifact;
+mod auth;
+mod bus;
+mod chain;
+mod dotenv;
+mod duration;
+mod env;
+mod gpu;
+mod jobs;
+mod key;
+mod logging;
+
+pub use auth::is_loopback;
+pub use chain::{LOCAL_CHAINS, RECEIPT_DEADLINE, Signing};
+pub use dotenv::Environment;
+pub use duration::{InvalidDuration, parse as parse_duration};
+pub use env::{Env, Lookup, Problem, Problems, read_secret};
+pub use gpu::Gpu;
+pub use key::{KeyError, KeySource};
+pub use logging::{Format, Logging};
+
+use crate::agent;
+use crate::bus::Config as BusConfig;
+use crate::container::docker::{Config as DockerConfig, Docker};
+use crate::node::Address;
+use env::Variable;
+
+const AGENT_ADDRESS: Variable =
+    Variable::new("AGENT_ADDRESS", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
+const NODE_OWNER: Variable =
+    Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
+const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
+
+/// All settings of a node, complete and consistent.
+#[derive(Debug)]
+pub struct Node {
+    /// What the agent decides by.
+    pub settings: agent::Settings,
+    /// Where the node's key is.
+    pub key: KeySource,
+    /// NATS.
+    pub bus: BusConfig,
+    /// The container engine.
+    pub docker: DockerConfig,
+    /// Gateways and pinning service.
+    pub artifact: crate::artifact::Config,
+    /// The reputation contract.
+    pub chain: crate::chain::Config,
+    /// Where the GPUs are found out.
+    pub gpu: Gpu,
+    /// `NODE_OWNER`: who may drain the node beside its own key.
+    pub owner: Option<Address>,
+}
+
+/// The settings part by part: `None` where a part has a problem.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are those of Node")]
+pub struct Parts {
+    pub settings: Option<agent::Settings>,
+    pub key: Option<KeySource>,
+    pub bus: Option<BusConfig>,
+    pub docker: Option<DockerConfig>,
+    pub artifact: Option<crate::artifact::Config>,
+    pub chain: Option<crate::chain::Config>,
+    pub gpu: Option<Gpu>,
+    pub owner: Option<Address>,
+}
+
+impl Parts {
+    /// Reads all that a node needs; what is wrong stays in `env`.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let bus = bus::read(env);
+        let gpu = gpu::read(env);
+        let auth = auth::read(env, bus.as_ref());
+        Self {
+            key: key::required(env),
+            chain: chain::required(env, gpu.as_ref()),
+            docker: docker(env),
+            artifact: artifact::required(env),
+            settings: jobs::read(env, auth, gpu.as_ref()),
+            owner: env.parsed(NODE_OWNER),
+            bus,
+            gpu,
+        }
+    }
+}
+
+impl Node {
+    /// Reads all that a node needs.
+    pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
+        let parts = Parts::read(env);
+        let node = || {
+            Some(Self {
+                settings: parts.settings?,
+                key: parts.key?,
+                bus: parts.bus?,
+                docker: parts.docker?,
+                artifact: parts.artifact?,
+                chain: parts.chain?,
+                gpu: parts.gpu?,
+                owner: parts.owner,
+            })
+        };
+        env.finish(node())
+    }
+}
+
+/// What the commands around a job need: `submit`, `watch`, `logs`, `cancel`.
+#[derive(Debug)]
+pub struct Client {
+    /// NATS.
+    pub bus: BusConfig,
+    /// Gateways and pinning service; without a key only gateways can be used.
+    pub artifact: crate::artifact::Config,
+    /// Whether there is a key for the pinning service.
+    pub can_publish: bool,
+    /// The key that requests are signed with, where the settings name one.
+    pub key: Option<KeySource>,
+    /// What a signature is bound to, as far as the settings tell.
+    pub signing: Signing,
+    /// `AGENT_ADDRESS`: the node that is meant where the command names none.
+    pub agent: Option<Address>,
+}
+
+impl Client {
+    /// Reads what the commands around a job need.
+    pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
+        let bus = bus::read(env);
+        let artifact = artifact::optional(env);
+        let key = key::optional(env);
+        let signing = chain::signing(env);
+        let agent = agent_address(env);
+        let client = || {
+            let (artifact, can_publish) = artifact?;
+            Some(Self { bus: bus?, artifact, can_publish, key, signing: signing?, agent })
+        };
+        env.finish(client())
+    }
+}
+
+/// What `contract` needs: an endpoint, and the rest as far as it is set.
+#[derive(Debug)]
+pub struct Contract {
+    /// The chain as far as it is set.
+    pub signing: Signing,
+    /// The key, where the settings name one.
+    pub key: Option<KeySource>,
+    /// `AGENT_ADDRESS`.
+    pub agent: Option<Address>,
+}
+
+impl Contract {
+    /// Reads what `contract` needs.
+    pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
+        let (signing, key) = (chain::signing(env), key::optional(env));
+        let agent = agent_address(env);
+        let contract = signing.map(|signing| Self { signing, key, agent });
+        env.finish(contract)
+    }
+}
+
+/// Reads how to log; `None` where that is set wrong.
+pub fn logging(env: &mut Env<'_>) -> Option<Logging> {
+    logging::read(env)
+}
+
+/// Reads where the node's key is.
+pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
+    let key = key::required(env);
+    env.finish(key)
+}
+
+fn agent_address(env: &mut Env<'_>) -> Option<Address> {
+    env.parsed(AGENT_ADDRESS)
+}
+
+fn docker(env: &mut Env<'_>) -> Option<DockerConfig> {
+    let set = env.is_set(DOCKER_HOST);
+    let host = match env.text(DOCKER_HOST) {
+        None if set => return None,
+        host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
+    };
+    let config = DockerConfig::new(host);
+    // Only checks the address; nothing is opened.
+    let valid = Docker::connect(&config).map(|_| config);
+    env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::*;
+use crate::agent::JobAuth;
+
+const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+/// The seed's `.env` with real values in place of its placeholders.
+fn seed() -> HashMap<String, String> {
+    [
+        ("OPBNB_RPC_URL", "https://opbnb-testnet-rpc.bnbchain.org"),
+        ("AGENT_PRIVATE_KEY", KEY),
+        ("REPUTATION_CONTRACT_ADDRESS", "0x108f2c400C9828d8044a5F6985f0C9589B90758D"),
+        ("NATS_URL", "nats://localhost:4222"),
+        ("DOCKER_HOST", "unix:///var/run/docker.sock"),
+        ("PINATA_JWT", "eyJh.secret-jwt.sig"),
+        ("HEARTBEAT_INTERVAL", "5m"),
+        ("LOG_LEVEL", "info"),
+        ("HOME", "/home/node"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+fn with(changes: &[(&str, &str)]) -> HashMap<String, String> {
+    let mut variables = seed();
+    variables.extend(changes.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+    variables
+}
+
+fn node(changes: &[(&str, &str)]) -> Node {
+    let variables = with(changes);
+    Node::read(&mut Env::new(&variables)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// What a node is told, as one text.
+fn told(changes: &[(&str, &str)]) -> String {
+    let variables = with(changes);
+    match Node::read(&mut Env::new(&variables)) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn the_seeds_env_works_unchanged_and_earns_one_warning() {
+    let variables = seed();
+    let mut env = Env::new(&variables);
+    let node = Node::read(&mut env).unwrap();
+    assert_eq!(node.bus.url, "nats://localhost:4222");
+    assert_eq!(node.docker.host, "unix:///var/run/docker.sock");
+    assert_eq!(node.settings.heartbeat_interval, Duration::from_mins(5));
+    assert_eq!(node.settings.auth, JobAuth::Open);
+    assert_eq!(node.artifact.pinata_url, "https://api.pinata.cloud");
+    assert_eq!(node.artifact.gateways, ["https://gateway.pinata.cloud"]);
+    assert_eq!(node.chain.chain_id, Some(5611), "the network's own contract is on its chain");
+    assert_eq!(
+        node.key.load().unwrap().address().to_string(),
+        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    );
+    let warnings = env.take_warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("AGENT_PRIVATE_KEY"), "{warnings:?}");
+    assert!(!warnings[0].contains(KEY));
+}
+
+#[test]
+fn an_empty_environment_is_told_everything_that_is_missing_at_once() {
+    let nothing = HashMap::new();
+    let told = Node::read(&mut Env::new(&nothing)).unwrap_err().to_string();
+    for name in ["OPBNB_RPC_URL", "REPUTATION_CONTRACT_ADDRESS", "AGENT_KEYSTORE", "PINATA_JWT"] {
+        assert!(told.contains(&format!("\n  {name}: ")), "{name}: {told}");
+    }
+    // Both ways out of a missing key for the pinning service.
+    assert!(told.contains("app.pinata.cloud") && told.contains("lamda-node store"), "{told}");
+}
+
+#[test]
+fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
+    let wrong = [
+        ("OPBNB_RPC_URL", "localhost"),
+        ("REPUTATION_CONTRACT_ADDRESS", "0x12"),
+        ("AGENT_PRIVATE_KEY", "12"),
+        ("NATS_URL", "http://localhost:4222"),
+        ("NATS_STREAMS", "maybe"),
+        ("NATS_TLS_CA", "/nonexistent/ca.pem"),
+        ("DOCKER_HOST", "ssh://host"),
+        ("PINATA_JWT", "Bearer abc"),
+        ("PINATA_API_URL", "pinata"),
+        ("PINATA_RATE_PER_MIN", "0"),
+        ("IPFS_GATEWAYS", "https://a.example,b"),
+        ("HEARTBEAT_INTERVAL", "300"),
+        ("HEARTBEAT_INTERVAL_SECONDS", "5m"),
+        ("LOG_LEVEL", "loud"),
+        ("CHAIN_ID", "opbnb"),
+        ("GPU_MODE", "maybe"),
+        ("JOB_SLOTS", "0"),
+        ("AGENT_POOLS", "a100,b.c"),
+        ("POOL_PREFETCH", "-1"),
+        ("JOB_AUTH", "closed"),
+        ("JOB_ALLOWED_REQUESTERS", "0x1"),
+        ("JOB_NETWORK", "host"),
+        ("JOB_TIMEOUT_MAX", "1 day"),
+        ("FETCH_GIVE_UP_S", "1.5"),
+        ("UPLOAD_GIVE_UP_S", "never"),
+        ("DISK_FREE_MIN_MIB", "2GB"),
+        ("SHUTDOWN_GRACE_S", "30s"),
+        ("SHUTDOWN_JOBS", "kill"),
+        ("JOB_STOP_GRACE_S", "x"),
+        ("NODE_OWNER", "me"),
+        ("DATA_DIR", "/a:b"),
+    ];
+    let variables = with(&wrong);
+    let mut env = Env::new(&variables);
+    assert!(logging::read(&mut env).is_none());
+    let told = Node::read(&mut env).unwrap_err();
+    for (name, value) in wrong.into_iter().filter(|(name, _)| *name != "JOB_ALLOWED_REQUESTERS") {
+        let own: Vec<_> = told.0.iter().filter(|problem| problem.variable == name).collect();
+        assert_eq!(own.len(), 1, "{name}={value}: {told}");
+        assert!(own[0].example.starts_with(&format!("{name}=")), "{}", own[0]);
+    }
+}
+
+#[test]
+fn without_a_list_of_requesters_a_nats_server_elsewhere_needs_a_word_of_the_owner() {
+    let elsewhere = ("NATS_URL", "nats://nats.example.com:4222");
+    let told = told(&[elsewhere]);
+    assert!(told.contains("add JOB_AUTH=open to .env"), "{told}");
+    assert_eq!(node(&[elsewhere, ("JOB_AUTH", "open")]).settings.auth, JobAuth::Open);
+    let requester = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+    let listed = node(&[elsewhere, ("JOB_ALLOWED_REQUESTERS", &requester.to_lowercase())]);
+    assert_eq!(listed.settings.auth, JobAuth::Requesters([requester.parse().unwrap()].into()));
+}
+
+#[test]
+fn both_kinds_of_job_auth_at_once_and_a_list_of_nobody_are_refused() {
+    let requester = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+    let both = told(&[("JOB_AUTH", "open"), ("JOB_ALLOWED_REQUESTERS", requester)]);
+    assert!(both.contains("leave one of the two out"), "{both}");
+    assert!(told(&[("JOB_ALLOWED_REQUESTERS", " , ")]).contains("names nobody"));
+}
+
+#[test]
+fn the_seeds_placeholders_are_named_as_such() {
+    for (name, value) in [
+        ("AGENT_PRIVATE_KEY", "your_private_key_here"),
+        ("PINATA_JWT", "your_pinata_jwt_token_here"),
+    ] {
+        let told = told(&[(name, value)]);
+        assert!(told.contains(&format!("{name}: it still holds the example's placeholder")));
+    }
+}
+
+#[test]
+fn no_secret_stands_in_a_problem_a_warning_or_the_settings_themselves() {
+    let secrets = ["hunter2", "hunter3", "hunter4", "hunter5"];
+    let (key, url) = (format!("{KEY}00hunter2"), "nats//user:hunter4@host");
+    let wrong = [
+        ("AGENT_PRIVATE_KEY", key.as_str()),
+        ("PINATA_JWT", "Bearer hunter3"),
+        ("NATS_URL", url),
+        ("OPBNB_RPC_URL", "rpc.example/v2/hunter5"),
+        // Pasted into the wrong line.
+        ("REPUTATION_CONTRACT_ADDRESS", KEY),
+        ("CHAIN_ID", KEY),
+    ];
+    let told = told(&wrong);
+    assert!(!told.is_empty() && !told.contains(KEY), "{told}");
+    assert!(secrets.iter().all(|secret| !told.contains(secret)), "{told}");
+    let shown = format!("{:?}", node(&[("NATS_URL", "nats://user:hunter2@localhost")]));
+    assert!(!shown.contains("hunter2") && !shown.contains(KEY), "{shown}");
+    assert!(!shown.contains("secret-jwt"), "{shown}");
+}
+
+#[test]
+fn a_node_without_gpus_is_held_to_local_chains() {
+    assert!(told(&[("GPU_MODE", "none")]).contains("CHAIN_ID"), "the network's contract");
+    let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
+    let local = [("GPU_MODE", "none"), ("REPUTATION_CONTRACT_ADDRESS", contract)];
+    assert_eq!(node(&local).chain.chain_id, None, "the endpoint is asked at the start");
+    let [mode, address] = local;
+    assert!(told(&[mode, address, ("CHAIN_ID", "56")]).contains("CHAIN_ID=31337"));
+    assert!(node(&[mode, address, ("CHAIN_ID", "1337")]).settings.without_gpu);
+}
+
+#[test]
+fn a_key_is_either_plain_or_in_a_keystore() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, phrase) = (dir.path().join("key.json"), dir.path().join("phrase"));
+    let (store, phrase) = (store.to_str().unwrap(), phrase.to_str().unwrap());
+    let both = told(&[("AGENT_KEYSTORE", store)]);
+    assert!(both.contains("AGENT_PRIVATE_KEY: it is set beside AGENT_KEYSTORE"), "{both}");
+    let lacking = told(&[("AGENT_PRIVATE_KEY", ""), ("AGENT_KEYSTORE", store)]);
+    assert!(lacking.contains("AGENT_KEYSTORE: there is no file"), "{lacking}");
+    assert!(lacking.contains("AGENT_KEYSTORE_PASSPHRASE_FILE: it is not set"), "{lacking}");
+
+    std::fs::write(phrase, "correct horse\n").unwrap();
+    let made =
+        crate::chain::keystore::create(store.as_ref(), &read_secret(phrase.as_ref()).unwrap());
+    let set = [
+        ("AGENT_PRIVATE_KEY", ""),
+        ("AGENT_KEYSTORE", store),
+        ("AGENT_KEYSTORE_PASSPHRASE_FILE", phrase),
+    ];
+    assert_eq!(node(&set).key.load().unwrap().address(), made.unwrap().address());
+}
+
+#[test]
+fn gateways_are_taken_as_they_are_pasted_and_the_older_heartbeat_still_counts() {
+    let node = node(&[
+        ("IPFS_GATEWAYS", "https://a.example/ipfs/, http://127.0.0.1:5080"),
+        ("HEARTBEAT_INTERVAL", ""),
+        ("HEARTBEAT_INTERVAL_SECONDS", "120"),
+    ]);
+    assert_eq!(node.artifact.gateways, ["https://a.example", "http://127.0.0.1:5080"]);
+    assert_eq!(node.settings.heartbeat_interval, Duration::from_mins(2));
+}
+
+#[test]
+fn a_client_needs_neither_key_nor_pinning_service_and_a_password_needs_its_user() {
+    let nothing = HashMap::new();
+    let client = Client::read(&mut Env::new(&nothing)).unwrap();
+    assert!(!client.can_publish && client.key.is_none() && client.agent.is_none());
+    assert!(client.signing.chain().is_none());
+    let told = told(&[("NATS_USER", "node")]);
+    assert!(told.contains("NATS_PASSWORD_FILE: it is not set, but NATS_USER is"), "{told}");
+}
+
+#[test]
+fn every_variable_stands_in_the_example_file_and_nothing_else_does() {
+    let nothing = HashMap::new();
+    let mut env = Env::new(&nothing);
+    logging::read(&mut env);
+    Parts::read(&mut env);
+    agent_address(&mut env);
+    let mut asked: BTreeSet<&str> = env.asked().clone();
+    asked.remove("HOME");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+    let example = std::fs::read_to_string(example).unwrap();
+    let shown: BTreeSet<&str> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        .collect();
+    assert_eq!(asked, shown);
+}
+
+#[test]
+fn the_example_file_is_read_without_a_complaint_about_itself() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+    let lines = dotenvy::from_path_iter(example).unwrap();
+    let variables: HashMap<String, String> = lines.map(Result::unwrap).collect();
+    let mut env = Env::new(&variables);
+    logging::read(&mut env).unwrap();
+    let told = Node::read(&mut env).unwrap_err();
+    let names: Vec<&str> = told.0.iter().map(|problem| problem.variable.as_str()).collect();
+    assert_eq!(names, ["AGENT_PRIVATE_KEY", "PINATA_JWT"], "only what is one's own: {told}");
+}

@@ -1,0 +1,118 @@
+//! What strangers send and what jobs do wrong: each ends in one terminal status with a reason, and
+//! the node goes on.
+
+use serde_json::{Value, json};
+
+use super::last;
+use crate::support::world::{World, shell};
+
+/// Merges the keys of `more` into a job that runs `script`.
+fn with(script: &str, more: &Value) -> Value {
+    let mut job = shell(script);
+    let fields = more.as_object().expect("an object").clone();
+    job.as_object_mut().expect("an object").extend(fields);
+    job
+}
+
+#[tokio::test]
+async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
+    let world = World::start().await;
+    let _agent = world.agent(&[("JOB_SLOTS", "4")]);
+    let nowhere = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    let cases = [
+        ("no-image", json!({"image_name": ""}), "rejected", "image_missing"),
+        ("strange-image", json!({"image_name": "a b"}), "rejected", "image_invalid"),
+        (
+            "unknown-image",
+            json!({"image_name": "127.0.0.1:5000/none:1"}),
+            "failed",
+            "image_pull_failed",
+        ),
+        ("wrong-cid", json!({"input_file_cid": "nope"}), "rejected", "input_cid_invalid"),
+        ("absent-cid", json!({"input_file_cid": nowhere}), "failed", "input_unavailable"),
+        ("exit-3", shell("exit 3"), "failed", "nonzero_exit"),
+        ("no-command", json!({"command": ["/no/such"]}), "failed", "nonzero_exit"),
+        ("for-ever", with("sleep 1000", &json!({"timeout_s": 1})), "timed_out", "timeout"),
+        ("too-late", json!({"deadline": "2020-01-01T00:00:00Z"}), "rejected", "deadline_passed"),
+        ("no-output", shell("true"), "failed", "output_missing"),
+        ("a-link", shell("ln -s /etc/shadow /output/output"), "failed", "output_unsupported"),
+        (
+            "a-link-on-the-way",
+            with("ln -s / /output/x", &json!({"output_path": "/output/x/etc/shadow"})),
+            "failed",
+            "output_missing",
+        ),
+        ("a-pipe", shell("mkfifo /output/p"), "failed", "output_unsupported"),
+        (
+            "too-large",
+            with("dd if=/dev/zero of=/output/output bs=1M count=3", &json!({"disk_mib": 2})),
+            "failed",
+            "output_too_large",
+        ),
+        ("hungry", with("tail /dev/zero", &json!({"memory_mib": 16})), "failed", "out_of_memory"),
+        ("wants-gpu", json!({"gpus": 1}), "rejected", "no_gpu"),
+        ("wants-much", json!({"memory_mib": 60_000_000}), "rejected", "no_node_fits"),
+        ("wants-net", json!({"network": "bridge"}), "rejected", "network_not_allowed"),
+        ("wrong-type", json!({"gpus": "many"}), "rejected", "malformed"),
+    ];
+    for (id, job, _, _) in &cases {
+        world.publish(id, job);
+    }
+    for (id, _, status, reason) in &cases {
+        let statuses = world.outcome(id);
+        let end = last(&statuses);
+        assert_eq!(
+            (&end["status"], &end["reason_code"]),
+            (&json!(status), &json!(reason)),
+            "{end}"
+        );
+        let error = end["error"].as_str().expect("a sentence");
+        assert!(error.len() > 10 && !error.contains("shadow"), "{id}: {error}");
+    }
+    world.publish("still-alive", &shell("echo yes > /output/output"));
+    assert_eq!(last(&world.outcome("still-alive"))["status"], "completed");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_no_jobs_are_answered_under_ids_of_their_own() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let long = format!(r#"{{"job_id":"{}","image_name":"x"}}"#, "x".repeat(900_000));
+    let bodies = [
+        ("not json", "malformed"),
+        ("{}", "malformed"),
+        (r#"{"job_id":"../../x","image_name":"x"}"#, "malformed"),
+        (r#"{"job_id":"a\u0000b","image_name":"x"}"#, "malformed"),
+        (r#"{"job_id":"a\nb","image_name":"x"}"#, "malformed"),
+        (r#"{"job_id":"a.b","image_name":"x"}"#, "malformed"),
+        (r#"{"job_id":"a","job_id":"b","image_name":"x"}"#, "malformed"),
+        (r#"{"job_id":"a","image_name":"x","n":9007199254740993}"#, "malformed"),
+        (&long, "message_too_large"),
+    ];
+    for (body, reason) in bodies {
+        let id = lamda_node::job::JobId::of_invalid(body.as_bytes());
+        world.publish_raw(body);
+        let statuses = world.outcome(id.as_str());
+        assert_eq!(last(&statuses)["status"], "rejected");
+        assert_eq!(last(&statuses)["reason_code"], reason, "{body:.60}");
+    }
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_log_is_kept_in_part_and_harms_nothing() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let script = "echo first; yes 0123456789012345678901234567890123456789 | head -c 100000000; \
+        echo last; echo x > /output/output";
+    world.publish("flood", &shell(script));
+    let end = last(&world.outcome("flood")).clone();
+    assert_eq!(end["status"], "completed", "{end}");
+    let log = world.content(end["log_cid"].as_str().expect("a log")).await;
+    let text = String::from_utf8_lossy(&log);
+    assert!(log.len() < 2 << 20, "{} bytes", log.len());
+    assert!(text.starts_with("first\n") && text.trim_end().ends_with("last"));
+    assert!(text.contains("bytes left out"));
+    assert!(agent.log().len() < 1 << 20, "the node's own log grew");
+}

@@ -1,0 +1,109 @@
+//! The node is killed, asked to end, or loses what it stands on, and goes on where it was.
+
+use super::{last, stages};
+use crate::support::world::{World, shell};
+
+/// Leaves a mark for each start of the container, and ends when the test says so.
+const COUNTED: &str = "echo started; while [ ! -e /input/never ] && [ $((i=i+1)) -le 40 ]; do sleep 0.1; done; echo x > /output/output";
+
+#[tokio::test]
+async fn a_node_that_is_killed_takes_its_container_back() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[]);
+    world.publish("kept", &shell(COUNTED));
+    agent.wait_for("job kept: running");
+    let before = world.containers().await;
+    agent.kill();
+    let agent = world.agent(&[]);
+    agent.wait_for("took job kept back");
+    assert_eq!(world.containers().await, before);
+    let statuses = world.outcome("kept");
+    assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
+    let log = world.content(last(&statuses)["log_cid"].as_str().expect("a log")).await;
+    assert_eq!(String::from_utf8_lossy(&log), "started\n");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_that_ends_while_the_node_is_away_keeps_its_result() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[]);
+    world.publish("away", &shell("sleep 0.5; echo result > /output/output"));
+    agent.wait_for("job away: running");
+    agent.kill();
+    let engine = world.engine.client();
+    let name = world.containers().await.remove(0);
+    let name = name.trim_start_matches('/').to_owned();
+    let limit = std::time::Duration::from_secs(30);
+    let wait = async {
+        use futures_util::StreamExt as _;
+        engine.wait_container(&name, None).next().await
+    };
+    tokio::time::timeout(limit, wait).await.expect("the container ends");
+    let _agent = world.agent(&[]);
+    let statuses = world.outcome("away");
+    let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
+    assert_eq!(world.content(&cid).await, b"result\n");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_asked_to_end_hands_its_job_back_and_runs_it_again() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")]);
+    world.publish(
+        "again",
+        &shell("[ -e /tmp ] || true; echo run; sleep 5; echo x > /output/output"),
+    );
+    agent.wait_for("job again: running");
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success());
+    assert_eq!(world.containers().await, Vec::<String>::new());
+    assert_eq!(stages(&world.statuses("again")), "accepted pulling running interrupted");
+    let _agent = world.agent(&[]);
+    let statuses = world.outcome("again");
+    assert_eq!(
+        stages(&statuses),
+        "accepted pulling running interrupted pulling running uploading completed"
+    );
+    assert_eq!(last(&statuses)["attempt"], 2);
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn containers_stay_where_the_owner_wants_it_so() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[("SHUTDOWN_JOBS", "keep")]);
+    world.publish("stays", &shell(COUNTED));
+    agent.wait_for("job stays: running");
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success());
+    assert_eq!(world.containers().await.len(), 1);
+    let _agent = world.agent(&[]);
+    assert_eq!(stages(&world.outcome("stays")), "accepted pulling running uploading completed");
+}
+
+#[tokio::test]
+async fn a_nats_server_that_is_killed_loses_no_job() {
+    let mut world = World::start().await;
+    let agent = world.agent(&[]);
+    world.publish("cut-off", &shell("sleep 2; echo x > /output/output"));
+    agent.wait_for("job cut-off: running");
+    world.nats.kill();
+    agent.wait_for("event=\"exited\"");
+    world.nats.restart();
+    assert_eq!(last(&world.outcome("cut-off"))["status"], "completed");
+    world.publish("after", &shell("echo x > /output/output"));
+    assert_eq!(last(&world.outcome("after"))["status"], "completed");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn two_nodes_do_not_share_one_data_folder() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let output = world.command(&["run"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("another lamda-node uses the data folder"), "{said}");
+}

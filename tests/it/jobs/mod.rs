@@ -1,0 +1,193 @@
+//! Jobs from end to end: published by a client that we did not write, run by the real program in a
+//! real engine, read back from the stream, the store and the chain.
+
+mod bad_input;
+mod crash;
+mod signed;
+
+use serde_json::{Value, json};
+
+use crate::support::nvml::FakeNvml;
+use crate::support::world::{JWT, World, shell};
+
+fn last(statuses: &[Value]) -> &Value {
+    statuses.last().expect("there are statuses")
+}
+
+fn stages(statuses: &[Value]) -> String {
+    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
+    names.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn the_seeds_message_becomes_a_cid_and_a_beat_on_the_chain() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let input = world.pin(b"hello, node").await;
+    // The seed's four keys; the image's own command decides what runs, so one key more.
+    let script = "tr a-z A-Z < /input/input > /path/to/output/data";
+    world.publish_raw(
+        &json!({
+            "job_id": "seed-1", "image_name": "busybox:test", "input_file_cid": input,
+            "output_path": "/path/to/output/data",
+            "command": ["/bin/sh", "-c", format!("mkdir -p /path/to/output && {script}")],
+        })
+        .to_string(),
+    );
+    let statuses = world.outcome("seed-1");
+    assert_eq!(stages(&statuses), "accepted pulling fetching running uploading completed");
+    let end = last(&statuses);
+    for key in ["agent_address", "job_id", "status", "output_cid", "timestamp"] {
+        assert!(end[key].is_string(), "{key} in {end}");
+    }
+    assert_eq!(world.content(end["output_cid"].as_str().expect("a CID")).await, b"HELLO, NODE");
+    assert_eq!(end["receipt"]["message"]["outputCid"], end["output_cid"]);
+    assert_eq!(end["receipt"]["message"]["inputCid"], input);
+    agent.wait_for("heartbeat sent");
+    let (contract, address) = (world.contract.to_string(), World::agent_address().to_string());
+    let call = "providers(address)(string,uint256,uint256,bool)";
+    let said = world.anvil.cast(&["call", &contract, call, &address]);
+    assert!(said.contains("\"CPU\"") && said.contains("true"), "{said}");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn aliases_and_the_lower_case_subject_are_understood() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let id = format!("0x{}", "ab".repeat(32));
+    let input = world.pin(b"x").await;
+    let body = json!({"jobId": id, "dockerImage": "busybox:test", "inputFileCID": input,
+        "command": ["/bin/sh", "-c", "cp /input/input /output/output"]});
+    let subject = format!("jobs.dispatch.{}", World::agent_address().lower_hex());
+    let script = "await js.publish(args[0], args[1].encode())";
+    world.nats.python(script, &[&subject, &body.to_string()]);
+    assert_eq!(last(&world.outcome(&id))["status"], "completed");
+}
+
+#[tokio::test]
+async fn the_container_sees_what_the_protocol_promises() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let (first, second) = (world.pin(b"first").await, world.pin(b"second").await);
+    let script = "
+        cat $INPUT_PATH /input/deep/weights > /output/a
+        env | sort > /output/env
+        (echo x > /input/new) 2>/dev/null && echo writable >> /output/a
+        mkdir /output/sub && id -u > /output/sub/id";
+    world.publish(
+        "view",
+        &json!({
+            "command": ["/bin/sh", "-ec", script], "input_file_cid": first,
+            "inputs": [{"cid": second, "path": "/input/deep/weights"}],
+            "env": {"MINE": "1", "JOB_ID": "forged", "NVIDIA_VISIBLE_DEVICES": "all"},
+        }),
+    );
+    let statuses = world.outcome("view");
+    let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
+    assert_eq!(world.content(&format!("{cid}/a")).await, b"firstsecond");
+    let env = String::from_utf8(world.content(&format!("{cid}/env")).await).expect("text");
+    let own = [
+        "JOB_ID=view",
+        "INPUT_DIR=/input",
+        "INPUT_PATH=/input/input",
+        "OUTPUT_DIR=/output",
+        "OUTPUT_PATH=/output/output",
+        "NVIDIA_VISIBLE_DEVICES=void",
+        "MINE=1",
+    ];
+    for line in own.into_iter().chain([format!("INPUT_CID={first}").as_str()]) {
+        assert!(env.lines().any(|found| found == line), "{line} is not in\n{env}");
+    }
+    assert!(!env.contains("forged") && !env.contains("VISIBLE_DEVICES=all"), "{env}");
+}
+
+#[tokio::test]
+async fn a_second_delivery_is_answered_again_and_another_body_is_refused() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let mut heard = world.nats.python_beside(
+        "sub = await nc.subscribe('agent.status')
+print('ready')
+async for m in sub.messages:
+    s = json.loads(m.data)
+    if s['status'] != 'processing':
+        print(s['job_id'], s['seq'], s['status'], s.get('reason_code'))",
+        &[],
+    );
+    assert_eq!(heard.line(), "ready");
+    let job = shell("echo x > /output/output");
+    world.publish("twice", &job);
+    assert_eq!(heard.line(), "twice 4 completed None");
+    world.publish("twice", &job);
+    assert_eq!(heard.line(), "twice 4 completed None");
+    world.publish("twice", &shell("echo y > /output/output"));
+    let line = heard.line();
+    assert!(
+        line.starts_with("invalid-") && line.ends_with("1 rejected duplicate_job_id"),
+        "{line}"
+    );
+    assert_eq!(world.outcome("twice").len(), 4);
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_job_stops_and_says_so() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    world.publish("long", &shell("trap 'exit 0' TERM; sleep 1000 & wait"));
+    agent.wait_for("job long: running");
+    let control = format!("jobs.control.{}", World::agent_address());
+    let script = "print((await nc.request(args[0], args[1].encode(), timeout=30)).data.decode())";
+    let cancel = json!({"action": "cancel", "job_id": "long"}).to_string();
+    assert_eq!(world.nats.python(script, &[&control, &cancel]), r#"{"ok":true}"#);
+    let statuses = world.outcome("long");
+    assert_eq!(last(&statuses)["status"], "cancelled");
+    assert_eq!(last(&statuses)["reason_code"], "cancelled");
+    let again = world.nats.python(script, &[&control, &cancel]);
+    assert!(again.contains(r#""ok":false,"reason_code":"too_late""#), "{again}");
+    let drain = world.nats.python(script, &[&control, r#"{"action":"drain"}"#]);
+    assert!(drain.contains("not_allowed"), "{drain}");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_gpu_job_gets_its_own_card_and_the_largest_is_registered() {
+    let world = World::start().await;
+    let nvml = FakeNvml::build("");
+    let library = nvml.library().display().to_string();
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library), ("JOB_SLOTS", "")]);
+    world.publish(
+        "gpu",
+        &shell("ls /dev | grep nvidia > /output/output; echo $NVIDIA_VISIBLE_DEVICES"),
+    );
+    let end = last(&world.outcome("gpu")).clone();
+    assert_eq!(end["status"], "completed", "{end}");
+    let uuid = end["receipt"]["message"]["gpuUuids"].as_str().expect("cards");
+    assert!(uuid.starts_with("GPU-") && !uuid.contains(','), "{uuid}");
+    let log = world.content(end["log_cid"].as_str().expect("a log")).await;
+    assert_eq!(String::from_utf8_lossy(&log).trim(), uuid);
+    agent.wait_for("heartbeat sent");
+    let (contract, address) = (world.contract.to_string(), World::agent_address().to_string());
+    let call = "providers(address)(string,uint256,uint256,bool)";
+    let said = world.anvil.cast(&["call", &contract, call, &address]);
+    assert!(!said.contains("CPU") && said.contains("true"), "{said}");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_logged_or_shown_to_a_container() {
+    let world = World::start().await;
+    let agent = world.agent(&[("LOG_LEVEL", "trace")]);
+    world.publish("spy", &shell("env; cat /proc/1/environ > /output/output; cat /proc/1/cmdline"));
+    let end = last(&world.outcome("spy")).clone();
+    agent.wait_for("heartbeat sent");
+    let mut seen = agent.log().into_bytes();
+    for key in ["output_cid", "log_cid"] {
+        seen.extend(world.content(end[key].as_str().expect("a CID")).await);
+    }
+    let seen = String::from_utf8_lossy(&seen).to_lowercase();
+    let key = crate::support::anvil::Anvil::key_hex(1).trim_start_matches("0x").to_lowercase();
+    assert!(!seen.contains(&key), "the key was shown");
+    assert!(!seen.contains(JWT), "the pinning key was shown");
+}

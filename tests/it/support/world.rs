@@ -1,0 +1,252 @@
+//! Everything around a node, real: NATS, a Docker Engine, a chain with the contract, the store; and
+//! the program itself on top of it, as its owner starts it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use lamda_node::node::Address;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::anvil::Anvil;
+use super::engine::Engine;
+use super::nats::Nats;
+use super::tools::{Running, eventually, free_port};
+
+/// Long enough for a busy machine with two cores; a hang still ends.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lamda-node");
+
+/// The pinning key of these tests: it must never be seen anywhere.
+pub(crate) const JWT: &str = "jwt-that-nobody-may-see";
+
+/// The parts around a node, and a folder for what it writes.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) nats: Nats,
+    pub(crate) engine: Engine,
+    pub(crate) anvil: Anvil,
+    pub(crate) contract: Address,
+    pub(crate) dir: TempDir,
+    store_port: u16,
+    _store: Running,
+}
+
+impl World {
+    /// Starts all parts; they are ready when this returns.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store_port = free_port();
+        let listen = format!("127.0.0.1:{store_port}");
+        let store = Running::start(
+            Command::new(PROGRAM)
+                .args(["store", "--listen", &listen, "--dir"])
+                .arg(dir.path().join("store"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(File::create(dir.path().join("store.log")).expect("a log")),
+        );
+        let (nats, engine, anvil) = (Nats::start(), Engine::start(), Anvil::start());
+        engine.import_busybox().await;
+        let contract = anvil.deploy().await;
+        eventually("the store listens", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", store_port)).ok()
+        });
+        Self { nats, engine, anvil, contract, dir, store_port, _store: store }
+    }
+
+    /// The store's address.
+    pub(crate) fn store(&self) -> String {
+        format!("http://127.0.0.1:{}", self.store_port)
+    }
+
+    /// The program with nothing in its environment but what a node of this world needs.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("NATS_URL", self.nats.url())
+            .env("DOCKER_HOST", self.engine.host())
+            .env("OPBNB_RPC_URL", &self.anvil.rpc_url)
+            .env("REPUTATION_CONTRACT_ADDRESS", self.contract.to_string())
+            .env("AGENT_PRIVATE_KEY", Anvil::key_hex(1))
+            .env("PINATA_API_URL", self.store())
+            .env("PINATA_JWT", JWT)
+            .env("PINATA_RATE_PER_MIN", "60000")
+            .env("IPFS_GATEWAYS", self.store())
+            .env("DATA_DIR", self.dir.path().join("data"))
+            .env("GPU_MODE", "none")
+            .env("JOB_SLOTS", "2")
+            .env("DISK_FREE_MIN_MIB", "64")
+            .env("FETCH_GIVE_UP_S", "2")
+            .env("LOG_LEVEL", "debug")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The node's address.
+    pub(crate) fn agent_address() -> Address {
+        Anvil::key(1).address()
+    }
+
+    /// Starts the node; it takes jobs when this returns.
+    pub(crate) fn agent(&self, settings: &[(&str, &str)]) -> Agent {
+        let log = self.dir.path().join(format!("agent-{}.log", free_port()));
+        let mut command = self.command(&["run"]);
+        command.envs(settings.iter().copied());
+        command.stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
+        let agent = Agent { running: Running::start(&mut command), log };
+        agent.wait_for("waiting for jobs on jobs.dispatch");
+        agent
+    }
+
+    /// Publishes a job of the image `busybox:test` to the node, with these further keys.
+    pub(crate) fn publish(&self, id: &str, more: &Value) {
+        let mut body = json!({"job_id": id, "image_name": "busybox:test"});
+        let fields = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(fields);
+        self.publish_raw(&body.to_string());
+    }
+
+    /// Publishes a message to the node as it stands, with the client that we did not write.
+    pub(crate) fn publish_raw(&self, body: &str) {
+        let file = self.dir.path().join("body");
+        std::fs::write(&file, body).expect("the body is written");
+        let subject = format!("jobs.dispatch.{}", Self::agent_address());
+        let script = "await js.publish(args[0], open(args[1], 'rb').read())";
+        self.nats.python(script, &[&subject, &file.display().to_string()]);
+    }
+
+    /// Every status of a job so far, in order, from the stream.
+    pub(crate) fn statuses(&self, id: &str) -> Vec<Value> {
+        let subject = format!("jobs.status.*.{id}");
+        let script = "
+sub = await js.subscribe(args[0], stream='STATUS', ordered_consumer=True)
+info = await sub.consumer_info()
+for _ in range(info.num_pending + info.delivered.consumer_seq):
+    print((await sub.next_msg(timeout=10)).data.decode())";
+        let lines = self.nats.python(script, &[&subject]);
+        lines.lines().map(|line| serde_json::from_str(line).expect("a status is JSON")).collect()
+    }
+
+    /// Waits for a job's terminal status; all its statuses, checked to be gapless with one end.
+    pub(crate) fn outcome(&self, id: &str) -> Vec<Value> {
+        let statuses = eventually(&format!("job {id} ends"), PATIENCE, || {
+            let statuses = self.statuses(id);
+            let ended = statuses.last().is_some_and(|last| last["status"] != "processing");
+            ended.then_some(statuses)
+        });
+        let seqs: Vec<u64> = statuses.iter().filter_map(|status| status["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=statuses.len() as u64).collect::<Vec<_>>(), "{statuses:?}");
+        let ends = statuses.iter().filter(|status| status["status"] != "processing").count();
+        assert_eq!(ends, 1, "{statuses:?}");
+        statuses
+    }
+
+    /// Messages that wait in the queue of jobs, in hand or not.
+    pub(crate) fn queued(&self) -> u64 {
+        let said = self.nats.python("print((await js.stream_info('JOBS')).state.messages)", &[]);
+        said.parse().expect("a number")
+    }
+
+    /// The names of all containers, running or not.
+    pub(crate) async fn containers(&self) -> Vec<String> {
+        let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true);
+        let list = self.engine.client().list_containers(Some(all.build())).await;
+        let names = list.expect("the engine answers").into_iter().filter_map(|one| one.names);
+        names.flatten().collect()
+    }
+
+    /// Waits until nothing of any job is left: no container, no folder, no message.
+    pub(crate) async fn wait_until_clean(&self) {
+        let jobs = self.dir.path().join("data/jobs");
+        let mut left = String::new();
+        for _ in 0..600 {
+            let containers = self.containers().await;
+            let folders = std::fs::read_dir(&jobs).map_or(0, Iterator::count);
+            let queued = if containers.is_empty() && folders == 0 { self.queued() } else { 1 };
+            if containers.is_empty() && folders == 0 && queued == 0 {
+                return;
+            }
+            left = format!("{containers:?}, {folders} folders, {queued} messages");
+            tokio::task::yield_now().await;
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        panic!("not clean: {left}");
+    }
+
+    /// The bytes behind a CID, as a plain client gets them from the store.
+    pub(crate) async fn content(&self, cid: &str) -> Vec<u8> {
+        let answer = reqwest::get(format!("{}/ipfs/{cid}", self.store())).await;
+        answer.expect("the store answers").bytes().await.expect("a body").to_vec()
+    }
+
+    /// Pins bytes through the store's call, as any client of Pinata does; their CID.
+    pub(crate) async fn pin(&self, bytes: &[u8]) -> String {
+        let part = reqwest::multipart::Part::bytes(bytes.to_vec()).file_name("input");
+        let form = reqwest::multipart::Form::new()
+            .part("file", part)
+            .text("pinataOptions", r#"{"cidVersion":1}"#);
+        let url = format!("{}/pinning/pinFileToIPFS", self.store());
+        let request = reqwest::Client::new().post(url).bearer_auth("any").multipart(form);
+        let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+        answer["IpfsHash"].as_str().expect("a CID").to_owned()
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) running: Running,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Waits until its log holds `text`.
+    pub(crate) fn wait_for(&self, text: &str) {
+        let what = format!("{text:?} in the log {}", self.log.display());
+        let found = std::panic::catch_unwind(|| {
+            eventually(&what, PATIENCE, || self.log().contains(text).then_some(()));
+        });
+        assert!(found.is_ok(), "{what}; it holds:\n{}", self.log());
+    }
+
+    /// SIGTERM.
+    pub(crate) fn ask_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.running.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        let child = &mut self.running.0;
+        eventually("the node ends", PATIENCE, || child.try_wait().expect("it is our child"))
+    }
+
+    /// SIGKILL, now.
+    pub(crate) fn kill(&mut self) {
+        self.running.0.kill().expect("it runs");
+        self.running.0.wait().expect("it is our child");
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// `/bin/sh -c script` as a job's command.
+pub(crate) fn shell(script: &str) -> Value {
+    json!({"command": ["/bin/sh", "-c", script]})
+}
