@@ -9,4 +9,5 @@ mod gpu;
 mod jobs;
 mod journal;
 mod protocol;
+mod readme;
 mod support;

@@ -98,8 +98,8 @@ fn typed(kind: &str, members: &[(&str, &str)], message: Value) -> Value {
 
 #[test]
 fn the_documented_reason_codes_are_the_ones_in_the_code() {
-    let (_, list) = DOCUMENT.split_once("\n## Reason codes\n").expect("the section");
-    let list = list.split("\n## ").next().expect("its text");
+    let (_, list) = DOCUMENT.split_once("\n### Reason codes\n").expect("the section");
+    let list = list.split("\n#").next().expect("its text");
     let rows = list.lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: Vec<(&str, &str)> = rows
         .map(|row| {
