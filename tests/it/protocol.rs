@@ -76,7 +76,7 @@ fn oracle(args: &[&str], document: &Value) -> String {
 }
 
 /// A typed-data document of one flat struct, as other libraries read it.
-fn typed(kind: &str, members: &[(&str, &str)], message: Value) -> Value {
+fn typed(kind: &str, members: &[(&str, &str)], message: &Value) -> Value {
     let types = |members: &[(&str, &str)]| {
         members.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect::<Value>()
     };
@@ -132,7 +132,7 @@ fn the_documented_job_is_signed_as_described() {
     let document = typed(
         "Job",
         &[("target", "string"), ("specHash", "bytes32")],
-        json!({"target": cell("`target`"), "specHash": parsed.spec_hash}),
+        &json!({"target": cell("`target`"), "specHash": parsed.spec_hash}),
     );
     assert_eq!(oracle(&["digest"], &document), digest.to_string());
     assert_eq!(oracle(&["signer", &signature.to_string()], &document), cell("requester"));
@@ -156,7 +156,7 @@ fn the_documented_control_request_is_signed_as_described() {
             ("agent", "address"),
             ("issuedAtMs", "uint64"),
         ],
-        json!({
+        &json!({
             "action": text("action"), "jobId": text("job_id"),
             "agent": agent, "issuedAtMs": issued_at_ms,
         }),
