@@ -70,7 +70,8 @@ impl JobFolders {
     pub fn prepare(&self) -> io::Result<()> {
         private(&self.job)?;
         // Whatever user the image runs as must be able to read it, and only through its mount.
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(self.inputs())?;
+        private(&self.inputs())?;
+        std::fs::set_permissions(self.inputs(), std::fs::Permissions::from_mode(0o755))?;
         if self.attempt.exists() {
             std::fs::remove_dir_all(&self.attempt)?;
         }

@@ -29,6 +29,9 @@ use crate::supervise::{Crew, Failure, chain};
 const NAK_FIRST: Duration = Duration::from_secs(5);
 const NAK_MAX: Duration = Duration::from_mins(5);
 
+/// A pool's job that fits none of its nodes is refused for good after so many deliveries.
+const REFUSALS_MAX: u64 = 20;
+
 /// Everything that taking a job in needs.
 #[derive(Debug)]
 pub struct Intake<E, C> {
@@ -99,6 +102,13 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             refused => refused,
         };
         if let Err((reason, error)) = allowed {
+            if matches!(target, Target::Pool(_)) && never_fits(reason) {
+                if delivery.delivered < REFUSALS_MAX {
+                    return later(bus, &delivery).await;
+                }
+                // Told once to whoever looks after the pool; the requester gets the status.
+                bus.publish_dead(&target, delivery.body.clone(), parsed.spec.id.as_str()).await?;
+            }
             let id = parsed.spec.id;
             let refused = Refused { id, body_hash: spec_hash, reason, error };
             return self.refuse(bus, refused, &delivery).await;
@@ -257,6 +267,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let free = host::disk_free_mib(&self.data_dir).ok()?;
         (free < self.disk_free_min_mib).then_some(free)
     }
+}
+
+/// Whether another node may be the right one.
+const fn never_fits(reason: Reason) -> bool {
+    matches!(reason, Reason::NoGpu | Reason::NoNodeFits | Reason::NetworkNotAllowed)
 }
 
 fn duplicate(id: &JobId, body: &[u8]) -> Refused {

@@ -217,6 +217,7 @@ where
             stop_grace: settings.stop_grace,
             clock: self.clock.clone(),
             lines: std::sync::Mutex::default(),
+            fetched: std::sync::Mutex::default(),
         });
         let intake = Arc::new(Intake {
             node,

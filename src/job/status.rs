@@ -91,7 +91,7 @@ pub struct Durations {
     /// The container's life, by the engine's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
-    /// Collecting and publishing the output.
+    /// Publishing the output and the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<u64>,
 }

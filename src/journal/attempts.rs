@@ -157,14 +157,17 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Forgets jobs that have been done for longer than `keep`; says how many.
+    /// Forgets jobs that have been done for longer than `keep`, but none before its deadline: a
+    /// signed job could be sent again until then. Says how many.
     pub async fn prune(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
         let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
         let work = move |db: &Connection| {
-            let sql = "DELETE FROM jobs WHERE open = 0 AND updated_ms < ? AND job_id NOT IN
-                 (SELECT job_id FROM outbox WHERE sent <> 1)";
-            Ok(db.execute(sql, [millis(before)])?)
+            // Deadlines are all of one form, so that their order as texts is their order in time.
+            let sql = "DELETE FROM jobs WHERE open = 0 AND updated_ms < ?
+                 AND coalesce(json_extract(state, '$.spec.deadline'), '') < ?
+                 AND job_id NOT IN (SELECT job_id FROM outbox WHERE sent <> 1)";
+            Ok(db.execute(sql, params![millis(before), now.to_string()])?)
         };
         self.writer.call(false, work).await
     }

@@ -7,7 +7,8 @@
 mod container;
 mod output;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Act<R, C> {
     pub clock: C,
     /// Live log lines published so far, a job: the engine is read anew after an interruption.
     pub lines: Mutex<HashMap<JobId, u64>>,
+    /// Inputs that this process has fetched and verified.
+    pub fetched: Mutex<HashSet<PathBuf>>,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -101,9 +104,12 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let further = job.spec.inputs.iter().map(|extra| (&extra.cid, extra.path.as_str()));
         for (cid, path) in first.chain(further) {
             let dest = folders.input(path);
-            // A fetch puts its result into place only when all of it is verified.
-            if dest.exists() {
+            // Only what this process has verified itself: a power cut may have cut a file short.
+            if self.fetched().contains(&dest) {
                 continue;
+            }
+            if let Err(err) = clear(&dest).await {
+                return disk_failed(&err);
             }
             if let Some(parent) = dest.parent()
                 && let Err(err) = tokio::fs::create_dir_all(parent).await
@@ -113,6 +119,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             if let Err(err) = self.gateways.fetch(cid, &dest, limit, |_| {}).await {
                 return fetch_failed(&err);
             }
+            self.fetched().insert(dest);
         }
         Event::Fetched
     }
@@ -123,10 +130,12 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             return engine_failed(&err);
         }
         let folders = self.folders.of(job);
+        let job_folder = folders.inputs();
         let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.lines().remove(job.id());
+                self.fetched().retain(|path| !path.starts_with(&job_folder));
                 Event::Removed
             }
             Err(err) => disk_failed(&err),
@@ -146,9 +155,23 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
+    fn fetched(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, u64>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn clear(path: &Path) -> std::io::Result<()> {
+    let removed = match tokio::fs::symlink_metadata(path).await {
+        Ok(found) if found.is_dir() => tokio::fs::remove_dir_all(path).await,
+        Ok(_) => tokio::fs::remove_file(path).await,
+        Err(err) => Err(err),
+    };
+    removed
+        .or_else(|err| if err.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(err) })
 }
 
 /// What an engine's failure means for a job.
@@ -174,9 +197,8 @@ fn disk_failed(err: &std::io::Error) -> Event {
 fn fetch_failed(err: &crate::artifact::Error) -> Event {
     use crate::artifact::Error as E;
     let (reason, retry) = match err {
-        E::Unverified { .. } => (Reason::InputUnverified, Retry::Never),
+        E::Unverified { .. } | E::Unsupported { .. } => (Reason::InputUnverified, Retry::Never),
         E::TooLarge { .. } => (Reason::InputTooLarge, Retry::Never),
-        E::Unsupported { .. } => (Reason::InputUnverified, Retry::Never),
         E::NoSpace | E::Io(_) => (Reason::NodeFault, Retry::Patiently),
         _ => (Reason::InputUnavailable, Retry::Patiently),
     };

@@ -1,0 +1,86 @@
+//! What can happen to a job.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, PinnedImage, RunExit, Sealed, StopCause};
+use crate::clock::Timestamp;
+use crate::job::Cid;
+use crate::node::GpuUuid;
+
+/// What can happen to a job. `agent::act` returns one for each step; the rest comes from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields' types say what they are")]
+pub enum Event {
+    /// The image is here.
+    Pulled { image: PinnedImage },
+    /// The inputs are on disk, checked.
+    Fetched,
+    /// These cards and a slot are the job's.
+    Reserved { gpus: Vec<GpuUuid> },
+    /// The container runs, or ran and ended already.
+    Started { container: String, at: Timestamp },
+    /// The container's processes are gone.
+    Exited { exit: RunExit },
+    /// The container is gone and its exit code could not be read.
+    Lost,
+    /// The run's time is up.
+    TimeIsUp,
+    /// The deadline passed before the start.
+    Expired,
+    /// Output and log are sealed; `output` is `Err` where the run left none that can be published.
+    Collected { output: Result<Option<Sealed>, Fault>, log: Option<Sealed> },
+    /// What there was to publish is published.
+    Published { output: Option<Cid>, log: Option<Cid> },
+    /// The receipt is signed.
+    Attested { receipt: serde_json::Value },
+    /// Container and folders are gone.
+    Removed,
+    /// The delivery is acknowledged.
+    Acked,
+    /// The delivery is given back.
+    HandedBack,
+    /// It goes on: delivered again, or the node has started again.
+    Resumed,
+    /// Somebody wants it stopped.
+    StopAsked { cause: StopCause },
+    /// The step did not succeed.
+    Failed { fault: Fault, retry: Retry },
+}
+
+/// Whether a step that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// It can't succeed.
+    Never,
+    /// It may; the phase's patience decides for how long ([`Rules`]).
+    Patiently,
+    /// A service of the node is away: for ever.
+    Always,
+}
+
+impl Event {
+    /// Its name, for logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pulled { .. } => "pulled",
+            Self::Fetched => "fetched",
+            Self::Reserved { .. } => "reserved",
+            Self::Started { .. } => "started",
+            Self::Exited { .. } => "exited",
+            Self::Lost => "lost",
+            Self::TimeIsUp => "time_is_up",
+            Self::Expired => "expired",
+            Self::Collected { .. } => "collected",
+            Self::Published { .. } => "published",
+            Self::Attested { .. } => "attested",
+            Self::Removed => "removed",
+            Self::Acked => "acked",
+            Self::HandedBack => "handed_back",
+            Self::Resumed => "resumed",
+            Self::StopAsked { .. } => "stop_asked",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
