@@ -65,7 +65,6 @@ impl Services {
                 tokio::time::sleep(wait).await;
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
         self.tasks.spawn(service);
     }
 
@@ -153,7 +152,6 @@ impl Crew {
         };
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
         tasks.spawn(task);
     }
 

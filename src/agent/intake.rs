@@ -79,7 +79,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         loop {
             let room = self.desk.board.wait_for_room(ahead).await;
             let delivery = deliveries.next(room).await.map_err(again)?;
-            self.take(&bus, &source, delivery).await.map_err(|err| Failure::Again(err.into()))?;
+            let taken = Box::pin(self.take(&bus, &source, delivery)).await;
+            taken.map_err(|err| Failure::Again(err.into()))?;
         }
     }
 

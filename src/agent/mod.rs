@@ -154,8 +154,7 @@ where
         let settings = self.settings.clone();
         let pools =
             settings.pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-        let (services, parts) = self.start(address, gpus, pools)?;
-        let mut services = services;
+        let (mut services, parts) = self.start(address, &gpus, pools)?;
         let mut asked = shutdown.clone();
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
@@ -192,16 +191,16 @@ where
     fn start(
         self,
         node: Address,
-        gpus: Vec<Gpu>,
+        gpus: &[Gpu],
         pools: Vec<bus::PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let journal = Journal::open(&settings.data_dir)?;
-        let offer = offer(settings, gpus.clone()).map_err(data_dir)?;
+        let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
-        let board = Board::new(gpus.clone(), slots);
+        let board = Board::new(gpus.to_vec(), slots);
         let (domain, link) = (Arc::new(watch::Sender::new(None)), Link::default());
         let runtime = Arc::new(self.runtime);
         let effects = Arc::new(Act {
@@ -241,7 +240,7 @@ where
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
         let (chain, contract) = (Arc::new(self.chain), self.contract);
-        let (claim, interval) = (Claim::of(&gpus), settings.heartbeat_interval);
+        let (claim, interval) = (Claim::of(gpus), settings.heartbeat_interval);
         let (domain, link, clock) = (parts.domain.clone(), parts.link.clone(), self.clock);
         services.spawn("chain", RETRY, move || {
             heartbeat::run(

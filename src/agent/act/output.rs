@@ -23,7 +23,7 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Why an output could not be sealed: what the job is told, or what is tried again.
 enum Trouble {
     Job(Fault),
-    Node(Event),
+    Node(Box<Event>),
 }
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
@@ -39,7 +39,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             match self.seal_output(job, run, &folders).await {
                 Ok(sealed) => Ok(Some(sealed)),
                 Err(Trouble::Job(fault)) => Err(fault),
-                Err(Trouble::Node(event)) => return event,
+                Err(Trouble::Node(event)) => return *event,
             }
         } else {
             Ok(None)
@@ -62,7 +62,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 E::Missing(_) => Trouble::Job(missing(job)),
                 E::TooLarge { .. } => fault(Reason::OutputTooLarge),
                 E::Unsupported { .. } => fault(Reason::OutputUnsupported),
-                err => Trouble::Node(node_failed(&err)),
+                err => Trouble::Node(Box::new(node_failed(&err))),
             }
         })
     }
@@ -84,8 +84,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             // A link on the way would lead out of the folder: each part is looked at by itself.
             return below_folder(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
         }
-        let copied =
-            folders.fresh_copied().map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
+        let copied = folders
+            .fresh_copied()
+            .map_err(|err| Trouble::Node(Box::new(super::disk_failed(&err))))?;
         let id = ContainerId(run.container.clone());
         let limit = terms::disk_bytes(&job.spec);
         match self.runtime.copy_out(&id, wanted, &copied, limit).await {
@@ -96,7 +97,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Err(err @ EngineError::CopyOut { .. }) => {
                 Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, chain(&err))))
             }
-            Err(err) => Err(Trouble::Node(engine_failed(&err))),
+            Err(err) => Err(Trouble::Node(Box::new(engine_failed(&err)))),
         }
     }
 
@@ -178,7 +179,7 @@ fn receipt(job: &Job, ended: &EndedRun, output: Option<&Cid>) -> Receipt {
 fn default_output(job: &Job, output: &Path) -> Result<PathBuf, Trouble> {
     let entries = std::fs::read_dir(output)
         .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
-        .map_err(|err| Trouble::Node(super::disk_failed(&err)))?;
+        .map_err(|err| Trouble::Node(Box::new(super::disk_failed(&err))))?;
     match entries.as_slice() {
         [] => Err(Trouble::Job(missing(job))),
         [only]

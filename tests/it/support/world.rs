@@ -16,7 +16,7 @@ use super::nats::Nats;
 use super::tools::{Running, eventually, free_port};
 
 /// Long enough for a busy machine with two cores; a hang still ends.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lamda-node");
