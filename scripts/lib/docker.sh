@@ -100,11 +100,11 @@ import_image() {
 
 # busybox_root FOLDER: a root file system with a shell, from Debian's static busybox.
 busybox_root() {
-    local folder=$1 busybox applet
-    busybox=$(busybox_static)
+    local folder=$1 applet
+    need_busybox
     mkdir -p "$folder/bin" "$folder/tmp"
     chmod 1777 "$folder/tmp"
-    cp -f "$busybox" "$folder/bin/busybox"
+    cp -f "$(readlink -f "$(command -v busybox)")" "$folder/bin/busybox"
     for applet in sh true false echo cat cp ls mkdir sleep head dd tail env id wc sha256sum; do
         ln -sfn busybox "$folder/bin/$applet"
     done
@@ -112,12 +112,8 @@ busybox_root() {
 
 # Debian's packages of the two kinds of busybox exclude each other: a static one that is already
 # there is taken whatever package it came with.
-busybox_static() {
-    local found
-    found=$(command -v busybox || true)
-    if [[ -z $found ]] || ldd "$found" >/dev/null 2>&1; then
-        need_apt busybox-static
-        found=$(command -v busybox) || die "busybox-static was installed but has no busybox"
-    fi
-    readlink -f "$found"
+need_busybox() {
+    has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 && return
+    need_apt busybox-static
+    has busybox || die "busybox-static was installed but has no busybox"
 }

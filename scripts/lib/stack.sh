@@ -76,10 +76,11 @@ start_servers() {
     setting OPBNB_RPC_URL "http://127.0.0.1:$anvil_port"
     setting IPFS_GATEWAYS "http://127.0.0.1:$store_port"
     setting PINATA_API_URL "http://127.0.0.1:$store_port"
-    # The demo's store asks for no key; the setting is there because the real one does.
+    # The store asks for no key and knows no plan; both settings are for the real service.
     setting PINATA_JWT demo
+    setting PINATA_RATE_PER_MIN 100000
     setting LAMDA_NODE "$NODE"
-    setting LAMDA_HOME "$STATE/agent"
+    setting DATA_DIR "$STATE/agent"
     rpc=http://127.0.0.1:$anvil_port
     gateway=http://127.0.0.1:$store_port
     nats_url=nats://127.0.0.1:$nats_port

@@ -4,7 +4,6 @@
 //! part where it is too long, with a line between that says how much is left out; live lines are
 //! lossy by design, and a gap says how many lines it swallowed.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -48,7 +47,8 @@ pub enum Live {
 #[derive(Debug)]
 pub struct LogBook {
     head: Vec<u8>,
-    tail: VecDeque<u8>,
+    /// At most twice what is kept, so that it is moved seldom.
+    tail: Vec<u8>,
     left_out: u64,
     partial: [Vec<u8>; 2],
     seq: u64,
@@ -65,7 +65,7 @@ impl LogBook {
     pub fn new(skip: u64) -> Self {
         Self {
             head: Vec::new(),
-            tail: VecDeque::new(),
+            tail: Vec::new(),
             left_out: 0,
             partial: [Vec::new(), Vec::new()],
             seq: 0,
@@ -86,7 +86,7 @@ impl LogBook {
         self.keep(&chunk.bytes);
         let mut live = Vec::new();
         let mut rest: &[u8] = &chunk.bytes;
-        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+        while let Some(at) = memchr::memchr(b'\n', rest) {
             self.extend_line(chunk.stream, &rest[..at]);
             self.end_line(chunk.stream, now, &mut live);
             rest = &rest[at + 1..];
@@ -110,23 +110,28 @@ impl LogBook {
     }
 
     /// The log as it is kept.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.trim();
         let mut bytes = self.head;
         if self.left_out > 0 {
             bytes.extend_from_slice(
                 format!("\n[… {} bytes left out …]\n", self.left_out).as_bytes(),
             );
         }
-        let (front, back) = self.tail.as_slices();
-        bytes.extend_from_slice(front);
-        bytes.extend_from_slice(back);
+        bytes.extend_from_slice(&self.tail);
         bytes
     }
 
     fn keep(&mut self, bytes: &[u8]) {
         let room = HEAD_BYTES_MAX.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(&bytes[..room]);
-        self.tail.extend(&bytes[room..]);
+        self.tail.extend_from_slice(&bytes[room..]);
+        if self.tail.len() > 2 * TAIL_BYTES_MAX {
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
         let over = self.tail.len().saturating_sub(TAIL_BYTES_MAX);
         self.tail.drain(..over);
         self.left_out += over as u64;
@@ -154,8 +159,8 @@ impl LogBook {
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        let line = String::from_utf8_lossy(&bytes).into_owned();
-        live.push(Live::Line { seq: self.seq, stream, line, timestamp: now });
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        live.push(Live::Line { seq: self.seq, stream, line: text, timestamp: now });
     }
 
     fn spend(&mut self) -> bool {

@@ -6,6 +6,8 @@
 //! written that the root's CID does not lead to.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use bytes::Bytes;
 
@@ -19,6 +21,8 @@ use super::{Error, Kind};
 const PENDING_MAX: usize = 114_688;
 /// Blocks whose places are remembered, for gateways that send a repeated block once.
 const DONE_MAX: usize = 114_688;
+/// Checked blocks that wait to be written.
+const AHEAD_MAX: usize = 4;
 /// Blocks that came before their parents.
 const EARLY_MAX: usize = 8192;
 /// Their bytes.
@@ -57,22 +61,47 @@ impl From<car::Fault> for Failure {
     }
 }
 
-/// Reads an archive until `root` is whole, then gives it its final name.
+/// Reads an archive until `root` is whole, then gives it its final name. Blocks are checked on a
+/// thread of their own: hashing takes longer than writing, and neither should wait.
 pub(super) fn receive(
     root: BlockId,
     staging: Staging,
     bytes_max: u64,
-    pull: impl FnMut() -> Option<Bytes>,
+    pull: impl FnMut() -> Option<Bytes> + Send,
 ) -> Result<(u64, Kind), Failure> {
-    let mut archive = Reader::new(pull)?;
     let mut assembler = Assembler::new(root, staging, bytes_max);
-    while !assembler.is_complete() {
-        let (id, block) = archive.next_block()?.ok_or(Failure::Incomplete)?;
-        assembler.add(id, block)?;
-    }
+    let (checked, blocks) = sync_channel(AHEAD_MAX);
+    thread::scope(|scope| {
+        scope.spawn(move || check_blocks(pull, &checked));
+        // Moved in, so that the other thread ends where this one fails.
+        let blocks = blocks;
+        while !assembler.is_complete() {
+            let block = blocks.recv().map_err(|_| Failure::Incomplete)??;
+            let (id, block) = block.ok_or(Failure::Incomplete)?;
+            assembler.add(id, block)?;
+        }
+        Ok::<_, Failure>(())
+    })?;
     let Assembler { staging, bytes, kind, .. } = assembler;
     staging.finish()?;
     Ok((bytes, kind))
+}
+
+/// A block whose bytes were checked, `None` at the end.
+type Checked = Result<Option<(BlockId, Bytes)>, car::Fault>;
+
+fn check_blocks(pull: impl FnMut() -> Option<Bytes>, checked: &SyncSender<Checked>) {
+    let mut archive = match Reader::new(pull) {
+        Ok(archive) => archive,
+        Err(fault) => return drop(checked.send(Err(fault))),
+    };
+    loop {
+        let block = archive.next_block();
+        let is_last = !matches!(block, Ok(Some(_)));
+        if checked.send(block).is_err() || is_last {
+            return;
+        }
+    }
 }
 
 /// Where a block's content belongs.

@@ -62,8 +62,7 @@ impl BlockId {
     /// Reads a binary CID from the front of `bytes`; gives what follows it too.
     pub(super) fn split_from(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let (codec, rest) = match bytes {
-            [0x12, 0x20, rest @ ..] => (Codec::DagPb, rest),
-            [0x01, 0x70, 0x12, 0x20, rest @ ..] => (Codec::DagPb, rest),
+            [0x12, 0x20, rest @ ..] | [0x01, 0x70, 0x12, 0x20, rest @ ..] => (Codec::DagPb, rest),
             [0x01, 0x55, 0x12, 0x20, rest @ ..] => (Codec::Raw, rest),
             _ => return Err(Malformed("a link or block of a codec or hash that can't be checked")),
         };

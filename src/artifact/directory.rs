@@ -84,7 +84,7 @@ fn emit_node(
     (id, dag_bytes)
 }
 
-/// The first half of MurmurHash3 x64-128 with seed 0, which slots are picked by.
+/// The first half of `MurmurHash3` x64-128 with seed 0, which slots are picked by.
 fn murmur3(bytes: &[u8]) -> u64 {
     const C1: u64 = 0x87c3_7b91_1142_53d5;
     const C2: u64 = 0x4cf5_ad43_2745_937f;

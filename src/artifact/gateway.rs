@@ -46,7 +46,7 @@ pub struct Fetched {
 #[derive(Debug, Clone)]
 pub struct Gateways {
     client: Client,
-    gateways: Vec<Gateway>,
+    all: Vec<Gateway>,
     idle: Duration,
 }
 
@@ -65,7 +65,7 @@ impl Gateways {
         };
         let gateways = config.gateways.iter().enumerate().map(gateway);
         let gateways = gateways.collect::<Result<_, Error>>()?;
-        Ok(Self { client: http::client(config)?, gateways, idle: config.idle_timeout })
+        Ok(Self { client: http::client(config)?, all: gateways, idle: config.idle_timeout })
     }
 
     /// Fetches what `cid` names to `dest`, which must not exist and then is a file or a folder
@@ -79,7 +79,7 @@ impl Gateways {
         progress: impl Fn(u64) + Send + Sync,
     ) -> Result<Fetched, Error> {
         let mut faults = Vec::new();
-        for gateway in &self.gateways {
+        for gateway in &self.all {
             let want = Want { cid, dest, bytes_max, progress: &progress };
             match self.fetch_from(gateway, &want).await {
                 Ok(fetched) => return Ok(fetched),
@@ -97,7 +97,7 @@ impl Gateways {
     /// Whether any gateway answers at all.
     pub async fn check(&self) -> Result<(), Error> {
         let mut last = None;
-        for gateway in &self.gateways {
+        for gateway in &self.all {
             match self.ask(gateway, &format!("ipfs/{PROBE}?format=raw"), None).await {
                 Ok(response) if !response.status().is_server_error() => return Ok(()),
                 Ok(response) => last = http::refusal(&response),
@@ -230,28 +230,28 @@ impl Gateways {
             let right = unixfs::matching(open, root, stop)?;
             if right { staging.finish().map(|()| true) } else { Ok(false) }
         });
-        match right.await? {
-            true => Ok(Fetched { bytes, kind: Kind::File }),
-            false => Err(Fault::Wrong("a file of another CID".into())),
+        if right.await? {
+            return Ok(Fetched { bytes, kind: Kind::File });
         }
+        Err(Fault::Wrong("a file of another CID".into()))
     }
 
-    /// Carries an answer's body to `work`, which runs where it may block, until either ends.
-    /// Gives what `work` made of it and, where the body broke off, why.
+    /// Carries an answer's body to `take`, which runs where it may block, until either ends.
+    /// Gives what `take` made of it and, where the body broke off, why.
     async fn pump<T: Send + 'static>(
         &self,
         mut answer: Response,
         want: &Want<'_, impl Fn(u64)>,
-        work: impl FnOnce(mpsc::Receiver<Bytes>) -> T + Send + 'static,
+        take: impl FnOnce(mpsc::Receiver<Bytes>) -> T + Send + 'static,
     ) -> Result<(T, Option<BoxError>), Fault> {
         let (pieces, receiver) = mpsc::channel(PIECES_MAX);
-        let work = tokio::task::spawn_blocking(move || work(receiver));
-        let mut received = 0;
+        let work = tokio::task::spawn_blocking(move || take(receiver));
+        let mut bytes = 0;
         let broken = loop {
             match http::within(self.idle, answer.chunk()).await {
                 Ok(Some(piece)) => {
-                    received += piece.len() as u64;
-                    (want.progress)(received);
+                    bytes += piece.len() as u64;
+                    (want.progress)(bytes);
                     if pieces.send(piece).await.is_err() {
                         break None;
                     }

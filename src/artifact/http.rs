@@ -10,7 +10,7 @@ use super::{BoxError, Config, Error};
 use crate::secret::redact_url;
 
 /// A service that says "later" without saying when means at most this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// What is kept of a service's words.
 const WORDS_MAX: usize = 300;
 

@@ -64,6 +64,10 @@ impl Tree {
             other => return Err(unsupported(TOP, kind_name(other))),
         };
         let root = root.map_err(std::io::Error::from)?;
+        let stat = fstat(&root).map_err(std::io::Error::from)?;
+        if FileType::from_raw_mode(stat.st_mode) != kind {
+            return Err(unsupported(TOP, "something that changes while it is looked at"));
+        }
         let item = if kind == FileType::Directory {
             let found = walk.folder(&root, &mut Vec::new())?;
             found.ok_or_else(|| unsupported(TOP, "a folder without a file in it"))?

@@ -142,9 +142,9 @@ pub enum Error {
     #[error("the pinning service answered {answered}, but the bytes are {expected}")]
     Mismatch {
         /// What the bytes are called here.
-        expected: Cid,
+        expected: Box<Cid>,
         /// What the service said.
-        answered: Cid,
+        answered: Box<Cid>,
     },
     /// The pinning service answered something that makes no sense, or refused for good.
     #[error("the pinning service did not take the upload: {reason}")]

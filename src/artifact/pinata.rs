@@ -5,6 +5,7 @@
 //! known one, else the publish failed; the key goes to the service and nowhere else. Publishing
 //! the same bytes again is harmless.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
@@ -27,7 +28,7 @@ use crate::job::Cid;
 use crate::secret::Secret;
 
 /// How long the service may take to hash and store what it has got whole.
-const ANSWER_WAIT: Duration = Duration::from_secs(300);
+const ANSWER_WAIT: Duration = Duration::from_mins(5);
 /// How often progress is told and silence noticed.
 const TICK: Duration = Duration::from_millis(200);
 /// One read from disk.
@@ -107,7 +108,10 @@ impl Pinata {
             let others = KNOWN[1..].iter().map(hash).collect::<Result<Vec<_>, _>>()?;
             Ok(others.contains(&BlockId::from_cid(&answered)))
         });
-        if same.await? { Ok(answered) } else { Err(Error::Mismatch { expected, answered }) }
+        if same.await? {
+            return Ok(answered);
+        }
+        Err(Error::Mismatch { expected: Box::new(expected), answered: Box::new(answered) })
     }
 
     /// Sends the upload as long as bytes go out.
@@ -207,11 +211,19 @@ fn stream_file(
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     let open = task::blocking(move |_| {
         let path: Vec<_> = path.iter().map(String::as_str).collect();
-        tree.open_file(&path)
+        let mut file = tree.open_file(&path)?;
+        // The first piece at once: most files of a folder have no second.
+        let mut first = Vec::new();
+        Read::take(&mut file, bytes.min(READ_BYTES as u64)).read_to_end(&mut first)?;
+        let rest = (bytes > READ_BYTES as u64).then(|| tokio::fs::File::from_std(file));
+        Ok((Bytes::from(first), rest))
     });
-    let pieces = stream::once(open).map_ok(move |file| {
-        let file = tokio::fs::File::from_std(file).take(bytes);
-        ReaderStream::with_capacity(file, READ_BYTES).map_err(Error::from)
+    let pieces = stream::once(open).map_ok(move |(first, rest)| {
+        let left = bytes.saturating_sub(first.len() as u64);
+        let rest = stream::iter(rest).flat_map(move |file| {
+            ReaderStream::with_capacity(AsyncReadExt::take(file, left), READ_BYTES)
+        });
+        stream::iter([Ok(first)]).chain(rest).map_err(Error::from)
     });
     pieces.try_flatten().map(move |piece| {
         let piece = piece?;
@@ -240,7 +252,7 @@ const BURST: u32 = 5;
 
 impl Pace {
     fn new(per_min: u32) -> Self {
-        Self { interval: Duration::from_secs(60) / per_min.max(1), due: Mutex::new(None) }
+        Self { interval: Duration::from_mins(1) / per_min.max(1), due: Mutex::new(None) }
     }
 
     async fn wait(&self) {
@@ -269,7 +281,7 @@ mod tests {
         let (pace, now) = (Pace::new(60), Instant::now());
         let waits: Vec<u64> = (0..8).map(|_| pace.reserve(now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 3]);
-        assert_eq!(pace.reserve(now + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(pace.reserve(now + Duration::from_mins(1)), Duration::ZERO);
     }
 
     #[test]

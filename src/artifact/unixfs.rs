@@ -109,7 +109,7 @@ pub(super) fn add_file(
     stop: &Stop,
 ) -> Result<Summary, Error> {
     let mut chunk = Vec::with_capacity(profile.chunk_bytes);
-    let mut levels = Levels { profile, levels: vec![Vec::new()], emit };
+    let mut levels = Levels { profile, rows: vec![Vec::new()], emit };
     loop {
         stop.check()?;
         chunk.clear();
@@ -139,28 +139,28 @@ fn hash_leaf(chunk: &[u8], profile: &Profile) -> Summary {
 /// A balanced tree that grows from the left: a level that is full becomes one node of the next.
 struct Levels<'a> {
     profile: &'a Profile,
-    levels: Vec<Vec<Summary>>,
+    rows: Vec<Vec<Summary>>,
     emit: Emit<'a>,
 }
 
 impl Levels<'_> {
     fn is_empty(&self) -> bool {
-        self.levels.iter().all(Vec::is_empty)
+        self.rows.iter().all(Vec::is_empty)
     }
 
     fn push(&mut self, level: usize, summary: Summary) {
-        if level == self.levels.len() {
-            self.levels.push(Vec::new());
+        if level == self.rows.len() {
+            self.rows.push(Vec::new());
         }
-        self.levels[level].push(summary);
-        if self.levels[level].len() == self.profile.width {
+        self.rows[level].push(summary);
+        if self.rows[level].len() == self.profile.width {
             self.fold(level);
         }
     }
 
     /// Makes one node of all that stands on `level`.
     fn fold(&mut self, level: usize) {
-        let children = std::mem::take(&mut self.levels[level]);
+        let children = std::mem::take(&mut self.rows[level]);
         let links: Vec<_> = children
             .iter()
             .map(|child| Link { id: child.id, name: b"", dag_bytes: child.dag_bytes })
@@ -179,8 +179,8 @@ impl Levels<'_> {
     fn finish(mut self) -> Summary {
         let mut level = 0;
         loop {
-            let above = self.levels[level + 1..].iter().any(|level| !level.is_empty());
-            match self.levels[level].as_slice() {
+            let above = self.rows[level + 1..].iter().any(|level| !level.is_empty());
+            match self.rows[level].as_slice() {
                 [root] if !above => return *root,
                 [] => {}
                 _ => self.fold(level),

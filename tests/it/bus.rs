@@ -20,8 +20,9 @@ use crate::support::tools::{eventually, free_port};
 
 const AGENT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
-/// Longer than any healthy step takes, on a machine with other work.
-const LIMIT: Duration = Duration::from_secs(15);
+/// Longer than any healthy step takes on a machine with other work, and shorter than the silence
+/// (20 s) or the ack wait (30 s) that would hide a loss that was not noticed.
+const LIMIT: Duration = Duration::from_secs(18);
 
 /// Long enough that what is on its way has come.
 const QUIET: Duration = Duration::from_millis(400);
@@ -297,6 +298,7 @@ async fn a_server_that_was_killed_and_is_back_with_its_storage_loses_nothing() {
     let refused = bus.publish_status(agent(), &job("j"), 1, "x".into()).await.unwrap_err();
     assert!(matches!(refused, Error::Disconnected { .. }) && refused.is_transient());
     nats.restart();
+    eventually("the bus is back", LIMIT, || bus.is_connected().then_some(()));
     // A kill may cost the server what it last knew of the consumer, so the first may come again;
     // what nobody has seen yet comes now, not after the ack wait.
     let mut bodies = BTreeSet::from([first.body.clone()]);
@@ -310,6 +312,21 @@ async fn a_server_that_was_killed_and_is_back_with_its_storage_loses_nothing() {
     while nats.python(STORED, &["JOBS"]) != "0" {
         ack(&bus, &next(&mut intake, 1).await).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intake_that_waits_through_a_restart_gets_the_next_job() {
+    let mut nats = Nats::start();
+    let (bus, mut intake) = with_intake(&nats).await;
+    assert!(timeout(QUIET, intake.next(1)).await.is_err(), "its pull is out");
+    let restart = tokio::task::spawn_blocking(move || {
+        nats.restart();
+        nats.python(PUBLISH, &[&dispatch(), "1"]);
+        nats
+    });
+    let (delivery, nats) = tokio::join!(next(&mut intake, 1), restart);
+    ack(&bus, &delivery).await;
+    assert_eq!(nats.expect("the server is back").python(STORED, &["JOBS"]), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

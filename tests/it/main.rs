@@ -9,4 +9,6 @@ mod container;
 mod gpu;
 mod jobs;
 mod journal;
+mod protocol;
+mod readme;
 mod support;

@@ -63,7 +63,6 @@ async function read (path) {
       yield block.bytes
     }
   }
-  // By way of text: the two packages may bring two versions of the class.
   for await (const entry of recursive(root.toString(), store)) {
     if (entry.type === 'directory') continue
     const hash = createHash('sha256')

@@ -31,6 +31,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "contracts", what: "forge fmt --check, build, test", check: contracts },
     Step { name: "abi", what: "abi/ is what contracts/src compiles to", check: abi },
     Step { name: "clippy", what: "every target, warnings are errors", check: clippy },
+    Step { name: "deny", what: "licences, bans and sources of deny.toml", check: deny },
     Step { name: "doc", what: "rustdoc, warnings are errors", check: doc },
     Step { name: "test", what: "unit tests, and integration tests on the real parts", check: test },
     Step { name: "doctest", what: "the examples in the documentation", check: doctest },
@@ -117,6 +118,10 @@ fn abi(_: &Path, _: Depth) -> anyhow::Result<()> {
 fn clippy(root: &Path, _: Depth) -> anyhow::Result<()> {
     let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     call(cargo(root).args(args))
+}
+
+fn deny(root: &Path, _: Depth) -> anyhow::Result<()> {
+    crate::deny::check(root)
 }
 
 fn doc(root: &Path, _: Depth) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 mod abi;
 mod ci;
+mod deny;
 mod tidy;
 
 use std::path::{Path, PathBuf};

@@ -110,10 +110,8 @@ impl Objects {
 
     fn path(&self, id: BlockId, kind: &str) -> PathBuf {
         let codec = if id.codec == Codec::Raw { "raw" } else { "pb" };
-        let mut hex = String::with_capacity(64);
-        for byte in id.digest {
-            hex.push_str(&format!("{byte:02x}"));
-        }
+        let digest = sha2::digest::Output::<sha2::Sha256>::from(id.digest);
+        let hex = format!("{digest:x}");
         self.dir.join("objects").join(&hex[..2]).join(format!("{hex}.{codec}.{kind}"))
     }
 }

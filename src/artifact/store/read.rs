@@ -86,7 +86,9 @@ async fn answer(
                 let block = stream::root_block(&objects, found.id, &found.skeleton)?;
                 Ok(typed(RAW_TYPE, block.len() as u64, Body::from(block)))
             }
-            Format::Flat if found.skeleton.kind == Kind::File => flat(&objects, &found, &headers),
+            Format::Flat if found.skeleton.kind == Kind::File => {
+                Ok(flat(&objects, &found, &headers))
+            }
             Format::Flat => listing(&objects, &found),
         }
     };
@@ -156,26 +158,22 @@ fn archive(objects: &Arc<Objects>, found: Resolved, scope: Scope) -> Response {
     }
 }
 
-fn flat(
-    objects: &Arc<Objects>,
-    found: &Resolved,
-    headers: &HeaderMap,
-) -> Result<Response, Refusal> {
+fn flat(objects: &Arc<Objects>, found: &Resolved, headers: &HeaderMap) -> Response {
     let all = found.skeleton.bytes;
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let accept = [(header::ACCEPT_RANGES, "bytes")];
     let Some((start, end)) = range.and_then(|range| parse_range(range, all)) else {
         let body = stream::flat(objects, found.id, 0, all);
-        return Ok((accept, typed("application/octet-stream", all, body)).into_response());
+        return (accept, typed("application/octet-stream", all, body)).into_response();
     };
     if start >= end {
         let none = [(header::CONTENT_RANGE, format!("bytes */{all}"))];
-        return Ok((StatusCode::RANGE_NOT_SATISFIABLE, none).into_response());
+        return (StatusCode::RANGE_NOT_SATISFIABLE, none).into_response();
     }
     let part = [(header::CONTENT_RANGE, format!("bytes {start}-{}/{all}", end - 1))];
     let body = stream::flat(objects, found.id, start, end - start);
     let body = typed("application/octet-stream", end - start, body);
-    Ok((StatusCode::PARTIAL_CONTENT, accept, part, body).into_response())
+    (StatusCode::PARTIAL_CONTENT, accept, part, body).into_response()
 }
 
 /// One range as `start..end`, empty where it can't be satisfied; `None` for what is to be ignored.

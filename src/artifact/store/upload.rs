@@ -4,12 +4,13 @@
 //! the call fails.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::multipart::{Field, Multipart};
+use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
@@ -24,6 +25,8 @@ use crate::job::Cid;
 
 /// How often an upload looks at what is left of the disk.
 const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;
+/// The same for many small files.
+const FILES_A_CHECK: usize = 100;
 const OPTIONS_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,6 +58,9 @@ pub(super) async fn pin(
         match field.name() {
             Some("file") if files.len() >= ENTRIES_MAX => return Err(refuse("too many files")),
             Some("file") => {
+                if files.len() % FILES_A_CHECK == 0 {
+                    objects.check_space()?;
+                }
                 let name = field.file_name().unwrap_or("file").to_owned();
                 let path = batch.folder().join(files.len().to_string());
                 receive(&objects, &mut field, &path).await?;
@@ -85,15 +91,25 @@ pub(super) async fn pin(
 }
 
 async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Result<(), Refusal> {
-    let mut file = tokio::fs::File::create_new(path).await.map_err(Error::from)?;
-    let mut unchecked = SPACE_CHECK_BYTES;
-    while let Some(piece) = field.chunk().await.map_err(broken)? {
+    // A file that comes in one piece is written in one go: folders hold many such.
+    let first = field.chunk().await.map_err(broken)?.unwrap_or_default();
+    let second = field.chunk().await.map_err(broken)?;
+    let (to, mut unchecked) = (path.to_owned(), 0_u64);
+    let file = task::blocking(move |_| {
+        let mut file = std::fs::File::create_new(to)?;
+        file.write_all(&first)?;
+        Ok(file)
+    });
+    let mut file = tokio::fs::File::from_std(file.await?);
+    let mut next = second;
+    while let Some(piece) = next {
         unchecked += piece.len() as u64;
         if unchecked >= SPACE_CHECK_BYTES {
             objects.check_space()?;
             unchecked = 0;
         }
         file.write_all(&piece).await.map_err(Error::from)?;
+        next = field.chunk().await.map_err(broken)?;
     }
     file.flush().await.map_err(|err| Error::from(err).into())
 }
@@ -161,7 +177,8 @@ fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<St
     }
 }
 
-fn broken(err: axum::extract::multipart::MultipartError) -> Refusal {
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn broken(err: MultipartError) -> Refusal {
     Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
 }
 

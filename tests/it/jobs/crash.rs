@@ -39,7 +39,7 @@ async fn a_job_that_ends_while_the_node_is_away_keeps_its_result() {
         use futures_util::StreamExt as _;
         engine.wait_container(&name, None).next().await
     };
-    tokio::time::timeout(limit, wait).await.expect("the container ends").ok();
+    tokio::time::timeout(limit, wait).await.expect("the container ends");
     let _agent = world.agent(&[]);
     let statuses = world.outcome("away");
     let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
@@ -51,7 +51,10 @@ async fn a_job_that_ends_while_the_node_is_away_keeps_its_result() {
 async fn a_node_that_is_asked_to_end_hands_its_job_back_and_runs_it_again() {
     let world = World::start().await;
     let mut agent = world.agent(&[("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")]);
-    world.publish("again", &shell("[ -e /tmp ] || true; echo run; sleep 5; echo x > /output/output"));
+    world.publish(
+        "again",
+        &shell("[ -e /tmp ] || true; echo run; sleep 5; echo x > /output/output"),
+    );
     agent.wait_for("job again: running");
     agent.ask_to_end();
     assert!(agent.wait_for_end().success());

@@ -7,6 +7,7 @@ mod signed;
 
 use serde_json::{Value, json};
 
+use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
 use crate::support::world::{JWT, World, shell};
 
@@ -87,8 +88,15 @@ async fn the_container_sees_what_the_protocol_promises() {
     let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
     assert_eq!(world.content(&format!("{cid}/a")).await, b"firstsecond");
     let env = String::from_utf8(world.content(&format!("{cid}/env")).await).expect("text");
-    let own = ["JOB_ID=view", "INPUT_DIR=/input", "INPUT_PATH=/input/input", "OUTPUT_DIR=/output",
-        "OUTPUT_PATH=/output/output", "NVIDIA_VISIBLE_DEVICES=void", "MINE=1"];
+    let own = [
+        "JOB_ID=view",
+        "INPUT_DIR=/input",
+        "INPUT_PATH=/input/input",
+        "OUTPUT_DIR=/output",
+        "OUTPUT_PATH=/output/output",
+        "NVIDIA_VISIBLE_DEVICES=void",
+        "MINE=1",
+    ];
     for line in own.into_iter().chain([format!("INPUT_CID={first}").as_str()]) {
         assert!(env.lines().any(|found| found == line), "{line} is not in\n{env}");
     }
@@ -111,13 +119,16 @@ async for m in sub.messages:
     assert_eq!(heard.line(), "ready");
     let job = shell("echo x > /output/output");
     world.publish("twice", &job);
-    assert_eq!(heard.line(), "twice 4 completed None");
+    assert_eq!(heard.line(), "twice 5 completed None");
     world.publish("twice", &job);
-    assert_eq!(heard.line(), "twice 4 completed None");
+    assert_eq!(heard.line(), "twice 5 completed None");
     world.publish("twice", &shell("echo y > /output/output"));
     let line = heard.line();
-    assert!(line.starts_with("invalid-") && line.ends_with("1 rejected duplicate_job_id"), "{line}");
-    assert_eq!(world.outcome("twice").len(), 4);
+    assert!(
+        line.starts_with("invalid-") && line.ends_with("1 rejected duplicate_job_id"),
+        "{line}"
+    );
+    assert_eq!(world.outcome("twice").len(), 5);
     world.wait_until_clean().await;
 }
 
@@ -144,21 +155,29 @@ async fn a_cancelled_job_stops_and_says_so() {
 #[tokio::test]
 async fn a_gpu_job_gets_its_own_card_and_the_largest_is_registered() {
     let world = World::start().await;
-    let nvml = FakeNvml::build("");
+    let [small, large] = GPUS;
+    let nvml = FakeNvml::build(&format!(
+        "driver 550.54.15\ncuda 12040\ngpu {small} 25769803776 0 NVIDIA RTX 3090\n\
+         gpu {large} 85520809984 0 NVIDIA H100 80GB HBM3\n"
+    ));
     let library = nvml.library().display().to_string();
-    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library), ("JOB_SLOTS", "")]);
-    world.publish("gpu", &shell("ls /dev | grep nvidia > /output/output; echo $NVIDIA_VISIBLE_DEVICES"));
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library)]);
+    world.publish(
+        "gpu",
+        &shell("ls /dev | grep 'nvidia[0-9]' > /output/output; echo $NVIDIA_VISIBLE_DEVICES"),
+    );
     let end = last(&world.outcome("gpu")).clone();
     assert_eq!(end["status"], "completed", "{end}");
-    let uuid = end["receipt"]["message"]["gpuUuids"].as_str().expect("cards");
-    assert!(uuid.starts_with("GPU-") && !uuid.contains(','), "{uuid}");
+    // The smallest card that does is given, and nothing of the other is to be seen.
+    assert_eq!(end["receipt"]["message"]["gpuUuids"], small);
+    assert_eq!(world.content(end["output_cid"].as_str().expect("a CID")).await, b"nvidia0\n");
     let log = world.content(end["log_cid"].as_str().expect("a log")).await;
-    assert_eq!(String::from_utf8_lossy(&log).trim(), uuid);
+    assert_eq!(String::from_utf8_lossy(&log).trim(), small);
     agent.wait_for("heartbeat sent");
     let (contract, address) = (world.contract.to_string(), World::agent_address().to_string());
     let call = "providers(address)(string,uint256,uint256,bool)";
     let said = world.anvil.cast(&["call", &contract, call, &address]);
-    assert!(!said.contains("CPU") && said.contains("true"), "{said}");
+    assert!(said.contains("NVIDIA H100 80GB HBM3") && said.contains("81559"), "{said}");
     world.wait_until_clean().await;
 }
 

@@ -65,7 +65,14 @@ async fn a_receipt_is_the_nodes_word_and_foreign_tools_agree() {
     let address = World::agent_address().to_string();
     let file = file.display().to_string();
     let said = crate::support::anvil::cast(&[
-        "wallet", "verify", "--address", &address, "--data", "--from-file", &file, signature,
+        "wallet",
+        "verify",
+        "--address",
+        &address,
+        "--data",
+        "--from-file",
+        &file,
+        signature,
     ]);
     assert!(said.contains("succeeded"), "{said}");
 }

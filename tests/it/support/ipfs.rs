@@ -1,5 +1,7 @@
 //! The embedded store, gateways that misbehave, and another implementation's word on CIDs.
 
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -39,10 +39,12 @@ fn setting_of(line: &str) -> Option<&str> {
     line.split_once('=').map(|(name, _)| name).filter(|name| is_setting(name))
 }
 
-/// The form of every setting's name: capitals, with an underscore in it.
+/// The form of every setting's name: capitals, with an underscore in it. What cargo sets while it
+/// builds is no setting.
 fn is_setting(text: &str) -> bool {
     let is_capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     text.contains('_')
+        && !text.starts_with("CARGO_")
         && text.starts_with(|c: char| c.is_ascii_uppercase())
         && text.ends_with(|c: char| c != '_')
         && text.chars().all(is_capital)
@@ -60,7 +62,7 @@ mod tests {
 
     #[test]
     fn settings_shown_and_read_are_good() {
-        let config = "fn f() { env.required(\"NATS_URL\"); env.flag(\"JOB_SLOTS\"); say(\"A b\") }";
+        let config = "fn f() { env.required(\"NATS_URL\"); env.flag(\"JOB_SLOTS\"); say(\"A b\", env!(\"CARGO_PKG_NAME\")) }";
         assert!(
             found(config, "# Where jobs come from.\nNATS_URL=nats://x\n# JOB_SLOTS=2\n").is_empty()
         );

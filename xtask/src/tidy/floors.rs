@@ -45,7 +45,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("dotenvy", EDGES),
     ("indicatif", &["cli"]),
     ("nvml_wrapper", &["gpu"]),
-    ("reqwest", &["artifact", "notify"]),
+    ("reqwest", &["artifact", "chain", "notify"]),
     ("rusqlite", &["journal"]),
 ];
 

@@ -1,5 +1,7 @@
 //! Bytes by their CID: against another implementation, the embedded store and hostile gateways.
 
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
 mod cids;
 mod hostile;
 mod publish;

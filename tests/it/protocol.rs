@@ -1,0 +1,199 @@
+//! docs/protocol.md speaks true: its list of reason codes is the code's, and its examples of a
+//! signed job, a signed request and a receipt are recomputed here, by a foreign EIP-712 library
+//! (`eth-account`) and by foundry's `cast`.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lamda_node::chain::key::recover;
+use lamda_node::job::eip712::keccak256;
+use lamda_node::job::receipt::Signed;
+use lamda_node::job::spec::parse;
+use lamda_node::job::{Domain, Hash, Reason, Signature};
+use lamda_node::node::Address;
+use serde_json::{Value, json};
+
+use super::support::anvil::cast;
+
+const DOCUMENT: &str = include_str!("../../docs/protocol.md");
+
+/// The first fenced block after this line of the document.
+fn block(after: &str) -> &'static str {
+    let (_, rest) = DOCUMENT.split_once(&format!("\n{after}\n")).expect(after);
+    let (_, rest) = rest.split_once("```").expect("a fenced block");
+    let (_, rest) = rest.split_once('\n').expect("its first line");
+    rest.split_once("\n```").expect("its end").0
+}
+
+fn json_block(after: &str) -> Value {
+    serde_json::from_str(block(after)).expect(after)
+}
+
+/// The second column of the table row whose first is this.
+fn cell(name: &str) -> &'static str {
+    let (_, rest) = DOCUMENT.split_once(&format!("\n| {name} | `")).expect(name);
+    rest.split_once('`').expect("a closed code span").0
+}
+
+fn address(name: &str) -> Address {
+    cell(name).parse().expect(name)
+}
+
+fn hash(name: &str) -> Hash {
+    cell(name).parse().expect(name)
+}
+
+fn domain() -> Domain {
+    let chain_id = cell("`chainId`").parse().expect("a number");
+    Domain { chain_id, contract: address("`verifyingContract`") }
+}
+
+fn signer(digest: Hash, signature: Signature) -> Address {
+    recover(&digest.0, &signature.0).expect("a signature")
+}
+
+fn signature(of: &Value) -> Signature {
+    serde_json::from_value(of["signature"].clone()).expect("a signature")
+}
+
+/// What the foreign implementation says of a document.
+fn oracle(args: &[&str], document: &Value) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".tools/nv/bin/python");
+    assert!(python.is_file(), "eth-account is missing: scripts/test installs it");
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/oracle/typed_data.py")).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("python starts");
+    let mut stdin = child.stdin.take().expect("its input is piped");
+    stdin.write_all(document.to_string().as_bytes()).expect("python reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("python ends");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "typed_data.py (eth-account, rfc8785): {errors}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// A typed-data document of one flat struct, as other libraries read it.
+fn typed(kind: &str, members: &[(&str, &str)], message: Value) -> Value {
+    let types = |members: &[(&str, &str)]| {
+        members.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect::<Value>()
+    };
+    let mut document = json!({
+        "types": {"EIP712Domain": types(&[
+            ("name", "string"), ("version", "string"),
+            ("chainId", "uint256"), ("verifyingContract", "address"),
+        ])},
+        "primaryType": kind,
+        "domain": {
+            "name": "LamdaNode", "version": "1",
+            "chainId": domain().chain_id, "verifyingContract": domain().contract,
+        },
+        "message": message,
+    });
+    document["types"][kind] = types(members);
+    document
+}
+
+#[test]
+fn the_documented_reason_codes_are_the_ones_in_the_code() {
+    let (_, list) = DOCUMENT.split_once("\n### Reason codes\n").expect("the section");
+    let list = list.split("\n#").next().expect("its text");
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented: Vec<(&str, &str)> = rows
+        .map(|row| {
+            let (code, rest) = row.split_once("` | ").expect(row);
+            (code, rest.split(" | ").next().expect(row))
+        })
+        .collect();
+    let known: Vec<_> =
+        Reason::ALL.iter().map(|reason| (reason.code(), reason.meaning())).collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_documented_job_is_signed_as_described() {
+    let body = block("### A signed job");
+    let parsed = parse(body.as_bytes()).expect("a job");
+    let canonical = block("Its canonical form without `signature`, one line of UTF-8:");
+    assert_eq!(keccak256(canonical.as_bytes()), parsed.spec_hash);
+    assert_eq!(hash("`specHash`"), parsed.spec_hash);
+
+    let digest = domain().job_digest(cell("`target`"), parsed.spec_hash);
+    assert_eq!(hash("job digest"), digest);
+    let signature = parsed.spec.signature.expect("a signature");
+    assert_eq!(Some(signer(digest, signature)), parsed.spec.requester);
+    assert_eq!(address("requester"), signer(digest, signature));
+
+    let mut unsigned: Value = serde_json::from_str(body).expect("JSON");
+    unsigned.as_object_mut().expect("an object").remove("signature");
+    assert_eq!(oracle(&["canonical"], &unsigned), canonical);
+    let document = typed(
+        "Job",
+        &[("target", "string"), ("specHash", "bytes32")],
+        json!({"target": cell("`target`"), "specHash": parsed.spec_hash}),
+    );
+    assert_eq!(oracle(&["digest"], &document), digest.to_string());
+    assert_eq!(oracle(&["signer", &signature.to_string()], &document), cell("requester"));
+}
+
+#[test]
+fn the_documented_control_request_is_signed_as_described() {
+    let request = json_block("### A signed request");
+    let text = |key: &str| request[key].as_str().expect("a text");
+    let issued_at_ms = request["issued_at_ms"].as_u64().expect("a number");
+    let agent = address("node");
+    let digest = domain().control_digest(text("action"), text("job_id"), agent, issued_at_ms);
+    assert_eq!(hash("control digest"), digest);
+    assert_eq!(signer(digest, signature(&request)), address("requester"));
+
+    let document = typed(
+        "Control",
+        &[
+            ("action", "string"),
+            ("jobId", "string"),
+            ("agent", "address"),
+            ("issuedAtMs", "uint64"),
+        ],
+        json!({
+            "action": text("action"), "jobId": text("job_id"),
+            "agent": agent, "issuedAtMs": issued_at_ms,
+        }),
+    );
+    assert_eq!(oracle(&["digest"], &document), digest.to_string());
+    assert_eq!(oracle(&["signer", text("signature")], &document), cell("requester"));
+}
+
+#[test]
+fn the_documented_receipt_is_the_nodes_for_us_for_eth_account_and_for_cast() {
+    let document = json_block("### A receipt");
+    let signed = Signed::from_json(&document).expect("a signed receipt");
+    let digest = signed.receipt.digest(&signed.domain);
+    assert_eq!(hash("receipt digest"), digest);
+    assert_eq!(signed.domain, domain());
+    assert_eq!(signed.receipt.spec_hash, hash("`specHash`"));
+    assert_eq!(signer(digest, signed.signature), signed.receipt.node);
+    assert_eq!(signed.receipt.node, address("node"));
+
+    let mut typed_data = document.clone();
+    typed_data.as_object_mut().expect("an object").remove("signature");
+    assert_eq!(oracle(&["digest"], &typed_data), digest.to_string());
+    let signature = signed.signature.to_string();
+    assert_eq!(oracle(&["signer", &signature], &typed_data), cell("node"));
+
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(typed_data.to_string().as_bytes()).expect("it is written");
+    let path = file.path().to_str().expect("UTF-8");
+    let said = cast(&[
+        "wallet",
+        "verify",
+        "--address",
+        cell("node"),
+        "--data",
+        "--from-file",
+        path,
+        &signature,
+    ]);
+    assert!(said.contains("succeeded"), "{said}");
+}
