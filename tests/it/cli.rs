@@ -18,7 +18,7 @@ use crate::support::tools::{Running, eventually, free_port};
 const ACCOUNT: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
 /// No command of these tests waits for anything that takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The program in an empty folder, with these settings and no others.
 struct Program {
@@ -32,7 +32,9 @@ impl Program {
         let mut program = Self { dir, settings: Vec::new() };
         // Root's default is the same folder for everybody.
         program.set("DATA_DIR", &program.path("data"));
-        settings.iter().for_each(|(name, value)| program.set(name, value));
+        for (name, value) in settings {
+            program.set(name, value);
+        }
         program
     }
 
@@ -200,8 +202,8 @@ fn a_new_key_is_private_to_its_owner_and_tells_its_address() {
     assert!(made.starts_with("0x") && made.trim().len() == 42, "{made}");
     let mode = std::fs::metadata(&store).expect("the keystore").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
-    let told = program.run(&["key", "address", "--keystore", &store]).succeeds().stdout();
-    assert_eq!(told, made);
+    let address = program.run(&["key", "address", "--keystore", &store]).succeeds().stdout();
+    assert_eq!(address, made);
     // A second key under the same name would be the loss of the first.
     let again = program.run(&args);
     assert_eq!(again.code(), 1);
@@ -352,7 +354,7 @@ impl Drop for Network {
         self.node.kill().ok();
         self.node.wait().ok();
         if std::thread::panicking() {
-            eprintln!("the node's log:\n{}", self.node_log());
+            writeln!(std::io::stderr(), "the node's log:\n{}", self.node_log()).ok();
         }
     }
 }
@@ -365,8 +367,18 @@ fn a_job_goes_from_submit_to_a_verified_output_and_everybody_can_read_about_it()
     let out = program.path("out");
     let submitted = program
         .run(&[
-            "submit", "--image", "img", "--input", &input, "--job-id", "job-1", "--fetch", &out,
-            "--output-path", "/output/result.txt", "--json",
+            "submit",
+            "--image",
+            "img",
+            "--input",
+            &input,
+            "--job-id",
+            "job-1",
+            "--fetch",
+            &out,
+            "--output-path",
+            "/output/result.txt",
+            "--json",
         ])
         .succeeds();
     let told = submitted.objects();
@@ -379,7 +391,7 @@ fn a_job_goes_from_submit_to_a_verified_output_and_everybody_can_read_about_it()
     assert_eq!(events(&told, "receipt")[0]["valid"], true, "{told:?}");
     let fetched = events(&told, "fetched")[0];
     let path = fetched["path"].as_str().expect("the output's path");
-    assert_eq!(path, Path::new(&out).join("result.txt").to_str().unwrap());
+    assert_eq!(path, Path::new(&out).join("result.txt").to_str().expect("UTF-8"));
     let output = std::fs::read_to_string(path).expect("the output is there");
     assert!(output.ends_with("hello\n"), "the simulated job copies its input: {output}");
     assert!(!events(&told, "log").is_empty());
