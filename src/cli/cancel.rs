@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// The job
     #[arg(value_name = "JOB_ID")]
     job: JobId,
-    /// The node that runs it (default: AGENT_ADDRESS)
+    /// The node that runs it (default: `AGENT_ADDRESS`)
     #[arg(long, value_name = "ADDRESS")]
     agent: Option<Address>,
     #[command(flatten)]

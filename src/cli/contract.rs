@@ -37,7 +37,7 @@ enum Action {
     },
     /// Show what the contract says: its owner, its totals, and one node's record
     Show {
-        /// The node (default: AGENT_ADDRESS, else that of the settings' key)
+        /// The node (default: `AGENT_ADDRESS`, else that of the settings' key)
         #[arg(value_name = "ADDRESS")]
         node: Option<Address>,
         #[command(flatten)]
@@ -47,7 +47,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// The chain's JSON-RPC endpoint (default: OPBNB_RPC_URL)
+    /// The chain's JSON-RPC endpoint (default: `OPBNB_RPC_URL`)
     #[arg(long, value_name = "URL")]
     rpc_url: Option<String>,
     /// One JSON object, for programs

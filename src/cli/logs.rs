@@ -58,7 +58,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let bus = follow::connect(&client.bus).await?;
     let filter = StatusFilter { agent: args.agent, job: Some(args.job) };
     let mut follower = Follower::start(&bus, filter, true, true).await?;
-    let mut live = Live::default();
+    let mut shown = Live::default();
     let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
     let ended = loop {
         let news = tokio::select! {
@@ -66,15 +66,15 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
             _ = &mut gone => return Ok(ExitCode::SUCCESS),
         };
         match news {
-            News::Log(line) => live.show(&line)?,
+            News::Log(line) => shown.show(&line)?,
             News::Status(status, _) if status.stage.is_terminal() => break status,
             News::Status(..) => {}
         }
     };
     for line in follower.last_lines(LAST_LINES).await {
-        live.show(&line)?;
+        shown.show(&line)?;
     }
-    finish(&ended, &live, &client).await
+    finish(&ended, &shown, &client).await
 }
 
 /// Shows the kept log where the live one was not all of it.
@@ -110,21 +110,21 @@ async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn live(lines: &[u64]) -> Live {
-        let mut live = Live::default();
+    fn shown(lines: &[u64]) -> Live {
+        let mut log = Live::default();
         for seq in lines {
             let (stream, line) = ("stdout".to_owned(), "x".to_owned());
-            live.show(&Line::Text { seq: *seq, stream, line }).unwrap();
+            log.show(&Line::Text { seq: *seq, stream, line }).unwrap();
         }
-        live
+        log
     }
 
     #[test]
     fn a_live_log_knows_whether_it_is_whole() {
-        assert!(!live(&[1, 2, 3]).missing);
-        assert!(live(&[2, 3]).missing);
-        assert!(live(&[1, 3]).missing);
-        let mut gap = live(&[1]);
+        assert!(!shown(&[1, 2, 3]).missing);
+        assert!(shown(&[2, 3]).missing);
+        assert!(shown(&[1, 3]).missing);
+        let mut gap = shown(&[1]);
         gap.show(&Line::Gap { dropped: 5 }).unwrap();
         assert!(gap.missing);
     }

@@ -14,7 +14,7 @@ const IPFS_GATEWAY_TOKEN: Variable = Variable::new("IPFS_GATEWAY_TOKEN", "abc123
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A gateway that has to find the content first sends nothing for a while.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) fn required(env: &mut Env<'_>) -> Option<Config> {
     if !env.is_set(PINATA_JWT) {

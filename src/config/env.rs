@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -24,7 +25,7 @@ pub trait Lookup {
     fn get(&self, name: &str) -> Option<String>;
 }
 
-impl Lookup for HashMap<String, String> {
+impl<S: BuildHasher> Lookup for HashMap<String, String, S> {
     fn get(&self, name: &str) -> Option<String> {
         self.get(name).cloned()
     }
@@ -207,9 +208,9 @@ impl<'a> Env<'a> {
     ) -> Option<Duration> {
         let Some(text) = self.clean(variable)? else { return Some(default) };
         let span = duration::parse(&text).map_err(|err| format!("{}: {err}", shown(&text)));
-        let span = span.and_then(|span| match (min..=max).contains(&span) {
-            true => Ok(span),
-            false => Err(format!("{} is not between {min:?} and {max:?}", shown(&text))),
+        let span = span.and_then(|span| {
+            let what = || format!("{} is not between {min:?} and {max:?}", shown(&text));
+            (min..=max).contains(&span).then_some(span).ok_or_else(what)
         });
         self.keep(variable, span)
     }

@@ -98,13 +98,13 @@ fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
         Some(dir) => dir,
         None if set => return None,
         None if rustix::process::geteuid().is_root() => DATA_DIR.example.into(),
-        None => match env.path(HOME) {
-            Some(home) => home.join(".lamda-node"),
-            None => {
+        None => {
+            let Some(home) = env.path(HOME) else {
                 env.problem(DATA_DIR, "neither it nor HOME is set");
                 return None;
-            }
-        },
+            };
+            home.join(".lamda-node")
+        }
     };
     let absolute = std::path::absolute(&dir);
     let absolute = absolute.map_err(|err| format!("{} is no path: {err}", dir.display()));

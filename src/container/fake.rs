@@ -236,7 +236,7 @@ impl ContainerRuntime for Fake {
         };
         if script.writes_output {
             let (input, output) =
-                (host_path(spec, "/input/input"), host_path(spec, "/output/output"));
+                (host_path(spec, "/input/input"), host_path(spec, output_path(spec)));
             blocking(move || simulate(input.as_deref(), output.as_deref())).await?;
         }
         Ok(launched)
@@ -360,9 +360,18 @@ fn host_path(spec: &ContainerSpec, path: &str) -> Option<PathBuf> {
     spec.mounts.iter().filter_map(below).max_by_key(|(depth, _)| *depth).map(|(_, host)| host)
 }
 
+/// Where the job was told to leave its output.
+fn output_path(spec: &ContainerSpec) -> &str {
+    let told = spec.env.iter().find(|(name, _)| name == "OUTPUT_PATH");
+    told.map_or("/output/output", |(_, path)| path)
+}
+
 /// The whole of a simulated job: its input, or the names in it, under a line that says what it is.
 fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Result<()> {
     let Some(output) = output else { return Ok(()) };
+    if let Some(folder) = output.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let mut output = File::create(output)?;
     writeln!(output, "{SIMULATED}")?;
     match input {

@@ -4,6 +4,7 @@
 mod artifact;
 mod bus;
 mod chain;
+mod cli;
 mod container;
 mod gpu;
 mod jobs;

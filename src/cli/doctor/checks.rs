@@ -222,7 +222,7 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
     }
 }
 
-pub(super) async fn data_dir(parts: &Parts) -> Finding {
+pub(super) fn data_dir(parts: &Parts) -> Finding {
     let Some(settings) = &parts.settings else { return unset() };
     let Settings { data_dir, disk_free_min_mib, .. } = settings;
     // Before the first start it is not there: what counts is whether it can be made.

@@ -116,7 +116,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("chain", checks::chain(parts)),
         run("pinning service", checks::pinata(parts)),
         run("gateways", checks::gateways(parts)),
-        run("data folder", checks::data_dir(parts)),
+        run("data folder", std::future::ready(checks::data_dir(parts))),
     ]
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// Where the job leaves its output, if not in /output/output or /output
     #[arg(long, value_name = "PATH")]
     output_path: Option<String>,
-    /// The node that is to run it (default: AGENT_ADDRESS)
+    /// The node that is to run it (default: `AGENT_ADDRESS`)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
     /// The pool of nodes one of which is to run it
@@ -106,10 +106,11 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
     let bus = follow::connect(&client.bus).await?;
     let following = args.follow || fetch_to.is_some();
-    let follower = match following {
-        // Before the job is sent, so that nothing of it is missed.
-        true => Some(Follower::start(&bus, filter(&target, &job.id), true, true).await?),
-        false => None,
+    // Before the job is sent, so that nothing of it is missed.
+    let follower = if following {
+        Some(Follower::start(&bus, filter(&target, &job.id), true, true).await?)
+    } else {
+        None
     };
     publish(&bus, &target, &job, key.map(|key| key.address()), &report).await?;
     let Some(follower) = follower else { return Ok(ExitCode::SUCCESS) };
@@ -118,12 +119,9 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Target::Pool(_) => None,
     };
     let expected = Expected { spec_hash: Some(job.spec_hash), agent, domain };
-    let ended = match follow_to_the_end(follower, &expected, &mut report).await? {
-        Some(ended) => ended,
-        None => {
-            report.detached(&job.id)?;
-            return Ok(ExitCode::FAILURE);
-        }
+    let Some(ended) = follow_to_the_end(follower, &expected, &mut report).await? else {
+        report.detached(&job.id)?;
+        return Ok(ExitCode::FAILURE);
     };
     finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report).await
 }

@@ -27,11 +27,11 @@ impl Report {
     pub(super) fn new(json: bool) -> Self {
         let bar = ProgressBar::no_length();
         let visible = !json && out::is_terminal();
-        let target = match visible {
-            true => ProgressDrawTarget::stdout(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        bar.set_draw_target(target);
+        bar.set_draw_target(if visible {
+            ProgressDrawTarget::stdout()
+        } else {
+            ProgressDrawTarget::hidden()
+        });
         Self { json, bar }
     }
 
@@ -163,22 +163,17 @@ fn object(event: &str, fields: &Value) -> Value {
 
 /// A status as one line for people.
 pub(in super::super) fn describe(status: &Status) -> String {
-    let mut text = format!("{} {:<11}", clock_of(status), stage_name(status.stage));
-    if status.attempt > 1 {
-        text.push_str(&format!(" attempt {}", status.attempt));
-    }
-    if let Some(code) = status.exit_code {
-        text.push_str(&format!(" exit code {code}"));
-    }
-    if let Some(run) = status.duration_ms.run {
-        text.push_str(&format!(" ran {run} ms"));
-    }
-    if let Some(reason) = status.reason_code {
-        text.push_str(&format!(" {}", reason.code()));
-    }
-    if let Some(error) = &status.error {
-        text.push_str(&format!(": {}", out::clean(error)));
-    }
+    let error = status.error.as_deref().map(out::clean);
+    let parts = [
+        Some(clock_of(status)),
+        Some(format!("{:<11}", stage_name(status.stage))),
+        (status.attempt > 1).then(|| format!("attempt {}", status.attempt)),
+        status.exit_code.map(|code| format!("exit code {code}")),
+        status.duration_ms.run.map(|run| format!("ran {run} ms")),
+        status.reason_code.map(|reason| reason.code().to_owned()),
+        error.map(|error| format!("({error})")),
+    ];
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
     text.trim_end().to_owned()
 }
 
@@ -226,8 +221,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             describe(&status),
-            "12:00:00.000 failed      attempt 2 exit code 1 ran 12 ms nonzero_exit: \
-             bad\\u{1b}[2J\\nend"
+            "12:00:00.000 failed      attempt 2 exit code 1 ran 12 ms nonzero_exit \
+             (bad\\u{1b}[2J\\nend)"
         );
     }
 
