@@ -43,6 +43,11 @@ pub(super) fn base_url(text: &str) -> Result<Url, Error> {
     }
 }
 
+/// Whether this is an `http` or `https` URL that can be called.
+pub fn is_http_url(text: &str) -> bool {
+    base_url(text).is_ok()
+}
+
 /// The service as it may be shown.
 pub(super) fn shown(url: &Url) -> String {
     redact_url(url.as_str()).trim_end_matches('/').to_owned()

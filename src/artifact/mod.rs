@@ -32,7 +32,7 @@ use crate::job::Cid;
 use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};
-pub use http::install_crypto;
+pub use http::{install_crypto, is_http_url};
 pub use pinata::Pinata;
 pub use unixfs::seal;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::env::{Env, Variable};
-use crate::artifact::Config;
+use crate::artifact::{Config, is_http_url};
 use crate::secret::Secret;
 
 const PINATA_JWT: Variable = Variable::new("PINATA_JWT", "eyJhbGciOi…");
@@ -80,7 +80,7 @@ fn gateways(env: &mut Env<'_>) -> Option<Vec<String>> {
         env.problem(IPFS_GATEWAYS, "its list is empty");
         return None;
     }
-    if !urls.iter().all(|url| is_http(url)) {
+    if !urls.iter().all(|url| is_http_url(url)) {
         let what = "it is not a comma list of http:// or https:// URLs";
         env.problem(IPFS_GATEWAYS, what);
         return None;
@@ -101,12 +101,5 @@ fn url(env: &mut Env<'_>, variable: Variable) -> Option<String> {
     }
     let text = text?;
     let what = || "it is not an http:// or https:// URL".to_owned();
-    env.keep(variable, is_http(&text).then_some(text).ok_or_else(what))
-}
-
-/// Whether this is a URL that can be called.
-pub(super) fn is_http(text: &str) -> bool {
-    let scheme = text.starts_with("http://") || text.starts_with("https://");
-    let host = reqwest::Url::parse(text).is_ok_and(|url| url.has_host());
-    scheme && host
+    env.keep(variable, is_http_url(&text).then_some(text).ok_or_else(what))
 }

@@ -78,7 +78,7 @@ fn rpc_url(env: &mut Env<'_>) -> Option<Option<crate::secret::Secret>> {
     let Some(url) = env.text(OPBNB_RPC_URL) else { return (!set).then_some(None) };
     // It may carry a provider's key, so it is not repeated.
     let what = || "it is not an http:// or https:// URL".to_owned();
-    let valid = super::artifact::is_http(&url).then(|| crate::secret::Secret::new(url));
+    let valid = crate::artifact::is_http_url(&url).then(|| crate::secret::Secret::new(url));
     env.keep(OPBNB_RPC_URL, valid.ok_or_else(what)).map(Some)
 }
 

@@ -205,9 +205,9 @@ fn a_new_key_is_private_to_its_owner_and_tells_its_address() {
     let address = program.run(&["key", "address", "--keystore", &store]).succeeds().stdout();
     assert_eq!(address, made);
     // A second key under the same name would be the loss of the first.
-    let again = program.run(&args);
-    assert_eq!(again.code(), 1);
-    assert!(again.stderr().contains("exists and is not overwritten"), "{}", again.stderr());
+    let second = program.run(&args);
+    assert_eq!(second.code(), 1);
+    assert!(second.stderr().contains("exists and is not overwritten"), "{}", second.stderr());
 }
 
 #[test]
