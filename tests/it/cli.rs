@@ -198,12 +198,12 @@ fn a_new_key_is_private_to_its_owner_and_tells_its_address() {
     let phrase = program.write("phrase", "correct horse\n");
     let store = program.path("key.json");
     let args = ["key", "new", "--keystore", &store, "--passphrase-file", &phrase];
-    let made = program.run(&args).succeeds().stdout();
-    assert!(made.starts_with("0x") && made.trim().len() == 42, "{made}");
-    let mode = std::fs::metadata(&store).expect("the keystore").permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    let first = program.run(&args).succeeds().stdout();
+    assert!(first.starts_with("0x") && first.trim().len() == 42, "{first}");
+    let bits = std::fs::metadata(&store).expect("the keystore").permissions().mode() & 0o777;
+    assert_eq!(bits, 0o600);
     let address = program.run(&["key", "address", "--keystore", &store]).succeeds().stdout();
-    assert_eq!(address, made);
+    assert_eq!(address, first);
     // A second key under the same name would be the loss of the first.
     let second = program.run(&args);
     assert_eq!(second.code(), 1);
