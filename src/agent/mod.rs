@@ -96,6 +96,8 @@ pub struct Node<R, G, Ch, C> {
     pub chain: Ch,
     /// The reputation contract on it.
     pub contract: Address,
+    /// The chain's id where the owner set it: then receipts need not wait for the chain.
+    pub chain_id: Option<u64>,
     /// Where inputs come from.
     pub gateways: Gateways,
     /// Where outputs go.
@@ -201,7 +203,9 @@ where
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let board = Board::new(gpus.to_vec(), slots);
-        let (domain, link) = (Arc::new(watch::Sender::new(None)), Link::default());
+        let contract = self.contract;
+        let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
+        let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
         let runtime = Arc::new(self.runtime);
         let effects = Arc::new(Act {
             runtime: Arc::clone(&runtime),
@@ -239,7 +243,7 @@ where
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
-        let (chain, contract) = (Arc::new(self.chain), self.contract);
+        let chain = Arc::new(self.chain);
         let (claim, interval) = (Claim::of(gpus), settings.heartbeat_interval);
         let (domain, link, clock) = (parts.domain.clone(), parts.link.clone(), self.clock);
         services.spawn("chain", RETRY, move || {
@@ -261,10 +265,10 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
         let config = Arc::new(config);
         services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
-        let (journal, outbox, link) =
-            (desk.journal.clone(), Arc::clone(&desk.outbox), self.link.clone());
+        let (desk_of, link) = (desk.clone(), self.link.clone());
         services.spawn("publish", RETRY, move || {
-            publish::run(journal.clone(), link.clone(), node, Arc::clone(&outbox))
+            let Desk { journal, outbox, clock, .. } = desk_of.clone();
+            publish::run(journal, link.clone(), node, outbox, clock)
         });
         let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
         services.spawn("leases", RETRY, move || {

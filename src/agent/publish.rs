@@ -4,31 +4,46 @@
 //! the journal's; a message that is sent twice is the same byte for byte.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::link::Link;
 use crate::bus::{self, Bus};
+use crate::clock::Clock;
 use crate::journal::{Journal, Outgoing, OutgoingKind};
 use crate::node::Address;
-use crate::supervise::Failure;
+use crate::supervise::{Failure, chain};
 
 /// Statuses that are read from the journal at once.
 const BATCH: u32 = 64;
 
+/// While NATS is away it is looked for this often: statuses leave soon after it is back.
+const AWAY: Duration = Duration::from_millis(250);
+
 /// Publishes statuses as they come; a service that ends only when it fails.
-pub async fn run(
+pub async fn run<C: Clock>(
     journal: Journal,
     link: Link,
     node: Address,
     outbox: Arc<Notify>,
+    clock: C,
 ) -> Result<(), Failure> {
     let (bus, _) = link.bus().await;
+    let mut away = false;
     loop {
         // Registered before the look, so that a status between the two is not missed.
         let more = outbox.notified();
-        if flush(&journal, &bus, node).await.map_err(|err| Failure::Again(err.into()))? == 0 {
-            more.await;
+        match flush(&journal, &bus, node).await {
+            Ok(0) => more.await,
+            Ok(_) => away = false,
+            Err(Error::Bus(err)) if err.is_transient() => {
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!("statuses wait in the journal: {}", chain(&err));
+                }
+                clock.sleep(AWAY).await;
+            }
+            Err(err) => return Err(Failure::Again(err.into())),
         }
     }
 }

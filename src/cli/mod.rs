@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! What must hold: only this folder prints, by way of [`out`]; results go to standard output, all
+//! What must hold: only this folder prints, by way of `out`; results go to standard output, all
 //! else to standard error; what strangers wrote is printed without its control characters. Exit
 //! codes: 0 done, 1 not done (a job that did not complete, `doctor`'s warnings), 2 `doctor`'s
 //! failures, 64 wrong settings or arguments, 69 a start that can't be helped by waiting.

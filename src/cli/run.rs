@@ -99,6 +99,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         gpu,
         chain,
         contract: settings.chain.contract,
+        chain_id: settings.chain.chain_id,
         gateways: Gateways::new(&settings.artifact)?,
         pinata: Pinata::new(&settings.artifact)?,
         clock: SystemClock,

@@ -54,7 +54,7 @@ pub enum Event {
 pub enum Retry {
     /// It can't succeed.
     Never,
-    /// It may; the phase's patience decides for how long ([`Rules`]).
+    /// It may; the phase's patience decides for how long ([`super::Rules`]).
     Patiently,
     /// A service of the node is away: for ever.
     Always,

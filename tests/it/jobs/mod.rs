@@ -4,6 +4,7 @@
 mod bad_input;
 mod crash;
 mod signed;
+mod start;
 
 use serde_json::{Value, json};
 

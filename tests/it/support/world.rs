@@ -98,13 +98,18 @@ impl World {
 
     /// Starts the node; it takes jobs when this returns.
     pub(crate) fn agent(&self, settings: &[(&str, &str)]) -> Agent {
+        let agent = self.start_agent(settings);
+        agent.wait_for("waiting for jobs on jobs.dispatch");
+        agent
+    }
+
+    /// Starts the node.
+    pub(crate) fn start_agent(&self, settings: &[(&str, &str)]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", free_port()));
         let mut command = self.command(&["run"]);
         command.envs(settings.iter().copied());
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
-        let agent = Agent { running: Running::start(&mut command), log };
-        agent.wait_for("waiting for jobs on jobs.dispatch");
-        agent
+        Agent { running: Running::start(&mut command), log }
     }
 
     /// Publishes a job of the image `busybox:test` to the node, with these further keys.
