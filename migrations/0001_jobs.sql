@@ -4,7 +4,8 @@ CREATE TABLE jobs (
     body_hash  TEXT NOT NULL,           -- tells two messages under one id apart
     body       BLOB,                    -- the message as it came; absent for refusals
     delivery   TEXT,                    -- how to acknowledge it, as the bus wrote it
-    phase      TEXT NOT NULL,           -- job::Phase's name, or 'rejected'
+    phase      TEXT NOT NULL,           -- job::Phase's name; 'rejected', or 'unproven': refused
+                                        -- to somebody who had not proved that the id was theirs
     state      TEXT,
     open       INTEGER NOT NULL,        -- 1 while anything is left to do
     updated_ms INTEGER NOT NULL

@@ -31,6 +31,21 @@ pub enum Failure {
     Fatal(BoxError),
 }
 
+/// An error with what its reader can do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{} ({remedy})", chain(.err.as_ref()))]
+struct Remedied {
+    err: BoxError,
+    remedy: &'static str,
+}
+
+impl Failure {
+    /// Started again after a wait; `remedy` tells the owner what to look at.
+    pub fn again(err: impl Into<BoxError>, remedy: &'static str) -> Self {
+        Self::Again(Remedied { err: err.into(), remedy }.into())
+    }
+}
+
 /// Tasks that live as long as the program.
 #[derive(Debug, Default)]
 pub struct Services {
@@ -45,7 +60,7 @@ impl Services {
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let service = async move {
-            let mut failures = 0;
+            let (mut failures, mut said) = (0, String::new());
             loop {
                 let started = Instant::now();
                 let err = match run(make()).await {
@@ -57,11 +72,17 @@ impl Services {
                 failures = if started.elapsed() > HEALTHY_AFTER { 1 } else { failures + 1 };
                 let wait = backoff.jittered(failures);
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(
-                    service = name,
-                    wait_ms,
-                    "{name}: {err}; tried again in {wait_ms} ms"
-                );
+                // A service that is away for hours earns one sentence, not one each time.
+                if err == said {
+                    tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
+                } else {
+                    tracing::warn!(
+                        service = name,
+                        wait_ms,
+                        "{name}: {err}; tried again until it works"
+                    );
+                    said = err;
+                }
                 tokio::time::sleep(wait).await;
             }
         };

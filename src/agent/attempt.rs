@@ -12,9 +12,9 @@ use tokio::sync::{Notify, mpsc};
 use super::board::{Board, StopRequest};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::job::Job;
 use crate::job::phase::{Event, Rules, Transition};
-use crate::job::plan::{Next, Step, next_step};
+use crate::job::plan::{Next, Step, expires_at, next_step};
+use crate::job::{Job, JobId};
 use crate::journal::{self, Journal};
 use crate::supervise;
 
@@ -47,6 +47,7 @@ pub async fn drive<E: Effects, C: Clock>(
     desk: &Desk<C>,
     mut stops: mpsc::Receiver<StopRequest>,
 ) {
+    let _seat = Seat(&desk.board, job.id().clone());
     loop {
         if let Ok(request) = stops.try_recv() {
             job = stop(job, request, desk).await;
@@ -69,6 +70,7 @@ pub async fn drive<E: Effects, C: Clock>(
                 tokio::select! {
                     biased;
                     event = effects.perform(&job, step) => Some(event),
+                    () = until_expiry(&job, &desk.clock) => Some(Event::Expired),
                     Some(request) = stops.recv() => {
                         job = stop(job, request, desk).await;
                         None
@@ -81,7 +83,23 @@ pub async fn drive<E: Effects, C: Clock>(
             job = advance(job, event, desk).await;
         }
     }
-    desk.board.leave(job.id());
+}
+
+/// Lasts until the job is given up, or for ever.
+async fn until_expiry<C: Clock>(job: &Job, clock: &C) {
+    match expires_at(job) {
+        Some(deadline) => clock.sleep(deadline.since(clock.now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes a job off the board when its task ends, however it ends.
+struct Seat<'a>(&'a Board, JobId);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.leave(&self.1);
+    }
 }
 
 /// Writes down what follows from `event`; the job as it stands then.

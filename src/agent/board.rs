@@ -165,6 +165,19 @@ impl Board {
         self.notify();
     }
 
+    /// Waits until [`Board::drain`] is called.
+    pub async fn drained(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.is_draining() {
+            changed.borrow_and_update();
+            if self.is_draining() {
+                return;
+            }
+            // The sender lives in `self`: it can't be gone.
+            changed.changed().await.ok();
+        }
+    }
+
     /// Whether [`Board::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.state().draining

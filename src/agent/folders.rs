@@ -69,9 +69,7 @@ impl JobFolders {
     /// Creates what the container will see, and empties the output of an attempt that never ran.
     pub fn prepare(&self) -> io::Result<()> {
         private(&self.job)?;
-        // Whatever user the image runs as must be able to read it, and only through its mount.
-        private(&self.inputs())?;
-        std::fs::set_permissions(self.inputs(), std::fs::Permissions::from_mode(0o755))?;
+        self.create_inputs()?;
         if self.attempt.exists() {
             std::fs::remove_dir_all(&self.attempt)?;
         }
@@ -85,6 +83,18 @@ impl JobFolders {
     /// What the job sees as `/input`.
     pub fn inputs(&self) -> PathBuf {
         self.job.join("inputs")
+    }
+
+    /// Removes everything below [`JobFolders::inputs`].
+    pub fn clear_inputs(&self) -> io::Result<()> {
+        std::fs::remove_dir_all(self.inputs())?;
+        self.create_inputs()
+    }
+
+    /// Whatever user the image runs as must be able to read them, and only through their mount.
+    fn create_inputs(&self) -> io::Result<()> {
+        private(&self.inputs())?;
+        std::fs::set_permissions(self.inputs(), std::fs::Permissions::from_mode(0o755))
     }
 
     /// Where the input lies that the job sees at `path`, which is below `/input/`.
@@ -132,5 +142,7 @@ impl JobFolders {
 }
 
 fn private(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // A folder that was there, or a mask, may say otherwise.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

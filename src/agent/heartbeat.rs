@@ -12,11 +12,8 @@ use super::link::Link;
 use crate::chain::{Chain, Error};
 use crate::clock::Clock;
 use crate::job::Domain;
-use crate::node::{Address, Gpu};
+use crate::node::{Address, Gpu, LOCAL_CHAINS};
 use crate::supervise::{Failure, chain as causes};
-
-/// Chains for development: the only ones that a node without a GPU registers on.
-const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 
 /// What the node says of itself on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +114,7 @@ fn failure(err: Error) -> Failure {
     if matches!(err, Error::WrongChain { .. } | Error::NoContract(_)) {
         Failure::Fatal(err.into())
     } else {
-        Failure::Again(err.into())
+        Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
     }
 }
 

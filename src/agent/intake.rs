@@ -17,12 +17,11 @@ use crate::bus::{self, AckHandle, Bus, Delivery, Settle, Target};
 use crate::chain::key;
 use crate::clock::Clock;
 use crate::host;
-use crate::job::phase::{Event, Phase};
+use crate::job::phase::{Asked, Event, Phase};
 use crate::job::spec::{Parsed, Refused, parse};
 use crate::job::{Domain, Job, JobId, Reason, Status};
 use crate::journal::{self, Known};
 use crate::node::Address;
-use crate::node::admission::{Refusal, admit};
 use crate::supervise::{Crew, Failure, chain};
 
 /// A delivery that does not fit now comes back after this long, doubling to the longest.
@@ -53,6 +52,24 @@ pub struct Intake<E, C> {
     pub data_dir: PathBuf,
     /// No job is taken while less is free there.
     pub disk_free_min_mib: u64,
+    /// How many sources are being read.
+    pub open: watch::Sender<usize>,
+}
+
+/// Counts a source that is being read, as long as it lives.
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Open<'a> {
+    fn of(open: &'a watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,46 +90,65 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         ahead: usize,
     ) -> Result<(), Failure> {
         let again = |err: bus::Error| Failure::Again(err.into());
-        let (bus, mode) = link.bus().await;
+        let _open = Open::of(&self.open);
+        let (bus, mode) = tokio::select! {
+            online = link.bus() => online,
+            () = self.desk.board.drained() => return Ok(()),
+        };
         let mut deliveries = bus.intake(&source, mode).await.map_err(again)?;
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
         loop {
-            let room = self.desk.board.wait_for_room(ahead).await;
-            let delivery = deliveries.next(room).await.map_err(again)?;
+            let next = async {
+                let room = self.desk.board.wait_for_room(ahead).await;
+                deliveries.next(room).await
+            };
+            let delivery = tokio::select! {
+                delivery = next => delivery.map_err(again)?,
+                () = self.desk.board.drained() => break,
+            };
             let taken = Box::pin(self.take(&bus, &source, delivery)).await;
             taken.map_err(|err| Failure::Again(err.into()))?;
         }
+        // What the server has sent already, and nobody has looked at, goes back at once.
+        deliveries.close().await;
+        Ok(())
+    }
+
+    /// Waits until no source is read any more.
+    pub async fn closed(&self) {
+        // The sender lives in `self`: it can't be gone.
+        self.open.subscribe().wait_for(|open| *open == 0).await.ok();
     }
 
     async fn take(&self, bus: &Bus, source: &Target, delivery: Delivery) -> Result<(), Error> {
         let target = Target::of_subject(&delivery.subject).unwrap_or_else(|| source.clone());
-        let Parsed { spec, spec_hash } = match parse(&delivery.body) {
+        let parsed = match parse(&delivery.body) {
             Ok(parsed) => parsed,
-            Err(refused) => return self.refuse(bus, refused, &delivery).await,
-        };
-        if let Some(known) = self.desk.journal.lookup(&spec.id).await? {
-            if known.body_hash != spec_hash {
-                let refused = duplicate(&spec.id, &delivery.body);
-                return self.refuse(bus, refused, &delivery).await;
+            // Where jobs must be signed, nobody has proved yet that the id is theirs to use up.
+            Err(refused) => {
+                let proven = self.auth == JobAuth::Open;
+                return self.refuse(bus, refused, proven, &delivery).await;
             }
-            return self.again(bus, &spec.id, known, delivery.ack).await;
+        };
+        let known = self.desk.journal.lookup(&parsed.spec.id).await?;
+        if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
+            if known.body_hash != parsed.spec_hash {
+                let refused = duplicate(&parsed.spec.id, &delivery.body);
+                return self.refuse(bus, refused, true, &delivery).await;
+            }
+            return self.again(bus, &parsed.spec.id, known, delivery.ack).await;
         }
-        let parsed = Parsed { spec, spec_hash };
-        let allowed = match self.authorize(&parsed, &target).await {
-            Ok(()) => self.fits(&parsed),
-            refused => refused,
-        };
-        if let Err((reason, error)) = allowed {
-            if matches!(target, Target::Pool(_)) && never_fits(reason) {
-                if delivery.delivered < REFUSALS_MAX {
-                    return later(bus, &delivery).await;
-                }
-                // Told once to whoever looks after the pool; the requester gets the status.
-                bus.publish_dead(&target, delivery.body.clone(), parsed.spec.id.as_str()).await?;
+        match self.authorize(&parsed, &target).and_then(|()| self.fits(&parsed)) {
+            Ok(()) => {}
+            Err(Unfit::Later) => return later(bus, &delivery).await,
+            Err(Unfit::Unproven(reason, error)) => {
+                let refused = refused(parsed, reason, error);
+                return self.refuse(bus, refused, false, &delivery).await;
             }
-            let id = parsed.spec.id;
-            let refused = Refused { id, body_hash: spec_hash, reason, error };
-            return self.refuse(bus, refused, &delivery).await;
+            Err(Unfit::Never(reason, error)) => {
+                let refused = refused(parsed, reason, error);
+                return self.misfit(bus, &target, refused, &delivery).await;
+            }
         }
         if let Some(free) = self.too_little_disk() {
             let min = self.disk_free_min_mib;
@@ -123,7 +159,26 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             );
             return later(bus, &delivery).await;
         }
-        self.accept(parsed, &target, delivery).await
+        let after_seq = known.and_then(|known| known.unproven_seq).unwrap_or(0);
+        self.accept(parsed, &target, delivery, after_seq).await
+    }
+
+    /// A job that can never run here: refused, but left for a pool's other nodes for a while.
+    async fn misfit(
+        &self,
+        bus: &Bus,
+        target: &Target,
+        refused: Refused,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        if matches!(target, Target::Pool(_)) && never_fits(refused.reason) {
+            if delivery.delivered < REFUSALS_MAX {
+                return later(bus, delivery).await;
+            }
+            // For whoever looks after the pool; the requester gets the status.
+            bus.publish_dead(target, delivery.body.clone(), refused.id.as_str()).await?;
+        }
+        self.refuse(bus, refused, true, delivery).await
     }
 
     async fn accept(
@@ -131,10 +186,12 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         parsed: Parsed,
         target: &Target,
         delivery: Delivery,
+        after_seq: u64,
     ) -> Result<(), Error> {
         let Parsed { spec, spec_hash } = parsed;
         let now = self.desk.clock.now();
-        let taken = Job::accept((spec, spec_hash), target.to_string(), self.node, now);
+        let asked = Asked { spec, spec_hash, target: target.to_string() };
+        let taken = Job::accept(asked, self.node, after_seq, now);
         let handle = delivery.ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
         self.desk.journal.admit(&taken, delivery.body.to_vec(), handle).await?;
         self.desk.outbox.notify_one();
@@ -190,35 +247,36 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(())
     }
 
-    /// Writes a refusal down, says it, and has the message taken off the queue.
-    async fn refuse(&self, bus: &Bus, refused: Refused, delivery: &Delivery) -> Result<(), Error> {
-        let known = self.desk.journal.lookup(&refused.id).await?;
-        match known {
-            None => {
-                let status = Status::rejected(self.node, &refused, self.desk.clock.now());
-                self.desk.journal.refuse(&refused, status).await?;
-                let (id, reason) = (&refused.id, refused.reason.code());
-                tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
-            }
-            Some(known) if known.body_hash == refused.body_hash => {
-                self.desk.journal.send_again(&refused.id).await?;
-            }
+    /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
+    /// it uses the id up; where it doesn't, the id's owner can still use it.
+    async fn refuse(
+        &self,
+        bus: &Bus,
+        refused: Refused,
+        proven: bool,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let mut refused = refused;
+        let mut known = self.desk.journal.lookup(&refused.id).await?;
+        if known.as_ref().is_some_and(|known| known.body_hash != refused.body_hash) {
             // Another message under a used id: answered under an id of its own.
-            Some(_) => {
-                let refused = duplicate(&refused.id, &delivery.body);
-                if self.desk.journal.lookup(&refused.id).await?.is_some() {
-                    self.desk.journal.send_again(&refused.id).await?;
-                } else {
-                    let status = Status::rejected(self.node, &refused, self.desk.clock.now());
-                    self.desk.journal.refuse(&refused, status).await?;
-                }
-            }
+            refused = duplicate(&refused.id, &delivery.body);
+            known = self.desk.journal.lookup(&refused.id).await?;
+        }
+        if known.is_some() {
+            self.desk.journal.send_again(&refused.id).await?;
+        } else {
+            let status = Status::rejected(self.node, &refused, self.desk.clock.now());
+            self.desk.journal.refuse(&refused, status, proven).await?;
+            let (id, reason) = (&refused.id, refused.reason.code());
+            tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
         }
         self.desk.outbox.notify_one();
         acknowledge(bus, delivery.ack.as_ref()).await
     }
 
-    async fn authorize(&self, parsed: &Parsed, target: &Target) -> Result<(), (Reason, String)> {
+    /// Whether the job is its requester's, and the requester one of ours.
+    fn authorize(&self, parsed: &Parsed, target: &Target) -> Result<(), Unfit> {
         let spec = &parsed.spec;
         let allowed = match &self.auth {
             JobAuth::Open if spec.signature.is_none() => return Ok(()),
@@ -227,40 +285,30 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         };
         let (Some(signature), Some(requester)) = (spec.signature, spec.requester) else {
             let error = "this node takes signed jobs only: `requester`, `deadline` and `signature`";
-            return Err((Reason::RequesterNotAllowed, error.to_owned()));
+            return Err(Unfit::Unproven(Reason::RequesterNotAllowed, error.to_owned()));
         };
         if allowed.is_some_and(|allowed| !allowed.contains(&requester)) {
             let error = format!("{requester} is not on this node's list of requesters");
-            return Err((Reason::RequesterNotAllowed, error));
+            return Err(Unfit::Unproven(Reason::RequesterNotAllowed, error));
         }
-        let mut domain = self.domain.clone();
-        let domain = domain.wait_for(Option::is_some).await.ok().and_then(|domain| *domain);
-        let digest = domain.map(|domain| domain.job_digest(&target.to_string(), parsed.spec_hash));
-        let signer = digest.and_then(|digest| key::recover(&digest.0, &signature.0).ok());
-        if signer == Some(requester) {
+        let Some(domain) = *self.domain.borrow() else { return Err(Unfit::Later) };
+        let digest = domain.job_digest(&target.to_string(), parsed.spec_hash);
+        if key::recover(&digest.0, &signature.0) == Ok(requester) {
             Ok(())
         } else {
             let error = format!("the signature is not {requester}'s over this job for {target}");
-            Err((Reason::SignatureInvalid, error))
+            Err(Unfit::Unproven(Reason::SignatureInvalid, error))
         }
     }
 
-    fn fits(&self, parsed: &Parsed) -> Result<(), (Reason, String)> {
+    /// Whether the node can ever run the job.
+    fn fits(&self, parsed: &Parsed) -> Result<(), Unfit> {
         let spec = &parsed.spec;
         if spec.deadline.is_some_and(|deadline| deadline <= self.desk.clock.now()) {
             let error = "the job's deadline had passed when it came".to_owned();
-            return Err((Reason::DeadlinePassed, error));
+            return Err(Unfit::Never(Reason::DeadlinePassed, error));
         }
-        admit(&self.terms.offer, &self.terms.demand(spec)).map_err(|refusal| match refusal {
-            Refusal::NoGpu => {
-                (Reason::NoGpu, "the job wants GPUs and this node has none".to_owned())
-            }
-            Refusal::TooLarge(text) => (Reason::NoNodeFits, text),
-            Refusal::Network(network) => (
-                Reason::NetworkNotAllowed,
-                format!("the job wants the network `{network}`, which this node does not offer"),
-            ),
-        })
+        self.terms.admit(spec).map_err(|fault| Unfit::Never(fault.reason, fault.error))
     }
 
     /// What is free in MiB where that is too little to take a job.
@@ -268,6 +316,20 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let free = host::disk_free_mib(&self.data_dir).ok()?;
         (free < self.disk_free_min_mib).then_some(free)
     }
+}
+
+/// Why a job is not taken.
+enum Unfit {
+    /// It can't be told yet: the chain's id, which signatures are made with, is not known.
+    Later,
+    /// Nobody has proved that it is the requester's.
+    Unproven(Reason, String),
+    /// It can never run here.
+    Never(Reason, String),
+}
+
+fn refused(parsed: Parsed, reason: Reason, error: String) -> Refused {
+    Refused { id: parsed.spec.id, body_hash: parsed.spec_hash, reason, error }
 }
 
 /// Whether another node may be the right one.

@@ -25,7 +25,9 @@ impl Default for Link {
 impl Link {
     /// Connects and prepares the streams, once. Run as a service: tried again until it succeeds.
     pub async fn keep(self, config: Arc<bus::Config>) -> Result<(), Failure> {
-        let again = |err: bus::Error| Failure::Again(err.into());
+        let again = |err: bus::Error| {
+            Failure::again(err, "is nats-server 2.10 or later running? NATS_URL says where it is")
+        };
         let bus = Bus::connect(&config).await.map_err(again)?;
         let mode = bus.prepare().await.map_err(again)?;
         let server = bus.server();

@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod board;
 pub mod folders;
 pub mod heartbeat;
+pub mod housekeeping;
 pub mod intake;
 pub mod leases;
 pub mod link;
@@ -238,6 +239,7 @@ where
             crew: Crew::default(),
             data_dir: settings.data_dir.clone(),
             disk_free_min_mib: settings.disk_free_min_mib,
+            open: watch::Sender::new(0),
         });
         let parts = Parts { intake, runtime, folders, link, domain };
         let mut services = Services::default();
@@ -269,6 +271,14 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services.spawn("publish", RETRY, move || {
             let Desk { journal, outbox, clock, .. } = desk_of.clone();
             publish::run(journal, link.clone(), node, outbox, clock)
+        });
+        let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
+        services
+            .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
+        let (pinata, gateways) =
+            (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
+        services.spawn("store", RETRY, move || {
+            housekeeping::check_store(pinata.clone(), gateways.clone())
         });
         let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
         services.spawn("leases", RETRY, move || {
@@ -334,6 +344,8 @@ async fn wind_down<R: ContainerRuntime, C: Clock + Clone>(
 ) {
     let board = &parts.intake.desk.board;
     board.drain();
+    // What is being taken in right now is still written down.
+    tokio::time::timeout(FLUSH, parts.intake.closed()).await.ok();
     if settings.keep_jobs || !graceful {
         tracing::info!("leaving what runs to the next start");
     } else {

@@ -14,13 +14,10 @@ use super::intake::Intake;
 use crate::bus::AckHandle;
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Found};
-use crate::job::phase::{Event, Phase};
+use crate::job::phase::{Event, Phase, Retry};
 use crate::job::{Job, JobId};
 use crate::journal;
 use crate::supervise::{Failure, chain};
-
-/// Jobs that are done are remembered for this long: longer than any queue keeps a message.
-const REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
 /// A container that is younger may be another start's work in progress.
 const ORPHAN_AFTER: Duration = Duration::from_mins(1);
@@ -34,7 +31,9 @@ pub async fn run<R: ContainerRuntime, E: Effects, C: Clock + Clone>(
     let journal_failed = |err: journal::Error| Failure::Again(err.into());
     let desk = &intake.desk;
     let jobs = desk.journal.open_jobs().await.map_err(journal_failed)?;
-    let found = runtime.list(intake.node).await.map_err(|err| Failure::Again(err.into()))?;
+    let found = runtime.list(intake.node).await.map_err(|err| {
+        Failure::again(err, "is the Docker Engine running, and may this user use DOCKER_HOST?")
+    })?;
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
     let mut containers: HashMap<(JobId, u32), Found> = HashMap::new();
     for container in found {
@@ -54,8 +53,6 @@ pub async fn run<R: ContainerRuntime, E: Effects, C: Clock + Clone>(
         let container = containers.remove(&(job.id().clone(), job.attempt));
         take_back(&intake, job, container).await.map_err(journal_failed)?;
     }
-    let pruned = desk.journal.prune(desk.clock.now(), REMEMBERED).await.map_err(journal_failed)?;
-    tracing::debug!(pruned, "forgot {pruned} jobs that were done long ago");
     Ok(())
 }
 
@@ -70,6 +67,7 @@ async fn take_back<E: Effects, C: Clock + Clone>(
         .and_then(|known| known.delivery)
         .and_then(|delivery| serde_json::from_str(&delivery).ok());
     let id = job.id();
+    let fits = intake.terms.admit(&job.spec);
     let job = match (&job.phase, &container) {
         (Phase::Waiting, _) if job.target.starts_with("dispatch.") => {
             intake.resume_waiting(job, delivery).await;
@@ -79,11 +77,12 @@ async fn take_back<E: Effects, C: Clock + Clone>(
         (Phase::Waiting, _) => return Ok(()),
         (Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. }, None) => {
             tracing::warn!(job.id = %id, "the container of job {id} is gone");
-            let now = desk.clock.now();
-            let Ok(moved) = job.apply(Event::Lost, now, &desk.rules) else { return Ok(()) };
-            desk.journal.record(&Event::Lost, &moved, now).await?;
-            desk.outbox.notify_one();
-            moved.job
+            apply(desk, &job, Event::Lost).await?
+        }
+        // The node has lost hardware since it took the job, which would wait for ever.
+        (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, _) if fits.is_err() => {
+            let Err(fault) = fits else { return Ok(()) };
+            apply(desk, &job, Event::Failed { fault, retry: Retry::Never }).await?
         }
         (phase, Some(found)) => {
             let state = found.state;
@@ -97,6 +96,15 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     };
     intake.start(job, delivery);
     Ok(())
+}
+
+/// Writes down what follows from `event`; the job as it stands then.
+async fn apply<C: Clock>(desk: &Desk<C>, job: &Job, event: Event) -> Result<Job, journal::Error> {
+    let now = desk.clock.now();
+    let Ok(moved) = job.apply(event.clone(), now, &desk.rules) else { return Ok(job.clone()) };
+    desk.journal.record(&event, &moved, now).await?;
+    desk.outbox.notify_one();
+    Ok(moved.job)
 }
 
 async fn remove_orphan<R: ContainerRuntime, C: Clock>(

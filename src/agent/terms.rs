@@ -3,11 +3,11 @@
 //! Pure.
 
 use crate::container::{ContainerSpec, Limits, Mount, Network};
-use crate::job::phase::PinnedImage;
+use crate::job::phase::{Fault, PinnedImage};
 use crate::job::spec::NetworkNeed;
-use crate::job::{Job, JobSpec};
+use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::{Demand, Offer, Reach};
+use crate::node::admission::{Demand, Offer, Reach, Refusal, admit};
 use crate::node::allocation::Wish;
 
 use super::folders::JobFolders;
@@ -47,6 +47,20 @@ impl Terms {
                 NetworkNeed::Bridge => Reach::Bridge,
             },
         }
+    }
+
+    /// `Err` where the node can never run the job: why.
+    pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
+        admit(&self.offer, &self.demand(spec)).map_err(|refusal| match refusal {
+            Refusal::NoGpu => {
+                Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none")
+            }
+            Refusal::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
+            Refusal::Network(network) => Fault::new(
+                Reason::NetworkNotAllowed,
+                format!("the job wants the network `{network}`, which this node does not offer"),
+            ),
+        })
     }
 
     /// The container of the job's present attempt.

@@ -209,6 +209,11 @@ impl Bus {
     }
 }
 
+/// Whether this is a NATS address, or a comma list of such.
+pub fn is_url(urls: &str) -> bool {
+    parse_servers(urls).is_ok()
+}
+
 fn parse_servers(urls: &str) -> Result<Vec<ServerAddr>, Error> {
     let parse = |url: &str| {
         let address = url.parse::<ServerAddr>().ok();

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use crate::node::Address;
 use crate::secret::{Secret, redact_url};
 
-pub use connection::Bus;
+pub use connection::{Bus, is_url};
 pub use control::{ControlRequest, ControlRequests};
 pub use intake::{Delivery, Intake};
 pub use publish::Published;

@@ -18,7 +18,7 @@ use super::key::Key;
 use super::reader::word;
 use super::rpc::{Failure, Refusal, Rpc, words};
 use super::{Error, Mined, revert};
-use crate::node::Address;
+use crate::node::{Address, LOCAL_CHAINS};
 
 /// A nonce that another program with this key took in between is asked for again this often.
 const NONCE_TRIES: u32 = 3;
@@ -293,5 +293,5 @@ fn is_known(refusal: &Refusal) -> bool {
 
 /// About a block's time; development chains make a block for each transaction.
 fn poll_interval(chain_id: u64) -> Duration {
-    Duration::from_millis(if matches!(chain_id, 1337 | 31337) { 100 } else { 1000 })
+    Duration::from_millis(if LOCAL_CHAINS.contains(&chain_id) { 100 } else { 1000 })
 }

@@ -16,10 +16,10 @@ use crate::agent::{self, Shutdown};
 use crate::artifact::{Gateways, Pinata};
 use crate::chain::{Chain as _, Evm, Key};
 use crate::clock::SystemClock;
-use crate::config::{self, Gpu, LOCAL_CHAINS};
+use crate::config::{self, Gpu};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
 use crate::gpu::{GpuProbe, fake as gpu_fake, nvml::Nvml};
-use crate::node::{Gpu as Card, GpuInventory, GpuUuid};
+use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
 
 /// How long a simulated job seems to run.
 const SIMULATED_RUN: Duration = Duration::from_secs(2);

@@ -38,19 +38,9 @@ fn url(env: &mut Env<'_>) -> Option<String> {
         return Some(NATS_URL.example.to_owned());
     }
     let url = text?;
-    let known = |part: &str| {
-        let rest = match part.split_once("://") {
-            Some(("nats" | "tls", rest)) => rest,
-            Some(_) => return false,
-            None => part,
-        };
-        let host = rest.rsplit('@').next().unwrap_or_default();
-        !host.is_empty() && !host.starts_with(':') && !host.contains(char::is_whitespace)
-    };
     // The URL may carry a password, so it is not repeated.
     let what = || "it is not nats://host:port or tls://host:port, or a comma list".to_owned();
-    let valid = url.split(',').all(|part| known(part.trim()));
-    env.keep(NATS_URL, valid.then_some(url).ok_or_else(what))
+    env.keep(NATS_URL, crate::bus::is_url(&url).then_some(url).ok_or_else(what))
 }
 
 /// One way of telling who we are, or none.

@@ -5,16 +5,13 @@ use std::time::Duration;
 use super::env::{Env, Variable};
 use super::gpu::Gpu;
 use crate::chain::Config;
-use crate::node::Address;
+use crate::node::{Address, LOCAL_CHAINS};
 
 const OPBNB_RPC_URL: Variable =
     Variable::new("OPBNB_RPC_URL", "https://opbnb-testnet-rpc.bnbchain.org");
 const REPUTATION_CONTRACT_ADDRESS: Variable =
     Variable::new("REPUTATION_CONTRACT_ADDRESS", "0x108f2c400C9828d8044a5F6985f0C9589B90758D");
 const CHAIN_ID: Variable = Variable::new("CHAIN_ID", "5611");
-
-/// Ids of development chains (Ganache's and Hardhat's): a node without a GPU registers only there.
-pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 
 /// The network's own contract is on opBNB's testnet and nowhere else.
 const NETWORK: (&str, u64) = ("0x108f2c400C9828d8044a5F6985f0C9589B90758D", 5611);

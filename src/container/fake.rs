@@ -217,7 +217,7 @@ impl ContainerRuntime for Fake {
                     let reason = format!("the name {} is taken by somebody else", spec.name);
                     return Err(Error::Engine { reason });
                 }
-                return Ok(Launched { id: there.id.clone(), started_now: false });
+                return Ok(Launched { id: there.id.clone(), started_now: false, started_at: None });
             }
             self.admit(&state, spec)?;
             let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
@@ -232,7 +232,7 @@ impl ContainerRuntime for Fake {
                 end: watch::Sender::new((script.code, started + script.run_for)),
             };
             state.containers.insert(spec.name.clone(), container);
-            (Launched { id, started_now: true }, script)
+            (Launched { id, started_now: true, started_at: None }, script)
         };
         if script.writes_output {
             let (input, output) =

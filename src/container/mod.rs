@@ -191,6 +191,8 @@ pub struct Launched {
     pub id: ContainerId,
     /// Whether this call started it (`false`: it was running or had exited already).
     pub started_now: bool,
+    /// When it was started, by the engine's clock, where another call did.
+    pub started_at: Option<Timestamp>,
 }
 
 /// How a container ended, as the engine tells it.
@@ -287,7 +289,15 @@ pub enum Error {
         /// The path that was asked for.
         path: String,
     },
-    /// What was to be copied out is too large, or not files and folders.
+    /// What was to be copied out is larger than was allowed.
+    #[error("`{path}` is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The path that was asked for.
+        path: String,
+        /// What was allowed.
+        bytes_max: u64,
+    },
+    /// What was to be copied out is not files and folders.
     #[error("`{path}` can't be copied out of the container: {reason}")]
     CopyOut {
         /// The path that was asked for.

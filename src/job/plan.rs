@@ -68,12 +68,11 @@ pub enum Next {
 
 /// The next thing to do for a job at this moment.
 pub fn next_step(job: &Job, now: Timestamp) -> Next {
-    let expired = job.spec.deadline.is_some_and(|deadline| deadline <= now);
     match &job.phase {
-        Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } if expired => {
+        Phase::Running { run } if run.kill_at <= now => return Next::Apply(Event::TimeIsUp),
+        _ if expires_at(job).is_some_and(|deadline| deadline <= now) => {
             return Next::Apply(Event::Expired);
         }
-        Phase::Running { run } if run.kill_at <= now => return Next::Apply(Event::TimeIsUp),
         _ => {}
     }
     if let Some(trouble) = &job.trouble
@@ -97,6 +96,15 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Cleaned { .. } => Next::Do(Step::Ack),
         Phase::HandingBack => Next::Do(Step::HandBack),
         Phase::Waiting | Phase::Settled { .. } => Next::Rest,
+    }
+}
+
+/// When a job that does not run yet is given up, whatever it waits for.
+pub fn expires_at(job: &Job) -> Option<Timestamp> {
+    match &job.phase {
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } => job.spec.deadline,
+        Phase::Starting { .. } if job.trouble.is_some() => job.spec.deadline,
+        _ => None,
     }
 }
 

@@ -51,6 +51,7 @@ impl Next {
                 self.job.durations.input = Some(self.spent());
                 self.job.phase = Phase::Ready { image };
             }
+            (Phase::Ready { .. }, Event::Reserved { .. }) if self.is_late() => self.expire(),
             (Phase::Ready { image }, Event::Reserved { gpus }) => {
                 self.job.durations.queued = Some(self.spent());
                 self.job.phase = Phase::Starting { image, gpus };
@@ -111,18 +112,17 @@ impl Next {
     /// The arrows that leave the happy path, and the way out after the terminal status.
     fn turn(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
         match (phase, event) {
-            (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Event::Expired) => {
-                let error = "the deadline passed before the job could be started";
-                self.finish(Outcome::TimedOut(Fault::new(Reason::DeadlinePassed, error)));
+            (phase, Event::Expired) if self.not_running(&phase) => self.expire(),
+            (phase, Event::StopAsked { cause: StopCause::Cancelled })
+                if self.not_running(&phase) || phase == Phase::Waiting =>
+            {
+                self.finish(Outcome::Cancelled(cancelled()));
             }
-            (
-                Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } | Phase::Waiting,
-                Event::StopAsked { cause: StopCause::Cancelled },
-            ) => self.finish(Outcome::Cancelled(cancelled())),
-            (
-                Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. },
-                Event::StopAsked { cause: StopCause::Shutdown },
-            ) => self.job.phase = Phase::Interrupted,
+            (phase, Event::StopAsked { cause: StopCause::Shutdown })
+                if self.not_running(&phase) =>
+            {
+                self.job.phase = Phase::Interrupted;
+            }
             (Phase::Ended { outcome }, Event::Removed) => {
                 self.job.phase = Phase::Cleaned { outcome };
             }
@@ -203,8 +203,29 @@ impl Next {
         self.durable = true;
     }
 
+    /// Nothing of the job runs as far as is known: before the start, or between two tries of it. A
+    /// container that such a try left is removed with everything else.
+    fn not_running(&self, phase: &Phase) -> bool {
+        match phase {
+            Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } => true,
+            Phase::Starting { .. } => self.job.trouble.is_some(),
+            _ => false,
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.job.spec.deadline.is_some_and(|deadline| deadline <= self.now)
+    }
+
+    fn expire(&mut self) {
+        let error = "the deadline passed before the job could be started";
+        self.finish(Outcome::TimedOut(Fault::new(Reason::DeadlinePassed, error)));
+    }
+
     fn exited(&mut self, run: Run, exit: RunExit, cause: Option<StopCause>) {
         self.durable = true;
+        // A container that had ended by itself before it was stopped was not ended by that.
+        let cause = cause.filter(|_| exit.code.is_none() || exit.finished_at >= self.job.since);
         if cause == Some(StopCause::Shutdown) {
             self.job.phase = Phase::Interrupted;
             let mut status = self.job.say(Stage::Interrupted, self.now);

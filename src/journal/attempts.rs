@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::{Error, Journal, outbox};
 use crate::clock::Timestamp;
@@ -21,6 +21,9 @@ pub struct Known {
     pub delivery: Option<String>,
     /// Whether anything is left to do.
     pub open: bool,
+    /// The number of the last status, where the id was only refused to somebody who had not proved
+    /// that it was theirs: its owner may still use it, and goes on from there.
+    pub unproven_seq: Option<u64>,
 }
 
 /// A job in a listing.
@@ -41,7 +44,8 @@ impl Journal {
         self.writer.call(false, move |db| lookup(db, &id)).await
     }
 
-    /// Writes a new job down: its first state, its message, and how to acknowledge it. Durable.
+    /// Writes a new job down: its first state, its message, and how to acknowledge it. Takes the
+    /// place of a refusal that did not use the id up. Durable.
     pub async fn admit(
         &self,
         taken: &Transition,
@@ -52,8 +56,10 @@ impl Journal {
         let work = move |db: &Connection| {
             let job = &taken.job;
             let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms)
-                 VALUES (?, ?, ?, ?, ?, ?, 1, ?)";
-            db.prepare_cached(sql)?.execute(params![
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)
+                 ON CONFLICT (job_id) DO UPDATE SET body_hash = ?2, body = ?3, delivery = ?4,
+                 phase = ?5, state = ?6, open = 1, updated_ms = ?7 WHERE phase = 'unproven'";
+            let rows = db.prepare_cached(sql)?.execute(params![
                 job.id().as_str(),
                 job.spec_hash.to_string(),
                 body,
@@ -62,22 +68,29 @@ impl Journal {
                 serde_json::to_string(job)?,
                 millis(job.since),
             ])?;
+            if rows != 1 {
+                return Err(Error::Failed(format!("job {} is in the journal", job.id()).into()));
+            }
             outbox::put(db, &taken.statuses)
         };
         self.writer.call(true, work).await
     }
 
-    /// Writes a refusal down with the one status that it earns. Durable.
-    pub async fn refuse(&self, refused: &Refused, status: Status) -> Result<(), Error> {
+    /// Writes a refusal down with the one status that it earns; `proven`: whether it uses the id
+    /// up. Durable.
+    pub async fn refuse(
+        &self,
+        refused: &Refused,
+        status: Status,
+        proven: bool,
+    ) -> Result<(), Error> {
         let (id, hash) = (refused.id.clone(), refused.body_hash);
+        let phase = if proven { "rejected" } else { "unproven" };
         let work = move |db: &Connection| {
             let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms)
-                 VALUES (?, ?, 'rejected', 0, ?)";
-            db.prepare_cached(sql)?.execute(params![
-                id.as_str(),
-                hash.to_string(),
-                millis(status.timestamp)
-            ])?;
+                 VALUES (?, ?, ?, 0, ?)";
+            let at = millis(status.timestamp);
+            db.prepare_cached(sql)?.execute(params![id.as_str(), hash.to_string(), phase, at])?;
             outbox::put(db, &[status])
         };
         self.writer.call(true, work).await
@@ -157,6 +170,17 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
+    /// Forgets the oldest refusals beyond the newest `keep`: strangers must not fill the disk with
+    /// them.
+    pub async fn prune_refusals(&self, keep: u32) -> Result<usize, Error> {
+        let work = move |db: &Connection| {
+            let sql = "DELETE FROM jobs WHERE state IS NULL AND rowid <= (SELECT rowid FROM jobs
+                 WHERE state IS NULL ORDER BY rowid DESC LIMIT 1 OFFSET ?)";
+            Ok(db.execute(sql, [keep])?)
+        };
+        self.writer.call(false, work).await
+    }
+
     /// Forgets jobs that have been done for longer than `keep`, but none before its deadline: a
     /// signed job could be sent again until then. Says how many.
     pub async fn prune(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
@@ -174,22 +198,23 @@ impl Journal {
 }
 
 fn lookup(db: &Connection, id: &JobId) -> Result<Option<Known>, Error> {
-    let sql = "SELECT body_hash, state, delivery, open FROM jobs WHERE job_id = ?";
-    let row = db
-        .prepare_cached(sql)?
-        .query_row([id.as_str()], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, Option<String>>(1)?,
-                row.get(2)?,
-                row.get(3)?,
-            ))
-        })
-        .optional()?;
-    let Some((body_hash, state, delivery, open)) = row else { return Ok(None) };
-    let body_hash = body_hash.parse().map_err(|err| Error::Failed(Box::new(err)))?;
-    let job = state.map(|state| serde_json::from_str(&state)).transpose()?;
-    Ok(Some(Known { body_hash, job, delivery, open }))
+    let sql = "SELECT body_hash, state, delivery, open, phase,
+         (SELECT max(seq) FROM outbox WHERE outbox.job_id = jobs.job_id) FROM jobs WHERE job_id = ?";
+    let mut query = db.prepare_cached(sql)?;
+    let mut rows = query.query([id.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let hash: String = row.get(0)?;
+    let state: Option<String> = row.get(1)?;
+    let phase: String = row.get(4)?;
+    let seq: Option<i64> = row.get(5)?;
+    let seq = seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0);
+    Ok(Some(Known {
+        body_hash: hash.parse().map_err(|err| Error::Failed(Box::new(err)))?,
+        job: state.map(|state| serde_json::from_str(&state)).transpose()?,
+        delivery: row.get(2)?,
+        open: row.get(3)?,
+        unproven_seq: (phase == "unproven").then_some(seq),
+    }))
 }
 
 /// SQLite's integers are signed; the calendar ends long before they do.

@@ -118,7 +118,14 @@ fn commit(db: &Connection, batch: Vec<Request>) {
         // Nothing may run outside a transaction: the dropped requests tell their callers.
         return;
     }
-    let answers: Vec<Answer> = batch.into_iter().map(|request| (request.work)(db)).collect();
+    let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
+    for request in batch {
+        answers.push((request.work)(db));
+        // A full disk ends the whole transaction: what came after would be committed by itself.
+        if db.is_autocommit() {
+            break;
+        }
+    }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
     if committed.is_err() && !db.is_autocommit() {
         db.execute_batch("ROLLBACK").ok();

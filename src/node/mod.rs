@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use address::Address;
 
+/// Chain ids of development chains: the only ones that a node without a GPU registers on.
+pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
+
 /// A GPU's UUID as the driver gives it, such as `GPU-5f1a…`. Stable over reboots, unlike its index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

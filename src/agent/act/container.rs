@@ -8,6 +8,7 @@ use super::{Act, Event, disk_failed, engine_failed};
 use crate::agent::logs::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
 use crate::container::{ContainerId, ContainerRuntime, Error, Exit, LogChunk};
+use crate::host;
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit};
 
@@ -19,7 +20,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let Phase::Starting { image, gpus } = &job.phase else { return Event::Lost };
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.run(&spec).await {
-            Ok(launched) => Event::Started { container: launched.id.0, at: self.clock.now() },
+            Ok(launched) => {
+                let at = launched.started_at.unwrap_or_else(|| self.clock.now());
+                Event::Started { container: launched.id.0, at }
+            }
             Err(err) => engine_failed(&err),
         }
     }
@@ -51,6 +55,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let (sink, chunks) = mpsc::channel(CHUNKS_MAX);
         let (exit, log) = tokio::join!(self.runtime.follow(&id, sink), self.keep_log(job, chunks));
         match exit {
+            // The engine gives this code to what ran when the host went down: nobody knows how the
+            // job would have ended.
+            Ok(exit) if exit.code == 255 && exit.started_at < host::booted_at() => Event::Lost,
             Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
                 Ok(()) => Event::Exited { exit: outcome(&exit) },
                 Err(err) => disk_failed(&err),
@@ -61,12 +68,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     async fn keep_log(&self, job: &Job, mut chunks: mpsc::Receiver<LogChunk>) -> Vec<u8> {
-        let skip = self.lines().get(job.id()).copied().unwrap_or(0);
+        let run = (job.id().clone(), job.attempt);
+        let skip = self.lines().get(&run).copied().unwrap_or(0);
         let mut book = LogBook::new(skip);
         while let Some(chunk) = chunks.recv().await {
             let live = book.take(&chunk, self.clock.now());
             self.publish_live(job, live).await;
-            self.lines().insert(job.id().clone(), book.lines().max(skip));
+            self.lines().insert(run.clone(), book.lines().max(skip));
         }
         let live = book.finish(self.clock.now());
         self.publish_live(job, live).await;

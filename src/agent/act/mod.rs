@@ -7,8 +7,8 @@
 mod container;
 mod output;
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,9 +55,9 @@ pub struct Act<R, C> {
     /// The time.
     pub clock: C,
     /// Live log lines published so far, a job: the engine is read anew after an interruption.
-    pub lines: Mutex<HashMap<JobId, u64>>,
-    /// Inputs that this process has fetched and verified.
-    pub fetched: Mutex<HashSet<PathBuf>>,
+    pub lines: Mutex<HashMap<(JobId, u32), u64>>,
+    /// Inputs that this process has fetched and verified, with their sizes in bytes.
+    pub fetched: Mutex<HashMap<PathBuf, u64>>,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -99,27 +99,36 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         if let Err(err) = folders.prepare() {
             return disk_failed(&err);
         }
-        let limit = terms::disk_bytes(&job.spec);
+        // What an earlier life of the node left half done is no input.
+        let inputs = folders.inputs();
+        if !self.fetched().keys().any(|path| path.starts_with(&inputs))
+            && let Err(err) = folders.clear_inputs()
+        {
+            return disk_failed(&err);
+        }
+        let mut left = terms::disk_bytes(&job.spec);
         let first = job.spec.input.iter().map(|cid| (cid, "/input/input"));
         let further = job.spec.inputs.iter().map(|extra| (&extra.cid, extra.path.as_str()));
         for (cid, path) in first.chain(further) {
             let dest = folders.input(path);
             // Only what this process has verified itself: a power cut may have cut a file short.
-            if self.fetched().contains(&dest) {
+            let fetched = self.fetched().get(&dest).copied();
+            if let Some(bytes) = fetched {
+                left = left.saturating_sub(bytes);
                 continue;
-            }
-            if let Err(err) = clear(&dest).await {
-                return disk_failed(&err);
             }
             if let Some(parent) = dest.parent()
                 && let Err(err) = tokio::fs::create_dir_all(parent).await
             {
                 return disk_failed(&err);
             }
-            if let Err(err) = self.gateways.fetch(cid, &dest, limit, |_| {}).await {
-                return fetch_failed(&err);
+            match self.gateways.fetch(cid, &dest, left, |_| {}).await {
+                Ok(fetched) => {
+                    left = left.saturating_sub(fetched.bytes);
+                    self.fetched().insert(dest, fetched.bytes);
+                }
+                Err(err) => return fetch_failed(&err),
             }
-            self.fetched().insert(dest);
         }
         Event::Fetched
     }
@@ -134,8 +143,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
-                self.lines().remove(job.id());
-                self.fetched().retain(|path| !path.starts_with(&job_folder));
+                self.lines().retain(|(id, _), _| id != job.id());
+                self.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed
             }
             Err(err) => disk_failed(&err),
@@ -155,23 +164,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    fn fetched(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+    fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, u64>> {
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn clear(path: &Path) -> std::io::Result<()> {
-    let removed = match tokio::fs::symlink_metadata(path).await {
-        Ok(found) if found.is_dir() => tokio::fs::remove_dir_all(path).await,
-        Ok(_) => tokio::fs::remove_file(path).await,
-        Err(err) => Err(err),
-    };
-    removed
-        .or_else(|err| if err.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(err) })
 }
 
 /// What an engine's failure means for a job.

@@ -94,6 +94,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Err(EngineError::NoSuchPath { .. } | EngineError::Gone(_)) => {
                 Err(Trouble::Job(missing(job)))
             }
+            Err(err @ EngineError::TooLarge { .. }) => {
+                Err(Trouble::Job(Fault::new(Reason::OutputTooLarge, chain(&err))))
+            }
             Err(err @ EngineError::CopyOut { .. }) => {
                 Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, chain(&err))))
             }

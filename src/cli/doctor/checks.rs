@@ -7,10 +7,11 @@ use crate::agent::Settings;
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::{self, Bus, DeliveryMode};
 use crate::chain::Reader;
-use crate::config::{Env, Gpu, KeySource, LOCAL_CHAINS, Parts};
+use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::Docker;
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
+use crate::node::LOCAL_CHAINS;
 use crate::node::{Gpu as Card, GpuUuid};
 
 /// What a check says whose settings are wrong; those are told by their own check.

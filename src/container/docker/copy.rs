@@ -47,6 +47,7 @@ pub(super) async fn copy_out(
     sent.map_err(|err| refused(docker, id, path, err))?;
     match unpacked {
         Ok(Ok(())) => Ok(()),
+        Ok(Err(Unpack::TooLarge)) => Err(Error::TooLarge { path: path.to_owned(), bytes_max }),
         Ok(Err(Unpack::Refused(reason))) => Err(Error::CopyOut { path: path.to_owned(), reason }),
         Ok(Err(Unpack::Io(err))) => Err(Error::Io(err)),
         Err(panicked) => Err(Error::Io(io::Error::other(panicked))),
@@ -120,6 +121,7 @@ impl Read for Chunks {
 
 #[derive(Debug)]
 enum Unpack {
+    TooLarge,
     Refused(String),
     Io(io::Error),
 }
@@ -139,9 +141,7 @@ fn unpack(archive: impl Read, dest: &Path, bytes_max: u64) -> Result<(), Unpack>
         entries_left = entries_left
             .checked_sub(1)
             .ok_or_else(|| Unpack::Refused(format!("it has more than {ENTRIES_MAX} entries")))?;
-        bytes_left = bytes_left
-            .checked_sub(entry.size())
-            .ok_or_else(|| Unpack::Refused(format!("it is larger than {bytes_max} bytes")))?;
+        bytes_left = bytes_left.checked_sub(entry.size()).ok_or(Unpack::TooLarge)?;
         write(&mut entry, dest)?;
     }
     Ok(())

@@ -77,6 +77,10 @@ pub(super) fn of_create(host: &str, image_id: &str, err: EngineError) -> Error {
 
 /// A start call.
 pub(super) fn of_start(host: &str, err: EngineError) -> Error {
+    if matches!(err, EngineError::RequestTimeoutError) {
+        // The engine answers other calls: it is this start that hangs, in a GPU hook most likely.
+        return Error::Engine { reason: "the container did not start in time".to_owned() };
+    }
     let EngineError::DockerResponseServerError { message, .. } = &err else {
         return of_call(host, err);
     };

@@ -57,17 +57,19 @@ async fn settle(
     }
     let status = there.state.as_ref().and_then(|state| state.status);
     let id = ContainerId(there.id.unwrap_or_default());
-    match status {
-        Some(Status::CREATED) => start(docker, id).await,
-        _ => Ok(Launched { id, started_now: false }),
+    if status == Some(Status::CREATED) {
+        return start(docker, id).await;
     }
+    let started_at = there.state.and_then(|state| state.started_at);
+    let started_at = started_at.and_then(|at| at.parse().ok());
+    Ok(Launched { id, started_now: false, started_at })
 }
 
 async fn start(docker: &Docker, id: ContainerId) -> Result<Launched, Error> {
     let client = docker.client().await?;
     let call = client.start_container(&id.0, None::<StartContainerOptions>);
     let Err(err) = within(docker.config.start_timeout, call).await else {
-        return Ok(Launched { id, started_now: true });
+        return Ok(Launched { id, started_now: true, started_at: None });
     };
     // Where the engine went away in the middle, nobody knows whether the job runs: it is left for
     // the next call to look at. A start that hangs is ended, or it could succeed unobserved.

@@ -65,6 +65,17 @@ pub struct Job {
     pub durations: Durations,
 }
 
+/// A job that was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// What.
+    pub spec: JobSpec,
+    /// Its canonical hash.
+    pub spec_hash: Hash,
+    /// Of whom: `dispatch.0x…` or `pool.<name>`.
+    pub target: String,
+}
+
 /// Where a job stands, with what is true there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -321,21 +332,18 @@ impl Phase {
 
 impl Job {
     /// A job that is taken: its first state and what the world is told.
-    pub fn accept(
-        (spec, spec_hash): (JobSpec, Hash),
-        target: String,
-        node: Address,
-        now: Timestamp,
-    ) -> Transition {
+    ///
+    /// `after_seq`: the last status that was said under its id before, 0 where there was none.
+    pub fn accept(asked: Asked, node: Address, after_seq: u64, now: Timestamp) -> Transition {
         let mut job = Self {
-            spec,
-            spec_hash,
-            target,
+            spec: asked.spec,
+            spec_hash: asked.spec_hash,
+            target: asked.target,
             node,
             received_at: now,
             attempt: 1,
             lost: 0,
-            seq: 0,
+            seq: after_seq,
             phase: Phase::Accepted,
             since: now,
             trouble: None,

@@ -25,7 +25,8 @@ fn accept(extra: &str) -> Transition {
     let body = format!(r#"{{"job_id":"job","image":"img","input_cid":"{CID}"{extra}}}"#);
     let parsed = parse(body.as_bytes()).unwrap();
     let target = "dispatch.0x".to_owned();
-    Job::accept((parsed.spec, parsed.spec_hash), target, Address::new([1; 20]), at(0))
+    let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target };
+    Job::accept(asked, Address::new([1; 20]), 0, at(0))
 }
 
 fn image() -> PinnedImage {
@@ -34,6 +35,12 @@ fn image() -> PinnedImage {
 
 fn exit(code: i32) -> Event {
     let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(2) };
+    Event::Exited { exit }
+}
+
+/// The end of a container that was stopped: not before it was asked to.
+fn stopped(code: i32) -> Event {
+    let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(11) };
     Event::Exited { exit }
 }
 
@@ -124,7 +131,7 @@ fn a_job_that_runs_too_long_is_stopped_and_says_why() {
     ] {
         let (job, _) = run(extra, happy().into_iter().take(4));
         assert_eq!(next_step(&job, at(5_001)), Next::Apply(Event::TimeIsUp), "{extra}");
-        let end = [Event::TimeIsUp, exit(137), Event::Collected { output: Ok(None), log: None }];
+        let end = [Event::TimeIsUp, stopped(137), Event::Collected { output: Ok(None), log: None }];
         let rest = [
             Event::Published { output: None, log: None },
             Event::Attested { receipt: serde_json::json!({}) },
@@ -148,7 +155,7 @@ fn the_deadline_is_kept_over_restarts() {
 fn a_job_stopped_by_the_node_is_handed_back_and_runs_again() {
     let stop = [
         Event::StopAsked { cause: StopCause::Shutdown },
-        exit(0),
+        stopped(0),
         Event::Removed,
         Event::HandedBack,
         Event::Resumed,
@@ -159,6 +166,37 @@ fn a_job_stopped_by_the_node_is_handed_back_and_runs_again() {
         "accepted pulling fetching running interrupted pulling fetching running uploading completed"
     );
     assert_eq!((job.attempt, job.lost), (2, 0));
+}
+
+#[test]
+fn a_result_that_was_there_before_the_stop_is_kept() {
+    for cause in [StopCause::Shutdown, StopCause::Timeout, StopCause::Cancelled] {
+        let stop = [Event::StopAsked { cause }];
+        let events = happy().into_iter().take(4).chain(stop).chain(happy().into_iter().skip(4));
+        let (_, statuses) = run("", events);
+        assert_eq!(statuses.last().unwrap().stage, Stage::Completed, "{cause:?}");
+    }
+}
+
+#[test]
+fn a_job_is_never_started_after_its_deadline_however_long_it_waited() {
+    let (job, _) = run(r#","deadline":"1970-01-01T00:00:02.000Z""#, happy().into_iter().take(2));
+    let reserved = Event::Reserved { gpus: Vec::new() };
+    let late = job.apply(reserved, at(2_000), &rules()).unwrap();
+    assert_eq!(late.statuses[0].reason_code, Some(Reason::DeadlinePassed));
+    assert_eq!(late.job.phase.holds(), None);
+}
+
+#[test]
+fn a_start_that_fails_again_and_again_can_be_cancelled_and_expires() {
+    let deadline = r#","deadline":"1970-01-01T00:01:00.000Z""#;
+    let (job, _) = run(deadline, happy().into_iter().take(3));
+    let job = job.apply(failed(Retry::Always), at(20), &rules()).unwrap().job;
+    let cancel = Event::StopAsked { cause: StopCause::Cancelled };
+    assert_eq!(job.apply(cancel, at(30), &rules()).unwrap().statuses[0].stage, Stage::Cancelled);
+    assert_eq!(next_step(&job, at(60_000)), Next::Apply(Event::Expired));
+    let expired = job.apply(Event::Expired, at(60_000), &rules()).unwrap();
+    assert_eq!(expired.statuses[0].stage, Stage::TimedOut);
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The node is killed, asked to end, or loses what it stands on, and goes on where it was.
 
+use std::time::Duration;
+
+use lamda_node::clock::{Clock as _, SystemClock};
+
 use super::{last, stages};
-use crate::support::world::{World, shell};
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World, shell};
 
 /// Leaves a mark for each start of the container, and ends when the test says so.
 const COUNTED: &str = "echo started; while [ ! -e /input/never ] && [ $((i=i+1)) -le 40 ]; do sleep 0.1; done; echo x > /output/output";
@@ -31,20 +36,54 @@ async fn a_job_that_ends_while_the_node_is_away_keeps_its_result() {
     world.publish("away", &shell("sleep 0.5; echo result > /output/output"));
     agent.wait_for("job away: running");
     agent.kill();
-    let engine = world.engine.client();
-    let name = world.containers().await.remove(0);
-    let name = name.trim_start_matches('/').to_owned();
-    let limit = std::time::Duration::from_secs(30);
-    let wait = async {
-        use futures_util::StreamExt as _;
-        engine.wait_container(&name, None).next().await
-    };
-    tokio::time::timeout(limit, wait).await.expect("the container ends");
+    wait_for_exit(&world).await;
     let _agent = world.agent(&[]);
     let statuses = world.outcome("away");
     let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
     assert_eq!(world.content(&cid).await, b"result\n");
     world.wait_until_clean().await;
+}
+
+/// Waits until the only container has ended.
+async fn wait_for_exit(world: &World) {
+    use futures_util::StreamExt as _;
+    let name = world.containers().await.remove(0);
+    let engine = world.engine.client();
+    let mut exit = engine.wait_container(name.trim_start_matches('/'), None);
+    tokio::time::timeout(PATIENCE, exit.next()).await.expect("the container ends");
+}
+
+#[tokio::test]
+async fn a_result_that_came_in_time_is_kept_though_the_node_comes_back_late() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[]);
+    let mut job = shell("echo result > /output/output");
+    job["timeout_s"] = 1.into();
+    world.publish("in-time", &job);
+    agent.wait_for("job in-time: running");
+    agent.kill();
+    wait_for_exit(&world).await;
+    let over = SystemClock.now().plus(Duration::from_secs(2));
+    eventually("the job's time is over", PATIENCE, || (SystemClock.now() > over).then_some(()));
+    let _agent = world.agent(&[]);
+    assert_eq!(last(&world.outcome("in-time"))["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_job_that_comes_while_the_node_ends_stays_in_the_queue() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[]);
+    world.publish("last", &shell("sleep 3; echo x > /output/output"));
+    agent.wait_for("job last: running");
+    agent.ask_to_end();
+    agent.wait_for("waiting up to 30 s for 1 jobs");
+    world.publish("next", &shell("echo x > /output/output"));
+    assert!(agent.wait_for_end().success());
+    assert_eq!(last(&world.outcome("last"))["status"], "completed");
+    assert_eq!(world.statuses("next"), Vec::<serde_json::Value>::new());
+    assert_eq!(world.queued(), 1);
+    let _agent = world.agent(&[]);
+    assert_eq!(last(&world.outcome("next"))["status"], "completed");
 }
 
 #[tokio::test]

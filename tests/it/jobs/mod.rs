@@ -6,6 +6,7 @@ mod crash;
 mod signed;
 mod start;
 
+use lamda_node::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::engine::GPUS;
@@ -151,6 +152,35 @@ async fn a_cancelled_job_stops_and_says_so() {
     let drain = world.nats.python(script, &[&control, r#"{"action":"drain"}"#]);
     assert!(drain.contains("not_allowed"), "{drain}");
     world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_of_a_pool_is_run_by_an_agent_that_serves_it() {
+    let world = World::start().await;
+    let _agent = world.agent(&[("AGENT_POOLS", "cpu")]);
+    let mut job = shell("echo x > /output/output");
+    job["job_id"] = "pooled".into();
+    job["image_name"] = "busybox:test".into();
+    let script = "await js.publish('jobs.pool.cpu', args[0].encode())";
+    world.nats.python(script, &[&job.to_string()]);
+    assert_eq!(last(&world.outcome("pooled"))["status"], "completed");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_deadline_comes_while_it_waits_is_never_started() {
+    let world = World::start().await;
+    let agent = world.agent(&[("JOB_SLOTS", "1")]);
+    world.publish("first", &shell("sleep 6; echo x > /output/output"));
+    agent.wait_for("job first: running");
+    let mut job = shell("echo x > /output/output");
+    let deadline = SystemClock.now().plus(std::time::Duration::from_secs(2));
+    job["deadline"] = deadline.to_string().into();
+    world.publish("second", &job);
+    let statuses = world.outcome("second");
+    assert_eq!(last(&statuses)["reason_code"], "deadline_passed");
+    assert_eq!(last(&world.statuses("first"))["stage"], "running", "it was told at its deadline");
+    assert!(!stages(&statuses).contains("running"));
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::last;
 use crate::support::anvil::{Anvil, CHAIN_ID};
-use crate::support::world::World;
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World};
 
 fn sign(world: &World, mut body: Value, account: usize) -> Value {
     let parsed = parse(body.to_string().as_bytes()).expect("a job");
@@ -46,6 +47,33 @@ async fn only_jobs_signed_by_a_named_requester_run() {
         let end = last(&world.outcome(id)).clone();
         assert_eq!((end["status"].as_str(), &end["reason_code"]), (Some(status), &reason), "{end}");
     }
+}
+
+#[tokio::test]
+async fn nobody_can_use_up_an_id_that_is_not_proved_to_be_theirs() {
+    let world = World::start().await;
+    let requester = Anvil::key(2).address().to_string();
+    let _agent = world.agent(&[("JOB_ALLOWED_REQUESTERS", &requester)]);
+    let job = json!({"job_id": "wanted", "image_name": "busybox:test", "requester": requester,
+        "command": ["/bin/sh", "-c", "echo x > /output/output"],
+        "deadline": "2099-01-01T00:00:00.000Z"});
+    let ends = |world: &World, count: usize| {
+        eventually("another end", PATIENCE, || {
+            let statuses = world.statuses("wanted");
+            let ends = statuses.iter().filter(|status| status["status"] != "processing").count();
+            (ends == count).then_some(statuses)
+        })
+    };
+    // The same job with a stranger's signature, then a body of nothing but the id.
+    world.publish_raw(&sign(&world, job.clone(), 3).to_string());
+    assert_eq!(last(&ends(&world, 1))["reason_code"], "signature_invalid");
+    world.publish_raw(r#"{"job_id": "wanted"}"#);
+    world.publish_raw(&sign(&world, job, 2).to_string());
+    let statuses = ends(&world, 2);
+    assert_eq!(last(&statuses)["status"], "completed");
+    let seqs: Vec<u64> = statuses.iter().filter_map(|status| status["seq"].as_u64()).collect();
+    assert_eq!(seqs, (1..=statuses.len() as u64).collect::<Vec<_>>());
+    world.wait_until_clean().await;
 }
 
 #[tokio::test]
