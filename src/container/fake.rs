@@ -325,6 +325,7 @@ impl ContainerRuntime for Fake {
         let copied = blocking(move || Ok(copy_tree(&source, &dest, &mut left))).await?;
         copied.map_err(|refusal| match refusal {
             Refusal::Io(err) => Error::Io(err),
+            Refusal::TooLarge => Error::TooLarge { path: path.to_owned(), bytes_max },
             Refusal::Said(reason) => Error::CopyOut { path: path.to_owned(), reason },
         })
     }
@@ -392,6 +393,7 @@ fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Result<()> {
 }
 
 enum Refusal {
+    TooLarge,
     Io(io::Error),
     Said(String),
 }
@@ -412,9 +414,7 @@ fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Result<(), Ref
         }
         Ok(())
     } else if found.is_file() {
-        *bytes_left = bytes_left
-            .checked_sub(found.len())
-            .ok_or_else(|| Refusal::Said("it is larger than it may be".to_owned()))?;
+        *bytes_left = bytes_left.checked_sub(found.len()).ok_or(Refusal::TooLarge)?;
         fs::copy(source, dest).map(drop).map_err(Refusal::Io)
     } else {
         Err(Refusal::Said(format!("`{}` is neither a file nor a folder", source.display())))

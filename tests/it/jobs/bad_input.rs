@@ -49,6 +49,15 @@ async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
             "failed",
             "output_too_large",
         ),
+        (
+            "large-elsewhere",
+            with(
+                "dd if=/dev/zero of=/big bs=1M count=3",
+                &json!({"output_path": "/big", "disk_mib": 2}),
+            ),
+            "failed",
+            "output_too_large",
+        ),
         ("hungry", with("tail /dev/zero", &json!({"memory_mib": 16})), "failed", "out_of_memory"),
         ("wants-gpu", json!({"gpus": 1}), "rejected", "no_gpu"),
         ("wants-much", json!({"memory_mib": 60_000_000}), "rejected", "no_node_fits"),
