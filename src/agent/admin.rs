@@ -18,12 +18,14 @@ use crate::job::phase::StopCause;
 use crate::job::{Domain, JobId, Signature};
 use crate::journal::Journal;
 use crate::node::Address;
-use crate::supervise::Failure;
+use crate::supervise::{Crew, Failure};
 
 /// How far a request's time may be from ours.
 const FRESH: Duration = Duration::from_mins(1);
 /// A job that is starting answers when it has started.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Requests that are being answered at a time.
+const AT_ONCE_MAX: usize = 32;
 /// The largest request that is read.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
@@ -79,17 +81,30 @@ fn yes() -> Answer {
 }
 
 /// Answers requests as they come; a service that ends only when it fails.
-pub async fn run<C: Clock>(admin: Admin<C>, link: Link) -> Result<(), Failure> {
+pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Failure> {
     let (bus, _) = link.bus().await;
     let failed = |err: crate::bus::Error| Failure::Again(err.into());
     let mut requests = bus.control_requests(admin.node).await.map_err(failed)?;
+    // A cancel may wait for a job that is starting; nobody else waits for that.
+    let asked = Crew::default();
     loop {
         let request = requests.next().await.map_err(failed)?;
-        let answer = admin.answer(&request).await;
-        let body = serde_json::to_vec(&answer).unwrap_or_default();
-        if let Err(err) = request.respond(body.into()).await {
-            tracing::debug!("a control request was not answered: {err}");
+        if asked.len() >= AT_ONCE_MAX {
+            respond(request, &no("busy", "too many requests at a time; ask again")).await;
+            continue;
         }
+        let admin = admin.clone();
+        asked.spawn("a control request".to_owned(), async move {
+            let answer = admin.answer(&request).await;
+            respond(request, &answer).await;
+        });
+    }
+}
+
+async fn respond(request: ControlRequest, answer: &Answer) {
+    let body = serde_json::to_vec(answer).unwrap_or_default();
+    if let Err(err) = request.respond(body.into()).await {
+        tracing::debug!("a control request was not answered: {err}");
     }
 }
 
