@@ -135,10 +135,30 @@ fn exit_of(state: &ContainerState, code: i64) -> Result<Exit, Error> {
             reason: fault::one_line(&format!("the container was never run: its time is `{text}`")),
         })
     };
+    let finished_at = time(&state.finished_at)?;
     Ok(Exit {
         code: i32::try_from(code).unwrap_or(i32::MAX),
         oom: state.oom_killed.unwrap_or(false),
-        started_at: time(&state.started_at)?,
-        finished_at: time(&state.finished_at)?,
+        // The engine notes the start once its call to the runtime has returned. A command that
+        // ends at once has ended before that, and a receipt would tell of a negative time.
+        started_at: time(&state.started_at)?.min(finished_at),
+        finished_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_ends_before_its_start_is_noted_started_no_later_than_it_ended() {
+        let state = ContainerState {
+            started_at: Some("2026-11-22T04:29:53.190Z".to_owned()),
+            finished_at: Some("2026-11-22T04:29:53.188Z".to_owned()),
+            ..ContainerState::default()
+        };
+        let exit = exit_of(&state, 7).unwrap();
+        assert_eq!(exit.finished_at, "2026-11-22T04:29:53.188Z".parse().unwrap());
+        assert_eq!(exit.started_at, exit.finished_at);
+    }
 }
