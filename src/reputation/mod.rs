@@ -3,6 +3,7 @@
 
 pub mod call;
 pub mod fees;
+pub mod merkle;
 pub mod tx;
 
 pub use call::Call;
