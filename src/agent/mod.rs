@@ -13,17 +13,21 @@
 pub mod act;
 pub mod admin;
 pub mod attempt;
+pub mod attester;
 pub mod board;
 pub mod folders;
 pub mod heartbeat;
 pub mod housekeeping;
 pub mod intake;
 pub mod leases;
+pub mod ledger;
 pub mod link;
 pub mod logs;
 pub mod publish;
+pub mod readiness;
 pub mod recover;
 pub mod settings;
+pub mod sole;
 pub mod terms;
 
 use std::sync::Arc;
@@ -52,10 +56,12 @@ use admin::Admin;
 use attempt::Desk;
 use board::Board;
 use folders::Folders;
-use heartbeat::Claim;
+use heartbeat::{Claim, Heart};
 use intake::Intake;
 use link::Link;
-pub use settings::{JobAuth, Settings};
+use readiness::Readiness;
+pub use settings::{JobAuth, Limits, Settings};
+use sole::Sole;
 use terms::Terms;
 
 /// A service that is away is asked again this often at first, and this seldom at last.
@@ -245,17 +251,27 @@ where
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
-        let chain = Arc::new(self.chain);
-        let (claim, interval) = (Claim::of(gpus), settings.heartbeat_interval);
-        let (domain, link, clock) = (parts.domain.clone(), parts.link.clone(), self.clock);
+        let interval = settings.heartbeat_interval;
+        let heart = Arc::new(Heart {
+            claim: Claim::of(gpus),
+            chain: Arc::new(self.chain),
+            journal,
+            sole: Sole::new(interval * 3),
+            readiness: Readiness {
+                link: parts.link.clone(),
+                runtime: Arc::clone(&parts.runtime),
+                gpu: Arc::new(self.gpu),
+                node,
+                cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            },
+            domain: Arc::clone(&parts.domain),
+            interval,
+            limits: settings.spending,
+            clock: self.clock,
+        });
         services.spawn("chain", RETRY, move || {
-            heartbeat::run(
-                (node, claim.clone()),
-                (Arc::clone(&chain), contract),
-                Arc::clone(&domain),
-                (link.clone(), clock.clone()),
-                interval,
-            )
+            let heart = Arc::clone(&heart);
+            async move { heart.beat().await }
         });
         Ok((services, parts))
     }

@@ -97,11 +97,5 @@ fn chain_id(env: &mut Env<'_>) -> Option<Option<u64>> {
 }
 
 fn config(rpc_url: String, chain_id: Option<u64>, contract: Address) -> Config {
-    Config {
-        rpc_url,
-        chain_id,
-        contract,
-        receipt_deadline: RECEIPT_DEADLINE,
-        request_timeout: REQUEST_TIMEOUT,
-    }
+    Config { rpc_url, chain_id, contract, request_timeout: REQUEST_TIMEOUT }
 }

@@ -75,7 +75,6 @@ impl Anvil {
             rpc_url: self.rpc_url.clone(),
             chain_id: Some(CHAIN_ID),
             contract,
-            receipt_deadline: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
         }
     }
