@@ -355,3 +355,6 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,14 @@ impl FakeChain {
         state.mined.push((self.account, nonce, outcome));
     }
 
+    /// A reorganisation: the account's last transactions are in no block any more.
+    pub fn take_back(&self, count: usize) {
+        let mut state = self.state();
+        let rest = state.mined.len().saturating_sub(count);
+        state.mined.truncate(rest);
+        state.block += 1;
+    }
+
     /// Takes this account's money away.
     pub fn impoverish(&self) {
         let account = self.account;
