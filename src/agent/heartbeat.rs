@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::link::Link;
+use super::sole::Sole;
 use crate::chain::{Chain, Error};
 use crate::clock::Clock;
 use crate::job::Domain;
@@ -50,7 +51,7 @@ pub async fn run<Ch: Chain, C: Clock>(
     (node, claim): (Address, Claim),
     (chain, contract): (Arc<Ch>, Address),
     domain: Arc<watch::Sender<Option<Domain>>>,
-    (link, clock): (Link, C),
+    (link, sole, clock): (Link, Sole, C),
     interval: Duration,
 ) -> Result<(), Failure> {
     let facts = chain.check().await.map_err(failure)?;
@@ -59,6 +60,8 @@ pub async fn run<Ch: Chain, C: Clock>(
         return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
     }
     domain.send_replace(Some(Domain { chain_id, contract }));
+    sole.settled().await;
+    sole.clear(&clock).await;
     register(chain.as_ref(), node, &claim).await?;
     link.bus().await;
     loop {
@@ -66,6 +69,7 @@ pub async fn run<Ch: Chain, C: Clock>(
             tracing::warn!("no heartbeat: NATS can't be reached, so no job could reach this node");
             wait_until_up(&link, &clock).await;
         }
+        sole.clear(&clock).await;
         beat(chain.as_ref()).await?;
         // A tenth either way: nodes that were started together don't beat together.
         clock.sleep(interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
