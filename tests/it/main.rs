@@ -9,6 +9,7 @@ mod container;
 mod gpu;
 mod jobs;
 mod journal;
+mod keys;
 mod protocol;
 mod readme;
 mod support;
