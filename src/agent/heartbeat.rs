@@ -118,6 +118,8 @@ where
         );
         let extension = self.chain.has_extension().await.map_err(unanswered)?;
         let beating = Beating { heart: self, ledger, domain, extension };
+        // Whoever has this key already must not be met by a transaction of the same nonce.
+        self.sole.settled().await;
         beating.ledger.catch_up().await.map_err(failure)?;
         beating.register().await?;
         self.readiness.link.bus().await;

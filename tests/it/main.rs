@@ -9,6 +9,7 @@ mod container;
 mod gpu;
 mod jobs;
 mod journal;
+mod keys;
 mod ledger;
 mod protocol;
 mod readme;
