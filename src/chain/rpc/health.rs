@@ -110,6 +110,8 @@ struct Health {
     is_identified: bool,
     /// When its head was last seen to be good.
     looked_at: Option<Instant>,
+    /// When its head was last asked for beside another's.
+    compared_at: Option<Instant>,
     /// In a row.
     failures: u32,
     failed_at: Option<Instant>,
@@ -178,6 +180,21 @@ impl Roster {
         let Health { is_identified, looked_at, .. } = self.endpoints[index];
         let is_fresh = |at| now.saturating_duration_since(at) < self.limits.look_every;
         Vetting { chain_id: !is_identified, head: !looked_at.is_some_and(is_fresh) }
+    }
+
+    /// Another endpoint whose head is worth a look beside this one's: the one that was not looked
+    /// at for the longest time. It counts as looked at from now on.
+    pub(super) fn other_to_look_at(&mut self, index: usize, now: Instant) -> Option<usize> {
+        let every = self.limits.look_every;
+        let is_due = |endpoint: &Health| {
+            let is_fresh = |at| now.saturating_duration_since(at) < every;
+            endpoint.rest(now).is_zero() && !endpoint.compared_at.is_some_and(is_fresh)
+        };
+        let others = self.endpoints.iter_mut().enumerate().filter(|(other, _)| *other != index);
+        let due = others.filter(|(_, endpoint)| is_due(endpoint));
+        let (other, endpoint) = due.min_by_key(|(_, endpoint)| endpoint.compared_at)?;
+        endpoint.compared_at = Some(now);
+        Some(other)
     }
 
     /// Takes the chain that the endpoint says it is on.
@@ -373,6 +390,16 @@ mod tests {
         assert_eq!(roster.vetting(0, now + s(30)), Vetting { chain_id: false, head: true });
         roster.failed(0, away(), (now, now), 1.0);
         assert_eq!(roster.vetting(0, now + s(9)), both);
+    }
+
+    #[test]
+    fn the_others_are_looked_at_in_turn_while_they_are_well() {
+        let (mut roster, now) = roster(4, None);
+        roster.failed(2, Fault { retry_after: Some(s(300)), ..away() }, (now, now), 1.0);
+        let mut looks = |seconds| roster.other_to_look_at(0, now + s(seconds));
+        let turns = [looks(0), looks(1), looks(2), looks(30), looks(31), looks(32)];
+        assert_eq!(turns, [Some(1), Some(3), None, Some(1), Some(3), None]);
+        assert_eq!(looks(300), Some(2), "its rest is over");
     }
 
     #[test]

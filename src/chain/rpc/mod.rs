@@ -32,6 +32,9 @@ use health::{Fault, Kind, Roster, Vetting};
 /// No further endpoint is tried once a call took as long as this many answers may take.
 const TIMEOUTS_MAX: u32 = 2;
 
+/// What a call waits for the head of an endpoint that it does not need.
+const LOOK_ASIDE_MAX: Duration = Duration::from_secs(3);
+
 const CHAIN_ID: &str = "eth_chainId";
 const BLOCK: &str = "eth_getBlockByNumber";
 const SEND: &str = "eth_sendRawTransaction";
@@ -199,12 +202,44 @@ impl Rpc {
         Ok(answer)
     }
 
+    /// Looks at the endpoint's head, and at that of another, so that one that fell behind is seen
+    /// to be behind.
     async fn look(&self, index: usize) -> Result<Value, Trouble> {
+        let other = self.roster().other_to_look_at(index, Instant::now());
+        let (block, ()) = tokio::join!(self.latest(index), self.look_aside(other));
+        let (answer, head) = block?;
+        self.judge(index, head)?;
+        Ok(answer)
+    }
+
+    /// A look at an endpoint that nobody waits for: it may be slow, and only its own name suffers.
+    async fn look_aside(&self, other: Option<usize>) {
+        let Some(index) = other else { return };
+        let began = Instant::now();
+        let Vetting { chain_id, .. } = self.roster().vetting(index, began);
+        let looked = async {
+            if chain_id {
+                self.identify(index).await?;
+            }
+            let (_, head) = self.latest(index).await?;
+            self.judge(index, head)
+        };
+        match tokio::time::timeout(LOOK_ASIDE_MAX, looked).await {
+            Ok(Ok(())) => self.answered(index, began),
+            Ok(Err(Trouble::Fault(fault))) => self.set_aside(index, fault, began),
+            Ok(Err(Trouble::Refused(_))) | Err(_) => {}
+        }
+    }
+
+    async fn latest(&self, index: usize) -> Result<(Value, Head), Trouble> {
         let answer = self.must_say(index, BLOCK, json!(["latest", false])).await?;
         let block: Block = read(BLOCK, answer.clone())?;
+        Ok((answer, block.head()))
+    }
+
+    fn judge(&self, index: usize, head: Head) -> Result<(), Trouble> {
         let (now, today) = (Instant::now(), SystemClock.now());
-        self.roster().judge(index, block.head(), now, today).map_err(Trouble::Fault)?;
-        Ok(answer)
+        self.roster().judge(index, head, now, today).map_err(Trouble::Fault)
     }
 
     /// An endpoint that refuses these two is of no use: its key may have been withdrawn.
@@ -229,8 +264,8 @@ impl Rpc {
         let said = fault.said.clone();
         let times = (began, Instant::now());
         if let Some(rest) = self.roster().failed(index, fault, times, fastrand::f64()) {
-            let seconds = rest.as_secs_f64();
-            tracing::warn!("{} is left alone for {seconds:.1} s: {said}", self.name(index));
+            let seconds = rest.as_secs_f64().ceil();
+            tracing::warn!("{} is left alone for {seconds} s: {said}", self.name(index));
         }
     }
 
@@ -265,7 +300,8 @@ impl Rpc {
             let (index, rest) = roster.first_back(Instant::now());
             let known = roster.fault(index).cloned();
             let known = known.unwrap_or_else(|| Fault::new(Kind::Away, "no time was left"));
-            let said = format!("{}; left alone for {:.1} s more", known.said, rest.as_secs_f64());
+            let seconds = rest.as_secs_f64().ceil();
+            let said = format!("{}; left alone for {seconds} s more", known.said);
             (index, Fault { said, perhaps_done: false, ..known })
         });
         let url = self.endpoints[index].shown.clone();
