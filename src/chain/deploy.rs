@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::bindings::NodeReputation as Contract;
 use super::key::Key;
-use super::rpc::Rpc;
+use super::rpc::{EndpointLimits, Rpc};
 use super::sign::{Fields, Target, sign};
-use super::{Error, Mined, reader, sender};
+use super::{Error, Mined, sender};
 use crate::node::Address;
 
 /// How long one answer of the endpoint may take.
@@ -22,13 +22,13 @@ const POLL: Duration = Duration::from_millis(250);
 /// Deploys the committed bytecode; `key`'s account pays for it and owns the contract. Any chain,
 /// where `chain_id` is `None`. One transaction by a person's hand: nothing is written down.
 pub async fn deploy(
-    rpc_url: &str,
+    rpc_urls: &[String],
     key: &Key,
     chain_id: Option<u64>,
     receipt_deadline: Duration,
 ) -> Result<(Address, Mined), Error> {
-    let rpc = Rpc::new(rpc_url, REQUEST_TIMEOUT)?;
-    let chain_id = reader::chain_id(&rpc, chain_id).await?;
+    let rpc = Rpc::new(rpc_urls, chain_id, REQUEST_TIMEOUT, EndpointLimits::default())?;
+    let chain_id = rpc.chain_id().await?;
     let from = key.address();
     let target = Target { to: TxKind::Create, data: Contract::BYTECODE.clone() };
     let quote = sender::quote(&rpc, from, &target).await?;

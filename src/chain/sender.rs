@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reader::word;
-use super::rpc::{Failure, Refusal, Rpc, words};
+use super::rpc::{Failure, Head, Refusal, Rpc, words};
 use super::sign::Target;
 use super::{AccountState, Error, Quote, revert};
 use crate::job::Hash;
@@ -37,12 +37,14 @@ struct Receipt {
 
 /// How the account stands in the latest block.
 pub(super) async fn account(rpc: &Rpc, address: Address) -> Result<AccountState, Error> {
-    let (nonce, balance, head): (U64, U256, U64) = tokio::try_join!(
+    // First, so that an endpoint that is behind is left before its count is believed.
+    let head = rpc.head().await?;
+    let (nonce, balance): (U64, U256) = tokio::try_join!(
         rpc.ask("eth_getTransactionCount", json!([address, "latest"])),
         rpc.ask("eth_getBalance", json!([address, "latest"])),
-        rpc.ask("eth_blockNumber", json!([])),
     )?;
-    Ok(AccountState { nonce: nonce.to(), balance_wei: balance.saturating_to(), head: head.to() })
+    let (nonce, balance_wei) = (nonce.to(), balance.saturating_to());
+    Ok(AccountState { nonce, balance_wei, head: head.number })
 }
 
 /// What the call would cost now; an error where it would fail.
@@ -65,17 +67,9 @@ async fn simulate(rpc: &Rpc, from: Address, target: &Target) -> Result<(), Error
 
 /// What the chain asks for a unit of gas now.
 pub(super) async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        base_fee_per_gas: Option<U128>,
-    }
-
-    let (head, price): (Head, U128) = tokio::try_join!(
-        rpc.ask("eth_getBlockByNumber", json!(["latest", false])),
-        rpc.ask("eth_gasPrice", json!([])),
-    )?;
-    let fees = Fees::offer(head.base_fee_per_gas.map(|base| base.to()), price.to());
+    let (head, price): (Head, U128) =
+        tokio::try_join!(rpc.head(), rpc.ask("eth_gasPrice", json!([])))?;
+    let fees = Fees::offer(head.base_fee, price.to());
     if fees.per_gas() > FEE_PER_GAS_MAX {
         let reason = format!("a fee of {} wei for a unit of gas", fees.per_gas());
         return Err(Error::Unexpected { reason });

@@ -174,6 +174,30 @@ fn no_secret_stands_in_a_problem_a_warning_or_the_settings_themselves() {
 }
 
 #[test]
+fn several_endpoints_are_taken_in_their_order() {
+    let urls = "https://a.example/v2/hunter2 ,http://127.0.0.1:8545,, https://b.example/";
+    let node = node(&[("OPBNB_RPC_URL", urls)]);
+    let taken = ["https://a.example/v2/hunter2", "http://127.0.0.1:8545", "https://b.example/"];
+    assert_eq!(node.chain.rpc_urls, taken);
+}
+
+#[test]
+fn a_wrong_list_of_endpoints_is_told_without_repeating_a_key() {
+    let nine = (1..=9).map(|n| format!("https://hunter2.example/{n}")).collect::<Vec<_>>();
+    for (list, expected) in [
+        ("hunter2", "it is not an http:// or https:// URL"),
+        ("https://a.example/hunter2,ws://hunter2.example", "its URL 2 is not an http:// or"),
+        ("http://a/hunter2,http://b,http://a/hunter2/", "its URLs 1 and 3 are the same"),
+        (&nine.join(","), "it names 9 endpoints, and 8 is the most"),
+        (",", "it names no endpoint"),
+    ] {
+        let told = told(&[("OPBNB_RPC_URL", list)]);
+        assert!(told.contains(&format!("OPBNB_RPC_URL: {expected}")), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
 fn a_node_without_gpus_is_held_to_local_chains() {
     assert!(told(&[("GPU_MODE", "none")]).contains("CHAIN_ID"), "the network's contract");
     let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";

@@ -14,7 +14,7 @@ use lamda_node::chain::deploy::deploy;
 use lamda_node::chain::fake::FakeChain;
 use lamda_node::chain::key::recover;
 use lamda_node::chain::keystore;
-use lamda_node::chain::{Chain, Config, Error, Evm, Key, Quote, Reader};
+use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Evm, Key, Quote, Reader};
 use lamda_node::job::Hash;
 use lamda_node::reputation::Call;
 use lamda_node::reputation::tx::{Answer, Outcome};
@@ -197,10 +197,11 @@ async fn an_empty_account_is_told_that_it_can_not_pay() {
 async fn an_endpoint_that_is_down_is_unreachable_and_its_key_stays_hidden() {
     let secret = "AbCdEf0123456789AbCdEf";
     let config = Config {
-        rpc_url: format!("http://127.0.0.1:{}/v2/{secret}", free_port()),
+        rpc_urls: vec![format!("http://127.0.0.1:{}/v2/{secret}", free_port())],
         chain_id: None,
         contract: Anvil::key(0).address(),
         request_timeout: Duration::from_secs(1),
+        endpoints: EndpointLimits::default(),
     };
     assert!(!format!("{config:?}").contains(secret));
     let error = Reader::new(config).unwrap().owner().await.unwrap_err();
@@ -223,7 +224,7 @@ async fn an_endpoint_that_answers_rubbish_is_told_apart() {
         ("301 Moved Permanently", "", "does not answer: HTTP 301"),
     ] {
         let url = answering(status, body);
-        let deployed = deploy(&url, &Anvil::key(1), None, Duration::from_secs(1)).await;
+        let deployed = deploy(&[url], &Anvil::key(1), None, Duration::from_secs(1)).await;
         let told = told(&deployed.unwrap_err());
         assert!(told.contains(expected) && told.len() < 500, "{status}: {told}");
     }

@@ -13,4 +13,5 @@ mod keys;
 mod ledger;
 mod protocol;
 mod readme;
+mod rpc;
 mod support;

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lamda_node::chain::deploy::deploy;
-use lamda_node::chain::{Config, Key};
+use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Key};
 use lamda_node::node::Address;
+use lamda_node::reputation::Call;
+use lamda_node::reputation::tx::{Answer, Outcome};
 use lamda_node::secret::Secret;
 
 use super::tools::{Running, eventually, free_port, tool};
@@ -65,17 +67,20 @@ impl Anvil {
     /// Puts the reputation contract on the chain.
     pub(crate) async fn deploy(&self) -> Address {
         let deadline = Duration::from_secs(30);
-        let deployed = deploy(&self.rpc_url, &Self::key(0), Some(CHAIN_ID), deadline).await;
+        let deployed =
+            deploy(std::slice::from_ref(&self.rpc_url), &Self::key(0), Some(CHAIN_ID), deadline)
+                .await;
         deployed.expect("the contract can be deployed").0
     }
 
     /// Settings that fit this chain.
     pub(crate) fn config(&self, contract: Address) -> Config {
         Config {
-            rpc_url: self.rpc_url.clone(),
+            rpc_urls: vec![self.rpc_url.clone()],
             chain_id: Some(CHAIN_ID),
             contract,
             request_timeout: Duration::from_secs(10),
+            endpoints: EndpointLimits::default(),
         }
     }
 
@@ -83,6 +88,15 @@ impl Anvil {
     pub(crate) fn cast(&self, args: &[&str]) -> String {
         cast(&[args, &["--rpc-url", &self.rpc_url]].concat())
     }
+}
+
+/// Has one call mined, as the pipeline does it where nothing goes wrong.
+pub(crate) async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
+    let (quote, account) = (node.quote(call).await?, node.account().await?);
+    let signed = node.sign(call, account.nonce, quote).await?;
+    assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
+    // The block is made while the transaction is taken in.
+    Ok(node.included(signed.hash).await?.expect("it is in a block"))
 }
 
 /// What foundry's `cast` says to these arguments; ends the test where it fails.

@@ -6,5 +6,6 @@ pub(crate) mod ipfs;
 pub(crate) mod nats;
 pub(crate) mod nvml;
 pub(crate) mod registry;
+pub(crate) mod rpc_proxy;
 pub(crate) mod tools;
 pub(crate) mod world;
