@@ -2,6 +2,7 @@
 //! afterwards is compared with what the journal says.
 
 mod crash;
+mod weather;
 
 use std::path::Path;
 
