@@ -76,6 +76,25 @@ async fn a_second_host_with_the_same_key_does_not_start_and_the_first_goes_on() 
 }
 
 #[tokio::test]
+async fn of_two_that_start_at_once_exactly_one_stays() {
+    let world = World::start().await;
+    let mut nodes = [
+        world.start_agent(&[("DATA_DIR", &elsewhere(&world))]),
+        world.start_agent(&[("HEARTBEAT_INTERVAL", "5s")]),
+    ];
+    let (gone, code) = eventually("one of them ends", PATIENCE, || {
+        let mut ends = nodes.iter_mut().map(|node| node.running.0.try_wait().expect("our child"));
+        ends.by_ref().enumerate().find_map(|(i, end)| Some((i, end?.code())))
+    });
+    assert_eq!(code, Some(69), "{}", nodes[gone].log());
+    let stays = &nodes[1 - gone];
+    stays.wait_for("waiting for jobs on jobs.dispatch");
+    world.publish("once", &shell("echo x > /output/output"));
+    assert_eq!(world.outcome("once").last().expect("an end")["status"], "completed");
+    assert!(!nodes[gone].log().contains("waiting for jobs"), "{}", nodes[gone].log());
+}
+
+#[tokio::test]
 async fn a_node_that_is_taken_over_from_ends_in_order_and_its_queue_goes_on() {
     let world = World::start().await;
     let mut first = world.agent(&[("SHUTDOWN_GRACE_S", "60")]);
