@@ -176,19 +176,18 @@ impl<C: Clock + Clone> Greeter<C> {
         if !said.signature.as_ref().is_some_and(is_ours) {
             return Reply::Here;
         }
+        let is_new = self.is_new(other, at_ms);
         if !self.sole.is_settled() {
-            // Of two that start at once the one with the smaller name stays. Who is at work answers
-            // our own hello.
-            return match (said.running, self.me < *other) {
-                (true, _) => Reply::Silence,
-                (false, true) => Reply::Proof(self.proof(other, at_ms)),
-                (false, false) => {
-                    self.sole.hears();
-                    Reply::Silence
-                }
-            };
+            // Of two that start at once the one with the smaller name stays: the other asks again.
+            if !said.running && self.me < *other {
+                return Reply::Proof(self.proof(other, at_ms));
+            }
+            if is_new && self.is_fresh(at_ms) {
+                self.sole.hears();
+            }
+            return Reply::Silence;
         }
-        if self.is_new(other, at_ms) {
+        if is_new {
             if self.is_fresh(at_ms) {
                 self.sole.conflict(self.clock.now(), Conflict::Hello { instance: other.clone() });
             }
@@ -429,8 +428,12 @@ mod tests {
             std::mem::swap(&mut first, &mut second);
         }
         assert!(matches!(first.hears(&hello(&second, now_ms())), Reply::Proof(_)));
-        assert_eq!(second.hears(&hello(&first, now_ms())), Reply::Silence);
-        assert!(second.sole.heard().now_or_never().is_some());
+        let said = hello(&first, now_ms());
+        for asks_again in [true, false] {
+            assert_eq!(second.hears(&said), Reply::Silence);
+            // A stranger that repeats what it heard must not hold up the start.
+            assert_eq!(second.sole.heard().now_or_never().is_some(), asks_again);
+        }
         assert_eq!((alarm(&first), alarm(&second)), (None, None));
     }
 

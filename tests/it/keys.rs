@@ -76,6 +76,25 @@ async fn a_second_host_with_the_same_key_does_not_start_and_the_first_goes_on() 
 }
 
 #[tokio::test]
+async fn of_two_that_start_at_once_exactly_one_stays() {
+    let world = World::start().await;
+    let mut nodes = [
+        world.start_agent(&[("DATA_DIR", &elsewhere(&world))]),
+        world.start_agent(&[("HEARTBEAT_INTERVAL", "5s")]),
+    ];
+    let (gone, code) = eventually("one of them ends", PATIENCE, || {
+        let mut ends = nodes.iter_mut().map(|node| node.running.0.try_wait().expect("our child"));
+        ends.by_ref().enumerate().find_map(|(i, end)| Some((i, end?.code())))
+    });
+    assert_eq!(code, Some(69), "{}", nodes[gone].log());
+    let stays = &nodes[1 - gone];
+    stays.wait_for("waiting for jobs on jobs.dispatch");
+    world.publish("once", &shell("echo x > /output/output"));
+    assert_eq!(world.outcome("once").last().expect("an end")["status"], "completed");
+    assert!(!nodes[gone].log().contains("waiting for jobs"), "{}", nodes[gone].log());
+}
+
+#[tokio::test]
 async fn a_node_that_is_taken_over_from_ends_in_order_and_its_queue_goes_on() {
     let world = World::start().await;
     let mut first = world.agent(&[("SHUTDOWN_GRACE_S", "60")]);
@@ -135,14 +154,57 @@ async fn another_users_hello_stops_sending_until_it_is_gone_and_a_repeated_one_d
     let world = World::start().await;
     let agent = world.agent(&[]);
     let other = "00000000-0000-4000-8000-000000000005";
-    let said = hello(other, SystemClock.now().unix_ms(), 1);
-    assert!(control(&world, &said)["signature"].is_string());
+    // Another user of the key, written by nobody of ours from docs/protocol.md.
+    let script = "
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+subject, key, node, instance, at_ms = args
+def control(action, said):
+    fields = [('action', 'string'), ('jobId', 'string'), ('agent', 'address'),
+        ('issuedAtMs', 'uint64')]
+    return encode_typed_data(
+        {'name': 'LamdaNode', 'version': '1', 'chainId': 0, 'verifyingContract': '0x' + '0' * 40},
+        {'Control': [{'name': name, 'type': kind} for name, kind in fields]},
+        {'action': action, 'jobId': said, 'agent': node, 'issuedAtMs': int(at_ms)})
+signature = '0x' + Account.sign_message(control('hello', instance), key).signature.hex()
+hello = {'action': 'hello', 'instance': instance, 'issued_at_ms': int(at_ms),
+    'signature': signature}
+answer = json.loads((await nc.request(subject, json.dumps(hello).encode(), timeout=30)).data)
+said = control('hello-answer', answer['instance'] + '/' + instance)
+print(answer['ok'], Account.recover_message(said, signature=answer['signature']))";
+    let node = World::agent_address().to_string();
+    let subject = format!("jobs.control.{node}");
+    let at_ms = SystemClock.now().unix_ms();
+    let say = || {
+        let at_ms = at_ms.to_string();
+        world.nats.python(script, &[&subject, Anvil::key_hex(1), &node, other, &at_ms])
+    };
+    assert_eq!(say(), format!("True {node}"));
     agent.wait_for(&format!("another node ({other}) starts with this key"));
     agent.wait_for("transactions are sent again");
     let alarms = || agent.log().matches("no transactions are sent").count();
     assert_eq!(alarms(), 1);
-    control(&world, &said);
+    assert_eq!(say(), format!("True {node}"));
     assert_eq!((alarm(&world), alarms()), (None, 1), "it was recorded and sent again");
+}
+
+#[tokio::test]
+async fn an_owner_is_shown_and_never_spent_from() {
+    let world = World::start().await;
+    let owner = Anvil::key(3).address().to_string();
+    let account = || {
+        let [balance, nonce] = ["balance", "nonce"].map(|what| world.anvil.cast(&[what, &owner]));
+        (balance, nonce)
+    };
+    let before = account();
+    let agent = world.agent(&[("NODE_OWNER", &owner)]);
+    agent.wait_for("heartbeat sent");
+    agent.wait_for(&format!("the node's owner is {owner}"));
+    assert_eq!(control(&world, &json!({"action": "status"}))["owner"], owner.as_str());
+    let doctor = world.command(&["doctor"]).env("NODE_OWNER", &owner).output().expect("it runs");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(said.contains(&format!("owner {owner}")), "{said}");
+    assert_eq!(account(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
