@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy takes only what is marked as a test for one")]
 
+use std::process::Command;
 use std::time::Duration;
 
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
 use lamda_node::node::Address;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::anvil::{Anvil, CHAIN_ID, cast};
 use super::support::rpc_proxy::{Garbage, Hold, RpcProxy, SEND, Weather};
@@ -347,6 +348,29 @@ async fn a_huge_answer_is_cut_off() {
     }
     let error = chain.reader(long_rests()).owner().await.unwrap_err().to_string();
     assert!(error.contains("more than 4194304 bytes") && error.len() < 200, "{error}");
+}
+
+#[tokio::test]
+async fn a_command_takes_a_list_of_endpoints_and_repeats_none_that_is_wrong() {
+    let chain = Chain::start().await;
+    chain.a.set(Weather::Status(503, None));
+    let dir = tempfile::tempdir().unwrap();
+    let show = |urls: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lamda-node"));
+        command.args(["contract", "show", "--json", "--rpc-url", urls]);
+        command.current_dir(dir.path()).env_clear().env("HOME", dir.path());
+        command.env("REPUTATION_CONTRACT_ADDRESS", chain.contract.to_string());
+        command.output().unwrap()
+    };
+    let output = show(&format!("{}/v2/hunter2, {}", chain.a.url(), chain.b.url()));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&shown["chain_id"], &shown["providers"]), (&json!(CHAIN_ID), &json!(0)));
+    assert!(chain.a.connections() > 0);
+
+    let wrong = show("http://hunter2.example,hunter2");
+    let told = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(told.contains("--rpc-url: its URL 2 is not") && !told.contains("hunter2"), "{told}");
 }
 
 /// The proxy itself, seen by a program that this project did not write.
