@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use evm::Evm;
 pub use key::Key;
 pub use reader::Reader;
-pub use rpc::EndpointLimits;
+pub use rpc::{EndpointLimits, EndpointState};
 
 use crate::node::Address;
 use crate::secret::redact_url;

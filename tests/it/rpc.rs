@@ -351,6 +351,27 @@ async fn a_huge_answer_is_cut_off() {
 }
 
 #[tokio::test]
+async fn doctor_tells_which_endpoint_is_unfit_although_the_others_do_its_work() {
+    let chain = Chain::start().await;
+    chain.a.set(Weather::WrongChain(204));
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lamda-node"));
+    command.args(["doctor", "--json"]).current_dir(dir.path()).env_clear();
+    command.env("HOME", dir.path()).env("DATA_DIR", dir.path().join("data"));
+    command.env("REPUTATION_CONTRACT_ADDRESS", chain.contract.to_string());
+    command.env("AGENT_PRIVATE_KEY", Anvil::key_hex(1)).env("CHAIN_ID", CHAIN_ID.to_string());
+    command.env("OPBNB_RPC_URL", format!("{}/hunter2?k=hunter2,{}", chain.a.url(), chain.b.url()));
+    let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "chain").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    assert_eq!(check["status"], "warn", "{check}");
+    assert!(detail.contains("1 of 2 endpoints unfit: endpoint 1, "), "{detail}");
+    assert!(detail.ends_with("it is on chain 204, not 31337"), "{detail}");
+    assert!(!detail.contains("k=hunter2"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_command_takes_a_list_of_endpoints_and_repeats_none_that_is_wrong() {
     let chain = Chain::start().await;
     chain.a.set(Weather::Status(503, None));
