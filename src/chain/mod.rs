@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use evm::Evm;
 pub use key::Key;
 pub use reader::Reader;
-pub use rpc::EndpointLimits;
+pub use rpc::{EndpointLimits, EndpointState};
 
 use crate::job::Hash;
 use crate::node::Address;

@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy takes only what is marked as a test for one")]
 
+use std::process::Command;
 use std::time::Duration;
 
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
 use lamda_node::node::Address;
 use lamda_node::reputation::Call;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::anvil::{Anvil, CHAIN_ID, carry_out, cast};
 use super::support::rpc_proxy::{Garbage, Hold, RpcProxy, SEND, Weather};
@@ -352,6 +353,50 @@ async fn a_huge_answer_is_cut_off() {
     }
     let error = chain.reader(long_rests()).owner().await.unwrap_err().to_string();
     assert!(error.contains("more than 4194304 bytes") && error.len() < 200, "{error}");
+}
+
+#[tokio::test]
+async fn doctor_tells_which_endpoint_is_unfit_although_the_others_do_its_work() {
+    let chain = Chain::start().await;
+    chain.a.set(Weather::WrongChain(204));
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lamda-node"));
+    command.args(["doctor", "--json"]).current_dir(dir.path()).env_clear();
+    command.env("HOME", dir.path()).env("DATA_DIR", dir.path().join("data"));
+    command.env("REPUTATION_CONTRACT_ADDRESS", chain.contract.to_string());
+    command.env("AGENT_PRIVATE_KEY", Anvil::key_hex(1)).env("CHAIN_ID", CHAIN_ID.to_string());
+    command.env("OPBNB_RPC_URL", format!("{}/hunter2?k=hunter2,{}", chain.a.url(), chain.b.url()));
+    let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "chain").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    assert_eq!(check["status"], "warn", "{check}");
+    assert!(detail.contains("1 of 2 endpoints unfit: endpoint 1, "), "{detail}");
+    assert!(detail.ends_with("it is on chain 204, not 31337"), "{detail}");
+    assert!(!detail.contains("k=hunter2"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_command_takes_a_list_of_endpoints_and_repeats_none_that_is_wrong() {
+    let chain = Chain::start().await;
+    chain.a.set(Weather::Status(503, None));
+    let dir = tempfile::tempdir().unwrap();
+    let show = |urls: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lamda-node"));
+        command.args(["contract", "show", "--json", "--rpc-url", urls]);
+        command.current_dir(dir.path()).env_clear().env("HOME", dir.path());
+        command.env("REPUTATION_CONTRACT_ADDRESS", chain.contract.to_string());
+        command.output().unwrap()
+    };
+    let output = show(&format!("{}/v2/hunter2, {}", chain.a.url(), chain.b.url()));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&shown["chain_id"], &shown["providers"]), (&json!(CHAIN_ID), &json!(0)));
+    assert!(chain.a.connections() > 0);
+
+    let wrong = show("http://hunter2.example,hunter2");
+    let told = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(told.contains("--rpc-url: its URL 2 is not") && !told.contains("hunter2"), "{told}");
 }
 
 /// The proxy itself, seen by a program that this project did not write.

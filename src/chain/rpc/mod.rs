@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alloy::primitives::{U64, U128};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,6 +48,15 @@ pub(super) struct Rpc {
     endpoints: Vec<Endpoint>,
     roster: Mutex<Roster>,
     patience: Duration,
+}
+
+/// How one endpoint was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointState {
+    /// Redacted.
+    pub url: String,
+    /// What keeps it from being used, in words; `None` where nothing does.
+    pub trouble: Option<String>,
 }
 
 /// One call on its way from endpoint to endpoint.
@@ -123,6 +133,19 @@ impl Rpc {
     pub(super) async fn head(&self) -> Result<Head, Error> {
         let block: Result<Block, Failure> = self.put(&Question::Head).await;
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
+    }
+
+    /// Asks every endpoint for its chain and its head, those at rest too. Sets none aside.
+    pub(super) async fn survey(&self) -> Vec<EndpointState> {
+        join_all((0..self.endpoints.len()).map(async |index| {
+            let looked = self.look_at(index, true).await;
+            let trouble = looked.err().map(|trouble| match trouble {
+                Trouble::Fault(fault) => fault.said,
+                Trouble::Refused(refusal) => words(&refusal.message),
+            });
+            EndpointState { url: self.endpoints[index].shown.clone(), trouble }
+        }))
+        .await
     }
 
     /// Carries a question from endpoint to endpoint until one answers it.
@@ -217,18 +240,19 @@ impl Rpc {
         let Some(index) = other else { return };
         let began = Instant::now();
         let Vetting { chain_id, .. } = self.roster().vetting(index, began);
-        let looked = async {
-            if chain_id {
-                self.identify(index).await?;
-            }
-            let (_, head) = self.latest(index).await?;
-            self.judge(index, head)
-        };
-        match tokio::time::timeout(LOOK_ASIDE_MAX, looked).await {
+        match tokio::time::timeout(LOOK_ASIDE_MAX, self.look_at(index, chain_id)).await {
             Ok(Ok(())) => self.answered(index, began),
             Ok(Err(Trouble::Fault(fault))) => self.set_aside(index, fault, began),
             Ok(Err(Trouble::Refused(_))) | Err(_) => {}
         }
+    }
+
+    async fn look_at(&self, index: usize, chain_id: bool) -> Result<(), Trouble> {
+        if chain_id {
+            self.identify(index).await?;
+        }
+        let (_, head) = self.latest(index).await?;
+        self.judge(index, head)
     }
 
     async fn latest(&self, index: usize) -> Result<(Value, Head), Trouble> {
@@ -292,7 +316,9 @@ impl Rpc {
     /// The error of a call that no endpoint answered, or that found all of them at rest.
     fn given_up(&self, failure: Option<(usize, Fault)>, is_send: bool) -> Error {
         let roster = self.roster();
-        if let Some((expected, actual)) = roster.all_foreign() {
+        let is_perhaps_sent =
+            is_send && failure.as_ref().is_some_and(|(_, fault)| fault.perhaps_done);
+        if let Some((expected, actual)) = roster.all_foreign().filter(|_| !is_perhaps_sent) {
             let url = self.endpoints[0].shown.clone();
             return Error::WrongChain { url, expected, actual };
         }
@@ -306,9 +332,7 @@ impl Rpc {
         });
         let url = self.endpoints[index].shown.clone();
         match fault.kind {
-            _ if is_send && fault.perhaps_done => {
-                Error::Unreachable { url, source: fault.said.into() }
-            }
+            _ if is_perhaps_sent => Error::Unreachable { url, source: fault.said.into() },
             Kind::Nonsense => Error::Unexpected { reason: fault.said },
             Kind::Stale => Error::Unexpected { reason: format!("{url}: {}", fault.said) },
             Kind::Away | Kind::Throttled | Kind::Foreign(_) => {

@@ -6,7 +6,7 @@ use super::{Check, Finding};
 use crate::agent::Settings;
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::{self, Bus, DeliveryMode};
-use crate::chain::Reader;
+use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::Docker;
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
@@ -166,9 +166,10 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
     let heard = async {
         let reader = Reader::new(config.clone())?;
         let facts = reader.facts(node).await?;
-        Ok::<_, crate::chain::Error>((facts, reader.provider(node).await?))
+        let provider = reader.provider(node).await?;
+        Ok::<_, crate::chain::Error>((facts, provider, reader.endpoints().await))
     };
-    let (facts, provider) = match heard.await {
+    let (facts, provider, endpoints) = match heard.await {
         Ok(heard) => heard,
         Err(err) => {
             let remedy = "check OPBNB_RPC_URL, REPUTATION_CONTRACT_ADDRESS and CHAIN_ID";
@@ -187,6 +188,16 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
     }
     if facts.balance_wei == "0" {
         return Finding::fail(text, format!("send some of the chain's gas token to {node}"));
+    }
+    let (count, mut unfit) = (endpoints.len(), Vec::new());
+    for (number, endpoint) in (1..).zip(endpoints) {
+        let EndpointState { url, trouble } = endpoint;
+        unfit.extend(trouble.map(|trouble| format!("endpoint {number}, {url}: {trouble}")));
+    }
+    if !unfit.is_empty() {
+        let text =
+            format!("{text}; {} of {count} endpoints unfit: {}", unfit.len(), unfit.join("; "));
+        return Finding::warn(text, "mend or replace it in OPBNB_RPC_URL; the others do its work");
     }
     Finding::ok(text)
 }
