@@ -10,6 +10,7 @@
 //! without a deadline.
 
 mod bindings;
+mod commitment;
 pub mod deploy;
 pub mod evm;
 pub mod fake;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+pub use commitment::{Commitment, Depth};
 pub use evm::Evm;
 pub use key::Key;
 pub use reader::Reader;
