@@ -6,9 +6,9 @@ use alloy::primitives::TxKind;
 
 use super::bindings::NodeReputation as Contract;
 use super::key::Key;
-use super::rpc::Rpc;
+use super::rpc::{EndpointLimits, Rpc};
 use super::sender::{Intent, Sender};
-use super::{Error, Mined, reader};
+use super::{Error, Mined};
 use crate::node::Address;
 
 /// How long one answer of the endpoint may take.
@@ -17,13 +17,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deploys the committed bytecode; `key`'s account pays for it and owns the contract. Any chain,
 /// where `chain_id` is `None`.
 pub async fn deploy(
-    rpc_url: &str,
+    rpc_urls: &[String],
     key: &Key,
     chain_id: Option<u64>,
     receipt_deadline: Duration,
 ) -> Result<(Address, Mined), Error> {
-    let rpc = Rpc::new(rpc_url, REQUEST_TIMEOUT)?;
-    let chain_id = reader::chain_id(&rpc, chain_id).await?;
+    let rpc = Rpc::new(rpc_urls, chain_id, REQUEST_TIMEOUT, EndpointLimits::default())?;
+    let chain_id = rpc.chain_id().await?;
     let intent = Intent { to: TxKind::Create, data: Contract::BYTECODE.clone() };
     let settled = Sender::new(key.clone(), receipt_deadline).send(&rpc, chain_id, &intent).await?;
     let contract = settled

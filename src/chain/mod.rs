@@ -30,6 +30,7 @@ pub use commitment::{Commitment, Depth};
 pub use evm::Evm;
 pub use key::Key;
 pub use reader::Reader;
+pub use rpc::EndpointLimits;
 
 use crate::node::Address;
 use crate::secret::redact_url;
@@ -37,26 +38,31 @@ use crate::secret::redact_url;
 /// Where the contract is, and how long anything about it may take.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The JSON-RPC endpoint, `http` or `https`. Providers put their keys in it: shown redacted.
-    pub rpc_url: String,
-    /// The chain that the endpoint must be on; any, where it is `None`.
+    /// The JSON-RPC endpoints, `http` or `https`, in the order of preference. Providers put their
+    /// keys in them: shown redacted.
+    pub rpc_urls: Vec<String>,
+    /// The chain that every endpoint must be on; where it is `None`, the first to answer says it.
     pub chain_id: Option<u64>,
     /// The reputation contract.
     pub contract: Address,
     /// How long a transaction may take to get into a block.
     pub receipt_deadline: Duration,
-    /// How long one answer of the endpoint may take.
+    /// How long one answer of an endpoint may take.
     pub request_timeout: Duration,
+    /// What is borne with an endpoint.
+    pub endpoints: EndpointLimits,
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rpc_urls: Vec<String> = self.rpc_urls.iter().map(|url| redact_url(url)).collect();
         f.debug_struct("Config")
-            .field("rpc_url", &redact_url(&self.rpc_url))
+            .field("rpc_urls", &rpc_urls)
             .field("chain_id", &self.chain_id)
             .field("contract", &self.contract)
             .field("receipt_deadline", &self.receipt_deadline)
             .field("request_timeout", &self.request_timeout)
+            .field("endpoints", &self.endpoints)
             .finish()
     }
 }

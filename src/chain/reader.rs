@@ -1,13 +1,13 @@
 //! The contract as anybody can read it: no key, no transaction.
 
 use alloy::hex;
-use alloy::primitives::{Bytes, U64, U256};
+use alloy::primitives::{Bytes, U256};
 use alloy::sol_types::SolCall;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::bindings::NodeReputation as Contract;
-use super::rpc::{Failure, Rpc};
+use super::rpc::{Failure, Head, Rpc};
 use super::{ChainFacts, Config, Error, Provider, revert};
 use crate::node::Address;
 
@@ -23,7 +23,8 @@ pub struct Reader {
 impl Reader {
     /// Opens nothing yet.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let rpc = Rpc::new(&config.rpc_url, config.request_timeout)?;
+        let Config { rpc_urls, chain_id, request_timeout, endpoints, .. } = &config;
+        let rpc = Rpc::new(rpc_urls, *chain_id, *request_timeout, endpoints.clone())?;
         Ok(Self { rpc, config, checked: OnceCell::new() })
     }
 
@@ -36,11 +37,11 @@ impl Reader {
     /// code anew.
     pub async fn facts(&self, account: Address) -> Result<ChainFacts, Error> {
         let chain_id = self.check().await?;
-        let (balance, block): (U256, U64) = tokio::try_join!(
+        let (balance, head): (U256, Head) = tokio::try_join!(
             self.rpc.ask("eth_getBalance", json!([account, "latest"])),
-            self.rpc.ask("eth_blockNumber", json!([])),
+            self.rpc.head(),
         )?;
-        Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: block.to() })
+        Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: head.number })
     }
 
     /// What the contract says of `provider`; `None` where it is not registered.
@@ -82,7 +83,7 @@ impl Reader {
     }
 
     async fn check(&self) -> Result<u64, Error> {
-        let chain_id = chain_id(&self.rpc, self.config.chain_id).await?;
+        let chain_id = self.rpc.chain_id().await?;
         let code: Bytes =
             self.rpc.ask("eth_getCode", json!([self.config.contract, "latest"])).await?;
         if code.is_empty() {
@@ -112,18 +113,6 @@ impl Reader {
                 C::SIGNATURE
             ),
         })
-    }
-}
-
-/// The chain's id; an error where another one is set.
-pub(super) async fn chain_id(rpc: &Rpc, expected: Option<u64>) -> Result<u64, Error> {
-    let actual: U64 = rpc.ask("eth_chainId", json!([])).await?;
-    let actual = actual.to();
-    match expected {
-        Some(expected) if expected != actual => {
-            Err(Error::WrongChain { url: rpc.shown.clone(), expected, actual })
-        }
-        _ => Ok(actual),
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::fees::{Fees, gas_limit};
 use super::key::Key;
 use super::reader::word;
-use super::rpc::{Failure, Refusal, Rpc, words};
+use super::rpc::{Failure, Head, Refusal, Rpc, words};
 use super::{Error, Mined, revert};
 use crate::node::{Address, LOCAL_CHAINS};
 
@@ -242,17 +242,9 @@ impl Sender {
 
 /// What the chain asks for now.
 async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        base_fee_per_gas: Option<U128>,
-    }
-
-    let (head, price): (Head, U128) = tokio::try_join!(
-        rpc.ask("eth_getBlockByNumber", json!(["latest", false])),
-        rpc.ask("eth_gasPrice", json!([])),
-    )?;
-    Fees::offer(head.base_fee_per_gas.map(|base| base.to()), price.to())
+    let (head, price): (Head, U128) =
+        tokio::try_join!(rpc.head(), rpc.ask("eth_gasPrice", json!([])))?;
+    Fees::offer(head.base_fee, price.to())
 }
 
 fn seal<T>(key: &Key, tx: T) -> Signed

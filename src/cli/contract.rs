@@ -15,9 +15,8 @@ use super::logging::Audience;
 use super::signer::KeyArgs;
 use super::{Misused, load, out};
 use crate::chain::{Reader, deploy::deploy};
-use crate::config::{Contract, RECEIPT_DEADLINE};
+use crate::config::{Contract, RECEIPT_DEADLINE, parse_rpc_urls};
 use crate::node::Address;
-use crate::secret::Secret;
 
 /// Arguments of `contract`.
 #[derive(Debug, clap::Args)]
@@ -47,7 +46,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// The chain's JSON-RPC endpoint (default: `OPBNB_RPC_URL`)
+    /// The chain's JSON-RPC endpoint, or a comma list (default: `OPBNB_RPC_URL`)
     #[arg(long, value_name = "URL")]
     rpc_url: Option<String>,
     /// One JSON object, for programs
@@ -58,8 +57,9 @@ struct Common {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let mut settings = load(Audience::Client, Contract::read)?;
     let (Action::Deploy { common, .. } | Action::Show { common, .. }) = &args.action;
-    if let Some(url) = &common.rpc_url {
-        settings.signing.rpc_url = Some(Secret::new(url.as_str()));
+    if let Some(list) = &common.rpc_url {
+        let urls = parse_rpc_urls(list).map_err(|what| missing(&format!("--rpc-url: {what}")))?;
+        settings.signing.rpc_urls = urls;
     }
     match args.action {
         Action::Deploy { key, common } => deploy_to(&settings, &key, common.json).await?,
@@ -73,12 +73,14 @@ fn missing(what: &str) -> anyhow::Error {
 }
 
 async fn deploy_to(settings: &Contract, key: &KeyArgs, json: bool) -> anyhow::Result<()> {
-    let url = settings.signing.rpc_url.as_ref();
-    let url = url.ok_or_else(|| missing("which chain? Set OPBNB_RPC_URL or use --rpc-url URL"))?;
+    let urls = settings.signing.exposed_urls();
+    if urls.is_empty() {
+        return Err(missing("which chain? Set OPBNB_RPC_URL or use --rpc-url URL"));
+    }
     let key = key.load(settings.key.as_ref())?;
     let key = key.ok_or_else(|| missing("whose key pays? Use --keystore FILE"))?;
     let chain_id = settings.signing.chain_id;
-    let deployed = deploy(url.expose(), &key, chain_id, RECEIPT_DEADLINE).await;
+    let deployed = deploy(&urls, &key, chain_id, RECEIPT_DEADLINE).await;
     let (contract, mined) = deployed.context("the contract could not be deployed")?;
     if json {
         out::json(&json!({

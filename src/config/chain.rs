@@ -1,11 +1,12 @@
-//! The chain: endpoint, contract, and which chain it must be.
+//! The chain: endpoints, contract, and which chain it must be.
 
 use std::time::Duration;
 
 use super::env::{Env, Variable};
 use super::gpu::Gpu;
-use crate::chain::Config;
+use crate::chain::{Config, EndpointLimits};
 use crate::node::{Address, LOCAL_CHAINS};
+use crate::secret::Secret;
 
 const OPBNB_RPC_URL: Variable =
     Variable::new("OPBNB_RPC_URL", "https://opbnb-testnet-rpc.bnbchain.org");
@@ -16,6 +17,9 @@ const CHAIN_ID: Variable = Variable::new("CHAIN_ID", "5611");
 /// The network's own contract is on opBNB's testnet and nowhere else.
 const NETWORK: (&str, u64) = ("0x108f2c400C9828d8044a5F6985f0C9589B90758D", 5611);
 
+/// More endpoints make no node safer, and a call may try all of them.
+const RPC_URLS_MAX: usize = 8;
+
 /// A block comes in a second or two; a transaction that is in none after this was dropped.
 pub const RECEIPT_DEADLINE: Duration = Duration::from_secs(90);
 /// How long one answer of a public endpoint may take.
@@ -24,8 +28,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The chain as far as it is set: enough to sign for it, or to ask it.
 #[derive(Debug, Clone)]
 pub struct Signing {
-    /// `OPBNB_RPC_URL`. May carry a key: shown redacted only.
-    pub rpc_url: Option<crate::secret::Secret>,
+    /// `OPBNB_RPC_URL`, in its order; empty where it is not set. They may carry keys.
+    pub rpc_urls: Vec<Secret>,
     /// `CHAIN_ID`, or the one that the contract is known to be on.
     pub chain_id: Option<u64>,
     /// `REPUTATION_CONTRACT_ADDRESS`.
@@ -35,8 +39,13 @@ pub struct Signing {
 impl Signing {
     /// What is needed to ask the chain; `None` where endpoint or contract is not set.
     pub fn chain(&self) -> Option<Config> {
-        let rpc_url = self.rpc_url.as_ref()?.expose().to_owned();
-        Some(config(rpc_url, self.chain_id, self.contract?))
+        let contract = self.contract?;
+        (!self.rpc_urls.is_empty()).then(|| config(self.exposed_urls(), self.chain_id, contract))
+    }
+
+    /// The endpoints' URLs, for who calls them.
+    pub fn exposed_urls(&self) -> Vec<String> {
+        self.rpc_urls.iter().map(|url| url.expose().to_owned()).collect()
     }
 }
 
@@ -60,23 +69,45 @@ pub(super) fn required(env: &mut Env<'_>, gpu: Option<&Gpu>) -> Option<Config> {
 }
 
 pub(super) fn signing(env: &mut Env<'_>) -> Option<Signing> {
-    let rpc_url = rpc_url(env);
+    let rpc_urls = rpc_urls(env);
     let contract = contract(env);
     let chain_id = chain_id(env);
     let (network, network_chain) = NETWORK;
     let known = contract?.filter(|contract| contract.to_string() == network);
     let chain_id = chain_id?.or(known.map(|_| network_chain));
-    Some(Signing { rpc_url: rpc_url?, chain_id, contract: contract? })
+    Some(Signing { rpc_urls: rpc_urls?, chain_id, contract: contract? })
 }
 
-#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
-fn rpc_url(env: &mut Env<'_>) -> Option<Option<crate::secret::Secret>> {
+/// Empty where it is not set, `None` where it is wrong.
+fn rpc_urls(env: &mut Env<'_>) -> Option<Vec<Secret>> {
     let set = env.is_set(OPBNB_RPC_URL);
-    let Some(url) = env.text(OPBNB_RPC_URL) else { return (!set).then_some(None) };
-    // It may carry a provider's key, so it is not repeated.
-    let what = || "it is not an http:// or https:// URL".to_owned();
-    let valid = crate::artifact::is_http_url(&url).then(|| crate::secret::Secret::new(url));
-    env.keep(OPBNB_RPC_URL, valid.ok_or_else(what)).map(Some)
+    let Some(list) = env.text(OPBNB_RPC_URL) else { return (!set).then(Vec::new) };
+    env.keep(OPBNB_RPC_URL, parse_rpc_urls(&list))
+}
+
+/// The endpoints of a comma list, in its order. What is wrong with it is told without repeating it:
+/// it may carry providers' keys.
+pub fn parse_rpc_urls(list: &str) -> Result<Vec<Secret>, String> {
+    let urls: Vec<&str> = list.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    let count = urls.len();
+    if count == 0 {
+        return Err("it names no endpoint".to_owned());
+    }
+    if count > RPC_URLS_MAX {
+        return Err(format!("it names {count} endpoints, and {RPC_URLS_MAX} is the most"));
+    }
+    let bare = |url: &str| url.trim_end_matches('/').to_owned();
+    for (number, url) in (1..).zip(&urls) {
+        if !crate::artifact::is_http_url(url) {
+            let which = if count == 1 { "it".to_owned() } else { format!("its URL {number}") };
+            return Err(format!("{which} is not an http:// or https:// URL"));
+        }
+        if let Some(earlier) = urls[..number - 1].iter().position(|known| bare(known) == bare(url))
+        {
+            return Err(format!("its URLs {} and {number} are the same", earlier + 1));
+        }
+    }
+    Ok(urls.into_iter().map(Secret::new).collect())
 }
 
 #[expect(clippy::option_option, reason = "not set and set wrong are two things")]
@@ -96,12 +127,13 @@ fn chain_id(env: &mut Env<'_>) -> Option<Option<u64>> {
     env.number(CHAIN_ID, (1, 1 << 53), 0).map(Some)
 }
 
-fn config(rpc_url: String, chain_id: Option<u64>, contract: Address) -> Config {
+fn config(rpc_urls: Vec<String>, chain_id: Option<u64>, contract: Address) -> Config {
     Config {
-        rpc_url,
+        rpc_urls,
         chain_id,
         contract,
         receipt_deadline: RECEIPT_DEADLINE,
         request_timeout: REQUEST_TIMEOUT,
+        endpoints: EndpointLimits::default(),
     }
 }

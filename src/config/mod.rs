@@ -21,7 +21,7 @@ mod key;
 mod logging;
 
 pub use auth::is_loopback;
-pub use chain::{RECEIPT_DEADLINE, Signing};
+pub use chain::{RECEIPT_DEADLINE, Signing, parse_rpc_urls};
 pub use dotenv::Environment;
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};

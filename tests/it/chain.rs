@@ -14,7 +14,7 @@ use lamda_node::chain::deploy::deploy;
 use lamda_node::chain::fake::FakeChain;
 use lamda_node::chain::key::recover;
 use lamda_node::chain::keystore;
-use lamda_node::chain::{Chain, Config, Error, Evm, Key, Reader};
+use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Evm, Key, Reader};
 use lamda_node::node::Address;
 use lamda_node::secret::Secret;
 
@@ -229,11 +229,12 @@ async fn a_chain_that_forgot_a_transaction_is_told_again() {
 async fn an_endpoint_that_is_down_is_unreachable_and_its_key_stays_hidden() {
     let secret = "AbCdEf0123456789AbCdEf";
     let config = Config {
-        rpc_url: format!("http://127.0.0.1:{}/v2/{secret}", free_port()),
+        rpc_urls: vec![format!("http://127.0.0.1:{}/v2/{secret}", free_port())],
         chain_id: None,
         contract: Anvil::key(0).address(),
         receipt_deadline: Duration::from_secs(1),
         request_timeout: Duration::from_secs(1),
+        endpoints: EndpointLimits::default(),
     };
     assert!(!format!("{config:?}").contains(secret));
     let error = Reader::new(config).unwrap().owner().await.unwrap_err();
@@ -256,7 +257,7 @@ async fn an_endpoint_that_answers_rubbish_is_told_apart() {
         ("301 Moved Permanently", "", "does not answer: HTTP 301"),
     ] {
         let url = answering(status, body);
-        let deployed = deploy(&url, &Anvil::key(1), None, Duration::from_secs(1)).await;
+        let deployed = deploy(&[url], &Anvil::key(1), None, Duration::from_secs(1)).await;
         let told = told(&deployed.unwrap_err());
         assert!(told.contains(expected) && told.len() < 500, "{status}: {told}");
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lamda_node::chain::deploy::deploy;
-use lamda_node::chain::{Config, Key};
+use lamda_node::chain::{Config, EndpointLimits, Key};
 use lamda_node::node::Address;
 use lamda_node::secret::Secret;
 
@@ -65,18 +65,21 @@ impl Anvil {
     /// Puts the reputation contract on the chain.
     pub(crate) async fn deploy(&self) -> Address {
         let deadline = Duration::from_secs(30);
-        let deployed = deploy(&self.rpc_url, &Self::key(0), Some(CHAIN_ID), deadline).await;
+        let deployed =
+            deploy(std::slice::from_ref(&self.rpc_url), &Self::key(0), Some(CHAIN_ID), deadline)
+                .await;
         deployed.expect("the contract can be deployed").0
     }
 
     /// Settings that fit this chain.
     pub(crate) fn config(&self, contract: Address) -> Config {
         Config {
-            rpc_url: self.rpc_url.clone(),
+            rpc_urls: vec![self.rpc_url.clone()],
             chain_id: Some(CHAIN_ID),
             contract,
             receipt_deadline: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
+            endpoints: EndpointLimits::default(),
         }
     }
 

@@ -1,0 +1,430 @@
+//! Which endpoint is asked next, and how long one that failed is left alone. Pure: time and chance
+//! are arguments.
+//!
+//! What must hold: the order is the settings' order; no endpoint is asked while it rests; every
+//! rest ends, and none is longer than [`EndpointLimits`] say; a chain that was reset, or one
+//! endpoint that was ahead, locks nobody out for longer than `height_memory`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::clock::Timestamp;
+use crate::node::LOCAL_CHAINS;
+
+/// What is borne with an endpoint, and how long one that failed is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointLimits {
+    /// The rest after a failure; it doubles with each further one in a row.
+    pub rest: Backoff,
+    /// The longest rest that an endpoint gets by asking for it (`Retry-After`).
+    pub retry_after_max: Duration,
+    /// The rest of one that is on another chain: somebody must change a setting first.
+    pub foreign_rest: Duration,
+    /// What a call waits for the first rest to end, where all endpoints rest. Where it would be
+    /// more, the call fails at once.
+    pub wait_max: Duration,
+    /// An endpoint's head is looked at again after this, before the next call to it.
+    pub look_every: Duration,
+    /// A head that is older by our clock is stale. Local chains make blocks on demand: not there.
+    pub head_age_max: Duration,
+    /// A head that is further behind the highest one seen is stale.
+    pub blocks_behind_max: u64,
+    /// How long a head that nobody shows again counts as the highest.
+    pub height_memory: Duration,
+}
+
+impl Default for EndpointLimits {
+    fn default() -> Self {
+        Self {
+            rest: Backoff::new(Duration::from_secs(1), Duration::from_mins(2)),
+            retry_after_max: Duration::from_mins(5),
+            foreign_rest: Duration::from_hours(1),
+            wait_max: Duration::from_secs(2),
+            look_every: Duration::from_secs(30),
+            head_age_max: Duration::from_mins(5),
+            blocks_behind_max: 30,
+            height_memory: Duration::from_mins(2),
+        }
+    }
+}
+
+/// The latest block, as an endpoint shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::chain) struct Head {
+    pub(in crate::chain) number: u64,
+    /// Unix seconds.
+    pub(in crate::chain) timestamp_s: u64,
+    /// `None` on a chain without EIP-1559.
+    pub(in crate::chain) base_fee: Option<u128>,
+}
+
+/// Why an endpoint gave no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) kind: Kind,
+    /// What happened, in words, without the endpoint's URL.
+    pub(super) said: String,
+    /// The rest that it asked for.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether it may have carried out what it was asked all the same.
+    pub(super) perhaps_done: bool,
+}
+
+/// The kinds of [`Fault`] that are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No connection, no answer in time, or a status that says "not now".
+    Away,
+    /// It asks to be called less often.
+    Throttled,
+    /// An answer that makes no sense.
+    Nonsense,
+    /// It is on this chain, which is another one.
+    Foreign(u64),
+    /// Its head is old, or far behind.
+    Stale,
+}
+
+/// What must be asked of an endpoint before anything else is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Vetting {
+    pub(super) chain_id: bool,
+    pub(super) head: bool,
+}
+
+/// All endpoints, and what they have in common.
+#[derive(Debug)]
+pub(super) struct Roster {
+    limits: EndpointLimits,
+    endpoints: Vec<Health>,
+    /// The chain that all must be on: the settings', or else the first that was told.
+    chain_id: Option<u64>,
+    highest: Option<(u64, Instant)>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Health {
+    /// Its chain's id was seen to fit, and it was not away since.
+    is_identified: bool,
+    /// When its head was last seen to be good.
+    looked_at: Option<Instant>,
+    /// In a row.
+    failures: u32,
+    failed_at: Option<Instant>,
+    rests_until: Option<Instant>,
+    /// What set it aside; `None` where it is well.
+    fault: Option<Fault>,
+}
+
+impl Health {
+    fn rest(&self, now: Instant) -> Duration {
+        self.rests_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    fn foreign(&self) -> Option<u64> {
+        match self.fault.as_ref()?.kind {
+            Kind::Foreign(actual) => Some(actual),
+            _ => None,
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn new(kind: Kind, said: impl Into<String>) -> Self {
+        Self { kind, said: said.into(), retry_after: None, perhaps_done: false }
+    }
+}
+
+impl Roster {
+    /// `count` endpoints of which nothing is known yet.
+    pub(super) fn new(count: usize, chain_id: Option<u64>, limits: EndpointLimits) -> Self {
+        Self { limits, endpoints: vec![Health::default(); count], chain_id, highest: None }
+    }
+
+    /// The first endpoint that does not rest and was not tried yet.
+    pub(super) fn choose(&self, tried: &[usize], now: Instant) -> Option<usize> {
+        (0..self.endpoints.len())
+            .find(|index| !tried.contains(index) && self.endpoints[*index].rest(now).is_zero())
+    }
+
+    /// Whose rest ends first, and in how long.
+    pub(super) fn first_back(&self, now: Instant) -> (usize, Duration) {
+        let rests = self.endpoints.iter().map(|endpoint| endpoint.rest(now)).enumerate();
+        rests.min_by_key(|(_, rest)| *rest).unwrap_or_default()
+    }
+
+    /// The wait for the first rest to end, where a call may wait that long.
+    pub(super) fn wait(&self, now: Instant) -> Option<(usize, Duration)> {
+        Some(self.first_back(now)).filter(|(_, rest)| *rest <= self.limits.wait_max)
+    }
+
+    /// What set the endpoint aside.
+    pub(super) fn fault(&self, index: usize) -> Option<&Fault> {
+        self.endpoints[index].fault.as_ref()
+    }
+
+    /// The chain that is wanted and the one that the first endpoint is on, where none of them was
+    /// on the right one when it was last asked. While one can't be asked, there is hope.
+    pub(super) fn all_foreign(&self) -> Option<(u64, u64)> {
+        let mut chains = self.endpoints.iter().map(Health::foreign);
+        let first = chains.next().flatten()?;
+        chains.all(|chain| chain.is_some()).then_some((self.chain_id?, first))
+    }
+
+    /// What must be asked of the endpoint before anything else.
+    pub(super) fn vetting(&self, index: usize, now: Instant) -> Vetting {
+        let Health { is_identified, looked_at, .. } = self.endpoints[index];
+        let is_fresh = |at| now.saturating_duration_since(at) < self.limits.look_every;
+        Vetting { chain_id: !is_identified, head: !looked_at.is_some_and(is_fresh) }
+    }
+
+    /// Takes the chain that the endpoint says it is on.
+    pub(super) fn identify(&mut self, index: usize, actual: u64) -> Result<u64, Fault> {
+        let expected = *self.chain_id.get_or_insert(actual);
+        if expected != actual {
+            let said = format!("it is on chain {actual}, not {expected}");
+            return Err(Fault::new(Kind::Foreign(actual), said));
+        }
+        self.endpoints[index].is_identified = true;
+        Ok(expected)
+    }
+
+    /// Takes the head that the endpoint shows. `today` is our clock's time.
+    pub(super) fn judge(
+        &mut self,
+        index: usize,
+        head: Head,
+        now: Instant,
+        today: Timestamp,
+    ) -> Result<(), Fault> {
+        let Head { number, timestamp_s, .. } = head;
+        let age = Duration::from_secs((today.unix_ms() / 1000).saturating_sub(timestamp_s));
+        let is_local = self.chain_id.is_some_and(|id| LOCAL_CHAINS.contains(&id));
+        if age > self.limits.head_age_max && !is_local {
+            // Where all endpoints say so, the fault is nearer.
+            let age = age.as_secs();
+            let said = format!("its head, block {number}, is {age} s old by this host's clock");
+            return Err(Fault::new(Kind::Stale, said));
+        }
+        let is_remembered =
+            |at: Instant| now.saturating_duration_since(at) < self.limits.height_memory;
+        let highest = self.highest.filter(|(_, at)| is_remembered(*at)).map(|(number, _)| number);
+        let behind = highest.unwrap_or_default().saturating_sub(number);
+        if behind == 0 || highest.is_none() {
+            self.highest = Some((number, now));
+        }
+        if behind > self.limits.blocks_behind_max {
+            let said = format!("its head, block {number}, is {behind} blocks behind");
+            return Err(Fault::new(Kind::Stale, said));
+        }
+        self.endpoints[index].looked_at = Some(now);
+        Ok(())
+    }
+
+    /// Notes what went wrong in a try that began at `began`, and gives the endpoint its rest. The
+    /// rest, where this kind of trouble is new and so is worth a line.
+    pub(super) fn failed(
+        &mut self,
+        index: usize,
+        fault: Fault,
+        (began, now): (Instant, Instant),
+        chance: f64,
+    ) -> Option<Duration> {
+        let endpoint = &mut self.endpoints[index];
+        // Calls that were on their way together fail together: that is one failure.
+        if endpoint.failed_at.is_none_or(|at| at < began) {
+            endpoint.failures = endpoint.failures.saturating_add(1);
+        }
+        let limits = &self.limits;
+        let rest = match fault.kind {
+            Kind::Foreign(_) => limits.foreign_rest,
+            _ => limits.rest.delay(endpoint.failures, chance),
+        };
+        let asked_for = fault.retry_after.unwrap_or_default().min(limits.retry_after_max);
+        let rest = rest.max(asked_for);
+        endpoint.rests_until = endpoint.rests_until.max(Some(now + rest));
+        endpoint.failed_at = Some(now);
+        endpoint.is_identified = false;
+        endpoint.looked_at = None;
+        let is_new = endpoint.fault.as_ref().is_none_or(|known| known.kind != fault.kind);
+        endpoint.fault = Some(fault);
+        is_new.then_some(rest)
+    }
+
+    /// Notes a good answer to a try that began at `began`; whether the endpoint is back by it.
+    pub(super) fn answered(&mut self, index: usize, began: Instant) -> bool {
+        let endpoint = &mut self.endpoints[index];
+        // An answer from before the failure says nothing about the time after it.
+        if endpoint.failed_at.is_some_and(|at| at >= began) {
+            return false;
+        }
+        endpoint.failures = 0;
+        endpoint.rests_until = None;
+        endpoint.fault.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TODAY: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+    fn limits() -> EndpointLimits {
+        EndpointLimits::default()
+    }
+
+    fn roster(count: usize, chain_id: Option<u64>) -> (Roster, Instant) {
+        (Roster::new(count, chain_id, limits()), Instant::now())
+    }
+
+    fn away() -> Fault {
+        Fault::new(Kind::Away, "HTTP 503")
+    }
+
+    fn head(number: u64) -> Head {
+        Head { number, timestamp_s: TODAY.unix_ms() / 1000, base_fee: None }
+    }
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_first_that_is_well_is_asked_and_the_preferred_one_again_after_its_rest() {
+        let (mut roster, now) = roster(2, None);
+        assert_eq!(roster.choose(&[], now), Some(0));
+        assert_eq!(roster.failed(0, away(), (now, now), 1.0), Some(s(1)));
+        assert_eq!(roster.choose(&[], now), Some(1));
+        assert_eq!(roster.choose(&[1], now), None, "it was tried, and the other one rests");
+        assert_eq!(roster.choose(&[], now + s(1)), Some(0));
+    }
+
+    #[test]
+    fn rests_grow_with_each_failure_up_to_the_limit_and_a_good_answer_ends_that() {
+        let (mut roster, mut now) = roster(1, None);
+        let mut rests = Vec::new();
+        for _ in 0..9 {
+            roster.failed(0, away(), (now, now), 1.0);
+            let rest = roster.first_back(now).1;
+            rests.push(rest.as_secs());
+            now += rest;
+        }
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
+        assert!(roster.answered(0, now), "it is back");
+        assert!(!roster.answered(0, now), "which is said once");
+        assert_eq!(roster.failed(0, away(), (now + s(1), now + s(1)), 1.0), Some(s(1)));
+    }
+
+    #[test]
+    fn calls_that_fail_together_are_one_failure_and_one_line() {
+        let (mut roster, now) = roster(1, None);
+        let later = now + s(1);
+        assert!(roster.failed(0, away(), (now, later), 1.0).is_some());
+        for _ in 0..5 {
+            assert_eq!(roster.failed(0, away(), (now, later), 1.0), None);
+        }
+        assert_eq!(roster.first_back(later), (0, s(1)));
+        assert!(!roster.answered(0, now), "an answer from before says nothing of now");
+        assert_eq!(roster.choose(&[], later), None);
+    }
+
+    #[test]
+    fn another_kind_of_trouble_is_worth_a_line_of_its_own() {
+        let (mut roster, now) = roster(1, None);
+        let at = |seconds| (now + s(seconds), now + s(seconds));
+        assert!(roster.failed(0, away(), at(0), 0.5).is_some());
+        assert!(roster.failed(0, away(), at(10), 0.5).is_none());
+        let other = Fault::new(Kind::Stale, "its head is 400 s old");
+        assert!(roster.failed(0, other, at(20), 0.5).is_some());
+    }
+
+    #[test]
+    fn a_rest_that_is_asked_for_is_given_within_bounds() {
+        let (mut roster, now) = roster(3, None);
+        for (index, (asked, given)) in [(60, 60), (100_000, 300), (0, 1)].into_iter().enumerate() {
+            let fault = Fault { retry_after: Some(s(asked)), ..away() };
+            assert_eq!(roster.failed(index, fault, (now, now), 1.0), Some(s(given)));
+        }
+        assert_eq!(roster.first_back(now), (2, s(1)));
+        assert_eq!(roster.wait(now), Some((2, s(1))));
+    }
+
+    #[test]
+    fn no_call_waits_longer_than_it_may() {
+        let (mut roster, now) = roster(2, None);
+        let long = Fault { retry_after: Some(s(60)), ..away() };
+        roster.failed(0, long.clone(), (now, now), 1.0);
+        roster.failed(1, long, (now, now), 1.0);
+        assert_eq!(roster.wait(now), None);
+        assert_eq!(roster.wait(now + s(58)), Some((0, s(2))));
+    }
+
+    #[test]
+    fn an_endpoint_is_vetted_first_and_after_it_was_away_and_its_head_now_and_then() {
+        let (mut roster, now) = roster(1, Some(5611));
+        let both = Vetting { chain_id: true, head: true };
+        assert_eq!(roster.vetting(0, now), both);
+        roster.identify(0, 5611).unwrap();
+        roster.judge(0, head(1), now, TODAY).unwrap();
+        assert_eq!(roster.vetting(0, now), Vetting { chain_id: false, head: false });
+        assert_eq!(roster.vetting(0, now + s(30)), Vetting { chain_id: false, head: true });
+        roster.failed(0, away(), (now, now), 1.0);
+        assert_eq!(roster.vetting(0, now + s(9)), both);
+    }
+
+    #[test]
+    fn the_first_chain_that_is_told_is_that_of_all_where_none_is_set() {
+        let (mut roster, now) = roster(2, None);
+        assert_eq!(roster.identify(1, 204), Ok(204));
+        let fault = roster.identify(0, 56).unwrap_err();
+        assert_eq!(fault.said, "it is on chain 56, not 204");
+        assert_eq!(roster.failed(0, fault, (now, now), 0.0), Some(limits().foreign_rest));
+    }
+
+    #[test]
+    fn the_chain_is_wrong_only_where_every_endpoint_says_so() {
+        let (mut roster, now) = roster(2, Some(5611));
+        for index in [1, 0] {
+            assert_eq!(roster.all_foreign(), None);
+            let fault = roster.identify(index, 56).unwrap_err();
+            roster.failed(index, fault, (now, now), 0.0);
+        }
+        assert_eq!(roster.all_foreign(), Some((5611, 56)));
+        let later = now + limits().foreign_rest;
+        roster.failed(0, away(), (later, later), 0.0);
+        assert_eq!(roster.all_foreign(), None, "what does not answer may be mended");
+    }
+
+    #[test]
+    fn an_old_head_is_stale_but_on_local_chains() {
+        let old = Head { timestamp_s: TODAY.unix_ms() / 1000 - 301, ..head(7) };
+        for (chain_id, stale) in [(5611, true), (31337, false), (1337, false)] {
+            let (mut roster, now) = roster(1, Some(chain_id));
+            let judged = roster.judge(0, old, now, TODAY);
+            assert_eq!(judged.is_err(), stale, "{chain_id}");
+            if let Err(fault) = judged {
+                let told = "its head, block 7, is 301 s old by this host's clock";
+                assert_eq!((fault.kind, fault.said.as_str()), (Kind::Stale, told));
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_far_behind_the_highest_is_stale_until_that_is_forgotten() {
+        let (mut roster, now) = roster(2, Some(31337));
+        roster.judge(0, head(131), now, TODAY).unwrap();
+        roster.judge(1, head(101), now, TODAY).unwrap();
+        let fault = roster.judge(1, head(100), now, TODAY).unwrap_err();
+        assert_eq!(fault.said, "its head, block 100, is 31 blocks behind");
+        let memory = limits().height_memory;
+        assert!(roster.judge(1, head(0), now + memory - s(1), TODAY).is_err());
+        // The chain was reset: nobody shows that height any more.
+        roster.judge(1, head(0), now + memory, TODAY).unwrap();
+        roster.judge(0, head(3), now + memory, TODAY).unwrap();
+        assert!(roster.judge(0, head(40), now + memory, TODAY).is_ok());
+        assert!(roster.judge(1, head(9), now + memory, TODAY).is_err());
+    }
+}

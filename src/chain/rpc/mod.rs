@@ -1,0 +1,367 @@
+//! The chain's endpoints behind one door: a call goes to the first that is well.
+//!
+//! [`health`] decides whom to ask and who rests, [`endpoint`] speaks HTTP, this file joins the two.
+//!
+//! What must hold: an endpoint is asked nothing before it was seen to be on the right chain, with a
+//! head that is not stale; an answer, be it a refusal, is never asked for twice; every call
+//! ends, after one try of each endpoint, one wait and one more try at most; a change for the worse
+//! or the better is said once.
+
+mod answer;
+mod endpoint;
+mod health;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alloy::primitives::{U64, U128};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Error;
+use crate::clock::{Clock as _, SystemClock};
+
+pub(super) use answer::{Failure, Refusal, words};
+use endpoint::{Endpoint, Trouble};
+pub use health::EndpointLimits;
+pub(super) use health::Head;
+use health::{Fault, Kind, Roster, Vetting};
+
+/// No further endpoint is tried once a call took as long as this many answers may take.
+const TIMEOUTS_MAX: u32 = 2;
+
+const CHAIN_ID: &str = "eth_chainId";
+const BLOCK: &str = "eth_getBlockByNumber";
+const SEND: &str = "eth_sendRawTransaction";
+
+/// The chain's endpoints, in the order of preference.
+///
+/// A call that fails at one of them is made at the next. That can't double anything: every call is
+/// a read, or sends signed bytes that the chain takes once at most, whoever brings them how often.
+pub(super) struct Rpc {
+    endpoints: Vec<Endpoint>,
+    roster: Mutex<Roster>,
+    patience: Duration,
+}
+
+/// One call on its way from endpoint to endpoint.
+struct Round {
+    began: Instant,
+    tried: Vec<usize>,
+    has_waited: bool,
+    /// The first failure; of a transaction, the first after which it may have been taken.
+    failure: Option<(usize, Fault)>,
+}
+
+/// What an endpoint is asked, with what makes an answer to it good.
+enum Question<'a> {
+    ChainId,
+    Head,
+    Call { method: &'static str, params: &'a Value },
+}
+
+impl Rpc {
+    /// Opens nothing yet. Fails where there is no URL, and on what is no `http` or `https` URL.
+    /// `chain_id` is the chain that every endpoint must be on; where it is `None`, the first that
+    /// answers says which.
+    pub(super) fn new(
+        urls: &[String],
+        chain_id: Option<u64>,
+        timeout: Duration,
+        limits: EndpointLimits,
+    ) -> Result<Self, Error> {
+        // reqwest panics without a provider; a second install is refused and changes nothing.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|err| Error::Unexpected { reason: err.without_url().to_string() })?;
+        let endpoints = urls.iter().map(|url| Endpoint::new(url, client.clone()));
+        let endpoints: Vec<Endpoint> = endpoints.collect::<Result<_, _>>()?;
+        if endpoints.is_empty() {
+            return Err(Error::BadUrl);
+        }
+        let roster = Mutex::new(Roster::new(endpoints.len(), chain_id, limits));
+        Ok(Self { endpoints, roster, patience: timeout.saturating_mul(TIMEOUTS_MAX) })
+    }
+
+    /// Calls `method` and reads its result.
+    ///
+    /// Of `eth_sendRawTransaction`, [`Error::Unreachable`] means that the transaction may have been
+    /// taken; after a refusal or any other error it was not taken by this call.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, Failure> {
+        self.put(&Question::Call { method, params: &params }).await
+    }
+
+    /// [`Rpc::call`] where a refusal is no answer that the caller could use.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, Error> {
+        self.call(method, params).await.map_err(|failure| failure.unexpected(method))
+    }
+
+    /// The chain's id, asked anew. [`Error::WrongChain`] only where every endpoint is on another
+    /// chain than was set.
+    pub(super) async fn chain_id(&self) -> Result<u64, Error> {
+        let id: Result<U64, Failure> = self.put(&Question::ChainId).await;
+        id.map(|id| id.to()).map_err(|failure| failure.unexpected(CHAIN_ID))
+    }
+
+    /// The latest block, not stale.
+    pub(super) async fn head(&self) -> Result<Head, Error> {
+        let block: Result<Block, Failure> = self.put(&Question::Head).await;
+        block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
+    }
+
+    /// Carries a question from endpoint to endpoint until one answers it.
+    async fn put<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<T, Failure> {
+        let mut round = Round::new();
+        while let Some(index) = self.next(&mut round).await {
+            let began = Instant::now();
+            round.tried.push(index);
+            let answer = self.try_one(index, question).await;
+            match answer.and_then(|answer| read(question.method(), answer)) {
+                Ok(answer) => {
+                    self.answered(index, began);
+                    return Ok(answer);
+                }
+                Err(Trouble::Refused(refusal)) => {
+                    self.answered(index, began);
+                    return Err(self.refused(question, &round, refusal));
+                }
+                Err(Trouble::Fault(fault)) => {
+                    self.set_aside(index, fault.clone(), began);
+                    round.failed(index, fault, question.is_send());
+                }
+            }
+        }
+        Err(Failure::Other(self.given_up(round.failure, question.is_send())))
+    }
+
+    /// The endpoint to try next; waits for one to be back, once a call. `None` ends the call.
+    async fn next(&self, round: &mut Round) -> Option<usize> {
+        let now = Instant::now();
+        if now.saturating_duration_since(round.began) >= self.patience {
+            return None;
+        }
+        if let Some(index) = self.roster().choose(&round.tried, now) {
+            return Some(index);
+        }
+        if std::mem::replace(&mut round.has_waited, true) {
+            return None;
+        }
+        let (index, rest) = self.roster().wait(now)?;
+        tokio::time::sleep(rest).await;
+        round.tried.retain(|tried| *tried != index);
+        self.roster().choose(&round.tried, Instant::now())
+    }
+
+    /// Asks one endpoint, after a look at its chain and its head where that is due.
+    async fn try_one(&self, index: usize, question: &Question<'_>) -> Result<Value, Trouble> {
+        let due = self.roster().vetting(index, Instant::now());
+        match question {
+            Question::ChainId => self.identify(index).await,
+            Question::Head => {
+                self.vet(index, Vetting { head: false, ..due }).await?;
+                self.look(index).await
+            }
+            Question::Call { method, params } => {
+                self.vet(index, due).await?;
+                self.endpoints[index].call(method, params).await
+            }
+        }
+    }
+
+    /// Whatever goes wrong here, the question itself was not put.
+    async fn vet(&self, index: usize, due: Vetting) -> Result<(), Trouble> {
+        if due.chain_id {
+            self.identify(index).await.map_err(Trouble::of_vetting)?;
+        }
+        if due.head {
+            self.look(index).await.map_err(Trouble::of_vetting)?;
+        }
+        Ok(())
+    }
+
+    async fn identify(&self, index: usize) -> Result<Value, Trouble> {
+        let answer = self.must_say(index, CHAIN_ID, json!([])).await?;
+        let id: U64 = read(CHAIN_ID, answer.clone())?;
+        self.roster().identify(index, id.to()).map_err(Trouble::Fault)?;
+        Ok(answer)
+    }
+
+    async fn look(&self, index: usize) -> Result<Value, Trouble> {
+        let answer = self.must_say(index, BLOCK, json!(["latest", false])).await?;
+        let block: Block = read(BLOCK, answer.clone())?;
+        let (now, today) = (Instant::now(), SystemClock.now());
+        self.roster().judge(index, block.head(), now, today).map_err(Trouble::Fault)?;
+        Ok(answer)
+    }
+
+    /// An endpoint that refuses these two is of no use: its key may have been withdrawn.
+    async fn must_say(&self, index: usize, method: &str, params: Value) -> Result<Value, Trouble> {
+        let answer = self.endpoints[index].call(method, &params).await;
+        answer.map_err(|trouble| match trouble {
+            Trouble::Refused(refusal) => {
+                let said = format!("{method} was refused: {}", words(&refusal.message));
+                Trouble::Fault(Fault::new(Kind::Nonsense, said))
+            }
+            fault @ Trouble::Fault(_) => fault,
+        })
+    }
+
+    fn answered(&self, index: usize, began: Instant) {
+        if self.roster().answered(index, began) {
+            tracing::info!("{} is back", self.name(index));
+        }
+    }
+
+    fn set_aside(&self, index: usize, fault: Fault, began: Instant) {
+        let said = fault.said.clone();
+        let times = (began, Instant::now());
+        if let Some(rest) = self.roster().failed(index, fault, times, fastrand::f64()) {
+            let seconds = rest.as_secs_f64();
+            tracing::warn!("{} is left alone for {seconds:.1} s: {said}", self.name(index));
+        }
+    }
+
+    /// The endpoint in a log's line: two of one provider look alike without their keys.
+    fn name(&self, index: usize) -> String {
+        let (number, count) = (index + 1, self.endpoints.len());
+        format!("the chain's endpoint {number} of {count}, {},", self.endpoints[index].shown)
+    }
+
+    /// A refusal is an answer. Only to a transaction that another endpoint may have taken before in
+    /// this call it says nothing: "nonce too low" may be about that very transaction.
+    fn refused(&self, question: &Question<'_>, round: &Round, refusal: Refusal) -> Failure {
+        match &round.failure {
+            Some((index, fault)) if question.is_send() && fault.perhaps_done => {
+                let url = self.endpoints[*index].shown.clone();
+                let said = words(&refusal.message);
+                let source = format!("{}; after it another one said: {said}", fault.said).into();
+                Failure::Other(Error::Unreachable { url, source })
+            }
+            _ => Failure::Refused(refusal),
+        }
+    }
+
+    /// The error of a call that no endpoint answered, or that found all of them at rest.
+    fn given_up(&self, failure: Option<(usize, Fault)>, is_send: bool) -> Error {
+        let roster = self.roster();
+        if let Some((expected, actual)) = roster.all_foreign() {
+            let url = self.endpoints[0].shown.clone();
+            return Error::WrongChain { url, expected, actual };
+        }
+        let (index, fault) = failure.unwrap_or_else(|| {
+            let (index, rest) = roster.first_back(Instant::now());
+            let known = roster.fault(index).cloned();
+            let known = known.unwrap_or_else(|| Fault::new(Kind::Away, "no time was left"));
+            let said = format!("{}; left alone for {:.1} s more", known.said, rest.as_secs_f64());
+            (index, Fault { said, perhaps_done: false, ..known })
+        });
+        let url = self.endpoints[index].shown.clone();
+        match fault.kind {
+            _ if is_send && fault.perhaps_done => {
+                Error::Unreachable { url, source: fault.said.into() }
+            }
+            Kind::Nonsense => Error::Unexpected { reason: fault.said },
+            Kind::Stale => Error::Unexpected { reason: format!("{url}: {}", fault.said) },
+            Kind::Away | Kind::Throttled | Kind::Foreign(_) => {
+                Error::Unreachable { url, source: fault.said.into() }
+            }
+        }
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rpc({:?})", self.endpoints)
+    }
+}
+
+impl Round {
+    fn new() -> Self {
+        Self { began: Instant::now(), tried: Vec::new(), has_waited: false, failure: None }
+    }
+
+    fn failed(&mut self, index: usize, fault: Fault, is_send: bool) {
+        let known = self.failure.as_ref();
+        let is_graver =
+            |known: &(usize, Fault)| is_send && fault.perhaps_done && !known.1.perhaps_done;
+        if known.is_none_or(is_graver) {
+            self.failure = Some((index, fault));
+        }
+    }
+}
+
+impl Question<'_> {
+    fn method(&self) -> &'static str {
+        match self {
+            Self::ChainId => CHAIN_ID,
+            Self::Head => BLOCK,
+            Self::Call { method, .. } => method,
+        }
+    }
+
+    fn is_send(&self) -> bool {
+        self.method() == SEND
+    }
+}
+
+/// What of a block is read here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Block {
+    number: U64,
+    timestamp: U64,
+    base_fee_per_gas: Option<U128>,
+}
+
+fn read<T: DeserializeOwned>(method: &str, answer: Value) -> Result<T, Trouble> {
+    let what = || format!("its result of {method} has another form");
+    serde_json::from_value(answer).map_err(|_| Trouble::nonsense(what()))
+}
+
+impl Block {
+    fn head(&self) -> Head {
+        Head {
+            number: self.number.to(),
+            timestamp_s: self.timestamp.to(),
+            base_fee: self.base_fee_per_gas.map(|fee| fee.to()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_urls_are_taken_and_their_keys_stay_hidden() {
+        let rpc = |urls: &[&str]| {
+            let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
+            Rpc::new(&urls, None, Duration::from_secs(1), EndpointLimits::default())
+        };
+        for url in ["", "127.0.0.1:8545", "ws://127.0.0.1:8545", "file:///etc/passwd"] {
+            let refused = rpc(&["http://127.0.0.1:8545", url]);
+            assert!(matches!(refused, Err(Error::BadUrl)), "{url}");
+        }
+        assert!(matches!(rpc(&[]), Err(Error::BadUrl)));
+        let url = "https://u:p@rpc.example/v2/AbCdEf0123456789AbCdEf?k=1";
+        let shown = format!("{:?}", rpc(&["http://127.0.0.1:8545", url]).unwrap());
+        assert_eq!(shown, "Rpc([http://127.0.0.1:8545, https://rpc.example/v2/***])");
+    }
+}
