@@ -16,12 +16,11 @@ use super::claim::{self, Expected, UNSIGNED, Verdict};
 use super::logging::Audience;
 use super::{Misused, load, out};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
-use crate::config::Signing;
+use crate::config::{Signing, parse_rpc_urls};
 use crate::job::Status;
 use crate::job::receipt::Signed;
 use crate::node::Address;
 use crate::reputation::Proof;
-use crate::secret::Secret;
 
 /// A status or a proof is some kilobytes; a whole run of `watch --json` may stand around it.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -33,7 +32,7 @@ pub(super) struct Args {
     /// standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Ask this JSON-RPC endpoint for the root that the proof leads to
+    /// Ask this JSON-RPC endpoint, or a comma list, for the root that the proof leads to
     #[arg(long, value_name = "URL", visible_alias = "rpc-url")]
     rpc: Option<String>,
     /// The contract that it must be signed for
@@ -184,12 +183,10 @@ async fn ask_chain(proof: &Proof, url: &str) -> anyhow::Result<(Commitment, Dept
 /// The endpoint as the receipt's domain demands it to be.
 fn chain(proof: &Proof, url: &str) -> anyhow::Result<Config> {
     let domain = proof.receipt.domain;
-    let signing = Signing {
-        rpc_url: Some(Secret::new(url)),
-        chain_id: Some(domain.chain_id),
-        contract: Some(domain.contract),
-    };
-    signing.chain().context("the endpoint can't be used")
+    let rpc_urls = parse_rpc_urls(url).map_err(|what| Misused(format!("--rpc: {what}")))?;
+    let (chain_id, contract) = (Some(domain.chain_id), Some(domain.contract));
+    let chain = Signing { rpc_urls, chain_id, contract }.chain();
+    chain.context("the endpoint can't be used")
 }
 
 async fn look_up(reader: &Reader, proof: &Proof) -> Result<Result<Commitment, String>, Error> {

@@ -163,3 +163,34 @@ fn kept(row: &Row<'_>) -> Result<Kept, Error> {
     };
     Ok(Kept { signed, completed: row.get(1)?, commitment })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Journal;
+
+    #[test]
+    fn only_a_journal_of_this_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Reader::open(dir.path()), Err(Error::Missing(_))));
+        drop(Journal::open(dir.path()).unwrap());
+        assert_eq!(Reader::open(dir.path()).unwrap().receipts(1).unwrap(), []);
+        let set = |version: u32| {
+            let db = Connection::open(dir.path().join("journal.db")).unwrap();
+            db.pragma_update(None, "user_version", version).unwrap();
+        };
+        set(1);
+        assert!(matches!(Reader::open(dir.path()), Err(Error::TooOld { found: 1, .. })));
+        set(99);
+        assert!(matches!(Reader::open(dir.path()), Err(Error::TooNew { found: 99, .. })));
+    }
+
+    #[test]
+    fn who_reads_can_not_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let reader = Reader::open(dir.path()).unwrap();
+        assert!(reader.db.execute("DELETE FROM receipts", []).is_err());
+        drop(journal);
+    }
+}

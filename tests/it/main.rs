@@ -11,4 +11,5 @@ mod jobs;
 mod journal;
 mod protocol;
 mod readme;
+mod receipts;
 mod support;
