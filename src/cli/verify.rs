@@ -58,7 +58,7 @@ struct Holds {
 /// A document that may be checked.
 #[derive(Debug)]
 enum Document {
-    Receipt(Signed),
+    Receipt(Box<Signed>),
     Proof(Box<Proof>),
 }
 
@@ -102,7 +102,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
     let document = parse(text)?;
     let (signed, proof) = match document {
-        Document::Receipt(signed) => (signed, None),
+        Document::Receipt(signed) => (*signed, None),
         Document::Proof(proof) => (proof.receipt.clone(), Some(*proof)),
     };
     if !claim::is_signed(&signed) {
@@ -139,17 +139,21 @@ fn parse(text: &[u8]) -> Result<Document, NotValid> {
         }
     }
     let value = found.ok_or_else(|| NotValid("it holds no receipt".to_owned()))?;
-    let invalid = |err: &dyn std::error::Error| NotValid(err.to_string());
     match value.get("receipt") {
-        None => Signed::from_json(&value).map(Document::Receipt).map_err(|err| invalid(&err)),
-        Some(_) if value.get("proof").is_some() => {
-            let proof = Proof::from_json(&value).map_err(|err| invalid(&err))?;
-            Ok(Document::Proof(Box::new(proof)))
-        }
+        None => receipt(&value),
+        Some(_) if value.get("proof").is_some() => match Proof::from_json(&value) {
+            Ok(proof) => Ok(Document::Proof(Box::new(proof))),
+            Err(err) => Err(NotValid(err.to_string())),
+        },
         Some(_) if value.get("stage").is_some() => of_status(value),
-        Some(receipt) => {
-            Signed::from_json(receipt).map(Document::Receipt).map_err(|err| invalid(&err))
-        }
+        Some(document) => receipt(document),
+    }
+}
+
+fn receipt(document: &Value) -> Result<Document, NotValid> {
+    match Signed::from_json(document) {
+        Ok(signed) => Ok(Document::Receipt(Box::new(signed))),
+        Err(err) => Err(NotValid(err.to_string())),
     }
 }
 
@@ -158,7 +162,7 @@ fn of_status(value: Value) -> Result<Document, NotValid> {
     let status: Status = serde_json::from_value(value)
         .map_err(|err| NotValid(format!("not a status of this protocol: {err}")))?;
     match claim::check(&status, &Expected::default()) {
-        Verdict::Valid(signed) => Ok(Document::Receipt(*signed)),
+        Verdict::Valid(signed) => Ok(Document::Receipt(signed)),
         Verdict::Invalid(problem) => Err(NotValid(problem)),
         Verdict::Absent => Err(NotValid("it holds no receipt".to_owned())),
     }
@@ -191,21 +195,19 @@ fn chain(proof: &Proof, url: &str) -> anyhow::Result<Config> {
 
 async fn look_up(reader: &Reader, proof: &Proof) -> Result<Result<Commitment, String>, Error> {
     let (node, root, tx_hash) = (proof.receipt.receipt.node, proof.root, proof.tx_hash);
-    let found = match reader.committed_by(tx_hash).await? {
-        Some(all) => all
-            .into_iter()
-            .find(|found| (found.provider, found.root) == (node, root))
-            .ok_or_else(|| format!("transaction {tx_hash} did not commit {node} to {root}")),
-        None => {
-            let found = reader.committed_in(proof.block, node, root).await?;
-            found.filter(|found| found.tx_hash == tx_hash).ok_or_else(|| {
-                format!(
-                    "the chain knows no transaction {tx_hash}, and {node} committed to no {root} \
-                     in block {}",
-                    proof.block
-                )
-            })
-        }
+    let of_proof = |found: &Commitment| (found.provider, found.root) == (node, root);
+    let found = if let Some(all) = reader.committed_by(tx_hash).await? {
+        let found = all.into_iter().find(of_proof);
+        found.ok_or_else(|| format!("transaction {tx_hash} did not commit {node} to {root}"))
+    } else {
+        let found = reader.committed_in(proof.block, node, root).await?;
+        found.filter(|found| found.tx_hash == tx_hash).ok_or_else(|| {
+            let block = proof.block;
+            format!(
+                "the chain knows no transaction {tx_hash}, and {node} committed to no {root} in \
+                 block {block}"
+            )
+        })
     };
     Ok(found.and_then(|found| fits(&found, proof).map_or(Ok(found), Err)))
 }

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use super::support::anvil::{Anvil, CHAIN_ID, cast};
 use super::support::oracle::python;
+use super::support::tools::free_port;
 use super::support::world::PROGRAM;
 
 const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
@@ -481,6 +482,10 @@ async fn whatever_is_changed_in_a_proof_is_noticed() {
 
     let empty = Anvil::start();
     verify(&proof, &["--rpc", &empty.rpc_url]).is_not_valid("there is no contract at");
+    // What could not be asked is not called wrong.
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    verify(&proof, &["--rpc", &nobody]).is_refused(1, "the chain could not be asked");
+    verify(&proof, &["--rpc", "nobody"]).is_refused(64, "--rpc: it is not an http");
 }
 
 #[tokio::test]
@@ -508,6 +513,16 @@ async fn a_root_of_another_node_or_chain_or_over_fewer_jobs_proves_nothing() {
     let proof = elsewhere.receipt(&["proof", "a"]).json();
     let ended = verify(&proof, &["--rpc", &anvil.rpc_url]);
     ended.is_not_valid("signed for chain 1337, and the endpoint is on chain 31337");
+
+    // The right root by the right node, in an event of another contract.
+    let copy = anvil.deploy().await;
+    register(&anvil, copy);
+    let node = Node::new(contract);
+    node.run("a", 2000, 0).await;
+    let (transaction, root, counts) = node.reserve(0).await;
+    node.settle(&transaction, &commit(&anvil, copy, root, counts)).await;
+    let proof = node.receipt(&["proof", "a"]).json();
+    verify(&proof, &["--rpc", &anvil.rpc_url]).is_not_valid("did not commit 0x7099");
 
     // A root on the chain, but another node put it there.
     let mut stolen = Node::new(contract);

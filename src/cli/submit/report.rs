@@ -191,8 +191,8 @@ pub(in super::super) fn stage_name(stage: Stage) -> String {
 
 fn describe_receipt(signed: &Signed, bound: bool) -> String {
     let binding = if bound { "" } else { " (chain and contract not compared: not set here)" };
-    let signer = signed.receipt.node;
-    format!("receipt: valid, signed by {signer}{binding}\n{}", claim::describe(signed))
+    let node = signed.receipt.node;
+    format!("receipt: valid, signed by {node}{binding}\n{}", claim::describe(signed))
 }
 
 #[cfg(test)]
