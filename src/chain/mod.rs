@@ -10,6 +10,7 @@
 //! without a deadline.
 
 mod bindings;
+mod commitment;
 pub mod deploy;
 pub mod evm;
 mod extension;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+pub use commitment::{Commitment, Depth};
 pub use evm::Evm;
 pub use key::Key;
 pub use reader::Reader;

@@ -2,10 +2,12 @@
 //!
 //! What must hold: only this folder prints, by way of `out`; results go to standard output, all
 //! else to standard error; what strangers wrote is printed without its control characters. Exit
-//! codes: 0 done, 1 not done (a job that did not complete, `doctor`'s warnings), 2 `doctor`'s
-//! failures, 64 wrong settings or arguments, 69 a start that can't be helped by waiting.
+//! codes: 0 done, 1 not done (a job that did not complete, a receipt that does not hold, `doctor`'s
+//! warnings), 2 `doctor`'s failures, 64 wrong settings or arguments, 69 a start that can't be
+//! helped by waiting.
 
 mod cancel;
+mod claim;
 mod contract;
 mod doctor;
 mod follow;
@@ -18,6 +20,7 @@ mod run;
 mod signer;
 mod store;
 mod submit;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -66,6 +69,10 @@ enum Command {
     Key(key::Args),
     /// Deploy the reputation contract, or show what it says
     Contract(contract::Args),
+    /// Show what this node signed about jobs, and prove that the chain holds it
+    Receipt(receipt::Args),
+    /// Check a signed receipt, or a proof that the chain holds one
+    Verify(verify::Args),
 }
 
 /// What only the arguments can mend.
@@ -98,6 +105,8 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::Key(args) => key::execute(args),
         Command::Contract(args) => block_on(contract::execute(args)),
+        Command::Receipt(args) => receipt::execute(args),
+        Command::Verify(args) => block_on(verify::execute(args)),
     }
 }
 

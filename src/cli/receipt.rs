@@ -1,160 +1,166 @@
-//! Checking what a node claims of a job, as anybody can: with the receipt alone and no trust in who
-//! delivered it.
+//! `receipt`: what this node signed about jobs, out of its journal, also while the node runs.
+//!
+//! `show` and `proof` print one JSON document (docs/protocol.md, section 3). `list --json`, one
+//! object a receipt: `job_id`, `finished`, `completed`, `exit_code`, `state` (`waiting`, `sent`,
+//! `committed`), and where there is one `root`, `tx_hash`, `block`.
 
-use crate::chain::key::recover;
-use crate::job::status::{Stage, Status};
-use crate::job::{Domain, Hash, receipt::Signed};
-use crate::node::Address;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-/// What the requester knows by itself.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Expected {
-    /// What was asked for.
-    pub(super) spec_hash: Option<Hash>,
-    /// Who was asked; `None` for a pool.
-    pub(super) agent: Option<Address>,
-    /// The chain and contract that signatures are bound to.
-    pub(super) domain: Option<Domain>,
+use anyhow::{Context as _, bail, ensure};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::logging::Audience;
+use super::{load, out};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::job::JobId;
+use crate::job::receipt::Signed;
+use crate::journal::{Commitment, Kept, Reader};
+use crate::reputation::{Proof, merkle};
+
+/// Arguments of `receipt`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
 }
 
-/// What a terminal status is worth.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Verdict {
-    /// The node signed exactly this end of exactly this job.
-    Valid(Box<Signed>),
-    /// There is none, and none is due: the container was never started.
-    Absent,
-    /// What it lacks, in words.
-    Invalid(String),
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print a job's signed receipt
+    Show {
+        /// The job
+        #[arg(value_name = "JOB_ID")]
+        job: JobId,
+    },
+    /// Print the proof that the chain holds a job's receipt; `verify --rpc URL` checks it
+    Proof {
+        /// The job
+        #[arg(value_name = "JOB_ID")]
+        job: JobId,
+        /// Write it there instead
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List receipts, the newest first
+    List {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 20,
+              value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-/// Holds a terminal status against its receipt, and the receipt against what was asked for.
-pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
-    let Some(document) = &status.receipt else {
-        return match status.stage {
-            Stage::Completed => Verdict::Invalid("a completed job must have a receipt".to_owned()),
-            _ => Verdict::Absent,
-        };
-    };
-    let signed = match Signed::from_json(document) {
-        Ok(signed) => signed,
-        Err(err) => return Verdict::Invalid(err.to_string()),
-    };
-    match fault(status, &signed, expected) {
-        None => Verdict::Valid(Box::new(signed)),
-        Some(fault) => Verdict::Invalid(fault.to_owned()),
-    }
-}
-
-fn fault(status: &Status, signed: &Signed, expected: &Expected) -> Option<&'static str> {
-    let Signed { domain, receipt, signature } = signed;
-    let output = status.output_cid.map(|cid| cid.to_string()).unwrap_or_default();
-    let checks = [
-        (
-            recover(&receipt.digest(domain).0, &signature.0) == Ok(receipt.node),
-            "its signature is not that of the node it names",
-        ),
-        (receipt.node == status.agent_address, "it names another node than the status"),
-        (
-            expected.agent.is_none_or(|agent| agent == receipt.node),
-            "it is of another node than was asked",
-        ),
-        (receipt.job_id == status.job_id, "it is of another job"),
-        (
-            expected.spec_hash.is_none_or(|hash| hash == receipt.spec_hash),
-            "it is of another job description under the same id",
-        ),
-        (receipt.output_cid == output, "it names another output than the status"),
-        (
-            status.exit_code.is_none_or(|code| code == receipt.exit_code),
-            "it names another exit code than the status",
-        ),
-        (
-            expected.domain.is_none_or(|expected| expected == *domain),
-            "it was signed for another chain or contract",
-        ),
-    ];
-    checks.into_iter().find(|(holds, _)| !holds).map(|(_, fault)| fault)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chain::Key;
-    use crate::clock::Timestamp;
-    use crate::job::receipt::Facts;
-    use crate::job::{Cid, Receipt, Signature};
-
-    const DOMAIN: Domain = Domain { chain_id: 31337, contract: Address::new([3; 20]) };
-
-    fn cid() -> Cid {
-        "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354".parse().unwrap()
-    }
-
-    fn completed(key: &Key, sign: impl FnOnce(&mut Receipt)) -> Status {
-        let mut receipt = Receipt::new(
-            "job-1".parse().unwrap(),
-            key.address(),
-            Hash([2; 32]),
-            Facts {
-                image_digest: "sha256:ab",
-                gpus: &[],
-                input: None,
-                output: Some(&cid()),
-                exit_code: 0,
-                ran: (Timestamp::from_unix_ms(1), Timestamp::from_unix_ms(2)),
-            },
-        );
-        sign(&mut receipt);
-        let signature = Signature(key.sign_digest(&receipt.digest(&DOMAIN).0));
-        let document = Signed { domain: DOMAIN, receipt, signature }.to_json();
-        let status = serde_json::json!({
-            "agent_address": key.address(), "job_id": "job-1", "status": "completed",
-            "output_cid": cid(), "timestamp": "2024-01-01T12:00:00.000Z", "seq": 5, "attempt": 1,
-            "stage": "completed", "exit_code": 0, "receipt": document,
-        });
-        serde_json::from_value(status).unwrap()
-    }
-
-    fn expected(key: &Key) -> Expected {
-        Expected {
-            spec_hash: Some(Hash([2; 32])),
-            agent: Some(key.address()),
-            domain: Some(DOMAIN),
+pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let data_dir = load(Audience::Client, config::data_dir)?;
+    let journal = Reader::open(&data_dir)?;
+    match args.action {
+        Action::Show { job } => out::json(&find(&journal, &job)?.signed.to_json())?,
+        Action::Proof { job, out } => {
+            let proof = prove(&journal, find(&journal, &job)?)?.to_json();
+            match out {
+                None => out::json(&proof)?,
+                Some(path) => write(&path, &proof)?,
+            }
         }
+        Action::List { limit, json } => list(&journal.receipts(limit)?, json)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
 
-    #[test]
-    fn a_receipt_that_is_right_in_every_respect_is_valid() {
-        let key = Key::random();
-        let verdict = check(&completed(&key, |_| {}), &expected(&key));
-        assert!(matches!(verdict, Verdict::Valid(_)), "{verdict:?}");
+fn find(journal: &Reader, job: &JobId) -> anyhow::Result<Kept> {
+    if let Some(kept) = journal.receipt(job)? {
+        return Ok(kept);
     }
+    match journal.phase(job)? {
+        None => bail!("this node's journal knows no job {job}"),
+        Some(phase) => bail!(
+            "job {job} has no receipt (it is {phase}): a job gets one when it has ended, if its \
+             container was started"
+        ),
+    }
+}
 
-    #[test]
-    fn whatever_differs_from_what_was_asked_for_makes_it_invalid() {
-        let (key, other) = (Key::random(), Key::random());
-        let good = expected(&key);
-        let invalid = |status: &Status, expected: &Expected, word: &str| {
-            let Verdict::Invalid(why) = check(status, expected) else { panic!("{word}") };
-            assert!(why.contains(word), "{why}");
+fn prove(journal: &Reader, kept: Kept) -> anyhow::Result<Proof> {
+    let Signed { domain, receipt, .. } = &kept.signed;
+    let (job, digest) = (&receipt.job_id, receipt.digest(domain));
+    let (root, outcome, transaction) = match kept.commitment {
+        Commitment::Mined { root, outcome, transaction } => (root, outcome, transaction),
+        Commitment::Sent { root } => bail!(
+            "the receipt of job {job} is under the root {root}, and the heartbeat that carries it \
+             is still on its way; try again in a minute"
+        ),
+        Commitment::Waiting if journal.passed_over(&kept.signed)? => bail!(
+            "the receipt of job {job} is under no root: the node's last heartbeat to {} on chain \
+             {} carried none; most likely that contract takes none (docs/reputation.md)",
+            domain.contract,
+            domain.chain_id
+        ),
+        Commitment::Waiting => bail!(
+            "the receipt of job {job} is under no root yet: it goes with the next heartbeat to {} \
+             on chain {}",
+            domain.contract,
+            domain.chain_id
+        ),
+    };
+    let leaves = journal.leaves(transaction)?;
+    let siblings = leaves.iter().position(|leaf| *leaf == digest);
+    let siblings = siblings.and_then(|index| merkle::proof(&leaves, index));
+    let siblings = siblings.context("the journal lost the receipt's place under its root")?;
+    ensure!(
+        merkle::verify(digest, &siblings, root),
+        "the receipts in the journal do not make the root {root} that was sent"
+    );
+    let (tx_hash, block) = (outcome.hash, outcome.block);
+    Ok(Proof { receipt: kept.signed, siblings, root, tx_hash, block })
+}
+
+fn write(path: &Path, document: &Value) -> anyhow::Result<()> {
+    let text = format!("{document}\n");
+    std::fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))
+}
+
+fn list(receipts: &[Kept], json: bool) -> std::io::Result<()> {
+    for kept in receipts {
+        let receipt = &kept.signed.receipt;
+        let finished = Timestamp::from_unix_ms(receipt.finished_at);
+        if json {
+            let mut object = json!({
+                "job_id": receipt.job_id, "finished": finished, "completed": kept.completed,
+                "exit_code": receipt.exit_code, "state": state(&kept.commitment),
+            });
+            match &kept.commitment {
+                Commitment::Waiting => {}
+                Commitment::Sent { root } => object["root"] = json!(root),
+                Commitment::Mined { root, outcome, .. } => {
+                    object["root"] = json!(root);
+                    object["tx_hash"] = json!(outcome.hash);
+                    object["block"] = json!(outcome.block);
+                }
+            }
+            out::json(&object)?;
+            continue;
+        }
+        let ended = if kept.completed { "completed" } else { "not completed" };
+        let block = match &kept.commitment {
+            Commitment::Mined { outcome, .. } => format!(" in block {}", outcome.block),
+            _ => String::new(),
         };
-        let spec = Expected { spec_hash: Some(Hash([9; 32])), ..good.clone() };
-        invalid(&completed(&key, |_| {}), &spec, "same id");
-        let agent = Expected { agent: Some(other.address()), ..good.clone() };
-        invalid(&completed(&key, |_| {}), &agent, "another node than was asked");
-        let chain = Expected { domain: Some(Domain { chain_id: 1, ..DOMAIN }), ..good.clone() };
-        invalid(&completed(&key, |_| {}), &chain, "another chain");
-        let stolen = completed(&key, |receipt| receipt.node = other.address());
-        invalid(&stolen, &good, "signature");
-        let swapped = completed(&key, |receipt| receipt.output_cid = "bafy".to_owned());
-        invalid(&swapped, &good, "another output");
-        let renamed = completed(&key, |receipt| receipt.job_id = "job-2".parse().unwrap());
-        invalid(&renamed, &good, "another job");
-        let mut bare = completed(&key, |_| {});
-        bare.receipt = None;
-        invalid(&bare, &good, "must have a receipt");
-        bare.stage = Stage::Failed;
-        assert_eq!(check(&bare, &good), Verdict::Absent);
+        let state = state(&kept.commitment);
+        out::line(&format!("{finished} {} {ended}, {state}{block}", receipt.job_id))?;
+    }
+    Ok(())
+}
+
+fn state(commitment: &Commitment) -> &'static str {
+    match commitment {
+        Commitment::Waiting => "waiting",
+        Commitment::Sent { .. } => "sent",
+        Commitment::Mined { .. } => "committed",
     }
 }

@@ -122,7 +122,7 @@ fn pools(env: &mut Env<'_>) -> Option<Vec<String>> {
 }
 
 /// Absolute, since the engine mounts folders of it.
-fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
+pub(super) fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
     let set = env.is_set(DATA_DIR);
     let dir = match env.path(DATA_DIR) {
         Some(dir) => dir,

@@ -182,6 +182,12 @@ pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
     env.finish(key)
 }
 
+/// Reads where the node's journal is.
+pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
+    let dir = jobs::data_dir(env);
+    env.finish(dir)
+}
+
 fn agent_address(env: &mut Env<'_>) -> Option<Address> {
     env.parsed(AGENT_ADDRESS)
 }

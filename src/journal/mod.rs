@@ -1,7 +1,8 @@
 //! What the node has decided, written down before it acts (SQLite in WAL mode).
 //!
 //! [`Journal`] is a handle to the one thread that owns the database. Requests that wait at the same
-//! time share one commit, so that many jobs cost one sync of the disk.
+//! time share one commit, so that many jobs cost one sync of the disk. [`Reader`] is what commands
+//! see of it while a node writes.
 //!
 //! What must hold: a call that returned `Ok` is committed; one that asked for durability survives a
 //! power cut, the others a kill of the process. A job's state, the event that made it and the
@@ -10,6 +11,7 @@
 
 mod attempts;
 mod outbox;
+mod reader;
 mod receipts;
 mod transactions;
 mod writer;
@@ -20,10 +22,14 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{Known, Listed};
 pub use outbox::{Outgoing, OutgoingKind};
+pub use reader::{Commitment, Kept, Reader};
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;
 
 use writer::Writer;
+
+/// The database's file in the node's folder.
+const FILE: &str = "journal.db";
 
 /// Why the journal did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,22 @@ pub enum Error {
         /// Its schema's number.
         found: u32,
         /// The newest that this program knows.
+        known: u32,
+    },
+    /// There is none to read.
+    #[error("there is no journal in {0}; a node makes it there when it first runs (DATA_DIR)")]
+    Missing(PathBuf),
+    /// The file is of an older version, and is not written by who only reads it.
+    #[error(
+        "the journal {path} was written by an older version (schema {found}, known {known}); the \
+         node brings it up to date when it starts"
+    )]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's number.
+        found: u32,
+        /// The one that this program reads.
         known: u32,
     },
     /// The disk is full.
@@ -82,7 +104,7 @@ pub struct Journal {
 impl Journal {
     /// Opens or creates `journal.db` in this folder and brings its schema up to date. Blocks.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("journal.db");
+        let path = dir.join(FILE);
         let unusable = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unusable {
             path: path.clone(),
             source,

@@ -14,7 +14,7 @@ use super::Error;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 2] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
 ];

@@ -4,7 +4,9 @@
 pub mod call;
 pub mod fees;
 pub mod merkle;
+pub mod proof;
 pub mod tx;
 
 pub use call::Call;
 pub use fees::Fees;
+pub use proof::Proof;

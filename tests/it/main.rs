@@ -14,4 +14,5 @@ mod ledger;
 mod protocol;
 mod readme;
 mod rpc;
+mod receipts;
 mod support;

@@ -3,8 +3,6 @@
 //! (`eth-account`) and by foundry's `cast`.
 
 use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use lamda_node::chain::key::recover;
 use lamda_node::job::eip712::keccak256;
@@ -15,6 +13,7 @@ use lamda_node::node::Address;
 use serde_json::{Value, json};
 
 use super::support::anvil::cast;
+use super::support::oracle::python;
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 
@@ -57,22 +56,8 @@ fn signature(of: &Value) -> Signature {
     serde_json::from_value(of["signature"].clone()).expect("a signature")
 }
 
-/// What the foreign implementation says of a document.
 fn oracle(args: &[&str], document: &Value) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".tools/nv/bin/python");
-    assert!(python.is_file(), "eth-account is missing: scripts/test installs it");
-    let mut command = Command::new(python);
-    command.arg(root.join("tests/oracle/typed_data.py")).args(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("python starts");
-    let mut stdin = child.stdin.take().expect("its input is piped");
-    stdin.write_all(document.to_string().as_bytes()).expect("python reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("python ends");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "typed_data.py (eth-account, rfc8785): {errors}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    python("typed_data.py", args, &document.to_string())
 }
 
 /// A typed-data document of one flat struct, as other libraries read it.

@@ -24,9 +24,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use super::claim::{self, Expected, Verdict};
 use super::follow::{self, Follower, News};
 use super::logging::Audience;
-use super::receipt::{self, Expected, Verdict};
 use super::signer::{self, KeyArgs};
 use super::{Misused, load, the_agent};
 use crate::artifact::Gateways;
@@ -235,7 +235,7 @@ async fn finish(
     client: &Client,
     report: &mut Report,
 ) -> anyhow::Result<ExitCode> {
-    let verdict = receipt::check(ended, expected);
+    let verdict = claim::check(ended, expected);
     report.receipt(&verdict, expected.domain.is_some())?;
     let good = ended.stage == Stage::Completed && !matches!(verdict, Verdict::Invalid(_));
     if let (true, Some(path), Some(cid)) = (good, fetch_to, &ended.output_cid) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::super::claim::{self, Verdict};
 use super::super::follow::Line;
 use super::super::out;
-use super::super::receipt::Verdict;
 use crate::job::status::{Stage, Status};
 use crate::job::{JobId, receipt::Signed};
 
@@ -190,20 +190,9 @@ pub(in super::super) fn stage_name(stage: Stage) -> String {
 }
 
 fn describe_receipt(signed: &Signed, bound: bool) -> String {
-    let Signed { domain, receipt, .. } = signed;
-    let gpus = if receipt.gpu_uuids.is_empty() { "none" } else { &receipt.gpu_uuids };
-    let took_ms = receipt.finished_at.saturating_sub(receipt.started_at);
     let binding = if bound { "" } else { " (chain and contract not compared: not set here)" };
-    format!(
-        "receipt: valid, signed by {}{binding}\n  image {}\n  gpus {}\n  exit code {}, ran {took_ms} \
-         ms\n  chain {}, contract {}",
-        receipt.node,
-        out::clean(&receipt.image_digest),
-        out::clean(gpus),
-        receipt.exit_code,
-        domain.chain_id,
-        domain.contract,
-    )
+    let node = signed.receipt.node;
+    format!("receipt: valid, signed by {node}{binding}\n{}", claim::describe(signed))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub(crate) mod engine;
 pub(crate) mod ipfs;
 pub(crate) mod nats;
 pub(crate) mod nvml;
+pub(crate) mod oracle;
 pub(crate) mod registry;
 pub(crate) mod rpc_proxy;
 pub(crate) mod tools;

@@ -1,0 +1,274 @@
+//! `verify`: checks a signed receipt as anybody can, offline; with a chain also that the node put
+//! the root above it there.
+//!
+//! `--json`: `valid`, and where it is false `problem`; else `signer`, `job_id`, `chain_id`,
+//! `contract`, `digest`, for a proof `root`, and with `--rpc` `committed`: `tx_hash`, `block`,
+//! `time`, `blocks_above`, `completed`, `failed`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::claim::{self, Expected, UNSIGNED, Verdict};
+use super::logging::Audience;
+use super::{Misused, load, out};
+use crate::chain::{Commitment, Config, Depth, Error, Reader};
+use crate::config::{Signing, parse_rpc_urls};
+use crate::job::Status;
+use crate::job::receipt::Signed;
+use crate::node::Address;
+use crate::reputation::Proof;
+
+/// A status or a proof is some kilobytes; a whole run of `watch --json` may stand around it.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A receipt, a status that carries one, a proof, or what `watch --json` says; `-` reads
+    /// standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Ask this JSON-RPC endpoint, or a comma list, for the root that the proof leads to
+    #[arg(long, value_name = "URL", visible_alias = "rpc-url")]
+    rpc: Option<String>,
+    /// The contract that it must be signed for
+    #[arg(long, value_name = "ADDRESS")]
+    contract: Option<Address>,
+    /// One JSON object, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// It was checked, and does not hold.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotValid(String);
+
+/// What was found to hold.
+struct Holds {
+    signed: Signed,
+    proof: Option<Proof>,
+    committed: Option<(Commitment, Depth)>,
+}
+
+/// A document that may be checked.
+#[derive(Debug)]
+enum Document {
+    Receipt(Box<Signed>),
+    Proof(Box<Proof>),
+}
+
+pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    // Only how to log is read: a receipt is checked without any settings.
+    load(Audience::Client, |_| Ok(()))?;
+    let text = read(&args.file)?;
+    match check(&text, &args).await {
+        Ok(holds) => {
+            let said = if args.json { out::json(&holds.json()) } else { out::line(&holds.text()) };
+            said?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(err) => {
+            let NotValid(problem) = err.downcast::<NotValid>()?;
+            if args.json {
+                out::json(&json!({"valid": false, "problem": problem}))?;
+            } else {
+                out::line(&format!("NOT VALID: {}", out::clean(&problem)))?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(BYTES_MAX + 1).read_to_end(&mut text)
+    } else {
+        let file = std::fs::File::open(path);
+        file.and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut text))
+    };
+    read.map_err(|err| Misused(format!("{} can't be read: {err}", path.display())))?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(Misused(format!("{} has more than {BYTES_MAX} bytes", path.display())).into());
+    }
+    Ok(text)
+}
+
+async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
+    let document = parse(text)?;
+    let (signed, proof) = match document {
+        Document::Receipt(signed) => (*signed, None),
+        Document::Proof(proof) => (proof.receipt.clone(), Some(*proof)),
+    };
+    if !claim::is_signed(&signed) {
+        return Err(NotValid(UNSIGNED.to_owned()).into());
+    }
+    if let Some(contract) = args.contract.filter(|contract| *contract != signed.domain.contract) {
+        let text = format!("it was signed for {}, not for {contract}", signed.domain.contract);
+        return Err(NotValid(text).into());
+    }
+    let committed = match (&args.rpc, &proof) {
+        (None, _) => None,
+        (Some(url), Some(proof)) => Some(ask_chain(proof, url).await?),
+        (Some(_), None) => {
+            let text = format!(
+                "the signature holds, but --rpc needs a proof: on the node, `lamda-node receipt \
+                 proof {}` makes it",
+                signed.receipt.job_id
+            );
+            return Err(Misused(text).into());
+        }
+    };
+    Ok(Holds { signed, proof, committed })
+}
+
+/// Finds the one document among the JSON values of the text.
+fn parse(text: &[u8]) -> Result<Document, NotValid> {
+    let mut found = None;
+    let values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+    for value in values {
+        let value = value.map_err(|err| NotValid(format!("it is not JSON: {err}")))?;
+        let candidate = value.get("receipt").is_some() || value.get("primaryType").is_some();
+        if candidate && found.replace(value).is_some() {
+            return Err(NotValid("it holds more than one receipt; check them one by one".into()));
+        }
+    }
+    let value = found.ok_or_else(|| NotValid("it holds no receipt".to_owned()))?;
+    match value.get("receipt") {
+        None => receipt(&value),
+        Some(_) if value.get("proof").is_some() => match Proof::from_json(&value) {
+            Ok(proof) => Ok(Document::Proof(Box::new(proof))),
+            Err(err) => Err(NotValid(err.to_string())),
+        },
+        Some(_) if value.get("stage").is_some() => of_status(value),
+        Some(document) => receipt(document),
+    }
+}
+
+fn receipt(document: &Value) -> Result<Document, NotValid> {
+    match Signed::from_json(document) {
+        Ok(signed) => Ok(Document::Receipt(Box::new(signed))),
+        Err(err) => Err(NotValid(err.to_string())),
+    }
+}
+
+/// A status says itself what its receipt must.
+fn of_status(value: Value) -> Result<Document, NotValid> {
+    let status: Status = serde_json::from_value(value)
+        .map_err(|err| NotValid(format!("not a status of this protocol: {err}")))?;
+    match claim::check(&status, &Expected::default()) {
+        Verdict::Valid(signed) => Ok(Document::Receipt(signed)),
+        Verdict::Invalid(problem) => Err(NotValid(problem)),
+        Verdict::Absent => Err(NotValid("it holds no receipt".to_owned())),
+    }
+}
+
+/// Looks for the proof's root where the proof says that it is.
+async fn ask_chain(proof: &Proof, url: &str) -> anyhow::Result<(Commitment, Depth)> {
+    let reader = Reader::new(chain(proof, url)?)?;
+    let found = look_up(&reader, proof).await;
+    let found = match found {
+        Err(Error::WrongChain { expected, actual, .. }) => Err(NotValid(format!(
+            "it was signed for chain {expected}, and the endpoint is on chain {actual}"
+        )))?,
+        Err(err @ Error::NoContract(_)) => Err(NotValid(err.to_string()))?,
+        found => found.context("the chain could not be asked")?,
+    };
+    let found = found.map_err(NotValid)?;
+    let depth = reader.depth(found.block).await.context("the chain could not be asked")?;
+    Ok((found, depth))
+}
+
+/// The endpoint as the receipt's domain demands it to be.
+fn chain(proof: &Proof, url: &str) -> anyhow::Result<Config> {
+    let domain = proof.receipt.domain;
+    let rpc_urls = parse_rpc_urls(url).map_err(|what| Misused(format!("--rpc: {what}")))?;
+    let (chain_id, contract) = (Some(domain.chain_id), Some(domain.contract));
+    let chain = Signing { rpc_urls, chain_id, contract }.chain();
+    chain.context("the endpoint can't be used")
+}
+
+async fn look_up(reader: &Reader, proof: &Proof) -> Result<Result<Commitment, String>, Error> {
+    let (node, root, tx_hash) = (proof.receipt.receipt.node, proof.root, proof.tx_hash);
+    let of_proof = |found: &Commitment| (found.provider, found.root) == (node, root);
+    let found = if let Some(all) = reader.committed_by(tx_hash).await? {
+        let found = all.into_iter().find(of_proof);
+        found.ok_or_else(|| format!("transaction {tx_hash} did not commit {node} to {root}"))
+    } else {
+        let found = reader.committed_in(proof.block, node, root).await?;
+        found.filter(|found| found.tx_hash == tx_hash).ok_or_else(|| {
+            let block = proof.block;
+            format!(
+                "the chain knows no transaction {tx_hash}, and {node} committed to no {root} in \
+                 block {block}"
+            )
+        })
+    };
+    Ok(found.and_then(|found| fits(&found, proof).map_or(Ok(found), Err)))
+}
+
+/// What the commitment contradicts in the proof.
+fn fits(found: &Commitment, proof: &Proof) -> Option<String> {
+    if found.block != proof.block {
+        return Some(format!(
+            "transaction {} is in block {}, not in {}",
+            found.tx_hash, found.block, proof.block
+        ));
+    }
+    // More steps than a tree of so many leaves has: the node counted fewer jobs than it proves.
+    let counted = u64::from(found.completed) + u64::from(found.failed);
+    let steps_max = counted.next_power_of_two().trailing_zeros();
+    (proof.siblings.len() > steps_max as usize).then(|| {
+        format!("the proof has {} steps, but the root counts {counted} jobs", proof.siblings.len())
+    })
+}
+
+impl Holds {
+    fn json(&self) -> Value {
+        let Signed { domain, receipt, .. } = &self.signed;
+        let mut object = json!({
+            "valid": true, "signer": receipt.node, "job_id": receipt.job_id,
+            "chain_id": domain.chain_id, "contract": domain.contract,
+            "digest": receipt.digest(domain),
+        });
+        if let Some(proof) = &self.proof {
+            object["root"] = json!(proof.root);
+        }
+        if let Some((found, depth)) = &self.committed {
+            object["committed"] = json!({
+                "tx_hash": found.tx_hash, "block": found.block, "time": depth.at,
+                "blocks_above": depth.above, "completed": found.completed, "failed": found.failed,
+            });
+        }
+        object
+    }
+
+    fn text(&self) -> String {
+        let receipt = &self.signed.receipt;
+        let claim = claim::describe(&self.signed);
+        let text = format!("valid: {} signed it for job {}\n{claim}", receipt.node, receipt.job_id);
+        let chain = match (&self.proof, &self.committed) {
+            (_, Some((found, depth))) => format!(
+                "\n  committed at {} in block {} ({} blocks lie on it) by transaction {}\n  root \
+                 {} over {} completed jobs and {} others",
+                depth.at,
+                found.block,
+                depth.above,
+                found.tx_hash,
+                found.root,
+                found.completed,
+                found.failed
+            ),
+            (Some(proof), None) => {
+                format!("\n  leads to root {}; --rpc URL asks the chain for it", proof.root)
+            }
+            (None, None) => String::new(),
+        };
+        text + &chain
+    }
+}

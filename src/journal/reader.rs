@@ -1,0 +1,196 @@
+//! The journal as other processes may read it, also while a node writes: what was signed about
+//! jobs, and which root holds it.
+//!
+//! What must hold: nothing is written and no lock of the node's is taken; every answer is bounded.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+
+use super::{Error, receipts, writer};
+use crate::job::receipt::Signed;
+use crate::job::{Hash, JobId};
+use crate::reputation::Call;
+use crate::reputation::tx::Outcome;
+
+/// How long a read waits for the node's checkpoint.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// More leaves are under no root that a heartbeat carries.
+const LEAVES_MAX: u32 = 65_536;
+
+/// What of a receipt is asked for, in the order that [`kept`] reads.
+const COLUMNS: &str = "document, completed, transaction_id, call, state, outcome
+    FROM receipts LEFT JOIN transactions ON transactions.id = receipts.transaction_id";
+
+/// A view of the journal. Its calls block.
+#[derive(Debug)]
+pub struct Reader {
+    db: Connection,
+}
+
+/// A receipt, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The claim.
+    pub signed: Signed,
+    /// Whether its job completed.
+    pub completed: bool,
+    /// The root over it.
+    pub commitment: Commitment,
+}
+
+/// How far a receipt is on its way to the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commitment {
+    /// No root holds it yet.
+    Waiting,
+    /// A heartbeat with this root is on its way.
+    Sent {
+        /// The root.
+        root: Hash,
+    },
+    /// A heartbeat with this root is in a block.
+    Mined {
+        /// The root.
+        root: Hash,
+        /// The heartbeat in its block.
+        outcome: Outcome,
+        /// Its row.
+        transaction: i64,
+    },
+}
+
+impl Reader {
+    /// Opens the journal in this folder, which a node has made.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(super::FILE);
+        if !path.is_file() {
+            return Err(Error::Missing(dir.to_owned()));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let db = Connection::open_with_flags(&path, flags)?;
+            db.busy_timeout(BUSY)?;
+            let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((db, found))
+        };
+        let (db, found) = open().map_err(|source: rusqlite::Error| Error::Unusable {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let known = u32::try_from(writer::MIGRATIONS.len()).unwrap_or(u32::MAX);
+        match found {
+            found if found > known => Err(Error::TooNew { path, found, known }),
+            found if found < known => Err(Error::TooOld { path, found, known }),
+            _ => Ok(Self { db }),
+        }
+    }
+
+    /// The receipt of this job; the newest, where the id was used again after it was forgotten.
+    pub fn receipt(&self, job: &JobId) -> Result<Option<Kept>, Error> {
+        let sql =
+            format!("SELECT {COLUMNS} WHERE job_id = ? ORDER BY finished_ms DESC, digest LIMIT 1");
+        let mut query = self.db.prepare(&sql)?;
+        let mut rows = query.query([job.as_str()])?;
+        rows.next()?.map(kept).transpose()
+    }
+
+    /// The newest receipts first, at most `limit`.
+    pub fn receipts(&self, limit: u32) -> Result<Vec<Kept>, Error> {
+        let sql = format!("SELECT {COLUMNS} ORDER BY finished_ms DESC, job_id LIMIT ?");
+        let mut query = self.db.prepare(&sql)?;
+        let mut rows = query.query([limit])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(kept(row)?);
+        }
+        Ok(found)
+    }
+
+    /// The digests of the receipts under a transaction's root, in the tree's order.
+    pub fn leaves(&self, transaction: i64) -> Result<Vec<Hash>, Error> {
+        let sql = "SELECT digest FROM receipts WHERE transaction_id = ?
+             ORDER BY finished_ms, job_id LIMIT ?";
+        let mut query = self.db.prepare(sql)?;
+        let digests = query.query_map(params![transaction, LEAVES_MAX], |row| row.get(0))?;
+        let parse = |text: String| text.parse().map_err(|err| Error::Failed(Box::new(err)));
+        digests.map(|digest| parse(digest?)).collect()
+    }
+
+    /// Where a job stands: a phase's name, `rejected`, or `None` where the id is not known (any
+    /// more).
+    pub fn phase(&self, job: &JobId) -> Result<Option<String>, Error> {
+        let sql = "SELECT phase FROM jobs WHERE job_id = ?";
+        Ok(self.db.query_row(sql, [job.as_str()], |row| row.get(0)).optional()?)
+    }
+
+    /// Whether the node's latest heartbeat to the receipt's contract was reserved after the job
+    /// ended and carried no root all the same.
+    pub fn passed_over(&self, signed: &Signed) -> Result<bool, Error> {
+        let sql = "SELECT call, reserved_ms FROM transactions
+             WHERE chain_id = ? AND contract = ? AND state = 'settled'
+             AND json_extract(outcome, '$.success')
+             AND json_extract(call, '$.call') LIKE 'heartbeat%' ORDER BY id DESC LIMIT 1";
+        let domain = signed.domain;
+        let key = params![receipts::number(domain.chain_id), domain.contract.to_string()];
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        let Some((call, reserved_ms)) = self.db.query_row(sql, key, read).optional()? else {
+            return Ok(false);
+        };
+        let plain = serde_json::from_str::<Call>(&call)? == Call::Heartbeat;
+        Ok(plain && reserved_ms > receipts::number(signed.receipt.finished_at))
+    }
+}
+
+fn kept(row: &Row<'_>) -> Result<Kept, Error> {
+    let document: String = row.get(0)?;
+    let signed = Signed::from_json(&serde_json::from_str(&document)?)
+        .map_err(|err| Error::Failed(Box::new(err)))?;
+    let (transaction, call): (Option<i64>, Option<String>) = (row.get(2)?, row.get(3)?);
+    let outcome: Option<String> = row.get(5)?;
+    let call = call.map(|call| serde_json::from_str(&call)).transpose()?;
+    let commitment = match (transaction, call) {
+        (Some(transaction), Some(Call::HeartbeatWithReceipts { root, .. })) => match outcome {
+            Some(text) => {
+                let outcome = serde_json::from_str(&text)?;
+                Commitment::Mined { root, outcome, transaction }
+            }
+            None => Commitment::Sent { root },
+        },
+        _ => Commitment::Waiting,
+    };
+    Ok(Kept { signed, completed: row.get(1)?, commitment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Journal;
+
+    #[test]
+    fn only_a_journal_of_this_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Reader::open(dir.path()), Err(Error::Missing(_))));
+        drop(Journal::open(dir.path()).unwrap());
+        assert_eq!(Reader::open(dir.path()).unwrap().receipts(1).unwrap(), []);
+        let set = |version: u32| {
+            let db = Connection::open(dir.path().join("journal.db")).unwrap();
+            db.pragma_update(None, "user_version", version).unwrap();
+        };
+        set(1);
+        assert!(matches!(Reader::open(dir.path()), Err(Error::TooOld { found: 1, .. })));
+        set(99);
+        assert!(matches!(Reader::open(dir.path()), Err(Error::TooNew { found: 99, .. })));
+    }
+
+    #[test]
+    fn who_reads_can_not_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let reader = Reader::open(dir.path()).unwrap();
+        assert!(reader.db.execute("DELETE FROM receipts", []).is_err());
+        drop(journal);
+    }
+}
