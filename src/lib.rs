@@ -2,7 +2,7 @@
 //!
 //! Floor 0, the base: [`backoff`], [`clock`], [`secret`].
 //!
-//! Floor 1, the domain, pure: [`job`], [`node`].
+//! Floor 1, the domain, pure: [`job`], [`node`], [`reputation`].
 //!
 //! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
 //! [`host`], [`journal`].
@@ -18,6 +18,7 @@ pub mod supervise;
 
 pub mod job;
 pub mod node;
+pub mod reputation;
 
 pub mod artifact;
 pub mod bus;

@@ -6,6 +6,7 @@ mod bus;
 mod chain;
 mod cli;
 mod container;
+mod contract;
 mod gpu;
 mod jobs;
 mod journal;
