@@ -96,7 +96,6 @@ fn program(settings: &[(&str, &str)], args: &[&str]) -> (String, i32) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    eprint!("{}", String::from_utf8_lossy(&ended.stderr));
     (String::from_utf8(ended.stdout).unwrap(), ended.status.code().unwrap())
 }
 
@@ -285,9 +284,8 @@ fn an_endpoint_that_allows_few_blocks_is_asked_for_few() {
     assert_eq!((told.lines().count(), code), (4, 0), "{told}");
     let ranges = narrow.ranges.lock().unwrap().clone();
     let is_granted = |(from, to): &(u64, u64)| to - from < 100;
-    let (granted, refused): (Vec<(u64, u64)>, Vec<(u64, u64)>) =
-        ranges.iter().copied().partition(is_granted);
-    assert!(!refused.is_empty() && refused.len() < 20, "{ranges:?}");
+    let granted: Vec<(u64, u64)> = ranges.iter().copied().filter(is_granted).collect();
+    assert!((1..20).contains(&(ranges.len() - granted.len())), "{ranges:?}");
     assert!(granted.is_sorted() && granted.windows(2).all(|w| w[0].1 + 1 == w[1].0), "{ranges:?}");
 }
 

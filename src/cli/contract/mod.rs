@@ -57,7 +57,7 @@ struct Common {
     /// The chain's JSON-RPC endpoint (default: `OPBNB_RPC_URL`)
     #[arg(long, value_name = "URL")]
     rpc_url: Option<String>,
-    /// One JSON object, for programs
+    /// JSON for programs, one object a line
     #[arg(long)]
     json: bool,
 }
