@@ -4,18 +4,29 @@ pragma solidity 0.8.37;
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev Does what a few nodes, the owner and strangers do, and keeps the sums beside the contract.
+/// @dev Does what a few nodes, the owner and strangers do, and keeps beside the contract what each
+/// node must look like: counted another way than the contract counts.
 contract Handler is Test {
     uint256 private constant _NODES = 8;
+
+    /// @dev What was done to a node, and what follows from it.
+    struct Ghost {
+        uint256 since;
+        uint256 lastSeen;
+        uint256 beats;
+        uint256 slotsHeard;
+        uint256 completed;
+        uint256 failed;
+        uint256 jobs;
+    }
 
     NodeReputation public immutable REPUTATION;
     uint256 public registered;
     uint256 public confirmed;
     bool public strangerConfirmed;
 
-    mapping(address node => bool) private _isRegistered;
-    mapping(address node => uint256) public jobs;
-    mapping(address node => uint256) public lastSeen;
+    mapping(address node => Ghost) public ghosts;
+    mapping(address node => mapping(uint256 slot => bool)) private _heard;
 
     /// @dev Forge forgets `warp` between the calls of a run; the present is kept here.
     uint256 public present = 1_700_000_000;
@@ -29,26 +40,44 @@ contract Handler is Test {
         _passTime(seed);
         vm.prank(who);
         REPUTATION.registerNode("NVIDIA A10", vram);
-        if (!_isRegistered[who]) ++registered;
-        _isRegistered[who] = true;
-        lastSeen[who] = present;
+        Ghost storage ghost = ghosts[who];
+        if (ghost.since == 0) {
+            ++registered;
+            ghost.since = present;
+            ghost.lastSeen = present;
+            // Its first slot is the one that no beat can earn.
+            _heard[who][present / 300] = true;
+        } else {
+            _noteBeat(who);
+        }
     }
 
     function beat(uint256 seed) external {
         address who = node(seed % _NODES);
-        if (!_isRegistered[who]) return;
+        if (ghosts[who].since == 0) return;
         _passTime(seed);
         vm.prank(who);
         REPUTATION.sendHeartbeat();
-        lastSeen[who] = present;
+        _noteBeat(who);
+    }
+
+    function beatWithReceipts(uint256 seed, uint32 completed, uint32 failed) external {
+        address who = node(seed % _NODES);
+        if (ghosts[who].since == 0 || completed | failed == 0) return;
+        _passTime(seed);
+        vm.prank(who);
+        REPUTATION.sendHeartbeatWithReceipts(keccak256(abi.encode(seed)), completed, failed);
+        _noteBeat(who);
+        ghosts[who].completed += completed;
+        ghosts[who].failed += failed;
     }
 
     function confirm(uint256 seed) external {
         address who = node(seed % _NODES);
-        if (!_isRegistered[who]) return;
+        if (ghosts[who].since == 0) return;
         REPUTATION.incrementJobs(who);
         ++confirmed;
-        ++jobs[who];
+        ++ghosts[who].jobs;
     }
 
     function confirmAsAStranger(uint256 seed, address caller) external {
@@ -67,6 +96,25 @@ contract Handler is Test {
 
     function count() external pure returns (uint256) {
         return _NODES;
+    }
+
+    /// @dev The slots between its registration and the present one that it let pass.
+    function missed(address who) external view returns (uint256) {
+        Ghost memory ghost = ghosts[who];
+        if (ghost.since == 0) return 0;
+        uint256 over = present / 300 - ghost.since / 300;
+        bool presentIsOpen = !_heard[who][present / 300];
+        return over - ghost.slotsHeard - (presentIsOpen ? 1 : 0);
+    }
+
+    function _noteBeat(address who) private {
+        Ghost storage ghost = ghosts[who];
+        ++ghost.beats;
+        ghost.lastSeen = present;
+        if (!_heard[who][present / 300]) {
+            _heard[who][present / 300] = true;
+            ++ghost.slotsHeard;
+        }
     }
 
     function _passTime(uint256 seed) private {
@@ -94,26 +142,52 @@ contract NodeReputationInvariantTest is Test {
         vm.assertFalse(_handler.strangerConfirmed(), "a stranger confirmed a job");
         uint256 sum;
         for (uint256 i = 0; i < _handler.count(); ++i) {
-            address node = _handler.node(i);
-            uint256 jobs = _reputation.successfulJobsCount(node);
-            vm.assertEq(jobs, _handler.jobs(node), "jobs of a node");
-            sum += jobs;
+            sum += _reputation.successfulJobsCount(_handler.node(i));
         }
         vm.assertEq(sum, _handler.confirmed(), "jobs of all nodes");
     }
 
     function invariant_EveryNodeIsCountedOnce() external view {
         vm.assertEq(_reputation.totalProviders(), _handler.registered(), "total");
+        (address[] memory page,) = _reputation.providersPage(0, 100);
+        vm.assertEq(page.length, _handler.registered(), "listed");
+    }
+
+    function invariant_UptimeNeverExceedsTheBeatsSent() external {
+        vm.warp(_handler.present());
+        for (uint256 i = 0; i < _handler.count(); ++i) {
+            address node = _handler.node(i);
+            (,, uint256 beats, uint256 slotsHeard,,,) = _handler.ghosts(node);
+            (,, uint32 onTime, uint32 missed, uint32 streak,,,,) = _reputation.reputationOf(node);
+            vm.assertLt(onTime, beats + 1, "on time");
+            vm.assertEq(onTime, slotsHeard, "slots");
+            vm.assertEq(missed, _handler.missed(node), "missed");
+            vm.assertLt(streak, uint256(onTime) + 1, "streak");
+        }
+    }
+
+    /// @dev The sums of each node's own deeds: whatever a node did, no other one shows it.
+    function invariant_CountsAreTheSumsOfOutcomes() external {
+        vm.warp(_handler.present());
+        for (uint256 i = 0; i < _handler.count(); ++i) {
+            address node = _handler.node(i);
+            (uint256 since, uint256 lastSeen,,, uint256 completed, uint256 failed, uint256 jobs) =
+                _handler.ghosts(node);
+            (uint40 told, uint40 seen,,,, uint40 claimed, uint40 claimedFailed, uint256 owned,) =
+                _reputation.reputationOf(node);
+            vm.assertEq(told, since, "since");
+            vm.assertEq(seen, lastSeen, "last seen");
+            vm.assertEq(claimed, completed, "completed");
+            vm.assertEq(claimedFailed, failed, "failed");
+            vm.assertEq(owned, jobs, "confirmed");
+        }
     }
 
     function invariant_TheActiveCountIsTheNumberOfActiveNodes() external {
         vm.warp(_handler.present());
         uint256 active;
         for (uint256 i = 0; i < _handler.count(); ++i) {
-            address node = _handler.node(i);
-            if (_reputation.isProviderActive(node)) ++active;
-            (,, uint256 lastSeen,) = _reputation.providers(node);
-            vm.assertEq(lastSeen, _handler.lastSeen(node), "last seen");
+            if (_reputation.isProviderActive(_handler.node(i))) ++active;
         }
         vm.assertEq(_reputation.getActiveProvidersCount(), active, "active");
     }

@@ -1,11 +1,96 @@
-//! What the contract may offer beyond the deployed interface, found out by ERC-165.
+//! What our contract tells beyond the deployed interface, where it is ours.
+//!
+//! What must hold: a contract without the extension is told from an endpoint that fails. Whatever
+//! such a contract answers to ERC-165 (a revert, nothing, anything but a clear yes) means no.
 
-use super::Error;
-use super::reader::Reader;
+use alloy::primitives::{Bytes, FixedBytes};
+use alloy::sol_types::SolCall as _;
+
+use super::bindings::NodeReputation as Contract;
+use super::reader::word;
+use super::{Error, Reader};
+use crate::node::Address;
+
+/// The extension's ERC-165 id: the XOR of its functions' selectors.
+const EXTENSION: FixedBytes<4> = FixedBytes::new([0x8c, 0xc8, 0xa9, 0x00]);
+
+/// `true` as the ABI writes it.
+const YES: [u8; 32] = {
+    let mut word = [0; 32];
+    word[31] = 1;
+    word
+};
+
+/// What the contract knows of a node: docs/reputation.md says what it proves.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Reputation {
+    /// Unix seconds of its first registration.
+    pub since_s: u64,
+    /// Unix seconds of its last registration or beat.
+    pub last_seen_s: u64,
+    /// Slots of 300 s in which it was heard of.
+    pub on_time: u32,
+    /// Slots in which it was not, up to now.
+    pub missed: u32,
+    /// Slots on time since it last missed one.
+    pub streak: u32,
+    /// Jobs that it says it completed.
+    pub completed_claimed: u64,
+    /// Jobs that it says it did not complete.
+    pub failed_claimed: u64,
+    /// Jobs that the contract's owner confirmed.
+    pub confirmed: u64,
+    /// The contract's score of all that, 0 to 10000.
+    pub score: u16,
+}
 
 impl Reader {
-    /// Whether the contract takes receipts' roots.
+    /// Whether the contract has the extension: receipts, uptime, a score.
     pub async fn has_extension(&self) -> Result<bool, Error> {
-        Ok(false)
+        let question = Contract::supportsInterfaceCall { interfaceId: EXTENSION };
+        match self.answer(&question.abi_encode()).await {
+            Ok(answer) => Ok(is_yes(&answer)),
+            Err(Error::Reverted { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the contract knows of `provider`; `None` where it is not registered, or where the
+    /// contract has no extension.
+    pub async fn reputation(&self, provider: Address) -> Result<Option<Reputation>, Error> {
+        if !self.has_extension().await? {
+            return Ok(None);
+        }
+        let told = self.read(Contract::reputationOfCall { provider: word(provider) }).await?;
+        let since_s: u64 = told.since.to();
+        Ok((since_s != 0).then(|| Reputation {
+            since_s,
+            last_seen_s: told.lastSeen.to(),
+            on_time: told.onTime,
+            missed: told.missed,
+            streak: told.streak,
+            completed_claimed: told.completedClaimed.to(),
+            failed_claimed: told.failedClaimed.to(),
+            confirmed: told.confirmed.saturating_to(),
+            score: told.score,
+        }))
+    }
+}
+
+fn is_yes(answer: &Bytes) -> bool {
+    answer.as_ref() == YES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_is_one() {
+        assert!(is_yes(&Bytes::from(YES.to_vec())));
+        let two = [[0; 31].as_slice(), &[2]].concat();
+        for answer in [vec![], vec![1], vec![0; 32], two, vec![0xff; 32], [YES, YES].concat()] {
+            assert!(!is_yes(&Bytes::from(answer)));
+        }
     }
 }

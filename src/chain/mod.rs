@@ -3,7 +3,8 @@
 //! [`Chain`] is the seam: [`evm`] talks JSON-RPC, [`fake`] keeps a chain in memory; one suite of
 //! contract tests holds both. [`Reader`] is what of it needs no key. [`key`] holds the node's key
 //! and signs digests; [`keystore`] reads and writes Web3 Secret Storage; [`deploy`] puts the
-//! contract on a chain of one's own.
+//! contract on a chain of one's own. [`extension`] is what our contract tells beyond the deployed
+//! one; [`history`] reads a node's events.
 //!
 //! What must hold: this folder signs the fields that it is given, sends and reads; it decides
 //! nothing. Nothing is paid for before `eth_call` has shown that it would succeed, and no wait is
@@ -13,8 +14,9 @@ mod bindings;
 mod commitment;
 pub mod deploy;
 pub mod evm;
-mod extension;
+pub mod extension;
 pub mod fake;
+pub mod history;
 pub mod key;
 pub mod keystore;
 mod reader;

@@ -97,11 +97,24 @@ impl Reader {
         Ok(chain_id)
     }
 
-    async fn read<C: SolCall>(&self, call: C) -> Result<C::Return, Error> {
+    /// Calls the contract and reads its answer in the form that the call declares.
+    pub(super) async fn read<C: SolCall>(&self, call: C) -> Result<C::Return, Error> {
+        let answer = self.answer(&call.abi_encode()).await?;
+        C::abi_decode_returns(&answer).map_err(|_| Error::Unexpected {
+            reason: format!(
+                "{} answers {} in another form; is it the reputation contract?",
+                self.config.contract,
+                C::SIGNATURE
+            ),
+        })
+    }
+
+    /// What the contract answers to these bytes, whatever its form.
+    pub(super) async fn answer(&self, call: &[u8]) -> Result<Bytes, Error> {
         self.chain_id().await?;
-        let data = hex::encode_prefixed(call.abi_encode());
+        let data = hex::encode_prefixed(call);
         let params = json!([{"to": self.config.contract, "data": data}, "latest"]);
-        let answer: Bytes = self.rpc.call("eth_call", params).await.map_err(|failure| {
+        self.rpc.call("eth_call", params).await.map_err(|failure| {
             let reason = match &failure {
                 Failure::Refused(refusal) => revert::reason(refusal),
                 Failure::Other(_) => None,
@@ -110,13 +123,6 @@ impl Reader {
                 Some(reason) => Error::Reverted { reason },
                 None => failure.unexpected("eth_call"),
             }
-        })?;
-        C::abi_decode_returns(&answer).map_err(|_| Error::Unexpected {
-            reason: format!(
-                "{} answers {} in another form; is it the reputation contract?",
-                self.config.contract,
-                C::SIGNATURE
-            ),
         })
     }
 }

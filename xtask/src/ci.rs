@@ -101,6 +101,8 @@ fn contracts(root: &Path, depth: Depth) -> anyhow::Result<()> {
     let forge = |args: &[&str]| {
         let mut command = tool(root, "forge");
         command.current_dir(root.join("contracts")).args(args);
+        // What a call costs must be what contracts/snapshots says.
+        command.env("FORGE_SNAPSHOT_CHECK", "true");
         if depth == Depth::Long {
             command.env("FOUNDRY_PROFILE", "ci");
         }

@@ -27,7 +27,7 @@ interface INodeReputation {
     event JobCountIncremented(address indexed provider, uint256 newCount);
 
     /// @notice Registers the caller, or replaces what it registered before; its confirmed jobs
-    /// stay. Registering counts as being seen.
+    /// stay. Registering counts as being seen, and registering again as a heartbeat.
     /// @dev Reverts where the model is empty or longer than 128 bytes.
     function registerNode(string calldata gpuModel, uint256 vram) external;
 

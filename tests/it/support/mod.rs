@@ -1,6 +1,7 @@
 //! The real parts, each started for one test or one process and ended on drop.
 
 pub(crate) mod anvil;
+pub(crate) mod contracts;
 pub(crate) mod engine;
 pub(crate) mod ipfs;
 pub(crate) mod nats;

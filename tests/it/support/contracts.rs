@@ -1,0 +1,39 @@
+//! The contracts that a node may meet: ours, and two that stand for what the deployed one may be.
+
+use lamda_node::node::Address;
+use serde_json::Value;
+
+use super::anvil::{Anvil, cast};
+
+/// A contract with the deployed interface, by its committed artefact.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// `contracts/src/NodeReputation.sol`.
+    Ours,
+    /// The deployed interface and nothing more.
+    Plain,
+    /// The same, and a node registers once and never again.
+    Once,
+}
+
+impl Kind {
+    /// The artefact: ABI and bytecode.
+    pub(crate) fn artefact(self) -> Value {
+        let text = match self {
+            Self::Ours => include_str!("../../../abi/NodeReputation.json"),
+            Self::Plain => include_str!("../../fixtures/PlainReputation.json"),
+            Self::Once => include_str!("../../fixtures/OnceReputation.json"),
+        };
+        serde_json::from_str(text).expect("a committed artefact")
+    }
+
+    /// Puts it on the chain with foundry's `cast`; account 0 owns it.
+    pub(crate) fn deploy(self, anvil: &Anvil) -> Address {
+        let artefact = self.artefact();
+        let bytecode = artefact["bytecode"].as_str().expect("its bytecode");
+        let key = ["--private-key", Anvil::key_hex(0), "--rpc-url", &anvil.rpc_url];
+        let told = cast(&[&["send", "--json"], &key[..], &["--create", bytecode]].concat());
+        let receipt: Value = serde_json::from_str(&told).expect("a receipt");
+        receipt["contractAddress"].as_str().expect("an address").parse().expect("an address")
+    }
+}
