@@ -6,10 +6,7 @@ use lamda_node::{artifact, cli, failpoint};
 
 fn main() -> ExitCode {
     artifact::install_crypto();
-    // A test's; a release build has no such places.
-    if let Ok(place) = std::env::var("LAMDA_FAILPOINT") {
-        failpoint::arm(&place);
-    }
+    arm_failpoint();
     let args = match cli::parse() {
         Ok(args) => args,
         Err(code) => return code,
@@ -17,5 +14,13 @@ fn main() -> ExitCode {
     match cli::execute(args) {
         Ok(code) => code,
         Err(error) => cli::tell(&error),
+    }
+}
+
+/// Tests say here where the program is to die; in a release build nothing listens.
+#[expect(clippy::disallowed_methods, reason = "no setting: nobody but a test has a use for it")]
+fn arm_failpoint() {
+    if let Ok(place) = std::env::var("LAMDA_FAILPOINT") {
+        failpoint::arm(&place);
     }
 }

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod attempt;
 pub mod attester;
 pub mod board;
+mod ending;
 pub mod folders;
 pub mod heartbeat;
 pub mod hello;
@@ -24,6 +25,7 @@ pub mod leases;
 pub mod ledger;
 pub mod link;
 pub mod logs;
+mod parts;
 pub mod publish;
 pub mod readiness;
 pub mod recover;
@@ -38,7 +40,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::artifact::{Gateways, Pinata};
 use crate::backoff::Backoff;
-use crate::bus::{self, Target};
+use crate::bus;
 use crate::chain::Chain;
 use crate::chain::key::Key;
 use crate::clock::Clock;
@@ -46,21 +48,21 @@ use crate::container::ContainerRuntime;
 use crate::gpu::{self, GpuProbe};
 use crate::host;
 use crate::job::Domain;
-use crate::job::phase::StopCause;
 use crate::journal::{self, Journal};
 use crate::node::admission::Offer;
 use crate::node::{Address, Gpu};
 use crate::supervise::{BoxError, Crew, Services};
 
 use act::Act;
-use admin::Admin;
 use attempt::Desk;
 use board::Board;
+use ending::wind_down;
 use folders::Folders;
 use heartbeat::{Claim, Heart};
 use hello::Greeter;
 use intake::Intake;
 use link::Link;
+use parts::{Parts, serve_chain};
 use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
 use sole::Sole;
@@ -72,8 +74,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 /// Memory that stays the host's own, in per cent.
 const HOST_MEMORY_PERCENT: u64 = 10;
 
-/// How long the last statuses may take to leave, once the jobs have been stopped.
-const FLUSH: Duration = Duration::from_secs(10);
+/// Nothing is sent for so many heartbeats after another user of the key was seen: one that is
+/// still at work would have sent its own by then.
+const QUIET_BEATS: u32 = 3;
 
 /// What the end takes beside its graces.
 const END: Duration = Duration::from_secs(45);
@@ -146,16 +149,6 @@ pub enum Error {
     Service(#[source] BoxError),
 }
 
-/// The parts that live as long as the node runs.
-struct Parts<R, C> {
-    intake: Arc<Intake<Act<R, C>, C>>,
-    runtime: Arc<R>,
-    folders: Folders,
-    link: Link,
-    domain: Arc<watch::Sender<Option<Domain>>>,
-    greeter: Greeter<C>,
-}
-
 impl<R, G, Ch, C> Node<R, G, Ch, C>
 where
     R: ContainerRuntime,
@@ -206,12 +199,22 @@ where
         Ok(inventory.gpus)
     }
 
+    /// Who finds out whether the key is used elsewhere.
+    fn greeter(&self) -> Greeter<C> {
+        let settings = &self.settings;
+        let sole = Sole::new(settings.heartbeat_interval * QUIET_BEATS);
+        let patience = settings.shutdown_grace + settings.stop_grace + END;
+        let patience = self.take_over.then_some(patience);
+        Greeter::new(Arc::clone(&self.key), sole, patience, self.clock.clone())
+    }
+
     fn start(
         self,
         node: Address,
         gpus: &[Gpu],
         pools: Vec<bus::PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
+        let greeter = self.greeter();
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
@@ -223,13 +226,6 @@ where
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
         let runtime = Arc::new(self.runtime);
-        let patience = settings.shutdown_grace + settings.stop_grace + END;
-        let greeter = Greeter::new(
-            Arc::clone(&self.key),
-            Sole::new(settings.heartbeat_interval * 3),
-            self.take_over.then_some(patience),
-            self.clock.clone(),
-        );
         let effects = Arc::new(Act {
             runtime: Arc::clone(&runtime),
             gateways: self.gateways,
@@ -267,8 +263,7 @@ where
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
-        let interval = settings.heartbeat_interval;
-        let heart = Arc::new(Heart {
+        let heart = Heart {
             claim: Claim::of(gpus),
             chain: Arc::new(self.chain),
             journal,
@@ -281,152 +276,12 @@ where
                 cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
             },
             domain: Arc::clone(&parts.domain),
-            interval,
+            interval: settings.heartbeat_interval,
             limits: settings.spending,
             clock: self.clock,
-        });
-        services.spawn("chain", RETRY, move || {
-            let heart = Arc::clone(&heart);
-            async move { heart.beat().await }
-        });
-        Ok((services, parts))
-    }
-}
-
-impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
-    /// The connection, and what needs nothing but it.
-    fn serve_bus(&self, services: &mut Services, config: bus::Config, owner: Option<Address>) {
-        let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
-        let config = Arc::new(config);
-        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
-        let (desk_of, link) = (desk.clone(), self.link.clone());
-        services.spawn("publish", RETRY, move || {
-            let Desk { journal, outbox, clock, .. } = desk_of.clone();
-            publish::run(journal, link.clone(), node, outbox, clock)
-        });
-        let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
-        services
-            .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
-        let (pinata, gateways) =
-            (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
-        services.spawn("store", RETRY, move || {
-            housekeeping::check_store(pinata.clone(), gateways.clone())
-        });
-        let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
-        services.spawn("leases", RETRY, move || {
-            leases::run(board.clone(), link.clone(), clock.clone())
-        });
-        let admin = Admin {
-            node,
-            owner,
-            auth: self.intake.auth.clone(),
-            domain: self.intake.domain.clone(),
-            board: desk.board.clone(),
-            journal: desk.journal.clone(),
-            greeter: self.greeter.clone(),
-            clock: desk.clock.clone(),
         };
-        let link = self.link.clone();
-        services.spawn("control", RETRY, move || admin::run(admin.clone(), link.clone()));
-        let (greeter, link) = (self.greeter.clone(), self.link.clone());
-        services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
-    }
-
-    /// Recovery first, then the queues, once nobody else uses the key.
-    fn serve_jobs(
-        &self,
-        services: &mut Services,
-        pools: Vec<bus::PoolName>,
-        slots: usize,
-        pool_prefetch: usize,
-    ) {
-        let recovered = Arc::new(watch::Sender::new(false));
-        let (intake, runtime, folders) =
-            (Arc::clone(&self.intake), Arc::clone(&self.runtime), self.folders.clone());
-        let done = Arc::clone(&recovered);
-        services.spawn("recovery", RETRY, move || {
-            let (intake, runtime, folders, done) =
-                (Arc::clone(&intake), Arc::clone(&runtime), folders.clone(), Arc::clone(&done));
-            async move {
-                recover::run(intake, runtime, folders).await?;
-                done.send_replace(true);
-                Ok(())
-            }
-        });
-        let own = (Target::Agent(self.intake.node), slots);
-        let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
-        for (source, ahead) in std::iter::once(own).chain(shared) {
-            let (intake, link, ready, sole) = (
-                Arc::clone(&self.intake),
-                self.link.clone(),
-                recovered.subscribe(),
-                self.greeter.sole.clone(),
-            );
-            services.spawn("intake", RETRY, move || {
-                let (intake, link, source, mut ready, sole) = (
-                    Arc::clone(&intake),
-                    link.clone(),
-                    source.clone(),
-                    ready.clone(),
-                    sole.clone(),
-                );
-                async move {
-                    // The sender lives in the service before this one.
-                    ready.wait_for(|ready| *ready).await.ok();
-                    sole.settled().await;
-                    intake.run(link, source, ahead).await
-                }
-            });
-        }
-    }
-}
-
-/// Stops taking work, gives what runs its grace, hands back the rest, lets the last statuses out.
-async fn wind_down<R: ContainerRuntime, C: Clock + Clone>(
-    parts: &Parts<R, C>,
-    settings: &Settings,
-    graceful: bool,
-) {
-    let board = &parts.intake.desk.board;
-    board.drain();
-    // What is being taken in right now is still written down.
-    tokio::time::timeout(FLUSH, parts.intake.closed()).await.ok();
-    if settings.keep_jobs || !graceful {
-        tracing::info!("leaving what runs to the next start");
-    } else {
-        stop_all(board, board.ids(Some(false))).await;
-        let running = board.ids(None).len();
-        let grace_s = settings.shutdown_grace.as_secs();
-        if running > 0 {
-            tracing::info!(running, "waiting up to {grace_s} s for {running} jobs");
-        }
-        tokio::time::timeout(settings.shutdown_grace, board.wait_until_empty()).await.ok();
-        stop_all(board, board.ids(None)).await;
-        let patience = settings.stop_grace + FLUSH;
-        if tokio::time::timeout(patience, board.wait_until_empty()).await.is_err() {
-            let left = board.ids(None).len();
-            tracing::warn!(left, "{left} jobs are taken back at the next start");
-        }
-    }
-    tokio::time::timeout(FLUSH, flush(parts)).await.ok();
-}
-
-async fn stop_all(board: &Board, ids: Vec<crate::job::JobId>) {
-    let stops = ids.iter().map(|id| board.stop(id, StopCause::Shutdown));
-    let stops = futures_util::future::join_all(stops);
-    tokio::time::timeout(FLUSH, stops).await.ok();
-}
-
-/// Waits until every status is out, then closes the connection.
-async fn flush<R, C: Clock>(parts: &Parts<R, C>) {
-    let desk = &parts.intake.desk;
-    let Some(bus) = parts.link.now() else { return };
-    while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
-        desk.outbox.notify_one();
-        desk.clock.sleep(Duration::from_millis(20)).await;
-    }
-    if let Err(err) = bus.drain().await {
-        tracing::debug!("NATS was not closed in order: {err}");
+        serve_chain(&mut services, heart);
+        Ok((services, parts))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{AccountState, Chain, ChainFacts, Error, Provider, Quote, Signed};
+use crate::clock::{Clock, Timestamp};
 use crate::job::Hash;
 use crate::node::Address;
 use crate::reputation::tx::{Answer, Outcome};
@@ -39,8 +40,9 @@ pub struct FakeChain {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one kind of weather")]
 struct State {
-    now_s: u64,
+    now_ms: u64,
     block: u64,
     reachable: bool,
     /// Whether a registration stays as it is for ever.
@@ -62,7 +64,7 @@ impl FakeChain {
     /// A chain that is empty but for the contract, seen by `account`.
     pub fn new(account: Address) -> Self {
         let state = State {
-            now_s: 1_700_000_000,
+            now_ms: 1_700_000_000_000,
             block: 1,
             reachable: true,
             frozen: false,
@@ -82,9 +84,12 @@ impl FakeChain {
         Self { state: Arc::clone(&self.state), account }
     }
 
-    /// Lets time pass.
+    /// Lets time pass; a block is made each second.
     pub fn advance(&self, by: Duration) {
-        self.state().now_s += by.as_secs();
+        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let mut state = self.state();
+        state.now_ms = state.now_ms.saturating_add(by_ms);
+        state.block += by.as_secs();
     }
 
     /// Cuts the endpoint off, or puts it back.
@@ -110,11 +115,6 @@ impl FakeChain {
     /// Asks for this much, in wei a unit of gas, with the tip on top.
     pub fn set_base_fee(&self, base_fee: u128) {
         self.state().base_fee = base_fee;
-    }
-
-    /// Makes blocks with nothing of this account in them.
-    pub fn make_blocks(&self, count: u64) {
-        self.state().block += count;
     }
 
     /// What another program with the account's key does: a transaction of its own.
@@ -183,7 +183,7 @@ impl FakeChain {
     /// Puts a transaction into a block of its own.
     fn mine(&self, state: &mut State, sent: &Sent) {
         let success = self.judge(state, &sent.call).is_ok();
-        let now_s = state.now_s;
+        let now_s = state.now_ms / 1000;
         state.block += 1;
         if success {
             let old = state.providers.remove(&self.account);
@@ -214,6 +214,17 @@ impl FakeChain {
         let state = self.state();
         let own = state.mined.iter().filter(|(account, ..)| *account == self.account);
         own.map(|(_, nonce, outcome)| (*nonce, outcome.clone())).collect()
+    }
+}
+
+/// The chain's time is a clock that stands still until somebody sleeps on it.
+impl Clock for FakeChain {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.state().now_ms)
+    }
+
+    async fn sleep(&self, span: Duration) {
+        self.advance(span);
     }
 }
 
@@ -254,7 +265,7 @@ impl Chain for FakeChain {
 
     async fn provider(&self, provider: Address) -> Result<Option<Provider>, Error> {
         let state = self.reach()?;
-        let now_s = state.now_s;
+        let now_s = state.now_ms / 1000;
         Ok(state.providers.get(&provider).cloned().map(|mut record| {
             record.active = now_s - record.last_seen_s <= ACTIVE_WINDOW_S;
             record

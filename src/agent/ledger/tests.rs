@@ -5,29 +5,9 @@ use crate::reputation::Fees;
 
 const QUIET: Duration = Duration::from_mins(15);
 
-/// A clock that stands still until somebody sleeps on it; blocks are made meanwhile.
-#[derive(Debug, Clone)]
-struct Leaping {
-    now: Arc<std::sync::Mutex<Timestamp>>,
-    chain: FakeChain,
-}
-
-impl Clock for Leaping {
-    fn now(&self) -> Timestamp {
-        *self.now.lock().unwrap()
-    }
-
-    async fn sleep(&self, span: Duration) {
-        let mut now = self.now.lock().unwrap();
-        *now = now.plus(span);
-        self.chain.make_blocks(span.as_secs());
-    }
-}
-
 struct Bench {
     chain: FakeChain,
     journal: Journal,
-    clock: Leaping,
     sole: Sole,
     spending: Spending,
 }
@@ -35,17 +15,15 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let chain = FakeChain::new(Address::new([1; 20]));
-        let now = Arc::new(std::sync::Mutex::new(Timestamp::from_unix_ms(1_700_000_000_000)));
         let spending = Spending::of(31337, Limits::default());
-        let clock = Leaping { now, chain: chain.clone() };
         let (journal, sole) = (Journal::in_memory().unwrap(), Sole::new(QUIET));
-        Self { chain, journal, clock, sole, spending }
+        Self { chain, journal, sole, spending }
     }
 
     /// The pipeline as a start makes it.
-    fn ledger(&self) -> Ledger<FakeChain, Leaping> {
+    fn ledger(&self) -> Ledger<FakeChain, FakeChain> {
         let (chain, parts) =
-            (Arc::new(self.chain.clone()), (self.journal.clone(), self.clock.clone()));
+            (Arc::new(self.chain.clone()), (self.journal.clone(), self.chain.clone()));
         let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(31337, self.spending) };
         Ledger::new(chain, parts, self.sole.clone(), 31337, (self.spending, pace))
     }
@@ -63,7 +41,7 @@ fn register() -> Call {
     Call::Register { gpu_model: "A10".to_owned(), vram_mib: 24_576 }
 }
 
-async fn registered() -> (Bench, Ledger<FakeChain, Leaping>) {
+async fn registered() -> (Bench, Ledger<FakeChain, FakeChain>) {
     let bench = Bench::new();
     let ledger = bench.ledger();
     ledger.carry_out(register(), Vec::new()).await.unwrap();
@@ -74,11 +52,11 @@ async fn registered() -> (Bench, Ledger<FakeChain, Leaping>) {
 async fn an_hour_without_an_endpoint_costs_nothing_and_ends_with_one_beat() {
     let (bench, ledger) = registered().await;
     bench.chain.set_reachable(false);
-    let until = bench.clock.now().plus(Duration::from_hours(1));
-    while bench.clock.now() < until {
+    let until = bench.chain.now().plus(Duration::from_hours(1));
+    while bench.chain.now() < until {
         let err = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap_err();
         assert!(matches!(err, Error::Chain(chain::Error::Unreachable { .. })), "{err}");
-        bench.clock.sleep(Duration::from_secs(30)).await;
+        bench.chain.advance(Duration::from_secs(30));
     }
     bench.chain.set_reachable(true);
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
@@ -146,7 +124,7 @@ async fn a_day_costs_no_more_than_allowed_and_the_next_day_goes_on() {
     assert!(matches!(err, Error::DaySpent), "{err}");
     let total: u128 = bench.chain.mined().iter().map(|(_, outcome)| outcome.fee_wei).sum();
     assert!(sent >= 1 && total <= cost * 4, "{sent} {total}");
-    bench.clock.sleep(DAY + Duration::from_secs(1)).await;
+    bench.chain.advance(DAY + Duration::from_secs(1));
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
 }
 
@@ -165,14 +143,14 @@ async fn an_empty_account_is_told_and_goes_on_once_it_is_filled() {
 async fn a_transaction_of_somebody_else_stops_sending_for_the_quiet_time() {
     let (bench, ledger) = registered().await;
     bench.chain.interfere();
-    let before = bench.clock.now();
+    let before = bench.chain.now();
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
-    assert!(bench.clock.now() >= before.plus(QUIET), "it waited");
+    assert!(bench.chain.now() >= before.plus(QUIET), "it waited");
     assert_eq!(bench.mined(), 3);
     // What is known already stops nobody again.
-    let before = bench.clock.now();
+    let before = bench.chain.now();
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
-    assert!(bench.clock.now() < before.plus(QUIET));
+    assert!(bench.chain.now() < before.plus(QUIET));
 }
 
 #[tokio::test]
@@ -181,10 +159,10 @@ async fn a_restart_does_not_end_the_quiet_time() {
     bench.chain.interfere();
     let account = bench.chain.account().await.unwrap();
     ledger.look_for_strangers(account, &[]).await.unwrap();
-    let (sole, before) = (Sole::new(QUIET), bench.clock.now());
+    let (sole, before) = (Sole::new(QUIET), bench.chain.now());
     let bench = Bench { sole, ..bench };
     bench.ledger().carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
-    assert!(bench.clock.now() >= before.plus(QUIET), "it waited");
+    assert!(bench.chain.now() >= before.plus(QUIET), "it waited");
 }
 
 #[tokio::test]

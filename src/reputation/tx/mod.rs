@@ -200,7 +200,7 @@ impl Rules {
     /// form that, for a replacement enough to take the last form's place. Never more than is
     /// allowed.
     pub fn price(&self, last: Option<&Form>, offer: Fees, gas: u64) -> Result<Fees, TooDear> {
-        let (wanted, least) = match last {
+        let (wanted, floor) = match last {
             None => (offer, offer.least()),
             Some(form) => {
                 let bumped = form.fees.replaced_by(form.fees);
@@ -208,8 +208,8 @@ impl Rules {
             }
         };
         let allowed = self.fee_max_wei / u128::from(gas.max(1));
-        if least > allowed {
-            let wei = least.saturating_mul(u128::from(gas));
+        if floor > allowed {
+            let wei = floor.saturating_mul(u128::from(gas));
             return Err(TooDear { wei, max: self.fee_max_wei });
         }
         Ok(wanted.at_most(allowed))

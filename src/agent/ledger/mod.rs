@@ -192,11 +192,15 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
                 continue;
             }
             let nonce = first.nonce;
-            if first.state != State::Open {
+            if first.state == State::Open {
+                tracing::info!(nonce, "going on with transaction {nonce}");
+            } else if self.included(&first).await?.is_some() {
+                // The count came from an endpoint that is behind the one of the receipt.
+                self.clock.sleep(self.pace.poll).await;
+                continue;
+            } else {
                 tracing::warn!(nonce, "the chain took transaction {nonce} back; sending it again");
                 self.journal.reopen(first.id).await?;
-            } else {
-                tracing::info!(nonce, "going on with transaction {nonce}");
             }
             self.drive(first).await?;
         }
@@ -296,17 +300,20 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
     async fn look(&self, tx: &Transaction, view: &mut View) -> Result<(), Error> {
         let account = self.chain.account().await?;
         (view.nonce, view.head) = (account.nonce, account.head);
-        view.included = None;
-        // A later form may never have been seen by who made the block.
-        for form in tx.forms.iter().rev() {
-            view.included = self.chain.included(form.hash).await?;
-            if view.included.is_some() {
-                break;
-            }
-        }
+        view.included = self.included(tx).await?;
         let used = view.included.is_none() && view.nonce > tx.nonce;
         view.taken_since = used.then(|| view.taken_since.unwrap_or_else(|| self.clock.now()));
         Ok(())
+    }
+
+    /// The form that is in a block. A later one may never have been seen by who made it.
+    async fn included(&self, tx: &Transaction) -> Result<Option<Outcome>, Error> {
+        for form in tx.forms.iter().rev() {
+            if let Some(outcome) = self.chain.included(form.hash).await? {
+                return Ok(Some(outcome));
+            }
+        }
+        Ok(None)
     }
 
     /// Makes a dearer form, or sends the last one again where no dearer one is allowed.
@@ -346,13 +353,11 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
 
     /// The reason is not in the block: asked for again as of now.
     async fn why_reverted(&self, call: &Call, outcome: &Outcome) -> chain::Error {
-        match self.chain.quote(call).await {
-            Err(reverted @ chain::Error::Reverted { .. }) => reverted,
-            _ => {
-                let reason = format!("transaction {} failed in its block", outcome.hash);
-                chain::Error::Reverted { reason }
-            }
+        if let Err(reverted @ chain::Error::Reverted { .. }) = self.chain.quote(call).await {
+            return reverted;
         }
+        let reason = format!("transaction {} failed in its block", outcome.hash);
+        chain::Error::Reverted { reason }
     }
 }
 

@@ -1,0 +1,143 @@
+//! The parts that live as long as the node runs, and the services over them.
+//!
+//! What must hold: a queue is read only after recovery is done and nobody else uses the key.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::act::Act;
+use super::admin::{self, Admin};
+use super::attempt::Desk;
+use super::folders::Folders;
+use super::heartbeat::Heart;
+use super::hello::{self, Greeter};
+use super::intake::Intake;
+use super::link::Link;
+use super::{RETRY, housekeeping, leases, publish, recover};
+use crate::bus::{self, Target};
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::container::ContainerRuntime;
+use crate::gpu::GpuProbe;
+use crate::job::Domain;
+use crate::node::Address;
+use crate::supervise::Services;
+
+/// The parts that live as long as the node runs.
+pub(super) struct Parts<R, C> {
+    pub(super) intake: Arc<Intake<Act<R, C>, C>>,
+    pub(super) runtime: Arc<R>,
+    pub(super) folders: Folders,
+    pub(super) link: Link,
+    pub(super) domain: Arc<watch::Sender<Option<Domain>>>,
+    pub(super) greeter: Greeter<C>,
+}
+
+impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
+    /// The connection, and what needs nothing but it.
+    pub(super) fn serve_bus(
+        &self,
+        services: &mut Services,
+        config: bus::Config,
+        owner: Option<Address>,
+    ) {
+        let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
+        let config = Arc::new(config);
+        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
+        let (desk_of, link) = (desk.clone(), self.link.clone());
+        services.spawn("publish", RETRY, move || {
+            let Desk { journal, outbox, clock, .. } = desk_of.clone();
+            publish::run(journal, link.clone(), node, outbox, clock)
+        });
+        let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
+        services
+            .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
+        let (pinata, gateways) =
+            (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
+        services.spawn("store", RETRY, move || {
+            housekeeping::check_store(pinata.clone(), gateways.clone())
+        });
+        let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
+        services.spawn("leases", RETRY, move || {
+            leases::run(board.clone(), link.clone(), clock.clone())
+        });
+        let admin = Admin {
+            node,
+            owner,
+            auth: self.intake.auth.clone(),
+            domain: self.intake.domain.clone(),
+            board: desk.board.clone(),
+            journal: desk.journal.clone(),
+            greeter: self.greeter.clone(),
+            clock: desk.clock.clone(),
+        };
+        let link = self.link.clone();
+        services.spawn("control", RETRY, move || admin::run(admin.clone(), link.clone()));
+        let (greeter, link) = (self.greeter.clone(), self.link.clone());
+        services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
+    }
+
+    /// Recovery first, then the queues, once nobody else uses the key.
+    pub(super) fn serve_jobs(
+        &self,
+        services: &mut Services,
+        pools: Vec<bus::PoolName>,
+        slots: usize,
+        pool_prefetch: usize,
+    ) {
+        let recovered = Arc::new(watch::Sender::new(false));
+        let (intake, runtime, folders) =
+            (Arc::clone(&self.intake), Arc::clone(&self.runtime), self.folders.clone());
+        let done = Arc::clone(&recovered);
+        services.spawn("recovery", RETRY, move || {
+            let (intake, runtime, folders, done) =
+                (Arc::clone(&intake), Arc::clone(&runtime), folders.clone(), Arc::clone(&done));
+            async move {
+                recover::run(intake, runtime, folders).await?;
+                done.send_replace(true);
+                Ok(())
+            }
+        });
+        let own = (Target::Agent(self.intake.node), slots);
+        let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
+        for (source, ahead) in std::iter::once(own).chain(shared) {
+            let (intake, link, ready, sole) = (
+                Arc::clone(&self.intake),
+                self.link.clone(),
+                recovered.subscribe(),
+                self.greeter.sole.clone(),
+            );
+            services.spawn("intake", RETRY, move || {
+                let (intake, link, source, mut ready, sole) = (
+                    Arc::clone(&intake),
+                    link.clone(),
+                    source.clone(),
+                    ready.clone(),
+                    sole.clone(),
+                );
+                async move {
+                    // The sender lives in the service before this one.
+                    ready.wait_for(|ready| *ready).await.ok();
+                    sole.settled().await;
+                    intake.run(link, source, ahead).await
+                }
+            });
+        }
+    }
+}
+
+/// The node's life on the chain.
+pub(super) fn serve_chain<R, G, Ch, C>(services: &mut Services, heart: Heart<R, G, Ch, C>)
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    Ch: Chain,
+    C: Clock + Clone,
+{
+    let heart = Arc::new(heart);
+    services.spawn("chain", RETRY, move || {
+        let heart = Arc::clone(&heart);
+        async move { heart.beat().await }
+    });
+}
