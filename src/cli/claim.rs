@@ -3,7 +3,6 @@
 
 use super::out;
 use crate::chain::key::recover;
-use crate::clock::Timestamp;
 use crate::job::status::{Stage, Status};
 use crate::job::{Domain, Hash, receipt::Signed};
 use crate::node::Address;
@@ -62,15 +61,11 @@ pub(super) fn describe(signed: &Signed) -> String {
     let Signed { domain, receipt, .. } = signed;
     let gpus = if receipt.gpu_uuids.is_empty() { "none" } else { &receipt.gpu_uuids };
     let took_ms = receipt.finished_at.saturating_sub(receipt.started_at);
-    let output = if receipt.output_cid.is_empty() { "none" } else { &receipt.output_cid };
     format!(
-        "  output {}\n  image {}\n  gpus {}\n  exit code {}, ran {took_ms} ms until {}\n  chain {}, \
-         contract {}",
-        out::clean(output),
+        "  image {}\n  gpus {}\n  exit code {}, ran {took_ms} ms\n  chain {}, contract {}",
         out::clean(&receipt.image_digest),
         out::clean(gpus),
         receipt.exit_code,
-        Timestamp::from_unix_ms(receipt.finished_at),
         domain.chain_id,
         domain.contract,
     )
@@ -108,6 +103,7 @@ fn fault(status: &Status, signed: &Signed, expected: &Expected) -> Option<&'stat
 mod tests {
     use super::*;
     use crate::chain::Key;
+    use crate::clock::Timestamp;
     use crate::job::receipt::Facts;
     use crate::job::{Cid, Receipt, Signature};
 

@@ -16,6 +16,7 @@ use super::claim::{self, Expected, UNSIGNED, Verdict};
 use super::logging::Audience;
 use super::{Misused, load, out};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
+use crate::clock::Timestamp;
 use crate::config::{Signing, parse_rpc_urls};
 use crate::job::Status;
 use crate::job::receipt::Signed;
@@ -251,7 +252,14 @@ impl Holds {
     fn text(&self) -> String {
         let receipt = &self.signed.receipt;
         let claim = claim::describe(&self.signed);
-        let text = format!("valid: {} signed it for job {}\n{claim}", receipt.node, receipt.job_id);
+        let output = if receipt.output_cid.is_empty() { "none" } else { &receipt.output_cid };
+        let text = format!(
+            "valid: {} signed it for job {}\n{claim}\n  ended {}, output {}",
+            receipt.node,
+            receipt.job_id,
+            Timestamp::from_unix_ms(receipt.finished_at),
+            out::clean(output)
+        );
         let chain = match (&self.proof, &self.committed) {
             (_, Some((found, depth))) => format!(
                 "\n  committed at {} in block {} ({} blocks lie on it) by transaction {}\n  root \
