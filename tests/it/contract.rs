@@ -289,8 +289,6 @@ fn an_endpoint_that_allows_few_blocks_is_asked_for_few() {
     assert!(granted.is_sorted() && granted.windows(2).all(|w| w[0].1 + 1 == w[1].0), "{ranges:?}");
 }
 
-/// A log of another node, of another contract, of a block that was not asked for: an endpoint that
-/// answers so is not believed.
 #[test]
 fn a_log_that_was_not_asked_for_is_refused() {
     let chain = Chain::with(Kind::Ours);
@@ -298,7 +296,7 @@ fn a_log_that_was_not_asked_for_is_refused() {
     chain.register(2);
     let narrow = Narrow::before(&chain.anvil, u64::MAX);
     // The proxy takes the node out of the filter.
-    *narrow.forget_topics.lock().unwrap() = true;
+    *narrow.forget_node.lock().unwrap() = true;
     let args = ["contract", "history", &address(1).to_string(), "--from-block", "0"];
     let (_, code) = chain.program_by_way_of(&narrow.url, &args);
     assert_eq!(code, 1);
@@ -341,7 +339,7 @@ struct Narrow {
     url: String,
     /// The ranges that logs were asked of, the refused among them.
     ranges: Arc<Mutex<Vec<(u64, u64)>>>,
-    forget_topics: Arc<Mutex<bool>>,
+    forget_node: Arc<Mutex<bool>>,
 }
 
 impl Narrow {
@@ -349,9 +347,9 @@ impl Narrow {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let upstream = anvil.rpc_url.trim_start_matches("http://").to_owned();
-        let (ranges, forget_topics) = (Arc::default(), Arc::new(Mutex::new(false)));
+        let (ranges, forget_node) = (Arc::default(), Arc::new(Mutex::new(false)));
         let narrow =
-            Self { url, ranges: Arc::clone(&ranges), forget_topics: Arc::clone(&forget_topics) };
+            Self { url, ranges: Arc::clone(&ranges), forget_node: Arc::clone(&forget_node) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -366,8 +364,8 @@ impl Narrow {
                         answer(&mut stream, &json!({"jsonrpc": "2.0", "id": id, "error": error}));
                         continue;
                     }
-                    if *forget_topics.lock().unwrap() {
-                        request["params"][0]["topics"] = json!([]);
+                    if *forget_node.lock().unwrap() {
+                        request["params"][0]["topics"][1] = Value::Null;
                     }
                 }
                 let mut chain = TcpStream::connect(&upstream).unwrap();
