@@ -1,8 +1,8 @@
 //! The parts of `lamda-node`, floor by floor. Imports go down only; `cargo xtask tidy` holds it.
 //!
-//! Floor 0, the base: [`backoff`], [`clock`], [`secret`].
+//! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`secret`], [`supervise`].
 //!
-//! Floor 1, the domain, pure: [`job`], [`node`].
+//! Floor 1, the domain, pure: [`job`], [`node`], [`reputation`].
 //!
 //! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
 //! [`host`], [`journal`].
@@ -13,11 +13,13 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod failpoint;
 pub mod secret;
 pub mod supervise;
 
 pub mod job;
 pub mod node;
+pub mod reputation;
 
 pub mod artifact;
 pub mod bus;

@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
-use lamda_node::{artifact, cli};
+use lamda_node::{artifact, cli, failpoint};
 
 fn main() -> ExitCode {
     artifact::install_crypto();
+    // A test's; a release build has no such places.
+    if let Ok(place) = std::env::var("LAMDA_FAILPOINT") {
+        failpoint::arm(&place);
+    }
     let args = match cli::parse() {
         Ok(args) => args,
         Err(code) => return code,

@@ -2,20 +2,47 @@
 //!
 //! A [`Secret`] prints as `[secret]` everywhere, is wiped from memory when dropped, and can't be
 //! serialised. What must hold: [`Secret::expose`] is called only where the value leaves for the
-//! service it belongs to.
+//! service it belongs to, and no copy that was made on the way here stays in memory.
 
 use std::fmt;
+use std::io::{self, ErrorKind, Read};
 
 use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
 /// A text that is wiped on drop and never printed.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes the text over.
+    /// Takes the text over, and wipes where it lay where that was handed over too.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(SecretString::from(text.into()))
+        let text = Zeroizing::new(text.into());
+        // Out of the `String` itself: shrinking it to a box would leave its old place as it was.
+        Self(SecretString::from(text.as_str()))
+    }
+
+    /// The first line of `from`, without its end; what is longer than `bytes_max` or not UTF-8 is
+    /// refused. Hand it an unbuffered reader: a buffer's copy would stay in memory.
+    pub fn read_line(mut from: impl Read, bytes_max: usize) -> io::Result<Self> {
+        // Its full size from the start: one that grows leaves its old places as they were.
+        let mut bytes = Zeroizing::new(vec![0; bytes_max + 1]);
+        let mut length = 0;
+        while length < bytes.len() && !bytes[..length].contains(&b'\n') {
+            match from.read(&mut bytes[length..]) {
+                Ok(0) => break,
+                Ok(more) => length += more,
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if line.len() > bytes_max {
+            return Err(io::Error::new(ErrorKind::InvalidData, "its first line is too long"));
+        }
+        let line = std::str::from_utf8(line)
+            .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+        Ok(Self::new(line.strip_suffix('\r').unwrap_or(line)))
     }
 
     /// The text itself, for the service it belongs to.
@@ -53,6 +80,23 @@ mod tests {
     #[test]
     fn a_secret_never_prints() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
+    }
+
+    #[test]
+    fn a_secrets_line_is_read_in_pieces_and_ends_where_it_ends() {
+        let read = |bytes: &[u8], max| {
+            // A byte at a time, as a slow pipe gives it.
+            let pieces =
+                bytes.chunks(1).fold(Box::new(io::empty()) as Box<dyn Read>, |so_far, piece| {
+                    Box::new(so_far.chain(io::Cursor::new(piece.to_vec())))
+                });
+            Secret::read_line(pieces, max).map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(read(b"hunter2\r\nmore", 20).unwrap(), "hunter2");
+        assert_eq!(read(b" p w ", 5).unwrap(), " p w ");
+        assert_eq!(read(b"", 5).unwrap(), "");
+        assert!(read(b"123456", 5).is_err());
+        assert!(read(b"\xff", 5).is_err());
     }
 
     #[test]

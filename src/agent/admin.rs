@@ -1,7 +1,9 @@
-//! Requests to this node on `jobs.control.<address>`: cancel a job, drain, tell how it stands.
+//! Requests to this node on `jobs.control.<address>`: cancel a job, drain, tell how it stands; and
+//! what instances of one key say to each other there.
 //!
-//! What must hold: every request is answered; a job is cancelled only for its requester or the
-//! node's own key where jobs must be signed, and drained only for the node's key or its owner.
+//! What must hold: every request is answered that means this instance; a job is cancelled only for
+//! its requester or the node's own key where jobs must be signed, and drained only for the node's
+//! key or its owner.
 
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::board::Board;
+use super::hello::{Greeter, Instance, Reply, Said};
 use super::link::Link;
 use super::settings::JobAuth;
 use crate::bus::ControlRequest;
@@ -34,7 +37,7 @@ const BODY_BYTES_MAX: usize = 4 * 1024;
 pub struct Admin<C> {
     /// This node.
     pub node: Address,
-    /// Where its earnings go, and who may drain it beside itself.
+    /// Where its earnings go, and who may drain it beside itself. Shown, never spent from.
     pub owner: Option<Address>,
     /// Whose jobs are taken: decides what must be signed.
     pub auth: JobAuth,
@@ -44,6 +47,8 @@ pub struct Admin<C> {
     pub board: Board,
     /// The jobs ever taken.
     pub journal: Journal,
+    /// What other instances with the key are answered by.
+    pub greeter: Greeter<C>,
     /// The time.
     pub clock: C,
 }
@@ -70,6 +75,14 @@ struct Answer {
     jobs: Option<std::collections::BTreeMap<String, usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     draining: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<Address>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_in_use_elsewhere: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<Instance>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
 }
 
 fn no(reason_code: &'static str, error: impl Into<String>) -> Answer {
@@ -85,6 +98,7 @@ pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Fa
     let (bus, _) = link.bus().await;
     let failed = |err: crate::bus::Error| Failure::Again(err.into());
     let mut requests = bus.control_requests(admin.node).await.map_err(failed)?;
+    admin.greeter.sole.listens();
     // A cancel may wait for a job that is starting; nobody else waits for that.
     let asked = Crew::default();
     loop {
@@ -95,8 +109,9 @@ pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Fa
         }
         let admin = admin.clone();
         asked.spawn("a control request".to_owned(), async move {
-            let answer = admin.answer(&request).await;
-            respond(request, &answer).await;
+            if let Some(answer) = admin.answer(&request).await {
+                respond(request, &answer).await;
+            }
         });
     }
 }
@@ -108,25 +123,53 @@ async fn respond(request: ControlRequest, answer: &Answer) {
     }
 }
 
-impl<C: Clock> Admin<C> {
-    async fn answer(&self, request: &ControlRequest) -> Answer {
-        let parsed = (request.body.len() <= BODY_BYTES_MAX)
-            .then(|| serde_json::from_slice::<Request>(&request.body).ok())
-            .flatten();
+impl<C: Clock + Clone> Admin<C> {
+    /// The answer; `None` where another instance is meant, or none must be given.
+    async fn answer(&self, request: &ControlRequest) -> Option<Answer> {
+        let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
+        let parsed = body.and_then(|body| serde_json::from_slice::<Request>(body).ok());
+        let said = || body.and_then(|body| serde_json::from_slice::<Said>(body).ok());
         let Some(request) = parsed else {
-            return no("malformed", "a request is {\"action\": …} of at most 4 KiB");
+            return Some(no("malformed", "a request is {\"action\": …} of at most 4 KiB"));
         };
-        match (request.action.as_str(), &request.job_id) {
+        Some(match (request.action.as_str(), &request.job_id) {
             ("cancel", Some(id)) => self.cancel(&request, id).await,
             ("cancel", None) => no("malformed", "a cancel names its `job_id`"),
             ("drain", _) => self.drain(&request),
-            ("status", _) => Answer {
-                jobs: Some(self.board.phases()),
-                draining: Some(self.board.is_draining()),
-                ..yes()
+            ("status", _) => self.status(),
+            (action @ ("hello" | "leave"), _) => match said() {
+                Some(said) if action == "hello" => return self.hello(&said),
+                Some(said) => return self.leave(&said),
+                None => no("malformed", "it names its `instance`, a UUID"),
             },
-            _ => no("malformed", "the actions are cancel, drain and status"),
+            _ => no("malformed", "the actions are cancel, drain, status and hello"),
+        })
+    }
+
+    fn status(&self) -> Answer {
+        let alarm = self.greeter.sole.alarm(self.clock.now());
+        Answer {
+            jobs: Some(self.board.phases()),
+            draining: Some(self.board.is_draining()),
+            owner: self.owner,
+            key_in_use_elsewhere: alarm.map(|why| why.to_string()),
+            ..yes()
         }
+    }
+
+    fn hello(&self, said: &Said) -> Option<Answer> {
+        let signature = match self.greeter.hears(said) {
+            Reply::Silence => return None,
+            Reply::Here => None,
+            Reply::Proof(signature) => Some(signature),
+        };
+        Some(Answer { instance: Some(self.greeter.me().clone()), signature, ..yes() })
+    }
+
+    fn leave(&self, said: &Said) -> Option<Answer> {
+        let leaves = self.greeter.hears_leave(said)?;
+        let refusal = "only the node's own key may ask it to end, within a minute of its own clock";
+        Some(if leaves { yes() } else { no("not_allowed", refusal) })
     }
 
     async fn cancel(&self, request: &Request, id: &JobId) -> Answer {

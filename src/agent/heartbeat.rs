@@ -1,19 +1,35 @@
 //! The node's life on the chain: registered where it is not, then a beat at each interval.
 //!
 //! What must hold: nothing is paid for that the chain says already; a chain that does not answer
-//! is waited for and stops nothing else; a node that no job can reach does not claim to live.
+//! is waited for and stops nothing else; a node that can't work does not claim to live.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::link::Link;
-use crate::chain::{Chain, Error};
-use crate::clock::Clock;
+use super::attester::next_beat;
+use super::ledger::{self, Ledger, Pace, Spending};
+use super::readiness::Readiness;
+use super::settings::Limits;
+use super::sole::Sole;
+use crate::chain::{self, Chain};
+use crate::clock::{Clock, Timestamp};
+use crate::container::ContainerRuntime;
+use crate::gpu::GpuProbe;
 use crate::job::Domain;
-use crate::node::{Address, Gpu, LOCAL_CHAINS};
+use crate::journal::Journal;
+use crate::node::{Gpu, LOCAL_CHAINS};
+use crate::reputation::Call;
+use crate::reputation::tx::Outcome;
 use crate::supervise::{Failure, chain as causes};
+
+/// How often a node that can't work is looked at, and how soon a reconnect is noticed: a beat that
+/// is a second late harms nobody.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An account that is empty sooner is spoken of.
+const WARN_DAYS: u128 = 7;
 
 /// What the node says of itself on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,76 +61,225 @@ pub struct NoGpuOnPublicChain {
     chain_id: u64,
 }
 
-/// Keeps the node alive on the chain; a service that ends only when it fails.
-pub async fn run<Ch: Chain, C: Clock>(
-    (node, claim): (Address, Claim),
-    (chain, contract): (Arc<Ch>, Address),
-    domain: Arc<watch::Sender<Option<Domain>>>,
-    (link, clock): (Link, C),
-    interval: Duration,
-) -> Result<(), Failure> {
-    let facts = chain.check().await.map_err(failure)?;
-    let chain_id = facts.chain_id;
-    if claim.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
-        return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
-    }
-    domain.send_replace(Some(Domain { chain_id, contract }));
-    register(chain.as_ref(), node, &claim).await?;
-    link.bus().await;
-    loop {
-        if !link.is_up() {
-            tracing::warn!("no heartbeat: NATS can't be reached, so no job could reach this node");
-            wait_until_up(&link, &clock).await;
+/// What the node's life on the chain needs.
+#[derive(Debug)]
+pub struct Heart<R, G, Ch, C> {
+    /// What it says of itself.
+    pub claim: Claim,
+    /// The chain.
+    pub chain: Arc<Ch>,
+    /// Transactions, receipts.
+    pub journal: Journal,
+    /// Whether the key may be used.
+    pub sole: Sole,
+    /// Whether the node can work.
+    pub readiness: Readiness<R, G>,
+    /// Told once the chain's id is known.
+    pub domain: Arc<watch::Sender<Option<Domain>>>,
+    /// Between two beats.
+    pub interval: Duration,
+    /// What the owner lets the node spend, where that was set.
+    pub limits: Limits,
+    /// The time.
+    pub clock: C,
+}
+
+/// One chain's worth of it.
+struct Beating<'a, R, G, Ch, C> {
+    heart: &'a Heart<R, G, Ch, C>,
+    ledger: Ledger<Ch, C>,
+    domain: Domain,
+    extension: bool,
+}
+
+impl<R, G, Ch, C> Heart<R, G, Ch, C>
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    Ch: Chain,
+    C: Clock + Clone,
+{
+    /// Keeps the node alive on the chain; a service that ends only when it fails.
+    pub async fn beat(&self) -> Result<(), Failure> {
+        let facts = self.chain.check().await.map_err(unanswered)?;
+        let chain_id = facts.chain_id;
+        if self.claim.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
+            return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
         }
-        beat(chain.as_ref()).await?;
-        // A tenth either way: nodes that were started together don't beat together.
-        clock.sleep(interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
-    }
-}
-
-/// Looks once a second: a beat that is a second late harms nobody.
-async fn wait_until_up<C: Clock>(link: &Link, clock: &C) {
-    while !link.is_up() {
-        clock.sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn register<Ch: Chain>(chain: &Ch, node: Address, claim: &Claim) -> Result<(), Failure> {
-    let known = chain.provider(node).await.map_err(failure)?;
-    if let Some(known) = &known
-        && known.gpu_model == claim.gpu_model
-        && known.vram_mib == claim.vram_mib
-    {
-        let jobs = known.jobs;
-        tracing::info!(jobs, "the chain knows this node as {} already", claim.gpu_model);
-        return Ok(());
-    }
-    match chain.register(&claim.gpu_model, claim.vram_mib).await {
-        Ok(mined) => {
-            let (tx, block) = (&mined.tx_hash, mined.block);
-            let Claim { gpu_model, vram_mib } = claim;
-            tracing::info!(tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
-            Ok(())
+        let domain = Domain { chain_id, contract: self.chain.contract() };
+        self.domain.send_replace(Some(domain));
+        let spending = Spending::of(chain_id, self.limits);
+        let ledger = Ledger::new(
+            Arc::clone(&self.chain),
+            (self.journal.clone(), self.clock.clone()),
+            self.sole.clone(),
+            chain_id,
+            (spending, Pace::of(chain_id, spending)),
+        );
+        let extension = self.chain.has_extension().await.map_err(unanswered)?;
+        let beating = Beating { heart: self, ledger, domain, extension };
+        // Whoever has this key already must not be met by a transaction of the same nonce.
+        self.sole.settled().await;
+        beating.ledger.catch_up().await.map_err(failure)?;
+        beating.register().await?;
+        self.readiness.link.bus().await;
+        loop {
+            beating.wait_until_ready().await;
+            beating.wait_until_due().await?;
+            beating.beat().await?;
+            // A tenth either way: nodes that were started together don't beat together.
+            beating.pause(self.interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
         }
-        Err(err @ Error::Reverted { .. }) if known.is_some() => {
-            tracing::warn!("the chain keeps the old registration: {}", causes(&err));
-            Ok(())
-        }
-        Err(err) => Err(failure(err)),
     }
 }
 
-async fn beat<Ch: Chain>(chain: &Ch) -> Result<(), Failure> {
-    let mined = chain.heartbeat().await.map_err(failure)?;
-    tracing::info!(tx = mined.tx_hash, block = mined.block, gas = mined.gas_used, "heartbeat sent");
-    Ok(())
+impl<R, G, Ch, C> Beating<'_, R, G, Ch, C>
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    Ch: Chain,
+    C: Clock + Clone,
+{
+    async fn register(&self) -> Result<(), Failure> {
+        let Claim { gpu_model, vram_mib } = &self.heart.claim;
+        let node = self.heart.chain.address();
+        let known = self.heart.chain.provider(node).await.map_err(unanswered)?;
+        if let Some(known) = &known
+            && known.gpu_model == *gpu_model
+            && known.vram_mib == *vram_mib
+        {
+            let jobs = known.jobs;
+            tracing::info!(jobs, "the chain knows this node as {gpu_model} already");
+            return Ok(());
+        }
+        let call = Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib };
+        match self.ledger.carry_out(call, Vec::new()).await {
+            Ok(Outcome { hash: tx, block, .. }) => {
+                tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
+                Ok(())
+            }
+            Err(ledger::Error::Chain(err @ chain::Error::Reverted { .. })) if known.is_some() => {
+                tracing::warn!("the chain keeps the old registration: {}", causes(&err));
+                Ok(())
+            }
+            Err(err) => Err(failure(err)),
+        }
+    }
+
+    /// A node that can't work says so once, not to the chain.
+    async fn wait_until_ready(&self) {
+        let mut said = None;
+        while let Err(why) = self.heart.readiness.check().await {
+            if said.as_ref() != Some(&why) {
+                tracing::warn!("no heartbeat: {why}");
+                said = Some(why);
+            }
+            self.heart.clock.sleep(LOOK).await;
+        }
+        if said.is_some() {
+            tracing::info!("the node can work again");
+        }
+    }
+
+    /// Whatever of ours the contract took less than half an interval ago has shown it that the
+    /// node lives: a restart costs no beat.
+    async fn wait_until_due(&self) -> Result<(), Failure> {
+        let (journal, account) = (&self.heart.journal, self.ledger.account());
+        let last = journal.last_success(account, self.domain.contract).await;
+        let last = last.map_err(|err| Failure::Again(err.into()))?;
+        let due = last.map(|at: Timestamp| at.plus(self.heart.interval / 2));
+        let wait = due.map(|due| due.since(self.heart.clock.now())).unwrap_or_default();
+        // A clock that was set back must not silence the node.
+        let wait = wait.min(self.heart.interval);
+        if !wait.is_zero() && self.is_active().await? {
+            let next_s = wait.as_secs();
+            tracing::info!(
+                next_s,
+                "the chain has just seen this node: the next beat is in {next_s} s"
+            );
+            self.pause(wait).await;
+            self.wait_until_ready().await;
+        }
+        Ok(())
+    }
+
+    /// What counts is what the contract says: not every one takes a registration for a sign of life.
+    async fn is_active(&self) -> Result<bool, Failure> {
+        let node = self.heart.chain.address();
+        let provider = self.heart.chain.provider(node).await.map_err(unanswered)?;
+        Ok(provider.is_some_and(|provider| provider.active))
+    }
+
+    /// Sleeps, but not on once NATS is back.
+    async fn pause(&self, span: Duration) {
+        let link = &self.heart.readiness.link;
+        let reconnect = async {
+            while link.is_up() {
+                self.heart.clock.sleep(LOOK).await;
+            }
+            self.wait_until_ready().await;
+        };
+        tokio::select! {
+            () = self.heart.clock.sleep(span) => {}
+            () = reconnect => {}
+        }
+    }
+
+    async fn beat(&self) -> Result<(), Failure> {
+        let (call, leaves) = next_beat(&self.heart.journal, self.domain, self.extension)
+            .await
+            .map_err(|err| Failure::Again(err.into()))?;
+        let receipts = leaves.len();
+        let outcome = match self.ledger.carry_out(call, leaves).await {
+            Err(ledger::Error::Chain(err @ chain::Error::Reverted { .. })) if receipts > 0 => {
+                tracing::warn!("{receipts} receipts are not taken: {}", causes(&err));
+                self.ledger.carry_out(Call::Heartbeat, Vec::new()).await
+            }
+            outcome => outcome,
+        };
+        let Outcome { hash: tx, block, gas_used: gas, fee_wei, .. } = outcome.map_err(failure)?;
+        tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
+        self.forecast(fee_wei).await;
+        Ok(())
+    }
+
+    /// Says where the money ends soon.
+    async fn forecast(&self, fee_wei: u128) {
+        let Ok(account) = self.heart.chain.account().await else { return };
+        let days = days_left(account.balance_wei, fee_wei, self.heart.interval);
+        match days {
+            Some(days) if days < WARN_DAYS => tracing::warn!(
+                days,
+                "the account pays for {days} more days of heartbeats: send {} some of the chain's \
+                 gas token",
+                self.heart.chain.address()
+            ),
+            Some(days) => tracing::debug!(days, "the account pays for {days} days of heartbeats"),
+            None => {}
+        }
+    }
 }
 
-fn failure(err: Error) -> Failure {
-    if matches!(err, Error::WrongChain { .. } | Error::NoContract(_)) {
-        Failure::Fatal(err.into())
-    } else {
-        Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
+/// For how many days the balance pays at this price; `None` where beats cost nothing.
+fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option<u128> {
+    let beats = balance_wei.checked_div(fee_wei)?;
+    Some(beats.saturating_mul(interval.as_millis()) / Duration::from_hours(24).as_millis())
+}
+
+fn unanswered(err: chain::Error) -> Failure {
+    failure(err.into())
+}
+
+fn failure(err: ledger::Error) -> Failure {
+    match err {
+        ledger::Error::Chain(err) if !err.is_transient() => Failure::Fatal(err.into()),
+        ledger::Error::Chain(_) => {
+            Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
+        }
+        ledger::Error::TooDear(_) | ledger::Error::DaySpent => {
+            Failure::again(err, "jobs go on meanwhile")
+        }
+        ledger::Error::Journal(_) | ledger::Error::Displaced => Failure::Again(err.into()),
     }
 }
 
@@ -134,5 +299,13 @@ mod tests {
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("large", 2));
         let claim = Claim::of(&[]);
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("CPU", 0));
+    }
+
+    #[test]
+    fn the_forecast_counts_beats_at_the_last_price() {
+        let five = Duration::from_mins(5);
+        assert_eq!(days_left(288 * 7, 1, five), Some(7));
+        assert_eq!(days_left(0, 1, five), Some(0));
+        assert_eq!(days_left(1, 0, five), None, "a free chain");
     }
 }

@@ -13,17 +13,22 @@
 pub mod act;
 pub mod admin;
 pub mod attempt;
+pub mod attester;
 pub mod board;
 pub mod folders;
 pub mod heartbeat;
+pub mod hello;
 pub mod housekeeping;
 pub mod intake;
 pub mod leases;
+pub mod ledger;
 pub mod link;
 pub mod logs;
 pub mod publish;
+pub mod readiness;
 pub mod recover;
 pub mod settings;
+pub mod sole;
 pub mod terms;
 
 use std::sync::Arc;
@@ -52,10 +57,13 @@ use admin::Admin;
 use attempt::Desk;
 use board::Board;
 use folders::Folders;
-use heartbeat::Claim;
+use heartbeat::{Claim, Heart};
+use hello::Greeter;
 use intake::Intake;
 use link::Link;
-pub use settings::{JobAuth, Settings};
+use readiness::Readiness;
+pub use settings::{JobAuth, Limits, Settings};
+use sole::Sole;
 use terms::Terms;
 
 /// A service that is away is asked again this often at first, and this seldom at last.
@@ -66,6 +74,9 @@ const HOST_MEMORY_PERCENT: u64 = 10;
 
 /// How long the last statuses may take to leave, once the jobs have been stopped.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// What the end takes beside its graces.
+const END: Duration = Duration::from_secs(45);
 
 /// How the program is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +98,8 @@ pub struct Node<R, G, Ch, C> {
     pub owner: Option<Address>,
     /// The node's key.
     pub key: Arc<Key>,
+    /// `--take-over`: who uses the key is asked to end first.
+    pub take_over: bool,
     /// How NATS is reached.
     pub bus: bus::Config,
     /// Where containers run.
@@ -140,6 +153,7 @@ struct Parts<R, C> {
     folders: Folders,
     link: Link,
     domain: Arc<watch::Sender<Option<Domain>>>,
+    greeter: Greeter<C>,
 }
 
 impl<R, G, Ch, C> Node<R, G, Ch, C>
@@ -162,6 +176,7 @@ where
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
             _ = asked.wait_for(|asked| *asked != Shutdown::No) => Ok(()),
+            () = parts.greeter.sole.left() => Ok(()),
         };
         tokio::select! {
             () = wind_down(&parts, &settings, end.is_ok()) => {}
@@ -208,6 +223,13 @@ where
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
         let runtime = Arc::new(self.runtime);
+        let patience = settings.shutdown_grace + settings.stop_grace + END;
+        let greeter = Greeter::new(
+            Arc::clone(&self.key),
+            Sole::new(settings.heartbeat_interval * 3),
+            self.take_over.then_some(patience),
+            self.clock.clone(),
+        );
         let effects = Arc::new(Act {
             runtime: Arc::clone(&runtime),
             gateways: self.gateways,
@@ -241,21 +263,31 @@ where
             disk_free_min_mib: settings.disk_free_min_mib,
             open: watch::Sender::new(0),
         });
-        let parts = Parts { intake, runtime, folders, link, domain };
+        let parts = Parts { intake, runtime, folders, link, domain, greeter };
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
-        let chain = Arc::new(self.chain);
-        let (claim, interval) = (Claim::of(gpus), settings.heartbeat_interval);
-        let (domain, link, clock) = (parts.domain.clone(), parts.link.clone(), self.clock);
+        let interval = settings.heartbeat_interval;
+        let heart = Arc::new(Heart {
+            claim: Claim::of(gpus),
+            chain: Arc::new(self.chain),
+            journal,
+            sole: parts.greeter.sole.clone(),
+            readiness: Readiness {
+                link: parts.link.clone(),
+                runtime: Arc::clone(&parts.runtime),
+                gpu: Arc::new(self.gpu),
+                node,
+                cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            },
+            domain: Arc::clone(&parts.domain),
+            interval,
+            limits: settings.spending,
+            clock: self.clock,
+        });
         services.spawn("chain", RETRY, move || {
-            heartbeat::run(
-                (node, claim.clone()),
-                (Arc::clone(&chain), contract),
-                Arc::clone(&domain),
-                (link.clone(), clock.clone()),
-                interval,
-            )
+            let heart = Arc::clone(&heart);
+            async move { heart.beat().await }
         });
         Ok((services, parts))
     }
@@ -291,13 +323,16 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
             domain: self.intake.domain.clone(),
             board: desk.board.clone(),
             journal: desk.journal.clone(),
+            greeter: self.greeter.clone(),
             clock: desk.clock.clone(),
         };
         let link = self.link.clone();
         services.spawn("control", RETRY, move || admin::run(admin.clone(), link.clone()));
+        let (greeter, link) = (self.greeter.clone(), self.link.clone());
+        services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
     }
 
-    /// Recovery first, then the queues.
+    /// Recovery first, then the queues, once nobody else uses the key.
     fn serve_jobs(
         &self,
         services: &mut Services,
@@ -321,14 +356,24 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         let own = (Target::Agent(self.intake.node), slots);
         let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
         for (source, ahead) in std::iter::once(own).chain(shared) {
-            let (intake, link, ready) =
-                (Arc::clone(&self.intake), self.link.clone(), recovered.subscribe());
+            let (intake, link, ready, sole) = (
+                Arc::clone(&self.intake),
+                self.link.clone(),
+                recovered.subscribe(),
+                self.greeter.sole.clone(),
+            );
             services.spawn("intake", RETRY, move || {
-                let (intake, link, source, mut ready) =
-                    (Arc::clone(&intake), link.clone(), source.clone(), ready.clone());
+                let (intake, link, source, mut ready, sole) = (
+                    Arc::clone(&intake),
+                    link.clone(),
+                    source.clone(),
+                    ready.clone(),
+                    sole.clone(),
+                );
                 async move {
                     // The sender lives in the service before this one.
                     ready.wait_for(|ready| *ready).await.ok();
+                    sole.settled().await;
                     intake.run(link, source, ahead).await
                 }
             });

@@ -31,12 +31,23 @@ pub struct Settings {
     pub disk_free_min_mib: u64,
     /// `HEARTBEAT_INTERVAL`.
     pub heartbeat_interval: Duration,
+    /// `TX_FEE_MAX` and `DAY_FEE_MAX`; what is not set follows the chain.
+    pub spending: Limits,
     /// `SHUTDOWN_GRACE_S`: how long running jobs are waited for at the end.
     pub shutdown_grace: Duration,
     /// `SHUTDOWN_JOBS=keep`: leave containers running at the end.
     pub keep_jobs: bool,
     /// `JOB_STOP_GRACE_S`: between asking a container to end and killing it.
     pub stop_grace: Duration,
+}
+
+/// What the owner set of what transactions may cost, in wei.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// One transaction, at the most.
+    pub transaction_max_wei: Option<u128>,
+    /// All of 24 hours.
+    pub day_max_wei: Option<u128>,
 }
 
 /// Whose jobs are taken.

@@ -26,6 +26,10 @@ pub struct ControlRequest {
     reply: Option<Subject>,
 }
 
+/// What everybody who listens answers to one question.
+#[derive(Debug)]
+pub struct ControlAnswers(Subscriber);
+
 impl Bus {
     /// Listens for this agent's control messages, in both spellings of its address.
     pub async fn control_requests(&self, agent: Address) -> Result<ControlRequests, Error> {
@@ -51,6 +55,29 @@ impl Bus {
                 _ => Error::Refused { what: WHAT, source: Box::new(err) },
             }),
         }
+    }
+
+    /// Asks everybody who listens to an agent's control messages, which may be several programs
+    /// with one key, and this one among them.
+    pub async fn ask_all(&self, agent: Address, body: Bytes) -> Result<ControlAnswers, Error> {
+        self.online()?;
+        let inbox = self.client().new_inbox();
+        let answers = self.subscribe(inbox.clone()).await?;
+        let asked = self.client().publish_with_reply(subjects::control(agent), inbox, body).await;
+        asked.map_err(|err| Error::Refused { what: "ask the agent", source: Box::new(err) })?;
+        self.flush().await?;
+        Ok(ControlAnswers(answers))
+    }
+
+    /// The number of the present connection: how many there have been.
+    pub fn connection_number(&self) -> u64 {
+        self.connection()
+    }
+
+    /// Waits for a connection after the one of that number.
+    pub async fn connected_again(&self, after: u64) -> Result<(), Error> {
+        self.lost(after).await?;
+        self.connected().await
     }
 
     /// Several subjects as one stream of messages; it goes on after a reconnect.
@@ -80,6 +107,20 @@ impl ControlRequests {
         let Message { payload: body, reply, .. } =
             self.questions.next().await.ok_or(Error::Closed)?;
         Ok(ControlRequest { body, bus: self.bus.clone(), reply })
+    }
+}
+
+impl ControlAnswers {
+    /// The next answer. Without an end: the caller says how long it waits. Can be dropped and called
+    /// again.
+    pub async fn next(&mut self) -> Result<Bytes, Error> {
+        loop {
+            let answer = self.0.next().await.ok_or(Error::Closed)?;
+            // The server itself answers where nobody listens.
+            if answer.status.is_none() {
+                return Ok(answer.payload);
+            }
+        }
     }
 }
 

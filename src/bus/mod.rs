@@ -31,7 +31,7 @@ use crate::node::Address;
 use crate::secret::{Secret, redact_url};
 
 pub use connection::{Bus, is_url};
-pub use control::{ControlRequest, ControlRequests};
+pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};

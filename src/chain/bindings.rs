@@ -47,4 +47,32 @@ mod tests {
             hex!("6f3c990a2f665f94ed1db0af40275bedd4d3d025f541e2c77112281fbee63600")
         );
     }
+
+    #[test]
+    fn the_extension_is_what_its_interface_id_says() {
+        let selectors = [
+            (Contract::sendHeartbeatWithReceiptsCall::SELECTOR, hex!("67f01e8f")),
+            (Contract::reputationOfCall::SELECTOR, hex!("db89c044")),
+            (Contract::providersPageCall::SELECTOR, hex!("30b177cb")),
+        ];
+        let mut id = [0_u8; 4];
+        for (actual, expected) in selectors {
+            assert_eq!(actual, expected);
+            id.iter_mut().zip(actual).for_each(|(id, byte)| *id ^= byte);
+        }
+        assert_eq!(id, hex!("8cc8a900"));
+        assert_eq!(Contract::supportsInterfaceCall::SELECTOR, hex!("01ffc9a7"));
+        assert_eq!(
+            Contract::ReceiptsCommitted::SIGNATURE_HASH.0,
+            hex!("6b3f4fc747cb1b529413adafcc9eb7d2b26667bc5754ecad875f48f77e802f7d")
+        );
+        assert_eq!(
+            Contract::NodeHeartbeat::SIGNATURE_HASH.0,
+            hex!("0f1ef8be219b2bb5e8b630cb970a8ac2b44c0f8a3a3db371d8a653e50af49a11")
+        );
+        assert_eq!(
+            Contract::JobCountIncremented::SIGNATURE_HASH.0,
+            hex!("f0b433b19371a783f4bfbaf7c118079db6c086603cd0c6ba2b6478c955b8b963")
+        );
+    }
 }

@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use alloy::primitives::TxKind;
+use alloy::primitives::U64;
+use serde_json::json;
 
 use super::bindings::NodeReputation as Contract;
 use super::key::Key;
 use super::rpc::{EndpointLimits, Rpc};
-use super::sender::{Intent, Sender};
-use super::{Error, Mined};
+use super::sign::{Fields, Target, sign};
+use super::{Error, Mined, sender};
 use crate::node::Address;
 
 /// How long one answer of the endpoint may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Between two looks for the receipt.
+const POLL: Duration = Duration::from_millis(250);
+
 /// Deploys the committed bytecode; `key`'s account pays for it and owns the contract. Any chain,
-/// where `chain_id` is `None`.
+/// where `chain_id` is `None`. One transaction by a person's hand: nothing is written down.
 pub async fn deploy(
     rpc_urls: &[String],
     key: &Key,
@@ -24,10 +29,35 @@ pub async fn deploy(
 ) -> Result<(Address, Mined), Error> {
     let rpc = Rpc::new(rpc_urls, chain_id, REQUEST_TIMEOUT, EndpointLimits::default())?;
     let chain_id = rpc.chain_id().await?;
-    let intent = Intent { to: TxKind::Create, data: Contract::BYTECODE.clone() };
-    let settled = Sender::new(key.clone(), receipt_deadline).send(&rpc, chain_id, &intent).await?;
-    let contract = settled
-        .contract
+    let from = key.address();
+    let target = Target { to: TxKind::Create, data: Contract::BYTECODE.clone() };
+    let quote = sender::quote(&rpc, from, &target).await?;
+    let account = sender::account(&rpc, from).await?;
+    if account.balance_wei < quote.fees.worst(quote.gas_limit) {
+        return Err(Error::Unpaid { account: from });
+    }
+    // After what is on its way already.
+    let nonce: U64 = rpc.ask("eth_getTransactionCount", json!([from, "pending"])).await?;
+    let (nonce, gas_limit, fees) = (nonce.to(), quote.gas_limit, quote.fees);
+    let signed = sign(key, Fields { chain_id, nonce, gas_limit, fees, target });
+    sender::send(&rpc, from, &signed.raw).await?;
+    let look = async {
+        loop {
+            if let Ok(Some(found)) = sender::included(&rpc, signed.hash).await {
+                return found;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let tx_hash = signed.hash.to_string();
+    let Ok((outcome, contract)) = tokio::time::timeout(receipt_deadline, look).await else {
+        return Err(Error::NotMined { tx_hash, seconds: receipt_deadline.as_secs() });
+    };
+    if !outcome.success {
+        let reason = format!("transaction {tx_hash} failed in its block");
+        return Err(Error::Reverted { reason });
+    }
+    let contract = contract
         .ok_or_else(|| Error::Unexpected { reason: "a receipt that names no contract".into() })?;
-    Ok((contract, settled.mined))
+    Ok((contract, Mined { tx_hash, block: outcome.block, gas_used: outcome.gas_used }))
 }

@@ -1,27 +1,29 @@
 //! The contract on a chain of one's own choice, by JSON-RPC: a [`Reader`] and the node's key.
 
 use alloy::primitives::{TxKind, U256};
-use alloy::sol_types::SolCall;
+use alloy::sol_types::SolCall as _;
 
 use super::bindings::NodeReputation as Contract;
 use super::key::Key;
 use super::reader::{Reader, word};
-use super::sender::{Intent, Sender};
-use super::{Chain, ChainFacts, Config, Error, Mined, Provider};
+use super::sign::{Fields, Target, sign};
+use super::{AccountState, Chain, ChainFacts, Config, Error, Provider, Quote, Signed, sender};
+use crate::job::Hash;
 use crate::node::Address;
+use crate::reputation::tx::{Answer, Outcome};
+use crate::reputation::{Call, Fees};
 
-/// A node on an EVM chain. One a key and process: its transactions wait for one another.
+/// A node on an EVM chain.
 #[derive(Debug)]
 pub struct Evm {
     reader: Reader,
-    sender: Sender,
+    key: Key,
 }
 
 impl Evm {
     /// Opens nothing yet.
     pub fn new(config: Config, key: Key) -> Result<Self, Error> {
-        let sender = Sender::new(key, config.receipt_deadline);
-        Ok(Self { reader: Reader::new(config)?, sender })
+        Ok(Self { reader: Reader::new(config)?, key })
     }
 
     /// The part that needs no key.
@@ -29,21 +31,36 @@ impl Evm {
         &self.reader
     }
 
-    /// The node's account.
-    pub fn address(&self) -> Address {
-        self.sender.address()
-    }
-
-    async fn send(&self, call: impl SolCall) -> Result<Mined, Error> {
-        // A call to an address without code succeeds and does nothing: checked before.
-        let chain_id = self.reader.chain_id().await?;
-        let to = TxKind::Call(word(self.reader.config.contract));
-        let intent = Intent { to, data: call.abi_encode().into() };
-        Ok(self.sender.send(&self.reader.rpc, chain_id, &intent).await?.mined)
+    fn target(&self, call: &Call) -> Target {
+        let data = match call {
+            Call::Register { gpu_model, vram_mib } => Contract::registerNodeCall {
+                gpuModel: gpu_model.clone(),
+                vram: U256::from(*vram_mib),
+            }
+            .abi_encode(),
+            Call::Heartbeat => Contract::sendHeartbeatCall {}.abi_encode(),
+            Call::HeartbeatWithReceipts { root, completed, failed } => {
+                Contract::sendHeartbeatWithReceiptsCall {
+                    receiptsRoot: root.0.into(),
+                    completed: *completed,
+                    failed: *failed,
+                }
+                .abi_encode()
+            }
+        };
+        Target { to: TxKind::Call(word(self.reader.config.contract)), data: data.into() }
     }
 }
 
 impl Chain for Evm {
+    fn address(&self) -> Address {
+        self.key.address()
+    }
+
+    fn contract(&self) -> Address {
+        self.reader.contract()
+    }
+
     async fn check(&self) -> Result<ChainFacts, Error> {
         self.reader.facts(self.address()).await
     }
@@ -52,12 +69,38 @@ impl Chain for Evm {
         self.reader.provider(provider).await
     }
 
-    async fn register(&self, gpu_model: &str, vram_mib: u64) -> Result<Mined, Error> {
-        let (gpu_model, vram) = (gpu_model.to_owned(), U256::from(vram_mib));
-        self.send(Contract::registerNodeCall { gpuModel: gpu_model, vram }).await
+    async fn has_extension(&self) -> Result<bool, Error> {
+        self.reader.has_extension().await
     }
 
-    async fn heartbeat(&self) -> Result<Mined, Error> {
-        self.send(Contract::sendHeartbeatCall {}).await
+    async fn account(&self) -> Result<AccountState, Error> {
+        self.reader.chain_id().await?;
+        sender::account(&self.reader.rpc, self.address()).await
+    }
+
+    async fn quote(&self, call: &Call) -> Result<Quote, Error> {
+        // A call to an address without code succeeds and does nothing: checked before.
+        self.reader.chain_id().await?;
+        sender::quote(&self.reader.rpc, self.address(), &self.target(call)).await
+    }
+
+    async fn fees(&self) -> Result<Fees, Error> {
+        sender::fees(&self.reader.rpc).await
+    }
+
+    async fn sign(&self, call: &Call, nonce: u64, quote: Quote) -> Result<Signed, Error> {
+        let chain_id = self.reader.chain_id().await?;
+        let Quote { gas_limit, fees } = quote;
+        let target = self.target(call);
+        Ok(sign(&self.key, Fields { chain_id, nonce, gas_limit, fees, target }))
+    }
+
+    async fn send(&self, raw: &[u8]) -> Result<Answer, Error> {
+        sender::send(&self.reader.rpc, self.address(), raw).await
+    }
+
+    async fn included(&self, hash: Hash) -> Result<Option<Outcome>, Error> {
+        let included = sender::included(&self.reader.rpc, hash).await?;
+        Ok(included.map(|(outcome, _)| outcome))
     }
 }

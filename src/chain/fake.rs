@@ -5,8 +5,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Chain, ChainFacts, Error, Mined, Provider};
+use serde::{Deserialize, Serialize};
+
+use super::{AccountState, Chain, ChainFacts, Error, Provider, Quote, Signed};
+use crate::job::Hash;
 use crate::node::Address;
+use crate::reputation::tx::{Answer, Outcome};
+use crate::reputation::{Call, Fees};
+
+/// Where the contract is.
+const CONTRACT: Address = Address::new([0xc0; 20]);
+
+/// Who can pay has one of the chain's coins.
+const RICH_WEI: u128 = 1_000_000_000_000_000_000;
+
+/// Wei.
+const GWEI: u128 = 1_000_000_000;
+
+/// What whoever makes the blocks asks for on top of the base fee, in wei.
+const TIP: u128 = GWEI;
 
 /// How long the contract calls a node active after its last beat.
 const ACTIVE_WINDOW_S: u64 = 15 * 60;
@@ -14,7 +31,7 @@ const ACTIVE_WINDOW_S: u64 = 15 * 60;
 /// The longest model that the contract takes.
 const MODEL_BYTES_MAX: usize = 128;
 
-/// One account on a chain in memory; clones and [`FakeChain::account`] share the chain.
+/// One account on a chain in memory; clones and [`FakeChain::seen_by`] share the chain.
 #[derive(Debug, Clone)]
 pub struct FakeChain {
     state: Arc<Mutex<State>>,
@@ -28,6 +45,14 @@ struct State {
     reachable: bool,
     /// Whether a registration stays as it is for ever.
     frozen: bool,
+    /// Whether receipts' roots are taken.
+    extended: bool,
+    /// Whether what is sent is said to be taken, and forgotten.
+    deaf: bool,
+    /// Wei a unit of gas.
+    base_fee: u128,
+    /// What is in blocks: whose, its nonce, what became of it.
+    mined: Vec<(Address, u64, Outcome)>,
     /// Accounts that can't pay; all others can.
     broke: Vec<Address>,
     providers: BTreeMap<Address, Provider>,
@@ -41,6 +66,10 @@ impl FakeChain {
             block: 1,
             reachable: true,
             frozen: false,
+            extended: true,
+            deaf: false,
+            base_fee: GWEI,
+            mined: Vec::new(),
             broke: Vec::new(),
             providers: BTreeMap::new(),
         };
@@ -49,7 +78,7 @@ impl FakeChain {
 
     /// The same chain, seen by another account.
     #[must_use]
-    pub fn account(&self, account: Address) -> Self {
+    pub fn seen_by(&self, account: Address) -> Self {
         Self { state: Arc::clone(&self.state), account }
     }
 
@@ -66,6 +95,44 @@ impl FakeChain {
     /// Refuses to change a registration from now on, as the deployed contract may do.
     pub fn freeze_registrations(&self) {
         self.state().frozen = true;
+    }
+
+    /// Becomes the contract without the extension.
+    pub fn forget_extension(&self) {
+        self.state().extended = false;
+    }
+
+    /// Forgets what is sent, or takes it again.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.state().deaf = deaf;
+    }
+
+    /// Asks for this much, in wei a unit of gas, with the tip on top.
+    pub fn set_base_fee(&self, base_fee: u128) {
+        self.state().base_fee = base_fee;
+    }
+
+    /// Makes blocks with nothing of this account in them.
+    pub fn make_blocks(&self, count: u64) {
+        self.state().block += count;
+    }
+
+    /// What another program with the account's key does: a transaction of its own.
+    pub fn interfere(&self) {
+        let mut state = self.state();
+        state.block += 1;
+        let (nonce, block) = (state.next_nonce(self.account), state.block);
+        let hash = Hash(alloy::primitives::keccak256(block.to_be_bytes()).0);
+        let outcome = Outcome { hash, block, success: true, gas_used: 21_000, fee_wei: 21_000 };
+        state.mined.push((self.account, nonce, outcome));
+    }
+
+    /// A reorganisation: the account's last transactions are in no block any more.
+    pub fn take_back(&self, count: usize) {
+        let mut state = self.state();
+        let rest = state.mined.len().saturating_sub(count);
+        state.mined.truncate(rest);
+        state.block += 1;
     }
 
     /// Takes this account's money away.
@@ -94,25 +161,95 @@ impl FakeChain {
         Err(Error::Unreachable { url: "fake".into(), source: "cut off".into() })
     }
 
-    /// Puts a transaction that passed its simulation into a block.
-    fn mine(&self, state: &mut State) -> Result<Mined, Error> {
-        if state.broke.contains(&self.account) {
-            return Err(Error::Unpaid { account: self.account });
-        }
+    /// What the contract says to this call of the account.
+    fn judge(&self, state: &State, call: &Call) -> Result<(), Error> {
+        let known = state.providers.contains_key(&self.account);
+        let reason = match call {
+            Call::Register { gpu_model, .. }
+                if !(1..=MODEL_BYTES_MAX).contains(&gpu_model.len()) =>
+            {
+                "NodeReputation: the GPU model must be 1 to 128 bytes"
+            }
+            Call::Register { .. } if state.frozen && known => "already registered",
+            Call::HeartbeatWithReceipts { .. } if !state.extended => "it gives no reason",
+            Call::Heartbeat | Call::HeartbeatWithReceipts { .. } if !known => {
+                "NodeReputation: the node is not registered"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Reverted { reason: reason.into() })
+    }
+
+    /// Puts a transaction into a block of its own.
+    fn mine(&self, state: &mut State, sent: &Sent) {
+        let success = self.judge(state, &sent.call).is_ok();
+        let now_s = state.now_s;
         state.block += 1;
-        let mut seed = self.account.as_bytes().to_vec();
-        seed.extend(state.block.to_be_bytes());
-        let hash = alloy::primitives::keccak256(seed);
-        Ok(Mined { tx_hash: hash.to_string(), block: state.block, gas_used: 50_000 })
+        if success {
+            let old = state.providers.remove(&self.account);
+            let record = match (&sent.call, old) {
+                (Call::Register { gpu_model, vram_mib }, old) => Provider {
+                    gpu_model: gpu_model.clone(),
+                    vram_mib: *vram_mib,
+                    last_seen_s: now_s,
+                    jobs: old.map_or(0, |record| record.jobs),
+                    active: true,
+                },
+                (_, old) => Provider {
+                    last_seen_s: now_s,
+                    // `judge` let it by: it is registered.
+                    ..old.unwrap_or_default()
+                },
+            };
+            state.providers.insert(self.account, record);
+        }
+        let (gas_used, block) = (50_000, state.block);
+        let fee_wei = sent.quote.fees.per_gas() * u128::from(gas_used);
+        let outcome = Outcome { hash: sent.hash(), block, success, gas_used, fee_wei };
+        state.mined.push((self.account, sent.nonce, outcome));
+    }
+
+    /// The account's transactions in blocks, as `(nonce, outcome)`.
+    pub fn mined(&self) -> Vec<(u64, Outcome)> {
+        let state = self.state();
+        let own = state.mined.iter().filter(|(account, ..)| *account == self.account);
+        own.map(|(_, nonce, outcome)| (*nonce, outcome.clone())).collect()
+    }
+}
+
+/// A transaction as this chain reads it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Sent {
+    account: Address,
+    nonce: u64,
+    call: Call,
+    quote: Quote,
+}
+
+impl Sent {
+    fn raw(&self) -> Vec<u8> {
+        // Plain data: it can't fail, and if it did nothing would be sent.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn hash(&self) -> Hash {
+        Hash(alloy::primitives::keccak256(self.raw()).0)
     }
 }
 
 impl Chain for FakeChain {
+    fn address(&self) -> Address {
+        self.account
+    }
+
+    fn contract(&self) -> Address {
+        CONTRACT
+    }
+
     async fn check(&self) -> Result<ChainFacts, Error> {
-        let state = self.reach()?;
-        let broke = state.broke.contains(&self.account);
-        let balance = if broke { "0" } else { "1000000000000000000" };
-        Ok(ChainFacts { chain_id: 31337, balance_wei: balance.into(), block: state.block })
+        let balance_wei = self.account().await?.balance_wei.to_string();
+        let block = self.reach()?.block;
+        Ok(ChainFacts { chain_id: 31337, balance_wei, block })
     }
 
     async fn provider(&self, provider: Address) -> Result<Option<Provider>, Error> {
@@ -124,34 +261,58 @@ impl Chain for FakeChain {
         }))
     }
 
-    async fn register(&self, gpu_model: &str, vram_mib: u64) -> Result<Mined, Error> {
-        let mut state = self.reach()?;
-        if !(1..=MODEL_BYTES_MAX).contains(&gpu_model.len()) {
-            let reason = "NodeReputation: the GPU model must be 1 to 128 bytes".into();
-            return Err(Error::Reverted { reason });
-        }
-        if state.frozen && state.providers.contains_key(&self.account) {
-            return Err(Error::Reverted { reason: "already registered".into() });
-        }
-        let mined = self.mine(&mut state)?;
-        let jobs = state.providers.get(&self.account).map_or(0, |record| record.jobs);
-        let (gpu_model, last_seen_s) = (gpu_model.to_owned(), state.now_s);
-        let record = Provider { gpu_model, vram_mib, last_seen_s, jobs, active: true };
-        state.providers.insert(self.account, record);
-        Ok(mined)
+    async fn has_extension(&self) -> Result<bool, Error> {
+        Ok(self.reach()?.extended)
     }
 
-    async fn heartbeat(&self) -> Result<Mined, Error> {
+    async fn account(&self) -> Result<AccountState, Error> {
+        let state = self.reach()?;
+        let balance_wei = if state.broke.contains(&self.account) { 0 } else { RICH_WEI };
+        let nonce = state.next_nonce(self.account);
+        Ok(AccountState { nonce, balance_wei, head: state.block })
+    }
+
+    async fn quote(&self, call: &Call) -> Result<Quote, Error> {
+        self.judge(&*self.reach()?, call)?;
+        Ok(Quote { gas_limit: 60_000, fees: self.fees().await? })
+    }
+
+    async fn fees(&self) -> Result<Fees, Error> {
+        let base_fee = self.reach()?.base_fee;
+        Ok(Fees::offer(Some(base_fee), base_fee + TIP))
+    }
+
+    async fn sign(&self, call: &Call, nonce: u64, quote: Quote) -> Result<Signed, Error> {
+        let sent = Sent { account: self.account, nonce, call: call.clone(), quote };
+        Ok(Signed { hash: sent.hash(), raw: sent.raw() })
+    }
+
+    async fn send(&self, raw: &[u8]) -> Result<Answer, Error> {
         let mut state = self.reach()?;
-        if !state.providers.contains_key(&self.account) {
-            return Err(not_registered());
+        let sent: Sent = serde_json::from_slice(raw)
+            .map_err(|_| Error::Unexpected { reason: "no transaction".into() })?;
+        if state.broke.contains(&self.account) {
+            return Err(Error::Unpaid { account: self.account });
         }
-        let mined = self.mine(&mut state)?;
-        let now_s = state.now_s;
-        if let Some(record) = state.providers.get_mut(&self.account) {
-            record.last_seen_s = now_s;
+        if sent.quote.fees.per_gas() < state.base_fee {
+            return Ok(Answer::TooCheap);
         }
-        Ok(mined)
+        if !state.deaf && sent.nonce == state.next_nonce(self.account) {
+            self.mine(&mut state, &sent);
+        }
+        Ok(Answer::Taken)
+    }
+
+    async fn included(&self, hash: Hash) -> Result<Option<Outcome>, Error> {
+        let state = self.reach()?;
+        let mut outcomes = state.mined.iter().map(|(.., outcome)| outcome);
+        Ok(outcomes.find(|outcome| outcome.hash == hash).cloned())
+    }
+}
+
+impl State {
+    fn next_nonce(&self, account: Address) -> u64 {
+        self.mined.iter().filter(|(of, ..)| *of == account).count() as u64
     }
 }
 
@@ -167,17 +328,29 @@ mod tests {
         FakeChain::new(Address::new([1; 20]))
     }
 
+    fn register(model: &str) -> Call {
+        Call::Register { gpu_model: model.to_owned(), vram_mib: 24_576 }
+    }
+
+    async fn carry_out(chain: &FakeChain, call: Call) -> Result<(), Error> {
+        let (quote, account) = (chain.quote(&call).await?, chain.account().await?);
+        let signed = chain.sign(&call, account.nonce, quote).await?;
+        chain.send(&signed.raw).await?;
+        assert!(chain.included(signed.hash).await?.unwrap().success);
+        Ok(())
+    }
+
     #[tokio::test]
     async fn a_silent_node_turns_inactive_and_a_beat_brings_it_back() {
         let node = chain();
-        node.register("A10", 24_576).await.unwrap();
+        carry_out(&node, register("A10")).await.unwrap();
         node.advance(Duration::from_mins(15));
         let record = node.provider(node.account).await.unwrap().unwrap();
         assert!(record.active);
         node.advance(Duration::from_secs(1));
-        let watcher = node.account(Address::new([2; 20]));
+        let watcher = node.seen_by(Address::new([2; 20]));
         assert!(!watcher.provider(node.account).await.unwrap().unwrap().active);
-        node.heartbeat().await.unwrap();
+        carry_out(&node, Call::Heartbeat).await.unwrap();
         assert!(watcher.provider(node.account).await.unwrap().unwrap().active);
     }
 
@@ -185,20 +358,23 @@ mod tests {
     async fn confirmed_jobs_outlive_a_change_of_hardware() {
         let node = chain();
         assert!(node.confirm_job(node.account).is_err(), "a stranger has no jobs");
-        node.register("A10", 24_576).await.unwrap();
+        carry_out(&node, register("A10")).await.unwrap();
         node.confirm_job(node.account).unwrap();
-        node.register("H100", 81_559).await.unwrap();
+        carry_out(&node, register("H100")).await.unwrap();
         assert_eq!(node.provider(node.account).await.unwrap().unwrap().jobs, 1);
     }
 
     #[tokio::test]
     async fn weather_can_be_made() {
         let node = chain();
-        node.register("A10", 24_576).await.unwrap();
+        carry_out(&node, register("A10")).await.unwrap();
         node.freeze_registrations();
-        assert!(matches!(node.register("H100", 1).await, Err(Error::Reverted { .. })));
+        assert!(matches!(node.quote(&register("H100")).await, Err(Error::Reverted { .. })));
+        node.interfere();
+        assert_eq!(node.account().await.unwrap().nonce, 2);
         node.impoverish();
-        assert!(matches!(node.heartbeat().await, Err(Error::Unpaid { .. })));
+        let unpaid = carry_out(&node, Call::Heartbeat).await;
+        assert!(matches!(unpaid, Err(Error::Unpaid { .. })));
         node.set_reachable(false);
         assert!(matches!(node.check().await, Err(Error::Unreachable { .. })));
     }

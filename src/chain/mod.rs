@@ -12,14 +12,15 @@
 mod bindings;
 pub mod deploy;
 pub mod evm;
+mod extension;
 pub mod fake;
-mod fees;
 pub mod key;
 pub mod keystore;
 mod reader;
 mod revert;
 mod rpc;
 mod sender;
+mod sign;
 
 use std::fmt;
 use std::future::Future;
@@ -30,7 +31,10 @@ pub use key::Key;
 pub use reader::Reader;
 pub use rpc::{EndpointLimits, EndpointState};
 
+use crate::job::Hash;
 use crate::node::Address;
+use crate::reputation::tx::{Answer, Outcome};
+use crate::reputation::{Call, Fees};
 use crate::secret::redact_url;
 
 /// Where the contract is, and how long anything about it may take.
@@ -43,8 +47,6 @@ pub struct Config {
     pub chain_id: Option<u64>,
     /// The reputation contract.
     pub contract: Address,
-    /// How long a transaction may take to get into a block.
-    pub receipt_deadline: Duration,
     /// How long one answer of an endpoint may take.
     pub request_timeout: Duration,
     /// What is borne with an endpoint.
@@ -58,15 +60,21 @@ impl fmt::Debug for Config {
             .field("rpc_urls", &rpc_urls)
             .field("chain_id", &self.chain_id)
             .field("contract", &self.contract)
-            .field("receipt_deadline", &self.receipt_deadline)
             .field("request_timeout", &self.request_timeout)
             .field("endpoints", &self.endpoints)
             .finish()
     }
 }
 
-/// What a node needs of the chain.
+/// What a node needs of the chain. It decides nothing: what is sent, when, and at what price is the
+/// caller's, who writes it down first.
 pub trait Chain: fmt::Debug + Send + Sync + 'static {
+    /// The node's account.
+    fn address(&self) -> Address;
+
+    /// The reputation contract.
+    fn contract(&self) -> Address;
+
     /// The chain's id, from `eth_chainId`; also checks that the contract's address holds code.
     fn check(&self) -> impl Future<Output = Result<ChainFacts, Error>> + Send;
 
@@ -76,15 +84,60 @@ pub trait Chain: fmt::Debug + Send + Sync + 'static {
         provider: Address,
     ) -> impl Future<Output = Result<Option<Provider>, Error>> + Send;
 
-    /// Simulates, signs, sends and waits for `registerNode(gpu_model, vram_mib)`.
-    fn register(
-        &self,
-        gpu_model: &str,
-        vram_mib: u64,
-    ) -> impl Future<Output = Result<Mined, Error>> + Send;
+    /// Whether the contract takes receipts' roots (ERC-165, `0x8cc8a900`).
+    fn has_extension(&self) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Simulates, signs, sends and waits for `sendHeartbeat()`.
-    fn heartbeat(&self) -> impl Future<Output = Result<Mined, Error>> + Send;
+    /// How the node's account stands in the latest block.
+    fn account(&self) -> impl Future<Output = Result<AccountState, Error>> + Send;
+
+    /// Simulates `call` and tells what it would cost now; [`Error::Reverted`] where it would fail.
+    fn quote(&self, call: &Call) -> impl Future<Output = Result<Quote, Error>> + Send;
+
+    /// What the chain asks for a unit of gas now.
+    fn fees(&self) -> impl Future<Output = Result<Fees, Error>> + Send;
+
+    /// Signs `call` under this nonce, at this price. The same fields give the same bytes.
+    fn sign(
+        &self,
+        call: &Call,
+        nonce: u64,
+        quote: Quote,
+    ) -> impl Future<Output = Result<Signed, Error>> + Send;
+
+    /// Hands over what [`Chain::sign`] gave, for the first time or again.
+    fn send(&self, raw: &[u8]) -> impl Future<Output = Result<Answer, Error>> + Send;
+
+    /// The transaction of this hash in its block; `None` where it is in none.
+    fn included(&self, hash: Hash) -> impl Future<Output = Result<Option<Outcome>, Error>> + Send;
+}
+
+/// How an account stands in the latest block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountState {
+    /// How many of its transactions are in blocks: the next nonce.
+    pub nonce: u64,
+    /// What it has, in wei.
+    pub balance_wei: u128,
+    /// The latest block's number.
+    pub head: u64,
+}
+
+/// What a call costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Quote {
+    /// The most gas that it may use.
+    pub gas_limit: u64,
+    /// What the chain asks for a unit.
+    pub fees: Fees,
+}
+
+/// A transaction's bytes with the hash that it will have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// keccak-256 of the bytes.
+    pub hash: Hash,
+    /// What is sent.
+    pub raw: Vec<u8>,
 }
 
 /// What the chain is.
@@ -99,7 +152,7 @@ pub struct ChainFacts {
 }
 
 /// A registered node, as the contract tells it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Provider {
     /// The model it registered with.
     pub gpu_model: String,

@@ -54,6 +54,15 @@ fn decode(data: &[u8]) -> Option<String> {
             NodeReputationErrors::OwnableInvalidOwner(error) => {
                 format!("{} can't be its owner (OwnableInvalidOwner)", account(error.owner))
             }
+            NodeReputationErrors::NodeNotRegistered(error) => {
+                format!("{} is not registered (NodeNotRegistered)", account(error.provider))
+            }
+            NodeReputationErrors::ReceiptsRootMissing(_) => {
+                "the root of the receipts is zero (ReceiptsRootMissing)".to_owned()
+            }
+            NodeReputationErrors::ReceiptsMissing(_) => {
+                "there are no receipts to commit to (ReceiptsMissing)".to_owned()
+            }
         });
     }
     let selector = data.get(..4)?;
@@ -64,6 +73,9 @@ fn decode(data: &[u8]) -> Option<String> {
 mod tests {
     use serde_json::json;
 
+    use super::super::bindings::NodeReputation::{
+        NodeNotRegistered, ReceiptsMissing, ReceiptsRootMissing,
+    };
     use super::*;
 
     fn refusal(code: i64, message: &str, data: Value) -> Refusal {
@@ -79,6 +91,7 @@ mod tests {
         let text = encoded(&Revert::from("not registered"));
         let panic = encoded(&Panic::from(0x11));
         let owner = format!("0x118cdaa7{}{}", "00".repeat(12), "11".repeat(20));
+        let stranger = encoded(&NodeNotRegistered { provider: [0x11; 20].into() });
         for (refusal, told) in [
             (refusal(3, "execution reverted", json!(text)), "not registered"),
             (
@@ -94,6 +107,18 @@ mod tests {
                 refusal(3, "execution reverted", json!(owner)),
                 "0x1111111111111111111111111111111111111111 is not its owner \
                  (OwnableUnauthorizedAccount)",
+            ),
+            (
+                refusal(3, "execution reverted", json!(stranger)),
+                "0x1111111111111111111111111111111111111111 is not registered (NodeNotRegistered)",
+            ),
+            (
+                refusal(3, "execution reverted", json!(encoded(&ReceiptsRootMissing {}))),
+                "the root of the receipts is zero (ReceiptsRootMissing)",
+            ),
+            (
+                refusal(3, "execution reverted", json!(encoded(&ReceiptsMissing {}))),
+                "there are no receipts to commit to (ReceiptsMissing)",
             ),
             (
                 refusal(3, "execution reverted", json!("0xdeadbeef")),

@@ -1,46 +1,26 @@
-//! One key's transactions: simulate, price, sign, send, wait. In this order, one at a time.
+//! What an endpoint is asked around a transaction: what it would do and cost, to take it, and
+//! whether it is in a block.
 //!
-//! What must hold: nothing is signed before `eth_call` has shown that it would succeed; a
-//! transaction's hash is known before it is sent; what is sent again is the same bytes, so that
-//! nothing is ever paid for twice; every wait ends at the deadline.
+//! What must hold: what is sent again is the same bytes, so that nothing is paid for twice; an
+//! endpoint's refusal is told apart from its absence.
 
-use std::time::Duration;
-
-use alloy::consensus::{SignableTransaction, TxEip1559, TxLegacy};
-use alloy::eips::eip2718::Encodable2718 as _;
 use alloy::hex;
 use alloy::primitives::{B256, Bytes, TxKind, U64, U128, U256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fees::{Fees, gas_limit};
-use super::key::Key;
 use super::reader::word;
 use super::rpc::{Failure, Head, Refusal, Rpc, words};
-use super::{Error, Mined, revert};
-use crate::node::{Address, LOCAL_CHAINS};
+use super::sign::Target;
+use super::{AccountState, Error, Quote, revert};
+use crate::job::Hash;
+use crate::node::Address;
+use crate::reputation::Fees;
+use crate::reputation::fees::gas_limit;
+use crate::reputation::tx::{Answer, Outcome};
 
-/// A nonce that another program with this key took in between is asked for again this often.
-const NONCE_TRIES: u32 = 3;
-
-/// Receipts are asked for this often between two broadcasts of the same bytes.
-const POLLS_PER_BROADCAST: u32 = 10;
-
-/// Sends for one key. Whoever shares the key shares the sender.
-#[derive(Debug)]
-pub(super) struct Sender {
-    key: Key,
-    receipt_deadline: Duration,
-    /// Held from the nonce's question to the receipt: two transactions never share a nonce.
-    turn: tokio::sync::Mutex<()>,
-}
-
-/// What is to be done on the chain.
-#[derive(Debug, Clone)]
-pub(super) struct Intent {
-    pub(super) to: TxKind,
-    pub(super) data: Bytes,
-}
+/// 5,000 gwei: far above what any chain asks for in a rush.
+const FEE_PER_GAS_MAX: u128 = 5_000_000_000_000;
 
 /// What of a receipt is read here. Chains add fields of their own to it.
 #[derive(Debug, Deserialize)]
@@ -49,241 +29,162 @@ struct Receipt {
     status: U64,
     block_number: U64,
     gas_used: U64,
+    effective_gas_price: Option<U128>,
+    /// What chains of the OP stack, such as opBNB, add for their data.
+    l1_fee: Option<U256>,
     contract_address: Option<alloy::primitives::Address>,
 }
 
-/// A transaction in its block, with the contract that it made.
-#[derive(Debug)]
-pub(super) struct Settled {
-    pub(super) mined: Mined,
-    pub(super) contract: Option<Address>,
+/// How the account stands in the latest block.
+pub(super) async fn account(rpc: &Rpc, address: Address) -> Result<AccountState, Error> {
+    // First, so that an endpoint that is behind is left before its count is believed.
+    let head = rpc.head().await?;
+    let (nonce, balance): (U64, U256) = tokio::try_join!(
+        rpc.ask("eth_getTransactionCount", json!([address, "latest"])),
+        rpc.ask("eth_getBalance", json!([address, "latest"])),
+    )?;
+    let (nonce, balance_wei) = (nonce.to(), balance.saturating_to());
+    Ok(AccountState { nonce, balance_wei, head: head.number })
 }
 
-/// Signed, with the hash that it will have.
-#[derive(Debug)]
-struct Signed {
-    hash: B256,
-    raw: String,
+/// What the call would cost now; an error where it would fail.
+pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Quote, Error> {
+    simulate(rpc, from, target).await?;
+    let params = json!([call_object(from, target)]);
+    let estimate: Result<U64, Failure> = rpc.call("eth_estimateGas", params).await;
+    let estimate = estimate.map_err(|failure| refused(failure, from, "eth_estimateGas"))?;
+    let gas_limit = gas_limit(estimate.to())
+        .ok_or_else(|| Error::Unexpected { reason: format!("an estimate of {estimate} gas") })?;
+    Ok(Quote { gas_limit, fees: fees(rpc).await? })
 }
 
-/// What the endpoint said to a transaction.
-enum Sent {
-    Taken,
-    NonceTaken(Error),
+/// What the contract would say, at no cost.
+async fn simulate(rpc: &Rpc, from: Address, target: &Target) -> Result<(), Error> {
+    let params = json!([call_object(from, target), "latest"]);
+    let answer: Result<Bytes, Failure> = rpc.call("eth_call", params).await;
+    answer.map(drop).map_err(|failure| refused(failure, from, "eth_call"))
 }
 
-impl Sender {
-    pub(super) fn new(key: Key, receipt_deadline: Duration) -> Self {
-        Self { key, receipt_deadline, turn: tokio::sync::Mutex::new(()) }
-    }
-
-    pub(super) fn address(&self) -> Address {
-        self.key.address()
-    }
-
-    /// Carries `intent` out on the chain of this id, and waits until it is in a block.
-    pub(super) async fn send(
-        &self,
-        rpc: &Rpc,
-        chain_id: u64,
-        intent: &Intent,
-    ) -> Result<Settled, Error> {
-        let _turn = self.turn.lock().await;
-        self.simulate(rpc, intent, json!("latest")).await?;
-        let gas = self.gas(rpc, intent).await?;
-        let fees = fees(rpc).await?;
-        self.check_balance(rpc, gas, fees).await?;
-        let signed = self.sign_and_send(rpc, chain_id, intent, (gas, fees)).await?;
-
-        let poll = poll_interval(chain_id);
-        let wait = tokio::time::timeout(self.receipt_deadline, receipt(rpc, &signed, poll));
-        let Ok(receipt) = wait.await else {
-            let seconds = self.receipt_deadline.as_secs();
-            return Err(Error::NotMined { tx_hash: signed.hash.to_string(), seconds });
-        };
-        self.settle(rpc, intent, &signed, receipt).await
-    }
-
-    /// What the contract would say, at no cost.
-    async fn simulate(&self, rpc: &Rpc, intent: &Intent, block: Value) -> Result<(), Error> {
-        let params = json!([self.call_object(intent), block]);
-        let answer: Result<Bytes, Failure> = rpc.call("eth_call", params).await;
-        answer.map(drop).map_err(|failure| self.refused(failure, "eth_call"))
-    }
-
-    async fn gas(&self, rpc: &Rpc, intent: &Intent) -> Result<u64, Error> {
-        let params = json!([self.call_object(intent)]);
-        let estimate: Result<U64, Failure> = rpc.call("eth_estimateGas", params).await;
-        let estimate = estimate.map_err(|failure| self.refused(failure, "eth_estimateGas"))?;
-        gas_limit(estimate.to())
-    }
-
-    /// Nodes refuse what the balance can't cover at the highest price; said here in our words.
-    async fn check_balance(&self, rpc: &Rpc, gas: u64, fees: Fees) -> Result<(), Error> {
-        let account = self.address();
-        let balance: U256 = rpc.ask("eth_getBalance", json!([account, "latest"])).await?;
-        if balance < U256::from(fees.per_gas()) * U256::from(gas) {
-            return Err(Error::Unpaid { account });
-        }
-        Ok(())
-    }
-
-    async fn sign_and_send(
-        &self,
-        rpc: &Rpc,
-        chain_id: u64,
-        intent: &Intent,
-        price: (u64, Fees),
-    ) -> Result<Signed, Error> {
-        let mut tries = 0;
-        loop {
-            let nonce: U64 =
-                rpc.ask("eth_getTransactionCount", json!([self.address(), "pending"])).await?;
-            let signed = self.sign(chain_id, nonce.to(), intent, price);
-            tries += 1;
-            match self.broadcast(rpc, &signed).await? {
-                Sent::Taken => return Ok(signed),
-                Sent::NonceTaken(error) if tries == NONCE_TRIES => return Err(error),
-                // The endpoint may be a little behind the chain.
-                Sent::NonceTaken(_) => tokio::time::sleep(poll_interval(chain_id)).await,
-            }
-        }
-    }
-
-    fn sign(&self, chain_id: u64, nonce: u64, intent: &Intent, price: (u64, Fees)) -> Signed {
-        let (gas_limit, fees) = price;
-        let Intent { to, data: input } = intent.clone();
-        let value = U256::ZERO;
-        match fees {
-            Fees::Legacy { gas_price } => {
-                let chain_id = Some(chain_id);
-                seal(
-                    &self.key,
-                    TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input },
-                )
-            }
-            Fees::Eip1559 { max, tip } => seal(
-                &self.key,
-                TxEip1559 {
-                    chain_id,
-                    nonce,
-                    gas_limit,
-                    max_fee_per_gas: max,
-                    max_priority_fee_per_gas: tip,
-                    to,
-                    value,
-                    access_list: alloy::eips::eip2930::AccessList::default(),
-                    input,
-                },
-            ),
-        }
-    }
-
-    async fn broadcast(&self, rpc: &Rpc, signed: &Signed) -> Result<Sent, Error> {
-        match rpc.call::<Value>("eth_sendRawTransaction", json!([signed.raw])).await {
-            // Where the answer got lost, the transaction perhaps did not: its receipt tells.
-            Ok(_) | Err(Failure::Other(Error::Unreachable { .. })) => Ok(Sent::Taken),
-            Err(Failure::Refused(refusal)) if is_known(&refusal) => Ok(Sent::Taken),
-            Err(Failure::Refused(refusal)) if refusal.says(&["nonce", "underpriced"]) => {
-                let reason = format!("the transaction was refused: {}", words(&refusal.message));
-                Ok(Sent::NonceTaken(Error::Unexpected { reason }))
-            }
-            Err(failure) => Err(self.refused(failure, "eth_sendRawTransaction")),
-        }
-    }
-
-    async fn settle(
-        &self,
-        rpc: &Rpc,
-        intent: &Intent,
-        signed: &Signed,
-        receipt: Receipt,
-    ) -> Result<Settled, Error> {
-        if receipt.status.is_zero() {
-            // The reason is not in the receipt: asked for again as of that block.
-            let block = json!(receipt.block_number);
-            return Err(match self.simulate(rpc, intent, block).await {
-                Err(reverted @ Error::Reverted { .. }) => reverted,
-                _ => Error::Reverted {
-                    reason: format!("transaction {} failed in its block", signed.hash),
-                },
-            });
-        }
-        let mined = Mined {
-            tx_hash: signed.hash.to_string(),
-            block: receipt.block_number.to(),
-            gas_used: receipt.gas_used.to(),
-        };
-        let contract = receipt.contract_address.map(|made| Address::new(made.into_array()));
-        Ok(Settled { mined, contract })
-    }
-
-    fn call_object(&self, intent: &Intent) -> Value {
-        let from = word(self.address());
-        match intent.to {
-            TxKind::Call(to) => json!({"from": from, "to": to, "data": intent.data}),
-            TxKind::Create => json!({"from": from, "data": intent.data}),
-        }
-    }
-
-    fn refused(&self, failure: Failure, method: &str) -> Error {
-        if let Failure::Refused(refusal) = &failure {
-            // The second is what geth says where the balance caps an estimate.
-            if refusal.says(&["insufficient funds", "gas required exceeds allowance"]) {
-                return Error::Unpaid { account: self.address() };
-            }
-            if let Some(reason) = revert::reason(refusal) {
-                return Error::Reverted { reason };
-            }
-        }
-        failure.unexpected(method)
-    }
-}
-
-/// What the chain asks for now.
-async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
+/// What the chain asks for a unit of gas now.
+pub(super) async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
     let (head, price): (Head, U128) =
         tokio::try_join!(rpc.head(), rpc.ask("eth_gasPrice", json!([])))?;
-    Fees::offer(head.base_fee, price.to())
+    let fees = Fees::offer(head.base_fee, price.to());
+    if fees.per_gas() > FEE_PER_GAS_MAX {
+        let reason = format!("a fee of {} wei for a unit of gas", fees.per_gas());
+        return Err(Error::Unexpected { reason });
+    }
+    Ok(fees)
 }
 
-fn seal<T>(key: &Key, tx: T) -> Signed
-where
-    T: SignableTransaction<alloy::primitives::Signature>,
-    alloy::consensus::Signed<T>: alloy::eips::eip2718::Encodable2718,
-{
-    let signature = key.sign(&tx.signature_hash());
-    let tx = tx.into_signed(signature);
-    Signed { hash: tx.trie_hash(), raw: hex::encode_prefixed(tx.encoded_2718()) }
-}
-
-/// Asks until the transaction is in a block; the caller's deadline ends it. An endpoint that
-/// forgot the transaction is told again.
-async fn receipt(rpc: &Rpc, signed: &Signed, poll: Duration) -> Receipt {
-    let mut polls = 0;
-    loop {
-        let params = json!([signed.hash]);
-        if let Ok(Some(receipt)) = rpc.ask("eth_getTransactionReceipt", params).await {
-            return receipt;
-        }
-        polls += 1;
-        if polls % POLLS_PER_BROADCAST == 0 {
-            // Whatever it says, the receipt is what counts.
-            let again = rpc.call::<Value>("eth_sendRawTransaction", json!([signed.raw]));
-            if let Err(Failure::Refused(refusal)) = again.await {
-                tracing::debug!(tx.hash = %signed.hash, "sent again: {}", words(&refusal.message));
+/// Hands the endpoint a transaction, for the first time or again.
+pub(super) async fn send(rpc: &Rpc, from: Address, raw: &[u8]) -> Result<Answer, Error> {
+    let params = json!([hex::encode_prefixed(raw)]);
+    match rpc.call::<Value>("eth_sendRawTransaction", params).await {
+        // Where the answer got lost, the transaction perhaps did not: its receipt tells.
+        Ok(_) | Err(Failure::Other(Error::Unreachable { .. })) => Ok(Answer::Taken),
+        Err(Failure::Refused(refusal)) => match answer(&refusal) {
+            Some(answer) => {
+                tracing::debug!("the endpoint says of a transaction: {}", words(&refusal.message));
+                Ok(answer)
             }
-        }
-        tokio::time::sleep(poll).await;
+            None => Err(refused(Failure::Refused(refusal), from, "eth_sendRawTransaction")),
+        },
+        Err(failure) => Err(failure.unexpected("eth_sendRawTransaction")),
     }
 }
 
-/// The ways in which clients say that they have these very bytes already.
-fn is_known(refusal: &Refusal) -> bool {
-    refusal.says(&["already known", "alreadyknown", "known transaction", "already imported"])
+/// What a refusal says of a transaction, in the words of the clients in use (geth and its
+/// descendants, reth and anvil, Nethermind); `None` where it is none of the usual ones.
+fn answer(refusal: &Refusal) -> Option<Answer> {
+    const KNOWN: &[&str] =
+        &["already known", "alreadyknown", "known transaction", "already imported"];
+    // The nonce's count is what decides about these two; the endpoint may only be late or early.
+    const NONCE: &[&str] = &["nonce too low", "nonce too high", "oldnonce", "nonce gap"];
+    const CHEAP: &[&str] = &[
+        "underpriced",
+        "less than block base fee",
+        "feecaptoolow",
+        "fee too low",
+        "price too low",
+        "feetoolow",
+    ];
+    if refusal.says(KNOWN) || refusal.says(NONCE) {
+        Some(Answer::Taken)
+    } else if refusal.says(&["replacement", "replacementnotallowed"]) {
+        Some(Answer::Occupied)
+    } else if refusal.says(CHEAP) {
+        Some(Answer::TooCheap)
+    } else {
+        None
+    }
 }
 
-/// About a block's time; development chains make a block for each transaction.
-fn poll_interval(chain_id: u64) -> Duration {
-    Duration::from_millis(if LOCAL_CHAINS.contains(&chain_id) { 100 } else { 1000 })
+/// The transaction in its block, with the contract that it made; `None` where it is in none.
+pub(super) async fn included(
+    rpc: &Rpc,
+    hash: Hash,
+) -> Result<Option<(Outcome, Option<Address>)>, Error> {
+    let params = json!([B256::from(hash.0)]);
+    let receipt: Option<Receipt> = rpc.ask("eth_getTransactionReceipt", params).await?;
+    Ok(receipt.map(|receipt| {
+        let gas_used: u64 = receipt.gas_used.to();
+        let price: u128 = receipt.effective_gas_price.map_or(0, |price| price.to());
+        let l1_fee: u128 = receipt.l1_fee.map_or(0, |fee| fee.saturating_to());
+        let outcome = Outcome {
+            hash,
+            block: receipt.block_number.to(),
+            success: !receipt.status.is_zero(),
+            gas_used,
+            fee_wei: price.saturating_mul(u128::from(gas_used)).saturating_add(l1_fee),
+        };
+        let contract = receipt.contract_address.map(|made| Address::new(made.into_array()));
+        (outcome, contract)
+    }))
+}
+
+fn call_object(from: Address, target: &Target) -> Value {
+    let from = word(from);
+    match target.to {
+        TxKind::Call(to) => json!({"from": from, "to": to, "data": target.data}),
+        TxKind::Create => json!({"from": from, "data": target.data}),
+    }
+}
+
+fn refused(failure: Failure, account: Address, method: &str) -> Error {
+    if let Failure::Refused(refusal) = &failure {
+        // The second is what geth says where the balance caps an estimate.
+        if refusal.says(&["insufficient funds", "gas required exceeds allowance"]) {
+            return Error::Unpaid { account };
+        }
+        if let Some(reason) = revert::reason(refusal) {
+            return Error::Reverted { reason };
+        }
+    }
+    failure.unexpected(method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart_in_the_words_of_the_clients_in_use() {
+        for (message, told) in [
+            ("already known", Some(Answer::Taken)),
+            ("AlreadyKnown", Some(Answer::Taken)),
+            ("nonce too low: next nonce 5, tx nonce 4", Some(Answer::Taken)),
+            ("replacement transaction underpriced", Some(Answer::Occupied)),
+            ("transaction underpriced: gas tip cap 1, minimum needed 2", Some(Answer::TooCheap)),
+            (
+                "max fee per gas less than block base fee: address 0x…, maxFeePerGas: 1",
+                Some(Answer::TooCheap),
+            ),
+            ("FeeTooLow, MaxFeePerGas too low", Some(Answer::TooCheap)),
+            ("exceeds block gas limit", None),
+        ] {
+            let refusal = Refusal { code: -32000, message: message.into(), data: Value::Null };
+            assert_eq!(answer(&refusal), told, "{message}");
+        }
+    }
 }

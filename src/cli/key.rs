@@ -1,6 +1,8 @@
 //! `key`: makes, imports and looks at keys. The key itself is never shown and never an argument.
 
-use std::io::{IsTerminal as _, Read as _, stdin};
+use std::fs::File;
+use std::io::{IsTerminal as _, stdin};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,11 +13,11 @@ use super::logging::Audience;
 use super::signer::{Ask, passphrase};
 use super::{Misused, load, out};
 use crate::chain::{Key, keystore};
-use crate::config;
+use crate::config::{self, Terminal};
 use crate::secret::Secret;
 
 /// A key has 66 characters; what is more is no key.
-const INPUT_BYTES_MAX: u64 = 1024;
+const INPUT_BYTES_MAX: usize = 1024;
 
 /// Arguments of `key`.
 #[derive(Debug, clap::Args)]
@@ -91,11 +93,11 @@ impl Place {
 /// The key's hex digits: from a pipe, or typed without an echo.
 fn read_key() -> anyhow::Result<Secret> {
     if stdin().is_terminal() {
-        let typed = rpassword::prompt_password("Private key (64 hex digits): ");
-        return typed.map(Secret::new).context("the key could not be read");
+        let typed =
+            Terminal::open().and_then(|mut terminal| terminal.ask("Private key (64 hex digits): "));
+        return typed.context("the key could not be read");
     }
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);
-    read.context("the key could not be read from standard input")?;
-    Ok(Secret::new(text.trim()))
+    let unbuffered = || Ok(File::from(stdin().as_fd().try_clone_to_owned()?));
+    let read = unbuffered().and_then(|input| Secret::read_line(input, INPUT_BYTES_MAX));
+    read.context("the key could not be read from standard input")
 }

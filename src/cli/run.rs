@@ -30,33 +30,45 @@ pub(super) struct Args {
     /// Play container and GPU with fakes; no job is run for real (loopback NATS, local chain only)
     #[arg(long)]
     simulate: bool,
+    /// Where another node works with the same key on the same NATS server: ask it to end, and wait
+    /// until it has
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    forbid_core_dumps();
-    let settings = load(Audience::Owner, config::Node::read)?;
+    forbid_looking_into_memory();
+    let (settings, source) = load(Audience::Owner, config::Node::read)?;
     if args.simulate && !config::is_loopback(&settings.bus.url) {
         let text = "--simulate needs a NATS server on this machine: nobody else may be told that \
                     such jobs were run";
         return Err(Misused(text.to_owned()).into());
     }
-    let key = settings.key.load()?;
+    let key = source.load()?;
+    // What opened the key is not kept with it.
+    drop(source);
+    if let Some(owner) = settings.owner {
+        tracing::info!(%owner, "the node's owner is {owner}: it may drain the node, and is never \
+            spent from");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the program can't start")?;
-    runtime.block_on(Box::pin(node(settings, key, args.simulate)))?;
+    runtime.block_on(Box::pin(node(settings, key, args)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A core dump would hold the key.
-fn forbid_core_dumps() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+/// A core dump would hold the key, and so would what another program of this user could read of
+/// this one's memory.
+fn forbid_looking_into_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).ok();
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
 }
 
-async fn node(settings: config::Node, key: Key, simulate: bool) -> anyhow::Result<()> {
+async fn node(settings: config::Node, key: Key, args: &Args) -> anyhow::Result<()> {
     let chain = Evm::new(settings.chain.clone(), key.clone())?;
-    if simulate {
+    if args.simulate {
         let facts = chain.check().await.context("--simulate needs its chain to answer")?;
         if !LOCAL_CHAINS.contains(&facts.chain_id) {
             let id = facts.chain_id;
@@ -67,14 +79,15 @@ async fn node(settings: config::Node, key: Key, simulate: bool) -> anyhow::Resul
         let inventory = simulated_gpus()?;
         let uuids = inventory.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
         let runtime = container_fake::Fake::new(SIMULATED_RUN, uuids);
-        return start(settings, key, runtime, gpu_fake::Fake::new(inventory), chain).await;
+        let gpu = gpu_fake::Fake::new(inventory);
+        return start((settings, args), key, runtime, gpu, chain).await;
     }
     let runtime = Docker::connect(&settings.docker)?;
     let library = match &settings.gpu {
         Gpu::Auto { library } => library.clone(),
         Gpu::None => None,
     };
-    start(settings, key, runtime, Nvml::new(library), chain).await
+    start((settings, args), key, runtime, Nvml::new(library), chain).await
 }
 
 fn simulated_gpus() -> anyhow::Result<GpuInventory> {
@@ -85,7 +98,7 @@ fn simulated_gpus() -> anyhow::Result<GpuInventory> {
 }
 
 async fn start<R: ContainerRuntime, G: GpuProbe>(
-    settings: config::Node,
+    (settings, args): (config::Node, &Args),
     key: Key,
     runtime: R,
     gpu: G,
@@ -94,6 +107,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     let node = agent::Node {
         owner: settings.owner,
         key: Arc::new(key),
+        take_over: args.take_over,
         bus: settings.bus,
         runtime,
         gpu,

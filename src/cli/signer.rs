@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::Misused;
 use crate::chain::{Key, Reader, keystore};
-use crate::config::{KeySource, Signing, read_secret};
+use crate::config::{KeySource, Signing, Terminal, read_secret};
 use crate::job::Domain;
 use crate::node::Address;
 use crate::secret::Secret;
@@ -52,19 +52,19 @@ pub(super) fn passphrase(file: Option<&Path>, ask: Ask) -> anyhow::Result<Secret
     if let Some(path) = file {
         return Ok(read_secret(path).map_err(|what| Misused(format!("--passphrase-file: {what}")))?);
     }
-    let prompt = |text: &str| {
-        let read = rpassword::prompt_password(text);
-        read.map(Secret::new)
-            .context("no passphrase could be asked for; use --passphrase-file FILE")
-    };
-    let passphrase = prompt("Passphrase: ")?;
+    let passphrase = ask_for("Passphrase: ")?;
     if passphrase.expose().is_empty() {
         return Err(Misused("the passphrase is empty".to_owned()).into());
     }
-    if ask == Ask::Twice && prompt("Once more: ")?.expose() != passphrase.expose() {
+    if ask == Ask::Twice && ask_for("Once more: ")?.expose() != passphrase.expose() {
         return Err(Misused("the two passphrases differ".to_owned()).into());
     }
     Ok(passphrase)
+}
+
+fn ask_for(question: &str) -> anyhow::Result<Secret> {
+    let answer = Terminal::open().and_then(|mut terminal| terminal.ask(question));
+    answer.context("no passphrase was given at the terminal; use --passphrase-file FILE")
 }
 
 /// What signatures are bound to: `None` where the settings name no contract, or neither the chain's

@@ -132,7 +132,6 @@ fn config(rpc_urls: Vec<String>, chain_id: Option<u64>, contract: Address) -> Co
         rpc_urls,
         chain_id,
         contract,
-        receipt_deadline: RECEIPT_DEADLINE,
         request_timeout: REQUEST_TIMEOUT,
         endpoints: EndpointLimits::default(),
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::env::{Lookup, Problem};
+use super::terminal::Terminal;
 
 /// The file's name; other folders are not searched.
 const FILE: &str = ".env";
@@ -82,6 +83,10 @@ impl Lookup for Environment {
                 Some(value.to_string_lossy().into_owned())
             }
         }
+    }
+
+    fn can_ask(&self) -> bool {
+        Terminal::open().is_ok()
     }
 }
 

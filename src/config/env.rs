@@ -6,16 +6,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::duration;
 use crate::secret::Secret;
 
-/// A file that holds one key, token or password is far smaller.
-const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// The line of a file that holds one key, token or password is far shorter.
+const SECRET_BYTES_MAX: usize = 16 * 1024;
 /// More of a wrong value is not shown: it may be something that was pasted into the wrong line.
 const SHOWN_CHARS_MAX: usize = 24;
 
@@ -23,6 +24,11 @@ const SHOWN_CHARS_MAX: usize = 24;
 pub trait Lookup {
     /// The value, also where it is empty; `None` where the variable is not set.
     fn get(&self, name: &str) -> Option<String>;
+
+    /// Whether somebody sits at a terminal who can be asked for what is not set.
+    fn can_ask(&self) -> bool {
+        false
+    }
 }
 
 impl<S: BuildHasher> Lookup for HashMap<String, String, S> {
@@ -147,7 +153,7 @@ impl<'a> Env<'a> {
     /// out of an example file is a problem, and `None`.
     pub(super) fn text(&mut self, variable: Variable) -> Option<String> {
         self.asked.insert(variable.name);
-        let text = self.lookup.get(variable.name)?;
+        let text = Zeroizing::new(self.lookup.get(variable.name)?);
         let text = text.trim();
         if is_placeholder(text) {
             self.problem(variable, "it still holds the example's placeholder");
@@ -159,7 +165,13 @@ impl<'a> Env<'a> {
     /// Whether it is set to anything at all.
     pub(super) fn is_set(&mut self, variable: Variable) -> bool {
         self.asked.insert(variable.name);
-        self.lookup.get(variable.name).is_some_and(|text| !text.trim().is_empty())
+        let text = self.lookup.get(variable.name).map(Zeroizing::new);
+        text.is_some_and(|text| !text.trim().is_empty())
+    }
+
+    /// Whether somebody can be asked for what is not set.
+    pub(super) fn can_ask(&self) -> bool {
+        self.lookup.can_ask()
     }
 
     /// A secret; see [`Env::text`].
@@ -264,12 +276,11 @@ impl<'a> Env<'a> {
 pub fn read_secret(path: &Path) -> Result<Secret, String> {
     let unreadable = |err: std::io::Error| format!("{} can't be read: {err}", path.display());
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = zeroize::Zeroizing::new(String::new());
-    file.take(SECRET_FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
-    match text.lines().next() {
-        Some(line) if !line.trim().is_empty() => Ok(Secret::new(line)),
-        _ => Err(format!("the first line of {} is empty", path.display())),
+    let secret = Secret::read_line(file, SECRET_BYTES_MAX).map_err(unreadable)?;
+    if secret.expose().trim().is_empty() {
+        return Err(format!("the first line of {} is empty", path.display()));
     }
+    Ok(secret)
 }
 
 /// A wrong value as it may be shown: a piece of it, escaped.

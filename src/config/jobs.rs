@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::env::{Env, Variable, shown};
 use super::gpu::Gpu;
-use crate::agent::{JobAuth, Settings};
+use crate::agent::{JobAuth, Limits, Settings};
 use crate::bus::PoolName;
 use crate::job::phase::Rules;
 
@@ -21,6 +21,8 @@ const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
 const DISK_FREE_MIN_MIB: Variable = Variable::new("DISK_FREE_MIN_MIB", "2048");
 const HEARTBEAT_INTERVAL: Variable = Variable::new("HEARTBEAT_INTERVAL", "5m");
 const HEARTBEAT_INTERVAL_SECONDS: Variable = Variable::new("HEARTBEAT_INTERVAL_SECONDS", "300");
+const TX_FEE_MAX: Variable = Variable::new("TX_FEE_MAX", "0.001");
+const DAY_FEE_MAX: Variable = Variable::new("DAY_FEE_MAX", "0.01");
 const SHUTDOWN_GRACE_S: Variable = Variable::new("SHUTDOWN_GRACE_S", "30");
 const SHUTDOWN_JOBS: Variable = Variable::new("SHUTDOWN_JOBS", "stop");
 const JOB_STOP_GRACE_S: Variable = Variable::new("JOB_STOP_GRACE_S", "10");
@@ -41,6 +43,7 @@ pub(super) fn read(
     let rules = rules(env);
     let disk_free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
     let heartbeat_interval = heartbeat_interval(env);
+    let spending = spending(env);
     let shutdown_grace = env.seconds(SHUTDOWN_GRACE_S, (0, DAY_S), 30);
     let keep_jobs = env.choice(SHUTDOWN_JOBS, &[("stop", false), ("keep", true)]);
     let stop_grace = env.seconds(JOB_STOP_GRACE_S, (0, 3600), 10);
@@ -55,6 +58,7 @@ pub(super) fn read(
         rules: rules?,
         disk_free_min_mib: disk_free_min_mib?,
         heartbeat_interval: heartbeat_interval?,
+        spending: spending?,
         shutdown_grace: shutdown_grace?,
         keep_jobs: keep_jobs?,
         stop_grace: stop_grace?,
@@ -71,6 +75,32 @@ fn rules(env: &mut Env<'_>) -> Option<Rules> {
         fetch_give_up: fetch_give_up?,
         upload_give_up: upload_give_up?,
     })
+}
+
+fn spending(env: &mut Env<'_>) -> Option<Limits> {
+    let transaction_max_wei = fee(env, TX_FEE_MAX);
+    let day_max_wei = fee(env, DAY_FEE_MAX);
+    Some(Limits { transaction_max_wei: transaction_max_wei?, day_max_wei: day_max_wei? })
+}
+
+#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+fn fee(env: &mut Env<'_>, variable: Variable) -> Option<Option<u128>> {
+    let Some(text) = env.text(variable) else { return Some(None) };
+    let what = || format!("{} is no amount of the chain's gas token, such as 0.001", shown(&text));
+    env.keep(variable, wei(&text).map(Some).ok_or_else(what))
+}
+
+/// A decimal number of coins in wei: at most 18 digits behind the point, a million coins at most.
+fn wei(text: &str) -> Option<u128> {
+    let (coins, parts) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(coins) || !digits(parts) || coins.len() > 7 || parts.len() > 18 {
+        return None;
+    }
+    let coins: u128 = coins.parse().ok()?;
+    let parts: u128 = format!("{parts:0<18}").parse().ok()?;
+    let wei = coins.checked_mul(10_u128.pow(18))?.checked_add(parts)?;
+    (wei > 0 && coins <= 1_000_000).then_some(wei)
 }
 
 /// The seeds' current name before their older one.
@@ -113,4 +143,21 @@ fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
         _ => Err("the engine can't mount a folder with a colon or a line break in it".to_owned()),
     });
     env.keep(DATA_DIR, mountable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wei;
+
+    #[test]
+    fn amounts_of_the_gas_token_are_read_to_the_last_wei() {
+        assert_eq!(wei("0.001"), Some(1_000_000_000_000_000));
+        assert_eq!(wei("2"), Some(2_000_000_000_000_000_000));
+        assert_eq!(wei("0.000000000000000001"), Some(1));
+        for text in
+            ["", "0", "0.0", "-1", "1e3", ".5", "1.", "1,5", "1000001", "0.0000000000000000001"]
+        {
+            assert_eq!(wei(text), None, "{text}");
+        }
+    }
 }

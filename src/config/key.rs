@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::env::{Env, Variable};
+use super::env::{Env, Variable, read_secret};
+use super::terminal::Terminal;
 use crate::chain::{Key, keystore};
 use crate::node::Address;
 use crate::secret::Secret;
@@ -11,43 +12,78 @@ const AGENT_PRIVATE_KEY: Variable = Variable::new("AGENT_PRIVATE_KEY", "0x<64 he
 const AGENT_KEYSTORE: Variable = Variable::new("AGENT_KEYSTORE", "/etc/lamda-node/node.json");
 const AGENT_KEYSTORE_PASSPHRASE_FILE: Variable =
     Variable::new("AGENT_KEYSTORE_PASSPHRASE_FILE", "/etc/lamda-node/passphrase");
+/// systemd sets it for a unit that has credentials.
+const CREDENTIALS_DIRECTORY: Variable =
+    Variable::new("CREDENTIALS_DIRECTORY", "/run/credentials/lamda-node.service");
 
-/// Where a key comes from.
+/// The name of the credential that holds the passphrase: `LoadCredential=lamda-node-passphrase:…`.
+const CREDENTIAL: &str = "lamda-node-passphrase";
+
+/// Where a key comes from. Drop it once the key is loaded: it holds what opens it.
 #[derive(Debug, Clone)]
 pub enum KeySource {
     /// `AGENT_PRIVATE_KEY`.
     Raw(Key),
-    /// `AGENT_KEYSTORE` with `AGENT_KEYSTORE_PASSPHRASE_FILE`.
+    /// `AGENT_KEYSTORE`.
     Keystore {
         /// The file, in Web3 Secret Storage.
         path: PathBuf,
         /// What opens it.
-        passphrase: Secret,
+        passphrase: Passphrase,
     },
 }
 
-/// Why a keystore gave no key: a wrong setting.
+/// Where a keystore's passphrase comes from.
+#[derive(Debug, Clone)]
+pub enum Passphrase {
+    /// `AGENT_KEYSTORE_PASSPHRASE_FILE`, else systemd's credential `lamda-node-passphrase`.
+    Given(Secret),
+    /// Neither is there, but somebody at the terminal.
+    Asked,
+}
+
+/// Why there is no key: a wrong setting.
 #[derive(Debug, thiserror::Error)]
-#[error("the key can't be loaded")]
-pub struct KeyError(#[from] keystore::Error);
+pub enum KeyError {
+    /// The keystore does not open.
+    #[error("the key can't be loaded")]
+    Keystore(#[from] keystore::Error),
+    /// The terminal gave no passphrase.
+    #[error("no passphrase was given at the terminal; AGENT_KEYSTORE_PASSPHRASE_FILE names a file")]
+    Unanswered(#[source] std::io::Error),
+}
 
 impl KeySource {
     /// The key. A keystore takes about a second of one core: scrypt's cost.
     pub fn load(&self) -> Result<Key, KeyError> {
         match self {
             Self::Raw(key) => Ok(key.clone()),
-            Self::Keystore { path, passphrase } => Ok(keystore::load(path, passphrase)?),
+            Self::Keystore { path, passphrase: Passphrase::Given(passphrase) } => {
+                Ok(keystore::load(path, passphrase)?)
+            }
+            Self::Keystore { path, passphrase: Passphrase::Asked } => {
+                let question = format!("Passphrase of {}: ", path.display());
+                let answer = Terminal::open().and_then(|mut terminal| terminal.ask(&question));
+                Ok(keystore::load(path, &answer.map_err(KeyError::Unanswered)?)?)
+            }
         }
     }
 
-    /// Whose key it is, as cheaply as it can be told.
+    /// Whether [`KeySource::load`] asks somebody.
+    pub fn asks(&self) -> bool {
+        matches!(self, Self::Keystore { passphrase: Passphrase::Asked, .. })
+    }
+
+    /// Whose key it is, as cheaply as it can be told, and without asking anybody.
     pub fn address(&self) -> Result<Address, KeyError> {
         match self {
             Self::Raw(key) => Ok(key.address()),
             Self::Keystore { path, .. } => match keystore::address(path) {
                 Ok(address) => Ok(address),
                 // Some writers leave the address out.
-                Err(keystore::Error::Malformed { .. }) => self.load().map(|key| key.address()),
+                Err(keystore::Error::Malformed { .. }) if !self.asks() => {
+                    self.load().map(|key| key.address())
+                }
                 Err(err) => Err(err.into()),
             },
         }
@@ -70,8 +106,7 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<KeySource> {
     let raw_set = env.is_set(AGENT_PRIVATE_KEY);
     let raw = env.secret(AGENT_PRIVATE_KEY);
     let path = env.path(AGENT_KEYSTORE);
-    let passphrase_set = env.is_set(AGENT_KEYSTORE_PASSPHRASE_FILE);
-    let passphrase = env.secret_file(AGENT_KEYSTORE_PASSPHRASE_FILE);
+    let passphrase = passphrase(env, path.is_some());
     match (raw, path) {
         (_, Some(_)) if raw_set => {
             let what = "it is set beside AGENT_KEYSTORE, and the two may hold different keys: \
@@ -91,11 +126,28 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<KeySource> {
             if !path.is_file() {
                 env.problem(AGENT_KEYSTORE, format!("there is no file {}", path.display()));
             }
-            if !passphrase_set {
-                env.problem(AGENT_KEYSTORE_PASSPHRASE_FILE, "it is not set, but AGENT_KEYSTORE is");
-            }
             Some(KeySource::Keystore { path, passphrase: passphrase? })
         }
         (None, None) => None,
     }
+}
+
+/// What opens the keystore: from its file, else systemd's credential, else the terminal.
+fn passphrase(env: &mut Env<'_>, wanted: bool) -> Option<Passphrase> {
+    let file_set = env.is_set(AGENT_KEYSTORE_PASSPHRASE_FILE);
+    let file = env.secret_file(AGENT_KEYSTORE_PASSPHRASE_FILE);
+    let credential = env.path(CREDENTIALS_DIRECTORY).map(|dir| dir.join(CREDENTIAL));
+    if file_set || !wanted {
+        return file.map(Passphrase::Given);
+    }
+    if let Some(path) = credential.filter(|path| path.exists()) {
+        return env.keep(CREDENTIALS_DIRECTORY, read_secret(&path)).map(Passphrase::Given);
+    }
+    if env.can_ask() {
+        return Some(Passphrase::Asked);
+    }
+    let what = "it is not set, but AGENT_KEYSTORE is; there is no credential \
+                lamda-node-passphrase of systemd and no terminal to ask at either";
+    env.problem(AGENT_KEYSTORE_PASSPHRASE_FILE, what);
+    None
 }

@@ -19,6 +19,7 @@ mod gpu;
 mod jobs;
 mod key;
 mod logging;
+mod terminal;
 
 pub use auth::is_loopback;
 pub use chain::{RECEIPT_DEADLINE, Signing, parse_rpc_urls};
@@ -26,8 +27,9 @@ pub use dotenv::Environment;
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};
 pub use gpu::Gpu;
-pub use key::{KeyError, KeySource};
+pub use key::{KeyError, KeySource, Passphrase};
 pub use logging::{Format, Logging};
+pub use terminal::Terminal;
 
 use crate::agent;
 use crate::bus::Config as BusConfig;
@@ -41,13 +43,12 @@ const NODE_OWNER: Variable =
     Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
 
-/// All settings of a node, complete and consistent.
+/// All settings of a node, complete and consistent, but for its key: where that is stands beside
+/// them, to be dropped with its passphrase as soon as the key is loaded.
 #[derive(Debug)]
 pub struct Node {
     /// What the agent decides by.
     pub settings: agent::Settings,
-    /// Where the node's key is.
-    pub key: KeySource,
     /// NATS.
     pub bus: BusConfig,
     /// The container engine.
@@ -58,13 +59,14 @@ pub struct Node {
     pub chain: crate::chain::Config,
     /// Where the GPUs are found out.
     pub gpu: Gpu,
-    /// `NODE_OWNER`: who may drain the node beside its own key.
+    /// `NODE_OWNER`: where its earnings go, and who may drain the node beside its own key. Shown,
+    /// never spent from.
     pub owner: Option<Address>,
 }
 
 /// The settings part by part: `None` where a part has a problem.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are those of Node")]
+#[expect(missing_docs, reason = "the fields are those of Node and its key")]
 pub struct Parts {
     pub settings: Option<agent::Settings>,
     pub key: Option<KeySource>,
@@ -97,19 +99,19 @@ impl Parts {
 
 impl Node {
     /// Reads all that a node needs.
-    pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
+    pub fn read(env: &mut Env<'_>) -> Result<(Self, KeySource), Problems> {
         let parts = Parts::read(env);
         let node = || {
-            Some(Self {
+            let node = Self {
                 settings: parts.settings?,
-                key: parts.key?,
                 bus: parts.bus?,
                 docker: parts.docker?,
                 artifact: parts.artifact?,
                 chain: parts.chain?,
                 gpu: parts.gpu?,
                 owner: parts.owner,
-            })
+            };
+            Some((node, parts.key?))
         };
         env.finish(node())
     }

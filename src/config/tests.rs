@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::agent::JobAuth;
+use crate::secret::Secret;
 
 const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
@@ -31,7 +32,7 @@ fn with(changes: &[(&str, &str)]) -> HashMap<String, String> {
 
 fn node(changes: &[(&str, &str)]) -> Node {
     let variables = with(changes);
-    Node::read(&mut Env::new(&variables)).unwrap_or_else(|problems| panic!("{problems}"))
+    Node::read(&mut Env::new(&variables)).unwrap_or_else(|problems| panic!("{problems}")).0
 }
 
 /// What a node is told, as one text.
@@ -47,7 +48,7 @@ fn told(changes: &[(&str, &str)]) -> String {
 fn the_seeds_env_works_unchanged_and_earns_one_warning() {
     let variables = seed();
     let mut env = Env::new(&variables);
-    let node = Node::read(&mut env).unwrap();
+    let (node, key) = Node::read(&mut env).unwrap();
     assert_eq!(node.bus.url, "nats://localhost:4222");
     assert_eq!(node.docker.host, "unix:///var/run/docker.sock");
     assert_eq!(node.settings.heartbeat_interval, Duration::from_mins(5));
@@ -56,7 +57,7 @@ fn the_seeds_env_works_unchanged_and_earns_one_warning() {
     assert_eq!(node.artifact.gateways, ["https://gateway.pinata.cloud"]);
     assert_eq!(node.chain.chain_id, Some(5611), "the network's own contract is on its chain");
     assert_eq!(
-        node.key.load().unwrap().address().to_string(),
+        key.load().unwrap().address().to_string(),
         "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
     );
     let warnings = env.take_warnings();
@@ -226,7 +227,34 @@ fn a_key_is_either_plain_or_in_a_keystore() {
         ("AGENT_KEYSTORE", store),
         ("AGENT_KEYSTORE_PASSPHRASE_FILE", phrase),
     ];
-    assert_eq!(node(&set).key.load().unwrap().address(), made.unwrap().address());
+    assert_eq!(key_of(&set), made.unwrap().address());
+}
+
+/// The address of the key that these settings lead to.
+fn key_of(changes: &[(&str, &str)]) -> Address {
+    let variables = with(changes);
+    let (_, key) = Node::read(&mut Env::new(&variables)).unwrap();
+    key.load().unwrap().address()
+}
+
+#[test]
+fn a_passphrase_is_systemds_credential_where_no_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = crate::chain::keystore::create(at("key.json").as_ref(), &Secret::new("right"));
+    let (store, credentials) = (at("key.json"), at(""));
+    let keystore = [
+        ("AGENT_PRIVATE_KEY", ""),
+        ("AGENT_KEYSTORE", &*store),
+        ("CREDENTIALS_DIRECTORY", &*credentials),
+    ];
+    let lacking = told(&keystore);
+    assert!(lacking.contains("no credential lamda-node-passphrase"), "{lacking}");
+    std::fs::write(at("lamda-node-passphrase"), "right\n").unwrap();
+    assert_eq!(key_of(&keystore), made.unwrap().address());
+    std::fs::write(at("lamda-node-passphrase"), "\n").unwrap();
+    let empty = told(&keystore);
+    assert!(empty.contains("CREDENTIALS_DIRECTORY: the first line of"), "{empty}");
 }
 
 #[test]

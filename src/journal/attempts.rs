@@ -73,7 +73,7 @@ impl Journal {
             }
             outbox::put(db, &taken.statuses)
         };
-        self.writer.call(true, work).await
+        self.writer.change("admit", true, work).await
     }
 
     /// Writes a refusal down with the one status that it earns; `proven`: whether it uses the id
@@ -93,7 +93,7 @@ impl Journal {
             db.prepare_cached(sql)?.execute(params![id.as_str(), hash.to_string(), phase, at])?;
             outbox::put(db, &[status])
         };
-        self.writer.call(true, work).await
+        self.writer.change("refuse", true, work).await
     }
 
     /// Writes down that `event` led to `moved`. Durable where the transition says so.
@@ -126,7 +126,7 @@ impl Journal {
             db.prepare_cached(sql)?.execute(params![job.id().as_str(), millis(at), event])?;
             outbox::put(db, &moved.statuses)
         };
-        self.writer.call(durable, work).await
+        self.writer.change("record", durable, work).await
     }
 
     /// Writes down how the job's latest delivery is acknowledged.

@@ -10,6 +10,8 @@
 
 mod attempts;
 mod outbox;
+mod receipts;
+mod transactions;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{Known, Listed};
 pub use outbox::{Outgoing, OutgoingKind};
+pub use receipts::Leaf;
+pub use transactions::Known as KnownAccount;
 
 use writer::Writer;
 

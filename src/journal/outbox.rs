@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Error, Journal};
+use super::{Error, Journal, receipts};
 use crate::job::{JobId, Status};
 
 /// A status that is still to be published.
@@ -35,6 +35,7 @@ pub(super) fn put(db: &Connection, statuses: &[Status]) -> Result<(), Error> {
         let seq = i64::try_from(status.seq).unwrap_or(i64::MAX);
         let body = serde_json::to_vec(status)?;
         db.prepare_cached(sql)?.execute(params![status.job_id.as_str(), seq, body])?;
+        receipts::keep(db, status)?;
     }
     Ok(())
 }

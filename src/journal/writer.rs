@@ -11,9 +11,13 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::Error;
+use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_jobs.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_jobs.sql"),
+    include_str!("../../migrations/0002_transactions.sql"),
+];
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
@@ -56,6 +60,24 @@ impl Writer {
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
         Ok(Self { requests })
+    }
+
+    /// As [`Writer::call`] for a change of the name `name`: a test can have the process killed
+    /// before and after it.
+    pub(super) async fn change<T, F>(
+        &self,
+        name: &'static str,
+        durable: bool,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        failpoint::hit(name, ".before");
+        let done = self.call(durable, work).await;
+        failpoint::hit(name, ".after");
+        done
     }
 
     /// Runs `work` in a transaction and answers after its commit.

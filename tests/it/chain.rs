@@ -14,45 +14,74 @@ use lamda_node::chain::deploy::deploy;
 use lamda_node::chain::fake::FakeChain;
 use lamda_node::chain::key::recover;
 use lamda_node::chain::keystore;
-use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Evm, Key, Reader};
-use lamda_node::node::Address;
+use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Evm, Key, Quote, Reader};
+use lamda_node::job::Hash;
+use lamda_node::reputation::Call;
+use lamda_node::reputation::tx::{Answer, Outcome};
 use lamda_node::secret::Secret;
 
 use super::support::anvil::{Anvil, CHAIN_ID, cast};
-use super::support::tools::{eventually, free_port};
+use super::support::tools::free_port;
 
 const H100: &str = "NVIDIA H100 80GB HBM3";
 
-/// What every chain does. `node` is the chain seen by `account`, which is not registered yet.
-async fn chain_contract(node: &impl Chain, account: Address) {
+/// A registration.
+fn register(model: &str, vram_mib: u64) -> Call {
+    Call::Register { gpu_model: model.to_owned(), vram_mib }
+}
+
+/// Has one call mined, as the pipeline does it where nothing goes wrong.
+async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
+    let (quote, account) = (node.quote(call).await?, node.account().await?);
+    let signed = node.sign(call, account.nonce, quote).await?;
+    let twin = node.sign(call, account.nonce, quote).await?;
+    assert_eq!(signed, twin, "the same fields give the same bytes");
+    assert_eq!(node.included(signed.hash).await?, None);
+    assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
+    assert_eq!(node.send(&signed.raw).await?, Answer::Taken, "again does no harm");
+    let outcome = node.included(signed.hash).await?.unwrap();
+    assert_eq!(outcome.hash, signed.hash);
+    assert_eq!(node.account().await?.nonce, account.nonce + 1, "once");
+    Ok(outcome)
+}
+
+/// What every chain does. `node` is not registered yet.
+async fn chain_contract(node: &impl Chain) {
+    let account = node.address();
     let facts = node.check().await.unwrap();
     assert_eq!(facts.chain_id, CHAIN_ID);
     assert_ne!(facts.balance_wei, "0");
     assert_eq!(node.provider(account).await.unwrap(), None, "a stranger");
 
-    let early = node.heartbeat().await.unwrap_err();
+    let early = node.quote(&Call::Heartbeat).await.unwrap_err();
     assert!(matches!(&early, Error::Reverted { reason } if reason.contains("not registered")));
     for model in [String::new(), "x".repeat(129)] {
-        let refused = node.register(&model, 1).await.unwrap_err();
+        let refused = node.quote(&register(&model, 1)).await.unwrap_err();
         let told = "the contract refuses: NodeReputation: the GPU model must be 1 to 128 bytes";
         assert_eq!(refused.to_string(), told);
     }
-    assert_eq!(node.provider(account).await.unwrap(), None, "a refusal leaves no trace");
 
-    let registered = node.register(H100, 81_559).await.unwrap();
-    assert!(registered.tx_hash.starts_with("0x") && registered.tx_hash.len() == 66);
-    assert!(registered.block > facts.block && registered.gas_used > 21_000);
+    let registered = carry_out(node, &register(H100, 81_559)).await.unwrap();
+    assert!(registered.success && registered.block > facts.block);
+    assert!(registered.gas_used > 21_000 && registered.fee_wei > 0);
     let record = node.provider(account).await.unwrap().unwrap();
     assert_eq!((record.gpu_model.as_str(), record.vram_mib), (H100, 81_559));
     assert_eq!((record.jobs, record.active), (0, true));
 
-    let beat = node.heartbeat().await.unwrap();
+    let before = node.account().await.unwrap();
+    let beat = carry_out(node, &Call::Heartbeat).await.unwrap();
     assert!(beat.block > registered.block);
-    assert_ne!(beat.tx_hash, registered.tx_hash);
+    assert_ne!(beat.hash, registered.hash);
     let seen = node.provider(account).await.unwrap().unwrap();
     assert!(seen.last_seen_s >= record.last_seen_s);
+    assert!(before.balance_wei >= node.account().await.unwrap().balance_wei);
 
-    node.register("NVIDIA A10", 24_576).await.unwrap();
+    if node.has_extension().await.unwrap() {
+        let root = Hash([7; 32]);
+        let call = Call::HeartbeatWithReceipts { root, completed: 2, failed: 1 };
+        assert!(carry_out(node, &call).await.unwrap().success);
+    }
+    carry_out(node, &register("NVIDIA A10", 24_576)).await.unwrap();
     let changed = node.provider(account).await.unwrap().unwrap();
     assert_eq!((changed.gpu_model.as_str(), changed.vram_mib), ("NVIDIA A10", 24_576));
 
@@ -70,16 +99,14 @@ async fn node_on_anvil() -> (Anvil, Evm) {
 
 #[tokio::test]
 async fn the_fake_keeps_the_contract() {
-    let account = Anvil::key(1).address();
-    chain_contract(&FakeChain::new(account), account).await;
+    chain_contract(&FakeChain::new(Anvil::key(1).address())).await;
 }
 
 #[tokio::test]
 async fn a_real_node_keeps_the_contract() {
     let (anvil, node) = node_on_anvil().await;
-    chain_contract(&node, node.address()).await;
-    let sent = anvil.cast(&["nonce", &node.address().to_string()]);
-    assert_eq!(sent, "3", "what was refused was not paid for");
+    chain_contract(&node).await;
+    drop(anvil);
 }
 
 #[tokio::test]
@@ -87,22 +114,23 @@ async fn a_chain_without_eip1559_is_paid_in_its_own_way() {
     let anvil = Anvil::start_with(&["--hardfork", "berlin"]);
     let contract = anvil.deploy().await;
     let node = Evm::new(anvil.config(contract), Anvil::key(1)).unwrap();
-    let mined = node.register(H100, 81_559).await.unwrap();
-    let told = anvil.cast(&["tx", &mined.tx_hash, "--json"]);
+    let mined = carry_out(&node, &register(H100, 81_559)).await.unwrap();
+    let told = anvil.cast(&["tx", &mined.hash.to_string(), "--json"]);
     assert!(told.contains("gasPrice") && !told.contains("maxFeePerGas"), "{told}");
 }
 
 #[tokio::test]
 async fn what_was_registered_can_be_read_with_cast() {
     let (anvil, node) = node_on_anvil().await;
-    let mined = node.register(H100, 81_559).await.unwrap();
+    let mined = carry_out(&node, &register(H100, 81_559)).await.unwrap();
+    let hash = mined.hash.to_string();
     let (contract, account) = (node.reader().contract().to_string(), node.address().to_string());
 
     let signature = "getProviderInfo(address)((string,uint256,uint256,bool),uint256)";
     let told = anvil.cast(&["call", &contract, signature, &account]);
     assert!(told.contains(&format!("(\"{H100}\", 81559 ")), "{told}");
-    assert_eq!(anvil.cast(&["receipt", &mined.tx_hash, "blockNumber"]), mined.block.to_string());
-    let input = anvil.cast(&["tx", &mined.tx_hash, "input"]);
+    assert_eq!(anvil.cast(&["receipt", &hash, "blockNumber"]), mined.block.to_string());
+    let input = anvil.cast(&["tx", &hash, "input"]);
     assert!(input.starts_with("0xf3ef747f"), "{input}");
 
     let key = Anvil::key_hex(0);
@@ -116,7 +144,7 @@ async fn anybody_can_read_without_a_key() {
     let reader = Reader::new(anvil.config(node.reader().contract())).unwrap();
     assert_eq!(reader.owner().await.unwrap(), Anvil::key(0).address());
     assert_eq!(reader.total_providers().await.unwrap(), 0);
-    node.register(H100, 81_559).await.unwrap();
+    carry_out(&node, &register(H100, 81_559)).await.unwrap();
     assert_eq!(reader.total_providers().await.unwrap(), 1);
     assert_eq!(reader.active_count().await.unwrap(), 1);
 
@@ -128,23 +156,13 @@ async fn anybody_can_read_without_a_key() {
 }
 
 #[tokio::test]
-async fn two_transactions_at_once_get_two_nonces() {
-    let (anvil, node) = node_on_anvil().await;
-    node.register(H100, 81_559).await.unwrap();
-    let (one, two, three) =
-        tokio::try_join!(node.heartbeat(), node.register("NVIDIA A10", 1), node.heartbeat())
-            .unwrap();
-    assert!(one.tx_hash != two.tx_hash && two.tx_hash != three.tx_hash);
-    let account = node.address().to_string();
-    assert_eq!(anvil.cast(&["nonce", &account]), "4");
-}
-
-#[tokio::test]
 async fn a_wrong_chain_is_told_before_anything_is_sent() {
     let (anvil, node) = node_on_anvil().await;
     let config = Config { chain_id: Some(5611), ..anvil.config(node.reader().contract()) };
     let lost = Evm::new(config, Anvil::key(1)).unwrap();
-    for error in [lost.check().await.unwrap_err(), lost.register(H100, 1).await.unwrap_err()] {
+    for error in
+        [lost.check().await.unwrap_err(), lost.quote(&register(H100, 1)).await.unwrap_err()]
+    {
         assert!(matches!(error, Error::WrongChain { expected: 5611, actual: CHAIN_ID, .. }));
         assert!(!error.is_transient());
     }
@@ -156,7 +174,9 @@ async fn an_address_without_code_is_no_contract() {
     let anvil = Anvil::start();
     let nobody = Key::random().address();
     let node = Evm::new(anvil.config(nobody), Anvil::key(1)).unwrap();
-    for error in [node.check().await.unwrap_err(), node.register(H100, 1).await.unwrap_err()] {
+    for error in
+        [node.check().await.unwrap_err(), node.quote(&register(H100, 1)).await.unwrap_err()]
+    {
         assert!(matches!(error, Error::NoContract(address) if address == nobody), "{error}");
     }
 }
@@ -167,62 +187,10 @@ async fn an_empty_account_is_told_that_it_can_not_pay() {
     let key = Key::random();
     let poor = Evm::new(anvil.config(node.reader().contract()), key.clone()).unwrap();
     assert_eq!(poor.check().await.unwrap().balance_wei, "0");
-    let error = poor.register(H100, 81_559).await.unwrap_err();
+    let quote = Quote { gas_limit: 100_000, fees: poor.fees().await.unwrap() };
+    let signed = poor.sign(&register(H100, 81_559), 0, quote).await.unwrap();
+    let error = poor.send(&signed.raw).await.unwrap_err();
     assert!(matches!(error, Error::Unpaid { account } if account == key.address()), "{error}");
-}
-
-#[tokio::test]
-async fn a_transaction_that_no_block_takes_is_given_up_at_the_deadline() {
-    let (anvil, node) = node_on_anvil().await;
-    anvil.cast(&["rpc", "evm_setAutomine", "false"]);
-    let receipt_deadline = Duration::from_secs(2);
-    let config = Config { receipt_deadline, ..anvil.config(node.reader().contract()) };
-    let hurried = Evm::new(config, Anvil::key(1)).unwrap();
-    let error = hurried.register(H100, 81_559).await.unwrap_err();
-    let Error::NotMined { tx_hash, seconds: 2 } = error else { panic!("{error}") };
-
-    anvil.cast(&["rpc", "evm_mine"]);
-    let status = anvil.cast(&["receipt", &tx_hash, "status"]);
-    assert!(status.starts_with('1') || status == "true", "the hash was the right one: {status}");
-}
-
-#[tokio::test]
-async fn a_transaction_that_fails_in_its_block_tells_why() {
-    let (anvil, node) = node_on_anvil().await;
-    anvil.cast(&["rpc", "evm_setAutomine", "false"]);
-    let (contract, account) = (node.reader().contract().to_string(), node.address().to_string());
-    // While it waits for a block, the contract becomes one that always reverts.
-    let meddle = tokio::task::spawn_blocking(move || {
-        eventually("the transaction is sent", Duration::from_secs(20), || {
-            (anvil.cast(&["nonce", &account, "--block", "pending"]) == "1").then_some(())
-        });
-        anvil.cast(&["rpc", "anvil_setCode", &contract, "0x60006000fd"]);
-        anvil.cast(&["rpc", "evm_mine"]);
-        anvil
-    });
-    let (sent, anvil) = tokio::join!(node.register(H100, 81_559), meddle);
-    let error = sent.unwrap_err();
-    assert!(matches!(error, Error::Reverted { .. }), "{error}");
-    drop(anvil);
-}
-
-#[tokio::test]
-async fn a_chain_that_forgot_a_transaction_is_told_again() {
-    let (anvil, node) = node_on_anvil().await;
-    anvil.cast(&["rpc", "evm_setAutomine", "false"]);
-    let account = node.address().to_string();
-    let meddle = tokio::task::spawn_blocking(move || {
-        let pending = || anvil.cast(&["nonce", &account, "--block", "pending"]);
-        let limit = Duration::from_secs(20);
-        eventually("it is sent", limit, || (pending() == "1").then_some(()));
-        anvil.cast(&["rpc", "anvil_dropAllTransactions"]);
-        eventually("it is sent again", limit, || (pending() == "1").then_some(()));
-        anvil.cast(&["rpc", "evm_mine"]);
-        anvil
-    });
-    let (sent, anvil) = tokio::join!(node.register(H100, 81_559), meddle);
-    sent.unwrap();
-    drop(anvil);
 }
 
 #[tokio::test]
@@ -232,7 +200,6 @@ async fn an_endpoint_that_is_down_is_unreachable_and_its_key_stays_hidden() {
         rpc_urls: vec![format!("http://127.0.0.1:{}/v2/{secret}", free_port())],
         chain_id: None,
         contract: Anvil::key(0).address(),
-        receipt_deadline: Duration::from_secs(1),
         request_timeout: Duration::from_secs(1),
         endpoints: EndpointLimits::default(),
     };

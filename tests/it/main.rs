@@ -9,6 +9,8 @@ mod container;
 mod gpu;
 mod jobs;
 mod journal;
+mod keys;
+mod ledger;
 mod protocol;
 mod readme;
 mod rpc;

@@ -8,15 +8,20 @@ use std::time::Duration;
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
 use lamda_node::node::Address;
+use lamda_node::reputation::Call;
 use serde_json::{Value, json};
 
-use super::support::anvil::{Anvil, CHAIN_ID, cast};
+use super::support::anvil::{Anvil, CHAIN_ID, carry_out, cast};
 use super::support::rpc_proxy::{Garbage, Hold, RpcProxy, SEND, Weather};
 use super::support::tools::eventually;
 
 const H100: &str = "NVIDIA H100 80GB HBM3";
 /// What a reader sends to read the contract.
 const READ: &str = "eth_call";
+
+fn register() -> Call {
+    Call::Register { gpu_model: H100.to_owned(), vram_mib: 81_559 }
+}
 
 /// One chain behind two endpoints, `a` preferred.
 struct Chain {
@@ -102,7 +107,7 @@ async fn a_transaction_whose_answer_was_lost_is_sent_on_and_mined_once() {
     let chain = Chain::start().await;
     chain.a.set(Weather::LoseAnswers);
     let node = chain.node(long_rests());
-    node.register(H100, 81_559).await.unwrap();
+    carry_out(&node, &register()).await.unwrap();
     assert_eq!(chain.nonce(), "1");
     let (first, second) = (chain.a.seen(SEND), chain.b.seen(SEND));
     assert_eq!((first.len(), second.len()), (1, 1));
@@ -114,7 +119,7 @@ async fn a_transaction_that_one_endpoint_does_not_take_is_sent_to_the_next() {
     for weather in [Weather::Down, Weather::Status(502, None), Weather::Throttled, busy("60")] {
         let chain = Chain::start().await;
         chain.a.set_for(SEND, weather.clone());
-        chain.node(long_rests()).register(H100, 81_559).await.unwrap();
+        carry_out(&chain.node(long_rests()), &register()).await.unwrap();
         assert_eq!(chain.nonce(), "1", "{weather:?}");
         assert_eq!((chain.a.seen(SEND).len(), chain.b.seen(SEND).len()), (1, 1), "{weather:?}");
     }
@@ -123,7 +128,7 @@ async fn a_transaction_that_one_endpoint_does_not_take_is_sent_to_the_next() {
 #[tokio::test]
 async fn a_refusal_is_an_answer_and_no_other_endpoint_is_asked() {
     let chain = Chain::start().await;
-    let error = chain.node(long_rests()).heartbeat().await.unwrap_err();
+    let error = chain.node(long_rests()).quote(&Call::Heartbeat).await.unwrap_err();
     assert!(matches!(error, Error::Reverted { .. }), "{error}");
     assert!(!chain.b.methods().contains(&READ.to_owned()), "{:?}", chain.b.methods());
 }
@@ -231,7 +236,7 @@ async fn an_endpoint_on_another_chain_is_asked_for_its_id_and_nothing_else() {
     let chain = Chain::start().await;
     chain.a.set(Weather::WrongChain(5611));
     let node = chain.node(EndpointLimits::default());
-    node.register(H100, 81_559).await.unwrap();
+    carry_out(&node, &register()).await.unwrap();
     assert_eq!(node.check().await.unwrap().chain_id, CHAIN_ID);
     assert_eq!(chain.a.methods(), ["eth_chainId"]);
 }

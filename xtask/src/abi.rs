@@ -1,41 +1,60 @@
-//! `abi/NodeReputation.json`: the contract's ABI and bytecode as the compiler makes them.
+//! What the compiler makes of the contracts, committed: `abi/` for the program and for explorers,
+//! `tests/fixtures/` for the tests of the agent.
 //!
-//! The file is committed so that building the program needs no Solidity tools; what must hold is
-//! that it is what `contracts/src` compiles to, and [`run`] with `check` says where it is not.
+//! The files are committed so that building the program needs no Solidity tools; what must hold is
+//! that they are what `contracts/` compiles to, and [`run`] with `check` says where they are not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Map, Value, json};
 
-const ARTEFACT: &str = "abi/NodeReputation.json";
+/// Each contract that has a file here, and the file: ABI, bytecode and the compiler's version.
+const ARTEFACTS: [(&str, &str); 3] = [
+    ("NodeReputation", "abi/NodeReputation.json"),
+    ("PlainReputation", "tests/fixtures/PlainReputation.json"),
+    ("OnceReputation", "tests/fixtures/OnceReputation.json"),
+];
 
-/// Compiles the contracts and writes the artefact, or with `check` compares it instead.
+/// The contract that explorers verify, and the compiler's whole input for it.
+const VERIFIED: (&str, &str) = ("NodeReputation", "abi/NodeReputation.verify.json");
+
+/// Compiles the contracts and writes the files, or with `check` compares them instead.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
-    let fresh = compile(root)?;
-    let path = root.join(ARTEFACT);
+    let contracts = root.join("contracts");
+    build(root, &contracts)?;
+    for (contract, file) in ARTEFACTS {
+        settle(root, file, &artefact(&built(&contracts, contract)?)?, check)?;
+    }
+    let (contract, file) = VERIFIED;
+    settle(root, file, &standard_input(&contracts, &built(&contracts, contract)?)?, check)
+}
+
+/// Writes one file, or compares it.
+fn settle(root: &Path, file: &str, fresh: &Value, check: bool) -> anyhow::Result<()> {
+    let fresh = serde_json::to_string_pretty(fresh)? + "\n";
+    let path = root.join(file);
     if !check {
-        return fs::write(&path, fresh).with_context(|| format!("{ARTEFACT} can't be written"));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        return fs::write(&path, fresh).with_context(|| format!("{file} can't be written"));
     }
-    let committed =
-        fs::read_to_string(&path).with_context(|| format!("{ARTEFACT} can't be read"))?;
-    if committed != fresh {
-        bail!(
-            "{ARTEFACT} is not what contracts/src compiles to: run `cargo xtask abi` and commit it"
-        );
-    }
+    let committed = fs::read_to_string(&path).with_context(|| format!("{file} can't be read"))?;
+    ensure!(
+        committed == fresh,
+        "{file} is not what contracts/ compiles to: run `cargo xtask abi` and commit it"
+    );
     Ok(())
 }
 
-/// The artefact's text: exactly the keys `abi` and `bytecode`.
-fn compile(root: &Path) -> anyhow::Result<String> {
-    let contracts = root.join("contracts");
+fn build(root: &Path, contracts: &Path) -> anyhow::Result<()> {
     let built = Command::new(forge(root))
         .args(["build", "--quiet"])
-        .current_dir(&contracts)
+        .current_dir(contracts)
         .output()
         .context("forge can't be started: scripts/test installs it")?;
     if !built.status.success() {
@@ -43,15 +62,41 @@ fn compile(root: &Path) -> anyhow::Result<String> {
             [built.stdout, built.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         bail!("forge could not build the contracts:\n{}", said.concat());
     }
-    let out = contracts.join("out/NodeReputation.sol/NodeReputation.json");
-    let text = fs::read_to_string(&out).context("forge built no NodeReputation")?;
-    let full: Value = serde_json::from_str(&text).context("forge's artefact is no JSON")?;
-    let bytecode = full["bytecode"]["object"].as_str().unwrap_or_default();
-    if !full["abi"].is_array() || bytecode.len() <= 2 || !bytecode.starts_with("0x") {
+    Ok(())
+}
+
+/// Forge's own artefact of a contract.
+fn built(contracts: &Path, contract: &str) -> anyhow::Result<Value> {
+    let out = contracts.join(format!("out/{contract}.sol/{contract}.json"));
+    let text = fs::read_to_string(&out).with_context(|| format!("forge built no {contract}"))?;
+    serde_json::from_str(&text).context("forge's artefact is no JSON")
+}
+
+/// What of it is committed.
+fn artefact(built: &Value) -> anyhow::Result<Value> {
+    let bytecode = built["bytecode"]["object"].as_str().unwrap_or_default();
+    let compiler = built["metadata"]["compiler"]["version"].as_str().unwrap_or_default();
+    if !built["abi"].is_array() || bytecode.len() <= 2 || !bytecode.starts_with("0x") {
         bail!("forge's artefact holds no ABI or no bytecode");
     }
-    let artefact = json!({"abi": full["abi"], "bytecode": bytecode});
-    Ok(serde_json::to_string_pretty(&artefact)? + "\n")
+    ensure!(compiler.contains("+commit."), "forge's artefact names no exact compiler");
+    Ok(json!({"abi": built["abi"], "bytecode": bytecode, "compiler": compiler}))
+}
+
+/// The compiler's standard JSON input that gives this artefact, with every source in it: what an
+/// explorer takes as it is. The settings are those that the compiler itself noted down.
+fn standard_input(contracts: &Path, built: &Value) -> anyhow::Result<Value> {
+    let metadata = &built["metadata"];
+    let mut settings = metadata["settings"].as_object().context("no compiler settings")?.clone();
+    settings.remove("compilationTarget").context("no compilation target")?;
+    let wanted = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "metadata"];
+    settings.insert("outputSelection".to_owned(), json!({"*": {"*": wanted}}));
+    let mut sources = Map::new();
+    for path in metadata["sources"].as_object().context("no sources")?.keys() {
+        let content = fs::read_to_string(contracts.join(path)).with_context(|| path.clone())?;
+        sources.insert(path.clone(), json!({"content": content}));
+    }
+    Ok(json!({"language": "Solidity", "settings": settings, "sources": sources}))
 }
 
 /// Where forge is: the repository's own tools, the contracts' packages, else `PATH`.

@@ -19,7 +19,7 @@ usage: cargo xtask <command>
   ci --list      the steps of ci, in order
   ci --only S    one step of it
   tidy           floors, file lengths, module heads and other rules on the text
-  abi [--check]  writes abi/NodeReputation.json from contracts/src, or compares it";
+  abi [--check]  writes abi/ and tests/fixtures/ from contracts/, or compares them";
 
 fn main() -> ExitCode {
     match run() {

@@ -7,6 +7,10 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function expectRevert(bytes calldata data) external;
     function expectEmit(address emitter) external;
+    function snapshotGasLastCall(string calldata group, string calldata name)
+        external
+        returns (uint256 gas);
+    function assertLt(uint256 left, uint256 right, string calldata what) external pure;
     function assertTrue(bool condition, string calldata what) external pure;
     function assertFalse(bool condition, string calldata what) external pure;
     function assertEq(uint256 left, uint256 right, string calldata what) external pure;

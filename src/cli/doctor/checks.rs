@@ -43,10 +43,13 @@ pub(super) async fn key(parts: &Parts) -> Finding {
         KeySource::Raw(_) => "from AGENT_PRIVATE_KEY".to_owned(),
         KeySource::Keystore { path, .. } => format!("from {}", path.display()),
     };
+    let owner = parts.owner.map(|owner| format!(", owner {owner}")).unwrap_or_default();
+    let (asks, opened) = (source.asks(), if source.asks() { ", not opened" } else { "" });
     // A keystore takes a second of one core.
-    match tokio::task::spawn_blocking(move || source.load()).await {
-        Ok(Ok(key)) => Finding::ok(format!("{} {from}", key.address())),
-        Ok(Err(err)) => Finding::failed(err, "check AGENT_KEYSTORE and its passphrase file"),
+    let address = move || if asks { source.address() } else { source.load().map(|k| k.address()) };
+    match tokio::task::spawn_blocking(address).await {
+        Ok(Ok(address)) => Finding::ok(format!("{address} {from}{opened}{owner}")),
+        Ok(Err(err)) => Finding::failed(err, "check AGENT_KEYSTORE and its passphrase"),
         Err(err) => Finding::failed(err, "report this as a defect"),
     }
 }

@@ -41,14 +41,28 @@ async fn what_the_chain_knows_already_is_not_paid_for_again() {
     let address = World::agent_address().to_string();
     let spent = || world.anvil.cast(&["nonce", &address]);
     let mut agent = world.agent(&[]);
-    agent.wait_for("heartbeat sent");
-    assert_eq!(spent(), "2", "a registration and a beat");
+    agent.wait_for("registered 0x");
+    agent.wait_for("the chain has just seen this node");
+    assert_eq!(spent(), "1", "a registration, which is a sign of life");
     agent.ask_to_end();
     assert!(agent.wait_for_end().success());
     let agent = world.agent(&[]);
     agent.wait_for("the chain knows this node as CPU already");
-    agent.wait_for("heartbeat sent");
-    assert_eq!(spent(), "3", "another beat alone");
+    agent.wait_for("the chain has just seen this node");
+    assert_eq!(spent(), "1", "a restart costs nothing");
+}
+
+#[tokio::test]
+async fn a_node_beats_on_its_interval_and_again_right_after_its_start() {
+    let world = World::start().await;
+    let address = World::agent_address().to_string();
+    let spent = || world.anvil.cast(&["nonce", &address]).parse::<u64>().expect("a number");
+    let mut agent = world.agent(&[("HEARTBEAT_INTERVAL", "1s")]);
+    eventually("three beats", PATIENCE, || (spent() >= 4).then_some(()));
+    agent.kill();
+    let before = spent();
+    let _agent = world.agent(&[("HEARTBEAT_INTERVAL", "1s")]);
+    eventually("another", PATIENCE, || (spent() > before).then_some(()));
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lamda_node::chain::deploy::deploy;
-use lamda_node::chain::{Config, EndpointLimits, Key};
+use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Key};
 use lamda_node::node::Address;
+use lamda_node::reputation::Call;
+use lamda_node::reputation::tx::{Answer, Outcome};
 use lamda_node::secret::Secret;
 
 use super::tools::{Running, eventually, free_port, tool};
@@ -77,7 +79,6 @@ impl Anvil {
             rpc_urls: vec![self.rpc_url.clone()],
             chain_id: Some(CHAIN_ID),
             contract,
-            receipt_deadline: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
             endpoints: EndpointLimits::default(),
         }
@@ -87,6 +88,15 @@ impl Anvil {
     pub(crate) fn cast(&self, args: &[&str]) -> String {
         cast(&[args, &["--rpc-url", &self.rpc_url]].concat())
     }
+}
+
+/// Has one call mined, as the pipeline does it where nothing goes wrong.
+pub(crate) async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
+    let (quote, account) = (node.quote(call).await?, node.account().await?);
+    let signed = node.sign(call, account.nonce, quote).await?;
+    assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
+    // The block is made while the transaction is taken in.
+    Ok(node.included(signed.hash).await?.expect("it is in a block"))
 }
 
 /// What foundry's `cast` says to these arguments; ends the test where it fails.

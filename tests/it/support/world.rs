@@ -105,8 +105,13 @@ impl World {
 
     /// Starts the node.
     pub(crate) fn start_agent(&self, settings: &[(&str, &str)]) -> Agent {
+        self.start_agent_with(&["run"], settings)
+    }
+
+    /// Starts the node with these arguments.
+    pub(crate) fn start_agent_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", free_port()));
-        let mut command = self.command(&["run"]);
+        let mut command = self.command(arguments);
         command.envs(settings.iter().copied());
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
         Agent { running: Running::start(&mut command), log }

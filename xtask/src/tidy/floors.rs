@@ -10,7 +10,7 @@ use super::source::{Named, Source};
 
 /// The modules of each floor, from the ground up.
 const FLOORS: [(&str, &[&str]); 5] = [
-    ("base", &["backoff", "clock", "secret", "supervise"]),
+    ("base", &["backoff", "clock", "failpoint", "secret", "supervise"]),
     ("domain", &["job", "metrics", "node", "reputation"]),
     (
         "adapters",

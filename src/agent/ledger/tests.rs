@@ -1,0 +1,210 @@
+use super::*;
+use crate::chain::fake::FakeChain;
+use crate::node::Address;
+use crate::reputation::Fees;
+
+const QUIET: Duration = Duration::from_mins(15);
+
+/// A clock that stands still until somebody sleeps on it; blocks are made meanwhile.
+#[derive(Debug, Clone)]
+struct Leaping {
+    now: Arc<std::sync::Mutex<Timestamp>>,
+    chain: FakeChain,
+}
+
+impl Clock for Leaping {
+    fn now(&self) -> Timestamp {
+        *self.now.lock().unwrap()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        let mut now = self.now.lock().unwrap();
+        *now = now.plus(span);
+        self.chain.make_blocks(span.as_secs());
+    }
+}
+
+struct Bench {
+    chain: FakeChain,
+    journal: Journal,
+    clock: Leaping,
+    sole: Sole,
+    spending: Spending,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let chain = FakeChain::new(Address::new([1; 20]));
+        let now = Arc::new(std::sync::Mutex::new(Timestamp::from_unix_ms(1_700_000_000_000)));
+        let spending = Spending::of(31337, Limits::default());
+        let clock = Leaping { now, chain: chain.clone() };
+        let (journal, sole) = (Journal::in_memory().unwrap(), Sole::new(QUIET));
+        Self { chain, journal, clock, sole, spending }
+    }
+
+    /// The pipeline as a start makes it.
+    fn ledger(&self) -> Ledger<FakeChain, Leaping> {
+        let (chain, parts) =
+            (Arc::new(self.chain.clone()), (self.journal.clone(), self.clock.clone()));
+        let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(31337, self.spending) };
+        Ledger::new(chain, parts, self.sole.clone(), 31337, (self.spending, pace))
+    }
+
+    /// Nonces of this account in blocks, each of which must be there once.
+    fn mined(&self) -> usize {
+        let mined = self.chain.mined();
+        let nonces: Vec<u64> = mined.iter().map(|(nonce, _)| *nonce).collect();
+        assert_eq!(nonces, (0..mined.len() as u64).collect::<Vec<_>>());
+        mined.len()
+    }
+}
+
+fn register() -> Call {
+    Call::Register { gpu_model: "A10".to_owned(), vram_mib: 24_576 }
+}
+
+async fn registered() -> (Bench, Ledger<FakeChain, Leaping>) {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    ledger.carry_out(register(), Vec::new()).await.unwrap();
+    (bench, ledger)
+}
+
+#[tokio::test]
+async fn an_hour_without_an_endpoint_costs_nothing_and_ends_with_one_beat() {
+    let (bench, ledger) = registered().await;
+    bench.chain.set_reachable(false);
+    let until = bench.clock.now().plus(Duration::from_hours(1));
+    while bench.clock.now() < until {
+        let err = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap_err();
+        assert!(matches!(err, Error::Chain(chain::Error::Unreachable { .. })), "{err}");
+        bench.clock.sleep(Duration::from_secs(30)).await;
+    }
+    bench.chain.set_reachable(true);
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 2);
+}
+
+#[tokio::test]
+async fn what_no_block_takes_is_told_kept_and_gone_on_with_after_a_restart() {
+    let (bench, ledger) = registered().await;
+    bench.chain.set_deaf(true);
+    let err = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap_err();
+    assert!(matches!(err, Error::Chain(chain::Error::NotMined { seconds: 90, .. })), "{err}");
+    let again = bench.ledger();
+    assert!(again.catch_up().await.is_err());
+    bench.chain.set_deaf(false);
+    again.catch_up().await.unwrap();
+    assert_eq!(bench.mined(), 2, "the beat that was begun, and no other");
+    assert_eq!(bench.journal.unfinished(again.account(), 2).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_price_that_rises_tenfold_is_followed_under_the_same_nonce() {
+    let (bench, ledger) = registered().await;
+    bench.chain.set_deaf(true);
+    assert!(ledger.carry_out(Call::Heartbeat, Vec::new()).await.is_err());
+    bench.chain.set_base_fee(10_000_000_000);
+    bench.chain.set_deaf(false);
+    ledger.catch_up().await.unwrap();
+    let (nonce, outcome) = bench.chain.mined().pop().unwrap();
+    assert_eq!(nonce, 1);
+    let paid = outcome.fee_wei / u128::from(outcome.gas_used);
+    assert!(paid >= 10_000_000_000, "{paid}");
+    assert_eq!(bench.mined(), 2);
+}
+
+#[tokio::test]
+async fn what_costs_more_than_allowed_waits_until_it_is_cheaper() {
+    let (mut bench, _) = registered().await;
+    let dear = Fees::offer(Some(10_000_000_000), 11_000_000_000).per_gas() * 60_000;
+    bench.spending.transaction_max_wei = dear / 4;
+    let ledger = bench.ledger();
+    bench.chain.set_base_fee(10_000_000_000);
+    let err = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap_err();
+    assert!(matches!(err, Error::TooDear(_)), "{err}");
+    assert_eq!(bench.mined(), 1);
+    bench.chain.set_base_fee(1_000_000_000);
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 2);
+}
+
+#[tokio::test]
+async fn a_day_costs_no_more_than_allowed_and_the_next_day_goes_on() {
+    let (mut bench, first) = registered().await;
+    let cost = bench.chain.mined()[0].1.fee_wei;
+    drop(first);
+    bench.spending.day_max_wei = cost * 4;
+    let ledger = bench.ledger();
+    let mut sent = 0;
+    let err = loop {
+        match ledger.carry_out(Call::Heartbeat, Vec::new()).await {
+            Ok(_) => sent += 1,
+            Err(err) => break err,
+        }
+    };
+    assert!(matches!(err, Error::DaySpent), "{err}");
+    let total: u128 = bench.chain.mined().iter().map(|(_, outcome)| outcome.fee_wei).sum();
+    assert!(sent >= 1 && total <= cost * 4, "{sent} {total}");
+    bench.clock.sleep(DAY + Duration::from_secs(1)).await;
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_account_is_told_and_goes_on_once_it_is_filled() {
+    let bench = Bench::new();
+    bench.chain.impoverish();
+    let ledger = bench.ledger();
+    let err = ledger.carry_out(register(), Vec::new()).await.unwrap_err();
+    assert!(matches!(err, Error::Chain(chain::Error::Unpaid { .. })), "{err}");
+    let account = ledger.account();
+    assert_eq!(bench.journal.unfinished(account, 0).await.unwrap(), [], "no nonce was reserved");
+}
+
+#[tokio::test]
+async fn a_transaction_of_somebody_else_stops_sending_for_the_quiet_time() {
+    let (bench, ledger) = registered().await;
+    bench.chain.interfere();
+    let before = bench.clock.now();
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert!(bench.clock.now() >= before.plus(QUIET), "it waited");
+    assert_eq!(bench.mined(), 3);
+    // What is known already stops nobody again.
+    let before = bench.clock.now();
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert!(bench.clock.now() < before.plus(QUIET));
+}
+
+#[tokio::test]
+async fn a_restart_does_not_end_the_quiet_time() {
+    let (bench, ledger) = registered().await;
+    bench.chain.interfere();
+    let account = bench.chain.account().await.unwrap();
+    ledger.look_for_strangers(account, &[]).await.unwrap();
+    let (sole, before) = (Sole::new(QUIET), bench.clock.now());
+    let bench = Bench { sole, ..bench };
+    bench.ledger().carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert!(bench.clock.now() >= before.plus(QUIET), "it waited");
+}
+
+#[tokio::test]
+async fn a_nonce_that_another_program_used_first_gives_the_call_up() {
+    let (bench, ledger) = registered().await;
+    bench.chain.set_deaf(true);
+    assert!(ledger.carry_out(Call::Heartbeat, Vec::new()).await.is_err());
+    bench.chain.interfere();
+    bench.chain.set_deaf(false);
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 3, "the registration, the stranger's, one beat");
+}
+
+#[tokio::test]
+async fn what_a_reorganisation_took_back_is_sent_again_before_anything_new() {
+    let (bench, ledger) = registered().await;
+    let first = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    bench.chain.take_back(2);
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    let hashes: Vec<_> = bench.chain.mined().into_iter().map(|(_, outcome)| outcome.hash).collect();
+    assert_eq!(bench.mined(), 3, "the registration, the beat, the new beat");
+    assert_eq!(hashes[1], first.hash, "the same transaction as before");
+}

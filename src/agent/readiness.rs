@@ -1,0 +1,76 @@
+//! Whether the node can really work: only then does it say on the chain that it lives.
+//!
+//! What must hold: a chain that calls this node active is right about it; every question here has
+//! a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::Link;
+use crate::container::ContainerRuntime;
+use crate::gpu::GpuProbe;
+use crate::node::{Address, GpuUuid};
+use crate::supervise::chain as causes;
+
+/// How long the engine may take to answer.
+const ENGINE: Duration = Duration::from_secs(10);
+
+/// What a job needs here besides the job itself.
+#[derive(Debug)]
+pub struct Readiness<R, G> {
+    /// NATS.
+    pub link: Link,
+    /// The engine.
+    pub runtime: Arc<R>,
+    /// The driver; not asked where the node has no cards.
+    pub gpu: Arc<G>,
+    /// Whose containers are listed.
+    pub node: Address,
+    /// The cards that the node started with.
+    pub cards: Vec<GpuUuid>,
+}
+
+/// Why no job could be run now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// No job can reach the node.
+    #[error("NATS can't be reached, so no job could reach this node")]
+    Bus,
+    /// No container can be started.
+    #[error("the container engine can't be used: {0}")]
+    Engine(String),
+    /// The driver does not answer.
+    #[error("the GPUs can't be used: {0}")]
+    Driver(String),
+    /// Not one of the cards that the node started with is left.
+    #[error("none of the {0} GPUs that this node started with is there any more")]
+    NoCard(usize),
+}
+
+impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
+    /// Asks all of them; the first that fails is told.
+    pub async fn check(&self) -> Result<(), NotReady> {
+        if !self.link.is_up() {
+            return Err(NotReady::Bus);
+        }
+        match tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(err)) => return Err(NotReady::Engine(causes(&err))),
+            Err(_) => {
+                let text = format!("no answer in {} s", ENGINE.as_secs());
+                return Err(NotReady::Engine(text));
+            }
+        }
+        if self.cards.is_empty() {
+            return Ok(());
+        }
+        // A probe keeps its own deadline: a driver that hangs is told like one that is down.
+        let inventory = self.gpu.inventory().await;
+        let inventory = inventory.map_err(|err| NotReady::Driver(causes(&err)))?;
+        if inventory.gpus.iter().any(|gpu| self.cards.contains(&gpu.uuid)) {
+            Ok(())
+        } else {
+            Err(NotReady::NoCard(self.cards.len()))
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A transaction's bytes: the fields that it is given, signed.
+//!
+//! What must hold: the same fields give the same bytes and the same hash (RFC 6979 signatures), so
+//! that what a crash left unsent is signed again as it was.
+
+use alloy::consensus::{SignableTransaction, TxEip1559, TxLegacy};
+use alloy::eips::eip2718::Encodable2718;
+use alloy::primitives::{Bytes, TxKind, U256};
+
+use super::Signed;
+use super::key::Key;
+use crate::job::Hash;
+use crate::reputation::Fees;
+
+/// What is called, or the code that becomes a contract.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) to: TxKind,
+    pub(super) data: Bytes,
+}
+
+/// All that a transaction says. It never carries money.
+#[derive(Debug, Clone)]
+pub(super) struct Fields {
+    pub(super) chain_id: u64,
+    pub(super) nonce: u64,
+    pub(super) gas_limit: u64,
+    pub(super) fees: Fees,
+    pub(super) target: Target,
+}
+
+/// Signs it.
+pub(super) fn sign(key: &Key, fields: Fields) -> Signed {
+    let Fields { chain_id, nonce, gas_limit, fees, target: Target { to, data: input } } = fields;
+    let value = U256::ZERO;
+    match fees {
+        Fees::Legacy { gas_price } => {
+            let chain_id = Some(chain_id);
+            seal(key, TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input })
+        }
+        Fees::Eip1559 { max, tip } => seal(
+            key,
+            TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit,
+                max_fee_per_gas: max,
+                max_priority_fee_per_gas: tip,
+                to,
+                value,
+                access_list: alloy::eips::eip2930::AccessList::default(),
+                input,
+            },
+        ),
+    }
+}
+
+fn seal<T>(key: &Key, tx: T) -> Signed
+where
+    T: SignableTransaction<alloy::primitives::Signature>,
+    alloy::consensus::Signed<T>: Encodable2718,
+{
+    let signature = key.sign(&tx.signature_hash());
+    let tx = tx.into_signed(signature);
+    Signed { hash: Hash(tx.trie_hash().0), raw: tx.encoded_2718() }
+}

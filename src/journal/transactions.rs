@@ -1,0 +1,267 @@
+//! Transactions: what is to be done on a chain, the nonce that is reserved for it, every form of
+//! it that was signed.
+//!
+//! What must hold: a nonce is written down before anything is signed with it, a form before it is
+//! sent; a nonce belongs to one transaction for good, unless it turned out to be somebody else's.
+
+use rusqlite::{Connection, Row, params};
+
+use super::attempts::millis;
+use super::receipts::{self, Leaf, number};
+use super::{Error, Journal};
+use crate::clock::Timestamp;
+use crate::node::Address;
+use crate::reputation::Call;
+use crate::reputation::tx::{Account, Form, Outcome, State, Transaction};
+
+/// What the journal knows of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// All nonces below it are explained: ours, or accepted as somebody else's.
+    pub nonce: u64,
+    /// When a transaction was last seen that is not ours.
+    pub foreign: Option<Timestamp>,
+}
+
+impl Journal {
+    /// What is known of this account; at first sight, that `nonce` transactions went before.
+    pub async fn account(&self, account: Account, nonce: u64) -> Result<Known, Error> {
+        let work = move |db: &Connection| {
+            let sql = "INSERT OR IGNORE INTO accounts (chain_id, account, nonce) VALUES (?, ?, ?)";
+            let (chain_id, address) = key(account);
+            db.prepare_cached(sql)?.execute(params![chain_id, address, number(nonce)])?;
+            let sql = "SELECT nonce, foreign_ms FROM accounts WHERE chain_id = ? AND account = ?";
+            let known = db.prepare_cached(sql)?.query_row(params![chain_id, address], |row| {
+                let foreign: Option<i64> = row.get(1)?;
+                Ok(Known { nonce: unsigned(row.get(0)?), foreign: foreign.map(time) })
+            })?;
+            Ok(known)
+        };
+        self.writer.change("account", true, work).await
+    }
+
+    /// Accepts that all nonces below `nonce` are used, the unknown ones by somebody else.
+    pub async fn accept(&self, account: Account, nonce: u64, at: Timestamp) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let (chain_id, address) = key(account);
+            explain(db, account, nonce)?;
+            let sql = "UPDATE accounts SET foreign_ms = ? WHERE chain_id = ? AND account = ?";
+            db.execute(sql, params![millis(at), chain_id, address])?;
+            Ok(())
+        };
+        self.writer.change("accept", true, work).await
+    }
+
+    /// What is not done, with the account's next nonce on the chain being `nonce`: what is open,
+    /// and what was settled but is on the chain no more. In the order of their nonces.
+    pub async fn unfinished(
+        &self,
+        account: Account,
+        nonce: u64,
+    ) -> Result<Vec<Transaction>, Error> {
+        let work = move |db: &Connection| {
+            let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
+                 WHERE chain_id = ? AND account = ?
+                 AND (state = 'open' OR (state = 'settled' AND nonce >= ?)) ORDER BY nonce";
+            let (chain_id, address) = key(account);
+            let mut query = db.prepare_cached(sql)?;
+            let mut rows = query.query(params![chain_id, address, number(nonce)])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(read(db, row)?);
+            }
+            Ok(found)
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// Reserves `nonce` for a call, and gathers `leaves` under the root that it carries. Durable.
+    pub async fn reserve(
+        &self,
+        account: Account,
+        (contract, nonce): (Address, u64),
+        (call, leaves): (Call, Vec<Leaf>),
+        at: Timestamp,
+    ) -> Result<Transaction, Error> {
+        let work = move |db: &Connection| {
+            let sql = "INSERT INTO transactions
+                 (chain_id, account, contract, nonce, call, state, reserved_ms)
+                 VALUES (?, ?, ?, ?, ?, 'open', ?)";
+            let (chain_id, address) = key(account);
+            let text = serde_json::to_string(&call)?;
+            db.prepare_cached(sql)?.execute(params![
+                chain_id,
+                address,
+                contract.to_string(),
+                number(nonce),
+                text,
+                millis(at),
+            ])?;
+            let id = db.last_insert_rowid();
+            receipts::bind(db, id, &leaves)?;
+            let (state, forms) = (State::Open, Vec::new());
+            Ok(Transaction { id, contract, nonce, call, state, forms })
+        };
+        self.writer.change("reserve", true, work).await
+    }
+
+    /// Keeps a form that was signed. Durable: it may be sent once this has returned.
+    pub async fn signed(&self, transaction: i64, form: &Form) -> Result<(), Error> {
+        let (hash, raw) = (form.hash.to_string(), form.raw.clone());
+        let form = serde_json::to_string(form)?;
+        let work = move |db: &Connection| {
+            let sql =
+                "INSERT INTO signed_forms (hash, transaction_id, raw, form) VALUES (?, ?, ?, ?)";
+            db.prepare_cached(sql)?.execute(params![hash, transaction, raw, form])?;
+            Ok(())
+        };
+        self.writer.change("signed", true, work).await
+    }
+
+    /// The transaction is in a block for good. Durable.
+    pub async fn settle(
+        &self,
+        account: Account,
+        transaction: &Transaction,
+        outcome: Outcome,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let (id, nonce) = (transaction.id, transaction.nonce);
+        let work = move |db: &Connection| {
+            let sql = "UPDATE transactions SET state = 'settled', settled_ms = ?, outcome = ?
+                 WHERE id = ?";
+            let text = serde_json::to_string(&outcome)?;
+            db.prepare_cached(sql)?.execute(params![millis(at), text, id])?;
+            if !outcome.success {
+                receipts::free(db, id)?;
+            }
+            explain(db, account, nonce.saturating_add(1))
+        };
+        self.writer.change("settle", true, work).await
+    }
+
+    /// No form of the transaction will ever be in a block. Durable.
+    pub async fn displace(&self, transaction: i64, at: Timestamp) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let sql = "UPDATE transactions SET state = 'displaced', settled_ms = ? WHERE id = ?";
+            db.prepare_cached(sql)?.execute(params![millis(at), transaction])?;
+            receipts::free(db, transaction)
+        };
+        self.writer.change("displace", true, work).await
+    }
+
+    /// The block that held the transaction is part of the chain no more.
+    pub async fn reopen(&self, transaction: i64) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let sql = "UPDATE transactions SET state = 'open', settled_ms = NULL, outcome = NULL
+                 WHERE id = ?";
+            db.prepare_cached(sql)?.execute([transaction])?;
+            Ok(())
+        };
+        self.writer.change("reopen", true, work).await
+    }
+
+    /// What the account's transactions have cost since then, in wei, those included that are on
+    /// their way at the most that they may cost.
+    pub async fn spent(&self, account: Account, since: Timestamp) -> Result<u128, Error> {
+        let work = move |db: &Connection| {
+            let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
+                 WHERE chain_id = ? AND account = ? AND (state = 'open' OR settled_ms >= ?)";
+            let (chain_id, address) = key(account);
+            let mut query = db.prepare_cached(sql)?;
+            let mut rows = query.query(params![chain_id, address, millis(since)])?;
+            let mut sum = 0_u128;
+            while let Some(row) = rows.next()? {
+                let transaction = read(db, row)?;
+                let forms = transaction.forms.iter();
+                sum = sum.saturating_add(match transaction.state {
+                    State::Settled(outcome) => outcome.fee_wei,
+                    State::Open => {
+                        forms.map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0)
+                    }
+                    State::Displaced => 0,
+                });
+            }
+            Ok(sum)
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// When a transaction of the account last succeeded on this contract.
+    pub async fn last_success(
+        &self,
+        account: Account,
+        contract: Address,
+    ) -> Result<Option<Timestamp>, Error> {
+        let work = move |db: &Connection| {
+            let sql = "SELECT max(settled_ms) FROM transactions WHERE chain_id = ? AND account = ?
+                 AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')";
+            let (chain_id, address) = key(account);
+            let params = params![chain_id, address, contract.to_string()];
+            let last: Option<i64> = db.query_row(sql, params, |row| row.get(0))?;
+            Ok(last.map(time))
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// Forgets plain heartbeats that were settled before then, and what was signed for any
+    /// transaction of that age. What holds receipts is kept.
+    pub async fn prune_transactions(&self, before: Timestamp) -> Result<usize, Error> {
+        let work = move |db: &Connection| {
+            let old = "SELECT id FROM transactions WHERE state <> 'open' AND settled_ms < ?";
+            let sql = format!("DELETE FROM signed_forms WHERE transaction_id IN ({old})");
+            db.execute(&sql, [millis(before)])?;
+            let sql = "DELETE FROM transactions WHERE state <> 'open' AND settled_ms < ?
+                 AND id NOT IN (SELECT transaction_id FROM receipts
+                                WHERE transaction_id IS NOT NULL)";
+            Ok(db.execute(sql, [millis(before)])?)
+        };
+        self.writer.call(false, work).await
+    }
+}
+
+fn explain(db: &Connection, account: Account, nonce: u64) -> Result<(), Error> {
+    let (chain_id, address) = key(account);
+    let sql = "UPDATE accounts SET nonce = max(nonce, ?) WHERE chain_id = ? AND account = ?";
+    db.prepare_cached(sql)?.execute(params![number(nonce), chain_id, address])?;
+    Ok(())
+}
+
+fn read(db: &Connection, row: &Row<'_>) -> Result<Transaction, Error> {
+    let failed = |err: crate::node::address::InvalidAddress| Error::Failed(Box::new(err));
+    let id: i64 = row.get(0)?;
+    let state: String = row.get(4)?;
+    let outcome: Option<String> = row.get(5)?;
+    let state = match (state.as_str(), outcome) {
+        ("settled", Some(outcome)) => State::Settled(serde_json::from_str(&outcome)?),
+        ("displaced", _) => State::Displaced,
+        _ => State::Open,
+    };
+    let sql = "SELECT form, raw FROM signed_forms WHERE transaction_id = ? ORDER BY rowid";
+    let mut query = db.prepare_cached(sql)?;
+    let forms = query.query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let forms = forms.map(|form| {
+        let (form, raw) = form?;
+        Ok(Form { raw, ..serde_json::from_str(&form)? })
+    });
+    Ok(Transaction {
+        id,
+        contract: row.get::<_, String>(1)?.parse().map_err(failed)?,
+        nonce: unsigned(row.get(2)?),
+        call: serde_json::from_str(&row.get::<_, String>(3)?)?,
+        state,
+        forms: forms.collect::<Result<_, Error>>()?,
+    })
+}
+
+fn key(account: Account) -> (i64, String) {
+    (number(account.chain_id), account.address.to_string())
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn time(ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(unsigned(ms))
+}

@@ -1,0 +1,141 @@
+//! What a transaction offers to pay, and how much gas it may use.
+//!
+//! What must hold: a replacement pays at least an eighth more than what was really sent, in both
+//! prices, or nodes refuse it; no price comes from an endpoint unchecked.
+
+use serde::{Deserialize, Serialize};
+
+/// No call of the contract, nor its deployment, comes near; an estimate above it is a lie.
+const GAS_MAX: u64 = 10_000_000;
+
+/// A price for each unit of gas, in wei.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fees {
+    /// For chains whose blocks have no base fee.
+    Legacy {
+        /// What is paid.
+        gas_price: u128,
+    },
+    /// EIP-1559.
+    Eip1559 {
+        /// The most that is paid, base fee and tip together.
+        max: u128,
+        /// The most of it that goes to whoever makes the block.
+        tip: u128,
+    },
+}
+
+impl Fees {
+    /// What fits a chain that asks for this now: EIP-1559 where its blocks have a base fee.
+    pub fn offer(base_fee: Option<u128>, gas_price: u128) -> Self {
+        match base_fee {
+            None => Self::Legacy { gas_price },
+            Some(base) => {
+                // The gas price is the base fee with the tip that the endpoint proposes. Twice
+                // the base fee covers its rise over five full blocks.
+                let tip = gas_price.saturating_sub(base);
+                Self::Eip1559 { max: base.saturating_mul(2).saturating_add(tip), tip }
+            }
+        }
+    }
+
+    /// The most that a unit of gas may cost.
+    pub const fn per_gas(self) -> u128 {
+        match self {
+            Self::Legacy { gas_price } => gas_price,
+            Self::Eip1559 { max, .. } => max,
+        }
+    }
+
+    /// The most that a transaction of this gas limit costs, in wei.
+    pub const fn worst(self, gas_limit: u64) -> u128 {
+        self.per_gas().saturating_mul(gas_limit as u128)
+    }
+
+    /// The price without the room for a rising base fee that [`Fees::offer`] adds.
+    pub(super) const fn least(self) -> u128 {
+        match self {
+            Self::Legacy { gas_price } => gas_price,
+            Self::Eip1559 { max, tip } => max.saturating_sub(tip).div_ceil(2).saturating_add(tip),
+        }
+    }
+
+    /// This, but no more than `allowed` a unit of gas.
+    pub(super) fn at_most(self, allowed: u128) -> Self {
+        match self {
+            Self::Legacy { gas_price } => Self::Legacy { gas_price: gas_price.min(allowed) },
+            Self::Eip1559 { max, tip } => {
+                Self::Eip1559 { max: max.min(allowed), tip: tip.min(allowed) }
+            }
+        }
+    }
+
+    /// The least that replaces a transaction which offered this, or `wanted` where that is more.
+    /// It is of the same kind: a chain does not lose its base fee.
+    #[must_use]
+    pub fn replaced_by(self, wanted: Self) -> Self {
+        match self {
+            Self::Legacy { gas_price } => {
+                Self::Legacy { gas_price: bumped(gas_price).max(wanted.per_gas()) }
+            }
+            Self::Eip1559 { max, tip } => {
+                let wanted_tip = match wanted {
+                    Self::Legacy { .. } => 0,
+                    Self::Eip1559 { tip, .. } => tip,
+                };
+                let tip = bumped(tip).max(wanted_tip);
+                // A tip above the whole price is refused by every node.
+                Self::Eip1559 { max: bumped(max).max(wanted.per_gas()).max(tip), tip }
+            }
+        }
+    }
+}
+
+/// An eighth more, rounded up, and at least one: 12.5 % is above every node's least step (geth and
+/// anvil 10 %, some blob pools aside).
+fn bumped(price: u128) -> u128 {
+    price.saturating_add(price.div_ceil(8)).max(price.saturating_add(1))
+}
+
+/// The estimate and a fifth more: the state may change before the block. `None` where the estimate
+/// can't be true.
+pub fn gas_limit(estimate: u64) -> Option<u64> {
+    let limit = estimate.saturating_add(estimate / 5);
+    (limit <= GAS_MAX).then_some(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offer_follows_the_chain() {
+        assert_eq!(Fees::offer(None, 7), Fees::Legacy { gas_price: 7 });
+        assert_eq!(Fees::offer(Some(100), 103), Fees::Eip1559 { max: 203, tip: 3 });
+        // opBNB's base fee is next to nothing.
+        assert_eq!(Fees::offer(Some(0), 9), Fees::Eip1559 { max: 9, tip: 9 });
+        assert_eq!(Fees::offer(Some(9), 8), Fees::Eip1559 { max: 18, tip: 0 });
+        assert_eq!(Fees::offer(Some(u128::MAX), 1).worst(u64::MAX), u128::MAX);
+    }
+
+    #[test]
+    fn a_replacement_pays_an_eighth_more_than_what_was_sent_in_both_prices() {
+        let sent = Fees::Eip1559 { max: 1000, tip: 8 };
+        let cheap = Fees::Eip1559 { max: 10, tip: 1 };
+        assert_eq!(sent.replaced_by(cheap), Fees::Eip1559 { max: 1125, tip: 9 });
+        let dear = Fees::Eip1559 { max: 20_000, tip: 100 };
+        assert_eq!(sent.replaced_by(dear), dear);
+        let no_tip = Fees::Eip1559 { max: 3, tip: 0 };
+        assert_eq!(no_tip.replaced_by(no_tip), Fees::Eip1559 { max: 4, tip: 1 });
+        let legacy = Fees::Legacy { gas_price: 81 };
+        assert_eq!(legacy.replaced_by(legacy), Fees::Legacy { gas_price: 92 });
+    }
+
+    #[test]
+    fn an_estimate_that_can_not_be_true_is_refused() {
+        assert_eq!(gas_limit(50_000), Some(60_000));
+        assert_eq!(gas_limit(9_000_000), None);
+        assert_eq!(gas_limit(u64::MAX), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! What the chain is told of the node, decided without a chain: which calls there are, and what a
+//! transaction's next step is.
+
+pub mod call;
+pub mod fees;
+pub mod merkle;
+pub mod tx;
+
+pub use call::Call;
+pub use fees::Fees;
