@@ -96,6 +96,8 @@ fn yes() -> Answer {
 /// Answers requests as they come; a service that ends only when it fails.
 pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Failure> {
     let (bus, _) = link.bus().await;
+    // One's own listening would hide that nobody else does.
+    admin.greeter.sole.asking().await;
     let failed = |err: crate::bus::Error| Failure::Again(err.into());
     let mut requests = bus.control_requests(admin.node).await.map_err(failed)?;
     admin.greeter.sole.listens();

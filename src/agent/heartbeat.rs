@@ -19,7 +19,7 @@ use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
 use crate::job::Domain;
 use crate::journal::Journal;
-use crate::node::{Gpu, LOCAL_CHAINS};
+use crate::node::{Address, Gpu, LOCAL_CHAINS};
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 use crate::supervise::{Failure, chain as causes};
@@ -27,6 +27,12 @@ use crate::supervise::{Failure, chain as causes};
 /// How often a node that can't work is looked at, and how soon a reconnect is noticed: a beat that
 /// is a second late harms nobody.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A beat comes late by a part of the interval of at most this.
+const JITTER: f64 = 0.05;
+
+/// A beat is fresh for this part of the interval.
+const FRESH_PART: u32 = 5;
 
 /// An account that is empty sooner is spoken of.
 const WARN_DAYS: u128 = 7;
@@ -127,8 +133,9 @@ where
             beating.wait_until_ready().await;
             beating.wait_until_due().await?;
             beating.beat().await?;
-            // A tenth either way: nodes that were started together don't beat together.
-            beating.pause(self.interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+            let node = self.chain.address();
+            let wait = until_next(self.clock.now(), self.interval, phase(node));
+            beating.pause(wait + self.interval.mul_f64(JITTER * fastrand::f64())).await;
         }
     }
 }
@@ -181,16 +188,16 @@ where
         }
     }
 
-    /// Whatever of ours the contract took less than half an interval ago has shown it that the
-    /// node lives: a restart costs no beat.
+    /// A beat of ours that the contract took a moment ago, of this run or the one before, has shown
+    /// it that the node lives: a node that is restarted again and again does not pay each time.
     async fn wait_until_due(&self) -> Result<(), Failure> {
         let (journal, account) = (&self.heart.journal, self.ledger.account());
-        let last = journal.last_success(account, self.domain.contract).await;
+        let last = journal.last_beat(account, self.domain.contract).await;
         let last = last.map_err(|err| Failure::Again(err.into()))?;
-        let due = last.map(|at: Timestamp| at.plus(self.heart.interval / 2));
-        let wait = due.map(|due| due.since(self.heart.clock.now())).unwrap_or_default();
+        let Some(last) = last else { return Ok(()) };
+        let due = last.plus(self.heart.interval / FRESH_PART);
         // A clock that was set back must not silence the node.
-        let wait = wait.min(self.heart.interval);
+        let wait = due.since(self.heart.clock.now()).min(self.heart.interval);
         if !wait.is_zero() && self.is_active().await? {
             let next_s = wait.as_secs();
             tracing::info!(
@@ -203,7 +210,7 @@ where
         Ok(())
     }
 
-    /// What counts is what the contract says: not every one takes a registration for a sign of life.
+    /// What counts in the end is what the contract says.
     async fn is_active(&self) -> Result<bool, Failure> {
         let node = self.heart.chain.address();
         let provider = self.heart.chain.provider(node).await.map_err(unanswered)?;
@@ -260,6 +267,24 @@ where
     }
 }
 
+/// Where in each interval a node beats, between a tenth and nine tenths of it: nodes that were
+/// started together don't beat together, and a late one is not in the next interval at once.
+fn phase(node: Address) -> f64 {
+    let spread = node.as_bytes().iter().rev().take(4);
+    let spread = spread.fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
+    0.1 + 0.8 * f64::from(spread) / f64::from(u32::MAX)
+}
+
+/// How long until the phase is reached again, at most one interval. Intervals are counted from the
+/// epoch, as the contract counts its slots of 300 s: at the default interval each slot gets a beat.
+fn until_next(now: Timestamp, interval: Duration, phase: f64) -> Duration {
+    let length = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let into = Duration::from_millis(now.unix_ms() % length);
+    let target = interval.mul_f64(phase);
+    let ahead = target.saturating_sub(into);
+    if ahead.is_zero() { interval.saturating_sub(into) + target } else { ahead }
+}
+
 /// For how many days the balance pays at this price; `None` where beats cost nothing.
 fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option<u128> {
     let beats = balance_wei.checked_div(fee_wei)?;
@@ -307,5 +332,26 @@ mod tests {
         assert_eq!(days_left(288 * 7, 1, five), Some(7));
         assert_eq!(days_left(0, 1, five), Some(0));
         assert_eq!(days_left(1, 0, five), None, "a free chain");
+    }
+
+    #[test]
+    fn each_slot_of_the_contract_gets_one_beat_at_the_default_interval() {
+        let interval = Duration::from_mins(5);
+        for byte in [0, 100, 255] {
+            let phase = phase(Address::new([byte; 20]));
+            let start = Timestamp::from_unix_ms(1_700_000_123_456);
+            let mut now = start.plus(until_next(start, interval, phase));
+            let first = now.unix_ms() / 300_000;
+            for slot in first..first + 1000 {
+                assert_eq!(now.unix_ms() / 300_000, slot, "{byte}");
+                let late =
+                    interval.mul_f64([0.0, JITTER, 0.02][usize::try_from(slot % 3).unwrap()]);
+                // A block takes a while.
+                now = now.plus(late).plus(Duration::from_secs(3));
+                let wait = until_next(now, interval, phase);
+                assert!(wait <= interval && wait >= interval * 9 / 10, "{byte}: {wait:?}");
+                now = now.plus(wait);
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One key, one host: instances with the same key find each other on `jobs.control.<address>`.
 //!
 //! Before this process takes a job or sends a transaction it says hello and listens for two
-//! seconds; it says it again after each reconnect, when it hears another's, and now and then. Who
+//! seconds, or less where the server says that nobody hears it; it says it again after each reconnect, when it hears another's, and now and then. Who
 //! hears one answers. Anybody on the server can publish there, so:
 //!
 //! - hello and answer are signed with the node's own key, in a domain of their own that needs no
@@ -30,6 +30,9 @@ use crate::supervise::Failure;
 
 /// How long another instance has to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The same where the server says that nobody listened a moment ago: only one that starts at this
+/// very moment could be there.
+const AT_ONCE: Duration = Duration::from_millis(200);
 /// Who answered is asked again this often: the quiet time begins anew with each answer.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Whoever is to end is asked this often whether it is still there.
@@ -233,14 +236,31 @@ impl<C: Clock + Clone> Greeter<C> {
         Some(leaves)
     }
 
-    /// Says hello; the first other instance that proves to be there.
-    async fn ask(&self, bus: &Bus) -> Result<Option<Instance>, bus::Error> {
-        let (at_ms, connection) = (self.clock.now().unix_ms(), bus.connection_number());
+    /// The question, as of this moment.
+    fn hello(&self, at_ms: u64) -> Bytes {
         let hello = json!({
             "action": "hello", "instance": self.me, "running": self.sole.is_settled(),
             "issued_at_ms": at_ms, "signature": self.sign("hello", &self.me.0, at_ms),
         });
-        let mut answers = bus.ask_all(self.key.address(), hello.to_string().into()).await?;
+        hello.to_string().into()
+    }
+
+    /// Whether the server knows of nobody who would hear a hello. Asked before this instance itself
+    /// listens.
+    async fn is_unheard(&self, bus: &Bus) -> Result<bool, bus::Error> {
+        let hello = self.hello(self.clock.now().unix_ms());
+        match bus.control(self.key.address(), hello, ANSWER).await {
+            Err(bus::Error::NoAgent { .. }) => Ok(true),
+            // Who it was shows below, where an answer must prove it.
+            Ok(_) | Err(bus::Error::Timeout { .. }) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Says hello; the first other instance that proves within `wait` to be there.
+    async fn ask(&self, bus: &Bus, wait: Duration) -> Result<Option<Instance>, bus::Error> {
+        let (at_ms, connection) = (self.clock.now().unix_ms(), bus.connection_number());
+        let mut answers = bus.ask_all(self.key.address(), self.hello(at_ms)).await?;
         let proved = async {
             loop {
                 if let Some(other) = self.proved(&answers.next().await?, at_ms) {
@@ -250,7 +270,7 @@ impl<C: Clock + Clone> Greeter<C> {
         };
         tokio::select! {
             other = proved => other,
-            () = self.clock.sleep(ANSWER) => {
+            () = self.clock.sleep(wait) => {
                 let heard = bus.is_connected() && bus.connection_number() == connection;
                 if heard { Ok(None) } else { Err(bus::Error::Timeout { what: "say hello" }) }
             }
@@ -272,10 +292,13 @@ impl<C: Clock + Clone> Greeter<C> {
     }
 
     /// Returns once nobody else answers; whoever is to be taken over from is asked to end first.
-    async fn start(&self, bus: &Bus) -> Result<(), Failure> {
+    async fn start(&self, bus: &Bus, unheard: bool) -> Result<(), Failure> {
         let (node, began) = (self.key.address(), self.clock.now());
+        let mut wait = if unheard { AT_ONCE } else { ANSWER };
         loop {
-            let Some(other) = self.ask(bus).await.map_err(again)? else {
+            let other = self.ask(bus, wait).await.map_err(again)?;
+            wait = ANSWER;
+            let Some(other) = other else {
                 // Another one that started meanwhile may be the one to stay.
                 if self.sole.heard().now_or_never().is_none() {
                     return Ok(());
@@ -313,7 +336,7 @@ impl<C: Clock + Clone> Greeter<C> {
 
     /// Looks whether another instance is there while this one works; whether one answered.
     async fn look(&self, bus: &Bus) -> Result<bool, bus::Error> {
-        let other = self.ask(bus).await?;
+        let other = self.ask(bus, ANSWER).await?;
         let answered = other.is_some();
         match other {
             Some(instance) => {
@@ -334,6 +357,8 @@ fn again(err: bus::Error) -> Failure {
 pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<(), Failure> {
     let (bus, _) = link.bus().await;
     let sole = greeter.sole.clone();
+    let unheard = !sole.is_settled() && greeter.is_unheard(&bus).await.map_err(again)?;
+    sole.asks();
     sole.listening().await;
     loop {
         let connection = bus.connection_number();
@@ -341,7 +366,7 @@ pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<()
         if sole.is_settled() {
             answered = greeter.look(&bus).await.map_err(again)?;
         } else {
-            greeter.start(&bus).await?;
+            greeter.start(&bus, unheard).await?;
             sole.settle();
         }
         // Servers that were apart may have met without our connection's being cut.

@@ -14,6 +14,9 @@ const REMEMBERED: Duration = Duration::from_hours(30 * 24);
 /// Refusals that are remembered: strangers can make them for nothing.
 const REFUSALS_MAX: u32 = 10_000;
 
+/// Plain heartbeats are remembered for this long; what holds receipts is kept.
+const BEATS_REMEMBERED: Duration = Duration::from_hours(30 * 24);
+
 /// How often the journal is looked through.
 const EVERY: Duration = Duration::from_hours(1);
 
@@ -37,7 +40,14 @@ pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure>
         let failed = |err: crate::journal::Error| Failure::Again(err.into());
         let jobs = journal.prune(clock.now(), REMEMBERED).await.map_err(failed)?;
         let refusals = journal.prune_refusals(REFUSALS_MAX).await.map_err(failed)?;
-        tracing::debug!(jobs, refusals, "forgot {jobs} jobs and {refusals} refusals");
+        let beats =
+            journal.prune_transactions(clock.now(), BEATS_REMEMBERED).await.map_err(failed)?;
+        tracing::debug!(
+            jobs,
+            refusals,
+            beats,
+            "forgot {jobs} jobs, {refusals} refusals and {beats} transactions"
+        );
         clock.sleep(EVERY).await;
     }
 }

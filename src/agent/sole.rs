@@ -57,6 +57,8 @@ impl fmt::Display for Conflict {
 enum Stage {
     /// Nobody would hear another instance's hello yet.
     Starting,
+    /// It is known whether anybody listens beside us.
+    Asking,
     /// Hellos are heard and answered.
     Listening,
     /// Nobody else answered ours: jobs are taken and transactions sent.
@@ -162,6 +164,16 @@ impl Sole {
 
     fn lock(&self) -> MutexGuard<'_, Option<(Conflict, Timestamp)>> {
         self.0.alarm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It was found out whether anybody else listens: now this one may.
+    pub(super) fn asks(&self) {
+        self.reach(Stage::Asking);
+    }
+
+    /// Waits until this one may listen.
+    pub(super) async fn asking(&self) {
+        self.reached(Stage::Asking).await;
     }
 
     /// From now on other instances are heard.

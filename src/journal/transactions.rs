@@ -4,6 +4,8 @@
 //! What must hold: a nonce is written down before anything is signed with it, a form before it is
 //! sent; a nonce belongs to one transaction for good, unless it turned out to be somebody else's.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Row, params};
 
 use super::attempts::millis;
@@ -187,15 +189,16 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// When a transaction of the account last succeeded on this contract.
-    pub async fn last_success(
+    /// When a heartbeat of the account last succeeded on this contract.
+    pub async fn last_beat(
         &self,
         account: Account,
         contract: Address,
     ) -> Result<Option<Timestamp>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT max(settled_ms) FROM transactions WHERE chain_id = ? AND account = ?
-                 AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')";
+                 AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')
+                 AND json_extract(call, '$.call') <> 'register'";
             let (chain_id, address) = key(account);
             let params = params![chain_id, address, contract.to_string()];
             let last: Option<i64> = db.query_row(sql, params, |row| row.get(0))?;
@@ -204,9 +207,11 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Forgets plain heartbeats that were settled before then, and what was signed for any
-    /// transaction of that age. What holds receipts is kept.
-    pub async fn prune_transactions(&self, before: Timestamp) -> Result<usize, Error> {
+    /// Forgets transactions that have been done for longer than `keep`, but for those that hold
+    /// receipts, and what was signed for all of that age. Says how many.
+    pub async fn prune_transactions(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
+        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
         let work = move |db: &Connection| {
             let old = "SELECT id FROM transactions WHERE state <> 'open' AND settled_ms < ?";
             let sql = format!("DELETE FROM signed_forms WHERE transaction_id IN ({old})");

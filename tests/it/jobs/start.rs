@@ -41,15 +41,14 @@ async fn what_the_chain_knows_already_is_not_paid_for_again() {
     let address = World::agent_address().to_string();
     let spent = || world.anvil.cast(&["nonce", &address]);
     let mut agent = world.agent(&[]);
-    agent.wait_for("registered 0x");
-    agent.wait_for("the chain has just seen this node");
-    assert_eq!(spent(), "1", "a registration, which is a sign of life");
+    agent.wait_for("heartbeat sent");
+    assert_eq!(spent(), "2", "a registration and a beat");
     agent.ask_to_end();
     assert!(agent.wait_for_end().success());
     let agent = world.agent(&[]);
     agent.wait_for("the chain knows this node as CPU already");
     agent.wait_for("the chain has just seen this node");
-    assert_eq!(spent(), "1", "a restart costs nothing");
+    assert_eq!(spent(), "2", "a restart right after a beat costs nothing");
 }
 
 #[tokio::test]
