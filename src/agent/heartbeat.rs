@@ -21,6 +21,7 @@ use crate::job::Domain;
 use crate::journal::Journal;
 use crate::node::{Address, Gpu, LOCAL_CHAINS};
 use crate::reputation::Call;
+use crate::reputation::fees::days_left;
 use crate::reputation::tx::Outcome;
 use crate::supervise::{Failure, chain as causes};
 
@@ -35,7 +36,7 @@ const JITTER: f64 = 0.05;
 const FRESH_PART: u32 = 5;
 
 /// An account that is empty sooner is spoken of.
-const WARN_DAYS: u128 = 7;
+pub const WARN_DAYS: u128 = 7;
 
 /// What the node says of itself on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,12 +286,6 @@ fn until_next(now: Timestamp, interval: Duration, phase: f64) -> Duration {
     if ahead.is_zero() { interval.saturating_sub(into) + target } else { ahead }
 }
 
-/// For how many days the balance pays at this price; `None` where beats cost nothing.
-fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option<u128> {
-    let beats = balance_wei.checked_div(fee_wei)?;
-    Some(beats.saturating_mul(interval.as_millis()) / Duration::from_hours(24).as_millis())
-}
-
 fn unanswered(err: chain::Error) -> Failure {
     failure(err.into())
 }
@@ -324,14 +319,6 @@ mod tests {
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("large", 2));
         let claim = Claim::of(&[]);
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("CPU", 0));
-    }
-
-    #[test]
-    fn the_forecast_counts_beats_at_the_last_price() {
-        let five = Duration::from_mins(5);
-        assert_eq!(days_left(288 * 7, 1, five), Some(7));
-        assert_eq!(days_left(0, 1, five), Some(0));
-        assert_eq!(days_left(1, 0, five), None, "a free chain");
     }
 
     #[test]

@@ -52,6 +52,21 @@ impl Evm {
     }
 }
 
+impl Reader {
+    /// What a plain heartbeat of `node` costs at the present price, in wei; `None` where the contract
+    /// would not take one, or the account could not pay.
+    pub async fn beat_price(&self, node: Address) -> Result<Option<u128>, Error> {
+        self.chain_id().await?;
+        let data = Contract::sendHeartbeatCall {}.abi_encode();
+        let target = Target { to: TxKind::Call(word(self.contract())), data: data.into() };
+        match sender::quote(&self.rpc, node, &target).await {
+            Ok(quote) => Ok(Some(quote.fees.usual(quote.gas_limit))),
+            Err(Error::Reverted { .. } | Error::Unpaid { .. }) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+}
+
 impl Chain for Evm {
     fn address(&self) -> Address {
         self.key.address()

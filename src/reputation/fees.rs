@@ -3,6 +3,8 @@
 //! What must hold: a replacement pays at least an eighth more than what was really sent, in both
 //! prices, or nodes refuse it; no price comes from an endpoint unchecked.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// No call of the contract, nor its deployment, comes near; an estimate above it is a lie.
@@ -61,6 +63,12 @@ impl Fees {
         }
     }
 
+    /// What a transaction of this gas limit costs where nothing changes: [`gas_limit`] left a sixth
+    /// of it free.
+    pub const fn usual(self, gas_limit: u64) -> u128 {
+        self.least().saturating_mul((gas_limit - gas_limit / 6) as u128)
+    }
+
     /// This, but no more than `allowed` a unit of gas.
     pub(super) fn at_most(self, allowed: u128) -> Self {
         match self {
@@ -105,6 +113,13 @@ pub fn gas_limit(estimate: u64) -> Option<u64> {
     (limit <= GAS_MAX).then_some(limit)
 }
 
+/// For how many days a balance pays for a transaction of this price at each interval; `None` where
+/// they cost nothing.
+pub fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option<u128> {
+    let beats = balance_wei.checked_div(fee_wei)?;
+    Some(beats.saturating_mul(interval.as_millis()) / Duration::from_hours(24).as_millis())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +152,13 @@ mod tests {
         assert_eq!(gas_limit(50_000), Some(60_000));
         assert_eq!(gas_limit(9_000_000), None);
         assert_eq!(gas_limit(u64::MAX), None);
+    }
+
+    #[test]
+    fn the_forecast_counts_beats_at_the_last_price() {
+        let five = Duration::from_mins(5);
+        assert_eq!(days_left(288 * 7, 1, five), Some(7));
+        assert_eq!(days_left(0, 1, five), Some(0));
+        assert_eq!(days_left(1, 0, five), None, "a free chain");
     }
 }

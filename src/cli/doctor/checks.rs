@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Check, Finding};
 use crate::agent::Settings;
+use crate::agent::heartbeat::WARN_DAYS;
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::{self, Bus, DeliveryMode};
 use crate::chain::{EndpointState, Reader};
@@ -13,6 +14,7 @@ use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
 use crate::node::{Gpu as Card, GpuUuid};
+use crate::reputation::fees::days_left;
 
 /// What a check says whose settings are wrong; those are told by their own check.
 fn unset() -> Finding {
@@ -167,9 +169,10 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
         let reader = Reader::new(config.clone())?;
         let facts = reader.facts(node).await?;
         let provider = reader.provider(node).await?;
-        Ok::<_, crate::chain::Error>((facts, provider, reader.endpoints().await))
+        let price = reader.beat_price(node).await?;
+        Ok::<_, crate::chain::Error>((facts, provider, price, reader.endpoints().await))
     };
-    let (facts, provider, endpoints) = match heard.await {
+    let (facts, provider, price, endpoints) = match heard.await {
         Ok(heard) => heard,
         Err(err) => {
             let remedy = "check OPBNB_RPC_URL, REPUTATION_CONTRACT_ADDRESS and CHAIN_ID";
@@ -181,13 +184,21 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
         Some(provider) => format!("registered as {}", out_of(&provider.gpu_model)),
         None => "not registered yet (`run` does it)".to_owned(),
     };
-    let text = format!("chain {id}, contract {contract}, {} wei, {registered}", facts.balance_wei);
+    let wei = facts.balance_wei.parse().unwrap_or(u128::MAX);
+    let interval = parts.settings.as_ref().map(|settings| settings.heartbeat_interval);
+    let days = price.zip(interval).and_then(|(price, interval)| days_left(wei, price, interval));
+    let lasts = days.map(|days| format!(" (heartbeats for {days} days)")).unwrap_or_default();
+    let text = format!("chain {id}, contract {contract}, {wei} wei{lasts}, {registered}");
     let without_gpu = parts.gpu.as_ref().is_some_and(Gpu::is_none);
     if without_gpu && !LOCAL_CHAINS.contains(&id) {
         return Finding::fail(text, "GPU_MODE=none is for a local chain only (1337 or 31337)");
     }
-    if facts.balance_wei == "0" {
-        return Finding::fail(text, format!("send some of the chain's gas token to {node}"));
+    let remedy = format!("send some of the chain's gas token to {node}");
+    if wei == 0 || days == Some(0) {
+        return Finding::fail(text, remedy);
+    }
+    if days.is_some_and(|days| days < WARN_DAYS) {
+        return Finding::warn(text, remedy);
     }
     let (count, mut unfit) = (endpoints.len(), Vec::new());
     for (number, endpoint) in (1..).zip(endpoints) {
