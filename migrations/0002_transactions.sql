@@ -15,14 +15,15 @@ CREATE TABLE transactions (
     contract    TEXT NOT NULL,
     nonce       INTEGER NOT NULL,
     call        TEXT NOT NULL,          -- reputation::Call as JSON
-    state       TEXT NOT NULL,          -- open, settled, or displaced: its nonce was another's
+    state       TEXT NOT NULL,          -- open; settled; displaced: its nonce seems to be
+                                        -- another's; abandoned: that is sure, or it was never signed
     reserved_ms INTEGER NOT NULL,
     settled_ms  INTEGER,
     outcome     TEXT                    -- reputation::tx::Outcome as JSON, where it is settled
 ) STRICT;
 -- A nonce belongs to one transaction for good, unless somebody else used it.
 CREATE UNIQUE INDEX transactions_nonce ON transactions (chain_id, account, nonce)
-    WHERE state <> 'displaced';
+    WHERE state IN ('open', 'settled');
 
 -- Every form of a transaction that was ever signed, written down before it was sent.
 CREATE TABLE signed_forms (

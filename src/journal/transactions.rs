@@ -55,19 +55,21 @@ impl Journal {
     }
 
     /// What is not done, with the account's next nonce on the chain being `nonce`: what is open,
-    /// and what was settled but is on the chain no more. In the order of their nonces.
+    /// what is displaced but not given up, and what was settled since `since` but is not counted
+    /// any more. In the order of their nonces.
     pub async fn unfinished(
         &self,
         account: Account,
         nonce: u64,
+        since: Timestamp,
     ) -> Result<Vec<Transaction>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
-                 WHERE chain_id = ? AND account = ?
-                 AND (state = 'open' OR (state = 'settled' AND nonce >= ?)) ORDER BY nonce";
+                 WHERE chain_id = ? AND account = ? AND (state IN ('open', 'displaced')
+                 OR (state = 'settled' AND nonce >= ? AND settled_ms >= ?)) ORDER BY nonce";
             let (chain_id, address) = key(account);
             let mut query = db.prepare_cached(sql)?;
-            let mut rows = query.query(params![chain_id, address, number(nonce)])?;
+            let mut rows = query.query(params![chain_id, address, number(nonce), millis(since)])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 found.push(read(db, row)?);
@@ -75,6 +77,17 @@ impl Journal {
             Ok(found)
         };
         self.writer.call(false, work).await
+    }
+
+    /// Believes that the account's next nonce is `nonce`, though more were known of. Durable.
+    pub async fn lower(&self, account: Account, nonce: u64) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let (chain_id, address) = key(account);
+            let sql = "UPDATE accounts SET nonce = ? WHERE chain_id = ? AND account = ?";
+            db.execute(sql, params![number(nonce), chain_id, address])?;
+            Ok(())
+        };
+        self.writer.change("lower", true, work).await
     }
 
     /// Reserves `nonce` for a call, and gathers `leaves` under the root that it carries. Durable.
@@ -90,6 +103,10 @@ impl Journal {
                  (chain_id, account, contract, nonce, call, state, reserved_ms)
                  VALUES (?, ?, ?, ?, ?, 'open', ?)";
             let (chain_id, address) = key(account);
+            // Settled long ago on a chain that has begun anew.
+            let old = "UPDATE transactions SET state = 'abandoned'
+                 WHERE chain_id = ? AND account = ? AND nonce = ? AND state = 'settled'";
+            db.prepare_cached(old)?.execute(params![chain_id, address, number(nonce)])?;
             let text = serde_json::to_string(&call)?;
             db.prepare_cached(sql)?.execute(params![
                 chain_id,
@@ -142,14 +159,24 @@ impl Journal {
         self.writer.change("settle", true, work).await
     }
 
-    /// No form of the transaction will ever be in a block. Durable.
+    /// The transaction's nonce seems to be another's. Durable.
     pub async fn displace(&self, transaction: i64, at: Timestamp) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let sql = "UPDATE transactions SET state = 'displaced', settled_ms = ? WHERE id = ?";
             db.prepare_cached(sql)?.execute(params![millis(at), transaction])?;
-            receipts::free(db, transaction)
+            Ok(())
         };
         self.writer.change("displace", true, work).await
+    }
+
+    /// No form of the transaction will ever be in a block: its receipts go with another. Durable.
+    pub async fn abandon(&self, transaction: i64, at: Timestamp) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let sql = "UPDATE transactions SET state = 'abandoned', settled_ms = ? WHERE id = ?";
+            db.prepare_cached(sql)?.execute(params![millis(at), transaction])?;
+            receipts::free(db, transaction)
+        };
+        self.writer.change("abandon", true, work).await
     }
 
     /// The block that held the transaction is part of the chain no more.
@@ -181,7 +208,7 @@ impl Journal {
                     State::Open => {
                         forms.map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0)
                     }
-                    State::Displaced => 0,
+                    State::Displaced | State::Abandoned => 0,
                 });
             }
             Ok(sum)
@@ -213,11 +240,12 @@ impl Journal {
         let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
         let work = move |db: &Connection| {
-            let old = "SELECT id FROM transactions WHERE state <> 'open' AND settled_ms < ?";
+            let old = "SELECT id FROM transactions WHERE state IN ('settled', 'abandoned')
+                 AND settled_ms < ?";
             let sql = format!("DELETE FROM signed_forms WHERE transaction_id IN ({old})");
             db.execute(&sql, [millis(before)])?;
-            let sql = "DELETE FROM transactions WHERE state <> 'open' AND settled_ms < ?
-                 AND id NOT IN (SELECT transaction_id FROM receipts
+            let sql = "DELETE FROM transactions WHERE state IN ('settled', 'abandoned')
+                 AND settled_ms < ? AND id NOT IN (SELECT transaction_id FROM receipts
                                 WHERE transaction_id IS NOT NULL)";
             Ok(db.execute(sql, [millis(before)])?)
         };
@@ -240,6 +268,7 @@ fn read(db: &Connection, row: &Row<'_>) -> Result<Transaction, Error> {
     let state = match (state.as_str(), outcome) {
         ("settled", Some(outcome)) => State::Settled(serde_json::from_str(&outcome)?),
         ("displaced", _) => State::Displaced,
+        ("abandoned", _) => State::Abandoned,
         _ => State::Open,
     };
     let sql = "SELECT form, raw FROM signed_forms WHERE transaction_id = ? ORDER BY rowid";

@@ -27,10 +27,3 @@ pub enum Call {
         failed: u32,
     },
 }
-
-impl Call {
-    /// Whether a success shows the chain that the node lives.
-    pub const fn is_beat(&self) -> bool {
-        matches!(self, Self::Heartbeat | Self::HeartbeatWithReceipts { .. })
-    }
-}

@@ -6,6 +6,7 @@ pub mod fees;
 pub mod merkle;
 pub mod proof;
 pub mod score;
+pub mod survey;
 pub mod tx;
 
 pub use call::Call;

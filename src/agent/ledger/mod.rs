@@ -10,21 +10,23 @@
 //! that no gap stays; whatever is killed, at most one transaction of an intent is ever mined; a key
 //! that somebody else uses sends nothing.
 
+mod begun;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::settings::Limits;
-use super::sole::{Conflict, Sole};
+use super::sole::Sole;
 use crate::chain::{self, AccountState, Chain, Quote};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::failpoint;
 use crate::journal::{self, Journal, Leaf};
 use crate::node::LOCAL_CHAINS;
 use crate::reputation::Call;
 use crate::reputation::tx::{
-    Account, Answer, Form, Outcome, Rules, State, Step, TooDear, Transaction, View, next,
+    Account, Answer, Form, Outcome, Rules, Step, TooDear, Transaction, View, next,
 };
 
 /// What a day is, for the budget.
@@ -78,7 +80,7 @@ impl Pace {
                 replace_after: Duration::from_secs(30),
                 replace_blocks: 3,
                 resend_after: Duration::from_secs(10),
-                displace_after: Duration::from_secs(30),
+                displace_after: Duration::from_secs(if local { 10 } else { 120 }),
                 fee_max_wei: spending.transaction_max_wei,
             },
             poll: Duration::from_millis(if local { 100 } else { 1000 }),
@@ -173,68 +175,6 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 
-    /// Returns once nothing is on its way, with how the account stands then.
-    async fn settle_all(&self) -> Result<AccountState, Error> {
-        loop {
-            self.sole.clear(&self.clock).await;
-            let account = self.chain.account().await?;
-            let unfinished = self.journal.unfinished(self.account, account.nonce).await?;
-            self.look_for_strangers(account, &unfinished).await?;
-            let Some(first) = unfinished.into_iter().next() else {
-                if self.sole.alarm(self.clock.now()).is_some() {
-                    continue;
-                }
-                return Ok(account);
-            };
-            if first.forms.is_empty() {
-                // Nothing was ever signed for it, so nothing can be on its way.
-                self.journal.displace(first.id, self.clock.now()).await?;
-                continue;
-            }
-            let nonce = first.nonce;
-            if first.state == State::Open {
-                tracing::info!(nonce, "going on with transaction {nonce}");
-            } else if self.included(&first).await?.is_some() {
-                // The count came from an endpoint that is behind the one of the receipt.
-                self.clock.sleep(self.pace.poll).await;
-                continue;
-            } else {
-                tracing::warn!(nonce, "the chain took transaction {nonce} back; sending it again");
-                self.journal.reopen(first.id).await?;
-            }
-            self.drive(first).await?;
-        }
-    }
-
-    /// Raises the alarm where the chain counts a transaction of this key that nobody here made.
-    async fn look_for_strangers(
-        &self,
-        account: AccountState,
-        unfinished: &[Transaction],
-    ) -> Result<(), Error> {
-        let known = self.journal.account(self.account, account.nonce).await?;
-        let now = self.clock.now();
-        // Also after a restart: the other program is as real as before.
-        let fresh = known.foreign.filter(|at| now.since(*at) < self.sole.quiet());
-        if let Some(at) = fresh.filter(|_| self.sole.alarm(now).is_none()) {
-            let nonce = known.nonce.saturating_sub(1);
-            self.sole.conflict(at, Conflict::ForeignTransaction { nonce });
-        }
-        let ours = |nonce: &u64| unfinished.iter().any(|tx| tx.nonce == *nonce);
-        if let Some(nonce) = (known.nonce..account.nonce).find(|nonce| !ours(nonce)) {
-            self.accept(nonce, account.nonce).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes down that somebody else used `nonce`, and stops sending for a while.
-    async fn accept(&self, nonce: u64, next: u64) -> Result<(), Error> {
-        let now = self.clock.now();
-        self.journal.accept(self.account, next, now).await?;
-        self.sole.conflict(now, Conflict::ForeignTransaction { nonce });
-        Ok(())
-    }
-
     /// Whether the account and the day's budget can pay for it.
     async fn afford(&self, account: AccountState, quote: Quote) -> Result<(), Error> {
         let worst = quote.fees.worst(quote.gas_limit);
@@ -242,10 +182,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             let account = self.account.address;
             return Err(chain::Error::Unpaid { account }.into());
         }
-        let now = self.clock.now().unix_ms();
-        let day_ms = u64::try_from(DAY.as_millis()).unwrap_or(u64::MAX);
-        let since = Timestamp::from_unix_ms(now.saturating_sub(day_ms));
-        let spent = self.journal.spent(self.account, since).await?;
+        let spent = self.spent().await?;
         if spent.saturating_add(worst) > self.spending.day_max_wei {
             return Err(Error::DaySpent);
         }
@@ -270,11 +207,13 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
 
     /// Sends, looks and replaces until the transaction has come to its end.
     async fn drive(&self, mut tx: Transaction) -> Result<Ending, Error> {
-        let began = self.clock.now();
+        let mut began = self.clock.now();
         let mut view = View::default();
         loop {
             self.sole.clear(&self.clock).await;
             self.look(&tx, &mut view).await?;
+            // A clock that was set back must not stretch the wait.
+            began = began.min(self.clock.now());
             match next(&tx, &view, &self.pace.rules, self.clock.now()) {
                 Step::Sign => self.replace(&mut tx, &mut view).await?,
                 Step::Send => self.send(&tx, &mut view).await?,
@@ -302,7 +241,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         (view.nonce, view.head) = (account.nonce, account.head);
         view.included = self.included(tx).await?;
         let used = view.included.is_none() && view.nonce > tx.nonce;
-        view.taken_since = used.then(|| view.taken_since.unwrap_or_else(|| self.clock.now()));
+        let now = self.clock.now();
+        view.taken_since = used.then(|| view.taken_since.map_or(now, |since| since.min(now)));
         Ok(())
     }
 
@@ -310,7 +250,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
     async fn included(&self, tx: &Transaction) -> Result<Option<Outcome>, Error> {
         for form in tx.forms.iter().rev() {
             if let Some(outcome) = self.chain.included(form.hash).await? {
-                return Ok(Some(outcome));
+                let fee_wei = paid(form, outcome.fee_wei);
+                return Ok(Some(Outcome { fee_wei, ..outcome }));
             }
         }
         Ok(None)
@@ -318,27 +259,45 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
 
     /// Makes a dearer form, or sends the last one again where no dearer one is allowed.
     async fn replace(&self, tx: &mut Transaction, view: &mut View) -> Result<(), Error> {
-        let offer = self.chain.fees().await?;
         let Some(last) = tx.forms.last() else { return Ok(()) };
-        let gas_limit = last.gas_limit;
-        match self.pace.rules.price(Some(last), offer, gas_limit) {
-            Ok(fees) => {
-                let (nonce, hash) = (tx.nonce, last.hash);
+        let (gas_limit, hash) = (last.gas_limit, last.hash);
+        // What was signed for one contract is not signed anew for another.
+        let is_movable = tx.contract == self.chain.contract();
+        let price =
+            self.rules_for(tx).await?.price(Some(last), self.chain.fees().await?, gas_limit);
+        match price {
+            Ok(fees) if is_movable => {
+                let nonce = tx.nonce;
                 tracing::info!(nonce, "replacing {hash}, which no block took, by a dearer form");
                 self.sign(tx, Quote { gas_limit, fees }, view.head).await?;
                 (view.answer, view.sent) = (Answer::Unsent, None);
                 Ok(())
             }
-            Err(dear) => {
-                tracing::debug!("a dearer form is not allowed: {dear}");
+            priced => {
+                if let Err(dear) = priced {
+                    tracing::debug!("a dearer form is not allowed: {dear}");
+                }
                 self.clock.sleep(self.pace.rules.resend_after).await;
                 self.send(tx, view).await
             }
         }
     }
 
+    /// The rules with what is left for this transaction: of the day's budget, and of the account.
+    async fn rules_for(&self, tx: &Transaction) -> Result<Rules, Error> {
+        let own = tx.forms.iter().map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0);
+        let others = self.spent().await?.saturating_sub(own);
+        let left = self.spending.day_max_wei.saturating_sub(others);
+        let balance = self.chain.account().await?.balance_wei;
+        let rules = self.pace.rules;
+        Ok(Rules { fee_max_wei: rules.fee_max_wei.min(left).min(balance), ..rules })
+    }
+
     async fn send(&self, tx: &Transaction, view: &mut View) -> Result<(), Error> {
         let Some(form) = tx.forms.last() else { return Ok(()) };
+        if self.sole.alarm(self.clock.now()).is_some() {
+            return Ok(());
+        }
         failpoint::hit("send", ".before");
         view.answer = self.chain.send(&form.raw).await?;
         failpoint::hit("send", ".after");
@@ -359,6 +318,13 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         let reason = format!("transaction {} failed in its block", outcome.hash);
         chain::Error::Reverted { reason }
     }
+}
+
+/// What a form cost, where an endpoint says `told`. Old ones don't say, and some lie; the data fee of
+/// a second layer comes on top of what the form allows.
+fn paid(form: &Form, told: u128) -> u128 {
+    let most = form.fees.worst(form.gas_limit);
+    if told == 0 { most } else { told.min(most.saturating_mul(2)) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::chain::fake::FakeChain;
+use crate::clock::Timestamp;
 use crate::node::Address;
 use crate::reputation::Fees;
 
@@ -26,6 +27,13 @@ impl Bench {
             (Arc::new(self.chain.clone()), (self.journal.clone(), self.chain.clone()));
         let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(31337, self.spending) };
         Ledger::new(chain, parts, self.sole.clone(), 31337, (self.spending, pace))
+    }
+
+    /// What is not done, where the chain counts so many.
+    async fn open(&self, counted: u64) -> Vec<Transaction> {
+        let account = Account { chain_id: 31337, address: self.chain.address() };
+        let since = Timestamp::from_unix_ms(0);
+        self.journal.unfinished(account, counted, since).await.unwrap()
     }
 
     /// Nonces of this account in blocks, each of which must be there once.
@@ -74,7 +82,7 @@ async fn what_no_block_takes_is_told_kept_and_gone_on_with_after_a_restart() {
     bench.chain.set_deaf(false);
     again.catch_up().await.unwrap();
     assert_eq!(bench.mined(), 2, "the beat that was begun, and no other");
-    assert_eq!(bench.journal.unfinished(again.account(), 2).await.unwrap(), []);
+    assert_eq!(bench.open(2).await, []);
 }
 
 #[tokio::test]
@@ -135,8 +143,7 @@ async fn an_empty_account_is_told_and_goes_on_once_it_is_filled() {
     let ledger = bench.ledger();
     let err = ledger.carry_out(register(), Vec::new()).await.unwrap_err();
     assert!(matches!(err, Error::Chain(chain::Error::Unpaid { .. })), "{err}");
-    let account = ledger.account();
-    assert_eq!(bench.journal.unfinished(account, 0).await.unwrap(), [], "no nonce was reserved");
+    assert_eq!(bench.open(0).await, [], "no nonce was reserved");
 }
 
 #[tokio::test]
@@ -157,12 +164,52 @@ async fn a_transaction_of_somebody_else_stops_sending_for_the_quiet_time() {
 async fn a_restart_does_not_end_the_quiet_time() {
     let (bench, ledger) = registered().await;
     bench.chain.interfere();
-    let account = bench.chain.account().await.unwrap();
-    ledger.look_for_strangers(account, &[]).await.unwrap();
+    ledger.accept(1, 2).await.unwrap();
     let (sole, before) = (Sole::new(QUIET), bench.chain.now());
     let bench = Bench { sole, ..bench };
     bench.ledger().carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
     assert!(bench.chain.now() >= before.plus(QUIET), "it waited");
+}
+
+#[tokio::test]
+async fn a_strangers_transaction_that_the_chain_took_back_with_ours_leaves_no_gap() {
+    let (bench, ledger) = registered().await;
+    bench.chain.interfere();
+    let ours = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    bench.chain.take_back(2);
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 2, "the nonce of the stranger is used");
+    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    let mined = bench.chain.mined();
+    assert_eq!(mined[2].1.hash, ours.hash, "what was taken back is there again");
+    assert_eq!(bench.mined(), 4);
+}
+
+#[tokio::test]
+async fn a_count_that_was_a_lie_at_first_sight_does_not_hold_up_what_follows() {
+    let bench = Bench::new();
+    let account = Account { chain_id: 31337, address: bench.chain.address() };
+    bench.journal.account(account, 1000).await.unwrap();
+    bench.ledger().carry_out(register(), Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 1);
+}
+
+#[tokio::test]
+async fn a_dearer_form_costs_no_more_than_the_day_has_left() {
+    let (mut bench, first) = registered().await;
+    drop(first);
+    let worst = Fees::offer(Some(1_000_000_000), 2_000_000_000).worst(60_000);
+    bench.spending.day_max_wei = worst * 2;
+    let ledger = bench.ledger();
+    bench.chain.set_deaf(true);
+    assert!(ledger.carry_out(Call::Heartbeat, Vec::new()).await.is_err());
+    for _ in 0..10 {
+        assert!(ledger.catch_up().await.is_err());
+    }
+    let forms = bench.open(1).await.remove(0).forms;
+    let most = forms.iter().map(|form| form.fees.worst(form.gas_limit)).max().unwrap();
+    let spent = bench.chain.mined()[0].1.fee_wei;
+    assert!(forms.len() > 1 && most + spent <= worst * 2, "{} forms, {most} wei", forms.len());
 }
 
 #[tokio::test]

@@ -53,8 +53,10 @@ pub enum State {
     Open,
     /// It is in a block, deep enough.
     Settled(Outcome),
-    /// Its nonce is another's, or it was never signed: no form of it will ever be in a block.
+    /// Its nonce seems to be another's. Looked at once more before it is given up.
     Displaced,
+    /// No form of it will ever be in a block: its nonce is another's, or it was never signed.
+    Abandoned,
 }
 
 /// A form of a transaction: the same nonce and call at some price.
@@ -166,7 +168,7 @@ pub struct TooDear {
 /// The next step of `tx`.
 pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Step {
     if let Some(outcome) = &view.included {
-        let depth = (view.head + 1).saturating_sub(outcome.block);
+        let depth = view.head.saturating_add(1).saturating_sub(outcome.block);
         return if depth >= rules.confirmations {
             Step::Settle(outcome.clone())
         } else {
@@ -186,7 +188,9 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
     let passed_over = view.head >= form.head.saturating_add(rules.replace_blocks);
     match view.answer {
         Answer::Unsent => Step::Send,
-        Answer::TooCheap => Step::Sign,
+        // An endpoint that always says so must not drive the price up in a moment.
+        Answer::TooCheap if now.since(form.signed) >= rules.resend_after => Step::Sign,
+        Answer::TooCheap => Step::Wait,
         Answer::Taken if old && passed_over => Step::Sign,
         Answer::Taken | Answer::Occupied => {
             let due = view.sent.is_none_or(|at| now.since(at) >= rules.resend_after);

@@ -67,7 +67,8 @@ fn a_dearer_form_needs_time_and_blocks_that_passed_the_last_one_over() {
     let halted = View { head: 102, ..pending() };
     assert_eq!(next(&signed, &halted, &RULES, at(3000)), Step::Send, "the chain stands still");
     let cheap = View { answer: Answer::TooCheap, ..pending() };
-    assert_eq!(next(&signed, &cheap, &RULES, at(1)), Step::Sign, "no need to wait");
+    assert_eq!(next(&signed, &cheap, &RULES, at(9)), Step::Wait);
+    assert_eq!(next(&signed, &cheap, &RULES, at(10)), Step::Sign, "no need for blocks");
     let occupied = View { answer: Answer::Occupied, head: 500, ..pending() };
     assert_eq!(next(&signed, &occupied, &RULES, at(300)), Step::Send, "nobody is outbid");
 }
