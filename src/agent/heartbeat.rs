@@ -4,6 +4,7 @@
 //! is waited for and stops nothing else; a node that can't work does not claim to live.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,23 +15,21 @@ use super::readiness::Readiness;
 use super::settings::Limits;
 use super::sole::Sole;
 use crate::chain::{self, Chain};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
 use crate::job::Domain;
 use crate::journal::Journal;
-use crate::node::{Address, Gpu, LOCAL_CHAINS};
+use crate::node::{Gpu, LOCAL_CHAINS};
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
+use crate::reputation::schedule::{JITTER, phase, until_next};
 use crate::reputation::tx::Outcome;
 use crate::supervise::{Failure, chain as causes};
 
 /// How often a node that can't work is looked at, and how soon a reconnect is noticed: a beat that
 /// is a second late harms nobody.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A beat comes late by a part of the interval of at most this.
-const JITTER: f64 = 0.05;
 
 /// A beat is fresh for this part of the interval.
 const FRESH_PART: u32 = 5;
@@ -89,6 +88,19 @@ pub struct Heart<R, G, Ch, C> {
     pub limits: Limits,
     /// The time.
     pub clock: C,
+    /// What need not be said again at the next run.
+    pub said: Said,
+}
+
+/// What was said of the chain already: a service that is away runs many times.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Whether this process has met its chain and contract.
+    met: AtomicBool,
+    /// Whether the registration was spoken of.
+    registered: AtomicBool,
+    /// The days that the account pays for, as last told; `u64::MAX` before that.
+    days: AtomicU64,
 }
 
 /// One chain's worth of it.
@@ -106,9 +118,35 @@ where
     Ch: Chain,
     C: Clock + Clone,
 {
+    fn unanswered(&self, err: chain::Error) -> Failure {
+        self.failure(err.into())
+    }
+
+    /// A wrong setting ends the program at its start. Once the chain has been met, the same words
+    /// are an endpoint's mistake: jobs go on.
+    fn failure(&self, err: ledger::Error) -> Failure {
+        match err {
+            ledger::Error::Chain(err) if !err.is_transient() && !self.is_met() => {
+                Failure::Fatal(err.into())
+            }
+            ledger::Error::Chain(_) => {
+                Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
+            }
+            ledger::Error::TooDear(_) | ledger::Error::DaySpent => {
+                Failure::again(err, "jobs go on meanwhile")
+            }
+            ledger::Error::Journal(_) | ledger::Error::Displaced => Failure::Again(err.into()),
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        self.said.met.load(Ordering::Relaxed)
+    }
+
     /// Keeps the node alive on the chain; a service that ends only when it fails.
     pub async fn beat(&self) -> Result<(), Failure> {
-        let facts = self.chain.check().await.map_err(unanswered)?;
+        let facts = self.chain.check().await.map_err(|err| self.unanswered(err))?;
+        self.said.met.store(true, Ordering::Relaxed);
         let chain_id = facts.chain_id;
         if self.claim.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
             return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
@@ -123,11 +161,11 @@ where
             chain_id,
             (spending, Pace::of(chain_id, spending)),
         );
-        let extension = self.chain.has_extension().await.map_err(unanswered)?;
+        let extension = self.chain.has_extension().await.map_err(|err| self.unanswered(err))?;
         let beating = Beating { heart: self, ledger, domain, extension };
         // Whoever has this key already must not be met by a transaction of the same nonce.
         self.sole.settled().await;
-        beating.ledger.catch_up().await.map_err(failure)?;
+        beating.ledger.catch_up().await.map_err(|err| self.failure(err))?;
         beating.register().await?;
         self.readiness.link.bus().await;
         loop {
@@ -151,13 +189,16 @@ where
     async fn register(&self) -> Result<(), Failure> {
         let Claim { gpu_model, vram_mib } = &self.heart.claim;
         let node = self.heart.chain.address();
-        let known = self.heart.chain.provider(node).await.map_err(unanswered)?;
+        let known = self.heart.chain.provider(node).await;
+        let known = known.map_err(|err| self.heart.unanswered(err))?;
         if let Some(known) = &known
             && known.gpu_model == *gpu_model
             && known.vram_mib == *vram_mib
         {
             let jobs = known.jobs;
-            tracing::info!(jobs, "the chain knows this node as {gpu_model} already");
+            if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
+                tracing::info!(jobs, "the chain knows this node as {gpu_model} already");
+            }
             return Ok(());
         }
         let call = Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib };
@@ -167,10 +208,12 @@ where
                 Ok(())
             }
             Err(ledger::Error::Chain(err @ chain::Error::Reverted { .. })) if known.is_some() => {
-                tracing::warn!("the chain keeps the old registration: {}", causes(&err));
+                if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the chain keeps the old registration: {}", causes(&err));
+                }
                 Ok(())
             }
-            Err(err) => Err(failure(err)),
+            Err(err) => Err(self.heart.failure(err)),
         }
     }
 
@@ -178,9 +221,10 @@ where
     async fn wait_until_ready(&self) {
         let mut said = None;
         while let Err(why) = self.heart.readiness.check().await {
-            if said.as_ref() != Some(&why) {
+            // An engine's words may change from one look to the next; what is missing does not.
+            let kind = std::mem::discriminant(&why);
+            if said.replace(kind) != Some(kind) {
                 tracing::warn!("no heartbeat: {why}");
-                said = Some(why);
             }
             self.heart.clock.sleep(LOOK).await;
         }
@@ -193,12 +237,12 @@ where
     /// it that the node lives: a node that is restarted again and again does not pay each time.
     async fn wait_until_due(&self) -> Result<(), Failure> {
         let (journal, account) = (&self.heart.journal, self.ledger.account());
-        let last = journal.last_beat(account, self.domain.contract).await;
+        let now = self.heart.clock.now();
+        let last = journal.last_beat(account, self.domain.contract, now).await;
         let last = last.map_err(|err| Failure::Again(err.into()))?;
         let Some(last) = last else { return Ok(()) };
         let due = last.plus(self.heart.interval / FRESH_PART);
-        // A clock that was set back must not silence the node.
-        let wait = due.since(self.heart.clock.now()).min(self.heart.interval);
+        let wait = due.since(now);
         if !wait.is_zero() && self.is_active().await? {
             let next_s = wait.as_secs();
             tracing::info!(
@@ -214,7 +258,8 @@ where
     /// What counts in the end is what the contract says.
     async fn is_active(&self) -> Result<bool, Failure> {
         let node = self.heart.chain.address();
-        let provider = self.heart.chain.provider(node).await.map_err(unanswered)?;
+        let provider = self.heart.chain.provider(node).await;
+        let provider = provider.map_err(|err| self.heart.unanswered(err))?;
         Ok(provider.is_some_and(|provider| provider.active))
     }
 
@@ -245,7 +290,8 @@ where
             }
             outcome => outcome,
         };
-        let Outcome { hash: tx, block, gas_used: gas, fee_wei, .. } = outcome.map_err(failure)?;
+        let Outcome { hash: tx, block, gas_used: gas, fee_wei, .. } =
+            outcome.map_err(|err| self.heart.failure(err))?;
         tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
         self.forecast(fee_wei).await;
         Ok(())
@@ -254,52 +300,20 @@ where
     /// Says where the money ends soon.
     async fn forecast(&self, fee_wei: u128) {
         let Ok(account) = self.heart.chain.account().await else { return };
-        let days = days_left(account.balance_wei, fee_wei, self.heart.interval);
-        match days {
-            Some(days) if days < WARN_DAYS => tracing::warn!(
+        let Some(days) = days_left(account.balance_wei, fee_wei, self.heart.interval) else {
+            return;
+        };
+        let told =
+            self.heart.said.days.swap(u64::try_from(days).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // Each day once, not each beat.
+        if days < WARN_DAYS && u128::from(told) != days {
+            tracing::warn!(
                 days,
                 "the account pays for {days} more days of heartbeats: send {} some of the chain's \
                  gas token",
                 self.heart.chain.address()
-            ),
-            Some(days) => tracing::debug!(days, "the account pays for {days} days of heartbeats"),
-            None => {}
+            );
         }
-    }
-}
-
-/// Where in each interval a node beats, between a tenth and nine tenths of it: nodes that were
-/// started together don't beat together, and a late one is not in the next interval at once.
-fn phase(node: Address) -> f64 {
-    let spread = node.as_bytes().iter().rev().take(4);
-    let spread = spread.fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
-    0.1 + 0.8 * f64::from(spread) / f64::from(u32::MAX)
-}
-
-/// How long until the phase is reached again, at most one interval. Intervals are counted from the
-/// epoch, as the contract counts its slots of 300 s: at the default interval each slot gets a beat.
-fn until_next(now: Timestamp, interval: Duration, phase: f64) -> Duration {
-    let length = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
-    let into = Duration::from_millis(now.unix_ms() % length);
-    let target = interval.mul_f64(phase);
-    let ahead = target.saturating_sub(into);
-    if ahead.is_zero() { interval.saturating_sub(into) + target } else { ahead }
-}
-
-fn unanswered(err: chain::Error) -> Failure {
-    failure(err.into())
-}
-
-fn failure(err: ledger::Error) -> Failure {
-    match err {
-        ledger::Error::Chain(err) if !err.is_transient() => Failure::Fatal(err.into()),
-        ledger::Error::Chain(_) => {
-            Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
-        }
-        ledger::Error::TooDear(_) | ledger::Error::DaySpent => {
-            Failure::again(err, "jobs go on meanwhile")
-        }
-        ledger::Error::Journal(_) | ledger::Error::Displaced => Failure::Again(err.into()),
     }
 }
 
@@ -319,26 +333,5 @@ mod tests {
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("large", 2));
         let claim = Claim::of(&[]);
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("CPU", 0));
-    }
-
-    #[test]
-    fn each_slot_of_the_contract_gets_one_beat_at_the_default_interval() {
-        let interval = Duration::from_mins(5);
-        for byte in [0, 100, 255] {
-            let phase = phase(Address::new([byte; 20]));
-            let start = Timestamp::from_unix_ms(1_700_000_123_456);
-            let mut now = start.plus(until_next(start, interval, phase));
-            let first = now.unix_ms() / 300_000;
-            for slot in first..first + 1000 {
-                assert_eq!(now.unix_ms() / 300_000, slot, "{byte}");
-                let late =
-                    interval.mul_f64([0.0, JITTER, 0.02][usize::try_from(slot % 3).unwrap()]);
-                // A block takes a while.
-                now = now.plus(late).plus(Duration::from_secs(3));
-                let wait = until_next(now, interval, phase);
-                assert!(wait <= interval && wait >= interval * 9 / 10, "{byte}: {wait:?}");
-                now = now.plus(wait);
-            }
-        }
     }
 }

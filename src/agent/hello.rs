@@ -1,8 +1,9 @@
 //! One key, one host: instances with the same key find each other on `jobs.control.<address>`.
 //!
 //! Before this process takes a job or sends a transaction it says hello and listens for two
-//! seconds, or less where the server says that nobody hears it; it says it again after each reconnect, when it hears another's, and now and then. Who
-//! hears one answers. Anybody on the server can publish there, so:
+//! seconds, or less where the server says that nobody hears it; it says it again after each
+//! reconnect, when it hears another's, and now and then. Who hears one answers. Anybody on the
+//! server can publish there, so:
 //!
 //! - hello and answer are signed with the node's own key, in a domain of their own that needs no
 //!   chain; what is not is answered and otherwise ignored;

@@ -58,7 +58,7 @@ use attempt::Desk;
 use board::Board;
 use ending::wind_down;
 use folders::Folders;
-use heartbeat::{Claim, Heart};
+use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
 use intake::Intake;
 use link::Link;
@@ -279,6 +279,7 @@ where
             interval: settings.heartbeat_interval,
             limits: settings.spending,
             clock: self.clock,
+            said: Said::default(),
         };
         serve_chain(&mut services, heart);
         Ok((services, parts))

@@ -122,8 +122,12 @@ impl Sole {
         self.pending(now).map(|(why, _)| why)
     }
 
-    /// Waits until sending is allowed again; at once where it is.
+    /// Waits until sending is allowed again; at once where it is, and for ever where another
+    /// instance takes over.
     pub async fn clear<C: Clock>(&self, clock: &C) {
+        if *self.0.stage.borrow() >= Stage::Leaving {
+            std::future::pending::<()>().await;
+        }
         loop {
             let changed = self.0.changed.notified();
             let now = clock.now();
@@ -154,6 +158,10 @@ impl Sole {
     /// The conflict at `now` and when it is over; one that is over is forgotten.
     fn pending(&self, now: Timestamp) -> Option<(Conflict, Timestamp)> {
         let mut alarm = self.lock();
+        if let Some((_, until)) = alarm.as_mut() {
+            // A clock that was set back must not stretch the quiet time.
+            *until = (*until).min(now.plus(self.0.quiet));
+        }
         if alarm.as_ref().is_some_and(|(_, until)| *until <= now) {
             let quiet_s = self.0.quiet.as_secs();
             tracing::info!("transactions are sent again: no other user of the key in {quiet_s} s");

@@ -12,6 +12,7 @@ use super::rpc::{EndpointLimits, Rpc};
 use super::sign::{Fields, Target, sign};
 use super::{Error, Mined, sender};
 use crate::node::Address;
+use crate::reputation::tx::Answer;
 
 /// How long one answer of the endpoint may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,7 +41,11 @@ pub async fn deploy(
     let nonce: U64 = rpc.ask("eth_getTransactionCount", json!([from, "pending"])).await?;
     let (nonce, gas_limit, fees) = (nonce.to(), quote.gas_limit, quote.fees);
     let signed = sign(key, Fields { chain_id, nonce, gas_limit, fees, target });
-    sender::send(&rpc, from, &signed.raw).await?;
+    if sender::send(&rpc, from, &signed.raw).await? != Answer::Taken {
+        let reason = "the transaction is refused: its price is too low, or another one waits under \
+                      its nonce; try again";
+        return Err(Error::Unexpected { reason: reason.into() });
+    }
     let look = async {
         loop {
             if let Ok(Some(found)) = sender::included(&rpc, signed.hash).await {

@@ -136,7 +136,7 @@ impl Reader {
             match self.rpc.call("eth_getLogs", self.filter(walk, to)).await {
                 Ok(logs) => {
                     let entries = self.entries(walk, to, logs)?;
-                    walk.next = to + 1;
+                    walk.next = to.saturating_add(1);
                     return Ok(Some(entries));
                 }
                 // Each endpoint has its own words for "too many": a refusal and an answer that is

@@ -95,6 +95,7 @@ pub fn parse() -> Result<Args, ExitCode> {
 
 /// Does what the arguments say.
 pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    forbid_looking_into_memory();
     match args.command {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => block_on(submit::execute(*args)),
@@ -108,6 +109,15 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Receipt(args) => receipt::execute(args),
         Command::Verify(args) => block_on(verify::execute(args)),
     }
+}
+
+/// A core dump would hold the key, and so would what another program of this user could read of
+/// this one's memory.
+fn forbid_looking_into_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).ok();
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
 }
 
 /// Says on standard error what went wrong, and with which code the program ends for it.

@@ -37,7 +37,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    forbid_looking_into_memory();
     let (settings, source) = load(Audience::Owner, config::Node::read)?;
     if args.simulate && !config::is_loopback(&settings.bus.url) {
         let text = "--simulate needs a NATS server on this machine: nobody else may be told that \
@@ -55,15 +54,6 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime.context("the program can't start")?;
     runtime.block_on(Box::pin(node(settings, key, args)))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A core dump would hold the key, and so would what another program of this user could read of
-/// this one's memory.
-fn forbid_looking_into_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none).ok();
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
 }
 
 async fn node(settings: config::Node, key: Key, args: &Args) -> anyhow::Result<()> {

@@ -27,6 +27,9 @@ const SHUTDOWN_GRACE_S: Variable = Variable::new("SHUTDOWN_GRACE_S", "30");
 const SHUTDOWN_JOBS: Variable = Variable::new("SHUTDOWN_JOBS", "stop");
 const JOB_STOP_GRACE_S: Variable = Variable::new("JOB_STOP_GRACE_S", "10");
 
+/// A slot of the reputation contract: who beats less often misses some.
+const BEAT_MAX: Duration = Duration::from_mins(5);
+
 const DAY_S: u64 = 24 * 60 * 60;
 const YEAR_S: u64 = 365 * DAY_S;
 
@@ -109,6 +112,12 @@ fn heartbeat_interval(env: &mut Env<'_>) -> Option<Duration> {
     let older = env.seconds(HEARTBEAT_INTERVAL_SECONDS, (min, max), 300);
     let bounds = (Duration::from_secs(min), Duration::from_secs(max));
     let span = env.span(HEARTBEAT_INTERVAL, bounds, older.unwrap_or(bounds.1));
+    if span.is_some_and(|span| span > BEAT_MAX) {
+        env.warn(
+            "HEARTBEAT_INTERVAL is above 5 minutes: the node misses slots of its uptime, and above \
+             15 minutes the chain does not call it active",
+        );
+    }
     older.and(span)
 }
 

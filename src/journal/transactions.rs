@@ -216,18 +216,20 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// When a heartbeat of the account last succeeded on this contract.
+    /// When a heartbeat of the account last succeeded on this contract, by `now`: what lies ahead
+    /// was written under a clock that has been set back.
     pub async fn last_beat(
         &self,
         account: Account,
         contract: Address,
+        now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT max(settled_ms) FROM transactions WHERE chain_id = ? AND account = ?
                  AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')
-                 AND json_extract(call, '$.call') <> 'register'";
+                 AND json_extract(call, '$.call') <> 'register' AND settled_ms <= ?";
             let (chain_id, address) = key(account);
-            let params = params![chain_id, address, contract.to_string()];
+            let params = params![chain_id, address, contract.to_string(), millis(now)];
             let last: Option<i64> = db.query_row(sql, params, |row| row.get(0))?;
             Ok(last.map(time))
         };

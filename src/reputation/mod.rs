@@ -5,6 +5,7 @@ pub mod call;
 pub mod fees;
 pub mod merkle;
 pub mod proof;
+pub mod schedule;
 pub mod score;
 pub mod survey;
 pub mod tx;

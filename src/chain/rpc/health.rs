@@ -13,6 +13,9 @@ use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::node::LOCAL_CHAINS;
 
+/// A block of this age is new enough, however many came after it.
+const HEAD_FRESH: Duration = Duration::from_mins(1);
+
 /// What is borne with an endpoint, and how long one that failed is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointLimits {
@@ -232,7 +235,9 @@ impl Roster {
         if behind == 0 || highest.is_none() {
             self.highest = Some((number, now));
         }
-        if behind > self.limits.blocks_behind_max {
+        // Blocks come by the quarter second on some chains, and an endpoint may lie about its height:
+        // a head that is of this minute is never too far behind.
+        if behind > self.limits.blocks_behind_max && (is_local || age > HEAD_FRESH) {
             let said = format!("its head, block {number}, is {behind} blocks behind");
             return Err(Fault::new(Kind::Stale, said));
         }
@@ -453,5 +458,14 @@ mod tests {
         roster.judge(0, head(3), now + memory, TODAY).unwrap();
         assert!(roster.judge(0, head(40), now + memory, TODAY).is_ok());
         assert!(roster.judge(1, head(9), now + memory, TODAY).is_err());
+    }
+
+    #[test]
+    fn an_endpoint_that_lies_about_its_height_makes_none_with_a_fresh_head_stale() {
+        let (mut roster, now) = roster(2, Some(5611));
+        roster.judge(0, head(1_000_000), now, TODAY).unwrap();
+        roster.judge(1, head(100), now, TODAY).unwrap();
+        let late = Head { timestamp_s: TODAY.unix_ms() / 1000 - 61, ..head(90) };
+        assert_eq!(roster.judge(1, late, now, TODAY).unwrap_err().kind, Kind::Stale);
     }
 }
