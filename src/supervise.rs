@@ -73,7 +73,8 @@ impl Services {
                 let wait = backoff.jittered(failures);
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 // A service that is away for hours earns one sentence, not one each time.
-                if err == said {
+                let gist = gist(&err);
+                if gist == said {
                     tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
                 } else {
                     tracing::warn!(
@@ -81,7 +82,7 @@ impl Services {
                         wait_ms,
                         "{name}: {err}; tried again until it works"
                     );
-                    said = err;
+                    said = gist;
                 }
                 tokio::time::sleep(wait).await;
             }
@@ -121,6 +122,13 @@ async fn run<T: Send + 'static>(
     let task = tokio::spawn(work);
     let _end = EndOnDrop(task.abort_handle());
     task.await
+}
+
+/// What a sentence says apart from its numbers: the price, the hash or the wait that changes from
+/// one try to the next makes no news.
+fn gist(sentence: &str) -> String {
+    let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
+    sentence.split(' ').filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// An error with its causes, in one line.
@@ -222,6 +230,13 @@ mod tests {
         });
         assert_eq!(services.first_fatal().await.to_string(), "the end");
         assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn a_sentence_whose_numbers_change_stays_the_same_sentence() {
+        assert_eq!(gist("it costs 12 wei, not 7"), gist("it costs 13 wei, not 7"));
+        assert_eq!(gist("0xab1 was in no block"), gist("0xcd22 was in no block"));
+        assert_ne!(gist("the price is 7"), gist("the account has 7"));
     }
 
     #[tokio::test]

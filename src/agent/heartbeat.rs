@@ -165,9 +165,10 @@ where
         let beating = Beating { heart: self, ledger, domain, extension };
         // Whoever has this key already must not be met by a transaction of the same nonce.
         self.sole.settled().await;
+        // Whatever is sent is a sign of life, a registration and what was begun before among it.
+        beating.wait_until_ready().await;
         beating.ledger.catch_up().await.map_err(|err| self.failure(err))?;
         beating.register().await?;
-        self.readiness.link.bus().await;
         loop {
             beating.wait_until_ready().await;
             beating.wait_until_due().await?;
@@ -234,7 +235,8 @@ where
     }
 
     /// A beat of ours that the contract took a moment ago, of this run or the one before, has shown
-    /// it that the node lives: a node that is restarted again and again does not pay each time.
+    /// it that the node lives: one that is restarted, or loses NATS, again and again does not pay
+    /// each time.
     async fn wait_until_due(&self) -> Result<(), Failure> {
         let (journal, account) = (&self.heart.journal, self.ledger.account());
         let now = self.heart.clock.now();
@@ -242,17 +244,22 @@ where
         let last = last.map_err(|err| Failure::Again(err.into()))?;
         let Some(last) = last else { return Ok(()) };
         let due = last.plus(self.heart.interval / FRESH_PART);
-        let wait = due.since(now);
-        if !wait.is_zero() && self.is_active().await? {
+        loop {
+            let wait = due.since(self.heart.clock.now()).min(self.heart.interval);
+            if wait.is_zero() || !self.is_active().await? {
+                return Ok(());
+            }
             let next_s = wait.as_secs();
             tracing::info!(
                 next_s,
                 "the chain has just seen this node: the next beat is in {next_s} s"
             );
-            self.pause(wait).await;
+            let is_over = self.pause(wait).await;
             self.wait_until_ready().await;
+            if is_over {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// What counts in the end is what the contract says.
@@ -263,18 +270,20 @@ where
         Ok(provider.is_some_and(|provider| provider.active))
     }
 
-    /// Sleeps, but not on once NATS is back.
-    async fn pause(&self, span: Duration) {
+    /// Sleeps, but not on once NATS is back; whether all of it is over.
+    async fn pause(&self, span: Duration) -> bool {
         let link = &self.heart.readiness.link;
+        let connection = link.connection();
         let reconnect = async {
-            while link.is_up() {
+            // One that took less than a look shows in the connection's number.
+            while link.is_up() && link.connection() == connection {
                 self.heart.clock.sleep(LOOK).await;
             }
             self.wait_until_ready().await;
         };
         tokio::select! {
-            () = self.heart.clock.sleep(span) => {}
-            () = reconnect => {}
+            () = self.heart.clock.sleep(span) => true,
+            () = reconnect => false,
         }
     }
 

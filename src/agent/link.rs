@@ -60,6 +60,11 @@ impl Link {
         self.online.borrow().as_ref().map(|(bus, _)| bus.clone())
     }
 
+    /// How many connections there have been.
+    pub fn connection(&self) -> u64 {
+        self.now().map_or(0, |bus| bus.connection())
+    }
+
     /// Whether jobs can reach this node now.
     pub fn is_up(&self) -> bool {
         self.now().is_some_and(|bus| bus.is_connected())

@@ -175,7 +175,7 @@ impl Bus {
     }
 
     /// How many connections there have been: what was set up under another number is void.
-    pub(super) fn connection(&self) -> u64 {
+    pub fn connection(&self) -> u64 {
         self.client().statistics().connects.load(Ordering::Acquire)
     }
 

@@ -12,6 +12,7 @@ mod jobs;
 mod journal;
 mod keys;
 mod ledger;
+mod long;
 mod protocol;
 mod readme;
 mod receipts;

@@ -348,6 +348,8 @@ async fn a_job_without_a_proof_is_told_what_it_waits_for() {
 
     // It never got into a block: the receipt is free again, and then a plain beat goes by.
     node.journal.displace(transaction.id, at(3000)).await.expect("displaced");
+    node.receipt(&["proof", "job-1"]).is_refused(1, &format!("under the root {root}"));
+    node.journal.abandon(transaction.id, at(3500)).await.expect("given up");
     node.receipt(&["proof", "job-1"]).is_refused(1, "it goes with the next heartbeat");
     let call = (Call::Heartbeat, Vec::new());
     let to = (node.domain.contract, 1);

@@ -1,12 +1,32 @@
-//! The pipeline of transactions: killed at every step, and in bad weather. What the chain holds
-//! afterwards is compared with what the journal says.
+//! The node's life on the chain, and the pipeline of its transactions: killed at every step, and in
+//! bad weather. What the chain holds afterwards is compared with what the journal says.
 
+mod bench;
 mod crash;
+pub(crate) mod faults;
+mod kinds;
+mod readiness;
+mod receipts;
+pub(crate) mod seasons;
+mod spending;
 mod weather;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use lamda_node::node::Address;
 use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::support::tools::eventually;
+use crate::support::world::{Agent, PATIENCE, World};
+
+/// Beats follow each other this fast.
+const FAST: (&str, &str) = ("HEARTBEAT_INTERVAL", "1s");
+
+const REGISTERED: &str = "NodeRegistered(address indexed,string,uint256)";
+const BEATEN: &str = "NodeHeartbeat(address indexed,uint256)";
+const COMMITTED: &str = "ReceiptsCommitted(address indexed,bytes32 indexed,uint32,uint32)";
 
 /// A transaction as the journal has it.
 #[derive(Debug)]
@@ -33,4 +53,70 @@ pub(super) fn transactions(data: &Path) -> Vec<Row> {
         Ok(Row { nonce, call: row.get(1)?, state: row.get(2)?, forms })
     });
     rows.expect("rows").map(|row| row.expect("a row")).collect()
+}
+
+/// How many transactions of an account are in blocks.
+fn nonce_of(world: &World, account: Address) -> usize {
+    world.anvil.cast(&["nonce", &account.to_string()]).parse().expect("a number")
+}
+
+/// [`nonce_of`] the node.
+fn nonce(world: &World) -> usize {
+    nonce_of(world, World::agent_address())
+}
+
+/// All events of this kind that the contract has emitted.
+fn events(world: &World, event: &str) -> Vec<Value> {
+    let (contract, all) = (world.contract.to_string(), ["--from-block", "0", "--json"]);
+    let said = world.anvil.cast(&[&["logs", event, "--address", &contract], &all[..]].concat());
+    serde_json::from_str(&said).expect("events")
+}
+
+/// Waits until the node has `count` transactions in blocks.
+fn wait_for_nonce(world: &World, agent: &Agent, count: usize) {
+    let what = format!("{count} transactions are in blocks");
+    let found = std::panic::catch_unwind(|| {
+        eventually(&what, PATIENCE, || (nonce(world) >= count).then_some(()));
+    });
+    assert!(found.is_ok(), "{what}, there are {}; the log:\n{}", nonce(world), agent.log());
+}
+
+/// Lets three of the [`FAST`] beats' intervals pass.
+fn let_three_beats_pass() {
+    let (began, span) = (Instant::now(), Duration::from_secs(3));
+    eventually("time passes", PATIENCE, || (began.elapsed() > span).then_some(()));
+}
+
+/// How often a text stands in what the node has logged at WARN or above.
+fn warnings(agent: &Agent, text: &str) -> usize {
+    let log = agent.log();
+    let loud = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    loud.filter(|line| line.contains(text)).count()
+}
+
+/// Holds the chain and the journal against each other, once the node has ended: every mined
+/// transaction is a registration or a beat, the nonces follow each other, every one of them has
+/// one form in a block, and the node registered once.
+fn check(world: &World) {
+    let rows = transactions(&world.dir.path().join("data"));
+    let mined = nonce(world);
+    let (registered, beaten) = (events(world, REGISTERED).len(), events(world, BEATEN).len());
+    assert_eq!(registered, 1, "{rows:?}");
+    assert_eq!(registered + beaten, mined, "every transaction of the key is one of these");
+
+    let kept: Vec<_> = rows.iter().filter(|row| row.state != "abandoned").collect();
+    let nonces: Vec<u64> = kept.iter().map(|row| row.nonce).collect();
+    assert_eq!(nonces, (0..kept.len() as u64).collect::<Vec<_>>(), "one after the other: {rows:?}");
+    assert!(kept.len() == mined || kept.len() == mined + 1, "{mined} are mined: {rows:?}");
+    for row in rows.iter().filter(|row| row.state == "abandoned") {
+        assert!(row.forms.is_empty(), "only what was never signed is given up: {row:?}");
+    }
+    for row in kept.iter().take(mined) {
+        let is_mined = |hash: &&String| {
+            world.anvil.cast(&["rpc", "eth_getTransactionReceipt", hash]) != "null"
+        };
+        assert_eq!(row.forms.iter().filter(is_mined).count(), 1, "{row:?}");
+    }
+    let registrations = kept.iter().filter(|row| row.call.contains("register")).count();
+    assert_eq!(registrations, 1, "{rows:?}");
 }

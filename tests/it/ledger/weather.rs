@@ -1,114 +1,18 @@
 //! The pipeline over a real chain that makes a block a second: dear, forgetful, reorganised, shared
 //! with another program, and out of money.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use lamda_node::agent::Limits;
-use lamda_node::agent::ledger::{Error, Ledger, Pace, Spending};
-use lamda_node::agent::sole::{Conflict, Sole};
-use lamda_node::chain::{self, Chain as _, Evm};
+use lamda_node::agent::ledger::Error;
+use lamda_node::agent::sole::Conflict;
+use lamda_node::chain::{self, Chain as _};
 use lamda_node::clock::{Clock as _, SystemClock};
 use lamda_node::job::Hash;
-use lamda_node::journal::{Journal, Leaf};
+use lamda_node::journal::Leaf;
 use lamda_node::reputation::Call;
-use lamda_node::reputation::tx::Rules;
-use tempfile::TempDir;
 
+use super::bench::Bench;
 use super::transactions;
-use crate::support::anvil::{Anvil, CHAIN_ID};
-use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
-use crate::support::tools::eventually;
-
-/// After another program was seen, nothing is sent for so long.
-const QUIET: Duration = Duration::from_secs(3);
-
-struct Bench {
-    anvil: Anvil,
-    proxy: Arc<RpcProxy>,
-    chain: Arc<Evm>,
-    journal: Journal,
-    sole: Sole,
-    dir: TempDir,
-}
-
-impl Bench {
-    /// A registered node.
-    async fn start() -> Self {
-        let anvil = Anvil::start_with(&["--block-time", "1"]);
-        let contract = anvil.deploy().await;
-        let proxy = Arc::new(RpcProxy::start(&anvil.rpc_url));
-        let mut config = anvil.config(contract);
-        config.rpc_urls = vec![proxy.url().to_owned()];
-        let chain = Arc::new(Evm::new(config, Anvil::key(1)).expect("settings"));
-        let dir = tempfile::tempdir().expect("a folder");
-        let journal = Journal::open(dir.path()).expect("a journal");
-        let bench = Self { anvil, proxy, chain, journal, sole: Sole::new(QUIET), dir };
-        let register = Call::Register { gpu_model: "A10".to_owned(), vram_mib: 24_576 };
-        bench.ledger().carry_out(register, Vec::new()).await.expect("a registration");
-        bench
-    }
-
-    /// The pipeline as a start makes it, in a hurry.
-    fn ledger(&self) -> Ledger<Evm, SystemClock> {
-        let spending = Spending::of(CHAIN_ID, Limits::default());
-        let pace = Pace::of(CHAIN_ID, spending);
-        let rules = Rules {
-            confirmations: 2,
-            replace_after: Duration::from_secs(3),
-            replace_blocks: 2,
-            resend_after: Duration::from_secs(1),
-            displace_after: Duration::from_secs(2),
-            ..pace.rules
-        };
-        let deadline = Duration::from_secs(20);
-        let parts = (self.journal.clone(), SystemClock);
-        let pace = Pace { rules, deadline, ..pace };
-        Ledger::new(Arc::clone(&self.chain), parts, self.sole.clone(), CHAIN_ID, (spending, pace))
-    }
-
-    async fn beat(&self) -> Result<Hash, Error> {
-        let outcome = self.ledger().carry_out(Call::Heartbeat, Vec::new()).await?;
-        assert!(outcome.success);
-        Ok(outcome.hash)
-    }
-
-    /// Waits until one more transaction than these has come to the endpoint.
-    async fn next_send(&self, before: usize) {
-        let proxy = Arc::clone(&self.proxy);
-        let seen = move || (proxy.seen(SEND).len() > before).then_some(());
-        let wait = move || eventually("it is sent", Duration::from_secs(20), seen);
-        tokio::task::spawn_blocking(wait).await.expect("it is sent");
-    }
-
-    fn nonce(&self) -> u64 {
-        let said = self.anvil.cast(&["nonce", &Anvil::key(1).address().to_string()]);
-        said.parse().expect("a number")
-    }
-
-    fn rpc(&self, arguments: &[&str]) -> String {
-        self.anvil.cast(&[&["rpc"], arguments].concat())
-    }
-
-    /// What `cast` says of a transaction's receipt: the block's number, or that there is none.
-    fn block_of(&self, hash: Hash) -> String {
-        self.anvil.cast(&["receipt", &hash.to_string(), "blockNumber"])
-    }
-
-    /// Of every transaction that the journal takes for done exactly one form is in a block, and
-    /// what the chain counts is what the journal knows and `strangers` sent.
-    fn check(&self, strangers: u64) {
-        let rows = transactions(self.dir.path());
-        let settled: Vec<_> = rows.iter().filter(|row| row.state == "settled").collect();
-        assert_eq!(settled.len() as u64 + strangers, self.nonce(), "{rows:?}");
-        assert!(rows.iter().all(|row| row.state != "open"), "{rows:?}");
-        for row in &rows {
-            let mined = |hash: &&String| self.rpc(&["eth_getTransactionReceipt", hash]) != "null";
-            let forms = row.forms.iter().filter(mined).count();
-            assert_eq!(forms, usize::from(row.state == "settled"), "{row:?}");
-        }
-    }
-}
+use crate::support::anvil::Anvil;
+use crate::support::rpc_proxy::{SEND, Weather};
 
 #[tokio::test]
 async fn a_base_fee_that_rises_tenfold_is_followed_by_a_dearer_form_of_the_same_transaction() {

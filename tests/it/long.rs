@@ -1,0 +1,13 @@
+//! What takes minutes: run by `cargo xtask ci --long`, as every test whose path begins like this.
+
+use super::ledger::{faults, seasons};
+
+#[tokio::test]
+async fn a_thousand_beats_with_faults_between_them_leave_no_gap_and_nothing_twice() {
+    faults::beat_through(1000).await;
+}
+
+#[tokio::test]
+async fn every_weather_is_lived_through_on_a_chain_that_makes_a_block_a_second() {
+    seasons::live_through(seasons::all(), Some("1")).await;
+}
