@@ -68,7 +68,6 @@ mod tests {
             hash: Hash([1; 32]),
             fees: Fees::Legacy { gas_price: 1 },
             gas_limit: 1,
-            head: 1,
             signed: Timestamp::from_unix_ms(1),
             raw: vec![1],
         };

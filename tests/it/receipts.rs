@@ -136,7 +136,7 @@ impl Node {
         let block = text(mined, "blockNumber");
         let block = u64::from_str_radix(block.trim_start_matches("0x"), 16).expect("a number");
         let fees = Fees::Legacy { gas_price: 1 };
-        let form = Form { hash, fees, gas_limit: 1, head: 0, signed: at(1), raw: vec![1] };
+        let form = Form { hash, fees, gas_limit: 1, signed: at(1), raw: vec![1] };
         self.journal.signed(transaction.id, &form).await.expect("signed");
         let outcome = Outcome { hash, block, success: true, gas_used: 1, fee_wei: 1 };
         let settled = self.journal.settle(self.account(), transaction, outcome, at(2000)).await;

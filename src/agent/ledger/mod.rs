@@ -167,7 +167,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         let now = self.clock.now();
         let mut transaction =
             self.journal.reserve(self.account, place, (call.clone(), leaves), now).await?;
-        self.sign(&mut transaction, quote, account.head).await?;
+        self.sign(&mut transaction, quote).await?;
         match self.drive(transaction).await? {
             Ending::Settled(outcome) if outcome.success => Ok(outcome),
             Ending::Settled(outcome) => Err(self.why_reverted(&call, &outcome).await.into()),
@@ -190,13 +190,12 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
     }
 
     /// Signs a form of the transaction and writes it down.
-    async fn sign(&self, tx: &mut Transaction, quote: Quote, head: u64) -> Result<(), Error> {
+    async fn sign(&self, tx: &mut Transaction, quote: Quote) -> Result<(), Error> {
         let signed = self.chain.sign(&tx.call, tx.nonce, quote).await?;
         let form = Form {
             hash: signed.hash,
             fees: quote.fees,
             gas_limit: quote.gas_limit,
-            head,
             signed: self.clock.now(),
             raw: signed.raw,
         };
@@ -269,8 +268,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             Ok(fees) if is_movable => {
                 let nonce = tx.nonce;
                 tracing::info!(nonce, "replacing {hash}, which no block took, by a dearer form");
-                self.sign(tx, Quote { gas_limit, fees }, view.head).await?;
-                (view.answer, view.sent) = (Answer::Unsent, None);
+                self.sign(tx, Quote { gas_limit, fees }).await?;
+                (view.answer, view.sent, view.since) = (Answer::Unsent, None, None);
                 Ok(())
             }
             priced => {
@@ -301,7 +300,9 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         failpoint::hit("send", ".before");
         view.answer = self.chain.send(&form.raw).await?;
         failpoint::hit("send", ".after");
-        view.sent = Some(self.clock.now());
+        let now = self.clock.now();
+        view.sent = Some(now);
+        view.since.get_or_insert((now, view.head));
         Ok(())
     }
 

@@ -68,8 +68,6 @@ pub struct Form {
     pub fees: Fees,
     /// The most gas that it may use.
     pub gas_limit: u64,
-    /// The chain's height when it was signed.
-    pub head: u64,
     /// When that was.
     pub signed: Timestamp,
     /// What is sent.
@@ -119,6 +117,9 @@ pub struct View {
     pub answer: Answer,
     /// When the newest form was last sent.
     pub sent: Option<Timestamp>,
+    /// When it was first sent by this process, and the chain's height then: what a crash or a
+    /// reorganisation held up is not dearer for it.
+    pub since: Option<(Timestamp, u64)>,
     /// Since when the nonce has been used without any form being in a block.
     pub taken_since: Option<Timestamp>,
 }
@@ -184,8 +185,9 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
         return Step::Wait;
     }
     let Some(form) = tx.forms.last() else { return Step::Sign };
-    let old = now.since(form.signed) >= rules.replace_after;
-    let passed_over = view.head >= form.head.saturating_add(rules.replace_blocks);
+    let (at, head) = view.since.unwrap_or((now, view.head));
+    let old = now.since(at) >= rules.replace_after;
+    let passed_over = view.head >= head.saturating_add(rules.replace_blocks);
     match view.answer {
         Answer::Unsent => Step::Send,
         // An endpoint that always says so must not drive the price up in a moment.

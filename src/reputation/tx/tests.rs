@@ -18,7 +18,6 @@ fn form(max: u128) -> Form {
         hash: Hash([1; 32]),
         fees: Fees::Eip1559 { max, tip: 1 },
         gas_limit: 1000,
-        head: 100,
         signed: at(0),
         raw: vec![1],
     }
@@ -30,7 +29,8 @@ fn tx(forms: Vec<Form>) -> Transaction {
 }
 
 fn pending() -> View {
-    View { nonce: 5, head: 101, answer: Answer::Taken, sent: Some(at(0)), ..View::default() }
+    let (sent, since) = (Some(at(0)), Some((at(0), 100)));
+    View { nonce: 5, head: 101, answer: Answer::Taken, sent, since, ..View::default() }
 }
 
 fn included(block: u64) -> Outcome {
@@ -69,6 +69,8 @@ fn a_dearer_form_needs_time_and_blocks_that_passed_the_last_one_over() {
     let cheap = View { answer: Answer::TooCheap, ..pending() };
     assert_eq!(next(&signed, &cheap, &RULES, at(9)), Step::Wait);
     assert_eq!(next(&signed, &cheap, &RULES, at(10)), Step::Sign, "no need for blocks");
+    let late = View { since: Some((at(500), 600)), head: 602, ..pending() };
+    assert_eq!(next(&signed, &late, &RULES, at(510)), Step::Send, "sent anew after a crash");
     let occupied = View { answer: Answer::Occupied, head: 500, ..pending() };
     assert_eq!(next(&signed, &occupied, &RULES, at(300)), Step::Send, "nobody is outbid");
 }

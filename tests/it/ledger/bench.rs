@@ -103,9 +103,9 @@ impl Bench {
         self.anvil.cast(&[&["rpc"], arguments].concat())
     }
 
-    /// What `cast` says of a transaction's receipt: the block's number, or that there is none.
-    pub(super) fn block_of(&self, hash: Hash) -> String {
-        self.anvil.cast(&["receipt", &hash.to_string(), "blockNumber"])
+    /// What the chain says of a transaction's receipt: `null` where it is in no block.
+    pub(super) fn receipt_of(&self, hash: Hash) -> String {
+        self.rpc(&["eth_getTransactionReceipt", &hash.to_string()])
     }
 
     /// Of every transaction that the journal takes for done exactly one form is in a block, and
