@@ -228,7 +228,9 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
                     return Ok(Ending::Displaced);
                 }
             }
-            if self.clock.now().since(began) >= self.pace.deadline {
+            // A used nonce is settled or another's before long: that must not begin anew.
+            let late = self.clock.now().since(began) >= self.pace.deadline;
+            if late && view.taken_since.is_none() {
                 return Err(self.late(&tx).into());
             }
         }

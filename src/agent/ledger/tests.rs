@@ -11,6 +11,7 @@ struct Bench {
     journal: Journal,
     sole: Sole,
     spending: Spending,
+    chain_id: u64,
 }
 
 impl Bench {
@@ -18,20 +19,20 @@ impl Bench {
         let chain = FakeChain::new(Address::new([1; 20]));
         let spending = Spending::of(31337, Limits::default());
         let (journal, sole) = (Journal::in_memory().unwrap(), Sole::new(QUIET));
-        Self { chain, journal, sole, spending }
+        Self { chain, journal, sole, spending, chain_id: 31337 }
     }
 
     /// The pipeline as a start makes it.
     fn ledger(&self) -> Ledger<FakeChain, FakeChain> {
         let (chain, parts) =
             (Arc::new(self.chain.clone()), (self.journal.clone(), self.chain.clone()));
-        let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(31337, self.spending) };
-        Ledger::new(chain, parts, self.sole.clone(), 31337, (self.spending, pace))
+        let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(self.chain_id, self.spending) };
+        Ledger::new(chain, parts, self.sole.clone(), self.chain_id, (self.spending, pace))
     }
 
     /// What is not done, where the chain counts so many.
     async fn open(&self, counted: u64) -> Vec<Transaction> {
-        let account = Account { chain_id: 31337, address: self.chain.address() };
+        let account = Account { chain_id: self.chain_id, address: self.chain.address() };
         let since = Timestamp::from_unix_ms(0);
         self.journal.unfinished(account, counted, since).await.unwrap()
     }
@@ -213,14 +214,18 @@ async fn a_dearer_form_costs_no_more_than_the_day_has_left() {
 }
 
 #[tokio::test]
-async fn a_nonce_that_another_program_used_first_gives_the_call_up() {
-    let (bench, ledger) = registered().await;
-    bench.chain.set_deaf(true);
-    assert!(ledger.carry_out(Call::Heartbeat, Vec::new()).await.is_err());
-    bench.chain.interfere();
-    bench.chain.set_deaf(false);
-    ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
-    assert_eq!(bench.mined(), 3, "the registration, the stranger's, one beat");
+async fn a_nonce_that_another_program_used_first_gives_the_call_up_on_every_kind_of_chain() {
+    for chain_id in [31337, 5611] {
+        let bench = Bench { chain_id, ..Bench::new() };
+        let ledger = bench.ledger();
+        ledger.carry_out(register(), Vec::new()).await.unwrap();
+        bench.chain.set_deaf(true);
+        assert!(ledger.carry_out(Call::Heartbeat, Vec::new()).await.is_err());
+        bench.chain.interfere();
+        bench.chain.set_deaf(false);
+        ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+        assert_eq!(bench.mined(), 3, "the registration, the stranger's, one beat");
+    }
 }
 
 #[tokio::test]
