@@ -114,6 +114,12 @@ impl Chain for Evm {
         sender::send(&self.reader.rpc, self.address(), raw).await
     }
 
+    async fn send_everywhere(&self, raw: &[u8]) -> Result<Answer, Error> {
+        sender::spread(&self.reader.rpc, raw).await;
+        // Those that have it say so.
+        self.send(raw).await
+    }
+
     async fn included(&self, hash: Hash) -> Result<Option<Outcome>, Error> {
         let included = sender::included(&self.reader.rpc, hash).await?;
         Ok(included.map(|(outcome, _)| outcome))

@@ -314,6 +314,10 @@ impl Chain for FakeChain {
         Ok(Answer::Taken)
     }
 
+    async fn send_everywhere(&self, raw: &[u8]) -> Result<Answer, Error> {
+        self.send(raw).await
+    }
+
     async fn included(&self, hash: Hash) -> Result<Option<Outcome>, Error> {
         let state = self.reach()?;
         let mut outcomes = state.mined.iter().map(|(.., outcome)| outcome);

@@ -111,6 +111,9 @@ pub trait Chain: fmt::Debug + Send + Sync + 'static {
     /// Hands over what [`Chain::sign`] gave, for the first time or again.
     fn send(&self, raw: &[u8]) -> impl Future<Output = Result<Answer, Error>> + Send;
 
+    /// [`Chain::send`], to every endpoint there is: for what no block took.
+    fn send_everywhere(&self, raw: &[u8]) -> impl Future<Output = Result<Answer, Error>> + Send;
+
     /// The transaction of this hash in its block; `None` where it is in none.
     fn included(&self, hash: Hash) -> impl Future<Output = Result<Option<Outcome>, Error>> + Send;
 }

@@ -94,6 +94,11 @@ pub(super) async fn send(rpc: &Rpc, from: Address, raw: &[u8]) -> Result<Answer,
     }
 }
 
+/// Hands a transaction to every endpoint; what they say does not matter.
+pub(super) async fn spread(rpc: &Rpc, raw: &[u8]) {
+    rpc.spread("eth_sendRawTransaction", &json!([hex::encode_prefixed(raw)])).await;
+}
+
 /// What a refusal says of a transaction, in the words of the clients in use (geth and its
 /// descendants, reth and anvil, Nethermind); `None` where it is none of the usual ones.
 fn answer(refusal: &Refusal) -> Option<Answer> {

@@ -115,6 +115,20 @@ async fn a_transaction_whose_answer_was_lost_is_sent_on_and_mined_once() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_one_endpoint_keeps_to_itself_is_passed_on_by_the_other() {
+    let chain = Chain::start().await;
+    chain.a.set(Weather::DropSends);
+    let node = chain.node(long_rests());
+    let quote = node.quote(&register()).await.unwrap();
+    let signed = node.sign(&register(), 0, quote).await.unwrap();
+    node.send(&signed.raw).await.unwrap();
+    assert_eq!(node.included(signed.hash).await.unwrap(), None, "it says that it took it");
+    node.send_everywhere(&signed.raw).await.unwrap();
+    assert!(node.included(signed.hash).await.unwrap().is_some());
+    assert_eq!(chain.nonce(), "1");
+}
+
+#[tokio::test]
 async fn a_transaction_that_one_endpoint_does_not_take_is_sent_to_the_next() {
     for weather in [Weather::Down, Weather::Status(502, None), Weather::Throttled, busy("60")] {
         let chain = Chain::start().await;

@@ -300,7 +300,11 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             return Ok(());
         }
         failpoint::hit("send", ".before");
-        view.answer = self.chain.send(&form.raw).await?;
+        view.answer = if view.sent.is_none() {
+            self.chain.send(&form.raw).await?
+        } else {
+            self.chain.send_everywhere(&form.raw).await?
+        };
         failpoint::hit("send", ".after");
         let now = self.clock.now();
         view.sent = Some(now);

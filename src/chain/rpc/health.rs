@@ -154,6 +154,12 @@ impl Roster {
             .find(|index| !tried.contains(index) && self.endpoints[*index].rest(now).is_zero())
     }
 
+    /// Those that are not at rest, in order.
+    pub(super) fn well(&self, now: Instant) -> Vec<usize> {
+        let all = 0..self.endpoints.len();
+        all.filter(|index| self.endpoints[*index].rest(now).is_zero()).collect()
+    }
+
     /// Whose rest ends first, and in how long.
     pub(super) fn first_back(&self, now: Instant) -> (usize, Duration) {
         let rests = self.endpoints.iter().map(|endpoint| endpoint.rest(now)).enumerate();

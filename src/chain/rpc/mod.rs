@@ -122,6 +122,17 @@ impl Rpc {
         self.call(method, params).await.map_err(|failure| failure.unexpected(method))
     }
 
+    /// Puts the call to every endpoint that is not at rest, whatever each of them says: where the
+    /// first one took a transaction and kept it to itself, another one passes it on.
+    pub(super) async fn spread(&self, method: &'static str, params: &Value) {
+        let question = Question::Call { method, params };
+        let well = self.roster().well(Instant::now());
+        let told = well.into_iter().map(async |index| {
+            tokio::time::timeout(LOOK_ASIDE_MAX, self.try_one(index, &question)).await.ok();
+        });
+        join_all(told).await;
+    }
+
     /// The chain's id, asked anew. [`Error::WrongChain`] only where every endpoint is on another
     /// chain than was set.
     pub(super) async fn chain_id(&self) -> Result<u64, Error> {
