@@ -20,7 +20,7 @@ use lamda_node::reputation::Call;
 use lamda_node::reputation::tx::{Answer, Outcome};
 use lamda_node::secret::Secret;
 
-use super::support::anvil::{Anvil, CHAIN_ID, cast};
+use super::support::anvil::{Anvil, CHAIN_ID, cast, mined};
 use super::support::tools::free_port;
 
 const H100: &str = "NVIDIA H100 80GB HBM3";
@@ -39,7 +39,7 @@ async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
     assert_eq!(node.included(signed.hash).await?, None);
     assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
     assert_eq!(node.send(&signed.raw).await?, Answer::Taken, "again does no harm");
-    let outcome = node.included(signed.hash).await?.unwrap();
+    let outcome = mined(node, signed.hash).await;
     assert_eq!(outcome.hash, signed.hash);
     assert_eq!(node.account().await?.nonce, account.nonce + 1, "once");
     Ok(outcome)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lamda_node::chain::deploy::deploy;
 use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Key};
+use lamda_node::job::Hash;
 use lamda_node::node::Address;
 use lamda_node::reputation::Call;
 use lamda_node::reputation::tx::{Answer, Outcome};
@@ -95,8 +96,19 @@ pub(crate) async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome,
     let (quote, account) = (node.quote(call).await?, node.account().await?);
     let signed = node.sign(call, account.nonce, quote).await?;
     assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
-    // The block is made while the transaction is taken in.
-    Ok(node.included(signed.hash).await?.expect("it is in a block"))
+    Ok(mined(node, signed.hash).await)
+}
+
+/// Waits until a transaction is in a block: anvil makes one for each, but answers before.
+pub(crate) async fn mined(node: &impl Chain, hash: Hash) -> Outcome {
+    for _ in 0..1000 {
+        if let Some(outcome) = node.included(hash).await.expect("an answer") {
+            return outcome;
+        }
+        tokio::task::yield_now().await;
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("transaction {hash} is in no block");
 }
 
 /// What foundry's `cast` says to these arguments; ends the test where it fails.
