@@ -68,7 +68,7 @@ pub struct Form {
     pub fees: Fees,
     /// The most gas that it may use.
     pub gas_limit: u64,
-    /// When that was.
+    /// When it was signed.
     pub signed: Timestamp,
     /// What is sent.
     #[serde(skip)]
