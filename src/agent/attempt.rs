@@ -3,27 +3,22 @@
 //! What must hold: nothing is done for a job that the journal does not hold the reason for; this
 //! file decides nothing (`job::plan` does) and touches nothing outside (`Effects` do).
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
 use super::board::{Board, StopRequest};
+use super::effects::Effects;
+use super::post;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::job::phase::{Event, Rules, Transition};
+use crate::failpoint;
+use crate::job::phase::{Event, Phase, Rules, Transition};
 use crate::job::plan::{Next, Step, expires_at, next_step};
 use crate::job::{Job, JobId};
 use crate::journal::{self, Journal};
 use crate::supervise;
-
-/// The agent's one seam: carries a step out and says what happened. Every step can be repeated.
-/// Dropping the future of a step that [`Step::can_be_cut_short`] leaves nothing half done.
-pub trait Effects: Send + Sync + 'static {
-    /// Performs `step` for `job`.
-    fn perform(&self, job: &Job, step: Step) -> impl Future<Output = Event> + Send;
-}
 
 /// What a job's task needs beside the effects.
 #[derive(Debug, Clone)]
@@ -49,7 +44,9 @@ pub async fn drive<E: Effects, C: Clock>(
 ) {
     let _seat = Seat(&desk.board, job.id().clone());
     loop {
-        if let Ok(request) = stops.try_recv() {
+        if !is_about_to_start(&job)
+            && let Ok(request) = stops.try_recv()
+        {
             job = stop(job, request, desk).await;
             continue;
         }
@@ -59,6 +56,7 @@ pub async fn drive<E: Effects, C: Clock>(
             Next::Wait(until) => {
                 let wait = until.since(desk.clock.now());
                 tokio::select! {
+                    biased;
                     () = desk.clock.sleep(wait) => None,
                     Some(request) = stops.recv() => {
                         job = stop(job, request, desk).await;
@@ -69,7 +67,7 @@ pub async fn drive<E: Effects, C: Clock>(
             Next::Do(step) if step.can_be_cut_short() => {
                 tokio::select! {
                     biased;
-                    event = effects.perform(&job, step) => Some(event),
+                    event = perform(&job, step, effects, desk) => Some(event),
                     () = until_expiry(&job, &desk.clock) => Some(Event::Expired),
                     Some(request) = stops.recv() => {
                         job = stop(job, request, desk).await;
@@ -77,12 +75,34 @@ pub async fn drive<E: Effects, C: Clock>(
                     }
                 }
             }
-            Next::Do(step) => Some(effects.perform(&job, step).await),
+            Next::Do(step) => Some(perform(&job, step, effects, desk).await),
         };
         if let Some(event) = event {
             job = advance(job, event, desk).await;
         }
     }
+}
+
+async fn perform<E: Effects, C: Clock>(
+    job: &Job,
+    step: Step,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Event {
+    failpoint::hit(step.name(), ".before");
+    let event = if step.is_message() {
+        post::perform(job, step, effects, desk).await
+    } else {
+        effects.perform(job, step).await
+    };
+    failpoint::hit(step.name(), ".after");
+    event
+}
+
+/// A container that may come to run in the next moment can be stopped once it does, and not before:
+/// a request waits until then.
+const fn is_about_to_start(job: &Job) -> bool {
+    matches!(job.phase, Phase::Starting { .. }) && job.trouble.is_none()
 }
 
 /// Lasts until the job is given up, or for ever.

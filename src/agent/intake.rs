@@ -9,27 +9,28 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::attempt::{Desk, Effects, drive};
+use super::attempt::{Desk, drive};
+use super::claims;
+use super::effects::Effects;
 use super::link::Link;
+use super::post::dead_letter;
 use super::settings::JobAuth;
 use super::terms::Terms;
-use crate::bus::{self, AckHandle, Bus, Delivery, Settle, Target};
+use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
 use crate::chain::key;
 use crate::clock::Clock;
 use crate::host;
-use crate::job::phase::{Asked, Event, Phase};
+use crate::job::claim::{Arrival, arrive};
+use crate::job::phase::{Asked, Event, Phase, StopCause};
 use crate::job::spec::{Parsed, Refused, parse};
 use crate::job::{Domain, Job, JobId, Reason, Status};
-use crate::journal::{self, Known};
+use crate::journal::{self, History, Known};
 use crate::node::Address;
 use crate::supervise::{Crew, Failure, chain};
 
 /// A delivery that does not fit now comes back after this long, doubling to the longest.
 const NAK_FIRST: Duration = Duration::from_secs(5);
 const NAK_MAX: Duration = Duration::from_mins(5);
-
-/// A pool's job that fits none of its nodes is refused for good after so many deliveries.
-const REFUSALS_MAX: u64 = 20;
 
 /// Everything that taking a job in needs.
 #[derive(Debug)]
@@ -72,10 +73,13 @@ impl Drop for Open<'_> {
     }
 }
 
+/// Why a delivery could not be answered for: it comes again.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
+    /// Nothing can be written down.
     #[error("the journal can't take a job down")]
     Journal(#[from] journal::Error),
+    /// The bus refused for good.
     #[error("a delivery can't be answered for")]
     Bus(#[from] bus::Error),
 }
@@ -106,7 +110,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 delivery = next => delivery.map_err(again)?,
                 () = self.desk.board.drained() => break,
             };
-            let taken = Box::pin(self.take(&bus, &source, delivery)).await;
+            let taken = Box::pin(self.take(&source, ahead, delivery)).await;
             taken.map_err(|err| Failure::Again(err.into()))?;
         }
         // What the server has sent already, and nobody has looked at, goes back at once.
@@ -120,35 +124,46 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.open.subscribe().wait_for(|open| *open == 0).await.ok();
     }
 
-    async fn take(&self, bus: &Bus, source: &Target, delivery: Delivery) -> Result<(), Error> {
+    /// Answers for one delivery: it is in the journal, or back in the queue, when this returns.
+    pub async fn take(
+        &self,
+        source: &Target,
+        ahead: usize,
+        delivery: Delivery,
+    ) -> Result<(), Error> {
         let target = Target::of_subject(&delivery.subject).unwrap_or_else(|| source.clone());
         let parsed = match parse(&delivery.body) {
             Ok(parsed) => parsed,
             // Where jobs must be signed, nobody has proved yet that the id is theirs to use up.
             Err(refused) => {
                 let proven = self.auth == JobAuth::Open;
-                return self.refuse(bus, refused, proven, &delivery).await;
+                return self.refuse(refused, proven, &delivery).await;
             }
         };
         let known = self.desk.journal.lookup(&parsed.spec.id).await?;
         if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
             if known.body_hash != parsed.spec_hash {
                 let refused = duplicate(&parsed.spec.id, &delivery.body);
-                return self.refuse(bus, refused, true, &delivery).await;
+                return self.refuse(refused, true, &delivery).await;
             }
-            return self.again(bus, &parsed.spec.id, known, delivery.ack).await;
+            return self.again(&parsed.spec.id, known, delivery.ack).await;
         }
         match self.authorize(&parsed, &target).and_then(|()| self.fits(&parsed)) {
             Ok(()) => {}
-            Err(Unfit::Later) => return later(bus, &delivery).await,
+            Err(Unfit::Later) => return self.later(&delivery).await,
             Err(Unfit::Unproven(reason, error)) => {
                 let refused = refused(parsed, reason, error);
-                return self.refuse(bus, refused, false, &delivery).await;
+                return self.refuse(refused, false, &delivery).await;
             }
             Err(Unfit::Never(reason, error)) => {
                 let refused = refused(parsed, reason, error);
-                return self.misfit(bus, &target, refused, &delivery).await;
+                return self.misfit(&target, refused, &delivery).await;
             }
+        }
+        if let Target::Pool(pool) = &target
+            && !self.is_open(pool, ahead, &parsed, &delivery).await?
+        {
+            return Ok(());
         }
         if let Some(free) = self.too_little_disk() {
             let min = self.disk_free_min_mib;
@@ -157,28 +172,83 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 min,
                 "no job is taken: {free} MiB of disk are free, {min} must stay"
             );
-            return later(bus, &delivery).await;
+            return self.later(&delivery).await;
         }
         let after_seq = known.and_then(|known| known.unproven_seq).unwrap_or(0);
         self.accept(parsed, &target, delivery, after_seq).await
     }
 
+    /// Whether a pool's job may be accepted here and now; where not, its delivery is answered.
+    async fn is_open(
+        &self,
+        pool: &PoolName,
+        ahead: usize,
+        parsed: &Parsed,
+        delivery: &Delivery,
+    ) -> Result<bool, Error> {
+        let Some(ack) = &delivery.ack else { return Ok(true) };
+        // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
+        if self.desk.board.room(ahead) == 0 {
+            self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
+            return Ok(false);
+        }
+        let id = &parsed.spec.id;
+        let found = match self.effects.claim(pool, id).await {
+            Ok(found) => found,
+            // One that can't be read may be a later version's: the job is theirs.
+            Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
+                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
+                self.later(delivery).await?;
+                return Ok(false);
+            }
+            Err(err) => return Err(err.into()),
+        };
+        let bid = claims::bid(self.node, ack, 0, parsed.spec_hash, &self.desk.clock);
+        match arrive(found.as_ref().map(|found| &found.claim), &bid) {
+            Arrival::Open => return Ok(true),
+            Arrival::Later => self.later(delivery).await?,
+            Arrival::Duplicate => {
+                tracing::info!(job.id = %id, "job {id} of the pool {pool} has ended elsewhere");
+                self.settle(ack, Settle::Ack).await?;
+            }
+            Arrival::OtherBody => {
+                self.refuse(duplicate(id, &delivery.body), true, delivery).await?;
+            }
+        }
+        Ok(false)
+    }
+
     /// A job that can never run here: refused, but left for a pool's other nodes for a while.
     async fn misfit(
         &self,
-        bus: &Bus,
         target: &Target,
         refused: Refused,
         delivery: &Delivery,
     ) -> Result<(), Error> {
-        if matches!(target, Target::Pool(_)) && never_fits(refused.reason) {
-            if delivery.delivered < REFUSALS_MAX {
-                return later(bus, delivery).await;
-            }
-            // For whoever looks after the pool; the requester gets the status.
-            bus.publish_dead(target, delivery.body.clone(), refused.id.as_str()).await?;
+        let (Target::Pool(pool), Some(ack)) = (target, &delivery.ack) else {
+            return self.refuse(refused, true, delivery).await;
+        };
+        if !never_fits(refused.reason) {
+            return self.refuse(refused, true, delivery).await;
         }
-        self.refuse(bus, refused, true, delivery).await
+        let bid = claims::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
+        let given_up = claims::refuse(pool, &refused.id, &bid, self.effects.as_ref()).await;
+        match given_up {
+            Ok(true) => {}
+            Ok(false) => return self.later(delivery).await,
+            Err(err) if err.is_transient() => return self.later(delivery).await,
+            Err(err) => return Err(err.into()),
+        }
+        // For whoever looks after the pool; the requester gets the status.
+        let history = History { body: delivery.body.to_vec(), events: Vec::new() };
+        let (letter, id) = (dead_letter(self.node, &history), format!("dead:{}", refused.id));
+        self.effects.bury(target, letter, &id).await?;
+        let reason = Reason::NoNodeFits;
+        let error =
+            format!("no node of the pool {pool} fits; the last one said: {}", refused.error);
+        let refused = Refused { reason, error, ..refused };
+        let status = Status::failed_unrun(self.node, &refused, self.desk.clock.now());
+        self.write_refusal(refused, status, true, delivery).await
     }
 
     async fn accept(
@@ -210,20 +280,14 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// A known job was delivered again.
-    async fn again(
-        &self,
-        bus: &Bus,
-        id: &JobId,
-        known: Known,
-        ack: Option<AckHandle>,
-    ) -> Result<(), Error> {
+    async fn again(&self, id: &JobId, known: Known, ack: Option<AckHandle>) -> Result<(), Error> {
         if !known.open {
             self.desk.journal.send_again(id).await?;
             self.desk.outbox.notify_one();
-            return acknowledge(bus, ack.as_ref()).await;
+            return self.acknowledge(ack.as_ref()).await;
         }
         let handle = ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
-        self.desk.journal.redelivered(id, handle).await?;
+        self.desk.journal.redelivered(id, handle, self.desk.clock.now()).await?;
         self.desk.board.redelivered(id, ack.clone());
         match known.job {
             Some(job) if job.phase == Phase::Waiting => self.resume(job, ack).await,
@@ -247,32 +311,83 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(())
     }
 
+    /// Cancels a job that was given back and waits; `false` where it does not wait.
+    pub(super) async fn cancel_waiting(&self, id: &JobId) -> Result<bool, Error> {
+        let event = Event::StopAsked { cause: StopCause::Cancelled };
+        let known = self.desk.journal.lookup(id).await?;
+        let Some(Known { job: Some(job), delivery, .. }) = known else { return Ok(false) };
+        if job.phase != Phase::Waiting {
+            return Ok(false);
+        }
+        let now = self.desk.clock.now();
+        let Ok(moved) = job.apply(event.clone(), now, &self.desk.rules) else { return Ok(false) };
+        self.desk.journal.record(&event, &moved, now).await?;
+        self.desk.outbox.notify_one();
+        let delivery = delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+        self.start(moved.job, delivery);
+        Ok(true)
+    }
+
     /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
     /// it uses the id up; where it doesn't, the id's owner can still use it.
     async fn refuse(
         &self,
-        bus: &Bus,
         refused: Refused,
         proven: bool,
         delivery: &Delivery,
     ) -> Result<(), Error> {
-        let mut refused = refused;
+        let status = Status::rejected(self.node, &refused, self.desk.clock.now());
+        self.write_refusal(refused, status, proven, delivery).await
+    }
+
+    async fn write_refusal(
+        &self,
+        refused: Refused,
+        status: Status,
+        proven: bool,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let (mut refused, mut status) = (refused, status);
         let mut known = self.desk.journal.lookup(&refused.id).await?;
         if known.as_ref().is_some_and(|known| known.body_hash != refused.body_hash) {
             // Another message under a used id: answered under an id of its own.
             refused = duplicate(&refused.id, &delivery.body);
+            status = Status::rejected(self.node, &refused, self.desk.clock.now());
             known = self.desk.journal.lookup(&refused.id).await?;
         }
         if known.is_some() {
             self.desk.journal.send_again(&refused.id).await?;
         } else {
-            let status = Status::rejected(self.node, &refused, self.desk.clock.now());
             self.desk.journal.refuse(&refused, status, proven).await?;
             let (id, reason) = (&refused.id, refused.reason.code());
             tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
         }
         self.desk.outbox.notify_one();
-        acknowledge(bus, delivery.ack.as_ref()).await
+        self.acknowledge(delivery.ack.as_ref()).await
+    }
+
+    async fn later(&self, delivery: &Delivery) -> Result<(), Error> {
+        let Some(ack) = &delivery.ack else { return Ok(()) };
+        let doublings = u32::try_from(delivery.delivered.saturating_sub(1)).unwrap_or(u32::MAX);
+        let delay = NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX);
+        self.settle(ack, Settle::Nak(delay)).await
+    }
+
+    async fn acknowledge(&self, ack: Option<&AckHandle>) -> Result<(), Error> {
+        let Some(ack) = ack else { return Ok(()) };
+        self.settle(ack, Settle::Ack).await
+    }
+
+    /// An answer that could not be given is no loss: the message comes again and is answered then.
+    async fn settle(&self, ack: &AckHandle, how: Settle) -> Result<(), Error> {
+        match self.effects.settle(ack, how).await {
+            Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),
+            Err(err) if err.is_transient() => {
+                tracing::debug!("a delivery was not answered for: {}", chain(&err));
+                Ok(())
+            }
+            Err(err) => Err(err.into()),
+        }
     }
 
     /// Whether the job is its requester's, and the requester one of ours.
@@ -340,28 +455,4 @@ const fn never_fits(reason: Reason) -> bool {
 fn duplicate(id: &JobId, body: &[u8]) -> Refused {
     let error = format!("the job id {id} was used by another message before");
     Refused::nameless(body, Reason::DuplicateJobId, error)
-}
-
-async fn later(bus: &Bus, delivery: &Delivery) -> Result<(), Error> {
-    let Some(ack) = &delivery.ack else { return Ok(()) };
-    let doublings = u32::try_from(delivery.delivered.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
-    let delay = NAK_FIRST.saturating_mul(1 << doublings).min(NAK_MAX);
-    answered(bus.settle(ack, Settle::Nak(delay)).await)
-}
-
-async fn acknowledge(bus: &Bus, ack: Option<&AckHandle>) -> Result<(), Error> {
-    let Some(ack) = ack else { return Ok(()) };
-    answered(bus.settle(ack, Settle::Ack).await)
-}
-
-/// An answer that could not be given is no loss: the message comes again and is answered then.
-fn answered(result: Result<(), bus::Error>) -> Result<(), Error> {
-    match result {
-        Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),
-        Err(err) if err.is_transient() => {
-            tracing::debug!("a delivery was not answered for: {}", chain(&err));
-            Ok(())
-        }
-        Err(err) => Err(err.into()),
-    }
 }

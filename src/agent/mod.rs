@@ -15,6 +15,8 @@ pub mod admin;
 pub mod attempt;
 pub mod attester;
 pub mod board;
+mod claims;
+pub mod effects;
 mod ending;
 pub mod folders;
 pub mod heartbeat;
@@ -26,6 +28,7 @@ pub mod ledger;
 pub mod link;
 pub mod logs;
 mod parts;
+mod post;
 pub mod publish;
 pub mod readiness;
 pub mod recover;
@@ -259,7 +262,7 @@ where
             disk_free_min_mib: settings.disk_free_min_mib,
             open: watch::Sender::new(0),
         });
-        let parts = Parts { intake, runtime, folders, link, domain, greeter };
+        let parts = Parts { intake, runtime, link, domain, greeter };
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);

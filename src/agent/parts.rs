@@ -8,8 +8,6 @@ use tokio::sync::watch;
 
 use super::act::Act;
 use super::admin::{self, Admin};
-use super::attempt::Desk;
-use super::folders::Folders;
 use super::heartbeat::Heart;
 use super::hello::{self, Greeter};
 use super::intake::Intake;
@@ -28,7 +26,6 @@ use crate::supervise::Services;
 pub(super) struct Parts<R, C> {
     pub(super) intake: Arc<Intake<Act<R, C>, C>>,
     pub(super) runtime: Arc<R>,
-    pub(super) folders: Folders,
     pub(super) link: Link,
     pub(super) domain: Arc<watch::Sender<Option<Domain>>>,
     pub(super) greeter: Greeter<C>,
@@ -45,11 +42,9 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
         let config = Arc::new(config);
         services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
-        let (desk_of, link) = (desk.clone(), self.link.clone());
-        services.spawn("publish", RETRY, move || {
-            let Desk { journal, outbox, clock, .. } = desk_of.clone();
-            publish::run(journal, link.clone(), node, outbox, clock)
-        });
+        let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
+        services
+            .spawn("publish", RETRY, move || publish::run(desk_of.clone(), Arc::clone(&effects)));
         let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
         services
             .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
@@ -58,10 +53,8 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services.spawn("store", RETRY, move || {
             housekeeping::check_store(pinata.clone(), gateways.clone())
         });
-        let (board, link, clock) = (desk.board.clone(), self.link.clone(), desk.clock.clone());
-        services.spawn("leases", RETRY, move || {
-            leases::run(board.clone(), link.clone(), clock.clone())
-        });
+        let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
+        services.spawn("leases", RETRY, move || leases::run(desk_of.clone(), Arc::clone(&effects)));
         let admin = Admin {
             node,
             owner,
@@ -87,14 +80,11 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         pool_prefetch: usize,
     ) {
         let recovered = Arc::new(watch::Sender::new(false));
-        let (intake, runtime, folders) =
-            (Arc::clone(&self.intake), Arc::clone(&self.runtime), self.folders.clone());
-        let done = Arc::clone(&recovered);
+        let (intake, done) = (Arc::clone(&self.intake), Arc::clone(&recovered));
         services.spawn("recovery", RETRY, move || {
-            let (intake, runtime, folders, done) =
-                (Arc::clone(&intake), Arc::clone(&runtime), folders.clone(), Arc::clone(&done));
+            let (intake, done) = (Arc::clone(&intake), Arc::clone(&done));
             async move {
-                recover::run(intake, runtime, folders).await?;
+                recover::run(intake).await?;
                 done.send_replace(true);
                 Ok(())
             }

@@ -6,13 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
-use super::link::Link;
-use crate::bus::{self, Bus};
+use super::attempt::Desk;
+use super::effects::Effects;
+use crate::bus;
 use crate::clock::Clock;
-use crate::journal::{Journal, Outgoing, OutgoingKind};
-use crate::node::Address;
+use crate::failpoint;
 use crate::supervise::{Failure, chain};
 
 /// Statuses that are read from the journal at once.
@@ -22,26 +20,19 @@ const BATCH: u32 = 64;
 const AWAY: Duration = Duration::from_millis(250);
 
 /// Publishes statuses as they come; a service that ends only when it fails.
-pub async fn run<C: Clock>(
-    journal: Journal,
-    link: Link,
-    node: Address,
-    outbox: Arc<Notify>,
-    clock: C,
-) -> Result<(), Failure> {
-    let (bus, _) = link.bus().await;
+pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result<(), Failure> {
     let mut away = false;
     loop {
         // Registered before the look, so that a status between the two is not missed.
-        let more = outbox.notified();
-        match flush(&journal, &bus, node).await {
+        let more = desk.outbox.notified();
+        match flush(&desk, effects.as_ref()).await {
             Ok(0) => more.await,
             Ok(_) => away = false,
             Err(Error::Bus(err)) if err.is_transient() => {
                 if !std::mem::replace(&mut away, true) {
                     tracing::warn!("statuses wait in the journal: {}", chain(&err));
                 }
-                clock.sleep(AWAY).await;
+                desk.clock.sleep(AWAY).await;
             }
             Err(err) => return Err(Failure::Again(err.into())),
         }
@@ -49,23 +40,15 @@ pub async fn run<C: Clock>(
 }
 
 /// Publishes one batch of what waits; how many there were.
-async fn flush(journal: &Journal, bus: &Bus, node: Address) -> Result<usize, Error> {
-    let waiting = journal.unsent(BATCH).await?;
-    let count = waiting.len();
-    for outgoing in waiting {
-        let row = outgoing.row;
-        send(bus, node, outgoing).await?;
-        journal.sent(vec![row]).await?;
+async fn flush<E: Effects, C>(desk: &Desk<C>, effects: &E) -> Result<usize, Error> {
+    let waiting = desk.journal.unsent(BATCH).await?;
+    for status in &waiting {
+        failpoint::hit("say", ".before");
+        effects.say(status).await?;
+        failpoint::hit("say", ".after");
+        desk.journal.sent(vec![status.row]).await?;
     }
-    Ok(count)
-}
-
-async fn send(bus: &Bus, node: Address, outgoing: Outgoing) -> Result<(), bus::Error> {
-    let body = outgoing.body.into();
-    match outgoing.kind {
-        OutgoingKind::New => bus.publish_status(node, &outgoing.job_id, outgoing.seq, body).await,
-        OutgoingKind::Again => bus.repeat_status(body).await,
-    }
+    Ok(waiting.len())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -2,18 +2,19 @@
 //!
 //! What must hold: a container of ours that runs is taken back with its deadline and its cards; one
 //! that exited is collected; one that is gone counts as lost; nothing of ours that belongs to no
-//! open job stays, and nothing of anybody else is touched.
+//! open job stays, and nothing of anybody else is touched. What needs no engine does not wait for
+//! it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Desk, Effects};
-use super::folders::Folders;
+use super::attempt::Desk;
+use super::effects::Effects;
 use super::intake::Intake;
 use crate::bus::AckHandle;
 use crate::clock::Clock;
-use crate::container::{ContainerRuntime, Found};
+use crate::container::{Found, FoundState};
 use crate::job::phase::{Event, Phase, Retry};
 use crate::job::{Job, JobId};
 use crate::journal;
@@ -23,79 +24,107 @@ use crate::supervise::{Failure, chain};
 const ORPHAN_AFTER: Duration = Duration::from_mins(1);
 
 /// Takes every open job back into hand. Run as a service: tried again until the engine answers.
-pub async fn run<R: ContainerRuntime, E: Effects, C: Clock + Clone>(
-    intake: Arc<Intake<E, C>>,
-    runtime: Arc<R>,
-    folders: Folders,
-) -> Result<(), Failure> {
+pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Result<(), Failure> {
     let journal_failed = |err: journal::Error| Failure::Again(err.into());
-    let desk = &intake.desk;
+    let (desk, effects) = (&intake.desk, intake.effects.as_ref());
     let jobs = desk.journal.open_jobs().await.map_err(journal_failed)?;
-    let found = runtime.list(intake.node).await.map_err(|err| {
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
+    // Uploads and answers of what has run don't wait for an engine that is away.
+    let (running, rest): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|job| may_have_a_process(&job.phase));
+    for job in rest {
+        take_back(&intake, job).await.map_err(journal_failed)?;
+    }
+    let found = effects.containers().await.map_err(|err| {
         Failure::again(err, "is the Docker Engine running, and may this user use DOCKER_HOST?")
     })?;
-    let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
     let mut containers: HashMap<(JobId, u32), Found> = HashMap::new();
     for container in found {
         match container.job_id.clone().filter(|id| ids.contains(id)) {
             Some(id) => {
                 containers.insert((id, container.attempt), container);
             }
-            None => remove_orphan(runtime.as_ref(), &container, desk).await,
+            None => remove_orphan(effects, &container, desk).await,
         }
     }
-    match folders.sweep(&ids) {
+    match effects.sweep(&ids).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed the folders of {count} jobs that are done"),
         Err(err) => tracing::warn!("old job folders can't be removed: {err}"),
     }
-    for job in jobs {
+    for job in running {
         let container = containers.remove(&(job.id().clone(), job.attempt));
-        take_back(&intake, job, container).await.map_err(journal_failed)?;
+        adopt(&intake, job, container).await.map_err(journal_failed)?;
     }
     Ok(())
 }
 
+/// Whether what is there decides how the job goes on.
+const fn may_have_a_process(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. })
+}
+
+/// A job that has no process: not yet, or not any more.
 async fn take_back<E: Effects, C: Clock + Clone>(
     intake: &Intake<E, C>,
     job: Job,
-    container: Option<Found>,
 ) -> Result<(), journal::Error> {
-    let desk = &intake.desk;
-    let known = desk.journal.lookup(job.id()).await?;
-    let delivery: Option<AckHandle> = known
-        .and_then(|known| known.delivery)
-        .and_then(|delivery| serde_json::from_str(&delivery).ok());
-    let id = job.id();
+    let delivery = delivery(&intake.desk, &job).await?;
+    let (id, phase) = (job.id(), job.phase.name());
     let fits = intake.terms.admit(&job.spec);
-    let job = match (&job.phase, &container) {
-        (Phase::Waiting, _) if job.target.starts_with("dispatch.") => {
+    let job = match (&job.phase, fits) {
+        // A pool's job was given back: it comes again if nobody else took it. Without a queue that
+        // keeps it, nobody else can.
+        (Phase::Waiting, _) if job.pool().is_some() && delivery.is_some() => return Ok(()),
+        (Phase::Waiting, _) => {
             intake.resume_waiting(job, delivery).await;
             return Ok(());
         }
-        // A pool's job was given back: it comes again if nobody else took it.
-        (Phase::Waiting, _) => return Ok(()),
-        (Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. }, None) => {
-            tracing::warn!(job.id = %id, "the container of job {id} is gone");
-            apply(desk, &job, Event::Lost).await?
-        }
         // The node has lost hardware since it took the job, which would wait for ever.
-        (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, _) if fits.is_err() => {
-            let Err(fault) = fits else { return Ok(()) };
-            apply(desk, &job, Event::Failed { fault, retry: Retry::Never }).await?
+        (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Err(fault)) => {
+            apply(&intake.desk, &job, Event::Failed { fault, retry: Retry::Never }).await?
         }
-        (phase, Some(found)) => {
-            let state = found.state;
-            tracing::info!(job.id = %id, ?state, "took job {id} back: {}", phase.name());
-            job
-        }
-        (phase, None) => {
-            tracing::info!(job.id = %id, "going on with job {id}: {}", phase.name());
+        _ => {
+            tracing::info!(job.id = %id, "going on with job {id}: {phase}");
             job
         }
     };
     intake.start(job, delivery);
     Ok(())
+}
+
+/// A job whose container is there, or was.
+async fn adopt<E: Effects, C: Clock + Clone>(
+    intake: &Intake<E, C>,
+    job: Job,
+    container: Option<Found>,
+) -> Result<(), journal::Error> {
+    let delivery = delivery(&intake.desk, &job).await?;
+    let (id, phase) = (job.id(), job.phase.name());
+    let starting = matches!(job.phase, Phase::Starting { .. });
+    let job = match container {
+        None => {
+            tracing::warn!(job.id = %id, "the container of job {id} is gone");
+            apply(&intake.desk, &job, Event::Lost).await?
+        }
+        // Another agent may have been given a pool's job while this node was away.
+        Some(Found { state: FoundState::Created, .. }) if starting && job.pool().is_some() => {
+            apply(&intake.desk, &job, Event::Doubted).await?
+        }
+        Some(found) => {
+            let state = found.state;
+            tracing::info!(job.id = %id, ?state, "took job {id} back: {phase}");
+            job
+        }
+    };
+    intake.start(job, delivery);
+    Ok(())
+}
+
+async fn delivery<C>(desk: &Desk<C>, job: &Job) -> Result<Option<AckHandle>, journal::Error> {
+    let known = desk.journal.lookup(job.id()).await?;
+    let delivery = known.and_then(|known| known.delivery);
+    Ok(delivery.and_then(|delivery| serde_json::from_str(&delivery).ok()))
 }
 
 /// Writes down what follows from `event`; the job as it stands then.
@@ -107,16 +136,12 @@ async fn apply<C: Clock>(desk: &Desk<C>, job: &Job, event: Event) -> Result<Job,
     Ok(moved.job)
 }
 
-async fn remove_orphan<R: ContainerRuntime, C: Clock>(
-    runtime: &R,
-    container: &Found,
-    desk: &Desk<C>,
-) {
+async fn remove_orphan<E: Effects, C: Clock>(effects: &E, container: &Found, desk: &Desk<C>) {
     if desk.clock.now().since(container.created_at) < ORPHAN_AFTER {
         return;
     }
     let id = &container.id;
-    match runtime.remove(id).await {
+    match effects.discard(container).await {
         Ok(()) => tracing::info!(container = %id, "removed container {id}, which no open job owns"),
         Err(err) => tracing::warn!(container = %id, "orphan {id} stays: {}", chain(&err)),
     }

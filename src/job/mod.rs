@@ -6,6 +6,7 @@
 //! values, and `agent` carries them out.
 
 pub mod cid;
+pub mod claim;
 pub mod eip712;
 pub mod id;
 pub mod phase;
@@ -15,8 +16,10 @@ pub mod receipt;
 pub mod spec;
 pub mod status;
 mod transition;
+mod verdict;
 
 pub use cid::Cid;
+pub use claim::Claim;
 pub use eip712::{Domain, Hash, Signature};
 pub use id::JobId;
 pub use phase::Job;

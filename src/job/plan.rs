@@ -22,6 +22,8 @@ pub enum Step {
     Fetch,
     /// Wait for a slot and for GPUs.
     Reserve,
+    /// Make sure that no other agent of the pool starts the job.
+    Claim,
     /// Start the container, unless it is there already.
     Start,
     /// Wait for the container's end, at most until then, and keep its log.
@@ -37,8 +39,12 @@ pub enum Step {
     Publish,
     /// Sign the receipt.
     Attest,
+    /// Make sure that no other agent of the pool ends the job.
+    Conclude,
     /// Remove container and folders.
     Remove,
+    /// Put the job aside, with its history, for whoever looks after the queue.
+    Bury,
     /// Acknowledge the delivery.
     Ack,
     /// Give the delivery back.
@@ -48,7 +54,33 @@ pub enum Step {
 impl Step {
     /// Whether a request to stop may cut it short: nothing is half done where its future is dropped.
     pub const fn can_be_cut_short(self) -> bool {
-        matches!(self, Self::Pull | Self::Fetch | Self::Reserve | Self::Follow { .. })
+        matches!(self, Self::Pull | Self::Fetch | Self::Reserve | Self::Claim | Self::Follow { .. })
+    }
+
+    /// Whether it is a message to the queue or to the pool, and touches nothing on this host.
+    pub const fn is_message(self) -> bool {
+        matches!(self, Self::Claim | Self::Conclude | Self::Bury | Self::Ack | Self::HandBack)
+    }
+
+    /// Its name, for logs and failpoints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Fetch => "fetch",
+            Self::Reserve => "reserve",
+            Self::Claim => "claim",
+            Self::Start => "start",
+            Self::Follow { .. } => "follow",
+            Self::Stop => "stop",
+            Self::Collect => "collect",
+            Self::Publish => "publish",
+            Self::Attest => "attest",
+            Self::Conclude => "conclude",
+            Self::Remove => "remove",
+            Self::Bury => "bury",
+            Self::Ack => "ack",
+            Self::HandBack => "hand_back",
+        }
     }
 }
 
@@ -86,14 +118,17 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Accepted => Next::Do(Step::Pull),
         Phase::Pulled { .. } => Next::Do(Step::Fetch),
         Phase::Ready { .. } => Next::Do(Step::Reserve),
+        Phase::Claiming { .. } => Next::Do(Step::Claim),
         Phase::Starting { .. } => Next::Do(Step::Start),
         Phase::Running { run } => Next::Do(Step::Follow { until: run.kill_at }),
         Phase::Stopping { .. } => Next::Do(Step::Stop),
         Phase::Exited { .. } => Next::Do(Step::Collect),
         Phase::Collected { .. } => Next::Do(Step::Publish),
         Phase::Published { .. } => Next::Do(Step::Attest),
-        Phase::Ended { .. } | Phase::Interrupted => Next::Do(Step::Remove),
-        Phase::Cleaned { .. } => Next::Do(Step::Ack),
+        Phase::Concluding { .. } => Next::Do(Step::Conclude),
+        Phase::Ended { .. } | Phase::Interrupted | Phase::Yielded => Next::Do(Step::Remove),
+        Phase::Cleaned { outcome } if outcome.is_dead_letter() => Next::Do(Step::Bury),
+        Phase::Cleaned { .. } | Phase::Buried { .. } => Next::Do(Step::Ack),
         Phase::HandingBack => Next::Do(Step::HandBack),
         Phase::Waiting | Phase::Settled { .. } => Next::Rest,
     }
@@ -102,7 +137,9 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
 /// When a job that does not run yet is given up, whatever it waits for.
 pub fn expires_at(job: &Job) -> Option<Timestamp> {
     match &job.phase {
-        Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } => job.spec.deadline,
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } | Phase::Claiming { .. } => {
+            job.spec.deadline
+        }
         Phase::Starting { .. } if job.trouble.is_some() => job.spec.deadline,
         _ => None,
     }
@@ -118,6 +155,10 @@ pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32) -> Duration 
         // A requester waits for the answer: quick and short.
         Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
             Backoff::new(Duration::from_millis(500), Duration::from_secs(10))
+        }
+        // Cards are free meanwhile, but other agents may want the job: soon again, and steadily.
+        Phase::Claiming { .. } | Phase::Concluding { .. } => {
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(10))
         }
         // The container goes on meanwhile; its end should be noticed soon after the engine is back.
         Phase::Running { .. } | Phase::Stopping { .. } => {

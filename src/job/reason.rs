@@ -71,6 +71,10 @@ reasons! {
     GpuFailed = "gpu_failed",
     /// The container was gone before its exit could be read, three times.
     ContainerLost = "container_lost",
+    /// The job was started three times, and its container was lost each time.
+    Poison = "poison",
+    /// The pool's job went to another agent, or this node could not tell whether it had.
+    LeaseLost = "lease_lost",
     /// The command ended with another exit code than 0.
     NonzeroExit = "nonzero_exit",
     /// The kernel killed a process of the job for memory.

@@ -145,15 +145,24 @@ pub struct Status {
 impl Status {
     /// The only status of a message that is not taken.
     pub fn rejected(node: Address, refused: &Refused, now: Timestamp) -> Self {
+        Self::unrun(Stage::Rejected, node, refused, now)
+    }
+
+    /// The only status of a pool's job that fits none of its nodes.
+    pub fn failed_unrun(node: Address, refused: &Refused, now: Timestamp) -> Self {
+        Self::unrun(Stage::Failed, node, refused, now)
+    }
+
+    fn unrun(stage: Stage, node: Address, refused: &Refused, now: Timestamp) -> Self {
         Self {
             agent_address: node,
             job_id: refused.id.clone(),
-            status: Word::Rejected,
+            status: stage.word(),
             output_cid: None,
             timestamp: now,
             seq: 1,
             attempt: 0,
-            stage: Stage::Rejected,
+            stage,
             reason_code: Some(refused.reason),
             error: Some(refused.error.clone()),
             exit_code: None,

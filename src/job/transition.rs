@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use super::phase::{
-    EndedRun, Event, Fault, Job, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, Run, RunExit,
-    StopCause, Transition, Trouble, misplaced,
+    Durable, EndedRun, Ending, Event, Fault, Job, LOST_MAX, Misplaced, Outcome, Phase, PinnedImage,
+    Retry, Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
 };
+use super::plan;
 use super::reason::Reason;
 use super::status::{Stage, Status};
-use super::{Cid, plan};
+use super::verdict::{cancelled, poisoned, verdict};
 use crate::clock::Timestamp;
+use crate::node::GpuUuid;
 
 pub(super) fn apply(
     job: &Job,
@@ -20,11 +22,13 @@ pub(super) fn apply(
     now: Timestamp,
     rules: &Rules,
 ) -> Result<Transition, Misplaced> {
-    let mut next = Next { job: job.clone(), now, statuses: Vec::new(), durable: false };
+    let mut next = Next { job: job.clone(), now, statuses: Vec::new(), durable: None };
+    // What fails takes its trouble along where it goes back a phase; all else leaves it behind.
+    let failed = matches!(event, Event::Failed { .. });
     next.step(event, rules)?;
     if next.job.phase != job.phase {
         next.job.since = now;
-        next.job.trouble = None;
+        next.job.trouble = next.job.trouble.filter(|_| failed && next.job.phase.name() == "ready");
     }
     Ok(Transition { job: next.job, statuses: next.statuses, durable: next.durable })
 }
@@ -34,7 +38,7 @@ struct Next {
     job: Job,
     now: Timestamp,
     statuses: Vec<Status>,
-    durable: bool,
+    durable: Option<Durable>,
 }
 
 impl Next {
@@ -54,9 +58,13 @@ impl Next {
             (Phase::Ready { .. }, Event::Reserved { .. }) if self.is_late() => self.expire(),
             (Phase::Ready { image }, Event::Reserved { gpus }) => {
                 self.job.durations.queued = Some(self.spent());
-                self.job.phase = Phase::Starting { image, gpus };
-                self.durable = true;
+                if self.job.pool().is_some() {
+                    self.job.phase = Phase::Claiming { image, gpus };
+                } else {
+                    self.starting(image, gpus);
+                }
             }
+            (Phase::Claiming { image, gpus }, Event::Claimed) => self.starting(image, gpus),
             (Phase::Starting { image, gpus }, Event::Started { container, at }) => {
                 let kill_at = self.kill_at(at, rules);
                 let run = Run { image, gpus, container, started_at: at, kill_at };
@@ -102,11 +110,23 @@ impl Next {
                 self.job.phase = Phase::Published { ended, output, log };
             }
             (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
-                self.finish_run(&ended, (output, log), receipt);
+                let ending = Ending {
+                    outcome: ended.outcome,
+                    output,
+                    log,
+                    exit_code: ended.exit.code,
+                    receipt: Some(receipt),
+                };
+                self.conclude(ending);
             }
             (phase, event) => return self.turn(phase, event, rules),
         }
         Ok(())
+    }
+
+    fn starting(&mut self, image: PinnedImage, gpus: Vec<GpuUuid>) {
+        self.job.phase = Phase::Starting { image, gpus };
+        self.durable = Some(Durable::Starting);
     }
 
     /// The arrows that leave the happy path, and the way out after the terminal status.
@@ -123,14 +143,30 @@ impl Next {
             {
                 self.job.phase = Phase::Interrupted;
             }
+            (phase, Event::StopAsked { cause: StopCause::LeaseLost })
+                if self.not_running(&phase) =>
+            {
+                self.yielded();
+            }
+            (Phase::Claiming { .. } | Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
+            (Phase::Claiming { .. }, Event::Poisoned) => self.finish(Outcome::Failed(poisoned())),
+            (Phase::Starting { image, gpus }, Event::Doubted) => {
+                self.job.phase = Phase::Claiming { image, gpus };
+            }
+            (Phase::Concluding { ending }, Event::Concluded) => self.end(ending),
             (Phase::Ended { outcome }, Event::Removed) => {
                 self.job.phase = Phase::Cleaned { outcome };
             }
-            (Phase::Cleaned { outcome }, Event::Acked) => {
+            (Phase::Cleaned { outcome }, Event::Buried) => {
+                self.job.phase = Phase::Buried { outcome };
+            }
+            (Phase::Cleaned { outcome } | Phase::Buried { outcome }, Event::Acked) => {
                 self.job.phase = Phase::Settled { outcome };
             }
             (Phase::Interrupted, Event::Removed) => self.job.phase = Phase::HandingBack,
-            (Phase::HandingBack, Event::HandedBack) => self.job.phase = Phase::Waiting,
+            (Phase::HandingBack, Event::HandedBack) | (Phase::Yielded, Event::Removed) => {
+                self.job.phase = Phase::Waiting;
+            }
             (Phase::Waiting | Phase::HandingBack, Event::Resumed) => self.again(),
             (phase, Event::Failed { fault, retry }) => self.failed(phase, fault, retry, rules)?,
             (phase, event) => return Err(misplaced(&phase, &event)),
@@ -156,12 +192,17 @@ impl Next {
             let wait = plan::retry_delay(&phase, self.job.id(), failures);
             self.job.trouble =
                 Some(Trouble { failures, first_at, retry_at: self.now.plus(wait), fault });
+            // No card is held while the network is waited for.
+            if let Phase::Claiming { image, .. } = phase {
+                self.job.phase = Phase::Ready { image };
+            }
             return Ok(());
         }
         match phase {
             Phase::Accepted
             | Phase::Pulled { .. }
             | Phase::Ready { .. }
+            | Phase::Claiming { .. }
             | Phase::Starting { .. } => {
                 self.finish(Outcome::Failed(fault));
             }
@@ -187,8 +228,11 @@ impl Next {
     /// The container is gone and nobody knows how it ended: once more, but not for ever.
     fn lost(&mut self) {
         self.job.lost += 1;
+        self.job.lost_running += u32::from(matches!(self.job.phase, Phase::Running { .. }));
         if self.job.lost < LOST_MAX {
             self.again();
+        } else if self.job.lost_running == self.job.lost {
+            self.finish(Outcome::Failed(poisoned()));
         } else {
             let error =
                 format!("the container was lost {LOST_MAX} times before its exit could be read");
@@ -196,18 +240,37 @@ impl Next {
         }
     }
 
+    /// Another agent has the job: what was begun here ends without a terminal status.
+    fn yielded(&mut self) {
+        self.interrupted(
+            Reason::LeaseLost,
+            "another agent of the pool has the job, or may have it",
+        );
+        self.job.phase = Phase::Yielded;
+    }
+
+    fn interrupted(&mut self, reason: Reason, error: &str) {
+        let mut status = self.job.say(Stage::Interrupted, self.now);
+        status.reason_code = Some(reason);
+        status.error = Some(error.to_owned());
+        self.statuses.push(status);
+    }
+
     fn again(&mut self) {
         self.job.attempt += 1;
         self.job.phase = Phase::Accepted;
         self.say(Stage::Pulling);
-        self.durable = true;
+        self.durable = Some(Durable::Accepted);
     }
 
     /// Nothing of the job runs as far as is known: before the start, or between two tries of it. A
     /// container that such a try left is removed with everything else.
     fn not_running(&self, phase: &Phase) -> bool {
         match phase {
-            Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } => true,
+            Phase::Accepted
+            | Phase::Pulled { .. }
+            | Phase::Ready { .. }
+            | Phase::Claiming { .. } => true,
             Phase::Starting { .. } => self.job.trouble.is_some(),
             _ => false,
         }
@@ -223,43 +286,45 @@ impl Next {
     }
 
     fn exited(&mut self, run: Run, exit: RunExit, cause: Option<StopCause>) {
-        self.durable = true;
+        self.durable = Some(Durable::Exited);
         // A container that had ended by itself before it was stopped was not ended by that.
         let cause = cause.filter(|_| exit.code.is_none() || exit.finished_at >= self.job.since);
         if cause == Some(StopCause::Shutdown) {
+            let error = "the node is shutting down; the job will run again";
+            self.interrupted(Reason::NodeShutdown, error);
             self.job.phase = Phase::Interrupted;
-            let mut status = self.job.say(Stage::Interrupted, self.now);
-            status.reason_code = Some(Reason::NodeShutdown);
-            status.error = Some("the node is shutting down; the job will run again".to_owned());
-            self.statuses.push(status);
             return;
+        }
+        if cause == Some(StopCause::LeaseLost) {
+            return self.yielded();
         }
         self.job.durations.run = Some(ms(exit.finished_at.since(exit.started_at)));
         self.job.phase = Phase::Exited { run, exit, cause };
     }
 
+    /// The end of a job whose container never ran.
     fn finish(&mut self, outcome: Outcome) {
-        let status = terminal(&mut self.job, &outcome, self.now);
-        self.statuses.push(status);
-        self.job.phase = Phase::Ended { outcome };
-        self.durable = true;
+        self.conclude(Ending { outcome, output: None, log: None, exit_code: None, receipt: None });
     }
 
-    fn finish_run(
-        &mut self,
-        ended: &EndedRun,
-        (output, log): (Option<Cid>, Option<Cid>),
-        receipt: serde_json::Value,
-    ) {
-        let outcome = ended.outcome.clone();
-        let mut status = terminal(&mut self.job, &outcome, self.now);
-        status.output_cid = output;
-        status.log_cid = log;
-        status.exit_code = ended.exit.code;
-        status.receipt = Some(receipt);
+    /// How it ended is known; a pool's job is ended only by who holds its claim.
+    fn conclude(&mut self, ending: Ending) {
+        if self.job.pool().is_some() {
+            self.job.phase = Phase::Concluding { ending };
+        } else {
+            self.end(ending);
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        let mut status = terminal(&mut self.job, &ending.outcome, self.now);
+        status.output_cid = ending.output;
+        status.log_cid = ending.log;
+        status.exit_code = ending.exit_code;
+        status.receipt = ending.receipt;
         self.statuses.push(status);
-        self.job.phase = Phase::Ended { outcome };
-        self.durable = true;
+        self.job.phase = Phase::Ended { outcome: ending.outcome };
+        self.durable = Some(Durable::Terminal);
     }
 
     fn say(&mut self, stage: Stage) {
@@ -290,41 +355,6 @@ const fn patience(phase: &Phase, rules: &Rules) -> Option<Duration> {
     }
 }
 
-/// What a run's end means, its output apart.
-fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
-    match (cause, exit.code) {
-        (Some(StopCause::Cancelled), _) => Outcome::Cancelled(cancelled()),
-        (Some(StopCause::Deadline), _) => Outcome::TimedOut(Fault::new(
-            Reason::DeadlineReached,
-            "the job was still running at its deadline and was stopped",
-        )),
-        (Some(StopCause::Timeout), _) => Outcome::TimedOut(Fault::new(
-            Reason::Timeout,
-            format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
-        )),
-        (_, Some(0)) => Outcome::Completed,
-        (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
-        (_, Some(code)) => Outcome::Failed(Fault::new(
-            Reason::NonzeroExit,
-            format!("the command ended with exit code {code}"),
-        )),
-        (_, None) => Outcome::Failed(Fault::new(
-            Reason::ContainerLost,
-            "the container was gone before its exit code could be read",
-        )),
-    }
-}
-
-fn out_of_memory(job: &Job) -> String {
-    let limit = job.spec.needs.memory_mib;
-    let limit = limit.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
-    format!("the kernel killed a process of the job: its memory limit{limit} was reached")
-}
-
-fn cancelled() -> Fault {
-    Fault::new(Reason::Cancelled, "the job was cancelled")
-}
-
 fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
     let (stage, fault) = match outcome {
         Outcome::Completed => (Stage::Completed, None),
@@ -337,10 +367,6 @@ fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
     status.reason_code = fault.map(|fault| fault.reason);
     status.error = fault.map(|fault| fault.error.clone());
     status
-}
-
-fn run_seconds(exit: &RunExit) -> u64 {
-    exit.finished_at.since(exit.started_at).as_secs()
 }
 
 fn ms(span: Duration) -> u64 {

@@ -1,5 +1,6 @@
 //! Jobs: taken, moved on, looked up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -24,6 +25,15 @@ pub struct Known {
     /// The number of the last status, where the id was only refused to somebody who had not proved
     /// that it was theirs: its owner may still use it, and goes on from there.
     pub unproven_seq: Option<u64>,
+}
+
+/// What happened to a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The message as it came.
+    pub body: Vec<u8>,
+    /// What happened, and when.
+    pub events: Vec<(Timestamp, Event)>,
 }
 
 /// A job in a listing.
@@ -55,10 +65,11 @@ impl Journal {
         let taken = taken.clone();
         let work = move |db: &Connection| {
             let job = &taken.job;
-            let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)
+            let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms, renewed_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
                  ON CONFLICT (job_id) DO UPDATE SET body_hash = ?2, body = ?3, delivery = ?4,
-                 phase = ?5, state = ?6, open = 1, updated_ms = ?7 WHERE phase = 'unproven'";
+                 phase = ?5, state = ?6, open = 1, updated_ms = ?7, renewed_ms = ?7
+                 WHERE phase = 'unproven'";
             let rows = db.prepare_cached(sql)?.execute(params![
                 job.id().as_str(),
                 job.spec_hash.to_string(),
@@ -96,7 +107,8 @@ impl Journal {
         self.writer.change("refuse", true, work).await
     }
 
-    /// Writes down that `event` led to `moved`. Durable where the transition says so.
+    /// Writes down that `event` led to `moved`. Durable where the transition says so. The write is
+    /// named after the phase.
     pub async fn record(
         &self,
         event: &Event,
@@ -104,7 +116,7 @@ impl Journal {
         at: Timestamp,
     ) -> Result<(), Error> {
         let (event, moved) = (serde_json::to_string(event)?, moved.clone());
-        let durable = moved.durable;
+        let (place, durable) = (moved.job.phase.name(), moved.durable.is_some());
         let work = move |db: &Connection| {
             let job = &moved.job;
             let done = matches!(job.phase, crate::job::phase::Phase::Settled { .. });
@@ -126,16 +138,76 @@ impl Journal {
             db.prepare_cached(sql)?.execute(params![job.id().as_str(), millis(at), event])?;
             outbox::put(db, &moved.statuses)
         };
-        self.writer.change("record", durable, work).await
+        self.writer.change(place, durable, work).await
     }
 
     /// Writes down how the job's latest delivery is acknowledged.
-    pub async fn redelivered(&self, id: &JobId, delivery: Option<String>) -> Result<(), Error> {
+    pub async fn redelivered(
+        &self,
+        id: &JobId,
+        delivery: Option<String>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            let sql = "UPDATE jobs SET delivery = ? WHERE job_id = ?";
-            db.execute(sql, params![delivery, id.as_str()])?;
+            // A delivery that has just come is ours until its ack wait is over.
+            let sql = "UPDATE jobs SET delivery = ?, renewed_ms = ? WHERE job_id = ?";
+            db.execute(sql, params![delivery, millis(at), id.as_str()])?;
             Ok(())
+        };
+        self.writer.change("redelivered", false, work).await
+    }
+
+    /// Writes down that a pool's job was confirmed to be this node's at that moment.
+    pub async fn renewed(&self, id: &JobId, at: Timestamp) -> Result<(), Error> {
+        let id = id.clone();
+        let work = move |db: &Connection| {
+            let sql = "UPDATE jobs SET renewed_ms = ? WHERE job_id = ?";
+            db.prepare_cached(sql)?.execute(params![millis(at), id.as_str()])?;
+            Ok(())
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// When each open job of a pool was last confirmed to be this node's.
+    pub async fn renewals(&self) -> Result<BTreeMap<JobId, Timestamp>, Error> {
+        let work = |db: &Connection| {
+            let sql = "SELECT job_id, renewed_ms FROM jobs
+                 WHERE open = 1 AND renewed_ms IS NOT NULL AND phase <> 'waiting'";
+            let mut query = db.prepare(sql)?;
+            let rows =
+                query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+            let parse = |row: Result<(String, i64), rusqlite::Error>| {
+                let (id, at_ms) = row?;
+                let id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
+                Ok((id, Timestamp::from_unix_ms(u64::try_from(at_ms).unwrap_or(0))))
+            };
+            rows.map(parse).collect()
+        };
+        self.writer.call(false, work).await
+    }
+
+    /// The job's message as it came, and what happened to it since, oldest first: at most `limit`
+    /// events.
+    pub async fn history(&self, id: &JobId, limit: u32) -> Result<History, Error> {
+        let id = id.clone();
+        let work = move |db: &Connection| {
+            let body =
+                db.query_row("SELECT body FROM jobs WHERE job_id = ?", [id.as_str()], |row| {
+                    row.get::<_, Option<Vec<u8>>>(0)
+                })?;
+            let sql = "SELECT at_ms, event FROM events WHERE job_id = ? ORDER BY id LIMIT ?";
+            let mut query = db.prepare(sql)?;
+            let rows = query.query_map(params![id.as_str(), limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let parse = |row: Result<(i64, String), rusqlite::Error>| {
+                let (at_ms, event) = row?;
+                let at = Timestamp::from_unix_ms(u64::try_from(at_ms).unwrap_or(0));
+                Ok((at, serde_json::from_str(&event)?))
+            };
+            let events = rows.map(parse).collect::<Result<_, Error>>()?;
+            Ok(History { body: body.unwrap_or_default(), events })
         };
         self.writer.call(false, work).await
     }

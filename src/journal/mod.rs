@@ -13,6 +13,7 @@ mod attempts;
 mod outbox;
 mod reader;
 mod receipts;
+mod simulated;
 mod transactions;
 mod writer;
 
@@ -20,10 +21,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use attempts::{Known, Listed};
+pub use attempts::{History, Known, Listed};
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{Commitment, Kept, Reader};
 pub use receipts::Leaf;
+pub use simulated::{Disk, Fate, Gate};
 pub use transactions::Known as KnownAccount;
 
 use writer::Writer;

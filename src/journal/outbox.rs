@@ -72,7 +72,7 @@ impl Journal {
             }
             Ok(())
         };
-        self.writer.call(false, work).await
+        self.writer.change("sent", false, work).await
     }
 
     /// The job's last status is to be published once more.
@@ -84,7 +84,7 @@ impl Journal {
             db.execute(sql, [id.as_str()])?;
             Ok(())
         };
-        self.writer.call(false, work).await
+        self.writer.change("send_again", false, work).await
     }
 
     /// How many statuses are still to be published.

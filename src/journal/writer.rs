@@ -5,18 +5,20 @@
 //! is rolled back alone, without the others of its batch.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::Error;
+use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
+    include_str!("../../migrations/0003_leases.sql"),
 ];
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
@@ -26,14 +28,20 @@ const BATCH_MAX: usize = 64;
 type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-struct Request {
-    durable: bool,
-    work: Work,
+pub(super) struct Request {
+    /// Whether it must survive a power cut.
+    pub(super) durable: bool,
+    /// What is to be done.
+    pub(super) work: Work,
 }
 
+/// Where requests go.
 #[derive(Debug, Clone)]
-pub(super) struct Writer {
-    requests: mpsc::Sender<Request>,
+pub(super) enum Writer {
+    /// To the thread that owns the database.
+    Thread(mpsc::Sender<Request>),
+    /// To a simulated disk, one after the other.
+    Simulated(Arc<Simulated>),
 }
 
 impl std::fmt::Debug for Request {
@@ -59,11 +67,11 @@ impl Writer {
                 drop(lock);
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
-        Ok(Self { requests })
+        Ok(Self::Thread(requests))
     }
 
-    /// As [`Writer::call`] for a change of the name `name`: a test can have the process killed
-    /// before and after it.
+    /// As [`Writer::call`] for a change of this name: a test can have the process killed before and
+    /// after it.
     pub(super) async fn change<T, F>(
         &self,
         name: &'static str,
@@ -75,13 +83,26 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
         failpoint::hit(name, ".before");
-        let done = self.call(durable, work).await;
+        let done = self.request(Some(name), durable, work).await;
         failpoint::hit(name, ".after");
         done
     }
 
     /// Runs `work` in a transaction and answers after its commit.
     pub(super) async fn call<T, F>(&self, durable: bool, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        self.request(None, durable, work).await
+    }
+
+    async fn request<T, F>(
+        &self,
+        name: Option<&'static str>,
+        durable: bool,
+        work: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -94,7 +115,11 @@ impl Writer {
                 reply.send(result.and_then(|value| committed.map(|()| value))).ok();
             })
         });
-        self.requests.send(Request { durable, work }).map_err(|_| stopped())?;
+        let request = Request { durable, work };
+        match self {
+            Self::Thread(requests) => requests.send(request).map_err(|_| stopped())?,
+            Self::Simulated(simulated) => simulated.carry_out(name, request).await,
+        }
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -103,7 +128,7 @@ fn stopped() -> Error {
     Error::Failed("the journal did not carry the request out".into())
 }
 
-fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
+pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;

@@ -18,6 +18,10 @@ const CHUNKS_MAX: usize = 64;
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn start(&self, job: &Job) -> Event {
         let Phase::Starting { image, gpus } = &job.phase else { return Event::Lost };
+        // An attempt that was given up must be gone before the next one runs.
+        if let Err(err) = self.remove_containers(job, job.attempt - 1).await {
+            return engine_failed(&err);
+        }
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.run(&spec).await {
             Ok(launched) => {

@@ -14,19 +14,22 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::attempt::Effects;
 use super::board::Board;
+use super::effects::Effects;
 use super::folders::Folders;
 use super::link::Link;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
-use crate::bus::{self, Settle};
+use crate::bus::claims::Found as FoundClaim;
+use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::chain::key::Key;
 use crate::clock::Clock;
-use crate::container::{self as engine, ContainerRuntime};
+use crate::container::{self as engine, ContainerRuntime, Found};
+use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, Reason};
+use crate::journal::{Outgoing, OutgoingKind};
 use crate::supervise::chain;
 
 /// The real effects.
@@ -76,11 +79,70 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Publish => self.publish(job).await,
             Step::Attest => self.attest(job).await,
             Step::Remove => self.remove(job).await,
-            Step::Ack => self.settle(job, Settle::Ack, Event::Acked).await,
-            Step::HandBack => {
-                self.settle(job, Settle::Nak(Duration::ZERO), Event::HandedBack).await
+            // Made of the messages below; not to come here is `drive`'s business.
+            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+                let error = format!("the step {} is a message", step.name());
+                let fault = Fault::new(Reason::NodeFault, error);
+                Event::Failed { fault, retry: Retry::Always }
             }
         }
+    }
+
+    async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        bus.settle(delivery, how).await
+    }
+
+    async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        let body = status.body.clone().into();
+        match status.kind {
+            OutgoingKind::New => {
+                bus.publish_status(self.key.address(), &status.job_id, status.seq, body).await
+            }
+            OutgoingKind::Again => bus.repeat_status(body).await,
+        }
+    }
+
+    async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        bus.publish_dead(target, body.into(), id).await.map(drop)
+    }
+
+    async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        match bus.claim(pool, job).await {
+            Err(bus::Error::NoClaims) => Ok(None),
+            found => found,
+        }
+    }
+
+    async fn put_claim(
+        &self,
+        pool: &PoolName,
+        job: &JobId,
+        claim: &Claim,
+        over: Option<u64>,
+    ) -> Result<bool, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        match bus.put_claim(pool, job, claim, over).await {
+            Err(bus::Error::NoClaims) => Ok(true),
+            written => written,
+        }
+    }
+
+    async fn containers(&self) -> Result<Vec<Found>, engine::Error> {
+        self.runtime.list(self.key.address()).await
+    }
+
+    async fn discard(&self, container: &Found) -> Result<(), engine::Error> {
+        self.runtime.remove(&container.id).await
+    }
+
+    async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
+        let (folders, keep) = (self.folders.clone(), keep.to_vec());
+        let swept = tokio::task::spawn_blocking(move || folders.sweep(&keep)).await;
+        swept.unwrap_or_else(|err| Err(std::io::Error::other(err)))
     }
 }
 
@@ -134,8 +196,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     async fn remove(&self, job: &Job) -> Event {
-        let name = engine::ContainerId(terms::container_name(job));
-        if let Err(err) = self.runtime.remove(&name).await {
+        if let Err(err) = self.remove_containers(job, job.attempt).await {
             return engine_failed(&err);
         }
         let folders = self.folders.of(job);
@@ -151,17 +212,14 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    async fn settle(&self, job: &Job, how: Settle, done: Event) -> Event {
-        let Some(delivery) = self.board.delivery(job.id()) else { return done };
-        let (bus, _) = self.link.bus().await;
-        match bus.settle(&delivery, how).await {
-            // A stream that was lost took the delivery with it: there is nothing to answer for.
-            Ok(()) | Err(bus::Error::StaleAck { .. }) => done,
-            Err(err) => Event::Failed {
-                fault: Fault::new(Reason::NodeFault, chain(&err)),
-                retry: Retry::Always,
-            },
+    /// Removes the containers of the job's attempts up to this one: what was given up as lost may
+    /// still be there.
+    async fn remove_containers(&self, job: &Job, attempt: u32) -> Result<(), engine::Error> {
+        for attempt in 1..=attempt {
+            let name = engine::ContainerId(terms::container_name(job, attempt));
+            self.runtime.remove(&name).await?;
         }
+        Ok(())
     }
 
     fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {

@@ -18,6 +18,14 @@ pub enum Event {
     Fetched,
     /// These cards and a slot are the job's.
     Reserved { gpus: Vec<GpuUuid> },
+    /// The pool's job is this node's to start.
+    Claimed,
+    /// The node was away: whether a pool's job is still its own to start must be asked.
+    Doubted,
+    /// Another agent has the pool's job.
+    Outbid,
+    /// The pool's job was started too often, by whomever: nobody starts it again.
+    Poisoned,
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
     /// The container's processes are gone.
@@ -34,8 +42,12 @@ pub enum Event {
     Published { output: Option<Cid>, log: Option<Cid> },
     /// The receipt is signed.
     Attested { receipt: serde_json::Value },
+    /// The pool's job is this node's to end.
+    Concluded,
     /// Container and folders are gone.
     Removed,
+    /// What could not be run is put aside, with its history.
+    Buried,
     /// The delivery is acknowledged.
     Acked,
     /// The delivery is given back.
@@ -67,6 +79,10 @@ impl Event {
             Self::Pulled { .. } => "pulled",
             Self::Fetched => "fetched",
             Self::Reserved { .. } => "reserved",
+            Self::Claimed => "claimed",
+            Self::Doubted => "doubted",
+            Self::Outbid => "outbid",
+            Self::Poisoned => "poisoned",
             Self::Started { .. } => "started",
             Self::Exited { .. } => "exited",
             Self::Lost => "lost",
@@ -75,7 +91,9 @@ impl Event {
             Self::Collected { .. } => "collected",
             Self::Published { .. } => "published",
             Self::Attested { .. } => "attested",
+            Self::Concluded => "concluded",
             Self::Removed => "removed",
+            Self::Buried => "buried",
             Self::Acked => "acked",
             Self::HandedBack => "handed_back",
             Self::Resumed => "resumed",

@@ -11,6 +11,12 @@
 //!
 //!  Running ─stop asked, time up─► Stopping ─exited─► Exited, or, where the node shuts down:
 //!  Interrupted ─removed─► HandingBack ─handed back─► Waiting ─resumed─► Accepted (attempt+1)
+//!
+//!  A pool's job asks for its claim twice more:
+//!  Ready ─reserved─► Claiming ─claimed─► Starting     …  ─► Concluding ─concluded─► Ended
+//!  and where another agent has it: Yielded ─removed─► Waiting, without a terminal status
+//!
+//!  What could never be run: Cleaned ─buried─► Buried ─acked─► Settled
 //! ```
 //!
 //! The happy path goes once around the outside. Every change of state is [`Job::apply`] of one
@@ -19,22 +25,26 @@
 //!
 //! What must hold: statuses are gapless from 1 and exactly one is terminal; a container is started
 //! only in `Starting`, which is written down before; after `Exited` is written down the GPU is free
-//! and the result is never given up but by the rules of [`Rules`]; an event that does not belong to
-//! the phase is an error, never a guess.
+//! and the result is never given up but by the rules of [`Rules`]; a pool's job is started, and
+//! ended, only by who holds its claim; an event that does not belong to the phase is an error,
+//! never a guess.
 
 mod event;
+mod outcome;
+mod run;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::Reason;
 use super::status::{Durations, Stage, Status};
 use super::{Cid, Hash, JobId, JobSpec};
 use crate::clock::Timestamp;
 use crate::node::{Address, GpuUuid};
 
 pub use event::{Event, Retry};
+pub use outcome::{Ending, Fault, Outcome};
+pub use run::{EndedRun, PinnedImage, Run, RunExit, Sealed, StopCause};
 
 /// Everything the node knows of one job. Lives in the journal; moves only by [`Job::apply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +63,9 @@ pub struct Job {
     pub attempt: u32,
     /// Attempts that ended with the container lost.
     pub lost: u32,
+    /// Those of them whose container was known to run.
+    #[serde(default)]
+    pub lost_running: u32,
     /// The last status's number.
     pub seq: u64,
     /// Where it stands.
@@ -87,6 +100,8 @@ pub enum Phase {
     Pulled { image: PinnedImage },
     /// Everything is on disk; cards and a slot are next.
     Ready { image: PinnedImage },
+    /// A pool's job: cards are reserved; that nobody else runs it is next.
+    Claiming { image: PinnedImage, gpus: Vec<GpuUuid> },
     /// Cards are reserved; the container may or may not exist.
     Starting { image: PinnedImage, gpus: Vec<GpuUuid> },
     /// The container was started.
@@ -99,134 +114,25 @@ pub enum Phase {
     Collected { ended: EndedRun },
     /// What could be published is; the receipt is next.
     Published { ended: EndedRun, output: Option<Cid>, log: Option<Cid> },
+    /// A pool's job: how it ended is known; that nobody else ends it is next.
+    Concluding { ending: Ending },
     /// The terminal status is in the outbox; the container and the folders are still there.
     Ended { outcome: Outcome },
     /// Nothing is left on the host; the delivery is still to be acknowledged.
     Cleaned { outcome: Outcome },
+    /// What could not be run is put aside with its history; the delivery is still to be
+    /// acknowledged.
+    Buried { outcome: Outcome },
     /// Done in every respect.
     Settled { outcome: Outcome },
     /// Stopped by the node; the container and the folders are still there.
     Interrupted,
     /// Stopped by the node; the delivery is still to be given back.
     HandingBack,
+    /// Another agent has the pool's job; the container and the folders are still there.
+    Yielded,
     /// Given back; nothing happens until it is delivered again or the node starts again.
     Waiting,
-}
-
-/// An image as it was found: a tag that moves later changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedImage {
-    /// The engine's id of it.
-    pub id: String,
-    /// What the receipt says.
-    pub digest: String,
-}
-
-/// A container that was started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// What it runs.
-    pub image: PinnedImage,
-    /// Its cards.
-    pub gpus: Vec<GpuUuid>,
-    /// The engine's id of it.
-    pub container: String,
-    /// When it was started.
-    pub started_at: Timestamp,
-    /// When it is stopped at the latest, whatever restarts in between.
-    pub kill_at: Timestamp,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunExit {
-    /// Its exit code; `None` where the container was gone before it could be read.
-    pub code: Option<i32>,
-    /// Whether the kernel killed a process of it for memory.
-    pub oom: bool,
-    /// When it was started, by the engine's clock.
-    pub started_at: Timestamp,
-    /// When it ended, by the engine's clock.
-    pub finished_at: Timestamp,
-}
-
-/// Why the node stops a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopCause {
-    /// Its requester asked.
-    Cancelled,
-    /// It ran as long as it may.
-    Timeout,
-    /// Its deadline came.
-    Deadline,
-    /// The node shuts down.
-    Shutdown,
-}
-
-/// A run that is over, with what it left on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedRun {
-    /// The run.
-    pub run: Run,
-    /// How it ended.
-    pub exit: RunExit,
-    /// What that means; an output that can't be published still changes it.
-    pub outcome: Outcome,
-    /// The output, where the run was a success.
-    pub output: Option<Sealed>,
-    /// The capped log, where it said anything.
-    pub log: Option<Sealed>,
-}
-
-/// A file or folder on disk that nobody writes to any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    /// Where it lies, below the job's folder.
-    pub path: String,
-    /// Its content's name, computed here.
-    pub cid: Cid,
-    /// Its size.
-    pub bytes: u64,
-    /// Whether it is a folder.
-    pub directory: bool,
-}
-
-/// How a job ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Exit 0 and the output published.
-    Completed,
-    /// Anything else, but for the next two.
-    Failed(Fault),
-    /// Its time was up.
-    TimedOut(Fault),
-    /// Somebody who may asked for it.
-    Cancelled(Fault),
-}
-
-/// What went wrong: a code for programs, a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// For programs.
-    pub reason: Reason,
-    /// For people: one sentence, at most 500 bytes.
-    pub error: String,
-}
-
-impl Fault {
-    /// A fault with a sentence, cut where it is too long for a status.
-    pub fn new(reason: Reason, error: impl Into<String>) -> Self {
-        const ERROR_BYTES_MAX: usize = 500;
-        let mut error = error.into();
-        if error.len() > ERROR_BYTES_MAX {
-            let cut = (0..=ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at));
-            error.truncate(cut.unwrap_or(0));
-            error.push('…');
-        }
-        Self { reason, error }
-    }
 }
 
 /// The failures of the present phase.
@@ -263,8 +169,21 @@ pub struct Transition {
     pub job: Job,
     /// What the world is told, in order.
     pub statuses: Vec<Status>,
-    /// Whether it must survive a power cut before anything else is done, not only a kill.
-    pub durable: bool,
+    /// What must survive a power cut, and not only a kill, before anything else is done.
+    pub durable: Option<Durable>,
+}
+
+/// The four commits of a job that are synced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// It was taken, or taken up again: from here on the node answers for it.
+    Accepted,
+    /// Its container is about to be started: from here on it may have run.
+    Starting,
+    /// Its container is gone: from here on the cards are another's.
+    Exited,
+    /// Its end is decided: from here on the delivery may be acknowledged.
+    Terminal,
 }
 
 /// An event that does not belong to the phase: a defect of this program.
@@ -282,17 +201,21 @@ impl Phase {
             Self::Accepted => "accepted",
             Self::Pulled { .. } => "pulled",
             Self::Ready { .. } => "ready",
+            Self::Claiming { .. } => "claiming",
             Self::Starting { .. } => "starting",
             Self::Running { .. } => "running",
             Self::Stopping { .. } => "stopping",
             Self::Exited { .. } => "exited",
             Self::Collected { .. } => "collected",
             Self::Published { .. } => "published",
+            Self::Concluding { .. } => "concluding",
             Self::Ended { .. } => "ended",
             Self::Cleaned { .. } => "cleaned",
+            Self::Buried { .. } => "buried",
             Self::Settled { .. } => "settled",
             Self::Interrupted => "interrupted",
             Self::HandingBack => "handing_back",
+            Self::Yielded => "yielded",
             Self::Waiting => "waiting",
         }
     }
@@ -300,7 +223,7 @@ impl Phase {
     /// The cards and the slot that the job holds; `None` where it holds none.
     pub fn holds(&self) -> Option<&[GpuUuid]> {
         match self {
-            Self::Starting { gpus, .. } => Some(gpus),
+            Self::Claiming { gpus, .. } | Self::Starting { gpus, .. } => Some(gpus),
             Self::Running { run } | Self::Stopping { run, .. } => Some(&run.gpus),
             _ => None,
         }
@@ -309,9 +232,10 @@ impl Phase {
     /// Whether the terminal status is out.
     pub const fn outcome(&self) -> Option<&Outcome> {
         match self {
-            Self::Ended { outcome } | Self::Cleaned { outcome } | Self::Settled { outcome } => {
-                Some(outcome)
-            }
+            Self::Ended { outcome }
+            | Self::Cleaned { outcome }
+            | Self::Buried { outcome }
+            | Self::Settled { outcome } => Some(outcome),
             _ => None,
         }
     }
@@ -323,6 +247,7 @@ impl Phase {
             Self::Accepted
                 | Self::Pulled { .. }
                 | Self::Ready { .. }
+                | Self::Claiming { .. }
                 | Self::Starting { .. }
                 | Self::Running { .. }
                 | Self::Stopping { .. }
@@ -343,6 +268,7 @@ impl Job {
             received_at: now,
             attempt: 1,
             lost: 0,
+            lost_running: 0,
             seq: after_seq,
             phase: Phase::Accepted,
             since: now,
@@ -350,7 +276,12 @@ impl Job {
             durations: Durations::default(),
         };
         let statuses = vec![job.say(Stage::Accepted, now), job.say(Stage::Pulling, now)];
-        Transition { job, statuses, durable: true }
+        Transition { job, statuses, durable: Some(Durable::Accepted) }
+    }
+
+    /// The pool that it came from; `None` where it was sent to this node alone.
+    pub fn pool(&self) -> Option<&str> {
+        self.target.strip_prefix("pool.")
     }
 
     /// Its id.

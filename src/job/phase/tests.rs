@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::job::Reason;
 use crate::job::plan::{Next, Step, next_step};
 use crate::job::spec::parse;
 
@@ -22,9 +23,13 @@ fn at(ms: u64) -> Timestamp {
 }
 
 fn accept(extra: &str) -> Transition {
+    accept_from("dispatch.0x", extra)
+}
+
+fn accept_from(target: &str, extra: &str) -> Transition {
     let body = format!(r#"{{"job_id":"job","image":"img","input_cid":"{CID}"{extra}}}"#);
     let parsed = parse(body.as_bytes()).unwrap();
-    let target = "dispatch.0x".to_owned();
+    let target = target.to_owned();
     let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target };
     Job::accept(asked, Address::new([1; 20]), 0, at(0))
 }
@@ -74,7 +79,24 @@ fn happy() -> Vec<Event> {
 
 /// Applies events that must belong where they come; the job and all statuses.
 fn run(extra: &str, events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
-    let Transition { mut job, mut statuses, .. } = accept(extra);
+    apply_all(accept(extra), events)
+}
+
+/// [`run`] of a pool's job.
+fn run_pooled(events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
+    apply_all(accept_from("pool.a100", ""), events)
+}
+
+/// The events of a pool's job that goes well, in order.
+fn happy_pooled() -> Vec<Event> {
+    let mut events = happy();
+    events.insert(3, Event::Claimed);
+    events.insert(9, Event::Concluded);
+    events
+}
+
+fn apply_all(accepted: Transition, events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
+    let Transition { mut job, mut statuses, .. } = accepted;
     for event in events {
         let moved = job.apply(event, at(10), &rules()).unwrap();
         job = moved.job;
@@ -200,11 +222,70 @@ fn a_start_that_fails_again_and_again_can_be_cancelled_and_expires() {
 }
 
 #[test]
-fn a_container_that_is_lost_three_times_fails_the_job() {
-    let once = || happy().into_iter().take(4).chain([Event::Lost]);
-    let (job, statuses) = run("", once().chain(once()).chain(once()));
-    assert_eq!(statuses.last().unwrap().reason_code, Some(Reason::ContainerLost));
-    assert_eq!(job.attempt, 3);
+fn a_container_that_is_lost_three_times_fails_the_job_which_is_put_aside() {
+    // Known to have run each time, or not: then the job may not be to blame.
+    for (done, reason) in [(4, Reason::Poison), (3, Reason::ContainerLost)] {
+        let once = || happy().into_iter().take(done).chain([Event::Lost]);
+        let (job, statuses) = run("", once().chain(once()).chain(once()));
+        assert_eq!(statuses.last().unwrap().reason_code, Some(reason));
+        assert_eq!(job.attempt, 3);
+        let cleaned = job.apply(Event::Removed, at(10), &rules()).unwrap().job;
+        assert_eq!(next_step(&cleaned, at(10)), Next::Do(Step::Bury));
+        let buried = cleaned.apply(Event::Buried, at(10), &rules()).unwrap().job;
+        assert_eq!(next_step(&buried, at(10)), Next::Do(Step::Ack));
+    }
+}
+
+#[test]
+fn a_pools_job_is_claimed_before_its_start_and_before_its_end() {
+    let (job, statuses) = run_pooled(happy_pooled());
+    assert_eq!(job.phase, Phase::Settled { outcome: Outcome::Completed });
+    assert_eq!(stages(&statuses), "accepted pulling fetching running uploading completed");
+    for (done, step) in [(3, Step::Claim), (9, Step::Conclude)] {
+        let (job, _) = run_pooled(happy_pooled().into_iter().take(done));
+        assert_eq!(next_step(&job, at(10)), Next::Do(step));
+    }
+    let (claiming, _) = run_pooled(happy_pooled().into_iter().take(3));
+    assert!(claiming.apply(started(), at(10), &rules()).is_err(), "started without its claim");
+}
+
+#[test]
+fn a_pools_job_of_another_agent_ends_here_without_a_terminal_status() {
+    let stop = || Event::StopAsked { cause: StopCause::LeaseLost };
+    let lost: [(usize, Vec<Event>); 5] = [
+        (1, vec![stop()]),
+        (3, vec![Event::Outbid]),
+        (3, vec![stop()]),
+        (5, vec![stop(), stopped(137)]),
+        (9, vec![Event::Outbid]),
+    ];
+    for (done, events) in lost {
+        let (job, statuses) =
+            run_pooled(happy_pooled().into_iter().take(done).chain(events).chain([Event::Removed]));
+        let last = statuses.last().unwrap();
+        assert_eq!((last.stage, last.reason_code), (Stage::Interrupted, Some(Reason::LeaseLost)));
+        // Its delivery is another agent's: neither acknowledged nor given back.
+        assert_eq!((job.phase.clone(), next_step(&job, at(10))), (Phase::Waiting, Next::Rest));
+        let again = job.apply(Event::Resumed, at(10), &rules()).unwrap().job;
+        assert_eq!((again.phase, again.attempt), (Phase::Accepted, 2));
+    }
+}
+
+#[test]
+fn no_card_is_held_while_the_claim_can_not_be_made() {
+    let (job, _) = run_pooled(happy_pooled().into_iter().take(3));
+    assert!(job.phase.holds().is_some());
+    let job = job.apply(failed(Retry::Always), at(10), &rules()).unwrap().job;
+    assert_eq!((job.phase.name(), job.phase.holds()), ("ready", None));
+    assert!(matches!(next_step(&job, at(10)), Next::Wait(until) if until > at(10)));
+}
+
+#[test]
+fn a_pools_job_that_was_started_too_often_is_concluded_and_put_aside() {
+    let events = happy_pooled().into_iter().take(3);
+    let (job, statuses) = run_pooled(events.chain([Event::Poisoned, Event::Concluded]));
+    assert_eq!(statuses.last().unwrap().reason_code, Some(Reason::Poison));
+    assert!(job.phase.outcome().unwrap().is_dead_letter());
 }
 
 #[test]
@@ -261,6 +342,13 @@ fn any_event() -> impl Strategy<Value = Event> {
     events.extend([
         exit(1),
         Event::Lost,
+        Event::Claimed,
+        Event::Concluded,
+        Event::Outbid,
+        Event::Poisoned,
+        Event::Doubted,
+        Event::Buried,
+        Event::StopAsked { cause: StopCause::LeaseLost },
         Event::TimeIsUp,
         Event::Expired,
         Event::HandedBack,
@@ -280,9 +368,11 @@ proptest! {
 
     #[test]
     fn statuses_are_gapless_with_one_terminal_in_every_order_of_events(
+        pooled: bool,
         events in proptest::collection::vec((any_event(), 0_u64..30_000), 0..60),
     ) {
-        let Transition { mut job, mut statuses, .. } = accept("");
+        let target = if pooled { "pool.a100" } else { "dispatch.0x" };
+        let Transition { mut job, mut statuses, .. } = accept_from(target, "");
         let (mut now, mut starts) = (0, 0);
         for (event, wait) in events {
             now += wait;
@@ -290,7 +380,7 @@ proptest! {
             // An event that does not belong is refused and changes nothing.
             let Ok(moved) = job.apply(event, at(now), &rules()) else { continue };
             starts += u32::from(start);
-            prop_assert!(moved.durable || moved.statuses.iter().all(|s| !s.stage.is_terminal()));
+            prop_assert!(moved.durable.is_some() || moved.statuses.iter().all(|s| !s.stage.is_terminal()));
             job = moved.job;
             statuses.extend(moved.statuses);
             prop_assert!(starts <= job.attempt, "two starts in one attempt");

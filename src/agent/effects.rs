@@ -1,0 +1,70 @@
+//! The agent's one seam: everything that it does to the world outside its journal.
+//!
+//! `act` is the real world; the simulation is the other one. What must hold: nothing here decides
+//! anything; every call can be repeated; dropping the future of a call leaves nothing half done,
+//! but for the steps that [`Step::can_be_cut_short`] excludes.
+
+use std::future::Future;
+
+use crate::bus::claims::Found as FoundClaim;
+use crate::bus::{self, AckHandle, PoolName, Settle, Target};
+use crate::container::{self, Found};
+use crate::job::claim::Claim;
+use crate::job::phase::Event;
+use crate::job::plan::Step;
+use crate::job::{Job, JobId};
+use crate::journal::Outgoing;
+
+/// What the agent does to the world.
+pub trait Effects: Send + Sync + 'static {
+    /// Performs a step of a job on this host or its store, and says what happened. Steps that are
+    /// messages ([`Step::is_message`]) are made of the calls below and never come here.
+    fn perform(&self, job: &Job, step: Step) -> impl Future<Output = Event> + Send;
+
+    /// Answers for a delivery.
+    fn settle(
+        &self,
+        delivery: &AckHandle,
+        how: Settle,
+    ) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Tells the world a status.
+    fn say(&self, status: &Outgoing) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Puts a message aside that could not be run; `id` makes a repeat harmless.
+    fn bury(
+        &self,
+        target: &Target,
+        body: Vec<u8>,
+        id: &str,
+    ) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Who has a job of a pool. `None` where nobody has, or where nobody can know: without
+    /// `JetStream`.
+    fn claim(
+        &self,
+        pool: &PoolName,
+        job: &JobId,
+    ) -> impl Future<Output = Result<Option<FoundClaim>, bus::Error>> + Send;
+
+    /// Writes a claim in the place of what was found; `false` where somebody was faster.
+    fn put_claim(
+        &self,
+        pool: &PoolName,
+        job: &JobId,
+        claim: &Claim,
+        over: Option<u64>,
+    ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
+
+    /// Every container of this node, running or not.
+    fn containers(&self) -> impl Future<Output = Result<Vec<Found>, container::Error>> + Send;
+
+    /// Removes a container, running or not.
+    fn discard(
+        &self,
+        container: &Found,
+    ) -> impl Future<Output = Result<(), container::Error>> + Send;
+
+    /// Removes the folders of all jobs but these. Says how many went.
+    fn sweep(&self, keep: &[JobId]) -> impl Future<Output = std::io::Result<usize>> + Send;
+}

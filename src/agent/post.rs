@@ -1,0 +1,140 @@
+//! The steps of a job that are messages: its claim, its answer to the queue, its grave.
+//!
+//! What must hold: a delivery is acknowledged only for a job whose terminal status is in the
+//! journal; one that another agent holds by now is neither acknowledged nor given back.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::attempt::Desk;
+use super::claims;
+use super::effects::Effects;
+use crate::bus::{self, AckHandle, Settle, Target};
+use crate::clock::{Clock, Timestamp};
+use crate::job::phase::{Event, Fault, Retry};
+use crate::job::plan::Step;
+use crate::job::{Job, Reason};
+use crate::journal::{self, History};
+use crate::node::Address;
+use crate::supervise::chain;
+
+/// Events of a job's history that are told: a job that was tried for a day has thousands.
+const HISTORY_MAX: u32 = 256;
+
+/// Carries out a step that is a message.
+pub(super) async fn perform<E: Effects, C: Clock>(
+    job: &Job,
+    step: Step,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Event {
+    let done = match step {
+        Step::Claim => return claims::take(job, effects, desk).await,
+        Step::Conclude => return claims::conclude(job, effects, desk).await,
+        Step::HandBack => hand_back(job, effects, desk).await.map(|()| Event::HandedBack),
+        Step::Bury => match put_aside(job, effects, desk).await {
+            Ok(()) => Ok(Event::Buried),
+            Err(BuryError::Journal(err)) => return failed(&chain(&err)),
+            Err(BuryError::Bus(err)) => Err(err),
+        },
+        _ => acknowledge(job, effects, desk).await.map(|()| Event::Acked),
+    };
+    done.unwrap_or_else(|err| failed(&chain(&err)))
+}
+
+fn failed(error: &str) -> Event {
+    Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry: Retry::Always }
+}
+
+async fn acknowledge<E: Effects, C: Clock>(
+    job: &Job,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Result<(), bus::Error> {
+    match desk.board.delivery(job.id()) {
+        Some(delivery) => answer(&delivery, Settle::Ack, effects).await,
+        None => Ok(()),
+    }
+}
+
+async fn hand_back<E: Effects, C: Clock>(
+    job: &Job,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Result<(), bus::Error> {
+    let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(()) };
+    // An agent that holds it now would lose it to the next one by our answer.
+    if claims::hand_back(job, &delivery, effects, &desk.clock).await? {
+        answer(&delivery, Settle::Nak(std::time::Duration::ZERO), effects).await
+    } else {
+        Ok(())
+    }
+}
+
+async fn answer<E: Effects>(
+    delivery: &AckHandle,
+    how: Settle,
+    effects: &E,
+) -> Result<(), bus::Error> {
+    match effects.settle(delivery, how).await {
+        // A stream that was lost took the delivery with it: there is nothing to answer for.
+        Err(bus::Error::StaleAck { .. }) => Ok(()),
+        done => done,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BuryError {
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+}
+
+async fn put_aside<E: Effects, C: Clock>(
+    job: &Job,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Result<(), BuryError> {
+    let history = desk.journal.history(job.id(), HISTORY_MAX).await?;
+    let Some(target) = Target::of_subject(&format!("jobs.{}", job.target)) else { return Ok(()) };
+    let id = format!("dead:{}:{}:{}", job.node, job.id(), job.attempt);
+    effects.bury(&target, dead_letter(job.node, &history), &id).await?;
+    tracing::warn!(job.id = %job.id(), "job {} is put aside on {}", job.id(), target.dead_subject());
+    Ok(())
+}
+
+/// What lies on `jobs.dead.…`: the message as it came, and what became of it.
+#[derive(Debug, Serialize)]
+struct DeadLetter {
+    agent_address: Address,
+    /// As a string where it is no JSON.
+    job: Value,
+    history: Vec<Happened>,
+}
+
+#[derive(Debug, Serialize)]
+struct Happened {
+    at: Timestamp,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason_code: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A dead letter of a job that this node took, or of one that it only refused (`history` empty).
+pub(super) fn dead_letter(agent_address: Address, history: &History) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&history.body);
+    let job = serde_json::from_str(&text).unwrap_or_else(|_| text.into_owned().into());
+    let history = history.events.iter().map(|(at, event)| {
+        let fault = match event {
+            Event::Failed { fault, .. } => Some(fault.clone()),
+            _ => None,
+        };
+        let (reason_code, error) = fault.map(|fault| (fault.reason, fault.error)).unzip();
+        Happened { at: *at, event: event.name(), reason_code, error }
+    });
+    let letter = DeadLetter { agent_address, job, history: history.collect() };
+    serde_json::to_vec(&letter).unwrap_or_default()
+}

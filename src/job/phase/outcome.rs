@@ -1,0 +1,65 @@
+//! How a job ends, and what is said of it then.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::Cid;
+use crate::job::reason::Reason;
+
+/// How a job ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Exit 0 and the output published.
+    Completed,
+    /// Anything else, but for the next two.
+    Failed(Fault),
+    /// Its time was up.
+    TimedOut(Fault),
+    /// Somebody who may asked for it.
+    Cancelled(Fault),
+}
+
+/// What the terminal status of a pool's job will say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The published output.
+    pub output: Option<Cid>,
+    /// The published log.
+    pub log: Option<Cid>,
+    /// Of the container's first process.
+    pub exit_code: Option<i32>,
+    /// Where a container was started.
+    pub receipt: Option<serde_json::Value>,
+}
+
+/// What went wrong: a code for programs, a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// For programs.
+    pub reason: Reason,
+    /// For people: one sentence, at most 500 bytes.
+    pub error: String,
+}
+
+impl Outcome {
+    /// Whether the job could not be run at all, here or anywhere: it is put aside with its history.
+    pub const fn is_dead_letter(&self) -> bool {
+        matches!(self, Self::Failed(Fault { reason: Reason::Poison | Reason::ContainerLost, .. }))
+    }
+}
+
+impl Fault {
+    /// A fault with a sentence, cut where it is too long for a status.
+    pub fn new(reason: Reason, error: impl Into<String>) -> Self {
+        const ERROR_BYTES_MAX: usize = 500;
+        let mut error = error.into();
+        if error.len() > ERROR_BYTES_MAX {
+            let cut = (0..=ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at));
+            error.truncate(cut.unwrap_or(0));
+            error.push('…');
+        }
+        Self { reason, error }
+    }
+}

@@ -1,0 +1,89 @@
+//! What is kept of a container's run, from its image to what it left on disk.
+
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use crate::clock::Timestamp;
+use crate::job::Cid;
+use crate::node::GpuUuid;
+
+/// An image as it was found: a tag that moves later changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedImage {
+    /// The engine's id of it.
+    pub id: String,
+    /// What the receipt says.
+    pub digest: String,
+}
+
+/// A container that was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What it runs.
+    pub image: PinnedImage,
+    /// Its cards.
+    pub gpus: Vec<GpuUuid>,
+    /// The engine's id of it.
+    pub container: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it is stopped at the latest, whatever restarts in between.
+    pub kill_at: Timestamp,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunExit {
+    /// Its exit code; `None` where the container was gone before it could be read.
+    pub code: Option<i32>,
+    /// Whether the kernel killed a process of it for memory.
+    pub oom: bool,
+    /// When it was started, by the engine's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the engine's clock.
+    pub finished_at: Timestamp,
+}
+
+/// Why the node stops a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// Its requester asked.
+    Cancelled,
+    /// It ran as long as it may.
+    Timeout,
+    /// Its deadline came.
+    Deadline,
+    /// The node shuts down.
+    Shutdown,
+    /// The pool's job is another agent's, or may be by now.
+    LeaseLost,
+}
+
+/// A run that is over, with what it left on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedRun {
+    /// The run.
+    pub run: Run,
+    /// How it ended.
+    pub exit: RunExit,
+    /// What that means; an output that can't be published still changes it.
+    pub outcome: Outcome,
+    /// The output, where the run was a success.
+    pub output: Option<Sealed>,
+    /// The capped log, where it said anything.
+    pub log: Option<Sealed>,
+}
+
+/// A file or folder on disk that nobody writes to any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Where it lies, below the job's folder.
+    pub path: String,
+    /// Its content's name, computed here.
+    pub cid: Cid,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether it is a folder.
+    pub directory: bool,
+}

@@ -1,0 +1,48 @@
+//! What an end means: the outcome of a run, and the sentences that go with it.
+
+use super::phase::{Fault, Job, LOST_MAX, Outcome, RunExit, StopCause};
+use super::reason::Reason;
+
+/// What a run's end means, its output apart.
+pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
+    match (cause, exit.code) {
+        (Some(StopCause::Cancelled), _) => Outcome::Cancelled(cancelled()),
+        (Some(StopCause::Deadline), _) => Outcome::TimedOut(Fault::new(
+            Reason::DeadlineReached,
+            "the job was still running at its deadline and was stopped",
+        )),
+        (Some(StopCause::Timeout), _) => Outcome::TimedOut(Fault::new(
+            Reason::Timeout,
+            format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
+        )),
+        (_, Some(0)) => Outcome::Completed,
+        (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
+        (_, Some(code)) => Outcome::Failed(Fault::new(
+            Reason::NonzeroExit,
+            format!("the command ended with exit code {code}"),
+        )),
+        (_, None) => Outcome::Failed(Fault::new(
+            Reason::ContainerLost,
+            "the container was gone before its exit code could be read",
+        )),
+    }
+}
+
+fn out_of_memory(job: &Job) -> String {
+    let limit = job.spec.needs.memory_mib;
+    let limit = limit.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
+    format!("the kernel killed a process of the job: its memory limit{limit} was reached")
+}
+
+pub(super) fn poisoned() -> Fault {
+    let error = format!("the job was started {LOST_MAX} times and lost its container each time");
+    Fault::new(Reason::Poison, error)
+}
+
+pub(super) fn cancelled() -> Fault {
+    Fault::new(Reason::Cancelled, "the job was cancelled")
+}
+
+fn run_seconds(exit: &RunExit) -> u64 {
+    exit.finished_at.since(exit.started_at).as_secs()
+}
