@@ -41,7 +41,8 @@ pub(super) fn put(db: &Connection, statuses: &[Status]) -> Result<(), Error> {
 }
 
 impl Journal {
-    /// The next statuses to publish, in order, at most `limit`.
+    /// The next statuses to publish, in order, at most `limit`. Durable: what the world was told
+    /// is not told otherwise after a power cut.
     pub async fn unsent(&self, limit: u32) -> Result<Vec<Outgoing>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT id, job_id, seq, body, sent FROM outbox WHERE sent <> 1 ORDER BY id LIMIT ?";
@@ -60,7 +61,7 @@ impl Journal {
             })
             .collect()
         };
-        self.writer.call(false, work).await
+        self.writer.call(true, work).await
     }
 
     /// These are published.

@@ -4,7 +4,7 @@
 //! What must hold: a request is answered only after the commit that holds it; a request that fails
 //! is rolled back alone, without the others of its batch.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use rusqlite::Connection;
@@ -29,7 +29,7 @@ type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 pub(super) struct Request {
-    /// Whether it must survive a power cut.
+    /// Whether what it writes or reads must survive a power cut before it is answered.
     pub(super) durable: bool,
     /// What is to be done.
     pub(super) work: Work,
@@ -59,11 +59,12 @@ impl Writer {
         path: &Path,
     ) -> Result<Self, Error> {
         prepare(&mut db, path)?;
+        let mut log = Log::of(path);
         let (requests, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
-                serve(&db, &queue);
+                serve(&db, &queue, &mut log);
                 drop(lock);
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
@@ -88,7 +89,8 @@ impl Writer {
         done
     }
 
-    /// Runs `work` in a transaction and answers after its commit.
+    /// Runs `work` in a transaction and answers after its commit; `durable`: after everything that
+    /// it wrote or read is synced to the disk.
     pub(super) async fn call<T, F>(&self, durable: bool, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -147,17 +149,49 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn serve(db: &Connection, queue: &mpsc::Receiver<Request>) {
+fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Request> =
             std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
-        commit(db, batch);
+        commit(db, batch, log);
     }
 }
 
-fn commit(db: &Connection, batch: Vec<Request>) {
-    // In WAL mode FULL syncs the log at each commit, NORMAL leaves that to the checkpoints.
-    let level = if batch.iter().any(|request| request.durable) { "FULL" } else { "NORMAL" };
+/// The write-ahead log, as far as it must be synced beside the commits that are.
+#[derive(Debug)]
+struct Log {
+    /// Its file; `None` in memory, and until there is one.
+    file: Option<std::fs::File>,
+    path: PathBuf,
+    /// Whether it holds commits that a power cut would take.
+    behind: bool,
+}
+
+impl Log {
+    fn of(database: &Path) -> Self {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-wal");
+        Self { file: None, path: path.into(), behind: false }
+    }
+
+    /// Syncs what was committed without.
+    fn catch_up(&mut self) -> std::io::Result<()> {
+        if !std::mem::take(&mut self.behind) {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.file = std::fs::File::open(&self.path).ok();
+        }
+        self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data)
+    }
+}
+
+fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
+    // In WAL mode FULL syncs the log at each commit that wrote something, NORMAL leaves that to the
+    // checkpoints.
+    let durable = batch.iter().any(|request| request.durable);
+    let level = if durable { "FULL" } else { "NORMAL" };
+    let before = db.total_changes();
     let begun = db
         .pragma_update(None, "synchronous", level)
         .and_then(|()| db.execute_batch("BEGIN IMMEDIATE"));
@@ -174,6 +208,14 @@ fn commit(db: &Connection, batch: Vec<Request>) {
         }
     }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
+    let wrote = db.total_changes() != before;
+    let committed = if durable && !wrote {
+        // What was read is durable before it is answered.
+        committed.and_then(|()| log.catch_up().map_err(|err| err.to_string()))
+    } else {
+        log.behind = if durable { committed.is_err() && log.behind } else { log.behind || wrote };
+        committed
+    };
     if committed.is_err() && !db.is_autocommit() {
         db.execute_batch("ROLLBACK").ok();
     }
