@@ -53,7 +53,7 @@ use crate::host;
 use crate::job::Domain;
 use crate::journal::{self, Journal};
 use crate::node::admission::Offer;
-use crate::node::{Address, Gpu};
+use crate::node::{Address, Gpu, pools};
 use crate::supervise::{BoxError, Crew, Services};
 
 use act::Act;
@@ -165,8 +165,8 @@ where
         tracing::info!(agent = %address, "lamda-node {} is {address}", env!("CARGO_PKG_VERSION"));
         let gpus = self.find_gpus().await?;
         let settings = self.settings.clone();
-        let pools =
-            settings.pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+        let pools = pools::served(&settings.pools, &gpus);
+        let pools = pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let (mut services, parts) = self.start(address, &gpus, pools)?;
         let mut asked = shutdown.clone();
         let end = tokio::select! {

@@ -17,7 +17,8 @@ pub struct Settings {
     pub without_gpu: bool,
     /// `JOB_SLOTS`: jobs at a time; `None`: one a GPU, or one a core without GPUs.
     pub slots: Option<usize>,
-    /// `AGENT_POOLS`: the shared queues that are served beside the node's own.
+    /// `AGENT_POOLS`: the shared queues that are served beside the node's own; `auto` stands for
+    /// those of its hardware.
     pub pools: Vec<String>,
     /// `POOL_PREFETCH`: jobs taken from pools beyond the free slots, a slot.
     pub pool_prefetch: usize,

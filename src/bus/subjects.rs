@@ -164,6 +164,7 @@ fn or_any<T: fmt::Display>(token: Option<&T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::{Gpu, pools};
 
     const EIP55: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
@@ -220,5 +221,15 @@ mod tests {
             assert_eq!(name.parse::<PoolName>(), Err(InvalidPoolName), "{name:?}");
         }
         assert!("a100_spot-2".parse::<PoolName>().is_ok());
+    }
+    #[test]
+    fn every_pool_that_hardware_stands_for_is_a_pool() {
+        let uuid = crate::node::GpuUuid::new("GPU-1").unwrap();
+        for model in ["NVIDIA GeForce RTX 4060 Ti", "ä/b.c*", &"long ".repeat(40), ""] {
+            let gpu = Gpu { uuid: uuid.clone(), model: model.to_owned(), vram_mib: 1 };
+            for pool in pools::pools_of(&[gpu]).into_iter().chain(pools::pools_of(&[])) {
+                assert!(pool.parse::<PoolName>().is_ok(), "{pool}");
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! What a node is: its address on the chain, and the hardware that it offers.
 //!
 //! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
-//! which GPUs a job gets, [`admission`] whether it can ever fit.
+//! which GPUs a job gets, [`admission`] whether it can ever fit, [`pools`] which pools it belongs to.
 
 pub mod address;
 pub mod admission;
 pub mod allocation;
+pub mod pools;
 
 use std::fmt;
 

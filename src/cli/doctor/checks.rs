@@ -13,7 +13,7 @@ use crate::container::docker::Docker;
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
-use crate::node::{Gpu as Card, GpuUuid};
+use crate::node::{Gpu as Card, GpuUuid, pools};
 use crate::reputation::fees::days_left;
 
 /// What a check says whose settings are wrong; those are told by their own check.
@@ -126,15 +126,20 @@ const NO_GPU: &str =
 
 pub(super) async fn gpu(parts: &Parts) -> Finding {
     let cards = match cards(parts).await {
-        Ok(cards) if cards.is_empty() => return Finding::ok("GPU_MODE=none: jobs run on the CPU"),
         Ok(cards) => cards,
         Err(finding) => return finding,
     };
-    let shown: Vec<String> = cards
-        .iter()
-        .map(|card| format!("{} {} MiB {}", card.model, card.vram_mib, card.uuid))
-        .collect();
-    Finding::ok(shown.join("; "))
+    let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
+    let pools = pools::served(listed, &cards).join(", ");
+    let pools = (!pools.is_empty()).then(|| format!("pools: {pools}"));
+    let shown = match cards.as_slice() {
+        [] => vec!["GPU_MODE=none: jobs run on the CPU".to_owned()],
+        cards => cards
+            .iter()
+            .map(|card| format!("{} {} MiB {}", card.model, card.vram_mib, card.uuid))
+            .collect(),
+    };
+    Finding::ok(shown.into_iter().chain(pools).collect::<Vec<_>>().join("; "))
 }
 
 pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
