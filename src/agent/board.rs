@@ -1,19 +1,21 @@
-//! Who is at work: the jobs in hand, the slots and the cards that they hold.
+//! Who is at work: the jobs in hand, the slots, the cards and the part of the host that they hold.
 //!
-//! What must hold: a card is held by at most one job, and never more jobs hold a slot than there
-//! are slots; whoever waits longest at the highest priority goes first, so that no job is starved
-//! by smaller ones.
+//! What must hold: who goes when is [`admission`]'s decision alone, made under one lock with what
+//! everybody holds; what a job holds counts until its phase no longer does, also over a restart.
+//!
+//! [`admission`]: crate::node::admission
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::terms::Terms;
 use crate::bus::AckHandle;
 use crate::job::phase::StopCause;
-use crate::job::{Job, JobId};
-use crate::node::allocation::{Wish, choose};
-use crate::node::{Gpu, GpuUuid};
+use crate::job::{Job, JobId, JobSpec};
+use crate::node::GpuUuid;
+use crate::node::admission::{Demand, Held, Verdict, decide};
 
 /// A request to stop a job; answered with whether it took effect.
 #[derive(Debug)]
@@ -33,10 +35,9 @@ pub struct Board {
 
 #[derive(Debug)]
 struct State {
-    gpus: Vec<Gpu>,
-    slots: usize,
+    terms: Terms,
     entries: BTreeMap<JobId, Entry>,
-    /// Who waits for a slot: priority first (negated), then arrival.
+    /// Who waits to go: priority first (negated), then arrival.
     queue: BTreeMap<(i32, u64), JobId>,
     arrivals: u64,
     /// No more jobs are taken in.
@@ -48,17 +49,33 @@ struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,
     phase: &'static str,
+    demand: Demand,
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
 }
 
+impl State {
+    /// What becomes of a job with this demand, where those of the line before `place` go first.
+    fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
+        let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
+        let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
+        let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
+        decide(&self.terms.offer, &held, &ahead, demand)
+    }
+}
+
+impl Entry {
+    fn held(&self) -> Option<Held<'_>> {
+        Some(Held { gpus: self.holds.as_ref()?, share: self.demand.share })
+    }
+}
+
 impl Board {
-    /// An empty board for these cards and this many jobs at a time.
-    pub fn new(gpus: Vec<Gpu>, slots: usize) -> Self {
+    /// An empty board of a node with these terms.
+    pub fn new(terms: Terms) -> Self {
         let state = State {
-            gpus,
-            slots,
+            terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
             arrivals: 0,
@@ -87,8 +104,16 @@ impl Board {
         if state.entries.contains_key(job.id()) {
             return None;
         }
-        let entry =
-            Entry { stop, delivery, phase: "", wants_slot: true, started: false, holds: None };
+        let demand = state.terms.demand(&job.spec);
+        let entry = Entry {
+            stop,
+            delivery,
+            phase: "",
+            demand,
+            wants_slot: true,
+            started: false,
+            holds: None,
+        };
         state.entries.insert(job.id().clone(), entry);
         drop(state);
         self.moved(job);
@@ -112,13 +137,13 @@ impl Board {
         self.notify();
     }
 
-    /// Waits for a slot and for cards, and takes them. Dropping the future gives up the place.
-    pub async fn reserve(&self, job: &Job, wish: Wish<'_>) -> Vec<GpuUuid> {
+    /// Waits until the job may go, and takes what it needs. Dropping the future gives up the place.
+    pub async fn reserve(&self, job: &Job) -> Vec<GpuUuid> {
         let place = self.line_up(job);
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            if let Some(gpus) = self.take(&place, &wish) {
+            if let Some(gpus) = self.take(&place) {
                 return gpus;
             }
             // The sender lives in `self`: it can't be gone.
@@ -134,19 +159,28 @@ impl Board {
         Place { board: self.clone(), key, id: job.id().clone() }
     }
 
-    /// Takes what the first in the line wants, where it is free now.
-    fn take(&self, place: &Place, wish: &Wish<'_>) -> Option<Vec<GpuUuid>> {
+    /// Takes what the job at this place wants, where it may go now.
+    fn take(&self, place: &Place) -> Option<Vec<GpuUuid>> {
         let mut state = self.state();
-        let first = state.queue.keys().next() == Some(&place.key);
-        let held: Vec<&Vec<GpuUuid>> =
-            state.entries.values().filter_map(|entry| entry.holds.as_ref()).collect();
-        if !first || held.len() >= state.slots {
-            return None;
-        }
-        let taken: BTreeSet<GpuUuid> = held.into_iter().flatten().cloned().collect();
-        let gpus = choose(&state.gpus, &taken, wish)?;
+        let verdict = state.decide(place.key, &state.entries.get(&place.id)?.demand);
+        // A job that can't run here any more waits for a restart with other hardware, its deadline
+        // or its requester; `recover` has failed those that were not ready yet.
+        let Verdict::Now(gpus) = verdict else { return None };
         state.entries.get_mut(&place.id)?.holds = Some(gpus.clone());
+        state.queue.remove(&place.key);
         Some(gpus)
+    }
+
+    /// What would become of a job that came now: behind all in hand whose containers have not been
+    /// started, whether they stand in the line already or are still being made ready. A pool's job
+    /// that is to wait is better off with another agent.
+    pub fn verdict(&self, spec: &JobSpec) -> Verdict {
+        let state = self.state();
+        let held: Vec<Held<'_>> = state.entries.values().filter_map(Entry::held).collect();
+        let to_come =
+            state.entries.values().filter(|entry| entry.wants_slot && entry.holds.is_none());
+        let ahead: Vec<&Demand> = to_come.map(|entry| &entry.demand).collect();
+        decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
     }
 
     /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready.
@@ -156,7 +190,13 @@ impl Board {
             return 0;
         }
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
-        (state.slots + ahead).saturating_sub(wanting)
+        (state.terms.offer.slots + ahead).saturating_sub(wanting)
+    }
+
+    /// Whether one more may be taken in. Several sources look at once: between
+    /// [`Board::wait_for_room`] and a delivery the room may have gone to another.
+    pub fn has_room(&self, ahead: usize) -> bool {
+        self.room(ahead) > 0
     }
 
     /// Takes no more jobs in, until the node starts again.
@@ -264,5 +304,118 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.board.state().queue.remove(&self.key);
         self.board.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::job::phase::{Asked, Event, PinnedImage, Rules};
+    use crate::job::spec::parse;
+    use crate::node::admission::{Offer, Scarce};
+    use crate::node::{Address, Gpu};
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+    fn board(slots: usize) -> Board {
+        let gpus = ["GPU-a", "GPU-b"].map(|uuid| Gpu {
+            uuid: GpuUuid::new(uuid).unwrap(),
+            model: "H100".to_owned(),
+            vram_mib: 80_000,
+        });
+        Board::new(Terms {
+            offer: Offer {
+                gpus: gpus.to_vec(),
+                milli_cpus: 4000,
+                memory_mib: 4000,
+                disk_mib: 4000,
+                bridge: false,
+                slots,
+            },
+        })
+    }
+
+    /// A job that is ready, with these words in its message.
+    fn ready(id: &str, words: &str) -> Job {
+        let body = format!(r#"{{"job_id": "{id}", "image_name": "x"{words}}}"#);
+        let parsed = parse(body.as_bytes()).unwrap();
+        let asked =
+            Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target: "pool.x".to_owned() };
+        let job = Job::accept(asked, Address::new([1; 20]), 0, NOW).job;
+        let image = PinnedImage { id: "id".to_owned(), digest: "digest".to_owned() };
+        moved(&moved(&job, Event::Pulled { image }), Event::Fetched)
+    }
+
+    fn moved(job: &Job, event: Event) -> Job {
+        let hour = std::time::Duration::from_hours(1);
+        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        job.apply(event, NOW, &rules).unwrap().job
+    }
+
+    /// What a job would get at once.
+    fn got(reserving: impl Future<Output = Vec<GpuUuid>>) -> Option<usize> {
+        match pin!(reserving).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(gpus) => Some(gpus.len()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn jobs_that_say_nothing_fill_every_slot() {
+        let board = board(4);
+        for id in ["a", "b", "c", "d"] {
+            let job = ready(id, r#", "gpus": 0"#);
+            let _requests = board.enter(&job, None).unwrap();
+            assert_eq!(got(board.reserve(&job)), Some(0), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_taken_back_after_a_restart_counts_with_all_that_it_holds() {
+        let board = board(4);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let large = moved(&ready("large", r#", "memory_mib": 3500"#), Event::Reserved { gpus });
+        let _requests = board.enter(&large, None).unwrap();
+        let small = ready("small", r#", "memory_mib": 501"#);
+        assert_eq!(board.verdict(&small.spec), Verdict::Later(Scarce::Memory));
+        let pair = ready("pair", r#", "gpus": 2, "memory_mib": 100"#);
+        assert_eq!(board.verdict(&pair.spec), Verdict::Later(Scarce::Gpus));
+        let _requests = board.enter(&small, None).unwrap();
+        assert_eq!(got(board.reserve(&small)), None);
+        board.leave(large.id());
+        assert_eq!(got(board.reserve(&small)), Some(1));
+    }
+
+    #[test]
+    fn the_line_goes_by_priority_and_then_by_arrival() {
+        let board = board(1);
+        let jobs = [("a", ""), ("b", ""), ("c", r#", "priority": 1"#)];
+        let jobs = jobs.map(|(id, words)| ready(id, words));
+        let _requests = jobs.each_ref().map(|job| board.enter(job, None).unwrap());
+        let places = jobs.each_ref().map(|job| board.line_up(job));
+        let firsts = || places.each_ref().map(|place| board.take(place).is_some());
+        assert_eq!(firsts(), [false, false, true]);
+        board.leave(jobs[2].id());
+        assert_eq!(firsts(), [true, false, false]);
+    }
+
+    #[test]
+    fn a_pools_job_is_offered_nothing_that_a_job_in_hand_will_need() {
+        let board = board(2);
+        let in_hand = ready("in-hand", "");
+        let _requests = board.enter(&in_hand, None).unwrap();
+        let spec = |words| ready("next", words).spec;
+        assert!(matches!(board.verdict(&spec("")), Verdict::Now(_)));
+        assert_eq!(board.verdict(&spec(r#", "gpus": 2"#)), Verdict::Later(Scarce::Gpus));
+        assert!(matches!(board.verdict(&spec(r#", "gpus": 3"#)), Verdict::Never(_)));
+        assert!(board.has_room(0));
+        let second = ready("second", "");
+        let _requests = board.enter(&second, None).unwrap();
+        assert!(!board.has_room(0) && board.has_room(1));
     }
 }

@@ -224,7 +224,7 @@ where
         let journal = Journal::open(&settings.data_dir)?;
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
-        let board = Board::new(gpus.to_vec(), slots);
+        let board = Board::new(Terms { offer: offer.clone() });
         let contract = self.contract;
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());

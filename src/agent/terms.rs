@@ -7,7 +7,7 @@ use crate::job::phase::{Fault, PinnedImage};
 use crate::job::spec::NetworkNeed;
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::{Demand, Offer, Reach, Refusal, admit};
+use crate::node::admission::{Demand, Offer, Reach, Refusal, Share, Verdict, decide};
 use crate::node::allocation::Wish;
 
 use super::folders::JobFolders;
@@ -27,20 +27,25 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What the job asks for on this node.
-    pub fn demand<'a>(&self, spec: &'a JobSpec) -> Demand<'a> {
+    /// What the job asks for on this node. What it leaves open is a slot's share, so that as many
+    /// such jobs as there are slots fit beside each other.
+    pub fn demand(&self, spec: &JobSpec) -> Demand {
         let slots = self.offer.slots.max(1) as u64;
         let needs = &spec.needs;
         let default_gpus = usize::from(!self.offer.gpus.is_empty());
         Demand {
             gpus: Wish {
                 count: needs.gpus.map_or(default_gpus, |gpus| gpus as usize),
-                model: needs.gpu_model.as_deref(),
+                model: needs.gpu_model.clone(),
                 min_vram_mib: needs.min_vram_mib.unwrap_or(0),
             },
-            milli_cpus: needs.milli_cpus.unwrap_or(self.offer.milli_cpus / slots),
-            memory_mib: needs.memory_mib.unwrap_or(self.offer.memory_mib / slots),
-            disk_mib: needs.disk_mib.unwrap_or(0),
+            share: Share {
+                milli_cpus: needs.milli_cpus.unwrap_or(self.offer.milli_cpus / slots),
+                memory_mib: needs.memory_mib.unwrap_or(self.offer.memory_mib / slots),
+                // Its limit is `DISK_MIB` all the same: few jobs come near it, and a node with a
+                // smaller disk should run the many that don't.
+                disk_mib: needs.disk_mib.unwrap_or(DISK_MIB.min(self.offer.disk_mib / slots)),
+            },
             network: match needs.network {
                 NetworkNeed::None => Reach::Nothing,
                 NetworkNeed::Internet => Reach::Internet,
@@ -51,16 +56,10 @@ impl Terms {
 
     /// `Err` where the node can never run the job: why.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
-        admit(&self.offer, &self.demand(spec)).map_err(|refusal| match refusal {
-            Refusal::NoGpu => {
-                Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none")
-            }
-            Refusal::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
-            Refusal::Network(network) => Fault::new(
-                Reason::NetworkNotAllowed,
-                format!("the job wants the network `{network}`, which this node does not offer"),
-            ),
-        })
+        match decide(&self.offer, &[], &[], &self.demand(spec)) {
+            Verdict::Never(refusal) => Err(fault(refusal)),
+            Verdict::Later(_) | Verdict::Now(_) => Ok(()),
+        }
     }
 
     /// The container of the job's present attempt.
@@ -85,8 +84,8 @@ impl Terms {
             mounts: mounts(folders),
             gpus: gpus.to_vec(),
             limits: Limits {
-                memory_bytes: demand.memory_mib.saturating_mul(MIB),
-                nano_cpus: demand.milli_cpus.saturating_mul(1_000_000),
+                memory_bytes: demand.share.memory_mib.saturating_mul(MIB),
+                nano_cpus: demand.share.milli_cpus.saturating_mul(1_000_000),
                 pids: PIDS_MAX,
                 shm_bytes: spec.needs.shm_mib.saturating_mul(MIB),
             },
@@ -95,6 +94,18 @@ impl Terms {
                 Reach::Nothing | Reach::Internet => Network::None,
             },
         }
+    }
+}
+
+/// What the requester is told.
+fn fault(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::NoGpu => Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none"),
+        Refusal::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
+        Refusal::Network(network) => Fault::new(
+            Reason::NetworkNotAllowed,
+            format!("the job wants the network `{network}`, which this node does not offer"),
+        ),
     }
 }
 

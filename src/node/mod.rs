@@ -1,7 +1,8 @@
 //! What a node is: its address on the chain, and the hardware that it offers.
 //!
 //! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
-//! which GPUs a job gets, [`admission`] whether it can ever fit, [`pools`] which pools it belongs to.
+//! which GPUs a job gets, [`admission`] whether it can ever run here, and whether now, [`pools`]
+//! which pools it belongs to.
 
 pub mod address;
 pub mod admission;

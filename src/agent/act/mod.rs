@@ -68,10 +68,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         match step {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
-            Step::Reserve => {
-                let wish = self.terms.demand(&job.spec).gpus;
-                Event::Reserved { gpus: self.board.reserve(job, wish).await }
-            }
+            Step::Reserve => Event::Reserved { gpus: self.board.reserve(job).await },
             Step::Start => self.start(job).await,
             Step::Follow { until } => self.follow(job, until).await,
             Step::Stop => self.stop(job).await,
