@@ -91,6 +91,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment. It may step back when the host's clock is set.
     fn now(&self) -> Timestamp;
 
+    /// How long ago some fixed moment was: never steps back, whatever becomes of the host's clock,
+    /// and goes on while the host is suspended.
+    fn monotonic(&self) -> Duration;
+
     /// Returns once `span` has gone by on this clock.
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send;
 }
@@ -105,6 +109,11 @@ impl Clock for SystemClock {
         let since_epoch =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_unix_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since).unwrap_or_default()
     }
 
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send {

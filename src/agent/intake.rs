@@ -26,11 +26,16 @@ use crate::job::spec::{Parsed, Refused, parse};
 use crate::job::{Domain, Job, JobId, Reason, Status};
 use crate::journal::{self, History, Known};
 use crate::node::Address;
+use crate::node::admission::Verdict;
 use crate::supervise::{Crew, Failure, chain};
 
 /// A delivery that does not fit now comes back after this long, doubling to the longest.
 const NAK_FIRST: Duration = Duration::from_secs(5);
 const NAK_MAX: Duration = Duration::from_mins(5);
+
+/// A pool's job that would have to wait here is left to other agents for so many deliveries, which
+/// is some two minutes.
+const OFFERS_MAX: u64 = 5;
 
 /// Everything that taking a job in needs.
 #[derive(Debug)]
@@ -187,9 +192,17 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         delivery: &Delivery,
     ) -> Result<bool, Error> {
         let Some(ack) = &delivery.ack else { return Ok(true) };
+        let board = &self.desk.board;
         // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
-        if self.desk.board.room(ahead) == 0 {
+        if !board.has_room(ahead) {
             self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
+            return Ok(false);
+        }
+        // Another agent may have all that it needs free at once. Where nobody has for long, it
+        // stands in a line, so that smaller jobs can't starve it.
+        let waits = matches!(board.verdict(&parsed.spec), Verdict::Later(_));
+        if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
+            self.later(delivery).await?;
             return Ok(false);
         }
         let id = &parsed.spec.id;

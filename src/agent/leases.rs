@@ -9,11 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
-use tokio::time::Instant;
-
 use super::attempt::Desk;
-use super::board::Board;
 use super::claims;
 use super::effects::Effects;
 use crate::bus::{self, AckHandle, Settle};
@@ -21,6 +17,7 @@ use crate::clock::Clock;
 use crate::job::phase::StopCause;
 use crate::job::{Job, JobId};
 use crate::supervise::{Failure, chain};
+use futures_util::stream::{self, StreamExt as _};
 
 /// How often it is looked which leases are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,10 +33,12 @@ const STOP_ASKED: Duration = Duration::from_secs(1);
 /// neither end a lease nor prolong it.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
-    /// When the server last said that it is ours.
-    confirmed: Instant,
+    /// When the server last said that it is ours, or when it was found at a start.
+    confirmed: Duration,
+    /// How much older it was by then.
+    older_by: Duration,
     /// When it was last asked.
-    asked: Option<Instant>,
+    asked: Option<Duration>,
 }
 
 /// What came of a renewal.
@@ -59,29 +58,29 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
     loop {
         let held = desk.board.deliveries();
         leases.retain(|id, _| held.iter().any(|(job, _)| job == id));
-        let now = Instant::now();
+        let now = desk.clock.monotonic();
         let mut due = Vec::new();
         for (id, delivery) in held {
             let lease = leases.entry(id.clone()).or_insert_with(|| {
                 // What was renewed before a restart is as old as it is.
                 let age = known.remove(&id).map(|at| desk.clock.now().since(at));
-                let confirmed = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
                 // A delivery that has just come needs no renewal yet.
-                Lease { confirmed, asked: age.is_none().then_some(now) }
+                let asked = age.is_none().then_some(now);
+                Lease { confirmed: now, older_by: age.unwrap_or_default(), asked }
             });
             if lease.asked.is_none_or(|asked| now - asked >= delivery.ack_wait() / 3) {
                 lease.asked = Some(now);
-                due.push((id, delivery, lease.confirmed));
+                due.push((id, delivery, *lease));
             }
         }
-        let renewed = stream::iter(due).map(|(id, delivery, confirmed)| {
+        let renewed = stream::iter(due).map(|(id, delivery, lease)| {
             let (desk, effects) = (&desk, effects.as_ref());
-            async move { (renew(&id, &delivery, confirmed, effects, desk).await, id) }
+            async move { (renew(&id, &delivery, lease, effects, desk).await, id) }
         });
         let renewed: Vec<_> = renewed.buffer_unordered(AT_ONCE_MAX).collect().await;
         for (ours, id) in renewed {
             if let Some(lease) = leases.get_mut(&id).filter(|_| ours) {
-                lease.confirmed = now;
+                (lease.confirmed, lease.older_by) = (now, Duration::ZERO);
             }
         }
         desk.clock.sleep(TICK).await;
@@ -92,7 +91,7 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
 async fn renew<E: Effects, C: Clock>(
     id: &JobId,
     delivery: &AckHandle,
-    confirmed: Instant,
+    lease: Lease,
     effects: &E,
     desk: &Desk<C>,
 ) -> bool {
@@ -110,18 +109,19 @@ async fn renew<E: Effects, C: Clock>(
         }
         Renewal::Lost => {
             tracing::warn!(job.id = %id, "job {id} went to another agent of its pool: it stops here");
-            stop(&desk.board, id).await;
+            stop(desk, id).await;
             false
         }
         Renewal::Unanswered(err) => {
             tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", chain(&err));
-            if job.pool().is_some() && confirmed.elapsed() >= delivery.ack_wait() * 4 / 5 {
+            let age = desk.clock.monotonic().saturating_sub(lease.confirmed) + lease.older_by;
+            if job.pool().is_some() && age >= delivery.ack_wait() * 4 / 5 {
                 tracing::warn!(
                     job.id = %id,
                     "the lease of job {id} could not be renewed: it stops here, before its pool \
                      gives it to another agent"
                 );
-                stop(&desk.board, id).await;
+                stop(desk, id).await;
             }
             false
         }
@@ -146,6 +146,10 @@ async fn ask<E: Effects, C: Clock>(
     }
 }
 
-async fn stop(board: &Board, id: &JobId) {
-    tokio::time::timeout(STOP_ASKED, board.stop(id, StopCause::LeaseLost)).await.ok();
+async fn stop<C: Clock>(desk: &Desk<C>, id: &JobId) {
+    tokio::select! {
+        biased;
+        _ = desk.board.stop(id, StopCause::LeaseLost) => {}
+        () = desk.clock.sleep(STOP_ASKED) => {}
+    }
 }

@@ -223,6 +223,10 @@ impl Clock for FakeChain {
         Timestamp::from_unix_ms(self.state().now_ms)
     }
 
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.state().now_ms)
+    }
+
     async fn sleep(&self, span: Duration) {
         self.advance(span);
     }
