@@ -1,0 +1,288 @@
+//! One life of one agent's process: the agent's own parts over simulated effects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamda_node::agent::JobAuth;
+use lamda_node::agent::attempt::Desk;
+use lamda_node::agent::board::Board;
+use lamda_node::agent::intake::Intake;
+use lamda_node::agent::terms::Terms;
+use lamda_node::agent::{leases, publish, recover};
+use lamda_node::bus::{AckHandle, Delivery, Target};
+use lamda_node::clock::Clock as _;
+use lamda_node::job::JobId;
+use lamda_node::job::phase::{Rules, StopCause};
+use lamda_node::journal::Journal;
+use lamda_node::node::admission::Offer;
+use lamda_node::node::{Gpu, GpuUuid};
+use lamda_node::supervise::Crew;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::effects::{Simulated, Writes};
+use super::time::Time;
+use super::world::World;
+
+/// A process that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) life: u64,
+    pub(crate) intake: Arc<Intake<Simulated, Time>>,
+    world: World,
+    host: usize,
+    tasks: JoinSet<()>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.intake.crew.abort();
+    }
+}
+
+impl Process {
+    /// Starts the process of a host. `forgotten`: the journal's write that a defect leaves out.
+    pub(crate) fn start(world: &World, host: usize, forgotten: Option<&'static str>) -> Self {
+        let mut state = world.state();
+        let one = &mut state.hosts[host];
+        one.lives += 1;
+        one.life = Some(one.lives);
+        let (life, slots, disk, agent) = (one.lives, one.slots, one.disk.clone(), one.agent);
+        drop(state);
+        world.note(Some(host), || format!("starts, life {life}"));
+        let terms = terms(slots);
+        let board = Board::new(terms.clone());
+        let gate = Writes { world: world.clone(), host, life, forgotten };
+        let effects = Simulated { world: world.clone(), host, life, board: board.clone() };
+        let intake = Arc::new(Intake {
+            node: agent,
+            auth: JobAuth::Open,
+            terms,
+            domain: watch::channel(None).1,
+            desk: Desk {
+                journal: Journal::simulated(&disk, Arc::new(gate)),
+                board,
+                clock: world.time.clone(),
+                rules: rules(),
+                outbox: Arc::new(Notify::new()),
+            },
+            effects: Arc::new(effects),
+            crew: Crew::default(),
+            data_dir: "/".into(),
+            disk_free_min_mib: 0,
+            open: watch::Sender::new(0),
+        });
+        let mut process =
+            Self { life, intake, world: world.clone(), host, tasks: JoinSet::new() };
+        process.serve();
+        process
+    }
+
+    fn serve(&mut self) {
+        let (desk, effects) = (self.intake.desk.clone(), Arc::clone(&self.intake.effects));
+        let (desk_of, effects_of) = (desk.clone(), Arc::clone(&effects));
+        self.tasks.spawn(async move {
+            loop {
+                publish::run(desk_of.clone(), Arc::clone(&effects_of)).await.ok();
+                desk_of.clock.sleep(Duration::from_secs(1)).await;
+            }
+        });
+        self.tasks.spawn(async move {
+            loop {
+                leases::run(desk.clone(), Arc::clone(&effects)).await.ok();
+                desk.clock.sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let (intake, world, place) =
+            (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
+        self.tasks.spawn(async move {
+            while recover::run(Arc::clone(&intake)).await.is_err() {
+                world.time.sleep(Duration::from_secs(1)).await;
+            }
+            let slots = intake.terms.offer.slots;
+            let pool = Target::Pool("p".parse().expect("a pool"));
+            tokio::join!(
+                serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
+                serve_source(&intake, &world, place, pool, 0),
+            );
+        });
+    }
+
+    /// The owner asks it to end: what waits is given back, what runs gets a grace.
+    pub(crate) fn ask_to_end(&mut self) {
+        let (intake, world, place) =
+            (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
+        self.tasks.spawn(async move {
+            let board = &intake.desk.board;
+            world.note(Some(place.0), || "asked to end".to_owned());
+            board.drain();
+            stop(&world, board, board.ids(Some(false))).await;
+            let grace = Duration::from_millis(world.roll(20_000));
+            until_empty(&world, board, grace).await;
+            stop(&world, board, board.ids(None)).await;
+            until_empty(&world, board, Duration::from_secs(20)).await;
+            if world.lives(place.0, place.1) {
+                world.kill(place.0, false);
+            }
+        });
+    }
+
+    /// A requester asks for a job's end, as `agent::admin` does.
+    pub(crate) fn cancel(&mut self, job: JobId) {
+        let (intake, world, host) = (Arc::clone(&self.intake), self.world.clone(), self.host);
+        self.tasks.spawn(async move {
+            // Noted before the answer: the process may die between the two.
+            if intake.desk.board.ids(None).contains(&job) {
+                world.state().hosts[host].cancelled.insert(job.clone());
+            }
+            let stopped = intake.desk.board.stop(&job, StopCause::Cancelled).await;
+            world.note(Some(host), || format!("cancel of {job}: {stopped:?}"));
+        });
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.intake.desk.board.ids(None).is_empty() && self.intake.crew.is_empty()
+    }
+}
+
+async fn until_empty(world: &World, board: &Board, patience: Duration) {
+    tokio::select! {
+        biased;
+        () = board.wait_until_empty() => {}
+        () = world.time.sleep(patience) => {}
+    }
+}
+
+async fn stop(world: &World, board: &Board, ids: Vec<JobId>) {
+    for id in ids {
+        tokio::select! {
+            biased;
+            _ = board.stop(&id, StopCause::Shutdown) => {}
+            () = world.time.sleep(Duration::from_secs(3)) => {}
+        }
+    }
+}
+
+async fn serve_source(
+    intake: &Intake<Simulated, Time>,
+    world: &World,
+    place: (usize, u64),
+    source: Target,
+    ahead: usize,
+) {
+    let board = &intake.desk.board;
+    loop {
+        let next = async {
+            board.wait_for_room(ahead).await;
+            next(world, place, &source).await
+        };
+        let delivery = tokio::select! {
+            biased;
+            () = board.drained() => return,
+            delivery = next => delivery,
+        };
+        if intake.take(&source, ahead, delivery).await.is_err() {
+            world.time.sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// The next message of a source, as the server hands it out: in any order, and now and then twice.
+async fn next(world: &World, (host, life): (usize, u64), source: &Target) -> Delivery {
+    loop {
+        let queued = world.queued.notified();
+        if !world.lives(host, life) {
+            std::future::pending::<()>().await;
+        }
+        if let Some(delivery) = deliver(world, host, source) {
+            return delivery;
+        }
+        let left = left(world, source);
+        tokio::select! {
+            biased;
+            () = queued => {}
+            () = world.time.sleep(Duration::from_millis(left)) => {}
+        }
+    }
+}
+
+/// How long it takes at least until a message of the source may be given out, in milliseconds.
+fn left(world: &World, source: &Target) -> u64 {
+    let ms = world.time.ms();
+    let state = world.state();
+    let of_source = state.queue.messages.values().filter(|message| message.target == *source);
+    let due = of_source.map(|message| message.free_at_ms).min().unwrap_or(u64::MAX);
+    due.max(state.queue.away_until_ms).saturating_sub(ms).clamp(1, 600_000)
+}
+
+fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
+    let ms = world.time.ms();
+    let mut state = world.state();
+    if state.queue.away_until_ms > ms {
+        return None;
+    }
+    let free = state.queue.messages.iter().filter(|(_, message)| {
+        message.target == *source && message.free_at_ms <= ms
+    });
+    let free: Vec<u64> = free.map(|(seq, _)| *seq).collect();
+    if free.is_empty() {
+        return None;
+    }
+    let at = state.rng.usize(..free.len());
+    let seq = free[at];
+    let created_ns = state.queue.created_ns;
+    let message = state.queue.messages.get_mut(&seq)?;
+    message.delivered += 1;
+    message.free_at_ms = ms + message.ack_wait_ms();
+    let message = message.clone();
+    drop(state);
+    // Only an agent's own queue: a second agent of a pool is never given what the first one holds.
+    if matches!(source, Target::Agent(_)) && world.happens(|weather| weather.twice) {
+        let soon = ms + world.roll(3_000);
+        if let Some(message) = world.state().queue.messages.get_mut(&seq) {
+            message.free_at_ms = soon;
+        }
+    }
+    world.note(Some(host), || format!("is given {seq}, delivery {}", message.delivered));
+    let ack = AckHandle {
+        reply: format!("ack.{seq}.{}", message.delivered),
+        stream: "JOBS".to_owned(),
+        stream_created_ns: created_ns,
+        stream_seq: seq,
+        delivered: message.delivered,
+        consumer: source.to_string(),
+        ack_wait_ms: message.ack_wait_ms(),
+    };
+    Some(Delivery {
+        subject: source.subject(),
+        body: message.body.into(),
+        ack: Some(ack),
+        delivered: message.delivered,
+    })
+}
+
+fn terms(slots: usize) -> Terms {
+    let gpu = |uuid: &str| Gpu {
+        uuid: GpuUuid::new(uuid).expect("a UUID"),
+        model: "Simulated".to_owned(),
+        vram_mib: 1,
+    };
+    let offer = Offer {
+        gpus: vec![gpu("GPU-1"), gpu("GPU-2")],
+        milli_cpus: 2_000,
+        memory_mib: 2_000,
+        disk_mib: 200_000,
+        bridge: false,
+        slots,
+    };
+    Terms { offer }
+}
+
+fn rules() -> Rules {
+    Rules {
+        timeout_max: Duration::from_hours(1),
+        fetch_give_up: Duration::from_mins(1),
+        upload_give_up: Duration::from_hours(24),
+    }
+}
