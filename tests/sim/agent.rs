@@ -72,8 +72,7 @@ impl Process {
             disk_free_min_mib: 0,
             open: watch::Sender::new(0),
         });
-        let mut process =
-            Self { life, intake, world: world.clone(), host, tasks: JoinSet::new() };
+        let mut process = Self { life, intake, world: world.clone(), host, tasks: JoinSet::new() };
         process.serve();
         process
     }
@@ -222,9 +221,11 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     if state.queue.away_until_ms > ms {
         return None;
     }
-    let free = state.queue.messages.iter().filter(|(_, message)| {
-        message.target == *source && message.free_at_ms <= ms
-    });
+    let free = state
+        .queue
+        .messages
+        .iter()
+        .filter(|(_, message)| message.target == *source && message.free_at_ms <= ms);
     let free: Vec<u64> = free.map(|(seq, _)| *seq).collect();
     if free.is_empty() {
         return None;

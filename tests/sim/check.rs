@@ -9,7 +9,7 @@ use lamda_node::journal::{Fate, Gate, Journal, Outgoing};
 use lamda_node::node::Address;
 use serde_json::Value;
 
-use super::work::{Wanted, Work, number};
+use super::work::{RIVAL_CODE, Wanted, Work, number};
 use super::world::{Doing, Message, RunRecord, World};
 
 /// A journal that is only looked at.
@@ -39,9 +39,10 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
             broken.push(format!("{id} runs again though its exit could be read"));
         }
     }
-    let running = one.containers.values().filter(|other| {
-        matches!(other.state, Doing::Running { .. }) && other.job != *id
-    });
+    let running = one
+        .containers
+        .values()
+        .filter(|other| matches!(other.state, Doing::Running { .. }) && other.job != *id);
     let cards = job.phase.holds().unwrap_or_default();
     let running: Vec<_> = running.collect();
     if running.iter().any(|other| other.gpus.iter().any(|card| cards.contains(card))) {
@@ -131,8 +132,7 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
         }
         for (agent, end) in &ends {
             let host = state.hosts.iter().find(|host| host.agent == *agent).expect("a host");
-            let runs: Vec<&RunRecord> =
-                host.runs.iter().filter(|run| run.job == job.id).collect();
+            let runs: Vec<&RunRecord> = host.runs.iter().filter(|run| run.job == job.id).collect();
             let excused = state.clocks_were_set;
             let uploaded = |attempt| state.store.contains(&Work::output(*agent, &job.id, attempt));
             if let Some(what) = wrong_end(job, end, &runs, &host.cancelled, excused, uploaded) {
@@ -154,6 +154,9 @@ fn wrong_end(
     uploaded: impl Fn(u32) -> bool,
 ) -> Option<String> {
     let code = i32::try_from(number(&job.body, 1)).unwrap_or(0);
+    // Where a second body came first, it is that one's job.
+    let codes = if job.has_rival { vec![code, RIVAL_CODE] } else { vec![code] };
+    let too_long = number(&job.body, 0) >= job.body["timeout_s"].as_u64().unwrap_or(0) * 1000;
     let reason = end["reason_code"].as_str().unwrap_or("completed");
     let attempt = u32::try_from(end["attempt"].as_u64()?).ok()?;
     let of_attempt = runs.iter().find(|run| run.attempt == attempt);
@@ -161,21 +164,27 @@ fn wrong_end(
     let by_itself = |run: &&&RunRecord| run.code.is_some() && !run.stopped && !run.stolen;
     let may_end_so = match reason {
         "completed" => of_attempt.is_some_and(|run| run.code == Some(0)) && uploaded(attempt),
-        "nonzero_exit" => code != 0 && of_attempt.is_some_and(|run| run.code == Some(code)),
+        "nonzero_exit" => of_attempt
+            .and_then(|run| run.code)
+            .is_some_and(|code| code != 0 && codes.contains(&code)),
         "image_unavailable" => job.body["image_name"] == "missing",
         // Patience that ended: faults come in rows.
-        "image_pull_failed" | "input_unavailable" | "node_fault" => last.is_none_or(|run| run.stopped || run.stolen),
+        "image_pull_failed" | "input_unavailable" | "node_fault" => {
+            last.is_none_or(|run| run.stopped || run.stolen)
+        }
         "container_lost" | "poison" => attempt >= 3 || job.target.to_string().starts_with("pool"),
         "cancelled" => cancelled.contains(&job.id),
-        "timeout" | "deadline_reached" => of_attempt.is_some_and(|run| run.stopped || run.stolen || clocks_were_set),
+        "timeout" => of_attempt.is_some() && (too_long || clocks_were_set),
+        "deadline_reached" => of_attempt.is_some() && job.body["deadline"].is_string(),
         "deadline_passed" => job.body["deadline"].is_string(),
         other => return Some(format!("an end that no job of this day has: {other}")),
     };
     if !may_end_so {
         return Some("the wrong end".to_owned());
     }
-    // A result that was there is never lost.
-    if last.filter(by_itself).is_some_and(|run| run.code == Some(0)) && reason != "completed" {
+    // A result that was there is never lost, but where its time was up or somebody asked for it.
+    let given_up = ["timeout", "deadline_reached", "cancelled", "completed"].contains(&reason);
+    if last.filter(by_itself).is_some_and(|run| run.code == Some(0)) && !given_up {
         return Some("a result was lost".to_owned());
     }
     None

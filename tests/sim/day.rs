@@ -134,7 +134,8 @@ impl Day {
             let life = self.world.state().hosts[host].life;
             if self.processes[host].as_ref().is_some_and(|process| Some(process.life) != life) {
                 self.processes[host] = None;
-                self.starts_at_ms[host] = ms + self.world.roll(if self.world.roll(4) == 0 { 200_000 } else { 10_000 });
+                self.starts_at_ms[host] =
+                    ms + self.world.roll(if self.world.roll(4) == 0 { 200_000 } else { 10_000 });
             }
             if self.processes[host].is_none() && self.starts_at_ms[host] <= ms {
                 self.processes[host] = Some(Process::start(&self.world, host, self.forgotten));
@@ -146,7 +147,8 @@ impl Day {
         while self.deeds.front().is_some_and(|(at, _)| *at <= ms) {
             match self.deeds.pop_front() {
                 Some((_, Deed::Publish { target, body })) => {
-                    self.world.note(None, || format!("{target}: {}", String::from_utf8_lossy(&body)));
+                    self.world
+                        .note(None, || format!("{target}: {}", String::from_utf8_lossy(&body)));
                     let mut state = self.world.state();
                     state.queue.last_seq += 1;
                     let seq = state.queue.last_seq;
@@ -173,9 +175,12 @@ impl Day {
             world.settle_containers(host);
             let now = world.now();
             let mut state = world.state();
-            let names: Vec<String> = state.hosts[host].containers.iter()
+            let names: Vec<String> = state.hosts[host]
+                .containers
+                .iter()
                 .filter(|(_, one)| one.state != Doing::Created)
-                .map(|(name, _)| name.clone()).collect();
+                .map(|(name, _)| name.clone())
+                .collect();
             if !names.is_empty() {
                 let at = state.rng.usize(..names.len());
                 state.hosts[host].steal(&names[at], now);
@@ -192,7 +197,9 @@ impl Day {
         if world.happens(|weather| weather.outage) {
             let until = world.time.ms() + world.roll(150_000);
             let of_bus = world.roll(2) == 0;
-            world.note(None, || format!("{} is away until {until}", if of_bus { "the bus" } else { "an engine" }));
+            world.note(None, || {
+                format!("{} is away until {until}", if of_bus { "the bus" } else { "an engine" })
+            });
             let mut state = world.state();
             if of_bus {
                 state.queue.away_until_ms = until;
@@ -208,9 +215,8 @@ impl Day {
     }
 
     async fn is_done(&self) -> bool {
-        let idle = self.processes.iter().all(|process| {
-            process.as_ref().is_some_and(Process::is_idle)
-        });
+        let idle =
+            self.processes.iter().all(|process| process.as_ref().is_some_and(Process::is_idle));
         if !idle || !self.deeds.is_empty() || !self.what_is_left().is_empty() {
             return false;
         }
@@ -225,7 +231,13 @@ impl Day {
     fn what_is_left(&self) -> String {
         let state = self.world.state();
         let mut left = Vec::new();
-        left.extend(state.queue.messages.iter().map(|(seq, one)| format!("message {seq} to {}", one.target)));
+        left.extend(
+            state
+                .queue
+                .messages
+                .iter()
+                .map(|(seq, one)| format!("message {seq} to {}", one.target)),
+        );
         for (number, host) in state.hosts.iter().enumerate() {
             left.extend(host.containers.keys().map(|name| format!("container {name} on {number}")));
             left.extend(host.folders.iter().map(|id| format!("folder of {id} on {number}")));

@@ -98,7 +98,10 @@ impl Simulated {
     }
 
     /// One call to the bus: it may not arrive, and its answer may not come back.
-    async fn call<T>(&self, act: impl FnOnce() -> Result<T, bus::Error> + Send) -> Result<T, bus::Error> {
+    async fn call<T>(
+        &self,
+        act: impl FnOnce() -> Result<T, bus::Error> + Send,
+    ) -> Result<T, bus::Error> {
         self.pass(20).await;
         if self.bus_is_away() {
             return Err(bus::Error::Disconnected { server: "simulated".to_owned() });
@@ -215,8 +218,12 @@ impl Simulated {
             match state {
                 None | Some(Doing::Created) => return Event::Lost,
                 Some(Doing::Exited { since, at, code }) => {
-                    let exit =
-                        RunExit { code: Some(code), oom: false, started_at: since, finished_at: at };
+                    let exit = RunExit {
+                        code: Some(code),
+                        oom: false,
+                        started_at: since,
+                        finished_at: at,
+                    };
                     return Event::Exited { exit };
                 }
                 Some(Doing::Running { until_ms, .. }) => {
@@ -378,7 +385,9 @@ impl Effects for Simulated {
 
     async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
         self.call(|| {
-            self.note(|| format!("says {} {}", status.job_id, String::from_utf8_lossy(&status.body)));
+            self.note(|| {
+                format!("says {} {}", status.job_id, String::from_utf8_lossy(&status.body))
+            });
             check::hear(&self.world, self.host, status);
             Ok(())
         })

@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// Longer than any job may run here.
 const FOR_EVER_MS: u64 = 36_000_000;
 
+/// What the second body under a used id exits with.
+pub(crate) const RIVAL_CODE: i32 = 9;
+
 /// What a job's command does: its two words are how long it runs and what it exits with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
@@ -47,6 +50,8 @@ pub(crate) struct Wanted {
     pub(crate) id: JobId,
     pub(crate) target: Target,
     pub(crate) body: Value,
+    /// Whether another body is sent under its id.
+    pub(crate) has_rival: bool,
 }
 
 /// All that is asked for in a day: when, and what; and the jobs that it comes down to.
@@ -67,15 +72,16 @@ pub(crate) fn of_a_day(rng: &mut Rng, agents: &[Address]) -> (Vec<(u64, Deed)>, 
         if rng.u32(..4) == 0 {
             deeds.push((at_ms + rng.u64(..300_000), publish(bytes)));
         }
-        if rng.u32(..8) == 0 {
+        let has_rival = rng.u32(..8) == 0;
+        if has_rival {
             let mut other = body.clone();
-            other["command"] = json!(["1", "9"]);
+            other["command"] = json!(["1", RIVAL_CODE.to_string()]);
             deeds.push((at_ms + 1 + rng.u64(..300_000), publish(other.to_string().into_bytes())));
         }
         if rng.u32(..8) == 0 {
             deeds.push((at_ms + rng.u64(..200_000), Deed::Cancel { job: id.clone() }));
         }
-        wanted.push(Wanted { id, target, body });
+        wanted.push(Wanted { id, target, body, has_rival });
     }
     if rng.u32(..6) == 0 {
         let target = Target::Agent(agents[0]);

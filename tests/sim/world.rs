@@ -203,16 +203,21 @@ impl World {
 
     /// The process of a host ends here and now; with it the power, where `dark`.
     pub(crate) fn kill(&self, host: usize, dark: bool) {
-        self.note(Some(host), || format!("killed{}", if dark { ", and the power is gone" } else { "" }));
+        self.note(Some(host), || {
+            format!("killed{}", if dark { ", and the power is gone" } else { "" })
+        });
         let now = self.now();
         let mut state = self.state();
         let one = &mut state.hosts[host];
         one.life = None;
         if dark {
             one.disk.lose_power().expect("a disk in memory");
-            let running: Vec<String> = one.containers.iter().filter(|(_, container)| {
-                matches!(container.state, Doing::Running { .. })
-            }).map(|(name, _)| name.clone()).collect();
+            let running: Vec<String> = one
+                .containers
+                .iter()
+                .filter(|(_, container)| matches!(container.state, Doing::Running { .. }))
+                .map(|(name, _)| name.clone())
+                .collect();
             for name in running {
                 one.steal(&name, now);
             }
@@ -236,7 +241,8 @@ impl World {
             if let Doing::Running { since, until_ms, code } = container.state
                 && until_ms <= ms
             {
-                container.state = Doing::Exited { since, at: now.max(since), code };
+                let at = Timestamp::from_unix_ms(now.unix_ms() - (ms - until_ms));
+                container.state = Doing::Exited { since, at: at.max(since), code };
                 if let Some(run) = container.run {
                     one.runs[run].code = Some(code);
                 }
