@@ -74,7 +74,7 @@ impl Terms {
         let spec = &job.spec;
         let demand = self.demand(spec);
         ContainerSpec {
-            name: container_name(job),
+            name: container_name(job, job.attempt),
             node: job.node,
             job_id: job.id().clone(),
             attempt: job.attempt,
@@ -99,9 +99,9 @@ impl Terms {
 }
 
 /// `lamda-<first 8 hex of the address>-<job_id>-<attempt>`.
-pub fn container_name(job: &Job) -> String {
+pub fn container_name(job: &Job, attempt: u32) -> String {
     let node = job.node.lower_hex();
-    format!("lamda-{}-{}-{}", &node[2..10], job.id(), job.attempt)
+    format!("lamda-{}-{}-{attempt}", &node[2..10], job.id())
 }
 
 /// What the job may have on disk, input and output each, in bytes.

@@ -134,9 +134,12 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     async fn remove(&self, job: &Job) -> Event {
-        let name = engine::ContainerId(terms::container_name(job));
-        if let Err(err) = self.runtime.remove(&name).await {
-            return engine_failed(&err);
+        // An attempt that was lost may have left its container, exited.
+        for attempt in 1..=job.attempt {
+            let name = engine::ContainerId(terms::container_name(job, attempt));
+            if let Err(err) = self.runtime.remove(&name).await {
+                return engine_failed(&err);
+            }
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
