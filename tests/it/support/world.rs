@@ -161,6 +161,12 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         lines.lines().map(|line| serde_json::from_str(line).expect("a status is JSON")).collect()
     }
 
+    /// Whether the server has a stream of this name.
+    pub(crate) fn has_stream(&self, name: &str) -> bool {
+        let script = "print(any([s.config.name == args[0] for s in await js.streams_info()]))";
+        self.nats.python(script, &[name]) == "True"
+    }
+
     /// Waits for a job's terminal status; all its statuses, checked to be gapless with one end.
     pub(crate) fn outcome(&self, id: &str) -> Vec<Value> {
         let statuses = eventually(&format!("job {id} ends"), PATIENCE, || {

@@ -2,6 +2,9 @@
 //! notices is one terminal status, in order and gapless, with the right result.
 
 mod engine;
+pub(crate) mod nats;
+
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -31,6 +34,11 @@ fn end(statuses: &[Value]) -> Value {
 }
 
 impl World {
+    /// What the first attempt of a job sees as `/output`.
+    fn output_folder(&self, id: &str) -> PathBuf {
+        self.dir.path().join("data/jobs").join(id).join("1/output")
+    }
+
     /// The output of a job that has ended well.
     async fn output(&self, statuses: &[Value]) -> String {
         let end = last(statuses);
