@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::image::Reference;
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, FoundState, Image, Launched,
-    LogChunk, LogSink, LogStream,
+    ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found, FoundState, Image,
+    Launched, LogChunk, LogSink, LogStream,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::node::{Address, GpuUuid};
@@ -64,8 +64,15 @@ struct Container {
     spec: ContainerSpec,
     script: Script,
     started: Instant,
-    /// Its exit code and when; moved forward by `stop`, gone when the container is removed.
-    end: watch::Sender<(i32, Instant)>,
+    /// How and when it ends; moved forward by `stop`, gone when the container is removed.
+    end: watch::Sender<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    code: i32,
+    at: Instant,
+    by: EndedBy,
 }
 
 /// How a simulated job goes.
@@ -172,7 +179,7 @@ impl State {
 
 impl Container {
     fn has_ended(&self) -> bool {
-        self.end.borrow().1 <= Instant::now()
+        self.end.borrow().at <= Instant::now()
     }
 
     fn log(&self) -> Vec<LogChunk> {
@@ -229,7 +236,11 @@ impl ContainerRuntime for Fake {
                 spec: spec.clone(),
                 script: script.clone(),
                 started,
-                end: watch::Sender::new((script.code, started + script.run_for)),
+                end: watch::Sender::new(End {
+                    code: script.code,
+                    at: started + script.run_for,
+                    by: EndedBy::Itself,
+                }),
             };
             state.containers.insert(spec.name.clone(), container);
             (Launched { id, started_now: true, started_at: None }, script)
@@ -258,7 +269,7 @@ impl ContainerRuntime for Fake {
         };
         let exit = async {
             loop {
-                let at = end.borrow_and_update().1;
+                let at = end.borrow_and_update().at;
                 tokio::select! {
                     () = sleep_until(at) => return Ok(()),
                     moved = end.changed() => moved.map_err(|_| Error::Gone(id.clone()))?,
@@ -276,12 +287,13 @@ impl ContainerRuntime for Fake {
         }
         let state = self.state();
         let container = state.by_id(id)?;
-        let (code, at) = *container.end.borrow();
+        let End { code, at, by } = *container.end.borrow();
         Ok(Exit {
             code,
             oom: container.script.oom,
             started_at: self.time(container.started),
             finished_at: self.time(at),
+            ended_by: by,
         })
     }
 
@@ -291,19 +303,19 @@ impl ContainerRuntime for Fake {
             let state = self.state();
             let Ok(container) = state.by_id(id) else { return Ok(()) };
             let asked = Instant::now();
-            container.end.send_if_modified(|(code, at)| {
-                let (ended_by, by) = if container.script.ignores_stop {
+            container.end.send_if_modified(|end| {
+                let (code, at) = if container.script.ignores_stop {
                     (KILLED, asked + grace)
                 } else {
                     (TERMINATED, asked)
                 };
-                let sooner = by < *at;
+                let sooner = at < end.at;
                 if sooner {
-                    (*code, *at) = (ended_by, by);
+                    *end = End { code, at, by: EndedBy::Engine };
                 }
                 sooner
             });
-            container.end.borrow().1
+            container.end.borrow().at
         };
         sleep_until(ended_at).await;
         Ok(())

@@ -206,6 +206,22 @@ pub struct Exit {
     pub started_at: Timestamp,
     /// When it ended, by the engine's clock.
     pub finished_at: Timestamp,
+    /// What the engine knows of why it ended.
+    pub ended_by: EndedBy,
+}
+
+/// Whose doing a container's end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndedBy {
+    /// Its own: the engine saw it end and had sent it no signal.
+    Itself,
+    /// The engine's, which sent it a signal to end: for us, for another of its users, or because
+    /// the engine itself was ended or came back after a crash.
+    Engine,
+    /// Nobody's that is known: it ended while the engine was away, or so long ago that the engine
+    /// has forgotten.
+    Unknown,
 }
 
 /// A container of ours that [`ContainerRuntime::list`] found.

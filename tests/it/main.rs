@@ -18,3 +18,4 @@ mod readme;
 mod receipts;
 mod rpc;
 mod support;
+mod weather;

@@ -7,8 +7,7 @@ use tokio::sync::mpsc;
 use super::{Act, Event, disk_failed, engine_failed};
 use crate::agent::logs::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
-use crate::container::{ContainerId, ContainerRuntime, Error, Exit, LogChunk};
-use crate::host;
+use crate::container::{ContainerId, ContainerRuntime, EndedBy, Error, Exit, LogChunk};
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit};
 
@@ -59,9 +58,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let (sink, chunks) = mpsc::channel(CHUNKS_MAX);
         let (exit, log) = tokio::join!(self.runtime.follow(&id, sink), self.keep_log(job, chunks));
         match exit {
-            // The engine gives this code to what ran when the host went down: nobody knows how the
-            // job would have ended.
-            Ok(exit) if exit.code == 255 && exit.started_at < host::booted_at() => Event::Lost,
+            Ok(exit) if matches!(job.phase, Phase::Running { .. }) && !is_the_jobs_own(&exit) => {
+                let (id, code) = (job.id(), exit.code);
+                tracing::warn!(job.id = %id, code, "job {id} was ended from outside");
+                Event::Lost
+            }
             Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
                 Ok(()) => Event::Exited { exit: outcome(&exit) },
                 Err(err) => disk_failed(&err),
@@ -96,6 +97,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 return;
             }
         }
+    }
+}
+
+/// Whether a run that we did not stop ended by the job's own doing, so that its exit code is the
+/// job's. A success always is: what was asked for is there.
+///
+/// Where nobody knows, only the codes speak that a run has when its engine or host is taken away:
+/// 128 + SIGKILL, 128 + SIGTERM, and 255, which engines invent for what was gone when they came
+/// back. docs/adr/0013 has the cases.
+const fn is_the_jobs_own(exit: &Exit) -> bool {
+    match exit.ended_by {
+        EndedBy::Itself => true,
+        EndedBy::Engine => exit.code == 0,
+        EndedBy::Unknown => exit.oom || !matches!(exit.code, 137 | 143 | 255),
     }
 }
 

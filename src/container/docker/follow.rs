@@ -1,21 +1,26 @@
 //! A container's exit, and its output beside it.
 //!
-//! The engine tells the exit by its wait call and the output by its log, each on a connection of
-//! its own. What must hold: the exit never depends on the output. The engine writes a job's output
-//! to a file, so a reader who is slow holds up neither the job nor its exit; one who takes
-//! nothing more after the exit is left behind.
+//! The engine tells the exit by its wait call, the output by its log, and who ended the container
+//! by its events, each on a connection of its own. What must hold: the exit never depends on the
+//! other two. The engine writes a job's output to a file, so a reader who is slow holds up neither
+//! the job nor its exit; one who takes nothing more after the exit is left behind.
+//!
+//! The events are listened to from the beginning: an engine that ends takes no new connection, but
+//! says on those that it has how it stops its containers (seen with 20.10). A killed one sends the
+//! same signals when it is back, and remembers them; what it sent in its former life is forgotten.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::models::{ContainerState, ContainerStateStatusEnum as Status};
-use bollard::query_parameters::{LogsOptionsBuilder, WaitContainerOptions};
+use bollard::models::{ContainerState, ContainerStateStatusEnum as Status, EventMessage};
+use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder, WaitContainerOptions};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{ContainerId, Error, Exit, LogChunk, LogSink, LogStream};
+use super::super::{ContainerId, EndedBy, Error, Exit, LogChunk, LogSink, LogStream};
 use super::fault::{self, EngineError};
 use super::{Docker, run};
 use crate::clock::Timestamp;
@@ -29,6 +34,18 @@ const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// After the exit, output is given up after this long however it moves: as long as it takes to
 /// read the two full log files that the policy allows.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
+/// After an exit that was no success, the engine's word on it is waited for this long. It comes
+/// with the exit where it comes at all.
+const NEWS_WAIT: Duration = Duration::from_secs(2);
+
+/// What the engine's events have said of a container so far.
+#[derive(Debug, Default)]
+struct News {
+    was_signalled: AtomicBool,
+    /// Unix times in ms; 0 where nothing was said.
+    started_at: AtomicU64,
+    died_at: AtomicU64,
+}
 
 /// Hands the output to `sink` and returns the exit.
 pub(super) async fn follow(
@@ -36,20 +53,102 @@ pub(super) async fn follow(
     id: &ContainerId,
     sink: LogSink,
 ) -> Result<Exit, Error> {
+    let news = News::default();
+    let mut events = Box::pin(listen(docker, id, &news));
+    let mut end = Box::pin(end(docker, id, sink));
+    let code = tokio::select! {
+        biased;
+        () = &mut events => end.await?,
+        code = &mut end => {
+            let code = code?;
+            if code != 0 {
+                timeout(NEWS_WAIT, events).await.ok();
+            }
+            code
+        }
+    };
+    match run::inspect(docker, &id.0).await {
+        Ok(found) => {
+            let state = found.and_then(|found| found.state);
+            exit_of(&state.ok_or_else(|| Error::Gone(id.clone()))?, code, news.ended_by())
+        }
+        // An engine that goes down takes its knowledge of that with it: it has to do without.
+        Err(err) => news.exit(code).ok_or(err),
+    }
+}
+
+/// The exit code, once the processes are gone and the output has been read.
+async fn end(docker: &Docker, id: &ContainerId, sink: LogSink) -> Result<i64, Error> {
     let moved = AtomicU64::new(0);
     let mut exit = Box::pin(exit_code(docker, id));
     let mut output = Box::pin(pump(docker, id, sink, &moved));
-    let code = tokio::select! {
+    tokio::select! {
         biased;
         code = &mut exit => {
             let code = code?;
             drain(id, output, &moved).await;
-            code
+            Ok(code)
         }
-        () = &mut output => exit.await?,
-    };
-    let state = run::inspect(docker, &id.0).await?.and_then(|found| found.state);
-    exit_of(&state.ok_or_else(|| Error::Gone(id.clone()))?, code)
+        () = &mut output => exit.await,
+    }
+}
+
+/// Takes in what the engine remembers of the container and what it says from now on, until it has
+/// told its death or says nothing more.
+async fn listen(docker: &Docker, id: &ContainerId, news: &News) {
+    let Ok(client) = docker.client().await else { return };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let filters = HashMap::from([
+        ("container".to_owned(), words(&[&id.0])),
+        ("event".to_owned(), words(&["start", "kill", "die"])),
+    ]);
+    // From the first second on: without a beginning the engine leaves out what it remembers.
+    let options = EventsOptionsBuilder::default().since("1").filters(&filters).build();
+    let mut events = Box::pin(client.events(Some(options)));
+    while let Some(Ok(event)) = events.next().await {
+        if news.take(&event) {
+            return;
+        }
+    }
+}
+
+impl News {
+    /// Whether this was the last of it.
+    fn take(&self, event: &EventMessage) -> bool {
+        let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+        let signal = attributes.and_then(|attributes| attributes.get("signal"));
+        let at_ms =
+            u64::try_from(event.time_nano.unwrap_or_default()).unwrap_or_default() / 1_000_000;
+        match (event.action.as_deref(), signal.map(String::as_str)) {
+            (Some("start"), _) => self.started_at.store(at_ms, Ordering::Relaxed),
+            // Signals that ask for something else are a word between the job and its owner.
+            (Some("kill"), Some("9" | "15")) => self.was_signalled.store(true, Ordering::Relaxed),
+            (Some("die"), _) => self.died_at.store(at_ms, Ordering::Relaxed),
+            _ => {}
+        }
+        event.action.as_deref() == Some("die")
+    }
+
+    fn ended_by(&self) -> EndedBy {
+        if self.was_signalled.load(Ordering::Relaxed) {
+            EndedBy::Engine
+        } else if self.died_at.load(Ordering::Relaxed) > 0 {
+            EndedBy::Itself
+        } else {
+            EndedBy::Unknown
+        }
+    }
+
+    /// The exit, where the engine said that it ended the container, and all else about it.
+    fn exit(&self, code: i64) -> Option<Exit> {
+        let [started_at, finished_at] = [&self.started_at, &self.died_at]
+            .map(|at| Some(at.load(Ordering::Relaxed)).filter(|at| *at > 0))
+            .map(|at| at.map(Timestamp::from_unix_ms));
+        let (ended_by, code) = (self.ended_by(), i32::try_from(code).unwrap_or(i32::MAX));
+        let exit =
+            Exit { code, oom: false, started_at: started_at?, finished_at: finished_at?, ended_by };
+        (ended_by == EndedBy::Engine).then_some(exit)
+    }
 }
 
 /// The exit code, once the container's processes are gone.
@@ -127,7 +226,7 @@ async fn drain(
     }
 }
 
-fn exit_of(state: &ContainerState, code: i64) -> Result<Exit, Error> {
+fn exit_of(state: &ContainerState, code: i64, ended_by: EndedBy) -> Result<Exit, Error> {
     // The engine answers a wait for a container that never ran, too; it has no times then.
     let time = |text: &Option<String>| {
         let text = text.as_deref().unwrap_or_default();
@@ -143,6 +242,7 @@ fn exit_of(state: &ContainerState, code: i64) -> Result<Exit, Error> {
         // ends at once has ended before that, and a receipt would tell of a negative time.
         started_at: time(&state.started_at)?.min(finished_at),
         finished_at,
+        ended_by,
     })
 }
 
@@ -157,8 +257,42 @@ mod tests {
             finished_at: Some("2026-11-22T04:29:53.188Z".to_owned()),
             ..ContainerState::default()
         };
-        let exit = exit_of(&state, 7).unwrap();
+        let exit = exit_of(&state, 7, EndedBy::Itself).unwrap();
         assert_eq!(exit.finished_at, "2026-11-22T04:29:53.188Z".parse().unwrap());
         assert_eq!(exit.started_at, exit.finished_at);
+    }
+
+    fn event(action: &str, signal: Option<&str>) -> EventMessage {
+        let attributes = signal.map(|signal| ("signal".to_owned(), signal.to_owned()));
+        let actor = bollard::models::EventActor {
+            attributes: Some(attributes.into_iter().collect()),
+            ..Default::default()
+        };
+        let time_nano = Some(1_700_000_000_000_000_000);
+        EventMessage {
+            action: Some(action.to_owned()),
+            actor: Some(actor),
+            time_nano,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_a_signal_to_end_makes_an_end_the_engines_doing() {
+        for (signals, ended_by) in [
+            (&[][..], EndedBy::Itself),
+            (&["1", "10"], EndedBy::Itself),
+            (&["15"], EndedBy::Engine),
+            (&["15", "9"], EndedBy::Engine),
+        ] {
+            let news = News::default();
+            assert_eq!(news.ended_by(), EndedBy::Unknown);
+            assert!(signals.iter().all(|signal| !news.take(&event("kill", Some(signal)))));
+            assert!(news.take(&event("die", None)));
+            assert_eq!(news.ended_by(), ended_by, "{signals:?}");
+            assert_eq!(news.exit(1), None, "the start is not known");
+            news.take(&event("start", None));
+            assert_eq!(news.exit(1).is_some(), ended_by == EndedBy::Engine);
+        }
     }
 }

@@ -1,10 +1,17 @@
 //! A Docker Engine of one test's own, never the user's: dockerd with its containerd in namespaces
 //! of mounts, network and processes that end with the test, its data in memory.
 //!
+//! The namespaces' first process is a shell that only reaps. So dockerd can be ended and started
+//! again as on a host: its data stay, and of its containers what would stay there. Killed, it takes
+//! its containerd with it, but no container.
+//!
 //! The network namespace has nothing but loopback, so a registry at a fixed port inside it meets
 //! no other test's.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,12 +30,19 @@ pub(crate) const GPUS: [&str; 2] =
 /// Waits for a part of the engine on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A dockerd that ends with this value.
+/// What the first process does: the data lie in memory and are gone with the mount namespace, and
+/// what dockerd leaves behind is reaped, so that its children are seen to end. "$0" is the folder.
+const HOST: &str = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
+    touch \"$0/ready\" && while :; do sleep 1000 & wait $!; done";
+
+/// An engine that ends with this value.
 #[derive(Debug)]
 pub(crate) struct Engine {
     dir: TempDir,
-    dockerd: Pid,
-    running: Running,
+    /// The namespaces' first process.
+    init: Pid,
+    host: Running,
+    daemon: Option<Running>,
 }
 
 impl Engine {
@@ -36,37 +50,96 @@ impl Engine {
     /// killed when the thread that started it is gone, however the test ends.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        // "$0" is the folder, "$1" a control group. The data lies in memory and is gone with the mount namespace.
-        let script = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
-            exec dockerd --host \"unix://$0/docker.sock\" --data-root \"$0/data\" \
-            --exec-root \"$0/exec\" --pidfile \"$0/pid\" --userland-proxy=false \
-            --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent \"/$1\" \
-            --iptables=false --ip6tables=false --ip-masq=false > \"$0/log\" 2>&1";
-        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(hook).chain(std::env::split_paths(&path)));
         for part in ["dockerd", "containerd", "runc"] {
             tool(part);
         }
-        let running = Running::start(
+        let host = Running::start(
             Command::new(tool("setpriv"))
                 .args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"])
                 .args(["--kill-child", "--mount-proc", "--propagation", "private"])
-                .args(["sh", "-c", script])
+                .args(["sh", "-c", HOST])
                 .arg(dir.path())
-                .arg(cgroup(&dir))
-                .env("PATH", path.expect("a PATH"))
-                .env("FAKE_GPUS", GPUS.join(","))
-                .env("FAKE_GPU_FAILURE", dir.path().join("gpu-failure"))
                 .stdin(Stdio::null()),
         );
-        let dockerd = eventually("dockerd has a process", PATIENCE, || child_of(&running));
-        let engine = Self { dir, dockerd, running };
-        let socket = engine.socket();
-        eventually("dockerd listens", PATIENCE, || {
-            std::os::unix::net::UnixStream::connect(&socket).ok()
-        });
+        let ready = dir.path().join("ready");
+        eventually("the engine's host is there", PATIENCE, || ready.exists().then_some(()));
+        let init = child_of(&host).expect("a process in the namespaces");
+        let mut engine = Self { dir, init, host, daemon: None };
+        engine.start_daemon();
         engine
+    }
+
+    /// Starts dockerd where none runs, on what the last one left; it answers when this returns.
+    pub(crate) fn start_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "a dockerd runs");
+        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(hook).chain(std::env::split_paths(&path)));
+        let at = |name: &str| self.dir.path().join(name);
+        let log = File::options().create(true).append(true).open(at("log")).expect("a log");
+        let mut command = Command::new(tool("setpriv"));
+        command.args(["--pdeathsig", "KILL", "nsenter", "--mount", "--net", "--pid", "--target"]);
+        command.arg(self.init.as_raw_nonzero().to_string()).arg("--").arg(tool("dockerd"));
+        command.arg("--host").arg(self.host()).arg("--data-root").arg(at("data"));
+        command.arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
+        command.arg("--cgroup-parent").arg(Path::new("/").join(cgroup(&self.dir)));
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--userland-proxy=false"]);
+        command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
+        command.env("PATH", path.expect("a PATH")).env("FAKE_GPUS", GPUS.join(","));
+        command.env("FAKE_GPU_FAILURE", at("gpu-failure")).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a log")).stderr(log);
+        self.daemon = Some(Running::start(&mut command));
+        let socket = self.socket();
+        eventually("dockerd answers", PATIENCE, || ping(&socket).ok());
+    }
+
+    /// Asks dockerd to end, as a host's service manager does; it stops its containers.
+    pub(crate) fn stop_daemon(&mut self) {
+        self.ask_daemon_to_end();
+        self.wait_for_daemons_end();
+    }
+
+    /// The first half of [`Engine::stop_daemon`].
+    pub(crate) fn ask_daemon_to_end(&self) {
+        kill_process(self.dockerd(), Signal::TERM).expect("dockerd runs");
+    }
+
+    /// The second half of [`Engine::stop_daemon`].
+    pub(crate) fn wait_for_daemons_end(&mut self) {
+        let mut daemon = self.daemon.take().expect("a dockerd");
+        eventually("dockerd ends", PATIENCE, || daemon.0.try_wait().ok().flatten());
+    }
+
+    /// Kills dockerd and its containerd; the containers run on.
+    pub(crate) fn kill_daemon(&mut self) {
+        kill_process(self.dockerd(), Signal::KILL).expect("dockerd runs");
+        self.wait_for_daemons_end();
+    }
+
+    /// Kills dockerd and everything that runs in its containers: what a host is after a power cut.
+    pub(crate) fn cut_power(&mut self) {
+        // Seen from inside, -1 is everything but the first process.
+        self.inside("kill -KILL -1").status().expect("nsenter runs");
+        self.wait_for_daemons_end();
+    }
+
+    /// How many containers have a living process, whether a dockerd runs or not.
+    pub(crate) fn living(&self) -> usize {
+        // The first process of each is the engine's own init.
+        let found = self.inside("pgrep -x -c docker-init").output().expect("nsenter runs");
+        String::from_utf8_lossy(&found.stdout).trim().parse().unwrap_or(0)
+    }
+
+    /// A shell's script among the engine's processes.
+    fn inside(&self, script: &str) -> Command {
+        let mut command = Command::new(tool("nsenter"));
+        command.args(["--target", &self.init.as_raw_nonzero().to_string()]);
+        command.args(["--mount", "--pid", "--", "sh", "-c", script]);
+        command
+    }
+
+    fn dockerd(&self) -> Pid {
+        child_of(self.daemon.as_ref().expect("a dockerd")).expect("dockerd has a process")
     }
 
     /// For `DOCKER_HOST`.
@@ -102,7 +175,7 @@ impl Engine {
     /// A program inside the engine's network.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(tool("nsenter"));
-        let target = self.dockerd.as_raw_nonzero().to_string();
+        let target = self.init.as_raw_nonzero().to_string();
         command.args(["--target", &target, "--net", "--"]).arg(program);
         command
     }
@@ -110,7 +183,7 @@ impl Engine {
     /// Waits until something listens at this port of the engine's network.
     pub(crate) fn wait_for_port(&self, port: u16) {
         let tables = ["tcp", "tcp6"]
-            .map(|table| format!("/proc/{}/net/{table}", self.dockerd.as_raw_nonzero()));
+            .map(|table| format!("/proc/{}/net/{table}", self.init.as_raw_nonzero()));
         let listens = |line: &str| {
             let mut fields = line.split_whitespace().skip(1);
             let local = fields.next().and_then(|address| address.rsplit_once(':'));
@@ -136,8 +209,9 @@ impl Engine {
     /// Ends the engine at once, containers and all.
     pub(crate) fn kill(&mut self) {
         // The first process of its namespace takes all others with it; `unshare` waits for it.
-        kill_process(self.dockerd, Signal::KILL).ok();
-        self.running.0.wait().ok();
+        kill_process(self.init, Signal::KILL).ok();
+        self.host.0.wait().ok();
+        self.daemon = None;
     }
 
     fn socket(&self) -> PathBuf {
@@ -155,18 +229,26 @@ impl Drop for Engine {
             eprintln!("the engine's last words:\n{tail}");
         }
         // Asked, so that it ends its containers in order, but not to spare a failed test's time.
-        let there = self.running.0.try_wait().is_ok_and(|ended| ended.is_none());
-        if there && std::thread::panicking() {
-            self.kill();
-        } else if there && kill_process(self.dockerd, Signal::TERM).is_ok() {
-            eventually("dockerd ends", PATIENCE, || self.running.0.try_wait().ok().flatten());
+        if self.daemon.is_some() && !std::thread::panicking() {
+            self.stop_daemon();
         }
+        self.kill();
         let group = cgroup(&self.dir);
         for hierarchy in folders(Path::new("/sys/fs/cgroup")) {
             remove_groups(&hierarchy.join(&group));
         }
         remove_groups(&Path::new("/sys/fs/cgroup").join(&group));
     }
+}
+
+/// One request on a connection of its own: a dockerd that still starts takes it and is silent.
+fn ping(socket: &Path) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")?;
+    let mut start = [0; 12];
+    stream.read_exact(&mut start)?;
+    if start.ends_with(b"200") { Ok(()) } else { Err(std::io::ErrorKind::Other.into()) }
 }
 
 /// The control group of one engine's containers.

@@ -9,5 +9,8 @@ pub(crate) mod nvml;
 pub(crate) mod oracle;
 pub(crate) mod registry;
 pub(crate) mod rpc_proxy;
+pub(crate) mod small_disk;
+pub(crate) mod store_proxy;
+pub(crate) mod tcp_proxy;
 pub(crate) mod tools;
 pub(crate) mod world;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::anvil::Anvil;
 use super::engine::Engine;
 use super::nats::Nats;
+use super::small_disk::SmallDisk;
 use super::tools::{Running, eventually, free_port};
 
 /// Long enough for a busy machine with two cores; a hang still ends.
@@ -31,6 +32,8 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) anvil: Anvil,
     pub(crate) contract: Address,
+    /// What the node's data folder lies on, where it is small.
+    pub(crate) disk: Option<SmallDisk>,
     pub(crate) dir: TempDir,
     store_port: u16,
     _store: Running,
@@ -40,6 +43,18 @@ impl World {
     /// Starts all parts; they are ready when this returns.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        Self::start_in(dir, None).await
+    }
+
+    /// Starts all parts, and gives the node a data folder on a disk of this size.
+    pub(crate) async fn start_on_small_disk(mib: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        // Before the engine starts, which would not see what is mounted later.
+        let disk = SmallDisk::mount(&dir.path().join("data"), mib);
+        Self::start_in(dir, Some(disk)).await
+    }
+
+    async fn start_in(dir: TempDir, disk: Option<SmallDisk>) -> Self {
         let store_port = free_port();
         let listen = format!("127.0.0.1:{store_port}");
         let store = Running::start(
@@ -56,7 +71,7 @@ impl World {
         eventually("the store listens", PATIENCE, || {
             std::net::TcpStream::connect(("127.0.0.1", store_port)).ok()
         });
-        Self { nats, engine, anvil, contract, dir, store_port, _store: store }
+        Self { nats, engine, anvil, contract, disk, dir, store_port, _store: store }
     }
 
     /// The store's address.
@@ -144,6 +159,12 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
     print((await sub.next_msg(timeout=10)).data.decode())";
         let lines = self.nats.python(script, &[&subject]);
         lines.lines().map(|line| serde_json::from_str(line).expect("a status is JSON")).collect()
+    }
+
+    /// Whether the server has a stream of this name.
+    pub(crate) fn has_stream(&self, name: &str) -> bool {
+        let script = "print(any([s.config.name == args[0] for s in await js.streams_info()]))";
+        self.nats.python(script, &[name]) == "True"
     }
 
     /// Waits for a job's terminal status; all its statuses, checked to be gapless with one end.

@@ -1,0 +1,47 @@
+//! A file system in memory that is soon full.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::tools::tool;
+
+/// The file that takes up what is free.
+const BALLAST: &str = "ballast";
+
+/// A mounted file system of a few MiB; unmounted on drop, however the test ends.
+#[derive(Debug)]
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one of this size at `at`, which is created.
+    pub(crate) fn mount(at: &Path, mib: u32) -> Self {
+        std::fs::create_dir_all(at).expect("a folder");
+        let size = format!("size={mib}m");
+        let mut mount = Command::new(tool("mount"));
+        mount.args(["-t", "tmpfs", "-o", &size, "lamda-test"]).arg(at);
+        assert!(mount.status().expect("mount runs").success(), "{size} at {}", at.display());
+        Self(at.to_owned())
+    }
+
+    /// Leaves no more than this many KiB free.
+    pub(crate) fn fill_but(&self, kib: u64) {
+        self.free();
+        let stat = rustix::fs::statvfs(&self.0).expect("its size");
+        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(kib * 1024);
+        let file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
+            .expect("the room is taken");
+    }
+
+    /// Makes room again.
+    pub(crate) fn free(&self) {
+        std::fs::remove_file(self.0.join(BALLAST)).ok();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: an engine may still hold a folder of it.
+        Command::new(tool("umount")).arg("--lazy").arg(&self.0).status().ok();
+    }
+}
