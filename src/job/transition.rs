@@ -79,10 +79,12 @@ impl Next {
             (Phase::Running { run }, Event::StopAsked { cause }) => {
                 self.job.phase = Phase::Stopping { run, cause };
             }
-            (Phase::Running { run }, Event::Exited { exit }) => self.exited(run, exit, None),
+            (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
             (Phase::Starting { .. } | Phase::Running { .. }, Event::Lost) => self.lost(),
-            (Phase::Stopping { run, cause }, Event::Exited { exit }) => {
-                self.exited(run, exit, Some(cause));
+            (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
+                // A container that had ended by itself before it was stopped was not ended by that.
+                let by_itself = by_itself || exit.finished_at < self.job.since;
+                self.exited(run, exit, (!by_itself).then_some(cause));
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
                 let exit = RunExit {
@@ -287,8 +289,6 @@ impl Next {
 
     fn exited(&mut self, run: Run, exit: RunExit, cause: Option<StopCause>) {
         self.durable = Some(Durable::Exited);
-        // A container that had ended by itself before it was stopped was not ended by that.
-        let cause = cause.filter(|_| exit.code.is_none() || exit.finished_at >= self.job.since);
         if cause == Some(StopCause::Shutdown) {
             let error = "the node is shutting down; the job will run again";
             self.interrupted(Reason::NodeShutdown, error);

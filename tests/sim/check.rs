@@ -174,7 +174,9 @@ fn wrong_end(
         }
         "container_lost" | "poison" => attempt >= 3 || job.target.to_string().starts_with("pool"),
         "cancelled" => cancelled.contains(&job.id),
-        "timeout" => of_attempt.is_some() && (too_long || clocks_were_set),
+        "timeout" => of_attempt.is_some_and(|run| {
+            run.stolen || run.stopped && (too_long || clocks_were_set)
+        }),
         "deadline_reached" => of_attempt.is_some() && job.body["deadline"].is_string(),
         "deadline_passed" => job.body["deadline"].is_string(),
         other => return Some(format!("an end that no job of this day has: {other}")),
@@ -182,9 +184,8 @@ fn wrong_end(
     if !may_end_so {
         return Some("the wrong end".to_owned());
     }
-    // A result that was there is never lost, but where its time was up or somebody asked for it.
-    let given_up = ["timeout", "deadline_reached", "cancelled", "completed"].contains(&reason);
-    if last.filter(by_itself).is_some_and(|run| run.code == Some(0)) && !given_up {
+    // A result that was there is never lost, whatever was asked for meanwhile.
+    if last.filter(by_itself).is_some_and(|run| run.code == Some(0)) && reason != "completed" {
         return Some("a result was lost".to_owned());
     }
     None

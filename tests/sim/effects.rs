@@ -19,6 +19,9 @@ use super::check;
 use super::work::Work;
 use super::world::{Container, Doing, RunRecord, World};
 
+/// What a container exits with that the node stopped.
+const STOPPED: i32 = 143;
+
 /// The world as one life of one agent's process sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Simulated {
@@ -218,13 +221,14 @@ impl Simulated {
             match state {
                 None | Some(Doing::Created) => return Event::Lost,
                 Some(Doing::Exited { since, at, code }) => {
+                    let by_itself = code != STOPPED;
                     let exit = RunExit {
                         code: Some(code),
                         oom: false,
                         started_at: since,
                         finished_at: at,
                     };
-                    return Event::Exited { exit };
+                    return Event::Exited { exit, by_itself };
                 }
                 Some(Doing::Running { until_ms, .. }) => {
                     let left = until_ms - self.world.time.ms();
@@ -252,9 +256,9 @@ impl Simulated {
         if let Some(container) = host.containers.get_mut(name)
             && let Doing::Running { since, .. } = container.state
         {
-            container.state = Doing::Exited { since, at: now.max(since), code: 143 };
+            container.state = Doing::Exited { since, at: now.max(since), code: STOPPED };
             if let Some(run) = container.run {
-                (host.runs[run].code, host.runs[run].stopped) = (Some(143), true);
+                (host.runs[run].code, host.runs[run].stopped) = (Some(STOPPED), true);
             }
         }
     }

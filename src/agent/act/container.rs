@@ -64,7 +64,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Event::Lost
             }
             Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
-                Ok(()) => Event::Exited { exit: outcome(&exit) },
+                Ok(()) => Event::Exited {
+                    by_itself: exit.ended_by == EndedBy::Itself,
+                    exit: outcome(&exit),
+                },
                 Err(err) => disk_failed(&err),
             },
             Err(Error::Gone(_)) => Event::Lost,

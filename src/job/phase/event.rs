@@ -28,8 +28,12 @@ pub enum Event {
     Poisoned,
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
-    /// The container's processes are gone.
-    Exited { exit: RunExit },
+    /// The container's processes are gone. `by_itself`: nobody had sent it a signal to end.
+    Exited {
+        exit: RunExit,
+        #[serde(default)]
+        by_itself: bool,
+    },
     /// The container is gone and its exit code could not be read.
     Lost,
     /// The run's time is up.
