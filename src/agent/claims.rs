@@ -102,8 +102,24 @@ pub(super) async fn hand_back<E: Effects, C: Clock>(
     Ok(ours.unwrap_or(false))
 }
 
-/// One more node that a pool's job never fits. `Some(true)`: nobody is left to try, and this agent
-/// is the one to say so.
+/// A pool's job that nobody will ever run, such as one that came too late. `true`: this agent is
+/// the one to say so.
+pub(super) async fn reject<E: Effects>(
+    pool: &PoolName,
+    job: &JobId,
+    bid: &Bid,
+    effects: &E,
+) -> Result<bool, bus::Error> {
+    let decide = |found: Option<&Claim>, bid: &Bid| match claim::conclude(found, bid) {
+        claim::Conclude::Write(claim) => Decided::Write(claim, true),
+        claim::Conclude::Mine => Decided::Is(true),
+        claim::Conclude::Yield(_) => Decided::Is(false),
+    };
+    Ok(settle(pool, job, bid, effects, decide).await?.unwrap_or(false))
+}
+
+/// One more node that a pool's job never fits. `true`: nobody is left to try, and this agent is the
+/// one to say so.
 pub(super) async fn refuse<E: Effects>(
     pool: &PoolName,
     job: &JobId,

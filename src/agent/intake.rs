@@ -153,21 +153,28 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             }
             return self.again(&parsed.spec.id, known, delivery.ack).await;
         }
-        match self.authorize(&parsed, &target).and_then(|()| self.fits(&parsed)) {
+        match self.authorize(&parsed, &target) {
             Ok(()) => {}
             Err(Unfit::Later) => return self.later(&delivery).await,
             Err(Unfit::Unproven(reason, error)) => {
                 let refused = refused(parsed, reason, error);
                 return self.refuse(refused, false, &delivery).await;
             }
-            Err(Unfit::Never(reason, error)) => {
-                let refused = refused(parsed, reason, error);
-                return self.misfit(&target, refused, &delivery).await;
-            }
         }
-        if let Target::Pool(pool) = &target
-            && !self.is_open(pool, ahead, &parsed, &delivery).await?
+        let pool = match &target {
+            Target::Pool(pool) => Some(pool),
+            Target::Agent(_) => None,
+        };
+        if let Some(pool) = pool
+            && !self.is_free(pool, &parsed, &delivery).await?
         {
+            return Ok(());
+        }
+        if let Err((reason, error)) = self.fits(&parsed) {
+            let refused = refused(parsed, reason, error);
+            return self.misfit(&target, refused, &delivery).await;
+        }
+        if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
             return Ok(());
         }
         if let Some(free) = self.too_little_disk() {
@@ -183,28 +190,14 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.accept(parsed, &target, delivery, after_seq).await
     }
 
-    /// Whether a pool's job may be accepted here and now; where not, its delivery is answered.
-    async fn is_open(
+    /// Whether nobody else has a pool's job; where somebody has, its delivery is answered.
+    async fn is_free(
         &self,
         pool: &PoolName,
-        ahead: usize,
         parsed: &Parsed,
         delivery: &Delivery,
     ) -> Result<bool, Error> {
         let Some(ack) = &delivery.ack else { return Ok(true) };
-        let board = &self.desk.board;
-        // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
-        if !board.has_room(ahead) {
-            self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
-            return Ok(false);
-        }
-        // Another agent may have all that it needs free at once. Where nobody has for long, it
-        // stands in a line, so that smaller jobs can't starve it.
-        let waits = matches!(board.verdict(&parsed.spec), Verdict::Later(_));
-        if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
-            self.later(delivery).await?;
-            return Ok(false);
-        }
         let id = &parsed.spec.id;
         let found = match self.effects.claim(pool, id).await {
             Ok(found) => found,
@@ -231,6 +224,31 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(false)
     }
 
+    /// Whether a pool's job can go now, or has waited long enough to stand in a line here; where
+    /// not, its delivery is answered.
+    async fn has_room(
+        &self,
+        ahead: usize,
+        parsed: &Parsed,
+        delivery: &Delivery,
+    ) -> Result<bool, Error> {
+        let Some(ack) = &delivery.ack else { return Ok(true) };
+        let board = &self.desk.board;
+        // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
+        if !board.has_room(ahead) {
+            self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
+            return Ok(false);
+        }
+        // Another agent may have all that it needs free at once. Where nobody has for long, it
+        // stands in a line, so that smaller jobs can't starve it.
+        let waits = matches!(board.verdict(&parsed.spec), Verdict::Later(_));
+        if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
+            self.later(delivery).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// A job that can never run here: refused, but left for a pool's other nodes for a while.
     async fn misfit(
         &self,
@@ -241,25 +259,35 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let (Target::Pool(pool), Some(ack)) = (target, &delivery.ack) else {
             return self.refuse(refused, true, delivery).await;
         };
-        if !never_fits(refused.reason) {
-            return self.refuse(refused, true, delivery).await;
-        }
         let bid = claims::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
-        let given_up = claims::refuse(pool, &refused.id, &bid, self.effects.as_ref()).await;
-        match given_up {
-            Ok(true) => {}
-            Ok(false) => return self.later(delivery).await,
-            Err(err) if err.is_transient() => return self.later(delivery).await,
-            Err(err) => return Err(err.into()),
+        let (id, effects) = (&refused.id, self.effects.as_ref());
+        let said = if never_fits(refused.reason) {
+            claims::refuse(pool, id, &bid, effects).await
+        } else {
+            claims::reject(pool, id, &bid, effects).await
+        };
+        match said {
+            Ok(true) if never_fits(refused.reason) => self.give_up(target, refused, delivery).await,
+            Ok(true) => self.refuse(refused, true, delivery).await,
+            Ok(false) => self.later(delivery).await,
+            Err(err) if err.is_transient() => self.later(delivery).await,
+            Err(err) => Err(err.into()),
         }
-        // For whoever looks after the pool; the requester gets the status.
+    }
+
+    /// A pool's job that fits nobody: put aside for whoever looks after the pool, and its requester
+    /// is told.
+    async fn give_up(
+        &self,
+        target: &Target,
+        refused: Refused,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
         let history = History { body: delivery.body.to_vec(), events: Vec::new() };
         let (letter, id) = (dead_letter(self.node, &history), format!("dead:{}", refused.id));
         self.effects.bury(target, letter, &id).await?;
-        let reason = Reason::NoNodeFits;
-        let error =
-            format!("no node of the pool {pool} fits; the last one said: {}", refused.error);
-        let refused = Refused { reason, error, ..refused };
+        let error = format!("no node of the pool fits; the last one said: {}", refused.error);
+        let refused = Refused { reason: Reason::NoNodeFits, error, ..refused };
         let status = Status::failed_unrun(self.node, &refused, self.desk.clock.now());
         self.write_refusal(refused, status, true, delivery).await
     }
@@ -430,13 +458,13 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// Whether the node can ever run the job.
-    fn fits(&self, parsed: &Parsed) -> Result<(), Unfit> {
+    fn fits(&self, parsed: &Parsed) -> Result<(), (Reason, String)> {
         let spec = &parsed.spec;
         if spec.deadline.is_some_and(|deadline| deadline <= self.desk.clock.now()) {
             let error = "the job's deadline had passed when it came".to_owned();
-            return Err(Unfit::Never(Reason::DeadlinePassed, error));
+            return Err((Reason::DeadlinePassed, error));
         }
-        self.terms.admit(spec).map_err(|fault| Unfit::Never(fault.reason, fault.error))
+        self.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
     }
 
     /// What is free in MiB where that is too little to take a job.
@@ -446,14 +474,12 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 }
 
-/// Why a job is not taken.
+/// Why a job is nobody's yet.
 enum Unfit {
     /// It can't be told yet: the chain's id, which signatures are made with, is not known.
     Later,
     /// Nobody has proved that it is the requester's.
     Unproven(Reason, String),
-    /// It can never run here.
-    Never(Reason, String),
 }
 
 fn refused(parsed: Parsed, reason: Reason, error: String) -> Refused {

@@ -107,18 +107,19 @@ async fn adopt<E: Effects, C: Clock + Clone>(
 ) -> Result<(), journal::Error> {
     let delivery = delivery(&intake.desk, &job).await?;
     let (id, phase) = (job.id(), job.phase.name());
+    let never_ran = matches!(job.phase, Phase::Starting { container: None, .. });
     let starting = matches!(job.phase, Phase::Starting { .. });
-    let job = match container {
-        None => {
+    let state = container.map(|found| found.state);
+    let job = match state {
+        None if !never_ran => {
             tracing::warn!(job.id = %id, "the container of job {id} is gone");
             apply(&intake.desk, &job, Event::Lost).await?
         }
         // Another agent may have been given a pool's job while this node was away.
-        Some(Found { state: FoundState::Created, .. }) if starting && job.pool().is_some() => {
+        None | Some(FoundState::Created) if starting && job.pool().is_some() => {
             apply(&intake.desk, &job, Event::Doubted).await?
         }
-        Some(found) => {
-            let state = found.state;
+        _ => {
             tracing::info!(job.id = %id, ?state, "took job {id} back: {phase}");
             job
         }

@@ -63,6 +63,12 @@ struct Container {
     id: ContainerId,
     spec: ContainerSpec,
     script: Script,
+    created: Instant,
+    run: Option<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
     started: Instant,
     /// How and when it ends; moved forward by `stop`, gone when the container is removed.
     end: watch::Sender<End>,
@@ -104,8 +110,10 @@ impl Script {
 pub enum Call {
     /// [`ContainerRuntime::image`]
     Image,
-    /// [`ContainerRuntime::run`]
-    Run,
+    /// [`ContainerRuntime::create`]
+    Create,
+    /// [`ContainerRuntime::start`]
+    Start,
     /// [`ContainerRuntime::follow`]
     Follow,
     /// [`ContainerRuntime::stop`]
@@ -163,23 +171,40 @@ impl Fake {
             let reason = format!("bind source path does not exist: {}", mount.host.display());
             return Err(Error::Engine { reason });
         }
-        match spec.gpus.iter().find(|gpu| !self.0.gpus.contains(gpu)) {
-            Some(gpu) => Err(Error::Gpu { reason: format!("device error: {gpu}: unknown device") }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
 impl State {
     fn by_id(&self, id: &ContainerId) -> Result<&Container, Error> {
         let mut containers = self.containers.values();
-        containers.find(|container| container.id == *id).ok_or_else(|| Error::Gone(id.clone()))
+        containers.find(|container| container.is(id)).ok_or_else(|| Error::Gone(id.clone()))
+    }
+
+    fn by_id_mut(&mut self, id: &ContainerId) -> Result<&mut Container, Error> {
+        let mut containers = self.containers.values_mut();
+        containers.find(|container| container.is(id)).ok_or_else(|| Error::Gone(id.clone()))
     }
 }
 
 impl Container {
-    fn has_ended(&self) -> bool {
-        self.end.borrow().at <= Instant::now()
+    /// Whether this is its id or its name.
+    fn is(&self, id: &ContainerId) -> bool {
+        self.id == *id || self.spec.name == id.0
+    }
+
+    fn state(&self) -> FoundState {
+        match &self.run {
+            None => FoundState::Created,
+            Some(run) if run.end.borrow().at <= Instant::now() => FoundState::Exited,
+            Some(_) => FoundState::Running,
+        }
+    }
+
+    /// Its run; an error where it was never started.
+    fn run(&self) -> Result<&Run, Error> {
+        let reason = || format!("the container {} was never started", self.id);
+        self.run.as_ref().ok_or_else(|| Error::Engine { reason: reason() })
     }
 
     fn log(&self) -> Vec<LogChunk> {
@@ -215,42 +240,57 @@ impl ContainerRuntime for Fake {
         Ok(known.unwrap_or(pulled))
     }
 
-    async fn run(&self, spec: &ContainerSpec) -> Result<Launched, Error> {
-        self.decided(Call::Run)?;
-        let (launched, script) = {
-            let mut state = self.state();
-            if let Some(there) = state.containers.get(&spec.name) {
-                if there.spec.node != spec.node {
-                    let reason = format!("the name {} is taken by somebody else", spec.name);
-                    return Err(Error::Engine { reason });
-                }
-                return Ok(Launched { id: there.id.clone(), started_now: false, started_at: None });
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, Error> {
+        self.decided(Call::Create)?;
+        let mut state = self.state();
+        if let Some(there) = state.containers.get(&spec.name) {
+            if there.spec.node != spec.node {
+                let reason = format!("the name {} is taken by somebody else", spec.name);
+                return Err(Error::Engine { reason });
             }
-            self.admit(&state, spec)?;
-            let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
-            state.created += 1;
-            let id = ContainerId(hex(&Sha256::digest(format!("{} {}", state.created, spec.name))));
-            let started = Instant::now();
-            let container = Container {
-                id: id.clone(),
-                spec: spec.clone(),
-                script: script.clone(),
-                started,
-                end: watch::Sender::new(End {
-                    code: script.code,
-                    at: started + script.run_for,
-                    by: EndedBy::Itself,
-                }),
-            };
-            state.containers.insert(spec.name.clone(), container);
-            (Launched { id, started_now: true, started_at: None }, script)
+            return Ok(there.id.clone());
+        }
+        self.admit(&state, spec)?;
+        let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
+        state.created += 1;
+        let id = ContainerId(hex(&Sha256::digest(format!("{} {}", state.created, spec.name))));
+        let container = Container {
+            id: id.clone(),
+            spec: spec.clone(),
+            script,
+            created: Instant::now(),
+            run: None,
         };
-        if script.writes_output {
+        state.containers.insert(spec.name.clone(), container);
+        Ok(id)
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<Launched, Error> {
+        self.decided(Call::Start)?;
+        let (spec, writes_output) = {
+            let mut state = self.state();
+            let started = Instant::now();
+            let container = state.by_id_mut(id)?;
+            if let Some(run) = &container.run {
+                let started_at = Some(self.time(run.started));
+                return Ok(Launched { id: id.clone(), started_now: false, started_at });
+            }
+            let unknown = container.spec.gpus.iter().find(|gpu| !self.0.gpus.contains(gpu));
+            if let Some(gpu) = unknown {
+                let reason = format!("device error: {gpu}: unknown device");
+                return Err(Error::Gpu { reason });
+            }
+            let Script { code, run_for, writes_output, .. } = container.script;
+            let end = End { code, at: started + run_for, by: EndedBy::Itself };
+            container.run = Some(Run { started, end: watch::Sender::new(end) });
+            (container.spec.clone(), writes_output)
+        };
+        if writes_output {
             let (input, output) =
-                (host_path(spec, "/input/input"), host_path(spec, output_path(spec)));
+                (host_path(&spec, "/input/input"), host_path(&spec, output_path(&spec)));
             blocking(move || simulate(input.as_deref(), output.as_deref())).await?;
         }
-        Ok(launched)
+        Ok(Launched { id: id.clone(), started_now: true, started_at: None })
     }
 
     async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {
@@ -258,7 +298,7 @@ impl ContainerRuntime for Fake {
         let (log, mut end) = {
             let state = self.state();
             let container = state.by_id(id)?;
-            (container.log(), container.end.subscribe())
+            (container.log(), container.run()?.end.subscribe())
         };
         let output = async {
             for chunk in log {
@@ -287,11 +327,12 @@ impl ContainerRuntime for Fake {
         }
         let state = self.state();
         let container = state.by_id(id)?;
-        let End { code, at, by } = *container.end.borrow();
+        let run = container.run()?;
+        let End { code, at, by } = *run.end.borrow();
         Ok(Exit {
             code,
             oom: container.script.oom,
-            started_at: self.time(container.started),
+            started_at: self.time(run.started),
             finished_at: self.time(at),
             ended_by: by,
         })
@@ -302,8 +343,9 @@ impl ContainerRuntime for Fake {
         let ended_at = {
             let state = self.state();
             let Ok(container) = state.by_id(id) else { return Ok(()) };
+            let Ok(run) = container.run() else { return Ok(()) };
             let asked = Instant::now();
-            container.end.send_if_modified(|end| {
+            run.end.send_if_modified(|end| {
                 let (code, at) = if container.script.ignores_stop {
                     (KILLED, asked + grace)
                 } else {
@@ -315,7 +357,7 @@ impl ContainerRuntime for Fake {
                 }
                 sooner
             });
-            container.end.borrow().at
+            run.end.borrow().at
         };
         sleep_until(ended_at).await;
         Ok(())
@@ -344,7 +386,7 @@ impl ContainerRuntime for Fake {
 
     async fn remove(&self, id: &ContainerId) -> Result<(), Error> {
         self.decided(Call::Remove)?;
-        self.state().containers.retain(|_, container| container.id != *id);
+        self.state().containers.retain(|_, container| !container.is(id));
         Ok(())
     }
 
@@ -356,8 +398,8 @@ impl ContainerRuntime for Fake {
             id: container.id.clone(),
             job_id: Some(container.spec.job_id.clone()),
             attempt: container.spec.attempt,
-            state: if container.has_ended() { FoundState::Exited } else { FoundState::Running },
-            created_at: self.time(container.started),
+            state: container.state(),
+            created_at: self.time(container.created),
         });
         Ok(found.collect())
     }

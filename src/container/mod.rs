@@ -24,17 +24,22 @@ use crate::job::JobId;
 use crate::node::{Address, GpuUuid};
 
 /// A container engine, as far as a node needs one. Every call has a deadline of its own, but for
-/// [`ContainerRuntime::follow`], which lasts as long as the container does. All but `run` can be
-/// repeated without harm, and dropping a future of this trait leaves nothing half done.
+/// [`ContainerRuntime::follow`], which lasts as long as the container does. All but `start` can be
+/// repeated without harm, which can be repeated as long as the container is there; dropping a future of this trait leaves nothing half done.
 pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Makes the image present (pull policy `missing`: what is here is not pulled) and says what it
     /// is. Errors inside the pull's stream are noticed; no progress for a while is an error.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
 
-    /// Creates and starts the container. Where the name is taken, what is there decides: created is
-    /// started, running and exited are left as they are and reported. A container that could not be
-    /// started is removed again.
-    fn run(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Launched, Error>> + Send;
+    /// Creates the container, or finds the one of ours that has its name already.
+    fn create(
+        &self,
+        spec: &ContainerSpec,
+    ) -> impl Future<Output = Result<ContainerId, Error>> + Send;
+
+    /// Starts a container that was created and never started. One that runs or has exited is left
+    /// as it is and reported; one that the engine would not start stays as it was.
+    fn start(&self, id: &ContainerId) -> impl Future<Output = Result<Launched, Error>> + Send;
 
     /// Hands every chunk of the container's output to `sink`, in order per stream, and returns
     /// once its processes are gone and its output has been read to the end. Works on a container
@@ -184,7 +189,7 @@ pub enum Network {
     Bridge,
 }
 
-/// What [`ContainerRuntime::run`] found or did.
+/// What [`ContainerRuntime::start`] found or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
     /// The container.

@@ -24,7 +24,9 @@ pub enum Step {
     Reserve,
     /// Make sure that no other agent of the pool starts the job.
     Claim,
-    /// Start the container, unless it is there already.
+    /// Create the container, unless it is there already.
+    Create,
+    /// Start the container, unless it was started already.
     Start,
     /// Wait for the container's end, at most until then, and keep its log.
     Follow {
@@ -69,6 +71,7 @@ impl Step {
             Self::Fetch => "fetch",
             Self::Reserve => "reserve",
             Self::Claim => "claim",
+            Self::Create => "create",
             Self::Start => "start",
             Self::Follow { .. } => "follow",
             Self::Stop => "stop",
@@ -119,6 +122,7 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Pulled { .. } => Next::Do(Step::Fetch),
         Phase::Ready { .. } => Next::Do(Step::Reserve),
         Phase::Claiming { .. } => Next::Do(Step::Claim),
+        Phase::Starting { container: None, .. } => Next::Do(Step::Create),
         Phase::Starting { .. } => Next::Do(Step::Start),
         Phase::Running { run } => Next::Do(Step::Follow { until: run.kill_at }),
         Phase::Stopping { .. } => Next::Do(Step::Stop),

@@ -65,7 +65,10 @@ impl Next {
                 }
             }
             (Phase::Claiming { image, gpus }, Event::Claimed) => self.starting(image, gpus),
-            (Phase::Starting { image, gpus }, Event::Started { container, at }) => {
+            (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
+                self.job.phase = Phase::Starting { image, gpus, container: Some(container) };
+            }
+            (Phase::Starting { image, gpus, .. }, Event::Started { container, at }) => {
                 let kill_at = self.kill_at(at, rules);
                 let run = Run { image, gpus, container, started_at: at, kill_at };
                 self.job.phase = Phase::Running { run };
@@ -127,7 +130,7 @@ impl Next {
     }
 
     fn starting(&mut self, image: PinnedImage, gpus: Vec<GpuUuid>) {
-        self.job.phase = Phase::Starting { image, gpus };
+        self.job.phase = Phase::Starting { image, gpus, container: None };
         self.durable = Some(Durable::Starting);
     }
 
@@ -152,7 +155,7 @@ impl Next {
             }
             (Phase::Claiming { .. } | Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
             (Phase::Claiming { .. }, Event::Poisoned) => self.finish(Outcome::Failed(poisoned())),
-            (Phase::Starting { image, gpus }, Event::Doubted) => {
+            (Phase::Starting { image, gpus, .. }, Event::Doubted) => {
                 self.job.phase = Phase::Claiming { image, gpus };
             }
             (Phase::Concluding { ending }, Event::Concluded) => self.end(ending),

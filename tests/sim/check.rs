@@ -174,9 +174,9 @@ fn wrong_end(
         }
         "container_lost" | "poison" => attempt >= 3 || job.target.to_string().starts_with("pool"),
         "cancelled" => cancelled.contains(&job.id),
-        "timeout" => of_attempt.is_some_and(|run| {
-            run.stolen || run.stopped && (too_long || clocks_were_set)
-        }),
+        "timeout" => {
+            of_attempt.is_some_and(|run| run.stolen || run.stopped && (too_long || clocks_were_set))
+        }
         "deadline_reached" => of_attempt.is_some() && job.body["deadline"].is_string(),
         "deadline_passed" => job.body["deadline"].is_string(),
         other => return Some(format!("an end that no job of this day has: {other}")),

@@ -173,7 +173,6 @@ impl Day {
         let host = usize::try_from(world.roll(self.processes.len() as u64)).unwrap_or(0);
         if world.happens(|weather| weather.theft) {
             world.settle_containers(host);
-            let now = world.now();
             let mut state = world.state();
             let names: Vec<String> = state.hosts[host]
                 .containers
@@ -183,7 +182,7 @@ impl Day {
                 .collect();
             if !names.is_empty() {
                 let at = state.rng.usize(..names.len());
-                state.hosts[host].steal(&names[at], now);
+                state.hosts[host].steal(&names[at]);
                 drop(state);
                 world.note(Some(host), || format!("{} is removed by somebody", names[at]));
             }

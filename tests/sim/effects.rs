@@ -17,7 +17,7 @@ use lamda_node::journal::{Fate, Gate, Outgoing};
 
 use super::check;
 use super::work::Work;
-use super::world::{Container, Doing, RunRecord, World};
+use super::world::{Container, Doing, GONE_DARK, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -146,7 +146,7 @@ impl Simulated {
         Event::Pulled { image: PinnedImage { id: text.clone(), digest: text } }
     }
 
-    async fn start(&self, job: &Job) -> Event {
+    async fn create(&self, job: &Job) -> Event {
         let Phase::Starting { gpus, .. } = &job.phase else { return Event::Lost };
         self.pass(50).await;
         if let Some(event) = self.engine_failed() {
@@ -156,28 +156,33 @@ impl Simulated {
         for earlier in 1..job.attempt {
             self.remove_container(&self::name(job, earlier));
         }
-        if !self.world.state().hosts[self.host].containers.contains_key(&name) {
-            let created_at = self.world.now();
+        let there = self.world.state().hosts[self.host].containers.contains_key(&name);
+        if !there {
             let container = Container {
                 job: job.id().clone(),
                 attempt: job.attempt,
                 gpus: gpus.clone(),
-                created_at,
+                created_at: self.world.now(),
                 state: Doing::Created,
                 run: None,
             };
             self.note(|| format!("creates {name}"));
             self.world.state().hosts[self.host].containers.insert(name.clone(), container);
-            self.pass(50).await;
-            if let Some(event) = self.engine_failed() {
-                return event;
-            }
         }
+        self.pass(50).await;
+        self.engine_failed().unwrap_or(Event::Created { container: name })
+    }
+
+    async fn start(&self, job: &Job) -> Event {
+        self.pass(50).await;
+        if let Some(event) = self.engine_failed() {
+            return event;
+        }
+        let name = name(job, job.attempt);
         self.world.settle_containers(self.host);
         let there = self.world.state().hosts[self.host].containers.get(&name).cloned();
         let at = match there.map(|container| container.state) {
-            // Somebody removed it in between: the engine would say so.
-            None => return failed(Reason::NodeFault, Retry::Always),
+            None => return Event::Lost,
             Some(Doing::Created) => self.run(job, &name),
             Some(Doing::Running { since, .. } | Doing::Exited { since, .. }) => since,
         };
@@ -220,6 +225,8 @@ impl Simulated {
                 self.world.state().hosts[self.host].containers.get(&name).map(|found| found.state);
             match state {
                 None | Some(Doing::Created) => return Event::Lost,
+                // What ran when the host went down: nobody knows how it would have ended.
+                Some(Doing::Exited { code: GONE_DARK, .. }) => return Event::Lost,
                 Some(Doing::Exited { since, at, code }) => {
                     let by_itself = code != STOPPED;
                     let exit = RunExit {
@@ -333,6 +340,7 @@ impl Effects for Simulated {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
             Step::Reserve => Event::Reserved { gpus: self.board.reserve(job).await },
+            Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => {
                 let left = until.since(self.world.now());

@@ -17,6 +17,9 @@ use tokio::sync::Notify;
 use super::dice::Weather;
 use super::time::Time;
 
+/// The exit code that an engine invents for what ran when its host went down.
+pub(crate) const GONE_DARK: i32 = 255;
+
 /// How long a delivery stays an agent's.
 pub(crate) const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
 
@@ -212,14 +215,13 @@ impl World {
         one.life = None;
         if dark {
             one.disk.lose_power().expect("a disk in memory");
-            let running: Vec<String> = one
-                .containers
-                .iter()
-                .filter(|(_, container)| matches!(container.state, Doing::Running { .. }))
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in running {
-                one.steal(&name, now);
+            for container in one.containers.values_mut() {
+                if let Doing::Running { since, .. } = container.state {
+                    container.state = Doing::Exited { since, at: now, code: GONE_DARK };
+                    if let Some(run) = container.run {
+                        one.runs[run].stolen = true;
+                    }
+                }
             }
         }
         drop(state);
@@ -253,7 +255,7 @@ impl World {
 
 impl Host {
     /// Somebody else removes a container.
-    pub(crate) fn steal(&mut self, name: &str, _: Timestamp) {
+    pub(crate) fn steal(&mut self, name: &str) {
         if let Some(container) = self.containers.remove(name)
             && let Some(run) = container.run
         {

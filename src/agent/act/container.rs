@@ -15,18 +15,28 @@ use crate::job::phase::{Phase, RunExit};
 const CHUNKS_MAX: usize = 64;
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
-    pub(super) async fn start(&self, job: &Job) -> Event {
-        let Phase::Starting { image, gpus } = &job.phase else { return Event::Lost };
+    pub(super) async fn create(&self, job: &Job) -> Event {
+        let Phase::Starting { image, gpus, .. } = &job.phase else { return Event::Lost };
         // An attempt that was given up must be gone before the next one runs.
         if let Err(err) = self.remove_containers(job, job.attempt - 1).await {
             return engine_failed(&err);
         }
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
-        match self.runtime.run(&spec).await {
+        match self.runtime.create(&spec).await {
+            Ok(id) => Event::Created { container: id.0 },
+            Err(err) => engine_failed(&err),
+        }
+    }
+
+    pub(super) async fn start(&self, job: &Job) -> Event {
+        let Phase::Starting { container: Some(id), .. } = &job.phase else { return Event::Lost };
+        match self.runtime.start(&ContainerId(id.clone())).await {
             Ok(launched) => {
                 let at = launched.started_at.unwrap_or_else(|| self.clock.now());
                 Event::Started { container: launched.id.0, at }
             }
+            // It may have run: that it is not there proves nothing.
+            Err(Error::Gone(_)) => Event::Lost,
             Err(err) => engine_failed(&err),
         }
     }

@@ -69,6 +69,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
             Step::Reserve => Event::Reserved { gpus: self.board.reserve(job).await },
+            Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => self.follow(job, until).await,
             Step::Stop => self.stop(job).await,

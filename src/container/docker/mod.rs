@@ -163,8 +163,12 @@ impl ContainerRuntime for Docker {
         pull::image(self, reference).await
     }
 
-    async fn run(&self, spec: &ContainerSpec) -> Result<Launched, Error> {
-        Box::pin(run::run(self, spec)).await
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, Error> {
+        Box::pin(run::create(self, spec)).await
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<Launched, Error> {
+        run::start(self, id).await
     }
 
     async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {

@@ -1,7 +1,7 @@
 //! Creating and starting a container exactly once.
 //!
-//! The usual way is two calls: create, start. The name is what makes it happen once: where it is
-//! taken, what is there decides, and an exited container is never started again.
+//! The name is what makes one container of many creates; that it was created and never started is
+//! looked up before it is started, and an exited container is never started again.
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
@@ -21,61 +21,57 @@ use crate::clock::Timestamp;
 /// How often the name may turn out to be taken by a container that is gone a moment later.
 const CREATE_TRIES_MAX: u32 = 3;
 
-/// Creates and starts the container, or says what runs under its name already.
-pub(super) async fn run(docker: &Docker, spec: &ContainerSpec) -> Result<Launched, Error> {
-    // Between one caller's inspect and start, another's container could run and exit.
-    let _alone = docker.names.lock(&spec.name).await;
+/// Creates the container, or finds what has its name already.
+pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<ContainerId, Error> {
     let client = docker.client().await?;
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
         let create = client.create_container(Some(options), policy::create_body(spec));
         match within(docker.config.call_timeout, Box::pin(create)).await {
-            Ok(created) => return start(docker, ContainerId(created.id)).await,
+            Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {
                 return Err(fault::of_create(&docker.config.host, &spec.image_id, err));
             }
             Err(_) => {}
         }
         if let Some(there) = inspect(docker, &spec.name).await? {
-            return settle(docker, spec, there).await;
+            return own(spec, there);
         }
     }
     Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
 }
 
-/// Goes on from what is under the name.
-async fn settle(
-    docker: &Docker,
-    spec: &ContainerSpec,
-    there: ContainerInspectResponse,
-) -> Result<Launched, Error> {
+/// What is under the name, where it is this node's.
+fn own(spec: &ContainerSpec, there: ContainerInspectResponse) -> Result<ContainerId, Error> {
     let labels = there.config.as_ref().and_then(|config| config.labels.as_ref());
     let owner = labels.and_then(|labels| labels.get(policy::LABEL_NODE));
-    if owner.is_none_or(|owner| *owner != spec.node.to_string()) {
+    if owner.is_some_and(|owner| *owner == spec.node.to_string()) {
+        Ok(ContainerId(there.id.unwrap_or_default()))
+    } else {
         let reason = format!("the name {} is taken by a container of somebody else", spec.name);
-        return Err(Error::Engine { reason });
+        Err(Error::Engine { reason })
     }
-    let status = there.state.as_ref().and_then(|state| state.status);
-    let id = ContainerId(there.id.unwrap_or_default());
-    if status == Some(Status::CREATED) {
-        return start(docker, id).await;
-    }
-    let started_at = there.state.and_then(|state| state.started_at);
-    let started_at = started_at.and_then(|at| at.parse().ok());
-    Ok(Launched { id, started_now: false, started_at })
 }
 
-async fn start(docker: &Docker, id: ContainerId) -> Result<Launched, Error> {
+/// Starts the container where it never ran; else says when it was started.
+pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched, Error> {
+    // Between one caller's inspect and start, another's container could run and exit.
+    let _alone = docker.names.lock(&id.0).await;
+    let there = inspect(docker, &id.0).await?.ok_or_else(|| Error::Gone(id.clone()))?;
+    if there.state.as_ref().and_then(|state| state.status) != Some(Status::CREATED) {
+        let started_at = there.state.and_then(|state| state.started_at);
+        let started_at = started_at.and_then(|at| at.parse().ok());
+        return Ok(Launched { id: id.clone(), started_now: false, started_at });
+    }
     let client = docker.client().await?;
     let call = client.start_container(&id.0, None::<StartContainerOptions>);
     let Err(err) = within(docker.config.start_timeout, call).await else {
-        return Ok(Launched { id, started_now: true, started_at: None });
+        return Ok(Launched { id: id.clone(), started_now: true, started_at: None });
     };
     // Where the engine went away in the middle, nobody knows whether the job runs: it is left for
     // the next call to look at. A start that hangs is ended, or it could succeed unobserved.
-    let timed_out = matches!(err, EngineError::RequestTimeoutError);
-    if (timed_out || fault::status(&err).is_some())
-        && let Err(err) = docker.remove(&id).await
+    if matches!(err, EngineError::RequestTimeoutError)
+        && let Err(err) = docker.remove(id).await
     {
         tracing::warn!(container = %id, "a container that did not start can't be removed: {err}");
     }

@@ -26,6 +26,8 @@ pub enum Event {
     Outbid,
     /// The pool's job was started too often, by whomever: nobody starts it again.
     Poisoned,
+    /// The container is there, and was not started.
+    Created { container: String },
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
     /// The container's processes are gone. `by_itself`: nobody had sent it a signal to end.
@@ -87,6 +89,7 @@ impl Event {
             Self::Doubted => "doubted",
             Self::Outbid => "outbid",
             Self::Poisoned => "poisoned",
+            Self::Created { .. } => "created",
             Self::Started { .. } => "started",
             Self::Exited { .. } => "exited",
             Self::Lost => "lost",

@@ -102,8 +102,13 @@ pub enum Phase {
     Ready { image: PinnedImage },
     /// A pool's job: cards are reserved; that nobody else runs it is next.
     Claiming { image: PinnedImage, gpus: Vec<GpuUuid> },
-    /// Cards are reserved; the container may or may not exist.
-    Starting { image: PinnedImage, gpus: Vec<GpuUuid> },
+    /// Cards are reserved; where its container is known it may run, else it was never started.
+    Starting {
+        image: PinnedImage,
+        gpus: Vec<GpuUuid>,
+        #[serde(default)]
+        container: Option<String>,
+    },
     /// The container was started.
     Running { run: Run },
     /// The container is being stopped.

@@ -122,7 +122,7 @@ fn a_run_that_goes_well_is_told_stage_by_stage() {
 fn the_plan_and_the_machine_fit_together() {
     use Step as S;
     let steps =
-        [S::Pull, S::Fetch, S::Reserve, S::Start, S::Stop, S::Collect, S::Publish, S::Attest];
+        [S::Pull, S::Fetch, S::Reserve, S::Create, S::Stop, S::Collect, S::Publish, S::Attest];
     let mut job = accept("").job;
     for (event, step) in happy().into_iter().zip(steps) {
         let next = next_step(&job, at(10));
@@ -352,6 +352,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     events.extend([
         exit(1),
         Event::Lost,
+        Event::Created { container: "c".to_owned() },
         Event::Claimed,
         Event::Concluded,
         Event::Outbid,

@@ -10,7 +10,7 @@ use lamda_node::container::{
 use lamda_node::node::{Address, GpuUuid};
 use tokio::sync::mpsc;
 
-use super::{Bench, mounts, names, node, spec, watch};
+use super::{Bench, mounts, names, node, run, spec, watch};
 use crate::support::engine::GPUS;
 
 /// What a test wants of a container.
@@ -122,6 +122,7 @@ macro_rules! held_by_both {
 
 held_by_both! {
     a_container_runs_once_however_often_it_is_asked_for,
+    a_container_that_was_created_is_found_and_not_made_again,
     a_running_container_is_found_and_taken_over,
     the_exit_and_the_output_are_told_again_to_a_later_caller,
     an_exit_is_told_though_nobody_reads_the_output,
@@ -131,7 +132,7 @@ held_by_both! {
     a_name_that_another_node_holds_is_not_taken_over,
     an_image_that_is_not_there_is_worth_another_pull,
     a_host_folder_that_is_not_there_is_not_the_jobs_fault,
-    a_card_that_is_not_there_leaves_no_container,
+    a_card_that_is_not_there_leaves_a_container_that_never_ran,
     a_file_and_a_folder_are_copied_out,
     a_link_is_not_copied_out,
     what_is_too_large_or_not_there_is_not_copied_out,
@@ -140,13 +141,13 @@ held_by_both! {
 async fn a_container_runs_once_however_often_it_is_asked_for(subject: impl Subject) {
     let runtime = subject.runtime();
     let spec = subject.spec("once", &Job::Exits(7));
-    let first = runtime.run(&spec).await.unwrap();
+    let first = run(runtime, &spec).await.unwrap();
     assert!(first.started_now);
     let exit = watch(runtime, &first.id).await.unwrap().exit;
     assert_eq!((exit.code, exit.oom), (7, false));
     assert!(exit.started_at <= exit.finished_at, "{exit:?}");
 
-    let again = runtime.run(&spec).await.unwrap();
+    let again = run(runtime, &spec).await.unwrap();
     assert_eq!((again.id, again.started_now), (first.id.clone(), false));
     assert_eq!(watch(runtime, &first.id).await.unwrap().exit, exit, "it did not run again");
     assert_eq!(runtime.list(node()).await.unwrap()[0].state, FoundState::Exited);
@@ -155,8 +156,8 @@ async fn a_container_runs_once_however_often_it_is_asked_for(subject: impl Subje
 async fn a_running_container_is_found_and_taken_over(subject: impl Subject) {
     let runtime = subject.runtime();
     let spec = subject.spec("found", &Job::Waits);
-    let first = runtime.run(&spec).await.unwrap();
-    let again = runtime.run(&spec).await.unwrap();
+    let first = run(runtime, &spec).await.unwrap();
+    let again = run(runtime, &spec).await.unwrap();
     assert_eq!((again.id, again.started_now), (first.id.clone(), false));
 
     let found = runtime.list(node()).await.unwrap();
@@ -170,7 +171,7 @@ async fn a_running_container_is_found_and_taken_over(subject: impl Subject) {
 
 async fn the_exit_and_the_output_are_told_again_to_a_later_caller(subject: impl Subject) {
     let runtime = subject.runtime();
-    let id = runtime.run(&subject.spec("prints", &Job::Prints)).await.unwrap().id;
+    let id = run(runtime, &subject.spec("prints", &Job::Prints)).await.unwrap().id;
     for _ in 0..2 {
         let ending = watch(runtime, &id).await.unwrap();
         assert_eq!(ending.exit.code, 0);
@@ -180,7 +181,7 @@ async fn the_exit_and_the_output_are_told_again_to_a_later_caller(subject: impl 
 
 async fn an_exit_is_told_though_nobody_reads_the_output(subject: impl Subject) {
     let runtime = subject.runtime();
-    let id = runtime.run(&subject.spec("stuck", &Job::Chatters)).await.unwrap().id;
+    let id = run(runtime, &subject.spec("stuck", &Job::Chatters)).await.unwrap().id;
     let (sink, unread) = mpsc::channel(1);
     assert_eq!(runtime.follow(&id, sink).await.unwrap().code, 0);
     drop(unread);
@@ -188,18 +189,18 @@ async fn an_exit_is_told_though_nobody_reads_the_output(subject: impl Subject) {
 
 async fn an_exit_is_told_though_the_reader_has_left(subject: impl Subject) {
     let runtime = subject.runtime();
-    let id = runtime.run(&subject.spec("left", &Job::Chatters)).await.unwrap().id;
+    let id = run(runtime, &subject.spec("left", &Job::Chatters)).await.unwrap().id;
     let (sink, _) = mpsc::channel(1);
     assert_eq!(runtime.follow(&id, sink).await.unwrap().code, 0);
 }
 
 async fn a_job_that_obeys_is_stopped_and_one_that_defies_is_killed(subject: impl Subject) {
     let runtime = subject.runtime();
-    let obeys = runtime.run(&subject.spec("obeys", &Job::Waits)).await.unwrap().id;
+    let obeys = run(runtime, &subject.spec("obeys", &Job::Waits)).await.unwrap().id;
     runtime.stop(&obeys, Duration::from_secs(100)).await.unwrap();
     assert_eq!(watch(runtime, &obeys).await.unwrap().exit.code, 128 + 15);
 
-    let defies = runtime.run(&subject.spec("defies", &Job::Defies)).await.unwrap().id;
+    let defies = run(runtime, &subject.spec("defies", &Job::Defies)).await.unwrap().id;
     runtime.stop(&defies, Duration::from_secs(1)).await.unwrap();
     assert_eq!(watch(runtime, &defies).await.unwrap().exit.code, 128 + 9);
 
@@ -210,7 +211,7 @@ async fn a_job_that_obeys_is_stopped_and_one_that_defies_is_killed(subject: impl
 
 async fn a_running_container_can_be_removed_and_is_gone(subject: impl Subject) {
     let runtime = subject.runtime();
-    let id = runtime.run(&subject.spec("removed", &Job::Waits)).await.unwrap().id;
+    let id = run(runtime, &subject.spec("removed", &Job::Waits)).await.unwrap().id;
     for _ in 0..2 {
         runtime.remove(&id).await.unwrap();
     }
@@ -223,15 +224,15 @@ async fn a_running_container_can_be_removed_and_is_gone(subject: impl Subject) {
 async fn a_name_that_another_node_holds_is_not_taken_over(subject: impl Subject) {
     let runtime = subject.runtime();
     let ours = subject.spec("held", &Job::Waits);
-    runtime.run(&ours).await.unwrap();
-    let theirs = runtime.run(&ContainerSpec { node: Address::new([1; 20]), ..ours }).await;
+    run(runtime, &ours).await.unwrap();
+    let theirs = run(runtime, &ContainerSpec { node: Address::new([1; 20]), ..ours }).await;
     assert!(matches!(theirs, Err(Error::Engine { .. })), "{theirs:?}");
 }
 
 async fn an_image_that_is_not_there_is_worth_another_pull(subject: impl Subject) {
     let image_id = format!("sha256:{}", "0".repeat(64));
     let spec = ContainerSpec { image_id, ..subject.spec("no-image", &Job::Exits(0)) };
-    let told = subject.runtime().run(&spec).await;
+    let told = run(subject.runtime(), &spec).await;
     assert!(matches!(told, Err(Error::Pull { .. })), "{told:?}");
 }
 
@@ -240,20 +241,32 @@ async fn a_host_folder_that_is_not_there_is_not_the_jobs_fault(subject: impl Sub
     let mount =
         Mount { host: "/nonexistent/in".into(), target: "/input".to_owned(), read_only: true };
     let spec = ContainerSpec { mounts: vec![mount], ..subject.spec("mount", &Job::Exits(0)) };
-    let told = runtime.run(&spec).await;
+    let told = run(runtime, &spec).await;
     assert!(matches!(told, Err(Error::Engine { .. })), "{told:?}");
     assert_eq!(runtime.list(node()).await.unwrap(), []);
 }
 
-async fn a_card_that_is_not_there_leaves_no_container(subject: impl Subject) {
+async fn a_card_that_is_not_there_leaves_a_container_that_never_ran(subject: impl Subject) {
     let runtime = subject.runtime();
     let gpus = vec![GpuUuid::new("GPU-unknown").unwrap()];
-    let told = runtime.run(&ContainerSpec { gpus, ..subject.spec("card", &Job::Exits(0)) }).await;
+    let told = run(runtime, &ContainerSpec { gpus, ..subject.spec("card", &Job::Exits(0)) }).await;
     assert!(
         matches!(&told, Err(Error::Gpu { reason }) if reason.contains("unknown device")),
         "{told:?}"
     );
-    assert_eq!(runtime.list(node()).await.unwrap(), []);
+    assert_eq!(runtime.list(node()).await.unwrap()[0].state, FoundState::Created);
+}
+
+async fn a_container_that_was_created_is_found_and_not_made_again(subject: impl Subject) {
+    let runtime = subject.runtime();
+    let spec = subject.spec("created", &Job::Exits(0));
+    let id = runtime.create(&spec).await.unwrap();
+    assert_eq!(runtime.create(&spec).await.unwrap(), id);
+    let found = runtime.list(node()).await.unwrap();
+    assert_eq!((found.len(), found[0].state), (1, FoundState::Created));
+    runtime.remove(&id).await.unwrap();
+    let told = runtime.start(&id).await;
+    assert!(matches!(told, Err(Error::Gone(_))), "it is not made again by a start: {told:?}");
 }
 
 async fn a_file_and_a_folder_are_copied_out(subject: impl Subject) {
@@ -313,7 +326,7 @@ async fn exited_with_output(
     let mounts = mounts(&folder);
     output(&folder.path().join("out"));
     let spec = ContainerSpec { mounts, ..subject.spec("copied", &Job::Exits(0)) };
-    let id = subject.runtime().run(&spec).await.unwrap().id;
+    let id = run(subject.runtime(), &spec).await.unwrap().id;
     watch(subject.runtime(), &id).await.unwrap();
     (id, folder)
 }
@@ -324,7 +337,7 @@ async fn a_simulated_jobs_output_is_its_input_under_a_line_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mounts = mounts(&folder);
     std::fs::write(folder.path().join("in/input"), "question\n").unwrap();
-    let id = fake.run(&ContainerSpec { mounts, ..spec("job", &image_id) }).await.unwrap().id;
+    let id = run(&fake, &ContainerSpec { mounts, ..spec("job", &image_id) }).await.unwrap().id;
     let ending = watch(&fake, &id).await.unwrap();
     assert_eq!(ending.exit.code, 0);
     assert!(ending.stdout.starts_with("simulated: "), "{}", ending.stdout);

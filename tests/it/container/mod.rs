@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lamda_node::container::docker::Docker;
 use lamda_node::container::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Limits, LogChunk, LogStream, Mount,
-    Network,
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Launched, Limits, LogChunk,
+    LogStream, Mount, Network,
 };
 use lamda_node::node::Address;
 use tempfile::TempDir;
@@ -88,10 +88,16 @@ impl Bench {
 
     /// Runs it to its end.
     async fn finish(&self, spec: &ContainerSpec) -> (ContainerId, Ending) {
-        let id = self.docker.run(spec).await.expect("it is started").id;
+        let id = run(&self.docker, spec).await.expect("it is started").id;
         let ending = watch(&self.docker, &id).await.expect("it ends");
         (id, ending)
     }
+}
+
+/// Creates the container and starts it.
+async fn run(runtime: &impl ContainerRuntime, spec: &ContainerSpec) -> Result<Launched, Error> {
+    let id = runtime.create(spec).await?;
+    runtime.start(&id).await
 }
 
 /// A container's exit with all its output.

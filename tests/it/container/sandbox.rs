@@ -4,7 +4,7 @@ use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{ContainerRuntime as _, ContainerSpec, Error, LogChunk, Network};
 use tokio::sync::mpsc;
 
-use super::{Bench, mounts, node, watch};
+use super::{Bench, mounts, node, run, watch};
 
 #[tokio::test]
 async fn a_job_has_no_power_no_network_and_no_more_than_its_share() {
@@ -80,7 +80,7 @@ async fn a_command_that_is_not_there_is_the_jobs_fault() {
     assert_eq!(bench.docker.list(node()).await.unwrap().len(), 1);
 
     let spec = ContainerSpec { command: None, ..bench.shell("") };
-    let told = bench.docker.run(&spec).await;
+    let told = run(&bench.docker, &spec).await;
     assert!(matches!(told, Err(Error::Start { .. })), "{told:?}");
 }
 
@@ -88,7 +88,7 @@ async fn a_command_that_is_not_there_is_the_jobs_fault() {
 async fn a_hundred_megabytes_of_output_pass_through_a_small_sink_without_growing_memory() {
     let bench = Bench::start().await;
     let script = "yes $(head -c 999 /dev/zero | tr '\\0' x) | head -c 100000000; echo the end >&2";
-    let id = bench.docker.run(&bench.shell(script)).await.unwrap().id;
+    let id = run(&bench.docker, &bench.shell(script)).await.unwrap().id;
     let (sink, mut chunks) = mpsc::channel::<LogChunk>(2);
     let count = async {
         let mut bytes = 0;
@@ -116,7 +116,7 @@ fn peak_memory_kib() -> u64 {
 #[tokio::test]
 async fn an_engine_that_goes_away_is_told_to_who_follows() {
     let mut bench = Bench::start().await;
-    let id = bench.docker.run(&bench.shell("echo up; sleep 1000")).await.unwrap().id;
+    let id = run(&bench.docker, &bench.shell("echo up; sleep 1000")).await.unwrap().id;
     let (sink, mut chunks) = mpsc::channel(1);
     let followed = {
         let docker = bench.engine.docker();
