@@ -9,7 +9,7 @@ use super::effects::Effects;
 use crate::bus::{self, AckHandle, PoolName};
 use crate::clock::Clock;
 use crate::job::claim::{self, Bid, Claim};
-use crate::job::phase::{Event, Fault, Retry};
+use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::{Hash, Job, JobId, Reason};
 use crate::node::Address;
 use crate::supervise::chain;
@@ -73,7 +73,8 @@ async fn ask<E: Effects, C: Clock>(
     }
 }
 
-/// Whether the claim went to another agent, so that the job must be left to it.
+/// Whether the claim went to another agent, so that the job must be left to it. Where the job was
+/// started, the claim follows its newest delivery: an agent with one in between could take it.
 pub(super) async fn is_lost<E: Effects, C: Clock>(
     job: &Job,
     delivery: &AckHandle,
@@ -81,8 +82,21 @@ pub(super) async fn is_lost<E: Effects, C: Clock>(
     clock: &C,
 ) -> Result<bool, bus::Error> {
     let Some(asked) = asked(job, Some(delivery), clock) else { return Ok(false) };
-    let found = effects.claim(&asked.pool, job.id()).await?;
-    Ok(claim::is_lost(found.as_ref().map(|found| &found.claim), &asked.bid))
+    let started = matches!(
+        job.phase,
+        Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. }
+    );
+    let decide = |found: Option<&Claim>, bid: &Bid| {
+        if claim::is_lost(found, bid) || !started {
+            return Decided::Is(claim::is_lost(found, bid));
+        }
+        match claim::take(found, bid) {
+            claim::Take::Write(claim) => Decided::Write(claim, false),
+            _ => Decided::Is(false),
+        }
+    };
+    let lost = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
+    Ok(lost.unwrap_or(false))
 }
 
 /// Gives the claim back, so that a start that a shutdown interrupted does not count. `false` where

@@ -23,7 +23,7 @@ use crate::host;
 use crate::job::claim::{Arrival, arrive};
 use crate::job::phase::{Asked, Event, Phase, StopCause};
 use crate::job::spec::{Parsed, Refused, parse};
-use crate::job::{Domain, Job, JobId, Reason, Status};
+use crate::job::{Domain, Hash, Job, JobId, Reason, Status};
 use crate::journal::{self, History, Known};
 use crate::node::Address;
 use crate::node::admission::Verdict;
@@ -60,6 +60,8 @@ pub struct Intake<E, C> {
     pub disk_free_min_mib: u64,
     /// How many sources are being read.
     pub open: watch::Sender<usize>,
+    /// Held while a job leaves its wait.
+    pub waiting: tokio::sync::Mutex<()>,
 }
 
 /// Counts a source that is being read, as long as it lives.
@@ -151,7 +153,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 let refused = duplicate(&parsed.spec.id, &delivery.body);
                 return self.refuse(refused, true, &delivery).await;
             }
-            return self.again(&parsed.spec.id, known, delivery.ack).await;
+            return self.again(known, &parsed, &delivery).await;
         }
         match self.authorize(&parsed, &target) {
             Ok(()) => {}
@@ -197,31 +199,41 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         parsed: &Parsed,
         delivery: &Delivery,
     ) -> Result<bool, Error> {
-        let Some(ack) = &delivery.ack else { return Ok(true) };
         let id = &parsed.spec.id;
-        let found = match self.effects.claim(pool, id).await {
-            Ok(found) => found,
-            // One that can't be read may be a later version's: the job is theirs.
-            Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
-                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
-                self.later(delivery).await?;
-                return Ok(false);
-            }
-            Err(err) => return Err(err.into()),
-        };
-        let bid = claims::bid(self.node, ack, 0, parsed.spec_hash, &self.desk.clock);
-        match arrive(found.as_ref().map(|found| &found.claim), &bid) {
+        match self.arrival(pool, id, parsed.spec_hash, delivery.ack.as_ref()).await? {
             Arrival::Open => return Ok(true),
             Arrival::Later => self.later(delivery).await?,
             Arrival::Duplicate => {
                 tracing::info!(job.id = %id, "job {id} of the pool {pool} has ended elsewhere");
-                self.settle(ack, Settle::Ack).await?;
+                self.acknowledge(delivery.ack.as_ref()).await?;
             }
             Arrival::OtherBody => {
                 self.refuse(duplicate(id, &delivery.body), true, delivery).await?;
             }
         }
         Ok(false)
+    }
+
+    /// What a delivery of a pool's job means, by the job's claim.
+    async fn arrival(
+        &self,
+        pool: &PoolName,
+        id: &JobId,
+        spec_hash: Hash,
+        ack: Option<&AckHandle>,
+    ) -> Result<Arrival, Error> {
+        let Some(ack) = ack else { return Ok(Arrival::Open) };
+        let found = match self.effects.claim(pool, id).await {
+            Ok(found) => found,
+            // One that can't be read may be a later version's: the job is theirs.
+            Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
+                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
+                return Ok(Arrival::Later);
+            }
+            Err(err) => return Err(err.into()),
+        };
+        let bid = claims::bid(self.node, ack, 0, spec_hash, &self.desk.clock);
+        Ok(arrive(found.as_ref().map(|found| &found.claim), &bid))
     }
 
     /// Whether a pool's job can go now, or has waited long enough to stand in a line here; where
@@ -321,42 +333,62 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// A known job was delivered again.
-    async fn again(&self, id: &JobId, known: Known, ack: Option<AckHandle>) -> Result<(), Error> {
+    async fn again(&self, known: Known, parsed: &Parsed, delivery: &Delivery) -> Result<(), Error> {
+        let (id, ack) = (&parsed.spec.id, delivery.ack.clone());
         if !known.open {
             self.desk.journal.send_again(id).await?;
             self.desk.outbox.notify_one();
             return self.acknowledge(ack.as_ref()).await;
         }
+        let waiting = known.job.filter(|job| job.phase == Phase::Waiting);
+        if let Some(job) = &waiting
+            && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
+        {
+            // Another agent may have had it since, or have it still.
+            match self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await? {
+                Arrival::Open => {}
+                Arrival::Duplicate => {
+                    self.leave_waiting(id, Event::Outbid, None).await?;
+                    return self.acknowledge(ack.as_ref()).await;
+                }
+                Arrival::Later | Arrival::OtherBody => return self.later(delivery).await,
+            }
+        }
         let handle = ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
         self.desk.journal.redelivered(id, handle, self.desk.clock.now()).await?;
         self.desk.board.redelivered(id, ack.clone());
-        match known.job {
-            Some(job) if job.phase == Phase::Waiting => self.resume(job, ack).await,
-            _ => Ok(()),
+        if waiting.is_some() {
+            self.leave_waiting(id, Event::Resumed, ack).await?;
         }
+        Ok(())
     }
 
     /// A job that was given back goes on.
-    pub(super) async fn resume_waiting(&self, job: Job, ack: Option<AckHandle>) {
-        if let Err(err) = self.resume(job, ack).await {
+    pub(super) async fn resume_waiting(&self, id: &JobId, ack: Option<AckHandle>) {
+        if let Err(err) = self.leave_waiting(id, Event::Resumed, ack).await {
             tracing::error!("a job that waits can't go on: {}", chain(&err));
         }
     }
 
-    async fn resume(&self, job: Job, ack: Option<AckHandle>) -> Result<(), Error> {
-        let now = self.desk.clock.now();
-        let Ok(moved) = job.apply(Event::Resumed, now, &self.desk.rules) else { return Ok(()) };
-        self.desk.journal.record(&Event::Resumed, &moved, now).await?;
-        self.desk.outbox.notify_one();
-        self.start(moved.job, ack);
-        Ok(())
-    }
-
     /// Cancels a job that was given back and waits; `false` where it does not wait.
     pub(super) async fn cancel_waiting(&self, id: &JobId) -> Result<bool, Error> {
-        let event = Event::StopAsked { cause: StopCause::Cancelled };
         let known = self.desk.journal.lookup(id).await?;
-        let Some(Known { job: Some(job), delivery, .. }) = known else { return Ok(false) };
+        let delivery = known.and_then(|known| known.delivery);
+        let delivery = delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+        self.leave_waiting(id, Event::StopAsked { cause: StopCause::Cancelled }, delivery).await
+    }
+
+    /// Moves a job that waits; `false` where it does not wait, or not any more: whoever asks first
+    /// decides.
+    async fn leave_waiting(
+        &self,
+        id: &JobId,
+        event: Event,
+        delivery: Option<AckHandle>,
+    ) -> Result<bool, Error> {
+        let _alone = self.waiting.lock().await;
+        let known = self.desk.journal.lookup(id).await?;
+        let Some(job) = known.and_then(|known| known.job) else { return Ok(false) };
         if job.phase != Phase::Waiting {
             return Ok(false);
         }
@@ -364,8 +396,9 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let Ok(moved) = job.apply(event.clone(), now, &self.desk.rules) else { return Ok(false) };
         self.desk.journal.record(&event, &moved, now).await?;
         self.desk.outbox.notify_one();
-        let delivery = delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
-        self.start(moved.job, delivery);
+        if !moved.job.phase.is_done() {
+            self.start(moved.job, delivery);
+        }
         Ok(true)
     }
 

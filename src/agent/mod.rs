@@ -261,6 +261,7 @@ where
             data_dir: settings.data_dir.clone(),
             disk_free_min_mib: settings.disk_free_min_mib,
             open: watch::Sender::new(0),
+            waiting: tokio::sync::Mutex::default(),
         });
         let parts = Parts { intake, runtime, link, domain, greeter };
         let mut services = Services::default();

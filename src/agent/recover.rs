@@ -83,7 +83,7 @@ async fn take_back<E: Effects, C: Clock + Clone>(
         // keeps it, nobody else can.
         (Phase::Waiting, _) if job.pool().is_some() && delivery.is_some() => return Ok(()),
         (Phase::Waiting, _) => {
-            intake.resume_waiting(job, delivery).await;
+            intake.resume_waiting(id, delivery).await;
             return Ok(());
         }
         // The node has lost hardware since it took the job, which would wait for ever.

@@ -134,7 +134,7 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Cleaned { outcome } if outcome.is_dead_letter() => Next::Do(Step::Bury),
         Phase::Cleaned { .. } | Phase::Buried { .. } => Next::Do(Step::Ack),
         Phase::HandingBack => Next::Do(Step::HandBack),
-        Phase::Waiting | Phase::Settled { .. } => Next::Rest,
+        Phase::Waiting | Phase::Settled { .. } | Phase::EndedElsewhere => Next::Rest,
     }
 }
 

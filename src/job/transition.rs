@@ -154,6 +154,7 @@ impl Next {
                 self.yielded();
             }
             (Phase::Claiming { .. } | Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
+            (Phase::Waiting, Event::Outbid) => self.job.phase = Phase::EndedElsewhere,
             (Phase::Claiming { .. }, Event::Poisoned) => self.finish(Outcome::Failed(poisoned())),
             (Phase::Starting { image, gpus, .. }, Event::Doubted) => {
                 self.job.phase = Phase::Claiming { image, gpus };

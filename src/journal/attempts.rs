@@ -119,7 +119,7 @@ impl Journal {
         let (place, durable) = (moved.job.phase.name(), moved.durable.is_some());
         let work = move |db: &Connection| {
             let job = &moved.job;
-            let done = matches!(job.phase, crate::job::phase::Phase::Settled { .. });
+            let done = job.phase.is_done();
             let sql =
                 "UPDATE jobs SET phase = ?, state = ?, open = ?, updated_ms = ? WHERE job_id = ?";
             let rows = db.prepare_cached(sql)?.execute(params![
@@ -253,14 +253,15 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Forgets jobs that have been done for longer than `keep`, but none before its deadline: a
+    /// Forgets jobs that have been done for longer than `keep`, or that went back to their pool and
+    /// never came again, but none before its deadline: a
     /// signed job could be sent again until then. Says how many.
     pub async fn prune(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
         let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
         let work = move |db: &Connection| {
             // Deadlines are all of one form, so that their order as texts is their order in time.
-            let sql = "DELETE FROM jobs WHERE open = 0 AND updated_ms < ?
+            let sql = "DELETE FROM jobs WHERE (open = 0 OR phase = 'waiting') AND updated_ms < ?
                  AND coalesce(json_extract(state, '$.spec.deadline'), '') < ?
                  AND job_id NOT IN (SELECT job_id FROM outbox WHERE sent <> 1)";
             Ok(db.execute(sql, params![millis(before), now.to_string()])?)

@@ -71,6 +71,7 @@ impl Process {
             data_dir: "/".into(),
             disk_free_min_mib: 0,
             open: watch::Sender::new(0),
+            waiting: tokio::sync::Mutex::default(),
         });
         let mut process = Self { life, intake, world: world.clone(), host, tasks: JoinSet::new() };
         process.serve();

@@ -69,8 +69,10 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
 pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message) {
     let Ok(parsed) = parse(&message.body) else { return };
     let state = world.state();
+    // A pool's job that has ended elsewhere, or whose id another body has.
     let done = state.claims.iter().any(|((_, id), (claim, _))| {
-        *id == parsed.spec.id && claim.state == lamda_node::job::claim::State::Done
+        let ended = claim.state == lamda_node::job::claim::State::Done;
+        *id == parsed.spec.id && (ended || claim.spec_hash != parsed.spec_hash)
     });
     let disk = state.hosts[host].disk.another().expect("a copy");
     drop(state);
@@ -79,7 +81,7 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message) {
     let ended = match known {
         // The same id with another body is refused under an id of its own.
         Some(known) if known.body_hash != parsed.spec_hash => true,
-        Some(known) => known.job.is_none_or(|job| job.phase.outcome().is_some()),
+        Some(known) => done || known.job.is_none_or(|job| job.phase.outcome().is_some()),
         None => done,
     };
     if !ended {

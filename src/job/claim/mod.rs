@@ -268,6 +268,8 @@ pub fn arrive(found: Option<&Claim>, bid: &Bid) -> Arrival {
     }
     let same_message = found.stream_seq == bid.stream_seq;
     match found.state {
+        // Killed before the refusal that this was written for could be written down.
+        State::Done if same_message && found.agent == bid.agent => Arrival::Open,
         State::Done if same_message && bid.now.since(found.at) < ACK_AWAITED_MAX => Arrival::Later,
         State::Done => Arrival::Duplicate,
         _ if found.holder_before(bid).is_some() => Arrival::Later,
@@ -283,7 +285,12 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
         found.holder_before(bid).or(done)
     });
     if let Some(holder) = holder {
-        return Refuse::Leave(holder);
+        // Killed before the refusal that this was written for could be written down.
+        let own = found.filter(|found| {
+            let same_message = found.stream_seq == bid.stream_seq;
+            same_message && found.refusals > 0 && holder.agent == bid.agent
+        });
+        return own.map_or(Refuse::Leave(holder), |found| Refuse::GiveUp(*found));
     }
     let refusals = found.map_or(0, |found| found.refusals).saturating_add(1);
     let first_at = found.and_then(|found| found.refused_first_at).unwrap_or(bid.now);

@@ -14,7 +14,8 @@
 //!
 //!  A pool's job asks for its claim twice more:
 //!  Ready ─reserved─► Claiming ─claimed─► Starting     …  ─► Concluding ─concluded─► Ended
-//!  and where another agent has it: Yielded ─removed─► Waiting, without a terminal status
+//!  and where another agent has it: Yielded ─removed─► Waiting, without a terminal status;
+//!  where that one has ended it: Waiting ─outbid─► EndedElsewhere
 //!
 //!  What could never be run: Cleaned ─buried─► Buried ─acked─► Settled
 //! ```
@@ -138,6 +139,8 @@ pub enum Phase {
     Yielded,
     /// Given back; nothing happens until it is delivered again or the node starts again.
     Waiting,
+    /// Given back, and ended by another agent of the pool: done here, without a terminal status.
+    EndedElsewhere,
 }
 
 /// The failures of the present phase.
@@ -222,6 +225,7 @@ impl Phase {
             Self::HandingBack => "handing_back",
             Self::Yielded => "yielded",
             Self::Waiting => "waiting",
+            Self::EndedElsewhere => "ended_elsewhere",
         }
     }
 
@@ -243,6 +247,11 @@ impl Phase {
             | Self::Settled { outcome } => Some(outcome),
             _ => None,
         }
+    }
+
+    /// Whether nothing is left to do for the job, whatever comes.
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Settled { .. } | Self::EndedElsewhere)
     }
 
     /// Whether the job still needs a slot, now or later: its container has not exited.
