@@ -144,7 +144,8 @@ pub fn expires_at(job: &Job) -> Option<Timestamp> {
         Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } | Phase::Claiming { .. } => {
             job.spec.deadline
         }
-        Phase::Starting { .. } if job.trouble.is_some() => job.spec.deadline,
+        // With a container it may have been started: the step looks before it gives the job up.
+        Phase::Starting { container: None, .. } => job.spec.deadline,
         _ => None,
     }
 }

@@ -86,7 +86,10 @@ impl Next {
             (Phase::Starting { .. } | Phase::Running { .. }, Event::Lost) => self.lost(),
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
                 // A container that had ended by itself before it was stopped was not ended by that.
-                let by_itself = by_itself || exit.finished_at < self.job.since;
+                let by_itself = by_itself.unwrap_or_else(|| {
+                    let signalled = matches!(exit.code, Some(137 | 143));
+                    !signalled && exit.finished_at < self.job.since
+                });
                 self.exited(run, exit, (!by_itself).then_some(cause));
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
@@ -137,14 +140,18 @@ impl Next {
     /// The arrows that leave the happy path, and the way out after the terminal status.
     fn turn(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
         match (phase, event) {
-            (phase, Event::Expired) if self.not_running(&phase) => self.expire(),
+            (phase, Event::Expired)
+                if self.not_running(&phase) || matches!(phase, Phase::Starting { .. }) =>
+            {
+                self.expire();
+            }
             (phase, Event::StopAsked { cause: StopCause::Cancelled })
                 if self.not_running(&phase) || phase == Phase::Waiting =>
             {
                 self.finish(Outcome::Cancelled(cancelled()));
             }
             (phase, Event::StopAsked { cause: StopCause::Shutdown })
-                if self.not_running(&phase) =>
+                if self.not_running(&phase) && !may_have_run(&phase) =>
             {
                 self.job.phase = Phase::Interrupted;
             }
@@ -345,6 +352,11 @@ impl Next {
         let by_timeout = started_at.plus(self.job.spec.timeout.min(rules.timeout_max));
         self.job.spec.deadline.map_or(by_timeout, |deadline| deadline.min(by_timeout))
     }
+}
+
+/// Whether a try to start it may have succeeded without an answer.
+const fn may_have_run(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting { container: Some(_), .. })
 }
 
 /// How long the phase's step is tried for; `None`: for ever, because giving up would lose a result

@@ -103,7 +103,7 @@ impl Node {
             Event::Fetched,
             Event::Reserved { gpus: Vec::new() },
             Event::Started { container: "c".to_owned(), at: ran.0 },
-            Event::Exited { exit, by_itself: true },
+            Event::Exited { exit, by_itself: None },
             Event::Collected { output: sealed.unwrap_or(Err(failed)), log: None },
             Event::Published { output, log: None },
             Event::Attested { receipt: receipt.to_json() },

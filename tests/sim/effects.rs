@@ -183,6 +183,9 @@ impl Simulated {
         let there = self.world.state().hosts[self.host].containers.get(&name).cloned();
         let at = match there.map(|container| container.state) {
             None => return Event::Lost,
+            Some(Doing::Created) if job.spec.deadline.is_some_and(|at| at <= self.world.now()) => {
+                return Event::Expired;
+            }
             Some(Doing::Created) => self.run(job, &name),
             Some(Doing::Running { since, .. } | Doing::Exited { since, .. }) => since,
         };
@@ -228,7 +231,7 @@ impl Simulated {
                 // What ran when the host went down: nobody knows how it would have ended.
                 Some(Doing::Exited { code: GONE_DARK, .. }) => return Event::Lost,
                 Some(Doing::Exited { since, at, code }) => {
-                    let by_itself = code != STOPPED;
+                    let by_itself = Some(code != STOPPED);
                     let exit = RunExit {
                         code: Some(code),
                         oom: false,

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use super::{Act, Event, disk_failed, engine_failed};
 use crate::agent::logs::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
-use crate::container::{ContainerId, ContainerRuntime, EndedBy, Error, Exit, LogChunk};
+use crate::container::{
+    ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,
+};
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit};
 
@@ -30,7 +32,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     pub(super) async fn start(&self, job: &Job) -> Event {
         let Phase::Starting { container: Some(id), .. } = &job.phase else { return Event::Lost };
-        match self.runtime.start(&ContainerId(id.clone())).await {
+        let id = ContainerId(id.clone());
+        if job.spec.deadline.is_some_and(|deadline| deadline <= self.clock.now()) {
+            // Too late to start it, but not too late for what ran before it was.
+            match self.runtime.list(job.node).await {
+                Ok(found) => {
+                    let never_ran = |found: &Found| found.state == FoundState::Created;
+                    if found.iter().any(|found| found.id == id && never_ran(found)) {
+                        return Event::Expired;
+                    }
+                }
+                Err(err) => return engine_failed(&err),
+            }
+        }
+        match self.runtime.start(&id).await {
             Ok(launched) => {
                 let at = launched.started_at.unwrap_or_else(|| self.clock.now());
                 Event::Started { container: launched.id.0, at }
@@ -75,7 +90,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             }
             Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
                 Ok(()) => Event::Exited {
-                    by_itself: exit.ended_by == EndedBy::Itself,
+                    by_itself: match exit.ended_by {
+                        EndedBy::Itself => Some(true),
+                        EndedBy::Engine => Some(false),
+                        EndedBy::Unknown => None,
+                    },
                     exit: outcome(&exit),
                 },
                 Err(err) => disk_failed(&err),

@@ -30,11 +30,12 @@ pub enum Event {
     Created { container: String },
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
-    /// The container's processes are gone. `by_itself`: nobody had sent it a signal to end.
+    /// The container's processes are gone. `by_itself`: whether nobody had sent it a signal to end,
+    /// where the engine still knows.
     Exited {
         exit: RunExit,
         #[serde(default)]
-        by_itself: bool,
+        by_itself: Option<bool>,
     },
     /// The container is gone and its exit code could not be read.
     Lost,

@@ -40,13 +40,13 @@ fn image() -> PinnedImage {
 
 fn exit(code: i32) -> Event {
     let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(2) };
-    Event::Exited { exit, by_itself: false }
+    Event::Exited { exit, by_itself: None }
 }
 
 /// The end of a container that was stopped: not before it was asked to.
 fn stopped(code: i32) -> Event {
     let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(11) };
-    Event::Exited { exit, by_itself: false }
+    Event::Exited { exit, by_itself: None }
 }
 
 fn sealed() -> Sealed {
@@ -205,7 +205,8 @@ fn a_result_that_came_between_the_decision_to_stop_and_the_signal_is_kept() {
     for cause in [StopCause::Shutdown, StopCause::Cancelled, StopCause::LeaseLost] {
         let (job, _) = run("", happy().into_iter().take(4).chain([Event::StopAsked { cause }]));
         let Event::Exited { exit, .. } = stopped(0) else { panic!("no exit") };
-        let exited = job.apply(Event::Exited { exit, by_itself: true }, at(12), &rules()).unwrap();
+        let exited =
+            job.apply(Event::Exited { exit, by_itself: Some(true) }, at(12), &rules()).unwrap();
         assert!(matches!(exited.job.phase, Phase::Exited { cause: None, .. }), "{cause:?}");
     }
 }
