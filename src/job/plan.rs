@@ -87,7 +87,11 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Pulled { .. } => Next::Do(Step::Fetch),
         Phase::Ready { .. } => Next::Do(Step::Reserve),
         Phase::Starting { .. } => Next::Do(Step::Start),
-        Phase::Running { run } => Next::Do(Step::Follow { until: run.kill_at }),
+        Phase::Running { run } => {
+            // A clock that was set back must not give a run more than it was given at its start.
+            let latest = now.plus(run.kill_at.since(run.started_at));
+            Next::Do(Step::Follow { until: run.kill_at.min(latest) })
+        }
         Phase::Stopping { .. } => Next::Do(Step::Stop),
         Phase::Exited { .. } => Next::Do(Step::Collect),
         Phase::Collected { .. } => Next::Do(Step::Publish),
