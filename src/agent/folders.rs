@@ -1,4 +1,5 @@
-//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node.
+//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node; and a reserve
+//! of disk beside them, for the moment in which a job has left none.
 //!
 //! ```text
 //! jobs/<id>/inputs/             what the job sees as /input
@@ -6,6 +7,7 @@
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
 //! jobs/<id>/<attempt>/log       the capped log
+//! jobs/<id>/<attempt>/lines     how many of its lines were published live
 //! ```
 //!
 //! What must hold: ids are [`JobId`]s, so no path leaves the folder; everything a stranger's
@@ -17,10 +19,15 @@ use std::path::{Path, PathBuf};
 
 use crate::job::{Job, JobId};
 
+/// What the reserve takes up: enough for the kept logs of several jobs and what the journal writes
+/// until they are gone.
+const RESERVE_BYTES: usize = 16 << 20;
+
 /// The folder of all jobs.
 #[derive(Debug, Clone)]
 pub struct Folders {
     root: PathBuf,
+    reserve: PathBuf,
 }
 
 /// The folders of one attempt.
@@ -36,7 +43,36 @@ impl Folders {
         let root = data_dir.join("jobs");
         private(data_dir)?;
         private(&root)?;
-        Ok(Self { root: root.canonicalize()? })
+        let folders = Self { root: root.canonicalize()?, reserve: data_dir.join("reserve") };
+        folders.keep_reserve();
+        Ok(folders)
+    }
+
+    /// Takes the reserve, where it is not taken. A disk that is too full for it may have room later.
+    pub fn keep_reserve(&self) {
+        let is_whole = |meta: std::fs::Metadata| meta.len() == RESERVE_BYTES as u64;
+        if std::fs::metadata(&self.reserve).is_ok_and(is_whole) {
+            return;
+        }
+        // Bytes that no file system squeezes into nothing.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .take(RESERVE_BYTES / 8)
+        .flatten()
+        .collect();
+        if std::fs::write(&self.reserve, noise).is_err() {
+            self.spend_reserve();
+        }
+    }
+
+    /// Gives the reserve up to whoever writes next.
+    pub fn spend_reserve(&self) {
+        std::fs::remove_file(&self.reserve).ok();
     }
 
     /// The folders of the job's present attempt.
@@ -107,6 +143,12 @@ impl JobFolders {
         self.attempt.join("output")
     }
 
+    /// Removes everything that the job wrote to `/output`.
+    pub fn empty_output(&self) -> io::Result<()> {
+        std::fs::remove_dir_all(self.output())?;
+        std::fs::create_dir(self.output())
+    }
+
     /// An empty folder for an output that is copied out of the container.
     pub fn fresh_copied(&self) -> io::Result<PathBuf> {
         let copied = self.attempt.join("copied");
@@ -120,6 +162,21 @@ impl JobFolders {
     /// The capped log.
     pub fn log(&self) -> PathBuf {
         self.attempt.join("log")
+    }
+
+    /// How many lines of the log have been published live, about a second ago; 0 where that was
+    /// never noted. Such a note may be lost: then lines are published again.
+    pub fn published_lines(&self) -> u64 {
+        let noted = std::fs::read_to_string(self.attempt.join("lines")).unwrap_or_default();
+        noted.trim().parse().unwrap_or(0)
+    }
+
+    /// Notes how many lines of the log have been published live.
+    pub fn note_published_lines(&self, count: u64) -> io::Result<()> {
+        // Whole or not at all: a note that was cut short would be another number.
+        let part = self.attempt.join("lines.part");
+        std::fs::write(&part, count.to_string())?;
+        std::fs::rename(part, self.attempt.join("lines"))
     }
 
     /// A path below the job's folder, as the journal keeps it.

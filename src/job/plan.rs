@@ -124,7 +124,11 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Claiming { .. } => Next::Do(Step::Claim),
         Phase::Starting { container: None, .. } => Next::Do(Step::Create),
         Phase::Starting { .. } => Next::Do(Step::Start),
-        Phase::Running { run } => Next::Do(Step::Follow { until: run.kill_at }),
+        Phase::Running { run } => {
+            // A clock that was set back must not give a run more than it was given at its start.
+            let latest = now.plus(run.kill_at.since(run.started_at));
+            Next::Do(Step::Follow { until: run.kill_at.min(latest) })
+        }
         Phase::Stopping { .. } => Next::Do(Step::Stop),
         Phase::Exited { .. } => Next::Do(Step::Collect),
         Phase::Collected { .. } => Next::Do(Step::Publish),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Act, Event, disk_failed, engine_failed};
 use crate::agent::logs::{Live, LogBook};
@@ -10,11 +11,16 @@ use crate::clock::{Clock, Timestamp};
 use crate::container::{
     ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,
 };
+use crate::host;
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit};
 
 /// Pieces of output that wait to be kept; the reader of the engine waits when it is full.
 const CHUNKS_MAX: usize = 64;
+/// What the kept log and the journal may need until a job is gone.
+const ROOM_MIB: u64 = 8;
+/// So many seconds' worth of live lines may come again after a crash.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn create(&self, job: &Job) -> Event {
@@ -88,30 +94,70 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 tracing::warn!(job.id = %id, code, "job {id} was ended from outside");
                 Event::Lost
             }
-            Ok(exit) => match write_log(job, self.folders.of(job).log(), log).await {
-                Ok(()) => Event::Exited {
-                    by_itself: match exit.ended_by {
-                        EndedBy::Itself => Some(true),
-                        EndedBy::Engine => Some(false),
-                        EndedBy::Unknown => None,
+            Ok(exit) => {
+                self.make_room(job, &exit).await;
+                match write_log(job, self.folders.of(job).log(), log).await {
+                    Ok(()) => Event::Exited {
+                        by_itself: match exit.ended_by {
+                            EndedBy::Itself => Some(true),
+                            EndedBy::Engine => Some(false),
+                            EndedBy::Unknown => None,
+                        },
+                        exit: outcome(&exit),
                     },
-                    exit: outcome(&exit),
-                },
-                Err(err) => disk_failed(&err),
-            },
+                    Err(err) => disk_failed(&err),
+                }
+            }
             Err(Error::Gone(_)) => Event::Lost,
             Err(err) => engine_failed(&err),
         }
     }
 
+    /// A job may have filled the disk, and the journal lies on it: without room the end of the job
+    /// could not be written down, and so what fills the disk never be removed.
+    async fn make_room(&self, job: &Job, exit: &Exit) {
+        let (all, folders) = (self.folders.clone(), self.folders.of(job));
+        let (id, is_result) = (job.id().clone(), exit.code == 0);
+        let is_tight = move || host::disk_free_mib(all.root()).is_ok_and(|free| free < ROOM_MIB);
+        let all = self.folders.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            if !is_tight() {
+                return;
+            }
+            tracing::warn!(job.id = %id, "job {id} ended with the disk full: making room");
+            if !is_result && let Err(err) = folders.empty_output() {
+                tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
+            }
+            if is_tight() {
+                all.spend_reserve();
+            }
+        });
+        made.await.ok();
+    }
+
     async fn keep_log(&self, job: &Job, mut chunks: mpsc::Receiver<LogChunk>) -> Vec<u8> {
         let run = (job.id().clone(), job.attempt);
-        let skip = self.lines().get(&run).copied().unwrap_or(0);
+        let folders = self.folders.of(job);
+        let known = self.lines().get(&run).copied();
+        // An earlier life of the node may have published the first of them.
+        let skip = known.unwrap_or_else(|| folders.published_lines());
         let mut book = LogBook::new(skip);
-        while let Some(chunk) = chunks.recv().await {
-            let live = book.take(&chunk, self.clock.now());
-            self.publish_live(job, live).await;
-            self.lines().insert(run.clone(), book.lines().max(skip));
+        let mut note_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                chunk = chunks.recv() => {
+                    let Some(chunk) = chunk else { break };
+                    let live = book.take(&chunk, self.clock.now());
+                    self.publish_live(job, live).await;
+                    self.lines().insert(run.clone(), book.lines().max(skip));
+                    note_at.get_or_insert_with(|| Instant::now() + NOTE_EVERY);
+                }
+                () = sleep_until(note_at.unwrap_or_else(Instant::now)), if note_at.is_some() => {
+                    note_at = None;
+                    // A full disk costs a repetition of lines after a crash, no more.
+                    folders.note_published_lines(book.lines().max(skip)).ok();
+                }
+            }
         }
         let live = book.finish(self.clock.now());
         self.publish_live(job, live).await;

@@ -199,7 +199,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
-        let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
+        let all = self.folders.clone();
+        let remove = move || folders.remove().map(|()| all.keep_reserve());
+        let removed = tokio::task::spawn_blocking(remove).await;
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.lines().retain(|(id, _), _| id != job.id());

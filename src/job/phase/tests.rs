@@ -404,3 +404,18 @@ proptest! {
         prop_assert!(terminal == 0 || statuses.last().unwrap().stage.is_terminal());
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_gives_a_run_no_more_than_it_had() {
+    let (mut job, _) = run(r#","timeout_s":60"#, happy().into_iter().take(4));
+    let until = |job: &Job, now: u64| match next_step(job, at(now)) {
+        Next::Do(Step::Follow { until }) => until,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(until(&job, 30_000), at(60_001));
+    // Taken back hours before its start: it has its 60 s from then, and not a second more.
+    let Phase::Running { run } = &mut job.phase else { panic!("{:?}", job.phase) };
+    let day = 24 * 60 * 60 * 1000;
+    (run.started_at, run.kill_at) = (at(day), at(day + 60_000));
+    assert_eq!(until(&job, 1000), at(61_000));
+}

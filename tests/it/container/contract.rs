@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lamda_node::container::fake::{Fake, Script};
 use lamda_node::container::{
-    ContainerRuntime, ContainerSpec, Error, FoundState, LogChunk, LogStream, Mount,
+    ContainerRuntime, ContainerSpec, EndedBy, Error, FoundState, LogChunk, LogStream, Mount,
 };
 use lamda_node::node::{Address, GpuUuid};
 use tokio::sync::mpsc;
@@ -144,7 +144,7 @@ async fn a_container_runs_once_however_often_it_is_asked_for(subject: impl Subje
     let first = run(runtime, &spec).await.unwrap();
     assert!(first.started_now);
     let exit = watch(runtime, &first.id).await.unwrap().exit;
-    assert_eq!((exit.code, exit.oom), (7, false));
+    assert_eq!((exit.code, exit.oom, exit.ended_by), (7, false, EndedBy::Itself));
     assert!(exit.started_at <= exit.finished_at, "{exit:?}");
 
     let again = run(runtime, &spec).await.unwrap();
@@ -198,11 +198,13 @@ async fn a_job_that_obeys_is_stopped_and_one_that_defies_is_killed(subject: impl
     let runtime = subject.runtime();
     let obeys = run(runtime, &subject.spec("obeys", &Job::Waits)).await.unwrap().id;
     runtime.stop(&obeys, Duration::from_secs(100)).await.unwrap();
-    assert_eq!(watch(runtime, &obeys).await.unwrap().exit.code, 128 + 15);
+    let exit = watch(runtime, &obeys).await.unwrap().exit;
+    assert_eq!((exit.code, exit.ended_by), (128 + 15, EndedBy::Engine));
 
     let defies = run(runtime, &subject.spec("defies", &Job::Defies)).await.unwrap().id;
     runtime.stop(&defies, Duration::from_secs(1)).await.unwrap();
-    assert_eq!(watch(runtime, &defies).await.unwrap().exit.code, 128 + 9);
+    let exit = watch(runtime, &defies).await.unwrap().exit;
+    assert_eq!((exit.code, exit.ended_by), (128 + 9, EndedBy::Engine));
 
     runtime.stop(&defies, Duration::from_secs(100)).await.unwrap();
     runtime.remove(&defies).await.unwrap();

@@ -40,8 +40,14 @@ impl Nats {
     fn launch(settings: String) -> Self {
         let dir = tempfile::tempdir().expect("a folder for nats-server");
         let mut nats = Self { port: free_port(), settings, dir, server: None };
-        nats.restart();
-        nats
+        // Somebody else on this machine may have taken the port meanwhile.
+        for _ in 0..5 {
+            if nats.try_restart() {
+                return nats;
+            }
+            nats.port = free_port();
+        }
+        panic!("nats-server finds no free port");
     }
 
     /// Where clients connect.
@@ -60,6 +66,11 @@ impl Nats {
 
     /// Kills the server where it runs, and starts it on the same port with what it has stored.
     pub(crate) fn restart(&mut self) {
+        assert!(self.try_restart(), "nats-server ended at its start");
+    }
+
+    /// Whether it runs.
+    fn try_restart(&mut self) -> bool {
         self.kill();
         let store = self.store();
         let settings = self.settings.replace("$STORE", &format!("{:?}", store.display()));
@@ -68,8 +79,13 @@ impl Nats {
         std::fs::write(&file, listen + &settings).expect("nats.conf is written");
         let mut command = Command::new(tool("nats-server"));
         command.arg("-c").arg(&file).arg("-l").arg(self.dir.path().join("nats.log"));
-        self.server = Some(Running::start(&mut command));
-        eventually("nats-server greets", READY, || self.greeting());
+        let mut server = Running::start(&mut command);
+        let greets = eventually("nats-server greets or ends", READY, || {
+            let ended = server.0.try_wait().ok().flatten().map(|_| false);
+            ended.or_else(|| self.greeting().map(|()| true))
+        });
+        self.server = Some(server);
+        greets
     }
 
     /// Kills the server, and starts it on the same port with nothing.

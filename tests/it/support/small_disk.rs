@@ -1,5 +1,6 @@
 //! A file system in memory that is soon full.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,11 +27,12 @@ impl SmallDisk {
     /// Leaves no more than this many KiB free.
     pub(crate) fn fill_but(&self, kib: u64) {
         self.free();
-        let stat = rustix::fs::statvfs(&self.0).expect("its size");
-        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(kib * 1024);
-        let file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
-            .expect("the room is taken");
+        let mut file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
+        let free_kib = || {
+            let stat = rustix::fs::statvfs(&self.0).expect("its size");
+            stat.f_bavail * stat.f_frsize / 1024
+        };
+        while free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
     }
 
     /// Makes room again.

@@ -1,8 +1,11 @@
 //! Bad weather on the real parts: each of them fails while jobs are in hand, and what a requester
 //! notices is one terminal status, in order and gapless, with the right result.
 
+mod disk;
 mod engine;
+mod logs;
 pub(crate) mod nats;
+mod store;
 
 use std::path::PathBuf;
 

@@ -96,9 +96,9 @@ pub(crate) async fn cut_off_for(span: Duration) {
         world.publish(&ends, &shell("sleep 1; echo x > /output/output"));
         agent.wait_for(&format!("job {ends}: running"));
         if is_silent {
-            proxy.silence()
+            proxy.silence();
         } else {
-            proxy.cut()
+            proxy.cut();
         }
         let away = std::time::Instant::now();
         let waiting = format!("{id}-waits");
