@@ -1,6 +1,6 @@
 """What a job costs through the agent, and what it costs without it: all in one run.
 
-usage: python bench [--quick] [--json FILE] FOLDER, with the settings of an agent, DEMO_IMAGE and
+usage: python bench [--quick] [--only PART] [--json FILE] [--fakes FILE] FOLDER, with the settings of an agent, DEMO_IMAGE and
 LAMDA_NODE in the environment. scripts/bench calls it.
 """
 
@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import latency
+import pipeline
 from agent import Agent, Dispatcher, pin
 from engine import Engine, docker_run
 from report import summary, table
@@ -39,10 +41,15 @@ class Scale:
     idle_s: int
     large_mib: int
     fetches: int
+    latencies: int
+    restarts: int
+    pipelined: int
 
 
-FULL = Scale(rounds=100, warm_up=10, jobs_a_level=48, idle_s=60, large_mib=1024, fetches=6)
-QUICK = Scale(rounds=10, warm_up=2, jobs_a_level=8, idle_s=5, large_mib=64, fetches=1)
+FULL = Scale(rounds=100, warm_up=10, jobs_a_level=48, idle_s=60, large_mib=1024, fetches=6,
+             latencies=100, restarts=10, pipelined=20)
+QUICK = Scale(rounds=10, warm_up=2, jobs_a_level=8, idle_s=5, large_mib=64, fetches=1,
+              latencies=10, restarts=3, pipelined=5)
 
 
 def say(text: str) -> None:
@@ -80,7 +87,7 @@ async def noop(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
         took = {
             "docker_run_none": timed(docker_run, IMAGE, COPY, binds),
             "engine": timed(engine.run, IMAGE, COPY, binds),
-            "agent": (await dispatcher.run(job))[0],
+            "agent": (await dispatcher.run(job)).took_ms,
         }
         if number >= scale.warm_up:
             for kind, value in took.items():
@@ -178,9 +185,9 @@ async def large(scale: Scale, dispatcher: Dispatcher, agent: Agent, folder: Path
             nonlocal peak
             agent.forget_peak()
             job = {"image_name": IMAGE, "command": SHIFT, "input_file_cid": cid, "disk_mib": 4 * mib}
-            _, status = await dispatcher.run(job, limit_s=900)
+            done = await dispatcher.run(job, limit_s=900)
             peak = max(peak, agent.peak_rss_mib())
-            return status["duration_ms"]["input"] / 1000
+            return done.status["duration_ms"]["input"] / 1000
 
         kinds = list(seconds)
         # Each kind goes first once in a while: what comes later finds a busier disk.
@@ -209,8 +216,8 @@ async def connected(slots: int | None, folder: Path) -> object:
             await dispatcher.close()
 
 
-async def measure(scale: Scale, folder: Path) -> dict:
-    """Every row."""
+async def default_slots(scale: Scale, folder: Path) -> dict:
+    """(a), (c) and (d): one agent as a node owner starts it."""
     results: dict = {}
     async with connected(None, folder) as (agent, dispatcher):
         say(f"no-op jobs, {scale.rounds} of each kind in turn")
@@ -219,9 +226,40 @@ async def measure(scale: Scale, folder: Path) -> dict:
         results |= await idle(scale, agent)
         say(f"{scale.large_mib} MiB in and out")
         results |= await large(scale, dispatcher, agent, folder)
+    return results
+
+
+async def eight_slots(scale: Scale, folder: Path) -> dict:
+    """(b)"""
     async with connected(8, folder) as (_, dispatcher):
         say("jobs a second")
-        results |= await rates(scale, dispatcher, folder)
+        return await rates(scale, dispatcher, folder)
+
+
+async def latencies(scale: Scale, folder: Path) -> dict:
+    """(e): one job at a time, then one agent after another."""
+    async with connected(None, folder) as (_, dispatcher):
+        say(f"start and end of a job, {scale.latencies} times")
+        results = await latency.start_and_end(
+            scale.latencies, scale.warm_up, IMAGE, dispatcher)
+    say(f"restart, {scale.restarts} times without and with jobs")
+    return results | await latency.restart(scale.restarts, IMAGE, folder)
+
+
+async def pipelined(scale: Scale, folder: Path) -> dict:
+    """(f)"""
+    say(f"{scale.pipelined} jobs with a slow store, on one slot")
+    return await pipeline.measure(IMAGE, tiny_binds(folder), scale.pipelined, folder, say)
+
+
+PARTS = {"jobs": default_slots, "rates": eight_slots, "latency": latencies, "pipeline": pipelined}
+
+
+async def measure(parts: list[str], scale: Scale, folder: Path) -> dict:
+    """The rows of these parts."""
+    results: dict = {}
+    for part in parts:
+        results |= await PARTS[part](scale, folder)
     return results
 
 
@@ -229,11 +267,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", choices=[*PARTS, "fakes"], action="append")
+    parser.add_argument("--fakes", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     # As ctrl-C does: the agent is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results = asyncio.run(measure(QUICK if options.quick else FULL, options.folder))
+    scale = QUICK if options.quick else FULL
+    parts = [part for part in PARTS if not options.only or part in options.only]
+    results = asyncio.run(measure(parts, scale, options.folder))
+    if options.fakes:
+        results["fakes"] = json.loads(options.fakes.read_text(encoding="utf-8"))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"\n{table(results)}")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.parse
+from dataclasses import dataclass
 
 import nats
 import nats.js.errors
@@ -15,14 +16,33 @@ import nats.js.errors
 TERMINAL = {"completed", "failed", "cancelled", "timed_out", "rejected"}
 
 
+@dataclass(frozen=True)
+class Done:
+    """A job from its publish to its terminal status received, by the clock that the engine's times
+    are of, too."""
+
+    job_id: str
+    published_ns: int
+    ended_ns: int
+    status: dict
+
+    @property
+    def took_ms(self) -> float:
+        """What the requester waited."""
+        return (self.ended_ns - self.published_ns) / 1e6
+
+
 class Agent:
     """`lamda-node run` as a child of ours, ended as a service manager ends it."""
 
-    def __init__(self, slots: int | None, log: str):
-        environment = dict(os.environ)
+    def __init__(self, slots: int | None, log: str, settings: dict[str, str | None] | None = None):
+        # A setting that is None is left out.
+        given = os.environ | (settings or {})
+        environment = {key: value for key, value in given.items() if value is not None}
         if slots:
             environment["JOB_SLOTS"] = str(slots)
         with open(log, "ab") as file:
+            self.started_ns = time.time_ns()
             self._child = subprocess.Popen(
                 [os.environ["LAMDA_NODE"], "run"], env=environment, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=file, start_new_session=True)
@@ -36,8 +56,12 @@ class Agent:
         try:
             self._child.wait(60)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends it as a power cut would."""
+        self._child.kill()
+        self._child.wait()
 
     def _status(self, key: str) -> int:
         if self._child.poll() is not None:
@@ -77,11 +101,11 @@ class Dispatcher:
         self._prefix = f"bench-{time.time_ns():x}"
 
     @classmethod
-    async def connect(cls) -> "Dispatcher":
+    async def connect(cls, address: str | None = None) -> "Dispatcher":
         """Connects, and waits until the agent has made its streams: a job published before that
         would vanish."""
         client = await nats.connect(os.environ["NATS_URL"])
-        self = cls(client, os.environ["AGENT_ADDRESS"])
+        self = cls(client, address or os.environ["AGENT_ADDRESS"])
         await client.subscribe(f"jobs.status.{self._address}.*", cb=self._received)
         for _ in range(600):
             try:
@@ -99,29 +123,46 @@ class Dispatcher:
         await self._client.close()
 
     async def _received(self, message: object) -> None:
+        ended_ns = time.time_ns()
         status = json.loads(message.data)
         waiting = self._waiting.get(status["job_id"])
         if status["status"] in TERMINAL and waiting and not waiting.done():
-            waiting.set_result((time.perf_counter(), status))
+            waiting.set_result((ended_ns, status))
 
-    async def run(self, job: dict, limit_s: float = 120) -> tuple[float, dict]:
-        """One job from publish to its terminal status received: milliseconds, and the status."""
+    async def run(self, job: dict, limit_s: float = 120, expected: str = "completed") -> Done:
+        """One job from publish to its terminal status received."""
         self._count += 1
         job_id = f"{self._prefix}-{self._count}"
         waiting = self._waiting[job_id] = asyncio.get_running_loop().create_future()
-        body = json.dumps({"job_id": job_id, **job}).encode()
-        started = time.perf_counter()
-        await self._client.publish(f"jobs.dispatch.{self._address}", body)
+        published_ns = await self.publish(job_id, job)
         try:
-            ended, status = await asyncio.wait_for(waiting, limit_s)
+            ended_ns, status = await asyncio.wait_for(waiting, limit_s)
         except asyncio.TimeoutError:
             raise SystemExit(
                 f"bench: job {job_id} has no terminal status after {limit_s} s") from None
         del self._waiting[job_id]
-        if status["status"] != "completed":
+        if status["status"] != expected:
             raise SystemExit(f"bench: a job ended as {status['status']}: "
                              f"{status.get('reason_code')}: {status.get('error')}")
-        return (ended - started) * 1000, status
+        return Done(job_id, published_ns, ended_ns, status)
+
+    async def publish(self, job_id: str, job: dict) -> int:
+        """Sends a job off, and says when."""
+        body = json.dumps({"job_id": job_id, **job}).encode()
+        published_ns = time.time_ns()
+        await self._client.publish(f"jobs.dispatch.{self._address}", body)
+        await self._client.flush()
+        return published_ns
+
+    async def cancel(self, job_id: str) -> None:
+        """Has a job stopped."""
+        body = json.dumps({"action": "cancel", "job_id": job_id}).encode()
+        await self._client.request(f"jobs.control.{self._address}", body, timeout=30)
+
+    async def pulls(self) -> object:
+        """What the agent asks its consumer for, as it asks."""
+        consumer = f"agent-{self._address.lower()}"
+        return await self._client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.JOBS.{consumer}")
 
 
 def pin(data: object, length: int) -> str:

@@ -5,6 +5,10 @@ import json
 import os
 import socket
 import subprocess
+import threading
+import time
+import urllib.parse
+from datetime import datetime, timezone
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -24,10 +28,15 @@ class Engine:
     """The Engine API as it is: create, start, wait, remove, on one connection."""
 
     def __init__(self) -> None:
+        self._connection = self.connect()
+
+    @staticmethod
+    def connect() -> UnixConnection:
+        """A connection of its own."""
         host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not host.startswith("unix://"):
             raise SystemExit(f"bench: DOCKER_HOST={host}: only a unix socket is measured")
-        self._connection = UnixConnection(host.removeprefix("unix://"))
+        return UnixConnection(host.removeprefix("unix://"))
 
     def call(self, method: str, path: str, body: object = None) -> object:
         """One call; anything but success ends the run."""
@@ -53,6 +62,58 @@ class Engine:
         self.call("DELETE", f"{path}?v=1")
         if code != 0:
             raise SystemExit(f"bench: the container exited with {code}")
+
+
+class Watch:
+    """When the engine made each job's container, and when it answered somebody who waits for its
+    end as the agent does."""
+
+    def __init__(self) -> None:
+        self.created_ns: dict[str, int] = {}
+        self.ended_ns: dict[str, int] = {}
+        self._seen = threading.Condition()
+        filters = urllib.parse.quote(json.dumps({"type": ["container"], "event": ["create"]}))
+        connection = Engine.connect()
+        connection.request("GET", f"/events?filters={filters}")
+        self._answer = connection.getresponse()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        engine = Engine()
+        while line := self._answer.readline():
+            event = json.loads(line)
+            job_id = event["Actor"]["Attributes"].get("lamda.job_id")
+            if not job_id:
+                continue
+            container = event["Actor"]["ID"]
+            threading.Thread(target=self._wait, args=(job_id, container), daemon=True).start()
+            # The event comes when the engine is done with it; this is when it began.
+            found = engine.call("GET", f"/containers/{container}/json")
+            self._note(self.created_ns, job_id, nanoseconds(found["Created"]))
+
+    def _wait(self, job_id: str, container: str) -> None:
+        Engine().call("POST", f"/containers/{container}/wait?condition=next-exit")
+        self._note(self.ended_ns, job_id, time.time_ns())
+
+    def _note(self, times: dict[str, int], job_id: str, at: int) -> None:
+        with self._seen:
+            times[job_id] = at
+            self._seen.notify_all()
+
+    def of(self, job_id: str) -> tuple[int, int]:
+        """Both times of a job that is over."""
+        with self._seen:
+            if not self._seen.wait_for(
+                    lambda: job_id in self.created_ns and job_id in self.ended_ns, timeout=10):
+                raise SystemExit(f"bench: the engine told no start and end of {job_id}")
+            return self.created_ns[job_id], self.ended_ns[job_id]
+
+
+def nanoseconds(text: str) -> int:
+    """A time as the engine writes it, `2026-11-22T08:00:00.123456789Z`, since 1970."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    at = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
+    return int(at.timestamp()) * 10**9 + int(fraction.ljust(9, "0") or 0)
 
 
 def docker_run(image: str, command: list[str], binds: list[str]) -> None:

@@ -1,0 +1,429 @@
+//! What a job costs the node itself: the real plan, board and journal (on a real disk), with
+//! effects that answer at once.
+//!
+//! `cargo bench --bench jobs [-- --quick]` prints JSON. docs/performance.md says how to read it.
+
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lamda_node::agent::JobAuth;
+use lamda_node::agent::attempt::{Desk, Effects, drive};
+use lamda_node::agent::board::{Board, StopRequest};
+use lamda_node::agent::folders::Folders;
+use lamda_node::agent::intake::Intake;
+use lamda_node::agent::recover;
+use lamda_node::agent::terms::Terms;
+use lamda_node::chain::key::Key;
+use lamda_node::clock::{Clock, SystemClock};
+use lamda_node::container::fake::Fake;
+use lamda_node::container::{ContainerId, ContainerRuntime as _};
+use lamda_node::job::eip712::Signature;
+use lamda_node::job::phase::{Asked, Event, Phase, PinnedImage, Rules, RunExit, Transition};
+use lamda_node::job::plan::Step;
+use lamda_node::job::receipt::{Facts, Receipt, Signed};
+use lamda_node::job::spec::parse;
+use lamda_node::job::{Domain, Job};
+use lamda_node::journal::Journal;
+use lamda_node::node::Address;
+use lamda_node::node::admission::Offer;
+use lamda_node::supervise::Crew;
+use tokio::sync::{Notify, mpsc, watch};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const NODE: Address = Address::new([7; 20]);
+/// A step that fails is tried again for ever: no figure is worth a longer wait.
+const STUCK: Duration = Duration::from_mins(2);
+const IMAGE: &str = "registry.example/bench/job:1";
+
+/// How long each of the three slow steps of a job takes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    fetch: Duration,
+    run: Duration,
+    upload: Duration,
+}
+
+/// Effects on nothing, each after its time; where there is an engine, `Follow` asks it.
+#[derive(Debug)]
+struct Fakes {
+    pace: Pace,
+    board: Option<Board>,
+    engine: Option<Fake>,
+    followed: Notify,
+    following: AtomicUsize,
+    key: Key,
+}
+
+impl Default for Fakes {
+    fn default() -> Self {
+        Self {
+            pace: Pace::default(),
+            board: None,
+            engine: None,
+            followed: Notify::new(),
+            following: AtomicUsize::new(0),
+            key: Key::random(),
+        }
+    }
+}
+
+impl Effects for Fakes {
+    async fn perform(&self, job: &Job, step: Step) -> Event {
+        let now = SystemClock.now();
+        match step {
+            Step::Pull => Event::Pulled { image: image() },
+            Step::Fetch => {
+                pause(self.pace.fetch).await;
+                Event::Fetched
+            }
+            Step::Reserve => match &self.board {
+                Some(board) => Event::Reserved { gpus: board.reserve(job).await },
+                None => Event::Reserved { gpus: Vec::new() },
+            },
+            Step::Start => Event::Started { container: format!("{}-1", job.id()), at: now },
+            Step::Follow { .. } => self.follow(job).await,
+            Step::Stop => exited(0),
+            Step::Collect => Event::Collected { output: Ok(None), log: None },
+            Step::Publish => {
+                pause(self.pace.upload).await;
+                Event::Published { output: None, log: None }
+            }
+            Step::Attest => Event::Attested { receipt: self.receipt(job) },
+            Step::Remove => Event::Removed,
+            Step::Ack => Event::Acked,
+            Step::HandBack => Event::HandedBack,
+        }
+    }
+}
+
+impl Fakes {
+    /// Signed as it is in earnest: the journal reads it again.
+    fn receipt(&self, job: &Job) -> serde_json::Value {
+        let Phase::Published { ended, .. } = &job.phase else { return serde_json::Value::Null };
+        let facts = Facts {
+            image_digest: &ended.run.image.digest,
+            gpus: &ended.run.gpus,
+            input: job.spec.input.as_ref(),
+            output: None,
+            exit_code: 0,
+            ran: (ended.exit.started_at, ended.exit.finished_at),
+        };
+        let receipt = Receipt::new(job.id().clone(), job.node, job.spec_hash, facts);
+        let domain = Domain { chain_id: 31337, contract: NODE };
+        let signature = Signature(self.key.sign_digest(&receipt.digest(&domain).0));
+        Signed { domain, receipt, signature }.to_json()
+    }
+
+    async fn follow(&self, job: &Job) -> Event {
+        let (Some(engine), Phase::Running { run }) = (&self.engine, &job.phase) else {
+            pause(self.pace.run).await;
+            return exited(0);
+        };
+        self.following.fetch_add(1, Ordering::Relaxed);
+        self.followed.notify_one();
+        let (sink, _output) = mpsc::channel(1);
+        match engine.follow(&ContainerId(run.container.clone()), sink).await {
+            Ok(exit) => exited(exit.code),
+            Err(_) => Event::Lost,
+        }
+    }
+}
+
+/// Not even a timer's resolution where there is nothing to wait for.
+async fn pause(span: Duration) {
+    if !span.is_zero() {
+        tokio::time::sleep(span).await;
+    }
+}
+
+fn image() -> PinnedImage {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    PinnedImage { id: digest.clone(), digest }
+}
+
+fn exited(code: i32) -> Event {
+    let now = SystemClock.now();
+    Event::Exited {
+        exit: RunExit { code: Some(code), oom: false, started_at: now, finished_at: now },
+    }
+}
+
+/// A job as a requester sends it, and its first state.
+fn accepted(number: usize) -> Result<(Transition, Vec<u8>), Failure> {
+    let body = format!(
+        r#"{{"job_id":"bench-{number}","image_name":"{IMAGE}","command":["python","train.py"],
+            "env":{{"EPOCHS":"3"}},"input_file_cid":"bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"}}"#
+    );
+    let parsed = parse(body.as_bytes()).map_err(|refused| refused.error)?;
+    let target = format!("dispatch.{NODE}");
+    let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target };
+    Ok((Job::accept(asked, NODE, 0, SystemClock.now()), body.into_bytes()))
+}
+
+/// A job on the board, and where it is asked to stop.
+type InHand = (Job, mpsc::Receiver<StopRequest>);
+
+/// A node of the real parts over `effects`.
+#[derive(Debug, Clone)]
+struct Bench {
+    desk: Desk<SystemClock>,
+    crew: Crew,
+    effects: Arc<Fakes>,
+    slots: usize,
+}
+
+fn terms(slots: usize) -> Terms {
+    let large = 1 << 30;
+    Terms {
+        offer: Offer {
+            gpus: Vec::new(),
+            milli_cpus: large,
+            memory_mib: large,
+            disk_mib: large,
+            bridge: false,
+            slots,
+        },
+    }
+}
+
+/// Opens a journal whose former owner may be letting go of it at this moment.
+fn open(dir: &Path) -> Result<Journal, Failure> {
+    for _ in 0..500 {
+        match Journal::open(dir) {
+            Err(lamda_node::journal::Error::InUse(_)) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return Ok(other?),
+        }
+    }
+    Err("the journal is still in use".into())
+}
+
+impl Bench {
+    fn new(dir: &Path, slots: usize, effects: Fakes) -> Result<Self, Failure> {
+        let hour = Duration::from_hours(1);
+        let board = Board::new(terms(slots));
+        let desk = Desk {
+            journal: open(dir)?,
+            board: board.clone(),
+            clock: SystemClock,
+            rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+            outbox: Arc::new(Notify::new()),
+        };
+        let effects = Arc::new(Fakes { board: Some(board), ..effects });
+        Ok(Self { desk, crew: Crew::default(), effects, slots })
+    }
+
+    /// Takes one job in as `agent::intake` does once it has been checked.
+    async fn take(&self, number: usize) -> Result<(), Failure> {
+        if let Some((job, stops)) = self.admit(number).await? {
+            let (effects, desk) = (Arc::clone(&self.effects), self.desk.clone());
+            self.crew.spawn(format!("job {number}"), async move {
+                Box::pin(drive(job, effects.as_ref(), &desk, stops)).await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes a job down and puts it on the board.
+    async fn admit(&self, number: usize) -> Result<Option<InHand>, Failure> {
+        let (taken, body) = accepted(number)?;
+        let journal = &self.desk.journal;
+        if journal.lookup(taken.job.id()).await?.is_some() {
+            return Err(format!("job {number} is in the journal").into());
+        }
+        journal.admit(&taken, body, Some("an acknowledgement's subject".to_owned())).await?;
+        self.desk.outbox.notify_one();
+        let stops = self.desk.board.enter(&taken.job, None);
+        Ok(stops.map(|stops| (taken.job, stops)))
+    }
+
+    /// As many jobs at a time as there are slots, each from its message to its end.
+    async fn abreast(&self, jobs: usize) -> Result<Duration, Failure> {
+        let (started, next) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+        for worker in 0..self.slots {
+            let (bench, next) = (self.clone(), Arc::clone(&next));
+            self.crew.spawn(format!("worker {worker}"), async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= jobs {
+                        return;
+                    }
+                    if let Ok(Some((job, stops))) = bench.admit(number).await {
+                        let drive = drive(job, bench.effects.as_ref(), &bench.desk, stops);
+                        Box::pin(drive).await;
+                    }
+                }
+            });
+        }
+        tokio::time::timeout(STUCK, async {
+            while !self.crew.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await?;
+        Ok(started.elapsed())
+    }
+
+    /// Jobs as fast as there is room: as many ahead as there are slots.
+    async fn together(&self, jobs: usize) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        for number in 0..jobs {
+            self.desk.board.wait_for_room(self.slots).await;
+            self.take(number).await?;
+        }
+        tokio::time::timeout(STUCK, self.desk.board.wait_until_empty()).await?;
+        Ok(started.elapsed())
+    }
+
+    /// Each only when the one before is done.
+    async fn one_by_one(&self, jobs: usize) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        for number in 0..jobs {
+            self.take(number).await?;
+            self.desk.board.wait_until_empty().await;
+        }
+        Ok(started.elapsed())
+    }
+}
+
+/// (a): jobs a second, while their statuses are taken out of the outbox as they come.
+async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
+    let bench = Bench::new(dir, 256, Fakes::default())?;
+    let (journal, outbox) = (bench.desk.journal.clone(), Arc::clone(&bench.desk.outbox));
+    let publish = async {
+        loop {
+            let more = outbox.notified();
+            let rows: Vec<i64> =
+                journal.unsent(64).await?.into_iter().map(|outgoing| outgoing.row).collect();
+            if rows.is_empty() {
+                more.await;
+            } else {
+                journal.sent(rows).await?;
+            }
+        }
+    };
+    let took = tokio::select! {
+        took = bench.abreast(jobs) => took?,
+        failed = publish => return failed,
+    };
+    let done = bench.desk.journal.list(u32::MAX).await?;
+    let done = done.iter().filter(|job| job.phase == "settled").count();
+    if done != jobs {
+        return Err(format!("{done} of {jobs} jobs are done").into());
+    }
+    Ok(f64::from(u32::try_from(jobs)?) / took.as_secs_f64())
+}
+
+/// (b): 1 s of fetching, running and uploading each, on one slot.
+async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure> {
+    let second = Duration::from_secs(1);
+    let pace = Pace { fetch: second, run: second, upload: second };
+    let run = |name: &str| {
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir)?;
+        Bench::new(&dir, 1, Fakes { pace, ..Fakes::default() })
+    };
+    let together = run("together")?.together(jobs).await?;
+    let serial = run("serial")?.one_by_one(jobs).await?;
+    Ok(serde_json::json!({
+        "jobs": jobs,
+        "together_s": together.as_secs_f64(),
+        "serial_s": serial.as_secs_f64(),
+        "limit_s": 1.1 * f64::from(u32::try_from(jobs + 2)?),
+    }))
+}
+
+/// (c): recovery, until every container is followed again.
+async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Failure> {
+    let engine = Fake::new(Duration::from_hours(1), Vec::new());
+    let folders = Folders::create(dir)?;
+    {
+        let bench = Bench::new(dir, containers, Fakes::default())?;
+        for number in 0..containers {
+            run_one(&bench, &engine, &folders, number).await?;
+        }
+    }
+    let fakes = Fakes { engine: Some(engine.clone()), ..Fakes::default() };
+    let Bench { desk, crew, effects, slots } = Bench::new(dir, containers, fakes)?;
+    let started = Instant::now();
+    let intake = Arc::new(Intake {
+        node: NODE,
+        auth: JobAuth::Open,
+        terms: terms(slots),
+        domain: watch::channel(None).1,
+        desk,
+        effects: Arc::clone(&effects),
+        crew: crew.clone(),
+        data_dir: dir.to_owned(),
+        disk_free_min_mib: 0,
+        open: watch::Sender::new(0),
+    });
+    Box::pin(recover::run(intake, Arc::new(engine), folders))
+        .await
+        .map_err(|failure| format!("recovery failed: {failure:?}"))?;
+    while effects.following.load(Ordering::Relaxed) < containers {
+        effects.followed.notified().await;
+    }
+    let took = started.elapsed();
+    crew.abort();
+    Ok(serde_json::json!({ "containers": containers, "ms": took.as_secs_f64() * 1000.0 }))
+}
+
+/// A job whose container runs, in the journal and on the engine.
+async fn run_one(
+    bench: &Bench,
+    engine: &Fake,
+    folders: &Folders,
+    number: usize,
+) -> Result<(), Failure> {
+    let (taken, body) = accepted(number)?;
+    let journal = &bench.desk.journal;
+    journal.admit(&taken, body, None).await?;
+    let image = engine.image(IMAGE).await?;
+    let image = PinnedImage { id: image.id, digest: image.digest };
+    let folder = folders.of(&taken.job);
+    folder.prepare()?;
+    let spec = terms(bench.slots).container(&taken.job, &image, &[], &folder);
+    let container = engine.run(&spec).await?.id.0;
+    let now = SystemClock.now();
+    let mut job = taken.job;
+    for event in [
+        Event::Pulled { image },
+        Event::Fetched,
+        Event::Reserved { gpus: Vec::new() },
+        Event::Started { container, at: now },
+    ] {
+        let moved = job.apply(event.clone(), now, &bench.desk.rules)?;
+        journal.record(&event, &moved, now).await?;
+        job = moved.job;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    // Cargo adds `--bench`.
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let folder = |name: &str| -> Result<_, Failure> {
+        // Beside what cargo builds: a temporary folder may lie in memory, where a sync is free.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
+    };
+    let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };
+    let rate = rate(folder("rate")?.path(), jobs).await?;
+    let adoption = Box::pin(adoption(folder("adoption")?.path(), 50)).await?;
+    let pipeline = pipeline(folder("pipeline")?.path(), piped).await?;
+    let figures = serde_json::json!({
+        "jobs_per_s": rate,
+        "adoption": adoption,
+        "pipeline": pipeline,
+    });
+    println!("{figures:#}");
+    Ok(())
+}
