@@ -20,9 +20,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use attempts::{Known, Listed};
+pub use attempts::Known;
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{Commitment, Kept, Reader};
+pub use reader::{
+    Commitment, Happened, History, Kept, Page, Publication, Reader, Record, Said, Standing,
+};
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;
 

@@ -38,7 +38,7 @@ use crate::job::status::Stage;
 use crate::job::{Cid, Domain, JobId, Status};
 use crate::node::Address;
 use report::Report;
-pub(super) use report::describe;
+pub(super) use report::{describe, stage_name};
 
 /// The live log's last lines are on their way when the last status is.
 const LAST_LINES: Duration = Duration::from_millis(200);
