@@ -17,7 +17,7 @@ use super::settings::JobAuth;
 use crate::bus::ControlRequest;
 use crate::chain::key;
 use crate::clock::Clock;
-use crate::job::phase::StopCause;
+use crate::job::phase::{Outcome, Phase, StopCause};
 use crate::job::{Domain, JobId, Signature};
 use crate::journal::Journal;
 use crate::node::Address;
@@ -196,11 +196,25 @@ impl<C: Clock + Clone> Admin<C> {
                 tracing::info!(job.id = %id, "job {id} is cancelled on request");
                 yes()
             }
-            Ok(_) => {
-                no("too_late", format!("job {id} has ended, or its result is being published"))
-            }
+            Ok(_) => self.too_late(id).await,
             Err(_) => no("busy", "the job did not answer in time; ask again"),
         }
+    }
+
+    /// The job could not be stopped: where it stands by now, in words.
+    async fn too_late(&self, id: &JobId) -> Answer {
+        let known = self.journal.lookup(id).await.ok().flatten();
+        let phase = known.and_then(|known| known.job).map(|job| job.phase);
+        let stands = match phase.as_ref().map(|phase| (phase, phase.outcome())) {
+            None => "was refused",
+            Some((Phase::Waiting | Phase::HandingBack | Phase::Interrupted, _)) => {
+                "was stopped by the node and goes back to its queue"
+            }
+            Some((_, Some(Outcome::Completed))) => "has completed",
+            Some((_, Some(_))) => "has ended",
+            Some((_, None)) => "has run, and its result is being published",
+        };
+        no("too_late", format!("job {id} {stands}"))
     }
 
     fn drain(&self, request: &Request) -> Answer {
