@@ -1,11 +1,12 @@
 //! The whole life of a job as data: what was asked ([`spec`]), where it stands ([`phase`]), what
-//! comes next ([`plan`]), what the world is told ([`status`]) and what the node signs
-//! ([`receipt`]).
+//! comes next ([`plan`]), whose it is in a pool ([`claim`]), what the world is told ([`status`]) and
+//! what the node signs ([`receipt`]).
 //!
 //! What must hold: no I/O, no clock, no async. Time comes in as an argument, decisions go out as
 //! values, and `agent` carries them out.
 
 pub mod cid;
+pub mod claim;
 pub mod eip712;
 pub mod id;
 pub mod phase;
@@ -18,6 +19,7 @@ pub mod status;
 mod transition;
 
 pub use cid::Cid;
+pub use claim::Claim;
 pub use eip712::{Domain, Hash, Signature};
 pub use id::JobId;
 pub use phase::Job;

@@ -1,0 +1,264 @@
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+fn agent(number: u8) -> Address {
+    Address::new([number; 20])
+}
+
+/// Agent 1 with the first delivery of message 7.
+fn bid() -> Bid {
+    Bid {
+        agent: agent(1),
+        stream_seq: 7,
+        delivered: 1,
+        attempt: 1,
+        spec_hash: Hash([9; 32]),
+        now: NOW,
+    }
+}
+
+/// Agent 2 with the second.
+fn second() -> Bid {
+    Bid { agent: agent(2), delivered: 2, ..bid() }
+}
+
+fn claimed() -> Claim {
+    match take(None, &bid()) {
+        Take::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn done() -> Claim {
+    match conclude(Some(&claimed()), &bid()) {
+        Conclude::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused() -> Claim {
+    match refuse(None, &bid()) {
+        Refuse::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn holder(claim: Claim) -> Holder {
+    Holder { agent: claim.agent, state: claim.state }
+}
+
+fn written(take: Take) -> Claim {
+    match take {
+        Take::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_to_ask_takes_a_job_and_an_agent_that_comes_back_still_has_it() {
+    let claim = claimed();
+    assert_eq!((claim.state, claim.starts, claim.agent), (State::Claimed, 1, agent(1)));
+    assert_eq!(take(Some(&claim), &bid()), Take::Mine);
+    let again = written(take(Some(&claim), &Bid { attempt: 2, ..bid() }));
+    assert_eq!((again.starts, again.attempt), (2, 2));
+    let refused = refused();
+    assert_eq!(written(take(Some(&refused), &second())).starts, 1);
+}
+
+#[test]
+fn a_job_goes_to_another_agent_only_with_a_newer_delivery_of_the_same_message() {
+    let claim = claimed();
+    let taken = written(take(Some(&claim), &second()));
+    assert_eq!((taken.agent, taken.starts, taken.delivered), (agent(2), 2, 2));
+    for bid in [
+        Bid { delivered: 1, ..second() },
+        Bid { stream_seq: 8, ..second() },
+        Bid { spec_hash: Hash([1; 32]), ..second() },
+    ] {
+        assert_eq!(take(Some(&claim), &bid), Take::Yield(holder(claim)), "{bid:?}");
+    }
+    assert_eq!(take(Some(&taken), &bid()), Take::Yield(holder(taken)));
+    assert_eq!(take(Some(&done()), &second()), Take::Yield(holder(done())));
+}
+
+#[test]
+fn a_claim_follows_its_holders_newest_delivery_so_that_nobody_with_an_older_one_takes_it() {
+    let third = Bid { delivered: 3, ..bid() };
+    let renewed = written(take(Some(&claimed()), &third));
+    assert_eq!((renewed.delivered, renewed.starts, renewed.agent), (3, 1, agent(1)));
+    assert_eq!(take(Some(&renewed), &second()), Take::Yield(holder(renewed)));
+    assert_eq!(take(Some(&renewed), &bid()), Take::Mine);
+}
+
+#[test]
+fn a_job_that_was_concluded_but_never_written_down_is_open_to_its_own_agent_alone() {
+    let again = written(take(Some(&done()), &bid()));
+    assert_eq!((again.state, again.starts), (State::Claimed, 2));
+    let late = Bid { delivered: 9, ..second() };
+    assert_eq!(take(Some(&done()), &late), Take::Yield(holder(done())));
+}
+
+#[test]
+fn a_job_that_was_started_three_times_in_its_pool_is_poison() {
+    let mut claim = claimed();
+    for (delivered, starts) in [(2, 2), (3, 3)] {
+        let by = u8::try_from(delivered).unwrap();
+        claim = written(take(Some(&claim), &Bid { agent: agent(by), delivered, ..bid() }));
+        assert_eq!(claim.starts, starts);
+    }
+    let fourth = Bid { agent: agent(4), delivered: 4, ..bid() };
+    assert_eq!(take(Some(&claim), &fourth), Take::Poison);
+    assert!(matches!(conclude(Some(&claim), &fourth), Conclude::Write(_)), "who finds out says so");
+    assert_eq!(take(Some(&claim), &Bid { agent: agent(3), delivered: 3, ..bid() }), Take::Mine);
+}
+
+#[test]
+fn a_start_that_a_shutdown_interrupted_does_not_count() {
+    let mut claim = claimed();
+    for delivered in 2..10 {
+        claim = hand_back(Some(&claim), &bid()).expect("ours");
+        assert_eq!((claim.state, claim.starts), (State::Refused, 0));
+        claim = written(take(Some(&claim), &Bid { delivered, attempt: 2, ..bid() }));
+        assert_eq!(claim.starts, 1);
+    }
+    assert_eq!(hand_back(Some(&claim), &second()), None);
+    assert_eq!(hand_back(Some(&done()), &bid()), None);
+    assert_eq!(hand_back(None, &bid()), None);
+}
+
+#[test]
+fn a_job_that_was_handed_back_keeps_its_id() {
+    let back = hand_back(Some(&claimed()), &bid()).expect("ours");
+    let other = Bid { spec_hash: Hash([1; 32]), ..second() };
+    assert_eq!(arrive(Some(&back), &other), Arrival::OtherBody);
+    assert_eq!(arrive(Some(&back), &second()), Arrival::Open);
+    assert!(matches!(take(Some(&back), &other), Take::Yield(_)));
+    assert_eq!(arrive(Some(&refused()), &other), Arrival::Open, "nobody has started that one");
+}
+
+#[test]
+fn of_two_agents_at_one_job_only_the_present_holder_says_how_it_ended() {
+    let taken = written(take(Some(&claimed()), &second()));
+    assert_eq!(conclude(Some(&taken), &bid()), Conclude::Yield(holder(taken)));
+    let ended = match conclude(Some(&taken), &second()) {
+        Conclude::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((ended.state, ended.starts), (State::Done, 2));
+    assert_eq!(conclude(Some(&ended), &second()), Conclude::Mine);
+    assert_eq!(conclude(Some(&ended), &bid()), Conclude::Yield(holder(ended)));
+    let late = Bid { delivered: 9, ..second() };
+    assert_eq!(conclude(Some(&done()), &late), Conclude::Yield(holder(done())), "a `Done` stays");
+    let other = Bid { spec_hash: Hash([1; 32]), ..bid() };
+    assert_eq!(conclude(Some(&done()), &other), Conclude::Yield(holder(done())));
+}
+
+#[test]
+fn a_result_counts_where_nobody_holds_the_job_or_the_holder_had_an_older_delivery() {
+    for found in [None, Some(refused()), Some(claimed())] {
+        let ended = match conclude(found.as_ref(), &second()) {
+            Conclude::Write(claim) => claim,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((ended.agent, ended.state), (agent(2), State::Done));
+    }
+}
+
+#[test]
+fn a_job_is_lost_where_its_end_would_not_count() {
+    let taken = written(take(Some(&claimed()), &second()));
+    assert!(is_lost(Some(&taken), &bid()));
+    assert!(is_lost(Some(&done()), &second()));
+    let unclaimed_yet = [None, Some(refused()), Some(claimed())];
+    for found in &unclaimed_yet {
+        assert!(!is_lost(found.as_ref(), &second()), "{found:?}");
+    }
+    assert!(!is_lost(Some(&claimed()), &bid()));
+}
+
+#[test]
+fn a_delivery_is_open_unless_the_claim_says_otherwise() {
+    let other_message = Bid { stream_seq: 8, ..second() };
+    let other_body = Bid { spec_hash: Hash([1; 32]), ..second() };
+    let stale = Bid { delivered: 1, ..second() };
+    let later = Bid { now: NOW.plus(ACK_AWAITED_MAX), ..second() };
+    for (found, bid, expected) in [
+        (None, second(), Arrival::Open),
+        (Some(refused()), second(), Arrival::Open),
+        (Some(claimed()), bid(), Arrival::Open),
+        (Some(claimed()), second(), Arrival::Open),
+        (Some(claimed()), stale, Arrival::Later),
+        (Some(claimed()), other_message, Arrival::Later),
+        (Some(claimed()), other_body, Arrival::OtherBody),
+        (Some(done()), second(), Arrival::Later),
+        (Some(done()), later, Arrival::Duplicate),
+        (Some(done()), other_message, Arrival::Duplicate),
+        (Some(done()), other_body, Arrival::OtherBody),
+    ] {
+        assert_eq!(arrive(found.as_ref(), &bid), expected, "{found:?} {bid:?}");
+    }
+}
+
+#[test]
+fn a_job_that_fits_nobody_is_given_up_after_twenty_refusals_or_an_hour() {
+    let mut claim = refused();
+    for refusals in 2..REFUSALS_MAX {
+        claim = match refuse(Some(&claim), &second()) {
+            Refuse::Write(claim) => claim,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((claim.state, claim.refusals), (State::Refused, refusals));
+        assert_eq!((claim.refused_first_at, claim.attempt), (Some(NOW), 0));
+    }
+    for (found, now) in [(claim, NOW), (refused(), NOW.plus(REFUSED_FOR_MAX))] {
+        match refuse(Some(&found), &Bid { now, ..second() }) {
+            Refuse::GiveUp(last) => assert_eq!((last.state, last.agent), (State::Done, agent(2))),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_job_in_other_hands_is_not_refused_but_a_dead_agents_is() {
+    let stale = Bid { delivered: 1, ..second() };
+    assert_eq!(refuse(Some(&claimed()), &stale), Refuse::Leave(holder(claimed())));
+    for by in [bid(), second()] {
+        assert_eq!(refuse(Some(&done()), &by), Refuse::Leave(holder(done())), "{by:?}");
+    }
+    match refuse(Some(&claimed()), &second()) {
+        Refuse::Write(claim) => {
+            assert_eq!((claim.state, claim.refusals), (State::Refused, 1));
+            assert_eq!((claim.starts, claim.attempt), (1, 1), "what was started stays counted");
+            let taken = written(take(Some(&claim), &Bid { delivered: 3, ..bid() }));
+            assert_eq!((taken.starts, taken.refusals, taken.refused_first_at), (2, 0, None));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_claim_survives_a_round_trip_and_leaves_absent_keys_out() {
+    for claim in [claimed(), done(), refused()] {
+        assert_eq!(Claim::parse(claim.to_json().as_bytes()).unwrap(), claim);
+    }
+    let json: serde_json::Value = serde_json::from_str(&claimed().to_json()).unwrap();
+    let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    for absent in ["refusals", "refused_first_at"] {
+        assert!(!keys.contains(&absent), "{keys:?}");
+    }
+    assert_eq!(json["state"], "claimed");
+}
+
+#[test]
+fn a_value_with_unknown_keys_is_a_claim_and_rubbish_is_none() {
+    let known = claimed().to_json();
+    let newer = known.replacen('{', "{\"colour\":\"red\",", 1);
+    assert_eq!(Claim::parse(newer.as_bytes()).unwrap(), claimed());
+    let state = known.replace("\"claimed\"", "\"shared\"");
+    let twice = known.replacen('{', "{\"delivered\":2,", 1);
+    let long = known.replacen('{', &format!("{{\"x\":\"{}\",", "x".repeat(CLAIM_BYTES_MAX)), 1);
+    for value in ["", "null", "[]", "{}", &state, &twice, &long] {
+        assert!(Claim::parse(value.as_bytes()).is_err(), "{value}");
+    }
+}
