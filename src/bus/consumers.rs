@@ -43,11 +43,6 @@ impl ConsumerPlan {
         Self { name, filters: source.subjects(), ack_wait, max_waiting }
     }
 
-    /// How long a delivery stays ours without a sign of life.
-    pub(super) fn ack_wait(&self) -> Duration {
-        self.ack_wait
-    }
-
     fn config(&self) -> pull::Config {
         let (one, many) = match self.filters.as_slice() {
             [one] => (one.clone(), Vec::new()),

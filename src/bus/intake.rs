@@ -66,6 +66,8 @@ enum Kind {
 struct Pull {
     bus: Bus,
     plan: ConsumerPlan,
+    /// Whether it is a pool's.
+    shared: bool,
     feed: Option<Feed>,
     /// Delivered into a feed that was given up since.
     ready: VecDeque<Delivery>,
@@ -97,6 +99,7 @@ impl Bus {
                 let mut pull = Pull {
                     bus: self.clone(),
                     plan: ConsumerPlan::of(source),
+                    shared: matches!(source, Target::Pool(_)),
                     feed: None,
                     ready: VecDeque::new(),
                     failures: 0,
@@ -138,15 +141,6 @@ impl Intake {
         }
     }
 
-    /// How long a delivery stays ours without a sign of life, as the consumer has it; `None`
-    /// without JetStream.
-    pub fn ack_wait(&self) -> Option<Duration> {
-        match &self.0 {
-            Kind::Pull(pull) => Some(pull.ack_wait()),
-            Kind::Core(_) => None,
-        }
-    }
-
     /// Stops asking, and gives back at once what was delivered but never handed out.
     pub async fn close(self) {
         let Kind::Pull(mut pull) = self.0 else { return };
@@ -173,11 +167,6 @@ impl Pull {
                 Err(err) => self.after(err)?,
             }
         }
-    }
-
-    fn ack_wait(&self) -> Duration {
-        let known = self.feed.as_ref().map(|feed| feed.consumer.cached_info().config.ack_wait);
-        known.unwrap_or(self.plan.ack_wait())
     }
 
     /// Makes a failure wait, and says whether it is one for the caller.
@@ -239,9 +228,12 @@ impl Pull {
         self.bus.connected().await?;
         let connection = self.bus.connection();
         let Some(stream) = self.bus.ensure_stream(StreamKind::Jobs).await? else {
-            let problem = "the server has no JetStream".to_owned();
-            return Err(Error::Stream { stream: StreamKind::Jobs.name().to_owned(), problem });
+            return Err(StreamKind::Jobs.lost());
         };
+        // A pool without its claims would be found out only by the first job.
+        if self.shared && self.bus.ensure_stream(StreamKind::Claims).await?.is_none() {
+            return Err(StreamKind::Claims.lost());
+        }
         let consumer = self.bus.ensure_consumer(&stream, &self.plan).await?;
         let inbox_name = self.bus.client().new_inbox();
         let inbox = self.bus.subscribe(inbox_name.clone()).await?;
@@ -325,7 +317,9 @@ impl Feed {
 
     fn delivery(&mut self, message: Message) -> Heard {
         let message = jetstream::Message { message, context: self.jetstream.clone() };
-        let Some((ack, delivered)) = AckHandle::of(&message, self.stream_created_ns) else {
+        let ack_wait = self.consumer.cached_info().config.ack_wait;
+        let Some((ack, delivered)) = AckHandle::of(&message, self.stream_created_ns, ack_wait)
+        else {
             // Anybody may publish to an inbox whose name they guessed.
             return Heard::Alive;
         };

@@ -2,7 +2,8 @@
 //!
 //! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
 //! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
-//! [`settle`] answers for them; [`publish`] sends; [`watch`] and [`control`] are the other ends.
+//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, [`withdraw`]
+//! takes back; [`watch`] and [`control`] are the other ends.
 //!
 //! What must hold:
 //! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
@@ -13,6 +14,7 @@
 //! - every request has a deadline, and while there is no connection it fails at once instead of
 //!   queueing up.
 
+pub mod claims;
 pub mod control;
 pub mod intake;
 pub mod publish;
@@ -20,6 +22,7 @@ pub mod settle;
 pub mod streams;
 pub mod subjects;
 pub mod watch;
+pub mod withdraw;
 
 mod connection;
 mod consumers;
@@ -27,9 +30,11 @@ mod consumers;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::job::claim;
 use crate::node::Address;
 use crate::secret::{Secret, redact_url};
 
+pub use claims::Found;
 pub use connection::{Bus, is_url};
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use intake::{Delivery, Intake};
@@ -153,6 +158,21 @@ pub enum Error {
     StaleAck {
         /// The stream's name.
         stream: String,
+    },
+    /// The server has no JetStream, and so no claims: every job is delivered at most once.
+    #[error("the NATS server has no JetStream, and so no claims of pools' jobs")]
+    NoClaims,
+    /// A value in the bucket is no claim. It may be somebody's, such as a later version's: the job
+    /// is theirs until the key is removed. Final, as far as we can tell.
+    #[error("the claim {key} in the bucket JOB_CLAIMS can't be read")]
+    InvalidClaim {
+        /// `<pool>.<job_id>`.
+        key: String,
+        /// Its revision.
+        revision: u64,
+        /// What is wrong with it.
+        #[source]
+        source: claim::Invalid,
     },
     /// Nobody listens for this agent's control messages.
     #[error("the agent {agent} does not listen: it is not running, or not on this NATS server")]

@@ -101,8 +101,7 @@ impl Bus {
         let acked = match self.publish_acked(&subject, body.clone(), msg_id).await {
             Err(err) if err.kind() == context::PublishErrorKind::StreamNotFound => {
                 if self.ensure_stream(kind).await?.is_none() {
-                    let problem = "the server has lost its JetStream".to_owned();
-                    return Err(Error::Stream { stream: kind.name().to_owned(), problem });
+                    return Err(kind.lost());
                 }
                 self.publish_acked(&subject, body.clone(), msg_id).await
             }

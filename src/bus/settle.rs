@@ -28,6 +28,9 @@ pub struct AckHandle {
     pub stream_seq: u64,
     /// The consumer that delivered it.
     pub consumer: String,
+    /// How long the delivery stays ours without a sign of life, as the consumer has it.
+    #[serde(default = "ack_wait_ms_of_before")]
+    pub ack_wait_ms: u64,
 }
 
 /// What becomes of a delivery.
@@ -45,7 +48,11 @@ pub enum Settle {
 
 impl AckHandle {
     /// From a delivered message; `None` where it did not come from JetStream.
-    pub(super) fn of(message: &jetstream::Message, stream_created_ns: i64) -> Option<(Self, u64)> {
+    pub(super) fn of(
+        message: &jetstream::Message,
+        stream_created_ns: i64,
+        ack_wait: Duration,
+    ) -> Option<(Self, u64)> {
         let info = message.info().ok()?;
         let handle = Self {
             reply: message.reply.as_ref()?.to_string(),
@@ -53,9 +60,20 @@ impl AckHandle {
             stream_created_ns,
             stream_seq: info.stream_sequence,
             consumer: info.consumer.to_owned(),
+            ack_wait_ms: u64::try_from(ack_wait.as_millis()).unwrap_or(u64::MAX),
         };
         Some((handle, u64::try_from(info.delivered).unwrap_or(1)))
     }
+
+    /// How long the delivery stays ours without a sign of life.
+    pub fn ack_wait(&self) -> Duration {
+        Duration::from_millis(self.ack_wait_ms)
+    }
+}
+
+/// Handles in journals of before say nothing of it: the shorter of the protocol's two.
+const fn ack_wait_ms_of_before() -> u64 {
+    30_000
 }
 
 impl Bus {
@@ -98,5 +116,21 @@ impl Settle {
             Self::Term => AckKind::Term,
         }
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_in_a_journal_of_before_is_read_with_the_shorter_ack_wait() {
+        let before = r#"{"reply":"$JS.ACK.x","stream":"JOBS","stream_created_ns":5,
+            "stream_seq":7,"consumer":"agent-0x"}"#;
+        let handle: AckHandle = serde_json::from_str(before).unwrap();
+        assert_eq!(handle.ack_wait(), Duration::from_secs(30));
+        let shared = AckHandle { ack_wait_ms: 120_000, ..handle };
+        let stored = serde_json::to_string(&shared).unwrap();
+        assert_eq!(serde_json::from_str::<AckHandle>(&stored).unwrap(), shared);
     }
 }

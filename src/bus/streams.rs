@@ -1,4 +1,4 @@
-//! The three streams: which there must be, and whether they are as needed.
+//! The three streams and the bucket of claims: which there must be, and whether they are as needed.
 //!
 //! Nobody changes what exists: what is missing is made, what differs where it matters is refused
 //! with a sentence that says how, and everything else about it is its owner's business.
@@ -31,26 +31,36 @@ const GIB: i64 = 1 << 30;
 /// The largest body of a job; a stream with a lower limit would drop some without a word.
 const JOB_BYTES_MAX: i32 = 256 * 1024;
 
+/// The largest claim, with the subject and headers that count towards a stream's limit.
+const CLAIM_BYTES_MAX: i32 = 4 * 1024;
+
 /// What no stream of ours may capture: requests would be answered by the stream, and what is lossy
 /// by design would fill it.
 const NEVER_CAPTURED: [&str; 3] = [subjects::AGENT_STATUS, "jobs.control.x", "jobs.logs.x.x"];
 
-/// The three streams of the protocol.
+/// How long a job waits in its stream for an agent.
+const JOBS_FOR: Duration = Duration::from_hours(7 * 24);
+
+/// The streams of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamKind {
     Jobs,
     Status,
     Dead,
+    /// The bucket `JOB_CLAIMS`; only who serves a pool needs it.
+    Claims,
 }
 
 impl StreamKind {
-    const ALL: [Self; 3] = [Self::Jobs, Self::Status, Self::Dead];
+    /// What every agent needs.
+    const BASIC: [Self; 3] = [Self::Jobs, Self::Status, Self::Dead];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Jobs => "JOBS",
             Self::Status => "STATUS",
             Self::Dead => "DEAD",
+            Self::Claims => "KV_JOB_CLAIMS",
         }
     }
 
@@ -60,6 +70,7 @@ impl StreamKind {
             Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
             Self::Status => &["jobs.status.*.*"],
             Self::Dead => &["jobs.dead.*"],
+            Self::Claims => &["$KV.JOB_CLAIMS.>"],
         };
         let common = Config {
             name: self.name().to_owned(),
@@ -74,12 +85,38 @@ impl StreamKind {
             Self::Jobs => Config {
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
-                max_age: 7 * DAY,
+                max_age: JOBS_FOR,
                 max_bytes: GIB,
                 ..common
             },
             Self::Status => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
+            // As a bucket's clients make one, but for what happens when it is full (after half a
+            // million jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
+            // way, and the pools go on. A claim has to outlive every delivery of its job; that it
+            // lives as long as a job's id in a journal tells a late repeat from a new job.
+            Self::Claims => Config {
+                max_messages_per_subject: 1,
+                max_bytes: GIB / 4,
+                allow_direct: true,
+                allow_rollup: true,
+                deny_delete: true,
+                ..common
+            },
+        }
+    }
+
+    /// What is said where the server had JetStream and has it no more.
+    pub(super) fn lost(self) -> Error {
+        let problem = "the server has no JetStream any more".to_owned();
+        Error::Stream { stream: self.name().to_owned(), problem }
+    }
+
+    /// The longest message that it must take.
+    const fn message_bytes_max(self) -> i32 {
+        match self {
+            Self::Claims => CLAIM_BYTES_MAX,
+            Self::Jobs | Self::Status | Self::Dead => JOB_BYTES_MAX,
         }
     }
 }
@@ -107,7 +144,7 @@ impl Bus {
             return Err(Error::TooOld { version });
         }
         let mut mode = DeliveryMode::JetStream;
-        for kind in StreamKind::ALL {
+        for kind in StreamKind::BASIC {
             if self.ensure_stream(kind).await?.is_none() {
                 mode = DeliveryMode::Core;
                 break;
@@ -130,7 +167,7 @@ impl Bus {
         };
         let info = found.cached_info();
         self.remember(kind.name(), Some(created_ns(info)));
-        match difference(&wanted, &info.config) {
+        match difference(kind, &info.config) {
             None => Ok(Some(found)),
             Some(problem) => Err(Error::Stream { stream: wanted.name, problem }),
         }
@@ -234,7 +271,9 @@ pub(super) fn created_ns(info: &Info) -> i64 {
     i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default()
 }
 
-fn request_error_kind(error: &(dyn std::error::Error + 'static)) -> Option<RequestErrorKind> {
+pub(super) fn request_error_kind(
+    error: &(dyn std::error::Error + 'static),
+) -> Option<RequestErrorKind> {
     let request = error.source()?.downcast_ref::<async_nats::jetstream::context::RequestError>()?;
     Some(request.kind())
 }
@@ -254,7 +293,8 @@ fn is_new_enough(version: &str) -> bool {
 }
 
 /// What of `found` would break us, in words.
-fn difference(wanted: &Config, found: &Config) -> Option<String> {
+fn difference(kind: StreamKind, found: &Config) -> Option<String> {
+    let wanted = kind.wanted();
     let captures = |subject: &str| found.subjects.iter().any(|pattern| covers(pattern, subject));
     if found.retention != wanted.retention {
         let (is, must) = (found.retention, wanted.retention);
@@ -269,9 +309,26 @@ fn difference(wanted: &Config, found: &Config) -> Option<String> {
     if found.no_ack {
         return Some("it acknowledges no publish".to_owned());
     }
-    if found.max_message_size > 0 && found.max_message_size < JOB_BYTES_MAX {
-        let max = found.max_message_size;
+    let max = found.max_message_size;
+    if max > 0 && max < kind.message_bytes_max() {
         return Some(format!("it drops messages over {max} bytes in silence"));
+    }
+    if kind == StreamKind::Claims {
+        return bucket_difference(found);
+    }
+    None
+}
+
+/// What of a bucket would lose claims, in words.
+fn bucket_difference(found: &Config) -> Option<String> {
+    if found.max_messages_per_subject < 1 {
+        return Some(
+            "it is a plain stream, not a bucket: it keeps every value of a key".to_owned(),
+        );
+    }
+    if !found.max_age.is_zero() && found.max_age < JOBS_FOR {
+        let (hours, min) = (found.max_age.as_secs() / 3600, JOBS_FOR.as_secs() / 3600);
+        return Some(format!("it forgets claims after {hours} h, jobs may wait for {min} h"));
     }
     None
 }
@@ -322,11 +379,10 @@ mod tests {
 
     #[test]
     fn a_stream_is_refused_for_what_breaks_us_and_for_nothing_else() {
-        let wanted = StreamKind::Jobs.wanted();
         let with = |change: fn(&mut Config)| {
             let mut found = StreamKind::Jobs.wanted();
             change(&mut found);
-            difference(&wanted, &found)
+            difference(StreamKind::Jobs, &found)
         };
         assert_eq!(with(|found| found.num_replicas = 3), None);
         assert_eq!(with(|found| found.max_bytes = 5), None);
@@ -336,6 +392,25 @@ mod tests {
             (|found| found.subjects = vec!["jobs.>".into()], "jobs.control.x"),
             (|found| found.max_message_size = 1000, "1000 bytes"),
             (|found| found.no_ack = true, "acknowledges"),
+        ] {
+            let problem = with(change).expect(said);
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+    #[test]
+    fn a_bucket_is_refused_where_it_would_lose_claims() {
+        let with = |change: fn(&mut Config)| {
+            let mut found = StreamKind::Claims.wanted();
+            change(&mut found);
+            difference(StreamKind::Claims, &found)
+        };
+        assert_eq!(with(|found| found.max_messages_per_subject = 64), None);
+        assert_eq!(with(|found| found.max_age = Duration::ZERO), None);
+        assert_eq!(with(|found| found.discard = DiscardPolicy::New), None);
+        for (change, said) in [
+            ((|found| found.max_messages_per_subject = -1) as fn(&mut Config), "not a bucket"),
+            (|found| found.max_age = 6 * DAY, "after 144 h"),
+            (|found| found.max_message_size = 100, "100 bytes"),
         ] {
             let problem = with(change).expect(said);
             assert!(problem.contains(said), "{problem}");

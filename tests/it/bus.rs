@@ -120,11 +120,15 @@ async fn jobs_of_another_client_arrive_in_both_spellings_of_the_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_streams_and_the_consumer_are_as_the_protocol_says() {
     let nats = Nats::start();
-    let (bus, intake) = with_intake(&nats).await;
-    assert_eq!(intake.ack_wait(), Some(Duration::from_secs(30)));
-    let pool = Source::Pool("a100".parse().unwrap());
-    let pool = bus.intake(&pool, DeliveryMode::JetStream).await.unwrap();
-    assert_eq!(pool.ack_wait(), Some(Duration::from_mins(2)));
+    let (bus, mut intake) = with_intake(&nats).await;
+    let shared = Source::Pool("a100".parse().unwrap());
+    let mut pool = bus.intake(&shared, DeliveryMode::JetStream).await.unwrap();
+    for (to, intake, seconds) in [(source(), &mut intake, 30), (shared, &mut pool, 120)] {
+        bus.publish_job(&to, "a".into(), &to.to_string()).await.unwrap();
+        let delivery = next(intake, 1).await;
+        assert_eq!(delivery.ack.as_ref().unwrap().ack_wait(), Duration::from_secs(seconds));
+        ack(&bus, &delivery).await;
+    }
     let shown = nats.python(
         "for name in ['JOBS', 'STATUS', 'DEAD']:\n    \
              c = (await js.stream_info(name)).config\n    \
@@ -201,9 +205,10 @@ async fn a_job_in_progress_is_not_delivered_again() {
         &[&consumer(), &dispatch(), &lower],
     );
     let mut intake = bus.intake(&source(), DeliveryMode::JetStream).await.unwrap();
-    assert_eq!(intake.ack_wait(), Some(Duration::from_secs(3)), "what exists is not changed");
     bus.publish_job(&source(), "a".into(), "a").await.unwrap();
     let delivery = next(&mut intake, 1).await;
+    let known = delivery.ack.as_ref().unwrap().ack_wait();
+    assert_eq!(known, Duration::from_secs(3), "what exists is not changed");
     for _ in 0..12 {
         bus.settle(delivery.ack.as_ref().unwrap(), Settle::Progress).await.unwrap();
         assert!(timeout(QUIET, intake.next(1)).await.is_err(), "it came a second time");

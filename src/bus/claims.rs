@@ -1,0 +1,185 @@
+//! The bucket `JOB_CLAIMS`: who has which pool's job. What a claim allows is [`crate::job::claim`]'s
+//! business; here it is read, and written by compare-and-set.
+//!
+//! A bucket is a stream named `KV_…`, so it is made and checked like the others. It is spoken to
+//! directly, one request a call: nothing is set up that a lost connection could make void. Reads
+//! go to the stream's leader, not to a replica that may lag behind.
+
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+
+use super::streams::{StreamKind, request_error_kind};
+use super::{Bus, DeliveryMode, Error, PoolName};
+use crate::job::{Claim, JobId};
+
+const READ: &str = "read a claim";
+const WRITE: &str = "write a claim";
+
+/// The header by which a bucket's clients mark a key as removed.
+const KV_OPERATION: &str = "KV-Operation";
+
+/// The same, where the server removed it for its age.
+const KV_MARKER: &str = "Nats-Marker-Reason";
+
+/// A claim as it lies in the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What it says.
+    pub claim: Claim,
+    /// What [`Bus::put_claim`] may write over.
+    pub revision: u64,
+}
+
+/// The last message of a key.
+enum Last {
+    Value(StreamMessage),
+    /// A marker: the key was deleted or purged.
+    Removed(u64),
+    None,
+}
+
+impl Bus {
+    /// The claim of a pool's job; `None` where there is none, or it was removed.
+    ///
+    /// [`Error::NoClaims`] without JetStream: go on without. [`Error::InvalidClaim`] where the
+    /// value can't be read, as one of a later version might not: it may be somebody's, so leave
+    /// the job to them, say so once, and ask again later; removing the key frees the job.
+    pub async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<Found>, Error> {
+        self.claims_online()?;
+        let Last::Value(message) = self.last(&key(pool, job)).await? else { return Ok(None) };
+        let revision = message.sequence;
+        match Claim::parse(&message.payload) {
+            Ok(claim) => Ok(Some(Found { claim, revision })),
+            Err(source) => Err(Error::InvalidClaim { key: key(pool, job), revision, source }),
+        }
+    }
+
+    /// Writes a claim over the revision that was read; `None`: where there is none, or it was
+    /// removed. `false`: somebody was faster; read again.
+    ///
+    /// After [`Error::Timeout`] it may be written or not: read again, and where it is, the decision
+    /// is [`crate::job::claim::Take::Mine`].
+    pub async fn put_claim(
+        &self,
+        pool: &PoolName,
+        job: &JobId,
+        claim: &Claim,
+        over: Option<u64>,
+    ) -> Result<bool, Error> {
+        self.claims_online()?;
+        let key = key(pool, job);
+        if self.put_over(&key, claim, over.unwrap_or(0)).await? {
+            return Ok(true);
+        }
+        if over.is_some() {
+            return Ok(false);
+        }
+        match self.last(&key).await? {
+            Last::Removed(marker) => self.put_over(&key, claim, marker).await,
+            Last::Value(_) | Last::None => Ok(false),
+        }
+    }
+
+    fn claims_online(&self) -> Result<(), Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core { Err(Error::NoClaims) } else { Ok(()) }
+    }
+
+    async fn last(&self, key: &str) -> Result<Last, Error> {
+        let stream = self.stream_unseen(StreamKind::Claims).await?;
+        let message = match stream.get_last_raw_message_by_subject(&subject(key)).await {
+            Ok(message) => message,
+            Err(err) if is_empty(&err) => return Ok(Last::None),
+            Err(err) if is_missing(&err) => {
+                self.remake_claims().await?;
+                return Ok(Last::None);
+            }
+            Err(err) => return Err(unread(READ, err)),
+        };
+        let headers = &message.headers;
+        let removed = headers.get(KV_OPERATION).is_some_and(|what| what.as_str() != "PUT")
+            || headers.get(KV_MARKER).is_some();
+        Ok(if removed { Last::Removed(message.sequence) } else { Last::Value(message) })
+    }
+
+    async fn put_over(&self, key: &str, claim: &Claim, revision: u64) -> Result<bool, Error> {
+        let written = match self.write(key, claim, revision).await {
+            Err(err) if err.kind() == PublishErrorKind::StreamNotFound => {
+                self.remake_claims().await?;
+                self.write(key, claim, revision).await
+            }
+            other => other,
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(err) if is_race(&err) => Ok(false),
+            Err(err) if err.kind() == PublishErrorKind::TimedOut => {
+                Err(Error::Timeout { what: WRITE })
+            }
+            Err(err) => Err(Error::Refused { what: WRITE, source: Box::new(err) }),
+        }
+    }
+
+    async fn write(&self, key: &str, claim: &Claim, revision: u64) -> Result<(), PublishError> {
+        let message = PublishMessage::build()
+            .payload(claim.to_json().into())
+            .expected_last_subject_sequence(revision);
+        self.jetstream().send_publish(subject(key), message).await?.await.map(drop)
+    }
+
+    /// Makes the bucket that is missing, or says that this program may not.
+    async fn remake_claims(&self) -> Result<(), Error> {
+        match self.ensure_stream(StreamKind::Claims).await? {
+            Some(_) => Ok(()),
+            None => Err(StreamKind::Claims.lost()),
+        }
+    }
+
+    /// A handle on a stream that may not be there: no request is made for it.
+    pub(super) async fn stream_unseen(&self, kind: StreamKind) -> Result<Stream<()>, Error> {
+        let handle = self.jetstream().get_stream_no_info(kind.name()).await;
+        handle.map_err(|err| Error::Refused { what: READ, source: Box::new(err) })
+    }
+}
+
+/// `<pool>.<job_id>`: both are tokens of a subject by their types.
+fn key(pool: &PoolName, job: &JobId) -> String {
+    format!("{pool}.{job}")
+}
+
+fn subject(key: &str) -> String {
+    format!("$KV.JOB_CLAIMS.{key}")
+}
+
+/// Whether the stream is there, and the message is not.
+pub(super) fn is_empty(err: &RawMessageError) -> bool {
+    err.kind() == RawMessageErrorKind::NoMessageFound
+}
+
+/// Whether there is no such stream.
+pub(super) fn is_missing(err: &RawMessageError) -> bool {
+    matches!(
+        err.kind(),
+        RawMessageErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND
+    )
+}
+
+/// A read that brought no answer of either kind.
+pub(super) fn unread(what: &'static str, err: RawMessageError) -> Error {
+    match request_error_kind(&err) {
+        Some(jetstream::context::RequestErrorKind::TimedOut) => Error::Timeout { what },
+        _ => Error::Refused { what, source: Box::new(err) },
+    }
+}
+
+/// Whether the key has another revision by now. A cluster that is writing it says so with a code
+/// of its own.
+fn is_race(err: &PublishError) -> bool {
+    let code = std::error::Error::source(err)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .map(jetstream::Error::error_code);
+    err.kind() == PublishErrorKind::WrongLastSequence
+        || code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}

@@ -1,0 +1,64 @@
+//! Taking a job back out of the queue.
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::DeleteMessageErrorKind;
+
+use super::claims::{is_empty, is_missing, unread};
+use super::streams::StreamKind;
+use super::{Bus, DeliveryMode, Error, Target};
+use crate::job::{JobId, spec};
+
+const WHAT: &str = "withdraw a job";
+
+impl Bus {
+    /// Deletes a job that was published and that nobody holds: the message of this number, where
+    /// it is on this subject and holds this job. `false`: there is no such message (any more), or
+    /// there is no JetStream. It may be in hand all the same: who asks looks at the claim first,
+    /// and an agent that was given the job in that moment runs it.
+    pub async fn withdraw(
+        &self,
+        stream_seq: u64,
+        target: &Target,
+        job: &JobId,
+    ) -> Result<bool, Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(false);
+        }
+        let stream = self.stream_unseen(StreamKind::Jobs).await?;
+        let message = match stream.get_raw_message(stream_seq).await {
+            Ok(message) => message,
+            Err(err) if is_empty(&err) || is_missing(&err) => return Ok(false),
+            Err(err) => return Err(unread(WHAT, err)),
+        };
+        // The number may be another job's by now, where the stream was made anew.
+        let same_target = Target::of_subject(&message.subject).as_ref() == Some(target);
+        if !same_target || id_of(&message.payload) != *job {
+            return Ok(false);
+        }
+        match stream.delete_message(stream_seq).await {
+            Ok(deleted) => Ok(deleted),
+            Err(err) => match err.kind() {
+                // Acknowledged or deleted since we looked.
+                DeleteMessageErrorKind::JetStream(answer) if is_gone(answer.error_code()) => {
+                    Ok(false)
+                }
+                DeleteMessageErrorKind::TimedOut => Err(Error::Timeout { what: WHAT }),
+                _ => Err(Error::Refused { what: WHAT, source: Box::new(err) }),
+            },
+        }
+    }
+}
+
+/// What statuses of a job name it by, a body that is no job included.
+fn id_of(body: &[u8]) -> JobId {
+    match spec::parse(body) {
+        Ok(parsed) => parsed.spec.id,
+        Err(refused) => refused.id,
+    }
+}
+
+fn is_gone(code: ErrorCode) -> bool {
+    [ErrorCode::NO_MESSAGE_FOUND, ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND]
+        .contains(&code)
+}
