@@ -1,11 +1,13 @@
 //! What an owner sees of a node's jobs: the real program beside a running node, and after its end.
+//! What a requester who has changed their mind can do about a pool's.
 
 use std::process::Output;
 
 use serde_json::{Value, json};
 
+use super::support::nats::Nats;
 use super::support::tools::eventually;
-use super::support::world::{PATIENCE, World, shell};
+use super::support::world::{PATIENCE, PROGRAM, World, shell};
 
 /// A CID that nobody has.
 const NOWHERE: &str = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
@@ -134,7 +136,7 @@ async fn what_strangers_wrote_can_not_rewrite_the_terminal() {
 fn a_job_that_nobody_knows_and_a_folder_without_a_journal_are_told_apart() {
     let dir = tempfile::tempdir().expect("a folder");
     let run = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(super::support::world::PROGRAM);
+        let mut command = std::process::Command::new(PROGRAM);
         command.args(arguments).current_dir(dir.path()).env_clear().env("DATA_DIR", dir.path());
         let output = command.output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
@@ -149,4 +151,123 @@ fn a_job_that_nobody_knows_and_a_folder_without_a_journal_are_told_apart() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("knows no job unheard-of"), "{said}");
     assert_eq!(run(&["jobs", "--all", "one"]).0, Some(64));
+}
+
+/// The program as a requester runs it, on this NATS server.
+fn client(nats: &Nats, arguments: &[&str]) -> Output {
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(arguments).current_dir("/").env_clear().env("NATS_URL", nats.url());
+    command.stdin(std::process::Stdio::null()).output().expect("it runs")
+}
+
+/// Its exit code and what it printed as one JSON object.
+#[track_caller]
+fn answered(output: &Output) -> (i32, Value) {
+    let (stdout, stderr) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    let value = serde_json::from_slice(stdout).unwrap_or_else(|_| panic!("no JSON: {stderr}"));
+    (output.status.code().expect("no signal ended it"), value)
+}
+
+/// Submits a job to the pool `idle`; its number in the queue.
+fn submit_idle(nats: &Nats, id: &str) -> u64 {
+    let arguments = ["submit", "--image", "i", "--pool", "idle", "--job-id", id, "--json"];
+    let (code, submitted) = answered(&client(nats, &arguments));
+    assert_eq!((code, &submitted["event"]), (0, &json!("submitted")));
+    submitted["stream_seq"].as_u64().expect("a number")
+}
+
+/// The jobs in the queue with their numbers, as nats-py reads them.
+fn queue(nats: &Nats) -> Vec<(u64, String)> {
+    let script = "
+for n in range(1, (await js.stream_info('JOBS')).state.last_seq + 1):
+    try:
+        print(n, json.loads((await js.get_msg('JOBS', n)).data)['job_id'])
+    except nats.js.errors.NotFoundError:
+        pass";
+    let said = nats.python(script, &[]);
+    let pairs = said.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(n, id)| (n.parse().expect("a number"), id.to_owned())).collect()
+}
+
+#[test]
+fn a_pools_job_that_nobody_has_is_taken_out_of_the_queue_and_no_other() {
+    let nats = Nats::start();
+    for (at, id) in (1..).zip(["one", "two", "three", "four"]) {
+        assert_eq!(submit_idle(&nats, id), at);
+    }
+    let cancel = |id: &str, more: &[&str]| {
+        let arguments = ["cancel", id, "--pool", "idle", "--json"];
+        answered(&client(&nats, &[&arguments, more].concat()))
+    };
+    let withdrawn = |seq: u64| (0, json!({"ok": true, "withdrawn": true, "stream_seq": seq}));
+    assert_eq!(cancel("two", &[]), withdrawn(2));
+    // The number of another job is not believed.
+    let (code, refused) = cancel("three", &["--seq", "4"]);
+    assert_eq!((code, &refused["reason_code"]), (1, &json!("unknown_job")), "{refused}");
+    let left = |all: &[(u64, &str)]| {
+        let all: Vec<_> = all.iter().map(|(n, id)| (*n, (*id).to_owned())).collect();
+        assert_eq!(queue(&nats), all);
+    };
+    left(&[(1, "one"), (3, "three"), (4, "four")]);
+    assert_eq!(cancel("three", &["--seq", "3"]), withdrawn(3));
+    let (code, unknown) = cancel("two", &[]);
+    assert_eq!((code, &unknown["reason_code"]), (1, &json!("unknown_job")), "{unknown}");
+    left(&[(1, "one"), (4, "four")]);
+    let text = client(&nats, &["cancel", "four", "--pool", "idle"]);
+    let said = String::from_utf8_lossy(&text.stdout);
+    assert_eq!(said, "ok: job four is taken out of the queue; no node had it\n");
+}
+
+#[test]
+fn a_pools_job_is_left_to_whom_its_claim_names() {
+    let nats = Nats::start();
+    for id in ["held", "done", "free"] {
+        submit_idle(&nats, id);
+    }
+    let agent = World::agent_address().to_string();
+    let claim = |id: &str, state: &str, seq: u64| {
+        let value = json!({
+            "agent": agent, "state": state, "stream_seq": seq, "delivered": 1,
+            "spec_hash": format!("0x{}", "00".repeat(32)), "at": "2026-11-22T12:00:00.000Z",
+        });
+        let script = "
+try:
+    kv = await js.key_value('JOB_CLAIMS')
+except nats.js.errors.BucketNotFoundError:
+    kv = await js.create_key_value(bucket='JOB_CLAIMS')
+await kv.put(args[0], args[1].encode())";
+        nats.python(script, &[&format!("idle.{id}"), &value.to_string()]);
+    };
+    claim("held", "claimed", 1);
+    claim("done", "done", 2);
+    claim("free", "refused", 3);
+    let cancel = |id: &str| client(&nats, &["cancel", id, "--pool", "idle", "--json"]);
+    let held = cancel("held");
+    let said = String::from_utf8_lossy(&held.stderr);
+    assert_eq!(held.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{agent} has job held")) && said.contains("does not listen"));
+    let (code, done) = answered(&cancel("done"));
+    assert_eq!((code, &done["reason_code"]), (1, &json!("too_late")), "{done}");
+    let (code, free) = answered(&cancel("free"));
+    assert_eq!((code, &free["stream_seq"]), (0, &json!(3)), "{free}");
+    assert_eq!(queue(&nats), [(1, "held".to_owned()), (2, "done".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_pools_job_that_runs_is_cancelled_by_the_node_that_has_it() {
+    let world = World::start().await;
+    let agent = world.agent(&[("AGENT_POOLS", "cpu")]);
+    let arguments = ["--image", "busybox:test", "--pool", "cpu", "--job-id", "pooled"];
+    let submit = [&["submit"], &arguments[..], &["--unsigned", "--", "sleep", "600"]].concat();
+    assert!(world.command(&submit).status().expect("it runs").success());
+    agent.wait_for("job pooled: running");
+    let output = world.command(&["cancel", "pooled", "--pool", "cpu"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ok: job pooled is cancelled\n");
+    assert_eq!(world.outcome("pooled").last().expect("a status")["stage"], "cancelled");
+    world.wait_until_clean().await;
+    let again = world.command(&["cancel", "pooled", "--pool", "cpu", "--json"]).output();
+    let (code, again) = answered(&again.expect("it runs"));
+    assert_eq!((code, &again["reason_code"]), (1, &json!("too_late")), "{again}");
 }
