@@ -213,3 +213,37 @@ fn time(ms: i64) -> Timestamp {
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::phase::Asked;
+    use crate::job::spec::parse;
+    use crate::journal::Journal;
+    use crate::node::Address;
+
+    #[tokio::test]
+    async fn a_history_without_end_is_cut_at_its_older_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let parsed = parse(br#"{"job_id":"long","image":"img"}"#).unwrap();
+        let (spec, spec_hash) = (parsed.spec, parsed.spec_hash);
+        let asked = Asked { spec, spec_hash, target: "pool.a".to_owned() };
+        let taken = Job::accept(asked, Address::new([1; 20]), 0, time(5));
+        journal.admit(&taken, Vec::new(), None).await.unwrap();
+        let db = Connection::open(dir.path().join("journal.db")).unwrap();
+        let rows = HISTORY_MAX + 3;
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+             INSERT INTO events (job_id, at_ms, event) SELECT 'long', i, '\"fetched\"' FROM n";
+        db.execute(sql, [rows]).unwrap();
+
+        let reader = Reader::open(dir.path()).unwrap();
+        let history = reader.history(taken.job.id()).unwrap().unwrap();
+        assert_eq!((history.events.len(), history.events_left_out), (HISTORY_MAX as usize, 3));
+        let newest = history.events.last().map(|happened| happened.at);
+        assert_eq!((history.events[0].at, newest), (time(4), Some(time(rows.into()))));
+        assert_eq!(history.said.len(), 2);
+        assert_eq!(history.said[0].publication, Publication::Waiting);
+        assert_eq!(reader.open_jobs(0).unwrap(), Page { records: Vec::new(), total: 1 });
+    }
+}
