@@ -76,8 +76,8 @@ impl Reason {
                  them, then the job can be sent again under a new id."
             }
             Self::NonzeroExit => {
-                "The requester has to look at what the job wrote: the log's CID is in the last \
-                 status."
+                "The requester has to look at what the job wrote: the last status has the CID of \
+                 its log."
             }
             Self::OutOfMemory => "The requester has to ask for a larger `memory_mib`.",
             Self::Timeout => {

@@ -92,6 +92,9 @@ async fn an_owner_sees_what_each_job_waits_for_and_what_to_do() {
         assert!(failing.contains(part), "{part:?} is not in:\n{failing}");
     }
     let told = object(&world, "failing");
+    let log = told["log_cid"].as_str().expect("a log");
+    assert_eq!(world.content(log).await, b"why\n");
+    assert!(failing.contains(&format!("log        {log}")), "{failing}");
     let reason = (&told["phase"], &told["outcome"], &told["reason_code"], &told["open"]);
     let expected = (&json!("settled"), &json!("failed"), &json!("nonzero_exit"), &json!(false));
     assert_eq!(reason, expected, "{told}");

@@ -25,6 +25,13 @@ pub(super) fn of_history(history: &History, has_receipt: bool) -> Value {
         });
         extend(&mut object, events);
     }
+    if let Some(Said { status, .. }) = history.said.last() {
+        let left = json!({
+            "output_cid": status.output_cid, "log_cid": status.log_cid,
+            "exit_code": status.exit_code,
+        });
+        extend(&mut object, left);
+    }
     let statuses: Vec<Value> = history.said.iter().map(said).collect();
     extend(&mut object, json!({"statuses": statuses, "has_receipt": has_receipt}));
     Value::Object(object)

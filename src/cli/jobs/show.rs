@@ -29,6 +29,12 @@ pub(super) fn print(history: &History, has_receipt: bool) -> io::Result<()> {
     }
     statuses(&history.said)?;
     out::line("")?;
+    if let Some(Said { status, .. }) = history.said.last() {
+        let cids = [("output", &status.output_cid), ("log", &status.log_cid)];
+        for (name, cid) in cids {
+            cid.as_ref().map_or(Ok(()), |cid| field(name, &cid.to_string()))?;
+        }
+    }
     if has_receipt {
         field("receipt", &format!("`lamda-node receipt show {id}`"))?;
     }

@@ -63,7 +63,7 @@ pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
 pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Pulled { .. } => "the image is here".to_owned(),
-        Event::Fetched => "the inputs are here, checked".to_owned(),
+        Event::Fetched => "every input is here, checked".to_owned(),
         Event::Reserved { gpus } if gpus.is_empty() => "has a slot".to_owned(),
         Event::Reserved { gpus } => format!("has a slot and {}", count(gpus.len(), "card")),
         Event::Started { container, .. } => {
