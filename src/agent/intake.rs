@@ -17,7 +17,7 @@ use crate::bus::{self, AckHandle, Bus, Delivery, Settle, Target};
 use crate::chain::key;
 use crate::clock::Clock;
 use crate::host;
-use crate::job::phase::{Asked, Event, Phase};
+use crate::job::phase::{Asked, Event, Phase, StopCause};
 use crate::job::spec::{Parsed, Refused, parse};
 use crate::job::{Domain, Job, JobId, Reason, Status};
 use crate::journal::{self, Known};
@@ -72,8 +72,9 @@ impl Drop for Open<'_> {
     }
 }
 
+/// Why a delivery could not be dealt with.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error("the journal can't take a job down")]
     Journal(#[from] journal::Error),
     #[error("a delivery can't be answered for")]
@@ -245,6 +246,23 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.desk.outbox.notify_one();
         self.start(moved.job, ack);
         Ok(())
+    }
+
+    /// Cancels a job that was given back and waits; `false` where it does not wait.
+    pub(super) async fn cancel_waiting(&self, id: &JobId) -> Result<bool, Error> {
+        let event = Event::StopAsked { cause: StopCause::Cancelled };
+        let known = self.desk.journal.lookup(id).await?;
+        let Some(Known { job: Some(job), delivery, .. }) = known else { return Ok(false) };
+        if job.phase != Phase::Waiting {
+            return Ok(false);
+        }
+        let now = self.desk.clock.now();
+        let Ok(moved) = job.apply(event.clone(), now, &self.desk.rules) else { return Ok(false) };
+        self.desk.journal.record(&event, &moved, now).await?;
+        self.desk.outbox.notify_one();
+        let delivery = delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+        self.start(moved.job, delivery);
+        Ok(true)
     }
 
     /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether

@@ -23,7 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use attempts::Known;
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{
-    Commitment, Happened, History, Kept, Page, Publication, Reader, Record, Said, Standing,
+    Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
 };
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;

@@ -274,3 +274,27 @@ async fn a_pools_job_that_runs_is_cancelled_by_the_node_that_has_it() {
     let (code, again) = answered(&again.expect("it runs"));
     assert_eq!((code, &again["reason_code"]), (1, &json!("too_late")), "{again}");
 }
+
+#[tokio::test]
+async fn a_job_that_a_node_gave_back_can_still_be_cancelled_there() {
+    let world = World::start().await;
+    let settings = [("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")];
+    let mut agent = world.agent(&[&settings[..], &[("AGENT_POOLS", "cpu")]].concat());
+    let job = ["--image", "busybox:test", "--pool", "cpu", "--job-id", "back", "--unsigned"];
+    let submit = [&["submit"], &job[..], &["--", "sleep", "600"]].concat();
+    assert!(world.command(&submit).status().expect("it runs").success());
+    agent.wait_for("job back: running");
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success());
+    // It left the pool meanwhile, so that the job does not come back to it.
+    let agent = world.agent(&settings);
+    let line = line_of(&told(&world, &[]), "back").expect("it is in hand");
+    assert!(line.contains("given back, until it comes again"), "{line}");
+    let address = World::agent_address().to_string();
+    let output = world.command(&["cancel", "back", "--agent", &address]).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    agent.wait_for("job back is cancelled on request");
+    assert_eq!(world.outcome("back").last().expect("a status")["stage"], "cancelled");
+    world.wait_until_clean().await;
+}

@@ -46,15 +46,15 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         list(&page, args)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let history = journal.history(job)?;
-    let history = history.with_context(|| {
+    let chronicle = journal.chronicle(job)?;
+    let chronicle = chronicle.with_context(|| {
         format!("this node's journal knows no job {job}; a job is forgotten 30 days after its end")
     })?;
     let has_receipt = journal.receipt(job)?.is_some();
     if args.json {
-        out::json(&object::of_history(&history, has_receipt))?;
+        out::json(&object::of_history(&chronicle, has_receipt))?;
     } else {
-        show::print(&history, has_receipt)?;
+        show::print(&chronicle, has_receipt)?;
     }
     Ok(ExitCode::SUCCESS)
 }

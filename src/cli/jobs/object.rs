@@ -6,7 +6,7 @@ use super::timeline::{self, Moment};
 use super::words;
 use crate::job::phase::{Outcome, Trouble};
 use crate::job::{Job, Reason};
-use crate::journal::{History, Publication, Record, Said, Standing};
+use crate::journal::{Chronicle, Publication, Record, Said, Standing};
 
 /// A job in a listing.
 pub(super) fn of_record(record: &Record) -> Value {
@@ -14,25 +14,25 @@ pub(super) fn of_record(record: &Record) -> Value {
 }
 
 /// A job by itself.
-pub(super) fn of_history(history: &History, has_receipt: bool) -> Value {
-    let mut object = summary(&history.record);
-    if let Standing::Taken(job) = &history.record.standing {
-        extend(&mut object, details(job, history));
-        let moments = timeline::fold(job.received_at, &history.events);
+pub(super) fn of_history(chronicle: &Chronicle, has_receipt: bool) -> Value {
+    let mut object = summary(&chronicle.record);
+    if let Standing::Taken(job) = &chronicle.record.standing {
+        extend(&mut object, details(job, chronicle));
+        let moments = timeline::fold(job.received_at, &chronicle.events);
         let events = json!({
             "events": moments.iter().map(moment).collect::<Vec<_>>(),
-            "events_left_out": history.events_left_out,
+            "events_left_out": chronicle.events_left_out,
         });
         extend(&mut object, events);
     }
-    if let Some(Said { status, .. }) = history.said.last() {
+    if let Some(Said { status, .. }) = chronicle.said.last() {
         let left = json!({
             "output_cid": status.output_cid, "log_cid": status.log_cid,
             "exit_code": status.exit_code,
         });
         extend(&mut object, left);
     }
-    let statuses: Vec<Value> = history.said.iter().map(said).collect();
+    let statuses: Vec<Value> = chronicle.said.iter().map(said).collect();
     extend(&mut object, json!({"statuses": statuses, "has_receipt": has_receipt}));
     Value::Object(object)
 }
@@ -64,7 +64,7 @@ fn summary(record: &Record) -> Map<String, Value> {
     object
 }
 
-fn details(job: &Job, history: &History) -> Value {
+fn details(job: &Job, chronicle: &Chronicle) -> Value {
     let (spec, needs) = (&job.spec, &job.spec.needs);
     let inputs: Vec<_> = spec.inputs.iter().map(|input| &input.cid).collect();
     json!({
@@ -77,7 +77,7 @@ fn details(job: &Job, history: &History) -> Value {
         },
         "timeout_s": spec.timeout.as_secs(), "deadline": spec.deadline,
         "priority": spec.priority, "requester": spec.requester, "spec_hash": job.spec_hash,
-        "lost": job.lost, "gpu_uuids": history.cards(), "container": history.container(),
+        "lost": job.lost, "gpu_uuids": chronicle.cards(), "container": chronicle.container(),
         "kill_at": words::run_of(&job.phase).map(|run| run.kill_at),
         "duration_ms": job.durations,
     })

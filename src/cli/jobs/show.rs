@@ -10,16 +10,16 @@ use crate::job::phase::Phase;
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
 use crate::job::{Job, Reason};
-use crate::journal::{History, Publication, Said, Standing};
+use crate::journal::{Chronicle, Publication, Said, Standing};
 
 /// Prints everything about a job.
-pub(super) fn print(history: &History, has_receipt: bool) -> io::Result<()> {
-    let id = &history.record.id;
-    match &history.record.standing {
+pub(super) fn print(chronicle: &Chronicle, has_receipt: bool) -> io::Result<()> {
+    let id = &chronicle.record.id;
+    match &chronicle.record.standing {
         Standing::Taken(job) => {
             out::line(&format!("job {id}: {}, since {}", words::phase(&job.phase), job.since))?;
-            facts(job, history)?;
-            events(job, history)?;
+            facts(job, chronicle)?;
+            events(job, chronicle)?;
         }
         Standing::Refused { status, uses_id_up } => {
             out::line(&format!("job {id}: rejected at {}", status.timestamp))?;
@@ -27,9 +27,9 @@ pub(super) fn print(history: &History, has_receipt: bool) -> io::Result<()> {
             field("the id", if *uses_id_up { "is used up" } else { free })?;
         }
     }
-    statuses(&history.said)?;
+    statuses(&chronicle.said)?;
     out::line("")?;
-    if let Some(Said { status, .. }) = history.said.last() {
+    if let Some(Said { status, .. }) = chronicle.said.last() {
         let cids = [("output", &status.output_cid), ("log", &status.log_cid)];
         for (name, cid) in cids {
             cid.as_ref().map_or(Ok(()), |cid| field(name, &cid.to_string()))?;
@@ -38,10 +38,10 @@ pub(super) fn print(history: &History, has_receipt: bool) -> io::Result<()> {
     if has_receipt {
         field("receipt", &format!("`lamda-node receipt show {id}`"))?;
     }
-    verdict(history)
+    verdict(chronicle)
 }
 
-fn facts(job: &Job, history: &History) -> io::Result<()> {
+fn facts(job: &Job, chronicle: &Chronicle) -> io::Result<()> {
     let spec = &job.spec;
     field("image", &out::clean(&spec.image))?;
     if let Some(cid) = &spec.input {
@@ -63,7 +63,7 @@ fn facts(job: &Job, history: &History) -> io::Result<()> {
         lost => format!(" ({} lost before its exit)", words::count(lost as usize, "container")),
     };
     field("attempt", &format!("{}{lost}", job.attempt))?;
-    let cards: Vec<String> = history.cards().iter().map(ToString::to_string).collect();
+    let cards: Vec<String> = chronicle.cards().iter().map(ToString::to_string).collect();
     if !cards.is_empty() {
         field("cards", &out::clean(&cards.join(", ")))?;
     }
@@ -71,13 +71,13 @@ fn facts(job: &Job, history: &History) -> io::Result<()> {
     if took.is_empty() { Ok(()) } else { field("took", &took) }
 }
 
-fn events(job: &Job, history: &History) -> io::Result<()> {
+fn events(job: &Job, chronicle: &Chronicle) -> io::Result<()> {
     out::line("\nwhat happened")?;
     out::line(&format!("  {} {:>13}  received", job.received_at, ""))?;
-    if history.events_left_out > 0 {
-        out::line(&format!("  … {} older events …", history.events_left_out))?;
+    if chronicle.events_left_out > 0 {
+        out::line(&format!("  … {} older events …", chronicle.events_left_out))?;
     }
-    for moment in timeline::fold(job.received_at, &history.events) {
+    for moment in timeline::fold(job.received_at, &chronicle.events) {
         out::line(&moment_line(&moment))?;
     }
     Ok(())
@@ -112,9 +112,9 @@ fn statuses(said: &[Said]) -> io::Result<()> {
 }
 
 /// How it stands or ended, why, and what to do.
-fn verdict(history: &History) -> io::Result<()> {
-    let status = history.said.last().map(|said| &said.status);
-    match &history.record.standing {
+fn verdict(chronicle: &Chronicle) -> io::Result<()> {
+    let status = chronicle.said.last().map(|said| &said.status);
+    match &chronicle.record.standing {
         Standing::Refused { status, .. } => {
             field("refused", &out::clean(status.error.as_deref().unwrap_or_default()))?;
             status.reason_code.map_or(Ok(()), explain)

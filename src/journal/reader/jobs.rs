@@ -55,7 +55,7 @@ pub struct Page {
 
 /// Everything about one job.
 #[derive(Debug, Clone, PartialEq)]
-pub struct History {
+pub struct Chronicle {
     /// The job.
     pub record: Record,
     /// What happened, the oldest first.
@@ -66,7 +66,7 @@ pub struct History {
     pub said: Vec<Said>,
 }
 
-impl History {
+impl Chronicle {
     /// The cards of the job's latest run.
     pub fn cards(&self) -> &[GpuUuid] {
         let mut events = self.events.iter().rev();
@@ -142,7 +142,7 @@ impl Reader {
     }
 
     /// Everything about one job; `None` where the id is not known (any more).
-    pub fn history(&self, id: &JobId) -> Result<Option<History>, Error> {
+    pub fn chronicle(&self, id: &JobId) -> Result<Option<Chronicle>, Error> {
         let view = self.db.unchecked_transaction()?;
         let sql = format!("SELECT {COLUMNS} WHERE job_id = ?");
         let mut query = view.prepare(&sql)?;
@@ -156,7 +156,7 @@ impl Reader {
         let sql = "SELECT body, sent FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
         let said = newest(&view, sql, id, said)?;
         let events_left_out = events_total.saturating_sub(events.len() as u64);
-        Ok(Some(History { record, events, events_left_out, said }))
+        Ok(Some(Chronicle { record, events, events_left_out, said }))
     }
 }
 
@@ -238,12 +238,12 @@ mod tests {
         db.execute(sql, [rows]).unwrap();
 
         let reader = Reader::open(dir.path()).unwrap();
-        let history = reader.history(taken.job.id()).unwrap().unwrap();
-        assert_eq!((history.events.len(), history.events_left_out), (HISTORY_MAX as usize, 3));
-        let newest = history.events.last().map(|happened| happened.at);
-        assert_eq!((history.events[0].at, newest), (time(4), Some(time(rows.into()))));
-        assert_eq!(history.said.len(), 2);
-        assert_eq!(history.said[0].publication, Publication::Waiting);
+        let chronicle = reader.chronicle(taken.job.id()).unwrap().unwrap();
+        assert_eq!((chronicle.events.len(), chronicle.events_left_out), (HISTORY_MAX as usize, 3));
+        let newest = chronicle.events.last().map(|happened| happened.at);
+        assert_eq!((chronicle.events[0].at, newest), (time(4), Some(time(rows.into()))));
+        assert_eq!(chronicle.said.len(), 2);
+        assert_eq!(chronicle.said[0].publication, Publication::Waiting);
         assert_eq!(reader.open_jobs(0).unwrap(), Page { records: Vec::new(), total: 1 });
     }
 }

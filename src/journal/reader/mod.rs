@@ -16,7 +16,7 @@ use crate::job::{Hash, JobId};
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 
-pub use jobs::{Happened, History, Page, Publication, Record, Said, Standing};
+pub use jobs::{Chronicle, Happened, Page, Publication, Record, Said, Standing};
 
 /// How long a read waits for the node's checkpoint.
 const BUSY: Duration = Duration::from_secs(5);
