@@ -276,14 +276,16 @@ async fn a_pools_job_that_runs_is_cancelled_by_the_node_that_has_it() {
 }
 
 #[tokio::test]
-async fn a_job_that_a_node_gave_back_can_still_be_cancelled_there() {
+async fn a_job_that_a_node_gave_back_can_still_be_cancelled() {
     let world = World::start().await;
     let settings = [("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")];
     let mut agent = world.agent(&[&settings[..], &[("AGENT_POOLS", "cpu")]].concat());
-    let job = ["--image", "busybox:test", "--pool", "cpu", "--job-id", "back", "--unsigned"];
-    let submit = [&["submit"], &job[..], &["--", "sleep", "600"]].concat();
-    assert!(world.command(&submit).status().expect("it runs").success());
-    agent.wait_for("job back: running");
+    for id in ["back", "forgotten"] {
+        let job = ["--image", "busybox:test", "--pool", "cpu", "--job-id", id, "--unsigned"];
+        let submit = [&["submit"], &job[..], &["--", "sleep", "600"]].concat();
+        assert!(world.command(&submit).status().expect("it runs").success());
+        agent.wait_for(&format!("job {id}: running"));
+    }
     agent.ask_to_end();
     assert!(agent.wait_for_end().success());
     // It left the pool meanwhile, so that the job does not come back to it.
@@ -296,5 +298,10 @@ async fn a_job_that_a_node_gave_back_can_still_be_cancelled_there() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     agent.wait_for("job back is cancelled on request");
     assert_eq!(world.outcome("back").last().expect("a status")["stage"], "cancelled");
+    // Out of the pool's queue, and the node that remembers it says the end.
+    let output = world.command(&["cancel", "forgotten", "--pool", "cpu", "--json"]).output();
+    let (code, answer) = answered(&output.expect("it runs"));
+    assert_eq!((code, &answer["withdrawn"]), (0, &json!(true)), "{answer}");
+    assert_eq!(world.outcome("forgotten").last().expect("a status")["stage"], "cancelled");
     world.wait_until_clean().await;
 }

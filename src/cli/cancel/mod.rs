@@ -70,15 +70,32 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let asked = ask(&bus, &args, &client, agent).await;
             return asked.with_context(|| format!("{agent} has job {}", args.job));
         }
-        pool::End::Withdrawn(seq) => (
-            json!({"ok": true, "withdrawn": true, "stream_seq": seq}),
-            format!("ok: job {} is taken out of the queue; no node had it", args.job),
-        ),
+        pool::End::Withdrawn { seq, former } => {
+            if let Some(agent) = former {
+                forget(&bus, &args, &client, agent).await;
+            }
+            (
+                json!({"ok": true, "withdrawn": true, "stream_seq": seq}),
+                format!("ok: job {} is taken out of the queue; no node had it", args.job),
+            )
+        }
         pool::End::Not(code, error) => {
             (json!({"ok": false, "reason_code": code, "error": error}), String::new())
         }
     };
     tell(&args, &verdict, &said)
+}
+
+/// Tells a node that gave the job back that it won't come again; where it listens, it says the
+/// job's last status. The job is out of the queue whatever it answers.
+async fn forget(bus: &Bus, args: &Args, client: &Client, agent: Address) {
+    let told = async {
+        let request = request(args, client, agent).await?;
+        anyhow::Ok(bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?)
+    };
+    if let Err(err) = told.await {
+        tracing::debug!("{agent} was not told: {}", out::chain(&err));
+    }
 }
 
 /// Asks the node that has the job.

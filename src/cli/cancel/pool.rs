@@ -16,8 +16,13 @@ use crate::node::Address;
 pub(super) enum End {
     /// This node has it and is to be asked.
     Ask(Address),
-    /// Nobody had it; its message of this number is deleted.
-    Withdrawn(u64),
+    /// Nobody had it; its message is deleted.
+    Withdrawn {
+        /// The message's number.
+        seq: u64,
+        /// Who gave it back, and remembers it.
+        former: Option<Address>,
+    },
     /// It can't be cancelled: a reason code and a sentence.
     Not(&'static str, String),
 }
@@ -28,8 +33,17 @@ enum Whereabouts {
     With(Address),
     /// A node has ended it.
     Ended(Address),
-    /// With nobody, as far as anybody says; maybe under this number in the queue.
-    Nobody(Option<u64>),
+    /// With nobody, as far as anybody says.
+    Nobody(Left),
+}
+
+/// What is left of a job that nobody has.
+#[derive(Default)]
+struct Left {
+    /// Its number in the queue, maybe.
+    seq: Option<u64>,
+    /// Who gave it back.
+    former: Option<Address>,
 }
 
 /// Finds out who has the job, and deletes it where nobody has it.
@@ -39,12 +53,12 @@ pub(super) async fn cancel(
     job: &JobId,
     seq: Option<u64>,
 ) -> anyhow::Result<End> {
-    let claimed_seq = match whereabouts(bus, pool, job).await? {
-        Whereabouts::Nobody(seq) => seq,
+    let left = match whereabouts(bus, pool, job).await? {
+        Whereabouts::Nobody(left) => left,
         elsewhere => return Ok(elsewhere.end(job)),
     };
     let target = Target::Pool(pool.clone());
-    let deleted = match (seq, claimed_seq) {
+    let deleted = match (seq, left.seq) {
         (Some(seq), _) => {
             if !bus.withdraw(seq, &target, job).await? {
                 let error = format!("number {seq} of the queue is not job {job} of {target}");
@@ -69,7 +83,7 @@ pub(super) async fn cancel(
         },
     };
     match whereabouts(bus, pool, job).await? {
-        Whereabouts::Nobody(_) => Ok(End::Withdrawn(deleted)),
+        Whereabouts::Nobody(_) => Ok(End::Withdrawn { seq: deleted, former: left.former }),
         elsewhere => Ok(elsewhere.end(job)),
     }
 }
@@ -86,23 +100,24 @@ impl Whereabouts {
 
 /// The claim says it, or the last status: a job is claimed only when its container starts.
 async fn whereabouts(bus: &Bus, pool: &PoolName, job: &JobId) -> anyhow::Result<Whereabouts> {
-    let seq = match bus.claim(pool, job).await {
+    let mut left = Left::default();
+    match bus.claim(pool, job).await {
         Ok(Some(Found { claim, .. })) => match claim.state {
             State::Claimed => return Ok(Whereabouts::With(claim.agent)),
             State::Done => return Ok(Whereabouts::Ended(claim.agent)),
-            State::Refused => Some(claim.stream_seq),
+            State::Refused => left.seq = Some(claim.stream_seq),
         },
-        Ok(None) | Err(bus::Error::NoClaims) => None,
+        Ok(None) | Err(bus::Error::NoClaims) => {}
         Err(err) => return Err(err).context("nobody can tell who has the job"),
-    };
+    }
     let Some(message) = bus.last_status(job).await? else {
-        return Ok(Whereabouts::Nobody(seq));
+        return Ok(Whereabouts::Nobody(left));
     };
     let agent = message.agent;
     let status: Status = serde_json::from_slice(&message.body)
         .with_context(|| format!("what {agent} last said of job {job} is none of this protocol"))?;
     Ok(match status.stage {
-        Stage::Interrupted => Whereabouts::Nobody(seq),
+        Stage::Interrupted => Whereabouts::Nobody(Left { former: Some(agent), ..left }),
         stage if stage.is_terminal() => Whereabouts::Ended(agent),
         _ => Whereabouts::With(agent),
     })
