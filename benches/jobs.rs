@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lamda_node::agent::JobAuth;
-use lamda_node::agent::attempt::{Desk, Effects, drive};
+use lamda_node::agent::attempt::{Desk, drive};
 use lamda_node::agent::board::{Board, StopRequest};
+use lamda_node::agent::effects::Effects;
 use lamda_node::agent::folders::Folders;
 use lamda_node::agent::intake::Intake;
 use lamda_node::agent::recover;

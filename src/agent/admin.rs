@@ -5,23 +5,23 @@
 //! its requester or the node's own key where jobs must be signed, and drained only for the node's
 //! key or its owner.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
-use super::board::Board;
+use super::effects::Effects;
 use super::hello::{Greeter, Instance, Reply, Said};
+use super::intake::Intake;
 use super::link::Link;
 use super::settings::JobAuth;
 use crate::bus::ControlRequest;
 use crate::chain::key;
 use crate::clock::Clock;
-use crate::job::phase::StopCause;
-use crate::job::{Domain, JobId, Signature};
-use crate::journal::Journal;
+use crate::job::phase::{Outcome, Phase, StopCause};
+use crate::job::{JobId, Signature};
 use crate::node::Address;
-use crate::supervise::{Crew, Failure};
+use crate::supervise::{self, Crew, Failure};
 
 /// How far a request's time may be from ours.
 const FRESH: Duration = Duration::from_mins(1);
@@ -33,24 +33,16 @@ const AT_ONCE_MAX: usize = 32;
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
 /// What answering needs.
-#[derive(Debug, Clone)]
-pub struct Admin<C> {
+#[derive(Debug)]
+pub struct Admin<E, C> {
     /// This node.
     pub node: Address,
     /// Where its earnings go, and who may drain it beside itself. Shown, never spent from.
     pub owner: Option<Address>,
-    /// Whose jobs are taken: decides what must be signed.
-    pub auth: JobAuth,
-    /// Where signatures are made.
-    pub domain: watch::Receiver<Option<Domain>>,
-    /// The jobs in hand.
-    pub board: Board,
-    /// The jobs ever taken.
-    pub journal: Journal,
+    /// The jobs in hand and those ever taken, and whose are taken: decides what must be signed.
+    pub intake: Arc<Intake<E, C>>,
     /// What other instances with the key are answered by.
     pub greeter: Greeter<C>,
-    /// The time.
-    pub clock: C,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +86,10 @@ fn yes() -> Answer {
 }
 
 /// Answers requests as they come; a service that ends only when it fails.
-pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Failure> {
+pub async fn run<E: Effects, C: Clock + Clone>(
+    admin: Arc<Admin<E, C>>,
+    link: Link,
+) -> Result<(), Failure> {
     let (bus, _) = link.bus().await;
     // One's own listening would hide that nobody else does.
     admin.greeter.sole.asking().await;
@@ -109,7 +104,7 @@ pub async fn run<C: Clock + Clone>(admin: Admin<C>, link: Link) -> Result<(), Fa
             respond(request, &no("busy", "too many requests at a time; ask again")).await;
             continue;
         }
-        let admin = admin.clone();
+        let admin = Arc::clone(&admin);
         asked.spawn("a control request".to_owned(), async move {
             if let Some(answer) = admin.answer(&request).await {
                 respond(request, &answer).await;
@@ -125,7 +120,7 @@ async fn respond(request: ControlRequest, answer: &Answer) {
     }
 }
 
-impl<C: Clock + Clone> Admin<C> {
+impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     /// The answer; `None` where another instance is meant, or none must be given.
     async fn answer(&self, request: &ControlRequest) -> Option<Answer> {
         let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
@@ -149,10 +144,10 @@ impl<C: Clock + Clone> Admin<C> {
     }
 
     fn status(&self) -> Answer {
-        let alarm = self.greeter.sole.alarm(self.clock.now());
+        let alarm = self.greeter.sole.alarm(self.intake.desk.clock.now());
         Answer {
-            jobs: Some(self.board.phases()),
-            draining: Some(self.board.is_draining()),
+            jobs: Some(self.intake.desk.board.phases()),
+            draining: Some(self.intake.desk.board.is_draining()),
             owner: self.owner,
             key_in_use_elsewhere: alarm.map(|why| why.to_string()),
             ..yes()
@@ -175,11 +170,11 @@ impl<C: Clock + Clone> Admin<C> {
     }
 
     async fn cancel(&self, request: &Request, id: &JobId) -> Answer {
-        let known = self.journal.lookup(id).await;
+        let known = self.intake.desk.journal.lookup(id).await;
         let Ok(Some(known)) = known else {
             return no("unknown_job", format!("this node knows no job {id}"));
         };
-        if matches!(self.auth, JobAuth::Requesters(_)) {
+        if matches!(self.intake.auth, JobAuth::Requesters(_)) {
             let requester = known.job.as_ref().and_then(|job| job.spec.requester);
             match self.signer(request) {
                 Some(signer) if Some(signer) == requester || signer == self.node => {}
@@ -190,23 +185,51 @@ impl<C: Clock + Clone> Admin<C> {
                 }
             }
         }
-        let stop = self.board.stop(id, StopCause::Cancelled);
-        match tokio::time::timeout(ANSWER, stop).await {
-            Ok(Some(true)) => {
+        match tokio::time::timeout(ANSWER, self.stop(id)).await {
+            Ok(true) => {
                 tracing::info!(job.id = %id, "job {id} is cancelled on request");
                 yes()
             }
-            Ok(_) => {
-                no("too_late", format!("job {id} has ended, or its result is being published"))
-            }
+            Ok(false) => self.too_late(id).await,
             Err(_) => no("busy", "the job did not answer in time; ask again"),
         }
+    }
+
+    /// Stops a job in hand, or one that was given back; whether that was still possible.
+    async fn stop(&self, id: &JobId) -> bool {
+        match self.intake.desk.board.stop(id, StopCause::Cancelled).await {
+            Some(stopped) => stopped,
+            None => match self.intake.cancel_waiting(id).await {
+                Ok(cancelled) => cancelled,
+                Err(err) => {
+                    let text = supervise::chain(&err);
+                    tracing::error!(job.id = %id, "job {id} can't be cancelled: {text}");
+                    false
+                }
+            },
+        }
+    }
+
+    /// The job could not be stopped: where it stands by now, in words.
+    async fn too_late(&self, id: &JobId) -> Answer {
+        let known = self.intake.desk.journal.lookup(id).await.ok().flatten();
+        let phase = known.and_then(|known| known.job).map(|job| job.phase);
+        let stands = match phase.as_ref().map(|phase| (phase, phase.outcome())) {
+            None => "was refused",
+            Some((Phase::Waiting | Phase::HandingBack | Phase::Interrupted, _)) => {
+                "was stopped by the node and goes back to its queue"
+            }
+            Some((_, Some(Outcome::Completed))) => "has completed",
+            Some((_, Some(_))) => "has ended",
+            Some((_, None)) => "has run, and its result is being published",
+        };
+        no("too_late", format!("job {id} {stands}"))
     }
 
     fn drain(&self, request: &Request) -> Answer {
         match self.signer(request) {
             Some(signer) if signer == self.node || Some(signer) == self.owner => {
-                self.board.drain();
+                self.intake.desk.board.drain();
                 tracing::info!("draining: no more jobs are taken until the node starts again");
                 yes()
             }
@@ -220,11 +243,11 @@ impl<C: Clock + Clone> Admin<C> {
     /// Who signed the request; `None` where nobody did, or not for this node and now.
     fn signer(&self, request: &Request) -> Option<Address> {
         let (issued_at_ms, signature) = (request.issued_at_ms?, request.signature?);
-        let now = self.clock.now().unix_ms();
+        let now = self.intake.desk.clock.now().unix_ms();
         if now.abs_diff(issued_at_ms) > u64::try_from(FRESH.as_millis()).unwrap_or(0) {
             return None;
         }
-        let domain = (*self.domain.borrow())?;
+        let domain = (*self.intake.domain.borrow())?;
         let id = request.job_id.as_ref().map(JobId::as_str).unwrap_or_default();
         let digest = domain.control_digest(&request.action, id, self.node, issued_at_ms);
         key::recover(&digest.0, &signature.0).ok()

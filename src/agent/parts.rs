@@ -55,18 +55,14 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         });
         let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
         services.spawn("leases", RETRY, move || leases::run(desk_of.clone(), Arc::clone(&effects)));
-        let admin = Admin {
+        let admin = Arc::new(Admin {
             node,
             owner,
-            auth: self.intake.auth.clone(),
-            domain: self.intake.domain.clone(),
-            board: desk.board.clone(),
-            journal: desk.journal.clone(),
+            intake: Arc::clone(&self.intake),
             greeter: self.greeter.clone(),
-            clock: desk.clock.clone(),
-        };
+        });
         let link = self.link.clone();
-        services.spawn("control", RETRY, move || admin::run(admin.clone(), link.clone()));
+        services.spawn("control", RETRY, move || admin::run(Arc::clone(&admin), link.clone()));
         let (greeter, link) = (self.greeter.clone(), self.link.clone());
         services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
     }

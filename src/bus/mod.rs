@@ -2,8 +2,8 @@
 //!
 //! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
 //! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
-//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, [`withdraw`]
-//! takes back; [`watch`] and [`control`] are the other ends.
+//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, [`find`]
+//! looks for a job, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
 //!
 //! What must hold:
 //! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
@@ -16,6 +16,7 @@
 
 pub mod claims;
 pub mod control;
+pub mod find;
 pub mod intake;
 pub mod publish;
 pub mod settle;
@@ -37,6 +38,7 @@ use crate::secret::{Secret, redact_url};
 pub use claims::Found;
 pub use connection::{Bus, is_url};
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
+pub use find::Search;
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};

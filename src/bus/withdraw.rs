@@ -51,7 +51,7 @@ impl Bus {
 }
 
 /// What statuses of a job name it by, a body that is no job included.
-fn id_of(body: &[u8]) -> JobId {
+pub(super) fn id_of(body: &[u8]) -> JobId {
     match spec::parse(body) {
         Ok(parsed) => parsed.spec.id,
         Err(refused) => refused.id,

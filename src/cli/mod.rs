@@ -11,6 +11,7 @@ mod claim;
 mod contract;
 mod doctor;
 mod follow;
+mod jobs;
 mod key;
 mod logging;
 mod logs;
@@ -61,6 +62,8 @@ enum Command {
     Logs(logs::Args),
     /// Cancel a job
     Cancel(cancel::Args),
+    /// Show what this node knows of its jobs, and what to do about those that failed
+    Jobs(jobs::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -102,6 +105,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => block_on(watch::execute(args)),
         Command::Logs(args) => block_on(logs::execute(args)),
         Command::Cancel(args) => block_on(cancel::execute(args)),
+        Command::Jobs(args) => jobs::execute(&args),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::Key(args) => key::execute(args),

@@ -14,7 +14,21 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 
 /// Writes one JSON document as one line to standard output.
 pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
-    line(&serde_json::to_string(value)?)
+    line(&escaped(&serde_json::to_string(value)?))
+}
+
+/// A JSON document whose strings hold no control character, not even those that JSON allows: on a
+/// terminal U+009B does what an escape does.
+fn escaped(document: &str) -> String {
+    let mut escaped = String::with_capacity(document.len());
+    for c in document.chars() {
+        if c.is_control() {
+            _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// Writes one line to standard error; nobody may be there to read it.
@@ -68,6 +82,14 @@ mod tests {
     #[test]
     fn a_strangers_escape_sequences_are_shown_and_not_sent() {
         assert_eq!(clean("a\u{1b}[31mb\rc\td é"), "a\\u{1b}[31mb\\rc\td é");
+    }
+
+    #[test]
+    fn a_json_document_says_the_same_without_control_characters() {
+        let text = "\u{9b}2J\u{7f}\u{1b}é";
+        let document = escaped(&serde_json::to_string(text).unwrap());
+        assert_eq!(document, r#""\u009b2J\u007f\u001bé""#);
+        assert_eq!(serde_json::from_str::<String>(&document).unwrap(), text);
     }
 
     #[test]

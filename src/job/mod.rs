@@ -13,6 +13,7 @@ pub mod phase;
 pub mod plan;
 pub mod reason;
 pub mod receipt;
+mod remedy;
 pub mod spec;
 pub mod status;
 mod transition;

@@ -36,17 +36,6 @@ pub struct History {
     pub events: Vec<(Timestamp, Event)>,
 }
 
-/// A job in a listing.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Listed {
-    /// Its id.
-    pub job_id: String,
-    /// Where it stands: a phase's name, or `rejected`.
-    pub phase: String,
-    /// When it came there.
-    pub updated: Timestamp,
-}
-
 impl Journal {
     /// What is known of this id.
     pub async fn lookup(&self, id: &JobId) -> Result<Option<Known>, Error> {
@@ -219,25 +208,6 @@ impl Journal {
             let mut query = db.prepare(sql)?;
             let states = query.query_map([], |row| row.get::<_, String>(0))?;
             states.map(|state| Ok(serde_json::from_str(&state?)?)).collect()
-        };
-        self.writer.call(false, work).await
-    }
-
-    /// The newest jobs first, at most `limit`.
-    pub async fn list(&self, limit: u32) -> Result<Vec<Listed>, Error> {
-        let work = move |db: &Connection| {
-            let sql = "SELECT job_id, phase, updated_ms FROM jobs ORDER BY rowid DESC LIMIT ?";
-            let mut query = db.prepare(sql)?;
-            let rows = query.query_map([limit], |row| {
-                Ok(Listed {
-                    job_id: row.get(0)?,
-                    phase: row.get(1)?,
-                    updated: Timestamp::from_unix_ms(
-                        u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
-                    ),
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
         };
         self.writer.call(false, work).await
     }

@@ -21,9 +21,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use attempts::{History, Known, Listed};
+pub use attempts::{History, Known};
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{Commitment, Kept, Reader};
+pub use reader::{
+    Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
+};
 pub use receipts::Leaf;
 pub use simulated::{Disk, Fate, Gate};
 pub use transactions::Known as KnownAccount;

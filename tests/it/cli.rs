@@ -182,7 +182,7 @@ fn wrong_arguments_end_with_64_and_help_names_every_command() {
     assert_eq!(program.run(&["dance"]).code(), 64);
     let help = program.run(&["--help"]).succeeds().stdout();
     for command in
-        ["run", "submit", "watch", "logs", "cancel", "store", "doctor", "key", "contract"]
+        ["run", "submit", "watch", "logs", "cancel", "jobs", "store", "doctor", "key", "contract"]
     {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let own = program.run(&[command, "--help"]).succeeds().stdout();

@@ -5,6 +5,7 @@ mod artifact;
 mod bus;
 mod chain;
 mod cli;
+mod cli_jobs;
 mod container;
 mod contract;
 mod gpu;

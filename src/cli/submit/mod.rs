@@ -38,7 +38,7 @@ use crate::job::status::Stage;
 use crate::job::{Cid, Domain, JobId, Status};
 use crate::node::Address;
 use report::Report;
-pub(super) use report::describe;
+pub(super) use report::{describe, stage_name};
 
 /// The live log's last lines are on their way when the last status is.
 const LAST_LINES: Duration = Duration::from_millis(200);
@@ -112,15 +112,15 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    publish(&bus, &target, &job, key.map(|key| key.address()), &report).await?;
+    let seq = publish(&bus, &target, &job, key.map(|key| key.address()), &report).await?;
     let Some(follower) = follower else { return Ok(ExitCode::SUCCESS) };
-    let agent = match target {
-        Target::Agent(agent) => Some(agent),
+    let agent = match &target {
+        Target::Agent(agent) => Some(*agent),
         Target::Pool(_) => None,
     };
     let expected = Expected { spec_hash: Some(job.spec_hash), agent, domain };
     let Some(ended) = follow_to_the_end(follower, &expected, &mut report).await? else {
-        report.detached(&job.id)?;
+        report.detached(&job.id, &cancelling(&job.id, &target, seq))?;
         return Ok(ExitCode::FAILURE);
     };
     finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report).await
@@ -171,28 +171,40 @@ fn fetch_path(dir: &Path, output_path: Option<&str>) -> anyhow::Result<PathBuf> 
     Ok(std::path::absolute(path)?)
 }
 
+/// Publishes the job; its number in the queue.
 async fn publish(
     bus: &Bus,
     target: &Target,
     job: &body::Job,
     signed_by: Option<Address>,
     report: &Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<u64>> {
     // The same body within two minutes is one job, whoever repeats the command.
     let msg_id = format!("{}:{}", job.id, job.spec_hash);
     let published = bus.publish_job(target, job.body.clone().into(), &msg_id).await;
     let published = published.context("the job was not taken over by NATS")?;
     let by = signed_by.map(|address| format!(", signed by {address}")).unwrap_or_default();
     let again = if published.duplicate { " (it was there already)" } else { "" };
+    let seq = published.stream_seq;
+    let number = seq.map(|seq| format!(", number {seq} of the queue")).unwrap_or_default();
     report.event(
         "submitted",
         &json!({
             "job_id": job.id, "target": target.to_string(), "spec_hash": job.spec_hash,
-            "signed_by": signed_by, "stream_seq": published.stream_seq,
+            "signed_by": signed_by, "stream_seq": seq,
         }),
-        &format!("job {} is submitted to {target}{by}{again}", job.id),
+        &format!("job {} is submitted to {target}{by}{number}{again}", job.id),
     )?;
-    Ok(())
+    Ok(seq)
+}
+
+/// The command that ends the job.
+fn cancelling(job: &JobId, target: &Target, seq: Option<u64>) -> String {
+    let (command, seq) = ("lamda-node cancel", seq.map(|seq| format!(" --seq {seq}")));
+    match target {
+        Target::Agent(agent) => format!("{command} {job} --agent {agent}"),
+        Target::Pool(pool) => format!("{command} {job} --pool {pool}{}", seq.unwrap_or_default()),
+    }
 }
 
 /// The terminal status; `None` where the user went away.

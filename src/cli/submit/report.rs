@@ -140,12 +140,12 @@ impl Report {
         self.event("result", &fields, &text)
     }
 
-    /// The user went away.
-    pub(super) fn detached(&mut self, job: &JobId) -> io::Result<()> {
+    /// The user went away; `cancelling`: the command that ends the job.
+    pub(super) fn detached(&mut self, job: &JobId, cancelling: &str) -> io::Result<()> {
         self.quiet();
         let text = format!(
             "job {job} goes on without us: `lamda-node watch {job}` follows it again, \
-             `lamda-node cancel {job}` ends it"
+             `{cancelling}` ends it"
         );
         self.event("detached", &json!({"job_id": job}), &text)
     }

@@ -110,6 +110,29 @@ async fn a_node_that_is_asked_to_end_hands_its_job_back_and_runs_it_again() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once_and_still_loses_nothing() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[("SHUTDOWN_GRACE_S", "600")]);
+    world.publish("held", &shell(COUNTED));
+    agent.wait_for("job held: running");
+    let before = world.containers().await;
+    agent.ask_to_end();
+    agent.wait_for("waiting up to 600 s for 1 jobs");
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success(), "{}", agent.log());
+    assert_eq!(world.containers().await, before, "the container goes on");
+    assert_eq!(last(&world.statuses("held"))["stage"], "running");
+    assert_eq!(world.queued(), 1);
+    let agent = world.agent(&[]);
+    agent.wait_for("took job held back");
+    let statuses = world.outcome("held");
+    assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
+    let log = world.content(last(&statuses)["log_cid"].as_str().expect("a log")).await;
+    assert_eq!(String::from_utf8_lossy(&log), "started\n", "it was started once");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
 async fn containers_stay_where_the_owner_wants_it_so() {
     let world = World::start().await;
     let mut agent = world.agent(&[("SHUTDOWN_JOBS", "keep")]);

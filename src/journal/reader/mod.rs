@@ -1,7 +1,9 @@
-//! The journal as other processes may read it, also while a node writes: what was signed about
-//! jobs, and which root holds it.
+//! The journal as other processes may read it, also while a node writes: jobs and their history,
+//! what was signed about them, and which root holds it.
 //!
 //! What must hold: nothing is written and no lock of the node's is taken; every answer is bounded.
+
+mod jobs;
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::job::receipt::Signed;
 use crate::job::{Hash, JobId};
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
+
+pub use jobs::{Chronicle, Happened, Page, Publication, Record, Said, Standing};
 
 /// How long a read waits for the node's checkpoint.
 const BUSY: Duration = Duration::from_secs(5);

@@ -1,0 +1,86 @@
+//! Looking for one job: its message in the queue, and what was last said of it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::RawMessageError;
+use tokio::time::timeout;
+
+use super::claims::{is_empty, is_missing, unread};
+use super::streams::StreamKind;
+use super::withdraw::id_of;
+use super::{Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
+use crate::job::JobId;
+
+/// The queue has no index by job: its messages are read one by one, at most so many, and for so
+/// long.
+const MESSAGES_MAX: usize = 20_000;
+const SEARCH_MAX: Duration = Duration::from_secs(10);
+
+/// What a search came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// The job's message has this number in the stream.
+    Found(u64),
+    /// The queue holds no such job.
+    Absent,
+    /// The queue is longer than the search.
+    GivenUp,
+}
+
+impl Bus {
+    /// Looks for a job's message in a queue, the oldest first; in hand or not.
+    pub async fn find_job(&self, target: &Target, job: &JobId) -> Result<Search, Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(Search::Absent);
+        }
+        let search = timeout(SEARCH_MAX, self.search(target, job));
+        search.await.unwrap_or(Ok(Search::GivenUp))
+    }
+
+    async fn search(&self, target: &Target, job: &JobId) -> Result<Search, Error> {
+        let stream = self.stream_unseen(StreamKind::Jobs).await?;
+        let mut left = MESSAGES_MAX;
+        for subject in target.subjects() {
+            let mut from = 1;
+            while let Some(message) =
+                present(stream.get_first_raw_message_by_subject(&subject, from).await)?
+            {
+                if id_of(&message.payload) == *job {
+                    return Ok(Search::Found(message.sequence));
+                }
+                from = message.sequence + 1;
+                left -= 1;
+                if left == 0 {
+                    return Ok(Search::GivenUp);
+                }
+            }
+        }
+        Ok(Search::Absent)
+    }
+
+    /// What was last said of a job, by whichever agent. Anybody on the server could have said it.
+    pub async fn last_status(&self, job: &JobId) -> Result<Option<StatusMessage>, Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(None);
+        }
+        let stream = self.stream_unseen(StreamKind::Status).await?;
+        let subject = subjects::status_filter(None, Some(job));
+        let Some(message) = present(stream.get_last_raw_message_by_subject(&subject).await)? else {
+            return Ok(None);
+        };
+        let said = subjects::parse_status(&message.subject);
+        Ok(said.map(|(agent, job)| StatusMessage { agent, job, body: message.payload }))
+    }
+}
+
+/// The message, where there is one.
+fn present(read: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, Error> {
+    match read {
+        Ok(message) => Ok(Some(message)),
+        Err(err) if is_empty(&err) || is_missing(&err) => Ok(None),
+        Err(err) => Err(unread("look for a job", err)),
+    }
+}

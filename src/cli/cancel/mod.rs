@@ -1,0 +1,148 @@
+//! `cancel`: asks a node to end a job. A pool's job that no node has is taken out of the queue.
+//!
+//! With `--json` it prints one object: the node's answer (docs/protocol.md, section 1), or one of
+//! its form; `withdrawn` and `stream_seq` where the job was taken out of the queue.
+
+mod pool;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::logging::Audience;
+use super::signer::{self, KeyArgs};
+use super::{follow, load, out, the_agent};
+use crate::bus::{Bus, PoolName};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Client;
+use crate::job::{JobId, Signature};
+use crate::node::Address;
+
+/// A node answers when it has decided, which may wait for a container's start.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Arguments of `cancel`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The job
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+    /// The node that runs it (default: `AGENT_ADDRESS`)
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
+    agent: Option<Address>,
+    /// The pool that it was submitted to: asks whichever node has it, else takes it out of the
+    /// queue
+    #[arg(long, value_name = "NAME")]
+    pool: Option<PoolName>,
+    /// Its number in the queue, which `submit` printed; looked for where it is not given
+    #[arg(long, value_name = "N", requires = "pool")]
+    seq: Option<u64>,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// One JSON object, for programs: the node's answer
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a node answers, or what is said in its place.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    ok: bool,
+    #[serde(default)]
+    reason_code: String,
+    #[serde(default)]
+    error: String,
+}
+
+pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let client = load(Audience::Client, Client::read)?;
+    let Some(pool) = &args.pool else {
+        let agent = the_agent(args.agent, client.agent)?;
+        let bus = Bus::connect(&client.bus).await?;
+        return ask(&bus, &args, &client, agent).await;
+    };
+    let bus = follow::connect(&client.bus).await?;
+    let (verdict, said) = match pool::cancel(&bus, pool, &args.job, args.seq).await? {
+        pool::End::Ask(agent) => {
+            let asked = ask(&bus, &args, &client, agent).await;
+            return asked.with_context(|| format!("{agent} has job {}", args.job));
+        }
+        pool::End::Withdrawn { seq, former } => {
+            if let Some(agent) = former {
+                forget(&bus, &args, &client, agent).await;
+            }
+            (
+                json!({"ok": true, "withdrawn": true, "stream_seq": seq}),
+                format!("ok: job {} is taken out of the queue; no node had it", args.job),
+            )
+        }
+        pool::End::Not(code, error) => {
+            (json!({"ok": false, "reason_code": code, "error": error}), String::new())
+        }
+    };
+    tell(&args, &verdict, &said)
+}
+
+/// Tells a node that gave the job back that it won't come again; where it listens, it says the
+/// job's last status. The job is out of the queue whatever it answers.
+async fn forget(bus: &Bus, args: &Args, client: &Client, agent: Address) {
+    let told = async {
+        let request = request(args, client, agent).await?;
+        anyhow::Ok(bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?)
+    };
+    if let Err(err) = told.await {
+        tracing::debug!("{agent} was not told: {}", out::chain(&err));
+    }
+}
+
+/// Asks the node that has the job.
+async fn ask(bus: &Bus, args: &Args, client: &Client, agent: Address) -> anyhow::Result<ExitCode> {
+    let request = request(args, client, agent).await?;
+    let body = bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?;
+    let verdict = serde_json::from_slice(&body).context(NO_ANSWER)?;
+    tell(args, &verdict, &format!("ok: job {} is cancelled", args.job))
+}
+
+const NO_ANSWER: &str = "the node's answer is none of this protocol";
+
+/// Prints how it went; `done` is said where it did.
+fn tell(args: &Args, verdict: &Value, done: &str) -> anyhow::Result<ExitCode> {
+    let answer = Answer::deserialize(verdict).context(NO_ANSWER)?;
+    if args.json {
+        out::json(verdict)?;
+    } else if answer.ok {
+        out::line(done)?;
+    } else {
+        let (code, error) = (out::clean(&answer.reason_code), out::clean(&answer.error));
+        out::note(&format!("not cancelled: {code}: {error}"));
+    }
+    Ok(if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The request, signed where there is a key and the settings say what to bind it to.
+async fn request(args: &Args, client: &Client, agent: Address) -> anyhow::Result<Value> {
+    let mut request = json!({"action": "cancel", "job_id": args.job});
+    if !args.key.is_given() && client.key.is_none() {
+        return Ok(request);
+    }
+    let domain = match signer::domain(&client.signing).await {
+        // A node that takes everybody's jobs cancels for everybody: not worth failing for.
+        Err(err) if !args.key.is_given() => {
+            tracing::warn!("the request goes unsigned: {}", out::chain(&err));
+            None
+        }
+        domain => domain?,
+    };
+    let (Some(domain), Some(key)) = (domain, args.key.load(client.key.as_ref())?) else {
+        return Ok(request);
+    };
+    let at_ms = SystemClock.now().unix_ms();
+    let digest = domain.control_digest("cancel", args.job.as_str(), agent, at_ms);
+    request["agent"] = json!(agent);
+    request["issued_at_ms"] = json!(at_ms);
+    request["signature"] = json!(Signature(key.sign_digest(&digest.0)));
+    Ok(request)
+}

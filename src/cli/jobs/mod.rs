@@ -1,0 +1,115 @@
+//! `jobs`: what this node knows of its jobs, out of its journal, also while the node runs.
+//!
+//! With `--json` every line is one object; docs/operations.md, Jobs, has its keys. A job in a
+//! listing and a job by itself have the same first ones.
+
+mod object;
+mod show;
+mod timeline;
+mod words;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::logging::Audience;
+use super::{load, out};
+use crate::config;
+use crate::job::JobId;
+use crate::job::phase::{Fault, Trouble};
+use crate::journal::{Page, Reader, Record, Standing};
+
+/// Arguments of `jobs`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Everything about this job
+    #[arg(value_name = "JOB_ID")]
+    job: Option<JobId>,
+    /// Also what is done, and what was refused
+    #[arg(long, conflicts_with = "job")]
+    all: bool,
+    /// How many at most, the newest first
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "job",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// One JSON object a line, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let data_dir = load(Audience::Client, config::data_dir)?;
+    let journal = Reader::open(&data_dir)?;
+    let Some(job) = &args.job else {
+        let page =
+            if args.all { journal.jobs(args.limit)? } else { journal.open_jobs(args.limit)? };
+        list(&page, args)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let chronicle = journal.chronicle(job)?;
+    let chronicle = chronicle.with_context(|| {
+        format!("this node's journal knows no job {job}; a job is forgotten 30 days after its end")
+    })?;
+    let has_receipt = journal.receipt(job)?.is_some();
+    if args.json {
+        out::json(&object::of_history(&chronicle, has_receipt))?;
+    } else {
+        show::print(&chronicle, has_receipt)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(page: &Page, args: &Args) -> std::io::Result<()> {
+    for record in &page.records {
+        if args.json {
+            out::json(&object::of_record(record))?;
+        } else {
+            out::line(&line(record))?;
+        }
+    }
+    let left_out = page.total.saturating_sub(page.records.len() as u64);
+    if left_out > 0 {
+        out::note(&format!("{left_out} older ones are not shown: --limit shows more"));
+    } else if page.records.is_empty() {
+        let hint = if args.all { "" } else { "; --all shows what is done" };
+        out::note(&format!("no job is in hand{hint}"));
+    }
+    Ok(())
+}
+
+/// A job as one line.
+fn line(record: &Record) -> String {
+    let id = &record.id;
+    match &record.standing {
+        Standing::Taken(job) => {
+            let (since, phase) = (job.since, words::phase(&job.phase));
+            let (attempt, target) = (job.attempt, &job.target);
+            let why = match (&job.trouble, fault(record)) {
+                (Some(trouble), _) => format!("; {}", trouble_text(trouble)),
+                (None, Some(fault)) => format!(": {}", words::fault_text(fault)),
+                (None, None) => String::new(),
+            };
+            format!("{since} {id} {phase} (attempt {attempt}, from {target}){why}")
+        }
+        Standing::Refused { status, .. } => {
+            let error = out::clean(status.error.as_deref().unwrap_or_default());
+            let code = status.reason_code.map(|reason| format!(" ({})", reason.code()));
+            format!("{} {id} rejected: {error}{}", status.timestamp, code.unwrap_or_default())
+        }
+    }
+}
+
+/// Why a job did not complete, where it was taken and has ended.
+fn fault(record: &Record) -> Option<&Fault> {
+    match &record.standing {
+        Standing::Taken(job) => job.phase.outcome().and_then(words::fault_of),
+        Standing::Refused { .. } => None,
+    }
+}
+
+/// What keeps a job from going on.
+fn trouble_text(trouble: &Trouble) -> String {
+    let (fault, retry_at) = (words::fault_text(&trouble.fault), trouble.retry_at);
+    let times = words::count(trouble.failures as usize, "time");
+    format!("did not work {times}: {fault}; the next try is at {retry_at}")
+}

@@ -1,0 +1,85 @@
+//! What happened to a job, with what repeats itself folded into one line.
+
+use std::time::Duration;
+
+use super::words;
+use crate::clock::Timestamp;
+use crate::job::Reason;
+use crate::job::phase::Event;
+use crate::journal::Happened;
+
+/// One line of a timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// When it happened, first.
+    pub(super) at: Timestamp,
+    /// When it happened last.
+    pub(super) until: Timestamp,
+    /// How often.
+    pub(super) times: u64,
+    /// After the moment before it, which may have lasted.
+    pub(super) after: Duration,
+    /// The event's name.
+    pub(super) event: &'static str,
+    /// Why it failed, where it did.
+    pub(super) reason: Option<Reason>,
+    /// The last of them in words, clean.
+    pub(super) text: String,
+}
+
+/// The moments of these events, the first of which came after `begin`.
+pub(super) fn fold(begin: Timestamp, events: &[Happened]) -> Vec<Moment> {
+    let mut moments: Vec<Moment> = Vec::new();
+    for Happened { at, event } in events {
+        let reason = reason_of(event);
+        let text = words::event(event);
+        match moments.last_mut() {
+            Some(last) if reason.is_some() && last.reason == reason => {
+                (last.until, last.times, last.text) = (*at, last.times + 1, text);
+            }
+            last => {
+                let before = last.map_or(begin, |last| last.until);
+                let (at, after) = (*at, at.since(before));
+                let event = event.name();
+                moments.push(Moment { at, until: at, times: 1, after, event, reason, text });
+            }
+        }
+    }
+    moments
+}
+
+/// Why a step failed that is tried again, or was.
+const fn reason_of(event: &Event) -> Option<Reason> {
+    match event {
+        Event::Failed { fault, .. } => Some(fault.reason),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::phase::{Fault, Retry};
+
+    #[test]
+    fn failures_of_one_kind_are_one_line_with_the_last_ones_words() {
+        let at = Timestamp::from_unix_ms;
+        let failed = |ms, reason, error: &str| Happened {
+            at: at(ms),
+            event: Event::Failed { fault: Fault::new(reason, error), retry: Retry::Patiently },
+        };
+        let events = [
+            failed(10, Reason::InputUnavailable, "first"),
+            failed(20, Reason::InputUnavailable, "second"),
+            failed(40, Reason::NodeFault, "other"),
+            Happened { at: at(90), event: Event::Fetched },
+        ];
+        let moments = fold(at(4), &events);
+        let told: Vec<_> = moments
+            .iter()
+            .map(|one| (one.at.unix_ms(), one.until.unix_ms(), one.times, one.after.as_millis()))
+            .collect();
+        assert_eq!(told, [(10, 20, 2, 6), (40, 40, 1, 20), (90, 90, 1, 50)]);
+        assert!(moments[0].text.contains("second"), "{:?}", moments[0]);
+    }
+}

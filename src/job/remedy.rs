@@ -1,0 +1,148 @@
+//! What to do about each reason: `lamda-node jobs` says it to the node's owner.
+//!
+//! What must hold: a sentence says who has to act, the requester or the node's owner, and what with.
+
+use super::reason::Reason;
+
+impl Reason {
+    /// What to do about it.
+    #[expect(clippy::too_many_lines, reason = "a table: one arm a reason")]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Malformed => {
+                "The requester has to mend the message: docs/protocol.md, section 1, has its keys."
+            }
+            Self::MessageTooLarge => {
+                "The requester has to send less: large data belongs into an input, by its CID."
+            }
+            Self::DuplicateJobId => "The requester has to use a new id for each job.",
+            Self::SignatureInvalid => {
+                "The requester has to sign for this target, chain and contract with the key of \
+                 `requester`, and give a `deadline`: docs/protocol.md has an example to check \
+                 against."
+            }
+            Self::RequesterNotAllowed => {
+                "If the requester is welcome here, add the address to JOB_ALLOWED_REQUESTERS and \
+                 restart the node; the job can then be sent again."
+            }
+            Self::ImageMissing => "The requester has to name an image: `image_name`.",
+            Self::ImageInvalid => {
+                "The requester has to give the image as registry/name:tag or name@sha256:…."
+            }
+            Self::InputCidInvalid => {
+                "The requester has to give an IPFS CID of version 0 or 1, made with SHA-256."
+            }
+            Self::NoGpu => {
+                "The requester has to ask for `gpus: 0`, or a node with GPUs. If this host has \
+                 some, `lamda-node doctor` says why they are not used."
+            }
+            Self::NoNodeFits => {
+                "The requester has to ask for less, or a larger node: the error says what does \
+                 not fit."
+            }
+            Self::NetworkNotAllowed => {
+                "The requester has to do without that network, or the owner allows it: JOB_NETWORK."
+            }
+            Self::DeadlinePassed => {
+                "The requester has to allow more time. If jobs wait long here, this node has too \
+                 few slots or cards for its queue."
+            }
+            Self::ImageUnavailable => {
+                "The requester has to check the image's name, and that it may be pulled without \
+                 an account."
+            }
+            Self::ImagePullFailed => {
+                "Check that this host reaches the registry: `docker pull` shows more. Large \
+                 images need a longer FETCH_GIVE_UP_S where the registry is slow."
+            }
+            Self::InputUnavailable => {
+                "The requester has to keep the input pinned. If it is, this node needs another \
+                 gateway that has it: IPFS_GATEWAYS."
+            }
+            Self::InputUnverified => {
+                "A gateway alters content, or the CID can't be told from a flat file: use a \
+                 gateway that gives archives (`?format=car`) in IPFS_GATEWAYS."
+            }
+            Self::InputTooLarge => "The requester has to ask for a larger `disk_mib`.",
+            Self::StartFailed => {
+                "The requester has to check entrypoint and command: the error is the container \
+                 engine's."
+            }
+            Self::GpuFailed => {
+                "Check the driver and the NVIDIA Container Toolkit: `lamda-node doctor`."
+            }
+            Self::ContainerLost => {
+                "Something removes this node's containers, or the host goes down: look who prunes \
+                 them, then the job can be sent again under a new id."
+            }
+            Self::Poison => {
+                "The requester has to look why its container is lost each time; the message and \
+                 its history are in jobs.dead."
+            }
+            Self::LeaseLost => {
+                "Nothing: another node of the pool has the job. If it happens often, check the \
+                 connection to NATS."
+            }
+            Self::NonzeroExit => {
+                "The requester has to look at what the job wrote: the last status has the CID of \
+                 its log."
+            }
+            Self::OutOfMemory => "The requester has to ask for a larger `memory_mib`.",
+            Self::Timeout => {
+                "The requester has to ask for a longer `timeout_s`; JOB_TIMEOUT_MAX bounds it here."
+            }
+            Self::DeadlineReached => "The requester has to allow more time: a later `deadline`.",
+            Self::Cancelled => "Nothing: that was wanted.",
+            Self::NodeShutdown => {
+                "Nothing: the job runs again when this node starts, or on another of its pool."
+            }
+            Self::OutputMissing => {
+                "The requester has to let the command write to `output_path`, /output/output or \
+                 /output."
+            }
+            Self::OutputUnsupported => {
+                "The requester has to leave plain files and folders only; many small ones belong \
+                 into an archive."
+            }
+            Self::OutputTooLarge => {
+                "The requester has to ask for a larger `disk_mib`, or let the job leave less."
+            }
+            Self::UploadFailed => {
+                "Check the pinning service and its key: `lamda-node doctor`. The result is gone; \
+                 a longer UPLOAD_GIVE_UP_S keeps the next one for longer."
+            }
+            Self::OutputUnverified => {
+                "The pinning service alters content: check PINATA_API_URL, or use another one."
+            }
+            Self::NodeFault => {
+                "Make room on the disk and check the container engine: `lamda-node doctor`."
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_remedy_is_of_its_own_reason_and_a_sentence() {
+        let remedies: std::collections::BTreeSet<_> =
+            Reason::ALL.iter().map(|reason| reason.remedy()).collect();
+        assert_eq!(remedies.len(), Reason::ALL.len());
+        for remedy in remedies {
+            assert!(remedy.ends_with('.') && !remedy.contains("  "), "{remedy}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_a_remedy_names_exists() {
+        let settings = include_str!("../../.env.example");
+        for remedy in Reason::ALL.iter().map(|reason| reason.remedy()) {
+            let words = remedy.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+            for word in words.filter(|word| word.contains('_') && word.len() > 1) {
+                assert!(settings.contains(&format!("{word}=")), "{word}");
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Jobs as a reader sees them: what is in hand, what is done, and the history of one.
+
+use rusqlite::{Connection, Row, params};
+
+use super::Reader;
+use crate::clock::Timestamp;
+use crate::job::phase::Event;
+use crate::job::{Job, JobId, Status};
+use crate::journal::Error;
+use crate::node::GpuUuid;
+
+/// The newest events and statuses of a job that are read; a step that fails for weeks has more.
+const HISTORY_MAX: u32 = 5_000;
+
+/// What of a job is asked for, in the order that [`record`] reads.
+const COLUMNS: &str = "job_id, phase, open, updated_ms, state,
+    CASE WHEN state IS NULL THEN (SELECT body FROM outbox
+        WHERE outbox.job_id = jobs.job_id ORDER BY seq DESC LIMIT 1) END FROM jobs";
+
+/// A job id that the node knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The id.
+    pub id: JobId,
+    /// Whether anything is left to do.
+    pub open: bool,
+    /// When something was last written down of it.
+    pub updated: Timestamp,
+    /// What became of it.
+    pub standing: Standing,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// The job was taken.
+    Taken(Box<Job>),
+    /// It was refused.
+    Refused {
+        /// What was said of it.
+        status: Box<Status>,
+        /// Whether the id is used up; where it is not, its owner may still use it.
+        uses_id_up: bool,
+    },
+}
+
+/// The newest of some jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The newest first.
+    pub records: Vec<Record>,
+    /// How many there are, with those that did not fit.
+    pub total: u64,
+}
+
+/// Everything about one job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chronicle {
+    /// The job.
+    pub record: Record,
+    /// What happened, the oldest first.
+    pub events: Vec<Happened>,
+    /// How many older events are left out.
+    pub events_left_out: u64,
+    /// What was said of it, the oldest first; at most as many as there are events.
+    pub said: Vec<Said>,
+}
+
+impl Chronicle {
+    /// The cards of the job's latest run.
+    pub fn cards(&self) -> &[GpuUuid] {
+        let mut events = self.events.iter().rev();
+        let reserved = events.find_map(|happened| match &happened.event {
+            Event::Reserved { gpus } => Some(gpus.as_slice()),
+            _ => None,
+        });
+        reserved.unwrap_or_default()
+    }
+
+    /// The engine's id of the job's latest container.
+    pub fn container(&self) -> Option<&str> {
+        self.events.iter().rev().find_map(|happened| match &happened.event {
+            Event::Started { container, .. } => Some(container.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// One event of a job's life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happened {
+    /// When it was written down.
+    pub at: Timestamp,
+    /// What.
+    pub event: Event,
+}
+
+/// One status of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// The status.
+    pub status: Status,
+    /// How far it is on its way.
+    pub publication: Publication,
+}
+
+/// How far a status is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// Not published yet.
+    Waiting,
+    /// Published.
+    Sent,
+    /// Published, and to be said once more.
+    AskedAgain,
+}
+
+impl Reader {
+    /// The jobs that something is left to do for, the newest first, at most `limit`.
+    pub fn open_jobs(&self, limit: u32) -> Result<Page, Error> {
+        self.page("WHERE open = 1", limit)
+    }
+
+    /// Every job id that the node knows, the newest first, at most `limit`.
+    pub fn jobs(&self, limit: u32) -> Result<Page, Error> {
+        self.page("", limit)
+    }
+
+    fn page(&self, filter: &str, limit: u32) -> Result<Page, Error> {
+        // One moment of the journal for both.
+        let view = self.db.unchecked_transaction()?;
+        let sql = format!("SELECT count(*) FROM jobs {filter}");
+        let total = view.query_row(&sql, [], |row| row.get(0)).map(unsigned)?;
+        let sql = format!("SELECT {COLUMNS} {filter} ORDER BY jobs.rowid DESC LIMIT ?");
+        let mut query = view.prepare(&sql)?;
+        let mut rows = query.query([limit])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            records.push(record(row)?);
+        }
+        Ok(Page { records, total })
+    }
+
+    /// Everything about one job; `None` where the id is not known (any more).
+    pub fn chronicle(&self, id: &JobId) -> Result<Option<Chronicle>, Error> {
+        let view = self.db.unchecked_transaction()?;
+        let sql = format!("SELECT {COLUMNS} WHERE job_id = ?");
+        let mut query = view.prepare(&sql)?;
+        let mut rows = query.query([id.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let record = record(row)?;
+        let count = "SELECT count(*) FROM events WHERE job_id = ?";
+        let events_total = view.query_row(count, [id.as_str()], |row| row.get(0)).map(unsigned)?;
+        let sql = "SELECT at_ms, event FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?";
+        let events = newest(&view, sql, id, happened)?;
+        let sql = "SELECT body, sent FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
+        let said = newest(&view, sql, id, said)?;
+        let events_left_out = events_total.saturating_sub(events.len() as u64);
+        Ok(Some(Chronicle { record, events, events_left_out, said }))
+    }
+}
+
+/// The newest rows of a job, the oldest of them first.
+fn newest<T>(
+    view: &Connection,
+    sql: &str,
+    id: &JobId,
+    read: fn(&Row<'_>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut query = view.prepare(sql)?;
+    let mut rows = query.query(params![id.as_str(), HISTORY_MAX])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn record(row: &Row<'_>) -> Result<Record, Error> {
+    let id: String = row.get(0)?;
+    let id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
+    let (phase, state): (String, Option<String>) = (row.get(1)?, row.get(4)?);
+    let standing = match state {
+        Some(state) => Standing::Taken(serde_json::from_str(&state)?),
+        None => Standing::Refused {
+            status: serde_json::from_slice(&row.get::<_, Vec<u8>>(5)?)?,
+            uses_id_up: phase != "unproven",
+        },
+    };
+    Ok(Record { id, open: row.get(2)?, updated: time(row.get(3)?), standing })
+}
+
+fn happened(row: &Row<'_>) -> Result<Happened, Error> {
+    let event: String = row.get(1)?;
+    Ok(Happened { at: time(row.get(0)?), event: serde_json::from_str(&event)? })
+}
+
+fn said(row: &Row<'_>) -> Result<Said, Error> {
+    let (body, sent): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
+    let publication = match sent {
+        0 => Publication::Waiting,
+        1 => Publication::Sent,
+        _ => Publication::AskedAgain,
+    };
+    Ok(Said { status: serde_json::from_slice(&body)?, publication })
+}
+
+fn time(ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(unsigned(ms))
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::phase::Asked;
+    use crate::job::spec::parse;
+    use crate::journal::Journal;
+    use crate::node::Address;
+
+    #[tokio::test]
+    async fn a_history_without_end_is_cut_at_its_older_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let parsed = parse(br#"{"job_id":"long","image":"img"}"#).unwrap();
+        let (spec, spec_hash) = (parsed.spec, parsed.spec_hash);
+        let asked = Asked { spec, spec_hash, target: "pool.a".to_owned() };
+        let taken = Job::accept(asked, Address::new([1; 20]), 0, time(5));
+        journal.admit(&taken, Vec::new(), None).await.unwrap();
+        let db = Connection::open(dir.path().join("journal.db")).unwrap();
+        let rows = HISTORY_MAX + 3;
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+             INSERT INTO events (job_id, at_ms, event) SELECT 'long', i, '\"fetched\"' FROM n";
+        db.execute(sql, [rows]).unwrap();
+
+        let reader = Reader::open(dir.path()).unwrap();
+        let chronicle = reader.chronicle(taken.job.id()).unwrap().unwrap();
+        assert_eq!((chronicle.events.len(), chronicle.events_left_out), (HISTORY_MAX as usize, 3));
+        let newest = chronicle.events.last().map(|happened| happened.at);
+        assert_eq!((chronicle.events[0].at, newest), (time(4), Some(time(rows.into()))));
+        assert_eq!(chronicle.said.len(), 2);
+        assert_eq!(chronicle.said[0].publication, Publication::Waiting);
+        assert_eq!(reader.open_jobs(0).unwrap(), Page { records: Vec::new(), total: 1 });
+    }
+}
