@@ -58,7 +58,7 @@ pub async fn drive<E: Effects, C: Clock>(
                 tokio::select! {
                     biased;
                     () = desk.clock.sleep(wait) => None,
-                    Some(request) = stops.recv() => {
+                    Some(request) = stops.recv(), if !is_about_to_start(&job) => {
                         job = stop(job, request, desk).await;
                         None
                     }
@@ -99,10 +99,15 @@ async fn perform<E: Effects, C: Clock>(
     event
 }
 
-/// A container that may come to run in the next moment can be stopped once it does, and not before:
-/// a request waits until then.
+/// A container that may come to run in the next moment, or may run already without an answer, can be
+/// stopped once that is known, and not before: a request waits until then.
 const fn is_about_to_start(job: &Job) -> bool {
-    matches!(job.phase, Phase::Starting { .. }) && job.trouble.is_none()
+    match &job.phase {
+        // Between two tries to create it nothing runs.
+        Phase::Starting { container: None, .. } => job.trouble.is_none(),
+        Phase::Starting { .. } => true,
+        _ => false,
+    }
 }
 
 /// Lasts until the job is given up, or for ever.

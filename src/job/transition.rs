@@ -151,7 +151,7 @@ impl Next {
                 self.finish(Outcome::Cancelled(cancelled()));
             }
             (phase, Event::StopAsked { cause: StopCause::Shutdown })
-                if self.not_running(&phase) && !may_have_run(&phase) =>
+                if self.not_running(&phase) =>
             {
                 self.job.phase = Phase::Interrupted;
             }
@@ -284,7 +284,7 @@ impl Next {
             | Phase::Pulled { .. }
             | Phase::Ready { .. }
             | Phase::Claiming { .. } => true,
-            Phase::Starting { .. } => self.job.trouble.is_some(),
+            Phase::Starting { container: None, .. } => self.job.trouble.is_some(),
             _ => false,
         }
     }
@@ -352,11 +352,6 @@ impl Next {
         let by_timeout = started_at.plus(self.job.spec.timeout.min(rules.timeout_max));
         self.job.spec.deadline.map_or(by_timeout, |deadline| deadline.min(by_timeout))
     }
-}
-
-/// Whether a try to start it may have succeeded without an answer.
-const fn may_have_run(phase: &Phase) -> bool {
-    matches!(phase, Phase::Starting { container: Some(_), .. })
 }
 
 /// How long the phase's step is tried for; `None`: for ever, because giving up would lose a result
