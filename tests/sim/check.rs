@@ -35,7 +35,8 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
             broken.push(format!("attempt {attempt} of {id} is started twice"));
         } else if run.code.is_none() && !run.stolen && !run.stopped {
             broken.push(format!("two containers of {id} run at a time"));
-        } else if run.code.is_some() && !run.stolen && !run.stopped {
+        } else if run.code.is_some() && !run.stolen && !run.stopped && job.pool().is_none() {
+            // A pool's job whose lease was lost is begun anew, by whomever it comes to.
             broken.push(format!("{id} runs again though its exit could be read"));
         }
     }

@@ -230,6 +230,12 @@ impl Simulated {
                 None | Some(Doing::Created) => return Event::Lost,
                 // What ran when the host went down: nobody knows how it would have ended.
                 Some(Doing::Exited { code: GONE_DARK, .. }) => return Event::Lost,
+                // Nor how one would that somebody ended, as far as this journal knows.
+                Some(Doing::Exited { code: STOPPED, .. })
+                    if matches!(job.phase, Phase::Running { .. }) =>
+                {
+                    return Event::Lost;
+                }
                 Some(Doing::Exited { since, at, code }) => {
                     let by_itself = Some(code != STOPPED);
                     let exit = RunExit {

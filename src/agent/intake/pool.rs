@@ -1,0 +1,144 @@
+//! A pool's job at the door: whether another agent has it, whether it can go at once here, and what
+//! becomes of one that fits nobody.
+//!
+//! What must hold: a refusal is said only by who has written the job's claim before; a job that
+//! could go at once elsewhere does not wait here.
+
+use std::time::Duration;
+
+use super::refusal::duplicate;
+use super::{Error, Intake};
+use crate::agent::claims;
+use crate::agent::effects::Effects;
+use crate::agent::post::dead_letter;
+use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
+use crate::clock::Clock;
+use crate::job::claim::{Arrival, arrive};
+use crate::job::spec::{Parsed, Refused};
+use crate::job::{Hash, JobId, Reason, Status};
+use crate::journal::History;
+use crate::node::admission::Verdict;
+use crate::supervise::chain;
+
+/// A pool's job that would have to wait here is left to other agents for so many deliveries, which
+/// is some two minutes.
+const OFFERS_MAX: u64 = 5;
+
+impl<E: Effects, C: Clock + Clone> Intake<E, C> {
+    /// Whether nobody else has a pool's job; where somebody has, its delivery is answered.
+    pub(super) async fn is_free(
+        &self,
+        pool: &PoolName,
+        parsed: &Parsed,
+        delivery: &Delivery,
+    ) -> Result<bool, Error> {
+        let id = &parsed.spec.id;
+        match self.arrival(pool, id, parsed.spec_hash, delivery.ack.as_ref()).await? {
+            Arrival::Open => return Ok(true),
+            Arrival::Later => self.later(delivery).await?,
+            Arrival::Duplicate => {
+                tracing::info!(job.id = %id, "job {id} of the pool {pool} has ended elsewhere");
+                self.acknowledge(delivery.ack.as_ref()).await?;
+            }
+            Arrival::OtherBody => {
+                self.refuse(duplicate(id, &delivery.body), true, delivery).await?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a delivery of a pool's job means, by the job's claim.
+    pub(super) async fn arrival(
+        &self,
+        pool: &PoolName,
+        id: &JobId,
+        spec_hash: Hash,
+        ack: Option<&AckHandle>,
+    ) -> Result<Arrival, Error> {
+        let Some(ack) = ack else { return Ok(Arrival::Open) };
+        let found = match self.effects.claim(pool, id).await {
+            Ok(found) => found,
+            // One that can't be read may be a later version's: the job is theirs.
+            Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
+                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
+                return Ok(Arrival::Later);
+            }
+            Err(err) => return Err(err.into()),
+        };
+        let bid = claims::bid(self.node, ack, 0, spec_hash, &self.desk.clock);
+        Ok(arrive(found.as_ref().map(|found| &found.claim), &bid))
+    }
+
+    /// Whether a pool's job can go now, or has waited long enough to stand in a line here; where
+    /// not, its delivery is answered.
+    pub(super) async fn has_room(
+        &self,
+        ahead: usize,
+        parsed: &Parsed,
+        delivery: &Delivery,
+    ) -> Result<bool, Error> {
+        let Some(ack) = &delivery.ack else { return Ok(true) };
+        let board = &self.desk.board;
+        // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
+        if !board.has_room(ahead) {
+            self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
+            return Ok(false);
+        }
+        // Another agent may have all that it needs free at once. Where nobody has for long, it
+        // stands in a line, so that smaller jobs can't starve it.
+        let waits = matches!(board.verdict(&parsed.spec), Verdict::Later(_));
+        if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
+            self.later(delivery).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// A job that can never run here: refused, but left for a pool's other nodes for a while.
+    pub(super) async fn misfit(
+        &self,
+        target: &Target,
+        refused: Refused,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let (Target::Pool(pool), Some(ack)) = (target, &delivery.ack) else {
+            return self.refuse(refused, true, delivery).await;
+        };
+        let bid = claims::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
+        let (id, effects) = (&refused.id, self.effects.as_ref());
+        let said = if never_fits(refused.reason) {
+            claims::refuse(pool, id, &bid, effects).await
+        } else {
+            claims::reject(pool, id, &bid, effects).await
+        };
+        match said {
+            Ok(true) if never_fits(refused.reason) => self.give_up(target, refused, delivery).await,
+            Ok(true) => self.refuse(refused, true, delivery).await,
+            Ok(false) => self.later(delivery).await,
+            Err(err) if err.is_transient() => self.later(delivery).await,
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// A pool's job that fits nobody: put aside for whoever looks after the pool, and its requester
+    /// is told.
+    pub(super) async fn give_up(
+        &self,
+        target: &Target,
+        refused: Refused,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let history = History { body: delivery.body.to_vec(), events: Vec::new() };
+        let (letter, id) = (dead_letter(self.node, &history), format!("dead:{}", refused.id));
+        self.effects.bury(target, letter, &id).await?;
+        let error = format!("no node of the pool fits; the last one said: {}", refused.error);
+        let refused = Refused { reason: Reason::NoNodeFits, error, ..refused };
+        let status = Status::failed_unrun(self.node, &refused, self.desk.clock.now());
+        self.write_refusal(refused, status, true, delivery).await
+    }
+}
+
+/// Whether another node may be the right one.
+const fn never_fits(reason: Reason) -> bool {
+    matches!(reason, Reason::NoGpu | Reason::NoNodeFits | Reason::NetworkNotAllowed)
+}

@@ -1,0 +1,92 @@
+//! Jobs that the node knows already: delivered again, resumed, or cancelled while they wait.
+//!
+//! What must hold: whoever moves a job that waits does so alone; a pool's job that another agent
+//! has, or has ended, does not go on here.
+
+use super::{Error, Intake};
+use crate::agent::effects::Effects;
+use crate::bus::{AckHandle, Delivery};
+use crate::clock::Clock;
+use crate::job::JobId;
+use crate::job::claim::Arrival;
+use crate::job::phase::{Event, Phase, StopCause};
+use crate::job::spec::Parsed;
+use crate::journal::Known;
+use crate::supervise::chain;
+
+impl<E: Effects, C: Clock + Clone> Intake<E, C> {
+    /// A known job was delivered again.
+    pub(super) async fn again(
+        &self,
+        known: Known,
+        parsed: &Parsed,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let (id, ack) = (&parsed.spec.id, delivery.ack.clone());
+        if !known.open {
+            self.desk.journal.send_again(id).await?;
+            self.desk.outbox.notify_one();
+            return self.acknowledge(ack.as_ref()).await;
+        }
+        let waiting = known.job.filter(|job| job.phase == Phase::Waiting);
+        if let Some(job) = &waiting
+            && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
+        {
+            // Another agent may have had it since, or have it still.
+            match self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await? {
+                Arrival::Open => {}
+                Arrival::Duplicate => {
+                    self.leave_waiting(id, Event::Outbid, None).await?;
+                    return self.acknowledge(ack.as_ref()).await;
+                }
+                Arrival::Later | Arrival::OtherBody => return self.later(delivery).await,
+            }
+        }
+        let handle = ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
+        self.desk.journal.redelivered(id, handle, self.desk.clock.now()).await?;
+        self.desk.board.redelivered(id, ack.clone());
+        if waiting.is_some() {
+            self.leave_waiting(id, Event::Resumed, ack).await?;
+        }
+        Ok(())
+    }
+
+    /// A job that was given back goes on.
+    pub(in crate::agent) async fn resume_waiting(&self, id: &JobId, ack: Option<AckHandle>) {
+        if let Err(err) = self.leave_waiting(id, Event::Resumed, ack).await {
+            tracing::error!("a job that waits can't go on: {}", chain(&err));
+        }
+    }
+
+    /// Cancels a job that was given back and waits; `false` where it does not wait.
+    pub(in crate::agent) async fn cancel_waiting(&self, id: &JobId) -> Result<bool, Error> {
+        let known = self.desk.journal.lookup(id).await?;
+        let delivery = known.and_then(|known| known.delivery);
+        let delivery = delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+        self.leave_waiting(id, Event::StopAsked { cause: StopCause::Cancelled }, delivery).await
+    }
+
+    /// Moves a job that waits; `false` where it does not wait, or not any more: whoever asks first
+    /// decides.
+    async fn leave_waiting(
+        &self,
+        id: &JobId,
+        event: Event,
+        delivery: Option<AckHandle>,
+    ) -> Result<bool, Error> {
+        let _alone = self.waiting.lock().await;
+        let known = self.desk.journal.lookup(id).await?;
+        let Some(job) = known.and_then(|known| known.job) else { return Ok(false) };
+        if job.phase != Phase::Waiting {
+            return Ok(false);
+        }
+        let now = self.desk.clock.now();
+        let Ok(moved) = job.apply(event.clone(), now, &self.desk.rules) else { return Ok(false) };
+        self.desk.journal.record(&event, &moved, now).await?;
+        self.desk.outbox.notify_one();
+        if !moved.job.phase.is_done() {
+            self.start(moved.job, delivery);
+        }
+        Ok(true)
+    }
+}
