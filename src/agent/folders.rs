@@ -6,6 +6,7 @@
 //! jobs/<id>/inputs/input        the job's input, verified (file or folder)
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
+//! jobs/<id>/<attempt>/sealed    what the output is called, once it is synced
 //! jobs/<id>/<attempt>/log       the capped log
 //! jobs/<id>/<attempt>/lines     how many of its lines were published live
 //! ```
@@ -17,6 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::job::phase::Sealed;
 use crate::job::{Job, JobId};
 
 /// What the reserve takes up: enough for the kept logs of several jobs and what the journal writes
@@ -179,6 +181,26 @@ impl JobFolders {
         std::fs::rename(part, self.attempt.join("lines"))
     }
 
+    /// The sealed output, where it was noted that it is synced.
+    pub fn sealed_output(&self) -> Option<Sealed> {
+        let text = std::fs::read(self.attempt.join("sealed")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Syncs the sealed output to the disk, and notes that it is: from then on a power cut can't
+    /// shorten it unnoticed.
+    pub async fn note_sealed_output(&self, sealed: Sealed) -> io::Result<()> {
+        let (path, attempt) = (self.absolute(&sealed.path), self.attempt.clone());
+        let synced = tokio::task::spawn_blocking(move || {
+            sync(&path)?;
+            let note = attempt.join("sealed");
+            std::fs::write(&note, serde_json::to_vec(&sealed)?)?;
+            sync(&note)?;
+            std::fs::File::open(&attempt)?.sync_all()
+        });
+        synced.await.unwrap_or_else(|err| Err(io::Error::other(err)))
+    }
+
     /// A path below the job's folder, as the journal keeps it.
     pub fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.job).unwrap_or(path).to_string_lossy().into_owned()
@@ -196,6 +218,18 @@ impl JobFolders {
             _ => Ok(()),
         }
     }
+}
+
+/// Syncs a file, or a folder with all that is in it. Links are not followed; what is sealed has
+/// none.
+fn sync(path: &Path) -> io::Result<()> {
+    let kind = std::fs::symlink_metadata(path)?.file_type();
+    if kind.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            sync(&entry?.path())?;
+        }
+    }
+    if kind.is_dir() || kind.is_file() { std::fs::File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 fn private(path: &Path) -> io::Result<()> {

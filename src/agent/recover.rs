@@ -107,7 +107,10 @@ async fn adopt<E: Effects, C: Clock + Clone>(
 ) -> Result<(), journal::Error> {
     let delivery = delivery(&intake.desk, &job).await?;
     let (id, phase) = (job.id(), job.phase.name());
-    let never_ran = matches!(job.phase, Phase::Starting { container: None, .. });
+    // The container's id is written down before it is started, but not synced: a host that went down
+    // since may have forgotten it.
+    let remembered = job.since > intake.effects.booted_at();
+    let never_ran = matches!(job.phase, Phase::Starting { container: None, .. }) && remembered;
     let starting = matches!(job.phase, Phase::Starting { .. });
     let state = container.map(|found| found.state);
     let job = match state {

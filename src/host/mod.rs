@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use crate::clock::Timestamp;
+
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
@@ -26,6 +28,15 @@ pub fn disk_free_mib(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / MIB)
 }
 
+/// When the host was started, from `/proc/stat`, by its present clock; the epoch where it can't be
+/// told.
+pub fn booted_at() -> Timestamp {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "));
+    let seconds = line.and_then(|rest| rest.trim().parse::<u64>().ok()).unwrap_or(0);
+    Timestamp::from_unix_ms(seconds.saturating_mul(1000))
+}
+
 /// The host's name; `localhost` where it can't be told.
 pub fn name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -42,5 +53,6 @@ mod tests {
         assert!(memory_mib() > 64);
         assert!(disk_free_mib(Path::new("/")).is_ok());
         assert!(!name().is_empty());
+        assert!(booted_at() > Timestamp::default());
     }
 }

@@ -83,7 +83,13 @@ impl Next {
                 self.job.phase = Phase::Stopping { run, cause };
             }
             (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
-            (Phase::Starting { .. } | Phase::Running { .. }, Event::Lost) => self.lost(),
+            // Exited: what it left may have gone with the host's power before it was synced.
+            (
+                Phase::Starting { .. } | Phase::Running { .. } | Phase::Exited { .. },
+                Event::Lost,
+            ) => {
+                self.lost();
+            }
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
                 // A container that had ended by itself before it was stopped was not ended by that.
                 let by_itself = by_itself.unwrap_or_else(|| {
@@ -194,7 +200,8 @@ impl Next {
         retry: Retry,
         rules: &Rules,
     ) -> Result<(), Misplaced> {
-        let first_at = self.job.trouble.as_ref().map_or(self.now, |trouble| trouble.first_at);
+        // A clock that was set back must not stretch anybody's patience.
+        let first_at = self.job.trouble.as_ref().map_or(self.now, |it| it.first_at.min(self.now));
         let patient = match (retry, patience(&phase, rules)) {
             (Retry::Always, _) | (Retry::Patiently, None) => true,
             (Retry::Patiently, Some(span)) => self.now.since(first_at) < span,

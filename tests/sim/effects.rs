@@ -6,7 +6,7 @@ use std::time::Duration;
 use lamda_node::agent::board::Board;
 use lamda_node::agent::effects::Effects;
 use lamda_node::bus::{self, AckHandle, Found as FoundClaim, PoolName, Settle, Target};
-use lamda_node::clock::Clock as _;
+use lamda_node::clock::{Clock as _, Timestamp};
 use lamda_node::container::{self, ContainerId, Found, FoundState};
 use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
@@ -193,7 +193,7 @@ impl Simulated {
         self.engine_failed().unwrap_or(Event::Started { container: name, at })
     }
 
-    fn run(&self, job: &Job, name: &str) -> lamda_node::clock::Timestamp {
+    fn run(&self, job: &Job, name: &str) -> Timestamp {
         self.note(|| format!("starts {name}"));
         check::may_start(&self.world, self.host, job);
         let (ms, since) = (self.world.time.ms(), self.world.now());
@@ -289,6 +289,14 @@ impl Simulated {
             self.world.broken(format!("the folder of job {} went before its result", job.id()));
         }
         let succeeded = exit.code == Some(0) && cause.is_none();
+        let key = (job.id().clone(), job.attempt);
+        let known = self.world.state().hosts[self.host].sealed.contains(&key);
+        if succeeded && !known && exit.finished_at <= self.booted_at() {
+            return Event::Lost;
+        }
+        if succeeded {
+            self.world.state().hosts[self.host].sealed.insert(key);
+        }
         let output = succeeded.then(|| Sealed {
             path: "output".to_owned(),
             cid: Work::output(job.node, job.id(), job.attempt),
@@ -483,6 +491,15 @@ impl Effects for Simulated {
         self.pass(50).await;
         self.remove_container(&container.id.0);
         Ok(())
+    }
+
+    fn booted_at(&self) -> Timestamp {
+        let booted_ms = self.world.state().hosts[self.host].booted_ms;
+        let since = booted_ms.map(|at| Duration::from_millis(self.world.time.ms() - at));
+        let now = self.world.now().unix_ms();
+        since.map_or_else(Timestamp::default, |since| {
+            Timestamp::from_unix_ms(now - u64::try_from(since.as_millis()).unwrap_or(0))
+        })
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {

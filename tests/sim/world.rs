@@ -82,6 +82,10 @@ pub(crate) struct Host {
     pub(crate) engine_away_until_ms: u64,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) folders: BTreeSet<JobId>,
+    /// Outputs that are synced to the disk.
+    pub(crate) sealed: BTreeSet<(JobId, u32)>,
+    /// When its power was there again, in milliseconds of the day.
+    pub(crate) booted_ms: Option<u64>,
     /// Every container that was ever started here.
     pub(crate) runs: Vec<RunRecord>,
     /// Which jobs were asked to be cancelled.
@@ -132,6 +136,8 @@ impl World {
             engine_away_until_ms: 0,
             containers: BTreeMap::new(),
             folders: BTreeSet::new(),
+            sealed: BTreeSet::new(),
+            booted_ms: None,
             runs: Vec::new(),
             cancelled: BTreeSet::new(),
             slots: rng.usize(1..=2),
@@ -209,18 +215,22 @@ impl World {
         self.note(Some(host), || {
             format!("killed{}", if dark { ", and the power is gone" } else { "" })
         });
-        let now = self.now();
+        self.settle_containers(host);
+        let (ms, now) = (self.time.ms(), self.now());
         let mut state = self.state();
         let one = &mut state.hosts[host];
         one.life = None;
         if dark {
             one.disk.lose_power().expect("a disk in memory");
+            one.booted_ms = Some(ms);
             for container in one.containers.values_mut() {
+                // What it left was not synced: nobody can say that it is whole.
+                let synced = one.sealed.contains(&(container.job.clone(), container.attempt));
+                if let Some(run) = container.run.filter(|_| !synced) {
+                    one.runs[run].stolen = true;
+                }
                 if let Doing::Running { since, .. } = container.state {
                     container.state = Doing::Exited { since, at: now, code: GONE_DARK };
-                    if let Some(run) = container.run {
-                        one.runs[run].stolen = true;
-                    }
                 }
             }
         }

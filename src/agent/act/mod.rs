@@ -23,8 +23,9 @@ use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::chain::key::Key;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::container::{self as engine, ContainerRuntime, Found};
+use crate::host;
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, PinnedImage, Retry};
 use crate::job::plan::Step;
@@ -135,6 +136,10 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 
     async fn discard(&self, container: &Found) -> Result<(), engine::Error> {
         self.runtime.remove(&container.id).await
+    }
+
+    fn booted_at(&self) -> Timestamp {
+        host::booted_at()
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {

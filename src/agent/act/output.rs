@@ -11,6 +11,7 @@ use crate::agent::terms;
 use crate::artifact::{self, Kind};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
+use crate::host;
 use crate::job::eip712::Signature;
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
@@ -30,14 +31,27 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn collect(&self, job: &Job) -> Event {
         let Phase::Exited { run, exit, cause } = &job.phase else { return Event::Lost };
         let folders = self.folders.of(job);
+        let succeeded = exit.code == Some(0) && cause.is_none();
+        let known = if succeeded { folders.sealed_output() } else { None };
+        if succeeded && known.is_none() && exit.finished_at < host::booted_at() {
+            // The host went down before the output was synced: nobody can say that it is whole.
+            let id = job.id();
+            tracing::warn!(job.id = %id, "the output of job {id} may be cut short: it runs again");
+            return Event::Lost;
+        }
         let log = match seal(&folders, &folders.log(), LOG_BYTES_MAX).await {
             Ok(log) => Some(log),
             Err(artifact::Error::Missing(_)) => None,
             Err(err) => return node_failed(&err),
         };
-        let output = if exit.code == Some(0) && cause.is_none() {
+        let output = if let Some(known) = known {
+            Ok(Some(known))
+        } else if succeeded {
             match self.seal_output(job, run, &folders).await {
-                Ok(sealed) => Ok(Some(sealed)),
+                Ok(sealed) => match folders.note_sealed_output(sealed.clone()).await {
+                    Ok(()) => Ok(Some(sealed)),
+                    Err(err) => return super::disk_failed(&err),
+                },
                 Err(Trouble::Job(fault)) => Err(fault),
                 Err(Trouble::Node(event)) => return *event,
             }
