@@ -155,6 +155,12 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let known = self.desk.journal.lookup(&parsed.spec.id).await?;
         if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
             if known.body_hash != parsed.spec_hash {
+                // The id may be this body's in the pool, though another was taken under it here.
+                if let Target::Pool(pool) = &target
+                    && self.is_claimed_for(pool, &parsed).await?
+                {
+                    return self.later(&delivery).await;
+                }
                 let refused = duplicate(&parsed.spec.id, &delivery.body);
                 return self.refuse(refused, true, &delivery).await;
             }

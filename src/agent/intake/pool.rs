@@ -69,6 +69,22 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(arrive(found.as_ref().map(|found| &found.claim), &bid))
     }
 
+    /// Whether another agent of the pool has this very body under its id.
+    pub(super) async fn is_claimed_for(
+        &self,
+        pool: &PoolName,
+        parsed: &Parsed,
+    ) -> Result<bool, Error> {
+        match self.effects.claim(pool, &parsed.spec.id).await {
+            Ok(found) => Ok(found.is_some_and(|found| found.claim.spec_hash == parsed.spec_hash)),
+            // Not to be told now: nothing is refused for good.
+            Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
+                Ok(true)
+            }
+            Err(err) => Err(err.into()),
+        }
+    }
+
     /// Whether a pool's job can go now, or has waited long enough to stand in a line here; where
     /// not, its delivery is answered.
     pub(super) async fn has_room(
