@@ -68,8 +68,8 @@ async fn ask<E: Effects, C: Clock>(
     let Some(asked) = asked(job, delivery.as_ref(), &desk.clock) else { return unasked };
     match settle(&asked.pool, job.id(), &asked.bid, effects, decide).await {
         Ok(Some(event)) => event,
-        Ok(None) => failed("other agents of the pool were faster every time".to_owned()),
-        Err(err) => failed(chain(&err)),
+        Ok(None) => failed("other agents of the pool were faster every time"),
+        Err(err) => failed(&chain(&err)),
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) fn bid<C: Clock>(
     Bid { agent, stream_seq, delivered, attempt, spec_hash, now: clock.now() }
 }
 
-fn failed(error: String) -> Event {
+fn failed(error: &str) -> Event {
     let fault = Fault::new(Reason::NodeFault, format!("the claim on the job: {error}"));
     Event::Failed { fault, retry: Retry::Always }
 }

@@ -68,7 +68,8 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
                 let asked = age.is_none().then_some(now);
                 Lease { confirmed: now, older_by: age.unwrap_or_default(), asked }
             });
-            if lease.asked.is_none_or(|asked| now - asked >= delivery.ack_wait() / 3) {
+            if lease.asked.is_none_or(|asked| now.saturating_sub(asked) >= delivery.ack_wait() / 3)
+            {
                 lease.asked = Some(now);
                 due.push((id, delivery, *lease));
             }

@@ -30,9 +30,9 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     let jobs = desk.journal.open_jobs().await.map_err(journal_failed)?;
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
     // Uploads and answers of what has run don't wait for an engine that is away.
-    let (wanting, done): (Vec<Job>, Vec<Job>) =
+    let (unfinished, rest): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| job.phase.wants_slot());
-    for job in done {
+    for job in rest {
         take_back(&intake, job).await.map_err(journal_failed)?;
     }
     let found = effects.containers().await.map_err(|err| {
@@ -54,7 +54,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     }
     // What runs has its slot and its cards back before anything else asks for some.
     let (running, waiting): (Vec<Job>, Vec<Job>) =
-        wanting.into_iter().partition(|job| may_have_a_process(&job.phase));
+        unfinished.into_iter().partition(|job| may_have_a_process(&job.phase));
     for job in running {
         let container = containers.remove(&(job.id().clone(), job.attempt));
         adopt(&intake, job, container).await.map_err(journal_failed)?;

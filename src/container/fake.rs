@@ -162,7 +162,7 @@ impl Fake {
     }
 
     /// What the real engine would refuse about a container that is not there yet.
-    fn admit(&self, state: &State, spec: &ContainerSpec) -> Result<(), Error> {
+    fn admit(state: &State, spec: &ContainerSpec) -> Result<(), Error> {
         if !state.images.values().any(|image| image.id == spec.image_id) {
             let reason = format!("No such image: {}", spec.image_id);
             return Err(Error::Pull { reference: spec.image_id.clone(), reason });
@@ -250,7 +250,7 @@ impl ContainerRuntime for Fake {
             }
             return Ok(there.id.clone());
         }
-        self.admit(&state, spec)?;
+        Self::admit(&state, spec)?;
         let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
         state.created += 1;
         let id = ContainerId(hex(&Sha256::digest(format!("{} {}", state.created, spec.name))));

@@ -65,6 +65,14 @@ impl Next {
                 }
             }
             (Phase::Claiming { image, gpus }, Event::Claimed) => self.starting(image, gpus),
+            (phase, event) => return self.ran(phase, event, rules),
+        }
+        Ok(())
+    }
+
+    /// The container's life.
+    fn ran(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+        match (phase, event) {
             (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
                 self.job.phase = Phase::Starting { image, gpus, container: Some(container) };
             }
@@ -99,15 +107,19 @@ impl Next {
                 self.exited(run, exit, (!by_itself).then_some(cause));
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
-                let exit = RunExit {
-                    code: None,
-                    oom: false,
-                    started_at: run.started_at,
-                    finished_at: self.now,
-                };
+                let (started_at, finished_at) = (run.started_at, self.now);
+                let exit = RunExit { code: None, oom: false, started_at, finished_at };
                 self.exited(run, exit, Some(cause));
             }
             (Phase::Stopping { .. }, Event::StopAsked { .. } | Event::TimeIsUp) => {}
+            (phase, event) => return self.settled(phase, event, rules),
+        }
+        Ok(())
+    }
+
+    /// From its end to its terminal status.
+    fn settled(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+        match (phase, event) {
             (Phase::Exited { run, exit, cause }, Event::Collected { output, log }) => {
                 let (outcome, output) = match output {
                     Ok(sealed) => (verdict(&exit, cause, &self.job), sealed),

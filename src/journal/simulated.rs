@@ -107,10 +107,10 @@ impl Simulated {
     pub(super) async fn carry_out(&self, name: Option<&'static str>, request: Request) {
         let fate = name.map_or(Fate::Written, |name| self.gate.fate(name));
         match fate {
-            Fate::DiesBefore => std::future::pending().await,
+            Fate::DiesBefore => std::future::pending::<()>().await,
             Fate::DiesAfter => {
                 self.write(request, Fate::Written);
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             fate => self.write(request, fate),
         }

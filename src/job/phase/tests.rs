@@ -273,8 +273,8 @@ fn a_pools_job_of_another_agent_ends_here_without_a_terminal_status() {
     for (done, events) in lost {
         let (job, statuses) =
             run_pooled(happy_pooled().into_iter().take(done).chain(events).chain([Event::Removed]));
-        let last = statuses.last().unwrap();
-        assert_eq!((last.stage, last.reason_code), (Stage::Interrupted, Some(Reason::LeaseLost)));
+        let told = statuses.last().unwrap();
+        assert_eq!((told.stage, told.reason_code), (Stage::Interrupted, Some(Reason::LeaseLost)));
         // Its delivery is another agent's: neither acknowledged nor given back.
         assert_eq!((job.phase.clone(), next_step(&job, at(10))), (Phase::Waiting, Next::Rest));
         let again = job.apply(Event::Resumed, at(10), &rules()).unwrap().job;
