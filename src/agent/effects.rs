@@ -8,7 +8,6 @@ use std::future::Future;
 
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
-use crate::clock::Timestamp;
 use crate::container::{self, Found};
 use crate::job::claim::Claim;
 use crate::job::phase::Event;
@@ -66,8 +65,9 @@ pub trait Effects: Send + Sync + 'static {
         container: &Found,
     ) -> impl Future<Output = Result<(), container::Error>> + Send;
 
-    /// When this host was started: what was not synced before that is gone.
-    fn booted_at(&self) -> Timestamp;
+    /// Whether the host has been up since the job's inputs were fetched: else what was not synced is
+    /// gone, or cut short.
+    fn remembers(&self, job: &Job) -> bool;
 
     /// Removes the folders of all jobs but these. Says how many went.
     fn sweep(&self, keep: &[JobId]) -> impl Future<Output = std::io::Result<usize>> + Send;

@@ -6,6 +6,7 @@
 //! jobs/<id>/inputs/input        the job's input, verified (file or folder)
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
+//! jobs/<id>/<attempt>/boot      in which boot of the host the inputs were fetched
 //! jobs/<id>/<attempt>/sealed    what the output is called, once it is synced
 //! jobs/<id>/<attempt>/log       the capped log
 //! jobs/<id>/<attempt>/lines     how many of its lines were published live
@@ -18,6 +19,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::host;
 use crate::job::phase::Sealed;
 use crate::job::{Job, JobId};
 
@@ -179,6 +181,18 @@ impl JobFolders {
         let part = self.attempt.join("lines.part");
         std::fs::write(&part, count.to_string())?;
         std::fs::rename(part, self.attempt.join("lines"))
+    }
+
+    /// Notes in which boot of the host the inputs were fetched. Not synced: a note that a power cut
+    /// took says the same as one of an earlier boot.
+    pub fn note_boot(&self) -> io::Result<()> {
+        std::fs::write(self.attempt.join("boot"), host::boot_id())
+    }
+
+    /// Whether the host has been up since then: what was written and not synced is still there.
+    pub fn is_of_this_boot(&self) -> bool {
+        let noted = std::fs::read_to_string(self.attempt.join("boot")).unwrap_or_default();
+        !noted.is_empty() && noted == host::boot_id()
     }
 
     /// The sealed output, where it was noted that it is synced.

@@ -90,6 +90,10 @@ async fn take_back<E: Effects, C: Clock + Clone>(
         (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Err(fault)) => {
             apply(&intake.desk, &job, Event::Failed { fault, retry: Retry::Never }).await?
         }
+        // What was fetched before the host went down may be cut short.
+        (Phase::Ready { .. } | Phase::Claiming { .. }, _) if !intake.effects.remembers(&job) => {
+            apply(&intake.desk, &job, Event::Doubted).await?
+        }
         _ => {
             tracing::info!(job.id = %id, "going on with job {id}: {phase}");
             job
@@ -107,15 +111,18 @@ async fn adopt<E: Effects, C: Clock + Clone>(
 ) -> Result<(), journal::Error> {
     let delivery = delivery(&intake.desk, &job).await?;
     let (id, phase) = (job.id(), job.phase.name());
-    // The container's id is written down before it is started, but not synced: a host that went down
-    // since may have forgotten it.
-    let remembered = job.since > intake.effects.booted_at();
-    let never_ran = matches!(job.phase, Phase::Starting { container: None, .. }) && remembered;
     let starting = matches!(job.phase, Phase::Starting { .. });
+    let never_ran = matches!(job.phase, Phase::Starting { container: None, .. });
     let state = container.map(|found| found.state);
     let job = match state {
         None if !never_ran => {
             tracing::warn!(job.id = %id, "the container of job {id} is gone");
+            apply(&intake.desk, &job, Event::Lost).await?
+        }
+        // The container's id is written down before it is started, but not synced, and neither are
+        // the inputs: a host that went down since may have forgotten both.
+        None | Some(FoundState::Created) if starting && !intake.effects.remembers(&job) => {
+            tracing::warn!(job.id = %id, "the host went down while job {id} was being started");
             apply(&intake.desk, &job, Event::Lost).await?
         }
         // Another agent may have been given a pool's job while this node was away.

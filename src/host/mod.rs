@@ -4,8 +4,6 @@
 
 use std::path::Path;
 
-use crate::clock::Timestamp;
-
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
@@ -28,13 +26,11 @@ pub fn disk_free_mib(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / MIB)
 }
 
-/// When the host was started, from `/proc/stat`, by its present clock; the epoch where it can't be
-/// told.
-pub fn booted_at() -> Timestamp {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("btime "));
-    let seconds = line.and_then(|rest| rest.trim().parse::<u64>().ok()).unwrap_or(0);
-    Timestamp::from_unix_ms(seconds.saturating_mul(1000))
+/// What the kernel calls this boot: another name after each start of the host. Empty where it can't
+/// be told. See random(4), `boot_id`.
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// The host's name; `localhost` where it can't be told.
@@ -53,6 +49,6 @@ mod tests {
         assert!(memory_mib() > 64);
         assert!(disk_free_mib(Path::new("/")).is_ok());
         assert!(!name().is_empty());
-        assert!(booted_at() > Timestamp::default());
+        assert_eq!(boot_id().len(), 36);
     }
 }

@@ -184,6 +184,9 @@ impl Next {
             (Phase::Starting { image, gpus, .. }, Event::Doubted) => {
                 self.job.phase = Phase::Claiming { image, gpus };
             }
+            (Phase::Ready { image } | Phase::Claiming { image, .. }, Event::Doubted) => {
+                self.job.phase = Phase::Pulled { image };
+            }
             (Phase::Concluding { ending }, Event::Concluded) => self.end(ending),
             (Phase::Ended { outcome }, Event::Removed) => {
                 self.job.phase = Phase::Cleaned { outcome };

@@ -31,7 +31,7 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     let one = &state.hosts[host];
     let mut broken = Vec::new();
     for run in one.runs.iter().filter(|run| run.job == *id) {
-        if run.attempt == attempt && !(run.stolen && state.clocks_were_set) {
+        if run.attempt == attempt {
             broken.push(format!("attempt {attempt} of {id} is started twice"));
         } else if run.code.is_none() && !run.stolen && !run.stopped {
             broken.push(format!("two containers of {id} run at a time"));

@@ -130,7 +130,10 @@ impl Simulated {
         if self.world.happens(|weather| weather.store) {
             return failed(Reason::InputUnavailable, Retry::Patiently);
         }
-        self.world.state().hosts[self.host].folders.insert(job.id().clone());
+        let mut state = self.world.state();
+        let host = &mut state.hosts[self.host];
+        host.folders.insert(job.id().clone());
+        host.fetched.insert((job.id().clone(), job.attempt), host.boots);
         Event::Fetched
     }
 
@@ -196,6 +199,9 @@ impl Simulated {
     fn run(&self, job: &Job, name: &str) -> Timestamp {
         self.note(|| format!("starts {name}"));
         check::may_start(&self.world, self.host, job);
+        if !self.remembers(job) {
+            self.world.broken(format!("{} is started with inputs that may be cut short", job.id()));
+        }
         let (ms, since) = (self.world.time.ms(), self.world.now());
         let work = Work::of(job);
         let mut state = self.world.state();
@@ -291,7 +297,7 @@ impl Simulated {
         let succeeded = exit.code == Some(0) && cause.is_none();
         let key = (job.id().clone(), job.attempt);
         let known = self.world.state().hosts[self.host].sealed.contains(&key);
-        if succeeded && !known && exit.finished_at <= self.booted_at() {
+        if succeeded && !known && !self.remembers(job) {
             return Event::Lost;
         }
         if succeeded {
@@ -493,13 +499,10 @@ impl Effects for Simulated {
         Ok(())
     }
 
-    fn booted_at(&self) -> Timestamp {
-        let booted_ms = self.world.state().hosts[self.host].booted_ms;
-        let since = booted_ms.map(|at| Duration::from_millis(self.world.time.ms() - at));
-        let now = self.world.now().unix_ms();
-        since.map_or_else(Timestamp::default, |since| {
-            Timestamp::from_unix_ms(now - u64::try_from(since.as_millis()).unwrap_or(0))
-        })
+    fn remembers(&self, job: &Job) -> bool {
+        let state = self.world.state();
+        let host = &state.hosts[self.host];
+        host.fetched.get(&(job.id().clone(), job.attempt)) == Some(&host.boots)
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {

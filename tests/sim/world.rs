@@ -84,8 +84,10 @@ pub(crate) struct Host {
     pub(crate) folders: BTreeSet<JobId>,
     /// Outputs that are synced to the disk.
     pub(crate) sealed: BTreeSet<(JobId, u32)>,
-    /// When its power was there again, in milliseconds of the day.
-    pub(crate) booted_ms: Option<u64>,
+    /// How often it lost its power.
+    pub(crate) boots: u32,
+    /// In which of these lives the inputs of an attempt were fetched.
+    pub(crate) fetched: BTreeMap<(JobId, u32), u32>,
     /// Every container that was ever started here.
     pub(crate) runs: Vec<RunRecord>,
     /// Which jobs were asked to be cancelled.
@@ -137,7 +139,8 @@ impl World {
             containers: BTreeMap::new(),
             folders: BTreeSet::new(),
             sealed: BTreeSet::new(),
-            booted_ms: None,
+            boots: 0,
+            fetched: BTreeMap::new(),
             runs: Vec::new(),
             cancelled: BTreeSet::new(),
             slots: rng.usize(1..=2),
@@ -216,13 +219,13 @@ impl World {
             format!("killed{}", if dark { ", and the power is gone" } else { "" })
         });
         self.settle_containers(host);
-        let (ms, now) = (self.time.ms(), self.now());
+        let now = self.now();
         let mut state = self.state();
         let one = &mut state.hosts[host];
         one.life = None;
         if dark {
             one.disk.lose_power().expect("a disk in memory");
-            one.booted_ms = Some(ms);
+            one.boots += 1;
             for container in one.containers.values_mut() {
                 // What it left was not synced: nobody can say that it is whole.
                 let synced = one.sealed.contains(&(container.job.clone(), container.attempt));

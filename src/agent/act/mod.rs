@@ -23,9 +23,8 @@ use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::chain::key::Key;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
-use crate::host;
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, PinnedImage, Retry};
 use crate::job::plan::Step;
@@ -138,8 +137,8 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         self.runtime.remove(&container.id).await
     }
 
-    fn booted_at(&self) -> Timestamp {
-        host::booted_at()
+    fn remembers(&self, job: &Job) -> bool {
+        self.folders.of(job).is_of_this_boot()
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
@@ -195,7 +194,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Err(err) => return fetch_failed(&err),
             }
         }
-        Event::Fetched
+        match folders.note_boot() {
+            Ok(()) => Event::Fetched,
+            Err(err) => disk_failed(&err),
+        }
     }
 
     async fn remove(&self, job: &Job) -> Event {

@@ -11,7 +11,6 @@ use crate::agent::terms;
 use crate::artifact::{self, Kind};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
-use crate::host;
 use crate::job::eip712::Signature;
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
@@ -33,7 +32,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let folders = self.folders.of(job);
         let succeeded = exit.code == Some(0) && cause.is_none();
         let known = if succeeded { folders.sealed_output() } else { None };
-        if succeeded && known.is_none() && exit.finished_at < host::booted_at() {
+        if succeeded && known.is_none() && !folders.is_of_this_boot() {
             // The host went down before the output was synced: nobody can say that it is whole.
             let id = job.id();
             tracing::warn!(job.id = %id, "the output of job {id} may be cut short: it runs again");

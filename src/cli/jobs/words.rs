@@ -76,7 +76,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Reserved { gpus } if gpus.is_empty() => "has a slot".to_owned(),
         Event::Reserved { gpus } => format!("has a slot and {}", count(gpus.len(), "card")),
         Event::Claimed => "is this node's to start".to_owned(),
-        Event::Doubted => "must ask again whether it is this node's".to_owned(),
+        Event::Doubted => "must be asked for, or fetched, once more".to_owned(),
         Event::Outbid => "another node has it".to_owned(),
         Event::Poisoned => "was started too often".to_owned(),
         Event::Created { .. } => "the container is there".to_owned(),

@@ -20,7 +20,8 @@ pub enum Event {
     Reserved { gpus: Vec<GpuUuid> },
     /// The pool's job is this node's to start.
     Claimed,
-    /// The node was away: whether a pool's job is still its own to start must be asked.
+    /// The node was away: whether a pool's job is still its own to start must be asked, or what it
+    /// fetched be fetched again.
     Doubted,
     /// Another agent has the pool's job.
     Outbid,
