@@ -3,6 +3,7 @@
 
 mod artifact;
 mod bus;
+mod bus_auth;
 mod chain;
 mod cli;
 mod cli_jobs;
