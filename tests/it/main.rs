@@ -14,6 +14,7 @@ mod journal;
 mod keys;
 mod ledger;
 mod long;
+mod matrix;
 mod protocol;
 mod readme;
 mod receipts;
