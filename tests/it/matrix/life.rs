@@ -89,3 +89,49 @@ async fn a_node_that_dies_at_any_status_of_a_job_says_each_of_them_once() {
 async fn a_node_that_dies_with_a_pools_job_goes_on_by_its_claim() {
     die_everywhere(&[IN_POOL], &POOLED).await;
 }
+
+/// Everything from its admission to its last write, in that order.
+const IN_TURN: [&str; 26] = [
+    "pull",
+    "pulled",
+    "fetch",
+    "ready",
+    "reserve",
+    "starting",
+    "create",
+    "starting",
+    "start",
+    "running",
+    "follow",
+    "keep_log",
+    "exited",
+    "collect",
+    "collected",
+    "publish",
+    "upload_output",
+    "upload_log",
+    "published",
+    "attest",
+    "ended",
+    "remove",
+    "remove_folders",
+    "cleaned",
+    "ack",
+    "settled",
+];
+
+#[tokio::test]
+async fn a_job_whose_node_dies_at_every_place_in_turn_runs_once_and_ends_once() {
+    let mut walk = Walk::start(&[]).await;
+    walk.expect("unlucky", "completed", 1);
+    let agent = walk.arm("admit.after");
+    walk.publish("unlucky", WORK);
+    walk.wait_for_death(agent, "admit.after", "unlucky");
+    for place in sides(&IN_TURN) {
+        let agent = walk.arm(&place);
+        walk.wait_for_death(agent, &place, "unlucky");
+    }
+    let agent = walk.go_on();
+    walk.wait_until_done(&agent, "unlucky");
+    walk.check().await;
+}
