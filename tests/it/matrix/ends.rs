@@ -69,7 +69,7 @@ fn ask_to_end(agent: &Agent, id: &str) {
 }
 
 /// Takes a job to its end that may still be in its first attempt, which never ends by itself.
-fn see_to_its_end(walk: &Walk, id: &str) {
+fn see_to_its_end(walk: &mut Walk, id: &str) {
     let mut agent = walk.go_on();
     let taken_back = format!("took job {id} back: running");
     let is_stuck = eventually(&format!("job {id} goes on"), PATIENCE, || {
@@ -96,7 +96,7 @@ async fn a_node_that_dies_while_it_gives_a_job_back_runs_it_once_more() {
         walk.publish(&id, &once_more());
         ask_to_end(&agent, &id);
         walk.wait_for_death(agent, &place, &id);
-        see_to_its_end(&walk, &id);
+        see_to_its_end(&mut walk, &id);
     }
     for place in sides(&RESUMED) {
         let id = job_of(&place);
@@ -107,7 +107,7 @@ async fn a_node_that_dies_while_it_gives_a_job_back_runs_it_once_more() {
         assert!(agent.wait_for_end().success(), "{}", agent.log());
         let agent = walk.arm(&place);
         walk.wait_for_death(agent, &place, &id);
-        see_to_its_end(&walk, &id);
+        see_to_its_end(&mut walk, &id);
     }
     walk.check().await;
 }
@@ -124,7 +124,7 @@ async fn a_node_that_dies_while_it_gives_a_pools_job_back_runs_it_once_more() {
         walk.publish(&id, &once_more());
         ask_to_end(&agent, &id);
         walk.wait_for_death(agent, &place, &id);
-        see_to_its_end(&walk, &id);
+        see_to_its_end(&mut walk, &id);
     }
     walk.check().await;
 }
@@ -201,8 +201,7 @@ async fn a_node_that_dies_while_it_puts_a_job_aside_puts_it_aside_once() {
         let agent = walk.go_on();
         walk.wait_until_done(&agent, &id);
     }
-    let letters = "print((await js.stream_info('DEAD')).state.messages)";
-    assert_eq!(walk.world.nats.python(letters, &[]), "4", "a letter a job");
+    assert_eq!(walk.request("count", "DEAD", ""), "4", "a letter a job");
     for place in sides(&["accepted"]) {
         let id = format!("lost-{}", job_of(&place));
         walk.expect(&id, "completed", 2);

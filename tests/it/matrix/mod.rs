@@ -30,7 +30,7 @@ fn job_of(place: &str) -> String {
 
 /// Every place that a walk goes through.
 fn walked() -> BTreeSet<&'static str> {
-    let walks: [&[&str]; 15] = [
+    let walks: [&[&str]; 16] = [
         &life::LIFE,
         &life::STEPS,
         &life::STATUSES,
@@ -45,6 +45,7 @@ fn walked() -> BTreeSet<&'static str> {
         &messages::REPEATED,
         &messages::IN_HAND,
         &messages::REFUSED,
+        &messages::MISFITS,
         &messages::TAKEN,
     ];
     let places = walks.into_iter().flatten();

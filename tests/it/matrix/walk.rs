@@ -33,7 +33,10 @@ while line := await loop.run_in_executor(None, sys.stdin.readline):
         await js.publish(subject, body.encode())
     elif how == 'claim':
         kv = await js.key_value('JOB_CLAIMS')
-        claim = json.loads((await kv.get(subject)).value)
+        try:
+            claim = json.loads((await kv.get(subject)).value)
+        except nats.js.errors.KeyNotFoundError:
+            claim = {}
         await kv.put(subject, json.dumps(claim | json.loads(body)).encode())
     elif how == 'patience':
         config = (await js.consumer_info('JOBS', subject)).config
@@ -42,6 +45,15 @@ while line := await loop.run_in_executor(None, sys.stdin.readline):
     elif how == 'count':
         print((await js.stream_info(subject)).state.messages)
         continue
+    elif how == 'silence':
+        for _ in range(1000):
+            asked = sum([one.num_waiting or 0 for one in await js.consumers_info(subject)])
+            if asked == 0:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            print('somebody still asks')
+            continue
     elif how == 'tell':
         await nc.publish(subject, body.encode(), reply='nobody')
         await nc.flush()
@@ -90,8 +102,9 @@ impl Walk {
     }
 
     /// Has the requester do something; its answer, or `done`. `how`: `queue` puts a message into
-    /// the queue, `tell` and `ask` send one past all streams, `claim` writes over some keys of a
-    /// claim, `patience` sets a consumer's ack wait, `count` counts a stream's messages.
+    /// the queue, `tell` and `ask` send one past all streams, `claim` sets some keys of a
+    /// claim, `patience` sets a consumer's ack wait, `count` counts a stream's messages,
+    /// `silence` waits until nobody asks a stream for some.
     pub(super) fn request(&mut self, how: &str, subject: &str, body: &str) -> String {
         self.requester.tell(&json!([how, subject, body]).to_string());
         self.requester.line()
@@ -115,14 +128,22 @@ impl Walk {
     }
 
     /// Starts the node, to die at this place.
-    pub(super) fn arm(&self, place: &str) -> Agent {
+    pub(super) fn arm(&mut self, place: &str) -> Agent {
+        self.see_the_last_one_off();
         let armed = [("LAMDA_FAILPOINT", place)];
         self.world.start_agent(&[&self.settings[..], &armed].concat())
     }
 
     /// Starts the node, not to die.
-    pub(super) fn go_on(&self) -> Agent {
+    pub(super) fn go_on(&mut self) -> Agent {
+        self.see_the_last_one_off();
         self.world.start_agent(&self.settings)
+    }
+
+    /// Waits until the server knows that the last node is gone. It would give it the next job, and
+    /// nobody would have that before the ack wait is over.
+    fn see_the_last_one_off(&mut self) {
+        self.send("silence", "JOBS", "");
     }
 
     /// Waits until the node has died at its place by signal 9. The job's message is still in the
