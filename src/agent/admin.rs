@@ -214,6 +214,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     async fn too_late(&self, id: &JobId) -> Answer {
         let known = self.intake.desk.journal.lookup(id).await.ok().flatten();
         let phase = known.and_then(|known| known.job).map(|job| job.phase);
+        if phase.as_ref().is_some_and(Phase::wants_slot) {
+            // Just started, the node has not taken it back into hand yet.
+            return no("busy", format!("job {id} is being taken back; ask again"));
+        }
         let stands = match phase.as_ref().map(|phase| (phase, phase.outcome())) {
             None => "was refused",
             Some((Phase::Waiting | Phase::HandingBack | Phase::Interrupted, _)) => {

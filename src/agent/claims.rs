@@ -8,6 +8,7 @@ use super::attempt::Desk;
 use super::effects::Effects;
 use crate::bus::{self, AckHandle, PoolName};
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::job::claim::{self, Bid, Claim};
 use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::{Hash, Job, JobId, Reason};
@@ -162,7 +163,10 @@ async fn settle<E: Effects, T: Send>(
             Decided::Is(answer) => return Ok(Some(answer)),
             Decided::Write(claim, answer) => {
                 let over = found.map(|found| found.revision);
-                if effects.put_claim(pool, job, &claim, over).await? {
+                failpoint::hit("put_claim", ".before");
+                let is_ours = effects.put_claim(pool, job, &claim, over).await?;
+                failpoint::hit("put_claim", ".after");
+                if is_ours {
                     return Ok(Some(answer));
                 }
             }

@@ -121,7 +121,7 @@ impl Journal {
             let (state, forms) = (State::Open, Vec::new());
             Ok(Transaction { id, contract, nonce, call, state, forms })
         };
-        self.writer.change("reserve", true, work).await
+        self.writer.change("reserve_nonce", true, work).await
     }
 
     /// Keeps a form that was signed. Durable: it may be sent once this has returned.

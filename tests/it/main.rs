@@ -15,6 +15,7 @@ mod journal;
 mod keys;
 mod ledger;
 mod long;
+mod matrix;
 mod protocol;
 mod readme;
 mod receipts;

@@ -11,6 +11,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::container::{
     ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,
 };
+use crate::failpoint;
 use crate::host;
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit};
@@ -206,5 +207,8 @@ async fn write_log(job: &Job, path: std::path::PathBuf, log: Vec<u8>) -> std::io
         return Ok(());
     }
     tracing::debug!(job.id = %job.id(), bytes = log.len(), "job {}: log kept", job.id());
-    tokio::fs::write(path, log).await
+    failpoint::hit("keep_log", ".before");
+    let kept = tokio::fs::write(path, log).await;
+    failpoint::hit("keep_log", ".after");
+    kept
 }

@@ -25,6 +25,7 @@ use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
+use crate::failpoint;
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, PinnedImage, Retry};
 use crate::job::plan::Step;
@@ -208,7 +209,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let job_folder = folders.inputs();
         let all = self.folders.clone();
         let remove = move || folders.remove().map(|()| all.keep_reserve());
+        failpoint::hit("remove_folders", ".before");
         let removed = tokio::task::spawn_blocking(remove).await;
+        failpoint::hit("remove_folders", ".after");
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.lines().retain(|(id, _), _| id != job.id());

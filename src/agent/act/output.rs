@@ -11,6 +11,7 @@ use crate::agent::terms;
 use crate::artifact::{self, Kind};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
+use crate::failpoint;
 use crate::job::eip712::Signature;
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
@@ -24,6 +25,13 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 enum Trouble {
     Job(Fault),
     Node(Box<Event>),
+}
+
+/// What is published of a run; both go at the same time.
+#[derive(Debug, Clone, Copy)]
+enum Upload {
+    Output,
+    Log,
 }
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
@@ -121,8 +129,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let Phase::Collected { ended } = &job.phase else { return Event::Lost };
         let folders = self.folders.of(job);
         let (output, log) = tokio::join!(
-            self.publish_one(job, &folders, ended.output.as_ref(), "output"),
-            self.publish_one(job, &folders, ended.log.as_ref(), "log"),
+            self.publish_one(job, &folders, ended.output.as_ref(), Upload::Output),
+            self.publish_one(job, &folders, ended.log.as_ref(), Upload::Log),
         );
         match output {
             // A log that can't be published is not worth the result's time.
@@ -145,14 +153,21 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         job: &Job,
         folders: &JobFolders,
         sealed: Option<&Sealed>,
-        what: &str,
+        what: Upload,
     ) -> Result<Option<Cid>, artifact::Error> {
         let Some(sealed) = sealed else { return Ok(None) };
         let kind = if sealed.directory { Kind::Directory } else { Kind::File };
         let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind };
-        let name = format!("{}-{what}", job.id());
+        let (word, place) = match what {
+            Upload::Output => ("output", "upload_output"),
+            Upload::Log => ("log", "upload_log"),
+        };
+        let name = format!("{}-{word}", job.id());
         let path = folders.absolute(&sealed.path);
-        self.pinata.publish(&path, &named, &name, |_| {}).await.map(Some)
+        failpoint::hit(place, ".before");
+        let published = self.pinata.publish(&path, &named, &name, |_| {}).await;
+        failpoint::hit(place, ".after");
+        published.map(Some)
     }
 
     pub(super) async fn attest(&self, job: &Job) -> Event {

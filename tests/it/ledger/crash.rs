@@ -7,7 +7,7 @@ use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World};
 
 /// Every place where the pipeline writes something down or sends it, in the order of a transaction.
-const PLACES: [&str; 5] = ["account", "reserve", "signed", "send", "settle"];
+const PLACES: [&str; 5] = ["account", "reserve_nonce", "signed", "send", "settle"];
 
 #[tokio::test]
 async fn whatever_is_killed_no_call_is_mined_twice_and_no_nonce_is_left_out() {

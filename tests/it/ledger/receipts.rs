@@ -115,7 +115,7 @@ async fn receipts_that_a_killed_node_had_in_hand_are_under_exactly_one_root() {
     let mut agent = world.agent(&settings);
     agent.wait_for("heartbeat sent");
     agent.kill();
-    let places = ["reserve.after", "signed.after", "send.after", "settle.before"];
+    let places = ["reserve_nonce.after", "signed.after", "send.after", "settle.before"];
     for place in places {
         // The first call of a start: nothing happens on the chain before the job has its receipt.
         let held = proxy.hold("eth_chainId", Hold::Request);

@@ -1,9 +1,9 @@
 //! A real nats-server with its own storage, and nats-py as the client that we did not write.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -110,21 +110,23 @@ impl Nats {
     /// Runs the body of a Python coroutine that has `nc` (a nats-py connection), `js` (its
     /// JetStream) and `args`; what it prints is the answer. Ends the test where it fails.
     pub(crate) fn python(&self, body: &str, args: &[&str]) -> String {
-        let output = self.python_command(body, args).output().expect("python runs");
+        let output = self.python_command(body, args, 60).output().expect("python runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "nats-py failed:\n{errors}");
         String::from_utf8(output.stdout).expect("python prints UTF-8").trim().to_owned()
     }
 
-    /// The same as a process beside the test, whose lines are read as they come.
+    /// The same as a process beside the test, whose lines are read as they come, and which can be
+    /// told some.
     pub(crate) fn python_beside(&self, body: &str, args: &[&str]) -> Beside {
-        let mut command = self.python_command(body, args);
-        let mut running = Running::start(command.stdout(Stdio::piped()));
+        let mut command = self.python_command(body, args, 600);
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let lines = BufReader::new(running.0.stdout.take().expect("its output is piped"));
-        Beside { lines, _running: running }
+        let told = running.0.stdin.take().expect("its input is piped");
+        Beside { lines, told, _running: running }
     }
 
-    fn python_command(&self, body: &str, args: &[&str]) -> Command {
+    fn python_command(&self, body: &str, args: &[&str], limit_s: u32) -> Command {
         let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nv/bin/python");
         assert!(python.is_file(), "nats-py is missing: scripts/test installs it");
         let body = body.replace('\n', "\n        ");
@@ -135,7 +137,7 @@ impl Nats {
                  async def body(nc, js):\n        \
                      pass\n        {body}\n    \
                  nc = await nats.connect(url)\n    \
-                 await asyncio.wait_for(body(nc, nc.jetstream()), 60)\n    \
+                 await asyncio.wait_for(body(nc, nc.jetstream()), {limit_s})\n    \
                  await nc.close()\n\
              asyncio.run(main(*sys.argv[1:]))\n"
         );
@@ -150,6 +152,7 @@ impl Nats {
 #[derive(Debug)]
 pub(crate) struct Beside {
     lines: BufReader<ChildStdout>,
+    told: ChildStdin,
     _running: Running,
 }
 
@@ -159,5 +162,10 @@ impl Beside {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line of UTF-8");
         line.trim().to_owned()
+    }
+
+    /// Tells it a line.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.told, "{line}").expect("it listens");
     }
 }

@@ -1,0 +1,216 @@
+//! The other ways that a job can go: cancelled, given back, left to another agent, put aside.
+
+use serde_json::json;
+
+use super::walk::{IN_POOL, WORK, Walk};
+use super::{job_of, sides};
+use crate::support::tools::eventually;
+use crate::support::world::{Agent, PATIENCE, World};
+
+/// A job that is cancelled while it runs.
+pub(super) const CANCELLED: [&str; 3] = ["stopping", "stop", "exited"];
+
+/// A job that is given back at a shutdown.
+pub(super) const GIVEN_BACK: [&str; 7] =
+    ["stopping", "stop", "interrupted", "remove", "handing_back", "hand_back", "waiting"];
+
+/// A pool's job that is given back: with its claim.
+pub(super) const GIVEN_BACK_TO_POOL: [&str; 4] =
+    ["handing_back", "hand_back", "put_claim:2", "waiting"];
+
+/// A job that was given back and comes again.
+pub(super) const RESUMED: [&str; 2] = ["accepted", "redelivered"];
+
+/// A pool's job that went to another agent.
+pub(super) const OUTBID: [&str; 2] = ["yielded", "waiting"];
+
+/// A pool's job that another agent has ended.
+pub(super) const ENDED_ELSEWHERE: [&str; 1] = ["ended_elsewhere"];
+
+/// A job whose container is taken away until it is given up.
+pub(super) const BURIED: [&str; 2] = ["bury", "buried"];
+
+/// What never ends by itself in its first attempt, and works in every later one.
+fn once_more() -> String {
+    format!("if grep -q /1/output /proc/self/mountinfo; then sleep 1000; fi; {WORK}")
+}
+
+fn control() -> String {
+    format!("jobs.control.{}", World::agent_address())
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_cancels_a_job_cancels_it() {
+    let mut walk = Walk::start(&[("JOB_STOP_GRACE_S", "1")]).await;
+    for place in sides(&CANCELLED) {
+        let id = job_of(&place);
+        walk.expect(&id, "cancelled", 1);
+        let agent = walk.arm(&place);
+        walk.publish(&id, "echo working; sleep 1000");
+        agent.wait_for(&format!("job {id}: running"));
+        let cancel = json!({"action": "cancel", "job_id": id}).to_string();
+        walk.send("tell", &control(), &cancel);
+        walk.wait_for_death(agent, &place, &id);
+        let agent = walk.go_on();
+        // Who was not answered asks again.
+        eventually(&format!("{id} is cancelled"), PATIENCE, || {
+            let answer = walk.request("ask", &control(), &cancel);
+            (answer.contains(r#""ok":true"#) || answer.contains("too_late")).then_some(())
+        });
+        walk.wait_until_done(&agent, &id);
+    }
+    walk.check().await;
+}
+
+/// Asks the node to end once the job runs.
+fn ask_to_end(agent: &Agent, id: &str) {
+    agent.wait_for(&format!("job {id}: running"));
+    agent.ask_to_end();
+}
+
+/// Takes a job to its end that may still be in its first attempt, which never ends by itself.
+fn see_to_its_end(walk: &mut Walk, id: &str) {
+    let mut agent = walk.go_on();
+    let taken_back = format!("took job {id} back: running");
+    let is_stuck = eventually(&format!("job {id} goes on"), PATIENCE, || {
+        let log = agent.log();
+        let moved =
+            log.contains(&taken_back) || walk.phase(id).is_some_and(|phase| phase != "running");
+        moved.then(|| log.contains(&taken_back))
+    });
+    if is_stuck {
+        agent.ask_to_end();
+        assert!(agent.wait_for_end().success(), "{}", agent.log());
+        agent = walk.go_on();
+    }
+    walk.wait_until_done(&agent, id);
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_gives_a_job_back_runs_it_once_more() {
+    let mut walk = Walk::start(&[("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")]).await;
+    for place in sides(&GIVEN_BACK) {
+        let id = job_of(&place);
+        walk.expect(&id, "completed", 2);
+        let agent = walk.arm(&place);
+        walk.publish(&id, &once_more());
+        ask_to_end(&agent, &id);
+        walk.wait_for_death(agent, &place, &id);
+        see_to_its_end(&mut walk, &id);
+    }
+    for place in sides(&RESUMED) {
+        let id = job_of(&place);
+        walk.expect(&id, "completed", 2);
+        let mut agent = walk.go_on();
+        walk.publish(&id, &once_more());
+        ask_to_end(&agent, &id);
+        assert!(agent.wait_for_end().success(), "{}", agent.log());
+        let agent = walk.arm(&place);
+        walk.wait_for_death(agent, &place, &id);
+        see_to_its_end(&mut walk, &id);
+    }
+    walk.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_gives_a_pools_job_back_runs_it_once_more() {
+    let settings = [IN_POOL, ("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")];
+    let mut walk = Walk::start(&settings).await;
+    walk.send("patience", "pool-cpu", "15");
+    for place in sides(&GIVEN_BACK_TO_POOL) {
+        let id = job_of(&place);
+        walk.expect(&id, "completed", 2);
+        let agent = walk.arm(&place);
+        walk.publish(&id, &once_more());
+        ask_to_end(&agent, &id);
+        walk.wait_for_death(agent, &place, &id);
+        see_to_its_end(&mut walk, &id);
+    }
+    walk.check().await;
+}
+
+/// Another agent takes the job, by a later delivery, once it runs here.
+fn outbid(walk: &mut Walk, agent: &Agent, id: &str) {
+    agent.wait_for(&format!("job {id}: running"));
+    let other = json!({"agent": format!("0x{}", "11".repeat(20)), "delivered": 7});
+    walk.send("claim", &format!("cpu.{id}"), &other.to_string());
+}
+
+/// The other agent has ended the job long ago, and the message comes here once more.
+fn end_elsewhere(walk: &mut Walk, id: &str) {
+    eventually(&format!("job {id} waits"), PATIENCE, || {
+        (walk.phase(id)? == "waiting").then_some(())
+    });
+    let done = json!({"state": "done", "at": "2026-01-01T00:00:00.000Z"});
+    walk.send("claim", &format!("cpu.{id}"), &done.to_string());
+    let reply = "SELECT delivery ->> '$.reply' FROM jobs WHERE job_id = ?1";
+    let reply = walk.journal::<String>(reply, id).expect("a delivery");
+    walk.send("tell", &reply, "-NAK");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_leaves_a_job_to_another_agent_says_no_end_of_it() {
+    let mut walk = Walk::start(&[IN_POOL]).await;
+    walk.send("patience", "pool-cpu", "5");
+    let ended = sides(&ENDED_ELSEWHERE);
+    for place in sides(&OUTBID).iter().chain(&ended) {
+        let id = job_of(place);
+        walk.expect(&id, "processing", 1);
+        let agent = walk.arm(place);
+        walk.publish(&id, &format!("sleep 1; {WORK}"));
+        outbid(&mut walk, &agent, &id);
+        if ended.contains(place) {
+            end_elsewhere(&mut walk, &id);
+        }
+        walk.wait_for_death(agent, place, &id);
+        let agent = walk.go_on();
+        if !ended.contains(place) {
+            end_elsewhere(&mut walk, &id);
+        }
+        walk.wait_until_done(&agent, &id);
+    }
+    walk.check().await;
+}
+
+/// Takes the containers of these attempts away, each while it runs.
+async fn take_away(walk: &Walk, agent: &Agent, id: &str, attempts: u32) {
+    for attempt in 1..=attempts {
+        let running = format!("job {id}: running");
+        eventually(&running, PATIENCE, || {
+            (agent.log().matches(&running).count() == attempt as usize).then_some(())
+        });
+        let names = walk.world.containers().await;
+        let ours = |name: &&String| name.ends_with(&format!("-{id}-{attempt}"));
+        let name = names.iter().find(ours).expect("it runs").trim_start_matches('/');
+        let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default();
+        let removed = walk.world.engine.client();
+        removed.remove_container(name, Some(options.force(true).build())).await.expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_puts_a_job_aside_puts_it_aside_once() {
+    let mut walk = Walk::start(&[]).await;
+    for place in sides(&BURIED) {
+        let id = job_of(&place);
+        walk.expect(&id, "failed", 3);
+        let agent = walk.arm(&place);
+        walk.publish(&id, "sleep 1000");
+        take_away(&walk, &agent, &id, 3).await;
+        walk.wait_for_death(agent, &place, &id);
+        let agent = walk.go_on();
+        walk.wait_until_done(&agent, &id);
+    }
+    assert_eq!(walk.request("count", "DEAD", ""), "4", "a letter a job");
+    for place in sides(&["accepted"]) {
+        let id = format!("lost-{}", job_of(&place));
+        walk.expect(&id, "completed", 2);
+        let agent = walk.arm(&place);
+        walk.publish(&id, &once_more());
+        take_away(&walk, &agent, &id, 1).await;
+        walk.wait_for_death(agent, &place, &id);
+        let agent = walk.go_on();
+        walk.wait_until_done(&agent, &id);
+    }
+    walk.check().await;
+}
