@@ -14,6 +14,7 @@ mod journal;
 mod keys;
 mod ledger;
 mod long;
+mod pools;
 mod protocol;
 mod readme;
 mod receipts;
