@@ -19,5 +19,6 @@ mod protocol;
 mod readme;
 mod receipts;
 mod rpc;
+mod soak;
 mod support;
 mod weather;

@@ -205,9 +205,11 @@ async fn each_job_of_a_pool_runs_once_on_a_node_with_a_free_slot() {
     assert_eq!(pool.consumer(), (6, 2), "nobody took what it has no slot for");
     pool.release(1, first);
     pool.release(2, second);
-    // A message leaves the queue only after its job's end.
+    let all = eventually("all have ended", PATIENCE, || {
+        let all = pool.world.statuses("*");
+        (all.iter().filter(|one| is_end(one)).count() >= 8).then_some(all)
+    });
     pool.world.wait_until_clean().await;
-    let all = pool.world.statuses("*");
     for id in short.iter().map(String::as_str).chain(["long-a", "long-b"]) {
         let said = by_node(all.iter().filter(|one| one["job_id"] == id).cloned().collect());
         assert_eq!(said.len(), 1, "one node spoke of it: {said:?}");
@@ -287,8 +289,9 @@ async fn a_node_that_is_cut_off_stops_its_pools_job_before_another_starts_it() {
     }
 }
 
-/// Between the claim and the start, before the claim of the end, and between that and the end.
-const PLACES: [&str; 3] = ["starting.before", "concluding.after", "ended.before"];
+/// Between the claim and the journal, between that and the container, before the claim of the end,
+/// and between that and the end.
+const PLACES: [&str; 4] = ["starting.before", "starting.after", "concluding.after", "ended.before"];
 
 #[tokio::test]
 async fn a_node_that_is_killed_around_its_claims_goes_on_with_them() {
@@ -334,6 +337,9 @@ async fn what_a_node_was_killed_with_is_ended_by_one_of_two() {
         } else {
             assert_eq!(one, json!(["interrupted", "lease_lost"]), "{place}");
             assert_eq!(other, json!(["completed", null]), "{place}");
+        }
+        if place.starts_with("starting") {
+            assert_eq!(pool.starts(&id).await, [address(2)], "{place}");
         }
     }
 }
