@@ -39,6 +39,32 @@ struct Lease {
     older_by: Duration,
     /// When it was last asked.
     asked: Option<Duration>,
+    /// Whether nobody answered then.
+    unanswered: bool,
+}
+
+impl Lease {
+    /// Whether it is to be renewed now: at a third of its ack wait, and at every tick where nobody
+    /// answered the last time, so that the moment to stop is not slept through.
+    fn is_due(&self, now: Duration, ack_wait: Duration) -> bool {
+        self.unanswered || self.asked.is_none_or(|asked| now - asked >= ack_wait / 3)
+    }
+
+    /// Since when nobody has said that it is ours.
+    fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.confirmed) + self.older_by
+    }
+}
+
+/// How a lease stands once it was to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is ours.
+    Confirmed,
+    /// Nobody answered, and it is not old yet.
+    Unknown,
+    /// Its job is to stop.
+    GivenUp,
 }
 
 /// What came of a renewal.
@@ -66,10 +92,14 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
                 let age = known.remove(&id).map(|at| desk.clock.now().since(at));
                 // A delivery that has just come needs no renewal yet.
                 let asked = age.is_none().then_some(now);
-                Lease { confirmed: now, older_by: age.unwrap_or_default(), asked }
+                Lease {
+                    confirmed: now,
+                    older_by: age.unwrap_or_default(),
+                    asked,
+                    unanswered: false,
+                }
             });
-            if lease.asked.is_none_or(|asked| now.saturating_sub(asked) >= delivery.ack_wait() / 3)
-            {
+            if lease.is_due(now, delivery.ack_wait()) {
                 lease.asked = Some(now);
                 due.push((id, delivery, *lease));
             }
@@ -79,8 +109,10 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
             async move { (renew(&id, &delivery, lease, effects, desk).await, id) }
         });
         let renewed: Vec<_> = renewed.buffer_unordered(AT_ONCE_MAX).collect().await;
-        for (ours, id) in renewed {
-            if let Some(lease) = leases.get_mut(&id).filter(|_| ours) {
+        for (standing, id) in renewed {
+            let Some(lease) = leases.get_mut(&id) else { continue };
+            lease.unanswered = standing == Standing::Unknown;
+            if standing == Standing::Confirmed {
                 (lease.confirmed, lease.older_by) = (now, Duration::ZERO);
             }
         }
@@ -88,43 +120,54 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
     }
 }
 
-/// Renews one lease, and stops its job where it is lost. Whether it is confirmed.
+/// Renews one lease, and stops its job where it is lost.
 async fn renew<E: Effects, C: Clock>(
     id: &JobId,
     delivery: &AckHandle,
     lease: Lease,
     effects: &E,
     desk: &Desk<C>,
-) -> bool {
+) -> Standing {
     let Ok(Some(job)) =
         desk.journal.lookup(id).await.map(|known| known.and_then(|known| known.job))
     else {
-        return false;
+        return Standing::Unknown;
     };
-    match ask(&job, delivery, effects, desk).await {
+    let unconfirmed_max = delivery.ack_wait() * 4 / 5;
+    let left = unconfirmed_max.saturating_sub(lease.age(desk.clock.monotonic()));
+    let is_pools = job.pool().is_some();
+    let renewal = tokio::select! {
+        biased;
+        renewal = ask(&job, delivery, effects, desk) => renewal,
+        // A server that is silent must not hold up the end.
+        () = desk.clock.sleep(left), if is_pools && !left.is_zero() => {
+            Renewal::Unanswered(bus::Error::Timeout { what: "renew a lease" })
+        }
+    };
+    match renewal {
         Renewal::Ours => {
-            if job.pool().is_some() {
+            if is_pools {
                 desk.journal.renewed(id, desk.clock.now()).await.ok();
             }
-            true
+            Standing::Confirmed
         }
         Renewal::Lost => {
             tracing::warn!(job.id = %id, "job {id} went to another agent of its pool: it stops here");
             stop(desk, id).await;
-            false
+            Standing::GivenUp
         }
         Renewal::Unanswered(err) => {
             tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", chain(&err));
-            let age = desk.clock.monotonic().saturating_sub(lease.confirmed) + lease.older_by;
-            if job.pool().is_some() && age >= delivery.ack_wait() * 4 / 5 {
+            if is_pools && lease.age(desk.clock.monotonic()) >= unconfirmed_max {
                 tracing::warn!(
                     job.id = %id,
                     "the lease of job {id} could not be renewed: it stops here, before its pool \
                      gives it to another agent"
                 );
                 stop(desk, id).await;
+                return Standing::GivenUp;
             }
-            false
+            Standing::Unknown
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ledger::{faults, seasons};
+use super::soak::soak;
 use super::weather::nats;
 
 #[tokio::test]
@@ -18,4 +19,9 @@ async fn every_weather_is_lived_through_on_a_chain_that_makes_a_block_a_second()
 #[tokio::test]
 async fn a_node_that_is_cut_off_for_a_minute_goes_on_and_tells_it_later() {
     nats::cut_off_for(Duration::from_mins(1)).await;
+}
+
+#[tokio::test]
+async fn two_thousand_jobs_with_faults_between_them_leave_nothing_behind() {
+    soak(2000).await;
 }

@@ -123,6 +123,16 @@ impl World {
         self.start_agent_with(&["run"], settings)
     }
 
+    /// What makes the node another one beside the first: the key of this account of the chain, and
+    /// a data folder of its own.
+    pub(crate) fn beside(&self, account: usize) -> [(&'static str, String); 2] {
+        let data = self.dir.path().join(format!("data-{account}"));
+        [
+            ("AGENT_PRIVATE_KEY", Anvil::key_hex(account).to_owned()),
+            ("DATA_DIR", data.display().to_string()),
+        ]
+    }
+
     /// Starts the node with these arguments.
     pub(crate) fn start_agent_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", free_port()));
@@ -134,19 +144,20 @@ impl World {
 
     /// Publishes a job of the image `busybox:test` to the node, with these further keys.
     pub(crate) fn publish(&self, id: &str, more: &Value) {
-        let mut body = json!({"job_id": id, "image_name": "busybox:test"});
-        let fields = more.as_object().expect("an object").clone();
-        body.as_object_mut().expect("an object").extend(fields);
-        self.publish_raw(&body.to_string());
+        self.publish_raw(&job(id, more).to_string());
     }
 
     /// Publishes a message to the node as it stands, with the client that we did not write.
     pub(crate) fn publish_raw(&self, body: &str) {
+        self.publish_to(&format!("jobs.dispatch.{}", Self::agent_address()), body);
+    }
+
+    /// The same on any subject.
+    pub(crate) fn publish_to(&self, subject: &str, body: &str) {
         let file = self.dir.path().join("body");
         std::fs::write(&file, body).expect("the body is written");
-        let subject = format!("jobs.dispatch.{}", Self::agent_address());
         let script = "await js.publish(args[0], open(args[1], 'rb').read())";
-        self.nats.python(script, &[&subject, &file.display().to_string()]);
+        self.nats.python(script, &[subject, &file.display().to_string()]);
     }
 
     /// Every status of a job so far, in order, from the stream.
@@ -197,11 +208,10 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
 
     /// Waits until nothing of any job is left: no container, no folder, no message.
     pub(crate) async fn wait_until_clean(&self) {
-        let jobs = self.dir.path().join("data/jobs");
         let mut left = String::new();
         for _ in 0..600 {
             let containers = self.containers().await;
-            let folders = std::fs::read_dir(&jobs).map_or(0, Iterator::count);
+            let folders = self.job_folders();
             let queued = if containers.is_empty() && folders == 0 { self.queued() } else { 1 };
             if containers.is_empty() && folders == 0 && queued == 0 {
                 return;
@@ -211,6 +221,13 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
             std::thread::park_timeout(Duration::from_millis(50));
         }
         panic!("not clean: {left}");
+    }
+
+    /// How many jobs have a folder, on any node.
+    fn job_folders(&self) -> usize {
+        let entries = std::fs::read_dir(self.dir.path()).expect("the world's folder").flatten();
+        let data = entries.filter(|one| one.file_name().to_string_lossy().starts_with("data"));
+        data.map(|one| std::fs::read_dir(one.path().join("jobs")).map_or(0, Iterator::count)).sum()
     }
 
     /// The bytes behind a CID, as a plain client gets them from the store.
@@ -275,6 +292,14 @@ impl Agent {
 
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// A job of the image `busybox:test` with these further keys.
+pub(crate) fn job(id: &str, more: &Value) -> Value {
+    let mut body = json!({"job_id": id, "image_name": "busybox:test"});
+    let fields = more.as_object().expect("an object").clone();
+    body.as_object_mut().expect("an object").extend(fields);
+    body
 }
 
 /// `/bin/sh -c script` as a job's command.
