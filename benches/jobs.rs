@@ -16,19 +16,23 @@ use lamda_node::agent::board::{Board, StopRequest};
 use lamda_node::agent::effects::Effects;
 use lamda_node::agent::folders::Folders;
 use lamda_node::agent::intake::Intake;
+use lamda_node::agent::publish;
 use lamda_node::agent::recover;
 use lamda_node::agent::terms::Terms;
+use lamda_node::bus::claims::Found as FoundClaim;
+use lamda_node::bus::{self, AckHandle, PoolName, Settle, Target};
 use lamda_node::chain::key::Key;
 use lamda_node::clock::{Clock, SystemClock};
 use lamda_node::container::fake::Fake;
-use lamda_node::container::{ContainerId, ContainerRuntime as _};
+use lamda_node::container::{self, ContainerId, ContainerRuntime as _, Found};
+use lamda_node::job::claim::Claim;
 use lamda_node::job::eip712::Signature;
 use lamda_node::job::phase::{Asked, Event, Phase, PinnedImage, Rules, RunExit, Transition};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Receipt, Signed};
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Job};
-use lamda_node::journal::Journal;
+use lamda_node::job::{Domain, Job, JobId};
+use lamda_node::journal::{Journal, Outgoing, Reader};
 use lamda_node::node::Address;
 use lamda_node::node::admission::Offer;
 use lamda_node::supervise::Crew;
@@ -49,12 +53,19 @@ struct Pace {
     upload: Duration,
 }
 
-/// Effects on nothing, each after its time; where there is an engine, `Follow` asks it.
+/// Where containers run, and where their files lie.
+#[derive(Debug, Clone)]
+struct Host {
+    engine: Fake,
+    folders: Folders,
+}
+
+/// Effects on nothing, each after its time; where there is a host, `Follow` and recovery ask it.
 #[derive(Debug)]
 struct Fakes {
     pace: Pace,
     board: Option<Board>,
-    engine: Option<Fake>,
+    host: Option<Host>,
     followed: Notify,
     following: AtomicUsize,
     key: Key,
@@ -65,7 +76,7 @@ impl Default for Fakes {
         Self {
             pace: Pace::default(),
             board: None,
-            engine: None,
+            host: None,
             followed: Notify::new(),
             following: AtomicUsize::new(0),
             key: Key::random(),
@@ -86,6 +97,7 @@ impl Effects for Fakes {
                 Some(board) => Event::Reserved { gpus: board.reserve(job).await },
                 None => Event::Reserved { gpus: Vec::new() },
             },
+            Step::Create => Event::Created { container: format!("{}-1", job.id()) },
             Step::Start => Event::Started { container: format!("{}-1", job.id()), at: now },
             Step::Follow { .. } => self.follow(job).await,
             Step::Stop => exited(0),
@@ -96,9 +108,54 @@ impl Effects for Fakes {
             }
             Step::Attest => Event::Attested { receipt: self.receipt(job) },
             Step::Remove => Event::Removed,
-            Step::Ack => Event::Acked,
-            Step::HandBack => Event::HandedBack,
+            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+                unreachable!("{} is a message", step.name())
+            }
         }
+    }
+
+    async fn settle(&self, _: &AckHandle, _: Settle) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn say(&self, _: &Outgoing) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn bury(&self, _: &Target, _: Vec<u8>, _: &str) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn claim(&self, _: &PoolName, _: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
+        Ok(None)
+    }
+
+    async fn put_claim(
+        &self,
+        _: &PoolName,
+        _: &JobId,
+        _: &Claim,
+        _: Option<u64>,
+    ) -> Result<bool, bus::Error> {
+        Ok(true)
+    }
+
+    async fn containers(&self) -> Result<Vec<Found>, container::Error> {
+        match &self.host {
+            Some(Host { engine, .. }) => engine.list(NODE).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn discard(&self, container: &Found) -> Result<(), container::Error> {
+        match &self.host {
+            Some(Host { engine, .. }) => engine.remove(&container.id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
+        self.host.as_ref().map_or(Ok(0), |host| host.folders.sweep(keep))
     }
 }
 
@@ -121,7 +178,7 @@ impl Fakes {
     }
 
     async fn follow(&self, job: &Job) -> Event {
-        let (Some(engine), Phase::Running { run }) = (&self.engine, &job.phase) else {
+        let (Some(Host { engine, .. }), Phase::Running { run }) = (&self.host, &job.phase) else {
             pause(self.pace.run).await;
             return exited(0);
         };
@@ -151,6 +208,7 @@ fn exited(code: i32) -> Event {
     let now = SystemClock.now();
     Event::Exited {
         exit: RunExit { code: Some(code), oom: false, started_at: now, finished_at: now },
+        by_itself: Some(true),
     }
 }
 
@@ -296,25 +354,13 @@ impl Bench {
 /// (a): jobs a second, while their statuses are taken out of the outbox as they come.
 async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
     let bench = Bench::new(dir, 256, Fakes::default())?;
-    let (journal, outbox) = (bench.desk.journal.clone(), Arc::clone(&bench.desk.outbox));
-    let publish = async {
-        loop {
-            let more = outbox.notified();
-            let rows: Vec<i64> =
-                journal.unsent(64).await?.into_iter().map(|outgoing| outgoing.row).collect();
-            if rows.is_empty() {
-                more.await;
-            } else {
-                journal.sent(rows).await?;
-            }
-        }
-    };
+    let (desk, effects) = (bench.desk.clone(), Arc::clone(&bench.effects));
     let took = tokio::select! {
         took = bench.abreast(jobs) => took?,
-        failed = publish => return failed,
+        failed = publish::run(desk, effects) => return Err(format!("{failed:?}").into()),
     };
-    let done = bench.desk.journal.list(u32::MAX).await?;
-    let done = done.iter().filter(|job| job.phase == "settled").count();
+    let known = Reader::open(dir)?.jobs(u32::MAX)?.records;
+    let done = known.iter().filter(|job| !job.open).count();
     if done != jobs {
         return Err(format!("{done} of {jobs} jobs are done").into());
     }
@@ -343,14 +389,14 @@ async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure>
 /// (c): recovery, until every container is followed again.
 async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Failure> {
     let engine = Fake::new(Duration::from_hours(1), Vec::new());
-    let folders = Folders::create(dir)?;
+    let host = Host { engine, folders: Folders::create(dir)? };
     {
         let bench = Bench::new(dir, containers, Fakes::default())?;
         for number in 0..containers {
-            run_one(&bench, &engine, &folders, number).await?;
+            run_one(&bench, &host, number).await?;
         }
     }
-    let fakes = Fakes { engine: Some(engine.clone()), ..Fakes::default() };
+    let fakes = Fakes { host: Some(host), ..Fakes::default() };
     let Bench { desk, crew, effects, slots } = Bench::new(dir, containers, fakes)?;
     let started = Instant::now();
     let intake = Arc::new(Intake {
@@ -364,8 +410,9 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
         data_dir: dir.to_owned(),
         disk_free_min_mib: 0,
         open: watch::Sender::new(0),
+        waiting: tokio::sync::Mutex::default(),
     });
-    Box::pin(recover::run(intake, Arc::new(engine), folders))
+    Box::pin(recover::run(intake))
         .await
         .map_err(|failure| format!("recovery failed: {failure:?}"))?;
     while effects.following.load(Ordering::Relaxed) < containers {
@@ -377,12 +424,8 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
 }
 
 /// A job whose container runs, in the journal and on the engine.
-async fn run_one(
-    bench: &Bench,
-    engine: &Fake,
-    folders: &Folders,
-    number: usize,
-) -> Result<(), Failure> {
+async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failure> {
+    let Host { engine, folders } = host;
     let (taken, body) = accepted(number)?;
     let journal = &bench.desk.journal;
     journal.admit(&taken, body, None).await?;
@@ -391,13 +434,15 @@ async fn run_one(
     let folder = folders.of(&taken.job);
     folder.prepare()?;
     let spec = terms(bench.slots).container(&taken.job, &image, &[], &folder);
-    let container = engine.run(&spec).await?.id.0;
+    let id = engine.create(&spec).await?;
+    let container = engine.start(&id).await?.id.0;
     let now = SystemClock.now();
     let mut job = taken.job;
     for event in [
         Event::Pulled { image },
         Event::Fetched,
         Event::Reserved { gpus: Vec::new() },
+        Event::Created { container: container.clone() },
         Event::Started { container, at: now },
     ] {
         let moved = job.apply(event.clone(), now, &bench.desk.rules)?;
