@@ -114,7 +114,7 @@ async fn jobs_are_forgotten_when_they_are_long_done_but_not_before_their_deadlin
         journal.admit(&moved, Vec::new(), None).await.expect("taken");
         if job != "unfinished" {
             let cancel = Event::StopAsked { cause: lamda_node::job::phase::StopCause::Cancelled };
-            for event in [cancel, Event::Removed, Event::Acked] {
+            for event in [cancel, Event::Concluded, Event::Removed, Event::Acked] {
                 moved = moved.job.apply(event.clone(), at(6), &rules()).expect("it belongs");
                 journal.record(&event, &moved, at(6)).await.expect("recorded");
             }

@@ -58,7 +58,7 @@ impl Node {
         let body = format!(r#"{{"job_id":"{id}","image":"img"}}"#);
         let parsed = parse(body.as_bytes()).expect("a job");
         let (spec, spec_hash) = (parsed.spec, parsed.spec_hash);
-        let asked = Asked { spec, spec_hash, target: "pool.a".to_owned() };
+        let asked = Asked { spec, spec_hash, target: format!("dispatch.{}", self.key.address()) };
         let taken = Job::accept(asked, self.key.address(), 0, at(5));
         self.journal.admit(&taken, body.into_bytes(), None).await.expect("taken");
         taken
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    fn life(&self, job: &Job, finished_ms: u64, code: i32) -> [Event; 8] {
+    fn life(&self, job: &Job, finished_ms: u64, code: i32) -> [Event; 9] {
         let ran = (at(finished_ms - 1), at(finished_ms));
         let output = (code == 0).then(|| CID.parse().expect("a CID"));
         let sealed = output.map(|cid| {
@@ -102,6 +102,7 @@ impl Node {
             Event::Pulled { image },
             Event::Fetched,
             Event::Reserved { gpus: Vec::new() },
+            Event::Created { container: "c".to_owned() },
             Event::Started { container: "c".to_owned(), at: ran.0 },
             Event::Exited { exit, by_itself: None },
             Event::Collected { output: sealed.unwrap_or(Err(failed)), log: None },

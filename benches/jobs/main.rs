@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
+mod fakes;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,26 +15,24 @@ use std::time::{Duration, Instant};
 use lamda_node::agent::JobAuth;
 use lamda_node::agent::attempt::{Desk, drive};
 use lamda_node::agent::board::{Board, StopRequest};
-use lamda_node::agent::effects::Effects;
 use lamda_node::agent::folders::Folders;
 use lamda_node::agent::intake::Intake;
+use lamda_node::agent::publish;
 use lamda_node::agent::recover;
 use lamda_node::agent::terms::Terms;
-use lamda_node::chain::key::Key;
 use lamda_node::clock::{Clock, SystemClock};
+use lamda_node::container::ContainerRuntime as _;
 use lamda_node::container::fake::Fake;
-use lamda_node::container::{ContainerId, ContainerRuntime as _};
-use lamda_node::job::eip712::Signature;
-use lamda_node::job::phase::{Asked, Event, Phase, PinnedImage, Rules, RunExit, Transition};
-use lamda_node::job::plan::Step;
-use lamda_node::job::receipt::{Facts, Receipt, Signed};
+use lamda_node::job::Job;
+use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Job};
-use lamda_node::journal::Journal;
+use lamda_node::journal::{Journal, Reader};
 use lamda_node::node::Address;
 use lamda_node::node::admission::Offer;
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, mpsc, watch};
+
+use fakes::{Fakes, Host, Pace};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,119 +40,6 @@ const NODE: Address = Address::new([7; 20]);
 /// A step that fails is tried again for ever: no figure is worth a longer wait.
 const STUCK: Duration = Duration::from_mins(2);
 const IMAGE: &str = "registry.example/bench/job:1";
-
-/// How long each of the three slow steps of a job takes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    fetch: Duration,
-    run: Duration,
-    upload: Duration,
-}
-
-/// Effects on nothing, each after its time; where there is an engine, `Follow` asks it.
-#[derive(Debug)]
-struct Fakes {
-    pace: Pace,
-    board: Option<Board>,
-    engine: Option<Fake>,
-    followed: Notify,
-    following: AtomicUsize,
-    key: Key,
-}
-
-impl Default for Fakes {
-    fn default() -> Self {
-        Self {
-            pace: Pace::default(),
-            board: None,
-            engine: None,
-            followed: Notify::new(),
-            following: AtomicUsize::new(0),
-            key: Key::random(),
-        }
-    }
-}
-
-impl Effects for Fakes {
-    async fn perform(&self, job: &Job, step: Step) -> Event {
-        let now = SystemClock.now();
-        match step {
-            Step::Pull => Event::Pulled { image: image() },
-            Step::Fetch => {
-                pause(self.pace.fetch).await;
-                Event::Fetched
-            }
-            Step::Reserve => match &self.board {
-                Some(board) => Event::Reserved { gpus: board.reserve(job).await },
-                None => Event::Reserved { gpus: Vec::new() },
-            },
-            Step::Start => Event::Started { container: format!("{}-1", job.id()), at: now },
-            Step::Follow { .. } => self.follow(job).await,
-            Step::Stop => exited(0),
-            Step::Collect => Event::Collected { output: Ok(None), log: None },
-            Step::Publish => {
-                pause(self.pace.upload).await;
-                Event::Published { output: None, log: None }
-            }
-            Step::Attest => Event::Attested { receipt: self.receipt(job) },
-            Step::Remove => Event::Removed,
-            Step::Ack => Event::Acked,
-            Step::HandBack => Event::HandedBack,
-        }
-    }
-}
-
-impl Fakes {
-    /// Signed as it is in earnest: the journal reads it again.
-    fn receipt(&self, job: &Job) -> serde_json::Value {
-        let Phase::Published { ended, .. } = &job.phase else { return serde_json::Value::Null };
-        let facts = Facts {
-            image_digest: &ended.run.image.digest,
-            gpus: &ended.run.gpus,
-            input: job.spec.input.as_ref(),
-            output: None,
-            exit_code: 0,
-            ran: (ended.exit.started_at, ended.exit.finished_at),
-        };
-        let receipt = Receipt::new(job.id().clone(), job.node, job.spec_hash, facts);
-        let domain = Domain { chain_id: 31337, contract: NODE };
-        let signature = Signature(self.key.sign_digest(&receipt.digest(&domain).0));
-        Signed { domain, receipt, signature }.to_json()
-    }
-
-    async fn follow(&self, job: &Job) -> Event {
-        let (Some(engine), Phase::Running { run }) = (&self.engine, &job.phase) else {
-            pause(self.pace.run).await;
-            return exited(0);
-        };
-        self.following.fetch_add(1, Ordering::Relaxed);
-        self.followed.notify_one();
-        let (sink, _output) = mpsc::channel(1);
-        match engine.follow(&ContainerId(run.container.clone()), sink).await {
-            Ok(exit) => exited(exit.code),
-            Err(_) => Event::Lost,
-        }
-    }
-}
-
-/// Not even a timer's resolution where there is nothing to wait for.
-async fn pause(span: Duration) {
-    if !span.is_zero() {
-        tokio::time::sleep(span).await;
-    }
-}
-
-fn image() -> PinnedImage {
-    let digest = format!("sha256:{}", "ab".repeat(32));
-    PinnedImage { id: digest.clone(), digest }
-}
-
-fn exited(code: i32) -> Event {
-    let now = SystemClock.now();
-    Event::Exited {
-        exit: RunExit { code: Some(code), oom: false, started_at: now, finished_at: now },
-    }
-}
 
 /// A job as a requester sends it, and its first state.
 fn accepted(number: usize) -> Result<(Transition, Vec<u8>), Failure> {
@@ -296,25 +183,13 @@ impl Bench {
 /// (a): jobs a second, while their statuses are taken out of the outbox as they come.
 async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
     let bench = Bench::new(dir, 256, Fakes::default())?;
-    let (journal, outbox) = (bench.desk.journal.clone(), Arc::clone(&bench.desk.outbox));
-    let publish = async {
-        loop {
-            let more = outbox.notified();
-            let rows: Vec<i64> =
-                journal.unsent(64).await?.into_iter().map(|outgoing| outgoing.row).collect();
-            if rows.is_empty() {
-                more.await;
-            } else {
-                journal.sent(rows).await?;
-            }
-        }
-    };
+    let (desk, effects) = (bench.desk.clone(), Arc::clone(&bench.effects));
     let took = tokio::select! {
         took = bench.abreast(jobs) => took?,
-        failed = publish => return failed,
+        failed = publish::run(desk, effects) => return Err(format!("{failed:?}").into()),
     };
-    let done = bench.desk.journal.list(u32::MAX).await?;
-    let done = done.iter().filter(|job| job.phase == "settled").count();
+    let known = Reader::open(dir)?.jobs(u32::MAX)?.records;
+    let done = known.iter().filter(|job| !job.open).count();
     if done != jobs {
         return Err(format!("{done} of {jobs} jobs are done").into());
     }
@@ -330,11 +205,14 @@ async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure>
         std::fs::create_dir(&dir)?;
         Bench::new(&dir, 1, Fakes { pace, ..Fakes::default() })
     };
-    let together = run("together")?.together(jobs).await?;
-    let serial = run("serial")?.one_by_one(jobs).await?;
+    // A few are enough to see what a serial run is like. Neither takes any time of the processor.
+    let few = jobs.div_ceil(4);
+    let (beside, alone) = (run("together")?, run("serial")?);
+    let (together, serial) = tokio::try_join!(beside.together(jobs), alone.one_by_one(few))?;
     Ok(serde_json::json!({
         "jobs": jobs,
         "together_s": together.as_secs_f64(),
+        "serial_jobs": few,
         "serial_s": serial.as_secs_f64(),
         "limit_s": 1.1 * f64::from(u32::try_from(jobs + 2)?),
     }))
@@ -343,14 +221,14 @@ async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure>
 /// (c): recovery, until every container is followed again.
 async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Failure> {
     let engine = Fake::new(Duration::from_hours(1), Vec::new());
-    let folders = Folders::create(dir)?;
+    let host = Host { engine, folders: Folders::create(dir)? };
     {
         let bench = Bench::new(dir, containers, Fakes::default())?;
         for number in 0..containers {
-            run_one(&bench, &engine, &folders, number).await?;
+            run_one(&bench, &host, number).await?;
         }
     }
-    let fakes = Fakes { engine: Some(engine.clone()), ..Fakes::default() };
+    let fakes = Fakes { host: Some(host), ..Fakes::default() };
     let Bench { desk, crew, effects, slots } = Bench::new(dir, containers, fakes)?;
     let started = Instant::now();
     let intake = Arc::new(Intake {
@@ -364,8 +242,9 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
         data_dir: dir.to_owned(),
         disk_free_min_mib: 0,
         open: watch::Sender::new(0),
+        waiting: tokio::sync::Mutex::default(),
     });
-    Box::pin(recover::run(intake, Arc::new(engine), folders))
+    Box::pin(recover::run(intake))
         .await
         .map_err(|failure| format!("recovery failed: {failure:?}"))?;
     while effects.following.load(Ordering::Relaxed) < containers {
@@ -377,12 +256,8 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
 }
 
 /// A job whose container runs, in the journal and on the engine.
-async fn run_one(
-    bench: &Bench,
-    engine: &Fake,
-    folders: &Folders,
-    number: usize,
-) -> Result<(), Failure> {
+async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failure> {
+    let Host { engine, folders } = host;
     let (taken, body) = accepted(number)?;
     let journal = &bench.desk.journal;
     journal.admit(&taken, body, None).await?;
@@ -391,13 +266,15 @@ async fn run_one(
     let folder = folders.of(&taken.job);
     folder.prepare()?;
     let spec = terms(bench.slots).container(&taken.job, &image, &[], &folder);
-    let container = engine.run(&spec).await?.id.0;
+    let id = engine.create(&spec).await?;
+    let container = engine.start(&id).await?.id.0;
     let now = SystemClock.now();
     let mut job = taken.job;
     for event in [
         Event::Pulled { image },
         Event::Fetched,
         Event::Reserved { gpus: Vec::new() },
+        Event::Created { container: container.clone() },
         Event::Started { container, at: now },
     ] {
         let moved = job.apply(event.clone(), now, &bench.desk.rules)?;
