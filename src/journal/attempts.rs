@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{Error, Journal, outbox};
+use super::outbox::{self, Ready};
+use super::{Error, Journal};
 use crate::clock::Timestamp;
 use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
@@ -51,27 +52,29 @@ impl Journal {
         body: Vec<u8>,
         delivery: Option<String>,
     ) -> Result<(), Error> {
-        let taken = taken.clone();
+        let Transition { job, statuses, .. } = taken;
+        let (id, hash, phase) = (job.id().clone(), job.spec_hash.to_string(), job.phase.name());
+        let (state, since) = (serde_json::to_string(job)?, millis(job.since));
+        let statuses = Ready::all(statuses)?;
         let work = move |db: &Connection| {
-            let job = &taken.job;
             let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms, renewed_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
                  ON CONFLICT (job_id) DO UPDATE SET body_hash = ?2, body = ?3, delivery = ?4,
                  phase = ?5, state = ?6, open = 1, updated_ms = ?7, renewed_ms = ?7
                  WHERE phase = 'unproven'";
             let rows = db.prepare_cached(sql)?.execute(params![
-                job.id().as_str(),
-                job.spec_hash.to_string(),
+                id.as_str(),
+                hash,
                 body,
                 delivery,
-                job.phase.name(),
-                serde_json::to_string(job)?,
-                millis(job.since),
+                phase,
+                state,
+                since,
             ])?;
             if rows != 1 {
-                return Err(Error::Failed(format!("job {} is in the journal", job.id()).into()));
+                return Err(Error::Failed(format!("job {id} is in the journal").into()));
             }
-            outbox::put(db, &taken.statuses)
+            outbox::put(db, &statuses)
         };
         self.writer.change("admit", true, work).await
     }
@@ -84,13 +87,13 @@ impl Journal {
         status: Status,
         proven: bool,
     ) -> Result<(), Error> {
-        let (id, hash) = (refused.id.clone(), refused.body_hash);
+        let (id, hash) = (refused.id.clone(), refused.body_hash.to_string());
+        let (at, status) = (millis(status.timestamp), Ready::of(&status)?);
         let phase = if proven { "rejected" } else { "unproven" };
         let work = move |db: &Connection| {
             let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms)
                  VALUES (?, ?, ?, 0, ?)";
-            let at = millis(status.timestamp);
-            db.prepare_cached(sql)?.execute(params![id.as_str(), hash.to_string(), phase, at])?;
+            db.prepare_cached(sql)?.execute(params![id.as_str(), hash, phase, at])?;
             outbox::put(db, &[status])
         };
         self.writer.change("refuse", true, work).await
@@ -104,30 +107,23 @@ impl Journal {
         moved: &Transition,
         at: Timestamp,
     ) -> Result<(), Error> {
-        let (event, moved) = (serde_json::to_string(event)?, moved.clone());
-        let (place, durable) = (moved.job.phase.name(), moved.durable.is_some());
+        let Transition { job, statuses, durable } = moved;
+        let (id, phase, open) = (job.id().clone(), job.phase.name(), !job.phase.is_done());
+        let (state, event) = (serde_json::to_string(job)?, serde_json::to_string(event)?);
+        let (statuses, at) = (Ready::all(statuses)?, millis(at));
         let work = move |db: &Connection| {
-            let job = &moved.job;
-            let done = job.phase.is_done();
             let sql =
                 "UPDATE jobs SET phase = ?, state = ?, open = ?, updated_ms = ? WHERE job_id = ?";
-            let rows = db.prepare_cached(sql)?.execute(params![
-                job.phase.name(),
-                serde_json::to_string(job)?,
-                !done,
-                millis(at),
-                job.id().as_str(),
-            ])?;
+            let rows =
+                db.prepare_cached(sql)?.execute(params![phase, state, open, at, id.as_str()])?;
             if rows != 1 {
-                return Err(Error::Failed(
-                    format!("job {} is not in the journal", job.id()).into(),
-                ));
+                return Err(Error::Failed(format!("job {id} is not in the journal").into()));
             }
             let sql = "INSERT INTO events (job_id, at_ms, event) VALUES (?, ?, ?)";
-            db.prepare_cached(sql)?.execute(params![job.id().as_str(), millis(at), event])?;
-            outbox::put(db, &moved.statuses)
+            db.prepare_cached(sql)?.execute(params![id.as_str(), at, event])?;
+            outbox::put(db, &statuses)
         };
-        self.writer.change(place, durable, work).await
+        self.writer.change(phase, durable.is_some(), work).await
     }
 
     /// Writes down how the job's latest delivery is acknowledged.

@@ -29,13 +29,32 @@ pub enum OutgoingKind {
     Again,
 }
 
-pub(super) fn put(db: &Connection, statuses: &[Status]) -> Result<(), Error> {
+/// A status as its rows hold it, made ready by the caller.
+pub(super) struct Ready {
+    job_id: JobId,
+    seq: u64,
+    body: Vec<u8>,
+    receipt: Option<receipts::Row>,
+}
+
+impl Ready {
+    pub(super) fn of(status: &Status) -> Result<Self, Error> {
+        let (job_id, seq) = (status.job_id.clone(), status.seq);
+        let (body, receipt) = (serde_json::to_vec(status)?, receipts::Row::of(status)?);
+        Ok(Self { job_id, seq, body, receipt })
+    }
+
+    pub(super) fn all(statuses: &[Status]) -> Result<Vec<Self>, Error> {
+        statuses.iter().map(Self::of).collect()
+    }
+}
+
+pub(super) fn put(db: &Connection, statuses: &[Ready]) -> Result<(), Error> {
     let sql = "INSERT INTO outbox (job_id, seq, body) VALUES (?, ?, ?)";
-    for status in statuses {
-        let seq = i64::try_from(status.seq).unwrap_or(i64::MAX);
-        let body = serde_json::to_vec(status)?;
-        db.prepare_cached(sql)?.execute(params![status.job_id.as_str(), seq, body])?;
-        receipts::keep(db, status)?;
+    for Ready { job_id, seq, body, receipt } in statuses {
+        let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
+        db.prepare_cached(sql)?.execute(params![job_id.as_str(), seq, body])?;
+        receipt.as_ref().map_or(Ok(()), |receipt| receipt.keep(db))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::{Error, Journal};
 use crate::job::receipt::Signed;
 use crate::job::status::Stage;
-use crate::job::{Domain, Hash, Status};
+use crate::job::{Domain, Hash, JobId, Status};
 
 /// A receipt that no root holds yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,24 +19,48 @@ pub struct Leaf {
     pub completed: bool,
 }
 
-/// Keeps the receipt that a status carries, where it carries one.
-pub(super) fn keep(db: &Connection, status: &Status) -> Result<(), Error> {
-    let Some(document) = &status.receipt else { return Ok(()) };
-    let signed = Signed::from_json(document).map_err(|err| Error::Failed(Box::new(err)))?;
-    let Signed { domain, receipt, .. } = &signed;
-    let sql = "INSERT OR IGNORE INTO receipts
-         (digest, job_id, chain_id, contract, finished_ms, completed, document)
-         VALUES (?, ?, ?, ?, ?, ?, ?)";
-    db.prepare_cached(sql)?.execute(params![
-        receipt.digest(domain).to_string(),
-        receipt.job_id.as_str(),
-        number(domain.chain_id),
-        domain.contract.to_string(),
-        number(receipt.finished_at),
-        status.stage == Stage::Completed,
-        document.to_string(),
-    ])?;
-    Ok(())
+/// A receipt as its row holds it. Made by the caller: the one thread that writes has no time for
+/// its digest.
+pub(super) struct Row {
+    digest: String,
+    job_id: JobId,
+    domain: Domain,
+    finished_at: u64,
+    completed: bool,
+    document: String,
+}
+
+impl Row {
+    /// The receipt that a status carries, where it carries one.
+    pub(super) fn of(status: &Status) -> Result<Option<Self>, Error> {
+        let Some(document) = &status.receipt else { return Ok(None) };
+        let signed = Signed::from_json(document).map_err(|err| Error::Failed(Box::new(err)))?;
+        let Signed { domain, receipt, .. } = signed;
+        Ok(Some(Self {
+            digest: receipt.digest(&domain).to_string(),
+            job_id: receipt.job_id,
+            domain,
+            finished_at: receipt.finished_at,
+            completed: status.stage == Stage::Completed,
+            document: document.to_string(),
+        }))
+    }
+
+    pub(super) fn keep(&self, db: &Connection) -> Result<(), Error> {
+        let sql = "INSERT OR IGNORE INTO receipts
+             (digest, job_id, chain_id, contract, finished_ms, completed, document)
+             VALUES (?, ?, ?, ?, ?, ?, ?)";
+        db.prepare_cached(sql)?.execute(params![
+            self.digest,
+            self.job_id.as_str(),
+            number(self.domain.chain_id),
+            self.domain.contract.to_string(),
+            number(self.finished_at),
+            self.completed,
+            self.document,
+        ])?;
+        Ok(())
+    }
 }
 
 /// Gathers these receipts under a transaction's root.
