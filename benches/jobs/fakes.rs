@@ -132,6 +132,10 @@ impl Effects for Fakes {
         }
     }
 
+    fn remembers(&self, _: &Job) -> bool {
+        true
+    }
+
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
         self.host.as_ref().map_or(Ok(0), |host| host.folders.sweep(keep))
     }
