@@ -47,7 +47,8 @@ impl Lease {
     /// Whether it is to be renewed now: at a third of its ack wait, and at every tick where nobody
     /// answered the last time, so that the moment to stop is not slept through.
     fn is_due(&self, now: Duration, ack_wait: Duration) -> bool {
-        self.unanswered || self.asked.is_none_or(|asked| now.saturating_sub(asked) >= ack_wait / 3)
+        let is_old = |asked| now.saturating_sub(asked) >= ack_wait / 3;
+        self.unanswered || self.asked.is_none_or(is_old)
     }
 
     /// Since when nobody has said that it is ours.

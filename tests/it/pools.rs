@@ -446,8 +446,8 @@ async fn a_job_that_takes_its_container_down_three_times_is_put_aside() {
     let letter = &letters[0];
     assert_eq!(letter["job"]["job_id"], "deadly");
     let history = letter["history"].as_array().expect("a history");
-    let lost = history.iter().filter(|one| one["event"] == "lost").count();
-    assert_eq!(lost, 3, "{letter}");
+    let losses = history.iter().filter(|one| one["event"] == "lost").count();
+    assert_eq!(losses, 3, "{letter}");
     assert!(history.iter().all(|one| one["at"].is_string()), "{letter}");
     assert!(!agent.log().contains("ERROR"), "{}", agent.log());
 }
