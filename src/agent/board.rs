@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::terms::Terms;
 use crate::bus::AckHandle;
@@ -30,7 +30,8 @@ pub struct StopRequest {
 #[derive(Debug, Clone)]
 pub struct Board {
     state: Arc<Mutex<State>>,
-    changed: Arc<watch::Sender<u64>>,
+    /// Rung at each change. Who waits is woken in the order of waiting.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Board {
             arrivals: 0,
             draining: false,
         };
-        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,7 +90,7 @@ impl Board {
     }
 
     fn notify(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed.notify_waiters();
     }
 
     /// Puts a job on the board, with the cards that it holds already. Returns where its requests to
@@ -140,14 +141,18 @@ impl Board {
     /// Waits until the job may go, and takes what it needs. Dropping the future gives up the place.
     pub async fn reserve(&self, job: &Job) -> Vec<GpuUuid> {
         let place = self.line_up(job);
-        let mut changed = self.changed.subscribe();
+        self.wait_for(|| self.take(&place)).await
+    }
+
+    /// Looks again at each change, until there is an answer.
+    async fn wait_for<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {
-            changed.borrow_and_update();
-            if let Some(gpus) = self.take(&place) {
-                return gpus;
+            // Made before the look, so that a change between the two is not missed.
+            let changed = self.changed.notified();
+            if let Some(answer) = look() {
+                return answer;
             }
-            // The sender lives in `self`: it can't be gone.
-            changed.changed().await.ok();
+            changed.await;
         }
     }
 
@@ -207,15 +212,7 @@ impl Board {
 
     /// Waits until [`Board::drain`] is called.
     pub async fn drained(&self) {
-        let mut changed = self.changed.subscribe();
-        while !self.is_draining() {
-            changed.borrow_and_update();
-            if self.is_draining() {
-                return;
-            }
-            // The sender lives in `self`: it can't be gone.
-            changed.changed().await.ok();
-        }
+        self.wait_for(|| self.is_draining().then_some(())).await;
     }
 
     /// Whether [`Board::drain`] was called.
@@ -225,15 +222,7 @@ impl Board {
 
     /// Waits until there is room.
     pub async fn wait_for_room(&self, ahead: usize) -> usize {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.borrow_and_update();
-            let room = self.room(ahead);
-            if room > 0 {
-                return room;
-            }
-            changed.changed().await.ok();
-        }
+        self.wait_for(|| Some(self.room(ahead)).filter(|room| *room > 0)).await
     }
 
     /// Asks a job to stop; `None` where it is not in hand, else whether it took effect.
@@ -282,14 +271,7 @@ impl Board {
 
     /// Waits until the board is empty.
     pub async fn wait_until_empty(&self) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.borrow_and_update();
-            if self.state().entries.is_empty() {
-                return;
-            }
-            changed.changed().await.ok();
-        }
+        self.wait_for(|| self.state().entries.is_empty().then_some(())).await;
     }
 }
 
