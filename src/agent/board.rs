@@ -257,6 +257,15 @@ impl Board {
         pairs.filter_map(|(id, entry)| Some((id.clone(), entry.delivery.clone()?))).collect()
     }
 
+    /// Waits until more deliveries than these are in hand.
+    pub async fn more_than(&self, count: usize) {
+        let in_hand = || {
+            let state = self.state();
+            state.entries.values().filter(|entry| entry.delivery.is_some()).count()
+        };
+        self.wait_for(|| (in_hand() > count).then_some(())).await;
+    }
+
     /// How the job's delivery is acknowledged.
     pub fn delivery(&self, id: &JobId) -> Option<AckHandle> {
         self.state().entries.get(id)?.delivery.clone()

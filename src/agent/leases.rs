@@ -19,7 +19,7 @@ use crate::job::{Job, JobId};
 use crate::supervise::{Failure, chain};
 use futures_util::stream::{self, StreamExt as _};
 
-/// How often it is looked which leases are due.
+/// A lease that nobody answered for is asked for again after this long, and none sooner.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Leases that are renewed at the same time.
@@ -41,14 +41,17 @@ struct Lease {
     asked: Option<Duration>,
     /// Whether nobody answered then.
     unanswered: bool,
+    /// How long the server waits for a sign of life.
+    ack_wait: Duration,
 }
 
 impl Lease {
-    /// Whether it is to be renewed now: at a third of its ack wait, and at every tick where nobody
+    /// In how long it is to be renewed: at a third of its ack wait, and at the next tick where nobody
     /// answered the last time, so that the moment to stop is not slept through.
-    fn is_due(&self, now: Duration, ack_wait: Duration) -> bool {
-        let is_old = |asked| now.saturating_sub(asked) >= ack_wait / 3;
-        self.unanswered || self.asked.is_none_or(is_old)
+    fn due_in(&self, now: Duration) -> Duration {
+        let Some(asked) = self.asked else { return Duration::ZERO };
+        let every = if self.unanswered { TICK } else { self.ack_wait / 3 };
+        every.saturating_sub(now.saturating_sub(asked))
     }
 
     /// Since when nobody has said that it is ours.
@@ -84,6 +87,7 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
     let mut known = desk.journal.renewals().await.map_err(|err| Failure::Again(err.into()))?;
     loop {
         let held = desk.board.deliveries();
+        let count = held.len();
         leases.retain(|id, _| held.iter().any(|(job, _)| job == id));
         let now = desk.clock.monotonic();
         let mut due = Vec::new();
@@ -98,9 +102,10 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
                     older_by: age.unwrap_or_default(),
                     asked,
                     unanswered: false,
+                    ack_wait: delivery.ack_wait(),
                 }
             });
-            if lease.is_due(now, delivery.ack_wait()) {
+            if lease.due_in(now).is_zero() {
                 lease.asked = Some(now);
                 due.push((id, delivery, *lease));
             }
@@ -117,7 +122,13 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
                 (lease.confirmed, lease.older_by) = (now, Duration::ZERO);
             }
         }
-        desk.clock.sleep(TICK).await;
+        let now = desk.clock.monotonic();
+        let next = leases.values().map(|lease| lease.due_in(now).max(TICK)).min();
+        tokio::select! {
+            biased;
+            () = desk.board.more_than(count) => {}
+            () = desk.clock.sleep(next.unwrap_or_default()), if next.is_some() => {}
+        }
     }
 }
 

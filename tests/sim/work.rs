@@ -57,7 +57,7 @@ pub(crate) struct Wanted {
 /// All that is asked for in a day: when, and what; and the jobs that it comes down to.
 pub(crate) fn of_a_day(rng: &mut Rng, agents: &[Address]) -> (Vec<(u64, Deed)>, Vec<Wanted>) {
     let (mut deeds, mut wanted) = (Vec::new(), Vec::new());
-    for number in 0..rng.usize(1..=5) {
+    for number in 0..rng.usize(1..=4) {
         let id: JobId = format!("job-{number}").parse().expect("an id");
         let target = if rng.u32(..3) == 0 {
             Target::Pool("p".parse().expect("a pool"))

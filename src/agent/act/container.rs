@@ -14,10 +14,12 @@ use crate::container::{
 use crate::failpoint;
 use crate::host;
 use crate::job::Job;
-use crate::job::phase::{Phase, RunExit};
+use crate::job::phase::{Phase, RunExit, StopCause};
 
 /// Pieces of output that wait to be kept; the reader of the engine waits when it is full.
 const CHUNKS_MAX: usize = 64;
+/// A fifth of a pool's ack wait is left when its job is stopped: 24 s, less what the end itself takes.
+const LEAVE_GRACE_MAX: Duration = Duration::from_secs(10);
 /// What the kept log and the journal may need until a job is gone.
 const ROOM_MIB: u64 = 8;
 /// So many seconds' worth of live lines may come again after a crash.
@@ -73,9 +75,12 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     pub(super) async fn stop(&self, job: &Job) -> Event {
-        let Phase::Stopping { run, .. } = &job.phase else { return Event::Lost };
+        let Phase::Stopping { run, cause } = &job.phase else { return Event::Lost };
         let id = ContainerId(run.container.clone());
-        match self.runtime.stop(&id, self.stop_grace).await {
+        // The pool gives the job to another agent soon: the container must be gone by then.
+        let leaves = *cause == StopCause::LeaseLost;
+        let grace = if leaves { self.stop_grace.min(LEAVE_GRACE_MAX) } else { self.stop_grace };
+        match self.runtime.stop(&id, grace).await {
             Ok(()) => self.follow_to_end(job).await,
             Err(err) => engine_failed(&err),
         }
