@@ -91,6 +91,7 @@ fn a_write_that_is_left_out_is_found() {
 
 /// One day, for whoever looks into it.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "who looks into a day names it so")]
 fn one_day_can_be_looked_at() {
     let seed = std::env::var("LAMDA_SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let empty = Disk::new().expect("a disk in memory");

@@ -79,7 +79,7 @@ async fn a_node_is_known_by_its_nkey() {
     let (user, stranger) = (KeyPair::new_user(), KeyPair::new_user());
     let nats =
         Nats::with(&format!("authorization {{ users: [ {{ nkey: {} }} ] }}", user.public_key()));
-    let by = |pair: &KeyPair| Credentials::Nkey(Secret::new(&pair.seed().expect("a seed")));
+    let by = |pair: &KeyPair| Credentials::Nkey(Secret::new(pair.seed().expect("a seed")));
     assert_eq!(greet(&config(nats.url(), by(&user))).await.unwrap(), DeliveryMode::JetStream);
     let refused = greet(&config(nats.url(), by(&stranger))).await.unwrap_err();
     assert!(matches!(refused, Error::Unauthorized { .. }), "{refused}");

@@ -63,7 +63,9 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
         }
     }
     drop(state);
-    broken.into_iter().for_each(|what| world.broken(what));
+    for what in broken {
+        world.broken(what);
+    }
 }
 
 /// A message may leave the queue only once its end would survive a power cut.
@@ -110,7 +112,9 @@ pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
         }
     };
     drop(state);
-    broken.into_iter().for_each(|what| world.broken(what));
+    if let Some(what) = broken {
+        world.broken(what);
+    }
 }
 
 fn is_terminal(status: &Value) -> bool {
@@ -144,7 +148,9 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
         }
     }
     drop(state);
-    broken.into_iter().for_each(|what| world.broken(what));
+    for what in broken {
+        world.broken(what);
+    }
 }
 
 /// What is wrong about the way a job ended.

@@ -233,9 +233,10 @@ impl Simulated {
             let state =
                 self.world.state().hosts[self.host].containers.get(&name).map(|found| found.state);
             match state {
-                None | Some(Doing::Created) => return Event::Lost,
                 // What ran when the host went down: nobody knows how it would have ended.
-                Some(Doing::Exited { code: GONE_DARK, .. }) => return Event::Lost,
+                None | Some(Doing::Created | Doing::Exited { code: GONE_DARK, .. }) => {
+                    return Event::Lost;
+                }
                 // Nor how one would that somebody ended, as far as this journal knows.
                 Some(Doing::Exited { code: STOPPED, .. })
                     if matches!(job.phase, Phase::Running { .. }) =>

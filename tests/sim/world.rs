@@ -185,7 +185,7 @@ impl World {
         state.fingerprint = print;
         if let Some(trace) = &mut state.trace {
             let who = host.map_or_else(|| "world".to_owned(), |host| format!("host {host}"));
-            trace.push(format!("{:>9.3} {who}: {text}", ms as f64 / 1000.0));
+            trace.push(format!("{:>5}.{:03} {who}: {text}", ms / 1000, ms % 1000));
         }
     }
 

@@ -23,7 +23,7 @@ const VERIFIED: (&str, &str) = ("NodeReputation", "abi/NodeReputation.verify.jso
 
 /// Compiles the contracts and writes the files, or with `check` compares them instead.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
+    let root = &crate::root()?;
     let contracts = root.join("contracts");
     build(root, &contracts)?;
     for (contract, file) in ARTEFACTS {

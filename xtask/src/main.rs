@@ -56,9 +56,11 @@ fn run() -> anyhow::Result<()> {
     }
 }
 
-/// The repository's root: the folder above this package.
-fn root() -> anyhow::Result<PathBuf> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// The repository's root: the folder above this package, as cargo runs it. Where it was built says
+/// nothing: two clones may share one target folder.
+pub(crate) fn root() -> anyhow::Result<PathBuf> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask`")?;
+    let package = PathBuf::from(package);
     Ok(package.parent().context("xtask lies in the repository")?.to_owned())
 }
 

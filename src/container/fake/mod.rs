@@ -7,10 +7,10 @@
 //! What must hold: what the real engine refuses is refused here, in the same words of [`Error`].
 //! Clones share one engine, so that an agent can end while its containers go on.
 
+mod files;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use super::{
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::node::{Address, GpuUuid};
+
+use files::{Refusal, blocking, copy_tree, hex, host_path, output_path, simulate};
 
 /// The first line of every output of a simulated job.
 pub const SIMULATED: &str = "simulated: no container ran, this is a copy of the job's input";
@@ -403,89 +405,4 @@ impl ContainerRuntime for Fake {
         });
         Ok(found.collect())
     }
-}
-
-/// Where a path of the container lies on the host; `None` where no mount shows it.
-fn host_path(spec: &ContainerSpec, path: &str) -> Option<PathBuf> {
-    let below = |mount: &super::Mount| {
-        let rest = Path::new(path).strip_prefix(&mount.target).ok()?;
-        let host = mount.host.clone();
-        Some((mount.target.len(), if rest.as_os_str().is_empty() { host } else { host.join(rest) }))
-    };
-    spec.mounts.iter().filter_map(below).max_by_key(|(depth, _)| *depth).map(|(_, host)| host)
-}
-
-/// Where the job was told to leave its output.
-fn output_path(spec: &ContainerSpec) -> &str {
-    let told = spec.env.iter().find(|(name, _)| name == "OUTPUT_PATH");
-    told.map_or("/output/output", |(_, path)| path)
-}
-
-/// The whole of a simulated job: its input, or the names in it, under a line that says what it is.
-fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Result<()> {
-    let Some(output) = output else { return Ok(()) };
-    if let Some(folder) = output.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut output = File::create(output)?;
-    writeln!(output, "{SIMULATED}")?;
-    match input {
-        Some(file) if file.is_file() => {
-            io::copy(&mut File::open(file)?, &mut output)?;
-        }
-        Some(folder) if folder.is_dir() => {
-            let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-            let mut names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
-            names.sort_unstable();
-            for name in names {
-                writeln!(output, "{}", name.display())?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-enum Refusal {
-    TooLarge,
-    Io(io::Error),
-    Said(String),
-}
-
-impl From<io::Error> for Refusal {
-    fn from(err: io::Error) -> Self {
-        Self::Io(err)
-    }
-}
-
-fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Result<(), Refusal> {
-    let found = source.symlink_metadata()?;
-    if found.is_dir() {
-        fs::create_dir(dest)?;
-        for entry in fs::read_dir(source)? {
-            let entry = entry?;
-            copy_tree(&entry.path(), &dest.join(entry.file_name()), bytes_left)?;
-        }
-        Ok(())
-    } else if found.is_file() {
-        *bytes_left = bytes_left.checked_sub(found.len()).ok_or(Refusal::TooLarge)?;
-        fs::copy(source, dest).map(drop).map_err(Refusal::Io)
-    } else {
-        Err(Refusal::Said(format!("`{}` is neither a file nor a folder", source.display())))
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(Error::Io)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").ok();
-        text
-    })
 }
