@@ -44,7 +44,7 @@ pub fn served(listed: &[String], gpus: &[Gpu]) -> Vec<String> {
     once(each)
 }
 
-/// The pools of these cards: one a model, and [`ANY_GPU`]; [`NO_GPU`] where there is none.
+/// The pools of these cards: one a model, and `gpu`; `cpu` where there is none.
 pub fn pools_of(gpus: &[Gpu]) -> Vec<String> {
     if gpus.is_empty() {
         return vec![NO_GPU.to_owned()];
