@@ -41,6 +41,8 @@ struct State {
     /// Who waits to go: priority first (negated), then arrival.
     queue: BTreeMap<(i32, u64), JobId>,
     arrivals: u64,
+    /// Deliveries that ever came into hand.
+    taken: u64,
     /// No more jobs are taken in.
     draining: bool,
 }
@@ -67,6 +69,13 @@ impl State {
 }
 
 impl Entry {
+    fn moved(&mut self, job: &Job) {
+        self.phase = job.phase.name();
+        self.wants_slot = job.phase.wants_slot();
+        self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
+        self.started |= job.phase.may_have_started();
+    }
+
     fn held(&self) -> Option<Held<'_>> {
         Some(Held { gpus: self.holds.as_ref()?, share: self.demand.share })
     }
@@ -80,6 +89,7 @@ impl Board {
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
             arrivals: 0,
+            taken: 0,
             draining: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
@@ -106,7 +116,8 @@ impl Board {
             return None;
         }
         let demand = state.terms.demand(&job.spec);
-        let entry = Entry {
+        // With all that it holds from the first moment on, or another could be given it.
+        let mut entry = Entry {
             stop,
             delivery,
             phase: "",
@@ -115,19 +126,18 @@ impl Board {
             started: false,
             holds: None,
         };
+        entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
+        state.taken += 1;
         drop(state);
-        self.moved(job);
+        self.notify();
         Some(requests)
     }
 
     /// The job is in another phase now.
     pub fn moved(&self, job: &Job) {
         if let Some(entry) = self.state().entries.get_mut(job.id()) {
-            entry.phase = job.phase.name();
-            entry.wants_slot = job.phase.wants_slot();
-            entry.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
-            entry.started |= entry.holds.is_some();
+            entry.moved(job);
         }
         self.notify();
     }
@@ -233,10 +243,13 @@ impl Board {
         answered.await.ok()
     }
 
-    /// The ids of the jobs in hand; with `started` only those whose container was (not) started.
+    /// The ids of the jobs in hand; with `started` only those that need a slot still, and whose
+    /// container was (not) started.
     pub fn ids(&self, started: Option<bool>) -> Vec<JobId> {
         let state = self.state();
-        let wanted = |entry: &Entry| started.is_none_or(|started| entry.started == started);
+        let wanted = |entry: &Entry| {
+            started.is_none_or(|started| entry.wants_slot && entry.started == started)
+        };
         let chosen = state.entries.iter().filter(|(_, entry)| wanted(entry));
         chosen.map(|(id, _)| id.clone()).collect()
     }
@@ -257,13 +270,19 @@ impl Board {
         pairs.filter_map(|(id, entry)| Some((id.clone(), entry.delivery.clone()?))).collect()
     }
 
-    /// Waits until more deliveries than these are in hand.
-    pub async fn more_than(&self, count: usize) {
-        let in_hand = || {
-            let state = self.state();
-            state.entries.values().filter(|entry| entry.delivery.is_some()).count()
-        };
-        self.wait_for(|| (in_hand() > count).then_some(())).await;
+    /// Whether the job is in hand.
+    pub fn has(&self, id: &JobId) -> bool {
+        self.state().entries.contains_key(id)
+    }
+
+    /// How many deliveries ever came into hand.
+    pub fn taken(&self) -> u64 {
+        self.state().taken
+    }
+
+    /// Waits until more deliveries than these have come into hand.
+    pub async fn taken_more_than(&self, seen: u64) {
+        self.wait_for(|| (self.taken() > seen).then_some(())).await;
     }
 
     /// How the job's delivery is acknowledged.

@@ -34,7 +34,7 @@ pub(super) async fn wind_down<R: ContainerRuntime, C: Clock + Clone>(
             tracing::info!(running, "waiting up to {grace_s} s for {running} jobs");
         }
         tokio::time::timeout(settings.shutdown_grace, board.wait_until_empty()).await.ok();
-        stop_all(board, board.ids(None)).await;
+        stop_all(board, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
         let patience = settings.stop_grace + FLUSH;
         if tokio::time::timeout(patience, board.wait_until_empty()).await.is_err() {
             let left = board.ids(None).len();

@@ -22,6 +22,10 @@ use futures_util::stream::{self, StreamExt as _};
 /// A lease that nobody answered for is asked for again after this long, and none sooner.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A lease that is too old is asked for this long all the same, and no lease longer than that.
+const ASK_MIN: Duration = Duration::from_secs(2);
+const ASK_MAX: Duration = Duration::from_secs(10);
+
 /// Leases that are renewed at the same time.
 const AT_ONCE_MAX: usize = 32;
 
@@ -86,8 +90,8 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
     let mut leases: BTreeMap<JobId, Lease> = BTreeMap::new();
     let mut known = desk.journal.renewals().await.map_err(|err| Failure::Again(err.into()))?;
     loop {
+        let seen = desk.board.taken();
         let held = desk.board.deliveries();
-        let count = held.len();
         leases.retain(|id, _| held.iter().any(|(job, _)| job == id));
         let now = desk.clock.monotonic();
         let mut due = Vec::new();
@@ -126,7 +130,7 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
         let next = leases.values().map(|lease| lease.due_in(now).max(TICK)).min();
         tokio::select! {
             biased;
-            () = desk.board.more_than(count) => {}
+            () = desk.board.taken_more_than(seen) => {}
             () = desk.clock.sleep(next.unwrap_or_default()), if next.is_some() => {}
         }
     }
@@ -151,8 +155,8 @@ async fn renew<E: Effects, C: Clock>(
     let renewal = tokio::select! {
         biased;
         renewal = ask(&job, delivery, effects, desk) => renewal,
-        // A server that is silent must not hold up the end.
-        () = desk.clock.sleep(left), if is_pools && !left.is_zero() => {
+        // A server that is silent, or was never there, must hold up neither the end nor others.
+        () = desk.clock.sleep(if is_pools { left.clamp(ASK_MIN, ASK_MAX) } else { ASK_MAX }) => {
             Renewal::Unanswered(bus::Error::Timeout { what: "renew a lease" })
         }
     };

@@ -82,7 +82,7 @@ const HOST_MEMORY_PERCENT: u64 = 10;
 const QUIET_BEATS: u32 = 3;
 
 /// What the end takes beside its graces.
-const END: Duration = Duration::from_secs(45);
+const END: Duration = Duration::from_mins(1);
 
 /// How the program is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
     // Uploads and answers of what has run don't wait for an engine that is away.
     let (unfinished, rest): (Vec<Job>, Vec<Job>) =
-        jobs.into_iter().partition(|job| job.phase.wants_slot());
+        jobs.into_iter().partition(|job| job.phase.wants_slot() || job.phase == Phase::Waiting);
     for job in rest {
         take_back(&intake, job).await.map_err(journal_failed)?;
     }
@@ -57,7 +57,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
         unfinished.into_iter().partition(|job| may_have_a_process(&job.phase));
     for job in running {
         let container = containers.remove(&(job.id().clone(), job.attempt));
-        adopt(&intake, job, container).await.map_err(journal_failed)?;
+        adopt(&intake, job, container).await?;
     }
     for job in waiting {
         take_back(&intake, job).await.map_err(journal_failed)?;
@@ -108,26 +108,32 @@ async fn adopt<E: Effects, C: Clock + Clone>(
     intake: &Intake<E, C>,
     job: Job,
     container: Option<Found>,
-) -> Result<(), journal::Error> {
-    let delivery = delivery(&intake.desk, &job).await?;
+) -> Result<(), Failure> {
+    let failed = |err: journal::Error| Failure::Again(err.into());
+    let delivery = delivery(&intake.desk, &job).await.map_err(failed)?;
     let (id, phase) = (job.id(), job.phase.name());
     let starting = matches!(job.phase, Phase::Starting { .. });
     let never_ran = matches!(job.phase, Phase::Starting { container: None, .. });
-    let state = container.map(|found| found.state);
+    let state = container.as_ref().map(|found| found.state);
     let job = match state {
         None if !never_ran => {
             tracing::warn!(job.id = %id, "the container of job {id} is gone");
-            apply(&intake.desk, &job, Event::Lost).await?
+            apply(&intake.desk, &job, Event::Lost).await.map_err(failed)?
         }
         // The container's id is written down before it is started, but not synced, and neither are
         // the inputs: a host that went down since may have forgotten both.
         None | Some(FoundState::Created) if starting && !intake.effects.remembers(&job) => {
             tracing::warn!(job.id = %id, "the host went down while job {id} was being started");
-            apply(&intake.desk, &job, Event::Lost).await?
+            apply(&intake.desk, &job, Event::Lost).await.map_err(failed)?
         }
         // Another agent may have been given a pool's job while this node was away.
         None | Some(FoundState::Created) if starting && job.pool().is_some() => {
-            apply(&intake.desk, &job, Event::Doubted).await?
+            // It is bound to cards that may be another's by the time it is claimed again.
+            if let Some(found) = &container {
+                let discarded = intake.effects.discard(found).await;
+                discarded.map_err(|err| Failure::Again(err.into()))?;
+            }
+            apply(&intake.desk, &job, Event::Doubted).await.map_err(failed)?
         }
         _ => {
             tracing::info!(job.id = %id, ?state, "took job {id} back: {phase}");

@@ -23,12 +23,15 @@ pub(super) fn apply(
     rules: &Rules,
 ) -> Result<Transition, Misplaced> {
     let mut next = Next { job: job.clone(), now, statuses: Vec::new(), durable: None };
-    // What fails takes its trouble along where it goes back a phase; all else leaves it behind.
-    let failed = matches!(event, Event::Failed { .. });
+    // A claim that can't be made goes back a phase and on again: its trouble goes along. All else
+    // leaves it behind.
+    let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
     next.step(event, rules)?;
     if next.job.phase != job.phase {
         next.job.since = now;
-        next.job.trouble = next.job.trouble.filter(|_| failed && next.job.phase.name() == "ready");
+        let claims =
+            claims && matches!(next.job.phase, Phase::Ready { .. } | Phase::Claiming { .. });
+        next.job.trouble = next.job.trouble.filter(|_| claims);
     }
     Ok(Transition { job: next.job, statuses: next.statuses, durable: next.durable })
 }
@@ -217,6 +220,8 @@ impl Next {
     ) -> Result<(), Misplaced> {
         // A clock that was set back must not stretch anybody's patience.
         let first_at = self.job.trouble.as_ref().map_or(self.now, |it| it.first_at.min(self.now));
+        // What is not the job's fault uses none of its patience up.
+        let first_at = if retry == Retry::Always { self.now } else { first_at };
         let patient = match (retry, patience(&phase, rules)) {
             (Retry::Always, _) | (Retry::Patiently, None) => true,
             (Retry::Patiently, Some(span)) => self.now.since(first_at) < span,

@@ -171,18 +171,26 @@ impl Log {
     fn of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-wal");
-        Self { file: None, path: path.into(), behind: false }
+        // What an earlier life of the process has left there may not be synced.
+        Self { file: None, path: path.into(), behind: true }
     }
 
     /// Syncs what was committed without.
     fn catch_up(&mut self) -> std::io::Result<()> {
-        if !std::mem::take(&mut self.behind) {
+        if !self.behind {
             return Ok(());
         }
         if self.file.is_none() {
-            self.file = std::fs::File::open(&self.path).ok();
+            self.file = match std::fs::File::open(&self.path) {
+                Ok(file) => Some(file),
+                // In memory, or nothing was written yet.
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,
+                Err(err) => return Err(err),
+            };
         }
-        self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data)
+        self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data)?;
+        self.behind = false;
+        Ok(())
     }
 }
 
@@ -209,11 +217,12 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
     }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
     let wrote = db.total_changes() != before;
-    let committed = if durable && !wrote {
-        // What was read is durable before it is answered.
+    log.behind |= wrote;
+    // What was read is durable before it is answered, too. After a commit that was synced there is
+    // nothing left to do for the disk.
+    let committed = if durable {
         committed.and_then(|()| log.catch_up().map_err(|err| err.to_string()))
     } else {
-        log.behind = if durable { committed.is_err() && log.behind } else { log.behind || wrote };
         committed
     };
     if committed.is_err() && !db.is_autocommit() {

@@ -45,6 +45,10 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
         .values()
         .filter(|other| matches!(other.state, Doing::Running { .. }) && other.job != *id);
     let cards = job.phase.holds().unwrap_or_default();
+    let name = format!("{id}-{attempt}");
+    if one.containers.get(&name).is_some_and(|container| container.gpus != cards) {
+        broken.push(format!("the container of {id} has other cards than the job"));
+    }
     let running: Vec<_> = running.collect();
     if running.iter().any(|other| other.gpus.iter().any(|card| cards.contains(card))) {
         broken.push(format!("{id} gets a card that another job has"));

@@ -77,7 +77,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let _alone = self.waiting.lock().await;
         let known = self.desk.journal.lookup(id).await?;
         let Some(job) = known.and_then(|known| known.job) else { return Ok(false) };
-        if job.phase != Phase::Waiting {
+        // Its task may not have ended yet: then nobody could be given the job.
+        if job.phase != Phase::Waiting || self.desk.board.has(id) {
             return Ok(false);
         }
         let now = self.desk.clock.now();

@@ -249,6 +249,16 @@ impl Phase {
         }
     }
 
+    /// Whether its container runs, or may.
+    pub const fn may_have_started(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting { container: Some(_), .. }
+                | Self::Running { .. }
+                | Self::Stopping { .. }
+        )
+    }
+
     /// Whether nothing is left to do for the job, whatever comes.
     pub const fn is_done(&self) -> bool {
         matches!(self, Self::Settled { .. } | Self::EndedElsewhere)
