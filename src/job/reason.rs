@@ -69,7 +69,8 @@ reasons! {
     StartFailed = "start_failed",
     /// The GPU could not be handed to the container: the node's fault.
     GpuFailed = "gpu_failed",
-    /// The container was gone before its exit could be read, three times.
+    /// The container was gone before its exit could be read, or was ended from outside, three
+    /// times.
     ContainerLost = "container_lost",
     /// The job was started three times, and its container was lost each time.
     Poison = "poison",
