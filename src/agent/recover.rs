@@ -29,6 +29,8 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     let (desk, effects) = (&intake.desk, intake.effects.as_ref());
     let jobs = desk.journal.open_jobs().await.map_err(journal_failed)?;
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
+    // A second round, after the engine was away: what is in hand has its own task.
+    let jobs: Vec<Job> = jobs.into_iter().filter(|job| !desk.board.has(job.id())).collect();
     // Uploads and answers of what has run don't wait for an engine that is away.
     let (unfinished, rest): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| job.phase.wants_slot() || job.phase == Phase::Waiting);
