@@ -13,10 +13,11 @@ use super::effects::Effects;
 use super::post;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::container::{Found, FoundState};
 use crate::failpoint;
-use crate::job::phase::{Event, Phase, Rules, Transition};
+use crate::job::phase::{Event, Fault, Phase, Retry, Rules, Transition};
 use crate::job::plan::{Next, Step, expires_at, next_step};
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Reason};
 use crate::journal::{self, Journal};
 use crate::supervise;
 
@@ -75,6 +76,8 @@ pub async fn drive<E: Effects, C: Clock>(
                     }
                 }
             }
+            // Who is to stop is not started for it first.
+            Next::Do(Step::Start) if !stops.is_empty() => Some(look(&job, effects, desk).await),
             Next::Do(step) => Some(perform(&job, step, effects, desk).await),
         };
         if let Some(event) = event {
@@ -99,15 +102,30 @@ async fn perform<E: Effects, C: Clock>(
     event
 }
 
-/// A container that may come to run in the next moment, or may run already without an answer, can be
-/// stopped once that is known, and not before: a request waits until then.
-const fn is_about_to_start(job: &Job) -> bool {
-    match &job.phase {
-        // Between two tries to create it nothing runs.
-        Phase::Starting { container: None, .. } => job.trouble.is_none(),
-        Phase::Starting { .. } => true,
-        _ => false,
+/// Starts the container only where it was started before: then its run is taken up, to be stopped.
+async fn look<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> Event {
+    let found = match effects.containers().await {
+        Ok(found) => found,
+        Err(err) => {
+            let fault = Fault::new(Reason::NodeFault, supervise::chain(&err));
+            return Event::Failed { fault, retry: Retry::Always };
+        }
+    };
+    let never_ran = |found: &Found| {
+        let same = found.job_id.as_ref() == Some(job.id()) && found.attempt == job.attempt;
+        same && found.state == FoundState::Created
+    };
+    if found.iter().any(never_ran) {
+        Event::NeverRan
+    } else {
+        perform(job, Step::Start, effects, desk).await
     }
+}
+
+/// A container that may run already, without an answer, can be stopped once that is known, and not
+/// before: a request waits until then.
+const fn is_about_to_start(job: &Job) -> bool {
+    matches!(job.phase, Phase::Starting { container: Some(_), .. })
 }
 
 /// Lasts until the job is given up, or for ever.

@@ -50,12 +50,18 @@ pub(super) async fn conclude<E: Effects, C: Clock>(
     effects: &E,
     desk: &Desk<C>,
 ) -> Event {
-    let decide = |found: Option<&Claim>, bid: &Bid| match claim::conclude(found, bid) {
-        claim::Conclude::Write(claim) => Decided::Write(claim, Event::Concluded),
-        claim::Conclude::Mine => Decided::Is(Event::Concluded),
-        claim::Conclude::Yield(_) => Decided::Is(Event::Outbid),
-    };
+    let decide =
+        |found: Option<&Claim>, bid: &Bid| conclusion(found, bid, Event::Concluded, Event::Outbid);
     ask(job, effects, desk, Event::Concluded, decide).await
+}
+
+/// Whether an end is this node's to say: `ours`, or else `theirs`.
+fn conclusion<T>(found: Option<&Claim>, bid: &Bid, ours: T, theirs: T) -> Decided<T> {
+    match claim::conclude(found, bid) {
+        claim::Conclude::Write(claim) => Decided::Write(claim, ours),
+        claim::Conclude::Mine => Decided::Is(ours),
+        claim::Conclude::Yield(_) => Decided::Is(theirs),
+    }
 }
 
 async fn ask<E: Effects, C: Clock>(
@@ -125,11 +131,7 @@ pub(super) async fn reject<E: Effects>(
     bid: &Bid,
     effects: &E,
 ) -> Result<bool, bus::Error> {
-    let decide = |found: Option<&Claim>, bid: &Bid| match claim::conclude(found, bid) {
-        claim::Conclude::Write(claim) => Decided::Write(claim, true),
-        claim::Conclude::Mine => Decided::Is(true),
-        claim::Conclude::Yield(_) => Decided::Is(false),
-    };
+    let decide = |found: Option<&Claim>, bid: &Bid| conclusion(found, bid, true, false);
     Ok(settle(pool, job, bid, effects, decide).await?.unwrap_or(false))
 }
 

@@ -110,7 +110,9 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         }
         _ => {}
     }
-    if let Some(trouble) = &job.trouble
+    // What has its cards has waited before it took them.
+    let waits = !matches!(job.phase, Phase::Claiming { .. });
+    if let Some(trouble) = job.trouble.as_ref().filter(|_| waits)
         && trouble.retry_at > now
     {
         // A clock that was set back must not stretch the wait beyond the schedule's own longest.

@@ -79,6 +79,9 @@ impl Next {
             (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
                 self.job.phase = Phase::Starting { image, gpus, container: Some(container) };
             }
+            (Phase::Starting { image, gpus, .. }, Event::NeverRan) => {
+                self.job.phase = Phase::Starting { image, gpus, container: None };
+            }
             (Phase::Starting { image, gpus, .. }, Event::Started { container, at }) => {
                 let kill_at = self.kill_at(at, rules);
                 let run = Run { image, gpus, container, started_at: at, kill_at };
@@ -162,23 +165,19 @@ impl Next {
     fn turn(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
         match (phase, event) {
             (phase, Event::Expired)
-                if self.not_running(&phase) || matches!(phase, Phase::Starting { .. }) =>
+                if not_running(&phase) || matches!(phase, Phase::Starting { .. }) =>
             {
                 self.expire();
             }
             (phase, Event::StopAsked { cause: StopCause::Cancelled })
-                if self.not_running(&phase) || phase == Phase::Waiting =>
+                if not_running(&phase) || phase == Phase::Waiting =>
             {
                 self.finish(Outcome::Cancelled(cancelled()));
             }
-            (phase, Event::StopAsked { cause: StopCause::Shutdown })
-                if self.not_running(&phase) =>
-            {
+            (phase, Event::StopAsked { cause: StopCause::Shutdown }) if not_running(&phase) => {
                 self.job.phase = Phase::Interrupted;
             }
-            (phase, Event::StopAsked { cause: StopCause::LeaseLost })
-                if self.not_running(&phase) =>
-            {
+            (phase, Event::StopAsked { cause: StopCause::LeaseLost }) if not_running(&phase) => {
                 self.yielded();
             }
             (Phase::Claiming { .. } | Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
@@ -303,19 +302,6 @@ impl Next {
         self.durable = Some(Durable::Accepted);
     }
 
-    /// Nothing of the job runs as far as is known: before the start, or between two tries of it. A
-    /// container that such a try left is removed with everything else.
-    fn not_running(&self, phase: &Phase) -> bool {
-        match phase {
-            Phase::Accepted
-            | Phase::Pulled { .. }
-            | Phase::Ready { .. }
-            | Phase::Claiming { .. } => true,
-            Phase::Starting { container: None, .. } => self.job.trouble.is_some(),
-            _ => false,
-        }
-    }
-
     fn is_late(&self) -> bool {
         self.job.spec.deadline.is_some_and(|deadline| deadline <= self.now)
     }
@@ -379,6 +365,18 @@ impl Next {
         let by_timeout = started_at.plus(self.job.spec.timeout.min(rules.timeout_max));
         self.job.spec.deadline.map_or(by_timeout, |deadline| deadline.min(by_timeout))
     }
+}
+
+/// Nothing of the job was started. A container that was made for it is removed with everything else.
+const fn not_running(phase: &Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Accepted
+            | Phase::Pulled { .. }
+            | Phase::Ready { .. }
+            | Phase::Claiming { .. }
+            | Phase::Starting { container: None, .. }
+    )
 }
 
 /// How long the phase's step is tried for; `None`: for ever, because giving up would lose a result

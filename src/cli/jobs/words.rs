@@ -80,6 +80,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Outbid => "another node has it".to_owned(),
         Event::Poisoned => "was started too often".to_owned(),
         Event::Created { .. } => "the container is there".to_owned(),
+        Event::NeverRan => "was never started".to_owned(),
         Event::Started { container, .. } => {
             let short: String = container.chars().take(12).collect();
             format!("started, container {}", out::clean(&short))

@@ -29,6 +29,8 @@ pub enum Event {
     Poisoned,
     /// The container is there, and was not started.
     Created { container: String },
+    /// The container is there, and it was looked up that it was never started.
+    NeverRan,
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
     /// The container's processes are gone. `by_itself`: whether nobody had sent it a signal to end,
@@ -92,6 +94,7 @@ impl Event {
             Self::Outbid => "outbid",
             Self::Poisoned => "poisoned",
             Self::Created { .. } => "created",
+            Self::NeverRan => "never_ran",
             Self::Started { .. } => "started",
             Self::Exited { .. } => "exited",
             Self::Lost => "lost",
