@@ -47,9 +47,9 @@ pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, grac
     } else {
         stop_all(intake, board.ids(Some(false))).await;
         let running = board.ids(None).len();
-        let grace_s = graces.shutdown.as_secs();
+        let seconds = graces.shutdown.as_secs();
         if running > 0 {
-            tracing::info!(running, "waiting up to {grace_s} s for {running} jobs");
+            tracing::info!(running, "waiting up to {seconds} s for {running} jobs");
         }
         within(clock, graces.shutdown, board.wait_until_empty()).await;
         stop_all(intake, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
