@@ -153,7 +153,7 @@ async fn serve_source(
     intake: &Intake<Simulated, Time>,
     world: &World,
     place: (usize, u64),
-    source: Target,
+    of: Target,
     ahead: usize,
 ) {
     let (board, effects) = (&intake.desk.board, &intake.effects);
@@ -162,7 +162,7 @@ async fn serve_source(
             world: world.clone(),
             place,
             effects: Arc::clone(effects),
-            source: source.clone(),
+            of: source.clone(),
             ready: VecDeque::new(),
         };
         if intake.read(deliveries, &source, ahead).await.is_err() {
@@ -177,7 +177,7 @@ struct Source {
     world: World,
     place: (usize, u64),
     effects: Arc<Simulated>,
-    source: Target,
+    of: Target,
     ready: VecDeque<Delivery>,
 }
 
@@ -191,14 +191,14 @@ impl Deliveries for Source {
             }
             let more = world.roll(room as u64);
             while self.ready.len() as u64 <= more
-                && let Some(delivery) = deliver(world, host, &self.source)
+                && let Some(delivery) = deliver(world, host, &self.of)
             {
                 self.ready.push_back(delivery);
             }
             if let Some(delivery) = self.ready.pop_front() {
                 return Ok(delivery);
             }
-            let left = left(world, &self.source);
+            let left = left(world, &self.of);
             tokio::select! {
                 biased;
                 () = queued => {}
