@@ -153,7 +153,7 @@ async fn serve_source(
     intake: &Intake<Simulated, Time>,
     world: &World,
     place: (usize, u64),
-    of: Target,
+    source: Target,
     ahead: usize,
 ) {
     let (board, effects) = (&intake.desk.board, &intake.effects);
