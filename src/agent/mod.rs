@@ -43,7 +43,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::artifact::{Gateways, Pinata};
 use crate::backoff::Backoff;
-use crate::bus;
+use crate::bus::{self, MessageIds};
 use crate::chain::Chain;
 use crate::chain::key::Key;
 use crate::clock::Clock;
@@ -167,7 +167,7 @@ where
         let settings = self.settings.clone();
         let pools = pools::served(&settings.pools, &gpus);
         let pools = pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-        let (mut services, parts) = self.start(address, &gpus, pools)?;
+        let (mut services, parts) = self.start(address, &gpus, pools).await?;
         let mut asked = shutdown.clone();
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
@@ -211,7 +211,7 @@ where
         Greeter::new(Arc::clone(&self.key), sole, patience, self.clock.clone())
     }
 
-    fn start(
+    async fn start(
         self,
         node: Address,
         gpus: &[Gpu],
@@ -222,6 +222,7 @@ where
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let journal = Journal::open(&settings.data_dir)?;
+        let ids = MessageIds::new(journal.secret("message-ids").await?);
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let board = Board::new(Terms { offer: offer.clone() });
@@ -236,6 +237,7 @@ where
             board: board.clone(),
             link: link.clone(),
             folders: folders.clone(),
+            ids,
             key: self.key,
             domain: domain.subscribe(),
             terms: Terms { offer: offer.clone() },
