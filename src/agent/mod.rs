@@ -221,8 +221,7 @@ where
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
-        let journal = Journal::open(&settings.data_dir)?;
-        let ids = MessageIds::new(journal.secret("message-ids").await?);
+        let (journal, ids) = journal_of(settings).await?;
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let board = Board::new(Terms { offer: offer.clone() });
@@ -251,13 +250,7 @@ where
             auth: settings.auth.clone(),
             terms: Terms { offer },
             domain: domain.subscribe(),
-            desk: Desk {
-                journal: journal.clone(),
-                board: board.clone(),
-                clock: self.clock.clone(),
-                rules: settings.rules,
-                outbox: Arc::new(Notify::new()),
-            },
+            desk: desk(&journal, &board, &self.clock, settings),
             effects,
             crew: Crew::default(),
             data_dir: settings.data_dir.clone(),
@@ -290,6 +283,29 @@ where
         serve_chain(&mut services, heart);
         Ok((services, parts))
     }
+}
+
+/// What the jobs' tasks share.
+fn desk<C: Clock + Clone>(
+    journal: &Journal,
+    board: &Board,
+    clock: &C,
+    settings: &Settings,
+) -> Desk<C> {
+    Desk {
+        journal: journal.clone(),
+        board: board.clone(),
+        clock: clock.clone(),
+        rules: settings.rules,
+        outbox: Arc::new(Notify::new()),
+    }
+}
+
+/// The journal, and the ids that are made with its key.
+async fn journal_of(settings: &Settings) -> Result<(Journal, MessageIds), journal::Error> {
+    let journal = Journal::open(&settings.data_dir)?;
+    let ids = MessageIds::new(journal.secret("message-ids").await?);
+    Ok((journal, ids))
 }
 
 fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
