@@ -325,6 +325,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::container::ImagePolicy;
     use crate::job::phase::{Asked, Event, PinnedImage, Rules};
     use crate::job::spec::parse;
     use crate::node::admission::{Offer, Scarce};
@@ -347,6 +348,7 @@ mod tests {
                 bridge: false,
                 slots,
             },
+            images: ImagePolicy::default(),
         })
     }
 
