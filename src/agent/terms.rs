@@ -58,7 +58,7 @@ impl Terms {
 
     /// `Err` where the node can never run the job: why.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
-        self.images.check(&spec.image).map_err(not_allowed)?;
+        self.images.check(&spec.image).map_err(|refusal| not_allowed(&refusal))?;
         match decide(&self.offer, &[], &[], &self.demand(spec)) {
             Verdict::Never(refusal) => Err(fault(refusal)),
             Verdict::Later(_) | Verdict::Now(_) => Ok(()),
@@ -101,7 +101,7 @@ impl Terms {
 }
 
 /// What the requester is told of an image.
-fn not_allowed(refusal: NotAllowed) -> Fault {
+fn not_allowed(refusal: &NotAllowed) -> Fault {
     let reason = match refusal {
         NotAllowed::Invalid(_) => Reason::ImageInvalid,
         NotAllowed::Registry { .. } => Reason::ImageNotAllowed,

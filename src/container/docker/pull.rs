@@ -137,13 +137,10 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
         }
         let digest = ask_registry(&client, &reference, account.clone(), stall).await?;
         let name = reference.at(&digest);
-        let downloaded = match client.inspect_image(&name).await {
-            Ok(_) => false,
-            Err(_) => {
-                download(&client, (reference.name(), &digest), account, stall).await?;
-                true
-            }
-        };
+        let downloaded = client.inspect_image(&name).await.is_err();
+        if downloaded {
+            download(&client, (reference.name(), &digest), account, stall).await?;
+        }
         Ok(Pulled { name, downloaded })
     };
     let pull = timeout(limit, pull)
