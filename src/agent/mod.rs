@@ -27,6 +27,7 @@ pub mod leases;
 pub mod ledger;
 pub mod link;
 pub mod logs;
+pub mod notary;
 mod parts;
 mod post;
 pub mod publish;
@@ -65,6 +66,7 @@ use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
 use intake::Intake;
 use link::Link;
+use notary::Notary;
 use parts::{Parts, serve_chain};
 use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
@@ -221,8 +223,7 @@ where
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
-        let journal = Journal::open(&settings.data_dir)?;
-        let ids = MessageIds::new(journal.secret("message-ids").await?);
+        let (journal, ids) = journal_of(settings).await?;
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let board = Board::new(Terms { offer: offer.clone() });
@@ -230,6 +231,7 @@ where
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
         let runtime = Arc::new(self.runtime);
+        let notary = Notary::of(Arc::clone(&self.key), domain.subscribe());
         let effects = Arc::new(Act {
             runtime: Arc::clone(&runtime),
             gateways: self.gateways,
@@ -251,13 +253,7 @@ where
             auth: settings.auth.clone(),
             terms: Terms { offer },
             domain: domain.subscribe(),
-            desk: Desk {
-                journal: journal.clone(),
-                board: board.clone(),
-                clock: self.clock.clone(),
-                rules: settings.rules,
-                outbox: Arc::new(Notify::new()),
-            },
+            desk: desk(&journal, &board, &self.clock, settings, notary),
             effects,
             crew: Crew::default(),
             data_dir: settings.data_dir.clone(),
@@ -290,6 +286,31 @@ where
         serve_chain(&mut services, heart);
         Ok((services, parts))
     }
+}
+
+/// What the jobs' tasks share.
+fn desk<C: Clock + Clone>(
+    journal: &Journal,
+    board: &Board,
+    clock: &C,
+    settings: &Settings,
+    notary: Notary,
+) -> Desk<C> {
+    Desk {
+        journal: journal.clone(),
+        board: board.clone(),
+        clock: clock.clone(),
+        rules: settings.rules,
+        outbox: Arc::new(Notify::new()),
+        notary,
+    }
+}
+
+/// The journal, and the ids that are made with its key.
+async fn journal_of(settings: &Settings) -> Result<(Journal, MessageIds), journal::Error> {
+    let journal = Journal::open(&settings.data_dir)?;
+    let ids = MessageIds::new(journal.secret("message-ids").await?);
+    Ok((journal, ids))
 }
 
 fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
