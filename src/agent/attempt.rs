@@ -1,6 +1,7 @@
 //! One task a job: asks the plan what comes next, has it done, writes down what happened.
 //!
-//! What must hold: nothing is done for a job that the journal does not hold the reason for; this
+//! What must hold: nothing is done for a job that the journal does not hold the reason for; what ends
+//! it is signed before it is written down; this
 //! file decides nothing (`job::plan` does) and touches nothing outside (`Effects` do).
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::board::{Board, StopRequest};
 use super::effects::Effects;
+use super::notary::Notary;
 use super::post;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -34,6 +36,8 @@ pub struct Desk<C> {
     pub rules: Rules,
     /// Rung when there are statuses to publish.
     pub outbox: Arc<Notify>,
+    /// Signs those that are terminal, before they are written down.
+    pub notary: Notary,
 }
 
 /// Takes a job from where it stands as far as it goes.
@@ -149,7 +153,8 @@ impl Drop for Seat<'_> {
 async fn advance<C: Clock>(job: Job, event: Event, desk: &Desk<C>) -> Job {
     let now = desk.clock.now();
     match job.apply(event.clone(), now, &desk.rules) {
-        Ok(moved) => {
+        Ok(mut moved) => {
+            desk.notary.sign(&mut moved.statuses);
             tell(&job, &event, &moved);
             record(&event, &moved, desk).await;
             desk.board.moved(&moved.job);

@@ -7,6 +7,7 @@ use lamda_node::agent::JobAuth;
 use lamda_node::agent::attempt::Desk;
 use lamda_node::agent::board::Board;
 use lamda_node::agent::intake::Intake;
+use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
 use lamda_node::agent::{leases, publish, recover};
 use lamda_node::bus::{AckHandle, Delivery, Target};
@@ -20,6 +21,7 @@ use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::check;
 use super::effects::{Simulated, Writes};
 use super::time::Time;
 use super::world::World;
@@ -65,6 +67,7 @@ impl Process {
                 clock: world.time.clone(),
                 rules: rules(),
                 outbox: Arc::new(Notify::new()),
+                notary: Notary::new(check::mark, watch::channel(None).1),
             },
             effects: Arc::new(effects),
             crew: Crew::default(),
