@@ -244,6 +244,41 @@ async fn an_end_whose_receipt_is_due_and_missing_or_wrong_is_not_verified() {
     assert_eq!((ended.code(), ended.stderr()), (1, String::new()), "none is due");
 }
 
+#[test]
+fn a_signed_end_is_checked_offline_and_whatever_is_changed_in_it_is_noticed() {
+    let program = Program::with(&[]);
+    let node = Speaker::new(Anvil::key(1), without_chain());
+    let refused = json!({"reason_code": "no_gpu", "error": "no GPU here"});
+    let refused = node.status("job-1", 1, "rejected", &refused);
+    let completed = node.completed("job-1", 5, Hash([2; 32]));
+    let verify = |status: &Value| {
+        let file = program.path("end.json");
+        std::fs::write(&file, status.to_string()).expect("a file");
+        program.run(&["verify", &file])
+    };
+    let told = verify(&refused).succeeds().stdout();
+    let node = node.key.address();
+    assert!(told.starts_with(&format!("valid: {node} signed this end of job job-1")), "{told}");
+    assert!(!verify(&completed).succeeds().stdout().contains("NOT SIGNED"));
+    for (end, key, value) in [
+        (&refused, "error", json!("another reason")),
+        (&refused, "reason_code", json!("no_node_fits")),
+        (&completed, "log_cid", json!(CID)),
+        (&completed, "attempt", json!(2)),
+    ] {
+        let mut changed = end.clone();
+        changed[key] = value;
+        let ended = verify(&changed);
+        let told = ended.stdout();
+        assert_eq!(ended.code(), 1, "{key}: {told}");
+        assert!(told.contains("NOT VALID: the status: its signature is not"), "{key}: {told}");
+    }
+    // As nodes sent them before they signed.
+    let mut old = completed.clone();
+    old.as_object_mut().expect("an object").remove("signature");
+    assert!(verify(&old).succeeds().stdout().contains("the status around it is NOT SIGNED"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strangers_end_of_a_pools_job_is_passed_over_until_its_node_speaks() {
     let (nats, anvil) = (Nats::start(), Anvil::start());
