@@ -163,7 +163,7 @@ impl Speaker {
 
 /// Publishes statuses on the subject of the agent and the job that they name, whoever that is.
 fn say(nats: &Nats, statuses: &[&Value]) {
-    let texts: Vec<String> = statuses.iter().map(|status| status.to_string()).collect();
+    let texts: Vec<String> = statuses.iter().map(ToString::to_string).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     nats.python(
         "for body in args:\n    \
