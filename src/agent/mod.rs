@@ -17,7 +17,7 @@ pub mod attester;
 pub mod board;
 mod claims;
 pub mod effects;
-mod ending;
+pub mod ending;
 pub mod folders;
 pub mod heartbeat;
 pub mod hello;
@@ -60,7 +60,6 @@ use crate::supervise::{BoxError, Crew, Services};
 use act::Act;
 use attempt::Desk;
 use board::Board;
-use ending::wind_down;
 use folders::Folders;
 use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
@@ -177,7 +176,7 @@ where
             () = parts.greeter.sole.left() => Ok(()),
         };
         tokio::select! {
-            () = wind_down(&parts, &settings, end.is_ok()) => {}
+            () = parts.wind_down(&settings, end.is_ok()) => {}
             _ = shutdown.wait_for(|asked| *asked == Shutdown::Now) => {
                 tracing::warn!("ending at once; what runs is taken back at the next start");
             }
