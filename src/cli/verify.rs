@@ -267,7 +267,7 @@ impl Holds {
         match self {
             Self::Receipt(held) => held.json(),
             Self::End(status, digest) => {
-                let signed_for = status.signed_for.map(Domain::from).unwrap_or(Domain::OWN);
+                let signed_for = status.signed_for.map_or(Domain::OWN, Domain::from);
                 json!({
                     "valid": true, "signer": status.agent_address, "job_id": status.job_id,
                     "stage": status.stage, "chain_id": signed_for.chain_id,
