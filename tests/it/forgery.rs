@@ -244,6 +244,20 @@ async fn an_end_whose_receipt_is_due_and_missing_or_wrong_is_not_verified() {
     assert_eq!((ended.code(), ended.stderr()), (1, String::new()), "none is due");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_word_that_a_job_has_ended_does_not_keep_it_in_the_queue() {
+    let (nats, program, node, stranger) = onlooker().await;
+    for job in ["idle", "over"] {
+        program.run(&["submit", "--image", "img", "--pool", "p", "--job-id", job]).succeeds();
+    }
+    say(&nats, &[&stranger.completed("idle", 9, Hash([2; 32]))]);
+    node.claim(&nats, "p", "over", Hash([2; 32]));
+    let over = program.run(&["cancel", "over", "--pool", "p"]);
+    assert!(over.code() == 1 && over.stderr().contains("too_late"), "{}", over.both());
+    let idle = program.run(&["cancel", "idle", "--pool", "p"]).succeeds().stdout();
+    assert!(idle.contains("is taken out of the queue"), "{idle}");
+}
+
 #[test]
 fn a_signed_end_is_checked_offline_and_whatever_is_changed_in_it_is_noticed() {
     let program = Program::with(&[]);
