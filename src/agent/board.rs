@@ -66,6 +66,10 @@ struct Entry {
 }
 
 impl State {
+    fn is_refused(&self) -> bool {
+        self.entries.values().any(|entry| entry.refused)
+    }
+
     /// What becomes of a job with this demand, where those of the line before `place` go first.
     fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
@@ -228,11 +232,16 @@ impl Board {
     /// while the store refuses what was run.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
-        if state.draining || state.entries.values().any(|entry| entry.refused) {
+        if state.draining || state.is_refused() {
             return 0;
         }
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         (state.terms.offer.slots + ahead).saturating_sub(wanting)
+    }
+
+    /// Whether the store refuses what was run here.
+    pub fn is_refused(&self) -> bool {
+        self.state().is_refused()
     }
 
     /// Whether one more may be taken in. Several sources look at once: between

@@ -359,8 +359,10 @@ fn a_result_that_can_not_be_published_in_time_is_kept_and_its_job_fails_with_a_r
             run("", happy().into_iter().take(6))
         };
         let (mut now, mut tries) = (at(20), 0);
+        let fault = Fault::new(Reason::UploadFailed, "broken");
+        let failed = Event::Failed { fault, retry: Retry::Patiently };
         while job.phase.name() == "collected" {
-            job = job.apply(failed(Retry::Patiently), now, &rules()).unwrap().job;
+            job = job.apply(failed.clone(), now, &rules()).unwrap().job;
             tries += 1;
             if let Next::Wait(until) = next_step(&job, now) {
                 now = until;
