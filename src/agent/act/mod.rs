@@ -112,6 +112,11 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         bus.publish_result(&self.ids, result.agent_address, &result.job_id, body).await
     }
 
+    async fn said(&self) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        bus.flush().await
+    }
+
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let (bus, _) = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
