@@ -48,6 +48,7 @@ struct State {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the job by itself")]
 struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,

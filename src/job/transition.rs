@@ -43,7 +43,7 @@ pub(super) fn apply(
     }
     let Next { mut kept, job, statuses, durable, .. } = next;
     if let Some(kept) = &mut kept {
-        kept.job = Box::new(job.clone());
+        *kept.job = job.clone();
     }
     Ok(Transition { job, statuses, durable, kept })
 }

@@ -33,10 +33,12 @@ pub(super) fn put(db: &Connection, kept: &Kept, json: &str) -> Result<(), Error>
     Ok(())
 }
 
+/// The columns of a row, as [`find`] reads them.
+type Columns = (String, Option<i64>, Option<Vec<u8>>, bool);
+
 /// The kept output of a job.
 pub(super) fn find(db: &Connection, id: &JobId) -> Result<Option<KeptOutput>, Error> {
     let sql = "SELECT kept, asked_ms, result, said FROM kept WHERE job_id = ?";
-    type Columns = (String, Option<i64>, Option<Vec<u8>>, bool);
     let read = |row: &rusqlite::Row<'_>| -> Result<Columns, rusqlite::Error> {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
     };

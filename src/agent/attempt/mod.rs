@@ -58,14 +58,12 @@ pub async fn drive<E: Effects, C: Clock>(
             Turn::Happened(event) => advance(job, event, None, effects, desk, &mut stops).await,
             Turn::Asked(request) => stop(job, request, effects, desk, &mut stops).await,
         };
-        match moved {
-            Ok(moved) => (job, ahead) = (moved.job, moved.ended),
-            // Whoever moved it has it; if nobody has, `recover` finds it.
-            Err(Superseded) => {
-                seat.is_left_behind = true;
-                break;
-            }
-        }
+        // Whoever moved it has it; if nobody has, `recover` finds it.
+        let Ok(moved) = moved else {
+            seat.is_left_behind = true;
+            break;
+        };
+        (job, ahead) = (moved.job, moved.ended);
     }
 }
 
