@@ -103,7 +103,12 @@ impl Bench {
             journal: open(dir)?,
             board: board.clone(),
             clock: SystemClock,
-            rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+            rules: Rules {
+                timeout_max: hour,
+                fetch_give_up: hour,
+                upload_give_up: hour,
+                result_keep: hour,
+            },
             outbox: Arc::new(Notify::new()),
             notary: Notary::of(Arc::new(Key::random()), watch::channel(Some(Domain::OWN)).1),
         };
