@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_file_with_secrets_that_others_can_read_earns_a_warning() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
 
         for (text, mode, warned) in [
             ("AGENT_PRIVATE_KEY=hunter2\n", 0o644, true),

@@ -107,6 +107,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("JOB_TIMEOUT_MAX", "1 day"),
         ("FETCH_GIVE_UP_S", "1.5"),
         ("UPLOAD_GIVE_UP_S", "never"),
+        ("RESULT_KEEP_DAYS", "for ever"),
         ("DISK_FREE_MIN_MIB", "2GB"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),
@@ -362,7 +363,7 @@ fn a_secret_that_leaves_this_machine_in_plain_text_earns_a_warning() {
 
 #[test]
 fn a_file_with_a_secret_that_others_can_read_is_refused_with_its_name_and_mode() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\n").unwrap();
