@@ -487,6 +487,10 @@ impl Effects for Simulated {
         self.tell(status).await
     }
 
+    async fn said(&self) -> Result<(), bus::Error> {
+        self.call(|| Ok(())).await
+    }
+
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         self.put_aside(body).await
     }
