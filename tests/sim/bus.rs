@@ -30,7 +30,7 @@ impl Simulated {
 
     /// One call to the bus: it may not arrive, its answer may not come back, and it may take effect
     /// late.
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Self) -> Result<T, bus::Error> + Send + 'static,
     ) -> Result<T, bus::Error> {

@@ -488,7 +488,7 @@ impl Effects for Simulated {
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
-        self.call(|| Ok(())).await
+        self.call(|_| Ok(())).await
     }
 
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
