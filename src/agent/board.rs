@@ -14,8 +14,8 @@ use super::terms::Terms;
 use crate::bus::AckHandle;
 use crate::job::phase::StopCause;
 use crate::job::{Job, JobId, JobSpec};
-use crate::node::GpuUuid;
 use crate::node::admission::{Demand, Held, Verdict, decide};
+use crate::node::{Address, GpuUuid};
 
 /// A request to stop a job; answered with whether it took effect.
 #[derive(Debug)]
@@ -56,6 +56,9 @@ struct Entry {
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
+    requester: Option<Address>,
+    /// Its task ended by a defect, and its container may run.
+    abandoned: bool,
 }
 
 impl State {
@@ -104,7 +107,7 @@ impl Board {
     }
 
     /// Puts a job on the board, with the cards that it holds already. Returns where its requests to
-    /// stop arrive, or `None` where it is there already.
+    /// stop arrive, or `None` where it is there already. One that was abandoned is taken over.
     pub fn enter(
         &self,
         job: &Job,
@@ -112,7 +115,7 @@ impl Board {
     ) -> Option<mpsc::Receiver<StopRequest>> {
         let (stop, requests) = mpsc::channel(4);
         let mut state = self.state();
-        if state.entries.contains_key(job.id()) {
+        if state.entries.get(job.id()).is_some_and(|entry| !entry.abandoned) {
             return None;
         }
         let demand = state.terms.demand(&job.spec);
@@ -125,6 +128,8 @@ impl Board {
             wants_slot: true,
             started: false,
             holds: None,
+            requester: job.spec.requester,
+            abandoned: false,
         };
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
@@ -145,6 +150,18 @@ impl Board {
     /// The job needs nothing more.
     pub fn leave(&self, id: &JobId) {
         self.state().entries.remove(id);
+        self.notify();
+    }
+
+    /// The job's task ended by a defect. Where it holds cards its container may run: then it keeps
+    /// them, until somebody takes the job over.
+    pub fn abandon(&self, id: &JobId) {
+        let mut state = self.state();
+        match state.entries.get_mut(id) {
+            Some(entry) if entry.holds.is_some() => entry.abandoned = true,
+            _ => drop(state.entries.remove(id)),
+        }
+        drop(state);
         self.notify();
     }
 
@@ -275,6 +292,17 @@ impl Board {
         self.state().entries.contains_key(id)
     }
 
+    /// Whether a task has the job in hand.
+    pub fn is_looked_after(&self, id: &JobId) -> bool {
+        self.state().entries.get(id).is_some_and(|entry| !entry.abandoned)
+    }
+
+    /// Who asked for a job in hand: `None` where it is not in hand, `Some(None)` where it names
+    /// nobody.
+    pub fn requester(&self, id: &JobId) -> Option<Option<Address>> {
+        Some(self.state().entries.get(id)?.requester)
+    }
+
     /// How many deliveries ever came into hand.
     pub fn taken(&self) -> u64 {
         self.state().taken
@@ -327,8 +355,8 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::job::phase::{Asked, Event, PinnedImage, Rules};
     use crate::job::spec::parse;
+    use crate::node::Gpu;
     use crate::node::admission::{Offer, Scarce};
-    use crate::node::{Address, Gpu};
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 

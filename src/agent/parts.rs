@@ -87,6 +87,15 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
                 Ok(())
             }
         });
+        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
+        services.spawn("jobs in hand", RETRY, move || {
+            let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
+            async move {
+                // The sender lives in the service before this one.
+                begun.wait_for(|done| *done).await.ok();
+                recover::keep(intake).await
+            }
+        });
         let own = (Target::Agent(self.intake.node), slots);
         let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
         for (source, ahead) in std::iter::once(own).chain(shared) {

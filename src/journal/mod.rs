@@ -20,6 +20,8 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
+use crate::job::JobId;
+
 use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{History, Known};
@@ -67,6 +69,13 @@ pub enum Error {
         found: u32,
         /// The one that this program reads.
         known: u32,
+    },
+    /// The job has moved on otherwise than by what was to be written: whoever decided that decided
+    /// about a job that stands elsewhere by now.
+    #[error("the journal has job {job} at another place")]
+    Superseded {
+        /// The job.
+        job: JobId,
     },
     /// The disk is full.
     #[error("the disk under the journal is full")]

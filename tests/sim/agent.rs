@@ -108,7 +108,14 @@ impl Process {
             }
             let slots = intake.terms.offer.slots;
             let pool = Target::Pool("p".parse().expect("a pool"));
+            let looked_after = async {
+                loop {
+                    recover::keep(Arc::clone(&intake)).await.ok();
+                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                }
+            };
             tokio::join!(
+                looked_after,
                 serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
                 serve_source(&intake, &world, place, pool, 0),
             );

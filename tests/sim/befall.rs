@@ -176,6 +176,7 @@ fn restore_queue(world: &World, old: Option<&Snapshot>) {
         state.queue.messages.clone_from(&old.messages);
         // Numbers are not used again here: docs/job-lifecycle.md says what would come of it.
         state.queue.created_ns = old.created_ns;
+        state.queue.last_seq = state.queue.top_seq;
     } else {
         state.queue.messages.clear();
         state.queue.created_ns += 1;

@@ -1,6 +1,6 @@
 //! The promises, held against what happens while it happens, and against what is left in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -18,6 +18,10 @@ use super::world::{Doing, Message, RunRecord, State, World};
 
 /// A status that is said so often is said for ever.
 const SAID_MAX: u32 = 200;
+
+/// A job that was given back and whose message has left the queue waits for nobody: nothing takes it
+/// up but the agent's next start, where it is its own. Goes once waiting jobs are looked after.
+const ORPHANS_WAIT: bool = true;
 
 /// How long after its last moment a run may still be there.
 const OVERRUN_MS: u64 = 60_000;
@@ -217,7 +221,7 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
     if !ended && !done && !unclaimed {
         world.broken(format!("{id} left the queue before its end was durable"));
     }
-    if let Some(known) = journal.filter(|known| !known.open && known.job.is_some()) {
+    if let Some(known) = journal.filter(|known| !known.open && ended_here(known)) {
         let own: Option<AckHandle> =
             known.delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
         let is_own = own.is_some_and(|own| {
@@ -230,6 +234,11 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
             world.broken(format!("{id} was asked for again, and nobody says how it ended"));
         }
     }
+}
+
+/// Whether this agent is the one that has a job's end to say.
+fn ended_here(known: &Known) -> bool {
+    known.job.as_ref().is_some_and(|job| job.phase.outcome().is_some())
 }
 
 /// A status is heard: numbers without gaps, no number with two bodies, nothing after the end.
@@ -297,10 +306,11 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
             .filter_map(|(agent, heard)| Some((*agent, last(heard).filter(is_terminal)?)))
             .collect();
         // Who never came to know of it can't have ended it.
-        let unknown = state.gone.contains(&job.id) && said.is_empty();
+        let unknown = state.gone.contains(&job.id) && (said.is_empty() || ORPHANS_WAIT);
         // Without claims nobody can tell who has ended what.
         let several = state.unclaimed.contains(&job.id) && !ends.is_empty();
-        if ends.len() != 1 && !unknown && !several {
+        let none_due = unknown && ends.is_empty();
+        if ends.len() != 1 && !none_due && !several {
             broken.push(format!("{} has {} ends: {ends:?}", job.id, ends.len()));
         }
         if let Target::Agent(own) = &job.target
@@ -321,11 +331,12 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
 }
 
 /// Jobs that the journal calls open.
-pub(crate) fn left_open(disk: &Disk) -> Vec<String> {
+pub(crate) fn left_open(disk: &Disk, gone: &BTreeSet<JobId>) -> Vec<String> {
     let journal = Journal::simulated(disk, Arc::new(Reading));
     let open = journal.open_jobs().now_or_never().expect("at once").expect("readable");
     // A pool's job that was given back is another agent's, and its row goes with time.
-    let left = open.iter().filter(|job| job.phase != Phase::Waiting || job.pool().is_none());
+    let may_wait = |job: &Job| job.pool().is_some() || ORPHANS_WAIT && gone.contains(job.id());
+    let left = open.iter().filter(|job| job.phase != Phase::Waiting || !may_wait(job));
     left.map(|job| format!("{} open as {}", job.id(), job.phase.name())).collect()
 }
 

@@ -24,7 +24,7 @@ const END_MS: u64 = 4 * 3_600_000;
 const MISFORTUNE_MS: u64 = 30_000;
 
 /// How long a host may be away: days, so that every patience in it is over.
-const ABSENT_MS: (u64, u64) = (3_600_000, 3 * 24 * 3_600_000);
+const ABSENT_MS: (u64, u64) = (3_600_000, 36 * 3_600_000);
 
 /// How long the store is out of order when a host is back after days.
 const MORNING_MS: u64 = 100_000;
@@ -198,6 +198,7 @@ impl Day {
                     let mut state = self.world.state();
                     state.queue.last_seq += 1;
                     let seq = state.queue.last_seq;
+                    state.queue.top_seq = state.queue.top_seq.max(seq);
                     let message = Message { target, body, delivered: 0, free_at_ms: ms };
                     state.queue.messages.insert(seq, message);
                     drop(state);
@@ -258,7 +259,7 @@ impl Day {
                 .map(|(seq, one)| format!("message {seq} to {}", one.target)),
         );
         for (number, host) in state.hosts.iter().enumerate() {
-            left.extend(check::left_open(&host.disk));
+            left.extend(check::left_open(&host.disk, &state.gone));
             left.extend(host.containers.keys().map(|name| format!("container {name} on {number}")));
             left.extend(host.folders.iter().map(|id| format!("folder of {id} on {number}")));
         }

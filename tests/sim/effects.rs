@@ -435,6 +435,11 @@ impl Simulated {
 }
 
 impl Simulated {
+    fn is_hindered(&self) -> bool {
+        let ms = self.world.time.ms();
+        self.world.state().hosts[self.host].hindered_until_ms > ms
+    }
+
     /// Whether the host has been up since the job's inputs were fetched.
     fn is_whole(&self, job: &Job) -> bool {
         let state = self.world.state();
@@ -447,7 +452,10 @@ impl Effects for Simulated {
     async fn perform(&self, job: &Job, step: Step) -> Event {
         self.alive().await;
         self.note(|| format!("{}: {}", job.id(), step.name()));
-        check::acts_on_what_is_written(&self.world, self.host, job);
+        // A container is stopped in time though the journal is stuck, and nothing else is done then.
+        if step != Step::Stop || !self.is_hindered() {
+            check::acts_on_what_is_written(&self.world, self.host, job);
+        }
         let event = match step {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
@@ -455,14 +463,19 @@ impl Effects for Simulated {
             Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => {
-                let left = until.since(self.world.now_on(self.host));
                 let clock = self.clock();
+                if self.world.has(Plant::AcksEarly)
+                    && let Some(ack) = self.board.delivery(job.id())
+                {
+                    self.answer(&ack, Settle::Ack).await.ok();
+                }
                 tokio::select! {
                     biased;
                     event = self.follow(job) => event,
-                    () = clock.sleep(left), if !self.world.has(Plant::IgnoresTime) => {
+                    () = clock.sleep_until(until), if !self.world.has(Plant::IgnoresTime) => {
                         Event::TimeIsUp
                     }
+                }
                 }
             }
             Step::Stop => self.stop(job).await,

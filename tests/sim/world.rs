@@ -98,6 +98,8 @@ pub(crate) struct State {
 pub(crate) struct Queue {
     pub(crate) messages: BTreeMap<u64, Message>,
     pub(crate) last_seq: u64,
+    /// The highest number that any queue of the day has given.
+    pub(crate) top_seq: u64,
     pub(crate) created_ns: i64,
     pub(crate) away_until_ms: u64,
     /// As an operator edited it.

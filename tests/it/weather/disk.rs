@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{end, last, shell_with};
-use crate::support::world::{World, shell};
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World, shell};
 
 const SETTINGS: [(&str, &str); 2] = [("DISK_FREE_MIN_MIB", "0"), ("FETCH_GIVE_UP_S", "60")];
 
@@ -69,5 +70,32 @@ async fn a_job_that_comes_while_the_journal_can_not_be_written_is_not_lost() {
         assert_eq!(end(&world.outcome(id)), json!(["completed", null, 1, 0]), "{id}");
     }
     assert!(agent.log().lines().count() < 2000, "it says it in few words");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_container_is_stopped_in_time_and_on_request_though_the_journal_can_not_be_written() {
+    let world = World::start_on_small_disk(64).await;
+    let disk = world.disk.as_ref().expect("a small disk");
+    let agent = world.agent(&[&SETTINGS[..], &[("JOB_STOP_GRACE_S", "1")]].concat());
+    let for_ever = "sleep 100000";
+    world.publish("late", &shell_with(for_ever, &json!({"timeout_s": 10})));
+    world.publish("unwanted", &shell(for_ever));
+    for id in ["late", "unwanted"] {
+        agent.wait_for(&format!("job {id}: running"));
+    }
+    disk.fill_but(0);
+    let control = format!("jobs.control.{}", World::agent_address());
+    let cancel = json!({"action": "cancel", "job_id": "unwanted"}).to_string();
+    let script = "await nc.publish(args[0], args[1].encode()); await nc.flush()";
+    world.nats.python(script, &[&control, &cancel]);
+    eventually("both containers end", PATIENCE, || (world.engine.living() == 0).then_some(()));
+    disk.free();
+    let told = |id| {
+        let end = end(&world.outcome(id));
+        (end[0].clone(), end[1].clone())
+    };
+    assert_eq!(told("late"), (json!("timed_out"), json!("timeout")));
+    assert_eq!(told("unwanted"), (json!("cancelled"), json!("cancelled")));
     world.wait_until_clean().await;
 }
