@@ -222,7 +222,8 @@ impl Day {
         }
         let left = self.what_is_left();
         // What an engine made for a process that was dead by then goes at the next start.
-        if !left.is_empty() && (self.is_swept || left.contains("message") || left.contains("open")) {
+        if !left.is_empty() && (self.is_swept || left.contains("message") || left.contains("open"))
+        {
             return false;
         }
         for process in self.processes.iter().flatten() {

@@ -476,7 +476,6 @@ impl Effects for Simulated {
                         Event::TimeIsUp
                     }
                 }
-                }
             }
             Step::Stop => self.stop(job).await,
             Step::Collect => self.collect(job).await,
