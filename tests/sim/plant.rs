@@ -19,8 +19,6 @@ pub(crate) enum Plant {
     StartsUnclaimed,
     /// A pool's job is ended without its claim.
     EndsUnclaimed,
-    /// A claim is written over whatever is there.
-    ClaimsBlindly,
     /// A job is given back, and its claim is not.
     KeepsTheClaim,
     /// Whether the claim is of this very body is not looked at.
@@ -93,12 +91,11 @@ pub(crate) const WRITES: [&str; 25] = [
 ];
 
 /// Every other defect.
-pub(crate) const DEFECTS: [Plant; 25] = [
+pub(crate) const DEFECTS: [Plant; 24] = [
     Plant::WritesUnsynced,
     Plant::ReadsUnsynced,
     Plant::StartsUnclaimed,
     Plant::EndsUnclaimed,
-    Plant::ClaimsBlindly,
     Plant::KeepsTheClaim,
     Plant::TakesAnyBody,
     Plant::SeesNoContainers,
