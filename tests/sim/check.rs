@@ -8,7 +8,7 @@ use lamda_node::bus::{AckHandle, Target};
 use lamda_node::job::claim::State as ClaimState;
 use lamda_node::job::phase::Phase;
 use lamda_node::job::spec::{Refused, parse};
-use lamda_node::job::{Job, JobId, Reason};
+use lamda_node::job::{Hash, Job, JobId, Reason, Signature, Status};
 use lamda_node::journal::{Disk, Fate, Gate, Journal, Known, Outgoing, OutgoingKind};
 use lamda_node::node::Address;
 use serde_json::Value;
@@ -241,7 +241,21 @@ fn ended_here(known: &Known) -> bool {
     known.job.as_ref().is_some_and(|job| job.phase.outcome().is_some())
 }
 
-/// A status is heard: numbers without gaps, no number with two bodies, nothing after the end.
+/// Stands for a signature: it tells which digest it was made over.
+pub(crate) fn mark(digest: Hash) -> Signature {
+    let mut bytes = [27; 65];
+    bytes[..32].copy_from_slice(&digest.0);
+    Signature(bytes)
+}
+
+/// Whether a status that ends a job was signed as it was sent.
+fn is_signed(body: &[u8]) -> bool {
+    let Ok((status, body)) = Status::read(body) else { return false };
+    status.signature.is_some() && status.signature == status.digest(&body).map(mark)
+}
+
+/// A status is heard: numbers without gaps, no number with two bodies, nothing after the end, which
+/// is signed.
 pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
     let body: Value = serde_json::from_slice(&status.body).expect("a status is JSON");
     let ms = world.time.ms();
@@ -274,6 +288,9 @@ pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
             Some(format!("{id}: number {} comes after {}", status.seq, heard.len()))
         }
         None if heard.values().any(is_terminal) => Some(format!("{id}: {body} after its end")),
+        None if is_terminal(&body) && !is_signed(&status.body) => {
+            Some(format!("{id}: the end {body} is not signed"))
+        }
         None => {
             heard.insert(status.seq, body);
             None
