@@ -223,7 +223,7 @@ fn a_key_is_either_plain_or_in_a_keystore() {
     assert!(lacking.contains("AGENT_KEYSTORE: there is no file"), "{lacking}");
     assert!(lacking.contains("AGENT_KEYSTORE_PASSPHRASE_FILE: it is not set"), "{lacking}");
 
-    std::fs::write(phrase, "correct horse\n").unwrap();
+    write_secret(phrase, "correct horse\n");
     let made =
         crate::chain::keystore::create(store.as_ref(), &read_secret(phrase.as_ref()).unwrap());
     let set = [
@@ -232,6 +232,13 @@ fn a_key_is_either_plain_or_in_a_keystore() {
         ("AGENT_KEYSTORE_PASSPHRASE_FILE", phrase),
     ];
     assert_eq!(key_of(&set), made.unwrap().address());
+}
+
+/// A file with a secret, as its owner writes it.
+fn write_secret(path: &str, text: &str) {
+    std::fs::write(path, text).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(path, private).unwrap();
 }
 
 /// The address of the key that these settings lead to.
@@ -254,9 +261,9 @@ fn a_passphrase_is_systemds_credential_where_no_file_is_named() {
     ];
     let lacking = told(&keystore);
     assert!(lacking.contains("no credential lamda-node-passphrase"), "{lacking}");
-    std::fs::write(at("lamda-node-passphrase"), "right\n").unwrap();
+    write_secret(&at("lamda-node-passphrase"), "right\n");
     assert_eq!(key_of(&keystore), made.unwrap().address());
-    std::fs::write(at("lamda-node-passphrase"), "\n").unwrap();
+    write_secret(&at("lamda-node-passphrase"), "\n");
     let empty = told(&keystore);
     assert!(empty.contains("CREDENTIALS_DIRECTORY: the first line of"), "{empty}");
 }
