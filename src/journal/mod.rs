@@ -10,10 +10,15 @@
 //! refused.
 
 mod attempts;
+mod done;
+mod events;
+mod forget;
 mod outbox;
+mod packed;
 mod reader;
 mod receipts;
 mod simulated;
+mod story;
 mod transactions;
 mod writer;
 
@@ -22,15 +27,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{History, Known};
+pub use events::Happened;
+pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{
-    Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
+    Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing,
 };
 pub use receipts::Leaf;
 pub use simulated::{Disk, Fate, Gate};
 pub use transactions::Known as KnownAccount;
 
 use writer::Writer;
+
+#[cfg(test)]
+mod tests;
 
 /// The database's file in the node's folder.
 const FILE: &str = "journal.db";
