@@ -17,6 +17,7 @@ mod outbox;
 mod packed;
 mod reader;
 mod receipts;
+mod secrets;
 mod simulated;
 mod story;
 mod transactions;
@@ -126,6 +127,7 @@ impl Journal {
         let lock = std::fs::File::create(dir.join("lock")).map_err(|err| unusable(err.into()))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| Error::InUse(dir.to_owned()))?;
+        make_private(&path).map_err(|err| unusable(err.into()))?;
         let db = rusqlite::Connection::open(&path).map_err(|err| unusable(err.into()))?;
         Ok(Self { writer: Writer::start(db, Some(lock), &path)? })
     }
@@ -135,4 +137,12 @@ impl Journal {
         let db = rusqlite::Connection::open_in_memory()?;
         Ok(Self { writer: Writer::start(db, None, Path::new(":memory:"))? })
     }
+}
+
+/// The file holds secrets: one that is made now is its owner's alone, and so is its log, which takes
+/// its mode from it.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }

@@ -56,6 +56,10 @@ fn hex(of: &str, bytes: usize) -> String {
     text[..2 * bytes].to_owned()
 }
 
+fn sealed(cid: Cid) -> Sealed {
+    Sealed { path: "output/output".to_owned(), cid, bytes: 48_121, directory: false }
+}
+
 /// The CID of a block of this name's own: version 1, raw, SHA-256.
 fn cid(of: &str) -> Cid {
     let digest = crate::job::eip712::keccak256(of.as_bytes()).0;
@@ -98,8 +102,8 @@ async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
         Event::Started { container, at: at(900) },
         Event::Exited { exit, by_itself: Some(true) },
         Event::Collected {
-            output: Ok(Some(Sealed { cid: cid("output"), bytes: 48_121 })),
-            log: Some(Sealed { cid: cid("log"), bytes: 991 }),
+            output: Ok(Some(sealed(cid("output")))),
+            log: Some(sealed(cid("log"))),
         },
         Event::Published { output: Some(cid("output")), log: Some(cid("log")) },
     ];

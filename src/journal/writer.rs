@@ -15,11 +15,12 @@ use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
     include_str!("../../migrations/0003_leases.sql"),
-    include_str!("../../migrations/0004_done.sql"),
+    include_str!("../../migrations/0004_secrets.sql"),
+    include_str!("../../migrations/0005_done.sql"),
 ];
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
@@ -217,10 +218,11 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
         }
     }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
-    let wrote = db.total_changes() != before;
-    log.behind |= wrote;
-    // What was read is durable before it is answered, too. After a commit that was synced there is
-    // nothing left to do for the disk.
+    // A commit that was synced took along whatever was in the log before it.
+    if db.total_changes() != before {
+        log.behind = !durable || committed.is_err();
+    }
+    // What was read is durable before it is answered, too.
     let committed = if durable {
         committed.and_then(|()| log.catch_up().map_err(|err| err.to_string()))
     } else {
