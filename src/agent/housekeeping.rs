@@ -58,7 +58,8 @@ pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
 /// Forgets what is long done; a service that ends only when it fails.
 pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
-        let gone = look_through(&journal, &clock).await.map_err(|err| Failure::Again(err.into()))?;
+        let gone =
+            look_through(&journal, &clock).await.map_err(|err| Failure::Again(err.into()))?;
         let [jobs, refusals, receipts, beats] = gone;
         tracing::debug!(
             jobs,
@@ -78,8 +79,7 @@ async fn look_through<C: Clock>(journal: &Journal, clock: &C) -> Result<[usize; 
     let waiting = steps(clock, |at| journal.forget_waiting(now, REMEMBERED, at)).await?;
     let refusals = steps(clock, |_| journal.forget_refusals(REFUSALS_MAX)).await?;
     let receipts = steps(clock, |_| journal.forget_receipts(now, RECEIPTS_REMEMBERED)).await?;
-    let beats =
-        steps(clock, |at| journal.forget_transactions(now, BEATS_REMEMBERED, at)).await?;
+    let beats = steps(clock, |at| journal.forget_transactions(now, BEATS_REMEMBERED, at)).await?;
     Ok([done + waiting, refusals, receipts, beats])
 }
 

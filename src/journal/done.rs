@@ -98,8 +98,7 @@ impl Leaving {
     /// Reads its events and statuses.
     fn complete(&mut self, db: &Connection) -> Result<(), Error> {
         let columns = events::COLUMNS;
-        let sql =
-            format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
+        let sql = format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
         let mut query = db.prepare_cached(&sql)?;
         let mut rows = query.query(params![self.job_id, KEPT_MAX])?;
         while let Some(row) = rows.next()? {
@@ -226,9 +225,8 @@ fn sweep_jobs(db: &Connection) -> Result<usize, Error> {
     let Some(at) = sweep(db, "jobs")? else { return Ok(0) };
     let sql = "SELECT rowid, job_id, open FROM jobs WHERE rowid > ? ORDER BY rowid LIMIT ?";
     let mut query = db.prepare_cached(sql)?;
-    let rows = query.query_map(params![at, SWEPT_AT_ONCE], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-    })?;
+    let rows = query
+        .query_map(params![at, SWEPT_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let rows = rows.collect::<Result<Vec<(i64, String, bool)>, _>>()?;
     let mut insert = db.prepare_cached("INSERT OR IGNORE INTO leaving (job_id) VALUES (?)")?;
     for (_, job_id, _) in rows.iter().filter(|(_, _, open)| !open) {

@@ -42,7 +42,7 @@ mod find {
              SELECT id FROM transactions WHERE settled_ms < ?1
              AND EXISTS (SELECT 1 FROM receipts WHERE transaction_id = transactions.id)
              ORDER BY settled_ms LIMIT 1) LIMIT ?2";
-    pub(super) const UNDER_NO_ROOT: &str = "SELECT rowid FROM receipts
+    pub(super) const UNDER_NO_ROOT: &str = "SELECT rowid FROM receipts INDEXED BY receipts_waiting
          WHERE transaction_id IS NULL AND finished_ms < ?1 ORDER BY finished_ms LIMIT ?2";
 }
 
@@ -120,7 +120,11 @@ impl Journal {
 
     /// Forgets some of the receipts that have been under a settled root, or under none, for longer
     /// than `keep`.
-    pub async fn forget_receipts(&self, now: Timestamp, keep: Duration) -> Result<Forgotten, Error> {
+    pub async fn forget_receipts(
+        &self,
+        now: Timestamp,
+        keep: Duration,
+    ) -> Result<Forgotten, Error> {
         let due = millis(now).saturating_sub(span(keep));
         let work = move |db: &Connection| {
             let mut rows = ids(db, find::UNDER_ROOT, due)?;
@@ -144,8 +148,7 @@ impl Journal {
         let due = millis(now).saturating_sub(span(keep));
         let work = move |db: &Connection| {
             let mut query = db.prepare_cached(find::SETTLED)?;
-            let rows =
-                query.query_map(params![after, due, FORGOTTEN_AT_ONCE], |row| row.get(0))?;
+            let rows = query.query_map(params![after, due, FORGOTTEN_AT_ONCE], |row| row.get(0))?;
             let rows = rows.collect::<Result<Vec<i64>, _>>()?;
             delete(db, "DELETE FROM signed_forms WHERE transaction_id = ?", &rows)?;
             let sql = "DELETE FROM transactions WHERE id = ?1
@@ -212,7 +215,9 @@ mod tests {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = plan.parameter_count();
             let rows = plan
-                .query_map(rusqlite::params_from_iter(vec![0; count]), |row| row.get::<_, String>(3))
+                .query_map(rusqlite::params_from_iter(vec![0; count]), |row| {
+                    row.get::<_, String>(3)
+                })
                 .unwrap();
             let plan: Vec<String> = rows.collect::<Result<_, _>>().unwrap();
             let plan = plan.join("; ");

@@ -31,9 +31,7 @@ pub use attempts::{History, Known};
 pub use events::Happened;
 pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{
-    Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing,
-};
+pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
 pub use receipts::Leaf;
 pub use simulated::{Disk, Fate, Gate};
 pub use transactions::Known as KnownAccount;

@@ -70,7 +70,8 @@ enum Waiting {
 
 impl Waiting {
     fn find(db: &Connection, limit: u32) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, job_id, seq, body, sent FROM outbox WHERE sent <> 1 ORDER BY id LIMIT ?";
+        let sql =
+            "SELECT id, job_id, seq, body, sent FROM outbox WHERE sent <> 1 ORDER BY id LIMIT ?";
         let mut query = db.prepare_cached(sql)?;
         let rows = query.query_map([limit], |row| {
             let (job_id, seq) = (row.get(1)?, row.get(2)?);
@@ -117,7 +118,11 @@ impl Journal {
             let mut update = db.prepare_cached("UPDATE outbox SET sent = 1 WHERE id = ?")?;
             let mut packed = db.prepare_cached("UPDATE done SET again = 0 WHERE id = ?")?;
             for row in rows {
-                if row < 0 { packed.execute([-row])? } else { update.execute([row])? };
+                if row < 0 {
+                    packed.execute([-row])?
+                } else {
+                    update.execute([row])?
+                };
             }
             Ok(())
         };

@@ -89,8 +89,8 @@ impl Journal {
     /// end of their run, then by job id. At most `limit`.
     pub async fn waiting_receipts(&self, domain: Domain, limit: u32) -> Result<Vec<Leaf>, Error> {
         let work = move |db: &Connection| {
-            let sql = "SELECT digest, completed FROM receipts WHERE transaction_id IS NULL
-                 AND chain_id = ? AND contract = ? ORDER BY finished_ms, job_id LIMIT ?";
+            let sql = "SELECT digest, completed FROM receipts INDEXED BY receipts_waiting
+                 WHERE transaction_id IS NULL AND chain_id = ? AND contract = ? ORDER BY finished_ms, job_id LIMIT ?";
             let mut query = db.prepare_cached(sql)?;
             let (chain_id, contract) = (number(domain.chain_id), domain.contract.to_string());
             let rows = query.query_map(params![chain_id, contract, limit], |row| {

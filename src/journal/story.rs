@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::events::Happened;
 use super::packed::{pack, unpack};
-use super::Error;
 use crate::clock::Timestamp;
 use crate::job::phase::Event;
 use crate::job::{Job, Status};
@@ -36,7 +36,8 @@ pub(super) struct Story {
 #[derive(Serialize, Deserialize)]
 struct Brief {
     job: Option<Job>,
-    events: Vec<(Timestamp, Timestamp, u64, Event)>,
+    /// When first, how often, how long from the first to the last, and what; times in milliseconds.
+    events: Vec<(u64, u64, u64, Event)>,
     left_out: u64,
     said: Vec<Status>,
 }
@@ -56,7 +57,8 @@ impl Story {
                 Event::Attested { .. } => Event::Attested { receipt: serde_json::Value::Null },
                 other => other,
             };
-            (happened.at, happened.until, happened.times, event)
+            let (at, until) = (happened.at.unix_ms(), happened.until.unix_ms());
+            (at, happened.times, until.saturating_sub(at), event)
         });
         let brief = Brief { job, events: events.collect(), left_out, said };
         let mut text = u32::try_from(last.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
@@ -69,9 +71,10 @@ impl Story {
     pub(super) fn unpack(packed: &[u8]) -> Result<Self, Error> {
         let (last, brief) = split(packed)?;
         let Brief { job, events, left_out, said } = serde_json::from_slice(&brief)?;
-        let events = events
-            .into_iter()
-            .map(|(at, until, times, event)| Happened { at, until, times, event });
+        let events = events.into_iter().map(|(at, times, lasted, event)| {
+            let until = Timestamp::from_unix_ms(at.saturating_add(lasted));
+            Happened { at: Timestamp::from_unix_ms(at), until, times, event }
+        });
         Ok(Self { last, job, events: events.collect(), left_out, said })
     }
 

@@ -154,8 +154,7 @@ impl Reader {
         let count = "SELECT count(*) FROM events WHERE job_id = ?";
         let events_total = view.query_row(count, [id.as_str()], |row| row.get(0)).map(unsigned)?;
         let columns = events::COLUMNS;
-        let sql =
-            format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
+        let sql = format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
         let events = newest(&view, &sql, id, happened)?;
         let sql = "SELECT body, sent FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
         let said = newest(&view, sql, id, said)?;

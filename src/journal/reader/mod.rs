@@ -113,7 +113,8 @@ impl Reader {
             found.push(kept(row)?);
         }
         found.sort_by(|a, b| {
-            let key = |kept: &Kept| (kept.signed.receipt.finished_at, kept.signed.receipt.job_id.clone());
+            let key =
+                |kept: &Kept| (kept.signed.receipt.finished_at, kept.signed.receipt.job_id.clone());
             let ((a_at, a_id), (b_at, b_id)) = (key(a), key(b));
             b_at.cmp(&a_at).then(a_id.cmp(&b_id))
         });
