@@ -38,9 +38,6 @@ pub use transactions::Known as KnownAccount;
 
 use writer::Writer;
 
-#[cfg(test)]
-mod tests;
-
 /// The database's file in the node's folder.
 const FILE: &str = "journal.db";
 
@@ -144,3 +141,6 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,7 @@ async fn pack_all(journal: &Journal) {
 async fn a_job_that_is_done_takes_little_room_and_says_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
-    let (key, jobs) = (Key::random(), 64);
+    let (key, jobs) = (Key::random(), 64_i64);
     for number in 0..jobs {
         live(&journal, &format!("bench-{number:06}"), "", &key).await;
     }
@@ -184,19 +184,18 @@ async fn a_job_that_is_done_takes_little_room_and_says_the_same() {
 }
 
 /// The bytes of all stories, and of all receipts.
-fn sizes(dir: &Path) -> (usize, usize) {
+fn sizes(dir: &Path) -> (i64, i64) {
     let db = Connection::open(dir.join(FILE)).unwrap();
-    let sum = |sql: &str| db.query_row(sql, [], |row| row.get::<_, usize>(0)).unwrap();
+    let sum = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let open = "SELECT count(*) FROM jobs";
     assert_eq!(sum(open) + sum("SELECT count(*) FROM events"), 0, "all are packed");
     (sum("SELECT sum(length(story)) FROM done"), sum("SELECT sum(length(packed)) FROM receipts"))
 }
 
 /// The bytes of the pages that are in use.
-fn room(dir: &Path) -> usize {
+fn room(dir: &Path) -> i64 {
     let db = Connection::open(dir.join(FILE)).unwrap();
-    let value =
-        |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, usize>(0)).unwrap();
+    let value = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     (value("page_count") - value("freelist_count")) * value("page_size")
 }
 

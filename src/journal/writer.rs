@@ -23,6 +23,9 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/0005_done.sql"),
 ];
 
+/// The log is carried over at 4 MiB, and is longer only while somebody reads.
+const LOG_BYTES_MAX: i64 = 64 << 20;
+
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
 
@@ -135,6 +138,8 @@ fn stopped() -> Error {
 pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "foreign_keys", true)?;
+    // A log that a long reader made grow is cut again once it has been carried over.
+    db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(32);
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
