@@ -10,11 +10,16 @@
 //! refused.
 
 mod attempts;
+mod done;
+mod events;
+mod forget;
 mod outbox;
+mod packed;
 mod reader;
 mod receipts;
 mod secrets;
 mod simulated;
+mod story;
 mod transactions;
 mod writer;
 
@@ -25,10 +30,10 @@ use crate::job::JobId;
 use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{History, Known};
+pub use events::Happened;
+pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{
-    Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
-};
+pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
 pub use receipts::Leaf;
 pub use simulated::{Disk, Fate, Gate};
 pub use transactions::Known as KnownAccount;
@@ -145,3 +150,6 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ mod ledger;
 mod long;
 mod matrix;
 mod pools;
+mod power_cut;
 mod protocol;
 mod readme;
 mod receipts;

@@ -27,6 +27,9 @@ use super::effects::{Simulated, Writes};
 use super::time::Time;
 use super::world::World;
 
+/// How often a process packs what is done; the real one looks more often.
+const PACKED_EVERY: Duration = Duration::from_mins(1);
+
 /// A process that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -88,6 +91,13 @@ impl Process {
             loop {
                 publish::run(desk_of.clone(), Arc::clone(&effects_of)).await.ok();
                 desk_of.clock.sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let (journal, time) = (desk.journal.clone(), self.world.time.clone());
+        self.tasks.spawn(async move {
+            loop {
+                while journal.pack().await.is_ok_and(|packed| packed > 0) {}
+                time.sleep(PACKED_EVERY).await;
             }
         });
         self.tasks.spawn(async move {
