@@ -23,8 +23,8 @@ use lamda_node::agent::publish;
 use lamda_node::agent::recover;
 use lamda_node::agent::terms::Terms;
 use lamda_node::clock::{Clock, SystemClock};
-use lamda_node::container::ContainerRuntime as _;
 use lamda_node::container::fake::Fake;
+use lamda_node::container::{ContainerRuntime as _, ImagePolicy};
 use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
@@ -78,6 +78,7 @@ fn terms(slots: usize) -> Terms {
             bridge: false,
             slots,
         },
+        images: ImagePolicy::default(),
     }
 }
 

@@ -353,6 +353,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::container::ImagePolicy;
     use crate::job::phase::{Asked, Event, PinnedImage, Rules};
     use crate::job::spec::parse;
     use crate::node::Gpu;
@@ -375,6 +376,7 @@ mod tests {
                 bridge: false,
                 slots,
             },
+            images: ImagePolicy::default(),
         })
     }
 

@@ -7,6 +7,7 @@ use super::env::{Env, Variable, shown};
 use super::gpu::Gpu;
 use crate::agent::{JobAuth, Limits, Settings};
 use crate::bus::PoolName;
+use crate::container::ImagePolicy;
 use crate::job::phase::Rules;
 
 const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
@@ -36,6 +37,7 @@ const YEAR_S: u64 = 365 * DAY_S;
 pub(super) fn read(
     env: &mut Env<'_>,
     auth: Option<JobAuth>,
+    images: Option<ImagePolicy>,
     gpu: Option<&Gpu>,
 ) -> Option<Settings> {
     let data_dir = data_dir(env);
@@ -57,6 +59,7 @@ pub(super) fn read(
         pools: pools?,
         pool_prefetch: usize::try_from(pool_prefetch?).ok()?,
         auth: auth?,
+        images: images?,
         allow_bridge: allow_bridge?,
         rules: rules?,
         disk_free_min_mib: disk_free_min_mib?,

@@ -29,6 +29,11 @@ impl Reason {
             Self::ImageInvalid => {
                 "The requester has to give the image as registry/name:tag or name@sha256:…."
             }
+            Self::ImageNotAllowed => {
+                "The requester has to name an image of a registry that this node takes, or the \
+                 owner allows that one: JOB_REGISTRIES; an image that lies here only is named in \
+                 JOB_LOCAL_IMAGES."
+            }
             Self::InputCidInvalid => {
                 "The requester has to give an IPFS CID of version 0 or 1, made with SHA-256."
             }

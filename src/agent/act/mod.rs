@@ -253,6 +253,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 fn engine_failed(err: &engine::Error) -> Event {
     use engine::Error as E;
     let (reason, retry) = match err {
+        E::ImageNotAllowed { .. } => (Reason::ImageNotAllowed, Retry::Never),
         E::ImageRefused { .. } => (Reason::ImageUnavailable, Retry::Never),
         E::Pull { .. } => (Reason::ImagePullFailed, Retry::Patiently),
         E::Gpu { .. } => (Reason::GpuFailed, Retry::Patiently),

@@ -11,6 +11,7 @@ use crate::agent::terms::Terms;
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::clock::Timestamp;
+use crate::container::ImagePolicy;
 use crate::container::{self, ContainerId};
 use crate::job::claim::Claim;
 use crate::job::phase::{Asked, PinnedImage, StopCause};
@@ -154,7 +155,7 @@ fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
         bridge: false,
         slots: 1,
     };
-    let terms = Terms { offer };
+    let terms = Terms { offer, images: ImagePolicy::default() };
     let board = Board::new(terms.clone());
     let hour = Duration::from_hours(1);
     let desk = Desk {
