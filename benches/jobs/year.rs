@@ -248,12 +248,12 @@ fn fill(dir: &Path, jobs: usize) -> Result<(), Failure> {
     let (jobs_i, oldest) = (i64::try_from(jobs)?, i64::try_from(now - month)?);
     let apart = i64::try_from(month)? / jobs_i.max(1);
     let numbers = "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)";
-    // Random bytes at the end of each text stand for what no two jobs share.
+    // Random bytes as long as the sample's.
     let done = format!(
         "{numbers} INSERT INTO done
          (job_id, body_hash, phase, refused, seq, due_ms, story)
          SELECT 'job-' || lower(hex(randomblob(16))), randomblob(32), phase, 0, seq,
-             ?3 + i * ?4, substr(story, 1, length(story) - 400) || randomblob(400)
+             ?3 + i * ?4, randomblob(length(story))
          FROM n, (SELECT * FROM done ORDER BY id LIMIT 1)"
     );
     let receipts = format!(
@@ -261,7 +261,7 @@ fn fill(dir: &Path, jobs: usize) -> Result<(), Failure> {
          (digest, job_id, chain_id, contract, finished_ms, completed, document, packed,
           transaction_id)
          SELECT '0x' || lower(hex(randomblob(32))), 'job-' || lower(hex(randomblob(16))), chain_id,
-             contract, ?3 + i * ?4, 1, '', packed, 1 + i / {LEAVES}
+             contract, ?3 + i * ?4, 1, '', randomblob(length(packed)), 1 + i / {LEAVES}
          FROM n, (SELECT * FROM receipts ORDER BY rowid LIMIT 1)"
     );
     let transactions = "INSERT INTO transactions
