@@ -103,8 +103,7 @@ mod tests {
     #[test]
     fn the_dictionary_never_changes() {
         use sha2::{Digest as _, Sha256};
-        let hash = Sha256::digest(DICTIONARY);
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(DICTIONARY));
         assert_eq!(hash, "cfad6c7ea81d64ad5094fd533d9209ea3ce3eb8b9b953e9553288b4df470e2bb");
     }
 }
