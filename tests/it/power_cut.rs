@@ -103,7 +103,7 @@ fn before_each_answer(trace: &str) -> Vec<Between> {
         } else if is_log && line.contains("sync(") && line.ends_with("= 0")
             || line.contains("sync resumed>")
                 && line.ends_with("= 0")
-                && unfinished.iter().any(|one| *one == thread)
+                && unfinished.contains(&thread)
         {
             unfinished.retain(|one| *one != thread);
             (seen.syncs, seen.all_syncs) = (seen.syncs + 1, seen.all_syncs + 1);
