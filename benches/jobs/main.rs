@@ -103,7 +103,12 @@ impl Bench {
             journal: open(dir)?,
             board: board.clone(),
             clock: SystemClock,
-            rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+            rules: Rules {
+                timeout_max: hour,
+                fetch_give_up: hour,
+                upload_give_up: hour,
+                result_keep: hour,
+            },
             outbox: Arc::new(Notify::new()),
         };
         let effects = Arc::new(Fakes { board: Some(board), ..effects });

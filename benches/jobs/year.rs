@@ -91,7 +91,12 @@ async fn live(journal: &Journal, number: usize, fakes: &Fakes) -> Result<Vec<f64
     journal.admit(&taken, body, Some("an acknowledgement's subject".to_owned())).await?;
     took.push(begun.elapsed().as_secs_f64() * 1000.0);
     let hour = Duration::from_hours(1);
-    let rules = super::Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+    let rules = super::Rules {
+        timeout_max: hour,
+        fetch_give_up: hour,
+        upload_give_up: hour,
+        result_keep: hour,
+    };
     let mut job: Job = taken.job;
     while let Next::Do(step) = next_step(&job, SystemClock.now()) {
         let event = match step {

@@ -32,6 +32,7 @@ mod post;
 pub mod publish;
 pub mod readiness;
 pub mod recover;
+pub mod results;
 pub mod settings;
 pub mod sole;
 pub mod terms;

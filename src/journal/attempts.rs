@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::events::{self, Happened};
 use super::outbox::{self, Ready};
 use super::story::Story;
-use super::{Error, Journal, done};
+use super::{Error, Journal, done, kept};
 use crate::clock::Timestamp;
 use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
@@ -115,10 +115,14 @@ impl Journal {
         moved: &Transition,
         at: Timestamp,
     ) -> Result<(), Error> {
-        let Transition { job, statuses, durable } = moved;
+        let Transition { job, statuses, durable, kept } = moved;
         let (id, phase, open) = (job.id().clone(), job.phase.name(), !job.phase.is_done());
         let (state, event) = (serde_json::to_string(job)?, events::Ready::of(event)?);
         let (statuses, at) = (Ready::all(statuses)?, millis(at));
+        let kept = match kept {
+            Some(kept) => Some((serde_json::to_string(kept)?, kept.clone())),
+            None => None,
+        };
         let revision = i64::try_from(job.revision).unwrap_or(i64::MAX);
         let work = move |db: &Connection| {
             let sql = "UPDATE jobs SET phase = ?1, state = ?2, open = ?3, updated_ms = ?4,
@@ -132,6 +136,9 @@ impl Journal {
             event.append(db, id.as_str(), at)?;
             if !open {
                 done::leave(db, &id)?;
+            }
+            if let Some((json, kept)) = &kept {
+                kept::put(db, kept, json)?;
             }
             outbox::put(db, &statuses)
         };
@@ -336,7 +343,12 @@ mod tests {
         let fault = Fault::new(Reason::ImagePullFailed, error);
         let event = Event::Failed { fault, retry: Retry::Never };
         let hour = std::time::Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let rules = Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        };
         let moved = job.apply(event.clone(), NOW, &rules).unwrap();
         (event, moved)
     }
@@ -367,7 +379,12 @@ mod tests {
         assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
         let event = Event::Concluded;
         let hour = std::time::Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let rules = Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        };
         let ended = moved.job.apply(event.clone(), NOW, &rules).unwrap();
         journal.record(&event, &ended, NOW).await.unwrap();
         assert_eq!(journal.in_hand().await.unwrap(), [(first.job.id().clone(), 2)]);

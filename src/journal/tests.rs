@@ -25,7 +25,7 @@ fn at(ms: u64) -> Timestamp {
 
 fn rules() -> Rules {
     let hour = Duration::from_hours(1);
-    Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour }
+    Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour, result_keep: hour }
 }
 
 /// A job as requesters send them; `more`: further keys.

@@ -15,13 +15,14 @@ use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
     include_str!("../../migrations/0003_leases.sql"),
     include_str!("../../migrations/0004_secrets.sql"),
     include_str!("../../migrations/0005_revisions.sql"),
-    include_str!("../../migrations/0006_done.sql"),
+    include_str!("../../migrations/0006_kept.sql"),
+    include_str!("../../migrations/0007_done.sql"),
 ];
 
 /// The log is carried over at 4 MiB, and is longer only while somebody reads.

@@ -31,7 +31,8 @@ const ANSWERS: [(&str, bool, bool); 6] = [
 
 fn moved(job: &Job, event: &Event) -> Transition {
     let hour = Duration::from_hours(1);
-    let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+    let rules =
+        Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour, result_keep: hour };
     job.apply(event.clone(), Timestamp::from_unix_ms(6), &rules).expect("it belongs")
 }
 

@@ -311,5 +311,6 @@ fn rules() -> Rules {
         timeout_max: Duration::from_hours(1),
         fetch_give_up: Duration::from_mins(1),
         upload_give_up: Duration::from_hours(24),
+        result_keep: Duration::from_hours(14 * 24),
     }
 }

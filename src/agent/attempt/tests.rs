@@ -13,6 +13,7 @@ use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::clock::Timestamp;
 use crate::container::ImagePolicy;
 use crate::container::{self, ContainerId};
+use crate::job::LateResult;
 use crate::job::claim::Claim;
 use crate::job::phase::{Asked, PinnedImage, StopCause};
 use crate::job::spec::parse;
@@ -89,6 +90,10 @@ impl Effects for Fakes {
         Ok(())
     }
 
+    async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
     async fn said(&self) -> Result<(), bus::Error> {
         Ok(())
     }
@@ -162,7 +167,12 @@ fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
         journal: Journal::simulated(&Disk::new().unwrap(), Arc::new(StuckAt(stuck_at))),
         board: board.clone(),
         clock: clock.clone(),
-        rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+        rules: Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        },
         outbox: Arc::default(),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
