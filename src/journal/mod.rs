@@ -37,7 +37,7 @@ pub use kept::KeptOutput;
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
 pub use receipts::Leaf;
-pub use simulated::{Disk, Fate, Gate};
+pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use transactions::Known as KnownAccount;
 
 use writer::Writer;
