@@ -103,8 +103,9 @@ impl Process {
         let (journal, time) = (desk.journal.clone(), self.world.time.clone());
         self.tasks.spawn(async move {
             loop {
-                while journal.pack().await.is_ok_and(|packed| packed > 0) {}
-                time.sleep(PACKED_EVERY).await;
+                let packed = journal.pack().await.unwrap_or(0);
+                let soon = Duration::from_millis(5);
+                time.sleep(if packed > 0 { soon } else { PACKED_EVERY }).await;
             }
         });
         self.tasks.spawn(async move {
