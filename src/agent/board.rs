@@ -1,9 +1,13 @@
 //! Who is at work: the jobs in hand, the slots, the cards and the part of the host that they hold.
 //!
 //! What must hold: who goes when is [`admission`]'s decision alone, made under one lock with what
-//! everybody holds; what a job holds counts until its phase no longer does, also over a restart.
+//! everybody holds; what a job holds counts until its phase no longer does, also over a restart;
+//! while the node is not fit ([`fitness`]) there is room for nobody.
 //!
 //! [`admission`]: crate::node::admission
+//! [`fitness`]: crate::node::fitness
+
+mod fitness;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +18,8 @@ use super::terms::Terms;
 use crate::bus::AckHandle;
 use crate::job::phase::StopCause;
 use crate::job::{Job, JobId, JobSpec, Reason};
-use crate::node::admission::{Demand, Held, Verdict, decide};
+use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
+use crate::node::fitness::{Fitness, Unfit};
 use crate::node::{Address, GpuUuid};
 
 /// A request to stop a job; answered with whether it took effect.
@@ -25,6 +30,12 @@ pub struct StopRequest {
     /// Whether it was still possible.
     pub answer: oneshot::Sender<bool>,
 }
+
+/// Results that wait to be published, a slot, and on the smallest node: more of them, and the store
+/// is slower than the jobs. What is not published lies on this node's disk and is nobody else's to
+/// run, so that no more is taken until some are.
+const UNPUBLISHED_PER_SLOT: usize = 4;
+const UNPUBLISHED_MIN: usize = 16;
 
 /// The jobs in hand. Clones share one board.
 #[derive(Debug, Clone)]
@@ -45,6 +56,11 @@ struct State {
     taken: u64,
     /// No more jobs are taken in.
     draining: bool,
+    fitness: Fitness,
+    /// As it was told last.
+    unfit: Option<Unfit>,
+    /// How often a job met what a look at the host may explain.
+    symptoms: u64,
 }
 
 #[derive(Debug)]
@@ -76,7 +92,15 @@ impl State {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
         let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
-        decide(&self.terms.offer, &held, &ahead, demand)
+        decide(&self.offer(), &held, &ahead, demand)
+    }
+
+    /// What the node offers, without the cards that are gone or set aside.
+    fn offer(&self) -> Offer {
+        let mut offer = self.terms.offer.clone();
+        let out = self.fitness.out();
+        offer.gpus.retain(|gpu| !out.contains(&gpu.uuid));
+        offer
     }
 }
 
@@ -99,7 +123,11 @@ impl Entry {
 impl Board {
     /// An empty board of a node with these terms.
     pub fn new(terms: Terms) -> Self {
+        let fitness = Fitness::of(terms.offer.gpus.len());
         let state = State {
+            fitness,
+            unfit: None,
+            symptoms: 0,
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -148,6 +176,7 @@ impl Board {
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
         state.taken += 1;
+        state.tell();
         drop(state);
         self.notify();
         Some(requests)
@@ -155,15 +184,23 @@ impl Board {
 
     /// The job is in another phase now.
     pub fn moved(&self, job: &Job) {
-        if let Some(entry) = self.state().entries.get_mut(job.id()) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(job.id()) {
+            let (before, held) = (entry.phase, entry.holds.clone().unwrap_or_default());
             entry.moved(job);
+            state.learn(before, &held, job);
+            state.tell();
         }
+        drop(state);
         self.notify();
     }
 
     /// The job needs nothing more.
     pub fn leave(&self, id: &JobId) {
-        self.state().entries.remove(id);
+        let mut state = self.state();
+        state.entries.remove(id);
+        state.tell();
+        drop(state);
         self.notify();
     }
 
@@ -175,6 +212,7 @@ impl Board {
             Some(entry) if entry.holds.is_some() => entry.abandoned = true,
             _ => drop(state.entries.remove(id)),
         }
+        state.tell();
         drop(state);
         self.notify();
     }
@@ -226,23 +264,22 @@ impl Board {
         let to_come =
             state.entries.values().filter(|entry| entry.wants_slot && entry.holds.is_none());
         let ahead: Vec<&Demand> = to_come.map(|entry| &entry.demand).collect();
-        decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
+        decide(&state.offer(), &held, &ahead, &state.terms.demand(spec))
     }
 
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready. None
-    /// while the store refuses what was run.
+    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready; none
+    /// while the node is not fit, or too many results wait to be published.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
-        if state.draining || state.is_refused() {
+        if state.draining || state.unfit.is_some() {
             return 0;
         }
+        let slots = state.terms.offer.slots;
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
-        (state.terms.offer.slots + ahead).saturating_sub(wanting)
-    }
-
-    /// Whether the store refuses what was run here.
-    pub fn is_refused(&self) -> bool {
-        self.state().is_refused()
+        let unpublished = state.entries.len() - wanting;
+        let unpublished_max = (slots * UNPUBLISHED_PER_SLOT).max(UNPUBLISHED_MIN);
+        let room = (slots + ahead).saturating_sub(wanting);
+        room.min((unpublished_max + ahead).saturating_sub(unpublished))
     }
 
     /// Whether one more may be taken in. Several sources look at once: between
@@ -488,5 +525,58 @@ mod tests {
         let second = ready("second", "");
         let _requests = board.enter(&second, None).unwrap();
         assert!(!board.has_room(0) && board.has_room(1));
+    }
+
+    fn collected(id: &str) -> Job {
+        let gpus = Vec::new();
+        let job = moved(&ready(id, ""), Event::Reserved { gpus });
+        // A pool's job is claimed before it starts.
+        let job = moved(&job, Event::Claimed);
+        let started = moved(&job, Event::Started { container: id.to_owned(), at: NOW });
+        let exit = crate::job::phase::RunExit {
+            code: Some(0),
+            oom: false,
+            started_at: NOW,
+            finished_at: NOW,
+        };
+        let exited = moved(&started, Event::Exited { exit, by_itself: Some(true) });
+        moved(&exited, Event::Collected { output: Ok(None), log: None })
+    }
+
+    #[test]
+    fn results_that_can_not_be_published_leave_no_room_in_the_end() {
+        let board = board(2);
+        let ids: Vec<String> = (0..17).map(|number| format!("job-{number}")).collect();
+        let mut taken = 0;
+        for id in &ids {
+            if !board.has_room(0) {
+                break;
+            }
+            taken += 1;
+            let job = collected(id);
+            let _requests = board.enter(&job, None).unwrap();
+        }
+        assert_eq!(taken, UNPUBLISHED_MIN, "results beyond the slots");
+        board.leave(&ids[0].parse().unwrap());
+        assert_eq!(board.room(0), 1);
+    }
+
+    #[test]
+    fn a_card_that_failed_a_start_is_given_to_no_other_job() {
+        let board = board(4);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let job = moved(&moved(&ready("a", ""), Event::Reserved { gpus }), Event::Claimed);
+        let _requests = board.enter(&job, None).unwrap();
+        let fault = crate::job::phase::Fault::new(crate::job::Reason::GpuFailed, "no driver");
+        let retry = crate::job::phase::Retry::Patiently;
+        board.moved(&moved(&job, Event::Failed { fault, retry }));
+        board.leave(job.id());
+        for (id, cards) in [("b", Some(1)), ("c", None)] {
+            let next = ready(id, "");
+            let _requests = board.enter(&next, None).unwrap();
+            let reserving = board.reserve(&next);
+            assert_eq!(got(reserving), cards, "{id}");
+        }
+        assert_eq!(board.unfit(), None, "the other card goes on");
     }
 }

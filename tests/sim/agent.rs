@@ -12,7 +12,7 @@ use lamda_node::agent::ending::{self, Graces};
 use lamda_node::agent::intake::Intake;
 use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
-use lamda_node::agent::{leases, publish, recover};
+use lamda_node::agent::{leases, publish, reconcile, recover};
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::container::ImagePolicy;
@@ -20,6 +20,7 @@ use lamda_node::job::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::journal::Journal;
 use lamda_node::node::admission::Offer;
+use lamda_node::node::fitness::Look;
 use lamda_node::node::{Gpu, GpuUuid};
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
@@ -114,8 +115,23 @@ impl Process {
                     world.time.sleep(Duration::from_secs(1)).await;
                 }
             };
+            let looked_for = async {
+                loop {
+                    reconcile::run(Arc::clone(&intake)).await.ok();
+                    world.time.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            // The host itself is always well; how the last jobs fared is the node's own doing.
+            let looked_at = async {
+                loop {
+                    world.time.sleep(Duration::from_secs(3)).await;
+                    intake.desk.board.looked(Look::default(), world.time.monotonic());
+                }
+            };
             tokio::join!(
+                looked_at,
                 looked_after,
+                looked_for,
                 serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
                 serve_source(&intake, &world, place, pool, 0),
             );
@@ -178,6 +194,10 @@ async fn serve_source(
         };
         if intake.read(deliveries, &source, ahead).await.is_err() {
             world.time.sleep(Duration::from_secs(1)).await;
+        }
+        tokio::select! {
+            () = board.becomes_fit(true) => {}
+            () = board.drained() => {}
         }
     }
 }

@@ -437,6 +437,21 @@ impl Effects for Simulated {
         self.call(|| Ok(())).await
     }
 
+    async fn is_queued(
+        &self,
+        _: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        self.call(|| {
+            let state = self.world.state();
+            let of_source = state.queue.messages.values().filter(|one| one.target == *source);
+            let ids = of_source.filter_map(|one| lamda_node::job::spec::parse(&one.body).ok());
+            Ok(ids.into_iter().any(|parsed| parsed.spec.id == *job))
+        })
+        .await
+    }
+
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         self.call(|| {
             let letter = serde_json::from_slice(&body).expect("a dead letter is JSON");
@@ -476,6 +491,13 @@ impl Effects for Simulated {
             Ok(true)
         })
         .await
+    }
+
+    async fn neighbours(
+        &self,
+        _: &PoolName,
+    ) -> Result<Vec<lamda_node::node::presence::Presence>, bus::Error> {
+        Ok(Vec::new())
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {

@@ -18,6 +18,7 @@ use super::board::Board;
 use super::effects::Effects;
 use super::folders::Folders;
 use super::link::Link;
+use super::presence::Neighbours;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
@@ -31,6 +32,7 @@ use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
+use crate::node::presence::Presence;
 use crate::supervise::chain;
 
 /// The real effects.
@@ -64,6 +66,8 @@ pub struct Act<R, C> {
     pub lines: Mutex<HashMap<(JobId, u32), u64>>,
     /// Inputs that this process has fetched and verified, with their sizes in bytes.
     pub fetched: Mutex<HashMap<PathBuf, u64>>,
+    /// Who else is there.
+    pub neighbours: Neighbours,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -81,7 +85,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Attest => self.attest(job).await,
             Step::Remove => self.remove(job).await,
             // Made of the messages below; not to come here is `drive`'s business.
-            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+            Step::Claim
+            | Step::Conclude
+            | Step::Bury
+            | Step::Ack
+            | Step::HandBack
+            | Step::Return => {
                 let error = format!("the step {} is a message", step.name());
                 let fault = Fault::new(Reason::NodeFault, error);
                 Event::Failed { fault, retry: Retry::Always }
@@ -117,6 +126,16 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         bus.flush().await
     }
 
+    async fn is_queued(
+        &self,
+        delivery: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        Ok(bus.find_delivered(delivery, source, job).await? != bus::Search::Absent)
+    }
+
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let (bus, _) = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
@@ -142,6 +161,11 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Err(bus::Error::NoClaims) => Ok(true),
             written => written,
         }
+    }
+
+    async fn neighbours(&self, pool: &PoolName) -> Result<Vec<Presence>, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        self.neighbours.of(pool, &bus).await
     }
 
     async fn containers(&self) -> Result<Vec<Found>, engine::Error> {
