@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PROBES_MAX: usize = 4;
 
 /// A probe of a card that gave no answer in so long failed.
-const PROBE: Duration = Duration::from_secs(60);
+const PROBE: Duration = Duration::from_mins(1);
 
 /// Who looks.
 #[derive(Debug)]

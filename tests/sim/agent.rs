@@ -124,7 +124,7 @@ impl Process {
             // The host itself is always well; how the last jobs fared is the node's own doing.
             let looked_at = async {
                 loop {
-                    world.time.sleep(Duration::from_secs(3)).await;
+                    world.time.sleep(Duration::from_mins(1)).await;
                     intake.desk.board.looked(Look::default(), world.time.monotonic());
                 }
             };

@@ -144,15 +144,21 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// Whether a node of the pool is there that could run the job, now or later, by its own word. Where
-    /// nobody can tell, there is none.
+    /// nobody can tell, there is none. Nobody says which images it allows: one that this node does not is
+    /// counted.
     async fn fits_another(&self, pool: &PoolName, spec: &JobSpec) -> bool {
-        match self.effects.neighbours(pool).await {
-            Ok(there) => there.iter().any(|one| Terms { offer: one.offer() }.admit(spec).is_ok()),
+        let there = match self.effects.neighbours(pool).await {
+            Ok(there) => there,
             Err(err) => {
                 tracing::debug!("nobody says who serves the pool {pool}: {}", chain(&err));
-                false
+                return false;
             }
-        }
+        };
+        let images = &self.terms.images;
+        there.iter().any(|one| {
+            let terms = Terms { offer: one.offer(), images: images.clone() };
+            terms.admit(spec).is_ok()
+        })
     }
 
     /// A pool's job that fits nobody: put aside for whoever looks after the pool, and its requester

@@ -50,7 +50,7 @@ async fn a_node_whose_gateway_is_down_fails_no_job_of_its_pool() {
         pool.publish(id, &job);
     }
     let refused = eventually("the sick one gives one back", PATIENCE, || {
-        let all = pool.world.statuses("*").into_iter();
+        let all = pool.world.statuses("*");
         all.into_iter().find(|one| one["stage"] == "interrupted")
     });
     assert_eq!(refused["reason_code"], "input_unavailable");

@@ -567,7 +567,7 @@ mod tests {
         let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
         let job = moved(&moved(&ready("a", ""), Event::Reserved { gpus }), Event::Claimed);
         let _requests = board.enter(&job, None).unwrap();
-        let fault = crate::job::phase::Fault::new(crate::job::Reason::GpuFailed, "no driver");
+        let fault = crate::job::phase::Fault::new(Reason::GpuFailed, "no driver");
         let retry = crate::job::phase::Retry::Patiently;
         board.moved(&moved(&job, Event::Failed { fault, retry }));
         board.leave(job.id());

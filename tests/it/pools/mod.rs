@@ -12,10 +12,10 @@ use lamda_node::clock::{Clock as _, SystemClock};
 use lamda_node::node::Address;
 use serde_json::{Value, json};
 
-use super::support::anvil::Anvil;
-use super::support::tcp_proxy::TcpProxy;
-use super::support::tools::eventually;
-use super::support::world::{Agent, PATIENCE, World, job, shell};
+use crate::support::anvil::Anvil;
+use crate::support::tcp_proxy::TcpProxy;
+use crate::support::tools::eventually;
+use crate::support::world::{Agent, PATIENCE, World, job, shell};
 
 /// Runs until the test takes away the file that holds it, and ends at once when it is asked to.
 const HELD: &str = "trap 'exit 143' TERM; touch /output/held; \
