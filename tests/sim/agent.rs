@@ -121,14 +121,15 @@ impl Process {
             let looked_for = async {
                 loop {
                     reconcile::run(Arc::clone(&intake)).await.ok();
-                    world.time.sleep(Duration::from_secs(1)).await;
+                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
             // The host itself is always well; how the last jobs fared is the node's own doing.
             let looked_at = async {
+                let (board, clock) = (&intake.desk.board, &intake.desk.clock);
                 loop {
-                    world.time.sleep(Duration::from_mins(1)).await;
-                    intake.desk.board.looked(Look::default(), world.time.monotonic());
+                    clock.sleep(Duration::from_mins(1)).await;
+                    board.looked(Look::default(), clock.monotonic());
                 }
             };
             tokio::join!(

@@ -12,6 +12,7 @@ use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
+use lamda_node::job::spec::parse;
 use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
 use lamda_node::node::GpuUuid;
@@ -20,7 +21,7 @@ use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
-use super::world::{Container, Doing, GONE_DARK, RunRecord, World};
+use super::world::{Container, Doing, GONE_DARK, Message, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -513,11 +514,12 @@ impl Effects for Simulated {
         source: &Target,
         job: &JobId,
     ) -> Result<bool, bus::Error> {
-        self.call(|| {
-            let state = self.world.state();
-            let of_source = state.queue.messages.values().filter(|one| one.target == *source);
-            let ids = of_source.filter_map(|one| lamda_node::job::spec::parse(&one.body).ok());
-            Ok(ids.into_iter().any(|parsed| parsed.spec.id == *job))
+        let (source, job) = (source.clone(), job.clone());
+        self.call(move |here| {
+            let state = here.world.state();
+            let mut of_source = state.queue.messages.values().filter(|one| one.target == source);
+            let is_it = |one: &Message| parse(&one.body).is_ok_and(|it| it.spec.id == job);
+            Ok(of_source.any(is_it))
         })
         .await
     }
