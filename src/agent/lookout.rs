@@ -67,7 +67,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     }
 
     async fn look(&self) -> Look {
-        let engine = self.readiness.engine().await.err().map(|why| why.words());
+        let engine = self.readiness.engine().await.err().map(NotReady::words);
         let cards = self.readiness.driver().await;
         let mut probes = BTreeMap::new();
         if engine.is_none() {

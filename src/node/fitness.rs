@@ -325,7 +325,7 @@ mod tests {
                 now += s(10);
                 let probes = fitness.to_probe(now).into_iter().map(|uuid| (uuid, None)).collect();
                 let cards = Some(Ok(known().into_iter().collect()));
-                fitness.looked(Look { probes, cards, ..Look::default() }, &known(), now);
+                fitness.looked(Look { cards, probes, ..Look::default() }, &known(), now);
             }
             prop_assert_eq!(fitness.verdict(), Ok(()));
             prop_assert!(fitness.out().is_empty());
