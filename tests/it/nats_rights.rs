@@ -127,68 +127,78 @@ for line in args[1:]:
     nats.python(script, &arguments).lines().map(str::to_owned).collect()
 }
 
+/// What none of the three may; see [`allowed`].
+const NOBODYS: &[&str] = &[
+    "+$JS.API.STREAM.CREATE.X",
+    "+$JS.API.STREAM.UPDATE.JOBS",
+    "+$JS.API.STREAM.PURGE.JOBS",
+    "+$JS.API.STREAM.PURGE.STATUS",
+    "+$JS.API.STREAM.DELETE.STATUS",
+    "+$JS.API.STREAM.DELETE.KV_JOB_CLAIMS",
+    "+$JS.API.STREAM.MSG.DELETE.JOBS",
+    "+$JS.API.STREAM.MSG.DELETE.STATUS",
+    "+$JS.API.CONSUMER.CREATE.JOBS.AGENT",
+    "+$JS.API.CONSUMER.CREATE.JOBS.pool-cpu.jobs.pool.cpu",
+    "+$JS.API.CONSUMER.DURABLE.CREATE.JOBS.AGENT",
+    "+$JS.API.CONSUMER.DELETE.JOBS.AGENT",
+    "+$JS.API.CONSUMER.CREATE.KV_JOB_CLAIMS.x",
+    "+$JS.API.CONSUMER.MSG.NEXT.JOBS.agent-OTHER",
+    "+$JS.ACK.JOBS.agent-OTHER.1.1.1.1.0",
+    "+$KV.JOB_CLAIMS.other.job",
+    "+$KV.NODES.OTHER",
+    "+jobs.results.OTHER.job",
+    "+jobs.status.OTHER.job",
+    "+jobs.logs.OTHER.job",
+    "+jobs.dead.OTHER",
+    "->",
+    "-jobs.>",
+    "-jobs.dispatch.OWN",
+    "-jobs.pool.cpu",
+    "-jobs.control.OTHER",
+    "-_INBOX.>",
+    "-_INBOX_OTHER.>",
+    "-$JS.API.>",
+    "-$KV.JOB_CLAIMS.>",
+];
+
+/// What a node may.
+const OF_NODE: &[&str] = &[
+    "+jobs.status.OWN.job",
+    "+jobs.logs.OWN.job",
+    "+$KV.JOB_CLAIMS.cpu.job",
+    "+agent.status",
+    "+$JS.ACK.JOBS.AGENT.1.1.1.1.0",
+    "+$JS.API.CONSUMER.MSG.NEXT.JOBS.AGENT",
+    "-_INBOX_OWN.>",
+    "+jobs.control.OWN",
+    "-jobs.control.OWN",
+];
+
+/// What a dispatcher may.
+const OF_DISPATCHER: &[&str] = &[
+    "+jobs.dispatch.OWN",
+    "+jobs.pool.cpu",
+    "+jobs.control.OWN",
+    "+$JS.API.STREAM.MSG.GET.JOBS",
+    "-_INBOX_dispatcher.>",
+];
+
+/// What a dispatcher may, and a watcher.
+const OF_BOTH: &[&str] =
+    &["+$JS.API.CONSUMER.CREATE.STATUS.x.jobs.status.>", "-jobs.status.>", "-jobs.logs.OWN.job"];
+
+/// What a watcher may.
+const OF_WATCHER: &[&str] = &["-_INBOX_watcher.>"];
+
 #[tokio::test]
 async fn nobody_may_what_is_not_his() {
     let (node, dir) = (World::agent_address(), tempfile::tempdir().expect("a folder"));
     let nats = server(node, dir.path());
     let (own, lower) = (node.to_string(), node.lower_hex());
-    let administration = [
-        "+$JS.API.STREAM.CREATE.X",
-        "+$JS.API.STREAM.UPDATE.JOBS",
-        "+$JS.API.STREAM.PURGE.JOBS",
-        "+$JS.API.STREAM.PURGE.STATUS",
-        "+$JS.API.STREAM.DELETE.STATUS",
-        "+$JS.API.STREAM.DELETE.KV_JOB_CLAIMS",
-        "+$JS.API.STREAM.MSG.DELETE.JOBS",
-        "+$JS.API.STREAM.MSG.DELETE.STATUS",
-        "+$JS.API.CONSUMER.CREATE.JOBS.AGENT",
-        "+$JS.API.CONSUMER.CREATE.JOBS.pool-cpu.jobs.pool.cpu",
-        "+$JS.API.CONSUMER.DURABLE.CREATE.JOBS.AGENT",
-        "+$JS.API.CONSUMER.DELETE.JOBS.AGENT",
-        "+$JS.API.CONSUMER.CREATE.KV_JOB_CLAIMS.x",
-        "+$JS.API.CONSUMER.MSG.NEXT.JOBS.agent-OTHER",
-        "+$JS.ACK.JOBS.agent-OTHER.1.1.1.1.0",
-        "+$KV.JOB_CLAIMS.other.job",
-        "+$KV.NODES.OTHER",
-        "+jobs.results.OTHER.job",
-        "+jobs.status.OTHER.job",
-        "+jobs.logs.OTHER.job",
-        "+jobs.dead.OTHER",
-        "->",
-        "-jobs.>",
-        "-jobs.dispatch.OWN",
-        "-jobs.pool.cpu",
-        "-jobs.control.OTHER",
-        "-_INBOX.>",
-        "-_INBOX_OTHER.>",
-        "-$JS.API.>",
-        "-$KV.JOB_CLAIMS.>",
-    ];
-    let of_node = [
-        "+jobs.status.OWN.job",
-        "+jobs.logs.OWN.job",
-        "+$KV.JOB_CLAIMS.cpu.job",
-        "+agent.status",
-        "+$JS.ACK.JOBS.AGENT.1.1.1.1.0",
-        "+$JS.API.CONSUMER.MSG.NEXT.JOBS.AGENT",
-        "-_INBOX_OWN.>",
-        "+jobs.control.OWN",
-        "-jobs.control.OWN",
-    ];
-    let of_dispatcher = [
-        "+jobs.dispatch.OWN",
-        "+jobs.pool.cpu",
-        "+jobs.control.OWN",
-        "+$JS.API.STREAM.MSG.GET.JOBS",
-        "-_INBOX_dispatcher.>",
-    ];
-    let of_watcher = ["-_INBOX_watcher.>"];
-    let of_both =
-        ["+$JS.API.CONSUMER.CREATE.STATUS.x.jobs.status.>", "-jobs.status.>", "-jobs.logs.OWN.job"];
     let rights: [(&str, Vec<&str>); 3] = [
-        ("node", of_node.to_vec()),
-        ("dispatcher", [&of_dispatcher[..], &of_both].concat()),
-        ("watcher", [&of_watcher[..], &of_both].concat()),
+        ("node", OF_NODE.to_vec()),
+        ("dispatcher", [OF_DISPATCHER, OF_BOTH].concat()),
+        ("watcher", [OF_WATCHER, OF_BOTH].concat()),
     ];
     let filled = |line: &&str| {
         let line = line
@@ -203,7 +213,7 @@ async fn nobody_may_what_is_not_his() {
         .iter()
         .flat_map(|(_, may)| may)
         .map(filled)
-        .chain(administration.iter().map(filled))
+        .chain(NOBODYS.iter().map(filled))
         .collect();
     let everything: Vec<String> = everything.into_iter().collect();
     for (user, may) in rights {
