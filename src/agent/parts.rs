@@ -50,8 +50,11 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services
             .spawn("publish", RETRY, move || publish::run(desk_of.clone(), Arc::clone(&effects)));
         let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
+        let (packed, packed_by) = (journal.clone(), clock.clone());
         services
             .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
+        services
+            .spawn("pack", RETRY, move || housekeeping::pack(packed.clone(), packed_by.clone()));
         let (pinata, gateways) =
             (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
         services.spawn("store", RETRY, move || {

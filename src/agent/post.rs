@@ -137,6 +137,11 @@ struct DeadLetter {
 struct Happened {
     at: Timestamp,
     event: &'static str,
+    /// How often in a row, where it was more than once, and when the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason_code: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,13 +152,22 @@ struct Happened {
 pub(super) fn dead_letter(agent_address: Address, history: &History) -> Vec<u8> {
     let text = String::from_utf8_lossy(&history.body);
     let job = serde_json::from_str(&text).unwrap_or_else(|_| text.into_owned().into());
-    let history = history.events.iter().map(|(at, event)| {
+    let history = history.events.iter().map(|happened| {
+        let event = &happened.event;
         let fault = match event {
             Event::Failed { fault, .. } => Some(fault.clone()),
             _ => None,
         };
         let (reason_code, error) = fault.map(|fault| (fault.reason, fault.error)).unzip();
-        Happened { at: *at, event: event.name(), reason_code, error }
+        let again = happened.times > 1;
+        Happened {
+            at: happened.at,
+            event: event.name(),
+            times: again.then_some(happened.times),
+            until: again.then_some(happened.until),
+            reason_code,
+            error,
+        }
     });
     let letter = DeadLetter { agent_address, job, history: history.collect() };
     serde_json::to_vec(&letter).unwrap_or_default()

@@ -32,6 +32,13 @@ const GIB: i64 = 1 << 30;
 /// The largest body of a job; a stream with a lower limit would drop some without a word.
 const JOB_BYTES_MAX: i32 = 256 * 1024;
 
+/// What the queue holds, and what the bucket of claims holds beside it. A claim must outlive every
+/// delivery of its job, so the bucket must not be full before the queue is: a claim takes some 540
+/// bytes with its subject and headers, a queued job hardly less than half of that. As many claims
+/// are a month's at one and a half a second, and the queue's week's at six.
+const JOBS_BYTES: i64 = GIB;
+const CLAIMS_TO_JOBS: i64 = 2;
+
 /// The largest claim, with the subject and headers that count towards a stream's limit.
 const CLAIM_BYTES_MAX: i32 = 4 * 1024;
 
@@ -98,18 +105,18 @@ impl StreamKind {
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
                 max_age: JOBS_FOR,
-                max_bytes: GIB,
+                max_bytes: JOBS_BYTES,
                 ..common
             },
             Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
-            // As a bucket's clients make one, but for what happens when it is full (after half a
-            // million jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
+            // As a bucket's clients make one, but for what happens when it is full (after four million
+            // jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
             // way, and the pools go on. A claim has to outlive every delivery of its job; that it
             // lives as long as a job's id in a journal tells a late repeat from a new job.
             Self::Claims => Config {
                 max_messages_per_subject: 1,
-                max_bytes: GIB / 4,
+                max_bytes: CLAIMS_TO_JOBS * JOBS_BYTES,
                 allow_direct: true,
                 allow_rollup: true,
                 deny_delete: true,
@@ -196,6 +203,20 @@ impl Bus {
             None => Ok(Some(found)),
             Some(problem) => Err(Error::Stream { stream: wanted.name, problem }),
         }
+    }
+
+    /// What is said of a bucket of claims that may forget a job before the queue does; `None` where
+    /// it is large enough, or there is none. It works all the same, but a job that waits for long
+    /// may run twice.
+    pub async fn claims_fall_short(&self) -> Result<Option<String>, Error> {
+        let [jobs, claims] = [StreamKind::Jobs, StreamKind::Claims].map(StreamKind::name);
+        let (jobs, claims) = (self.find_stream(jobs).await?, self.find_stream(claims).await?);
+        Ok(match (jobs, claims) {
+            (Found::Stream(jobs), Found::Stream(claims)) => {
+                fall_short(&jobs.cached_info().config, &claims.cached_info().config)
+            }
+            _ => None,
+        })
     }
 
     async fn find_stream(&self, name: &str) -> Result<Found, Error> {
@@ -358,6 +379,27 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
+/// Why these claims may be forgotten before these jobs are, in words.
+fn fall_short(jobs: &Config, claims: &Config) -> Option<String> {
+    let mib = |bytes: i64| bytes / (1 << 20);
+    let has = mib(claims.max_bytes);
+    // No limit is a size of -1.
+    if claims.max_bytes > 0 && jobs.max_bytes <= 0 {
+        return Some(format!("it holds {has} MiB of claims, and JOBS has no limit"));
+    }
+    let needed = CLAIMS_TO_JOBS.saturating_mul(jobs.max_bytes);
+    if claims.max_bytes > 0 && claims.max_bytes < needed {
+        let (jobs, needed) = (mib(jobs.max_bytes), mib(needed));
+        return Some(format!("it has {has} MiB; for the {jobs} MiB of JOBS it needs {needed}"));
+    }
+    let forever = claims.max_age.is_zero();
+    if !forever && (jobs.max_age.is_zero() || claims.max_age < jobs.max_age) {
+        let (has, waits) = (claims.max_age.as_secs() / 3600, jobs.max_age.as_secs() / 3600);
+        return Some(format!("it forgets a claim after {has} h, JOBS a job after {waits} h"));
+    }
+    None
+}
+
 /// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
 fn covers(pattern: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
@@ -436,6 +478,32 @@ mod tests {
             ((|found| found.max_messages_per_subject = -1) as fn(&mut Config), "not a bucket"),
             (|found| found.max_age = 6 * DAY, "after 144 h"),
             (|found| found.max_message_size = 100, "100 bytes"),
+        ] {
+            let problem = with(change).expect(said);
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+
+    #[test]
+    fn claims_that_may_be_forgotten_before_their_jobs_are_told() {
+        let (jobs, claims) = (StreamKind::Jobs.wanted(), StreamKind::Claims.wanted());
+        assert_eq!(fall_short(&jobs, &claims), None, "as they are made");
+        let with = |change: fn(&mut Config, &mut Config)| {
+            let (mut jobs, mut claims) = (jobs.clone(), claims.clone());
+            change(&mut jobs, &mut claims);
+            fall_short(&jobs, &claims)
+        };
+        assert_eq!(with(|_, claims| claims.max_bytes = -1), None);
+        for (change, said) in [
+            // As versions before this one made it.
+            (
+                (|_, claims| claims.max_bytes = GIB / 4) as fn(&mut Config, &mut Config),
+                "needs 2048",
+            ),
+            (|jobs, _| jobs.max_bytes = 4 * GIB, "needs 8192"),
+            (|jobs, _| jobs.max_bytes = -1, "no limit"),
+            (|jobs, _| jobs.max_age = 60 * DAY, "after 720 h"),
+            (|jobs, _| jobs.max_age = Duration::ZERO, "after 720 h"),
         ] {
             let problem = with(change).expect(said);
             assert!(problem.contains(said), "{problem}");

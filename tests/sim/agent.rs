@@ -32,6 +32,9 @@ use super::effects::{Simulated, Writes};
 use super::time::HostClock;
 use super::world::{Cut, World};
 
+/// How often a process packs what is done; the real one looks more often.
+const PACKED_EVERY: Duration = Duration::from_mins(1);
+
 /// A process that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -96,6 +99,14 @@ impl Process {
             loop {
                 publish::run(desk_of.clone(), Arc::clone(&effects_of)).await.ok();
                 desk_of.clock.sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let (journal, time) = (desk.journal.clone(), self.world.time.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let packed = journal.pack().await.unwrap_or(0);
+                let soon = Duration::from_millis(5);
+                time.sleep(if packed > 0 { soon } else { PACKED_EVERY }).await;
             }
         });
         self.tasks.spawn(async move {
