@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::terms::Terms;
+use super::terms::{Terms, disk_bytes};
 use crate::bus::AckHandle;
-use crate::job::phase::StopCause;
+use crate::job::phase::{Phase, StopCause};
 use crate::job::{Job, JobId, JobSpec};
 use crate::node::GpuUuid;
 use crate::node::admission::{Demand, Held, Verdict, decide};
@@ -56,6 +56,23 @@ struct Entry {
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
+    /// Its container, while that runs.
+    runs: Option<Running>,
+    /// No process is left, though that is not written down yet.
+    has_exited: bool,
+}
+
+/// A job whose container runs, for who looks after the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The job.
+    pub id: JobId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The engine's id of its container.
+    pub container: String,
+    /// What it may have on disk in each place, in bytes.
+    pub disk_bytes: u64,
 }
 
 impl State {
@@ -72,8 +89,22 @@ impl Entry {
     fn moved(&mut self, job: &Job) {
         self.phase = job.phase.name();
         self.wants_slot = job.phase.wants_slot();
-        self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
         self.started |= job.phase.may_have_started();
+        self.runs = match &job.phase {
+            Phase::Running { run } => Some(Running {
+                id: job.id().clone(),
+                attempt: job.attempt,
+                container: run.container.clone(),
+                disk_bytes: disk_bytes(&job.spec),
+            }),
+            _ => None,
+        };
+        // Until its end is written down the phase says that it runs.
+        self.has_exited &= matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        self.runs = self.runs.take().filter(|_| !self.has_exited);
+        let holds = job.phase.holds().filter(|_| !self.has_exited);
+        self.holds = holds.map(<[GpuUuid]>::to_vec);
+        self.wants_slot &= !self.has_exited;
     }
 
     fn held(&self) -> Option<Held<'_>> {
@@ -125,6 +156,8 @@ impl Board {
             wants_slot: true,
             started: false,
             holds: None,
+            runs: None,
+            has_exited: false,
         };
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
@@ -140,6 +173,21 @@ impl Board {
             entry.moved(job);
         }
         self.notify();
+    }
+
+    /// No process of the job is left: what it held is free, before that is written down.
+    pub fn exited(&self, id: &JobId) {
+        if let Some(entry) = self.state().entries.get_mut(id) {
+            entry.has_exited = true;
+            entry.wants_slot = false;
+            (entry.holds, entry.runs) = (None, None);
+        }
+        self.notify();
+    }
+
+    /// The jobs whose containers run.
+    pub fn running(&self) -> Vec<Running> {
+        self.state().entries.values().filter_map(|entry| entry.runs.clone()).collect()
     }
 
     /// The job needs nothing more.
@@ -399,6 +447,31 @@ mod tests {
         assert_eq!(got(board.reserve(&small)), None);
         board.leave(large.id());
         assert_eq!(got(board.reserve(&small)), Some(1));
+    }
+
+    #[test]
+    fn what_a_job_held_is_free_when_its_container_has_exited_and_not_only_when_that_is_written() {
+        let board = board(1);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let first = moved(&ready("first", ""), Event::Reserved { gpus });
+        let started = Event::Started { container: "c".to_owned(), at: NOW };
+        let first = moved(&moved(&first, Event::Claimed), started);
+        let _requests = board.enter(&first, None).unwrap();
+        assert_eq!(board.running().len(), 1);
+        let second = ready("second", "");
+        let _requests = board.enter(&second, None).unwrap();
+        assert_eq!(got(board.reserve(&second)), None);
+        board.exited(first.id());
+        assert_eq!(board.running(), []);
+        assert_eq!(got(board.reserve(&second)), Some(1));
+        // A try to write the end down that failed makes nothing undone.
+        board.moved(&first);
+        assert_eq!(board.running(), []);
+        let third = ready("third", r#", "gpus": 0"#);
+        let _requests = board.enter(&third, None).unwrap();
+        assert_eq!(got(board.reserve(&third)), None, "the slot is the second's alone");
+        board.leave(second.id());
+        assert_eq!(got(board.reserve(&third)), Some(0));
     }
 
     #[test]

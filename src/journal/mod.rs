@@ -13,6 +13,7 @@ mod attempts;
 mod outbox;
 mod reader;
 mod receipts;
+mod room;
 mod simulated;
 mod transactions;
 mod writer;

@@ -16,10 +16,14 @@ pub(crate) struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// Mounts one of this size at `at`, which is created.
     pub(crate) fn mount(at: &Path, mib: u32) -> Self {
+        Self::mount_with(at, &format!("size={mib}m"))
+    }
+
+    /// Mounts one with these options of tmpfs(5) at `at`, which is created.
+    pub(crate) fn mount_with(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).expect("a folder");
-        let size = format!("size={mib}m");
         let mut mount = Command::new(tool("mount"));
-        mount.args(["-t", "tmpfs", "-o", &size, "lamda-test"]).arg(at);
+        mount.args(["-t", "tmpfs", "-o", size, "lamda-test"]).arg(at);
         assert!(mount.status().expect("mount runs").success(), "{size} at {}", at.display());
         Self(at.to_owned())
     }
@@ -28,11 +32,13 @@ impl SmallDisk {
     pub(crate) fn fill_but(&self, kib: u64) {
         self.free();
         let mut file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
-        let free_kib = || {
-            let stat = rustix::fs::statvfs(&self.0).expect("its size");
-            stat.f_bavail * stat.f_frsize / 1024
-        };
-        while free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
+        while self.free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    /// What is free.
+    pub(crate) fn free_kib(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).expect("its size");
+        stat.f_bavail * stat.f_frsize / 1024
     }
 
     /// Makes room again.
