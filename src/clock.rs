@@ -95,9 +95,30 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// and goes on while the host is suspended.
     fn monotonic(&self) -> Duration;
 
-    /// Returns once `span` has gone by on this clock.
+    /// Returns once `span` has gone by on this clock. Time in which the host was suspended may not
+    /// count: for a moment that is more than some seconds away there is [`Clock::sleep_until`].
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Returns once it is `at`, or as much time has gone by as it was to be until then: at most
+    /// [`LOOK_AGAIN`] late where the host was suspended or its clock set forward, and not later than
+    /// it was to be where its clock is set back.
+    fn sleep_until(&self, at: Timestamp) -> impl Future<Output = ()> + Send {
+        async move {
+            let (span, begun) = (at.since(self.now()), self.monotonic());
+            loop {
+                let gone = self.monotonic().saturating_sub(begun);
+                let left = at.since(self.now()).min(span.saturating_sub(gone));
+                if left.is_zero() {
+                    return;
+                }
+                self.sleep(left.min(LOOK_AGAIN)).await;
+            }
+        }
+    }
 }
+
+/// Nobody sleeps longer without a look at the clocks.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The host's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -123,6 +144,10 @@ impl Clock for SystemClock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::{AtomicI64, AtomicU64};
+
     use super::*;
 
     #[test]
@@ -130,6 +155,59 @@ mod tests {
         let at: Timestamp = "2024-01-01T17:30:00.123456789+05:30".parse().unwrap();
         assert_eq!(at.to_string(), "2024-01-01T12:00:00.123Z");
         assert_eq!(Timestamp::from_unix_ms(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+    }
+
+    /// A host that is suspended, or whose clock is set, in the middle of its first sleep.
+    #[derive(Debug, Default)]
+    struct Jumpy {
+        asleep_ms: AtomicU64,
+        /// Beside what it slept: on the wall, and since the boot.
+        wall_ms: AtomicI64,
+        boot_ms: AtomicU64,
+        befalls: Mutex<Option<(i64, u64)>>,
+    }
+
+    impl Clock for Jumpy {
+        fn now(&self) -> Timestamp {
+            let asleep = DAY_MS + self.asleep_ms.load(Relaxed);
+            Timestamp::from_unix_ms(asleep.saturating_add_signed(self.wall_ms.load(Relaxed)))
+        }
+
+        fn monotonic(&self) -> Duration {
+            let ms = self.asleep_ms.load(Relaxed) + self.boot_ms.load(Relaxed);
+            Duration::from_millis(ms)
+        }
+
+        async fn sleep(&self, span: Duration) {
+            let ms = u64::try_from(span.as_millis()).unwrap();
+            self.asleep_ms.fetch_add(ms, Relaxed);
+            if let Some((wall, boot)) = self.befalls.lock().unwrap().take() {
+                self.wall_ms.fetch_add(wall, Relaxed);
+                self.boot_ms.fetch_add(boot, Relaxed);
+            }
+        }
+    }
+
+    const DAY_MS: u64 = 86_400_000;
+
+    #[test]
+    fn a_deadline_is_noticed_soon_after_a_host_slept_or_its_clock_was_set() {
+        use futures_util::FutureExt as _;
+        let hour = 3_600_000;
+        let an_hour = i64::try_from(hour).unwrap();
+        // What is slept of two hours, in ms.
+        for (what, befalls, slept) in [
+            ("nothing", (0, 0), 2 * hour),
+            ("it was suspended over the deadline", (3 * an_hour, 3 * hour), 30_000),
+            ("it was suspended for an hour", (an_hour, hour), hour),
+            ("its clock was set forward over the deadline", (3 * an_hour, 0), 30_000),
+            ("its clock was set back", (-an_hour, 0), 2 * hour),
+        ] {
+            let clock = Jumpy { befalls: Mutex::new(Some(befalls)), ..Jumpy::default() };
+            let at = clock.now().plus(Duration::from_millis(2 * hour));
+            clock.sleep_until(at).now_or_never().expect("its sleep takes no time");
+            assert_eq!(clock.asleep_ms.load(Relaxed), slept, "{what}");
+        }
     }
 
     #[test]

@@ -89,11 +89,16 @@ fn a_write_that_is_left_out_is_found() {
     }
 }
 
-/// One day, for whoever looks into it.
+/// One day, for whoever looks into it; or, with `LAMDA_SIM_SEED=1000..2000`, these days.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "who looks into a day names it so")]
 fn one_day_can_be_looked_at() {
-    let seed = std::env::var("LAMDA_SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let named = std::env::var("LAMDA_SIM_SEED").unwrap_or_else(|_| "1".to_owned());
+    let number = |text: &str| text.parse().expect("LAMDA_SIM_SEED is a number, or two: 1..100");
+    if let Some((from, to)) = named.split_once("..") {
+        return live_through(number(from)..number(to));
+    }
+    let seed = number(&named);
     let empty = Disk::new().expect("a disk in memory");
     let day = day::live(seed, true, &empty, None);
     assert!(!day.trace.is_empty());

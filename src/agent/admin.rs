@@ -170,12 +170,16 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     }
 
     async fn cancel(&self, request: &Request, id: &JobId) -> Answer {
-        let known = self.intake.desk.journal.lookup(id).await;
-        let Ok(Some(known)) = known else {
-            return no("unknown_job", format!("this node knows no job {id}"));
+        // What is in hand is stopped though the journal may be stuck.
+        let requester = if let Some(requester) = self.intake.desk.board.requester(id) {
+            requester
+        } else {
+            let Ok(Some(known)) = self.intake.desk.journal.lookup(id).await else {
+                return no("unknown_job", format!("this node knows no job {id}"));
+            };
+            known.job.and_then(|job| job.spec.requester)
         };
         if matches!(self.intake.auth, JobAuth::Requesters(_)) {
-            let requester = known.job.as_ref().and_then(|job| job.spec.requester);
             match self.signer(request) {
                 Some(signer) if Some(signer) == requester || signer == self.node => {}
                 _ => {

@@ -14,8 +14,8 @@ use super::terms::{Terms, disk_bytes};
 use crate::bus::AckHandle;
 use crate::job::phase::{Phase, StopCause};
 use crate::job::{Job, JobId, JobSpec};
-use crate::node::GpuUuid;
 use crate::node::admission::{Demand, Held, Verdict, decide};
+use crate::node::{Address, GpuUuid};
 
 /// A request to stop a job; answered with whether it took effect.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ struct Entry {
     runs: Option<Running>,
     /// No process is left, though that is not written down yet.
     has_exited: bool,
+    requester: Option<Address>,
+    /// Its task ended by a defect, and its container may run.
+    abandoned: bool,
 }
 
 /// A job whose container runs, for who looks after the disk.
@@ -135,7 +138,7 @@ impl Board {
     }
 
     /// Puts a job on the board, with the cards that it holds already. Returns where its requests to
-    /// stop arrive, or `None` where it is there already.
+    /// stop arrive, or `None` where it is there already. One that was abandoned is taken over.
     pub fn enter(
         &self,
         job: &Job,
@@ -143,7 +146,7 @@ impl Board {
     ) -> Option<mpsc::Receiver<StopRequest>> {
         let (stop, requests) = mpsc::channel(4);
         let mut state = self.state();
-        if state.entries.contains_key(job.id()) {
+        if state.entries.get(job.id()).is_some_and(|entry| !entry.abandoned) {
             return None;
         }
         let demand = state.terms.demand(&job.spec);
@@ -158,6 +161,8 @@ impl Board {
             holds: None,
             runs: None,
             has_exited: false,
+            requester: job.spec.requester,
+            abandoned: false,
         };
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
@@ -193,6 +198,18 @@ impl Board {
     /// The job needs nothing more.
     pub fn leave(&self, id: &JobId) {
         self.state().entries.remove(id);
+        self.notify();
+    }
+
+    /// The job's task ended by a defect. Where it holds cards its container may run: then it keeps
+    /// them, until somebody takes the job over.
+    pub fn abandon(&self, id: &JobId) {
+        let mut state = self.state();
+        match state.entries.get_mut(id) {
+            Some(entry) if entry.holds.is_some() => entry.abandoned = true,
+            _ => drop(state.entries.remove(id)),
+        }
+        drop(state);
         self.notify();
     }
 
@@ -323,6 +340,17 @@ impl Board {
         self.state().entries.contains_key(id)
     }
 
+    /// Whether a task has the job in hand.
+    pub fn is_looked_after(&self, id: &JobId) -> bool {
+        self.state().entries.get(id).is_some_and(|entry| !entry.abandoned)
+    }
+
+    /// Who asked for a job in hand: `None` where it is not in hand, `Some(None)` where it names
+    /// nobody.
+    pub fn requester(&self, id: &JobId) -> Option<Option<Address>> {
+        Some(self.state().entries.get(id)?.requester)
+    }
+
     /// How many deliveries ever came into hand.
     pub fn taken(&self) -> u64 {
         self.state().taken
@@ -375,8 +403,8 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::job::phase::{Asked, Event, PinnedImage, Rules};
     use crate::job::spec::parse;
+    use crate::node::Gpu;
     use crate::node::admission::{Offer, Scarce};
-    use crate::node::{Address, Gpu};
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 

@@ -1,13 +1,14 @@
-//! The agent's one seam: everything that it does to the world outside its journal.
+//! The agent's one seam: everything that it does to the world outside its journal, and the jobs that
+//! come from there.
 //!
-//! `act` is the real world; the simulation is the other one. What must hold: nothing here decides
+//! `act` and `bus` are the real world; the simulation is the other one. What must hold: nothing here decides
 //! anything; every call can be repeated; dropping the future of a call leaves nothing half done,
 //! but for the steps that [`Step::can_be_cut_short`] excludes.
 
 use std::future::Future;
 
 use crate::bus::claims::Found as FoundClaim;
-use crate::bus::{self, AckHandle, PoolName, Settle, Target};
+use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
 use crate::container::{self, Found};
 use crate::job::claim::Claim;
 use crate::job::phase::Event;
@@ -71,4 +72,23 @@ pub trait Effects: Send + Sync + 'static {
 
     /// Removes the folders of all jobs but these. Says how many went.
     fn sweep(&self, keep: &[JobId]) -> impl Future<Output = std::io::Result<usize>> + Send;
+}
+
+/// The jobs of one source, as they come.
+pub trait Deliveries: Send {
+    /// The next one; at most `room` are asked for ahead. Can be dropped at any point without loss.
+    fn next(&mut self, room: usize) -> impl Future<Output = Result<Delivery, bus::Error>> + Send;
+
+    /// Asks for no more, and gives back what came but was never handed out.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+impl Deliveries for bus::Intake {
+    async fn next(&mut self, room: usize) -> Result<Delivery, bus::Error> {
+        Self::next(self, room).await
+    }
+
+    async fn close(self) {
+        Self::close(self).await;
+    }
 }

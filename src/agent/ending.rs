@@ -4,61 +4,87 @@
 
 use std::time::Duration;
 
-use super::board::Board;
-use super::parts::Parts;
+use super::effects::Effects;
+use super::intake::Intake;
 use super::settings::Settings;
 use crate::clock::Clock;
-use crate::container::ContainerRuntime;
+use crate::job::JobId;
 use crate::job::phase::StopCause;
 
 /// How long the last statuses may take to leave, once the jobs have been stopped.
-const FLUSH: Duration = Duration::from_secs(10);
+pub(super) const FLUSH: Duration = Duration::from_secs(10);
 
-/// Stops taking work, gives what runs its grace, hands back the rest, lets the last statuses out.
-pub(super) async fn wind_down<R: ContainerRuntime, C: Clock + Clone>(
-    parts: &Parts<R, C>,
-    settings: &Settings,
-    graceful: bool,
-) {
-    let board = &parts.intake.desk.board;
+/// How what runs is to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// What runs is left to the next start.
+    pub keep_jobs: bool,
+    /// How long what runs may go on to its own end.
+    pub shutdown: Duration,
+    /// How long a container that was asked to end may take.
+    pub stop: Duration,
+}
+
+impl Graces {
+    /// As the owner has them. Not `graceful`: what runs is left to the next start.
+    pub(super) const fn of(settings: &Settings, graceful: bool) -> Self {
+        Self {
+            keep_jobs: settings.keep_jobs || !graceful,
+            shutdown: settings.shutdown_grace,
+            stop: settings.stop_grace,
+        }
+    }
+}
+
+/// Stops taking work, gives what runs its grace, hands back the rest. [`let_out`] comes after it.
+pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, graces: Graces) {
+    let (board, clock) = (&intake.desk.board, &intake.desk.clock);
     board.drain();
     // What is being taken in right now is still written down.
-    tokio::time::timeout(FLUSH, parts.intake.closed()).await.ok();
-    if settings.keep_jobs || !graceful {
+    within(clock, FLUSH, intake.closed()).await;
+    if graces.keep_jobs {
         tracing::info!("leaving what runs to the next start");
     } else {
-        stop_all(board, board.ids(Some(false))).await;
+        stop_all(intake, board.ids(Some(false))).await;
         let running = board.ids(None).len();
-        let grace_s = settings.shutdown_grace.as_secs();
+        let seconds = graces.shutdown.as_secs();
         if running > 0 {
-            tracing::info!(running, "waiting up to {grace_s} s for {running} jobs");
+            tracing::info!(running, "waiting up to {seconds} s for {running} jobs");
         }
-        tokio::time::timeout(settings.shutdown_grace, board.wait_until_empty()).await.ok();
-        stop_all(board, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
-        let patience = settings.stop_grace + FLUSH;
-        if tokio::time::timeout(patience, board.wait_until_empty()).await.is_err() {
+        within(clock, graces.shutdown, board.wait_until_empty()).await;
+        stop_all(intake, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
+        if within(clock, graces.stop + FLUSH, board.wait_until_empty()).await.is_none() {
             let left = board.ids(None).len();
             tracing::warn!(left, "{left} jobs are taken back at the next start");
         }
     }
-    tokio::time::timeout(FLUSH, flush(parts)).await.ok();
 }
 
-async fn stop_all(board: &Board, ids: Vec<crate::job::JobId>) {
-    let stops = ids.iter().map(|id| board.stop(id, StopCause::Shutdown));
-    let stops = futures_util::future::join_all(stops);
-    tokio::time::timeout(FLUSH, stops).await.ok();
+/// Gives the last statuses a moment to leave.
+pub async fn let_out<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
+    within(&intake.desk.clock, FLUSH, flush(intake)).await;
 }
 
-/// Waits until every status is out, then closes the connection.
-async fn flush<R, C: Clock>(parts: &Parts<R, C>) {
-    let desk = &parts.intake.desk;
-    let Some(bus) = parts.link.now() else { return };
+async fn stop_all<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, ids: Vec<JobId>) {
+    let desk = &intake.desk;
+    let stops = ids.iter().map(|id| desk.board.stop(id, StopCause::Shutdown));
+    within(&desk.clock, FLUSH, futures_util::future::join_all(stops)).await;
+}
+
+/// Waits until every status is out.
+async fn flush<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
+    let desk = &intake.desk;
     while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
         desk.outbox.notify_one();
         desk.clock.sleep(Duration::from_millis(20)).await;
     }
-    if let Err(err) = bus.drain().await {
-        tracing::debug!("NATS was not closed in order: {err}");
+}
+
+/// `None` where `span` is over first.
+async fn within<T>(clock: &impl Clock, span: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock.sleep(span) => None,
     }
 }

@@ -33,6 +33,9 @@ const AT_ONCE_MAX: usize = 32;
 /// that, and is not waited for here.
 const STOP_ASKED: Duration = Duration::from_secs(1);
 
+/// How long a renewal may take to be noted.
+const NOTE_MAX: Duration = Duration::from_secs(1);
+
 /// A job in hand, as far as its lease goes. By the monotonic clock: a host's clock that is set must
 /// neither end a lease nor prolong it.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +166,7 @@ async fn renew<E: Effects, C: Clock>(
     match renewal {
         Renewal::Ours => {
             if is_pools {
-                desk.journal.renewed(id, desk.clock.now()).await.ok();
+                note_renewal(id, desk).await;
             }
             Standing::Confirmed
         }
@@ -203,6 +206,15 @@ async fn ask<E: Effects, C: Clock>(
         Ok(false) => Renewal::Ours,
         Ok(true) => Renewal::Lost,
         Err(err) => Renewal::Unanswered(err),
+    }
+}
+
+/// For the next start. A journal that is stuck must not hold up the other leases.
+async fn note_renewal<C: Clock>(id: &JobId, desk: &Desk<C>) {
+    tokio::select! {
+        biased;
+        _ = desk.journal.renewed(id, desk.clock.now()) => {}
+        () = desk.clock.sleep(NOTE_MAX) => {}
     }
 }
 

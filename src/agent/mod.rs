@@ -18,7 +18,7 @@ pub mod board;
 mod claims;
 pub mod disk;
 pub mod effects;
-mod ending;
+pub mod ending;
 pub mod folders;
 pub mod heartbeat;
 pub mod hello;
@@ -46,7 +46,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::artifact::{Gateways, Pinata};
 use crate::backoff::Backoff;
-use crate::bus;
+use crate::bus::{self, MessageIds};
 use crate::chain::Chain;
 use crate::chain::key::Key;
 use crate::clock::Clock;
@@ -62,7 +62,6 @@ use crate::supervise::{BoxError, Crew, Services};
 use act::Act;
 use attempt::Desk;
 use board::Board;
-use ending::wind_down;
 use folders::Folders;
 use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
@@ -170,7 +169,7 @@ where
         let settings = self.settings.clone();
         let pools = pools::served(&settings.pools, &gpus);
         let pools = pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-        let (mut services, parts) = self.start(address, &gpus, pools)?;
+        let (mut services, parts) = self.start(address, &gpus, pools).await?;
         let mut asked = shutdown.clone();
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
@@ -178,7 +177,7 @@ where
             () = parts.greeter.sole.left() => Ok(()),
         };
         tokio::select! {
-            () = wind_down(&parts, &settings, end.is_ok()) => {}
+            () = parts.wind_down(&settings, end.is_ok()) => {}
             _ = shutdown.wait_for(|asked| *asked == Shutdown::Now) => {
                 tracing::warn!("ending at once; what runs is taken back at the next start");
             }
@@ -214,7 +213,7 @@ where
         Greeter::new(Arc::clone(&self.key), sole, patience, self.clock.clone())
     }
 
-    fn start(
+    async fn start(
         self,
         node: Address,
         gpus: &[Gpu],
@@ -224,7 +223,7 @@ where
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
-        let journal = Journal::open(&settings.data_dir)?;
+        let (journal, ids) = journal_of(settings).await?;
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let board = Board::new(Terms { offer: offer.clone() });
@@ -239,6 +238,7 @@ where
             board: board.clone(),
             link: link.clone(),
             folders: folders.clone(),
+            ids,
             key: self.key,
             domain: domain.subscribe(),
             terms: Terms { offer: offer.clone() },
@@ -253,13 +253,7 @@ where
             auth: settings.auth.clone(),
             terms: Terms { offer },
             domain: domain.subscribe(),
-            desk: Desk {
-                journal: journal.clone(),
-                board: board.clone(),
-                clock: self.clock.clone(),
-                rules: settings.rules,
-                outbox: Arc::new(Notify::new()),
-            },
+            desk: desk(&journal, &board, &self.clock, settings),
             effects,
             crew: Crew::default(),
             data_dir: settings.data_dir.clone(),
@@ -292,6 +286,29 @@ where
         serve_chain(&mut services, heart);
         Ok((services, parts))
     }
+}
+
+/// What the jobs' tasks share.
+fn desk<C: Clock + Clone>(
+    journal: &Journal,
+    board: &Board,
+    clock: &C,
+    settings: &Settings,
+) -> Desk<C> {
+    Desk {
+        journal: journal.clone(),
+        board: board.clone(),
+        clock: clock.clone(),
+        rules: settings.rules,
+        outbox: Arc::new(Notify::new()),
+    }
+}
+
+/// The journal, and the ids that are made with its key.
+async fn journal_of(settings: &Settings) -> Result<(Journal, MessageIds), journal::Error> {
+    let journal = Journal::open(&settings.data_dir)?;
+    let ids = MessageIds::new(journal.secret("message-ids").await?);
+    Ok((journal, ids))
 }
 
 fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {

@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::act::Act;
 use super::admin::{self, Admin};
+use super::ending::{self, Graces};
 use super::heartbeat::Heart;
 use super::hello::{self, Greeter};
 use super::intake::Intake;
 use super::link::Link;
+use super::settings::Settings;
 use super::{RETRY, disk, housekeeping, leases, publish, recover};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
@@ -93,6 +95,15 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
                 Ok(())
             }
         });
+        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
+        services.spawn("jobs in hand", RETRY, move || {
+            let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
+            async move {
+                // The sender lives in the service before this one.
+                begun.wait_for(|done| *done).await.ok();
+                recover::keep(intake).await
+            }
+        });
         let own = (Target::Agent(self.intake.node), slots);
         let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
         for (source, ahead) in std::iter::once(own).chain(shared) {
@@ -117,6 +128,16 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
                     intake.run(link, source, ahead).await
                 }
             });
+        }
+    }
+
+    /// Ends what runs in order, lets the last statuses out and closes the connection.
+    pub(super) async fn wind_down(&self, settings: &Settings, graceful: bool) {
+        ending::wind_down(&self.intake, Graces::of(settings, graceful)).await;
+        let Some(bus) = self.link.now() else { return };
+        ending::let_out(&self.intake).await;
+        if let Ok(Err(err)) = tokio::time::timeout(ending::FLUSH, bus.drain()).await {
+            tracing::debug!("NATS was not closed in order: {err}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! At the start: what the journal says is set against what is really there.
+//! At the start: what the journal says is set against what is really there. Later: whether somebody
+//! has in hand what is open.
 //!
 //! What must hold: a container of ours that runs is taken back with its deadline and its cards; one
 //! that exited is collected; one that is gone counts as lost; nothing of ours that belongs to no
@@ -19,6 +20,9 @@ use crate::job::phase::{Event, Phase, Retry};
 use crate::job::{Job, JobId};
 use crate::journal;
 use crate::supervise::{Failure, chain};
+
+/// How often it is looked for jobs that nobody has in hand.
+pub const LOOK: Duration = Duration::from_secs(30);
 
 /// A container that is younger may be another start's work in progress.
 const ORPHAN_AFTER: Duration = Duration::from_mins(1);
@@ -63,6 +67,57 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     }
     for job in waiting {
         take_back(&intake, job).await.map_err(journal_failed)?;
+    }
+    Ok(())
+}
+
+/// Looks every [`LOOK`] for jobs that the journal has open and that no task has in hand, and takes
+/// them up again: what was written down though the answer was an error, and what a task left that
+/// ended by a defect. A service that ends only when it fails.
+///
+/// What intake takes at this moment is written down before it is in hand: only what has not moved
+/// from one look to the next counts, and a task that has it all the same finds that the journal takes
+/// nothing of the second one.
+pub async fn keep<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Result<(), Failure> {
+    let failed = |err: journal::Error| Failure::Again(err.into());
+    let board = &intake.desk.board;
+    let mut before: Vec<(JobId, u64)> = Vec::new();
+    loop {
+        intake.desk.clock.sleep(LOOK).await;
+        let mut left = intake.desk.journal.in_hand().await.map_err(failed)?;
+        left.retain(|(id, _)| !board.is_looked_after(id));
+        let still: Vec<_> = left.iter().filter(|one| before.contains(one)).cloned().collect();
+        before = left;
+        if !still.is_empty() && !board.is_draining() {
+            take_up(&intake, &still).await?;
+        }
+    }
+}
+
+/// Takes up jobs that nobody has in hand, where they still stand at these revisions.
+async fn take_up<E: Effects, C: Clock + Clone>(
+    intake: &Intake<E, C>,
+    left: &[(JobId, u64)],
+) -> Result<(), Failure> {
+    let failed = |err: journal::Error| Failure::Again(err.into());
+    let found = intake.effects.containers().await.map_err(|err| Failure::Again(err.into()))?;
+    // Nobody moves a job that waits meanwhile.
+    let _alone = intake.waiting.lock().await;
+    for (id, revision) in left {
+        let known = intake.desk.journal.lookup(id).await.map_err(failed)?;
+        let Some(job) = known.and_then(|known| known.job) else { continue };
+        let waits = job.phase == Phase::Waiting || job.phase.is_done();
+        if waits || job.revision != *revision || intake.desk.board.is_looked_after(id) {
+            continue;
+        }
+        tracing::warn!(job.id = %id, "nobody had job {id} in hand: it is taken up again");
+        if may_have_a_process(&job.phase) {
+            let same = |one: &&Found| one.job_id.as_ref() == Some(id) && one.attempt == job.attempt;
+            let container = found.iter().find(same).cloned();
+            adopt(intake, job, container).await?;
+        } else {
+            take_back(intake, job).await.map_err(failed)?;
+        }
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 //!
 //! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
 //! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
-//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, [`find`]
-//! looks for a job, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
+//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, under the ids of
+//! [`ids`], [`find`] looks for a job, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
 //!
 //! What must hold:
 //! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
 //!   folder that is dropped half-way loses one;
 //! - no stream and no consumer that exists is ever changed;
+//! - a message counts as stored only where the stream took it, or has it word for word: that it had
+//!   one of the same id proves nothing;
 //! - an ack goes out only to the stream that delivered, never to one made anew under its name,
 //!   where the same number is another job;
 //! - every request has a deadline, and while there is no connection it fails at once instead of
@@ -17,6 +19,7 @@
 pub mod claims;
 pub mod control;
 pub mod find;
+pub mod ids;
 pub mod intake;
 pub mod publish;
 pub mod settle;
@@ -39,6 +42,7 @@ pub use claims::Found;
 pub use connection::{Bus, is_url};
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use find::Search;
+pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};

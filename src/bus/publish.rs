@@ -1,7 +1,9 @@
 //! Sending: jobs, statuses, logs, and what could not be run.
 //!
 //! Where a stream takes it, a publish returns once the stream has it; a stream that was lost
-//! meanwhile is made again first. Live logs are the exception: they are dropped sooner than they
+//! meanwhile is made again first. That the stream had a message of the same id proves nothing, since
+//! ids are looked at per stream and anybody may have used one: the message is read back, and sent
+//! under another id where it is not the one. Live logs are the exception: they are dropped sooner than they
 //! hold anybody up.
 
 use std::time::Duration;
@@ -12,15 +14,21 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
 use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::connection::ANSWER;
 use super::streams::StreamKind;
-use super::{Bus, DeliveryMode, Error, Target, subjects};
+use super::{BoxError, Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
 use crate::job::JobId;
 use crate::node::Address;
 
 /// A line of a live log is not worth a longer wait.
 const LOG_WAIT: Duration = Duration::from_millis(50);
+
+/// A message whose id is another's is sent under the next one, at most so often.
+const IDS_MAX: u32 = 4;
+
+const WHAT: &str = "publish";
 
 /// What the stream said of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,33 +36,39 @@ pub struct Published {
     /// Its number in the stream; `None` where there is no JetStream, and nobody knows whether
     /// anybody took it.
     pub stream_seq: Option<u64>,
-    /// Whether the stream had a message of that id already and dropped this one.
+    /// Whether the stream had this message already, under the same id.
     pub duplicate: bool,
 }
 
 impl Bus {
-    /// Puts a job into the work queue. `msg_id` makes a repeat within two minutes harmless.
+    /// Puts a job into the work queue. `msg_id` makes a repeat within two minutes harmless, as long
+    /// as the job lies in the queue; after that it may lie there twice, and still runs once.
     pub async fn publish_job(
         &self,
         target: &Target,
         body: Bytes,
         msg_id: &str,
     ) -> Result<Published, Error> {
-        self.publish_stored(StreamKind::Jobs, target.subject(), body, msg_id).await
+        let id = |round| match round {
+            0 => Ok(msg_id.to_owned()),
+            _ => ids::random().map_err(|err| refused(err.into())),
+        };
+        self.publish_stored(StreamKind::Jobs, target.subject(), body, id).await
     }
 
     /// Sends a status to the stream, then the same body to `agent.status`, and returns when it is
     /// on its way to the subscribers. Can be repeated: the stream drops what it has.
     pub async fn publish_status(
         &self,
+        ids: &MessageIds,
         agent: Address,
         job: &JobId,
         seq: u64,
         body: Bytes,
     ) -> Result<(), Error> {
-        let msg_id = format!("{agent}:{job}:{seq}");
-        let subject = subjects::status(agent, job);
-        self.publish_stored(StreamKind::Status, subject, body.clone(), &msg_id).await?;
+        let (name, subject) = (format!("{agent}:{job}:{seq}"), subjects::status(agent, job));
+        let id = |round| Ok(ids.of(&name, round));
+        self.publish_stored(StreamKind::Status, subject, body.clone(), id).await?;
         self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await?;
         self.flush().await
     }
@@ -67,14 +81,16 @@ impl Bus {
         self.flush().await
     }
 
-    /// Puts aside a job that could not be run, with its history.
+    /// Puts aside a job that could not be run, with its history. `name`: of this letter alone.
     pub async fn publish_dead(
         &self,
+        ids: &MessageIds,
         target: &Target,
         body: Bytes,
-        msg_id: &str,
+        name: &str,
     ) -> Result<Published, Error> {
-        self.publish_stored(StreamKind::Dead, target.dead_subject(), body, msg_id).await
+        let id = |round| Ok(ids.of(name, round));
+        self.publish_stored(StreamKind::Dead, target.dead_subject(), body, id).await
     }
 
     /// Sends lines of a job's live log to whoever listens. Lossy by design: an error means that it
@@ -85,12 +101,13 @@ impl Bus {
         timeout(LOG_WAIT, publish).await.unwrap_or(Err(Error::Timeout { what: "send a log" }))
     }
 
+    /// Stores a message, once, as long as its id is its own: `id` gives one after the other.
     async fn publish_stored(
         &self,
         kind: StreamKind,
         subject: String,
         body: Bytes,
-        msg_id: &str,
+        id: impl Fn(u32) -> Result<String, Error>,
     ) -> Result<Published, Error> {
         self.online()?;
         if self.mode() == DeliveryMode::Core {
@@ -98,22 +115,55 @@ impl Bus {
             self.flush().await?;
             return Ok(Published { stream_seq: None, duplicate: false });
         }
-        let acked = match self.publish_acked(&subject, body.clone(), msg_id).await {
+        for round in 0..IDS_MAX {
+            let ack = self.publish_once(kind, &subject, &body, &id(round)?).await?;
+            if !ack.duplicate || self.is_there(kind, ack.sequence, &subject, &body).await {
+                return Ok(Published { stream_seq: Some(ack.sequence), duplicate: ack.duplicate });
+            }
+            let (stream, number) = (kind.name(), ack.sequence);
+            warn!(
+                subject,
+                "the stream {stream} dropped a message to {subject} for another one (number \
+                 {number}) that had its id: sending it under another id. Somebody on the server \
+                 may mean to suppress it"
+            );
+        }
+        Err(refused(format!("other messages have all of its {IDS_MAX} ids").into()))
+    }
+
+    async fn publish_once(
+        &self,
+        kind: StreamKind,
+        subject: &str,
+        body: &Bytes,
+        msg_id: &str,
+    ) -> Result<PublishAck, Error> {
+        let acked = match self.publish_acked(subject, body.clone(), msg_id).await {
             Err(err) if err.kind() == context::PublishErrorKind::StreamNotFound => {
                 if self.ensure_stream(kind).await?.is_none() {
                     return Err(kind.lost());
                 }
-                self.publish_acked(&subject, body.clone(), msg_id).await
+                self.publish_acked(subject, body.clone(), msg_id).await
             }
             other => other,
         };
-        match acked {
-            Ok(ack) => Ok(Published { stream_seq: Some(ack.sequence), duplicate: ack.duplicate }),
-            Err(err) => Err(match err.kind() {
-                context::PublishErrorKind::MaxPayloadExceeded => self.too_large(&body),
-                context::PublishErrorKind::TimedOut => Error::Timeout { what: "publish" },
-                _ => Error::Refused { what: "publish", source: Box::new(err) },
-            }),
+        acked.map_err(|err| match err.kind() {
+            context::PublishErrorKind::MaxPayloadExceeded => self.too_large(body),
+            context::PublishErrorKind::TimedOut => Error::Timeout { what: WHAT },
+            _ => refused(err.into()),
+        })
+    }
+
+    /// Whether the message of this number is this one. Where nobody can tell it is not: to have it
+    /// twice does less harm than not to have it.
+    async fn is_there(&self, kind: StreamKind, number: u64, subject: &str, body: &Bytes) -> bool {
+        let Ok(stream) = self.stream_unseen(kind).await else { return false };
+        match stream.get_raw_message(number).await {
+            Ok(message) => message.subject.as_str() == subject && message.payload == *body,
+            Err(err) => {
+                debug!("message {number} of {} can't be read back: {err}", kind.name());
+                false
+            }
         }
     }
 
@@ -131,7 +181,7 @@ impl Bus {
         let publish = self.client().publish(subject, body.clone()).await;
         publish.map_err(|err| match err.kind() {
             PublishErrorKind::MaxPayloadExceeded => self.too_large(&body),
-            _ => Error::Refused { what: "publish", source: Box::new(err) },
+            _ => refused(err.into()),
         })
     }
 
@@ -146,4 +196,8 @@ impl Bus {
     fn too_large(&self, body: &Bytes) -> Error {
         Error::TooLarge { bytes: body.len(), bytes_max: self.client().max_payload() }
     }
+}
+
+fn refused(source: BoxError) -> Error {
+    Error::Refused { what: WHAT, source }
 }

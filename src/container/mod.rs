@@ -214,7 +214,7 @@ pub struct Exit {
     pub started_at: Timestamp,
     /// When it ended, by the engine's clock.
     pub finished_at: Timestamp,
-    /// What the engine knows of why it ended; not always asked for of a success.
+    /// What the engine knows of why it ended.
     pub ended_by: EndedBy,
 }
 

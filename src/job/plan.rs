@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::JobId;
-use super::phase::{Event, Job, Phase};
+use super::phase::{Event, Job, Phase, Run};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 
@@ -126,11 +126,7 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Claiming { .. } => Next::Do(Step::Claim),
         Phase::Starting { container: None, .. } => Next::Do(Step::Create),
         Phase::Starting { .. } => Next::Do(Step::Start),
-        Phase::Running { run } => {
-            // A clock that was set back must not give a run more than it was given at its start.
-            let latest = now.plus(run.kill_at.since(run.started_at));
-            Next::Do(Step::Follow { until: run.kill_at.min(latest) })
-        }
+        Phase::Running { run } => Next::Do(Step::Follow { until: ends_at(run, now) }),
         Phase::Stopping { .. } => Next::Do(Step::Stop),
         Phase::Exited { .. } => Next::Do(Step::Collect),
         Phase::Collected { .. } => Next::Do(Step::Publish),
@@ -142,6 +138,12 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::HandingBack => Next::Do(Step::HandBack),
         Phase::Waiting | Phase::Settled { .. } | Phase::EndedElsewhere => Next::Rest,
     }
+}
+
+/// A run's last moment as it is seen now: a clock that was set back must not give it more than it
+/// was given at its start.
+pub fn ends_at(run: &Run, now: Timestamp) -> Timestamp {
+    run.kill_at.min(now.plus(run.kill_at.since(run.started_at)))
 }
 
 /// When a job that does not run yet is given up, whatever it waits for.

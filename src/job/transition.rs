@@ -27,6 +27,7 @@ pub(super) fn apply(
     // leaves it behind.
     let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
     next.step(event, rules)?;
+    next.job.revision += 1;
     if next.job.phase != job.phase {
         next.job.since = now;
         let claims =

@@ -45,7 +45,7 @@ impl Journal {
     }
 
     /// Writes a new job down: its first state, its message, and how to acknowledge it. Takes the
-    /// place of a refusal that did not use the id up. Durable.
+    /// place of a refusal that did not use the id up. Durable. Can be repeated.
     pub async fn admit(
         &self,
         taken: &Transition,
@@ -60,7 +60,7 @@ impl Journal {
             let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms, renewed_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
                  ON CONFLICT (job_id) DO UPDATE SET body_hash = ?2, body = ?3, delivery = ?4,
-                 phase = ?5, state = ?6, open = 1, updated_ms = ?7, renewed_ms = ?7
+                 phase = ?5, state = ?6, open = 1, updated_ms = ?7, renewed_ms = ?7, revision = 0
                  WHERE phase = 'unproven'";
             let rows = db.prepare_cached(sql)?.execute(params![
                 id.as_str(),
@@ -71,10 +71,10 @@ impl Journal {
                 state,
                 since,
             ])?;
-            if rows != 1 {
-                return Err(Error::Failed(format!("job {id} is in the journal").into()));
+            if rows == 1 {
+                return outbox::put(db, &statuses);
             }
-            outbox::put(db, &statuses)
+            is_there_already(db, &id, 0, &state)
         };
         self.writer.change("admit", true, work).await
     }
@@ -100,7 +100,8 @@ impl Journal {
     }
 
     /// Writes down that `event` led to `moved`. Durable where the transition says so. The write is
-    /// named after the phase.
+    /// named after the phase. Can be repeated: a commit that was answered with an error may have
+    /// happened. Where the job has moved otherwise, nothing is written.
     pub async fn record(
         &self,
         event: &Event,
@@ -111,13 +112,13 @@ impl Journal {
         let (id, phase, open) = (job.id().clone(), job.phase.name(), !job.phase.is_done());
         let (state, event) = (serde_json::to_string(job)?, serde_json::to_string(event)?);
         let (statuses, at) = (Ready::all(statuses)?, millis(at));
+        let revision = i64::try_from(job.revision).unwrap_or(i64::MAX);
         let work = move |db: &Connection| {
-            let sql =
-                "UPDATE jobs SET phase = ?, state = ?, open = ?, updated_ms = ? WHERE job_id = ?";
-            let rows =
-                db.prepare_cached(sql)?.execute(params![phase, state, open, at, id.as_str()])?;
-            if rows != 1 {
-                return Err(Error::Failed(format!("job {id} is not in the journal").into()));
+            let sql = "UPDATE jobs SET phase = ?1, state = ?2, open = ?3, updated_ms = ?4,
+                 revision = ?6 WHERE job_id = ?5 AND revision = ?6 - 1";
+            let named = params![phase, state, open, at, id.as_str(), revision];
+            if db.prepare_cached(sql)?.execute(named)? != 1 {
+                return is_there_already(db, &id, revision, &state);
             }
             let sql = "INSERT INTO events (job_id, at_ms, event) VALUES (?, ?, ?)";
             db.prepare_cached(sql)?.execute(params![id.as_str(), at, event])?;
@@ -208,6 +209,23 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
+    /// Every job with something left to do, but for those that wait to be delivered again; each with
+    /// how often it has moved.
+    pub async fn in_hand(&self) -> Result<Vec<(JobId, u64)>, Error> {
+        let work = |db: &Connection| {
+            let sql = "SELECT job_id, revision FROM jobs WHERE open = 1 AND phase <> 'waiting'";
+            let mut query = db.prepare_cached(sql)?;
+            let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+            let parse = |row: Result<(String, i64), rusqlite::Error>| {
+                let (id, revision) = row?;
+                let id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
+                Ok((id, u64::try_from(revision).unwrap_or(0)))
+            };
+            rows.map(parse).collect()
+        };
+        self.writer.call(false, work).await
+    }
+
     /// Forgets the oldest refusals beyond the newest `keep`: strangers must not fill the disk with
     /// them.
     pub async fn prune_refusals(&self, keep: u32) -> Result<usize, Error> {
@@ -236,6 +254,16 @@ impl Journal {
     }
 }
 
+/// Whether a write that did not fit was done before: then its repetition is a success.
+fn is_there_already(db: &Connection, id: &JobId, revision: i64, state: &str) -> Result<(), Error> {
+    let sql = "SELECT count(*) FROM jobs WHERE job_id = ? AND revision = ? AND state = ?";
+    let named = params![id.as_str(), revision, state];
+    match db.query_row(sql, named, |row| row.get::<_, i64>(0))? {
+        0 => Err(Error::Superseded { job: id.clone() }),
+        _ => Ok(()),
+    }
+}
+
 fn lookup(db: &Connection, id: &JobId) -> Result<Option<Known>, Error> {
     let sql = "SELECT body_hash, state, delivery, open, phase,
          (SELECT max(seq) FROM outbox WHERE outbox.job_id = jobs.job_id) FROM jobs WHERE job_id = ?";
@@ -259,4 +287,64 @@ fn lookup(db: &Connection, id: &JobId) -> Result<Option<Known>, Error> {
 /// SQLite's integers are signed; the calendar ends long before they do.
 pub(super) fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.unix_ms()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::phase::{Asked, Fault, Retry, Rules};
+    use crate::job::spec::parse;
+    use crate::job::{Job, Reason};
+    use crate::node::Address;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+    fn taken(id: &str) -> Transition {
+        let body = format!(r#"{{"job_id": "{id}", "image": "x"}}"#);
+        let parsed = parse(body.as_bytes()).unwrap();
+        let (spec, spec_hash) = (parsed.spec, parsed.spec_hash);
+        let asked = Asked { spec, spec_hash, target: "pool.x".to_owned() };
+        Job::accept(asked, Address::new([1; 20]), 0, NOW)
+    }
+
+    fn failed(job: &Job, error: &str) -> (Event, Transition) {
+        let fault = Fault::new(Reason::ImagePullFailed, error);
+        let event = Event::Failed { fault, retry: Retry::Never };
+        let hour = Duration::from_hours(1);
+        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let moved = job.apply(event.clone(), NOW, &rules).unwrap();
+        (event, moved)
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_is_written_twice_counts_once_and_no_other_takes_its_place() {
+        let journal = Journal::in_memory().unwrap();
+        let first = taken("job");
+        for _ in 0..2 {
+            journal.admit(&first, Vec::new(), None).await.unwrap();
+        }
+        let (event, moved) = failed(&first.job, "one way");
+        for _ in 0..2 {
+            journal.record(&event, &moved, NOW).await.unwrap();
+        }
+        let said = journal.unsent(10).await.unwrap();
+        let numbers: Vec<u64> = said.iter().map(|status| status.seq).collect();
+        assert_eq!(numbers, [1, 2], "each status once: a pool's job is not ended yet");
+        assert_eq!(journal.history(first.job.id(), 10).await.unwrap().events.len(), 1);
+
+        // Another decision about where it stood before, and one about where it stands.
+        let (event, other) = failed(&first.job, "another way");
+        let refused = journal.record(&event, &other, NOW).await;
+        assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+        let known = journal.lookup(first.job.id()).await.unwrap().unwrap();
+        assert_eq!(known.job.as_ref(), Some(&moved.job));
+        let refused = journal.admit(&first, Vec::new(), None).await;
+        assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+        let event = Event::Concluded;
+        let hour = Duration::from_hours(1);
+        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let ended = moved.job.apply(event.clone(), NOW, &rules).unwrap();
+        journal.record(&event, &ended, NOW).await.unwrap();
+        assert_eq!(journal.in_hand().await.unwrap(), [(first.job.id().clone(), 2)]);
+    }
 }

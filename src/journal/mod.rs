@@ -14,11 +14,14 @@ mod outbox;
 mod reader;
 mod receipts;
 mod room;
+mod secrets;
 mod simulated;
 mod transactions;
 mod writer;
 
 use std::path::{Path, PathBuf};
+
+use crate::job::JobId;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -67,6 +70,13 @@ pub enum Error {
         found: u32,
         /// The one that this program reads.
         known: u32,
+    },
+    /// The job has moved on otherwise than by what was to be written: whoever decided that decided
+    /// about a job that stands elsewhere by now.
+    #[error("the journal has job {job} at another place")]
+    Superseded {
+        /// The job.
+        job: JobId,
     },
     /// The disk is full.
     #[error("the disk under the journal is full")]
@@ -117,6 +127,7 @@ impl Journal {
         let lock = std::fs::File::create(dir.join("lock")).map_err(|err| unusable(err.into()))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| Error::InUse(dir.to_owned()))?;
+        make_private(&path).map_err(|err| unusable(err.into()))?;
         let db = rusqlite::Connection::open(&path).map_err(|err| unusable(err.into()))?;
         Ok(Self { writer: Writer::start(db, Some(lock), &path)? })
     }
@@ -126,4 +137,12 @@ impl Journal {
         let db = rusqlite::Connection::open_in_memory()?;
         Ok(Self { writer: Writer::start(db, None, Path::new(":memory:"))? })
     }
+}
+
+/// The file holds secrets: one that is made now is its owner's alone, and so is its log, which takes
+/// its mode from it.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lamda_node::bus::{
-    AckHandle, Bus, Config, Credentials, Delivery, DeliveryMode, Error, Intake, Settle, Source,
-    StatusFilter,
+    AckHandle, Bus, Config, Credentials, Delivery, DeliveryMode, Error, Intake, MessageIds, Settle,
+    Source, StatusFilter,
 };
 use lamda_node::job::JobId;
 use lamda_node::node::Address;
@@ -37,6 +37,10 @@ fn agent() -> Address {
 
 fn job(id: &str) -> JobId {
     id.parse().expect("a job's id")
+}
+
+fn ids() -> MessageIds {
+    MessageIds::new(Secret::new("a key"))
 }
 
 fn source() -> Source {
@@ -161,16 +165,16 @@ async fn a_status_reaches_agent_status_and_once_the_stream() {
          print('ready')\n\
          for _ in range(2): print((await sub.next_msg(30)).data.decode())\n\
          m = await js.get_msg('STATUS', 1)\n\
-         print(m.subject, m.headers['Nats-Msg-Id'], m.data.decode())",
+         print(m.subject, len(m.headers['Nats-Msg-Id']), m.data.decode())",
         &[],
     );
     assert_eq!(subscriber.line(), "ready");
     let body = Bytes::from_static(b"{\"seq\":3}");
     for _ in 0..2 {
-        bus.publish_status(agent(), &job("j-1"), 3, body.clone()).await.unwrap();
+        bus.publish_status(&ids(), agent(), &job("j-1"), 3, body.clone()).await.unwrap();
     }
     assert_eq!([subscriber.line(), subscriber.line()], ["{\"seq\":3}", "{\"seq\":3}"]);
-    let stored = format!("jobs.status.{AGENT}.j-1 {AGENT}:j-1:3 {{\"seq\":3}}");
+    let stored = format!("jobs.status.{AGENT}.j-1 64 {{\"seq\":3}}");
     assert_eq!(subscriber.line(), stored);
     assert_eq!(nats.python(STORED, &["STATUS"]), "1");
 }
@@ -300,7 +304,7 @@ async fn a_server_that_was_killed_and_is_back_with_its_storage_loses_nothing() {
     let first = next(&mut intake, 1).await;
     nats.kill();
     eventually("the loss is noticed", LIMIT, || (!bus.is_connected()).then_some(()));
-    let refused = bus.publish_status(agent(), &job("j"), 1, "x".into()).await.unwrap_err();
+    let refused = bus.publish_status(&ids(), agent(), &job("j"), 1, "x".into()).await.unwrap_err();
     assert!(matches!(refused, Error::Disconnected { .. }) && refused.is_transient());
     nats.restart();
     eventually("the bus is back", LIMIT, || bus.is_connected().then_some(()));
@@ -363,7 +367,7 @@ async fn a_server_that_lost_its_storage_gets_its_streams_back_and_takes_no_old_a
         assert!(matches!(refused, Error::StaleAck { .. }), "{how:?}: {refused}");
     }
     assert_eq!(nats.python(STORED, &["JOBS"]), "1");
-    bus.publish_status(agent(), &job("j"), 1, "x".into()).await.unwrap();
+    bus.publish_status(&ids(), agent(), &job("j"), 1, "x".into()).await.unwrap();
     assert_eq!(nats.python(STORED, &["STATUS"]), "1");
     ack(&bus, &new).await;
 }
@@ -460,7 +464,7 @@ async fn without_jetstream_jobs_and_statuses_go_by_plain_subscriptions() {
     }
     let filter = StatusFilter { agent: Some(agent()), job: None };
     let mut statuses = bus.statuses(&filter, true).await.unwrap();
-    bus.publish_status(agent(), &job("j"), 1, "s".into()).await.unwrap();
+    bus.publish_status(&ids(), agent(), &job("j"), 1, "s".into()).await.unwrap();
     let status = timeout(LIMIT, statuses.next()).await.unwrap().unwrap();
     assert_eq!((status.agent, status.job, &status.body[..]), (agent(), job("j"), &b"s"[..]));
 }
@@ -534,7 +538,7 @@ async fn statuses_are_replayed_and_then_followed() {
     let nats = Nats::start();
     let bus = prepared(&nats).await;
     let publish = async |id: &str, seq: u64, body: &'static str| {
-        bus.publish_status(agent(), &job(id), seq, body.into()).await.unwrap();
+        bus.publish_status(&ids(), agent(), &job(id), seq, body.into()).await.unwrap();
     };
     publish("mine", 1, "one").await;
     publish("other", 1, "not mine").await;
@@ -599,7 +603,7 @@ async fn a_repeated_job_and_one_that_is_too_large_are_told_apart_from_a_new_one(
     assert_eq!((again.stream_seq, again.duplicate), (Some(1), true));
     let large = bus.publish_job(&source(), vec![b'x'; 3000].into(), "large").await.unwrap_err();
     assert!(matches!(large, Error::TooLarge { bytes: 3000, bytes_max: 2000 }));
-    let dead = bus.publish_dead(&source(), "{}".into(), "id").await.unwrap();
+    let dead = bus.publish_dead(&ids(), &source(), "{}".into(), "id").await.unwrap();
     assert_eq!(dead.stream_seq, Some(1));
     assert_eq!(
         nats.python("print((await js.get_msg('DEAD', 1)).subject)", &[]),

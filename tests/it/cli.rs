@@ -15,19 +15,19 @@ use crate::support::nats::Nats;
 use crate::support::tools::{Running, eventually, free_port};
 
 /// Account 0 of every development chain.
-const ACCOUNT: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+pub(crate) const ACCOUNT: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
 /// No command of these tests waits for anything that takes longer.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// The program in an empty folder, with these settings and no others.
-struct Program {
+pub(crate) struct Program {
     dir: TempDir,
     settings: Vec<(String, String)>,
 }
 
 impl Program {
-    fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the program");
         let mut program = Self { dir, settings: Vec::new() };
         // Root's default is the same folder for everybody.
@@ -38,7 +38,7 @@ impl Program {
         program
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
@@ -51,7 +51,7 @@ impl Program {
         self.path(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lamda-node"));
         command.args(args).current_dir(self.dir.path()).env_clear();
         command.env("HOME", self.dir.path()).stdin(Stdio::null());
@@ -59,7 +59,7 @@ impl Program {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ended {
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
         self.run_with_input(args, "")
     }
 
@@ -101,40 +101,40 @@ fn read_aside(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-struct Ended(Output);
+pub(crate) struct Ended(Output);
 
 impl Ended {
-    fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.0.status.code().expect("no signal ended it")
     }
 
-    fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).expect("it prints UTF-8")
     }
 
-    fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8(self.0.stderr.clone()).expect("it prints UTF-8")
     }
 
-    fn both(&self) -> String {
+    pub(crate) fn both(&self) -> String {
         self.stdout() + &self.stderr()
     }
 
     /// Standard output as one JSON object a line.
-    fn objects(&self) -> Vec<Value> {
+    pub(crate) fn objects(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
         self.stdout().lines().map(parse).collect()
     }
 
     #[track_caller]
-    fn succeeds(self) -> Self {
+    pub(crate) fn succeeds(self) -> Self {
         assert_eq!(self.code(), 0, "{}", self.both());
         self
     }
 }
 
 /// The events of that name.
-fn events<'a>(objects: &'a [Value], name: &str) -> Vec<&'a Value> {
+pub(crate) fn events<'a>(objects: &'a [Value], name: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["event"] == name).collect()
 }
 
@@ -310,16 +310,16 @@ fn a_command_about_a_node_asks_which_one() {
 }
 
 /// Everything that a simulated node needs, and the node itself.
-struct Network {
-    program: Program,
-    nats: Nats,
+pub(crate) struct Network {
+    pub(crate) program: Program,
+    pub(crate) nats: Nats,
     _anvil: Anvil,
     _store: Running,
     node: Child,
 }
 
 impl Network {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (nats, anvil) = (Nats::start(), Anvil::start());
         let mut program = Program::with(&[
             ("AGENT_PRIVATE_KEY", Anvil::key_hex(0)),

@@ -9,6 +9,7 @@ mod cli;
 mod cli_jobs;
 mod container;
 mod contract;
+mod forgery;
 mod gpu;
 mod jobs;
 mod journal;

@@ -1,15 +1,18 @@
 //! One life of one agent's process: the agent's own parts over simulated effects.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::JobAuth;
 use lamda_node::agent::attempt::Desk;
 use lamda_node::agent::board::Board;
+use lamda_node::agent::effects::{Deliveries, Effects as _};
+use lamda_node::agent::ending::{self, Graces};
 use lamda_node::agent::intake::Intake;
 use lamda_node::agent::terms::Terms;
 use lamda_node::agent::{leases, publish, recover};
-use lamda_node::bus::{AckHandle, Delivery, Target};
+use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::job::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
@@ -101,7 +104,14 @@ impl Process {
             }
             let slots = intake.terms.offer.slots;
             let pool = Target::Pool("p".parse().expect("a pool"));
+            let looked_after = async {
+                loop {
+                    recover::keep(Arc::clone(&intake)).await.ok();
+                    world.time.sleep(Duration::from_secs(1)).await;
+                }
+            };
             tokio::join!(
+                looked_after,
                 serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
                 serve_source(&intake, &world, place, pool, 0),
             );
@@ -113,14 +123,14 @@ impl Process {
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         self.tasks.spawn(async move {
-            let board = &intake.desk.board;
             world.note(Some(place.0), || "asked to end".to_owned());
-            board.drain();
-            stop(&world, board, board.ids(Some(false))).await;
-            let grace = Duration::from_millis(world.roll(20_000));
-            until_empty(&world, board, grace).await;
-            stop(&world, board, board.ids(None)).await;
-            until_empty(&world, board, Duration::from_secs(20)).await;
+            let graces = Graces {
+                keep_jobs: world.roll(4) == 0,
+                shutdown: Duration::from_millis(world.roll(20_000)),
+                stop: Duration::from_secs(10),
+            };
+            ending::wind_down(&intake, graces).await;
+            ending::let_out(&intake).await;
             if world.lives(place.0, place.1) {
                 world.kill(place.0, false);
             }
@@ -146,24 +156,6 @@ impl Process {
     }
 }
 
-async fn until_empty(world: &World, board: &Board, patience: Duration) {
-    tokio::select! {
-        biased;
-        () = board.wait_until_empty() => {}
-        () = world.time.sleep(patience) => {}
-    }
-}
-
-async fn stop(world: &World, board: &Board, ids: Vec<JobId>) {
-    for id in ids {
-        tokio::select! {
-            biased;
-            _ = board.stop(&id, StopCause::Shutdown) => {}
-            () = world.time.sleep(Duration::from_secs(3)) => {}
-        }
-    }
-}
-
 async fn serve_source(
     intake: &Intake<Simulated, Time>,
     world: &World,
@@ -171,38 +163,60 @@ async fn serve_source(
     source: Target,
     ahead: usize,
 ) {
-    let board = &intake.desk.board;
-    loop {
-        let next = async {
-            board.wait_for_room(ahead).await;
-            next(world, place, &source).await
+    let (board, effects) = (&intake.desk.board, &intake.effects);
+    while !board.is_draining() {
+        let deliveries = Source {
+            world: world.clone(),
+            place,
+            effects: Arc::clone(effects),
+            of: source.clone(),
+            ready: VecDeque::new(),
         };
-        let delivery = tokio::select! {
-            biased;
-            () = board.drained() => return,
-            delivery = next => delivery,
-        };
-        if intake.take(&source, ahead, delivery).await.is_err() {
+        if intake.read(deliveries, &source, ahead).await.is_err() {
             world.time.sleep(Duration::from_secs(1)).await;
         }
     }
 }
 
-/// The next message of a source, as the server hands it out: in any order, and now and then twice.
-async fn next(world: &World, (host, life): (usize, u64), source: &Target) -> Delivery {
-    loop {
-        let queued = world.queued.notified();
-        if !world.lives(host, life) {
-            std::future::pending::<()>().await;
+/// The jobs of a source, as the server hands them out: in any order, now and then twice, and some
+/// of them before anybody looks at them.
+struct Source {
+    world: World,
+    place: (usize, u64),
+    effects: Arc<Simulated>,
+    of: Target,
+    ready: VecDeque<Delivery>,
+}
+
+impl Deliveries for Source {
+    async fn next(&mut self, room: usize) -> Result<Delivery, bus::Error> {
+        let (world, (host, life)) = (&self.world, self.place);
+        loop {
+            let queued = world.queued.notified();
+            if !world.lives(host, life) {
+                std::future::pending::<()>().await;
+            }
+            let more = world.roll(room as u64);
+            while self.ready.len() as u64 <= more
+                && let Some(delivery) = deliver(world, host, &self.of)
+            {
+                self.ready.push_back(delivery);
+            }
+            if let Some(delivery) = self.ready.pop_front() {
+                return Ok(delivery);
+            }
+            let left = left(world, &self.of);
+            tokio::select! {
+                biased;
+                () = queued => {}
+                () = world.time.sleep(Duration::from_millis(left)) => {}
+            }
         }
-        if let Some(delivery) = deliver(world, host, source) {
-            return delivery;
-        }
-        let left = left(world, source);
-        tokio::select! {
-            biased;
-            () = queued => {}
-            () = world.time.sleep(Duration::from_millis(left)) => {}
+    }
+
+    async fn close(self) {
+        for ack in self.ready.into_iter().filter_map(|delivery| delivery.ack) {
+            self.effects.settle(&ack, Settle::Nak(Duration::ZERO)).await.ok();
         }
     }
 }

@@ -367,11 +367,10 @@ impl Effects for Simulated {
             Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => {
-                let left = until.since(self.world.now());
                 tokio::select! {
                     biased;
                     event = self.follow(job) => event,
-                    () = self.world.time.sleep(left) => Event::TimeIsUp,
+                    () = self.world.time.sleep_until(until) => Event::TimeIsUp,
                 }
             }
             Step::Stop => self.stop(job).await,

@@ -65,11 +65,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     pub(super) async fn follow(&self, job: &Job, until: Timestamp) -> Event {
-        let left = until.since(self.clock.now());
         tokio::select! {
             biased;
             event = self.follow_to_end(job) => event,
-            () = self.clock.sleep(left) => Event::TimeIsUp,
+            () = self.clock.sleep_until(until) => Event::TimeIsUp,
         }
     }
 
@@ -167,7 +166,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 }
 
 /// Whether a run that we did not stop ended by the job's own doing, so that its exit code is the
-/// job's. A success always is: what was asked for is there.
+/// job's. What was asked to end is not done, though it says 0: many programs answer SIGTERM so, with
+/// half a result.
 ///
 /// Where nobody knows, only the codes speak that a run has when its engine or host is taken away:
 /// 128 + SIGKILL, 128 + SIGTERM, and 255, which engines invent for what was gone when they came
@@ -175,7 +175,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 const fn is_the_jobs_own(exit: &Exit) -> bool {
     match exit.ended_by {
         EndedBy::Itself => true,
-        EndedBy::Engine => exit.code == 0,
+        EndedBy::Engine => false,
         EndedBy::Unknown => exit.oom || !matches!(exit.code, 137 | 143 | 255),
     }
 }

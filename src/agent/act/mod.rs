@@ -22,7 +22,7 @@ use super::link::Link;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
-use crate::bus::{self, AckHandle, PoolName, Settle, Target};
+use crate::bus::{self, AckHandle, MessageIds, PoolName, Settle, Target};
 use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
@@ -54,6 +54,8 @@ pub struct Act<R, C> {
     pub link: Link,
     /// Where the jobs' files lie.
     pub folders: Folders,
+    /// Names what is published.
+    pub ids: MessageIds,
     /// Signs receipts.
     pub key: Arc<Key>,
     /// Where receipts are signed; known once the chain has answered.
@@ -105,7 +107,8 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         let body = status.body.clone().into();
         match status.kind {
             OutgoingKind::New => {
-                bus.publish_status(self.key.address(), &status.job_id, status.seq, body).await
+                let (agent, job) = (self.key.address(), &status.job_id);
+                bus.publish_status(&self.ids, agent, job, status.seq, body).await
             }
             OutgoingKind::Again => bus.repeat_status(body).await,
         }
@@ -113,7 +116,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let (bus, _) = self.link.bus().await;
-        bus.publish_dead(target, body.into(), id).await.map(drop)
+        bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::attempt::{Desk, drive};
-use super::effects::Effects;
+use super::effects::{Deliveries, Effects};
 use super::link::Link;
 use super::settings::JobAuth;
 use super::terms::Terms;
@@ -99,24 +99,35 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         ahead: usize,
     ) -> Result<(), Failure> {
         let again = |err: bus::Error| Failure::Again(err.into());
-        let _open = Open::of(&self.open);
         let (bus, mode) = tokio::select! {
             online = link.bus() => online,
             () = self.desk.board.drained() => return Ok(()),
         };
-        let mut deliveries = bus.intake(&source, mode).await.map_err(again)?;
+        let deliveries = bus.intake(&source, mode).await.map_err(again)?;
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
+        self.read(deliveries, &source, ahead).await
+    }
+
+    /// Takes what a source delivers, until the node takes no more jobs.
+    pub async fn read(
+        &self,
+        mut deliveries: impl Deliveries,
+        source: &Target,
+        ahead: usize,
+    ) -> Result<(), Failure> {
+        let _open = Open::of(&self.open);
         loop {
             let next = async {
                 let room = self.desk.board.wait_for_room(ahead).await;
                 deliveries.next(room).await
             };
             let delivery = tokio::select! {
-                delivery = next => delivery.map_err(again)?,
+                biased;
                 () = self.desk.board.drained() => break,
+                delivery = next => delivery.map_err(|err| Failure::Again(err.into()))?,
             };
             let ack = delivery.ack.clone();
-            if let Err(err) = Box::pin(self.take(&source, ahead, delivery)).await {
+            if let Err(err) = Box::pin(self.take(source, ahead, delivery)).await {
                 // Nothing is kept back while the node can't take it down.
                 if let Some(ack) = ack {
                     self.settle(&ack, Settle::Nak(AGAIN)).await.ok();

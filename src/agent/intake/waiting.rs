@@ -24,6 +24,13 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     ) -> Result<(), Error> {
         let (id, ack) = (&parsed.spec.id, delivery.ack.clone());
         if !known.open {
+            // Who ended it elsewhere may not have said so yet: their message stays until they have.
+            if let Some(job) = known.job.filter(|job| job.phase == Phase::EndedElsewhere)
+                && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
+                && self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await? == Arrival::Later
+            {
+                return self.later(delivery).await;
+            }
             self.desk.journal.send_again(id).await?;
             self.desk.outbox.notify_one();
             return self.acknowledge(ack.as_ref()).await;

@@ -34,11 +34,9 @@ const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// After the exit, output is given up after this long however it moves: as long as it takes to
 /// read the two full log files that the policy allows.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
-/// After an exit that was no success, the engine's word on it is waited for this long. It comes
-/// with the exit where it comes at all.
+/// The engine's word on an exit is waited for this long. It comes with the exit where it comes at
+/// all.
 const NEWS_WAIT: Duration = Duration::from_secs(2);
-/// The same after a success, which stands whoever ended it, unless we did.
-const SUCCESS_WAIT: Duration = Duration::from_millis(50);
 
 /// What the engine's events have said of a container so far.
 #[derive(Debug, Default)]
@@ -63,7 +61,7 @@ pub(super) async fn follow(
         () = &mut events => end.await?,
         code = &mut end => {
             let code = code?;
-            timeout(if code == 0 { SUCCESS_WAIT } else { NEWS_WAIT }, events).await.ok();
+            timeout(NEWS_WAIT, events).await.ok();
             code
         }
     };

@@ -69,6 +69,9 @@ pub struct Job {
     pub lost_running: u32,
     /// The last status's number.
     pub seq: u64,
+    /// How often it has moved: tells the journal one decision from its repetition.
+    #[serde(default)]
+    pub revision: u64,
     /// Where it stands.
     pub phase: Phase,
     /// When it came there.
@@ -299,6 +302,7 @@ impl Job {
             lost: 0,
             lost_running: 0,
             seq: after_seq,
+            revision: 0,
             phase: Phase::Accepted,
             since: now,
             trouble: None,

@@ -151,7 +151,7 @@ impl Walk {
     pub(super) fn wait_for_death(&mut self, mut agent: Agent, place: &str, id: &str) {
         let child = &mut agent.running.0;
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(place, PATIENCE / 3, || child.try_wait().expect("it is our child"))
+            eventually(place, PATIENCE, || child.try_wait().expect("it is our child"))
         }));
         let log = agent.log();
         let Ok(status) = ended else { panic!("{place}: the node does not die there:\n{log}") };

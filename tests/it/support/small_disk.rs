@@ -28,11 +28,25 @@ impl SmallDisk {
         Self(at.to_owned())
     }
 
-    /// Leaves no more than this many KiB free.
+    /// Leaves no more than this many KiB free; with none, the journal also has nothing left of the
+    /// room that it took in advance, as after a while on such a disk.
     pub(crate) fn fill_but(&self, kib: u64) {
         self.free();
+        if kib == 0 {
+            self.use_up_the_journals_room();
+        }
         let mut file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
         while self.free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    fn use_up_the_journals_room(&self) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        const PAGE: u64 = 4096;
+        let log = std::fs::File::options().write(true).open(self.0.join("journal.db-wal"));
+        let log = log.expect("a node's journal");
+        let end = log.metadata().expect("its length").len().next_multiple_of(PAGE);
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&log, punch, end, 1 << 30).expect("a hole");
     }
 
     /// What is free.

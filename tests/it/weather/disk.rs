@@ -73,6 +73,33 @@ async fn a_job_that_comes_while_the_journal_can_not_be_written_is_not_lost() {
     world.wait_until_clean().await;
 }
 
+#[tokio::test]
+async fn a_container_is_stopped_in_time_and_on_request_though_the_journal_can_not_be_written() {
+    let world = World::start_on_small_disk(64).await;
+    let disk = world.disk.as_ref().expect("a small disk");
+    let agent = world.agent(&[&SETTINGS[..], &[("JOB_STOP_GRACE_S", "1")]].concat());
+    let for_ever = "sleep 100000";
+    world.publish("late", &shell_with(for_ever, &json!({"timeout_s": 10})));
+    world.publish("unwanted", &shell(for_ever));
+    for id in ["late", "unwanted"] {
+        agent.wait_for(&format!("job {id}: running"));
+    }
+    disk.fill_but(0);
+    let control = format!("jobs.control.{}", World::agent_address());
+    let cancel = json!({"action": "cancel", "job_id": "unwanted"}).to_string();
+    let script = "await nc.publish(args[0], args[1].encode()); await nc.flush()";
+    world.nats.python(script, &[&control, &cancel]);
+    eventually("both containers end", PATIENCE, || (world.engine.living() == 0).then_some(()));
+    disk.free();
+    let told = |id| {
+        let end = end(&world.outcome(id));
+        (end[0].clone(), end[1].clone())
+    };
+    assert_eq!(told("late"), (json!("timed_out"), json!("timeout")));
+    assert_eq!(told("unwanted"), (json!("cancelled"), json!("cancelled")));
+    world.wait_until_clean().await;
+}
+
 /// Makes so many thousand folders in one another here, a thousand at a time by relative steps.
 fn nest(thousands: u32) -> String {
     format!(
@@ -170,9 +197,9 @@ async fn a_disk_that_is_filled_before_the_start_is_written_down_costs_no_result(
     // It dies after the container's start: the next life has nothing written of that.
     let armed = [&SETTINGS[..], &[("LAMDA_FAILPOINT", "start.after")]].concat();
     let mut agent = world.agent(&armed);
-    let script = "echo result > /output/output; dd if=/dev/zero of=/output/rest bs=1M; \
-        sleep 5; rm /output/rest";
-    world.publish("full", &shell(script));
+    let script = "mkdir /output/r; echo result > /output/r/x; \
+        dd if=/dev/zero of=/output/r/rest bs=1M; true";
+    world.publish("full", &shell_with(script, &json!({"output_path": "/output/r/x"})));
     agent.wait_for_end();
     eventually("the disk is full", PATIENCE, || (disk.free_kib() == 0).then_some(()));
     let agent = world.agent(&SETTINGS);

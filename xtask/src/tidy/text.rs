@@ -77,13 +77,18 @@ fn skipped_tests(source: &Source, found: &mut Vec<Finding>) {
 }
 
 /// `support` alone may pause, inside its bounded waits on a value; the simulation has a clock of its
-/// own, whose seconds cost nothing.
+/// own, whose seconds cost nothing. What defines such a clock does not sleep on it.
 fn sleeps(source: &Source, found: &mut Vec<Finding>) {
     let simulated = source.path.starts_with("tests/sim/");
     if simulated || source.path.starts_with("tests/") && source.path.contains("/support/") {
         return;
     }
-    for named in source.paths.iter().filter(|named| source.is_test(named.line)) {
+    let defines = |line| {
+        let is_it = |pair: &[Token]| pair[0].text == "fn" && pair[1].line == line;
+        source.tokens.windows(2).any(is_it)
+    };
+    let in_tests = source.paths.iter().filter(|named| source.is_test(named.line));
+    for named in in_tests.filter(|named| !defines(named.line)) {
         if named.segments.last().is_some_and(|last| last == "sleep" || last == "sleep_until") {
             let what = "a test sleeps: wait on a value (`eventually`) or move a clock";
             found.push(Finding::new(&source.path, named.line, what));

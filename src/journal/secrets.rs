@@ -1,0 +1,65 @@
+//! What only this node knows, made once and kept with its journal.
+//!
+//! What must hold: a secret never changes once it was used, and is shown nowhere.
+
+use std::fmt::Write as _;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use zeroize::Zeroizing;
+
+use super::{Error, Journal};
+use crate::secret::Secret;
+
+/// Of a secret.
+const BYTES: usize = 32;
+
+impl Journal {
+    /// The secret of this name: 32 random bytes as hex, made when it is first asked for. Durable.
+    pub async fn secret(&self, name: &'static str) -> Result<Secret, Error> {
+        self.writer.call(true, move |db| of(db, name)).await
+    }
+}
+
+fn of(db: &Connection, name: &str) -> Result<Secret, Error> {
+    let find = "SELECT secret FROM secrets WHERE name = ?";
+    let known: Option<String> = db.query_row(find, [name], |row| row.get(0)).optional()?;
+    if let Some(known) = known {
+        return Ok(Secret::new(known));
+    }
+    let mut bytes = Zeroizing::new([0_u8; BYTES]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|err| Error::Failed(Box::new(err)))?;
+    let mut text = Zeroizing::new(String::with_capacity(2 * BYTES));
+    for byte in bytes.iter() {
+        _ = write!(text, "{byte:02x}");
+    }
+    let keep = "INSERT INTO secrets (name, secret) VALUES (?, ?)";
+    db.execute(keep, params![name, text.as_str()])?;
+    Ok(Secret::new(text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_is_made_once_and_each_has_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let journal = Journal::open(dir.path()).unwrap();
+            for name in ["one", "two"] {
+                seen.push(journal.secret(name).await.unwrap().expose().to_owned());
+            }
+            drop(journal);
+            // The thread that holds the file may still be ending.
+            while std::fs::File::open(dir.path().join("lock")).is_ok_and(|lock| {
+                rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                    .is_err()
+            }) {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!((seen[0].len(), &seen[0], &seen[1]), (64, &seen[2], &seen[3]));
+        assert_ne!(seen[0], seen[1]);
+    }
+}
