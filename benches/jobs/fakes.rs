@@ -23,12 +23,14 @@ use tokio::sync::{Notify, mpsc};
 
 use super::NODE;
 
-/// How long each of the three slow steps of a job takes.
+/// How long each of the three slow steps of a job takes, and each status.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
     pub(crate) fetch: Duration,
     pub(crate) run: Duration,
     pub(crate) upload: Duration,
+    /// A status's way to the server and the answer's back.
+    pub(crate) say: Duration,
 }
 
 /// Where containers run, and where their files lie.
@@ -97,6 +99,11 @@ impl Effects for Fakes {
     }
 
     async fn say(&self, _: &Outgoing) -> Result<(), bus::Error> {
+        pause(self.pace.say).await;
+        Ok(())
+    }
+
+    async fn said(&self) -> Result<(), bus::Error> {
         Ok(())
     }
 

@@ -199,7 +199,7 @@ async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
 /// (b): 1 s of fetching, running and uploading each, on one slot.
 async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure> {
     let second = Duration::from_secs(1);
-    let pace = Pace { fetch: second, run: second, upload: second };
+    let pace = Pace { fetch: second, run: second, upload: second, ..Pace::default() };
     let run = |name: &str| {
         let dir = dir.join(name);
         std::fs::create_dir(&dir)?;

@@ -29,8 +29,11 @@ pub trait Effects: Send + Sync + 'static {
         how: Settle,
     ) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Tells the world a status.
+    /// Tells the world a status. Statuses of several jobs may be on their way at a time.
     fn say(&self, status: &Outgoing) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Returns once everything that was said is on its way to whoever listens.
+    fn said(&self) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
     /// Puts a message aside that could not be run; `id` makes a repeat harmless.
     fn bury(

@@ -56,8 +56,9 @@ impl Bus {
         self.publish_stored(StreamKind::Jobs, target.subject(), body, id).await
     }
 
-    /// Sends a status to the stream, then the same body to `agent.status`, and returns when it is
-    /// on its way to the subscribers. Can be repeated: the stream drops what it has.
+    /// Sends a status to the stream, and once it has it the same body to `agent.status`; that one is
+    /// on its way once [`Bus::flush`] has returned. Can be repeated: the stream drops what it has.
+    /// Many can be on their way at a time.
     pub async fn publish_status(
         &self,
         ids: &MessageIds,
@@ -69,16 +70,14 @@ impl Bus {
         let (name, subject) = (format!("{agent}:{job}:{seq}"), subjects::status(agent, job));
         let id = |round| Ok(ids.of(&name, round));
         self.publish_stored(StreamKind::Status, subject, body.clone(), id).await?;
-        self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await?;
-        self.flush().await
+        self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await
     }
 
     /// Says on `agent.status` alone once more what the stream has: the answer to a job that came
-    /// a second time.
+    /// a second time. On its way once [`Bus::flush`] has returned.
     pub async fn repeat_status(&self, body: Bytes) -> Result<(), Error> {
         self.online()?;
-        self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await?;
-        self.flush().await
+        self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await
     }
 
     /// Puts aside a job that could not be run, with its history. `name`: of this letter alone.
@@ -185,7 +184,9 @@ impl Bus {
         })
     }
 
-    pub(super) async fn flush(&self) -> Result<(), Error> {
+    /// Returns once everything that was published before has left this program, within five
+    /// seconds.
+    pub async fn flush(&self) -> Result<(), Error> {
         match timeout(ANSWER, self.client().flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(err)) => Err(Error::Refused { what: "flush", source: Box::new(err) }),

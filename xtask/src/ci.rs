@@ -143,8 +143,8 @@ fn test(root: &Path, depth: Depth) -> anyhow::Result<()> {
     }
     if has_nextest {
         command.args(["nextest", "run", "--workspace", "--locked"]);
-        if depth == Depth::Normal {
-            command.args(["-E", "not test(/^long::/)"]);
+        if depth == Depth::Long {
+            command.arg("--ignore-default-filter");
         }
     } else {
         command.args(["test", "--workspace", "--locked", "--lib", "--bins", "--tests"]);

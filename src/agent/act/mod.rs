@@ -114,6 +114,11 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         }
     }
 
+    async fn said(&self) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        bus.flush().await
+    }
+
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let (bus, _) = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)

@@ -88,6 +88,10 @@ impl Effects for Fakes {
         Ok(())
     }
 
+    async fn said(&self) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
     async fn bury(&self, _: &Target, _: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         Ok(())
     }
