@@ -56,13 +56,42 @@ struct Entry {
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
-    /// Its container, while that runs.
-    runs: Option<Running>,
-    /// No process is left, though that is not written down yet.
-    has_exited: bool,
+    process: Process,
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
+}
+
+/// What is known of a job's container, beside what is written down.
+#[derive(Debug)]
+enum Process {
+    /// It does not run as far as anybody knows.
+    None,
+    /// It runs.
+    Runs(Running),
+    /// It has exited, though that may not be written down yet.
+    Exited,
+}
+
+impl Process {
+    fn of(job: &Job) -> Self {
+        let Phase::Running { run } = &job.phase else { return Self::None };
+        Self::Runs(Running {
+            id: job.id().clone(),
+            attempt: job.attempt,
+            container: run.container.clone(),
+            disk_bytes: disk_bytes(&job.spec),
+        })
+    }
+
+    /// The same once the job is in this phase: until its end is written down, the phase says that
+    /// it runs.
+    fn moved(&mut self, job: &Job) {
+        let seems_to_run = matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        if !(matches!(self, Self::Exited) && seems_to_run) {
+            *self = Self::of(job);
+        }
+    }
 }
 
 /// A job whose container runs, for who looks after the disk.
@@ -93,21 +122,11 @@ impl Entry {
         self.phase = job.phase.name();
         self.wants_slot = job.phase.wants_slot();
         self.started |= job.phase.may_have_started();
-        self.runs = match &job.phase {
-            Phase::Running { run } => Some(Running {
-                id: job.id().clone(),
-                attempt: job.attempt,
-                container: run.container.clone(),
-                disk_bytes: disk_bytes(&job.spec),
-            }),
-            _ => None,
-        };
-        // Until its end is written down the phase says that it runs.
-        self.has_exited &= matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
-        self.runs = self.runs.take().filter(|_| !self.has_exited);
-        let holds = job.phase.holds().filter(|_| !self.has_exited);
+        self.process.moved(job);
+        let has_exited = matches!(self.process, Process::Exited);
+        let holds = job.phase.holds().filter(|_| !has_exited);
         self.holds = holds.map(<[GpuUuid]>::to_vec);
-        self.wants_slot &= !self.has_exited;
+        self.wants_slot &= !has_exited;
     }
 
     fn held(&self) -> Option<Held<'_>> {
@@ -159,8 +178,7 @@ impl Board {
             wants_slot: true,
             started: false,
             holds: None,
-            runs: None,
-            has_exited: false,
+            process: Process::None,
             requester: job.spec.requester,
             abandoned: false,
         };
@@ -183,16 +201,20 @@ impl Board {
     /// No process of the job is left: what it held is free, before that is written down.
     pub fn exited(&self, id: &JobId) {
         if let Some(entry) = self.state().entries.get_mut(id) {
-            entry.has_exited = true;
+            entry.process = Process::Exited;
             entry.wants_slot = false;
-            (entry.holds, entry.runs) = (None, None);
+            entry.holds = None;
         }
         self.notify();
     }
 
     /// The jobs whose containers run.
     pub fn running(&self) -> Vec<Running> {
-        self.state().entries.values().filter_map(|entry| entry.runs.clone()).collect()
+        let running = |entry: &Entry| match &entry.process {
+            Process::Runs(running) => Some(running.clone()),
+            Process::None | Process::Exited => None,
+        };
+        self.state().entries.values().filter_map(running).collect()
     }
 
     /// The job needs nothing more.

@@ -233,9 +233,8 @@ mod tests {
         (running, Written { output, layer, entries: 10, is_whole: true })
     }
 
-    fn lack(mib: u64) -> Option<Lack> {
-        Some(Lack { bytes: mib * MIB, inodes: 0 })
-    }
+    /// 8 MiB are lacking.
+    const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0 });
 
     fn named(stops: &[(JobId, StopCause)]) -> Vec<(&str, StopCause)> {
         stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
@@ -258,13 +257,13 @@ mod tests {
     fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
         let jobs = [job("a", 30, 30), job("b", 50, 0), job("c", 1, 0)];
         let mut looks = Looks::default();
-        assert_eq!(looks.judge(&jobs, lack(8)), []);
-        assert_eq!(named(&looks.judge(&jobs, lack(8))), [("a", StopCause::DiskFull)]);
+        assert_eq!(looks.judge(&jobs, LACK), []);
+        assert_eq!(named(&looks.judge(&jobs, LACK)), [("a", StopCause::DiskFull)]);
         // Somebody else has filled it: no job's end would make room.
-        assert_eq!(looks.judge(&[job("c", 1, 0)], lack(8)), []);
+        assert_eq!(looks.judge(&[job("c", 1, 0)], LACK), []);
         let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
         let jobs = [jobs[0].clone(), hidden];
-        assert_eq!(named(&looks.judge(&jobs, lack(8))), [("d", StopCause::DiskFull)]);
+        assert_eq!(named(&looks.judge(&jobs, LACK)), [("d", StopCause::DiskFull)]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ const fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let is_special = matches!(
         (a, b, c),
-        (0 | 10 | 127, ..)
+        (0 | 10 | 127 | 224..=255, ..)
             | (100, 64..=127, _)
             | (169, 254, _)
             | (172, 16..=31, _)
@@ -86,29 +86,20 @@ const fn is_public_v4(address: Ipv4Addr) -> bool {
             | (198, 18 | 19, _)
             | (198, 51, 100)
             | (203, 0, 113)
-            | (224..=255, ..)
     );
     !is_special
 }
 
-const fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let [high, low] = [g.to_be_bytes(), h.to_be_bytes()];
-    let embedded = Ipv4Addr::new(high[0], high[1], low[0], low[1]);
-    match (a, b) {
-        // IPv4 in another dress: mapped, compatible, translated (NAT64).
-        (0, 0) if c == 0 && d == 0 && e == 0 && (f == 0xffff || f == 0) => {
-            is_public_v4(embedded) && f == 0xffff
-        }
-        (0x64, 0xff9b) => is_public_v4(embedded),
-        // 6to4 carries its IPv4 address in front.
-        (0x2002, _) => {
-            let [high, low] = [b.to_be_bytes(), c.to_be_bytes()];
-            is_public_v4(Ipv4Addr::new(high[0], high[1], low[0], low[1]))
-        }
-        (0x2001, 0xdb8 | 0) => false,
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let embedded =
+        |high: u16, low: u16| is_public_v4((u32::from(high) << 16 | u32::from(low)).into());
+    match address.segments() {
+        // IPv4 in another dress: mapped, translated (NAT64), 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, .., high, low] => embedded(high, low),
+        [0x2002, high, low, ..] => embedded(high, low),
+        [0x2001, 0xdb8 | 0, ..] => false,
         // The one block that is given out: all else is local, reserved, or for many.
-        _ => a & 0xe000 == 0x2000,
+        [first, ..] => first & 0xe000 == 0x2000,
     }
 }
 

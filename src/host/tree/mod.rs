@@ -219,7 +219,7 @@ pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<
 fn bytes_of(stat: &Stat) -> u64 {
     let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
     let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let names = if is_folder { 1 } else { u64::try_from(stat.st_nlink).unwrap_or(1).max(1) };
+    let names = if is_folder { 1 } else { stat.st_nlink.max(1) };
     bytes / names
 }
 

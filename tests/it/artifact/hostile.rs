@@ -183,7 +183,7 @@ async fn a_gateway_that_hangs_or_breaks_off_is_waited_for_no_longer_than_its_sil
     }
 }
 
-/// A gateway whose archive goes on with what `next` gives, a tenth of a second apart.
+/// A gateway whose archive goes on with what `next` gives, a twentieth of a second apart.
 async fn dripping(
     begin: Vec<u8>,
     next: impl Fn(usize) -> Bytes + Clone + Send + Sync + 'static,
@@ -191,11 +191,12 @@ async fn dripping(
     let begin = Bytes::from(begin);
     Scripted::start(move |_| {
         let (begin, next) = (begin.clone(), next.clone());
-        let drip = stream::unfold(0, move |at| {
+        let pace = tokio::time::interval(Duration::from_millis(50));
+        let drip = stream::unfold((0, pace), move |(at, mut pace)| {
             let piece = next(at);
             async move {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                Some((Ok::<_, std::io::Error>(piece), at + 1))
+                pace.tick().await;
+                Some((Ok::<_, std::io::Error>(piece), (at + 1, pace)))
             }
         });
         let body = Body::from_stream(stream::iter([Ok(begin)]).chain(drip));
