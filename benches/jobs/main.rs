@@ -21,8 +21,8 @@ use lamda_node::agent::publish;
 use lamda_node::agent::recover;
 use lamda_node::agent::terms::Terms;
 use lamda_node::clock::{Clock, SystemClock};
-use lamda_node::container::ContainerRuntime as _;
 use lamda_node::container::fake::Fake;
+use lamda_node::container::{ContainerRuntime as _, ImagePolicy};
 use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
@@ -76,6 +76,7 @@ fn terms(slots: usize) -> Terms {
             bridge: false,
             slots,
         },
+        images: ImagePolicy::default(),
     }
 }
 
@@ -100,7 +101,12 @@ impl Bench {
             journal: open(dir)?,
             board: board.clone(),
             clock: SystemClock,
-            rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+            rules: Rules {
+                timeout_max: hour,
+                fetch_give_up: hour,
+                upload_give_up: hour,
+                result_keep: hour,
+            },
             outbox: Arc::new(Notify::new()),
         };
         let effects = Arc::new(Fakes { board: Some(board), ..effects });

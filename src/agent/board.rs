@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::terms::{Terms, disk_bytes};
 use crate::bus::AckHandle;
 use crate::job::phase::{Phase, StopCause};
-use crate::job::{Job, JobId, JobSpec};
+use crate::job::{Job, JobId, JobSpec, Reason};
 use crate::node::admission::{Demand, Held, Verdict, decide};
 use crate::node::{Address, GpuUuid};
 
@@ -48,6 +48,7 @@ struct State {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the job by itself")]
 struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,
@@ -60,6 +61,10 @@ struct Entry {
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
+    /// Its output can't be published before the node's owner has acted.
+    refused: bool,
+    /// It has run, and waits until it tries again to publish what it left.
+    rests: bool,
 }
 
 /// What is known of a job's container, beside what is written down.
@@ -108,6 +113,10 @@ pub struct Running {
 }
 
 impl State {
+    fn is_refused(&self) -> bool {
+        self.entries.values().any(|entry| entry.refused)
+    }
+
     /// What becomes of a job with this demand, where those of the line before `place` go first.
     fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
@@ -127,6 +136,9 @@ impl Entry {
         let holds = job.phase.holds().filter(|_| !has_exited);
         self.holds = holds.map(<[GpuUuid]>::to_vec);
         self.wants_slot &= !has_exited;
+        let trouble = job.trouble.as_ref();
+        self.refused = trouble.is_some_and(|it| it.fault.reason == Reason::StoreRefused);
+        self.rests = !self.wants_slot && trouble.is_some();
     }
 
     fn held(&self) -> Option<Held<'_>> {
@@ -181,6 +193,8 @@ impl Board {
             process: Process::None,
             requester: job.spec.requester,
             abandoned: false,
+            refused: false,
+            rests: false,
         };
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
@@ -285,14 +299,20 @@ impl Board {
         decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
     }
 
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready.
+    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready. None
+    /// while the store refuses what was run.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
-        if state.draining {
+        if state.draining || state.is_refused() {
             return 0;
         }
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         (state.terms.offer.slots + ahead).saturating_sub(wanting)
+    }
+
+    /// Whether the store refuses what was run here.
+    pub fn is_refused(&self) -> bool {
+        self.state().is_refused()
     }
 
     /// Whether one more may be taken in. Several sources look at once: between
@@ -395,6 +415,12 @@ impl Board {
         }
     }
 
+    /// Waits until nothing is left on the board but what has run and waits to try once more.
+    pub async fn wait_until_at_rest(&self) {
+        let at_rest = || self.state().entries.values().all(|entry| entry.rests).then_some(());
+        self.wait_for(at_rest).await;
+    }
+
     /// Waits until the board is empty.
     pub async fn wait_until_empty(&self) {
         self.wait_for(|| self.state().entries.is_empty().then_some(())).await;
@@ -423,6 +449,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::container::ImagePolicy;
     use crate::job::phase::{Asked, Event, PinnedImage, Rules};
     use crate::job::spec::parse;
     use crate::node::Gpu;
@@ -445,6 +472,7 @@ mod tests {
                 bridge: false,
                 slots,
             },
+            images: ImagePolicy::default(),
         })
     }
 
@@ -461,7 +489,12 @@ mod tests {
 
     fn moved(job: &Job, event: Event) -> Job {
         let hour = std::time::Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let rules = Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        };
         job.apply(event, NOW, &rules).unwrap().job
     }
 

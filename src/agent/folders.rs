@@ -232,6 +232,11 @@ impl JobFolders {
         self.job.join(relative)
     }
 
+    /// Removes what is not needed to publish the output later.
+    pub fn keep_output(&self) -> io::Result<()> {
+        self.trash.take(&self.inputs())
+    }
+
     /// Removes everything of the job: out of the way at once, gone later.
     pub fn remove(&self) -> io::Result<()> {
         self.trash.take(&self.job)

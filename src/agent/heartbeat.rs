@@ -129,7 +129,7 @@ where
             ledger::Error::Chain(err) if !err.is_transient() && !self.is_met() => {
                 Failure::Fatal(err.into())
             }
-            ledger::Error::Chain(_) => {
+            ledger::Error::Chain(_) | ledger::Error::FailedInBlock(_) => {
                 Failure::again(err, "OPBNB_RPC_URL and the node's gas; jobs go on meanwhile")
             }
             ledger::Error::TooDear(_) | ledger::Error::DaySpent => {
@@ -208,14 +208,28 @@ where
                 tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
                 Ok(())
             }
-            Err(ledger::Error::Chain(err @ chain::Error::Reverted { .. })) if known.is_some() => {
+            Err(
+                ledger::Error::Chain(err @ chain::Error::Reverted { .. })
+                | ledger::Error::FailedInBlock(err),
+            ) if known.is_some() => {
                 if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
                     tracing::warn!("the chain keeps the old registration: {}", causes(&err));
                 }
                 Ok(())
             }
-            Err(err) => Err(self.heart.failure(err)),
+            Err(err) => Err(self.failed(err).await),
         }
+    }
+
+    /// What failed in its block was paid for. Tried again at once it would be paid for again and
+    /// again, as often as an endpoint lies about what would become of it.
+    async fn failed(&self, err: ledger::Error) -> Failure {
+        if matches!(err, ledger::Error::FailedInBlock(_)) {
+            let wait_s = self.heart.interval.as_secs();
+            tracing::warn!(wait_s, "{}; the next try is in {wait_s} s", causes(&err));
+            self.heart.clock.sleep(self.heart.interval).await;
+        }
+        self.heart.failure(err)
     }
 
     /// A node that can't work says so once, not to the chain.
@@ -293,14 +307,19 @@ where
             .map_err(|err| Failure::Again(err.into()))?;
         let receipts = leaves.len();
         let outcome = match self.ledger.carry_out(call, leaves).await {
-            Err(ledger::Error::Chain(err @ chain::Error::Reverted { .. })) if receipts > 0 => {
+            Err(
+                ledger::Error::Chain(err @ chain::Error::Reverted { .. })
+                | ledger::Error::FailedInBlock(err),
+            ) if receipts > 0 => {
                 tracing::warn!("{receipts} receipts are not taken: {}", causes(&err));
                 self.ledger.carry_out(Call::Heartbeat, Vec::new()).await
             }
             outcome => outcome,
         };
-        let Outcome { hash: tx, block, gas_used: gas, fee_wei, .. } =
-            outcome.map_err(|err| self.heart.failure(err))?;
+        let Outcome { hash: tx, block, gas_used: gas, fee_wei, .. } = match outcome {
+            Ok(outcome) => outcome,
+            Err(err) => return Err(self.failed(err).await),
+        };
         tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
         self.forecast(fee_wei).await;
         Ok(())

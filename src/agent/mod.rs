@@ -34,6 +34,7 @@ pub mod publish;
 pub mod readiness;
 pub mod recover;
 pub mod reserve;
+pub mod results;
 pub mod settings;
 pub mod sole;
 pub mod terms;
@@ -226,7 +227,8 @@ where
         let (journal, ids) = journal_of(settings).await?;
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
-        let board = Board::new(Terms { offer: offer.clone() });
+        let terms = Terms { offer, images: settings.images.clone() };
+        let board = Board::new(terms.clone());
         let contract = self.contract;
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
@@ -241,7 +243,7 @@ where
             ids,
             key: self.key,
             domain: domain.subscribe(),
-            terms: Terms { offer: offer.clone() },
+            terms: terms.clone(),
             stop_grace: settings.stop_grace,
             clock: self.clock.clone(),
             lines: std::sync::Mutex::default(),
@@ -251,7 +253,7 @@ where
         let intake = Arc::new(Intake {
             node,
             auth: settings.auth.clone(),
-            terms: Terms { offer },
+            terms,
             domain: domain.subscribe(),
             desk: desk(&journal, &board, &self.clock, settings),
             effects,

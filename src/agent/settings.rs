@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::container::ImagePolicy;
 use crate::job::phase::Rules;
 use crate::node::Address;
 
@@ -24,9 +25,11 @@ pub struct Settings {
     pub pool_prefetch: usize,
     /// `JOB_AUTH` and `JOB_ALLOWED_REQUESTERS`: whose jobs are taken.
     pub auth: JobAuth,
+    /// `JOB_REGISTRIES` and `JOB_LOCAL_IMAGES`: which images jobs may name.
+    pub images: ImagePolicy,
     /// `JOB_NETWORK=bridge`: whether a job may ask for the engine's bridge.
     pub allow_bridge: bool,
-    /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`.
+    /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`, `RESULT_KEEP_DAYS`.
     pub rules: Rules,
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free under the data folder.
     pub disk_free_min_mib: u64,

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::container::{ContainerSpec, Limits, Mount, Network};
+use crate::container::{ContainerSpec, ImagePolicy, Limits, Mount, Network, NotAllowed};
 use crate::job::phase::{Fault, PinnedImage};
 use crate::job::spec::NetworkNeed;
 use crate::job::{Job, JobSpec, Reason};
@@ -24,6 +24,8 @@ const PIDS_MAX: u32 = 4096;
 pub struct Terms {
     /// Everything.
     pub offer: Offer,
+    /// Which images jobs may name.
+    pub images: ImagePolicy,
 }
 
 impl Terms {
@@ -56,6 +58,7 @@ impl Terms {
 
     /// `Err` where the node can never run the job: why.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
+        self.images.check(&spec.image).map_err(|refusal| not_allowed(&refusal))?;
         match decide(&self.offer, &[], &[], &self.demand(spec)) {
             Verdict::Never(refusal) => Err(fault(refusal)),
             Verdict::Later(_) | Verdict::Now(_) => Ok(()),
@@ -97,6 +100,15 @@ impl Terms {
     }
 }
 
+/// What the requester is told of an image.
+fn not_allowed(refusal: &NotAllowed) -> Fault {
+    let reason = match refusal {
+        NotAllowed::Invalid(_) => Reason::ImageInvalid,
+        NotAllowed::Registry { .. } => Reason::ImageNotAllowed,
+    };
+    Fault::new(reason, refusal.to_string())
+}
+
 /// What the requester is told.
 fn fault(refusal: Refusal) -> Fault {
     match refusal {
@@ -136,9 +148,7 @@ fn variables(spec: &JobSpec) -> Vec<(String, String)> {
         ("OUTPUT_PATH", output_path(spec)),
         ("INPUT_CID", &input),
     ];
-    let theirs = spec.env.iter().filter(|(name, _)| {
-        *name != "NVIDIA_VISIBLE_DEVICES" && own.iter().all(|(taken, _)| name != taken)
-    });
+    let theirs = spec.env.iter().filter(|(name, _)| own.iter().all(|(taken, _)| name != taken));
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     theirs.map(|(name, value)| (name.clone(), value.clone())).chain(own).collect()
 }

@@ -51,6 +51,7 @@ struct State {
     extended: bool,
     /// Whether what is sent is said to be taken, and forgotten.
     deaf: bool,
+    secretive: bool,
     /// Wei a unit of gas.
     base_fee: u128,
     /// What is in blocks: whose, its nonce, what became of it.
@@ -70,6 +71,7 @@ impl FakeChain {
             frozen: false,
             extended: true,
             deaf: false,
+            secretive: false,
             base_fee: GWEI,
             mined: Vec::new(),
             broke: Vec::new(),
@@ -110,6 +112,11 @@ impl FakeChain {
     /// Forgets what is sent, or takes it again.
     pub fn set_deaf(&self, deaf: bool) {
         self.state().deaf = deaf;
+    }
+
+    /// Tells of no receipt from now on, as an endpoint that lies, or tells of them again.
+    pub fn set_secretive(&self, secretive: bool) {
+        self.state().secretive = secretive;
     }
 
     /// Asks for this much, in wei a unit of gas, with the tip on top.
@@ -324,6 +331,9 @@ impl Chain for FakeChain {
 
     async fn included(&self, hash: Hash) -> Result<Option<Outcome>, Error> {
         let state = self.reach()?;
+        if state.secretive {
+            return Ok(None);
+        }
         let mut outcomes = state.mined.iter().map(|(.., outcome)| outcome);
         Ok(outcomes.find(|outcome| outcome.hash == hash).cloned())
     }

@@ -16,6 +16,7 @@ mod dotenv;
 mod duration;
 mod env;
 mod gpu;
+mod images;
 mod jobs;
 mod key;
 mod logging;
@@ -33,6 +34,7 @@ pub use terminal::Terminal;
 
 use crate::agent;
 use crate::bus::Config as BusConfig;
+use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker};
 use crate::node::Address;
 use env::Variable;
@@ -42,6 +44,9 @@ const AGENT_ADDRESS: Variable =
 const NODE_OWNER: Variable =
     Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
+
+/// Where a node keeps what it pulled for jobs, in its data folder.
+const PULLED: &str = "images.json";
 
 /// All settings of a node, complete and consistent, but for its key: where that is stands beside
 /// them, to be dropped with its passphrase as soon as the key is loaded.
@@ -84,12 +89,14 @@ impl Parts {
         let bus = bus::read(env);
         let gpu = gpu::read(env);
         let auth = auth::read(env, bus.as_ref());
+        let images = images::read(env);
+        let settings = jobs::read(env, auth, images.clone(), gpu.as_ref());
         Self {
             key: key::required(env),
             chain: chain::required(env, gpu.as_ref()),
-            docker: docker(env),
+            docker: docker(env, images, settings.as_ref()),
             artifact: artifact::required(env),
-            settings: jobs::read(env, auth, gpu.as_ref()),
+            settings,
             owner: env.parsed(NODE_OWNER),
             bus,
             gpu,
@@ -192,13 +199,21 @@ fn agent_address(env: &mut Env<'_>) -> Option<Address> {
     env.parsed(AGENT_ADDRESS)
 }
 
-fn docker(env: &mut Env<'_>) -> Option<DockerConfig> {
+fn docker(
+    env: &mut Env<'_>,
+    images: Option<ImagePolicy>,
+    settings: Option<&agent::Settings>,
+) -> Option<DockerConfig> {
     let set = env.is_set(DOCKER_HOST);
     let host = match env.text(DOCKER_HOST) {
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
-    let config = DockerConfig::new(host);
+    let config = DockerConfig {
+        images: images.unwrap_or_default(),
+        pulled: settings.map(|settings| settings.data_dir.join(PULLED)),
+        ..DockerConfig::new(host)
+    };
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
     env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))

@@ -101,9 +101,12 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("JOB_AUTH", "closed"),
         ("JOB_ALLOWED_REQUESTERS", "0x1"),
         ("JOB_NETWORK", "host"),
+        ("JOB_REGISTRIES", "ghcr.io,https://quay.io"),
+        ("JOB_LOCAL_IMAGES", "my app"),
         ("JOB_TIMEOUT_MAX", "1 day"),
         ("FETCH_GIVE_UP_S", "1.5"),
         ("UPLOAD_GIVE_UP_S", "never"),
+        ("RESULT_KEEP_DAYS", "for ever"),
         ("DISK_FREE_MIN_MIB", "2GB"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),
@@ -308,4 +311,20 @@ fn the_example_file_is_read_without_a_complaint_about_itself() {
     let told = Node::read(&mut env).unwrap_err();
     let names: Vec<&str> = told.0.iter().map(|problem| problem.variable.as_str()).collect();
     assert_eq!(names, ["AGENT_PRIVATE_KEY", "PINATA_JWT"], "only what is one's own: {told}");
+}
+
+#[test]
+fn jobs_name_images_of_the_public_registries_until_the_owner_lists_others() {
+    let may = |changes: &[(&str, &str)], image: &str| {
+        let node = node(changes);
+        assert_eq!(node.settings.images, node.docker.images, "intake and engine agree");
+        node.settings.images.check(image).is_ok()
+    };
+    assert!(may(&[], "busybox") && may(&[], "nvcr.io/nvidia/cuda:12.4.1-base-ubuntu22.04"));
+    assert!(!may(&[], "10.0.0.5:5000/x") && !may(&[("JOB_REGISTRIES", "")], "10.0.0.5/x"));
+    let own = ("JOB_REGISTRIES", "registry.example:5000");
+    assert!(may(&[own], "registry.example:5000/x") && !may(&[own], "busybox"));
+    assert!(may(&[own, ("JOB_LOCAL_IMAGES", "busybox:*")], "busybox:1"));
+    assert!(may(&[("JOB_REGISTRIES", "*")], "10.0.0.5:22/x"));
+    assert!(told(&[("JOB_REGISTRIES", " , ")]).contains("its list is empty"));
 }

@@ -26,7 +26,8 @@ pub(super) struct Reference {
 
 /// A text that names no image that could be pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidReference {
+#[expect(missing_docs, reason = "the texts say it")]
+pub enum InvalidReference {
     #[error("it is empty or longer than {REFERENCE_BYTES_MAX} bytes")]
     Length,
     #[error("its digest is not sha256: and 64 lower-case hex digits")]
@@ -54,6 +55,11 @@ impl Reference {
     pub(super) fn local_name(&self) -> String {
         let mark = if self.digest.is_some() { '@' } else { ':' };
         format!("{}{mark}{}", self.name, self.version())
+    }
+
+    /// The name of what a registry says this digest is.
+    pub(super) fn at(&self, digest: &str) -> String {
+        format!("{}@{digest}", self.name)
     }
 
     /// The registry's host and port.
@@ -154,8 +160,14 @@ fn split_registry(name: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// One spelling for each registry: host names know no case, and Docker Hub has two names.
+pub(super) fn canonical_registry(registry: &str) -> String {
+    let registry = registry.to_ascii_lowercase();
+    if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry }
+}
+
 /// The short form that the engine lists an image of the default registry by.
-fn familiar(name: &str) -> &str {
+pub(super) fn familiar(name: &str) -> &str {
     let name = ["docker.io/", "index.docker.io/"]
         .iter()
         .find_map(|registry| name.strip_prefix(registry))
@@ -167,7 +179,7 @@ fn is_lower_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-fn is_digest(text: &str) -> bool {
+pub(super) fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(is_lower_hex))
 }
 
@@ -178,7 +190,7 @@ fn is_tag(text: &str) -> bool {
         && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
-fn is_registry(text: &str) -> bool {
+pub(super) fn is_registry(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),

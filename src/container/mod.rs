@@ -2,11 +2,13 @@
 //!
 //! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] stands in where
 //! there is none (simulated demo, tests); one suite of contract tests holds both. `policy` turns a
-//! [`ContainerSpec`] into what the engine is told, `image` reads references; both are pure.
+//! [`ContainerSpec`] into what the engine is told, `image` reads references, `allowed` says which
+//! images strangers may name; all three are pure.
 //!
 //! What must hold: a container of one name is created at most once and started at most once; the
 //! engine's own types never leave this folder.
 
+mod allowed;
 pub mod docker;
 pub mod fake;
 mod image;
@@ -23,12 +25,16 @@ use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::node::{Address, GpuUuid};
 
+pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
+pub use image::InvalidReference;
+
 /// A container engine, as far as a node needs one. Every call has a deadline of its own, but for
 /// [`ContainerRuntime::follow`], which lasts as long as the container does. All but `start` can be
 /// repeated without harm, which can be repeated as long as the container is there; dropping a future of this trait leaves nothing half done.
 pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
-    /// Makes the image present (pull policy `missing`: what is here is not pulled) and says what it
-    /// is. Errors inside the pull's stream are noticed; no progress for a while is an error.
+    /// Makes the image present and says what it is. What was pulled for a job before is not pulled
+    /// again; what lies here otherwise is used only where the owner's [`ImagePolicy`] or the
+    /// image's registry lets anybody have it. Errors inside the pull's stream are noticed; no progress for a while is an error.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
 
     /// Creates the container, or finds the one of ours that has its name already.
@@ -146,7 +152,7 @@ pub struct ContainerSpec {
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's command where it is `Some`.
     pub command: Option<Vec<String>>,
-    /// Variables, the node's own included; `NVIDIA_VISIBLE_DEVICES` is added by the policy.
+    /// Variables, the node's own included; NVIDIA's are decided by the policy.
     pub env: Vec<(String, String)>,
     /// Host folders that the job sees.
     pub mounts: Vec<Mount>,
@@ -276,12 +282,20 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The owner lets no stranger name this image: the engine was not asked. Final.
+    #[error("image `{reference}` is not allowed here: {reason}")]
+    ImageNotAllowed {
+        /// As the job names it.
+        reference: String,
+        /// Why, in our words.
+        reason: NotAllowed,
+    },
     /// The image does not exist, or this node may not pull it. Final.
     #[error("image `{reference}` can't be had: {reason}")]
     ImageRefused {
         /// As the job names it.
         reference: String,
-        /// The registry's or the engine's words, one line, at most 300 characters.
+        /// Why, in our words: the engine's would tell a stranger of the owner's network.
         reason: String,
     },
     /// The pull broke or stalled: may work later.
@@ -289,7 +303,7 @@ pub enum Error {
     Pull {
         /// As the job names it.
         reference: String,
-        /// The registry's or the engine's words, one line, at most 300 characters.
+        /// Why, in our words: the engine's would tell a stranger of the owner's network.
         reason: String,
     },
     /// The GPUs could not be handed to the container: the node's fault, not the job's.

@@ -24,6 +24,29 @@ pub(super) const LABEL_ATTEMPT: &str = "lamda.attempt";
 
 /// The variable that decides, on hosts whose default runtime is NVIDIA's, which cards are shown.
 const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+/// Which parts of the driver are shown.
+const DRIVER_CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
+/// What a job may ask for of them. Not `graphics` and `display`, which bring `/dev/dri`.
+const CAPABILITIES: [&str; 3] = ["compute", "utility", "video"];
+const CAPABILITIES_DEFAULT: &str = "compute,utility";
+/// NVIDIA's container toolkit reads its orders from a container's variables, the image's included.
+/// Each has the value here that asks for nothing, as the toolkit reads it.
+const HELD: [(&str, &str); 8] = [
+    // `enabled` shows host devices: InfiniBand, GPUDirect Storage and RDMA, the NVSwitches.
+    ("NVIDIA_MOFED", "disabled"),
+    ("NVIDIA_GDS", "disabled"),
+    ("NVIDIA_GDRCOPY", "disabled"),
+    ("NVIDIA_NVSWITCH", "disabled"),
+    ("NVIDIA_IMEX_CHANNELS", "void"),
+    ("NVIDIA_MIG_CONFIG_DEVICES", ""),
+    ("NVIDIA_MIG_MONITOR_DEVICES", ""),
+    // An image that asks for `cuda>=99` fails its start, which would be taken for the card's fault.
+    ("NVIDIA_DISABLE_REQUIRE", "true"),
+];
+/// Read by CUDA's libraries inside the container alone.
+const HARMLESS: [&str; 1] = ["NVIDIA_TF32_OVERRIDE"];
+/// What the toolkit's own names begin with; the second is its setting `swarm-resource`.
+const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
 /// Two files of this size are kept of a job's output: a chatty job must not fill the disk. Large,
 /// because engines lose or repeat lines for who follows the output while they change files.
 const LOG_FILE_SIZE: &str = "256m";
@@ -32,14 +55,34 @@ const OOM_SCORE_ADJ: i64 = 500;
 /// Seconds from the stop signal to the kill where the engine itself stops a container.
 const STOP_TIMEOUT_S: i64 = 10;
 
+/// What an image brings along that is none of its business: overridden name by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Its variables of NVIDIA's toolkit.
+    pub(super) env: Vec<(String, String)>,
+    /// The names of its labels.
+    pub(super) labels: Vec<String>,
+}
+
+impl Brought {
+    /// Of the image's own variables (`NAME=value`) and labels.
+    pub(super) fn new(env: Vec<String>, labels: impl Iterator<Item = String>) -> Self {
+        let split = |line: String| {
+            line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        let env = env.into_iter().filter_map(split).filter(|(name, _)| is_toolkits(name));
+        Self { env: env.collect(), labels: labels.collect() }
+    }
+}
+
 /// The body of the engine's create call.
-pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
         cmd: spec.command.clone(),
-        env: Some(env(spec)),
-        labels: Some(labels(spec.node, spec)),
+        env: Some(env(spec, image)),
+        labels: Some(labels(spec.node, spec, image)),
         tty: Some(false),
         open_stdin: Some(false),
         // An image's own stop signal and health check are the image's author's wishes, not ours.
@@ -109,25 +152,52 @@ pub(super) fn label_filter(node: Address) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{LABEL_NODE}={node}")])])
 }
 
-fn labels(node: Address, spec: &ContainerSpec) -> HashMap<String, String> {
-    HashMap::from([
+/// The image's labels are emptied: Traefik, Compose, Watchtower and their like act on whatever
+/// container bears theirs.
+fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<String, String> {
+    let own = [
         (LABEL_NODE.to_owned(), node.to_string()),
         (LABEL_JOB.to_owned(), spec.job_id.to_string()),
         (LABEL_ATTEMPT.to_owned(), spec.attempt.to_string()),
-    ])
+    ];
+    image.labels.iter().map(|name| (name.clone(), String::new())).chain(own).collect()
 }
 
-/// The job's variables, and the cards that it was given, which no job can override.
-fn env(spec: &ContainerSpec) -> Vec<String> {
+/// The job's variables, and the cards that it was given, which neither job nor image can override.
+fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
     let visible = if spec.gpus.is_empty() {
         "void".to_owned()
     } else {
         spec.gpus.iter().map(GpuUuid::as_str).collect::<Vec<_>>().join(",")
     };
-    let own = spec.env.iter().filter(|(name, _)| name != VISIBLE_DEVICES);
-    own.map(|(name, value)| format!("{name}={value}"))
-        .chain([format!("{VISIBLE_DEVICES}={visible}")])
+    let asked = spec.env.iter().chain(&image.env).find(|(name, _)| name == DRIVER_CAPABILITIES);
+    let own = [
+        (VISIBLE_DEVICES, visible),
+        (DRIVER_CAPABILITIES, capabilities(asked.map(|(_, value)| value.as_str()))),
+    ];
+    let own = own.into_iter().chain(HELD.map(|(name, value)| (name, value.to_owned())));
+    let own: Vec<(&str, String)> = own.collect();
+    let unknown = image.env.iter().map(|(name, _)| name.as_str());
+    let unknown = unknown.filter(|name| own.iter().all(|(held, _)| held != name));
+    let theirs = spec.env.iter().filter(|(name, _)| !is_toolkits(name));
+    theirs
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(own.iter().map(|(name, value)| format!("{name}={value}")))
+        .chain(unknown.map(|name| format!("{name}=")))
         .collect()
+}
+
+/// Whether NVIDIA's toolkit may read orders from a variable of this name.
+fn is_toolkits(name: &str) -> bool {
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !HARMLESS.contains(&name)
+}
+
+/// What of the driver is shown: what was asked for, as far as anybody may have it.
+fn capabilities(asked: Option<&str>) -> String {
+    let asked: Vec<&str> = asked.unwrap_or_default().split(',').map(str::trim).collect();
+    let wanted = |one: &&str| asked.contains(one) || asked.contains(&"all");
+    let given: Vec<&str> = CAPABILITIES.into_iter().filter(wanted).collect();
+    if given.is_empty() { CAPABILITIES_DEFAULT.to_owned() } else { given.join(",") }
 }
 
 /// One folder and nothing mounted below it: mounts below a read-only one would stay writable.
@@ -205,7 +275,15 @@ mod tests {
 
     /// The body as the engine reads it.
     fn told(spec: &ContainerSpec) -> Value {
-        serde_json::to_value(create_body(spec)).unwrap()
+        serde_json::to_value(create_body(spec, &Brought::default())).unwrap()
+    }
+
+    /// The variables of a job with these, from an image with those.
+    fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let spec = ContainerSpec { env: job.iter().map(own).collect(), ..spec() };
+        let image = image.iter().map(|line| (*line).to_owned()).collect();
+        env(&spec, &Brought::new(image, std::iter::empty()))
     }
 
     #[test]
@@ -271,7 +349,62 @@ mod tests {
 
     #[test]
     fn a_cpu_job_sees_no_card_whatever_it_asks_for() {
-        assert_eq!(told(&spec())["Env"], json!(["SEED=1=2", "NVIDIA_VISIBLE_DEVICES=void"]));
+        let body = told(&spec());
+        assert_eq!(
+            (&body["Env"][0], &body["Env"][1]),
+            (&json!("SEED=1=2"), &json!("NVIDIA_VISIBLE_DEVICES=void"))
+        );
+    }
+
+    #[test]
+    fn whatever_job_and_image_say_each_of_the_toolkits_variables_stands_once_with_our_value() {
+        let names = HELD.map(|(name, _)| name);
+        let greedy: Vec<(&str, &str)> = names.iter().map(|name| (*name, "enabled")).collect();
+        let lines: Vec<String> = names.iter().map(|name| format!("{name}=enabled")).collect();
+        let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        lines.extend(["NVIDIA_REQUIRE_CUDA=cuda>=99", "NVIDIA_X=1", "DOCKER_RESOURCE_GPU=all"]);
+        lines.extend(["NVIDIA_TF32_OVERRIDE=0", "PATH=/bin", "BROKEN"]);
+        let told =
+            variables(&[greedy.as_slice(), &[("NVIDIA_Y", "1"), ("MINE", "1")]].concat(), &lines);
+        for (name, value) in HELD {
+            let lines: Vec<&String> =
+                told.iter().filter(|line| line.starts_with(&format!("{name}="))).collect();
+            assert_eq!(lines, [&format!("{name}={value}")]);
+        }
+        for line in ["MINE=1", "NVIDIA_REQUIRE_CUDA=", "NVIDIA_X=", "DOCKER_RESOURCE_GPU="] {
+            assert_eq!(told.iter().filter(|told| *told == line).count(), 1, "{line}: {told:?}");
+        }
+        for name in ["NVIDIA_Y", "NVIDIA_TF32_OVERRIDE", "PATH", "BROKEN"] {
+            assert!(!told.iter().any(|line| line.starts_with(name)), "{name}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn the_driver_shows_what_is_asked_of_it_as_far_as_anybody_may_have_it() {
+        for (job, image, given) in [
+            (None, None, "compute,utility"),
+            (Some("all"), None, "compute,utility,video"),
+            (None, Some("all"), "compute,utility,video"),
+            (Some("compute"), Some("all"), "compute"),
+            (Some("video, graphics,display"), None, "video"),
+            (Some("graphics"), None, "compute,utility"),
+            (Some(""), None, "compute,utility"),
+        ] {
+            let job: Vec<_> = job.iter().map(|asked| (DRIVER_CAPABILITIES, *asked)).collect();
+            let image = image.map(|asked| format!("{DRIVER_CAPABILITIES}={asked}"));
+            let told = variables(&job, &image.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(told.contains(&format!("{DRIVER_CAPABILITIES}={given}")), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn an_images_labels_are_emptied_and_ours_stand() {
+        let labels = ["traefik.enable", LABEL_NODE].map(str::to_owned).into_iter();
+        let body = create_body(&spec(), &Brought::new(Vec::new(), labels));
+        let labels = body.labels.unwrap();
+        assert_eq!(labels["traefik.enable"], "");
+        assert_eq!(labels[LABEL_NODE], spec().node.to_string());
+        assert_eq!(labels.len(), 4);
     }
 
     #[test]

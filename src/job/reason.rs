@@ -45,6 +45,8 @@ reasons! {
     ImageMissing = "image_missing",
     /// The image's name is no image reference.
     ImageInvalid = "image_invalid",
+    /// The image is of a registry that the node's owner does not allow.
+    ImageNotAllowed = "image_not_allowed",
     /// The input's CID does not parse or can't be checked here.
     InputCidInvalid = "input_cid_invalid",
     /// The job wants GPUs and the node has none.
@@ -96,6 +98,8 @@ reasons! {
     OutputUnsupported = "output_unsupported",
     /// The output is larger than the job's `disk_mib`.
     OutputTooLarge = "output_too_large",
+    /// The pinning service refuses the node's uploads: the output waits for the node's owner.
+    StoreRefused = "store_refused",
     /// The output could not be published in time.
     UploadFailed = "upload_failed",
     /// The pinning service answered a CID that is not the output's.

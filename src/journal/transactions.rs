@@ -4,6 +4,7 @@
 //! What must hold: a nonce is written down before anything is signed with it, a form before it is
 //! sent; a nonce belongs to one transaction for good, unless it turned out to be somebody else's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
@@ -190,8 +191,9 @@ impl Journal {
         self.writer.change("reopen", true, work).await
     }
 
-    /// What the account's transactions have cost since then, in wei, those included that are on
-    /// their way at the most that they may cost.
+    /// The most that the account's transactions since then may cost, in wei: of each nonce the
+    /// dearest form that was ever signed. What an endpoint says of their end is not believed, since
+    /// what was signed can be sent by whoever saw it, and a receipt of one endpoint is its word.
     pub async fn spent(&self, account: Account, since: Timestamp) -> Result<u128, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
@@ -199,19 +201,21 @@ impl Journal {
             let (chain_id, address) = key(account);
             let mut query = db.prepare_cached(sql)?;
             let mut rows = query.query(params![chain_id, address, millis(since)])?;
-            let mut sum = 0_u128;
+            let mut most = BTreeMap::<u64, u128>::new();
             while let Some(row) = rows.next()? {
                 let transaction = read(db, row)?;
-                let forms = transaction.forms.iter();
-                sum = sum.saturating_add(match transaction.state {
+                let forms = transaction.forms.iter().map(|form| form.fees.worst(form.gas_limit));
+                // A second layer's data fee comes on top of what the form allows.
+                let told = match &transaction.state {
                     State::Settled(outcome) => outcome.fee_wei,
-                    State::Open => {
-                        forms.map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0)
-                    }
-                    State::Displaced | State::Abandoned => 0,
-                });
+                    State::Open | State::Displaced | State::Abandoned => 0,
+                };
+                let worst = forms.max().map_or(0, |worst| worst.max(told));
+                // One nonce is mined once, whichever of its forms it is.
+                let of_nonce = most.entry(transaction.nonce).or_default();
+                *of_nonce = worst.max(*of_nonce);
             }
-            Ok(sum)
+            Ok(most.into_values().fold(0, u128::saturating_add))
         };
         self.writer.call(false, work).await
     }

@@ -14,6 +14,7 @@ use lamda_node::agent::terms::Terms;
 use lamda_node::agent::{leases, publish, recover};
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
+use lamda_node::container::ImagePolicy;
 use lamda_node::job::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::journal::Journal;
@@ -292,7 +293,7 @@ fn terms(slots: usize) -> Terms {
         bridge: false,
         slots,
     };
-    Terms { offer }
+    Terms { offer, images: ImagePolicy::default() }
 }
 
 fn rules() -> Rules {
@@ -300,5 +301,6 @@ fn rules() -> Rules {
         timeout_max: Duration::from_hours(1),
         fetch_give_up: Duration::from_mins(1),
         upload_give_up: Duration::from_hours(24),
+        result_keep: Duration::from_hours(14 * 24),
     }
 }

@@ -28,9 +28,9 @@ use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
 use crate::failpoint;
 use crate::job::claim::Claim;
-use crate::job::phase::{Event, Fault, PinnedImage, Retry};
+use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
-use crate::job::{Domain, Job, JobId, Reason};
+use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::supervise::chain;
 
@@ -112,6 +112,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             }
             OutgoingKind::Again => bus.repeat_status(body).await,
         }
+    }
+
+    async fn say_late(&self, result: &LateResult) -> Result<(), bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        let body = serde_json::to_vec(result).unwrap_or_default().into();
+        bus.publish_result(&self.ids, result.agent_address, &result.job_id, body).await
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
@@ -230,8 +236,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
+        let keeps = matches!(&job.phase, Phase::Ended { outcome } if outcome.keeps_output());
+        let remove = move || if keeps { folders.keep_output() } else { folders.remove() };
         failpoint::hit("remove_folders", ".before");
-        let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
+        let removed = tokio::task::spawn_blocking(remove).await;
         failpoint::hit("remove_folders", ".after");
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
@@ -271,6 +279,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 fn engine_failed(err: &engine::Error) -> Event {
     use engine::Error as E;
     let (reason, retry) = match err {
+        E::ImageNotAllowed { .. } => (Reason::ImageNotAllowed, Retry::Never),
         E::ImageRefused { .. } => (Reason::ImageUnavailable, Retry::Never),
         E::Pull { .. } => (Reason::ImagePullFailed, Retry::Patiently),
         E::Gpu { .. } => (Reason::GpuFailed, Retry::Patiently),

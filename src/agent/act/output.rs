@@ -290,7 +290,9 @@ fn output_failed(err: &artifact::Error) -> Event {
     use artifact::Error as E;
     let (reason, retry) = match err {
         E::Mismatch { .. } => (Reason::OutputUnverified, Retry::Patiently),
-        E::Unsupported { .. } => (Reason::OutputUnsupported, Retry::Never),
+        // It misreads a name, and would again.
+        E::Unsupported { .. } => (Reason::OutputUnverified, Retry::Never),
+        E::Refused { .. } | E::Declined { .. } => (Reason::StoreRefused, Retry::Refused),
         _ => (Reason::UploadFailed, Retry::Patiently),
     };
     let error = format!("the output: {}", chain(err));

@@ -11,7 +11,9 @@ use crate::agent::terms::Terms;
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::clock::Timestamp;
+use crate::container::ImagePolicy;
 use crate::container::{self, ContainerId};
+use crate::job::LateResult;
 use crate::job::claim::Claim;
 use crate::job::phase::{Asked, PinnedImage, StopCause};
 use crate::job::spec::parse;
@@ -88,6 +90,10 @@ impl Effects for Fakes {
         Ok(())
     }
 
+    async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
     async fn said(&self) -> Result<(), bus::Error> {
         Ok(())
     }
@@ -154,14 +160,19 @@ fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
         bridge: false,
         slots: 1,
     };
-    let terms = Terms { offer };
+    let terms = Terms { offer, images: ImagePolicy::default() };
     let board = Board::new(terms.clone());
     let hour = Duration::from_hours(1);
     let desk = Desk {
         journal: Journal::simulated(&Disk::new().unwrap(), Arc::new(StuckAt(stuck_at))),
         board: board.clone(),
         clock: clock.clone(),
-        rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+        rules: Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        },
         outbox: Arc::default(),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };

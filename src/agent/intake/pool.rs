@@ -156,5 +156,6 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
 
 /// Whether another node may be the right one.
 const fn never_fits(reason: Reason) -> bool {
-    matches!(reason, Reason::NoGpu | Reason::NoNodeFits | Reason::NetworkNotAllowed)
+    use Reason::{ImageNotAllowed, NetworkNotAllowed, NoGpu, NoNodeFits};
+    matches!(reason, NoGpu | NoNodeFits | NetworkNotAllowed | ImageNotAllowed)
 }

@@ -95,6 +95,9 @@ pub enum Error {
     /// The chain did not do what it was asked.
     #[error(transparent)]
     Chain(#[from] chain::Error),
+    /// It is in a block, and was paid for, but changed nothing.
+    #[error("a transaction failed in its block")]
+    FailedInBlock(#[source] chain::Error),
     /// The journal can't be written.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -170,7 +173,9 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         self.sign(&mut transaction, quote).await?;
         match self.drive(transaction).await? {
             Ending::Settled(outcome) if outcome.success => Ok(outcome),
-            Ending::Settled(outcome) => Err(self.why_reverted(&call, &outcome).await.into()),
+            Ending::Settled(outcome) => {
+                Err(Error::FailedInBlock(self.why_reverted(&call, &outcome).await))
+            }
             Ending::Displaced => Err(Error::Displaced),
         }
     }

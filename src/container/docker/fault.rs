@@ -60,12 +60,16 @@ pub(super) fn of_call(host: &str, err: EngineError) -> Error {
     }
 }
 
+/// It was here a moment ago: another pull brings it back.
+pub(super) fn image_is_gone(image_id: &str) -> Error {
+    let reason = "it was removed from this node meanwhile".to_owned();
+    Error::Pull { reference: image_id.to_owned(), reason }
+}
+
 /// A create call. `image_id` was here a moment ago, so its absence passes with another pull.
 pub(super) fn of_create(host: &str, image_id: &str, err: EngineError) -> Error {
     match &err {
-        EngineError::DockerResponseServerError { status_code: 404, message } => {
-            Error::Pull { reference: image_id.to_owned(), reason: one_line(message) }
-        }
+        EngineError::DockerResponseServerError { status_code: 404, .. } => image_is_gone(image_id),
         EngineError::DockerResponseServerError { status_code: 400, message }
             if message.to_ascii_lowercase().contains("no command specified") =>
         {
@@ -87,6 +91,13 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
     let reason = one_line(message);
     let words = message.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+    if is_about_the_job(&words) {
+        return if says(&["docker-init"]) {
+            Error::Engine { reason }
+        } else {
+            Error::Start { reason }
+        };
+    }
     if says(&["nvidia-container", "could not select device driver", "nvml error", "cdi device"]) {
         Error::Gpu { reason }
     } else if says(&["docker-init", "error mounting"]) {
@@ -110,25 +121,49 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
     }
 }
 
-/// A pull: what the registry won't change its mind about is refused, the rest may work later.
-pub(super) fn of_pull(host: &str, reference: &str, err: &EngineError) -> Option<Error> {
+/// Whether the engine complains of what the job or its image names: command, working folder, user.
+/// Told by the words before the first of theirs, since theirs can say anything.
+fn is_about_the_job(words: &str) -> bool {
+    let runtime = ["container process caused: ", "container process: "]
+        .iter()
+        .filter_map(|mark| words.split_once(mark))
+        .min_by_key(|(before, _)| before.len());
+    let (own, said) = runtime.map_or((false, words), |(_, said)| (true, said));
+    let begins = |phrases: &[&str]| phrases.iter().any(|phrase| said.starts_with(phrase));
+    begins(&["unable to find user", "unable to find group"])
+        || own && begins(&["exec: ", "chdir to cwd"])
+}
+
+/// What a requester is told where a registry did not give the image. One sentence for every cause:
+/// which of them it was would tell a stranger which ports of the owner's network are open.
+pub(super) const NOT_GIVEN: &str = "its registry did not give it: it could not be reached, did not \
+                                    answer in time, or broke off";
+
+/// A pull: what the registry won't change its mind about is refused, the rest may work later. None
+/// of the engine's words go on: they hold addresses, and what answered there.
+pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     let reference = reference.to_owned();
     let (status, words) = match err {
         EngineError::DockerResponseServerError { status_code: 503, .. } => return None,
         EngineError::DockerResponseServerError { status_code, message } => {
-            (Some(*status_code), message.clone())
+            (Some(*status_code), message.as_str())
         }
-        EngineError::DockerStreamError { error } => (None, error.clone()),
-        EngineError::JsonDataError { .. } | EngineError::JsonSerdeError { .. } => {
-            (None, format!("{host} broke off its answer: {err}"))
-        }
+        EngineError::DockerStreamError { error } => (None, error.as_str()),
+        EngineError::JsonDataError { .. } | EngineError::JsonSerdeError { .. } => (None, ""),
         _ => return None,
     };
-    let reason = one_line(&words);
+    let words = words.to_ascii_lowercase();
     Some(if image::is_refusal(status, &words) {
-        Error::ImageRefused { reference, reason }
+        let reason = if words.contains("no matching manifest") {
+            "there is none of it for this host's platform"
+        } else {
+            "its registry does not have it, or does not give it to this node"
+        };
+        Error::ImageRefused { reference, reason: reason.to_owned() }
     } else {
-        Error::Pull { reference, reason }
+        let here = words.contains("no space left on device");
+        let reason = if here { "this node's disk is full" } else { NOT_GIVEN };
+        Error::Pull { reference, reason: reason.to_owned() }
     })
 }
 
@@ -175,6 +210,18 @@ mod tests {
             (
                 format!("{oci} caused: exec: \"docker-init\": executable file not found in $PATH"),
                 "engine",
+            ),
+            (format!("{oci} caused: exec: \"/nvidia-container\": permission denied"), "start"),
+            (format!("{oci} caused: chdir to cwd (\"/nvml error\") set in config.json"), "start"),
+            (
+                "unable to find user nvidia-container: no matching entries in passwd file".into(),
+                "start",
+            ),
+            (
+                "OCI runtime create failed: unable to retrieve OCI runtime error: exec: \
+                 \"nvidia-container-runtime\": executable file not found in $PATH"
+                    .into(),
+                "gpu",
             ),
             (format!("{oci} caused: error mounting \"/srv\": no such file or directory"), "engine"),
             ("something new".into(), "engine"),

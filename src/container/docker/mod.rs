@@ -2,7 +2,7 @@
 //!
 //! - run: create and start, or see what is there already (`run.rs`)
 //! - follow: the exit, and the output beside it (`follow.rs`)
-//! - image: pull what is missing, once for all who wait (`pull.rs`)
+//! - image: pull what is missing, once for all who wait (`pull.rs`); what was (`pulled.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: what kind of engine it is, whether it hands out GPUs (`doctor.rs`)
 //! - fault: the engine's words into [`Error`] (`fault.rs`)
@@ -15,12 +15,13 @@ mod doctor;
 mod fault;
 mod follow;
 mod pull;
+mod pulled;
 mod run;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ use tokio::time::timeout;
 pub use doctor::Engine;
 
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, Launched, LogSink,
-    policy,
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,
+    LogSink, policy,
 };
 use crate::node::Address;
 use crate::secret::Secret;
@@ -50,6 +51,10 @@ const CLIENT_TIMEOUT_S: u64 = 24 * 60 * 60;
 pub struct Config {
     /// `unix:///path` or `tcp://host:port` (`DOCKER_HOST`).
     pub host: String,
+    /// Which images strangers may name.
+    pub images: ImagePolicy,
+    /// Where it is kept what was pulled for jobs; `None`: in memory alone.
+    pub pulled: Option<PathBuf>,
     /// Accounts at registries that want one.
     pub registry_auth: Vec<RegistryAuth>,
     /// For calls that only look something up or note something down.
@@ -69,6 +74,8 @@ impl Config {
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
+            images: ImagePolicy::default(),
+            pulled: None,
             registry_auth: Vec::new(),
             call_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_mins(2),
@@ -96,6 +103,8 @@ pub struct Docker {
     host: Host,
     client: OnceCell<Client>,
     pulls: pull::Pulls,
+    pulled: pulled::Record,
+    facts: run::Facts,
     names: NameLocks,
 }
 
@@ -113,6 +122,8 @@ impl Docker {
             config: config.clone(),
             client: OnceCell::new(),
             pulls: pull::Pulls::default(),
+            pulled: pulled::Record::new(config.pulled.clone()),
+            facts: run::Facts::default(),
             names: NameLocks::default(),
         })
     }

@@ -1,6 +1,7 @@
 //! Making an image present: looked up first, pulled where it is missing.
 //!
-//! What must hold: an image is pulled once at a time, however many jobs wait for it, and the pull
+//! What must hold: nothing that lies on the host is given to a stranger because it lies there; a
+//! pull never moves a tag of the owner's; a requester hears nothing of the engine's own words; an image is pulled once at a time, however many jobs wait for it, and the pull
 //! goes on as long as one of them does. An error inside the answer's stream is an error.
 
 use std::collections::HashMap;
@@ -15,12 +16,21 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
 
-use super::super::image::Reference;
-use super::super::{Error, Image};
+use super::super::image::{Reference, canonical_registry, is_digest};
+use super::super::{Error, Image, NotAllowed};
 use super::fault::{self, EngineError};
 use super::{Docker, RegistryAuth, within};
 
-type Pull = BoxFuture<'static, Result<(), Arc<Failure>>>;
+type Pull = BoxFuture<'static, Result<Pulled, Arc<Failure>>>;
+
+/// What a pull left.
+#[derive(Debug, Clone)]
+struct Pulled {
+    /// The name that the engine has it under.
+    name: String,
+    /// Whether anything had to be fetched.
+    downloaded: bool,
+}
 
 /// The pulls that somebody waits for, by reference.
 #[derive(Default)]
@@ -35,31 +45,51 @@ enum Failure {
     Stalled(Duration),
     #[error("not done in {} s", .0.as_secs())]
     TooLong(Duration),
+    #[error("the registry names no digest")]
+    NoDigest,
 }
 
-/// The image of this name, pulled where it is not here.
+/// The image of this name: the owner's where strangers may have it, else what was pulled for a job
+/// before, else what its registry gives now.
 pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
-    let reference: Reference = text.parse().map_err(|reason| Error::ImageRefused {
-        reference: fault::one_line(text),
-        reason: format!("{reason}"),
-    })?;
-    if let Some(found) = inspect(docker, &reference).await? {
+    let policy = &docker.config.images;
+    policy.check(text).map_err(|reason| not_allowed(text, reason))?;
+    let reference: Reference =
+        text.parse().map_err(|reason| not_allowed(text, NotAllowed::Invalid(reason)))?;
+    let there = inspect(docker, &reference.local_name()).await?;
+    if let Some(found) = there.clone().filter(|_| policy.allows_local(&reference)) {
+        return Ok(told(&reference, found, false));
+    }
+    if !policy.allows_pull(&reference) {
+        let reason = "it is none of this node's own".to_owned();
+        return Err(Error::ImageRefused { reference: reference.to_string(), reason });
+    }
+    if let Some(id) = docker.pulled.id_of(&reference.local_name())
+        && let Some(found) = inspect(docker, &id).await?
+    {
         return Ok(told(&reference, found, false));
     }
     let client = docker.client().await?;
-    let pulled = docker.pulls.join(&reference, || pull(docker, client, &reference)).await;
-    pulled.map_err(|failure| in_our_words(docker, &reference, &failure))?;
-    let found = inspect(docker, &reference).await?;
-    found.map(|found| told(&reference, found, true)).ok_or_else(|| Error::Pull {
+    // What is here under the name is the owner's: whether a stranger may have it, its registry
+    // says, and a pull by its tag would take the tag away from it.
+    let owners = there.is_some();
+    let pulled = docker.pulls.join(&reference, || pull(docker, client, &reference, owners)).await;
+    let pulled = pulled.map_err(|failure| in_our_words(docker, &reference, &failure))?;
+    let found = inspect(docker, &pulled.name).await?.ok_or_else(|| Error::Pull {
         reference: reference.to_string(),
         reason: "the engine pulled it and does not have it".to_owned(),
-    })
+    })?;
+    docker.pulled.remember(reference.local_name(), found.id.clone().unwrap_or_default()).await;
+    Ok(told(&reference, found, pulled.downloaded))
 }
 
-async fn inspect(docker: &Docker, reference: &Reference) -> Result<Option<ImageInspect>, Error> {
+fn not_allowed(text: &str, reason: NotAllowed) -> Error {
+    Error::ImageNotAllowed { reference: fault::one_line(text), reason }
+}
+
+pub(super) async fn inspect(docker: &Docker, name: &str) -> Result<Option<ImageInspect>, Error> {
     let client = docker.client().await?;
-    let name = reference.local_name();
-    match within(docker.config.call_timeout, client.inspect_image(&name)).await {
+    match within(docker.config.call_timeout, client.inspect_image(name)).await {
         Ok(found) => Ok(Some(found)),
         Err(err) if fault::status(&err) == Some(404) => Ok(None),
         Err(err) => Err(docker.fault(err)),
@@ -92,39 +122,81 @@ impl Pulls {
     }
 }
 
-fn pull(docker: &Docker, client: &Client, reference: &Reference) -> Pull {
-    let options = CreateImageOptionsBuilder::default()
-        .from_image(reference.name())
-        .tag(reference.version())
-        .build();
+fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -> Pull {
     let mut accounts = docker.config.registry_auth.iter();
-    let account = accounts.find(|account| account.server == reference.registry());
-    let stream = client.clone().create_image(Some(options), None, account.map(credentials));
+    let registry = canonical_registry(reference.registry());
+    let account = accounts.find(|account| canonical_registry(&account.server) == registry);
+    let (client, reference) = (client.clone(), reference.clone());
+    let account = account.map(credentials);
     let (stall, limit) = (docker.config.pull_stall_timeout, docker.config.pull_timeout);
     let pull = async move {
-        let mut stream = std::pin::pin!(stream);
-        loop {
-            match timeout(stall, stream.next()).await {
-                Ok(Some(Ok(_progress))) => {}
-                Ok(None) => return Ok(()),
-                Ok(Some(Err(err))) => return Err(Failure::Engine(err)),
-                Err(_) => return Err(Failure::Stalled(stall)),
-            }
+        if !owners {
+            let version = reference.version();
+            download(&client, (reference.name(), version), account, stall).await?;
+            return Ok(Pulled { name: reference.local_name(), downloaded: true });
         }
+        let digest = ask_registry(&client, &reference, account.clone(), stall).await?;
+        let name = reference.at(&digest);
+        let downloaded = client.inspect_image(&name).await.is_err();
+        if downloaded {
+            download(&client, (reference.name(), &digest), account, stall).await?;
+        }
+        Ok(Pulled { name, downloaded })
     };
     let pull = timeout(limit, pull)
         .map(move |ended| ended.unwrap_or(Err(Failure::TooLong(limit))).map_err(Arc::new));
     pull.boxed()
 }
 
+/// Has the engine pull it; returns at the end of the engine's answer.
+async fn download(
+    client: &Client,
+    (name, version): (&str, &str),
+    account: Option<DockerCredentials>,
+    stall: Duration,
+) -> Result<(), Failure> {
+    let options = CreateImageOptionsBuilder::default().from_image(name).tag(version).build();
+    let mut stream = std::pin::pin!(client.create_image(Some(options), None, account));
+    loop {
+        match timeout(stall, stream.next()).await {
+            Ok(Some(Ok(_progress))) => {}
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(err))) => return Err(Failure::Engine(err)),
+            Err(_) => return Err(Failure::Stalled(stall)),
+        }
+    }
+}
+
+/// The digest that the image's registry gives whoever asks as this node does.
+async fn ask_registry(
+    client: &Client,
+    reference: &Reference,
+    account: Option<DockerCredentials>,
+    stall: Duration,
+) -> Result<String, Failure> {
+    let name = reference.local_name();
+    let answer = timeout(stall, client.inspect_registry_image(&name, account)).await;
+    let answer = answer.map_err(|_| Failure::Stalled(stall))?.map_err(Failure::Engine)?;
+    let digest = answer.descriptor.digest.filter(|digest| is_digest(digest));
+    digest.ok_or(Failure::NoDigest)
+}
+
+/// The cause is told to the owner alone, in the log.
 fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) -> Error {
-    let host = &docker.config.host;
-    let reference = reference.to_string();
+    let (host, name) = (&docker.config.host, reference.to_string());
+    tracing::warn!(
+        image = name,
+        "image {name} was not pulled: {}",
+        fault::one_line(&failure.to_string())
+    );
     match &**failure {
-        Failure::Engine(err) => fault::of_pull(host, &reference, err).unwrap_or_else(|| {
-            Error::Unreachable { host: host.clone(), source: Box::new(Arc::clone(failure)) }
+        Failure::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| Error::Unreachable {
+            host: host.clone(),
+            source: Box::new(Arc::clone(failure)),
         }),
-        slow => Error::Pull { reference, reason: slow.to_string() },
+        Failure::Stalled(_) | Failure::TooLong(_) | Failure::NoDigest => {
+            Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
+        }
     }
 }
 

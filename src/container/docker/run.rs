@@ -3,6 +3,9 @@
 //! The name is what makes one container of many creates; that it was created and never started is
 //! looked up before it is started, and an exited container is never started again.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
     ContainerSummaryStateEnum as Listed,
@@ -16,18 +19,55 @@ use super::super::{
     ContainerId, ContainerRuntime as _, ContainerSpec, Error, Found, FoundState, Launched, policy,
 };
 use super::fault::{self, EngineError};
-use super::{Docker, within};
+use super::{Docker, pull, within};
 use crate::clock::Timestamp;
+use policy::Brought;
 
 /// How often the name may turn out to be taken by a container that is gone a moment later.
 const CREATE_TRIES_MAX: u32 = 3;
 
+/// Of images whose variables and labels are remembered: one whole day's different ones.
+const FACTS_MAX: usize = 256;
+/// Of an image's variables and labels together; real ones have some dozens, and each goes into
+/// every create call.
+const NAMES_MAX: usize = 4096;
+
+/// What images bring along, by their ids, which are hashes of it.
+#[derive(Default)]
+pub(super) struct Facts(Mutex<HashMap<String, Arc<Brought>>>);
+
+/// What the image brings along.
+async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Brought>, Error> {
+    let known = |facts: &Facts| {
+        facts.0.lock().unwrap_or_else(PoisonError::into_inner).get(image_id).cloned()
+    };
+    if let Some(known) = known(&docker.facts) {
+        return Ok(known);
+    }
+    let found = pull::inspect(docker, image_id).await?;
+    let found = found.ok_or_else(|| fault::image_is_gone(image_id))?;
+    let config = found.config.unwrap_or_default();
+    let (env, labels) = (config.env.unwrap_or_default(), config.labels.unwrap_or_default());
+    if env.len() + labels.len() > NAMES_MAX {
+        let reason = format!("the image has more than {NAMES_MAX} variables and labels");
+        return Err(Error::Start { reason });
+    }
+    let brought = Arc::new(Brought::new(env, labels.into_keys()));
+    let mut facts = docker.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if facts.len() >= FACTS_MAX {
+        facts.clear();
+    }
+    facts.insert(image_id.to_owned(), Arc::clone(&brought));
+    Ok(brought)
+}
+
 /// Creates the container, or finds what has its name already.
 pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<ContainerId, Error> {
     let client = docker.client().await?;
+    let image = facts(docker, &spec.image_id).await?;
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let create = client.create_container(Some(options), policy::create_body(spec));
+        let create = client.create_container(Some(options), policy::create_body(spec, &image));
         match within(docker.config.call_timeout, Box::pin(create)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {

@@ -5,16 +5,17 @@
 mod contract;
 mod copy;
 mod gpu;
+mod image;
 mod pull;
 mod sandbox;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lamda_node::container::docker::Docker;
+use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Launched, Limits, LogChunk,
-    LogStream, Mount, Network,
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, ImagePolicy, Launched, Limits,
+    LogChunk, LogStream, Mount, Network,
 };
 use lamda_node::node::Address;
 use tempfile::TempDir;
@@ -75,6 +76,13 @@ impl Bench {
         let engine = Engine::start();
         let image_id = engine.import_busybox().await;
         Self { docker: engine.docker(), engine, image_id, jobs: AtomicU32::new(0) }
+    }
+
+    /// The adapter, where strangers may name these images.
+    fn docker_of(&self, registries: &[&str], local: &[&str]) -> Docker {
+        let images = ImagePolicy::new(registries, local).expect("a policy");
+        let config = Config { images, ..Config::new(self.engine.host()) };
+        Docker::connect(&config).expect("an address")
     }
 
     /// A container of its own name that runs `script` in a shell.

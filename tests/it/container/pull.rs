@@ -64,12 +64,12 @@ async fn what_a_registry_does_not_have_is_refused_for_good() {
     let told = bench.docker.image(&name).await;
     assert!(
         matches!(&told, Err(Error::ImageRefused { reference, reason })
-            if *reference == name && reason.contains("manifest unknown")),
+            if *reference == name && reason.contains("does not have it")),
         "{told:?}"
     );
     for rubbish in ["", "Not An Image", "../x"] {
         let told = bench.docker.image(rubbish).await;
-        assert!(matches!(told, Err(Error::ImageRefused { .. })), "{told:?}");
+        assert!(matches!(told, Err(Error::ImageNotAllowed { .. })), "{told:?}");
     }
 }
 
@@ -77,10 +77,12 @@ async fn what_a_registry_does_not_have_is_refused_for_good() {
 async fn a_registry_that_is_away_or_breaks_off_is_tried_again_later() {
     let bench = Bench::start().await;
     let away = bench.docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
-    assert!(
-        matches!(&away, Err(Error::Pull { reason, .. }) if reason.contains("connection refused")),
-        "{away:?}"
-    );
+    let Err(Error::Pull { reason: of_no_listener, .. }) = &away else { panic!("{away:?}") };
+    // A stranger who may name any registry must not learn which ports are open.
+    for word in ["refused", "dial", "5000", "tcp", "http"] {
+        assert!(!of_no_listener.contains(word), "{word}: {of_no_listener}");
+    }
+    let of_no_listener = of_no_listener.clone();
     assert!(away.is_err_and(|err| err.is_transient()));
 
     // Past the manifest: the engine has answered 200 by then and says the rest in its stream.
@@ -89,7 +91,7 @@ async fn a_registry_that_is_away_or_breaks_off_is_tried_again_later() {
     registry.spoil_layers();
     let broken = bench.docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
     assert!(
-        matches!(&broken, Err(Error::Pull { reason, .. }) if reason.contains("verification failed")),
+        matches!(&broken, Err(Error::Pull { reason, .. }) if *reason == of_no_listener),
         "{broken:?}"
     );
 }
@@ -106,14 +108,11 @@ async fn a_registry_that_says_nothing_is_given_up() {
             .stdout(Stdio::null()),
     );
     bench.engine.wait_for_port(PORT);
-    let config = Config {
-        pull_stall_timeout: Duration::from_millis(200),
-        ..Config::new(bench.engine.host())
-    };
+    let config = Config { pull_stall_timeout: Duration::from_millis(200), ..bench.engine.config() };
     let docker = Docker::connect(&config).unwrap();
     let told = docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
     assert!(
-        matches!(&told, Err(Error::Pull { reason, .. }) if reason.contains("nothing moved")),
+        matches!(&told, Err(Error::Pull { reason, .. }) if reason.contains("did not give it")),
         "{told:?}"
     );
 }
@@ -128,7 +127,7 @@ async fn a_private_registry_is_opened_by_its_account_alone() {
     let told = bench.docker.image(&name).await;
     assert!(matches!(&told, Err(Error::ImageRefused { .. })), "{told:?}");
     let with = |password: &str| {
-        let mut config = Config::new(bench.engine.host());
+        let mut config = bench.engine.config();
         config.registry_auth.push(RegistryAuth {
             server: ADDRESS.to_owned(),
             username: ACCOUNT.0.to_owned(),

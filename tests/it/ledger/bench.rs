@@ -64,7 +64,12 @@ impl Bench {
 
     /// The pipeline as a start makes it, in a hurry.
     pub(super) fn ledger(&self) -> Ledger<Evm, SystemClock> {
-        let spending = Spending::of(CHAIN_ID, Limits::default());
+        self.ledger_within(Limits::default())
+    }
+
+    /// The same, with what the owner lets it spend.
+    pub(super) fn ledger_within(&self, limits: Limits) -> Ledger<Evm, SystemClock> {
+        let spending = Spending::of(CHAIN_ID, limits);
         let pace = Pace::of(CHAIN_ID, spending);
         let rules = Rules {
             confirmations: 2,
@@ -92,6 +97,12 @@ impl Bench {
         let seen = move || (proxy.seen(SEND).len() > before).then_some(());
         let wait = move || eventually("it is sent", Duration::from_secs(20), seen);
         tokio::task::spawn_blocking(wait).await.expect("it is sent");
+    }
+
+    /// What the node's account holds, in wei.
+    pub(super) fn balance(&self) -> u128 {
+        let said = self.anvil.cast(&["balance", &Anvil::key(1).address().to_string()]);
+        said.parse().expect("a number")
     }
 
     pub(super) fn nonce(&self) -> u64 {

@@ -2,7 +2,15 @@
 
 use serde_json::json;
 
+use std::time::{Duration, Instant};
+
+use lamda_node::agent::Limits;
+use lamda_node::agent::ledger::Error;
+use lamda_node::reputation::Call;
+
+use super::bench::Bench;
 use super::{FAST, nonce, wait_for_nonce, warnings};
+use crate::support::rpc_proxy::{RpcProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World, shell};
 
@@ -41,4 +49,40 @@ async fn caps_that_are_too_low_and_an_empty_account_stop_beats_and_no_job() {
     serves_without_paying(&world, &agent, "empty", &why);
     world.anvil.cast(&["rpc", "anvil_setBalance", &account, "0xde0b6b3a7640000"]);
     wait_for_nonce(&world, &agent, 3);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lies_about_the_price_makes_the_node_pay_no_more_than_the_day_allows() {
+    let bench = Bench::hasty(10).await;
+    let before = bench.balance();
+    bench.beat().await.expect("a beat");
+    let cost = before - bench.balance();
+    // The worst that a form may cost is some three times of that.
+    let allowed = cost * 30;
+    let day_max_wei = Some(allowed);
+    let ledger = bench.ledger_within(Limits { day_max_wei, ..Limits::default() });
+    bench.proxy.set_for("eth_getTransactionReceipt", Weather::CheapReceipts);
+    let mut said = None;
+    for _ in 0..40 {
+        said = ledger.carry_out(Call::Heartbeat, Vec::new()).await.err();
+        if said.is_some() {
+            break;
+        }
+    }
+    let paid = before - bench.balance();
+    assert!(matches!(said, Some(Error::DaySpent)), "{said:?} after {paid} of {allowed}");
+    assert!(paid <= allowed && paid >= cost * 2, "{paid} wei of {allowed}");
+}
+
+#[tokio::test]
+async fn what_fails_in_its_block_is_not_paid_for_again_before_the_next_beat() {
+    let world = World::start().await;
+    let proxy = RpcProxy::start(&world.anvil.rpc_url);
+    proxy.set_for("eth_estimateGas", Weather::LowEstimates);
+    let _agent = world.agent(&[("OPBNB_RPC_URL", proxy.url()), ("HEARTBEAT_INTERVAL", "60s")]);
+    eventually("one fails", PATIENCE, || (nonce(&world) == 1).then_some(()));
+    // Enough for three tries of a service that is simply started again.
+    let (began, span) = (Instant::now(), Duration::from_secs(8));
+    eventually("time passes", PATIENCE, || (began.elapsed() > span).then_some(()));
+    assert_eq!(nonce(&world), 1, "no second one is paid for in the same interval");
 }

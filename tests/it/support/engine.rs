@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use lamda_node::container::ImagePolicy;
 use lamda_node::container::docker::{Config, Docker};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -149,7 +150,13 @@ impl Engine {
 
     /// The adapter under test, with waits that suit a test.
     pub(crate) fn docker(&self) -> Docker {
-        Docker::connect(&Config::new(self.host())).expect("an address")
+        Docker::connect(&self.config()).expect("an address")
+    }
+
+    /// The same as settings: of any registry here, and of this engine's own image.
+    pub(crate) fn config(&self) -> Config {
+        let images = ImagePolicy::new(&["*"], &["busybox:test"]).expect("a policy");
+        Config { images, ..Config::new(self.host()) }
     }
 
     /// The vendor's client, for what the adapter does not do.

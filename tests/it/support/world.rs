@@ -107,6 +107,7 @@ impl World {
             .env("DATA_DIR", self.dir.path().join("data"))
             .env("GPU_MODE", "none")
             .env("JOB_SLOTS", "2")
+            .env("JOB_LOCAL_IMAGES", "busybox:test")
             .env("DISK_FREE_MIN_MIB", "64")
             .env("FETCH_GIVE_UP_S", "2")
             .env("LOG_LEVEL", "debug")

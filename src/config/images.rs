@@ -1,0 +1,25 @@
+//! Which images strangers may name.
+
+use super::env::{Env, Variable};
+use crate::container::{ImagePolicy, PUBLIC_REGISTRIES};
+
+const JOB_REGISTRIES: Variable = Variable::new("JOB_REGISTRIES", "docker.io,ghcr.io");
+const JOB_LOCAL_IMAGES: Variable = Variable::new("JOB_LOCAL_IMAGES", "my-app:*");
+
+pub(super) fn read(env: &mut Env<'_>) -> Option<ImagePolicy> {
+    let set = env.is_set(JOB_REGISTRIES);
+    let listed = env.list(JOB_REGISTRIES);
+    let public = || PUBLIC_REGISTRIES.map(str::to_owned).to_vec();
+    let registries = if set { listed } else { public() };
+    if registries.is_empty() {
+        env.problem(JOB_REGISTRIES, "its list is empty");
+        return None;
+    }
+    let local = env.list(JOB_LOCAL_IMAGES);
+    let none: [String; 0] = [];
+    let (of_registries, of_local) =
+        (ImagePolicy::new(&registries, &none), ImagePolicy::new(&none, &local));
+    let of_registries = env.keep(JOB_REGISTRIES, of_registries);
+    env.keep(JOB_LOCAL_IMAGES, of_local).and(of_registries)?;
+    ImagePolicy::new(&registries, &local).ok()
+}

@@ -1,0 +1,226 @@
+//! Which images strangers may name: from whose registries, and which of those that lie here. Pure.
+//!
+//! What must hold: the engine is never asked about a registry that the owner does not allow, since
+//! it asks from the host's network; an image that lies on the host is a stranger's only where the
+//! owner's patterns name it, or where it was pulled for a job before (`docker/pulled.rs`).
+
+use super::image::{InvalidReference, Reference, canonical_registry, familiar, is_registry};
+
+/// The well-known public registries, which jobs may name where the owner says nothing.
+pub const PUBLIC_REGISTRIES: [&str; 8] = [
+    "docker.io",
+    "ghcr.io",
+    "quay.io",
+    "nvcr.io",
+    "registry.k8s.io",
+    "public.ecr.aws",
+    "mcr.microsoft.com",
+    "registry.gitlab.com",
+];
+
+/// Stands for every registry.
+const EVERY: &str = "*";
+
+/// The owner's decision (`JOB_REGISTRIES`, `JOB_LOCAL_IMAGES`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePolicy {
+    /// Canonical hosts with their ports; `None` for all.
+    registries: Option<Vec<String>>,
+    local: Vec<Pattern>,
+}
+
+/// Why a job's image is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAllowed {
+    /// It is no image reference at all.
+    #[error("the image's name is no image reference: {0}")]
+    Invalid(InvalidReference),
+    /// Nobody may pull from there for a stranger.
+    #[error(
+        "this node takes no images of the registry `{registry}` (it takes those of: {allowed})"
+    )]
+    Registry {
+        /// As the job names it.
+        registry: String,
+        /// Those that it may name.
+        allowed: String,
+    },
+}
+
+/// An image's name and tag, `*` standing for any characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pattern(String);
+
+impl Default for ImagePolicy {
+    fn default() -> Self {
+        let registries = PUBLIC_REGISTRIES.iter().map(|host| (*host).to_owned()).collect();
+        Self { registries: Some(registries), local: Vec::new() }
+    }
+}
+
+impl ImagePolicy {
+    /// Images of these registries (`*` for all), and those here whose names match these patterns.
+    /// `Err` names the entry that is none.
+    pub fn new<T: AsRef<str>>(registries: &[T], local: &[T]) -> Result<Self, String> {
+        let all = registries.iter().any(|entry| entry.as_ref() == EVERY);
+        let hosts = registries.iter().map(AsRef::as_ref).filter(|entry| *entry != EVERY);
+        let hosts: Vec<String> = hosts.map(host).collect::<Result<_, _>>()?;
+        let local = local.iter().map(|entry| Pattern::new(entry.as_ref()));
+        Ok(Self { registries: (!all).then_some(hosts), local: local.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether a job may name this image on this node at all.
+    pub fn check(&self, image: &str) -> Result<(), NotAllowed> {
+        let reference: Reference = image.parse().map_err(NotAllowed::Invalid)?;
+        if self.allows_local(&reference) || self.allows_pull(&reference) {
+            return Ok(());
+        }
+        let allowed = self.registries.as_deref().unwrap_or_default();
+        let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        Err(NotAllowed::Registry { registry: reference.registry().to_owned(), allowed })
+    }
+
+    /// Whether the engine may be asked to pull it.
+    pub(super) fn allows_pull(&self, reference: &Reference) -> bool {
+        let Some(registries) = &self.registries else { return true };
+        registries.contains(&canonical_registry(reference.registry()))
+    }
+
+    /// Whether it may be used where it lies here already, wherever it comes from.
+    pub(super) fn allows_local(&self, reference: &Reference) -> bool {
+        let name = reference.local_name();
+        self.local.iter().any(|pattern| pattern.fits(familiar(&name)))
+    }
+}
+
+fn host(entry: &str) -> Result<String, String> {
+    // Without a dot, a port or the one exception it would be read as a part of a path.
+    let named = entry.contains(['.', ':']) || entry.eq_ignore_ascii_case("localhost");
+    let what = || format!("`{entry}` is no registry's host[:port]");
+    (named && is_registry(entry)).then(|| canonical_registry(entry)).ok_or_else(what)
+}
+
+impl Pattern {
+    fn new(entry: &str) -> Result<Self, String> {
+        let plain = entry.bytes().all(|b| b.is_ascii_graphic()) && !entry.contains("**");
+        if !plain || entry.is_empty() || entry.len() > 512 {
+            return Err(format!("`{}` is no image's name with `*`", entry.escape_debug()));
+        }
+        let entry = familiar(entry);
+        let last = entry.rsplit('/').next().unwrap_or(entry);
+        // As everywhere, a name without a tag means `latest`.
+        let complete = last.contains([':', '@']) || entry.ends_with('*');
+        Ok(Self(if complete { entry.to_owned() } else { format!("{entry}:latest") }))
+    }
+
+    /// Each `*` takes as little as it can; only the last must reach the end.
+    fn fits(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        let mut parts = parts.peekable();
+        if parts.peek().is_none() {
+            return rest.is_empty();
+        }
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            let Some((_, behind)) = rest.split_once(part) else { return false };
+            rest = behind;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "b93d53fb2e2c9a1f0bb1ae2d0b5e1c0f8b5c2a7d6e4f3a2b1c0d9e8f7a6b5c4d";
+
+    fn policy(registries: &[&str], local: &[&str]) -> ImagePolicy {
+        ImagePolicy::new(registries, local).unwrap()
+    }
+
+    #[test]
+    fn only_the_public_registries_are_asked_where_the_owner_says_nothing() {
+        let policy = ImagePolicy::default();
+        for image in [
+            "busybox",
+            "user/app:1",
+            "docker.io/library/busybox",
+            "index.docker.io/library/busybox:1",
+            "GHCR.io/a/b",
+            "nvcr.io/nvidia/cuda:12.4.0-base-ubuntu22.04",
+            &format!("quay.io/a/b@sha256:{HEX}"),
+        ] {
+            assert_eq!(policy.check(image), Ok(()), "{image}");
+        }
+        for image in [
+            "10.0.0.5:22/x",
+            "169.254.169.254/x",
+            "127.0.0.1:5000/x",
+            "localhost/x",
+            "localhost:5000/x",
+            "[::1]:5000/x",
+            "[::ffff:169.254.169.254]/x",
+            "router.lan/x",
+            "docker.io.evil.example/x",
+            "docker.io:2375/x",
+            "ghcr.io:443/x",
+            "registry-1.docker.io/library/x",
+            &format!("10.0.0.5/x:1@sha256:{HEX}"),
+        ] {
+            assert!(matches!(policy.check(image), Err(NotAllowed::Registry { .. })), "{image}");
+        }
+        for image in ["", "a b", "http://10.0.0.5/x", "user@10.0.0.5/x", "ghcr.io./x", "2130706433"]
+        {
+            let told = policy.check(image);
+            // A bare number is a repository of Docker Hub, not an address.
+            assert_eq!(told.is_ok(), image == "2130706433", "{image}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn the_owners_list_takes_the_place_of_the_public_ones() {
+        let own = policy(&["registry.example:5000", "INDEX.docker.io"], &[]);
+        for image in ["registry.example:5000/x", "Registry.Example:5000/x", "docker.io/x", "x"] {
+            assert_eq!(own.check(image), Ok(()), "{image}");
+        }
+        for image in ["registry.example/x", "registry.example:5001/x", "ghcr.io/x"] {
+            assert!(own.check(image).is_err(), "{image}");
+        }
+        assert_eq!(policy(&["*"], &[]).check("10.0.0.5:22/x"), Ok(()));
+        assert!(policy(&[], &[]).check("busybox").is_err());
+        for wrong in ["ghcr", "https://ghcr.io", "ghcr.io/a", "a:b", "*.example", "a..b"] {
+            assert!(ImagePolicy::new(&[wrong], &[]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_lies_here_is_a_strangers_only_where_a_pattern_has_it() {
+        let reference = |image: &str| image.parse::<Reference>().unwrap();
+        assert!(!ImagePolicy::default().allows_local(&reference("busybox")));
+        for (pattern, image, fits) in [
+            ("busybox", "busybox", true),
+            ("busybox", "docker.io/library/busybox:latest", true),
+            ("busybox", "busybox:1", false),
+            ("busybox:*", "busybox:1", true),
+            ("busybox:*", "busybox2:1", false),
+            ("busybox:*", "evil/busybox:1", false),
+            ("docker.io/library/busybox:1", "busybox:1", true),
+            ("lamda-demo:*", "lamda-demo:0f1e", true),
+            ("10.0.0.5:5000/*", "10.0.0.5:5000/a/b:1", true),
+            ("10.0.0.5:5000/*", "10.0.0.5:50001/a:1", false),
+            ("*", "anything/at:all", true),
+            ("a*b*c:1", "axbxc:1", true),
+            ("a*b*c:1", "axbxcc:1", true),
+            ("a*b*c:1", "axxc:1", false),
+            ("*:1", "x:11", false),
+        ] {
+            assert_eq!(policy(&[], &[pattern]).allows_local(&reference(image)), fits, "{pattern}");
+        }
+        assert_eq!(policy(&[], &["own/app:*"]).check("own/app:1"), Ok(()));
+    }
+}
