@@ -95,8 +95,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         |high: u16, low: u16| is_public_v4((u32::from(high) << 16 | u32::from(low)).into());
     match address.segments() {
         // IPv4 in another dress: mapped, translated (NAT64), 6to4.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, .., high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, .., high, low]
+        | [0x2002, high, low, ..] => embedded(high, low),
         [0x2001, 0xdb8 | 0, ..] => false,
         // The one block that is given out: all else is local, reserved, or for many.
         [first, ..] => first & 0xe000 == 0x2000,
