@@ -212,7 +212,8 @@ async fn delivery<C>(desk: &Desk<C>, job: &Job) -> Result<Option<AckHandle>, jou
 /// Writes down what follows from `event`; the job as it stands then.
 async fn apply<C: Clock>(desk: &Desk<C>, job: &Job, event: Event) -> Result<Job, journal::Error> {
     let now = desk.clock.now();
-    let Ok(moved) = job.apply(event.clone(), now, &desk.rules) else { return Ok(job.clone()) };
+    let Ok(mut moved) = job.apply(event.clone(), now, &desk.rules) else { return Ok(job.clone()) };
+    desk.notary.sign(&mut moved.statuses);
     desk.journal.record(&event, &moved, now).await?;
     desk.outbox.notify_one();
     Ok(moved.job)

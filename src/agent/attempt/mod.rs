@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::board::{Board, StopRequest};
 use super::effects::Effects;
+use super::notary::Notary;
 use super::post;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
@@ -36,6 +37,8 @@ pub struct Desk<C> {
     pub rules: Rules,
     /// Rung when there are statuses to publish.
     pub outbox: Arc<Notify>,
+    /// Signs those that are terminal, before they are written down.
+    pub notary: Notary,
 }
 
 /// Takes a job from where it stands as far as it goes.

@@ -13,10 +13,10 @@ use crate::bus::{self, AckHandle, PoolName, Settle, Target};
 use crate::clock::Timestamp;
 use crate::container::ImagePolicy;
 use crate::container::{self, ContainerId};
-use crate::job::LateResult;
 use crate::job::claim::Claim;
 use crate::job::phase::{Asked, PinnedImage, StopCause};
 use crate::job::spec::parse;
+use crate::job::{LateResult, Signature};
 use crate::journal::{Disk, Fate, Gate, Outgoing};
 use crate::node::Address;
 use crate::node::admission::Offer;
@@ -174,6 +174,7 @@ fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
             result_keep: hour,
         },
         outbox: Arc::default(),
+        notary: Notary::new(|_| Signature([27; 65]), tokio::sync::watch::channel(None).1),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
     Arc::new(Intake {

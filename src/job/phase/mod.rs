@@ -372,6 +372,8 @@ impl Job {
             log_cid: None,
             duration_ms: Durations::default(),
             receipt: None,
+            signed_for: None,
+            signature: None,
         }
     }
 
