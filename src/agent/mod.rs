@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod attester;
 pub mod board;
 mod claims;
+pub mod disk;
 pub mod effects;
 pub mod ending;
 pub mod folders;
@@ -36,10 +37,12 @@ pub mod publish;
 pub mod readiness;
 pub mod reconcile;
 pub mod recover;
+pub mod reserve;
 pub mod results;
 pub mod settings;
 pub mod sole;
 pub mod terms;
+pub mod trash;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -252,6 +255,7 @@ where
             stop_grace: settings.stop_grace,
             clock: self.clock.clone(),
             lines: std::sync::Mutex::default(),
+            uploads: std::sync::Mutex::default(),
             fetched: std::sync::Mutex::default(),
             neighbours: Neighbours::default(),
         });
