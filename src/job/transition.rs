@@ -13,7 +13,7 @@ use super::phase::{
 use super::reason::Reason;
 use super::status::{Stage, Status};
 use super::unable::{elsewhere, not_begun};
-use super::verdict::{cancelled, poisoned, verdict};
+use super::verdict::{cancelled, poisoned, terminal, verdict};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 
@@ -431,20 +431,6 @@ const fn not_running(phase: &Phase) -> bool {
             | Phase::Claiming { .. }
             | Phase::Starting { container: None, .. }
     )
-}
-
-fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
-    let (stage, fault) = match outcome {
-        Outcome::Completed => (Stage::Completed, None),
-        Outcome::Failed(fault) => (Stage::Failed, Some(fault)),
-        Outcome::TimedOut(fault) => (Stage::TimedOut, Some(fault)),
-        Outcome::Cancelled(fault) => (Stage::Cancelled, Some(fault)),
-    };
-    let mut status = job.say(stage, now);
-    status.duration_ms = job.durations;
-    status.reason_code = fault.map(|fault| fault.reason);
-    status.error = fault.map(|fault| fault.error.clone());
-    status
 }
 
 fn ms(span: Duration) -> u64 {
