@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::attempt::Desk;
-use super::claims;
+use super::claims::{self, Given};
 use super::effects::Effects;
+use super::intake::nak_delay;
 use crate::bus::{self, AckHandle, Settle, Target};
 use crate::clock::{Clock, Timestamp};
 use crate::job::phase::{Event, Fault, Retry};
@@ -32,6 +33,7 @@ pub(super) async fn perform<E: Effects, C: Clock>(
         Step::Claim => return claims::take(job, effects, desk).await,
         Step::Conclude => return claims::conclude(job, effects, desk).await,
         Step::HandBack => hand_back(job, effects, desk).await.map(|()| Event::HandedBack),
+        Step::Return => give_back(job, effects, desk).await,
         Step::Bury => match put_aside(job, effects, desk).await {
             Ok(()) => Ok(Event::Buried),
             Err(BuryError::Journal(err)) => return failed(&chain(&err)),
@@ -68,6 +70,24 @@ async fn hand_back<E: Effects, C: Clock>(
         answer(&delivery, Settle::Nak(std::time::Duration::ZERO), effects).await
     } else {
         Ok(())
+    }
+}
+
+/// Back to the pool with a delay, so that another agent is given it sooner than this one.
+async fn give_back<E: Effects, C: Clock>(
+    job: &Job,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Result<Event, bus::Error> {
+    // Without a queue that keeps it nobody else can begin it.
+    let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(Event::Concluded) };
+    match claims::give_back(job, &delivery, effects, &desk.clock).await? {
+        Given::Up => Ok(Event::Concluded),
+        Given::Lost => Ok(Event::Outbid),
+        Given::Back => {
+            let delay = nak_delay(delivery.delivered);
+            answer(&delivery, Settle::Nak(delay), effects).await.map(|()| Event::HandedBack)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The three streams and the bucket of claims: which there must be, and whether they are as needed.
+//! The three streams and the buckets of claims and nodes: which there must be, and whether they are as needed.
 //!
 //! Nobody changes what exists: what is missing is made, what differs where it matters is refused
 //! with a sentence that says how, and everything else about it is its owner's business.
@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{ErrorCode, stream};
 use tokio::time::Instant;
 
 use super::{Bus, Error, subjects};
+use crate::node::presence;
 
 /// How jobs come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,9 @@ const CLAIMS_TO_JOBS: i64 = 2;
 /// The largest claim, with the subject and headers that count towards a stream's limit.
 const CLAIM_BYTES_MAX: i32 = 4 * 1024;
 
+/// The largest presence, likewise.
+const NODE_BYTES_MAX: i32 = 17 * 1024;
+
 /// What no stream of ours may capture: requests would be answered by the stream, and what is lossy
 /// by design would fill it.
 const NEVER_CAPTURED: [&str; 3] = [subjects::AGENT_STATUS, "jobs.control.x", "jobs.logs.x.x"];
@@ -58,6 +62,8 @@ pub(super) enum StreamKind {
     Results,
     /// The bucket `JOB_CLAIMS`; only who serves a pool needs it.
     Claims,
+    /// The bucket `NODES`; nobody needs it.
+    Nodes,
 }
 
 impl StreamKind {
@@ -71,6 +77,7 @@ impl StreamKind {
             Self::Dead => "DEAD",
             Self::Results => "RESULTS",
             Self::Claims => "KV_JOB_CLAIMS",
+            Self::Nodes => "KV_NODES",
         }
     }
 
@@ -82,6 +89,7 @@ impl StreamKind {
             Self::Dead => &["jobs.dead.*"],
             Self::Results => &["jobs.results.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
+            Self::Nodes => &["$KV.NODES.>"],
         };
         let common = Config {
             name: self.name().to_owned(),
@@ -114,6 +122,18 @@ impl StreamKind {
                 deny_delete: true,
                 ..common
             },
+            // Who is gone is forgotten after three beats; what is put anew all the time need not be on a
+            // disk.
+            Self::Nodes => Config {
+                max_messages_per_subject: 1,
+                max_age: 3 * Duration::from_secs(presence::EVERY_S),
+                max_bytes: GIB / 16,
+                storage: StorageType::Memory,
+                allow_direct: true,
+                allow_rollup: true,
+                deny_delete: true,
+                ..common
+            },
         }
     }
 
@@ -127,6 +147,7 @@ impl StreamKind {
     const fn message_bytes_max(self) -> i32 {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
+            Self::Nodes => NODE_BYTES_MAX,
             Self::Jobs | Self::Status | Self::Dead | Self::Results => JOB_BYTES_MAX,
         }
     }

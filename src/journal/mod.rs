@@ -18,6 +18,7 @@ mod outbox;
 mod packed;
 mod reader;
 mod receipts;
+mod room;
 mod secrets;
 mod simulated;
 mod story;
