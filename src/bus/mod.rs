@@ -3,7 +3,7 @@
 //! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
 //! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
 //! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, under the ids of
-//! [`ids`], [`find`] looks for a job, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
+//! [`ids`], [`find`] looks for a job, [`nodes`] for nodes, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
 //!
 //! What must hold:
 //! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
@@ -21,6 +21,7 @@ pub mod control;
 pub mod find;
 pub mod ids;
 pub mod intake;
+pub mod nodes;
 pub mod publish;
 pub mod settle;
 pub mod streams;
@@ -62,6 +63,8 @@ pub struct Config {
     pub tls_ca: Option<PathBuf>,
     /// The connection's name in the server's listings.
     pub name: String,
+    /// What the subjects of answers to this program begin with; the client's own where `None`.
+    pub inbox_prefix: Option<String>,
     /// Whether missing streams are created (`false`: only checked).
     pub manage_streams: bool,
 }
@@ -73,6 +76,7 @@ impl fmt::Debug for Config {
             .field("credentials", &self.credentials)
             .field("tls_ca", &self.tls_ca)
             .field("name", &self.name)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("manage_streams", &self.manage_streams)
             .finish()
     }
@@ -238,6 +242,7 @@ mod tests {
             credentials: Credentials::Token(Secret::new("hunter3")),
             tls_ca: None,
             name: "node".to_owned(),
+            inbox_prefix: None,
             manage_streams: true,
         };
         let shown = format!("{config:?}");

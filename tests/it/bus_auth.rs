@@ -16,7 +16,8 @@ use crate::support::tools::tool;
 
 fn config(url: String, credentials: Credentials) -> Config {
     let name = "test".to_owned();
-    Config { url, credentials, tls_ca: None, name, manage_streams: true }
+    let inbox_prefix = None;
+    Config { url, credentials, tls_ca: None, name, inbox_prefix, manage_streams: true }
 }
 
 /// Connects and makes the streams.
