@@ -87,12 +87,12 @@ fn find_each(plants: &[Plant]) {
 // Two of them, so that both of a small machine's cores have something to do.
 #[test]
 fn bad_days_break_no_promise() {
-    live_through(0..2_500);
+    live_through(0..1_500);
 }
 
 #[test]
 fn more_bad_days_break_no_promise() {
-    live_through(2_500..5_000);
+    live_through(1_500..3_000);
 }
 
 /// The test of the test: a defect in the agent must be found.

@@ -77,11 +77,17 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Bytes that the container's own layer takes up. The engine may take long to measure it.
+    fn written(&self, id: &ContainerId) -> impl Future<Output = Result<u64, Error>> + Send;
+
     /// Removes the container with its anonymous volumes, running or not. `Ok` where it is gone.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Every container of this node, running or not, found by its label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
+
+    /// Whether the engine hands these cards to a container; [`Error::Gpu`] says why not.
+    fn gpu_ready(&self, gpus: &[GpuUuid]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Where a container's output goes. Bounded: the reader waits while it is full.

@@ -82,6 +82,8 @@ reasons! {
     NonzeroExit = "nonzero_exit",
     /// The kernel killed a process of the job for memory.
     OutOfMemory = "out_of_memory",
+    /// The job wrote more than its `disk_mib` while it ran, or filled the node's disk.
+    DiskExceeded = "disk_exceeded",
     /// The job ran longer than its `timeout_s`.
     Timeout = "timeout",
     /// The job was still running at its `deadline`.
@@ -104,6 +106,17 @@ reasons! {
     OutputUnverified = "output_unverified",
     /// The node's disk is full, or its container engine or journal failed it.
     NodeFault = "node_fault",
+}
+
+impl Reason {
+    /// Whether what kept a job from beginning may be the node's own: its engine, its cards, its disk,
+    /// its way to a registry or a gateway. Another node may do better.
+    pub const fn may_be_the_nodes(self) -> bool {
+        matches!(
+            self,
+            Self::NodeFault | Self::GpuFailed | Self::ImagePullFailed | Self::InputUnavailable
+        )
+    }
 }
 
 #[cfg(test)]

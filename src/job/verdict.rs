@@ -2,6 +2,8 @@
 
 use super::phase::{Fault, Job, LOST_MAX, Outcome, RunExit, StopCause};
 use super::reason::Reason;
+use super::status::{Stage, Status};
+use crate::clock::Timestamp;
 
 /// What a run's end means, its output apart.
 pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
@@ -14,6 +16,14 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
         (Some(StopCause::Timeout), _) => Outcome::TimedOut(Fault::new(
             Reason::Timeout,
             format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
+        )),
+        (Some(StopCause::DiskExceeded), _) => Outcome::Failed(Fault::new(
+            Reason::DiskExceeded,
+            "the job wrote more than its disk_mib and was stopped",
+        )),
+        (Some(StopCause::DiskFull), _) => Outcome::Failed(Fault::new(
+            Reason::DiskExceeded,
+            "the node's disk ran full; this job had written most of all that ran, and was stopped",
         )),
         (_, Some(0)) => Outcome::Completed,
         (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
@@ -45,4 +55,19 @@ pub(super) fn cancelled() -> Fault {
 
 fn run_seconds(exit: &RunExit) -> u64 {
     exit.finished_at.since(exit.started_at).as_secs()
+}
+
+/// The status that ends a job so.
+pub(super) fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
+    let (stage, fault) = match outcome {
+        Outcome::Completed => (Stage::Completed, None),
+        Outcome::Failed(fault) => (Stage::Failed, Some(fault)),
+        Outcome::TimedOut(fault) => (Stage::TimedOut, Some(fault)),
+        Outcome::Cancelled(fault) => (Stage::Cancelled, Some(fault)),
+    };
+    let mut status = job.say(stage, now);
+    status.duration_ms = job.durations;
+    status.reason_code = fault.map(|fault| fault.reason);
+    status.error = fault.map(|fault| fault.error.clone());
+    status
 }

@@ -199,6 +199,7 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
         state.hosts[host].said_again_ms.get(id).copied(),
     );
     let unclaimed = state.unclaimed.contains(id);
+    let was_late = state.was_late;
     drop(state);
     let journal = known(&durable, id);
     let others = journal.as_ref().map_or_else(
@@ -218,6 +219,10 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
     let ended = journal
         .as_ref()
         .is_some_and(|known| known.job.as_ref().is_none_or(|job| job.phase.outcome().is_some()));
+    let now = known(&disk, id).and_then(|known| known.job);
+    if !was_late && now.is_some_and(|job| job.phase == Phase::Waiting) {
+        world.broken(format!("{id} left the queue, and its journal says that it waits for it"));
+    }
     if !ended && !done && !unclaimed {
         world.broken(format!("{id} left the queue before its end was durable"));
     }

@@ -12,6 +12,7 @@ use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
+use lamda_node::job::spec::parse;
 use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
 use lamda_node::node::GpuUuid;
@@ -20,7 +21,7 @@ use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
-use super::world::{Container, Doing, GONE_DARK, RunRecord, World};
+use super::world::{Container, Doing, GONE_DARK, Message, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -381,7 +382,7 @@ impl Simulated {
     }
 
     async fn publish(&self, job: &Job) -> Event {
-        let Phase::Collected { ended } = &job.phase else { return Event::Lost };
+        let Phase::Collected { ended, .. } = &job.phase else { return Event::Lost };
         self.pass(3_000).await;
         if self.world.happens(|weather| weather.store) {
             return failed(Reason::UploadFailed, Retry::Patiently);
@@ -507,6 +508,22 @@ impl Effects for Simulated {
         self.call(|_| Ok(())).await
     }
 
+    async fn is_queued(
+        &self,
+        _: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        let (source, job) = (source.clone(), job.clone());
+        self.call(move |here| {
+            let state = here.world.state();
+            let mut of_source = state.queue.messages.values().filter(|one| one.target == source);
+            let is_it = |one: &Message| parse(&one.body).is_ok_and(|it| it.spec.id == job);
+            Ok(of_source.any(is_it))
+        })
+        .await
+    }
+
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         self.put_aside(body).await
     }
@@ -523,6 +540,13 @@ impl Effects for Simulated {
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
         self.write_claim(pool, job, *claim, over).await
+    }
+
+    async fn neighbours(
+        &self,
+        _: &PoolName,
+    ) -> Result<Vec<lamda_node::node::presence::Presence>, bus::Error> {
+        Ok(Vec::new())
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {

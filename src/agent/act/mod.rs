@@ -6,6 +6,7 @@
 
 mod container;
 mod output;
+mod room;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use super::board::Board;
 use super::effects::Effects;
 use super::folders::Folders;
 use super::link::Link;
+use super::presence::Neighbours;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
@@ -31,7 +33,13 @@ use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
+use crate::node::presence::Presence;
 use crate::supervise::chain;
+
+pub use output::Uploads;
+
+/// Tries to remove a container that its engine refuses to remove.
+const REMOVALS_MAX: u32 = 5;
 
 /// The real effects.
 #[derive(Debug)]
@@ -62,8 +70,12 @@ pub struct Act<R, C> {
     pub clock: C,
     /// Live log lines published so far, a job: the engine is read anew after an interruption.
     pub lines: Mutex<HashMap<(JobId, u32), u64>>,
+    /// What of the jobs that are being published is published already.
+    pub uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process has fetched and verified, with their sizes in bytes.
     pub fetched: Mutex<HashMap<PathBuf, u64>>,
+    /// Who else is there.
+    pub neighbours: Neighbours,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -81,7 +93,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Attest => self.attest(job).await,
             Step::Remove => self.remove(job).await,
             // Made of the messages below; not to come here is `drive`'s business.
-            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+            Step::Claim
+            | Step::Conclude
+            | Step::Bury
+            | Step::Ack
+            | Step::HandBack
+            | Step::Return => {
                 let error = format!("the step {} is a message", step.name());
                 let fault = Fault::new(Reason::NodeFault, error);
                 Event::Failed { fault, retry: Retry::Always }
@@ -117,6 +134,16 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         bus.flush().await
     }
 
+    async fn is_queued(
+        &self,
+        delivery: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        Ok(bus.find_delivered(delivery, source, job).await? != bus::Search::Absent)
+    }
+
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let (bus, _) = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
@@ -142,6 +169,11 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Err(bus::Error::NoClaims) => Ok(true),
             written => written,
         }
+    }
+
+    async fn neighbours(&self, pool: &PoolName) -> Result<Vec<Presence>, bus::Error> {
+        let (bus, _) = self.link.bus().await;
+        self.neighbours.of(pool, &bus).await
     }
 
     async fn containers(&self) -> Result<Vec<Found>, engine::Error> {
@@ -217,22 +249,26 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     async fn remove(&self, job: &Job) -> Event {
         if let Err(err) = self.remove_containers(job, job.attempt).await {
-            return engine_failed(&err);
+            let tries = job.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+            // An engine that answers, and can't: what a job leaves in its layer may be too deep for
+            // it. The job is done all the same; each start of the node tries once more.
+            if !matches!(err, engine::Error::Engine { .. }) || tries < REMOVALS_MAX {
+                return engine_failed(&err);
+            }
+            let id = job.id();
+            tracing::error!(job.id = %id, "a container of job {id} is left: {}", chain(&err));
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
-        let all = self.folders.clone();
         let keeps = matches!(&job.phase, Phase::Ended { outcome } if outcome.keeps_output());
-        let remove = move || {
-            let removed = if keeps { folders.keep_output() } else { folders.remove() };
-            removed.map(|()| all.keep_reserve())
-        };
+        let remove = move || if keeps { folders.keep_output() } else { folders.remove() };
         failpoint::hit("remove_folders", ".before");
         let removed = tokio::task::spawn_blocking(remove).await;
         failpoint::hit("remove_folders", ".after");
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.lines().retain(|(id, _), _| id != job.id());
+                self.uploads().remove(job.id());
                 self.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed
             }
@@ -252,6 +288,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {

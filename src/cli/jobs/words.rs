@@ -29,6 +29,8 @@ pub(super) fn phase(phase: &Phase) -> String {
         Phase::Settled { outcome: end } => outcome(end).to_owned(),
         Phase::Interrupted => "interrupted, removing container and folders".to_owned(),
         Phase::HandingBack => "interrupted, giving the message back".to_owned(),
+        Phase::Unable { .. } => "could not be begun here, removing its container".to_owned(),
+        Phase::Returning { .. } => "could not be begun here, giving it back to the pool".to_owned(),
         Phase::Yielded => "another node has it, removing container and folders".to_owned(),
         Phase::Waiting => {
             "given back, or with another node, until it comes again or the node starts".to_owned()
@@ -63,7 +65,7 @@ pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
         Phase::Running { run } | Phase::Stopping { run, .. } | Phase::Exited { run, .. } => {
             Some(run)
         }
-        Phase::Collected { ended } | Phase::Published { ended, .. } => Some(&ended.run),
+        Phase::Collected { ended, .. } | Phase::Published { ended, .. } => Some(&ended.run),
         _ => None,
     }
 }
@@ -97,6 +99,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Collected { output: Ok(None), log: None } => "there is nothing to seal".to_owned(),
         Event::Published { output: Some(_), .. } => "the output is published".to_owned(),
         Event::Published { log: Some(_), .. } => "the log is published".to_owned(),
+        Event::LogPublished { log } => format!("its log is published: {log}"),
         Event::Published { .. } => "there is nothing to publish".to_owned(),
         Event::Attested { .. } => "the receipt is signed".to_owned(),
         Event::Concluded => "is this node's to end".to_owned(),
@@ -124,6 +127,8 @@ const fn stop_cause(cause: StopCause) -> &'static str {
         StopCause::Timeout => "it ran as long as it may",
         StopCause::Deadline => "its deadline is here",
         StopCause::Shutdown => "the node shuts down",
+        StopCause::DiskExceeded => "it wrote more than its disk_mib",
+        StopCause::DiskFull => "the disk is full, and it wrote most",
         StopCause::LeaseLost => "another node of the pool has it, or may have it",
     }
 }

@@ -3,16 +3,22 @@
 //! An agent reads the claim, asks here, and writes the answer by compare-and-set; where it loses
 //! the race it reads and asks again. Each function answers one question of a job's life:
 //! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
-//! [`is_lost`] while it runs, [`hand_back`] at a shutdown, [`conclude`] before its terminal status
-//! is written down.
+//! [`is_lost`] while it runs, [`hand_back`] at a shutdown, [`give_back`] where the node can't begin
+//! it, [`conclude`] before its terminal status is written down.
 //!
 //! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
 //! of another agent is never taken from it; an absent claim stops nobody, since the bucket may
 //! have been lost with its server.
 
+mod faults;
+mod orphan;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use faults::{FAULTS_MAX, GiveBack, give_back};
+pub use orphan::{Orphan, orphan};
 
 use super::Hash;
 use crate::clock::Timestamp;
@@ -60,6 +66,13 @@ pub struct Claim {
     /// When that was said first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_first_at: Option<Timestamp>,
+    /// How often a node could not begin it by what may be the node's own fault, weighed: see
+    /// [`give_back`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub faults: u32,
+    /// Which node said so last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faulted_by: Option<Address>,
     /// When this was written, by the writer's clock.
     pub at: Timestamp,
 }
@@ -214,6 +227,8 @@ impl Bid {
             spec_hash: self.spec_hash,
             refusals: 0,
             refused_first_at: None,
+            faults: 0,
+            faulted_by: None,
             at: self.now,
         }
     }
@@ -221,6 +236,13 @@ impl Bid {
 
 /// Before a container starts.
 pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
+    match start(found, bid) {
+        Take::Write(claim) => Take::Write(faults::carried(found, claim)),
+        other => other,
+    }
+}
+
+fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     let Some(found) = found else { return Take::Write(bid.claim(State::Claimed, 1)) };
     if let Some(holder) = found.holder_before(bid) {
         return Take::Yield(holder);
@@ -305,6 +327,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
             found.map_or(0, |found| found.starts),
         )
     };
+    let claim = faults::carried(found, claim);
     if tired { Refuse::GiveUp(claim) } else { Refuse::Write(claim) }
 }
 

@@ -17,6 +17,9 @@
 //!  and where another agent has it: Yielded ─removed─► Waiting, without a terminal status;
 //!  where that one has ended it: Waiting ─outbid─► EndedElsewhere
 //!
+//!  and where this node can't begin it, by what may be its own fault:
+//!  Unable ─removed─► Returning ─handed back─► Yielded, or, after too many: ─concluded─► Ended
+//!
 //!  What could never be run: Cleaned ─buried─► Buried ─acked─► Settled
 //! ```
 //!
@@ -119,8 +122,13 @@ pub enum Phase {
     Stopping { run: Run, cause: StopCause },
     /// The container's processes are gone; log and output are still to be collected.
     Exited { run: Run, exit: RunExit, cause: Option<StopCause> },
-    /// Output and log lie sealed on disk; publishing is next.
-    Collected { ended: EndedRun },
+    /// Output and log lie sealed on disk; publishing is next. `log`: where the log is published
+    /// already, and the output is not.
+    Collected {
+        ended: EndedRun,
+        #[serde(default)]
+        log: Option<Cid>,
+    },
     /// What could be published is; the receipt is next.
     Published { ended: EndedRun, output: Option<Cid>, log: Option<Cid> },
     /// A pool's job: how it ended is known; that nobody else ends it is next.
@@ -138,7 +146,13 @@ pub enum Phase {
     Interrupted,
     /// Stopped by the node; the delivery is still to be given back.
     HandingBack,
-    /// Another agent has the pool's job; the container and the folders are still there.
+    /// A pool's job that this node could not begin, by what may be its own fault; the container is
+    /// still there.
+    Unable { fault: Fault },
+    /// The same without a container; it is still to be given back to the pool.
+    Returning { fault: Fault },
+    /// Another agent has the pool's job, or may have it; the container and the folders are still
+    /// there.
     Yielded,
     /// Given back; nothing happens until it is delivered again or the node starts again.
     Waiting,
@@ -248,6 +262,8 @@ impl Phase {
             Self::Settled { .. } => "settled",
             Self::Interrupted => "interrupted",
             Self::HandingBack => "handing_back",
+            Self::Unable { .. } => "unable",
+            Self::Returning { .. } => "returning",
             Self::Yielded => "yielded",
             Self::Waiting => "waiting",
             Self::EndedElsewhere => "ended_elsewhere",
@@ -270,6 +286,17 @@ impl Phase {
             | Self::Cleaned { outcome }
             | Self::Buried { outcome }
             | Self::Settled { outcome } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// What of this node may have kept the job from beginning, where that is why it came here.
+    pub fn nodes_fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Unable { fault } | Self::Returning { fault } => Some(fault),
+            Self::Ended { outcome: Outcome::Failed(fault) } => {
+                Some(fault).filter(|fault| fault.reason.may_be_the_nodes())
+            }
             _ => None,
         }
     }
@@ -342,6 +369,11 @@ impl Job {
     /// The pool that it came from; `None` where it was sent to this node alone.
     pub fn pool(&self) -> Option<&str> {
         self.target.strip_prefix("pool.")
+    }
+
+    /// Whether another node of its pool may do better with what failed here.
+    pub fn is_better_elsewhere(&self, fault: &Fault) -> bool {
+        self.pool().is_some() && fault.reason.may_be_the_nodes()
     }
 
     /// Its id.

@@ -1,20 +1,26 @@
 //! Who is at work: the jobs in hand, the slots, the cards and the part of the host that they hold.
 //!
 //! What must hold: who goes when is [`admission`]'s decision alone, made under one lock with what
-//! everybody holds; what a job holds counts until its phase no longer does, also over a restart.
+//! everybody holds; what a job holds counts until its phase no longer does, also over a restart;
+//! while the node is not fit ([`fitness`]) there is room for nobody.
 //!
 //! [`admission`]: crate::node::admission
+//! [`fitness`]: crate::node::fitness
+
+mod fitness;
+mod room;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::terms::Terms;
+use super::terms::{Terms, disk_bytes};
 use crate::bus::AckHandle;
-use crate::job::phase::StopCause;
+use crate::job::phase::{Phase, StopCause};
 use crate::job::{Job, JobId, JobSpec, Reason};
-use crate::node::admission::{Demand, Held, Verdict, decide};
+use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
+use crate::node::fitness::{Fitness, Unfit};
 use crate::node::{Address, GpuUuid};
 
 /// A request to stop a job; answered with whether it took effect.
@@ -45,6 +51,11 @@ struct State {
     taken: u64,
     /// No more jobs are taken in.
     draining: bool,
+    fitness: Fitness,
+    /// As it was told last.
+    unfit: Option<Unfit>,
+    /// How often a job met what a look at the host may explain.
+    symptoms: u64,
 }
 
 #[derive(Debug)]
@@ -57,6 +68,7 @@ struct Entry {
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
+    process: Process,
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
@@ -64,6 +76,51 @@ struct Entry {
     refused: bool,
     /// It has run, and waits until it tries again to publish what it left.
     rests: bool,
+}
+
+/// What is known of a job's container, beside what is written down.
+#[derive(Debug)]
+enum Process {
+    /// It does not run as far as anybody knows.
+    None,
+    /// It runs.
+    Runs(Running),
+    /// It has exited, though that may not be written down yet.
+    Exited,
+}
+
+impl Process {
+    fn of(job: &Job) -> Self {
+        let Phase::Running { run } = &job.phase else { return Self::None };
+        Self::Runs(Running {
+            id: job.id().clone(),
+            attempt: job.attempt,
+            container: run.container.clone(),
+            disk_bytes: disk_bytes(&job.spec),
+        })
+    }
+
+    /// The same once the job is in this phase: until its end is written down, the phase says that
+    /// it runs.
+    fn moved(&mut self, job: &Job) {
+        let seems_to_run = matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        if !(matches!(self, Self::Exited) && seems_to_run) {
+            *self = Self::of(job);
+        }
+    }
+}
+
+/// A job whose container runs, for who looks after the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The job.
+    pub id: JobId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The engine's id of its container.
+    pub container: String,
+    /// What it may have on disk in each place, in bytes.
+    pub disk_bytes: u64,
 }
 
 impl State {
@@ -76,7 +133,15 @@ impl State {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
         let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
-        decide(&self.terms.offer, &held, &ahead, demand)
+        decide(&self.offer(), &held, &ahead, demand)
+    }
+
+    /// What the node offers, without the cards that are gone or set aside.
+    fn offer(&self) -> Offer {
+        let mut offer = self.terms.offer.clone();
+        let out = self.fitness.out();
+        offer.gpus.retain(|gpu| !out.contains(&gpu.uuid));
+        offer
     }
 }
 
@@ -84,8 +149,12 @@ impl Entry {
     fn moved(&mut self, job: &Job) {
         self.phase = job.phase.name();
         self.wants_slot = job.phase.wants_slot();
-        self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
         self.started |= job.phase.may_have_started();
+        self.process.moved(job);
+        let has_exited = matches!(self.process, Process::Exited);
+        let holds = job.phase.holds().filter(|_| !has_exited);
+        self.holds = holds.map(<[GpuUuid]>::to_vec);
+        self.wants_slot &= !has_exited;
         let trouble = job.trouble.as_ref();
         self.refused = trouble.is_some_and(|it| it.fault.reason == Reason::StoreRefused);
         self.rests = !self.wants_slot && trouble.is_some();
@@ -99,7 +168,11 @@ impl Entry {
 impl Board {
     /// An empty board of a node with these terms.
     pub fn new(terms: Terms) -> Self {
+        let fitness = Fitness::of(terms.offer.gpus.len());
         let state = State {
+            fitness,
+            unfit: None,
+            symptoms: 0,
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -140,6 +213,7 @@ impl Board {
             wants_slot: true,
             started: false,
             holds: None,
+            process: Process::None,
             requester: job.spec.requester,
             abandoned: false,
             refused: false,
@@ -148,6 +222,7 @@ impl Board {
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
         state.taken += 1;
+        state.tell();
         drop(state);
         self.notify();
         Some(requests)
@@ -155,15 +230,42 @@ impl Board {
 
     /// The job is in another phase now.
     pub fn moved(&self, job: &Job) {
-        if let Some(entry) = self.state().entries.get_mut(job.id()) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(job.id()) {
+            let (before, held) = (entry.phase, entry.holds.clone().unwrap_or_default());
             entry.moved(job);
+            state.learn(before, &held, job);
+            state.tell();
+        }
+        drop(state);
+        self.notify();
+    }
+
+    /// No process of the job is left: what it held is free, before that is written down.
+    pub fn exited(&self, id: &JobId) {
+        if let Some(entry) = self.state().entries.get_mut(id) {
+            entry.process = Process::Exited;
+            entry.wants_slot = false;
+            entry.holds = None;
         }
         self.notify();
     }
 
+    /// The jobs whose containers run.
+    pub fn running(&self) -> Vec<Running> {
+        let running = |entry: &Entry| match &entry.process {
+            Process::Runs(running) => Some(running.clone()),
+            Process::None | Process::Exited => None,
+        };
+        self.state().entries.values().filter_map(running).collect()
+    }
+
     /// The job needs nothing more.
     pub fn leave(&self, id: &JobId) {
-        self.state().entries.remove(id);
+        let mut state = self.state();
+        state.entries.remove(id);
+        state.tell();
+        drop(state);
         self.notify();
     }
 
@@ -175,6 +277,7 @@ impl Board {
             Some(entry) if entry.holds.is_some() => entry.abandoned = true,
             _ => drop(state.entries.remove(id)),
         }
+        state.tell();
         drop(state);
         self.notify();
     }
@@ -226,50 +329,7 @@ impl Board {
         let to_come =
             state.entries.values().filter(|entry| entry.wants_slot && entry.holds.is_none());
         let ahead: Vec<&Demand> = to_come.map(|entry| &entry.demand).collect();
-        decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
-    }
-
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready. None
-    /// while the store refuses what was run.
-    pub fn room(&self, ahead: usize) -> usize {
-        let state = self.state();
-        if state.draining || state.is_refused() {
-            return 0;
-        }
-        let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
-        (state.terms.offer.slots + ahead).saturating_sub(wanting)
-    }
-
-    /// Whether the store refuses what was run here.
-    pub fn is_refused(&self) -> bool {
-        self.state().is_refused()
-    }
-
-    /// Whether one more may be taken in. Several sources look at once: between
-    /// [`Board::wait_for_room`] and a delivery the room may have gone to another.
-    pub fn has_room(&self, ahead: usize) -> bool {
-        self.room(ahead) > 0
-    }
-
-    /// Takes no more jobs in, until the node starts again.
-    pub fn drain(&self) {
-        self.state().draining = true;
-        self.notify();
-    }
-
-    /// Waits until [`Board::drain`] is called.
-    pub async fn drained(&self) {
-        self.wait_for(|| self.is_draining().then_some(())).await;
-    }
-
-    /// Whether [`Board::drain`] was called.
-    pub fn is_draining(&self) -> bool {
-        self.state().draining
-    }
-
-    /// Waits until there is room.
-    pub async fn wait_for_room(&self, ahead: usize) -> usize {
-        self.wait_for(|| Some(self.room(ahead)).filter(|room| *room > 0)).await
+        decide(&state.offer(), &held, &ahead, &state.terms.demand(spec))
     }
 
     /// Asks a job to stop; `None` where it is not in hand, else whether it took effect.
@@ -463,6 +523,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_job_held_is_free_when_its_container_has_exited_and_not_only_when_that_is_written() {
+        let board = board(1);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let first = moved(&ready("first", ""), Event::Reserved { gpus });
+        let started = Event::Started { container: "c".to_owned(), at: NOW };
+        let first = moved(&moved(&first, Event::Claimed), started);
+        let _requests = board.enter(&first, None).unwrap();
+        assert_eq!(board.running().len(), 1);
+        let second = ready("second", "");
+        let _requests = board.enter(&second, None).unwrap();
+        assert_eq!(got(board.reserve(&second)), None);
+        board.exited(first.id());
+        assert_eq!(board.running(), []);
+        assert_eq!(got(board.reserve(&second)), Some(1));
+        // A try to write the end down that failed makes nothing undone.
+        board.moved(&first);
+        assert_eq!(board.running(), []);
+        let third = ready("third", r#", "gpus": 0"#);
+        let _requests = board.enter(&third, None).unwrap();
+        assert_eq!(got(board.reserve(&third)), None, "the slot is the second's alone");
+        board.leave(second.id());
+        assert_eq!(got(board.reserve(&third)), Some(0));
+    }
+
+    #[test]
     fn the_line_goes_by_priority_and_then_by_arrival() {
         let board = board(1);
         let jobs = [("a", ""), ("b", ""), ("c", r#", "priority": 1"#)];
@@ -488,5 +573,58 @@ mod tests {
         let second = ready("second", "");
         let _requests = board.enter(&second, None).unwrap();
         assert!(!board.has_room(0) && board.has_room(1));
+    }
+
+    fn collected(id: &str) -> Job {
+        let gpus = Vec::new();
+        let job = moved(&ready(id, ""), Event::Reserved { gpus });
+        // A pool's job is claimed before it starts.
+        let job = moved(&job, Event::Claimed);
+        let started = moved(&job, Event::Started { container: id.to_owned(), at: NOW });
+        let exit = crate::job::phase::RunExit {
+            code: Some(0),
+            oom: false,
+            started_at: NOW,
+            finished_at: NOW,
+        };
+        let exited = moved(&started, Event::Exited { exit, by_itself: Some(true) });
+        moved(&exited, Event::Collected { output: Ok(None), log: None })
+    }
+
+    #[test]
+    fn results_that_can_not_be_published_leave_no_room_in_the_end() {
+        let board = board(2);
+        let ids: Vec<String> = (0..17).map(|number| format!("job-{number}")).collect();
+        let mut taken = 0;
+        for id in &ids {
+            if !board.has_room(0) {
+                break;
+            }
+            taken += 1;
+            let job = collected(id);
+            let _requests = board.enter(&job, None).unwrap();
+        }
+        assert_eq!(taken, room::UNPUBLISHED_MIN, "results beyond the slots");
+        board.leave(&ids[0].parse().unwrap());
+        assert_eq!(board.room(0), 1);
+    }
+
+    #[test]
+    fn a_card_that_failed_a_start_is_given_to_no_other_job() {
+        let board = board(4);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let job = moved(&moved(&ready("a", ""), Event::Reserved { gpus }), Event::Claimed);
+        let _requests = board.enter(&job, None).unwrap();
+        let fault = crate::job::phase::Fault::new(Reason::GpuFailed, "no driver");
+        let retry = crate::job::phase::Retry::Patiently;
+        board.moved(&moved(&job, Event::Failed { fault, retry }));
+        board.leave(job.id());
+        for (id, cards) in [("b", Some(1)), ("c", None)] {
+            let next = ready(id, "");
+            let _requests = board.enter(&next, None).unwrap();
+            let reserving = board.reserve(&next);
+            assert_eq!(got(reserving), cards, "{id}");
+        }
+        assert_eq!(board.unfit(), None, "the other card goes on");
     }
 }
