@@ -7,15 +7,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::leases;
 use super::terms::Terms;
-use crate::bus::AckHandle;
+use crate::bus::{AckHandle, PoolName};
+use crate::job::claim::{Stand, Start};
 use crate::job::phase::StopCause;
-use crate::job::{Job, JobId, JobSpec};
+use crate::job::{Hash, Job, JobId, JobSpec};
 use crate::node::admission::{Demand, Held, Verdict, decide};
 use crate::node::{Address, GpuUuid};
+
+/// Silent holders that are remembered, of jobs that were not taken too: one that is forgotten is
+/// asked once more.
+const SILENT_MAX: usize = 10_000;
 
 /// A request to stop a job; answered with whether it took effect.
 #[derive(Debug)]
@@ -24,6 +31,29 @@ pub struct StopRequest {
     pub cause: StopCause,
     /// Whether it was still possible.
     pub answer: oneshot::Sender<bool>,
+}
+
+/// A job in hand, as far as its lease goes: all that its renewal needs, so that no renewal waits for
+/// the journal.
+#[derive(Debug, Clone)]
+pub struct InHand {
+    /// Which.
+    pub id: JobId,
+    /// The node that has it.
+    pub node: Address,
+    /// The pool that it came from; `None` where it was sent to this node alone.
+    pub pool: Option<PoolName>,
+    /// Its present attempt.
+    pub attempt: u32,
+    /// The hash of its body.
+    pub spec_hash: Hash,
+    /// How far it is with its claim.
+    pub stand: Stand,
+    /// How its delivery is answered for.
+    pub delivery: AckHandle,
+    /// How often there was reason to think that its lease is not what it was: it was delivered
+    /// again, or another agent asked for it.
+    pub doubts: u64,
 }
 
 /// The jobs in hand. Clones share one board.
@@ -43,6 +73,10 @@ struct State {
     arrivals: u64,
     /// Deliveries that ever came into hand.
     taken: u64,
+    /// Deliveries in hand that were ever doubted.
+    doubts: u64,
+    /// Jobs that were given to this agent because the holders of their claims are silent.
+    silent: BTreeMap<JobId, Start>,
     /// No more jobs are taken in.
     draining: bool,
 }
@@ -52,6 +86,12 @@ struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,
     phase: &'static str,
+    node: Address,
+    pool: Option<PoolName>,
+    attempt: u32,
+    spec_hash: Hash,
+    stand: Stand,
+    doubts: u64,
     demand: Demand,
     wants_slot: bool,
     started: bool,
@@ -74,6 +114,8 @@ impl State {
 impl Entry {
     fn moved(&mut self, job: &Job) {
         self.phase = job.phase.name();
+        self.attempt = job.attempt;
+        self.stand = job.phase.stand();
         self.wants_slot = job.phase.wants_slot();
         self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
         self.started |= job.phase.may_have_started();
@@ -93,6 +135,8 @@ impl Board {
             queue: BTreeMap::new(),
             arrivals: 0,
             taken: 0,
+            doubts: 0,
+            silent: BTreeMap::new(),
             draining: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
@@ -124,6 +168,12 @@ impl Board {
             stop,
             delivery,
             phase: "",
+            node: job.node,
+            pool: job.pool().and_then(|pool| pool.parse().ok()),
+            attempt: job.attempt,
+            spec_hash: job.spec_hash,
+            stand: Stand::Open,
+            doubts: 0,
             demand,
             wants_slot: true,
             started: false,
@@ -149,7 +199,10 @@ impl Board {
 
     /// The job needs nothing more.
     pub fn leave(&self, id: &JobId) {
-        self.state().entries.remove(id);
+        let mut state = self.state();
+        state.entries.remove(id);
+        state.silent.remove(id);
+        drop(state);
         self.notify();
     }
 
@@ -280,11 +333,59 @@ impl Board {
         counts
     }
 
-    /// How each delivery in hand is acknowledged.
-    pub fn deliveries(&self) -> Vec<(JobId, AckHandle)> {
+    /// The jobs in hand whose deliveries are to be answered for.
+    pub fn in_hand(&self) -> Vec<InHand> {
         let state = self.state();
-        let pairs = state.entries.iter();
-        pairs.filter_map(|(id, entry)| Some((id.clone(), entry.delivery.clone()?))).collect()
+        let in_hand = |(id, entry): (&JobId, &Entry)| {
+            Some(InHand {
+                id: id.clone(),
+                node: entry.node,
+                pool: entry.pool.clone(),
+                attempt: entry.attempt,
+                spec_hash: entry.spec_hash,
+                stand: entry.stand,
+                delivery: entry.delivery.clone()?,
+                doubts: entry.doubts,
+            })
+        };
+        state.entries.iter().filter_map(in_hand).collect()
+    }
+
+    /// Another agent was given this job and asks whether it is being worked on. Where it is: for how
+    /// long it goes on without hearing of the server.
+    pub fn asked_for(&self, id: &JobId) -> Option<Duration> {
+        let mut state = self.state();
+        let entry = state.entries.get_mut(id).filter(|entry| entry.stand.is_held())?;
+        entry.doubts += 1;
+        let ack_wait = entry.delivery.as_ref()?.ack_wait();
+        state.doubts += 1;
+        drop(state);
+        self.notify();
+        Some(leases::unconfirmed_max(ack_wait))
+    }
+
+    /// The holder of the claim on a job that was given to this agent did not answer.
+    pub fn holder_is_silent(&self, id: &JobId, holder: Start) {
+        let mut state = self.state();
+        state.silent.insert(id.clone(), holder);
+        if state.silent.len() > SILENT_MAX {
+            state.silent.pop_first();
+        }
+    }
+
+    /// Which holder was silent when the job was given to this agent.
+    pub fn silent_holder(&self, id: &JobId) -> Option<Start> {
+        self.state().silent.get(id).copied()
+    }
+
+    /// The server waits this long for signs of life from what this consumer delivers.
+    pub fn ack_wait_is(&self, consumer: &str, ack_wait: Duration) {
+        let ack_wait_ms = u64::try_from(ack_wait.as_millis()).unwrap_or(u64::MAX);
+        let mut state = self.state();
+        let deliveries = state.entries.values_mut().filter_map(|entry| entry.delivery.as_mut());
+        for delivery in deliveries.filter(|delivery| delivery.consumer == consumer) {
+            delivery.ack_wait_ms = ack_wait_ms;
+        }
     }
 
     /// Whether the job is in hand.
@@ -303,14 +404,15 @@ impl Board {
         Some(self.state().entries.get(id)?.requester)
     }
 
-    /// How many deliveries ever came into hand.
-    pub fn taken(&self) -> u64 {
-        self.state().taken
+    /// How many deliveries ever came into hand, or were doubted there.
+    pub fn stirred(&self) -> u64 {
+        let state = self.state();
+        state.taken + state.doubts
     }
 
-    /// Waits until more deliveries than these have come into hand.
-    pub async fn taken_more_than(&self, seen: u64) {
-        self.wait_for(|| (self.taken() > seen).then_some(())).await;
+    /// Waits until that is more.
+    pub async fn stirred_more_than(&self, seen: u64) {
+        self.wait_for(|| (self.stirred() > seen).then_some(())).await;
     }
 
     /// How the job's delivery is acknowledged.
@@ -320,9 +422,13 @@ impl Board {
 
     /// The job was delivered again: from now on this is how it is acknowledged.
     pub fn redelivered(&self, id: &JobId, delivery: Option<AckHandle>) {
-        if let Some(entry) = self.state().entries.get_mut(id) {
-            entry.delivery = delivery;
-        }
+        let mut state = self.state();
+        let Some(entry) = state.entries.get_mut(id) else { return };
+        entry.delivery = delivery;
+        entry.doubts += 1;
+        state.doubts += 1;
+        drop(state);
+        self.notify();
     }
 
     /// Waits until the board is empty.
@@ -392,7 +498,7 @@ mod tests {
     }
 
     fn moved(job: &Job, event: Event) -> Job {
-        let hour = std::time::Duration::from_hours(1);
+        let hour = Duration::from_hours(1);
         let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
         job.apply(event, NOW, &rules).unwrap().job
     }

@@ -1,10 +1,11 @@
 //! NATS: where it is, who we are there.
 
 use super::env::{Env, Variable};
-use crate::bus::{Config, Credentials};
+use crate::bus::{Config, Credentials, DeliveryMode};
 
 const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
 const NATS_STREAMS: Variable = Variable::new("NATS_STREAMS", "create");
+const NATS_MODE: Variable = Variable::new("NATS_MODE", "jetstream");
 const NATS_CREDS: Variable = Variable::new("NATS_CREDS", "/etc/lamda-node/node.creds");
 const NATS_NKEY_FILE: Variable = Variable::new("NATS_NKEY_FILE", "/etc/lamda-node/node.nkey");
 const NATS_TOKEN_FILE: Variable = Variable::new("NATS_TOKEN_FILE", "/etc/lamda-node/nats.token");
@@ -16,6 +17,8 @@ const NATS_TLS_CA: Variable = Variable::new("NATS_TLS_CA", "/etc/lamda-node/nats
 pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     let url = url(env);
     let manage_streams = env.choice(NATS_STREAMS, &[("create", true), ("check", false)]);
+    let modes = [("jetstream", DeliveryMode::JetStream), ("core", DeliveryMode::Core)];
+    let mode = env.choice(NATS_MODE, &modes);
     let credentials = credentials(env);
     let tls_ca = env.path(NATS_TLS_CA);
     if let Some(path) = tls_ca.as_ref().filter(|path| !path.is_file()) {
@@ -28,6 +31,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
         tls_ca,
         name,
         manage_streams: manage_streams?,
+        mode: mode?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A stranger on the NATS server, who may publish what he likes under his own name or under any, and
 //! what a requester comes to believe. The stranger is nats-py: nothing of ours holds him back.
 
-use lamda_node::bus::{Bus, Config, Credentials, MessageIds, Target};
+use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
 use lamda_node::secret::Secret;
 
 use super::cli::{ACCOUNT, Network, events};
@@ -22,6 +22,7 @@ async fn connect(nats: &Nats) -> Bus {
         tls_ca: None,
         name: "test".to_owned(),
         manage_streams: true,
+        mode: DeliveryMode::JetStream,
     };
     let bus = Bus::connect(&config).await.expect("the server is there");
     bus.prepare().await.expect("streams");

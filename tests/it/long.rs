@@ -25,3 +25,8 @@ async fn a_node_that_is_cut_off_for_a_minute_goes_on_and_tells_it_later() {
 async fn two_thousand_jobs_with_faults_between_them_leave_nothing_behind() {
     soak(2000).await;
 }
+
+#[tokio::test]
+async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
+    crate::pools::an_outage_of_jetstream_stops_no_job_of_a_pool().await;
+}

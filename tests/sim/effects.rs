@@ -14,6 +14,7 @@ use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::{Domain, Job, JobId, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing};
+use lamda_node::node::Address;
 
 use super::check;
 use super::work::Work;
@@ -472,6 +473,18 @@ impl Effects for Simulated {
             Ok(true)
         })
         .await
+    }
+
+    async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let kept = self.call(|| Ok(self.world.asks(holder, job))).await;
+        let kept = kept.ok().flatten();
+        self.note(|| format!("asks {holder} for {job}: {kept:?}"));
+        kept
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        self.alive().await;
+        Ok(delivery.ack_wait())
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {

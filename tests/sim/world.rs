@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fastrand::Rng;
+use lamda_node::agent::board::Board;
 use lamda_node::bus::{PoolName, Target};
 use lamda_node::clock::Timestamp;
 use lamda_node::job::claim::Claim;
@@ -93,6 +95,8 @@ pub(crate) struct Host {
     /// Which jobs were asked to be cancelled.
     pub(crate) cancelled: BTreeSet<JobId>,
     pub(crate) slots: usize,
+    /// What its present process has in hand.
+    pub(crate) board: Option<Board>,
 }
 
 #[derive(Debug, Clone)]
@@ -144,6 +148,7 @@ impl World {
             runs: Vec::new(),
             cancelled: BTreeSet::new(),
             slots: rng.usize(1..=2),
+            board: None,
         });
         let hosts = hosts.collect();
         let state = State {
@@ -239,6 +244,13 @@ impl World {
         }
         drop(state);
         self.news.notify_one();
+    }
+
+    /// What an agent answers that is asked whether it is at work on a job; nothing where none runs.
+    pub(crate) fn asks(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let state = self.state();
+        let host = state.hosts.iter().find(|host| host.agent == holder)?;
+        host.board.as_ref().filter(|_| host.life.is_some())?.asked_for(job)
     }
 
     /// The moment by the hosts' clocks.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::board::Board;
 use super::effects::Effects;
 use super::folders::Folders;
+use super::holds;
 use super::link::Link;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
@@ -31,6 +32,7 @@ use crate::job::phase::{Event, Fault, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
+use crate::node::Address;
 use crate::supervise::chain;
 
 /// The real effects.
@@ -90,12 +92,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.settle(delivery, how).await
     }
 
     async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         let body = status.body.clone().into();
         match status.kind {
             OutgoingKind::New => {
@@ -107,17 +109,17 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.flush().await
     }
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         match bus.claim(pool, job).await {
             Err(bus::Error::NoClaims) => Ok(None),
             found => found,
@@ -131,11 +133,21 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         claim: &Claim,
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         match bus.put_claim(pool, job, claim, over).await {
             Err(bus::Error::NoClaims) => Ok(true),
             written => written,
         }
+    }
+
+    async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let bus = self.link.bus().await;
+        holds::ask(&bus, holder, job, self.clock.now()).await
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        let bus = self.link.bus().await;
+        bus.ack_wait(delivery).await
     }
 
     async fn containers(&self) -> Result<Vec<Found>, engine::Error> {

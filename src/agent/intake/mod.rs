@@ -99,11 +99,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         ahead: usize,
     ) -> Result<(), Failure> {
         let again = |err: bus::Error| Failure::Again(err.into());
-        let (bus, mode) = tokio::select! {
+        let bus = tokio::select! {
             online = link.bus() => online,
             () = self.desk.board.drained() => return Ok(()),
         };
-        let deliveries = bus.intake(&source, mode).await.map_err(again)?;
+        let deliveries = bus.intake(&source).await.map_err(again)?;
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
         self.read(deliveries, &source, ahead).await
     }

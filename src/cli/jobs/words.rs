@@ -29,6 +29,7 @@ pub(super) fn phase(phase: &Phase) -> String {
         Phase::Settled { outcome: end } => outcome(end).to_owned(),
         Phase::Interrupted => "interrupted, removing container and folders".to_owned(),
         Phase::HandingBack => "interrupted, giving the message back".to_owned(),
+        Phase::LettingGo => "another node has it, letting go of the claim".to_owned(),
         Phase::Yielded => "another node has it, removing container and folders".to_owned(),
         Phase::Waiting => {
             "given back, or with another node, until it comes again or the node starts".to_owned()

@@ -3,16 +3,22 @@
 //! An agent reads the claim, asks here, and writes the answer by compare-and-set; where it loses
 //! the race it reads and asks again. Each function answers one question of a job's life:
 //! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
-//! [`is_lost`] while it runs, [`hand_back`] at a shutdown, [`conclude`] before its terminal status
-//! is written down.
+//! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`conclude`] before its
+//! terminal status is written down. Before a claim is taken from an agent that may only have been
+//! out of reach, that one is asked ([`holder_to_ask`]).
 //!
 //! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
-//! of another agent is never taken from it; an absent claim stops nobody, since the bucket may
-//! have been lost with its server.
+//! of another agent is never taken from it; who has started the job under its claim never takes it
+//! from the agent that took it over; an absent claim stops nobody, since the bucket may have been
+//! lost with its server. `search` (in the tests) looks at every order in which things can happen.
+
+mod silent;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use silent::{Silent, Start};
 
 use super::Hash;
 use crate::clock::Timestamp;
@@ -49,9 +55,13 @@ pub struct Claim {
     /// The agent's attempt at the job; 0 where nobody has started it yet.
     #[serde(default)]
     pub attempt: u32,
-    /// How often it was started in the pool; starts that a shutdown interrupted don't count.
+    /// How often it was started in the pool. Starts whose agent let go of the job don't count: a
+    /// shutdown interrupted them, or their lease ran out, and the agent lived to say so.
     #[serde(default)]
     pub starts: u32,
+    /// Those of them that were taken over from agents that were out of reach.
+    #[serde(default, skip_serializing_if = "Silent::is_empty")]
+    pub silent: Silent,
     /// Which body has the id.
     pub spec_hash: Hash,
     /// How often it was said to fit never, since it was last held.
@@ -87,10 +97,44 @@ pub struct Bid {
     pub delivered: u64,
     /// The attempt that would start, or runs; not looked at by [`arrive`] and [`refuse`].
     pub attempt: u32,
+    /// Whether this attempt was started under a claim: then only its own claim is good enough, and
+    /// no newer delivery.
+    pub held: bool,
     /// The body's hash.
     pub spec_hash: Hash,
     /// The present moment.
     pub now: Timestamp,
+}
+
+/// How far an agent is with a job that it has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    /// It was not started yet, or is let go of.
+    Open,
+    /// Its container was started under a claim, and its end is not known yet.
+    Held,
+    /// The same, and its end is being claimed: what is written of it is that alone.
+    Concluding,
+    /// Its end is written down here.
+    Ended,
+}
+
+impl Stand {
+    /// Whether it was started under a claim, and has not ended.
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Held | Self::Concluding)
+    }
+}
+
+/// What the renewal of a lease does about the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renew {
+    /// Nothing: it is as it must be.
+    Keep,
+    /// The job stays this agent's once this is written.
+    Write(Claim),
+    /// Another agent has it: the container must stop.
+    Lost,
 }
 
 /// Whom a job is left to.
@@ -185,7 +229,7 @@ impl Claim {
         match self.state {
             State::Refused => None,
             // The server gave the message to the bidder later, so their lease has run out.
-            State::Claimed if self.is_outdated_by(bid) => None,
+            State::Claimed if !bid.held && self.is_outdated_by(bid) => None,
             State::Claimed | State::Done => holder.filter(|_| theirs),
         }
     }
@@ -196,6 +240,11 @@ impl Claim {
         used && self.spec_hash != bid.spec_hash
     }
 
+    /// The start that it stands for.
+    pub const fn start(&self) -> Start {
+        Start { agent: self.agent, attempt: self.attempt }
+    }
+
     /// Whether the bidder has a newer delivery of the same message.
     fn is_outdated_by(&self, bid: &Bid) -> bool {
         self.stream_seq == bid.stream_seq && self.delivered < bid.delivered
@@ -203,6 +252,10 @@ impl Claim {
 }
 
 impl Bid {
+    const fn start(&self) -> Start {
+        Start { agent: self.agent, attempt: self.attempt }
+    }
+
     fn claim(&self, state: State, starts: u32) -> Claim {
         Claim {
             agent: self.agent,
@@ -211,6 +264,7 @@ impl Bid {
             delivered: self.delivered,
             attempt: self.attempt,
             starts,
+            silent: Silent::default(),
             spec_hash: self.spec_hash,
             refusals: 0,
             refused_first_at: None,
@@ -233,8 +287,13 @@ pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
         return if same && !found.is_outdated_by(bid) {
             Take::Mine
         } else {
-            Take::Write(bid.claim(State::Claimed, found.starts))
+            let claim = bid.claim(State::Claimed, found.starts);
+            Take::Write(Claim { silent: found.silent, ..claim })
         };
+    }
+    // Taken over while this agent was out of reach, and let go of since: it was counted then.
+    if let Some(silent) = found.silent.without(bid.start()) {
+        return Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts) });
     }
     // What is left: nobody's, a dead agent's, our own earlier attempt. Or our own `Done` of a job
     // that our journal calls open (or nobody would ask): we were killed between the two, nobody
@@ -242,7 +301,22 @@ pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
     if found.starts >= STARTS_MAX {
         return Take::Poison;
     }
-    Take::Write(bid.claim(State::Claimed, found.starts + 1))
+    let out_of_reach = found.state == State::Claimed && found.agent != bid.agent;
+    let silent = if out_of_reach { found.silent.with(found.start()) } else { found.silent };
+    Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts + 1) })
+}
+
+/// Whom the bidder would take the job from: an agent whose lease has run out, but who may be at
+/// work and only out of the queue's reach. It is asked when the delivery comes, and again before the
+/// job is taken; where it answers that it has the job, it keeps it. A claim that was not there when
+/// the delivery came is not taken at all: its holder has had no time to stop.
+pub fn holder_to_ask(found: Option<&Claim>, bid: &Bid) -> Option<Address> {
+    let theirs = found.filter(|found| {
+        found.state == State::Claimed
+            && found.agent != bid.agent
+            && found.holder_before(bid).is_none()
+    })?;
+    Some(theirs.agent)
 }
 
 /// Before the terminal status is written down.
@@ -258,6 +332,26 @@ pub fn conclude(found: Option<&Claim>, bid: &Bid) -> Conclude {
 /// While it waits or runs: whether the job went to another agent, so that its container must stop.
 pub fn is_lost(found: Option<&Claim>, bid: &Bid) -> bool {
     matches!(conclude(found, bid), Conclude::Yield(_))
+}
+
+/// While it is in hand, before the server is told that it is worked on: is it still this agent's?
+///
+/// A claim that was lost with its bucket is written again, and one that is held follows its newest
+/// delivery: an agent with one in between could take it. `anew`: it is written though nothing has
+/// changed, so that an agent that found this one out of reach loses the race for it.
+pub fn renew(found: Option<&Claim>, bid: &Bid, stand: Stand, anew: bool) -> Renew {
+    match stand {
+        Stand::Ended if found.is_none() => Renew::Write(bid.claim(State::Done, 0)),
+        Stand::Ended => Renew::Keep,
+        _ if is_lost(found, bid) => Renew::Lost,
+        Stand::Open | Stand::Concluding => Renew::Keep,
+        Stand::Held => match take(found, bid) {
+            Take::Write(claim) => Renew::Write(claim),
+            _ => found
+                .filter(|_| anew)
+                .map_or(Renew::Keep, |found| Renew::Write(Claim { at: bid.now, ..*found })),
+        },
+    }
 }
 
 /// At the intake. The agent's own journal is asked first: a job that it knows does not come here.
@@ -298,6 +392,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     let claim = Claim {
         // Of who held it before: its id stays used, its starts stay counted.
         attempt: found.map_or(0, |found| found.attempt),
+        silent: found.map_or_else(Silent::default, |found| found.silent),
         refusals,
         refused_first_at: Some(first_at),
         ..bid.claim(
@@ -308,12 +403,25 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     if tired { Refuse::GiveUp(claim) } else { Refuse::Write(claim) }
 }
 
-/// Where a shutdown interrupts the job and gives it back to the pool: the start does not count.
-/// `None` where the claim is not this agent's, and nothing is to be written.
+/// Whether nobody else has the job, or may have it: then a delivery may be given back, and a job
+/// that waits may go on.
+pub fn is_free(found: Option<&Claim>, bid: &Bid) -> bool {
+    !is_lost(found, bid) && holder_to_ask(found, bid).is_none()
+}
+
+/// Where the agent lets go of the job without an end: a shutdown interrupted it, or its lease may
+/// have run out. It lived to say so, and so the start does not count: not the job was to blame.
+/// `None` where nothing is to be written.
 pub fn hand_back(found: Option<&Claim>, bid: &Bid) -> Option<Claim> {
-    let held = found.filter(|found| found.state == State::Claimed && found.agent == bid.agent)?;
-    let starts = held.starts.saturating_sub(1);
-    Some(Claim { state: State::Refused, starts, at: bid.now, ..*held })
+    let found = found?;
+    if found.state == State::Claimed && found.agent == bid.agent {
+        // An earlier attempt, whose container was lost, stays counted.
+        let counted = u32::from(found.attempt == bid.attempt);
+        let starts = found.starts.saturating_sub(counted);
+        return Some(Claim { state: State::Refused, starts, at: bid.now, ..*found });
+    }
+    let silent = found.silent.without(bid.start()).filter(|_| found.state != State::Done)?;
+    Some(Claim { silent, starts: found.starts.saturating_sub(1), ..*found })
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
@@ -321,5 +429,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[cfg(test)]
+mod search;
 #[cfg(test)]
 mod tests;
