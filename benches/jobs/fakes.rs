@@ -17,7 +17,7 @@ use lamda_node::job::eip712::Signature;
 use lamda_node::job::phase::{Event, Phase, PinnedImage, RunExit};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Receipt, Signed};
-use lamda_node::job::{Domain, Job, JobId};
+use lamda_node::job::{Domain, Job, JobId, LateResult};
 use lamda_node::journal::Outgoing;
 use lamda_node::node::Address;
 use tokio::sync::{Notify, mpsc};
@@ -105,6 +105,10 @@ impl Effects for Fakes {
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
         Ok(())
     }
 

@@ -17,15 +17,17 @@ use lamda_node::agent::attempt::{Desk, drive};
 use lamda_node::agent::board::{Board, StopRequest};
 use lamda_node::agent::folders::Folders;
 use lamda_node::agent::intake::Intake;
+use lamda_node::agent::notary::Notary;
 use lamda_node::agent::publish;
 use lamda_node::agent::recover;
 use lamda_node::agent::terms::Terms;
+use lamda_node::chain::Key;
 use lamda_node::clock::{Clock, SystemClock};
 use lamda_node::container::fake::Fake;
 use lamda_node::container::{ContainerRuntime as _, ImagePolicy};
-use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
+use lamda_node::job::{Domain, Job};
 use lamda_node::journal::{Journal, Reader};
 use lamda_node::node::Address;
 use lamda_node::node::admission::Offer;
@@ -101,8 +103,14 @@ impl Bench {
             journal: open(dir)?,
             board: board.clone(),
             clock: SystemClock,
-            rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+            rules: Rules {
+                timeout_max: hour,
+                fetch_give_up: hour,
+                upload_give_up: hour,
+                result_keep: hour,
+            },
             outbox: Arc::new(Notify::new()),
+            notary: Notary::of(Arc::new(Key::random()), watch::channel(Some(Domain::OWN)).1),
         };
         let effects = Arc::new(Fakes { board: Some(board), ..effects });
         Ok(Self { desk, crew: Crew::default(), effects, slots })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::effects::Effects;
 use super::hello::{Greeter, Instance, Reply, Said};
@@ -43,6 +44,8 @@ pub struct Admin<E, C> {
     pub intake: Arc<Intake<E, C>>,
     /// What other instances with the key are answered by.
     pub greeter: Greeter<C>,
+    /// Rung when a kept output is to be published.
+    pub retried: Arc<Notify>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,6 +142,8 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             ("holds", Some(id)) => self.holds(id, request.issued_at_ms.unwrap_or_default()),
             ("holds", None) => no("malformed", "who asks for a job names its `job_id`"),
             ("drain", _) => self.drain(&request),
+            ("retry", Some(id)) => self.retry(&request, id).await,
+            ("retry", None) => no("malformed", "a retry names its `job_id`"),
             ("status", _) => self.status(),
             (action @ ("hello" | "leave"), _) => match said() {
                 Some(said) if action == "hello" => return self.hello(&said),
@@ -262,6 +267,26 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 "not_allowed",
                 "only the node itself or its owner may drain it: sign the request",
             ),
+        }
+    }
+
+    /// A kept output is to be published.
+    async fn retry(&self, request: &Request, id: &JobId) -> Answer {
+        let signer = self.signer(request);
+        if signer.is_none() || (signer != Some(self.node) && signer != self.owner) {
+            let error = "only the node itself or its owner may have a kept output published: sign \
+                the request";
+            return no("not_allowed", error);
+        }
+        let desk = &self.intake.desk;
+        match desk.journal.ask_for(id, desk.clock.now()).await {
+            Ok(true) => {
+                tracing::info!(job.id = %id, "the kept output of job {id} is asked for");
+                self.retried.notify_one();
+                yes()
+            }
+            Ok(false) => no("not_kept", format!("no output of job {id} is kept here")),
+            Err(err) => no("busy", supervise::chain(&err)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::terms::Terms;
 use crate::bus::{AckHandle, PoolName};
 use crate::job::claim::{Stand, Start};
 use crate::job::phase::StopCause;
-use crate::job::{Hash, Job, JobId, JobSpec};
+use crate::job::{Hash, Job, JobId, JobSpec, Reason};
 use crate::node::admission::{Demand, Held, Verdict, decide};
 use crate::node::{Address, GpuUuid};
 
@@ -82,6 +82,7 @@ struct State {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the job by itself")]
 struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,
@@ -99,9 +100,17 @@ struct Entry {
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
+    /// Its output can't be published before the node's owner has acted.
+    refused: bool,
+    /// It has run, and waits until it tries again to publish what it left.
+    rests: bool,
 }
 
 impl State {
+    fn is_refused(&self) -> bool {
+        self.entries.values().any(|entry| entry.refused)
+    }
+
     /// What becomes of a job with this demand, where those of the line before `place` go first.
     fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
@@ -119,6 +128,9 @@ impl Entry {
         self.wants_slot = job.phase.wants_slot();
         self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
         self.started |= job.phase.may_have_started();
+        let trouble = job.trouble.as_ref();
+        self.refused = trouble.is_some_and(|it| it.fault.reason == Reason::StoreRefused);
+        self.rests = !self.wants_slot && trouble.is_some();
     }
 
     fn held(&self) -> Option<Held<'_>> {
@@ -180,6 +192,8 @@ impl Board {
             holds: None,
             requester: job.spec.requester,
             abandoned: false,
+            refused: false,
+            rests: false,
         };
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
@@ -268,14 +282,20 @@ impl Board {
         decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
     }
 
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready.
+    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready. None
+    /// while the store refuses what was run.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
-        if state.draining {
+        if state.draining || state.is_refused() {
             return 0;
         }
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         (state.terms.offer.slots + ahead).saturating_sub(wanting)
+    }
+
+    /// Whether the store refuses what was run here.
+    pub fn is_refused(&self) -> bool {
+        self.state().is_refused()
     }
 
     /// Whether one more may be taken in. Several sources look at once: between
@@ -431,6 +451,12 @@ impl Board {
         self.notify();
     }
 
+    /// Waits until nothing is left on the board but what has run and waits to try once more.
+    pub async fn wait_until_at_rest(&self) {
+        let at_rest = || self.state().entries.values().all(|entry| entry.rests).then_some(());
+        self.wait_for(at_rest).await;
+    }
+
     /// Waits until the board is empty.
     pub async fn wait_until_empty(&self) {
         self.wait_for(|| self.state().entries.is_empty().then_some(())).await;
@@ -498,8 +524,7 @@ mod tests {
     }
 
     fn moved(job: &Job, event: Event) -> Job {
-        let hour = Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        use crate::job::{Hash, Job, JobId, JobSpec, Reason};
         job.apply(event, NOW, &rules).unwrap().job
     }
 

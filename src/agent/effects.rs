@@ -14,7 +14,7 @@ use crate::container::{self, Found};
 use crate::job::claim::Claim;
 use crate::job::phase::Event;
 use crate::job::plan::Step;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, LateResult};
 use crate::journal::Outgoing;
 use crate::node::Address;
 
@@ -33,6 +33,9 @@ pub trait Effects: Send + Sync + 'static {
 
     /// Tells the world a status. Statuses of several jobs may be on their way at a time.
     fn say(&self, status: &Outgoing) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Tells the world that an output was published after its job's end was told.
+    fn say_late(&self, result: &LateResult) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
     /// Returns once everything that was said is on its way to whoever listens.
     fn said(&self) -> impl Future<Output = Result<(), bus::Error>> + Send;

@@ -51,9 +51,9 @@ pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, grac
         if running > 0 {
             tracing::info!(running, "waiting up to {seconds} s for {running} jobs");
         }
-        within(clock, graces.shutdown, board.wait_until_empty()).await;
+        within(clock, graces.shutdown, board.wait_until_at_rest()).await;
         stop_all(intake, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
-        if within(clock, graces.stop + FLUSH, board.wait_until_empty()).await.is_none() {
+        if within(clock, graces.stop + FLUSH, board.wait_until_at_rest()).await.is_none() {
             let left = board.ids(None).len();
             tracing::warn!(left, "{left} jobs are taken back at the next start");
         }

@@ -225,6 +225,14 @@ impl JobFolders {
         self.job.join(relative)
     }
 
+    /// Removes what is not needed to publish the output later.
+    pub fn keep_output(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.inputs()) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes everything of the job.
     pub fn remove(&self) -> io::Result<()> {
         match std::fs::remove_dir_all(&self.job) {

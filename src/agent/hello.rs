@@ -44,10 +44,6 @@ const FRESH: Duration = Duration::from_mins(1);
 /// Other instances that are remembered. Only the key's own users can add one.
 const OTHERS_MAX: usize = 64;
 
-/// What instances of one key say to each other is signed here: no chain need be known for it, and
-/// it means nothing anywhere else.
-pub(super) const OWN: Domain = Domain { chain_id: 0, contract: Address::new([0; 20]) };
-
 /// What one start of the program calls itself: a random UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -156,7 +152,7 @@ impl<C: Clock + Clone> Greeter<C> {
     }
 
     fn sign(&self, action: &str, said: &str, at_ms: u64) -> Signature {
-        let digest = OWN.control_digest(action, said, self.key.address(), at_ms);
+        let digest = Domain::OWN.control_digest(action, said, self.key.address(), at_ms);
         Signature(self.key.sign_digest(&digest.0))
     }
 
@@ -169,7 +165,7 @@ impl<C: Clock + Clone> Greeter<C> {
     /// Whether the key's own user signed this.
     fn is_ours(&self, action: &str, said: &str, at_ms: u64, signature: &Signature) -> bool {
         let node = self.key.address();
-        let digest = OWN.control_digest(action, said, node, at_ms);
+        let digest = Domain::OWN.control_digest(action, said, node, at_ms);
         key::recover(&digest.0, &signature.0) == Ok(node)
     }
 

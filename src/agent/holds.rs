@@ -8,11 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::hello::OWN;
 use crate::bus::Bus;
 use crate::chain::key;
 use crate::clock::Timestamp;
-use crate::job::{Hash, JobId, Signature};
+use crate::job::{Domain, JobId, Signature};
 use crate::node::Address;
 
 /// How long a holder has to answer: it looks nothing up for it.
@@ -59,7 +58,7 @@ pub(super) async fn ask(
 
 fn proved(answer: &[u8], holder: Address, job: &JobId, asked_at_ms: u64) -> Option<Duration> {
     let answer: Answer = serde_json::from_slice(answer).ok()?;
-    let digest: Hash = OWN.control_digest(ACTION, &said(job, answer.for_ms), holder, asked_at_ms);
+    let digest = Domain::OWN.control_digest(ACTION, &said(job, answer.for_ms), holder, asked_at_ms);
     let signed = answer.signature.is_some_and(|it| key::recover(&digest.0, &it.0) == Ok(holder));
     let goes_on = Duration::from_millis(answer.for_ms).min(GOES_ON_MAX);
     (answer.holds && signed).then_some(goes_on)

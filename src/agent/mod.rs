@@ -28,11 +28,13 @@ pub mod leases;
 pub mod ledger;
 pub mod link;
 pub mod logs;
+pub mod notary;
 mod parts;
 mod post;
 pub mod publish;
 pub mod readiness;
 pub mod recover;
+pub mod results;
 pub mod settings;
 pub mod sole;
 pub mod terms;
@@ -65,6 +67,7 @@ use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
 use intake::Intake;
 use link::Link;
+use notary::Notary;
 use parts::{Parts, serve_chain};
 use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
@@ -230,6 +233,7 @@ where
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
         let runtime = Arc::new(self.runtime);
+        let notary = Notary::of(Arc::clone(&self.key), domain.subscribe());
         let effects = Arc::new(Act {
             runtime: Arc::clone(&runtime),
             gateways: self.gateways,
@@ -251,7 +255,7 @@ where
             auth: settings.auth.clone(),
             terms,
             domain: domain.subscribe(),
-            desk: desk(&journal, &board, &self.clock, settings),
+            desk: desk(&journal, &board, &self.clock, settings, notary),
             effects,
             crew: Crew::default(),
             data_dir: settings.data_dir.clone(),
@@ -292,6 +296,7 @@ fn desk<C: Clock + Clone>(
     board: &Board,
     clock: &C,
     settings: &Settings,
+    notary: Notary,
 ) -> Desk<C> {
     Desk {
         journal: journal.clone(),
@@ -299,6 +304,7 @@ fn desk<C: Clock + Clone>(
         clock: clock.clone(),
         rules: settings.rules,
         outbox: Arc::new(Notify::new()),
+        notary,
     }
 }
 

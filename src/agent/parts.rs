@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::act::Act;
 use super::admin::{self, Admin};
@@ -14,7 +14,7 @@ use super::hello::{self, Greeter};
 use super::intake::Intake;
 use super::link::Link;
 use super::settings::Settings;
-use super::{RETRY, housekeeping, leases, publish, recover};
+use super::{RETRY, housekeeping, leases, publish, recover, results};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -57,11 +57,18 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         });
         let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
         services.spawn("leases", RETRY, move || leases::run(desk_of.clone(), Arc::clone(&effects)));
+        let retried = Arc::new(Notify::new());
+        let (desk_of, effects, asked) =
+            (desk.clone(), Arc::clone(&self.intake.effects), Arc::clone(&retried));
+        services.spawn("kept outputs", RETRY, move || {
+            results::run(desk_of.clone(), Arc::clone(&effects), Arc::clone(&asked))
+        });
         let admin = Arc::new(Admin {
             node,
             owner,
             intake: Arc::clone(&self.intake),
             greeter: self.greeter.clone(),
+            retried,
         });
         let link = self.link.clone();
         services.spawn("control", RETRY, move || admin::run(Arc::clone(&admin), link.clone()));

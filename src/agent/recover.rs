@@ -53,7 +53,8 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
             None => remove_orphan(effects, &container, desk).await,
         }
     }
-    match effects.sweep(&ids).await {
+    let kept = desk.journal.kept_ids().await.map_err(journal_failed)?;
+    match effects.sweep(&[ids, kept].concat()).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "removed the folders of {count} jobs that are done"),
         Err(err) => tracing::warn!("old job folders can't be removed: {err}"),
@@ -133,6 +134,7 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     job: Job,
 ) -> Result<(), journal::Error> {
     let delivery = delivery(&intake.desk, &job).await?;
+    let job = job.taken_up();
     let (id, phase) = (job.id(), job.phase.name());
     let fits = intake.terms.admit(&job.spec);
     let job = match (&job.phase, fits) {
@@ -210,7 +212,8 @@ async fn delivery<C>(desk: &Desk<C>, job: &Job) -> Result<Option<AckHandle>, jou
 /// Writes down what follows from `event`; the job as it stands then.
 async fn apply<C: Clock>(desk: &Desk<C>, job: &Job, event: Event) -> Result<Job, journal::Error> {
     let now = desk.clock.now();
-    let Ok(moved) = job.apply(event.clone(), now, &desk.rules) else { return Ok(job.clone()) };
+    let Ok(mut moved) = job.apply(event.clone(), now, &desk.rules) else { return Ok(job.clone()) };
+    desk.notary.sign(&mut moved.statuses);
     desk.journal.record(&event, &moved, now).await?;
     desk.outbox.notify_one();
     Ok(moved.job)

@@ -29,7 +29,7 @@ pub struct Settings {
     pub images: ImagePolicy,
     /// `JOB_NETWORK=bridge`: whether a job may ask for the engine's bridge.
     pub allow_bridge: bool,
-    /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`.
+    /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`, `RESULT_KEEP_DAYS`.
     pub rules: Rules,
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free under the data folder.
     pub disk_free_min_mib: u64,

@@ -130,6 +130,14 @@ pub enum Error {
         /// Which service, redacted.
         service: String,
     },
+    /// The service takes the key, but not the upload: the plan is used up, or too small for it.
+    #[error("{service} does not take the upload: {reason}")]
+    Declined {
+        /// Which service, redacted.
+        service: String,
+        /// Its words, one line, at most 300 characters.
+        reason: String,
+    },
     /// Asked too often.
     #[error("{service} was asked too often")]
     RateLimited {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -163,7 +163,13 @@ impl Pinata {
         if let Some(known) = http::refusal(&response) {
             return known;
         }
-        Error::Rejected { reason: http::words(response, self.idle).await }
+        let declined = [StatusCode::PAYMENT_REQUIRED, StatusCode::PAYLOAD_TOO_LARGE]
+            .contains(&response.status());
+        let reason = http::words(response, self.idle).await;
+        if declined {
+            return Error::Declined { service: http::shown(&self.base), reason };
+        }
+        Error::Rejected { reason }
     }
 
     fn silent(&self, source: BoxError) -> Error {

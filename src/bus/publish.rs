@@ -73,6 +73,20 @@ impl Bus {
         self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await
     }
 
+    /// Says that an output was published after its job's end was told. Can be repeated. `name`: of
+    /// this result alone.
+    pub async fn publish_result(
+        &self,
+        ids: &MessageIds,
+        agent: Address,
+        job: &JobId,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        let (name, subject) = (format!("result:{agent}:{job}"), subjects::result(agent, job));
+        let id = |round| Ok(ids.of(&name, round));
+        self.publish_stored(StreamKind::Results, subject, body, id).await.map(drop)
+    }
+
     /// Says on `agent.status` alone once more what the stream has: the answer to a job that came
     /// a second time. On its way once [`Bus::flush`] has returned.
     pub async fn repeat_status(&self, body: Bytes) -> Result<(), Error> {

@@ -47,6 +47,8 @@ pub(super) enum StreamKind {
     Jobs,
     Status,
     Dead,
+    /// Results that came late; made when there is the first.
+    Results,
     /// The bucket `JOB_CLAIMS`; only who serves a pool needs it.
     Claims,
 }
@@ -60,6 +62,7 @@ impl StreamKind {
             Self::Jobs => "JOBS",
             Self::Status => "STATUS",
             Self::Dead => "DEAD",
+            Self::Results => "RESULTS",
             Self::Claims => "KV_JOB_CLAIMS",
         }
     }
@@ -70,6 +73,7 @@ impl StreamKind {
             Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
             Self::Status => &["jobs.status.*.*"],
             Self::Dead => &["jobs.dead.*"],
+            Self::Results => &["jobs.results.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
         };
         let common = Config {
@@ -89,7 +93,7 @@ impl StreamKind {
                 max_bytes: GIB,
                 ..common
             },
-            Self::Status => Config { max_bytes: GIB, ..common },
+            Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
             // As a bucket's clients make one, but for what happens when it is full (after half a
             // million jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
@@ -110,7 +114,7 @@ impl StreamKind {
     const fn message_bytes_max(self) -> i32 {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
-            Self::Jobs | Self::Status | Self::Dead => JOB_BYTES_MAX,
+            Self::Jobs | Self::Status | Self::Dead | Self::Results => JOB_BYTES_MAX,
         }
     }
 }

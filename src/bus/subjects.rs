@@ -130,6 +130,11 @@ pub fn parse_status(subject: &str) -> Option<(Address, JobId)> {
     Some((agent.parse().ok()?, job.parse().ok()?))
 }
 
+/// The subject of what was published after its job's end was told.
+pub fn result(agent: Address, job: &JobId) -> String {
+    format!("jobs.results.{agent}.{job}")
+}
+
 /// The subject of a job's live log.
 pub fn log(agent: Address, job: &JobId) -> String {
     log_filter(Some(agent), job)

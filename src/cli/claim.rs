@@ -1,10 +1,12 @@
-//! Checking what a node claims of a job, as anybody can: with the receipt alone and no trust in who
-//! delivered it.
+//! Checking what a node claims of a job, as anybody can: with the status and the receipt alone and no
+//! trust in who delivered them.
+
+use serde_json::Value;
 
 use super::out;
 use crate::chain::key::recover;
 use crate::job::status::{Stage, Status};
-use crate::job::{Domain, Hash, receipt::Signed};
+use crate::job::{Domain, Hash, Reason, receipt::Signed};
 use crate::node::Address;
 
 /// What the requester knows by itself.
@@ -32,9 +34,10 @@ pub(super) enum Verdict {
 /// Holds a terminal status against its receipt, and the receipt against what was asked for.
 pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
     let Some(document) = &status.receipt else {
-        return match status.stage {
-            Stage::Completed => Verdict::Invalid("a completed job must have a receipt".to_owned()),
-            _ => Verdict::Absent,
+        return if is_due(status) {
+            Verdict::Invalid(NO_RECEIPT.to_owned())
+        } else {
+            Verdict::Absent
         };
     };
     let signed = match Signed::from_json(document) {
@@ -45,6 +48,47 @@ pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
         None => Verdict::Valid(Box::new(signed)),
         Some(fault) => Verdict::Invalid(fault.to_owned()),
     }
+}
+
+/// What is wrong where a receipt is due and there is none.
+const NO_RECEIPT: &str = "its container was started, so it must have a receipt, and has none";
+
+/// Whether the status itself says that the job's container ran to an end.
+fn is_due(status: &Status) -> bool {
+    let ran = matches!(
+        status.reason_code,
+        Some(
+            Reason::NonzeroExit
+                | Reason::OutOfMemory
+                | Reason::Timeout
+                | Reason::DeadlineReached
+                | Reason::OutputMissing
+                | Reason::OutputUnsupported
+                | Reason::OutputTooLarge
+                | Reason::UploadFailed
+                | Reason::OutputUnverified
+        )
+    );
+    let exited = status.exit_code.is_some() || status.duration_ms.run.is_some();
+    status.stage == Stage::Completed || exited || ran
+}
+
+/// Why a terminal status is not the word of the node that it names; `domain`: where the node must
+/// sign, as far as it is known.
+pub(super) fn forged(
+    status: &Status,
+    body: &Value,
+    domain: Option<Domain>,
+) -> Option<&'static str> {
+    let (Some(signature), Some(signed_for)) = (status.signature, status.signed_for) else {
+        return Some("it carries no signature");
+    };
+    let signed_for = Domain::from(signed_for);
+    if domain.is_some_and(|domain| signed_for != domain && signed_for != Domain::OWN) {
+        return Some("it was signed for another chain or contract");
+    }
+    let signer = status.digest(body).map(|digest| recover(&digest.0, &signature.0));
+    (signer != Some(Ok(status.agent_address))).then_some(UNSIGNED)
 }
 
 /// What is wrong where [`is_signed`] does not hold.
@@ -177,6 +221,15 @@ mod tests {
         bare.receipt = None;
         invalid(&bare, &good, "must have a receipt");
         bare.stage = Stage::Failed;
+        invalid(&bare, &good, "must have a receipt");
+        bare.exit_code = None;
         assert_eq!(check(&bare, &good), Verdict::Absent);
+        bare.duration_ms.run = Some(1);
+        invalid(&bare, &good, "must have a receipt");
+        bare.duration_ms.run = None;
+        bare.reason_code = Some(Reason::ContainerLost);
+        assert_eq!(check(&bare, &good), Verdict::Absent);
+        bare.reason_code = Some(Reason::Timeout);
+        invalid(&bare, &good, "must have a receipt");
     }
 }

@@ -1,6 +1,12 @@
 //! Following jobs: their statuses and, where wanted, their live logs, as one stream of news.
+//!
+//! Anybody on the server may say anything here. What must hold: nothing that is said keeps anything
+//! else from being told: no number counts for more than its own status; what is told is not yet
+//! believed ([`super::authority`] does that).
 
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,11 +16,14 @@ use serde_json::Value;
 
 use crate::backoff::Backoff;
 use crate::bus::{self, Bus, LogStream, StatusFilter, StatusMessage, StatusStream};
-use crate::job::{JobId, Status};
-use crate::node::Address;
+use crate::job::Status;
 
 /// After a stream broke, it is asked for again.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+
+/// Statuses that are remembered, so that none is told twice: where the stream is read once more, it
+/// begins with what was told. Some ten megabytes at most.
+const SEEN_MAX: usize = 250_000;
 
 /// What happened.
 #[derive(Debug)]
@@ -53,9 +62,33 @@ pub(super) struct Follower {
     replay: bool,
     statuses: StatusStream,
     logs: Option<LogStream>,
-    /// The last status's number of each job that was seen.
-    seen: HashMap<(Address, JobId), u64>,
+    seen: Seen,
     failures: u32,
+}
+
+/// Which messages were seen: hashes that nobody can tell beforehand, the oldest forgotten first.
+#[derive(Default)]
+struct Seen {
+    hasher: RandomState,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Seen {
+    /// Whether this message is a new one.
+    fn is_new(&mut self, message: &StatusMessage) -> bool {
+        let hash = self.hasher.hash_one((message.agent, &message.job, &message.body));
+        if !self.known.insert(hash) {
+            return false;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > SEEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Follower {
@@ -71,7 +104,7 @@ impl Follower {
             _ => None,
         };
         let statuses = bus.statuses(&filter, replay).await?;
-        let (bus, seen) = (bus.clone(), HashMap::new());
+        let (bus, seen) = (bus.clone(), Seen::default());
         Ok(Self { bus, filter, replay, statuses, logs, seen, failures: 0 })
     }
 
@@ -115,18 +148,18 @@ impl Follower {
 
     /// The status of a message, unless it is none, lies about itself, or came before.
     fn status(&mut self, message: &StatusMessage) -> Option<News> {
-        let body: Value = serde_json::from_slice(&message.body).ok()?;
-        let status: Status = serde_json::from_value(body.clone()).ok()?;
+        let (status, body) = match Status::read(&message.body) {
+            Ok(read) => read,
+            Err(why) => {
+                tracing::debug!(job.id = %message.job, "skipped what is no status: {why}");
+                return None;
+            }
+        };
         if (status.agent_address, &status.job_id) != (message.agent, &message.job) {
             tracing::debug!(job.id = %message.job, "skipped a status that names another subject");
             return None;
         }
-        let seen = self.seen.entry((message.agent, message.job.clone())).or_default();
-        if status.seq <= *seen {
-            return None;
-        }
-        *seen = status.seq;
-        Some(News::Status(Box::new(status), body))
+        self.seen.is_new(message).then(|| News::Status(Box::new(status), body))
     }
 
     async fn recover(&mut self, err: bus::Error) -> anyhow::Result<()> {

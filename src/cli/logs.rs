@@ -1,15 +1,17 @@
-//! `logs`: what a job writes, live; once it has ended, the log that was kept of it.
+//! `logs`: what a job writes, live; once it has ended, the log that was kept of it, as its node signed
+//! it. The live log is nobody's word: anybody on the server can add to it.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::authority::Patience;
 use super::follow::{self, Follower, Line, News};
 use super::logging::Audience;
-use super::{load, out};
+use super::{UNVERIFIED, load, out, watch};
 use crate::artifact::Gateways;
-use crate::bus::StatusFilter;
+use crate::bus::{PoolName, StatusFilter};
 use crate::config::Client;
 use crate::job::{Cid, JobId, Status};
 use crate::node::Address;
@@ -25,9 +27,12 @@ pub(super) struct Args {
     /// The job
     #[arg(value_name = "JOB_ID")]
     job: JobId,
-    /// The node that runs or ran it (default: any)
-    #[arg(long, value_name = "ADDRESS")]
+    /// The node that runs or ran it (default: any, and `AGENT_ADDRESS` for the log that was kept)
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
+    /// The pool that it was submitted to
+    #[arg(long, value_name = "NAME")]
+    pool: Option<PoolName>,
 }
 
 /// The live log so far.
@@ -56,18 +61,30 @@ impl Live {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let client = load(Audience::Client, Client::read)?;
     let bus = follow::connect(&client.bus).await?;
+    let authority = watch::authority(&bus, args.agent, args.pool, &client)?;
     let filter = StatusFilter { agent: args.agent, job: Some(args.job) };
     let mut follower = Follower::start(&bus, filter, true, true).await?;
     let mut shown = Live::default();
+    let mut patience = Patience::default();
     let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
     let ended = loop {
         let news = tokio::select! {
             news = follower.next() => news?,
+            () = patience.over() => return Ok(UNVERIFIED.into()),
             _ = &mut gone => return Ok(ExitCode::SUCCESS),
         };
         match news {
             News::Log(line) => shown.show(&line)?,
-            News::Status(status, _) if status.stage.is_terminal() => break status,
+            News::Status(status, body) if status.stage.is_terminal() => {
+                match authority.doubt(&status, &body).await? {
+                    None => break status,
+                    Some(why) => {
+                        let (agent, why) = (status.agent_address, out::clean(&why));
+                        out::note(&format!("an end that {agent} told of is not verified: {why}"));
+                        patience.begin();
+                    }
+                }
+            }
             News::Status(..) => {}
         }
     };

@@ -3,9 +3,10 @@
 //! What must hold: only this folder prints, by way of `out`; results go to standard output, all
 //! else to standard error; what strangers wrote is printed without its control characters. Exit
 //! codes: 0 done, 1 not done (a job that did not complete, a receipt that does not hold, `doctor`'s
-//! warnings), 2 `doctor`'s failures, 64 wrong settings or arguments, 69 a start that can't be
+//! warnings), 2 `doctor`'s failures, 3 an end that nobody who may has signed, 64 wrong settings or arguments, 69 a start that can't be
 //! helped by waiting.
 
+mod authority;
 mod cancel;
 mod claim;
 mod contract;
@@ -34,6 +35,8 @@ use crate::config::{self, Env, Environment, Problems};
 use crate::node::Address;
 use logging::Audience;
 
+/// An end of a job that could not be verified.
+const UNVERIFIED: u8 = 3;
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
 /// `EX_UNAVAILABLE` of sysexits(3).

@@ -67,12 +67,18 @@ fn ask_for(question: &str) -> anyhow::Result<Secret> {
     answer.context("no passphrase was given at the terminal; use --passphrase-file FILE")
 }
 
+/// What signatures are bound to, where the settings say it without a question to the chain.
+pub(super) fn known_domain(signing: &Signing) -> Option<Domain> {
+    let (chain_id, contract) = signing.chain_id.zip(signing.contract)?;
+    Some(Domain { chain_id, contract })
+}
+
 /// What signatures are bound to: `None` where the settings name no contract, or neither the chain's
 /// id nor an endpoint to ask for it.
 pub(super) async fn domain(signing: &Signing) -> anyhow::Result<Option<Domain>> {
     let Some(contract) = signing.contract else { return Ok(None) };
-    if let Some(chain_id) = signing.chain_id {
-        return Ok(Some(Domain { chain_id, contract }));
+    if let Some(known) = known_domain(signing) {
+        return Ok(Some(known));
     }
     let Some(config) = signing.chain() else { return Ok(None) };
     let reader = Reader::new(config)?;

@@ -1,9 +1,10 @@
-//! `verify`: checks a signed receipt as anybody can, offline; with a chain also that the node put
-//! the root above it there.
+//! `verify`: checks a signed receipt or a job's signed end as anybody can, offline; with a chain also
+//! that the node put the root above a receipt there.
 //!
 //! `--json`: `valid`, and where it is false `problem`; else `signer`, `job_id`, `chain_id`,
-//! `contract`, `digest`, for a proof `root`, and with `--rpc` `committed`: `tx_hash`, `block`,
-//! `time`, `blocks_above`, `completed`, `failed`.
+//! `contract`, `digest`, for an end without a receipt `stage`, for a status with one `status_signed`,
+//! for a proof `root`, and with `--rpc` `committed`: `tx_hash`, `block`, `time`, `blocks_above`,
+//! `completed`, `failed`.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,13 @@ use serde_json::{Value, json};
 
 use super::claim::{self, Expected, UNSIGNED, Verdict};
 use super::logging::Audience;
+use super::submit::describe;
 use super::{Misused, load, out};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
 use crate::clock::Timestamp;
 use crate::config::{Signing, parse_rpc_urls};
-use crate::job::Status;
 use crate::job::receipt::Signed;
+use crate::job::{Domain, Hash, Status};
 use crate::node::Address;
 use crate::reputation::Proof;
 
@@ -29,8 +31,8 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A receipt, a status that carries one, a proof, or what `watch --json` says; `-` reads
-    /// standard input
+    /// A receipt, a status that ends a job, a proof, or what `watch --json` says; `-` reads standard
+    /// input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Ask this JSON-RPC endpoint, or a comma list, for the root that the proof leads to
@@ -50,8 +52,16 @@ pub(super) struct Args {
 struct NotValid(String);
 
 /// What was found to hold.
-struct Holds {
+enum Holds {
+    Receipt(Box<Held>),
+    End(Box<Status>, Hash),
+}
+
+/// A receipt that was found to hold.
+struct Held {
     signed: Signed,
+    /// Where it came in a status: whether that is signed too.
+    status_signed: Option<bool>,
     proof: Option<Proof>,
     committed: Option<(Commitment, Depth)>,
 }
@@ -59,8 +69,10 @@ struct Holds {
 /// A document that may be checked.
 #[derive(Debug)]
 enum Document {
-    Receipt(Box<Signed>),
+    Receipt(Box<Signed>, Option<bool>),
     Proof(Box<Proof>),
+    /// An end without a receipt, with what its signature covers.
+    End(Box<Status>, Hash),
 }
 
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -102,17 +114,18 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
     let document = parse(text)?;
-    let (signed, proof) = match document {
-        Document::Receipt(signed) => (*signed, None),
-        Document::Proof(proof) => (proof.receipt.clone(), Some(*proof)),
+    let (signed, status_signed, proof) = match document {
+        Document::Receipt(signed, status_signed) => (*signed, status_signed, None),
+        Document::Proof(proof) => (proof.receipt.clone(), None, Some(*proof)),
+        Document::End(status, digest) => {
+            signed_for(status.signed_for.map(|it| it.contract), args.contract)?;
+            return Ok(Holds::End(status, digest));
+        }
     };
     if !claim::is_signed(&signed) {
         return Err(NotValid(UNSIGNED.to_owned()).into());
     }
-    if let Some(contract) = args.contract.filter(|contract| *contract != signed.domain.contract) {
-        let text = format!("it was signed for {}, not for {contract}", signed.domain.contract);
-        return Err(NotValid(text).into());
-    }
+    signed_for(Some(signed.domain.contract), args.contract)?;
     let committed = match (&args.rpc, &proof) {
         (None, _) => None,
         (Some(url), Some(proof)) => Some(ask_chain(proof, url).await?),
@@ -125,7 +138,17 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
             return Err(Misused(text).into());
         }
     };
-    Ok(Holds { signed, proof, committed })
+    Ok(Holds::Receipt(Box::new(Held { signed, status_signed, proof, committed })))
+}
+
+/// Holds the contract that something is signed for against the one that it must be.
+fn signed_for(found: Option<Address>, wanted: Option<Address>) -> Result<(), NotValid> {
+    match (found, wanted) {
+        (Some(found), Some(wanted)) if found != wanted => {
+            Err(NotValid(format!("it was signed for {found}, not for {wanted}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Finds the one document among the JSON values of the text.
@@ -134,38 +157,48 @@ fn parse(text: &[u8]) -> Result<Document, NotValid> {
     let values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     for value in values {
         let value = value.map_err(|err| NotValid(format!("it is not JSON: {err}")))?;
-        let candidate = value.get("receipt").is_some() || value.get("primaryType").is_some();
-        if candidate && found.replace(value).is_some() {
+        let end = value.get("stage").is_some() && value.get("signature").is_some();
+        let receipt = value.get("receipt").is_some() || value.get("primaryType").is_some();
+        if (end || receipt) && found.replace(value).is_some() {
             return Err(NotValid("it holds more than one receipt; check them one by one".into()));
         }
     }
     let value = found.ok_or_else(|| NotValid("it holds no receipt".to_owned()))?;
     match value.get("receipt") {
+        None if value.get("stage").is_some() => of_status(&value),
         None => receipt(&value),
         Some(_) if value.get("proof").is_some() => match Proof::from_json(&value) {
             Ok(proof) => Ok(Document::Proof(Box::new(proof))),
             Err(err) => Err(NotValid(err.to_string())),
         },
-        Some(_) if value.get("stage").is_some() => of_status(value),
+        Some(_) if value.get("stage").is_some() => of_status(&value),
         Some(document) => receipt(document),
     }
 }
 
 fn receipt(document: &Value) -> Result<Document, NotValid> {
     match Signed::from_json(document) {
-        Ok(signed) => Ok(Document::Receipt(Box::new(signed))),
+        Ok(signed) => Ok(Document::Receipt(Box::new(signed), None)),
         Err(err) => Err(NotValid(err.to_string())),
     }
 }
 
-/// A status says itself what its receipt must.
-fn of_status(value: Value) -> Result<Document, NotValid> {
-    let status: Status = serde_json::from_value(value)
+/// A status says itself what its receipt must. One that is signed must hold whole; of one that is not,
+/// as nodes sent them before they signed, only the receipt can.
+fn of_status(value: &Value) -> Result<Document, NotValid> {
+    let (status, body) = Status::read(value.to_string().as_bytes())
         .map_err(|err| NotValid(format!("not a status of this protocol: {err}")))?;
+    let is_signed = status.signature.is_some();
+    if let Some(fault) = claim::forged(&status, &body, None).filter(|_| is_signed) {
+        return Err(NotValid(format!("the status: {fault}")));
+    }
     match claim::check(&status, &Expected::default()) {
-        Verdict::Valid(signed) => Ok(Document::Receipt(signed)),
+        Verdict::Valid(signed) => Ok(Document::Receipt(signed, Some(is_signed))),
         Verdict::Invalid(problem) => Err(NotValid(problem)),
-        Verdict::Absent => Err(NotValid("it holds no receipt".to_owned())),
+        Verdict::Absent => match status.digest(&body).filter(|_| is_signed) {
+            Some(digest) => Ok(Document::End(Box::new(status), digest)),
+            None => Err(NotValid("it holds no receipt".to_owned())),
+        },
     }
 }
 
@@ -231,12 +264,43 @@ fn fits(found: &Commitment, proof: &Proof) -> Option<String> {
 
 impl Holds {
     fn json(&self) -> Value {
+        match self {
+            Self::Receipt(held) => held.json(),
+            Self::End(status, digest) => {
+                let signed_for = status.signed_for.map_or(Domain::OWN, Domain::from);
+                json!({
+                    "valid": true, "signer": status.agent_address, "job_id": status.job_id,
+                    "stage": status.stage, "chain_id": signed_for.chain_id,
+                    "contract": signed_for.contract, "digest": digest,
+                })
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Receipt(held) => held.text(),
+            Self::End(status, _) => format!(
+                "valid: {} signed this end of job {}\n  {}",
+                status.agent_address,
+                status.job_id,
+                describe(status)
+            ),
+        }
+    }
+}
+
+impl Held {
+    fn json(&self) -> Value {
         let Signed { domain, receipt, .. } = &self.signed;
         let mut object = json!({
             "valid": true, "signer": receipt.node, "job_id": receipt.job_id,
             "chain_id": domain.chain_id, "contract": domain.contract,
             "digest": receipt.digest(domain),
         });
+        if let Some(is_signed) = self.status_signed {
+            object["status_signed"] = json!(is_signed);
+        }
         if let Some(proof) = &self.proof {
             object["root"] = json!(proof.root);
         }
@@ -277,6 +341,10 @@ impl Holds {
             }
             (None, None) => String::new(),
         };
-        text + &chain
+        let status = match self.status_signed {
+            Some(false) => "\n  the status around it is NOT SIGNED: only what is above holds",
+            _ => "",
+        };
+        text + &chain + status
     }
 }

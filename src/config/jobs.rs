@@ -19,6 +19,7 @@ const JOB_NETWORK: Variable = Variable::new("JOB_NETWORK", "none");
 const JOB_TIMEOUT_MAX: Variable = Variable::new("JOB_TIMEOUT_MAX", "24h");
 const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "60");
 const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
+const RESULT_KEEP_DAYS: Variable = Variable::new("RESULT_KEEP_DAYS", "14");
 const DISK_FREE_MIN_MIB: Variable = Variable::new("DISK_FREE_MIN_MIB", "2048");
 const HEARTBEAT_INTERVAL: Variable = Variable::new("HEARTBEAT_INTERVAL", "5m");
 const HEARTBEAT_INTERVAL_SECONDS: Variable = Variable::new("HEARTBEAT_INTERVAL_SECONDS", "300");
@@ -76,10 +77,12 @@ fn rules(env: &mut Env<'_>) -> Option<Rules> {
     let timeout_max = env.span(JOB_TIMEOUT_MAX, bounds, Duration::from_secs(DAY_S));
     let fetch_give_up = env.seconds(FETCH_GIVE_UP_S, (0, YEAR_S), 60);
     let upload_give_up = env.seconds(UPLOAD_GIVE_UP_S, (0, YEAR_S), DAY_S);
+    let result_keep_days = env.number(RESULT_KEEP_DAYS, (0, 365), 14);
     Some(Rules {
         timeout_max: timeout_max?,
         fetch_give_up: fetch_give_up?,
         upload_give_up: upload_give_up?,
+        result_keep: Duration::from_secs(result_keep_days? * DAY_S),
     })
 }
 

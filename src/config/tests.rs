@@ -107,6 +107,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("JOB_TIMEOUT_MAX", "1 day"),
         ("FETCH_GIVE_UP_S", "1.5"),
         ("UPLOAD_GIVE_UP_S", "never"),
+        ("RESULT_KEEP_DAYS", "for ever"),
         ("DISK_FREE_MIN_MIB", "2GB"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),

@@ -95,6 +95,10 @@ pub struct Domain {
 }
 
 impl Domain {
+    /// For what is signed where no chain need be known: chain 0, no contract. It means nothing
+    /// anywhere else.
+    pub const OWN: Self = Self { chain_id: 0, contract: Address::new([0; 20]) };
+
     /// `hashStruct(eip712Domain)`.
     fn separator(&self) -> Hash {
         let kind =

@@ -1,6 +1,6 @@
 //! The whole life of a job as data: what was asked ([`spec`]), where it stands ([`phase`]), what
 //! comes next ([`plan`]), whose it is in a pool ([`claim`]), what the world is told ([`status`]) and
-//! what the node signs ([`receipt`]).
+//! what the node signs ([`receipt`], [`signed`]).
 //!
 //! What must hold: no I/O, no clock, no async. Time comes in as an argument, decisions go out as
 //! values, and `agent` carries them out.
@@ -9,11 +9,14 @@ pub mod cid;
 pub mod claim;
 pub mod eip712;
 pub mod id;
+mod late;
+mod patience;
 pub mod phase;
 pub mod plan;
 pub mod reason;
 pub mod receipt;
 mod remedy;
+pub mod signed;
 pub mod spec;
 pub mod status;
 mod transition;
@@ -23,6 +26,7 @@ pub use cid::Cid;
 pub use claim::Claim;
 pub use eip712::{Domain, Hash, Signature};
 pub use id::JobId;
+pub use late::LateResult;
 pub use phase::Job;
 pub use reason::Reason;
 pub use receipt::Receipt;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::JobId;
-use super::phase::{Event, Job, Phase, Run};
+use super::phase::{Event, Job, Phase, Rules, Run, UPLOAD_TRIES_MIN};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 
@@ -163,7 +163,7 @@ const RETRY_MAX: Duration = Duration::from_mins(5);
 
 /// How long to wait after this many failures in a row. The chance in it comes from the job's name,
 /// so that jobs that failed together are tried again apart, and a replay waits alike.
-pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32) -> Duration {
+pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32, rules: &Rules) -> Duration {
     let backoff = match phase {
         // A requester waits for the answer: quick and short.
         Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
@@ -176,6 +176,11 @@ pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32) -> Duration 
         // The container goes on meanwhile; its end should be noticed soon after the engine is back.
         Phase::Running { .. } | Phase::Stopping { .. } => {
             Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
+        }
+        // As many tries as there have to be fit into the patience.
+        Phase::Exited { .. } | Phase::Collected { .. } => {
+            let most = (rules.upload_give_up / UPLOAD_TRIES_MIN).max(Duration::from_millis(50));
+            Backoff::new(Duration::from_secs(1).min(most), RETRY_MAX.min(most))
         }
         _ => Backoff::new(Duration::from_secs(1), RETRY_MAX),
     };

@@ -96,6 +96,8 @@ reasons! {
     OutputUnsupported = "output_unsupported",
     /// The output is larger than the job's `disk_mib`.
     OutputTooLarge = "output_too_large",
+    /// The pinning service refuses the node's uploads: the output waits for the node's owner.
+    StoreRefused = "store_refused",
     /// The output could not be published in time.
     UploadFailed = "upload_failed",
     /// The pinning service answered a CID that is not the output's.

@@ -112,12 +112,17 @@ impl Reason {
             Self::OutputTooLarge => {
                 "The requester has to ask for a larger `disk_mib`, or let the job leave less."
             }
+            Self::StoreRefused => {
+                "The node's owner has to act: check PINATA_JWT and the plan of the account. The \
+                 upload goes on by itself then; until then the node takes no more jobs."
+            }
             Self::UploadFailed => {
-                "Check the pinning service and its key: `lamda-node doctor`. The result is gone; \
-                 a longer UPLOAD_GIVE_UP_S keeps the next one for longer."
+                "Check the pinning service: `lamda-node doctor`. The output is kept for \
+                 RESULT_KEEP_DAYS; `lamda-node jobs retry` publishes it."
             }
             Self::OutputUnverified => {
-                "The pinning service alters content: check PINATA_API_URL, or use another one."
+                "The pinning service alters content: check PINATA_API_URL, or use another one. The \
+                 output is kept; `lamda-node jobs retry` publishes it."
             }
             Self::NodeFault => {
                 "Make room on the disk and check the container engine: `lamda-node doctor`."

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::reason::Reason;
+use super::signed::SignedFor;
 use super::spec::Refused;
-use super::{Cid, JobId};
+use super::{Cid, JobId, Signature};
 use crate::clock::Timestamp;
 use crate::node::Address;
 
@@ -140,6 +141,12 @@ pub struct Status {
     /// The signed receipt where a container was started; in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<serde_json::Value>,
+    /// In which domain it is signed; in terminal statuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_for: Option<SignedFor>,
+    /// The node's, over all the rest ([`super::signed`]); in terminal statuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 impl Status {
@@ -169,6 +176,8 @@ impl Status {
             log_cid: None,
             duration_ms: Durations::default(),
             receipt: None,
+            signed_for: None,
+            signature: None,
         }
     }
 }

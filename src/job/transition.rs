@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
+use super::patience;
 use super::phase::{
-    Durable, EndedRun, Ending, Event, Fault, Job, LOST_MAX, Misplaced, Outcome, Phase, PinnedImage,
-    Retry, Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
+    Durable, EndedRun, Ending, Event, Fault, Job, Kept, LOST_MAX, Misplaced, Outcome, Phase,
+    PinnedImage, Retry, Rules, Run, RunExit, StopCause, Transition, misplaced,
 };
-use super::plan;
 use super::reason::Reason;
 use super::status::{Stage, Status};
 use super::verdict::{cancelled, poisoned, verdict};
@@ -22,7 +22,14 @@ pub(super) fn apply(
     now: Timestamp,
     rules: &Rules,
 ) -> Result<Transition, Misplaced> {
-    let mut next = Next { job: job.clone(), now, statuses: Vec::new(), durable: None };
+    let mut next = Next {
+        job: job.clone(),
+        now,
+        statuses: Vec::new(),
+        durable: None,
+        kept: None,
+        keep: rules.result_keep,
+    };
     // A claim that can't be made goes back a phase and on again: its trouble goes along. All else
     // leaves it behind.
     let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
@@ -34,7 +41,11 @@ pub(super) fn apply(
             claims && matches!(next.job.phase, Phase::Ready { .. } | Phase::Claiming { .. });
         next.job.trouble = next.job.trouble.filter(|_| claims);
     }
-    Ok(Transition { job: next.job, statuses: next.statuses, durable: next.durable })
+    let Next { mut kept, job, statuses, durable, .. } = next;
+    if let Some(kept) = &mut kept {
+        *kept.job = job.clone();
+    }
+    Ok(Transition { job, statuses, durable, kept })
 }
 
 /// A transition in the making.
@@ -43,6 +54,9 @@ struct Next {
     now: Timestamp,
     statuses: Vec<Status>,
     durable: Option<Durable>,
+    kept: Option<Kept>,
+    /// How long an output is kept that could not be published.
+    keep: Duration,
 }
 
 impl Next {
@@ -143,12 +157,17 @@ impl Next {
                 self.job.phase = Phase::Published { ended, output, log };
             }
             (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
+                let kept = ended.outcome.keeps_output() && ended.output.is_some();
+                // As it was before its publication was given up.
+                let as_it_was = || EndedRun { outcome: Outcome::Completed, ..ended.clone() };
+                let kept = kept.then(|| Box::new(as_it_was()));
                 let ending = Ending {
                     outcome: ended.outcome,
                     output,
                     log,
                     exit_code: ended.exit.code,
                     receipt: Some(receipt),
+                    kept,
                 };
                 self.conclude(ending);
             }
@@ -219,20 +238,12 @@ impl Next {
         retry: Retry,
         rules: &Rules,
     ) -> Result<(), Misplaced> {
-        // A clock that was set back must not stretch anybody's patience.
-        let first_at = self.job.trouble.as_ref().map_or(self.now, |it| it.first_at.min(self.now));
-        // What is not the job's fault uses none of its patience up.
-        let first_at = if retry == Retry::Always { self.now } else { first_at };
-        let patient = match (retry, patience(&phase, rules)) {
-            (Retry::Always, _) | (Retry::Patiently, None) => true,
-            (Retry::Patiently, Some(span)) => self.now.since(first_at) < span,
-            (Retry::Never, _) => false,
-        };
-        if patient {
-            let failures = self.job.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-            let wait = plan::retry_delay(&phase, self.job.id(), failures);
-            self.job.trouble =
-                Some(Trouble { failures, first_at, retry_at: self.now.plus(wait), fault });
+        let before = self.job.trouble.as_ref().map(|trouble| trouble.fault.reason);
+        if let Some(trouble) = patience::trouble(&self.job, &fault, retry, self.now, rules) {
+            if retry == Retry::Refused && before != Some(fault.reason) {
+                self.say_refusal(&fault);
+            }
+            self.job.trouble = Some(trouble);
             // No card is held while the network is waited for.
             if let Phase::Claiming { image, .. } = phase {
                 self.job.phase = Phase::Ready { image };
@@ -264,6 +275,14 @@ impl Next {
             phase => return Err(misplaced(&phase, &Event::Failed { fault, retry })),
         }
         Ok(())
+    }
+
+    /// Says at once, and once, that a service refuses the node: the job waits for its owner.
+    fn say_refusal(&mut self, fault: &Fault) {
+        let mut status = self.job.say(Stage::Uploading, self.now);
+        status.reason_code = Some(fault.reason);
+        status.error = Some(fault.error.clone());
+        self.statuses.push(status);
     }
 
     /// The container is gone and nobody knows how it ended: once more, but not for ever.
@@ -330,7 +349,14 @@ impl Next {
 
     /// The end of a job whose container never ran.
     fn finish(&mut self, outcome: Outcome) {
-        self.conclude(Ending { outcome, output: None, log: None, exit_code: None, receipt: None });
+        self.conclude(Ending {
+            outcome,
+            output: None,
+            log: None,
+            exit_code: None,
+            receipt: None,
+            kept: None,
+        });
     }
 
     /// How it ended is known; a pool's job is ended only by who holds its claim.
@@ -349,6 +375,11 @@ impl Next {
         status.exit_code = ending.exit_code;
         status.receipt = ending.receipt;
         self.statuses.push(status);
+        self.kept = ending.kept.map(|ended| Kept {
+            job: Box::new(self.job.clone()),
+            ended: *ended,
+            until: self.now.plus(self.keep),
+        });
         self.job.phase = Phase::Ended { outcome: ending.outcome };
         self.durable = Some(Durable::Terminal);
     }
@@ -379,18 +410,6 @@ const fn not_running(phase: &Phase) -> bool {
             | Phase::Claiming { .. }
             | Phase::Starting { container: None, .. }
     )
-}
-
-/// How long the phase's step is tried for; `None`: for ever, because giving up would lose a result
-/// or leave something behind.
-const fn patience(phase: &Phase, rules: &Rules) -> Option<Duration> {
-    match phase {
-        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
-            Some(rules.fetch_give_up)
-        }
-        Phase::Exited { .. } | Phase::Collected { .. } => Some(rules.upload_give_up),
-        _ => None,
-    }
 }
 
 fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {

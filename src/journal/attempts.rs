@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::outbox::{self, Ready};
-use super::{Error, Journal};
+use super::{Error, Journal, kept};
 use crate::clock::Timestamp;
 use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
@@ -108,10 +108,14 @@ impl Journal {
         moved: &Transition,
         at: Timestamp,
     ) -> Result<(), Error> {
-        let Transition { job, statuses, durable } = moved;
+        let Transition { job, statuses, durable, kept } = moved;
         let (id, phase, open) = (job.id().clone(), job.phase.name(), !job.phase.is_done());
         let (state, event) = (serde_json::to_string(job)?, serde_json::to_string(event)?);
         let (statuses, at) = (Ready::all(statuses)?, millis(at));
+        let kept = match kept {
+            Some(kept) => Some((serde_json::to_string(kept)?, kept.clone())),
+            None => None,
+        };
         let revision = i64::try_from(job.revision).unwrap_or(i64::MAX);
         let work = move |db: &Connection| {
             let sql = "UPDATE jobs SET phase = ?1, state = ?2, open = ?3, updated_ms = ?4,
@@ -122,6 +126,9 @@ impl Journal {
             }
             let sql = "INSERT INTO events (job_id, at_ms, event) VALUES (?, ?, ?)";
             db.prepare_cached(sql)?.execute(params![id.as_str(), at, event])?;
+            if let Some((json, kept)) = &kept {
+                kept::put(db, kept, json)?;
+            }
             outbox::put(db, &statuses)
         };
         self.writer.change(phase, durable.is_some(), work).await
@@ -313,7 +320,12 @@ mod tests {
         let fault = Fault::new(Reason::ImagePullFailed, error);
         let event = Event::Failed { fault, retry: Retry::Never };
         let hour = Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let rules = Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        };
         let moved = job.apply(event.clone(), NOW, &rules).unwrap();
         (event, moved)
     }
@@ -344,7 +356,12 @@ mod tests {
         assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
         let event = Event::Concluded;
         let hour = Duration::from_hours(1);
-        let rules = Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour };
+        let rules = Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        };
         let ended = moved.job.apply(event.clone(), NOW, &rules).unwrap();
         journal.record(&event, &ended, NOW).await.unwrap();
         assert_eq!(journal.in_hand().await.unwrap(), [(first.job.id().clone(), 2)]);

@@ -10,6 +10,7 @@
 //! refused.
 
 mod attempts;
+mod kept;
 mod outbox;
 mod reader;
 mod receipts;
@@ -25,6 +26,7 @@ use crate::job::JobId;
 use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{History, Known};
+pub use kept::KeptOutput;
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{
     Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,

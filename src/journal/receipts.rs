@@ -34,16 +34,24 @@ impl Row {
     /// The receipt that a status carries, where it carries one.
     pub(super) fn of(status: &Status) -> Result<Option<Self>, Error> {
         let Some(document) = &status.receipt else { return Ok(None) };
+        Self::of_document(document, status.stage == Stage::Completed).map(Some)
+    }
+
+    /// A signed receipt; `completed`: whether its job did.
+    pub(super) fn of_document(
+        document: &serde_json::Value,
+        completed: bool,
+    ) -> Result<Self, Error> {
         let signed = Signed::from_json(document).map_err(|err| Error::Failed(Box::new(err)))?;
         let Signed { domain, receipt, .. } = signed;
-        Ok(Some(Self {
+        Ok(Self {
             digest: receipt.digest(&domain).to_string(),
             job_id: receipt.job_id,
             domain,
             finished_at: receipt.finished_at,
-            completed: status.stage == Stage::Completed,
+            completed,
             document: document.to_string(),
-        }))
+        })
     }
 
     pub(super) fn keep(&self, db: &Connection) -> Result<(), Error> {
@@ -85,11 +93,11 @@ pub(super) fn free(db: &Connection, transaction: i64) -> Result<(), Error> {
 
 impl Journal {
     /// The receipts of this chain and contract that no root holds yet, in a tree's order: by the
-    /// end of their run, then by job id. At most `limit`.
+    /// end of their run, then by job id and digest. At most `limit`.
     pub async fn waiting_receipts(&self, domain: Domain, limit: u32) -> Result<Vec<Leaf>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT digest, completed FROM receipts WHERE transaction_id IS NULL
-                 AND chain_id = ? AND contract = ? ORDER BY finished_ms, job_id LIMIT ?";
+                 AND chain_id = ? AND contract = ? ORDER BY finished_ms, job_id, digest LIMIT ?";
             let mut query = db.prepare_cached(sql)?;
             let (chain_id, contract) = (number(domain.chain_id), domain.contract.to_string());
             let rows = query.query_map(params![chain_id, contract, limit], |row| {

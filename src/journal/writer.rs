@@ -15,12 +15,13 @@ use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
     include_str!("../../migrations/0003_leases.sql"),
     include_str!("../../migrations/0004_secrets.sql"),
     include_str!("../../migrations/0005_revisions.sql"),
+    include_str!("../../migrations/0006_kept.sql"),
 ];
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.

@@ -42,7 +42,7 @@ impl Program {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().expect("a path in UTF-8").to_owned()
     }
 

@@ -1,11 +1,25 @@
 //! A stranger on the NATS server, who may publish what he likes under his own name or under any, and
 //! what a requester comes to believe. The stranger is nats-py: nothing of ours holds him back.
 
-use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
-use lamda_node::secret::Secret;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
 
-use super::cli::{ACCOUNT, Network, events};
+use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
+use lamda_node::chain::Key;
+use lamda_node::clock::Timestamp;
+use lamda_node::job::receipt::{Facts, Signed};
+use lamda_node::job::{Cid, Domain, Hash, Receipt, Signature, Status};
+use lamda_node::node::Address;
+use lamda_node::secret::Secret;
+use serde_json::{Value, json};
+
+use super::cli::{ACCOUNT, Network, Program, events};
+use super::support::anvil::{Anvil, CHAIN_ID};
 use super::support::nats::Nats;
+use super::support::tools::{Running, eventually};
+
+const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 
 /// Whose name the stranger publishes under.
 const STRANGER: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
@@ -88,4 +102,249 @@ fn a_stranger_who_guesses_a_jobs_ids_suppresses_none_of_its_statuses() {
         .collect();
     assert_eq!(stages.first(), Some(&"accepted"));
     assert_eq!(stages.last(), Some(&"completed"));
+}
+
+/// Whoever has this key, a node or not, saying something of a job as nodes do.
+struct Speaker {
+    key: Key,
+    domain: Domain,
+}
+
+impl Speaker {
+    fn new(key: Key, domain: Domain) -> Self {
+        Self { key, domain }
+    }
+
+    fn sign(&self, digest: Hash) -> Signature {
+        Signature(self.key.sign_digest(&digest.0))
+    }
+
+    /// A status with these keys, signed by this key under whatever address it names.
+    fn status(&self, job: &str, seq: u64, stage: &str, more: &Value) -> Value {
+        let mut body = json!({
+            "agent_address": self.key.address(), "job_id": job, "status": stage, "stage": stage,
+            "timestamp": "2026-11-22T12:00:05.120Z", "seq": seq, "attempt": 1,
+        });
+        let more = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(more);
+        let (mut status, _) = Status::read(body.to_string().as_bytes()).expect("a status");
+        status.sign(self.domain, |digest| self.sign(digest));
+        serde_json::to_value(&status).expect("JSON")
+    }
+
+    /// A flawless end of a job that completed, for whoever takes this key for a node's.
+    fn completed(&self, job: &str, seq: u64, spec_hash: Hash) -> Value {
+        let cid: Cid = CID.parse().expect("a CID");
+        let (id, at) = (job.parse().expect("an id"), Timestamp::from_unix_ms(1));
+        let facts = Facts {
+            image_digest: "sha256:ab",
+            gpus: &[],
+            input: None,
+            output: Some(&cid),
+            exit_code: 0,
+            ran: (at, at),
+        };
+        let receipt = Receipt::new(id, self.key.address(), spec_hash, facts);
+        let signature = self.sign(receipt.digest(&self.domain));
+        let receipt = Signed { domain: self.domain, receipt, signature }.to_json();
+        let more = json!({"output_cid": CID, "exit_code": 0, "receipt": receipt});
+        self.status(job, seq, "completed", &more)
+    }
+
+    /// A claim that this key's node has a pool's job.
+    fn claim(&self, nats: &Nats, pool: &str, job: &str, spec_hash: Hash) {
+        let claim = json!({
+            "agent": self.key.address(), "state": "done", "stream_seq": 1, "delivered": 1,
+            "attempt": 1, "starts": 1, "spec_hash": spec_hash, "at": "2026-11-22T12:00:00.000Z",
+        });
+        let script = "await js.publish(args[0], args[1].encode())";
+        nats.python(script, &[&format!("$KV.JOB_CLAIMS.{pool}.{job}"), &claim.to_string()]);
+    }
+}
+
+/// Publishes statuses on the subject of the agent and the job that they name, whoever that is.
+fn say(nats: &Nats, statuses: &[&Value]) {
+    let texts: Vec<String> = statuses.iter().map(ToString::to_string).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    nats.python(
+        "for body in args:\n    \
+             said = json.loads(body)\n    \
+             await js.publish(f\"jobs.status.{said['agent_address']}.{said['job_id']}\", body.encode())",
+        &texts,
+    );
+}
+
+fn without_chain() -> Domain {
+    Domain { chain_id: 31337, contract: Address::new([3; 20]) }
+}
+
+/// A node and a stranger on a server with streams, and somebody who looks on.
+async fn onlooker() -> (Nats, Program, Speaker, Speaker) {
+    let nats = Nats::start();
+    connect(&nats).await;
+    let program = Program::with(&[("NATS_URL", &nats.url())]);
+    let node = Speaker::new(Anvil::key(1), without_chain());
+    (nats, program, node, Speaker::new(Key::random(), without_chain()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_believes_no_end_that_the_jobs_node_did_not_sign() {
+    let (nats, program, node, stranger) = onlooker().await;
+    let address = node.key.address().to_string();
+    let watch = |more: &[&str]| program.run(&[&["watch", "job-1"], more].concat());
+    // Under the node's name with the stranger's signature, unsigned, and under his own name.
+    let mut under_its_name = stranger.completed("job-1", 4, Hash([2; 32]));
+    under_its_name["agent_address"] = json!(address);
+    let mut unsigned = under_its_name.clone();
+    unsigned.as_object_mut().expect("an object").remove("signature");
+    let his = stranger.completed("job-1", 4, Hash([2; 32]));
+    say(&nats, &[&under_its_name, &unsigned, &his]);
+    let ended = watch(&["--agent", &address]);
+    assert_eq!(ended.code(), 3, "{}", ended.both());
+    for why in ["its signature is not that of the node it names", "it carries no signature"] {
+        assert!(ended.stderr().contains(&format!("not verified: {why}")), "{}", ended.both());
+    }
+    // Whose job it is, nobody has told.
+    let ended = watch(&[]);
+    assert_eq!(ended.code(), 3, "{}", ended.both());
+    assert!(ended.stderr().contains("name its --agent or its --pool"), "{}", ended.both());
+
+    // A number that leaves none above it, and the largest that is one, unsigned: they blind nobody.
+    let running = |seq: u64| {
+        json!({
+            "agent_address": address, "job_id": "job-1", "status": "processing",
+            "timestamp": "2026-11-22T12:00:05.120Z", "seq": seq, "attempt": 1, "stage": "running",
+        })
+    };
+    let genuine = node.completed("job-1", 5, Hash([2; 32]));
+    say(&nats, &[&running(u64::MAX), &running(1 << 53), &genuine]);
+    let ended = watch(&["--agent", &address, "--json"]).succeeds();
+    assert_eq!(ended.objects().last(), Some(&genuine), "{}", ended.both());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_whose_receipt_is_due_and_missing_or_wrong_is_not_verified() {
+    let (nats, program, node, _) = onlooker().await;
+    let address = node.key.address().to_string();
+    let bare =
+        node.status("bare", 3, "failed", &json!({"exit_code": 3, "duration_ms": {"run": 5}}));
+    let mut other = node.completed("other", 3, Hash([2; 32]));
+    other["receipt"]["message"]["exitCode"] = json!(1);
+    let other = node.status("other", 3, "completed", &other);
+    let early = node.status("early", 3, "cancelled", &json!({"reason_code": "cancelled"}));
+    say(&nats, &[&bare, &other, &early]);
+    for (job, why) in [
+        ("bare", "receipt: its container was started, so it must have a receipt, and has none"),
+        ("other", "receipt: its signature is not that of the node it names"),
+    ] {
+        let ended = program.run(&["watch", job, "--agent", &address]);
+        assert_eq!(ended.code(), 3, "{}", ended.both());
+        assert!(ended.stderr().contains(&format!("not verified: {why}")), "{}", ended.both());
+    }
+    let ended = program.run(&["watch", "early", "--agent", &address]);
+    assert_eq!((ended.code(), ended.stderr()), (1, String::new()), "none is due");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_word_that_a_job_has_ended_does_not_keep_it_in_the_queue() {
+    let (nats, program, node, stranger) = onlooker().await;
+    for job in ["idle", "over"] {
+        program.run(&["submit", "--image", "img", "--pool", "p", "--job-id", job]).succeeds();
+    }
+    say(&nats, &[&stranger.completed("idle", 9, Hash([2; 32]))]);
+    node.claim(&nats, "p", "over", Hash([2; 32]));
+    let over = program.run(&["cancel", "over", "--pool", "p"]);
+    assert!(over.code() == 1 && over.stderr().contains("too_late"), "{}", over.both());
+    let idle = program.run(&["cancel", "idle", "--pool", "p"]).succeeds().stdout();
+    assert!(idle.contains("is taken out of the queue"), "{idle}");
+}
+
+#[test]
+fn a_signed_end_is_checked_offline_and_whatever_is_changed_in_it_is_noticed() {
+    let program = Program::with(&[]);
+    let node = Speaker::new(Anvil::key(1), without_chain());
+    let refused = json!({"reason_code": "no_gpu", "error": "no GPU here"});
+    let refused = node.status("job-1", 1, "rejected", &refused);
+    let completed = node.completed("job-1", 5, Hash([2; 32]));
+    let verify = |status: &Value| {
+        let file = program.path("end.json");
+        std::fs::write(&file, status.to_string()).expect("a file");
+        program.run(&["verify", &file])
+    };
+    let told = verify(&refused).succeeds().stdout();
+    let node = node.key.address();
+    assert!(told.starts_with(&format!("valid: {node} signed this end of job job-1")), "{told}");
+    assert!(!verify(&completed).succeeds().stdout().contains("NOT SIGNED"));
+    for (end, key, value) in [
+        (&refused, "error", json!("another reason")),
+        (&refused, "reason_code", json!("no_node_fits")),
+        (&completed, "log_cid", json!(CID)),
+        (&completed, "attempt", json!(2)),
+    ] {
+        let mut changed = end.clone();
+        changed[key] = value;
+        let ended = verify(&changed);
+        let told = ended.stdout();
+        assert_eq!(ended.code(), 1, "{key}: {told}");
+        assert!(told.contains("NOT VALID: the status: its signature is not"), "{key}: {told}");
+    }
+    // As nodes sent them before they signed.
+    let mut old = completed.clone();
+    old.as_object_mut().expect("an object").remove("signature");
+    assert!(verify(&old).succeeds().stdout().contains("the status around it is NOT SIGNED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_end_of_a_pools_job_is_passed_over_until_its_node_speaks() {
+    let (nats, anvil) = (Nats::start(), Anvil::start());
+    let contract = anvil.deploy().await;
+    let (to, call) = (contract.to_string(), "registerNode(string,uint256)");
+    anvil.cast(&["send", &to, call, "GPU", "1", "--private-key", Anvil::key_hex(1)]);
+    let domain = Domain { chain_id: CHAIN_ID, contract };
+    let node = Speaker::new(Anvil::key(1), domain);
+    let stranger = Speaker::new(Key::random(), domain);
+    let program = Program::with(&[
+        ("NATS_URL", &nats.url()),
+        ("OPBNB_RPC_URL", &anvil.rpc_url),
+        ("REPUTATION_CONTRACT_ADDRESS", &contract.to_string()),
+        ("CHAIN_ID", &CHAIN_ID.to_string()),
+    ]);
+    let args = ["submit", "--image", "img", "--pool", "p", "--job-id", "j", "--follow", "--json"];
+    let mut submit = Running::start(program.command(&args).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(submit.0.stdout.take().expect("piped")).lines();
+    let mut told = move |event: &str| {
+        let line = lines.next().expect("it goes on").expect("UTF-8");
+        let object: Value = serde_json::from_str(&line).expect("a line of JSON");
+        assert_eq!(object["event"], event, "{object}");
+        object
+    };
+    let spec_hash: Hash = serde_json::from_value(told("submitted")["spec_hash"].clone())
+        .expect("the hash of what was asked for");
+    let mut doubted = |why: &str| {
+        let object = told("unverified");
+        let problem = object["problem"].as_str().expect("a problem");
+        assert!(problem.contains(why), "{problem}");
+        object
+    };
+    // With a fresh key: flawless in itself.
+    say(&nats, &[&stranger.completed("j", 1, spec_hash)]);
+    doubted("has not claimed the job");
+    // While the job lies in the queue nobody has refused it for all.
+    say(&nats, &[&stranger.status("j", 2, "rejected", &json!({"reason_code": "no_gpu"}))]);
+    doubted("which is still in the queue");
+    // Who may write claims, too, is still no node of the network.
+    stranger.claim(&nats, "p", "j", spec_hash);
+    say(&nats, &[&stranger.completed("j", 3, spec_hash)]);
+    doubted("is no active node for the contract");
+    node.claim(&nats, "p", "j", spec_hash);
+    say(&nats, &[&stranger.completed("j", 4, spec_hash), &node.completed("j", 4, spec_hash)]);
+    doubted("has the job in the pool, not");
+    let genuine = told("status");
+    assert_eq!(genuine["status"]["agent_address"], node.key.address().to_string());
+    assert_eq!(told("receipt")["valid"], true);
+    assert_eq!(told("result")["status"], "completed");
+    let ended = eventually("submit ends", Duration::from_secs(20), || {
+        submit.0.try_wait().expect("it can be waited for")
+    });
+    assert_eq!(ended.code(), Some(0));
 }

@@ -17,7 +17,7 @@ fn at(ms: u64) -> Timestamp {
 
 fn rules() -> Rules {
     let span = Duration::from_mins(1);
-    Rules { timeout_max: span, fetch_give_up: span, upload_give_up: span }
+    Rules { timeout_max: span, fetch_give_up: span, upload_give_up: span, result_keep: span }
 }
 
 fn taken(id: &str, more: &str) -> Transition {

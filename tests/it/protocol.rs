@@ -1,5 +1,5 @@
 //! docs/protocol.md speaks true: its list of reason codes is the code's, and its examples of a
-//! signed job, a signed request and a receipt are recomputed here, by a foreign EIP-712 library
+//! signed job, a signed request, a signed end and a receipt are recomputed here, by a foreign EIP-712 library
 //! (`eth-account`) and by foundry's `cast`.
 
 use std::io::Write as _;
@@ -7,8 +7,9 @@ use std::io::Write as _;
 use lamda_node::chain::key::recover;
 use lamda_node::job::eip712::keccak256;
 use lamda_node::job::receipt::Signed;
+use lamda_node::job::signed::body_hash;
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Hash, Reason, Signature};
+use lamda_node::job::{Domain, Hash, Reason, Signature, Status};
 use lamda_node::node::Address;
 use serde_json::{Value, json};
 
@@ -148,6 +149,35 @@ fn the_documented_control_request_is_signed_as_described() {
     );
     assert_eq!(oracle(&["digest"], &document), digest.to_string());
     assert_eq!(oracle(&["signer", text("signature")], &document), cell("requester"));
+}
+
+#[test]
+fn the_documented_end_is_the_nodes_for_us_and_for_eth_account() {
+    let text = block("### A signed end");
+    let (status, body) = Status::read(text.as_bytes()).expect("a status");
+    assert_eq!(status.signed_for.map(Domain::from), Some(domain()));
+    let mut unsigned = body.clone();
+    unsigned.as_object_mut().expect("an object").remove("signature");
+    let canonical = block("Its canonical form without `signature`, in one line:");
+    assert_eq!(oracle(&["canonical"], &unsigned), canonical);
+    let hash_of_body = body_hash(body.as_object().expect("an object"));
+    assert_eq!(hash_of_body, Some(keccak256(canonical.as_bytes())));
+    assert_eq!(hash_of_body, Some(hash("`bodyHash`")));
+
+    let digest = status.digest(&body).expect("a digest");
+    assert_eq!(hash("status digest"), digest);
+    let signature = status.signature.expect("a signature");
+    assert_eq!(signer(digest, signature), address("node"));
+    let document = typed(
+        "Status",
+        &[("jobId", "string"), ("node", "address"), ("seq", "uint64"), ("bodyHash", "bytes32")],
+        &json!({
+            "jobId": status.job_id, "node": status.agent_address, "seq": status.seq,
+            "bodyHash": hash_of_body,
+        }),
+    );
+    assert_eq!(oracle(&["digest"], &document), digest.to_string());
+    assert_eq!(oracle(&["signer", &signature.to_string()], &document), cell("node"));
 }
 
 #[test]

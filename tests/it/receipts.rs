@@ -67,7 +67,12 @@ impl Node {
     /// Runs a job to its end; its container ended at `finished_ms`.
     async fn run(&self, id: &str, finished_ms: u64, code: i32) {
         let span = Duration::from_mins(1);
-        let rules = Rules { timeout_max: span, fetch_give_up: span, upload_give_up: span };
+        let rules = Rules {
+            timeout_max: span,
+            fetch_give_up: span,
+            upload_give_up: span,
+            result_keep: span,
+        };
         let mut moved = self.take(id).await;
         for event in self.life(&moved.job, finished_ms, code) {
             moved = moved.job.apply(event.clone(), at(finished_ms), &rules).expect("it belongs");

@@ -10,6 +10,7 @@ use lamda_node::agent::board::Board;
 use lamda_node::agent::effects::{Deliveries, Effects as _};
 use lamda_node::agent::ending::{self, Graces};
 use lamda_node::agent::intake::Intake;
+use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
 use lamda_node::agent::{leases, publish, recover};
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
@@ -24,6 +25,7 @@ use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::check;
 use super::effects::{Simulated, Writes};
 use super::time::Time;
 use super::world::World;
@@ -70,6 +72,7 @@ impl Process {
                 clock: world.time.clone(),
                 rules: rules(),
                 outbox: Arc::new(Notify::new()),
+                notary: Notary::new(check::mark, watch::channel(None).1),
             },
             effects: Arc::new(effects),
             crew: Crew::default(),
@@ -302,5 +305,6 @@ fn rules() -> Rules {
         timeout_max: Duration::from_hours(1),
         fetch_give_up: Duration::from_mins(1),
         upload_give_up: Duration::from_hours(24),
+        result_keep: Duration::from_hours(14 * 24),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Job, JobId};
+use lamda_node::job::{Hash, Job, JobId, Signature, Status};
 use lamda_node::journal::{Fate, Gate, Journal, Outgoing};
 use lamda_node::node::Address;
 use serde_json::Value;
@@ -96,7 +96,21 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message) {
     }
 }
 
-/// A status is heard: numbers without gaps, no number with two bodies, nothing after the end.
+/// Stands for a signature: it tells which digest it was made over.
+pub(crate) fn mark(digest: Hash) -> Signature {
+    let mut bytes = [27; 65];
+    bytes[..32].copy_from_slice(&digest.0);
+    Signature(bytes)
+}
+
+/// Whether a status that ends a job was signed as it was sent.
+fn is_signed(body: &[u8]) -> bool {
+    let Ok((status, body)) = Status::read(body) else { return false };
+    status.signature.is_some() && status.signature == status.digest(&body).map(mark)
+}
+
+/// A status is heard: numbers without gaps, no number with two bodies, nothing after the end, which
+/// is signed.
 pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
     let body: Value = serde_json::from_slice(&status.body).expect("a status is JSON");
     let mut state = world.state();
@@ -110,6 +124,9 @@ pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
             Some(format!("{id}: number {} comes after {}", status.seq, heard.len()))
         }
         None if heard.values().any(is_terminal) => Some(format!("{id}: {body} after its end")),
+        None if is_terminal(&body) && !is_signed(&status.body) => {
+            Some(format!("{id}: the end {body} is not signed"))
+        }
         None => {
             heard.insert(status.seq, body);
             None

@@ -12,7 +12,7 @@ use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
-use lamda_node::job::{Domain, Job, JobId, Reason, Receipt, Signature};
+use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing};
 use lamda_node::node::Address;
 
@@ -428,6 +428,10 @@ impl Effects for Simulated {
             Ok(())
         })
         .await
+    }
+
+    async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
+        Ok(())
     }
 
     async fn said(&self) -> Result<(), bus::Error> {

@@ -28,9 +28,9 @@ use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
 use crate::failpoint;
 use crate::job::claim::Claim;
-use crate::job::phase::{Event, Fault, PinnedImage, Retry};
+use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
-use crate::job::{Domain, Job, JobId, Reason};
+use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::Address;
 use crate::supervise::chain;
@@ -106,6 +106,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             }
             OutgoingKind::Again => bus.repeat_status(body).await,
         }
+    }
+
+    async fn say_late(&self, result: &LateResult) -> Result<(), bus::Error> {
+        let bus = self.link.bus().await;
+        let body = serde_json::to_vec(result).unwrap_or_default().into();
+        bus.publish_result(&self.ids, result.agent_address, &result.job_id, body).await
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
@@ -228,7 +234,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
         let all = self.folders.clone();
-        let remove = move || folders.remove().map(|()| all.keep_reserve());
+        let keeps = matches!(&job.phase, Phase::Ended { outcome } if outcome.keeps_output());
+        let remove = move || {
+            let removed = if keeps { folders.keep_output() } else { folders.remove() };
+            removed.map(|()| all.keep_reserve())
+        };
         failpoint::hit("remove_folders", ".before");
         let removed = tokio::task::spawn_blocking(remove).await;
         failpoint::hit("remove_folders", ".after");

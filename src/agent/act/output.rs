@@ -140,6 +140,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     artifact::Error::Mismatch { .. } => {
                         (Reason::OutputUnverified, Retry::Patiently)
                     }
+                    artifact::Error::Refused { .. } | artifact::Error::Declined { .. } => {
+                        (Reason::StoreRefused, Retry::Refused)
+                    }
                     _ => (Reason::UploadFailed, Retry::Patiently),
                 };
                 let error = format!("the output: {}", chain(&err));

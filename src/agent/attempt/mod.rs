@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::board::{Board, StopRequest};
 use super::effects::Effects;
+use super::notary::Notary;
 use super::post;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
@@ -36,6 +37,8 @@ pub struct Desk<C> {
     pub rules: Rules,
     /// Rung when there are statuses to publish.
     pub outbox: Arc<Notify>,
+    /// Signs those that are terminal, before they are written down.
+    pub notary: Notary,
 }
 
 /// Takes a job from where it stands as far as it goes.
@@ -45,7 +48,7 @@ pub async fn drive<E: Effects, C: Clock>(
     desk: &Desk<C>,
     mut stops: mpsc::Receiver<StopRequest>,
 ) {
-    let _seat = Seat(&desk.board, job.id().clone());
+    let mut seat = Seat { board: &desk.board, id: job.id().clone(), is_left_behind: false };
     let mut ahead = None;
     loop {
         let turn = match ahead.take() {
@@ -58,11 +61,12 @@ pub async fn drive<E: Effects, C: Clock>(
             Turn::Happened(event) => advance(job, event, None, effects, desk, &mut stops).await,
             Turn::Asked(request) => stop(job, request, effects, desk, &mut stops).await,
         };
-        match moved {
-            Ok(moved) => (job, ahead) = (moved.job, moved.ended),
-            // Whoever moved it has it; if nobody has, `recover` finds it.
-            Err(Superseded) => break,
-        }
+        // Whoever moved it has it; if nobody has, `recover` finds it.
+        let Ok(moved) = moved else {
+            seat.is_left_behind = true;
+            break;
+        };
+        (job, ahead) = (moved.job, moved.ended);
     }
 }
 
@@ -177,16 +181,21 @@ async fn stop<E: Effects, C: Clock>(
     }
 }
 
-/// Takes a job off the board when its task ends. A task that panics may leave a container that
-/// runs: what that holds stays its own until `recover` has taken the job up again.
-struct Seat<'a>(&'a Board, JobId);
+/// Takes a job off the board when its task ends. A task that panics, or does not know where its job
+/// stands, may leave a container that runs: what that holds stays its own until `recover` has taken
+/// the job up again.
+struct Seat<'a> {
+    board: &'a Board,
+    id: JobId,
+    is_left_behind: bool,
+}
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.abandon(&self.1);
+        if self.is_left_behind || std::thread::panicking() {
+            self.board.abandon(&self.id);
         } else {
-            self.0.leave(&self.1);
+            self.board.leave(&self.id);
         }
     }
 }

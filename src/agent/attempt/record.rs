@@ -118,10 +118,11 @@ async fn write_beside<E: Effects, C: Clock>(
     }
 }
 
-/// What follows from `event`; `None` where it does not belong to where the job stands.
+/// What follows from `event`, signed where it ends the job; `None` where it does not belong to where the job stands.
 fn decide<C: Clock>(job: &Job, event: &Event, desk: &Desk<C>) -> Option<Transition> {
     match job.apply(event.clone(), desk.clock.now(), &desk.rules) {
-        Ok(moved) => {
+        Ok(mut moved) => {
+            desk.notary.sign(&mut moved.statuses);
             tell(job, event, &moved);
             Some(moved)
         }

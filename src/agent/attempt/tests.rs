@@ -16,6 +16,7 @@ use crate::container::{self, ContainerId};
 use crate::job::claim::Claim;
 use crate::job::phase::{Asked, PinnedImage, StopCause};
 use crate::job::spec::parse;
+use crate::job::{LateResult, Signature};
 use crate::journal::{Disk, Fate, Gate, Outgoing};
 use crate::node::Address;
 use crate::node::admission::Offer;
@@ -86,6 +87,10 @@ impl Effects for Fakes {
     }
 
     async fn say(&self, _: &Outgoing) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
         Ok(())
     }
 
@@ -170,8 +175,14 @@ fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
         journal: Journal::simulated(&Disk::new().unwrap(), Arc::new(StuckAt(stuck_at))),
         board: board.clone(),
         clock: clock.clone(),
-        rules: Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour },
+        rules: Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        },
         outbox: Arc::default(),
+        notary: Notary::new(|_| Signature([27; 65]), tokio::sync::watch::channel(None).1),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
     Arc::new(Intake {

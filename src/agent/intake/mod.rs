@@ -201,6 +201,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
             return Ok(());
         }
+        // It was asked for before that was known.
+        if self.desk.board.is_refused() {
+            tracing::warn!("no job is taken: the store refuses what was run");
+            return self.later(&delivery).await;
+        }
         if let Some(free) = self.too_little_disk() {
             let min = self.disk_free_min_mib;
             tracing::warn!(

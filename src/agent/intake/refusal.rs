@@ -48,6 +48,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if known.is_some() {
             self.desk.journal.send_again(&refused.id).await?;
         } else {
+            self.desk.notary.sign(std::slice::from_mut(&mut status));
             self.desk.journal.refuse(&refused, status, proven).await?;
             let (id, reason) = (&refused.id, refused.reason.code());
             tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);

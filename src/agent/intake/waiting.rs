@@ -92,7 +92,10 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             return Ok(false);
         }
         let now = self.desk.clock.now();
-        let Ok(moved) = job.apply(event.clone(), now, &self.desk.rules) else { return Ok(false) };
+        let Ok(mut moved) = job.apply(event.clone(), now, &self.desk.rules) else {
+            return Ok(false);
+        };
+        self.desk.notary.sign(&mut moved.statuses);
         self.desk.journal.record(&event, &moved, now).await?;
         self.desk.outbox.notify_one();
         if !moved.job.phase.is_done() {

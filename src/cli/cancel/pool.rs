@@ -114,11 +114,12 @@ async fn whereabouts(bus: &Bus, pool: &PoolName, job: &JobId) -> anyhow::Result<
         return Ok(Whereabouts::Nobody(left));
     };
     let agent = message.agent;
-    let status: Status = serde_json::from_slice(&message.body)
-        .with_context(|| format!("what {agent} last said of job {job} is none of this protocol"))?;
+    // What is no status was said by nobody who has the job.
+    let Ok((status, _)) = Status::read(&message.body) else { return Ok(Whereabouts::Nobody(left)) };
     Ok(match status.stage {
         Stage::Interrupted => Whereabouts::Nobody(Left { former: Some(agent), ..left }),
-        stage if stage.is_terminal() => Whereabouts::Ended(agent),
+        // Who ends a pool's job has its claim; without one anybody may have said it.
+        stage if stage.is_terminal() => Whereabouts::Nobody(left),
         _ => Whereabouts::With(agent),
     })
 }

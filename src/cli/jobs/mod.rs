@@ -4,6 +4,7 @@
 //! listing and a job by itself have the same first ones.
 
 mod object;
+mod retry;
 mod show;
 mod timeline;
 mod words;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::logging::Audience;
-use super::{load, out};
+use super::{block_on, load, out};
 use crate::config;
 use crate::job::JobId;
 use crate::job::phase::{Fault, Trouble};
@@ -21,7 +22,10 @@ use crate::journal::{Page, Reader, Record, Standing};
 
 /// Arguments of `jobs`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Everything about this job
     #[arg(value_name = "JOB_ID")]
     job: Option<JobId>,
@@ -37,7 +41,16 @@ pub(super) struct Args {
     json: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Publish an output that could not be published in time and is kept
+    Retry(retry::Args),
+}
+
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Retry(retry)) = &args.command {
+        return block_on(retry::execute(retry));
+    }
     let data_dir = load(Audience::Client, config::data_dir)?;
     let journal = Reader::open(&data_dir)?;
     let Some(job) = &args.job else {
@@ -51,10 +64,11 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         format!("this node's journal knows no job {job}; a job is forgotten 30 days after its end")
     })?;
     let has_receipt = journal.receipt(job)?.is_some();
+    let kept = journal.kept(job)?;
     if args.json {
-        out::json(&object::of_history(&chronicle, has_receipt))?;
+        out::json(&object::of_history(&chronicle, has_receipt, kept.as_ref()))?;
     } else {
-        show::print(&chronicle, has_receipt)?;
+        show::print(&chronicle, has_receipt, kept.as_ref())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use super::timeline::{self, Moment};
 use super::words;
 use crate::job::phase::{Outcome, Trouble};
 use crate::job::{Job, Reason};
-use crate::journal::{Chronicle, Publication, Record, Said, Standing};
+use crate::journal::{Chronicle, KeptOutput, Publication, Record, Said, Standing};
 
 /// A job in a listing.
 pub(super) fn of_record(record: &Record) -> Value {
@@ -14,7 +14,11 @@ pub(super) fn of_record(record: &Record) -> Value {
 }
 
 /// A job by itself.
-pub(super) fn of_history(chronicle: &Chronicle, has_receipt: bool) -> Value {
+pub(super) fn of_history(
+    chronicle: &Chronicle,
+    has_receipt: bool,
+    kept: Option<&KeptOutput>,
+) -> Value {
     let mut object = summary(&chronicle.record);
     if let Standing::Taken(job) = &chronicle.record.standing {
         extend(&mut object, details(job, chronicle));
@@ -31,6 +35,11 @@ pub(super) fn of_history(chronicle: &Chronicle, has_receipt: bool) -> Value {
             "exit_code": status.exit_code,
         });
         extend(&mut object, left);
+    }
+    if let Some(kept) = kept {
+        let late = kept.result.as_ref().filter(|_| kept.said).map(|result| result.output_cid);
+        let kept = json!({"until": kept.kept.until, "asked": kept.asked, "late_output_cid": late});
+        extend(&mut object, json!({"kept": kept}));
     }
     let statuses: Vec<Value> = chronicle.said.iter().map(said).collect();
     extend(&mut object, json!({"statuses": statuses, "has_receipt": has_receipt}));

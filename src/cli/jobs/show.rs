@@ -9,11 +9,15 @@ use super::{trouble_text, words};
 use crate::job::phase::Phase;
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
-use crate::job::{Job, Reason};
-use crate::journal::{Chronicle, Publication, Said, Standing};
+use crate::job::{Job, JobId, Reason};
+use crate::journal::{Chronicle, KeptOutput, Publication, Said, Standing};
 
 /// Prints everything about a job.
-pub(super) fn print(chronicle: &Chronicle, has_receipt: bool) -> io::Result<()> {
+pub(super) fn print(
+    chronicle: &Chronicle,
+    has_receipt: bool,
+    kept: Option<&KeptOutput>,
+) -> io::Result<()> {
     let id = &chronicle.record.id;
     match &chronicle.record.standing {
         Standing::Taken(job) => {
@@ -35,10 +39,25 @@ pub(super) fn print(chronicle: &Chronicle, has_receipt: bool) -> io::Result<()> 
             cid.as_ref().map_or(Ok(()), |cid| field(name, &cid.to_string()))?;
         }
     }
+    kept.map_or(Ok(()), |kept| field("kept", &kept_text(id, kept)))?;
     if has_receipt {
         field("receipt", &format!("`lamda-node receipt show {id}`"))?;
     }
     verdict(chronicle)
+}
+
+/// How it stands with an output that could not be published in time.
+fn kept_text(id: &JobId, kept: &KeptOutput) -> String {
+    let until = kept.kept.until;
+    match (&kept.result, kept.said, kept.asked) {
+        (Some(result), true, _) => format!("published after all: {}", result.output_cid),
+        (Some(_), false, _) | (None, _, Some(_)) => {
+            format!("the output, until {until}; it is being published")
+        }
+        (None, _, None) => {
+            format!("the output, until {until}: `lamda-node jobs retry {id}` publishes it")
+        }
+    }
 }
 
 fn facts(job: &Job, chronicle: &Chronicle) -> io::Result<()> {

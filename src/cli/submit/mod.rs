@@ -7,6 +7,7 @@
 //! | `input` | `cid`, `bytes` |
 //! | `submitted` | `job_id`, `target`, `spec_hash`, `signed_by`?, `stream_seq`? |
 //! | `status` | `status`: the message of docs/protocol.md, section 2 |
+//! | `unverified` | `status`: an end that is not believed; `problem`: why |
 //! | `log` | `seq`, `stream`, `line`, or `dropped` |
 //! | `receipt` | `valid`, `problem`?, `receipt`?: docs/protocol.md, section 3 |
 //! | `fetched` | `cid`, `path`, `bytes` |
@@ -24,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use super::authority::Authority;
 use super::claim::{self, Expected, Verdict};
 use super::follow::{self, Follower, News};
 use super::logging::Audience;
@@ -62,6 +64,9 @@ pub(super) struct Args {
     /// The pool of nodes one of which is to run it
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
+    /// A node of the pool whose word counts though it does not hold the job's claim (repeatable)
+    #[arg(long, value_name = "ADDRESS", requires = "pool")]
+    signer: Vec<Address>,
     #[command(flatten)]
     needs: body::Needs,
     #[command(flatten)]
@@ -119,8 +124,10 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Target::Pool(_) => None,
     };
     let expected = Expected { spec_hash: Some(job.spec_hash), agent, domain };
-    let Some(ended) = follow_to_the_end(follower, &expected, &mut report).await? else {
-        report.detached(&job.id, &cancelling(&job.id, &target, seq))?;
+    let named = agent.into_iter().chain(args.signer).collect();
+    let authority = Authority::new(&bus, named, args.pool, domain, &client.signing)?;
+    let Some(ended) = follow_to_the_end(follower, &authority, &mut report).await? else {
+        report.detached(&job.id, &whose(&target), &cancelling(&job.id, &target, seq))?;
         return Ok(ExitCode::FAILURE);
     };
     finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report).await
@@ -142,11 +149,7 @@ async fn signer(
 ) -> anyhow::Result<(Option<crate::chain::Key>, Option<Domain>)> {
     if args.unsigned || (client.key.is_none() && !args.key.is_given()) {
         // A receipt can be held against the contract even so, where it costs no question.
-        let Some((chain_id, contract)) = client.signing.chain_id.zip(client.signing.contract)
-        else {
-            return Ok((None, None));
-        };
-        return Ok((None, Some(Domain { chain_id, contract })));
+        return Ok((None, signer::known_domain(&client.signing)));
     }
     let domain = signer::domain(&client.signing).await?;
     if domain.is_none() && args.key.is_given() {
@@ -198,19 +201,26 @@ async fn publish(
     Ok(seq)
 }
 
-/// The command that ends the job.
-fn cancelling(job: &JobId, target: &Target, seq: Option<u64>) -> String {
-    let (command, seq) = ("lamda-node cancel", seq.map(|seq| format!(" --seq {seq}")));
+/// The arguments that say whose the job is.
+fn whose(target: &Target) -> String {
     match target {
-        Target::Agent(agent) => format!("{command} {job} --agent {agent}"),
-        Target::Pool(pool) => format!("{command} {job} --pool {pool}{}", seq.unwrap_or_default()),
+        Target::Agent(agent) => format!(" --agent {agent}"),
+        Target::Pool(pool) => format!(" --pool {pool}"),
     }
 }
 
-/// The terminal status; `None` where the user went away.
+/// The command that ends the job.
+fn cancelling(job: &JobId, target: &Target, seq: Option<u64>) -> String {
+    let seq = seq.map(|seq| format!(" --seq {seq}"));
+    let seq = seq.filter(|_| matches!(target, Target::Pool(_))).unwrap_or_default();
+    format!("lamda-node cancel {job}{}{seq}", whose(target))
+}
+
+/// The terminal status that can be believed; `None` where the user went away. What can't is told and
+/// passed over: whoever can publish would end the following else.
 async fn follow_to_the_end(
     mut follower: Follower,
-    expected: &Expected,
+    authority: &Authority,
     report: &mut Report,
 ) -> anyhow::Result<Option<Status>> {
     report.busy("waiting for a node");
@@ -223,10 +233,11 @@ async fn follow_to_the_end(
         match news {
             News::Log(line) => report.log(&line)?,
             News::Status(status, body) => {
-                if expected.agent.is_some_and(|agent| agent != status.agent_address) {
-                    continue;
-                }
                 if status.stage.is_terminal() {
+                    if let Some(why) = authority.doubt(&status, &body).await? {
+                        report.unverified(&status, &body, &why)?;
+                        continue;
+                    }
                     for line in follower.last_lines(LAST_LINES).await {
                         report.log(&line)?;
                     }

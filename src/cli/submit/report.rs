@@ -97,6 +97,13 @@ impl Report {
         Ok(())
     }
 
+    /// An end that is not believed.
+    pub(super) fn unverified(&self, status: &Status, body: &Value, why: &str) -> io::Result<()> {
+        let (agent, stage) = (status.agent_address, stage_name(status.stage));
+        let text = format!("not verified, passed over: {agent} says {stage}: {}", out::clean(why));
+        self.event("unverified", &json!({"status": body, "problem": why}), &text)
+    }
+
     /// A piece of what the job writes.
     pub(super) fn log(&self, line: &Line) -> io::Result<()> {
         if self.json {
@@ -140,11 +147,17 @@ impl Report {
         self.event("result", &fields, &text)
     }
 
-    /// The user went away; `cancelling`: the command that ends the job.
-    pub(super) fn detached(&mut self, job: &JobId, cancelling: &str) -> io::Result<()> {
+    /// The user went away; `whose`: the arguments that name its node or pool; `cancelling`: the
+    /// command that ends the job.
+    pub(super) fn detached(
+        &mut self,
+        job: &JobId,
+        whose: &str,
+        cancelling: &str,
+    ) -> io::Result<()> {
         self.quiet();
         let text = format!(
-            "job {job} goes on without us: `lamda-node watch {job}` follows it again, \
+            "job {job} goes on without us: `lamda-node watch {job}{whose}` follows it again, \
              `{cancelling}` ends it"
         );
         self.event("detached", &json!({"job_id": job}), &text)

@@ -80,6 +80,8 @@ pub enum Retry {
     Patiently,
     /// A service of the node is away: for ever.
     Always,
+    /// A service refuses the node, whose owner has to act: for ever, and the world is told.
+    Refused,
 }
 
 impl Event {

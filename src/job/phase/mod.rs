@@ -45,7 +45,7 @@ use crate::clock::Timestamp;
 use crate::node::{Address, GpuUuid};
 
 pub use event::{Event, Retry};
-pub use outcome::{Ending, Fault, Outcome};
+pub use outcome::{Ending, Fault, Kept, Outcome};
 pub use run::{EndedRun, PinnedImage, Run, RunExit, Sealed, StopCause};
 
 /// Everything the node knows of one job. Lives in the journal; moves only by [`Job::apply`].
@@ -162,6 +162,21 @@ pub struct Trouble {
     pub retry_at: Timestamp,
     /// The last one.
     pub fault: Fault,
+    /// What of it uses the patience of a publication up.
+    #[serde(default)]
+    pub tried: Tried,
+}
+
+/// How long publishing was tried for by this process. A host that sleeps, and a program that is not
+/// there, try nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// How often.
+    pub times: u32,
+    /// For how long, in ms.
+    pub spent_ms: u64,
+    /// The last time.
+    pub last_at: Option<Timestamp>,
 }
 
 /// The settings that decisions depend on.
@@ -171,9 +186,14 @@ pub struct Rules {
     pub timeout_max: Duration,
     /// How long an image or an input is tried for, from the first failure.
     pub fetch_give_up: Duration,
-    /// How long publishing is tried for, from the first failure.
+    /// How long publishing is tried for: time spent trying in one life of the process.
     pub upload_give_up: Duration,
+    /// How long an output is kept that could not be published in that time.
+    pub result_keep: Duration,
 }
+
+/// Publishing is tried at least so often before it is given up.
+pub const UPLOAD_TRIES_MIN: u32 = 20;
 
 /// Attempts whose container is lost before the job fails.
 pub const LOST_MAX: u32 = 3;
@@ -187,6 +207,8 @@ pub struct Transition {
     pub statuses: Vec<Status>,
     /// What must survive a power cut, and not only a kill, before anything else is done.
     pub durable: Option<Durable>,
+    /// An output that is kept from here on.
+    pub kept: Option<Kept>,
 }
 
 /// The four commits of a job that are synced to the disk.
@@ -326,7 +348,17 @@ impl Job {
             durations: Durations::default(),
         };
         let statuses = vec![job.say(Stage::Accepted, now), job.say(Stage::Pulling, now)];
-        Transition { job, statuses, durable: Some(Durable::Accepted) }
+        Transition { job, statuses, durable: Some(Durable::Accepted), kept: None }
+    }
+
+    /// The job as a process takes it up that did not have it before: what others tried for is none
+    /// of its patience.
+    #[must_use]
+    pub fn taken_up(mut self) -> Self {
+        if matches!(self.phase, Phase::Exited { .. } | Phase::Collected { .. }) {
+            self.trouble = None;
+        }
+        self
     }
 
     /// The pool that it came from; `None` where it was sent to this node alone.
@@ -357,6 +389,8 @@ impl Job {
             log_cid: None,
             duration_ms: Durations::default(),
             receipt: None,
+            signed_for: None,
+            signature: None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{EndedRun, Job};
+use crate::clock::Timestamp;
 use crate::job::Cid;
 use crate::job::reason::Reason;
 
@@ -32,6 +34,21 @@ pub struct Ending {
     pub exit_code: Option<i32>,
     /// Where a container was started.
     pub receipt: Option<serde_json::Value>,
+    /// The run whose output could not be published: it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<EndedRun>>,
+}
+
+/// An output of a run that was a success, which could not be published in time: its owner can have it
+/// published later.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The job as it ended.
+    pub job: Box<Job>,
+    /// The run, as it was before its publication failed.
+    pub ended: EndedRun,
+    /// Until when it is kept.
+    pub until: Timestamp,
 }
 
 /// What went wrong: a code for programs, a sentence for people.
@@ -44,6 +61,14 @@ pub struct Fault {
 }
 
 impl Outcome {
+    /// Whether there was a result, which is kept because it could not be published.
+    pub const fn keeps_output(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed(Fault { reason: Reason::UploadFailed | Reason::OutputUnverified, .. })
+        )
+    }
+
     /// Whether the job could not be run at all, here or anywhere: it is put aside with its history.
     pub const fn is_dead_letter(&self) -> bool {
         matches!(self, Self::Failed(Fault { reason: Reason::Poison | Reason::ContainerLost, .. }))

@@ -15,6 +15,7 @@ fn rules() -> Rules {
         timeout_max: Duration::from_hours(1),
         fetch_give_up: Duration::from_mins(1),
         upload_give_up: Duration::from_hours(1),
+        result_keep: Duration::from_hours(24),
     }
 }
 
@@ -339,15 +340,72 @@ fn a_service_of_the_node_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn a_result_that_can_not_be_published_in_time_fails_the_job_with_its_receipt() {
-    let (job, _) = run("", happy().into_iter().take(6));
-    let job = job.apply(failed(Retry::Patiently), at(20), &rules()).unwrap().job;
-    let late = at(20).plus(rules().upload_give_up);
-    let job = job.apply(failed(Retry::Patiently), late, &rules()).unwrap().job;
-    let moved =
-        job.apply(Event::Attested { receipt: serde_json::json!({}) }, late, &rules()).unwrap();
-    assert_eq!(moved.statuses[0].stage, Stage::Failed);
-    assert!(moved.statuses[0].receipt.is_some());
+fn time_in_which_nobody_tried_uses_no_patience_for_a_result_up() {
+    let days = |days: u64| at(20).plus(Duration::from_hours(24 * days));
+    // One failed upload, the host off for a weekend, one more failure at boot; or it was suspended.
+    for taken_up in [Job::taken_up as fn(Job) -> Job, |job| job] {
+        let (mut job, _) = run("", happy().into_iter().take(6));
+        for day in 0..15 {
+            job = taken_up(job).apply(failed(Retry::Patiently), days(day), &rules()).unwrap().job;
+            assert_eq!(job.phase.name(), "collected", "day {day}");
+        }
+    }
+}
+
+#[test]
+fn a_result_that_can_not_be_published_in_time_is_kept_and_its_job_fails_with_a_receipt() {
+    for pooled in [false, true] {
+        let (mut job, _) = if pooled {
+            run_pooled(happy_pooled().into_iter().take(7))
+        } else {
+            run("", happy().into_iter().take(6))
+        };
+        let (mut now, mut tries) = (at(20), 0);
+        let fault = Fault::new(Reason::UploadFailed, "broken");
+        let failed = Event::Failed { fault, retry: Retry::Patiently };
+        while job.phase.name() == "collected" {
+            job = job.apply(failed.clone(), now, &rules()).unwrap().job;
+            tries += 1;
+            if let Next::Wait(until) = next_step(&job, now) {
+                now = until;
+            }
+        }
+        assert!(tries >= UPLOAD_TRIES_MIN, "{tries}");
+        assert!(now.since(at(20)) >= rules().upload_give_up, "{now}");
+        let attested = Event::Attested { receipt: serde_json::json!({}) };
+        let mut moved = job.apply(attested, now, &rules()).unwrap();
+        if pooled {
+            assert_eq!(moved.kept, None, "another agent may have the job by now");
+            moved = moved.job.apply(Event::Concluded, now, &rules()).unwrap();
+        }
+        let status = &moved.statuses[0];
+        assert_eq!(status.stage, Stage::Failed);
+        assert!(status.receipt.is_some() && status.output_cid.is_none());
+        let kept = moved.kept.expect("it is kept");
+        assert_eq!(kept.until, now.plus(rules().result_keep));
+        assert_eq!((kept.ended.outcome, kept.ended.output), (Outcome::Completed, Some(sealed())));
+        assert_eq!(*kept.job, moved.job);
+    }
+}
+
+#[test]
+fn a_store_that_refuses_the_node_is_told_of_once_and_waited_for() {
+    let refused = || {
+        let fault = Fault::new(Reason::StoreRefused, "the key");
+        Event::Failed { fault, retry: Retry::Refused }
+    };
+    let (mut job, _) = run("", happy().into_iter().take(6));
+    let mut said = Vec::new();
+    for day in 0..100 {
+        let now = at(20).plus(Duration::from_hours(24 * day));
+        let moved = job.apply(refused(), now, &rules()).unwrap();
+        (job, said) = (moved.job, [said, moved.statuses].concat());
+    }
+    let told: Vec<_> = said.iter().map(|status| (status.stage, status.reason_code)).collect();
+    assert_eq!(told, [(Stage::Uploading, Some(Reason::StoreRefused))]);
+    // Its patience begins with what is tried after that.
+    let job = job.apply(failed(Retry::Patiently), at(u64::MAX), &rules()).unwrap().job;
+    assert_eq!((job.phase.name(), job.trouble.unwrap().tried.times), ("collected", 1));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 const INTEGER_MAX: u64 = 1 << 53;
 
 /// Parses `body` as one JSON object. The error is a sentence without the body's text.
-pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, String> {
+pub(in crate::job) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, String> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = Strict.deserialize(&mut reader).map_err(|err| describe(&err))?;
     reader.end().map_err(|err| describe(&err))?;

@@ -18,6 +18,7 @@ use super::{Cid, JobId};
 use crate::clock::Timestamp;
 use crate::node::Address;
 use fields::Fields;
+pub(super) use json::parse_object;
 
 /// The largest message that is looked at.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -127,8 +128,8 @@ pub fn parse(body: &[u8]) -> Result<Parsed, Refused> {
         let error = format!("the message has {} bytes; {BODY_BYTES_MAX} are allowed", body.len());
         return Err(Refused::nameless(body, Reason::MessageTooLarge, error));
     }
-    let map = json::parse_object(body)
-        .map_err(|error| Refused::nameless(body, Reason::Malformed, error))?;
+    let map =
+        parse_object(body).map_err(|error| Refused::nameless(body, Reason::Malformed, error))?;
     let fields = Fields(&map);
     let id = fields.id().map_err(|error| Refused::nameless(body, Reason::Malformed, error))?;
     let spec_hash = spec_hash(&map);

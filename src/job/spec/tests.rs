@@ -93,7 +93,7 @@ fn wrong_values_name_their_key() {
 
 #[test]
 fn the_spec_hash_ignores_order_spaces_and_the_signature_but_not_the_spelling_of_keys() {
-    let of = |body: &str| spec_hash(&json::parse_object(body.as_bytes()).unwrap());
+    let of = |body: &str| spec_hash(&parse_object(body.as_bytes()).unwrap());
     let hash = of(r#"{"job_id":"a","cpus":4.0,"image":"b"}"#);
     assert_eq!(hash, of(r#"{ "image":"b", "job_id":"a", "signature":"0x00", "cpus":4 }"#));
     assert_ne!(hash, of(r#"{"jobId":"a","cpus":4.0,"image":"b"}"#));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use super::{Error, receipts, writer};
+use super::{Error, KeptOutput, kept, receipts, writer};
 use crate::job::receipt::Signed;
 use crate::job::{Hash, JobId};
 use crate::reputation::Call;
@@ -24,7 +24,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// More leaves are under no root that a heartbeat carries.
 const LEAVES_MAX: u32 = 65_536;
 
-/// What of a receipt is asked for, in the order that [`kept`] reads.
+/// What of a receipt is asked for, in the order that [`of_row`] reads.
 const COLUMNS: &str = "document, completed, transaction_id, call, state, outcome
     FROM receipts LEFT JOIN transactions ON transactions.id = receipts.transaction_id";
 
@@ -94,11 +94,13 @@ impl Reader {
 
     /// The receipt of this job; the newest, where the id was used again after it was forgotten.
     pub fn receipt(&self, job: &JobId) -> Result<Option<Kept>, Error> {
-        let sql =
-            format!("SELECT {COLUMNS} WHERE job_id = ? ORDER BY finished_ms DESC, digest LIMIT 1");
+        let sql = format!(
+            "SELECT {COLUMNS} WHERE job_id = ?
+             ORDER BY finished_ms DESC, completed DESC, digest LIMIT 1"
+        );
         let mut query = self.db.prepare(&sql)?;
         let mut rows = query.query([job.as_str()])?;
-        rows.next()?.map(kept).transpose()
+        rows.next()?.map(of_row).transpose()
     }
 
     /// The newest receipts first, at most `limit`.
@@ -108,7 +110,7 @@ impl Reader {
         let mut rows = query.query([limit])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(kept(row)?);
+            found.push(of_row(row)?);
         }
         Ok(found)
     }
@@ -116,11 +118,16 @@ impl Reader {
     /// The digests of the receipts under a transaction's root, in the tree's order.
     pub fn leaves(&self, transaction: i64) -> Result<Vec<Hash>, Error> {
         let sql = "SELECT digest FROM receipts WHERE transaction_id = ?
-             ORDER BY finished_ms, job_id LIMIT ?";
+             ORDER BY finished_ms, job_id, digest LIMIT ?";
         let mut query = self.db.prepare(sql)?;
         let digests = query.query_map(params![transaction, LEAVES_MAX], |row| row.get(0))?;
         let parse = |text: String| text.parse().map_err(|err| Error::Failed(Box::new(err)));
         digests.map(|digest| parse(digest?)).collect()
+    }
+
+    /// The output of this job that could not be published in time, where it is kept.
+    pub fn kept(&self, job: &JobId) -> Result<Option<KeptOutput>, Error> {
+        kept::find(&self.db, job)
     }
 
     /// Where a job stands: a phase's name, `rejected`, or `None` where the id is not known (any
@@ -148,7 +155,7 @@ impl Reader {
     }
 }
 
-fn kept(row: &Row<'_>) -> Result<Kept, Error> {
+fn of_row(row: &Row<'_>) -> Result<Kept, Error> {
     let document: String = row.get(0)?;
     let signed = Signed::from_json(&serde_json::from_str(&document)?)
         .map_err(|err| Error::Failed(Box::new(err)))?;

@@ -1,6 +1,6 @@
 //! The store and its gateway fail, throttle, crawl, break off and lie.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{end, last, shell_with, stages};
 use crate::support::store_proxy::{StoreProxy, Weather};
@@ -70,6 +70,95 @@ async fn an_upload_goes_on_until_it_succeeds_while_the_next_job_runs() {
             last(&statuses)["receipt"]["message"]["outputCid"],
             last(&statuses)["output_cid"]
         );
+    }
+    world.wait_until_clean().await;
+}
+
+/// The late results of all jobs so far.
+fn late_results(world: &World) -> Vec<Value> {
+    let script = "
+try:
+    sub = await js.subscribe('jobs.results.>', stream='RESULTS', ordered_consumer=True)
+    info = await sub.consumer_info()
+    for _ in range(info.num_pending + info.delivered.consumer_seq):
+        print((await sub.next_msg(timeout=10)).data.decode())
+except nats.js.errors.NotFoundError:
+    pass";
+    let lines = world.nats.python(script, &[]);
+    lines.lines().map(|line| serde_json::from_str(line).expect("a result is JSON")).collect()
+}
+
+/// What `jobs` tells of a job, as an object.
+fn told(world: &World, id: &str) -> Value {
+    let output = world.command(&["jobs", id, "--json"]).output().expect("it runs");
+    serde_json::from_slice(&output.stdout).expect("an object")
+}
+
+#[tokio::test]
+async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_owner_asks() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let mut agent = world.agent(&settings);
+    proxy.set_pins(Weather::Status(500, None));
+    let more = json!({"input_file_cid": world.pin(b"input").await, "output_path": "/elsewhere"});
+    world.publish("late", &shell_with("echo result > /elsewhere", &more));
+    let statuses = world.outcome("late");
+    assert_eq!(end(&statuses), json!(["failed", "upload_failed", 1, 0]));
+    assert!(proxy.pins() >= 20, "{}", proxy.pins());
+    eventually("the job is done with", PATIENCE, || {
+        (told(&world, "late")["phase"] == "settled").then_some(())
+    });
+    assert!(told(&world, "late")["kept"]["until"].is_string(), "{}", told(&world, "late"));
+
+    // A restart keeps it, and publishes nothing by itself.
+    agent.kill();
+    proxy.set_pins(Weather::Clear);
+    let agent = world.agent(&settings);
+    let retry = world.command(&["jobs", "retry", "late"]).output().expect("it runs");
+    assert!(retry.status.success(), "{}", String::from_utf8_lossy(&retry.stderr));
+    let result = eventually("the late result is told", PATIENCE, || late_results(&world).pop());
+    let cid = result["output_cid"].as_str().expect("a CID");
+    assert_eq!(world.content(cid).await, b"result\n");
+    assert_eq!(result["receipt"]["message"]["outputCid"], cid);
+    assert_eq!(last(&statuses)["receipt"]["message"]["outputCid"], "", "the first one claims none");
+    agent.wait_for("the output of job late is published after all");
+    assert_eq!(world.outcome("late"), statuses, "there is no second end");
+    world.wait_until_clean().await;
+    assert_eq!(told(&world, "late")["kept"]["late_output_cid"], cid);
+    let again = world.command(&["jobs", "retry", "late"]).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&again.stdout).contains(cid));
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_the_key_loses_no_result_and_stops_the_intake() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let mut agent = world.agent(&settings);
+    proxy.set_pins(Weather::Status(401, None));
+    world.publish("first", &shell("echo first > /output/output"));
+    eventually("it is told", PATIENCE, || {
+        let told = world.statuses("first").pop()?;
+        (told["stage"] == "uploading" && told["reason_code"] == "store_refused").then_some(())
+    });
+    world.publish("second", &shell("echo second > /output/output"));
+    let before = proxy.pins();
+    // Longer than an upload that fails otherwise is tried for.
+    eventually("it goes on", PATIENCE, || (proxy.pins() > before + 25).then_some(()));
+    assert_eq!(world.statuses("second"), Vec::<Value>::new(), "no job is taken meanwhile");
+    assert_eq!(last(&world.statuses("first"))["status"], "processing");
+    // What only waits for the store does not hold up an end.
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success(), "{}", agent.log());
+    proxy.set_pins(Weather::Clear);
+    let _agent = world.agent(&settings);
+    for id in ["first", "second"] {
+        assert_eq!(end(&world.outcome(id)), json!(["completed", null, 1, 0]), "{id}");
     }
     world.wait_until_clean().await;
 }

@@ -1,0 +1,77 @@
+//! How long a step that fails is tried again.
+//!
+//! What must hold: what is others' fault uses no patience up; a result is given up only for what was
+//! really tried, never for time that has gone by.
+
+use std::time::Duration;
+
+use super::phase::{Fault, Job, Phase, Retry, Rules, Tried, Trouble, UPLOAD_TRIES_MIN};
+use super::plan;
+use crate::clock::Timestamp;
+
+/// How long a step is tried for.
+enum Patience {
+    /// For ever, because giving up would lose a result or leave something behind.
+    Endless,
+    /// From the first failure on.
+    Since(Duration),
+    /// Time spent trying, and at least [`UPLOAD_TRIES_MIN`] tries.
+    Trying(Duration),
+}
+
+/// From one failed try to the next no more counts as spent trying: the longest wait between two, and
+/// an upload that takes long. What is more the host has slept.
+const TRY_MAX: Duration = Duration::from_hours(1);
+
+const fn patience(phase: &Phase, rules: &Rules) -> Patience {
+    match phase {
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
+            Patience::Since(rules.fetch_give_up)
+        }
+        Phase::Exited { .. } | Phase::Collected { .. } => Patience::Trying(rules.upload_give_up),
+        _ => Patience::Endless,
+    }
+}
+
+/// The job's trouble with this failure; `None` where its step is given up.
+pub(super) fn trouble(
+    job: &Job,
+    fault: &Fault,
+    retry: Retry,
+    now: Timestamp,
+    rules: &Rules,
+) -> Option<Trouble> {
+    let before = job.trouble.as_ref();
+    // A clock that was set back must not stretch anybody's patience.
+    let first_at = before.map_or(now, |it| it.first_at.min(now));
+    let is_others = matches!(retry, Retry::Always | Retry::Refused);
+    let first_at = if is_others { now } else { first_at };
+    let tried = tried(before.map(|trouble| trouble.tried).unwrap_or_default(), retry, now);
+    let is_patient = match (retry, patience(&job.phase, rules)) {
+        (Retry::Always | Retry::Refused, _) | (Retry::Patiently, Patience::Endless) => true,
+        (Retry::Patiently, Patience::Since(span)) => now.since(first_at) < span,
+        (Retry::Patiently, Patience::Trying(span)) => {
+            tried.times < UPLOAD_TRIES_MIN || Duration::from_millis(tried.spent_ms) < span
+        }
+        (Retry::Never, _) => false,
+    };
+    is_patient.then(|| {
+        let failures = before.map_or(0, |trouble| trouble.failures) + 1;
+        let wait = plan::retry_delay(&job.phase, job.id(), failures, rules);
+        Trouble { failures, first_at, retry_at: now.plus(wait), fault: fault.clone(), tried }
+    })
+}
+
+/// What was tried with this failure. A gap in which the host slept was none.
+fn tried(before: Tried, retry: Retry, now: Timestamp) -> Tried {
+    if retry != Retry::Patiently {
+        return Tried { last_at: None, ..before };
+    }
+    let spent = before.last_at.map(|last| now.since(last).min(TRY_MAX)).unwrap_or_default();
+    let spent_ms = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+    Tried {
+        times: before.times.saturating_add(1),
+        spent_ms: before.spent_ms.saturating_add(spent_ms),
+        last_at: Some(now),
+    }
+}
