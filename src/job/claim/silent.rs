@@ -24,7 +24,6 @@ pub struct Start {
 pub struct Silent([Option<Start>; MAX]);
 
 impl Silent {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
     pub(super) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }

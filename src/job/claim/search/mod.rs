@@ -1,7 +1,8 @@
 //! Every order in which things can happen to a pool's job: a breadth-first search over a few
 //! agents, one or two messages and a few faults, with the decisions of [`super`] as they ship.
 //!
-//! [`world`] is what can be seen at one moment, [`deeds`] what can happen next. Numbers that only
+//! [`world`] is what can be seen at one moment, [`deeds`] what can happen next, [`steps`] what that
+//! does. Numbers that only
 //! their order matters of (deliveries, attempts) are counted anew in each state, so that there are
 //! finitely many; how often each kind of fault happens is bounded by [`Budget`].
 //!
@@ -11,6 +12,7 @@
 //! without a further fault. [`Defect`]s are planted one by one, and each is found.
 
 mod deeds;
+mod steps;
 mod world;
 
 use std::collections::{HashMap, VecDeque};
