@@ -32,7 +32,7 @@ pub use reader::{
     Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
 };
 pub use receipts::Leaf;
-pub use simulated::{Disk, Fate, Gate};
+pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use transactions::Known as KnownAccount;
 
 use writer::Writer;

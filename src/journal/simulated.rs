@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, MAIN_DB};
@@ -24,6 +25,8 @@ pub enum Fate {
     DiesBefore,
     /// The process dies after it was carried out: it is never answered.
     DiesAfter,
+    /// It is carried out, and answered with an error all the same.
+    Unsure,
     /// It is answered but was never carried out: a defect, planted to see that it is found.
     Forgotten,
 }
@@ -32,7 +35,21 @@ pub enum Fate {
 pub trait Gate: fmt::Debug + Send + Sync {
     /// The fate of the write of this name.
     fn fate(&self, write: &'static str) -> Fate;
+
+    /// What a request waits for before its turn is over; nothing where the disk is quick.
+    fn slowness(&self) -> Option<Slowness> {
+        None
+    }
+
+    /// Whether what is to survive a power cut is synced, of a write (by its name) or of a read.
+    /// Where not, that is a defect, planted to see that it is found.
+    fn syncs(&self, _write: Option<&'static str>) -> bool {
+        true
+    }
 }
+
+/// Ends when a slow disk is done.
+pub type Slowness = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A disk in memory with a journal on it. Clones share it; it outlives the journals opened on it.
 #[derive(Debug, Clone)]
@@ -90,7 +107,7 @@ impl Journal {
     /// The journal on a simulated disk. Unlike a real one it can be opened again while an earlier
     /// handle lives: that one belongs to a process that was killed.
     pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
-        let simulated = Simulated { disk: disk.clone(), gate };
+        let simulated = Simulated { disk: disk.clone(), gate, turn: tokio::sync::Mutex::default() };
         Self { writer: Writer::Simulated(Arc::new(simulated)) }
     }
 }
@@ -100,31 +117,38 @@ impl Journal {
 pub(super) struct Simulated {
     disk: Disk,
     gate: Arc<dyn Gate>,
+    /// Held by the request that the disk is busy with: they go in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Simulated {
     /// Never returns where the process dies meanwhile.
     pub(super) async fn carry_out(&self, name: Option<&'static str>, request: Request) {
-        let fate = name.map_or(Fate::Written, |name| self.gate.fate(name));
-        match fate {
+        let turn = self.turn.lock().await;
+        if let Some(slowness) = self.gate.slowness() {
+            slowness.await;
+        }
+        match name.map_or(Fate::Written, |name| self.gate.fate(name)) {
             Fate::DiesBefore => std::future::pending::<()>().await,
             Fate::DiesAfter => {
-                self.write(request, Fate::Written);
+                self.write(name, request, Fate::Written);
                 std::future::pending::<()>().await;
             }
-            fate => self.write(request, fate),
+            fate => self.write(name, request, fate),
         }
+        drop(turn);
     }
 
-    fn write(&self, request: Request, fate: Fate) {
+    fn write(&self, name: Option<&'static str>, request: Request, fate: Fate) {
+        let is_kept = matches!(fate, Fate::Written | Fate::Unsure);
         let mut platter = self.disk.platter();
         let before = platter.db.total_changes();
         let begun = platter.db.execute_batch("BEGIN IMMEDIATE");
         let answer = (request.work)(&platter.db);
-        let end = if fate == Fate::Written { "COMMIT" } else { "ROLLBACK" };
+        let end = if is_kept { "COMMIT" } else { "ROLLBACK" };
         let ended = begun.and_then(|()| platter.db.execute_batch(end)).map_err(Error::from);
-        platter.behind |= fate == Fate::Written && platter.db.total_changes() != before;
-        if request.durable && platter.behind {
+        platter.behind |= is_kept && platter.db.total_changes() != before;
+        if request.durable && platter.behind && self.gate.syncs(name) {
             platter.behind = false;
             // A copy that can't be made would make a power cut look worse than it is.
             if let Ok(image) = platter.db.serialize(MAIN_DB).map(|data| data.to_vec()) {
@@ -132,7 +156,11 @@ impl Simulated {
             }
         }
         drop(platter);
-        answer(if fate == Fate::Refused { Err(Error::Full) } else { ended });
+        answer(match fate {
+            Fate::Refused => Err(Error::Full),
+            Fate::Unsure => Err(Error::Failed("it is not known whether it was written".into())),
+            _ => ended,
+        });
     }
 }
 

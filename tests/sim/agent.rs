@@ -18,6 +18,7 @@ use lamda_node::clock::Clock as _;
 use lamda_node::container::ImagePolicy;
 use lamda_node::job::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
+use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
 use lamda_node::node::admission::Offer;
 use lamda_node::node::{Gpu, GpuUuid};
@@ -27,14 +28,14 @@ use tokio::task::JoinSet;
 
 use super::check;
 use super::effects::{Simulated, Writes};
-use super::time::Time;
-use super::world::World;
+use super::time::HostClock;
+use super::world::{Cut, World};
 
 /// A process that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) life: u64,
-    pub(crate) intake: Arc<Intake<Simulated, Time>>,
+    pub(crate) intake: Arc<Intake<Simulated, HostClock>>,
     world: World,
     host: usize,
     tasks: JoinSet<()>,
@@ -47,19 +48,21 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts the process of a host. `forgotten`: the journal's write that a defect leaves out.
-    pub(crate) fn start(world: &World, host: usize, forgotten: Option<&'static str>) -> Self {
+    /// Starts the process of a host.
+    pub(crate) fn start(world: &World, host: usize) -> Self {
+        let began_ms = world.time.ms();
         let mut state = world.state();
         let one = &mut state.hosts[host];
         one.lives += 1;
         one.life = Some(one.lives);
+        one.began_ms = began_ms;
         let (life, slots, disk, agent) = (one.lives, one.slots, one.disk.clone(), one.agent);
         drop(state);
         world.note(Some(host), || format!("starts, life {life}"));
         let terms = terms(slots);
         let board = Board::new(terms.clone());
         world.state().hosts[host].board = Some(board.clone());
-        let gate = Writes { world: world.clone(), host, life, forgotten };
+        let gate = Writes { world: world.clone(), host, life };
         let effects = Simulated { world: world.clone(), host, life, board: board.clone() };
         let intake = Arc::new(Intake {
             node: agent,
@@ -69,7 +72,7 @@ impl Process {
             desk: Desk {
                 journal: Journal::simulated(&disk, Arc::new(gate)),
                 board,
-                clock: world.time.clone(),
+                clock: world.clock(host),
                 rules: rules(),
                 outbox: Arc::new(Notify::new()),
                 notary: Notary::new(check::mark, watch::channel(None).1),
@@ -105,14 +108,14 @@ impl Process {
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         self.tasks.spawn(async move {
             while recover::run(Arc::clone(&intake)).await.is_err() {
-                world.time.sleep(Duration::from_secs(1)).await;
+                world.clock(place.0).sleep(Duration::from_secs(1)).await;
             }
             let slots = intake.terms.offer.slots;
             let pool = Target::Pool("p".parse().expect("a pool"));
             let looked_after = async {
                 loop {
                     recover::keep(Arc::clone(&intake)).await.ok();
-                    world.time.sleep(Duration::from_secs(1)).await;
+                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
             tokio::join!(
@@ -162,7 +165,7 @@ impl Process {
 }
 
 async fn serve_source(
-    intake: &Intake<Simulated, Time>,
+    intake: &Intake<Simulated, HostClock>,
     world: &World,
     place: (usize, u64),
     source: Target,
@@ -176,9 +179,10 @@ async fn serve_source(
             effects: Arc::clone(effects),
             of: source.clone(),
             ready: VecDeque::new(),
+            last: None,
         };
         if intake.read(deliveries, &source, ahead).await.is_err() {
-            world.time.sleep(Duration::from_secs(1)).await;
+            world.clock(place.0).sleep(Duration::from_secs(1)).await;
         }
     }
 }
@@ -191,11 +195,16 @@ struct Source {
     effects: Arc<Simulated>,
     of: Target,
     ready: VecDeque<Delivery>,
+    last: Option<AckHandle>,
 }
 
 impl Deliveries for Source {
     async fn next(&mut self, room: usize) -> Result<Delivery, bus::Error> {
         let (world, (host, life)) = (&self.world, self.place);
+        // Whoever asks for the next one has answered for the last.
+        if let Some(ack) = self.last.take() {
+            check::is_answered_for(world, host, &ack);
+        }
         loop {
             let queued = world.queued.notified();
             if !world.lives(host, life) {
@@ -208,13 +217,15 @@ impl Deliveries for Source {
                 self.ready.push_back(delivery);
             }
             if let Some(delivery) = self.ready.pop_front() {
+                self.last.clone_from(&delivery.ack);
                 return Ok(delivery);
             }
-            let left = left(world, &self.of);
+            let left = left(world, host, &self.of);
+            let clock = world.clock(host);
             tokio::select! {
                 biased;
                 () = queued => {}
-                () = world.time.sleep(Duration::from_millis(left)) => {}
+                () = clock.sleep(Duration::from_millis(left)) => {}
             }
         }
     }
@@ -227,18 +238,21 @@ impl Deliveries for Source {
 }
 
 /// How long it takes at least until a message of the source may be given out, in milliseconds.
-fn left(world: &World, source: &Target) -> u64 {
+fn left(world: &World, host: usize, source: &Target) -> u64 {
     let ms = world.time.ms();
     let state = world.state();
     let of_source = state.queue.messages.values().filter(|message| message.target == *source);
     let due = of_source.map(|message| message.free_at_ms).min().unwrap_or(u64::MAX);
-    due.max(state.queue.away_until_ms).saturating_sub(ms).clamp(1, 600_000)
+    let cut = state.hosts[host].cut.map_or(0, |(_, until)| until);
+    due.max(state.queue.away_until_ms).max(cut).saturating_sub(ms).clamp(1, 600_000)
 }
 
 fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     let ms = world.time.ms();
     let mut state = world.state();
-    if state.queue.away_until_ms > ms {
+    // Who hears nothing is given things all the same.
+    let cut = state.hosts[host].cut.filter(|(_, until)| *until > ms).map(|(cut, _)| cut);
+    if state.queue.away_until_ms > ms || cut == Some(Cut::Both) {
         return None;
     }
     let free = state
@@ -253,10 +267,19 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     let at = state.rng.usize(..free.len());
     let seq = free[at];
     let created_ns = state.queue.created_ns;
+    let ack_wait_ms = state.queue.ack_wait_ms(source);
     let message = state.queue.messages.get_mut(&seq)?;
     message.delivered += 1;
-    message.free_at_ms = ms + message.ack_wait_ms();
+    message.free_at_ms = ms + ack_wait_ms;
     let message = message.clone();
+    if cut == Some(Cut::Deaf) {
+        return None;
+    }
+    let one = &mut state.hosts[host];
+    one.given_ms.entry(seq).or_insert(ms);
+    if let Ok(parsed) = parse(&message.body) {
+        one.asks.insert(parsed.spec.id, parsed.spec_hash);
+    }
     drop(state);
     // Only an agent's own queue: a second agent of a pool is never given what the first one holds.
     if matches!(source, Target::Agent(_)) && world.happens(|weather| weather.twice) {
@@ -273,7 +296,7 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
         stream_seq: seq,
         delivered: message.delivered,
         consumer: source.to_string(),
-        ack_wait_ms: message.ack_wait_ms(),
+        ack_wait_ms,
     };
     Some(Delivery {
         subject: source.subject(),

@@ -1,16 +1,30 @@
 //! The promises, held against what happens while it happens, and against what is left in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use lamda_node::job::spec::parse;
-use lamda_node::job::{Hash, Job, JobId, Signature, Status};
-use lamda_node::journal::{Fate, Gate, Journal, Outgoing};
+use lamda_node::bus::{AckHandle, Target};
+use lamda_node::job::claim::State as ClaimState;
+use lamda_node::job::phase::Phase;
+use lamda_node::job::spec::{Refused, parse};
+use lamda_node::job::{Hash, Job, JobId, Reason, Signature, Status};
+use lamda_node::journal::{Disk, Fate, Gate, Journal, Known, Outgoing, OutgoingKind};
 use lamda_node::node::Address;
 use serde_json::Value;
 
 use super::work::{RIVAL_CODE, Wanted, Work, number};
-use super::world::{Doing, Message, RunRecord, World};
+use super::world::{Doing, Message, RunRecord, State, World};
+
+/// A status that is said so often is said for ever.
+const SAID_MAX: u32 = 200;
+
+/// A job that was given back and whose message has left the queue waits for nobody: nothing takes it
+/// up but the agent's next start, where it is its own. Goes once waiting jobs are looked after.
+const ORPHANS_WAIT: bool = true;
+
+/// How long after its last moment a run may still be there.
+const OVERRUN_MS: u64 = 60_000;
 
 /// A journal that is only looked at.
 #[derive(Debug)]
@@ -22,11 +36,54 @@ impl Gate for Reading {
     }
 }
 
+/// What a host's journal knows of a job.
+fn known(disk: &Disk, id: &JobId) -> Option<Known> {
+    let journal = Journal::simulated(disk, Arc::new(Reading));
+    journal.lookup(id).now_or_never().expect("at once").expect("readable")
+}
+
+/// Before a step: nothing is done for a job that the journal does not hold the reason for.
+pub(crate) fn acts_on_what_is_written(world: &World, host: usize, job: &Job) {
+    let state = world.state();
+    if !state.strict {
+        return;
+    }
+    let disk = state.hosts[host].disk.clone();
+    drop(state);
+    let written = known(&disk, job.id()).and_then(|known| known.job);
+    let same = |written: &Job| written.phase == job.phase && written.seq == job.seq;
+    if !written.as_ref().is_some_and(same) {
+        let written = written.map(|job| job.phase.name());
+        let (id, phase) = (job.id(), job.phase.name());
+        world.broken(format!("{id} goes on as {phase}, and its journal says {written:?}"));
+    }
+}
+
+/// Once a delivery was taken in: a job in hand is acknowledged as it was given last.
+pub(crate) fn is_answered_for(world: &World, host: usize, ack: &AckHandle) {
+    let state = world.state();
+    let Some(message) = state.queue.messages.get(&ack.stream_seq).cloned() else { return };
+    let (disk, strict) = (state.hosts[host].disk.clone(), state.strict);
+    drop(state);
+    let Some(id) = message.job().filter(|_| strict) else { return };
+    let Some(known) = known(&disk, &id).filter(|known| known.open) else { return };
+    let written: Option<AckHandle> =
+        known.delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+    let older = written.is_some_and(|written| {
+        written.stream_seq == ack.stream_seq && written.delivered < ack.delivered
+    });
+    let is_waiting = known.job.is_some_and(|job| job.phase == Phase::Waiting);
+    if older && !is_waiting {
+        world.broken(format!("{id} was given again, and its journal does not know"));
+    }
+}
+
 /// Before a container starts: nothing else of the job runs or has ended here, and nobody else has
 /// its cards.
 pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     let (id, attempt) = (job.id(), job.attempt);
-    let late = job.spec.deadline.is_some_and(|at| world.now().since(at).as_secs() > 10);
+    let now = world.now_on(host);
+    let late = job.spec.deadline.is_some_and(|at| now.since(at).as_secs() > 10);
     let state = world.state();
     let one = &state.hosts[host];
     let mut broken = Vec::new();
@@ -62,8 +119,45 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     if let Some(pool) = job.pool() {
         let key = (pool.parse().expect("a pool"), id.clone());
         let claimed = state.claims.get(&key).map(|(claim, _)| (claim.agent, claim.attempt));
-        if claimed != Some((job.node, attempt)) {
+        let excused = state.may_overlap(host, id, world.time.ms());
+        if claimed != Some((job.node, attempt)) && !excused {
             broken.push(format!("{id} of a pool is started, but its claim is {claimed:?}"));
+        }
+    }
+    drop(state);
+    for what in broken {
+        world.broken(what);
+    }
+    look_around(world);
+}
+
+/// At any time: what runs is its host's to run, and its time is not over.
+pub(crate) fn look_around(world: &World) {
+    let hosts = world.state().hosts.len();
+    for host in 0..hosts {
+        world.settle_containers(host);
+    }
+    let ms = world.time.ms();
+    let state = world.state();
+    let mut broken = Vec::new();
+    for (host, one) in state.hosts.iter().enumerate() {
+        let running =
+            one.containers.values().filter(|one| matches!(one.state, Doing::Running { .. }));
+        for container in running {
+            let id = &container.job;
+            // Another agent has it. Where it may have it beside this one, that is a limit which
+            // docs/job-lifecycle.md names.
+            let is_anothers = holder(&state, id).is_some_and(|agent| agent != one.agent);
+            if is_anothers && !state.may_overlap(host, id, ms) {
+                broken.push(format!("{id} runs on host {host}, and another agent has it"));
+            }
+            let unhindered = one.life.is_some()
+                && ms > one.began_ms + OVERRUN_MS
+                && ms > one.hindered_until_ms
+                && !state.clocks_were_set;
+            if unhindered && ms > container.due_ms.saturating_add(OVERRUN_MS) {
+                broken.push(format!("{id} runs on host {host} though its time is over"));
+            }
         }
     }
     drop(state);
@@ -72,28 +166,79 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     }
 }
 
-/// A message may leave the queue only once its end would survive a power cut.
-pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message) {
-    let Ok(parsed) = parse(&message.body) else { return };
+/// Who has the claim of a pool's job.
+fn holder(state: &State, id: &JobId) -> Option<Address> {
+    let Some(Target::Pool(pool)) = state.targets.get(id) else { return None };
+    state.claims.get(&(pool.clone(), id.clone())).map(|(claim, _)| claim.agent)
+}
+
+/// A message may leave the queue only once its end would survive a power cut, and whoever sent it
+/// has an answer.
+pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack: &AckHandle) {
     let state = world.state();
-    // A pool's job that has ended elsewhere, or whose id another body has.
-    let done = state.claims.iter().any(|((_, id), (claim, _))| {
-        let ended = claim.state == lamda_node::job::claim::State::Done;
-        *id == parsed.spec.id && (ended || claim.spec_hash != parsed.spec_hash)
-    });
-    let disk = state.hosts[host].disk.another().expect("a copy");
-    drop(state);
-    let journal = Journal::simulated(&disk, std::sync::Arc::new(Reading));
-    let known = journal.lookup(&parsed.spec.id).now_or_never().expect("at once").expect("readable");
-    let ended = match known {
-        // The same id with another body is refused under an id of its own.
-        Some(known) if known.body_hash != parsed.spec_hash => true,
-        Some(known) => done || known.job.is_none_or(|job| job.phase.outcome().is_some()),
-        None => done,
+    let disk = state.hosts[host].disk.clone();
+    let durable = disk.another().expect("a copy");
+    let is_refused = |refused: &Refused| known(&durable, &refused.id).is_some();
+    let parsed = match parse(&message.body) {
+        Ok(parsed) => parsed,
+        Err(refused) => {
+            drop(state);
+            if !is_refused(&refused) {
+                world.broken("a message that is no job left the queue unanswered".to_owned());
+            }
+            return;
+        }
     };
-    if !ended {
-        world.broken(format!("{} left the queue before its end was durable", parsed.spec.id));
+    let id = &parsed.spec.id;
+    let claim = match &message.target {
+        Target::Pool(pool) => state.claims.get(&(pool.clone(), id.clone())).map(|(it, _)| *it),
+        Target::Agent(_) => None,
+    };
+    let (given_ms, said_ms) = (
+        state.hosts[host].given_ms.get(&ack.stream_seq).copied().unwrap_or(0),
+        state.hosts[host].said_again_ms.get(id).copied(),
+    );
+    let unclaimed = state.unclaimed.contains(id);
+    drop(state);
+    let journal = known(&durable, id);
+    let others = journal.as_ref().map_or_else(
+        || claim.is_some_and(|claim| claim.spec_hash != parsed.spec_hash),
+        |known| known.body_hash != parsed.spec_hash,
+    );
+    let done = claim.is_some_and(|claim| claim.state == ClaimState::Done);
+    if others {
+        // The same id with another body is refused under an id of its own.
+        let refused = Refused::nameless(&message.body, Reason::DuplicateJobId, String::new());
+        let elsewhere = done && journal.is_some();
+        if !is_refused(&refused) && !unclaimed && !elsewhere {
+            world.broken(format!("a second body under {id} left the queue unanswered"));
+        }
+        return;
     }
+    let ended = journal
+        .as_ref()
+        .is_some_and(|known| known.job.as_ref().is_none_or(|job| job.phase.outcome().is_some()));
+    if !ended && !done && !unclaimed {
+        world.broken(format!("{id} left the queue before its end was durable"));
+    }
+    if let Some(known) = journal.filter(|known| !known.open && ended_here(known)) {
+        let own: Option<AckHandle> =
+            known.delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
+        let is_own = own.is_some_and(|own| {
+            (own.stream_seq, own.stream_created_ns) == (ack.stream_seq, ack.stream_created_ns)
+        });
+        let journal = Journal::simulated(&disk, Arc::new(Reading));
+        let unsent = journal.unsent(1_000).now_or_never().expect("at once").expect("readable");
+        let will_be_said = unsent.iter().any(|status| status.job_id == *id);
+        if !is_own && !will_be_said && said_ms.is_none_or(|said| said < given_ms) {
+            world.broken(format!("{id} was asked for again, and nobody says how it ended"));
+        }
+    }
+}
+
+/// Whether this agent is the one that has a job's end to say.
+fn ended_here(known: &Known) -> bool {
+    known.job.as_ref().is_some_and(|job| job.phase.outcome().is_some())
 }
 
 /// Stands for a signature: it tells which digest it was made over.
@@ -113,11 +258,30 @@ fn is_signed(body: &[u8]) -> bool {
 /// is signed.
 pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
     let body: Value = serde_json::from_slice(&status.body).expect("a status is JSON");
+    let ms = world.time.ms();
     let mut state = world.state();
     let agent = state.hosts[host].agent;
     let id = status.job_id.clone();
+    if status.kind == OutgoingKind::Again {
+        state.hosts[host].said_again_ms.insert(id.clone(), ms);
+    }
+    let count = state.said.entry((agent, id.clone(), status.seq)).or_default();
+    *count += 1;
+    let for_ever = *count > SAID_MAX;
+    let unclaimed = state.unclaimed.contains(&id);
+    let claim = match state.targets.get(&id) {
+        Some(Target::Pool(pool)) if is_terminal(&body) && !unclaimed => {
+            Some(state.claims.get(&(pool.clone(), id.clone())).map(|(claim, _)| *claim))
+        }
+        _ => None,
+    };
+    let is_its_end = claim.is_none_or(|claim| {
+        claim.is_some_and(|claim| claim.agent == agent && claim.state == ClaimState::Done)
+    });
     let heard = state.statuses.entry((agent, id.clone())).or_default();
     let broken = match heard.get(&status.seq) {
+        _ if for_ever => Some(format!("{id}: number {} is said for ever", status.seq)),
+        _ if !is_its_end => Some(format!("{id}: {body} though its claim says otherwise")),
         Some(earlier) if *earlier == body => None,
         Some(earlier) => Some(format!("{id}: number {} twice: {earlier} and {body}", status.seq)),
         None if status.seq != heard.len() as u64 + 1 => {
@@ -147,24 +311,33 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
     let state = world.state();
     let mut broken = Vec::new();
     for job in wanted {
-        let ends: BTreeMap<Address, Value> = state
+        let said: BTreeMap<Address, &BTreeMap<u64, Value>> = state
             .statuses
             .iter()
             .filter(|((_, id), _)| *id == job.id)
-            .filter_map(|((agent, _), heard)| {
-                Some((*agent, heard.values().next_back().filter(|last| is_terminal(last))?.clone()))
-            })
+            .map(|((agent, _), heard)| (*agent, heard))
             .collect();
-        if ends.len() != 1 {
+        let last = |heard: &BTreeMap<u64, Value>| heard.values().next_back().cloned();
+        let ends: BTreeMap<Address, Value> = said
+            .iter()
+            .filter_map(|(agent, heard)| Some((*agent, last(heard).filter(is_terminal)?)))
+            .collect();
+        // Who never came to know of it can't have ended it.
+        let unknown = state.gone.contains(&job.id) && (said.is_empty() || ORPHANS_WAIT);
+        // Without claims nobody can tell who has ended what.
+        let several = state.unclaimed.contains(&job.id) && !ends.is_empty();
+        let none_due = unknown && ends.is_empty();
+        if ends.len() != 1 && !none_due && !several {
             broken.push(format!("{} has {} ends: {ends:?}", job.id, ends.len()));
         }
+        if let Target::Agent(own) = &job.target
+            && said.keys().any(|agent| agent != own)
+        {
+            broken.push(format!("{} was somebody else's", job.id));
+        }
         for (agent, end) in &ends {
-            let host = state.hosts.iter().find(|host| host.agent == *agent).expect("a host");
-            let runs: Vec<&RunRecord> = host.runs.iter().filter(|run| run.job == job.id).collect();
-            let excused = state.clocks_were_set;
-            let uploaded = |attempt| state.store.contains(&Work::output(*agent, &job.id, attempt));
-            if let Some(what) = wrong_end(job, end, &runs, &host.cancelled, excused, uploaded) {
-                broken.push(format!("{}: {what}: {end}; {runs:?}", job.id));
+            if let Some(what) = wrong_end(&state, job, *agent, end) {
+                broken.push(format!("{}: {what}: {end}; {:?}", job.id, runs(&state, *agent, job)));
             }
         }
     }
@@ -174,15 +347,38 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
     }
 }
 
+/// Jobs that the journal calls open.
+pub(crate) fn left_open(disk: &Disk, gone: &BTreeSet<JobId>) -> Vec<String> {
+    let journal = Journal::simulated(disk, Arc::new(Reading));
+    let open = journal.open_jobs().now_or_never().expect("at once").expect("readable");
+    // A pool's job that was given back is another agent's, and its row goes with time.
+    let may_wait = |job: &Job| job.pool().is_some() || ORPHANS_WAIT && gone.contains(job.id());
+    let left = open.iter().filter(|job| job.phase != Phase::Waiting || !may_wait(job));
+    left.map(|job| format!("{} open as {}", job.id(), job.phase.name())).collect()
+}
+
+fn runs<'a>(state: &'a State, agent: Address, job: &Wanted) -> Vec<&'a RunRecord> {
+    let host = state.hosts.iter().find(|host| host.agent == agent).expect("a host");
+    host.runs.iter().filter(|run| run.job == job.id).collect()
+}
+
+/// How often a job was started in its pool, but for what the node itself stopped.
+fn starts_that_count(state: &State, job: &Wanted) -> usize {
+    let started = state.starts.get(&job.id).into_iter().flatten();
+    let counts = |(agent, attempt): &&(Address, u32)| {
+        let runs = runs(state, *agent, job);
+        !runs.iter().any(|run| run.attempt == *attempt && run.stopped && !run.stolen)
+    };
+    started.filter(counts).count()
+}
+
 /// What is wrong about the way a job ended.
-fn wrong_end(
-    job: &Wanted,
-    end: &Value,
-    runs: &[&RunRecord],
-    cancelled: &std::collections::BTreeSet<JobId>,
-    clocks_were_set: bool,
-    uploaded: impl Fn(u32) -> bool,
-) -> Option<String> {
+fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option<String> {
+    let host = state.hosts.iter().find(|host| host.agent == agent).expect("a host");
+    let runs = runs(state, agent, job);
+    let clocks_were_set = state.clocks_were_set;
+    let uploaded = |attempt| state.store.contains(&Work::output(agent, &job.id, attempt));
+    let is_aside = state.dead.iter().any(|letter| letter["job"]["job_id"] == job.id.as_str());
     let code = i32::try_from(number(&job.body, 1)).unwrap_or(0);
     // Where a second body came first, it is that one's job.
     let codes = if job.has_rival { vec![code, RIVAL_CODE] } else { vec![code] };
@@ -202,8 +398,12 @@ fn wrong_end(
         "image_pull_failed" | "input_unavailable" | "node_fault" => {
             last.is_none_or(|run| run.stopped || run.stolen)
         }
-        "container_lost" | "poison" => attempt >= 3 || job.target.to_string().starts_with("pool"),
-        "cancelled" => cancelled.contains(&job.id),
+        "container_lost" | "poison" if !is_aside => return Some("not put aside".to_owned()),
+        "container_lost" | "poison" if matches!(job.target, Target::Pool(_)) => {
+            starts_that_count(state, job) >= 3
+        }
+        "container_lost" | "poison" => attempt >= 3,
+        "cancelled" => host.cancelled.contains(&job.id),
         "timeout" => {
             of_attempt.is_some_and(|run| run.stolen || run.stopped && (too_long || clocks_were_set))
         }

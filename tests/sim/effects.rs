@@ -6,17 +6,19 @@ use std::time::Duration;
 use lamda_node::agent::board::Board;
 use lamda_node::agent::effects::Effects;
 use lamda_node::bus::{self, AckHandle, Found as FoundClaim, PoolName, Settle, Target};
-use lamda_node::clock::{Clock as _, Timestamp};
+use lamda_node::clock::Clock as _;
 use lamda_node::container::{self, ContainerId, Found, FoundState};
 use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
-use lamda_node::journal::{Fate, Gate, Outgoing};
-use lamda_node::node::Address;
+use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
+use lamda_node::node::{Address, GpuUuid};
 
 use super::check;
+use super::plant::Plant;
+use super::time::HostClock;
 use super::work::Work;
 use super::world::{Container, Doing, GONE_DARK, RunRecord, World};
 
@@ -38,41 +40,68 @@ pub(crate) struct Writes {
     pub(crate) world: World,
     pub(crate) host: usize,
     pub(crate) life: u64,
-    /// The write that is forgotten, where a defect is planted.
-    pub(crate) forgotten: Option<&'static str>,
 }
 
 impl Gate for Writes {
     fn fate(&self, write: &'static str) -> Fate {
-        if !self.world.lives(self.host, self.life) {
+        let (world, host) = (&self.world, self.host);
+        if !world.lives(host, self.life) {
             return Fate::DiesBefore;
         }
-        self.world.note(Some(self.host), || format!("writes {write}"));
-        if self.forgotten == Some(write) {
+        world.note(Some(host), || format!("writes {write}"));
+        world.state().writes.insert(write);
+        if world.has(Plant::Forgets(write)) {
             return Fate::Forgotten;
         }
-        if self.world.happens(|weather| weather.kill) {
-            let dark = self.world.happens(|weather| weather.power);
-            let after = self.world.roll(2) == 1;
+        if world.happens(|weather| weather.kill) {
+            let dark = world.happens(|weather| weather.power);
+            let after = world.roll(2) == 1;
             if !after {
-                self.world.kill(self.host, dark);
+                world.kill(host, dark);
                 return Fate::DiesBefore;
             }
             // It dies as soon as the write is done: the next thing that it tries finds it dead.
-            self.world.state().hosts[self.host].life = None;
-            self.world.note(Some(self.host), || "killed after that write".to_owned());
-            self.world.news.notify_one();
+            world.state().hosts[host].life = None;
+            world.note(Some(host), || "killed after that write".to_owned());
+            world.news.notify_one();
             return Fate::DiesAfter;
         }
-        if self.world.happens(|weather| weather.disk) { Fate::Refused } else { Fate::Written }
+        let troubles = [
+            (world.happens(|weather| weather.disk), Fate::Refused),
+            (world.happens(|weather| weather.unsure), Fate::Unsure),
+        ];
+        let trouble = troubles.into_iter().find(|(happens, _)| *happens);
+        trouble.map_or(Fate::Written, |(_, fate)| {
+            world.hinder(host, world.time.ms());
+            fate
+        })
+    }
+
+    fn slowness(&self) -> Option<Slowness> {
+        let ms = self.world.time.ms();
+        if self.world.state().hosts[self.host].journal_slow_until_ms <= ms {
+            return None;
+        }
+        let span = Duration::from_millis(self.world.roll(3_000));
+        let clock = self.world.clock(self.host);
+        Some(Box::pin(async move { clock.sleep(span).await }))
+    }
+
+    fn syncs(&self, write: Option<&'static str>) -> bool {
+        let unsynced = if write.is_some() { Plant::WritesUnsynced } else { Plant::ReadsUnsynced };
+        !self.world.has(unsynced)
     }
 }
 
 impl Simulated {
+    pub(super) fn clock(&self) -> HostClock {
+        self.world.clock(self.host)
+    }
+
     /// Lets time pass, and dies here where the day wants it so.
-    async fn pass(&self, at_most_ms: u64) {
+    pub(super) async fn pass(&self, at_most_ms: u64) {
         let ms = self.world.roll(at_most_ms);
-        self.world.time.sleep(Duration::from_millis(ms)).await;
+        self.clock().sleep(Duration::from_millis(ms)).await;
         if self.world.lives(self.host, self.life) && self.world.happens(|weather| weather.kill) {
             let dark = self.world.happens(|weather| weather.power);
             self.world.kill(self.host, dark);
@@ -81,19 +110,14 @@ impl Simulated {
     }
 
     /// Never returns in a process that is dead.
-    async fn alive(&self) {
+    pub(super) async fn alive(&self) {
         if !self.world.lives(self.host, self.life) {
             std::future::pending::<()>().await;
         }
     }
 
-    fn note(&self, what: impl FnOnce() -> String) {
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
         self.world.note(Some(self.host), what);
-    }
-
-    fn bus_is_away(&self) -> bool {
-        let ms = self.world.time.ms();
-        self.world.state().queue.away_until_ms > ms
     }
 
     fn engine_is_away(&self) -> bool {
@@ -101,28 +125,11 @@ impl Simulated {
         self.world.state().hosts[self.host].engine_away_until_ms > ms
     }
 
-    /// One call to the bus: it may not arrive, and its answer may not come back.
-    async fn call<T>(
-        &self,
-        act: impl FnOnce() -> Result<T, bus::Error> + Send,
-    ) -> Result<T, bus::Error> {
-        self.pass(20).await;
-        if self.bus_is_away() {
-            return Err(bus::Error::Disconnected { server: "simulated".to_owned() });
-        }
-        if self.world.happens(|weather| weather.bus) {
-            return Err(bus::Error::Timeout { what: "simulated" });
-        }
-        let answer = act();
-        self.pass(20).await;
-        if self.world.happens(|weather| weather.bus) {
-            return Err(bus::Error::Timeout { what: "simulated" });
-        }
-        answer
-    }
-
     fn engine_failed(&self) -> Option<Event> {
         let away = self.engine_is_away() || self.world.happens(|weather| weather.engine);
+        if away {
+            self.world.hinder(self.host, self.world.time.ms());
+        }
         away.then(|| failed(Reason::NodeFault, Retry::Always))
     }
 
@@ -151,7 +158,7 @@ impl Simulated {
     }
 
     async fn create(&self, job: &Job) -> Event {
-        let Phase::Starting { gpus, .. } = &job.phase else { return Event::Lost };
+        let Phase::Starting { gpus, .. } = job.phase.clone() else { return Event::Lost };
         self.pass(50).await;
         if let Some(event) = self.engine_failed() {
             return event;
@@ -160,21 +167,40 @@ impl Simulated {
         for earlier in 1..job.attempt {
             self.remove_container(&self::name(job, earlier));
         }
-        let there = self.world.state().hosts[self.host].containers.contains_key(&name);
-        if !there {
-            let container = Container {
-                job: job.id().clone(),
-                attempt: job.attempt,
-                gpus: gpus.clone(),
-                created_at: self.world.now(),
-                state: Doing::Created,
-                run: None,
-            };
-            self.note(|| format!("creates {name}"));
-            self.world.state().hosts[self.host].containers.insert(name.clone(), container);
-        }
+        let (me, of) = (self.clone(), job.clone());
+        let create = move || me.make(&of, gpus);
+        self.engine(create).await;
         self.pass(50).await;
         self.engine_failed().unwrap_or(Event::Created { container: name })
+    }
+
+    /// One request to the engine: it may be carried out only after its process died.
+    async fn engine(&self, act: impl FnOnce() + Send + 'static) {
+        if self.world.happens(|weather| weather.late) {
+            self.world.later(self.world.roll(8_000), Some(self.host), act);
+            self.world.kill(self.host, false);
+            self.alive().await;
+        } else {
+            act();
+        }
+    }
+
+    fn make(&self, job: &Job, gpus: Vec<GpuUuid>) {
+        let (name, now) = (name(job, job.attempt), self.world.now_on(self.host));
+        let host = &mut self.world.state().hosts[self.host];
+        if host.containers.contains_key(&name) {
+            return;
+        }
+        let container = Container {
+            job: job.id().clone(),
+            attempt: job.attempt,
+            gpus,
+            created_at: now,
+            due_ms: u64::MAX,
+            state: Doing::Created,
+            run: None,
+        };
+        host.containers.insert(name, container);
     }
 
     async fn start(&self, job: &Job) -> Event {
@@ -185,26 +211,50 @@ impl Simulated {
         let name = name(job, job.attempt);
         self.world.settle_containers(self.host);
         let there = self.world.state().hosts[self.host].containers.get(&name).cloned();
-        let at = match there.map(|container| container.state) {
+        let late = job.spec.deadline.is_some_and(|at| at <= self.world.now_on(self.host));
+        let late = late && !self.world.has(Plant::StartsLate);
+        match there.map(|container| container.state) {
             None => return Event::Lost,
-            Some(Doing::Created) if job.spec.deadline.is_some_and(|at| at <= self.world.now()) => {
-                return Event::Expired;
+            Some(Doing::Created) if late => return Event::Expired,
+            Some(Doing::Exited { .. }) if self.world.has(Plant::StartsWhatEnded) => self.run(job),
+            Some(Doing::Created) => {
+                let (me, of) = (self.clone(), job.clone());
+                self.engine(move || me.run_what_is_new(&of)).await;
             }
-            Some(Doing::Created) => self.run(job, &name),
-            Some(Doing::Running { since, .. } | Doing::Exited { since, .. }) => since,
+            Some(_) => {}
+        }
+        let there = self.world.state().hosts[self.host].containers.get(&name).cloned();
+        let Some(Doing::Running { since: at, .. } | Doing::Exited { since: at, .. }) =
+            there.map(|container| container.state)
+        else {
+            return Event::Lost;
         };
         self.pass(50).await;
         self.engine_failed().unwrap_or(Event::Started { container: name, at })
     }
 
-    fn run(&self, job: &Job, name: &str) -> Timestamp {
+    fn run_what_is_new(&self, job: &Job) {
+        let name = name(job, job.attempt);
+        let there = self.world.state().hosts[self.host].containers.get(&name).cloned();
+        if there.is_some_and(|container| container.state == Doing::Created) {
+            self.run(job);
+        }
+    }
+
+    fn run(&self, job: &Job) {
+        let name = name(job, job.attempt);
         self.note(|| format!("starts {name}"));
         check::may_start(&self.world, self.host, job);
-        if !self.remembers(job) {
+        if !self.is_whole(job) {
             self.world.broken(format!("{} is started with inputs that may be cut short", job.id()));
         }
-        let (ms, since) = (self.world.time.ms(), self.world.now());
+        let (ms, since) = (self.world.time.ms(), self.world.now_on(self.host));
         let work = Work::of(job);
+        let timeout_ms = u64::try_from(job.spec.timeout.as_millis()).unwrap_or(u64::MAX);
+        let left_ms = job
+            .spec
+            .deadline
+            .map_or(u64::MAX, |at| u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX));
         let mut state = self.world.state();
         let host = &mut state.hosts[self.host];
         host.runs.push(RunRecord {
@@ -215,12 +265,12 @@ impl Simulated {
             stolen: false,
         });
         let run = Some(host.runs.len() - 1);
-        if let Some(container) = host.containers.get_mut(name) {
+        if let Some(container) = host.containers.get_mut(&name) {
             let until_ms = ms + work.run_ms;
             container.state = Doing::Running { since, until_ms, code: work.code };
             container.run = run;
+            container.due_ms = ms + timeout_ms.min(left_ms);
         }
-        since
     }
 
     async fn follow(&self, job: &Job) -> Event {
@@ -235,7 +285,10 @@ impl Simulated {
                 self.world.state().hosts[self.host].containers.get(&name).map(|found| found.state);
             match state {
                 // What ran when the host went down: nobody knows how it would have ended.
-                None | Some(Doing::Created | Doing::Exited { code: GONE_DARK, .. }) => {
+                None | Some(Doing::Created) => return Event::Lost,
+                Some(Doing::Exited { code: GONE_DARK, .. })
+                    if !self.world.has(Plant::TakesAPowerCutForAnEnd) =>
+                {
                     return Event::Lost;
                 }
                 // Nor how one would that somebody ended, as far as this journal knows.
@@ -245,7 +298,8 @@ impl Simulated {
                     return Event::Lost;
                 }
                 Some(Doing::Exited { since, at, code }) => {
-                    let by_itself = Some(code != STOPPED);
+                    let by_itself =
+                        Some(code != STOPPED || self.world.has(Plant::TakesAStopForAnEnd));
                     let exit = RunExit {
                         code: Some(code),
                         oom: false,
@@ -256,7 +310,7 @@ impl Simulated {
                 }
                 Some(Doing::Running { until_ms, .. }) => {
                     let left = until_ms - self.world.time.ms();
-                    self.world.time.sleep(Duration::from_millis(left.min(10_000))).await;
+                    self.clock().sleep(Duration::from_millis(left.min(10_000))).await;
                 }
             }
         }
@@ -267,6 +321,13 @@ impl Simulated {
         if let Some(event) = self.engine_failed() {
             return event;
         }
+        if self.world.has(Plant::FreesCardsEarly)
+            && let Phase::Stopping { run, .. } = &job.phase
+        {
+            let (started_at, finished_at) = (run.started_at, self.world.now_on(self.host));
+            let exit = RunExit { code: Some(STOPPED), oom: false, started_at, finished_at };
+            return Event::Exited { exit, by_itself: Some(false) };
+        }
         self.end(&name(job, job.attempt));
         self.follow(job).await
     }
@@ -274,7 +335,7 @@ impl Simulated {
     /// The engine ends a container that runs.
     fn end(&self, name: &str) {
         self.world.settle_containers(self.host);
-        let now = self.world.now();
+        let now = self.world.now_on(self.host);
         let mut state = self.world.state();
         let host = &mut state.hosts[self.host];
         if let Some(container) = host.containers.get_mut(name)
@@ -302,8 +363,13 @@ impl Simulated {
         if succeeded && !known && !self.remembers(job) {
             return Event::Lost;
         }
-        if succeeded {
-            self.world.state().hosts[self.host].sealed.insert(key);
+        if succeeded && !known {
+            let unsynced = self.world.has(Plant::SealsUnsynced);
+            let host = &mut self.world.state().hosts[self.host];
+            host.written.insert(key.clone(), host.boots);
+            if !unsynced {
+                host.sealed.insert(key);
+            }
         }
         let output = succeeded.then(|| Sealed {
             path: "output".to_owned(),
@@ -321,6 +387,15 @@ impl Simulated {
             return failed(Reason::UploadFailed, Retry::Patiently);
         }
         let output = ended.output.as_ref().map(|sealed| sealed.cid);
+        let key = (job.id().clone(), job.attempt);
+        let is_whole = || {
+            let host = &self.world.state().hosts[self.host];
+            host.sealed.contains(&key) || host.written.get(&key) == Some(&host.boots)
+        };
+        let whole = is_whole();
+        if output.is_some() && !whole {
+            return failed(Reason::UploadFailed, Retry::Patiently);
+        }
         self.world.state().store.extend(output);
         self.pass(100).await;
         if self.world.happens(|weather| weather.store) {
@@ -335,7 +410,9 @@ impl Simulated {
             return event;
         }
         for attempt in 1..=job.attempt {
-            self.remove_container(&name(job, attempt));
+            if !self.world.has(Plant::RemovesNothing) {
+                self.remove_container(&name(job, attempt));
+            }
         }
         self.pass(50).await;
         self.world.state().hosts[self.host].folders.remove(job.id());
@@ -357,10 +434,28 @@ impl Simulated {
     }
 }
 
+impl Simulated {
+    fn is_hindered(&self) -> bool {
+        let ms = self.world.time.ms();
+        self.world.state().hosts[self.host].hindered_until_ms > ms
+    }
+
+    /// Whether the host has been up since the job's inputs were fetched.
+    fn is_whole(&self, job: &Job) -> bool {
+        let state = self.world.state();
+        let host = &state.hosts[self.host];
+        host.fetched.get(&(job.id().clone(), job.attempt)) == Some(&host.boots)
+    }
+}
+
 impl Effects for Simulated {
     async fn perform(&self, job: &Job, step: Step) -> Event {
         self.alive().await;
         self.note(|| format!("{}: {}", job.id(), step.name()));
+        // A container is stopped in time though the journal is stuck, and nothing else is done then.
+        if step != Step::Stop || !self.is_hindered() {
+            check::acts_on_what_is_written(&self.world, self.host, job);
+        }
         let event = match step {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
@@ -368,10 +463,18 @@ impl Effects for Simulated {
             Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => {
+                let clock = self.clock();
+                if self.world.has(Plant::AcksEarly)
+                    && let Some(ack) = self.board.delivery(job.id())
+                {
+                    self.answer(&ack, Settle::Ack).await.ok();
+                }
                 tokio::select! {
                     biased;
                     event = self.follow(job) => event,
-                    () = self.world.time.sleep_until(until) => Event::TimeIsUp,
+                    () = clock.sleep_until(until), if !self.world.has(Plant::IgnoresTime) => {
+                        Event::TimeIsUp
+                    }
                 }
             }
             Step::Stop => self.stop(job).await,
@@ -389,45 +492,11 @@ impl Effects for Simulated {
     }
 
     async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
-        self.call(|| {
-            let ms = self.world.time.ms();
-            let mut state = self.world.state();
-            if state.queue.created_ns != delivery.stream_created_ns {
-                return Err(bus::Error::StaleAck { stream: "JOBS".to_owned() });
-            }
-            let seq = delivery.stream_seq;
-            let Some(message) = state.queue.messages.get_mut(&seq) else { return Ok(()) };
-            match how {
-                Settle::Ack | Settle::Term => {
-                    let message = message.clone();
-                    state.queue.messages.remove(&seq);
-                    drop(state);
-                    self.note(|| format!("acknowledges {seq}"));
-                    check::may_acknowledge(&self.world, self.host, &message);
-                }
-                // The server does not look at whose answer it is.
-                Settle::Nak(delay) => {
-                    message.free_at_ms = ms + u64::try_from(delay.as_millis()).unwrap_or(0);
-                    drop(state);
-                    self.note(|| format!("gives {seq} back for {delay:?}"));
-                    self.world.queued.notify_waiters();
-                }
-                Settle::Progress => message.free_at_ms = ms + message.ack_wait_ms(),
-            }
-            Ok(())
-        })
-        .await
+        self.answer(delivery, how).await
     }
 
     async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
-        self.call(|| {
-            self.note(|| {
-                format!("says {} {}", status.job_id, String::from_utf8_lossy(&status.body))
-            });
-            check::hear(&self.world, self.host, status);
-            Ok(())
-        })
-        .await
+        self.tell(status).await
     }
 
     async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
@@ -435,25 +504,15 @@ impl Effects for Simulated {
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
-        self.call(|| Ok(())).await
+        self.call(|_| Ok(())).await
     }
 
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
-        self.call(|| {
-            let letter = serde_json::from_slice(&body).expect("a dead letter is JSON");
-            self.world.state().dead.push(letter);
-            Ok(())
-        })
-        .await
+        self.put_aside(body).await
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
-        self.call(|| {
-            let state = self.world.state();
-            let found = state.claims.get(&(pool.clone(), job.clone()));
-            Ok(found.map(|(claim, revision)| FoundClaim { claim: *claim, revision: *revision }))
-        })
-        .await
+        self.read_claim(pool, job).await
     }
 
     async fn put_claim(
@@ -463,24 +522,12 @@ impl Effects for Simulated {
         claim: &Claim,
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
-        self.call(|| {
-            let mut state = self.world.state();
-            let key = (pool.clone(), job.clone());
-            if state.claims.get(&key).map(|(_, revision)| *revision) != over {
-                return Ok(false);
-            }
-            state.revision += 1;
-            let revision = state.revision;
-            state.claims.insert(key, (*claim, revision));
-            drop(state);
-            self.note(|| format!("claims {}", claim.to_json()));
-            Ok(true)
-        })
-        .await
+        self.write_claim(pool, job, *claim, over).await
     }
 
     async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
-        let kept = self.call(|| Ok(self.world.asks(holder, job))).await;
+        let asked = job.clone();
+        let kept = self.call(move |me| Ok(me.world.answer_of(holder, &asked))).await;
         let kept = kept.ok().flatten();
         self.note(|| format!("asks {holder} for {job}: {kept:?}"));
         kept
@@ -488,7 +535,9 @@ impl Effects for Simulated {
 
     async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
         self.alive().await;
-        Ok(delivery.ack_wait())
+        let edited = self.world.state().queue.pools_ack_wait_ms;
+        let of_pool = edited.filter(|_| delivery.consumer.contains("pool"));
+        Ok(of_pool.map_or_else(|| delivery.ack_wait(), Duration::from_millis))
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {
@@ -500,11 +549,15 @@ impl Effects for Simulated {
         self.world.settle_containers(self.host);
         let state = self.world.state();
         let all = state.hosts[self.host].containers.iter();
+        let (none, new) =
+            (state.plant == Plant::SeesNoContainers, state.plant == Plant::TakesAllForNew);
+        let all = all.filter(|_| !none);
         let found = all.map(|(name, container)| Found {
             id: ContainerId(name.clone()),
             job_id: Some(container.job.clone()),
             attempt: container.attempt,
             state: match container.state {
+                _ if new => FoundState::Created,
                 Doing::Created => FoundState::Created,
                 Doing::Running { .. } => FoundState::Running,
                 Doing::Exited { .. } => FoundState::Exited,
@@ -521,17 +574,16 @@ impl Effects for Simulated {
     }
 
     fn remembers(&self, job: &Job) -> bool {
-        let state = self.world.state();
-        let host = &state.hosts[self.host];
-        host.fetched.get(&(job.id().clone(), job.attempt)) == Some(&host.boots)
+        self.is_whole(job) || self.world.has(Plant::TrustsItsInputs)
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
         self.alive().await;
+        let everything = self.world.has(Plant::SweepsEverything);
         let mut state = self.world.state();
         let folders = &mut state.hosts[self.host].folders;
         let before = folders.len();
-        folders.retain(|id| keep.contains(id));
+        folders.retain(|id| keep.contains(id) && !everything);
         Ok(before - folders.len())
     }
 }

@@ -1,7 +1,8 @@
 //! Time that goes on by itself where nobody has anything to do: no second of it costs one.
 //!
 //! The runtime has one thread. When it is about to sleep, time jumps to the next moment that
-//! anybody waits for. What must hold: the same calls in the same order give the same run.
+//! anybody waits for. Each host has a clock of its own, which may be wrong, and stands still while its
+//! host does. What must hold: the same calls in the same order give the same run.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,13 +23,29 @@ pub(crate) struct Time(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     now_ms: u64,
-    /// What the hosts' clocks show beside it, in milliseconds.
-    skew_ms: i64,
+    /// The hosts' clocks.
+    hosts: Vec<Dial>,
     sleepers: BTreeMap<(u64, u64), Waker>,
     count: u64,
 }
 
+/// How a host's clock goes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dial {
+    /// What it shows beside the true time, in milliseconds.
+    skew_ms: i64,
+    /// Until when the host stands still.
+    frozen_until_ms: u64,
+}
+
 impl Time {
+    /// Time for so many hosts, all of them right.
+    pub(crate) fn of(hosts: usize) -> Self {
+        let time = Self::default();
+        time.state().hosts = vec![Dial::default(); hosts];
+        time
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,9 +55,29 @@ impl Time {
         self.state().now_ms
     }
 
-    /// Sets the hosts' clocks forward or back.
-    pub(crate) fn set_clocks(&self, by_ms: i64) {
-        self.state().skew_ms += by_ms;
+    /// The moment by a host's clock.
+    pub(crate) fn now_on(&self, host: usize) -> Timestamp {
+        let state = self.state();
+        let true_ms = DAWN_MS + state.now_ms;
+        Timestamp::from_unix_ms(true_ms.saturating_add_signed(state.hosts[host].skew_ms))
+    }
+
+    /// Sets a host's clock forward or back.
+    pub(crate) fn set_clock(&self, host: usize, by_ms: i64) {
+        self.state().hosts[host].skew_ms += by_ms;
+    }
+
+    /// A host stands still until then.
+    pub(crate) fn freeze(&self, host: usize, until_ms: u64) {
+        self.state().hosts[host].frozen_until_ms = until_ms;
+    }
+
+    /// Returns once `span` has gone by.
+    pub(crate) fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
+        // A wait of less than a millisecond is one all the same, or a loop of them would hang.
+        let due = self.ms() + ms.max(u64::from(!span.is_zero()));
+        Sleep { time: self.clone(), due, place: None }
     }
 
     /// Jumps to the next moment that anybody waits for; `false` where nobody waits for any.
@@ -67,21 +104,39 @@ impl Time {
     }
 }
 
-impl Clock for Time {
+/// The clock of a host, as its processes see it.
+#[derive(Debug, Clone)]
+pub(crate) struct HostClock {
+    pub(crate) time: Time,
+    pub(crate) host: usize,
+}
+
+impl HostClock {
+    fn frozen_for(&self) -> Duration {
+        let state = self.time.state();
+        let until = state.hosts[self.host].frozen_until_ms;
+        Duration::from_millis(until.saturating_sub(state.now_ms))
+    }
+}
+
+impl Clock for HostClock {
     fn now(&self) -> Timestamp {
-        let state = self.state();
-        Timestamp::from_unix_ms((DAWN_MS + state.now_ms).saturating_add_signed(state.skew_ms))
+        self.time.now_on(self.host)
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.ms())
+        Duration::from_millis(self.time.ms())
     }
 
-    fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send {
-        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
-        // A wait of less than a millisecond is one all the same, or a loop of them would hang.
-        let due = self.ms() + ms.max(u64::from(!span.is_zero()));
-        Sleep { time: self.clone(), due, place: None }
+    async fn sleep(&self, span: Duration) {
+        self.time.sleep(span).await;
+        loop {
+            let frozen = self.frozen_for();
+            if frozen.is_zero() {
+                return;
+            }
+            self.time.sleep(frozen).await;
+        }
     }
 }
 
