@@ -20,7 +20,7 @@ use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
-use super::world::{Container, Doing, GONE_DARK, RunRecord, World};
+use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -536,8 +536,8 @@ impl Effects for Simulated {
     async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
         self.alive().await;
         let edited = self.world.state().queue.pools_ack_wait_ms;
-        let of_pool = edited.filter(|_| delivery.consumer.contains("pool"));
-        Ok(of_pool.map_or_else(|| delivery.ack_wait(), Duration::from_millis))
+        let of_pool = Duration::from_millis(edited.unwrap_or(ACK_WAIT_MS.1));
+        Ok(if delivery.consumer.contains("pool") { of_pool } else { delivery.ack_wait() })
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {
