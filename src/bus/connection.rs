@@ -247,6 +247,9 @@ async fn options(
         .subscription_capacity(BUFFERED_MAX)
         .reconnect_delay_callback(delays)
         .event_callback(move |event| observe(event, &greeted, &news));
+    if let Some(prefix) = &config.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
     if let Some(ca) = &config.tls_ca {
         readable(ca).await?;
         options = options.add_root_certificates(ca.clone()).require_tls(true);

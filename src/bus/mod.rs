@@ -64,6 +64,8 @@ pub struct Config {
     pub tls_ca: Option<PathBuf>,
     /// The connection's name in the server's listings.
     pub name: String,
+    /// What the subjects of answers to this program begin with; the client's own where `None`.
+    pub inbox_prefix: Option<String>,
     /// Whether missing streams are created (`false`: only checked).
     pub manage_streams: bool,
     /// How jobs come in, as the owner decided: nothing that a server says changes it.
@@ -77,6 +79,7 @@ impl fmt::Debug for Config {
             .field("credentials", &self.credentials)
             .field("tls_ca", &self.tls_ca)
             .field("name", &self.name)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("manage_streams", &self.manage_streams)
             .field("mode", &self.mode)
             .finish()
@@ -290,6 +293,7 @@ mod tests {
             credentials: Credentials::Token(Secret::new("hunter3")),
             tls_ca: None,
             name: "node".to_owned(),
+            inbox_prefix: None,
             manage_streams: true,
             mode: DeliveryMode::JetStream,
         };

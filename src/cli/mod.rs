@@ -162,6 +162,7 @@ fn load<T>(
     let environment = Environment::read();
     let mut env = Env::new(&environment);
     env.note(environment.problems());
+    env.warn_of(environment.warnings());
     let logging = config::logging(&mut env);
     let settings = read(&mut env)?;
     if let Some(logging) = logging {

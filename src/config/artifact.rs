@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::auth::is_loopback;
 use super::env::{Env, Variable};
 use crate::artifact::{Config, is_http_url};
 use crate::secret::Secret;
@@ -37,6 +38,14 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<(Config, bool)> {
     let gateways = gateways(env);
     let gateway_token = token(env, IPFS_GATEWAY_TOKEN);
     let has_key = jwt.is_some();
+    if has_key && let Some(url) = &pinata_url {
+        warn_of_plain_text(env, PINATA_API_URL, url, "PINATA_JWT");
+    }
+    if gateway_token.is_some()
+        && let Some(first) = gateways.as_ref().and_then(|gateways| gateways.first())
+    {
+        warn_of_plain_text(env, IPFS_GATEWAYS, first, "IPFS_GATEWAY_TOKEN");
+    }
     let config = Config {
         gateways: gateways?,
         gateway_token,
@@ -47,6 +56,18 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<(Config, bool)> {
         idle_timeout: IDLE_TIMEOUT,
     };
     Some((config, has_key))
+}
+
+fn warn_of_plain_text(env: &mut Env<'_>, variable: Variable, url: &str, secret: &str) {
+    // A scheme is the same in any case of its letters.
+    let is_plain = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    if is_plain && !is_loopback(url) {
+        let name = variable.name;
+        env.warn(format!(
+            "{name} leads off this machine over http://, and {secret} goes there in plain text: \
+             use https://"
+        ));
+    }
 }
 
 fn jwt(env: &mut Env<'_>) -> Option<Secret> {

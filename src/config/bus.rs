@@ -1,6 +1,7 @@
 //! NATS: where it is, who we are there.
 
-use super::env::{Env, Variable};
+use super::auth::is_loopback;
+use super::env::{Env, Variable, is_private};
 use crate::bus::{Config, Credentials, DeliveryMode};
 
 const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
@@ -12,6 +13,7 @@ const NATS_TOKEN_FILE: Variable = Variable::new("NATS_TOKEN_FILE", "/etc/lamda-n
 const NATS_USER: Variable = Variable::new("NATS_USER", "node");
 const NATS_PASSWORD_FILE: Variable =
     Variable::new("NATS_PASSWORD_FILE", "/etc/lamda-node/nats.password");
+const NATS_INBOX_PREFIX: Variable = Variable::new("NATS_INBOX_PREFIX", "_INBOX_node");
 const NATS_TLS_CA: Variable = Variable::new("NATS_TLS_CA", "/etc/lamda-node/nats-ca.pem");
 
 pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
@@ -19,7 +21,12 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     let manage_streams = env.choice(NATS_STREAMS, &[("create", true), ("check", false)]);
     let modes = [("jetstream", DeliveryMode::JetStream), ("core", DeliveryMode::Core)];
     let mode = env.choice(NATS_MODE, &modes);
+    let inbox_prefix = inbox_prefix(env);
+    let tls_is_required = env.is_set(NATS_TLS_CA);
     let credentials = credentials(env);
+    if let (Some(url), Some(credentials)) = (&url, &credentials) {
+        warn_of_plain_text(env, url, credentials, tls_is_required);
+    }
     let tls_ca = env.path(NATS_TLS_CA);
     if let Some(path) = tls_ca.as_ref().filter(|path| !path.is_file()) {
         env.problem(NATS_TLS_CA, format!("there is no file {}", path.display()));
@@ -30,9 +37,22 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
         credentials: credentials?,
         tls_ca,
         name,
+        inbox_prefix: inbox_prefix?,
         manage_streams: manage_streams?,
         mode: mode?,
     })
+}
+
+#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+fn inbox_prefix(env: &mut Env<'_>) -> Option<Option<String>> {
+    let Some(text) = env.text(NATS_INBOX_PREFIX) else { return Some(None) };
+    let token = |token: &str| {
+        !token.is_empty()
+            && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
+    let fits = text.len() <= 64 && text.split('.').all(token);
+    let what = || "it is not one or more tokens of A-Za-z0-9_- with dots between them".to_owned();
+    env.keep(NATS_INBOX_PREFIX, fits.then_some(Some(text)).ok_or_else(what))
 }
 
 fn url(env: &mut Env<'_>) -> Option<String> {
@@ -47,12 +67,31 @@ fn url(env: &mut Env<'_>) -> Option<String> {
     env.keep(NATS_URL, crate::bus::is_url(&url).then_some(url).ok_or_else(what))
 }
 
+/// A password or token goes over the wire as it is; nkeys and `.creds` only sign what the server asks.
+fn warn_of_plain_text(env: &mut Env<'_>, url: &str, credentials: &Credentials, tls: bool) {
+    let told = match credentials {
+        Credentials::Token(_) | Credentials::UserPassword(..) => true,
+        Credentials::None => url.contains('@'),
+        Credentials::File(_) | Credentials::Nkey(_) => false,
+    };
+    let plain = |url: &str| !url.trim().starts_with("tls://") && !is_loopback(url);
+    if told && !tls && url.split(',').any(plain) {
+        env.warn(
+            "NATS_URL leads off this machine without TLS, and a password or token goes there in \
+             plain text: use tls://, or NATS_CREDS or NATS_NKEY_FILE, which never send a secret",
+        );
+    }
+}
+
 /// One way of telling who we are, or none.
 fn credentials(env: &mut Env<'_>) -> Option<Credentials> {
     let mut ways = Vec::new();
     if let Some(path) = env.path(NATS_CREDS) {
-        if !path.is_file() {
-            env.problem(NATS_CREDS, format!("there is no file {}", path.display()));
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                env.keep(NATS_CREDS, is_private(&path, &metadata));
+            }
+            _ => env.problem(NATS_CREDS, format!("there is no file {}", path.display())),
         }
         ways.push((NATS_CREDS, Credentials::File(path)));
     }

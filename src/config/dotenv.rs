@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::env::{Lookup, Problem};
+use super::env::{Lookup, Problem, is_private};
 use super::terminal::Terminal;
 
 /// The file's name; other folders are not searched.
@@ -14,6 +14,7 @@ const FILE: &str = ".env";
 pub struct Environment {
     file: HashMap<String, String>,
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl Environment {
@@ -45,12 +46,32 @@ impl Environment {
                 }
             }
         }
+        if environment.holds_a_secret()
+            && let Ok(metadata) = std::fs::metadata(path)
+            && let Err(what) = is_private(path, &metadata)
+        {
+            environment.warnings.push(what);
+        }
         environment
     }
 
     /// What is wrong with the file itself.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// What is unwise about the file itself.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether one of its values is a secret itself, and not the name of a file that holds one.
+    fn holds_a_secret(&self) -> bool {
+        self.file.iter().any(|(name, value)| {
+            let named =
+                ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end));
+            !value.is_empty() && (named || (name == "NATS_URL" && value.contains('@')))
+        })
     }
 
     /// Tells which line it is by its name: its value may be a secret.
@@ -114,6 +135,29 @@ mod tests {
         let read = read("PINATA_JWT=\"hunter2\nhunter3 hunter4\n");
         let told = read.problems().iter().map(ToString::to_string).collect::<String>();
         assert!(told.contains(".env") && !told.contains("hunter"), "{told}");
+    }
+
+    #[test]
+    fn a_file_with_secrets_that_others_can_read_earns_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+
+        for (text, mode, warned) in [
+            ("AGENT_PRIVATE_KEY=hunter2\n", 0o644, true),
+            ("NATS_URL=nats://u:hunter2@h\n", 0o640, true),
+            ("PINATA_JWT=hunter2\n", 0o600, false),
+            ("NATS_URL=nats://h\nAGENT_KEYSTORE_PASSPHRASE_FILE=/x\nPINATA_JWT=\n", 0o644, false),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+            let warnings = Environment::read_from(file.path()).warnings().concat();
+            assert_eq!(!warnings.is_empty(), warned, "{text}");
+            assert!(
+                !warned || warnings.contains(&format!("open to others (mode {mode:04o})")),
+                "{warnings}"
+            );
+            assert!(!warnings.contains("hunter"), "{warnings}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::fs::Metadata;
 use std::hash::BuildHasher;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -145,6 +147,11 @@ impl<'a> Env<'a> {
         self.problems.push(Problem { variable: variable.name.to_owned(), what, example });
     }
 
+    /// Adds what is unwise about the source of the variables itself.
+    pub fn warn_of(&mut self, warnings: &[String]) {
+        self.warnings.extend_from_slice(warnings);
+    }
+
     pub(super) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
@@ -272,15 +279,30 @@ impl<'a> Env<'a> {
     }
 }
 
-/// The first line of a small file, without its end.
+/// The first line of a small file, without its end. A file that others can read is refused, as ssh
+/// does with a key.
 pub fn read_secret(path: &Path) -> Result<Secret, String> {
     let unreadable = |err: std::io::Error| format!("{} can't be read: {err}", path.display());
     let file = std::fs::File::open(path).map_err(unreadable)?;
+    is_private(path, &file.metadata().map_err(unreadable)?)?;
     let secret = Secret::read_line(file, SECRET_BYTES_MAX).map_err(unreadable)?;
     if secret.expose().trim().is_empty() {
         return Err(format!("the first line of {} is empty", path.display()));
     }
     Ok(secret)
+}
+
+/// `Err` where others than who should may read or change the file. Its group may where the file is
+/// not this user's: so a service manager or an administrator hands a secret to a service.
+pub(super) fn is_private(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let others = if own { 0o077 } else { 0o007 };
+    // A pipe or a device is nobody's file.
+    if !metadata.is_file() || metadata.mode() & others == 0 {
+        return Ok(());
+    }
+    let (path, mode) = (path.display(), metadata.mode() & 0o777);
+    Err(format!("{path} is open to others (mode {mode:04o}): run `chmod 600` on it"))
 }
 
 /// A wrong value as it may be shown: a piece of it, escaped.

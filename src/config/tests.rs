@@ -86,6 +86,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("NATS_STREAMS", "maybe"),
         ("NATS_MODE", "any"),
         ("NATS_TLS_CA", "/nonexistent/ca.pem"),
+        ("NATS_INBOX_PREFIX", "_INBOX.>"),
         ("DOCKER_HOST", "ssh://host"),
         ("PINATA_JWT", "Bearer abc"),
         ("PINATA_API_URL", "pinata"),
@@ -328,4 +329,54 @@ fn jobs_name_images_of_the_public_registries_until_the_owner_lists_others() {
     assert!(may(&[own, ("JOB_LOCAL_IMAGES", "busybox:*")], "busybox:1"));
     assert!(may(&[("JOB_REGISTRIES", "*")], "10.0.0.5:22/x"));
     assert!(told(&[("JOB_REGISTRIES", " , ")]).contains("its list is empty"));
+}
+
+#[test]
+fn a_secret_that_leaves_this_machine_in_plain_text_earns_a_warning() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2\n").unwrap();
+    let file = file.path().display().to_string();
+    let password = [("NATS_USER", "node"), ("NATS_PASSWORD_FILE", file.as_str())];
+    let warned = |changes: &[(&str, &str)]| {
+        let variables = with(changes);
+        let mut env = Env::new(&variables);
+        let parts = Parts::read(&mut env);
+        assert!(parts.bus.is_some() && parts.artifact.is_some(), "{:?}", env.take_problems());
+        let warnings = env.take_warnings().join("\n");
+        assert!(!warnings.contains("hunter"), "{warnings}");
+        warnings.contains("in plain text: use")
+    };
+    for (url, expected) in [
+        ("nats://nats.example:4222", true),
+        ("tls://nats.example:4222", false),
+        ("nats://127.0.0.1:4222", false),
+        ("tls://a.example,nats://b.example", true),
+    ] {
+        assert_eq!(warned(&[&password[..], &[("NATS_URL", url)]].concat()), expected, "{url}");
+    }
+    assert!(warned(&[("NATS_URL", "nats://hunter2@nats.example")]));
+    assert!(!warned(&[("NATS_URL", "nats://nats.example")]));
+    assert!(warned(&[("PINATA_API_URL", "http://10.0.0.7:5080")]));
+    assert!(!warned(&[("PINATA_API_URL", "http://127.0.0.1:5080")]));
+    let gateway = ("IPFS_GATEWAYS", "http://gateway.example");
+    assert!(warned(&[gateway, ("IPFS_GATEWAY_TOKEN", "hunter3")]) && !warned(&[gateway]));
+}
+
+#[test]
+fn a_file_with_a_secret_that_others_can_read_is_refused_with_its_name_and_mode() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2\n").unwrap();
+    let path = file.path().display().to_string();
+    for (mode, refused) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+        std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+        for setting in ["NATS_TOKEN_FILE", "NATS_CREDS"] {
+            let told = told(&[(setting, path.as_str())]);
+            let named =
+                told.contains(&format!("{setting}: {path} is open to others (mode {mode:04o})"));
+            assert_eq!(named, refused, "{told}");
+            assert!(!told.contains("hunter"), "{told}");
+        }
+    }
 }

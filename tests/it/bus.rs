@@ -61,6 +61,7 @@ fn config(url: String) -> Config {
         credentials: Credentials::None,
         tls_ca: None,
         name: "test".to_owned(),
+        inbox_prefix: None,
         manage_streams: true,
         mode: DeliveryMode::JetStream,
     }

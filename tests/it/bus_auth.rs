@@ -21,6 +21,7 @@ fn config(url: String, credentials: Credentials) -> Config {
         credentials,
         tls_ca: None,
         name,
+        inbox_prefix: None,
         manage_streams: true,
         mode: DeliveryMode::JetStream,
     }

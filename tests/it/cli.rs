@@ -48,6 +48,8 @@ impl Program {
 
     fn write(&self, name: &str, text: &str) -> String {
         std::fs::write(self.path(name), text).expect("a file of the test's own");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(self.path(name), private).expect("its mode");
         self.path(name)
     }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::support::anvil::Anvil;
 use super::support::contracts::Kind;
+use super::support::rpc_proxy::{RpcProxy, Weather};
 
 const ROOT: &str = "0x7f5979fb78f082e8b1c676635db8795c4ac6faba03525fb708cb5fd68fd40c5e";
 
@@ -413,4 +414,22 @@ fn post(to: &mut TcpStream, body: &Value) {
 fn send(to: &mut TcpStream, head: &str, body: &str) {
     let head = format!("{head}\r\ncontent-type: application/json\r\nconnection: close");
     write!(to, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).ok();
+}
+
+#[tokio::test]
+async fn a_contract_that_can_not_count_its_active_nodes_is_shown_all_the_same() {
+    let chain = Chain::with(Kind::Ours);
+    chain.register(1);
+    let proxy = RpcProxy::start(&chain.anvil.rpc_url);
+    // `getActiveProvidersCount()` goes over every node: with some 11,000 an endpoint cuts it short.
+    proxy.set(Weather::OutOfGas("0x13c3e4b3"));
+    let node = address(1).to_string();
+    let (told, code) = chain.program_by_way_of(proxy.url(), &["contract", "show", &node, "--json"]);
+    assert_eq!(code, 0, "{told}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["providers"], &told["active"]), (&json!(1), &Value::Null), "{told}");
+    assert_eq!(told["node"]["registered"], true, "{told}");
+    assert!(told["active_unknown"].as_str().is_some_and(|why| !why.is_empty()), "{told}");
+    let (told, _) = chain.program_by_way_of(proxy.url(), &["contract", "show", &node]);
+    assert!(told.contains("1 registered, how many are active is unknown ("), "{told}");
 }

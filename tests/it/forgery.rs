@@ -35,6 +35,7 @@ async fn connect(nats: &Nats) -> Bus {
         credentials: Credentials::None,
         tls_ca: None,
         name: "test".to_owned(),
+        inbox_prefix: None,
         manage_streams: true,
         mode: DeliveryMode::JetStream,
     };

@@ -17,6 +17,7 @@ mod keys;
 mod ledger;
 mod long;
 mod matrix;
+mod nats_rights;
 mod pools;
 mod protocol;
 mod readme;

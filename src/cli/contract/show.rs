@@ -1,7 +1,8 @@
 //! `contract show`: the contract's owner, its totals, and one node's record.
 //!
-//! `--json`: `contract`, `chain_id`, `block`, `owner`, `providers`, `active`, `extension`, and
-//! `node`: `address`, `balance_wei`, `registered`, and where that is true `gpu_model`, `vram_mib`,
+//! `--json`: `contract`, `chain_id`, `block`, `owner`, `providers`, `active` (null, with
+//! `active_unknown` that says why, where the contract can't count them: the deployed one looks at
+//! every node in one call, which endpoints cut short from some 11,000 on), `extension`, and `node`: `address`, `balance_wei`, `registered`, and where that is true `gpu_model`, `vram_mib`,
 //! `last_seen_s`, `jobs`, `active`, and `reputation` where the contract has the extension:
 //! `since_s`, `last_seen_s`, `on_time`, `missed`, `streak`, `completed_claimed`, `failed_claimed`,
 //! `confirmed`, `score`.
@@ -23,16 +24,21 @@ pub(super) async fn show(
     let node = node_of(settings, node)?;
     let account = node.unwrap_or_else(|| Address::new([0; 20]));
     let facts = reader.facts(account).await?;
-    let (owner, providers, active, extension) = tokio::try_join!(
-        reader.owner(),
-        reader.total_providers(),
-        reader.active_count(),
-        reader.has_extension()
-    )?;
+    let (count, others) = tokio::join!(reader.active_count(), async {
+        tokio::try_join!(reader.owner(), reader.total_providers(), reader.has_extension())
+    });
+    let (owner, providers, extension) = others?;
+    let (active, unknown) = match count {
+        Ok(active) => (Some(active), None),
+        Err(err) => (None, Some(out::chain(&err.into()))),
+    };
     let mut shown = json!({
         "contract": reader.contract(), "chain_id": facts.chain_id, "block": facts.block,
         "owner": owner, "providers": providers, "active": active, "extension": extension,
     });
+    if let Some(unknown) = unknown {
+        shown["active_unknown"] = json!(unknown);
+    }
     if let Some(node) = node {
         let mut record = record(&reader, node).await?;
         record["balance_wei"] = json!(facts.balance_wei);
@@ -65,7 +71,11 @@ fn print(shown: &Value) -> std::io::Result<()> {
         of("block")
     ))?;
     out::line(&format!("owner {}", of("owner")))?;
-    out::line(&format!("nodes: {} registered, {} active", of("providers"), of("active")))?;
+    let active = match &shown["active_unknown"] {
+        Value::String(why) => format!("how many are active is unknown ({})", out::clean(why)),
+        _ => format!("{} active", of("active")),
+    };
+    out::line(&format!("nodes: {} registered, {active}", of("providers")))?;
     let Some(node) = shown.get("node") else { return Ok(()) };
     let of = |key: &str| text(&node[key]);
     out::line(&format!("node {}: {} wei", of("address"), of("balance_wei")))?;

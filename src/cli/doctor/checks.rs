@@ -9,7 +9,7 @@ use crate::artifact::{Gateways, Pinata};
 use crate::bus::{self, Bus, DeliveryMode};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
-use crate::container::docker::Docker;
+use crate::container::docker::{Docker, Engine};
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
@@ -30,9 +30,11 @@ pub(super) fn settings(env: &mut Env<'_>) -> Check {
         let detail = format!("{count} wrong or missing");
         let remedy = "set them in the environment or in .env";
         Finding { problems, ..Finding::fail(detail, remedy) }
-    } else if let [first, ..] = warnings.as_slice() {
-        let (detail, remedy) = first.split_once(": ").unwrap_or((first, ""));
+    } else if let [only] = warnings.as_slice() {
+        let (detail, remedy) = only.split_once(": ").unwrap_or((only, ""));
         Finding::warn(detail, remedy)
+    } else if !warnings.is_empty() {
+        Finding::warn(warnings.join("; "), "mend them in the environment or in .env")
     } else {
         Finding::ok("complete")
     };
@@ -91,19 +93,40 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
         Err(err) => Err(err),
     };
     match engine {
-        Ok(engine) => Finding::ok(format!(
-            "{} (API {}) on {}, cgroup v{}, runtimes {}",
-            engine.version,
-            engine.api,
-            engine.os,
-            engine.cgroup_version,
-            engine.runtimes.join(" ")
-        )),
+        Ok(engine) => {
+            let text = format!(
+                "{} (API {}) on {}, cgroup v{}, runtimes {}, {}",
+                engine.version,
+                engine.api,
+                engine.os,
+                engine.cgroup_version,
+                engine.runtimes.join(" "),
+                root_in_containers(&engine),
+            );
+            if engine.filters_syscalls() {
+                Finding::ok(text)
+            } else {
+                let text = format!("{text}; without seccomp: jobs may make any system call");
+                let remedy = "run the engine with its default seccomp profile: take \
+                              seccomp-profile out of /etc/docker/daemon.json";
+                Finding::warn(text, remedy)
+            }
+        }
         Err(err) => Finding::failed(
             err,
             "install and start Docker Engine (https://docs.docker.com/engine/install), let this \
              user into the group docker, or set DOCKER_HOST",
         ),
+    }
+}
+
+/// Whose number root in a container has on the host. Most engines are set up the first way, and the
+/// node works with either: told, not graded.
+fn root_in_containers(engine: &Engine) -> &'static str {
+    if engine.maps_root() {
+        "root in a container is an ordinary user here"
+    } else {
+        "root in a container has root's number here (no user namespace)"
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
     let mut env = Env::new(&environment);
     env.note(environment.problems());
+    env.warn_of(environment.warnings());
     if let Some(logging) = config::logging(&mut env) {
         logging::start(&logging, Audience::Client);
     }

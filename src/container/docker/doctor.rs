@@ -45,6 +45,27 @@ pub struct Engine {
     pub security_options: Vec<String>,
 }
 
+impl Engine {
+    /// Whether containers get a list of system calls that they may make: `profile=default` (or
+    /// `builtin`, as newer engines call it) or a file, not `unconfined`.
+    pub fn filters_syscalls(&self) -> bool {
+        self.option("seccomp").is_some_and(|rest| !rest.contains("profile=unconfined"))
+    }
+
+    /// Whether root in a container is another user on the host.
+    pub fn maps_root(&self) -> bool {
+        self.option("userns").is_some() || self.option("rootless").is_some()
+    }
+
+    /// What the engine says of a security option: `name=<name>[,key=value…]`.
+    fn option(&self, name: &str) -> Option<&str> {
+        self.security_options.iter().find_map(|option| {
+            let (first, rest) = option.split_once(',').unwrap_or((option, ""));
+            (first.strip_prefix("name=") == Some(name)).then_some(rest)
+        })
+    }
+}
+
 impl Docker {
     /// What the engine tells of itself.
     pub async fn engine(&self) -> Result<Engine, Error> {
@@ -131,4 +152,37 @@ fn empty_root() -> std::io::Result<Bytes> {
         archive.append_data(&mut header, folder, std::io::empty())?;
     }
     archive.into_inner().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engines_security_options_are_read_as_engines_write_them() {
+        for (options, filters, maps) in [
+            (&["name=apparmor", "name=seccomp,profile=default"][..], true, false),
+            (&["name=seccomp,profile=builtin", "name=cgroupns"], true, false),
+            (&["name=seccomp,profile=/etc/docker/own.json", "name=userns"], true, true),
+            (&["name=seccomp,profile=unconfined", "name=rootless"], false, true),
+            (&["name=apparmor"], false, false),
+            (&[], false, false),
+        ] {
+            let engine = Engine {
+                version: String::new(),
+                api: String::new(),
+                os: String::new(),
+                cgroup_version: 2,
+                runtimes: Vec::new(),
+                storage_driver: String::new(),
+                root_dir: PathBuf::new(),
+                security_options: options.iter().map(|option| (*option).to_owned()).collect(),
+            };
+            assert_eq!(
+                (engine.filters_syscalls(), engine.maps_root()),
+                (filters, maps),
+                "{options:?}"
+            );
+        }
+    }
 }

@@ -19,6 +19,8 @@ const READY: Duration = Duration::from_secs(20);
 pub(crate) struct Nats {
     port: u16,
     settings: String,
+    /// `user:password@` of the Python client, where the server wants to know.
+    user: String,
     dir: TempDir,
     server: Option<Running>,
 }
@@ -53,7 +55,8 @@ impl Nats {
 
     fn launch(settings: String) -> Self {
         let dir = tempfile::tempdir().expect("a folder for nats-server");
-        let mut nats = Self { port: free_port(), settings, dir, server: None };
+        let user = String::new();
+        let mut nats = Self { port: free_port(), settings, user, dir, server: None };
         // Somebody else on this machine may have taken the port meanwhile.
         for _ in 0..5 {
             if nats.try_restart() {
@@ -62,6 +65,11 @@ impl Nats {
             nats.port = free_port();
         }
         panic!("nats-server finds no free port");
+    }
+
+    /// Has the Python client say that it is this user.
+    pub(crate) fn known_as(self, user: &str, password: &str) -> Self {
+        Self { user: format!("{user}:{password}@"), ..self }
     }
 
     /// Where clients connect.
@@ -168,7 +176,8 @@ impl Nats {
              asyncio.run(main(*sys.argv[1:]))\n"
         );
         let mut command = Command::new(python);
-        command.arg("-u").arg("-c").arg(script).arg(self.url()).args(args);
+        let url = format!("nats://{}127.0.0.1:{}", self.user, self.port);
+        command.arg("-u").arg("-c").arg(script).arg(url).args(args);
         command.stdin(Stdio::null());
         command
     }

@@ -44,6 +44,8 @@ pub(crate) enum Weather {
     CheapReceipts,
     /// `eth_estimateGas` says so little that what is sent fails in its block.
     LowEstimates,
+    /// `eth_call` of this selector runs out of gas; all else is forwarded.
+    OutOfGas(&'static str),
     /// Transactions are forwarded, and the connection cut before the answer; all else is forwarded.
     LoseAnswers,
 }
@@ -331,6 +333,16 @@ impl Shared {
             }
             // A call with data costs 21,000 before it does anything.
             Weather::LowEstimates if method == "eth_estimateGas" => json!("0x5a00"),
+            Weather::OutOfGas(selector)
+                if method == "eth_call"
+                    && ["data", "input"].iter().any(|key| {
+                        params[0][key].as_str().is_some_and(|data| data.starts_with(selector))
+                    }) =>
+            {
+                let error = json!({"code": -32000, "message": "out of gas"});
+                let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+                return Some(http(200, "", answer.to_string().as_bytes()));
+            }
             Weather::WrongChain(id) if method == "eth_chainId" => json!(format!("{id:#x}")),
             Weather::StaleHead { nonces } => match (method, params[0].as_str()) {
                 ("eth_blockNumber", _) => self.frozen()["number"].clone(),
