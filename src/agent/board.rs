@@ -14,10 +14,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use in_hand::InHand;
 
-use super::terms::Terms;
+use super::terms::{Terms, disk_bytes};
 use crate::bus::{AckHandle, PoolName};
 use crate::job::claim::{Stand, Start};
-use crate::job::phase::StopCause;
+use crate::job::phase::{Phase, StopCause};
 use crate::job::{Hash, Job, JobId, JobSpec, Reason};
 use crate::node::admission::{Demand, Held, Verdict, decide};
 use crate::node::{Address, GpuUuid};
@@ -72,6 +72,7 @@ struct Entry {
     wants_slot: bool,
     started: bool,
     holds: Option<Vec<GpuUuid>>,
+    process: Process,
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
@@ -79,6 +80,51 @@ struct Entry {
     refused: bool,
     /// It has run, and waits until it tries again to publish what it left.
     rests: bool,
+}
+
+/// What is known of a job's container, beside what is written down.
+#[derive(Debug)]
+enum Process {
+    /// It does not run as far as anybody knows.
+    None,
+    /// It runs.
+    Runs(Running),
+    /// It has exited, though that may not be written down yet.
+    Exited,
+}
+
+impl Process {
+    fn of(job: &Job) -> Self {
+        let Phase::Running { run } = &job.phase else { return Self::None };
+        Self::Runs(Running {
+            id: job.id().clone(),
+            attempt: job.attempt,
+            container: run.container.clone(),
+            disk_bytes: disk_bytes(&job.spec),
+        })
+    }
+
+    /// The same once the job is in this phase: until its end is written down, the phase says that
+    /// it runs.
+    fn moved(&mut self, job: &Job) {
+        let seems_to_run = matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        if !(matches!(self, Self::Exited) && seems_to_run) {
+            *self = Self::of(job);
+        }
+    }
+}
+
+/// A job whose container runs, for who looks after the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The job.
+    pub id: JobId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The engine's id of its container.
+    pub container: String,
+    /// What it may have on disk in each place, in bytes.
+    pub disk_bytes: u64,
 }
 
 impl State {
@@ -101,8 +147,12 @@ impl Entry {
         self.attempt = job.attempt;
         self.stand = job.phase.stand();
         self.wants_slot = job.phase.wants_slot();
-        self.holds = job.phase.holds().map(<[GpuUuid]>::to_vec);
         self.started |= job.phase.may_have_started();
+        self.process.moved(job);
+        let has_exited = matches!(self.process, Process::Exited);
+        let holds = job.phase.holds().filter(|_| !has_exited);
+        self.holds = holds.map(<[GpuUuid]>::to_vec);
+        self.wants_slot &= !has_exited;
         let trouble = job.trouble.as_ref();
         self.refused = trouble.is_some_and(|it| it.fault.reason == Reason::StoreRefused);
         self.rests = !self.wants_slot && trouble.is_some();
@@ -165,6 +215,7 @@ impl Board {
             wants_slot: true,
             started: false,
             holds: None,
+            process: Process::None,
             requester: job.spec.requester,
             abandoned: false,
             refused: false,
@@ -184,6 +235,25 @@ impl Board {
             entry.moved(job);
         }
         self.notify();
+    }
+
+    /// No process of the job is left: what it held is free, before that is written down.
+    pub fn exited(&self, id: &JobId) {
+        if let Some(entry) = self.state().entries.get_mut(id) {
+            entry.process = Process::Exited;
+            entry.wants_slot = false;
+            entry.holds = None;
+        }
+        self.notify();
+    }
+
+    /// The jobs whose containers run.
+    pub fn running(&self) -> Vec<Running> {
+        let running = |entry: &Entry| match &entry.process {
+            Process::Runs(running) => Some(running.clone()),
+            Process::None | Process::Exited => None,
+        };
+        self.state().entries.values().filter_map(running).collect()
     }
 
     /// The job needs nothing more.
@@ -464,6 +534,31 @@ mod tests {
         assert_eq!(got(board.reserve(&small)), None);
         board.leave(large.id());
         assert_eq!(got(board.reserve(&small)), Some(1));
+    }
+
+    #[test]
+    fn what_a_job_held_is_free_when_its_container_has_exited_and_not_only_when_that_is_written() {
+        let board = board(1);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let first = moved(&ready("first", ""), Event::Reserved { gpus });
+        let started = Event::Started { container: "c".to_owned(), at: NOW };
+        let first = moved(&moved(&first, Event::Claimed), started);
+        let _requests = board.enter(&first, None).unwrap();
+        assert_eq!(board.running().len(), 1);
+        let second = ready("second", "");
+        let _requests = board.enter(&second, None).unwrap();
+        assert_eq!(got(board.reserve(&second)), None);
+        board.exited(first.id());
+        assert_eq!(board.running(), []);
+        assert_eq!(got(board.reserve(&second)), Some(1));
+        // A try to write the end down that failed makes nothing undone.
+        board.moved(&first);
+        assert_eq!(board.running(), []);
+        let third = ready("third", r#", "gpus": 0"#);
+        let _requests = board.enter(&third, None).unwrap();
+        assert_eq!(got(board.reserve(&third)), None, "the slot is the second's alone");
+        board.leave(second.id());
+        assert_eq!(got(board.reserve(&third)), Some(0));
     }
 
     #[test]

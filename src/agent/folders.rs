@@ -1,5 +1,5 @@
-//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node; and a reserve
-//! of disk beside them, for the moment in which a job has left none.
+//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node; beside them
+//! what has left its job ([`Trash`]) and a [`Reserve`] of disk.
 //!
 //! ```text
 //! jobs/<id>/inputs/             what the job sees as /input
@@ -9,29 +9,33 @@
 //! jobs/<id>/<attempt>/boot      in which boot of the host the inputs were fetched
 //! jobs/<id>/<attempt>/sealed    what the output is called, once it is synced
 //! jobs/<id>/<attempt>/log       the capped log
+//! jobs/<id>/<attempt>/log.room  blocks for it, taken before the container starts
 //! jobs/<id>/<attempt>/lines     how many of its lines were published live
 //! ```
 //!
 //! What must hold: ids are [`JobId`]s, so no path leaves the folder; everything a stranger's
-//! container may write lies below a parent that only the node can enter.
+//! container may write lies below a parent that only the node can enter; what a stranger wrote is
+//! never removed here, but leaves by one rename.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::logs;
+use super::reserve::Reserve;
+use super::trash::Trash;
 use crate::host;
 use crate::job::phase::Sealed;
 use crate::job::{Job, JobId};
-
-/// What the reserve takes up: enough for the kept logs of several jobs and what the journal writes
-/// until they are gone.
-const RESERVE_BYTES: usize = 16 << 20;
 
 /// The folder of all jobs.
 #[derive(Debug, Clone)]
 pub struct Folders {
     root: PathBuf,
-    reserve: PathBuf,
+    /// A reserve of the same disk.
+    pub reserve: Reserve,
+    /// Where they go in the end.
+    pub trash: Trash,
 }
 
 /// The folders of one attempt.
@@ -39,6 +43,7 @@ pub struct Folders {
 pub struct JobFolders {
     job: PathBuf,
     attempt: PathBuf,
+    trash: Trash,
 }
 
 impl Folders {
@@ -47,42 +52,21 @@ impl Folders {
         let root = data_dir.join("jobs");
         private(data_dir)?;
         private(&root)?;
-        let folders = Self { root: root.canonicalize()?, reserve: data_dir.join("reserve") };
-        folders.keep_reserve();
-        Ok(folders)
-    }
-
-    /// Takes the reserve, where it is not taken. A disk that is too full for it may have room later.
-    pub fn keep_reserve(&self) {
-        let is_whole = |meta: std::fs::Metadata| meta.len() == RESERVE_BYTES as u64;
-        if std::fs::metadata(&self.reserve).is_ok_and(is_whole) {
-            return;
-        }
-        // Bytes that no file system squeezes into nothing.
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .take(RESERVE_BYTES / 8)
-        .flatten()
-        .collect();
-        if std::fs::write(&self.reserve, noise).is_err() {
-            self.spend_reserve();
-        }
-    }
-
-    /// Gives the reserve up to whoever writes next.
-    pub fn spend_reserve(&self) {
-        std::fs::remove_file(&self.reserve).ok();
+        let (reserve, trash) = (Reserve::of(data_dir), Trash::create(data_dir)?);
+        // A disk that is too full for it may have room later.
+        reserve.keep().ok();
+        Ok(Self { root: root.canonicalize()?, reserve, trash })
     }
 
     /// The folders of the job's present attempt.
     pub fn of(&self, job: &Job) -> JobFolders {
-        let folder = self.root.join(job.id().as_str());
-        JobFolders { attempt: folder.join(job.attempt.to_string()), job: folder }
+        self.of_attempt(job.id(), job.attempt)
+    }
+
+    /// The folders of an attempt of a job.
+    pub fn of_attempt(&self, id: &JobId, attempt: u32) -> JobFolders {
+        let job = self.root.join(id.as_str());
+        JobFolders { attempt: job.join(attempt.to_string()), job, trash: self.trash.clone() }
     }
 
     /// Where they all lie.
@@ -97,7 +81,7 @@ impl Folders {
             let entry = entry?;
             let name = entry.file_name();
             if !keep.iter().any(|id| name == id.as_str()) {
-                std::fs::remove_dir_all(entry.path())?;
+                self.trash.take(&entry.path())?;
                 removed += 1;
             }
         }
@@ -110,9 +94,7 @@ impl JobFolders {
     pub fn prepare(&self) -> io::Result<()> {
         private(&self.job)?;
         self.create_inputs()?;
-        if self.attempt.exists() {
-            std::fs::remove_dir_all(&self.attempt)?;
-        }
+        self.trash.take(&self.attempt)?;
         private(&self.attempt)?;
         let output = self.output();
         std::fs::create_dir(&output)?;
@@ -127,7 +109,7 @@ impl JobFolders {
 
     /// Removes everything below [`JobFolders::inputs`].
     pub fn clear_inputs(&self) -> io::Result<()> {
-        std::fs::remove_dir_all(self.inputs())?;
+        self.trash.take(&self.inputs())?;
         self.create_inputs()
     }
 
@@ -149,16 +131,14 @@ impl JobFolders {
 
     /// Removes everything that the job wrote to `/output`.
     pub fn empty_output(&self) -> io::Result<()> {
-        std::fs::remove_dir_all(self.output())?;
+        self.trash.take(&self.output())?;
         std::fs::create_dir(self.output())
     }
 
     /// An empty folder for an output that is copied out of the container.
     pub fn fresh_copied(&self) -> io::Result<PathBuf> {
         let copied = self.attempt.join("copied");
-        if copied.exists() {
-            std::fs::remove_dir_all(&copied)?;
-        }
+        self.trash.take(&copied)?;
         private(&copied)?;
         Ok(copied)
     }
@@ -166,6 +146,33 @@ impl JobFolders {
     /// The capped log.
     pub fn log(&self) -> PathBuf {
         self.attempt.join("log")
+    }
+
+    /// Takes the blocks and the name that the kept log will need, before anything can fill the disk.
+    pub fn take_log_room(&self) -> io::Result<()> {
+        let room = std::fs::File::create(self.log_room())?;
+        host::take_blocks(&room, logs::KEPT_BYTES_MAX as u64)
+    }
+
+    /// Keeps the log, in the room that was taken for it. An empty one leaves no file.
+    pub fn keep_log(&self, log: &[u8]) -> io::Result<()> {
+        let room = self.log_room();
+        if log.is_empty() {
+            return match std::fs::remove_file(room) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+                _ => Ok(()),
+            };
+        }
+        // Not truncated first: that would give the blocks away.
+        let options = std::fs::File::options().write(true).create(true).truncate(false).clone();
+        let mut file = options.open(&room)?;
+        file.write_all(log)?;
+        file.set_len(log.len() as u64)?;
+        std::fs::rename(room, self.log())
+    }
+
+    fn log_room(&self) -> PathBuf {
+        self.attempt.join("log.room")
     }
 
     /// How many lines of the log have been published live, about a second ago; 0 where that was
@@ -206,10 +213,10 @@ impl JobFolders {
     pub async fn note_sealed_output(&self, sealed: Sealed) -> io::Result<()> {
         let (path, attempt) = (self.absolute(&sealed.path), self.attempt.clone());
         let synced = tokio::task::spawn_blocking(move || {
-            sync(&path)?;
+            host::tree::sync(&path)?;
             let note = attempt.join("sealed");
             std::fs::write(&note, serde_json::to_vec(&sealed)?)?;
-            sync(&note)?;
+            host::tree::sync(&note)?;
             std::fs::File::open(&attempt)?.sync_all()
         });
         synced.await.unwrap_or_else(|err| Err(io::Error::other(err)))
@@ -227,34 +234,17 @@ impl JobFolders {
 
     /// Removes what is not needed to publish the output later.
     pub fn keep_output(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.inputs()) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-            _ => Ok(()),
-        }
+        self.trash.take(&self.inputs())
     }
 
-    /// Removes everything of the job.
+    /// Removes everything of the job: out of the way at once, gone later.
     pub fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(&self.job) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-            _ => Ok(()),
-        }
+        self.trash.take(&self.job)
     }
 }
 
-/// Syncs a file, or a folder with all that is in it. Links are not followed; what is sealed has
-/// none.
-fn sync(path: &Path) -> io::Result<()> {
-    let kind = std::fs::symlink_metadata(path)?.file_type();
-    if kind.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            sync(&entry?.path())?;
-        }
-    }
-    if kind.is_dir() || kind.is_file() { std::fs::File::open(path)?.sync_all() } else { Ok(()) }
-}
-
-fn private(path: &Path) -> io::Result<()> {
+/// Creates a folder that only the node can enter.
+pub(super) fn private(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     // A folder that was there, or a mask, may say otherwise.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))

@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod attester;
 pub mod board;
 mod claims;
+pub mod disk;
 pub mod effects;
 pub mod ending;
 pub mod folders;
@@ -34,10 +35,12 @@ mod post;
 pub mod publish;
 pub mod readiness;
 pub mod recover;
+pub mod reserve;
 pub mod results;
 pub mod settings;
 pub mod sole;
 pub mod terms;
+pub mod trash;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -248,6 +251,7 @@ where
             stop_grace: settings.stop_grace,
             clock: self.clock.clone(),
             lines: std::sync::Mutex::default(),
+            uploads: std::sync::Mutex::default(),
             fetched: std::sync::Mutex::default(),
         });
         let intake = Arc::new(Intake {

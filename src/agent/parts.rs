@@ -14,7 +14,7 @@ use super::hello::{self, Greeter};
 use super::intake::Intake;
 use super::link::Link;
 use super::settings::Settings;
-use super::{RETRY, housekeeping, leases, publish, recover, results};
+use super::{RETRY, disk, housekeeping, leases, publish, recover, results};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -55,6 +55,14 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services.spawn("store", RETRY, move || {
             housekeeping::check_store(pinata.clone(), gateways.clone())
         });
+        let folders = self.intake.effects.folders.clone();
+        services.spawn("trash", RETRY, move || {
+            let reserve = folders.reserve.clone();
+            // What is gone may have been what the reserve was spent for.
+            folders.trash.clone().sweep(move || drop(reserve.keep()))
+        });
+        let (effects, free_min) = (Arc::clone(&self.intake.effects), self.intake.disk_free_min_mib);
+        services.spawn("disk", RETRY, move || disk::watch(Arc::clone(&effects), free_min));
         let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
         services.spawn("leases", RETRY, move || leases::run(desk_of.clone(), Arc::clone(&effects)));
         let retried = Arc::new(Notify::new());

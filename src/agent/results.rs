@@ -101,11 +101,11 @@ async fn upload<E: Effects, C: Clock>(
 ) -> Result<LateResult, Error> {
     let at = |phase| Job { phase, ..kept.job.as_ref().clone() };
     let ended = kept.ended.clone();
-    let (output, log) = match effects.perform(&at(Phase::Collected { ended }), Step::Publish).await
-    {
-        Event::Published { output: Some(output), log } => (output, log),
-        other => return Err(unexpected(other)),
-    };
+    let (output, log) =
+        match effects.perform(&at(Phase::Collected { ended, log: None }), Step::Publish).await {
+            Event::Published { output: Some(output), log } => (output, log),
+            other => return Err(unexpected(other)),
+        };
     let ended = kept.ended.clone();
     let published = at(Phase::Published { ended, output: Some(output), log });
     let receipt = match effects.perform(&published, Step::Attest).await {

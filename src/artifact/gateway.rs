@@ -8,7 +8,8 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
@@ -17,8 +18,9 @@ use tokio::sync::mpsc;
 
 use super::assemble::{self, Failure};
 use super::dag::BlockId;
+use super::patience::{Patience, Tally, archive_bytes_max};
 use super::staging::Staging;
-use super::{BoxError, Config, Error, Kind, car, http, task, unixfs};
+use super::{BoxError, Config, Error, Kind, car, hop, http, task, unixfs};
 use crate::job::Cid;
 use crate::secret::Secret;
 
@@ -46,6 +48,8 @@ pub struct Fetched {
 #[derive(Debug, Clone)]
 pub struct Gateways {
     client: Client,
+    /// For where a public gateway sends us on.
+    public: Client,
     all: Vec<Gateway>,
     idle: Duration,
 }
@@ -65,7 +69,12 @@ impl Gateways {
         };
         let gateways = config.gateways.iter().enumerate().map(gateway);
         let gateways = gateways.collect::<Result<_, Error>>()?;
-        Ok(Self { client: http::client(config)?, all: gateways, idle: config.idle_timeout })
+        Ok(Self {
+            client: http::client(config)?,
+            public: http::client_of_public(config)?,
+            all: gateways,
+            idle: config.idle_timeout,
+        })
     }
 
     /// Fetches what `cid` names to `dest`, which must not exist and then is a file or a folder
@@ -148,8 +157,9 @@ impl Gateways {
             })
         };
         let mut url = gateway.base.join(path).map_err(setting)?;
+        let mut client = &self.client;
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = self.client.get(url.clone());
+            let mut request = client.get(url.clone());
             if let Some(accept) = accept {
                 request = request.header(ACCEPT, accept);
             }
@@ -168,10 +178,15 @@ impl Gateways {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            url = match location.map(|to| url.join(to)) {
-                Some(Ok(to)) if matches!(to.scheme(), "http" | "https") => to,
-                _ => return Err(Fault::Wrong("a redirect to nowhere".into())),
+            let Some(Ok(to)) = location.map(|to| url.join(to)) else {
+                return Err(Fault::Wrong("a redirect to nowhere".into()));
             };
+            let is_own = to.origin() == gateway.base.origin();
+            let to_public_only = !is_own && !hop::is_at_home(&gateway.base).await;
+            hop::check(&url, &to, to_public_only)
+                .map_err(|why| Fault::Later(nobody("a gateway leads astray", Some(why.into()))))?;
+            client = if to_public_only { &self.public } else { &self.client };
+            url = to;
         }
         Err(Fault::Wrong("too many redirects".into()))
     }
@@ -183,10 +198,12 @@ impl Gateways {
     ) -> Result<Fetched, Fault> {
         let (root, bytes_max) = (BlockId::from_cid(want.cid), want.bytes_max);
         let staging = Staging::new(want.dest)?;
+        let tally = Arc::new(Tally::default());
+        let counting = Arc::clone(&tally);
         let work = move |mut pieces: mpsc::Receiver<Bytes>| {
-            assemble::receive(root, staging, bytes_max, || pieces.blocking_recv())
+            assemble::receive(root, staging, bytes_max, counting, || pieces.blocking_recv())
         };
-        let (done, broken) = self.pump(answer, want, work).await?;
+        let (done, broken) = self.pump(answer, want, &tally, work).await?;
         match done {
             Ok((bytes, kind)) => Ok(Fetched { bytes, kind }),
             Err(Failure::Final(err)) => Err(Fault::Final(err)),
@@ -194,7 +211,7 @@ impl Gateways {
             Err(Failure::Wrong(why)) => Err(Fault::Wrong(why.into())),
             // Cut off: by the connection, or by a gateway that thinks that this was all.
             Err(Failure::Incomplete) => Err(match broken {
-                Some(source) => Fault::Later(nobody("a gateway stopped half-way", Some(source))),
+                Some(broken) => broken,
                 None => Fault::Wrong("an archive that ends too early".into()),
             }),
         }
@@ -211,12 +228,16 @@ impl Gateways {
         }
         let length = answer.content_length();
         let staging = Staging::new(want.dest)?;
+        let tally = Arc::new(Tally::default());
+        tally.know(length.unwrap_or(bytes_max));
+        let counting = Arc::clone(&tally);
         let work = move |mut pieces: mpsc::Receiver<Bytes>| {
-            write_flat(staging, bytes_max, || pieces.blocking_recv())
+            let pull = || pieces.blocking_recv().inspect(|piece| counting.add(piece.len()));
+            write_flat(staging, bytes_max, pull)
         };
-        let (done, broken) = self.pump(answer, want, work).await?;
-        if let Some(source) = broken {
-            return Err(Fault::Later(nobody("a gateway stopped half-way", Some(source))));
+        let (done, broken) = self.pump(answer, want, &tally, work).await?;
+        if let Some(broken) = broken {
+            return Err(broken);
         }
         let (staging, bytes) = match done? {
             Flat::TooLarge => return Err(Fault::TooLarge { limit_bytes: bytes_max }),
@@ -242,22 +263,32 @@ impl Gateways {
         &self,
         mut answer: Response,
         want: &Want<'_, impl Fn(u64)>,
+        tally: &Tally,
         take: impl FnOnce(mpsc::Receiver<Bytes>) -> T + Send + 'static,
-    ) -> Result<(T, Option<BoxError>), Fault> {
+    ) -> Result<(T, Option<Fault>), Fault> {
         let (pieces, receiver) = mpsc::channel(PIECES_MAX);
         let work = tokio::task::spawn_blocking(move || take(receiver));
-        let mut bytes = 0;
+        let (mut bytes, mut patience) = (0, Patience::new(self.idle));
         let broken = loop {
-            match http::within(self.idle, answer.chunk()).await {
-                Ok(Some(piece)) => {
-                    bytes += piece.len() as u64;
-                    (want.progress)(bytes);
-                    if pieces.send(piece).await.is_err() {
-                        break None;
-                    }
-                }
+            let asked = Instant::now();
+            let piece = match http::within(self.idle, answer.chunk()).await {
+                Ok(Some(piece)) => piece,
                 Ok(None) => break None,
-                Err(source) => break Some(source),
+                Err(source) => {
+                    break Some(Fault::Later(nobody("a gateway stopped half-way", Some(source))));
+                }
+            };
+            let waited = asked.elapsed();
+            bytes += piece.len() as u64;
+            (want.progress)(bytes);
+            if bytes > archive_bytes_max(want.bytes_max) {
+                break Some(Fault::Wrong("more than an archive of it can have".into()));
+            }
+            if pieces.send(piece).await.is_err() {
+                break None;
+            }
+            if let Err(slow) = patience.waited(waited, tally) {
+                break Some(Fault::Later(nobody("a gateway is too slow", Some(slow.into()))));
             }
         };
         drop(pieces);
@@ -368,4 +399,64 @@ fn is_car(answer: &Response) -> bool {
     let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case(car::MEDIA_TYPE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Answers every request with this; counts them.
+    fn server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let counting = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                drop(client.read(&mut [0; 4096]));
+                counting.fetch_add(1, Ordering::SeqCst);
+                client.write_all(answer.as_bytes()).ok();
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_public_gateway_sends_nobody_into_the_private_network() {
+        let (secret, asked) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned());
+        let sends_to = |host: &str| {
+            let to = format!("http://{host}:{}/latest/meta-data", secret.port());
+            format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\n\r\n")
+        };
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"] {
+            let (address, _) = server(sends_to(host));
+            let config = Config {
+                gateways: vec![format!("http://gateway.invalid:{}", address.port())],
+                gateway_token: None,
+                pinata_url: String::new(),
+                pinata_jwt: Secret::new(""),
+                pinata_rate_per_min: 1,
+                connect_timeout: Duration::from_secs(5),
+                idle_timeout: Duration::from_secs(5),
+            };
+            let mut gateways = Gateways::new(&config).unwrap();
+            // What a public name would lead to; nothing but this client knows it.
+            let known = Client::builder().redirect(reqwest::redirect::Policy::none());
+            gateways.client = known.resolve("gateway.invalid", address).build().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let (cid, dest) = (PROBE.parse().unwrap(), dir.path().join("x"));
+            let refused = gateways.fetch(&cid, &dest, 9, |_| {}).await.unwrap_err();
+            assert!(matches!(refused, Error::Unavailable { .. }), "{host}: {refused:?}");
+            assert_eq!(asked.load(Ordering::SeqCst), 0, "{host} was asked");
+            // The owner's own gateway may send to the owner's own machines.
+            let at_home = config.gateways[0].replace("gateway.invalid", "127.0.0.1");
+            let gateways = Gateways::new(&Config { gateways: vec![at_home], ..config }).unwrap();
+            gateways.fetch(&cid, &dest, 9, |_| {}).await.unwrap_err();
+            assert!(asked.swap(0, Ordering::SeqCst) > 0, "{host} was not asked");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::{BoxError, Config, Error};
+use super::{BoxError, Config, Error, hop};
 use crate::secret::redact_url;
 
 /// A service that says "later" without saying when means at most this.
@@ -22,12 +22,25 @@ pub fn install_crypto() {
 
 /// A client that follows no redirect by itself and keeps to `config`'s deadlines.
 pub(super) fn client(config: &Config) -> Result<Client, Error> {
+    build(builder(config))
+}
+
+/// The same, for where a public gateway sends us on.
+pub(super) fn client_of_public(config: &Config) -> Result<Client, Error> {
+    build(builder(config).dns_resolver(std::sync::Arc::new(hop::PublicOnly)))
+}
+
+fn builder(config: &Config) -> reqwest::ClientBuilder {
     install_crypto();
     Client::builder()
         .user_agent(concat!("lamda-node/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.connect_timeout)
         .redirect(reqwest::redirect::Policy::none())
         .http2_adaptive_window(true)
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<Client, Error> {
+    builder
         .build()
         .map_err(|err| Error::Setting { setting: "the HTTP client".into(), source: boxed(err) })
 }
@@ -88,7 +101,8 @@ pub(super) fn refusal(response: &Response) -> Option<Error> {
 /// What a person may read of an answer's body, on one line.
 pub(super) async fn words(mut response: Response, idle: Duration) -> String {
     let mut body = Vec::new();
-    while let Ok(Some(piece)) = within(idle, response.chunk()).await {
+    let until = tokio::time::Instant::now() + idle;
+    while let Ok(Ok(Some(piece))) = tokio::time::timeout_at(until, response.chunk()).await {
         body.extend_from_slice(&piece);
         if body.len() > 4 * WORDS_MAX {
             break;

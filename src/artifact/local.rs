@@ -2,7 +2,8 @@
 //!
 //! What must hold: nothing outside the folder is ever opened. Every step goes through a folder
 //! that is already open and follows no link, so a link that appears between two steps is refused
-//! like any other.
+//! like any other. A descriptor is open for each folder on the way down, of [`DEPTH_MAX`] at most;
+//! a name that the upload can't carry is refused here, before anything is hashed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 
-use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX};
+use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX, names};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -69,7 +70,9 @@ impl Tree {
             return Err(unsupported(TOP, "something that changes while it is looked at"));
         }
         let item = if kind == FileType::Directory {
-            let found = walk.folder(&root, &mut Vec::new())?;
+            // A descriptor of its own, so a position of its own.
+            let own = openat(&root, ".", READ | OFlags::DIRECTORY, Mode::empty());
+            let found = walk.folder(own.map_err(std::io::Error::from)?, &mut Vec::new())?;
             found.ok_or_else(|| unsupported(TOP, "a folder without a file in it"))?
         } else {
             Item::File(walk.file(stat.st_size)?)
@@ -111,16 +114,17 @@ struct Walk {
 impl Walk {
     fn folder(
         &mut self,
-        folder: &OwnedFd,
+        folder: OwnedFd,
         path: &mut Vec<String>,
     ) -> Result<Option<Item<u64>>, Error> {
         if path.len() > DEPTH_MAX {
             return Err(unsupported(path, "too many folders in one another"));
         }
         let mut items = BTreeMap::new();
-        for entry in Dir::read_from(folder).map_err(std::io::Error::from)? {
+        let mut entries = Dir::new(folder).map_err(std::io::Error::from)?;
+        while let Some(entry) = entries.read() {
             let entry = entry.map_err(std::io::Error::from)?;
-            let name = entry.file_name();
+            let (name, folder) = (entry.file_name(), entries.fd().map_err(std::io::Error::from)?);
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
@@ -129,14 +133,17 @@ impl Walk {
             let entry_stat = entry_stat.map_err(std::io::Error::from)?;
             self.entries_left = (self.entries_left.checked_sub(1))
                 .ok_or_else(|| unsupported(TOP, "too many files and folders"))?;
-            if name.to_str().is_err() || name.to_bytes().len() > NAME_BYTES_MAX {
-                return Err(unsupported(path, "a name that is no UTF-8"));
+            match name.to_str() {
+                Ok(name) if name.len() <= NAME_BYTES_MAX => {
+                    names::check(name).map_err(|why| unsupported(path, why))?;
+                }
+                _ => return Err(unsupported(path, "a name that is no UTF-8")),
             }
             let item = match FileType::from_raw_mode(entry_stat.st_mode) {
                 FileType::RegularFile => Some(Item::File(self.file(entry_stat.st_size)?)),
                 FileType::Directory => {
                     let below = openat(folder, name, READ | OFlags::DIRECTORY, Mode::empty());
-                    self.folder(&below.map_err(std::io::Error::from)?, path)?
+                    self.folder(below.map_err(std::io::Error::from)?, path)?
                 }
                 other => return Err(unsupported(path, kind_name(other))),
             };
@@ -170,7 +177,7 @@ const TOP: &[&str] = &[];
 
 fn unsupported(path: &[impl AsRef<str>], reason: &str) -> Error {
     let path: Vec<_> = path.iter().map(AsRef::as_ref).collect();
-    Error::Unsupported { path: path.join("/"), reason: reason.into() }
+    Error::Unsupported { path: names::shown(&path.join("/")), reason: reason.into() }
 }
 
 #[cfg(test)]
@@ -216,6 +223,25 @@ mod tests {
             let root = Tree::open(&dir.path().join("in/odd"), 9);
             assert!(matches!(root, Err(Error::Unsupported { .. })), "{root:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_no_upload_can_carry_is_refused_and_shown_on_one_line() {
+        for (name, shown) in [("bell\u{7}\nx", "in/bell\\u{7}\\nx"), ("a%0Ab", "in/a%0Ab")] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("in")).unwrap();
+            fs::write(dir.path().join("in").join(name), "").unwrap();
+            let refused = Tree::open(dir.path(), 9).map(drop).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Unsupported { path, .. } if path == shown),
+                "{refused}"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("odd\nname\t\"\\"), "").unwrap();
+        symlink("/", dir.path().join("line\nbreak")).unwrap();
+        let refused = Tree::open(dir.path(), 9).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("`line\\nbreak`") && !refused.contains('\n'), "{refused}");
     }
 
     #[test]

@@ -15,8 +15,11 @@ mod car;
 mod dag;
 mod directory;
 mod gateway;
+mod hop;
 mod http;
 mod local;
+mod names;
+mod patience;
 mod pinata;
 mod staging;
 pub mod store;
@@ -58,7 +61,7 @@ pub struct Config {
     pub pinata_rate_per_min: u32,
     /// How long a connection may take to come about.
     pub connect_timeout: Duration,
-    /// How long nothing may move on a connection. There is no limit on the whole transfer.
+    /// How long nothing may move on a connection; how slow a transfer may be follows from it.
     pub idle_timeout: Duration,
 }
 

@@ -23,7 +23,7 @@ use tokio_util::io::ReaderStream;
 use super::dag::BlockId;
 use super::local::Tree;
 use super::unixfs::{self, KNOWN};
-use super::{BoxError, Config, Error, Sealed, http, task};
+use super::{BoxError, Config, Error, Sealed, http, names, task};
 use crate::job::Cid;
 use crate::secret::Secret;
 
@@ -87,7 +87,8 @@ impl Pinata {
         let (path, bytes_max) = (path.to_owned(), sealed.bytes);
         let tree = Arc::new(task::blocking(move |_| Tree::open(&path, bytes_max)).await?);
         let sent = Arc::new(AtomicU64::new(0));
-        let form = form(&tree, name, &sent)?;
+        let form = form(&tree, name, &sent);
+        let odd = odd_name(&tree);
         self.pace.wait().await;
         let request = self.client.post(self.url("pinning/pinFileToIPFS")?);
         let request = request.bearer_auth(self.jwt.expose()).multipart(form);
@@ -110,6 +111,11 @@ impl Pinata {
         });
         if same.await? {
             return Ok(answered);
+        }
+        if let Some(path) = odd {
+            // The same upload would be misread again.
+            let reason = "the pinning service misreads such a name".into();
+            return Err(Error::Unsupported { path, reason });
         }
         Err(Error::Mismatch { expected: Box::new(expected), answered: Box::new(answered) })
     }
@@ -146,11 +152,12 @@ impl Pinata {
 
     async fn answered(&self, mut response: Response) -> Result<Cid, Error> {
         let mut body = Vec::new();
+        let begun = Instant::now();
         while let Some(piece) =
             http::within(self.idle, response.chunk()).await.map_err(|source| self.silent(source))?
         {
             body.extend_from_slice(&piece);
-            if body.len() > ANSWER_BYTES_MAX {
+            if body.len() > ANSWER_BYTES_MAX || begun.elapsed() > ANSWER_WAIT {
                 return Err(Error::Rejected { reason: "an answer without an end".into() });
             }
         }
@@ -186,7 +193,7 @@ impl Pinata {
 }
 
 /// The upload: options first, so that a service that hashes as it reads knows how.
-fn form(tree: &Arc<Tree>, name: &str, sent: &Arc<AtomicU64>) -> Result<Form, Error> {
+fn form(tree: &Arc<Tree>, name: &str, sent: &Arc<AtomicU64>) -> Form {
     let name = plain_name(name);
     let metadata = serde_json::json!({ "name": name }).to_string();
     let mut form = Form::new()
@@ -194,18 +201,21 @@ fn form(tree: &Arc<Tree>, name: &str, sent: &Arc<AtomicU64>) -> Result<Form, Err
         .text("pinataOptions", r#"{"cidVersion":1}"#)
         .text("pinataMetadata", metadata);
     for (path, bytes) in tree.item.files() {
-        if path.iter().any(|name| name.contains(['"', '\\']) || name.contains(char::is_control)) {
-            let path = path.join("/").escape_debug().take(200).collect();
-            let reason = "a name that the pinning call can't carry".into();
-            return Err(Error::Unsupported { path, reason });
-        }
         let file_name = [&[name.as_str()][..], &path].concat().join("/");
+        let file_name = names::written(&file_name).into_owned();
         let path = path.iter().map(|name| (*name).to_owned()).collect();
         let body = stream_file(Arc::clone(tree), path, *bytes, Arc::clone(sent));
         let body = reqwest::Body::wrap_stream(body);
         form = form.part("file", Part::stream_with_length(body, *bytes).file_name(file_name));
     }
-    Ok(form)
+    form
+}
+
+/// The first name that stands in the form otherwise than it is, where there is one; escaped.
+fn odd_name(tree: &Tree) -> Option<String> {
+    let paths = tree.item.files().into_iter().map(|(path, _)| path.join("/"));
+    let odd = paths.filter(|path| names::written(path) != *path);
+    odd.map(|path| names::shown(&path)).next()
 }
 
 /// A file's bytes; it is opened when they are asked for, since a folder may hold very many.

@@ -95,8 +95,10 @@ fn hash_item<'t>(
                 entries.insert(name.clone(), hash_item(tree, path, item, profile, stop)?);
                 path.pop();
             }
-            directory::add(&entries, profile.version, &mut |_, _| {})
-                .map_err(|err| Error::Unsupported { path: path.join("/"), reason: err.0.into() })
+            directory::add(&entries, profile.version, &mut |_, _| {}).map_err(|err| {
+                let path = super::names::shown(&path.join("/"));
+                Error::Unsupported { path, reason: err.0.into() }
+            })
         }
     }
 }

@@ -77,6 +77,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Bytes that the container's own layer takes up. The engine may take long to measure it.
+    fn written(&self, id: &ContainerId) -> impl Future<Output = Result<u64, Error>> + Send;
+
     /// Removes the container with its anonymous volumes, running or not. `Ok` where it is gone.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
 

@@ -1,6 +1,10 @@
 //! The host under the node: its cores, its memory, its disk.
 //!
+//! [`tree`] handles folders that strangers wrote.
+//!
 //! What must hold: facts only, read afresh at each call; what they mean is decided elsewhere.
+
+pub mod tree;
 
 use std::path::Path;
 
@@ -22,8 +26,36 @@ pub fn memory_mib() -> u64 {
 
 /// What is free for this process on the file system that holds `path`, in MiB.
 pub fn disk_free_mib(path: &Path) -> std::io::Result<u64> {
+    Ok(disk_room(path)?.mib)
+}
+
+/// What a file system has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// For everybody, in MiB. What the file system keeps for root is not counted: processes in
+    /// containers may use it, and a node that is not root may not.
+    pub mib: u64,
+    /// Files and folders that can still be made; `u64::MAX` where the file system counts none.
+    pub inodes: u64,
+}
+
+/// What is left on the file system that holds `path`.
+pub fn disk_room(path: &Path) -> std::io::Result<Room> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize) / MIB)
+    // Btrfs and others make inodes as they need them, and say 0 of 0.
+    let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+    Ok(Room { mib: stat.f_bavail.saturating_mul(stat.f_frsize) / MIB, inodes })
+}
+
+/// Takes blocks for the first `bytes` of an open file, so that what is written there later finds
+/// room; the file is as long afterwards. A file system that can't take any in advance does nothing.
+pub fn take_blocks(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(err) => Err(err.into()),
+    }
 }
 
 /// What the kernel calls this boot: another name after each start of the host. Empty where it can't

@@ -82,6 +82,8 @@ reasons! {
     NonzeroExit = "nonzero_exit",
     /// The kernel killed a process of the job for memory.
     OutOfMemory = "out_of_memory",
+    /// The job wrote more than its `disk_mib` while it ran, or filled the node's disk.
+    DiskExceeded = "disk_exceeded",
     /// The job ran longer than its `timeout_s`.
     Timeout = "timeout",
     /// The job was still running at its `deadline`.

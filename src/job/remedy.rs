@@ -93,6 +93,10 @@ impl Reason {
                  its log."
             }
             Self::OutOfMemory => "The requester has to ask for a larger `memory_mib`.",
+            Self::DiskExceeded => {
+                "The requester has to ask for a larger `disk_mib`, or let the job write less; its \
+                 error says whether the node's disk was full."
+            }
             Self::Timeout => {
                 "The requester has to ask for a longer `timeout_s`; JOB_TIMEOUT_MAX bounds it here."
             }

@@ -149,10 +149,13 @@ impl Next {
                 if output.is_some() || log.is_some() {
                     self.say(Stage::Uploading);
                 }
-                self.job.phase =
-                    Phase::Collected { ended: EndedRun { run, exit, outcome, output, log } };
+                let ended = EndedRun { run, exit, outcome, output, log };
+                self.job.phase = Phase::Collected { ended, log: None };
             }
-            (Phase::Collected { ended }, Event::Published { output, log }) => {
+            (Phase::Collected { ended, .. }, Event::LogPublished { log }) => {
+                self.job.phase = Phase::Collected { ended, log: Some(log) };
+            }
+            (Phase::Collected { ended, .. }, Event::Published { output, log }) => {
                 self.job.durations.output = Some(self.spent());
                 self.job.phase = Phase::Published { ended, output, log };
             }
@@ -262,15 +265,16 @@ impl Next {
                 let outcome = Outcome::Failed(fault);
                 self.job.phase = Phase::Collected {
                     ended: EndedRun { run, exit, outcome, output: None, log: None },
+                    log: None,
                 };
                 self.say(Stage::Uploading);
             }
-            Phase::Collected { mut ended } => {
+            Phase::Collected { mut ended, log } => {
                 if ended.outcome == Outcome::Completed {
                     ended.outcome = Outcome::Failed(fault);
                 }
                 self.job.durations.output = Some(self.spent());
-                self.job.phase = Phase::Published { ended, output: None, log: None };
+                self.job.phase = Phase::Published { ended, output: None, log };
             }
             phase => return Err(misplaced(&phase, &Event::Failed { fault, retry })),
         }

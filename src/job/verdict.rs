@@ -15,6 +15,14 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
             Reason::Timeout,
             format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
         )),
+        (Some(StopCause::DiskExceeded), _) => Outcome::Failed(Fault::new(
+            Reason::DiskExceeded,
+            "the job wrote more than its disk_mib and was stopped",
+        )),
+        (Some(StopCause::DiskFull), _) => Outcome::Failed(Fault::new(
+            Reason::DiskExceeded,
+            "the node's disk ran full; this job had written most of all that ran, and was stopped",
+        )),
         (_, Some(0)) => Outcome::Completed,
         (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
         (_, Some(code)) => Outcome::Failed(Fault::new(

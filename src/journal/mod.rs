@@ -14,6 +14,7 @@ mod kept;
 mod outbox;
 mod reader;
 mod receipts;
+mod room;
 mod secrets;
 mod simulated;
 mod transactions;

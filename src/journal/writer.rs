@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::Error;
+use super::room;
 use super::simulated::Simulated;
 use crate::failpoint;
 
@@ -62,6 +63,7 @@ impl Writer {
         path: &Path,
     ) -> Result<Self, Error> {
         prepare(&mut db, path)?;
+        room::take(path);
         let mut log = Log::of(path);
         let (requests, queue) = mpsc::channel();
         std::thread::Builder::new()
@@ -172,10 +174,9 @@ struct Log {
 
 impl Log {
     fn of(database: &Path) -> Self {
-        let mut path = database.as_os_str().to_owned();
-        path.push("-wal");
+        let path = room::log_of(database);
         // What an earlier life of the process has left there may not be synced.
-        Self { file: None, path: path.into(), behind: true }
+        Self { file: None, path, behind: true }
     }
 
     /// Syncs what was committed without.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lamda_node::host::tree;
+
 use super::ledger::{faults, seasons};
 use super::soak::soak;
 use super::weather::nats;
@@ -19,6 +21,32 @@ async fn every_weather_is_lived_through_on_a_chain_that_makes_a_block_a_second()
 #[tokio::test]
 async fn a_node_that_is_cut_off_for_a_minute_goes_on_and_tells_it_later() {
     nats::cut_off_for(Duration::from_mins(1)).await;
+}
+
+#[test]
+fn a_million_entries_in_one_folder_are_measured_in_part_and_go_a_step_at_a_time() {
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let folder = dir.path().join("job");
+    std::fs::create_dir(&folder).expect("a folder");
+    for n in 0..1_000_000 {
+        std::fs::File::create(folder.join(n.to_string())).expect("a file");
+    }
+    let usage = tree::usage(&folder, 200_000, Duration::from_mins(1)).expect("it can be read");
+    assert!(!usage.is_whole && usage.entries == 200_000, "{usage:?}");
+    let mut clearing = tree::Clearing::of(dir.path()).expect("it can be opened");
+    let mut longest = Duration::ZERO;
+    loop {
+        let begun = std::time::Instant::now();
+        let cleared = clearing.step(1000).expect("it can be read");
+        longest = longest.max(begun.elapsed());
+        match cleared {
+            tree::Cleared::All => break,
+            tree::Cleared::More => {}
+            tree::Cleared::Stuck(err) => panic!("{err}"),
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
+    println!("the longest step took {longest:?}");
 }
 
 #[tokio::test]

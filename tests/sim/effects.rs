@@ -381,7 +381,7 @@ impl Simulated {
     }
 
     async fn publish(&self, job: &Job) -> Event {
-        let Phase::Collected { ended } = &job.phase else { return Event::Lost };
+        let Phase::Collected { ended, .. } = &job.phase else { return Event::Lost };
         self.pass(3_000).await;
         if self.world.happens(|weather| weather.store) {
             return failed(Reason::UploadFailed, Retry::Patiently);

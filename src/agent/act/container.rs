@@ -11,8 +11,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::container::{
     ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,
 };
-use crate::failpoint;
-use crate::host;
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit, StopCause};
 
@@ -20,8 +18,6 @@ use crate::job::phase::{Phase, RunExit, StopCause};
 const CHUNKS_MAX: usize = 64;
 /// A fifth of a pool's ack wait is left when its job is stopped: 24 s, less what the end itself takes.
 const LEAVE_GRACE_MAX: Duration = Duration::from_secs(10);
-/// What the kept log and the journal may need until a job is gone.
-const ROOM_MIB: u64 = 8;
 /// So many seconds' worth of live lines may come again after a crash.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -31,6 +27,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         // An attempt that was given up must be gone before the next one runs.
         if let Err(err) = self.remove_containers(job, job.attempt - 1).await {
             return engine_failed(&err);
+        }
+        if let Err(err) = self.take_room(job).await {
+            return disk_failed(&err);
         }
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.create(&spec).await {
@@ -76,9 +75,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn stop(&self, job: &Job) -> Event {
         let Phase::Stopping { run, cause } = &job.phase else { return Event::Lost };
         let id = ContainerId(run.container.clone());
-        // The pool gives the job to another agent soon: the container must be gone by then.
-        let leaves = *cause == StopCause::LeaseLost;
-        let grace = if leaves { self.stop_grace.min(LEAVE_GRACE_MAX) } else { self.stop_grace };
+        // The pool gives a job that leaves to another agent soon: the container must be gone by then.
+        let grace = match cause {
+            StopCause::LeaseLost => self.stop_grace.min(LEAVE_GRACE_MAX),
+            // What it writes in its grace is what it is stopped for.
+            StopCause::DiskExceeded | StopCause::DiskFull => Duration::ZERO,
+            _ => self.stop_grace,
+        };
         match self.runtime.stop(&id, grace).await {
             Ok(()) => self.follow_to_end(job).await,
             Err(err) => engine_failed(&err),
@@ -100,8 +103,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Event::Lost
             }
             Ok(exit) => {
-                self.make_room(job, &exit).await;
-                match write_log(job, self.folders.of(job).log(), log).await {
+                // What it held is another's; what it left may take its time.
+                self.board.exited(job.id());
+                match self.keep_end(job, &exit, log).await {
                     Ok(()) => Event::Exited {
                         by_itself: match exit.ended_by {
                             EndedBy::Itself => Some(true),
@@ -116,28 +120,6 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Err(Error::Gone(_)) => Event::Lost,
             Err(err) => engine_failed(&err),
         }
-    }
-
-    /// A job may have filled the disk, and the journal lies on it: without room the end of the job
-    /// could not be written down, and so what fills the disk never be removed.
-    async fn make_room(&self, job: &Job, exit: &Exit) {
-        let (all, folders) = (self.folders.clone(), self.folders.of(job));
-        let (id, is_result) = (job.id().clone(), exit.code == 0);
-        let is_tight = move || host::disk_free_mib(all.root()).is_ok_and(|free| free < ROOM_MIB);
-        let all = self.folders.clone();
-        let made = tokio::task::spawn_blocking(move || {
-            if !is_tight() {
-                return;
-            }
-            tracing::warn!(job.id = %id, "job {id} ended with the disk full: making room");
-            if !is_result && let Err(err) = folders.empty_output() {
-                tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
-            }
-            if is_tight() {
-                all.spend_reserve();
-            }
-        });
-        made.await.ok();
     }
 
     async fn keep_log(&self, job: &Job, mut chunks: mpsc::Receiver<LogChunk>) -> Vec<u8> {
@@ -205,15 +187,4 @@ fn outcome(exit: &Exit) -> RunExit {
         started_at: exit.started_at,
         finished_at: exit.finished_at,
     }
-}
-
-async fn write_log(job: &Job, path: std::path::PathBuf, log: Vec<u8>) -> std::io::Result<()> {
-    if log.is_empty() {
-        return Ok(());
-    }
-    tracing::debug!(job.id = %job.id(), bytes = log.len(), "job {}: log kept", job.id());
-    failpoint::hit("keep_log", ".before");
-    let kept = tokio::fs::write(path, log).await;
-    failpoint::hit("keep_log", ".after");
-    kept
 }

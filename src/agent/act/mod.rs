@@ -6,6 +6,7 @@
 
 mod container;
 mod output;
+mod room;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -34,6 +35,11 @@ use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::Address;
 use crate::supervise::chain;
+
+pub use output::Uploads;
+
+/// Tries to remove a container that its engine refuses to remove.
+const REMOVALS_MAX: u32 = 5;
 
 /// The real effects.
 #[derive(Debug)]
@@ -64,6 +70,8 @@ pub struct Act<R, C> {
     pub clock: C,
     /// Live log lines published so far, a job: the engine is read anew after an interruption.
     pub lines: Mutex<HashMap<(JobId, u32), u64>>,
+    /// What of the jobs that are being published is published already.
+    pub uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process has fetched and verified, with their sizes in bytes.
     pub fetched: Mutex<HashMap<PathBuf, u64>>,
 }
@@ -229,22 +237,26 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     async fn remove(&self, job: &Job) -> Event {
         if let Err(err) = self.remove_containers(job, job.attempt).await {
-            return engine_failed(&err);
+            let tries = job.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+            // An engine that answers, and can't: what a job leaves in its layer may be too deep for
+            // it. The job is done all the same; each start of the node tries once more.
+            if !matches!(err, engine::Error::Engine { .. }) || tries < REMOVALS_MAX {
+                return engine_failed(&err);
+            }
+            let id = job.id();
+            tracing::error!(job.id = %id, "a container of job {id} is left: {}", chain(&err));
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
-        let all = self.folders.clone();
         let keeps = matches!(&job.phase, Phase::Ended { outcome } if outcome.keeps_output());
-        let remove = move || {
-            let removed = if keeps { folders.keep_output() } else { folders.remove() };
-            removed.map(|()| all.keep_reserve())
-        };
+        let remove = move || if keeps { folders.keep_output() } else { folders.remove() };
         failpoint::hit("remove_folders", ".before");
         let removed = tokio::task::spawn_blocking(remove).await;
         failpoint::hit("remove_folders", ".after");
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.lines().retain(|(id, _), _| id != job.id());
+                self.uploads().remove(job.id());
                 self.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed
             }
@@ -264,6 +276,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {

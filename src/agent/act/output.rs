@@ -27,7 +27,21 @@ enum Trouble {
     Node(Box<Event>),
 }
 
-/// What is published of a run; both go at the same time.
+/// Tries of a log beside an output that is published: a quarter of a minute.
+const LOG_TRIES_BESIDE: u32 = 5;
+/// Tries of the log of a job that has no output: often all that it leaves. Some eight minutes.
+const LOG_TRIES_ALONE: u32 = 10;
+
+/// What of a job is published already, and how often its log was tried, as far as this process
+/// knows.
+#[derive(Debug, Clone, Default)]
+pub struct Uploads {
+    output: Option<Cid>,
+    log: Option<Cid>,
+    log_tries: u32,
+}
+
+/// What is published of a run; both go at the same time, and neither waits for the other.
 #[derive(Debug, Clone, Copy)]
 enum Upload {
     Output,
@@ -126,27 +140,39 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     pub(super) async fn publish(&self, job: &Job) -> Event {
-        let Phase::Collected { ended } = &job.phase else { return Event::Lost };
+        let Phase::Collected { ended, log: written } = &job.phase else { return Event::Lost };
         let folders = self.folders.of(job);
+        let known = self.uploads().entry(job.id().clone()).or_default().clone();
+        let (known_output, known_log) = (known.output, known.log.or(*written));
         let (output, log) = tokio::join!(
-            self.publish_one(job, &folders, ended.output.as_ref(), Upload::Output),
-            self.publish_one(job, &folders, ended.log.as_ref(), Upload::Log),
+            self.publish_one(job, &folders, (ended.output.as_ref(), known_output), Upload::Output),
+            self.publish_one(job, &folders, (ended.log.as_ref(), known_log), Upload::Log),
         );
-        match output {
-            // A log that can't be published is not worth the result's time.
-            Ok(output) => Event::Published { output, log: log.unwrap_or_default() },
+        let log_tries = known.log_tries + u32::from(log.is_err());
+        let of = |done: &Result<Option<Cid>, _>| done.as_ref().ok().copied().flatten();
+        let uploads = Uploads { output: of(&output), log: of(&log), log_tries };
+        self.uploads().insert(job.id().clone(), uploads);
+        let output = match (output, &log) {
+            (Ok(output), _) => output,
+            // Written down, so that it is told whatever becomes of the output.
+            (Err(_), Ok(Some(log))) if written.is_none() => {
+                return Event::LogPublished { log: *log };
+            }
+            (Err(err), _) => return output_failed(&err),
+        };
+        let patience = if ended.output.is_some() { LOG_TRIES_BESIDE } else { LOG_TRIES_ALONE };
+        match log {
+            Ok(log) => Event::Published { output, log },
+            Err(err) if log_tries < patience => {
+                let error = format!("the log: {}", chain(&err));
+                // Counted here: a log's failures use up nothing of the output's patience.
+                let retry = Retry::Always;
+                Event::Failed { fault: Fault::new(Reason::UploadFailed, error), retry }
+            }
             Err(err) => {
-                let (reason, retry) = match err {
-                    artifact::Error::Mismatch { .. } => {
-                        (Reason::OutputUnverified, Retry::Patiently)
-                    }
-                    artifact::Error::Refused { .. } | artifact::Error::Declined { .. } => {
-                        (Reason::StoreRefused, Retry::Refused)
-                    }
-                    _ => (Reason::UploadFailed, Retry::Patiently),
-                };
-                let error = format!("the output: {}", chain(&err));
-                Event::Failed { fault: Fault::new(reason, error), retry }
+                let id = job.id();
+                tracing::warn!(job.id = %id, "the log of job {id} is given up: {}", chain(&err));
+                Event::Published { output, log: None }
             }
         }
     }
@@ -155,10 +181,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         &self,
         job: &Job,
         folders: &JobFolders,
-        sealed: Option<&Sealed>,
+        (sealed, known): (Option<&Sealed>, Option<Cid>),
         what: Upload,
     ) -> Result<Option<Cid>, artifact::Error> {
-        let Some(sealed) = sealed else { return Ok(None) };
+        let (Some(sealed), None) = (sealed, known) else { return Ok(known) };
         let kind = if sealed.directory { Kind::Directory } else { Kind::File };
         let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind };
         let (word, place) = match what {
@@ -258,6 +284,19 @@ fn missing(job: &Job) -> Fault {
     let path = terms::output_path(&job.spec);
     let error = format!("the command exited 0 but left nothing at {path}");
     Fault::new(Reason::OutputMissing, error)
+}
+
+fn output_failed(err: &artifact::Error) -> Event {
+    use artifact::Error as E;
+    let (reason, retry) = match err {
+        E::Mismatch { .. } => (Reason::OutputUnverified, Retry::Patiently),
+        // It misreads a name, and would again.
+        E::Unsupported { .. } => (Reason::OutputUnverified, Retry::Never),
+        E::Refused { .. } | E::Declined { .. } => (Reason::StoreRefused, Retry::Refused),
+        _ => (Reason::UploadFailed, Retry::Patiently),
+    };
+    let error = format!("the output: {}", chain(err));
+    Event::Failed { fault: Fault::new(reason, error), retry }
 }
 
 fn node_failed(err: &artifact::Error) -> Event {

@@ -6,6 +6,7 @@
 //! written that the root's CID does not lead to.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use super::car::{self, Reader};
 use super::dag::{self, BlockId, Codec, Content, Malformed, Node};
+use super::patience::Tally;
 use super::staging::{EntryId, Staging};
 use super::{Error, Kind};
 
@@ -67,9 +69,10 @@ pub(super) fn receive(
     root: BlockId,
     staging: Staging,
     bytes_max: u64,
+    tally: Arc<Tally>,
     pull: impl FnMut() -> Option<Bytes> + Send,
 ) -> Result<(u64, Kind), Failure> {
-    let mut assembler = Assembler::new(root, staging, bytes_max);
+    let mut assembler = Assembler::new(root, staging, bytes_max, tally);
     let (checked, blocks) = sync_channel(AHEAD_MAX);
     thread::scope(|scope| {
         scope.spawn(move || check_blocks(pull, &checked));
@@ -132,6 +135,8 @@ struct Assembler {
     staging: Staging,
     bytes_max: u64,
     bytes: u64,
+    /// What whoever receives the blocks is told of them.
+    tally: Arc<Tally>,
     kind: Kind,
     pending: HashMap<BlockId, Vec<Spot>>,
     pending_spots: usize,
@@ -143,11 +148,12 @@ struct Assembler {
 }
 
 impl Assembler {
-    fn new(root: BlockId, staging: Staging, bytes_max: u64) -> Self {
+    fn new(root: BlockId, staging: Staging, bytes_max: u64, tally: Arc<Tally>) -> Self {
         Self {
             staging,
             bytes_max,
             bytes: 0,
+            tally,
             kind: Kind::File,
             pending: HashMap::from([(root, vec![Spot::Entry(EntryId::ROOT)])]),
             pending_spots: 1,
@@ -165,15 +171,20 @@ impl Assembler {
     /// Takes a block whose bytes were checked.
     fn add(&mut self, id: BlockId, block: Bytes) -> Result<(), Error> {
         if !self.pending.contains_key(&id) {
-            if !self.done.contains_key(&id) {
+            // A block of the object comes again as often as it is in it: that was asked for.
+            if self.done.contains_key(&id) {
+                self.tally.add(block.len());
+            } else {
                 self.early.keep(id, &block);
             }
             return Ok(());
         }
+        self.tally.add(block.len());
         self.place(id, block, true)?;
         while let Some(id) = self.ready.pop() {
             let place = self.done.get(&id).copied();
             if let Some(block) = self.early.take(id) {
+                self.tally.add(block.len());
                 self.place(id, block, true)?;
             } else if let Some(Place::Node { at, len }) = place {
                 let block = self.staging.unspill(at, len)?;
@@ -325,6 +336,7 @@ impl Assembler {
     fn begin_file(&mut self, file: EntryId, bytes: u64) -> Result<(), Error> {
         let sum = self.bytes.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
         self.bytes = sum.ok_or(Error::TooLarge { limit_bytes: self.bytes_max })?;
+        self.tally.know(self.bytes);
         self.staging.create_file(file)
     }
 

@@ -46,7 +46,8 @@ impl Case {
             archive.extend_from_slice(block);
         }
         let mut pieces = Some(Bytes::from(archive));
-        let done = receive(root, Staging::new(&self.dest())?, bytes_max, || pieces.take());
+        let done =
+            receive(root, Staging::new(&self.dest())?, bytes_max, Arc::default(), || pieces.take());
         let left = fs::read_dir(self.dir.path()).unwrap().count();
         assert_eq!(left, usize::from(done.is_ok()), "something was left behind");
         done

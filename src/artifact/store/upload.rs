@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::super::local::Item;
 use super::super::unixfs::{LEGACY, NODE, Profile, cid};
-use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, task};
+use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, names, task};
 use super::objects::{Batch, Objects, Stored};
 use super::{Error, Refusal, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -61,7 +61,7 @@ pub(super) async fn pin(
                 if files.len() % FILES_A_CHECK == 0 {
                     objects.check_space()?;
                 }
-                let name = field.file_name().unwrap_or("file").to_owned();
+                let name = names::read(field.file_name().unwrap_or("file")).into_owned();
                 let path = batch.folder().join(files.len().to_string());
                 receive(&objects, &mut field, &path).await?;
                 files.push((name, path));

@@ -64,7 +64,7 @@ pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
         Phase::Running { run } | Phase::Stopping { run, .. } | Phase::Exited { run, .. } => {
             Some(run)
         }
-        Phase::Collected { ended } | Phase::Published { ended, .. } => Some(&ended.run),
+        Phase::Collected { ended, .. } | Phase::Published { ended, .. } => Some(&ended.run),
         _ => None,
     }
 }
@@ -98,6 +98,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Collected { output: Ok(None), log: None } => "there is nothing to seal".to_owned(),
         Event::Published { output: Some(_), .. } => "the output is published".to_owned(),
         Event::Published { log: Some(_), .. } => "the log is published".to_owned(),
+        Event::LogPublished { log } => format!("its log is published: {log}"),
         Event::Published { .. } => "there is nothing to publish".to_owned(),
         Event::Attested { .. } => "the receipt is signed".to_owned(),
         Event::Concluded => "is this node's to end".to_owned(),
@@ -125,6 +126,8 @@ const fn stop_cause(cause: StopCause) -> &'static str {
         StopCause::Timeout => "it ran as long as it may",
         StopCause::Deadline => "its deadline is here",
         StopCause::Shutdown => "the node shuts down",
+        StopCause::DiskExceeded => "it wrote more than its disk_mib",
+        StopCause::DiskFull => "the disk is full, and it wrote most",
         StopCause::LeaseLost => "another node of the pool has it, or may have it",
     }
 }

@@ -21,6 +21,9 @@ use super::fault::{self, EngineError};
 
 /// Enough for any honest output; each costs an inode on the node's disk.
 const ENTRIES_MAX: u64 = 100_000;
+/// Folders in one another, and bytes of a path: more could not be published.
+const DEPTH_MAX: usize = 66;
+const PATH_BYTES_MAX: usize = 2048;
 /// Chunks that wait for the disk.
 const QUEUE_CHUNKS: usize = 16;
 
@@ -167,15 +170,19 @@ fn write(entry: &mut Entry<'_, impl Read>, dest: &Path) -> Result<(), Unpack> {
 
 /// The entry's name where it stays below the folder that it is written into.
 fn inside(name: &Path) -> Result<PathBuf, Unpack> {
-    let mut checked = PathBuf::new();
+    let (mut checked, mut depth) = (PathBuf::new(), 0);
     for part in name.components() {
         match part {
             Component::Normal(part) => checked.push(part),
-            Component::CurDir => {}
+            Component::CurDir => continue,
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
                 let name = fault::one_line(&name.to_string_lossy());
                 return Err(Unpack::Refused(format!("`{name}` leads out of the folder")));
             }
+        }
+        depth += 1;
+        if depth > DEPTH_MAX || checked.as_os_str().len() > PATH_BYTES_MAX {
+            return Err(Unpack::Refused("it has too many folders in one another".to_owned()));
         }
     }
     Ok(checked)

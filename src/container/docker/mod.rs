@@ -208,6 +208,10 @@ impl ContainerRuntime for Docker {
         copy::copy_out(self, id, path, dest, bytes_max).await
     }
 
+    async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
+        run::written(self, id).await
+    }
+
     async fn remove(&self, id: &ContainerId) -> Result<(), Error> {
         let client = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();

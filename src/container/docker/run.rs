@@ -11,7 +11,8 @@ use bollard::models::{
     ContainerSummaryStateEnum as Listed,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectContainerOptionsBuilder,
+    StartContainerOptions,
 };
 
 use super::super::{
@@ -128,6 +129,18 @@ pub(super) async fn inspect(
     match within(docker.config.call_timeout, call).await {
         Ok(found) => Ok(Some(found)),
         Err(err) if fault::status(&err) == Some(404) => Ok(None),
+        Err(err) => Err(docker.fault(err)),
+    }
+}
+
+/// Bytes of the container's own layer, which the engine walks through for it.
+pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<u64, Error> {
+    let client = docker.client().await?;
+    let options = InspectContainerOptionsBuilder::default().size(true).build();
+    let call = client.inspect_container(&id.0, Some(options));
+    match within(docker.config.call_timeout, call).await {
+        Ok(found) => Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)),
+        Err(err) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
         Err(err) => Err(docker.fault(err)),
     }
 }

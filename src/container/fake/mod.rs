@@ -267,6 +267,11 @@ impl ContainerRuntime for Fake {
         Ok(id)
     }
 
+    async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
+        // Nothing runs, so nothing is written.
+        self.state().by_id_mut(id).map(|_| 0)
+    }
+
     async fn start(&self, id: &ContainerId) -> Result<Launched, Error> {
         self.decided(Call::Start)?;
         let (spec, writes_output) = {

@@ -48,6 +48,8 @@ pub enum Event {
     Expired,
     /// Output and log are sealed; `output` is `Err` where the run left none that can be published.
     Collected { output: Result<Option<Sealed>, Fault>, log: Option<Sealed> },
+    /// The log is published; the output is not yet.
+    LogPublished { log: Cid },
     /// What there was to publish is published.
     Published { output: Option<Cid>, log: Option<Cid> },
     /// The receipt is signed.
@@ -103,6 +105,7 @@ impl Event {
             Self::TimeIsUp => "time_is_up",
             Self::Expired => "expired",
             Self::Collected { .. } => "collected",
+            Self::LogPublished { .. } => "log_published",
             Self::Published { .. } => "published",
             Self::Attested { .. } => "attested",
             Self::Concluded => "concluded",

@@ -120,8 +120,13 @@ pub enum Phase {
     Stopping { run: Run, cause: StopCause },
     /// The container's processes are gone; log and output are still to be collected.
     Exited { run: Run, exit: RunExit, cause: Option<StopCause> },
-    /// Output and log lie sealed on disk; publishing is next.
-    Collected { ended: EndedRun },
+    /// Output and log lie sealed on disk; publishing is next. `log`: where the log is published
+    /// already, and the output is not.
+    Collected {
+        ended: EndedRun,
+        #[serde(default)]
+        log: Option<Cid>,
+    },
     /// What could be published is; the receipt is next.
     Published { ended: EndedRun, output: Option<Cid>, log: Option<Cid> },
     /// A pool's job: how it ended is known; that nobody else ends it is next.

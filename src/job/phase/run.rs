@@ -58,6 +58,10 @@ pub enum StopCause {
     Shutdown,
     /// The pool's job is another agent's, or may be by now.
     LeaseLost,
+    /// It has written more than its `disk_mib`.
+    DiskExceeded,
+    /// The node's disk ran full, and it had written most.
+    DiskFull,
 }
 
 /// A run that is over, with what it left on disk.

@@ -409,6 +409,37 @@ fn a_store_that_refuses_the_node_is_told_of_once_and_waited_for() {
 }
 
 #[test]
+fn a_log_that_is_published_is_told_whatever_becomes_of_the_output() {
+    let (job, _) = run("", happy().into_iter().take(6));
+    let log: Cid = CID.parse().unwrap();
+    let job = job.apply(Event::LogPublished { log }, at(19), &rules()).unwrap().job;
+    let job = job.apply(failed(Retry::Patiently), at(20), &rules()).unwrap().job;
+    let job = job.apply(failed(Retry::Never), at(21), &rules()).unwrap().job;
+    let receipt = serde_json::json!({});
+    let moved = job.apply(Event::Attested { receipt }, at(22), &rules()).unwrap();
+    let end = &moved.statuses[0];
+    assert_eq!((end.stage, end.output_cid, end.log_cid), (Stage::Failed, None, Some(log)));
+}
+
+#[test]
+fn a_job_that_is_stopped_for_the_disk_has_failed_however_it_ends() {
+    for cause in [StopCause::DiskExceeded, StopCause::DiskFull] {
+        for code in [0, 137] {
+            let Event::Exited { exit, .. } = stopped(code) else { panic!("no exit") };
+            let ended = [
+                Event::StopAsked { cause },
+                Event::Exited { exit, by_itself: Some(false) },
+                Event::Collected { output: Ok(None), log: None },
+            ];
+            let (job, _) = run("", happy().into_iter().take(4).chain(ended));
+            let Phase::Collected { ended, .. } = job.phase else { panic!("{:?}", job.phase) };
+            let Outcome::Failed(fault) = ended.outcome else { panic!("{:?}", ended.outcome) };
+            assert_eq!(fault.reason, Reason::DiskExceeded);
+        }
+    }
+}
+
+#[test]
 fn a_cancel_comes_too_late_once_the_container_has_exited() {
     let cancel = || Event::StopAsked { cause: StopCause::Cancelled };
     for done in 0..=4 {

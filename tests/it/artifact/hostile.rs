@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use lamda_node::artifact::{Error, Fetched, Gateways, seal};
 use lamda_node::job::Cid;
 use lamda_node::secret::Secret;
+use sha2::Digest as _;
 
 use super::{PLENTY, contents, nested, noise, store};
 use crate::support::ipfs::{Scripted, Store, config, oracle};
@@ -180,6 +181,103 @@ async fn a_gateway_that_hangs_or_breaks_off_is_waited_for_no_longer_than_its_sil
         let done = original.fetch(&[&broken.url]).await;
         assert!(matches!(done, Err(Error::Unavailable { .. })), "{done:?}");
     }
+}
+
+/// A gateway whose archive goes on with what `next` gives, a twentieth of a second apart.
+async fn dripping(
+    begin: Vec<u8>,
+    next: impl Fn(usize) -> Bytes + Clone + Send + Sync + 'static,
+) -> Scripted {
+    let begin = Bytes::from(begin);
+    Scripted::start(move |_| {
+        let (begin, next) = (begin.clone(), next.clone());
+        let pace = tokio::time::interval(Duration::from_millis(50));
+        let drip = stream::unfold((0, pace), move |(at, mut pace)| {
+            let piece = next(at);
+            async move {
+                pace.tick().await;
+                Some((Ok::<_, std::io::Error>(piece), (at + 1, pace)))
+            }
+        });
+        let body = Body::from_stream(stream::iter([Ok(begin)]).chain(drip));
+        async move { ([(header::CONTENT_TYPE, CAR)], body).into_response() }
+    })
+    .await
+}
+
+/// A valid block that no object of these tests holds, as it stands in an archive.
+fn unwanted(bytes: usize, at: usize) -> Vec<u8> {
+    let mut block = noise(bytes);
+    block[..8].copy_from_slice(&at.to_le_bytes());
+    let digest = sha2::Sha256::digest(&block);
+    let cid = [&[1, 0x55, 0x12, 0x20][..], &digest].concat();
+    let (mut section, mut len) = (Vec::new(), cid.len() + block.len());
+    while len > 0x7f {
+        section.push(u8::try_from(len & 0x7f).unwrap() | 0x80);
+        len >>= 7;
+    }
+    section.push(u8::try_from(len).unwrap());
+    section.extend(cid);
+    section.extend(block);
+    section
+}
+
+#[tokio::test]
+async fn a_gateway_that_drips_is_left_for_the_next_one() {
+    let original = Original::new().await;
+    let rest = original.archive[600_000..].to_vec();
+    let drips = dripping(original.archive[..600_000].to_vec(), move |at| {
+        Bytes::copy_from_slice(&rest[at..=at])
+    })
+    .await;
+    let done = original.fetch(&[&drips.url]).await.unwrap_err();
+    assert!(matches!(&done, Error::Unavailable { what, .. } if what.contains("slow")), "{done:?}");
+    let honest = gateway(CAR, original.archive.clone()).await;
+    original.fetch(&[&drips.url, &honest.url]).await.unwrap();
+}
+
+#[tokio::test]
+async fn valid_blocks_that_nobody_wants_are_no_progress_however_fast_they_come() {
+    let original = Original::new().await;
+    let begin = original.archive[..600_000].to_vec();
+    let slow = dripping(once_whole(&begin), |at| unwanted(20_000, at).into()).await;
+    let done = original.fetch(&[&slow.url]).await.unwrap_err();
+    assert!(matches!(&done, Error::Unavailable { what, .. } if what.contains("slow")), "{done:?}");
+
+    // As fast as they can be read: the archive is longer than any of this size could be.
+    let flood: Bytes = (0..16).flat_map(|at| unwanted(1 << 20, at)).collect::<Vec<u8>>().into();
+    let start = Bytes::from(once_whole(&begin));
+    let flooding = Scripted::start(move |_| {
+        let flood = flood.clone();
+        let endless = stream::repeat_with(move || Ok::<_, std::io::Error>(flood.clone()));
+        let body = Body::from_stream(stream::iter([Ok(start.clone())]).chain(endless));
+        async move { ([(header::CONTENT_TYPE, CAR)], body).into_response() }
+    })
+    .await;
+    let honest = gateway(CAR, original.archive.clone()).await;
+    let gateways = [&*flooding.url, &honest.url];
+    let gateways = Gateways::new(&config(&gateways, "http://127.0.0.1:1")).unwrap();
+    let dest = original.dest();
+    let done = gateways.fetch(&original.cid, &dest, 2_000_000, |_| {}).await;
+    assert_eq!(done.unwrap().bytes, 1_000_000);
+    assert_eq!(fs::read(dest).unwrap(), original.flat);
+}
+
+/// The sections of an archive that are whole.
+fn once_whole(archive: &[u8]) -> Vec<u8> {
+    let mut end = 0;
+    loop {
+        let rest = &archive[end..];
+        let Some(digits) = rest.iter().position(|byte| byte & 0x80 == 0) else { break };
+        let digits = digits + 1;
+        let len =
+            rest[..digits].iter().rev().fold(0, |len, byte| len << 7 | usize::from(byte & 0x7f));
+        if rest.len() < digits + len {
+            break;
+        }
+        end += digits + len;
+    }
+    archive[..end].to_vec()
 }
 
 #[tokio::test]

@@ -97,11 +97,18 @@ async fn a_service_that_refuses_or_waits_is_told_apart_from_one_that_fails() {
 }
 
 #[tokio::test]
-async fn the_key_goes_in_the_header_and_a_name_that_would_break_the_form_is_refused() {
+async fn the_key_goes_in_the_header_and_a_name_that_no_form_carries_is_refused_by_the_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("bell\u{7}.txt"), "x").unwrap();
+    let refused = seal(dir.path(), PLENTY).await.unwrap_err();
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    // A service that takes the form's escapes for the name itself is told from one that lies.
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("quote\".txt"), "x").unwrap();
-    let refused = publish(dir.path(), (200, "")).await.unwrap_err();
-    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    let other = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
+    let refused = publish(dir.path(), (200, &hash(other))).await.unwrap_err();
+    let named = |path: &str| path == "quote\\\".txt";
+    assert!(matches!(&refused, Error::Unsupported { path, .. } if named(path)), "{refused:?}");
 
     let heard = Arc::new(Mutex::new(String::new()));
     let ear = Arc::clone(&heard);

@@ -19,11 +19,16 @@ async fn what_is_published_comes_back_byte_for_byte() {
     many(&dir.path().join("many"));
     fs::write(dir.path().join("file"), noise(3_000_000)).unwrap();
     fs::write(dir.path().join("empty"), "").unwrap();
+    fs::create_dir_all(dir.path().join("odd/fol\"der\\")).unwrap();
+    for name in ["a\"b", "back\\slash\\", "line\nbreak", "return\r", "tab\tbed", "100%"] {
+        fs::write(dir.path().join("odd").join(name), name).unwrap();
+        fs::write(dir.path().join("odd/fol\"der\\").join(name), name).unwrap();
+    }
     let (_folder, store) = store().await;
     let (pinata, gateways) = (store.pinata(), store.gateways());
     pinata.check().await.unwrap();
     gateways.check().await.unwrap();
-    for name in ["nested", "many", "file", "empty"] {
+    for name in ["nested", "many", "odd", "file", "empty"] {
         let path = dir.path().join(name);
         let sealed = seal(&path, PLENTY).await.unwrap();
         let sent = std::sync::atomic::AtomicU64::new(0);

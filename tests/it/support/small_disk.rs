@@ -16,23 +16,43 @@ pub(crate) struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// Mounts one of this size at `at`, which is created.
     pub(crate) fn mount(at: &Path, mib: u32) -> Self {
+        Self::mount_with(at, &format!("size={mib}m"))
+    }
+
+    /// Mounts one with these options of tmpfs(5) at `at`, which is created.
+    pub(crate) fn mount_with(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).expect("a folder");
-        let size = format!("size={mib}m");
         let mut mount = Command::new(tool("mount"));
-        mount.args(["-t", "tmpfs", "-o", &size, "lamda-test"]).arg(at);
+        mount.args(["-t", "tmpfs", "-o", size, "lamda-test"]).arg(at);
         assert!(mount.status().expect("mount runs").success(), "{size} at {}", at.display());
         Self(at.to_owned())
     }
 
-    /// Leaves no more than this many KiB free.
+    /// Leaves no more than this many KiB free; with none, the journal also has nothing left of the
+    /// room that it took in advance, as after a while on such a disk.
     pub(crate) fn fill_but(&self, kib: u64) {
         self.free();
+        if kib == 0 {
+            self.use_up_the_journals_room();
+        }
         let mut file = std::fs::File::create(self.0.join(BALLAST)).expect("a file");
-        let free_kib = || {
-            let stat = rustix::fs::statvfs(&self.0).expect("its size");
-            stat.f_bavail * stat.f_frsize / 1024
-        };
-        while free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
+        while self.free_kib() > kib && file.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    fn use_up_the_journals_room(&self) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        const PAGE: u64 = 4096;
+        let log = std::fs::File::options().write(true).open(self.0.join("journal.db-wal"));
+        let log = log.expect("a node's journal");
+        let end = log.metadata().expect("its length").len().next_multiple_of(PAGE);
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&log, punch, end, 1 << 30).expect("a hole");
+    }
+
+    /// What is free.
+    pub(crate) fn free_kib(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).expect("its size");
+        stat.f_bavail * stat.f_frsize / 1024
     }
 
     /// Makes room again.

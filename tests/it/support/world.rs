@@ -54,6 +54,14 @@ impl World {
         Self::start_in(dir, Some(disk)).await
     }
 
+    /// The same with so many files and folders at the most.
+    pub(crate) async fn start_on_few_inodes(mib: u32, inodes: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = format!("size={mib}m,nr_inodes={inodes}");
+        let disk = SmallDisk::mount_with(&dir.path().join("data"), &options);
+        Self::start_in(dir, Some(disk)).await
+    }
+
     async fn start_in(dir: TempDir, disk: Option<SmallDisk>) -> Self {
         let store_port = free_port();
         let listen = format!("127.0.0.1:{store_port}");
@@ -224,11 +232,12 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         panic!("not clean: {left}");
     }
 
-    /// How many jobs have a folder, on any node.
+    /// How many jobs have a folder, on any node, or have left one that is not gone yet.
     fn job_folders(&self) -> usize {
         let entries = std::fs::read_dir(self.dir.path()).expect("the world's folder").flatten();
         let data = entries.filter(|one| one.file_name().to_string_lossy().starts_with("data"));
-        data.map(|one| std::fs::read_dir(one.path().join("jobs")).map_or(0, Iterator::count)).sum()
+        let folders = data.flat_map(|one| ["jobs", "trash"].map(|name| one.path().join(name)));
+        folders.map(|folder| std::fs::read_dir(folder).map_or(0, Iterator::count)).sum()
     }
 
     /// The bytes behind a CID, as a plain client gets them from the store.

@@ -99,3 +99,112 @@ async fn a_container_is_stopped_in_time_and_on_request_though_the_journal_can_no
     assert_eq!(told("unwanted"), (json!("cancelled"), json!("cancelled")));
     world.wait_until_clean().await;
 }
+
+/// Makes so many thousand folders in one another here, a thousand at a time by relative steps.
+fn nest(thousands: u32) -> String {
+    format!(
+        "p=d; for i in 1 2 3 4 5 6 7 8 9 10; do p=$p/$p; done; \
+         for i in $(seq {thousands}); do mkdir -p $p && cd -P $p || exit 9; done; : > end"
+    )
+}
+
+#[tokio::test]
+async fn folders_in_one_another_end_their_job_and_not_the_node() {
+    let world = World::start_on_small_disk(64).await;
+    let mut agent = world.agent(&SETTINGS);
+    world.publish("deep", &shell(&format!("cd /output; {}", nest(8))));
+    assert_eq!(end(&world.outcome("deep")), json!(["failed", "output_unsupported", 1, 0]));
+    agent.kill();
+    let agent = world.agent(&SETTINGS);
+    world.publish("next", &shell("echo x > /output/output"));
+    assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
+    world.wait_until_clean().await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    // In the container's own layer, from where the engine copies; then it is to remove it.
+    let elsewhere = json!({"output_path": "/tmp/deep"});
+    let script = format!("mkdir -p /tmp/deep; cd /tmp/deep; {}", nest(20));
+    world.publish("deep", &shell_with(&script, &elsewhere));
+    assert_eq!(end(&world.outcome("deep")), json!(["failed", "output_unsupported", 1, 0]));
+    eventually("the message is acknowledged", PATIENCE, || (world.queued() == 0).then_some(()));
+    world.publish("next", &shell("echo x > /output/output"));
+    assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
+    println!("{:?}", world.containers().await);
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_job_that_fills_the_disk_and_stays_is_stopped_and_the_next_one_runs() {
+    let world = World::start_on_small_disk(64).await;
+    let agent = world.agent(&SETTINGS);
+    world.publish("small", &shell("sleep 1000"));
+    agent.wait_for("job small: running");
+    let greedy = "dd if=/dev/zero of=/output/rest bs=1M; sleep 1000";
+    world.publish("greedy", &shell(greedy));
+    let statuses = world.outcome("greedy");
+    assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]));
+    let said = last(&statuses)["error"].as_str().expect("a sentence");
+    assert!(said.contains("disk ran full"), "{said}");
+    // Who had written nothing runs on.
+    world.publish("next", &shell("echo x > /output/output"));
+    assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
+    assert_eq!(last(&world.statuses("small"))["stage"], "running");
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_job_that_writes_more_than_it_may_is_stopped_wherever_it_writes() {
+    let world = World::start_on_small_disk(96).await;
+    let agent = world.agent(&SETTINGS);
+    for (id, file) in [("in-output", "/output/rest"), ("in-its-layer", "/rest")] {
+        let script = format!("dd if=/dev/zero of={file} bs=1M count=20; sleep 1000");
+        world.publish(id, &shell_with(&script, &json!({"disk_mib": 8})));
+    }
+    for id in ["in-output", "in-its-layer"] {
+        let statuses = world.outcome(id);
+        assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]), "{id}");
+        let said = last(&statuses)["error"].as_str().expect("a sentence");
+        assert!(said.contains("more than its disk_mib"), "{id}: {said}");
+    }
+    world.wait_until_clean().await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_job_that_takes_every_inode_is_stopped_and_the_next_one_runs() {
+    let world = World::start_on_few_inodes(64, 4000).await;
+    let agent = world.agent(&SETTINGS);
+    let script = "i=0; while : > /output/$i; do i=$((i + 1)); done; sleep 1000";
+    // The shell itself ends where it can't redirect: another one is left.
+    world.publish("many", &shell(&format!("(sh -c '{script}'); sleep 1000")));
+    let statuses = world.outcome("many");
+    assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]));
+    world.publish("next", &shell("echo x > /output/output"));
+    assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
+    world.wait_until_clean().await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_filled_before_the_start_is_written_down_costs_no_result() {
+    let world = World::start_on_small_disk(64).await;
+    let disk = world.disk.as_ref().expect("a small disk");
+    // It dies after the container's start: the next life has nothing written of that.
+    let armed = [&SETTINGS[..], &[("LAMDA_FAILPOINT", "start.after")]].concat();
+    let mut agent = world.agent(&armed);
+    let script = "mkdir /output/r; echo result > /output/r/x; \
+        dd if=/dev/zero of=/output/r/rest bs=1M; true";
+    world.publish("full", &shell_with(script, &json!({"output_path": "/output/r/x"})));
+    agent.wait_for_end();
+    eventually("the disk is full", PATIENCE, || (disk.free_kib() == 0).then_some(()));
+    let agent = world.agent(&SETTINGS);
+    let statuses = world.outcome("full");
+    assert_eq!(world.output(&statuses).await, "result\n");
+    world.wait_until_clean().await;
+    drop(agent);
+}

@@ -74,6 +74,22 @@ async fn an_upload_goes_on_until_it_succeeds_while_the_next_job_runs() {
     world.wait_until_clean().await;
 }
 
+#[tokio::test]
+async fn an_upload_that_fails_once_does_not_cost_a_failed_job_its_log() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let agent = world.agent(&[("PINATA_API_URL", &proxy.url())]);
+    proxy.set_pins(Weather::Status(500, None));
+    world.publish("broken", &shell("echo why it broke; exit 3"));
+    agent.wait_for("job broken: the log:");
+    proxy.set_pins(Weather::Clear);
+    let statuses = world.outcome("broken");
+    assert_eq!(end(&statuses), json!(["failed", "nonzero_exit", 1, 3]));
+    let log = last(&statuses)["log_cid"].as_str().expect("its log is published").to_owned();
+    assert_eq!(world.content(&log).await, b"why it broke\n");
+    world.wait_until_clean().await;
+}
+
 /// The late results of all jobs so far.
 fn late_results(world: &World) -> Vec<Value> {
     let script = "

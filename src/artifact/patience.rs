@@ -1,0 +1,134 @@
+//! How slow a transfer may be before the next gateway is asked.
+//!
+//! Time counts only while the other side is waited for: a slow disk or a busy processor of our own
+//! is no gateway's fault. Bytes count only where they are of use. What must hold: no transfer lasts
+//! for ever, whatever is sent and however slowly; a slow line at somebody's home is no attack.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Bytes a second that must come on average over twice the longest silence: a line of 1 Mbit/s that
+/// sixteen fetches share, or a quarter of it for one fetch after a minute of silence.
+const FLOOR_PER_S: u64 = 8 * 1024;
+/// Bytes a second for the whole of it: half of what a line of 1 Mbit/s carries.
+const WHOLE_PER_S: u64 = 64 * 1024;
+/// Longest silences that the whole may last beside that: ten minutes.
+const WHOLE_SILENCES: u32 = 10;
+/// No transfer from one gateway lasts longer: 50 GiB over a line of 5 Mbit/s.
+const WHOLE_MAX: Duration = Duration::from_hours(24);
+/// What an archive holds beside its files, whatever their size: headers, folders and names.
+const ARCHIVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How an object comes along: counted where it is put together, looked at where it is received.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Bytes that came and are of use.
+    pub(super) useful: AtomicU64,
+    /// Bytes of the object, as far as is known.
+    pub(super) size: AtomicU64,
+}
+
+impl Tally {
+    /// So many more bytes of use came.
+    pub(super) fn add(&self, bytes: usize) {
+        self.useful.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The object is known to have so many bytes.
+    pub(super) fn know(&self, bytes: u64) {
+        self.size.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What an archive of files with so many bytes together may have. The nodes above the smallest
+/// usual blocks are some per cent of them.
+pub(super) const fn archive_bytes_max(bytes_max: u64) -> u64 {
+    bytes_max.saturating_add(bytes_max / 8).saturating_add(ARCHIVE_BYTES)
+}
+
+/// One transfer's.
+#[derive(Debug)]
+pub(super) struct Patience {
+    silence: Duration,
+    /// Time that the other side was waited for.
+    waited: Duration,
+    /// Where the present window began: waited, useful.
+    window: (Duration, u64),
+}
+
+impl Patience {
+    /// `silence`: how long nothing at all may come.
+    pub(super) const fn new(silence: Duration) -> Self {
+        Self { silence, waited: Duration::ZERO, window: (Duration::ZERO, 0) }
+    }
+
+    /// Takes the time in that the last piece was waited for; why the transfer is given up, where it
+    /// is.
+    pub(super) fn waited(&mut self, span: Duration, tally: &Tally) -> Result<(), String> {
+        self.waited += span;
+        let useful = tally.useful.load(Ordering::Relaxed);
+        let size = tally.size.load(Ordering::Relaxed);
+        let whole = Duration::from_secs(size / WHOLE_PER_S);
+        let whole = (self.silence * WHOLE_SILENCES + whole).min(WHOLE_MAX);
+        let seconds = self.waited.as_secs();
+        if self.waited > whole {
+            return Err(format!("{useful} bytes of use in {seconds} s, of {size}"));
+        }
+        let (since, before) = self.window;
+        let window = self.waited.saturating_sub(since);
+        if window < self.silence * 2 {
+            return Ok(());
+        }
+        let floor = u64::try_from(window.as_millis()).unwrap_or(u64::MAX) * FLOOR_PER_S / 1000;
+        let came = useful.saturating_sub(before);
+        if came < floor {
+            return Err(format!("{came} bytes of use in {} s", window.as_secs_f32()));
+        }
+        self.window = (self.waited, useful);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_mins(1);
+
+    /// How many seconds a transfer of this size lasts at this speed; `Err` where it is given up.
+    fn transfer(size: u64, per_s: u64) -> Result<u64, u64> {
+        let (mut patience, tally) = (Patience::new(SILENCE), Tally::default());
+        tally.know(size);
+        for second in 1.. {
+            tally.add(usize::try_from(per_s).unwrap());
+            if tally.useful.load(Ordering::Relaxed) >= size {
+                return Ok(second);
+            }
+            patience.waited(Duration::from_secs(1), &tally).map_err(|_| second)?;
+        }
+        unreachable!("it ends")
+    }
+
+    #[test]
+    fn a_slow_line_is_waited_for_and_a_drip_is_not() {
+        let (mib, gib) = (1 << 20, 1 << 30);
+        assert_eq!(transfer(mib, 9 * 1024), Ok(114));
+        assert_eq!(transfer(gib, 125_000), Ok(8590), "1 Mbit/s");
+        assert_eq!(transfer(50 * gib, 625_000), Ok(85_900), "5 Mbit/s");
+        assert_eq!(transfer(gib, 4 * 1024), Err(120));
+        // Above the floor, and still without an end.
+        assert_eq!(transfer(gib, 10 * 1024), Err(600 + 16_384 + 1));
+        assert_eq!(transfer(1 << 50, 1 << 20), Err(86_401));
+    }
+
+    #[test]
+    fn a_minute_of_silence_costs_nobody_the_transfer() {
+        let (mut patience, tally) = (Patience::new(SILENCE), Tally::default());
+        tally.know(1 << 30);
+        patience.waited(Duration::from_secs(59), &tally).unwrap();
+        for _ in 0..200 {
+            tally.add(20 * 1024);
+            patience.waited(Duration::from_secs(1), &tally).unwrap();
+        }
+    }
+}

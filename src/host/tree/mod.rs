@@ -1,0 +1,263 @@
+//! Folders that strangers wrote: measured, synced and removed, however they are shaped.
+//!
+//! What must hold: neither the depth nor the number of what lies there decides how much stack,
+//! memory or how many descriptors this takes; no link is followed; what can't be handled holds
+//! nothing else up.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fsync, openat, renameat, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Folders in one another that are looked into: more than an output may have. One descriptor each.
+const DEPTH_MAX: usize = 66;
+/// Bytes of a block as `stat` counts them.
+const BLOCK: u64 = 512;
+
+/// A folder whose contents are being removed, a bounded step at a time.
+///
+/// A folder that is not empty is lifted to the top before anything in it is looked at, so that
+/// folders in one another cost no more than folders beside one another. Every step leaves a state
+/// from which a new [`Clearing`] goes on.
+#[derive(Debug)]
+pub struct Clearing {
+    top: OwnedFd,
+    /// How far the present pass has come: new entries appear at the top while it goes.
+    pass: Option<Pass>,
+    /// The folder at the top that is being emptied.
+    inside: Option<(CString, Dir)>,
+}
+
+#[derive(Debug)]
+struct Pass {
+    entries: Dir,
+    progress: bool,
+    trouble: Option<Errno>,
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub enum Cleared {
+    /// Nothing is left.
+    All,
+    /// There is more to do.
+    More,
+    /// What is left can't be removed: why the first of it can't.
+    Stuck(io::Error),
+}
+
+impl Clearing {
+    /// Opens the folder; it stays, what is in it goes.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        Ok(Self { top: openat(CWD, folder, FOLDER, Mode::empty())?, pass: None, inside: None })
+    }
+
+    /// Handles about this many entries. An error says that the folder itself can't be read now.
+    pub fn step(&mut self, entries_max: usize) -> io::Result<Cleared> {
+        for _ in 0..entries_max {
+            if self.inside.is_some() {
+                self.empty_one()?;
+            } else if let Some(end) = self.next_at_top()? {
+                return Ok(end);
+            }
+        }
+        Ok(Cleared::More)
+    }
+
+    /// Removes the next entry at the top, or begins to empty it. Says at the end of a pass in which
+    /// nothing could go what it came to.
+    fn next_at_top(&mut self) -> io::Result<Option<Cleared>> {
+        let pass = match &mut self.pass {
+            Some(pass) => pass,
+            none => {
+                // A descriptor of its own, so a position of its own.
+                let entries = Dir::read_from(&self.top)?;
+                none.insert(Pass { entries, progress: false, trouble: None })
+            }
+        };
+        let Some(name) = next_name(&mut pass.entries)? else {
+            let (progress, trouble) = (pass.progress, pass.trouble);
+            self.pass = None;
+            return Ok(match trouble {
+                _ if progress => None,
+                Some(err) => Some(Cleared::Stuck(err.into())),
+                None => Some(Cleared::All),
+            });
+        };
+        match remove(self.top.as_fd(), &name) {
+            Ok(()) => pass.progress = true,
+            Err(Errno::NOTEMPTY | Errno::EXIST) => match open_up(&self.top, &name) {
+                Ok(folder) => self.inside = Some((name, Dir::new(folder)?)),
+                Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+            },
+            Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+        }
+        Ok(None)
+    }
+
+    /// Removes the next entry of the folder that is being emptied, or lifts it to the top.
+    fn empty_one(&mut self) -> io::Result<()> {
+        let (Some((own, folder)), Some(pass)) = (&mut self.inside, &mut self.pass) else {
+            return Ok(());
+        };
+        let Some(name) = next_name(folder)? else {
+            match unlinkat(&self.top, own.as_c_str(), AtFlags::REMOVEDIR) {
+                Ok(()) => pass.progress = true,
+                // Something in it could not go, and has said why; or the reading missed something.
+                Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+            }
+            self.inside = None;
+            return Ok(());
+        };
+        let parent = folder.fd()?;
+        let done = match remove(parent, &name) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                renameat(parent, name.as_c_str(), &self.top, fresh_name())
+            }
+            done => done,
+        };
+        match done {
+            Ok(()) => pass.progress = true,
+            Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file or an empty folder.
+fn remove(folder: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match unlinkat(folder, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(folder, name, AtFlags::REMOVEDIR),
+        done => done,
+    }
+}
+
+/// Opens a folder whose files are to be removed; a job may have taken its owner the right to.
+fn open_up(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let open = |flags| openat(parent, name, flags, Mode::empty());
+    match open(FOLDER) {
+        Ok(folder) => {
+            // Without the right to write nothing can be taken out of it.
+            fchmod(&folder, Mode::RWXU).ok();
+            Ok(folder)
+        }
+        Err(Errno::ACCESS) => {
+            let place = open(FOLDER.union(OFlags::PATH))?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
+            rustix::fs::chmod(path, Mode::RWXU)?;
+            open(FOLDER)
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// A name that nothing at the top has.
+pub fn fresh_name() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// The next name but `.` and `..`.
+fn next_name(folder: &mut Dir) -> io::Result<Option<CString>> {
+    while let Some(entry) = folder.read() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// What a folder takes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes on disk of its files and folders; of a file with several names a part for each.
+    pub bytes: u64,
+    /// Files and folders.
+    pub entries: u64,
+    /// Whether all of it was counted: neither too deep, too much, nor too slow.
+    pub is_whole: bool,
+}
+
+/// Measures what lies in a folder, as far as the limits let it; others may change it meanwhile.
+pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<Usage> {
+    let begun = Instant::now();
+    let mut usage = Usage { is_whole: true, ..Usage::default() };
+    let mut open = vec![Dir::new(openat(CWD, folder, FOLDER, Mode::empty())?)?];
+    while let Some(folder) = open.last_mut() {
+        // A folder that goes while it is read has nothing more to count.
+        let Ok(Some(name)) = next_name(folder) else {
+            open.pop();
+            continue;
+        };
+        if usage.entries >= entries_max || begun.elapsed() > time_max {
+            usage.is_whole = false;
+            break;
+        }
+        let parent = folder.fd()?;
+        let Ok(stat) = statat(parent, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        usage.entries += 1;
+        usage.bytes = usage.bytes.saturating_add(bytes_of(&stat));
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            match openat(parent, name.as_c_str(), FOLDER, Mode::empty()) {
+                Ok(below) if open.len() < DEPTH_MAX => open.push(Dir::new(below)?),
+                _ => usage.is_whole = false,
+            }
+        }
+    }
+    Ok(usage)
+}
+
+fn bytes_of(stat: &Stat) -> u64 {
+    let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
+    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let names = if is_folder { 1 } else { stat.st_nlink.max(1) };
+    bytes / names
+}
+
+/// Syncs a file, or a folder with all that is in it. What is neither is left alone. Fails where
+/// there are too many folders in one another.
+pub fn sync(path: &Path) -> io::Result<()> {
+    let file = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+    let file = file.union(OFlags::CLOEXEC);
+    let root = openat(CWD, path, file, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&root)?.st_mode);
+    if kind != FileType::Directory {
+        return if kind == FileType::RegularFile { Ok(fsync(&root)?) } else { Ok(()) };
+    }
+    let mut open = vec![Dir::new(root)?];
+    while let Some(folder) = open.last_mut() {
+        let Some(name) = next_name(folder)? else {
+            fsync(folder.fd()?)?;
+            open.pop();
+            continue;
+        };
+        let parent = folder.fd()?;
+        let stat = statat(parent, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                fsync(openat(parent, name.as_c_str(), file, Mode::empty())?)?;
+            }
+            FileType::Directory => {
+                let below = openat(parent, name.as_c_str(), FOLDER, Mode::empty())?;
+                if open.len() >= DEPTH_MAX {
+                    return Err(io::Error::other("too many folders in one another"));
+                }
+                open.push(Dir::new(below)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
