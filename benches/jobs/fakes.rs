@@ -89,7 +89,12 @@ impl Effects for Fakes {
             }
             Step::Attest => Event::Attested { receipt: self.receipt(job) },
             Step::Remove => Event::Removed,
-            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+            Step::Claim
+            | Step::Conclude
+            | Step::Bury
+            | Step::Ack
+            | Step::HandBack
+            | Step::Return => {
                 unreachable!("{} is a message", step.name())
             }
         }
@@ -106,6 +111,10 @@ impl Effects for Fakes {
 
     async fn said(&self) -> Result<(), bus::Error> {
         Ok(())
+    }
+
+    async fn is_queued(&self, _: &AckHandle, _: &Target, _: &JobId) -> Result<bool, bus::Error> {
+        Ok(true)
     }
 
     async fn say_late(&self, _: &LateResult) -> Result<(), bus::Error> {
@@ -136,6 +145,13 @@ impl Effects for Fakes {
 
     async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
         Ok(delivery.ack_wait())
+    }
+
+    async fn neighbours(
+        &self,
+        _: &PoolName,
+    ) -> Result<Vec<lamda_node::node::presence::Presence>, bus::Error> {
+        Ok(Vec::new())
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {

@@ -1,11 +1,13 @@
 //! What a job costs the node itself: the real plan, board and journal (on a real disk), with
 //! effects that answer at once.
 //!
-//! `cargo bench --bench jobs [-- --quick]` prints JSON. docs/performance.md says how to read it.
+//! `cargo bench --bench jobs [-- --quick] [--year JOBS]` prints JSON; with `--year` alone the row about
+//! a journal of so many jobs. docs/performance.md says how to read it.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 mod fakes;
+mod year;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -296,17 +298,34 @@ async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failur
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     // Cargo adds `--bench`.
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--part") {
+        let [name, dir] =
+            [1, 2].map(|after| arguments.get(at + after).cloned().unwrap_or_default());
+        println!("{}", Box::pin(year::part(&name, Path::new(&dir))).await?);
+        return Ok(());
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
     let folder = |name: &str| -> Result<_, Failure> {
         // Beside what cargo builds: a temporary folder may lie in memory, where a sync is free.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
     };
+    let asked = arguments.iter().position(|argument| argument == "--year");
+    if let Some(at) = asked {
+        let jobs = arguments.get(at + 1).ok_or("--year JOBS")?.parse()?;
+        let year = Box::pin(year::year(folder("year")?.path(), jobs)).await?;
+        println!("{:#}", serde_json::json!({ "year": year }));
+        return Ok(());
+    }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };
     let rate = rate(folder("rate")?.path(), jobs).await?;
     let adoption = Box::pin(adoption(folder("adoption")?.path(), 50)).await?;
     let pipeline = pipeline(folder("pipeline")?.path(), piped).await?;
+    let done = if quick { 30_000 } else { 3_000_000 };
+    let year = Box::pin(year::year(folder("year")?.path(), done)).await?;
     let figures = serde_json::json!({
+        "year": year,
         "jobs_per_s": rate,
         "adoption": adoption,
         "pipeline": pipeline,

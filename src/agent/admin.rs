@@ -71,6 +71,10 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     draining: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_ready: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<Address>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_in_use_elsewhere: Option<String>,
@@ -156,7 +160,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     fn status(&self) -> Answer {
         let alarm = self.greeter.sole.alarm(self.intake.desk.clock.now());
+        let unfit = self.intake.desk.board.unfit();
         Answer {
+            ready: Some(unfit.is_none()),
+            not_ready: unfit.map(|why| why.to_string()),
             jobs: Some(self.intake.desk.board.phases()),
             draining: Some(self.intake.desk.board.is_draining()),
             owner: self.owner,
@@ -246,7 +253,12 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         let stands = match phase.as_ref().map(|phase| (phase, phase.outcome())) {
             None => "was refused",
             Some((
-                Phase::Waiting | Phase::HandingBack | Phase::LettingGo | Phase::Interrupted,
+                Phase::Waiting
+                | Phase::HandingBack
+                | Phase::LettingGo
+                | Phase::Interrupted
+                | Phase::Unable { .. }
+                | Phase::Returning { .. },
                 _,
             )) => "was stopped by the node and goes back to its queue",
             Some((_, Some(Outcome::Completed))) => "has completed",

@@ -152,6 +152,36 @@ pub(super) async fn hand_back<E: Effects, C: Clock>(
     ours.ok_or(bus::Error::Timeout { what: "give a claim back" })
 }
 
+/// What became of a job that this node can't begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It goes back to the pool.
+    Back,
+    /// Nobody can begin it: it ends here.
+    Up,
+    /// Another agent has it, and its delivery.
+    Lost,
+}
+
+/// This node can't begin the job: counted, so that it does not go round for ever.
+pub(super) async fn give_back<E: Effects, C: Clock>(
+    job: &Job,
+    delivery: &AckHandle,
+    effects: &E,
+    clock: &C,
+) -> Result<Given, bus::Error> {
+    let Some(asked) = asked(job, Some(delivery), clock) else { return Ok(Given::Up) };
+    let decide = |found: Option<&Claim>, bid: &Bid| match claim::give_back(found, bid) {
+        claim::GiveBack::Write(claim) => Decided::Write(claim, Given::Back),
+        claim::GiveBack::GiveUp(claim) => Decided::Write(claim, Given::Up),
+        claim::GiveBack::Counted => Decided::Is(Given::Back),
+        claim::GiveBack::GivenUp => Decided::Is(Given::Up),
+        claim::GiveBack::Leave => Decided::Is(Given::Lost),
+    };
+    let given = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
+    Ok(given.unwrap_or(Given::Lost))
+}
+
 /// A pool's job that nobody will ever run, such as one that came too late. `true`: this agent is
 /// the one to say so.
 pub(super) async fn reject<E: Effects>(

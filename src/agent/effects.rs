@@ -17,6 +17,7 @@ use crate::job::plan::Step;
 use crate::job::{Job, JobId, LateResult};
 use crate::journal::Outgoing;
 use crate::node::Address;
+use crate::node::presence::Presence;
 
 /// What the agent does to the world.
 pub trait Effects: Send + Sync + 'static {
@@ -39,6 +40,15 @@ pub trait Effects: Send + Sync + 'static {
 
     /// Returns once everything that was said is on its way to whoever listens.
     fn said(&self) -> impl Future<Output = Result<(), bus::Error>> + Send;
+
+    /// Whether the queue of this source still holds the job's message, which was delivered so;
+    /// `true` where nobody can tell.
+    fn is_queued(
+        &self,
+        delivery: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
 
     /// Puts a message aside that could not be run; `id` makes a repeat harmless.
     fn bury(
@@ -75,6 +85,11 @@ pub trait Effects: Send + Sync + 'static {
         &self,
         delivery: &AckHandle,
     ) -> impl Future<Output = Result<Duration, bus::Error>> + Send;
+    /// The nodes that serve a pool and are there now, this one too, by their own word.
+    fn neighbours(
+        &self,
+        pool: &PoolName,
+    ) -> impl Future<Output = Result<Vec<Presence>, bus::Error>> + Send;
 
     /// Every container of this node, running or not.
     fn containers(&self) -> impl Future<Output = Result<Vec<Found>, container::Error>> + Send;

@@ -79,7 +79,7 @@ pub struct Heart<R, G, Ch, C> {
     /// Whether the key may be used.
     pub sole: Sole,
     /// Whether the node can work.
-    pub readiness: Readiness<R, G>,
+    pub readiness: Arc<Readiness<R, G>>,
     /// Told once the chain's id is known.
     pub domain: Arc<watch::Sender<Option<Domain>>>,
     /// Between two beats.

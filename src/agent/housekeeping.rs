@@ -1,11 +1,14 @@
-//! What is looked at beside the jobs: whether the store can be reached, and what the journal may
-//! forget.
+//! What is looked at beside the jobs: whether the store can be reached, what the journal may pack,
+//! and what it may forget.
+//!
+//! What must hold: the journal is gone through a few rows at a time, with a pause after each, so
+//! that no job waits behind it.
 
 use std::time::Duration;
 
 use crate::artifact::{Gateways, Pinata};
-use crate::clock::Clock;
-use crate::journal::Journal;
+use crate::clock::{Clock, Timestamp};
+use crate::journal::{Error, Forgotten, Journal};
 use crate::supervise::Failure;
 
 /// Jobs that are done are remembered for this long: longer than any queue keeps a message.
@@ -17,8 +20,18 @@ const REFUSALS_MAX: u32 = 10_000;
 /// Plain heartbeats are remembered for this long; what holds receipts is kept.
 const BEATS_REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
+/// Receipts are kept for this long: until then `receipt proof` can be asked for. Whoever wants one
+/// for longer keeps the proof.
+const RECEIPTS_REMEMBERED: Duration = Duration::from_hours(400 * 24);
+
 /// How often the journal is looked through.
 const EVERY: Duration = Duration::from_hours(1);
+
+/// How often it is looked for jobs that can be packed.
+const PACKED_EVERY: Duration = Duration::from_secs(5);
+
+/// Between two steps, for whoever waits for the journal.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks the pinning service and the gateways once, so that a wrong key shows before the first job
 /// has run for nothing. Ends when both have answered.
@@ -34,20 +47,54 @@ pub async fn check_store(pinata: Pinata, gateways: Gateways) -> Result<(), Failu
     Ok(())
 }
 
+/// Packs what nothing is left to do for; a service that ends only when it fails.
+pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
+    loop {
+        let packed = journal.pack().await.map_err(|err| Failure::Again(err.into()))?;
+        clock.sleep(if packed > 0 { PAUSE } else { PACKED_EVERY }).await;
+    }
+}
+
 /// Forgets what is long done; a service that ends only when it fails.
 pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
-        let failed = |err: crate::journal::Error| Failure::Again(err.into());
-        let jobs = journal.prune(clock.now(), REMEMBERED).await.map_err(failed)?;
-        let refusals = journal.prune_refusals(REFUSALS_MAX).await.map_err(failed)?;
-        let beats =
-            journal.prune_transactions(clock.now(), BEATS_REMEMBERED).await.map_err(failed)?;
+        let gone =
+            look_through(&journal, &clock).await.map_err(|err| Failure::Again(err.into()))?;
+        let [jobs, refusals, receipts, beats] = gone;
         tracing::debug!(
             jobs,
             refusals,
+            receipts,
             beats,
-            "forgot {jobs} jobs, {refusals} refusals and {beats} transactions"
+            "forgot {jobs} jobs, {refusals} refusals, {receipts} receipts and {beats} transactions"
         );
         clock.sleep(EVERY).await;
     }
+}
+
+/// One look through the journal: how many jobs, refusals, receipts and transactions went.
+async fn look_through<C: Clock>(journal: &Journal, clock: &C) -> Result<[usize; 4], Error> {
+    let now: Timestamp = clock.now();
+    let done = steps(clock, |_| journal.forget_done(now, REMEMBERED)).await?;
+    let waiting = steps(clock, |at| journal.forget_waiting(now, REMEMBERED, at)).await?;
+    let refusals = steps(clock, |_| journal.forget_refusals(REFUSALS_MAX)).await?;
+    let receipts = steps(clock, |_| journal.forget_receipts(now, RECEIPTS_REMEMBERED)).await?;
+    let beats = steps(clock, |at| journal.forget_transactions(now, BEATS_REMEMBERED, at)).await?;
+    Ok([done + waiting, refusals, receipts, beats])
+}
+
+/// Takes one step after the other until nothing is left to forget; how many rows went.
+async fn steps<C: Clock, F>(clock: &C, step: impl Fn(i64) -> F) -> Result<usize, Error>
+where
+    F: Future<Output = Result<Forgotten, Error>>,
+{
+    let (mut rows, mut next) = (0, Some(0));
+    while let Some(at) = next {
+        let forgotten = step(at).await?;
+        (rows, next) = (rows + forgotten.rows, forgotten.next);
+        if next.is_some() {
+            clock.sleep(PAUSE).await;
+        }
+    }
+    Ok(rows)
 }

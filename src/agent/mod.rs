@@ -29,11 +29,14 @@ pub mod leases;
 pub mod ledger;
 pub mod link;
 pub mod logs;
+pub mod lookout;
 pub mod notary;
 mod parts;
 mod post;
+pub mod presence;
 pub mod publish;
 pub mod readiness;
+pub mod reconcile;
 pub mod recover;
 pub mod reserve;
 pub mod results;
@@ -70,8 +73,10 @@ use heartbeat::{Claim, Heart, Said};
 use hello::Greeter;
 use intake::Intake;
 use link::Link;
+use lookout::Lookout;
 use notary::Notary;
-use parts::{Parts, serve_chain};
+use parts::{Parts, serve_chain, serve_crier, serve_lookout};
+use presence::{Crier, Neighbours};
 use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
 use sole::Sole;
@@ -253,6 +258,7 @@ where
             lines: std::sync::Mutex::default(),
             uploads: std::sync::Mutex::default(),
             fetched: std::sync::Mutex::default(),
+            neighbours: Neighbours::default(),
         });
         let intake = Arc::new(Intake {
             node,
@@ -270,19 +276,16 @@ where
         let parts = Parts { intake, runtime, link, domain, greeter };
         let mut services = Services::default();
         parts.serve_bus(&mut services, self.bus, self.owner);
+        serve_crier(&mut services, crier(&parts, &pools));
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
+        let readiness = readiness(&parts, self.gpu, gpus);
+        serve_lookout(&mut services, lookout(&readiness, &board, &self.clock, settings));
         let heart = Heart {
             claim: Claim::of(gpus),
             chain: Arc::new(self.chain),
             journal,
             sole: parts.greeter.sole.clone(),
-            readiness: Readiness {
-                link: parts.link.clone(),
-                runtime: Arc::clone(&parts.runtime),
-                gpu: Arc::new(self.gpu),
-                node,
-                cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
-            },
+            readiness,
             domain: Arc::clone(&parts.domain),
             interval: settings.heartbeat_interval,
             limits: settings.spending,
@@ -291,6 +294,45 @@ where
         };
         serve_chain(&mut services, heart);
         Ok((services, parts))
+    }
+}
+
+/// Who says that the node is there.
+fn crier<R, C: Clone>(parts: &Parts<R, C>, pools: &[bus::PoolName]) -> Crier<C> {
+    let desk = &parts.intake.desk;
+    Crier {
+        node: parts.intake.node,
+        link: parts.link.clone(),
+        board: desk.board.clone(),
+        pools: pools.to_vec(),
+        clock: desk.clock.clone(),
+    }
+}
+
+/// What a job needs here besides the job itself.
+fn readiness<R, G, C>(parts: &Parts<R, C>, gpu: G, gpus: &[Gpu]) -> Arc<Readiness<R, G>> {
+    Arc::new(Readiness {
+        link: parts.link.clone(),
+        runtime: Arc::clone(&parts.runtime),
+        gpu: Arc::new(gpu),
+        node: parts.intake.node,
+        cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+    })
+}
+
+/// Who looks whether jobs can be taken.
+fn lookout<R, G, C: Clone>(
+    readiness: &Arc<Readiness<R, G>>,
+    board: &Board,
+    clock: &C,
+    settings: &Settings,
+) -> Lookout<R, G, C> {
+    Lookout {
+        readiness: Arc::clone(readiness),
+        board: board.clone(),
+        data_dir: settings.data_dir.clone(),
+        disk_free_min_mib: settings.disk_free_min_mib,
+        clock: clock.clone(),
     }
 }
 

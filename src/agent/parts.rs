@@ -13,8 +13,10 @@ use super::heartbeat::Heart;
 use super::hello::{self, Greeter};
 use super::intake::Intake;
 use super::link::Link;
+use super::lookout::Lookout;
+use super::presence::Crier;
 use super::settings::Settings;
-use super::{RETRY, disk, housekeeping, leases, publish, recover, results};
+use super::{RETRY, disk, housekeeping, leases, publish, reconcile, recover, results};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -48,8 +50,11 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services
             .spawn("publish", RETRY, move || publish::run(desk_of.clone(), Arc::clone(&effects)));
         let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
+        let (packed, packed_by) = (journal.clone(), clock.clone());
         services
             .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
+        services
+            .spawn("pack", RETRY, move || housekeeping::pack(packed.clone(), packed_by.clone()));
         let (pinata, gateways) =
             (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
         services.spawn("store", RETRY, move || {
@@ -111,6 +116,14 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
                 recover::keep(intake).await
             }
         });
+        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
+        services.spawn("waiting jobs", RETRY, move || {
+            let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
+            async move {
+                begun.wait_for(|done| *done).await.ok();
+                reconcile::run(intake).await
+            }
+        });
         let own = (Target::Agent(self.intake.node), slots);
         let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
         for (source, ahead) in std::iter::once(own).chain(shared) {
@@ -147,6 +160,23 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
             tracing::debug!("NATS was not closed in order: {err}");
         }
     }
+}
+
+/// Whether jobs can be taken.
+pub(super) fn serve_lookout<R, G, C>(services: &mut Services, lookout: Lookout<R, G, C>)
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    C: Clock,
+{
+    let lookout = Arc::new(lookout);
+    services.spawn("lookout", RETRY, move || Arc::clone(&lookout).run());
+}
+
+/// Who tells others that the node is there.
+pub(super) fn serve_crier<C: Clock>(services: &mut Services, crier: Crier<C>) {
+    let crier = Arc::new(crier);
+    services.spawn("presence", RETRY, move || Arc::clone(&crier).run());
 }
 
 /// The node's life on the chain.

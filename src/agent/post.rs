@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::attempt::Desk;
-use super::claims;
+use super::claims::{self, Given};
 use super::effects::Effects;
+use super::intake::nak_delay;
 use crate::bus::{self, AckHandle, Settle, Target};
 use crate::clock::{Clock, Timestamp};
 use crate::job::phase::{Event, Fault, Phase, Retry};
@@ -32,6 +33,7 @@ pub(super) async fn perform<E: Effects, C: Clock>(
         Step::Claim => return claims::take(job, effects, desk).await,
         Step::Conclude => return claims::conclude(job, effects, desk).await,
         Step::HandBack => hand_back(job, effects, desk).await.map(|()| Event::HandedBack),
+        Step::Return => give_back(job, effects, desk).await,
         Step::Bury => match put_aside(job, effects, desk).await {
             Ok(()) => Ok(Event::Buried),
             Err(BuryError::Journal(err)) => return failed(&chain(&err)),
@@ -70,6 +72,24 @@ async fn hand_back<E: Effects, C: Clock>(
         answer(&delivery, Settle::Nak(std::time::Duration::ZERO), effects).await
     } else {
         Ok(())
+    }
+}
+
+/// Back to the pool with a delay, so that another agent is given it sooner than this one.
+async fn give_back<E: Effects, C: Clock>(
+    job: &Job,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Result<Event, bus::Error> {
+    // Without a queue that keeps it nobody else can begin it.
+    let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(Event::Concluded) };
+    match claims::give_back(job, &delivery, effects, &desk.clock).await? {
+        Given::Up => Ok(Event::Concluded),
+        Given::Lost => Ok(Event::Outbid),
+        Given::Back => {
+            let delay = nak_delay(delivery.delivered);
+            answer(&delivery, Settle::Nak(delay), effects).await.map(|()| Event::HandedBack)
+        }
     }
 }
 
@@ -119,6 +139,11 @@ struct DeadLetter {
 struct Happened {
     at: Timestamp,
     event: &'static str,
+    /// How often in a row, where it was more than once, and when the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason_code: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,13 +154,22 @@ struct Happened {
 pub(super) fn dead_letter(agent_address: Address, history: &History) -> Vec<u8> {
     let text = String::from_utf8_lossy(&history.body);
     let job = serde_json::from_str(&text).unwrap_or_else(|_| text.into_owned().into());
-    let history = history.events.iter().map(|(at, event)| {
+    let history = history.events.iter().map(|happened| {
+        let event = &happened.event;
         let fault = match event {
             Event::Failed { fault, .. } => Some(fault.clone()),
             _ => None,
         };
         let (reason_code, error) = fault.map(|fault| (fault.reason, fault.error)).unzip();
-        Happened { at: *at, event: event.name(), reason_code, error }
+        let again = happened.times > 1;
+        Happened {
+            at: happened.at,
+            event: event.name(),
+            times: again.then_some(happened.times),
+            until: again.then_some(happened.until),
+            reason_code,
+            error,
+        }
     });
     let letter = DeadLetter { agent_address, job, history: history.collect() };
     serde_json::to_vec(&letter).unwrap_or_default()

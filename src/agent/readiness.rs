@@ -3,6 +3,7 @@
 //! What must hold: a chain that calls this node active is right about it; every question here has
 //! a deadline.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,30 +48,52 @@ pub enum NotReady {
     NoCard(usize),
 }
 
+impl NotReady {
+    /// What is the matter, without what is the matter with it.
+    pub fn words(self) -> String {
+        match self {
+            Self::Engine(words) | Self::Driver(words) => words,
+            other => other.to_string(),
+        }
+    }
+}
+
 impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
     /// Asks all of them; the first that fails is told.
     pub async fn check(&self) -> Result<(), NotReady> {
         if !self.link.is_up() {
             return Err(NotReady::Bus);
         }
-        match tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(err)) => return Err(NotReady::Engine(causes(&err))),
-            Err(_) => {
-                let text = format!("no answer in {} s", ENGINE.as_secs());
-                return Err(NotReady::Engine(text));
-            }
-        }
-        if self.cards.is_empty() {
-            return Ok(());
-        }
-        // A probe keeps its own deadline: a driver that hangs is told like one that is down.
-        let inventory = self.gpu.inventory().await;
-        let inventory = inventory.map_err(|err| NotReady::Driver(causes(&err)))?;
-        if inventory.gpus.iter().any(|gpu| self.cards.contains(&gpu.uuid)) {
+        self.engine().await?;
+        let Some(found) = self.driver().await else { return Ok(()) };
+        let found = found?;
+        if self.cards.iter().any(|card| found.contains(card)) {
             Ok(())
         } else {
             Err(NotReady::NoCard(self.cards.len()))
         }
+    }
+
+    /// Whether the engine answers.
+    pub async fn engine(&self) -> Result<(), NotReady> {
+        match tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(err)) => Err(NotReady::Engine(causes(&err))),
+            Err(_) => {
+                let text = format!("no answer in {} s", ENGINE.as_secs());
+                Err(NotReady::Engine(text))
+            }
+        }
+    }
+
+    /// The cards that the driver knows now; `None` where the node has none and nobody is asked.
+    pub async fn driver(&self) -> Option<Result<BTreeSet<GpuUuid>, NotReady>> {
+        if self.cards.is_empty() {
+            return None;
+        }
+        // A probe keeps its own deadline: a driver that hangs is told like one that is down.
+        let inventory = self.gpu.inventory().await;
+        let inventory = inventory.map_err(|err| NotReady::Driver(causes(&err)));
+        Some(inventory.map(|it| it.gpus.into_iter().map(|gpu| gpu.uuid).collect()))
     }
 }

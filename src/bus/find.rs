@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::claims::{is_empty, is_missing, unread};
 use super::streams::StreamKind;
 use super::withdraw::id_of;
-use super::{Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
+use super::{AckHandle, Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
 use crate::job::JobId;
 
 /// The queue has no index by job: its messages are read one by one, at most so many, and for so
@@ -37,6 +37,28 @@ impl Bus {
         }
         let search = timeout(SEARCH_MAX, self.search(target, job));
         search.await.unwrap_or(Ok(Search::GivenUp))
+    }
+
+    /// Looks for the message of a job that was delivered once: at its number first, and where that is
+    /// not it (any more), or the stream was made anew, in the whole queue.
+    pub async fn find_delivered(
+        &self,
+        delivery: &AckHandle,
+        target: &Target,
+        job: &JobId,
+    ) -> Result<Search, Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(Search::GivenUp);
+        }
+        if self.stream_created(&delivery.stream).await? == Some(delivery.stream_created_ns) {
+            let stream = self.stream_unseen(StreamKind::Jobs).await?;
+            let message = present(stream.get_raw_message(delivery.stream_seq).await)?;
+            if message.is_some_and(|message| id_of(&message.payload) == *job) {
+                return Ok(Search::Found(delivery.stream_seq));
+            }
+        }
+        self.find_job(target, job).await
     }
 
     async fn search(&self, target: &Target, job: &JobId) -> Result<Search, Error> {

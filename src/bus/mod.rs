@@ -3,7 +3,7 @@
 //! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
 //! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
 //! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, under the ids of
-//! [`ids`], [`find`] looks for a job, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
+//! [`ids`], [`find`] looks for a job, [`nodes`] for nodes, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
 //!
 //! What must hold:
 //! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
@@ -21,6 +21,7 @@ pub mod control;
 pub mod find;
 pub mod ids;
 pub mod intake;
+pub mod nodes;
 pub mod publish;
 pub mod settle;
 pub mod streams;

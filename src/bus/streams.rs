@@ -1,4 +1,4 @@
-//! The three streams and the bucket of claims: which there must be, and whether they are as needed.
+//! The three streams and the buckets of claims and nodes: which there must be, and whether they are as needed.
 //!
 //! Nobody changes what exists: what is missing is made, what differs where it matters is refused
 //! with a sentence that says how, and everything else about it is its owner's business.
@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{ErrorCode, stream};
 use tokio::time::Instant;
 
 use super::{Bus, Error, subjects};
+use crate::node::presence;
 
 /// How jobs come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,18 @@ const GIB: i64 = 1 << 30;
 /// The largest body of a job; a stream with a lower limit would drop some without a word.
 const JOB_BYTES_MAX: i32 = 256 * 1024;
 
+/// What the queue holds, and what the bucket of claims holds beside it. A claim must outlive every
+/// delivery of its job, so the bucket must not be full before the queue is: a claim takes some 540
+/// bytes with its subject and headers, a queued job hardly less than half of that. As many claims
+/// are a month's at one and a half a second, and the queue's week's at six.
+const JOBS_BYTES: i64 = GIB;
+const CLAIMS_TO_JOBS: i64 = 2;
+
 /// The largest claim, with the subject and headers that count towards a stream's limit.
 const CLAIM_BYTES_MAX: i32 = 4 * 1024;
+
+/// The largest presence, likewise.
+const NODE_BYTES_MAX: i32 = 17 * 1024;
 
 /// What no stream of ours may capture: requests would be answered by the stream, and what is lossy
 /// by design would fill it.
@@ -51,6 +62,8 @@ pub(super) enum StreamKind {
     Results,
     /// The bucket `JOB_CLAIMS`; only who serves a pool needs it.
     Claims,
+    /// The bucket `NODES`; nobody needs it.
+    Nodes,
 }
 
 impl StreamKind {
@@ -64,6 +77,7 @@ impl StreamKind {
             Self::Dead => "DEAD",
             Self::Results => "RESULTS",
             Self::Claims => "KV_JOB_CLAIMS",
+            Self::Nodes => "KV_NODES",
         }
     }
 
@@ -75,6 +89,7 @@ impl StreamKind {
             Self::Dead => &["jobs.dead.*"],
             Self::Results => &["jobs.results.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
+            Self::Nodes => &["$KV.NODES.>"],
         };
         let common = Config {
             name: self.name().to_owned(),
@@ -90,18 +105,30 @@ impl StreamKind {
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
                 max_age: JOBS_FOR,
-                max_bytes: GIB,
+                max_bytes: JOBS_BYTES,
                 ..common
             },
             Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
-            // As a bucket's clients make one, but for what happens when it is full (after half a
-            // million jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
+            // As a bucket's clients make one, but for what happens when it is full (after four million
+            // jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
             // way, and the pools go on. A claim has to outlive every delivery of its job; that it
             // lives as long as a job's id in a journal tells a late repeat from a new job.
             Self::Claims => Config {
                 max_messages_per_subject: 1,
-                max_bytes: GIB / 4,
+                max_bytes: CLAIMS_TO_JOBS * JOBS_BYTES,
+                allow_direct: true,
+                allow_rollup: true,
+                deny_delete: true,
+                ..common
+            },
+            // Who is gone is forgotten after three beats; what is put anew all the time need not be on a
+            // disk.
+            Self::Nodes => Config {
+                max_messages_per_subject: 1,
+                max_age: 3 * Duration::from_secs(presence::EVERY_S),
+                max_bytes: GIB / 16,
+                storage: StorageType::Memory,
                 allow_direct: true,
                 allow_rollup: true,
                 deny_delete: true,
@@ -114,6 +141,7 @@ impl StreamKind {
     const fn message_bytes_max(self) -> i32 {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
+            Self::Nodes => NODE_BYTES_MAX,
             Self::Jobs | Self::Status | Self::Dead | Self::Results => JOB_BYTES_MAX,
         }
     }
@@ -164,6 +192,17 @@ impl Bus {
             None => Ok(found),
             Some(problem) => Err(Error::Stream { stream: wanted.name, problem }),
         }
+    }
+
+    /// What is said of a bucket of claims that may forget a job before the queue does; `None` where
+    /// it is large enough, or there is none. It works all the same, but a job that waits for long
+    /// may run twice.
+    pub async fn claims_fall_short(&self) -> Result<Option<String>, Error> {
+        let [jobs, claims] = [StreamKind::Jobs, StreamKind::Claims].map(StreamKind::name);
+        let (jobs, claims) = (self.find_stream(jobs).await?, self.find_stream(claims).await?);
+        Ok(jobs.zip(claims).and_then(|(jobs, claims)| {
+            fall_short(&jobs.cached_info().config, &claims.cached_info().config)
+        }))
     }
 
     /// The stream, where there is one.
@@ -315,6 +354,27 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
+/// Why these claims may be forgotten before these jobs are, in words.
+fn fall_short(jobs: &Config, claims: &Config) -> Option<String> {
+    let mib = |bytes: i64| bytes / (1 << 20);
+    let has = mib(claims.max_bytes);
+    // No limit is a size of -1.
+    if claims.max_bytes > 0 && jobs.max_bytes <= 0 {
+        return Some(format!("it holds {has} MiB of claims, and JOBS has no limit"));
+    }
+    let needed = CLAIMS_TO_JOBS.saturating_mul(jobs.max_bytes);
+    if claims.max_bytes > 0 && claims.max_bytes < needed {
+        let (jobs, needed) = (mib(jobs.max_bytes), mib(needed));
+        return Some(format!("it has {has} MiB; for the {jobs} MiB of JOBS it needs {needed}"));
+    }
+    let forever = claims.max_age.is_zero();
+    if !forever && (jobs.max_age.is_zero() || claims.max_age < jobs.max_age) {
+        let (has, waits) = (claims.max_age.as_secs() / 3600, jobs.max_age.as_secs() / 3600);
+        return Some(format!("it forgets a claim after {has} h, JOBS a job after {waits} h"));
+    }
+    None
+}
+
 /// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
 fn covers(pattern: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
@@ -393,6 +453,32 @@ mod tests {
             ((|found| found.max_messages_per_subject = -1) as fn(&mut Config), "not a bucket"),
             (|found| found.max_age = 6 * DAY, "after 144 h"),
             (|found| found.max_message_size = 100, "100 bytes"),
+        ] {
+            let problem = with(change).expect(said);
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+
+    #[test]
+    fn claims_that_may_be_forgotten_before_their_jobs_are_told() {
+        let (jobs, claims) = (StreamKind::Jobs.wanted(), StreamKind::Claims.wanted());
+        assert_eq!(fall_short(&jobs, &claims), None, "as they are made");
+        let with = |change: fn(&mut Config, &mut Config)| {
+            let (mut jobs, mut claims) = (jobs.clone(), claims.clone());
+            change(&mut jobs, &mut claims);
+            fall_short(&jobs, &claims)
+        };
+        assert_eq!(with(|_, claims| claims.max_bytes = -1), None);
+        for (change, said) in [
+            // As versions before this one made it.
+            (
+                (|_, claims| claims.max_bytes = GIB / 4) as fn(&mut Config, &mut Config),
+                "needs 2048",
+            ),
+            (|jobs, _| jobs.max_bytes = 4 * GIB, "needs 8192"),
+            (|jobs, _| jobs.max_bytes = -1, "no limit"),
+            (|jobs, _| jobs.max_age = 60 * DAY, "after 720 h"),
+            (|jobs, _| jobs.max_age = Duration::ZERO, "after 720 h"),
         ] {
             let problem = with(change).expect(said);
             assert!(problem.contains(said), "{problem}");

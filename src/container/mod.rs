@@ -85,6 +85,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 
     /// Every container of this node, running or not, found by its label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
+
+    /// Whether the engine hands these cards to a container; [`Error::Gpu`] says why not.
+    fn gpu_ready(&self, gpus: &[GpuUuid]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Where a container's output goes. Bounded: the reader waits while it is full.

@@ -20,6 +20,7 @@ pub mod signed;
 pub mod spec;
 pub mod status;
 mod transition;
+mod unable;
 mod verdict;
 
 pub use cid::Cid;

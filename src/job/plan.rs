@@ -51,6 +51,8 @@ pub enum Step {
     Ack,
     /// Give the delivery back.
     HandBack,
+    /// Give a pool's job back that this node could not begin, or end it where too many could not.
+    Return,
 }
 
 impl Step {
@@ -61,7 +63,10 @@ impl Step {
 
     /// Whether it is a message to the queue or to the pool, and touches nothing on this host.
     pub const fn is_message(self) -> bool {
-        matches!(self, Self::Claim | Self::Conclude | Self::Bury | Self::Ack | Self::HandBack)
+        matches!(
+            self,
+            Self::Claim | Self::Conclude | Self::Bury | Self::Ack | Self::HandBack | Self::Return
+        )
     }
 
     /// Its name, for logs and failpoints.
@@ -83,6 +88,7 @@ impl Step {
             Self::Bury => "bury",
             Self::Ack => "ack",
             Self::HandBack => "hand_back",
+            Self::Return => "return",
         }
     }
 }
@@ -132,7 +138,10 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Collected { .. } => Next::Do(Step::Publish),
         Phase::Published { .. } => Next::Do(Step::Attest),
         Phase::Concluding { .. } => Next::Do(Step::Conclude),
-        Phase::Ended { .. } | Phase::Interrupted | Phase::Yielded => Next::Do(Step::Remove),
+        Phase::Ended { .. } | Phase::Interrupted | Phase::Unable { .. } | Phase::Yielded => {
+            Next::Do(Step::Remove)
+        }
+        Phase::Returning { .. } => Next::Do(Step::Return),
         Phase::Cleaned { outcome } if outcome.is_dead_letter() => Next::Do(Step::Bury),
         Phase::Cleaned { .. } | Phase::Buried { .. } => Next::Do(Step::Ack),
         Phase::HandingBack | Phase::LettingGo => Next::Do(Step::HandBack),

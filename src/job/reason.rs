@@ -108,6 +108,17 @@ reasons! {
     NodeFault = "node_fault",
 }
 
+impl Reason {
+    /// Whether what kept a job from beginning may be the node's own: its engine, its cards, its disk,
+    /// its way to a registry or a gateway. Another node may do better.
+    pub const fn may_be_the_nodes(self) -> bool {
+        matches!(
+            self,
+            Self::NodeFault | Self::GpuFailed | Self::ImagePullFailed | Self::InputUnavailable
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,8 @@ use super::phase::{
 };
 use super::reason::Reason;
 use super::status::{Stage, Status};
-use super::verdict::{cancelled, poisoned, verdict};
+use super::unable::{elsewhere, not_begun};
+use super::verdict::{cancelled, poisoned, terminal, verdict};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 
@@ -227,6 +228,15 @@ impl Next {
             (Phase::HandingBack | Phase::LettingGo, Event::HandedBack) => {
                 self.job.phase = Phase::Waiting;
             }
+            (Phase::Unable { fault }, Event::Removed) => {
+                self.job.phase = Phase::Returning { fault };
+            }
+            (Phase::Returning { .. }, Event::HandedBack | Event::Outbid) => {
+                self.job.phase = Phase::Yielded;
+            }
+            (Phase::Returning { fault }, Event::Concluded) => {
+                self.end(Ending::unrun(Outcome::Failed(fault)));
+            }
             (Phase::Waiting | Phase::HandingBack, Event::Resumed) => self.again(),
             (phase, Event::Failed { fault, retry }) => self.failed(phase, fault, retry, rules)?,
             (phase, event) => return Err(misplaced(&phase, &event)),
@@ -241,6 +251,7 @@ impl Next {
         retry: Retry,
         rules: &Rules,
     ) -> Result<(), Misplaced> {
+        let retry = elsewhere(&self.job, &phase, &fault, retry);
         let before = self.job.trouble.as_ref().map(|trouble| trouble.fault.reason);
         if let Some(trouble) = patience::trouble(&self.job, &fault, retry, self.now, rules) {
             if retry == Retry::Refused && before != Some(fault.reason) {
@@ -254,6 +265,9 @@ impl Next {
             return Ok(());
         }
         match phase {
+            phase if not_begun(&phase) && self.job.is_better_elsewhere(&fault) => {
+                self.unable(&phase, fault);
+            }
             Phase::Accepted
             | Phase::Pulled { .. }
             | Phase::Ready { .. }
@@ -313,6 +327,17 @@ impl Next {
         self.job.phase = Phase::Yielded;
     }
 
+    /// Another node of the pool may do better: without a container it is given back at once, though
+    /// what would remove its folders may be what is broken.
+    fn unable(&mut self, phase: &Phase, fault: Fault) {
+        self.interrupted(fault.reason, &fault.error);
+        self.job.phase = if matches!(phase, Phase::Starting { container: Some(_), .. }) {
+            Phase::Unable { fault }
+        } else {
+            Phase::Returning { fault }
+        };
+    }
+
     fn interrupted(&mut self, reason: Reason, error: &str) {
         let mut status = self.job.say(Stage::Interrupted, self.now);
         status.reason_code = Some(reason);
@@ -353,14 +378,7 @@ impl Next {
 
     /// The end of a job whose container never ran.
     fn finish(&mut self, outcome: Outcome) {
-        self.conclude(Ending {
-            outcome,
-            output: None,
-            log: None,
-            exit_code: None,
-            receipt: None,
-            kept: None,
-        });
+        self.conclude(Ending::unrun(outcome));
     }
 
     /// How it ended is known; a pool's job is ended only by who holds its claim.
@@ -414,20 +432,6 @@ const fn not_running(phase: &Phase) -> bool {
             | Phase::Claiming { .. }
             | Phase::Starting { container: None, .. }
     )
-}
-
-fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
-    let (stage, fault) = match outcome {
-        Outcome::Completed => (Stage::Completed, None),
-        Outcome::Failed(fault) => (Stage::Failed, Some(fault)),
-        Outcome::TimedOut(fault) => (Stage::TimedOut, Some(fault)),
-        Outcome::Cancelled(fault) => (Stage::Cancelled, Some(fault)),
-    };
-    let mut status = job.say(stage, now);
-    status.duration_ms = job.durations;
-    status.reason_code = fault.map(|fault| fault.reason);
-    status.error = fault.map(|fault| fault.error.clone());
-    status
 }
 
 fn ms(span: Duration) -> u64 {

@@ -2,6 +2,8 @@
 
 use super::phase::{Fault, Job, LOST_MAX, Outcome, RunExit, StopCause};
 use super::reason::Reason;
+use super::status::{Stage, Status};
+use crate::clock::Timestamp;
 
 /// What a run's end means, its output apart.
 pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
@@ -53,4 +55,19 @@ pub(super) fn cancelled() -> Fault {
 
 fn run_seconds(exit: &RunExit) -> u64 {
     exit.finished_at.since(exit.started_at).as_secs()
+}
+
+/// The status that ends a job so.
+pub(super) fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
+    let (stage, fault) = match outcome {
+        Outcome::Completed => (Stage::Completed, None),
+        Outcome::Failed(fault) => (Stage::Failed, Some(fault)),
+        Outcome::TimedOut(fault) => (Stage::TimedOut, Some(fault)),
+        Outcome::Cancelled(fault) => (Stage::Cancelled, Some(fault)),
+    };
+    let mut status = job.say(stage, now);
+    status.duration_ms = job.durations;
+    status.reason_code = fault.map(|fault| fault.reason);
+    status.error = fault.map(|fault| fault.error.clone());
+    status
 }

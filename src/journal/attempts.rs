@@ -1,12 +1,13 @@
 //! Jobs: taken, moved on, looked up.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::events::{self, Happened};
 use super::outbox::{self, Ready};
-use super::{Error, Journal, kept};
+use super::story::Story;
+use super::{Error, Journal, done, kept};
 use crate::clock::Timestamp;
 use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
@@ -17,7 +18,8 @@ use crate::job::{Hash, Job, JobId, Status};
 pub struct Known {
     /// Tells two messages under one id apart.
     pub body_hash: Hash,
-    /// The job; `None` where its message was refused.
+    /// The job, without its command and its environment where it is long done; `None` where its
+    /// message was refused, or where only the id is remembered.
     pub job: Option<Job>,
     /// How to acknowledge its delivery, as the bus wrote it.
     pub delivery: Option<String>,
@@ -33,15 +35,17 @@ pub struct Known {
 pub struct History {
     /// The message as it came.
     pub body: Vec<u8>,
-    /// What happened, and when.
-    pub events: Vec<(Timestamp, Event)>,
+    /// What happened, the oldest first.
+    pub events: Vec<Happened>,
 }
 
 impl Journal {
     /// What is known of this id.
     pub async fn lookup(&self, id: &JobId) -> Result<Option<Known>, Error> {
         let id = id.clone();
-        self.writer.call(false, move |db| lookup(db, &id)).await
+        let found = self.writer.call(false, move |db| Found::of(db, &id)).await?;
+        // Read here: the one thread that writes has no time for it.
+        found.map(Found::read).transpose()
     }
 
     /// Writes a new job down: its first state, its message, and how to acknowledge it. Takes the
@@ -57,6 +61,7 @@ impl Journal {
         let (state, since) = (serde_json::to_string(job)?, millis(job.since));
         let statuses = Ready::all(statuses)?;
         let work = move |db: &Connection| {
+            done::make_way(db, &id, true)?;
             let sql = "INSERT INTO jobs (job_id, body_hash, body, delivery, phase, state, open, updated_ms, renewed_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7)
                  ON CONFLICT (job_id) DO UPDATE SET body_hash = ?2, body = ?3, delivery = ?4,
@@ -91,9 +96,11 @@ impl Journal {
         let (at, status) = (millis(status.timestamp), Ready::of(&status)?);
         let phase = if proven { "rejected" } else { "unproven" };
         let work = move |db: &Connection| {
+            done::make_way(db, &id, false)?;
             let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms)
                  VALUES (?, ?, ?, 0, ?)";
             db.prepare_cached(sql)?.execute(params![id.as_str(), hash, phase, at])?;
+            done::leave(db, &id)?;
             outbox::put(db, &[status])
         };
         self.writer.change("refuse", true, work).await
@@ -110,7 +117,7 @@ impl Journal {
     ) -> Result<(), Error> {
         let Transition { job, statuses, durable, kept } = moved;
         let (id, phase, open) = (job.id().clone(), job.phase.name(), !job.phase.is_done());
-        let (state, event) = (serde_json::to_string(job)?, serde_json::to_string(event)?);
+        let (state, event) = (serde_json::to_string(job)?, events::Ready::of(event)?);
         let (statuses, at) = (Ready::all(statuses)?, millis(at));
         let kept = match kept {
             Some(kept) => Some((serde_json::to_string(kept)?, kept.clone())),
@@ -122,10 +129,14 @@ impl Journal {
                  revision = ?6 WHERE job_id = ?5 AND revision = ?6 - 1";
             let named = params![phase, state, open, at, id.as_str(), revision];
             if db.prepare_cached(sql)?.execute(named)? != 1 {
-                return is_there_already(db, &id, revision, &state);
+                // Its end may be packed already, where the answer to its first commit was lost.
+                let packed = !open && done::holds(db, &id)?;
+                return if packed { Ok(()) } else { is_there_already(db, &id, revision, &state) };
             }
-            let sql = "INSERT INTO events (job_id, at_ms, event) VALUES (?, ?, ?)";
-            db.prepare_cached(sql)?.execute(params![id.as_str(), at, event])?;
+            event.append(db, id.as_str(), at)?;
+            if !open {
+                done::leave(db, &id)?;
+            }
             if let Some((json, kept)) = &kept {
                 kept::put(db, kept, json)?;
             }
@@ -183,26 +194,21 @@ impl Journal {
     }
 
     /// The job's message as it came, and what happened to it since, oldest first: at most `limit`
-    /// events.
+    /// events. For a job that something is left to do for: of what is done the message is gone.
     pub async fn history(&self, id: &JobId, limit: u32) -> Result<History, Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            let body =
-                db.query_row("SELECT body FROM jobs WHERE job_id = ?", [id.as_str()], |row| {
-                    row.get::<_, Option<Vec<u8>>>(0)
-                })?;
-            let sql = "SELECT at_ms, event FROM events WHERE job_id = ? ORDER BY id LIMIT ?";
-            let mut query = db.prepare(sql)?;
-            let rows = query.query_map(params![id.as_str(), limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
-            })?;
-            let parse = |row: Result<(i64, String), rusqlite::Error>| {
-                let (at_ms, event) = row?;
-                let at = Timestamp::from_unix_ms(u64::try_from(at_ms).unwrap_or(0));
-                Ok((at, serde_json::from_str(&event)?))
-            };
-            let events = rows.map(parse).collect::<Result<_, Error>>()?;
-            Ok(History { body: body.unwrap_or_default(), events })
+            let sql = "SELECT body FROM jobs WHERE job_id = ?";
+            let body = db.query_row(sql, [id.as_str()], |row| row.get::<_, Option<Vec<u8>>>(0));
+            let columns = events::COLUMNS;
+            let sql = format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id LIMIT ?");
+            let mut query = db.prepare(&sql)?;
+            let mut rows = query.query(params![id.as_str(), limit])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(events::happened(row)?);
+            }
+            Ok(History { body: body?.unwrap_or_default(), events: found })
         };
         self.writer.call(false, work).await
     }
@@ -234,32 +240,71 @@ impl Journal {
         };
         self.writer.call(false, work).await
     }
+}
 
-    /// Forgets the oldest refusals beyond the newest `keep`: strangers must not fill the disk with
-    /// them.
-    pub async fn prune_refusals(&self, keep: u32) -> Result<usize, Error> {
-        let work = move |db: &Connection| {
-            let sql = "DELETE FROM jobs WHERE state IS NULL AND rowid <= (SELECT rowid FROM jobs
-                 WHERE state IS NULL ORDER BY rowid DESC LIMIT 1 OFFSET ?)";
-            Ok(db.execute(sql, [keep])?)
-        };
-        self.writer.call(false, work).await
+/// An id's row as it lies there.
+enum Found {
+    /// In hand, or not packed yet.
+    Job {
+        hash: String,
+        phase: String,
+        state: Option<String>,
+        delivery: Option<String>,
+        open: bool,
+        seq: u64,
+    },
+    /// Packed.
+    Done { hash: [u8; 32], phase: String, seq: u64, story: Option<Vec<u8>> },
+}
+
+impl Found {
+    fn of(db: &Connection, id: &JobId) -> Result<Option<Self>, Error> {
+        let unsigned = |seq: Option<i64>| seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0);
+        let sql = "SELECT body_hash, phase, state, delivery, open,
+             (SELECT max(seq) FROM outbox WHERE outbox.job_id = jobs.job_id) FROM jobs
+             WHERE job_id = ?";
+        let in_hand = db.prepare_cached(sql)?.query_row([id.as_str()], |row| {
+            Ok(Self::Job {
+                hash: row.get(0)?,
+                phase: row.get(1)?,
+                state: row.get(2)?,
+                delivery: row.get(3)?,
+                open: row.get(4)?,
+                seq: unsigned(row.get(5)?),
+            })
+        });
+        if let Some(found) = in_hand.optional()? {
+            return Ok(Some(found));
+        }
+        let sql = "SELECT body_hash, phase, seq, story FROM done WHERE job_id = ?";
+        let done = db.prepare_cached(sql)?.query_row([id.as_str()], |row| {
+            Ok(Self::Done {
+                hash: row.get(0)?,
+                phase: row.get(1)?,
+                seq: unsigned(row.get(2)?),
+                story: row.get(3)?,
+            })
+        });
+        Ok(done.optional()?)
     }
 
-    /// Forgets jobs that have been done for longer than `keep`, or that went back to their pool and
-    /// never came again, but none before its deadline: a
-    /// signed job could be sent again until then. Says how many.
-    pub async fn prune(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
-        let work = move |db: &Connection| {
-            // Deadlines are all of one form, so that their order as texts is their order in time.
-            let sql = "DELETE FROM jobs WHERE (open = 0 OR phase = 'waiting') AND updated_ms < ?
-                 AND coalesce(json_extract(state, '$.spec.deadline'), '') < ?
-                 AND job_id NOT IN (SELECT job_id FROM outbox WHERE sent <> 1)";
-            Ok(db.execute(sql, params![millis(before), now.to_string()])?)
-        };
-        self.writer.call(false, work).await
+    fn read(self) -> Result<Known, Error> {
+        Ok(match self {
+            Self::Job { hash, phase, state, delivery, open, seq } => Known {
+                body_hash: hash.parse().map_err(|err| Error::Failed(Box::new(err)))?,
+                job: state.map(|state| serde_json::from_str(&state)).transpose()?,
+                delivery,
+                open,
+                unproven_seq: (phase == done::UNPROVEN).then_some(seq),
+            },
+            Self::Done { hash, phase, seq, story } => Known {
+                body_hash: Hash(hash),
+                job: story.map(|story| Story::unpack(&story)).transpose()?.and_then(|it| it.job),
+                delivery: None,
+                open: false,
+                unproven_seq: (phase == done::UNPROVEN).then_some(seq),
+            },
+        })
     }
 }
 
@@ -271,26 +316,6 @@ fn is_there_already(db: &Connection, id: &JobId, revision: i64, state: &str) -> 
         0 => Err(Error::Superseded { job: id.clone() }),
         _ => Ok(()),
     }
-}
-
-fn lookup(db: &Connection, id: &JobId) -> Result<Option<Known>, Error> {
-    let sql = "SELECT body_hash, state, delivery, open, phase,
-         (SELECT max(seq) FROM outbox WHERE outbox.job_id = jobs.job_id) FROM jobs WHERE job_id = ?";
-    let mut query = db.prepare_cached(sql)?;
-    let mut rows = query.query([id.as_str()])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let hash: String = row.get(0)?;
-    let state: Option<String> = row.get(1)?;
-    let phase: String = row.get(4)?;
-    let seq: Option<i64> = row.get(5)?;
-    let seq = seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0);
-    Ok(Some(Known {
-        body_hash: hash.parse().map_err(|err| Error::Failed(Box::new(err)))?,
-        job: state.map(|state| serde_json::from_str(&state)).transpose()?,
-        delivery: row.get(2)?,
-        open: row.get(3)?,
-        unproven_seq: (phase == "unproven").then_some(seq),
-    }))
 }
 
 /// SQLite's integers are signed; the calendar ends long before they do.
@@ -319,7 +344,7 @@ mod tests {
     fn failed(job: &Job, error: &str) -> (Event, Transition) {
         let fault = Fault::new(Reason::ImagePullFailed, error);
         let event = Event::Failed { fault, retry: Retry::Never };
-        let hour = Duration::from_hours(1);
+        let hour = std::time::Duration::from_hours(1);
         let rules = Rules {
             timeout_max: hour,
             fetch_give_up: hour,
@@ -355,7 +380,7 @@ mod tests {
         let refused = journal.admit(&first, Vec::new(), None).await;
         assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
         let event = Event::Concluded;
-        let hour = Duration::from_hours(1);
+        let hour = std::time::Duration::from_hours(1);
         let rules = Rules {
             timeout_max: hour,
             fetch_give_up: hour,

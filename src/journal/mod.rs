@@ -10,13 +10,18 @@
 //! refused.
 
 mod attempts;
+mod done;
+mod events;
+mod forget;
 mod kept;
 mod outbox;
+mod packed;
 mod reader;
 mod receipts;
 mod room;
 mod secrets;
 mod simulated;
+mod story;
 mod transactions;
 mod writer;
 
@@ -27,11 +32,11 @@ use crate::job::JobId;
 use rustix::fs::{FlockOperation, flock};
 
 pub use attempts::{History, Known};
+pub use events::Happened;
+pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use kept::KeptOutput;
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{
-    Chronicle, Commitment, Happened, Kept, Page, Publication, Reader, Record, Said, Standing,
-};
+pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
 pub use receipts::Leaf;
 pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use transactions::Known as KnownAccount;
@@ -148,3 +153,6 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,14 @@
 
 use rusqlite::{Connection, params};
 
+use super::story::Story;
 use super::{Error, Journal, receipts};
 use crate::job::{JobId, Status};
 
 /// A status that is still to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Its place in the order.
+    /// Its row, to mark it by; that of a job that is packed is below zero.
     pub row: i64,
     /// The job.
     pub job_id: JobId,
@@ -59,48 +60,84 @@ pub(super) fn put(db: &Connection, statuses: &[Ready]) -> Result<(), Error> {
     Ok(())
 }
 
+/// A status as it lies there.
+enum Waiting {
+    /// Of a job in hand.
+    Row { row: i64, job_id: String, seq: i64, body: Vec<u8>, sent: i64 },
+    /// The last one of a job that is packed.
+    Packed { id: i64, job_id: String, seq: i64, story: Vec<u8> },
+}
+
+impl Waiting {
+    fn find(db: &Connection, limit: u32) -> Result<Vec<Self>, Error> {
+        let sql =
+            "SELECT id, job_id, seq, body, sent FROM outbox WHERE sent <> 1 ORDER BY id LIMIT ?";
+        let mut query = db.prepare_cached(sql)?;
+        let rows = query.query_map([limit], |row| {
+            let (job_id, seq) = (row.get(1)?, row.get(2)?);
+            Ok(Self::Row { row: row.get(0)?, job_id, seq, body: row.get(3)?, sent: row.get(4)? })
+        })?;
+        let mut found = rows.collect::<Result<Vec<_>, _>>()?;
+        let sql = "SELECT id, job_id, seq, story FROM done
+             WHERE again = 1 AND story IS NOT NULL ORDER BY id LIMIT ?";
+        let mut query = db.prepare_cached(sql)?;
+        let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
+        let rows = query.query_map([left], |row| {
+            let (job_id, seq) = (row.get(1)?, row.get(2)?);
+            Ok(Self::Packed { id: row.get(0)?, job_id, seq, story: row.get(3)? })
+        })?;
+        for row in rows {
+            found.push(row?);
+        }
+        Ok(found)
+    }
+
+    fn read(self) -> Result<Outgoing, Error> {
+        let again = matches!(self, Self::Packed { .. } | Self::Row { sent: 2, .. });
+        let kind = if again { OutgoingKind::Again } else { OutgoingKind::New };
+        let (row, job_id, seq, body) = match self {
+            Self::Row { row, job_id, seq, body, .. } => (row, job_id, seq, body),
+            Self::Packed { id, job_id, seq, story } => (-id, job_id, seq, Story::last(&story)?),
+        };
+        let job_id = job_id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
+        Ok(Outgoing { row, job_id, seq: u64::try_from(seq).unwrap_or_default(), body, kind })
+    }
+}
+
 impl Journal {
     /// The next statuses to publish, in order, at most `limit`. Durable: what the world was told
     /// is not told otherwise after a power cut.
     pub async fn unsent(&self, limit: u32) -> Result<Vec<Outgoing>, Error> {
-        let work = move |db: &Connection| {
-            let sql = "SELECT id, job_id, seq, body, sent FROM outbox WHERE sent <> 1 ORDER BY id LIMIT ?";
-            let mut query = db.prepare_cached(sql)?;
-            let rows = query.query_map([limit], |row| {
-                let id: String = row.get(1)?;
-                let kind: i64 = row.get(4)?;
-                Ok((id, row.get(0)?, row.get::<_, i64>(2)?, row.get(3)?, kind))
-            })?;
-            rows.map(|row| {
-                let (id, row, seq, body, kind) = row?;
-                let job_id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
-                let seq = u64::try_from(seq).unwrap_or_default();
-                let kind = if kind == 2 { OutgoingKind::Again } else { OutgoingKind::New };
-                Ok(Outgoing { row, job_id, seq, body, kind })
-            })
-            .collect()
-        };
-        self.writer.call(true, work).await
+        let waiting = self.writer.call(true, move |db| Waiting::find(db, limit)).await?;
+        waiting.into_iter().map(Waiting::read).collect()
     }
 
     /// These are published.
     pub async fn sent(&self, rows: Vec<i64>) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let mut update = db.prepare_cached("UPDATE outbox SET sent = 1 WHERE id = ?")?;
+            let mut packed = db.prepare_cached("UPDATE done SET again = 0 WHERE id = ?")?;
             for row in rows {
-                update.execute([row])?;
+                if row < 0 {
+                    packed.execute([-row])?
+                } else {
+                    update.execute([row])?
+                };
             }
             Ok(())
         };
         self.writer.change("sent", false, work).await
     }
 
-    /// The job's last status is to be published once more.
+    /// The job's last status is to be published once more. Nothing happens where it is not known
+    /// any more.
     pub async fn send_again(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
             let sql = "UPDATE outbox SET sent = 2 WHERE job_id = ?1 AND sent = 1
                  AND seq = (SELECT max(seq) FROM outbox WHERE job_id = ?1)";
+            db.execute(sql, [id.as_str()])?;
+            let sql = "UPDATE done SET again = 1 WHERE job_id = ? AND story IS NOT NULL";
             db.execute(sql, [id.as_str()])?;
             Ok(())
         };
@@ -110,7 +147,8 @@ impl Journal {
     /// How many statuses are still to be published.
     pub async fn unsent_count(&self) -> Result<u64, Error> {
         let work = |db: &Connection| {
-            let sql = "SELECT count(*) FROM outbox WHERE sent <> 1";
+            let sql = "SELECT (SELECT count(*) FROM outbox WHERE sent <> 1)
+                 + (SELECT count(*) FROM done WHERE again = 1)";
             let count: i64 = db.query_row(sql, [], |row| row.get(0))?;
             Ok(u64::try_from(count).unwrap_or_default())
         };

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::packed::pack;
 use super::{Error, Journal};
 use crate::job::receipt::Signed;
 use crate::job::status::Stage;
@@ -27,7 +28,7 @@ pub(super) struct Row {
     domain: Domain,
     finished_at: u64,
     completed: bool,
-    document: String,
+    packed: Vec<u8>,
 }
 
 impl Row {
@@ -50,14 +51,14 @@ impl Row {
             domain,
             finished_at: receipt.finished_at,
             completed,
-            document: document.to_string(),
+            packed: pack(document.to_string().as_bytes())?,
         })
     }
 
     pub(super) fn keep(&self, db: &Connection) -> Result<(), Error> {
         let sql = "INSERT OR IGNORE INTO receipts
-             (digest, job_id, chain_id, contract, finished_ms, completed, document)
-             VALUES (?, ?, ?, ?, ?, ?, ?)";
+             (digest, job_id, chain_id, contract, finished_ms, completed, document, packed)
+             VALUES (?, ?, ?, ?, ?, ?, '', ?)";
         db.prepare_cached(sql)?.execute(params![
             self.digest,
             self.job_id.as_str(),
@@ -65,7 +66,7 @@ impl Row {
             self.domain.contract.to_string(),
             number(self.finished_at),
             self.completed,
-            self.document,
+            self.packed,
         ])?;
         Ok(())
     }
@@ -96,8 +97,9 @@ impl Journal {
     /// end of their run, then by job id and digest. At most `limit`.
     pub async fn waiting_receipts(&self, domain: Domain, limit: u32) -> Result<Vec<Leaf>, Error> {
         let work = move |db: &Connection| {
-            let sql = "SELECT digest, completed FROM receipts WHERE transaction_id IS NULL
-                 AND chain_id = ? AND contract = ? ORDER BY finished_ms, job_id, digest LIMIT ?";
+            let sql = "SELECT digest, completed FROM receipts INDEXED BY receipts_waiting
+                 WHERE transaction_id IS NULL AND chain_id = ? AND contract = ?
+                 ORDER BY finished_ms, job_id, digest LIMIT ?";
             let mut query = db.prepare_cached(sql)?;
             let (chain_id, contract) = (number(domain.chain_id), domain.contract.to_string());
             let rows = query.query_map(params![chain_id, contract, limit], |row| {

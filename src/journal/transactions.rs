@@ -5,7 +5,6 @@
 //! sent; a nonce belongs to one transaction for good, unless it turned out to be somebody else's.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
@@ -236,24 +235,6 @@ impl Journal {
             let params = params![chain_id, address, contract.to_string(), millis(now)];
             let last: Option<i64> = db.query_row(sql, params, |row| row.get(0))?;
             Ok(last.map(time))
-        };
-        self.writer.call(false, work).await
-    }
-
-    /// Forgets transactions that have been done for longer than `keep`, but for those that hold
-    /// receipts, and what was signed for all of that age. Says how many.
-    pub async fn prune_transactions(&self, now: Timestamp, keep: Duration) -> Result<usize, Error> {
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(keep_ms));
-        let work = move |db: &Connection| {
-            let old = "SELECT id FROM transactions WHERE state IN ('settled', 'abandoned')
-                 AND settled_ms < ?";
-            let sql = format!("DELETE FROM signed_forms WHERE transaction_id IN ({old})");
-            db.execute(&sql, [millis(before)])?;
-            let sql = "DELETE FROM transactions WHERE state IN ('settled', 'abandoned')
-                 AND settled_ms < ? AND id NOT IN (SELECT transaction_id FROM receipts
-                                WHERE transaction_id IS NOT NULL)";
-            Ok(db.execute(sql, [millis(before)])?)
         };
         self.writer.call(false, work).await
     }

@@ -16,14 +16,18 @@ use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
     include_str!("../../migrations/0003_leases.sql"),
     include_str!("../../migrations/0004_secrets.sql"),
     include_str!("../../migrations/0005_revisions.sql"),
     include_str!("../../migrations/0006_kept.sql"),
+    include_str!("../../migrations/0007_done.sql"),
 ];
+
+/// The log is carried over at 4 MiB, and is longer only while somebody reads.
+const LOG_BYTES_MAX: i64 = 64 << 20;
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
@@ -138,6 +142,8 @@ fn stopped() -> Error {
 pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "foreign_keys", true)?;
+    // A log that a long reader made grow is cut again once it has been carried over.
+    db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(32);
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -220,10 +226,11 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
         }
     }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
-    let wrote = db.total_changes() != before;
-    log.behind |= wrote;
-    // What was read is durable before it is answered, too. After a commit that was synced there is
-    // nothing left to do for the disk.
+    // A commit that was synced took along whatever was in the log before it.
+    if db.total_changes() != before {
+        log.behind = !durable || committed.is_err();
+    }
+    // What was read is durable before it is answered, too.
     let committed = if durable {
         committed.and_then(|()| log.catch_up().map_err(|err| err.to_string()))
     } else {

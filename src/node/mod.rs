@@ -1,13 +1,16 @@
 //! What a node is: its address on the chain, and the hardware that it offers.
 //!
 //! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
-//! which GPUs a job gets, [`admission`] whether it can ever run here, and whether now, [`pools`]
-//! which pools it belongs to.
+//! which GPUs a job gets, [`admission`] whether it can ever run here, and whether now, [`fitness`]
+//! whether the node should take any, [`pools`] which pools it belongs to,
+//! [`presence`] what it says of all this.
 
 pub mod address;
 pub mod admission;
 pub mod allocation;
+pub mod fitness;
 pub mod pools;
+pub mod presence;
 
 use std::fmt;
 

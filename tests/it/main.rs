@@ -19,6 +19,7 @@ mod long;
 mod matrix;
 mod nats_rights;
 mod pools;
+mod power_cut;
 mod protocol;
 mod readme;
 mod receipts;

@@ -12,7 +12,7 @@ use lamda_node::agent::ending::{self, Graces};
 use lamda_node::agent::intake::Intake;
 use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
-use lamda_node::agent::{leases, publish, recover};
+use lamda_node::agent::{leases, publish, reconcile, recover};
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::container::ImagePolicy;
@@ -21,6 +21,7 @@ use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
 use lamda_node::node::admission::Offer;
+use lamda_node::node::fitness::Look;
 use lamda_node::node::{Gpu, GpuUuid};
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
@@ -30,6 +31,9 @@ use super::check;
 use super::effects::{Simulated, Writes};
 use super::time::HostClock;
 use super::world::{Cut, World};
+
+/// How often a process packs what is done; the real one looks more often.
+const PACKED_EVERY: Duration = Duration::from_mins(1);
 
 /// A process that runs; it ends when this is dropped.
 #[derive(Debug)]
@@ -98,6 +102,14 @@ impl Process {
                 desk_of.clock.sleep(Duration::from_secs(1)).await;
             }
         });
+        let (journal, time) = (desk.journal.clone(), self.world.time.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let packed = journal.pack().await.unwrap_or(0);
+                let soon = Duration::from_millis(5);
+                time.sleep(if packed > 0 { soon } else { PACKED_EVERY }).await;
+            }
+        });
         self.tasks.spawn(async move {
             loop {
                 leases::run(desk.clone(), Arc::clone(&effects)).await.ok();
@@ -118,8 +130,24 @@ impl Process {
                     intake.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
+            let looked_for = async {
+                loop {
+                    reconcile::run(Arc::clone(&intake)).await.ok();
+                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            // The host itself is always well; how the last jobs fared is the node's own doing.
+            let looked_at = async {
+                let (board, clock) = (&intake.desk.board, &intake.desk.clock);
+                loop {
+                    clock.sleep(Duration::from_mins(1)).await;
+                    board.looked(Look::default(), clock.monotonic());
+                }
+            };
             tokio::join!(
+                looked_at,
                 looked_after,
+                looked_for,
                 serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
                 serve_source(&intake, &world, place, pool, 0),
             );
@@ -183,6 +211,10 @@ async fn serve_source(
         };
         if intake.read(deliveries, &source, ahead).await.is_err() {
             world.clock(place.0).sleep(Duration::from_secs(1)).await;
+        }
+        tokio::select! {
+            () = board.becomes_fit(true) => {}
+            () = board.drained() => {}
         }
     }
 }

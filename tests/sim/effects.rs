@@ -12,6 +12,7 @@ use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
+use lamda_node::job::spec::parse;
 use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
 use lamda_node::node::{Address, GpuUuid};
@@ -20,7 +21,7 @@ use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
-use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, RunRecord, World};
+use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, Message, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -507,6 +508,22 @@ impl Effects for Simulated {
         self.call(|_| Ok(())).await
     }
 
+    async fn is_queued(
+        &self,
+        _: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        let (source, job) = (source.clone(), job.clone());
+        self.call(move |here| {
+            let state = here.world.state();
+            let mut of_source = state.queue.messages.values().filter(|one| one.target == source);
+            let is_it = |one: &Message| parse(&one.body).is_ok_and(|it| it.spec.id == job);
+            Ok(of_source.any(is_it))
+        })
+        .await
+    }
+
     async fn bury(&self, _: &Target, body: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         self.put_aside(body).await
     }
@@ -538,6 +555,13 @@ impl Effects for Simulated {
         let edited = self.world.state().queue.pools_ack_wait_ms;
         let of_pool = Duration::from_millis(edited.unwrap_or(ACK_WAIT_MS.1));
         Ok(if delivery.consumer.contains("pool") { of_pool } else { delivery.ack_wait() })
+    }
+
+    async fn neighbours(
+        &self,
+        _: &PoolName,
+    ) -> Result<Vec<lamda_node::node::presence::Presence>, bus::Error> {
+        Ok(Vec::new())
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {

@@ -80,6 +80,30 @@ def fakes(results: dict) -> list[tuple[str, ...]]:
          f"at most {piped['limit_s']:.1f} s", verdict(piped["together_s"] <= piped["limit_s"])),
         (f"on fakes: {adopted['containers']} running containers adopted",
          f"{adopted['ms']:.0f} ms", "under 1 s", verdict(adopted["ms"] < 1000)),
+        *year(found["year"]),
+    ]
+
+
+def year(found: dict) -> list[tuple[str, ...]]:
+    """Rows about a journal of millions of jobs."""
+    name = f"journal of {found['jobs']:,} jobs"
+    (empty, full), (little, much) = found["commit_p99_ms"], found["resident_mib"]
+    forget, statuses, flat = found["forget"], found["statuses_at_100_ms"], found["flat"]
+    first, last = flat["resident_mib"][1], flat["resident_mib"][-1]
+    return [
+        (f"{name}: bytes a job that is done, receipt and indexes included",
+         f"{found['bytes_a_job']:.0f}", "under 2,048", verdict(found["bytes_a_job"] < 2048)),
+        (f"{name}: commit p99, empty, full", f"{empty:.2f}, {full:.2f} ms",
+         "at most twice the empty one's", verdict(full <= 2 * empty)),
+        (f"{name}: resident, empty, full", f"{little:.1f}, {much:.1f} MiB", "within 10 %",
+         verdict(much <= 1.1 * little)),
+        (f"{name}: longest wait of another while {forget['rows']:,} are forgotten",
+         f"{forget['longest_wait_ms']:.1f} ms (p99 {forget['wait_p99_ms']:.1f})", "under 20 ms",
+         verdict(forget["longest_wait_ms"] < 20)),
+        ("on fakes: statuses a second, the server 100 ms away", f"{statuses['a_second']:.0f}",
+         "at least 500", verdict(statuses["a_second"] >= 500)),
+        ("on fakes: resident after 2,000 jobs and after 4,000", f"{first:.1f}, {last:.1f} MiB",
+         "within 5 %", verdict(last <= 1.05 * first)),
     ]
 
 

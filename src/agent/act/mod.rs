@@ -20,6 +20,7 @@ use super::effects::Effects;
 use super::folders::Folders;
 use super::holds;
 use super::link::Link;
+use super::presence::Neighbours;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
@@ -34,6 +35,7 @@ use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::Address;
+use crate::node::presence::Presence;
 use crate::supervise::chain;
 
 pub use output::Uploads;
@@ -74,6 +76,8 @@ pub struct Act<R, C> {
     pub uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process has fetched and verified, with their sizes in bytes.
     pub fetched: Mutex<HashMap<PathBuf, u64>>,
+    /// Who else is there.
+    pub neighbours: Neighbours,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -91,7 +95,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Attest => self.attest(job).await,
             Step::Remove => self.remove(job).await,
             // Made of the messages below; not to come here is `drive`'s business.
-            Step::Claim | Step::Conclude | Step::Bury | Step::Ack | Step::HandBack => {
+            Step::Claim
+            | Step::Conclude
+            | Step::Bury
+            | Step::Ack
+            | Step::HandBack
+            | Step::Return => {
                 let error = format!("the step {} is a message", step.name());
                 let fault = Fault::new(Reason::NodeFault, error);
                 Event::Failed { fault, retry: Retry::Always }
@@ -125,6 +134,16 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     async fn said(&self) -> Result<(), bus::Error> {
         let bus = self.link.bus().await;
         bus.flush().await
+    }
+
+    async fn is_queued(
+        &self,
+        delivery: &AckHandle,
+        source: &Target,
+        job: &JobId,
+    ) -> Result<bool, bus::Error> {
+        let bus = self.link.bus().await;
+        Ok(bus.find_delivered(delivery, source, job).await? != bus::Search::Absent)
     }
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
@@ -162,6 +181,11 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
         let bus = self.link.bus().await;
         bus.ack_wait(delivery).await
+    }
+
+    async fn neighbours(&self, pool: &PoolName) -> Result<Vec<Presence>, bus::Error> {
+        let bus = self.link.bus().await;
+        self.neighbours.of(pool, &bus).await
     }
 
     async fn containers(&self) -> Result<Vec<Found>, engine::Error> {

@@ -20,6 +20,7 @@ use crate::job::{LateResult, Signature};
 use crate::journal::{Disk, Fate, Gate, Outgoing};
 use crate::node::Address;
 use crate::node::admission::Offer;
+use crate::node::presence::Presence;
 use crate::supervise::Crew;
 
 const NODE: Address = Address::new([1; 20]);
@@ -100,6 +101,14 @@ impl Effects for Fakes {
 
     async fn bury(&self, _: &Target, _: Vec<u8>, _: &str) -> Result<(), bus::Error> {
         Ok(())
+    }
+
+    async fn is_queued(&self, _: &AckHandle, _: &Target, _: &JobId) -> Result<bool, bus::Error> {
+        Ok(true)
+    }
+
+    async fn neighbours(&self, _: &PoolName) -> Result<Vec<Presence>, bus::Error> {
+        Ok(Vec::new())
     }
 
     async fn claim(&self, _: &PoolName, _: &JobId) -> Result<Option<FoundClaim>, bus::Error> {

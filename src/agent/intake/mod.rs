@@ -29,6 +29,7 @@ use crate::journal;
 use crate::node::Address;
 use crate::supervise::{Crew, Failure};
 
+pub(super) use refusal::nak_delay;
 use refusal::{duplicate, refused};
 use requester::Unfit;
 
@@ -103,12 +104,24 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             online = link.bus() => online,
             () = self.desk.board.drained() => return Ok(()),
         };
-        let deliveries = bus.intake(&source).await.map_err(again)?;
+        let mut deliveries = Some(bus.intake(&source).await.map_err(again)?);
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
-        self.read(deliveries, &source, ahead).await
+        while !self.desk.board.is_draining() {
+            let deliveries = match deliveries.take() {
+                Some(deliveries) => deliveries,
+                None => bus.intake(&source).await.map_err(again)?,
+            };
+            self.read(deliveries, &source, ahead).await?;
+            tokio::select! {
+                () = self.desk.board.becomes_fit(true) => {}
+                () = self.desk.board.drained() => {}
+            }
+        }
+        Ok(())
     }
 
-    /// Takes what a source delivers, until the node takes no more jobs.
+    /// Takes what a source delivers, until the node takes no more jobs, or none for now: what it can't
+    /// run is not to lie before its closed door.
     pub async fn read(
         &self,
         mut deliveries: impl Deliveries,
@@ -124,6 +137,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             let delivery = tokio::select! {
                 biased;
                 () = self.desk.board.drained() => break,
+                () = self.desk.board.becomes_fit(false) => break,
                 delivery = next => delivery.map_err(|err| Failure::Again(err.into()))?,
             };
             let ack = delivery.ack.clone();
@@ -195,15 +209,15 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             return Ok(());
         }
         if let Err((reason, error)) = self.fits(&parsed) {
+            let spec = parsed.spec.clone();
             let refused = refused(parsed, reason, error);
-            return self.misfit(&target, refused, &delivery).await;
+            return self.misfit(&target, &spec, refused, &delivery).await;
         }
         if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
             return Ok(());
         }
         // It was asked for before that was known.
-        if self.desk.board.is_refused() {
-            tracing::warn!("no job is taken: the store refuses what was run");
+        if self.desk.board.unfit().is_some() {
             return self.later(&delivery).await;
         }
         if let Some(free) = self.too_little_disk() {

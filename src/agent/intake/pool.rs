@@ -11,11 +11,12 @@ use super::{Error, Intake};
 use crate::agent::claims;
 use crate::agent::effects::Effects;
 use crate::agent::post::dead_letter;
+use crate::agent::terms::Terms;
 use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
 use crate::clock::Clock;
 use crate::job::claim::{Arrival, Claim, arrive, holder_to_ask};
 use crate::job::spec::{Parsed, Refused};
-use crate::job::{Hash, JobId, Reason, Status};
+use crate::job::{Hash, JobId, JobSpec, Reason, Status};
 use crate::journal::History;
 use crate::node::admission::Verdict;
 use crate::supervise::chain;
@@ -121,7 +122,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         }
         // Another agent may have all that it needs free at once. Where nobody has for long, it
         // stands in a line, so that smaller jobs can't starve it.
-        let waits = matches!(board.verdict(&parsed.spec), Verdict::Later(_));
+        // So may one whose cards all work.
+        let waits = !matches!(board.verdict(&parsed.spec), Verdict::Now(_));
         if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
             self.later(delivery).await?;
             return Ok(false);
@@ -133,12 +135,17 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     pub(super) async fn misfit(
         &self,
         target: &Target,
+        spec: &JobSpec,
         refused: Refused,
         delivery: &Delivery,
     ) -> Result<(), Error> {
         let (Target::Pool(pool), Some(ack)) = (target, &delivery.ack) else {
             return self.refuse(refused, true, delivery).await;
         };
+        // Busy is not absent, and neither is broken: where one is there that it fits, it waits for that.
+        if never_fits(refused.reason) && self.fits_another(pool, spec).await {
+            return self.later(delivery).await;
+        }
         let bid = claims::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
         let (id, effects) = (&refused.id, self.effects.as_ref());
         let said = if never_fits(refused.reason) {
@@ -153,6 +160,24 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             Err(err) if err.is_transient() => self.later(delivery).await,
             Err(err) => Err(err.into()),
         }
+    }
+
+    /// Whether a node of the pool is there that could run the job, now or later, by its own word. Where
+    /// nobody can tell, there is none. Nobody says which images it allows: one that this node does not is
+    /// counted.
+    async fn fits_another(&self, pool: &PoolName, spec: &JobSpec) -> bool {
+        let there = match self.effects.neighbours(pool).await {
+            Ok(there) => there,
+            Err(err) => {
+                tracing::debug!("nobody says who serves the pool {pool}: {}", chain(&err));
+                return false;
+            }
+        };
+        let images = &self.terms.images;
+        there.iter().any(|one| {
+            let terms = Terms { offer: one.offer(), images: images.clone() };
+            terms.admit(spec).is_ok()
+        })
     }
 
     /// A pool's job that fits nobody: put aside for whoever looks after the pool, and its requester

@@ -17,6 +17,12 @@ use crate::supervise::chain;
 const NAK_FIRST: Duration = Duration::from_secs(5);
 const NAK_MAX: Duration = Duration::from_mins(5);
 
+/// How long a message stays away that was delivered so often and did not fit each time.
+pub(in crate::agent) fn nak_delay(delivered: u64) -> Duration {
+    let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
+    NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX)
+}
+
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
     /// it uses the id up; where it doesn't, the id's owner can still use it.
@@ -59,9 +65,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
 
     pub(super) async fn later(&self, delivery: &Delivery) -> Result<(), Error> {
         let Some(ack) = &delivery.ack else { return Ok(()) };
-        let doublings = u32::try_from(delivery.delivered.saturating_sub(1)).unwrap_or(u32::MAX);
-        let delay = NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX);
-        self.settle(ack, Settle::Nak(delay)).await
+        self.settle(ack, Settle::Nak(nak_delay(delivery.delivered))).await
     }
 
     pub(super) async fn acknowledge(&self, ack: Option<&AckHandle>) -> Result<(), Error> {

@@ -1,16 +1,17 @@
 //! Jobs that the node knows already: delivered again, resumed, or cancelled while they wait.
 //!
 //! What must hold: whoever moves a job that waits does so alone; a pool's job that another agent
-//! has, or has ended, does not go on here.
+//! has, or has ended, does not go on here; one that nobody has does.
 
 use super::{Error, Intake};
+use crate::agent::claims;
 use crate::agent::effects::Effects;
-use crate::bus::{AckHandle, Delivery};
+use crate::bus::{AckHandle, Delivery, Target};
 use crate::clock::Clock;
-use crate::job::JobId;
-use crate::job::claim::Arrival;
+use crate::job::claim::{Arrival, Orphan, orphan};
 use crate::job::phase::{Event, Phase, StopCause};
 use crate::job::spec::Parsed;
+use crate::job::{Job, JobId};
 use crate::journal::Known;
 use crate::supervise::chain;
 
@@ -57,6 +58,33 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.desk.board.redelivered(id, ack.clone());
         if waiting.is_some() {
             self.leave_waiting(id, Event::Resumed, ack).await?;
+        }
+        Ok(())
+    }
+
+    /// A pool's job that waits: where its message is in no queue any more, and nobody has its claim,
+    /// it goes on here.
+    pub(in crate::agent) async fn own(&self, job: &Job) -> Result<(), Error> {
+        let id = job.id();
+        let (Some(pool), Some(ack)) = (
+            job.pool().and_then(|pool| pool.parse().ok()),
+            self.desk.journal.lookup(id).await?.and_then(|known| known.delivery),
+        ) else {
+            return Ok(());
+        };
+        let Ok(ack) = serde_json::from_str::<AckHandle>(&ack) else { return Ok(()) };
+        let found = self.effects.claim(&pool, id).await?;
+        let bid = claims::bid(self.node, &ack, job.attempt, job.spec_hash, &self.desk.clock);
+        let whose = orphan(found.as_ref().map(|found| &found.claim), &bid);
+        if whose == Orphan::Theirs || self.effects.is_queued(&ack, &Target::Pool(pool), id).await? {
+            return Ok(());
+        }
+        if whose == Orphan::Over {
+            tracing::info!(job.id = %id, "job {id} was ended by another agent of its pool");
+            self.leave_waiting(id, Event::Outbid, None).await?;
+        } else {
+            tracing::warn!(job.id = %id, "the message of job {id} is gone: it goes on here");
+            self.leave_waiting(id, Event::Resumed, Some(ack)).await?;
         }
         Ok(())
     }

@@ -63,13 +63,22 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
     let heard = async {
         let bus = Bus::connect(config).await?;
         let prepared = bus.prepare().await;
+        let short = bus.claims_fall_short().await.ok().flatten();
         let (mode, server) = (bus.mode(), bus.server());
         bus.drain().await.ok();
-        prepared.map(|()| (mode, server))
+        prepared.map(|()| (mode, server, short))
     };
     match heard.await {
-        Ok((DeliveryMode::JetStream, server)) => Finding::ok(format!("{server} with JetStream")),
-        Ok((DeliveryMode::Core, server)) => Finding::warn(
+        Ok((DeliveryMode::JetStream, server, Some(short))) => Finding::warn(
+            format!(
+                "{server} with JetStream; KV_JOB_CLAIMS may forget a job that still waits: {short}"
+            ),
+            "ask whoever runs the NATS server: nats stream edit KV_JOB_CLAIMS --max-bytes BYTES",
+        ),
+        Ok((DeliveryMode::JetStream, server, None)) => {
+            Finding::ok(format!("{server} with JetStream"))
+        }
+        Ok((DeliveryMode::Core, server, _)) => Finding::warn(
             format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
             "start nats-server with `-js`, and set NATS_MODE=jetstream",
         ),

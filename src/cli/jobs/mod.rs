@@ -110,6 +110,9 @@ fn line(record: &Record) -> String {
             let code = status.reason_code.map(|reason| format!(" ({})", reason.code()));
             format!("{} {id} rejected: {error}{}", status.timestamp, code.unwrap_or_default())
         }
+        Standing::IdOnly { phase, until } => {
+            format!("{} {id} {phase}; only its id is remembered, until {until}", record.updated)
+        }
     }
 }
 
@@ -117,7 +120,7 @@ fn line(record: &Record) -> String {
 fn fault(record: &Record) -> Option<&Fault> {
     match &record.standing {
         Standing::Taken(job) => job.phase.outcome().and_then(words::fault_of),
-        Standing::Refused { .. } => None,
+        Standing::Refused { .. } | Standing::IdOnly { .. } => None,
     }
 }
 

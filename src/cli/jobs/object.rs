@@ -68,6 +68,7 @@ fn summary(record: &Record) -> Map<String, Value> {
             "uses_id_up": uses_id_up, "reason_code": status.reason_code, "error": status.error,
             "remedy": status.reason_code.map(Reason::remedy),
         }),
+        Standing::IdOnly { phase, until } => json!({"phase": phase, "remembered_until": until}),
     };
     extend(&mut object, rest);
     object

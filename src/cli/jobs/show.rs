@@ -30,6 +30,10 @@ pub(super) fn print(
             let free = "it was not proved whose the id is, so its owner may still use it";
             field("the id", if *uses_id_up { "is used up" } else { free })?;
         }
+        Standing::IdOnly { phase, until } => {
+            out::line(&format!("job {id}: {phase}, long ago"))?;
+            return field("the id", &format!("is all that is remembered, until {until}"));
+        }
     }
     statuses(&chronicle.said)?;
     out::line("")?;
@@ -138,6 +142,7 @@ fn verdict(chronicle: &Chronicle) -> io::Result<()> {
             field("refused", &out::clean(status.error.as_deref().unwrap_or_default()))?;
             status.reason_code.map_or(Ok(()), explain)
         }
+        Standing::IdOnly { .. } => Ok(()),
         Standing::Taken(job) => match (job.phase.outcome(), &job.trouble) {
             (Some(end), trouble) => {
                 let code = status.and_then(|status| status.exit_code);

@@ -30,18 +30,18 @@ pub(super) struct Moment {
 /// The moments of these events, the first of which came after `begin`.
 pub(super) fn fold(begin: Timestamp, events: &[Happened]) -> Vec<Moment> {
     let mut moments: Vec<Moment> = Vec::new();
-    for Happened { at, event } in events {
+    for Happened { at, until, times, event } in events {
         let reason = reason_of(event);
         let text = words::event(event);
         match moments.last_mut() {
             Some(last) if reason.is_some() && last.reason == reason => {
-                (last.until, last.times, last.text) = (*at, last.times + 1, text);
+                (last.until, last.times, last.text) = (*until, last.times + times, text);
             }
             last => {
                 let before = last.map_or(begin, |last| last.until);
-                let (at, after) = (*at, at.since(before));
+                let (at, until, times, after) = (*at, *until, *times, at.since(before));
                 let event = event.name();
-                moments.push(Moment { at, until: at, times: 1, after, event, reason, text });
+                moments.push(Moment { at, until, times, after, event, reason, text });
             }
         }
     }
@@ -64,15 +64,16 @@ mod tests {
     #[test]
     fn failures_of_one_kind_are_one_line_with_the_last_ones_words() {
         let at = Timestamp::from_unix_ms;
-        let failed = |ms, reason, error: &str| Happened {
-            at: at(ms),
-            event: Event::Failed { fault: Fault::new(reason, error), retry: Retry::Patiently },
+        let once = |ms, event| Happened { at: at(ms), until: at(ms), times: 1, event };
+        let failed = |ms, reason, error: &str| {
+            let fault = Fault::new(reason, error);
+            once(ms, Event::Failed { fault, retry: Retry::Patiently })
         };
         let events = [
             failed(10, Reason::InputUnavailable, "first"),
             failed(20, Reason::InputUnavailable, "second"),
             failed(40, Reason::NodeFault, "other"),
-            Happened { at: at(90), event: Event::Fetched },
+            once(90, Event::Fetched),
         ];
         let moments = fold(at(4), &events);
         let told: Vec<_> = moments

@@ -38,7 +38,7 @@ use super::{
     ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,
     LogSink, policy,
 };
-use crate::node::Address;
+use crate::node::{Address, GpuUuid};
 use crate::secret::Secret;
 use fault::{EngineError, Host};
 
@@ -230,6 +230,10 @@ impl ContainerRuntime for Docker {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.call(client.list_containers(Some(options))).await?;
         Ok(listed.into_iter().filter_map(run::found).collect())
+    }
+
+    async fn gpu_ready(&self, gpus: &[GpuUuid]) -> Result<(), Error> {
+        Self::gpu_ready(self, gpus).await
     }
 }
 

@@ -410,4 +410,8 @@ impl ContainerRuntime for Fake {
         });
         Ok(found.collect())
     }
+
+    async fn gpu_ready(&self, _: &[GpuUuid]) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -3,9 +3,9 @@
 //! An agent reads the claim, asks here, and writes the answer by compare-and-set; where it loses
 //! the race it reads and asks again. Each function answers one question of a job's life:
 //! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
-//! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`conclude`] before its
-//! terminal status is written down. Before a claim is taken from an agent that may only have been
-//! out of reach, that one is asked ([`holder_to_ask`]).
+//! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`give_back`] where the node
+//! can't begin it, [`conclude`] before its terminal status is written down. Before a claim is taken
+//! from an agent that may only have been out of reach, that one is asked ([`holder_to_ask`]).
 //!
 //! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
 //! of another agent is never taken from it; who has started the job under its claim never takes it
@@ -14,10 +14,17 @@
 
 mod silent;
 
+mod faults;
+mod hold;
+mod orphan;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use faults::{FAULTS_MAX, GiveBack, give_back};
+pub use hold::{Renew, Stand, hand_back, holder_to_ask, is_free, renew};
+pub use orphan::{Orphan, orphan};
 pub use silent::{Silent, Start};
 
 use super::Hash;
@@ -70,6 +77,13 @@ pub struct Claim {
     /// When that was said first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_first_at: Option<Timestamp>,
+    /// How often a node could not begin it by what may be the node's own fault, weighed: see
+    /// [`give_back`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub faults: u32,
+    /// Which node said so last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faulted_by: Option<Address>,
     /// When this was written, by the writer's clock.
     pub at: Timestamp,
 }
@@ -104,37 +118,6 @@ pub struct Bid {
     pub spec_hash: Hash,
     /// The present moment.
     pub now: Timestamp,
-}
-
-/// How far an agent is with a job that it has in hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stand {
-    /// It was not started yet, or is let go of.
-    Open,
-    /// Its container was started under a claim, and its end is not known yet.
-    Held,
-    /// The same, and its end is being claimed: what is written of it is that alone.
-    Concluding,
-    /// Its end is written down here.
-    Ended,
-}
-
-impl Stand {
-    /// Whether it was started under a claim, and has not ended.
-    pub const fn is_held(self) -> bool {
-        matches!(self, Self::Held | Self::Concluding)
-    }
-}
-
-/// What the renewal of a lease does about the claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renew {
-    /// Nothing: it is as it must be.
-    Keep,
-    /// The job stays this agent's once this is written.
-    Write(Claim),
-    /// Another agent has it: the container must stop.
-    Lost,
 }
 
 /// Whom a job is left to.
@@ -268,6 +251,8 @@ impl Bid {
             spec_hash: self.spec_hash,
             refusals: 0,
             refused_first_at: None,
+            faults: 0,
+            faulted_by: None,
             at: self.now,
         }
     }
@@ -275,6 +260,13 @@ impl Bid {
 
 /// Before a container starts.
 pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
+    match start(found, bid) {
+        Take::Write(claim) => Take::Write(faults::carried(found, claim)),
+        other => other,
+    }
+}
+
+fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     let Some(found) = found else { return Take::Write(bid.claim(State::Claimed, 1)) };
     if let Some(holder) = found.holder_before(bid) {
         return Take::Yield(holder);
@@ -306,19 +298,6 @@ pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
     Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts + 1) })
 }
 
-/// Whom the bidder would take the job from: an agent whose lease has run out, but who may be at
-/// work and only out of the queue's reach. It is asked when the delivery comes, and again before the
-/// job is taken; where it answers that it has the job, it keeps it. A claim that was not there when
-/// the delivery came is not taken at all: its holder has had no time to stop.
-pub fn holder_to_ask(found: Option<&Claim>, bid: &Bid) -> Option<Address> {
-    let theirs = found.filter(|found| {
-        found.state == State::Claimed
-            && found.agent != bid.agent
-            && found.holder_before(bid).is_none()
-    })?;
-    Some(theirs.agent)
-}
-
 /// Before the terminal status is written down.
 pub fn conclude(found: Option<&Claim>, bid: &Bid) -> Conclude {
     let Some(found) = found else { return Conclude::Write(bid.claim(State::Done, 0)) };
@@ -332,26 +311,6 @@ pub fn conclude(found: Option<&Claim>, bid: &Bid) -> Conclude {
 /// While it waits or runs: whether the job went to another agent, so that its container must stop.
 pub fn is_lost(found: Option<&Claim>, bid: &Bid) -> bool {
     matches!(conclude(found, bid), Conclude::Yield(_))
-}
-
-/// While it is in hand, before the server is told that it is worked on: is it still this agent's?
-///
-/// A claim that was lost with its bucket is written again, and one that is held follows its newest
-/// delivery: an agent with one in between could take it. `anew`: it is written though nothing has
-/// changed, so that an agent that found this one out of reach loses the race for it.
-pub fn renew(found: Option<&Claim>, bid: &Bid, stand: Stand, anew: bool) -> Renew {
-    match stand {
-        Stand::Ended if found.is_none() => Renew::Write(bid.claim(State::Done, 0)),
-        Stand::Ended => Renew::Keep,
-        _ if is_lost(found, bid) => Renew::Lost,
-        Stand::Open | Stand::Concluding => Renew::Keep,
-        Stand::Held => match take(found, bid) {
-            Take::Write(claim) => Renew::Write(claim),
-            _ => found
-                .filter(|_| anew)
-                .map_or(Renew::Keep, |found| Renew::Write(Claim { at: bid.now, ..*found })),
-        },
-    }
 }
 
 /// At the intake. The agent's own journal is asked first: a job that it knows does not come here.
@@ -400,28 +359,8 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
             found.map_or(0, |found| found.starts),
         )
     };
+    let claim = faults::carried(found, claim);
     if tired { Refuse::GiveUp(claim) } else { Refuse::Write(claim) }
-}
-
-/// Whether nobody else has the job, or may have it: then a delivery may be given back, and a job
-/// that waits may go on.
-pub fn is_free(found: Option<&Claim>, bid: &Bid) -> bool {
-    !is_lost(found, bid) && holder_to_ask(found, bid).is_none()
-}
-
-/// Where the agent lets go of the job without an end: a shutdown interrupted it, or its lease may
-/// have run out. It lived to say so, and so the start does not count: not the job was to blame.
-/// `None` where nothing is to be written.
-pub fn hand_back(found: Option<&Claim>, bid: &Bid) -> Option<Claim> {
-    let found = found?;
-    if found.state == State::Claimed && found.agent == bid.agent {
-        // An earlier attempt, whose container was lost, stays counted.
-        let counted = u32::from(found.attempt == bid.attempt);
-        let starts = found.starts.saturating_sub(counted);
-        return Some(Claim { state: State::Refused, starts, at: bid.now, ..*found });
-    }
-    let silent = found.silent.without(bid.start()).filter(|_| found.state != State::Done)?;
-    Some(Claim { silent, starts: found.starts.saturating_sub(1), ..*found })
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]

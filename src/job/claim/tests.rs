@@ -321,3 +321,59 @@ fn a_value_with_unknown_keys_is_a_claim_and_rubbish_is_none() {
         assert!(Claim::parse(value.as_bytes()).is_err(), "{value}");
     }
 }
+
+/// What agent `who` writes that was given the job for the `nth` time, took it and could not begin it.
+fn cant_begin(found: Option<Claim>, who: u8, nth: u64) -> GiveBack {
+    let bid = Bid { agent: agent(who), delivered: nth, ..bid() };
+    let claimed = written(take(found.as_ref(), &bid));
+    let given = give_back(Some(&claimed), &bid);
+    let (GiveBack::Write(said) | GiveBack::GiveUp(said)) = given else { panic!("{given:?}") };
+    assert_eq!(said.starts, 0, "what was not begun was not started");
+    given
+}
+
+#[test]
+fn a_job_that_nodes_cant_begin_is_given_up_by_the_third_of_them_or_at_the_fifth_try_of_one() {
+    for (nodes, tries) in [(vec![1], 5), (vec![1, 2, 3], 3), (vec![1, 2], 3), (vec![1, 1, 2], 4)] {
+        let (mut found, mut tried) = (None, 0);
+        let end = loop {
+            let who = nodes[tried % nodes.len()];
+            tried += 1;
+            match cant_begin(found, who, tried as u64) {
+                GiveBack::Write(said) => found = Some(said),
+                GiveBack::GiveUp(said) => break said,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((tried, end.state), (tries, State::Done), "{nodes:?}");
+    }
+}
+
+#[test]
+fn a_fault_is_counted_once_a_delivery_and_a_job_of_another_is_left_to_it() {
+    let GiveBack::Write(said) = give_back(None, &bid()) else { panic!("not counted") };
+    assert_eq!((said.state, said.attempt, said.faults), (State::Refused, 0, 2));
+    assert_eq!(give_back(Some(&said), &bid()), GiveBack::Counted, "killed after it was written");
+    let last = Claim { faults: FAULTS_MAX - 1, ..said };
+    let GiveBack::GiveUp(end) = give_back(Some(&last), &second()) else { panic!("not given up") };
+    assert_eq!(give_back(Some(&end), &second()), GiveBack::GivenUp);
+    let theirs = written(take(Some(&said), &second()));
+    assert_eq!(give_back(Some(&theirs), &bid()), GiveBack::Leave);
+    assert_eq!(theirs.faults, 2, "who takes it knows what was said of it");
+    let other = Bid { spec_hash: Hash([1; 32]), ..second() };
+    let GiveBack::Write(fresh) = give_back(Some(&said), &other) else { panic!("not counted") };
+    assert_eq!(fresh.faults, 2, "another body begins anew");
+}
+
+#[test]
+fn a_job_whose_message_is_gone_is_left_to_who_has_it_and_taken_up_where_nobody_has() {
+    let other = Bid { agent: agent(2), ..bid() };
+    assert_eq!(orphan(None, &bid()), Orphan::Ours);
+    assert_eq!(orphan(Some(&refused()), &other), Orphan::Ours);
+    assert_eq!(orphan(Some(&claimed()), &bid()), Orphan::Ours, "its own of before");
+    assert_eq!(orphan(Some(&claimed()), &other), Orphan::Theirs);
+    assert_eq!(orphan(Some(&claimed()), &second()), Orphan::Theirs, "however new its delivery");
+    assert_eq!(orphan(Some(&done()), &other), Orphan::Over);
+    let body = Bid { spec_hash: Hash([1; 32]), ..other };
+    assert_eq!(orphan(Some(&claimed()), &body), Orphan::Over);
+}

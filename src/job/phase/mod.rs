@@ -17,6 +17,9 @@
 //!  and where another agent has it: Yielded ─removed─► LettingGo ─handed back─► Waiting, without an end;
 //!  where that one has ended it: Waiting ─outbid─► EndedElsewhere
 //!
+//!  and where this node can't begin it, by what may be its own fault:
+//!  Unable ─removed─► Returning ─handed back─► Yielded, or, after too many: ─concluded─► Ended
+//!
 //!  What could never be run: Cleaned ─buried─► Buried ─acked─► Settled
 //! ```
 //!
@@ -144,6 +147,11 @@ pub enum Phase {
     Interrupted,
     /// Stopped by the node; claim and delivery are still to be given back, where they are its own.
     HandingBack,
+    /// A pool's job that this node could not begin, by what may be its own fault; the container is
+    /// still there.
+    Unable { fault: Fault },
+    /// The same without a container; it is still to be given back to the pool.
+    Returning { fault: Fault },
     /// Another agent has the pool's job, or may have it; the container and the folders are still
     /// there.
     Yielded,
@@ -259,6 +267,8 @@ impl Phase {
             Self::Interrupted => "interrupted",
             Self::HandingBack => "handing_back",
             Self::LettingGo => "letting_go",
+            Self::Unable { .. } => "unable",
+            Self::Returning { .. } => "returning",
             Self::Yielded => "yielded",
             Self::Waiting => "waiting",
             Self::EndedElsewhere => "ended_elsewhere",
@@ -298,6 +308,17 @@ impl Phase {
             Self::Concluding { ending } if ending.receipt.is_some() => Stand::Concluding,
             Self::Ended { .. } | Self::Cleaned { .. } | Self::Buried { .. } => Stand::Ended,
             _ => Stand::Open,
+        }
+    }
+
+    /// What of this node may have kept the job from beginning, where that is why it came here.
+    pub fn nodes_fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Unable { fault } | Self::Returning { fault } => Some(fault),
+            Self::Ended { outcome: Outcome::Failed(fault) } => {
+                Some(fault).filter(|fault| fault.reason.may_be_the_nodes())
+            }
+            _ => None,
         }
     }
 
@@ -369,6 +390,11 @@ impl Job {
     /// The pool that it came from; `None` where it was sent to this node alone.
     pub fn pool(&self) -> Option<&str> {
         self.target.strip_prefix("pool.")
+    }
+
+    /// Whether another node of its pool may do better with what failed here.
+    pub fn is_better_elsewhere(&self, fault: &Fault) -> bool {
+        self.pool().is_some() && fault.reason.may_be_the_nodes()
     }
 
     /// Its id.

@@ -75,6 +75,13 @@ impl Outcome {
     }
 }
 
+impl Ending {
+    /// Of a job whose container never ran.
+    pub const fn unrun(outcome: Outcome) -> Self {
+        Self { outcome, output: None, log: None, exit_code: None, receipt: None, kept: None }
+    }
+}
+
 impl Fault {
     /// A fault with a sentence, cut where it is too long for a status.
     pub fn new(reason: Reason, error: impl Into<String>) -> Self {

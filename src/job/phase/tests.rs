@@ -452,6 +452,71 @@ fn a_cancel_comes_too_late_once_the_container_has_exited() {
     }
 }
 
+/// A failure that may be the node's own.
+fn at_fault(reason: Reason, retry: Retry) -> Event {
+    Event::Failed { fault: Fault::new(reason, "broken"), retry }
+}
+
+#[test]
+fn a_pools_job_that_this_node_cant_begin_goes_back_to_its_pool_instead_of_failing() {
+    let created = Event::Created { container: "c".to_owned() };
+    let gpu = |retry| at_fault(Reason::GpuFailed, retry);
+    let cases = [
+        (0, vec![], at_fault(Reason::ImagePullFailed, Retry::Patiently), "returning"),
+        (0, vec![], at_fault(Reason::NodeFault, Retry::Always), "returning"),
+        (1, vec![], at_fault(Reason::InputUnavailable, Retry::Patiently), "returning"),
+        (4, vec![], at_fault(Reason::NodeFault, Retry::Always), "returning"),
+        (4, vec![created.clone()], at_fault(Reason::NodeFault, Retry::Patiently), "unable"),
+        (4, vec![created], gpu(Retry::Patiently), "unable"),
+    ];
+    let late = at(10).plus(rules().fetch_give_up);
+    for (done, then, fault, phase) in cases {
+        let is_gpu =
+            matches!(&fault, Event::Failed { fault, .. } if fault.reason == Reason::GpuFailed);
+        let (job, _) = run_pooled(happy_pooled().into_iter().take(done).chain(then));
+        let once = job.apply(fault.clone(), at(10), &rules()).unwrap();
+        assert_eq!(once.job.phase.name() == phase, is_gpu, "a card is not tried twice");
+        let given = if is_gpu { once } else { once.job.apply(fault, late, &rules()).unwrap() };
+        assert_eq!(given.job.phase.name(), phase);
+        assert_eq!(given.job.phase.holds(), None);
+        assert_eq!(stages(&given.statuses), "interrupted");
+        let removed = [Event::Removed].into_iter().take(usize::from(phase == "unable"));
+        let back = removed.chain([Event::HandedBack, Event::Removed, Event::Resumed]);
+        let mut again = given.job.clone();
+        for event in back {
+            again = again.apply(event, late, &rules()).unwrap().job;
+        }
+        assert_eq!((again.phase.name(), again.attempt), ("accepted", 2));
+    }
+}
+
+#[test]
+fn a_pools_job_that_too_many_nodes_cant_begin_ends_with_the_last_ones_fault() {
+    let fault = || at_fault(Reason::ImagePullFailed, Retry::Patiently);
+    let job = accept_from("pool.a100", "").job.apply(fault(), at(0), &rules()).unwrap().job;
+    let job = job.apply(fault(), at(60_000), &rules()).unwrap().job;
+    let ended = job.apply(Event::Concluded, at(60_001), &rules()).unwrap();
+    assert_eq!(ended.statuses[0].stage, Stage::Failed);
+    assert_eq!(ended.statuses[0].reason_code, Some(Reason::ImagePullFailed));
+}
+
+#[test]
+fn what_is_the_jobs_own_fault_or_no_pools_ends_it_here() {
+    for (pooled, reason) in [
+        (true, Reason::ImageUnavailable),
+        (true, Reason::InputUnverified),
+        (true, Reason::StartFailed),
+        (false, Reason::GpuFailed),
+        (false, Reason::ImagePullFailed),
+    ] {
+        let target = if pooled { "pool.a100" } else { "dispatch.0x" };
+        let job = accept_from(target, "").job;
+        let failed = job.apply(at_fault(reason, Retry::Never), at(9), &rules()).unwrap().job;
+        let phase = if pooled { "concluding" } else { "ended" };
+        assert_eq!(failed.phase.name(), phase, "{reason:?}");
+    }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let mut events = happy();
     events.extend([
@@ -476,6 +541,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         failed(Retry::Never),
         failed(Retry::Patiently),
         failed(Retry::Always),
+        at_fault(Reason::GpuFailed, Retry::Patiently),
     ]);
     select(events)
 }

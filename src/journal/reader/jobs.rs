@@ -6,7 +6,9 @@ use super::Reader;
 use crate::clock::Timestamp;
 use crate::job::phase::Event;
 use crate::job::{Job, JobId, Status};
-use crate::journal::Error;
+use crate::journal::events::{self, Happened, happened};
+use crate::journal::story::Story;
+use crate::journal::{Error, done};
 use crate::node::GpuUuid;
 
 /// The newest events and statuses of a job that are read; a step that fails for weeks has more.
@@ -16,6 +18,9 @@ const HISTORY_MAX: u32 = 5_000;
 const COLUMNS: &str = "job_id, phase, open, updated_ms, state,
     CASE WHEN state IS NULL THEN (SELECT body FROM outbox
         WHERE outbox.job_id = jobs.job_id ORDER BY seq DESC LIMIT 1) END FROM jobs";
+
+/// The same of what is packed, in the order that [`Packed::of`] reads.
+const PACKED: &str = "job_id, phase, refused, due_ms, deadline_ms, again, story FROM done";
 
 /// A job id that the node knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +46,13 @@ pub enum Standing {
         status: Box<Status>,
         /// Whether the id is used up; where it is not, its owner may still use it.
         uses_id_up: bool,
+    },
+    /// It was taken, and is so long done that only its id is remembered.
+    IdOnly {
+        /// The phase's name that it ended in.
+        phase: String,
+        /// Until when: the job's deadline.
+        until: Timestamp,
     },
 }
 
@@ -86,15 +98,6 @@ impl Chronicle {
     }
 }
 
-/// One event of a job's life.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Happened {
-    /// When it was written down.
-    pub at: Timestamp,
-    /// What.
-    pub event: Event,
-}
-
 /// One status of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Said {
@@ -118,25 +121,24 @@ pub enum Publication {
 impl Reader {
     /// The jobs that something is left to do for, the newest first, at most `limit`.
     pub fn open_jobs(&self, limit: u32) -> Result<Page, Error> {
-        self.page("WHERE open = 1", limit)
-    }
-
-    /// Every job id that the node knows, the newest first, at most `limit`.
-    pub fn jobs(&self, limit: u32) -> Result<Page, Error> {
-        self.page("", limit)
-    }
-
-    fn page(&self, filter: &str, limit: u32) -> Result<Page, Error> {
         // One moment of the journal for both.
         let view = self.db.unchecked_transaction()?;
-        let sql = format!("SELECT count(*) FROM jobs {filter}");
-        let total = view.query_row(&sql, [], |row| row.get(0)).map(unsigned)?;
-        let sql = format!("SELECT {COLUMNS} {filter} ORDER BY jobs.rowid DESC LIMIT ?");
+        let total = count(&view, "jobs WHERE open = 1")?;
+        Ok(Page { records: in_hand(&view, "WHERE open = 1", limit)?, total })
+    }
+
+    /// Every job id that the node knows, at most `limit`: those in hand first, the newest of them
+    /// first, then what is done, the last first.
+    pub fn jobs(&self, limit: u32) -> Result<Page, Error> {
+        let view = self.db.unchecked_transaction()?;
+        let total = count(&view, "jobs")? + count(&view, "done")?;
+        let mut records = in_hand(&view, "", limit)?;
+        let left = limit.saturating_sub(u32::try_from(records.len()).unwrap_or(limit));
+        let sql = format!("SELECT {PACKED} ORDER BY id DESC LIMIT ?");
         let mut query = view.prepare(&sql)?;
-        let mut rows = query.query([limit])?;
-        let mut records = Vec::new();
+        let mut rows = query.query([left])?;
         while let Some(row) = rows.next()? {
-            records.push(record(row)?);
+            records.push(Packed::of(row)?.chronicle()?.record);
         }
         Ok(Page { records, total })
     }
@@ -147,16 +149,100 @@ impl Reader {
         let sql = format!("SELECT {COLUMNS} WHERE job_id = ?");
         let mut query = view.prepare(&sql)?;
         let mut rows = query.query([id.as_str()])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
+        let Some(row) = rows.next()? else { return packed(&view, id) };
         let record = record(row)?;
         let count = "SELECT count(*) FROM events WHERE job_id = ?";
         let events_total = view.query_row(count, [id.as_str()], |row| row.get(0)).map(unsigned)?;
-        let sql = "SELECT at_ms, event FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?";
-        let events = newest(&view, sql, id, happened)?;
+        let columns = events::COLUMNS;
+        let sql = format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
+        let events = newest(&view, &sql, id, happened)?;
         let sql = "SELECT body, sent FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
         let said = newest(&view, sql, id, said)?;
         let events_left_out = events_total.saturating_sub(events.len() as u64);
         Ok(Some(Chronicle { record, events, events_left_out, said }))
+    }
+}
+
+fn count(view: &Connection, of: &str) -> Result<u64, Error> {
+    let sql = format!("SELECT count(*) FROM {of}");
+    Ok(view.query_row(&sql, [], |row| row.get(0)).map(unsigned)?)
+}
+
+fn in_hand(view: &Connection, filter: &str, limit: u32) -> Result<Vec<Record>, Error> {
+    let sql = format!("SELECT {COLUMNS} {filter} ORDER BY jobs.rowid DESC LIMIT ?");
+    let mut query = view.prepare(&sql)?;
+    let mut rows = query.query([limit])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(record(row)?);
+    }
+    Ok(records)
+}
+
+fn packed(view: &Connection, id: &JobId) -> Result<Option<Chronicle>, Error> {
+    let sql = format!("SELECT {PACKED} WHERE job_id = ?");
+    let mut query = view.prepare(&sql)?;
+    let mut rows = query.query([id.as_str()])?;
+    rows.next()?.map(|row| Packed::of(row)?.chronicle()).transpose()
+}
+
+/// A packed job's row.
+struct Packed {
+    id: JobId,
+    phase: String,
+    refused: bool,
+    due: Timestamp,
+    deadline: Option<Timestamp>,
+    again: bool,
+    story: Option<Story>,
+}
+
+impl Packed {
+    fn of(row: &Row<'_>) -> Result<Self, Error> {
+        let id: String = row.get(0)?;
+        let story: Option<Vec<u8>> = row.get(6)?;
+        Ok(Self {
+            id: id.parse().map_err(|err| Error::Failed(Box::new(err)))?,
+            phase: row.get(1)?,
+            refused: row.get(2)?,
+            due: time(row.get(3)?),
+            deadline: row.get::<_, Option<i64>>(4)?.map(time),
+            again: row.get(5)?,
+            story: story.map(|story| Story::unpack(&story)).transpose()?,
+        })
+    }
+
+    fn chronicle(self) -> Result<Chronicle, Error> {
+        let Self { id, phase, refused, due: updated, deadline, again, story } = self;
+        let until = deadline.unwrap_or(updated);
+        let Some(story) = story else {
+            let standing = Standing::IdOnly { phase, until };
+            let record = Record { id, open: false, updated: until, standing };
+            return Ok(Chronicle {
+                record,
+                events: Vec::new(),
+                events_left_out: 0,
+                said: Vec::new(),
+            });
+        };
+        let last: Status = serde_json::from_slice(&story.last)?;
+        let standing = match story.job {
+            Some(job) => Standing::Taken(Box::new(job)),
+            None if refused => {
+                let uses_id_up = phase != done::UNPROVEN;
+                Standing::Refused { status: Box::new(last.clone()), uses_id_up }
+            }
+            None => Standing::IdOnly { phase, until },
+        };
+        let said = story.said.into_iter().map(|status| (status, Publication::Sent));
+        let publication = if again { Publication::AskedAgain } else { Publication::Sent };
+        let said = said.chain([(last, publication)]);
+        Ok(Chronicle {
+            record: Record { id, open: false, updated, standing },
+            events: story.events,
+            events_left_out: story.left_out,
+            said: said.map(|(status, publication)| Said { status, publication }).collect(),
+        })
     }
 }
 
@@ -185,15 +271,10 @@ fn record(row: &Row<'_>) -> Result<Record, Error> {
         Some(state) => Standing::Taken(serde_json::from_str(&state)?),
         None => Standing::Refused {
             status: serde_json::from_slice(&row.get::<_, Vec<u8>>(5)?)?,
-            uses_id_up: phase != "unproven",
+            uses_id_up: phase != done::UNPROVEN,
         },
     };
     Ok(Record { id, open: row.get(2)?, updated: time(row.get(3)?), standing })
-}
-
-fn happened(row: &Row<'_>) -> Result<Happened, Error> {
-    let event: String = row.get(1)?;
-    Ok(Happened { at: time(row.get(0)?), event: serde_json::from_str(&event)? })
 }
 
 fn said(row: &Row<'_>) -> Result<Said, Error> {

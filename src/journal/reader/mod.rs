@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
+use super::packed::unpack;
 use super::{Error, KeptOutput, kept, receipts, writer};
 use crate::job::receipt::Signed;
 use crate::job::{Hash, JobId};
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 
-pub use jobs::{Chronicle, Happened, Page, Publication, Record, Said, Standing};
+pub use jobs::{Chronicle, Page, Publication, Record, Said, Standing};
 
 /// How long a read waits for the node's checkpoint.
 const BUSY: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const LEAVES_MAX: u32 = 65_536;
 
 /// What of a receipt is asked for, in the order that [`of_row`] reads.
-const COLUMNS: &str = "document, completed, transaction_id, call, state, outcome
+const COLUMNS: &str = "document, completed, transaction_id, call, state, outcome, packed
     FROM receipts LEFT JOIN transactions ON transactions.id = receipts.transaction_id";
 
 /// A view of the journal. Its calls block.
@@ -103,15 +104,22 @@ impl Reader {
         rows.next()?.map(of_row).transpose()
     }
 
-    /// The newest receipts first, at most `limit`.
+    /// The receipts that were signed last, at most `limit`; of those the newest run first.
     pub fn receipts(&self, limit: u32) -> Result<Vec<Kept>, Error> {
-        let sql = format!("SELECT {COLUMNS} ORDER BY finished_ms DESC, job_id LIMIT ?");
+        // By the row, which is the order of signing: whole they would be millions.
+        let sql = format!("SELECT {COLUMNS} ORDER BY receipts.rowid DESC LIMIT ?");
         let mut query = self.db.prepare(&sql)?;
         let mut rows = query.query([limit])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             found.push(of_row(row)?);
         }
+        found.sort_by(|a, b| {
+            let key =
+                |kept: &Kept| (kept.signed.receipt.finished_at, kept.signed.receipt.job_id.clone());
+            let ((a_at, a_id), (b_at, b_id)) = (key(a), key(b));
+            b_at.cmp(&a_at).then(a_id.cmp(&b_id))
+        });
         Ok(found)
     }
 
@@ -133,7 +141,8 @@ impl Reader {
     /// Where a job stands: a phase's name, `rejected`, or `None` where the id is not known (any
     /// more).
     pub fn phase(&self, job: &JobId) -> Result<Option<String>, Error> {
-        let sql = "SELECT phase FROM jobs WHERE job_id = ?";
+        let sql = "SELECT phase FROM jobs WHERE job_id = ?1
+             UNION ALL SELECT phase FROM done WHERE job_id = ?1 LIMIT 1";
         Ok(self.db.query_row(sql, [job.as_str()], |row| row.get(0)).optional()?)
     }
 
@@ -156,8 +165,12 @@ impl Reader {
 }
 
 fn of_row(row: &Row<'_>) -> Result<Kept, Error> {
-    let document: String = row.get(0)?;
-    let signed = Signed::from_json(&serde_json::from_str(&document)?)
+    // Packed, but for what an older version has left.
+    let document = match row.get::<_, Option<Vec<u8>>>(6)? {
+        Some(packed) => unpack(&packed)?,
+        None => row.get::<_, String>(0)?.into_bytes(),
+    };
+    let signed = Signed::from_json(&serde_json::from_slice(&document)?)
         .map_err(|err| Error::Failed(Box::new(err)))?;
     let (transaction, call): (Option<i64>, Option<String>) = (row.get(2)?, row.get(3)?);
     let outcome: Option<String> = row.get(5)?;

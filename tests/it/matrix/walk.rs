@@ -163,8 +163,10 @@ impl Walk {
 
     /// Waits until a job is done with in every respect, as the journal has it.
     pub(super) fn wait_until_done(&self, agent: &Agent, id: &str) {
-        let done = "SELECT (SELECT open FROM jobs WHERE job_id = ?1) = 0
-             AND NOT EXISTS (SELECT 1 FROM outbox WHERE sent <> 1)";
+        let done = "SELECT (SELECT open FROM jobs WHERE job_id = ?1
+                 UNION ALL SELECT 0 FROM done WHERE job_id = ?1) = 0
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE sent <> 1)
+             AND NOT EXISTS (SELECT 1 FROM done WHERE again = 1)";
         let what = format!("job {id} is done");
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             eventually(&what, PATIENCE, || self.journal(done, id).filter(|done| *done));
@@ -174,7 +176,9 @@ impl Walk {
 
     /// The phase that the journal has a job in.
     pub(super) fn phase(&self, id: &str) -> Option<String> {
-        self.journal("SELECT phase FROM jobs WHERE job_id = ?1", id)
+        let sql = "SELECT phase FROM jobs WHERE job_id = ?1
+             UNION ALL SELECT phase FROM done WHERE job_id = ?1";
+        self.journal(sql, id)
     }
 
     /// What the journal answers to a question about a job.

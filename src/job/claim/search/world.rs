@@ -226,6 +226,8 @@ impl World {
                 starts: written.starts.into(),
                 silent: Silent::of(&silent),
                 spec_hash: BODY,
+                faults: 0,
+                faulted_by: None,
                 refusals: 0,
                 refused_first_at: None,
                 at: NOW,

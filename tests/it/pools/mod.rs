@@ -1,6 +1,8 @@
 //! Several nodes on one pool, with a client that we did not write: each job is run by whoever has
 //! room, is taken over where its node is gone, and ends once.
 
+mod sick;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,11 +13,11 @@ use lamda_node::clock::{Clock as _, SystemClock};
 use lamda_node::node::Address;
 use serde_json::{Value, json};
 
-use super::support::anvil::Anvil;
-use super::support::nats::Nats;
-use super::support::tcp_proxy::TcpProxy;
-use super::support::tools::eventually;
-use super::support::world::{Agent, PATIENCE, World, job, shell};
+use crate::support::anvil::Anvil;
+use crate::support::nats::Nats;
+use crate::support::tcp_proxy::TcpProxy;
+use crate::support::tools::eventually;
+use crate::support::world::{Agent, PATIENCE, World, job, shell};
 
 /// Runs until the test takes away the file that holds it, and ends at once when it is asked to.
 const HELD: &str = "trap 'exit 143' TERM; touch /output/held; \
@@ -574,4 +576,80 @@ async fn a_node_that_is_asked_to_end_gives_its_pools_job_to_another_at_once() {
         happened.iter().filter(|one| ["start", "die"].contains(&one.action.as_str())).collect();
     let nodes: Vec<Address> = order.iter().map(|one| one.node).collect();
     assert_eq!(nodes, [address(1), address(1), address(2), address(2)], "{order:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_and_is_in_no_queue_any_more_is_run_by_who_gave_it_back() {
+    let pool = Pool::start(120).await;
+    let mut agent = pool.agent(1, &[("SHUTDOWN_GRACE_S", "0")]);
+    for id in ["purged", "swept"] {
+        pool.publish(id, &shell(HELD));
+        pool.wait_until_held(1, id);
+        agent.ask_to_end();
+        assert!(agent.wait_for_end().success());
+        let said = pool.world.statuses(id);
+        assert_eq!(said.last().expect("a status")["stage"], "interrupted");
+        let script = "await js.purge_stream('JOBS')";
+        let anew = "await js.delete_stream('JOBS')";
+        pool.world.nats.python(if id == "purged" { script } else { anew }, &[]);
+        agent = pool.agent(1, &[("SHUTDOWN_GRACE_S", "0")]);
+        let held = pool.world.dir.path().join(format!("data-1/jobs/{id}/2/output/held"));
+        eventually(&format!("{id} runs again"), PATIENCE, || held.exists().then_some(()));
+        std::fs::remove_file(held).expect("it is held");
+        let said = pool.outcome(id).await;
+        assert_eq!(last(&said, 1), json!(["completed", null]));
+        let claim = pool.claim(id).expect("a claim");
+        assert_eq!((&claim["state"], &claim["starts"]), (&json!("done"), &json!(1)), "{claim}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_fits_a_node_that_is_busy_waits_for_it() {
+    let pool = Pool::start(120).await;
+    let small = pool.agent(1, &[]);
+    let big = pool.agent(2, &[("JOB_NETWORK", "bridge")]);
+    let own = job("own", &shell(HELD)).to_string();
+    pool.world.publish_to(&format!("jobs.dispatch.{}", address(2)), &own);
+    pool.wait_until_held(2, "own");
+    // The last word of an hour in which the busy one never said that it is there.
+    let claim = json!({
+        "agent": address(3), "state": "refused", "stream_seq": 1, "delivered": 1, "attempt": 0,
+        "starts": 0, "spec_hash": format!("0x{:064}", 0), "refusals": 19,
+        "refused_first_at": SystemClock.now(), "at": SystemClock.now(),
+    });
+    let put = "await (await js.key_value('JOB_CLAIMS')).put('it.waits', args[0].encode())";
+    pool.world.nats.python(put, &[&claim.to_string()]);
+    let read = "
+from nats.js.errors import NotFoundError, NoKeysError
+try:
+    kv = await js.key_value('NODES')
+    print(json.dumps([json.loads((await kv.get(key)).value) for key in await kv.keys()]))
+except (NotFoundError, NoKeysError):
+    print('[]')";
+    let there = eventually("both nodes are there", PATIENCE, || {
+        let there: Vec<Value> =
+            serde_json::from_str(&pool.world.nats.python(read, &[])).expect("JSON");
+        (there.len() == 2).then_some(there)
+    });
+    let networks: Vec<&Value> = there.iter().map(|one| &one["networks"]).collect();
+    assert!(networks.contains(&&json!(["none", "bridge"])), "{there:?}");
+    assert!(there.iter().all(|one| one["ready"] == true && one["pools"] == json!(["it"])));
+    let mut wanted = shell(SHORT);
+    wanted["network"] = "bridge".into();
+    pool.publish("waits", &wanted);
+    eventually("the small one lets it be", PATIENCE, || (pool.redelivered() > 0).then_some(()));
+    assert_eq!(pool.world.statuses("waits"), Vec::<Value>::new(), "nobody gave it up");
+    // Or it might be given the job again and again, before the other one is.
+    let small_own = job("small-own", &shell(HELD)).to_string();
+    pool.world.publish_to(&format!("jobs.dispatch.{}", address(1)), &small_own);
+    pool.wait_until_held(1, "small-own");
+    pool.release(2, "own");
+    eventually("the other one runs it", PATIENCE, || {
+        pool.world.statuses("waits").iter().any(is_end).then_some(())
+    });
+    pool.release(1, "small-own");
+    let said = pool.outcome("waits").await;
+    assert_eq!(last(&said, 2), json!(["completed", null]));
+    assert!(!small.log().contains("ERROR"), "{}", small.log());
+    assert!(!big.log().contains("ERROR"), "{}", big.log());
 }

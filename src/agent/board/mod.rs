@@ -1,9 +1,14 @@
 //! Who is at work: the jobs in hand, the slots, the cards and the part of the host that they hold.
 //!
 //! What must hold: who goes when is [`admission`]'s decision alone, made under one lock with what
-//! everybody holds; what a job holds counts until its phase no longer does, also over a restart.
+//! everybody holds; what a job holds counts until its phase no longer does, also over a restart;
+//! while the node is not fit ([`fitness`]) there is room for nobody.
 //!
 //! [`admission`]: crate::node::admission
+//! [`fitness`]: crate::node::fitness
+
+mod fitness;
+mod room;
 
 mod in_hand;
 
@@ -19,7 +24,8 @@ use crate::bus::{AckHandle, PoolName};
 use crate::job::claim::{Stand, Start};
 use crate::job::phase::{Phase, StopCause};
 use crate::job::{Hash, Job, JobId, JobSpec, Reason};
-use crate::node::admission::{Demand, Held, Verdict, decide};
+use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
+use crate::node::fitness::{Fitness, Unfit};
 use crate::node::{Address, GpuUuid};
 
 /// A request to stop a job; answered with whether it took effect.
@@ -54,6 +60,11 @@ struct State {
     silent: BTreeMap<JobId, Start>,
     /// No more jobs are taken in.
     draining: bool,
+    fitness: Fitness,
+    /// As it was told last.
+    unfit: Option<Unfit>,
+    /// How often a job met what a look at the host may explain.
+    symptoms: u64,
 }
 
 #[derive(Debug)]
@@ -137,7 +148,15 @@ impl State {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
         let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
-        decide(&self.terms.offer, &held, &ahead, demand)
+        decide(&self.offer(), &held, &ahead, demand)
+    }
+
+    /// What the node offers, without the cards that are gone or set aside.
+    fn offer(&self) -> Offer {
+        let mut offer = self.terms.offer.clone();
+        let out = self.fitness.out();
+        offer.gpus.retain(|gpu| !out.contains(&gpu.uuid));
+        offer
     }
 }
 
@@ -166,7 +185,11 @@ impl Entry {
 impl Board {
     /// An empty board of a node with these terms.
     pub fn new(terms: Terms) -> Self {
+        let fitness = Fitness::of(terms.offer.gpus.len());
         let state = State {
+            fitness,
+            unfit: None,
+            symptoms: 0,
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -224,6 +247,7 @@ impl Board {
         entry.moved(job);
         state.entries.insert(job.id().clone(), entry);
         state.taken += 1;
+        state.tell();
         drop(state);
         self.notify();
         Some(requests)
@@ -231,9 +255,14 @@ impl Board {
 
     /// The job is in another phase now.
     pub fn moved(&self, job: &Job) {
-        if let Some(entry) = self.state().entries.get_mut(job.id()) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(job.id()) {
+            let (before, held) = (entry.phase, entry.holds.clone().unwrap_or_default());
             entry.moved(job);
+            state.learn(before, &held, job);
+            state.tell();
         }
+        drop(state);
         self.notify();
     }
 
@@ -261,6 +290,7 @@ impl Board {
         let mut state = self.state();
         state.entries.remove(id);
         state.silent.remove(id);
+        state.tell();
         drop(state);
         self.notify();
     }
@@ -273,6 +303,7 @@ impl Board {
             Some(entry) if entry.holds.is_some() => entry.abandoned = true,
             _ => drop(state.entries.remove(id)),
         }
+        state.tell();
         drop(state);
         self.notify();
     }
@@ -324,50 +355,7 @@ impl Board {
         let to_come =
             state.entries.values().filter(|entry| entry.wants_slot && entry.holds.is_none());
         let ahead: Vec<&Demand> = to_come.map(|entry| &entry.demand).collect();
-        decide(&state.terms.offer, &held, &ahead, &state.terms.demand(spec))
-    }
-
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready. None
-    /// while the store refuses what was run.
-    pub fn room(&self, ahead: usize) -> usize {
-        let state = self.state();
-        if state.draining || state.is_refused() {
-            return 0;
-        }
-        let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
-        (state.terms.offer.slots + ahead).saturating_sub(wanting)
-    }
-
-    /// Whether the store refuses what was run here.
-    pub fn is_refused(&self) -> bool {
-        self.state().is_refused()
-    }
-
-    /// Whether one more may be taken in. Several sources look at once: between
-    /// [`Board::wait_for_room`] and a delivery the room may have gone to another.
-    pub fn has_room(&self, ahead: usize) -> bool {
-        self.room(ahead) > 0
-    }
-
-    /// Takes no more jobs in, until the node starts again.
-    pub fn drain(&self) {
-        self.state().draining = true;
-        self.notify();
-    }
-
-    /// Waits until [`Board::drain`] is called.
-    pub async fn drained(&self) {
-        self.wait_for(|| self.is_draining().then_some(())).await;
-    }
-
-    /// Whether [`Board::drain`] was called.
-    pub fn is_draining(&self) -> bool {
-        self.state().draining
-    }
-
-    /// Waits until there is room.
-    pub async fn wait_for_room(&self, ahead: usize) -> usize {
-        self.wait_for(|| Some(self.room(ahead)).filter(|room| *room > 0)).await
+        decide(&state.offer(), &held, &ahead, &state.terms.demand(spec))
     }
 
     /// Asks a job to stop; `None` where it is not in hand, else whether it took effect.
@@ -587,5 +575,58 @@ mod tests {
         let second = ready("second", "");
         let _requests = board.enter(&second, None).unwrap();
         assert!(!board.has_room(0) && board.has_room(1));
+    }
+
+    fn collected(id: &str) -> Job {
+        let gpus = Vec::new();
+        let job = moved(&ready(id, ""), Event::Reserved { gpus });
+        // A pool's job is claimed before it starts.
+        let job = moved(&job, Event::Claimed);
+        let started = moved(&job, Event::Started { container: id.to_owned(), at: NOW });
+        let exit = crate::job::phase::RunExit {
+            code: Some(0),
+            oom: false,
+            started_at: NOW,
+            finished_at: NOW,
+        };
+        let exited = moved(&started, Event::Exited { exit, by_itself: Some(true) });
+        moved(&exited, Event::Collected { output: Ok(None), log: None })
+    }
+
+    #[test]
+    fn results_that_can_not_be_published_leave_no_room_in_the_end() {
+        let board = board(2);
+        let ids: Vec<String> = (0..17).map(|number| format!("job-{number}")).collect();
+        let mut taken = 0;
+        for id in &ids {
+            if !board.has_room(0) {
+                break;
+            }
+            taken += 1;
+            let job = collected(id);
+            let _requests = board.enter(&job, None).unwrap();
+        }
+        assert_eq!(taken, room::UNPUBLISHED_MIN, "results beyond the slots");
+        board.leave(&ids[0].parse().unwrap());
+        assert_eq!(board.room(0), 1);
+    }
+
+    #[test]
+    fn a_card_that_failed_a_start_is_given_to_no_other_job() {
+        let board = board(4);
+        let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+        let job = moved(&moved(&ready("a", ""), Event::Reserved { gpus }), Event::Claimed);
+        let _requests = board.enter(&job, None).unwrap();
+        let fault = crate::job::phase::Fault::new(Reason::GpuFailed, "no driver");
+        let retry = crate::job::phase::Retry::Patiently;
+        board.moved(&moved(&job, Event::Failed { fault, retry }));
+        board.leave(job.id());
+        for (id, cards) in [("b", Some(1)), ("c", None)] {
+            let next = ready(id, "");
+            let _requests = board.enter(&next, None).unwrap();
+            let reserving = board.reserve(&next);
+            assert_eq!(got(reserving), cards, "{id}");
+        }
+        assert_eq!(board.unfit(), None, "the other card goes on");
     }
 }

@@ -1,0 +1,71 @@
+//! The bucket `NODES`: which nodes are there, by what each says of itself
+//! ([`crate::node::presence`] reads it).
+//!
+//! What must hold: who is gone is forgotten within a minute; a bucket that is missing, or may not be
+//! read, costs nothing but what is known of others.
+
+use async_nats::jetstream::message::PublishMessage;
+use futures_util::stream::{self, StreamExt as _};
+
+use super::claims::{is_empty, is_missing, unread};
+use super::streams::StreamKind;
+use super::{Bus, DeliveryMode, Error};
+use crate::node::Address;
+use crate::node::presence::Presence;
+
+const READ: &str = "read who is there";
+const WRITE: &str = "say that this node is there";
+
+/// Nodes that are looked at: more than any network of ours has. Whoever may write here could make
+/// others.
+const NODES_MAX: usize = 4_096;
+
+/// Values that are read at the same time.
+const AT_ONCE_MAX: usize = 16;
+
+impl Bus {
+    /// Says that this node is there.
+    pub async fn put_presence(&self, node: Address, presence: &Presence) -> Result<(), Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(());
+        }
+        self.ensure_stream(StreamKind::Nodes).await?;
+        let message = PublishMessage::build().payload(presence.to_json().into());
+        let subject = format!("$KV.NODES.{}", node.lower_hex());
+        let refused = |err| Error::Refused { what: WRITE, source: Box::new(err) };
+        let sent = self.jetstream().send_publish(subject, message).await.map_err(refused)?;
+        sent.await.map(drop).map_err(refused)
+    }
+
+    /// Who is there. Values that are no presence are left out.
+    pub async fn presences(&self) -> Result<Vec<Presence>, Error> {
+        self.online()?;
+        if self.mode() == DeliveryMode::Core {
+            return Ok(Vec::new());
+        }
+        let stream = self.stream_unseen(StreamKind::Nodes).await?;
+        let refused = |err| Error::Refused { what: READ, source: err };
+        let subjects = stream.info_with_subjects("$KV.NODES.*").await;
+        let subjects = subjects.map_err(|err| refused(Box::new(err)))?;
+        let mut names = Vec::new();
+        let mut subjects = std::pin::pin!(subjects.take(NODES_MAX));
+        while let Some(found) = subjects.next().await {
+            names.push(found.map_err(|err| refused(Box::new(err)))?.0);
+        }
+        let values = stream::iter(names).map(|name| {
+            let stream = &stream;
+            async move { stream.get_last_raw_message_by_subject(&name).await }
+        });
+        let values: Vec<_> = values.buffer_unordered(AT_ONCE_MAX).collect().await;
+        let mut all = Vec::new();
+        for value in values {
+            match value {
+                Ok(message) => all.extend(Presence::parse(&message.payload).ok()),
+                Err(err) if is_empty(&err) || is_missing(&err) => {}
+                Err(err) => return Err(unread(READ, err)),
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,334 @@
+//! Whether the node is fit to take jobs: what is known of its engine, its cards, its disk and its store,
+//! and how its last jobs fared.
+//!
+//! Pure: looks and jobs tell it what they saw, the time is an argument. What must hold: a node that
+//! can't run a job takes none; a card that failed a job gets no other one before a probe found it
+//! well; whatever is wrong, the node is fit again without its owner once it is right again; what a
+//! stranger's jobs can do to it passes within [`REST`]'s longest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::GpuUuid;
+use crate::backoff::Backoff;
+
+/// So many jobs in a row that failed before their command ran, each of what may be this node's own
+/// fault, and none that ran between them: one or two may have been the jobs' own.
+pub const FAULTS_MAX: u32 = 3;
+
+/// How long a node rests after that, from the third on.
+pub const REST: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_mins(5));
+
+/// How long a card that failed is left alone before it is probed.
+const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+
+/// What is known. Unknown is well: a node that was never looked at is fit.
+#[derive(Debug, Clone, Default)]
+pub struct Fitness {
+    engine: Option<String>,
+    driver: Option<String>,
+    cards: usize,
+    missing: BTreeSet<GpuUuid>,
+    aside: BTreeMap<GpuUuid, Aside>,
+    disk: Option<Disk>,
+    store_refuses: bool,
+    faults: u32,
+    last_fault: String,
+    /// Rests since a job ran.
+    rests: u32,
+    rest_until: Option<Duration>,
+}
+
+/// A card that failed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Aside {
+    failures: u32,
+    /// Whether it may be given out again; it failed, and may fail again.
+    well: bool,
+    /// When it may be probed; set by the first look after the failure.
+    probe_at: Option<Duration>,
+}
+
+/// Too little of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// What is free, in MiB.
+    pub free_mib: u64,
+    /// What must stay, in MiB.
+    pub min_mib: u64,
+}
+
+/// What one look at the host saw.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Why the engine can't be used.
+    pub engine: Option<String>,
+    /// The cards that the driver knows; `Err` where it does not answer; `None` where it was not asked.
+    pub cards: Option<Result<BTreeSet<GpuUuid>, String>>,
+    /// The probes of cards that were set aside: why each failed.
+    pub probes: BTreeMap<GpuUuid, Option<String>>,
+    /// The disk, where too little is free.
+    pub disk: Option<Disk>,
+}
+
+/// Why no job is taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// No container can be started.
+    #[error("the container engine can't be used: {0}")]
+    Engine(String),
+    /// The driver does not answer.
+    #[error("the GPUs can't be used: {0}")]
+    Driver(String),
+    /// Every card is gone, or was set aside.
+    #[error("none of the {0} GPUs works")]
+    NoCard(usize),
+    /// Too little disk.
+    #[error("{} MiB of disk are free, {} must stay", .0.free_mib, .0.min_mib)]
+    Disk(Disk),
+    /// The store takes no result.
+    #[error("the store refuses what was run")]
+    Store,
+    /// Jobs failed in a row before they ran.
+    #[error("{count} jobs in a row failed before they ran, the last one so: {last}")]
+    Faults {
+        /// How many.
+        count: u32,
+        /// The last one's fault.
+        last: String,
+    },
+}
+
+impl Unfit {
+    /// Whether the two differ in more than an engine's words or a number.
+    pub fn is_other_than(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) != std::mem::discriminant(other)
+    }
+}
+
+impl Fitness {
+    /// Of a node with so many cards.
+    pub fn of(cards: usize) -> Self {
+        Self { cards, ..Self::default() }
+    }
+
+    /// Why no job should be taken now.
+    pub fn verdict(&self) -> Result<(), Unfit> {
+        if let Some(why) = &self.engine {
+            return Err(Unfit::Engine(why.clone()));
+        }
+        if let Some(why) = &self.driver {
+            return Err(Unfit::Driver(why.clone()));
+        }
+        if self.cards > 0 && self.out().len() >= self.cards {
+            return Err(Unfit::NoCard(self.cards));
+        }
+        if let Some(disk) = self.disk {
+            return Err(Unfit::Disk(disk));
+        }
+        if self.store_refuses {
+            return Err(Unfit::Store);
+        }
+        if self.faults >= FAULTS_MAX {
+            let last = self.last_fault.clone();
+            return Err(Unfit::Faults { count: self.faults, last });
+        }
+        Ok(())
+    }
+
+    /// The cards that no job gets: gone, or set aside.
+    pub fn out(&self) -> BTreeSet<&GpuUuid> {
+        let aside = self.aside.iter().filter(|(_, card)| !card.well).map(|(uuid, _)| uuid);
+        self.missing.iter().chain(aside).collect()
+    }
+
+    /// The cards that are to be probed now.
+    pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
+        let due = |card: &Aside| !card.well && card.probe_at.is_some_and(|at| at <= now);
+        let due = self.aside.iter().filter(|(_, card)| due(card));
+        due.map(|(uuid, _)| uuid.clone()).collect()
+    }
+
+    /// A look at the host.
+    pub fn looked(&mut self, look: Look, known: &[GpuUuid], now: Duration) {
+        self.engine = look.engine;
+        self.disk = look.disk;
+        match look.cards {
+            None => {}
+            Some(Err(why)) => self.driver = Some(why),
+            Some(Ok(found)) => {
+                self.driver = None;
+                self.missing = known.iter().filter(|uuid| !found.contains(uuid)).cloned().collect();
+            }
+        }
+        for (uuid, failure) in look.probes {
+            let Some(card) = self.aside.get_mut(&uuid) else { continue };
+            if failure.is_none() {
+                card.well = true;
+            } else {
+                card.failures += 1;
+            }
+            card.probe_at = None;
+        }
+        for card in self.aside.values_mut().filter(|card| !card.well) {
+            card.probe_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
+        }
+        if self.faults >= FAULTS_MAX {
+            let rest = REST.delay(self.rests + 1, 1.0);
+            let until = *self.rest_until.get_or_insert(now + rest);
+            if until <= now {
+                // The next one decides: it runs, or it is one more in the row.
+                self.faults = FAULTS_MAX - 1;
+                self.rests = self.rests.saturating_add(1);
+                self.rest_until = None;
+            }
+        }
+    }
+
+    /// These cards could not be handed to a job.
+    pub fn cards_failed(&mut self, cards: &[GpuUuid]) {
+        for uuid in cards {
+            let card = self.aside.entry(uuid.clone()).or_default();
+            *card = Aside { failures: card.failures + 1, well: false, probe_at: None };
+        }
+    }
+
+    /// A job failed before its command ran, of what may be this node's own fault.
+    pub fn job_failed(&mut self, error: &str) {
+        self.faults = self.faults.saturating_add(1);
+        error.clone_into(&mut self.last_fault);
+        self.rest_until = None;
+    }
+
+    /// A job's command runs, on these cards.
+    pub fn job_runs(&mut self, cards: &[GpuUuid]) {
+        (self.faults, self.rests, self.rest_until) = (0, 0, None);
+        for uuid in cards {
+            self.aside.remove(uuid);
+        }
+    }
+
+    /// Whether the store refuses what was run.
+    pub const fn store(&mut self, refuses: bool) {
+        self.store_refuses = refuses;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn card(name: &str) -> GpuUuid {
+        GpuUuid::new(name).unwrap()
+    }
+
+    fn known() -> Vec<GpuUuid> {
+        vec![card("GPU-a"), card("GPU-b")]
+    }
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn probed(uuid: &str, failure: Option<&str>) -> Look {
+        let probes = [(card(uuid), failure.map(str::to_owned))];
+        Look { probes: probes.into(), ..Look::default() }
+    }
+
+    #[test]
+    fn one_failed_start_sets_a_card_aside_until_a_probe_finds_it_well() {
+        let mut fitness = Fitness::of(2);
+        fitness.cards_failed(&[card("GPU-a")]);
+        assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-a")]));
+        assert_eq!(fitness.verdict(), Ok(()), "the other one goes on");
+        fitness.looked(Look::default(), &known(), s(100));
+        assert_eq!(fitness.to_probe(s(100)), []);
+        assert_eq!(fitness.to_probe(s(101)), [card("GPU-a")]);
+        fitness.looked(probed("GPU-a", Some("driver not loaded")), &known(), s(101));
+        assert_eq!(fitness.to_probe(s(102)), [], "each failure doubles the wait");
+        fitness.cards_failed(&[card("GPU-b")]);
+        assert_eq!(fitness.verdict(), Err(Unfit::NoCard(2)));
+        fitness.looked(probed("GPU-a", None), &known(), s(103));
+        assert_eq!(fitness.verdict(), Ok(()));
+        assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-b")]));
+    }
+
+    #[test]
+    fn a_node_rests_after_three_faults_in_a_row_and_tries_one_job_after_it() {
+        let mut fitness = Fitness::of(0);
+        for _ in 0..2 {
+            fitness.job_failed("no gateway answers");
+        }
+        fitness.job_runs(&[]);
+        for _ in 0..2 {
+            fitness.job_failed("no gateway answers");
+        }
+        assert_eq!(fitness.verdict(), Ok(()), "a job ran between them");
+        fitness.job_failed("no gateway answers");
+        assert!(matches!(fitness.verdict(), Err(Unfit::Faults { count: 3, .. })));
+        fitness.looked(Look::default(), &[], s(50));
+        fitness.looked(Look::default(), &[], s(59));
+        assert!(fitness.verdict().is_err());
+        fitness.looked(Look::default(), &[], s(60));
+        assert_eq!(fitness.verdict(), Ok(()));
+        fitness.job_failed("no gateway answers");
+        assert!(fitness.verdict().is_err(), "one more is enough");
+        for (at, fit) in [(60, false), (79, false), (80, true)] {
+            fitness.looked(Look::default(), &[], s(at));
+            assert_eq!(fitness.verdict().is_ok(), fit, "each rest is twice as long: {at}");
+        }
+    }
+
+    #[test]
+    fn a_card_that_is_gone_is_given_to_nobody_until_it_is_back() {
+        let mut fitness = Fitness::of(2);
+        let only = |found: &[&str]| Look {
+            cards: Some(Ok(found.iter().map(|name| card(name)).collect())),
+            ..Look::default()
+        };
+        fitness.looked(only(&["GPU-b"]), &known(), s(0));
+        assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-a")]));
+        fitness.looked(only(&[]), &known(), s(1));
+        assert_eq!(fitness.verdict(), Err(Unfit::NoCard(2)));
+        let hangs = Look { cards: Some(Err("it hangs".to_owned())), ..Look::default() };
+        fitness.looked(hangs, &known(), s(2));
+        assert_eq!(fitness.verdict(), Err(Unfit::Driver("it hangs".to_owned())));
+        fitness.looked(only(&["GPU-a", "GPU-b"]), &known(), s(3));
+        assert_eq!((fitness.verdict(), fitness.out().len()), (Ok(()), 0));
+    }
+
+    proptest! {
+        /// Whatever happened, a node that is well now takes jobs again within the longest rest.
+        #[test]
+        fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..6_u8, 0..60)) {
+            let mut fitness = Fitness::of(2);
+            let mut now = s(0);
+            for what in happened {
+                now += s(7);
+                match what {
+                    0 => fitness.cards_failed(&known()),
+                    1 => fitness.job_failed("x"),
+                    2 => fitness.job_runs(&known()[..1]),
+                    3 => fitness.store(true),
+                    4 => fitness.looked(probed("GPU-a", Some("no")), &known(), now),
+                    _ => {
+                        let engine = Some("away".to_owned());
+                        fitness.looked(Look { engine, ..Look::default() }, &known(), now);
+                    }
+                }
+            }
+            fitness.store(false);
+            let end = now + ASIDE.max + REST.max;
+            while now < end {
+                now += s(10);
+                let probes = fitness.to_probe(now).into_iter().map(|uuid| (uuid, None)).collect();
+                let cards = Some(Ok(known().into_iter().collect()));
+                fitness.looked(Look { cards, probes, ..Look::default() }, &known(), now);
+            }
+            prop_assert_eq!(fitness.verdict(), Ok(()));
+            prop_assert!(fitness.out().is_empty());
+        }
+    }
+}
