@@ -45,12 +45,6 @@ async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
             "failed",
             "output_missing",
         ),
-        (
-            "an-odd-name",
-            shell("printf 'a\\007b' | xargs -I{} touch '/output/{}'"),
-            "failed",
-            "output_unsupported",
-        ),
         ("a-pipe", shell("mkfifo /output/p"), "failed", "output_unsupported"),
         (
             "too-large",

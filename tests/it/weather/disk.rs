@@ -134,7 +134,6 @@ async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
     eventually("the message is acknowledged", PATIENCE, || (world.queued() == 0).then_some(()));
     world.publish("next", &shell("echo x > /output/output"));
     assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
-    println!("{:?}", world.containers().await);
     drop(agent);
 }
 
