@@ -24,7 +24,7 @@ use super::time::{HostClock, Time};
 pub(crate) const GONE_DARK: i32 = 255;
 
 /// How long a delivery stays an agent's, and a pool's, until somebody edits it.
-const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
+pub(crate) const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
 
 /// How long a host may take, once it can, to stop what is not its own any more: a third of an ack
 /// wait until it asks, and the stop itself.

@@ -77,7 +77,7 @@ impl Search {
         let mut next = 0;
         while let Some(world) = graph.worlds.get(next).copied() {
             if let Some(broken) = self.broken_in(&world) {
-                return graph.told(next, &broken);
+                return graph.told(next, broken);
             }
             for (deed, world) in after(&world, self.defect) {
                 let to = graph.add(world, Some((next, deed)));

@@ -6,7 +6,7 @@ use super::super::{
 };
 use super::Defect;
 use super::deeds::{answers, is_stoppable};
-use super::world::{NOW, Place, Stage, World, is_held, number};
+use super::world::{NOW, Place, Stage, World, bid, is_held, number};
 
 /// An agent is given a message, as the intake answers for it.
 pub(super) fn give(world: &mut World, message: usize, to: usize, late: bool, defect: Defect) {
@@ -16,15 +16,15 @@ pub(super) fn give(world: &mut World, message: usize, to: usize, late: bool, def
     let number = u8::try_from(message).expect("a small number");
     match world.agents[to].stage {
         Stage::Unknown | Stage::Waiting => {
-            let bid = world.bid_for(to, number, delivered, 0, false, defect);
-            let bid = if late { Bid { now: NOW.plus(ACK_AWAITED_MAX), ..bid } } else { bid };
-            arrives(world, to, &bid, (number, delivered), defect);
+            let asks = bid(to, (number, delivered), 0, defect);
+            let asks = if late { Bid { now: NOW.plus(ACK_AWAITED_MAX), ..asks } } else { asks };
+            arrives(world, to, &asks, (number, delivered), defect);
         }
         Stage::Settled => acknowledge(world, message),
         Stage::Elsewhere => {
-            let bid = world.bid_for(to, number, delivered, 0, false, defect);
-            let bid = if late { Bid { now: NOW.plus(ACK_AWAITED_MAX), ..bid } } else { bid };
-            match arrive(world.found().as_ref(), &bid) {
+            let asks = bid(to, (number, delivered), 0, defect);
+            let asks = if late { Bid { now: NOW.plus(ACK_AWAITED_MAX), ..asks } } else { asks };
+            match arrive(world.found().as_ref(), &asks) {
                 Arrival::Later => world.messages[message].place = Place::Queued,
                 _ => acknowledge(world, message),
             }

@@ -122,6 +122,7 @@ pub(super) enum Link {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and hashed")]
 pub(super) struct Agent {
     pub(super) stage: Stage,
     pub(super) attempt: u8,
@@ -263,27 +264,10 @@ impl World {
     pub(super) fn bid(&self, agent: usize, defect: Defect) -> Bid {
         let one = &self.agents[agent];
         let held = is_held(one.stage) && defect != Defect::TakenBack;
-        self.bid_for(agent, one.message, one.delivered, one.attempt, held, defect)
-    }
-
-    pub(super) fn bid_for(
-        &self,
-        agent: usize,
-        message: u8,
-        delivered: u8,
-        attempt: u8,
-        held: bool,
-        defect: Defect,
-    ) -> Bid {
-        let any = defect == Defect::AnyDelivery;
+        let delivery = (one.message, one.delivered);
         Bid {
-            agent: address(small(agent)),
-            stream_seq: FIRST_SEQ + u64::from(message),
-            delivered: if any { 99 } else { delivered.into() },
-            attempt: attempt.into(),
-            held: held && !any,
-            spec_hash: BODY,
-            now: NOW,
+            held: held && defect != Defect::AnyDelivery,
+            ..bid(agent, delivery, one.attempt, defect)
         }
     }
 
@@ -362,6 +346,21 @@ impl World {
         }
         all.retain(|attempt| **attempt > 0);
         rank(&mut all, 1);
+    }
+}
+
+/// What an agent asks with for a delivery of a message.
+pub(super) fn bid(agent: usize, delivery: (u8, u8), attempt: u8, defect: Defect) -> Bid {
+    let (message, delivered) = delivery;
+    let any = defect == Defect::AnyDelivery;
+    Bid {
+        agent: address(small(agent)),
+        stream_seq: FIRST_SEQ + u64::from(message),
+        delivered: if any { 99 } else { delivered.into() },
+        attempt: attempt.into(),
+        held: false,
+        spec_hash: BODY,
+        now: NOW,
     }
 }
 
