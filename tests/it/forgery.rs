@@ -158,8 +158,13 @@ impl Speaker {
             "agent": self.key.address(), "state": "done", "stream_seq": 1, "delivered": 1,
             "attempt": 1, "starts": 1, "spec_hash": spec_hash, "at": "2026-11-22T12:00:00.000Z",
         });
-        let script = "await js.publish(args[0], args[1].encode())";
-        nats.python(script, &[&format!("$KV.JOB_CLAIMS.{pool}.{job}"), &claim.to_string()]);
+        let script = "
+try:
+    kv = await js.key_value('JOB_CLAIMS')
+except nats.js.errors.BucketNotFoundError:
+    kv = await js.create_key_value(bucket='JOB_CLAIMS')
+await kv.put(args[0], args[1].encode())";
+        nats.python(script, &[&format!("{pool}.{job}"), &claim.to_string()]);
     }
 }
 
