@@ -19,6 +19,7 @@ use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Receipt, Signed};
 use lamda_node::job::{Domain, Job, JobId, LateResult};
 use lamda_node::journal::Outgoing;
+use lamda_node::node::Address;
 use tokio::sync::{Notify, mpsc};
 
 use super::NODE;
@@ -136,6 +137,14 @@ impl Effects for Fakes {
         _: Option<u64>,
     ) -> Result<bool, bus::Error> {
         Ok(true)
+    }
+
+    async fn keeps(&self, _: Address, _: &JobId) -> Option<Duration> {
+        None
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        Ok(delivery.ack_wait())
     }
 
     async fn neighbours(

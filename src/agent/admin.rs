@@ -79,6 +79,10 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_in_use_elsewhere: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    holds: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    for_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<Instance>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<Signature>,
@@ -97,7 +101,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(
     admin: Arc<Admin<E, C>>,
     link: Link,
 ) -> Result<(), Failure> {
-    let (bus, _) = link.bus().await;
+    let bus = link.bus().await;
     // One's own listening would hide that nobody else does.
     admin.greeter.sole.asking().await;
     let failed = |err: crate::bus::Error| Failure::Again(err.into());
@@ -139,6 +143,8 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         Some(match (request.action.as_str(), &request.job_id) {
             ("cancel", Some(id)) => self.cancel(&request, id).await,
             ("cancel", None) => no("malformed", "a cancel names its `job_id`"),
+            ("holds", Some(id)) => self.holds(id, request.issued_at_ms.unwrap_or_default()),
+            ("holds", None) => no("malformed", "who asks for a job names its `job_id`"),
             ("drain", _) => self.drain(&request),
             ("retry", Some(id)) => self.retry(&request, id).await,
             ("retry", None) => no("malformed", "a retry names its `job_id`"),
@@ -148,7 +154,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 Some(said) => return self.leave(&said),
                 None => no("malformed", "it names its `instance`, a UUID"),
             },
-            _ => no("malformed", "the actions are cancel, drain, status and hello"),
+            _ => no("malformed", "the actions are cancel, drain, status, holds and hello"),
         })
     }
 
@@ -164,6 +170,16 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             key_in_use_elsewhere: alarm.map(|why| why.to_string()),
             ..yes()
         }
+    }
+
+    /// Another agent of the pool was given a job, and asks before it takes it.
+    fn holds(&self, id: &JobId, asked_at_ms: u64) -> Answer {
+        let Some(goes_on) = self.intake.desk.board.asked_for(id) else {
+            return Answer { holds: Some(false), ..yes() };
+        };
+        let for_ms = u64::try_from(goes_on.as_millis()).unwrap_or(u64::MAX);
+        let signature = Some(self.greeter.holds(id, for_ms, asked_at_ms));
+        Answer { holds: Some(true), for_ms: Some(for_ms), signature, ..yes() }
     }
 
     fn hello(&self, said: &Said) -> Option<Answer> {
@@ -239,6 +255,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             Some((
                 Phase::Waiting
                 | Phase::HandingBack
+                | Phase::LettingGo
                 | Phase::Interrupted
                 | Phase::Unable { .. }
                 | Phase::Returning { .. },

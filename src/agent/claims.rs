@@ -5,18 +5,21 @@
 //! only after the claim says that it is ours; whoever loses a race asks again from the start.
 
 use super::attempt::Desk;
+use super::board::InHand;
 use super::effects::Effects;
-use crate::bus::{self, AckHandle, PoolName};
+use crate::bus::{self, AckHandle, Found, PoolName};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::job::claim::{self, Bid, Claim};
-use crate::job::phase::{Event, Fault, Phase, Retry};
+use crate::job::phase::{Event, Fault, Retry};
 use crate::job::{Hash, Job, JobId, Reason};
 use crate::node::Address;
 use crate::supervise::chain;
 
 /// Races that are lost in a row before the job waits for its next try.
 const RACES_MAX: u32 = 8;
+
+const FASTER: &str = "other agents of the pool were faster every time";
 
 /// What a claim is asked for with: nothing where the job came by no pool, or without `JetStream`,
 /// where nobody else can have been given it.
@@ -33,15 +36,42 @@ enum Decided<T> {
     Write(Claim, T),
 }
 
-/// Before the container starts: is the job this node's?
+/// Before the container starts: is the job this node's? Whose lease has run out is asked first: it
+/// may be at work, and only have been out of the queue's reach.
 pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> Event {
-    let decide = |found: Option<&Claim>, bid: &Bid| match claim::take(found, bid) {
-        claim::Take::Write(claim) => Decided::Write(claim, Event::Claimed),
-        claim::Take::Mine => Decided::Is(Event::Claimed),
-        claim::Take::Poison => Decided::Is(Event::Poisoned),
-        claim::Take::Yield(_) => Decided::Is(Event::Outbid),
+    let delivery = desk.board.delivery(job.id());
+    let Some(Asked { pool, bid }) = asked(job, delivery.as_ref(), &desk.clock) else {
+        return Event::Claimed;
     };
-    ask(job, effects, desk, Event::Claimed, decide).await
+    for _ in 0..RACES_MAX {
+        let found = match effects.claim(&pool, job.id()).await {
+            Ok(found) => found,
+            Err(err) => return failed(&chain(&err)),
+        };
+        let claim = found.as_ref().map(|found| &found.claim);
+        if let Some(holder) = claim::holder_to_ask(claim, &bid) {
+            // One that claimed it only since may be at work, though it does not answer now: it
+            // comes again.
+            let was_silent = claim.map(Claim::start) == desk.board.silent_holder(job.id());
+            if !was_silent || effects.keeps(holder, job.id()).await.is_some() {
+                tracing::info!(job.id = %job.id(), "job {} is kept by {holder}", job.id());
+                return Event::Outbid;
+            }
+        }
+        let claim = match claim::take(claim, &bid) {
+            claim::Take::Mine => return Event::Claimed,
+            claim::Take::Poison => return Event::Poisoned,
+            claim::Take::Yield(_) => return Event::Outbid,
+            claim::Take::Write(claim) => claim,
+        };
+        match put(&pool, job.id(), &claim, found, effects).await {
+            Ok(true) => return Event::Claimed,
+            // Whoever was faster may be the holder, who is back: the question is asked anew.
+            Ok(false) => {}
+            Err(err) => return failed(&chain(&err)),
+        }
+    }
+    failed(FASTER)
 }
 
 /// Before the terminal status is written down: is it this node's to say?
@@ -75,39 +105,35 @@ async fn ask<E: Effects, C: Clock>(
     let Some(asked) = asked(job, delivery.as_ref(), &desk.clock) else { return unasked };
     match settle(&asked.pool, job.id(), &asked.bid, effects, decide).await {
         Ok(Some(event)) => event,
-        Ok(None) => failed("other agents of the pool were faster every time"),
+        Ok(None) => failed(FASTER),
         Err(err) => failed(&chain(&err)),
     }
 }
 
-/// Whether the claim went to another agent, so that the job must be left to it. Where the job was
-/// started, the claim follows its newest delivery: an agent with one in between could take it.
-pub(super) async fn is_lost<E: Effects, C: Clock>(
-    job: &Job,
-    delivery: &AckHandle,
+/// Renews the claim of a job in hand, before its lease is: `false` where another agent has it, so
+/// that it must be left to that one. `anew`: it is written though it says so already.
+pub(super) async fn renew<E: Effects, C: Clock>(
+    job: &InHand,
+    anew: bool,
     effects: &E,
     clock: &C,
 ) -> Result<bool, bus::Error> {
-    let Some(asked) = asked(job, Some(delivery), clock) else { return Ok(false) };
-    let started = matches!(
-        job.phase,
-        Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. }
-    );
-    let decide = |found: Option<&Claim>, bid: &Bid| {
-        if claim::is_lost(found, bid) || !started {
-            return Decided::Is(claim::is_lost(found, bid));
-        }
-        match claim::take(found, bid) {
-            claim::Take::Write(claim) => Decided::Write(claim, false),
-            _ => Decided::Is(false),
-        }
+    let Some(pool) = &job.pool else { return Ok(true) };
+    let bid = bid(job.node, &job.delivery, job.attempt, job.spec_hash, clock);
+    let bid = Bid { held: job.stand.is_held(), ..bid };
+    let decide = |found: Option<&Claim>, bid: &Bid| match claim::renew(found, bid, job.stand, anew)
+    {
+        claim::Renew::Keep => Decided::Is(true),
+        claim::Renew::Write(claim) => Decided::Write(claim, true),
+        claim::Renew::Lost => Decided::Is(false),
     };
-    let lost = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
-    Ok(lost.unwrap_or(false))
+    let ours = settle(pool, &job.id, &bid, effects, decide).await?;
+    // Lost races say nothing of whose it is: it is asked again.
+    ours.ok_or(bus::Error::Timeout { what: "renew a claim" })
 }
 
-/// Gives the claim back, so that a start that a shutdown interrupted does not count. `false` where
-/// the claim is another agent's: then the delivery is, too.
+/// Lets go of the claim, so that the start does not count. `false` where another agent has the job,
+/// or may have it: then the delivery is not this one's to give back.
 pub(super) async fn hand_back<E: Effects, C: Clock>(
     job: &Job,
     delivery: &AckHandle,
@@ -115,12 +141,15 @@ pub(super) async fn hand_back<E: Effects, C: Clock>(
     clock: &C,
 ) -> Result<bool, bus::Error> {
     let Some(asked) = asked(job, Some(delivery), clock) else { return Ok(true) };
-    let decide = |found: Option<&Claim>, bid: &Bid| match claim::hand_back(found, bid) {
-        Some(claim) => Decided::Write(claim, true),
-        None => Decided::Is(!claim::is_lost(found, bid)),
+    let decide = |found: Option<&Claim>, bid: &Bid| {
+        let is_free = claim::is_free(found, bid);
+        match claim::hand_back(found, bid) {
+            Some(claim) => Decided::Write(claim, is_free),
+            None => Decided::Is(is_free),
+        }
     };
     let ours = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
-    Ok(ours.unwrap_or(false))
+    ours.ok_or(bus::Error::Timeout { what: "give a claim back" })
 }
 
 /// What became of a job that this node can't begin.
@@ -194,11 +223,7 @@ async fn settle<E: Effects, T: Send>(
         match decide(found.as_ref().map(|found| &found.claim), bid) {
             Decided::Is(answer) => return Ok(Some(answer)),
             Decided::Write(claim, answer) => {
-                let over = found.map(|found| found.revision);
-                failpoint::hit("put_claim", ".before");
-                let is_ours = effects.put_claim(pool, job, &claim, over).await?;
-                failpoint::hit("put_claim", ".after");
-                if is_ours {
+                if put(pool, job, &claim, found, effects).await? {
                     return Ok(Some(answer));
                 }
             }
@@ -207,10 +232,26 @@ async fn settle<E: Effects, T: Send>(
     Ok(None)
 }
 
+/// Writes the claim over what was found; `false` where somebody was faster.
+async fn put<E: Effects>(
+    pool: &PoolName,
+    job: &JobId,
+    claim: &Claim,
+    found: Option<Found>,
+    effects: &E,
+) -> Result<bool, bus::Error> {
+    let over = found.map(|found| found.revision);
+    failpoint::hit("put_claim", ".before");
+    let is_ours = effects.put_claim(pool, job, claim, over).await?;
+    failpoint::hit("put_claim", ".after");
+    Ok(is_ours)
+}
+
 fn asked<C: Clock>(job: &Job, delivery: Option<&AckHandle>, clock: &C) -> Option<Asked> {
     let pool = job.pool()?.parse().ok()?;
     let bid = bid(job.node, delivery?, job.attempt, job.spec_hash, clock);
-    Some(Asked { pool, bid })
+    let held = job.phase.stand().is_held();
+    Some(Asked { pool, bid: Bid { held, ..bid } })
 }
 
 /// What this node asks with.
@@ -222,7 +263,7 @@ pub(super) fn bid<C: Clock>(
     clock: &C,
 ) -> Bid {
     let (stream_seq, delivered) = (delivery.stream_seq, delivery.delivered);
-    Bid { agent, stream_seq, delivered, attempt, spec_hash, now: clock.now() }
+    Bid { agent, stream_seq, delivered, attempt, held: false, spec_hash, now: clock.now() }
 }
 
 fn failed(error: &str) -> Event {

@@ -6,6 +6,7 @@
 //! but for the steps that [`Step::can_be_cut_short`] excludes.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
@@ -15,6 +16,7 @@ use crate::job::phase::Event;
 use crate::job::plan::Step;
 use crate::job::{Job, JobId, LateResult};
 use crate::journal::Outgoing;
+use crate::node::Address;
 use crate::node::presence::Presence;
 
 /// What the agent does to the world.
@@ -73,6 +75,16 @@ pub trait Effects: Send + Sync + 'static {
         over: Option<u64>,
     ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
 
+    /// Asks the agent that holds a job's claim whether it is at work on it. Where it answers that it
+    /// is: for how long it goes on though it hears nothing of the server.
+    fn keeps(&self, holder: Address, job: &JobId) -> impl Future<Output = Option<Duration>> + Send;
+
+    /// How long the server waits for a sign of life of what this delivery's consumer gives out: its
+    /// administrator may have changed it.
+    fn ack_wait(
+        &self,
+        delivery: &AckHandle,
+    ) -> impl Future<Output = Result<Duration, bus::Error>> + Send;
     /// The nodes that serve a pool and are there now, this one too, by their own word.
     fn neighbours(
         &self,

@@ -20,12 +20,13 @@ use futures_util::FutureExt as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
+use super::holds;
 use super::link::Link;
 use super::sole::{Conflict, Sole};
 use crate::bus::{self, Bus};
 use crate::chain::{Key, key};
 use crate::clock::Clock;
-use crate::job::{Domain, Signature};
+use crate::job::{Domain, JobId, Signature};
 use crate::node::Address;
 use crate::supervise::Failure;
 
@@ -153,6 +154,12 @@ impl<C: Clock + Clone> Greeter<C> {
     fn sign(&self, action: &str, said: &str, at_ms: u64) -> Signature {
         let digest = Domain::OWN.control_digest(action, said, self.key.address(), at_ms);
         Signature(self.key.sign_digest(&digest.0))
+    }
+
+    /// What this node answers an agent that asks whether it has a job: that it does, and goes on for
+    /// so long without hearing of the server.
+    pub(super) fn holds(&self, job: &JobId, for_ms: u64, asked_at_ms: u64) -> Signature {
+        self.sign(holds::ACTION, &holds::said(job, for_ms), asked_at_ms)
     }
 
     /// Whether the key's own user signed this.
@@ -352,7 +359,7 @@ fn again(err: bus::Error) -> Failure {
 /// Says hello at the start and then whenever there is a reason to; a service that ends when this
 /// node is to leave.
 pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<(), Failure> {
-    let (bus, _) = link.bus().await;
+    let bus = link.bus().await;
     let sole = greeter.sole.clone();
     let unheard = !sole.is_settled() && greeter.is_unheard(&bus).await.map_err(again)?;
     sole.asks();

@@ -1,7 +1,8 @@
 //! The connection to NATS, as far as the rest of the agent waits for it.
 //!
 //! What must hold: there is one connection, made by [`Link::keep`]; everybody else waits here until
-//! it is there, and goes on with the same handle over reconnects.
+//! it is there and prepared, and goes on with the same handle over reconnects. How jobs come in is
+//! the owner's decision alone: a server without `JetStream` is waited for like one that is away.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::supervise::Failure;
 /// The bus once it is there.
 #[derive(Debug, Clone)]
 pub struct Link {
-    online: Arc<watch::Sender<Option<(Bus, DeliveryMode)>>>,
+    online: Arc<watch::Sender<Option<Bus>>>,
 }
 
 impl Default for Link {
@@ -23,32 +24,44 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Connects and prepares the streams, once. Run as a service: tried again until it succeeds.
+    /// Connects and prepares the streams, and prepares them again at each reconnect: a service that
+    /// ends only with the connection, or where it fails.
     pub async fn keep(self, config: Arc<bus::Config>) -> Result<(), Failure> {
         let again = |err: bus::Error| {
             Failure::again(err, "is nats-server 2.10 or later running? NATS_URL says where it is")
         };
-        let bus = Bus::connect(&config).await.map_err(again)?;
-        let mode = bus.prepare().await.map_err(again)?;
-        let server = bus.server();
-        match mode {
-            DeliveryMode::JetStream => tracing::info!(server, "connected to NATS at {server}"),
-            DeliveryMode::Core => tracing::warn!(
-                server,
-                "the NATS server at {server} has no JetStream: jobs come at most once, and what is \
-                 sent while this node is away is lost. Start it with JetStream (`-js`)"
-            ),
+        let bus = match self.now() {
+            Some(bus) => bus,
+            None => Bus::connect(&config).await.map_err(again)?,
+        };
+        loop {
+            let connection = bus.connection_number();
+            match bus.prepare().await {
+                Ok(()) => {}
+                // It says itself what to do about it.
+                Err(err @ bus::Error::NoJetStream { .. }) => {
+                    return Err(Failure::Again(err.into()));
+                }
+                Err(err) => return Err(again(err)),
+            }
+            if self.now().is_none() {
+                tell(&bus);
+                self.online.send_replace(Some(bus.clone()));
+            }
+            match bus.connected_again(connection).await {
+                Ok(()) => {}
+                Err(bus::Error::Closed) => return Ok(()),
+                Err(err) => return Err(again(err)),
+            }
         }
-        self.online.send_replace(Some((bus, mode)));
-        Ok(())
     }
 
     /// The bus; waits until there is one.
-    pub async fn bus(&self) -> (Bus, DeliveryMode) {
+    pub async fn bus(&self) -> Bus {
         let mut online = self.online.subscribe();
         loop {
-            if let Some(pair) = online.borrow_and_update().clone() {
-                return pair;
+            if let Some(bus) = online.borrow_and_update().clone() {
+                return bus;
             }
             // The sender lives in `self`: it can't be gone.
             online.changed().await.ok();
@@ -57,7 +70,7 @@ impl Link {
 
     /// The bus, where there is one now.
     pub fn now(&self) -> Option<Bus> {
-        self.online.borrow().as_ref().map(|(bus, _)| bus.clone())
+        self.online.borrow().clone()
     }
 
     /// How many connections there have been.
@@ -68,5 +81,17 @@ impl Link {
     /// Whether jobs can reach this node now.
     pub fn is_up(&self) -> bool {
         self.now().is_some_and(|bus| bus.is_connected())
+    }
+}
+
+fn tell(bus: &Bus) {
+    let server = bus.server();
+    match bus.mode() {
+        DeliveryMode::JetStream => tracing::info!(server, "connected to NATS at {server}"),
+        DeliveryMode::Core => tracing::warn!(
+            server,
+            "connected to NATS at {server} with NATS_MODE=core: jobs come at most once, pools have \
+             no claims, and what is sent while this node is away is lost"
+        ),
     }
 }

@@ -22,6 +22,7 @@ pub mod ending;
 pub mod folders;
 pub mod heartbeat;
 pub mod hello;
+mod holds;
 pub mod housekeeping;
 pub mod intake;
 pub mod leases;

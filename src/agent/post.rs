@@ -12,7 +12,7 @@ use super::effects::Effects;
 use super::intake::nak_delay;
 use crate::bus::{self, AckHandle, Settle, Target};
 use crate::clock::{Clock, Timestamp};
-use crate::job::phase::{Event, Fault, Retry};
+use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::plan::Step;
 use crate::job::{Job, Reason};
 use crate::journal::{self, History};
@@ -65,8 +65,10 @@ async fn hand_back<E: Effects, C: Clock>(
     desk: &Desk<C>,
 ) -> Result<(), bus::Error> {
     let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(()) };
-    // An agent that holds it now would lose it to the next one by our answer.
-    if claims::hand_back(job, &delivery, effects, &desk.clock).await? {
+    // An agent that holds it now would lose it to the next one by our answer; and where its lease
+    // may have run out, one may have been given it that has not claimed it yet.
+    let is_ours = claims::hand_back(job, &delivery, effects, &desk.clock).await?;
+    if is_ours && job.phase == Phase::HandingBack {
         answer(&delivery, Settle::Nak(std::time::Duration::ZERO), effects).await
     } else {
         Ok(())

@@ -39,7 +39,7 @@ impl<C: Clock> Crier<C> {
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
         let mut failed = false;
         loop {
-            let (bus, _) = self.link.bus().await;
+            let bus = self.link.bus().await;
             let fit = self.board.unfit().is_none();
             let said = self.presence();
             let put = timeout(ROUND, bus.put_presence(self.node, &said)).await;

@@ -131,10 +131,7 @@ impl Bus {
 
     /// Makes the bucket that is missing, or says that this program may not.
     async fn remake_claims(&self) -> Result<(), Error> {
-        match self.ensure_stream(StreamKind::Claims).await? {
-            Some(_) => Ok(()),
-            None => Err(StreamKind::Claims.lost()),
-        }
+        self.ensure_stream(StreamKind::Claims).await.map(drop)
     }
 
     /// A handle on a stream that may not be there: no request is made for it.
@@ -168,8 +165,9 @@ pub(super) fn is_missing(err: &RawMessageError) -> bool {
 
 /// A read that brought no answer of either kind.
 pub(super) fn unread(what: &'static str, err: RawMessageError) -> Error {
-    match request_error_kind(&err) {
-        Some(jetstream::context::RequestErrorKind::TimedOut) => Error::Timeout { what },
+    match (request_error_kind(&err), err.kind()) {
+        (Some(jetstream::context::RequestErrorKind::TimedOut), _) => Error::Timeout { what },
+        (_, RawMessageErrorKind::JetStream(answer)) => Error::refused(what, answer),
         _ => Error::Refused { what, source: Box::new(err) },
     }
 }

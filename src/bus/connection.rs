@@ -54,7 +54,7 @@ struct Inner {
     servers: String,
     manage_streams: bool,
     changes: watch::Receiver<()>,
-    core: AtomicBool,
+    mode: DeliveryMode,
     closed: AtomicBool,
     streams: Mutex<HashMap<String, Known>>,
 }
@@ -90,7 +90,7 @@ impl Bus {
             servers,
             manage_streams: config.manage_streams,
             changes,
-            core: AtomicBool::new(false),
+            mode: config.mode,
             closed: AtomicBool::new(false),
             streams: Mutex::default(),
         })))
@@ -143,16 +143,14 @@ impl Bus {
         &self.0.streams
     }
 
-    pub(super) fn mode(&self) -> DeliveryMode {
-        if self.0.core.load(Ordering::Acquire) {
-            DeliveryMode::Core
-        } else {
-            DeliveryMode::JetStream
-        }
+    /// How jobs come in.
+    pub fn mode(&self) -> DeliveryMode {
+        self.0.mode
     }
 
-    pub(super) fn set_mode(&self, mode: DeliveryMode) {
-        self.0.core.store(mode == DeliveryMode::Core, Ordering::Release);
+    /// What is said where JetStream does not answer.
+    pub(super) fn no_jetstream(&self) -> Error {
+        Error::NoJetStream { server: self.server() }
     }
 
     pub(super) fn version(&self) -> String {

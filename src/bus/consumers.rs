@@ -1,17 +1,21 @@
 //! The durable consumers that jobs are pulled from.
 //!
 //! Like streams, they are made where they are missing, refused where they would break us, and never
-//! changed: an administrator may have given one another ack wait, and that one holds.
+//! changed: an administrator may give one another ack wait at any time, and that one holds.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
-use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::consumer::{
+    AckPolicy, Config, Consumer, DeliverPolicy, Info, ReplayPolicy, pull,
+};
+use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
 
+use super::intake::{PULL, ROOM_MAX};
+use super::streams::StreamKind;
 use super::subjects::Target;
-use super::{Bus, Error};
+use super::{AckHandle, Bus, Error};
 
 const WHAT: &str = "find or make a consumer";
 
@@ -21,6 +25,9 @@ const ACK_PENDING_MAX: i64 = 10_000;
 /// Pulls that may wait at a pool's consumer: every agent of the pool keeps one or a few there (the
 /// server's own limit is 512).
 const POOL_WAITING_MAX: i64 = 10_000;
+
+/// No agent renews its leases more often than once a second, and a third of the ack wait is for that.
+const ACK_WAIT_MIN: Duration = Duration::from_secs(3);
 
 /// A durable consumer as the protocol wants it.
 #[derive(Debug, Clone)]
@@ -65,23 +72,19 @@ impl ConsumerPlan {
 
 impl Bus {
     /// The consumer of this plan, made where it is missing.
-    pub(super) async fn ensure_consumer(
+    pub(super) async fn ensure_consumer<I>(
         &self,
-        stream: &Stream,
+        stream: &Stream<I>,
         plan: &ConsumerPlan,
     ) -> Result<Consumer<pull::Config>, Error> {
         // A second round where another made it between our question and our creating it.
         for _ in 0..2 {
             match stream.consumer_info(&plan.name).await {
                 Ok(info) => {
-                    let name = &stream.cached_info().config.name;
-                    return adopt_consumer(self, name, plan, info);
+                    return adopt_consumer(self, StreamKind::Jobs.name(), plan, info);
                 }
                 Err(err) if err.kind() == ConsumerInfoErrorKind::NotFound => {}
-                Err(err) if err.kind() == ConsumerInfoErrorKind::TimedOut => {
-                    return Err(Error::Timeout { what: WHAT });
-                }
-                Err(err) => return Err(Error::Refused { what: WHAT, source: Box::new(err) }),
+                Err(err) => return Err(unanswered(WHAT, err)),
             }
             match stream.create_consumer_strict(plan.config()).await {
                 Ok(consumer) => return Ok(consumer),
@@ -91,6 +94,27 @@ impl Bus {
         }
         Err(Error::Timeout { what: WHAT })
     }
+
+    /// How long the server waits for a sign of life of what this delivery's consumer gives out, as
+    /// its administrator has it by now.
+    pub async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, Error> {
+        const WHAT: &str = "read a consumer's ack wait";
+        self.online()?;
+        let stream = self.stream_unseen(StreamKind::Jobs).await?;
+        match stream.consumer_info(&delivery.consumer).await {
+            Ok(info) => Ok(info.config.ack_wait),
+            Err(err) => Err(unanswered(WHAT, err)),
+        }
+    }
+}
+
+/// What a question about a consumer came to that brought no answer to it.
+fn unanswered(what: &'static str, err: ConsumerInfoError) -> Error {
+    match err.kind() {
+        ConsumerInfoErrorKind::TimedOut => Error::Timeout { what },
+        ConsumerInfoErrorKind::JetStream(answer) => Error::refused(what, answer),
+        _ => Error::Refused { what, source: Box::new(err) },
+    }
 }
 
 /// Takes a consumer that exists as it is, or says why it can't be used.
@@ -98,29 +122,127 @@ fn adopt_consumer(
     bus: &Bus,
     stream: &str,
     plan: &ConsumerPlan,
-    info: async_nats::jetstream::consumer::Info,
+    info: Info,
 ) -> Result<Consumer<pull::Config>, Error> {
-    let found = &info.config;
+    if let Some(problem) = difference(plan, &info.config) {
+        let problem = format!("its consumer {} {problem}", plan.name);
+        return Err(Error::Stream { stream: stream.to_owned(), problem });
+    }
+    let config = pull::Config { ack_wait: info.config.ack_wait, ..plan.config() };
+    Ok(Consumer::new(config, info, bus.jetstream().clone()))
+}
+
+/// What of a consumer would break us, in words that name the setting.
+fn difference(plan: &ConsumerPlan, found: &Config) -> Option<String> {
     let filters: BTreeSet<&str> = std::iter::once(found.filter_subject.as_str())
         .chain(found.filter_subjects.iter().map(String::as_str))
         .filter(|filter| !filter.is_empty())
         .collect();
     let wanted: BTreeSet<&str> = plan.filters.iter().map(String::as_str).collect();
-    let name = &plan.name;
-    let problem = if found.deliver_subject.is_some() {
-        Some(format!("its consumer {name} is a push consumer"))
-    } else if filters != wanted {
-        Some(format!("its consumer {name} takes {filters:?}, not {wanted:?}"))
-    } else if found.ack_policy != AckPolicy::Explicit {
-        Some(format!("its consumer {name} does not want explicit acks"))
-    } else if found.max_deliver > 0 {
-        Some(format!("its consumer {name} gives a job up after {} tries", found.max_deliver))
-    } else {
-        None
-    };
-    if let Some(problem) = problem {
-        return Err(Error::Stream { stream: stream.to_owned(), problem });
+    if found.deliver_subject.is_some() {
+        return Some("is a push consumer (deliver_subject)".to_owned());
     }
-    let config = pull::Config { ack_wait: found.ack_wait, ..plan.config() };
-    Ok(Consumer::new(config, info, bus.jetstream().clone()))
+    if filters != wanted {
+        return Some(format!("takes {filters:?}, not {wanted:?} (filter_subjects)"));
+    }
+    if found.ack_policy != AckPolicy::Explicit {
+        return Some("does not want explicit acks (ack_policy)".to_owned());
+    }
+    if found.deliver_policy != DeliverPolicy::All {
+        return Some("does not begin with the first job that waits (deliver_policy)".to_owned());
+    }
+    if found.replay_policy != ReplayPolicy::Instant {
+        return Some("gives jobs out as slowly as they came (replay_policy)".to_owned());
+    }
+    if found.headers_only {
+        return Some("gives jobs out without their bodies (headers_only)".to_owned());
+    }
+    if found.max_deliver > 0 {
+        return Some(format!("gives a job up after {} tries (max_deliver)", found.max_deliver));
+    }
+    lifetime_difference(found).or_else(|| pull_difference(found))
+}
+
+/// What of it would let leases run out, or let it forget how often it gave a job out.
+fn lifetime_difference(found: &Config) -> Option<String> {
+    if !found.backoff.is_empty() {
+        let problem = "has waits of its own in the place of one ack wait (backoff)";
+        return Some(problem.to_owned());
+    }
+    if found.ack_wait < ACK_WAIT_MIN {
+        let (is, min) = (found.ack_wait.as_millis(), ACK_WAIT_MIN.as_millis());
+        return Some(format!("waits {is} ms for a sign of life, it must be {min} (ack_wait)"));
+    }
+    if !found.inactive_threshold.is_zero() {
+        let problem = "is removed while nobody asks, and counts anew (inactive_threshold)";
+        return Some(problem.to_owned());
+    }
+    // A server that is started again would give out everything in hand, and count anew.
+    found.memory_storage.then(|| "forgets with its server what is in hand (mem_storage)".to_owned())
+}
+
+/// What of it would refuse our pulls.
+fn pull_difference(found: &Config) -> Option<String> {
+    let (batch_min, expires_min) = (i64::try_from(ROOM_MAX).unwrap_or(i64::MAX), PULL);
+    if found.max_batch > 0 && found.max_batch < batch_min {
+        let is = found.max_batch;
+        return Some(format!("gives out {is} at a time, it must be {batch_min} (max_batch)"));
+    }
+    if !found.max_expires.is_zero() && found.max_expires < expires_min {
+        let (is, min) = (found.max_expires.as_secs(), expires_min.as_secs());
+        return Some(format!("keeps a pull for {is} s, it must be {min} (max_expires)"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_is_refused_for_what_breaks_us_and_for_nothing_else() {
+        let plan = ConsumerPlan::of(&Target::Pool("a100".parse().unwrap()));
+        let as_made = Config {
+            filter_subject: "jobs.pool.a100".to_owned(),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(120),
+            max_deliver: -1,
+            ..Config::default()
+        };
+        let with = |change: fn(&mut Config)| {
+            let mut found = as_made.clone();
+            change(&mut found);
+            difference(&plan, &found)
+        };
+        let harmless: [fn(&mut Config); 6] = [
+            |_| {},
+            |found| found.ack_wait = Duration::from_secs(3),
+            |found| found.max_ack_pending = 1,
+            |found| found.max_waiting = 20,
+            |found| found.num_replicas = 3,
+            |found| found.max_batch = 1000,
+        ];
+        for change in harmless {
+            assert_eq!(with(change), None);
+        }
+        let breaks: [(fn(&mut Config), &str); 12] = [
+            (|found| found.deliver_subject = Some("x".into()), "deliver_subject"),
+            (|found| found.filter_subject = "jobs.pool.b".into(), "filter_subjects"),
+            (|found| found.ack_policy = AckPolicy::All, "ack_policy"),
+            (|found| found.deliver_policy = DeliverPolicy::New, "deliver_policy"),
+            (|found| found.replay_policy = ReplayPolicy::Original, "replay_policy"),
+            (|found| found.headers_only = true, "headers_only"),
+            (|found| found.max_deliver = 5, "max_deliver"),
+            (|found| found.backoff = vec![Duration::from_secs(1)], "backoff"),
+            (|found| found.ack_wait = Duration::from_millis(500), "ack_wait"),
+            (|found| found.inactive_threshold = Duration::from_secs(60), "inactive_threshold"),
+            (|found| found.memory_storage = true, "mem_storage"),
+            (|found| found.max_expires = Duration::from_secs(1), "max_expires"),
+        ];
+        for (change, field) in breaks {
+            let problem = with(change).expect(field);
+            assert!(problem.contains(field), "{problem}");
+        }
+        assert!(with(|found| found.max_batch = 10).is_some_and(|it| it.contains("max_batch")));
+    }
 }

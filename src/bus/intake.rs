@@ -25,14 +25,14 @@ use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Target};
 use crate::backoff::Backoff;
 
 /// How long the server keeps a pull; a new one follows at once.
-const PULL: Duration = Duration::from_secs(30);
+pub(super) const PULL: Duration = Duration::from_secs(30);
 
 /// How often the server says that it still holds our pull; twice as long in silence, and it is
 /// taken to be lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Under the 512 pulls that a consumer keeps by default, and above any node's slots.
-const ROOM_MAX: usize = 256;
+pub(super) const ROOM_MAX: usize = 256;
 
 /// Trouble that lasts for this many tries in a row (some six seconds) is told to the caller.
 const FAILURES_MAX: u32 = 6;
@@ -87,14 +87,16 @@ struct Feed {
     asked: usize,
     connection: u64,
     heard_at: Instant,
+    /// When the consumer was last looked at: its administrator may have changed it.
+    looked_at: Instant,
 }
 
 impl Bus {
     /// The jobs of an agent or a pool; its consumer is made where it is missing. In
     /// [`DeliveryMode::Core`] a job of a pool goes to one of the agents that listen.
-    pub async fn intake(&self, source: &Target, mode: DeliveryMode) -> Result<Intake, Error> {
+    pub async fn intake(&self, source: &Target) -> Result<Intake, Error> {
         self.online()?;
-        match (mode, source) {
+        match (self.mode(), source) {
             (DeliveryMode::JetStream, _) => {
                 let mut pull = Pull {
                     bus: self.clone(),
@@ -195,6 +197,10 @@ impl Pull {
             self.give_up_feed();
             return Ok(None);
         }
+        if feed.looked_at.elapsed() > PULL {
+            self.look_again().await?;
+            return Ok(None);
+        }
         feed.ask_for(room).await?;
         let silent_at = feed.heard_at + 2 * HEARTBEAT;
         let heard = tokio::select! {
@@ -227,12 +233,10 @@ impl Pull {
     async fn open(&mut self) -> Result<(), Error> {
         self.bus.connected().await?;
         let connection = self.bus.connection();
-        let Some(stream) = self.bus.ensure_stream(StreamKind::Jobs).await? else {
-            return Err(StreamKind::Jobs.lost());
-        };
+        let stream = self.bus.ensure_stream(StreamKind::Jobs).await?;
         // A pool without its claims would be found out only by the first job.
-        if self.shared && self.bus.ensure_stream(StreamKind::Claims).await?.is_none() {
-            return Err(StreamKind::Claims.lost());
+        if self.shared {
+            self.bus.ensure_stream(StreamKind::Claims).await?;
         }
         let consumer = self.bus.ensure_consumer(&stream, &self.plan).await?;
         let inbox_name = self.bus.client().new_inbox();
@@ -246,7 +250,23 @@ impl Pull {
             asked: 0,
             connection,
             heard_at: Instant::now(),
+            looked_at: Instant::now(),
         });
+        Ok(())
+    }
+
+    /// Looks at the consumer once more: it is given up where it would break us by now. Dropped
+    /// half-way, nothing has changed.
+    async fn look_again(&mut self) -> Result<(), Error> {
+        let Some(feed) = &mut self.feed else { return Ok(()) };
+        let stream = self.bus.stream_unseen(StreamKind::Jobs).await?;
+        match self.bus.ensure_consumer(&stream, &self.plan).await {
+            Ok(consumer) => feed.consumer = consumer,
+            // The pulls tell sooner of what is away.
+            Err(err) if err.is_transient() => {}
+            Err(err) => return Err(err),
+        }
+        feed.looked_at = Instant::now();
         Ok(())
     }
 
@@ -316,6 +336,11 @@ impl Feed {
     }
 
     fn delivery(&mut self, message: Message) -> Heard {
+        // Its consumer was told to leave the bodies out: the job would be taken for rubbish.
+        let bytes = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Size"));
+        if message.payload.is_empty() && bytes.is_some_and(|bytes| bytes.as_str() != "0") {
+            return Heard::Lost("jobs come without their bodies (headers_only)".to_owned());
+        }
         let message = jetstream::Message { message, context: self.jetstream.clone() };
         let ack_wait = self.consumer.cached_info().config.ack_wait;
         let Some((ack, delivered)) = AckHandle::of(&message, self.stream_created_ns, ack_wait)

@@ -35,6 +35,8 @@ mod consumers;
 use std::fmt;
 use std::path::PathBuf;
 
+use async_nats::jetstream::ErrorCode;
+
 use crate::job::claim;
 use crate::node::Address;
 use crate::secret::{Secret, redact_url};
@@ -67,6 +69,8 @@ pub struct Config {
     pub inbox_prefix: Option<String>,
     /// Whether missing streams are created (`false`: only checked).
     pub manage_streams: bool,
+    /// How jobs come in, as the owner decided: nothing that a server says changes it.
+    pub mode: DeliveryMode,
 }
 
 impl fmt::Debug for Config {
@@ -78,6 +82,7 @@ impl fmt::Debug for Config {
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
             .field("manage_streams", &self.manage_streams)
+            .field("mode", &self.mode)
             .finish()
     }
 }
@@ -169,8 +174,17 @@ pub enum Error {
         /// The stream's name.
         stream: String,
     },
-    /// The server has no JetStream, and so no claims: every job is delivered at most once.
-    #[error("the NATS server has no JetStream, and so no claims of pools' jobs")]
+    /// The server has no JetStream now, or what leads there can't be reached: try again later.
+    #[error(
+        "the NATS server at {server} has no JetStream now: start it with `-js`, or set \
+         NATS_MODE=core to do without, where each job is delivered at most once"
+    )]
+    NoJetStream {
+        /// The servers' addresses, redacted.
+        server: String,
+    },
+    /// [`DeliveryMode::Core`], and so no claims: every job is delivered at most once.
+    #[error("without JetStream there are no claims of pools' jobs")]
     NoClaims,
     /// A value in the bucket is no claim. It may be somebody's, such as a later version's: the job
     /// is theirs until the key is removed. Final, as far as we can tell.
@@ -189,6 +203,16 @@ pub enum Error {
     NoAgent {
         /// Who was asked.
         agent: Address,
+    },
+    /// The server that we are connected to says that nobody leads `JetStream`, or this stream, now:
+    /// nobody can be given a job. Try again.
+    #[error("JetStream has no leader now that could: {what}")]
+    Leaderless {
+        /// What was asked.
+        what: &'static str,
+        /// The server's answer.
+        #[source]
+        source: BoxError,
     },
     /// No answer within the deadline: it may have been done or not. Try again.
     #[error("NATS gave no answer in time to: {what}")]
@@ -222,9 +246,37 @@ impl Error {
             self,
             Self::Unreachable { .. }
                 | Self::Disconnected { .. }
+                | Self::NoJetStream { .. }
+                | Self::Leaderless { .. }
                 | Self::Timeout { .. }
                 | Self::Refused { .. }
         )
+    }
+}
+
+impl Error {
+    /// Whether the server itself said that nobody leads. Silence is not that: it may be this side
+    /// that is cut off.
+    pub fn is_leaderless(&self) -> bool {
+        matches!(self, Self::Leaderless { .. })
+    }
+
+    /// What an answer of `JetStream` means that says no.
+    pub(crate) fn refused(what: &'static str, answer: async_nats::jetstream::Error) -> Self {
+        let leaderless = [
+            ErrorCode::CLUSTER_NOT_AVAILABLE,
+            ErrorCode::CLUSTER_NOT_LEADER,
+            ErrorCode::CLUSTER_INCOMPLETE,
+            ErrorCode::STREAM_OFFLINE,
+            ErrorCode::CONSUMER_OFFLINE,
+        ];
+        let is_leaderless = leaderless.contains(&answer.error_code());
+        let source = Box::new(answer);
+        if is_leaderless {
+            Self::Leaderless { what, source }
+        } else {
+            Self::Refused { what, source }
+        }
     }
 }
 
@@ -244,6 +296,7 @@ mod tests {
             name: "node".to_owned(),
             inbox_prefix: None,
             manage_streams: true,
+            mode: DeliveryMode::JetStream,
         };
         let shown = format!("{config:?}");
         assert!(shown.contains("nats://a:4222,nats://b:4222"), "{shown}");

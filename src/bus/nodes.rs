@@ -30,9 +30,7 @@ impl Bus {
         if self.mode() == DeliveryMode::Core {
             return Ok(());
         }
-        if self.ensure_stream(StreamKind::Nodes).await?.is_none() {
-            return Ok(());
-        }
+        self.ensure_stream(StreamKind::Nodes).await?;
         let message = PublishMessage::build().payload(presence.to_json().into());
         let subject = format!("$KV.NODES.{}", node.lower_hex());
         let refused = |err| Error::Refused { what: WRITE, source: Box::new(err) };

@@ -153,9 +153,7 @@ impl Bus {
     ) -> Result<PublishAck, Error> {
         let acked = match self.publish_acked(subject, body.clone(), msg_id).await {
             Err(err) if err.kind() == context::PublishErrorKind::StreamNotFound => {
-                if self.ensure_stream(kind).await?.is_none() {
-                    return Err(kind.lost());
-                }
+                self.ensure_stream(kind).await?;
                 self.publish_acked(subject, body.clone(), msg_id).await
             }
             other => other,

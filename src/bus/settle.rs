@@ -95,7 +95,9 @@ impl Bus {
         };
         match err.kind() {
             RequestErrorKind::NoResponders => {
+                // The consumer is gone, or nobody leads it now: only the first is an answer.
                 self.forget_streams();
+                self.check_stream(ack).await?;
                 Err(Error::StaleAck { stream: ack.stream.clone() })
             }
             RequestErrorKind::TimedOut => Err(Error::Timeout { what: WHAT }),

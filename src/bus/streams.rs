@@ -19,7 +19,7 @@ use crate::node::presence;
 pub enum DeliveryMode {
     /// From a durable work queue, at least once.
     JetStream,
-    /// By plain subscriptions, at most once: the server has no JetStream.
+    /// By plain subscriptions, at most once, and without claims: `NATS_MODE=core`.
     Core,
 }
 
@@ -137,12 +137,6 @@ impl StreamKind {
         }
     }
 
-    /// What is said where the server had JetStream and has it no more.
-    pub(super) fn lost(self) -> Error {
-        let problem = "the server has no JetStream any more".to_owned();
-        Error::Stream { stream: self.name().to_owned(), problem }
-    }
-
     /// The longest message that it must take.
     const fn message_bytes_max(self) -> i32 {
         match self {
@@ -167,40 +161,35 @@ pub(super) struct Known {
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 impl Bus {
-    /// Checks the server's version, makes the streams that are missing and checks the others.
-    /// Answers [`DeliveryMode::Core`] where the server has no JetStream; the caller says so.
-    pub async fn prepare(&self) -> Result<DeliveryMode, Error> {
+    /// Checks the server's version, makes the streams that are missing and checks the others; in
+    /// [`DeliveryMode::Core`] there is nothing more to check. Can be repeated, and is at each
+    /// reconnect: the server may be another, or have lost what it had.
+    pub async fn prepare(&self) -> Result<(), Error> {
         self.online()?;
         let version = self.version();
         if !is_new_enough(&version) {
             return Err(Error::TooOld { version });
         }
-        let mut mode = DeliveryMode::JetStream;
-        for kind in StreamKind::BASIC {
-            if self.ensure_stream(kind).await?.is_none() {
-                mode = DeliveryMode::Core;
-                break;
-            }
+        if self.mode() == DeliveryMode::Core {
+            return Ok(());
         }
-        self.set_mode(mode);
-        Ok(mode)
+        for kind in StreamKind::BASIC {
+            self.ensure_stream(kind).await?;
+        }
+        Ok(())
     }
 
-    /// The stream, made where it is missing; `None` where the server has no JetStream.
-    pub(super) async fn ensure_stream(
-        &self,
-        kind: StreamKind,
-    ) -> Result<Option<stream::Stream>, Error> {
+    /// The stream, made where it is missing.
+    pub(super) async fn ensure_stream(&self, kind: StreamKind) -> Result<stream::Stream, Error> {
         let wanted = kind.wanted();
         let found = match self.find_stream(kind.name()).await? {
-            Found::NoJetStream => return Ok(None),
-            Found::Stream(stream) => *stream,
-            Found::Missing => self.create_stream(&wanted).await?,
+            Some(stream) => stream,
+            None => self.create_stream(&wanted).await?,
         };
         let info = found.cached_info();
         self.remember(kind.name(), Some(created_ns(info)));
         match difference(kind, &info.config) {
-            None => Ok(Some(found)),
+            None => Ok(found),
             Some(problem) => Err(Error::Stream { stream: wanted.name, problem }),
         }
     }
@@ -211,29 +200,27 @@ impl Bus {
     pub async fn claims_fall_short(&self) -> Result<Option<String>, Error> {
         let [jobs, claims] = [StreamKind::Jobs, StreamKind::Claims].map(StreamKind::name);
         let (jobs, claims) = (self.find_stream(jobs).await?, self.find_stream(claims).await?);
-        Ok(match (jobs, claims) {
-            (Found::Stream(jobs), Found::Stream(claims)) => {
-                fall_short(&jobs.cached_info().config, &claims.cached_info().config)
-            }
-            _ => None,
-        })
+        Ok(jobs.zip(claims).and_then(|(jobs, claims)| {
+            fall_short(&jobs.cached_info().config, &claims.cached_info().config)
+        }))
     }
 
-    async fn find_stream(&self, name: &str) -> Result<Found, Error> {
+    /// The stream, where there is one.
+    async fn find_stream(&self, name: &str) -> Result<Option<stream::Stream>, Error> {
         let error = match self.jetstream().get_stream(name).await {
-            Ok(stream) => return Ok(Found::Stream(Box::new(stream))),
+            Ok(stream) => return Ok(Some(stream)),
             Err(error) => error,
         };
         match error.kind() {
             GetStreamErrorKind::JetStream(answer) => match answer.error_code() {
-                ErrorCode::STREAM_NOT_FOUND => Ok(Found::Missing),
+                ErrorCode::STREAM_NOT_FOUND => Ok(None),
                 ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-                    Ok(Found::NoJetStream)
+                    Err(self.no_jetstream())
                 }
-                _ => Err(Error::Refused { what: FIND, source: Box::new(answer) }),
+                _ => Err(Error::refused(FIND, answer)),
             },
             _ => match request_error_kind(&error) {
-                Some(RequestErrorKind::NoResponders) => Ok(Found::NoJetStream),
+                Some(RequestErrorKind::NoResponders) => Err(self.no_jetstream()),
                 Some(RequestErrorKind::TimedOut) => Err(Error::Timeout { what: FIND }),
                 _ => Err(Error::Refused { what: FIND, source: Box::new(error) }),
             },
@@ -254,12 +241,8 @@ impl Bus {
             CreateStreamErrorKind::JetStream(answer)
                 if answer.error_code() == ErrorCode::STREAM_NAME_EXIST =>
             {
-                match self.find_stream(&wanted.name).await? {
-                    Found::Stream(stream) => Ok(*stream),
-                    Found::Missing | Found::NoJetStream => {
-                        Err(Error::Refused { what: CREATE, source: Box::new(answer) })
-                    }
-                }
+                let found = self.find_stream(&wanted.name).await?;
+                found.ok_or_else(|| Error::Refused { what: CREATE, source: Box::new(answer) })
             }
             CreateStreamErrorKind::JetStream(answer) if answer.code() < 500 || is_full(&answer) => {
                 Err(unusable(format!("it can't be made: {answer}")))
@@ -279,10 +262,8 @@ impl Bus {
                 Ok(known.created_ns)
             }
             _ => {
-                let created = match self.find_stream(name).await? {
-                    Found::Stream(stream) => Some(created_ns(stream.cached_info())),
-                    Found::Missing | Found::NoJetStream => None,
-                };
+                let found = self.find_stream(name).await?;
+                let created = found.map(|stream| created_ns(stream.cached_info()));
                 self.remember(name, created);
                 Ok(created)
             }
@@ -302,12 +283,6 @@ impl Bus {
 
 const FIND: &str = "find a stream";
 const CREATE: &str = "make a stream";
-
-enum Found {
-    Stream(Box<stream::Stream>),
-    Missing,
-    NoJetStream,
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

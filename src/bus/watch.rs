@@ -69,10 +69,7 @@ impl Bus {
             self.flush().await?;
             return Ok(StatusStream(Statuses::Live(live)));
         }
-        let Some(stream) = self.ensure_stream(StreamKind::Status).await? else {
-            let problem = "the server has no JetStream".to_owned();
-            return Err(Error::Stream { stream: StreamKind::Status.name().to_owned(), problem });
-        };
+        let stream = self.ensure_stream(StreamKind::Status).await?;
         let config = pull::OrderedConfig {
             filter_subject: subject,
             deliver_policy: DeliverPolicy::All,

@@ -189,8 +189,9 @@ pub(super) async fn connect(config: &bus::Config) -> anyhow::Result<Bus> {
     let help = "start nats-server with --jetstream, or set NATS_URL";
     let bus =
         Bus::connect(config).await.with_context(|| format!("no connection to NATS ({help})"))?;
-    if bus.prepare().await? == bus::DeliveryMode::Core {
-        tracing::warn!("the NATS server has no JetStream: jobs and statuses can get lost");
+    bus.prepare().await?;
+    if bus.mode() == bus::DeliveryMode::Core {
+        tracing::warn!("NATS_MODE=core: jobs and statuses can get lost");
     }
     Ok(bus)
 }

@@ -2,10 +2,11 @@
 
 use super::auth::is_loopback;
 use super::env::{Env, Variable, is_private};
-use crate::bus::{Config, Credentials};
+use crate::bus::{Config, Credentials, DeliveryMode};
 
 const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
 const NATS_STREAMS: Variable = Variable::new("NATS_STREAMS", "create");
+const NATS_MODE: Variable = Variable::new("NATS_MODE", "jetstream");
 const NATS_CREDS: Variable = Variable::new("NATS_CREDS", "/etc/lamda-node/node.creds");
 const NATS_NKEY_FILE: Variable = Variable::new("NATS_NKEY_FILE", "/etc/lamda-node/node.nkey");
 const NATS_TOKEN_FILE: Variable = Variable::new("NATS_TOKEN_FILE", "/etc/lamda-node/nats.token");
@@ -18,6 +19,8 @@ const NATS_TLS_CA: Variable = Variable::new("NATS_TLS_CA", "/etc/lamda-node/nats
 pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     let url = url(env);
     let manage_streams = env.choice(NATS_STREAMS, &[("create", true), ("check", false)]);
+    let modes = [("jetstream", DeliveryMode::JetStream), ("core", DeliveryMode::Core)];
+    let mode = env.choice(NATS_MODE, &modes);
     let inbox_prefix = inbox_prefix(env);
     let tls_is_required = env.is_set(NATS_TLS_CA);
     let credentials = credentials(env);
@@ -36,6 +39,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
         name,
         inbox_prefix: inbox_prefix?,
         manage_streams: manage_streams?,
+        mode: mode?,
     })
 }
 

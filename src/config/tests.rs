@@ -84,6 +84,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("AGENT_PRIVATE_KEY", "12"),
         ("NATS_URL", "http://localhost:4222"),
         ("NATS_STREAMS", "maybe"),
+        ("NATS_MODE", "any"),
         ("NATS_TLS_CA", "/nonexistent/ca.pem"),
         ("NATS_INBOX_PREFIX", "_INBOX.>"),
         ("DOCKER_HOST", "ssh://host"),

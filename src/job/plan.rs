@@ -144,7 +144,7 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         Phase::Returning { .. } => Next::Do(Step::Return),
         Phase::Cleaned { outcome } if outcome.is_dead_letter() => Next::Do(Step::Bury),
         Phase::Cleaned { .. } | Phase::Buried { .. } => Next::Do(Step::Ack),
-        Phase::HandingBack => Next::Do(Step::HandBack),
+        Phase::HandingBack | Phase::LettingGo => Next::Do(Step::HandBack),
         Phase::Waiting | Phase::Settled { .. } | Phase::EndedElsewhere => Next::Rest,
     }
 }

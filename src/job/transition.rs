@@ -224,7 +224,8 @@ impl Next {
                 self.job.phase = Phase::Settled { outcome };
             }
             (Phase::Interrupted, Event::Removed) => self.job.phase = Phase::HandingBack,
-            (Phase::HandingBack, Event::HandedBack) | (Phase::Yielded, Event::Removed) => {
+            (Phase::Yielded, Event::Removed) => self.job.phase = Phase::LettingGo,
+            (Phase::HandingBack | Phase::LettingGo, Event::HandedBack) => {
                 self.job.phase = Phase::Waiting;
             }
             (Phase::Unable { fault }, Event::Removed) => {

@@ -162,12 +162,14 @@ impl Journal {
         self.writer.change("redelivered", false, work).await
     }
 
-    /// Writes down that a pool's job was confirmed to be this node's at that moment.
-    pub async fn renewed(&self, id: &JobId, at: Timestamp) -> Result<(), Error> {
-        let id = id.clone();
+    /// Writes down when each of these pools' jobs was confirmed to be this node's.
+    pub async fn renewed(&self, jobs: BTreeMap<JobId, Timestamp>) -> Result<(), Error> {
         let work = move |db: &Connection| {
-            let sql = "UPDATE jobs SET renewed_ms = ? WHERE job_id = ?";
-            db.prepare_cached(sql)?.execute(params![millis(at), id.as_str()])?;
+            let mut update =
+                db.prepare_cached("UPDATE jobs SET renewed_ms = ? WHERE job_id = ?")?;
+            for (id, at) in jobs {
+                update.execute(params![millis(at), id.as_str()])?;
+            }
             Ok(())
         };
         self.writer.call(false, work).await

@@ -63,6 +63,7 @@ fn config(url: String) -> Config {
         name: "test".to_owned(),
         inbox_prefix: None,
         manage_streams: true,
+        mode: DeliveryMode::JetStream,
     }
 }
 
@@ -73,13 +74,13 @@ async fn connect(nats: &Nats) -> Bus {
 /// A connection with its streams made.
 async fn prepared(nats: &Nats) -> Bus {
     let bus = connect(nats).await;
-    assert_eq!(bus.prepare().await.expect("streams"), DeliveryMode::JetStream);
+    bus.prepare().await.expect("streams");
     bus
 }
 
 async fn with_intake(nats: &Nats) -> (Bus, Intake) {
     let bus = prepared(nats).await;
-    let intake = bus.intake(&source(), DeliveryMode::JetStream).await.expect("a consumer");
+    let intake = bus.intake(&source()).await.expect("a consumer");
     (bus, intake)
 }
 
@@ -127,7 +128,7 @@ async fn the_streams_and_the_consumer_are_as_the_protocol_says() {
     let nats = Nats::start();
     let (bus, mut intake) = with_intake(&nats).await;
     let shared = Source::Pool("a100".parse().unwrap());
-    let mut pool = bus.intake(&shared, DeliveryMode::JetStream).await.unwrap();
+    let mut pool = bus.intake(&shared).await.unwrap();
     for (to, intake, seconds) in [(source(), &mut intake, 30), (shared, &mut pool, 120)] {
         bus.publish_job(&to, "a".into(), &to.to_string()).await.unwrap();
         let delivery = next(intake, 1).await;
@@ -153,7 +154,7 @@ async fn the_streams_and_the_consumer_are_as_the_protocol_says() {
          explicit all 30.0 -1 10000 None 2 None\n\
          explicit all 120.0 -1 10000 jobs.pool.a100 0 None"
     );
-    assert_eq!(bus.prepare().await.unwrap(), DeliveryMode::JetStream, "again, nothing changes");
+    bus.prepare().await.expect("again, nothing changes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +210,7 @@ async fn a_job_in_progress_is_not_delivered_again() {
          ack_policy=AckPolicy.EXPLICIT, filter_subjects=[args[1], args[2]]))",
         &[&consumer(), &dispatch(), &lower],
     );
-    let mut intake = bus.intake(&source(), DeliveryMode::JetStream).await.unwrap();
+    let mut intake = bus.intake(&source()).await.unwrap();
     bus.publish_job(&source(), "a".into(), "a").await.unwrap();
     let delivery = next(&mut intake, 1).await;
     let known = delivery.ack.as_ref().unwrap().ack_wait();
@@ -290,7 +291,7 @@ async fn an_intake_that_is_closed_gives_back_what_nobody_has_seen() {
         (nats.python(PENDING, &[&consumer()]) == "3").then_some(())
     });
     intake.close().await;
-    let mut intake = bus.intake(&source(), DeliveryMode::JetStream).await.unwrap();
+    let mut intake = bus.intake(&source()).await.unwrap();
     for body in [b"2", b"3"] {
         let delivery = next(&mut intake, 1).await;
         assert_eq!((&delivery.body[..], delivery.delivered), (&body[..], 2));
@@ -409,8 +410,8 @@ async fn a_pools_jobs_go_to_one_agent_each() {
     let nats = Nats::start();
     let pool = Source::Pool("a100".parse().unwrap());
     let (one, two) = (prepared(&nats).await, prepared(&nats).await);
-    let mut first = one.intake(&pool, DeliveryMode::JetStream).await.unwrap();
-    let mut second = two.intake(&pool, DeliveryMode::JetStream).await.unwrap();
+    let mut first = one.intake(&pool).await.unwrap();
+    let mut second = two.intake(&pool).await.unwrap();
     nats.python(PUBLISH, &["jobs.pool.a100", "1", "2"]);
     let (a, b) = (next(&mut first, 1).await, next(&mut second, 1).await);
     assert_ne!(a.body, b.body);
@@ -437,8 +438,47 @@ async fn a_consumer_of_another_shape_is_refused_with_what_differs() {
          ack_policy=AckPolicy.EXPLICIT, filter_subject=args[1]))",
         &[&consumer(), &dispatch()],
     );
-    let refused = bus.intake(&source(), DeliveryMode::JetStream).await.unwrap_err();
+    let refused = bus.intake(&source()).await.unwrap_err();
     assert!(matches!(&refused, Error::Stream { problem, .. } if problem.contains("takes")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_gives_jobs_out_without_their_bodies_is_refused_before_and_after() {
+    let nats = Nats::start();
+    let (bus, mut intake) = with_intake(&nats).await;
+    let edit = "info = await js.consumer_info('JOBS', args[0])\n\
+         info.config.headers_only = True\n\
+         await js.add_consumer('JOBS', info.config)";
+    nats.python(edit, &[&consumer()]);
+    nats.python(PUBLISH, &[&dispatch(), "a job"]);
+    let refused = async {
+        loop {
+            match intake.next(1).await {
+                Ok(delivery) => panic!("taken for a job: {delivery:?}"),
+                Err(err) if err.is_transient() => {}
+                Err(err) => return err,
+            }
+        }
+    };
+    let refused = timeout(LIMIT, refused).await.expect("it is noticed").to_string();
+    assert!(refused.contains("headers_only"), "{refused}");
+    assert_eq!(nats.python(STORED, &["JOBS"]), "1", "nobody has answered for it");
+    let refused = bus.intake(&source()).await.unwrap_err().to_string();
+    assert!(refused.contains("headers_only"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_wait_that_is_edited_is_read_as_it_is() {
+    let nats = Nats::start();
+    let (bus, mut intake) = with_intake(&nats).await;
+    bus.publish_job(&source(), "a".into(), "a").await.unwrap();
+    let ack = next(&mut intake, 1).await.ack.unwrap();
+    assert_eq!(bus.ack_wait(&ack).await.unwrap(), Duration::from_secs(30));
+    let edit = "info = await js.consumer_info('JOBS', args[0])\n\
+         info.config.ack_wait = 7\n\
+         await js.add_consumer('JOBS', info.config)";
+    nats.python(edit, &[&consumer()]);
+    assert_eq!(bus.ack_wait(&ack).await.unwrap(), Duration::from_secs(7));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,11 +491,28 @@ async fn missing_streams_are_only_reported_where_they_may_not_be_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_jetstream_jobs_and_statuses_go_by_plain_subscriptions() {
-    let nats = Nats::without_jetstream();
+async fn a_server_without_jetstream_is_waited_for_where_nobody_decided_to_do_without() {
+    let mut nats = Nats::without_jetstream();
     let bus = connect(&nats).await;
-    assert_eq!(bus.prepare().await.unwrap(), DeliveryMode::Core);
-    let mut intake = bus.intake(&source(), DeliveryMode::Core).await.unwrap();
+    let refused = bus.prepare().await.unwrap_err();
+    assert!(matches!(refused, Error::NoJetStream { .. }) && refused.is_transient());
+    let text = refused.to_string();
+    assert!(text.contains("`-js`") && text.contains("NATS_MODE=core"), "{text}");
+    nats.restart_with_jetstream();
+    eventually("the bus is back", LIMIT, || bus.is_connected().then_some(()));
+    bus.prepare().await.unwrap();
+    let mut intake = bus.intake(&source()).await.unwrap();
+    nats.python(PUBLISH, &[&dispatch(), "1"]);
+    assert_eq!(&next(&mut intake, 1).await.body[..], b"1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_core_mode_jobs_and_statuses_go_by_plain_subscriptions() {
+    let nats = Nats::without_jetstream();
+    let core = Config { mode: DeliveryMode::Core, ..config(nats.url()) };
+    let bus = Bus::connect(&core).await.expect("the server is there");
+    bus.prepare().await.unwrap();
+    let mut intake = bus.intake(&source()).await.unwrap();
     let lower = format!("jobs.dispatch.{}", AGENT.to_lowercase());
     let publish = "await nc.publish(args[0], b'1')\nawait nc.flush()";
     for subject in [dispatch(), lower] {
@@ -491,7 +548,7 @@ async fn credentials_count_wherever_they_stand_and_wrong_ones_are_final() {
         with(&format!("nats://node:p%40ss@127.0.0.1:{port}"), Credentials::None),
     ] {
         let bus = Bus::connect(&right).await.unwrap();
-        assert_eq!(bus.prepare().await.unwrap(), DeliveryMode::JetStream);
+        bus.prepare().await.unwrap();
         assert!(bus.server().starts_with(&format!("nats://127.0.0.1:{port} (2.")));
     }
 }

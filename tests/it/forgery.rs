@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use lamda_node::bus::{Bus, Config, Credentials, MessageIds, Target};
+use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
 use lamda_node::chain::Key;
 use lamda_node::clock::Timestamp;
 use lamda_node::job::receipt::{Facts, Signed};
@@ -37,6 +37,7 @@ async fn connect(nats: &Nats) -> Bus {
         name: "test".to_owned(),
         inbox_prefix: None,
         manage_streams: true,
+        mode: DeliveryMode::JetStream,
     };
     let bus = Bus::connect(&config).await.expect("the server is there");
     bus.prepare().await.expect("streams");

@@ -53,3 +53,8 @@ fn a_million_entries_in_one_folder_are_measured_in_part_and_go_a_step_at_a_time(
 async fn two_thousand_jobs_with_faults_between_them_leave_nothing_behind() {
     soak(2000).await;
 }
+
+#[tokio::test]
+async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
+    crate::pools::an_outage_of_jetstream_stops_no_job_of_a_pool().await;
+}

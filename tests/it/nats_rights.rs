@@ -171,6 +171,7 @@ const OF_NODE: &[&str] = &[
     "+$JS.API.CONSUMER.MSG.NEXT.JOBS.AGENT",
     "-_INBOX_OWN.>",
     "+jobs.control.OWN",
+    "+jobs.control.OTHER",
     "-jobs.control.OWN",
 ];
 

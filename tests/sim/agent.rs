@@ -65,6 +65,7 @@ impl Process {
         world.note(Some(host), || format!("starts, life {life}"));
         let terms = terms(slots);
         let board = Board::new(terms.clone());
+        world.state().hosts[host].board = Some(board.clone());
         let gate = Writes { world: world.clone(), host, life };
         let effects = Simulated { world: world.clone(), host, life, board: board.clone() };
         let intake = Arc::new(Intake {

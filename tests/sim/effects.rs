@@ -15,13 +15,13 @@ use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::spec::parse;
 use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
 use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
-use lamda_node::node::GpuUuid;
+use lamda_node::node::{Address, GpuUuid};
 
 use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
-use super::world::{Container, Doing, GONE_DARK, Message, RunRecord, World};
+use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, Message, RunRecord, World};
 
 /// What a container exits with that the node stopped.
 const STOPPED: i32 = 143;
@@ -540,6 +540,21 @@ impl Effects for Simulated {
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
         self.write_claim(pool, job, *claim, over).await
+    }
+
+    async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let asked = job.clone();
+        let kept = self.call(move |me| Ok(me.world.answer_of(holder, &asked))).await;
+        let kept = kept.ok().flatten();
+        self.note(|| format!("asks {holder} for {job}: {kept:?}"));
+        kept
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        self.alive().await;
+        let edited = self.world.state().queue.pools_ack_wait_ms;
+        let of_pool = Duration::from_millis(edited.unwrap_or(ACK_WAIT_MS.1));
+        Ok(if delivery.consumer.contains("pool") { of_pool } else { delivery.ack_wait() })
     }
 
     async fn neighbours(

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fastrand::Rng;
+use lamda_node::agent::board::Board;
 use lamda_node::bus::{PoolName, Target};
 use lamda_node::clock::Timestamp;
 use lamda_node::job::claim::Claim;
@@ -22,7 +24,7 @@ use super::time::{HostClock, Time};
 pub(crate) const GONE_DARK: i32 = 255;
 
 /// How long a delivery stays an agent's, and a pool's, until somebody edits it.
-const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
+pub(crate) const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
 
 /// How long a host may take, once it can, to stop what is not its own any more: a third of an ack
 /// wait until it asks, and the stop itself.
@@ -162,6 +164,8 @@ pub(crate) struct Host {
     /// Which jobs were asked to be cancelled.
     pub(crate) cancelled: BTreeSet<JobId>,
     pub(crate) slots: usize,
+    /// What its present process has in hand.
+    pub(crate) board: Option<Board>,
 }
 
 #[derive(Debug, Clone)]
@@ -223,6 +227,7 @@ impl World {
             asks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             slots: rng.usize(1..=2),
+            board: None,
         });
         let hosts = hosts.collect();
         let state = State {
@@ -393,6 +398,17 @@ impl World {
         }
         drop(state);
         self.news.notify_one();
+    }
+
+    /// What an agent answers that is asked whether it is at work on a job; nothing where none runs.
+    pub(crate) fn answer_of(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let ms = self.time.ms();
+        let state = self.state();
+        let host = state.hosts.iter().find(|host| host.agent == holder)?;
+        if host.cut.is_some_and(|(_, until_ms)| until_ms > ms) {
+            return None;
+        }
+        host.board.as_ref().filter(|_| host.life.is_some())?.asked_for(job)
     }
 
     /// Lets containers end whose time has come.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::board::Board;
 use super::effects::Effects;
 use super::folders::Folders;
+use super::holds;
 use super::link::Link;
 use super::presence::Neighbours;
 use super::terms::{self, Terms};
@@ -33,6 +34,7 @@ use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
+use crate::node::Address;
 use crate::node::presence::Presence;
 use crate::supervise::chain;
 
@@ -107,12 +109,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.settle(delivery, how).await
     }
 
     async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         let body = status.body.clone().into();
         match status.kind {
             OutgoingKind::New => {
@@ -124,13 +126,13 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn say_late(&self, result: &LateResult) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         let body = serde_json::to_vec(result).unwrap_or_default().into();
         bus.publish_result(&self.ids, result.agent_address, &result.job_id, body).await
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.flush().await
     }
 
@@ -140,17 +142,17 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         source: &Target,
         job: &JobId,
     ) -> Result<bool, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         Ok(bus.find_delivered(delivery, source, job).await? != bus::Search::Absent)
     }
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         match bus.claim(pool, job).await {
             Err(bus::Error::NoClaims) => Ok(None),
             found => found,
@@ -164,15 +166,25 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         claim: &Claim,
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         match bus.put_claim(pool, job, claim, over).await {
             Err(bus::Error::NoClaims) => Ok(true),
             written => written,
         }
     }
 
+    async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
+        let bus = self.link.bus().await;
+        holds::ask(&bus, holder, job, self.clock.now()).await
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        let bus = self.link.bus().await;
+        bus.ack_wait(delivery).await
+    }
+
     async fn neighbours(&self, pool: &PoolName) -> Result<Vec<Presence>, bus::Error> {
-        let (bus, _) = self.link.bus().await;
+        let bus = self.link.bus().await;
         self.neighbours.of(pool, &bus).await
     }
 

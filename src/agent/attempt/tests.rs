@@ -125,6 +125,14 @@ impl Effects for Fakes {
         Ok(true)
     }
 
+    async fn keeps(&self, _: Address, _: &JobId) -> Option<Duration> {
+        None
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        Ok(delivery.ack_wait())
+    }
+
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {
         Ok(vec![Found {
             id: ContainerId("c".to_owned()),

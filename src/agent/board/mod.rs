@@ -10,15 +10,20 @@
 mod fitness;
 mod room;
 
+mod in_hand;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub use in_hand::InHand;
+
 use super::terms::{Terms, disk_bytes};
-use crate::bus::AckHandle;
+use crate::bus::{AckHandle, PoolName};
+use crate::job::claim::{Stand, Start};
 use crate::job::phase::{Phase, StopCause};
-use crate::job::{Job, JobId, JobSpec, Reason};
+use crate::job::{Hash, Job, JobId, JobSpec, Reason};
 use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
 use crate::node::fitness::{Fitness, Unfit};
 use crate::node::{Address, GpuUuid};
@@ -49,6 +54,10 @@ struct State {
     arrivals: u64,
     /// Deliveries that ever came into hand.
     taken: u64,
+    /// Deliveries in hand that were ever doubted.
+    doubts: u64,
+    /// Jobs that were given to this agent because the holders of their claims are silent.
+    silent: BTreeMap<JobId, Start>,
     /// No more jobs are taken in.
     draining: bool,
     fitness: Fitness,
@@ -64,6 +73,12 @@ struct Entry {
     stop: mpsc::Sender<StopRequest>,
     delivery: Option<AckHandle>,
     phase: &'static str,
+    node: Address,
+    pool: Option<PoolName>,
+    attempt: u32,
+    spec_hash: Hash,
+    stand: Stand,
+    doubts: u64,
     demand: Demand,
     wants_slot: bool,
     started: bool,
@@ -148,6 +163,8 @@ impl State {
 impl Entry {
     fn moved(&mut self, job: &Job) {
         self.phase = job.phase.name();
+        self.attempt = job.attempt;
+        self.stand = job.phase.stand();
         self.wants_slot = job.phase.wants_slot();
         self.started |= job.phase.may_have_started();
         self.process.moved(job);
@@ -178,6 +195,8 @@ impl Board {
             queue: BTreeMap::new(),
             arrivals: 0,
             taken: 0,
+            doubts: 0,
+            silent: BTreeMap::new(),
             draining: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
@@ -209,6 +228,12 @@ impl Board {
             stop,
             delivery,
             phase: "",
+            node: job.node,
+            pool: job.pool().and_then(|pool| pool.parse().ok()),
+            attempt: job.attempt,
+            spec_hash: job.spec_hash,
+            stand: Stand::Open,
+            doubts: 0,
             demand,
             wants_slot: true,
             started: false,
@@ -264,6 +289,7 @@ impl Board {
     pub fn leave(&self, id: &JobId) {
         let mut state = self.state();
         state.entries.remove(id);
+        state.silent.remove(id);
         state.tell();
         drop(state);
         self.notify();
@@ -360,13 +386,6 @@ impl Board {
         counts
     }
 
-    /// How each delivery in hand is acknowledged.
-    pub fn deliveries(&self) -> Vec<(JobId, AckHandle)> {
-        let state = self.state();
-        let pairs = state.entries.iter();
-        pairs.filter_map(|(id, entry)| Some((id.clone(), entry.delivery.clone()?))).collect()
-    }
-
     /// Whether the job is in hand.
     pub fn has(&self, id: &JobId) -> bool {
         self.state().entries.contains_key(id)
@@ -383,26 +402,9 @@ impl Board {
         Some(self.state().entries.get(id)?.requester)
     }
 
-    /// How many deliveries ever came into hand.
-    pub fn taken(&self) -> u64 {
-        self.state().taken
-    }
-
-    /// Waits until more deliveries than these have come into hand.
-    pub async fn taken_more_than(&self, seen: u64) {
-        self.wait_for(|| (self.taken() > seen).then_some(())).await;
-    }
-
     /// How the job's delivery is acknowledged.
     pub fn delivery(&self, id: &JobId) -> Option<AckHandle> {
         self.state().entries.get(id)?.delivery.clone()
-    }
-
-    /// The job was delivered again: from now on this is how it is acknowledged.
-    pub fn redelivered(&self, id: &JobId, delivery: Option<AckHandle>) {
-        if let Some(entry) = self.state().entries.get_mut(id) {
-            entry.delivery = delivery;
-        }
     }
 
     /// Waits until nothing is left on the board but what has run and waits to try once more.

@@ -100,16 +100,16 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         ahead: usize,
     ) -> Result<(), Failure> {
         let again = |err: bus::Error| Failure::Again(err.into());
-        let (bus, mode) = tokio::select! {
+        let bus = tokio::select! {
             online = link.bus() => online,
             () = self.desk.board.drained() => return Ok(()),
         };
-        let mut deliveries = Some(bus.intake(&source, mode).await.map_err(again)?);
+        let mut deliveries = Some(bus.intake(&source).await.map_err(again)?);
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
         while !self.desk.board.is_draining() {
             let deliveries = match deliveries.take() {
                 Some(deliveries) => deliveries,
-                None => bus.intake(&source, mode).await.map_err(again)?,
+                None => bus.intake(&source).await.map_err(again)?,
             };
             self.read(deliveries, &source, ahead).await?;
             tokio::select! {

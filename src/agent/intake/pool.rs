@@ -14,7 +14,7 @@ use crate::agent::post::dead_letter;
 use crate::agent::terms::Terms;
 use crate::bus::{self, AckHandle, Delivery, PoolName, Settle, Target};
 use crate::clock::Clock;
-use crate::job::claim::{Arrival, arrive};
+use crate::job::claim::{Arrival, Claim, arrive, holder_to_ask};
 use crate::job::spec::{Parsed, Refused};
 use crate::job::{Hash, JobId, JobSpec, Reason, Status};
 use crate::journal::History;
@@ -34,7 +34,9 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         delivery: &Delivery,
     ) -> Result<bool, Error> {
         let id = &parsed.spec.id;
-        match self.arrival(pool, id, parsed.spec_hash, delivery.ack.as_ref()).await? {
+        let arrival = self.arrival(pool, id, parsed.spec_hash, delivery.ack.as_ref()).await?;
+        let Some(arrival) = arrival else { return Ok(false) };
+        match arrival {
             Arrival::Open => return Ok(true),
             Arrival::Later => self.later(delivery).await?,
             Arrival::Duplicate => {
@@ -48,26 +50,43 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(false)
     }
 
-    /// What a delivery of a pool's job means, by the job's claim.
+    /// What a delivery of a pool's job means, by the job's claim. `None` where it was answered: its
+    /// holder is at work on it.
     pub(super) async fn arrival(
         &self,
         pool: &PoolName,
         id: &JobId,
         spec_hash: Hash,
         ack: Option<&AckHandle>,
-    ) -> Result<Arrival, Error> {
-        let Some(ack) = ack else { return Ok(Arrival::Open) };
+    ) -> Result<Option<Arrival>, Error> {
+        let Some(ack) = ack else { return Ok(Some(Arrival::Open)) };
         let found = match self.effects.claim(pool, id).await {
             Ok(found) => found,
             // One that can't be read may be a later version's: the job is theirs.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
                 tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
-                return Ok(Arrival::Later);
+                return Ok(Some(Arrival::Later));
             }
             Err(err) => return Err(err.into()),
         };
         let bid = claims::bid(self.node, ack, 0, spec_hash, &self.desk.clock);
-        Ok(arrive(found.as_ref().map(|found| &found.claim), &bid))
+        let claim = found.as_ref().map(|found| &found.claim);
+        let arrival = arrive(claim, &bid);
+        if arrival == Arrival::Open
+            && let Some(holder) = holder_to_ask(claim, &bid)
+        {
+            let Some(goes_on) = self.effects.keeps(holder, id).await else {
+                let silent = claim.map(Claim::start);
+                silent.inspect(|silent| self.desk.board.holder_is_silent(id, *silent));
+                return Ok(Some(arrival));
+            };
+            tracing::info!(job.id = %id, "job {id} of the pool {pool} is kept by {holder}");
+            // Not before a holder that is cut off from now on has stopped.
+            let stopped = goes_on * 5 / 4;
+            self.settle(ack, Settle::Nak(ack.ack_wait().max(stopped))).await?;
+            return Ok(None);
+        }
+        Ok(Some(arrival))
     }
 
     /// Whether another agent of the pool has this very body under its id.

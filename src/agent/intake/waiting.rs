@@ -28,7 +28,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             // Who ended it elsewhere may not have said so yet: their message stays until they have.
             if let Some(job) = known.job.filter(|job| job.phase == Phase::EndedElsewhere)
                 && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
-                && self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await? == Arrival::Later
+                && self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await?
+                    == Some(Arrival::Later)
             {
                 return self.later(delivery).await;
             }
@@ -41,7 +42,9 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
         {
             // Another agent may have had it since, or have it still.
-            match self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await? {
+            let arrival = self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await?;
+            let Some(arrival) = arrival else { return Ok(()) };
+            match arrival {
                 Arrival::Open => {}
                 Arrival::Duplicate => {
                     self.leave_waiting(id, Event::Outbid, None).await?;

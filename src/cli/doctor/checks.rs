@@ -62,11 +62,11 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
     let Some(config) = &parts.bus else { return unset() };
     let heard = async {
         let bus = Bus::connect(config).await?;
-        let mode = bus.prepare().await;
+        let prepared = bus.prepare().await;
         let short = bus.claims_fall_short().await.ok().flatten();
-        let server = bus.server();
+        let (mode, server) = (bus.mode(), bus.server());
         bus.drain().await.ok();
-        Ok::<_, bus::Error>((mode?, server, short))
+        prepared.map(|()| (mode, server, short))
     };
     match heard.await {
         Ok((DeliveryMode::JetStream, server, Some(short))) => Finding::warn(
@@ -79,12 +79,13 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
             Finding::ok(format!("{server} with JetStream"))
         }
         Ok((DeliveryMode::Core, server, _)) => Finding::warn(
-            format!("{server} without JetStream: jobs that come while the node is away are lost"),
-            "start nats-server with --jetstream",
+            format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
+            "start nats-server with `-js`, and set NATS_MODE=jetstream",
         ),
         Err(err) => {
             let remedy = match &err {
                 bus::Error::Unauthorized { .. } => "check NATS_CREDS or its like",
+                bus::Error::NoJetStream { .. } => "start nats-server with `-js`",
                 bus::Error::TooOld { .. } => "install nats-server 2.10 or later",
                 bus::Error::Stream { .. } => "ask whoever runs the NATS server",
                 _ => "start nats-server with --jetstream, or set NATS_URL",

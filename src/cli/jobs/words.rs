@@ -29,6 +29,7 @@ pub(super) fn phase(phase: &Phase) -> String {
         Phase::Settled { outcome: end } => outcome(end).to_owned(),
         Phase::Interrupted => "interrupted, removing container and folders".to_owned(),
         Phase::HandingBack => "interrupted, giving the message back".to_owned(),
+        Phase::LettingGo => "another node has it, letting go of the claim".to_owned(),
         Phase::Unable { .. } => "could not be begun here, removing its container".to_owned(),
         Phase::Returning { .. } => "could not be begun here, giving it back to the pool".to_owned(),
         Phase::Yielded => "another node has it, removing container and folders".to_owned(),

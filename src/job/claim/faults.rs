@@ -3,7 +3,7 @@
 //! What must hold: it is counted once a delivery, whatever dies in between; a count that was reached
 //! makes the node that reached it the one to end the job.
 
-use super::{Bid, Claim, State, hand_back, is_lost};
+use super::{Bid, Claim, Silent, State, hand_back, is_lost};
 
 /// As much as this and the job is to blame, or the whole pool: what another node says counts two, what
 /// the node says that said so last counts one. So the third node in turn ends the job, and a node
@@ -52,6 +52,7 @@ pub fn give_back(found: Option<&Claim>, bid: &Bid) -> GiveBack {
         attempt,
         faults,
         faulted_by: Some(bid.agent),
+        silent: kept.map_or_else(Silent::default, |kept| kept.silent),
         refusals: kept.map_or(0, |kept| kept.refusals),
         refused_first_at: kept.and_then(|kept| kept.refused_first_at),
         ..bid.claim(state, starts)

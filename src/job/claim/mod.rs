@@ -3,14 +3,19 @@
 //! An agent reads the claim, asks here, and writes the answer by compare-and-set; where it loses
 //! the race it reads and asks again. Each function answers one question of a job's life:
 //! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
-//! [`is_lost`] while it runs, [`hand_back`] at a shutdown, [`give_back`] where the node can't begin
-//! it, [`conclude`] before its terminal status is written down.
+//! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`give_back`] where the node
+//! can't begin it, [`conclude`] before its terminal status is written down. Before a claim is taken
+//! from an agent that may only have been out of reach, that one is asked ([`holder_to_ask`]).
 //!
 //! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
-//! of another agent is never taken from it; an absent claim stops nobody, since the bucket may
-//! have been lost with its server.
+//! of another agent is never taken from it; who has started the job under its claim never takes it
+//! from the agent that took it over; an absent claim stops nobody, since the bucket may have been
+//! lost with its server. `search` (in the tests) looks at every order in which things can happen.
+
+mod silent;
 
 mod faults;
+mod hold;
 mod orphan;
 
 use std::time::Duration;
@@ -18,7 +23,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use faults::{FAULTS_MAX, GiveBack, give_back};
+pub use hold::{Renew, Stand, hand_back, holder_to_ask, is_free, renew};
 pub use orphan::{Orphan, orphan};
+pub use silent::{Silent, Start};
 
 use super::Hash;
 use crate::clock::Timestamp;
@@ -55,9 +62,13 @@ pub struct Claim {
     /// The agent's attempt at the job; 0 where nobody has started it yet.
     #[serde(default)]
     pub attempt: u32,
-    /// How often it was started in the pool; starts that a shutdown interrupted don't count.
+    /// How often it was started in the pool. Starts whose agent let go of the job don't count: a
+    /// shutdown interrupted them, or their lease ran out, and the agent lived to say so.
     #[serde(default)]
     pub starts: u32,
+    /// Those of them that were taken over from agents that were out of reach.
+    #[serde(default, skip_serializing_if = "Silent::is_empty")]
+    pub silent: Silent,
     /// Which body has the id.
     pub spec_hash: Hash,
     /// How often it was said to fit never, since it was last held.
@@ -100,6 +111,9 @@ pub struct Bid {
     pub delivered: u64,
     /// The attempt that would start, or runs; not looked at by [`arrive`] and [`refuse`].
     pub attempt: u32,
+    /// Whether this attempt was started under a claim: then only its own claim is good enough, and
+    /// no newer delivery.
+    pub held: bool,
     /// The body's hash.
     pub spec_hash: Hash,
     /// The present moment.
@@ -198,7 +212,7 @@ impl Claim {
         match self.state {
             State::Refused => None,
             // The server gave the message to the bidder later, so their lease has run out.
-            State::Claimed if self.is_outdated_by(bid) => None,
+            State::Claimed if !bid.held && self.is_outdated_by(bid) => None,
             State::Claimed | State::Done => holder.filter(|_| theirs),
         }
     }
@@ -209,6 +223,11 @@ impl Claim {
         used && self.spec_hash != bid.spec_hash
     }
 
+    /// The start that it stands for.
+    pub const fn start(&self) -> Start {
+        Start { agent: self.agent, attempt: self.attempt }
+    }
+
     /// Whether the bidder has a newer delivery of the same message.
     fn is_outdated_by(&self, bid: &Bid) -> bool {
         self.stream_seq == bid.stream_seq && self.delivered < bid.delivered
@@ -216,6 +235,10 @@ impl Claim {
 }
 
 impl Bid {
+    const fn start(&self) -> Start {
+        Start { agent: self.agent, attempt: self.attempt }
+    }
+
     fn claim(&self, state: State, starts: u32) -> Claim {
         Claim {
             agent: self.agent,
@@ -224,6 +247,7 @@ impl Bid {
             delivered: self.delivered,
             attempt: self.attempt,
             starts,
+            silent: Silent::default(),
             spec_hash: self.spec_hash,
             refusals: 0,
             refused_first_at: None,
@@ -255,8 +279,13 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
         return if same && !found.is_outdated_by(bid) {
             Take::Mine
         } else {
-            Take::Write(bid.claim(State::Claimed, found.starts))
+            let claim = bid.claim(State::Claimed, found.starts);
+            Take::Write(Claim { silent: found.silent, ..claim })
         };
+    }
+    // Taken over while this agent was out of reach, and let go of since: it was counted then.
+    if let Some(silent) = found.silent.without(bid.start()) {
+        return Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts) });
     }
     // What is left: nobody's, a dead agent's, our own earlier attempt. Or our own `Done` of a job
     // that our journal calls open (or nobody would ask): we were killed between the two, nobody
@@ -264,7 +293,9 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     if found.starts >= STARTS_MAX {
         return Take::Poison;
     }
-    Take::Write(bid.claim(State::Claimed, found.starts + 1))
+    let out_of_reach = found.state == State::Claimed && found.agent != bid.agent;
+    let silent = if out_of_reach { found.silent.with(found.start()) } else { found.silent };
+    Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts + 1) })
 }
 
 /// Before the terminal status is written down.
@@ -320,6 +351,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     let claim = Claim {
         // Of who held it before: its id stays used, its starts stay counted.
         attempt: found.map_or(0, |found| found.attempt),
+        silent: found.map_or_else(Silent::default, |found| found.silent),
         refusals,
         refused_first_at: Some(first_at),
         ..bid.claim(
@@ -331,18 +363,12 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     if tired { Refuse::GiveUp(claim) } else { Refuse::Write(claim) }
 }
 
-/// Where a shutdown interrupts the job and gives it back to the pool: the start does not count.
-/// `None` where the claim is not this agent's, and nothing is to be written.
-pub fn hand_back(found: Option<&Claim>, bid: &Bid) -> Option<Claim> {
-    let held = found.filter(|found| found.state == State::Claimed && found.agent == bid.agent)?;
-    let starts = held.starts.saturating_sub(1);
-    Some(Claim { state: State::Refused, starts, at: bid.now, ..*held })
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[cfg(test)]
+mod search;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ fn bid() -> Bid {
         stream_seq: 7,
         delivered: 1,
         attempt: 1,
+        held: false,
         spec_hash: Hash([9; 32]),
         now: NOW,
     }
@@ -117,14 +118,72 @@ fn a_job_that_was_started_three_times_in_its_pool_is_poison() {
 fn a_start_that_a_shutdown_interrupted_does_not_count() {
     let mut claim = claimed();
     for delivered in 2..10 {
-        claim = hand_back(Some(&claim), &bid()).expect("ours");
+        let attempt = claim.attempt;
+        claim = hand_back(Some(&claim), &Bid { attempt, ..bid() }).expect("ours");
         assert_eq!((claim.state, claim.starts), (State::Refused, 0));
-        claim = written(take(Some(&claim), &Bid { delivered, attempt: 2, ..bid() }));
+        claim = written(take(Some(&claim), &Bid { delivered, attempt: attempt + 1, ..bid() }));
         assert_eq!(claim.starts, 1);
     }
     assert_eq!(hand_back(Some(&claim), &second()), None);
     assert_eq!(hand_back(Some(&done()), &bid()), None);
     assert_eq!(hand_back(None, &bid()), None);
+}
+
+#[test]
+fn agents_that_were_out_of_reach_take_their_starts_back_once_each() {
+    let (first, second) = (bid(), second());
+    let third = Bid { agent: agent(3), delivered: 3, ..bid() };
+    let taken = written(take(Some(&claimed()), &second));
+    let taken = written(take(Some(&taken), &third));
+    assert_eq!((taken.starts, taken.silent.iter().count()), (3, 2));
+    let refunded = hand_back(Some(&taken), &first).expect("it was counted");
+    assert_eq!((refunded.agent, refunded.state, refunded.starts), (agent(3), State::Claimed, 2));
+    assert_eq!(hand_back(Some(&refunded), &first), None, "killed before it was written down");
+    let refunded = hand_back(Some(&refunded), &second).expect("it was counted");
+    assert_eq!((refunded.starts, refunded.silent.iter().count()), (1, 0));
+    // One whose container was lost comes back with its next attempt: that start stays counted.
+    assert_eq!(hand_back(Some(&taken), &Bid { attempt: 2, ..first }), None);
+    let ended = Claim { state: State::Done, ..taken };
+    assert_eq!(hand_back(Some(&ended), &first), None, "an end stays as it is");
+}
+
+#[test]
+fn only_a_silent_holder_with_an_older_delivery_is_asked() {
+    for (found, bid, expected) in [
+        (Some(claimed()), second(), Some(agent(1))),
+        (Some(claimed()), bid(), None),
+        (Some(claimed()), Bid { delivered: 1, ..second() }, None),
+        (Some(done()), second(), None),
+        (Some(refused()), second(), None),
+        (None, second(), None),
+    ] {
+        assert_eq!(holder_to_ask(found.as_ref(), &bid), expected, "{found:?} {bid:?}");
+    }
+}
+
+#[test]
+fn who_runs_a_job_never_takes_it_from_the_agent_that_took_it_over() {
+    let taken = written(take(Some(&claimed()), &second()));
+    let back = Bid { delivered: 3, held: true, ..bid() };
+    assert_eq!(renew(Some(&taken), &back, Stand::Held, false), Renew::Lost);
+    assert_eq!(conclude(Some(&taken), &back), Conclude::Yield(holder(taken)));
+}
+
+#[test]
+fn a_renewal_writes_again_what_was_lost_and_what_may_have_been_read() {
+    let held = Bid { held: true, ..bid() };
+    let claim = claimed();
+    assert_eq!(renew(Some(&claim), &held, Stand::Held, false), Renew::Keep);
+    let later = Bid { now: NOW.plus(ACK_AWAITED_MAX), ..held };
+    let again = Claim { at: later.now, ..claim };
+    assert_eq!(renew(Some(&claim), &later, Stand::Held, true), Renew::Write(again));
+    assert_eq!(renew(None, &held, Stand::Held, false), Renew::Write(claim));
+    let ended = done();
+    assert_eq!(renew(Some(&ended), &held, Stand::Concluding, true), Renew::Keep, "its end stays");
+    assert_eq!(renew(None, &held, Stand::Concluding, true), Renew::Keep, "its end comes next");
+    let Renew::Write(end) = renew(None, &bid(), Stand::Ended, false) else { panic!("kept") };
+    assert_eq!((end.agent, end.state), (agent(1), State::Done));
+    assert_eq!(renew(None, &bid(), Stand::Open, false), Renew::Keep, "nothing was started");
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //!
 //!  A pool's job asks for its claim twice more:
 //!  Ready ─reserved─► Claiming ─claimed─► Starting     …  ─► Concluding ─concluded─► Ended
-//!  and where another agent has it: Yielded ─removed─► Waiting, without a terminal status;
+//!  and where another agent has it: Yielded ─removed─► LettingGo ─handed back─► Waiting, without an end;
 //!  where that one has ended it: Waiting ─outbid─► EndedElsewhere
 //!
 //!  and where this node can't begin it, by what may be its own fault:
@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::claim::Stand;
 use super::status::{Durations, Stage, Status};
 use super::{Cid, Hash, JobId, JobSpec};
 use crate::clock::Timestamp;
@@ -144,7 +145,7 @@ pub enum Phase {
     Settled { outcome: Outcome },
     /// Stopped by the node; the container and the folders are still there.
     Interrupted,
-    /// Stopped by the node; the delivery is still to be given back.
+    /// Stopped by the node; claim and delivery are still to be given back, where they are its own.
     HandingBack,
     /// A pool's job that this node could not begin, by what may be its own fault; the container is
     /// still there.
@@ -154,6 +155,9 @@ pub enum Phase {
     /// Another agent has the pool's job, or may have it; the container and the folders are still
     /// there.
     Yielded,
+    /// Another agent has the pool's job, or may have it: its claim is still to be let go of, and its
+    /// delivery is nothing to answer for.
+    LettingGo,
     /// Given back; nothing happens until it is delivered again or the node starts again.
     Waiting,
     /// Given back, and ended by another agent of the pool: done here, without a terminal status.
@@ -262,6 +266,7 @@ impl Phase {
             Self::Settled { .. } => "settled",
             Self::Interrupted => "interrupted",
             Self::HandingBack => "handing_back",
+            Self::LettingGo => "letting_go",
             Self::Unable { .. } => "unable",
             Self::Returning { .. } => "returning",
             Self::Yielded => "yielded",
@@ -287,6 +292,22 @@ impl Phase {
             | Self::Buried { outcome }
             | Self::Settled { outcome } => Some(outcome),
             _ => None,
+        }
+    }
+
+    /// How far it is with its claim, where it is a pool's.
+    pub fn stand(&self) -> Stand {
+        match self {
+            Self::Starting { .. }
+            | Self::Running { .. }
+            | Self::Stopping { .. }
+            | Self::Exited { .. }
+            | Self::Collected { .. }
+            | Self::Published { .. } => Stand::Held,
+            // What never ran may never have been claimed.
+            Self::Concluding { ending } if ending.receipt.is_some() => Stand::Concluding,
+            Self::Ended { .. } | Self::Cleaned { .. } | Self::Buried { .. } => Stand::Ended,
+            _ => Stand::Open,
         }
     }
 

@@ -276,7 +276,9 @@ fn a_pools_job_of_another_agent_ends_here_without_a_terminal_status() {
             run_pooled(happy_pooled().into_iter().take(done).chain(events).chain([Event::Removed]));
         let told = statuses.last().unwrap();
         assert_eq!((told.stage, told.reason_code), (Stage::Interrupted, Some(Reason::LeaseLost)));
-        // Its delivery is another agent's: neither acknowledged nor given back.
+        // Whose its delivery is by now is the claim's to say.
+        assert_eq!(next_step(&job, at(10)), Next::Do(Step::HandBack));
+        let job = job.apply(Event::HandedBack, at(10), &rules()).unwrap().job;
         assert_eq!((job.phase.clone(), next_step(&job, at(10))), (Phase::Waiting, Next::Rest));
         let again = job.apply(Event::Resumed, at(10), &rules()).unwrap().job;
         assert_eq!((again.phase, again.attempt), (Phase::Accepted, 2));

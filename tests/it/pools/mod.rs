@@ -5,6 +5,7 @@ mod sick;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
@@ -13,6 +14,7 @@ use lamda_node::node::Address;
 use serde_json::{Value, json};
 
 use crate::support::anvil::Anvil;
+use crate::support::nats::Nats;
 use crate::support::tcp_proxy::TcpProxy;
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World, job, shell};
@@ -127,6 +129,12 @@ print(info.num_pending, info.num_ack_pending)";
         (pending.parse().expect("a number"), unanswered.parse().expect("a number"))
     }
 
+    /// How often a message was given to somebody.
+    fn given(&self) -> u64 {
+        let script = "print((await js.consumer_info('JOBS', 'pool-it')).delivered.consumer_seq)";
+        self.world.nats.python(script, &[]).parse().expect("a number")
+    }
+
     /// How many messages were given out more than once.
     fn redelivered(&self) -> u64 {
         let script = "print((await js.consumer_info('JOBS', 'pool-it')).num_redelivered)";
@@ -222,6 +230,22 @@ async fn each_job_of_a_pool_runs_once_on_a_node_with_a_free_slot() {
 }
 
 #[tokio::test]
+async fn agents_that_started_while_jetstream_was_away_end_a_job_once() {
+    let mut pool = Pool::start(120).await;
+    pool.world.nats.restart_without_jetstream();
+    let first = pool.start_agent(1, &[]);
+    first.wait_for("has no JetStream");
+    pool.world.nats.restart_with_jetstream();
+    let _second = pool.agent(2, &[]);
+    first.wait_for("waiting for jobs on jobs.pool.it");
+    pool.publish("once", &shell(SHORT));
+    let said = pool.outcome("once").await;
+    assert_eq!(said.len(), 1, "one node spoke of it: {said:?}");
+    assert_eq!(pool.starts("once").await.len(), 1);
+    assert!(first.log().contains("set NATS_MODE=core"), "{}", first.log());
+}
+
+#[tokio::test]
 async fn the_job_of_a_node_that_was_killed_is_run_by_another() {
     let pool = Pool::start(5).await;
     let mut first = pool.agent(1, &[]);
@@ -289,6 +313,81 @@ async fn a_node_that_is_cut_off_stops_its_pools_job_before_another_starts_it() {
         assert_eq!(last(&said, 1), json!(["interrupted", "lease_lost"]), "{id}");
         assert_eq!(last(&said, 2), json!(["completed", null]), "{id}");
     }
+}
+
+#[tokio::test]
+async fn an_ack_wait_that_is_edited_makes_no_job_go_from_hand_to_hand() {
+    let pool = Pool::start(600).await;
+    let first = pool.agent(1, &[]);
+    pool.publish("edited", &shell(HELD));
+    pool.wait_until_held(1, "edited");
+    let second = pool.agent(2, &[]);
+    let script = "
+info = await js.consumer_info('JOBS', 'pool-it')
+info.config.ack_wait = 3
+await js.add_consumer('JOBS', info.config)";
+    pool.world.nats.python(script, &[]);
+    // The second one is given it, and asks the first one, which learns of the edit by that.
+    second.wait_for("job edited of the pool it is kept by");
+    let (given, began) = (pool.given(), Instant::now());
+    eventually("the job runs for twice the new ack wait", PATIENCE, || {
+        (began.elapsed() > Duration::from_secs(7)).then_some(())
+    });
+    assert_eq!(pool.given(), given, "it is renewed as often as it has to be by now");
+    let claim = pool.claim("edited").expect("a claim");
+    assert_eq!((&claim["agent"], &claim["starts"]), (&json!(address(1)), &json!(1)));
+    pool.release(1, "edited");
+    let said = pool.outcome("edited").await;
+    assert_eq!(last(&said, 1), json!(["completed", null]));
+    assert_eq!(last(&said, 2), Value::Null, "the second one has nothing to say");
+    assert_eq!(pool.starts("edited").await, [address(1)]);
+    assert!(!first.log().contains("it stops here"), "{}", first.log());
+}
+
+/// Long enough for a server to notice that it has lost the others.
+const CLUSTER_ACK_WAIT_S: u64 = 30;
+
+/// Two of a cluster's three servers go down for longer than the ack wait, and nobody leads meanwhile.
+pub(crate) async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
+    let mut world = World::start().await;
+    let [first, mut second, mut third] = Nats::cluster();
+    world.nats = first;
+    let script = "
+async def until_made(make):
+    while True:
+        try:
+            return await make()
+        except Exception as err:
+            await asyncio.sleep(0.2)
+for name, subjects in [('JOBS', ['jobs.dispatch.*', 'jobs.pool.*']), ('STATUS', ['jobs.status.*.*']),
+                       ('DEAD', ['jobs.dead.*'])]:
+    kind = 'workqueue' if name == 'JOBS' else 'limits'
+    await until_made(lambda: js.add_stream(name=name, subjects=subjects, retention=kind, num_replicas=3))
+await until_made(lambda: js.create_key_value(bucket='JOB_CLAIMS', replicas=3))
+await until_made(lambda: js.add_consumer('JOBS', ConsumerConfig(durable_name='pool-it',
+    ack_wait=int(args[0]), ack_policy=AckPolicy.EXPLICIT, filter_subject='jobs.pool.it')))";
+    world.nats.python(script, &[&CLUSTER_ACK_WAIT_S.to_string()]);
+    let pool = Pool { world };
+    let one = pool.agent(1, &[]);
+    pool.publish("through", &shell(HELD));
+    pool.wait_until_held(1, "through");
+    let other = pool.agent(2, &[]);
+    second.kill();
+    third.kill();
+    let (began, outage) = (Instant::now(), Duration::from_secs(2 * CLUSTER_ACK_WAIT_S));
+    eventually("nobody leads for two ack waits", PATIENCE + outage, || {
+        (began.elapsed() > outage).then_some(())
+    });
+    assert!(pool.held(1, "through").exists() && !one.log().contains("it stops here"));
+    second.restart();
+    third.restart();
+    // The server gives out at once what nobody renewed meanwhile.
+    other.wait_for("job through of the pool it is kept by");
+    pool.release(1, "through");
+    let said = pool.outcome("through").await;
+    assert_eq!(last(&said, 1), json!(["completed", null]));
+    assert_eq!(last(&said, 2), Value::Null, "the other one has nothing to say");
+    assert_eq!(pool.starts("through").await, [address(1)]);
 }
 
 /// Between the claim and the journal, between that and the container, before the claim of the end,

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::tools::{Running, eventually, free_port, tool};
 
+const JETSTREAM: &str = "jetstream { store_dir: $STORE }";
+
 const READY: Duration = Duration::from_secs(20);
 
 /// A server on a free port; killed on drop, and by [`Nats::kill`] to be started again.
@@ -31,12 +33,24 @@ impl Nats {
 
     /// With JetStream and more lines of nats-server's configuration.
     pub(crate) fn with(settings: &str) -> Self {
-        Self::launch(format!("jetstream {{ store_dir: $STORE }}\n{settings}"))
+        Self::launch(format!("{JETSTREAM}\n{settings}"))
     }
 
     /// Without JetStream.
     pub(crate) fn without_jetstream() -> Self {
         Self::launch(String::new())
+    }
+
+    /// Three servers that are one cluster, once they have found each other.
+    pub(crate) fn cluster() -> [Self; 3] {
+        let ports = [free_port(), free_port(), free_port()];
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+        ports.map(|port| {
+            let listen = format!("listen: \"127.0.0.1:{port}\"");
+            Self::with(&format!(
+                "server_name: n{port}\ncluster {{ name: it, {listen}, routes: [{routes}] }}"
+            ))
+        })
     }
 
     fn launch(settings: String) -> Self {
@@ -75,6 +89,18 @@ impl Nats {
     /// Kills the server where it runs, and starts it on the same port with what it has stored.
     pub(crate) fn restart(&mut self) {
         assert!(self.try_restart(), "nats-server ended at its start");
+    }
+
+    /// Kills the server, and starts it on the same port with `JetStream` and what it has stored.
+    pub(crate) fn restart_with_jetstream(&mut self) {
+        self.settings = JETSTREAM.to_owned();
+        self.restart();
+    }
+
+    /// The same without `JetStream`.
+    pub(crate) fn restart_without_jetstream(&mut self) {
+        self.settings = String::new();
+        self.restart();
     }
 
     /// Whether it runs.

@@ -54,7 +54,12 @@ async fn a_server_that_lost_its_storage_is_set_up_again_and_told_the_ends() {
     assert_eq!(stages(&world.outcome("before")), UNDISTURBED);
     hold(&world, &agent, "through");
     world.nats.restart_empty();
-    eventually("the queue is made again", PATIENCE, || world.has_stream("JOBS").then_some(()));
+    // Also what nobody has sent anything to yet.
+    for stream in ["JOBS", "STATUS", "DEAD"] {
+        eventually("the streams are made again", PATIENCE, || {
+            world.has_stream(stream).then_some(())
+        });
+    }
     release(&world, "through");
     // What was said before is gone with the old storage; the end is not.
     let last = eventually("the end is in the new stream", PATIENCE, || {

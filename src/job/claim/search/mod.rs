@@ -1,0 +1,274 @@
+//! Every order in which things can happen to a pool's job: a breadth-first search over a few
+//! agents, one or two messages and a few faults, with the decisions of [`super`] as they ship.
+//!
+//! [`world`] is what can be seen at one moment, [`deeds`] what can happen next, [`steps`] what that
+//! does. Numbers that only
+//! their order matters of (deliveries, attempts) are counted anew in each state, so that there are
+//! finitely many; how often each kind of fault happens is bounded by [`Budget`].
+//!
+//! What must hold, in each state: at most one agent has ended the job; of two that run it at most
+//! one may say how it ended; where nobody dies and nobody edits anything, at most one runs it, and
+//! it is not poison; and from each state in which anybody knows the job an end can be reached
+//! without a further fault. [`Defect`]s are planted one by one, and each is found.
+
+mod deeds;
+mod steps;
+mod world;
+
+use std::collections::{HashMap, VecDeque};
+
+use deeds::{Deed, after};
+use world::{Budget, Stage, World};
+
+/// A mistake in the protocol, to see that the search finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Defect {
+    /// None: the protocol as it is.
+    None,
+    /// Another's claim is taken whatever the delivery.
+    AnyDelivery,
+    /// Another's end is taken like a claim.
+    DoneTaken,
+    /// Who lost the job takes it back with a newer delivery while it runs.
+    TakenBack,
+    /// A start that was let go of stays counted.
+    NotRefunded,
+    /// Nobody is asked before a claim is taken.
+    NotAsked,
+    /// A claim is taken that was not there yet when the delivery came.
+    TakenUnseen,
+    /// A delivery whose lease may have run out is given back, though another may be given it.
+    GivenBackLate,
+    /// A job that its holder keeps comes again at once.
+    ComesAtOnce,
+    /// An agent that is cut off runs on.
+    RunsOn,
+    /// Who runs the job takes its own end for a claim of before, and writes it anew.
+    EndRenewed,
+    /// The terminal status is written down without a look at the claim.
+    NotConcluded,
+    /// A job that waits here and has left the queue is nobody's.
+    NotReconciled,
+}
+
+/// What a search looked for and how far.
+struct Search {
+    agents: usize,
+    messages: usize,
+    budget: Budget,
+    defect: Defect,
+}
+
+/// What it came to.
+struct Found {
+    states: usize,
+    /// The promise that was broken, with everything that led there.
+    broken: Option<String>,
+}
+
+impl Search {
+    const fn of(agents: usize, messages: usize, budget: Budget) -> Self {
+        Self { agents, messages, budget, defect: Defect::None }
+    }
+
+    fn run(&self) -> Found {
+        let mut graph = Graph::default();
+        graph.add(World::new(self.agents, self.messages, self.budget), None);
+        let mut next = 0;
+        while let Some(world) = graph.worlds.get(next).copied() {
+            if let Some(broken) = self.broken_in(&world) {
+                return graph.told(next, broken);
+            }
+            for (deed, world) in after(&world, self.defect) {
+                let to = graph.add(world, Some((next, deed)));
+                if !deed.is_fault() {
+                    graph.ways.push((next, to));
+                }
+            }
+            next += 1;
+        }
+        match graph.endless() {
+            Some(state) => graph.told(state, "from here the job can never end"),
+            None => Found { states: graph.worlds.len(), broken: None },
+        }
+    }
+
+    /// What is wrong with this moment, by itself.
+    fn broken_in(&self, world: &World) -> Option<&'static str> {
+        let calm = self.budget.is_calm();
+        if world.ends() > 1 && !world.is_excused {
+            return Some("two agents have ended the job");
+        }
+        if world.may_conclude(self.defect) > 1 {
+            return Some("two agents run it, and both may say how it ended");
+        }
+        if calm && world.containers() > 1 {
+            return Some("two agents run it, though nobody died and nobody edited anything");
+        }
+        (calm && world.poisoned).then_some("it is poison, though it took nobody down")
+    }
+}
+
+/// All states that were reached, and how.
+#[derive(Default)]
+struct Graph {
+    worlds: Vec<World>,
+    known: HashMap<World, u32>,
+    from: Vec<Option<(u32, Deed)>>,
+    /// From state to state, without a fault.
+    ways: Vec<(usize, usize)>,
+}
+
+impl Graph {
+    fn add(&mut self, world: World, from: Option<(usize, Deed)>) -> usize {
+        let number = u32::try_from(self.worlds.len()).expect("fewer states");
+        let known = *self.known.entry(world).or_insert(number);
+        if known == number {
+            self.worlds.push(world);
+            self.from.push(from.map(|(at, deed)| (u32::try_from(at).expect("fewer"), deed)));
+        }
+        known as usize
+    }
+
+    /// The first state from which no end can be reached, though somebody knows the job.
+    fn endless(&self) -> Option<usize> {
+        let mut back: Vec<Vec<u32>> = vec![Vec::new(); self.worlds.len()];
+        for (from, to) in &self.ways {
+            back[*to].push(u32::try_from(*from).expect("fewer"));
+        }
+        let is_end = |world: &World| world.ends() > 0 || world.is_forgotten();
+        let mut ends: Vec<bool> = self.worlds.iter().map(is_end).collect();
+        let mut next: VecDeque<usize> = (0..ends.len()).filter(|at| ends[*at]).collect();
+        while let Some(at) = next.pop_front() {
+            for from in back[at].iter().map(|from| *from as usize) {
+                if !std::mem::replace(&mut ends[from], true) {
+                    next.push_back(from);
+                }
+            }
+        }
+        ends.iter().position(|ends| !ends)
+    }
+
+    fn told(&self, state: usize, what: &str) -> Found {
+        let mut lines = vec![format!("{what}: {:?}", self.worlds[state])];
+        let mut at = state;
+        while let Some((from, deed)) = self.from[at] {
+            lines.push(format!("{deed:?}"));
+            at = from as usize;
+        }
+        lines.push("each step that led there:".to_owned());
+        lines.reverse();
+        Found { states: self.worlds.len(), broken: Some(lines.join("\n")) }
+    }
+}
+
+/// Searches, prints how much there was to see, and fails with the steps to what is broken.
+#[expect(clippy::print_stdout, reason = "how far it looked is part of the result")]
+fn holds(what: &str, search: &Search) {
+    let found = search.run();
+    println!("{what}: {} states", found.states);
+    if let Some(broken) = found.broken {
+        panic!("{what}\n{broken}");
+    }
+}
+
+/// Agents are cut off. Not with shutdowns: an agent that gives a delivery back, which went to another
+/// while it was cut off, gives that one's lease away, and both may run for a while.
+const CUTS: Budget = Budget { cuts: 2, ..Budget::NONE };
+
+/// Agents are asked to end.
+const HANDOVERS: Budget = Budget { shutdowns: 2, ..Budget::NONE };
+
+/// `JetStream` is away for longer than an ack wait, then an agent is cut off.
+const OUTAGES: Budget = Budget { cuts: 1, outages: 1, ..Budget::NONE };
+
+/// Processes and hosts die.
+const CRASHES: Budget = Budget { crashes: 2, cuts: 1, ..Budget::NONE };
+
+/// An administrator edits the ack wait, makes the consumer anew; JetStream has no leader, or none on
+/// one side of a split cluster.
+const EDITS: Budget = Budget { crashes: 1, edits: 1, recounts: 1, splits: 1, ..Budget::NONE };
+
+/// The bucket or the queue is purged.
+const PURGES: Budget = Budget { crashes: 1, cuts: 1, purges: 1, drains: 1, ..Budget::NONE };
+
+#[test]
+fn outages_run_a_job_once_and_never_make_it_poison() {
+    holds("two agents, cuts", &Search::of(2, 1, CUTS));
+    holds("three agents, cuts", &Search::of(3, 1, CUTS));
+    holds("three agents, handovers", &Search::of(3, 1, HANDOVERS));
+    holds("two agents, outages", &Search::of(2, 1, OUTAGES));
+    holds("three agents, outages", &Search::of(3, 1, OUTAGES));
+}
+
+#[test]
+fn whoever_dies_a_job_has_one_end_and_can_reach_it() {
+    let one_death = Budget { crashes: 1, ..Budget::NONE };
+    holds("two agents, crashes", &Search::of(2, 1, Budget { cuts: 0, ..CRASHES }));
+    holds("three agents, crashes", &Search::of(3, 1, Budget { cuts: 0, ..CRASHES }));
+    holds("two agents, two messages, a crash", &Search::of(2, 2, one_death));
+}
+
+#[test]
+fn whatever_an_administrator_edits_a_job_has_one_end_and_can_reach_it() {
+    holds("two agents, edits", &Search::of(2, 1, Budget { splits: 0, ..EDITS }));
+    holds("two agents, a split", &Search::of(2, 1, Budget { recounts: 0, ..EDITS }));
+    let all_at_once = Budget { shutdowns: 1, edits: 1, ..OUTAGES };
+    holds("two agents, an outage and a shutdown", &Search::of(2, 1, all_at_once));
+}
+
+#[test]
+fn a_purge_leaves_one_end_that_can_be_reached() {
+    holds("two agents, purges", &Search::of(2, 1, PURGES));
+}
+
+/// The test of the test: each mistake is found.
+#[test]
+#[expect(clippy::print_stdout, reason = "what was planted and found is part of the result")]
+fn every_planted_defect_is_found() {
+    let death = Budget { crashes: 1, cuts: 1, ..Budget::NONE };
+    let edited = Budget { edits: 1, ..death };
+    let planted = [
+        (Defect::AnyDelivery, death),
+        (Defect::DoneTaken, death),
+        (Defect::TakenBack, edited),
+        (Defect::NotRefunded, Budget { shutdowns: 4, ..Budget::NONE }),
+        (Defect::NotAsked, Budget { outages: 1, ..Budget::NONE }),
+        (Defect::TakenUnseen, OUTAGES),
+        (Defect::ComesAtOnce, OUTAGES),
+        (Defect::RunsOn, CUTS),
+        (Defect::GivenBackLate, CUTS),
+        (Defect::EndRenewed, death),
+        (Defect::NotConcluded, death),
+        (Defect::NotReconciled, Budget { cuts: 1, drains: 1, ..Budget::NONE }),
+    ];
+    let mut found = 0;
+    for (defect, budget) in planted {
+        let sound = Search::of(2, 1, budget);
+        assert_eq!(sound.run().broken, None, "without {defect:?}");
+        let broken = Search { defect, ..sound }.run().broken;
+        assert!(broken.is_some(), "nobody noticed {defect:?}");
+        found += 1;
+    }
+    println!("planted {}, found {found}", planted.len());
+}
+
+mod long {
+    use super::*;
+
+    #[test]
+    fn three_agents_and_every_kind_of_fault_leave_one_end_that_can_be_reached() {
+        holds("two agents, crashes and cuts", &Search::of(2, 1, CRASHES));
+        holds("two agents, edits and a split", &Search::of(2, 1, EDITS));
+        holds(
+            "two agents, two messages, crashes",
+            &Search::of(2, 2, Budget { cuts: 0, ..CRASHES }),
+        );
+        holds("three agents, crashes and cuts", &Search::of(3, 1, CRASHES));
+    }
+}
+
+/// A job in its stage is in hand: its lease is renewed.
+const fn is_in_hand(stage: Stage) -> bool {
+    !matches!(stage, Stage::Unknown | Stage::Waiting | Stage::Settled | Stage::Elsewhere)
+}
