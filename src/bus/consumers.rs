@@ -199,22 +199,24 @@ fn pull_difference(found: &Config) -> Option<String> {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Config);
+
     #[test]
     fn a_consumer_is_refused_for_what_breaks_us_and_for_nothing_else() {
         let plan = ConsumerPlan::of(&Target::Pool("a100".parse().unwrap()));
         let as_made = Config {
             filter_subject: "jobs.pool.a100".to_owned(),
             ack_policy: AckPolicy::Explicit,
-            ack_wait: Duration::from_secs(120),
+            ack_wait: Duration::from_mins(2),
             max_deliver: -1,
             ..Config::default()
         };
-        let with = |change: fn(&mut Config)| {
+        let with = |change: Change| {
             let mut found = as_made.clone();
             change(&mut found);
             difference(&plan, &found)
         };
-        let harmless: [fn(&mut Config); 6] = [
+        let harmless: [Change; 6] = [
             |_| {},
             |found| found.ack_wait = Duration::from_secs(3),
             |found| found.max_ack_pending = 1,
@@ -225,7 +227,7 @@ mod tests {
         for change in harmless {
             assert_eq!(with(change), None);
         }
-        let breaks: [(fn(&mut Config), &str); 12] = [
+        let breaks: [(Change, &str); 12] = [
             (|found| found.deliver_subject = Some("x".into()), "deliver_subject"),
             (|found| found.filter_subject = "jobs.pool.b".into(), "filter_subjects"),
             (|found| found.ack_policy = AckPolicy::All, "ack_policy"),
@@ -235,7 +237,7 @@ mod tests {
             (|found| found.max_deliver = 5, "max_deliver"),
             (|found| found.backoff = vec![Duration::from_secs(1)], "backoff"),
             (|found| found.ack_wait = Duration::from_millis(500), "ack_wait"),
-            (|found| found.inactive_threshold = Duration::from_secs(60), "inactive_threshold"),
+            (|found| found.inactive_threshold = Duration::from_mins(1), "inactive_threshold"),
             (|found| found.memory_storage = true, "mem_storage"),
             (|found| found.max_expires = Duration::from_secs(1), "max_expires"),
         ];

@@ -276,7 +276,8 @@ async fn waiting_for_a_job_can_be_broken_off_at_any_time_without_loss() {
         }
         taken
     };
-    let (taken, ()) = timeout(LIMIT, async { tokio::join!(take, publish) }).await.unwrap();
+    let (taken, ()) =
+        timeout(LIMIT, Box::pin(async { tokio::join!(take, publish) })).await.unwrap();
     assert_eq!(taken, (0..200).map(|n| n.to_string()).collect::<Vec<_>>());
     assert_eq!(nats.python(STORED, &["JOBS"]), "0");
 }

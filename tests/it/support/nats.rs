@@ -93,7 +93,7 @@ impl Nats {
 
     /// Kills the server, and starts it on the same port with `JetStream` and what it has stored.
     pub(crate) fn restart_with_jetstream(&mut self) {
-        self.settings = JETSTREAM.to_owned();
+        JETSTREAM.clone_into(&mut self.settings);
         self.restart();
     }
 
