@@ -86,7 +86,7 @@ async fn a_node_does_all_its_work_with_its_own_rights() {
     for (id, to) in [("own", ["--agent", &address]), ("pooled", ["--pool", "cpu"])] {
         let of_job = ["submit", "--job-id", id];
         run("dispatcher", &[&of_job[..], &to, &job, &script].concat());
-        run("watcher", &["watch", id]);
+        run("watcher", &[&["watch", id][..], &to].concat());
     }
     run("dispatcher", &["watch", "own", "--agent", &address]);
     let mut doctor = world.command(&["doctor", "--json"]);
