@@ -1,6 +1,6 @@
 //! The node's disk is full: under an input, under an output, under the journal itself.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{end, last, shell_with};
 use crate::support::tools::eventually;
@@ -137,6 +137,16 @@ async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
     drop(agent);
 }
 
+/// Whether a job's first attempt ended so. It is given no time, so either of the engine's two signals
+/// may be the one that ends it.
+fn is_stopped_for_the_disk(statuses: &[Value]) -> bool {
+    let end = end(statuses);
+    end[0] == "failed"
+        && end[1] == "disk_exceeded"
+        && end[2] == 1
+        && (end[3] == 143 || end[3] == 137)
+}
+
 #[tokio::test]
 async fn a_job_that_fills_the_disk_and_stays_is_stopped_and_the_next_one_runs() {
     let world = World::start_on_small_disk(64).await;
@@ -146,7 +156,7 @@ async fn a_job_that_fills_the_disk_and_stays_is_stopped_and_the_next_one_runs() 
     let greedy = "dd if=/dev/zero of=/output/rest bs=1M; sleep 1000";
     world.publish("greedy", &shell(greedy));
     let statuses = world.outcome("greedy");
-    assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]));
+    assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
     let said = last(&statuses)["error"].as_str().expect("a sentence");
     assert!(said.contains("disk ran full"), "{said}");
     // Who had written nothing runs on.
@@ -166,7 +176,7 @@ async fn a_job_that_writes_more_than_it_may_is_stopped_wherever_it_writes() {
     }
     for id in ["in-output", "in-its-layer"] {
         let statuses = world.outcome(id);
-        assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]), "{id}");
+        assert!(is_stopped_for_the_disk(&statuses), "{id}: {statuses:?}");
         let said = last(&statuses)["error"].as_str().expect("a sentence");
         assert!(said.contains("more than its disk_mib"), "{id}: {said}");
     }
@@ -182,7 +192,7 @@ async fn a_job_that_takes_every_inode_is_stopped_and_the_next_one_runs() {
     // The shell itself ends where it can't redirect: another one is left.
     world.publish("many", &shell(&format!("(sh -c '{script}'); sleep 1000")));
     let statuses = world.outcome("many");
-    assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 137]));
+    assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
     world.publish("next", &shell("echo x > /output/output"));
     assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
     world.wait_until_clean().await;
