@@ -51,11 +51,11 @@ const SHOWN: usize = 400;
 const DAYS_MAX: u64 = 4_000;
 
 /// Lives through these days; ends the test with the first that breaks a promise.
-fn live_through(seeds: Range<u64>) {
+fn live_through(seeds: Range<u64>, plant: Plant) {
     let empty = Disk::new().expect("a disk in memory");
     for seed in seeds {
-        if day::live(seed, false, &empty, Plant::Nothing).broken.is_some() {
-            let again = day::live(seed, true, &empty, Plant::Nothing);
+        if day::live(seed, false, &empty, plant).broken.is_some() {
+            let again = day::live(seed, true, &empty, plant);
             let trace = &again.trace[again.trace.len().saturating_sub(SHOWN)..];
             let broken = again.broken.unwrap_or_else(|| "not broken when traced".to_owned());
             panic!("seed {seed}: {broken}\n{}\nseed {seed}: {broken}", trace.join("\n"));
@@ -87,12 +87,12 @@ fn find_each(plants: &[Plant]) {
 // Two of them, so that both of a small machine's cores have something to do.
 #[test]
 fn bad_days_break_no_promise() {
-    live_through(0..1_500);
+    live_through(0..1_500, Plant::Nothing);
 }
 
 #[test]
 fn more_bad_days_break_no_promise() {
-    live_through(1_500..3_000);
+    live_through(1_500..3_000, Plant::Nothing);
 }
 
 /// The test of the test: a defect in the agent must be found.
@@ -117,12 +117,12 @@ fn every_write_of_the_agent_is_planted() {
 mod long {
     #[test]
     fn a_hundred_thousand_bad_days_break_no_promise() {
-        super::live_through(10_000..110_000);
+        super::live_through(10_000..110_000, super::Plant::Nothing);
     }
 
     #[test]
     fn a_hundred_thousand_more_bad_days_break_no_promise() {
-        super::live_through(110_000..200_000);
+        super::live_through(110_000..200_000, super::Plant::Nothing);
     }
 }
 
@@ -136,18 +136,23 @@ fn a_day_is_the_same_each_time() {
     }
 }
 
-/// One day, for whoever looks into it; or, with `LAMDA_SIM_SEED=1000..2000`, these days.
+/// One day, for whoever looks into it; or, with `LAMDA_SIM_SEED=1000..2000`, these days. With
+/// `LAMDA_SIM_PLANT=SaysOnce` its agents have this defect.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "who looks into a day names it so")]
 fn one_day_can_be_looked_at() {
     let named = std::env::var("LAMDA_SIM_SEED").unwrap_or_else(|_| "1".to_owned());
     let number = |text: &str| text.parse().expect("LAMDA_SIM_SEED is a number, or two: 1..100");
+    let planted = std::env::var("LAMDA_SIM_PLANT").unwrap_or_default();
+    let plants = plant::WRITES.map(Plant::Forgets).into_iter().chain(plant::DEFECTS);
+    let plant = plants.into_iter().find(|plant| format!("{plant:?}") == planted);
+    let plant = plant.unwrap_or(Plant::Nothing);
     if let Some((from, to)) = named.split_once("..") {
-        return live_through(number(from)..number(to));
+        return live_through(number(from)..number(to), plant);
     }
     let seed = number(&named);
     let empty = Disk::new().expect("a disk in memory");
-    let day = day::live(seed, true, &empty, Plant::Nothing);
+    let day = day::live(seed, true, &empty, plant);
     assert!(!day.trace.is_empty());
     #[expect(clippy::print_stdout, reason = "what a person asked to see")]
     for line in &day.trace {

@@ -33,6 +33,12 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     let (desk, effects) = (&intake.desk, intake.effects.as_ref());
     let jobs = desk.journal.open_jobs().await.map_err(journal_failed)?;
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
+    // What was given back has no container: one that is there was made when its process was dead.
+    let given_back: Vec<(JobId, u32)> = jobs
+        .iter()
+        .filter(|job| job.phase == Phase::Waiting)
+        .map(|job| (job.id().clone(), job.attempt))
+        .collect();
     // A second round, after the engine was away: what is in hand has its own task.
     let jobs: Vec<Job> = jobs.into_iter().filter(|job| !desk.board.has(job.id())).collect();
     // Uploads and answers of what has run don't wait for an engine that is away.
@@ -46,7 +52,10 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     })?;
     let mut containers: HashMap<(JobId, u32), Found> = HashMap::new();
     for container in found {
-        match container.job_id.clone().filter(|id| ids.contains(id)) {
+        let is_given_back = |id: &JobId| {
+            given_back.iter().any(|(waits, last)| waits == id && container.attempt <= *last)
+        };
+        match container.job_id.clone().filter(|id| ids.contains(id) && !is_given_back(id)) {
             Some(id) => {
                 containers.insert((id, container.attempt), container);
             }

@@ -222,8 +222,9 @@ impl Day {
         }
         let left = self.what_is_left();
         // What an engine made for a process that was dead by then goes at the next start.
-        if !left.is_empty() && (self.is_swept || left.contains("message") || left.contains("open"))
-        {
+        let may_be_swept = self.world.state().was_late && !self.is_swept;
+        let in_hand = left.contains("message") || left.contains("open");
+        if !left.is_empty() && (in_hand || !may_be_swept) {
             return false;
         }
         for process in self.processes.iter().flatten() {
