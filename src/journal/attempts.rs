@@ -342,7 +342,7 @@ mod tests {
     }
 
     fn failed(job: &Job, error: &str) -> (Event, Transition) {
-        let fault = Fault::new(Reason::ImagePullFailed, error);
+        let fault = Fault::new(Reason::ImageInvalid, error);
         let event = Event::Failed { fault, retry: Retry::Never };
         let hour = std::time::Duration::from_hours(1);
         let rules = Rules {
