@@ -109,8 +109,10 @@ fn a_defect_that_somebody_could_write_is_found() {
 #[test]
 fn every_write_of_the_agent_is_planted() {
     let empty = Disk::new().expect("a disk in memory");
-    let made: BTreeSet<&str> =
+    let mut made: BTreeSet<&str> =
         (0..400).flat_map(|seed| day::live(seed, false, &empty, Plant::Nothing).writes).collect();
+    // Without it a journal grows, and no promise is broken.
+    assert!(made.remove("packed"));
     assert_eq!(made, BTreeSet::from(plant::WRITES), "what the journal writes, and plant::WRITES");
 }
 

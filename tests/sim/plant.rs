@@ -62,7 +62,7 @@ pub(crate) enum Plant {
 }
 
 /// Every named write that a job's life makes.
-pub(crate) const WRITES: [&str; 25] = [
+pub(crate) const WRITES: [&str; 27] = [
     "admit",
     "refuse",
     "redelivered",
@@ -86,6 +86,8 @@ pub(crate) const WRITES: [&str; 25] = [
     "interrupted",
     "handing_back",
     "yielded",
+    "letting_go",
+    "returning",
     "waiting",
     "ended_elsewhere",
 ];

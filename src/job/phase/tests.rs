@@ -481,7 +481,8 @@ fn a_pools_job_that_this_node_cant_begin_goes_back_to_its_pool_instead_of_failin
         assert_eq!(given.job.phase.holds(), None);
         assert_eq!(stages(&given.statuses), "interrupted");
         let removed = [Event::Removed].into_iter().take(usize::from(phase == "unable"));
-        let back = removed.chain([Event::HandedBack, Event::Removed, Event::Resumed]);
+        let let_go = [Event::HandedBack, Event::Removed, Event::HandedBack];
+        let back = removed.chain(let_go).chain([Event::Resumed]);
         let mut again = given.job.clone();
         for event in back {
             again = again.apply(event, late, &rules()).unwrap().job;
