@@ -22,7 +22,7 @@ pub(super) const GIVEN_BACK_TO_POOL: [&str; 4] =
 pub(super) const RESUMED: [&str; 2] = ["accepted", "redelivered"];
 
 /// A pool's job that went to another agent.
-pub(super) const OUTBID: [&str; 2] = ["yielded", "waiting"];
+pub(super) const OUTBID: [&str; 3] = ["yielded", "letting_go", "waiting"];
 
 /// A pool's job that another agent has ended.
 pub(super) const ENDED_ELSEWHERE: [&str; 1] = ["ended_elsewhere"];
