@@ -30,7 +30,7 @@ def streams():
         common | {"name": "DEAD", "subjects": ["jobs.dead.*"]},
         common | {"name": "RESULTS", "subjects": ["jobs.results.*.*"], "max_bytes": GIB},
         common | {"name": "KV_JOB_CLAIMS", "subjects": ["$KV.JOB_CLAIMS.>"],
-                  "max_msgs_per_subject": 1, "max_bytes": GIB // 4, "allow_direct": True,
+                  "max_msgs_per_subject": 1, "max_bytes": 2 * GIB, "allow_direct": True,
                   "allow_rollup_hdrs": True, "deny_delete": True},
         common | {"name": "KV_NODES", "subjects": ["$KV.NODES.>"], "storage": "memory",
                   "max_age": 60 * 10**9, "max_msgs_per_subject": 1, "max_bytes": GIB // 16,

@@ -180,6 +180,7 @@ const OF_DISPATCHER: &[&str] = &[
     "+jobs.dispatch.OWN",
     "+jobs.pool.cpu",
     "+jobs.control.OWN",
+    "+jobs.control.OTHER",
     "+$JS.API.STREAM.MSG.GET.JOBS",
     "-_INBOX_dispatcher.>",
 ];
