@@ -2,7 +2,7 @@
 //! ([`crate::node::fitness`] decides).
 //!
 //! What must hold: every look ends; what a job met that a look may explain is looked at at once, but
-//! no more often than [`PAUSE`] allows.
+//! no more often than `PAUSE` allows.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -62,7 +62,7 @@ pub(crate) enum Plant {
 }
 
 /// Every named write that a job's life makes.
-pub(crate) const WRITES: [&str; 27] = [
+pub(crate) const WRITES: [&str; 25] = [
     "admit",
     "refuse",
     "redelivered",
@@ -86,8 +86,6 @@ pub(crate) const WRITES: [&str; 27] = [
     "interrupted",
     "handing_back",
     "yielded",
-    "letting_go",
-    "returning",
     "waiting",
     "ended_elsewhere",
 ];
