@@ -424,14 +424,7 @@ impl Next {
 
 /// Nothing of the job was started. A container that was made for it is removed with everything else.
 const fn not_running(phase: &Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Accepted
-            | Phase::Pulled { .. }
-            | Phase::Ready { .. }
-            | Phase::Claiming { .. }
-            | Phase::Starting { container: None, .. }
-    )
+    not_begun(phase) && !matches!(phase, Phase::Starting { container: Some(_), .. })
 }
 
 fn ms(span: Duration) -> u64 {
