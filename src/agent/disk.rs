@@ -4,74 +4,96 @@
 //! A job is held to its `disk_mib` in each place: what it sees as `/output`, and the layer of its
 //! container. Where the disk as a whole runs full all the same, the job that has written most is
 //! stopped, where that can help. Both only where two looks in a row say so: a job that is about to
-//! end by itself, or to tidy up, is left alone.
+//! end by itself, or to tidy up, is left alone. And nobody else is stopped for a full disk while what
+//! was stopped, or has ended, is about to give room back.
 //!
 //! What must hold: a tree that was made to be measured for ever costs a bounded time, and its job
-//! goes first; nothing here waits for the journal.
+//! goes first; nobody is judged by what was measured before this look; nothing here waits for the
+//! journal.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
 use super::act::Act;
 use super::board::{Board, Running};
 use super::folders::Folders;
 use crate::clock::Clock;
-use crate::container::{ContainerId, ContainerRuntime};
+use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
 use crate::host::{self, Room, tree};
 use crate::job::JobId;
 use crate::job::phase::StopCause;
+use crate::node::Address;
 use crate::supervise::Failure;
 
 /// How often the disk is looked at: a fast one takes some gigabytes meanwhile.
 const EVERY: Duration = Duration::from_secs(1);
 /// Measuring may take one part of so many of the time, while the disk has room.
 const SHARE: u32 = 20;
+/// Jobs that are measured at the same time: the engine walks through each layer.
+const AT_ONCE: usize = 4;
 /// Entries of one job's output that are counted in one look, far more than can be published.
 const ENTRIES_MAX: u64 = 200_000;
 /// How long one look at one job's output may take.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long the engine may take to measure a layer.
 const LAYER_MAX: Duration = Duration::from_secs(10);
+/// An engine that answers something easy takes no longer.
+const ENGINE: Duration = Duration::from_secs(2);
 /// How long a stopped job's answer is waited for. It stops without that, too.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How long what was stopped, and the trash, may take to give room back before somebody else goes.
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 /// A disk with less free than this is full, whatever the owner set.
 const FULL_MIB_MIN: u64 = 8;
 /// The same in files and folders.
 const FULL_INODES: u64 = 1024;
 
-/// What a job has written, as far as it could be measured.
+/// What a job has written, as far as it could be measured in this look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Written {
     output: u64,
-    layer: u64,
     entries: u64,
+    /// `None` where it was not measured, or could not be. Of its files the engine tells the lengths
+    /// alone, and not how many there are.
+    layer: Option<u64>,
     is_whole: bool,
+}
+
+impl Written {
+    fn bytes(&self) -> u64 {
+        self.output.saturating_add(self.layer.unwrap_or(0))
+    }
 }
 
 /// What two looks in a row have said of the jobs and of the disk.
 #[derive(Debug, Default)]
 struct Looks {
-    exceeded: Vec<JobId>,
+    output_above: Vec<JobId>,
+    layer_above: Vec<JobId>,
     was_full: bool,
+    /// Who was stopped, and may not have given back what it had.
+    stopped: Vec<JobId>,
+    /// Since when that, or what is being removed, is waited for on a full disk.
+    waits_since: Option<Instant>,
 }
 
 impl Looks {
-    /// Whom to stop after this look, and why.
+    /// Whom to stop after this look, and why. `settles`: room is about to be given back.
     fn judge(
         &mut self,
         jobs: &[(Running, Written)],
         lack: Option<Lack>,
+        settles: bool,
+        now: Instant,
     ) -> Vec<(JobId, StopCause)> {
-        let above = |job: &Running, it: &Written| it.output.max(it.layer) > job.disk_bytes;
-        let exceeded: Vec<JobId> = jobs
-            .iter()
-            .filter(|(job, written)| above(job, written))
-            .map(|(job, _)| job.id.clone())
-            .collect();
-        let twice = exceeded.iter().filter(|id| self.exceeded.contains(id)).cloned();
-        let mut stops: Vec<_> = twice.map(|id| (id, StopCause::DiskExceeded)).collect();
+        let mut stops = self.exceeded(jobs);
+        let waits = self.waits(settles && lack.is_some(), now);
+        let lack = lack.filter(|_| !waits);
         if stops.is_empty()
             && self.was_full
             && let Some(lack) = lack
@@ -79,8 +101,60 @@ impl Looks {
         {
             stops.push((id, StopCause::DiskFull));
         }
-        (self.exceeded, self.was_full) = (exceeded, lack.is_some());
+        self.was_full = lack.is_some() && stops.is_empty();
+        if !stops.is_empty() {
+            self.waits_since = None;
+            self.stopped.extend(stops.iter().map(|(id, _)| id.clone()));
+        }
         stops
+    }
+
+    /// Who has too much in one place for the second time. A layer that was not measured says nothing
+    /// new.
+    fn exceeded(&mut self, jobs: &[(Running, Written)]) -> Vec<(JobId, StopCause)> {
+        let (mut output_above, mut layer_above, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+        for (job, written) in jobs {
+            let knew = |list: &[JobId]| list.contains(&job.id);
+            let output = written.output > job.disk_bytes;
+            let layer = written.layer.map(|bytes| bytes > job.disk_bytes);
+            if output && knew(&self.output_above) || layer == Some(true) && knew(&self.layer_above)
+            {
+                stops.push((job.id.clone(), StopCause::DiskExceeded));
+            }
+            if output {
+                output_above.push(job.id.clone());
+            }
+            if layer.unwrap_or_else(|| knew(&self.layer_above)) {
+                layer_above.push(job.id.clone());
+            }
+        }
+        (self.output_above, self.layer_above) = (output_above, layer_above);
+        stops
+    }
+
+    /// Whether the room that is on its way is still waited for.
+    fn waits(&mut self, is_due: bool, now: Instant) -> bool {
+        if !is_due {
+            self.waits_since = None;
+            return false;
+        }
+        now.duration_since(*self.waits_since.get_or_insert(now)) < SETTLE_MAX
+    }
+
+    /// A look at a disk with room, at which nothing was measured.
+    fn rested(&mut self) {
+        (self.was_full, self.waits_since) = (false, None);
+    }
+
+    /// A look at which no job runs.
+    fn idle(&mut self) {
+        *self = Self { stopped: std::mem::take(&mut self.stopped), ..Self::default() };
+    }
+
+    /// Whether room is about to be given back: by who was stopped, or by what is being removed.
+    fn settles(&mut self, board: &Board, folders: &Folders) -> bool {
+        self.stopped.retain(|id| board.is_ending(id));
+        !self.stopped.is_empty() || folders.trash.is_being_emptied()
     }
 }
 
@@ -104,13 +178,11 @@ impl Lack {
 /// counts as more than anything.
 fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
     let weight = |written: &Written| {
-        let bytes = written.output.saturating_add(written.layer);
-        let amount = if lack.bytes > 0 { bytes } else { written.entries };
+        let amount = if lack.bytes > 0 { written.bytes() } else { written.entries };
         (!written.is_whole, amount)
     };
     let helps = |written: &Written| {
-        let bytes = written.output.saturating_add(written.layer);
-        !written.is_whole || (bytes >= lack.bytes && written.entries >= lack.inodes)
+        !written.is_whole || (written.bytes() >= lack.bytes && written.entries >= lack.inodes)
     };
     let most = jobs.iter().filter(|(_, written)| helps(written));
     most.max_by_key(|(_, written)| weight(written)).map(|(job, _)| job.id.clone())
@@ -123,58 +195,147 @@ pub async fn watch<R: ContainerRuntime, C: Clock>(
     free_min_mib: u64,
 ) -> Result<(), Failure> {
     let full_mib = (free_min_mib / 2).max(FULL_MIB_MIN);
-    let (mut looks, mut layers) = (Looks::default(), HashMap::new());
+    let lack = || match host::disk_room(act.folders.root()) {
+        Ok(room) => Ok(Lack::of(room, full_mib)),
+        Err(err) => Err(Failure::Again(err.into())),
+    };
+    let (mut looks, mut layers) = (Looks::default(), Layers::new());
     let mut rests_until = Instant::now();
     loop {
         act.clock.sleep(EVERY).await;
         let running = act.board.running();
         layers.retain(|id, _| running.iter().any(|job| job.container == *id));
         if running.is_empty() {
-            looks = Looks::default();
+            looks.idle();
             continue;
         }
-        let room = host::disk_room(act.folders.root()).map_err(|err| Failure::Again(err.into()))?;
-        let lack = Lack::of(room, full_mib);
-        if lack.is_none() && Instant::now() < rests_until {
+        let is_full = lack()?.is_some();
+        if !is_full && Instant::now() < rests_until {
+            looks.rested();
             continue;
         }
-        let begun = Instant::now();
-        let jobs = measure(&act, running, &mut layers).await;
         // A full disk is measured at each look, however long that takes.
-        rests_until = Instant::now() + begun.elapsed() * SHARE;
-        for (id, cause) in looks.judge(&jobs, lack) {
-            stop(&act.board, &id, cause, &jobs).await;
+        let eyes = Eyes { runtime: &*act.runtime, folders: &act.folders, node: act.key.address() };
+        let seen = eyes.measure(running, &mut layers, is_full).await;
+        rests_until = Instant::now() + seen.outputs_took * SHARE;
+        // Some of them may have tidied up meanwhile. An engine that is away could stop nobody.
+        let lack = if is_full && !seen.is_engine_away { lack()? } else { None };
+        let settles = looks.settles(&act.board, &act.folders);
+        for (id, cause) in looks.judge(&seen.jobs, lack, settles, Instant::now()) {
+            stop(&act.board, &id, cause, &seen.jobs).await;
         }
     }
 }
 
-/// What a layer had when it was measured, and when it is measured again.
-type Layers = HashMap<String, (u64, Instant)>;
+/// When a container's layer is measured again.
+type Layers = HashMap<String, Instant>;
 
-async fn measure<R: ContainerRuntime, C: Clock>(
-    act: &Act<R, C>,
-    running: Vec<Running>,
-    layers: &mut Layers,
-) -> Vec<(Running, Written)> {
-    let mut jobs = Vec::with_capacity(running.len());
-    for job in running {
-        let layer = layer(act, &job.container, layers).await;
-        let output = output_of(&act.folders, &job).await;
-        let written = Written {
-            output: output.bytes,
-            layer,
-            entries: output.entries,
-            is_whole: output.is_whole,
-        };
-        jobs.push((job, written));
+/// What one look saw.
+#[derive(Debug, Default)]
+struct Seen {
+    jobs: Vec<(Running, Written)>,
+    outputs_took: Duration,
+    is_engine_away: bool,
+}
+
+/// What a look at one job saw.
+#[derive(Debug)]
+struct Look {
+    job: Running,
+    output: tree::Usage,
+    output_took: Duration,
+    layer: Layer,
+    layer_took: Duration,
+}
+
+/// What the engine says of a container's layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Bytes(u64),
+    /// It was not asked: it walks through a layer to measure it, seldom where that takes long.
+    NotDue,
+    /// It could not say it, or not in time.
+    TooLong,
+    /// The container is gone.
+    Gone,
+    /// It does not answer.
+    Away,
+}
+
+/// What a look is made with.
+struct Eyes<'a, R> {
+    runtime: &'a R,
+    folders: &'a Folders,
+    node: Address,
+}
+
+impl<R: ContainerRuntime> Eyes<'_, R> {
+    /// Measures what each job has written, its layer only where that is due, or `all` is wanted.
+    async fn measure(&self, running: Vec<Running>, layers: &mut Layers, all: bool) -> Seen {
+        let now = Instant::now();
+        let looks: Vec<_> = running
+            .into_iter()
+            .map(|job| {
+                let is_due = all || layers.get(&job.container).is_none_or(|due| *due <= now);
+                self.look_at(job, is_due)
+            })
+            .collect();
+        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        let (mut seen, mut too_long) = (Seen::default(), false);
+        while let Some(Look { job, output, output_took, layer, layer_took }) = looks.next().await {
+            seen.outputs_took += output_took;
+            if layer != Layer::NotDue {
+                let rest = (layer_took * SHARE).max(EVERY);
+                layers.insert(job.container.clone(), Instant::now() + rest);
+            }
+            let bytes = match layer {
+                Layer::Bytes(bytes) => Some(bytes),
+                Layer::NotDue | Layer::TooLong | Layer::Away => None,
+                // Nothing of it runs any more.
+                Layer::Gone => continue,
+            };
+            too_long |= layer == Layer::TooLong;
+            seen.is_engine_away |= layer == Layer::Away;
+            let written = Written {
+                output: output.bytes,
+                entries: output.entries,
+                layer: bytes,
+                is_whole: output.is_whole && layer != Layer::TooLong,
+            };
+            seen.jobs.push((job, written));
+        }
+        // Either that layer is too large to be measured, or the engine answers nobody.
+        if too_long {
+            let easy = tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await;
+            seen.is_engine_away |= !matches!(easy, Ok(Ok(_)));
+        }
+        seen
     }
-    jobs
+
+    async fn look_at(&self, job: Running, is_due: bool) -> Look {
+        let begun = Instant::now();
+        let output = output_of(self.folders, &job).await;
+        let output_took = begun.elapsed();
+        let begun = Instant::now();
+        let layer = if is_due { self.layer_of(&job.container).await } else { Layer::NotDue };
+        Look { job, output, output_took, layer, layer_took: begun.elapsed() }
+    }
+
+    async fn layer_of(&self, container: &str) -> Layer {
+        let id = ContainerId(container.to_owned());
+        match tokio::time::timeout(LAYER_MAX, self.runtime.written(&id)).await {
+            Ok(Ok(bytes)) => Layer::Bytes(bytes),
+            Ok(Err(EngineError::Gone(_))) => Layer::Gone,
+            Ok(Err(EngineError::Unreachable { .. })) => Layer::Away,
+            Ok(Err(_)) | Err(_) => Layer::TooLong,
+        }
+    }
 }
 
 async fn output_of(folders: &Folders, job: &Running) -> tree::Usage {
     let output = folders.of_attempt(&job.id, job.attempt).output();
     let measured = tokio::task::spawn_blocking(move || usage(&output)).await;
-    // One that is just being removed has nothing.
+    // A folder that its job has closed is none that was measured.
     measured.ok().and_then(Result::ok).unwrap_or_default()
 }
 
@@ -182,34 +343,13 @@ fn usage(output: &Path) -> std::io::Result<tree::Usage> {
     tree::usage(output, ENTRIES_MAX, LOOK_MAX)
 }
 
-/// The engine walks through a layer to measure it: seldom where that takes long.
-async fn layer<R: ContainerRuntime, C: Clock>(
-    act: &Act<R, C>,
-    container: &str,
-    layers: &mut Layers,
-) -> u64 {
-    let (known, due) = layers.get(container).copied().unwrap_or((0, Instant::now()));
-    if Instant::now() < due {
-        return known;
-    }
-    let begun = Instant::now();
-    let id = ContainerId(container.to_owned());
-    let bytes = match tokio::time::timeout(LAYER_MAX, act.runtime.written(&id)).await {
-        Ok(Ok(bytes)) => bytes,
-        // An engine that is away, or is busy with it, says nothing new.
-        Ok(Err(_)) | Err(_) => known,
-    };
-    let next = Instant::now() + (begun.elapsed() * SHARE).max(EVERY);
-    layers.insert(container.to_owned(), (bytes, next));
-    bytes
-}
-
 async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Written)]) {
     let written = jobs.iter().find(|(job, _)| job.id == *id).map(|(_, written)| *written);
-    let Written { output, layer, .. } = written.unwrap_or_default();
-    let (output_mib, layer_mib) = (output >> 20, layer >> 20);
+    let Written { output, layer, is_whole, .. } = written.unwrap_or_default();
+    let (output_mib, layer_mib) = (output >> 20, layer.map(|bytes| bytes >> 20));
     let why = match cause {
-        StopCause::DiskFull => "the disk is full and it has written most",
+        StopCause::DiskFull if is_whole => "the disk is full and it has written most",
+        StopCause::DiskFull => "the disk is full and what it has written can't be measured",
         _ => "it has written more than its disk_mib",
     };
     tracing::warn!(job.id = %id, output_mib, layer_mib, "job {id} is stopped: {why}");
@@ -230,7 +370,7 @@ mod tests {
             disk_bytes: 100 * MIB,
         };
         let (output, layer) = (output_mib * MIB, layer_mib * MIB);
-        (running, Written { output, layer, entries: 10, is_whole: true })
+        (running, Written { output, layer: Some(layer), entries: 10, is_whole: true })
     }
 
     /// 8 MiB are lacking.
@@ -240,30 +380,126 @@ mod tests {
         stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
     }
 
+    /// The looks of a node, one a second.
+    #[derive(Default)]
+    struct Seconds(Looks, u64);
+
+    impl Seconds {
+        fn judge(
+            &mut self,
+            jobs: &[(Running, Written)],
+            lack: Option<Lack>,
+            settles: bool,
+        ) -> Vec<(JobId, StopCause)> {
+            static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+            self.1 += 1;
+            self.0.judge(jobs, lack, settles, *BEGAN + Duration::from_secs(self.1))
+        }
+    }
+
     #[test]
     fn a_job_above_its_limit_is_stopped_at_the_second_look_and_not_at_the_first() {
         for greedy in [job("a", 101, 0), job("a", 0, 101)] {
             let jobs = [greedy, job("b", 100, 100)];
-            let mut looks = Looks::default();
-            assert_eq!(looks.judge(&jobs, None), []);
-            assert_eq!(named(&looks.judge(&jobs, None)), [("a", StopCause::DiskExceeded)]);
+            let mut looks = Seconds::default();
+            assert_eq!(looks.judge(&jobs, None, false), []);
+            let stops = looks.judge(&jobs, None, false);
+            assert_eq!(named(&stops), [("a", StopCause::DiskExceeded)]);
             // One that tidied up in between is at its first look again.
-            assert_eq!(looks.judge(&[job("a", 1, 0)], None), []);
-            assert_eq!(looks.judge(&jobs, None), []);
+            assert_eq!(looks.judge(&[job("a", 1, 0)], None, false), []);
+            assert_eq!(looks.judge(&jobs, None, false), []);
         }
+    }
+
+    #[test]
+    fn a_layer_is_above_the_limit_only_where_two_measurements_say_so() {
+        let large = [job("a", 0, 101)];
+        let mut unknown = large.clone();
+        unknown[0].1.layer = None;
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&large, None, false), []);
+        for _ in 0..20 {
+            assert_eq!(looks.judge(&unknown, None, false), [], "nothing was measured");
+        }
+        assert_eq!(named(&looks.judge(&large, None, false)), [("a", StopCause::DiskExceeded)]);
     }
 
     #[test]
     fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
         let jobs = [job("a", 30, 30), job("b", 50, 0), job("c", 1, 0)];
-        let mut looks = Looks::default();
-        assert_eq!(looks.judge(&jobs, LACK), []);
-        assert_eq!(named(&looks.judge(&jobs, LACK)), [("a", StopCause::DiskFull)]);
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("a", StopCause::DiskFull)]);
         // Somebody else has filled it: no job's end would make room.
-        assert_eq!(looks.judge(&[job("c", 1, 0)], LACK), []);
+        for _ in 0..3 {
+            assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
+        }
         let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
         let jobs = [jobs[0].clone(), hidden];
-        assert_eq!(named(&looks.judge(&jobs, LACK)), [("d", StopCause::DiskFull)]);
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("d", StopCause::DiskFull)]);
+    }
+
+    #[test]
+    fn nobody_else_is_stopped_while_room_is_about_to_be_given_back() {
+        let jobs = [job("a", 60, 0), job("b", 50, 0)];
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("a", StopCause::DiskFull)]);
+        let others = &jobs[1..];
+        for second in 0..SETTLE_MAX.as_secs() {
+            assert_eq!(looks.judge(others, LACK, true), [], "after {second} s");
+        }
+        // It was given back, and the disk fills again: two looks, as ever.
+        assert_eq!(looks.judge(others, LACK, false), []);
+        assert_eq!(named(&looks.judge(others, LACK, false)), [("b", StopCause::DiskFull)]);
+    }
+
+    #[test]
+    fn room_that_never_comes_back_is_not_waited_for_for_ever() {
+        let jobs = [job("b", 50, 0)];
+        let mut looks = Seconds::default();
+        let waited = (1..200).find(|_| !looks.judge(&jobs, LACK, true).is_empty());
+        assert_eq!(waited, Some(SETTLE_MAX.as_secs() + 2));
+    }
+
+    #[test]
+    fn a_disk_that_had_room_in_between_is_at_its_first_look_again() {
+        let jobs = [job("a", 60, 0)];
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        looks.0.rested();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_engine_away_none()
+    {
+        use crate::container::fake::{Call, Fake};
+
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::create(dir.path()).unwrap();
+        let engine = Fake::new(Duration::ZERO, Vec::new());
+        let eyes = Eyes { runtime: &engine, folders: &folders, node: Address::new([1; 20]) };
+        let mut layers = Layers::new();
+        let look = async |error: EngineError, layers: &mut Layers, all: bool| {
+            engine.fail(Call::Written, error);
+            eyes.measure(vec![job("a", 0, 0).0], layers, all).await
+        };
+        let broken = || EngineError::Engine { reason: "too many links".to_owned() };
+        let away =
+            || EngineError::Unreachable { host: "unix:///x".to_owned(), source: "no".into() };
+        let seen = look(broken(), &mut layers, false).await;
+        assert!(!seen.jobs[0].1.is_whole && !seen.is_engine_away, "{seen:?}");
+        // Not due again so soon, but where the disk is full.
+        let seen = look(broken(), &mut layers, false).await;
+        assert!(seen.jobs[0].1.is_whole && seen.jobs[0].1.layer.is_none(), "{seen:?}");
+        let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+        assert!(!seen.jobs[0].1.is_whole, "{seen:?}");
+        let seen = look(away(), &mut layers, true).await;
+        assert!(seen.jobs[0].1.is_whole && seen.is_engine_away, "{seen:?}");
+        // A container that is gone is no job that could be stopped.
+        let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+        assert!(seen.jobs.is_empty(), "{seen:?}");
     }
 
     #[test]

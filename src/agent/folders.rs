@@ -11,6 +11,7 @@
 //! jobs/<id>/<attempt>/log       the capped log
 //! jobs/<id>/<attempt>/log.room  blocks for it, taken before the container starts
 //! jobs/<id>/<attempt>/lines     how many of its lines were published live
+//! jobs/.trash/                  what has left its job
 //! ```
 //!
 //! What must hold: ids are [`JobId`]s, so no path leaves the folder; everything a stranger's
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use super::logs;
 use super::reserve::Reserve;
-use super::trash::Trash;
+use super::trash::{self, Trash};
 use crate::host;
 use crate::job::phase::Sealed;
 use crate::job::{Job, JobId};
@@ -52,10 +53,13 @@ impl Folders {
         let root = data_dir.join("jobs");
         private(data_dir)?;
         private(&root)?;
-        let (reserve, trash) = (Reserve::of(data_dir), Trash::create(data_dir)?);
+        let root = root.canonicalize()?;
+        let (reserve, trash) = (Reserve::of(data_dir), Trash::create(&root)?);
+        // Where it lay until now.
+        trash.take(&data_dir.join("trash")).ok();
         // A disk that is too full for it may have room later.
         reserve.keep().ok();
-        Ok(Self { root: root.canonicalize()?, reserve, trash })
+        Ok(Self { root, reserve, trash })
     }
 
     /// The folders of the job's present attempt.
@@ -80,7 +84,7 @@ impl Folders {
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !keep.iter().any(|id| name == id.as_str()) {
+            if name != trash::NAME && !keep.iter().any(|id| name == id.as_str()) {
                 self.trash.take(&entry.path())?;
                 removed += 1;
             }
@@ -129,10 +133,9 @@ impl JobFolders {
         self.attempt.join("output")
     }
 
-    /// Removes everything that the job wrote to `/output`.
-    pub fn empty_output(&self) -> io::Result<()> {
-        self.trash.take(&self.output())?;
-        std::fs::create_dir(self.output())
+    /// Removes everything that the job wrote to `/output`, and the folder.
+    pub fn discard_output(&self) -> io::Result<()> {
+        self.trash.take(&self.output())
     }
 
     /// An empty folder for an output that is copied out of the container.
@@ -151,7 +154,12 @@ impl JobFolders {
     /// Takes the blocks and the name that the kept log will need, before anything can fill the disk.
     pub fn take_log_room(&self) -> io::Result<()> {
         let room = std::fs::File::create(self.log_room())?;
-        host::take_blocks(&room, logs::KEPT_BYTES_MAX as u64)
+        let taken = host::take_blocks(&room, logs::KEPT_BYTES_MAX as u64);
+        if taken.is_err() {
+            // Not a part of it either: somebody may need that to end.
+            std::fs::remove_file(self.log_room()).ok();
+        }
+        taken
     }
 
     /// Keeps the log, in the room that was taken for it. An empty one leaves no file.

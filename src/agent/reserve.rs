@@ -1,19 +1,37 @@
 //! A reserve of disk, for the moment in which a job has left none.
 //!
 //! What must hold: it is made of real blocks and real inodes, which are free as soon as it is
-//! given up.
+//! given up; it is never taken from what those need for whom it was given up.
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::host::{self, Room};
 
 /// What the reserve takes up: enough for what the journal writes until several jobs are gone.
 const BYTES: usize = 16 << 20;
 /// Files and folders that several jobs make until they are gone.
 const INODES: usize = 64;
 
+/// What the journal and the notes of a job may need until it is gone, in MiB.
+const MIB_MIN: u64 = 8;
+/// The same in files and folders.
+const INODES_MIN: u64 = 32;
+
+/// Whether a disk with this room is full, as far as the node's own writing goes.
+pub const fn is_tight(room: Room) -> bool {
+    room.mib < MIB_MIN || room.inodes < INODES_MIN
+}
+
+/// Whether this says that the disk is full. Nobody is to blame for it but who filled it.
+pub fn is_full(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A file of real bytes, and a folder of empty files.
 #[derive(Debug, Clone)]
 pub struct Reserve {
+    folder: PathBuf,
     blocks: PathBuf,
     inodes: PathBuf,
 }
@@ -21,12 +39,30 @@ pub struct Reserve {
 impl Reserve {
     /// The one of this data folder; nothing is taken yet.
     pub fn of(data_dir: &Path) -> Self {
-        Self { blocks: data_dir.join("reserve"), inodes: data_dir.join("spare") }
+        Self {
+            folder: data_dir.to_owned(),
+            blocks: data_dir.join("reserve"),
+            inodes: data_dir.join("spare"),
+        }
     }
 
-    /// Takes what is not taken. Where the disk is too full for all of it, none is kept: it may have
-    /// room later.
+    /// Takes what is not taken. Where the disk is too full for all of it and for what is being
+    /// written, none is: it may have room later.
     pub fn keep(&self) -> io::Result<()> {
+        self.keep_of(host::disk_room(&self.folder)?)
+    }
+
+    fn keep_of(&self, room: Room) -> io::Result<()> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        let beside = Room {
+            mib: room.mib.saturating_sub((BYTES >> 20) as u64),
+            inodes: room.inodes.saturating_sub(INODES as u64),
+        };
+        if is_tight(beside) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let kept = self.keep_blocks().and_then(|()| self.keep_inodes());
         if kept.is_err() {
             self.spend();
@@ -42,11 +78,13 @@ impl Reserve {
         }
     }
 
+    fn is_whole(&self) -> bool {
+        // The empty files are made in the order of their numbers: where the last is, all are.
+        let is_long = |meta: std::fs::Metadata| meta.len() == BYTES as u64;
+        std::fs::metadata(&self.blocks).is_ok_and(is_long) && self.inode(INODES - 1).exists()
+    }
+
     fn keep_blocks(&self) -> io::Result<()> {
-        let is_whole = |meta: std::fs::Metadata| meta.len() == BYTES as u64;
-        if std::fs::metadata(&self.blocks).is_ok_and(is_whole) {
-            return Ok(());
-        }
         // Bytes that no file system squeezes into nothing.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -62,10 +100,6 @@ impl Reserve {
     }
 
     fn keep_inodes(&self) -> io::Result<()> {
-        // They are made in this order: where the last is, all are.
-        if self.inode(INODES - 1).exists() {
-            return Ok(());
-        }
         super::folders::private(&self.inodes)?;
         (0..INODES).try_for_each(|number| std::fs::File::create(self.inode(number)).map(drop))
     }
@@ -94,5 +128,19 @@ mod tests {
         std::fs::write(dir.path().join("spare"), "in the way").unwrap();
         assert!(reserve.keep().is_err());
         assert!(!dir.path().join("reserve").exists(), "half a reserve was kept");
+    }
+
+    #[test]
+    fn what_it_was_spent_for_is_not_taken_again_while_room_is_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(dir.path());
+        for short in [Room { mib: 23, inodes: 1000 }, Room { mib: 1000, inodes: 95 }] {
+            assert!(is_full(&reserve.keep_of(short).unwrap_err()), "{short:?}");
+            assert!(!dir.path().join("reserve").exists(), "{short:?}");
+        }
+        reserve.keep_of(Room { mib: 24, inodes: 96 }).unwrap();
+        // What is there stays, however full the disk is.
+        reserve.keep_of(Room { mib: 0, inodes: 0 }).unwrap();
+        assert!(dir.path().join("reserve").exists());
     }
 }

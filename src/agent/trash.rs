@@ -9,6 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -22,20 +23,38 @@ const STEP_ENTRIES: usize = 1000;
 /// How often what could not be removed is tried again.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// The folder `trash/` of the data folder. Clones are of the same.
+/// Its name in the folder of all jobs: no job's id begins like this. It lies there, since that folder
+/// may be a file system of its own, or a link to another, and nothing is renamed from one to another.
+pub const NAME: &str = ".trash";
+
+/// The folder [`NAME`] of the folder of all jobs. Clones are of the same.
 #[derive(Debug, Clone)]
 pub struct Trash {
     folder: PathBuf,
     /// Rung when there is something new.
     filled: Arc<Notify>,
+    /// There is something that was not looked at yet.
+    is_filled: Arc<AtomicBool>,
+    is_swept: Arc<AtomicBool>,
 }
 
 impl Trash {
     /// Creates the folder, private to the node. What lies there from an earlier life goes, too.
-    pub fn create(data_dir: &Path) -> io::Result<Self> {
-        let folder = data_dir.join("trash");
+    pub fn create(jobs: &Path) -> io::Result<Self> {
+        let folder = jobs.join(NAME);
         private(&folder)?;
-        Ok(Self { folder, filled: Arc::default() })
+        Ok(Self {
+            folder,
+            filled: Arc::default(),
+            is_filled: Arc::default(),
+            is_swept: Arc::default(),
+        })
+    }
+
+    /// Whether what lies here still takes up room that it gives back soon; what can't be removed does
+    /// not count.
+    pub fn is_being_emptied(&self) -> bool {
+        self.is_filled.load(Ordering::SeqCst) || self.is_swept.load(Ordering::SeqCst)
     }
 
     /// Takes `path`, a file or folder of the same file system, out of the way; `Ok` where there is
@@ -54,6 +73,7 @@ impl Trash {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(err) => Err(err),
             Ok(()) => {
+                self.is_filled.store(true, Ordering::SeqCst);
                 self.filled.notify_one();
                 Ok(())
             }
@@ -61,34 +81,51 @@ impl Trash {
     }
 
     /// Empties the folder whenever there is something in it; a service. `emptied` is called each
-    /// time that something went.
-    pub async fn sweep(self, emptied: impl Fn() + Send) -> Result<(), Failure> {
+    /// time that something went, and may block.
+    pub async fn sweep(
+        self,
+        emptied: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> Result<(), Failure> {
         loop {
-            let mut clearing =
-                Clearing::of(&self.folder).map_err(|err| Failure::Again(err.into()))?;
-            loop {
-                let step = tokio::task::spawn_blocking(move || {
-                    let cleared = clearing.step(STEP_ENTRIES);
-                    (clearing, cleared)
-                });
-                let (same, cleared) = step.await.map_err(|err| Failure::Again(err.into()))?;
-                clearing = same;
-                match cleared.map_err(|err| Failure::Again(err.into()))? {
-                    Cleared::More => {}
-                    Cleared::All => break,
-                    Cleared::Stuck(err) => {
-                        let folder = self.folder.display();
-                        tracing::warn!(
-                            "some of what jobs left in {folder} can't be removed: {err}"
-                        );
-                        break;
-                    }
-                }
-            }
-            emptied();
+            let swept = self.sweep_once().await;
+            self.is_swept.store(false, Ordering::SeqCst);
+            swept?;
+            blocking(emptied.clone()).await?;
             tokio::time::timeout(AGAIN, self.filled.notified()).await.ok();
         }
     }
+
+    async fn sweep_once(&self) -> Result<(), Failure> {
+        self.is_swept.store(true, Ordering::SeqCst);
+        // What comes from here on may be missed.
+        self.is_filled.store(false, Ordering::SeqCst);
+        let folder = self.folder.clone();
+        let opened = blocking(move || Clearing::of(&folder)).await?;
+        let mut clearing = opened.map_err(|err| Failure::Again(err.into()))?;
+        loop {
+            let (same, cleared) = blocking(move || {
+                let cleared = clearing.step(STEP_ENTRIES);
+                (clearing, cleared)
+            })
+            .await?;
+            clearing = same;
+            match cleared.map_err(|err| Failure::Again(err.into()))? {
+                Cleared::More => {}
+                Cleared::All => return Ok(()),
+                Cleared::Stuck(err) => {
+                    let folder = self.folder.display();
+                    tracing::warn!("some of what jobs left in {folder} can't be removed: {err}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|err| Failure::Again(err.into()))
 }
 
 #[cfg(test)]
@@ -103,20 +140,27 @@ mod tests {
         std::fs::create_dir_all(gone.join("a/b/c")).unwrap();
         trash.take(&none).unwrap();
         // Somebody tidied up by hand.
-        std::fs::remove_dir(dir.path().join("trash")).unwrap();
+        std::fs::remove_dir(dir.path().join(NAME)).unwrap();
+        assert!(!trash.is_being_emptied());
         trash.take(&gone).unwrap();
-        assert!(!gone.exists());
+        assert!(!gone.exists() && trash.is_being_emptied());
         let (said, told) = tokio::sync::oneshot::channel();
-        let said = std::sync::Mutex::new(Some(said));
+        let said = Arc::new(std::sync::Mutex::new(Some(said)));
         let emptied = move || {
             if let Some(said) = said.lock().unwrap().take() {
                 said.send(()).unwrap();
             }
         };
+        let is_swept = async {
+            told.await.unwrap();
+            while trash.is_being_emptied() {
+                tokio::task::yield_now().await;
+            }
+        };
         tokio::select! {
             end = trash.clone().sweep(emptied) => panic!("{end:?}"),
-            told = told => told.unwrap(),
+            () = is_swept => {}
         }
-        assert_eq!(std::fs::read_dir(dir.path().join("trash")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path().join(NAME)).unwrap().count(), 0);
     }
 }

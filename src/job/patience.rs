@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::phase::{Fault, Job, Phase, Retry, Rules, Tried, Trouble, UPLOAD_TRIES_MIN};
+use super::phase::{
+    Fault, Job, Phase, Retry, Rules, RunExit, StopCause, Tried, Trouble, UPLOAD_TRIES_MIN,
+};
 use super::plan;
 use crate::clock::Timestamp;
 
@@ -28,9 +30,16 @@ const fn patience(phase: &Phase, rules: &Rules) -> Patience {
         Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
             Patience::Since(rules.fetch_give_up)
         }
+        // What fails here is this node, and the result is not sealed yet: it can't be kept beside
+        // a job that has ended.
+        Phase::Exited { exit, cause, .. } if is_success(exit, cause.as_ref()) => Patience::Endless,
         Phase::Exited { .. } | Phase::Collected { .. } => Patience::Trying(rules.upload_give_up),
         _ => Patience::Endless,
     }
+}
+
+const fn is_success(exit: &RunExit, cause: Option<&StopCause>) -> bool {
+    matches!(exit.code, Some(0)) && cause.is_none()
 }
 
 /// The job's trouble with this failure; `None` where its step is given up.

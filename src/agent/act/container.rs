@@ -79,7 +79,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let grace = match cause {
             StopCause::LeaseLost => self.stop_grace.min(LEAVE_GRACE_MAX),
             // What it writes in its grace is what it is stopped for.
-            StopCause::DiskExceeded | StopCause::DiskFull => Duration::ZERO,
+            cause if cause.is_the_disk() => Duration::ZERO,
             _ => self.stop_grace,
         };
         match self.runtime.stop(&id, grace).await {

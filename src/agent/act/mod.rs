@@ -21,6 +21,7 @@ use super::folders::Folders;
 use super::holds;
 use super::link::Link;
 use super::presence::Neighbours;
+use super::reserve;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
@@ -326,10 +327,12 @@ fn engine_failed(err: &engine::Error) -> Event {
     Event::Failed { fault: Fault::new(reason, chain(err)), retry }
 }
 
-/// A full or broken disk is the node's trouble: it may pass.
+/// A full or broken disk is the node's trouble: it may pass. A full one is waited for: who filled it
+/// is another, or is being stopped.
 fn disk_failed(err: &std::io::Error) -> Event {
     let error = format!("the node's disk failed the job: {err}");
-    Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry: Retry::Patiently }
+    let retry = if reserve::is_full(err) { Retry::Always } else { Retry::Patiently };
+    Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry }
 }
 
 fn fetch_failed(err: &crate::artifact::Error) -> Event {

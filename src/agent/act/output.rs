@@ -51,6 +51,7 @@ enum Upload {
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn collect(&self, job: &Job) -> Event {
         let Phase::Exited { run, exit, cause } = &job.phase else { return Event::Lost };
+        self.give_layer_back(job, run, *cause).await;
         let folders = self.folders.of(job);
         let succeeded = exit.code == Some(0) && cause.is_none();
         let known = if succeeded { folders.sealed_output() } else { None };
@@ -69,7 +70,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(Some(known))
         } else if succeeded {
             match self.seal_output(job, run, &folders).await {
-                Ok(sealed) => match folders.note_sealed_output(sealed.clone()).await {
+                Ok(sealed) => match self.note_sealed(job, &sealed).await {
                     Ok(()) => Ok(Some(sealed)),
                     Err(err) => return super::disk_failed(&err),
                 },

@@ -1,33 +1,30 @@
 //! Room on the disk for a job's end: taken before its container starts, made when it has ended.
 //!
-//! What must hold: a container that fills the disk takes nothing of what its own end needs, and
-//! its end waits for no removal.
+//! What must hold: a container that fills the disk takes nothing of what its own end needs; its end
+//! waits for no removal; who comes next takes nothing of what others were given to end.
 
 use std::io;
 
 use super::Act;
+use crate::agent::reserve::{is_full, is_tight};
 use crate::clock::Clock;
-use crate::container::{ContainerRuntime, Exit};
+use crate::container::{ContainerId, ContainerRuntime, EndedBy, Exit};
 use crate::failpoint;
-use crate::host::{self, Room};
+use crate::host;
 use crate::job::Job;
-
-/// What the journal and the notes of a job may need until it is gone.
-const MIB_MIN: u64 = 8;
-/// The same in files and folders.
-const INODES_MIN: u64 = 32;
-
-/// Whether a disk with this room is full, as far as the node's own writing goes.
-pub(crate) const fn is_tight(room: Room) -> bool {
-    room.mib < MIB_MIN || room.inodes < INODES_MIN
-}
+use crate::job::phase::{Phase, Run, Sealed, StopCause};
+use crate::supervise::chain;
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
-    /// Takes the room for the job's log, and sees to it that the reserve is whole.
+    /// Takes the room for the job's log, and sees to it that the reserve is whole. Takes nothing of
+    /// a disk that is full.
     pub(super) async fn take_room(&self, job: &Job) -> io::Result<()> {
-        let (folders, reserve) = (self.folders.of(job), self.folders.reserve.clone());
+        let (all, folders) = (self.folders.clone(), self.folders.of(job));
         let taken = tokio::task::spawn_blocking(move || {
-            reserve.keep()?;
+            all.reserve.keep()?;
+            if is_tight(host::disk_room(all.root())?) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             folders.take_log_room()
         });
         taken.await.unwrap_or_else(|err| Err(io::Error::other(err)))
@@ -37,14 +34,22 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     /// on it: what a failed one left goes, and the reserve is given up.
     pub(super) async fn keep_end(&self, job: &Job, exit: &Exit, log: Vec<u8>) -> io::Result<()> {
         let (all, folders) = (self.folders.clone(), self.folders.of(job));
-        let (id, is_result) = (job.id().clone(), exit.code == 0);
+        let was_stopped =
+            matches!(&job.phase, Phase::Stopping { cause, .. } if cause.is_the_disk());
+        let is_result =
+            exit.code == 0 && !(was_stopped && matches!(exit.ended_by, EndedBy::Engine));
+        let id = job.id().clone();
         let kept = tokio::task::spawn_blocking(move || {
-            if host::disk_room(all.root()).is_ok_and(is_tight) {
+            let is_tight = host::disk_room(all.root()).is_ok_and(is_tight);
+            if is_tight {
                 tracing::warn!(job.id = %id, "job {id} ended with the disk full: making room");
                 all.reserve.spend();
-                if !is_result && let Err(err) = folders.empty_output() {
-                    tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
-                }
+            }
+            if (is_tight || was_stopped)
+                && !is_result
+                && let Err(err) = folders.discard_output()
+            {
+                tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
             }
             if log.is_empty() {
                 return folders.keep_log(&log);
@@ -56,5 +61,33 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             kept
         });
         kept.await.unwrap_or_else(|err| Err(io::Error::other(err)))
+    }
+
+    /// Removes the container of a job that was stopped for what it wrote, whose layer is of no use
+    /// to anybody: the others need the room, however long the rest of its end takes.
+    pub(super) async fn give_layer_back(&self, job: &Job, run: &Run, cause: Option<StopCause>) {
+        if !cause.is_some_and(StopCause::is_the_disk) {
+            return;
+        }
+        let container = ContainerId(run.container.clone());
+        if let Err(err) = self.runtime.remove(&container).await {
+            let id = job.id();
+            tracing::warn!(job.id = %id, "job {id} keeps its layer for now: {}", chain(&err));
+        }
+    }
+
+    /// Syncs a sealed output and notes that it is; the reserve is there for it.
+    pub(super) async fn note_sealed(&self, job: &Job, sealed: &Sealed) -> io::Result<()> {
+        let folders = self.folders.of(job);
+        match folders.note_sealed_output(sealed.clone()).await {
+            Err(err) if is_full(&err) => {
+                let id = job.id();
+                tracing::warn!(job.id = %id, "job {id} has a result and the disk is full");
+                let reserve = self.folders.reserve.clone();
+                tokio::task::spawn_blocking(move || reserve.spend()).await.ok();
+                folders.note_sealed_output(sealed.clone()).await
+            }
+            noted => noted,
+        }
     }
 }

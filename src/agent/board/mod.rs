@@ -22,7 +22,7 @@ pub use in_hand::InHand;
 use super::terms::{Terms, disk_bytes};
 use crate::bus::{AckHandle, PoolName};
 use crate::job::claim::{Stand, Start};
-use crate::job::phase::{Phase, StopCause};
+use crate::job::phase::{Phase, Run, StopCause};
 use crate::job::{Hash, Job, JobId, JobSpec, Reason};
 use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
 use crate::node::fitness::{Fitness, Unfit};
@@ -98,7 +98,7 @@ struct Entry {
 enum Process {
     /// It does not run as far as anybody knows.
     None,
-    /// It runs.
+    /// It runs, or may: that it was started is written down later.
     Runs(Running),
     /// It has exited, though that may not be written down yet.
     Exited,
@@ -106,11 +106,15 @@ enum Process {
 
 impl Process {
     fn of(job: &Job) -> Self {
-        let Phase::Running { run } = &job.phase else { return Self::None };
+        let (Phase::Starting { container: Some(container), .. }
+        | Phase::Running { run: Run { container, .. } }) = &job.phase
+        else {
+            return Self::None;
+        };
         Self::Runs(Running {
             id: job.id().clone(),
             attempt: job.attempt,
-            container: run.container.clone(),
+            container: container.clone(),
             disk_bytes: disk_bytes(&job.spec),
         })
     }
@@ -276,7 +280,13 @@ impl Board {
         self.notify();
     }
 
-    /// The jobs whose containers run.
+    /// Whether the job is in hand and what it wrote is not out of the way yet.
+    pub fn is_ending(&self, id: &JobId) -> bool {
+        let phase = self.state().entries.get(id).map_or("", |entry| entry.phase);
+        ["starting", "running", "stopping", "exited"].contains(&phase)
+    }
+
+    /// The jobs whose containers run, or may.
     pub fn running(&self) -> Vec<Running> {
         let running = |entry: &Entry| match &entry.process {
             Process::Runs(running) => Some(running.clone()),
@@ -547,6 +557,20 @@ mod tests {
         assert_eq!(got(board.reserve(&third)), None, "the slot is the second's alone");
         board.leave(second.id());
         assert_eq!(got(board.reserve(&third)), Some(0));
+    }
+
+    #[test]
+    fn a_container_counts_as_running_before_its_start_is_written_down() {
+        let board = board(1);
+        let job = moved(&ready("job", ""), Event::Reserved { gpus: Vec::new() });
+        let job = moved(&job, Event::Claimed);
+        let _requests = board.enter(&job, None).unwrap();
+        assert_eq!(board.running(), [], "there is none yet");
+        board.moved(&moved(&job, Event::Created { container: "c".to_owned() }));
+        assert_eq!(board.running()[0].container, "c");
+        assert!(board.is_ending(job.id()));
+        board.leave(job.id());
+        assert!(!board.is_ending(job.id()));
     }
 
     #[test]

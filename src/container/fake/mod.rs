@@ -122,6 +122,8 @@ pub enum Call {
     Stop,
     /// [`ContainerRuntime::copy_out`]
     CopyOut,
+    /// [`ContainerRuntime::written`]
+    Written,
     /// [`ContainerRuntime::remove`]
     Remove,
     /// [`ContainerRuntime::list`]
@@ -268,6 +270,7 @@ impl ContainerRuntime for Fake {
     }
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
+        self.decided(Call::Written)?;
         // Nothing runs, so nothing is written.
         self.state().by_id_mut(id).map(|_| 0)
     }

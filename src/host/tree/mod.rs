@@ -95,7 +95,7 @@ impl Clearing {
         };
         match remove(self.top.as_fd(), &name) {
             Ok(()) => pass.progress = true,
-            Err(Errno::NOTEMPTY | Errno::EXIST) => match open_up(&self.top, &name) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => match open_up(self.top.as_fd(), &name) {
                 Ok(folder) => self.inside = Some((name, Dir::new(folder)?)),
                 Err(err) => pass.trouble = pass.trouble.or(Some(err)),
             },
@@ -120,9 +120,7 @@ impl Clearing {
         };
         let parent = folder.fd()?;
         let done = match remove(parent, &name) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                renameat(parent, name.as_c_str(), &self.top, fresh_name())
-            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) => lift(parent, &name, self.top.as_fd()),
             done => done,
         };
         match done {
@@ -141,8 +139,20 @@ fn remove(folder: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     }
 }
 
+/// Moves a folder out of its parent to the top. The kernel writes to a folder that it moves (its
+/// `..`), so that its owner needs the right to.
+fn lift(parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> Result<(), Errno> {
+    match renameat(parent, name, top, fresh_name()) {
+        Err(Errno::ACCESS) => {
+            open_up(parent, name)?;
+            renameat(parent, name, top, fresh_name())
+        }
+        done => done,
+    }
+}
+
 /// Opens a folder whose files are to be removed; a job may have taken its owner the right to.
-fn open_up(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+fn open_up(parent: impl AsFd + Copy, name: &CStr) -> Result<OwnedFd, Errno> {
     let open = |flags| openat(parent, name, flags, Mode::empty());
     match open(FOLDER) {
         Ok(folder) => {
@@ -187,11 +197,16 @@ pub struct Usage {
     pub is_whole: bool,
 }
 
-/// Measures what lies in a folder, as far as the limits let it; others may change it meanwhile.
+/// Measures what lies in a folder, as far as the limits let it; others may change it meanwhile. What
+/// is gone, the folder itself too, takes up nothing.
 pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<Usage> {
     let begun = Instant::now();
     let mut usage = Usage { is_whole: true, ..Usage::default() };
-    let mut open = vec![Dir::new(openat(CWD, folder, FOLDER, Mode::empty())?)?];
+    let root = match openat(CWD, folder, FOLDER, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(usage),
+        root => root?,
+    };
+    let mut open = vec![Dir::new(root)?];
     while let Some(folder) = open.last_mut() {
         // A folder that goes while it is read has nothing more to count.
         let Ok(Some(name)) = next_name(folder) else {
@@ -207,8 +222,10 @@ pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<
         usage.entries += 1;
         usage.bytes = usage.bytes.saturating_add(bytes_of(&stat));
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            match openat(parent, name.as_c_str(), FOLDER, Mode::empty()) {
-                Ok(below) if open.len() < DEPTH_MAX => open.push(Dir::new(below)?),
+            match openat(parent, name.as_c_str(), FOLDER, Mode::empty()).and_then(Dir::new) {
+                Ok(below) if open.len() < DEPTH_MAX => open.push(below),
+                // It went, or something else took its name: what lay in it is not here any more.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 _ => usage.is_whole = false,
             }
         }

@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::fs::mkdirat;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 
 use super::*;
 
@@ -38,35 +38,33 @@ fn clear(at: &Path, entries_max: usize) -> usize {
     cleared.unwrap().join().unwrap()
 }
 
-/// Lets this process have no more than this many files open, as long as the guard lives.
-struct FewDescriptors(Rlimit);
-
-impl FewDescriptors {
-    fn allow(count: u64) -> Self {
-        let before = getrlimit(Resource::Nofile);
-        let few = Rlimit { current: Some(count), maximum: before.maximum };
-        setrlimit(Resource::Nofile, few).unwrap();
-        Self(before)
-    }
-}
-
-impl Drop for FewDescriptors {
-    fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.0).unwrap();
-    }
+/// Runs the test of this name once more, in a process of its own that may have no more than this many
+/// files open: a limit is a process's, and other tests run in this one.
+fn with_descriptors(count: u64, test: &str) {
+    let run = std::process::Command::new("sh")
+        .args(["-c", &format!("ulimit -n {count}; exec \"$0\" --exact \"$1\"")])
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("host::tree::tests::{test}"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
 fn a_hundred_thousand_folders_in_one_another_go_with_256_descriptors() {
+    const DESCRIPTORS: u64 = 256;
+    if getrlimit(Resource::Nofile).current != Some(DESCRIPTORS) {
+        let own = "a_hundred_thousand_folders_in_one_another_go_with_256_descriptors";
+        return with_descriptors(DESCRIPTORS, own);
+    }
     let dir = folder();
     nest(dir.path(), 100_000);
-    let few = FewDescriptors::allow(256);
     let usage = usage(dir.path(), u64::MAX, Duration::from_mins(1)).unwrap();
     assert!(!usage.is_whole && usage.entries >= 60, "{usage:?}");
     assert!(sync(dir.path()).is_err(), "such an output is never sealed");
     let steps = clear(dir.path(), 1000);
     assert!(steps > 100, "{steps} steps of a thousand entries");
-    drop(few);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -120,6 +118,66 @@ fn what_can_not_go_holds_nothing_else_up() {
     std::process::Command::new("umount").arg(dir.path().join("stuck/mount")).status().unwrap();
     assert!(matches!(end, Cleared::Stuck(_)), "{end:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the rest went");
+}
+
+#[test]
+fn folders_that_nobody_may_write_to_go_though_the_node_is_a_plain_user() {
+    const NOBODY: u32 = 65_534;
+    let dir = folder();
+    let top = dir.path().to_owned();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&top, Some(NOBODY), None).unwrap();
+    }
+    let work = move || {
+        if rustix::process::geteuid().is_root() {
+            // This thread alone is another user from here on.
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
+        }
+        fs::create_dir_all(top.join("a/b/c/d")).unwrap();
+        fs::write(top.join("a/b/c/file"), "x").unwrap();
+        for closed in ["a/b/c/d", "a/b/c", "a/b", "a"] {
+            fs::set_permissions(top.join(closed), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        let mut clearing = Clearing::of(&top).unwrap();
+        loop {
+            match clearing.step(10).unwrap() {
+                Cleared::More => {}
+                end => break format!("{end:?}"),
+            }
+        }
+    };
+    assert_eq!(std::thread::spawn(work).join().unwrap(), "All");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_goes_while_it_is_measured_takes_up_nothing() {
+    let dir = folder();
+    let gone = usage(&dir.path().join("gone"), 100, Duration::from_mins(1)).unwrap();
+    assert_eq!(gone, Usage { is_whole: true, ..Usage::default() });
+    // Somebody makes folders, moves them about and removes them, as builds do.
+    let (top, is_over) = (dir.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+    let looks = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                for n in 0..50 {
+                    fs::create_dir_all(top.join(format!("{n}/in"))).unwrap();
+                }
+                for n in 0..50 {
+                    fs::remove_dir_all(top.join(n.to_string())).unwrap();
+                    fs::write(top.join(n.to_string()), "").unwrap();
+                    fs::remove_file(top.join(n.to_string())).unwrap();
+                }
+            }
+        });
+        let looks = (0..3000)
+            .map(|_| usage(dir.path(), 10_000, Duration::from_mins(1)).unwrap().is_whole)
+            .filter(|is_whole| *is_whole)
+            .count();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        looks
+    });
+    assert_eq!(looks, 3000, "looks that saw something strange");
 }
 
 #[test]

@@ -64,6 +64,13 @@ pub enum StopCause {
     DiskFull,
 }
 
+impl StopCause {
+    /// Whether it is stopped so that others have room on the disk.
+    pub const fn is_the_disk(self) -> bool {
+        matches!(self, Self::DiskExceeded | Self::DiskFull)
+    }
+}
+
 /// A run that is over, with what it left on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedRun {

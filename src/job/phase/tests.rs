@@ -353,6 +353,24 @@ fn time_in_which_nobody_tried_uses_no_patience_for_a_result_up() {
 }
 
 #[test]
+fn a_good_result_that_the_node_can_not_collect_is_never_given_up() {
+    let fails_for_days = |code: i32| {
+        let (mut job, _) = run("", happy().into_iter().take(4).chain([exit(code)]));
+        for hour in 0..24 * 30 {
+            let now = at(20).plus(Duration::from_hours(hour));
+            if job.phase.name() != "exited" {
+                break;
+            }
+            job = job.apply(failed(Retry::Patiently), now, &rules()).unwrap().job;
+        }
+        job.phase.name()
+    };
+    assert_eq!(fails_for_days(0), "exited");
+    // Of a failed one there is no result to lose.
+    assert_eq!(fails_for_days(3), "collected");
+}
+
+#[test]
 fn a_result_that_can_not_be_published_in_time_is_kept_and_its_job_fails_with_a_receipt() {
     for pooled in [false, true] {
         let (mut job, _) = if pooled {

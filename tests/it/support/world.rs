@@ -62,6 +62,13 @@ impl World {
         Self::start_in(dir, Some(disk)).await
     }
 
+    /// Starts all parts, and gives the node a data folder whose `jobs` are on another file system.
+    pub(crate) async fn start_with_jobs_elsewhere() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = SmallDisk::mount(&dir.path().join("data/jobs"), 64);
+        Self::start_in(dir, Some(disk)).await
+    }
+
     async fn start_in(dir: TempDir, disk: Option<SmallDisk>) -> Self {
         let store_port = free_port();
         let listen = format!("127.0.0.1:{store_port}");
@@ -232,12 +239,17 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         panic!("not clean: {left}");
     }
 
-    /// How many jobs have a folder, on any node, or have left one that is not gone yet.
+    /// How many jobs have a folder, on any node, or have left something that is not gone yet.
     fn job_folders(&self) -> usize {
         let entries = std::fs::read_dir(self.dir.path()).expect("the world's folder").flatten();
         let data = entries.filter(|one| one.file_name().to_string_lossy().starts_with("data"));
-        let folders = data.flat_map(|one| ["jobs", "trash"].map(|name| one.path().join(name)));
-        folders.map(|folder| std::fs::read_dir(folder).map_or(0, Iterator::count)).sum()
+        let folders =
+            data.flat_map(|one| ["jobs", "jobs/.trash"].map(|name| one.path().join(name)));
+        let count = |folder| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name() != ".trash").count()
+        };
+        folders.map(count).sum()
     }
 
     /// The bytes behind a CID, as a plain client gets them from the store.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{end, last, shell_with};
+use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World, shell};
 
@@ -112,7 +113,7 @@ fn nest(thousands: u32) -> String {
 async fn folders_in_one_another_end_their_job_and_not_the_node() {
     let world = World::start_on_small_disk(64).await;
     let mut agent = world.agent(&SETTINGS);
-    world.publish("deep", &shell(&format!("cd /output; {}", nest(8))));
+    world.publish("deep", &shell(&format!("cd /output; {}", nest(20))));
     assert_eq!(end(&world.outcome("deep")), json!(["failed", "output_unsupported", 1, 0]));
     agent.kill();
     let agent = world.agent(&SETTINGS);
@@ -214,6 +215,61 @@ async fn a_disk_that_is_filled_before_the_start_is_written_down_costs_no_result(
     let agent = world.agent(&SETTINGS);
     let statuses = world.outcome("full");
     assert_eq!(world.output(&statuses).await, "result\n");
+    world.wait_until_clean().await;
+    drop(agent);
+}
+
+#[tokio::test]
+async fn of_two_jobs_with_much_on_a_full_disk_one_is_stopped_and_the_other_completes() {
+    let world = World::start_on_small_disk(128).await;
+    let disk = world.disk.as_ref().expect("a small disk");
+    let proxy = StoreProxy::start(&world.store());
+    // Full is what has less than half of it.
+    let agent =
+        world.agent(&[("DISK_FREE_MIN_MIB", "64"), ("PINATA_API_URL", proxy.url().as_str())]);
+    // The end of who is stopped takes its time: its log can't be published.
+    proxy.set_pins(Weather::Status(500, None));
+    let fat = "dd if=/dev/zero of=/output/output bs=1M count=25; \
+        while [ ! -e /output/go ]; do sleep 1; done; rm /output/go";
+    world.publish("fat", &shell(fat));
+    agent.wait_for("job fat: running");
+    let fatter = "dd if=/dev/zero of=/output/rest bs=1M count=60; sleep 1000";
+    world.publish("fatter", &shell(fatter));
+    agent.wait_for("job fatter is stopped: the disk is full");
+    eventually("there is room", PATIENCE, || (disk.free_kib() > 64 << 10).then_some(()));
+    std::fs::write(world.output_folder("fat").join("go"), "").expect("a mark");
+    agent.wait_for("job fat: collected");
+    proxy.set_pins(Weather::Clear);
+    assert_eq!(end(&world.outcome("fat")), json!(["completed", null, 1, 0]));
+    let statuses = world.outcome("fatter");
+    assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_that_finds_no_room_to_start_waits_for_it_and_takes_none_that_others_need() {
+    let world = World::start_on_small_disk(64).await;
+    let disk = world.disk.as_ref().expect("a small disk");
+    let agent = world.agent(&[("DISK_FREE_MIN_MIB", "0"), ("FETCH_GIVE_UP_S", "1")]);
+    disk.fill_but(4 << 10);
+    world.publish("waits", &shell("echo x > /output/output"));
+    // Longer than anybody's patience: half a second, one, two, four.
+    let failed = || agent.log().matches("job waits: the node's disk failed the job").count();
+    eventually("it is tried again and again", PATIENCE, || (failed() > 3).then_some(()));
+    assert_eq!(last(&world.statuses("waits"))["stage"], "pulling");
+    disk.free();
+    assert_eq!(end(&world.outcome("waits")), json!(["completed", null, 1, 0]));
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn what_jobs_left_goes_though_their_folder_is_another_file_system() {
+    let world = World::start_with_jobs_elsewhere().await;
+    let agent = world.agent(&SETTINGS);
+    for id in ["one", "two"] {
+        world.publish(id, &shell("echo x > /output/output"));
+        assert_eq!(end(&world.outcome(id)), json!(["completed", null, 1, 0]), "{id}");
+    }
     world.wait_until_clean().await;
     drop(agent);
 }
