@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::doctor::checks::rights;
 use super::logging::Audience;
 use super::{Misused, Unavailable, load};
 use crate::agent::{self, Shutdown};
@@ -19,6 +20,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Gpu};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
 use crate::gpu::{GpuProbe, fake as gpu_fake, nvml::Nvml};
+use crate::host;
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
 
 /// How long a simulated job seems to run.
@@ -71,6 +73,9 @@ async fn node(settings: config::Node, key: Key, args: &Args) -> anyhow::Result<(
         let runtime = container_fake::Fake::new(SIMULATED_RUN, uuids);
         let gpu = gpu_fake::Fake::new(inventory);
         return start((settings, args), key, runtime, gpu, chain).await;
+    }
+    if let Some((lacking, remedy)) = rights(host::overrides_owners()) {
+        tracing::warn!("{lacking} ({remedy})");
     }
     let runtime = Docker::connect(&settings.docker)?;
     let library = match &settings.gpu {

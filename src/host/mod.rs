@@ -58,6 +58,22 @@ pub fn take_blocks(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
     }
 }
 
+/// Whether this process may read and remove what other users own, however it is closed: as root may,
+/// and who has root's two capabilities for that.
+pub fn overrides_owners() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    has_rights_of_root(&status).unwrap_or_else(|| rustix::process::geteuid().is_root())
+}
+
+/// The same by the text of proc(5), `status`; `None` where it does not say.
+fn has_rights_of_root(status: &str) -> Option<bool> {
+    /// `CAP_DAC_OVERRIDE` and `CAP_FOWNER` of capabilities(7).
+    const BOTH: u64 = 1 << 1 | 1 << 3;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    Some(effective & BOTH == BOTH)
+}
+
 /// What the kernel calls this boot: another name after each start of the host. Empty where it can't
 /// be told. See random(4), `boot_id`.
 pub fn boot_id() -> String {
@@ -82,5 +98,17 @@ mod tests {
         assert!(disk_free_mib(Path::new("/")).is_ok());
         assert!(!name().is_empty());
         assert_eq!(boot_id().len(), 36);
+    }
+
+    #[test]
+    fn who_may_handle_the_files_of_others_is_told_by_its_capabilities() {
+        let told =
+            |bits: &str| has_rights_of_root(&format!("Name:\tx\nCapEff:\t{bits}\nSeccomp:\t0\n"));
+        assert_eq!(told("000001ffffffffff"), Some(true), "root");
+        assert_eq!(told("000000000000000a"), Some(true), "as the unit has it");
+        assert_eq!(told("0000000000000000"), Some(false), "anybody");
+        assert_eq!(told("0000000000000002"), Some(false), "it may read and not always remove");
+        assert_eq!(has_rights_of_root("Name:\tx\n"), None);
+        assert_eq!(overrides_owners(), rustix::process::geteuid().is_root());
     }
 }

@@ -129,7 +129,8 @@ impl Reason {
                  output is kept; `lamda-node jobs retry` publishes it."
             }
             Self::NodeFault => {
-                "Make room on the disk and check the container engine: `lamda-node doctor`."
+                "The job's error says what of the node failed it: its disk, its right to what jobs \
+                 leave, or its container engine. `lamda-node doctor` looks at each."
             }
         }
     }

@@ -6,7 +6,7 @@ use lamda_node::host::tree;
 
 use super::ledger::{faults, seasons};
 use super::soak::soak;
-use super::weather::nats;
+use super::weather::{disk, nats};
 
 #[tokio::test]
 async fn a_thousand_beats_with_faults_between_them_leave_no_gap_and_nothing_twice() {
@@ -47,6 +47,11 @@ fn a_million_entries_in_one_folder_are_measured_in_part_and_go_a_step_at_a_time(
     }
     assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
     assert!(longest < Duration::from_secs(10), "the longest step took {longest:?}");
+}
+
+#[tokio::test]
+async fn twenty_thousand_folders_in_one_another_end_their_job_and_not_the_node() {
+    disk::end_with_folders_in_one_another(20).await;
 }
 
 #[tokio::test]

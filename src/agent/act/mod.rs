@@ -330,7 +330,11 @@ fn engine_failed(err: &engine::Error) -> Event {
 /// A full or broken disk is the node's trouble: it may pass. A full one is waited for: who filled it
 /// is another, or is being stopped.
 fn disk_failed(err: &std::io::Error) -> Event {
-    let error = format!("the node's disk failed the job: {err}");
+    let error = if err.kind() == std::io::ErrorKind::PermissionDenied {
+        format!("the node has no right to the job's files: {err}")
+    } else {
+        format!("the node's disk failed the job: {err}")
+    };
     let retry = if reserve::is_full(err) { Retry::Always } else { Retry::Patiently };
     Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry }
 }

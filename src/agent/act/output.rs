@@ -301,6 +301,13 @@ fn output_failed(err: &artifact::Error) -> Event {
 }
 
 fn node_failed(err: &artifact::Error) -> Event {
+    match err {
+        artifact::Error::Io(err) => return super::disk_failed(err),
+        artifact::Error::NoSpace => {
+            return super::disk_failed(&std::io::ErrorKind::StorageFull.into());
+        }
+        _ => {}
+    }
     let fault = Fault::new(Reason::NodeFault, chain(err));
     Event::Failed { fault, retry: Retry::Patiently }
 }

@@ -286,6 +286,19 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
     }
 }
 
+/// What a user without root's rights to files lacks, and what to do.
+pub(in crate::cli) const fn rights(overrides: bool) -> Option<(&'static str, &'static str)> {
+    if overrides {
+        return None;
+    }
+    Some((
+        "this user may not read or remove what jobs leave under other users: their results would \
+         wait here for ever",
+        "run the node as root, or with AmbientCapabilities=CAP_DAC_OVERRIDE CAP_FOWNER as \
+         deploy/lamda-node.service does",
+    ))
+}
+
 pub(super) fn data_dir(parts: &Parts) -> Finding {
     let Some(settings) = &parts.settings else { return unset() };
     let Settings { data_dir, disk_free_min_mib, .. } = settings;
@@ -305,7 +318,13 @@ pub(super) fn data_dir(parts: &Parts) -> Finding {
             ),
             "free some disk, or lower DISK_FREE_MIN_MIB",
         ),
-        Ok(free) => Finding::ok(format!("{}, {free} MiB free", data_dir.display())),
+        Ok(free) => {
+            let text = format!("{}, {free} MiB free", data_dir.display());
+            match rights(host::overrides_owners()) {
+                None => Finding::ok(text),
+                Some((lacking, remedy)) => Finding::warn(format!("{text}; {lacking}"), remedy),
+            }
+        }
         Err(err) => Finding::failed(err, "set DATA_DIR to a folder of this user"),
     }
 }

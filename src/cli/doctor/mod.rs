@@ -5,7 +5,7 @@
 //! "fail"}`; `status` is `ok`, `warn` or `fail`, and the last three are counts. Exit code 0 where
 //! all is good, 1 with warnings, 2 with failures.
 
-mod checks;
+pub(super) mod checks;
 
 use std::future::Future;
 use std::pin::Pin;

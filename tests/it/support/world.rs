@@ -14,7 +14,7 @@ use super::anvil::Anvil;
 use super::engine::Engine;
 use super::nats::Nats;
 use super::small_disk::SmallDisk;
-use super::tools::{Running, eventually, free_port};
+use super::tools::{Running, eventually, free_port, tool};
 
 /// Long enough for a busy machine with two cores; a hang still ends.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -149,10 +149,25 @@ impl World {
         ]
     }
 
+    /// Starts the node without root's rights to the files of other users.
+    pub(crate) fn start_agent_without_rights(&self, settings: &[(&str, &str)]) -> Agent {
+        let node = self.command(&["run"]);
+        let mut command = Command::new(tool("setpriv"));
+        let rights = "-dac_override,-dac_read_search,-fowner";
+        command.args(["--bounding-set", rights, "--inh-caps", rights]).arg(node.get_program());
+        command.args(node.get_args()).env_clear().stdin(Stdio::null());
+        command.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.dir.path());
+        self.start_command(command, settings)
+    }
+
     /// Starts the node with these arguments.
     pub(crate) fn start_agent_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Agent {
+        self.start_command(self.command(arguments), settings)
+    }
+
+    fn start_command(&self, mut command: Command, settings: &[(&str, &str)]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", free_port()));
-        let mut command = self.command(arguments);
         command.envs(settings.iter().copied());
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
         Agent { running: Running::start(&mut command), log }

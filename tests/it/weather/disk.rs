@@ -1,5 +1,7 @@
 //! The node's disk is full: under an input, under an output, under the journal itself.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use super::{end, last, shell_with};
@@ -111,9 +113,19 @@ fn nest(thousands: u32) -> String {
 
 #[tokio::test]
 async fn folders_in_one_another_end_their_job_and_not_the_node() {
+    end_with_folders_in_one_another(8).await;
+}
+
+/// A job that leaves so many thousand folders in one another ends, and the node goes on.
+pub(crate) async fn end_with_folders_in_one_another(thousands: u32) {
     let world = World::start_on_small_disk(64).await;
     let mut agent = world.agent(&SETTINGS);
-    world.publish("deep", &shell(&format!("cd /output; {}", nest(20))));
+    world.publish("deep", &shell(&format!("cd /output; {}", nest(thousands))));
+    // To make them takes the square of their number.
+    let patience = PATIENCE * thousands.div_ceil(4);
+    eventually("they are made", patience, || {
+        agent.log().contains("job deep: exited").then_some(())
+    });
     assert_eq!(end(&world.outcome("deep")), json!(["failed", "output_unsupported", 1, 0]));
     agent.kill();
     let agent = world.agent(&SETTINGS);
@@ -272,4 +284,29 @@ async fn what_jobs_left_goes_though_their_folder_is_another_file_system() {
     }
     world.wait_until_clean().await;
     drop(agent);
+}
+
+#[tokio::test]
+async fn a_node_without_rights_to_what_jobs_leave_says_so_and_loses_no_result() {
+    let world = World::start().await;
+    let agent = world.start_agent_without_rights(&[("UPLOAD_GIVE_UP_S", "1")]);
+    agent.wait_for("this user may not read or remove what jobs leave under other users");
+    agent.wait_for("waiting for jobs on jobs.dispatch");
+    let script = "echo result > /output/output; \
+        while [ ! -e /output/go ]; do sleep 1; done; rm /output/go";
+    world.publish("closed", &shell(script));
+    let folder = world.output_folder("closed");
+    let output = folder.join("output");
+    eventually("it has written", PATIENCE, || output.exists().then_some(()));
+    // As another user's program leaves it.
+    std::fs::set_permissions(&output, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    std::os::unix::fs::chown(&output, Some(1000), None).expect("an owner");
+    std::fs::write(folder.join("go"), "").expect("a mark");
+    agent.wait_for("job closed: the node has no right to the job's files");
+    drop(agent);
+    let _agent = world.agent(&[]);
+    let statuses = world.outcome("closed");
+    assert_eq!(end(&statuses), json!(["completed", null, 1, 0]));
+    assert_eq!(world.output(&statuses).await, "result\n");
+    world.wait_until_clean().await;
 }

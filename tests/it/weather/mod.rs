@@ -1,7 +1,7 @@
 //! Bad weather on the real parts: each of them fails while jobs are in hand, and what a requester
 //! notices is one terminal status, in order and gapless, with the right result.
 
-mod disk;
+pub(crate) mod disk;
 mod engine;
 mod logs;
 pub(crate) mod nats;
