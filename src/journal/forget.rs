@@ -1,8 +1,8 @@
 //! What the journal forgets, a few rows at a time.
 //!
 //! What must hold: no call touches more than [`FORGOTTEN_AT_ONCE`] rows or looks at many more, and
-//! each finds them by an index, so that whoever writes meanwhile waits for milliseconds; an id is
-//! remembered at least until its job's deadline, since a signed job could be sent again until then.
+//! each finds them by an index, so that whoever writes meanwhile waits for milliseconds; none adds to
+//! a log that waits to be carried over; an id is remembered at least until its job's deadline, since a signed job could be sent again until then.
 
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use super::{Error, Journal};
 use crate::clock::Timestamp;
 use crate::job::Job;
 
-/// Rows that one call forgets at most: some milliseconds where the disk has to be read for each.
-pub const FORGOTTEN_AT_ONCE: u32 = 64;
+/// Rows that one call forgets at most: a few milliseconds where the disk has to be read for each and
+/// for its places in the indexes.
+pub const FORGOTTEN_AT_ONCE: u32 = 16;
 
 /// What a call did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Journal {
             }
             Ok(Forgotten::of(rows.len(), 0))
         };
-        self.writer.call(false, work).await
+        self.writer.call_aside(work).await
     }
 
     /// Forgets some of the refusals beyond the newest `keep`: strangers must not fill the disk with
@@ -83,7 +84,7 @@ impl Journal {
             let rows = ids(db, find::REFUSALS, cut)?;
             delete(db, "DELETE FROM done WHERE id = ?", &rows)
         };
-        self.writer.call(false, work).await
+        self.writer.call_aside(work).await
     }
 
     /// Forgets jobs that went back to their pool longer than `keep` ago and never came again, among
@@ -115,7 +116,7 @@ impl Journal {
             forgotten.next = (seen == FORGOTTEN_AT_ONCE).then_some(last);
             Ok(forgotten)
         };
-        self.writer.call(false, work).await
+        self.writer.call_aside(work).await
     }
 
     /// Forgets some of the receipts that have been under a settled root, or under none, for longer
@@ -133,7 +134,7 @@ impl Journal {
             }
             delete(db, "DELETE FROM receipts WHERE rowid = ?", &rows)
         };
-        self.writer.call(false, work).await
+        self.writer.call_aside(work).await
     }
 
     /// Forgets transactions that have been done for longer than `keep`, but for those that hold
@@ -158,7 +159,7 @@ impl Journal {
             forgotten.next = rows.last().copied().filter(|_| more);
             Ok(forgotten)
         };
-        self.writer.call(false, work).await
+        self.writer.call_aside(work).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the node has decided, written down before it acts (SQLite in WAL mode).
 //!
 //! [`Journal`] is a handle to the one thread that owns the database. Requests that wait at the same
-//! time share one commit, so that many jobs cost one sync of the disk. [`Reader`] is what commands
-//! see of it while a node writes.
+//! time share one commit, so that many jobs cost one sync of the disk; what they wrote is carried over
+//! to the database beside it. [`Reader`] is what commands see of it while a node writes.
 //!
 //! What must hold: a call that returned `Ok` is committed; one that asked for durability survives a
 //! power cut, the others a kill of the process. A job's state, the event that made it and the
@@ -10,6 +10,7 @@
 //! refused.
 
 mod attempts;
+mod checkpoint;
 mod done;
 mod events;
 mod forget;

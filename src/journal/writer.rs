@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Error;
+use super::checkpoint::Carrier;
 use super::room;
 use super::simulated::Simulated;
 use crate::failpoint;
@@ -26,8 +27,11 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/0007_done.sql"),
 ];
 
-/// The log is carried over at 4 MiB, and is longer only while somebody reads.
+/// A log that is longer, because somebody read for long, is cut again.
 const LOG_BYTES_MAX: i64 = 64 << 20;
+
+/// Pages that are kept in memory, in KiB: the upper ones of each index, of a journal of any size.
+const CACHE_KIB: i32 = 1_000;
 
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
@@ -47,7 +51,12 @@ pub(super) struct Request {
 #[derive(Debug, Clone)]
 pub(super) enum Writer {
     /// To the thread that owns the database.
-    Thread(mpsc::Sender<Request>),
+    Thread {
+        /// Its queue.
+        requests: mpsc::Sender<Request>,
+        /// Whether its log waits to be carried over; `None` in memory.
+        long: Option<watch::Receiver<bool>>,
+    },
     /// To a simulated disk, one after the other.
     Simulated(Arc<Simulated>),
 }
@@ -70,14 +79,25 @@ impl Writer {
         room::take(path);
         let mut log = Log::of(path);
         let (requests, queue) = mpsc::channel();
+        let is_file = db.path().is_some_and(|path| !path.is_empty());
+        let carrier = if is_file { Some(Carrier::start(path)?) } else { None };
+        let long = carrier.as_ref().map(Carrier::is_long);
+        if let Some(carrier) = &carrier {
+            carrier.watch(&mut db)?;
+        }
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
                 serve(&db, &queue, &mut log);
+                // The last to be closed carries over what is left, and takes the log away.
+                if let Some(carrier) = carrier {
+                    carrier.end(&mut db);
+                }
+                drop(db);
                 drop(lock);
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
-        Ok(Self::Thread(requests))
+        Ok(Self::Thread { requests, long })
     }
 
     /// As [`Writer::call`] for a change of this name: a test can have the process killed before and
@@ -108,6 +128,20 @@ impl Writer {
         self.request(None, durable, work).await
     }
 
+    /// As [`Writer::call`] for what nobody waits for: while the log is carried over it waits, once,
+    /// so that it does not grow faster than the disk takes it.
+    pub(super) async fn call_aside<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        if let Self::Thread { long: Some(long), .. } = self {
+            // Ends with the checkpoint, or with the thread.
+            long.clone().wait_for(|long| !long).await.ok();
+        }
+        self.call(false, work).await
+    }
+
     async fn request<T, F>(
         &self,
         name: Option<&'static str>,
@@ -128,7 +162,7 @@ impl Writer {
         });
         let request = Request { durable, work };
         match self {
-            Self::Thread(requests) => requests.send(request).map_err(|_| stopped())?,
+            Self::Thread { requests, .. } => requests.send(request).map_err(|_| stopped())?,
             Self::Simulated(simulated) => simulated.carry_out(name, request).await,
         }
         answer.await.map_err(|_| stopped())?
@@ -144,6 +178,7 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "foreign_keys", true)?;
     // A log that a long reader made grow is cut again once it has been carried over.
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(32);
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
