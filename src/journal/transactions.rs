@@ -79,6 +79,24 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
+    /// The newest transaction that was settled, where that was at `since` or later.
+    pub async fn last_settled(
+        &self,
+        account: Account,
+        since: Timestamp,
+    ) -> Result<Option<Transaction>, Error> {
+        let work = move |db: &Connection| {
+            let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
+                 WHERE chain_id = ? AND account = ? AND state = 'settled' AND settled_ms >= ?
+                 ORDER BY nonce DESC LIMIT 1";
+            let (chain_id, address) = key(account);
+            let mut query = db.prepare_cached(sql)?;
+            let mut rows = query.query(params![chain_id, address, millis(since)])?;
+            rows.next()?.map(|row| read(db, row)).transpose()
+        };
+        self.writer.call(false, work).await
+    }
+
     /// Believes that the account's next nonce is `nonce`, though more were known of. Durable.
     pub async fn lower(&self, account: Account, nonce: u64) -> Result<(), Error> {
         let work = move |db: &Connection| {

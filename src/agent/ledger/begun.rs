@@ -64,6 +64,14 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             // The count came from an endpoint that is behind the one of the receipt.
             finding = Finding::Odd(Odd::Fewer { counted: account.nonce });
         }
+        if finding == Finding::Done
+            && let Some(tx) = self.journal.last_settled(self.account, since).await?
+            && tx.nonce < account.nonce
+            && self.included(&tx).await?.is_none()
+        {
+            // Taken back, and its nonce another's by now: the count alone does not show it.
+            finding = Finding::Odd(Odd::Gone(tx));
+        }
         Ok((account, finding))
     }
 
@@ -73,7 +81,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             Odd::Stranger { nonce, counted } => self.accept(nonce, counted).await,
             Odd::Gone(tx) => {
                 let nonce = tx.nonce;
-                tracing::warn!(nonce, "the chain took transaction {nonce} back; sending it again");
+                // Sent again, or given up where its nonce is another's.
+                tracing::warn!(nonce, "the chain took transaction {nonce} back: begun anew");
                 self.journal.reopen(tx.id).await?;
                 self.drive(tx).await.map(drop)
             }

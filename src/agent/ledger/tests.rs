@@ -1,6 +1,7 @@
 use super::*;
 use crate::chain::fake::FakeChain;
 use crate::clock::Timestamp;
+use crate::job::Hash;
 use crate::node::Address;
 use crate::reputation::Fees;
 
@@ -261,4 +262,17 @@ async fn what_a_reorganisation_took_back_is_sent_again_before_anything_new() {
     let hashes: Vec<_> = bench.chain.mined().into_iter().map(|(_, outcome)| outcome.hash).collect();
     assert_eq!(bench.mined(), 3, "the registration, the beat, the new beat");
     assert_eq!(hashes[1], first.hash, "the same transaction as before");
+}
+
+#[tokio::test]
+async fn what_was_taken_back_and_whose_nonce_a_stranger_used_then_is_not_taken_for_done() {
+    let (bench, ledger) = registered().await;
+    let ours = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    bench.chain.take_back(1);
+    bench.chain.interfere();
+    let next = ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
+    assert_eq!(bench.mined(), 3, "the registration, the stranger's, one beat");
+    let settled: Vec<Hash> = bench.open(0).await.iter().map(|tx| tx.forms[0].hash).collect();
+    assert!(settled.contains(&next.hash), "{settled:?}");
+    assert!(!settled.contains(&ours.hash), "no block has it, and none ever will");
 }
