@@ -2,15 +2,13 @@
 
 use serde_json::json;
 
-use std::time::{Duration, Instant};
-
 use lamda_node::agent::Limits;
 use lamda_node::agent::ledger::Error;
 use lamda_node::reputation::Call;
 
 use super::bench::Bench;
 use super::{FAST, nonce, wait_for_nonce, warnings};
-use crate::support::rpc_proxy::{RpcProxy, Weather};
+use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World, shell};
 
@@ -79,10 +77,13 @@ async fn what_fails_in_its_block_is_not_paid_for_again_before_the_next_beat() {
     let world = World::start().await;
     let proxy = RpcProxy::start(&world.anvil.rpc_url);
     proxy.set_for("eth_estimateGas", Weather::LowEstimates);
-    let _agent = world.agent(&[("OPBNB_RPC_URL", proxy.url()), ("HEARTBEAT_INTERVAL", "60s")]);
-    eventually("one fails", PATIENCE, || (nonce(&world) == 1).then_some(()));
-    // Enough for three tries of a service that is simply started again.
-    let (began, span) = (Instant::now(), Duration::from_secs(8));
-    eventually("time passes", PATIENCE, || (began.elapsed() > span).then_some(()));
+    let agent = world.agent(&[("OPBNB_RPC_URL", proxy.url()), ("HEARTBEAT_INTERVAL", "60s")]);
+    agent.wait_for("the next try is in 60 s");
+    // It goes on with all else meanwhile, and sends nothing.
+    let sent = proxy.seen(SEND).len();
+    world.publish("meanwhile", &shell("echo x > /output/output"));
+    assert_eq!(world.outcome("meanwhile").pop().expect("an end")["status"], json!("completed"));
     assert_eq!(nonce(&world), 1, "no second one is paid for in the same interval");
+    assert_eq!(proxy.seen(SEND).len(), sent, "nor sent: {}", agent.log());
+    assert_eq!(warnings(&agent, "the next try is in 60 s"), 1, "{}", agent.log());
 }

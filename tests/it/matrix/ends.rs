@@ -4,6 +4,9 @@ use serde_json::json;
 
 use super::walk::{IN_POOL, WORK, Walk};
 use super::{job_of, sides};
+use crate::support::engine::GPUS;
+use crate::support::nvml::FakeNvml;
+use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World};
 
@@ -26,6 +29,12 @@ pub(super) const OUTBID: [&str; 3] = ["yielded", "letting_go", "waiting"];
 
 /// A pool's job that another agent has ended.
 pub(super) const ENDED_ELSEWHERE: [&str; 1] = ["ended_elsewhere"];
+
+/// A pool's job that this node can't begin, which may be the node's own fault.
+pub(super) const RETURNED: [&str; 3] = ["returning", "return", "put_claim"];
+
+/// The same once it has a container: its card fails.
+pub(super) const UNABLE: [&str; 3] = ["unable", "remove", "returning"];
 
 /// A job whose container is taken away until it is given up.
 pub(super) const BURIED: [&str; 2] = ["bury", "buried"];
@@ -186,6 +195,49 @@ async fn a_node_that_dies_while_it_leaves_a_job_to_another_agent_says_no_end_of_
         if !ended.contains(place) {
             end_elsewhere(&mut walk, &id);
         }
+        walk.wait_until_done(&agent, &id);
+    }
+    walk.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_returns_what_it_could_not_fetch_loses_no_job_of_its_pool() {
+    let mut walk = Walk::start(&[IN_POOL, ("FETCH_GIVE_UP_S", "1")]).await;
+    walk.send("patience", "pool-cpu", "15");
+    let proxy = StoreProxy::start(&walk.world.store());
+    proxy.set_fetches(Weather::Status(503, None));
+    for place in sides(&RETURNED) {
+        let id = job_of(&place);
+        walk.expect(&id, "completed", 1);
+        let agent = walk.arm_with(&place, &[("IPFS_GATEWAYS", &proxy.url())]);
+        walk.publish(&id, WORK);
+        walk.wait_for_death(agent, &place, &id);
+        // Whatever was counted: it comes again, and is begun.
+        let agent = walk.go_on();
+        walk.wait_until_done(&agent, &id);
+    }
+    walk.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_its_card_fails_leaves_nothing_and_loses_no_job_of_its_pool() {
+    let driver = FakeNvml::build(&format!(
+        "driver 550.54.15\ncuda 12040\ngpu {} 8589934592 0 NVIDIA T4\n",
+        GPUS[0]
+    ));
+    let library = &*driver.library().display().to_string().leak();
+    let cards = [IN_POOL, ("GPU_MODE", "auto"), ("NVML_LIB", library)];
+    let mut walk = Walk::start(&cards).await;
+    walk.send("patience", "pool-cpu", "15");
+    for place in sides(&UNABLE) {
+        let id = format!("card-{}", job_of(&place));
+        walk.expect(&id, "completed", 1);
+        walk.world.engine.break_gpus("fail");
+        let agent = walk.arm(&place);
+        walk.publish(&id, WORK);
+        walk.wait_for_death(agent, &place, &id);
+        walk.world.engine.mend_gpus();
+        let agent = walk.go_on();
         walk.wait_until_done(&agent, &id);
     }
     walk.check().await;

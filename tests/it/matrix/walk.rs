@@ -129,9 +129,14 @@ impl Walk {
 
     /// Starts the node, to die at this place.
     pub(super) fn arm(&mut self, place: &str) -> Agent {
+        self.arm_with(place, &[])
+    }
+
+    /// As [`Walk::arm`], with these settings in this life only.
+    pub(super) fn arm_with(&mut self, place: &str, more: &[(&str, &str)]) -> Agent {
         self.see_the_last_one_off();
         let armed = [("LAMDA_FAILPOINT", place)];
-        self.world.start_agent(&[&self.settings[..], &armed].concat())
+        self.world.start_agent(&[&self.settings[..], more, &armed].concat())
     }
 
     /// Starts the node, not to die.

@@ -1,9 +1,11 @@
 //! Where the real parts' programs are: `.tools/bin` of this repository (scripts/test fills it),
 //! else `PATH`. Also free ports and a bounded wait on a value.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The program of this name; ends the test by name where it is missing.
@@ -16,10 +18,23 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: scripts/test installs it"))
 }
 
-/// A loopback port that was free a moment ago.
+/// Below those that a client's end of a connection gets: none of them takes one in passing.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A loopback port that is free, and that no other test is told of as long as this process lives:
+/// the server that is to have it may take its time, and whoever came first would be taken for it.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    // One UDP port of the same number each: nobody else uses those, and they go with the process.
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    for _ in 0..1000 {
+        let port = fastrand::u16(PORTS);
+        let Ok(taken) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free")
 }
 
 /// Waits until `probe` gives a value, at most `limit`; ends the test with `what` where it doesn't.
