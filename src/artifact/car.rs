@@ -23,8 +23,11 @@ const CID_BYTES_MAX: usize = 36;
 pub(super) enum Fault {
     /// It does not begin like an archive: it may be something else that is useful.
     NotCar,
-    /// It is one, but a block in it is not what its CID says, or it makes no sense.
+    /// It is one, but a block in it is not what its CID says.
     Wrong(Malformed),
+    /// It begins like one and makes no sense from here on: something else may have been put in its
+    /// place half-way.
+    Garbled(Malformed),
     /// It ends in the middle of a section.
     Cut,
 }
@@ -74,12 +77,12 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
     pub(super) fn next_block(&mut self) -> Result<Option<(BlockId, Bytes)>, Fault> {
         let Some(len) = self.varint()? else { return Ok(None) };
         if len == 0 || len > SECTION_BYTES_MAX {
-            return Err(Fault::Wrong(Malformed("a section of an impossible length")));
+            return Err(Fault::Garbled(Malformed("a section of an impossible length")));
         }
         let section = self.take(len)?;
-        let (id, block) = BlockId::split_from(&section).map_err(Fault::Wrong)?;
+        let (id, block) = BlockId::split_from(&section).map_err(Fault::Garbled)?;
         if block.len() > BLOCK_BYTES_MAX + CID_BYTES_MAX {
-            return Err(Fault::Wrong(Malformed("a block of more than 2 MiB")));
+            return Err(Fault::Garbled(Malformed("a block of more than 2 MiB")));
         }
         if !id.names(block) {
             return Err(Fault::Wrong(Malformed("a block that is not what its CID says")));
@@ -97,11 +100,11 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
             }
             digits.push(self.piece.split_to(1)[0]);
             if digits.last().is_some_and(|digit| digit & 0x80 == 0) {
-                let value = dag::varint(&mut digits.as_slice()).map_err(Fault::Wrong)?;
+                let value = dag::varint(&mut digits.as_slice()).map_err(Fault::Garbled)?;
                 return Ok(Some(usize::try_from(value).unwrap_or(usize::MAX)));
             }
             if digits.len() > 5 {
-                return Err(Fault::Wrong(Malformed("a length without an end")));
+                return Err(Fault::Garbled(Malformed("a length without an end")));
             }
         }
     }
@@ -181,7 +184,7 @@ mod tests {
         }
         let mut long = header(BlockId::of(Codec::Raw, b""), Version::V1);
         dag::put_varint(&mut long, 5 * 1024 * 1024);
-        assert!(matches!(read(&long, 9), Err(Fault::Wrong(_))));
+        assert!(matches!(read(&long, 9), Err(Fault::Garbled(_))));
     }
 
     #[test]
@@ -189,6 +192,6 @@ mod tests {
         let mut archive = header(BlockId::of(Codec::Raw, b""), Version::V1);
         archive.extend_from_slice(&[4 + 5, 0x01, 0x55, 0x00, 0x05]);
         archive.extend_from_slice(b"hello");
-        assert!(matches!(read(&archive, 99), Err(Fault::Wrong(_))));
+        assert!(matches!(read(&archive, 99), Err(Fault::Garbled(_))));
     }
 }

@@ -3,43 +3,29 @@
 //! What must hold: who answers from the public network makes this host call nobody in a private
 //! one, whatever a name leads to when it is looked up; what came over TLS goes on over TLS.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// How long the gateway's own name may take to be looked up.
-const LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// Says whether an address is everybody's to reach.
+pub(super) type Judge = fn(IpAddr) -> bool;
 
-/// Why this hop is not made; `Ok` where it may be. `to_public_only`: whether the gateway is a public
-/// one, whose word leads to public addresses alone.
-pub(super) fn check(from: &Url, to: &Url, to_public_only: bool) -> Result<(), &'static str> {
+/// Why this hop is not made; `Ok` where it may be. `public_only`: where the word that leads there
+/// came from the public network, which addresses it may lead to.
+pub(super) fn check(from: &Url, to: &Url, public_only: Option<Judge>) -> Result<(), &'static str> {
     match (from.scheme(), to.scheme()) {
         ("https", "http") => return Err("a redirect from https to http"),
         (_, "http" | "https") => {}
         _ => return Err("a redirect to nowhere"),
     }
-    match literal(to) {
-        Some(address) if to_public_only && !is_public(address) => {
+    match (literal(to), public_only) {
+        (Some(address), Some(is_public)) if !is_public(address) => {
             Err("a redirect to a private address")
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a gateway is one of this host's or of its network: all its addresses are private.
-pub(super) async fn is_at_home(gateway: &Url) -> bool {
-    if let Some(address) = literal(gateway) {
-        return !is_public(address);
-    }
-    let (Some(host), Some(port)) = (gateway.host_str(), gateway.port_or_known_default()) else {
-        return false;
-    };
-    let found = tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host((host, port))).await;
-    let Ok(Ok(found)) = found else { return false };
-    let found: Vec<SocketAddr> = found.collect();
-    !found.is_empty() && found.iter().all(|address| !is_public(address.ip()))
 }
 
 /// The address that stands in a URL in the place of a name.
@@ -48,15 +34,30 @@ fn literal(url: &Url) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Looks names up, and knows public addresses only.
+/// Looks names up as this host does.
 #[derive(Debug)]
-pub(super) struct PublicOnly;
+pub(super) struct System;
 
-impl Resolve for PublicOnly {
+impl Resolve for System {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<_> = found.filter(|address| is_public(address.ip())).collect();
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Looks names up, and knows public addresses only.
+pub(super) struct PublicOnly {
+    pub(super) names: Arc<dyn Resolve>,
+    pub(super) is_public: Judge,
+}
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (found, is_public) = (self.names.resolve(name), self.is_public);
+        Box::pin(async move {
+            let public: Vec<_> = found.await?.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
                 return Err("a redirect to a name with private addresses only".into());
             }
@@ -66,7 +67,7 @@ impl Resolve for PublicOnly {
 }
 
 /// Whether an address is everybody's to reach, as far as its registry says.
-fn is_public(address: IpAddr) -> bool {
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -134,28 +135,19 @@ mod tests {
             "https://[fd00::1]/",
         ] {
             assert_eq!(
-                check(&from, &url(to), true),
+                check(&from, &url(to), Some(is_public)),
                 Err("a redirect to a private address"),
                 "{to}"
             );
-            assert_eq!(check(&from, &url(to), false), Ok(()), "{to}");
+            assert_eq!(check(&from, &url(to), None), Ok(()), "{to}");
         }
         for to in ["https://1.1.1.1/", "https://[2606:4700::1111]/", "https://cid.gateway.example/"]
         {
-            assert_eq!(check(&from, &url(to), true), Ok(()), "{to}");
+            assert_eq!(check(&from, &url(to), Some(is_public)), Ok(()), "{to}");
         }
         let plain = url("http://cid.gateway.example/");
-        assert_eq!(check(&from, &plain, false), Err("a redirect from https to http"));
-        assert_eq!(check(&plain, &from, true), Ok(()));
-        assert_eq!(check(&from, &url("file:///etc/passwd"), false), Err("a redirect to nowhere"));
-    }
-
-    #[tokio::test]
-    async fn a_name_that_leads_home_is_found_out_when_it_is_looked_up() {
-        assert!(is_at_home(&url("http://localhost:8080")).await);
-        assert!(is_at_home(&url("http://127.0.0.1:8080")).await);
-        assert!(!is_at_home(&url("http://1.1.1.1")).await);
-        let looked_up = PublicOnly.resolve("localhost".parse().unwrap()).await;
-        assert!(looked_up.is_err(), "a name of a private address was given");
+        assert_eq!(check(&from, &plain, None), Err("a redirect from https to http"));
+        assert_eq!(check(&plain, &from, Some(is_public)), Ok(()));
+        assert_eq!(check(&from, &url("file:///etc/passwd"), None), Err("a redirect to nowhere"));
     }
 }

@@ -1,12 +1,14 @@
 //! What both HTTP clients share: the client itself, deadlines, and what a status means.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::Resolve;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::{BoxError, Config, Error, hop};
+use super::{BoxError, Config, Error};
 use crate::secret::redact_url;
 
 /// A service that says "later" without saying when means at most this.
@@ -25,9 +27,9 @@ pub(super) fn client(config: &Config) -> Result<Client, Error> {
     build(builder(config))
 }
 
-/// The same, for where a public gateway sends us on.
-pub(super) fn client_of_public(config: &Config) -> Result<Client, Error> {
-    build(builder(config).dns_resolver(std::sync::Arc::new(hop::PublicOnly)))
+/// The same, which has names looked up by this.
+pub(super) fn client_with(config: &Config, names: Arc<dyn Resolve>) -> Result<Client, Error> {
+    build(builder(config).dns_resolver(names))
 }
 
 fn builder(config: &Config) -> reqwest::ClientBuilder {
@@ -86,7 +88,9 @@ pub(super) async fn within<T>(
 pub(super) fn refusal(response: &Response) -> Option<Error> {
     let service = shown(&origin(response.url()));
     match response.status() {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(Error::Refused { service }),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Some(Error::Refused { service, words: None })
+        }
         StatusCode::TOO_MANY_REQUESTS => {
             Some(Error::RateLimited { service, retry_after: retry_after(response) })
         }

@@ -101,8 +101,8 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
-    /// Every gateway that had an answer gave bytes that are not the CID's.
-    #[error("no gateway gives bytes that {cid} is the CID of")]
+    /// Every gateway gave bytes that contradict the CID.
+    #[error("every gateway gives bytes that contradict {cid}")]
     Unverified {
         /// What was asked for.
         cid: Cid,
@@ -128,10 +128,12 @@ pub enum Error {
     #[error("the disk is full")]
     NoSpace,
     /// The service does not take the key.
-    #[error("{service} refuses the key")]
+    #[error("{service} refuses the key{}", .words.as_ref().map(|words| format!(": {words}")).unwrap_or_default())]
     Refused {
         /// Which service, redacted.
         service: String,
+        /// Its words, where it was asked for them: one line, at most 300 characters.
+        words: Option<String>,
     },
     /// The service takes the key, but not the upload: the plan is used up, or too small for it.
     #[error("{service} does not take the upload: {reason}")]

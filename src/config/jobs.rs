@@ -17,7 +17,7 @@ const AGENT_POOLS: Variable = Variable::new("AGENT_POOLS", "auto");
 const POOL_PREFETCH: Variable = Variable::new("POOL_PREFETCH", "0");
 const JOB_NETWORK: Variable = Variable::new("JOB_NETWORK", "none");
 const JOB_TIMEOUT_MAX: Variable = Variable::new("JOB_TIMEOUT_MAX", "24h");
-const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "60");
+const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "300");
 const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
 const RESULT_KEEP_DAYS: Variable = Variable::new("RESULT_KEEP_DAYS", "14");
 const DISK_FREE_MIN_MIB: Variable = Variable::new("DISK_FREE_MIN_MIB", "2048");
@@ -75,7 +75,7 @@ pub(super) fn read(
 fn rules(env: &mut Env<'_>) -> Option<Rules> {
     let bounds = (Duration::from_secs(1), Duration::from_secs(YEAR_S));
     let timeout_max = env.span(JOB_TIMEOUT_MAX, bounds, Duration::from_secs(DAY_S));
-    let fetch_give_up = env.seconds(FETCH_GIVE_UP_S, (0, YEAR_S), 60);
+    let fetch_give_up = env.seconds(FETCH_GIVE_UP_S, (0, YEAR_S), 300);
     let upload_give_up = env.seconds(UPLOAD_GIVE_UP_S, (0, YEAR_S), DAY_S);
     let result_keep_days = env.number(RESULT_KEEP_DAYS, (0, 365), 14);
     Some(Rules {

@@ -25,10 +25,16 @@ enum Patience {
 /// an upload that takes long. What is more the host has slept.
 const TRY_MAX: Duration = Duration::from_hours(1);
 
-const fn patience(phase: &Phase, rules: &Rules) -> Patience {
+/// No start is tried for longer, since it holds cards; nor what everybody refuses.
+const BRIEFLY: Duration = Duration::from_mins(1);
+
+fn patience(phase: &Phase, retry: Retry, rules: &Rules) -> Patience {
     match phase {
-        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
+        Phase::Accepted | Phase::Pulled { .. } if retry != Retry::Briefly => {
             Patience::Since(rules.fetch_give_up)
+        }
+        Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
+            Patience::Since(rules.fetch_give_up.min(BRIEFLY))
         }
         // What fails here is this node, and the result is not sealed yet: it can't be kept beside
         // a job that has ended.
@@ -56,13 +62,13 @@ pub(super) fn trouble(
     let is_others = matches!(retry, Retry::Always | Retry::Refused);
     let first_at = if is_others { now } else { first_at };
     let tried = tried(before.map(|trouble| trouble.tried).unwrap_or_default(), retry, now);
-    let is_patient = match (retry, patience(&job.phase, rules)) {
-        (Retry::Always | Retry::Refused, _) | (Retry::Patiently, Patience::Endless) => true,
-        (Retry::Patiently, Patience::Since(span)) => now.since(first_at) < span,
-        (Retry::Patiently, Patience::Trying(span)) => {
+    let is_patient = match (retry, patience(&job.phase, retry, rules)) {
+        (Retry::Never, _) => false,
+        (Retry::Always | Retry::Refused, _) | (_, Patience::Endless) => true,
+        (_, Patience::Since(span)) => now.since(first_at) < span,
+        (_, Patience::Trying(span)) => {
             tried.times < UPLOAD_TRIES_MIN || Duration::from_millis(tried.spent_ms) < span
         }
-        (Retry::Never, _) => false,
     };
     is_patient.then(|| {
         let failures = before.map_or(0, |trouble| trouble.failures) + 1;
@@ -73,7 +79,7 @@ pub(super) fn trouble(
 
 /// What was tried with this failure. A gap in which the host slept was none.
 fn tried(before: Tried, retry: Retry, now: Timestamp) -> Tried {
-    if retry != Retry::Patiently {
+    if !matches!(retry, Retry::Patiently | Retry::Briefly) {
         return Tried { last_at: None, ..before };
     }
     let spent = before.last_at.map(|last| now.since(last).min(TRY_MAX)).unwrap_or_default();

@@ -63,8 +63,10 @@ reasons! {
     ImagePullFailed = "image_pull_failed",
     /// No gateway gave the input in time.
     InputUnavailable = "input_unavailable",
-    /// The gateways gave bytes that are not the input's.
+    /// Every gateway gave bytes that contradict the input's CID.
     InputUnverified = "input_unverified",
+    /// The input holds something that a node can't lay down as files: the error says what.
+    InputUnsupported = "input_unsupported",
     /// The input is larger than the job's `disk_mib`.
     InputTooLarge = "input_too_large",
     /// The container could not be started as the job wants it.

@@ -65,8 +65,12 @@ impl Reason {
                  gateway that has it: IPFS_GATEWAYS."
             }
             Self::InputUnverified => {
-                "A gateway alters content, or the CID can't be told from a flat file: use a \
+                "Every gateway alters content, or the CID can't be told from a flat file: use a \
                  gateway that gives archives (`?format=car`) in IPFS_GATEWAYS."
+            }
+            Self::InputUnsupported => {
+                "The requester has to send plain files and folders, with links that stay inside \
+                 them at most; what is larger or odder belongs into an archive (tar)."
             }
             Self::InputTooLarge => "The requester has to ask for a larger `disk_mib`.",
             Self::StartFailed => {

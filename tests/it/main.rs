@@ -18,6 +18,7 @@ mod ledger;
 mod long;
 mod matrix;
 mod nats_rights;
+mod odd;
 mod pools;
 mod power_cut;
 mod protocol;

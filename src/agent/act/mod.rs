@@ -342,9 +342,11 @@ fn disk_failed(err: &std::io::Error) -> Event {
 fn fetch_failed(err: &crate::artifact::Error) -> Event {
     use crate::artifact::Error as E;
     let (reason, retry) = match err {
-        E::Unverified { .. } | E::Unsupported { .. } => (Reason::InputUnverified, Retry::Never),
+        E::Unverified { .. } => (Reason::InputUnverified, Retry::Never),
+        E::Unsupported { .. } => (Reason::InputUnsupported, Retry::Never),
         E::TooLarge { .. } => (Reason::InputTooLarge, Retry::Never),
         E::NoSpace | E::Io(_) => (Reason::NodeFault, Retry::Patiently),
+        E::Refused { .. } => (Reason::InputUnavailable, Retry::Briefly),
         _ => (Reason::InputUnavailable, Retry::Patiently),
     };
     let error = format!("the input: {}", chain(err));

@@ -225,7 +225,9 @@ fn tell(job: &Job, event: &Event, moved: &Transition) {
     match (event, moved.job.phase.outcome()) {
         (Event::Failed { fault, .. }, None) => {
             let reason = fault.reason.code();
-            tracing::warn!(job.id = %id, reason, "job {id}: {}; tried again", fault.error);
+            let is_tried_again = moved.job.trouble.as_ref().is_some_and(|it| it.fault == *fault);
+            let then = if is_tried_again { "tried again" } else { "given up" };
+            tracing::warn!(job.id = %id, reason, "job {id}: {}; {then}", fault.error);
         }
         (_, Some(outcome)) if !moved.statuses.is_empty() => {
             use crate::job::phase::Outcome;

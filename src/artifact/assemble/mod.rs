@@ -41,6 +41,8 @@ pub(super) enum Failure {
     NotCar,
     /// A block is not what its CID says: another gateway may do better.
     Wrong(Malformed),
+    /// The archive makes no sense from some byte on: the same.
+    Garbled(Malformed),
     /// The archive ended too early: the same.
     Incomplete,
     /// The object itself, or this machine: no gateway can help.
@@ -58,6 +60,7 @@ impl From<car::Fault> for Failure {
         match fault {
             car::Fault::NotCar => Self::NotCar,
             car::Fault::Wrong(why) => Self::Wrong(why),
+            car::Fault::Garbled(why) => Self::Garbled(why),
             car::Fault::Cut => Self::Incomplete,
         }
     }

@@ -98,7 +98,9 @@ impl Objects {
             Ok(text) => Skeleton::parse(&text.into())
                 .map(Some)
                 .ok_or_else(|| Error::Io(std::io::Error::other("a skeleton that can't be read"))),
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Skeleton::of_empty_directory(id))
+            }
             Err(err) => Err(err.into()),
         }
     }
@@ -210,6 +212,24 @@ fn parent(path: &Path) -> &Path {
 }
 
 impl Skeleton {
+    /// The empty directory, which every store has; `None` where that is not what `id` names.
+    fn of_empty_directory(id: BlockId) -> Option<Self> {
+        let block: Bytes = dag::encode(&[], &dag::DIRECTORY_MESSAGE, Version::V1).into();
+        if id != BlockId::of(Codec::DagPb, &block) {
+            return None;
+        }
+        let head = super::super::car::section_head(id, Version::V1, block.len());
+        let archive_bytes = (head.len() + block.len()) as u64;
+        let (version, kind) = (Version::V1, Kind::Directory);
+        Some(Self {
+            version,
+            kind,
+            bytes: 0,
+            archive_bytes,
+            records: vec![Record::Node { id, block }],
+        })
+    }
+
     fn new(version: Version, kind: Kind, bytes: u64) -> Self {
         Self { version, kind, bytes, archive_bytes: 0, records: Vec::new() }
     }

@@ -278,11 +278,20 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
         Ok(gateways) => gateways.check().await,
         Err(err) => Err(err),
     };
-    let shown: Vec<String> =
-        config.gateways.iter().map(|url| crate::secret::redact_url(url)).collect();
+    let remedy = "check IPFS_GATEWAYS and IPFS_GATEWAY_TOKEN; a gateway that serves nothing but its \
+                  owner's pins can't be tried like this, and needs its token";
     match checked {
-        Ok(()) => Finding::ok(format!("one of {} answers", shown.join(", "))),
-        Err(err) => Finding::failed(err, "check IPFS_GATEWAYS"),
+        Ok(unfit) if unfit.is_empty() => {
+            let shown: Vec<String> =
+                config.gateways.iter().map(|url| crate::secret::redact_url(url)).collect();
+            Finding::ok(format!("{}: the bytes of a CID came and are right", shown.join(", ")))
+        }
+        Ok(unfit) => {
+            let count = config.gateways.len();
+            let text = format!("{} of {count} don't serve: {}", unfit.len(), unfit.join("; "));
+            Finding::warn(text, "mend or replace it in IPFS_GATEWAYS; the others do its work")
+        }
+        Err(err) => Finding::failed(err, remedy),
     }
 }
 

@@ -80,6 +80,8 @@ pub enum Retry {
     Never,
     /// It may; the phase's patience decides for how long ([`super::Rules`]).
     Patiently,
+    /// The same, for a minute at most: everybody who could do it refuses.
+    Briefly,
     /// A service of the node is away: for ever.
     Always,
     /// A service refuses the node, whose owner has to act: for ever, and the world is told.

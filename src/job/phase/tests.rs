@@ -316,6 +316,30 @@ fn a_pools_job_that_was_started_too_often_is_concluded_and_put_aside() {
 }
 
 #[test]
+fn what_everybody_refuses_and_what_holds_cards_is_tried_for_a_minute_at_most() {
+    let long = Rules { fetch_give_up: Duration::from_hours(1), ..rules() };
+    let ends = |job: &Job, retry| {
+        let (mut job, mut now) = (job.clone(), at(0));
+        while not_ended(&job) {
+            job = job.apply(failed(retry), now, &long).unwrap().job;
+            if let Next::Wait(until) = next_step(&job, now) {
+                now = until;
+            }
+        }
+        now.since(at(0)).as_secs()
+    };
+    let (pulled, _) = run("", happy().into_iter().take(1));
+    assert!((60..75).contains(&ends(&pulled, Retry::Briefly)));
+    assert!(ends(&pulled, Retry::Patiently) >= 3600);
+    let (starting, _) = run("", happy().into_iter().take(3));
+    assert!((60..75).contains(&ends(&starting, Retry::Patiently)));
+}
+
+fn not_ended(job: &Job) -> bool {
+    job.phase.outcome().is_none()
+}
+
+#[test]
 fn an_image_or_input_is_tried_patiently_but_not_for_ever() {
     let mut job = accept("").job;
     let mut now = at(0);

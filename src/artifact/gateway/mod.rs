@@ -6,12 +6,17 @@
 //! nothing appears; a gateway that gives wrong bytes costs one try and no trust.
 //! See <https://specs.ipfs.tech/http-gateways/trustless-gateway/>.
 
+mod fault;
+mod probe;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use reqwest::dns::Resolve;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::mpsc;
@@ -20,9 +25,11 @@ use super::assemble::{self, Failure};
 use super::dag::BlockId;
 use super::patience::{Patience, Tally, archive_bytes_max};
 use super::staging::Staging;
-use super::{BoxError, Config, Error, Kind, car, hop, http, task, unixfs};
+use super::{Config, Error, Kind, car, hop, http, task, unixfs};
 use crate::job::Cid;
 use crate::secret::Secret;
+
+use fault::{Fault, nobody, verdict};
 
 /// Pieces between the network and the disk: some MiB, so that neither waits for the other's hiccup.
 const PIECES_MAX: usize = 16;
@@ -32,8 +39,6 @@ const REDIRECTS_MAX: usize = 5;
 const ACCEPT_CAR: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
 /// Where Pinata's dedicated gateways look for their key.
 const TOKEN_HEADER: &str = "x-pinata-gateway-token";
-/// The empty directory, which every gateway knows.
-const PROBE: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 
 /// What came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +53,9 @@ pub struct Fetched {
 #[derive(Debug, Clone)]
 pub struct Gateways {
     client: Client,
-    /// For where a public gateway sends us on.
+    /// For where an answer from the public network sends us on.
     public: Client,
+    is_public: hop::Judge,
     all: Vec<Gateway>,
     idle: Duration,
 }
@@ -63,6 +69,15 @@ struct Gateway {
 impl Gateways {
     /// Checks the settings; connects to nothing.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::with(config, Arc::new(hop::System), hop::is_public)
+    }
+
+    /// The same, with another word on what names lead to and which addresses are everybody's.
+    fn with(
+        config: &Config,
+        names: Arc<dyn Resolve>,
+        is_public: hop::Judge,
+    ) -> Result<Self, Error> {
         let gateway = |(at, text): (usize, &String)| {
             let token = config.gateway_token.clone().filter(|_| at == 0);
             Ok(Gateway { base: http::base_url(text)?, token })
@@ -70,8 +85,9 @@ impl Gateways {
         let gateways = config.gateways.iter().enumerate().map(gateway);
         let gateways = gateways.collect::<Result<_, Error>>()?;
         Ok(Self {
-            client: http::client(config)?,
-            public: http::client_of_public(config)?,
+            client: http::client_with(config, Arc::clone(&names))?,
+            public: http::client_with(config, Arc::new(hop::PublicOnly { names, is_public }))?,
+            is_public,
             all: gateways,
             idle: config.idle_timeout,
         })
@@ -96,25 +112,11 @@ impl Gateways {
                 Err(fault) => {
                     let gateway = http::shown(&gateway.base);
                     tracing::debug!(%gateway, %cid, ?fault, "a gateway did not give {cid}");
-                    faults.push(fault);
+                    faults.push((gateway, fault));
                 }
             }
         }
         Err(verdict(cid, faults))
-    }
-
-    /// Whether any gateway answers at all.
-    pub async fn check(&self) -> Result<(), Error> {
-        let mut last = None;
-        for gateway in &self.all {
-            match self.ask(gateway, &format!("ipfs/{PROBE}?format=raw"), None).await {
-                Ok(response) if !response.status().is_server_error() => return Ok(()),
-                Ok(response) => last = http::refusal(&response),
-                Err(Fault::Later(err)) => last = Some(err),
-                Err(_) => {}
-            }
-        }
-        Err(last.unwrap_or_else(|| nobody("no gateway answers", None)))
     }
 
     async fn fetch_from(
@@ -130,11 +132,14 @@ impl Gateways {
                 done => return done,
             },
             StatusCode::OK => answer,
-            // It knows no archives, or not this way of asking for them.
-            StatusCode::BAD_REQUEST
-            | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::UNSUPPORTED_MEDIA_TYPE
-            | StatusCode::NOT_IMPLEMENTED => self.ask(gateway, &path, None).await?,
+            StatusCode::NOT_FOUND
+            | StatusCode::GONE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_TIMEOUT => return Err(Fault::of(&answer)),
+            // It knows no archives, or not this way of asking for them, or keeps them for others.
+            status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
+                self.ask(gateway, &path, None).await?
+            }
             _ => return Err(Fault::of(&answer)),
         };
         if answer.status() != StatusCode::OK {
@@ -157,8 +162,9 @@ impl Gateways {
             })
         };
         let mut url = gateway.base.join(path).map_err(setting)?;
-        let mut client = &self.client;
+        let mut public_only = false;
         for _ in 0..=REDIRECTS_MAX {
+            let client = if public_only { &self.public } else { &self.client };
             let mut request = client.get(url.clone());
             if let Some(accept) = accept {
                 request = request.header(ACCEPT, accept);
@@ -172,23 +178,25 @@ impl Gateways {
             }
             let response = match http::within(self.idle, request.send()).await {
                 Ok(response) => response,
-                Err(source) => return Err(Fault::later(gateway, source)),
+                Err(source) => return Err(Fault::silent(&http::shown(&gateway.base), source)),
             };
             if !response.status().is_redirection() {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let Some(Ok(to)) = location.map(|to| url.join(to)) else {
-                return Err(Fault::Wrong("a redirect to nowhere".into()));
+                return Err(Fault::Missing("a redirect to nowhere".to_owned()));
             };
-            let is_own = to.origin() == gateway.base.origin();
-            let to_public_only = !is_own && !hop::is_at_home(&gateway.base).await;
-            hop::check(&url, &to, to_public_only)
-                .map_err(|why| Fault::Later(nobody("a gateway leads astray", Some(why.into()))))?;
-            client = if to_public_only { &self.public } else { &self.client };
+            // Who answered, and not what a name leads to when it is looked up again.
+            let from = response.remote_addr().map(|address| address.ip());
+            public_only |= from.is_none_or(self.is_public);
+            let judge = public_only.then_some(self.is_public);
+            hop::check(&url, &to, judge).map_err(|why| {
+                Fault::Later(nobody("a gateway leads astray".to_owned(), Some(why.into())))
+            })?;
             url = to;
         }
-        Err(Fault::Wrong("too many redirects".into()))
+        Err(Fault::Missing("too many redirects".to_owned()))
     }
 
     async fn receive_car(
@@ -208,12 +216,13 @@ impl Gateways {
             Ok((bytes, kind)) => Ok(Fetched { bytes, kind }),
             Err(Failure::Final(err)) => Err(Fault::Final(err)),
             Err(Failure::NotCar) => Err(Fault::NotCar),
-            Err(Failure::Wrong(why)) => Err(Fault::Wrong(why.into())),
+            Err(Failure::Wrong(why)) => Err(Fault::Wrong(why.to_string())),
+            Err(Failure::Garbled(why)) => Err(Fault::Missing(format!("an archive with {why}"))),
             // Cut off: by the connection, or by a gateway that thinks that this was all.
-            Err(Failure::Incomplete) => Err(match broken {
-                Some(broken) => broken,
-                None => Fault::Wrong("an archive that ends too early".into()),
-            }),
+            Err(Failure::Incomplete) => Err(broken.unwrap_or_else(|| {
+                let bytes = tally.useful.load(Ordering::Relaxed);
+                Fault::Missing(format!("an archive that ends too early, after {bytes} bytes"))
+            })),
         }
     }
 
@@ -227,9 +236,12 @@ impl Gateways {
             return Err(Fault::TooLarge { limit_bytes: bytes_max });
         }
         let length = answer.content_length();
+        // An error's page, or what is cut short with a clean end, contradicts nothing.
+        let is_content = length.is_some_and(|length| length > 0) && !is_page(&answer);
         let staging = Staging::new(want.dest)?;
         let tally = Arc::new(Tally::default());
-        tally.know(length.unwrap_or(bytes_max));
+        // Without a length its time grows with what has come.
+        tally.know(length.unwrap_or(0));
         let counting = Arc::clone(&tally);
         let work = move |mut pieces: mpsc::Receiver<Bytes>| {
             let pull = || pieces.blocking_recv().inspect(|piece| counting.add(piece.len()));
@@ -242,7 +254,7 @@ impl Gateways {
         let (staging, bytes) = match done? {
             Flat::TooLarge => return Err(Fault::TooLarge { limit_bytes: bytes_max }),
             Flat::All { bytes, .. } if length.is_some_and(|length| length != bytes) => {
-                return Err(Fault::Wrong("a file that ends too early".into()));
+                return Err(Fault::Missing("a file that ends too early".to_owned()));
             }
             Flat::All { staging, bytes } => (staging, bytes),
         };
@@ -254,7 +266,8 @@ impl Gateways {
         if right.await? {
             return Ok(Fetched { bytes, kind: Kind::File });
         }
-        Err(Fault::Wrong("a file of another CID".into()))
+        let what = "a flat file that is not what the CID says".to_owned();
+        Err(if is_content { Fault::Wrong(what) } else { Fault::Missing(what) })
     }
 
     /// Carries an answer's body to `take`, which runs where it may block, until either ends.
@@ -275,20 +288,24 @@ impl Gateways {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break None,
                 Err(source) => {
-                    break Some(Fault::Later(nobody("a gateway stopped half-way", Some(source))));
+                    let what = "a gateway stopped half-way".to_owned();
+                    break Some(Fault::Later(nobody(what, Some(source))));
                 }
             };
             let waited = asked.elapsed();
-            bytes += piece.len() as u64;
+            let piece_bytes = piece.len() as u64;
+            bytes += piece_bytes;
             (want.progress)(bytes);
             if bytes > archive_bytes_max(want.bytes_max) {
-                break Some(Fault::Wrong("more than an archive of it can have".into()));
+                let what = "more than an archive of it can have".to_owned();
+                break Some(Fault::Missing(what));
             }
             if pieces.send(piece).await.is_err() {
                 break None;
             }
-            if let Err(slow) = patience.waited(waited, tally) {
-                break Some(Fault::Later(nobody("a gateway is too slow", Some(slow.into()))));
+            if let Err(slow) = patience.waited(waited, piece_bytes, tally) {
+                let what = "a gateway is too slow".to_owned();
+                break Some(Fault::Later(nobody(what, Some(slow.into()))));
             }
         };
         drop(pieces);
@@ -326,137 +343,21 @@ fn write_flat(
     Ok(Flat::All { staging, bytes })
 }
 
-/// Why one gateway did not give it.
-#[derive(Debug)]
-enum Fault {
-    /// No other gateway can do better.
-    Final(Error),
-    /// It may do better later.
-    Later(Error),
-    /// It does not let us.
-    Refused(Error),
-    /// It doesn't have it.
-    Absent,
-    /// It gave something else.
-    #[expect(dead_code, reason = "for the debug log")]
-    Wrong(BoxError),
-    /// It says that this is larger than allowed, which nobody can check.
-    TooLarge { limit_bytes: u64 },
-    /// It said that it gives an archive, but didn't.
-    NotCar,
-}
-
-impl Fault {
-    fn later(gateway: &Gateway, source: BoxError) -> Self {
-        let what = format!("{} does not answer", http::shown(&gateway.base));
-        Self::Later(nobody(&what, Some(source)))
-    }
-
-    fn of(answer: &Response) -> Self {
-        match http::refusal(answer) {
-            Some(err @ Error::Refused { .. }) => Self::Refused(err),
-            Some(err) => Self::Later(err),
-            None if answer.status().is_client_error() => Self::Absent,
-            None => Self::Wrong(format!("an answer {}", answer.status()).into()),
-        }
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(err: Error) -> Self {
-        Self::Final(err)
-    }
-}
-
-/// What it comes to when no gateway gave it: the kindest fault decides.
-fn verdict(cid: &Cid, faults: Vec<Fault>) -> Error {
-    let (mut later, mut refused, mut wrong, mut large, mut absent) = (None, None, None, None, None);
-    for fault in faults {
-        match fault {
-            Fault::Final(err) => return err,
-            // Who only wants to be asked less often is nearer to an answer than who is silent.
-            Fault::Later(err @ Error::RateLimited { .. }) => later = Some(err),
-            Fault::Later(err) => later = later.or(Some(err)),
-            Fault::Refused(err) => refused = Some(err),
-            Fault::Absent => absent = Some(nobody(&format!("no gateway has {cid} now"), None)),
-            Fault::Wrong(_) | Fault::NotCar => wrong = Some(Error::Unverified { cid: *cid }),
-            Fault::TooLarge { limit_bytes } => large = Some(Error::TooLarge { limit_bytes }),
-        }
-    }
-    later
-        .or(wrong)
-        .or(large)
-        .or(absent)
-        .or(refused)
-        .unwrap_or_else(|| nobody("no gateway is set", None))
-}
-
-fn nobody(what: &str, source: Option<BoxError>) -> Error {
-    Error::Unavailable { what: what.to_owned(), source }
-}
-
 fn is_car(answer: &Response) -> bool {
     let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case(car::MEDIA_TYPE)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::{SocketAddr, TcpListener};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    /// Answers every request with this; counts them.
-    fn server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let counting = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let mut client = client.unwrap();
-                drop(client.read(&mut [0; 4096]));
-                counting.fetch_add(1, Ordering::SeqCst);
-                client.write_all(answer.as_bytes()).ok();
-            }
-        });
-        (address, asked)
-    }
-
-    #[tokio::test]
-    async fn a_public_gateway_sends_nobody_into_the_private_network() {
-        let (secret, asked) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned());
-        let sends_to = |host: &str| {
-            let to = format!("http://{host}:{}/latest/meta-data", secret.port());
-            format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\n\r\n")
-        };
-        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"] {
-            let (address, _) = server(sends_to(host));
-            let config = Config {
-                gateways: vec![format!("http://gateway.invalid:{}", address.port())],
-                gateway_token: None,
-                pinata_url: String::new(),
-                pinata_jwt: Secret::new(""),
-                pinata_rate_per_min: 1,
-                connect_timeout: Duration::from_secs(5),
-                idle_timeout: Duration::from_secs(5),
-            };
-            let mut gateways = Gateways::new(&config).unwrap();
-            // What a public name would lead to; nothing but this client knows it.
-            let known = Client::builder().redirect(reqwest::redirect::Policy::none());
-            gateways.client = known.resolve("gateway.invalid", address).build().unwrap();
-            let dir = tempfile::tempdir().unwrap();
-            let (cid, dest) = (PROBE.parse().unwrap(), dir.path().join("x"));
-            let refused = gateways.fetch(&cid, &dest, 9, |_| {}).await.unwrap_err();
-            assert!(matches!(refused, Error::Unavailable { .. }), "{host}: {refused:?}");
-            assert_eq!(asked.load(Ordering::SeqCst), 0, "{host} was asked");
-            // The owner's own gateway may send to the owner's own machines.
-            let at_home = config.gateways[0].replace("gateway.invalid", "127.0.0.1");
-            let gateways = Gateways::new(&Config { gateways: vec![at_home], ..config }).unwrap();
-            gateways.fetch(&cid, &dest, 9, |_| {}).await.unwrap_err();
-            assert!(asked.swap(0, Ordering::SeqCst) > 0, "{host} was not asked");
-        }
-    }
+/// What people read: an error's page, a sign-in, a message.
+fn is_page(answer: &Response) -> bool {
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().trim().to_ascii_lowercase();
+    is_car(answer)
+        || ["text/html", "application/xhtml", "application/json"]
+            .iter()
+            .any(|page| kind.starts_with(page))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Gateways: a row is what two of them do with one input, and what must become of its job.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+
+use crate::support::ipfs::Scripted;
+use crate::support::world::{World, shell};
+
+const CAR: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
+const BYTES: usize = 700_000;
+
+/// What a gateway does with a request for an input.
+#[derive(Clone, Copy)]
+enum Does {
+    /// It answers as it should.
+    Serves,
+    /// An archive's first part: so many of a thousand bytes, with a clean end.
+    Cuts(usize),
+    /// Its header and nothing more.
+    OnlyHeader,
+    /// A byte of the archive is another.
+    Flips,
+    /// A web page with a 200.
+    Page,
+    /// This status.
+    Says(u16),
+    /// The same for archives; it serves the flat file.
+    NoArchives(u16),
+    /// What follows after so many requests, before them what comes first.
+    Later(usize, &'static Self, &'static Self),
+}
+
+/// A row: its name, what the first gateway does and what the second, the end and its reason, and a
+/// part of its error.
+type Row = (&'static str, [Does; 2], [&'static str; 2], &'static str);
+
+const NOT_FOUND: Does = Does::Says(404);
+const DONE: [&str; 2] = ["completed", ""];
+const UNAVAILABLE: [&str; 2] = ["failed", "input_unavailable"];
+const UNVERIFIED: [&str; 2] = ["failed", "input_unverified"];
+
+const ROWS: &[Row] = &[
+    ("header-once", [Does::Later(1, &Does::OnlyHeader, &Does::Serves), NOT_FOUND], DONE, ""),
+    ("half-once", [Does::Later(1, &Does::Cuts(500), &Does::Serves), NOT_FOUND], DONE, ""),
+    ("end-once", [Does::Later(1, &Does::Cuts(999), &Does::Serves), NOT_FOUND], DONE, ""),
+    ("half-beside-a-good-one", [Does::Cuts(500), Does::Serves], DONE, ""),
+    ("page-beside-a-good-one", [Does::Page, Does::Serves], DONE, ""),
+    ("flips-beside-a-good-one", [Does::Flips, Does::Serves], DONE, ""),
+    ("refuses-beside-a-good-one", [Does::Says(403), Does::Serves], DONE, ""),
+    ("page-first", [Does::Later(3, &Does::Page, &Does::Serves), NOT_FOUND], DONE, ""),
+    ("found-later", [Does::Later(5, &NOT_FOUND, &Does::Serves), NOT_FOUND], DONE, ""),
+    ("no-archives", [Does::NoArchives(403), NOT_FOUND], DONE, ""),
+    ("always-half", [Does::Cuts(500), NOT_FOUND], UNAVAILABLE, "ends too early"),
+    ("always-page", [Does::Page, Does::Page], UNAVAILABLE, "flat file that is not"),
+    ("flips-beside-none", [Does::Flips, NOT_FOUND], UNAVAILABLE, "not what its CID says"),
+    ("all-flip", [Does::Flips, Does::Flips], UNVERIFIED, "contradict"),
+    ("all-refuse", [Does::Says(403), Does::Says(401)], UNAVAILABLE, "refuses the key"),
+    ("nowhere", [NOT_FOUND, NOT_FOUND], UNAVAILABLE, "does not have it"),
+];
+
+/// An input as the store has it.
+struct Object {
+    flat: Bytes,
+    archive: Bytes,
+}
+
+impl Does {
+    fn answer(&self, nth: usize, object: &Object, wants_archive: bool) -> Response {
+        let car = |bytes: &[u8]| {
+            ([(header::CONTENT_TYPE, CAR)], Bytes::copy_from_slice(bytes)).into_response()
+        };
+        match self {
+            Self::Later(count, first, _) if nth < *count => {
+                first.answer(nth, object, wants_archive)
+            }
+            Self::Later(count, _, then) => then.answer(nth - count, object, wants_archive),
+            Self::Says(status) => StatusCode::from_u16(*status).expect("a status").into_response(),
+            Self::NoArchives(status) if wants_archive => {
+                Self::Says(*status).answer(nth, object, wants_archive)
+            }
+            Self::Page => {
+                ([(header::CONTENT_TYPE, "text/html")], "<h1>Sign in</h1>").into_response()
+            }
+            Self::Serves | Self::NoArchives(_) if !wants_archive => {
+                let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+                (kind, object.flat.clone()).into_response()
+            }
+            Self::OnlyHeader => car(&object.archive[..=usize::from(object.archive[0])]),
+            Self::Cuts(of_thousand) => car(&object.archive[..BYTES / 1000 * of_thousand]),
+            Self::Flips => {
+                let mut flipped = object.archive.to_vec();
+                flipped[BYTES / 2] ^= 1;
+                car(&flipped)
+            }
+            Self::Serves | Self::NoArchives(_) => car(&object.archive),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_gateways_do_with_an_input_its_job_ends_as_its_row_says() {
+    let world = World::start().await;
+    let mut objects = HashMap::new();
+    let mut cids = Vec::new();
+    for (at, (name, does, ..)) in ROWS.iter().enumerate() {
+        let flat: Vec<u8> =
+            (0..BYTES).map(|byte| (byte * (at + 3) % 251).to_le_bytes()[0]).collect();
+        let cid = world.pin(&flat).await;
+        let archive = format!("{}/ipfs/{cid}?format=car", world.store());
+        let archive =
+            reqwest::get(archive).await.expect("an answer").bytes().await.expect("a body");
+        objects.insert(cid.clone(), (*does, Object { flat: flat.into(), archive }));
+        cids.push((*name, cid));
+    }
+    let (objects, asked) = (Arc::new(objects), Arc::new(Mutex::new(HashMap::new())));
+    let gateways = Scripted::start(move |request: Request| {
+        let path = request.uri().path().to_owned();
+        let wants_archive = request.uri().query().is_some_and(|query| query.contains("format=car"));
+        let mut asked = asked.lock().expect("nobody panics with it");
+        let nth = asked.entry(path.clone()).or_insert(0);
+        *nth += 1;
+        let nth = *nth - 1;
+        let cid = path.rsplit('/').next().unwrap_or_default();
+        let answer = match objects.get(cid) {
+            Some((does, object)) => {
+                does[usize::from(path.starts_with("/two/"))].answer(nth, object, wants_archive)
+            }
+            None => StatusCode::NOT_FOUND.into_response(),
+        };
+        async move { answer }
+    })
+    .await;
+    let both = format!("{0}/one,{0}/two", gateways.url);
+    let settings = [("IPFS_GATEWAYS", &*both), ("FETCH_GIVE_UP_S", "15"), ("JOB_SLOTS", "8")];
+    let agent = world.agent(&settings);
+    for (name, cid) in &cids {
+        let mut job = shell("cp /input/input /output/output");
+        job["input_file_cid"] = json!(cid);
+        world.publish(name, &job);
+    }
+    let mut told = Vec::new();
+    for ((name, _, end, error), (_, cid)) in ROWS.iter().zip(&cids) {
+        let statuses = world.outcome(name);
+        let last = statuses.last().unwrap_or(&Value::Null);
+        let reason = last["reason_code"].as_str().unwrap_or_default();
+        let words = last["error"].as_str().unwrap_or_default();
+        let is_right = [last["status"].as_str().unwrap_or_default(), reason] == *end;
+        let is_whole = end != &DONE || last["output_cid"] == **cid;
+        if !(is_right && is_whole && words.contains(error)) {
+            told.push(format!("{name}: {last}"));
+        }
+    }
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    let log = agent.log();
+    assert!(!log.contains("panicked"), "{log}");
+}

@@ -1,0 +1,3 @@
+//! Counterparts as they are met in the world, row by row: what each does, and what must come of it.
+
+mod gateway;
