@@ -103,7 +103,8 @@ impl Does {
     }
 }
 
-#[tokio::test]
+// The gateways go on while the test waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_gateways_do_with_an_input_its_job_ends_as_its_row_says() {
     let world = World::start().await;
     let mut objects = HashMap::new();
