@@ -108,7 +108,7 @@ async fn what_is_not_here_or_not_allowed_is_said_at_once() {
     let status = async |path: &str| {
         client.get(format!("{}{path}", store.url)).send().await.unwrap().status()
     };
-    let unknown = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
+    let unknown = "QmT5NvUtoM5nWFfrQdVrFtvGfKFmG7AHE8P34isapyhCxX";
     assert_eq!(status(&format!("/ipfs/{unknown}")).await, StatusCode::NOT_FOUND);
     assert_eq!(status(&format!("/ipfs/{unknown}?format=car")).await, StatusCode::NOT_FOUND);
     assert_eq!(status("/ipfs/not-a-cid").await, StatusCode::BAD_REQUEST);
