@@ -14,8 +14,10 @@
 pub mod backoff;
 pub mod clock;
 pub mod failpoint;
+pub mod proxy;
 pub mod secret;
 pub mod supervise;
+pub mod text;
 
 pub mod job;
 pub mod node;

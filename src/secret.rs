@@ -10,6 +10,8 @@ use std::io::{self, ErrorKind, Read};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
+use crate::text::unmarked;
+
 /// A text that is wiped on drop and never printed.
 #[derive(Clone)]
 pub struct Secret(SecretString);
@@ -22,7 +24,7 @@ impl Secret {
         Self(SecretString::from(text.as_str()))
     }
 
-    /// The first line of `from`, without its end; what is longer than `bytes_max` or not UTF-8 is
+    /// The first line of `from`, without its end and a byte order mark; what is longer than `bytes_max` or not UTF-8 is
     /// refused. Hand it an unbuffered reader: a buffer's copy would stay in memory.
     pub fn read_line(mut from: impl Read, bytes_max: usize) -> io::Result<Self> {
         // Its full size from the start: one that grows leaves its old places as they were.
@@ -36,7 +38,8 @@ impl Secret {
                 Err(err) => return Err(err),
             }
         }
-        let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line =
+            unmarked(&bytes[..length]).split(|byte| *byte == b'\n').next().unwrap_or_default();
         if line.len() > bytes_max {
             return Err(io::Error::new(ErrorKind::InvalidData, "its first line is too long"));
         }
@@ -95,6 +98,7 @@ mod tests {
         assert_eq!(read(b"hunter2\r\nmore", 20).unwrap(), "hunter2");
         assert_eq!(read(b" p w ", 5).unwrap(), " p w ");
         assert_eq!(read(b"", 5).unwrap(), "");
+        assert_eq!(read("\u{feff}hunter2\n".as_bytes(), 20).unwrap(), "hunter2");
         assert!(read(b"123456", 5).is_err());
         assert!(read(b"\xff", 5).is_err());
     }

@@ -5,11 +5,16 @@
 //! the owner's decision alone: a server without `JetStream` is waited for like one that is away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::bus::{self, Bus, DeliveryMode};
+use crate::clock::{Clock as _, SystemClock};
 use crate::supervise::Failure;
+
+/// How often it is said that credentials come to their end.
+const WARN_EVERY: Duration = Duration::from_hours(12);
 
 /// The bus once it is there.
 #[derive(Debug, Clone)]
@@ -24,9 +29,10 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Connects and prepares the streams, and prepares them again at each reconnect: a service that
-    /// ends only with the connection, or where it fails.
-    pub async fn keep(self, config: Arc<bus::Config>) -> Result<(), Failure> {
+    /// Connects and prepares the streams (those of pools too, where it is `shared`), and prepares
+    /// them again at each reconnect: a service that ends only with the connection, or where it
+    /// fails.
+    pub async fn keep(self, config: Arc<bus::Config>, shared: bool) -> Result<(), Failure> {
         let again = |err: bus::Error| {
             Failure::again(err, "is nats-server 2.10 or later running? NATS_URL says where it is")
         };
@@ -36,7 +42,8 @@ impl Link {
         };
         loop {
             let connection = bus.connection_number();
-            match bus.prepare().await {
+            let prepared = if shared { bus.prepare_pools().await } else { bus.prepare().await };
+            match prepared {
                 Ok(()) => {}
                 // It says itself what to do about it.
                 Err(err @ bus::Error::NoJetStream { .. }) => {
@@ -48,7 +55,7 @@ impl Link {
                 tell(&bus);
                 self.online.send_replace(Some(bus.clone()));
             }
-            match bus.connected_again(connection).await {
+            match beside_warnings(&config, bus.connected_again(connection)).await {
                 Ok(()) => {}
                 Err(bus::Error::Closed) => return Ok(()),
                 Err(err) => return Err(again(err)),
@@ -81,6 +88,21 @@ impl Link {
     /// Whether jobs can reach this node now.
     pub fn is_up(&self) -> bool {
         self.now().is_some_and(|bus| bus.is_connected())
+    }
+}
+
+/// `work`, with a word now and then about credentials that come to their end.
+async fn beside_warnings<T>(config: &bus::Config, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let own = config.credentials.clone();
+        let told = tokio::task::spawn_blocking(move || own.warning(SystemClock.now())).await;
+        if let Ok(Some(warning)) = told {
+            tracing::warn!("{warning}");
+        }
+        if let Ok(done) = tokio::time::timeout(WARN_EVERY, &mut work).await {
+            return done;
+        }
     }
 }
 

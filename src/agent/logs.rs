@@ -2,7 +2,8 @@
 //!
 //! What must hold: neither grows with what a job writes. The kept log has its first and its last
 //! part where it is too long, with a line between that says how much is left out; live lines are
-//! lossy by design, and a gap says how many lines it swallowed.
+//! lossy by design, and a gap says how many lines it swallowed. A carriage return ends a live line,
+//! too: a progress bar writes nothing else for hours.
 
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub struct LogBook {
     tail: Vec<u8>,
     left_out: u64,
     partial: [Vec<u8>; 2],
+    /// The last line was ended by a carriage return: a line feed that follows belongs to it.
+    returned: [bool; 2],
     seq: u64,
     /// Lines that were published before a restart of the reading.
     skip: u64,
@@ -70,6 +73,7 @@ impl LogBook {
             tail: Vec::new(),
             left_out: 0,
             partial: [Vec::new(), Vec::new()],
+            returned: [false; 2],
             seq: 0,
             skip,
             dropped: 0,
@@ -88,9 +92,18 @@ impl LogBook {
         self.keep(&chunk.bytes);
         let mut live = Vec::new();
         let mut rest: &[u8] = &chunk.bytes;
-        while let Some(at) = memchr::memchr(b'\n', rest) {
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
             self.extend_line(chunk.stream, &rest[..at]);
-            self.end_line(chunk.stream, now, &mut live);
+            let is_return = rest[at] == b'\r';
+            let is_empty = self.partial[index(chunk.stream)].is_empty();
+            let was_ended = std::mem::replace(&mut self.returned[index(chunk.stream)], is_return);
+            // Nothing to end: the feed of a return that did, or a return at a line's begin.
+            let is_silent = is_empty && (is_return || was_ended);
+            if !is_silent {
+                self.end_line(chunk.stream, now, &mut live);
+            } else if is_return && !was_ended {
+                self.returned[index(chunk.stream)] = false;
+            }
             rest = &rest[at + 1..];
         }
         self.extend_line(chunk.stream, rest);
@@ -140,13 +153,16 @@ impl LogBook {
     }
 
     fn extend_line(&mut self, stream: LogStream, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.returned[index(stream)] = false;
+        }
         let line = &mut self.partial[index(stream)];
         let room = LINE_BYTES_MAX.saturating_sub(line.len()).min(bytes.len());
         line.extend_from_slice(&bytes[..room]);
     }
 
     fn end_line(&mut self, stream: LogStream, now: Timestamp, live: &mut Vec<Live>) {
-        let mut bytes = std::mem::take(&mut self.partial[index(stream)]);
+        let bytes = std::mem::take(&mut self.partial[index(stream)]);
         self.seq += 1;
         if self.seq <= self.skip {
             return;
@@ -157,9 +173,6 @@ impl LogBook {
         }
         if self.dropped > 0 {
             live.push(Live::Gap { dropped: std::mem::take(&mut self.dropped) });
-        }
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         live.push(Live::Line { seq: self.seq, stream, line: text, timestamp: now });
@@ -211,6 +224,31 @@ mod tests {
         assert_eq!(lines(&book.take(&chunk(LogStream::Stdout, "e\r\ntwo"), now)), [(2, "one")]);
         assert_eq!(lines(&book.finish(now)), [(3, "two")]);
         assert_eq!(book.into_bytes(), b"onerr\ne\r\ntwo");
+    }
+
+    #[test]
+    fn a_progress_bar_is_told_as_it_moves_and_kept_as_it_came() {
+        for (text, told) in [
+            ("\r 1%\r 2%\r 3%\n", &[" 1%", " 2%", " 3%"][..]),
+            ("1%\r2%\r\ndone\n", &["1%", "2%", "done"]),
+            ("a\r\n\r\nb\r\n", &["a", "", "b"]),
+            ("a\n\nb", &["a", "", "b"]),
+            ("1%\r\r\r2%", &["1%", "2%"]),
+        ] {
+            // Whole, and a byte at a time.
+            for size in [text.len(), 1] {
+                let mut book = LogBook::new(0);
+                let mut live = Vec::new();
+                for piece in text.as_bytes().chunks(size) {
+                    let piece = std::str::from_utf8(piece).unwrap();
+                    live.extend(book.take(&chunk(LogStream::Stdout, piece), Timestamp::default()));
+                }
+                live.extend(book.finish(Timestamp::default()));
+                let lines: Vec<&str> = lines(&live).into_iter().map(|(_, line)| line).collect();
+                assert_eq!(lines, told, "{text:?} by {size}");
+                assert_eq!(book.into_bytes(), text.as_bytes());
+            }
+        }
     }
 
     #[test]

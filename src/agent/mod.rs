@@ -275,7 +275,7 @@ where
         });
         let parts = Parts { intake, runtime, link, domain, greeter };
         let mut services = Services::default();
-        parts.serve_bus(&mut services, self.bus, self.owner);
+        parts.serve_bus(&mut services, (self.bus, !pools.is_empty()), self.owner);
         serve_crier(&mut services, crier(&parts, &pools));
         parts.serve_jobs(&mut services, pools, slots, settings.pool_prefetch);
         let readiness = readiness(&parts, self.gpu, gpus);

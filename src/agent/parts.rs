@@ -36,16 +36,16 @@ pub(super) struct Parts<R, C> {
 }
 
 impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
-    /// The connection, and what needs nothing but it.
+    /// The connection, also whether pools are served on it, and what needs nothing but it.
     pub(super) fn serve_bus(
         &self,
         services: &mut Services,
-        config: bus::Config,
+        (config, shared): (bus::Config, bool),
         owner: Option<Address>,
     ) {
         let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
         let config = Arc::new(config);
-        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config)));
+        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config), shared));
         let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
         services
             .spawn("publish", RETRY, move || publish::run(desk_of.clone(), Arc::clone(&effects)));

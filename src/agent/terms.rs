@@ -13,7 +13,7 @@ use crate::node::allocation::Wish;
 use super::folders::JobFolders;
 
 /// Bytes in a MiB.
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// Input and output of a job that does not say how much disk it needs, in MiB.
 const DISK_MIB: u64 = 51_200;
 /// Processes and threads of a job: far more than any computation, far fewer than a fork bomb.

@@ -9,7 +9,9 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::{BoxError, Config, Error};
+use crate::proxy;
 use crate::secret::redact_url;
+use crate::supervise;
 
 /// A service that says "later" without saying when means at most this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -38,7 +40,13 @@ fn builder(config: &Config) -> reqwest::ClientBuilder {
         .user_agent(concat!("lamda-node/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.connect_timeout)
         .redirect(reqwest::redirect::Policy::none())
+        .proxy(by_proxy())
         .http2_adaptive_window(true)
+}
+
+/// The proxy of a URL, found out at each call: this machine has none, wherever a redirect leads.
+fn by_proxy() -> reqwest::Proxy {
+    reqwest::Proxy::custom(|url| proxy::of(url.scheme(), url.host_str()?))
 }
 
 fn build(builder: reqwest::ClientBuilder) -> Result<Client, Error> {
@@ -68,9 +76,16 @@ pub(super) fn shown(url: &Url) -> String {
     redact_url(url.as_str()).trim_end_matches('/').to_owned()
 }
 
-/// The cause without its URL, which may hold a key.
+/// The cause without its URL, which may hold a key, and with the proxy's, which may be to blame.
 pub(super) fn boxed(err: reqwest::Error) -> BoxError {
-    Box::new(err.without_url())
+    let through = err.url().map(through).unwrap_or_default();
+    let err = err.without_url();
+    if through.is_empty() { Box::new(err) } else { (supervise::chain(&err) + &through).into() }
+}
+
+/// The proxy of a URL, as the end of a sentence.
+fn through(url: &Url) -> String {
+    proxy::in_words(url.scheme(), url.host_str().unwrap_or_default())
 }
 
 /// Waits for one answer or one piece of it, at most `idle`.
@@ -95,7 +110,7 @@ pub(super) fn refusal(response: &Response) -> Option<Error> {
             Some(Error::RateLimited { service, retry_after: retry_after(response) })
         }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            let source = Some(format!("it answers {status}").into());
+            let source = Some(format!("it answers {status}{}", through(response.url())).into());
             Some(Error::Unavailable { what: format!("{service} can't answer now"), source })
         }
         _ => None,

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::streams::Known;
-use super::{Config, Credentials, DeliveryMode, Error, redact_urls};
+use super::{Config, Credentials, DeliveryMode, Error, credentials, redact_urls};
 use crate::backoff::Backoff;
 
 /// A server that does not greet us within this is tried again later.
@@ -75,7 +74,7 @@ impl Bus {
         let options = options(config, &addresses, news).await?;
         let client = match timeout(GREETING, options.connect(addresses)).await {
             Ok(Ok(client)) => client,
-            Ok(Err(err)) => return Err(refusal(servers, err)),
+            Ok(Err(err)) => return Err(refusal(servers, &config.credentials, err)),
             Err(elapsed) => {
                 return Err(Error::Unreachable { server: servers, source: Box::new(elapsed) });
             }
@@ -238,7 +237,21 @@ async fn options(
             }
         }
     };
-    let mut options = ConnectOptions::new()
+    config.credentials.check().await?;
+    let own = Arc::new(config.credentials.clone());
+    let greeting = if matches!(*own, Credentials::None) {
+        match credentials_of(addresses) {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        }
+    } else {
+        // Read at each connection: they may have been replaced.
+        let own = Arc::clone(&own);
+        ConnectOptions::with_auth_callback(move |nonce| credentials::answer(own.clone(), nonce))
+    };
+    let watch = Watch { greeted, news, own, refused: AtomicBool::new(false) };
+    let mut options = greeting
         .name(&config.name)
         .ping_interval(PING)
         // One server that is a black hole must not use up the time of the others.
@@ -246,7 +259,10 @@ async fn options(
         .request_timeout(Some(ANSWER))
         .subscription_capacity(BUFFERED_MAX)
         .reconnect_delay_callback(delays)
-        .event_callback(move |event| observe(event, &greeted, &news));
+        .event_callback(move |event| {
+            watch.observe(event);
+            std::future::ready(())
+        });
     if let Some(prefix) = &config.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
     }
@@ -254,22 +270,7 @@ async fn options(
         readable(ca).await?;
         options = options.add_root_certificates(ca.clone()).require_tls(true);
     }
-    match &config.credentials {
-        Credentials::None => Ok(match credentials_of(addresses) {
-            Some((user, Some(password))) => options.user_and_password(user, password),
-            Some((token, None)) => options.token(token),
-            None => options,
-        }),
-        Credentials::Nkey(seed) => Ok(options.nkey(seed.expose().to_owned())),
-        Credentials::Token(token) => Ok(options.token(token.expose().to_owned())),
-        Credentials::UserPassword(user, password) => {
-            Ok(options.user_and_password(user.clone(), password.expose().to_owned()))
-        }
-        Credentials::File(path) => options
-            .credentials_file(path)
-            .await
-            .map_err(|source| Error::File { path: path.clone(), source }),
-    }
+    Ok(options)
 }
 
 async fn readable(path: &Path) -> Result<(), Error> {
@@ -304,30 +305,64 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Says what a person should know, and wakes whoever waits for a change.
-fn observe(
-    event: Event,
-    greeted: &AtomicBool,
-    news: &watch::Sender<()>,
-) -> impl Future<Output = ()> + Send + Sync + use<> {
-    match event {
-        Event::Connected if greeted.swap(true, Ordering::AcqRel) => {
-            info!("connected to NATS again");
-        }
-        Event::Disconnected => warn!("the connection to NATS is gone: connecting again"),
-        Event::ServerError(error) => warn!(%error, "the NATS server complains"),
-        Event::SlowConsumer(_) => warn!("NATS sends faster than we read: messages were dropped"),
-        Event::LameDuckMode => info!("the NATS server is about to stop"),
-        Event::Connected | Event::Draining | Event::Closed | Event::ClientError(_) => {}
-    }
-    news.send_replace(());
-    std::future::ready(())
+/// What is watched of a connection.
+struct Watch {
+    greeted: Arc<AtomicBool>,
+    news: watch::Sender<()>,
+    own: Arc<Credentials>,
+    /// A refusal was told, and there was no connection since.
+    refused: AtomicBool,
 }
 
-fn refusal(server: String, err: async_nats::ConnectError) -> Error {
+impl Watch {
+    /// Says what a person should know, and wakes whoever waits for a change.
+    fn observe(&self, event: Event) {
+        match event {
+            Event::Connected => {
+                self.refused.store(false, Ordering::Release);
+                if self.greeted.swap(true, Ordering::AcqRel) {
+                    info!("connected to NATS again");
+                }
+            }
+            Event::Disconnected => warn!("the connection to NATS is gone: connecting again"),
+            Event::ServerError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),
+            Event::ServerError(error) => warn!(%error, "the NATS server complains"),
+            Event::SlowConsumer(_) => {
+                warn!("NATS sends faster than we read: messages were dropped");
+            }
+            Event::LameDuckMode => info!("the NATS server is about to stop"),
+            Event::ClientError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),
+            Event::Draining | Event::Closed | Event::ClientError(_) => {}
+        }
+        self.news.send_replace(());
+    }
+
+    /// Once for all tries until the next connection.
+    fn tell_refusal(&self) {
+        if !self.refused.swap(true, Ordering::AcqRel) {
+            warn!(
+                "the NATS server refuses our credentials{}; they are read again at each try",
+                self.own.in_words(credentials::now())
+            );
+        }
+    }
+}
+
+/// Whether an error is about who we are: its type keeps that for itself.
+fn is_about_us(error: &str) -> bool {
+    let error = error.to_ascii_lowercase();
+    ["authorization violation", "authentication", "revoked", "expired"]
+        .iter()
+        .any(|word| error.contains(word))
+}
+
+fn refusal(server: String, own: &Credentials, err: async_nats::ConnectError) -> Error {
     match err.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            Error::Unauthorized { server }
+            Error::Unauthorized { server, what: own.in_words(credentials::now()) }
+        }
+        _ if is_about_us(&err.to_string()) => {
+            Error::Unauthorized { server, what: own.in_words(credentials::now()) }
         }
         _ => Error::Unreachable { server, source: Box::new(err) },
     }

@@ -6,14 +6,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{
     AckPolicy, Config, Consumer, DeliverPolicy, Info, ReplayPolicy, pull,
 };
 use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
-use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
+use async_nats::jetstream::stream::{
+    ConsumerCreateStrictError, ConsumerCreateStrictErrorKind, Stream,
+};
+use futures_util::StreamExt as _;
 
 use super::intake::{PULL, ROOM_MAX};
-use super::streams::StreamKind;
+use super::streams::{StreamKind, covers};
 use super::subjects::Target;
 use super::{AckHandle, Bus, Error};
 
@@ -25,6 +29,9 @@ const ACK_PENDING_MAX: i64 = 10_000;
 /// Pulls that may wait at a pool's consumer: every agent of the pool keeps one or a few there (the
 /// server's own limit is 512).
 const POOL_WAITING_MAX: i64 = 10_000;
+
+/// More consumers than a queue of ours ever has are not looked through for one that is in the way.
+const CONSUMERS_MAX: usize = 1000;
 
 /// No agent renews its leases more often than once a second, and a third of the ack wait is for that.
 const ACK_WAIT_MIN: Duration = Duration::from_secs(3);
@@ -89,10 +96,32 @@ impl Bus {
             match stream.create_consumer_strict(plan.config()).await {
                 Ok(consumer) => return Ok(consumer),
                 Err(err) if err.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
+                Err(err) if is_taken(&err) => return Err(self.rival(stream, plan).await),
                 Err(err) => return Err(Error::Refused { what: WHAT, source: Box::new(err) }),
             }
         }
         Err(Error::Timeout { what: WHAT })
+    }
+
+    /// Who has the jobs that this consumer is for: of a work queue each has one reader.
+    async fn rival<I>(&self, stream: &Stream<I>, plan: &ConsumerPlan) -> Error {
+        let mut found = Vec::new();
+        let mut all = std::pin::pin!(stream.consumers().take(CONSUMERS_MAX));
+        while let Some(Ok(info)) = all.next().await {
+            if overlaps(plan, &info.config) {
+                found.push(info.name);
+            }
+        }
+        let (stream, filters) = (StreamKind::Jobs.name(), plan.filters.join(" and "));
+        let problem = if let Some(name) = found.first() {
+            format!(
+                "its consumer {name} takes {filters} too, and a job has one reader: whoever made it \
+                 must remove it (nats consumer rm {stream} {name})"
+            )
+        } else {
+            format!("another consumer takes {filters} too, and a job has one reader")
+        };
+        Error::Stream { stream: stream.to_owned(), problem }
     }
 
     /// How long the server waits for a sign of life of what this delivery's consumer gives out, as
@@ -106,6 +135,24 @@ impl Bus {
             Err(err) => Err(unanswered(WHAT, err)),
         }
     }
+}
+
+/// Whether another consumer of the work queue stands in the way.
+fn is_taken(err: &ConsumerCreateStrictError) -> bool {
+    let ConsumerCreateStrictErrorKind::JetStream(answer) = err.kind() else { return false };
+    let taken =
+        [ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE, ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED];
+    taken.contains(&answer.error_code())
+}
+
+/// Whether a consumer gets messages that this one is for. No filter: all of them.
+fn overlaps(plan: &ConsumerPlan, found: &Config) -> bool {
+    let one = Some(&found.filter_subject).filter(|filter| !filter.is_empty());
+    let mut filters = one.into_iter().chain(&found.filter_subjects).peekable();
+    if filters.peek().is_none() {
+        return true;
+    }
+    filters.any(|filter| plan.filters.iter().any(|own| covers(filter, own) || covers(own, filter)))
 }
 
 /// What a question about a consumer came to that brought no answer to it.
@@ -200,6 +247,23 @@ mod tests {
     use super::*;
 
     type Change = fn(&mut Config);
+
+    #[test]
+    fn a_consumer_is_in_the_way_where_it_gets_one_of_our_jobs() {
+        let plan = ConsumerPlan::of(&Target::Pool("a100".parse().unwrap()));
+        for (filters, is_rival) in [
+            (&[][..], true),
+            (&["jobs.>"][..], true),
+            (&["jobs.pool.*"], true),
+            (&["jobs.pool.b", "jobs.pool.a100"], true),
+            (&["jobs.pool.b"], false),
+            (&["jobs.dispatch.*"], false),
+        ] {
+            let filter_subjects = filters.iter().map(|&filter| filter.to_owned()).collect();
+            let found = Config { filter_subjects, ..Config::default() };
+            assert_eq!(overlaps(&plan, &found), is_rival, "{filters:?}");
+        }
+    }
 
     #[test]
     fn a_consumer_is_refused_for_what_breaks_us_and_for_nothing_else() {

@@ -31,6 +31,7 @@ pub mod withdraw;
 
 mod connection;
 mod consumers;
+mod credentials;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,11 +40,12 @@ use async_nats::jetstream::ErrorCode;
 
 use crate::job::claim;
 use crate::node::Address;
-use crate::secret::{Secret, redact_url};
+use crate::secret::redact_url;
 
 pub use claims::Found;
 pub use connection::{Bus, is_url};
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
+pub use credentials::{Credentials, Expiry, Kept, WARN_BEFORE};
 pub use find::Search;
 pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};
@@ -87,21 +89,6 @@ impl fmt::Debug for Config {
     }
 }
 
-/// How the server knows us.
-#[derive(Debug, Clone)]
-pub enum Credentials {
-    /// By what stands in the URL, or not at all.
-    None,
-    /// A `.creds` file: a user's JWT and its seed.
-    File(PathBuf),
-    /// An nkey's seed.
-    Nkey(Secret),
-    /// A token.
-    Token(Secret),
-    /// A user and its password.
-    UserPassword(String, Secret),
-}
-
 /// A comma list of URLs as it may be shown.
 fn redact_urls(urls: &str) -> String {
     urls.split(',').map(|url| redact_url(url.trim())).collect::<Vec<_>>().join(",")
@@ -126,10 +113,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The server does not know us: wrong credentials, or none. Final.
-    #[error("the NATS server at {server} refuses our credentials")]
+    #[error("the NATS server at {server} refuses our credentials{what}")]
     Unauthorized {
         /// The server's address, redacted.
         server: String,
+        /// Their file, and whether they expired, as the end of the sentence.
+        what: String,
     },
     /// No server answers: try again later.
     #[error("no NATS server answers at {server}")]
@@ -286,12 +275,13 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn settings_print_without_their_secrets() {
         let config = Config {
             url: "nats://user:hunter2@a:4222, nats://t0ken@b:4222".to_owned(),
-            credentials: Credentials::Token(Secret::new("hunter3")),
+            credentials: Credentials::Token(Kept::Here(Secret::new("hunter3"))),
             tls_ca: None,
             name: "node".to_owned(),
             inbox_prefix: None,

@@ -67,8 +67,15 @@ pub(super) enum StreamKind {
 }
 
 impl StreamKind {
-    /// What every agent needs.
-    const BASIC: [Self; 3] = [Self::Jobs, Self::Status, Self::Dead];
+    /// What every agent needs. Jobs last: where the others have no room, a job would be taken that
+    /// nobody ever runs.
+    const BASIC: [Self; 3] = [Self::Status, Self::Dead, Self::Jobs];
+
+    /// What an agent of a pool needs, likewise.
+    const OF_POOLS: [Self; 4] = [Self::Status, Self::Dead, Self::Claims, Self::Jobs];
+
+    /// All that reserve room on a server's disk, for who provides it.
+    const ON_DISK: [Self; 4] = [Self::Status, Self::Results, Self::Claims, Self::Jobs];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -165,6 +172,15 @@ impl Bus {
     /// [`DeliveryMode::Core`] there is nothing more to check. Can be repeated, and is at each
     /// reconnect: the server may be another, or have lost what it had.
     pub async fn prepare(&self) -> Result<(), Error> {
+        self.prepare_all(&StreamKind::BASIC).await
+    }
+
+    /// [`Bus::prepare`] for an agent that serves pools: their claims must be there before a job is.
+    pub async fn prepare_pools(&self) -> Result<(), Error> {
+        self.prepare_all(&StreamKind::OF_POOLS).await
+    }
+
+    async fn prepare_all(&self, kinds: &[StreamKind]) -> Result<(), Error> {
         self.online()?;
         let version = self.version();
         if !is_new_enough(&version) {
@@ -173,8 +189,8 @@ impl Bus {
         if self.mode() == DeliveryMode::Core {
             return Ok(());
         }
-        for kind in StreamKind::BASIC {
-            self.ensure_stream(kind).await?;
+        for kind in kinds {
+            self.ensure_stream(*kind).await?;
         }
         Ok(())
     }
@@ -244,7 +260,10 @@ impl Bus {
                 let found = self.find_stream(&wanted.name).await?;
                 found.ok_or_else(|| Error::Refused { what: CREATE, source: Box::new(answer) })
             }
-            CreateStreamErrorKind::JetStream(answer) if answer.code() < 500 || is_full(&answer) => {
+            CreateStreamErrorKind::JetStream(answer) if is_full(&answer) => {
+                Err(unusable(format!("it can't be made: {answer}; {}", room_needed(wanted))))
+            }
+            CreateStreamErrorKind::JetStream(answer) if answer.code() < 500 => {
                 Err(unusable(format!("it can't be made: {answer}")))
             }
             CreateStreamErrorKind::TimedOut => Err(Error::Timeout { what: CREATE }),
@@ -302,7 +321,23 @@ pub(super) fn request_error_kind(
 /// Whether the server lacks room for what a stream reserves: its owner has to act.
 fn is_full(answer: &async_nats::jetstream::Error) -> bool {
     let code = answer.error_code();
-    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED || code == ErrorCode::INSUFFICIENT_RESOURCES
+    // The last is an account's own limit, which comes as a 400.
+    let ours = [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::INSUFFICIENT_RESOURCES];
+    ours.contains(&code) || code == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+}
+
+/// What a server needs to hold such a stream, and all of them, in words.
+fn room_needed(wanted: &Config) -> String {
+    let mib = |bytes: i64| bytes.max(0) / (1 << 20);
+    let all = StreamKind::ON_DISK.map(|kind| (kind.name(), kind.wanted().max_bytes));
+    let parts = all.map(|(name, bytes)| format!("{name} {}", mib(bytes))).join(", ");
+    let sum = mib(all.iter().map(|(_, bytes)| bytes).sum());
+    format!(
+        "it reserves {} MiB, and all streams of a node reserve {sum} MiB ({parts}): give JetStream \
+         as much (max_file_store, or the account's max_disk), or make smaller ones before the node \
+         starts",
+        mib(wanted.max_bytes)
+    )
 }
 
 fn is_new_enough(version: &str) -> bool {
@@ -376,7 +411,7 @@ fn fall_short(jobs: &Config, claims: &Config) -> Option<String> {
 }
 
 /// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
-fn covers(pattern: &str, subject: &str) -> bool {
+pub(super) fn covers(pattern: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
     for token in pattern.split('.') {
         match (token, wanted.next()) {

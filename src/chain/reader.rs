@@ -3,7 +3,7 @@
 use alloy::hex;
 use alloy::primitives::{Bytes, U256};
 use alloy::sol_types::SolCall;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::bindings::NodeReputation as Contract;
@@ -44,9 +44,10 @@ impl Reader {
         Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: head.number })
     }
 
-    /// How each endpoint is, in the order of preference.
+    /// How each endpoint is, in the order of preference: whether it serves blocks and calls.
     pub async fn endpoints(&self) -> Vec<EndpointState> {
-        self.rpc.survey().await
+        let call = Contract::totalProvidersCall {}.abi_encode();
+        self.rpc.survey("eth_call", &self.call_object(&call)).await
     }
 
     /// What the contract says of `provider`; `None` where it is not registered.
@@ -112,9 +113,7 @@ impl Reader {
     /// What the contract answers to these bytes, whatever its form.
     pub(super) async fn answer(&self, call: &[u8]) -> Result<Bytes, Error> {
         self.chain_id().await?;
-        let data = hex::encode_prefixed(call);
-        let params = json!([{"to": self.config.contract, "data": data}, "latest"]);
-        self.rpc.call("eth_call", params).await.map_err(|failure| {
+        self.rpc.call("eth_call", self.call_object(call)).await.map_err(|failure| {
             let reason = match &failure {
                 Failure::Refused(refusal) => revert::reason(refusal),
                 Failure::Other(_) => None,
@@ -124,6 +123,11 @@ impl Reader {
                 None => failure.unexpected("eth_call"),
             }
         })
+    }
+
+    fn call_object(&self, call: &[u8]) -> Value {
+        let data = hex::encode_prefixed(call);
+        json!([{"to": self.config.contract, "data": data}, "latest"])
     }
 }
 

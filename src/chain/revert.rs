@@ -6,18 +6,15 @@ use alloy::sol_types::{Panic, Revert, SolError as _, SolInterface as _};
 use serde_json::Value;
 
 use super::bindings::NodeReputation::NodeReputationErrors;
-use super::rpc::{Refusal, words};
+use super::rpc::{Refusal, Verdict, words};
 use crate::node::Address;
 
 /// The reason, where the refusal is the contract's; `None` where the endpoint refused the call.
 pub(super) fn reason(refusal: &Refusal) -> Option<String> {
-    let data = revert_data(&refusal.data);
-    // 3 is geth's code of a revert, -32015 Nethermind's; others are told by their message alone.
-    let reverted = matches!(refusal.code, 3 | -32015)
-        || refusal.says(&["revert", "invalid opcode", "out of gas", "stack underflow"]);
-    if !reverted {
+    if refusal.verdict() != Some(Verdict::Reverted) {
         return None;
     }
+    let data = revert_data(&refusal.data);
     Some(data.and_then(|data| decode(&data)).unwrap_or_else(|| {
         let said = words(&refusal.message);
         let bare = said.trim_start_matches("execution reverted").trim_start_matches([':', ' ']);
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     fn refusal(code: i64, message: &str, data: Value) -> Refusal {
-        Refusal { code, message: message.into(), data }
+        Refusal { code, message: message.into(), data, by: String::new() }
     }
 
     fn encoded(error: &impl alloy::sol_types::SolError) -> String {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reader::word;
-use super::rpc::{Failure, Head, Refusal, Rpc, words};
+use super::rpc::{Failure, Head, Refusal, Rpc, Verdict, words};
 use super::sign::Target;
 use super::{AccountState, Error, Quote, revert};
 use crate::job::Hash;
@@ -99,29 +99,14 @@ pub(super) async fn spread(rpc: &Rpc, raw: &[u8]) {
     rpc.spread("eth_sendRawTransaction", &json!([hex::encode_prefixed(raw)])).await;
 }
 
-/// What a refusal says of a transaction, in the words of the clients in use (geth and its
-/// descendants, reth and anvil, Nethermind); `None` where it is none of the usual ones.
+/// What a refusal says of a transaction's way; `None` where it goes nowhere.
 fn answer(refusal: &Refusal) -> Option<Answer> {
-    const KNOWN: &[&str] =
-        &["already known", "alreadyknown", "known transaction", "already imported"];
-    // The nonce's count is what decides about these two; the endpoint may only be late or early.
-    const NONCE: &[&str] = &["nonce too low", "nonce too high", "oldnonce", "nonce gap"];
-    const CHEAP: &[&str] = &[
-        "underpriced",
-        "less than block base fee",
-        "feecaptoolow",
-        "fee too low",
-        "price too low",
-        "feetoolow",
-    ];
-    if refusal.says(KNOWN) || refusal.says(NONCE) {
-        Some(Answer::Taken)
-    } else if refusal.says(&["replacement", "replacementnotallowed"]) {
-        Some(Answer::Occupied)
-    } else if refusal.says(CHEAP) {
-        Some(Answer::TooCheap)
-    } else {
-        None
+    match refusal.verdict()? {
+        // The nonce's count is what decides; the endpoint may only be late or early.
+        Verdict::Known | Verdict::Nonce => Some(Answer::Taken),
+        Verdict::Occupied => Some(Answer::Occupied),
+        Verdict::TooCheap => Some(Answer::TooCheap),
+        Verdict::Reverted | Verdict::Unpaid | Verdict::Gas => None,
     }
 }
 
@@ -158,8 +143,7 @@ fn call_object(from: Address, target: &Target) -> Value {
 
 fn refused(failure: Failure, account: Address, method: &str) -> Error {
     if let Failure::Refused(refusal) = &failure {
-        // The second is what geth says where the balance caps an estimate.
-        if refusal.says(&["insufficient funds", "gas required exceeds allowance"]) {
+        if refusal.verdict() == Some(Verdict::Unpaid) {
             return Error::Unpaid { account };
         }
         if let Some(reason) = revert::reason(refusal) {
@@ -188,7 +172,8 @@ mod tests {
             ("FeeTooLow, MaxFeePerGas too low", Some(Answer::TooCheap)),
             ("exceeds block gas limit", None),
         ] {
-            let refusal = Refusal { code: -32000, message: message.into(), data: Value::Null };
+            let (data, by) = (Value::Null, String::new());
+            let refusal = Refusal { code: -32000, message: message.into(), data, by };
             assert_eq!(answer(&refusal), told, "{message}");
         }
     }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Format, Logging};
+use crate::config::{Format, Logging, SILENT};
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub(super) enum Audience {
 /// Begins to log. A second call changes nothing.
 pub(super) fn start(logging: &Logging, audience: Audience) {
     let quiet = audience == Audience::Client && logging.filter.ends_with("=info");
-    let filter = if quiet { "warn" } else { &logging.filter };
+    let few = format!("warn,{SILENT}");
+    let filter = if quiet { &few } else { &logging.filter };
     // Checked when the settings were read.
     let filter = EnvFilter::try_new(filter).unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);

@@ -108,10 +108,19 @@ async fn finish(ended: &Status, live: &Live, client: &Client) -> anyhow::Result<
     if live.last_seq > 0 {
         out::note(&format!("lines are missing above; the whole log, {cid}:"));
     }
-    for line in kept(cid, client).await?.lines() {
+    for line in kept(cid, client).await?.lines().flat_map(steps) {
         out::line(&out::clean(line))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line as the live log had it: a progress bar's steps are lines.
+fn steps(line: &str) -> impl Iterator<Item = &str> {
+    let is_bar = line.trim_end_matches('\r').contains('\r');
+    line.split('\r')
+        .enumerate()
+        .filter(move |(at, step)| !step.is_empty() || (*at == 0 && !is_bar))
+        .map(|(_, step)| step)
 }
 
 async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<String> {

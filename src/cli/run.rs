@@ -89,7 +89,7 @@ fn simulated_gpus() -> anyhow::Result<GpuInventory> {
     let uuid = GpuUuid::new("GPU-51301a7e-d000-4000-8000-000000000000").context("no GPU's UUID")?;
     let card = Card { uuid, model: "Simulated GPU".to_owned(), vram_mib: 16_384 };
     let (driver, cuda) = ("simulated".to_owned(), "simulated".to_owned());
-    Ok(GpuInventory { driver, cuda, gpus: vec![card] })
+    Ok(GpuInventory { driver, cuda, gpus: vec![card], ..GpuInventory::default() })
 }
 
 async fn start<R: ContainerRuntime, G: GpuProbe>(

@@ -60,8 +60,10 @@ fn requesters(env: &mut Env<'_>) -> Option<BTreeSet<Address>> {
             }
         }
     }
-    if total == 0 && env.is_set(JOB_ALLOWED_REQUESTERS) {
-        env.problem(JOB_ALLOWED_REQUESTERS, "its list names nobody");
+    // Also where it is empty: whoever wrote the line wanted a list, not an open node.
+    if total == 0 && (env.is_set(JOB_ALLOWED_REQUESTERS) || env.is_blank(JOB_ALLOWED_REQUESTERS)) {
+        let what = "its list names nobody: list who may, or leave the line out";
+        env.problem(JOB_ALLOWED_REQUESTERS, what);
         return None;
     }
     Some(requesters)

@@ -1,8 +1,8 @@
 //! NATS: where it is, who we are there.
 
 use super::auth::is_loopback;
-use super::env::{Env, Variable, is_private};
-use crate::bus::{Config, Credentials, DeliveryMode};
+use super::env::{Env, Variable, is_private, read_secret};
+use crate::bus::{Config, Credentials, DeliveryMode, Kept};
 
 const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
 const NATS_STREAMS: Variable = Variable::new("NATS_STREAMS", "create");
@@ -83,6 +83,13 @@ fn warn_of_plain_text(env: &mut Env<'_>, url: &str, credentials: &Credentials, t
     }
 }
 
+/// A secret that stays in its file: it may be replaced there, and is read at each connection.
+fn kept(env: &mut Env<'_>, variable: Variable) -> Option<Kept> {
+    let path = env.path(variable)?;
+    let read = read_secret(&path).map(|_| Kept::InFile(path));
+    env.keep(variable, read)
+}
+
 /// One way of telling who we are, or none.
 fn credentials(env: &mut Env<'_>) -> Option<Credentials> {
     let mut ways = Vec::new();
@@ -95,14 +102,14 @@ fn credentials(env: &mut Env<'_>) -> Option<Credentials> {
         }
         ways.push((NATS_CREDS, Credentials::File(path)));
     }
-    if let Some(seed) = env.secret_file(NATS_NKEY_FILE) {
+    if let Some(seed) = kept(env, NATS_NKEY_FILE) {
         ways.push((NATS_NKEY_FILE, Credentials::Nkey(seed)));
     }
-    if let Some(token) = env.secret_file(NATS_TOKEN_FILE) {
+    if let Some(token) = kept(env, NATS_TOKEN_FILE) {
         ways.push((NATS_TOKEN_FILE, Credentials::Token(token)));
     }
     let password_set = env.is_set(NATS_PASSWORD_FILE);
-    match (env.text(NATS_USER), env.secret_file(NATS_PASSWORD_FILE)) {
+    match (env.text(NATS_USER), kept(env, NATS_PASSWORD_FILE)) {
         (Some(user), Some(password)) => {
             ways.push((NATS_USER, Credentials::UserPassword(user, password)));
         }

@@ -186,6 +186,11 @@ impl<'a> Env<'a> {
         self.text(variable).map(Secret::new)
     }
 
+    /// The same variable in lower case, as some are written.
+    pub(super) fn lower_case(&self, variable: Variable) -> Option<String> {
+        self.lookup.get(&variable.name.to_ascii_lowercase()).filter(|text| !text.trim().is_empty())
+    }
+
     /// A value that parses, `None` where it is not set or wrong.
     pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
         &mut self,
@@ -254,9 +259,39 @@ impl<'a> Env<'a> {
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A path, `None` where it is not set.
+    /// Whether it stands there, with nothing in it: a list of who or what may do something is then
+    /// no list, and whoever wrote it (`LIST=$NAMES` of a shell, say) meant one.
+    pub(super) fn is_blank(&mut self, variable: Variable) -> bool {
+        self.asked.insert(variable.name);
+        let text = self.lookup.get(variable.name).map(Zeroizing::new);
+        text.is_some_and(|text| text.trim().is_empty())
+    }
+
+    /// A path, `None` where it is not set or wrong. `~/` is the home of this user, as a shell has
+    /// it; nothing else of a shell's is.
     pub(super) fn path(&mut self, variable: Variable) -> Option<PathBuf> {
-        self.text(variable).map(PathBuf::from)
+        let text = self.text(variable)?;
+        let home = match text.strip_prefix('~') {
+            Some("") => Some(""),
+            Some(rest) => rest.strip_prefix('/'),
+            None if text.starts_with('$') => {
+                self.problem(variable, "it begins with a $, and nothing is put in place of that");
+                return None;
+            }
+            None => return Some(PathBuf::from(text)),
+        };
+        match (home, self.lookup.get("HOME").filter(|home| home.starts_with('/'))) {
+            (Some(""), Some(home)) => Some(PathBuf::from(home)),
+            (Some(rest), Some(home)) => Some(PathBuf::from(home).join(rest)),
+            (Some(_), None) => {
+                self.problem(variable, "it begins with ~, but HOME is not set");
+                None
+            }
+            (None, _) => {
+                self.problem(variable, "it begins with ~, which means a home only before a /");
+                None
+            }
+        }
     }
 
     /// The first line of the file that the variable names.

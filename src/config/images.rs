@@ -7,12 +7,12 @@ const JOB_REGISTRIES: Variable = Variable::new("JOB_REGISTRIES", "docker.io,ghcr
 const JOB_LOCAL_IMAGES: Variable = Variable::new("JOB_LOCAL_IMAGES", "my-app:*");
 
 pub(super) fn read(env: &mut Env<'_>) -> Option<ImagePolicy> {
-    let set = env.is_set(JOB_REGISTRIES);
+    let set = env.is_set(JOB_REGISTRIES) || env.is_blank(JOB_REGISTRIES);
     let listed = env.list(JOB_REGISTRIES);
     let public = || PUBLIC_REGISTRIES.map(str::to_owned).to_vec();
     let registries = if set { listed } else { public() };
     if registries.is_empty() {
-        env.problem(JOB_REGISTRIES, "its list is empty");
+        env.problem(JOB_REGISTRIES, "its list is empty: list some, or leave the line out");
         return None;
     }
     let local = env.list(JOB_LOCAL_IMAGES);

@@ -5,6 +5,9 @@ use super::env::{Env, Variable, shown};
 const LOG_LEVEL: Variable = Variable::new("LOG_LEVEL", "info");
 const LOG_FORMAT: Variable = Variable::new("LOG_FORMAT", "text");
 
+/// The NATS client tells each refused try as an error of its own; `bus` says the same once.
+pub(crate) const SILENT: &str = "async_nats=off";
+
 /// How the program logs, always to standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logging {
@@ -35,7 +38,7 @@ fn filter(env: &mut Env<'_>) -> Option<String> {
     let set = env.is_set(LOG_LEVEL);
     let text = env.text(LOG_LEVEL);
     if !set {
-        return Some("warn,lamda_node=info".to_owned());
+        return Some(format!("warn,{SILENT},lamda_node=info"));
     }
     let text = text?;
     let level = match text.to_ascii_lowercase().as_str() {
@@ -56,5 +59,5 @@ fn filter(env: &mut Env<'_>) -> Option<String> {
     };
     // Vendors' words below warnings are of no use to an owner.
     let vendors = if level == "error" { "error" } else { "warn" };
-    Some(format!("{vendors},lamda_node={level}"))
+    Some(format!("{vendors},{SILENT},lamda_node={level}"))
 }

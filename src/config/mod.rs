@@ -20,6 +20,7 @@ mod images;
 mod jobs;
 mod key;
 mod logging;
+mod proxy;
 mod terminal;
 
 pub use auth::is_loopback;
@@ -29,6 +30,7 @@ pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};
 pub use gpu::Gpu;
 pub use key::{KeyError, KeySource, Passphrase};
+pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
 pub use terminal::Terminal;
 
@@ -37,6 +39,7 @@ use crate::bus::Config as BusConfig;
 use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker};
 use crate::node::Address;
+use crate::secret::Secret;
 use env::Variable;
 
 const AGENT_ADDRESS: Variable =
@@ -91,11 +94,15 @@ impl Parts {
         let auth = auth::read(env, bus.as_ref());
         let images = images::read(env);
         let settings = jobs::read(env, auth, images.clone(), gpu.as_ref());
+        let chain = chain::required(env, gpu.as_ref());
+        let artifact = artifact::required(env);
+        let rpc_urls = chain.iter().flat_map(|chain| &chain.rpc_urls).map(String::as_str);
+        use_proxy(env, artifact.as_ref(), rpc_urls);
         Self {
             key: key::required(env),
-            chain: chain::required(env, gpu.as_ref()),
             docker: docker(env, images, settings.as_ref()),
-            artifact: artifact::required(env),
+            chain,
+            artifact,
             settings,
             owner: env.parsed(NODE_OWNER),
             bus,
@@ -149,6 +156,7 @@ impl Client {
         let key = key::optional(env);
         let signing = chain::signing(env);
         let agent = agent_address(env);
+        use_proxy(env, artifact.as_ref().map(|(config, _)| config), std::iter::empty());
         let client = || {
             let (artifact, can_publish) = artifact?;
             Some(Self { bus: bus?, artifact, can_publish, key, signing: signing?, agent })
@@ -173,6 +181,8 @@ impl Contract {
     pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
         let (signing, key) = (chain::signing(env), key::optional(env));
         let agent = agent_address(env);
+        let urls = signing.iter().flat_map(|signing| &signing.rpc_urls).map(Secret::expose);
+        use_proxy(env, None, urls);
         let contract = signing.map(|signing| Self { signing, key, agent });
         env.finish(contract)
     }
@@ -193,6 +203,17 @@ pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
 pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
     let dir = jobs::data_dir(env);
     env.finish(dir)
+}
+
+/// Has everybody who calls a service by HTTP do it by way of the environment's proxy.
+fn use_proxy<'u>(
+    env: &mut Env<'_>,
+    artifact: Option<&'u crate::artifact::Config>,
+    rpc_urls: impl Iterator<Item = &'u str>,
+) {
+    let gateways = artifact.iter().flat_map(|config| &config.gateways).map(String::as_str);
+    let pinata = artifact.map(|config| config.pinata_url.as_str());
+    crate::proxy::set(proxy::read(env, gateways.chain(pinata).chain(rpc_urls)));
 }
 
 fn agent_address(env: &mut Env<'_>) -> Option<Address> {

@@ -3,7 +3,7 @@
 //! What must hold: its calls go into a kernel driver that can hang for ever, so each round of them
 //! runs on a thread of its own that nobody joins, and at most one such thread is about: while one
 //! hangs, the next caller waits for it, not in it. A card that has fallen off the bus is left
-//! out; the others are still told.
+//! out, and told as such; the others are still told. One without memory of its own has the host's.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -103,29 +103,46 @@ fn open(candidates: &[OsString]) -> Result<Library, Error> {
 
 fn read(library: &Library) -> Result<GpuInventory, NvmlError> {
     let cuda = library.sys_cuda_driver_version()?;
-    let mut gpus = Vec::new();
-    for index in 0..library.device_count()? {
-        match gpu(library, index) {
-            Ok(gpu) => gpus.push(gpu),
-            Err(reason) => tracing::warn!(gpu.index = index, "GPU {index} is left out: {reason}"),
-        }
-    }
-    gpus.sort_by(|a: &Gpu, b| a.uuid.cmp(&b.uuid));
-    Ok(GpuInventory {
+    let mut inventory = GpuInventory {
         driver: library.sys_driver_version()?,
         cuda: format!("{}.{}", cuda_driver_version_major(cuda), cuda_driver_version_minor(cuda)),
-        gpus,
-    })
+        ..GpuInventory::default()
+    };
+    for index in 0..library.device_count()? {
+        match gpu(library, index) {
+            Ok((gpu, shares)) => {
+                inventory.share_memory.extend(shares.then(|| gpu.uuid.clone()));
+                inventory.gpus.push(gpu);
+            }
+            Err(reason) => {
+                tracing::warn!(gpu.index = index, "GPU {index} is left out: {reason}");
+                inventory.left_out.push(format!("GPU {index} is left out: {reason}"));
+            }
+        }
+    }
+    inventory.gpus.sort_by(|a, b| a.uuid.cmp(&b.uuid));
+    Ok(inventory)
 }
 
-fn gpu(library: &Library, index: u32) -> Result<Gpu, String> {
+/// The card, and whether it has no memory of its own.
+fn gpu(library: &Library, index: u32) -> Result<(Gpu, bool), String> {
     let device = library.device_by_index(index).map_err(in_words)?;
     let uuid = device.uuid().map_err(in_words)?;
-    Ok(Gpu {
-        uuid: GpuUuid::new(&uuid).ok_or_else(|| format!("its UUID is {uuid:?}"))?,
-        model: device.name().map_err(in_words)?,
-        vram_mib: device.memory_info().map_err(in_words)?.total / MIB,
-    })
+    let uuid = GpuUuid::new(&uuid).ok_or_else(|| format!("its UUID is {uuid:?}"))?;
+    let model = device.name().map_err(in_words)?;
+    let (bytes, shares) = match device.memory_info() {
+        Ok(memory) => (memory.total, false),
+        // A chip that holds processor and GPU, such as GB10: both use the same memory.
+        Err(NvmlError::NotSupported) => (host_memory(), true),
+        Err(err) => return Err(in_words(err)),
+    };
+    Ok((Gpu { uuid, model, vram_mib: bytes / MIB }, shares))
+}
+
+/// The host's memory in bytes.
+fn host_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 fn driver(err: &NvmlError) -> Error {

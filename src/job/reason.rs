@@ -67,7 +67,7 @@ reasons! {
     InputUnverified = "input_unverified",
     /// The input holds something that a node can't lay down as files: the error says what.
     InputUnsupported = "input_unsupported",
-    /// The input is larger than the job's `disk_mib`.
+    /// The inputs together are larger than the job's `disk_mib`.
     InputTooLarge = "input_too_large",
     /// The container could not be started as the job wants it.
     StartFailed = "start_failed",

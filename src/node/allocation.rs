@@ -5,23 +5,30 @@
 //! holds none but those and new ones ([`super::admission`] rests on that).
 
 use super::Gpu;
+use super::model::is_named_by;
+
+/// A card's driver tells less than what is printed on its box: 24,564 MiB of "24 GB", 46,068 of "48
+/// GB" where ECC takes a part. Cards of one size are within this part of it, and the next smaller
+/// size (11 of 12 GB) is not.
+const NOMINAL_PERCENT: u64 = 92;
 
 /// What a job asks of its cards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
     /// How many.
     pub count: usize,
-    /// A case-insensitive part of the model's name.
+    /// Words of the model's name.
     pub model: Option<String>,
-    /// Memory that each must have, in MiB.
+    /// Memory that each must have, in MiB, as it is printed on the box.
     pub min_vram_mib: u64,
 }
 
 impl Wish {
     /// Whether this card would do.
     pub fn accepts(&self, gpu: &Gpu) -> bool {
-        let model = self.model.as_deref().map(str::to_ascii_lowercase).unwrap_or_default();
-        gpu.model.to_ascii_lowercase().contains(&model) && gpu.vram_mib >= self.min_vram_mib
+        let model = self.model.as_deref().unwrap_or_default();
+        let nominal = gpu.vram_mib.saturating_mul(100) / NOMINAL_PERCENT;
+        is_named_by(&gpu.model, model) && nominal >= self.min_vram_mib
     }
 
     /// The cards for this wish out of the free ones, fewer where there are not enough. The smallest
@@ -64,6 +71,28 @@ mod tests {
         assert_eq!(chosen("abc", 1, "", 40_000), "c");
         assert_eq!(chosen("abc", 2, "3090", 0), "ab");
         assert_eq!(chosen("abc", 0, "", 0), "");
+    }
+
+    #[test]
+    fn a_card_has_the_memory_that_is_printed_on_its_box() {
+        for (told, wanted, is_enough) in [
+            (24_564, 24_576, true),
+            (23_028, 24_576, true),
+            (22_731, 24_576, true),
+            (46_068, 49_152, true),
+            (15_360, 16_384, true),
+            (81_251, 81_920, true),
+            (81_559, 81_920, true),
+            (11_264, 12_288, false),
+            (10_240, 11_264, false),
+            (40_960, 49_152, false),
+            (24_576, 32_768, false),
+            (0, 1, false),
+            (u64::MAX, 1, true),
+        ] {
+            let wish = Wish { count: 1, model: None, min_vram_mib: wanted };
+            assert_eq!(wish.accepts(&gpu("GPU-a", "x", told)), is_enough, "{told} of {wanted}");
+        }
     }
 
     #[test]

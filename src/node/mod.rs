@@ -2,13 +2,14 @@
 //!
 //! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
 //! which GPUs a job gets, [`admission`] whether it can ever run here, and whether now, [`fitness`]
-//! whether the node should take any, [`pools`] which pools it belongs to,
+//! whether the node should take any, [`model`] what a model's name is, [`pools`] which pools it belongs to,
 //! [`presence`] what it says of all this.
 
 pub mod address;
 pub mod admission;
 pub mod allocation;
 pub mod fitness;
+pub mod model;
 pub mod pools;
 pub mod presence;
 
@@ -54,12 +55,12 @@ pub struct Gpu {
     pub uuid: GpuUuid,
     /// The driver's name of the model, such as `NVIDIA H100 80GB HBM3`.
     pub model: String,
-    /// Total memory in MiB.
+    /// Total memory in MiB; of a card without memory of its own, the host's.
     pub vram_mib: u64,
 }
 
 /// All GPUs of this host with the software that drives them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GpuInventory {
     /// The driver's version, such as `550.54.15`.
     pub driver: String,
@@ -67,4 +68,8 @@ pub struct GpuInventory {
     pub cuda: String,
     /// The cards, in the order of their UUIDs.
     pub gpus: Vec<Gpu>,
+    /// Those of them without memory of their own: they use the host's.
+    pub share_memory: Vec<GpuUuid>,
+    /// Cards that are there and can't be used: which, and why, a sentence each.
+    pub left_out: Vec<String>,
 }

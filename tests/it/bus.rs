@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lamda_node::bus::{
-    AckHandle, Bus, Config, Credentials, Delivery, DeliveryMode, Error, Intake, MessageIds, Settle,
-    Source, StatusFilter,
+    AckHandle, Bus, Config, Credentials, Delivery, DeliveryMode, Error, Intake, Kept, MessageIds,
+    Settle, Source, StatusFilter,
 };
 use lamda_node::job::JobId;
 use lamda_node::node::Address;
@@ -487,7 +487,7 @@ async fn missing_streams_are_only_reported_where_they_may_not_be_made() {
     let nats = Nats::start();
     let bus = Bus::connect(&Config { manage_streams: false, ..config(nats.url()) }).await.unwrap();
     let refused = bus.prepare().await.unwrap_err().to_string();
-    assert!(refused.contains("JOBS") && refused.contains("does not exist"), "{refused}");
+    assert!(refused.contains("STATUS") && refused.contains("does not exist"), "{refused}");
     assert_eq!(nats.python("print(len(await js.streams_info()))", &[]), "0");
 }
 
@@ -533,12 +533,14 @@ async fn credentials_count_wherever_they_stand_and_wrong_ones_are_final() {
     let nats = Nats::with("authorization { user: node, password: \"p@ss\" }");
     let with = |url: &str, credentials| Config { credentials, ..config(url.to_owned()) };
     let (plain, port) = (nats.url(), nats.port());
-    let user = |password: &str| Credentials::UserPassword("node".into(), Secret::new(password));
+    let user = |password: &str| {
+        Credentials::UserPassword("node".into(), Kept::Here(Secret::new(password)))
+    };
     for wrong in [
         with(&plain, Credentials::None),
         with(&plain, user("wrong")),
         with(&format!("nats://node:wrong@127.0.0.1:{port}"), Credentials::None),
-        with(&plain, Credentials::Token(Secret::new("p@ss"))),
+        with(&plain, Credentials::Token(Kept::Here(Secret::new("p@ss")))),
     ] {
         let refused = Bus::connect(&wrong).await.unwrap_err();
         assert!(matches!(refused, Error::Unauthorized { .. }) && !refused.is_transient());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use data_encoding::BASE64URL_NOPAD;
-use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, Error};
+use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, Error, Kept};
 use lamda_node::secret::Secret;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::nats::Nats;
 use crate::support::tools::tool;
 
-fn config(url: String, credentials: Credentials) -> Config {
+pub(crate) fn config(url: String, credentials: Credentials) -> Config {
     let name = "test".to_owned();
     Config {
         url,
@@ -39,7 +39,7 @@ fn openssl(dir: &Path, line: &str) {
 }
 
 /// An authority, and a certificate of it for 127.0.0.1.
-fn certificates() -> (TempDir, PathBuf) {
+pub(crate) fn certificates() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a folder");
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(
@@ -73,7 +73,7 @@ async fn a_server_with_tls_is_believed_only_with_its_authority() {
         file("server.key")
     ));
     let url = format!("tls://127.0.0.1:{}", nats.port());
-    let user = || Credentials::UserPassword("node".to_owned(), Secret::new("pass"));
+    let user = || Credentials::UserPassword("node".to_owned(), Kept::Here(Secret::new("pass")));
     let with = |tls_ca: Option<PathBuf>| Config { tls_ca, ..config(url.clone(), user()) };
     greet(&with(Some(authority))).await.unwrap();
     for unknown in [None, Some(stranger)] {
@@ -87,7 +87,8 @@ async fn a_node_is_known_by_its_nkey() {
     let (user, stranger) = (KeyPair::new_user(), KeyPair::new_user());
     let nats =
         Nats::with(&format!("authorization {{ users: [ {{ nkey: {} }} ] }}", user.public_key()));
-    let by = |pair: &KeyPair| Credentials::Nkey(Secret::new(pair.seed().expect("a seed")));
+    let by =
+        |pair: &KeyPair| Credentials::Nkey(Kept::Here(Secret::new(pair.seed().expect("a seed"))));
     greet(&config(nats.url(), by(&user))).await.unwrap();
     let refused = greet(&config(nats.url(), by(&stranger))).await.unwrap_err();
     assert!(matches!(refused, Error::Unauthorized { .. }), "{refused}");
@@ -95,35 +96,43 @@ async fn a_node_is_known_by_its_nkey() {
 
 /// A JWT of the server's own kind: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt>.
 fn token(issuer: &KeyPair, subject: &str, nats: &Value) -> String {
+    expiring_token(issuer, subject, nats, None)
+}
+
+fn expiring_token(issuer: &KeyPair, subject: &str, nats: &Value, exp: Option<u64>) -> String {
     let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
-    let claims = json!({"jti": "1", "iat": 1, "iss": issuer.public_key(), "name": "test",
+    let mut claims = json!({"jti": "1", "iat": 1, "iss": issuer.public_key(), "name": "test",
         "sub": subject, "nats": nats});
+    if let Some(exp) = exp {
+        claims["exp"] = json!(exp);
+    }
     let signed = format!("{}.{}", part(&header), part(&claims));
     let signature = issuer.sign(signed.as_bytes()).expect("it signs");
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
 /// A `.creds` file as the vendor's tools write it.
-fn credentials(dir: &Path, account: &KeyPair) -> Credentials {
+pub(crate) fn creds(account: &KeyPair, exp: Option<u64>) -> String {
     let user = KeyPair::new_user();
     let limits = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
-    let jwt = token(account, &user.public_key(), &limits);
-    let file = dir.join(format!("{}.creds", user.public_key()));
-    let text = format!(
+    let jwt = expiring_token(account, &user.public_key(), &limits, exp);
+    format!(
         "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
         user.seed().expect("a seed")
-    );
-    std::fs::write(&file, text).expect("it is written");
+    )
+}
+
+fn credentials(dir: &Path, account: &KeyPair) -> Credentials {
+    let file = dir.join(format!("{}.creds", account.public_key()));
+    std::fs::write(&file, creds(account, None)).expect("it is written");
     Credentials::File(file)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_known_by_the_jwt_of_its_account() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (operator, account, stranger) =
-        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account());
+/// The lines of a server whose operator knows this account.
+pub(crate) fn operated(account: &KeyPair) -> String {
+    let operator = KeyPair::new_operator();
     let own = token(&operator, &operator.public_key(), &json!({"type": "operator", "version": 2}));
     let limits = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
         "wildcards": true, "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1,
@@ -140,13 +149,20 @@ async fn a_node_is_known_by_the_jwt_of_its_account() {
         &json!({"type": "account", "version": 2, "limits": {"subs": -1, "data": -1, "payload": -1,
             "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1}}),
     );
-    let nats = Nats::with(&format!(
+    format!(
         "operator: {own}\nresolver: MEMORY\nsystem_account: {}\n\
          resolver_preload: {{ {}: {accounts}, {}: {systems} }}",
         system.public_key(),
         account.public_key(),
         system.public_key()
-    ));
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_known_by_the_jwt_of_its_account() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (account, stranger) = (KeyPair::new_account(), KeyPair::new_account());
+    let nats = Nats::with(&operated(&account));
     let known = credentials(dir.path(), &account);
     greet(&config(nats.url(), known)).await.unwrap();
     let refused = greet(&config(nats.url(), credentials(dir.path(), &stranger))).await.unwrap_err();

@@ -46,7 +46,7 @@ impl Program {
         self.dir.path().join(name).to_str().expect("a path in UTF-8").to_owned()
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         std::fs::write(self.path(name), text).expect("a file of the test's own");
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(self.path(name), private).expect("its mode");

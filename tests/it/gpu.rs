@@ -30,6 +30,7 @@ async fn cards_are_told_in_the_order_of_their_uuids() {
                 gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558),
                 gpu("GPU-b2", "NVIDIA A100-SXM4-40GB", 40_960),
             ],
+            ..GpuInventory::default()
         }
     );
 }
@@ -40,8 +41,9 @@ async fn a_lost_card_is_left_out_and_the_others_are_told() {
     let probe = Nvml::new(Some(library.library()));
     assert_eq!(probe.inventory().await.unwrap().gpus.len(), 2);
     library.tell(&format!("{DRIVER}{}{H100}", A100.replace(" 0 ", " 15 ")));
-    let left = probe.inventory().await.unwrap().gpus;
-    assert_eq!(left, [gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558)]);
+    let told = probe.inventory().await.unwrap();
+    assert_eq!(told.gpus, [gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558)]);
+    assert!(told.left_out[0].starts_with("GPU 0 is left out: "), "{:?}", told.left_out);
 }
 
 #[tokio::test]
@@ -49,6 +51,20 @@ async fn a_card_whose_memory_the_driver_cant_tell_is_left_out() {
     let library = FakeNvml::build_without_memory_v2(&format!("{DRIVER}{H100}"));
     let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
     assert_eq!(told.gpus, []);
+    assert_eq!(told.left_out.len(), 1);
+}
+
+#[tokio::test]
+async fn a_card_without_memory_of_its_own_has_the_hosts() {
+    let library = FakeNvml::build(&format!("{DRIVER}unified\ngpu GPU-c3 0 0 NVIDIA GB10\n"));
+    let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+    let [card] = told.gpus.as_slice() else { panic!("{told:?}") };
+    assert_eq!(
+        (card.model.as_str(), &told.share_memory),
+        ("NVIDIA GB10", &vec![card.uuid.clone()])
+    );
+    let host = lamda_node::host::memory_mib();
+    assert!(card.vram_mib > 0 && card.vram_mib.abs_diff(host) <= 1, "{} {host}", card.vram_mib);
 }
 
 #[tokio::test]
@@ -93,6 +109,7 @@ async fn the_fake_keeps_the_order_too() {
         driver: "550.54.15".to_owned(),
         cuda: "12.4".to_owned(),
         gpus: vec![gpu("GPU-b", "B", 2), gpu("GPU-a", "A", 1)],
+        ..GpuInventory::default()
     });
     assert_eq!(fake.inventory().await.unwrap().gpus[0].model, "A");
     fake.change(|inventory| inventory.gpus.clear());

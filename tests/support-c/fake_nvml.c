@@ -5,6 +5,7 @@
  *   init <code>                      what nvmlInit returns
  *   driver <version>
  *   cuda <number>                    12040 for 12.4
+ *   unified                          cards have no memory of their own
  *   hang                             every call hangs until this line is gone
  *   gpu <uuid> <bytes> <code> <name> one card; <code> is what calls about it return, 0 for success
  *
@@ -22,7 +23,7 @@ typedef struct {
   unsigned long long total, reserved, free, used;
 } nvmlMemory_v2_t;
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
 enum { CARDS_MAX = 16 };
 
 static struct card {
@@ -34,6 +35,7 @@ static unsigned count;
 static char driver[80];
 static int cuda;
 static nvmlReturn_t init_answer;
+static int unified;
 
 static int read_state(void) {
   char line[256];
@@ -41,10 +43,12 @@ static int read_state(void) {
   FILE *file = fopen(STATE_FILE, "re");
   count = 0;
   init_answer = SUCCESS;
+  unified = 0;
   if (!file) return 0;
   while (fgets(line, sizeof line, file)) {
     struct card *card = &cards[count];
     if (!strcmp(line, "hang\n")) hang = 1;
+    if (!strcmp(line, "unified\n")) unified = 1;
     if (count < CARDS_MAX && sscanf(line, "gpu %95s %llu %d %95[^\n]", card->uuid, &card->bytes,
                                     &card->answer, card->name) == 4)
       count++;
@@ -118,6 +122,7 @@ nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *buffer, unsigned lengt
 
 #ifndef NO_MEMORY_V2
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
+  if (unified) return NOT_SUPPORTED;
   memory->total = device->bytes;
   memory->reserved = memory->used = 0;
   memory->free = device->bytes;

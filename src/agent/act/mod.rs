@@ -33,6 +33,7 @@ use crate::failpoint;
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
+use crate::job::spec::JobSpec;
 use crate::job::{Domain, Job, JobId, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::Address;
@@ -251,7 +252,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     left = left.saturating_sub(fetched.bytes);
                     self.fetched().insert(dest, fetched.bytes);
                 }
-                Err(err) => return fetch_failed(&err),
+                Err(err) => return fetch_failed(&err, path, &job.spec),
             }
         }
         match folders.note_boot() {
@@ -339,7 +340,7 @@ fn disk_failed(err: &std::io::Error) -> Event {
     Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry }
 }
 
-fn fetch_failed(err: &crate::artifact::Error) -> Event {
+fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec) -> Event {
     use crate::artifact::Error as E;
     let (reason, retry) = match err {
         E::Unverified { .. } => (Reason::InputUnverified, Retry::Never),
@@ -349,6 +350,13 @@ fn fetch_failed(err: &crate::artifact::Error) -> Event {
         E::Refused { .. } => (Reason::InputUnavailable, Retry::Briefly),
         _ => (Reason::InputUnavailable, Retry::Patiently),
     };
-    let error = format!("the input: {}", chain(err));
+    let error = match err {
+        // What is left for one input is no number that anybody set.
+        E::TooLarge { .. } => format!(
+            "the inputs together are larger than the job's disk_mib, {} MiB: no room for {path}",
+            terms::disk_bytes(spec) / terms::MIB
+        ),
+        _ => format!("the input: {}", chain(err)),
+    };
     Event::Failed { fault: Fault::new(reason, error), retry }
 }

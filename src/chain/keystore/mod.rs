@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::key::Key;
 use crate::node::Address;
 use crate::secret::Secret;
+use crate::text::unmarked;
 
 mod format;
 
@@ -107,9 +108,10 @@ fn read(path: &Path) -> Result<Sealed, Error> {
     if mode & 0o077 != 0 {
         return Err(Error::Open { path: path.to_owned(), mode });
     }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(io)?;
-    Sealed::parse(&text).map_err(malformed)
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
+    let text = std::str::from_utf8(unmarked(&bytes));
+    text.map_err(|_| "it is not UTF-8 text".into()).and_then(Sealed::parse).map_err(malformed)
 }
 
 /// Writes a new file by way of a hidden one beside it.
@@ -149,6 +151,13 @@ mod tests {
         assert_eq!(load(&path, &passphrase()).unwrap().to_bytes(), key.to_bytes());
         let refused = load(&path, &Secret::new("another")).unwrap_err();
         assert!(matches!(refused, Error::WrongPassphrase { .. }), "{refused}");
+        let marked = ["\u{feff}".as_bytes(), &fs::read(&path).unwrap()].concat();
+        fs::write(&path, marked).unwrap();
+        assert_eq!(
+            load(&path, &passphrase()).unwrap().address(),
+            key.address(),
+            "as an editor saves it"
+        );
     }
 
     #[test]

@@ -16,7 +16,56 @@ pub(in crate::chain) struct Refusal {
     pub(in crate::chain) message: String,
     #[serde(default)]
     pub(in crate::chain) data: Value,
+    /// Who says so, redacted; filled in here.
+    #[serde(skip)]
+    pub(in crate::chain) by: String,
 }
+
+/// What a refusal says of the call itself, so that every endpoint would say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::chain) enum Verdict {
+    /// The contract refuses.
+    Reverted,
+    /// The transaction is known here.
+    Known,
+    /// Its nonce is not the account's next.
+    Nonce,
+    /// Another one has its nonce, and it pays too little more.
+    Occupied,
+    /// It pays less than is asked for.
+    TooCheap,
+    /// The account can't pay for it.
+    Unpaid,
+    /// Its gas is too little, or more than a block has.
+    Gas,
+}
+
+/// The words of the clients in use (geth and its descendants, reth and anvil, Nethermind), in lower
+/// case, in the order in which they are looked for: "replacement transaction underpriced".
+const WORDS: &[(Verdict, &[&str])] = &[
+    (Verdict::Reverted, &["execution reverted"]),
+    (Verdict::Known, &["already known", "alreadyknown", "known transaction", "already imported"]),
+    (Verdict::Nonce, &["nonce too low", "nonce too high", "oldnonce", "nonce gap"]),
+    (Verdict::Occupied, &["replacement", "replacementnotallowed"]),
+    (
+        Verdict::TooCheap,
+        &[
+            "underpriced",
+            "less than block base fee",
+            "feecaptoolow",
+            "fee too low",
+            "price too low",
+            "feetoolow",
+        ],
+    ),
+    // The second is what geth says where the balance caps an estimate.
+    (
+        Verdict::Unpaid,
+        &["insufficient funds", "insufficientfunds", "gas required exceeds allowance"],
+    ),
+    (Verdict::Reverted, &["revert", "invalid opcode", "out of gas", "stack underflow"]),
+    (Verdict::Gas, &["intrinsic gas", "block gas limit", "gas limit reached", "gaslimitexceeded"]),
+];
 
 /// Why a call gave no result.
 #[derive(Debug)]
@@ -36,10 +85,18 @@ pub(super) struct Answer {
 }
 
 impl Refusal {
-    /// Whether the message has one of these words, in any case.
-    pub(in crate::chain) fn says(&self, any_of: &[&str]) -> bool {
+    /// What it says of the call; `None` where it says something of the endpoint: that a key was
+    /// withdrawn, a method is not served, a block is not there.
+    pub(in crate::chain) fn verdict(&self) -> Option<Verdict> {
+        // 3 is geth's code of a revert, -32015 Nethermind's; others are told by their message alone.
+        if matches!(self.code, 3 | -32015) {
+            return Some(Verdict::Reverted);
+        }
         let message = self.message.to_ascii_lowercase();
-        any_of.iter().any(|phrase| message.contains(phrase))
+        let is_said = |(_, phrases): &&(Verdict, &[&str])| {
+            phrases.iter().any(|phrase| message.contains(phrase))
+        };
+        WORDS.iter().find(is_said).map(|(verdict, _)| *verdict)
     }
 
     /// Public endpoints say "slow down" by these codes: it is no answer to the call.
@@ -54,7 +111,7 @@ impl Failure {
         match self {
             Self::Other(error) => error,
             Self::Refused(refusal) => Error::Unexpected {
-                reason: format!("{method} was refused: {}", words(&refusal.message)),
+                reason: format!("{} refuses {method}: {}", refusal.by, words(&refusal.message)),
             },
         }
     }

@@ -17,6 +17,7 @@ use super::Error;
 use super::answer::{Answer, Refusal, words};
 use super::health::{Fault, Kind};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::proxy;
 use crate::secret::redact_url;
 use crate::supervise;
 
@@ -95,6 +96,7 @@ impl Endpoint {
         let answer: Option<Answer> = serde_json::from_slice(text).ok();
         if let Some(Answer { error: Some(mut refusal), .. }) = answer {
             refusal.message = self.without_keys(&refusal.message);
+            refusal.by.clone_from(&self.shown);
             if refusal.is_throttling() || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(fault(Kind::Throttled, words(&refusal.message), false));
             }
@@ -108,7 +110,8 @@ impl Endpoint {
             return Err(fault(Kind::Throttled, format!("HTTP {status}"), false));
         }
         if !status.is_success() {
-            return Err(fault(Kind::Away, format!("HTTP {status}"), status.is_server_error()));
+            let said = format!("HTTP {status}{}", self.through());
+            return Err(fault(Kind::Away, said, status.is_server_error()));
         }
         // A page of a proxy or of a gateway may stand where JSON-RPC should.
         let result = answer.and_then(|answer| answer.result);
@@ -120,7 +123,12 @@ impl Endpoint {
         let perhaps_done = !err.is_connect();
         // reqwest's texts repeat the whole URL.
         let said = self.without_keys(&supervise::chain(&err.without_url()));
-        fault(Kind::Away, words(&said), perhaps_done)
+        fault(Kind::Away, words(&said) + &self.through(), perhaps_done)
+    }
+
+    /// The proxy, as the end of a sentence.
+    fn through(&self) -> String {
+        proxy::in_words(self.url.scheme(), self.url.host_str().unwrap_or_default())
     }
 
     /// The text without the pieces of the URL that may be keys.

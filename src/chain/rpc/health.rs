@@ -88,6 +88,8 @@ pub(super) enum Kind {
     Foreign(u64),
     /// Its head is old, or far behind.
     Stale,
+    /// It refuses this method, which another one serves.
+    Unwilling(&'static str),
 }
 
 /// What must be asked of an endpoint before anything else is.
@@ -166,9 +168,11 @@ impl Roster {
         rests.min_by_key(|(_, rest)| *rest).unwrap_or_default()
     }
 
-    /// The wait for the first rest to end, where a call may wait that long.
-    pub(super) fn wait(&self, now: Instant) -> Option<(usize, Duration)> {
-        Some(self.first_back(now)).filter(|(_, rest)| *rest <= self.limits.wait_max)
+    /// The wait for the first rest to end, but for these endpoints, where a call may wait that long.
+    pub(super) fn wait(&self, but_for: &[usize], now: Instant) -> Option<(usize, Duration)> {
+        let rests = self.endpoints.iter().map(|endpoint| endpoint.rest(now)).enumerate();
+        let others = rests.filter(|(index, _)| !but_for.contains(index));
+        others.min_by_key(|(_, rest)| *rest).filter(|(_, rest)| *rest <= self.limits.wait_max)
     }
 
     /// What set the endpoint aside.
@@ -281,9 +285,15 @@ impl Roster {
         is_new.then_some(rest)
     }
 
-    /// Notes a good answer to a try that began at `began`; whether the endpoint is back by it.
-    pub(super) fn answered(&mut self, index: usize, began: Instant) -> bool {
+    /// Notes a good answer to a try of `method` that began at `began`; whether the endpoint is back
+    /// by it.
+    pub(super) fn answered(&mut self, index: usize, method: &str, began: Instant) -> bool {
         let endpoint = &mut self.endpoints[index];
+        // That it serves blocks says nothing about the calls that it refuses.
+        let refused = endpoint.fault.as_ref().map(|fault| fault.kind);
+        if matches!(refused, Some(Kind::Unwilling(refused)) if refused != method) {
+            return false;
+        }
         // An answer from before the failure says nothing about the time after it.
         if endpoint.failed_at.is_some_and(|at| at >= began) {
             return false;
@@ -341,8 +351,8 @@ mod tests {
             now += rest;
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
-        assert!(roster.answered(0, now), "it is back");
-        assert!(!roster.answered(0, now), "which is said once");
+        assert!(roster.answered(0, "eth_call", now), "it is back");
+        assert!(!roster.answered(0, "eth_call", now), "which is said once");
         assert_eq!(roster.failed(0, away(), (now + s(1), now + s(1)), 1.0), Some(s(1)));
     }
 
@@ -355,7 +365,7 @@ mod tests {
             assert_eq!(roster.failed(0, away(), (now, later), 1.0), None);
         }
         assert_eq!(roster.first_back(later), (0, s(1)));
-        assert!(!roster.answered(0, now), "an answer from before says nothing of now");
+        assert!(!roster.answered(0, "eth_call", now), "an answer from before says nothing of now");
         assert_eq!(roster.choose(&[], later), None);
     }
 
@@ -377,7 +387,7 @@ mod tests {
             assert_eq!(roster.failed(index, fault, (now, now), 1.0), Some(s(given)));
         }
         assert_eq!(roster.first_back(now), (2, s(1)));
-        assert_eq!(roster.wait(now), Some((2, s(1))));
+        assert_eq!(roster.wait(&[], now), Some((2, s(1))));
     }
 
     #[test]
@@ -386,8 +396,8 @@ mod tests {
         let long = Fault { retry_after: Some(s(60)), ..away() };
         roster.failed(0, long.clone(), (now, now), 1.0);
         roster.failed(1, long, (now, now), 1.0);
-        assert_eq!(roster.wait(now), None);
-        assert_eq!(roster.wait(now + s(58)), Some((0, s(2))));
+        assert_eq!(roster.wait(&[], now), None);
+        assert_eq!(roster.wait(&[], now + s(58)), Some((0, s(2))));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! [`health`] decides whom to ask and who rests, [`endpoint`] speaks HTTP, this file joins the two.
 //!
 //! What must hold: an endpoint is asked nothing before it was seen to be on the right chain, with a
-//! head that is not stale; an answer, be it a refusal, is never asked for twice; every call
-//! ends, after one try of each endpoint, one wait and one more try at most; a change for the worse
-//! or the better is said once.
+//! head that is not stale; an answer is never asked for twice, and of refusals those are answers that
+//! judge the call (see [`Verdict`]) or that every endpoint gives; every call ends, after one try of
+//! each endpoint, one wait and one more try at most; a change for the worse or the better is said once.
 
 mod answer;
 mod endpoint;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::Error;
 use crate::clock::{Clock as _, SystemClock};
 
-pub(super) use answer::{Failure, Refusal, words};
+pub(super) use answer::{Failure, Refusal, Verdict, words};
 use endpoint::{Endpoint, Trouble};
 pub use health::EndpointLimits;
 pub(super) use health::Head;
@@ -66,6 +66,8 @@ struct Round {
     has_waited: bool,
     /// The first failure; of a transaction, the first after which it may have been taken.
     failure: Option<(usize, Fault)>,
+    /// Refusals that judge not the call. They are the endpoint's fault where another one answers.
+    refusals: Vec<(usize, Refusal, Instant)>,
 }
 
 /// What an endpoint is asked, with what makes an answer to it good.
@@ -90,6 +92,7 @@ impl Rpc {
         let client = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
+            .proxy(reqwest::Proxy::custom(|url| crate::proxy::of(url.scheme(), url.host_str()?)))
             .build()
             .map_err(|err| Error::Unexpected { reason: err.without_url().to_string() })?;
         let endpoints = urls.iter().map(|url| Endpoint::new(url, client.clone()));
@@ -146,10 +149,14 @@ impl Rpc {
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
     }
 
-    /// Asks every endpoint for its chain and its head, those at rest too. Sets none aside.
-    pub(super) async fn survey(&self) -> Vec<EndpointState> {
+    /// Asks every endpoint for its chain, its head, and this, which each must serve; those at rest
+    /// too. Sets none aside.
+    pub(super) async fn survey(&self, method: &str, params: &Value) -> Vec<EndpointState> {
         join_all((0..self.endpoints.len()).map(async |index| {
-            let looked = self.look_at(index, true).await;
+            let looked = match self.look_at(index, true).await {
+                Ok(()) => self.must_say(index, method, params.clone()).await.map(drop),
+                failed => failed,
+            };
             let trouble = looked.err().map(|trouble| match trouble {
                 Trouble::Fault(fault) => fault.said,
                 Trouble::Refused(refusal) => words(&refusal.message),
@@ -168,20 +175,37 @@ impl Rpc {
             let answer = self.try_one(index, question).await;
             match answer.and_then(|answer| read(question.method(), answer)) {
                 Ok(answer) => {
-                    self.answered(index, began);
+                    self.answered(index, question, began);
+                    self.blame(question, &mut round);
                     return Ok(answer);
                 }
-                Err(Trouble::Refused(refusal)) => {
-                    self.answered(index, began);
+                Err(Trouble::Refused(refusal)) if refusal.verdict().is_some() => {
+                    self.answered(index, question, began);
+                    self.blame(question, &mut round);
                     return Err(self.refused(question, &round, refusal));
                 }
+                Err(Trouble::Refused(refusal)) => round.refusals.push((index, refusal, began)),
                 Err(Trouble::Fault(fault)) => {
                     self.set_aside(index, fault.clone(), began);
                     round.failed(index, fault, question.is_send());
                 }
             }
         }
-        Err(Failure::Other(self.given_up(round.failure, question.is_send())))
+        // Where nobody serves it, it is the call that is wrong, and nobody is set aside for it.
+        if round.refusals.is_empty() {
+            return Err(Failure::Other(self.given_up(round.failure, question.is_send())));
+        }
+        let (_, refusal, _) = round.refusals.swap_remove(0);
+        Err(self.refused(question, &round, refusal))
+    }
+
+    /// Sets those aside that refused what another one answered.
+    fn blame(&self, question: &Question<'_>, round: &mut Round) {
+        let method = question.method();
+        for (index, refusal, began) in round.refusals.drain(..) {
+            let said = format!("{method} was refused: {}", words(&refusal.message));
+            self.set_aside(index, Fault::new(Kind::Unwilling(method), said), began);
+        }
     }
 
     /// The endpoint to try next; waits for one to be back, once a call. `None` ends the call.
@@ -196,7 +220,8 @@ impl Rpc {
         if std::mem::replace(&mut round.has_waited, true) {
             return None;
         }
-        let (index, rest) = self.roster().wait(now)?;
+        let refused: Vec<usize> = round.refusals.iter().map(|(index, ..)| *index).collect();
+        let (index, rest) = self.roster().wait(&refused, now)?;
         tokio::time::sleep(rest).await;
         round.tried.retain(|tried| *tried != index);
         self.roster().choose(&round.tried, Instant::now())
@@ -252,7 +277,7 @@ impl Rpc {
         let began = Instant::now();
         let Vetting { chain_id, .. } = self.roster().vetting(index, began);
         match tokio::time::timeout(LOOK_ASIDE_MAX, self.look_at(index, chain_id)).await {
-            Ok(Ok(())) => self.answered(index, began),
+            Ok(Ok(())) => self.answered(index, &Question::Head, began),
             Ok(Err(Trouble::Fault(fault))) => self.set_aside(index, fault, began),
             Ok(Err(Trouble::Refused(_))) | Err(_) => {}
         }
@@ -289,8 +314,8 @@ impl Rpc {
         })
     }
 
-    fn answered(&self, index: usize, began: Instant) {
-        if self.roster().answered(index, began) {
+    fn answered(&self, index: usize, question: &Question<'_>, began: Instant) {
+        if self.roster().answered(index, question.method(), began) {
             tracing::info!("{} is back", self.name(index));
         }
     }
@@ -345,7 +370,9 @@ impl Rpc {
         match fault.kind {
             _ if is_perhaps_sent => Error::Unreachable { url, source: fault.said.into() },
             Kind::Nonsense => Error::Unexpected { reason: fault.said },
-            Kind::Stale => Error::Unexpected { reason: format!("{url}: {}", fault.said) },
+            Kind::Stale | Kind::Unwilling(_) => {
+                Error::Unexpected { reason: format!("{url}: {}", fault.said) }
+            }
             Kind::Away | Kind::Throttled | Kind::Foreign(_) => {
                 Error::Unreachable { url, source: fault.said.into() }
             }
@@ -365,7 +392,8 @@ impl std::fmt::Debug for Rpc {
 
 impl Round {
     fn new() -> Self {
-        Self { began: Instant::now(), tried: Vec::new(), has_waited: false, failure: None }
+        let (began, tried, refusals) = (Instant::now(), Vec::new(), Vec::new());
+        Self { began, tried, has_waited: false, failure: None, refusals }
     }
 
     fn failed(&mut self, index: usize, fault: Fault, is_send: bool) {

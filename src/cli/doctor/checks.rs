@@ -6,14 +6,15 @@ use super::{Check, Finding};
 use crate::agent::Settings;
 use crate::agent::heartbeat::WARN_DAYS;
 use crate::artifact::{Gateways, Pinata};
-use crate::bus::{self, Bus, DeliveryMode};
+use crate::bus::{self, Bus, DeliveryMode, Expiry};
 use crate::chain::{EndpointState, Reader};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::{Docker, Engine};
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
-use crate::node::{Gpu as Card, GpuUuid, pools};
+use crate::node::{GpuInventory, GpuUuid, pools};
 use crate::reputation::fees::days_left;
 
 /// What a check says whose settings are wrong; those are told by their own check.
@@ -62,7 +63,8 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
     let Some(config) = &parts.bus else { return unset() };
     let heard = async {
         let bus = Bus::connect(config).await?;
-        let prepared = bus.prepare().await;
+        let shared = parts.settings.as_ref().is_some_and(|settings| !settings.pools.is_empty());
+        let prepared = if shared { bus.prepare_pools().await } else { bus.prepare().await };
         let short = bus.claims_fall_short().await.ok().flatten();
         let (mode, server) = (bus.mode(), bus.server());
         bus.drain().await.ok();
@@ -75,9 +77,16 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
             ),
             "ask whoever runs the NATS server: nats stream edit KV_JOB_CLAIMS --max-bytes BYTES",
         ),
-        Ok((DeliveryMode::JetStream, server, None)) => {
-            Finding::ok(format!("{server} with JetStream"))
-        }
+        Ok((DeliveryMode::JetStream, server, None)) => match config.credentials.expiry() {
+            Some(Expiry { at }) => {
+                let text = format!("{server} with JetStream; the credentials are good until {at}");
+                match config.credentials.warning(SystemClock.now()) {
+                    Some(warning) => Finding::warn(format!("{server} with JetStream"), warning),
+                    None => Finding::ok(text),
+                }
+            }
+            None => Finding::ok(format!("{server} with JetStream")),
+        },
         Ok((DeliveryMode::Core, server, _)) => Finding::warn(
             format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
             "start nats-server with `-js`, and set NATS_MODE=jetstream",
@@ -140,15 +149,16 @@ fn root_in_containers(engine: &Engine) -> &'static str {
 }
 
 /// The cards, or why there are none.
-async fn cards(parts: &Parts) -> Result<Vec<Card>, Finding> {
+async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
     match &parts.gpu {
         None => Err(unset()),
-        Some(Gpu::None) => Ok(Vec::new()),
+        Some(Gpu::None) => Ok(GpuInventory::default()),
         Some(Gpu::Auto { library }) => match Nvml::new(library.clone()).inventory().await {
             Ok(inventory) if inventory.gpus.is_empty() => {
-                Err(Finding::fail("the NVIDIA driver sees no card", NO_GPU))
+                let seen = ["the NVIDIA driver sees no card that can be used".to_owned()];
+                Err(Finding::fail([&seen[..], &inventory.left_out].concat().join("; "), NO_GPU))
             }
-            Ok(inventory) => Ok(inventory.gpus),
+            Ok(inventory) => Ok(inventory),
             Err(err) => Err(Finding::failed(err, NO_GPU)),
         },
     }
@@ -158,28 +168,37 @@ const NO_GPU: &str =
     "install the NVIDIA driver, or set GPU_MODE=none to run without a GPU (on a local chain only)";
 
 pub(super) async fn gpu(parts: &Parts) -> Finding {
-    let cards = match cards(parts).await {
-        Ok(cards) => cards,
+    let inventory = match cards(parts).await {
+        Ok(inventory) => inventory,
         Err(finding) => return finding,
     };
+    let GpuInventory { gpus, share_memory, left_out, .. } = inventory;
     let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
-    let pools = pools::served(listed, &cards).join(", ");
+    let pools = pools::served(listed, &gpus).join(", ");
     let pools = (!pools.is_empty()).then(|| format!("pools: {pools}"));
-    let shown = match cards.as_slice() {
-        [] => vec!["GPU_MODE=none: jobs run on the CPU".to_owned()],
-        cards => cards
-            .iter()
-            .map(|card| format!("{} {} MiB {}", card.model, card.vram_mib, card.uuid))
-            .collect(),
-    };
-    Finding::ok(shown.into_iter().chain(pools).collect::<Vec<_>>().join("; "))
+    let mut shown: Vec<String> = gpus
+        .iter()
+        .map(|card| {
+            let whose = if share_memory.contains(&card.uuid) { " (the host's)" } else { "" };
+            format!("{} {} MiB{whose} {}", card.model, card.vram_mib, card.uuid)
+        })
+        .collect();
+    if gpus.is_empty() {
+        shown.push("GPU_MODE=none: jobs run on the CPU".to_owned());
+    }
+    let is_whole = left_out.is_empty();
+    let told = shown.into_iter().chain(left_out).chain(pools).collect::<Vec<_>>().join("; ");
+    if is_whole {
+        return Finding::ok(told);
+    }
+    Finding::warn(told, "see what the driver says of it (`nvidia-smi`); jobs get the others")
 }
 
 pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
     let Some(config) = &parts.docker else { return unset() };
     let cards = match cards(parts).await {
-        Ok(cards) if cards.is_empty() => return Finding::ok("GPU_MODE=none: not needed"),
-        Ok(cards) => cards,
+        Ok(cards) if cards.gpus.is_empty() => return Finding::ok("GPU_MODE=none: not needed"),
+        Ok(cards) => cards.gpus,
         Err(_) => return Finding::fail("not checked", "mend the GPU first"),
     };
     let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();

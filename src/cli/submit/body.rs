@@ -22,10 +22,10 @@ pub(super) struct Needs {
     /// Whole GPUs (default: 1, or 0 on a node without any)
     #[arg(long, value_name = "N")]
     gpus: Option<u32>,
-    /// A part of the GPU's model, such as H100
+    /// Words of the GPU's model, such as H100 or "A100 80GB"
     #[arg(long, value_name = "MODEL")]
     gpu_model: Option<String>,
-    /// Memory that each GPU must have
+    /// Memory that each GPU must have, as it is printed on its box: 24576 for 24 GB
     #[arg(long, value_name = "MIB")]
     min_vram_mib: Option<u64>,
     /// Processor cores, such as 1.5 (default: a slot's share of the node)
@@ -34,9 +34,12 @@ pub(super) struct Needs {
     /// Memory (default: a slot's share of the node)
     #[arg(long, value_name = "MIB")]
     memory_mib: Option<u64>,
-    /// Disk for the input and for the output, each
+    /// Disk for all inputs together, and as much for the output
     #[arg(long, value_name = "MIB")]
     disk_mib: Option<u64>,
+    /// Memory that its processes share under /dev/shm (default: 1024)
+    #[arg(long, value_name = "MIB")]
+    shm_mib: Option<u64>,
     /// What it wants to reach
     #[arg(long, value_parser = ["none", "internet", "bridge"])]
     network: Option<String>,
@@ -88,6 +91,7 @@ impl Draft {
         draft.put("cpus", needs.cpus);
         draft.put("memory_mib", needs.memory_mib);
         draft.put("disk_mib", needs.disk_mib);
+        draft.put("shm_mib", needs.shm_mib);
         draft.put("network", needs.network.as_ref());
         draft.put("timeout_s", needs.timeout);
         draft.put("deadline", needs.deadline);
@@ -155,6 +159,8 @@ mod tests {
             "j-1",
             "--network",
             "none",
+            "--shm-mib",
+            "2048",
             "--",
             "sh",
             "-c",
@@ -164,7 +170,7 @@ mod tests {
         let body: Value = serde_json::from_slice(&job.body).unwrap();
         let wanted = serde_json::json!({
             "job_id": "j-1", "image_name": "img", "gpus": 0, "cpus": 1.5, "env": {"A": "b=c"},
-            "timeout_s": 5400, "network": "none", "command": ["sh", "-c", "echo hi"],
+            "timeout_s": 5400, "network": "none", "shm_mib": 2048, "command": ["sh", "-c", "echo hi"],
         });
         assert_eq!(body, wanted);
     }

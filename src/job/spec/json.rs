@@ -2,18 +2,21 @@
 //!
 //! `serde_json` keeps the last of two equal keys, so that two readers of one signed body could see
 //! two jobs; and an integer beyond 2^53 reads differently in JavaScript (RFC 8785 section 3.2.2.3).
+//! A whole number is one however it is written (`3600.0`, `3.6e3`), as it is for RFC 8785.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::text::unmarked;
+
 /// The largest integer that every JSON reader sees alike: 2^53.
 const INTEGER_MAX: u64 = 1 << 53;
 
 /// Parses `body` as one JSON object. The error is a sentence without the body's text.
 pub(in crate::job) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, String> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    let mut reader = serde_json::Deserializer::from_slice(unmarked(body));
     let value = Strict.deserialize(&mut reader).map_err(|err| describe(&err))?;
     reader.end().map_err(|err| describe(&err))?;
     match value {
@@ -73,6 +76,10 @@ impl<'de> Visitor<'de> for Strict {
         if value.fract() == 0.0 && value.abs() > INTEGER_MAX as f64 {
             return Err(E::custom("an integer beyond 2^53"));
         }
+        if value.fract() == 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and 2^53 at most")]
+            return Ok((value as i64).into());
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number out of range"))
     }
 
@@ -121,6 +128,7 @@ mod tests {
             let err = parse_object(body.as_bytes()).unwrap_err();
             assert!(err.contains(says), "{body}: {err}");
         }
+        assert!(parse_object("\u{feff}{}".as_bytes()).is_ok());
         assert!(parse_object(&[0xff, 0xfe]).is_err());
         assert!(parse_object("[".repeat(100_000).as_bytes()).is_err());
     }

@@ -61,7 +61,7 @@ pub struct JobSpec {
 pub struct Needs {
     /// Whole GPUs.
     pub gpus: Option<u32>,
-    /// A case-insensitive part of the model's name.
+    /// Words of the model's name.
     pub gpu_model: Option<String>,
     /// Memory that each GPU must have, in MiB.
     pub min_vram_mib: Option<u64>,
@@ -69,7 +69,7 @@ pub struct Needs {
     pub milli_cpus: Option<u64>,
     /// Memory in MiB.
     pub memory_mib: Option<u64>,
-    /// Each of input and output on disk, in MiB.
+    /// The inputs together, and the output, on disk, in MiB.
     pub disk_mib: Option<u64>,
     /// `/dev/shm`, in MiB.
     pub shm_mib: u64,

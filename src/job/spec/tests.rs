@@ -30,6 +30,27 @@ fn the_backends_aliases_and_empty_fields_are_understood() {
 }
 
 #[test]
+fn a_whole_number_is_one_however_it_is_written_and_is_signed_alike() {
+    let read = |gpus: &str, timeout: &str| {
+        let body = format!(
+            r#"{{"job_id":"a","image_name":"b","gpus":{gpus},"timeout_s":{timeout},"priority":-1.0}}"#
+        );
+        parse(body.as_bytes()).map(|parsed| {
+            let Parsed { spec, spec_hash } = parsed;
+            (spec.needs.gpus, spec.timeout.as_secs(), spec.priority, spec_hash)
+        })
+    };
+    let plain = read("0", "3600").unwrap();
+    assert_eq!((plain.0, plain.1, plain.2), (Some(0), 3600, -1));
+    for (gpus, timeout) in [("0.0", "3600.0"), ("-0.0", "3.6e3"), ("0e5", "36000E-1")] {
+        assert_eq!(read(gpus, timeout).unwrap(), plain, "{gpus} {timeout}");
+    }
+    for (gpus, timeout) in [("0.5", "3600"), ("0", "3600.5"), ("-1.0", "3600"), ("0", "1e300")] {
+        assert!(read(gpus, timeout).is_err(), "{gpus} {timeout}");
+    }
+}
+
+#[test]
 fn messages_without_a_usable_id_are_refused_under_one_of_their_own() {
     for body in [
         "not json",

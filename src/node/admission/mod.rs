@@ -14,9 +14,12 @@
 //! never exceed the offer; no job starts later because another went past it; whoever is first in
 //! the line goes at the latest when those who ran when it came there have ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Gpu, GpuUuid, allocation::Wish};
+
+/// A host has one or two kinds of cards; a status holds no more than these.
+const KINDS_MAX: usize = 8;
 
 /// What the node offers, once and for all jobs.
 #[derive(Debug, Clone)]
@@ -134,11 +137,14 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<Refusal> {
         return Some(Refusal::NoGpu);
     }
     if offer.gpus.iter().filter(|gpu| wish.accepts(gpu)).count() < wish.count {
-        let model =
-            wish.model.as_ref().map(|model| format!(" of model {model:?}")).unwrap_or_default();
+        let model = wish.model.as_ref().map(|model| format!(" of model {model:?}"));
+        let memory = (wish.min_vram_mib > 0).then(|| format!(" with {} MiB", wish.min_vram_mib));
         let text = format!(
-            "{} GPU(s){model} with {} MiB each are not in this node",
-            wish.count, wish.min_vram_mib
+            "the job wants {} GPU(s){}{}; this node has {}",
+            wish.count,
+            model.unwrap_or_default(),
+            memory.unwrap_or_default(),
+            cards(&offer.gpus)
         );
         return Some(Refusal::TooLarge(text));
     }
@@ -159,6 +165,20 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<Refusal> {
         Reach::Internet => Some(Refusal::Network("internet")),
         Reach::Nothing | Reach::Bridge => None,
     }
+}
+
+/// The cards of a node in words, equal ones together.
+fn cards(gpus: &[Gpu]) -> String {
+    let mut kinds: BTreeMap<(&str, u64), usize> = BTreeMap::new();
+    for gpu in gpus {
+        *kinds.entry((&gpu.model, gpu.vram_mib)).or_default() += 1;
+    }
+    let others = kinds.len().saturating_sub(KINDS_MAX);
+    let kinds = kinds.into_iter().take(KINDS_MAX);
+    let mut told: Vec<String> =
+        kinds.map(|((model, mib), count)| format!("{count} x {model} ({mib} MiB)")).collect();
+    told.extend((others > 0).then(|| format!("{others} other kinds")));
+    told.join(", ")
 }
 
 /// What of the node nobody has.

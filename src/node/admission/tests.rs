@@ -82,6 +82,16 @@ fn each_thing_that_never_fits_is_refused_by_name() {
 }
 
 #[test]
+fn a_refusal_names_the_cards_that_are_here() {
+    let wish = Wish { count: 2, model: Some("A100 80GB".into()), min_vram_mib: 81_920 };
+    let demand = Demand { gpus: wish, ..cards(0, "") };
+    let verdict = decide(&offer(2, 1), &[], &[], &demand);
+    let text = "the job wants 2 GPU(s) of model \"A100 80GB\" with 81920 MiB; this node has \
+                1 x H100 (80000 MiB), 2 x RTX 3090 (24000 MiB)";
+    assert_eq!(verdict, Verdict::Never(Refusal::TooLarge(text.to_owned())));
+}
+
+#[test]
 fn two_jobs_that_want_all_the_memory_run_one_after_the_other() {
     let offer = offer(2, 4);
     let first = Running { gpus: Vec::new(), share: memory(8000).share };

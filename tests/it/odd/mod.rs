@@ -1,3 +1,6 @@
 //! Counterparts as they are met in the world, row by row: what each does, and what must come of it.
 
 mod gateway;
+mod nats;
+mod rpc;
+mod typed;

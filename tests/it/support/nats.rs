@@ -36,6 +36,11 @@ impl Nats {
         Self::launch(format!("{JETSTREAM}\n{settings}"))
     }
 
+    /// With these lines and no others, `JetStream`'s own among them.
+    pub(crate) fn with_own_jetstream(settings: &str) -> Self {
+        Self::launch(settings.to_owned())
+    }
+
     /// Without JetStream.
     pub(crate) fn without_jetstream() -> Self {
         Self::launch(String::new())
@@ -94,6 +99,12 @@ impl Nats {
     /// Kills the server, and starts it on the same port with `JetStream` and what it has stored.
     pub(crate) fn restart_with_jetstream(&mut self) {
         JETSTREAM.clone_into(&mut self.settings);
+        self.restart();
+    }
+
+    /// Kills the server, and starts it on the same port with `JetStream` and these settings.
+    pub(crate) fn restart_with(&mut self, settings: &str) {
+        self.settings = format!("{JETSTREAM}\n{settings}");
         self.restart();
     }
 

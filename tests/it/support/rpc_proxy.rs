@@ -31,6 +31,8 @@ pub(crate) enum Weather {
     Status(u16, Option<String>),
     /// JSON-RPC's -32005. Nothing is forwarded.
     Throttled,
+    /// A refusal with this code and these words. Nothing is forwarded.
+    Refuses(i64, &'static str),
     /// An answer that makes no sense. Nothing is forwarded.
     Garbage(Garbage),
     /// `eth_chainId` answers this; all else is forwarded.
@@ -304,11 +306,8 @@ impl Shared {
             Weather::Down => return Some(Reply::Cut),
             Weather::Status(status, rest) => return Some(page(*status, rest.as_deref())),
             Weather::Garbage(garbage) => return Some(nonsense(*garbage, request)),
-            Weather::Throttled => {
-                let error = json!({"code": -32005, "message": "request limit reached"});
-                let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
-                return Some(http(200, "", answer.to_string().as_bytes()));
-            }
+            Weather::Throttled => return Some(refusal(request, -32005, "request limit reached")),
+            Weather::Refuses(code, words) => return Some(refusal(request, *code, words)),
             Weather::Slow(span) => {
                 let reply = self.forward(request)?;
                 self.wait(*span, |state| state.version != seen);
@@ -339,9 +338,7 @@ impl Shared {
                         params[0][key].as_str().is_some_and(|data| data.starts_with(selector))
                     }) =>
             {
-                let error = json!({"code": -32000, "message": "out of gas"});
-                let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
-                return Some(http(200, "", answer.to_string().as_bytes()));
+                return Some(refusal(request, -32000, "out of gas"));
             }
             Weather::WrongChain(id) if method == "eth_chainId" => json!(format!("{id:#x}")),
             Weather::StaleHead { nonces } => match (method, params[0].as_str()) {
@@ -424,6 +421,12 @@ fn http(status: u16, further: &str, body: &[u8]) -> Reply {
 fn page(status: u16, retry_after: Option<&str>) -> Reply {
     let rest = retry_after.map(|rest| format!("retry-after: {rest}\r\n")).unwrap_or_default();
     http(status, &rest, b"<html>not now</html>")
+}
+
+fn refusal(request: &Value, code: i64, words: &str) -> Reply {
+    let error = json!({"code": code, "message": words});
+    let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+    http(200, "", answer.to_string().as_bytes())
 }
 
 fn nonsense(garbage: Garbage, request: &Value) -> Reply {

@@ -10,7 +10,7 @@ use super::source::{Named, Source};
 
 /// The modules of each floor, from the ground up.
 const FLOORS: [(&str, &[&str]); 5] = [
-    ("base", &["backoff", "clock", "failpoint", "secret", "supervise"]),
+    ("base", &["backoff", "clock", "failpoint", "proxy", "secret", "supervise", "text"]),
     ("domain", &["job", "metrics", "node", "reputation"]),
     (
         "adapters",
@@ -23,6 +23,8 @@ const FLOORS: [(&str, &[&str]); 5] = [
 /// The only imports within a floor: the left one may name the right one.
 const SIDEWAYS: &[(&str, &str)] = &[
     ("backoff", "clock"),
+    ("proxy", "secret"),
+    ("secret", "text"),
     ("supervise", "backoff"),
     ("supervise", "clock"),
     ("job", "node"),
@@ -42,8 +44,8 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("async_nats", &["bus"]),
     ("bollard", &["container"]),
     ("clap", &["cli", "main"]),
-    ("dotenvy", EDGES),
     ("indicatif", &["cli"]),
+    ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
     ("reqwest", &["artifact", "chain", "notify"]),
     ("rusqlite", &["journal"]),

@@ -1,0 +1,316 @@
+//! Who we are for the server: read again at each connection, so that what is replaced on disk before
+//! it expires is used without a restart.
+//!
+//! What must hold: no secret leaves this file but to the server; what is wrong with a file is told
+//! with its name.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Auth, AuthError};
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::secret::Secret;
+use crate::text::unmarked;
+
+/// A `.creds` file, a seed or a password takes a few hundred bytes, a JWT with many rights some
+/// thousands.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Credentials that are good for less than this are warned of.
+pub const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
+
+/// How the server knows us.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// By what stands in the URL, or not at all.
+    None,
+    /// A `.creds` file: a user's JWT and its seed.
+    File(PathBuf),
+    /// An nkey's seed.
+    Nkey(Kept),
+    /// A token.
+    Token(Kept),
+    /// A user and its password.
+    UserPassword(String, Kept),
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone)]
+pub enum Kept {
+    /// Here.
+    Here(Secret),
+    /// In the first line of this file.
+    InFile(PathBuf),
+}
+
+/// Until when credentials are good, as they say themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// Then the server takes them no more.
+    pub at: Timestamp,
+}
+
+impl Credentials {
+    /// The file that they are in.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::File(path) => Some(path),
+            Self::Nkey(kept) | Self::Token(kept) | Self::UserPassword(_, kept) => match kept {
+                Kept::Here(_) => None,
+                Kept::InFile(path) => Some(path),
+            },
+        }
+    }
+
+    /// When they expire; `None` where they don't, or where it can't be told. Reads their file.
+    pub fn expiry(&self) -> Option<Expiry> {
+        let Self::File(path) = self else { return None };
+        let creds = Creds::read(path).ok()?;
+        creds.expiry()
+    }
+
+    /// What a server that refuses them may have against them, as the end of a sentence.
+    pub(super) fn in_words(&self, now: Timestamp) -> String {
+        let Some(path) = self.file() else { return String::new() };
+        let path = path.display();
+        match self.expiry() {
+            Some(Expiry { at }) if at <= now => {
+                format!(": the credentials of {path} expired at {at}")
+            }
+            _ => format!(", those of {path}"),
+        }
+    }
+
+    /// What should be done about their end, where that is near.
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let (path, Expiry { at }) = (self.file()?.display(), self.expiry()?);
+        if at <= now {
+            return Some(format!("the credentials of {path} expired at {at}: replace the file"));
+        }
+        let left = at.since(now);
+        (left < WARN_BEFORE).then(|| {
+            let days = left.as_secs() / (24 * 3600);
+            format!("the credentials of {path} expire at {at}, in {days} days: replace the file")
+        })
+    }
+
+    /// Answers a server's greeting.
+    fn answer(&self, nonce: &[u8]) -> Result<Auth, Unusable> {
+        let mut auth = Auth::new();
+        match self {
+            Self::None => {}
+            Self::File(path) => {
+                let creds = Creds::read(path)?;
+                let pair = pair(&creds.seed, path)?;
+                auth.signature = Some(pair.sign(nonce).map_err(|_| Unusable::of(path, SEED))?);
+                auth.jwt = Some(creds.jwt.to_string());
+            }
+            Self::Nkey(kept) => {
+                let seed = kept.read()?;
+                let place = self.file().unwrap_or(Path::new("the setting"));
+                let pair = pair(seed.expose().trim(), place)?;
+                auth.signature = Some(pair.sign(nonce).map_err(|_| Unusable::of(place, SEED))?);
+                auth.nkey = Some(pair.public_key());
+            }
+            Self::Token(kept) => auth.token = Some(kept.read()?.expose().to_owned()),
+            Self::UserPassword(user, kept) => {
+                auth.username = Some(user.clone());
+                auth.password = Some(kept.read()?.expose().to_owned());
+            }
+        }
+        Ok(auth)
+    }
+
+    /// Whether their file can be used.
+    pub(super) async fn check(&self) -> Result<(), super::Error> {
+        let own = self.clone();
+        let read = tokio::task::spawn_blocking(move || own.answer(b"")).await;
+        match read {
+            Ok(Err(Unusable { path, source })) => Err(super::Error::File { path, source }),
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// What the vendor's client calls at each connection.
+pub(super) async fn answer(own: Arc<Credentials>, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+    let read = tokio::task::spawn_blocking(move || own.answer(&nonce)).await;
+    read.map_err(AuthError::new)?.map_err(AuthError::new)
+}
+
+/// Why a file can't be used; without a word of what is in it.
+#[derive(Debug)]
+struct Unusable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+const SEED: &str = "it holds no seed of a user's nkey";
+
+impl Unusable {
+    fn of(path: &Path, what: &'static str) -> Self {
+        Self { path: path.to_owned(), source: io::Error::new(io::ErrorKind::InvalidData, what) }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} can't be read: {}", self.path.display(), self.source)
+    }
+}
+
+impl Kept {
+    fn read(&self) -> Result<Secret, Unusable> {
+        match self {
+            Self::Here(secret) => Ok(secret.clone()),
+            Self::InFile(path) => {
+                let max = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX);
+                let read = std::fs::File::open(path).and_then(|file| Secret::read_line(file, max));
+                read.map_err(|source| Unusable { path: path.clone(), source })
+            }
+        }
+    }
+}
+
+fn pair(seed: &str, path: &Path) -> Result<KeyPair, Unusable> {
+    KeyPair::from_seed(seed).map_err(|_| Unusable::of(path, SEED))
+}
+
+/// What a `.creds` file holds.
+struct Creds {
+    jwt: Zeroizing<String>,
+    seed: Zeroizing<String>,
+}
+
+/// What of a user's JWT is read here.
+#[derive(Deserialize)]
+struct Claims {
+    /// Unix seconds; 0 and absent: never.
+    #[serde(default)]
+    exp: u64,
+}
+
+impl Creds {
+    fn read(path: &Path) -> Result<Self, Unusable> {
+        use io::Read as _;
+        let failed = |source| Unusable { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        let text = std::str::from_utf8(unmarked(&bytes)).unwrap_or_default();
+        Self::parse(text)
+            .ok_or_else(|| Unusable::of(path, "it is no .creds file: it has no JWT and seed"))
+    }
+
+    /// The two pieces that stand between lines of dashes.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines().map(str::trim);
+        let mut piece = || {
+            lines.find(|line| line.starts_with("---") && line.contains("BEGIN"))?;
+            let piece = lines.find(|line| !line.is_empty())?;
+            (!piece.starts_with("---")).then(|| Zeroizing::new(piece.to_owned()))
+        };
+        Some(Self { jwt: piece()?, seed: piece()? })
+    }
+
+    fn expiry(&self) -> Option<Expiry> {
+        let claims = self.jwt.split('.').nth(1)?;
+        let claims = BASE64URL_NOPAD.decode(claims.trim_end_matches('=').as_bytes()).ok()?;
+        let Claims { exp } = serde_json::from_slice(&claims).ok()?;
+        (exp > 0).then(|| Expiry { at: Timestamp::from_unix_ms(exp.saturating_mul(1000)) })
+    }
+}
+
+/// Now, for what is told of an end.
+pub(super) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file as the vendor's tools write it, with the vendor's example of a seed.
+    fn creds(exp: &str) -> String {
+        let claims = BASE64URL_NOPAD.encode(format!("{{\"sub\":\"U\"{exp}}}").as_bytes());
+        format!(
+            "-----BEGIN NATS USER JWT-----\r\nhead.{claims}.signed\r\n------END NATS USER JWT------\r\n\
+             \r\n************************* IMPORTANT *************************\r\n\
+             NKEY Seed printed below can be used to sign and prove identity.\r\n\r\n\
+             -----BEGIN USER NKEY SEED-----\r\n{SEED}\r\n------END USER NKEY SEED------\r\n"
+        )
+    }
+
+    const SEED: &str = "SUACH75SWCM5D2JMJM6EKLR2WDARVGZT4QC6LX3AGHSWOMVAKERABBBRWM";
+
+    fn written(text: &str) -> (tempfile::NamedTempFile, Credentials) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let own = Credentials::File(file.path().to_owned());
+        (file, own)
+    }
+
+    #[test]
+    fn credentials_say_when_they_expire_and_are_warned_of_before() {
+        let now: Timestamp = "2026-11-22T10:00:00.000Z".parse().unwrap();
+        let day = 24 * 3600;
+        let at = |days: u64| format!(",\"exp\":{}", now.unix_ms() / 1000 + days * day);
+        for (exp, warned) in [
+            (at(30), None),
+            (at(3), Some("expire at 2026-11-25T10:00:00.000Z, in 3 days")),
+            (
+                format!(",\"exp\":{}", now.unix_ms() / 1000 - 60),
+                Some("expired at 2026-11-22T09:59"),
+            ),
+            (String::new(), None),
+            (",\"exp\":0".to_owned(), None),
+            (",\"exp\":\"x\"".to_owned(), None),
+        ] {
+            let (file, own) = written(&creds(&exp));
+            let told = own.warning(now);
+            assert_eq!(told.is_some(), warned.is_some(), "{exp} {told:?}");
+            let told = told.unwrap_or_default();
+            assert!(told.contains(warned.unwrap_or_default()), "{told}");
+            assert!(warned.is_none() || told.contains(file.path().to_str().unwrap()), "{told}");
+        }
+        let (_file, own) = written(&creds(",\"exp\":1"));
+        assert!(
+            own.in_words(now).contains(" expired at 1970-01-01T00:00:01"),
+            "{}",
+            own.in_words(now)
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_of_credentials_is_told_by_its_name_alone() {
+        let marked = format!("\u{feff}{}", creds(""));
+        assert!(written(&marked).1.answer(b"nonce").is_ok(), "as an editor saves it");
+        for text in ["", "hunter2", "-----BEGIN X-----\nhunter2\n-----END X-----\n"] {
+            let (file, own) = written(text);
+            let told = own.answer(b"nonce").map(drop).unwrap_err().to_string();
+            assert!(told.contains(file.path().to_str().unwrap()), "{told}");
+            assert!(!told.contains("hunter"), "{told}");
+        }
+        let wrong = creds("").replace(SEED, "SUhunter2");
+        let told = written(&wrong).1.answer(b"nonce").map(drop).unwrap_err().to_string();
+        assert!(told.contains("no seed") && !told.contains("hunter"), "{told}");
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_each_time() {
+        let (file, _) = written("first\n");
+        let own = Credentials::Token(Kept::InFile(file.path().to_owned()));
+        assert_eq!(own.answer(b"").unwrap().token.as_deref(), Some("first"));
+        std::fs::write(file.path(), "second\n").unwrap();
+        assert_eq!(own.answer(b"").unwrap().token.as_deref(), Some("second"));
+    }
+}

@@ -1,0 +1,33 @@
+//! What is done to text from outside before anything reads it.
+//!
+//! What must hold: it is done here only, so that every file and message is read alike.
+
+/// How editors on Windows mark a file as UTF-8.
+const MARK: &str = "\u{feff}";
+
+/// The bytes without the byte order mark at their head. It is no part of what anybody wrote.
+pub fn unmarked(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK.as_bytes()).unwrap_or(bytes)
+}
+
+/// Whether the bytes are UTF-16, as some shells and editors on Windows write: nobody here reads it.
+pub fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mark_at_the_head_is_left_out_and_nothing_else() {
+        for (bytes, left) in [
+            ("\u{feff}a", "a"),
+            ("a\u{feff}", "a\u{feff}"),
+            ("\u{feff}\u{feff}a", "\u{feff}a"),
+            ("", ""),
+        ] {
+            assert_eq!(unmarked(bytes.as_bytes()), left.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What RPC providers do: an endpoint that serves blocks, and refuses what is asked of the contract
+//! or sent to it, beside one that works.
+
+use std::time::Duration;
+
+use lamda_node::backoff::Backoff;
+use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
+use lamda_node::reputation::Call;
+
+use crate::support::anvil::{Anvil, carry_out};
+use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
+
+const CALL: &str = "eth_call";
+const ESTIMATE: &str = "eth_estimateGas";
+
+/// What must come of a refusal at the preferred endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    /// The other one is asked, and this one left alone.
+    TheOther,
+    /// It is taken for an answer: nobody else is asked.
+    AnAnswer,
+}
+
+/// What the preferred endpoint refuses, in which words; and what comes of it.
+type Row = (&'static str, i64, &'static str, Comes);
+
+const ROWS: &[Row] = &[
+    (CALL, -32601, "the method eth_call does not exist/is not available", Comes::TheOther),
+    (CALL, -32000, "project ID does not have access to this network", Comes::TheOther),
+    (CALL, -32600, "your app has exceeded its compute units", Comes::TheOther),
+    (CALL, -32000, "missing trie node 0a1b (path ) state is not available", Comes::TheOther),
+    (CALL, -32000, "header not found", Comes::TheOther),
+    (CALL, -32603, "internal error", Comes::TheOther),
+    (CALL, -32001, "unauthorized: api key hunter2 is disabled", Comes::TheOther),
+    (CALL, 3, "execution reverted", Comes::AnAnswer),
+    (CALL, -32000, "VM execution error: revert", Comes::AnAnswer),
+    (CALL, -32000, "insufficient funds for gas * price + value", Comes::AnAnswer),
+    (ESTIMATE, -32601, "eth_estimateGas is not supported on this plan", Comes::TheOther),
+    (ESTIMATE, -32000, "gas required exceeds allowance (0)", Comes::AnAnswer),
+    (SEND, -32601, "rpc method is unsupported", Comes::TheOther),
+    (SEND, -32000, "this endpoint is read only", Comes::TheOther),
+    (SEND, -32003, "transaction rejected by policy", Comes::TheOther),
+    (SEND, -32000, "nonce too low: next nonce 7, tx nonce 0", Comes::AnAnswer),
+    (SEND, -32000, "transaction underpriced", Comes::AnAnswer),
+    (SEND, -32000, "already known", Comes::AnAnswer),
+    (SEND, -32000, "insufficient funds for transfer", Comes::AnAnswer),
+];
+
+/// One that was set aside is not asked again by the test.
+fn long_rests() -> EndpointLimits {
+    let hour = Duration::from_hours(1);
+    let rest = Backoff::new(hour, hour);
+    EndpointLimits { rest, wait_max: Duration::ZERO, ..EndpointLimits::default() }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_calls_is_left_and_an_answer_about_the_call_is_taken() {
+    let anvil = Anvil::start();
+    let contract = anvil.deploy().await;
+    let first = Evm::new(anvil.config(contract), Anvil::key(1)).unwrap();
+    let register = Call::Register { gpu_model: "H100".to_owned(), vram_mib: 81_559 };
+    carry_out(&first, &register).await.unwrap();
+    let call = Call::Heartbeat;
+    let mut nonce = first.account().await.unwrap().nonce;
+    for (method, code, words, comes) in ROWS {
+        let (a, b) = (RpcProxy::start(&anvil.rpc_url), RpcProxy::start(&anvil.rpc_url));
+        let keyed = format!("{}/v2/hunter2hunter2hunter2", a.url());
+        let rpc_urls = vec![keyed, b.url().to_owned()];
+        let endpoints = long_rests();
+        let config = Config { rpc_urls, endpoints, ..anvil.config(contract) };
+        let node = Evm::new(config, Anvil::key(1)).unwrap();
+        let quote = node.quote(&call).await.unwrap();
+        a.set_for(method, Weather::Refuses(*code, words));
+        let (asked, others) = (a.seen(method).len(), b.seen(method).len());
+        let mut told = String::new();
+        for _ in 0..2 {
+            let result = if *method == SEND {
+                let signed = node.sign(&call, nonce, quote).await.unwrap();
+                nonce += u64::from(*comes == Comes::TheOther);
+                node.send(&signed.raw).await.map(drop)
+            } else {
+                node.quote(&call).await.map(drop)
+            };
+            told.extend(result.err().map(|err: Error| err.to_string()));
+        }
+        let (asked, others) = (a.seen(method).len() - asked, b.seen(method).len() - others);
+        match comes {
+            Comes::TheOther => {
+                assert_eq!(told, "", "{words}");
+                assert_eq!((asked, others), (1, 2), "{words}: it is left alone after one");
+            }
+            Comes::AnAnswer => assert_eq!((asked, others), (2, 0), "{words}: {told}"),
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+/// Where every endpoint refuses, it is told which one, and nobody is left alone for it.
+#[tokio::test]
+async fn what_everybody_refuses_is_an_answer_with_the_name_of_who_gave_it() {
+    let anvil = Anvil::start();
+    let contract = anvil.deploy().await;
+    let (a, b) = (RpcProxy::start(&anvil.rpc_url), RpcProxy::start(&anvil.rpc_url));
+    let rpc_urls = vec![format!("{}/v2/hunter2hunter2hunter2", a.url()), b.url().to_owned()];
+    let reader = Reader::new(Config { rpc_urls, ..anvil.config(contract) }).unwrap();
+    for endpoint in [&a, &b] {
+        endpoint.set_for(CALL, Weather::Refuses(-32601, "method eth_call not found"));
+    }
+    for times in 1..=3 {
+        let error = reader.owner().await.unwrap_err().to_string();
+        assert!(error.contains("/v2/*** refuses eth_call: method eth_call not found"), "{error}");
+        assert_eq!((a.seen(CALL).len(), b.seen(CALL).len()), (times, times));
+    }
+    b.clear();
+    reader.owner().await.unwrap();
+    let states = reader.endpoints().await;
+    let trouble = states[0].trouble.as_deref().unwrap_or_default();
+    assert!(trouble.contains("eth_call was refused: method eth_call not found"), "{states:?}");
+    assert_eq!(states[1].trouble, None);
+}

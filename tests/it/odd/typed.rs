@@ -1,0 +1,216 @@
+//! What people type: settings, files that hold them, arguments.
+
+use serde_json::Value;
+
+use crate::cli::Program;
+use crate::support::ipfs::Store;
+use crate::support::nvml::FakeNvml;
+
+/// A key of a development chain, where nothing would be lost if it were told.
+const HEX: &str = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318";
+const REQUESTER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
+/// A `.env` as a person wrote it, and what `run` and `doctor` make of it.
+struct Row {
+    name: &'static str,
+    env: String,
+    /// The exit code of `run`, which opens nothing before its settings are right.
+    code: i32,
+    /// Stands in what both say.
+    says: &'static str,
+    /// Stands in nothing that they say.
+    never: &'static str,
+}
+
+fn row(name: &'static str, env: impl Into<String>, says: &'static str) -> Row {
+    Row { name, env: env.into(), code: 64, says, never: "hunter" }
+}
+
+fn rows() -> Vec<Row> {
+    vec![
+        Row {
+            never: HEX,
+            ..row(
+                "a space in the key's line",
+                format!("# mine\nAGENT_PRIVATE_KEY={HEX}= x\n"),
+                ".env: its line 2 (AGENT_PRIVATE_KEY) can't be used: its value has a space",
+            )
+        },
+        row(
+            "a space in the token's line",
+            "PINATA_JWT=c2Vjhunter= oops",
+            ".env: its line 1 (PINATA_JWT) can't be used: its value has a space",
+        ),
+        row(
+            "a secret where a name belongs",
+            "A=1\nhunter2= hunter 3\nhunter4",
+            ".env: its line 3 can't be used: it is neither NAME=value nor a # comment",
+        ),
+        row(
+            "a list that is a variable of a shell",
+            "JOB_ALLOWED_REQUESTERS=$BOSS",
+            ".env: its line 1 (JOB_ALLOWED_REQUESTERS) can't be used: nothing is put in place of a $",
+        ),
+        row(
+            "a list of nobody",
+            "JOB_ALLOWED_REQUESTERS=",
+            "JOB_ALLOWED_REQUESTERS: its list names nobody",
+        ),
+        row(
+            "a proxy of another kind",
+            "PINATA_JWT=x\nALL_PROXY=socks5://u:hunter2@127.0.0.1:1080",
+            "ALL_PROXY: it names a SOCKS proxy, and this program speaks to HTTP proxies only",
+        ),
+        row(
+            "a proxy that is none, in lower case",
+            "PINATA_JWT=x\nhttps_proxy=ftp://hunter2",
+            "HTTPS_PROXY: it is no URL of an HTTP proxy",
+        ),
+        row("registries of nobody", "JOB_REGISTRIES=''", "JOB_REGISTRIES: its list is empty"),
+        row(
+            "a folder in a variable of a shell",
+            "DATA_DIR=\"$HOME/x\"",
+            ".env: its line 1 (DATA_DIR) can't be used",
+        ),
+        // The mark is no part of the first name.
+        row("a byte order mark", "\u{feff}CHAIN_ID=x\n", "CHAIN_ID: \"x\" is not a whole number"),
+    ]
+}
+
+#[test]
+fn what_is_wrong_with_a_file_of_settings_is_told_and_no_value_is() {
+    for Row { name, env, code, says, never } in rows() {
+        let program = Program::with(&[]);
+        program.write(".env", &env);
+        // `Program` sets it, and the environment goes before the file.
+        let command = |args: &[&str]| {
+            let mut command = program.command(args);
+            let output = command.env_remove("DATA_DIR").output().expect("it starts");
+            let told = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8(told).expect("UTF-8"))
+        };
+        let (ended, ran) = command(&["run"]);
+        let (_, checked) = command(&["doctor"]);
+        assert_eq!(ended, Some(code), "{name}: {ran}");
+        for told in [ran, checked] {
+            assert!(told.contains(says), "{name}: {told}");
+            assert!(!told.contains(never), "{name}: {told}");
+        }
+    }
+}
+
+/// A `.env` that can be used, and what `doctor` advises.
+#[test]
+fn what_is_unwise_in_a_file_of_settings_is_told() {
+    let twice = format!("JOB_ALLOWED_REQUESTERS={REQUESTER}\nLOG_LEVEL=info\nLOG_LEVEL=debug\n");
+    for (name, env, says) in [
+        (
+            "a setting that stands twice",
+            twice.as_str(),
+            "LOG_LEVEL stands twice in .env, and line 2",
+        ),
+        (
+            "a setting that is mistyped",
+            "JOB_ALOWED_REQUESTERS=0x1\n",
+            "line 1 of .env sets nothing, its name is no setting's: is JOB_ALLOWED_REQUESTERS meant?",
+        ),
+    ] {
+        let keys = [("PINATA_JWT", "x"), ("AGENT_PRIVATE_KEY", HEX), ("DOCKER_HOST", "unix:///x")];
+        let mut program = Program::with(&keys);
+        program.set("OPBNB_RPC_URL", "http://127.0.0.1:1");
+        program.set("REPUTATION_CONTRACT_ADDRESS", REQUESTER);
+        program.set("NATS_URL", "nats://127.0.0.1:1");
+        program.set("IPFS_GATEWAYS", "http://127.0.0.1:1");
+        program.set("PINATA_API_URL", "http://127.0.0.1:1");
+        program.write(".env", env);
+        let output = program.command(&["doctor"]).output().expect("it starts");
+        let told = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(told.contains(says), "{name}: {told}");
+    }
+}
+
+/// Files that hold a secret, as an editor on Windows saves them.
+#[test]
+fn a_marked_file_is_read_as_one_without_the_mark() {
+    let program = Program::with(&[]);
+    program.write("phrase", "\u{feff}correct horse\r\n");
+    let made = program.run(&["key", "new", "--keystore", "k.json", "--passphrase-file", "phrase"]);
+    let address = made.stdout().split_whitespace().next().expect("its address").to_owned();
+    let text = std::fs::read_to_string(program.path("k.json")).expect("the keystore");
+    program.write("k.json", &format!("\u{feff}{text}"));
+    program.write("plain", "correct horse\n");
+    let mut program = program;
+    for (name, value) in [("AGENT_KEYSTORE", "k.json"), ("AGENT_KEYSTORE_PASSPHRASE_FILE", "plain")]
+    {
+        let value = program.path(value);
+        program.set(name, &value);
+    }
+    program.write(".env", "\u{feff}LOG_LEVEL=info\n");
+    let doctor = program.run(&["doctor"]).stdout();
+    assert!(doctor.contains(&format!("ok    key: {address} from ")), "{doctor}");
+}
+
+/// What `doctor` says of a service, with a proxy in the environment that nobody answers at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_named_where_it_is_asked_and_never_asked_for_this_machine() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::start(dir.path()).await;
+    for (name, proxy, url, begins, says) in [
+        ("this machine", "HTTP_PROXY", store.url.as_str(), "ok", ""),
+        (
+            "elsewhere",
+            "HTTP_PROXY",
+            "http://192.0.2.7:5080",
+            "fail",
+            "(through the proxy http://127.0.0.1:1)",
+        ),
+        ("elsewhere by TLS", "https_proxy", "https://192.0.2.7", "fail", "(through the proxy http"),
+    ] {
+        let mut program = Program::with(&[("PINATA_JWT", "hunter2"), ("PINATA_API_URL", url)]);
+        program.set(proxy, "http://u:hunter3@127.0.0.1:1");
+        let told = program.run(&["doctor"]).stdout();
+        let line = told.lines().find(|line| line.contains("  pinning service: "));
+        let line = line.expect("a line about it");
+        assert!(line.starts_with(begins) && line.contains(says), "{name}: {line}");
+        assert!(!told.contains("hunter"), "{told}");
+    }
+}
+
+/// Cards as a driver tells them, and what `doctor` says of them.
+#[test]
+fn cards_without_memory_of_their_own_are_kept_and_lost_ones_are_told() {
+    let driver = "driver 580.1\ncuda 13000\n";
+    for (name, cards, grade, says) in [
+        (
+            "a chip with the host's memory",
+            "unified\ngpu GPU-1 0 0 NVIDIA GB10\n",
+            "ok",
+            "(the host's)",
+        ),
+        (
+            "one of two lost",
+            "gpu GPU-1 85899345920 0 NVIDIA H100\ngpu GPU-2 85899345920 15 NVIDIA H100\n",
+            "warn",
+            "GPU 1 is left out: ",
+        ),
+        (
+            "the only one lost",
+            "gpu GPU-2 85899345920 15 NVIDIA H100\n",
+            "fail",
+            "GPU 0 is left out: ",
+        ),
+    ] {
+        let library = FakeNvml::build(&format!("{driver}{cards}"));
+        let path = library.library();
+        let program = Program::with(&[("NVML_LIB", path.to_str().expect("a path in UTF-8"))]);
+        let report: Value =
+            serde_json::from_str(&program.run(&["doctor", "--json"]).stdout()).expect("one object");
+        let checks = report["checks"].as_array().expect("checks");
+        let check = checks.iter().find(|check| check["name"] == "gpu").expect("the cards'");
+        assert_eq!(check["status"], grade, "{name}: {check}");
+        assert!(
+            check["detail"].as_str().is_some_and(|text| text.contains(says)),
+            "{name}: {check}"
+        );
+    }
+}
