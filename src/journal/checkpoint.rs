@@ -150,8 +150,8 @@ mod tests {
         // Woken by what was committed, it carries over and says so.
         let mut long = carrier.is_long();
         let short = long.wait_for(|long| !long);
-        let carried = tokio::time::timeout(std::time::Duration::from_secs(60), short).await;
-        assert!(carried.is_ok_and(|it| it.is_ok()));
+        let told = tokio::time::timeout(std::time::Duration::from_mins(1), short).await;
+        assert!(told.is_ok_and(|it| it.is_ok()));
         assert!(written.bytes() > before, "{} bytes", written.bytes());
         carrier.end(&mut written.db);
     }

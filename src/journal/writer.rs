@@ -81,7 +81,7 @@ impl Writer {
         let (requests, queue) = mpsc::channel();
         let is_file = db.path().is_some_and(|path| !path.is_empty());
         let carrier = if is_file { Some(Carrier::start(path)?) } else { None };
-        let long = carrier.as_ref().map(Carrier::is_long);
+        let is_long = carrier.as_ref().map(Carrier::is_long);
         if let Some(carrier) = &carrier {
             carrier.watch(&mut db)?;
         }
@@ -97,7 +97,7 @@ impl Writer {
                 drop(lock);
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
-        Ok(Self::Thread { requests, long })
+        Ok(Self::Thread { requests, long: is_long })
     }
 
     /// As [`Writer::call`] for a change of this name: a test can have the process killed before and
