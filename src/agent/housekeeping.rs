@@ -98,3 +98,27 @@ where
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn one_look_forgets_the_receipts_of_all_roots_and_those_under_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        // Twelve roots an hour have a few leaves each.
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 24)
+             INSERT INTO transactions
+                 (id, chain_id, account, contract, nonce, call, state, reserved_ms, settled_ms)
+             SELECT i, 204, 'a', 'c', i, '{}', 'settled', 1, i FROM n;
+             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 369)
+             INSERT INTO receipts (digest, job_id, chain_id, contract, finished_ms, completed,
+                 document, transaction_id)
+             SELECT i, i, 204, 'c', i, 1, '', CASE WHEN i < 240 THEN i / 10 + 1 END FROM n;";
+        journal.carry_out(rows).await.unwrap();
+        let gone = look_through(&journal, &SystemClock).await.unwrap();
+        assert_eq!(gone, [0, 0, 370, 24]);
+    }
+}

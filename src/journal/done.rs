@@ -3,7 +3,7 @@
 //!
 //! What must hold: an id that was used up stays so; a row is packed only when nobody can change it
 //! any more, in the one transaction that takes the old rows away; every call looks at a bounded
-//! number of rows, so that nobody waits long behind it.
+//! number of rows and takes away a bounded number, so that nobody waits long behind it.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -18,6 +18,9 @@ pub(super) const UNPROVEN: &str = "unproven";
 
 /// Jobs that are packed at once: reading them takes one or two milliseconds.
 const AT_ONCE: u32 = 16;
+
+/// Events and statuses beyond the newest of a job that go in one transaction, before it is packed.
+const TRIMMED_AT_ONCE: u32 = 256;
 
 /// Rows of an older version that are looked at in one go.
 const SWEPT_AT_ONCE: u32 = 64;
@@ -50,6 +53,46 @@ pub(super) fn holds(db: &Connection, id: &JobId) -> Result<bool, Error> {
     Ok(db.prepare_cached(sql)?.exists([id.as_str()])?)
 }
 
+/// How many rows of a job went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Trimmed {
+    events: u32,
+    statuses: u32,
+}
+
+impl Trimmed {
+    pub(super) fn rows(self) -> u32 {
+        self.events.saturating_add(self.statuses)
+    }
+}
+
+/// Takes away a job's events and statuses, the oldest first: at most so many, and none of the
+/// newest `keep` of each.
+pub(super) fn trim(db: &Connection, id: &str, keep: u32, at_most: u32) -> Result<Trimmed, Error> {
+    let events = "DELETE FROM events WHERE id IN
+         (SELECT id FROM events WHERE job_id = ?1 AND id <=
+             (SELECT id FROM events WHERE job_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+          ORDER BY id LIMIT ?3)";
+    let statuses = "DELETE FROM outbox WHERE id IN
+         (SELECT id FROM outbox WHERE job_id = ?1 AND seq <=
+             (SELECT seq FROM outbox WHERE job_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)
+          ORDER BY seq LIMIT ?3)";
+    let gone = |sql: &str, at_most: u32| -> Result<u32, Error> {
+        let gone = db.prepare_cached(sql)?.execute(params![id, keep, at_most])?;
+        Ok(u32::try_from(gone).unwrap_or(at_most))
+    };
+    let events = gone(events, at_most)?;
+    Ok(Trimmed { events, statuses: gone(statuses, at_most.saturating_sub(events))? })
+}
+
+/// What is to be packed now.
+enum Next {
+    /// These; none where there is nothing to do.
+    Pack(Vec<Leaving>),
+    /// So many rows of some of them went first.
+    Trimmed(u32),
+}
+
 /// A job's rows, as they lie there.
 struct Leaving {
     job_id: String,
@@ -76,11 +119,12 @@ struct Packed {
 }
 
 impl Leaving {
-    /// The oldest that can be packed.
-    fn next(db: &Connection) -> Result<Vec<Self>, Error> {
+    /// The oldest that can be packed. Where they have more rows than are kept, some of those go
+    /// first: taken away with the jobs they would hold everybody up.
+    fn next(db: &Connection) -> Result<Next, Error> {
         // While NATS is away nothing can be packed: no more than the oldest are looked at.
-        let sql = "SELECT jobs.job_id, body_hash, phase, state, updated_ms
-             FROM (SELECT id, job_id FROM leaving ORDER BY id LIMIT 256) AS oldest
+        let sql = "SELECT jobs.job_id, body_hash, phase, state, updated_ms, trimmed
+             FROM (SELECT id, job_id, trimmed FROM leaving ORDER BY id LIMIT 256) AS oldest
              CROSS JOIN jobs ON jobs.job_id = oldest.job_id
              WHERE open = 0 AND NOT EXISTS
                  (SELECT 1 FROM outbox WHERE outbox.job_id = jobs.job_id AND sent <> 1)
@@ -94,13 +138,30 @@ impl Leaving {
                 state: row.get(3)?,
                 updated_ms: row.get(4)?,
                 events: Vec::new(),
-                left_out: 0,
+                left_out: row.get::<_, u32>(5)?.into(),
                 said: Vec::new(),
             })
         })?;
         let mut found = rows.collect::<Result<Vec<Self>, _>>()?;
+        let mut gone = 0;
+        for one in &found {
+            gone += one.trim(db, TRIMMED_AT_ONCE - gone)?;
+        }
+        if gone > 0 {
+            return Ok(Next::Trimmed(gone));
+        }
         found.iter_mut().try_for_each(|one| one.complete(db))?;
-        Ok(found)
+        Ok(Next::Pack(found))
+    }
+
+    /// Takes away at most so many of its rows beyond those that are kept; how many went.
+    fn trim(&self, db: &Connection, at_most: u32) -> Result<u32, Error> {
+        let trimmed = trim(db, &self.job_id, KEPT_MAX, at_most)?;
+        if trimmed.events > 0 {
+            let sql = "UPDATE leaving SET trimmed = trimmed + ? WHERE job_id = ?";
+            db.prepare_cached(sql)?.execute(params![trimmed.events, self.job_id])?;
+        }
+        Ok(trimmed.rows())
     }
 
     /// Reads its events and statuses.
@@ -116,7 +177,8 @@ impl Leaving {
         self.events.reverse();
         let sql = "SELECT count(*) FROM events WHERE job_id = ?";
         let all: i64 = db.prepare_cached(sql)?.query_row([&self.job_id], |row| row.get(0))?;
-        self.left_out = u64::try_from(all).unwrap_or(0).saturating_sub(self.events.len() as u64);
+        let here = u64::try_from(all).unwrap_or(0).saturating_sub(self.events.len() as u64);
+        self.left_out = self.left_out.saturating_add(here);
         let sql = "SELECT seq, body FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
         let mut query = db.prepare_cached(sql)?;
         let rows = query
@@ -185,9 +247,12 @@ impl Packed {
 
 impl Journal {
     /// Packs a few of the jobs and refusals that nothing is left to do for, and of what an older
-    /// version left. Says how many it looked at; 0 where there is nothing to do now.
+    /// version left. Says how many rows it looked at; 0 where there is nothing to do now.
     pub async fn pack(&self) -> Result<usize, Error> {
-        let leaving = self.writer.call(false, Leaving::next).await?;
+        let leaving = match self.writer.call(false, Leaving::next).await? {
+            Next::Pack(leaving) => leaving,
+            Next::Trimmed(rows) => return Ok(rows as usize),
+        };
         if leaving.is_empty() {
             let jobs = self.writer.call(false, sweep_jobs).await?;
             return if jobs > 0 { Ok(jobs) } else { self.pack_receipts().await };

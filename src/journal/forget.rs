@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::attempts::millis;
+use super::done::trim;
 use super::{Error, Journal};
 use crate::clock::Timestamp;
 use crate::job::Job;
@@ -34,7 +35,7 @@ mod find {
         "SELECT id FROM done WHERE refused = 1 ORDER BY id DESC LIMIT 1 OFFSET ?";
     pub(super) const REFUSALS: &str =
         "SELECT id FROM done WHERE refused = 1 AND id <= ? ORDER BY id LIMIT ?";
-    pub(super) const WAITING: &str = "SELECT rowid, phase, updated_ms, state FROM jobs
+    pub(super) const WAITING: &str = "SELECT rowid, phase, updated_ms, state, job_id FROM jobs
          WHERE open = 1 AND rowid > ? ORDER BY rowid LIMIT ?";
     pub(super) const SETTLED: &str = "SELECT id FROM transactions
          WHERE id > ? AND settled_ms < ? AND state IN ('settled', 'abandoned')
@@ -100,27 +101,29 @@ impl Journal {
             let mut query = db.prepare_cached(find::WAITING)?;
             let mut rows = query.query(params![after, FORGOTTEN_AT_ONCE])?;
             let (mut old, mut seen, mut last) = (Vec::new(), 0, after);
+            let mut left = FORGOTTEN_AT_ONCE;
             while let Some(row) = rows.next()? {
-                (seen, last) = (seen + 1, row.get(0)?);
-                let (phase, updated_ms): (String, i64) = (row.get(1)?, row.get(2)?);
-                if phase != "waiting" || updated_ms >= due {
-                    continue;
+                let at: i64 = row.get(0)?;
+                if is_forgettable(row, now, due)? {
+                    // What hangs on it would all go with it, however much that is.
+                    left =
+                        left.saturating_sub(trim(db, &row.get::<_, String>(4)?, 0, left)?.rows());
+                    if left == 0 {
+                        break;
+                    }
+                    (left, _) = (left - 1, old.push(at));
                 }
-                let state: Option<String> = row.get(3)?;
-                let job: Option<Job> = state.and_then(|state| serde_json::from_str(&state).ok());
-                if job.is_none_or(|job| job.spec.deadline.is_none_or(|deadline| deadline < now)) {
-                    old.push(last);
-                }
+                (seen, last) = (seen + 1, at);
             }
             let mut forgotten = delete(db, "DELETE FROM jobs WHERE rowid = ?", &old)?;
-            forgotten.next = (seen == FORGOTTEN_AT_ONCE).then_some(last);
+            forgotten.next = (left == 0 || seen == FORGOTTEN_AT_ONCE).then_some(last);
             Ok(forgotten)
         };
         self.writer.call_aside(work).await
     }
 
     /// Forgets some of the receipts that have been under a settled root, or under none, for longer
-    /// than `keep`.
+    /// than `keep`: of one root, or of those under none.
     pub async fn forget_receipts(
         &self,
         now: Timestamp,
@@ -129,10 +132,14 @@ impl Journal {
         let due = millis(now).saturating_sub(span(keep));
         let work = move |db: &Connection| {
             let mut rows = ids(db, find::UNDER_ROOT, due)?;
-            if rows.is_empty() {
+            let rooted = !rows.is_empty();
+            if !rooted {
                 rows = ids(db, find::UNDER_NO_ROOT, due)?;
             }
-            delete(db, "DELETE FROM receipts WHERE rowid = ?", &rows)
+            let mut forgotten = delete(db, "DELETE FROM receipts WHERE rowid = ?", &rows)?;
+            // However few leaves a root has, the next one and those under none come after it.
+            forgotten.next = forgotten.next.or(rooted.then_some(0));
+            Ok(forgotten)
         };
         self.writer.call_aside(work).await
     }
@@ -161,6 +168,17 @@ impl Journal {
         };
         self.writer.call_aside(work).await
     }
+}
+
+/// Whether a row that [`find::WAITING`] found is of a job that is given back for good.
+fn is_forgettable(row: &Row<'_>, now: Timestamp, due: i64) -> Result<bool, Error> {
+    let (phase, updated_ms): (String, i64) = (row.get(1)?, row.get(2)?);
+    if phase != "waiting" || updated_ms >= due {
+        return Ok(false);
+    }
+    let state: Option<String> = row.get(3)?;
+    let job: Option<Job> = state.and_then(|state| serde_json::from_str(&state).ok());
+    Ok(job.is_none_or(|job| job.spec.deadline.is_none_or(|deadline| deadline < now)))
 }
 
 impl Forgotten {

@@ -95,6 +95,13 @@ impl Key {
     }
 }
 
+impl Journal {
+    /// Carries out statements of a test's own.
+    pub(crate) async fn carry_out(&self, sql: &'static str) -> Result<(), Error> {
+        self.writer.call(false, move |db| Ok(db.execute_batch(sql)?)).await
+    }
+}
+
 /// Takes a job from its message to its end, as a GPU's job with input, output and log goes.
 async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
     let (taken, body) = asked(name, more);
@@ -345,7 +352,7 @@ async fn receipts_go_when_their_root_is_long_settled_and_their_transaction_after
     };
     let beats = journal.forget_transactions(now, MONTH, 0).await.unwrap();
     assert_eq!((beats.rows, left()), (0, (100, 2)), "it still holds receipts");
-    while journal.forget_receipts(now, MONTH).await.unwrap().rows > 0 {}
+    while journal.forget_receipts(now, MONTH).await.unwrap().next.is_some() {}
     assert_eq!(left(), (50, 2), "one under no root, and one root's, have gone");
     assert_eq!(journal.forget_transactions(now, MONTH, 0).await.unwrap().rows, 1);
     assert_eq!(left(), (50, 1));
@@ -426,4 +433,65 @@ async fn old_job(old: &Connection, name: &str, key: &Key) -> Vec<u8> {
     old.execute(sql, [document]).unwrap();
     old.execute_batch("DETACH new").unwrap();
     last
+}
+
+/// Rows of events and statuses; [`FILE`] is looked at beside the journal.
+fn rows(db: &Connection) -> i64 {
+    let sql = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM outbox)";
+    db.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// As the version before packing left them: a row for each try.
+#[tokio::test]
+async fn jobs_with_thousands_of_events_are_packed_a_few_rows_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for n in 0..16 {
+        live(&journal, &format!("long-{n}"), "", &Key(27)).await;
+    }
+    say_all(&journal).await;
+    let db = Connection::open(dir.path().join(FILE)).unwrap();
+    db.execute_batch(
+        r#"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+           INSERT INTO events (job_id, at_ms, event) SELECT job_id, i, '"fetched"' FROM n, jobs;
+           WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+           INSERT INTO outbox (job_id, seq, body, sent) SELECT job_id, i,
+               (SELECT body FROM outbox WHERE seq = 2 LIMIT 1), 1 FROM n, jobs;"#,
+    )
+    .unwrap();
+    let mut before = rows(&db);
+    let most = 16 * 2 * 64;
+    while journal.pack().await.unwrap() > 0 {
+        let now = rows(&db);
+        assert!(before - now <= most, "{} rows in one transaction", before - now);
+        before = now;
+    }
+    assert_eq!(before, 0);
+    let chronicle = Reader::open(dir.path()).unwrap().chronicle(&id("long-7")).unwrap().unwrap();
+    let told = (chronicle.events.len() as u64, chronicle.events_left_out, chronicle.said.len());
+    assert_eq!(told, (64, 11 + 5000 - 64, 64));
+}
+
+#[tokio::test]
+async fn a_job_that_never_came_again_goes_with_its_events_a_few_rows_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for n in 0..3 {
+        live(&journal, &format!("long-{n}"), "", &Key(27)).await;
+    }
+    let db = Connection::open(dir.path().join(FILE)).unwrap();
+    db.execute_batch(
+        r#"UPDATE jobs SET open = 1, phase = 'waiting';
+           WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+           INSERT INTO events (job_id, at_ms, event) SELECT job_id, i, '"fetched"' FROM n, jobs;"#,
+    )
+    .unwrap();
+    let (mut before, mut next, mut gone) = (rows(&db), Some(0), 0);
+    while let Some(after) = next {
+        let forgotten = journal.forget_waiting(at(70_000).plus(MONTH), MONTH, after).await.unwrap();
+        let now = rows(&db);
+        assert!(before - now <= 64, "{} rows in one transaction", before - now);
+        (before, next, gone) = (now, forgotten.next, gone + forgotten.rows);
+    }
+    assert_eq!((before, gone), (0, 3));
 }

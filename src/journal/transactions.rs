@@ -25,6 +25,42 @@ pub struct Known {
     pub foreign: Option<Timestamp>,
 }
 
+/// The statements that look for transactions among all that there ever were: each is to use an index.
+mod find {
+    const COLUMNS: &str = "id, contract, nonce, call, state, outcome";
+
+    /// What is in nobody's hand but ours. The index's own condition stands first, so that it is
+    /// taken.
+    pub(super) fn unfinished() -> String {
+        format!(
+            "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_unfinished
+             WHERE state IN ('open', 'displaced') AND chain_id = ? AND account = ?"
+        )
+    }
+
+    /// What was settled at a nonce that is not counted any more.
+    pub(super) fn uncounted() -> String {
+        format!(
+            "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_nonce
+             WHERE state IN ('open', 'settled') AND chain_id = ? AND account = ? AND nonce >= ?
+             AND state = 'settled' AND settled_ms >= ?"
+        )
+    }
+
+    /// What is done since then.
+    pub(super) fn done_since() -> String {
+        format!(
+            "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_settled
+             WHERE settled_ms >= ? AND chain_id = ? AND account = ?"
+        )
+    }
+
+    pub(super) const LAST_BEAT: &str = "SELECT max(settled_ms) FROM transactions
+         INDEXED BY transactions_settled WHERE chain_id = ? AND account = ?
+         AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')
+         AND json_extract(call, '$.call') <> 'register' AND settled_ms <= ?";
+}
+
 impl Journal {
     /// What is known of this account; at first sight, that `nonce` transactions went before.
     pub async fn account(&self, account: Account, nonce: u64) -> Result<Known, Error> {
@@ -64,16 +100,11 @@ impl Journal {
         since: Timestamp,
     ) -> Result<Vec<Transaction>, Error> {
         let work = move |db: &Connection| {
-            let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
-                 WHERE chain_id = ? AND account = ? AND (state IN ('open', 'displaced')
-                 OR (state = 'settled' AND nonce >= ? AND settled_ms >= ?)) ORDER BY nonce";
             let (chain_id, address) = key(account);
-            let mut query = db.prepare_cached(sql)?;
-            let mut rows = query.query(params![chain_id, address, number(nonce), millis(since)])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(read(db, row)?);
-            }
+            let mut found = read_all(db, &find::unfinished(), params![chain_id, address])?;
+            let settled = params![chain_id, address, number(nonce), millis(since)];
+            found.extend(read_all(db, &find::uncounted(), settled)?);
+            found.sort_by_key(|transaction| transaction.nonce);
             Ok(found)
         };
         self.writer.call(false, work).await
@@ -213,14 +244,14 @@ impl Journal {
     /// what was signed can be sent by whoever saw it, and a receipt of one endpoint is its word.
     pub async fn spent(&self, account: Account, since: Timestamp) -> Result<u128, Error> {
         let work = move |db: &Connection| {
-            let sql = "SELECT id, contract, nonce, call, state, outcome FROM transactions
-                 WHERE chain_id = ? AND account = ? AND (state = 'open' OR settled_ms >= ?)";
             let (chain_id, address) = key(account);
-            let mut query = db.prepare_cached(sql)?;
-            let mut rows = query.query(params![chain_id, address, millis(since)])?;
+            let mut counted = read_all(db, &find::unfinished(), params![chain_id, address])?;
+            // What was displaced before that is done, as far as one can tell: it is not counted.
+            counted.retain(|transaction| matches!(transaction.state, State::Open));
+            let done = params![millis(since), chain_id, address];
+            counted.extend(read_all(db, &find::done_since(), done)?);
             let mut most = BTreeMap::<u64, u128>::new();
-            while let Some(row) = rows.next()? {
-                let transaction = read(db, row)?;
+            for transaction in counted {
                 let forms = transaction.forms.iter().map(|form| form.fees.worst(form.gas_limit));
                 // A second layer's data fee comes on top of what the form allows.
                 let told = match &transaction.state {
@@ -246,12 +277,9 @@ impl Journal {
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
         let work = move |db: &Connection| {
-            let sql = "SELECT max(settled_ms) FROM transactions WHERE chain_id = ? AND account = ?
-                 AND contract = ? AND state = 'settled' AND json_extract(outcome, '$.success')
-                 AND json_extract(call, '$.call') <> 'register' AND settled_ms <= ?";
             let (chain_id, address) = key(account);
             let params = params![chain_id, address, contract.to_string(), millis(now)];
-            let last: Option<i64> = db.query_row(sql, params, |row| row.get(0))?;
+            let last: Option<i64> = db.query_row(find::LAST_BEAT, params, |row| row.get(0))?;
             Ok(last.map(time))
         };
         self.writer.call(false, work).await
@@ -263,6 +291,21 @@ fn explain(db: &Connection, account: Account, nonce: u64) -> Result<(), Error> {
     let sql = "UPDATE accounts SET nonce = max(nonce, ?) WHERE chain_id = ? AND account = ?";
     db.prepare_cached(sql)?.execute(params![number(nonce), chain_id, address])?;
     Ok(())
+}
+
+/// The transactions that a statement finds.
+fn read_all(
+    db: &Connection,
+    sql: &str,
+    params: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Transaction>, Error> {
+    let mut query = db.prepare_cached(sql)?;
+    let mut rows = query.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(db, row)?);
+    }
+    Ok(found)
 }
 
 fn read(db: &Connection, row: &Row<'_>) -> Result<Transaction, Error> {
@@ -303,4 +346,29 @@ fn unsigned(number: i64) -> u64 {
 
 fn time(ms: i64) -> Timestamp {
     Timestamp::from_unix_ms(unsigned(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::writer;
+
+    #[test]
+    fn what_is_asked_before_each_beat_is_found_by_an_index() {
+        let mut db = Connection::open_in_memory().unwrap();
+        writer::prepare(&mut db, std::path::Path::new("x")).unwrap();
+        let all = [
+            (find::unfinished(), "transactions_unfinished (chain_id=? AND account=?)"),
+            (find::uncounted(), "transactions_nonce (chain_id=? AND account=? AND nonce>?)"),
+            (find::done_since(), "transactions_settled (settled_ms>?)"),
+            (find::LAST_BEAT.to_owned(), "transactions_settled (settled_ms<?)"),
+        ];
+        for (sql, expected) in all {
+            let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let none = vec![0; plan.parameter_count()];
+            let rows = plan.query_map(rusqlite::params_from_iter(none), |row| row.get(3)).unwrap();
+            let plan: Vec<String> = rows.collect::<Result<_, _>>().unwrap();
+            assert!(plan.join("; ").ends_with(expected), "{sql}\n{plan:?}");
+        }
+    }
 }
