@@ -5,13 +5,10 @@
 //! the user says so, or in a pool because it holds the job's claim and is a node of the network at
 //! all, as far as a chain is set to ask.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
 
 use super::claim::{self, Expected, Verdict};
+use super::out;
 use crate::bus::{self, Bus, PoolName, Search, Target};
 use crate::chain::Reader;
 use crate::config::Signing;
@@ -19,14 +16,6 @@ use crate::job::claim::State;
 use crate::job::status::Stage;
 use crate::job::{Domain, JobId, Status};
 use crate::node::Address;
-
-/// A message leaves the queue soon after its refusal is said, and a node that has just registered is
-/// active once that is in a block.
-const AGAIN: Duration = Duration::from_millis(500);
-const TRIES: u32 = 10;
-
-/// Where an end was not believed, the true one may be right behind it.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Decides whether an end is believed.
 #[derive(Debug)]
@@ -36,6 +25,41 @@ pub(super) struct Authority {
     pool: Option<PoolName>,
     domain: Option<Domain>,
     chain: Option<Reader>,
+}
+
+/// What an end is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It counts.
+    Believed,
+    /// It does not, and why.
+    Doubted(String),
+    /// It does not yet, and why: it may once more is known.
+    NotYet(String),
+    /// Nobody can tell now, and why.
+    Unknown(String),
+    /// It was not looked into this time.
+    Unasked,
+}
+
+/// What a look at a pool's job told, whoever spoke of it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    holder: Holder,
+    /// Whether its message has left the queue; asked only where nobody holds it.
+    gone: Result<bool, String>,
+    /// A node, and whether the contract knows it as active.
+    active: Option<(Address, Result<bool, String>)>,
+}
+
+/// Who has a pool's job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    Agent(Address),
+    Nobody,
+    /// There are no claims here.
+    NoClaims,
+    Unknown(String),
 }
 
 impl Authority {
@@ -54,120 +78,143 @@ impl Authority {
         Ok(Self { bus: bus.clone(), named, pool, domain, chain })
     }
 
-    /// Why the end that a status tells of is not to be believed. An error where that can't be found
-    /// out.
-    pub(super) async fn doubt(
-        &self,
-        status: &Status,
-        body: &Value,
-    ) -> anyhow::Result<Option<String>> {
+    /// What an end is worth as far as that can be told without asking anybody; `None` where it
+    /// can't.
+    pub(super) fn at_once(&self, status: &Status, body: &Value) -> Option<Word> {
         if let Some(fault) = claim::forged(status, body, self.domain) {
-            return Ok(Some(fault.to_owned()));
+            return Some(Word::Doubted(fault.to_owned()));
         }
         let agent = status.agent_address;
         if self.named.contains(&agent) {
-            return Ok(None);
+            return Some(Word::Believed);
         }
-        let Some(pool) = &self.pool else {
-            return Ok(Some(if self.named.is_empty() {
-                format!("nothing says that {agent} has the job: name its --agent or its --pool")
-            } else {
-                format!("{agent} is another node than was asked")
-            }));
-        };
-        if let Some(doubt) = self.doubt_in_pool(pool, status).await? {
-            return Ok(Some(doubt));
+        if self.pool.is_some() {
+            return None;
         }
-        self.doubt_on_chain(agent).await
-    }
-
-    /// As [`Authority::doubt`], and why the status's receipt does not hold.
-    pub(super) async fn fault(
-        &self,
-        status: &Status,
-        body: &Value,
-    ) -> anyhow::Result<Option<String>> {
-        let doubt = self.doubt(status, body).await?;
-        let expected = Expected { spec_hash: None, agent: None, domain: self.domain };
-        Ok(doubt.or_else(|| match claim::check(status, &expected) {
-            Verdict::Invalid(why) => Some(format!("receipt: {why}")),
-            Verdict::Valid(_) | Verdict::Absent => None,
+        Some(Word::Doubted(if self.named.is_empty() {
+            format!("nothing says that {agent} has the job: name its --agent or its --pool")
+        } else {
+            format!("{agent} is another node than was asked")
         }))
     }
 
-    /// Why the node has not the job in the pool. A refusal needs no claim, but then the job is gone
-    /// for everybody.
-    async fn doubt_in_pool(
-        &self,
-        pool: &PoolName,
-        status: &Status,
-    ) -> anyhow::Result<Option<String>> {
-        let (agent, job) = (status.agent_address, &status.job_id);
-        for _ in 0..TRIES {
-            match self.bus.claim(pool, job).await {
-                Ok(Some(found)) if found.claim.state != State::Refused => {
-                    let holder = found.claim.agent;
-                    return Ok((holder != agent)
-                        .then(|| format!("{holder} has the job in the pool, not {agent}")));
-                }
-                Ok(_) if status.stage == Stage::Rejected => {
-                    if self.is_gone(pool, job).await? {
-                        return Ok(None);
-                    }
-                }
-                Ok(_) => return Ok(Some(format!("{agent} has not claimed the job"))),
-                Err(bus::Error::NoClaims) => {
-                    let text = "without JetStream nobody claims jobs: name the node with --signer";
-                    return Ok(Some(text.to_owned()));
-                }
-                Err(err) if err.is_transient() => {}
-                Err(err) => return Err(err).context("nobody can tell who has the job"),
+    /// Whether no better word can come than one of this agent's, so that waiting for it is of no
+    /// use where its own is not believed.
+    pub(super) fn is_the_one(&self, agent: Address) -> bool {
+        self.named.contains(&agent) || (self.named.is_empty() && self.pool.is_none())
+    }
+
+    /// Why the receipt of an end that is believed does not hold.
+    pub(super) fn receipt_fault(&self, status: &Status) -> Option<String> {
+        let expected = Expected { spec_hash: None, agent: None, domain: self.domain };
+        match claim::check(status, &expected) {
+            Verdict::Invalid(why) => Some(format!("receipt: {why}")),
+            Verdict::Valid(_) | Verdict::Absent => None,
+        }
+    }
+
+    /// Looks who has the job. Of `speakers`, the first that may speak for the pool so far is looked
+    /// for on the chain: one at a time, so that a crowd of strangers holds up nobody.
+    pub(super) async fn look(&self, job: &JobId, speakers: &[(Address, Stage)]) -> Seen {
+        let holder = self.holder(job).await;
+        let refused = speakers.iter().any(|(_, stage)| *stage == Stage::Rejected);
+        let gone =
+            if holder == Holder::Nobody && refused { self.is_gone(job).await } else { Ok(false) };
+        let mut seen = Seen { holder, gone, active: None };
+        if let Some(chain) = &self.chain {
+            let may_speak = |(agent, stage): &&(Address, Stage)| seen.of(*agent, *stage).is_none();
+            if let Some((agent, _)) = speakers.iter().find(may_speak) {
+                seen.active = Some((*agent, is_active(chain, *agent).await));
             }
-            tokio::time::sleep(AGAIN).await;
         }
-        Ok(Some(format!("{agent} has not claimed the job, which is still in the queue")))
+        seen
     }
 
-    async fn is_gone(&self, pool: &PoolName, job: &JobId) -> anyhow::Result<bool> {
-        match self.bus.find_job(&Target::Pool(pool.clone()), job).await {
-            Ok(found) => Ok(found == Search::Absent),
-            Err(err) if err.is_transient() => Ok(false),
-            Err(err) => Err(err).context("nobody can tell whether the job is still in the queue"),
+    /// What an end that this agent told is worth by what was seen.
+    pub(super) fn weigh(&self, seen: &Seen, agent: Address, stage: Stage) -> Word {
+        if let Some(word) = seen.of(agent, stage) {
+            return word;
+        }
+        let Some(chain) = &self.chain else { return Word::Believed };
+        match &seen.active {
+            Some((asked, answer)) if *asked == agent => match answer {
+                Ok(true) => Word::Believed,
+                Ok(false) => {
+                    let contract = chain.contract();
+                    Word::NotYet(format!("{agent} is no active node for the contract {contract}"))
+                }
+                Err(why) => Word::Unknown(format!(
+                    "the chain could not be asked whether {agent} may speak for the pool: {why}"
+                )),
+            },
+            _ => Word::Unasked,
         }
     }
 
-    /// Why the contract does not know the node.
-    async fn doubt_on_chain(&self, agent: Address) -> anyhow::Result<Option<String>> {
-        let Some(chain) = &self.chain else { return Ok(None) };
-        let contract = chain.contract();
-        let mut doubt = Ok(None);
-        for _ in 0..TRIES {
-            doubt = match chain.provider(agent).await {
-                Ok(Some(provider)) if provider.active => return Ok(None),
-                Ok(_) => Ok(Some(format!("{agent} is no active node for the contract {contract}"))),
-                Err(err) => Err(err),
-            };
-            tokio::time::sleep(AGAIN).await;
+    async fn holder(&self, job: &JobId) -> Holder {
+        let Some(pool) = &self.pool else { return Holder::NoClaims };
+        match self.bus.claim(pool, job).await {
+            Ok(Some(found)) if found.claim.state != State::Refused => {
+                Holder::Agent(found.claim.agent)
+            }
+            Ok(_) => Holder::Nobody,
+            Err(bus::Error::NoClaims) => Holder::NoClaims,
+            Err(err) => Holder::Unknown(chain_of(err)),
         }
-        doubt.context("the chain could not be asked whether the node may speak for the pool")
+    }
+
+    async fn is_gone(&self, job: &JobId) -> Result<bool, String> {
+        let Some(pool) = &self.pool else { return Ok(false) };
+        let found = self.bus.find_job(&Target::Pool(pool.clone()), job).await;
+        match found.map_err(chain_of)? {
+            Search::Absent => Ok(true),
+            Search::Found(_) => Ok(false),
+            Search::GivenUp => Err("it is too long to look through".to_owned()),
+        }
     }
 }
 
-/// How long an end that can be believed is still waited for.
-#[derive(Debug, Default)]
-pub(super) struct Patience(Option<Instant>);
-
-impl Patience {
-    /// An end was not believed.
-    pub(super) fn begin(&mut self) {
-        self.0.get_or_insert_with(|| Instant::now() + PATIENCE);
+impl Seen {
+    /// Whether this agent holds the job.
+    pub(super) fn is_held_by(&self, agent: Address) -> bool {
+        self.holder == Holder::Agent(agent)
     }
 
-    /// Returns when it is over; never, where it has not begun.
-    pub(super) async fn over(&self) {
-        match self.0 {
-            Some(end) => sleep_until(end).await,
-            None => std::future::pending().await,
+    /// What an agent's word is worth by claim and queue; `None` where they do not speak against it.
+    /// A refusal needs no claim, but then the job is gone for everybody.
+    fn of(&self, agent: Address, stage: Stage) -> Option<Word> {
+        match &self.holder {
+            Holder::Agent(holder) if *holder == agent => None,
+            Holder::Agent(holder) => {
+                Some(Word::Doubted(format!("{holder} has the job in the pool, not {agent}")))
+            }
+            Holder::NoClaims => Some(Word::Doubted(
+                "without JetStream nobody claims jobs: name the node with --signer".to_owned(),
+            )),
+            Holder::Unknown(why) => {
+                Some(Word::Unknown(format!("it cannot be found out who has the job: {why}")))
+            }
+            Holder::Nobody if stage == Stage::Rejected => match &self.gone {
+                Ok(true) => None,
+                Ok(false) => Some(Word::NotYet(format!(
+                    "{agent} has not claimed the job, which is still in the queue"
+                ))),
+                Err(why) => Some(Word::Unknown(format!(
+                    "{agent} has not claimed the job, and it cannot be found out whether that is \
+                     still in the queue: {why}"
+                ))),
+            },
+            Holder::Nobody => Some(Word::Doubted(format!("{agent} has not claimed the job"))),
         }
     }
+}
+
+/// Whether the contract knows the node as active.
+async fn is_active(chain: &Reader, agent: Address) -> Result<bool, String> {
+    let provider = chain.provider(agent).await.map_err(chain_of)?;
+    Ok(provider.is_some_and(|provider| provider.active))
+}
+
+fn chain_of(err: impl Into<anyhow::Error>) -> String {
+    out::chain(&err.into())
 }

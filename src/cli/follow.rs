@@ -99,11 +99,12 @@ impl Follower {
         replay: bool,
         logs: bool,
     ) -> anyhow::Result<Self> {
+        // First, so that a flood of log lines can't keep the server's answers back.
+        let statuses = bus.statuses(&filter, replay).await?;
         let logs = match &filter.job {
             Some(job) if logs => Some(bus.logs(filter.agent, job).await?),
             _ => None,
         };
-        let statuses = bus.statuses(&filter, replay).await?;
         let (bus, seen) = (bus.clone(), Seen::default());
         Ok(Self { bus, filter, replay, statuses, logs, seen, failures: 0 })
     }
@@ -111,8 +112,8 @@ impl Follower {
     /// The next news. Ends only with an error that asking again would not mend.
     pub(super) async fn next(&mut self) -> anyhow::Result<News> {
         loop {
+            // Whichever is ready, in no order: a flood of the one must not keep the other back.
             tokio::select! {
-                biased;
                 line = next_line(&mut self.logs) => match line {
                     Some(body) => {
                         if let Ok(line) = serde_json::from_slice(&body) {

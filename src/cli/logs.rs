@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::authority::Patience;
 use super::follow::{self, Follower, Line, News};
+use super::judge::{Judge, Patience};
 use super::logging::Audience;
-use super::{UNVERIFIED, load, out, watch};
+use super::{UNVERIFIED, load, out, unless_interrupted, watch};
 use crate::artifact::Gateways;
 use crate::bus::{PoolName, StatusFilter};
 use crate::config::Client;
@@ -61,37 +61,44 @@ impl Live {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let client = load(Audience::Client, Client::read)?;
     let bus = follow::connect(&client.bus).await?;
-    let authority = watch::authority(&bus, args.agent, args.pool, &client)?;
+    let judge = Judge::new(watch::authority(&bus, args.agent, args.pool, &client)?);
     let filter = StatusFilter { agent: args.agent, job: Some(args.job) };
-    let mut follower = Follower::start(&bus, filter, true, true).await?;
-    let mut shown = Live::default();
-    let mut patience = Patience::default();
-    let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
+    let follower = Follower::start(&bus, filter, true, true).await?;
+    unless_interrupted(follow(follower, judge, &client)).await
+}
+
+/// Shows the log until the job's end can be believed, or can't be any more.
+async fn follow(
+    mut follower: Follower,
+    mut judge: Judge,
+    client: &Client,
+) -> anyhow::Result<ExitCode> {
+    let (mut shown, mut patience) = (Live::default(), Patience::default());
     let ended = loop {
-        let news = tokio::select! {
-            news = follower.next() => news?,
-            () = patience.over() => return Ok(UNVERIFIED.into()),
-            _ = &mut gone => return Ok(ExitCode::SUCCESS),
-        };
-        match news {
-            News::Log(line) => shown.show(&line)?,
-            News::Status(status, body) if status.stage.is_terminal() => {
-                match authority.doubt(&status, &body).await? {
-                    None => break status,
-                    Some(why) => {
-                        let (agent, why) = (status.agent_address, out::clean(&why));
-                        out::note(&format!("an end that {agent} told of is not verified: {why}"));
-                        patience.begin();
-                    }
+        tokio::select! {
+            news = follower.next() => match news? {
+                News::Log(line) => shown.show(&line)?,
+                News::Status(status, body) if status.stage.is_terminal() => {
+                    judge.hear(status, body);
+                }
+                News::Status(..) => {}
+            },
+            judged = judge.next() => {
+                let status = judged.status;
+                let Some(why) = judged.doubt else { break status };
+                let (agent, why) = (status.agent_address, out::clean(&why));
+                out::note(&format!("an end that {agent} told of is not verified: {why}"));
+                if judged.is_last_word {
+                    patience.begin();
                 }
             }
-            News::Status(..) => {}
+            () = patience.over() => return Ok(UNVERIFIED.into()),
         }
     };
     for line in follower.last_lines(LAST_LINES).await {
         shown.show(&line)?;
     }
-    finish(&ended, &shown, &client).await
+    finish(&ended, &shown, client).await
 }
 
 /// Shows the kept log where the live one was not all of it.

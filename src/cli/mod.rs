@@ -3,8 +3,8 @@
 //! What must hold: only this folder prints, by way of `out`; results go to standard output, all
 //! else to standard error; what strangers wrote is printed without its control characters. Exit
 //! codes: 0 done, 1 not done (a job that did not complete, a receipt that does not hold, `doctor`'s
-//! warnings), 2 `doctor`'s failures, 3 an end that nobody who may has signed, 64 wrong settings or arguments, 69 a start that can't be
-//! helped by waiting.
+//! warnings), 2 `doctor`'s failures, 3 an end that nobody who may has signed, 64 wrong settings or
+//! arguments, 69 a start that can't be helped by waiting, 130 a Ctrl-C before what was waited for.
 
 mod authority;
 mod cancel;
@@ -13,6 +13,7 @@ mod contract;
 mod doctor;
 mod follow;
 mod jobs;
+mod judge;
 mod key;
 mod logging;
 mod logs;
@@ -37,6 +38,8 @@ use logging::Audience;
 
 /// An end of a job that could not be verified.
 const UNVERIFIED: u8 = 3;
+/// What shells say of a command that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
 /// `EX_UNAVAILABLE` of sysexits(3).
@@ -145,6 +148,16 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(_) => UNAVAILABLE,
         None if error.is::<Unavailable>() => UNAVAILABLE,
         None => 1,
+    }
+}
+
+/// What the work comes to, or that the user did not wait for it (Ctrl-C).
+async fn unless_interrupted(
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Ok(INTERRUPTED.into()),
     }
 }
 

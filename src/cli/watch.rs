@@ -5,11 +5,12 @@
 
 use std::process::ExitCode;
 
-use super::authority::{Authority, Patience};
+use super::authority::Authority;
 use super::follow::{self, Follower, News};
+use super::judge::{Judge, Patience};
 use super::logging::Audience;
 use super::submit::describe;
-use super::{UNVERIFIED, claim, load, out, signer};
+use super::{UNVERIFIED, claim, load, out, signer, unless_interrupted};
 use crate::bus::{Bus, PoolName, StatusFilter};
 use crate::config::Client;
 use crate::job::status::Stage;
@@ -19,8 +20,8 @@ use crate::node::Address;
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only this job; ends with it, with exit code 0 where it completed, and 3 where its end can't be
-    /// verified
+    /// Only this job; ends with it, with exit code 0 where it completed, 3 where its end can't be
+    /// verified, and 130 on Ctrl-C
     #[arg(value_name = "JOB_ID")]
     job: Option<JobId>,
     /// Only what this node says (default for whose word ends a job: `AGENT_ADDRESS`)
@@ -43,35 +44,48 @@ pub(super) struct Args {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let client = load(Audience::Client, Client::read)?;
     let bus = follow::connect(&client.bus).await?;
-    let authority = authority(&bus, args.agent, args.pool, &client)?;
+    let judge = Judge::new(authority(&bus, args.agent, args.pool, &client)?);
     let one_job = args.job.is_some();
     let filter = StatusFilter { agent: args.agent, job: args.job };
-    let mut follower = Follower::start(&bus, filter, !args.no_replay, false).await?;
+    let follower = Follower::start(&bus, filter, !args.no_replay, false).await?;
+    unless_interrupted(follow(follower, judge, one_job, args.json)).await
+}
+
+/// Shows what is said; of one job until its end can be believed, or can't be any more.
+async fn follow(
+    mut follower: Follower,
+    mut judge: Judge,
+    one_job: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let mut patience = Patience::default();
-    let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let news = tokio::select! {
             news = follower.next() => news?,
+            judged = judge.next() => {
+                let status = &judged.status;
+                let doubt = judged.doubt.or_else(|| judge.receipt_fault(status));
+                let Some(why) = doubt else {
+                    let completed = status.stage == Stage::Completed;
+                    return Ok(if completed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+                };
+                out::note(&format!("not verified: {}", out::clean(&why)));
+                if judged.is_last_word {
+                    patience.begin();
+                }
+                continue;
+            }
             () = patience.over() => return Ok(UNVERIFIED.into()),
-            _ = &mut gone => return Ok(ExitCode::SUCCESS),
         };
         let News::Status(status, body) = news else { continue };
         let unsigned = status.stage.is_terminal() && claim::forged(&status, &body, None).is_some();
-        if args.json {
+        if json {
             out::json(&body)?;
         } else {
             out::line(&line(&status, unsigned))?;
         }
-        if !one_job || !status.stage.is_terminal() {
-            continue;
-        }
-        match authority.fault(&status, &body).await? {
-            None if status.stage == Stage::Completed => return Ok(ExitCode::SUCCESS),
-            None => return Ok(ExitCode::FAILURE),
-            Some(why) => {
-                out::note(&format!("not verified: {}", out::clean(&why)));
-                patience.begin();
-            }
+        if one_job && status.stage.is_terminal() {
+            judge.hear(status, body);
         }
     }
 }

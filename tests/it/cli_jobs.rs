@@ -256,6 +256,37 @@ await kv.put(args[0], args[1].encode())";
     assert_eq!(queue(&nats), [(1, "held".to_owned()), (2, "done".to_owned())]);
 }
 
+/// Somebody who says that a job runs with him, and answers `ok` to whatever he is asked.
+const PRETENDER: &str = "
+agent = '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'
+async def answer(message):
+    await nc.publish(message.reply, b'{\"ok\":true}')
+await nc.subscribe('jobs.control.' + agent, cb=answer)
+for job in args:
+    said = {'agent_address': agent, 'job_id': job, 'status': 'processing', 'stage': 'running',
+            'timestamp': '2026-11-22T12:00:05.120Z', 'seq': 1, 'attempt': 1}
+    await js.publish(f'jobs.status.{agent}.{job}', json.dumps(said).encode())
+print('listens')
+await asyncio.sleep(600)";
+
+#[test]
+fn a_stranger_who_says_that_he_cancelled_a_pools_job_keeps_it_in_no_queue() {
+    let nats = Nats::start();
+    let withdrawn = submit_idle(&nats, "queued");
+    submit_idle(&nats, "other");
+    let mut stranger = nats.python_beside(PRETENDER, &["queued", "elsewhere"]);
+    assert_eq!(stranger.line(), "listens");
+    let cancel = |id: &str| client(&nats, &["cancel", id, "--pool", "idle", "--json"]);
+    let (code, answer) = answered(&cancel("queued"));
+    assert_eq!((code, &answer["withdrawn"]), (0, &json!(true)), "{answer}");
+    assert_eq!((&answer["stream_seq"], &answer["asked"]["ok"]), (&json!(withdrawn), &json!(true)));
+    assert_eq!(queue(&nats), [(2, "other".to_owned())]);
+    // Where there is nothing to withdraw, his word alone is no success.
+    let (code, answer) = answered(&cancel("elsewhere"));
+    assert_eq!((code, &answer["reason_code"]), (1, &json!("unknown_job")), "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|text| text.contains("no claim says so")));
+}
+
 #[tokio::test]
 async fn a_pools_job_that_runs_is_cancelled_by_the_node_that_has_it() {
     let world = World::start().await;

@@ -1,9 +1,9 @@
 //! A stranger on the NATS server, who may publish what he likes under his own name or under any, and
 //! what a requester comes to believe. The stranger is nats-py: nothing of ours holds him back.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
 use lamda_node::chain::Key;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::cli::{ACCOUNT, Network, Program, events};
 use super::support::anvil::{Anvil, CHAIN_ID};
 use super::support::nats::Nats;
+use super::support::rpc_proxy::{RpcProxy, Weather};
 use super::support::tools::{Running, eventually};
 
 const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
@@ -106,13 +107,13 @@ fn a_stranger_who_guesses_a_jobs_ids_suppresses_none_of_its_statuses() {
 }
 
 /// Whoever has this key, a node or not, saying something of a job as nodes do.
-struct Speaker {
+pub(crate) struct Speaker {
     key: Key,
     domain: Domain,
 }
 
 impl Speaker {
-    fn new(key: Key, domain: Domain) -> Self {
+    pub(crate) fn new(key: Key, domain: Domain) -> Self {
         Self { key, domain }
     }
 
@@ -121,7 +122,7 @@ impl Speaker {
     }
 
     /// A status with these keys, signed by this key under whatever address it names.
-    fn status(&self, job: &str, seq: u64, stage: &str, more: &Value) -> Value {
+    pub(crate) fn status(&self, job: &str, seq: u64, stage: &str, more: &Value) -> Value {
         let mut body = json!({
             "agent_address": self.key.address(), "job_id": job, "status": stage, "stage": stage,
             "timestamp": "2026-11-22T12:00:05.120Z", "seq": seq, "attempt": 1,
@@ -152,10 +153,14 @@ impl Speaker {
         self.status(job, seq, "completed", &more)
     }
 
-    /// A claim that this key's node has a pool's job.
+    /// A claim that this key's node has ended a pool's job.
     fn claim(&self, nats: &Nats, pool: &str, job: &str, spec_hash: Hash) {
+        self.claim_as("done", nats, (pool, job), spec_hash);
+    }
+
+    fn claim_as(&self, state: &str, nats: &Nats, (pool, job): (&str, &str), spec_hash: Hash) {
         let claim = json!({
-            "agent": self.key.address(), "state": "done", "stream_seq": 1, "delivered": 1,
+            "agent": self.key.address(), "state": state, "stream_seq": 1, "delivered": 1,
             "attempt": 1, "starts": 1, "spec_hash": spec_hash, "at": "2026-11-22T12:00:00.000Z",
         });
         let script = "
@@ -169,7 +174,7 @@ await kv.put(args[0], args[1].encode())";
 }
 
 /// Publishes statuses on the subject of the agent and the job that they name, whoever that is.
-fn say(nats: &Nats, statuses: &[&Value]) {
+pub(crate) fn say(nats: &Nats, statuses: &[&Value]) {
     let texts: Vec<String> = statuses.iter().map(ToString::to_string).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     nats.python(
@@ -180,7 +185,7 @@ fn say(nats: &Nats, statuses: &[&Value]) {
     );
 }
 
-fn without_chain() -> Domain {
+pub(crate) fn without_chain() -> Domain {
     Domain { chain_id: 31337, contract: Address::new([3; 20]) }
 }
 
@@ -353,4 +358,199 @@ async fn a_strangers_end_of_a_pools_job_is_passed_over_until_its_node_speaks() {
         submit.0.try_wait().expect("it can be waited for")
     });
     assert_eq!(ended.code(), Some(0));
+}
+
+/// Ctrl-C.
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+}
+
+fn ends(running: &mut Running, limit: Duration) -> ExitStatus {
+    let child = &mut running.0;
+    eventually("it ends", limit, || child.try_wait().expect("it can be waited for"))
+}
+
+/// Rejections of a job by so many strangers, each with a key of its own.
+fn rejections(job: &str, count: u64) -> Vec<Value> {
+    let refused = json!({"reason_code": "no_gpu"});
+    let stranger = || Speaker::new(Key::random(), without_chain());
+    (1..=count).map(|seq| stranger().status(job, seq, "rejected", &refused)).collect()
+}
+
+/// Each is tried for five seconds before it is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_rejects_a_job_holds_up_neither_its_end_nor_who_wants_to_go() {
+    let (nats, program, node, _) = onlooker().await;
+    program.run(&["submit", "--image", "img", "--pool", "p", "--job-id", "j"]).succeeds();
+    let forged = rejections("j", 50);
+    say(&nats, &forged.iter().collect::<Vec<_>>());
+    let hash = Hash([2; 32]);
+    for command in ["watch", "logs"] {
+        let mut command = program.command(&[command, "j", "--pool", "p"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut impatient = Running::start(&mut command);
+        let mut first = String::new();
+        let said = impatient.0.stderr.as_mut().expect("piped");
+        BufReader::new(said).read_line(&mut first).expect("it doubts one");
+        assert!(first.contains("which is still in the queue"), "{first}");
+        interrupt(&impatient.0);
+        assert_eq!(ends(&mut impatient, Duration::from_secs(3)).code(), Some(130));
+    }
+
+    let args = ["watch", "j", "--pool", "p", "--json"];
+    let mut watch = Running::start(program.command(&args).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(watch.0.stdout.take().expect("piped")).lines();
+    assert_eq!(lines.by_ref().take(50).filter(Result::is_ok).count(), 50);
+    node.claim(&nats, "p", "j", hash);
+    let told = Instant::now();
+    say(&nats, &[&node.completed("j", 3, hash)]);
+    assert_eq!(ends(&mut watch, Duration::from_secs(20)).code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_forged_end_of_a_job_that_runs_ends_no_watching() {
+    let (nats, program, node, stranger) = onlooker().await;
+    let hash = Hash([2; 32]);
+    node.claim_as("claimed", &nats, ("p", "j"), hash);
+    say(&nats, &[&stranger.completed("j", 1, hash)]);
+    let address = node.key.address().to_string();
+    let following = [
+        ["watch", "j", "--pool", "p"],
+        ["watch", "j", "--agent", &address],
+        ["logs", "j", "--pool", "p"],
+        ["logs", "j", "--agent", &address],
+    ];
+    let mut following: Vec<Running> = following
+        .iter()
+        .map(|args| Running::start(program.command(args).stderr(Stdio::piped())))
+        .collect();
+    // Whoever was asked by its name is shown nobody else's word.
+    for running in following.iter_mut().step_by(2) {
+        let mut first = String::new();
+        let said = running.0.stderr.as_mut().expect("piped");
+        BufReader::new(said).read_line(&mut first).expect("it doubts one");
+        assert!(first.contains(&format!("{address} has the job in the pool")), "{first}");
+    }
+    // Longer than an end that can be believed is waited for.
+    let begun = Instant::now();
+    eventually("they go on", Duration::from_secs(20), || {
+        for running in &mut following {
+            assert_eq!(running.0.try_wait().expect("it can be waited for"), None);
+        }
+        (begun.elapsed() > Duration::from_secs(4)).then_some(())
+    });
+    node.claim(&nats, "p", "j", hash);
+    say(&nats, &[&node.status("j", 2, "cancelled", &json!({"reason_code": "cancelled"}))]);
+    let codes: Vec<_> =
+        following.iter_mut().map(|one| ends(one, Duration::from_secs(20)).code()).collect();
+    assert_eq!(codes, [Some(1), Some(1), Some(0), Some(0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_log_lines_keeps_no_status_back() {
+    let (nats, program, node, _) = onlooker().await;
+    let flood = "
+line = json.dumps({'seq': 1, 'stream': 'stdout', 'line': 'junk'}).encode()
+for batch in range(10**9):
+    for n in range(2000):
+        await nc.publish(f'jobs.logs.{args[0]}.j', line)
+    await nc.flush()
+    if batch == 0:
+        print('begins')";
+    let trickle = "
+line = json.dumps({'seq': 1, 'stream': 'stdout', 'line': 'junk'}).encode()
+while True:
+    await nc.publish(f'jobs.logs.{args[0]}.j', line)
+    await asyncio.sleep(0.02)";
+    let mut program = program;
+    program.set("AGENT_ADDRESS", &node.key.address().to_string());
+    let mut logs = Running::start(program.command(&["logs", "j"]).stdout(Stdio::piped()));
+    let mut out = logs.0.stdout.take().expect("piped");
+    let mut first = [0; 4];
+    let trickling = nats.python_beside(trickle, &[STRANGER]);
+    out.read_exact(&mut first).expect("a line is shown");
+    drop(trickling);
+    let mut floods: Vec<_> = (0..2).map(|_| nats.python_beside(flood, &[STRANGER])).collect();
+    for flood in &mut floods {
+        assert_eq!(flood.line(), "begins");
+    }
+    let read = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    say(&nats, &[&node.status("j", 2, "cancelled", &json!({"reason_code": "cancelled"}))]);
+    assert_eq!(ends(&mut logs, Duration::from_secs(20)).code(), Some(0));
+    drop(floods);
+    read.join().expect("it is read").expect("to its end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_does_not_answer_holds_an_end_back_until_it_does() {
+    let (nats, anvil) = (Nats::start(), Anvil::start());
+    let contract = anvil.deploy().await;
+    let (to, call) = (contract.to_string(), "registerNode(string,uint256)");
+    anvil.cast(&["send", &to, call, "GPU", "1", "--private-key", Anvil::key_hex(1)]);
+    let domain = Domain { chain_id: CHAIN_ID, contract };
+    let node = Speaker::new(Anvil::key(1), domain);
+    let proxy = RpcProxy::start(&anvil.rpc_url);
+    let program = Program::with(&[
+        ("NATS_URL", &nats.url()),
+        ("OPBNB_RPC_URL", proxy.url()),
+        ("REPUTATION_CONTRACT_ADDRESS", &contract.to_string()),
+        ("CHAIN_ID", &CHAIN_ID.to_string()),
+    ]);
+    proxy.set(Weather::Status(500, None));
+    let args = ["submit", "--image", "img", "--pool", "p", "--job-id", "j", "--follow", "--json"];
+    let mut submit = Running::start(program.command(&args).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(submit.0.stdout.take().expect("piped")).lines();
+    let mut told = move || -> Value {
+        let line = lines.next().expect("it goes on").expect("UTF-8");
+        serde_json::from_str(&line).expect("a line of JSON")
+    };
+    let spec_hash = serde_json::from_value(told()["spec_hash"].clone()).expect("a hash");
+    node.claim(&nats, "p", "j", spec_hash);
+    say(&nats, &[&node.completed("j", 1, spec_hash)]);
+    let unverified = told();
+    assert_eq!(unverified["event"], "unverified", "{unverified}");
+    let problem = unverified["problem"].as_str().expect("a problem");
+    assert!(problem.contains("the chain could not be asked whether"), "{problem}");
+    proxy.clear();
+    let events: Vec<Value> = (0..3).map(|_| told()["event"].clone()).collect();
+    assert_eq!(events, ["status", "receipt", "result"]);
+    assert_eq!(ends(&mut submit, Duration::from_secs(20)).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_can_not_be_read_ends_no_following() {
+    let (nats, program, node, _) = onlooker().await;
+    let put = "
+kv = await js.create_key_value(bucket='JOB_CLAIMS')
+await kv.put('p.j', b'x')";
+    nats.python(put, &[]);
+    let args = ["submit", "--image", "img", "--pool", "p", "--job-id", "j", "--follow", "--json"];
+    let mut submit = Running::start(program.command(&args).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(submit.0.stdout.take().expect("piped")).lines();
+    let mut told = move || -> Value {
+        let line = lines.next().expect("it goes on").expect("UTF-8");
+        serde_json::from_str(&line).expect("a line of JSON")
+    };
+    let hash = serde_json::from_value(told()["spec_hash"].clone()).expect("a hash");
+    say(&nats, &[&node.completed("j", 1, hash)]);
+    let unverified = told();
+    let problem = unverified["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains("it cannot be found out who has the job"), "{unverified}");
+    node.claim(&nats, "p", "j", hash);
+    let events: Vec<Value> = (0..3).map(|_| told()["event"].clone()).collect();
+    assert_eq!(events, ["status", "receipt", "result"]);
+    // Who goes away from one that goes on is told how to come back, and that it was not the end.
+    let mut idle = Running::start(
+        program
+            .command(&["submit", "--image", "i", "--pool", "p", "--follow", "--json"])
+            .stdout(Stdio::piped()),
+    );
+    let mut lines = BufReader::new(idle.0.stdout.take().expect("piped")).lines();
+    assert!(lines.next().expect("it goes on").expect("UTF-8").contains("submitted"));
+    say(&nats, &rejections("nobodys", 1).iter().collect::<Vec<_>>());
+    interrupt(&idle.0);
+    assert_eq!(ends(&mut idle, Duration::from_secs(20)).code(), Some(130));
+    assert!(lines.next().expect("it says so").expect("UTF-8").contains("detached"));
 }

@@ -1,7 +1,8 @@
 //! `cancel`: asks a node to end a job. A pool's job that no node has is taken out of the queue.
 //!
 //! With `--json` it prints one object: the node's answer (docs/protocol.md, section 1), or one of
-//! its form; `withdrawn` and `stream_seq` where the job was taken out of the queue.
+//! its form; `withdrawn` and `stream_seq` where the job was taken out of the queue, and then `asked` (`agent`,
+//! `ok`, `error`?) where a node said that it was at work on it.
 
 mod pool;
 
@@ -65,44 +66,84 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         return ask(&bus, &args, &client, agent).await;
     };
     let bus = follow::connect(&client.bus).await?;
+    let cancelled = format!("ok: job {} is cancelled", args.job);
     let (verdict, said) = match pool::cancel(&bus, pool, &args.job, args.seq).await? {
         pool::End::Ask(agent) => {
             let asked = ask(&bus, &args, &client, agent).await;
             return asked.with_context(|| format!("{agent} has job {}", args.job));
         }
-        pool::End::Withdrawn { seq, former } => {
-            if let Some(agent) = former {
-                forget(&bus, &args, &client, agent).await;
-            }
-            (
-                json!({"ok": true, "withdrawn": true, "stream_seq": seq}),
-                format!("ok: job {} is taken out of the queue; no node had it", args.job),
-            )
+        pool::End::Withdrawn { seq, hint } => withdrawn(&bus, &args, &client, (seq, hint)).await,
+        pool::End::Hinted(agent, code, error) => {
+            let answer = answer(&bus, &args, &client, agent).await;
+            let verdict = match answer {
+                Ok(answer) if answer["ok"] == true => {
+                    if pool::is_confirmed(&bus, pool, &args.job, agent).await? {
+                        answer
+                    } else {
+                        let why =
+                            format!("{agent} says that it cancelled the job; no claim says so");
+                        refusal(code, &format!("{error}; {why}"))
+                    }
+                }
+                // Anybody can speak of a job, and be wrong.
+                _ => refusal(code, &error),
+            };
+            (verdict, cancelled)
         }
-        pool::End::Not(code, error) => {
-            (json!({"ok": false, "reason_code": code, "error": error}), String::new())
-        }
+        pool::End::Not(code, error) => (refusal(code, &error), String::new()),
     };
     tell(&args, &verdict, &said)
 }
 
-/// Tells a node that gave the job back that it won't come again; where it listens, it says the
-/// job's last status. The job is out of the queue whatever it answers.
-async fn forget(bus: &Bus, args: &Args, client: &Client, agent: Address) {
-    let told = async {
-        let request = request(args, client, agent).await?;
-        anyhow::Ok(bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?)
+fn refusal(code: &str, error: &str) -> Value {
+    json!({"ok": false, "reason_code": code, "error": error})
+}
+
+/// The job is out of the queue: tells the node that spoke of it last. One that gave it back, and
+/// listens, says the job's last status. One that says that it is at work on it is to stop.
+async fn withdrawn(
+    bus: &Bus,
+    args: &Args,
+    client: &Client,
+    (seq, hint): (u64, Option<pool::Hint>),
+) -> (Value, String) {
+    let mut verdict = json!({"ok": true, "withdrawn": true, "stream_seq": seq});
+    let text = format!("ok: job {} is taken out of the queue; ", args.job);
+    let Some(pool::Hint { agent, is_former }) = hint else {
+        return (verdict, text + "no node had it");
     };
-    if let Err(err) = told.await {
-        tracing::debug!("{agent} was not told: {}", out::chain(&err));
+    let answer = answer(bus, args, client, agent).await;
+    if is_former {
+        return (verdict, text + "no node had it");
     }
+    let (ok, error) = match answer {
+        Ok(answer) if answer["ok"] == true => (true, None),
+        Ok(answer) => (false, answer["error"].as_str().map(str::to_owned)),
+        Err(err) => (false, Some(out::chain(&err))),
+    };
+    verdict["asked"] = json!({"agent": agent, "ok": ok});
+    let text = match error {
+        None if ok => format!("{text}{agent}, which says that it had it, ends it"),
+        error => {
+            let error = error.unwrap_or_default();
+            verdict["asked"]["error"] = json!(error);
+            let error = out::clean(&error);
+            format!("{text}{agent} says that it had it, and does not end it: {error}")
+        }
+    };
+    (verdict, text)
+}
+
+/// What a node answers to the request.
+async fn answer(bus: &Bus, args: &Args, client: &Client, agent: Address) -> anyhow::Result<Value> {
+    let request = request(args, client, agent).await?;
+    let body = bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?;
+    serde_json::from_slice(&body).context(NO_ANSWER)
 }
 
 /// Asks the node that has the job.
 async fn ask(bus: &Bus, args: &Args, client: &Client, agent: Address) -> anyhow::Result<ExitCode> {
-    let request = request(args, client, agent).await?;
-    let body = bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?;
-    let verdict = serde_json::from_slice(&body).context(NO_ANSWER)?;
+    let verdict = answer(bus, args, client, agent).await?;
     tell(args, &verdict, &format!("ok: job {} is cancelled", args.job))
 }
 

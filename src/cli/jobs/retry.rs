@@ -27,7 +27,7 @@ pub(super) struct Args {
     job: JobId,
     #[command(flatten)]
     key: KeyArgs,
-    /// One JSON object, for programs: the node's answer
+    /// One JSON object, for programs: the node's answer, with `output_cid` where it is published
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,12 @@ pub(super) async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(result) = &kept.result
         && kept.said
     {
-        out::line(&format!("the output of job {id} is published: {}", result.output_cid))?;
+        let cid = &result.output_cid;
+        if args.json {
+            out::json(&json!({"ok": true, "output_cid": cid}))?;
+        } else {
+            out::line(&format!("the output of job {id} is published: {cid}"))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let node = kept.kept.job.node;

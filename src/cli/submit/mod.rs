@@ -28,9 +28,10 @@ use serde_json::json;
 use super::authority::Authority;
 use super::claim::{self, Expected, Verdict};
 use super::follow::{self, Follower, News};
+use super::judge::Judge;
 use super::logging::Audience;
 use super::signer::{self, KeyArgs};
-use super::{Misused, load, the_agent};
+use super::{INTERRUPTED, Misused, load, the_agent, unless_interrupted};
 use crate::artifact::Gateways;
 use crate::bus::{Bus, PoolName, StatusFilter, Target};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -126,11 +127,11 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let expected = Expected { spec_hash: Some(job.spec_hash), agent, domain };
     let named = agent.into_iter().chain(args.signer).collect();
     let authority = Authority::new(&bus, named, args.pool, domain, &client.signing)?;
-    let Some(ended) = follow_to_the_end(follower, &authority, &mut report).await? else {
+    let Some(ended) = follow_to_the_end(follower, Judge::new(authority), &mut report).await? else {
         report.detached(&job.id, &whose(&target), &cancelling(&job.id, &target, seq))?;
-        return Ok(ExitCode::FAILURE);
+        return Ok(INTERRUPTED.into());
     };
-    finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report).await
+    unless_interrupted(finish(&ended, &expected, fetch_to.as_deref(), &client, &mut report)).await
 }
 
 fn filter(target: &Target, job: &JobId) -> StatusFilter {
@@ -220,33 +221,36 @@ fn cancelling(job: &JobId, target: &Target, seq: Option<u64>) -> String {
 /// passed over: whoever can publish would end the following else.
 async fn follow_to_the_end(
     mut follower: Follower,
-    authority: &Authority,
+    mut judge: Judge,
     report: &mut Report,
 ) -> anyhow::Result<Option<Status>> {
     report.busy("waiting for a node");
     let mut gone = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let news = tokio::select! {
-            news = follower.next() => news?,
+        let judged = tokio::select! {
+            news = follower.next() => {
+                match news? {
+                    News::Log(line) => report.log(&line)?,
+                    News::Status(status, body) if status.stage.is_terminal() => {
+                        judge.hear(status, body);
+                    }
+                    News::Status(status, body) => report.status(&status, &body)?,
+                }
+                continue;
+            }
+            judged = judge.next() => judged,
             _ = &mut gone => return Ok(None),
         };
-        match news {
-            News::Log(line) => report.log(&line)?,
-            News::Status(status, body) => {
-                if status.stage.is_terminal() {
-                    if let Some(why) = authority.doubt(&status, &body).await? {
-                        report.unverified(&status, &body, &why)?;
-                        continue;
-                    }
-                    for line in follower.last_lines(LAST_LINES).await {
-                        report.log(&line)?;
-                    }
-                    report.status(&status, &body)?;
-                    return Ok(Some(*status));
-                }
-                report.status(&status, &body)?;
-            }
+        let (status, body) = (judged.status, judged.body);
+        if let Some(why) = judged.doubt {
+            report.unverified(&status, &body, &why)?;
+            continue;
         }
+        for line in follower.last_lines(LAST_LINES).await {
+            report.log(&line)?;
+        }
+        report.status(&status, &body)?;
+        return Ok(Some(*status));
     }
 }
 

@@ -146,6 +146,9 @@ async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_ow
     assert_eq!(told(&world, "late")["kept"]["late_output_cid"], cid);
     let again = world.command(&["jobs", "retry", "late"]).output().expect("it runs");
     assert!(String::from_utf8_lossy(&again.stdout).contains(cid));
+    let again = world.command(&["jobs", "retry", "late", "--json"]).output().expect("it runs");
+    let again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
+    assert_eq!(again, json!({"ok": true, "output_cid": cid}));
 }
 
 #[tokio::test]
