@@ -1,5 +1,6 @@
 //! Requests to this node on `jobs.control.<address>`: cancel a job, drain, tell how it stands; and
-//! what instances of one key say to each other there.
+//! what instances of one key say to each other there. On `jobs.holds.<address>` other agents ask
+//! whether it has a pool's job.
 //!
 //! What must hold: every request is answered that means this instance; a job is cancelled only for
 //! its requester or the node's own key where jobs must be signed, and drained only for the node's
@@ -137,9 +138,16 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
         let parsed = body.and_then(|body| serde_json::from_slice::<Request>(body).ok());
         let said = || body.and_then(|body| serde_json::from_slice::<Said>(body).ok());
+        let is_to_holder = request.is_to_holder;
         let Some(request) = parsed else {
             return Some(no("malformed", "a request is {\"action\": …} of at most 4 KiB"));
         };
+        if is_to_holder != (request.action == "holds") {
+            return Some(no(
+                "malformed",
+                "holders are asked `holds` on jobs.holds, and all else on jobs.control",
+            ));
+        }
         Some(match (request.action.as_str(), &request.job_id) {
             ("cancel", Some(id)) => self.cancel(&request, id).await,
             ("cancel", None) => no("malformed", "a cancel names its `job_id`"),
@@ -154,7 +162,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 Some(said) => return self.leave(&said),
                 None => no("malformed", "it names its `instance`, a UUID"),
             },
-            _ => no("malformed", "the actions are cancel, drain, status, holds and hello"),
+            _ => no("malformed", "the actions are cancel, retry, drain, status, hello and leave"),
         })
     }
 

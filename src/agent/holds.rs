@@ -46,7 +46,7 @@ pub(super) async fn ask(
 ) -> Option<Duration> {
     let at_ms = now.unix_ms();
     let question = json!({"action": "holds", "job_id": job, "issued_at_ms": at_ms});
-    let answer = bus.control(holder, question.to_string().into(), ANSWER).await;
+    let answer = bus.ask_holder(holder, question.to_string().into(), ANSWER).await;
     match answer {
         Ok(answer) => proved(&answer, holder, job, at_ms),
         Err(err) => {

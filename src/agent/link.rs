@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::bus::{self, Bus, DeliveryMode};
+use crate::bus::{self, Bus, DeliveryMode, Shortcoming};
 use crate::clock::{Clock as _, SystemClock};
 use crate::supervise::Failure;
 
@@ -54,6 +54,7 @@ impl Link {
             if self.now().is_none() {
                 tell(&bus);
                 self.online.send_replace(Some(bus.clone()));
+                warn(&bus).await;
             }
             match beside_warnings(&config, bus.connected_again(connection)).await {
                 Ok(()) => {}
@@ -115,5 +116,12 @@ fn tell(bus: &Bus) {
             "connected to NATS at {server} with NATS_MODE=core: jobs come at most once, pools have \
              no claims, and what is sent while this node is away is lost"
         ),
+    }
+}
+
+/// Says what is missing that jobs run without.
+async fn warn(bus: &Bus) {
+    for Shortcoming { what, remedy } in bus.shortcomings().await.unwrap_or_default() {
+        tracing::warn!("{what}; ask whoever runs the NATS server: {remedy}");
     }
 }

@@ -1,4 +1,7 @@
 //! Control messages: a question to one agent and its answer, over core NATS.
+//!
+//! What must hold: an answer goes to a requester's inbox and nowhere else. Who asks names the subject
+//! of the answer, and this program may publish what they may not: jobs, claims, acknowledgements.
 
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ pub struct ControlRequests {
 pub struct ControlRequest {
     /// What was asked.
     pub body: Bytes,
+    /// Whether it came where agents ask the holders of pools' jobs.
+    pub is_to_holder: bool,
     bus: Bus,
     reply: Option<Subject>,
 }
@@ -31,9 +36,11 @@ pub struct ControlRequest {
 pub struct ControlAnswers(Subscriber);
 
 impl Bus {
-    /// Listens for this agent's control messages, in both spellings of its address.
+    /// Listens for this agent's control messages, and for what other agents ask it as a holder, in
+    /// both spellings of its address.
     pub async fn control_requests(&self, agent: Address) -> Result<ControlRequests, Error> {
-        let questions = self.subscribe_all(subjects::controls(agent)).await?;
+        let subjects = [subjects::controls(agent), subjects::all_holds(agent)].concat();
+        let questions = self.subscribe_all(subjects).await?;
         Ok(ControlRequests { bus: self.clone(), questions })
     }
 
@@ -44,10 +51,29 @@ impl Bus {
         body: Bytes,
         limit: Duration,
     ) -> Result<Bytes, Error> {
+        self.ask((subjects::control(agent), agent), body, limit).await
+    }
+
+    /// The same where agents ask the holder of a pool's job.
+    pub async fn ask_holder(
+        &self,
+        agent: Address,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, Error> {
+        self.ask((subjects::holds(agent), agent), body, limit).await
+    }
+
+    async fn ask(
+        &self,
+        (subject, agent): (String, Address),
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, Error> {
         const WHAT: &str = "ask the agent";
         self.online()?;
         let request = Request::new().payload(body).timeout(Some(limit));
-        match self.client().send_request(subjects::control(agent), request).await {
+        match self.client().send_request(subject, request).await {
             Ok(answer) => Ok(answer.payload),
             Err(err) => Err(match err.kind() {
                 RequestErrorKind::NoResponders => Error::NoAgent { agent },
@@ -104,9 +130,10 @@ impl Bus {
 impl ControlRequests {
     /// The next question. Can be dropped and called again.
     pub async fn next(&mut self) -> Result<ControlRequest, Error> {
-        let Message { payload: body, reply, .. } =
+        let Message { subject, payload: body, reply, .. } =
             self.questions.next().await.ok_or(Error::Closed)?;
-        Ok(ControlRequest { body, bus: self.bus.clone(), reply })
+        let is_to_holder = subjects::is_to_holder(&subject);
+        Ok(ControlRequest { body, is_to_holder, bus: self.bus.clone(), reply })
     }
 }
 
@@ -125,9 +152,13 @@ impl ControlAnswers {
 }
 
 impl ControlRequest {
-    /// Answers; nothing happens where no answer was asked for.
+    /// Answers; nothing happens where no answer was asked for, or one to what is no inbox.
     pub async fn respond(self, body: Bytes) -> Result<(), Error> {
         let Some(reply) = self.reply else { return Ok(()) };
+        if !subjects::is_inbox(&reply) {
+            tracing::debug!(subject = %reply, "an answer was asked for to what is no inbox");
+            return Ok(());
+        }
         self.bus.online()?;
         self.bus.publish_plain(reply.to_string(), body).await?;
         self.bus.flush().await

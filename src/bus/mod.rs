@@ -51,8 +51,8 @@ pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};
-pub use streams::DeliveryMode;
-pub use subjects::{InvalidPoolName, PoolName, Source, Target};
+pub use streams::{DeliveryMode, Shortcoming};
+pub use subjects::{InvalidPoolName, PoolName, Source, Target, is_inbox};
 pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
 
 /// Where the NATS server is and how to greet it.

@@ -14,6 +14,11 @@ use crate::node::Address;
 /// Where every status also goes, as the first agents of this network did it.
 pub const AGENT_STATUS: &str = "agent.status";
 
+/// What the subjects of answers begin with.
+pub const INBOX: &str = "_INBOX";
+
+const HOLDS: &str = "jobs.holds.";
+
 /// The longest pool's name, in bytes.
 pub const POOL_BYTES_MAX: usize = 32;
 
@@ -155,6 +160,28 @@ pub fn controls(agent: Address) -> Vec<String> {
     spellings(agent).into_iter().map(|name| format!("jobs.control.{name}")).collect()
 }
 
+/// The subject that an agent is asked on, by other agents, whether it is at work on a pool's job. Not
+/// the one that it is controlled on: a node need not be let publish there.
+pub fn holds(agent: Address) -> String {
+    format!("{HOLDS}{agent}")
+}
+
+/// Both spellings of it that an agent listens to.
+pub fn all_holds(agent: Address) -> Vec<String> {
+    spellings(agent).into_iter().map(|name| format!("{HOLDS}{name}")).collect()
+}
+
+/// Whether it is such a subject.
+pub fn is_to_holder(subject: &str) -> bool {
+    subject.starts_with(HOLDS)
+}
+
+/// Whether it can be a requester's inbox: `_INBOX.…`, or with what the server's owner put after
+/// that word (`NATS_INBOX_PREFIX`).
+pub fn is_inbox(subject: &str) -> bool {
+    subject.starts_with(INBOX)
+}
+
 /// EIP-55 first, then lower case; one where they are equal (no letters, or all of them lower).
 fn spellings(address: Address) -> Vec<String> {
     let mut names = vec![address.to_string(), address.lower_hex()];
@@ -218,6 +245,16 @@ mod tests {
         assert_eq!(status_filter(None, Some(&job)), "jobs.status.*.job-1");
         assert_eq!(status_filter(Some(agent()), None), format!("jobs.status.{EIP55}.*"));
         assert_eq!(log_filter(None, &job), "jobs.logs.*.job-1");
+    }
+
+    #[test]
+    fn only_an_inbox_is_answered() {
+        for subject in ["_INBOX.a.b", "_INBOX_0x5a.b", "_INBOX_dispatcher.x.y"] {
+            assert!(is_inbox(subject), "{subject}");
+        }
+        for subject in ["$KV.JOB_CLAIMS.p.j", "jobs.dispatch.x", "$JS.API.INFO", "x._INBOX.y", ""] {
+            assert!(!is_inbox(subject), "{subject}");
+        }
     }
 
     #[test]

@@ -50,8 +50,13 @@ fn inbox_prefix(env: &mut Env<'_>) -> Option<Option<String>> {
         !token.is_empty()
             && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     };
-    let fits = text.len() <= 64 && text.split('.').all(token);
-    let what = || "it is not one or more tokens of A-Za-z0-9_- with dots between them".to_owned();
+    // Nodes answer to nothing else.
+    let fits = text.len() <= 64 && text.split('.').all(token) && crate::bus::is_inbox(&text);
+    let what = || {
+        "it is not one or more tokens of A-Za-z0-9_- with dots between them, the first of which \
+         begins with _INBOX"
+            .to_owned()
+    };
     env.keep(NATS_INBOX_PREFIX, fits.then_some(Some(text)).ok_or_else(what))
 }
 

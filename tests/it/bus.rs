@@ -626,6 +626,37 @@ async fn a_jobs_log_reaches_who_listens_on_any_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_whose_answer_would_be_a_job_or_a_claim_is_not_answered() {
+    let nats = Nats::start();
+    let bus = prepared(&nats).await;
+    let mut requests = bus.control_requests(agent()).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok(request) = requests.next().await {
+            let body = request.body.clone();
+            request.respond(body).await.unwrap();
+        }
+    });
+    // One connection's questions are answered in their order.
+    let script = "
+heard = []
+async def hear(message):
+    heard.append(message.subject)
+for subject in args[1:]:
+    await nc.subscribe(subject, cb=hear)
+for reply in args[1:]:
+    await nc.publish(args[0], b'asked', reply=reply)
+await nc.request(args[0], b'asked', timeout=10)
+await nc.flush()
+print(' '.join(heard))";
+    let subject = format!("jobs.control.{AGENT}");
+    let elsewhere =
+        ["jobs.dispatch.x", "$KV.JOB_CLAIMS.pool.job", "jobs.control.x", "_INBOX_own.x"];
+    let args = [&[subject.as_str()], &elsewhere[..]].concat();
+    let heard = tokio::task::block_in_place(|| nats.python(script, &args));
+    assert_eq!(heard, "_INBOX_own.x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn control_messages_are_answered_and_an_absent_agent_is_named() {
     let nats = Nats::start();
     let bus = prepared(&nats).await;

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lamda_node::chain::Key;
 use lamda_node::node::Address;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::cli::Program;
+use crate::forgery::{Speaker, say, without_chain};
 use crate::support::nats::Nats;
 use crate::support::world::World;
 
@@ -89,6 +92,7 @@ async fn a_node_does_all_its_work_with_its_own_rights() {
         run("watcher", &[&["watch", id][..], &to].concat());
     }
     run("dispatcher", &["watch", "own", "--agent", &address]);
+    forge_with_its_answers(&world, &address);
     let mut doctor = world.command(&["doctor", "--json"]);
     let said = doctor.envs(own.clone()).output().expect("it runs").stdout;
     let said: Value = serde_json::from_slice(&said).expect("JSON");
@@ -99,6 +103,75 @@ async fn a_node_does_all_its_work_with_its_own_rights() {
     // Nothing that it tried was refused.
     let log = agent.log();
     assert!(!log.to_lowercase().contains("permissions violation"), "{log}");
+}
+
+/// A dispatcher asks the node how it stands, and for the answer where it may not publish itself.
+fn forge_with_its_answers(world: &World, node: &str) {
+    let script = "
+heard = []
+async def hear(message):
+    heard.append(message.subject)
+elsewhere = ['$KV.JOB_CLAIMS.cpu.pooled', 'jobs.dispatch.' + args[0], 'jobs.results.' + args[0] + '.own']
+for subject in elsewhere:
+    await nc.subscribe(subject, cb=hear)
+await nc.flush()
+url = nc.connected_url.netloc.rsplit('@')[-1]
+own = await nats.connect('nats://' + url, user='dispatcher', password='of-dispatcher',
+                         inbox_prefix=b'_INBOX_dispatcher')
+status = json.dumps({'action': 'status'}).encode()
+for reply in elsewhere:
+    await own.publish('jobs.control.' + args[0], status, reply=reply)
+for n in range(20):
+    said = json.loads((await own.request('jobs.control.' + args[0], status, timeout=10)).data)
+    assert said['ok'], said
+await nc.flush()
+print(' '.join(heard))
+await own.close()";
+    assert_eq!(world.nats.python(script, &[node]), "", "the node's answer is a claim or a job");
+}
+
+/// Where the stream of results was forgotten, and a job that waits for its message is purged.
+#[tokio::test]
+async fn a_job_that_was_purged_goes_on_with_the_nodes_own_rights() {
+    let mut world = World::start().await;
+    let (node, dir) = (World::agent_address(), tempfile::tempdir().expect("a folder"));
+    world.nats = server(node, dir.path());
+    world.nats.python("await js.delete_stream('RESULTS')", &[]);
+    let own = as_user(dir.path(), "node", &node.lower_hex());
+    let mut settings: Vec<(&str, &str)> = own.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    settings.extend([("AGENT_POOLS", "cpu"), ("SHUTDOWN_GRACE_S", "0"), ("JOB_STOP_GRACE_S", "1")]);
+    let mut agent = world.agent(&settings);
+    agent.wait_for("there is no stream RESULTS");
+    let mut submit =
+        world.command(&["submit", "--pool", "cpu", "--job-id", "purged", "--unsigned"]);
+    submit.args(["--image", "busybox:test", "--", "sleep", "600"]);
+    let submitted = submit.envs(as_user(dir.path(), "dispatcher", "dispatcher")).status();
+    assert!(submitted.expect("it runs").success());
+    agent.wait_for("job purged: running");
+    agent.ask_to_end();
+    assert!(agent.wait_for_end().success());
+    world.nats.python("await js.purge_stream('JOBS')", &[]);
+    let agent = world.agent(&settings);
+    agent.wait_for("job purged: running");
+    let log = agent.log();
+    assert!(!log.to_lowercase().contains("permissions violation"), "{log}");
+}
+
+/// That a pool's job was rejected can't be told from the queue by whoever may not look there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_is_told_that_a_rejection_can_not_be_found_out() {
+    let (node, dir) = (World::agent_address(), tempfile::tempdir().expect("a folder"));
+    let nats = server(node, dir.path());
+    let stranger = Speaker::new(Key::random(), without_chain());
+    say(&nats, &[&stranger.status("j", 1, "rejected", &json!({"reason_code": "no_gpu"}))]);
+    let mut program = Program::with(&[("NATS_URL", &nats.url())]);
+    for (name, value) in as_user(dir.path(), "watcher", "watcher") {
+        program.set(name, &value);
+    }
+    let ended = program.run(&["watch", "j", "--pool", "cpu"]);
+    let said = ended.stderr();
+    assert!(said.contains("cannot be found out whether that is still in the queue"), "{said}");
+    assert_eq!(ended.code(), 3, "{said}");
 }
 
 /// Which of these the server lets a user do: `+subject` is a publish, `-subject` a subscription.
@@ -155,6 +228,7 @@ const NOBODYS: &[&str] = &[
     "-jobs.dispatch.OWN",
     "-jobs.pool.cpu",
     "-jobs.control.OTHER",
+    "-jobs.holds.OTHER",
     "-_INBOX.>",
     "-_INBOX_OTHER.>",
     "-$JS.API.>",
@@ -171,8 +245,11 @@ const OF_NODE: &[&str] = &[
     "+$JS.API.CONSUMER.MSG.NEXT.JOBS.AGENT",
     "-_INBOX_OWN.>",
     "+jobs.control.OWN",
-    "+jobs.control.OTHER",
+    "+jobs.holds.OTHER",
+    "+$JS.API.STREAM.MSG.GET.JOBS",
+    "+$JS.API.STREAM.MSG.GET.DEAD",
     "-jobs.control.OWN",
+    "-jobs.holds.OWN",
 ];
 
 /// What a dispatcher may.

@@ -65,19 +65,13 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
         let bus = Bus::connect(config).await?;
         let shared = parts.settings.as_ref().is_some_and(|settings| !settings.pools.is_empty());
         let prepared = if shared { bus.prepare_pools().await } else { bus.prepare().await };
-        let short = bus.claims_fall_short().await.ok().flatten();
+        let lacks = bus.shortcomings().await.unwrap_or_default();
         let (mode, server) = (bus.mode(), bus.server());
         bus.drain().await.ok();
-        prepared.map(|()| (mode, server, short))
+        prepared.map(|()| (mode, server, lacks))
     };
     match heard.await {
-        Ok((DeliveryMode::JetStream, server, Some(short))) => Finding::warn(
-            format!(
-                "{server} with JetStream; KV_JOB_CLAIMS may forget a job that still waits: {short}"
-            ),
-            "ask whoever runs the NATS server: nats stream edit KV_JOB_CLAIMS --max-bytes BYTES",
-        ),
-        Ok((DeliveryMode::JetStream, server, None)) => match config.credentials.expiry() {
+        Ok((DeliveryMode::JetStream, server, lacks)) if lacks.is_empty() => match config.credentials.expiry() {
             Some(Expiry { at }) => {
                 let text = format!("{server} with JetStream; the credentials are good until {at}");
                 match config.credentials.warning(SystemClock.now()) {
@@ -87,6 +81,14 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
             }
             None => Finding::ok(format!("{server} with JetStream")),
         },
+        Ok((DeliveryMode::JetStream, server, lacks)) => {
+            let whats: Vec<&str> = lacks.iter().map(|lack| lack.what.as_str()).collect();
+            let remedies: Vec<&str> = lacks.iter().map(|lack| lack.remedy.as_str()).collect();
+            Finding::warn(
+                format!("{server} with JetStream; {}", whats.join("; ")),
+                format!("ask whoever runs the NATS server: {}", remedies.join("; ")),
+            )
+        }
         Ok((DeliveryMode::Core, server, _)) => Finding::warn(
             format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
             "start nats-server with `-js`, and set NATS_MODE=jetstream",
