@@ -21,6 +21,7 @@ mod jobs;
 mod key;
 mod logging;
 mod proxy;
+mod secrecy;
 mod terminal;
 
 pub use auth::is_loopback;

@@ -12,6 +12,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::env::{Lookup, Problem, is_private};
+use super::secrecy::is_secret;
 use super::terminal::Terminal;
 use crate::text::{is_utf16, unmarked};
 use lines::{Line, Reference, Value};
@@ -146,11 +147,7 @@ impl Environment {
 
     /// Whether one of its values is a secret itself, and not the name of a file that holds one.
     fn holds_a_secret(&self) -> bool {
-        self.file.iter().any(|(name, value)| {
-            let named =
-                ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end));
-            !value.is_empty() && (named || (name == "NATS_URL" && value.contains('@')))
-        })
+        self.file.iter().any(|(name, value)| is_secret(name, value))
     }
 
     fn bad_line(&mut self, number: usize, known: Option<&str>, what: &str) {
@@ -339,6 +336,8 @@ mod tests {
         for (text, mode, warned) in [
             ("AGENT_PRIVATE_KEY=hunter2\n", 0o644, true),
             ("NATS_URL=nats://u:hunter2@h\n", 0o640, true),
+            ("OPBNB_RPC_URL=https://rpc.example/v2/hunter2\n", 0o644, true),
+            ("PINATA_API_URL=https://u:hunter2@h\n", 0o644, true),
             ("PINATA_JWT=hunter2\n", 0o600, false),
             ("NATS_URL=nats://h\nAGENT_KEYSTORE_PASSPHRASE_FILE=/x\nPINATA_JWT=\n", 0o644, false),
         ] {

@@ -1,0 +1,61 @@
+//! Which settings are secrets themselves, by their names and values: a file with one of them is to be
+//! its owner's alone.
+//!
+//! What must hold: a setting that names a file with a secret is none.
+
+/// What the names of secrets end with.
+const ENDS: [&str; 4] = ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"];
+
+/// Lists of URLs that may carry a user with a password, or a token.
+const URLS: [&str; 4] = ["NATS_URL", "OPBNB_RPC_URL", "IPFS_GATEWAYS", "PINATA_API_URL"];
+
+/// Whose paths and queries are keys with most providers.
+const KEYED: &str = "OPBNB_RPC_URL";
+
+/// Whether this setting is, or holds, a secret.
+pub(super) fn is_secret(name: &str, value: &str) -> bool {
+    if ENDS.iter().any(|end| name.ends_with(end)) {
+        return !value.is_empty();
+    }
+    URLS.contains(&name) && value.split(',').any(|url| carries_one(url.trim(), name == KEYED))
+}
+
+/// Whether a URL carries a user or a token; `keyed`: or may do so behind its host.
+fn carries_one(url: &str, keyed: bool) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    host.contains('@') || (keyed && behind.trim_end_matches('/') != "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_its_name_or_by_what_a_url_carries() {
+        for (name, value) in [
+            ("AGENT_PRIVATE_KEY", "0x12"),
+            ("PINATA_JWT", "ey"),
+            ("NATS_URL", "nats://token@h:4222"),
+            ("NATS_URL", "nats://a, nats://u:p@b"),
+            ("OPBNB_RPC_URL", "https://u:p@rpc.example"),
+            ("OPBNB_RPC_URL", "https://rpc.example,https://opbnb.example/v1/0123456789abcdef"),
+            ("OPBNB_RPC_URL", "https://rpc.example?apikey=0123"),
+            ("IPFS_GATEWAYS", "https://a.example,https://u:p@b.example/ipfs"),
+            ("PINATA_API_URL", "http://u:p@127.0.0.1:8400"),
+        ] {
+            assert!(is_secret(name, value), "{name}={value}");
+        }
+        for (name, value) in [
+            ("PINATA_JWT", ""),
+            ("AGENT_KEYSTORE_PASSPHRASE_FILE", "/x"),
+            ("NATS_URL", "nats://h:4222"),
+            ("OPBNB_RPC_URL", "https://rpc.example/, http://127.0.0.1:8545"),
+            ("IPFS_GATEWAYS", "https://a.example/ipfs/@x"),
+            ("PINATA_API_URL", "https://api.pinata.cloud"),
+            ("AGENT_POOLS", "u@b"),
+        ] {
+            assert!(!is_secret(name, value), "{name}={value}");
+        }
+    }
+}
