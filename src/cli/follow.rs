@@ -112,9 +112,9 @@ impl Follower {
     /// The next news. Ends only with an error that asking again would not mend.
     pub(super) async fn next(&mut self) -> anyhow::Result<News> {
         loop {
-            // Whichever is ready, in no order: a flood of the one must not keep the other back.
-            tokio::select! {
-                line = next_line(&mut self.logs) => match line {
+            let next = whichever(next_line(&mut self.logs), self.statuses.next()).await;
+            match next {
+                Next::Line(line) => match line {
                     Some(body) => {
                         if let Ok(line) = serde_json::from_slice(&body) {
                             return Ok(News::Log(line));
@@ -122,7 +122,7 @@ impl Follower {
                     }
                     None => self.logs = None,
                 },
-                message = self.statuses.next() => match message {
+                Next::Status(message) => match message {
                     Ok(message) => {
                         self.failures = 0;
                         if let Some(news) = self.status(&message) {
@@ -177,6 +177,23 @@ impl Follower {
     }
 }
 
+/// What came first.
+enum Next<L, S> {
+    Line(L),
+    Status(S),
+}
+
+/// Whichever is ready, in no order where both are: a flood of the one must not keep the other back.
+async fn whichever<L, S>(
+    line: impl Future<Output = L>,
+    status: impl Future<Output = S>,
+) -> Next<L, S> {
+    tokio::select! {
+        line = line => Next::Line(line),
+        status = status => Next::Status(status),
+    }
+}
+
 /// The next piece of the log; never, where none is followed.
 async fn next_line(logs: &mut Option<LogStream>) -> Option<Bytes> {
     match logs {
@@ -195,4 +212,21 @@ pub(super) async fn connect(config: &bus::Config) -> anyhow::Result<Bus> {
         tracing::warn!("NATS_MODE=core: jobs and statuses can get lost");
     }
     Ok(bus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn neither_lines_nor_statuses_that_never_end_keep_the_others_back() {
+        let (mut lines, mut statuses) = (0, 0);
+        for _ in 0..200 {
+            match whichever(std::future::ready(()), std::future::ready(())).await {
+                Next::Line(()) => lines += 1,
+                Next::Status(()) => statuses += 1,
+            }
+        }
+        assert!(lines > 20 && statuses > 20, "{lines} lines, {statuses} statuses");
+    }
 }
