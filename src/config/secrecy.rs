@@ -24,7 +24,7 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
 fn carries_one(url: &str, keyed: bool) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    host.contains('@') || (keyed && behind.trim_end_matches('/') != "")
+    host.contains('@') || (keyed && !behind.trim_end_matches('/').is_empty())
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ impl Journal {
                     if left == 0 {
                         break;
                     }
-                    (left, _) = (left - 1, old.push(at));
+                    left -= 1;
+                    old.push(at);
                 }
                 (seen, last) = (seen + 1, at);
             }
