@@ -24,6 +24,7 @@ pub mod intake;
 pub mod nodes;
 pub mod publish;
 pub mod settle;
+pub mod shortcomings;
 pub mod streams;
 pub mod subjects;
 pub mod watch;
@@ -51,7 +52,8 @@ pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
 pub use settle::{AckHandle, Settle};
-pub use streams::{DeliveryMode, Shortcoming};
+pub use shortcomings::Shortcoming;
+pub use streams::DeliveryMode;
 pub use subjects::{InvalidPoolName, PoolName, Source, Target, is_inbox};
 pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
 

@@ -37,7 +37,7 @@ const JOB_BYTES_MAX: i32 = 256 * 1024;
 /// bytes with its subject and headers, a queued job hardly less than half of that. As many claims
 /// are a month's at one and a half a second, and the queue's week's at six.
 const JOBS_BYTES: i64 = GIB;
-const CLAIMS_TO_JOBS: i64 = 2;
+pub(super) const CLAIMS_TO_JOBS: i64 = 2;
 
 /// The largest claim, with the subject and headers that count towards a stream's limit.
 const CLAIM_BYTES_MAX: i32 = 4 * 1024;
@@ -90,7 +90,7 @@ impl StreamKind {
     }
 
     /// As it is made where it is missing.
-    fn wanted(self) -> Config {
+    pub(super) fn wanted(self) -> Config {
         let subjects: &[&str] = match self {
             Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
             Self::Status => &["jobs.status.*.*"],
@@ -211,24 +211,8 @@ impl Bus {
         }
     }
 
-    /// What the streams lack that they work without, but not as well.
-    pub async fn shortcomings(&self) -> Result<Vec<Shortcoming>, Error> {
-        if self.mode() == DeliveryMode::Core {
-            return Ok(Vec::new());
-        }
-        let [jobs, claims] = [StreamKind::Jobs, StreamKind::Claims].map(StreamKind::name);
-        let (jobs, claims) = (self.find_stream(jobs).await?, self.find_stream(claims).await?);
-        let short = jobs.zip(claims).and_then(|(jobs, claims)| {
-            fall_short(&jobs.cached_info().config, &claims.cached_info().config)
-        });
-        // Where this program may, it makes it when there is something to say.
-        let results = StreamKind::Results.name();
-        let lacks = !self.manage_streams() && self.find_stream(results).await?.is_none();
-        Ok(short.into_iter().chain(lacks.then(no_results)).collect())
-    }
-
     /// The stream, where there is one.
-    async fn find_stream(&self, name: &str) -> Result<Option<stream::Stream>, Error> {
+    pub(super) async fn find_stream(&self, name: &str) -> Result<Option<stream::Stream>, Error> {
         let error = match self.jetstream().get_stream(name).await {
             Ok(stream) => return Ok(Some(stream)),
             Err(error) => error,
@@ -395,63 +379,6 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
-/// What a stream lacks, and what its owner can do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shortcoming {
-    /// What, and what comes of it.
-    pub what: String,
-    /// The command that mends it.
-    pub remedy: String,
-}
-
-fn no_results() -> Shortcoming {
-    Shortcoming {
-        what:
-            "there is no stream RESULTS, and this program may not make it: that a kept output was \
-               published after all can't be told"
-                .to_owned(),
-        remedy:
-            "nats stream add RESULTS --subjects 'jobs.results.*.*' --storage file --max-age 720h \
-                 --max-bytes 1GiB --defaults, or deploy/nats/provision.py"
-                .to_owned(),
-    }
-}
-
-/// Why these claims may be forgotten before these jobs are. It works all the same, but a job that
-/// waits for long may run twice.
-fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
-    let mib = |bytes: i64| bytes / (1 << 20);
-    let short = |why: String, option: String| Shortcoming {
-        what: format!("KV_JOB_CLAIMS may forget a job that still waits: {why}"),
-        remedy: format!("nats stream edit KV_JOB_CLAIMS {option}"),
-    };
-    let has = mib(claims.max_bytes);
-    // No limit is a size of -1.
-    if claims.max_bytes > 0 && jobs.max_bytes <= 0 {
-        let why = format!("it holds {has} MiB of claims, and JOBS has no limit");
-        return Some(short(why, "--max-bytes=-1".to_owned()));
-    }
-    let needed = CLAIMS_TO_JOBS.saturating_mul(jobs.max_bytes);
-    if claims.max_bytes > 0 && claims.max_bytes < needed {
-        let (jobs, in_mib) = (mib(jobs.max_bytes), mib(needed));
-        let why = format!("it has {has} MiB; for the {jobs} MiB of JOBS it needs {in_mib}");
-        return Some(short(why, format!("--max-bytes={needed}")));
-    }
-    let forever = claims.max_age.is_zero();
-    if !forever && (jobs.max_age.is_zero() || claims.max_age < jobs.max_age) {
-        let hours = |age: Duration| age.as_secs().div_ceil(3600);
-        let (has, waits) = (claims.max_age.as_secs() / 3600, hours(jobs.max_age));
-        let why = if jobs.max_age.is_zero() {
-            format!("it forgets a claim after {has} h, JOBS no job")
-        } else {
-            format!("it forgets a claim after {has} h, JOBS a job after {waits} h")
-        };
-        // None is an age of 0.
-        return Some(short(why, format!("--max-age={waits}h")));
-    }
-    None
-}
-
 /// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
 pub(super) fn covers(pattern: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
@@ -533,33 +460,6 @@ mod tests {
         ] {
             let problem = with(change).expect(said);
             assert!(problem.contains(said), "{problem}");
-        }
-    }
-
-    #[test]
-    fn claims_that_may_be_forgotten_before_their_jobs_are_told() {
-        let (jobs, claims) = (StreamKind::Jobs.wanted(), StreamKind::Claims.wanted());
-        assert_eq!(fall_short(&jobs, &claims), None, "as they are made");
-        let with = |change: fn(&mut Config, &mut Config)| {
-            let (mut jobs, mut claims) = (jobs.clone(), claims.clone());
-            change(&mut jobs, &mut claims);
-            fall_short(&jobs, &claims)
-        };
-        assert_eq!(with(|_, claims| claims.max_bytes = -1), None);
-        for (change, said, option) in [
-            // As versions before this one made it.
-            (
-                (|_, claims| claims.max_bytes = GIB / 4) as fn(&mut Config, &mut Config),
-                "needs 2048",
-                "--max-bytes=2147483648",
-            ),
-            (|jobs, _| jobs.max_bytes = 4 * GIB, "needs 8192", "--max-bytes=8589934592"),
-            (|jobs, _| jobs.max_bytes = -1, "no limit", "--max-bytes=-1"),
-            (|jobs, _| jobs.max_age = 60 * DAY, "after 720 h", "--max-age=1440h"),
-            (|jobs, _| jobs.max_age = Duration::ZERO, "JOBS no job", "--max-age=0h"),
-        ] {
-            let Shortcoming { what, remedy } = with(change).expect(said);
-            assert!(what.contains(said) && remedy.ends_with(option), "{what}: {remedy}");
         }
     }
 }

@@ -7,7 +7,15 @@
 const ENDS: [&str; 4] = ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"];
 
 /// Lists of URLs that may carry a user with a password, or a token.
-const URLS: [&str; 4] = ["NATS_URL", "OPBNB_RPC_URL", "IPFS_GATEWAYS", "PINATA_API_URL"];
+const URLS: [&str; 7] = [
+    "NATS_URL",
+    "OPBNB_RPC_URL",
+    "IPFS_GATEWAYS",
+    "PINATA_API_URL",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "ALL_PROXY",
+];
 
 /// Whose paths and queries are keys with most providers.
 const KEYED: &str = "OPBNB_RPC_URL";
@@ -17,7 +25,8 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
     if ENDS.iter().any(|end| name.ends_with(end)) {
         return !value.is_empty();
     }
-    URLS.contains(&name) && value.split(',').any(|url| carries_one(url.trim(), name == KEYED))
+    URLS.iter().any(|one| one.eq_ignore_ascii_case(name))
+        && value.split(',').any(|url| carries_one(url.trim(), name == KEYED))
 }
 
 /// Whether a URL carries a user or a token; `keyed`: or may do so behind its host.
@@ -43,6 +52,7 @@ mod tests {
             ("OPBNB_RPC_URL", "https://rpc.example?apikey=0123"),
             ("IPFS_GATEWAYS", "https://a.example,https://u:p@b.example/ipfs"),
             ("PINATA_API_URL", "http://u:p@127.0.0.1:8400"),
+            ("https_proxy", "http://u:p@proxy.example:3128"),
         ] {
             assert!(is_secret(name, value), "{name}={value}");
         }

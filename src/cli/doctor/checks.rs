@@ -71,16 +71,19 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
         prepared.map(|()| (mode, server, lacks))
     };
     match heard.await {
-        Ok((DeliveryMode::JetStream, server, lacks)) if lacks.is_empty() => match config.credentials.expiry() {
-            Some(Expiry { at }) => {
-                let text = format!("{server} with JetStream; the credentials are good until {at}");
-                match config.credentials.warning(SystemClock.now()) {
-                    Some(warning) => Finding::warn(format!("{server} with JetStream"), warning),
-                    None => Finding::ok(text),
+        Ok((DeliveryMode::JetStream, server, lacks)) if lacks.is_empty() => {
+            match config.credentials.expiry() {
+                Some(Expiry { at }) => {
+                    let text =
+                        format!("{server} with JetStream; the credentials are good until {at}");
+                    match config.credentials.warning(SystemClock.now()) {
+                        Some(warning) => Finding::warn(format!("{server} with JetStream"), warning),
+                        None => Finding::ok(text),
+                    }
                 }
+                None => Finding::ok(format!("{server} with JetStream")),
             }
-            None => Finding::ok(format!("{server} with JetStream")),
-        },
+        }
         Ok((DeliveryMode::JetStream, server, lacks)) => {
             let whats: Vec<&str> = lacks.iter().map(|lack| lack.what.as_str()).collect();
             let remedies: Vec<&str> = lacks.iter().map(|lack| lack.remedy.as_str()).collect();
