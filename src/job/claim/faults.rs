@@ -52,7 +52,7 @@ pub fn give_back(found: Option<&Claim>, bid: &Bid) -> GiveBack {
         attempt,
         faults,
         faulted_by: Some(bid.agent),
-        silent: kept.map_or_else(Silent::default, |kept| kept.silent),
+        silent: kept.map_or_else(Silent::default, |kept| kept.silent_before(bid)),
         refusals: kept.map_or(0, |kept| kept.refusals),
         refused_first_at: kept.and_then(|kept| kept.refused_first_at),
         ..bid.claim(state, starts)

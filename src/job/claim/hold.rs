@@ -60,6 +60,8 @@ pub fn renew(found: Option<&Claim>, bid: &Bid, stand: Stand, anew: bool) -> Rene
         Stand::Ended if found.is_none() => Renew::Write(bid.claim(State::Done, 0)),
         Stand::Ended => Renew::Keep,
         _ if is_lost(found, bid) => Renew::Lost,
+        // Its own end, written since it was looked at how far it is: that is no claim of before.
+        Stand::Held if found.is_some_and(|found| found.state == State::Done) => Renew::Keep,
         Stand::Open | Stand::Concluding => Renew::Keep,
         Stand::Held => match take(found, bid) {
             Take::Write(claim) => Renew::Write(claim),

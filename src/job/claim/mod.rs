@@ -5,12 +5,13 @@
 //! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
 //! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`give_back`] where the node
 //! can't begin it, [`conclude`] before its terminal status is written down. Before a claim is taken
-//! from an agent that may only have been out of reach, that one is asked ([`holder_to_ask`]).
+//! from an agent that may only have been out of reach, or given to nobody, that one is asked
+//! ([`holder_to_ask`]).
 //!
 //! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
 //! of another agent is never taken from it; who has started the job under its claim never takes it
-//! from the agent that took it over; an absent claim stops nobody, since the bucket may have been
-//! lost with its server. `search` (in the tests) looks at every order in which things can happen.
+//! from the agent that took it over; a start whose agent is silent stays known until that one answers
+//! for it; an absent claim stops nobody, since the bucket may have been lost with its server. `search` (in the tests) looks at every order in which things can happen.
 
 mod silent;
 
@@ -228,6 +229,13 @@ impl Claim {
         Start { agent: self.agent, attempt: self.attempt }
     }
 
+    /// The starts that nobody has answered for, once the bidder's word takes the place of this claim:
+    /// that of another agent whose lease has run out is one of them, whatever the bidder says.
+    fn silent_before(&self, bid: &Bid) -> Silent {
+        let is_theirs = self.state == State::Claimed && self.agent != bid.agent;
+        if is_theirs { self.silent.with(self.start()) } else { self.silent }
+    }
+
     /// Whether the bidder has a newer delivery of the same message.
     fn is_outdated_by(&self, bid: &Bid) -> bool {
         self.stream_seq == bid.stream_seq && self.delivered < bid.delivered
@@ -293,8 +301,7 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     if found.starts >= STARTS_MAX {
         return Take::Poison;
     }
-    let out_of_reach = found.state == State::Claimed && found.agent != bid.agent;
-    let silent = if out_of_reach { found.silent.with(found.start()) } else { found.silent };
+    let silent = found.silent_before(bid);
     Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts + 1) })
 }
 
@@ -351,7 +358,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     let claim = Claim {
         // Of who held it before: its id stays used, its starts stay counted.
         attempt: found.map_or(0, |found| found.attempt),
-        silent: found.map_or_else(Silent::default, |found| found.silent),
+        silent: found.map_or_else(Silent::default, |found| found.silent_before(bid)),
         refusals,
         refused_first_at: Some(first_at),
         ..bid.claim(

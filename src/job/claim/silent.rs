@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::STARTS_MAX;
 use crate::node::Address;
 
-/// The start before the last that is counted is the last that can have been taken over.
-const MAX: usize = STARTS_MAX as usize - 1;
+/// Each start that is counted may be that of an agent that is silent.
+const MAX: usize = STARTS_MAX as usize;
 
 /// One start of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -179,7 +179,9 @@ fn a_renewal_writes_again_what_was_lost_and_what_may_have_been_read() {
     assert_eq!(renew(Some(&claim), &later, Stand::Held, true), Renew::Write(again));
     assert_eq!(renew(None, &held, Stand::Held, false), Renew::Write(claim));
     let ended = done();
-    assert_eq!(renew(Some(&ended), &held, Stand::Concluding, true), Renew::Keep, "its end stays");
+    for stand in [Stand::Concluding, Stand::Held] {
+        assert_eq!(renew(Some(&ended), &held, stand, true), Renew::Keep, "its end stays");
+    }
     assert_eq!(renew(None, &held, Stand::Concluding, true), Renew::Keep, "its end comes next");
     let Renew::Write(end) = renew(None, &bid(), Stand::Ended, false) else { panic!("kept") };
     assert_eq!((end.agent, end.state), (agent(1), State::Done));
@@ -289,8 +291,11 @@ fn a_job_in_other_hands_is_not_refused_but_a_dead_agents_is() {
         Refuse::Write(claim) => {
             assert_eq!((claim.state, claim.refusals), (State::Refused, 1));
             assert_eq!((claim.starts, claim.attempt), (1, 1), "what was started stays counted");
-            let taken = written(take(Some(&claim), &Bid { delivered: 3, ..bid() }));
+            let third = Bid { agent: agent(3), delivered: 3, ..bid() };
+            let taken = written(take(Some(&claim), &third));
             assert_eq!((taken.starts, taken.refusals, taken.refused_first_at), (2, 0, None));
+            let back = written(take(Some(&claim), &Bid { delivered: 3, ..bid() }));
+            assert_eq!(back.starts, 1, "its own start of before is not counted twice");
         }
         other => panic!("{other:?}"),
     }
@@ -320,6 +325,35 @@ fn a_value_with_unknown_keys_is_a_claim_and_rubbish_is_none() {
     for value in ["", "null", "[]", "{}", &state, &twice, &long] {
         assert!(Claim::parse(value.as_bytes()).is_err(), "{value}");
     }
+}
+
+#[test]
+fn who_cant_run_a_job_keeps_the_start_of_the_silent_agent_that_had_it() {
+    let refused = match refuse(Some(&claimed()), &second()) {
+        Refuse::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    };
+    let given = match give_back(Some(&claimed()), &second()) {
+        GiveBack::Write(claim) => claim,
+        other => panic!("{other:?}"),
+    };
+    for claim in [refused, given] {
+        assert_eq!((claim.agent, claim.starts), (agent(2), 1));
+        assert_eq!(claim.silent.iter().collect::<Vec<_>>(), [claimed().start()]);
+        let back = hand_back(Some(&claim), &bid()).expect("it takes its start out");
+        assert_eq!((back.state, back.starts, back.silent.is_empty()), (State::Refused, 0, true));
+    }
+    // A third start may be silent too, where a node that can't run the job is given it then.
+    let mut claim = claimed();
+    for delivered in 2..=3 {
+        let by = u8::try_from(delivered).unwrap();
+        claim = written(take(Some(&claim), &Bid { agent: agent(by), delivered, ..bid() }));
+    }
+    let fourth = Bid { agent: agent(4), delivered: 4, ..bid() };
+    let Refuse::Write(claim) = refuse(Some(&claim), &fourth) else { panic!("not counted") };
+    assert_eq!((claim.starts, claim.silent.iter().count()), (3, 3));
+    assert_eq!(Claim::parse(claim.to_json().as_bytes()).unwrap(), claim);
+    assert_eq!(hand_back(Some(&claim), &bid()).expect("the first's").starts, 2);
 }
 
 /// What agent `who` writes that was given the job for the `nth` time, took it and could not begin it.

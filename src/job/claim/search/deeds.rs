@@ -2,8 +2,8 @@
 
 use super::super::holder_to_ask;
 use super::steps::{
-    acknowledge, claim, end, give, give_back, leave, let_go, reconcile, renew_lease, restart,
-    start_of,
+    acknowledge, claim, end, give, give_back, leave, let_go, misfit, reconcile, renew_lease,
+    restart, return_to_pool, start_of,
 };
 use super::world::{AGENTS, Agent, Link, MESSAGES, Place, Stage, World, is_held, number};
 use super::{Defect, is_in_hand};
@@ -32,6 +32,8 @@ pub(super) enum Deed {
     Commit(usize),
     Acknowledge(usize),
     HandBack(usize),
+    /// What can't be begun here goes back to the pool.
+    Return(usize),
     /// A job that waits, and whose message has left the queue.
     Reconcile(usize),
     /// Cut off for 0.8 of the ack wait, it stops what it runs.
@@ -47,6 +49,13 @@ pub(super) enum Deed {
     Cut(usize),
     Split(usize),
     Shutdown(usize),
+    /// A message is given to an agent that it never fits.
+    Misfit {
+        message: usize,
+        to: usize,
+    },
+    /// An agent can't begin what it has accepted.
+    Unable(usize),
     /// A message that was given out is given to another at once, after an outage.
     Outage {
         message: usize,
@@ -70,6 +79,8 @@ impl Deed {
                 | Self::Cut(_)
                 | Self::Split(_)
                 | Self::Shutdown(_)
+                | Self::Misfit { .. }
+                | Self::Unable(_)
                 | Self::Outage { .. }
                 | Self::Edit(_)
                 | Self::Recount
@@ -137,6 +148,13 @@ impl Next {
 
     fn deliver(&mut self, message: usize, to: usize) {
         let defect = self.defect;
+        let is_new = self.world.agents[to].stage == Stage::Unknown;
+        if self.world.left.misfits > 0 && is_new {
+            self.can(Deed::Misfit { message, to }, |world| {
+                world.left.misfits -= 1;
+                misfit(world, message, to, defect);
+            });
+        }
         self.can(Deed::Deliver { message, to, late: false }, |world| {
             give(world, message, to, false, defect);
         });
@@ -223,6 +241,9 @@ impl Next {
                     world.agents[agent].stage = Stage::Waiting;
                 });
             }
+            Stage::Returning => {
+                self.can(Deed::Return(agent), |world| return_to_pool(world, agent, defect));
+            }
             Stage::Waiting
                 if world.messages[usize::from(one.message)].place == Place::Gone
                     && defect != Defect::NotReconciled =>
@@ -273,6 +294,12 @@ impl Next {
             self.can(Deed::Split(agent), |world| {
                 world.left.splits -= 1;
                 world.agents[agent].link = Link::Split;
+            });
+        }
+        if left.unable > 0 && one.stage == Stage::Ready {
+            self.can(Deed::Unable(agent), |world| {
+                world.left.unable -= 1;
+                world.agents[agent].stage = Stage::Returning;
             });
         }
         if left.shutdowns > 0 && is_stoppable(&one) {

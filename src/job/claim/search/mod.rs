@@ -49,6 +49,10 @@ enum Defect {
     NotConcluded,
     /// A job that waits here and has left the queue is nobody's.
     NotReconciled,
+    /// Who can't run a job forgets the start of the agent that had it.
+    StartErased,
+    /// Who can't begin a job gives it back without asking the agent that has it.
+    GivenBackUnasked,
 }
 
 /// What a search looked for and how far.
@@ -182,6 +186,13 @@ const HANDOVERS: Budget = Budget { shutdowns: 2, ..Budget::NONE };
 /// `JetStream` is away for longer than an ack wait, then an agent is cut off.
 const OUTAGES: Budget = Budget { cuts: 1, outages: 1, ..Budget::NONE };
 
+/// Agents that can't run the job are given it while those that can are cut off.
+const SMALL: Budget = Budget { cuts: 3, misfits: 3, ..Budget::NONE };
+
+/// Agents can't begin what they have accepted, though another has it by then. Not with cuts, as
+/// shutdowns are not: what is given back may be another's lease.
+const UNABLE: Budget = Budget { unable: 2, outages: 1, ..Budget::NONE };
+
 /// Processes and hosts die.
 const CRASHES: Budget = Budget { crashes: 2, cuts: 1, ..Budget::NONE };
 
@@ -199,6 +210,9 @@ fn outages_run_a_job_once_and_never_make_it_poison() {
     holds("three agents, handovers", &Search::of(3, 1, HANDOVERS));
     holds("two agents, outages", &Search::of(2, 1, OUTAGES));
     holds("three agents, outages", &Search::of(3, 1, OUTAGES));
+    holds("two agents, cuts and misfits", &Search::of(2, 1, SMALL));
+    holds("two agents, outages and failed starts", &Search::of(2, 1, UNABLE));
+    holds("three agents, outages and failed starts", &Search::of(3, 1, UNABLE));
 }
 
 #[test]
@@ -241,6 +255,8 @@ fn every_planted_defect_is_found() {
         (Defect::EndRenewed, death),
         (Defect::NotConcluded, death),
         (Defect::NotReconciled, Budget { cuts: 1, drains: 1, ..Budget::NONE }),
+        (Defect::StartErased, SMALL),
+        (Defect::GivenBackUnasked, UNABLE),
     ];
     let mut found = 0;
     for (defect, budget) in planted {

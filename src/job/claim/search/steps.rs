@@ -1,8 +1,8 @@
 //! What the steps do: each asks the decisions of the protocol, and changes what can be seen.
 
 use super::super::{
-    ACK_AWAITED_MAX, Arrival, Bid, Claim, Conclude, Renew, Stand, State, Take, arrive, conclude,
-    hand_back, holder_to_ask, is_free, renew, take,
+    ACK_AWAITED_MAX, Arrival, Bid, Claim, Conclude, GiveBack, Refuse, Renew, Silent, Stand, State,
+    Take, arrive, conclude, hand_back, holder_to_ask, is_free, refuse, renew, take,
 };
 use super::Defect;
 use super::deeds::{answers, is_stoppable};
@@ -177,6 +177,51 @@ pub(super) fn give_back(world: &mut World, agent: usize, defect: Defect) {
     if gives_back && is_free(found.as_ref(), &bid) && world.messages[message].place == Place::Out {
         world.messages[message].place = Place::Queued;
     }
+}
+
+/// A delivery comes to an agent that the job never fits.
+pub(super) fn misfit(world: &mut World, message: usize, to: usize, defect: Defect) {
+    world.messages[message].delivered += 1;
+    let delivery = (u8::try_from(message).expect("few"), world.messages[message].delivered);
+    world.messages[message].place = Place::Queued;
+    let (found, asks) = (world.found(), bid(to, delivery, 0, defect));
+    if arrive(found.as_ref(), &asks) != Arrival::Open {
+        return;
+    }
+    if holder_to_ask(found.as_ref(), &asks).is_some_and(|one| answers(world, number(one).into())) {
+        world.messages[message].place = Place::Out;
+        return;
+    }
+    if let Refuse::Write(claim) = refuse(found.as_ref(), &asks) {
+        write_over(world, claim, defect);
+    }
+}
+
+/// The job can't be begun here: its holder of before is asked, and then it goes to the pool.
+pub(super) fn return_to_pool(world: &mut World, agent: usize, defect: Defect) {
+    let (found, bid) = (world.found(), world.bid(agent, defect));
+    let was_silent = found.as_ref().map(start_of) == world.agents[agent].silent;
+    let asks = holder_to_ask(found.as_ref(), &bid).filter(|_| defect != Defect::GivenBackUnasked);
+    if asks.is_some_and(|one| !was_silent || answers(world, number(one).into())) {
+        return let_go(world, agent);
+    }
+    // How often it was counted is looked at in the tests of the decision itself.
+    match super::super::give_back(found.as_ref(), &bid) {
+        GiveBack::Write(claim) | GiveBack::GiveUp(claim) => write_over(world, claim, defect),
+        GiveBack::Counted | GiveBack::GivenUp => {}
+        GiveBack::Leave => return let_go(world, agent),
+    }
+    let message = usize::from(world.agents[agent].message);
+    if world.messages[message].place == Place::Out {
+        world.messages[message].place = Place::Queued;
+    }
+    let_go(world, agent);
+}
+
+fn write_over(world: &mut World, claim: Claim, defect: Defect) {
+    let silent = world.found().map_or_else(Silent::default, |found| found.silent);
+    let erased = Claim { silent, ..claim };
+    world.write(Some(if defect == Defect::StartErased { erased } else { claim }));
 }
 
 /// What was given back and has left the queue goes on here, where nobody else has it.

@@ -38,6 +38,10 @@ pub(super) struct Budget {
     pub(super) purges: u8,
     /// The queue is purged.
     pub(super) drains: u8,
+    /// An agent that was given the job never fits it.
+    pub(super) misfits: u8,
+    /// An agent that has accepted the job can't begin it.
+    pub(super) unable: u8,
 }
 
 impl Budget {
@@ -51,6 +55,8 @@ impl Budget {
         recounts: 0,
         purges: 0,
         drains: 0,
+        misfits: 0,
+        unable: 0,
     };
 
     /// Whether nobody dies, and nobody edits anything: what runs, runs once.
@@ -107,6 +113,8 @@ pub(super) enum Stage {
     HandingBack,
     /// Let go of, since another agent may have it; the claim is to be given back.
     LettingGo,
+    /// It can't be begun here; it is to be given back to the pool.
+    Returning,
     Waiting,
     Elsewhere,
 }
@@ -151,7 +159,7 @@ pub(super) struct Written {
     pub(super) delivered: u8,
     pub(super) attempt: u8,
     pub(super) starts: u8,
-    pub(super) silent: [Option<(u8, u8)>; 2],
+    pub(super) silent: [Option<(u8, u8)>; 3],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,7 +247,7 @@ impl World {
     /// Writes the claim: whoever looked at the one before loses the race.
     pub(super) fn write(&mut self, claim: Option<Claim>) {
         self.claim = claim.map(|claim| {
-            let mut silent = [None; 2];
+            let mut silent = [None; 3];
             for (place, start) in silent.iter_mut().zip(claim.silent.iter()) {
                 *place = Some((number(start.agent), small(start.attempt)));
             }
