@@ -7,7 +7,8 @@
 //! after they took effect, containers are taken away. What a day has beside, seldom more than one
 //! or two of it, is in [`dice`]: a journal that is slow or not sure what it has written, calls that take
 //! effect after their process died, a host that is cut off from the bus, that stands still, that is away
-//! for days, whose clock is wrong; messages that age out; operators who purge, restore and edit.
+//! for days, whose clock is wrong; messages that age out; operators who purge, restore and edit; cards
+//! that fail, an engine that is away for an hour, a `JetStream` without a leader, a store that refuses.
 //! [`check`] holds the promises of docs/job-lifecycle.md against all of it, and [`plant`] holds
 //! [`check`] to what it is for: each defect that is planted must be found.
 //!
@@ -118,8 +119,8 @@ fn every_write_of_the_agent_is_planted() {
         (0..400).flat_map(|seed| day::live(seed, false, &empty, Plant::Nothing).writes).collect();
     // Without it a journal grows, and no promise is broken.
     assert!(made.remove("packed"));
-    // Both steps can be repeated, and what comes after them says the same: no day has shown one yet.
-    for write in ["letting_go", "returning"] {
+    // These steps can be repeated, and what comes after them says the same: no day has shown one yet.
+    for write in ["letting_go", "returning", "unable"] {
         assert!(made.remove(write), "{write}");
     }
     assert_eq!(made, BTreeSet::from(plant::WRITES), "what the journal writes, and plant::WRITES");

@@ -172,6 +172,10 @@ impl Effects for Fakes {
         true
     }
 
+    async fn remove_folder(&self, _: &Job) -> std::io::Result<()> {
+        Ok(())
+    }
+
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
         self.host.as_ref().map_or(Ok(0), |host| host.folders.sweep(keep))
     }

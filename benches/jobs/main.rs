@@ -176,7 +176,7 @@ impl Bench {
             self.desk.board.wait_for_room(self.slots).await;
             self.take(number).await?;
         }
-        tokio::time::timeout(STUCK, self.desk.board.wait_until_empty()).await?;
+        tokio::time::timeout(STUCK, self.desk.board.wait_until_at_rest()).await?;
         Ok(started.elapsed())
     }
 
@@ -185,7 +185,7 @@ impl Bench {
         let started = Instant::now();
         for number in 0..jobs {
             self.take(number).await?;
-            self.desk.board.wait_until_empty().await;
+            self.desk.board.wait_until_at_rest().await;
         }
         Ok(started.elapsed())
     }

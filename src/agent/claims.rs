@@ -5,7 +5,7 @@
 //! only after the claim says that it is ours; whoever loses a race asks again from the start.
 
 use super::attempt::Desk;
-use super::board::InHand;
+use super::board::{Board, InHand};
 use super::effects::Effects;
 use crate::bus::{self, AckHandle, Found, PoolName};
 use crate::clock::Clock;
@@ -49,14 +49,8 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
             Err(err) => return failed(&chain(&err)),
         };
         let claim = found.as_ref().map(|found| &found.claim);
-        if let Some(holder) = claim::holder_to_ask(claim, &bid) {
-            // One that claimed it only since may be at work, though it does not answer now: it
-            // comes again.
-            let was_silent = claim.map(Claim::start) == desk.board.silent_holder(job.id());
-            if !was_silent || effects.keeps(holder, job.id()).await.is_some() {
-                tracing::info!(job.id = %job.id(), "job {} is kept by {holder}", job.id());
-                return Event::Outbid;
-            }
+        if is_kept(claim, &bid, job.id(), &desk.board, effects).await {
+            return Event::Outbid;
         }
         let claim = match claim::take(claim, &bid) {
             claim::Take::Mine => return Event::Claimed,
@@ -72,6 +66,25 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
         }
     }
     failed(FASTER)
+}
+
+/// Whether the agent that holds the claim which the bidder would write over keeps the job. One that
+/// claimed it only since the delivery came may be at work, though it does not answer now: the job
+/// comes again.
+async fn is_kept<E: Effects>(
+    found: Option<&Claim>,
+    bid: &Bid,
+    job: &JobId,
+    board: &Board,
+    effects: &E,
+) -> bool {
+    let Some(holder) = claim::holder_to_ask(found, bid) else { return false };
+    let was_silent = found.map(Claim::start) == board.silent_holder(job);
+    let is_kept = !was_silent || effects.keeps(holder, job).await.is_some();
+    if is_kept {
+        tracing::info!(job.id = %job, "job {job} is kept by {holder}");
+    }
+    is_kept
 }
 
 /// Before the terminal status is written down: is it this node's to say?
@@ -112,20 +125,24 @@ async fn ask<E: Effects, C: Clock>(
 
 /// Renews the claim of a job in hand, before its lease is: `false` where another agent has it, so
 /// that it must be left to that one. `anew`: it is written though it says so already.
+///
+/// How far the job is counts as it is once the claim is read: it moves before it writes its claim
+/// itself, so that what it has concluded or given back is never claimed again from here.
 pub(super) async fn renew<E: Effects, C: Clock>(
     job: &InHand,
     anew: bool,
     effects: &E,
-    clock: &C,
+    desk: &Desk<C>,
 ) -> Result<bool, bus::Error> {
     let Some(pool) = &job.pool else { return Ok(true) };
-    let bid = bid(job.node, &job.delivery, job.attempt, job.spec_hash, clock);
-    let bid = Bid { held: job.stand.is_held(), ..bid };
-    let decide = |found: Option<&Claim>, bid: &Bid| match claim::renew(found, bid, job.stand, anew)
-    {
-        claim::Renew::Keep => Decided::Is(true),
-        claim::Renew::Write(claim) => Decided::Write(claim, true),
-        claim::Renew::Lost => Decided::Is(false),
+    let bid = bid(job.node, &job.delivery, job.attempt, job.spec_hash, &desk.clock);
+    let decide = |found: Option<&Claim>, bid: &Bid| {
+        let Some(stand) = desk.board.stand(&job.id, job.attempt) else { return Decided::Is(true) };
+        match claim::renew(found, &Bid { held: stand.is_held(), ..*bid }, stand, anew) {
+            claim::Renew::Keep => Decided::Is(true),
+            claim::Renew::Write(claim) => Decided::Write(claim, true),
+            claim::Renew::Lost => Decided::Is(false),
+        }
     };
     let ours = settle(pool, &job.id, &bid, effects, decide).await?;
     // Lost races say nothing of whose it is: it is asked again.
@@ -163,14 +180,15 @@ pub(super) enum Given {
     Lost,
 }
 
-/// This node can't begin the job: counted, so that it does not go round for ever.
+/// This node can't begin the job: counted, so that it does not go round for ever. Not where its
+/// holder of before is back at work: what is given back then goes to a third agent, unasked.
 pub(super) async fn give_back<E: Effects, C: Clock>(
     job: &Job,
     delivery: &AckHandle,
     effects: &E,
-    clock: &C,
+    desk: &Desk<C>,
 ) -> Result<Given, bus::Error> {
-    let Some(asked) = asked(job, Some(delivery), clock) else { return Ok(Given::Up) };
+    let Some(asked) = asked(job, Some(delivery), &desk.clock) else { return Ok(Given::Up) };
     let decide = |found: Option<&Claim>, bid: &Bid| match claim::give_back(found, bid) {
         claim::GiveBack::Write(claim) => Decided::Write(claim, Given::Back),
         claim::GiveBack::GiveUp(claim) => Decided::Write(claim, Given::Up),
@@ -178,7 +196,8 @@ pub(super) async fn give_back<E: Effects, C: Clock>(
         claim::GiveBack::GivenUp => Decided::Is(Given::Up),
         claim::GiveBack::Leave => Decided::Is(Given::Lost),
     };
-    let given = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
+    let kept = Some(Kept { board: &desk.board, answer: Given::Lost });
+    let given = settle_unless(kept, &asked.pool, job.id(), &asked.bid, effects, decide).await?;
     Ok(given.unwrap_or(Given::Lost))
 }
 
@@ -195,11 +214,12 @@ pub(super) async fn reject<E: Effects>(
 }
 
 /// One more node that a pool's job never fits. `true`: nobody is left to try, and this agent is the
-/// one to say so.
+/// one to say so. Nothing is counted where its holder of before is back at work.
 pub(super) async fn refuse<E: Effects>(
     pool: &PoolName,
     job: &JobId,
     bid: &Bid,
+    board: &Board,
     effects: &E,
 ) -> Result<bool, bus::Error> {
     let decide = |found: Option<&Claim>, bid: &Bid| match claim::refuse(found, bid) {
@@ -207,11 +227,31 @@ pub(super) async fn refuse<E: Effects>(
         claim::Refuse::GiveUp(claim) => Decided::Write(claim, true),
         claim::Refuse::Leave(_) => Decided::Is(false),
     };
-    Ok(settle(pool, job, bid, effects, decide).await?.unwrap_or(false))
+    let kept = Some(Kept { board, answer: false });
+    Ok(settle_unless(kept, pool, job, bid, effects, decide).await?.unwrap_or(false))
+}
+
+/// What is answered where the holder that would be written over keeps the job, and who knows whether
+/// it was silent when the delivery came.
+struct Kept<'a, T> {
+    board: &'a Board,
+    answer: T,
 }
 
 /// Reads, decides and writes until the answer stands; `None` where every race was lost.
-async fn settle<E: Effects, T: Send>(
+async fn settle<E: Effects, T: Send + Sync>(
+    pool: &PoolName,
+    job: &JobId,
+    bid: &Bid,
+    effects: &E,
+    decide: impl Fn(Option<&Claim>, &Bid) -> Decided<T> + Send,
+) -> Result<Option<T>, bus::Error> {
+    settle_unless(None, pool, job, bid, effects, decide).await
+}
+
+/// The same; who would be written over is asked first, where there is an answer for that.
+async fn settle_unless<E: Effects, T: Send + Sync>(
+    kept: Option<Kept<'_, T>>,
     pool: &PoolName,
     job: &JobId,
     bid: &Bid,
@@ -220,7 +260,13 @@ async fn settle<E: Effects, T: Send>(
 ) -> Result<Option<T>, bus::Error> {
     for _ in 0..RACES_MAX {
         let found = effects.claim(pool, job).await?;
-        match decide(found.as_ref().map(|found| &found.claim), bid) {
+        let claim = found.as_ref().map(|found| &found.claim);
+        if let Some(Kept { board, .. }) = &kept
+            && is_kept(claim, bid, job, board, effects).await
+        {
+            return Ok(kept.map(|kept| kept.answer));
+        }
+        match decide(claim, bid) {
             Decided::Is(answer) => return Ok(Some(answer)),
             Decided::Write(claim, answer) => {
                 if put(pool, job, &claim, found, effects).await? {
@@ -270,3 +316,6 @@ fn failed(error: &str) -> Event {
     let fault = Fault::new(Reason::NodeFault, format!("the claim on the job: {error}"));
     Event::Failed { fault, retry: Retry::Always }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,9 @@ pub trait Effects: Send + Sync + 'static {
     /// gone, or cut short.
     fn remembers(&self, job: &Job) -> bool;
 
+    /// Removes the folder of a job that is done, and nothing else of it.
+    fn remove_folder(&self, job: &Job) -> impl Future<Output = std::io::Result<()>> + Send;
+
     /// Removes the folders of all jobs but these. Says how many went.
     fn sweep(&self, keep: &[JobId]) -> impl Future<Output = std::io::Result<usize>> + Send;
 }

@@ -39,7 +39,7 @@ impl Graces {
 /// Stops taking work, gives what runs its grace, hands back the rest. [`let_out`] comes after it.
 pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, graces: Graces) {
     let (board, clock) = (&intake.desk.board, &intake.desk.clock);
-    board.drain();
+    board.close();
     // What is being taken in right now is still written down.
     within(clock, FLUSH, intake.closed()).await;
     if graces.keep_jobs {

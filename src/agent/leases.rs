@@ -62,6 +62,8 @@ struct Lease {
     unanswered: bool,
     /// How often it was doubted by then.
     doubts: u64,
+    /// Whether it was lost then, and that was said.
+    given_up: bool,
 }
 
 impl Lease {
@@ -117,7 +119,8 @@ impl Leases {
                 let asked = age.is_none().then_some(now);
                 let older_by = age.unwrap_or_default();
                 let doubts = job.doubts;
-                Lease { confirmed: now, older_by, asked, unanswered: false, doubts }
+                let (unanswered, given_up) = (false, false);
+                Lease { confirmed: now, older_by, asked, unanswered, doubts, given_up }
             });
             let is_due = lease.due_in(&job, now).is_zero();
             let doubted = lease.doubts != job.doubts;
@@ -145,6 +148,7 @@ impl Leases {
     fn stands(&mut self, id: &JobId, standing: Standing, asked: Duration) {
         let Some(lease) = self.all.get_mut(id) else { return };
         lease.unanswered = standing == Standing::Unknown;
+        lease.given_up = standing == Standing::GivenUp;
         if standing == Standing::Confirmed {
             (lease.confirmed, lease.older_by) = (asked, Duration::ZERO);
         }
@@ -283,24 +287,31 @@ async fn renew<E: Effects, C: Clock>(
     match renewal {
         Renewal::Ours => Standing::Confirmed,
         Renewal::Lost => {
-            tracing::warn!(job.id = %id, "job {id} went to another agent of its pool: it stops here");
-            stop(desk, id).await;
+            give_up(job, lease, "went to another agent of its pool", desk).await;
             Standing::GivenUp
         }
         Renewal::Unanswered(err) => {
             tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", chain(&err));
             let is_old = lease.age(desk.clock.monotonic()) >= unconfirmed_max;
             if is_pools && is_old && may_be_given_away(&err) {
-                tracing::warn!(
-                    job.id = %id,
-                    "the lease of job {id} could not be renewed: it stops here, before its pool \
-                     gives it to another agent"
-                );
-                stop(desk, id).await;
+                let why = "could not be renewed, and its pool may give it to another agent";
+                give_up(job, lease, why, desk).await;
                 return Standing::GivenUp;
             }
             Standing::Unknown
         }
+    }
+}
+
+/// A job that may be another's stops. What has run goes on to its end, and learns there whose it is.
+async fn give_up<C: Clock>(job: &InHand, lease: Lease, why: &str, desk: &Desk<C>) {
+    let id = &job.id;
+    if !lease.given_up {
+        let so = if job.can_stop { "it stops here" } else { "its result may not count" };
+        tracing::warn!(job.id = %id, "job {id} {why}: {so}");
+    }
+    if job.can_stop {
+        stop(desk, id).await;
     }
 }
 
@@ -318,7 +329,7 @@ async fn ask<E: Effects, C: Clock>(
     effects: &E,
     desk: &Desk<C>,
 ) -> Renewal {
-    match claims::renew(job, was_away, effects, &desk.clock).await {
+    match claims::renew(job, was_away, effects, desk).await {
         Ok(true) => {}
         Ok(false) => return Renewal::Lost,
         Err(err) => return Renewal::Unanswered(err),
@@ -344,7 +355,6 @@ mod tests {
 
     use super::*;
     use crate::job::Hash;
-    use crate::job::claim::Stand;
     use crate::node::Address;
 
     fn in_hand(number: usize, doubts: u64, ack_wait_ms: u64) -> InHand {
@@ -363,7 +373,7 @@ mod tests {
             pool: Some("it".parse().unwrap()),
             attempt: 1,
             spec_hash: Hash([9; 32]),
-            stand: Stand::Held,
+            can_stop: true,
             delivery,
             doubts,
         }

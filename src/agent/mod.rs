@@ -19,6 +19,8 @@ mod claims;
 pub mod disk;
 pub mod effects;
 pub mod ending;
+#[cfg(test)]
+mod fakes;
 pub mod folders;
 pub mod heartbeat;
 pub mod hello;

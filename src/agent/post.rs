@@ -83,7 +83,7 @@ async fn give_back<E: Effects, C: Clock>(
 ) -> Result<Event, bus::Error> {
     // Without a queue that keeps it nobody else can begin it.
     let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(Event::Concluded) };
-    match claims::give_back(job, &delivery, effects, &desk.clock).await? {
+    match claims::give_back(job, &delivery, effects, desk).await? {
         Given::Up => Ok(Event::Concluded),
         Given::Lost => Ok(Event::Outbid),
         Given::Back => {

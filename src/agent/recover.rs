@@ -3,8 +3,9 @@
 //!
 //! What must hold: a container of ours that runs is taken back with its deadline and its cards; one
 //! that exited is collected; one that is gone counts as lost; nothing of ours that belongs to no
-//! open job stays, and nothing of anybody else is touched. What needs no engine does not wait for
-//! it.
+//! open job stays, and nothing of anybody else is touched; whoever holds a slot or cards has them
+//! before anybody is given some. What needs no engine does not wait for it, and no job for another's
+//! container.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,12 +41,15 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
         .map(|job| (job.id().clone(), job.attempt))
         .collect();
     // A second round, after the engine was away: what is in hand has its own task.
-    let jobs: Vec<Job> = jobs.into_iter().filter(|job| !desk.board.has(job.id())).collect();
+    let jobs: Vec<Job> =
+        jobs.into_iter().filter(|job| !desk.board.is_looked_after(job.id())).collect();
+    // Slots and cards are with whoever has them before any task can ask for some.
+    jobs.iter().filter(|job| job.phase.holds().is_some()).for_each(|job| desk.board.hold(job));
     // Uploads and answers of what has run don't wait for an engine that is away.
     let (unfinished, rest): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| job.phase.wants_slot() || job.phase == Phase::Waiting);
     for job in rest {
-        take_back(&intake, job).await.map_err(journal_failed)?;
+        take_back(&intake, job).await?;
     }
     let found = effects.containers().await.map_err(|err| {
         Failure::again(err, "is the Docker Engine running, and may this user use DOCKER_HOST?")
@@ -68,7 +72,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
         Ok(count) => tracing::info!(count, "removed the folders of {count} jobs that are done"),
         Err(err) => tracing::warn!("old job folders can't be removed: {err}"),
     }
-    // What runs has its slot and its cards back before anything else asks for some.
+    // What runs is looked after before anything else.
     let (running, waiting): (Vec<Job>, Vec<Job>) =
         unfinished.into_iter().partition(|job| may_have_a_process(&job.phase));
     for job in running {
@@ -76,7 +80,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
         adopt(&intake, job, container).await?;
     }
     for job in waiting {
-        take_back(&intake, job).await.map_err(journal_failed)?;
+        take_back(&intake, job).await?;
     }
     Ok(())
 }
@@ -98,7 +102,7 @@ pub async fn keep<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Re
         left.retain(|(id, _)| !board.is_looked_after(id));
         let still: Vec<_> = left.iter().filter(|one| before.contains(one)).cloned().collect();
         before = left;
-        if !still.is_empty() && !board.is_draining() {
+        if !still.is_empty() && !board.is_closed() {
             take_up(&intake, &still).await?;
         }
     }
@@ -126,7 +130,7 @@ async fn take_up<E: Effects, C: Clock + Clone>(
             let container = found.iter().find(same).cloned();
             adopt(intake, job, container).await?;
         } else {
-            take_back(intake, job).await.map_err(failed)?;
+            take_back(intake, job).await?;
         }
     }
     Ok(())
@@ -141,8 +145,9 @@ const fn may_have_a_process(phase: &Phase) -> bool {
 async fn take_back<E: Effects, C: Clock + Clone>(
     intake: &Intake<E, C>,
     job: Job,
-) -> Result<(), journal::Error> {
-    let delivery = delivery(&intake.desk, &job).await?;
+) -> Result<(), Failure> {
+    let failed = |err: journal::Error| Failure::Again(err.into());
+    let delivery = delivery(&intake.desk, &job).await.map_err(failed)?;
     let job = job.taken_up();
     let (id, phase) = (job.id(), job.phase.name());
     let fits = intake.terms.admit(&job.spec);
@@ -151,16 +156,17 @@ async fn take_back<E: Effects, C: Clock + Clone>(
         // keeps it, nobody else can.
         (Phase::Waiting, _) if job.pool().is_some() && delivery.is_some() => return Ok(()),
         (Phase::Waiting, _) => {
-            intake.resume_waiting(id, delivery).await;
-            return Ok(());
+            let resumed = intake.resume_waiting(id, delivery).await;
+            return resumed.map_err(|err| Failure::Again(err.into()));
         }
         // The node has lost hardware since it took the job, which would wait for ever.
         (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Err(fault)) => {
-            apply(&intake.desk, &job, Event::Failed { fault, retry: Retry::Never }).await?
+            let event = Event::Failed { fault, retry: Retry::Never };
+            apply(&intake.desk, &job, event).await.map_err(failed)?
         }
         // What was fetched before the host went down may be cut short.
         (Phase::Ready { .. } | Phase::Claiming { .. }, _) if !intake.effects.remembers(&job) => {
-            apply(&intake.desk, &job, Event::Doubted).await?
+            apply(&intake.desk, &job, Event::Doubted).await.map_err(failed)?
         }
         _ => {
             tracing::info!(job.id = %id, "going on with job {id}: {phase}");
@@ -171,7 +177,8 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     Ok(())
 }
 
-/// A job whose container is there, or was.
+/// A job whose container is there, or was. One whose container can't be removed keeps what it holds
+/// and is tried again by [`keep`]: no other job waits for that.
 async fn adopt<E: Effects, C: Clock + Clone>(
     intake: &Intake<E, C>,
     job: Job,
@@ -197,9 +204,11 @@ async fn adopt<E: Effects, C: Clock + Clone>(
         // Another agent may have been given a pool's job while this node was away.
         None | Some(FoundState::Created) if starting && job.pool().is_some() => {
             // It is bound to cards that may be another's by the time it is claimed again.
-            if let Some(found) = &container {
-                let discarded = intake.effects.discard(found).await;
-                discarded.map_err(|err| Failure::Again(err.into()))?;
+            if let Some(found) = &container
+                && let Err(err) = intake.effects.discard(found).await
+            {
+                tracing::warn!(job.id = %id, "job {id} waits for its container: {}", chain(&err));
+                return Ok(());
             }
             apply(&intake.desk, &job, Event::Doubted).await.map_err(failed)?
         }
@@ -238,3 +247,6 @@ async fn remove_orphan<E: Effects, C: Clock>(effects: &E, container: &Found, des
         Err(err) => tracing::warn!(container = %id, "orphan {id} stays: {}", chain(&err)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Outputs that could not be published in time: published when their owner asks, and removed when
 //! they were kept long enough.
 //!
-//! What must hold: a kept output is removed only after its publication was told, or after its time;
-//! what is said of it is the same byte for byte however often it is said.
+//! What must hold: a kept output is removed only after its publication was told, or after its time,
+//! which one reading of a clock does not decide; what is said of it is the same byte for byte however
+//! often it is said; no container is touched, and no folder of another job under the same id.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ enum Error {
     Journal(#[from] journal::Error),
     #[error("it can't be told")]
     Bus(#[from] bus::Error),
+    #[error("its folder can't be removed")]
+    Folder(#[from] std::io::Error),
     #[error("{0}")]
     Step(String),
 }
@@ -45,13 +49,17 @@ pub async fn run<E: Effects, C: Clock>(
 ) -> Result<(), Failure> {
     let failed = |err: Error| Failure::Again(err.into());
     let mut failures = 0;
+    let mut overdue = Overdue::default();
     loop {
         // Registered before the look, so that a request between the two is not missed.
         let more = asked.notified();
         let journal = &desk.journal;
         let long_enough = journal.kept_long_enough(desk.clock.now()).await;
-        for id in long_enough.map_err(|err| failed(err.into()))? {
-            drop_kept(&id, &desk, effects.as_ref()).await.map_err(failed)?;
+        let long_enough = long_enough.map_err(|err| failed(err.into()))?;
+        for id in overdue.for_long(long_enough, desk.clock.monotonic()) {
+            if let Err(err) = drop_kept(&id, &desk, effects.as_ref()).await {
+                tracing::warn!(job.id = %id, "the kept output of job {id} stays: {}", chain(&err));
+            }
         }
         let mut left = 0;
         let wanted = journal.asked_for().await.map_err(|err| failed(err.into()))?;
@@ -86,10 +94,13 @@ async fn publish<E: Effects, C: Clock>(
         result
     };
     effects.say_late(&result).await?;
-    remove(&found.kept, effects).await?;
     desk.journal.late_result_said(id).await?;
     let cid = &result.output_cid;
     tracing::info!(job.id = %id, "the output of job {id} is published after all: {cid}");
+    // What stays goes at the next start, or when it was kept long enough.
+    if let Err(err) = remove(&found.kept, desk, effects).await {
+        tracing::warn!(job.id = %id, "the folder of job {id} stays: {}", chain(&err));
+    }
     Ok(())
 }
 
@@ -123,14 +134,17 @@ async fn upload<E: Effects, C: Clock>(
     })
 }
 
-/// Removes what is left of a job's folder.
-async fn remove<E: Effects>(kept: &Kept, effects: &E) -> Result<(), Error> {
-    // Any phase but the one that keeps it.
-    let job = Job { phase: Phase::Interrupted, ..kept.job.as_ref().clone() };
-    match effects.perform(&job, Step::Remove).await {
-        Event::Removed => Ok(()),
-        other => Err(unexpected(other)),
+/// Removes what is left of a job's folder, unless another job is in hand under its id.
+async fn remove<E: Effects, C: Clock>(
+    kept: &Kept,
+    desk: &Desk<C>,
+    effects: &E,
+) -> Result<(), Error> {
+    let known = desk.journal.lookup(kept.job.id()).await?;
+    if known.is_some_and(|known| known.open) {
+        return Ok(());
     }
+    Ok(effects.remove_folder(&kept.job).await?)
 }
 
 async fn drop_kept<E: Effects, C: Clock>(
@@ -138,11 +152,30 @@ async fn drop_kept<E: Effects, C: Clock>(
     desk: &Desk<C>,
     effects: &E,
 ) -> Result<(), Error> {
-    if let Some(found) = desk.journal.kept(id).await?.filter(|found| !found.said) {
-        tracing::warn!(job.id = %id, "the output of job {id} was kept long enough: it is removed");
-        remove(&found.kept, effects).await?;
+    if let Some(found) = desk.journal.kept(id).await? {
+        if !found.said {
+            tracing::warn!(job.id = %id, "the output of job {id} was kept long enough: it goes");
+        }
+        remove(&found.kept, desk, effects).await?;
     }
     Ok(desk.journal.forget_kept(id).await?)
+}
+
+/// What was kept long enough by the host's clock, and since when by the one that nobody sets.
+#[derive(Debug, Default)]
+struct Overdue(BTreeMap<JobId, Duration>);
+
+impl Overdue {
+    /// Those that were overdue a whole look ago, too: a clock that was weeks ahead has been set
+    /// right by then.
+    fn for_long(&mut self, ids: Vec<JobId>, now: Duration) -> Vec<JobId> {
+        self.0.retain(|id, _| ids.contains(id));
+        let mut is_old = |id: &JobId| {
+            let since = *self.0.entry(id.clone()).or_insert(now);
+            now.saturating_sub(since) >= LOOK
+        };
+        ids.into_iter().filter(|id| is_old(id)).collect()
+    }
 }
 
 fn unexpected(event: Event) -> Error {
@@ -151,3 +184,6 @@ fn unexpected(event: Event) -> Error {
         other => Error::Step(format!("the step answered {}", other.name())),
     }
 }
+
+#[cfg(test)]
+mod tests;

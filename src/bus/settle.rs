@@ -45,8 +45,6 @@ pub enum Settle {
     Nak(Duration),
     /// Still at it: the ack wait begins anew.
     Progress,
-    /// Never to be delivered again, though nothing was done.
-    Term,
 }
 
 impl AckHandle {
@@ -120,7 +118,6 @@ impl Settle {
             Self::Ack => AckKind::Ack,
             Self::Nak(delay) => AckKind::Nak((!delay.is_zero()).then_some(delay)),
             Self::Progress => AckKind::Progress,
-            Self::Term => AckKind::Term,
         }
         .into()
     }

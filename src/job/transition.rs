@@ -237,7 +237,7 @@ impl Next {
             (Phase::Returning { fault }, Event::Concluded) => {
                 self.end(Ending::unrun(Outcome::Failed(fault)));
             }
-            (Phase::Waiting | Phase::HandingBack, Event::Resumed) => self.again(),
+            (Phase::Waiting, Event::Resumed) => self.again(),
             (phase, Event::Failed { fault, retry }) => self.failed(phase, fault, retry, rules)?,
             (phase, event) => return Err(misplaced(&phase, &event)),
         }

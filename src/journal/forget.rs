@@ -30,7 +30,9 @@ pub struct Forgotten {
 /// The statements that find what is to be forgotten; each is to use an index.
 mod find {
     pub(super) const DONE: &str = "SELECT id, deadline_ms FROM done
-         WHERE due_ms < ? AND again = 0 ORDER BY due_ms LIMIT ?";
+         WHERE due_ms < ? AND again = 0
+             AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.job_id = done.job_id)
+         ORDER BY due_ms LIMIT ?";
     pub(super) const REFUSALS_CUT: &str =
         "SELECT id FROM done WHERE refused = 1 ORDER BY id DESC LIMIT 1 OFFSET ?";
     pub(super) const REFUSALS: &str =
@@ -50,7 +52,8 @@ mod find {
 
 impl Journal {
     /// Forgets some of the jobs that have been done for longer than `keep`. Where a job's deadline
-    /// is still to come, its id stays until then, and nothing but that.
+    /// is still to come, its id stays until then, and nothing but that. While its output is kept, all
+    /// stays: under its id another job would have its folder.
     pub async fn forget_done(&self, now: Timestamp, keep: Duration) -> Result<Forgotten, Error> {
         let (now_ms, keep_ms) = (millis(now), span(keep));
         let work = move |db: &Connection| {

@@ -259,6 +259,8 @@ async fn what_is_long_done_goes_a_few_rows_at_a_time_and_a_later_deadline_keeps_
          INSERT INTO done (job_id, body_hash, phase, refused, seq, due_ms, story)
          SELECT 'copy-' || i, body_hash, phase, 0, seq, due_ms, story FROM n, done";
     assert_eq!(db.execute(copies, []).unwrap(), 199);
+    let kept = "INSERT INTO kept (job_id, kept, until_ms) VALUES ('copy-7', '{}', 1)";
+    db.execute(kept, []).unwrap();
     let now = at(70_000).plus(MONTH);
     let month_and_more = now.plus(Duration::from_mins(1));
     let mut rows = Vec::new();
@@ -269,8 +271,12 @@ async fn what_is_long_done_goes_a_few_rows_at_a_time_and_a_later_deadline_keeps_
             break;
         }
     }
-    assert_eq!(rows, [vec![16; 12], vec![8]].concat(), "a few at a time");
-    assert!(journal.lookup(&id("copy-7")).await.unwrap().is_none());
+    assert_eq!(rows, [vec![16; 12], vec![7]].concat(), "a few at a time");
+    assert!(journal.lookup(&id("copy-8")).await.unwrap().is_none());
+    let lookup = journal.lookup(&id("copy-7")).await.unwrap();
+    assert!(lookup.is_some_and(|known| !known.open), "its output is kept under its id");
+    journal.forget_kept(&id("copy-7")).await.unwrap();
+    assert_eq!(journal.forget_done(month_and_more, MONTH).await.unwrap().rows, 1);
     let known = journal.lookup(&id("due-later")).await.unwrap().expect("until its deadline");
     assert_eq!((known.job, known.open), (None, false));
     journal.send_again(&id("due-later")).await.unwrap();

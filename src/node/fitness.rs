@@ -89,6 +89,9 @@ pub enum Unfit {
     /// The store takes no result.
     #[error("the store refuses what was run")]
     Store,
+    /// So many results wait to be published.
+    #[error("{0} results wait to be published")]
+    Unpublished(usize),
     /// Jobs failed in a row before they ran.
     #[error("{count} jobs in a row failed before they ran, the last one so: {last}")]
     Faults {

@@ -233,7 +233,7 @@ async fn a_job_that_is_put_off_comes_again_and_one_that_is_ended_does_not() {
     bus.settle(first.ack.as_ref().unwrap(), later).await.unwrap();
     let second = next(&mut intake, 1).await;
     assert_eq!((second.body, second.delivered), (first.body, 2));
-    bus.settle(second.ack.as_ref().unwrap(), Settle::Term).await.unwrap();
+    bus.settle(second.ack.as_ref().unwrap(), Settle::Ack).await.unwrap();
     assert_eq!(nats.python(STORED, &["JOBS"]), "0");
 }
 

@@ -13,6 +13,7 @@ use lamda_node::agent::intake::Intake;
 use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
 use lamda_node::agent::{leases, publish, reconcile, recover};
+use lamda_node::backoff::Backoff;
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::container::ImagePolicy;
@@ -31,6 +32,9 @@ use super::check;
 use super::effects::{Simulated, Writes};
 use super::time::HostClock;
 use super::world::{Cut, World};
+
+/// A recovery that failed is tried again so soon, as the real one is.
+const RECOVERY_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// How often a process packs what is done; the real one looks more often.
 const PACKED_EVERY: Duration = Duration::from_mins(1);
@@ -119,8 +123,10 @@ impl Process {
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         self.tasks.spawn(async move {
+            let mut failures = 0;
             while recover::run(Arc::clone(&intake)).await.is_err() {
-                world.clock(place.0).sleep(Duration::from_secs(1)).await;
+                failures += 1;
+                world.clock(place.0).sleep(RECOVERY_AGAIN.delay(failures, 1.0)).await;
             }
             let slots = intake.terms.offer.slots;
             let pool = Target::Pool("p".parse().expect("a pool"));
@@ -141,7 +147,9 @@ impl Process {
                 let (board, clock) = (&intake.desk.board, &intake.desk.clock);
                 loop {
                     clock.sleep(Duration::from_mins(1)).await;
-                    board.looked(Look::default(), clock.monotonic());
+                    let due = board.to_probe(clock.monotonic());
+                    let probes = due.into_iter().map(|card| (card, None)).collect();
+                    board.looked(Look { probes, ..Look::default() }, clock.monotonic());
                 }
             };
             tokio::join!(
@@ -276,7 +284,11 @@ fn left(world: &World, host: usize, source: &Target) -> u64 {
     let of_source = state.queue.messages.values().filter(|message| message.target == *source);
     let due = of_source.map(|message| message.free_at_ms).min().unwrap_or(u64::MAX);
     let cut = state.hosts[host].cut.map_or(0, |(_, until)| until);
-    due.max(state.queue.away_until_ms).max(cut).saturating_sub(ms).clamp(1, 600_000)
+    due.max(state.queue.away_until_ms)
+        .max(state.queue.leaderless_until_ms)
+        .max(cut)
+        .saturating_sub(ms)
+        .clamp(1, 600_000)
 }
 
 fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
@@ -284,7 +296,8 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     let mut state = world.state();
     // Who hears nothing is given things all the same.
     let cut = state.hosts[host].cut.filter(|(_, until)| *until > ms).map(|(cut, _)| cut);
-    if state.queue.away_until_ms > ms || cut == Some(Cut::Both) {
+    let is_away = state.queue.away_until_ms.max(state.queue.leaderless_until_ms) > ms;
+    if is_away || cut == Some(Cut::Both) {
         return None;
     }
     let free = state

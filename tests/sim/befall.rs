@@ -9,6 +9,9 @@ use lamda_node::job::claim::Claim;
 use super::day::Day;
 use super::world::{AMENDS_MS, Cut, Doing, Message, World};
 
+/// How long an engine is away that somebody has to mend.
+const DEAD_MS: u64 = 3_600_000;
+
 /// What an operator has a copy of.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
@@ -51,6 +54,20 @@ impl Day {
         }
         if world.happens(|weather| weather.age) {
             age(&world);
+        }
+        if world.happens(|weather| weather.dead) {
+            let until = world.time.ms() + DEAD_MS;
+            world.note(Some(host), || format!("its engine is away until {until}"));
+            world.state().hosts[host].engine_away_until_ms = until;
+            world.hinder(host, until);
+        }
+        if world.happens(|weather| weather.leaderless) {
+            leaderless(&world);
+        }
+        if world.happens(|weather| weather.refusal) {
+            let until = world.time.ms() + world.roll(600_000);
+            world.note(None, || format!("the store refuses all until {until}"));
+            world.state().store_refuses_until_ms = until;
         }
         self.operate(&world);
         if world.happens(|weather| weather.restart)
@@ -125,6 +142,19 @@ fn outage(world: &World, host: usize) {
     } else {
         world.state().hosts[host].engine_away_until_ms = until;
         world.hinder(host, until);
+    }
+}
+
+/// `JetStream` has no leader: nothing is given out, and nothing is answered for.
+fn leaderless(world: &World) {
+    let until = world.time.ms() + world.roll(400_000);
+    world.note(None, || format!("nobody leads until {until}"));
+    let mut state = world.state();
+    state.queue.leaderless_until_ms = until;
+    // What ran is given to others when it is over: who asks its agent then may get no answer.
+    let jobs: Vec<JobId> = state.targets.keys().cloned().collect();
+    for job in jobs {
+        state.disturb(job, until + AMENDS_MS);
     }
 }
 

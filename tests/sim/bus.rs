@@ -40,6 +40,10 @@ impl Simulated {
         if self.world.state().queue.away_until_ms > ms {
             return Err(bus::Error::Disconnected { server: "simulated".to_owned() });
         }
+        if self.world.state().queue.leaderless_until_ms > ms {
+            let (what, source) = ("simulated", "nobody leads".into());
+            return Err(bus::Error::Leaderless { what, source });
+        }
         if self.is_cut(Cut::Mute) {
             self.clock().sleep(ANSWER).await;
             self.alive().await;
@@ -97,7 +101,7 @@ impl Simulated {
         let Some(message) = state.queue.messages.get(&seq).cloned() else { return Ok(()) };
         let ack_wait_ms = state.queue.ack_wait_ms(&message.target);
         let free_at_ms = match how {
-            Settle::Ack | Settle::Term => {
+            Settle::Ack => {
                 state.queue.messages.remove(&seq);
                 drop(state);
                 self.note(|| format!("acknowledges {seq}"));

@@ -72,8 +72,18 @@ pub(crate) fn is_answered_for(world: &World, host: usize, ack: &AckHandle) {
     let older = written.is_some_and(|written| {
         written.stream_seq == ack.stream_seq && written.delivered < ack.delivered
     });
-    let is_waiting = known.job.is_some_and(|job| job.phase == Phase::Waiting);
-    if older && !is_waiting {
+    // What is on its way back to the pool goes on to another agent.
+    let goes_back = known.job.is_some_and(|job| {
+        matches!(
+            job.phase,
+            Phase::Waiting
+                | Phase::Unable { .. }
+                | Phase::Returning { .. }
+                | Phase::Yielded
+                | Phase::LettingGo
+        )
+    });
+    if older && !goes_back {
         world.broken(format!("{id} was given again, and its journal does not know"));
     }
 }
@@ -402,7 +412,7 @@ fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option
             .is_some_and(|code| code != 0 && codes.contains(&code)),
         "image_unavailable" => job.body["image_name"] == "missing",
         // Patience that ended: faults come in rows.
-        "image_pull_failed" | "input_unavailable" | "node_fault" => {
+        "image_pull_failed" | "input_unavailable" | "node_fault" | "gpu_failed" => {
             last.is_none_or(|run| run.stopped || run.stolen)
         }
         "container_lost" | "poison" if !is_aside => return Some("not put aside".to_owned()),

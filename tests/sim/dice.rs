@@ -39,6 +39,10 @@ pub(crate) struct Weather {
     pub(crate) claims: u32,
     pub(crate) queue: u32,
     pub(crate) edit: u32,
+    pub(crate) cards: u32,
+    pub(crate) dead: u32,
+    pub(crate) leaderless: u32,
+    pub(crate) refusal: u32,
 }
 
 /// What a day may have beside its weather.
@@ -66,10 +70,18 @@ pub(crate) enum Adversary {
     Queue,
     /// An operator edits the consumers' ack wait.
     Edit,
+    /// A card can't be handed to a container.
+    Cards,
+    /// An engine is away for an hour.
+    Dead,
+    /// The server says that nobody leads `JetStream`.
+    Leaderless,
+    /// The store refuses the nodes.
+    Refusal,
 }
 
 /// All of them.
-const ADVERSARIES: [Adversary; 11] = [
+const ADVERSARIES: [Adversary; 15] = [
     Adversary::Unsure,
     Adversary::Slow,
     Adversary::Late,
@@ -81,11 +93,11 @@ const ADVERSARIES: [Adversary; 11] = [
     Adversary::Claims,
     Adversary::Queue,
     Adversary::Edit,
+    Adversary::Cards,
+    Adversary::Dead,
+    Adversary::Leaderless,
+    Adversary::Refusal,
 ];
-
-/// Those that find what is known and not mended yet, with what that is.
-const OFF: [(Adversary, &str); 1] =
-    [(Adversary::Unsure, "a transition that was written and is written again is refused")];
 
 impl Weather {
     /// No fault at all.
@@ -114,9 +126,7 @@ impl Weather {
         for _ in 0..rng.usize(..3) {
             let adversary = ADVERSARIES[rng.usize(..ADVERSARIES.len())];
             let strong = rng.bool();
-            if OFF.iter().all(|(off, _)| *off != adversary) {
-                weather.invite(adversary, strong);
-            }
+            weather.invite(adversary, strong);
         }
         weather
     }
@@ -135,6 +145,10 @@ impl Weather {
             Adversary::Claims => self.claims = one_in(6, 2),
             Adversary::Queue => self.queue = one_in(8, 4),
             Adversary::Edit => self.edit = one_in(6, 2),
+            Adversary::Cards => self.cards = one_in(6, 2),
+            Adversary::Dead => self.dead = one_in(8, 4),
+            Adversary::Leaderless => self.leaderless = one_in(6, 2),
+            Adversary::Refusal => self.refusal = one_in(6, 2),
         }
     }
 }

@@ -217,6 +217,9 @@ impl Simulated {
         match there.map(|container| container.state) {
             None => return Event::Lost,
             Some(Doing::Created) if late => return Event::Expired,
+            Some(Doing::Created) if self.world.happens(|weather| weather.cards) => {
+                return failed(Reason::GpuFailed, Retry::Patiently);
+            }
             Some(Doing::Exited { .. }) if self.world.has(Plant::StartsWhatEnded) => self.run(job),
             Some(Doing::Created) => {
                 let (me, of) = (self.clone(), job.clone());
@@ -384,6 +387,9 @@ impl Simulated {
     async fn publish(&self, job: &Job) -> Event {
         let Phase::Collected { ended, .. } = &job.phase else { return Event::Lost };
         self.pass(3_000).await;
+        if self.world.state().store_refuses_until_ms > self.world.time.ms() {
+            return failed(Reason::StoreRefused, Retry::Refused);
+        }
         if self.world.happens(|weather| weather.store) {
             return failed(Reason::UploadFailed, Retry::Patiently);
         }
@@ -599,6 +605,12 @@ impl Effects for Simulated {
 
     fn remembers(&self, job: &Job) -> bool {
         self.is_whole(job) || self.world.has(Plant::TrustsItsInputs)
+    }
+
+    async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
+        self.alive().await;
+        self.world.state().hosts[self.host].folders.remove(job.id());
+        Ok(())
     }
 
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {

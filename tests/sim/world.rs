@@ -66,6 +66,7 @@ pub(crate) struct State {
     pub(crate) statuses: BTreeMap<(Address, JobId), BTreeMap<u64, Value>>,
     pub(crate) dead: Vec<Value>,
     pub(crate) store: BTreeSet<Cid>,
+    pub(crate) store_refuses_until_ms: u64,
     pub(crate) hosts: Vec<Host>,
     pub(crate) broken: Option<String>,
     /// What happened, for whoever looks into a failed day; empty unless it is looked at.
@@ -104,6 +105,8 @@ pub(crate) struct Queue {
     pub(crate) top_seq: u64,
     pub(crate) created_ns: i64,
     pub(crate) away_until_ms: u64,
+    /// Until when the server says that nobody leads.
+    pub(crate) leaderless_until_ms: u64,
     /// As an operator edited it.
     pub(crate) pools_ack_wait_ms: Option<u64>,
 }
@@ -239,6 +242,7 @@ impl World {
             statuses: BTreeMap::new(),
             dead: Vec::new(),
             store: BTreeSet::new(),
+            store_refuses_until_ms: 0,
             hosts,
             broken: None,
             trace: traced.then(Vec::new),

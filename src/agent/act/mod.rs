@@ -202,6 +202,13 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         self.folders.of(job).is_of_this_boot()
     }
 
+    async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
+        let folders = self.folders.of(job);
+        let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
+        self.uploads().remove(job.id());
+        removed.unwrap_or_else(|err| Err(std::io::Error::other(err)))
+    }
+
     async fn sweep(&self, keep: &[JobId]) -> std::io::Result<usize> {
         let (folders, keep) = (self.folders.clone(), keep.to_vec());
         let swept = tokio::task::spawn_blocking(move || folders.sweep(&keep)).await;

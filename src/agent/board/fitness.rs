@@ -41,7 +41,7 @@ impl State {
     /// Tells a change of the node's fitness, once.
     pub(super) fn tell(&mut self) {
         self.fitness.store(self.is_refused());
-        let unfit = self.fitness.verdict().err();
+        let unfit = self.fitness.verdict().err().or_else(|| self.is_full());
         match (&self.unfit, &unfit) {
             (Some(_), None) => tracing::info!("the node is ready again: jobs are taken"),
             (before, Some(why)) if before.as_ref().is_none_or(|was| was.is_other_than(why)) => {

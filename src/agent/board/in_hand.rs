@@ -1,5 +1,5 @@
-//! The board, as far as leases go: whose deliveries are to be renewed, and which of them there is
-//! reason to doubt.
+//! The board, as far as it says who has a job in hand: which task here, whose deliveries are to be
+//! renewed, and which of them there is reason to doubt.
 //!
 //! What must hold: a renewal finds here all that it needs, so that it waits for no journal.
 
@@ -9,7 +9,7 @@ use super::super::leases;
 use super::{Board, Entry};
 use crate::bus::{AckHandle, PoolName};
 use crate::job::claim::{Stand, Start};
-use crate::job::{Hash, JobId};
+use crate::job::{Hash, Job, JobId};
 use crate::node::Address;
 
 /// Silent holders that are remembered, of jobs that were not taken too: one that is forgotten is
@@ -30,8 +30,8 @@ pub struct InHand {
     pub attempt: u32,
     /// The hash of its body.
     pub spec_hash: Hash,
-    /// How far it is with its claim.
-    pub stand: Stand,
+    /// Whether its container has not exited yet: who has lost it must stop.
+    pub can_stop: bool,
     /// How its delivery is answered for.
     pub delivery: AckHandle,
     /// How often there was reason to think that its lease is not what it was: it was delivered
@@ -40,7 +40,8 @@ pub struct InHand {
 }
 
 impl Board {
-    /// The jobs in hand whose deliveries are to be answered for.
+    /// The jobs in hand whose deliveries are to be answered for. Not those that are given back: what
+    /// was renewed would come to nobody else, however long this node takes to clear up.
     pub fn in_hand(&self) -> Vec<InHand> {
         let state = self.state();
         let in_hand = |(id, entry): (&JobId, &Entry)| {
@@ -50,12 +51,42 @@ impl Board {
                 pool: entry.pool.clone(),
                 attempt: entry.attempt,
                 spec_hash: entry.spec_hash,
-                stand: entry.stand,
+                can_stop: entry.wants_slot,
                 delivery: entry.delivery.clone()?,
                 doubts: entry.doubts,
             })
         };
-        state.entries.iter().filter_map(in_hand).collect()
+        let held = state.entries.iter().filter(|(_, entry)| !entry.is_let_go);
+        held.filter_map(in_hand).collect()
+    }
+
+    /// Puts what a job holds on the board before a task has it in hand, so that nobody else is given
+    /// it meanwhile: [`Board::enter`] takes it over.
+    pub fn hold(&self, job: &Job) {
+        if self.enter(job, None).is_some() {
+            self.abandon(job.id());
+        }
+    }
+
+    /// The job's task ended by a defect. Where it holds cards its container may run: then it keeps
+    /// them, until somebody takes the job over.
+    pub fn abandon(&self, id: &JobId) {
+        let mut state = self.state();
+        match state.entries.get_mut(id) {
+            Some(entry) if entry.holds.is_some() => entry.abandoned = true,
+            _ => drop(state.entries.remove(id)),
+        }
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// How far this attempt of a job is with its claim; `None` where it is not in hand, or is given
+    /// back.
+    pub fn stand(&self, id: &JobId, attempt: u32) -> Option<Stand> {
+        let state = self.state();
+        let entry = state.entries.get(id).filter(|it| it.attempt == attempt && !it.is_let_go)?;
+        Some(entry.stand)
     }
 
     /// Another agent was given this job and asks whether it is being worked on. Where it is: for how

@@ -60,6 +60,8 @@ struct State {
     silent: BTreeMap<JobId, Start>,
     /// No more jobs are taken in.
     draining: bool,
+    /// The node ends: no job is taken up either.
+    closed: bool,
     fitness: Fitness,
     /// As it was told last.
     unfit: Option<Unfit>,
@@ -87,6 +89,8 @@ struct Entry {
     requester: Option<Address>,
     /// Its task ended by a defect, and its container may run.
     abandoned: bool,
+    /// Its delivery is nothing to answer for any more.
+    is_let_go: bool,
     /// Its output can't be published before the node's owner has acted.
     refused: bool,
     /// It has run, and waits until it tries again to publish what it left.
@@ -167,10 +171,12 @@ impl State {
 impl Entry {
     fn moved(&mut self, job: &Job) {
         self.phase = job.phase.name();
+        let is_same = self.attempt == job.attempt;
+        self.started = job.phase.may_have_started() || self.started && is_same;
         self.attempt = job.attempt;
         self.stand = job.phase.stand();
         self.wants_slot = job.phase.wants_slot();
-        self.started |= job.phase.may_have_started();
+        self.is_let_go = job.phase.is_let_go();
         self.process.moved(job);
         let has_exited = matches!(self.process, Process::Exited);
         let holds = job.phase.holds().filter(|_| !has_exited);
@@ -202,6 +208,7 @@ impl Board {
             doubts: 0,
             silent: BTreeMap::new(),
             draining: false,
+            closed: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
@@ -245,6 +252,7 @@ impl Board {
             process: Process::None,
             requester: job.spec.requester,
             abandoned: false,
+            is_let_go: false,
             refused: false,
             rests: false,
         };
@@ -305,19 +313,6 @@ impl Board {
         self.notify();
     }
 
-    /// The job's task ended by a defect. Where it holds cards its container may run: then it keeps
-    /// them, until somebody takes the job over.
-    pub fn abandon(&self, id: &JobId) {
-        let mut state = self.state();
-        match state.entries.get_mut(id) {
-            Some(entry) if entry.holds.is_some() => entry.abandoned = true,
-            _ => drop(state.entries.remove(id)),
-        }
-        state.tell();
-        drop(state);
-        self.notify();
-    }
-
     /// Waits until the job may go, and takes what it needs. Dropping the future gives up the place.
     pub async fn reserve(&self, job: &Job) -> Vec<GpuUuid> {
         let place = self.line_up(job);
@@ -368,9 +363,11 @@ impl Board {
         decide(&state.offer(), &held, &ahead, &state.terms.demand(spec))
     }
 
-    /// Asks a job to stop; `None` where it is not in hand, else whether it took effect.
+    /// Asks a job to stop; `None` where it is not in hand, else whether it took effect. What has run
+    /// is not asked: an upload would hear of it only when it is done.
     pub async fn stop(&self, id: &JobId, cause: StopCause) -> Option<bool> {
-        let stop = self.state().entries.get(id)?.stop.clone();
+        let asked = self.state().entries.get(id).map(|it| (it.wants_slot, it.stop.clone()))?;
+        let (true, stop) = asked else { return Some(false) };
         let (answer, answered) = oneshot::channel();
         stop.send(StopRequest { cause, answer }).await.ok()?;
         answered.await.ok()
@@ -396,7 +393,7 @@ impl Board {
         counts
     }
 
-    /// Whether the job is in hand.
+    /// Whether the job is on the board.
     pub fn has(&self, id: &JobId) -> bool {
         self.state().entries.contains_key(id)
     }
@@ -417,15 +414,11 @@ impl Board {
         self.state().entries.get(id)?.delivery.clone()
     }
 
-    /// Waits until nothing is left on the board but what has run and waits to try once more.
+    /// Waits until nothing is left on the board but what has run and waits to try once more, and what
+    /// no task has in hand.
     pub async fn wait_until_at_rest(&self) {
-        let at_rest = || self.state().entries.values().all(|entry| entry.rests).then_some(());
-        self.wait_for(at_rest).await;
-    }
-
-    /// Waits until the board is empty.
-    pub async fn wait_until_empty(&self) {
-        self.wait_for(|| self.state().entries.is_empty().then_some(())).await;
+        let rests = |entry: &Entry| entry.rests || entry.abandoned;
+        self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
     }
 }
 
@@ -559,6 +552,51 @@ mod tests {
         assert_eq!(got(board.reserve(&third)), Some(0));
     }
 
+    /// A job that runs on no card.
+    fn running(id: &str) -> Job {
+        let reserved = moved(&ready(id, r#", "gpus": 0"#), Event::Reserved { gpus: Vec::new() });
+        let started = Event::Started { container: "c".to_owned(), at: NOW };
+        moved(&moved(&reserved, Event::Claimed), started)
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_started_is_not_because_the_one_before_was() {
+        let board = board(1);
+        let job = running("a");
+        let _requests = board.enter(&job, None).unwrap();
+        assert_eq!(board.ids(Some(true)), [job.id().clone()]);
+        board.moved(&moved(&job, Event::Lost));
+        assert_eq!(
+            (board.ids(Some(true)), board.ids(Some(false))),
+            (vec![], vec![job.id().clone()])
+        );
+    }
+
+    #[test]
+    fn the_lease_of_what_is_given_back_is_not_renewed() {
+        let board = board(1);
+        let job = running("a");
+        let delivery = AckHandle {
+            reply: "$JS.ACK.x".to_owned(),
+            stream: "JOBS".to_owned(),
+            stream_created_ns: 1,
+            stream_seq: 7,
+            delivered: 1,
+            consumer: "pool-x".to_owned(),
+            ack_wait_ms: 120_000,
+        };
+        let _requests = board.enter(&job, Some(delivery.clone())).unwrap();
+        assert_eq!(board.in_hand().len(), 1);
+        let stopping = moved(&job, Event::StopAsked { cause: StopCause::LeaseLost });
+        let yielded = moved(&stopping, Event::Lost);
+        assert_eq!(yielded.phase.name(), "yielded");
+        for job in [yielded.clone(), moved(&yielded, Event::Removed)] {
+            board.moved(&job);
+            assert!(board.in_hand().is_empty(), "{}", job.phase.name());
+            assert_eq!(board.delivery(job.id()), Some(delivery.clone()), "it may be given back");
+        }
+    }
+
     #[test]
     fn a_container_counts_as_running_before_its_start_is_written_down() {
         let board = board(1);
@@ -631,7 +669,10 @@ mod tests {
             let _requests = board.enter(&job, None).unwrap();
         }
         assert_eq!(taken, room::UNPUBLISHED_MIN, "results beyond the slots");
+        assert_eq!(board.unfit(), Some(Unfit::Unpublished(taken)), "and the node says why");
+        assert_eq!(board.room(8), 0, "nothing is made ready ahead of them");
         board.leave(&ids[0].parse().unwrap());
+        assert_eq!(board.unfit(), None);
         assert_eq!(board.room(0), 1);
     }
 

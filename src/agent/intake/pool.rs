@@ -149,7 +149,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let bid = claims::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
         let (id, effects) = (&refused.id, self.effects.as_ref());
         let said = if never_fits(refused.reason) {
-            claims::refuse(pool, id, &bid, effects).await
+            claims::refuse(pool, id, &bid, &self.desk.board, effects).await
         } else {
             claims::reject(pool, id, &bid, effects).await
         };

@@ -13,7 +13,6 @@ use crate::job::phase::{Event, Phase, StopCause};
 use crate::job::spec::Parsed;
 use crate::job::{Job, JobId};
 use crate::journal::Known;
-use crate::supervise::chain;
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// A known job was delivered again.
@@ -36,6 +35,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             self.desk.journal.send_again(id).await?;
             self.desk.outbox.notify_one();
             return self.acknowledge(ack.as_ref()).await;
+        }
+        // What is on its way back to the pool goes back as it began: under a newer delivery its fault
+        // would be counted again. This one goes to another node.
+        if known.job.as_ref().is_some_and(|job| is_on_its_way_back(&job.phase)) {
+            return self.later(delivery).await;
         }
         let waiting = known.job.filter(|job| job.phase == Phase::Waiting);
         if let Some(job) = &waiting
@@ -63,7 +67,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// A pool's job that waits: where its message is in no queue any more, and nobody has its claim,
-    /// it goes on here.
+    /// it goes on here. Not while the node is drained: it goes on at its next start.
     pub(in crate::agent) async fn own(&self, job: &Job) -> Result<(), Error> {
         let id = job.id();
         let (Some(pool), Some(ack)) = (
@@ -82,7 +86,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if whose == Orphan::Over {
             tracing::info!(job.id = %id, "job {id} was ended by another agent of its pool");
             self.leave_waiting(id, Event::Outbid, None).await?;
-        } else {
+        } else if !self.desk.board.is_draining() {
             tracing::warn!(job.id = %id, "the message of job {id} is gone: it goes on here");
             self.leave_waiting(id, Event::Resumed, Some(ack)).await?;
         }
@@ -90,10 +94,12 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 
     /// A job that was given back goes on.
-    pub(in crate::agent) async fn resume_waiting(&self, id: &JobId, ack: Option<AckHandle>) {
-        if let Err(err) = self.leave_waiting(id, Event::Resumed, ack).await {
-            tracing::error!("a job that waits can't go on: {}", chain(&err));
-        }
+    pub(in crate::agent) async fn resume_waiting(
+        &self,
+        id: &JobId,
+        ack: Option<AckHandle>,
+    ) -> Result<(), Error> {
+        self.leave_waiting(id, Event::Resumed, ack).await.map(drop)
     }
 
     /// Cancels a job that was given back and waits; `false` where it does not wait.
@@ -131,4 +137,12 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         }
         Ok(true)
     }
+}
+
+/// Whether a pool's job is about to be another agent's, whatever is delivered here.
+const fn is_on_its_way_back(phase: &Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Unable { .. } | Phase::Returning { .. } | Phase::Yielded | Phase::LettingGo
+    )
 }

@@ -332,6 +332,11 @@ impl Phase {
         )
     }
 
+    /// Whether the job is given back, or may be another agent's: its lease is not renewed.
+    pub const fn is_let_go(&self) -> bool {
+        matches!(self, Self::HandingBack | Self::LettingGo | Self::Yielded | Self::Waiting)
+    }
+
     /// Whether nothing is left to do for the job, whatever comes.
     pub const fn is_done(&self) -> bool {
         matches!(self, Self::Settled { .. } | Self::EndedElsewhere)
