@@ -1,12 +1,13 @@
 //! What a job costs the node itself: the real plan, board and journal (on a real disk), with
 //! effects that answer at once.
 //!
-//! `cargo bench --bench jobs [-- --quick] [--year JOBS]` prints JSON; with `--year` alone the row about
-//! a journal of so many jobs. docs/performance.md says how to read it.
+//! `cargo bench --bench jobs [-- --quick] [--year JOBS] [--folder FILES]` prints JSON; with `--year` alone
+//! the row about a journal of so many jobs, with `--folder` that about an output of so many files. docs/performance.md says how to read it.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 mod fakes;
+mod folder;
 mod year;
 
 use std::path::Path;
@@ -306,7 +307,7 @@ async fn main() -> Result<(), Failure> {
         return Ok(());
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let folder = |name: &str| -> Result<_, Failure> {
+    let place = |name: &str| -> Result<_, Failure> {
         // Beside what cargo builds: a temporary folder may lie in memory, where a sync is free.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
@@ -314,17 +315,26 @@ async fn main() -> Result<(), Failure> {
     let asked = arguments.iter().position(|argument| argument == "--year");
     if let Some(at) = asked {
         let jobs = arguments.get(at + 1).ok_or("--year JOBS")?.parse()?;
-        let year = Box::pin(year::year(folder("year")?.path(), jobs)).await?;
+        let year = Box::pin(year::year(place("year")?.path(), jobs)).await?;
         println!("{:#}", serde_json::json!({ "year": year }));
         return Ok(());
     }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--folder") {
+        let files = arguments.get(at + 1).ok_or("--folder FILES")?.parse()?;
+        let row = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
+        println!("{:#}", serde_json::json!({ "folder": row }));
+        return Ok(());
+    }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };
-    let rate = rate(folder("rate")?.path(), jobs).await?;
-    let adoption = Box::pin(adoption(folder("adoption")?.path(), 50)).await?;
-    let pipeline = pipeline(folder("pipeline")?.path(), piped).await?;
+    let rate = rate(place("rate")?.path(), jobs).await?;
+    let adoption = Box::pin(adoption(place("adoption")?.path(), 50)).await?;
+    let pipeline = pipeline(place("pipeline")?.path(), piped).await?;
     let done = if quick { 30_000 } else { 3_000_000 };
-    let year = Box::pin(year::year(folder("year")?.path(), done)).await?;
+    let year = Box::pin(year::year(place("year")?.path(), done)).await?;
+    let files = if quick { 2_900 } else { 29_000 };
+    let folder = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
     let figures = serde_json::json!({
+        "folder": folder,
         "year": year,
         "jobs_per_s": rate,
         "adoption": adoption,

@@ -128,6 +128,20 @@ impl JobFolders {
         self.inputs().join(path.trim_start_matches("/input/"))
     }
 
+    /// Makes the folders above an input, which any user of the container may enter.
+    pub fn make_way_to(&self, input: &Path) -> io::Result<()> {
+        let inputs = self.inputs();
+        let above: Vec<_> =
+            input.ancestors().skip(1).take_while(|path| **path != *inputs).collect();
+        for folder in above.into_iter().rev() {
+            match std::fs::create_dir(folder) {
+                Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
+                _ => std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?,
+            }
+        }
+        Ok(())
+    }
+
     /// What the job sees as `/output`.
     pub fn output(&self) -> PathBuf {
         self.attempt.join("output")

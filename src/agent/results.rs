@@ -112,11 +112,18 @@ async fn upload<E: Effects, C: Clock>(
 ) -> Result<LateResult, Error> {
     let at = |phase| Job { phase, ..kept.job.as_ref().clone() };
     let ended = kept.ended.clone();
-    let (output, log) =
-        match effects.perform(&at(Phase::Collected { ended, log: None }), Step::Publish).await {
-            Event::Published { output: Some(output), log } => (output, log),
-            other => return Err(unexpected(other)),
-        };
+    let mut event = effects
+        .perform(&at(Phase::Collected { ended: ended.clone(), log: None }), Step::Publish)
+        .await;
+    if let Event::LogPublished { log } = event {
+        // Only the log went: once more, for the output's own fault.
+        event =
+            effects.perform(&at(Phase::Collected { ended, log: Some(log) }), Step::Publish).await;
+    }
+    let (output, log) = match event {
+        Event::Published { output: Some(output), log } => (output, log),
+        other => return Err(unexpected(other)),
+    };
     let ended = kept.ended.clone();
     let published = at(Phase::Published { ended, output: Some(output), log });
     let receipt = match effects.perform(&published, Step::Attest).await {

@@ -64,7 +64,16 @@ impl BlockId {
         let (codec, rest) = match bytes {
             [0x12, 0x20, rest @ ..] | [0x01, 0x70, 0x12, 0x20, rest @ ..] => (Codec::DagPb, rest),
             [0x01, 0x55, 0x12, 0x20, rest @ ..] => (Codec::Raw, rest),
-            _ => return Err(Malformed("a link or block of a codec or hash that can't be checked")),
+            [0x01, _, 0x00, ..] => {
+                return Err(Malformed(
+                    "an inlined block (an identity CID), which is not supported",
+                ));
+            }
+            _ => {
+                return Err(Malformed(
+                    "a codec or hash that is not supported (dag-pb or raw, SHA-256)",
+                ));
+            }
         };
         let (digest, rest) =
             rest.split_first_chunk::<32>().ok_or(Malformed("a CID that is cut short"))?;
@@ -125,8 +134,8 @@ pub(super) enum Content<'a> {
     Directory,
     /// A shard of a large directory: the first `prefix` characters of a link's name are its slot.
     Shard { prefix: usize },
-    /// A symbolic link.
-    Symlink,
+    /// A symbolic link to this.
+    Symlink { target: &'a [u8] },
 }
 
 /// Reads a dag-pb block.
@@ -199,7 +208,8 @@ fn decode_unixfs(bytes: &[u8]) -> Result<Content<'_>, Malformed> {
         Some(5) if fanout.is_power_of_two() && (8..=1024).contains(&fanout) => {
             Ok(Content::Shard { prefix: format!("{:X}", fanout - 1).len() })
         }
-        Some(4) => Ok(Content::Symlink),
+        Some(4) => Ok(Content::Symlink { target: inline }),
+        Some(3) => Err(Malformed("a metadata node, which is not supported")),
         _ => Err(Malformed("a UnixFS node of an unknown kind")),
     }
 }

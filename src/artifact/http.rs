@@ -117,7 +117,7 @@ pub(super) fn refusal(response: &Response) -> Option<Error> {
     }
 }
 
-/// What a person may read of an answer's body, on one line.
+/// What a person may read of an answer, on one line: its status, and what its body says.
 pub(super) async fn words(mut response: Response, idle: Duration) -> String {
     let mut body = Vec::new();
     let until = tokio::time::Instant::now() + idle;
@@ -127,10 +127,60 @@ pub(super) async fn words(mut response: Response, idle: Duration) -> String {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&body);
-    let line: Vec<_> = text.split_whitespace().collect();
-    let line: String = line.join(" ").escape_debug().take(WORDS_MAX).collect();
-    format!("{}: {line}", response.status())
+    let said = said(&String::from_utf8_lossy(&body));
+    if said.is_empty() {
+        response.status().to_string()
+    } else {
+        format!("{}: {said}", response.status())
+    }
+}
+
+/// The sentence in a body: of JSON its strings, of a page its text; no control character, no more
+/// than [`WORDS_MAX`] characters.
+fn said(body: &str) -> String {
+    let text = match serde_json::from_str::<serde_json::Value>(body) {
+        Ok(json) => {
+            let mut strings = Vec::new();
+            gather(&json, &mut strings);
+            strings.join(": ")
+        }
+        Err(_) => without_tags(body),
+    };
+    let text = text.replace(|c: char| c.is_control(), " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(WORDS_MAX).collect()
+}
+
+/// The strings in a JSON value, in their order.
+fn gather(json: &serde_json::Value, strings: &mut Vec<String>) {
+    use serde_json::Value;
+    match json {
+        Value::String(text) => strings.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| gather(item, strings)),
+        Value::Object(items) => {
+            // What is wrong before the particulars, whatever the order in the body.
+            let is_first = |name: &str| matches!(name, "error" | "reason" | "code");
+            let (first, rest): (Vec<_>, Vec<_>) =
+                items.iter().partition(|(name, _)| is_first(name));
+            first.into_iter().chain(rest).for_each(|(_, item)| gather(item, strings));
+        }
+        _ => {}
+    }
+}
+
+fn without_tags(page: &str) -> String {
+    let mut is_inside = false;
+    let keep = |c: char| {
+        match c {
+            '<' => is_inside = true,
+            '>' if is_inside => {
+                is_inside = false;
+                return Some(' ');
+            }
+            _ => {}
+        }
+        (!is_inside).then_some(c)
+    };
+    page.chars().filter_map(keep).collect()
 }
 
 /// Seconds only: a date would need this host's clock to be right.
@@ -146,4 +196,20 @@ pub(super) fn origin(url: &Url) -> Url {
     origin.set_query(None);
     origin.set_fragment(None);
     origin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_services_words_are_one_plain_line_however_they_come() {
+        let scopes = r#"{"error":{"details":"This key does not have the \"pin\" scope","reason":"NO_SCOPES_FOUND"}}"#;
+        assert_eq!(said(scopes), r#"NO_SCOPES_FOUND: This key does not have the "pin" scope"#);
+        assert_eq!(said(r#"{"error":"File too\nlarge","n":1}"#), "File too large");
+        assert_eq!(said("<html><h1>413</h1>\r\n<p>too large</p>"), "413 too large");
+        assert_eq!(said("plain\u{1b}[2Jtext"), "plain [2Jtext");
+        assert_eq!(said(&"x".repeat(5000)).len(), WORDS_MAX);
+        assert_eq!(said(""), "");
+    }
 }

@@ -3,15 +3,18 @@
 //! What must hold: nothing outside the folder is ever opened. Every step goes through a folder
 //! that is already open and follows no link, so a link that appears between two steps is refused
 //! like any other. A descriptor is open for each folder on the way down, of [`DEPTH_MAX`] at most;
-//! a name that the upload can't carry is refused here, before anything is hashed.
+//! what the upload can't carry is left out here by its name, before anything is hashed.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
+use serde::{Deserialize, Serialize};
 
+use super::carry::{self, Found, LeftOut};
 use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX, names};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -42,46 +45,93 @@ impl<T> Item<T> {
     }
 }
 
+/// A file of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaf {
+    bytes: u64,
+    /// Where it lies, where that is not where it stands: behind a link.
+    lies_at: Option<Vec<String>>,
+}
+
+impl Leaf {
+    /// A file that lies where it stands.
+    pub(super) const fn plain(bytes: u64) -> Self {
+        Self { bytes, lies_at: None }
+    }
+
+    /// A file that a link leads to.
+    pub(super) const fn behind(bytes: u64, lies_at: Vec<String>) -> Self {
+        Self { bytes, lies_at: Some(lies_at) }
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn lies_at(&self) -> Option<&[String]> {
+        self.lies_at.as_deref()
+    }
+}
+
+/// How a file or folder is looked at: what its links mean, and how much of it there may be. The same
+/// view of the same folder gives the same tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Where it lay for whoever made its links: those that begin there lead into it.
+    pub seen_as: String,
+    /// Bytes of its files together, and once more of those that links add.
+    pub bytes_max: u64,
+}
+
 /// A file or folder on this machine, as it was found.
 #[derive(Debug)]
 pub(super) struct Tree {
     root: OwnedFd,
     /// What is there; a file with its length. Folders without a file below them are left out.
-    pub(super) item: Item<u64>,
+    pub(super) item: Item<Leaf>,
+    /// What can't be carried.
+    pub(super) left_out: LeftOut,
 }
 
 impl Tree {
-    /// Looks at everything below `path`; its files may have `bytes_max` together.
-    pub(super) fn open(path: &Path, bytes_max: u64) -> Result<Self, Error> {
+    /// Looks at everything below `path`.
+    pub(super) fn open(path: &Path, view: &View) -> Result<Self, Error> {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|err| match err {
             rustix::io::Errno::NOENT => Error::Missing(path.to_owned()),
             other => Error::from(std::io::Error::from(other)),
         })?;
-        let mut walk = Walk { bytes_left: bytes_max, bytes_max, entries_left: ENTRIES_MAX };
+        let mut walk = Walk::new(view);
         let kind = FileType::from_raw_mode(stat.st_mode);
         let root = match kind {
             FileType::RegularFile => openat(CWD, path, READ | OFlags::NONBLOCK, Mode::empty()),
             FileType::Directory => openat(CWD, path, READ | OFlags::DIRECTORY, Mode::empty()),
-            other => return Err(unsupported(TOP, kind_name(other))),
+            other => return Err(walk.of_root(kind_name(other))),
         };
         let root = root.map_err(std::io::Error::from)?;
         let stat = fstat(&root).map_err(std::io::Error::from)?;
         if FileType::from_raw_mode(stat.st_mode) != kind {
-            return Err(unsupported(TOP, "something that changes while it is looked at"));
+            return Err(walk.of_root("something that changes while it is looked at"));
         }
         let item = if kind == FileType::Directory {
             // A descriptor of its own, so a position of its own.
             let own = openat(&root, ".", READ | OFlags::DIRECTORY, Mode::empty());
             let found = walk.folder(own.map_err(std::io::Error::from)?, &mut Vec::new())?;
-            found.ok_or_else(|| unsupported(TOP, "a folder without a file in it"))?
+            carry::carried(&found, view, &mut walk.left_out)
+                .ok_or_else(|| walk.of_root(&no_file(&walk.left_out)))?
         } else {
-            Item::File(walk.file(stat.st_size)?)
+            Item::File(Leaf::plain(walk.file(stat.st_size)?))
         };
-        Ok(Self { root, item })
+        Ok(Self { root, item, left_out: walk.left_out })
     }
 
-    /// Opens the file at `path` again, from its start.
-    pub(super) fn open_file(&self, path: &[&str]) -> Result<File, Error> {
+    /// Opens the file that stands at `path` again, from its start.
+    pub(super) fn open_file(&self, path: &[&str], leaf: &Leaf) -> Result<File, Error> {
+        let behind: Option<Vec<&str>> =
+            leaf.lies_at().map(|real| real.iter().map(String::as_str).collect());
+        self.open_at(behind.as_deref().unwrap_or(path))
+    }
+
+    fn open_at(&self, path: &[&str]) -> Result<File, Error> {
         let Some((name, folders)) = path.split_last() else {
             // The root itself is the file. A descriptor of its own, so a position of its own.
             let own = Path::new("/proc/self/fd").join(raw(&self.root).to_string());
@@ -96,7 +146,7 @@ impl Tree {
             .map_err(std::io::Error::from)?;
         match FileType::from_raw_mode(fstat(&file).map_err(std::io::Error::from)?.st_mode) {
             FileType::RegularFile => Ok(file.into()),
-            other => Err(unsupported(path, kind_name(other))),
+            other => Err(unsupported(names::shown(&path.join("/")), kind_name(other))),
         }
     }
 }
@@ -105,22 +155,30 @@ fn raw(fd: &OwnedFd) -> i32 {
     std::os::fd::AsRawFd::as_raw_fd(fd)
 }
 
-struct Walk {
-    bytes_left: u64,
-    bytes_max: u64,
-    entries_left: usize,
+fn no_file(left_out: &LeftOut) -> String {
+    let told = left_out.told();
+    if told.is_empty() {
+        return "it is a folder without a file in it".to_owned();
+    }
+    let told: String = told.join("; ").chars().take(250).collect();
+    format!("nothing is in it that can be ({told})")
 }
 
-impl Walk {
-    fn folder(
-        &mut self,
-        folder: OwnedFd,
-        path: &mut Vec<String>,
-    ) -> Result<Option<Item<u64>>, Error> {
-        if path.len() > DEPTH_MAX {
-            return Err(unsupported(path, "too many folders in one another"));
-        }
-        let mut items = BTreeMap::new();
+struct Walk<'a> {
+    view: &'a View,
+    bytes_left: u64,
+    entries_left: usize,
+    left_out: LeftOut,
+}
+
+impl<'a> Walk<'a> {
+    fn new(view: &'a View) -> Self {
+        let (bytes_left, entries_left) = (view.bytes_max, ENTRIES_MAX);
+        Self { view, bytes_left, entries_left, left_out: LeftOut::default() }
+    }
+
+    fn folder(&mut self, folder: OwnedFd, path: &mut Vec<String>) -> Result<Found, Error> {
+        let mut found = BTreeMap::new();
         let mut entries = Dir::new(folder).map_err(std::io::Error::from)?;
         while let Some(entry) = entries.read() {
             let entry = entry.map_err(std::io::Error::from)?;
@@ -128,37 +186,64 @@ impl Walk {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
+            self.entries_left = self.entries_left.checked_sub(1).ok_or_else(|| {
+                self.of_root(&format!("it holds more than {ENTRIES_MAX} files and folders"))
+            })?;
             path.push(name.to_string_lossy().into_owned());
-            let entry_stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
-            let entry_stat = entry_stat.map_err(std::io::Error::from)?;
-            self.entries_left = (self.entries_left.checked_sub(1))
-                .ok_or_else(|| unsupported(TOP, "too many files and folders"))?;
-            match name.to_str() {
-                Ok(name) if name.len() <= NAME_BYTES_MAX => {
-                    names::check(name).map_err(|why| unsupported(path, why))?;
+            match self.entry(folder, name, path)? {
+                Ok(entry) => drop(path.pop().map(|name| found.insert(name, entry))),
+                Err(why) => {
+                    self.left_out.note(path, why);
+                    path.pop();
                 }
-                _ => return Err(unsupported(path, "a name that is no UTF-8")),
-            }
-            let item = match FileType::from_raw_mode(entry_stat.st_mode) {
-                FileType::RegularFile => Some(Item::File(self.file(entry_stat.st_size)?)),
-                FileType::Directory => {
-                    let below = openat(folder, name, READ | OFlags::DIRECTORY, Mode::empty());
-                    self.folder(below.map_err(std::io::Error::from)?, path)?
-                }
-                other => return Err(unsupported(path, kind_name(other))),
-            };
-            if let (Some(item), Some(name)) = (item, path.pop()) {
-                items.insert(name, item);
             }
         }
-        Ok((!items.is_empty()).then_some(Item::Directory(items)))
+        Ok(Found::Folder(found))
+    }
+
+    /// What an entry is; why it can't be carried, where it can't.
+    fn entry(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        path: &mut Vec<String>,
+    ) -> Result<Result<Found, &'static str>, Error> {
+        let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(std::io::Error::from)?;
+        match name.to_str() {
+            Ok(name) if name.len() <= NAME_BYTES_MAX => {
+                if let Err(why) = names::check(name) {
+                    return Ok(Err(why));
+                }
+            }
+            _ => return Ok(Err("a name that is no UTF-8")),
+        }
+        Ok(Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Found::File(self.file(stat.st_size)?),
+            FileType::Directory if path.len() > DEPTH_MAX => {
+                return Ok(Err("too many folders in one another"));
+            }
+            FileType::Directory => {
+                let below = openat(folder, name, READ | OFlags::DIRECTORY, Mode::empty());
+                self.folder(below.map_err(std::io::Error::from)?, path)?
+            }
+            FileType::Symlink => {
+                let target = readlinkat(folder, name, Vec::new()).map_err(std::io::Error::from)?;
+                Found::Link(target.to_string_lossy().into_owned())
+            }
+            other => return Ok(Err(kind_name(other))),
+        }))
     }
 
     fn file(&mut self, bytes: i64) -> Result<u64, Error> {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.bytes_left = (self.bytes_left.checked_sub(bytes))
-            .ok_or(Error::TooLarge { limit_bytes: self.bytes_max })?;
+        let (bytes, limit_bytes) = (u64::try_from(bytes).unwrap_or(u64::MAX), self.view.bytes_max);
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or(Error::TooLarge { limit_bytes })?;
         Ok(bytes)
+    }
+
+    /// The root can't be carried.
+    fn of_root(&self, reason: &str) -> Error {
+        unsupported(names::shown(&self.view.seen_as), reason)
     }
 }
 
@@ -172,12 +257,8 @@ fn kind_name(kind: FileType) -> &'static str {
     }
 }
 
-/// The path of the root itself.
-const TOP: &[&str] = &[];
-
-fn unsupported(path: &[impl AsRef<str>], reason: &str) -> Error {
-    let path: Vec<_> = path.iter().map(AsRef::as_ref).collect();
-    Error::Unsupported { path: names::shown(&path.join("/")), reason: reason.into() }
+fn unsupported(path: String, reason: &str) -> Error {
+    Error::Unsupported { path, reason: reason.into() }
 }
 
 #[cfg(test)]
@@ -187,6 +268,10 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path, bytes_max: u64) -> Result<Tree, Error> {
+        Tree::open(path, &View { seen_as: "/output".to_owned(), bytes_max })
+    }
+
     #[test]
     fn only_files_and_folders_with_files_are_seen() {
         let dir = tempfile::tempdir().unwrap();
@@ -194,17 +279,21 @@ mod tests {
         fs::create_dir_all(dir.path().join("empty/nested")).unwrap();
         fs::write(dir.path().join("a/b/c"), "see").unwrap();
         fs::write(dir.path().join("d"), "").unwrap();
-        let tree = Tree::open(dir.path(), 3).unwrap();
-        assert_eq!(tree.item.files(), [(vec!["a", "b", "c"], &3), (vec!["d"], &0)]);
-        assert!(matches!(Tree::open(dir.path(), 2), Err(Error::TooLarge { limit_bytes: 2 })));
+        let tree = open(dir.path(), 3).unwrap();
+        let (full, none) = (Leaf::plain(3), Leaf::plain(0));
+        assert_eq!(tree.item.files(), [(vec!["a", "b", "c"], &full), (vec!["d"], &none)]);
+        assert!(matches!(open(dir.path(), 2), Err(Error::TooLarge { limit_bytes: 2 })));
         let missing = dir.path().join("none");
-        assert!(matches!(Tree::open(&missing, 2), Err(Error::Missing(path)) if path == missing));
+        assert!(matches!(open(&missing, 2), Err(Error::Missing(path)) if path == missing));
     }
 
     #[test]
-    fn links_pipes_and_sockets_are_refused_by_name() {
+    fn links_out_pipes_and_sockets_are_left_out_by_name_and_the_rest_is_carried() {
         for (make, reason) in [
-            ((|at: &Path| symlink("/etc/passwd", at).unwrap()) as fn(&Path), "a symbolic link"),
+            (
+                (|at: &Path| symlink("/etc/passwd", at).unwrap()) as fn(&Path),
+                "a link that leads out of it",
+            ),
             (|at| drop(std::os::unix::net::UnixListener::bind(at).unwrap()), "a socket"),
             (
                 |at| rustix::fs::mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap(),
@@ -214,34 +303,36 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("in")).unwrap();
             make(&dir.path().join("in/odd"));
-            match Tree::open(dir.path(), 9) {
-                Err(Error::Unsupported { path, reason: why }) => {
-                    assert_eq!((path.as_str(), why.as_str()), ("in/odd", reason));
-                }
-                other => panic!("{other:?}"),
-            }
-            let root = Tree::open(&dir.path().join("in/odd"), 9);
-            assert!(matches!(root, Err(Error::Unsupported { .. })), "{root:?}");
+            let refused = open(dir.path(), 9).map(drop).unwrap_err().to_string();
+            let told = format!(
+                "`/output` can't be carried: nothing is in it that can be (in/odd: {reason})"
+            );
+            assert_eq!(refused, told);
+            fs::write(dir.path().join("in/file"), "x").unwrap();
+            let tree = open(dir.path(), 9).unwrap();
+            assert_eq!(tree.item.files(), [(vec!["in", "file"], &Leaf::plain(1))]);
+            assert_eq!(tree.left_out.told(), [format!("in/odd: {reason}")]);
+            let root = open(&dir.path().join("in/odd"), 9);
+            assert!(
+                matches!(&root, Err(Error::Unsupported { path, .. }) if path == "/output"),
+                "{root:?}"
+            );
         }
     }
 
     #[test]
-    fn a_name_that_no_upload_can_carry_is_refused_and_shown_on_one_line() {
-        for (name, shown) in [("bell\u{7}\nx", "in/bell\\u{7}\\nx"), ("a%0Ab", "in/a%0Ab")] {
-            let dir = tempfile::tempdir().unwrap();
-            fs::create_dir(dir.path().join("in")).unwrap();
-            fs::write(dir.path().join("in").join(name), "").unwrap();
-            let refused = Tree::open(dir.path(), 9).map(drop).unwrap_err();
-            assert!(
-                matches!(&refused, Error::Unsupported { path, .. } if path == shown),
-                "{refused}"
-            );
-        }
+    fn a_name_that_no_upload_can_carry_is_left_out_and_shown_on_one_line() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("odd\nname\t\"\\"), "").unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        for name in ["bell\u{7}\nx", "a%0Ab", "fine", "odd\nname\t\"\\"] {
+            fs::write(dir.path().join("in").join(name), "").unwrap();
+        }
         symlink("/", dir.path().join("line\nbreak")).unwrap();
-        let refused = Tree::open(dir.path(), 9).map(drop).unwrap_err().to_string();
-        assert!(refused.contains("`line\\nbreak`") && !refused.contains('\n'), "{refused}");
+        let tree = open(dir.path(), 9).unwrap();
+        assert_eq!(tree.item.files().len(), 2);
+        let told = tree.left_out.told().join(" ");
+        assert!(told.contains("in/bell\\u{7}\\nx") && told.contains("in/a%0Ab"), "{told}");
+        assert!(told.contains("line\\nbreak: ") && !told.contains('\n'), "{told}");
     }
 
     #[test]
@@ -249,9 +340,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("in")).unwrap();
         fs::write(dir.path().join("in/file"), "mine").unwrap();
-        let tree = Tree::open(dir.path(), 9).unwrap();
+        let tree = open(dir.path(), 9).unwrap();
         fs::rename(dir.path().join("in"), dir.path().join("away")).unwrap();
         symlink("/etc", dir.path().join("in")).unwrap();
-        assert!(tree.open_file(&["in", "passwd"]).is_err());
+        assert!(tree.open_file(&["in", "passwd"], &Leaf::plain(1)).is_err());
     }
 }

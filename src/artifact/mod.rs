@@ -12,8 +12,10 @@
 
 mod assemble;
 mod car;
+mod carry;
 mod dag;
 mod directory;
+mod form;
 mod gateway;
 mod hop;
 mod http;
@@ -36,8 +38,9 @@ use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};
 pub use http::{install_crypto, is_http_url};
+pub use local::View;
 pub use pinata::Pinata;
-pub use unixfs::seal;
+pub use unixfs::{seal, seal_output};
 
 /// Files and folders of one object, at most: what Pinata takes in one call.
 const ENTRIES_MAX: usize = 30_000;
@@ -84,6 +87,8 @@ pub struct Sealed {
     pub bytes: u64,
     /// File or folder.
     pub kind: Kind,
+    /// How it was looked at: it is published in the same view.
+    pub view: View,
 }
 
 /// A cause whose type stays behind the adapter's border.
@@ -116,7 +121,7 @@ pub enum Error {
     /// It holds something that can't be carried: a link, a device, a hostile name.
     #[error("`{path}` can't be carried: {reason}")]
     Unsupported {
-        /// Where in the object, empty for the object itself. Escaped.
+        /// Where in the object, or the object itself. Escaped, never empty.
         path: String,
         /// Why, in words.
         reason: String,
@@ -138,6 +143,14 @@ pub enum Error {
     /// The service takes the key, but not the upload: the plan is used up, or too small for it.
     #[error("{service} does not take the upload: {reason}")]
     Declined {
+        /// Which service, redacted.
+        service: String,
+        /// Its words, one line, at most 300 characters.
+        reason: String,
+    },
+    /// The service takes uploads, but not one of this size.
+    #[error("{service} does not take an upload of this size: {reason}")]
+    Oversized {
         /// Which service, redacted.
         service: String,
         /// Its words, one line, at most 300 characters.

@@ -5,22 +5,17 @@
 //! known one, else the publish failed; the key goes to the service and nowhere else. Publishing
 //! the same bytes again is harmless.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
-use tokio_util::io::ReaderStream;
 
 use super::dag::BlockId;
+use super::form::Form;
 use super::local::Tree;
 use super::unixfs::{self, KNOWN};
 use super::{BoxError, Config, Error, Sealed, http, names, task};
@@ -31,8 +26,6 @@ use crate::secret::Secret;
 const ANSWER_WAIT: Duration = Duration::from_mins(5);
 /// How often progress is told and silence noticed.
 const TICK: Duration = Duration::from_millis(200);
-/// One read from disk.
-const READ_BYTES: usize = 512 * 1024;
 /// The service's answer is some hundred bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Characters of a pin's name.
@@ -75,6 +68,22 @@ impl Pinata {
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
 
+    /// Whether the service takes an upload: a few bytes that nobody else has, which are taken back. Gives
+    /// their CID where the service did not let go of them.
+    pub async fn try_upload(&self) -> Result<Option<Cid>, Error> {
+        // The folder's name is one of a kind, and so is what is uploaded.
+        let dir = tempfile::Builder::new().prefix("lamda-node-try-").rand_bytes(16).tempdir()?;
+        let path = dir.path().join("try");
+        std::fs::write(&path, dir.path().to_string_lossy().as_bytes())?;
+        let sealed = unixfs::seal(&path, 4096).await?;
+        let cid = self.publish(&path, &sealed, "lamda-node-try", |_| {}).await?;
+        self.pace.wait().await;
+        let request = self.client.delete(self.url(&format!("pinning/unpin/{cid}"))?);
+        let sent = http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
+        let is_gone = sent.is_ok_and(|response| response.status().is_success());
+        Ok((!is_gone).then_some(cid))
+    }
+
     /// Uploads the file or folder at `path`, which [`super::seal`] called `sealed`, and gives the
     /// CID under which the service pinned it. `progress` hears how many bytes went out so far.
     pub async fn publish(
@@ -84,14 +93,15 @@ impl Pinata {
         name: &str,
         progress: impl Fn(u64) + Send + Sync,
     ) -> Result<Cid, Error> {
-        let (path, bytes_max) = (path.to_owned(), sealed.bytes);
-        let tree = Arc::new(task::blocking(move |_| Tree::open(&path, bytes_max)).await?);
+        let (path, view) = (path.to_owned(), sealed.view.clone());
+        let tree = Arc::new(task::blocking(move |_| Tree::open(&path, &view)).await?);
         let sent = Arc::new(AtomicU64::new(0));
-        let form = form(&tree, name, &sent);
+        let form = Form::new(&tree, &plain_name(name), &sealed.cid);
         let odd = odd_name(&tree);
         self.pace.wait().await;
         let request = self.client.post(self.url("pinning/pinFileToIPFS")?);
-        let request = request.bearer_auth(self.jwt.expose()).multipart(form);
+        let request = request.bearer_auth(self.jwt.expose());
+        let request = form.put_into(request, Arc::clone(&tree), Arc::clone(&sent));
         let response = self.watch(request, &sent, sealed.bytes, &progress).await?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
@@ -167,16 +177,30 @@ impl Pinata {
     }
 
     async fn refusal(&self, response: Response) -> Error {
-        if let Some(known) = http::refusal(&response) {
+        let (status, known) = (response.status(), http::refusal(&response));
+        let is_refused = matches!(known, Some(Error::Refused { .. }));
+        if let Some(known) = known
+            && !is_refused
+        {
             return known;
         }
-        let declined = [StatusCode::PAYMENT_REQUIRED, StatusCode::PAYLOAD_TOO_LARGE]
-            .contains(&response.status());
-        let reason = http::words(response, self.idle).await;
-        if declined {
-            return Error::Declined { service: http::shown(&self.base), reason };
+        let service = http::shown(&self.base);
+        // A service may say the key again.
+        let reason = http::words(response, self.idle).await.replace(self.key(), "[secret]");
+        match status {
+            _ if is_refused => Error::Refused { service, words: Some(reason) },
+            StatusCode::PAYMENT_REQUIRED => Error::Declined { service, reason },
+            StatusCode::PAYLOAD_TOO_LARGE => Error::Oversized { service, reason },
+            _ => Error::Rejected { reason },
         }
-        Error::Rejected { reason }
+    }
+
+    /// What must not be repeated; never empty.
+    fn key(&self) -> &str {
+        match self.jwt.expose() {
+            "" => "\0",
+            key => key,
+        }
     }
 
     fn silent(&self, source: BoxError) -> Error {
@@ -192,60 +216,11 @@ impl Pinata {
     }
 }
 
-/// The upload: options first, so that a service that hashes as it reads knows how.
-fn form(tree: &Arc<Tree>, name: &str, sent: &Arc<AtomicU64>) -> Form {
-    let name = plain_name(name);
-    let metadata = serde_json::json!({ "name": name }).to_string();
-    let mut form = Form::new()
-        .percent_encode_noop()
-        .text("pinataOptions", r#"{"cidVersion":1}"#)
-        .text("pinataMetadata", metadata);
-    for (path, bytes) in tree.item.files() {
-        let file_name = [&[name.as_str()][..], &path].concat().join("/");
-        let file_name = names::written(&file_name).into_owned();
-        let path = path.iter().map(|name| (*name).to_owned()).collect();
-        let body = stream_file(Arc::clone(tree), path, *bytes, Arc::clone(sent));
-        let body = reqwest::Body::wrap_stream(body);
-        form = form.part("file", Part::stream_with_length(body, *bytes).file_name(file_name));
-    }
-    form
-}
-
 /// The first name that stands in the form otherwise than it is, where there is one; escaped.
 fn odd_name(tree: &Tree) -> Option<String> {
     let paths = tree.item.files().into_iter().map(|(path, _)| path.join("/"));
     let odd = paths.filter(|path| names::written(path) != *path);
     odd.map(|path| names::shown(&path)).next()
-}
-
-/// A file's bytes; it is opened when they are asked for, since a folder may hold very many.
-fn stream_file(
-    tree: Arc<Tree>,
-    path: Vec<String>,
-    bytes: u64,
-    sent: Arc<AtomicU64>,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let open = task::blocking(move |_| {
-        let path: Vec<_> = path.iter().map(String::as_str).collect();
-        let mut file = tree.open_file(&path)?;
-        // The first piece at once: most files of a folder have no second.
-        let mut first = Vec::new();
-        Read::take(&mut file, bytes.min(READ_BYTES as u64)).read_to_end(&mut first)?;
-        let rest = (bytes > READ_BYTES as u64).then(|| tokio::fs::File::from_std(file));
-        Ok((Bytes::from(first), rest))
-    });
-    let pieces = stream::once(open).map_ok(move |(first, rest)| {
-        let left = bytes.saturating_sub(first.len() as u64);
-        let rest = stream::iter(rest).flat_map(move |file| {
-            ReaderStream::with_capacity(AsyncReadExt::take(file, left), READ_BYTES)
-        });
-        stream::iter([Ok(first)]).chain(rest).map_err(Error::from)
-    });
-    pieces.try_flatten().map(move |piece| {
-        let piece = piece?;
-        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        Ok(piece)
-    })
 }
 
 /// A name that can stand in a header and as a folder.

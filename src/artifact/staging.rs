@@ -5,8 +5,8 @@
 //! finished is not synced to disk: after a power loss it has to be fetched again.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
 
 use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX};
 
@@ -39,6 +39,8 @@ pub(super) struct Staging {
     dest: PathBuf,
     entries: Vec<Entry>,
     open: Vec<(EntryId, File)>,
+    /// Made when all else is there, so that nothing is ever written through one.
+    links: Vec<(EntryId, String)>,
     spill: Option<(File, u64)>,
 }
 
@@ -52,7 +54,8 @@ impl Staging {
         let dir = tempfile::Builder::new().prefix(".fetch-").tempdir_in(parent)?;
         let root = Entry { parent: EntryId::ROOT, name: "object".into(), depth: 0, path_bytes: 0 };
         let dest = dest.to_owned();
-        Ok(Self { dir, dest, entries: vec![root], open: Vec::new(), spill: None })
+        let (entries, open, links) = (vec![root], Vec::new(), Vec::new());
+        Ok(Self { dir, dest, entries, open, links, spill: None })
     }
 
     /// Where the object grows.
@@ -72,11 +75,15 @@ impl Staging {
         let Entry { depth, path_bytes, .. } = self.entries[parent.0 as usize];
         let (depth, path_bytes) = (depth + 1, path_bytes + name.len() + 1);
         if depth > DEPTH_MAX || path_bytes > PATH_BYTES_MAX {
-            return Err(refuse("too many folders in one another"));
+            return Err(refuse(&format!(
+                "more than {DEPTH_MAX} folders in one another, or too long a path"
+            )));
         }
         let id = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         if self.entries.len() > ENTRIES_MAX {
-            return Err(refuse("too many files and folders"));
+            return Err(refuse(&format!(
+                "more than {ENTRIES_MAX} files and folders in one object"
+            )));
         }
         self.entries.push(Entry { parent, name: name.into(), depth, path_bytes });
         Ok(EntryId(id))
@@ -84,13 +91,42 @@ impl Staging {
 
     /// Makes the entry's folder. A second entry of one name fails here.
     pub(super) fn create_dir(&self, entry: EntryId) -> Result<(), Error> {
-        fs::create_dir(self.path(entry)).map_err(|err| self.refused(entry, err))
+        let path = self.path(entry);
+        fs::create_dir(&path).map_err(|err| self.refused(entry, err))?;
+        // Whoever runs in the container reads it, whatever mask this program has.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(Error::from)
+    }
+
+    /// Notes a link with this in it, which has to stay inside the object.
+    pub(super) fn link(&mut self, entry: EntryId, target: &[u8]) -> Result<(), Error> {
+        let refuse = |reason: &str| {
+            Err(Error::Unsupported { path: self.shown(entry), reason: reason.to_owned() })
+        };
+        let Ok(target) = std::str::from_utf8(target) else {
+            return refuse("a symbolic link to what is no UTF-8");
+        };
+        // Names above it: as many steps up as it may make.
+        let mut depth = self.entries[entry.0 as usize].depth.saturating_sub(1);
+        for part in Path::new(target).components() {
+            match part {
+                Component::Normal(_) => depth += 1,
+                Component::CurDir => {}
+                Component::ParentDir if depth > 0 => depth -= 1,
+                _ => return refuse("a symbolic link that leads out of the object"),
+            }
+        }
+        if target.is_empty() || target.len() > PATH_BYTES_MAX || target.contains('\0') {
+            return refuse("a symbolic link to what no file is called");
+        }
+        self.links.push((entry, target.to_owned()));
+        Ok(())
     }
 
     /// Makes the entry's file, empty. A second entry of one name fails here.
     pub(super) fn create_file(&mut self, entry: EntryId) -> Result<(), Error> {
         let options = File::options().read(true).write(true).create_new(true).clone();
         let file = options.open(self.path(entry)).map_err(|err| self.refused(entry, err))?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
         self.keep_open(entry, file);
         Ok(())
     }
@@ -137,6 +173,10 @@ impl Staging {
         if self.dest.symlink_metadata().is_ok() {
             return Err(Error::Io(std::io::ErrorKind::AlreadyExists.into()));
         }
+        for (entry, target) in &self.links {
+            let made = std::os::unix::fs::symlink(target, self.path(*entry));
+            made.map_err(|err| self.refused(*entry, err))?;
+        }
         fs::rename(self.object(), &self.dest).map_err(Error::from)
     }
 
@@ -144,6 +184,9 @@ impl Staging {
     pub(super) fn shown(&self, entry: EntryId) -> String {
         let path = self.path(entry);
         let path = path.strip_prefix(self.object()).unwrap_or(&path);
+        if path.as_os_str().is_empty() {
+            return "the object itself".to_owned();
+        }
         path.to_string_lossy().escape_debug().take(200).collect()
     }
 

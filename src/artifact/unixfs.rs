@@ -1,8 +1,7 @@
 //! From bytes on disk to a CID: chunks, a balanced tree of them, directories.
 //!
-//! What must hold: [`seal`] reads what a stranger's container wrote, so it follows no link, opens
-//! nothing but files and folders, and stops at the first thing it can't carry. Its CIDs are those
-//! of `ipfs add --cid-version=1`.
+//! What must hold: [`seal_output`] reads what a stranger's container wrote, so it has the system
+//! follow no link, and opens nothing but files and folders inside of it. Its CIDs are those of `ipfs add --cid-version=1`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,7 +10,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::dag::{self, BlockId, Codec, Link, Version};
-use super::local::{Item, Tree};
+use super::local::{Item, Leaf, Tree, View};
 use super::task::{self, Stop};
 use super::{Error, Kind, Sealed, directory};
 
@@ -53,17 +52,37 @@ pub(super) struct Summary {
 /// Takes every inner node as it is made, children first.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(BlockId, Vec<u8>);
 
-/// Hashes a file, or a directory with everything below it, of at most `bytes_max`. Empty
-/// directories are left out of the sealed one: the pinning call can't carry them.
+/// Hashes a file, or a directory with everything below it, of at most `bytes_max`; refuses what holds
+/// anything that can't be carried. Empty directories are left out of the sealed one: the pinning
+/// call can't carry them.
 pub async fn seal(path: &Path, bytes_max: u64) -> Result<Sealed, Error> {
-    let path = path.to_owned();
+    let seen_as = std::path::absolute(path)?.to_string_lossy().into_owned();
+    let (path, view) = (path.to_owned(), View { seen_as, bytes_max });
     task::blocking(move |stop| {
-        let tree = Tree::open(&path, bytes_max)?;
-        let summary = hash_tree(&tree, &NODE, stop)?;
-        let kind = if matches!(tree.item, Item::File(_)) { Kind::File } else { Kind::Directory };
-        Ok(Sealed { cid: cid(summary.id, Version::V1)?, bytes: summary.bytes, kind })
+        let tree = Tree::open(&path, &view)?;
+        if let Some((path, why)) = tree.left_out.first() {
+            return Err(Error::Unsupported { path: path.clone(), reason: why.clone() });
+        }
+        sealed(&tree, view, stop)
     })
     .await
+}
+
+/// The same of what a job left, in this view of it: what can't be carried is left out, and told, a
+/// line each.
+pub async fn seal_output(path: &Path, view: View) -> Result<(Sealed, Vec<String>), Error> {
+    let path = path.to_owned();
+    task::blocking(move |stop| {
+        let tree = Tree::open(&path, &view)?;
+        Ok((sealed(&tree, view, stop)?, tree.left_out.told()))
+    })
+    .await
+}
+
+fn sealed(tree: &Tree, view: View, stop: &Stop) -> Result<Sealed, Error> {
+    let summary = hash_tree(tree, &NODE, stop)?;
+    let kind = if matches!(tree.item, Item::File(_)) { Kind::File } else { Kind::Directory };
+    Ok(Sealed { cid: cid(summary.id, Version::V1)?, bytes: summary.bytes, kind, view })
 }
 
 /// The CID of a block that was made here.
@@ -79,13 +98,13 @@ pub(super) fn hash_tree(tree: &Tree, profile: &Profile, stop: &Stop) -> Result<S
 fn hash_item<'t>(
     tree: &'t Tree,
     path: &mut Vec<&'t str>,
-    item: &'t Item<u64>,
+    item: &'t Item<Leaf>,
     profile: &Profile,
     stop: &Stop,
 ) -> Result<Summary, Error> {
     match item {
-        Item::File(_) => {
-            let mut file = tree.open_file(path)?;
+        Item::File(leaf) => {
+            let mut file = tree.open_file(path, leaf)?;
             add_file(&mut file, profile, &mut |_, _| {}, stop)
         }
         Item::Directory(items) => {

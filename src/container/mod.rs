@@ -67,8 +67,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Copies `path` out of an exited container into the empty folder `dest` (the entry keeps its
-    /// base name), at most `bytes_max`. Only files and folders arrive; anything else is an error,
-    /// as is an entry that would land outside `dest`.
+    /// base name), at most `bytes_max`. Links arrive as links; what is neither file, folder nor link
+    /// arrives as a named pipe. An entry that would land outside `dest` is an error.
     fn copy_out(
         &self,
         id: &ContainerId,

@@ -96,12 +96,15 @@ reasons! {
     NodeShutdown = "node_shutdown",
     /// The command exited 0 without leaving the output.
     OutputMissing = "output_missing",
-    /// The output holds something else than files and folders, or too many of them.
+    /// The output holds nothing that can be carried, or too much of it.
     OutputUnsupported = "output_unsupported",
     /// The output is larger than the job's `disk_mib`.
     OutputTooLarge = "output_too_large",
     /// The pinning service refuses the node's uploads: the output waits for the node's owner.
     StoreRefused = "store_refused",
+    /// The pinning service takes uploads, but not one of this output's size: it waits for the
+    /// node's owner.
+    OutputRefused = "output_refused",
     /// The output could not be published in time.
     UploadFailed = "upload_failed",
     /// The pinning service answered a CID that is not the output's.

@@ -124,6 +124,10 @@ impl Reason {
                 "The node's owner has to act: check PINATA_JWT and the plan of the account. The \
                  upload goes on by itself then; until then the node takes no more jobs."
             }
+            Self::OutputRefused => {
+                "The node's owner has to act: the plan of the pinning service takes no upload of this \
+                 size. The output waits on disk until it does, and other jobs go on."
+            }
             Self::UploadFailed => {
                 "Check the pinning service: `lamda-node doctor`. The output is kept for \
                  RESULT_KEEP_DAYS; `lamda-node jobs retry` publishes it."

@@ -115,6 +115,9 @@ pub struct Status {
     /// The output; only in `completed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_cid: Option<Cid>,
+    /// What of the output could not be carried and was left out, a line each; only in `completed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_notes: Vec<String>,
     /// When it became so.
     pub timestamp: Timestamp,
     /// From 1, by one.
@@ -166,6 +169,7 @@ impl Status {
             job_id: refused.id.clone(),
             status: stage.word(),
             output_cid: None,
+            output_notes: Vec::new(),
             timestamp: now,
             seq: 1,
             attempt: 0,

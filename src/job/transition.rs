@@ -165,12 +165,14 @@ impl Next {
                 // As it was before its publication was given up.
                 let as_it_was = || EndedRun { outcome: Outcome::Completed, ..ended.clone() };
                 let kept = kept.then(|| Box::new(as_it_was()));
+                let notes = ended.output.filter(|_| output.is_some()).map(|sealed| sealed.notes);
                 let ending = Ending {
                     outcome: ended.outcome,
                     output,
                     log,
                     exit_code: ended.exit.code,
                     receipt: Some(receipt),
+                    notes: notes.unwrap_or_default(),
                     kept,
                 };
                 self.conclude(ending);
@@ -396,6 +398,7 @@ impl Next {
         status.log_cid = ending.log;
         status.exit_code = ending.exit_code;
         status.receipt = ending.receipt;
+        status.output_notes = ending.notes;
         self.statuses.push(status);
         self.kept = ending.kept.map(|ended| Kept {
             job: Box::new(self.job.clone()),

@@ -55,7 +55,14 @@ fn hex(of: &str, bytes: usize) -> String {
 }
 
 fn sealed(cid: Cid) -> Sealed {
-    Sealed { path: "output/output".to_owned(), cid, bytes: 48_121, directory: false }
+    Sealed {
+        path: "output/output".to_owned(),
+        cid,
+        bytes: 48_121,
+        directory: false,
+        seen_as: String::new(),
+        notes: Vec::new(),
+    }
 }
 
 /// The CID of a block of this name's own: version 1, raw, SHA-256.

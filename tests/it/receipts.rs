@@ -85,7 +85,14 @@ impl Node {
         let ran = (at(finished_ms - 1), at(finished_ms));
         let output = (code == 0).then(|| CID.parse().expect("a CID"));
         let sealed = output.map(|cid| {
-            Ok(Some(Sealed { path: "1/output".to_owned(), cid, bytes: 1, directory: true }))
+            Ok(Some(Sealed {
+                path: "1/output".to_owned(),
+                cid,
+                bytes: 1,
+                directory: true,
+                seen_as: String::new(),
+                notes: Vec::new(),
+            }))
         });
         let failed = Fault::new(Reason::NonzeroExit, "exit code");
         let exit = RunExit { code: Some(code), oom: false, started_at: ran.0, finished_at: ran.1 };

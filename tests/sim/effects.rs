@@ -380,6 +380,8 @@ impl Simulated {
             cid: Work::output(job.node, job.id(), job.attempt),
             bytes: 1,
             directory: false,
+            seen_as: String::new(),
+            notes: Vec::new(),
         });
         Event::Collected { output: Ok(output), log: None }
     }

@@ -6,6 +6,7 @@
 
 mod container;
 mod output;
+mod place;
 mod room;
 
 use std::collections::HashMap;
@@ -249,9 +250,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 left = left.saturating_sub(bytes);
                 continue;
             }
-            if let Some(parent) = dest.parent()
-                && let Err(err) = tokio::fs::create_dir_all(parent).await
-            {
+            if let Err(err) = folders.make_way_to(&dest) {
                 return disk_failed(&err);
             }
             match self.gateways.fetch(cid, &dest, left, |_| {}).await {

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::place::{self, Place};
 use super::{Act, Event, engine_failed};
 use crate::agent::folders::JobFolders;
 use crate::agent::terms;
-use crate::artifact::{self, Kind};
+use crate::artifact::{self, Kind, View};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
 use crate::failpoint;
@@ -22,7 +23,7 @@ use crate::supervise::chain;
 const LOG_BYTES_MAX: u64 = 4 << 20;
 
 /// Why an output could not be sealed: what the job is told, or what is tried again.
-enum Trouble {
+pub(super) enum Trouble {
     Job(Fault),
     Node(Box<Event>),
 }
@@ -89,9 +90,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         run: &Run,
         folders: &JobFolders,
     ) -> Result<Sealed, Trouble> {
-        let path = self.find_output(job, run, folders).await?;
-        let limit = terms::disk_bytes(&job.spec);
-        seal(folders, &path, limit).await.map_err(|err| {
+        let Place { path, seen_as } = self.find_output(job, run, folders).await?;
+        let view = View { seen_as, bytes_max: terms::disk_bytes(&job.spec) };
+        let sealed = artifact::seal_output(&path, view).await.map_err(|err| {
             use artifact::Error as E;
             let fault = |reason| Trouble::Job(Fault::new(reason, format!("the output: {err}")));
             match err {
@@ -100,7 +101,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 E::Unsupported { .. } => fault(Reason::OutputUnsupported),
                 err => Trouble::Node(Box::new(node_failed(&err))),
             }
-        })
+        });
+        sealed.map(|(sealed, notes)| noted(folders, &path, sealed, notes))
     }
 
     /// The output on this host's disk: in the folder that the job saw as `/output`, or copied out
@@ -110,16 +112,35 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         job: &Job,
         run: &Run,
         folders: &JobFolders,
-    ) -> Result<PathBuf, Trouble> {
+    ) -> Result<Place, Trouble> {
         let output = folders.output();
-        let Some(wanted) = &job.spec.output_path else { return default_output(job, &output) };
-        if wanted == "/output" {
-            return Ok(output);
+        let Some(wanted) = &job.spec.output_path else { return place::default(job, &output) };
+        if let Some(below) = place::below_output(wanted) {
+            return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
         }
-        if let Some(below) = wanted.strip_prefix("/output/") {
-            // A link on the way would lead out of the folder: each part is looked at by itself.
-            return below_folder(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
+        let mut seen_as = wanted.clone();
+        for _ in 0..place::HOPS_MAX {
+            let copied = self.copy_out(job, run, folders, &seen_as).await?;
+            let Ok(target) = std::fs::read_link(&copied) else {
+                return Ok(Place { path: copied, seen_as });
+            };
+            // It names a link: what that leads to, for the job, is what is wanted.
+            seen_as = place::leads_to(&seen_as, &target.to_string_lossy());
+            if let Some(below) = place::below_output(&seen_as) {
+                return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
+            }
         }
+        Err(Trouble::Job(missing(job)))
+    }
+
+    /// Copies this path of the exited container to the host; where it lies then.
+    async fn copy_out(
+        &self,
+        job: &Job,
+        run: &Run,
+        folders: &JobFolders,
+        wanted: &str,
+    ) -> Result<PathBuf, Trouble> {
         let copied = folders
             .fresh_copied()
             .map_err(|err| Trouble::Node(Box::new(super::disk_failed(&err))))?;
@@ -159,7 +180,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             (Err(_), Ok(Some(log))) if written.is_none() => {
                 return Event::LogPublished { log: *log };
             }
-            (Err(err), _) => return output_failed(&err),
+            (Err(err), _) => return self.output_failed(&err).await,
         };
         let patience = if ended.output.is_some() { LOG_TRIES_BESIDE } else { LOG_TRIES_ALONE };
         match log {
@@ -187,17 +208,34 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     ) -> Result<Option<Cid>, artifact::Error> {
         let (Some(sealed), None) = (sealed, known) else { return Ok(known) };
         let kind = if sealed.directory { Kind::Directory } else { Kind::File };
-        let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind };
-        let (word, place) = match what {
-            Upload::Output => ("output", "upload_output"),
-            Upload::Log => ("log", "upload_log"),
+        let (word, place, bytes_max) = match what {
+            Upload::Output => ("output", "upload_output", terms::disk_bytes(&job.spec)),
+            Upload::Log => ("log", "upload_log", LOG_BYTES_MAX),
         };
+        // As it was sealed, or links would mean something else.
+        let view = View { seen_as: sealed.seen_as.clone(), bytes_max };
+        let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind, view };
         let name = format!("{}-{word}", job.id());
         let path = folders.absolute(&sealed.path);
         failpoint::hit(place, ".before");
         let published = self.pinata.publish(&path, &named, &name, |_| {}).await;
         failpoint::hit(place, ".after");
         published.map(Some)
+    }
+
+    /// What an upload's failure means for the job, and for the node.
+    async fn output_failed(&self, err: &artifact::Error) -> Event {
+        use artifact::Error as E;
+        if !matches!(err, E::Oversized { .. }) {
+            return output_failed(err, Reason::StoreRefused);
+        }
+        // It concerns this output alone, but where not even a few bytes are taken.
+        match self.pinata.try_upload().await {
+            Err(E::Refused { .. } | E::Declined { .. } | E::Oversized { .. }) => {
+                output_failed(err, Reason::StoreRefused)
+            }
+            _ => output_failed(err, Reason::OutputRefused),
+        }
     }
 
     pub(super) async fn attest(&self, job: &Job) -> Event {
@@ -236,64 +274,42 @@ fn receipt(job: &Job, ended: &EndedRun, output: Option<&Cid>) -> Receipt {
     )
 }
 
-/// `/output/output` where that is a file and alone, else the folder `/output`.
-fn default_output(job: &Job, output: &Path) -> Result<PathBuf, Trouble> {
-    let entries = std::fs::read_dir(output)
-        .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
-        .map_err(|err| Trouble::Node(Box::new(super::disk_failed(&err))))?;
-    match entries.as_slice() {
-        [] => Err(Trouble::Job(missing(job))),
-        [only]
-            if only.file_name() == "output"
-                && only.file_type().is_ok_and(|kind| kind.is_file()) =>
-        {
-            Ok(only.path())
-        }
-        _ => Ok(output.to_owned()),
-    }
-}
-
-/// `folder/below` where every part of it is a folder itself, but for the last.
-fn below_folder(folder: &Path, below: &str) -> Option<PathBuf> {
-    let mut path = folder.to_owned();
-    let mut parts = below.split('/').peekable();
-    while let Some(part) = parts.next() {
-        path.push(part);
-        let kind = std::fs::symlink_metadata(&path).ok()?.file_type();
-        if parts.peek().is_some() && !kind.is_dir() {
-            return None;
-        }
-    }
-    Some(path)
-}
-
 async fn seal(
     folders: &JobFolders,
     path: &Path,
     bytes_max: u64,
 ) -> Result<Sealed, artifact::Error> {
     let sealed = artifact::seal(path, bytes_max).await?;
-    Ok(Sealed {
-        path: folders.relative(path),
-        cid: sealed.cid,
-        bytes: sealed.bytes,
-        directory: sealed.kind == Kind::Directory,
-    })
+    Ok(noted(folders, path, sealed, Vec::new()))
 }
 
-fn missing(job: &Job) -> Fault {
+/// What was sealed, as the journal keeps it.
+fn noted(
+    folders: &JobFolders,
+    path: &Path,
+    sealed: artifact::Sealed,
+    notes: Vec<String>,
+) -> Sealed {
+    let directory = sealed.kind == Kind::Directory;
+    let seen_as = if directory { sealed.view.seen_as } else { String::new() };
+    let path = folders.relative(path);
+    Sealed { path, cid: sealed.cid, bytes: sealed.bytes, directory, seen_as, notes }
+}
+
+pub(super) fn missing(job: &Job) -> Fault {
     let path = terms::output_path(&job.spec);
     let error = format!("the command exited 0 but left nothing at {path}");
     Fault::new(Reason::OutputMissing, error)
 }
 
-fn output_failed(err: &artifact::Error) -> Event {
+/// `refused`: what a refusal is called.
+fn output_failed(err: &artifact::Error, refused: Reason) -> Event {
     use artifact::Error as E;
     let (reason, retry) = match err {
         E::Mismatch { .. } => (Reason::OutputUnverified, Retry::Patiently),
         // It misreads a name, and would again.
         E::Unsupported { .. } => (Reason::OutputUnverified, Retry::Never),
-        E::Refused { .. } | E::Declined { .. } => (Reason::StoreRefused, Retry::Refused),
+        E::Refused { .. } | E::Declined { .. } | E::Oversized { .. } => (refused, Retry::Refused),
         _ => (Reason::UploadFailed, Retry::Patiently),
     };
     let error = format!("the output: {}", chain(err));

@@ -93,6 +93,8 @@ struct Entry {
     is_let_go: bool,
     /// Its output can't be published before the node's owner has acted.
     refused: bool,
+    /// It has run, and its output is one that the store does not take: it holds up nobody else.
+    oversized: bool,
     /// It has run, and waits until it tries again to publish what it left.
     rests: bool,
 }
@@ -183,7 +185,9 @@ impl Entry {
         self.holds = holds.map(<[GpuUuid]>::to_vec);
         self.wants_slot &= !has_exited;
         let trouble = job.trouble.as_ref();
-        self.refused = trouble.is_some_and(|it| it.fault.reason == Reason::StoreRefused);
+        let is_of = |reason| trouble.is_some_and(|it| it.fault.reason == reason);
+        self.refused = is_of(Reason::StoreRefused);
+        self.oversized = is_of(Reason::OutputRefused);
         self.rests = !self.wants_slot && trouble.is_some();
     }
 
@@ -254,6 +258,7 @@ impl Board {
             abandoned: false,
             is_let_go: false,
             refused: false,
+            oversized: false,
             rests: false,
         };
         entry.moved(job);

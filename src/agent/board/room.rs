@@ -12,9 +12,10 @@ const UNPUBLISHED_PER_SLOT: usize = 4;
 pub(super) const UNPUBLISHED_MIN: usize = 16;
 
 impl State {
-    /// Jobs in hand that have run.
+    /// Jobs in hand that have run. What the store does not take for its size waits for its owner,
+    /// and says nothing of others.
     fn unpublished(&self) -> usize {
-        self.entries.values().filter(|entry| !entry.wants_slot).count()
+        self.entries.values().filter(|entry| !entry.wants_slot && !entry.oversized).count()
     }
 
     fn unpublished_max(&self) -> usize {
@@ -37,7 +38,7 @@ impl Board {
             return 0;
         }
         let (slots, unpublished) = (state.terms.offer.slots, state.unpublished());
-        let wanting = state.entries.len() - unpublished;
+        let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         let room = (slots + ahead).saturating_sub(wanting);
         room.min((state.unpublished_max() + ahead).saturating_sub(unpublished))
     }

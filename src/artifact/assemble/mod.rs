@@ -288,7 +288,12 @@ impl Assembler {
             (Content::Shard { prefix }, Spot::Shard { dir, level }) => {
                 self.put_shard((dir, level), node, *prefix)
             }
-            (Content::Symlink, _) => Err(self.unsupported(spot.entry(), "a symbolic link")),
+            (Content::Symlink { target }, Spot::Entry(link)) if link != EntryId::ROOT => {
+                self.staging.link(link, target)
+            }
+            (Content::Symlink { .. }, _) => {
+                Err(self.unsupported(spot.entry(), "a symbolic link by itself"))
+            }
             _ => Err(self.unsupported(spot.entry(), "a node that does not belong where it is")),
         }
     }

@@ -10,6 +10,7 @@ mod fault;
 mod probe;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -333,6 +334,8 @@ fn write_flat(
     mut pull: impl FnMut() -> Option<Bytes>,
 ) -> Result<Flat, Error> {
     let (mut file, mut bytes) = (std::fs::File::create_new(staging.object())?, 0);
+    // Whoever runs in the container reads it, whatever mask this program has.
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     while let Some(piece) = pull() {
         bytes += piece.len() as u64;
         if bytes > bytes_max {

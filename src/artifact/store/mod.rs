@@ -20,7 +20,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
@@ -42,6 +42,7 @@ pub async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/data/testAuthentication", get(test_authentication))
         .route("/pinning/pinFileToIPFS", post(upload::pin).layer(DefaultBodyLimit::disable()))
+        .route("/pinning/unpin/{cid}", delete(unpin))
         .route("/ipfs/{cid}", get(read::object))
         .route("/ipfs/{cid}/", get(read::object))
         .route("/ipfs/{cid}/{*path}", get(read::object_below))
@@ -68,6 +69,12 @@ async fn test_authentication(headers: HeaderMap) -> Result<Response, Refusal> {
     authorize(&headers)?;
     let message = "Congratulations! You are communicating with the Pinata API!";
     Ok(axum::Json(serde_json::json!({ "message": message })).into_response())
+}
+
+/// What is stored stays: another object may hold it too.
+async fn unpin(headers: HeaderMap) -> Result<&'static str, Refusal> {
+    authorize(&headers)?;
+    Ok("OK")
 }
 
 /// Any bearer token will do, but one has to be there: a client that forgets its key is told so.

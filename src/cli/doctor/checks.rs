@@ -282,17 +282,33 @@ fn out_of(text: &str) -> String {
 
 pub(super) async fn pinata(parts: &Parts) -> Finding {
     let Some(config) = &parts.artifact else { return unset() };
-    let checked = match Pinata::new(config) {
-        Ok(pinata) => pinata.check().await,
-        Err(err) => Err(err),
+    let checked = async {
+        let pinata = Pinata::new(config)?;
+        pinata.check().await?;
+        pinata.try_upload().await
     };
     let service = crate::secret::redact_url(&config.pinata_url);
-    match checked {
-        Ok(()) => Finding::ok(format!("{service} takes the key")),
-        Err(err) => Finding::failed(
-            err,
-            "check PINATA_JWT and PINATA_API_URL; for a local store start `lamda-node store`",
-        ),
+    match checked.await {
+        Ok(None) => Finding::ok(format!("{service} takes the key and an upload")),
+        Ok(Some(left)) => Finding::ok(format!(
+            "{service} takes the key and an upload; what was tried stays pinned ({left}), for the \
+             key may not unpin"
+        )),
+        Err(err) => {
+            use crate::artifact::Error as E;
+            let remedy = match &err {
+                E::Declined { .. } | E::Oversized { .. } => {
+                    "the account's plan is used up: pay, or remove pins of it"
+                }
+                E::Refused { .. } => {
+                    "check PINATA_JWT: the key needs the right to pin files (pinFileToIPFS)"
+                }
+                _ => {
+                    "check PINATA_JWT and PINATA_API_URL; for a local store start `lamda-node store`"
+                }
+            };
+            Finding::failed(err, remedy)
+        }
     }
 }
 

@@ -42,18 +42,33 @@ pub(super) async fn resolve(
     upload(path, client, report).await.with_context(|| format!("{input} could not be uploaded"))
 }
 
-async fn upload(path: &Path, client: &Client, report: &mut Report) -> anyhow::Result<Cid> {
+async fn upload(named: &Path, client: &Client, report: &mut Report) -> anyhow::Result<Cid> {
+    // Who types a link means what it leads to.
+    let path = &named.canonicalize()?;
     report.busy(&format!("hashing {}", path.display()));
     let sealed = seal(path, INPUT_BYTES_MAX).await?;
     let pinata = Pinata::new(&client.artifact)?;
-    let name = pin_name(path);
+    let name = pin_name(named);
     let progress = report.transfer(&format!("uploading {}", path.display()), Some(sealed.bytes));
     let publish = patiently(async || pinata.publish(path, &sealed, &name, &progress).await);
     let cid = publish.await?;
     report.quiet();
     let text = format!("input {} is {cid} ({} bytes)", path.display(), sealed.bytes);
     report.event("input", &json!({"cid": cid, "bytes": sealed.bytes}), &text)?;
+    if is_program(path) {
+        tracing::warn!(
+            "{} may be executed here and not in the job: an upload carries no file modes; run it by \
+             its interpreter (`sh /input/input`), or copy it and `chmod +x`",
+            named.display()
+        );
+    }
     Ok(cid)
+}
+
+/// Whether this is a file that may be executed.
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
 /// What the pin is called in the service's listing: the file's name where that is a plain one.

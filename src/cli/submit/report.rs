@@ -139,6 +139,7 @@ impl Report {
         let fields = json!({
             "job_id": ended.job_id, "status": ended.status, "reason_code": ended.reason_code,
             "error": ended.error, "exit_code": ended.exit_code, "output_cid": ended.output_cid,
+            "output_notes": (!ended.output_notes.is_empty()).then_some(&ended.output_notes),
         });
         let text = match &ended.output_cid {
             Some(cid) => format!("job {} completed: {cid}", ended.job_id),
@@ -185,6 +186,8 @@ pub(in super::super) fn describe(status: &Status) -> String {
         status.duration_ms.run.map(|run| format!("ran {run} ms")),
         status.reason_code.map(|reason| reason.code().to_owned()),
         error.map(|error| format!("({error})")),
+        (!status.output_notes.is_empty())
+            .then(|| format!("(left out: {})", out::clean(&status.output_notes.join("; ")))),
     ];
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
     text.trim_end().to_owned()

@@ -1,8 +1,9 @@
 //! Reading a job's output out of an exited container: the engine sends a tar archive.
 //!
 //! What must hold: the archive's names and kinds are the job's, hence hostile. Files and folders
-//! are written by their checked names into a folder that holds no link, with our own modes; the
-//! rest is refused, and bytes and entries are counted before they are written.
+//! are written by their checked names into a folder that holds no link, with our own modes; links
+//! are made when all else is there, and never followed here; bytes and entries are counted before
+//! they are written. A device becomes a named pipe: something of this name that is no file.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
@@ -139,18 +140,31 @@ fn unpack(archive: impl Read, dest: &Path, bytes_max: u64) -> Result<(), Unpack>
     let mut archive = Archive::new(archive);
     let mut bytes_left = bytes_max;
     let mut entries_left = ENTRIES_MAX;
+    let mut links = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         entries_left = entries_left
             .checked_sub(1)
             .ok_or_else(|| Unpack::Refused(format!("it has more than {ENTRIES_MAX} entries")))?;
         bytes_left = bytes_left.checked_sub(entry.size()).ok_or(Unpack::TooLarge)?;
-        write(&mut entry, dest)?;
+        write(&mut entry, dest, &mut links)?;
+    }
+    for (name, target) in links {
+        // Its folder may be an earlier link by now.
+        let parent = name.parent().unwrap_or(Path::new(""));
+        let is_folder =
+            |part: &Path| dest.join(part).symlink_metadata().is_ok_and(|it| it.is_dir());
+        if parent.ancestors().all(is_folder) {
+            std::os::unix::fs::symlink(target, dest.join(&name))?;
+        }
     }
     Ok(())
 }
 
-fn write(entry: &mut Entry<'_, impl Read>, dest: &Path) -> Result<(), Unpack> {
+/// Links that are made in the end: their names, and what they lead to.
+type Links = Vec<(PathBuf, PathBuf)>;
+
+fn write(entry: &mut Entry<'_, impl Read>, dest: &Path, links: &mut Links) -> Result<(), Unpack> {
     let name = inside(&entry.path()?)?;
     let target = dest.join(&name);
     match entry.header().entry_type() {
@@ -159,6 +173,22 @@ fn write(entry: &mut Entry<'_, impl Read>, dest: &Path) -> Result<(), Unpack> {
             // Never through something that is there already.
             let mut file = File::create_new(target)?;
             io::copy(entry, &mut file)?;
+            Ok(())
+        }
+        EntryType::Symlink => {
+            let leads_to = entry.link_name()?.unwrap_or_default().into_owned();
+            links.push((name, leads_to));
+            Ok(())
+        }
+        EntryType::Link => {
+            // Another name of a file that came before.
+            let first = dest.join(inside(&entry.link_name()?.unwrap_or_default())?);
+            Ok(std::fs::hard_link(first, target)?)
+        }
+        EntryType::Fifo | EntryType::Char | EntryType::Block => {
+            let kind = rustix::fs::FileType::Fifo;
+            let mode = rustix::fs::Mode::RUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, target, kind, mode, 0).map_err(io::Error::from)?;
             Ok(())
         }
         _ => {
@@ -212,21 +242,70 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_out_and_kinds_that_are_no_files_are_refused() {
+    fn names_that_lead_out_are_refused() {
         for (name, kind) in [
             (&b"/etc/cron.d/x"[..], EntryType::Regular),
             (b"../x", EntryType::Regular),
             (b"a/../../x", EntryType::Directory),
-            (b"x", EntryType::Symlink),
-            (b"x", EntryType::Link),
-            (b"x", EntryType::Char),
-            (b"x", EntryType::Block),
-            (b"x", EntryType::Fifo),
+            (b"../x", EntryType::Symlink),
+            (b"../x", EntryType::Link),
+            (b"../x", EntryType::Fifo),
         ] {
             let (told, dest) = unpacked(&archive(name, kind, b""), 100);
             assert!(matches!(told, Err(Unpack::Refused(_))), "{}", name.escape_ascii());
             assert_eq!(std::fs::read_dir(dest.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_link_is_made_when_all_else_is_there_and_nothing_goes_through_it() {
+        let mut archive = Builder::new(Vec::new());
+        let mut put = |name: &str, kind, target: &str, content: &[u8]| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            if kind == EntryType::Symlink || kind == EntryType::Link {
+                archive.append_link(&mut header, name, target).unwrap();
+            } else {
+                archive.append_data(&mut header, name, content).unwrap();
+            }
+        };
+        let outside = tempfile::tempdir().unwrap();
+        let out = outside.path().to_str().unwrap();
+        put("first", EntryType::Regular, "", b"1");
+        put("second", EntryType::Link, "first", b"");
+        put("latest", EntryType::Symlink, "first", b"");
+        put("pipe", EntryType::Fifo, "", b"");
+        put("trap", EntryType::Symlink, out, b"");
+        put("trap/link", EntryType::Symlink, "/etc/passwd", b"");
+        let archive = archive.into_inner().unwrap();
+        let (told, dest) = unpacked(&archive, 100);
+        told.unwrap();
+        assert_eq!(std::fs::read(dest.path().join("second")).unwrap(), b"1");
+        assert_eq!(std::fs::read_link(dest.path().join("latest")).unwrap(), Path::new("first"));
+        assert!(!dest.path().join("pipe").metadata().unwrap().is_file());
+        assert_eq!(
+            std::fs::read_dir(outside.path()).unwrap().count(),
+            0,
+            "it went through the link"
+        );
+        // A file below a link's name makes a folder of that name impossible.
+        let mut archive = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "trap", out).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_size(1);
+        archive.append_data(&mut header, "trap/file", &b"x"[..]).unwrap();
+        let (told, _) = unpacked(&archive.into_inner().unwrap(), 100);
+        assert!(told.is_err());
+        assert_eq!(
+            std::fs::read_dir(outside.path()).unwrap().count(),
+            0,
+            "it went through the link"
+        );
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(super) fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Res
     } else if found.is_file() {
         *bytes_left = bytes_left.checked_sub(found.len()).ok_or(Refusal::TooLarge)?;
         fs::copy(source, dest).map(drop).map_err(Refusal::Io)
+    } else if found.is_symlink() {
+        let target = fs::read_link(source)?;
+        std::os::unix::fs::symlink(target, dest).map_err(Refusal::Io)
     } else {
         Err(Refusal::Said(format!("`{}` is neither a file nor a folder", source.display())))
     }

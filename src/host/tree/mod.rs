@@ -240,8 +240,8 @@ fn bytes_of(stat: &Stat) -> u64 {
     bytes / names
 }
 
-/// Syncs a file, or a folder with all that is in it. What is neither is left alone. Fails where
-/// there are too many folders in one another.
+/// Syncs a file, or a folder with all that is in it, as deep as an output is carried. What is neither
+/// is left alone.
 pub fn sync(path: &Path) -> io::Result<()> {
     let file = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
     let file = file.union(OFlags::CLOEXEC);
@@ -265,10 +265,10 @@ pub fn sync(path: &Path) -> io::Result<()> {
             }
             FileType::Directory => {
                 let below = openat(parent, name.as_c_str(), FOLDER, Mode::empty())?;
-                if open.len() >= DEPTH_MAX {
-                    return Err(io::Error::other("too many folders in one another"));
+                // What lies deeper is in no output, and needs no syncing.
+                if open.len() < DEPTH_MAX {
+                    open.push(Dir::new(below)?);
                 }
-                open.push(Dir::new(below)?);
             }
             _ => {}
         }

@@ -415,6 +415,7 @@ impl Job {
             job_id: self.spec.id.clone(),
             status: stage.word(),
             output_cid: None,
+            output_notes: Vec::new(),
             timestamp: now,
             seq: self.seq,
             attempt: self.attempt,

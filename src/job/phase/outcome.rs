@@ -34,6 +34,9 @@ pub struct Ending {
     pub exit_code: Option<i32>,
     /// Where a container was started.
     pub receipt: Option<serde_json::Value>,
+    /// What of the output could not be carried, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The run whose output could not be published: it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Box<EndedRun>>,
@@ -78,7 +81,15 @@ impl Outcome {
 impl Ending {
     /// Of a job whose container never ran.
     pub const fn unrun(outcome: Outcome) -> Self {
-        Self { outcome, output: None, log: None, exit_code: None, receipt: None, kept: None }
+        Self {
+            outcome,
+            output: None,
+            log: None,
+            exit_code: None,
+            receipt: None,
+            notes: Vec::new(),
+            kept: None,
+        }
     }
 }
 

@@ -97,4 +97,10 @@ pub struct Sealed {
     pub bytes: u64,
     /// Whether it is a folder.
     pub directory: bool,
+    /// Where it lay for the job, which its links may name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub seen_as: String,
+    /// What of it could not be carried, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

@@ -51,7 +51,14 @@ fn stopped(code: i32) -> Event {
 }
 
 fn sealed() -> Sealed {
-    Sealed { path: "1/output".to_owned(), cid: CID.parse().unwrap(), bytes: 1, directory: true }
+    Sealed {
+        path: "1/output".to_owned(),
+        cid: CID.parse().unwrap(),
+        bytes: 1,
+        directory: true,
+        seen_as: String::new(),
+        notes: Vec::new(),
+    }
 }
 
 fn failed(retry: Retry) -> Event {

@@ -2,5 +2,6 @@
 
 mod gateway;
 mod nats;
+mod pinning;
 mod rpc;
 mod typed;

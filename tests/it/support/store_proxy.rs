@@ -19,6 +19,12 @@ pub(crate) enum Weather {
     Clear,
     /// This status, perhaps with `Retry-After` in seconds. Nothing is forwarded.
     Status(u16, Option<u32>),
+    /// This status with these words.
+    Says(u16, &'static str),
+    /// The same for bodies of more than so many bytes; smaller ones are forwarded.
+    TooLarge(usize, &'static str),
+    /// 503 for bodies of more than so many bytes.
+    FailsAbove(usize),
     /// The answer's body comes in this many pieces with a tenth of a second between them.
     Dribbles(usize),
     /// The connection is cut in the middle of the answer's body.
@@ -135,6 +141,21 @@ impl Shared {
             client.write_all(said.as_bytes())?;
             return finish(client);
         }
+        let said = match weather {
+            Weather::Says(status, words) => Some((status, words)),
+            Weather::TooLarge(most, words) if length(&head) > most => Some((413, words)),
+            Weather::FailsAbove(most) if length(&head) > most => Some((503, "later")),
+            _ => None,
+        };
+        if let Some((status, words)) = said {
+            let said = format!(
+                "HTTP/1.1 {status} Weather\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{words}",
+                words.len()
+            );
+            client.write_all(said.as_bytes())?;
+            return finish(client);
+        }
         let mut server = TcpStream::connect(&self.upstream)?;
         server.write_all(with_close(&head).as_bytes())?;
         server.write_all(&begun)?;
@@ -159,10 +180,17 @@ impl Shared {
                 body[middle] ^= 1;
                 client.write_all(&body)?;
             }
-            Weather::Clear | Weather::Status(..) => client.write_all(&body)?,
+            _ => client.write_all(&body)?,
         }
         finish(client)
     }
+}
+
+/// The length of the body that follows this head, as it says.
+fn length(head: &str) -> usize {
+    let head = head.to_ascii_lowercase();
+    let said = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    said.and_then(|said| said.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A message's head with the empty line, and what has come of its body.

@@ -151,6 +151,58 @@ async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_ow
     assert_eq!(again, json!({"ok": true, "output_cid": cid}));
 }
 
+/// A node that keeps the output of this job, which leaves a log too; its settings.
+fn keeps<'a>(
+    world: &World,
+    proxy: &'a str,
+    days: &'a str,
+    id: &str,
+) -> ([(&'a str, &'a str); 3], crate::support::world::Agent) {
+    let settings =
+        [("PINATA_API_URL", proxy), ("UPLOAD_GIVE_UP_S", "1"), ("RESULT_KEEP_DAYS", days)];
+    let agent = world.agent(&settings);
+    world.publish(id, &shell("echo said; head -c 300000 /dev/zero > /output/output"));
+    let statuses = world.outcome(id);
+    assert_eq!(end(&statuses), json!(["failed", "upload_failed", 1, 0]));
+    eventually("the job is done with", PATIENCE, || {
+        (told(world, id)["phase"] == "settled").then_some(())
+    });
+    (settings, agent)
+}
+
+#[tokio::test]
+async fn a_kept_output_whose_log_is_up_says_what_its_upload_fails_of() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    proxy.set_pins(Weather::FailsAbove(100_000));
+    let url = proxy.url();
+    let (settings, mut agent) = keeps(&world, &url, "14", "kept");
+    agent.kill();
+    let agent = world.agent(&settings);
+    let retry = world.command(&["jobs", "retry", "kept"]).output().expect("it runs");
+    assert!(retry.status.success(), "{}", String::from_utf8_lossy(&retry.stderr));
+    agent.wait_for("the kept output of job kept: the output: ");
+    proxy.set_pins(Weather::Clear);
+    agent.wait_for("the output of job kept is published after all");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn an_output_that_was_kept_long_enough_is_removed() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    proxy.set_pins(Weather::Status(500, None));
+    let url = proxy.url();
+    let (settings, mut agent) = keeps(&world, &url, "0", "old");
+    // It is looked for at the start, and each hour.
+    agent.kill();
+    let agent = world.agent(&settings);
+    agent.wait_for("the output of job old was kept long enough: it is removed");
+    world.wait_until_clean().await;
+    let retry = world.command(&["jobs", "retry", "old"]).output().expect("it runs");
+    assert!(!retry.status.success(), "it can't be had any more");
+}
+
 #[tokio::test]
 async fn a_store_that_refuses_the_key_loses_no_result_and_stops_the_intake() {
     let world = World::start().await;

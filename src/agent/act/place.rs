@@ -1,0 +1,144 @@
+//! Where an output lies, for the job and on this host, with links on the way.
+//!
+//! What must hold: links are followed here, part by part, and never by the system; a link of the
+//! job's that leads out of its folder leads nowhere.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::disk_failed;
+use super::output::{Trouble, missing};
+use crate::job::Job;
+
+/// Links that are followed one after the other.
+pub(super) const HOPS_MAX: usize = 16;
+
+/// An output's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// On this host.
+    pub(super) path: PathBuf,
+    /// For the job.
+    pub(super) seen_as: String,
+}
+
+/// `/output/output` where that is a file and alone, else the folder `/output`.
+pub(super) fn default(job: &Job, output: &Path) -> Result<Place, Trouble> {
+    let entries = std::fs::read_dir(output)
+        .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
+        .map_err(|err| Trouble::Node(Box::new(disk_failed(&err))))?;
+    let seen_as = "/output".to_owned();
+    match entries.as_slice() {
+        [] => Err(Trouble::Job(missing(job))),
+        [only]
+            if only.file_name() == "output"
+                && only.file_type().is_ok_and(|kind| kind.is_file()) =>
+        {
+            Ok(Place { path: only.path(), seen_as: "/output/output".to_owned() })
+        }
+        _ => Ok(Place { path: output.to_owned(), seen_as }),
+    }
+}
+
+/// The part of a job's path below `/output`, where it is there.
+pub(super) fn below_output(path: &str) -> Option<&Path> {
+    Path::new(path).strip_prefix("/output").ok()
+}
+
+/// What a link means that stands at this path of the job.
+pub(super) fn leads_to(link: &str, target: &str) -> String {
+    let folder = Path::new(link).parent().unwrap_or(Path::new("/"));
+    let mut path = PathBuf::from("/");
+    for part in folder.join(target).components() {
+        match part {
+            Component::Normal(part) => path.push(part),
+            Component::ParentDir => drop(path.pop()),
+            _ => {}
+        }
+    }
+    path.to_string_lossy().into_owned()
+}
+
+/// What lies at `below` in the folder that the job sees as `/output`; `None` where nothing does, or
+/// a link leads out of it.
+pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
+    let mut at = Vec::new();
+    follow(output, &mut at, below, HOPS_MAX)?;
+    let names: PathBuf = at.iter().collect();
+    let seen_as = Path::new("/output").join(&names).to_string_lossy().into_owned();
+    let seen_as = seen_as.trim_end_matches('/').to_owned();
+    let path = if at.is_empty() { output.to_owned() } else { output.join(names) };
+    path.symlink_metadata().ok()?;
+    Some(Place { path, seen_as })
+}
+
+fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: usize) -> Option<()> {
+    let hops = hops.checked_sub(1)?;
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                let folder = at.len();
+                at.push(name.to_str()?.to_owned());
+                let here = output.join(at.iter().collect::<PathBuf>());
+                let found = here.symlink_metadata().ok()?;
+                if !found.is_symlink() {
+                    continue;
+                }
+                at.truncate(folder);
+                let target = here.read_link().ok()?;
+                if target.is_absolute() {
+                    at.clear();
+                    follow(output, at, target.strip_prefix("/output").ok()?, hops)?;
+                } else {
+                    follow(output, at, &target, hops)?;
+                }
+            }
+            Component::ParentDir => drop(at.pop()?),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_names_a_link_is_what_that_leads_to_inside_and_nothing_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path();
+        std::fs::create_dir_all(output.join("deep/er")).unwrap();
+        std::fs::write(output.join("deep/er/model"), "x").unwrap();
+        for (name, target) in [
+            ("latest", "deep/er/model"),
+            ("absolute", "/output/deep"),
+            ("deep/up", "../latest"),
+            ("all", "."),
+            ("out", "../.."),
+            ("root", "/"),
+            ("shadow", "/etc/shadow"),
+            ("circle", "circle"),
+        ] {
+            symlink(target, output.join(name)).unwrap();
+        }
+        let find = |path: &str| inside(output, Path::new(path)).map(|place| place.seen_as);
+        for (path, real) in [
+            ("", "/output"),
+            ("latest", "/output/deep/er/model"),
+            ("absolute/er", "/output/deep/er"),
+            ("deep/up", "/output/deep/er/model"),
+            ("all", "/output"),
+        ] {
+            assert_eq!(find(path).as_deref(), Some(real), "{path}");
+        }
+        for path in ["out", "root", "root/etc", "shadow", "circle", "nothing", "latest/x"] {
+            assert_eq!(find(path), None, "{path}");
+        }
+        assert_eq!(leads_to("/data/latest", "v2/model"), "/data/v2/model");
+        assert_eq!(leads_to("/data/latest", "../../../etc"), "/etc");
+        assert_eq!(leads_to("/data/latest", "/output/x"), "/output/x");
+    }
+}

@@ -1,0 +1,289 @@
+//! What of a folder is carried: its files, and what its links lead to inside of it.
+//!
+//! An upload knows files and their paths and nothing else, so a link is carried as a copy of what it
+//! leads to. Links are followed here, in what was read of the folder before, and never by the
+//! system. What must hold: nothing outside the folder is ever reached; links that multiply one
+//! another are bounded in entries and bytes; the same folder gives the same tree each time.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use super::local::{Item, Leaf, View};
+use super::{DEPTH_MAX, ENTRIES_MAX, names};
+
+/// Links that are followed for one.
+const HOPS_MAX: usize = 40;
+/// What is told of what was left out.
+const NOTES_MAX: usize = 16;
+
+/// What was found at a path.
+#[derive(Debug)]
+pub(super) enum Found {
+    File(u64),
+    Folder(BTreeMap<String, Self>),
+    /// A symbolic link, and what stands in it.
+    Link(String),
+}
+
+/// What is left out of an object, and why; the first of it by name.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    notes: Vec<(String, String)>,
+    more: usize,
+}
+
+impl LeftOut {
+    pub(super) fn note(&mut self, path: &[String], why: &str) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push((names::shown(&path.join("/")), why.to_owned()));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The first of it: where, and why.
+    pub(super) fn first(&self) -> Option<&(String, String)> {
+        self.notes.first()
+    }
+
+    /// A line each, for people.
+    pub(super) fn told(&self) -> Vec<String> {
+        let lines = self.notes.iter().map(|(path, why)| format!("{path}: {why}"));
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        lines.chain(more).collect()
+    }
+}
+
+/// What of `root` is carried; `None` where there is no file.
+pub(super) fn carried(root: &Found, view: &View, left_out: &mut LeftOut) -> Option<Item<Leaf>> {
+    let (bytes_left, entries_left) = (view.bytes_max, ENTRIES_MAX);
+    let seen_as = Path::new(&view.seen_as);
+    let mut carry = Carry { root, seen_as, left_out, bytes_left, entries_left, open: Vec::new() };
+    carry.item(root, &mut At::default()).ok().flatten()
+}
+
+struct Carry<'a> {
+    root: &'a Found,
+    /// Where the root lay for whoever made the links.
+    seen_as: &'a Path,
+    left_out: &'a mut LeftOut,
+    /// What links may still add.
+    bytes_left: u64,
+    entries_left: usize,
+    /// The folders that are being carried, each within the one before, by where they lie.
+    open: Vec<Vec<String>>,
+}
+
+/// Where something stands in the tree, and where it lies.
+#[derive(Debug, Clone, Default)]
+struct At {
+    name: Vec<String>,
+    real: Vec<String>,
+    is_behind: bool,
+}
+
+/// Links would add too much.
+struct Full;
+
+impl Carry<'_> {
+    fn item(&mut self, found: &Found, at: &mut At) -> Result<Option<Item<Leaf>>, Full> {
+        match found {
+            Found::File(bytes) => self.file(*bytes, at).map(Some),
+            Found::Folder(entries) => self.folder(entries, at),
+            Found::Link(target) => Ok(self.link(target, at)),
+        }
+    }
+
+    fn file(&mut self, bytes: u64, at: &At) -> Result<Item<Leaf>, Full> {
+        if !at.is_behind {
+            return Ok(Item::File(Leaf::plain(bytes)));
+        }
+        self.entries_left = self.entries_left.checked_sub(1).ok_or(Full)?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(Full)?;
+        Ok(Item::File(Leaf::behind(bytes, at.real.clone())))
+    }
+
+    fn folder(
+        &mut self,
+        entries: &BTreeMap<String, Found>,
+        at: &mut At,
+    ) -> Result<Option<Item<Leaf>>, Full> {
+        if at.is_behind {
+            self.entries_left = self.entries_left.checked_sub(1).ok_or(Full)?;
+            if at.name.len() > DEPTH_MAX {
+                return Err(Full);
+            }
+        }
+        self.open.push(at.real.clone());
+        let mut items = BTreeMap::new();
+        let mut full = Ok(());
+        for (name, found) in entries {
+            at.name.push(name.clone());
+            at.real.push(name.clone());
+            match self.item(found, at) {
+                Ok(Some(item)) => drop(items.insert(name.clone(), item)),
+                Ok(None) => {}
+                Err(Full) => full = Err(Full),
+            }
+            at.name.pop();
+            at.real.pop();
+            if full.is_err() {
+                break;
+            }
+        }
+        self.open.pop();
+        full.map(|()| (!items.is_empty()).then_some(Item::Directory(items)))
+    }
+
+    fn link(&mut self, target: &str, at: &At) -> Option<Item<Leaf>> {
+        let mut parent = at.real.clone();
+        parent.pop();
+        let bytes_left = self.bytes_left;
+        let carried = self.follow(parent, target, HOPS_MAX).and_then(|real| {
+            let found = find(self.root, &real).ok_or(NOTHING)?;
+            if self.open.contains(&real) {
+                return Err("a link to a folder that it is in");
+            }
+            let mut behind = At { name: at.name.clone(), real, is_behind: true };
+            self.item(found, &mut behind).map_err(|Full| "a link to more than may be carried")
+        });
+        carried.unwrap_or_else(|why| {
+            self.bytes_left = bytes_left;
+            self.left_out.note(&at.name, why);
+            None
+        })
+    }
+
+    /// Where a link lies that stands in the folder `at` and leads to `target`.
+    fn follow(
+        &self,
+        mut at: Vec<String>,
+        target: &str,
+        hops: usize,
+    ) -> Result<Vec<String>, &'static str> {
+        let hops = hops.checked_sub(1).ok_or("a link that leads in a circle")?;
+        let mut target = Path::new(target);
+        if target.is_absolute() {
+            target = target.strip_prefix(self.seen_as).map_err(|_| OUT)?;
+            at.clear();
+        }
+        for part in target.components() {
+            match part {
+                Component::ParentDir => drop(at.pop().ok_or(OUT)?),
+                Component::Normal(name) => {
+                    let folder = at.clone();
+                    at.push(name.to_str().ok_or(NOTHING)?.to_owned());
+                    if let Found::Link(next) = find(self.root, &at).ok_or(NOTHING)? {
+                        at = self.follow(folder, next, hops)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(at)
+    }
+}
+
+const OUT: &str = "a link that leads out of it";
+const NOTHING: &str = "a link to nothing that is in it";
+
+fn find<'a>(root: &'a Found, path: &[String]) -> Option<&'a Found> {
+    path.iter().try_fold(root, |found, name| match found {
+        Found::Folder(entries) => entries.get(name),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(entries: impl IntoIterator<Item = (&'static str, Found)>) -> Found {
+        Found::Folder(entries.into_iter().map(|(name, found)| (name.to_owned(), found)).collect())
+    }
+
+    fn link(to: &str) -> Found {
+        Found::Link(to.to_owned())
+    }
+
+    fn carry(root: &Found, bytes_max: u64) -> (Vec<String>, Vec<String>) {
+        let mut left_out = LeftOut::default();
+        let view = View { seen_as: "/output".to_owned(), bytes_max };
+        let item = carried(root, &view, &mut left_out);
+        let files = item.as_ref().map(Item::files).unwrap_or_default();
+        let shown = files.into_iter().map(|(path, leaf)| match leaf.lies_at() {
+            Some(real) => format!("{} = {}", path.join("/"), real.join("/")),
+            None => path.join("/"),
+        });
+        (shown.collect(), left_out.told())
+    }
+
+    #[test]
+    fn a_link_inside_is_a_copy_and_one_that_leads_out_is_named() {
+        let root = folder([
+            ("model.bin", Found::File(3)),
+            ("deep", folder([("x", Found::File(1)), ("up", link("../model.bin"))])),
+            ("latest", link("model.bin")),
+            ("absolute", link("/output/deep/x")),
+            ("twice", link("latest")),
+            ("folder", link("deep")),
+            ("through", link("folder/up")),
+            ("out", link("../../etc/passwd")),
+            ("shadow", link("/etc/shadow")),
+            ("gone", link("nothing")),
+            ("self", link("self")),
+        ]);
+        let (files, notes) = carry(&root, 100);
+        assert_eq!(
+            files,
+            [
+                "absolute = deep/x",
+                "deep/up = model.bin",
+                "deep/x",
+                "folder/up = model.bin",
+                "folder/x = deep/x",
+                "latest = model.bin",
+                "model.bin",
+                "through = model.bin",
+                "twice = model.bin",
+            ]
+        );
+        assert_eq!(
+            notes,
+            [
+                "gone: a link to nothing that is in it",
+                "out: a link that leads out of it",
+                "self: a link that leads in a circle",
+                "shadow: a link that leads out of it",
+            ]
+        );
+    }
+
+    #[test]
+    fn links_that_lead_back_or_multiply_are_bounded() {
+        let root = folder([("a", folder([("x", Found::File(1)), ("up", link(".."))]))]);
+        let (files, notes) = carry(&root, 100);
+        assert_eq!(files, ["a/x"]);
+        assert_eq!(notes, ["a/up: a link to a folder that it is in"]);
+        // Each level twice the one below: 2^40 files, were it carried.
+        let mut names: Vec<&'static str> = Vec::new();
+        for level in 0..40 {
+            names.push(Box::leak(format!("level{level:02}").into_boxed_str()));
+        }
+        let mut entries: Vec<(&'static str, Found)> =
+            vec![("zero", folder([("x", Found::File(1))]))];
+        for (at, name) in names.iter().enumerate() {
+            let below =
+                if at == 0 { "../zero".to_owned() } else { format!("../{}", names[at - 1]) };
+            entries.push((*name, folder([("a", link(&below)), ("b", link(&below))])));
+        }
+        let (files, notes) = carry(&folder(entries), 1 << 40);
+        assert!(files.len() <= ENTRIES_MAX + 1, "{}", files.len());
+        assert!(notes.len() == NOTES_MAX + 1, "{notes:?}");
+        // More bytes than the object may have.
+        let root = folder([("big", Found::File(60)), ("a", link("big")), ("b", link("big"))]);
+        let (files, notes) = carry(&root, 100);
+        assert_eq!(files, ["a = big", "big"]);
+        assert_eq!(notes, ["b: a link to more than may be carried"]);
+    }
+}

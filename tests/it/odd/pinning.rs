@@ -1,0 +1,198 @@
+//! The pinning service, and what a job leaves for it: a row is what the service says, or what lies in
+//! `/output`, and what must come of it.
+
+use serde_json::{Value, json};
+
+use crate::support::store_proxy::{StoreProxy, Weather};
+use crate::support::tools::eventually;
+use crate::support::world::{JWT, PATIENCE, World, shell};
+
+/// A row: what the service says to an upload, the reason that is told at once, the words in it, and
+/// whether other jobs go on.
+type Refusal = (&'static str, Weather, &'static str, &'static str, bool);
+
+const NO_SCOPES: &str = r#"{"error":{"reason":"NO_SCOPES_FOUND","details":"This key does not have the \"pin\" scope"}}"#;
+
+const REFUSALS: &[Refusal] = &[
+    (
+        "no-scopes",
+        Weather::Says(403, NO_SCOPES),
+        "store_refused",
+        "NO_SCOPES_FOUND: This key does not have the \"pin\" scope",
+        false,
+    ),
+    ("key", Weather::Says(401, "no such\nkey"), "store_refused", "no such key", false),
+    (
+        "echoes-the-key",
+        Weather::Says(403, "jwt-that-nobody-may-see is no key"),
+        "store_refused",
+        "[secret] is no key",
+        false,
+    ),
+    ("plan", Weather::Says(402, "<h1>pay\u{7} first</h1>"), "store_refused", "pay first", false),
+    ("small-too", Weather::Says(413, "full"), "store_refused", "full", false),
+    (
+        "large-only",
+        Weather::TooLarge(100_000, r#"{"error":"File too large"}"#),
+        "output_refused",
+        "File too large",
+        true,
+    ),
+];
+
+#[tokio::test]
+async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
+    let settings: Vec<_> = settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let agent = world.agent(&settings);
+    for (name, weather, reason, words, others_go_on) in REFUSALS {
+        proxy.set_pins(*weather);
+        world.publish(name, &shell("head -c 200000 /dev/zero > /output/output"));
+        let told = eventually(&format!("{name} is told"), PATIENCE, || {
+            let told = world.statuses(name).pop()?;
+            (told["reason_code"] == *reason).then_some(told)
+        });
+        assert_eq!((&told["stage"], &told["status"]), (&json!("uploading"), &json!("processing")));
+        assert!(told["error"].as_str().is_some_and(|error| error.contains(words)), "{told}");
+        // Longer than an upload that fails otherwise is tried for.
+        let before = proxy.pins();
+        eventually("it goes on", PATIENCE, || (proxy.pins() > before + 22).then_some(()));
+        let other = format!("{name}-other");
+        world.publish(&other, &shell("echo small > /output/output"));
+        if *others_go_on {
+            assert_eq!(
+                world.outcome(&other).last().map(|it| it["status"].clone()),
+                Some(json!("completed"))
+            );
+        }
+        let before = proxy.pins();
+        eventually("it goes on", PATIENCE, || (proxy.pins() > before + 3).then_some(()));
+        assert_eq!(world.statuses(&other).is_empty(), !others_go_on, "{name}");
+        proxy.set_pins(Weather::Clear);
+        for id in [*name, &other] {
+            let end = world.outcome(id).pop().unwrap_or(Value::Null);
+            assert_eq!(end["status"], "completed", "{id}: {end}");
+        }
+    }
+    assert!(!agent.log().contains(JWT), "the key is in the log");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn doctor_vouches_for_a_key_only_when_it_uploads() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let check = || {
+        let doctor =
+            world.command(&["doctor", "--json"]).env("PINATA_API_URL", proxy.url()).output();
+        let report: Value = serde_json::from_slice(&doctor.expect("it runs").stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        checks.into_iter().find(|check| check["name"] == "pinning service").expect("it is checked")
+    };
+    let fine = check();
+    assert_eq!(fine["status"], "ok", "{fine}");
+    assert_eq!(proxy.pins(), 1, "a few bytes are uploaded");
+    for (name, weather, _, words, others_go_on) in REFUSALS {
+        proxy.set_pins(*weather);
+        let told = check();
+        assert_eq!(told["status"] == "ok", *others_go_on, "{name}: {told}");
+        assert!(
+            *others_go_on
+                || told
+                    .to_string()
+                    .contains(&json!(words).to_string().trim_matches('"').to_owned()),
+            "{name}: {told}"
+        );
+        assert!(!told.to_string().contains(JWT), "{told}");
+    }
+}
+
+/// A row: what a command leaves, where the output is looked for, what is in it then, and a part of
+/// what is noted.
+type Left = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
+
+const LEFT: &[Left] = &[
+    (
+        "latest",
+        "echo w > /output/model.bin; ln -s model.bin /output/latest",
+        "",
+        &[("model.bin", "w\n"), ("latest", "w\n")],
+        "",
+    ),
+    (
+        "absolute",
+        "mkdir /output/v1; echo w > /output/v1/m; ln -s /output/v1 /output/best",
+        "",
+        &[("v1/m", "w\n"), ("best/m", "w\n")],
+        "",
+    ),
+    (
+        "dangling",
+        "echo w > /output/m; ln -s gone /output/latest; ln -s /etc/passwd /output/users",
+        "",
+        &[("m", "w\n")],
+        "latest: a link to nothing",
+    ),
+    (
+        "pipe",
+        "echo w > /output/m; mkdir -p /output/ray; mkfifo /output/ray/p",
+        "",
+        &[("m", "w\n")],
+        "ray/p: a named pipe",
+    ),
+    (
+        "names",
+        "echo w > \"/output/say \\\"hi\\\".txt\"; echo x > \"/output/$(printf 'b\\007l')\"",
+        "",
+        &[],
+        "a name with a control character",
+    ),
+    (
+        "named-link",
+        "mkdir /output/v2; echo w > /output/v2/m; ln -s v2 /output/latest",
+        "/output/latest",
+        &[("m", "w\n")],
+        "",
+    ),
+    (
+        "named-link-elsewhere",
+        "mkdir -p /data/v2; echo w > /data/v2/m; ln -s m /data/v2/l; ln -s v2 /data/latest",
+        "/data/latest",
+        &[("m", "w\n"), ("l", "w\n")],
+        "",
+    ),
+];
+
+#[tokio::test]
+async fn what_lies_in_an_output_is_carried_and_the_rest_is_left_out_by_name() {
+    let world = World::start().await;
+    let _agent = world.agent(&[("JOB_SLOTS", "4")]);
+    for (name, script, path, ..) in LEFT {
+        let mut job = shell(script);
+        if !path.is_empty() {
+            job["output_path"] = json!(path);
+        }
+        world.publish(name, &job);
+    }
+    for (name, _, _, files, note) in LEFT {
+        let end = world.outcome(name).pop().unwrap_or(Value::Null);
+        assert_eq!(end["status"], "completed", "{end}");
+        let cid = end["output_cid"].as_str().expect("a CID");
+        for (file, content) in *files {
+            let found = world.content(&format!("{cid}/{file}")).await;
+            assert_eq!(String::from_utf8_lossy(&found), *content, "{name}: {file}");
+        }
+        let notes = end["output_notes"].to_string();
+        assert_eq!(end["output_notes"].is_null(), note.is_empty(), "{end}");
+        assert!(notes.contains(note), "{name}: {notes}");
+    }
+    world.wait_until_clean().await;
+}
