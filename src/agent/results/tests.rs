@@ -18,7 +18,8 @@ async fn keeping(ids: &[&str]) -> Arc<Intake<Fakes, Quick>> {
     for id in ids {
         let now = node.desk.clock.now();
         let cid: Cid = CID.parse().unwrap();
-        let sealed = Sealed { path: "1/output".to_owned(), cid, bytes: 1, directory: true };
+        let (path, seen_as) = ("1/output".to_owned(), String::new());
+        let sealed = Sealed { path, cid, bytes: 1, directory: true, seen_as, notes: Vec::new() };
         let exit = RunExit { code: Some(0), oom: false, started_at: now, finished_at: now };
         let fault = Fault::new(Reason::UploadFailed, "planted");
         let events = [
