@@ -95,12 +95,13 @@ impl Parts {
         let auth = auth::read(env, bus.as_ref());
         let images = images::read(env);
         let settings = jobs::read(env, auth, images.clone(), gpu.as_ref());
+        let key = key::required(env);
         let chain = chain::required(env, gpu.as_ref());
         let artifact = artifact::required(env);
         let rpc_urls = chain.iter().flat_map(|chain| &chain.rpc_urls).map(String::as_str);
         use_proxy(env, artifact.as_ref(), rpc_urls);
         Self {
-            key: key::required(env),
+            key,
             docker: docker(env, images, settings.as_ref()),
             chain,
             artifact,
