@@ -108,7 +108,7 @@ async fn a_job_that_is_on_its_way_back_is_counted_under_the_delivery_that_it_fai
         ack: Some(delivery(2)),
         delivered: 2,
     };
-    node.take(&source, 0, again).await.unwrap();
+    Box::pin(node.take(&source, 0, again)).await.unwrap();
     assert_eq!(node.effects.count("Nak(10s) 2"), 1, "another node is given it");
     let known = node.desk.journal.lookup(&"job".parse().unwrap()).await.unwrap().unwrap();
     let kept: AckHandle = serde_json::from_str(&known.delivery.unwrap()).unwrap();

@@ -65,9 +65,9 @@ async fn what_nobody_has_in_hand_is_taken_up_while_the_node_is_drained_but_not_w
         let node = node("", 0);
         written(&node, "job", false, until_started(false, node.desk.clock.now())).await;
         if ends {
-            node.desk.board.close()
+            node.desk.board.close();
         } else {
-            node.desk.board.drain()
+            node.desk.board.drain();
         }
         let began = node.desk.clock.now();
         let hour_over = || node.desk.clock.now().since(began) > Duration::from_hours(1);

@@ -28,6 +28,7 @@ impl Stand {
 
 /// What the renewal of a lease does about the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is on the stack for one decision")]
 pub enum Renew {
     /// Nothing: it is as it must be.
     Keep,

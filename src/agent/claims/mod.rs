@@ -29,6 +29,7 @@ struct Asked {
 }
 
 /// What was decided about a claim.
+#[expect(clippy::large_enum_variant, reason = "it is on the stack for one decision")]
 enum Decided<T> {
     /// Nothing is to be written.
     Is(T),
