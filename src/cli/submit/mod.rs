@@ -5,6 +5,7 @@
 //! | event | keys |
 //! |---|---|
 //! | `input` | `cid`, `bytes` |
+//! | `unfit` | `pool`, `nodes`: how many of the pool's are there, none of which the job fits |
 //! | `submitted` | `job_id`, `target`, `spec_hash`, `signed_by`?, `stream_seq`? |
 //! | `status` | `status`: the message of docs/protocol.md, section 2 |
 //! | `unverified` | `status`: an end that is not believed; `problem`: why |
@@ -15,6 +16,7 @@
 //! | `result` | `job_id`, `status`, `reason_code`?, `error`?, `exit_code`?, `output_cid`? |
 
 mod body;
+mod fits;
 mod input;
 mod report;
 
@@ -118,6 +120,9 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
+    if let Target::Pool(pool) = &target {
+        fits::tell(&bus, pool, &job, &report).await?;
+    }
     let seq = publish(&bus, &target, &job, key.map(|key| key.address()), &report).await?;
     let Some(follower) = follower else { return Ok(ExitCode::SUCCESS) };
     let agent = match &target {

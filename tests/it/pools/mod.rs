@@ -656,3 +656,24 @@ except (NotFoundError, NoKeysError):
     assert!(!small.log().contains("ERROR"), "{}", small.log());
     assert!(!big.log().contains("ERROR"), "{}", big.log());
 }
+
+#[tokio::test]
+async fn who_submits_is_told_where_no_node_that_is_there_fits() {
+    let pool = Pool::start(120).await;
+    let _agent = pool.agent(1, &[]);
+    let submit = |name: &str, more: &[&str]| {
+        let arguments = ["submit", "--pool", name, "--image", "busybox:test", "--gpus", "0"];
+        let said = pool.world.command(&[&arguments[..], more].concat()).output();
+        String::from_utf8(said.expect("it runs").stdout).expect("text")
+    };
+    let unfit = "none of the 1 nodes of the pool it that are there fits the job";
+    let large = ["--memory-mib", "60000000"];
+    let said = eventually("the node says that it is there", PATIENCE, || {
+        Some(submit("it", &large)).filter(|said| said.contains(unfit))
+    });
+    assert!(said.contains("is submitted to"), "{said}");
+    let said = submit("other", &[]);
+    assert!(said.contains("no node of the pool other is there now"), "{said}");
+    let said = submit("it", &[]);
+    assert!(said.contains("is submitted to") && !said.contains("of the pool"), "{said}");
+}
