@@ -223,7 +223,7 @@ async fn pause(span: Duration) {
 
 pub(crate) fn image() -> PinnedImage {
     let digest = format!("sha256:{}", "ab".repeat(32));
-    PinnedImage { id: digest.clone(), digest }
+    PinnedImage { id: digest.clone(), digest, unconfirmed: false }
 }
 
 fn exited(code: i32) -> Event {

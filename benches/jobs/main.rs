@@ -274,7 +274,7 @@ async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failur
     let journal = &bench.desk.journal;
     journal.admit(&taken, body, None).await?;
     let image = engine.image(IMAGE).await?;
-    let image = PinnedImage { id: image.id, digest: image.digest };
+    let image = PinnedImage { id: image.id, digest: image.digest, unconfirmed: image.unconfirmed };
     let folder = folders.of(&taken.job);
     folder.prepare()?;
     let spec = terms(bench.slots).container(&taken.job, &image, &[], &folder);

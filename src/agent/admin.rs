@@ -171,7 +171,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         let unfit = self.intake.desk.board.unfit();
         Answer {
             ready: Some(unfit.is_none()),
-            not_ready: unfit.map(|why| why.to_string()),
+            not_ready: unfit.map(|why| why.told()),
             jobs: Some(self.intake.desk.board.phases()),
             draining: Some(self.intake.desk.board.is_draining()),
             owner: self.owner,

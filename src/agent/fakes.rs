@@ -64,6 +64,7 @@ pub(super) struct Fakes {
     pub(super) is_stopped: Notify,
     /// What the engine has.
     pub(super) containers: Mutex<Vec<Found>>,
+    pub(super) engine_is_away: AtomicBool,
     /// Containers that it can't remove.
     pub(super) stuck: Mutex<Vec<ContainerId>>,
     /// Whose every job is.
@@ -106,7 +107,9 @@ impl Effects for Fakes {
         match step {
             Step::Pull => {
                 let text = "sha256:1".to_owned();
-                Event::Pulled { image: PinnedImage { id: text.clone(), digest: text } }
+                Event::Pulled {
+                    image: PinnedImage { id: text.clone(), digest: text, unconfirmed: false },
+                }
             }
             Step::Fetch => Event::Fetched,
             Step::Reserve => {
@@ -124,8 +127,8 @@ impl Effects for Fakes {
                 self.is_stopped.notify_one();
                 std::future::pending().await
             }
-            // As long as an upload takes.
-            Step::Publish => std::future::pending().await,
+            // As long as an upload takes, or an engine that is away.
+            Step::Publish | Step::Remove => std::future::pending().await,
             step => panic!("{step:?}"),
         }
     }
@@ -185,6 +188,9 @@ impl Effects for Fakes {
     }
 
     async fn containers(&self) -> Result<Vec<Found>, container::Error> {
+        if self.engine_is_away.load(Relaxed) {
+            return Err(container::Error::Host { host: "away".to_owned() });
+        }
         Ok(self.containers.lock().unwrap().clone())
     }
 
@@ -193,6 +199,7 @@ impl Effects for Fakes {
         if self.stuck.lock().unwrap().contains(&container.id) {
             return Err(container::Error::Engine { reason: "it is stuck".to_owned() });
         }
+        self.containers.lock().unwrap().retain(|one| one.id != container.id);
         Ok(())
     }
 
@@ -313,6 +320,11 @@ fn accepted(node: &Intake<Fakes, Quick>, id: &str, target: String) -> Transition
     Job::accept(asked, NODE, 0, node.desk.clock.now())
 }
 
+/// Whether the start is over.
+pub(super) fn recovered(done: bool) -> tokio::sync::watch::Receiver<bool> {
+    tokio::sync::watch::channel(done).1
+}
+
 pub(super) async fn start(node: &Intake<Fakes, Quick>, id: &str) {
     let taken = dispatched(node, id);
     node.desk.journal.admit(&taken, body(id), None).await.unwrap();
@@ -357,7 +369,7 @@ pub(super) async fn written(
 /// What brings a job to its start.
 pub(super) fn until_started(is_pools: bool, now: Timestamp) -> Vec<Event> {
     let text = "sha256:1".to_owned();
-    let image = PinnedImage { id: text.clone(), digest: text };
+    let image = PinnedImage { id: text.clone(), digest: text, unconfirmed: false };
     let mut events =
         vec![Event::Pulled { image }, Event::Fetched, Event::Reserved { gpus: Vec::new() }];
     events.extend(is_pools.then_some(Event::Claimed));

@@ -12,11 +12,11 @@ use std::time::Duration;
 use super::board::Board;
 use super::readiness::{NotReady, Readiness};
 use crate::clock::Clock;
-use crate::container::ContainerRuntime;
+use crate::container::{ContainerRuntime, Error};
 use crate::gpu::GpuProbe;
 use crate::host;
 use crate::node::GpuUuid;
-use crate::node::fitness::{Disk, Look};
+use crate::node::fitness::{Disk, Look, Probed, Unfit};
 use crate::supervise::{Failure, chain};
 
 /// Between two looks where nothing happens.
@@ -25,11 +25,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Between two looks where much does.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Cards that are probed in one look: a probe is a container that is made and removed.
+/// Cards that are probed in one round: a probe is a container that is made and removed.
 const PROBES_MAX: usize = 4;
-
-/// A probe of a card that gave no answer in so long failed.
-const PROBE: Duration = Duration::from_mins(1);
 
 /// Who looks.
 #[derive(Debug)]
@@ -47,8 +44,14 @@ pub struct Lookout<R, G, C> {
 }
 
 impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
-    /// Looks as long as the node runs; a service that never ends.
+    /// Looks as long as the node runs; a service that never ends. Probes have a round of their own: one
+    /// that hangs keeps nobody from seeing what else is the matter.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
+        tokio::join!(self.look_again_and_again(), self.probe_again_and_again());
+        Ok(())
+    }
+
+    async fn look_again_and_again(&self) {
         loop {
             let seen = self.board.symptoms();
             let look = self.look().await;
@@ -61,6 +64,26 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
+    /// When a card is due is said by looks, so that none is probed before one.
+    async fn probe_again_and_again(&self) {
+        loop {
+            self.clock.sleep(PAUSE).await;
+            if matches!(self.board.unfit(), Some(Unfit::Engine(_))) {
+                continue;
+            }
+            let due = self.board.to_probe(self.clock.monotonic());
+            let mut found = BTreeMap::new();
+            for uuid in due.into_iter().take(PROBES_MAX) {
+                if let Some(probed) = self.probe(&uuid).await {
+                    found.insert(uuid, probed);
+                }
+            }
+            if !found.is_empty() {
+                self.board.probed(found, self.clock.monotonic());
+            }
+        }
+    }
+
     /// A node that takes no jobs is looked at more often: somebody may have mended it.
     fn until_next(&self) -> Duration {
         if self.board.unfit().is_some() { PAUSE * 2 } else { EVERY }
@@ -69,33 +92,27 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     async fn look(&self) -> Look {
         let engine = self.readiness.engine().await.err().map(NotReady::words);
         let cards = self.readiness.driver().await;
-        let mut probes = BTreeMap::new();
-        if engine.is_none() {
-            let due = self.board.to_probe(self.clock.monotonic());
-            for uuid in due.into_iter().take(PROBES_MAX) {
-                let failure = self.probe(&uuid).await;
-                probes.insert(uuid, failure);
-            }
-        }
         Look {
             engine,
             cards: cards.map(|cards| cards.map_err(NotReady::words)),
-            probes,
             disk: self.too_little_disk(),
         }
     }
 
-    /// Why the engine does not hand the card to a container; `None` where it does.
-    async fn probe(&self, uuid: &GpuUuid) -> Option<String> {
-        let runtime = &self.readiness.runtime;
-        let probed = tokio::time::timeout(PROBE, runtime.gpu_ready(std::slice::from_ref(uuid)));
-        match probed.await {
-            Ok(Ok(())) => {
+    /// Whether the engine hands the card to a container; `None` where it is the engine that is away.
+    ///
+    /// No deadline here: the runtime has one for each call. One that cut it short would leave the
+    /// probe's container.
+    async fn probe(&self, uuid: &GpuUuid) -> Option<Probed> {
+        let Readiness { runtime, node, .. } = self.readiness.as_ref();
+        match runtime.gpu_ready(*node, uuid).await {
+            Ok(()) => {
                 tracing::info!(%uuid, "the GPU {uuid} works again");
-                None
+                Some(Probed::Well)
             }
-            Ok(Err(err)) => Some(chain(&err)),
-            Err(_) => Some(format!("no answer in {} s", PROBE.as_secs())),
+            Err(Error::Unreachable { .. }) => None,
+            Err(err @ Error::Driver { .. }) => Some(Probed::NoDriver(chain(&err))),
+            Err(err) => Some(Probed::Failed(chain(&err))),
         }
     }
 

@@ -33,6 +33,7 @@ pub mod link;
 pub mod logs;
 pub mod lookout;
 pub mod notary;
+pub mod orphans;
 mod parts;
 mod post;
 pub mod presence;
@@ -43,6 +44,7 @@ pub mod recover;
 pub mod reserve;
 pub mod results;
 pub mod settings;
+pub mod sight;
 pub mod sole;
 pub mod terms;
 pub mod trash;
@@ -64,7 +66,7 @@ use crate::host;
 use crate::job::Domain;
 use crate::journal::{self, Journal};
 use crate::node::admission::Offer;
-use crate::node::{Address, Gpu, pools};
+use crate::node::{Address, Gpu, GpuInventory as Inventory, pools};
 use crate::supervise::{BoxError, Crew, Services};
 
 use act::Act;
@@ -81,6 +83,7 @@ use parts::{Parts, serve_chain, serve_crier, serve_lookout};
 use presence::{Crier, Neighbours};
 use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
+use sight::Sight;
 use sole::Sole;
 use terms::Terms;
 
@@ -176,11 +179,12 @@ where
     pub async fn run(self, mut shutdown: watch::Receiver<Shutdown>) -> Result<(), Error> {
         let address = self.key.address();
         tracing::info!(agent = %address, "lamda-node {} is {address}", env!("CARGO_PKG_VERSION"));
-        let gpus = self.find_gpus().await?;
+        let Inventory { driver, cuda, gpus, .. } = self.find_gpus().await?;
+        let driver = format!("CUDA {cuda} (driver {driver})");
         let settings = self.settings.clone();
         let pools = pools::served(&settings.pools, &gpus);
         let pools = pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-        let (mut services, parts) = self.start(address, &gpus, pools).await?;
+        let (mut services, parts) = self.start(address, (&gpus, driver), pools).await?;
         let mut asked = shutdown.clone();
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
@@ -198,10 +202,10 @@ where
         end
     }
 
-    async fn find_gpus(&self) -> Result<Vec<Gpu>, Error> {
+    async fn find_gpus(&self) -> Result<Inventory, Error> {
         if self.settings.without_gpu {
             tracing::warn!("GPU_MODE=none: running without GPUs");
-            return Ok(Vec::new());
+            return Ok(Inventory::default());
         }
         let inventory = self.gpu.inventory().await.map_err(|err| Error::NoGpu(Some(err)))?;
         if inventory.gpus.is_empty() {
@@ -212,7 +216,7 @@ where
             let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
             tracing::info!(%uuid, vram_mib, driver, cuda, "found {} with {vram_mib} MiB", gpu.model);
         }
-        Ok(inventory.gpus)
+        Ok(inventory)
     }
 
     /// Who finds out whether the key is used elsewhere.
@@ -227,7 +231,7 @@ where
     async fn start(
         self,
         node: Address,
-        gpus: &[Gpu],
+        (gpus, driver): (&[Gpu], String),
         pools: Vec<bus::PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
         let greeter = self.greeter();
@@ -261,6 +265,8 @@ where
             uploads: std::sync::Mutex::default(),
             fetched: std::sync::Mutex::default(),
             neighbours: Neighbours::default(),
+            driver,
+            sight: Arc::new(Sight::new(node, settings.data_dir.clone())),
         });
         let intake = Arc::new(Intake {
             node,
@@ -319,6 +325,8 @@ fn readiness<R, G, C>(parts: &Parts<R, C>, gpu: G, gpus: &[Gpu]) -> Arc<Readines
         gpu: Arc::new(gpu),
         node: parts.intake.node,
         cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+        board: parts.intake.desk.board.clone(),
+        sight: Arc::clone(&parts.intake.effects.sight),
     })
 }
 

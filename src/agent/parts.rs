@@ -16,7 +16,7 @@ use super::link::Link;
 use super::lookout::Lookout;
 use super::presence::Crier;
 use super::settings::Settings;
-use super::{RETRY, disk, housekeeping, leases, publish, reconcile, recover, results};
+use super::{RETRY, disk, housekeeping, leases, orphans, publish, reconcile, recover, results};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -109,11 +109,15 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         });
         let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
         services.spawn("jobs in hand", RETRY, move || {
+            recover::keep(Arc::clone(&intake), begun.clone())
+        });
+        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
+        services.spawn("orphans", RETRY, move || {
             let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
             async move {
-                // The sender lives in the service before this one.
+                // The sender lives in the recovery's service.
                 begun.wait_for(|done| *done).await.ok();
-                recover::keep(intake).await
+                orphans::run(intake).await
             }
         });
         let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());

@@ -69,7 +69,7 @@ impl<C: Clock> Crier<C> {
         let why = if self.board.is_draining() {
             Some("it is being drained".to_owned())
         } else {
-            self.board.unfit().map(|why| why.to_string())
+            self.board.unfit().map(|why| why.told())
         };
         Presence::new(pools, &offer, &aside).standing(self.board.free_slots(), why.as_deref())
     }

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::board::Board;
 use super::link::Link;
+use super::sight::Sight;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
+use crate::node::fitness::Unfit;
 use crate::node::{Address, GpuUuid};
 use crate::supervise::chain as causes;
 
@@ -29,6 +32,10 @@ pub struct Readiness<R, G> {
     pub node: Address,
     /// The cards that the node started with.
     pub cards: Vec<GpuUuid>,
+    /// What jobs and probes met.
+    pub board: Board,
+    /// Whether the engine sees the node's files.
+    pub sight: Arc<Sight>,
 }
 
 /// Why no job could be run now.
@@ -67,6 +74,10 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
         self.engine().await?;
         let Some(found) = self.driver().await else { return Ok(()) };
         let found = found?;
+        // The driver's library answers also where no container gets a card.
+        if let Some(Unfit::Driver(why)) = self.board.unfit() {
+            return Err(NotReady::Driver(why));
+        }
         if self.cards.iter().any(|card| found.contains(card)) {
             Ok(())
         } else {
@@ -74,8 +85,18 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
         }
     }
 
-    /// Whether the engine answers.
+    /// Whether the engine answers, and sees the node's files.
     pub async fn engine(&self) -> Result<(), NotReady> {
+        let answers = self.engine_answers().await;
+        if answers.is_err() {
+            self.sight.forget().await;
+        }
+        answers?;
+        let sees = self.sight.of(self.runtime.as_ref()).await;
+        sees.map_err(|err| NotReady::Engine(causes(&err)))
+    }
+
+    async fn engine_answers(&self) -> Result<(), NotReady> {
         match tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(err)) => Err(NotReady::Engine(causes(&err))),

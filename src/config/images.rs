@@ -6,6 +6,19 @@ use crate::container::{ImagePolicy, PUBLIC_REGISTRIES};
 const JOB_REGISTRIES: Variable = Variable::new("JOB_REGISTRIES", "docker.io,ghcr.io");
 const JOB_LOCAL_IMAGES: Variable = Variable::new("JOB_LOCAL_IMAGES", "my-app:*");
 
+const JOB_REGISTRY_AUTH_FILE: Variable =
+    Variable::new("JOB_REGISTRY_AUTH_FILE", "/etc/lamda-node/docker.json");
+
+/// The file with accounts at registries. It is read at each pull; here only whether it is there.
+pub(super) fn accounts(env: &mut Env<'_>) -> Option<std::path::PathBuf> {
+    let file = env.path(JOB_REGISTRY_AUTH_FILE)?;
+    if !file.is_file() {
+        let what = format!("there is no file {}", file.display());
+        env.problem(JOB_REGISTRY_AUTH_FILE, what);
+    }
+    Some(file)
+}
+
 pub(super) fn read(env: &mut Env<'_>) -> Option<ImagePolicy> {
     let set = env.is_set(JOB_REGISTRIES) || env.is_blank(JOB_REGISTRIES);
     let listed = env.list(JOB_REGISTRIES);

@@ -232,7 +232,9 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
+    let registry_auth_file = images::accounts(env);
     let config = DockerConfig {
+        registry_auth_file,
         images: images.unwrap_or_default(),
         pulled: settings.map(|settings| settings.data_dir.join(PULLED)),
         ..DockerConfig::new(host)

@@ -51,6 +51,11 @@ impl Reference {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
+    /// Whether it names one image for ever.
+    pub(super) const fn has_digest(&self) -> bool {
+        self.digest.is_some()
+    }
+
     /// The name that the engine finds the image by once it is here.
     pub(super) fn local_name(&self) -> String {
         let mark = if self.digest.is_some() { '@' } else { ':' };
@@ -147,6 +152,10 @@ pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
         "unsupported media type",
     ];
     let words = words.to_ascii_lowercase();
+    // Docker Hub says so with words that are final elsewhere.
+    if words.contains("toomanyrequests") {
+        return false;
+    }
     matches!(status, Some(400..=404)) || FINAL.iter().any(|phrase| words.contains(phrase))
 }
 

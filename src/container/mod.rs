@@ -16,7 +16,7 @@ mod policy;
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// image's registry lets anybody have it. Errors inside the pull's stream are noticed; no progress for a while is an error.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
 
-    /// Creates the container, or finds the one of ours that has its name already.
+    /// Creates the container, or finds the one of ours that has its name already. One that was made
+    /// for other cards and was never started is made anew.
     fn create(
         &self,
         spec: &ContainerSpec,
@@ -73,7 +74,7 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         &self,
         id: &ContainerId,
         path: &str,
-        dest: &std::path::Path,
+        dest: &Path,
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
@@ -86,8 +87,20 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Every container of this node, running or not, found by its label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 
-    /// Whether the engine hands these cards to a container; [`Error::Gpu`] says why not.
-    fn gpu_ready(&self, gpus: &[GpuUuid]) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Whether the engine hands this card to a container of the node; [`Error::Gpu`] and
+    /// [`Error::Driver`] say why not. What it leaves when it is cut short goes with the next one.
+    fn gpu_ready(
+        &self,
+        node: Address,
+        gpu: &GpuUuid,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// What the engine finds at the path of this small file of the node's; `None` where it finds none.
+    fn read_back(
+        &self,
+        node: Address,
+        file: &Path,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
 }
 
 /// Where a container's output goes. Bounded: the reader waits while it is full.
@@ -136,6 +149,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// Whether this call had to pull it.
     pub pulled: bool,
+    /// Its registry could not be asked whether the name still means it: it was pulled for a job before.
+    pub unconfirmed: bool,
 }
 
 /// Everything that the engine is told about a container.
@@ -312,13 +327,25 @@ pub enum Error {
     /// The GPUs could not be handed to the container: the node's fault, not the job's.
     #[error("the engine could not give the container its GPUs: {reason}")]
     Gpu {
-        /// The toolkit's words, one line, at most 300 characters.
+        /// The toolkit's words, one line, the last 300 characters.
         reason: String,
+    },
+    /// No container gets any GPU: the driver or its toolkit is not there. The node's fault.
+    #[error("the engine can't give GPUs to any container: {reason}")]
+    Driver {
+        /// The toolkit's words, one line, the last 300 characters.
+        reason: String,
+    },
+    /// The image wants another driver or card than the node's. Final here.
+    #[error("the image wants {needed} of the GPU's driver")]
+    Requirement {
+        /// What it wants, such as `cuda>=12.8`.
+        needed: String,
     },
     /// The container can't be started as the job wants it (no such command, say). Final.
     #[error("the container could not be started: {reason}")]
     Start {
-        /// The engine's words, one line, at most 300 characters.
+        /// What is wrong with what the job or its image names: nothing of the engine's own.
         reason: String,
     },
     /// There is no such container.
@@ -352,7 +379,7 @@ pub enum Error {
     /// The engine refused for another reason.
     #[error("the container engine refused: {reason}")]
     Engine {
-        /// The engine's words, one line, at most 300 characters.
+        /// The engine's words, one line, the last 300 characters: for the owner alone.
         reason: String,
     },
 }
@@ -362,7 +389,11 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Pull { .. } | Self::Gpu { .. } | Self::Io(_)
+            Self::Unreachable { .. }
+                | Self::Pull { .. }
+                | Self::Gpu { .. }
+                | Self::Driver { .. }
+                | Self::Io(_)
         )
     }
 }

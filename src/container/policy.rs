@@ -5,6 +5,7 @@
 //! are the table of it.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig,
@@ -21,6 +22,8 @@ pub(super) const LABEL_NODE: &str = "lamda.node";
 pub(super) const LABEL_JOB: &str = "lamda.job_id";
 /// Counts the attempts of it.
 pub(super) const LABEL_ATTEMPT: &str = "lamda.attempt";
+/// Names what a container of the node's own probes.
+pub(super) const LABEL_PROBE: &str = "lamda.probe";
 
 /// The variable that decides, on hosts whose default runtime is NVIDIA's, which cards are shown.
 const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -31,7 +34,7 @@ const CAPABILITIES: [&str; 3] = ["compute", "utility", "video"];
 const CAPABILITIES_DEFAULT: &str = "compute,utility";
 /// NVIDIA's container toolkit reads its orders from a container's variables, the image's included.
 /// Each has the value here that asks for nothing, as the toolkit reads it.
-const HELD: [(&str, &str); 8] = [
+const HELD: [(&str, &str); 7] = [
     // `enabled` shows host devices: InfiniBand, GPUDirect Storage and RDMA, the NVSwitches.
     ("NVIDIA_MOFED", "disabled"),
     ("NVIDIA_GDS", "disabled"),
@@ -40,9 +43,14 @@ const HELD: [(&str, &str); 8] = [
     ("NVIDIA_IMEX_CHANNELS", "void"),
     ("NVIDIA_MIG_CONFIG_DEVICES", ""),
     ("NVIDIA_MIG_MONITOR_DEVICES", ""),
-    // An image that asks for `cuda>=99` fails its start, which would be taken for the card's fault.
-    ("NVIDIA_DISABLE_REQUIRE", "true"),
 ];
+/// Switches off what an image requires of the driver: whoever knows better may.
+const DISABLE_REQUIRE: &str = "NVIDIA_DISABLE_REQUIRE";
+/// What an image requires of the driver: `cuda>=12.8`. The toolkit holds it against the driver and
+/// shows nothing more for it.
+const REQUIRE: &str = "NVIDIA_REQUIRE_";
+/// Of such a condition: NVIDIA's own are under 2,000.
+const REQUIRE_BYTES_MAX: usize = 4096;
 /// Read by CUDA's libraries inside the container alone.
 const HARMLESS: [&str; 1] = ["NVIDIA_TF32_OVERRIDE"];
 /// What the toolkit's own names begin with; the second is its setting `swarm-resource`.
@@ -152,6 +160,19 @@ pub(super) fn label_filter(node: Address) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{LABEL_NODE}={node}")])])
 }
 
+/// The one name of the node's probe of `what`; no job's container begins so.
+pub(super) fn probe_name(node: Address, what: &str) -> String {
+    format!("lamda-probe-{}-{what}", &node.lower_hex()[2..10])
+}
+
+/// What tells a probe's container as the node's.
+pub(super) fn probe_labels(node: Address, what: &str) -> HashMap<String, String> {
+    HashMap::from([
+        (LABEL_NODE.to_owned(), node.to_string()),
+        (LABEL_PROBE.to_owned(), what.to_owned()),
+    ])
+}
+
 /// The image's labels are emptied: Traefik, Compose, Watchtower and their like act on whatever
 /// container bears theirs.
 fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<String, String> {
@@ -176,6 +197,13 @@ fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
         (DRIVER_CAPABILITIES, capabilities(asked.map(|(_, value)| value.as_str()))),
     ];
     let own = own.into_iter().chain(HELD.map(|(name, value)| (name, value.to_owned())));
+    let disable = spec.env.iter().chain(&image.env).find(|(name, _)| name == DISABLE_REQUIRE);
+    let disables = disable.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"));
+    let required = image.env.iter().filter(|(name, value)| {
+        name.starts_with(REQUIRE) && value.len() <= REQUIRE_BYTES_MAX && !disables
+    });
+    let own = own.chain([(DISABLE_REQUIRE, disables.to_string())]);
+    let own = own.chain(required.map(|(name, value)| (name.as_str(), value.clone())));
     let own: Vec<(&str, String)> = own.collect();
     let unknown = image.env.iter().map(|(name, _)| name.as_str());
     let unknown = unknown.filter(|name| own.iter().all(|(held, _)| held != name));
@@ -214,6 +242,11 @@ fn mount(mount: &Mount) -> EngineMount {
         }),
         ..EngineMount::default()
     }
+}
+
+/// A folder of the node's own as a probe sees it.
+pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
+    mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: true })
 }
 
 fn log_config() -> HostConfigLogConfig {
@@ -362,7 +395,7 @@ mod tests {
         let greedy: Vec<(&str, &str)> = names.iter().map(|name| (*name, "enabled")).collect();
         let lines: Vec<String> = names.iter().map(|name| format!("{name}=enabled")).collect();
         let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        lines.extend(["NVIDIA_REQUIRE_CUDA=cuda>=99", "NVIDIA_X=1", "DOCKER_RESOURCE_GPU=all"]);
+        lines.extend(["NVIDIA_X=1", "DOCKER_RESOURCE_GPU=all"]);
         lines.extend(["NVIDIA_TF32_OVERRIDE=0", "PATH=/bin", "BROKEN"]);
         let told =
             variables(&[greedy.as_slice(), &[("NVIDIA_Y", "1"), ("MINE", "1")]].concat(), &lines);
@@ -371,11 +404,34 @@ mod tests {
                 told.iter().filter(|line| line.starts_with(&format!("{name}="))).collect();
             assert_eq!(lines, [&format!("{name}={value}")]);
         }
-        for line in ["MINE=1", "NVIDIA_REQUIRE_CUDA=", "NVIDIA_X=", "DOCKER_RESOURCE_GPU="] {
+        for line in ["MINE=1", "NVIDIA_X=", "DOCKER_RESOURCE_GPU="] {
             assert_eq!(told.iter().filter(|told| *told == line).count(), 1, "{line}: {told:?}");
         }
         for name in ["NVIDIA_Y", "NVIDIA_TF32_OVERRIDE", "PATH", "BROKEN"] {
             assert!(!told.iter().any(|line| line.starts_with(name)), "{name}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_image_requires_of_the_driver_is_held_against_it_unless_somebody_knows_better() {
+        let (require, long) = ("NVIDIA_REQUIRE_CUDA=cuda>=99", "x".repeat(REQUIRE_BYTES_MAX));
+        let blank = "NVIDIA_REQUIRE_CUDA=".to_owned();
+        let by_job = [("NVIDIA_DISABLE_REQUIRE", "true"), ("NVIDIA_REQUIRE_CUDA", "cuda>=1")];
+        for (job, image, required, disabled) in [
+            (&[][..], vec![require], require.to_owned(), "false"),
+            (&by_job[..1], vec![require], blank.clone(), "true"),
+            (&by_job[1..], vec![require], require.to_owned(), "false"),
+            (&[][..], vec![require, "NVIDIA_DISABLE_REQUIRE=1"], blank.clone(), "true"),
+            (&[][..], vec![&*format!("NVIDIA_REQUIRE_CUDA=x{long}")], blank.clone(), "false"),
+        ] {
+            let told = variables(job, &image);
+            let of = |name: &str| {
+                let lines = told.iter().filter(|line| line.starts_with(name));
+                lines.cloned().collect::<Vec<_>>()
+            };
+            assert_eq!(of("NVIDIA_REQUIRE_CUDA="), [required], "{job:?} {image:?}");
+            let disabled = format!("NVIDIA_DISABLE_REQUIRE={disabled}");
+            assert_eq!(of("NVIDIA_DISABLE_REQUIRE="), [disabled], "{job:?} {image:?}");
         }
     }
 

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod eip712;
 pub mod id;
 mod late;
+mod notice;
 mod patience;
 pub mod phase;
 pub mod plan;

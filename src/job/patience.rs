@@ -9,6 +9,7 @@ use super::phase::{
     Fault, Job, Phase, Retry, Rules, RunExit, StopCause, Tried, Trouble, UPLOAD_TRIES_MIN,
 };
 use super::plan;
+use super::reason::Reason;
 use crate::clock::Timestamp;
 
 /// How long a step is tried for.
@@ -28,8 +29,12 @@ const TRY_MAX: Duration = Duration::from_hours(1);
 /// No start is tried for longer, since it holds cards; nor what everybody refuses.
 const BRIEFLY: Duration = Duration::from_mins(1);
 
-fn patience(phase: &Phase, retry: Retry, rules: &Rules) -> Patience {
+fn patience(phase: &Phase, fault: &Fault, retry: Retry, rules: &Rules) -> Patience {
     match phase {
+        // No card that works is left to wait for: as long as a start is tried.
+        Phase::Ready { .. } if fault.reason == Reason::GpuFailed => {
+            Patience::Since(rules.fetch_give_up.min(BRIEFLY))
+        }
         Phase::Accepted | Phase::Pulled { .. } if retry != Retry::Briefly => {
             Patience::Since(rules.fetch_give_up)
         }
@@ -62,7 +67,7 @@ pub(super) fn trouble(
     let is_others = matches!(retry, Retry::Always | Retry::Refused);
     let first_at = if is_others { now } else { first_at };
     let tried = tried(before.map(|trouble| trouble.tried).unwrap_or_default(), retry, now);
-    let is_patient = match (retry, patience(&job.phase, retry, rules)) {
+    let is_patient = match (retry, patience(&job.phase, fault, retry, rules)) {
         (Retry::Never, _) => false,
         (Retry::Always | Retry::Refused, _) | (_, Patience::Endless) => true,
         (_, Patience::Since(span)) => now.since(first_at) < span,
@@ -75,6 +80,19 @@ pub(super) fn trouble(
         let wait = plan::retry_delay(&job.phase, job.id(), failures, rules);
         Trouble { failures, first_at, retry_at: now.plus(wait), fault: fault.clone(), tried }
     })
+}
+
+/// Whether the trouble is still a job's own that has come into this phase. `claims`: the job goes to and
+/// fro between its card and its claim.
+pub(super) fn goes_along(trouble: &Trouble, phase: &Phase, claims: bool) -> bool {
+    let is_gpu = trouble.fault.reason == Reason::GpuFailed;
+    match phase {
+        // The patience with the cards goes on while others are waited for and tried.
+        Phase::Ready { .. } => claims || is_gpu,
+        Phase::Starting { .. } => is_gpu,
+        Phase::Claiming { .. } => claims,
+        _ => false,
+    }
 }
 
 /// What was tried with this failure. A gap in which the host slept was none.

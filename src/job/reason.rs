@@ -71,6 +71,8 @@ reasons! {
     InputTooLarge = "input_too_large",
     /// The container could not be started as the job wants it.
     StartFailed = "start_failed",
+    /// The image wants a newer GPU driver, or another card, than the node has.
+    GpuRequirement = "gpu_requirement",
     /// The GPU could not be handed to the container: the node's fault.
     GpuFailed = "gpu_failed",
     /// The container was gone before its exit could be read, or was ended from outside, three
@@ -119,7 +121,11 @@ impl Reason {
     pub const fn may_be_the_nodes(self) -> bool {
         matches!(
             self,
-            Self::NodeFault | Self::GpuFailed | Self::ImagePullFailed | Self::InputUnavailable
+            Self::NodeFault
+                | Self::GpuFailed
+                | Self::GpuRequirement
+                | Self::ImagePullFailed
+                | Self::InputUnavailable
         )
     }
 }

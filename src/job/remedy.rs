@@ -53,8 +53,8 @@ impl Reason {
                  few slots or cards for its queue."
             }
             Self::ImageUnavailable => {
-                "The requester has to check the image's name, and that it may be pulled without \
-                 an account."
+                "The requester has to check the image's name. If it is private, the owner gives \
+                 this node an account that may pull it: JOB_REGISTRY_AUTH_FILE."
             }
             Self::ImagePullFailed => {
                 "Check that this host reaches the registry: `docker pull` shows more. Large \
@@ -76,6 +76,10 @@ impl Reason {
             Self::StartFailed => {
                 "The requester has to check entrypoint and command: the error is the container \
                  engine's."
+            }
+            Self::GpuRequirement => {
+                "The requester has to use an image for an older CUDA, or the owner installs a \
+                 newer NVIDIA driver: the error names both versions."
             }
             Self::GpuFailed => {
                 "Check the driver and the NVIDIA Container Toolkit: `lamda-node doctor`."

@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
+use super::notice;
 use super::patience;
 use super::phase::{
     Durable, EndedRun, Ending, Event, Fault, Job, Kept, LOST_MAX, Misplaced, Outcome, Phase,
-    PinnedImage, Retry, Rules, Run, RunExit, StopCause, Transition, misplaced,
+    PinnedImage, Retry, Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
 };
 use super::reason::Reason;
 use super::status::{Stage, Status};
-use super::unable::{elsewhere, not_begun};
+use super::unable::{IMAGE_GONE_MAX, elsewhere, is_image_gone, not_begun};
 use super::verdict::{cancelled, poisoned, terminal, verdict};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
@@ -38,9 +39,8 @@ pub(super) fn apply(
     next.job.revision += 1;
     if next.job.phase != job.phase {
         next.job.since = now;
-        let claims =
-            claims && matches!(next.job.phase, Phase::Ready { .. } | Phase::Claiming { .. });
-        next.job.trouble = next.job.trouble.filter(|_| claims);
+        let keeps = |trouble: &Trouble| patience::goes_along(trouble, &next.job.phase, claims);
+        next.job.trouble = next.job.trouble.take().filter(keeps);
     }
     let Next { mut kept, job, statuses, durable, .. } = next;
     if let Some(kept) = &mut kept {
@@ -65,6 +65,9 @@ impl Next {
         match (self.job.phase.clone(), event) {
             (Phase::Accepted, Event::Pulled { image }) => {
                 self.job.durations.pull = Some(self.spent());
+                if image.unconfirmed {
+                    self.statuses.push(notice::unconfirmed(&mut self.job, self.now));
+                }
                 self.job.phase = Phase::Pulled { image };
                 if self.job.spec.input.is_some() || !self.job.spec.inputs.is_empty() {
                     self.say(Stage::Fetching);
@@ -253,16 +256,29 @@ impl Next {
         retry: Retry,
         rules: &Rules,
     ) -> Result<(), Misplaced> {
+        if is_image_gone(&phase, &fault) && self.job.image_gone < IMAGE_GONE_MAX {
+            // The same attempt: nothing was made for it, and a pool's claim on it stands.
+            self.job.image_gone += 1;
+            self.job.phase = Phase::Accepted;
+            self.say(Stage::Pulling);
+            self.durable = Some(Durable::Accepted);
+            return Ok(());
+        }
         let retry = elsewhere(&self.job, &phase, &fault, retry);
         let before = self.job.trouble.as_ref().map(|trouble| trouble.fault.reason);
         if let Some(trouble) = patience::trouble(&self.job, &fault, retry, self.now, rules) {
             if retry == Retry::Refused && before != Some(fault.reason) {
-                self.say_refusal(&fault);
+                self.statuses.push(notice::refused(&mut self.job, &fault, self.now));
             }
             self.job.trouble = Some(trouble);
-            // No card is held while the network is waited for.
-            if let Phase::Claiming { image, .. } = phase {
-                self.job.phase = Phase::Ready { image };
+            match phase {
+                // No card is held while the network is waited for, nor one that does not work:
+                // another may.
+                Phase::Claiming { image, .. } => self.job.phase = Phase::Ready { image },
+                Phase::Starting { image, .. } if fault.reason == Reason::GpuFailed => {
+                    self.job.phase = Phase::Ready { image };
+                }
+                _ => {}
             }
             return Ok(());
         }
@@ -295,14 +311,6 @@ impl Next {
             phase => return Err(misplaced(&phase, &Event::Failed { fault, retry })),
         }
         Ok(())
-    }
-
-    /// Says at once, and once, that a service refuses the node: the job waits for its owner.
-    fn say_refusal(&mut self, fault: &Fault) {
-        let mut status = self.job.say(Stage::Uploading, self.now);
-        status.reason_code = Some(fault.reason);
-        status.error = Some(fault.error.clone());
-        self.statuses.push(status);
     }
 
     /// The container is gone and nobody knows how it ended: once more, but not for ever.
@@ -341,10 +349,7 @@ impl Next {
     }
 
     fn interrupted(&mut self, reason: Reason, error: &str) {
-        let mut status = self.job.say(Stage::Interrupted, self.now);
-        status.reason_code = Some(reason);
-        status.error = Some(error.to_owned());
-        self.statuses.push(status);
+        self.statuses.push(notice::interrupted(&mut self.job, reason, error, self.now));
     }
 
     fn again(&mut self) {

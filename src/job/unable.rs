@@ -19,6 +19,16 @@ pub(super) const fn not_begun(phase: &Phase) -> bool {
     )
 }
 
+/// How often an image that was removed between its pull and the start is pulled again: whoever prunes
+/// more often than that wants it gone.
+pub(super) const IMAGE_GONE_MAX: u32 = 3;
+
+/// An image that was here when it was asked for, and was removed before the container was made.
+pub(super) fn is_image_gone(phase: &Phase, fault: &Fault) -> bool {
+    matches!(phase, Phase::Starting { container: None, .. })
+        && fault.reason == Reason::ImagePullFailed
+}
+
 /// How a failure is taken where another node of the pool may do better: a card that failed is not
 /// tried again, and an engine that is away is not waited for longer than a registry is.
 pub(super) fn elsewhere(job: &Job, phase: &Phase, fault: &Fault, retry: Retry) -> Retry {

@@ -120,7 +120,7 @@ async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
     let mut job = taken.job;
     let mut ms = 100;
     let events = [
-        Event::Pulled { image: PinnedImage { id: digest.clone(), digest } },
+        Event::Pulled { image: PinnedImage { id: digest.clone(), digest, unconfirmed: false } },
         Event::Fetched,
         Event::Reserved {
             gpus: vec![GpuUuid::new("GPU-7f3c2a10-55ab-4d0e-9c31-0a1b2c3d4e5f").unwrap()],
@@ -326,7 +326,7 @@ async fn a_claim_that_fails_for_weeks_adds_no_row_a_try_either() {
     let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target: "pool.a".into() };
     let taken = Job::accept(asked, NODE, 0, at(0));
     journal.admit(&taken, body, None).await.unwrap();
-    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned() };
+    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned(), unconfirmed: false };
     let mut job = step(&journal, &taken.job, Event::Pulled { image }, at(1)).await;
     job = step(&journal, &job, Event::Fetched, at(2)).await;
     for n in 0..50 {

@@ -27,6 +27,8 @@ const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(
 pub struct Fitness {
     engine: Option<String>,
     driver: Option<String>,
+    /// Why no container gets any card, until one does.
+    hook: Option<String>,
     cards: usize,
     missing: BTreeSet<GpuUuid>,
     aside: BTreeMap<GpuUuid, Aside>,
@@ -65,10 +67,19 @@ pub struct Look {
     pub engine: Option<String>,
     /// The cards that the driver knows; `Err` where it does not answer; `None` where it was not asked.
     pub cards: Option<Result<BTreeSet<GpuUuid>, String>>,
-    /// The probes of cards that were set aside: why each failed.
-    pub probes: BTreeMap<GpuUuid, Option<String>>,
     /// The disk, where too little is free.
     pub disk: Option<Disk>,
+}
+
+/// What a probe of a card found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// A container gets it.
+    Well,
+    /// No container gets it: why.
+    Failed(String),
+    /// No container gets any: why.
+    NoDriver(String),
 }
 
 /// Why no job is taken.
@@ -77,7 +88,7 @@ pub enum Unfit {
     /// No container can be started.
     #[error("the container engine can't be used: {0}")]
     Engine(String),
-    /// The driver does not answer.
+    /// The driver does not answer, or no container gets a card.
     #[error("the GPUs can't be used: {0}")]
     Driver(String),
     /// Every card is gone, or was set aside.
@@ -103,6 +114,16 @@ pub enum Unfit {
 }
 
 impl Unfit {
+    /// The same for strangers: nothing of what the engine, the driver or a service said.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Engine(_) => "the container engine can't be used".to_owned(),
+            Self::Driver(_) => "the GPUs can't be used".to_owned(),
+            Self::Faults { count, .. } => format!("{count} jobs in a row failed before they ran"),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the two differ in more than an engine's words or a number.
     pub fn is_other_than(&self, other: &Self) -> bool {
         std::mem::discriminant(self) != std::mem::discriminant(other)
@@ -120,7 +141,7 @@ impl Fitness {
         if let Some(why) = &self.engine {
             return Err(Unfit::Engine(why.clone()));
         }
-        if let Some(why) = &self.driver {
+        if let Some(why) = self.driver.as_ref().or(self.hook.as_ref()) {
             return Err(Unfit::Driver(why.clone()));
         }
         if self.cards > 0 && self.out().len() >= self.cards {
@@ -164,18 +185,7 @@ impl Fitness {
                 self.missing = known.iter().filter(|uuid| !found.contains(uuid)).cloned().collect();
             }
         }
-        for (uuid, failure) in look.probes {
-            let Some(card) = self.aside.get_mut(&uuid) else { continue };
-            if failure.is_none() {
-                card.well = true;
-            } else {
-                card.failures += 1;
-            }
-            card.probe_at = None;
-        }
-        for card in self.aside.values_mut().filter(|card| !card.well) {
-            card.probe_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
-        }
+        self.schedule(now);
         if self.faults >= FAULTS_MAX {
             let rest = REST.delay(self.rests + 1, 1.0);
             let until = *self.rest_until.get_or_insert(now + rest);
@@ -185,6 +195,42 @@ impl Fitness {
                 self.rests = self.rests.saturating_add(1);
                 self.rest_until = None;
             }
+        }
+    }
+
+    /// Probes of cards that were set aside.
+    pub fn probed(&mut self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
+        for (uuid, found) in probes {
+            let Some(card) = self.aside.get_mut(&uuid) else { continue };
+            card.probe_at = None;
+            match found {
+                Probed::Well => {
+                    // It begins anew: what failed it may have been the job's own doing.
+                    *card = Aside { failures: 0, well: true, probe_at: None };
+                    self.hook = None;
+                }
+                Probed::Failed(_) => card.failures += 1,
+                Probed::NoDriver(why) => {
+                    card.failures += 1;
+                    self.hook = Some(why);
+                }
+            }
+        }
+        self.schedule(now);
+    }
+
+    /// When what is set aside may be probed.
+    fn schedule(&mut self, now: Duration) {
+        for card in self.aside.values_mut().filter(|card| !card.well) {
+            card.probe_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
+        }
+    }
+
+    /// No container gets a card, as a job met that was to have these.
+    pub fn no_driver(&mut self, cards: &[GpuUuid], why: &str) {
+        if !cards.is_empty() {
+            self.hook = Some(why.to_owned());
+            self.cards_failed(cards);
         }
     }
 
@@ -206,6 +252,9 @@ impl Fitness {
     /// A job's command runs, on these cards.
     pub fn job_runs(&mut self, cards: &[GpuUuid]) {
         (self.faults, self.rests, self.rest_until) = (0, 0, None);
+        if !cards.is_empty() {
+            self.hook = None;
+        }
         for uuid in cards {
             self.aside.remove(uuid);
         }
@@ -235,9 +284,12 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn probed(uuid: &str, failure: Option<&str>) -> Look {
-        let probes = [(card(uuid), failure.map(str::to_owned))];
-        Look { probes: probes.into(), ..Look::default() }
+    fn probed(uuid: &str, found: Probed) -> BTreeMap<GpuUuid, Probed> {
+        [(card(uuid), found)].into()
+    }
+
+    fn failed() -> Probed {
+        Probed::Failed("unknown device".to_owned())
     }
 
     #[test]
@@ -249,13 +301,42 @@ mod tests {
         fitness.looked(Look::default(), &known(), s(100));
         assert_eq!(fitness.to_probe(s(100)), []);
         assert_eq!(fitness.to_probe(s(101)), [card("GPU-a")]);
-        fitness.looked(probed("GPU-a", Some("driver not loaded")), &known(), s(101));
+        fitness.probed(probed("GPU-a", failed()), s(101));
         assert_eq!(fitness.to_probe(s(102)), [], "each failure doubles the wait");
         fitness.cards_failed(&[card("GPU-b")]);
         assert_eq!(fitness.verdict(), Err(Unfit::NoCard(2)));
-        fitness.looked(probed("GPU-a", None), &known(), s(103));
+        fitness.probed(probed("GPU-a", Probed::Well), s(103));
         assert_eq!(fitness.verdict(), Ok(()));
         assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-b")]));
+    }
+
+    #[test]
+    fn a_card_that_a_probe_found_well_begins_anew() {
+        let mut fitness = Fitness::of(1);
+        fitness.cards_failed(&[card("GPU-a")]);
+        for at in [10, 20, 30] {
+            fitness.probed(probed("GPU-a", failed()), s(at));
+        }
+        fitness.probed(probed("GPU-a", Probed::Well), s(100));
+        fitness.cards_failed(&[card("GPU-a")]);
+        fitness.looked(Look::default(), &known(), s(200));
+        assert_eq!(fitness.to_probe(s(201)), [card("GPU-a")]);
+    }
+
+    #[test]
+    fn a_driver_that_is_not_there_stops_all_cards_until_a_probe_gets_one() {
+        let mut fitness = Fitness::of(2);
+        let why = || "driver not loaded".to_owned();
+        fitness.no_driver(&[card("GPU-a")], &why());
+        assert_eq!(fitness.verdict(), Err(Unfit::Driver(why())), "though one never failed");
+        assert_eq!(Unfit::Driver(why()).told(), "the GPUs can't be used");
+        let cards = Some(Ok(known().into_iter().collect()));
+        fitness.looked(Look { cards, ..Look::default() }, &known(), s(1));
+        assert!(fitness.verdict().is_err(), "that the driver's library answers proves nothing");
+        fitness.probed(probed("GPU-a", Probed::NoDriver(why())), s(2));
+        assert!(fitness.verdict().is_err());
+        fitness.probed(probed("GPU-a", Probed::Well), s(5));
+        assert_eq!(fitness.verdict(), Ok(()));
     }
 
     #[test]
@@ -305,7 +386,7 @@ mod tests {
     proptest! {
         /// Whatever happened, a node that is well now takes jobs again within the longest rest.
         #[test]
-        fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..6_u8, 0..60)) {
+        fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..7_u8, 0..60)) {
             let mut fitness = Fitness::of(2);
             let mut now = s(0);
             for what in happened {
@@ -315,7 +396,8 @@ mod tests {
                     1 => fitness.job_failed("x"),
                     2 => fitness.job_runs(&known()[..1]),
                     3 => fitness.store(true),
-                    4 => fitness.looked(probed("GPU-a", Some("no")), &known(), now),
+                    4 => fitness.probed(probed("GPU-a", failed()), now),
+                    5 => fitness.no_driver(&known()[..1], "not loaded"),
                     _ => {
                         let engine = Some("away".to_owned());
                         fitness.looked(Look { engine, ..Look::default() }, &known(), now);
@@ -326,9 +408,10 @@ mod tests {
             let end = now + ASIDE.max + REST.max;
             while now < end {
                 now += s(10);
-                let probes = fitness.to_probe(now).into_iter().map(|uuid| (uuid, None)).collect();
+                let due = fitness.to_probe(now).into_iter();
+                fitness.probed(due.map(|uuid| (uuid, Probed::Well)).collect(), now);
                 let cards = Some(Ok(known().into_iter().collect()));
-                fitness.looked(Look { cards, probes, ..Look::default() }, &known(), now);
+                fitness.looked(Look { cards, ..Look::default() }, &known(), now);
             }
             prop_assert_eq!(fitness.verdict(), Ok(()));
             prop_assert!(fitness.out().is_empty());

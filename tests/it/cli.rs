@@ -270,16 +270,23 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
     let of = |name: &str| {
         checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}"))
     };
-    for name in
-        ["nats", "docker", "gpu", "gpu in containers", "chain", "pinning service", "gateways"]
-    {
+    for name in [
+        "nats",
+        "docker",
+        "files in containers",
+        "gpu",
+        "gpu in containers",
+        "chain",
+        "pinning service",
+        "gateways",
+    ] {
         let check = of(name);
         assert_eq!(check["status"], "fail", "{check}");
         assert!(check["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{check}");
     }
     assert_eq!(of("settings")["status"], "warn", "a key in plain text is unwise");
     assert_eq!(of("data folder")["status"], "ok");
-    assert_eq!(report["fail"], 7);
+    assert_eq!(report["fail"], 8);
     assert!(!ended.both().contains(Anvil::key_hex(0).trim_start_matches("0x")));
 
     let text = program.run(&["doctor"]);

@@ -49,7 +49,7 @@ async fn a_job_and_its_statuses_are_there_after_a_restart_in_order() {
     let first = taken("first", "");
     journal.admit(&first, b"body".to_vec(), Some("ack".to_owned())).await.expect("taken");
     journal.admit(&taken("second", ""), b"body".to_vec(), None).await.expect("taken");
-    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned() };
+    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned(), unconfirmed: false };
     let event = Event::Pulled { image };
     let moved = first.job.apply(event.clone(), at(6), &rules()).expect("it belongs");
     journal.record(&event, &moved, at(6)).await.expect("recorded");

@@ -59,7 +59,7 @@ async fn the_journal_that_is_traced() {
     journal.admit(&taken, b"body".to_vec(), None).await.expect("taken");
     mark(0);
     let mut job = taken.job;
-    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned() };
+    let image = PinnedImage { id: "i".to_owned(), digest: "d".to_owned(), unconfirmed: false };
     for (event, which) in [
         (Event::Pulled { image }, 1),
         (Event::Fetched, 3),

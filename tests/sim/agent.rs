@@ -12,7 +12,7 @@ use lamda_node::agent::ending::{self, Graces};
 use lamda_node::agent::intake::Intake;
 use lamda_node::agent::notary::Notary;
 use lamda_node::agent::terms::Terms;
-use lamda_node::agent::{leases, publish, reconcile, recover};
+use lamda_node::agent::{leases, orphans, publish, reconcile, recover};
 use lamda_node::backoff::Backoff;
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
@@ -22,7 +22,7 @@ use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
 use lamda_node::node::admission::Offer;
-use lamda_node::node::fitness::Look;
+use lamda_node::node::fitness::{Look, Probed};
 use lamda_node::node::{Gpu, GpuUuid};
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
@@ -132,7 +132,13 @@ impl Process {
             let pool = Target::Pool("p".parse().expect("a pool"));
             let looked_after = async {
                 loop {
-                    recover::keep(Arc::clone(&intake)).await.ok();
+                    recover::keep(Arc::clone(&intake), watch::channel(true).1).await.ok();
+                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            let swept = async {
+                loop {
+                    orphans::run(Arc::clone(&intake)).await.ok();
                     intake.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
@@ -148,13 +154,15 @@ impl Process {
                 loop {
                     clock.sleep(Duration::from_mins(1)).await;
                     let due = board.to_probe(clock.monotonic());
-                    let probes = due.into_iter().map(|card| (card, None)).collect();
-                    board.looked(Look { probes, ..Look::default() }, clock.monotonic());
+                    let probes = due.into_iter().map(|card| (card, Probed::Well)).collect();
+                    board.looked(Look::default(), clock.monotonic());
+                    board.probed(probes, clock.monotonic());
                 }
             };
             tokio::join!(
                 looked_at,
                 looked_after,
+                swept,
                 looked_for,
                 serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
                 serve_source(&intake, &world, place, pool, 0),

@@ -155,7 +155,7 @@ impl Simulated {
             return failed(Reason::ImageUnavailable, Retry::Never);
         }
         let text = "sha256:1".to_owned();
-        Event::Pulled { image: PinnedImage { id: text.clone(), digest: text } }
+        Event::Pulled { image: PinnedImage { id: text.clone(), digest: text, unconfirmed: false } }
     }
 
     async fn create(&self, job: &Job) -> Event {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Act, Event, disk_failed, engine_failed};
+use super::{Act, Event, disk_failed};
 use crate::agent::logs::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
 use crate::container::{
@@ -24,9 +24,12 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn create(&self, job: &Job) -> Event {
         let Phase::Starting { image, gpus, .. } = &job.phase else { return Event::Lost };
+        if let Err(err) = self.sight.of(self.runtime.as_ref()).await {
+            return self.unseen(job, err);
+        }
         // An attempt that was given up must be gone before the next one runs.
         if let Err(err) = self.remove_containers(job, job.attempt - 1).await {
-            return engine_failed(&err);
+            return self.engine_failed(job, &err);
         }
         if let Err(err) = self.take_room(job).await {
             return disk_failed(&err);
@@ -34,7 +37,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.create(&spec).await {
             Ok(id) => Event::Created { container: id.0 },
-            Err(err) => engine_failed(&err),
+            Err(err) => self.engine_failed(job, &err),
         }
     }
 
@@ -50,7 +53,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                         return Event::Expired;
                     }
                 }
-                Err(err) => return engine_failed(&err),
+                Err(err) => return self.engine_failed(job, &err),
             }
         }
         match self.runtime.start(&id).await {
@@ -60,7 +63,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             }
             // It may have run: that it is not there proves nothing.
             Err(Error::Gone(_)) => Event::Lost,
-            Err(err) => engine_failed(&err),
+            Err(err) => self.engine_failed(job, &err),
         }
     }
 
@@ -84,7 +87,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         };
         match self.runtime.stop(&id, grace).await {
             Ok(()) => self.follow_to_end(job).await,
-            Err(err) => engine_failed(&err),
+            Err(err) => self.engine_failed(job, &err),
         }
     }
 
@@ -118,7 +121,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 }
             }
             Err(Error::Gone(_)) => Event::Lost,
-            Err(err) => engine_failed(&err),
+            Err(err) => self.engine_failed(job, &err),
         }
     }
 

@@ -7,6 +7,7 @@
 mod container;
 mod output;
 mod place;
+mod refusal;
 mod room;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use super::holds;
 use super::link::Link;
 use super::presence::Neighbours;
 use super::reserve;
+use super::sight::Sight;
 use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
@@ -81,6 +83,10 @@ pub struct Act<R, C> {
     pub fetched: Mutex<HashMap<PathBuf, u64>>,
     /// Who else is there.
     pub neighbours: Neighbours,
+    /// The GPUs' driver and its CUDA, for who is told that an image wants a newer one.
+    pub driver: String,
+    /// Whether the engine sees the node's files.
+    pub sight: Arc<Sight>,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -88,7 +94,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         match step {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
-            Step::Reserve => Event::Reserved { gpus: self.board.reserve(job).await },
+            Step::Reserve => self.reserve(job).await,
             Step::Create => self.create(job).await,
             Step::Start => self.start(job).await,
             Step::Follow { until } => self.follow(job, until).await,
@@ -220,11 +226,26 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     async fn pull(&self, job: &Job) -> Event {
         match self.runtime.image(&job.spec.image).await {
-            Ok(image) => {
-                Event::Pulled { image: PinnedImage { id: image.id, digest: image.digest } }
-            }
-            Err(err) => engine_failed(&err),
+            Ok(image) => Event::Pulled {
+                image: PinnedImage {
+                    id: image.id,
+                    digest: image.digest,
+                    unconfirmed: image.unconfirmed,
+                },
+            },
+            Err(err) => self.engine_failed(job, &err),
         }
+    }
+
+    /// Cards for the job. One whose cards failed waits for others only while there are some that work.
+    async fn reserve(&self, job: &Job) -> Event {
+        if let Some(trouble) = job.trouble.as_ref()
+            && trouble.fault.reason == Reason::GpuFailed
+            && !self.board.may_go(&job.spec)
+        {
+            return Event::Failed { fault: trouble.fault.clone(), retry: Retry::Patiently };
+        }
+        Event::Reserved { gpus: self.board.reserve(job).await }
     }
 
     async fn fetch(&self, job: &Job) -> Event {
@@ -273,7 +294,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             // An engine that answers, and can't: what a job leaves in its layer may be too deep for
             // it. The job is done all the same; each start of the node tries once more.
             if !matches!(err, engine::Error::Engine { .. }) || tries < REMOVALS_MAX {
-                return engine_failed(&err);
+                return self.engine_failed(job, &err);
             }
             let id = job.id();
             tracing::error!(job.id = %id, "a container of job {id} is left: {}", chain(&err));
@@ -317,21 +338,6 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What an engine's failure means for a job.
-fn engine_failed(err: &engine::Error) -> Event {
-    use engine::Error as E;
-    let (reason, retry) = match err {
-        E::ImageNotAllowed { .. } => (Reason::ImageNotAllowed, Retry::Never),
-        E::ImageRefused { .. } => (Reason::ImageUnavailable, Retry::Never),
-        E::Pull { .. } => (Reason::ImagePullFailed, Retry::Patiently),
-        E::Gpu { .. } => (Reason::GpuFailed, Retry::Patiently),
-        E::Start { .. } => (Reason::StartFailed, Retry::Never),
-        E::Unreachable { .. } => (Reason::NodeFault, Retry::Always),
-        _ => (Reason::NodeFault, Retry::Patiently),
-    };
-    Event::Failed { fault: Fault::new(reason, chain(err)), retry }
 }
 
 /// A full or broken disk is the node's trouble: it may pass. A full one is waited for: who filled it

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::place::{self, Place};
-use super::{Act, Event, engine_failed};
+use super::{Act, Event};
 use crate::agent::folders::JobFolders;
 use crate::agent::terms;
 use crate::artifact::{self, Kind, View};
@@ -157,7 +157,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Err(err @ EngineError::CopyOut { .. }) => {
                 Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, chain(&err))))
             }
-            Err(err) => Err(Trouble::Node(Box::new(engine_failed(&err)))),
+            Err(err) => Err(Trouble::Node(Box::new(self.engine_failed(job, &err)))),
         }
     }
 

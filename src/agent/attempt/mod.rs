@@ -134,8 +134,12 @@ async fn look<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> E
     let found = match effects.containers().await {
         Ok(found) => found,
         Err(err) => {
-            let fault = Fault::new(Reason::NodeFault, supervise::chain(&err));
-            return Event::Failed { fault, retry: Retry::Always };
+            tracing::warn!(job.id = %job.id(), "job {}: {}", job.id(), supervise::chain(&err));
+            let error = "the node's container engine can't say what runs";
+            return Event::Failed {
+                fault: Fault::new(Reason::NodeFault, error),
+                retry: Retry::Always,
+            };
         }
     };
     let never_ran = |found: &Found| {

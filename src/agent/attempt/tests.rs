@@ -1,14 +1,16 @@
 //! A job's task where the journal is stuck, and where the task itself is at fault.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::*;
 use crate::agent::fakes::{
-    Trouble, body, delivery, dispatched, node, node_with, soon, start, until, until_started,
-    written,
+    Trouble, body, container, delivery, dispatched, node, node_with, recovered, soon, start, until,
+    until_started, written,
 };
-use crate::agent::{claims, leases, recover};
+use crate::agent::{claims, leases, orphans, recover};
 use crate::bus::{AckHandle, Delivery, Target};
+use crate::container::{Found, FoundState};
 use crate::job::claim;
 use crate::job::phase::{RunExit, StopCause};
 use crate::node::Address;
@@ -48,7 +50,7 @@ async fn a_task_that_panics_leaves_its_slot_to_its_container_until_the_job_is_ta
     tokio::select! {
         biased;
         () = soon(node.effects.is_followed.notified()) => {}
-        ended = recover::keep(Arc::clone(&node)) => panic!("{ended:?}"),
+        ended = recover::keep(Arc::clone(&node), recovered(true)) => panic!("{ended:?}"),
     }
     assert!(board.is_looked_after(&id));
     assert_eq!(node.crew.len(), 1);
@@ -63,7 +65,47 @@ async fn a_job_that_was_written_down_though_the_answer_was_an_error_is_taken_up(
     tokio::select! {
         biased;
         () = soon(node.effects.is_followed.notified()) => {}
-        ended = recover::keep(Arc::clone(&node)) => panic!("{ended:?}"),
+        ended = recover::keep(Arc::clone(&node), recovered(true)) => panic!("{ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn containers_that_no_open_job_owns_are_swept_while_the_node_runs() {
+    let node = node("", 0);
+    start(&node, "job").await;
+    soon(node.effects.is_followed.notified()).await;
+    let probe = Found { job_id: None, ..container("probe", FoundState::Created) };
+    let orphans = [container("orphan", FoundState::Created), probe];
+    node.effects.containers.lock().unwrap().extend(orphans);
+    let left = || node.effects.containers.lock().unwrap().len();
+    tokio::select! {
+        biased;
+        () = until(|| left() == 1) => {}
+        ended = orphans::run(Arc::clone(&node)) => panic!("{ended:?}"),
+    }
+    // A young one may be the work of a start that is under way.
+    let created_at = node.desk.clock.now().plus(orphans::EVERY * 2);
+    let young = Found { created_at, ..container("young", FoundState::Created) };
+    node.effects.containers.lock().unwrap().push(young);
+    tokio::select! {
+        biased;
+        () = until(|| node.desk.clock.now() >= created_at) => {}
+        ended = orphans::run(Arc::clone(&node)) => panic!("{ended:?}"),
+    }
+    assert_eq!(left(), 2, "the job's own, and the young one");
+}
+
+#[tokio::test]
+async fn what_has_run_is_taken_up_though_the_engine_is_away() {
+    let node = node("", 0);
+    node.effects.engine_is_away.store(true, Relaxed);
+    // It was cancelled; whoever wrote that down believes that it failed.
+    written(&node, "job", false, [Event::StopAsked { cause: StopCause::Cancelled }]).await;
+    let id = "job".parse().unwrap();
+    tokio::select! {
+        biased;
+        () = until(|| node.desk.board.is_looked_after(&id)) => {}
+        ended = recover::keep(Arc::clone(&node), recovered(false)) => panic!("{ended:?}"),
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! What must hold: a change is told once, when it happens.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Board, State};
 use crate::job::phase::Phase;
-use crate::job::{Job, Reason};
+use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::Offer;
-use crate::node::fitness::{Look, Unfit};
+use crate::node::admission::{Offer, Verdict, decide};
+use crate::node::fitness::{Look, Probed, Unfit};
 
 impl State {
     /// What a job that moved says of the node.
@@ -25,7 +26,15 @@ impl State {
                 if fault.reason == Reason::GpuFailed {
                     self.fitness.cards_failed(held);
                 }
-                self.fitness.job_failed(&fault.error);
+                // What an image wants of the driver says nothing of the next job.
+                if fault.reason != Reason::GpuRequirement {
+                    self.fitness.job_failed(&fault.error);
+                    self.symptoms += 1;
+                }
+            }
+            // It gave its cards up, for others or for the same ones later.
+            Phase::Ready { .. } if moved && before == "starting" => {
+                self.fitness.cards_failed(held);
                 self.symptoms += 1;
             }
             phase if !moved && let Some(trouble) = &job.trouble => {
@@ -65,6 +74,25 @@ impl Board {
         self.notify();
     }
 
+    /// What probes of cards found, and the moment by the monotonic clock.
+    pub fn probed(&self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
+        let mut state = self.state();
+        state.fitness.probed(probes, now);
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// The engine gives cards to no container, as the job met that was to have these.
+    pub fn no_driver(&self, cards: &[GpuUuid], why: &str) {
+        let mut state = self.state();
+        state.fitness.no_driver(cards, why);
+        state.symptoms += 1;
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
     /// Why no job is taken; `None` where the node is fit.
     pub fn unfit(&self) -> Option<Unfit> {
         self.state().unfit.clone()
@@ -73,6 +101,12 @@ impl Board {
     /// Waits until the node is fit, or until it is not.
     pub async fn becomes_fit(&self, fit: bool) {
         self.wait_for(|| (self.state().unfit.is_none() == fit).then_some(())).await;
+    }
+
+    /// Whether a job of this kind could go, now or once others are done, with the cards that work.
+    pub fn may_go(&self, spec: &JobSpec) -> bool {
+        let state = self.state();
+        !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
     }
 
     /// All that the node offers, and the cards of it that are out of use.

@@ -483,7 +483,8 @@ mod tests {
         let asked =
             Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target: "pool.x".to_owned() };
         let job = Job::accept(asked, Address::new([1; 20]), 0, NOW).job;
-        let image = PinnedImage { id: "id".to_owned(), digest: "digest".to_owned() };
+        let image =
+            PinnedImage { id: "id".to_owned(), digest: "digest".to_owned(), unconfirmed: false };
         moved(&moved(&job, Event::Pulled { image }), Event::Fetched)
     }
 

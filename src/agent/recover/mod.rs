@@ -11,9 +11,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::attempt::Desk;
 use super::effects::Effects;
 use super::intake::Intake;
+use super::orphans;
 use crate::bus::AckHandle;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
@@ -24,9 +27,6 @@ use crate::supervise::{Failure, chain};
 
 /// How often it is looked for jobs that nobody has in hand.
 pub const LOOK: Duration = Duration::from_secs(30);
-
-/// A container that is younger may be another start's work in progress.
-const ORPHAN_AFTER: Duration = Duration::from_mins(1);
 
 /// Takes every open job back into hand. Run as a service: tried again until the engine answers.
 pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Result<(), Failure> {
@@ -63,7 +63,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
             Some(id) => {
                 containers.insert((id, container.attempt), container);
             }
-            None => remove_orphan(effects, &container, desk).await,
+            None => orphans::remove_old(effects, &container, desk).await,
         }
     }
     let kept = desk.journal.kept_ids().await.map_err(journal_failed)?;
@@ -87,12 +87,16 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
 
 /// Looks every [`LOOK`] for jobs that the journal has open and that no task has in hand, and takes
 /// them up again: what was written down though the answer was an error, and what a task left that
-/// ended by a defect. A service that ends only when it fails.
+/// ended by a defect. A service that ends only when it fails. Before `recovered`, which an engine that
+/// is away holds up, only what has run, and so needs none.
 ///
 /// What intake takes at this moment is written down before it is in hand: only what has not moved
 /// from one look to the next counts, and a task that has it all the same finds that the journal takes
 /// nothing of the second one.
-pub async fn keep<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Result<(), Failure> {
+pub async fn keep<E: Effects, C: Clock + Clone>(
+    intake: Arc<Intake<E, C>>,
+    recovered: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     let failed = |err: journal::Error| Failure::Again(err.into());
     let board = &intake.desk.board;
     let mut before: Vec<(JobId, u64)> = Vec::new();
@@ -102,9 +106,12 @@ pub async fn keep<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Re
         left.retain(|(id, _)| !board.is_looked_after(id));
         let still: Vec<_> = left.iter().filter(|one| before.contains(one)).cloned().collect();
         before = left;
-        if !still.is_empty() && !board.is_closed() {
-            take_up(&intake, &still).await?;
+        if still.is_empty() || board.is_closed() {
+            continue;
         }
+        // An engine that is away says nothing of what may run: that waits, and the rest does not.
+        let found = if *recovered.borrow() { intake.effects.containers().await.ok() } else { None };
+        take_up(&intake, &still, found.as_deref()).await?;
     }
 }
 
@@ -112,22 +119,24 @@ pub async fn keep<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Re
 async fn take_up<E: Effects, C: Clock + Clone>(
     intake: &Intake<E, C>,
     left: &[(JobId, u64)],
+    found: Option<&[Found]>,
 ) -> Result<(), Failure> {
     let failed = |err: journal::Error| Failure::Again(err.into());
-    let found = intake.effects.containers().await.map_err(|err| Failure::Again(err.into()))?;
     // Nobody moves a job that waits meanwhile.
     let _alone = intake.waiting.lock().await;
     for (id, revision) in left {
         let known = intake.desk.journal.lookup(id).await.map_err(failed)?;
         let Some(job) = known.and_then(|known| known.job) else { continue };
         let waits = job.phase == Phase::Waiting || job.phase.is_done();
-        if waits || job.revision != *revision || intake.desk.board.is_looked_after(id) {
+        let needs_engine = found.is_none() && job.phase.wants_slot();
+        let has_moved = job.revision != *revision || intake.desk.board.is_looked_after(id);
+        if waits || needs_engine || has_moved {
             continue;
         }
         tracing::warn!(job.id = %id, "nobody had job {id} in hand: it is taken up again");
         if may_have_a_process(&job.phase) {
             let same = |one: &&Found| one.job_id.as_ref() == Some(id) && one.attempt == job.attempt;
-            let container = found.iter().find(same).cloned();
+            let container = found.unwrap_or_default().iter().find(same).cloned();
             adopt(intake, job, container).await?;
         } else {
             take_back(intake, job).await?;
@@ -235,17 +244,6 @@ async fn apply<C: Clock>(desk: &Desk<C>, job: &Job, event: Event) -> Result<Job,
     desk.journal.record(&event, &moved, now).await?;
     desk.outbox.notify_one();
     Ok(moved.job)
-}
-
-async fn remove_orphan<E: Effects, C: Clock>(effects: &E, container: &Found, desk: &Desk<C>) {
-    if desk.clock.now().since(container.created_at) < ORPHAN_AFTER {
-        return;
-    }
-    let id = &container.id;
-    match effects.discard(container).await {
-        Ok(()) => tracing::info!(container = %id, "removed container {id}, which no open job owns"),
-        Err(err) => tracing::warn!(container = %id, "orphan {id} stays: {}", chain(&err)),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::agent::fakes::{
-    Trouble, container, node, node_with, phase, soon, until, until_started, written,
+    Trouble, container, node, node_with, phase, recovered, soon, until, until_started, written,
 };
 use crate::agent::reconcile;
 use crate::job::phase::StopCause;
@@ -44,7 +44,7 @@ async fn a_job_whose_container_cant_be_removed_keeps_no_other_one_waiting() {
     tokio::select! {
         biased;
         () = until(|| board.is_looked_after(&id)) => {}
-        ended = keep(Arc::clone(&node)) => panic!("{ended:?}"),
+        ended = keep(Arc::clone(&node), recovered(true)) => panic!("{ended:?}"),
     }
 }
 
@@ -74,7 +74,7 @@ async fn what_nobody_has_in_hand_is_taken_up_while_the_node_is_drained_but_not_w
         tokio::select! {
             biased;
             () = until(|| hour_over() || node.effects.count("follow") > 0) => {}
-            ended = keep(Arc::clone(&node)) => panic!("{ended:?}"),
+            ended = keep(Arc::clone(&node), recovered(true)) => panic!("{ended:?}"),
         }
         assert_eq!(node.effects.count("follow"), usize::from(!ends), "ends: {ends}");
     }

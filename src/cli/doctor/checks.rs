@@ -1,6 +1,7 @@
 //! The checks themselves: each asks one part, as the node would, and says what it heard.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Check, Finding};
 use crate::agent::Settings;
@@ -10,11 +11,11 @@ use crate::bus::{self, Bus, DeliveryMode, Expiry};
 use crate::chain::{EndpointState, Reader};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Env, Gpu, KeySource, Parts};
-use crate::container::docker::{Docker, Engine};
+use crate::container::docker::{Config as DockerConfig, Docker, Engine};
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
-use crate::node::{GpuInventory, GpuUuid, pools};
+use crate::node::{Address, GpuInventory, GpuUuid, pools};
 use crate::reputation::fees::days_left;
 
 /// What a check says whose settings are wrong; those are told by their own check.
@@ -199,6 +200,51 @@ pub(super) async fn gpu(parts: &Parts) -> Finding {
     Finding::warn(told, "see what the driver says of it (`nvidia-smi`); jobs get the others")
 }
 
+/// The node whose containers the probes are.
+fn node_of(parts: &Parts) -> Address {
+    let address = parts.key.as_ref().and_then(|key| key.address().ok());
+    address.unwrap_or(Address::new([0; 20]))
+}
+
+/// Whether the engine finds under the data folder's path what lies there.
+pub(super) async fn files_in_containers(parts: &Parts) -> Finding {
+    let (Some(config), Some(settings)) = (&parts.docker, &parts.settings) else { return unset() };
+    let existing = existing(&settings.data_dir);
+    let nonce = format!("{:032x}", fastrand::u128(..));
+    let folder = tempfile::Builder::new().prefix("doctor-").tempdir_in(existing);
+    let file = folder.as_ref().ok().map(|folder| folder.path().join("nonce"));
+    let Some(file) = file.filter(|file| std::fs::write(file, &nonce).is_ok()) else {
+        return Finding::fail("not checked", "mend the data folder first");
+    };
+    let read = match Docker::connect(&hasty(config)) {
+        Ok(docker) => docker.read_back(node_of(parts), "doctor-files", &file).await,
+        Err(err) => Err(err),
+    };
+    match read {
+        Ok(Some(read)) if read == nonce.as_bytes() => {
+            Finding::ok("the engine finds this node's files under their paths")
+        }
+        Ok(_) => Finding::fail(
+            format!("the engine sees another file system than this node at {}", existing.display()),
+            "run both on one host; where the node runs in a container, show it DATA_DIR under the \
+             path that it has on the host",
+        ),
+        Err(err) => Finding::failed(err, "mend the engine first: see the line docker"),
+    }
+}
+
+/// The data folder, or what of its path is there: before the first start it is not, and what counts
+/// is whether it can be made.
+fn existing(data_dir: &Path) -> &Path {
+    data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"))
+}
+
+/// A start that hangs is told before the check's own deadline, so that its container is removed.
+fn hasty(config: &DockerConfig) -> DockerConfig {
+    let (call_timeout, start_timeout) = (Duration::from_secs(3), Duration::from_secs(6));
+    DockerConfig { call_timeout, start_timeout, ..config.clone() }
+}
+
 pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
     let Some(config) = &parts.docker else { return unset() };
     let cards = match cards(parts).await {
@@ -207,8 +253,8 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
         Err(_) => return Finding::fail("not checked", "mend the GPU first"),
     };
     let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();
-    let ready = match Docker::connect(config) {
-        Ok(docker) => docker.gpu_ready(&uuids).await,
+    let ready = match Docker::connect(&hasty(config)) {
+        Ok(docker) => docker.hands_out(node_of(parts), "doctor", &uuids).await,
         Err(err) => Err(err),
     };
     match ready {
@@ -351,8 +397,7 @@ pub(in crate::cli) const fn rights(overrides: bool) -> Option<(&'static str, &'s
 pub(super) fn data_dir(parts: &Parts) -> Finding {
     let Some(settings) = &parts.settings else { return unset() };
     let Settings { data_dir, disk_free_min_mib, .. } = settings;
-    // Before the first start it is not there: what counts is whether it can be made.
-    let existing = data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let existing = existing(data_dir);
     if let Err(err) = tempfile::NamedTempFile::new_in(existing) {
         return Finding::fail(
             format!("{} can't be written to: {err}", existing.display()),

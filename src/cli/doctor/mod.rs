@@ -112,6 +112,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("key", checks::key(parts)),
         run("nats", checks::nats(parts)),
         run("docker", checks::docker(parts)),
+        run("files in containers", checks::files_in_containers(parts)),
         run("gpu", checks::gpu(parts)),
         run("gpu in containers", checks::gpu_in_containers(parts)),
         run("chain", checks::chain(parts)),

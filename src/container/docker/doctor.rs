@@ -1,28 +1,11 @@
-//! What kind of engine this is, and whether it hands out GPUs: for `doctor` and the start.
+//! What kind of engine this is: for `doctor` and the start.
 
 use std::path::PathBuf;
 
-use bollard::models::{
-    ContainerCreateBody, HostConfig, ImageInspect, SystemInfoCgroupVersionEnum as Cgroup,
-};
-use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptionsBuilder, StartContainerOptions,
-};
-use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use tar::{Builder, EntryType, Header};
+use bollard::models::SystemInfoCgroupVersionEnum as Cgroup;
 
-use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
-use super::{Docker, fault, within};
-use crate::node::GpuUuid;
-
-/// An image of our own that holds four empty folders and nothing that could run.
-const PROBE_IMAGE: &str = "lamda-node/probe";
-const PROBE_TAG: &str = "1";
-/// What NVIDIA's toolkit writes into while it prepares a container.
-const PROBE_FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
-/// A command that is not in the probe's image.
-const PROBE_COMMAND: &str = "/nothing-to-run";
+use super::super::Error;
+use super::Docker;
 
 /// A Docker Engine, as it tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,69 +72,6 @@ impl Docker {
             security_options: info.security_options.unwrap_or_default(),
         })
     }
-
-    /// Whether the engine hands these cards to a container; [`Error::Gpu`] says why not.
-    ///
-    /// An engine accepts any request for GPUs when a container is created and refuses it when one
-    /// is started, so one is started: from an image without a single file, with a command that is
-    /// not there. The cards are handed over before the command is looked for, so the complaint
-    /// about the command is the good answer.
-    pub async fn gpu_ready(&self, gpus: &[GpuUuid]) -> Result<(), Error> {
-        let client = self.client().await?;
-        let body = ContainerCreateBody {
-            image: Some(self.probe_image().await?),
-            cmd: Some(vec![PROBE_COMMAND.to_owned()]),
-            host_config: Some(HostConfig {
-                device_requests: policy::device_request(gpus).map(|request| vec![request]),
-                network_mode: Some("none".to_owned()),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let created = client.create_container(None::<CreateContainerOptions>, body);
-        let probe = ContainerId(self.call(created).await?.id);
-        let start = client.start_container(&probe.0, None::<StartContainerOptions>);
-        let started = within(self.config.start_timeout, start).await;
-        self.remove(&probe).await?;
-        match started.map_err(|err| fault::of_start(&self.config.host, err)) {
-            Ok(()) | Err(Error::Start { .. }) => Ok(()),
-            Err(other) => Err(other),
-        }
-    }
-
-    /// The id of the probe's image, imported where it is not here.
-    async fn probe_image(&self) -> Result<String, Error> {
-        let client = self.client().await?;
-        let name = format!("{PROBE_IMAGE}:{PROBE_TAG}");
-        let call = within(self.config.call_timeout, client.inspect_image(&name));
-        match call.await {
-            Ok(ImageInspect { id: Some(id), .. }) => return Ok(id),
-            Err(err) if fault::status(&err) != Some(404) => return Err(self.fault(err)),
-            _ => {}
-        }
-        let options = CreateImageOptionsBuilder::default()
-            .from_src("-")
-            .repo(PROBE_IMAGE)
-            .tag(PROBE_TAG)
-            .build();
-        let root = bollard::body_full(empty_root().map_err(Error::Io)?);
-        let import = client.create_image(Some(options), Some(root), None);
-        self.call(import.try_for_each(|_| async { Ok(()) })).await?;
-        let imported = self.call(client.inspect_image(&name)).await?;
-        Ok(imported.id.unwrap_or(name))
-    }
-}
-
-fn empty_root() -> std::io::Result<Bytes> {
-    let mut archive = Builder::new(Vec::new());
-    for folder in PROBE_FOLDERS {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
-        header.set_size(0);
-        archive.append_data(&mut header, folder, std::io::empty())?;
-    }
-    archive.into_inner().map(Bytes::from)
 }
 
 #[cfg(test)]

@@ -12,6 +12,32 @@ use super::super::{Error, image};
 /// The longest reason that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
+/// What a runtime, a registry or an image can put into a sentence of ours, in characters.
+const WORD_CHARS_MAX: usize = 128;
+
+/// What the toolkit says where no container gets any card.
+const NO_DRIVER: [&str; 4] = [
+    "driver not loaded",
+    "initialization error",
+    "driver/library version mismatch",
+    "could not select device driver",
+];
+
+/// What is said of a container that can't be started as the job wants it, where it stands elsewhere
+/// than at the beginning of the runtime's words.
+const NO_START: [&str; 10] = [
+    "executable file not found",
+    "permission denied",
+    "no such file or directory",
+    "exec format error",
+    "is a directory",
+    "not a directory",
+    "unable to find user",
+    "unable to find group",
+    "no matching entries in passwd file",
+    "chdir to cwd",
+];
+
 /// Where an engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Host {
@@ -91,47 +117,65 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
     let reason = one_line(message);
     let words = message.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
-    if is_about_the_job(&words) {
+    if let Some(said) = about_the_job(message, &words) {
         return if says(&["docker-init"]) {
             Error::Engine { reason }
         } else {
-            Error::Start { reason }
+            Error::Start { reason: one_line(said) }
         };
     }
-    if says(&["nvidia-container", "could not select device driver", "nvml error", "cdi device"]) {
+    if let Some(of_image) = of_toolkit(message, &words) {
+        of_image
+    } else if says(&NO_DRIVER) {
+        Error::Driver { reason }
+    } else if says(&["nvidia-container", "nvml error", "cdi device"]) {
         Error::Gpu { reason }
     } else if says(&["docker-init", "error mounting"]) {
         // The engine's own init or one of our folders is missing: not the job's fault.
         Error::Engine { reason }
-    } else if says(&[
-        "executable file not found",
-        "permission denied",
-        "no such file or directory",
-        "exec format error",
-        "is a directory",
-        "not a directory",
-        "unable to find user",
-        "unable to find group",
-        "no matching entries in passwd file",
-        "chdir to cwd",
-    ]) {
-        Error::Start { reason }
+    } else if let Some(phrase) = NO_START.iter().find(|phrase| words.contains(**phrase)) {
+        // The rest of it may be paths of the host's.
+        Error::Start { reason: (*phrase).to_owned() }
     } else {
         of_call(host, err)
     }
 }
 
-/// Whether the engine complains of what the job or its image names: command, working folder, user.
-/// Told by the words before the first of theirs, since theirs can say anything.
-fn is_about_the_job(words: &str) -> bool {
+/// What NVIDIA's toolkit complains of that the image brings along: no card is to blame.
+fn of_toolkit(message: &str, words: &str) -> Option<Error> {
+    let after = |mark: &str| words.find(mark).map(|at| &message[at + mark.len()..]);
+    if let Some(condition) = after("unsatisfied condition: ") {
+        let plain = |c: &char| c.is_ascii_alphanumeric() || "<>=!._-".contains(*c);
+        let needed = condition.chars().take_while(plain).take(WORD_CHARS_MAX).collect();
+        return Some(Error::Requirement { needed });
+    }
+    if after("nvidia-container-cli: requirement error: ").is_some() {
+        let reason = "what the image requires of the GPU's driver can't be read".to_owned();
+        return Some(Error::Start { reason });
+    }
+    let rest = after("nvidia-container-cli: mount error: ")?;
+    let end = rest.find(": file exists")?;
+    let path = &rest[..end];
+    // Below the container's root; before it the paths are the host's.
+    let inside = ["/merged/", "/rootfs/"].iter().find_map(|root| path.split_once(root));
+    let name = inside.map(|(_, inside)| inside).or(path.rsplit('/').next())?;
+    let name: String = name.chars().filter(char::is_ascii_graphic).take(WORD_CHARS_MAX).collect();
+    let reason = format!("the image has a file of its own where the GPU's driver puts one: {name}");
+    Some(Error::Start { reason })
+}
+
+/// What the engine complains of, where that is what the job or its image names: command, working
+/// folder, user. Told by the words before the first of theirs, since theirs can say anything.
+fn about_the_job<'a>(message: &'a str, words: &str) -> Option<&'a str> {
     let runtime = ["container process caused: ", "container process: "]
         .iter()
-        .filter_map(|mark| words.split_once(mark))
-        .min_by_key(|(before, _)| before.len());
-    let (own, said) = runtime.map_or((false, words), |(_, said)| (true, said));
-    let begins = |phrases: &[&str]| phrases.iter().any(|phrase| said.starts_with(phrase));
-    begins(&["unable to find user", "unable to find group"])
-        || own && begins(&["exec: ", "chdir to cwd"])
+        .filter_map(|mark| words.find(mark).map(|at| at + mark.len()))
+        .min();
+    let at = runtime.unwrap_or(0);
+    let begins = |phrases: &[&str]| phrases.iter().any(|phrase| words[at..].starts_with(phrase));
+    let is_theirs = begins(&["unable to find user", "unable to find group"])
+        || runtime.is_some() && begins(&["exec: ", "chdir to cwd"]);
+    is_theirs.then(|| &message[at..])
 }
 
 /// What a requester is told where a registry did not give the image. One sentence for every cause:
@@ -139,12 +183,19 @@ fn is_about_the_job(words: &str) -> bool {
 pub(super) const NOT_GIVEN: &str = "its registry did not give it: it could not be reached, did not \
                                     answer in time, or broke off";
 
+/// Nothing can be pulled, whatever the registry says.
+pub(super) const DISK_FULL: &str = "this node's disk is full";
+
+/// The registry answers, and wants to be left alone for a while.
+pub(super) const TOO_MANY: &str =
+    "its registry takes no more requests of this node for now (rate limit)";
+
 /// A pull: what the registry won't change its mind about is refused, the rest may work later. None
-/// of the engine's words go on: they hold addresses, and what answered there.
+/// of the engine's words go on: they hold addresses, and what answered there. `None`: it is the
+/// engine that does not answer. A 503 is none of its own: it passes a registry's on.
 pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     let reference = reference.to_owned();
     let (status, words) = match err {
-        EngineError::DockerResponseServerError { status_code: 503, .. } => return None,
         EngineError::DockerResponseServerError { status_code, message } => {
             (Some(*status_code), message.as_str())
         }
@@ -161,17 +212,28 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
         };
         Error::ImageRefused { reference, reason: reason.to_owned() }
     } else {
-        let here = words.contains("no space left on device");
-        let reason = if here { "this node's disk is full" } else { NOT_GIVEN };
+        let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+        let reason = if says(&["no space left on device"]) {
+            DISK_FULL
+        } else if status == Some(429) || says(&["toomanyrequests", "too many requests"]) {
+            TOO_MANY
+        } else {
+            NOT_GIVEN
+        };
         Error::Pull { reference, reason: reason.to_owned() }
     })
 }
 
-/// One line of printable text, at most [`REASON_CHARS_MAX`] characters: parts of it are the job's.
+/// One line of printable text, its last [`REASON_CHARS_MAX`] characters: parts of it are the job's,
+/// and what went wrong stands at its end, behind the names of all who passed it on.
 pub(super) fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    line.chars().take(REASON_CHARS_MAX).collect()
+    let over = line.chars().count().saturating_sub(REASON_CHARS_MAX);
+    if over == 0 {
+        return line;
+    }
+    std::iter::once('…').chain(line.chars().skip(over + 1)).collect()
 }
 
 #[cfg(test)]
@@ -192,6 +254,28 @@ mod tests {
         }
     }
 
+    const HOOK: &str = "process_linux.go: error running hook #0: exit status 1, stdout: , stderr: \
+                        nvidia-container-cli: ";
+    const NEEDS: &str = "unsatisfied condition: cuda>=12.8, please update your driver to a newer \
+                         version, or use an earlier cuda container: unknown";
+    const THERE: &str = "file creation failed: /var/lib/docker/overlay2/0f/merged/usr/lib/\
+                         libnvidia-ml.so.1: file exists: unknown";
+
+    #[test]
+    fn what_an_image_brings_along_is_named_without_a_path_of_the_hosts() {
+        let told = |words: &str| of_start("h", answer(500, words)).to_string();
+        let exec = "starting container process caused: exec: \"nope\": not found: unknown";
+        for (words, end) in [
+            (format!("{HOOK}requirement error: {NEEDS}"), "wants cuda>=12.8 of the GPU's driver"),
+            (format!("{HOOK}mount error: {THERE}"), "puts one: usr/lib/libnvidia-ml.so.1"),
+            (format!("failed to create /run/x: {exec}"), "exec: \"nope\": not found: unknown"),
+            ("/var/lib/docker/x: exec format error".to_owned(), "started: exec format error"),
+        ] {
+            let told = told(&words);
+            assert!(told.ends_with(end) && !told.contains("/var/lib"), "{told}");
+        }
+    }
+
     #[test]
     fn a_failed_start_is_laid_at_the_right_door() {
         let oci = "OCI runtime create failed: container_linux.go:380: starting container process";
@@ -204,9 +288,23 @@ mod tests {
                     "{oci} caused: process_linux.go: error running hook #0: exit status 1, stdout: , \
                      stderr: nvidia-container-cli: initialization error: nvml error: driver not loaded"
                 ),
+                "driver",
+            ),
+            (
+                "could not select device driver \"nvidia\" with capabilities: [[gpu]]".into(),
+                "driver",
+            ),
+            (format!("{oci} caused: {HOOK}device error: GPU-1: unknown device"), "gpu"),
+            (format!("{oci} caused: {HOOK}requirement error: {NEEDS}"), "requirement"),
+            (format!("{oci} caused: {HOOK}mount error: {THERE}"), "start"),
+            (format!("{oci} caused: {HOOK}requirement error: invalid expression"), "start"),
+            (
+                format!(
+                    "{oci} caused: {HOOK}mount error: mount operation failed: /usr/lib/libcuda.so: \
+                     no such file or directory"
+                ),
                 "gpu",
             ),
-            ("could not select device driver \"nvidia\" with capabilities: [[gpu]]".into(), "gpu"),
             (
                 format!("{oci} caused: exec: \"docker-init\": executable file not found in $PATH"),
                 "engine",
@@ -229,6 +327,8 @@ mod tests {
             let told = match of_start("h", answer(500, &words)) {
                 Error::Start { .. } => "start",
                 Error::Gpu { .. } => "gpu",
+                Error::Driver { .. } => "driver",
+                Error::Requirement { .. } => "requirement",
                 Error::Engine { .. } => "engine",
                 other => panic!("{other:?}"),
             };
@@ -247,6 +347,8 @@ mod tests {
     #[test]
     fn a_reason_is_one_short_line() {
         assert_eq!(one_line("a\n\tb\u{1b}[31m c\r\n"), "a b [31m c");
-        assert_eq!(one_line(&"x".repeat(1000)).len(), REASON_CHARS_MAX);
+        let long = one_line(&format!("{}the cause", "runc: ".repeat(100)));
+        assert!(long.starts_with('…') && long.ends_with("runc: the cause"), "{long}");
+        assert_eq!(long.chars().count(), REASON_CHARS_MAX);
     }
 }

@@ -9,9 +9,10 @@
 //! says on those that it has how it stops its containers (seen with 20.10). A killed one sends the
 //! same signals when it is back, and remembers them; what it sent in its former life is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -38,6 +39,29 @@ const DRAIN_MAX: Duration = Duration::from_mins(1);
 /// all.
 const NEWS_WAIT: Duration = Duration::from_secs(2);
 
+/// Containers whose news are kept: more than any node runs at a time.
+const HEARD_MAX: usize = 2048;
+
+/// What was heard of each container, the newest last. An engine that ends says so before its wait
+/// call breaks off, and has forgotten it when it is back.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<VecDeque<(String, Arc<News>)>>);
+
+impl Heard {
+    fn of(&self, id: &ContainerId) -> Arc<News> {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, news)) = heard.iter().find(|(known, _)| *known == id.0) {
+            return Arc::clone(news);
+        }
+        let news = Arc::new(News::default());
+        heard.push_back((id.0.clone(), Arc::clone(&news)));
+        if heard.len() > HEARD_MAX {
+            heard.pop_front();
+        }
+        news
+    }
+}
+
 /// What the engine's events have said of a container so far.
 #[derive(Debug, Default)]
 struct News {
@@ -53,16 +77,16 @@ pub(super) async fn follow(
     id: &ContainerId,
     sink: LogSink,
 ) -> Result<Exit, Error> {
-    let news = News::default();
+    let news = docker.heard.of(id);
     let mut events = Box::pin(listen(docker, id, &news));
     let mut end = Box::pin(end(docker, id, sink));
     let code = tokio::select! {
         biased;
         () = &mut events => end.await?,
         code = &mut end => {
-            let code = code?;
+            // Also where the wait broke off: what ended it may be on its way on the other connection.
             timeout(NEWS_WAIT, events).await.ok();
-            code
+            code?
         }
     };
     match run::inspect(docker, &id.0).await {

@@ -2,18 +2,21 @@
 //!
 //! - run: create and start, or see what is there already (`run.rs`)
 //! - follow: the exit, and the output beside it (`follow.rs`)
-//! - image: pull what is missing, once for all who wait (`pull.rs`); what was (`pulled.rs`)
+//! - image: pull what is missing, once for all who wait (`pull.rs`); what was (`pulled.rs`); the
+//!   accounts that registries want (`accounts.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
-//! - doctor: what kind of engine it is, whether it hands out GPUs (`doctor.rs`)
+//! - doctor: what kind of engine it is (`doctor.rs`); what only a container shows (`probe.rs`)
 //! - fault: the engine's words into [`Error`] (`fault.rs`)
 //!
 //! What must hold: connecting is lazy, so that a node starts while its engine does not; every
 //! call has a deadline here, since the client's own covers an answer's head only.
 
+mod accounts;
 mod copy;
 mod doctor;
 mod fault;
 mod follow;
+mod probe;
 mod pull;
 mod pulled;
 mod run;
@@ -57,6 +60,10 @@ pub struct Config {
     pub pulled: Option<PathBuf>,
     /// Accounts at registries that want one.
     pub registry_auth: Vec<RegistryAuth>,
+    /// A file with more of them, as `docker login` writes it: read at each pull.
+    pub registry_auth_file: Option<PathBuf>,
+    /// For so long a registry's word on a tag is good, and its silence.
+    pub tag_good_for: Duration,
     /// For calls that only look something up or note something down.
     pub call_timeout: Duration,
     /// For a container's start, its GPU hook included. A runtime can hang here for ever.
@@ -77,6 +84,8 @@ impl Config {
             images: ImagePolicy::default(),
             pulled: None,
             registry_auth: Vec::new(),
+            registry_auth_file: None,
+            tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_mins(2),
             pull_stall_timeout: Duration::from_mins(2),
@@ -105,6 +114,7 @@ pub struct Docker {
     pulls: pull::Pulls,
     pulled: pulled::Record,
     facts: run::Facts,
+    heard: follow::Heard,
     names: NameLocks,
 }
 
@@ -124,6 +134,7 @@ impl Docker {
             pulls: pull::Pulls::default(),
             pulled: pulled::Record::new(config.pulled.clone()),
             facts: run::Facts::default(),
+            heard: follow::Heard::default(),
             names: NameLocks::default(),
         })
     }
@@ -232,8 +243,12 @@ impl ContainerRuntime for Docker {
         Ok(listed.into_iter().filter_map(run::found).collect())
     }
 
-    async fn gpu_ready(&self, gpus: &[GpuUuid]) -> Result<(), Error> {
-        Self::gpu_ready(self, gpus).await
+    async fn gpu_ready(&self, node: Address, gpu: &GpuUuid) -> Result<(), Error> {
+        self.hands_out(node, gpu.as_str(), std::slice::from_ref(gpu)).await
+    }
+
+    async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {
+        Self::read_back(self, node, "files", file).await
     }
 }
 

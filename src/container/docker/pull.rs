@@ -5,6 +5,7 @@
 //! goes on as long as one of them does. An error inside the answer's stream is an error.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use tokio::time::timeout;
 use super::super::image::{Reference, canonical_registry, is_digest};
 use super::super::{Error, Image, NotAllowed};
 use super::fault::{self, EngineError};
-use super::{Docker, RegistryAuth, within};
+use super::pulled::{Asked, Known};
+use super::{Docker, accounts, within};
+use crate::supervise::chain;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<Failure>>>;
 
@@ -47,10 +50,13 @@ enum Failure {
     TooLong(Duration),
     #[error("the registry names no digest")]
     NoDigest,
+    #[error(transparent)]
+    Accounts(accounts::Unreadable),
 }
 
-/// The image of this name: the owner's where strangers may have it, else what was pulled for a job
-/// before, else what its registry gives now.
+/// The image of this name: the owner's where strangers may have it, else what its registry gives now.
+/// What was pulled for a job before is taken where its registry says that the name still means it, or
+/// does not answer; a digest means one image for ever.
 pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
     let policy = &docker.config.images;
     policy.check(text).map_err(|reason| not_allowed(text, reason))?;
@@ -64,23 +70,63 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
         let reason = "it is none of this node's own".to_owned();
         return Err(Error::ImageRefused { reference: reference.to_string(), reason });
     }
-    if let Some(id) = docker.pulled.id_of(&reference.local_name())
-        && let Some(found) = inspect(docker, &id).await?
+    let known = docker.pulled.known(&reference.local_name());
+    let before = match &known {
+        Some(known) => inspect(docker, &known.id).await?,
+        None => None,
+    };
+    let good_for = docker.config.tag_good_for;
+    if let Some(found) = before.clone()
+        && let Some(asked) = is_good(docker, &reference, good_for)
     {
-        return Ok(told(&reference, found, false));
+        let unconfirmed = asked == Asked::Away;
+        return Ok(Image { unconfirmed, ..told(&reference, found, false) });
     }
-    let client = docker.client().await?;
-    // What is here under the name is the owner's: whether a stranger may have it, its registry
+    let ours = known.is_some_and(|known| {
+        known.is_tag_ours && there.as_ref().and_then(|there| there.id.as_ref()) == Some(&known.id)
+    });
+    // What is here under the name else is the owner's: whether a stranger may have it, its registry
     // says, and a pull by its tag would take the tag away from it.
-    let owners = there.is_some();
-    let pulled = docker.pulls.join(&reference, || pull(docker, client, &reference, owners)).await;
-    let pulled = pulled.map_err(|failure| in_our_words(docker, &reference, &failure))?;
+    match fetch(docker, &reference, there.is_some() && !ours, before.as_ref()).await {
+        Err(Error::Pull { reason, .. }) if before.is_some() && reason != fault::DISK_FULL => {
+            docker.pulled.asked(reference.local_name(), Asked::Away);
+            let found = before.unwrap_or_default();
+            Ok(Image { unconfirmed: true, ..told(&reference, found, false) })
+        }
+        other => other,
+    }
+}
+
+/// What is known of the tag without asking; `None` where its registry is to be asked.
+fn is_good(docker: &Docker, reference: &Reference, good_for: Duration) -> Option<Asked> {
+    if reference.has_digest() {
+        return Some(Asked::Confirmed);
+    }
+    docker.pulled.last_asked(&reference.local_name(), good_for)
+}
+
+/// What the registry gives, and what of it had to be fetched.
+async fn fetch(
+    docker: &Docker,
+    reference: &Reference,
+    owners: bool,
+    before: Option<&ImageInspect>,
+) -> Result<Image, Error> {
+    let client = docker.client().await?;
+    let pulled = docker.pulls.join(reference, || pull(docker, client, reference, owners)).await;
+    let pulled = pulled.map_err(|failure| in_our_words(docker, reference, &failure))?;
     let found = inspect(docker, &pulled.name).await?.ok_or_else(|| Error::Pull {
         reference: reference.to_string(),
         reason: "the engine pulled it and does not have it".to_owned(),
     })?;
-    docker.pulled.remember(reference.local_name(), found.id.clone().unwrap_or_default()).await;
-    Ok(told(&reference, found, pulled.downloaded))
+    let id = found.id.clone().unwrap_or_default();
+    let is_new = before.is_none_or(|before| before.id.as_ref() != Some(&id));
+    if is_new && before.is_some() {
+        tracing::info!(image = %reference, "the image {reference} is another one by now");
+    }
+    docker.pulled.asked(reference.local_name(), Asked::Confirmed);
+    docker.pulled.remember(reference.local_name(), Known { id, is_tag_ours: !owners }).await;
+    Ok(told(reference, found, is_new && pulled.downloaded))
 }
 
 fn not_allowed(text: &str, reason: NotAllowed) -> Error {
@@ -103,6 +149,7 @@ fn told(reference: &Reference, found: ImageInspect, pulled: bool) -> Image {
         id,
         size_bytes: u64::try_from(found.size.unwrap_or_default()).unwrap_or_default(),
         pulled,
+        unconfirmed: false,
     }
 }
 
@@ -123,13 +170,15 @@ impl Pulls {
 }
 
 fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -> Pull {
-    let mut accounts = docker.config.registry_auth.iter();
-    let registry = canonical_registry(reference.registry());
-    let account = accounts.find(|account| canonical_registry(&account.server) == registry);
     let (client, reference) = (client.clone(), reference.clone());
-    let account = account.map(credentials);
+    let (of_settings, file) =
+        (account(docker, &reference), docker.config.registry_auth_file.clone());
     let (stall, limit) = (docker.config.pull_stall_timeout, docker.config.pull_timeout);
     let pull = async move {
+        let account = match (of_settings, file) {
+            (None, Some(file)) => of_file(file, reference.registry().to_owned()).await?,
+            (account, _) => account,
+        };
         if !owners {
             let version = reference.version();
             download(&client, (reference.name(), version), account, stall).await?;
@@ -146,6 +195,21 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     let pull = timeout(limit, pull)
         .map(move |ended| ended.unwrap_or(Err(Failure::TooLong(limit))).map_err(Arc::new));
     pull.boxed()
+}
+
+/// The account of the settings at the image's registry.
+fn account(docker: &Docker, reference: &Reference) -> Option<DockerCredentials> {
+    let registry = canonical_registry(reference.registry());
+    let mut all = docker.config.registry_auth.iter();
+    let account = all.find(|account| canonical_registry(&account.server) == registry);
+    account.map(accounts::of_settings)
+}
+
+/// The account of the file.
+async fn of_file(file: PathBuf, registry: String) -> Result<Option<DockerCredentials>, Failure> {
+    let read = tokio::task::spawn_blocking(move || accounts::of_file(&file, &registry)).await;
+    let read = read.map_err(|err| Failure::Engine(EngineError::IOError { err: err.into() }))?;
+    read.map_err(Failure::Accounts)
 }
 
 /// Has the engine pull it; returns at the end of the engine's answer.
@@ -187,7 +251,7 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) 
     tracing::warn!(
         image = name,
         "image {name} was not pulled: {}",
-        fault::one_line(&failure.to_string())
+        fault::one_line(&chain(&**failure))
     );
     match &**failure {
         Failure::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| Error::Unreachable {
@@ -197,15 +261,10 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) 
         Failure::Stalled(_) | Failure::TooLong(_) | Failure::NoDigest => {
             Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
         }
-    }
-}
-
-fn credentials(account: &RegistryAuth) -> DockerCredentials {
-    DockerCredentials {
-        username: Some(account.username.clone()),
-        password: Some(account.password.expose().to_owned()),
-        serveraddress: Some(account.server.clone()),
-        ..DockerCredentials::default()
+        Failure::Accounts(_) => {
+            let reason = "this node can't read its accounts at registries".to_owned();
+            Error::Pull { reference: name, reason }
+        }
     }
 }
 

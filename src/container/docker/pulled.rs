@@ -1,4 +1,5 @@
-//! What was pulled for jobs: the engine's id of the image, by the name that the job gave it.
+//! What was pulled for jobs: the engine's id of the image, by the name that the job gave it; and when
+//! its registry was asked last what the name means.
 //!
 //! The id is a hash of the image, so whatever the owner does to the name later, what is found under
 //! the id is what the registry gave a stranger. What must hold: losing this record costs one
@@ -8,36 +9,76 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Of names kept: a stranger who makes up more costs the others a question each.
 const NAMES_MAX: usize = 2048;
 /// Of the file; a name and an id are under 700.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
-type Names = BTreeMap<String, String>;
+type Names = BTreeMap<String, Known>;
+
+/// What was pulled under a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// The engine's id of it.
+    pub(super) id: String,
+    /// Whether the engine has it under the name because it was pulled for a job: then a pull may move
+    /// the name. Else the name is the owner's.
+    pub(super) is_tag_ours: bool,
+}
+
+/// What a registry said when it was asked what a tag means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// What was pulled under it last.
+    Confirmed,
+    /// Nothing.
+    Away,
+}
 
 /// The record; read at its first use.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     path: Option<PathBuf>,
     names: OnceLock<Mutex<Names>>,
+    asked: Mutex<BTreeMap<String, (Instant, Asked)>>,
 }
 
 impl Record {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, names: OnceLock::new() }
+        Self { path, names: OnceLock::new(), asked: Mutex::default() }
     }
 
     /// The image that was pulled under this name.
-    pub(super) fn id_of(&self, name: &str) -> Option<String> {
+    pub(super) fn known(&self, name: &str) -> Option<Known> {
         self.names().lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// The registry was asked just now.
+    pub(super) fn asked(&self, name: String, said: Asked) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(name, (Instant::now(), said));
+        while asked.len() > NAMES_MAX {
+            asked.pop_first();
+        }
+    }
+
+    /// What it said, where that was no longer ago.
+    pub(super) fn last_asked(&self, name: &str, ago: Duration) -> Option<Asked> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, said) = asked.get(name).filter(|(at, _)| at.elapsed() < ago)?;
+        Some(*said)
+    }
+
     /// Notes it down. A note that can't be written is a debug line: see above.
-    pub(super) async fn remember(&self, name: String, id: String) {
+    pub(super) async fn remember(&self, name: String, known: Known) {
         let text = {
             let mut names = self.names().lock().unwrap_or_else(PoisonError::into_inner);
-            if names.insert(name, id.clone()).is_some_and(|before| before == id) {
+            if names.insert(name, known.clone()).is_some_and(|before| before == known) {
                 return;
             }
             while names.len() > NAMES_MAX {
@@ -85,15 +126,19 @@ mod tests {
         let path = dir.path().join("images.json");
         let record = || Record::new(Some(path.clone()));
         let first = record();
-        first.remember("busybox:latest".to_owned(), "sha256:1".to_owned()).await;
-        assert_eq!(record().id_of("busybox:latest").as_deref(), Some("sha256:1"));
+        let known = |id: &str| Known { id: id.to_owned(), is_tag_ours: true };
+        first.remember("busybox:latest".to_owned(), known("sha256:1")).await;
+        assert_eq!(record().known("busybox:latest"), Some(known("sha256:1")));
         for number in 0..=NAMES_MAX {
             let names = first.names();
-            names.lock().unwrap().insert(format!("a{number}"), "sha256:2".to_owned());
+            names.lock().unwrap().insert(format!("a{number}"), known("sha256:2"));
         }
-        first.remember("z:1".to_owned(), "sha256:3".to_owned()).await;
+        first.remember("z:1".to_owned(), known("sha256:3")).await;
         assert_eq!(record().names().lock().unwrap().len(), NAMES_MAX);
-        std::fs::write(&path, "{ broken").unwrap();
-        assert_eq!(record().id_of("z:1"), None);
+        // Of an older version, too: a question to the registry each.
+        for text in ["{ broken", r#"{"z:1": "sha256:3"}"#] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(record().known("z:1"), None);
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::super::{
 use super::fault::{self, EngineError};
 use super::{Docker, pull, within};
 use crate::clock::Timestamp;
+use crate::node::GpuUuid;
 use policy::Brought;
 
 /// How often the name may turn out to be taken by a container that is gone a moment later.
@@ -76,10 +77,25 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
             Err(_) => {}
         }
         if let Some(there) = inspect(docker, &spec.name).await? {
-            return own(spec, there);
+            if !has_other_cards(spec, &there) {
+                return own(spec, there);
+            }
+            docker.remove(&own(spec, there)?).await?;
         }
     }
     Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
+}
+
+/// Whether it was made for other cards, which failed, and was never started.
+fn has_other_cards(spec: &ContainerSpec, there: &ContainerInspectResponse) -> bool {
+    let is_new = there.state.as_ref().and_then(|state| state.status) == Some(Status::CREATED);
+    let requests = there.host_config.as_ref().and_then(|host| host.device_requests.as_ref());
+    let ids = requests.into_iter().flatten().filter_map(|request| request.device_ids.as_ref());
+    let mut theirs: Vec<&str> = ids.flatten().map(String::as_str).collect();
+    let mut ours: Vec<&str> = spec.gpus.iter().map(GpuUuid::as_str).collect();
+    theirs.sort_unstable();
+    ours.sort_unstable();
+    is_new && theirs != ours
 }
 
 /// What is under the name, where it is this node's.
@@ -116,6 +132,8 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     {
         tracing::warn!(container = %id, "a container that did not start can't be removed: {err}");
     }
+    let words = fault::one_line(&err.to_string());
+    tracing::debug!(container = %id, "the engine did not start a container: {words}");
     Err(fault::of_start(&docker.config.host, err))
 }
 

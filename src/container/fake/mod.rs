@@ -238,6 +238,7 @@ impl ContainerRuntime for Fake {
                 .map_or_else(|| digest(&name), |(_, digest)| digest.to_owned()),
             size_bytes: 0,
             pulled: true,
+            unconfirmed: false,
         };
         let mut state = self.state();
         let known = state.images.insert(name, Image { pulled: false, ..pulled.clone() });
@@ -252,7 +253,9 @@ impl ContainerRuntime for Fake {
                 let reason = format!("the name {} is taken by somebody else", spec.name);
                 return Err(Error::Engine { reason });
             }
-            return Ok(there.id.clone());
+            if there.run.is_some() || there.spec.gpus == spec.gpus {
+                return Ok(there.id.clone());
+            }
         }
         Self::admit(&state, spec)?;
         let script = state.scripts.get(&spec.name).unwrap_or(&self.0.script).clone();
@@ -414,7 +417,11 @@ impl ContainerRuntime for Fake {
         Ok(found.collect())
     }
 
-    async fn gpu_ready(&self, _: &[GpuUuid]) -> Result<(), Error> {
+    async fn read_back(&self, _: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {
+        Ok(std::fs::read(file).ok())
+    }
+
+    async fn gpu_ready(&self, _: Address, _: &GpuUuid) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -9,6 +9,8 @@
 //!                                         ▲                                               │
 //!                                         └─attested─ Published ◄─published─ Collected ◄──┘
 //!
+//!  Starting ─its card failed─► Ready, for another one; ─its image is gone─► Accepted
+//!
 //!  Running ─stop asked, time up─► Stopping ─exited─► Exited, or, where the node shuts down:
 //!  Interrupted ─removed─► HandingBack ─handed back─► Waiting ─resumed─► Accepted (attempt+1)
 //!
@@ -71,6 +73,9 @@ pub struct Job {
     /// Those of them whose container was known to run.
     #[serde(default)]
     pub lost_running: u32,
+    /// How often its image was gone when its container was to be made.
+    #[serde(default)]
+    pub image_gone: u32,
     /// The last status's number.
     pub seq: u64,
     /// How often it has moved: tells the journal one decision from its repetition.
@@ -371,6 +376,7 @@ impl Job {
             attempt: 1,
             lost: 0,
             lost_running: 0,
+            image_gone: 0,
             seq: after_seq,
             revision: 0,
             phase: Phase::Accepted,

@@ -14,6 +14,9 @@ pub struct PinnedImage {
     pub id: String,
     /// What the receipt says.
     pub digest: String,
+    /// Its registry could not be asked whether the name still means it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
 }
 
 /// A container that was started.

@@ -7,6 +7,7 @@ use super::*;
 use crate::job::Reason;
 use crate::job::plan::{Next, Step, next_step};
 use crate::job::spec::parse;
+use crate::job::unable::IMAGE_GONE_MAX;
 
 const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 
@@ -36,7 +37,7 @@ fn accept_from(target: &str, extra: &str) -> Transition {
 }
 
 fn image() -> PinnedImage {
-    PinnedImage { id: "sha256:1".to_owned(), digest: "sha256:2".to_owned() }
+    PinnedImage { id: "sha256:1".to_owned(), digest: "sha256:2".to_owned(), unconfirmed: false }
 }
 
 fn exit(code: i32) -> Event {
@@ -537,6 +538,51 @@ fn a_pools_job_that_this_node_cant_begin_goes_back_to_its_pool_instead_of_failin
             again = again.apply(event, late, &rules()).unwrap().job;
         }
         assert_eq!((again.phase.name(), again.attempt), ("accepted", 2));
+    }
+}
+
+#[test]
+fn a_job_whose_card_fails_gives_it_up_and_is_patient_with_all_cards_together() {
+    let fault = || at_fault(Reason::GpuFailed, Retry::Patiently);
+    let created = Event::Created { container: "c".to_owned() };
+    let (mut job, _) = run("", happy().into_iter().take(3));
+    for seconds in [10, 20] {
+        for event in [created.clone(), fault()] {
+            job = job.apply(event, at(seconds * 1000), &rules()).unwrap().job;
+        }
+        assert_eq!((job.phase.name(), job.phase.holds()), ("ready", None), "for another one");
+        assert!(job.trouble.is_some());
+        let gpus = vec![GpuUuid::new("GPU-b").unwrap()];
+        job = job.apply(Event::Reserved { gpus }, at(seconds * 1000), &rules()).unwrap().job;
+    }
+    let late = at(10_000).plus(rules().fetch_give_up);
+    let ended = job.apply(fault(), late, &rules()).unwrap();
+    assert_eq!(ended.statuses[0].reason_code, Some(Reason::GpuFailed));
+    // Where no card is left that works, it says so from where it waits.
+    let waits = job.apply(fault(), at(30_000), &rules()).unwrap().job;
+    assert_eq!(waits.phase.name(), "ready");
+    assert_eq!(waits.apply(fault(), late, &rules()).unwrap().job.phase.name(), "ended");
+    let runs = job.apply(created, at(30_000), &rules()).unwrap().job;
+    let started = Event::Started { container: "c".to_owned(), at: at(30_000) };
+    assert_eq!(runs.apply(started, at(30_000), &rules()).unwrap().job.trouble, None);
+}
+
+#[test]
+fn an_image_that_is_gone_at_the_start_is_pulled_again_but_not_for_ever() {
+    for target in ["pool.a100", "dispatch.0x"] {
+        let pooled = target.starts_with("pool");
+        let steps = if pooled { happy_pooled() } else { happy() };
+        let steps = || steps.iter().take(if pooled { 4 } else { 3 }).cloned();
+        let mut job = accept_from(target, "").job;
+        let gone = || at_fault(Reason::ImagePullFailed, Retry::Never);
+        for _ in 0..IMAGE_GONE_MAX {
+            job = steps().fold(job, |job, event| job.apply(event, at(1), &rules()).unwrap().job);
+            job = job.apply(gone(), at(1), &rules()).unwrap().job;
+            assert_eq!((job.phase.name(), job.attempt), ("accepted", 1));
+        }
+        job = steps().fold(job, |job, event| job.apply(event, at(1), &rules()).unwrap().job);
+        let given_up = job.apply(gone(), at(1), &rules()).unwrap().job;
+        assert_eq!(given_up.phase.name(), if pooled { "returning" } else { "ended" });
     }
 }
 

@@ -73,7 +73,7 @@ async fn no_variable_of_a_job_or_image_asks_the_toolkit_for_more_than_its_cards(
         told,
         [
             "CUDA_VERSION=12.4",
-            "NVIDIA_DISABLE_REQUIRE=true",
+            "NVIDIA_DISABLE_REQUIRE=false",
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
             "NVIDIA_GDRCOPY=disabled",
             "NVIDIA_GDS=disabled",
@@ -82,7 +82,8 @@ async fn no_variable_of_a_job_or_image_asks_the_toolkit_for_more_than_its_cards(
             "NVIDIA_MIG_MONITOR_DEVICES=",
             "NVIDIA_MOFED=disabled",
             "NVIDIA_NVSWITCH=disabled",
-            "NVIDIA_REQUIRE_CUDA=",
+            // What an image requires of the driver shows it nothing more.
+            "NVIDIA_REQUIRE_CUDA=cuda>=99.0",
             "NVIDIA_SOMETHING_NEW=",
             &visible,
         ]

@@ -1,7 +1,9 @@
 //! Counterparts as they are met in the world, row by row: what each does, and what must come of it.
 
+mod engine;
 mod gateway;
 mod nats;
 mod pinning;
+mod registry;
 mod rpc;
 mod typed;

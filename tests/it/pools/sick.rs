@@ -76,10 +76,10 @@ async fn a_node_whose_card_fails_sets_it_aside_and_takes_no_job_until_it_works_a
     let host = broken.host();
     let sick = pool.agent(1, &[&cards[..], &[("DOCKER_HOST", host.as_str())]].concat());
     pool.publish("first", &shell(SHORT));
-    sick.wait_for("no job is taken: none of the 1 GPUs works");
+    sick.wait_for("no job is taken: the GPUs can't be used: the engine can't give GPUs");
     let told = status(&pool.world, 1);
     assert_eq!((&told["ok"], &told["ready"]), (&json!(true), &json!(false)), "{told}");
-    assert_eq!(told["not_ready"], "none of the 1 GPUs works");
+    assert_eq!(told["not_ready"], "the GPUs can't be used", "nothing of the engine's own words");
     pool.publish("second", &shell(SHORT));
     let _well = pool.agent(2, &cards);
     all_complete(&pool, &["first", "second"]).await;

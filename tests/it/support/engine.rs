@@ -167,16 +167,34 @@ impl Engine {
     /// Imports the image `busybox:test`, made of the static busybox of this machine with a link
     /// for each of its commands, and returns its id.
     pub(crate) async fn import_busybox(&self) -> String {
+        self.import_marked("").await
+    }
+
+    /// The same with a file `/mark` of this content, where there is some: another image.
+    pub(crate) async fn import_marked(&self, mark: &str) -> String {
         let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
             .from_src("-")
             .repo("busybox")
             .tag("test")
             .build();
         let client = self.client();
-        let root = bollard::body_full(busybox_root().into());
+        let root = bollard::body_full(busybox_root(mark).into());
         let import = client.create_image(Some(options), Some(root), None);
         import.try_for_each(|_| async { Ok(()) }).await.expect("busybox is imported");
         client.inspect_image("busybox:test").await.expect("it is there").id.expect("an id")
+    }
+
+    /// Puts an empty file system over this folder, for the engine alone: it sees another one than
+    /// everybody else.
+    pub(crate) fn hide(&self, folder: &Path) {
+        let script = format!("mount -t tmpfs tmpfs '{}'", folder.display());
+        assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
+    }
+
+    /// Takes it away again.
+    pub(crate) fn show(&self, folder: &Path) {
+        let script = format!("umount '{}'", folder.display());
+        assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
     }
 
     /// A program inside the engine's network.
@@ -203,7 +221,7 @@ impl Engine {
         });
     }
 
-    /// Makes the GPU hook `fail` or `hang`.
+    /// Makes the GPU hook `fail` or `hang`, lose a card (`card UUID`), or `say TEXT` and fail.
     pub(crate) fn break_gpus(&self, how: &str) {
         std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
     }
@@ -286,7 +304,7 @@ fn child_of(parent: &Running) -> Option<Pid> {
     children.split_whitespace().next()?.parse().ok().and_then(Pid::from_raw)
 }
 
-fn busybox_root() -> Vec<u8> {
+fn busybox_root(mark: &str) -> Vec<u8> {
     let busybox = tool("busybox");
     let listed = Command::new(&busybox).arg("--list").output().expect("busybox runs");
     let applets = String::from_utf8(listed.stdout).expect("its commands");
@@ -303,5 +321,11 @@ fn busybox_root() -> Vec<u8> {
     folder.set_mode(0o1777);
     folder.set_size(0);
     root.append_data(&mut folder, "tmp/", std::io::empty()).expect("a folder");
+    if !mark.is_empty() {
+        let mut file = tar::Header::new_gnu();
+        file.set_mode(0o644);
+        file.set_size(mark.len() as u64);
+        root.append_data(&mut file, "mark", mark.as_bytes()).expect("a file");
+    }
     root.into_inner().expect("an archive")
 }

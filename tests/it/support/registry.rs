@@ -103,6 +103,13 @@ impl Registry {
         digest.expect("a digest of this registry")
     }
 
+    /// Makes `tag` of this repository mean what `other` means, as a push from elsewhere does.
+    pub(crate) fn move_tag(&self, name: &str, tag: &str, other: &str) {
+        let tags = self.dir.path().join("data/docker/registry/v2/repositories").join(name);
+        let link = |tag: &str| tags.join("_manifests/tags").join(tag).join("current/link");
+        std::fs::copy(link(other), link(tag)).expect("the tag is moved");
+    }
+
     /// Spoils every layer, but no manifest and no configuration: a pull begins well and breaks.
     pub(crate) fn spoil_layers(&self) {
         let blobs = self.dir.path().join("data/docker/registry/v2/blobs");

@@ -1,0 +1,116 @@
+//! What an engine's failure means for a job, and what of it a stranger is told.
+//!
+//! What must hold: the engine's own words, which hold paths and addresses of the owner's, go to the
+//! owner's log alone.
+
+use super::{Act, disk_failed};
+use crate::agent::sight::Unseen;
+use crate::clock::Clock;
+use crate::container::{ContainerRuntime, Error};
+use crate::job::phase::{Event, Fault, Phase, Retry};
+use crate::job::{Job, Reason};
+use crate::supervise::chain;
+
+impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    /// What the failure means for the job. The owner reads all of it.
+    pub(super) fn engine_failed(&self, job: &Job, err: &Error) -> Event {
+        let (reason, retry) = meaning(err);
+        let (id, words) = (job.id(), chain(err));
+        if let Error::Driver { .. } = err {
+            let Phase::Starting { gpus, .. } = &job.phase else {
+                return failed(reason, err, retry);
+            };
+            self.board.no_driver(gpus, &words);
+        }
+        if let Error::Requirement { needed } = err {
+            let error = format!("the image wants {needed}, this node has {}", self.driver);
+            return Event::Failed { fault: Fault::new(reason, error), retry };
+        }
+        if told(err).is_some() {
+            tracing::warn!(job.id = %id, "job {id}: {words}");
+        }
+        failed(reason, err, retry)
+    }
+
+    /// The engine does not see the node's files: nothing of the job's may run on it.
+    pub(super) fn unseen(&self, job: &Job, err: Unseen) -> Event {
+        let id = job.id();
+        let error = match err {
+            Unseen::Engine(err) => return self.engine_failed(job, &err),
+            Unseen::Io(err) => return disk_failed(&err),
+            Unseen::Lately => NOT_SEEN,
+            Unseen::Elsewhere(_) => {
+                tracing::warn!(job.id = %id, "job {id}: {err}");
+                NOT_SEEN
+            }
+        };
+        Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry: Retry::Always }
+    }
+}
+
+const NOT_SEEN: &str = "the node's container engine does not see the node's files";
+
+fn failed(reason: Reason, err: &Error, retry: Retry) -> Event {
+    let error = told(err).map_or_else(|| chain(err), str::to_owned);
+    Event::Failed { fault: Fault::new(reason, error), retry }
+}
+
+const fn meaning(err: &Error) -> (Reason, Retry) {
+    use Error as E;
+    match err {
+        E::ImageNotAllowed { .. } => (Reason::ImageNotAllowed, Retry::Never),
+        E::ImageRefused { .. } => (Reason::ImageUnavailable, Retry::Never),
+        E::Pull { .. } => (Reason::ImagePullFailed, Retry::Patiently),
+        E::Gpu { .. } | E::Driver { .. } => (Reason::GpuFailed, Retry::Patiently),
+        E::Requirement { .. } => (Reason::GpuRequirement, Retry::Never),
+        E::Start { .. } => (Reason::StartFailed, Retry::Never),
+        E::Unreachable { .. } => (Reason::NodeFault, Retry::Always),
+        _ => (Reason::NodeFault, Retry::Patiently),
+    }
+}
+
+/// A sentence of ours for what holds words of the engine's; `None` where the error holds none.
+pub(in crate::agent) const fn told(err: &Error) -> Option<&'static str> {
+    use Error as E;
+    match err {
+        E::ImageNotAllowed { .. }
+        | E::ImageRefused { .. }
+        | E::Pull { .. }
+        | E::Requirement { .. }
+        | E::Start { .. }
+        | E::Gone(_)
+        | E::NoSuchPath { .. }
+        | E::TooLarge { .. }
+        | E::CopyOut { .. } => None,
+        E::Gpu { .. } => Some("the node could not give the container its GPUs"),
+        E::Driver { .. } => Some("the node can't give GPUs to any container now"),
+        E::Host { .. } | E::Unreachable { .. } => {
+            Some("the node's container engine does not answer")
+        }
+        E::Io(_) => Some("a file could not be handled for the node's container engine"),
+        E::Engine { .. } => Some("the node's container engine refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_engines_own_words_is_told_to_strangers() {
+        let reason = || "mount /srv/secret: tcp://10.0.0.1:2375".to_owned();
+        for err in [
+            Error::Host { host: reason() },
+            Error::Unreachable { host: reason(), source: reason().into() },
+            Error::Gpu { reason: reason() },
+            Error::Driver { reason: reason() },
+            Error::Io(std::io::Error::other(reason())),
+            Error::Engine { reason: reason() },
+        ] {
+            let (reason, retry) = meaning(&err);
+            let event = failed(reason, &err, retry);
+            let Event::Failed { fault, .. } = &event else { panic!("{event:?}") };
+            assert!(!fault.error.contains(['/', ':']), "{}", fault.error);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Accounts at registries, of a file as `docker login` writes it (`config.json`).
+//!
+//! What must hold: it is read anew at each pull, so that a new password needs no restart; nothing of
+//! it is ever said but its path.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use bollard::auth::DockerCredentials;
+use serde::Deserialize;
+
+use super::super::image::canonical_registry;
+use super::RegistryAuth;
+
+/// Some hundreds of accounts.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A file that gives no account.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    /// It can't be read.
+    #[error("the registry accounts in {0} can't be read")]
+    File(String, #[source] std::io::Error),
+    /// It is no such file. Without the parser's words, which could hold a part of it.
+    #[error("the registry accounts in {0} are no JSON as `docker login` writes it")]
+    Form(String),
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+/// The account at this registry, where the file has one.
+pub(super) fn of_file(
+    path: &Path,
+    registry: &str,
+) -> Result<Option<DockerCredentials>, Unreadable> {
+    let shown = || path.display().to_string();
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
+    read.map_err(|err| Unreadable::File(shown(), err))?;
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+    let file: File = serde_json::from_slice(text).map_err(|_| Unreadable::Form(shown()))?;
+    let wanted = canonical_registry(registry);
+    let found = file.auths.into_iter().find(|(key, _)| server_of(key) == wanted);
+    let Some((server, entry)) = found else { return Ok(None) };
+    let of_pair = entry.auth.as_deref().and_then(decode);
+    let (username, password) = match of_pair.as_deref().and_then(|pair| pair.split_once(':')) {
+        Some((name, word)) => (Some(name.to_owned()), Some(word.to_owned())),
+        None => (entry.username, entry.password),
+    };
+    // With a token the password is none.
+    let identitytoken = entry.identitytoken.filter(|token| !token.is_empty());
+    let password = password.filter(|_| identitytoken.is_none());
+    if password.is_none() && identitytoken.is_none() {
+        return Ok(None);
+    }
+    let serveraddress = Some(server);
+    Ok(Some(DockerCredentials {
+        username,
+        password,
+        identitytoken,
+        serveraddress,
+        ..DockerCredentials::default()
+    }))
+}
+
+/// An account of the settings.
+pub(super) fn of_settings(account: &RegistryAuth) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(account.username.clone()),
+        password: Some(account.password.expose().to_owned()),
+        serveraddress: Some(account.server.clone()),
+        ..DockerCredentials::default()
+    }
+}
+
+/// The registry of a key: `ghcr.io`, `https://index.docker.io/v1/`.
+fn server_of(key: &str) -> String {
+    let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
+    let host = canonical_registry(rest.split('/').next().unwrap_or_default());
+    if host == "registry-1.docker.io" { "docker.io".to_owned() } else { host }
+}
+
+/// Plain base64 of a text.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let (mut bits, mut held) = (0_u32, 0_u32);
+    for byte in text.trim_end_matches('=').bytes() {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        (bits, held) = ((bits << 6 | u32::from(six)) & 0xffff, held + 6);
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str, registry: &str) -> Option<(String, String)> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let found = of_file(file.path(), registry).unwrap()?;
+        Some((found.username?, found.password.or(found.identitytoken)?))
+    }
+
+    #[test]
+    fn accounts_are_found_under_every_name_that_docker_writes() {
+        let text = r#"{"auths": {
+            "https://index.docker.io/v1/": {"auth": "bWU6cDpAcw=="},
+            "GHCR.io": {"username": "me", "password": "p"},
+            "127.0.0.1:5000": {"auth": "d29ya2VyOnB3Pj9+"},
+            "token.example": {"auth": "bWU6", "identitytoken": "t"},
+            "empty.example": {}
+        }, "credsStore": "desktop"}"#;
+        let pair = |name: &str, word: &str| Some((name.to_owned(), word.to_owned()));
+        for (registry, account) in [
+            ("docker.io", pair("me", "p:@s")),
+            ("ghcr.io", pair("me", "p")),
+            ("127.0.0.1:5000", pair("worker", "pw>?~")),
+            ("token.example", pair("me", "t")),
+            ("empty.example", None),
+            ("other.example", None),
+        ] {
+            assert_eq!(told(text, registry), account, "{registry}");
+            assert_eq!(told(&format!("\u{feff}{text}"), registry), account, "{registry}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_named_and_nothing_of_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"auths": {"ghcr.io": "c2VjcmV0"}}"#).unwrap();
+        let told = format!("{:?}", of_file(file.path(), "ghcr.io"));
+        assert!(told.contains(&*file.path().to_string_lossy()) && !told.contains("c2V"), "{told}");
+        assert!(matches!(
+            of_file(Path::new("/nonexistent/config.json"), "ghcr.io"),
+            Err(Unreadable::File(..))
+        ));
+    }
+}

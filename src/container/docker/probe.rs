@@ -1,0 +1,178 @@
+//! What only a container can show: whether the engine hands out GPUs, and whether it sees this host's
+//! files.
+//!
+//! What must hold: a probe's container bears the node's label and a name that is fixed for what it
+//! probes, so that however a probe ends, at most one container of it is left, which the next one,
+//! or the node's next start, removes.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    StartContainerOptions,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tar::{Builder, EntryType, Header};
+
+use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
+use super::{Docker, fault, within};
+use crate::node::{Address, GpuUuid};
+
+/// An image of our own that holds four empty folders and nothing that could run.
+const IMAGE: &str = "lamda-node/probe";
+const TAG: &str = "1";
+/// What NVIDIA's toolkit writes into while it prepares a container.
+const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
+/// A command that is not in the image.
+const COMMAND: &str = "/nothing-to-run";
+
+/// Where the image has a folder that another one can be shown in.
+const SHOWN: &str = "/tmp";
+/// An archive of one small file.
+const ARCHIVE_BYTES_MAX: usize = 64 * 1024;
+
+impl Docker {
+    /// Whether the engine hands these cards to a container; [`Error::Gpu`] and [`Error::Driver`] say
+    /// why not. `what` names the probe among those of the node.
+    ///
+    /// An engine accepts any request for GPUs when a container is created and refuses it when one
+    /// is started, so one is started: from an image without a single file, with a command that is
+    /// not there. The cards are handed over before the command is looked for, so the complaint
+    /// about the command is the good answer.
+    pub async fn hands_out(
+        &self,
+        node: Address,
+        what: &str,
+        gpus: &[GpuUuid],
+    ) -> Result<(), Error> {
+        let client = self.client().await?;
+        let host = HostConfig {
+            device_requests: policy::device_request(gpus).map(|request| vec![request]),
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        };
+        let probe = self.create_probe(node, what, host).await?;
+        let start = client.start_container(&probe.0, None::<StartContainerOptions>);
+        let started = within(self.config.start_timeout, start).await;
+        let removed = self.remove(&probe).await;
+        match started.map_err(|err| fault::of_start(&self.config.host, err)) {
+            Ok(()) | Err(Error::Start { .. }) => removed,
+            // Why it did not start says more than why it can't be removed while it still starts.
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What the engine reads at the path of this file; `None` where it finds none. No program runs: the
+    /// engine reads it through a container that is never started. `what` as above.
+    pub async fn read_back(
+        &self,
+        node: Address,
+        what: &str,
+        file: &Path,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let client = self.client().await?;
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+            return Ok(None);
+        };
+        let host = HostConfig {
+            mounts: Some(vec![policy::shown(folder, SHOWN)]),
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        };
+        let probe = match self.create_probe(node, what, host).await {
+            Err(Error::Engine { reason }) if reason.contains("source path does not exist") => {
+                return Ok(None);
+            }
+            probe => probe?,
+        };
+        let path = Path::new(SHOWN).join(name).to_string_lossy().into_owned();
+        let options = DownloadFromContainerOptionsBuilder::default().path(&path).build();
+        let mut archive = std::pin::pin!(client.download_from_container(&probe.0, Some(options)));
+        let mut bytes = Vec::new();
+        let read = async {
+            while let Some(piece) = archive.next().await {
+                bytes.extend_from_slice(&piece?);
+                if bytes.len() > ARCHIVE_BYTES_MAX {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let read = within(self.config.call_timeout, read).await;
+        self.remove(&probe).await?;
+        match read {
+            Ok(()) => Ok(only_file(&bytes)),
+            Err(err) if fault::status(&err) == Some(404) => Ok(None),
+            Err(err) => Err(self.fault(err)),
+        }
+    }
+
+    /// A container of the probe's image under the probe's name; the one before it goes first.
+    async fn create_probe(
+        &self,
+        node: Address,
+        what: &str,
+        host: HostConfig,
+    ) -> Result<ContainerId, Error> {
+        let client = self.client().await?;
+        let image = self.probe_image().await?;
+        let name = policy::probe_name(node, what);
+        if let Err(err) = self.remove(&ContainerId(name.clone())).await {
+            let reason = format!("the container {name} of an earlier probe stays: {err}");
+            return Err(Error::Engine { reason: fault::one_line(&reason) });
+        }
+        let body = ContainerCreateBody {
+            image: Some(image),
+            cmd: Some(vec![COMMAND.to_owned()]),
+            labels: Some(policy::probe_labels(node, what)),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let created = self.call(client.create_container(Some(options), body)).await?;
+        Ok(ContainerId(created.id))
+    }
+
+    /// The id of the probe's image, imported where it is not here.
+    async fn probe_image(&self) -> Result<String, Error> {
+        let client = self.client().await?;
+        let name = format!("{IMAGE}:{TAG}");
+        let call = within(self.config.call_timeout, client.inspect_image(&name));
+        match call.await {
+            Ok(ImageInspect { id: Some(id), .. }) => return Ok(id),
+            Err(err) if fault::status(&err) != Some(404) => return Err(self.fault(err)),
+            _ => {}
+        }
+        let options =
+            CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(TAG).build();
+        let root = bollard::body_full(empty_root().map_err(Error::Io)?);
+        let import = client.create_image(Some(options), Some(root), None);
+        self.call(import.try_for_each(|_| async { Ok(()) })).await?;
+        let imported = self.call(client.inspect_image(&name)).await?;
+        Ok(imported.id.unwrap_or(name))
+    }
+}
+
+/// The content of the archive's one file.
+fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
+fn empty_root() -> std::io::Result<Bytes> {
+    let mut archive = Builder::new(Vec::new());
+    for folder in FOLDERS {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        archive.append_data(&mut header, folder, std::io::empty())?;
+    }
+    archive.into_inner().map(Bytes::from)
+}

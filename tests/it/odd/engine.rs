@@ -1,0 +1,175 @@
+//! A Docker Engine, and the GPU toolkit in it, as people meet them.
+
+use bollard::query_parameters::RemoveImageOptionsBuilder;
+use serde_json::{Value, json};
+
+use crate::support::engine::GPUS;
+use crate::support::nvml::FakeNvml;
+use crate::support::registry::{ADDRESS, Registry};
+use crate::support::store_proxy::{StoreProxy, Weather};
+use crate::support::world::{World, shell};
+
+const SHORT: &str = "echo x > /output/output";
+
+/// What runc puts before what the toolkit says.
+const TOOLKIT: &str = "say Auto-detected mode as 'legacy' nvidia-container-cli: ";
+
+/// What the toolkit does; reason and end of the sentence that the requester gets.
+const TOOLKITS: [(&str, &str, &str, &str); 3] = [
+    (
+        "requirement",
+        "requirement error: unsatisfied condition: cuda>=12.8, please update your driver to a newer \
+         version, or use an earlier cuda container",
+        "gpu_requirement",
+        "the image wants cuda>=12.8, this node has CUDA 12.4 (driver 550.54.15)",
+    ),
+    (
+        "brand",
+        "requirement error: unsatisfied condition: brand=tesla",
+        "gpu_requirement",
+        "the image wants brand=tesla, this node has CUDA 12.4 (driver 550.54.15)",
+    ),
+    (
+        "own-library",
+        "mount error: file creation failed: /var/lib/docker/overlay2/0f/merged/usr/lib/\
+         x86_64-linux-gnu/libnvidia-ml.so.1: file exists",
+        "start_failed",
+        "the image has a file of its own where the GPU's driver puts one: \
+         usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+    ),
+];
+
+/// A driver that knows these cards.
+fn driver(cards: &[&str]) -> FakeNvml {
+    let cards = cards.iter().map(|uuid| format!("gpu {uuid} 8589934592 0 NVIDIA T4\n"));
+    FakeNvml::build(&format!("driver 550.54.15\ncuda 12040\n{}", cards.collect::<String>()))
+}
+
+/// Code and sentence of a job's end.
+fn end(statuses: &[Value]) -> (Value, String) {
+    let end = statuses.last().expect("statuses");
+    (end["reason_code"].clone(), end["error"].as_str().unwrap_or_default().to_owned())
+}
+
+fn stages(statuses: &[Value]) -> String {
+    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
+    names.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn what_the_toolkit_says_of_an_image_is_told_at_once_and_blames_no_card() {
+    let world = World::start().await;
+    let driver = driver(&GPUS);
+    let library = driver.library().display().to_string();
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library)]);
+    for (id, words, reason, sentence) in TOOLKITS {
+        world.engine.break_gpus(&format!("{TOOLKIT}{words}"));
+        world.publish(id, &shell(SHORT));
+        let statuses = world.outcome(id);
+        let (code, said) = end(&statuses);
+        assert_eq!(code, reason, "{said}");
+        assert!(said.ends_with(sentence) && !said.contains("/var/lib"), "{said}");
+        assert!(!agent.log().contains("tried again"), "{}", agent.log());
+    }
+    world.engine.mend_gpus();
+    world.publish("both", &json!({"command": ["/bin/sh", "-c", SHORT], "gpus": 2}));
+    assert_eq!(end(&world.outcome("both")).0, Value::Null, "no card is set aside");
+    assert!(!agent.log().contains("no job is taken"), "{}", agent.log());
+}
+
+#[tokio::test]
+async fn a_job_whose_card_fails_is_given_another_one_that_works() {
+    let world = World::start().await;
+    let driver = driver(&GPUS);
+    let library = driver.library().display().to_string();
+    let settings = [("GPU_MODE", "auto"), ("NVML_LIB", &*library), ("FETCH_GIVE_UP_S", "60")];
+    let _agent = world.agent(&settings);
+    world.engine.break_gpus(&format!("card {}", GPUS[0]));
+    world.publish("moves", &shell("ls -d /dev/nvidia? > /output/output"));
+    let statuses = world.outcome("moves");
+    let cid = statuses.last().expect("an end")["output_cid"].as_str().expect("an output");
+    assert_eq!(world.content(cid).await, b"/dev/nvidia1\n");
+    assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_that_no_card_is_left_for_ends_in_its_patience_and_names_nothing_of_the_engines() {
+    let world = World::start().await;
+    let driver = driver(&GPUS[..1]);
+    let library = driver.library().display().to_string();
+    let agent =
+        world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library), ("HEARTBEAT_INTERVAL", "1s")]);
+    agent.wait_for("heartbeat sent");
+    world.engine.break_gpus("fail");
+    world.publish("no-driver", &shell(SHORT));
+    let (code, said) = end(&world.outcome("no-driver"));
+    assert_eq!(code, "gpu_failed");
+    assert_eq!(said, "the node can't give GPUs to any container now");
+    agent.wait_for("no heartbeat: the GPUs can't be used");
+    world.engine.mend_gpus();
+    agent.wait_for("the node is ready again");
+    agent.wait_for("the node can work again");
+    world.publish("again", &shell(SHORT));
+    assert_eq!(end(&world.outcome("again")).0, Value::Null);
+}
+
+#[tokio::test]
+async fn an_image_that_is_gone_at_the_start_is_pulled_again() {
+    let world = World::start().await;
+    let registry = Registry::start(&world.engine);
+    registry.take_busybox(&world.engine, "t/busybox", "v1").await;
+    let image = format!("{ADDRESS}/t/busybox:v1");
+    let proxy = StoreProxy::start(&world.store());
+    let agent = world.agent(&[
+        ("IPFS_GATEWAYS", &proxy.url()),
+        ("FETCH_GIVE_UP_S", "60"),
+        ("JOB_REGISTRIES", ADDRESS),
+    ]);
+    proxy.set_fetches(Weather::Status(503, None));
+    let mut job = shell("cp /input/input /output/output");
+    job["image_name"] = image.clone().into();
+    job["input_file_cid"] = world.pin(b"input").await.into();
+    world.publish("pruned", &job);
+    agent.wait_for("job pruned: pulled");
+    let force = RemoveImageOptionsBuilder::default().force(true).build();
+    let removed = world.engine.client().remove_image(&image, Some(force), None).await;
+    removed.expect("it is removed");
+    proxy.set_fetches(Weather::Clear);
+    let statuses = world.outcome("pruned");
+    assert_eq!(end(&statuses).0, Value::Null, "{statuses:?}");
+    let stages = stages(&statuses);
+    let once_more = "accepted pulling fetching pulling fetching running uploading completed";
+    assert_eq!(stages, once_more);
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn no_container_is_made_by_an_engine_that_sees_another_file_system() {
+    let world = World::start().await;
+    let data = world.dir.path().join("data");
+    std::fs::create_dir_all(&data).expect("the data folder");
+    world.engine.hide(&data);
+    let doctor = || {
+        let said = world.command(&["doctor"]).output().expect("doctor runs");
+        let lines = String::from_utf8(said.stdout).expect("text");
+        let line = lines.lines().find(|line| line.contains("files in containers"));
+        line.unwrap_or_default().to_owned()
+    };
+    assert!(
+        doctor().starts_with("fail  files in containers: the engine sees another"),
+        "{}",
+        doctor()
+    );
+    let agent = world.start_agent(&[]);
+    agent.wait_for("no job is taken: the container engine can't be used: the engine sees another");
+    world.publish("waits", &shell(SHORT));
+    agent.wait_for("no heartbeat: the container engine can't be used");
+    let containers = world.containers().await;
+    assert!(!containers.iter().any(|name| name.contains("waits")), "{containers:?}");
+    world.engine.show(&data);
+    agent.wait_for("the node is ready again");
+    assert_eq!(end(&world.outcome("waits")).0, Value::Null);
+    assert!(doctor().starts_with("ok    files in containers"), "{}", doctor());
+    world.wait_until_clean().await;
+}

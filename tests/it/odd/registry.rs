@@ -1,0 +1,199 @@
+//! A registry as people meet it: a tag that moves, one that is away or has had enough, one that wants
+//! an account.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use lamda_node::container::docker::{Config, Docker};
+use lamda_node::container::{ContainerRuntime as _, Error, Image};
+use serde_json::json;
+
+use crate::support::engine::Engine;
+use crate::support::registry::{ACCOUNT, ADDRESS, PORT, Registry};
+use crate::support::tools::{Running, tool};
+use crate::support::world::{World, shell};
+
+const NAME: &str = "t/busybox";
+
+/// What it answers to anything but the first question of a pull: status and body, and what comes out:
+/// whether it is final, and the end of the sentence.
+const ANSWERS: [(u16, &str, bool, &str); 6] = [
+    (
+        429,
+        r#"{"errors": [{"code": "TOOMANYREQUESTS", "message": "pull rate limit"}]}"#,
+        false,
+        "(rate limit)",
+    ),
+    (503, "<html>busy</html>", false, "or broke off"),
+    (500, r#"{"errors": [{"code": "UNKNOWN", "message": "10.1.2.3"}]}"#, false, "or broke off"),
+    (200, "<html>a portal</html>", false, "or broke off"),
+    (404, r#"{"errors": [{"code": "MANIFEST_UNKNOWN"}]}"#, true, "give it to this node"),
+    (401, r#"{"errors": [{"code": "UNAUTHORIZED"}]}"#, true, "give it to this node"),
+];
+
+const SERVER: &str = "
+import http.server, sys
+status, body = int(sys.argv[1]), sys.argv[2].encode()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ping = self.path == '/v2/'
+        self.send_response(200 if ping else status)
+        said = b'{}' if ping else body
+        self.send_header('Content-Type', 'text/html' if said[:1] == b'<' else 'application/json')
+        self.send_header('Content-Length', str(len(said)))
+        self.end_headers()
+        if self.command == 'GET':
+            self.wfile.write(said)
+    do_HEAD = do_GET
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer.allow_reuse_address = True
+http.server.HTTPServer(('127.0.0.1', 5000), Handler).serve_forever()";
+
+fn answering(engine: &Engine, status: u16, body: &str) -> Running {
+    let mut command = engine.command(&tool("python3"));
+    command.args(["-c", SERVER, &status.to_string(), body]).stdin(Stdio::null());
+    let running = Running::start(&mut command);
+    engine.wait_for_port(PORT);
+    running
+}
+
+fn tagged() -> String {
+    format!("{ADDRESS}/{NAME}:latest")
+}
+
+/// The adapter, for which a registry's word is good for this long.
+fn adapter(engine: &Engine, tag_good_for: Duration) -> Docker {
+    Docker::connect(&Config { tag_good_for, ..engine.config() }).expect("an address")
+}
+
+/// What is told of an image: its digest, whether it was pulled now, whether its registry was away.
+fn told(image: &Image) -> (&str, bool, bool) {
+    (&image.digest, image.pulled, image.unconfirmed)
+}
+
+/// Pushes another image under this tag; the manifest's digest.
+async fn push(engine: &Engine, registry: &Registry, tag: &str, mark: &str) -> String {
+    engine.import_marked(mark).await;
+    registry.take_busybox(engine, NAME, tag).await
+}
+
+#[tokio::test]
+async fn what_a_registry_answers_is_final_or_tried_again_and_told_in_our_words() {
+    let engine = Engine::start();
+    let docker = adapter(&engine, Duration::ZERO);
+    for (status, body, is_final, end) in ANSWERS {
+        let _registry = answering(&engine, status, body);
+        let told = docker.image(&tagged()).await.expect_err("no image");
+        assert_eq!(matches!(told, Error::ImageRefused { .. }), is_final, "{status}: {told:?}");
+        assert_eq!(told.is_transient(), !is_final, "{status}: {told:?}");
+        let sentence = told.to_string();
+        assert!(sentence.ends_with(end), "{status}: {sentence}");
+        for word in ["10.1.2.3", "http", "html", "docker.sock"] {
+            assert!(!sentence.contains(word), "{status}: {sentence}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tag_means_what_its_registry_says_now_and_its_silence_is_told() {
+    let engine = Engine::start();
+    let (asks, trusts) =
+        (adapter(&engine, Duration::ZERO), adapter(&engine, Duration::from_mins(1)));
+    let registry = Registry::start(&engine);
+    let v2 = push(&engine, &registry, "next", "v2").await;
+    let v1 = push(&engine, &registry, "latest", "v1").await;
+    assert_ne!(v1, v2);
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v1, true, false));
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v1, false, false));
+    assert_eq!(told(&trusts.image(&tagged()).await.unwrap()).0, v1);
+    registry.move_tag(NAME, "latest", "next");
+    let remembered = trusts.image(&tagged()).await.unwrap();
+    assert_eq!(told(&remembered), (&*v1, false, false), "good for a minute");
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, true, false));
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, false));
+    // A digest means one image for ever, and its registry is not asked.
+    let pinned = format!("{ADDRESS}/{NAME}@{v1}");
+    assert_eq!(asks.image(&pinned).await.unwrap().digest, v1);
+    drop(registry);
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, true));
+    assert_eq!(told(&asks.image(&pinned).await.unwrap()), (&*v1, false, false));
+    // One that has had enough of this node says nothing of the tag either.
+    let _registry = answering(&engine, 429, r#"{"errors": [{"code": "TOOMANYREQUESTS"}]}"#);
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, true));
+}
+
+#[tokio::test]
+async fn a_tag_of_the_owners_stays_where_it_is_while_jobs_follow_the_registry() {
+    let engine = Engine::start();
+    let asks = adapter(&engine, Duration::ZERO);
+    let registry = Registry::start(&engine);
+    let v2 = push(&engine, &registry, "next", "v2").await;
+    let v1 = push(&engine, &registry, "latest", "v1").await;
+    // The owner pulls it for themselves.
+    let owners = adapter(&engine, Duration::ZERO).image(&tagged()).await.unwrap();
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()).0, v1);
+    registry.move_tag(NAME, "latest", "next");
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, true, false));
+    let under_the_name = engine.client().inspect_image(&tagged()).await.unwrap();
+    assert_eq!(under_the_name.id, Some(owners.id));
+    assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, false));
+}
+
+#[tokio::test]
+async fn a_status_says_that_a_tag_could_not_be_asked_for() {
+    let world = World::start().await;
+    let registry = Registry::start(&world.engine);
+    let digest = push(&world.engine, &registry, "latest", "v1").await;
+    let agent = world.agent(&[("JOB_REGISTRIES", ADDRESS)]);
+    let mut job = shell("echo x > /output/output");
+    job["image_name"] = tagged().into();
+    world.publish("asked", &job);
+    assert_eq!(world.outcome("asked").last().expect("an end")["stage"], "completed");
+    // A new process has asked nobody yet.
+    drop((agent, registry));
+    let _agent = world.agent(&[("JOB_REGISTRIES", ADDRESS)]);
+    world.publish("unasked", &job);
+    let statuses = world.outcome("unasked");
+    let said =
+        statuses.iter().find(|status| status["stage"] == "pulling" && status["error"].is_string());
+    let error = &said.expect("it says so")["error"];
+    assert!(error.as_str().is_some_and(|text| text.contains("pulled before")), "{error}");
+    let end = statuses.last().expect("an end");
+    assert_eq!((&end["stage"], &end["reason_code"]), (&json!("completed"), &json!(null)));
+    assert_eq!(end["receipt"]["message"]["imageDigest"], digest);
+}
+
+#[tokio::test]
+async fn accounts_of_a_file_open_a_private_registry_and_are_read_at_each_pull() {
+    let engine = Engine::start();
+    let registry = Registry::start_private(&engine);
+    let digest = push(&engine, &registry, "latest", "v1").await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("config.json");
+    let docker =
+        Docker::connect(&Config { registry_auth_file: Some(file.clone()), ..engine.config() });
+    let docker = docker.expect("an address");
+    let write = |password: &str| accounts(&file, password);
+    let told = docker.image(&tagged()).await;
+    assert!(
+        matches!(&told, Err(Error::Pull { reason, .. }) if reason.contains("accounts")),
+        "{told:?}"
+    );
+    for wrong in ["wrong", ""] {
+        write(wrong);
+        let told = docker.image(&tagged()).await;
+        assert!(matches!(told, Err(Error::ImageRefused { .. })), "{told:?}");
+    }
+    write(ACCOUNT.1);
+    assert_eq!(docker.image(&tagged()).await.unwrap().digest, digest);
+    assert!(!format!("{docker:?}").contains(ACCOUNT.1));
+}
+
+/// A file as `docker login` writes it.
+fn accounts(file: &Path, password: &str) {
+    let account = json!({"username": ACCOUNT.0, "password": password});
+    let text = json!({"auths": {ADDRESS: account}, "credsStore": "desktop"});
+    std::fs::write(file, text.to_string()).expect("the accounts");
+}
