@@ -112,10 +112,13 @@ impl Journal {
         waiting.into_iter().map(Waiting::read).collect()
     }
 
-    /// These are published.
+    /// These are published. One that was asked for again while it was on its way goes out once more:
+    /// who asked may have begun to listen only then.
     pub async fn sent(&self, rows: Vec<i64>) -> Result<(), Error> {
         let work = move |db: &Connection| {
-            let mut update = db.prepare_cached("UPDATE outbox SET sent = 1 WHERE id = ?")?;
+            let mut update = db.prepare_cached(
+                "UPDATE outbox SET sent = CASE sent WHEN 3 THEN 2 ELSE 1 END WHERE id = ?",
+            )?;
             let mut packed = db.prepare_cached("UPDATE done SET again = 0 WHERE id = ?")?;
             for row in rows {
                 if row < 0 {
@@ -134,7 +137,9 @@ impl Journal {
     pub async fn send_again(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            let sql = "UPDATE outbox SET sent = 2 WHERE job_id = ?1 AND sent = 1
+            // 3: not published yet, and asked for again.
+            let sql = "UPDATE outbox SET sent = CASE sent WHEN 0 THEN 3 ELSE 2 END
+                 WHERE job_id = ?1 AND sent IN (0, 1)
                  AND seq = (SELECT max(seq) FROM outbox WHERE job_id = ?1)";
             db.execute(sql, [id.as_str()])?;
             let sql = "UPDATE done SET again = 1 WHERE job_id = ? AND story IS NOT NULL";

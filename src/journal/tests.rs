@@ -508,3 +508,18 @@ async fn a_job_that_never_came_again_goes_with_its_events_a_few_rows_at_a_time()
     }
     assert_eq!((before, gone), (0, 3));
 }
+
+#[tokio::test]
+async fn a_status_that_is_asked_for_again_while_it_is_on_its_way_goes_out_once_more() {
+    let journal = Journal::in_memory().unwrap();
+    let (taken, body) = asked("job", "");
+    journal.admit(&taken, body, None).await.unwrap();
+    let on_their_way = journal.unsent(10).await.unwrap();
+    journal.send_again(&id("job")).await.unwrap();
+    journal.sent(on_their_way.iter().map(|status| status.row).collect()).await.unwrap();
+    let again = say_all(&journal).await;
+    let last = on_their_way.last().unwrap();
+    assert_eq!((again.len(), again[0].seq, &again[0].body), (1, last.seq, &last.body));
+    assert_eq!(again[0].kind, OutgoingKind::Again);
+    assert_eq!(say_all(&journal).await, []);
+}
