@@ -50,7 +50,7 @@ use crate::clock::Timestamp;
 use crate::node::{Address, GpuUuid};
 
 pub use event::{Event, Retry};
-pub use outcome::{Ending, Fault, Kept, Outcome};
+pub use outcome::{Durable, Ending, Fault, Kept, Outcome};
 pub use run::{EndedRun, PinnedImage, Run, RunExit, Sealed, StopCause};
 
 /// Everything the node knows of one job. Lives in the journal; moves only by [`Job::apply`].
@@ -227,19 +227,6 @@ pub struct Transition {
     pub durable: Option<Durable>,
     /// An output that is kept from here on.
     pub kept: Option<Kept>,
-}
-
-/// The four commits of a job that are synced to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durable {
-    /// It was taken, or taken up again: from here on the node answers for it.
-    Accepted,
-    /// Its container is about to be started: from here on it may have run.
-    Starting,
-    /// Its container is gone: from here on the cards are another's.
-    Exited,
-    /// Its end is decided: from here on the delivery may be acknowledged.
-    Terminal,
 }
 
 /// An event that does not belong to the phase: a defect of this program.

@@ -106,3 +106,16 @@ impl Fault {
         Self { reason, error }
     }
 }
+
+/// The four commits of a job that are synced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// It was taken, or taken up again: from here on the node answers for it.
+    Accepted,
+    /// Its container is about to be started: from here on it may have run.
+    Starting,
+    /// Its container is gone: from here on the cards are another's.
+    Exited,
+    /// Its end is decided: from here on the delivery may be acknowledged.
+    Terminal,
+}
