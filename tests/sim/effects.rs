@@ -189,7 +189,9 @@ impl Simulated {
     fn make(&self, job: &Job, gpus: Vec<GpuUuid>) {
         let (name, now) = (name(job, job.attempt), self.world.now_on(self.host));
         let host = &mut self.world.state().hosts[self.host];
-        if host.containers.contains_key(&name) {
+        // One that was made for other cards, which failed, and was never started is made anew.
+        let is_same = |there: &Container| there.gpus == gpus || there.state != Doing::Created;
+        if host.containers.get(&name).is_some_and(is_same) {
             return;
         }
         let container = Container {

@@ -121,7 +121,9 @@ async fn a_second_signal_ends_at_once_and_still_loses_nothing() {
     agent.ask_to_end();
     assert!(agent.wait_for_end().success(), "{}", agent.log());
     assert_eq!(world.containers().await, before, "the container goes on");
-    assert_eq!(last(&world.statuses("held"))["stage"], "running");
+    // What was not told in time is told by the next start; that it was interrupted never is.
+    let told = stages(&world.statuses("held"));
+    assert!("accepted pulling running".starts_with(&told), "{told}");
     assert_eq!(world.queued(), 1);
     let agent = world.agent(&[]);
     agent.wait_for("took job held back");
