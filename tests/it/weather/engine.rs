@@ -94,32 +94,6 @@ async fn an_engine_that_is_killed_fails_no_job_and_hides_no_failure() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_asked_to_end_while_the_engine_was_there_is_not_done_when_it_is_back() {
-    let mut world = World::start().await;
-    let agent = world.agent(&[]);
-    // It takes its time to end, and says 0 with half a result.
-    let obeys = "grep -q /2/output /proc/self/mountinfo || \
-        { trap 'touch /output/asked; sleep 2; echo half > /output/output; exit 0' TERM; \
-          sleep 1000 & wait $!; }; echo whole > /output/output";
-    run_all(&world, &agent, &[("obeys", shell(obeys))]);
-    let names = world.containers().await;
-    let owned = names.iter().find(|name| name.contains("obeys")).expect("it runs");
-    let client = world.engine.client();
-    let term = bollard::query_parameters::KillContainerOptionsBuilder::default().signal("SIGTERM");
-    let killed = client.kill_container(owned.trim_start_matches('/'), Some(term.build())).await;
-    killed.expect("it is asked");
-    let asked = world.output_folder("obeys").join("asked");
-    eventually("it was asked", PATIENCE, || asked.exists().then_some(()));
-    world.engine.kill_daemon();
-    eventually("it ends", PATIENCE, || (world.engine.living() == 0).then_some(()));
-    world.engine.start_daemon();
-    let statuses = world.outcome("obeys");
-    assert_eq!(world.output(&statuses).await, "whole\n", "half a result is none");
-    assert_eq!(stages(&statuses), AGAIN);
-    world.wait_until_clean().await;
-}
-
-#[tokio::test]
 async fn a_job_whose_host_went_down_runs_again_and_is_blamed_for_nothing() {
     let mut world = World::start().await;
     // In order, engine and all: nobody is left who saw the job end.
