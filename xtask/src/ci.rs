@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 /// How much time the tests may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// What every change has to pass: under 15 minutes on two cores.
+    /// What every change has to pass: half an hour on two cores, with the builds.
     Normal,
     /// Also tests whose path begins with `long::`, more generated cases and more fuzz runs.
     Long,
