@@ -11,8 +11,12 @@ use std::path::{Component, Path};
 use super::local::{Item, Leaf, View};
 use super::{DEPTH_MAX, ENTRIES_MAX, names};
 
-/// Links that are followed for one.
+/// Links that are followed one out of the other.
 const HOPS_MAX: usize = 40;
+/// Names in the links of a whole folder that are looked up: links that name one another many times
+/// would else be followed for ever.
+const PARTS_MAX: usize = 1_000_000;
+const TOO_MUCH: &str = "a link to more than may be carried";
 /// What is told of what was left out.
 const NOTES_MAX: usize = 16;
 
@@ -58,7 +62,8 @@ impl LeftOut {
 pub(super) fn carried(root: &Found, view: &View, left_out: &mut LeftOut) -> Option<Item<Leaf>> {
     let (bytes_left, entries_left) = (view.bytes_max, ENTRIES_MAX);
     let seen_as = Path::new(&view.seen_as);
-    let mut carry = Carry { root, seen_as, left_out, bytes_left, entries_left, open: Vec::new() };
+    let (parts_left, open) = (PARTS_MAX, Vec::new());
+    let mut carry = Carry { root, seen_as, left_out, bytes_left, entries_left, parts_left, open };
     carry.item(root, &mut At::default()).ok().flatten()
 }
 
@@ -70,6 +75,8 @@ struct Carry<'a> {
     /// What links may still add.
     bytes_left: u64,
     entries_left: usize,
+    /// What may still be looked up for them.
+    parts_left: usize,
     /// The folders that are being carried, each within the one before, by where they lie.
     open: Vec<Vec<String>>,
 }
@@ -145,7 +152,7 @@ impl Carry<'_> {
                 return Err("a link to a folder that it is in");
             }
             let mut behind = At { name: at.name.clone(), real, is_behind: true };
-            self.item(found, &mut behind).map_err(|Full| "a link to more than may be carried")
+            self.item(found, &mut behind).map_err(|Full| TOO_MUCH)
         });
         carried.unwrap_or_else(|why| {
             self.bytes_left = bytes_left;
@@ -156,7 +163,7 @@ impl Carry<'_> {
 
     /// Where a link lies that stands in the folder `at` and leads to `target`.
     fn follow(
-        &self,
+        &mut self,
         mut at: Vec<String>,
         target: &str,
         hops: usize,
@@ -168,6 +175,7 @@ impl Carry<'_> {
             at.clear();
         }
         for part in target.components() {
+            self.parts_left = self.parts_left.checked_sub(1).ok_or(TOO_MUCH)?;
             match part {
                 Component::ParentDir => drop(at.pop().ok_or(OUT)?),
                 Component::Normal(name) => {
@@ -285,5 +293,19 @@ mod tests {
         let (files, notes) = carry(&root, 100);
         assert_eq!(files, ["a = big", "big"]);
         assert_eq!(notes, ["b: a link to more than may be carried"]);
+    }
+
+    #[test]
+    fn links_that_name_one_another_many_times_are_not_followed_for_ever() {
+        let mut entries = vec![("deep", folder([("x", Found::File(1))])), ("last", link("deep"))];
+        let names: [&'static str; 12] =
+            ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "last"];
+        for pair in names.windows(2) {
+            let target = format!("{}deep", format!("{}/../", pair[1]).repeat(100));
+            entries.push((pair[0], link(&target)));
+        }
+        let (files, notes) = carry(&folder(entries), 100);
+        assert!(files.contains(&"deep/x".to_owned()), "{files:?}");
+        assert!(notes.contains(&format!("a: {TOO_MUCH}")), "{notes:?}");
     }
 }

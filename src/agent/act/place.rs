@@ -9,7 +9,8 @@ use super::disk_failed;
 use super::output::{Trouble, missing};
 use crate::job::Job;
 
-/// Links that are followed one after the other.
+/// Links that are followed for one path, all together: links that name one another many times would
+/// else be followed for ever.
 pub(super) const HOPS_MAX: usize = 16;
 
 /// An output's place.
@@ -62,7 +63,8 @@ pub(super) fn leads_to(link: &str, target: &str) -> String {
 /// a link leads out of it.
 pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
     let mut at = Vec::new();
-    follow(output, &mut at, below, HOPS_MAX)?;
+    let mut hops = HOPS_MAX;
+    follow(output, &mut at, below, &mut hops)?;
     let names: PathBuf = at.iter().collect();
     let seen_as = Path::new("/output").join(&names).to_string_lossy().into_owned();
     let seen_as = seen_as.trim_end_matches('/').to_owned();
@@ -71,8 +73,8 @@ pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
     Some(Place { path, seen_as })
 }
 
-fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: usize) -> Option<()> {
-    let hops = hops.checked_sub(1)?;
+fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: &mut usize) -> Option<()> {
+    *hops = hops.checked_sub(1)?;
     for part in path.components() {
         match part {
             Component::Normal(name) => {
@@ -137,6 +139,14 @@ mod tests {
         for path in ["out", "root", "root/etc", "shadow", "circle", "nothing", "latest/x"] {
             assert_eq!(find(path), None, "{path}");
         }
+        // Each of them names the next one a hundred times.
+        for level in 0..12 {
+            let next = format!("many-{}/../", level + 1).repeat(100);
+            symlink(format!("{next}deep"), output.join(format!("many-{level}"))).unwrap();
+        }
+        symlink("deep", output.join("many-12")).unwrap();
+        assert_eq!(find("many-0"), None);
+        assert_eq!(find("many-12").as_deref(), Some("/output/deep"));
         assert_eq!(leads_to("/data/latest", "v2/model"), "/data/v2/model");
         assert_eq!(leads_to("/data/latest", "../../../etc"), "/etc");
         assert_eq!(leads_to("/data/latest", "/output/x"), "/output/x");
