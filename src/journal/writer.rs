@@ -37,6 +37,9 @@ const CACHE_KIB: i32 = 1_000;
 /// Requests that share one commit at most: bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
 
+/// More than the journal has, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 128;
+
 /// Runs inside the batch's transaction; what it returns answers the caller after the commit.
 type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -181,7 +184,7 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    db.set_prepared_statement_cache_capacity(32);
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
     if found > known {
@@ -290,11 +293,12 @@ fn in_savepoint<T>(
     db: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    db.execute_batch("SAVEPOINT request")?;
+    db.prepare_cached("SAVEPOINT request")?.execute([])?;
     let result = work(db);
-    let end =
-        if result.is_ok() { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" };
-    db.execute_batch(end)?;
+    if result.is_err() {
+        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
+    }
+    db.prepare_cached("RELEASE request")?.execute([])?;
     result
 }
 

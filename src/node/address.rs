@@ -43,13 +43,13 @@ impl fmt::Display for Address {
         let lower = self.lower_hex();
         let digits = &lower[2..];
         let hash = Keccak256::digest(digits.as_bytes());
-        f.write_str("0x")?;
-        for (i, digit) in digits.chars().enumerate() {
+        let mut text = [0; 42];
+        text[..2].copy_from_slice(b"0x");
+        for (i, digit) in digits.bytes().enumerate() {
             let nibble = if i % 2 == 0 { hash[i / 2] >> 4 } else { hash[i / 2] & 0xf };
-            let upper = nibble >= 8;
-            write!(f, "{}", if upper { digit.to_ascii_uppercase() } else { digit })?;
+            text[2 + i] = if nibble >= 8 { digit.to_ascii_uppercase() } else { digit };
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -382,8 +382,8 @@ fn memory_holds<const N: usize>(agent: &Agent, texts: &[&str; N]) -> [bool; N] {
     for line in maps.lines() {
         let mut fields = line.split_whitespace();
         let (Some(range), Some(rights)) = (fields.next(), fields.next()) else { continue };
-        let is_special = line.ends_with("[vvar]") || line.ends_with("[vvar_vclock]");
-        if !rights.starts_with('r') || is_special {
+        // What it can't write to holds the program, and nothing that the program was told.
+        if !rights.starts_with("rw") {
             continue;
         }
         let (from, to) = range.split_once('-').expect("a range");

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use super::check;
 use super::effects::{Simulated, Writes};
+use super::held;
 use super::time::HostClock;
 use super::world::{Cut, World};
 
@@ -319,11 +320,16 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     }
     let at = state.rng.usize(..free.len());
     let seq = free[at];
+    drop(state);
+    held::may_be_given(world, seq);
+    let mut state = world.state();
+    let life = state.hosts[host].life;
     let created_ns = state.queue.created_ns;
     let ack_wait_ms = state.queue.ack_wait_ms(source);
     let message = state.queue.messages.get_mut(&seq)?;
     message.delivered += 1;
     message.free_at_ms = ms + ack_wait_ms;
+    message.held_by = life.map(|life| (host, life));
     let message = message.clone();
     if cut == Some(Cut::Deaf) {
         return None;
@@ -339,6 +345,7 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
         let soon = ms + world.roll(3_000);
         if let Some(message) = world.state().queue.messages.get_mut(&seq) {
             message.free_at_ms = soon;
+            message.held_by = None;
         }
     }
     world.note(Some(host), || format!("is given {seq}, delivery {}", message.delivered));

@@ -11,6 +11,7 @@ use lamda_node::journal::Outgoing;
 
 use super::check;
 use super::effects::Simulated;
+use super::held;
 use super::plant::Plant;
 use super::world::{AMENDS_MS, Cut};
 
@@ -106,6 +107,7 @@ impl Simulated {
                 drop(state);
                 self.note(|| format!("acknowledges {seq}"));
                 check::may_acknowledge(&self.world, self.host, &message, delivery);
+                held::left_nothing(&self.world, self.host, &message);
                 return Ok(());
             }
             // The server does not look at whose answer it is.
@@ -121,9 +123,13 @@ impl Simulated {
         };
         if let Some(message) = state.queue.messages.get_mut(&seq) {
             message.free_at_ms = free_at_ms;
+            if how != Settle::Progress {
+                message.held_by = None;
+            }
         }
         drop(state);
         if let Settle::Nak(delay) = how {
+            held::was_given_back(&self.world, self.host, &message, delivery);
             self.note(|| format!("gives {seq} back for {delay:?}"));
             self.world.queued.notify_waiters();
         }

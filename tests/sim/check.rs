@@ -13,6 +13,7 @@ use lamda_node::journal::{Disk, Fate, Gate, Journal, Known, Outgoing, OutgoingKi
 use lamda_node::node::Address;
 use serde_json::Value;
 
+use super::held::goes_back;
 use super::work::{RIVAL_CODE, Wanted, Work, number};
 use super::world::{Doing, Message, RunRecord, State, World};
 
@@ -37,7 +38,7 @@ impl Gate for Reading {
 }
 
 /// What a host's journal knows of a job.
-fn known(disk: &Disk, id: &JobId) -> Option<Known> {
+pub(super) fn known(disk: &Disk, id: &JobId) -> Option<Known> {
     let journal = Journal::simulated(disk, Arc::new(Reading));
     journal.lookup(id).now_or_never().expect("at once").expect("readable")
 }
@@ -73,16 +74,7 @@ pub(crate) fn is_answered_for(world: &World, host: usize, ack: &AckHandle) {
         written.stream_seq == ack.stream_seq && written.delivered < ack.delivered
     });
     // What is on its way back to the pool goes on to another agent.
-    let goes_back = known.job.is_some_and(|job| {
-        matches!(
-            job.phase,
-            Phase::Waiting
-                | Phase::Unable { .. }
-                | Phase::Returning { .. }
-                | Phase::Yielded
-                | Phase::LettingGo
-        )
-    });
+    let goes_back = known.job.is_some_and(|job| goes_back(&job.phase));
     if older && !goes_back {
         world.broken(format!("{id} was given again, and its journal does not know"));
     }

@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
 }
 
 /// Lives through the day of this seed. `empty` is an empty disk; `plant` the defect that its agents
-/// have.
+/// have. Where there is one, and on every fourth day, each step is held against the journal.
 pub(crate) fn live(seed: u64, traced: bool, empty: &Disk, plant: Plant) -> Outcome {
     // What the agent's own waits are spread by.
     fastrand::seed(seed);
@@ -199,7 +199,8 @@ impl Day {
                     state.queue.last_seq += 1;
                     let seq = state.queue.last_seq;
                     state.queue.top_seq = state.queue.top_seq.max(seq);
-                    let message = Message { target, body, delivered: 0, free_at_ms: ms };
+                    let message =
+                        Message { target, body, delivered: 0, free_at_ms: ms, held_by: None };
                     state.queue.messages.insert(seq, message);
                     drop(state);
                     self.world.queued.notify_waiters();

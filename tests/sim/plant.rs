@@ -9,6 +9,8 @@
 pub(crate) enum Plant {
     /// Nothing.
     Nothing,
+    /// Nothing, and it is looked at as closely as where there is something.
+    Watched,
     /// The journal's write of this name is answered, and never carried out.
     Forgets(&'static str),
     /// What must survive a power cut is written like all else.

@@ -129,6 +129,8 @@ pub(crate) struct Message {
     pub(crate) delivered: u64,
     /// From when on it is given to somebody (again).
     pub(crate) free_at_ms: u64,
+    /// Which host it was given to last, and in which life of its process.
+    pub(crate) held_by: Option<(usize, u64)>,
 }
 
 /// One machine with its engine, its folders and its journal.

@@ -50,13 +50,15 @@ pub async fn run<E: Effects, C: Clock>(
     let failed = |err: Error| Failure::Again(err.into());
     let mut failures = 0;
     let mut overdue = Overdue::default();
+    // Who keeps nothing at all does not ask a clock how long.
+    let patience = LOOK.min(desk.rules.result_keep);
     loop {
         // Registered before the look, so that a request between the two is not missed.
         let more = asked.notified();
         let journal = &desk.journal;
         let long_enough = journal.kept_long_enough(desk.clock.now()).await;
         let long_enough = long_enough.map_err(|err| failed(err.into()))?;
-        for id in overdue.for_long(long_enough, desk.clock.monotonic()) {
+        for id in overdue.for_long(long_enough, desk.clock.monotonic(), patience) {
             if let Err(err) = drop_kept(&id, &desk, effects.as_ref()).await {
                 tracing::warn!(job.id = %id, "the kept output of job {id} stays: {}", chain(&err));
             }
@@ -173,13 +175,13 @@ async fn drop_kept<E: Effects, C: Clock>(
 struct Overdue(BTreeMap<JobId, Duration>);
 
 impl Overdue {
-    /// Those that were overdue a whole look ago, too: a clock that was weeks ahead has been set
-    /// right by then.
-    fn for_long(&mut self, ids: Vec<JobId>, now: Duration) -> Vec<JobId> {
+    /// Those that were overdue this long ago, too: a clock that was weeks ahead has been set right
+    /// by then.
+    fn for_long(&mut self, ids: Vec<JobId>, now: Duration, patience: Duration) -> Vec<JobId> {
         self.0.retain(|id, _| ids.contains(id));
         let mut is_old = |id: &JobId| {
             let since = *self.0.entry(id.clone()).or_insert(now);
-            now.saturating_sub(since) >= LOOK
+            now.saturating_sub(since) >= patience
         };
         ids.into_iter().filter(|id| is_old(id)).collect()
     }

@@ -95,8 +95,12 @@ fn one_reading_of_a_clock_that_is_ahead_removes_nothing() {
     let ids = || vec!["a".parse::<JobId>().unwrap(), "b".parse().unwrap()];
     let minutes = |minutes| Duration::from_mins(minutes);
     let mut overdue = Overdue::default();
-    assert_eq!(overdue.for_long(ids(), minutes(0)), []);
-    assert_eq!(overdue.for_long(ids(), minutes(59)), [], "whoever asks in between");
-    assert_eq!(overdue.for_long(ids()[..1].to_vec(), minutes(60)), ids()[..1]);
-    assert_eq!(overdue.for_long(ids(), minutes(120)), ids()[..1], "its clock was set right once");
+    assert_eq!(overdue.for_long(ids(), minutes(0), LOOK), []);
+    assert_eq!(overdue.for_long(ids(), minutes(59), LOOK), [], "whoever asks in between");
+    assert_eq!(overdue.for_long(ids()[..1].to_vec(), minutes(60), LOOK), ids()[..1]);
+    assert_eq!(
+        overdue.for_long(ids(), minutes(120), LOOK),
+        ids()[..1],
+        "its clock was set right once"
+    );
 }

@@ -197,7 +197,7 @@ async fn an_output_that_was_kept_long_enough_is_removed() {
     // It is looked for at the start, and each hour.
     agent.kill();
     let agent = world.agent(&settings);
-    agent.wait_for("the output of job old was kept long enough: it is removed");
+    agent.wait_for("the output of job old was kept long enough: it goes");
     world.wait_until_clean().await;
     let retry = world.command(&["jobs", "retry", "old"]).output().expect("it runs");
     assert!(!retry.status.success(), "it can't be had any more");
