@@ -168,6 +168,13 @@ impl Effects for Fakes {
         }
     }
 
+    async fn withdraw(&self, container: &Found) -> Result<bool, container::Error> {
+        match &self.host {
+            Some(Host { engine, .. }) => engine.withdraw(&container.id).await,
+            None => Ok(true),
+        }
+    }
+
     fn remembers(&self, _: &Job) -> bool {
         true
     }

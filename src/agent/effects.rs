@@ -100,6 +100,12 @@ pub trait Effects: Send + Sync + 'static {
         container: &Found,
     ) -> impl Future<Output = Result<(), container::Error>> + Send;
 
+    /// Removes a container that was never started. Says whether it is gone: one that runs by now stays.
+    fn withdraw(
+        &self,
+        container: &Found,
+    ) -> impl Future<Output = Result<bool, container::Error>> + Send;
+
     /// Whether the host has been up since the job's inputs were fetched: else what was not synced is
     /// gone, or cut short.
     fn remembers(&self, job: &Job) -> bool;

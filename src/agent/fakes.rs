@@ -67,6 +67,8 @@ pub(super) struct Fakes {
     pub(super) engine_is_away: AtomicBool,
     /// Containers that it can't remove.
     pub(super) stuck: Mutex<Vec<ContainerId>>,
+    /// Whether what is listed as new runs by the time it is to be withdrawn.
+    pub(super) starts_late: AtomicBool,
     /// Whose every job is.
     pub(super) claim: Mutex<Option<Claim>>,
     /// What whoever is asked for a job answers.
@@ -201,6 +203,13 @@ impl Effects for Fakes {
         }
         self.containers.lock().unwrap().retain(|one| one.id != container.id);
         Ok(())
+    }
+
+    async fn withdraw(&self, container: &Found) -> Result<bool, container::Error> {
+        if self.starts_late.load(Relaxed) {
+            return Ok(false);
+        }
+        self.discard(container).await.map(|()| true)
     }
 
     fn remembers(&self, _: &Job) -> bool {

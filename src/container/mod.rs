@@ -84,6 +84,10 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Removes the container with its anonymous volumes, running or not. `Ok` where it is gone.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Removes a container that was never started. Says whether it is gone: one that a call started,
+    /// whose caller may be dead by now, stays.
+    fn withdraw(&self, id: &ContainerId) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// Every container of this node, running or not, found by its label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 

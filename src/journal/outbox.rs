@@ -79,7 +79,7 @@ impl Waiting {
         })?;
         let mut found = rows.collect::<Result<Vec<_>, _>>()?;
         let sql = "SELECT id, job_id, seq, story FROM done
-             WHERE again = 1 AND story IS NOT NULL ORDER BY id LIMIT ?";
+             WHERE again > 0 AND story IS NOT NULL ORDER BY id LIMIT ?";
         let mut query = db.prepare_cached(sql)?;
         let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
         let rows = query.query_map([left], |row| {
@@ -93,7 +93,7 @@ impl Waiting {
     }
 
     fn read(self) -> Result<Outgoing, Error> {
-        let again = matches!(self, Self::Packed { .. } | Self::Row { sent: 2, .. });
+        let again = matches!(self, Self::Packed { .. } | Self::Row { sent: 2 | 4, .. });
         let kind = if again { OutgoingKind::Again } else { OutgoingKind::New };
         let (row, job_id, seq, body) = match self {
             Self::Row { row, job_id, seq, body, .. } => (row, job_id, seq, body),
@@ -117,9 +117,9 @@ impl Journal {
     pub async fn sent(&self, rows: Vec<i64>) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let mut update = db.prepare_cached(
-                "UPDATE outbox SET sent = CASE sent WHEN 3 THEN 2 ELSE 1 END WHERE id = ?",
+                "UPDATE outbox SET sent = CASE WHEN sent > 2 THEN 2 ELSE 1 END WHERE id = ?",
             )?;
-            let mut packed = db.prepare_cached("UPDATE done SET again = 0 WHERE id = ?")?;
+            let mut packed = db.prepare_cached("UPDATE done SET again = again > 1 WHERE id = ?")?;
             for row in rows {
                 if row < 0 {
                     packed.execute([-row])?
@@ -137,12 +137,13 @@ impl Journal {
     pub async fn send_again(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            // 3: not published yet, and asked for again.
-            let sql = "UPDATE outbox SET sent = CASE sent WHEN 0 THEN 3 ELSE 2 END
-                 WHERE job_id = ?1 AND sent IN (0, 1)
+            // 3 and 4: it may be on its way, for the first time or once more, and is asked for again.
+            let sql = "UPDATE outbox SET sent = CASE sent WHEN 0 THEN 3 WHEN 1 THEN 2 ELSE 4 END
+                 WHERE job_id = ?1 AND sent < 3
                  AND seq = (SELECT max(seq) FROM outbox WHERE job_id = ?1)";
             db.execute(sql, [id.as_str()])?;
-            let sql = "UPDATE done SET again = 1 WHERE job_id = ? AND story IS NOT NULL";
+            let sql =
+                "UPDATE done SET again = min(again + 1, 2) WHERE job_id = ? AND story IS NOT NULL";
             db.execute(sql, [id.as_str()])?;
             Ok(())
         };
@@ -153,7 +154,7 @@ impl Journal {
     pub async fn unsent_count(&self) -> Result<u64, Error> {
         let work = |db: &Connection| {
             let sql = "SELECT (SELECT count(*) FROM outbox WHERE sent <> 1)
-                 + (SELECT count(*) FROM done WHERE again = 1)";
+                 + (SELECT count(*) FROM done WHERE again > 0)";
             let count: i64 = db.query_row(sql, [], |row| row.get(0))?;
             Ok(u64::try_from(count).unwrap_or_default())
         };

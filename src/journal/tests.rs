@@ -522,4 +522,11 @@ async fn a_status_that_is_asked_for_again_while_it_is_on_its_way_goes_out_once_m
     assert_eq!((again.len(), again[0].seq, &again[0].body), (1, last.seq, &last.body));
     assert_eq!(again[0].kind, OutgoingKind::Again);
     assert_eq!(say_all(&journal).await, []);
+    // And where it is on its way for the second time.
+    journal.send_again(&id("job")).await.unwrap();
+    let on_its_way = journal.unsent(10).await.unwrap();
+    journal.send_again(&id("job")).await.unwrap();
+    journal.sent(on_its_way.iter().map(|status| status.row).collect()).await.unwrap();
+    assert_eq!(say_all(&journal).await, on_its_way);
+    assert_eq!(say_all(&journal).await, []);
 }

@@ -17,7 +17,7 @@ use super::simulated::Simulated;
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_transactions.sql"),
     include_str!("../../migrations/0003_leases.sql"),
@@ -26,6 +26,7 @@ pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrations/0006_kept.sql"),
     include_str!("../../migrations/0007_done.sql"),
     include_str!("../../migrations/0008_bounds.sql"),
+    include_str!("../../migrations/0009_again.sql"),
 ];
 
 /// A log that is longer, because somebody read for long, is cut again.

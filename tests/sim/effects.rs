@@ -607,6 +607,17 @@ impl Effects for Simulated {
         Ok(())
     }
 
+    async fn withdraw(&self, container: &Found) -> Result<bool, container::Error> {
+        self.pass(50).await;
+        let name = &container.id.0;
+        let there = self.world.state().hosts[self.host].containers.get(name).cloned();
+        if there.is_some_and(|there| there.state != Doing::Created) {
+            return Ok(false);
+        }
+        self.remove_container(name);
+        Ok(true)
+    }
+
     fn remembers(&self, job: &Job) -> bool {
         self.is_whole(job) || self.world.has(Plant::TrustsItsInputs)
     }

@@ -205,6 +205,10 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         self.runtime.remove(&container.id).await
     }
 
+    async fn withdraw(&self, container: &Found) -> Result<bool, engine::Error> {
+        self.runtime.withdraw(&container.id).await
+    }
+
     fn remembers(&self, job: &Job) -> bool {
         self.folders.of(job).is_of_this_boot()
     }

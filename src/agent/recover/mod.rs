@@ -213,13 +213,19 @@ async fn adopt<E: Effects, C: Clock + Clone>(
         // Another agent may have been given a pool's job while this node was away.
         None | Some(FoundState::Created) if starting && job.pool().is_some() => {
             // It is bound to cards that may be another's by the time it is claimed again.
-            if let Some(found) = &container
-                && let Err(err) = intake.effects.discard(found).await
-            {
-                tracing::warn!(job.id = %id, "job {id} waits for its container: {}", chain(&err));
-                return Ok(());
+            let withdrawn = match &container {
+                Some(found) => intake.effects.withdraw(found).await,
+                None => Ok(true),
+            };
+            match withdrawn {
+                Ok(true) => apply(&intake.desk, &job, Event::Doubted).await.map_err(failed)?,
+                // What the process before this one asked for was carried out only now.
+                Ok(false) => job,
+                Err(err) => {
+                    tracing::warn!(job.id = %id, "job {id} waits for its container: {}", chain(&err));
+                    return Ok(());
+                }
             }
-            apply(&intake.desk, &job, Event::Doubted).await.map_err(failed)?
         }
         _ => {
             tracing::info!(job.id = %id, ?state, "took job {id} back: {phase}");

@@ -49,6 +49,26 @@ async fn a_job_whose_container_cant_be_removed_keeps_no_other_one_waiting() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_carried_out_after_its_node_died_is_the_one_start() {
+    for late in [false, true] {
+        let node = node("", 0);
+        let events = until_started(true, node.desk.clock.now());
+        let created = Event::Created { container: "c".to_owned() };
+        written(&node, "job", true, events.into_iter().take(4).chain([created])).await;
+        node.effects.containers.lock().unwrap().push(container("job", FoundState::Created));
+        node.effects.starts_late.store(late, std::sync::atomic::Ordering::Relaxed);
+        run(Arc::clone(&node)).await.unwrap();
+        soon(node.effects.is_followed.notified()).await;
+        assert_eq!(
+            node.effects.count("reserve"),
+            usize::from(!late),
+            "it is begun anew: {}",
+            !late
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_waits_goes_on_though_the_journal_failed_it_once() {
     let refuses = ("accepted", AtomicUsize::new(1));
     let node = node_with(Trouble { refuses, ..Trouble::default() }, 0);

@@ -235,6 +235,10 @@ impl ContainerRuntime for Docker {
         }
     }
 
+    async fn withdraw(&self, id: &ContainerId) -> Result<bool, Error> {
+        run::withdraw(self, id).await
+    }
+
     async fn list(&self, node: Address) -> Result<Vec<Found>, Error> {
         let client = self.client().await?;
         let filters = policy::label_filter(node);

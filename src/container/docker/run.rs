@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, InspectContainerOptionsBuilder,
-    StartContainerOptions,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 
 use super::super::{
@@ -80,7 +80,7 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
             if !has_other_cards(spec, &there) {
                 return own(spec, there);
             }
-            docker.remove(&own(spec, there)?).await?;
+            withdraw(docker, &own(spec, there)?).await?;
         }
     }
     Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
@@ -107,6 +107,29 @@ fn own(spec: &ContainerSpec, there: ContainerInspectResponse) -> Result<Containe
     } else {
         let reason = format!("the name {} is taken by a container of somebody else", spec.name);
         Err(Error::Engine { reason })
+    }
+}
+
+/// Removes the container where it never ran. Not by force: a start that is on its way when its node dies
+/// is carried out all the same, between the look and the removal too.
+pub(super) async fn withdraw(docker: &Docker, id: &ContainerId) -> Result<bool, Error> {
+    let _alone = docker.names.lock(&id.0).await;
+    let is_new = |there: &ContainerInspectResponse| {
+        there.state.as_ref().and_then(|state| state.status) == Some(Status::CREATED)
+    };
+    match inspect(docker, &id.0).await? {
+        None => return Ok(true),
+        Some(there) if !is_new(&there) => return Ok(false),
+        Some(_) => {}
+    }
+    let client = docker.client().await?;
+    let options = RemoveContainerOptionsBuilder::default().v(true).build();
+    let remove = client.remove_container(&id.0, Some(options));
+    match within(docker.config.call_timeout, remove).await {
+        // 409: it runs by now, or another call is removing it.
+        Err(err) if fault::status(&err) == Some(409) => Ok(inspect(docker, &id.0).await?.is_none()),
+        Err(err) if fault::status(&err) == Some(404) => Ok(true),
+        removed => removed.map(|()| true).map_err(|err| docker.fault(err)),
     }
 }
 

@@ -403,6 +403,13 @@ impl ContainerRuntime for Fake {
         Ok(())
     }
 
+    async fn withdraw(&self, id: &ContainerId) -> Result<bool, Error> {
+        self.decided(Call::Remove)?;
+        let containers = &mut self.state().containers;
+        containers.retain(|_, one| !one.is(id) || one.state() != FoundState::Created);
+        Ok(!containers.values().any(|one| one.is(id)))
+    }
+
     async fn list(&self, node: Address) -> Result<Vec<Found>, Error> {
         self.decided(Call::List)?;
         let state = self.state();

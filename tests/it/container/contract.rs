@@ -129,6 +129,7 @@ held_by_both! {
     an_exit_is_told_though_the_reader_has_left,
     a_job_that_obeys_is_stopped_and_one_that_defies_is_killed,
     a_running_container_can_be_removed_and_is_gone,
+    only_a_container_that_never_ran_can_be_withdrawn,
     a_name_that_another_node_holds_is_not_taken_over,
     an_image_that_is_not_there_is_worth_another_pull,
     a_host_folder_that_is_not_there_is_not_the_jobs_fault,
@@ -257,6 +258,19 @@ async fn a_card_that_is_not_there_leaves_a_container_that_never_ran(subject: imp
         "{told:?}"
     );
     assert_eq!(runtime.list(node()).await.unwrap()[0].state, FoundState::Created);
+}
+
+async fn only_a_container_that_never_ran_can_be_withdrawn(subject: impl Subject) {
+    let runtime = subject.runtime();
+    let created = runtime.create(&subject.spec("created", &Job::Exits(0))).await.unwrap();
+    let exits = run(runtime, &subject.spec("exits", &Job::Exits(0))).await.unwrap().id;
+    let (sink, _unread) = mpsc::channel(1);
+    runtime.follow(&exits, sink).await.unwrap();
+    let runs = run(runtime, &subject.spec("runs", &Job::Waits)).await.unwrap().id;
+    for (id, is_gone) in [(&created, true), (&created, true), (&exits, false), (&runs, false)] {
+        assert_eq!(runtime.withdraw(id).await.unwrap(), is_gone, "{id}");
+    }
+    assert_eq!(runtime.list(node()).await.unwrap().len(), 2);
 }
 
 async fn a_container_that_was_created_is_found_and_not_made_again(subject: impl Subject) {
