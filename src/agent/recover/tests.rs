@@ -59,12 +59,8 @@ async fn a_start_that_is_carried_out_after_its_node_died_is_the_one_start() {
         node.effects.starts_late.store(late, std::sync::atomic::Ordering::Relaxed);
         run(Arc::clone(&node)).await.unwrap();
         soon(node.effects.is_followed.notified()).await;
-        assert_eq!(
-            node.effects.count("reserve"),
-            usize::from(!late),
-            "it is begun anew: {}",
-            !late
-        );
+        assert_eq!(node.effects.count("create"), usize::from(!late), "late: {late}");
+        assert_eq!(node.effects.count("start"), 1, "late: {late}");
     }
 }
 
