@@ -2,6 +2,7 @@
 //!
 //! What must hold: a queue is read only after recovery is done and nobody else uses the key.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
@@ -61,10 +62,15 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
             housekeeping::check_store(pinata.clone(), gateways.clone())
         });
         let folders = self.intake.effects.folders.clone();
+        let runtime = Arc::clone(&self.runtime);
         services.spawn("trash", RETRY, move || {
-            let reserve = folders.reserve.clone();
+            let (reserve, runtime) = (folders.reserve.clone(), Arc::clone(&runtime));
+            let open = move |top: PathBuf, closed: Vec<PathBuf>| {
+                let runtime = Arc::clone(&runtime);
+                async move { runtime.open_folders(node, &top, &closed).await.is_ok() }
+            };
             // What is gone may have been what the reserve was spent for.
-            folders.trash.clone().sweep(move || drop(reserve.keep()))
+            folders.trash.clone().sweep(move || drop(reserve.keep()), open)
         });
         let (effects, free_min) = (Arc::clone(&self.intake.effects), self.intake.disk_free_min_mib);
         services.spawn("disk", RETRY, move || disk::watch(Arc::clone(&effects), free_min));

@@ -20,6 +20,8 @@ use crate::supervise::Failure;
 
 /// Entries that are removed between two looks at whether the program ends.
 const STEP_ENTRIES: usize = 1000;
+/// How often in one sweep closed folders are opened: each time, those in what was opened before.
+const OPENED_MAX: u32 = 100;
 /// How often what could not be removed is tried again.
 const AGAIN: Duration = Duration::from_mins(10);
 
@@ -82,12 +84,16 @@ impl Trash {
 
     /// Empties the folder whenever there is something in it; a service. `emptied` is called each
     /// time that something went, and may block.
-    pub async fn sweep(
+    ///
+    /// `open` is asked to open folders below this one that a container's root closed to the node; says
+    /// whether it did.
+    pub async fn sweep<F: Future<Output = bool>>(
         self,
         emptied: impl Fn() + Clone + Send + Sync + 'static,
+        open: impl Fn(PathBuf, Vec<PathBuf>) -> F,
     ) -> Result<(), Failure> {
         loop {
-            let swept = self.sweep_once().await;
+            let swept = self.sweep_once(&open).await;
             self.is_swept.store(false, Ordering::SeqCst);
             swept?;
             blocking(emptied.clone()).await?;
@@ -95,7 +101,11 @@ impl Trash {
         }
     }
 
-    async fn sweep_once(&self) -> Result<(), Failure> {
+    async fn sweep_once<F: Future<Output = bool>>(
+        &self,
+        open: &impl Fn(PathBuf, Vec<PathBuf>) -> F,
+    ) -> Result<(), Failure> {
+        let mut rounds_left = OPENED_MAX;
         self.is_swept.store(true, Ordering::SeqCst);
         // What comes from here on may be missed.
         self.is_filled.store(false, Ordering::SeqCst);
@@ -113,6 +123,14 @@ impl Trash {
                 Cleared::More => {}
                 Cleared::All => return Ok(()),
                 Cleared::Stuck(err) => {
+                    let closed = clearing.take_closed();
+                    rounds_left -= 1;
+                    if rounds_left > 0
+                        && !closed.is_empty()
+                        && open(self.folder.clone(), closed).await
+                    {
+                        continue;
+                    }
                     let folder = self.folder.display();
                     tracing::warn!("some of what jobs left in {folder} can't be removed: {err}");
                     return Ok(());
@@ -158,7 +176,7 @@ mod tests {
             }
         };
         tokio::select! {
-            end = trash.clone().sweep(emptied) => panic!("{end:?}"),
+            end = trash.clone().sweep(emptied, |_, _| std::future::ready(false)) => panic!("{end:?}"),
             () = is_swept => {}
         }
         assert_eq!(std::fs::read_dir(dir.path().join(NAME)).unwrap().count(), 0);

@@ -99,6 +99,15 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         gpu: &GpuUuid,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Opens folders below `top` to every user of this host: a container's root may have closed them to
+    /// the node. `top` is a folder of the node's that nobody else can enter.
+    fn open_folders(
+        &self,
+        node: Address,
+        top: &Path,
+        folders: &[PathBuf],
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// What the engine finds at the path of this small file of the node's; `None` where it finds none.
     fn read_back(
         &self,

@@ -249,6 +249,11 @@ pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: true })
 }
 
+/// The same, where the engine is to change something in it.
+pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
+    mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: false })
+}
+
 fn log_config() -> HostConfigLogConfig {
     HostConfigLogConfig {
         typ: Some("json-file".to_owned()),

@@ -13,6 +13,7 @@ use crate::artifact::{self, Kind, View};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
 use crate::failpoint;
+use crate::host;
 use crate::job::eip712::Signature;
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
@@ -105,6 +106,23 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         sealed.map(|(sealed, notes)| noted(folders, &path, sealed, notes))
     }
 
+    /// The folder that the job saw as `/output`; where its root closed something in it to this user, a
+    /// copy that the engine makes.
+    async fn readable_output(
+        &self,
+        job: &Job,
+        run: &Run,
+        folders: &JobFolders,
+    ) -> Result<PathBuf, Trouble> {
+        let output = folders.output();
+        let looked_at = output.clone();
+        let closed = move || !host::overrides_owners() && host::tree::is_closed(&looked_at);
+        if tokio::task::spawn_blocking(closed).await.unwrap_or(false) {
+            return self.copy_out(job, run, folders, "/output").await;
+        }
+        Ok(output)
+    }
+
     /// The output on this host's disk: in the folder that the job saw as `/output`, or copied out
     /// of the exited container.
     async fn find_output(
@@ -113,9 +131,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         run: &Run,
         folders: &JobFolders,
     ) -> Result<Place, Trouble> {
-        let output = folders.output();
-        let Some(wanted) = &job.spec.output_path else { return place::default(job, &output) };
+        let Some(wanted) = &job.spec.output_path else {
+            return place::default(job, &self.readable_output(job, run, folders).await?);
+        };
         if let Some(below) = place::below_output(wanted) {
+            let output = self.readable_output(job, run, folders).await?;
             return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
         }
         let mut seen_as = wanted.clone();
@@ -127,6 +147,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             // It names a link: what that leads to, for the job, is what is wanted.
             seen_as = place::leads_to(&seen_as, &target.to_string_lossy());
             if let Some(below) = place::below_output(&seen_as) {
+                let output = self.readable_output(job, run, folders).await?;
                 return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
             }
         }

@@ -387,9 +387,9 @@ pub(in crate::cli) const fn rights(overrides: bool) -> Option<(&'static str, &'s
         return None;
     }
     Some((
-        "this user may not read or remove what jobs leave under other users: their results would \
-         wait here for ever",
-        "run the node as root, or with AmbientCapabilities=CAP_DAC_OVERRIDE CAP_FOWNER as \
+        "this user may not read or remove what jobs leave under other users: the engine copies it and \
+         opens it to the node, which takes room on the disk",
+        "to save that, run the node as root, or with AmbientCapabilities=CAP_DAC_OVERRIDE CAP_FOWNER as \
          deploy/lamda-node.service does",
     ))
 }

@@ -251,6 +251,15 @@ impl ContainerRuntime for Docker {
         self.hands_out(node, gpu.as_str(), std::slice::from_ref(gpu)).await
     }
 
+    async fn open_folders(
+        &self,
+        node: Address,
+        top: &Path,
+        folders: &[PathBuf],
+    ) -> Result<(), Error> {
+        Self::open_folders(self, node, "folders", top, folders).await
+    }
+
     async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {
         Self::read_back(self, node, "files", file).await
     }

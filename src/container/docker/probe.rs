@@ -6,12 +6,12 @@
 //! or the node's next start, removes.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    StartContainerOptions,
+    StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -110,6 +110,32 @@ impl Docker {
         }
     }
 
+    /// Opens these folders below `top` to every user. No program runs: the engine, which is root, unpacks
+    /// an archive of nothing but folders over those that are there, and gives each the archive's mode.
+    /// What lies in them stays as it is.
+    pub async fn open_folders(
+        &self,
+        node: Address,
+        what: &str,
+        top: &Path,
+        folders: &[PathBuf],
+    ) -> Result<(), Error> {
+        let client = self.client().await?;
+        let host = HostConfig {
+            mounts: Some(vec![policy::lent(top, SHOWN)]),
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        };
+        let archive = archive_of(folders.iter().map(PathBuf::as_path), 0o777);
+        let archive = bollard::body_full(archive.map_err(Error::Io)?);
+        let probe = self.create_probe(node, what, host).await?;
+        let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
+        let unpacked = client.upload_to_container(&probe.0, Some(options), archive);
+        let unpacked = within(self.config.call_timeout, unpacked).await;
+        self.remove(&probe).await?;
+        unpacked.map_err(|err| self.fault(err))
+    }
+
     /// A container of the probe's image under the probe's name; the one before it goes first.
     async fn create_probe(
         &self,
@@ -148,7 +174,9 @@ impl Docker {
         }
         let options =
             CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(TAG).build();
-        let root = bollard::body_full(empty_root().map_err(Error::Io)?);
+        let root = bollard::body_full(
+            archive_of(FOLDERS.iter().map(Path::new), 0o755).map_err(Error::Io)?,
+        );
         let import = client.create_image(Some(options), Some(root), None);
         self.call(import.try_for_each(|_| async { Ok(()) })).await?;
         let imported = self.call(client.inspect_image(&name)).await?;
@@ -165,12 +193,13 @@ fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     Some(content)
 }
 
-fn empty_root() -> std::io::Result<Bytes> {
+/// An archive of these folders and nothing in them.
+fn archive_of<'a>(folders: impl Iterator<Item = &'a Path>, mode: u32) -> std::io::Result<Bytes> {
     let mut archive = Builder::new(Vec::new());
-    for folder in FOLDERS {
+    for folder in folders {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
+        header.set_mode(mode);
         header.set_size(0);
         archive.append_data(&mut header, folder, std::io::empty())?;
     }

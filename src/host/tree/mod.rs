@@ -4,10 +4,11 @@
 //! memory or how many descriptors this takes; no link is followed; what can't be handled holds
 //! nothing else up.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
@@ -20,6 +21,8 @@ const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Folders in one another that are looked into: more than an output may have. One descriptor each.
 const DEPTH_MAX: usize = 66;
+/// Closed folders that are named after one pass; the others after the next one.
+const CLOSED_MAX: usize = 1000;
 /// Bytes of a block as `stat` counts them.
 const BLOCK: u64 = 512;
 
@@ -35,6 +38,9 @@ pub struct Clearing {
     pass: Option<Pass>,
     /// The folder at the top that is being emptied.
     inside: Option<(CString, Dir)>,
+    /// Folders that their owners keep closed, by their paths below the top, as far as they were found
+    /// in one pass.
+    closed: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -58,7 +64,17 @@ pub enum Cleared {
 impl Clearing {
     /// Opens the folder; it stays, what is in it goes.
     pub fn of(folder: &Path) -> io::Result<Self> {
-        Ok(Self { top: openat(CWD, folder, FOLDER, Mode::empty())?, pass: None, inside: None })
+        Ok(Self {
+            top: openat(CWD, folder, FOLDER, Mode::empty())?,
+            pass: None,
+            inside: None,
+            closed: Vec::new(),
+        })
+    }
+
+    /// The folders that the last pass found closed: what is in them goes once they are open.
+    pub fn take_closed(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.closed)
     }
 
     /// Handles about this many entries. An error says that the folder itself can't be read now.
@@ -81,6 +97,7 @@ impl Clearing {
             none => {
                 // A descriptor of its own, so a position of its own.
                 let entries = Dir::read_from(&self.top)?;
+                self.closed.clear();
                 none.insert(Pass { entries, progress: false, trouble: None })
             }
         };
@@ -97,7 +114,10 @@ impl Clearing {
             Ok(()) => pass.progress = true,
             Err(Errno::NOTEMPTY | Errno::EXIST) => match open_up(self.top.as_fd(), &name) {
                 Ok(folder) => self.inside = Some((name, Dir::new(folder)?)),
-                Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+                Err(err) => {
+                    pass.trouble = pass.trouble.or(Some(err));
+                    note_closed(&mut self.closed, err, &[&name]);
+                }
             },
             Err(err) => pass.trouble = pass.trouble.or(Some(err)),
         }
@@ -125,9 +145,23 @@ impl Clearing {
         };
         match done {
             Ok(()) => pass.progress = true,
-            Err(err) => pass.trouble = pass.trouble.or(Some(err)),
+            Err(err) => {
+                pass.trouble = pass.trouble.or(Some(err));
+                // Either of them may be what can't be written to.
+                note_closed(&mut self.closed, err, &[own]);
+                note_closed(&mut self.closed, err, &[own, &name]);
+            }
         }
         Ok(())
+    }
+}
+
+/// Notes a folder that is closed to this user.
+fn note_closed(closed: &mut Vec<PathBuf>, err: Errno, names: &[&CStr]) {
+    let path: PathBuf = names.iter().map(|name| OsStr::from_bytes(name.to_bytes())).collect();
+    let is_denied = matches!(err, Errno::ACCESS | Errno::PERM);
+    if is_denied && closed.len() < CLOSED_MAX && closed.last() != Some(&path) {
+        closed.push(path);
     }
 }
 
@@ -274,6 +308,41 @@ pub fn sync(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether something in this folder, or it itself, can't be read by this user. Looks no deeper than an
+/// output is carried.
+pub fn is_closed(folder: &Path) -> bool {
+    let file = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(root) = openat(CWD, folder, FOLDER, Mode::empty()).and_then(Dir::new) else {
+        return true;
+    };
+    let mut open = vec![root];
+    while let Some(folder) = open.last_mut() {
+        let Ok(Some(name)) = next_name(folder) else {
+            open.pop();
+            continue;
+        };
+        let Ok(parent) = folder.fd() else { return true };
+        let Ok(stat) = statat(parent, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else {
+            return true;
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let flags = match kind {
+            FileType::Directory => FOLDER,
+            FileType::RegularFile => file,
+            _ => continue,
+        };
+        match openat(parent, name.as_c_str(), flags, Mode::empty()) {
+            Ok(below) if kind == FileType::Directory && open.len() < DEPTH_MAX => {
+                let Ok(below) = Dir::new(below) else { return true };
+                open.push(below);
+            }
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+    }
+    false
 }
 
 #[cfg(test)]

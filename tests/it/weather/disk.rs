@@ -1,6 +1,7 @@
 //! The node's disk is full: under an input, under an output, under the journal itself.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -287,7 +288,7 @@ async fn what_jobs_left_goes_though_their_folder_is_another_file_system() {
 }
 
 #[tokio::test]
-async fn a_node_without_rights_to_what_jobs_leave_says_so_and_loses_no_result() {
+async fn a_node_without_rights_to_what_jobs_leave_has_the_engine_read_and_open_it() {
     let world = World::start().await;
     let agent = world.start_agent_without_rights(&[("UPLOAD_GIVE_UP_S", "1")]);
     agent.wait_for("this user may not read or remove what jobs leave under other users");
@@ -299,14 +300,28 @@ async fn a_node_without_rights_to_what_jobs_leave_says_so_and_loses_no_result() 
     let output = folder.join("output");
     eventually("it has written", PATIENCE, || output.exists().then_some(()));
     // As another user's program leaves it.
-    std::fs::set_permissions(&output, std::fs::Permissions::from_mode(0o600)).expect("a mode");
-    std::os::unix::fs::chown(&output, Some(1000), None).expect("an owner");
+    let closed = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        std::os::unix::fs::chown(path, Some(1000), None).expect("an owner");
+    };
+    closed(&output, 0o600);
+    let deep = folder.join("one/two/three");
+    std::fs::create_dir_all(&deep).expect("folders");
+    std::fs::write(deep.join("file"), "deep").expect("a file");
+    for folder in deep.ancestors().take(3) {
+        closed(folder, 0o700);
+    }
     std::fs::write(folder.join("go"), "").expect("a mark");
-    agent.wait_for("job closed: the node has no right to the job's files");
-    drop(agent);
-    let _agent = world.agent(&[]);
     let statuses = world.outcome("closed");
     assert_eq!(end(&statuses), json!(["completed", null, 1, 0]));
-    assert_eq!(world.output(&statuses).await, "result\n");
+    let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
+    for (path, content) in [("output", "result\n"), ("one/two/three/file", "deep")] {
+        let got = world.content(&format!("{cid}/{path}")).await;
+        assert_eq!(String::from_utf8_lossy(&got), content, "{path}");
+    }
     world.wait_until_clean().await;
+    let trash = world.dir.path().join("data/jobs/.trash");
+    eventually("nothing of it is left", PATIENCE, || {
+        (std::fs::read_dir(&trash).ok()?.count() == 0).then_some(())
+    });
 }

@@ -289,9 +289,11 @@ impl World {
         self.agents.iter().filter(|one| one.runs).count()
     }
 
-    /// Agents that run the job and whose end the claim as it is would let count.
+    /// Agents that run the job and whose end the claim as it is would let count. A claim that nobody
+    /// holds lets any of them try, and the first that writes it keeps the others out.
     pub(super) fn may_conclude(&self, defect: Defect) -> usize {
-        let Some(found) = self.found() else { return 0 };
+        let held = |found: &Claim| found.state != State::Refused;
+        let Some(found) = self.found().filter(held) else { return 0 };
         let may = |agent: &usize| {
             let bid = self.bid(*agent, defect);
             self.agents[*agent].runs && !matches!(conclude(Some(&found), &bid), Conclude::Yield(_))
