@@ -7,6 +7,7 @@
 //! could not be renewed for 0.8 of its ack wait is stopped before the server gives it away, unless
 //! the server itself says that nobody leads `JetStream`: then nobody can be given it either.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,7 +33,7 @@ const ASK_MIN: Duration = Duration::from_secs(2);
 const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// Leases that are renewed at the same time.
-const AT_ONCE_MAX: usize = 32;
+const AT_ONCE_MAX: usize = 256;
 
 /// How long a job may take to answer that it stops: one whose container is starting stops after
 /// that, and is not waited for here.
@@ -141,6 +142,11 @@ impl Leases {
                 pass.next = Some(pass.next.map_or(due_in, |next| next.min(due_in)));
             }
         }
+        // Where nobody answers, the pools' jobs must be judged before their leases run out, and the
+        // oldest first.
+        let urgency =
+            |(job, lease): &(InHand, Lease)| (job.pool.is_none(), Reverse(lease.age(now)));
+        pass.due.sort_by_key(urgency);
         pass
     }
 

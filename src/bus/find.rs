@@ -39,8 +39,9 @@ impl Bus {
         search.await.unwrap_or(Ok(Search::GivenUp))
     }
 
-    /// Looks for the message of a job that was delivered once: at its number first, and where that is
-    /// not it (any more), or the stream was made anew, in the whole queue.
+    /// Looks for the message of a job that was delivered once: at its number, and where the stream was
+    /// made anew or put back, in the whole queue. A number that is empty now is never given to another
+    /// message: it was purged, or grew too old, and there is nothing to search a long queue for.
     pub async fn find_delivered(
         &self,
         delivery: &AckHandle,
@@ -54,8 +55,12 @@ impl Bus {
         if self.stream_created(&delivery.stream).await? == Some(delivery.stream_created_ns) {
             let stream = self.stream_unseen(StreamKind::Jobs).await?;
             let message = present(stream.get_raw_message(delivery.stream_seq).await)?;
-            if message.is_some_and(|message| id_of(&message.payload) == *job) {
-                return Ok(Search::Found(delivery.stream_seq));
+            match message {
+                Some(message) if id_of(&message.payload) == *job => {
+                    return Ok(Search::Found(delivery.stream_seq));
+                }
+                None => return Ok(Search::Absent),
+                Some(_) => {}
             }
         }
         self.find_job(target, job).await

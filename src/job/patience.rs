@@ -64,6 +64,9 @@ pub(super) fn trouble(
     let before = job.trouble.as_ref();
     // A clock that was set back must not stretch anybody's patience.
     let first_at = before.map_or(now, |it| it.first_at.min(now));
+    // What the store takes of others and not of this job uses up the job's own patience.
+    let is_own = retry == Retry::Refused && fault.reason == Reason::OutputRefused;
+    let retry = if is_own { Retry::Patiently } else { retry };
     let is_others = matches!(retry, Retry::Always | Retry::Refused);
     let first_at = if is_others { now } else { first_at };
     let tried = tried(before.map(|trouble| trouble.tried).unwrap_or_default(), retry, now);

@@ -129,8 +129,8 @@ impl Reason {
                  upload goes on by itself then; until then the node takes no more jobs."
             }
             Self::OutputRefused => {
-                "The node's owner has to act: the plan of the pinning service takes no upload of this \
-                 size. The output waits on disk until it does, and other jobs go on."
+                "The node's owner has to act: the pinning service takes uploads, but not this one. It \
+                 is tried for UPLOAD_GIVE_UP_S, then kept; other jobs go on."
             }
             Self::UploadFailed => {
                 "Check the pinning service: `lamda-node doctor`. The output is kept for \

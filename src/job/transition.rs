@@ -303,7 +303,7 @@ impl Next {
             }
             Phase::Collected { mut ended, log } => {
                 if ended.outcome == Outcome::Completed {
-                    ended.outcome = Outcome::Failed(fault);
+                    ended.outcome = Outcome::Failed(unpublished(fault));
                 }
                 self.job.durations.output = Some(self.spent());
                 self.job.phase = Phase::Published { ended, output: None, log };
@@ -437,4 +437,12 @@ const fn not_running(phase: &Phase) -> bool {
 
 fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A refusal that lasted is a result that could not be published: it is kept like any other.
+fn unpublished(fault: Fault) -> Fault {
+    if fault.reason == Reason::OutputRefused {
+        return Fault { reason: Reason::UploadFailed, ..fault };
+    }
+    fault
 }

@@ -1,6 +1,6 @@
 //! The promises, held against what happens while it happens, and against what is left in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -19,10 +19,6 @@ use super::world::{Doing, Message, RunRecord, State, World};
 
 /// A status that is said so often is said for ever.
 const SAID_MAX: u32 = 200;
-
-/// A job that was given back and whose message has left the queue waits for nobody: nothing takes it
-/// up but the agent's next start, where it is its own. Goes once waiting jobs are looked after.
-const ORPHANS_WAIT: bool = true;
 
 /// How long after its last moment a run may still be there.
 const OVERRUN_MS: u64 = 60_000;
@@ -332,7 +328,7 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
             .filter_map(|(agent, heard)| Some((*agent, last(heard).filter(is_terminal)?)))
             .collect();
         // Who never came to know of it can't have ended it.
-        let unknown = state.gone.contains(&job.id) && (said.is_empty() || ORPHANS_WAIT);
+        let unknown = state.gone.contains(&job.id) && said.is_empty();
         // Without claims nobody can tell who has ended what.
         let several = state.unclaimed.contains(&job.id) && !ends.is_empty();
         let none_due = unknown && ends.is_empty();
@@ -356,12 +352,18 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
     }
 }
 
-/// Jobs that the journal calls open.
-pub(crate) fn left_open(disk: &Disk, gone: &BTreeSet<JobId>) -> Vec<String> {
-    let journal = Journal::simulated(disk, Arc::new(Reading));
+/// Jobs that a host's journal calls open.
+pub(crate) fn left_open(state: &State, host: usize) -> Vec<String> {
+    let journal = Journal::simulated(&state.hosts[host].disk, Arc::new(Reading));
     let open = journal.open_jobs().now_or_never().expect("at once").expect("readable");
-    // A pool's job that was given back is another agent's, and its row goes with time.
-    let may_wait = |job: &Job| job.pool().is_some() || ORPHANS_WAIT && gone.contains(job.id());
+    let has_end = |id: &JobId| {
+        let of_job = state.statuses.iter().filter(|((_, of), _)| of == id);
+        of_job.into_iter().any(|(_, heard)| heard.values().any(is_terminal))
+    };
+    // A pool's job that was given back is another agent's, and its row goes with time; one whose message
+    // left the queue unanswered is nobody's but its own, unless somebody has ended it.
+    let may_wait =
+        |job: &Job| job.pool().is_some() && (!state.gone.contains(job.id()) || has_end(job.id()));
     let left = open.iter().filter(|job| job.phase != Phase::Waiting || !may_wait(job));
     left.map(|job| format!("{} open as {}", job.id(), job.phase.name())).collect()
 }

@@ -262,7 +262,7 @@ impl Day {
                 .map(|(seq, one)| format!("message {seq} to {}", one.target)),
         );
         for (number, host) in state.hosts.iter().enumerate() {
-            left.extend(check::left_open(&host.disk, &state.gone));
+            left.extend(check::left_open(&state, number));
             left.extend(host.containers.keys().map(|name| format!("container {name} on {number}")));
             left.extend(host.folders.iter().map(|id| format!("folder of {id} on {number}")));
         }

@@ -520,13 +520,20 @@ impl Effects for Simulated {
 
     async fn is_queued(
         &self,
-        _: &AckHandle,
+        delivery: &AckHandle,
         source: &Target,
         job: &JobId,
     ) -> Result<bool, bus::Error> {
-        let (source, job) = (source.clone(), job.clone());
+        if self.world.has(Plant::BelievesInItsQueue) {
+            return Ok(true);
+        }
+        let (source, job, delivery) = (source.clone(), job.clone(), delivery.clone());
         self.call(move |here| {
             let state = here.world.state();
+            let is_same = state.queue.created_ns == delivery.stream_created_ns;
+            if is_same && !state.queue.messages.contains_key(&delivery.stream_seq) {
+                return Ok(false);
+            }
             let mut of_source = state.queue.messages.values().filter(|one| one.target == source);
             let is_it = |one: &Message| parse(&one.body).is_ok_and(|it| it.spec.id == job);
             Ok(of_source.any(is_it))

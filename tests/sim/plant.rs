@@ -61,6 +61,8 @@ pub(crate) enum Plant {
     BuriesNothing,
     /// Containers stay where they are.
     RemovesNothing,
+    /// What waits is never looked for in its queue.
+    BelievesInItsQueue,
 }
 
 /// Every named write that a job's life makes.
@@ -93,7 +95,7 @@ pub(crate) const WRITES: [&str; 25] = [
 ];
 
 /// Every other defect.
-pub(crate) const DEFECTS: [Plant; 24] = [
+pub(crate) const DEFECTS: [Plant; 25] = [
     Plant::WritesUnsynced,
     Plant::ReadsUnsynced,
     Plant::StartsUnclaimed,
@@ -118,4 +120,5 @@ pub(crate) const DEFECTS: [Plant; 24] = [
     Plant::TakesAPowerCutForAnEnd,
     Plant::BuriesNothing,
     Plant::RemovesNothing,
+    Plant::BelievesInItsQueue,
 ];

@@ -16,7 +16,7 @@ use super::post;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
 use crate::failpoint;
-use crate::job::phase::{Event, Fault, Phase, Retry, Rules};
+use crate::job::phase::{Event, Fault, Phase, Retry, Rules, StopCause};
 use crate::job::plan::{Next, Step, expires_at, next_step};
 use crate::job::{Job, JobId, Reason};
 use crate::journal::Journal;
@@ -88,8 +88,12 @@ async fn turn<E: Effects, C: Clock>(
     stops: &mut mpsc::Receiver<StopRequest>,
 ) -> Turn {
     let may_be_asked = !is_about_to_start(job);
-    if may_be_asked && let Ok(request) = stops.try_recv() {
-        return Turn::Asked(request);
+    while may_be_asked && let Ok(request) = stops.try_recv() {
+        // Whoever looks after leases asks again each second for as long as this one is lost.
+        let is_stale = request.cause == StopCause::LeaseLost && request.answer.is_closed();
+        if !is_stale {
+            return Turn::Asked(request);
+        }
     }
     match next_step(job, desk.clock.now()) {
         Next::Rest => Turn::Done,

@@ -459,6 +459,29 @@ fn a_store_that_refuses_the_node_is_told_of_once_and_waited_for() {
 }
 
 #[test]
+fn an_output_that_the_store_refuses_alone_is_told_of_at_once_and_kept_when_its_patience_is_over() {
+    let refused = || {
+        let fault = Fault::new(Reason::OutputRefused, "too large");
+        Event::Failed { fault, retry: Retry::Refused }
+    };
+    let (mut job, _) = run("", happy().into_iter().take(6));
+    let (mut said, mut tries) = (Vec::new(), 0);
+    while job.phase.name() == "collected" {
+        tries += 1;
+        let now = at(20).plus(Duration::from_hours(tries));
+        let moved = job.apply(refused(), now, &rules()).unwrap();
+        (job, said) = (moved.job, [said, moved.statuses].concat());
+    }
+    let told: Vec<_> = said.iter().map(|status| (status.stage, status.reason_code)).collect();
+    assert_eq!(told, [(Stage::Uploading, Some(Reason::OutputRefused))]);
+    assert!(tries >= 20, "{tries}");
+    let attested = Event::Attested { receipt: serde_json::json!({}) };
+    let moved = job.apply(attested, at(u64::MAX), &rules()).unwrap();
+    assert_eq!(moved.statuses[0].reason_code, Some(Reason::UploadFailed));
+    assert!(moved.kept.is_some());
+}
+
+#[test]
 fn a_log_that_is_published_is_told_whatever_becomes_of_the_output() {
     let (job, _) = run("", happy().into_iter().take(6));
     let log: Cid = CID.parse().unwrap();

@@ -22,7 +22,7 @@ pub(crate) enum Weather {
     /// This status with these words.
     Says(u16, &'static str),
     /// The same for bodies of more than so many bytes; smaller ones are forwarded.
-    TooLarge(usize, &'static str),
+    SaysAbove(usize, u16, &'static str),
     /// 503 for bodies of more than so many bytes.
     FailsAbove(usize),
     /// The answer's body comes in this many pieces with a tenth of a second between them.
@@ -143,7 +143,9 @@ impl Shared {
         }
         let said = match weather {
             Weather::Says(status, words) => Some((status, words)),
-            Weather::TooLarge(most, words) if length(&head) > most => Some((413, words)),
+            Weather::SaysAbove(most, status, words) if length(&head) > most => {
+                Some((status, words))
+            }
             Weather::FailsAbove(most) if length(&head) > most => Some((503, "later")),
             _ => None,
         };
