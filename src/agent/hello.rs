@@ -37,7 +37,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(200);
 /// Who answered is asked again this often: the quiet time begins anew with each answer.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Whoever is to end is asked this often whether it is still there.
+/// How often an instance that was asked to leave is polled.
 const POLL: Duration = Duration::from_secs(1);
 /// How far a signed request's time may be from ours.
 const FRESH: Duration = Duration::from_mins(1);

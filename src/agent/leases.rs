@@ -28,7 +28,7 @@ use futures_util::stream::{self, StreamExt as _};
 /// A lease that nobody answered for is asked for again after this long, and none sooner.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A lease that is too old is asked for this long all the same, and no lease longer than that.
+/// Bounds one renewal's wait: even an overdue lease gets `ASK_MIN`, and none more than `ASK_MAX`.
 const ASK_MIN: Duration = Duration::from_secs(2);
 const ASK_MAX: Duration = Duration::from_secs(10);
 

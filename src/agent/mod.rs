@@ -97,7 +97,7 @@ const HOST_MEMORY_PERCENT: u64 = 10;
 /// still at work would have sent its own by then.
 const QUIET_BEATS: u32 = 3;
 
-/// What the end takes beside its graces.
+/// Time allowed for shutdown beyond the grace periods.
 const END: Duration = Duration::from_mins(1);
 
 /// How the program is asked to end.
@@ -160,7 +160,7 @@ pub enum Error {
     /// The journal can't be used.
     #[error("the journal can't be used")]
     Journal(#[from] journal::Error),
-    /// A pool's name is none.
+    /// An `AGENT_POOLS` entry is not a valid pool name.
     #[error("AGENT_POOLS: {0}")]
     Pool(#[from] bus::InvalidPoolName),
     /// A service failed for good.

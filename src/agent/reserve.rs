@@ -85,7 +85,7 @@ impl Reserve {
     }
 
     fn keep_blocks(&self) -> io::Result<()> {
-        // Bytes that no file system squeezes into nothing.
+        // Incompressible, so that the space is really allocated.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state ^= state << 13;

@@ -50,7 +50,7 @@ impl Bus {
     }
 }
 
-/// What statuses of a job name it by, a body that is no job included.
+/// The id used in statuses, also for invalid bodies.
 pub(super) fn id_of(body: &[u8]) -> JobId {
     match spec::parse(body) {
         Ok(parsed) => parsed.spec.id,

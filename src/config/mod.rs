@@ -52,8 +52,8 @@ const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/dock
 /// Where a node keeps what it pulled for jobs, in its data folder.
 const PULLED: &str = "images.json";
 
-/// All settings of a node, complete and consistent, but for its key: where that is stands beside
-/// them, to be dropped with its passphrase as soon as the key is loaded.
+/// All settings of a node, complete and consistent. The key source is returned separately, so that its
+/// passphrase can be dropped as soon as the key is loaded.
 #[derive(Debug)]
 pub struct Node {
     /// What the agent decides by.

@@ -28,9 +28,9 @@ use crate::node::{Address, GpuUuid};
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use image::InvalidReference;
 
-/// A container engine, as far as a node needs one. Every call has a deadline of its own, but for
-/// [`ContainerRuntime::follow`], which lasts as long as the container does. All but `start` can be
-/// repeated without harm, which can be repeated as long as the container is there; dropping a future of this trait leaves nothing half done.
+/// The part of a container engine that a node needs. Every call has its own deadline, except
+/// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable;
+/// `start` only while the container exists. Dropping a future of this trait leaves nothing half done.
 pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Makes the image present and says what it is. What was pulled for a job before is not pulled
     /// again; what lies here otherwise is used only where the owner's [`ImagePolicy`] or the

@@ -257,7 +257,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         if let Err(err) = folders.prepare() {
             return disk_failed(&err);
         }
-        // What an earlier life of the node left half done is no input.
+        // Discard partial inputs of an earlier process.
         let inputs = folders.inputs();
         if !self.fetched().keys().any(|path| path.starts_with(&inputs))
             && let Err(err) = folders.clear_inputs()

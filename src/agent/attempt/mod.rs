@@ -109,7 +109,7 @@ async fn turn<E: Effects, C: Clock>(
             () = until_expiry(job, &desk.clock) => Turn::Happened(Event::Expired),
             Some(request) = stops.recv() => Turn::Asked(request),
         },
-        // Who is to stop is not started for it first.
+        // Don't start a job only to stop it.
         Next::Do(Step::Start) if !stops.is_empty() => {
             Turn::Happened(look(job, effects, desk).await)
         }

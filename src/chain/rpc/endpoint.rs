@@ -119,7 +119,7 @@ impl Endpoint {
     }
 
     fn broken(&self, err: reqwest::Error) -> Trouble {
-        // What never had a connection was never heard.
+        // Without a connection the call can't have been executed.
         let perhaps_done = !err.is_connect();
         // reqwest's texts repeat the whole URL.
         let said = self.without_keys(&supervise::chain(&err.without_url()));

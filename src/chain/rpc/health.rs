@@ -233,7 +233,7 @@ impl Roster {
         let age = Duration::from_secs((today.unix_ms() / 1000).saturating_sub(timestamp_s));
         let is_local = self.chain_id.is_some_and(|id| LOCAL_CHAINS.contains(&id));
         if age > self.limits.head_age_max && !is_local {
-            // Where all endpoints say so, the fault is nearer.
+            // If all look stale, suspect this host's clock.
             let age = age.as_secs();
             let said = format!("its head, block {number}, is {age} s old by this host's clock");
             return Err(Fault::new(Kind::Stale, said));

@@ -203,7 +203,7 @@ impl Claim {
         serde_json::json!(self).to_string()
     }
 
-    /// Whom the bidder stands behind; `None` where the job is the bidder's for the asking.
+    /// The holder that outranks the bidder, if any; `None` means that the bidder may take the job.
     fn holder_before(&self, bid: &Bid) -> Option<Holder> {
         let holder = Some(Holder { agent: self.agent, state: self.state });
         if self.is_other_body(bid) {

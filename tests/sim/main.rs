@@ -15,29 +15,17 @@
 //! A day that fails prints its seed and its last events. To see all of it:
 //! `LAMDA_SIM_SEED=<seed> cargo test --test sim -- --nocapture one_day`.
 
-#[path = "sim/agent.rs"]
 mod agent;
-#[path = "sim/befall.rs"]
 mod befall;
-#[path = "sim/bus.rs"]
 mod bus;
-#[path = "sim/check.rs"]
 mod check;
-#[path = "sim/day.rs"]
 mod day;
-#[path = "sim/dice.rs"]
 mod dice;
-#[path = "sim/effects.rs"]
 mod effects;
-#[path = "sim/held.rs"]
 mod held;
-#[path = "sim/plant.rs"]
 mod plant;
-#[path = "sim/time.rs"]
 mod time;
-#[path = "sim/work.rs"]
 mod work;
-#[path = "sim/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;
