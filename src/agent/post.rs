@@ -4,7 +4,7 @@
 //! journal; one that another agent holds by now is neither acknowledged nor given back.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::attempt::Desk;
 use super::claims::{self, Given};
@@ -21,6 +21,9 @@ use crate::supervise::chain;
 
 /// Events of a job's history that are told: a job that was tried for a day has thousands.
 const HISTORY_MAX: u32 = 256;
+
+/// Of those, what is told where the server takes no message of that size.
+const HISTORY_SHORT: usize = 16;
 
 /// Carries out a step that is a message.
 pub(super) async fn perform<E: Effects, C: Clock>(
@@ -173,4 +176,45 @@ pub(super) fn dead_letter(agent_address: Address, history: &History) -> Vec<u8> 
     });
     let letter = DeadLetter { agent_address, job, history: history.collect() };
     serde_json::to_vec(&letter).unwrap_or_default()
+}
+
+/// The letter as far as a server takes it: the end of its history, then without its history, and in the
+/// end with the job's id in the place of the job.
+pub(super) fn shortened(letter: &[u8], bytes_max: usize) -> Vec<u8> {
+    let mut letter: Value = serde_json::from_slice(letter).unwrap_or_default();
+    let events = letter["history"].as_array().cloned().unwrap_or_default();
+    let last = events.iter().rev().take(HISTORY_SHORT).rev().cloned().collect::<Vec<_>>();
+    let job =
+        json!({"job_id": letter["job"]["job_id"], "left_out": "larger than the server takes"});
+    for (key, value) in [("history", json!(last)), ("history", json!([])), ("job", job)] {
+        letter[key] = value;
+        let text = letter.to_string();
+        if text.len() <= bytes_max {
+            return text.into_bytes();
+        }
+    }
+    letter.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_cut_to_what_its_server_takes() {
+        let events: Vec<Value> =
+            (0..HISTORY_MAX).map(|at| json!({"at": at, "event": "failed"})).collect();
+        let job = json!({"job_id": "job", "command": ["x".repeat(10_000)]});
+        let letter = json!({"agent_address": "0x1", "job": job, "history": events}).to_string();
+        for (bytes_max, events, has_body) in
+            [(11_000, 16, true), (10_200, 0, true), (500, 0, false)]
+        {
+            let short: Value =
+                serde_json::from_slice(&shortened(letter.as_bytes(), bytes_max)).unwrap();
+            assert!(short.to_string().len() <= bytes_max, "{bytes_max}");
+            assert_eq!(short["history"].as_array().unwrap().len(), events);
+            assert_eq!(short["job"]["job_id"], "job");
+            assert_eq!(short["job"]["command"].is_array(), has_body);
+        }
+    }
 }

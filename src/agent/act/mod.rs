@@ -45,6 +45,8 @@ use crate::supervise::chain;
 
 pub use output::Uploads;
 
+/// What the headers of a message take of its size.
+const HEADERS_BYTES: usize = 512;
 /// Tries to remove a container that its engine refuses to remove.
 const REMOVALS_MAX: u32 = 5;
 
@@ -157,7 +159,14 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
         let bus = self.link.bus().await;
-        bus.publish_dead(&self.ids, target, body.into(), id).await.map(drop)
+        match bus.publish_dead(&self.ids, target, body.clone().into(), id).await {
+            // A job must not wait for ever for room that its server will never have.
+            Err(bus::Error::TooLarge { bytes_max, .. }) => {
+                let short = super::post::shortened(&body, bytes_max.saturating_sub(HEADERS_BYTES));
+                bus.publish_dead(&self.ids, target, short.into(), id).await.map(drop)
+            }
+            put => put.map(drop),
+        }
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
