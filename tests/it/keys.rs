@@ -251,6 +251,7 @@ async fn neither_the_keys_digits_nor_the_passphrase_lie_in_a_running_nodes_memor
         ("AGENT_PRIVATE_KEY", ""),
         ("AGENT_KEYSTORE", store.as_str()),
         ("AGENT_KEYSTORE_PASSPHRASE_FILE", file.as_str()),
+        ("HEARTBEAT_INTERVAL", "1s"),
         ("LOG_LEVEL", "trace"),
     ];
     let mut agent = world.agent(&settings);
