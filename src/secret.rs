@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use crate::text::unmarked;
+use crate::text::{UTF16, is_utf16, utf8};
 
 /// A text that is wiped on drop and never printed.
 #[derive(Clone)]
@@ -38,13 +38,19 @@ impl Secret {
                 Err(err) => return Err(err),
             }
         }
-        let line =
-            unmarked(&bytes[..length]).split(|byte| *byte == b'\n').next().unwrap_or_default();
-        if line.len() > bytes_max {
-            return Err(io::Error::new(ErrorKind::InvalidData, "its first line is too long"));
+        let refused = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
+        if is_utf16(&bytes[..length]) {
+            return refused(UTF16);
         }
-        let line = std::str::from_utf8(line)
-            .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+        let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        // With its mark: what lies beyond the buffer was never read.
+        if line.len() > bytes_max {
+            return refused("its first line is too long");
+        }
+        let line = match utf8(line) {
+            Ok(line) => line,
+            Err(what) => return refused(what),
+        };
         Ok(Self::new(line.strip_suffix('\r').unwrap_or(line)))
     }
 

@@ -4,6 +4,7 @@
 //! it is there and prepared, and goes on with the same handle over reconnects. How jobs come in is
 //! the owner's decision alone: a server without `JetStream` is waited for like one that is away.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::bus::{self, Bus, DeliveryMode, Shortcoming};
 use crate::clock::{Clock as _, SystemClock};
-use crate::supervise::Failure;
+use crate::supervise::{Failure, chain};
 
 /// How often it is said that credentials come to their end.
 const WARN_EVERY: Duration = Duration::from_hours(12);
@@ -33,9 +34,6 @@ impl Link {
     /// them again at each reconnect: a service that ends only with the connection, or where it
     /// fails.
     pub async fn keep(self, config: Arc<bus::Config>, shared: bool) -> Result<(), Failure> {
-        let again = |err: bus::Error| {
-            Failure::again(err, "is nats-server 2.10 or later running? NATS_URL says where it is")
-        };
         let bus = match self.now() {
             Some(bus) => bus,
             None => Bus::connect(&config).await.map_err(again)?,
@@ -45,10 +43,6 @@ impl Link {
             let prepared = if shared { bus.prepare_pools().await } else { bus.prepare().await };
             match prepared {
                 Ok(()) => {}
-                // It says itself what to do about it.
-                Err(err @ bus::Error::NoJetStream { .. }) => {
-                    return Err(Failure::Again(err.into()));
-                }
                 Err(err) => return Err(again(err)),
             }
             if self.now().is_none() {
@@ -56,7 +50,13 @@ impl Link {
                 self.online.send_replace(Some(bus.clone()));
                 warn(&bus).await;
             }
-            match beside_warnings(&config, bus.connected_again(connection)).await {
+            let again_there = async {
+                tokio::select! {
+                    there = bus.connected_again(connection) => there,
+                    never = tell_absence(&bus, &config) => match never {},
+                }
+            };
+            match beside_warnings(&config, again_there).await {
                 Ok(()) => {}
                 Err(bus::Error::Closed) => return Ok(()),
                 Err(err) => return Err(again(err)),
@@ -92,6 +92,31 @@ impl Link {
     }
 }
 
+/// The service is started again after this, and its owner told what to look at.
+fn again(err: bus::Error) -> Failure {
+    match &err {
+        bus::Error::Unreachable { .. } | bus::Error::Disconnected { .. } => {
+            Failure::again(err, "is nats-server 2.10 or later running? NATS_URL says where it is")
+        }
+        bus::Error::Unauthorized { .. } => {
+            Failure::again(err, "see NATS_CREDS or its like; a file is read again at each try")
+        }
+        bus::Error::Stream { .. } => Failure::again(err, "ask whoever runs the NATS server"),
+        // They say themselves what is to be done, or that it passes.
+        _ => Failure::Again(err.into()),
+    }
+}
+
+/// Says once why there is no connection, where one stays away; goes on for ever.
+async fn tell_absence(bus: &Bus, config: &bus::Config) -> Infallible {
+    match bus.absence(config).await {
+        // Told by the connection itself, at the first refusal.
+        Ok(bus::Error::Unauthorized { .. }) | Err(_) => {}
+        Ok(err) => tracing::warn!("NATS stays away: {}; it is tried again", chain(&err)),
+    }
+    std::future::pending().await
+}
+
 /// `work`, with a word now and then about credentials that come to their end.
 async fn beside_warnings<T>(config: &bus::Config, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
@@ -121,7 +146,7 @@ fn tell(bus: &Bus) {
 
 /// Says what is missing that jobs run without.
 async fn warn(bus: &Bus) {
-    for Shortcoming { what, remedy } in bus.shortcomings().await.unwrap_or_default() {
+    for Shortcoming { what, remedy } in bus.shortcomings(&[]).await.unwrap_or_default() {
         tracing::warn!("{what}; ask whoever runs the NATS server: {remedy}");
     }
 }

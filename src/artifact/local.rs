@@ -288,6 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_too_many_files_is_refused_with_the_number() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..=ENTRIES_MAX {
+            fs::write(dir.path().join(number.to_string()), "").unwrap();
+        }
+        let refused = open(dir.path(), 9).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("it holds more than 30000 files and folders"), "{refused}");
+        fs::remove_file(dir.path().join("0")).unwrap();
+        assert_eq!(open(dir.path(), 9).unwrap().item.files().len(), ENTRIES_MAX);
+    }
+
+    #[test]
     fn links_out_pipes_and_sockets_are_left_out_by_name_and_the_rest_is_carried() {
         for (make, reason) in [
             (

@@ -126,7 +126,8 @@ impl Staging {
     pub(super) fn create_file(&mut self, entry: EntryId) -> Result<(), Error> {
         let options = File::options().read(true).write(true).create_new(true).clone();
         let file = options.open(self.path(entry)).map_err(|err| self.refused(entry, err))?;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        // An upload carries no modes: each may be a program.
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
         self.keep_open(entry, file);
         Ok(())
     }

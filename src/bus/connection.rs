@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::authority::{self, Authority};
 use super::streams::Known;
 use super::{Config, Credentials, DeliveryMode, Error, credentials, redact_urls};
 use crate::backoff::Backoff;
@@ -39,6 +40,9 @@ const PING: Duration = Duration::from_secs(10);
 /// Messages that wait for one reader; what comes on top is dropped by the client. It bounds memory
 /// against a flood, and is far above what an intake ever asks for.
 const BUFFERED_MAX: usize = 2048;
+
+/// A server that is started anew is back by then.
+const ABSENT: Duration = Duration::from_secs(10);
 
 /// An event that was lost must not hang a waiter for ever: it looks again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -74,7 +78,7 @@ impl Bus {
         let options = options(config, &addresses, news).await?;
         let client = match timeout(GREETING, options.connect(addresses)).await {
             Ok(Ok(client)) => client,
-            Ok(Err(err)) => return Err(refusal(servers, &config.credentials, err)),
+            Ok(Err(err)) => return Err(refusal(servers, config, err)),
             Err(elapsed) => {
                 return Err(Error::Unreachable { server: servers, source: Box::new(elapsed) });
             }
@@ -191,6 +195,22 @@ impl Bus {
         self.wait_until(|bus| bus.is_lost(connection)).await
     }
 
+    /// Returns once the connection has been away for a while, with what another one comes to: the
+    /// client tries on without end, and keeps the cause to itself.
+    pub async fn absence(&self, config: &Config) -> Result<Error, Error> {
+        loop {
+            self.lost(self.connection()).await?;
+            if let Ok(back) = timeout(ABSENT, self.connected()).await {
+                back?;
+                continue;
+            }
+            match Self::connect(config).await {
+                Ok(other) => drop(other.drain().await),
+                Err(err) => return Ok(err),
+            }
+        }
+    }
+
     async fn wait_until(&self, holds: impl Fn(&Self) -> bool) -> Result<(), Error> {
         let mut changes = self.0.changes.clone();
         loop {
@@ -266,16 +286,24 @@ async fn options(
     if let Some(prefix) = &config.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
     }
+    if config.tls_first {
+        options = options.tls_first();
+    }
     if let Some(ca) = &config.tls_ca {
-        readable(ca).await?;
-        options = options.add_root_certificates(ca.clone()).require_tls(true);
+        options = match looked_at(ca).await? {
+            Authority::Plain => options.add_root_certificates(ca.clone()),
+            Authority::Marked(tls) => options.tls_client_config(*tls),
+        };
+        options = options.require_tls(true);
     }
     Ok(options)
 }
 
-async fn readable(path: &Path) -> Result<(), Error> {
-    let read = tokio::fs::read(path).await;
-    read.map(drop).map_err(|source| Error::File { path: path.to_owned(), source })
+async fn looked_at(ca: &Path) -> Result<Authority, Error> {
+    let path = ca.to_owned();
+    let looked = tokio::task::spawn_blocking(move || authority::look(&path)).await;
+    let looked = looked.unwrap_or_else(|gone| Err(std::io::Error::other(gone)));
+    looked.map_err(|source| Error::File { path: ca.to_owned(), source })
 }
 
 /// The first user and password of the list, or token (a user alone), percent-decoded.
@@ -332,6 +360,7 @@ impl Watch {
             }
             Event::LameDuckMode => info!("the NATS server is about to stop"),
             Event::ClientError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),
+            // Its kind is all that it tells; [`Bus::absence`] finds out more.
             Event::Draining | Event::Closed | Event::ClientError(_) => {}
         }
         self.news.send_replace(());
@@ -356,13 +385,23 @@ fn is_about_us(error: &str) -> bool {
         .any(|word| error.contains(word))
 }
 
-fn refusal(server: String, own: &Credentials, err: async_nats::ConnectError) -> Error {
+fn refusal(server: String, config: &Config, err: async_nats::ConnectError) -> Error {
+    let what = || config.credentials.in_words(credentials::now());
+    let text = err.to_string();
     match err.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            Error::Unauthorized { server, what: own.in_words(credentials::now()) }
+            Error::Unauthorized { server, what: what() }
         }
-        _ if is_about_us(&err.to_string()) => {
-            Error::Unauthorized { server, what: own.in_words(credentials::now()) }
+        _ if is_about_us(&text) => Error::Unauthorized { server, what: what() },
+        _ if text.contains("certificate") => {
+            let authority = config.tls_ca.as_ref().map(|ca| ca.display().to_string());
+            let authority = authority
+                .unwrap_or_else(|| "the system's store (NATS_TLS_CA names another)".to_owned());
+            Error::Untrusted { server, authority, source: Box::new(err) }
+        }
+        // Such a server waits for TLS as we do for its greeting, and hangs up.
+        ConnectErrorKind::Io if !config.tls_first && text.contains("got nothing") => {
+            Error::NoGreeting { server }
         }
         _ => Error::Unreachable { server, source: Box::new(err) },
     }

@@ -24,7 +24,7 @@ use super::{AckHandle, Bus, Error};
 const WHAT: &str = "find or make a consumer";
 
 /// Deliveries that may wait for their acks: far more than any node or pool runs at a time.
-const ACK_PENDING_MAX: i64 = 10_000;
+pub(super) const ACK_PENDING_MAX: i64 = 10_000;
 
 /// Pulls that may wait at a pool's consumer: every agent of the pool keeps one or a few there (the
 /// server's own limit is 512).
@@ -122,6 +122,19 @@ impl Bus {
             format!("another consumer takes {filters} too, and a job has one reader")
         };
         Error::Stream { stream: stream.to_owned(), problem }
+    }
+
+    /// What the server says of this source's consumer, where there is one.
+    pub(super) async fn consumer_info<I>(
+        &self,
+        stream: &Stream<I>,
+        source: &Target,
+    ) -> Result<Option<Info>, Error> {
+        match stream.consumer_info(&ConsumerPlan::of(source).name).await {
+            Ok(info) => Ok(Some(info)),
+            Err(err) if err.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+            Err(err) => Err(unanswered("look at a consumer", err)),
+        }
     }
 
     /// How long the server waits for a sign of life of what this delivery's consumer gives out, as

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::secret::Secret;
-use crate::text::unmarked;
+use crate::text::utf8;
 
 /// A `.creds` file, a seed or a password takes a few hundred bytes, a JWT with many rights some
 /// thousands.
@@ -206,7 +206,7 @@ impl Creds {
         let file = std::fs::File::open(path).map_err(failed)?;
         let mut bytes = Zeroizing::new(Vec::new());
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-        let text = std::str::from_utf8(unmarked(&bytes)).unwrap_or_default();
+        let text = utf8(&bytes).map_err(|what| Unusable::of(path, what))?;
         Self::parse(text)
             .ok_or_else(|| Unusable::of(path, "it is no .creds file: it has no JWT and seed"))
     }

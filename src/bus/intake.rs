@@ -10,18 +10,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::Consumer;
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
+use async_nats::jetstream::consumer::{Consumer, Info};
 use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use bytes::Bytes;
 use futures_util::stream::SelectAll;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::consumers::ConsumerPlan;
 use super::streams::{StreamKind, created_ns};
-use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Target};
+use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Shortcoming, Target, shortcomings};
 use crate::backoff::Backoff;
 
 /// How long the server keeps a pull; a new one follows at once.
@@ -73,6 +73,8 @@ struct Pull {
     ready: VecDeque<Delivery>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// What keeps its jobs back, as it was told.
+    told: Vec<Shortcoming>,
 }
 
 /// One inbox with its pulls.
@@ -106,6 +108,7 @@ impl Bus {
                     ready: VecDeque::new(),
                     failures: 0,
                     retry_at: None,
+                    told: Vec::new(),
                 };
                 pull.open().await?;
                 Ok(Intake(Kind::Pull(Box::new(pull))))
@@ -239,6 +242,7 @@ impl Pull {
             self.bus.ensure_stream(StreamKind::Claims).await?;
         }
         let consumer = self.bus.ensure_consumer(&stream, &self.plan).await?;
+        self.tell(consumer.cached_info());
         let inbox_name = self.bus.client().new_inbox();
         let inbox = self.bus.subscribe(inbox_name.clone()).await?;
         self.feed = Some(Feed {
@@ -261,13 +265,31 @@ impl Pull {
         let Some(feed) = &mut self.feed else { return Ok(()) };
         let stream = self.bus.stream_unseen(StreamKind::Jobs).await?;
         match self.bus.ensure_consumer(&stream, &self.plan).await {
-            Ok(consumer) => feed.consumer = consumer,
+            Ok(consumer) => {
+                let info = consumer.cached_info().clone();
+                feed.consumer = consumer;
+                feed.looked_at = Instant::now();
+                self.tell(&info);
+                return Ok(());
+            }
             // The pulls tell sooner of what is away.
             Err(err) if err.is_transient() => {}
             Err(err) => return Err(err),
         }
         feed.looked_at = Instant::now();
         Ok(())
+    }
+
+    /// Says what keeps jobs back, and when it no longer does: the server itself stays silent.
+    fn tell(&mut self, consumer: &Info) {
+        let found = shortcomings::of_consumer(consumer);
+        for Shortcoming { what, remedy } in found.iter().filter(|one| !self.told.contains(one)) {
+            warn!("{what}; ask whoever runs the NATS server: {remedy}");
+        }
+        for Shortcoming { what, .. } in self.told.iter().filter(|one| !found.contains(one)) {
+            info!("no longer so: {what}");
+        }
+        self.told = found;
     }
 
     /// Ends the pulls, and keeps what they brought. After a loss of the connection this comes

@@ -30,6 +30,7 @@ pub mod subjects;
 pub mod watch;
 pub mod withdraw;
 
+mod authority;
 mod connection;
 mod consumers;
 mod credentials;
@@ -67,6 +68,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// The certificate authority to trust instead of the system's, as PEM. Requires TLS.
     pub tls_ca: Option<PathBuf>,
+    /// Whether TLS comes before the server's greeting, as its `handshake_first` wants it.
+    pub tls_first: bool,
     /// The connection's name in the server's listings.
     pub name: String,
     /// What the subjects of answers to this program begin with; the client's own where `None`.
@@ -83,6 +86,7 @@ impl fmt::Debug for Config {
             .field("url", &redact_urls(&self.url))
             .field("credentials", &self.credentials)
             .field("tls_ca", &self.tls_ca)
+            .field("tls_first", &self.tls_first)
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
             .field("manage_streams", &self.manage_streams)
@@ -130,6 +134,29 @@ pub enum Error {
         /// What went wrong.
         #[source]
         source: BoxError,
+    },
+    /// It can't prove that it is the server: try again later, the authority is read anew.
+    #[error(
+        "the NATS server at {server} is not believed: its certificate has to be for this name, and of \
+         an authority in {authority}"
+    )]
+    Untrusted {
+        /// The servers' addresses, redacted.
+        server: String,
+        /// Where the authorities come from.
+        authority: String,
+        /// What is wrong with the certificate.
+        #[source]
+        source: BoxError,
+    },
+    /// It hung up without a word: try again later.
+    #[error(
+        "the NATS server at {server} hangs up without a greeting: where it wants TLS before that \
+         (handshake_first), set NATS_TLS_HANDSHAKE=first"
+    )]
+    NoGreeting {
+        /// The servers' addresses, redacted.
+        server: String,
     },
     /// The connection is gone and being made again: try again later.
     #[error("there is no connection to the NATS server at {server} now")]
@@ -236,6 +263,8 @@ impl Error {
         matches!(
             self,
             Self::Unreachable { .. }
+                | Self::Untrusted { .. }
+                | Self::NoGreeting { .. }
                 | Self::Disconnected { .. }
                 | Self::NoJetStream { .. }
                 | Self::Leaderless { .. }
@@ -285,6 +314,7 @@ mod tests {
             url: "nats://user:hunter2@a:4222, nats://t0ken@b:4222".to_owned(),
             credentials: Credentials::Token(Kept::Here(Secret::new("hunter3"))),
             tls_ca: None,
+            tls_first: false,
             name: "node".to_owned(),
             inbox_prefix: None,
             manage_streams: true,

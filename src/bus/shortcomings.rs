@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::Config;
 
+use super::consumers::ACK_PENDING_MAX;
+use super::intake::ROOM_MAX;
 use super::streams::{CLAIMS_TO_JOBS, StreamKind};
-use super::{Bus, DeliveryMode, Error};
+use super::{Bus, DeliveryMode, Error, Target};
+use crate::clock::Timestamp;
+
+/// Fewer than one node alone may ask for.
+#[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
+const ACK_PENDING_FEW: i64 = ROOM_MAX as i64;
 
 /// What a stream lacks, and what its owner can do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,21 +25,54 @@ pub struct Shortcoming {
 }
 
 impl Bus {
-    /// What the streams lack that they work without, but not as well.
-    pub async fn shortcomings(&self) -> Result<Vec<Shortcoming>, Error> {
+    /// What the streams lack that they work without, but not as well; and what keeps jobs of these
+    /// sources back, where their consumers are there already.
+    pub async fn shortcomings(&self, sources: &[Target]) -> Result<Vec<Shortcoming>, Error> {
         if self.mode() == DeliveryMode::Core {
             return Ok(Vec::new());
         }
         let [jobs, claims] = [StreamKind::Jobs, StreamKind::Claims].map(StreamKind::name);
         let (jobs, claims) = (self.find_stream(jobs).await?, self.find_stream(claims).await?);
+        let mut held_back = Vec::new();
+        if let Some(jobs) = &jobs {
+            for source in sources {
+                held_back
+                    .extend(self.consumer_info(jobs, source).await?.iter().flat_map(of_consumer));
+            }
+        }
         let short = jobs.zip(claims).and_then(|(jobs, claims)| {
             fall_short(&jobs.cached_info().config, &claims.cached_info().config)
         });
         // Where this program may, it makes it when there is something to say.
         let results = StreamKind::Results.name();
         let lacks = !self.manage_streams() && self.find_stream(results).await?.is_none();
-        Ok(short.into_iter().chain(lacks.then(no_results)).collect())
+        Ok(short.into_iter().chain(lacks.then(no_results)).chain(held_back).collect())
     }
+}
+
+/// What keeps the jobs of a consumer back, as its administrator has it by now.
+pub(super) fn of_consumer(info: &Info) -> Vec<Shortcoming> {
+    let name = &info.name;
+    let paused = info.paused.then(|| {
+        let until = info.config.pause_until.map(|at| {
+            let ms = at.unix_timestamp_nanos() / 1_000_000;
+            format!(" until {}", Timestamp::from_unix_ms(u64::try_from(ms).unwrap_or_default()))
+        });
+        let until = until.unwrap_or_default();
+        Shortcoming {
+            what: format!("the consumer {name} of JOBS is paused{until}: none of its jobs comes"),
+            remedy: format!("nats consumer resume JOBS {name}"),
+        }
+    });
+    let most = info.config.max_ack_pending;
+    let few = (most > 0 && most < ACK_PENDING_FEW).then(|| Shortcoming {
+        what: format!(
+            "the consumer {name} of JOBS has {most} jobs in hand at the most, on all nodes together \
+             (max_ack_pending): the others wait"
+        ),
+        remedy: format!("nats consumer edit JOBS {name} --max-pending={ACK_PENDING_MAX}"),
+    });
+    paused.into_iter().chain(few).collect()
 }
 
 fn no_results() -> Shortcoming {
@@ -85,6 +126,53 @@ fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a server tells of a consumer, with these settings and these words more.
+    fn told(settings: &str, more: &str) -> Info {
+        let text = format!(
+            r#"{{"stream_name": "JOBS", "name": "pool-a100", "created": "2026-11-22T10:00:00Z",
+            "config": {{"durable_name": "pool-a100", "deliver_policy": "all", "ack_policy": "explicit",
+            "ack_wait": 120000000000, "max_deliver": -1, "replay_policy": "instant"{settings}}},
+            "delivered": {{"consumer_seq": 0, "stream_seq": 0}},
+            "ack_floor": {{"consumer_seq": 0, "stream_seq": 0}}, "num_ack_pending": 0,
+            "num_redelivered": 0, "num_waiting": 0, "num_pending": 0{more}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_keeps_the_jobs_of_a_consumer_back_is_told_with_its_end() {
+        let plenty = r#", "max_ack_pending": 10000"#;
+        let until = r#", "max_ack_pending": 10000, "pause_until": "2030-01-02T03:04:05.6Z""#;
+        for (settings, more, says, remedy) in [
+            (plenty, "", None, ""),
+            (r#", "max_ack_pending": -1"#, "", None, ""),
+            // Its pause is over.
+            (until, "", None, ""),
+            (
+                until,
+                r#", "paused": true, "pause_remaining": 1000000000"#,
+                Some("paused until 2030-01-02T03:04:05.600Z"),
+                "nats consumer resume JOBS pool-a100",
+            ),
+            (
+                r#", "max_ack_pending": 1"#,
+                "",
+                Some("has 1 jobs in hand at the most"),
+                "nats consumer edit JOBS pool-a100 --max-pending=10000",
+            ),
+        ] {
+            let found = of_consumer(&told(settings, more));
+            let found: Vec<_> = found.iter().map(|one| (&*one.what, &*one.remedy)).collect();
+            match says {
+                None => assert_eq!(found, []),
+                Some(says) => assert!(
+                    matches!(found[..], [(what, mends)] if what.contains(says) && mends == remedy),
+                    "{found:?}"
+                ),
+            }
+        }
+    }
 
     const DAY: Duration = Duration::from_hours(24);
     const GIB: i64 = 1 << 30;

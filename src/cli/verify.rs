@@ -24,6 +24,7 @@ use crate::job::receipt::Signed;
 use crate::job::{Domain, Hash, Status};
 use crate::node::Address;
 use crate::reputation::Proof;
+use crate::text::utf8;
 
 /// A status or a proof is some kilobytes; a whole run of `watch --json` may stand around it.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -109,7 +110,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     if text.len() as u64 > BYTES_MAX {
         return Err(Misused(format!("{} has more than {BYTES_MAX} bytes", path.display())).into());
     }
-    Ok(text)
+    match utf8(&text) {
+        Ok(text) => Ok(text.into()),
+        Err(what) => Err(Misused(format!("{} can't be read: {what}", path.display())).into()),
+    }
 }
 
 async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {

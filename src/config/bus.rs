@@ -15,6 +15,7 @@ const NATS_PASSWORD_FILE: Variable =
     Variable::new("NATS_PASSWORD_FILE", "/etc/lamda-node/nats.password");
 const NATS_INBOX_PREFIX: Variable = Variable::new("NATS_INBOX_PREFIX", "_INBOX_node");
 const NATS_TLS_CA: Variable = Variable::new("NATS_TLS_CA", "/etc/lamda-node/nats-ca.pem");
+const NATS_TLS_HANDSHAKE: Variable = Variable::new("NATS_TLS_HANDSHAKE", "after");
 
 pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     let url = url(env);
@@ -22,7 +23,8 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     let modes = [("jetstream", DeliveryMode::JetStream), ("core", DeliveryMode::Core)];
     let mode = env.choice(NATS_MODE, &modes);
     let inbox_prefix = inbox_prefix(env);
-    let tls_is_required = env.is_set(NATS_TLS_CA);
+    let tls_first = env.choice(NATS_TLS_HANDSHAKE, &[("after", false), ("first", true)]);
+    let tls_is_required = env.is_set(NATS_TLS_CA) || tls_first == Some(true);
     let credentials = credentials(env);
     if let (Some(url), Some(credentials)) = (&url, &credentials) {
         warn_of_plain_text(env, url, credentials, tls_is_required);
@@ -36,6 +38,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
         url: url?,
         credentials: credentials?,
         tls_ca,
+        tls_first: tls_first?,
         name,
         inbox_prefix: inbox_prefix?,
         manage_streams: manage_streams?,

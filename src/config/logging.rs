@@ -50,7 +50,9 @@ fn filter(env: &mut Env<'_>) -> Option<String> {
         _ if text.contains(['=', ',']) => {
             let valid = tracing_subscriber::EnvFilter::try_new(&text).is_ok();
             let what = || format!("{} is no list of log directives", shown(&text));
-            return env.keep(LOG_LEVEL, valid.then(|| text.clone()).ok_or_else(what));
+            // In front: a later directive of the same name goes before it.
+            let filter = valid.then(|| format!("{SILENT},{text}"));
+            return env.keep(LOG_LEVEL, filter.ok_or_else(what));
         }
         _ => {
             env.problem(LOG_LEVEL, format!("{} is no level", shown(&text)));

@@ -86,6 +86,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("NATS_STREAMS", "maybe"),
         ("NATS_MODE", "any"),
         ("NATS_TLS_CA", "/nonexistent/ca.pem"),
+        ("NATS_TLS_HANDSHAKE", "last"),
         ("NATS_INBOX_PREFIX", "jobs.dispatch"),
         ("DOCKER_HOST", "ssh://host"),
         ("PINATA_JWT", "Bearer abc"),

@@ -60,6 +60,7 @@ fn config(url: String) -> Config {
         url,
         credentials: Credentials::None,
         tls_ca: None,
+        tls_first: false,
         name: "test".to_owned(),
         inbox_prefix: None,
         manage_streams: true,

@@ -20,6 +20,7 @@ pub(crate) fn config(url: String, credentials: Credentials) -> Config {
         url,
         credentials,
         tls_ca: None,
+        tls_first: false,
         name,
         inbox_prefix: None,
         manage_streams: true,
@@ -78,7 +79,7 @@ async fn a_server_with_tls_is_believed_only_with_its_authority() {
     greet(&with(Some(authority))).await.unwrap();
     for unknown in [None, Some(stranger)] {
         let refused = greet(&with(unknown)).await.unwrap_err();
-        assert!(matches!(refused, Error::Unreachable { .. }), "{refused}");
+        assert!(matches!(refused, Error::Untrusted { .. }), "{refused}");
     }
 }
 

@@ -372,7 +372,10 @@ impl Drop for Network {
 fn a_job_goes_from_submit_to_a_verified_output_and_everybody_can_read_about_it() {
     let mut network = Network::start();
     let program = &network.program;
-    let input = program.write("input.txt", "hello\n");
+    let file = program.write("input.txt", "hello\n");
+    // Who types a link means what it leads to.
+    let input = program.path("latest.txt");
+    std::os::unix::fs::symlink(&file, &input).expect("a link");
     let out = program.path("out");
     let submitted = program
         .run(&[

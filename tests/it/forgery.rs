@@ -35,6 +35,7 @@ async fn connect(nats: &Nats) -> Bus {
         url: nats.url(),
         credentials: Credentials::None,
         tls_ca: None,
+        tls_first: false,
         name: "test".to_owned(),
         inbox_prefix: None,
         manage_streams: true,

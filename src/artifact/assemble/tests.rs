@@ -1,7 +1,8 @@
 use std::fs;
 
 use super::*;
-use crate::artifact::dag::{DIRECTORY_MESSAGE, Link, Version, encode, file_message};
+use crate::artifact::ENTRIES_MAX;
+use crate::artifact::dag::{DIRECTORY_MESSAGE, Link, Version, encode, file_message, shard_message};
 
 /// A folder to fetch into, blocks to fetch, the last of which is the root.
 struct Case {
@@ -160,7 +161,7 @@ fn what_is_not_supported_is_said_and_never_called_wrong() {
 }
 
 #[test]
-fn an_input_is_everybodys_to_read_in_its_container() {
+fn an_input_is_everybodys_to_read_and_run_in_its_container() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut case = Case::new();
     let leaf = case.raw(b"x");
@@ -168,7 +169,43 @@ fn an_input_is_everybodys_to_read_in_its_container() {
     case.node(&[(b"dir", below)], &DIRECTORY_MESSAGE);
     case.fetch(99).unwrap();
     let mode = |path: &str| fs::metadata(case.dest().join(path)).unwrap().permissions().mode();
-    assert_eq!((mode("dir") & 0o777, mode("dir/file") & 0o777), (0o755, 0o644));
+    assert_eq!((mode("dir") & 0o777, mode("dir/file") & 0o777), (0o755, 0o755));
+}
+
+#[test]
+fn an_object_of_too_many_entries_is_refused_with_the_number() {
+    let mut case = Case::new();
+    let leaf = case.raw(b"x");
+    let names: Vec<String> = (0..=ENTRIES_MAX).map(|n| format!("{n:05}")).collect();
+    let (mut links, shard) = (Vec::new(), shard_message(&[1]));
+    // In shards, as a node of a few thousand links and more is written.
+    for (slot, names) in (0_u8..).zip(names.chunks(2000)) {
+        let prefixed: Vec<String> = names.iter().map(|name| format!("00{name}")).collect();
+        let entries: Vec<_> = prefixed.iter().map(|name| (name.as_bytes(), leaf)).collect();
+        links.push((format!("{slot:02X}"), case.node(&entries, &shard)));
+    }
+    let links: Vec<_> = links.iter().map(|(name, id)| (name.as_bytes(), *id)).collect();
+    case.node(&links, &shard);
+    let done = case.fetch(99_999);
+    assert_eq!(refusal(&done), "more than 30000 files and folders in one object");
+}
+
+#[test]
+fn links_in_a_sharded_directory_are_held_to_the_same() {
+    for (target, is_inside) in [("file", true), ("../file", false)] {
+        let mut case = Case::new();
+        let leaf = case.raw(b"x");
+        let length = u8::try_from(target.len()).unwrap();
+        let link = case.node(&[], &[&[8, 4, 0x12, length][..], target.as_bytes()].concat());
+        case.node(&[(b"00file", leaf), (b"01link", link)], &shard_message(&[3]));
+        let done = case.fetch(99);
+        if is_inside {
+            done.unwrap();
+            assert_eq!(fs::read_to_string(case.dest().join("link")).unwrap(), "x");
+        } else {
+            assert!(refusal(&done).contains("leads out"), "{done:?}");
+        }
+    }
 }
 
 #[test]

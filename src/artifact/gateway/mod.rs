@@ -334,8 +334,8 @@ fn write_flat(
     mut pull: impl FnMut() -> Option<Bytes>,
 ) -> Result<Flat, Error> {
     let (mut file, mut bytes) = (std::fs::File::create_new(staging.object())?, 0);
-    // Whoever runs in the container reads it, whatever mask this program has.
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    // Whoever runs in the container reads it, and runs it, whatever mask this program has.
+    file.set_permissions(std::fs::Permissions::from_mode(0o755))?;
     while let Some(piece) = pull() {
         bytes += piece.len() as u64;
         if bytes > bytes_max {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::key::Key;
 use crate::node::Address;
 use crate::secret::Secret;
-use crate::text::unmarked;
+use crate::text::utf8;
 
 mod format;
 
@@ -110,8 +110,7 @@ fn read(path: &Path) -> Result<Sealed, Error> {
     }
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
-    let text = std::str::from_utf8(unmarked(&bytes));
-    text.map_err(|_| "it is not UTF-8 text".into()).and_then(Sealed::parse).map_err(malformed)
+    utf8(&bytes).map_err(str::to_owned).and_then(Sealed::parse).map_err(malformed)
 }
 
 /// Writes a new file by way of a hidden one beside it.

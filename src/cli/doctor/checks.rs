@@ -7,9 +7,7 @@ use super::{Check, Finding};
 use crate::agent::Settings;
 use crate::agent::heartbeat::WARN_DAYS;
 use crate::artifact::{Gateways, Pinata};
-use crate::bus::{self, Bus, DeliveryMode, Expiry};
 use crate::chain::{EndpointState, Reader};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::{Config as DockerConfig, Docker, Engine};
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
@@ -19,7 +17,7 @@ use crate::node::{Address, GpuInventory, GpuUuid, pools};
 use crate::reputation::fees::days_left;
 
 /// What a check says whose settings are wrong; those are told by their own check.
-fn unset() -> Finding {
+pub(super) fn unset() -> Finding {
     Finding::fail("not checked", "mend the settings first")
 }
 
@@ -57,56 +55,6 @@ pub(super) async fn key(parts: &Parts) -> Finding {
         Ok(Ok(address)) => Finding::ok(format!("{address} {from}{opened}{owner}")),
         Ok(Err(err)) => Finding::failed(err, "check AGENT_KEYSTORE and its passphrase"),
         Err(err) => Finding::failed(err, "report this as a defect"),
-    }
-}
-
-pub(super) async fn nats(parts: &Parts) -> Finding {
-    let Some(config) = &parts.bus else { return unset() };
-    let heard = async {
-        let bus = Bus::connect(config).await?;
-        let shared = parts.settings.as_ref().is_some_and(|settings| !settings.pools.is_empty());
-        let prepared = if shared { bus.prepare_pools().await } else { bus.prepare().await };
-        let lacks = bus.shortcomings().await.unwrap_or_default();
-        let (mode, server) = (bus.mode(), bus.server());
-        bus.drain().await.ok();
-        prepared.map(|()| (mode, server, lacks))
-    };
-    match heard.await {
-        Ok((DeliveryMode::JetStream, server, lacks)) if lacks.is_empty() => {
-            match config.credentials.expiry() {
-                Some(Expiry { at }) => {
-                    let text =
-                        format!("{server} with JetStream; the credentials are good until {at}");
-                    match config.credentials.warning(SystemClock.now()) {
-                        Some(warning) => Finding::warn(format!("{server} with JetStream"), warning),
-                        None => Finding::ok(text),
-                    }
-                }
-                None => Finding::ok(format!("{server} with JetStream")),
-            }
-        }
-        Ok((DeliveryMode::JetStream, server, lacks)) => {
-            let whats: Vec<&str> = lacks.iter().map(|lack| lack.what.as_str()).collect();
-            let remedies: Vec<&str> = lacks.iter().map(|lack| lack.remedy.as_str()).collect();
-            Finding::warn(
-                format!("{server} with JetStream; {}", whats.join("; ")),
-                format!("ask whoever runs the NATS server: {}", remedies.join("; ")),
-            )
-        }
-        Ok((DeliveryMode::Core, server, _)) => Finding::warn(
-            format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
-            "start nats-server with `-js`, and set NATS_MODE=jetstream",
-        ),
-        Err(err) => {
-            let remedy = match &err {
-                bus::Error::Unauthorized { .. } => "check NATS_CREDS or its like",
-                bus::Error::NoJetStream { .. } => "start nats-server with `-js`",
-                bus::Error::TooOld { .. } => "install nats-server 2.10 or later",
-                bus::Error::Stream { .. } => "ask whoever runs the NATS server",
-                _ => "start nats-server with --jetstream, or set NATS_URL",
-            };
-            Finding::failed(err, remedy)
-        }
     }
 }
 
@@ -155,7 +103,7 @@ fn root_in_containers(engine: &Engine) -> &'static str {
 }
 
 /// The cards, or why there are none.
-async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
+pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
     match &parts.gpu {
         None => Err(unset()),
         Some(Gpu::None) => Ok(GpuInventory::default()),

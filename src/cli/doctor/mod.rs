@@ -6,6 +6,7 @@
 //! all is good, 1 with warnings, 2 with failures.
 
 pub(super) mod checks;
+mod nats;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -110,7 +111,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
 fn all(parts: &Parts) -> Vec<Running<'_>> {
     vec![
         run("key", checks::key(parts)),
-        run("nats", checks::nats(parts)),
+        run("nats", nats::nats(parts)),
         run("docker", checks::docker(parts)),
         run("files in containers", checks::files_in_containers(parts)),
         run("gpu", checks::gpu(parts)),

@@ -55,20 +55,7 @@ async fn upload(named: &Path, client: &Client, report: &mut Report) -> anyhow::R
     report.quiet();
     let text = format!("input {} is {cid} ({} bytes)", path.display(), sealed.bytes);
     report.event("input", &json!({"cid": cid, "bytes": sealed.bytes}), &text)?;
-    if is_program(path) {
-        tracing::warn!(
-            "{} may be executed here and not in the job: an upload carries no file modes; run it by \
-             its interpreter (`sh /input/input`), or copy it and `chmod +x`",
-            named.display()
-        );
-    }
     Ok(cid)
-}
-
-/// Whether this is a file that may be executed.
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
 /// What the pin is called in the service's listing: the file's name where that is a plain one.

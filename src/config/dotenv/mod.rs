@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::env::{Lookup, Problem, is_private};
 use super::secrecy::is_secret;
 use super::terminal::Terminal;
-use crate::text::{is_utf16, unmarked};
+use crate::text::utf8;
 use lines::{Line, Reference, Value};
 
 /// The file's name; other folders are not searched.
@@ -81,13 +81,9 @@ impl Environment {
     }
 
     fn take_text(&mut self, bytes: &[u8]) {
-        let Ok(text) = std::str::from_utf8(unmarked(bytes)) else {
-            let what = if is_utf16(bytes) {
-                "it is UTF-16 text: save it as UTF-8"
-            } else {
-                "it is not UTF-8 text"
-            };
-            return self.problem(what, "OPBNB_RPC_URL=https://…");
+        let text = match utf8(bytes) {
+            Ok(text) => text,
+            Err(what) => return self.problem(what, "OPBNB_RPC_URL=https://…"),
         };
         let mut numbers = HashMap::new();
         for Line { number, name, value } in lines::parse(text, |name| setting(name).is_some()) {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::super::image::canonical_registry;
 use super::RegistryAuth;
+use crate::text::utf8;
 
 /// Some hundreds of accounts.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -22,6 +23,9 @@ pub(super) enum Unreadable {
     /// It can't be read.
     #[error("the registry accounts in {0} can't be read")]
     File(String, #[source] std::io::Error),
+    /// It is text of another encoding.
+    #[error("the registry accounts in {0} can't be read: {1}")]
+    Text(String, &'static str),
     /// It is no such file. Without the parser's words, which could hold a part of it.
     #[error("the registry accounts in {0} are no JSON as `docker login` writes it")]
     Form(String),
@@ -51,8 +55,8 @@ pub(super) fn of_file(
     let file = std::fs::File::open(path);
     let read = file.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
     read.map_err(|err| Unreadable::File(shown(), err))?;
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
-    let file: File = serde_json::from_slice(text).map_err(|_| Unreadable::Form(shown()))?;
+    let text = utf8(&text).map_err(|what| Unreadable::Text(shown(), what))?;
+    let file: File = serde_json::from_str(text).map_err(|_| Unreadable::Form(shown()))?;
     let wanted = canonical_registry(registry);
     let found = file.auths.into_iter().find(|(key, _)| server_of(key) == wanted);
     let Some((server, entry)) = found else { return Ok(None) };
@@ -156,6 +160,9 @@ mod tests {
         std::fs::write(file.path(), r#"{"auths": {"ghcr.io": "c2VjcmV0"}}"#).unwrap();
         let told = format!("{:?}", of_file(file.path(), "ghcr.io"));
         assert!(told.contains(&*file.path().to_string_lossy()) && !told.contains("c2V"), "{told}");
+        std::fs::write(file.path(), b"\xff\xfe{\0}\0").unwrap();
+        let refused = of_file(file.path(), "ghcr.io").map(drop).unwrap_err().to_string();
+        assert!(refused.contains("UTF-16"), "{refused}");
         assert!(matches!(
             of_file(Path::new("/nonexistent/config.json"), "ghcr.io"),
             Err(Unreadable::File(..))

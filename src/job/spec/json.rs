@@ -9,13 +9,16 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::text::unmarked;
+use crate::text::{is_utf16, unmarked};
 
 /// The largest integer that every JSON reader sees alike: 2^53.
 const INTEGER_MAX: u64 = 1 << 53;
 
 /// Parses `body` as one JSON object. The error is a sentence without the body's text.
 pub(in crate::job) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    if is_utf16(body) {
+        return Err("the message is UTF-16 text: JSON is UTF-8".to_owned());
+    }
     let mut reader = serde_json::Deserializer::from_slice(unmarked(body));
     let value = Strict.deserialize(&mut reader).map_err(|err| describe(&err))?;
     reader.end().map_err(|err| describe(&err))?;
@@ -129,6 +132,7 @@ mod tests {
             assert!(err.contains(says), "{body}: {err}");
         }
         assert!(parse_object("\u{feff}{}".as_bytes()).is_ok());
+        assert!(parse_object(b"\xff\xfe{\0}\0").is_err_and(|what| what.contains("UTF-16")));
         assert!(parse_object(&[0xff, 0xfe]).is_err());
         assert!(parse_object("[".repeat(100_000).as_bytes()).is_err());
     }

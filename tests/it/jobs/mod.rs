@@ -54,6 +54,48 @@ async fn the_seeds_message_becomes_a_cid_and_a_beat_on_the_chain() {
     world.wait_until_clean().await;
 }
 
+/// An image whose programs run as an ordinary user.
+async fn image_of_a_user(world: &World) {
+    let client = world.engine.client();
+    let body = bollard::models::ContainerCreateBody {
+        image: Some("busybox:test".to_owned()),
+        cmd: Some(vec!["true".to_owned()]),
+        ..Default::default()
+    };
+    let options = None::<bollard::query_parameters::CreateContainerOptions>;
+    let id = client.create_container(options, body).await.expect("a container").id;
+    let commit = bollard::query_parameters::CommitContainerOptionsBuilder::default()
+        .container(&id)
+        .repo("busybox")
+        .tag("user")
+        .changes("USER 1000:1000");
+    let config = bollard::models::ContainerConfig::default();
+    client.commit_container(commit.build(), config).await.expect("an image");
+    let remove = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true);
+    client.remove_container(&id, Some(remove.build())).await.expect("it goes");
+}
+
+#[tokio::test]
+async fn a_job_of_any_user_reads_and_runs_its_inputs_whatever_mask_the_node_has() {
+    let world = World::start().await;
+    image_of_a_user(&world).await;
+    let agent = world.start_agent_under_mask(&[("JOB_LOCAL_IMAGES", "busybox:*")]);
+    agent.wait_for("waiting for jobs on jobs.dispatch");
+    let run = world.pin(b"#!/bin/sh\ncat /input/more/data; id -u\n").await;
+    let data = world.pin(b"data\n").await;
+    let mut job = shell("/input/input > /output/output");
+    job["image_name"] = json!("busybox:user");
+    job["input_file_cid"] = json!(run);
+    job["inputs"] = json!([{"cid": data, "path": "/input/more/data"}]);
+    world.publish("masked", &job);
+    let statuses = world.outcome("masked");
+    let end = last(&statuses);
+    assert_eq!(end["status"], "completed", "{end}");
+    let output = world.content(end["output_cid"].as_str().expect("a CID")).await;
+    assert_eq!(String::from_utf8_lossy(&output), "data\n1000\n");
+    world.wait_until_clean().await;
+}
+
 #[tokio::test]
 async fn aliases_and_the_lower_case_subject_are_understood() {
     let world = World::start().await;

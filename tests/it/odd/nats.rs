@@ -9,11 +9,13 @@ use std::time::Duration;
 use lamda_node::bus::{Bus, Config, Credentials, Error, Kept, Target};
 use lamda_node::clock::{Clock as _, SystemClock};
 use nkeys::KeyPair;
+use tempfile::TempDir;
 
 use crate::bus_auth::{certificates, config, creds, operated};
 use crate::cli::{ACCOUNT, Program};
 use crate::support::anvil::Anvil;
 use crate::support::nats::Nats;
+use crate::support::world::{World, shell};
 
 /// How long a client may take to be back.
 const BACK: Duration = Duration::from_secs(20);
@@ -75,26 +77,148 @@ async fn what_is_replaced_on_disk_is_used_at_the_next_connection() {
     }
 }
 
+fn tls(dir: &TempDir, more: &str) -> String {
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (cert, key) = (file("server.pem"), file("server.key"));
+    format!("tls {{ cert_file: {cert:?}, key_file: {key:?}{more} }}")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_is_replaced_on_disk_is_believed_at_the_next_connection() {
-    let servers = [certificates(), certificates()];
-    let settings = servers.each_ref().map(|(dir, _)| {
-        let file = |name: &str| dir.path().join(name).display().to_string();
-        let (cert, key) = (file("server.pem"), file("server.key"));
-        format!("tls {{ cert_file: {cert:?}, key_file: {key:?} }}")
-    });
-    let authority = tempfile::NamedTempFile::new().unwrap();
-    std::fs::copy(&servers[0].1, authority.path()).unwrap();
-    let mut nats = Nats::with(&settings[0]);
+    // As it is, and as an editor on Windows saves it.
+    for mark in ["", "\u{feff}"] {
+        let servers = [certificates(), certificates()];
+        let settings = servers.each_ref().map(|(dir, _)| tls(dir, ""));
+        let authorities = servers
+            .each_ref()
+            .map(|(_, authority)| format!("{mark}{}", std::fs::read_to_string(authority).unwrap()));
+        let authority = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(authority.path(), &authorities[0]).unwrap();
+        let mut nats = Nats::with(&settings[0]);
+        let url = format!("tls://127.0.0.1:{}", nats.port());
+        let tls_ca = Some(authority.path().to_owned());
+        let known = Config { tls_ca, ..config(url, Credentials::None) };
+        let bus = Bus::connect(&known).await.unwrap();
+        let before = bus.connection_number();
+        std::fs::write(authority.path(), &authorities[1]).unwrap();
+        let strange = Bus::connect(&known).await.map(drop);
+        assert!(matches!(strange, Err(Error::Untrusted { .. })), "{mark:?}: {strange:?}");
+        nats.restart_with(&settings[1]);
+        let back = tokio::time::timeout(BACK, bus.connected_again(before)).await;
+        assert!(matches!(back, Ok(Ok(()))), "{mark:?}: it is deaf until it is started again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_tls_first_is_named_and_reached_with_the_setting() {
+    let (dir, authority) = certificates();
+    let mut nats = Nats::with(&tls(&dir, ", handshake_first: true"));
     let url = format!("tls://127.0.0.1:{}", nats.port());
-    let tls_ca = Some(authority.path().to_owned());
-    let known = Config { tls_ca, ..config(url, Credentials::None) };
-    let bus = Bus::connect(&known).await.unwrap();
+    let late = Config { tls_ca: Some(authority), ..config(url, Credentials::None) };
+    let refused = Bus::connect(&late).await.map(drop).unwrap_err();
+    assert!(matches!(refused, Error::NoGreeting { .. }), "{refused}");
+    assert!(refused.to_string().contains("NATS_TLS_HANDSHAKE=first"), "{refused}");
+    let bus = Bus::connect(&Config { tls_first: true, ..late }).await.unwrap();
+    bus.prepare().await.unwrap();
     let before = bus.connection_number();
-    std::fs::copy(&servers[1].1, authority.path()).unwrap();
-    nats.restart_with(&settings[1]);
+    nats.restart();
     let back = tokio::time::timeout(BACK, bus.connected_again(before)).await;
     assert!(matches!(back, Ok(Ok(()))), "it is deaf until it is started again");
+}
+
+fn count(log: &str, text: &str) -> usize {
+    log.to_ascii_lowercase().matches(&text.to_ascii_lowercase()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_running_node_from_its_server_is_told_once_and_by_name() {
+    let world = World::start().await;
+    let account = KeyPair::new_account();
+    let day = 24 * 3600;
+    let mut nats = Nats::with(&operated(&account));
+    let file = world.dir.path().join("node.creds");
+    let put = |exp: Option<u64>| {
+        std::fs::write(&file, creds(&account, exp)).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, private).unwrap();
+    };
+    put(Some(in_seconds(3 * day + 60)));
+    let (url, path) = (nats.url(), file.display().to_string());
+    // A list of directives keeps the client library out, too.
+    let level = ("LOG_LEVEL", "info,lamda_node::bus=debug");
+    let agent = world.agent(&[("NATS_URL", &url), ("NATS_CREDS", &path), level]);
+    agent.wait_for("node.creds expire at 20");
+    put(Some(in_seconds(-60)));
+    nats.restart();
+    let told = "refuses our credentials: the credentials of";
+    agent.wait_for(told);
+    put(None);
+    agent.wait_for("connected to NATS again");
+    let log = agent.log();
+    assert_eq!((count(&log, told), count(&log, "authorization violation")), (1, 0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_believed_no_more_is_told_once_by_a_running_node() {
+    let world = World::start().await;
+    let servers = [certificates(), certificates()];
+    let authority = world.dir.path().join("ca.pem");
+    std::fs::copy(&servers[0].1, &authority).unwrap();
+    let mut nats = Nats::with(&tls(&servers[0].0, ""));
+    let (url, path) = (format!("tls://127.0.0.1:{}", nats.port()), authority.display().to_string());
+    let agent = world.agent(&[("NATS_URL", &url), ("NATS_TLS_CA", &path)]);
+    nats.restart_with(&tls(&servers[1].0, ""));
+    let told = "NATS stays away: the NATS server at";
+    agent.wait_for(told);
+    let why = format!("of an authority in {path}: IO error: invalid peer certificate");
+    assert_eq!(count(&agent.log(), &why), 1, "{}", agent.log());
+    std::fs::copy(&servers[1].1, &authority).unwrap();
+    agent.wait_for("connected to NATS again");
+    let log = agent.log();
+    assert_eq!(count(&log, told), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_its_administrator_holds_back_is_told_and_the_node_goes_on() {
+    let world = World::start().await;
+    let bus = Bus::connect(&config(world.nats.url(), Credentials::None)).await.unwrap();
+    bus.prepare_pools().await.unwrap();
+    for source in [Target::Agent(World::agent_address()), Target::Pool("night".parse().unwrap())] {
+        bus.intake(&source).await.unwrap().close().await;
+    }
+    let own = format!("agent-{}", World::agent_address().lower_hex());
+    let pause = "await nc.request('$JS.API.CONSUMER.PAUSE.JOBS.' + args[0], \
+                 json.dumps({'pause_until': args[1]}).encode())";
+    world.nats.python(pause, &[&own, "2100-01-02T03:04:05Z"]);
+    let lower = "c = (await js.consumer_info('JOBS', args[0])).config\n\
+                 c.max_ack_pending = 1\n\
+                 await js.add_consumer('JOBS', c)";
+    world.nats.python(lower, &["pool-night"]);
+    let paused = format!("the consumer {own} of JOBS is paused until 2100-01-02T03:04:05.000Z");
+    let few = "the consumer pool-night of JOBS has 1 jobs in hand at the most";
+    let agent = world.agent(&[("AGENT_POOLS", "night")]);
+    agent.wait_for(&paused);
+    agent.wait_for(few);
+    let doctor = world.command(&["doctor"]).env("AGENT_POOLS", "night").output().unwrap();
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    let line = told.lines().find(|line| line.contains("  nats: ")).unwrap();
+    assert!(line.starts_with("warn") && line.contains(&paused) && line.contains(few), "{line}");
+    assert!(told.contains(&format!("nats consumer resume JOBS {own}")), "{told}");
+    assert!(told.contains("nats consumer edit JOBS pool-night --max-pending=10000"), "{told}");
+    for id in ["first", "second"] {
+        let job = crate::support::world::job(id, &shell("echo x > /output/output"));
+        world.publish_to("jobs.pool.night", &job.to_string());
+    }
+    for id in ["first", "second"] {
+        assert_eq!(world.outcome(id).last().unwrap()["status"], "completed", "{id}");
+    }
+    world.publish("waits", &shell("echo x > /output/output"));
+    assert_eq!(world.statuses("waits").len(), 0, "it is paused");
+    world.nats.python(pause, &[&own, "2000-01-01T00:00:00Z"]);
+    assert_eq!(world.outcome("waits").last().unwrap()["status"], "completed");
+    agent.wait_for(&format!("no longer so: {paused}"));
+    let log = agent.log();
+    assert_eq!((count(&log, &paused), count(&log, few)), (2, 1), "{log}");
 }
 
 fn in_seconds(seconds: i64) -> u64 {

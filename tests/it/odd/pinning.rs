@@ -176,9 +176,10 @@ const LEFT: &[Left] = &[
     ),
     (
         "names",
-        "echo w > \"/output/say \\\"hi\\\".txt\"; echo x > \"/output/$(printf 'b\\007l')\"",
+        "echo w > \"/output/say \\\"hi\\\".txt\"; echo x > \"/output/$(printf 'b\\007l')\"; \
+         echo y > '/output/a\\b;c=d%ü'; echo z > \"/output/$(printf 'new\\nline')\"",
         "",
-        &[],
+        &[("say%20%22hi%22.txt", "w\n"), ("a%5Cb;c=d%25%C3%BC", "y\n")],
         "a name with a control character",
     ),
     (

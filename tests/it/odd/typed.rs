@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::Program;
+use crate::support::anvil::Anvil;
 use crate::support::ipfs::Store;
 use crate::support::nvml::FakeNvml;
 
@@ -174,6 +175,62 @@ async fn a_proxy_is_named_where_it_is_asked_and_never_asked_for_this_machine() {
         assert!(line.starts_with(begins) && line.contains(says), "{name}: {line}");
         assert!(!told.contains("hunter"), "{told}");
     }
+}
+
+/// The same for gateways and the chain's endpoints.
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_and_endpoints_are_asked_through_a_proxy_like_the_pinning_service() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::start(dir.path()).await;
+    let anvil = Anvil::start();
+    let contract = anvil.deploy().await.to_string();
+    let through = "(through the proxy http://127.0.0.1:1)";
+    for (gateway, endpoint, begins, says) in [
+        (store.url.as_str(), anvil.rpc_url.as_str(), "ok", ""),
+        ("http://192.0.2.7:5080", "http://192.0.2.7:8545", "fail", through),
+    ] {
+        let program = Program::with(&[
+            ("PINATA_JWT", "x"),
+            ("AGENT_PRIVATE_KEY", Anvil::key_hex(1)),
+            ("REPUTATION_CONTRACT_ADDRESS", &contract),
+            ("IPFS_GATEWAYS", gateway),
+            ("OPBNB_RPC_URL", endpoint),
+            ("GPU_MODE", "none"),
+            ("HTTP_PROXY", "http://u:hunter3@127.0.0.1:1"),
+        ]);
+        let told = program.run(&["doctor"]).stdout();
+        for name in ["  gateways: ", "  chain: "] {
+            let line = told.lines().find(|line| line.contains(name));
+            let line = line.unwrap_or_else(|| panic!("{told}"));
+            assert!(line.starts_with(begins) && line.contains(says), "{line}");
+            assert!(!line.contains("hunter"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn utf_16_is_told_by_its_name_wherever_it_can_come_from() {
+    let wide: Vec<u8> = "\u{feff}-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for setting in
+        ["NATS_CREDS", "NATS_NKEY_FILE", "NATS_TOKEN_FILE", "NATS_TLS_CA", "AGENT_KEYSTORE"]
+    {
+        let mut program = Program::with(&[("JOB_AUTH", "open")]);
+        let phrase = program.write("phrase", "correct horse");
+        program.set("AGENT_KEYSTORE_PASSPHRASE_FILE", &phrase);
+        let file = program.write("file", "");
+        std::fs::write(&file, &wide).expect("the file");
+        program.set(setting, &file);
+        let told = program.run(&["doctor"]).stdout();
+        assert!(told.contains("it is UTF-16 text: save it as UTF-8"), "{setting}: {told}");
+    }
+    let program = Program::with(&[]);
+    let file = program.write("receipt", "\u{feff}{}");
+    let marked = program.run(&["verify", "receipt"]).both();
+    std::fs::write(&file, "{}").expect("the file");
+    assert_eq!(marked, program.run(&["verify", "receipt"]).both());
+    std::fs::write(&file, &wide).expect("the file");
+    let told = program.run(&["verify", "receipt"]).both();
+    assert!(told.contains("receipt can't be read: it is UTF-16 text"), "{told}");
 }
 
 /// Cards as a driver tells them, and what `doctor` says of them.

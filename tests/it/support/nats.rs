@@ -147,6 +147,10 @@ impl Nats {
     fn greeting(&self) -> Option<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        // Such a server says nothing before TLS.
+        if self.settings.contains("handshake_first") {
+            return Some(());
+        }
         let mut start = [0; 4];
         stream.read_exact(&mut start).ok()?;
         (&start == b"INFO").then_some(())

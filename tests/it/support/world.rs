@@ -161,6 +161,16 @@ impl World {
         self.start_command(command, settings)
     }
 
+    /// Starts the node in a shell whose mask lets nobody else read what it makes.
+    pub(crate) fn start_agent_under_mask(&self, settings: &[(&str, &str)]) -> Agent {
+        let node = self.command(&["run"]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "umask 077; exec \"$0\" run"]).arg(node.get_program());
+        shell.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        shell.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.start_command(shell, settings)
+    }
+
     /// Starts the node with these arguments.
     pub(crate) fn start_agent_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Agent {
         self.start_command(self.command(arguments), settings)

@@ -204,6 +204,31 @@ async fn an_output_that_was_kept_long_enough_is_removed() {
 }
 
 #[tokio::test]
+async fn a_job_that_waits_for_its_next_upload_does_not_hold_up_an_end() {
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let url = proxy.url();
+    // Far more than anybody here waits for an end.
+    let settings = [("PINATA_API_URL", &*url), ("SHUTDOWN_GRACE_S", "600")];
+    for (id, weather) in
+        [("away", Weather::Status(503, Some(3600))), ("busy", Weather::Status(429, Some(3600)))]
+    {
+        let mut agent = world.agent(&settings);
+        proxy.set_pins(weather);
+        world.publish(id, &shell("echo result > /output/output"));
+        agent.wait_for("; tried again");
+        agent.ask_to_end();
+        assert!(agent.wait_for_end().success(), "{id}: {}", agent.log());
+        proxy.set_pins(Weather::Clear);
+        let mut agent = world.agent(&settings);
+        assert_eq!(end(&world.outcome(id)), json!(["completed", null, 1, 0]), "{id}");
+        agent.kill();
+    }
+    let _agent = world.agent(&settings);
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
 async fn a_store_that_refuses_the_key_loses_no_result_and_stops_the_intake() {
     let world = World::start().await;
     let proxy = StoreProxy::start(&world.store());
