@@ -1,4 +1,4 @@
-//! Pool jobs that wait to be delivered again, set against the queue: a message that was purged, grew
+//! Jobs that wait to be delivered again, set against the queue: a message that was purged, grew
 //! too old, or went with its stream never comes.
 //!
 //! What must hold: a job that said that it will run again has an owner: the queue, an agent with its
@@ -26,7 +26,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
     loop {
         let jobs = intake.desk.journal.open_jobs().await;
         let jobs = jobs.map_err(|err| Failure::Again(err.into()))?;
-        let waits = |job: &Job| job.phase == Phase::Waiting && job.pool().is_some();
+        let waits = |job: &Job| job.phase == Phase::Waiting;
         let waiting: Vec<Job> = jobs.into_iter().filter(waits).collect();
         // Where there are more, the next round goes on behind these.
         skip = if skip >= waiting.len() { 0 } else { skip };

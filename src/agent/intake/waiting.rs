@@ -66,21 +66,27 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(())
     }
 
-    /// A pool's job that waits: where its message is in no queue any more, and nobody has its claim,
-    /// it goes on here. Not while the node is drained: it goes on at its next start.
+    /// A job that waits: where its message is in no queue any more, and nobody has its claim, it goes on
+    /// here. Not while the node is drained: it goes on at its next start.
     pub(in crate::agent) async fn own(&self, job: &Job) -> Result<(), Error> {
         let id = job.id();
-        let (Some(pool), Some(ack)) = (
-            job.pool().and_then(|pool| pool.parse().ok()),
-            self.desk.journal.lookup(id).await?.and_then(|known| known.delivery),
-        ) else {
+        let known = self.desk.journal.lookup(id).await?;
+        let ack = known.and_then(|known| known.delivery);
+        let Some(Ok(ack)) = ack.map(|ack| serde_json::from_str::<AckHandle>(&ack)) else {
             return Ok(());
         };
-        let Ok(ack) = serde_json::from_str::<AckHandle>(&ack) else { return Ok(()) };
-        let found = self.effects.claim(&pool, id).await?;
-        let bid = claims::bid(self.node, &ack, job.attempt, job.spec_hash, &self.desk.clock);
-        let whose = orphan(found.as_ref().map(|found| &found.claim), &bid);
-        if whose == Orphan::Theirs || self.effects.is_queued(&ack, &Target::Pool(pool), id).await? {
+        let (target, whose) = match job.pool().map(str::parse) {
+            Some(Ok(pool)) => {
+                let found = self.effects.claim(&pool, id).await?;
+                let bid =
+                    claims::bid(self.node, &ack, job.attempt, job.spec_hash, &self.desk.clock);
+                let whose = orphan(found.as_ref().map(|found| &found.claim), &bid);
+                (Target::Pool(pool), whose)
+            }
+            Some(Err(_)) => return Ok(()),
+            None => (Target::Agent(self.node), Orphan::Ours),
+        };
+        if whose == Orphan::Theirs || self.effects.is_queued(&ack, &target, id).await? {
             return Ok(());
         }
         if whose == Orphan::Over {
