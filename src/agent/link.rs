@@ -150,3 +150,35 @@ async fn warn(bus: &Bus) {
         tracing::warn!("{what}; ask whoever runs the NATS server: {remedy}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_owner_is_told_to_look_at_fits_what_went_wrong() {
+        let server = || "nats://h".to_owned();
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        for (err, says) in [
+            (
+                bus::Error::Unreachable { server: server(), source: refused().into() },
+                "is nats-server 2.10 or later running?",
+            ),
+            (
+                bus::Error::Unauthorized { server: server(), what: ": they expired".to_owned() },
+                "see NATS_CREDS or its like",
+            ),
+            (
+                bus::Error::Stream { stream: "JOBS".to_owned(), problem: "no room".to_owned() },
+                "ask whoever runs the NATS server",
+            ),
+            (bus::Error::NoGreeting { server: server() }, "NATS_TLS_HANDSHAKE=first"),
+        ] {
+            let is_away = matches!(err, bus::Error::Unreachable { .. });
+            let Failure::Again(err) = again(err) else { panic!("{says}: it ends the program") };
+            let told = err.to_string();
+            assert!(told.contains(says), "{told}");
+            assert_eq!(told.contains("is nats-server"), is_away, "{told}");
+        }
+    }
+}

@@ -36,8 +36,9 @@ impl Bus {
         let mut held_back = Vec::new();
         if let Some(jobs) = &jobs {
             for source in sources {
-                held_back
-                    .extend(self.consumer_info(jobs, source).await?.iter().flat_map(of_consumer));
+                // Who may not look at it is still told of the streams.
+                let info = self.consumer_info(jobs, source).await.ok().flatten();
+                held_back.extend(info.iter().flat_map(of_consumer));
             }
         }
         let short = jobs.zip(claims).and_then(|(jobs, claims)| {

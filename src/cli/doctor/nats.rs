@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::checks::{cards, unset};
-use crate::bus::{self, Bus, DeliveryMode, Expiry, Target};
+use crate::bus::{self, Bus, DeliveryMode, Expiry, Shortcoming, Target};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Parts;
 use crate::node::pools;
@@ -10,7 +10,12 @@ use crate::node::pools;
 /// Where this node's jobs come from, as far as its settings say it.
 async fn sources(parts: &Parts) -> Vec<Target> {
     let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
-    let gpus = cards(parts).await.map(|cards| cards.gpus).unwrap_or_default();
+    // Who lists none by hardware need not wait for the driver.
+    let gpus = if listed.iter().any(|name| name == pools::AUTO) {
+        cards(parts).await.map(|cards| cards.gpus).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     let pools = pools::served(listed, &gpus).into_iter().filter_map(|pool| pool.parse().ok());
     let own = parts.key.as_ref().and_then(|key| key.address().ok()).map(Target::Agent);
     own.into_iter().chain(pools.map(Target::Pool)).collect()
@@ -30,25 +35,9 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
     };
     match heard.await {
         Ok((DeliveryMode::JetStream, server, lacks)) => {
-            let server = format!("{server} with JetStream");
-            let warning = config.credentials.warning(SystemClock.now());
-            let good = match config.credentials.expiry() {
-                Some(Expiry { at }) if warning.is_none() => {
-                    format!("; the credentials are good until {at}")
-                }
-                _ => String::new(),
-            };
-            if lacks.is_empty() {
-                return match warning {
-                    Some(warning) => Finding::warn(server, warning),
-                    None => Finding::ok(server + &good),
-                };
-            }
-            let whats: Vec<&str> = lacks.iter().map(|lack| lack.what.as_str()).collect();
-            let remedies: Vec<&str> = lacks.iter().map(|lack| lack.remedy.as_str()).collect();
-            let asks = format!("ask whoever runs the NATS server: {}", remedies.join("; "));
-            let remedies: Vec<String> = warning.into_iter().chain([asks]).collect();
-            Finding::warn(format!("{server}{good}; {}", whats.join("; ")), remedies.join("; "))
+            let credentials = &config.credentials;
+            let expiry = credentials.expiry();
+            served(&server, &lacks, expiry, credentials.warning(SystemClock.now()))
         }
         Ok((DeliveryMode::Core, server, _)) => Finding::warn(
             format!("{server} with NATS_MODE=core: jobs that come while the node is away are lost"),
@@ -68,6 +57,63 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
                 _ => "start nats-server with --jetstream, or set NATS_URL",
             };
             Finding::failed(err, remedy)
+        }
+    }
+}
+
+/// What is said of a server with `JetStream`: all that is amiss, not the first alone.
+fn served(
+    server: &str,
+    lacks: &[Shortcoming],
+    expiry: Option<Expiry>,
+    warning: Option<String>,
+) -> Finding {
+    let mut details = vec![format!("{server} with JetStream")];
+    if let Some(Expiry { at }) = expiry.filter(|_| warning.is_none()) {
+        details.push(format!("the credentials are good until {at}"));
+    }
+    details.extend(lacks.iter().map(|lack| lack.what.clone()));
+    let detail = details.join("; ");
+    let remedies: Vec<&str> = lacks.iter().map(|lack| lack.remedy.as_str()).collect();
+    let asks = (!remedies.is_empty())
+        .then(|| format!("ask whoever runs the NATS server: {}", remedies.join("; ")));
+    let remedies: Vec<String> = warning.into_iter().chain(asks).collect();
+    if remedies.is_empty() {
+        Finding::ok(detail)
+    } else {
+        Finding::warn(detail, remedies.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Grade;
+    use super::*;
+
+    #[test]
+    fn what_is_amiss_is_told_all_together() {
+        let lack = Shortcoming { what: "it is paused".into(), remedy: "resume it".into() };
+        let expiry = Some(Expiry { at: "2030-01-02T03:04:05.000Z".parse().unwrap() });
+        for (lacks, warning, detail, remedy) in [
+            (&[][..], None, "n with JetStream; the credentials are good until 2030-", None),
+            (&[], Some("replace them"), "n with JetStream", Some("replace them")),
+            (
+                std::slice::from_ref(&lack),
+                Some("replace them"),
+                "n with JetStream; it is paused",
+                Some("replace them; ask whoever runs the NATS server: resume it"),
+            ),
+            (
+                std::slice::from_ref(&lack),
+                None,
+                "; it is paused",
+                Some("ask whoever runs the NATS server: resume it"),
+            ),
+        ] {
+            let told = served("n", lacks, expiry, warning.map(str::to_owned));
+            assert!(told.detail.contains(detail), "{}", told.detail);
+            assert_eq!(told.remedy.as_deref(), remedy);
+            assert_eq!(matches!(told.status, Grade::Ok), remedy.is_none());
         }
     }
 }
