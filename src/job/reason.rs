@@ -104,8 +104,8 @@ reasons! {
     OutputTooLarge = "output_too_large",
     /// The pinning service refuses the node's uploads: the output waits for the node's owner.
     StoreRefused = "store_refused",
-    /// The pinning service takes uploads, but not one of this output's size: it waits for the
-    /// node's owner.
+    /// The pinning service takes uploads, but not this output (its size, what is in it): it is tried
+    /// for `UPLOAD_GIVE_UP_S`, and its job fails with `upload_failed` then.
     OutputRefused = "output_refused",
     /// The output could not be published in time.
     UploadFailed = "upload_failed",

@@ -31,6 +31,8 @@ const COMMAND: &str = "/nothing-to-run";
 
 /// Where the image has a folder that another one can be shown in.
 const SHOWN: &str = "/tmp";
+/// Tries to make a probe's container.
+const TRIES: u32 = 3;
 /// An archive of one small file.
 const ARCHIVE_BYTES_MAX: usize = 64 * 1024;
 
@@ -146,10 +148,6 @@ impl Docker {
         let client = self.client().await?;
         let image = self.probe_image().await?;
         let name = policy::probe_name(node, what);
-        if let Err(err) = self.remove(&ContainerId(name.clone())).await {
-            let reason = format!("the container {name} of an earlier probe stays: {err}");
-            return Err(Error::Engine { reason: fault::one_line(&reason) });
-        }
         let body = ContainerCreateBody {
             image: Some(image),
             cmd: Some(vec![COMMAND.to_owned()]),
@@ -158,8 +156,21 @@ impl Docker {
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let created = self.call(client.create_container(Some(options), body)).await?;
-        Ok(ContainerId(created.id))
+        let mut tries_left = TRIES;
+        loop {
+            if let Err(err) = self.remove(&ContainerId(name.clone())).await {
+                let reason = format!("the container {name} of an earlier probe stays: {err}");
+                return Err(Error::Engine { reason: fault::one_line(&reason) });
+            }
+            let create = client.create_container(Some(options.clone()), body.clone());
+            tries_left -= 1;
+            match within(self.config.call_timeout, create).await {
+                Ok(created) => return Ok(ContainerId(created.id)),
+                // A probe that was cut short may have asked for it a moment ago.
+                Err(err) if fault::status(&err) == Some(409) && tries_left > 0 => {}
+                Err(err) => return Err(self.fault(err)),
+            }
+        }
     }
 
     /// The id of the probe's image, imported where it is not here.
