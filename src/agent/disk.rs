@@ -1,8 +1,8 @@
 //! Who fills the disk: what running jobs have written is measured, and the job that writes more
 //! than it may is stopped, before the disk is full for everybody.
 //!
-//! A job is held to its `disk_mib` in each place: what it sees as `/output`, and the layer of its
-//! container. Where the disk as a whole runs full all the same, the job that has written most is
+//! A job is held to its `disk_mib` in each place: what it sees as `/output` together with its image's
+//! volumes, and the layer of its container. Where the disk as a whole runs full all the same, the job that has written most is
 //! stopped, where that can help. Both only where two looks in a row say so: a job that is about to
 //! end by itself, or to tidy up, is left alone. And nobody else is stopped for a full disk while what
 //! was stopped, or has ended, is about to give room back.
@@ -12,7 +12,6 @@
 //! journal.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use futures_util::stream;
 
 use super::act::Act;
 use super::board::{Board, Running};
-use super::folders::Folders;
+use super::folders::{Folders, JobFolders};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
 use crate::host::{self, Room, tree};
@@ -333,14 +332,21 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
 }
 
 async fn output_of(folders: &Folders, job: &Running) -> tree::Usage {
-    let output = folders.of_attempt(&job.id, job.attempt).output();
-    let measured = tokio::task::spawn_blocking(move || usage(&output)).await;
+    let folders = folders.of_attempt(&job.id, job.attempt);
+    let measured = tokio::task::spawn_blocking(move || usage(&folders)).await;
     // A folder that its job has closed is none that was measured.
     measured.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-fn usage(output: &Path) -> std::io::Result<tree::Usage> {
-    tree::usage(output, ENTRIES_MAX, LOOK_MAX)
+/// Of what the job sees as `/output`, and of its image's volumes.
+fn usage(folders: &JobFolders) -> std::io::Result<tree::Usage> {
+    let output = tree::usage(&folders.output(), ENTRIES_MAX, LOOK_MAX)?;
+    let volumes = tree::usage(&folders.volumes(), ENTRIES_MAX, LOOK_MAX)?;
+    Ok(tree::Usage {
+        bytes: output.bytes.saturating_add(volumes.bytes),
+        entries: output.entries.saturating_add(volumes.entries),
+        is_whole: output.is_whole && volumes.is_whole,
+    })
 }
 
 async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Written)]) {

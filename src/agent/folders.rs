@@ -5,6 +5,7 @@
 //! jobs/<id>/inputs/             what the job sees as /input
 //! jobs/<id>/inputs/input        the job's input, verified (file or folder)
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
+//! jobs/<id>/<attempt>/volumes/  what the image declares as volumes
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
 //! jobs/<id>/<attempt>/boot      in which boot of the host the inputs were fetched
 //! jobs/<id>/<attempt>/sealed    what the output is called, once it is synced
@@ -145,6 +146,11 @@ impl JobFolders {
     /// What the job sees as `/output`.
     pub fn output(&self) -> PathBuf {
         self.attempt.join("output")
+    }
+
+    /// Where the volumes lie that the image declares.
+    pub fn volumes(&self) -> PathBuf {
+        self.attempt.join("volumes")
     }
 
     /// Removes everything that the job wrote to `/output`, and the folder.

@@ -1,5 +1,6 @@
 //! Whether the container engine sees the files that this node writes: it mounts them by their paths,
-//! and an engine on another host, or a node in a container, has another file system under them.
+//! and an engine on another host, or a node in a container, has another file system under them. And
+//! whether it holds containers to their limits.
 //!
 //! What must hold: no container is made before a file of the node's was read back through the engine;
 //! it is looked anew after the engine was away.
@@ -88,6 +89,7 @@ impl Sight {
     }
 
     async fn look<R: ContainerRuntime>(&self, runtime: &R) -> Result<(), Unseen> {
+        runtime.limits().await?;
         let folder = self.data_dir.join(FOLDER);
         let file = folder.join(FILE);
         let nonce = format!("{:032x}", fastrand::u128(..));

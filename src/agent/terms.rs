@@ -85,6 +85,7 @@ impl Terms {
             command: spec.command.clone(),
             env: variables(spec),
             mounts: mounts(folders),
+            volumes: folders.volumes(),
             gpus: gpus.to_vec(),
             limits: Limits {
                 memory_bytes: demand.share.memory_mib.saturating_mul(MIB),

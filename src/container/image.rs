@@ -138,7 +138,7 @@ impl FromStr for Reference {
 
 /// Whether the registry's or the engine's words mean that asking again would give the same answer.
 pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
-    const FINAL: [&str; 11] = [
+    const FINAL: [&str; 14] = [
         "manifest unknown",
         "manifest for",
         "name unknown",
@@ -150,13 +150,24 @@ pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
         "no matching manifest",
         "invalid reference format",
         "unsupported media type",
+        // Of Windows, or of a form that this engine has never known or knows no more.
+        "cannot be used on this platform",
+        "target is unknown",
+        "manifest version 2, schema 1",
     ];
     let words = words.to_ascii_lowercase();
     // Docker Hub says so with words that are final elsewhere.
     if words.contains("toomanyrequests") {
         return false;
     }
-    matches!(status, Some(400..=404)) || FINAL.iter().any(|phrase| words.contains(phrase))
+    matches!(status, Some(400..=404))
+        || is_beyond_users(&words)
+        || FINAL.iter().any(|phrase| words.contains(phrase))
+}
+
+/// Whether a file of the image is of a user that the engine, which runs without root, has no number for.
+pub(super) fn is_beyond_users(words: &str) -> bool {
+    words.contains("lchown") && words.contains("invalid argument")
 }
 
 /// The first component is a registry where it could not be a path component of a plain name.
@@ -316,6 +327,25 @@ mod tests {
     fn only_answers_that_would_not_change_are_refusals() {
         for (status, words, refusal) in [
             (Some(404), "manifest unknown: manifest unknown", true),
+            (
+                None,
+                "image operating system \"windows\" cannot be used on this platform: operating \
+                 system is not supported",
+                true,
+            ),
+            (None, "invalid rootfs in image configuration: target is unknown", true),
+            (
+                None,
+                "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has \
+                 been removed",
+                true,
+            ),
+            (
+                None,
+                "failed to register layer: ApplyLayer exit status 1 stdout: stderr: lchown \
+                 /var/x: invalid argument",
+                true,
+            ),
             (Some(500), "Head \"http://r/v2/\": unauthorized: authentication required", true),
             (Some(500), "Get \"http://r/v2/\": no basic auth credentials", true),
             (None, "no matching manifest for linux/amd64 in the manifest list entries", true),

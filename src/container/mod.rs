@@ -108,6 +108,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         folders: &[PathBuf],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Whether the engine holds containers to their limits; [`Error::Unlimited`] names what it can't.
+    fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// What the engine finds at the path of this small file of the node's; `None` where it finds none.
     fn read_back(
         &self,
@@ -187,6 +190,8 @@ pub struct ContainerSpec {
     pub env: Vec<(String, String)>,
     /// Host folders that the job sees.
     pub mounts: Vec<Mount>,
+    /// Where on the host the folders lie that the image declares as volumes; made where it does.
+    pub volumes: PathBuf,
     /// The cards that it may use; none for a CPU job.
     pub gpus: Vec<GpuUuid>,
     /// What it may take.
@@ -360,6 +365,15 @@ pub enum Error {
     Start {
         /// What is wrong with what the job or its image names: nothing of the engine's own.
         reason: String,
+    },
+    /// The engine takes limits and holds nobody to them: its host's kernel lacks the control groups.
+    #[error(
+        "the engine can't hold containers to a limit of {missing}: the kernel or its control groups \
+         don't support it (see `docker info`)"
+    )]
+    Unlimited {
+        /// Of what, such as `memory`.
+        missing: String,
     },
     /// There is no such container.
     #[error("there is no container {0}")]

@@ -5,12 +5,13 @@
 //! are the table of it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig,
     Mount as EngineMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
 use super::{ContainerSpec, Mount, Network};
@@ -70,6 +71,8 @@ pub(super) struct Brought {
     pub(super) env: Vec<(String, String)>,
     /// The names of its labels.
     pub(super) labels: Vec<String>,
+    /// The paths that it declares as volumes, sorted.
+    pub(super) volumes: Vec<String>,
 }
 
 impl Brought {
@@ -79,8 +82,25 @@ impl Brought {
             line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
         };
         let env = env.into_iter().filter_map(split).filter(|(name, _)| is_toolkits(name));
-        Self { env: env.collect(), labels: labels.collect() }
+        Self { env: env.collect(), labels: labels.collect(), volumes: Vec::new() }
     }
+
+    /// With the paths that the image declares as volumes.
+    pub(super) fn with_volumes(self, paths: impl Iterator<Item = String>) -> Self {
+        let mut volumes: Vec<String> =
+            paths.map(|path| format!("/{}", path.trim_matches('/'))).collect();
+        volumes.sort_unstable();
+        volumes.dedup();
+        Self { volumes, ..self }
+    }
+}
+
+/// The folders that stand for the image's volumes, with the paths in the container: an anonymous volume
+/// would lie where nobody counts what is written to it. What the job is shown at such a path stays.
+pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, String)> {
+    let is_free = |path: &&String| spec.mounts.iter().all(|mount| mount.target != **path);
+    let paths = image.volumes.iter().filter(is_free).enumerate();
+    paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
 /// The body of the engine's create call.
@@ -100,13 +120,16 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        host_config: Some(host_config(spec)),
+        host_config: Some(host_config(spec, image)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &ContainerSpec) -> HostConfig {
+fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
     let limits = &spec.limits;
+    let volumes = volumes(spec, image);
+    let mounts = spec.mounts.iter().map(mount);
+    let mounts = mounts.chain(volumes.iter().map(|(folder, path)| volume(folder, path)));
     let memory = signed(limits.memory_bytes);
     HostConfig {
         // What the container may do.
@@ -117,7 +140,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         network_mode: Some(network_mode(spec.network).to_owned()),
         publish_all_ports: Some(false),
         ipc_mode: Some("private".to_owned()),
-        mounts: Some(spec.mounts.iter().map(mount).collect()),
+        mounts: Some(mounts.collect()),
         device_requests: device_request(&spec.gpus).map(|request| vec![request]),
         // What it may take. Memory and swap together equal memory alone: no swap.
         memory: Some(memory),
@@ -244,6 +267,26 @@ fn mount(mount: &Mount) -> EngineMount {
     }
 }
 
+/// A volume without a name that lies in this folder: the engine fills it with what the image has at the
+/// path, as it does with its own ones, which a plain mount would hide.
+fn volume(folder: &Path, path: &str) -> EngineMount {
+    let options = [("type", "none"), ("o", "bind")].map(|(name, value)| (name, value.to_owned()));
+    let device = ("device", folder.to_string_lossy().into_owned());
+    let options = options.into_iter().chain([device]);
+    EngineMount {
+        typ: Some(MountType::VOLUME),
+        target: Some(path.to_owned()),
+        volume_options: Some(MountVolumeOptions {
+            driver_config: Some(MountVolumeOptionsDriverConfig {
+                name: Some("local".to_owned()),
+                options: Some(options.map(|(name, value)| (name.to_owned(), value)).collect()),
+            }),
+            ..MountVolumeOptions::default()
+        }),
+        ..EngineMount::default()
+    }
+}
+
 /// A folder of the node's own as a probe sees it.
 pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: true })
@@ -300,6 +343,7 @@ mod tests {
                 Mount { host: "/srv/in".into(), target: "/input".to_owned(), read_only: true },
                 Mount { host: "/srv/out".into(), target: "/output".to_owned(), read_only: false },
             ],
+            volumes: "/srv/volumes".into(),
             gpus: Vec::new(),
             limits: Limits {
                 memory_bytes: 1 << 30,
@@ -322,6 +366,30 @@ mod tests {
         let spec = ContainerSpec { env: job.iter().map(own).collect(), ..spec() };
         let image = image.iter().map(|line| (*line).to_owned()).collect();
         env(&spec, &Brought::new(image, std::iter::empty()))
+    }
+
+    #[test]
+    fn a_volume_of_the_images_lies_in_the_jobs_folder() {
+        let declared = ["/output", "/data/", "/cache", "/data"].map(str::to_owned);
+        let image = Brought::default().with_volumes(declared.into_iter());
+        let body = serde_json::to_value(create_body(&spec(), &image)).unwrap();
+        let mounts = body["HostConfig"]["Mounts"].as_array().unwrap().clone();
+        let told: Vec<_> = mounts
+            .iter()
+            .map(|one| {
+                let device = &one["VolumeOptions"]["DriverConfig"]["Options"]["device"];
+                (&one["Type"], &one["Target"], device)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (&json!("bind"), &json!("/input"), &Value::Null),
+                (&json!("bind"), &json!("/output"), &Value::Null),
+                (&json!("volume"), &json!("/cache"), &json!("/srv/volumes/0")),
+                (&json!("volume"), &json!("/data"), &json!("/srv/volumes/1")),
+            ]
+        );
     }
 
     #[test]

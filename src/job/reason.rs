@@ -117,16 +117,24 @@ reasons! {
 
 impl Reason {
     /// Whether what kept a job from beginning may be the node's own: its engine, its cards, its disk,
-    /// its way to a registry or a gateway. Another node may do better.
+    /// its way to a registry or a gateway, its account there, its processor. Another node may do better.
     pub const fn may_be_the_nodes(self) -> bool {
         matches!(
             self,
             Self::NodeFault
                 | Self::GpuFailed
                 | Self::GpuRequirement
+                | Self::ImageUnavailable
                 | Self::ImagePullFailed
                 | Self::InputUnavailable
+                | Self::InputUnverified
         )
+    }
+
+    /// Whether it says nothing of the next job on this node: what one image wants, or a name that was
+    /// mistyped. A stranger's mistakes must not keep the node from others' jobs.
+    pub const fn is_of_one_job(self) -> bool {
+        matches!(self, Self::GpuRequirement | Self::ImageUnavailable | Self::InputUnverified)
     }
 }
 

@@ -2,7 +2,35 @@
 //!
 //! What must hold: a sentence says who has to act, the requester or the node's owner, and what with.
 
+use super::phase::Fault;
 use super::reason::Reason;
+
+impl Fault {
+    /// What to do about it, by what of the node's it names.
+    pub fn remedy(&self) -> &'static str {
+        let says = |words: &str| self.error.contains(words);
+        match self.reason {
+            Reason::NodeFault if says("has no right to") => {
+                "The node's user may not read or remove what jobs leave: let it into the group that \
+                 owns DATA_DIR, or run it as the unit in deploy/ does. `lamda-node doctor` tells more."
+            }
+            Reason::NodeFault if says("does not see the node's files") => {
+                "Run the node and its container engine on one host; where the node runs in a \
+                 container, show it DATA_DIR under the path that it has on the host."
+            }
+            Reason::NodeFault if says("to its limits") => {
+                "Boot the host with the control groups that `docker info` says are missing."
+            }
+            Reason::NodeFault if says("container engine") => {
+                "Look at the container engine: `lamda-node doctor`, `docker info`, its own log."
+            }
+            Reason::NodeFault if says("disk") => {
+                "Make room on the disk of DATA_DIR, or mend it: `df`, and the host's log."
+            }
+            reason => reason.remedy(),
+        }
+    }
+}
 
 impl Reason {
     /// What to do about it.
@@ -160,6 +188,22 @@ mod tests {
         for remedy in remedies {
             assert!(remedy.ends_with('.') && !remedy.contains("  "), "{remedy}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_nodes_is_remedied_by_its_cause() {
+        for (error, remedy) in [
+            ("the node has no right to the job's files: x", "may not read or remove"),
+            ("the node's container engine does not see the node's files", "on one host"),
+            ("the node's container engine can't hold a job to its limits", "control groups"),
+            ("the node's container engine refused", "Look at the container engine"),
+            ("the node's disk failed the job: x", "Make room"),
+            ("the chain's id is not known yet", "what of the node failed it"),
+        ] {
+            let told = Fault::new(Reason::NodeFault, error).remedy();
+            assert!(told.contains(remedy), "{error}: {told}");
+        }
+        assert_eq!(Fault::new(Reason::Cancelled, "disk").remedy(), Reason::Cancelled.remedy());
     }
 
     #[test]

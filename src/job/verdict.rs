@@ -5,6 +5,9 @@ use super::reason::Reason;
 use super::status::{Stage, Status};
 use crate::clock::Timestamp;
 
+/// 128 and SIGKILL.
+const KILLED: i32 = 137;
+
 /// What a run's end means, its output apart.
 pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
     match (cause, exit.code) {
@@ -27,15 +30,26 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
         )),
         (_, Some(0)) => Outcome::Completed,
         (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
-        (_, Some(code)) => Outcome::Failed(Fault::new(
-            Reason::NonzeroExit,
-            format!("the command ended with exit code {code}"),
-        )),
+        (_, Some(code)) => Outcome::Failed(Fault::new(Reason::NonzeroExit, nonzero(code, job))),
         (_, None) => Outcome::Failed(Fault::new(
             Reason::ContainerLost,
             "the container was gone before its exit code could be read",
         )),
     }
+}
+
+/// A process killed for memory is not always told as such: a command that starts it hands on its code, and
+/// a host that runs short of memory itself kills as well.
+fn nonzero(code: i32, job: &Job) -> String {
+    if code != KILLED {
+        return format!("the command ended with exit code {code}");
+    }
+    let limit = job.spec.needs.memory_mib;
+    let limit = limit.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
+    format!(
+        "the command ended with exit code {code}: something killed it (SIGKILL), perhaps for want of \
+         memory (its limit{limit}, or the host's), though the kernel did not say so"
+    )
 }
 
 fn out_of_memory(job: &Job) -> String {

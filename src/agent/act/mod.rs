@@ -292,7 +292,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     left = left.saturating_sub(fetched.bytes);
                     self.fetched().insert(dest, fetched.bytes);
                 }
-                Err(err) => return fetch_failed(&err, path, &job.spec),
+                Err(err) => return fetch_failed(&err, path, &job.spec, self.gateways.is_lone()),
             }
         }
         match folders.note_boot() {
@@ -365,9 +365,11 @@ fn disk_failed(err: &std::io::Error) -> Event {
     Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry }
 }
 
-fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec) -> Event {
+/// A lone gateway's wrong byte may be right at the next try; what all of several say is believed.
+fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec, is_lone: bool) -> Event {
     use crate::artifact::Error as E;
     let (reason, retry) = match err {
+        E::Unverified { .. } if is_lone => (Reason::InputUnverified, Retry::Briefly),
         E::Unverified { .. } => (Reason::InputUnverified, Retry::Never),
         E::Unsupported { .. } => (Reason::InputUnsupported, Retry::Never),
         E::TooLarge { .. } => (Reason::InputTooLarge, Retry::Never),

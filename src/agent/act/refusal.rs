@@ -88,6 +88,7 @@ pub(in crate::agent) const fn told(err: &Error) -> Option<&'static str> {
             Some("the node's container engine does not answer")
         }
         E::Io(_) => Some("a file could not be handled for the node's container engine"),
+        E::Unlimited { .. } => Some("the node's container engine can't hold a job to its limits"),
         E::Engine { .. } => Some("the node's container engine refused"),
     }
 }

@@ -226,7 +226,14 @@ fn tell(job: &Job, event: &Event, moved: &Transition) {
         (Event::Failed { fault, .. }, None) => {
             let reason = fault.reason.code();
             let is_tried_again = moved.job.trouble.as_ref().is_some_and(|it| it.fault == *fault);
-            let then = if is_tried_again { "tried again" } else { "given up" };
+            let then = match &moved.job.phase {
+                _ if is_tried_again => "tried again",
+                Phase::Unable { .. } | Phase::Returning { .. } => {
+                    "left to another node of its pool"
+                }
+                Phase::Accepted => "its image is pulled again",
+                _ => "given up",
+            };
             tracing::warn!(job.id = %id, reason, "job {id}: {}; {then}", fault.error);
         }
         (_, Some(outcome)) if !moved.statuses.is_empty() => {

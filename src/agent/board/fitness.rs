@@ -26,8 +26,7 @@ impl State {
                 if fault.reason == Reason::GpuFailed {
                     self.fitness.cards_failed(held);
                 }
-                // What an image wants of the driver says nothing of the next job.
-                if fault.reason != Reason::GpuRequirement {
+                if !fault.reason.is_of_one_job() {
                     self.fitness.job_failed(&fault.error);
                     self.symptoms += 1;
                 }

@@ -73,6 +73,11 @@ impl Gateways {
         Self::with(config, Arc::new(hop::System), hop::is_public)
     }
 
+    /// Whether there is but one: what it gives wrong, no other one contradicts.
+    pub fn is_lone(&self) -> bool {
+        self.all.len() == 1
+    }
+
     /// The same, with another word on what names lead to and which addresses are everybody's.
     fn with(
         config: &Config,

@@ -75,7 +75,16 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
                 engine.runtimes.join(" "),
                 root_in_containers(&engine),
             );
-            if engine.filters_syscalls() {
+            if !engine.unlimited.is_empty() {
+                let text = format!(
+                    "{text}; it holds no container to a limit of {}",
+                    engine.unlimited.join(", ")
+                );
+                let remedy = "boot the host with the control groups that are missing (for memory: \
+                              cgroup_enable=memory on the kernel's command line); `docker info` shows \
+                              what is";
+                Finding::fail(text, remedy)
+            } else if engine.filters_syscalls() {
                 Finding::ok(text)
             } else {
                 let text = format!("{text}; without seccomp: jobs may make any system call");

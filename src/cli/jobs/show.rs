@@ -6,10 +6,10 @@ use super::super::out;
 use super::super::submit::stage_name;
 use super::timeline::{self, Moment};
 use super::{trouble_text, words};
-use crate::job::phase::Phase;
+use crate::job::phase::{Fault, Phase};
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
-use crate::job::{Job, JobId, Reason};
+use crate::job::{Job, JobId};
 use crate::journal::{Chronicle, KeptOutput, Publication, Said, Standing};
 
 /// Prints everything about a job.
@@ -140,7 +140,9 @@ fn verdict(chronicle: &Chronicle) -> io::Result<()> {
     match &chronicle.record.standing {
         Standing::Refused { status, .. } => {
             field("refused", &out::clean(status.error.as_deref().unwrap_or_default()))?;
-            status.reason_code.map_or(Ok(()), explain)
+            let error = status.error.clone().unwrap_or_default();
+            let fault = status.reason_code.map(|reason| Fault::new(reason, error));
+            fault.as_ref().map_or(Ok(()), explain)
         }
         Standing::IdOnly { .. } => Ok(()),
         Standing::Taken(job) => match (job.phase.outcome(), &job.trouble) {
@@ -150,13 +152,13 @@ fn verdict(chronicle: &Chronicle) -> io::Result<()> {
                 field("ended", &format!("{}{code}", words::outcome(end)))?;
                 if let Some(fault) = words::fault_of(end) {
                     field("why", &out::clean(&fault.error))?;
-                    explain(fault.reason)?;
+                    explain(fault)?;
                 }
                 trouble.as_ref().map_or(Ok(()), |trouble| field("but", &trouble_text(trouble)))
             }
             (None, Some(trouble)) => {
                 field("trouble", &trouble_text(trouble))?;
-                explain(trouble.fault.reason)
+                explain(&trouble.fault)
             }
             (None, None) if job.phase == Phase::Waiting => field(
                 "to do",
@@ -167,9 +169,10 @@ fn verdict(chronicle: &Chronicle) -> io::Result<()> {
     }
 }
 
-fn explain(reason: Reason) -> io::Result<()> {
+fn explain(fault: &Fault) -> io::Result<()> {
+    let reason = fault.reason;
     field("reason", &format!("{}: {}", reason.code(), reason.meaning()))?;
-    field("to do", reason.remedy())
+    field("to do", fault.remedy())
 }
 
 fn field(name: &str, text: &str) -> io::Result<()> {

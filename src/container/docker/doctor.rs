@@ -26,6 +26,8 @@ pub struct Engine {
     pub root_dir: PathBuf,
     /// Such as `name=seccomp,profile=default`.
     pub security_options: Vec<String>,
+    /// Limits that it takes and does not hold anybody to.
+    pub unlimited: Vec<&'static str>,
 }
 
 impl Engine {
@@ -70,8 +72,29 @@ impl Docker {
             storage_driver: info.driver.unwrap_or_default(),
             root_dir: info.docker_root_dir.unwrap_or_default().into(),
             security_options: info.security_options.unwrap_or_default(),
+            unlimited: unlimited([
+                ("memory", info.memory_limit),
+                ("processors", info.cpu_cfs_quota),
+                ("processes", info.pids_limit),
+            ]),
         })
     }
+
+    /// Whether containers are held to their limits: an engine without the kernel's control groups
+    /// discards them with a warning that nobody reads.
+    pub(super) async fn holds_limits(&self) -> Result<(), Error> {
+        let missing = self.engine().await?.unlimited;
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Unlimited { missing: missing.join(", ") })
+        }
+    }
+}
+
+/// What the engine says that it does not have. One that says nothing is believed to have it.
+fn unlimited<const N: usize>(has: [(&'static str, Option<bool>); N]) -> Vec<&'static str> {
+    has.into_iter().filter(|(_, has)| *has == Some(false)).map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]
@@ -97,6 +120,7 @@ mod tests {
                 storage_driver: String::new(),
                 root_dir: PathBuf::new(),
                 security_options: options.iter().map(|option| (*option).to_owned()).collect(),
+                unlimited: Vec::new(),
             };
             assert_eq!(
                 (engine.filters_syscalls(), engine.maps_root()),

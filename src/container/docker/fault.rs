@@ -205,8 +205,11 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     };
     let words = words.to_ascii_lowercase();
     Some(if image::is_refusal(status, &words) {
-        let reason = if words.contains("no matching manifest") {
+        let says = |phrase| words.contains(phrase);
+        let reason = if says("no matching manifest") || says("cannot be used on this platform") {
             "there is none of it for this host's platform"
+        } else if image::is_beyond_users(&words) {
+            "this node's engine can't unpack it: it has too few user numbers (/etc/subuid)"
         } else {
             "its registry does not have it, or does not give it to this node"
         };

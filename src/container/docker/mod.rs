@@ -3,7 +3,7 @@
 //! - run: create and start, or see what is there already (`run.rs`)
 //! - follow: the exit, and the output beside it (`follow.rs`)
 //! - image: pull what is missing, once for all who wait (`pull.rs`); what was (`pulled.rs`); the
-//!   accounts that registries want (`accounts.rs`)
+//!   accounts that registries want (`accounts.rs`); whether this host runs it (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: what kind of engine it is (`doctor.rs`); what only a container shows (`probe.rs`)
 //! - fault: the engine's words into [`Error`] (`fault.rs`)
@@ -16,6 +16,7 @@ mod copy;
 mod doctor;
 mod fault;
 mod follow;
+mod platform;
 mod probe;
 mod pull;
 mod pulled;
@@ -182,7 +183,9 @@ async fn within<T>(
 
 impl ContainerRuntime for Docker {
     async fn image(&self, reference: &str) -> Result<Image, Error> {
-        pull::image(self, reference).await
+        let image = pull::image(self, reference).await?;
+        run::runs_here(self, reference, &image.id).await?;
+        Ok(image)
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, Error> {
@@ -258,6 +261,10 @@ impl ContainerRuntime for Docker {
         folders: &[PathBuf],
     ) -> Result<(), Error> {
         Self::open_folders(self, node, "folders", top, folders).await
+    }
+
+    async fn limits(&self) -> Result<(), Error> {
+        self.holds_limits().await
     }
 
     async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {

@@ -221,12 +221,22 @@ async fn download(
 ) -> Result<(), Failure> {
     let options = CreateImageOptionsBuilder::default().from_image(name).tag(version).build();
     let mut stream = std::pin::pin!(client.create_image(Some(options), None, account));
+    // A layer that is unpacked says nothing for minutes: from then on the pull's own limit counts alone.
+    let mut stall = Some(stall);
     loop {
-        match timeout(stall, stream.next()).await {
-            Ok(Some(Ok(_progress))) => {}
+        let next = match stall {
+            Some(stall) => timeout(stall, stream.next()).await.map_err(|_| stall),
+            None => Ok(stream.next().await),
+        };
+        match next {
+            Ok(Some(Ok(progress))) => {
+                if progress.status.is_some_and(|status| status.starts_with("Extracting")) {
+                    stall = None;
+                }
+            }
             Ok(None) => return Ok(()),
             Ok(Some(Err(err))) => return Err(Failure::Engine(err)),
-            Err(_) => return Err(Failure::Stalled(stall)),
+            Err(stall) => return Err(Failure::Stalled(stall)),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! looked up before it is started, and an exited container is never started again.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard::models::{
@@ -19,7 +21,7 @@ use super::super::{
     ContainerId, ContainerRuntime as _, ContainerSpec, Error, Found, FoundState, Launched, policy,
 };
 use super::fault::{self, EngineError};
-use super::{Docker, pull, within};
+use super::{Docker, platform, pull, within};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use policy::Brought;
@@ -33,12 +35,40 @@ const FACTS_MAX: usize = 256;
 /// every create call.
 const NAMES_MAX: usize = 4096;
 
+/// Of an image's volumes: each is a mount.
+const VOLUMES_MAX: usize = 64;
+
 /// What images bring along, by their ids, which are hashes of it.
 #[derive(Default)]
-pub(super) struct Facts(Mutex<HashMap<String, Arc<Brought>>>);
+pub(super) struct Facts(Mutex<HashMap<String, Arc<Fact>>>);
+
+/// What is known of an image.
+struct Fact {
+    brought: Brought,
+    /// As Go names it: `amd64`; empty where it does not say.
+    architecture: String,
+}
+
+/// Refuses an image of one program for another processor than this node's: its registry gives it all
+/// the same where the name means no list of images.
+pub(super) async fn runs_here(docker: &Docker, name: &str, image_id: &str) -> Result<(), Error> {
+    let fact = facts(docker, image_id).await?;
+    let client = docker.client().await?;
+    let engine = docker.call(client.version()).await?.arch.unwrap_or_default();
+    if platform::runs(&engine, &fact.architecture).await {
+        return Ok(());
+    }
+    let reason = format!("it is for {}, and this node is {engine}", one_word(&fact.architecture));
+    Err(Error::ImageRefused { reference: name.to_owned(), reason })
+}
+
+/// What an image says of itself, as far as a name goes.
+fn one_word(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).take(16).collect()
+}
 
 /// What the image brings along.
-async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Brought>, Error> {
+async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Fact>, Error> {
     let known = |facts: &Facts| {
         facts.0.lock().unwrap_or_else(PoisonError::into_inner).get(image_id).cloned()
     };
@@ -47,28 +77,36 @@ async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Brought>, Error> {
     }
     let found = pull::inspect(docker, image_id).await?;
     let found = found.ok_or_else(|| fault::image_is_gone(image_id))?;
-    let config = found.config.unwrap_or_default();
+    let (config, architecture) = (found.config.unwrap_or_default(), found.architecture);
     let (env, labels) = (config.env.unwrap_or_default(), config.labels.unwrap_or_default());
     if env.len() + labels.len() > NAMES_MAX {
         let reason = format!("the image has more than {NAMES_MAX} variables and labels");
         return Err(Error::Start { reason });
     }
-    let brought = Arc::new(Brought::new(env, labels.into_keys()));
+    let volumes = config.volumes.unwrap_or_default();
+    if volumes.len() > VOLUMES_MAX {
+        let reason = format!("the image declares more than {VOLUMES_MAX} volumes");
+        return Err(Error::Start { reason });
+    }
+    let brought = Brought::new(env, labels.into_keys()).with_volumes(volumes.into_iter());
+    let fact = Arc::new(Fact { brought, architecture: architecture.unwrap_or_default() });
     let mut facts = docker.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
     if facts.len() >= FACTS_MAX {
         facts.clear();
     }
-    facts.insert(image_id.to_owned(), Arc::clone(&brought));
-    Ok(brought)
+    facts.insert(image_id.to_owned(), Arc::clone(&fact));
+    Ok(fact)
 }
 
 /// Creates the container, or finds what has its name already.
 pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<ContainerId, Error> {
     let client = docker.client().await?;
-    let image = facts(docker, &spec.image_id).await?;
+    let fact = facts(docker, &spec.image_id).await?;
+    let image = &fact.brought;
+    make_folders(policy::volumes(spec, image)).await?;
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let create = client.create_container(Some(options), policy::create_body(spec, &image));
+        let create = client.create_container(Some(options), policy::create_body(spec, image));
         match within(docker.config.call_timeout, Box::pin(create)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {
@@ -84,6 +122,20 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
         }
     }
     Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
+}
+
+/// Makes the folders of the image's volumes. Whatever user it runs as may write there, as in a volume
+/// that the image says nothing more of; what it does say, the engine does.
+async fn make_folders(folders: Vec<(PathBuf, String)>) -> Result<(), Error> {
+    let make = move || {
+        for (folder, _) in folders {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
+        }
+        Ok(())
+    };
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|err| Err(std::io::Error::other(err))).map_err(Error::Io)
 }
 
 /// Whether it was made for other cards, which failed, and was never started.

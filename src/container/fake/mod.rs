@@ -433,6 +433,10 @@ impl ContainerRuntime for Fake {
         Ok(())
     }
 
+    async fn limits(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn read_back(&self, _: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {
         Ok(std::fs::read(file).ok())
     }

@@ -622,9 +622,11 @@ fn a_pools_job_that_too_many_nodes_cant_begin_ends_with_the_last_ones_fault() {
 #[test]
 fn what_is_the_jobs_own_fault_or_no_pools_ends_it_here() {
     for (pooled, reason) in [
-        (true, Reason::ImageUnavailable),
-        (true, Reason::InputUnverified),
         (true, Reason::StartFailed),
+        (true, Reason::InputUnsupported),
+        (false, Reason::ImageUnavailable),
+        (false, Reason::InputUnverified),
+        (false, Reason::GpuRequirement),
         (false, Reason::GpuFailed),
         (false, Reason::ImagePullFailed),
     ] {
@@ -633,6 +635,31 @@ fn what_is_the_jobs_own_fault_or_no_pools_ends_it_here() {
         let failed = job.apply(at_fault(reason, Retry::Never), at(9), &rules()).unwrap().job;
         let phase = if pooled { "concluding" } else { "ended" };
         assert_eq!(failed.phase.name(), phase, "{reason:?}");
+    }
+}
+
+#[test]
+fn what_another_node_may_have_or_see_right_goes_back_to_the_pool() {
+    for reason in [Reason::ImageUnavailable, Reason::InputUnverified, Reason::GpuRequirement] {
+        let job = accept_from("pool.a100", "").job;
+        let failed = job.apply(at_fault(reason, Retry::Never), at(9), &rules()).unwrap().job;
+        assert_eq!(failed.phase.name(), "returning", "{reason:?}");
+        assert!(reason.is_of_one_job(), "{reason:?} says nothing of the next job");
+    }
+}
+
+#[test]
+fn a_command_that_was_killed_is_told_what_it_may_have_been() {
+    for (code, is_told) in [(137, true), (1, false)] {
+        let mut events = happy();
+        events[4] = exit(code);
+        events[5] = Event::Collected { output: Ok(None), log: None };
+        events[6] = Event::Published { output: None, log: None };
+        let (_, statuses) = run("", events);
+        let last = statuses.last().unwrap();
+        assert_eq!(last.reason_code, Some(Reason::NonzeroExit));
+        let said = last.error.clone().unwrap();
+        assert_eq!(said.contains("want of memory"), is_told, "{said}");
     }
 }
 

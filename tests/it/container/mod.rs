@@ -40,6 +40,7 @@ fn spec(name: &str, image_id: &str) -> ContainerSpec {
         command: Some(vec!["true".to_owned()]),
         env: Vec::new(),
         mounts: Vec::new(),
+        volumes: std::env::temp_dir().join(format!("lamda-volumes-{name}")),
         gpus: Vec::new(),
         limits: Limits {
             memory_bytes: 64 << 20,

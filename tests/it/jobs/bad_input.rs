@@ -128,3 +128,28 @@ async fn a_flood_of_log_is_kept_in_part_and_harms_nothing() {
     assert!(text.contains("bytes left out"));
     assert!(agent.log().len() < 1 << 20, "the node's own log grew");
 }
+
+#[tokio::test]
+async fn a_jobs_disk_is_of_all_its_inputs_together() {
+    let world = World::start().await;
+    let _agent = world.agent(&[]);
+    let inputs = [("/input/a", "a"), ("/input/b", "b")];
+    let mut named = Vec::new();
+    for (path, byte) in inputs {
+        named.push(json!({"cid": world.pin(byte.repeat(6 << 20).as_bytes()).await, "path": path}));
+    }
+    let script = "cat /input/a /input/b | wc -c > /output/output";
+    for (id, disk_mib, reason) in
+        [("ten", 10, json!("input_too_large")), ("twelve", 12, Value::Null)]
+    {
+        world.publish(id, &with(script, &json!({"inputs": named, "disk_mib": disk_mib})));
+        let statuses = world.outcome(id);
+        let end = last(&statuses);
+        assert_eq!(end["reason_code"], reason, "{end}");
+        let said = "disk_mib, 10 MiB: no room for /input/b";
+        assert!(
+            disk_mib == 12 || end["error"].as_str().is_some_and(|text| text.ends_with(said)),
+            "{end}"
+        );
+    }
+}

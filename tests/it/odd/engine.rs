@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
+use crate::support::odd_engine::{NO_MEMORY_LIMIT, OddEngine};
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::world::{World, shell};
@@ -172,4 +173,55 @@ async fn no_container_is_made_by_an_engine_that_sees_another_file_system() {
     assert_eq!(end(&world.outcome("waits")).0, Value::Null);
     assert!(doctor().starts_with("ok    files in containers"), "{}", doctor());
     world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn what_a_job_writes_to_its_images_volumes_counts_as_its_disk() {
+    let world = World::start().await;
+    world.engine.import("", &["VOLUME /data /bin /output"]).await;
+    let _agent = world.agent(&[]);
+    for (id, script, disk_mib, reason) in [
+        (
+            "fills",
+            "dd if=/dev/zero of=/data/x bs=1M count=200; sleep 1000",
+            50,
+            json!("disk_exceeded"),
+        ),
+        // What the image has at the path is in the volume.
+        ("finds", "cp /bin/busybox /data/x && echo x > /output/output", 500, Value::Null),
+    ] {
+        let mut job = shell(script);
+        job["disk_mib"] = disk_mib.into();
+        world.publish(id, &job);
+        let (code, said) = end(&world.outcome(id));
+        assert_eq!(code, reason, "{id}: {said}");
+    }
+    world.wait_until_clean().await;
+    let volumes = world
+        .engine
+        .client()
+        .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
+        .await
+        .expect("the engine answers");
+    assert_eq!(volumes.volumes.unwrap_or_default(), [], "none is left");
+}
+
+#[tokio::test]
+async fn an_engine_that_discards_limits_gets_no_job_and_doctor_says_why() {
+    let world = World::start().await;
+    let odd = OddEngine::start(&world.engine.host(), NO_MEMORY_LIMIT);
+    let host = odd.host();
+    let agent = world.start_agent(&[("DOCKER_HOST", &host)]);
+    agent.wait_for(
+        "no job is taken: the container engine can't be used: the engine can't hold containers to a \
+         limit of memory",
+    );
+    world.publish("boundless", &shell(SHORT));
+    agent.wait_for("no heartbeat: the container engine can't be used");
+    let containers = world.containers().await;
+    assert!(!containers.iter().any(|name| name.contains("boundless")), "{containers:?}");
+    let doctor = world.command(&["doctor"]).env("DOCKER_HOST", &host).output().expect("it runs");
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("it holds no container to a limit of memory"), "{told}");
+    assert!(!doctor.status.success());
 }

@@ -4,6 +4,6 @@ mod engine;
 mod gateway;
 mod nats;
 mod pinning;
-mod registry;
+pub(crate) mod registry;
 mod rpc;
 mod typed;

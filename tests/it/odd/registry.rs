@@ -192,8 +192,25 @@ async fn accounts_of_a_file_open_a_private_registry_and_are_read_at_each_pull() 
 }
 
 /// A file as `docker login` writes it.
-fn accounts(file: &Path, password: &str) {
+pub(crate) fn accounts(file: &Path, password: &str) {
     let account = json!({"username": ACCOUNT.0, "password": password});
     let text = json!({"auths": {ADDRESS: account}, "credsStore": "desktop"});
     std::fs::write(file, text.to_string()).expect("the accounts");
+}
+
+#[tokio::test]
+async fn an_image_for_another_processor_is_refused_before_it_dies() {
+    let engine = Engine::start();
+    let here = engine.client().version().await.expect("the engine answers").arch.expect("its word");
+    let docker = adapter(&engine, Duration::ZERO);
+    for (platform, runs) in [("s390x", false), (here.as_str(), true)] {
+        engine.load_for(platform).await;
+        let told = docker.image("busybox:test").await;
+        match told {
+            Err(Error::ImageRefused { reason, .. }) if !runs => {
+                assert_eq!(reason, format!("it is for s390x, and this node is {here}"));
+            }
+            other => assert!(runs && other.is_ok(), "{platform}: {other:?}"),
+        }
+    }
 }

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Pool, address, by_node, is_end, job, last};
+use crate::odd::registry::accounts;
 use crate::support::anvil::Anvil;
 use crate::support::engine::{Engine, GPUS};
 use crate::support::nvml::FakeNvml;
+use crate::support::registry::{ACCOUNT, ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World, shell};
@@ -58,6 +60,37 @@ async fn a_node_whose_gateway_is_down_fails_no_job_of_its_pool() {
     let claim = eventually("it is counted", PATIENCE, || pool.claim(id));
     assert_eq!((&claim["faulted_by"], &claim["starts"]), (&json!(address(1)), &json!(0)));
     let _well = pool.agent(2, &[]);
+    all_complete(&pool, &ids).await;
+}
+
+#[tokio::test]
+async fn a_node_without_the_account_for_an_image_leaves_its_jobs_to_one_that_has_it() {
+    let pool = Pool::start(120).await;
+    let registry = Registry::start_private(&pool.world.engine);
+    registry.take_busybox(&pool.world.engine, "t/busybox", "v1").await;
+    let file = pool.world.dir.path().join("accounts.json");
+    accounts(&file, ACCOUNT.1);
+    let file = file.display().to_string();
+    let mut sick = pool.agent(1, &[("JOB_REGISTRIES", ADDRESS)]);
+    let mut job = shell(SHORT);
+    job["image_name"] = format!("{ADDRESS}/t/busybox:v1").into();
+    let ids = ["private-a", "private-b", "private-c", "private-d"];
+    for id in ids {
+        pool.publish(id, &job);
+    }
+    for id in ids {
+        let refused = eventually("each is given back", PATIENCE, || {
+            let all = pool.world.statuses(id);
+            all.into_iter().find(|one| one["stage"] == "interrupted")
+        });
+        assert_eq!(refused["reason_code"], "image_unavailable");
+    }
+    // More than a node may fail in a row: what one image wants says nothing of the next.
+    assert_eq!(status(&pool.world, 1)["ready"], true);
+    assert!(!sick.log().contains("no job is taken"), "{}", sick.log());
+    sick.ask_to_end();
+    sick.wait_for_end();
+    let _well = pool.agent(2, &[("JOB_REGISTRIES", ADDRESS), ("JOB_REGISTRY_AUTH_FILE", &file)]);
     all_complete(&pool, &ids).await;
 }
 

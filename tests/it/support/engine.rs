@@ -20,6 +20,8 @@ use futures_util::TryStreamExt as _;
 use lamda_node::container::ImagePolicy;
 use lamda_node::container::docker::{Config, Docker};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::tools::{Running, eventually, tool};
@@ -172,10 +174,44 @@ impl Engine {
 
     /// The same with a file `/mark` of this content, where there is some: another image.
     pub(crate) async fn import_marked(&self, mark: &str) -> String {
+        self.import(mark, &[]).await
+    }
+
+    /// Loads `busybox:test` as an image for this processor.
+    pub(crate) async fn load_for(&self, architecture: &str) {
+        let layer = busybox_root("");
+        let digest = format!("sha256:{:x}", Sha256::digest(&layer));
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [digest]},
+        });
+        let manifest = json!([{"Config": "config.json", "RepoTags": ["busybox:test"], "Layers": ["layer.tar"]}]);
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in [
+            ("config.json", config.to_string().into_bytes()),
+            ("manifest.json", manifest.to_string().into_bytes()),
+            ("layer.tar", layer),
+        ] {
+            let mut file = tar::Header::new_gnu();
+            file.set_mode(0o644);
+            file.set_size(content.len() as u64);
+            archive.append_data(&mut file, name, content.as_slice()).expect("a file");
+        }
+        let archive = bollard::body_full(archive.into_inner().expect("an archive").into());
+        let options = bollard::query_parameters::ImportImageOptionsBuilder::default().build();
+        let client = self.client();
+        let load = client.import_image(options, archive, None);
+        load.try_for_each(|_| async { Ok(()) }).await.expect("it is loaded");
+    }
+
+    /// Imports it with these lines of a Dockerfile.
+    pub(crate) async fn import(&self, mark: &str, lines: &[&str]) -> String {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
         let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
             .from_src("-")
             .repo("busybox")
             .tag("test")
+            .changes(lines)
             .build();
         let client = self.client();
         let root = bollard::body_full(busybox_root(mark).into());

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod ipfs;
 pub(crate) mod nats;
 pub(crate) mod nvml;
+pub(crate) mod odd_engine;
 pub(crate) mod oracle;
 pub(crate) mod registry;
 pub(crate) mod rpc_proxy;

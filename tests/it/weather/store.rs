@@ -17,6 +17,8 @@ async fn an_input_comes_whole_or_not_at_all() {
         ("fails", Weather::Status(500, None)),
         ("throttled", Weather::Status(429, Some(1))),
         ("cut-short", Weather::Truncates),
+        // Wrong once is not wrong for ever, where nobody else can be asked.
+        ("lied-to-once", Weather::Lies),
         ("slow", Weather::Dribbles(10)),
     ] {
         let input = json!({"input_file_cid": world.pin(bytes(id).as_bytes()).await});
