@@ -134,8 +134,8 @@ async fn make_folders(folders: Vec<(PathBuf, String)>) -> Result<(), Error> {
         }
         Ok(())
     };
-    let made = tokio::task::spawn_blocking(make).await;
-    made.unwrap_or_else(|err| Err(std::io::Error::other(err))).map_err(Error::Io)
+    let done = tokio::task::spawn_blocking(make).await;
+    done.unwrap_or_else(|err| Err(std::io::Error::other(err))).map_err(Error::Io)
 }
 
 /// Whether it was made for other cards, which failed, and was never started.
