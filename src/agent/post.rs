@@ -86,6 +86,11 @@ async fn give_back<E: Effects, C: Clock>(
 ) -> Result<Event, bus::Error> {
     // Without a queue that keeps it nobody else can begin it.
     let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(Event::Concluded) };
+    if let Some(Ok(pool)) = job.pool().map(str::parse)
+        && !effects.is_queued(&delivery, &Target::Pool(pool), job.id()).await?
+    {
+        return Ok(claims::conclude(job, effects, desk).await);
+    }
     match claims::give_back(job, &delivery, effects, desk).await? {
         Given::Up => Ok(Event::Concluded),
         Given::Lost => Ok(Event::Outbid),
