@@ -239,8 +239,15 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         said.parse().expect("a number")
     }
 
-    /// The names of all containers, running or not.
+    /// The names of all containers of jobs, running or not.
     pub(crate) async fn containers(&self) -> Vec<String> {
+        let mut names = self.all_containers().await;
+        names.retain(|name| !name.starts_with("/lamda-probe-"));
+        names
+    }
+
+    /// The same, with those that the node looks at its engine and its cards by: they come and go.
+    pub(crate) async fn all_containers(&self) -> Vec<String> {
         let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true);
         let list = self.engine.client().list_containers(Some(all.build())).await;
         let names = list.expect("the engine answers").into_iter().filter_map(|one| one.names);
@@ -251,7 +258,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
     pub(crate) async fn wait_until_clean(&self) {
         let mut left = String::new();
         for _ in 0..600 {
-            let containers = self.containers().await;
+            let containers = self.all_containers().await;
             let folders = self.job_folders();
             let queued = if containers.is_empty() && folders == 0 { self.queued() } else { 1 };
             if containers.is_empty() && folders == 0 && queued == 0 {
