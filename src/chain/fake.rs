@@ -317,7 +317,7 @@ impl Chain for FakeChain {
             return Err(Error::Unpaid { account: self.account });
         }
         if sent.quote.fees.per_gas() < state.base_fee {
-            return Ok(Answer::TooCheap);
+            return Ok(Answer::TooCheap { tip_min: None });
         }
         if !state.deaf && sent.nonce == state.next_nonce(self.account) {
             self.mine(&mut state, &sent);

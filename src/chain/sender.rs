@@ -105,7 +105,7 @@ fn answer(refusal: &Refusal) -> Option<Answer> {
         // The nonce's count is what decides; the endpoint may only be late or early.
         Verdict::Known | Verdict::Nonce => Some(Answer::Taken),
         Verdict::Occupied => Some(Answer::Occupied),
-        Verdict::TooCheap => Some(Answer::TooCheap),
+        Verdict::TooCheap => Some(Answer::TooCheap { tip_min: refusal.tip_min() }),
         Verdict::Reverted | Verdict::Unpaid | Verdict::Gas => None,
     }
 }
@@ -159,17 +159,20 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart_in_the_words_of_the_clients_in_use() {
+        let cheap = |tip_min| Some(Answer::TooCheap { tip_min });
         for (message, told) in [
             ("already known", Some(Answer::Taken)),
             ("AlreadyKnown", Some(Answer::Taken)),
             ("nonce too low: next nonce 5, tx nonce 4", Some(Answer::Taken)),
             ("replacement transaction underpriced", Some(Answer::Occupied)),
-            ("transaction underpriced: gas tip cap 1, minimum needed 2", Some(Answer::TooCheap)),
+            ("transaction underpriced: gas tip cap 1, minimum needed 2", cheap(Some(2))),
             (
-                "max fee per gas less than block base fee: address 0x…, maxFeePerGas: 1",
-                Some(Answer::TooCheap),
+                "transaction underpriced: tip needed 1000000000, tip permitted 0",
+                cheap(Some(1_000_000_000)),
             ),
-            ("FeeTooLow, MaxFeePerGas too low", Some(Answer::TooCheap)),
+            ("max fee per gas less than block base fee: address 0x…, maxFeePerGas: 1", cheap(None)),
+            ("FeeTooLow, MaxFeePerGas too low", cheap(None)),
+            ("unknown transaction type", None),
             ("exceeds block gas limit", None),
         ] {
             let (data, by) = (Value::Null, String::new());

@@ -69,6 +69,18 @@ impl Fees {
         self.least().saturating_mul((gas_limit - gas_limit / 6) as u128)
     }
 
+    /// This, with at least `tip` for whoever makes the block, in wei a unit of gas.
+    #[must_use]
+    pub const fn with_tip(self, least: u128) -> Self {
+        match self {
+            Self::Legacy { gas_price } if gas_price < least => Self::Legacy { gas_price: least },
+            Self::Eip1559 { max, tip } if tip < least => {
+                Self::Eip1559 { max: max.saturating_add(least - tip), tip: least }
+            }
+            enough => enough,
+        }
+    }
+
     /// This, but no more than `allowed` a unit of gas.
     pub(super) fn at_most(self, allowed: u128) -> Self {
         match self {
@@ -123,6 +135,18 @@ pub fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tip_that_is_asked_for_is_offered_at_once() {
+        let least = 1_000_000_000;
+        let none = Fees::Eip1559 { max: 14, tip: 0 };
+        assert_eq!(none.with_tip(least), Fees::Eip1559 { max: 14 + least, tip: least });
+        assert_eq!(none.replaced_by(none.with_tip(least)).per_gas(), 14 + least);
+        let enough = Fees::Eip1559 { max: 3 * least, tip: 2 * least };
+        assert_eq!(enough.with_tip(least), enough);
+        let legacy = Fees::Legacy { gas_price: 1 };
+        assert_eq!(legacy.with_tip(least), Fees::Legacy { gas_price: least });
+    }
 
     #[test]
     fn the_offer_follows_the_chain() {

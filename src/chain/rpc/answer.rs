@@ -92,11 +92,22 @@ impl Refusal {
         if matches!(self.code, 3 | -32015) {
             return Some(Verdict::Reverted);
         }
-        let message = self.message.to_ascii_lowercase();
+        // "unknown transaction type" knows none.
+        let message = self.message.to_ascii_lowercase().replace("unknown transaction", "");
         let is_said = |(_, phrases): &&(Verdict, &[&str])| {
             phrases.iter().any(|phrase| message.contains(phrase))
         };
         WORDS.iter().find(is_said).map(|(verdict, _)| *verdict)
+    }
+
+    /// The tip that it says is needed, in wei: "gas tip cap 0, minimum needed 1000000000".
+    pub(in crate::chain) fn tip_min(&self) -> Option<u128> {
+        let message = self.message.to_ascii_lowercase();
+        let said = ["minimum needed", "tip needed"].into_iter().find_map(|words| {
+            message.split_once(words).map(|(_, rest)| rest.trim_start_matches([' ', ':', '=']))
+        })?;
+        let digits: String = said.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
     }
 
     /// Public endpoints say "slow down" by these codes: it is no answer to the call.

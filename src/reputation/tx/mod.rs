@@ -99,7 +99,10 @@ pub enum Answer {
     /// It has it.
     Taken,
     /// Its price is below what the chain takes now.
-    TooCheap,
+    TooCheap {
+        /// The tip that is asked for at least, in wei, where the endpoint says so.
+        tip_min: Option<u128>,
+    },
     /// A transaction of the same nonce stands in its way.
     Occupied,
 }
@@ -191,8 +194,8 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
     match view.answer {
         Answer::Unsent => Step::Send,
         // An endpoint that always says so must not drive the price up in a moment.
-        Answer::TooCheap if now.since(form.signed) >= rules.resend_after => Step::Sign,
-        Answer::TooCheap => Step::Wait,
+        Answer::TooCheap { .. } if now.since(form.signed) >= rules.resend_after => Step::Sign,
+        Answer::TooCheap { .. } => Step::Wait,
         Answer::Taken if old && passed_over => Step::Sign,
         Answer::Taken | Answer::Occupied => {
             let due = view.sent.is_none_or(|at| now.since(at) >= rules.resend_after);

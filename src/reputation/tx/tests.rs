@@ -66,7 +66,7 @@ fn a_dearer_form_needs_time_and_blocks_that_passed_the_last_one_over() {
     assert_eq!(next(&signed, &passed, &RULES, at(30)), Step::Sign);
     let halted = View { head: 102, ..pending() };
     assert_eq!(next(&signed, &halted, &RULES, at(3000)), Step::Send, "the chain stands still");
-    let cheap = View { answer: Answer::TooCheap, ..pending() };
+    let cheap = View { answer: Answer::TooCheap { tip_min: None }, ..pending() };
     assert_eq!(next(&signed, &cheap, &RULES, at(9)), Step::Wait);
     assert_eq!(next(&signed, &cheap, &RULES, at(10)), Step::Sign, "no need for blocks");
     let late = View { since: Some((at(500), 600)), head: 602, ..pending() };
@@ -87,7 +87,7 @@ fn a_used_nonce_is_anothers_only_after_the_endpoint_had_time_to_find_our_receipt
 
 #[test]
 fn nothing_is_sent_over_a_gap() {
-    let gap = View { nonce: 4, answer: Answer::TooCheap, head: 500, ..pending() };
+    let gap = View { nonce: 4, answer: Answer::TooCheap { tip_min: None }, head: 500, ..pending() };
     assert_eq!(next(&tx(vec![form(10)]), &gap, &RULES, at(500)), Step::Wait);
 }
 
