@@ -69,11 +69,13 @@ struct Lease {
 
 impl Lease {
     /// In how long it is to be renewed: at a third of its ack wait, and at the next tick where nobody
-    /// answered the last time, so that the moment to stop is not slept through, or where it was
-    /// doubted since.
+    /// answered the last time, so that the moment to stop is not slept through, where it was doubted
+    /// since, or where its job has not stopped yet though it was given up: a request to stop that came
+    /// while a container was being started is not kept.
     fn due_in(&self, job: &InHand, now: Duration) -> Duration {
         let Some(asked) = self.asked else { return Duration::ZERO };
-        let soon = self.unanswered || self.doubts != job.doubts;
+        let must_stop = self.given_up && job.can_stop;
+        let soon = self.unanswered || must_stop || self.doubts != job.doubts;
         let every = if soon { TICK } else { job.delivery.ack_wait() / 3 };
         every.saturating_sub(now.saturating_sub(asked))
     }
@@ -423,6 +425,18 @@ mod tests {
         assert_eq!(due(&mut leases, &doubted, 44), (0, 0));
         let edited = in_hand(1, 1, 6_000);
         assert_eq!(due(&mut leases, &edited, 44), (1, 0), "by the ack wait as it is now");
+    }
+
+    #[test]
+    fn a_lease_that_was_given_up_is_asked_about_each_second_until_its_job_has_stopped() {
+        for (can_stop, due) in [(true, 1), (false, 0)] {
+            let job = InHand { can_stop, ..in_hand(1, 0, 120_000) };
+            let mut leases = Leases::default();
+            leases.pass(vec![job.clone()], s(0), NOW);
+            assert_eq!(leases.pass(vec![job.clone()], s(40), NOW).due.len(), 1);
+            leases.stands(&job.id, Standing::GivenUp, s(40));
+            assert_eq!(leases.pass(vec![job], s(41), NOW).due.len(), due, "can stop: {can_stop}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! What must hold: to put a folder here takes no longer for a large one; the job's life does not
 //! wait for what becomes of it; what could not be removed is tried again, and holds up nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl Trash {
         &self,
         open: &impl Fn(PathBuf, Vec<PathBuf>) -> F,
     ) -> Result<(), Failure> {
-        let mut rounds_left = OPENED_MAX;
+        let mut tries = Opened::default();
         self.is_swept.store(true, Ordering::SeqCst);
         // What comes from here on may be missed.
         self.is_filled.store(false, Ordering::SeqCst);
@@ -124,10 +125,8 @@ impl Trash {
                 Cleared::All => return Ok(()),
                 Cleared::Stuck(err) => {
                     let closed = clearing.take_closed();
-                    rounds_left -= 1;
-                    if rounds_left > 0
-                        && !closed.is_empty()
-                        && open(self.folder.clone(), closed).await
+                    if tries.is_worth(&closed)
+                        && open(self.folder.clone(), closed.into_iter().collect()).await
                     {
                         continue;
                     }
@@ -140,6 +139,24 @@ impl Trash {
     }
 }
 
+/// What was opened so far in one sweep.
+#[derive(Debug, Default)]
+struct Opened {
+    times: u32,
+    last: BTreeSet<PathBuf>,
+}
+
+impl Opened {
+    /// Whether it helps to open these: not where the same ones were opened just now, so that something
+    /// else keeps them (a file that can't be changed), and not without end.
+    fn is_worth(&mut self, closed: &BTreeSet<PathBuf>) -> bool {
+        let is_worth = !closed.is_empty() && *closed != self.last && self.times < OPENED_MAX;
+        self.times += 1;
+        self.last.clone_from(closed);
+        is_worth
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
@@ -149,6 +166,18 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stays_closed_is_opened_once_and_nothing_without_end() {
+        let of = |names: &[&str]| names.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        let mut opened = Opened::default();
+        assert!(!opened.is_worth(&of(&[])));
+        assert!(opened.is_worth(&of(&["a", "b"])));
+        assert!(opened.is_worth(&of(&["a/c"])));
+        assert!(!opened.is_worth(&of(&["a/c"])), "it is not its mode");
+        let rounds = (0..1000).filter(|round| opened.is_worth(&of(&[&round.to_string()])));
+        assert!(rounds.count() < OPENED_MAX as usize);
+    }
 
     #[tokio::test]
     async fn what_is_taken_is_out_of_the_way_at_once_and_gone_soon() {

@@ -114,4 +114,27 @@ mod tests {
             assert!(!fault.error.contains(['/', ':']), "{}", fault.error);
         }
     }
+
+    /// The remedies go by the words that are written here.
+    #[test]
+    fn each_of_the_nodes_faults_has_the_remedy_of_its_cause() {
+        let of = |event: Event| match event {
+            Event::Failed { fault, .. } => fault,
+            other => panic!("{other:?}"),
+        };
+        let fault = |error: &str| Fault::new(Reason::NodeFault, error);
+        let io = |kind: std::io::ErrorKind| of(disk_failed(&kind.into()));
+        let engine = |err: Error| of(failed(Reason::NodeFault, &err, Retry::Patiently));
+        let unlimited = Error::Unlimited { missing: "memory".to_owned() };
+        let refused = Error::Engine { reason: "x".to_owned() };
+        for (fault, remedy) in [
+            (fault(NOT_SEEN), "on one host"),
+            (io(std::io::ErrorKind::PermissionDenied), "may not read or remove"),
+            (io(std::io::ErrorKind::StorageFull), "Make room"),
+            (engine(unlimited), "control groups"),
+            (engine(refused), "Look at the container engine"),
+        ] {
+            assert!(fault.remedy().contains(remedy), "{}: {}", fault.error, fault.remedy());
+        }
+    }
 }

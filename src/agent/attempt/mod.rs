@@ -89,7 +89,7 @@ async fn turn<E: Effects, C: Clock>(
 ) -> Turn {
     let may_be_asked = !is_about_to_start(job);
     while may_be_asked && let Ok(request) = stops.try_recv() {
-        // Whoever looks after leases asks again each second for as long as this one is lost.
+        // `leases` asks again each second for as long as this one is lost.
         let is_stale = request.cause == StopCause::LeaseLost && request.answer.is_closed();
         if !is_stale {
             return Turn::Asked(request);

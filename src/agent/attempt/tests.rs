@@ -57,6 +57,26 @@ async fn a_task_that_panics_leaves_its_slot_to_its_container_until_the_job_is_ta
 }
 
 #[tokio::test]
+async fn a_request_to_stop_ends_with_the_loss_that_it_came_from() {
+    for (cause, stops_it) in [(StopCause::LeaseLost, false), (StopCause::Cancelled, true)] {
+        let node = node("", 0);
+        let job = written(&node, "job", true, until_started(true, node.desk.clock.now())).await;
+        let (asking, mut stops) = mpsc::channel(1);
+        // Who asked has gone away.
+        let (answer, _) = tokio::sync::oneshot::channel();
+        asking.send(StopRequest { cause, answer }).await.unwrap();
+        let asked = tokio::select! {
+            biased;
+            turn = turn(&job, node.effects.as_ref(), &node.desk, &mut stops) => {
+                matches!(turn, Turn::Asked(_))
+            }
+            () = soon(node.effects.is_followed.notified()) => false,
+        };
+        assert_eq!(asked, stops_it, "{cause:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_was_written_down_though_the_answer_was_an_error_is_taken_up() {
     let node = node("", 0);
     let taken = dispatched(&node, "job");

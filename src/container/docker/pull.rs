@@ -221,24 +221,25 @@ async fn download(
 ) -> Result<(), Failure> {
     let options = CreateImageOptionsBuilder::default().from_image(name).tag(version).build();
     let mut stream = std::pin::pin!(client.create_image(Some(options), None, account));
-    // A layer that is unpacked says nothing for minutes: from then on the pull's own limit counts alone.
-    let mut stall = Some(stall);
+    let mut unpacks = false;
     loop {
-        let next = match stall {
-            Some(stall) => timeout(stall, stream.next()).await.map_err(|_| stall),
-            None => Ok(stream.next().await),
+        let next = if unpacks {
+            stream.next().await
+        } else {
+            timeout(stall, stream.next()).await.map_err(|_| Failure::Stalled(stall))?
         };
         match next {
-            Ok(Some(Ok(progress))) => {
-                if progress.status.is_some_and(|status| status.starts_with("Extracting")) {
-                    stall = None;
-                }
-            }
-            Ok(None) => return Ok(()),
-            Ok(Some(Err(err))) => return Err(Failure::Engine(err)),
-            Err(stall) => return Err(Failure::Stalled(stall)),
+            Some(Ok(progress)) => unpacks = progress.status.is_some_and(|said| is_unpacking(&said)),
+            Some(Err(err)) => return Err(Failure::Engine(err)),
+            None => return Ok(()),
         }
     }
+}
+
+/// Whether a layer is being unpacked, by the engine's last word: it may say nothing more for minutes, in
+/// which the pull's own limit counts alone. A download that comes after it is held to its silence again.
+fn is_unpacking(said: &str) -> bool {
+    said.starts_with("Extracting")
 }
 
 /// The digest that the image's registry gives whoever asks as this node does.

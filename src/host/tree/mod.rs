@@ -4,6 +4,7 @@
 //! memory or how many descriptors this takes; no link is followed; what can't be handled holds
 //! nothing else up.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +41,7 @@ pub struct Clearing {
     inside: Option<(CString, Dir)>,
     /// Folders that their owners keep closed, by their paths below the top, as far as they were found
     /// in one pass.
-    closed: Vec<PathBuf>,
+    closed: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -68,12 +69,12 @@ impl Clearing {
             top: openat(CWD, folder, FOLDER, Mode::empty())?,
             pass: None,
             inside: None,
-            closed: Vec::new(),
+            closed: BTreeSet::new(),
         })
     }
 
     /// The folders that the last pass found closed: what is in them goes once they are open.
-    pub fn take_closed(&mut self) -> Vec<PathBuf> {
+    pub fn take_closed(&mut self) -> BTreeSet<PathBuf> {
         std::mem::take(&mut self.closed)
     }
 
@@ -139,17 +140,19 @@ impl Clearing {
             return Ok(());
         };
         let parent = folder.fd()?;
-        let done = match remove(parent, &name) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => lift(parent, &name, self.top.as_fd()),
-            done => done,
+        let (done, is_folder) = match remove(parent, &name) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => (lift(parent, &name, self.top.as_fd()), true),
+            done => (done, false),
         };
         match done {
             Ok(()) => pass.progress = true,
             Err(err) => {
                 pass.trouble = pass.trouble.or(Some(err));
-                // Either of them may be what can't be written to.
                 note_closed(&mut self.closed, err, &[own]);
-                note_closed(&mut self.closed, err, &[own, &name]);
+                // A folder that is moved must be open itself.
+                if is_folder {
+                    note_closed(&mut self.closed, err, &[own, &name]);
+                }
             }
         }
         Ok(())
@@ -157,11 +160,9 @@ impl Clearing {
 }
 
 /// Notes a folder that is closed to this user.
-fn note_closed(closed: &mut Vec<PathBuf>, err: Errno, names: &[&CStr]) {
-    let path: PathBuf = names.iter().map(|name| OsStr::from_bytes(name.to_bytes())).collect();
-    let is_denied = matches!(err, Errno::ACCESS | Errno::PERM);
-    if is_denied && closed.len() < CLOSED_MAX && closed.last() != Some(&path) {
-        closed.push(path);
+fn note_closed(closed: &mut BTreeSet<PathBuf>, err: Errno, names: &[&CStr]) {
+    if matches!(err, Errno::ACCESS | Errno::PERM) && closed.len() < CLOSED_MAX {
+        closed.insert(names.iter().map(|name| OsStr::from_bytes(name.to_bytes())).collect());
     }
 }
 

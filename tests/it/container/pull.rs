@@ -8,6 +8,7 @@ use lamda_node::container::{ContainerRuntime as _, Error};
 use lamda_node::secret::Secret;
 
 use super::Bench;
+use crate::support::odd_engine::OddEngine;
 use crate::support::registry::{ACCOUNT, ADDRESS, PORT, Registry};
 use crate::support::tools::{Running, tool};
 
@@ -115,6 +116,24 @@ async fn a_registry_that_says_nothing_is_given_up() {
         matches!(&told, Err(Error::Pull { reason, .. }) if reason.contains("did not give it")),
         "{told:?}"
     );
+}
+
+#[tokio::test]
+async fn a_layer_may_be_unpacked_in_silence_and_not_downloaded() {
+    let bench = Bench::start().await;
+    for (word, is_given_up) in [("Downloading", true), ("Extracting", false)] {
+        let silence = Duration::from_secs(2);
+        let odd = OddEngine::start_slow_to(&bench.engine.host(), word, silence);
+        let stall = Duration::from_millis(300);
+        let images = bench.engine.config().images;
+        let config = Config { images, pull_stall_timeout: stall, ..Config::new(odd.host()) };
+        let docker = Docker::connect(&config).unwrap();
+        let told = docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
+        let Err(Error::Pull { reason, .. }) = &told else { panic!("{told:?}") };
+        // Who waits hears that the engine has ended, and looks for the image.
+        let says = if is_given_up { "did not give it" } else { "the engine pulled it" };
+        assert!(reason.contains(says), "{word}: {reason}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -33,6 +34,21 @@ impl OddEngine {
         Self { dir }
     }
 
+    /// Passes everything on but pulls: each of them says `word` of a layer, is silent for a while, and
+    /// ends.
+    pub(crate) fn start_slow_to(host: &str, word: &'static str, silence: Duration) -> Self {
+        let engine = PathBuf::from(host.strip_prefix("unix://").expect("a socket"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(dir.path().join("odd.sock")).expect("a socket");
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let engine = engine.clone();
+                std::thread::spawn(move || serve_pulls(client, &engine, word, silence));
+            }
+        });
+        Self { dir }
+    }
+
     /// For `DOCKER_HOST`.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.dir.path().join("odd.sock").display())
@@ -44,6 +60,29 @@ fn serve(client: UnixStream, engine: &Path, said: (&'static str, &'static str)) 
     let ends = (client.try_clone().expect("a socket"), engine.try_clone().expect("a socket"));
     std::thread::spawn(move || pass(ends.0, ends.1, None));
     pass(engine, client, Some(said));
+}
+
+fn serve_pulls(mut client: UnixStream, engine: &Path, word: &str, silence: Duration) {
+    let Ok(mut engine) = UnixStream::connect(engine) else { return };
+    let ends = (engine.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+    std::thread::spawn(move || pass(ends.0, ends.1, None));
+    let mut piece = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = client.read(&mut piece) {
+        let head = String::from_utf8_lossy(&piece[..count]);
+        if head.starts_with("POST ") && head.contains("/images/create?") {
+            let line = format!("{{\"status\":\"{word}\",\"id\":\"1\"}}\n");
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                        connection: close\r\n\r\n";
+            client.write_all(format!("{head}{line}").as_bytes()).ok();
+            // The layer itself, as it were: nothing is waited for here.
+            std::thread::park_timeout(silence);
+            client.shutdown(Shutdown::Both).ok();
+            return;
+        }
+        if engine.write_all(&piece[..count]).is_err() {
+            return;
+        }
+    }
 }
 
 /// An answer of the engine's `/info` comes in one piece up to the place that matters.
