@@ -11,10 +11,11 @@ use tokio::sync::watch;
 
 use super::attester::next_beat;
 use super::ledger::{self, Ledger, Pace, Spending};
-use super::readiness::Readiness;
+use super::readiness::{NotReady, Readiness};
 use super::settings::Limits;
 use super::sole::Sole;
-use crate::chain::{self, Chain};
+use super::trials::{self, Told};
+use crate::chain::{self, Chain, EndpointState};
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
@@ -90,6 +91,8 @@ pub struct Heart<R, G, Ch, C> {
     pub clock: C,
     /// What need not be said again at the next run.
     pub said: Said,
+    /// What the log says of the chain's endpoints.
+    pub endpoints: Told,
 }
 
 /// What was said of the chain already: a service that is away runs many times.
@@ -141,6 +144,30 @@ where
 
     fn is_met(&self) -> bool {
         self.said.met.load(Ordering::Relaxed)
+    }
+
+    /// Asks each of the chain's endpoints for what a beat asks, at the start and each hour, so that the
+    /// second one is known to serve before the first one fails; a service that never ends.
+    pub async fn survey(&self) -> Result<(), Failure> {
+        loop {
+            let states = self.chain.survey(&self.next_call().await).await;
+            let count = states.len();
+            let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
+                Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
+            });
+            // What the only one does is told by whoever needs it.
+            self.endpoints.tell(unfit.filter(|_| count > 1).collect());
+            self.clock.sleep(trials::EVERY).await;
+        }
+    }
+
+    /// What this node would send now.
+    async fn next_call(&self) -> Call {
+        let Claim { gpu_model, vram_mib } = &self.claim;
+        match self.chain.provider(self.chain.address()).await {
+            Ok(None) => Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib },
+            _ => Call::Heartbeat,
+        }
     }
 
     /// Keeps the node alive on the chain; a service that ends only when it fails.
@@ -238,7 +265,9 @@ where
         while let Err(why) = self.heart.readiness.check().await {
             // An engine's words may change from one look to the next; what is missing does not.
             let kind = std::mem::discriminant(&why);
-            if said.replace(kind) != Some(kind) {
+            // What is tried at each start is no news, nor what it was before that.
+            let is_news = !matches!(why, NotReady::Untried(_));
+            if is_news && said.replace(kind) != Some(kind) {
                 tracing::warn!("no heartbeat: {why}");
             }
             self.heart.clock.sleep(LOOK).await;

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use super::{Check, Finding};
 use crate::agent::Settings;
-use crate::agent::heartbeat::WARN_DAYS;
-use crate::artifact::{Gateways, Pinata};
+use crate::agent::heartbeat::{Claim, WARN_DAYS};
+use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
+use crate::container::Error as ContainerError;
 use crate::container::docker::{Config as DockerConfig, Docker, Engine};
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
 use crate::node::{Address, GpuInventory, GpuUuid, pools};
+use crate::reputation::Call;
 use crate::reputation::fees::days_left;
+use crate::supervise::chain as causes;
 
 /// What a check says whose settings are wrong; those are told by their own check.
 pub(super) fn unset() -> Finding {
@@ -93,13 +96,12 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
                 Finding::warn(text, remedy)
             }
         }
-        Err(err) => Finding::failed(
-            err,
-            "install and start Docker Engine (https://docs.docker.com/engine/install), let this \
-             user into the group docker, or set DOCKER_HOST",
-        ),
+        Err(err) => Finding::failed(err, DOCKER),
     }
 }
+
+const DOCKER: &str = "install and start Docker Engine (https://docs.docker.com/engine/install), let \
+                      this user into the group docker, or set DOCKER_HOST";
 
 /// Whose number root in a container has on the host. Most engines are set up the first way, and the
 /// node works with either: told, not graded.
@@ -210,17 +212,51 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
         Err(_) => return Finding::fail("not checked", "mend the GPU first"),
     };
     let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();
-    let ready = match Docker::connect(&hasty(config)) {
-        Ok(docker) => docker.hands_out(node_of(parts), "doctor", &uuids).await,
-        Err(err) => Err(err),
+    let docker = match Docker::connect(&hasty(config)) {
+        Ok(docker) => docker,
+        Err(err) => return Finding::failed(err, DOCKER),
     };
-    match ready {
-        Ok(()) => Finding::ok("the engine hands the cards to containers"),
-        Err(err) => Finding::failed(
-            err,
-            "install the NVIDIA Container Toolkit (https://docs.nvidia.com/datacenter/cloud-native/\
-             container-toolkit) and restart the engine",
+    let all = docker.hands_out(node_of(parts), "doctor", &uuids).await;
+    let Err(err) = all else { return Finding::ok("the engine hands the cards to containers") };
+    // Only a card's own fault is worth a look at each of them.
+    if uuids.len() == 1 || !matches!(err, ContainerError::Gpu { .. }) {
+        let remedy = gpu_remedy(&err);
+        return Finding::failed(err, remedy);
+    }
+    let mut faults = Vec::new();
+    for uuid in &uuids {
+        let gets = docker.hands_out(node_of(parts), "doctor", std::slice::from_ref(uuid)).await;
+        faults.extend(gets.err().map(|err| format!("{uuid}: {}", causes(&err))));
+    }
+    let (count, remedy) = (uuids.len(), gpu_remedy(&err));
+    let text =
+        format!("{} of {count} cards go to no container: {}", faults.len(), faults.join("; "));
+    match faults.len() {
+        0 => Finding::warn(
+            format!("each card by itself goes to a container: {}", causes(&err)),
+            remedy,
         ),
+        bad if bad == count => Finding::fail(text, remedy),
+        _ => Finding::warn(text, format!("{remedy}; jobs get the others")),
+    }
+}
+
+/// What to do where no container gets a card, by what is to blame.
+const fn gpu_remedy(err: &ContainerError) -> &'static str {
+    match err {
+        ContainerError::Driver { .. } => {
+            "load the NVIDIA driver (does `nvidia-smi` work?), install the NVIDIA Container Toolkit \
+             (https://docs.nvidia.com/datacenter/cloud-native/container-toolkit) where it is not, and \
+             restart the engine"
+        }
+        ContainerError::Gpu { .. } => {
+            "see what the driver says of the card (`nvidia-smi`, `dmesg | grep -i xid`); set up the NVIDIA \
+             Container Toolkit again after a change of the driver"
+        }
+        ContainerError::Unreachable { .. } => DOCKER,
+        _ => {
+            "see the engine's log (`journalctl -u docker`): no container could be started with a card"
+        }
     }
 }
 
@@ -235,7 +271,17 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
         let facts = reader.facts(node).await?;
         let provider = reader.provider(node).await?;
         let price = reader.beat_price(node).await?;
-        Ok::<_, crate::chain::Error>((facts, provider, price, reader.endpoints().await))
+        // What the node would send now, and so has to be served.
+        let call = match &provider {
+            Some(_) => Call::Heartbeat,
+            None => {
+                let gpus = cards(parts).await.map(|cards| cards.gpus).unwrap_or_default();
+                let Claim { gpu_model, vram_mib } = Claim::of(&gpus);
+                Call::Register { gpu_model, vram_mib }
+            }
+        };
+        let endpoints = reader.endpoints(node, &call).await;
+        Ok::<_, crate::chain::Error>((facts, provider, price, endpoints))
     };
     let (facts, provider, price, endpoints) = match heard.await {
         Ok(heard) => heard,
@@ -290,13 +336,16 @@ pub(super) async fn pinata(parts: &Parts) -> Finding {
         pinata.check().await?;
         pinata.try_upload().await
     };
+    let unpin = "let the key of PINATA_JWT unpin: the node tries the service by a few bytes at each \
+                 start, which stay pinned otherwise; or remove what is called lamda-node-try yourself";
     let service = crate::secret::redact_url(&config.pinata_url);
     match checked.await {
-        Ok(None) => Finding::ok(format!("{service} takes the key and an upload")),
-        Ok(Some(left)) => Finding::ok(format!(
-            "{service} takes the key and an upload; what was tried stays pinned ({left}), for the \
-             key may not unpin"
-        )),
+        Ok(Tried::TakenBack) => Finding::ok(format!("{service} takes the key and an upload")),
+        Ok(Tried::Stays { cid, why }) => {
+            let why = causes(&why);
+            let took = format!("{service} takes the key and an upload");
+            Finding::warn(format!("{took}; what was tried stays pinned ({cid}): {why}"), unpin)
+        }
         Err(err) => {
             use crate::artifact::Error as E;
             let remedy = match &err {
@@ -331,7 +380,9 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
         }
         Ok(unfit) => {
             let count = config.gateways.len();
-            let text = format!("{} of {count} don't serve: {}", unfit.len(), unfit.join("; "));
+            let each = unfit.iter().map(|(gateway, why)| format!("{gateway}: {why}"));
+            let each = each.collect::<Vec<_>>().join("; ");
+            let text = format!("{} of {count} don't serve: {each}", unfit.len());
             Finding::warn(text, "mend or replace it in IPFS_GATEWAYS; the others do its work")
         }
         Err(err) => Finding::failed(err, remedy),
