@@ -56,6 +56,11 @@ impl Claim {
             None => Self { gpu_model: "CPU".to_owned(), vram_mib: 0 },
         }
     }
+
+    /// What says it to the chain.
+    pub fn call(&self) -> Call {
+        Call::Register { gpu_model: self.gpu_model.clone(), vram_mib: self.vram_mib }
+    }
 }
 
 /// A setting that only shows to be wrong on the chain.
@@ -91,8 +96,6 @@ pub struct Heart<R, G, Ch, C> {
     pub clock: C,
     /// What need not be said again at the next run.
     pub said: Said,
-    /// What the log says of the chain's endpoints.
-    pub endpoints: Told,
 }
 
 /// What was said of the chain already: a service that is away runs many times.
@@ -104,6 +107,8 @@ pub struct Said {
     registered: AtomicBool,
     /// The days that the account pays for, as last told; `u64::MAX` before that.
     days: AtomicU64,
+    /// What the log says of the endpoints.
+    endpoints: Told,
 }
 
 /// One chain's worth of it.
@@ -147,26 +152,17 @@ where
     }
 
     /// Asks each of the chain's endpoints for what a beat asks, at the start and each hour, so that the
-    /// second one is known to serve before the first one fails; a service that never ends.
+    /// second one is known to serve before the first one fails; a service that never ends. What the only
+    /// one does is told by whoever needs it.
     pub async fn survey(&self) -> Result<(), Failure> {
         loop {
-            let states = self.chain.survey(&self.next_call().await).await;
+            let states = self.chain.survey(&self.claim.call()).await;
             let count = states.len();
             let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
                 Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
             });
-            // What the only one does is told by whoever needs it.
-            self.endpoints.tell(unfit.filter(|_| count > 1).collect());
+            self.said.endpoints.tell(unfit.collect());
             self.clock.sleep(trials::EVERY).await;
-        }
-    }
-
-    /// What this node would send now.
-    async fn next_call(&self) -> Call {
-        let Claim { gpu_model, vram_mib } = &self.claim;
-        match self.chain.provider(self.chain.address()).await {
-            Ok(None) => Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib },
-            _ => Call::Heartbeat,
         }
     }
 
@@ -229,7 +225,7 @@ where
             }
             return Ok(());
         }
-        let call = Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib };
+        let call = self.heart.claim.call();
         match self.ledger.carry_out(call, Vec::new()).await {
             Ok(Outcome { hash: tx, block, .. }) => {
                 tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");

@@ -87,7 +87,6 @@ pub use settings::{JobAuth, Limits, Settings};
 use sight::Sight;
 use sole::Sole;
 use terms::Terms;
-use trials::Told;
 
 /// A service that is away is asked again this often at first, and this seldom at last.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -244,8 +243,7 @@ where
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let terms = Terms { offer, images: settings.images.clone() };
-        let board = Board::new(terms.clone());
-        board.expect_trials();
+        let board = Board::untried(terms.clone());
         let contract = self.contract;
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());
@@ -302,7 +300,6 @@ where
             limits: settings.spending,
             clock: self.clock,
             said: Said::default(),
-            endpoints: Told::default(),
         };
         serve_chain(&mut services, heart);
         Ok((services, parts))

@@ -94,7 +94,12 @@ impl Chain for Evm {
         self.reader.has_extension().await
     }
 
-    async fn survey(&self, call: &Call) -> Vec<EndpointState> {
+    async fn survey(&self, register: &Call) -> Vec<EndpointState> {
+        if self.reader.config.rpc_urls.len() < 2 {
+            return Vec::new();
+        }
+        let known = self.reader.provider(self.address()).await;
+        let call = if matches!(known, Ok(None)) { register } else { &Call::Heartbeat };
         self.reader.endpoints(self.address(), call).await
     }
 

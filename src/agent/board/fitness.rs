@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Board, State};
+use crate::agent::terms::Terms;
 use crate::job::phase::Phase;
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
@@ -98,13 +99,16 @@ impl Board {
         self.notify();
     }
 
-    /// What a job needs is tried before the first one: every card, and the store.
-    pub fn expect_trials(&self) {
-        let mut state = self.state();
-        let cards: Vec<GpuUuid> =
-            state.terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+    /// An empty board of a node that tries what a job needs before the first one: every card, and the
+    /// store.
+    pub fn untried(terms: Terms) -> Self {
+        let cards: Vec<GpuUuid> = terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        let board = Self::new(terms);
+        let mut state = board.state();
         state.fitness.expect_trials(cards);
         state.tell();
+        drop(state);
+        board
     }
 
     /// Waits until all of that was tried, or did not answer.

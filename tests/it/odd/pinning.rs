@@ -213,8 +213,7 @@ async fn what_is_tried_each_hour_is_taken_back_and_is_not_tried_again_where_it_c
             connect_timeout: PATIENCE,
             idle_timeout: PATIENCE,
         };
-        let board = Board::new(Terms { offer: offer(), images: ImagePolicy::default() });
-        board.expect_trials();
+        let board = Board::untried(Terms { offer: offer(), images: ImagePolicy::default() });
         let hours = Hours(Arc::default());
         let tries = Store::new(Pinata::new(&config).unwrap(), board.clone(), hours.clone());
         let tries = Arc::new(tries).run();

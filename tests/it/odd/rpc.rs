@@ -8,9 +8,10 @@ use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
 use lamda_node::reputation::Call;
 use serde_json::Value;
 
-use crate::support::anvil::{Anvil, carry_out};
+use crate::support::anvil::{Anvil, carry_out, cast};
 use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
-use crate::support::world::World;
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World};
 
 const CALL: &str = "eth_call";
 const ESTIMATE: &str = "eth_estimateGas";
@@ -162,4 +163,31 @@ async fn every_endpoint_is_asked_for_what_a_beat_needs_before_it_is_needed() {
             b.clear();
         }
     }
+}
+
+#[tokio::test]
+async fn a_tip_that_is_asked_for_and_receipts_that_are_not_found_yet_hold_up_no_beat() {
+    const TIP: &str = "transaction underpriced: gas tip cap 0, minimum needed 7000000000";
+    let world = World::start().await;
+    let proxy = RpcProxy::start(&world.anvil.rpc_url);
+    let indexes = Weather::Refuses(-32000, "transaction indexing is in progress");
+    proxy.set_for("eth_getTransactionReceipt", indexes);
+    proxy.queue(SEND, &[Weather::Refuses(-32000, TIP)]);
+    let agent = world.agent(&[("OPBNB_RPC_URL", proxy.url())]);
+    let raw = eventually("a dearer form is sent", PATIENCE, || {
+        let sent = proxy.seen(SEND);
+        sent.get(1).map(|params| params[0].as_str().expect("bytes").to_owned())
+    });
+    let form = cast(&["decode-transaction", &raw]);
+    assert!(form.contains("0x1a13b8600"), "the tip that was asked for, in hexadecimal: {form}");
+    // It is in a block, which nobody can say yet: that makes it nobody else's.
+    let account = World::agent_address().to_string();
+    let nonce = || world.anvil.cast(&["nonce", &account]);
+    eventually("it is in a block", PATIENCE, || (nonce() == "1").then_some(()));
+    agent.wait_for("refuses eth_getTransactionReceipt: transaction indexing is in progress");
+    assert_eq!(nonce(), "1");
+    proxy.clear();
+    agent.wait_for("the chain knows this node as CPU already");
+    agent.wait_for("heartbeat sent");
+    assert!(!agent.log().contains("this node did not send"), "{}", agent.log());
 }
