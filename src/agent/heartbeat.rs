@@ -11,10 +11,11 @@ use tokio::sync::watch;
 
 use super::attester::next_beat;
 use super::ledger::{self, Ledger, Pace, Spending};
-use super::readiness::Readiness;
+use super::readiness::{NotReady, Readiness};
 use super::settings::Limits;
 use super::sole::Sole;
-use crate::chain::{self, Chain};
+use super::trials::{self, Told};
+use crate::chain::{self, Chain, EndpointState};
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
@@ -54,6 +55,11 @@ impl Claim {
             Some(gpu) => Self { gpu_model: gpu.model.clone(), vram_mib: gpu.vram_mib },
             None => Self { gpu_model: "CPU".to_owned(), vram_mib: 0 },
         }
+    }
+
+    /// What says it to the chain.
+    pub fn call(&self) -> Call {
+        Call::Register { gpu_model: self.gpu_model.clone(), vram_mib: self.vram_mib }
     }
 }
 
@@ -101,6 +107,8 @@ pub struct Said {
     registered: AtomicBool,
     /// The days that the account pays for, as last told; `u64::MAX` before that.
     days: AtomicU64,
+    /// What the log says of the endpoints.
+    endpoints: Told,
 }
 
 /// One chain's worth of it.
@@ -141,6 +149,21 @@ where
 
     fn is_met(&self) -> bool {
         self.said.met.load(Ordering::Relaxed)
+    }
+
+    /// Asks each of the chain's endpoints for what a beat asks, at the start and each hour, so that the
+    /// second one is known to serve before the first one fails; a service that never ends. What the only
+    /// one does is told by whoever needs it.
+    pub async fn survey(&self) -> Result<(), Failure> {
+        loop {
+            let states = self.chain.survey(&self.claim.call()).await;
+            let count = states.len();
+            let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
+                Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
+            });
+            self.said.endpoints.tell(unfit.collect());
+            self.clock.sleep(trials::EVERY).await;
+        }
     }
 
     /// Keeps the node alive on the chain; a service that ends only when it fails.
@@ -202,7 +225,7 @@ where
             }
             return Ok(());
         }
-        let call = Call::Register { gpu_model: gpu_model.clone(), vram_mib: *vram_mib };
+        let call = self.heart.claim.call();
         match self.ledger.carry_out(call, Vec::new()).await {
             Ok(Outcome { hash: tx, block, .. }) => {
                 tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
@@ -238,7 +261,9 @@ where
         while let Err(why) = self.heart.readiness.check().await {
             // An engine's words may change from one look to the next; what is missing does not.
             let kind = std::mem::discriminant(&why);
-            if said.replace(kind) != Some(kind) {
+            // What is tried at each start is no news, nor what it was before that.
+            let is_news = !matches!(why, NotReady::Untried(_));
+            if is_news && said.replace(kind) != Some(kind) {
                 tracing::warn!("no heartbeat: {why}");
             }
             self.heart.clock.sleep(LOOK).await;

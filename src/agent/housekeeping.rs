@@ -1,12 +1,10 @@
-//! What is looked at beside the jobs: whether the store can be reached, what the journal may pack,
-//! and what it may forget.
+//! What the journal may pack, and what it may forget.
 //!
 //! What must hold: the journal is gone through a few rows at a time, with a pause after each, so
 //! that no job waits behind it.
 
 use std::time::Duration;
 
-use crate::artifact::{Gateways, Pinata};
 use crate::clock::{Clock, Timestamp};
 use crate::journal::{Error, Forgotten, Journal};
 use crate::supervise::Failure;
@@ -32,20 +30,6 @@ const PACKED_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two steps, for whoever waits for the journal.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Asks the pinning service and the gateways once, so that a wrong key shows before the first job
-/// has run for nothing. Ends when both have answered.
-pub async fn check_store(pinata: Pinata, gateways: Gateways) -> Result<(), Failure> {
-    pinata.check().await.map_err(|err| {
-        Failure::again(err, "PINATA_JWT and PINATA_API_URL; results wait on disk meanwhile")
-    })?;
-    gateways
-        .check()
-        .await
-        .map_err(|err| Failure::again(err, "IPFS_GATEWAYS; jobs with an input fail meanwhile"))?;
-    tracing::debug!("the pinning service and a gateway answer");
-    Ok(())
-}
 
 /// Packs what nothing is left to do for; a service that ends only when it fails.
 pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {

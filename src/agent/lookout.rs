@@ -47,39 +47,49 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     /// Looks as long as the node runs; a service that never ends. Probes have a round of their own: one
     /// that hangs keeps nobody from seeing what else is the matter.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
-        tokio::join!(self.look_again_and_again(), self.probe_again_and_again());
+        // No container is made before the engine was seen to be the right one.
+        let seen = self.look_once().await;
+        tokio::join!(self.look_again_and_again(seen), self.probe_again_and_again());
         Ok(())
     }
 
-    async fn look_again_and_again(&self) {
+    async fn look_again_and_again(&self, mut seen: u64) {
         loop {
-            let seen = self.board.symptoms();
-            let look = self.look().await;
-            self.board.looked(look, self.clock.monotonic());
             self.clock.sleep(PAUSE).await;
             tokio::select! {
                 () = self.board.more_symptoms_than(seen) => {}
                 () = self.clock.sleep(self.until_next()) => {}
             }
+            seen = self.look_once().await;
         }
     }
 
-    /// When a card is due is said by looks, so that none is probed before one.
+    /// Gives how often jobs had met what it may explain, before it.
+    async fn look_once(&self) -> u64 {
+        let seen = self.board.symptoms();
+        let look = self.look().await;
+        self.board.looked(look, self.clock.monotonic());
+        seen
+    }
+
+    /// When a card that failed is due is said by looks; one that was not tried yet always is. What was
+    /// found is told card by card: one that hangs keeps nobody from the others.
     async fn probe_again_and_again(&self) {
         loop {
-            self.clock.sleep(PAUSE).await;
-            if matches!(self.board.unfit(), Some(Unfit::Engine(_))) {
-                continue;
-            }
+            let is_away = matches!(self.board.unfit(), Some(Unfit::Engine(_)));
             let due = self.board.to_probe(self.clock.monotonic());
-            let mut found = BTreeMap::new();
+            let due = if is_away { Vec::new() } else { due };
+            let mut was_first = false;
             for uuid in due.into_iter().take(PROBES_MAX) {
+                let is_first = !self.board.was_tried(&uuid);
                 if let Some(probed) = self.probe(&uuid).await {
-                    found.insert(uuid, probed);
+                    was_first |= is_first;
+                    self.board.probed(BTreeMap::from([(uuid, probed)]), self.clock.monotonic());
                 }
             }
-            if !found.is_empty() {
-                self.board.probed(found, self.clock.monotonic());
+            // All cards are tried at the start without a pause between.
+            if !was_first {
+                self.clock.sleep(PAUSE).await;
             }
         }
     }
@@ -107,7 +117,11 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         let Readiness { runtime, node, .. } = self.readiness.as_ref();
         match runtime.gpu_ready(*node, uuid).await {
             Ok(()) => {
-                tracing::info!(%uuid, "the GPU {uuid} works again");
+                if self.board.was_tried(uuid) {
+                    tracing::info!(%uuid, "the GPU {uuid} works again");
+                } else {
+                    tracing::debug!(%uuid, "a container gets the GPU {uuid}");
+                }
                 Some(Probed::Well)
             }
             Err(Error::Unreachable { .. }) => None,

@@ -48,6 +48,7 @@ pub mod sight;
 pub mod sole;
 pub mod terms;
 pub mod trash;
+pub mod trials;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,7 +243,7 @@ where
         let offer = offer(settings, gpus.to_vec()).map_err(data_dir)?;
         let slots = offer.slots;
         let terms = Terms { offer, images: settings.images.clone() };
-        let board = Board::new(terms.clone());
+        let board = Board::untried(terms.clone());
         let contract = self.contract;
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract });
         let (domain, link) = (Arc::new(watch::Sender::new(known)), Link::default());

@@ -17,6 +17,7 @@ use super::link::Link;
 use super::lookout::Lookout;
 use super::presence::Crier;
 use super::settings::Settings;
+use super::trials::{Store, Told, try_gateways};
 use super::{RETRY, disk, housekeeping, leases, orphans, publish, reconcile, recover, results};
 use crate::bus::{self, Target};
 use crate::chain::Chain;
@@ -56,11 +57,7 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
             .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
         services
             .spawn("pack", RETRY, move || housekeeping::pack(packed.clone(), packed_by.clone()));
-        let (pinata, gateways) =
-            (self.intake.effects.pinata.clone(), self.intake.effects.gateways.clone());
-        services.spawn("store", RETRY, move || {
-            housekeeping::check_store(pinata.clone(), gateways.clone())
-        });
+        self.serve_trials(services);
         let folders = self.intake.effects.folders.clone();
         let runtime = Arc::clone(&self.runtime);
         services.spawn("trash", RETRY, move || {
@@ -93,6 +90,18 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
         services.spawn("control", RETRY, move || admin::run(Arc::clone(&admin), link.clone()));
         let (greeter, link) = (self.greeter.clone(), self.link.clone());
         services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
+    }
+
+    /// What tries the store and the gateways.
+    fn serve_trials(&self, services: &mut Services) {
+        let (desk, effects) = (&self.intake.desk, &self.intake.effects);
+        let (board, clock) = (desk.board.clone(), desk.clock.clone());
+        let store = Arc::new(Store::new(effects.pinata.clone(), board, clock.clone()));
+        services.spawn("store", RETRY, move || Arc::clone(&store).run());
+        let (gateways, told) = (effects.gateways.clone(), Arc::new(Told::default()));
+        services.spawn("gateways", RETRY, move || {
+            try_gateways(gateways.clone(), clock.clone(), Arc::clone(&told))
+        });
     }
 
     /// Recovery first, then the queues, once nobody else uses the key.
@@ -198,8 +207,13 @@ where
     C: Clock + Clone,
 {
     let heart = Arc::new(heart);
+    let surveyor = Arc::clone(&heart);
     services.spawn("chain", RETRY, move || {
         let heart = Arc::clone(&heart);
         async move { heart.beat().await }
+    });
+    services.spawn("endpoints", RETRY, move || {
+        let surveyor = Arc::clone(&surveyor);
+        async move { surveyor.survey().await }
     });
 }

@@ -53,6 +53,12 @@ pub enum NotReady {
     /// Not one of the cards that the node started with is left.
     #[error("none of the {0} GPUs that this node started with is there any more")]
     NoCard(usize),
+    /// What a container or the store was tried for, and did not give.
+    #[error("{0}")]
+    Lacking(Unfit),
+    /// The node starts, and tries that first.
+    #[error("{0}")]
+    Untried(Unfit),
 }
 
 impl NotReady {
@@ -72,16 +78,20 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
             return Err(NotReady::Bus);
         }
         self.engine().await?;
-        let Some(found) = self.driver().await else { return Ok(()) };
-        let found = found?;
         // The driver's library answers also where no container gets a card.
-        if let Some(Unfit::Driver(why)) = self.board.unfit() {
-            return Err(NotReady::Driver(why));
+        let lacking = match self.board.lacks() {
+            Some(Unfit::Driver(why)) => return Err(NotReady::Driver(why)),
+            lacking => lacking,
+        };
+        if let Some(found) = self.driver().await
+            && found?.is_disjoint(&self.cards.iter().cloned().collect())
+        {
+            return Err(NotReady::NoCard(self.cards.len()));
         }
-        if self.cards.iter().any(|card| found.contains(card)) {
-            Ok(())
-        } else {
-            Err(NotReady::NoCard(self.cards.len()))
+        match lacking {
+            None => Ok(()),
+            Some(why @ Unfit::Untried(_)) => Err(NotReady::Untried(why)),
+            Some(why) => Err(NotReady::Lacking(why)),
         }
     }
 

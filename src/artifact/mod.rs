@@ -39,7 +39,7 @@ use crate::secret::Secret;
 pub use gateway::{Fetched, Gateways};
 pub use http::{install_crypto, is_http_url};
 pub use local::View;
-pub use pinata::Pinata;
+pub use pinata::{Pinata, Tried};
 pub use unixfs::{seal, seal_output};
 
 /// Files and folders of one object, at most: what Pinata takes in one call.
@@ -196,6 +196,11 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Io(_))
+    }
+
+    /// Whether the pinning service answers, and does not take what it is given.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Declined { .. } | Self::Oversized { .. })
     }
 }
 

@@ -3,7 +3,8 @@
 //! What must hold: a file is streamed from disk, never held in memory; the CID that the service
 //! answers is the one that the bytes have here, under the profile that it was asked for or another
 //! known one, else the publish failed; the key goes to the service and nowhere else. Publishing
-//! the same bytes again is harmless.
+//! the same bytes again is harmless. What is uploaded to try the service is one thing for as long as
+//! the program runs, so that no more than one pin of it can be left.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,22 @@ pub struct Pinata {
     jwt: Secret,
     idle: Duration,
     pace: Arc<Pace>,
+    /// What is uploaded to try the service; one after the other, or one would take back another's.
+    trial: Arc<tokio::sync::Mutex<String>>,
+}
+
+/// What became of an upload that was to try the service.
+#[derive(Debug)]
+pub enum Tried {
+    /// It was taken, and taken back.
+    TakenBack,
+    /// It was taken, and stays pinned.
+    Stays {
+        /// What it is called.
+        cid: Cid,
+        /// Why it could not be taken back.
+        why: Error,
+    },
 }
 
 #[derive(Deserialize)]
@@ -56,6 +73,7 @@ impl Pinata {
             jwt: config.pinata_jwt.clone(),
             idle: config.idle_timeout,
             pace: Arc::new(Pace::new(config.pinata_rate_per_min)),
+            trial: Arc::new(format!("lamda-node try {:032x}", fastrand::u128(..)).into()),
         })
     }
 
@@ -68,20 +86,30 @@ impl Pinata {
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
 
-    /// Whether the service takes an upload: a few bytes that nobody else has, which are taken back. Gives
-    /// their CID where the service did not let go of them.
-    pub async fn try_upload(&self) -> Result<Option<Cid>, Error> {
-        // The folder's name is one of a kind, and so is what is uploaded.
-        let dir = tempfile::Builder::new().prefix("lamda-node-try-").rand_bytes(16).tempdir()?;
+    /// Whether the service takes an upload: a few bytes that nobody else has, which are taken back.
+    pub async fn try_upload(&self) -> Result<Tried, Error> {
+        let words = self.trial.lock().await;
+        let dir = tempfile::Builder::new().prefix("lamda-node-try-").tempdir()?;
         let path = dir.path().join("try");
-        std::fs::write(&path, dir.path().to_string_lossy().as_bytes())?;
+        std::fs::write(&path, words.as_bytes())?;
         let sealed = unixfs::seal(&path, 4096).await?;
         let cid = self.publish(&path, &sealed, "lamda-node-try", |_| {}).await?;
+        Ok(match self.unpin(&cid).await {
+            Ok(()) => Tried::TakenBack,
+            Err(why) => Tried::Stays { cid, why },
+        })
+    }
+
+    /// Lets go of what is pinned; that it is not pinned is as good.
+    async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         self.pace.wait().await;
         let request = self.client.delete(self.url(&format!("pinning/unpin/{cid}"))?);
         let sent = http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
-        let is_gone = sent.is_ok_and(|response| response.status().is_success());
-        Ok((!is_gone).then_some(cid))
+        let response = sent.map_err(|source| self.silent(source))?;
+        match response.status() {
+            status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
+            _ => Err(self.refusal(response).await),
+        }
     }
 
     /// Uploads the file or folder at `path`, which [`super::seal`] called `sealed`, and gives the

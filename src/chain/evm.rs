@@ -7,7 +7,9 @@ use super::bindings::NodeReputation as Contract;
 use super::key::Key;
 use super::reader::{Reader, word};
 use super::sign::{Fields, Target, sign};
-use super::{AccountState, Chain, ChainFacts, Config, Error, Provider, Quote, Signed, sender};
+use super::{
+    AccountState, Chain, ChainFacts, Config, EndpointState, Error, Provider, Quote, Signed, sender,
+};
 use crate::job::Hash;
 use crate::node::Address;
 use crate::reputation::tx::{Answer, Outcome};
@@ -30,7 +32,9 @@ impl Evm {
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
+}
 
+impl Reader {
     fn target(&self, call: &Call) -> Target {
         let data = match call {
             Call::Register { gpu_model, vram_mib } => Contract::registerNodeCall {
@@ -48,18 +52,20 @@ impl Evm {
                 .abi_encode()
             }
         };
-        Target { to: TxKind::Call(word(self.reader.config.contract)), data: data.into() }
+        Target { to: TxKind::Call(word(self.config.contract)), data: data.into() }
     }
-}
 
-impl Reader {
+    /// How each endpoint is, in the order of preference: whether it serves blocks, and all that is asked
+    /// before `from` sends `call`. That the contract or the account would not let it is an answer.
+    pub async fn endpoints(&self, from: Address, call: &Call) -> Vec<EndpointState> {
+        self.rpc.survey(&sender::questions(from, &self.target(call))).await
+    }
+
     /// What a plain heartbeat of `node` costs at the present price, in wei; `None` where the contract
     /// would not take one, or the account could not pay.
     pub async fn beat_price(&self, node: Address) -> Result<Option<u128>, Error> {
         self.chain_id().await?;
-        let data = Contract::sendHeartbeatCall {}.abi_encode();
-        let target = Target { to: TxKind::Call(word(self.contract())), data: data.into() };
-        match sender::quote(&self.rpc, node, &target).await {
+        match sender::quote(&self.rpc, node, &self.target(&Call::Heartbeat)).await {
             Ok(quote) => Ok(Some(quote.fees.usual(quote.gas_limit))),
             Err(Error::Reverted { .. } | Error::Unpaid { .. }) => Ok(None),
             Err(err) => Err(err),
@@ -88,6 +94,15 @@ impl Chain for Evm {
         self.reader.has_extension().await
     }
 
+    async fn survey(&self, register: &Call) -> Vec<EndpointState> {
+        if self.reader.config.rpc_urls.len() < 2 {
+            return Vec::new();
+        }
+        let known = self.reader.provider(self.address()).await;
+        let call = if matches!(known, Ok(None)) { register } else { &Call::Heartbeat };
+        self.reader.endpoints(self.address(), call).await
+    }
+
     async fn account(&self) -> Result<AccountState, Error> {
         self.reader.chain_id().await?;
         sender::account(&self.reader.rpc, self.address()).await
@@ -96,7 +111,7 @@ impl Chain for Evm {
     async fn quote(&self, call: &Call) -> Result<Quote, Error> {
         // A call to an address without code succeeds and does nothing: checked before.
         self.reader.chain_id().await?;
-        sender::quote(&self.reader.rpc, self.address(), &self.target(call)).await
+        sender::quote(&self.reader.rpc, self.address(), &self.reader.target(call)).await
     }
 
     async fn fees(&self) -> Result<Fees, Error> {
@@ -106,7 +121,7 @@ impl Chain for Evm {
     async fn sign(&self, call: &Call, nonce: u64, quote: Quote) -> Result<Signed, Error> {
         let chain_id = self.reader.chain_id().await?;
         let Quote { gas_limit, fees } = quote;
-        let target = self.target(call);
+        let target = self.reader.target(call);
         Ok(sign(&self.key, Fields { chain_id, nonce, gas_limit, fees, target }))
     }
 

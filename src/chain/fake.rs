@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountState, Chain, ChainFacts, Error, Provider, Quote, Signed};
+use super::{AccountState, Chain, ChainFacts, EndpointState, Error, Provider, Quote, Signed};
 use crate::clock::{Clock, Timestamp};
 use crate::job::Hash;
 use crate::node::Address;
@@ -285,6 +285,10 @@ impl Chain for FakeChain {
 
     async fn has_extension(&self) -> Result<bool, Error> {
         Ok(self.reach()?.extended)
+    }
+
+    async fn survey(&self, _: &Call) -> Vec<EndpointState> {
+        Vec::new()
     }
 
     async fn account(&self) -> Result<AccountState, Error> {

@@ -91,6 +91,10 @@ pub trait Chain: fmt::Debug + Send + Sync + 'static {
     /// Whether the contract takes receipts' roots (ERC-165, `0x8cc8a900`).
     fn has_extension(&self) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    /// How each endpoint is: whether it serves blocks, and all that is asked before a heartbeat is sent,
+    /// or `register` where the node is not registered. Empty where there is one only: nobody is asked.
+    fn survey(&self, register: &Call) -> impl Future<Output = Vec<EndpointState>> + Send;
+
     /// How the node's account stands in the latest block.
     fn account(&self) -> impl Future<Output = Result<AccountState, Error>> + Send;
 

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::bindings::NodeReputation as Contract;
 use super::rpc::{Failure, Head, Rpc};
-use super::{ChainFacts, Config, EndpointState, Error, Provider, revert};
+use super::{ChainFacts, Config, Error, Provider, revert};
 use crate::node::Address;
 
 /// Reads the reputation contract. The chain's id and the contract's code are checked before the
@@ -42,12 +42,6 @@ impl Reader {
             self.rpc.head(),
         )?;
         Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: head.number })
-    }
-
-    /// How each endpoint is, in the order of preference: whether it serves blocks and calls.
-    pub async fn endpoints(&self) -> Vec<EndpointState> {
-        let call = Contract::totalProvidersCall {}.abi_encode();
-        self.rpc.survey("eth_call", &self.call_object(&call)).await
     }
 
     /// What the contract says of `provider`; `None` where it is not registered.

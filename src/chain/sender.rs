@@ -47,6 +47,12 @@ pub(super) async fn account(rpc: &Rpc, address: Address) -> Result<AccountState,
     Ok(AccountState { nonce, balance_wei, head: head.number })
 }
 
+/// What an endpoint is asked before the call is sent: methods and their parameters.
+pub(super) fn questions(from: Address, target: &Target) -> [(&'static str, Value); 2] {
+    let object = call_object(from, target);
+    [("eth_call", json!([object, "latest"])), ("eth_estimateGas", json!([object]))]
+}
+
 /// What the call would cost now; an error where it would fail.
 pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Quote, Error> {
     simulate(rpc, from, target).await?;

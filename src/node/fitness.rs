@@ -2,8 +2,8 @@
 //! and how its last jobs fared.
 //!
 //! Pure: looks and jobs tell it what they saw, the time is an argument. What must hold: a node that
-//! can't run a job takes none; a card that failed a job gets no other one before a probe found it
-//! well; whatever is wrong, the node is fit again without its owner once it is right again; what a
+//! can't run a job takes none; a card that failed a job, or was not tried since the start where trials
+//! are expected, gets none before a probe found it well; whatever is wrong, the node is fit again without its owner once it is right again; what a
 //! stranger's jobs can do to it passes within [`REST`]'s longest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +32,13 @@ pub struct Fitness {
     cards: usize,
     missing: BTreeSet<GpuUuid>,
     aside: BTreeMap<GpuUuid, Aside>,
+    /// No container had them since the node started.
+    untried: BTreeSet<GpuUuid>,
     disk: Option<Disk>,
+    /// What a job that has run says of the store.
     store_refuses: bool,
+    /// What the store says to a few bytes of the node's own.
+    upload: Upload,
     faults: u32,
     last_fault: String,
     /// Rests since a job ran.
@@ -49,6 +54,18 @@ struct Aside {
     well: bool,
     /// When it may be probed; set by the first look after the failure.
     probe_at: Option<Duration>,
+}
+
+/// Whether the store takes uploads, as the node tried.
+#[derive(Debug, Clone, Default)]
+enum Upload {
+    /// It does, or did not say that it does not.
+    #[default]
+    Taken,
+    /// It has not been tried since the start.
+    Untried,
+    /// It does not: its words.
+    Refused(String),
 }
 
 /// Too little of it.
@@ -100,6 +117,12 @@ pub enum Unfit {
     /// The store takes no result.
     #[error("the store refuses what was run")]
     Store,
+    /// The store takes nothing at all.
+    #[error("the store takes no upload: {0}")]
+    Upload(String),
+    /// It is not known yet, and will be in a moment.
+    #[error("it was not tried yet whether {0}")]
+    Untried(&'static str),
     /// So many results wait to be published.
     #[error("{0} results wait to be published")]
     Unpublished(usize),
@@ -119,6 +142,7 @@ impl Unfit {
         match self {
             Self::Engine(_) => "the container engine can't be used".to_owned(),
             Self::Driver(_) => "the GPUs can't be used".to_owned(),
+            Self::Upload(_) => "the store takes no upload".to_owned(),
             Self::Faults { count, .. } => format!("{count} jobs in a row failed before they ran"),
             other => other.to_string(),
         }
@@ -136,6 +160,17 @@ impl Fitness {
         Self { cards, ..Self::default() }
     }
 
+    /// What a job needs is tried before the first one: these cards, and the store.
+    pub fn expect_trials(&mut self, cards: impl IntoIterator<Item = GpuUuid>) {
+        self.untried.extend(cards);
+        self.upload = Upload::Untried;
+    }
+
+    /// Whether anything is still to be tried.
+    pub fn is_untried(&self) -> bool {
+        !self.untried.is_empty() || matches!(self.upload, Upload::Untried)
+    }
+
     /// Why no job should be taken now.
     pub fn verdict(&self) -> Result<(), Unfit> {
         if let Some(why) = &self.engine {
@@ -144,23 +179,62 @@ impl Fitness {
         if let Some(why) = self.driver.as_ref().or(self.hook.as_ref()) {
             return Err(Unfit::Driver(why.clone()));
         }
-        if self.cards > 0 && self.out().len() >= self.cards {
+        if self.has_no_card() {
             return Err(Unfit::NoCard(self.cards));
         }
         if let Some(disk) = self.disk {
             return Err(Unfit::Disk(disk));
         }
-        if self.store_refuses {
-            return Err(Unfit::Store);
+        if let Some(why) = self.store_lacks() {
+            return Err(why);
         }
         if self.faults >= FAULTS_MAX {
             let last = self.last_fault.clone();
             return Err(Unfit::Faults { count: self.faults, last });
         }
-        Ok(())
+        match self.not_known_yet() {
+            Some(why) => Err(why),
+            None => Ok(()),
+        }
     }
 
-    /// The cards that no job gets: gone, or set aside.
+    /// What no job could do without, of that which the node tries by itself: what was tried and is not
+    /// there, else what was not tried yet. Such a node does not claim to live.
+    pub fn lacks(&self) -> Option<Unfit> {
+        let driver = self.driver.as_ref().or(self.hook.as_ref());
+        let driver = driver.map(|why| Unfit::Driver(why.clone()));
+        let cards = self.has_no_card().then_some(Unfit::NoCard(self.cards));
+        driver.or(cards).or_else(|| self.store_lacks()).or_else(|| self.not_known_yet())
+    }
+
+    fn has_no_card(&self) -> bool {
+        self.cards > 0 && self.out().len() >= self.cards
+    }
+
+    fn store_lacks(&self) -> Option<Unfit> {
+        match &self.upload {
+            Upload::Refused(words) => Some(Unfit::Upload(words.clone())),
+            _ => self.store_refuses.then_some(Unfit::Store),
+        }
+    }
+
+    /// One card that is well is enough to begin with.
+    fn not_known_yet(&self) -> Option<Unfit> {
+        let unusable: BTreeSet<&GpuUuid> = self.out().into_iter().chain(&self.untried).collect();
+        if !self.untried.is_empty() && unusable.len() >= self.cards {
+            return Some(Unfit::Untried("containers get the GPUs"));
+        }
+        let untried = matches!(self.upload, Upload::Untried);
+        untried.then_some(Unfit::Untried("the store takes an upload"))
+    }
+
+    /// Whether no container had this card since the start.
+    pub fn was_tried(&self, card: &GpuUuid) -> bool {
+        !self.untried.contains(card)
+    }
+
+    /// The cards that no job gets: gone, or set aside. One that was not tried yet is none of them: jobs
+    /// wait for it.
     pub fn out(&self) -> BTreeSet<&GpuUuid> {
         let aside = self.aside.iter().filter(|(_, card)| !card.well).map(|(uuid, _)| uuid);
         self.missing.iter().chain(aside).collect()
@@ -170,7 +244,7 @@ impl Fitness {
     pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
         let due = |card: &Aside| !card.well && card.probe_at.is_some_and(|at| at <= now);
         let due = self.aside.iter().filter(|(_, card)| due(card));
-        due.map(|(uuid, _)| uuid.clone()).collect()
+        self.untried.iter().chain(due.map(|(uuid, _)| uuid)).cloned().collect()
     }
 
     /// A look at the host.
@@ -198,9 +272,13 @@ impl Fitness {
         }
     }
 
-    /// Probes of cards that were set aside.
+    /// Probes of cards that were set aside, or not tried yet.
     pub fn probed(&mut self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
         for (uuid, found) in probes {
+            if self.untried.remove(&uuid) {
+                self.tried_first(uuid, found);
+                continue;
+            }
             let Some(card) = self.aside.get_mut(&uuid) else { continue };
             card.probe_at = None;
             match found {
@@ -217,6 +295,14 @@ impl Fitness {
             }
         }
         self.schedule(now);
+    }
+
+    fn tried_first(&mut self, uuid: GpuUuid, found: Probed) {
+        match found {
+            Probed::Well => self.hook = None,
+            Probed::Failed(_) => self.cards_failed(&[uuid]),
+            Probed::NoDriver(why) => self.no_driver(&[uuid], &why),
+        }
     }
 
     /// When what is set aside may be probed.
@@ -237,6 +323,7 @@ impl Fitness {
     /// These cards could not be handed to a job.
     pub fn cards_failed(&mut self, cards: &[GpuUuid]) {
         for uuid in cards {
+            self.untried.remove(uuid);
             let card = self.aside.entry(uuid.clone()).or_default();
             *card = Aside { failures: card.failures + 1, well: false, probe_at: None };
         }
@@ -257,12 +344,25 @@ impl Fitness {
         }
         for uuid in cards {
             self.aside.remove(uuid);
+            self.untried.remove(uuid);
         }
     }
 
     /// Whether the store refuses what was run.
     pub const fn store(&mut self, refuses: bool) {
         self.store_refuses = refuses;
+    }
+
+    /// What the store said to a few bytes of the node's own: its words where it refuses them.
+    pub fn uploaded(&mut self, refusal: Option<String>) {
+        self.upload = refusal.map_or(Upload::Taken, Upload::Refused);
+    }
+
+    /// The store can't be asked now. That it is away stops nothing; what it said before stands.
+    pub fn not_uploaded(&mut self) {
+        if matches!(self.upload, Upload::Untried) {
+            self.upload = Upload::Taken;
+        }
     }
 }
 
@@ -383,10 +483,60 @@ mod tests {
         assert_eq!((fitness.verdict(), fitness.out().len()), (Ok(()), 0));
     }
 
+    #[test]
+    fn no_job_comes_before_a_card_and_the_store_were_tried() {
+        let untried = |fitness: &Fitness| matches!(fitness.verdict(), Err(Unfit::Untried(_)));
+        let mut fitness = Fitness::of(2);
+        fitness.expect_trials(known());
+        fitness.uploaded(None);
+        assert!(untried(&fitness) && fitness.out().is_empty());
+        assert_eq!(fitness.to_probe(s(0)), known(), "at once, without a look");
+        fitness.probed(probed("GPU-a", failed()), s(0));
+        assert!(untried(&fitness), "the other one may be well");
+        fitness.probed(probed("GPU-b", Probed::Well), s(0));
+        assert_eq!((fitness.verdict(), fitness.is_untried()), (Ok(()), false));
+        assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-a")]));
+        assert_eq!(fitness.to_probe(s(1)), [card("GPU-a")], "and once more later");
+    }
+
+    #[test]
+    fn a_broken_hook_is_known_before_the_first_job() {
+        let mut fitness = Fitness::of(2);
+        fitness.expect_trials(known());
+        let why = || "driver not loaded".to_owned();
+        for uuid in ["GPU-a", "GPU-b"] {
+            fitness.probed(probed(uuid, Probed::NoDriver(why())), s(0));
+            assert_eq!(fitness.lacks(), Some(Unfit::Driver(why())));
+        }
+        fitness.probed(probed("GPU-b", Probed::Well), s(1));
+        assert_eq!(fitness.lacks(), Some(Unfit::Untried("the store takes an upload")));
+        let mut fitness = Fitness::of(1);
+        fitness.expect_trials([card("GPU-a")]);
+        fitness.probed(probed("GPU-a", failed()), s(0));
+        assert_eq!(fitness.lacks(), Some(Unfit::NoCard(1)));
+    }
+
+    #[test]
+    fn a_store_that_refuses_a_few_bytes_stops_jobs_and_one_that_is_away_does_not() {
+        let mut fitness = Fitness::of(0);
+        fitness.expect_trials([]);
+        assert!(matches!(fitness.verdict(), Err(Unfit::Untried(_))));
+        fitness.not_uploaded();
+        assert_eq!((fitness.verdict(), fitness.lacks()), (Ok(()), None));
+        fitness.uploaded(Some("no scopes".to_owned()));
+        let refuses = Unfit::Upload("no scopes".to_owned());
+        assert_eq!(refuses.told(), "the store takes no upload", "none of its words");
+        fitness.not_uploaded();
+        assert_eq!(fitness.verdict(), Err(refuses.clone()), "it has not changed its mind");
+        assert_eq!(fitness.lacks(), Some(refuses));
+        fitness.uploaded(None);
+        assert_eq!(fitness.verdict(), Ok(()));
+    }
+
     proptest! {
         /// Whatever happened, a node that is well now takes jobs again within the longest rest.
         #[test]
-        fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..7_u8, 0..60)) {
+        fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..9_u8, 0..60)) {
             let mut fitness = Fitness::of(2);
             let mut now = s(0);
             for what in happened {
@@ -398,6 +548,8 @@ mod tests {
                     3 => fitness.store(true),
                     4 => fitness.probed(probed("GPU-a", failed()), now),
                     5 => fitness.no_driver(&known()[..1], "not loaded"),
+                    6 => fitness.expect_trials(known()),
+                    7 => fitness.uploaded(Some("no scopes".to_owned())),
                     _ => {
                         let engine = Some("away".to_owned());
                         fitness.looked(Look { engine, ..Look::default() }, &known(), now);
@@ -405,6 +557,7 @@ mod tests {
                 }
             }
             fitness.store(false);
+            fitness.uploaded(None);
             let end = now + ASIDE.max + REST.max;
             while now < end {
                 now += s(10);

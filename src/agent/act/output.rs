@@ -246,18 +246,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     /// What an upload's failure means for the job, and for the node.
     async fn output_failed(&self, err: &artifact::Error) -> Event {
-        use artifact::Error as E;
-        let is_refusal =
-            matches!(err, E::Refused { .. } | E::Declined { .. } | E::Oversized { .. });
-        if !is_refusal {
+        if !err.is_refusal() {
             return output_failed(err, Reason::UploadFailed);
         }
         // It concerns this output alone (its size, what is in it), but where not even a few bytes are
         // taken: one job must not keep the others from the node.
         match self.pinata.try_upload().await {
-            Err(E::Refused { .. } | E::Declined { .. } | E::Oversized { .. }) => {
-                output_failed(err, Reason::StoreRefused)
-            }
+            Err(small) if small.is_refusal() => output_failed(err, Reason::StoreRefused),
             _ => output_failed(err, Reason::OutputRefused),
         }
     }

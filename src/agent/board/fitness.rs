@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Board, State};
+use crate::agent::terms::Terms;
 use crate::job::phase::Phase;
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
@@ -51,8 +52,14 @@ impl State {
         self.fitness.store(self.is_refused());
         let unfit = self.fitness.verdict().err().or_else(|| self.is_full());
         match (&self.unfit, &unfit) {
-            (Some(_), None) => tracing::info!("the node is ready again: jobs are taken"),
+            (Some(_), None) if self.is_unfit_told => {
+                self.is_unfit_told = false;
+                tracing::info!("the node is ready again: jobs are taken");
+            }
+            // Each start has that moment: no news.
+            (_, None | Some(Unfit::Untried(_))) => {}
             (before, Some(why)) if before.as_ref().is_none_or(|was| was.is_other_than(why)) => {
+                self.is_unfit_told = true;
                 tracing::warn!("no job is taken: {why}");
             }
             _ => {}
@@ -90,6 +97,51 @@ impl Board {
         state.tell();
         drop(state);
         self.notify();
+    }
+
+    /// An empty board of a node that tries what a job needs before the first one: every card, and the
+    /// store.
+    pub fn untried(terms: Terms) -> Self {
+        let cards: Vec<GpuUuid> = terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        let board = Self::new(terms);
+        let mut state = board.state();
+        state.fitness.expect_trials(cards);
+        state.tell();
+        drop(state);
+        board
+    }
+
+    /// Waits until all of that was tried, or did not answer.
+    pub async fn tried(&self) {
+        self.wait_for(|| (!self.state().fitness.is_untried()).then_some(())).await;
+    }
+
+    /// Whether a container had this card since the start.
+    pub fn was_tried(&self, card: &GpuUuid) -> bool {
+        self.state().fitness.was_tried(card)
+    }
+
+    /// What the store said to a few bytes of the node's own: its words where it refuses them.
+    pub fn uploaded(&self, refusal: Option<String>) {
+        let mut state = self.state();
+        state.fitness.uploaded(refusal);
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// The store can't be asked now.
+    pub fn not_uploaded(&self) {
+        let mut state = self.state();
+        state.fitness.not_uploaded();
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// What no job could do without; `None` where all of it was tried and is there.
+    pub fn lacks(&self) -> Option<Unfit> {
+        self.state().fitness.lacks()
     }
 
     /// Why no job is taken; `None` where the node is fit.

@@ -63,8 +63,10 @@ struct State {
     /// The node ends: no job is taken up either.
     closed: bool,
     fitness: Fitness,
-    /// As it was told last.
+    /// As it was judged last.
     unfit: Option<Unfit>,
+    /// Whether the log says that no job is taken.
+    is_unfit_told: bool,
     /// How often a job met what a look at the host may explain.
     symptoms: u64,
 }
@@ -158,7 +160,10 @@ impl State {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
         let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
-        decide(&self.offer(), &held, &ahead, demand)
+        let mut offer = self.offer();
+        // As long as they are tried, what only they could serve waits.
+        offer.gpus.retain(|gpu| self.fitness.was_tried(&gpu.uuid));
+        decide(&offer, &held, &ahead, demand)
     }
 
     /// What the node offers, without the cards that are gone or set aside.
@@ -203,6 +208,7 @@ impl Board {
         let state = State {
             fitness,
             unfit: None,
+            is_unfit_told: false,
             symptoms: 0,
             terms,
             entries: BTreeMap::new(),

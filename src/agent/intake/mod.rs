@@ -63,6 +63,10 @@ pub struct Intake<E, C> {
     pub waiting: tokio::sync::Mutex<()>,
 }
 
+/// Before the first job it is waited so long for what is tried at the start; a card that hangs takes
+/// longer, and is out of use meanwhile.
+const TRIALS_MAX: Duration = Duration::from_secs(15);
+
 /// Counts a source that is being read, as long as it lives.
 struct Open<'a>(&'a watch::Sender<usize>);
 
@@ -105,6 +109,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             () = self.desk.board.drained() => return Ok(()),
         };
         let mut deliveries = Some(bus.intake(&source).await.map_err(again)?);
+        tokio::select! {
+            () = self.desk.board.tried() => {}
+            () = self.desk.clock.sleep(TRIALS_MAX) => {}
+            () = self.desk.board.drained() => return Ok(()),
+        }
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
         while !self.desk.board.is_draining() {
             let deliveries = match deliveries.take() {

@@ -17,9 +17,9 @@ pub(super) const PROBE: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlya
 const PROBE_BYTES_MAX: usize = 1024;
 
 impl Gateways {
-    /// Whether any gateway gives a block that every one has, byte for byte; which of them don't, and
-    /// why, in words.
-    pub async fn check(&self) -> Result<Vec<String>, Error> {
+    /// Whether any gateway gives a block that every one has, byte for byte; which of them don't, each
+    /// with why, in words.
+    pub async fn check(&self) -> Result<Vec<(String, String)>, Error> {
         let cid: Cid = PROBE.parse().map_err(|_| nobody("the probe".to_owned(), None))?;
         let mut faults = Vec::new();
         for gateway in &self.all {
@@ -30,7 +30,7 @@ impl Gateways {
         if faults.len() == self.all.len() {
             return Err(verdict(&cid, faults));
         }
-        Ok(faults.iter().map(|(gateway, fault)| format!("{gateway}: {}", fault.words())).collect())
+        Ok(faults.into_iter().map(|(gateway, fault)| (gateway, fault.words())).collect())
     }
 
     async fn probe(&self, gateway: &Gateway, cid: &Cid) -> Result<(), Fault> {

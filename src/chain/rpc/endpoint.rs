@@ -52,6 +52,16 @@ impl Trouble {
         fault(Kind::Nonsense, said, true)
     }
 
+    /// The same where the method may not be refused: a refusal is the endpoint's fault.
+    pub(super) fn of_method(self, method: &str) -> Self {
+        match self {
+            Self::Refused(refusal) => {
+                Self::nonsense(format!("{method} was refused: {}", words(&refusal.message)))
+            }
+            fault @ Self::Fault(_) => fault,
+        }
+    }
+
     /// The same before the question itself was put.
     pub(super) fn of_vetting(self) -> Self {
         match self {

@@ -149,14 +149,11 @@ impl Rpc {
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
     }
 
-    /// Asks every endpoint for its chain, its head, and this, which each must serve; those at rest
-    /// too. Sets none aside.
-    pub(super) async fn survey(&self, method: &str, params: &Value) -> Vec<EndpointState> {
+    /// Asks every endpoint for its chain, its head, and these, which each must serve; those at rest
+    /// too. What judges the call serves it. Sets none aside.
+    pub(super) async fn survey(&self, questions: &[(&str, Value)]) -> Vec<EndpointState> {
         join_all((0..self.endpoints.len()).map(async |index| {
-            let looked = match self.look_at(index, true).await {
-                Ok(()) => self.must_say(index, method, params.clone()).await.map(drop),
-                failed => failed,
-            };
+            let looked = self.serves(index, questions).await;
             let trouble = looked.err().map(|trouble| match trouble {
                 Trouble::Fault(fault) => fault.said,
                 Trouble::Refused(refusal) => words(&refusal.message),
@@ -164,6 +161,18 @@ impl Rpc {
             EndpointState { url: self.endpoints[index].shown.clone(), trouble }
         }))
         .await
+    }
+
+    async fn serves(&self, index: usize, questions: &[(&str, Value)]) -> Result<(), Trouble> {
+        self.look_at(index, true).await?;
+        for (method, params) in questions {
+            match self.endpoints[index].call(method, params).await {
+                Ok(_) => {}
+                Err(Trouble::Refused(refusal)) if refusal.verdict().is_some() => {}
+                Err(trouble) => return Err(trouble.of_method(method)),
+            }
+        }
+        Ok(())
     }
 
     /// Carries a question from endpoint to endpoint until one answers it.
@@ -305,13 +314,7 @@ impl Rpc {
     /// An endpoint that refuses these two is of no use: its key may have been withdrawn.
     async fn must_say(&self, index: usize, method: &str, params: Value) -> Result<Value, Trouble> {
         let answer = self.endpoints[index].call(method, &params).await;
-        answer.map_err(|trouble| match trouble {
-            Trouble::Refused(refusal) => {
-                let said = format!("{method} was refused: {}", words(&refusal.message));
-                Trouble::Fault(Fault::new(Kind::Nonsense, said))
-            }
-            fault @ Trouble::Fault(_) => fault,
-        })
+        answer.map_err(|trouble| trouble.of_method(method))
     }
 
     fn answered(&self, index: usize, question: &Question<'_>, began: Instant) {

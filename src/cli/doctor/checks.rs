@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Check, Finding};
+use super::{Check, Finding, gpu};
 use crate::agent::Settings;
-use crate::agent::heartbeat::WARN_DAYS;
-use crate::artifact::{Gateways, Pinata};
+use crate::agent::heartbeat::{Claim, WARN_DAYS};
+use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::{Config as DockerConfig, Docker, Engine};
-use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::host;
+use crate::node::Address;
 use crate::node::LOCAL_CHAINS;
-use crate::node::{Address, GpuInventory, GpuUuid, pools};
+use crate::reputation::Call;
 use crate::reputation::fees::days_left;
+use crate::supervise::chain as causes;
 
 /// What a check says whose settings are wrong; those are told by their own check.
 pub(super) fn unset() -> Finding {
@@ -93,13 +94,12 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
                 Finding::warn(text, remedy)
             }
         }
-        Err(err) => Finding::failed(
-            err,
-            "install and start Docker Engine (https://docs.docker.com/engine/install), let this \
-             user into the group docker, or set DOCKER_HOST",
-        ),
+        Err(err) => Finding::failed(err, DOCKER),
     }
 }
+
+pub(super) const DOCKER: &str = "install and start Docker Engine (https://docs.docker.com/engine/install), let \
+                      this user into the group docker, or set DOCKER_HOST";
 
 /// Whose number root in a container has on the host. Most engines are set up the first way, and the
 /// node works with either: told, not graded.
@@ -111,54 +111,8 @@ fn root_in_containers(engine: &Engine) -> &'static str {
     }
 }
 
-/// The cards, or why there are none.
-pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
-    match &parts.gpu {
-        None => Err(unset()),
-        Some(Gpu::None) => Ok(GpuInventory::default()),
-        Some(Gpu::Auto { library }) => match Nvml::new(library.clone()).inventory().await {
-            Ok(inventory) if inventory.gpus.is_empty() => {
-                let seen = ["the NVIDIA driver sees no card that can be used".to_owned()];
-                Err(Finding::fail([&seen[..], &inventory.left_out].concat().join("; "), NO_GPU))
-            }
-            Ok(inventory) => Ok(inventory),
-            Err(err) => Err(Finding::failed(err, NO_GPU)),
-        },
-    }
-}
-
-const NO_GPU: &str =
-    "install the NVIDIA driver, or set GPU_MODE=none to run without a GPU (on a local chain only)";
-
-pub(super) async fn gpu(parts: &Parts) -> Finding {
-    let inventory = match cards(parts).await {
-        Ok(inventory) => inventory,
-        Err(finding) => return finding,
-    };
-    let GpuInventory { gpus, share_memory, left_out, .. } = inventory;
-    let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
-    let pools = pools::served(listed, &gpus).join(", ");
-    let pools = (!pools.is_empty()).then(|| format!("pools: {pools}"));
-    let mut shown: Vec<String> = gpus
-        .iter()
-        .map(|card| {
-            let whose = if share_memory.contains(&card.uuid) { " (the host's)" } else { "" };
-            format!("{} {} MiB{whose} {}", card.model, card.vram_mib, card.uuid)
-        })
-        .collect();
-    if gpus.is_empty() {
-        shown.push("GPU_MODE=none: jobs run on the CPU".to_owned());
-    }
-    let is_whole = left_out.is_empty();
-    let told = shown.into_iter().chain(left_out).chain(pools).collect::<Vec<_>>().join("; ");
-    if is_whole {
-        return Finding::ok(told);
-    }
-    Finding::warn(told, "see what the driver says of it (`nvidia-smi`); jobs get the others")
-}
-
 /// The node whose containers the probes are.
-fn node_of(parts: &Parts) -> Address {
+pub(super) fn node_of(parts: &Parts) -> Address {
     let address = parts.key.as_ref().and_then(|key| key.address().ok());
     address.unwrap_or(Address::new([0; 20]))
 }
@@ -197,31 +151,9 @@ fn existing(data_dir: &Path) -> &Path {
 }
 
 /// A start that hangs is told before the check's own deadline, so that its container is removed.
-fn hasty(config: &DockerConfig) -> DockerConfig {
+pub(super) fn hasty(config: &DockerConfig) -> DockerConfig {
     let (call_timeout, start_timeout) = (Duration::from_secs(3), Duration::from_secs(6));
     DockerConfig { call_timeout, start_timeout, ..config.clone() }
-}
-
-pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
-    let Some(config) = &parts.docker else { return unset() };
-    let cards = match cards(parts).await {
-        Ok(cards) if cards.gpus.is_empty() => return Finding::ok("GPU_MODE=none: not needed"),
-        Ok(cards) => cards.gpus,
-        Err(_) => return Finding::fail("not checked", "mend the GPU first"),
-    };
-    let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();
-    let ready = match Docker::connect(&hasty(config)) {
-        Ok(docker) => docker.hands_out(node_of(parts), "doctor", &uuids).await,
-        Err(err) => Err(err),
-    };
-    match ready {
-        Ok(()) => Finding::ok("the engine hands the cards to containers"),
-        Err(err) => Finding::failed(
-            err,
-            "install the NVIDIA Container Toolkit (https://docs.nvidia.com/datacenter/cloud-native/\
-             container-toolkit) and restart the engine",
-        ),
-    }
 }
 
 pub(super) async fn chain(parts: &Parts) -> Finding {
@@ -235,7 +167,15 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
         let facts = reader.facts(node).await?;
         let provider = reader.provider(node).await?;
         let price = reader.beat_price(node).await?;
-        Ok::<_, crate::chain::Error>((facts, provider, price, reader.endpoints().await))
+        // What the node would send now, and so has to be served.
+        let call = if provider.is_some() {
+            Call::Heartbeat
+        } else {
+            let gpus = gpu::cards(parts).await.map(|cards| cards.gpus).unwrap_or_default();
+            Claim::of(&gpus).call()
+        };
+        let endpoints = reader.endpoints(node, &call).await;
+        Ok::<_, crate::chain::Error>((facts, provider, price, endpoints))
     };
     let (facts, provider, price, endpoints) = match heard.await {
         Ok(heard) => heard,
@@ -290,13 +230,16 @@ pub(super) async fn pinata(parts: &Parts) -> Finding {
         pinata.check().await?;
         pinata.try_upload().await
     };
+    let unpin = "let the key of PINATA_JWT unpin: the node tries the service by a few bytes at each \
+                 start, which stay pinned otherwise; or remove what is called lamda-node-try yourself";
     let service = crate::secret::redact_url(&config.pinata_url);
     match checked.await {
-        Ok(None) => Finding::ok(format!("{service} takes the key and an upload")),
-        Ok(Some(left)) => Finding::ok(format!(
-            "{service} takes the key and an upload; what was tried stays pinned ({left}), for the \
-             key may not unpin"
-        )),
+        Ok(Tried::TakenBack) => Finding::ok(format!("{service} takes the key and an upload")),
+        Ok(Tried::Stays { cid, why }) => {
+            let why = causes(&why);
+            let took = format!("{service} takes the key and an upload");
+            Finding::warn(format!("{took}; what was tried stays pinned ({cid}): {why}"), unpin)
+        }
         Err(err) => {
             use crate::artifact::Error as E;
             let remedy = match &err {
@@ -331,7 +274,9 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
         }
         Ok(unfit) => {
             let count = config.gateways.len();
-            let text = format!("{} of {count} don't serve: {}", unfit.len(), unfit.join("; "));
+            let each = unfit.iter().map(|(gateway, why)| format!("{gateway}: {why}"));
+            let each = each.collect::<Vec<_>>().join("; ");
+            let text = format!("{} of {count} don't serve: {each}", unfit.len());
             Finding::warn(text, "mend or replace it in IPFS_GATEWAYS; the others do its work")
         }
         Err(err) => Finding::failed(err, remedy),

@@ -6,6 +6,7 @@
 //! all is good, 1 with warnings, 2 with failures.
 
 pub(super) mod checks;
+mod gpu;
 mod nats;
 
 use std::future::Future;
@@ -114,8 +115,8 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("nats", nats::nats(parts)),
         run("docker", checks::docker(parts)),
         run("files in containers", checks::files_in_containers(parts)),
-        run("gpu", checks::gpu(parts)),
-        run("gpu in containers", checks::gpu_in_containers(parts)),
+        run("gpu", gpu::gpu(parts)),
+        run("gpu in containers", gpu::gpu_in_containers(parts)),
         run("chain", checks::chain(parts)),
         run("pinning service", checks::pinata(parts)),
         run("gateways", checks::gateways(parts)),

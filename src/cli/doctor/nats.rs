@@ -1,7 +1,8 @@
 //! The check of NATS: what the node itself does there before it takes a job.
 
 use super::Finding;
-use super::checks::{cards, unset};
+use super::checks::unset;
+use super::gpu::cards;
 use crate::bus::{self, Bus, DeliveryMode, Expiry, Shortcoming, Target};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Parts;

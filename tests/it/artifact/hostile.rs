@@ -187,7 +187,7 @@ async fn a_gateway_is_vouched_for_only_by_the_bytes_of_a_cid() {
     let page = gateway("text/html", b"<h1>Sign in</h1>".to_vec()).await;
     let both = Gateways::new(&config(&[&page.url, &store.url], &store.url)).unwrap();
     let unfit = both.check().await.unwrap();
-    assert!(matches!(&*unfit, [only] if only.contains("a web page")), "{unfit:?}");
+    assert!(matches!(&*unfit, [(_, only)] if only.contains("a web page")), "{unfit:?}");
 }
 
 #[tokio::test]

@@ -232,8 +232,10 @@ async fn a_node_that_dies_while_its_card_fails_leaves_nothing_and_loses_no_job_o
     for place in sides(&UNABLE) {
         let id = format!("card-{}", job_of(&place));
         walk.expect(&id, "completed", 1);
-        walk.world.engine.break_gpus("fail");
         let agent = walk.arm(&place);
+        // What the start tries is well: the card fails the job.
+        agent.wait_for("waiting for jobs on jobs.pool");
+        walk.world.engine.break_gpus("fail");
         walk.publish(&id, WORK);
         walk.wait_for_death(agent, &place, &id);
         walk.world.engine.mend_gpus();

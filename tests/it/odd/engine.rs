@@ -78,6 +78,90 @@ async fn what_the_toolkit_says_of_an_image_is_told_at_once_and_blames_no_card() 
     assert!(!agent.log().contains("no job is taken"), "{}", agent.log());
 }
 
+/// What the toolkit does to every card or to one, how `doctor` grades it, and words of its line.
+const BROKEN: [(&str, &str, &[&str]); 4] = [
+    ("fail", "fail", &["driver not loaded", "load the NVIDIA driver"]),
+    (
+        "card GPU-fa4e0000-0000-4000-8000-000000000001",
+        "warn",
+        &[
+            "1 of 2 cards go to no container: GPU-fa4e0000-0000-4000-8000-000000000001: ",
+            "unknown device",
+            "what the driver says of the card",
+            "jobs get the others",
+        ],
+    ),
+    (
+        "say nvidia-container-cli: mount error: mount operation failed: /usr/lib/libcuda.so: gone",
+        "fail",
+        &["2 of 2 cards go to no container: GPU-fa4e", "after a change of the driver"],
+    ),
+    ("say something new", "fail", &["something new", "see the engine's log"]),
+];
+
+#[tokio::test]
+async fn doctor_names_the_card_that_no_container_gets_and_says_what_to_do_by_what_is_wrong() {
+    let world = World::start().await;
+    let driver = driver(&GPUS);
+    let library = driver.library().display().to_string();
+    let check = || {
+        let mut doctor = world.command(&["doctor", "--json"]);
+        let output = doctor.env("GPU_MODE", "auto").env("NVML_LIB", &library).output();
+        let report: Value = serde_json::from_slice(&output.expect("it runs").stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let found = checks.into_iter().find(|check| check["name"] == "gpu in containers");
+        found.expect("it is checked")
+    };
+    assert_eq!(check()["status"], "ok");
+    for (how, grade, words) in BROKEN {
+        world.engine.break_gpus(how);
+        let told = check();
+        assert_eq!(told["status"], grade, "{told}");
+        for word in words {
+            assert!(told.to_string().contains(word), "{word}: {told}");
+        }
+    }
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_hook_that_is_broken_at_the_start_costs_no_job() {
+    let world = World::start().await;
+    let driver = driver(&GPUS);
+    let library = driver.library().display().to_string();
+    world.engine.break_gpus("fail");
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library)]);
+    agent.wait_for("no job is taken: the GPUs can't be used");
+    world.publish("first", &shell(SHORT));
+    agent.wait_for("no heartbeat: the GPUs can't be used");
+    assert_eq!(world.statuses("first"), Vec::<Value>::new());
+    assert_eq!(world.containers().await, Vec::<String>::new());
+    assert!(!agent.log().contains("heartbeat sent"), "{}", agent.log());
+    world.engine.mend_gpus();
+    agent.wait_for("the node is ready again");
+    let statuses = world.outcome("first");
+    assert_eq!(end(&statuses).0, Value::Null, "{statuses:?}");
+    agent.wait_for("heartbeat sent");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn one_card_that_no_container_gets_at_the_start_is_out_of_use_and_the_other_is_not() {
+    let world = World::start().await;
+    let driver = driver(&GPUS);
+    let library = driver.library().display().to_string();
+    world.engine.break_gpus(&format!("card {}", GPUS[0]));
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", &library)]);
+    world.publish("other", &shell("ls -d /dev/nvidia? > /output/output"));
+    let statuses = world.outcome("other");
+    let cid = statuses.last().expect("an end")["output_cid"].as_str().expect("an output");
+    assert_eq!(world.content(cid).await, b"/dev/nvidia1\n");
+    assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
+    agent.wait_for("heartbeat sent");
+    assert!(!agent.log().contains("no job is taken"), "{}", agent.log());
+    world.wait_until_clean().await;
+}
+
 #[tokio::test]
 async fn a_job_whose_card_fails_is_given_another_one_that_works() {
     let world = World::start().await;

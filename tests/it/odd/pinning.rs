@@ -1,11 +1,25 @@
 //! The pinning service, and what a job leaves for it: a row is what the service says, or what lies in
 //! `/output`, and what must come of it.
 
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use lamda_node::agent::board::Board;
+use lamda_node::agent::terms::Terms;
+use lamda_node::agent::trials::{EVERY, Store};
+use lamda_node::artifact::{Config, Pinata};
+use lamda_node::clock::{Clock, SystemClock, Timestamp};
+use lamda_node::container::ImagePolicy;
+use lamda_node::node::admission::Offer;
+use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::support::store_proxy::{StoreProxy, Weather};
-use crate::support::tools::eventually;
-use crate::support::world::{JWT, PATIENCE, World, shell};
+use crate::support::tools::{Running, eventually, free_port};
+use crate::support::world::{JWT, PATIENCE, PROGRAM, World, shell};
 
 /// A row: what the service says to an upload, the reason that is told at once, the words in it, and
 /// whether other jobs go on.
@@ -106,6 +120,117 @@ async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
     world.wait_until_clean().await;
 }
 
+/// What the service does before the node's start, and whether jobs wait until it does otherwise.
+const AT_THE_START: &[(&str, Weather, bool)] = &[
+    ("no-right", Weather::Says(403, NO_SCOPES), true),
+    ("used-up", Weather::Says(402, "pay first"), true),
+    ("away", Weather::Status(503, None), false),
+    ("busy", Weather::Status(429, Some(1)), false),
+];
+
+#[tokio::test]
+async fn a_service_that_takes_no_upload_at_the_start_costs_no_job_and_one_that_is_away_stops_none()
+{
+    let world = World::start().await;
+    let proxy = StoreProxy::start(&world.store());
+    let url = proxy.url();
+    for (name, weather, waits) in AT_THE_START {
+        proxy.set_pins(*weather);
+        let mut agent = world.agent(&[("PINATA_API_URL", &*url)]);
+        if *waits {
+            agent.wait_for("no job is taken: the store takes no upload: ");
+        }
+        world.publish(name, &shell("echo x > /output/output"));
+        if *waits {
+            agent.wait_for("no heartbeat: the store takes no upload: ");
+            assert_eq!(world.statuses(name), Vec::<Value>::new(), "{name}");
+            assert!(!agent.log().contains("heartbeat sent"), "{}", agent.log());
+        } else {
+            agent.wait_for(&format!("job {name}: exited"));
+        }
+        proxy.set_pins(Weather::Clear);
+        let end = world.outcome(name).pop().unwrap_or(Value::Null);
+        assert_eq!(end["status"], "completed", "{name}: {end}");
+        assert_eq!(agent.log().contains("no job is taken"), *waits, "{}", agent.log());
+        assert!(!agent.log().contains(JWT), "the key is in the log");
+        agent.kill();
+    }
+}
+
+/// What the log says to unpinning.
+const NO_UNPIN: &str = "no unpin scope";
+
+/// A clock that goes on by whole hours, so many of them.
+#[derive(Debug, Clone)]
+struct Hours(Arc<AtomicUsize>);
+
+impl Clock for Hours {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        if span < EVERY || self.0.fetch_add(1, Relaxed) >= 4 {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A node without cards.
+fn offer() -> Offer {
+    let (milli_cpus, memory_mib, disk_mib) = (1000, 1000, 1000);
+    Offer { gpus: Vec::new(), milli_cpus, memory_mib, disk_mib, bridge: false, slots: 1 }
+}
+
+#[tokio::test]
+async fn what_is_tried_each_hour_is_taken_back_and_is_not_tried_again_where_it_can_not_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_port();
+    let mut store = Command::new(PROGRAM);
+    store.args(["store", "--listen", &format!("127.0.0.1:{port}"), "--dir"]).arg(folder.path());
+    let _store = Running::start(store.stdout(Stdio::null()).stderr(Stdio::null()));
+    eventually("the store listens", PATIENCE, || TcpStream::connect(("127.0.0.1", port)).ok());
+    let away = Weather::Status(503, None);
+    for (weather, counts) in [
+        (Weather::Clear, (5, 5)),
+        (Weather::Says(403, NO_UNPIN), (1, 1)),
+        (Weather::Says(400, NO_UNPIN), (1, 1)),
+        // It may be better next time, and the bytes are the same.
+        (away, (5, 5)),
+    ] {
+        let proxy = StoreProxy::start(&format!("http://127.0.0.1:{port}"));
+        proxy.set_unpins(weather);
+        let config = Config {
+            gateways: vec![proxy.url()],
+            gateway_token: None,
+            pinata_url: proxy.url(),
+            pinata_jwt: Secret::new(JWT.to_owned()),
+            pinata_rate_per_min: 60_000,
+            connect_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+        };
+        let board = Board::untried(Terms { offer: offer(), images: ImagePolicy::default() });
+        let hours = Hours(Arc::default());
+        let tries = Store::new(Pinata::new(&config).unwrap(), board.clone(), hours.clone());
+        let tries = Arc::new(tries).run();
+        let passed = async {
+            while hours.0.load(Relaxed) < 5 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = tries => panic!("it ends"),
+            passed = tokio::time::timeout(PATIENCE, passed) => passed.expect("five hours pass"),
+        }
+        assert_eq!((proxy.pins(), proxy.unpins()), counts, "{weather:?}");
+        assert_eq!(board.unfit(), None, "{weather:?}");
+    }
+}
+
 #[tokio::test]
 async fn doctor_vouches_for_a_key_only_when_it_uploads() {
     let world = World::start().await;
@@ -119,7 +244,15 @@ async fn doctor_vouches_for_a_key_only_when_it_uploads() {
     };
     let fine = check();
     assert_eq!(fine["status"], "ok", "{fine}");
-    assert_eq!(proxy.pins(), 1, "a few bytes are uploaded");
+    assert_eq!((proxy.pins(), proxy.unpins()), (1, 1), "a few bytes are uploaded and taken back");
+    proxy.set_unpins(Weather::Says(403, NO_UNPIN));
+    let told = check();
+    assert_eq!(told["status"], "warn", "{told}");
+    assert!(told.to_string().contains("no unpin scope"), "{told}");
+    assert!(told["remedy"].as_str().is_some_and(|it| it.contains("let the key")), "{told}");
+    proxy.set_unpins(Weather::Status(404, None));
+    assert_eq!(check()["status"], "ok", "what is not pinned need not be unpinned");
+    proxy.set_unpins(Weather::Clear);
     for (name, weather, _, words, others_go_on) in REFUSALS {
         proxy.set_pins(*weather);
         let told = check();

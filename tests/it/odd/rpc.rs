@@ -6,9 +6,12 @@ use std::time::Duration;
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
 use lamda_node::reputation::Call;
+use serde_json::Value;
 
-use crate::support::anvil::{Anvil, carry_out};
+use crate::support::anvil::{Anvil, carry_out, cast};
 use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World};
 
 const CALL: &str = "eth_call";
 const ESTIMATE: &str = "eth_estimateGas";
@@ -114,8 +117,77 @@ async fn what_everybody_refuses_is_an_answer_with_the_name_of_who_gave_it() {
     }
     b.clear();
     reader.owner().await.unwrap();
-    let states = reader.endpoints().await;
+    let states = reader.endpoints(Anvil::key(1).address(), &Call::Heartbeat).await;
     let trouble = states[0].trouble.as_deref().unwrap_or_default();
     assert!(trouble.contains("eth_call was refused: method eth_call not found"), "{states:?}");
-    assert_eq!(states[1].trouble, None);
+    assert_eq!(states[1].trouble, None, "that the contract would refuse the beat is an answer");
+}
+
+/// What the second endpoint refuses of that which a beat needs, in which words, and whether that makes
+/// it unfit.
+const SECOND: &[(&str, i64, &str, bool)] = &[
+    (ESTIMATE, -32601, "eth_estimateGas is not supported on this plan", true),
+    (CALL, -32000, "historical state is not available", true),
+    (CALL, 3, "execution reverted", false),
+    (ESTIMATE, -32000, "gas required exceeds allowance (0)", false),
+];
+
+#[tokio::test]
+async fn every_endpoint_is_asked_for_what_a_beat_needs_before_it_is_needed() {
+    let world = World::start().await;
+    let (a, b) = (RpcProxy::start(&world.anvil.rpc_url), RpcProxy::start(&world.anvil.rpc_url));
+    let both = format!("{},{}", a.url(), b.url());
+    let doctor = || {
+        let output = world.command(&["doctor", "--json"]).env("OPBNB_RPC_URL", &both).output();
+        let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        checks.into_iter().find(|check| check["name"] == "chain").unwrap()
+    };
+    // Of a node that is not registered yet, and of one that is.
+    for registered in [false, true] {
+        for (method, code, words, is_unfit) in SECOND {
+            b.set_for(method, Weather::Refuses(*code, words));
+            let told = doctor();
+            assert_eq!(told["status"] == "warn", *is_unfit, "{words}: {told}");
+            let names_it = told.to_string().contains(&format!("{method} was refused: {words}"));
+            assert_eq!(names_it, *is_unfit, "{told}");
+            b.clear();
+        }
+        if !registered {
+            let (method, code, words, _) = SECOND[0];
+            b.set_for(method, Weather::Refuses(code, words));
+            let agent = world.agent(&[("OPBNB_RPC_URL", &both)]);
+            agent.wait_for("the chain's endpoint 2 of 2, ");
+            agent.wait_for(&format!("does not serve: {method} was refused: {words}"));
+            agent.wait_for("heartbeat sent");
+            b.clear();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tip_that_is_asked_for_and_receipts_that_are_not_found_yet_hold_up_no_beat() {
+    const TIP: &str = "transaction underpriced: gas tip cap 0, minimum needed 7000000000";
+    let world = World::start().await;
+    let proxy = RpcProxy::start(&world.anvil.rpc_url);
+    let indexes = Weather::Refuses(-32000, "transaction indexing is in progress");
+    proxy.set_for("eth_getTransactionReceipt", indexes);
+    proxy.queue(SEND, &[Weather::Refuses(-32000, TIP)]);
+    let agent = world.agent(&[("OPBNB_RPC_URL", proxy.url())]);
+    let raw = eventually("a dearer form is sent", PATIENCE, || {
+        let sent = proxy.seen(SEND);
+        sent.get(1).map(|params| params[0].as_str().expect("bytes").to_owned())
+    });
+    let form = cast(&["decode-transaction", &raw]);
+    assert!(form.contains("0x1a13b8600"), "the tip that was asked for, in hexadecimal: {form}");
+    // It is in a block, which nobody can say yet: that makes it nobody else's.
+    let account = World::agent_address().to_string();
+    let nonce = || world.anvil.cast(&["nonce", &account]);
+    eventually("it is in a block", PATIENCE, || (nonce() == "1").then_some(()));
+    agent.wait_for("refuses eth_getTransactionReceipt: transaction indexing is in progress");
+    assert_eq!(nonce(), "1");
+    proxy.clear();
+    agent.wait_for("the chain knows this node as CPU already");
+    agent.wait_for("heartbeat sent");
+    assert!(!agent.log().contains("this node did not send"), "{}", agent.log());
 }

@@ -105,9 +105,10 @@ async fn a_node_whose_card_fails_sets_it_aside_and_takes_no_job_until_it_works_a
     let cards = [("GPU_MODE", "auto"), ("NVML_LIB", library.as_str())];
     let broken = Engine::start();
     broken.import_busybox().await;
-    broken.break_gpus("fail");
     let host = broken.host();
     let sick = pool.agent(1, &[&cards[..], &[("DOCKER_HOST", host.as_str())]].concat());
+    // After the start has tried it.
+    broken.break_gpus("fail");
     pool.publish("first", &shell(SHORT));
     sick.wait_for("no job is taken: the GPUs can't be used: the engine can't give GPUs");
     let told = status(&pool.world, 1);
@@ -133,8 +134,9 @@ async fn a_node_whose_card_fails_sets_it_aside_and_takes_no_job_until_it_works_a
 async fn a_node_whose_store_refuses_its_results_takes_no_more_jobs_until_it_takes_one() {
     let pool = Pool::start(120).await;
     let proxy = StoreProxy::start(&pool.world.store());
-    proxy.set_pins(Weather::Status(403, None));
     let sick = pool.agent(1, &[("PINATA_API_URL", &proxy.url())]);
+    // After the start has tried it.
+    proxy.set_pins(Weather::Status(403, None));
     pool.publish("kept", &shell(SHORT));
     sick.wait_for("no job is taken: the store refuses what was run");
     let ids = ["after-a", "after-b"];

@@ -1,5 +1,5 @@
 //! An HTTP proxy before the store that misbehaves on command: one weather for what is fetched, one
-//! for what is pinned. It runs on threads of its own, so that a test can be blocking or not.
+//! for what is pinned, one for what is unpinned. It runs on threads of its own, so that a test can be blocking or not.
 //!
 //! One request a connection: what the weather is when a request's head is in is what it gets.
 
@@ -51,8 +51,9 @@ struct Shared {
 struct State {
     fetches: Weather,
     pins: Weather,
-    /// Requests so far: fetches, pins.
-    counts: [usize; 2],
+    unpins: Weather,
+    /// Requests so far: fetches, pins, what was unpinned.
+    counts: [usize; 3],
     is_over: bool,
 }
 
@@ -62,8 +63,8 @@ impl StoreProxy {
         let upstream = store.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let state =
-            State { fetches: Weather::Clear, pins: Weather::Clear, counts: [0, 0], is_over: false };
+        let (fetches, pins, unpins) = (Weather::Clear, Weather::Clear, Weather::Clear);
+        let state = State { fetches, pins, unpins, counts: [0; 3], is_over: false };
         let shared = Arc::new(Shared { upstream, state: state.into() });
         let accepting = Arc::clone(&shared);
         let acceptor = std::thread::spawn(move || accepting.accept(&listener));
@@ -85,6 +86,11 @@ impl StoreProxy {
         self.shared.lock().pins = weather;
     }
 
+    /// The weather from now on for what is unpinned.
+    pub(crate) fn set_unpins(&self, weather: Weather) {
+        self.shared.lock().unpins = weather;
+    }
+
     /// How often something was to be fetched so far.
     pub(crate) fn fetches(&self) -> usize {
         self.shared.lock().counts[0]
@@ -93,6 +99,11 @@ impl StoreProxy {
     /// How often something was to be pinned so far.
     pub(crate) fn pins(&self) -> usize {
         self.shared.lock().counts[1]
+    }
+
+    /// How often something was to be unpinned so far.
+    pub(crate) fn unpins(&self) -> usize {
+        self.shared.lock().counts[2]
     }
 }
 
@@ -128,9 +139,13 @@ impl Shared {
         let (head, begun) = read_head(&mut client)?;
         let weather = {
             let mut state = self.lock();
-            let is_pin = head.starts_with("POST ");
-            state.counts[usize::from(is_pin)] += 1;
-            if is_pin { state.pins } else { state.fetches }
+            let (kind, weather) = match head.split(' ').next() {
+                Some("POST") => (1, state.pins),
+                Some("DELETE") => (2, state.unpins),
+                _ => (0, state.fetches),
+            };
+            state.counts[kind] += 1;
+            weather
         };
         if let Weather::Status(status, rest) = weather {
             let rest = rest.map(|rest| format!("retry-after: {rest}\r\n")).unwrap_or_default();

@@ -1,0 +1,112 @@
+//! The GPU's checks: the cards that the driver knows, and whether a container gets each of them.
+
+use super::Finding;
+use super::checks::{DOCKER, hasty, node_of, unset};
+use crate::config::{Gpu, Parts};
+use crate::container::Error as ContainerError;
+use crate::container::docker::Docker;
+use crate::gpu::{GpuProbe as _, nvml::Nvml};
+use crate::node::{GpuInventory, GpuUuid, pools};
+use crate::supervise::chain as causes;
+
+/// The cards, or why there are none.
+pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
+    match &parts.gpu {
+        None => Err(unset()),
+        Some(Gpu::None) => Ok(GpuInventory::default()),
+        Some(Gpu::Auto { library }) => match Nvml::new(library.clone()).inventory().await {
+            Ok(inventory) if inventory.gpus.is_empty() => {
+                let seen = ["the NVIDIA driver sees no card that can be used".to_owned()];
+                Err(Finding::fail([&seen[..], &inventory.left_out].concat().join("; "), NO_GPU))
+            }
+            Ok(inventory) => Ok(inventory),
+            Err(err) => Err(Finding::failed(err, NO_GPU)),
+        },
+    }
+}
+
+const NO_GPU: &str =
+    "install the NVIDIA driver, or set GPU_MODE=none to run without a GPU (on a local chain only)";
+
+pub(super) async fn gpu(parts: &Parts) -> Finding {
+    let inventory = match cards(parts).await {
+        Ok(inventory) => inventory,
+        Err(finding) => return finding,
+    };
+    let GpuInventory { gpus, share_memory, left_out, .. } = inventory;
+    let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
+    let pools = pools::served(listed, &gpus).join(", ");
+    let pools = (!pools.is_empty()).then(|| format!("pools: {pools}"));
+    let mut shown: Vec<String> = gpus
+        .iter()
+        .map(|card| {
+            let whose = if share_memory.contains(&card.uuid) { " (the host's)" } else { "" };
+            format!("{} {} MiB{whose} {}", card.model, card.vram_mib, card.uuid)
+        })
+        .collect();
+    if gpus.is_empty() {
+        shown.push("GPU_MODE=none: jobs run on the CPU".to_owned());
+    }
+    let is_whole = left_out.is_empty();
+    let told = shown.into_iter().chain(left_out).chain(pools).collect::<Vec<_>>().join("; ");
+    if is_whole {
+        return Finding::ok(told);
+    }
+    Finding::warn(told, "see what the driver says of it (`nvidia-smi`); jobs get the others")
+}
+
+pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
+    let Some(config) = &parts.docker else { return unset() };
+    let cards = match cards(parts).await {
+        Ok(cards) if cards.gpus.is_empty() => return Finding::ok("GPU_MODE=none: not needed"),
+        Ok(cards) => cards.gpus,
+        Err(_) => return Finding::fail("not checked", "mend the GPU first"),
+    };
+    let uuids: Vec<GpuUuid> = cards.into_iter().map(|card| card.uuid).collect();
+    let docker = match Docker::connect(&hasty(config)) {
+        Ok(docker) => docker,
+        Err(err) => return Finding::failed(err, DOCKER),
+    };
+    let all = docker.hands_out(node_of(parts), "doctor", &uuids).await;
+    let Err(err) = all else { return Finding::ok("the engine hands the cards to containers") };
+    // Only a card's own fault is worth a look at each of them.
+    if uuids.len() == 1 || !matches!(err, ContainerError::Gpu { .. }) {
+        let remedy = gpu_remedy(&err);
+        return Finding::failed(err, remedy);
+    }
+    let mut faults = Vec::new();
+    for uuid in &uuids {
+        let gets = docker.hands_out(node_of(parts), "doctor", std::slice::from_ref(uuid)).await;
+        faults.extend(gets.err().map(|err| format!("{uuid}: {}", causes(&err))));
+    }
+    let (count, remedy) = (uuids.len(), gpu_remedy(&err));
+    let text =
+        format!("{} of {count} cards go to no container: {}", faults.len(), faults.join("; "));
+    match faults.len() {
+        0 => Finding::warn(
+            format!("each card by itself goes to a container: {}", causes(&err)),
+            remedy,
+        ),
+        bad if bad == count => Finding::fail(text, remedy),
+        _ => Finding::warn(text, format!("{remedy}; jobs get the others")),
+    }
+}
+
+/// What to do where no container gets a card, by what is to blame.
+const fn gpu_remedy(err: &ContainerError) -> &'static str {
+    match err {
+        ContainerError::Driver { .. } => {
+            "load the NVIDIA driver (does `nvidia-smi` work?), install the NVIDIA Container Toolkit \
+             (https://docs.nvidia.com/datacenter/cloud-native/container-toolkit) where it is not, and \
+             restart the engine"
+        }
+        ContainerError::Gpu { .. } => {
+            "see what the driver says of the card (`nvidia-smi`, `dmesg | grep -i xid`); set up the NVIDIA \
+             Container Toolkit again after a change of the driver"
+        }
+        ContainerError::Unreachable { .. } => DOCKER,
+        _ => {
+            "see the engine's log (`journalctl -u docker`): no container could be started with a card"
+        }
+    }
+}
