@@ -2,7 +2,7 @@
 //!
 //! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`secret`], [`supervise`].
 //!
-//! Floor 1, the domain, pure: [`job`], [`node`], [`reputation`].
+//! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`].
 //!
 //! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
 //! [`host`], [`journal`].
@@ -19,6 +19,7 @@ pub mod secret;
 pub mod supervise;
 pub mod text;
 
+pub mod ids;
 pub mod job;
 pub mod node;
 pub mod reputation;

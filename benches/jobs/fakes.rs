@@ -3,23 +3,22 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lamda_node::agent::board::Board;
-use lamda_node::agent::effects::Effects;
-use lamda_node::agent::folders::Folders;
+use lamda_node::agent::jobs::board::Board;
+use lamda_node::agent::jobs::effects::Effects;
+use lamda_node::agent::jobs::folders::Folders;
 use lamda_node::bus::claims::Found as FoundClaim;
 use lamda_node::bus::{self, AckHandle, PoolName, Settle, Target};
 use lamda_node::chain::key::Key;
 use lamda_node::clock::{Clock, SystemClock};
 use lamda_node::container::fake::Fake;
 use lamda_node::container::{self, ContainerId, ContainerRuntime as _, Found};
+use lamda_node::ids::{Address, Domain, JobId, Signature};
 use lamda_node::job::claim::Claim;
-use lamda_node::job::eip712::Signature;
 use lamda_node::job::phase::{Event, Phase, PinnedImage, RunExit};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Receipt, Signed};
-use lamda_node::job::{Domain, Job, JobId, LateResult};
+use lamda_node::job::{Job, LateResult};
 use lamda_node::journal::Outgoing;
-use lamda_node::node::Address;
 use tokio::sync::{Notify, mpsc};
 
 use super::NODE;

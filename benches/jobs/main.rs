@@ -16,23 +16,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lamda_node::agent::JobAuth;
-use lamda_node::agent::attempt::{Desk, drive};
-use lamda_node::agent::board::{Board, StopRequest};
-use lamda_node::agent::folders::Folders;
-use lamda_node::agent::intake::Intake;
-use lamda_node::agent::notary::Notary;
-use lamda_node::agent::publish;
-use lamda_node::agent::recover;
-use lamda_node::agent::terms::Terms;
+use lamda_node::agent::jobs::attempt::{Desk, drive};
+use lamda_node::agent::jobs::board::{Board, StopRequest};
+use lamda_node::agent::jobs::folders::Folders;
+use lamda_node::agent::jobs::intake::Intake;
+use lamda_node::agent::jobs::notary::Notary;
+use lamda_node::agent::jobs::terms::Terms;
+use lamda_node::agent::jobs::{outbox, recover};
 use lamda_node::chain::Key;
 use lamda_node::clock::{Clock, SystemClock};
 use lamda_node::container::fake::Fake;
 use lamda_node::container::{ContainerRuntime as _, ImagePolicy};
+use lamda_node::ids::{Address, Domain};
+use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Job};
 use lamda_node::journal::{Journal, Reader};
-use lamda_node::node::Address;
 use lamda_node::node::admission::Offer;
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, mpsc, watch};
@@ -198,7 +197,7 @@ async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
     let (desk, effects) = (bench.desk.clone(), Arc::clone(&bench.effects));
     let took = tokio::select! {
         took = bench.abreast(jobs) => took?,
-        failed = publish::run(desk, effects) => return Err(format!("{failed:?}").into()),
+        failed = outbox::run(desk, effects) => return Err(format!("{failed:?}").into()),
     };
     let known = Reader::open(dir)?.jobs(u32::MAX)?.records;
     let done = known.iter().filter(|job| !job.open).count();

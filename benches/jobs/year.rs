@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lamda_node::agent::effects::Effects as _;
-use lamda_node::agent::publish;
+use lamda_node::agent::jobs::effects::Effects as _;
+use lamda_node::agent::jobs::outbox;
 use lamda_node::clock::{Clock as _, SystemClock, Timestamp};
 use lamda_node::job::Job;
 use lamda_node::job::plan::{Next, Step, next_step};
@@ -214,7 +214,7 @@ async fn statuses(dir: &Path) -> Result<Value, Failure> {
     }
     let waiting = f64::from(u32::try_from(journal.unsent_count().await?)?);
     let begun = Instant::now();
-    let publish = publish::run(bench.desk.clone(), Arc::clone(&bench.effects));
+    let publish = outbox::run(bench.desk.clone(), Arc::clone(&bench.effects));
     let done = async {
         while journal.unsent_count().await? > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -12,17 +12,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::effects::Effects;
-use super::hello::{Greeter, Instance, Reply, Said};
-use super::intake::Intake;
+use super::jobs::effects::Effects;
+use super::jobs::intake::Intake;
+use super::key::hello::{Greeter, Instance, Reply, Said};
 use super::link::Link;
 use super::settings::JobAuth;
 use crate::bus::ControlRequest;
 use crate::chain::key;
 use crate::clock::Clock;
+use crate::ids::{Address, JobId, Signature};
 use crate::job::phase::{Outcome, Phase, StopCause};
-use crate::job::{JobId, Signature};
-use crate::node::Address;
 use crate::supervise::{self, Crew, Failure};
 
 /// How far a request's time may be from ours.

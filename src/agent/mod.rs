@@ -10,45 +10,17 @@
 //! What must hold: every task here hangs under one [`Services`] or one [`Crew`]; a service that is
 //! away is waited for by whoever needs it, and by nobody else.
 
+pub mod account;
 pub mod act;
 pub mod admin;
-pub mod attempt;
-pub mod attester;
-pub mod board;
-mod claims;
-pub mod disk;
-pub mod effects;
-pub mod ending;
-#[cfg(test)]
-mod fakes;
-pub mod folders;
-pub mod heartbeat;
-pub mod hello;
-mod holds;
+pub mod health;
 pub mod housekeeping;
-pub mod intake;
-pub mod leases;
-pub mod ledger;
+pub mod jobs;
+pub mod key;
 pub mod link;
-pub mod logs;
-pub mod lookout;
-pub mod notary;
-pub mod orphans;
-mod parts;
-mod post;
 pub mod presence;
-pub mod publish;
-pub mod readiness;
-pub mod reconcile;
-pub mod recover;
-pub mod reserve;
-pub mod results;
 pub mod settings;
-pub mod sight;
-pub mod sole;
-pub mod terms;
-pub mod trash;
-pub mod trials;
+mod start;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,29 +36,29 @@ use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::{self, GpuProbe};
 use crate::host;
-use crate::job::Domain;
+use crate::ids::{Address, Domain};
 use crate::journal::{self, Journal};
 use crate::node::admission::Offer;
-use crate::node::{Address, Gpu, GpuInventory as Inventory, pools};
+use crate::node::{Gpu, GpuInventory as Inventory, pools};
 use crate::supervise::{BoxError, Crew, Services};
 
+use account::heartbeat::{Claim, Heart, Said};
 use act::Act;
-use attempt::Desk;
-use board::Board;
-use folders::Folders;
-use heartbeat::{Claim, Heart, Said};
-use hello::Greeter;
-use intake::Intake;
+use health::lookout::Lookout;
+use health::readiness::Readiness;
+use health::sight::Sight;
+use jobs::attempt::Desk;
+use jobs::board::Board;
+use jobs::folders::Folders;
+use jobs::intake::Intake;
+use jobs::notary::Notary;
+use jobs::terms::Terms;
+use key::hello::Greeter;
+use key::sole::Sole;
 use link::Link;
-use lookout::Lookout;
-use notary::Notary;
-use parts::{Parts, serve_chain, serve_crier, serve_lookout};
 use presence::{Crier, Neighbours};
-use readiness::Readiness;
 pub use settings::{JobAuth, Limits, Settings};
-use sight::Sight;
-use sole::Sole;
-use terms::Terms;
+use start::{Parts, serve_chain, serve_crier, serve_lookout};
 
 /// A service that is away is asked again this often at first, and this seldom at last.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));

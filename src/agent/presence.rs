@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::board::Board;
+use super::jobs::board::Board;
 use super::link::Link;
 use crate::bus::{self, PoolName};
 use crate::clock::Clock;
-use crate::node::Address;
+use crate::ids::Address;
 use crate::node::presence::{EVERY_S, Presence};
 use crate::supervise::{Failure, chain};
 

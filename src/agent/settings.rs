@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::container::ImagePolicy;
+use crate::ids::Address;
 use crate::job::phase::Rules;
-use crate::node::Address;
 
 /// The owner's decisions.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::job::Cid;
-use crate::job::cid::{DAG_PB, RAW, SHA2_256};
+use crate::ids::Cid;
+use crate::ids::cid::{DAG_PB, RAW, SHA2_256};
 
 /// The largest block that is taken: the network's own limit for one.
 pub(super) const BLOCK_BYTES_MAX: usize = 2 * 1024 * 1024;

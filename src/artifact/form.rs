@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::local::{Leaf, Tree};
 use super::{BoxError, Error, names};
-use crate::job::Cid;
+use crate::ids::Cid;
 
 /// Bytes that go out at a time.
 const PIECE_BYTES: usize = 512 * 1024;

@@ -9,9 +9,8 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::{BoxError, Config, Error};
-use crate::proxy;
 use crate::secret::redact_url;
-use crate::supervise;
+use crate::{proxy, supervise};
 
 /// A service that says "later" without saying when means at most this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};

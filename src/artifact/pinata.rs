@@ -20,7 +20,7 @@ use super::form::Form;
 use super::local::Tree;
 use super::unixfs::{self, KNOWN};
 use super::{BoxError, Config, Error, Sealed, http, names, task};
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::secret::Secret;
 
 /// How long the service may take to hash and store what it has got whole.

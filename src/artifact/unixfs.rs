@@ -86,7 +86,7 @@ fn sealed(tree: &Tree, view: View, stop: &Stop) -> Result<Sealed, Error> {
 }
 
 /// The CID of a block that was made here.
-pub(super) fn cid(id: BlockId, version: Version) -> Result<crate::job::Cid, Error> {
+pub(super) fn cid(id: BlockId, version: Version) -> Result<crate::ids::Cid, Error> {
     id.cid(version).map_err(|err| Error::Io(std::io::Error::other(err)))
 }
 

@@ -12,7 +12,8 @@ use async_nats::jetstream::{self, ErrorCode};
 
 use super::streams::{StreamKind, request_error_kind};
 use super::{Bus, DeliveryMode, Error, PoolName};
-use crate::job::{Claim, JobId};
+use crate::ids::JobId;
+use crate::job::Claim;
 
 const READ: &str = "read a claim";
 const WRITE: &str = "write a claim";

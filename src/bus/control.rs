@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 
 use super::{Bus, Error, subjects};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// The questions that reach an agent.
 #[derive(Debug)]

@@ -4,11 +4,10 @@
 //! What must hold: no secret leaves this file but to the server; what is wrong with a file is told
 //! with its name.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use async_nats::{Auth, AuthError};
 use data_encoding::BASE64URL_NOPAD;

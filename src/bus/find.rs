@@ -10,7 +10,7 @@ use super::claims::{is_empty, is_missing, unread};
 use super::streams::StreamKind;
 use super::withdraw::id_of;
 use super::{AckHandle, Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
-use crate::job::JobId;
+use crate::ids::JobId;
 
 /// The queue has no index by job: its messages are read one by one, at most so many, and for so
 /// long.

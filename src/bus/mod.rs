@@ -40,8 +40,8 @@ use std::path::PathBuf;
 
 use async_nats::jetstream::ErrorCode;
 
+use crate::ids::Address;
 use crate::job::claim;
-use crate::node::Address;
 use crate::secret::redact_url;
 
 pub use claims::Found;

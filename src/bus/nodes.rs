@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt as _};
 use super::claims::{is_empty, is_missing, unread};
 use super::streams::StreamKind;
 use super::{Bus, DeliveryMode, Error};
-use crate::node::Address;
+use crate::ids::Address;
 use crate::node::presence::Presence;
 
 const READ: &str = "read who is there";

@@ -19,8 +19,7 @@ use tracing::{debug, warn};
 use super::connection::ANSWER;
 use super::streams::StreamKind;
 use super::{BoxError, Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
-use crate::job::JobId;
-use crate::node::Address;
+use crate::ids::{Address, JobId};
 
 /// A line of a live log is not worth a longer wait.
 const LOG_WAIT: Duration = Duration::from_millis(50);

@@ -6,10 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::job::JobId;
-use crate::node::Address;
+use crate::ids::{Address, JobId};
 
 /// Where every status also goes, as the first agents of this network did it.
 pub const AGENT_STATUS: &str = "agent.status";
@@ -23,8 +20,7 @@ const HOLDS: &str = "jobs.holds.";
 pub const POOL_BYTES_MAX: usize = 32;
 
 /// A pool of agents that share jobs: 1 to 32 of `A-Za-z0-9_-`, one token of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolName(String);
 
 impl PoolName {
@@ -55,12 +51,7 @@ impl FromStr for PoolName {
     }
 }
 
-impl<'de> Deserialize<'de> for PoolName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+crate::text::serde_as_text!(PoolName);
 
 /// Whom a job is for. Prints as what a requester signs: `dispatch.0x…` in EIP-55 or `pool.a100`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -8,8 +8,7 @@ use tracing::debug;
 
 use super::streams::StreamKind;
 use super::{Bus, DeliveryMode, Error, subjects};
-use crate::job::JobId;
-use crate::node::Address;
+use crate::ids::{Address, JobId};
 
 /// Whose statuses are wanted; what is `None` is left open.
 #[derive(Debug, Clone, Default)]

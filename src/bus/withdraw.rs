@@ -6,7 +6,8 @@ use async_nats::jetstream::stream::DeleteMessageErrorKind;
 use super::claims::{is_empty, is_missing, unread};
 use super::streams::StreamKind;
 use super::{Bus, DeliveryMode, Error, Target};
-use crate::job::{JobId, spec};
+use crate::ids::JobId;
+use crate::job::spec;
 
 const WHAT: &str = "withdraw a job";
 

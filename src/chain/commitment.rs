@@ -11,8 +11,7 @@ use super::Error;
 use super::bindings::NodeReputation::ReceiptsCommitted;
 use super::reader::{Reader, word};
 use crate::clock::Timestamp;
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 
 /// A root that a node put on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]

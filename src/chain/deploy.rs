@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use alloy::primitives::TxKind;
-use alloy::primitives::U64;
+use alloy::primitives::{TxKind, U64};
 use serde_json::json;
 
 use super::bindings::NodeReputation as Contract;
@@ -11,7 +10,7 @@ use super::key::Key;
 use super::rpc::{EndpointLimits, Rpc};
 use super::sign::{Fields, Target, sign};
 use super::{Error, Mined, sender};
-use crate::node::Address;
+use crate::ids::Address;
 use crate::reputation::tx::Answer;
 
 /// How long one answer of the endpoint may take.

@@ -10,8 +10,7 @@ use super::sign::{Fields, Target, sign};
 use super::{
     AccountState, Chain, ChainFacts, Config, EndpointState, Error, Provider, Quote, Signed, sender,
 };
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 use crate::reputation::tx::{Answer, Outcome};
 use crate::reputation::{Call, Fees};
 

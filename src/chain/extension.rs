@@ -9,7 +9,7 @@ use alloy::sol_types::SolCall as _;
 use super::bindings::NodeReputation as Contract;
 use super::reader::word;
 use super::{Error, Reader};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// The extension's ERC-165 id: the XOR of its functions' selectors.
 const EXTENSION: FixedBytes<4> = FixedBytes::new([0x8c, 0xc8, 0xa9, 0x00]);

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountState, Chain, ChainFacts, EndpointState, Error, Provider, Quote, Signed};
 use crate::clock::{Clock, Timestamp};
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 use crate::reputation::tx::{Answer, Outcome};
 use crate::reputation::{Call, Fees};
 

@@ -14,7 +14,7 @@ use super::bindings::NodeReputation::{
 use super::reader::word;
 use super::rpc::Failure;
 use super::{Error, Reader};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// Blocks that one request asks for at first. Public endpoints allow between 1,000 and 50,000.
 const BLOCKS_MAX: u64 = 10_000;

@@ -11,7 +11,7 @@ use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
 use zeroize::Zeroizing;
 
-use crate::node::Address;
+use crate::ids::Address;
 use crate::secret::Secret;
 
 /// A private key; its [`Address`] is the node's name.

@@ -35,8 +35,7 @@ pub use key::Key;
 pub use reader::Reader;
 pub use rpc::{EndpointLimits, EndpointState};
 
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 use crate::reputation::tx::{Answer, Outcome};
 use crate::reputation::{Call, Fees};
 use crate::secret::redact_url;

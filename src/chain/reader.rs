@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::bindings::NodeReputation as Contract;
 use super::rpc::{Failure, Head, Rpc};
 use super::{ChainFacts, Config, Error, Provider, revert};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// Reads the reputation contract. The chain's id and the contract's code are checked before the
 /// first read, and not again.

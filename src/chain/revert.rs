@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::bindings::NodeReputation::NodeReputationErrors;
 use super::rpc::{Refusal, Verdict, words};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// The reason, where the refusal is the contract's; `None` where the endpoint refused the call.
 pub(super) fn reason(refusal: &Refusal) -> Option<String> {

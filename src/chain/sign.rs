@@ -9,7 +9,7 @@ use alloy::primitives::{Bytes, TxKind, U256};
 
 use super::Signed;
 use super::key::Key;
-use crate::job::Hash;
+use crate::ids::Hash;
 use crate::reputation::Fees;
 
 /// What is called, or the code that becomes a contract.

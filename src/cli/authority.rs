@@ -12,10 +12,10 @@ use super::out;
 use crate::bus::{self, Bus, PoolName, Search, Target};
 use crate::chain::Reader;
 use crate::config::Signing;
+use crate::ids::{Address, Domain, JobId};
+use crate::job::Status;
 use crate::job::claim::State;
 use crate::job::status::Stage;
-use crate::job::{Domain, JobId, Status};
-use crate::node::Address;
 
 /// Decides whether an end is believed.
 #[derive(Debug)]

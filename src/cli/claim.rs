@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::out;
 use crate::chain::key::recover;
+use crate::ids::{Address, Domain, Hash};
+use crate::job::Reason;
+use crate::job::receipt::Signed;
 use crate::job::status::{Stage, Status};
-use crate::job::{Domain, Hash, Reason, receipt::Signed};
-use crate::node::Address;
 
 /// What the requester knows by itself.
 #[derive(Debug, Clone, Default)]
@@ -148,8 +149,9 @@ mod tests {
     use super::*;
     use crate::chain::Key;
     use crate::clock::Timestamp;
+    use crate::ids::{Cid, Signature};
+    use crate::job::Receipt;
     use crate::job::receipt::Facts;
-    use crate::job::{Cid, Receipt, Signature};
 
     const DOMAIN: Domain = Domain { chain_id: 31337, contract: Address::new([3; 20]) };
 

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::authority::{Authority, Seen, Word};
+use crate::ids::Address;
 use crate::job::Status;
-use crate::node::Address;
 
 /// A message leaves the queue soon after its refusal is said, and a node that has just registered is
 /// active once that is in a block.

@@ -13,8 +13,8 @@ use super::{UNVERIFIED, load, out, unless_interrupted, watch};
 use crate::artifact::Gateways;
 use crate::bus::{PoolName, StatusFilter};
 use crate::config::Client;
-use crate::job::{Cid, JobId, Status};
-use crate::node::Address;
+use crate::ids::{Address, Cid, JobId};
+use crate::job::Status;
 
 /// A kept log is capped well below.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -33,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use crate::agent;
 use crate::config::{self, Env, Environment, Problems};
-use crate::node::Address;
+use crate::ids::Address;
 use logging::Audience;
 
 /// An end of a job that could not be verified.

@@ -15,7 +15,7 @@ use super::logging::Audience;
 use super::{load, out};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::job::JobId;
+use crate::ids::JobId;
 use crate::job::receipt::Signed;
 use crate::journal::{Commitment, Kept, Reader};
 use crate::reputation::{Proof, merkle};

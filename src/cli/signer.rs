@@ -7,8 +7,7 @@ use anyhow::Context as _;
 use super::Misused;
 use crate::chain::{Key, Reader, keystore};
 use crate::config::{KeySource, Signing, Terminal, read_secret};
-use crate::job::Domain;
-use crate::node::Address;
+use crate::ids::{Address, Domain};
 use crate::secret::Secret;
 
 /// A key on the command line. Never the key itself: arguments can be seen by everybody.

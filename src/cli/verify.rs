@@ -20,9 +20,9 @@ use super::{Misused, load, out};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
 use crate::clock::Timestamp;
 use crate::config::{Signing, parse_rpc_urls};
+use crate::ids::{Address, Domain, Hash};
+use crate::job::Status;
 use crate::job::receipt::Signed;
-use crate::job::{Domain, Hash, Status};
-use crate::node::Address;
 use crate::reputation::Proof;
 use crate::text::utf8;
 

@@ -13,9 +13,9 @@ use super::submit::describe;
 use super::{UNVERIFIED, claim, load, out, signer, unless_interrupted};
 use crate::bus::{Bus, PoolName, StatusFilter};
 use crate::config::Client;
+use crate::ids::{Address, JobId};
+use crate::job::Status;
 use crate::job::status::Stage;
-use crate::job::{JobId, Status};
-use crate::node::Address;
 
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]

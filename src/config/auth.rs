@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::env::{Env, Variable};
 use crate::agent::JobAuth;
 use crate::bus::Config as BusConfig;
-use crate::node::Address;
+use crate::ids::Address;
 
 const JOB_AUTH: Variable = Variable::new("JOB_AUTH", "open");
 const JOB_ALLOWED_REQUESTERS: Variable =

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::env::{Env, Variable};
 use super::gpu::Gpu;
 use crate::chain::{Config, EndpointLimits};
-use crate::node::{Address, LOCAL_CHAINS};
+use crate::ids::Address;
+use crate::node::LOCAL_CHAINS;
 use crate::secret::Secret;
 
 const OPBNB_RPC_URL: Variable =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::env::{Env, Variable, read_secret};
 use super::terminal::Terminal;
 use crate::chain::{Key, keystore};
-use crate::node::Address;
+use crate::ids::Address;
 use crate::secret::Secret;
 
 const AGENT_PRIVATE_KEY: Variable = Variable::new("AGENT_PRIVATE_KEY", "0x<64 hex digits>");

@@ -39,7 +39,7 @@ use crate::agent;
 use crate::bus::Config as BusConfig;
 use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker};
-use crate::node::Address;
+use crate::ids::Address;
 use crate::secret::Secret;
 use env::Variable;
 

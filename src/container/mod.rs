@@ -22,8 +22,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::job::JobId;
-use crate::node::{Address, GpuUuid};
+use crate::ids::{Address, JobId};
+use crate::node::GpuUuid;
 
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use image::InvalidReference;

@@ -15,7 +15,8 @@ use bollard::models::{
 };
 
 use super::{ContainerSpec, Mount, Network};
-use crate::node::{Address, GpuUuid};
+use crate::ids::Address;
+use crate::node::GpuUuid;
 
 /// Names the node that a container belongs to.
 pub(super) const LABEL_NODE: &str = "lamda.node";

@@ -3,9 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cid, JobId};
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::{Address, Cid, JobId};
 
 /// A late result, as it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

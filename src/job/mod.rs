@@ -5,10 +5,7 @@
 //! What must hold: no I/O, no clock, no async. Time comes in as an argument, decisions go out as
 //! values, and `agent` carries them out.
 
-pub mod cid;
 pub mod claim;
-pub mod eip712;
-pub mod id;
 mod late;
 mod notice;
 mod patience;
@@ -24,10 +21,7 @@ mod transition;
 mod unable;
 mod verdict;
 
-pub use cid::Cid;
 pub use claim::Claim;
-pub use eip712::{Domain, Hash, Signature};
-pub use id::JobId;
 pub use late::LateResult;
 pub use phase::Job;
 pub use reason::Reason;

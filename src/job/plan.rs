@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::JobId;
 use super::phase::{Event, Job, Phase, Rules, Run, UPLOAD_TRIES_MIN};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
+use crate::ids::JobId;
 
 /// One effect on the world outside. `agent::act` performs it and answers with one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

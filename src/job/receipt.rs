@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::eip712::{Domain, Hash, Signature, Word};
-use super::{Cid, JobId};
 use crate::clock::Timestamp;
-use crate::node::{Address, GpuUuid};
+use crate::ids::eip712::{Domain, Word};
+use crate::ids::{Address, Cid, Hash, JobId, Signature};
+use crate::node::GpuUuid;
 
 /// The struct's type, as EIP-712 encodes it.
 const KIND: &str = "Receipt(string jobId,address node,bytes32 specHash,string imageDigest,\

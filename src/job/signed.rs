@@ -8,10 +8,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::eip712::{Domain, Hash, Signature, Word, keccak256};
 use super::spec::parse_object;
 use super::status::Status;
-use crate::node::Address;
+use crate::ids::eip712::{Domain, Word};
+use crate::ids::hash::keccak256;
+use crate::ids::{Address, Hash, Signature};
 
 /// The struct's type, as EIP-712 encodes it.
 const KIND: &str = "Status(string jobId,address node,uint64 seq,bytes32 bodyHash)";

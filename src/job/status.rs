@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::reason::Reason;
 use super::signed::SignedFor;
 use super::spec::Refused;
-use super::{Cid, JobId, Signature};
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::{Address, Cid, JobId, Signature};
 
 /// The word that seed subscribers know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use super::notice;
-use super::patience;
 use super::phase::{
     Durable, EndedRun, Ending, Event, Fault, Job, Kept, LOST_MAX, Misplaced, Outcome, Phase,
     PinnedImage, Retry, Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
@@ -15,6 +13,7 @@ use super::reason::Reason;
 use super::status::{Stage, Status};
 use super::unable::{IMAGE_GONE_MAX, elsewhere, is_image_gone, not_begun};
 use super::verdict::{cancelled, poisoned, terminal, verdict};
+use super::{notice, patience};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 

@@ -9,9 +9,10 @@ use super::outbox::{self, Ready};
 use super::story::Story;
 use super::{Error, Journal, done, kept};
 use crate::clock::Timestamp;
+use crate::ids::{Hash, JobId};
 use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
-use crate::job::{Hash, Job, JobId, Status};
+use crate::job::{Job, Status};
 
 /// What the journal knows of a job id.
 #[derive(Debug, Clone, PartialEq)]
@@ -326,10 +327,10 @@ pub(super) fn millis(at: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Address;
     use crate::job::phase::{Asked, Fault, Retry, Rules};
     use crate::job::spec::parse;
     use crate::job::{Job, Reason};
-    use crate::node::Address;
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 

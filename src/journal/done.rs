@@ -11,7 +11,8 @@ use super::events::{self, Happened};
 use super::packed::pack;
 use super::story::{KEPT_MAX, Story};
 use super::{Error, Journal};
-use crate::job::{Hash, Job, JobId, Status};
+use crate::ids::{Hash, JobId};
+use crate::job::{Job, Status};
 
 /// The phase of a message that was refused to somebody who had not proved that the id was theirs.
 pub(super) const UNPROVEN: &str = "unproven";

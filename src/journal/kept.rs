@@ -9,8 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::attempts::millis;
 use super::{Error, Journal, receipts};
 use crate::clock::Timestamp;
+use crate::ids::JobId;
+use crate::job::LateResult;
 use crate::job::phase::Kept;
-use crate::job::{JobId, LateResult};
 
 /// A kept output, and how far it is on its way.
 #[derive(Debug, Clone, PartialEq)]

@@ -28,7 +28,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-use crate::job::JobId;
+use crate::ids::JobId;
 
 use rustix::fs::{FlockOperation, flock};
 

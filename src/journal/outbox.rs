@@ -4,7 +4,8 @@ use rusqlite::{Connection, params};
 
 use super::story::Story;
 use super::{Error, Journal, receipts};
-use crate::job::{JobId, Status};
+use crate::ids::JobId;
+use crate::job::Status;
 
 /// A status that is still to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use rusqlite::{Connection, params};
 
 use super::packed::pack;
 use super::{Error, Journal};
+use crate::ids::{Domain, Hash, JobId};
+use crate::job::Status;
 use crate::job::receipt::Signed;
 use crate::job::status::Stage;
-use crate::job::{Domain, Hash, JobId, Status};
 
 /// A receipt that no root holds yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

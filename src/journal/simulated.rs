@@ -168,9 +168,9 @@ impl Simulated {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::ids::{Address, Hash, JobId};
     use crate::job::spec::Refused;
-    use crate::job::{Hash, JobId, Reason, Status};
-    use crate::node::Address;
+    use crate::job::{Reason, Status};
 
     #[derive(Debug)]
     struct Always(Fate);

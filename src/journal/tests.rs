@@ -6,14 +6,15 @@ use rusqlite::{Connection, params};
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::job::eip712::keccak256;
+use crate::ids::hash::keccak256;
+use crate::ids::{Address, Cid, Domain, Hash, JobId, Signature};
 use crate::job::phase::{
     Asked, Event, Fault, Phase, PinnedImage, Retry, Rules, RunExit, Sealed, Transition,
 };
 use crate::job::receipt::{Facts, Receipt, Signed};
 use crate::job::spec::{Refused, parse};
-use crate::job::{Cid, Domain, Hash, Job, JobId, Reason, Signature, Status};
-use crate::node::{Address, GpuUuid};
+use crate::job::{Job, Reason, Status};
+use crate::node::GpuUuid;
 
 const NODE: Address = Address::new([0x5a; 20]);
 const CID: &str = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";

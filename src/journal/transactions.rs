@@ -12,7 +12,7 @@ use super::attempts::millis;
 use super::receipts::{self, Leaf, number};
 use super::{Error, Journal};
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::Address;
 use crate::reputation::Call;
 use crate::reputation::tx::{Account, Form, Outcome, State, Transaction};
 
@@ -309,7 +309,7 @@ fn read_all(
 }
 
 fn read(db: &Connection, row: &Row<'_>) -> Result<Transaction, Error> {
-    let failed = |err: crate::node::address::InvalidAddress| Error::Failed(Box::new(err));
+    let failed = |err: crate::ids::address::InvalidAddress| Error::Failed(Box::new(err));
     let id: i64 = row.get(0)?;
     let state: String = row.get(4)?;
     let outcome: Option<String> = row.get(5)?;

@@ -10,10 +10,9 @@ use std::sync::{Arc, mpsc};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::Error;
 use super::checkpoint::Carrier;
-use super::room;
 use super::simulated::Simulated;
+use super::{Error, room};
 use crate::failpoint;
 
 /// Schema changes, in order; `PRAGMA user_version` counts those that were applied.

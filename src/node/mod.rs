@@ -5,7 +5,6 @@
 //! whether the node should take any, [`model`] what a model's name is, [`pools`] which pools it belongs to,
 //! [`presence`] what it says of all this.
 
-pub mod address;
 pub mod admission;
 pub mod allocation;
 pub mod fitness;
@@ -16,8 +15,6 @@ pub mod presence;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-
-pub use address::Address;
 
 /// Chain ids of development chains: the only ones that a node without a GPU registers on.
 pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Hash;
+use crate::ids::Hash;
 
 /// One call of the contract. It is written to the journal, so its names stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,8 +8,8 @@
 //! digest is hashed once more before it becomes a leaf, so that no inner node, which is the hash of
 //! 64 bytes, passes for one.
 
-use crate::job::Hash;
-use crate::job::eip712::keccak256;
+use crate::ids::Hash;
+use crate::ids::hash::keccak256;
 
 /// A root counts its leaves in 32 bits, so that no way to it is longer.
 pub const PROOF_MAX: usize = 32;

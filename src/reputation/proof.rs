@@ -8,9 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::merkle;
-use crate::job::Hash;
+use crate::ids::{Address, Hash};
 use crate::job::receipt::{InvalidReceipt, Signed};
-use crate::node::Address;
 
 /// That a receipt is under a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +113,8 @@ fn same<T: DeserializeOwned + PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Domain, Receipt, Signature};
+    use crate::ids::{Domain, Signature};
+    use crate::job::Receipt;
 
     fn proof() -> Proof {
         let receipt = Receipt {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::Address;
 
 /// A beat comes late by a part of the interval of at most this.
 pub const JITTER: f64 = 0.05;

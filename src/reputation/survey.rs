@@ -58,8 +58,7 @@ pub fn survey(counted: u64, known: u64, unfinished: Vec<Transaction>) -> Finding
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::job::Hash;
-    use crate::node::Address;
+    use crate::ids::{Address, Hash};
     use crate::reputation::tx::{Form, Outcome};
     use crate::reputation::{Call, Fees};
 

@@ -10,8 +10,7 @@ use lamda_node::bus::{
     AckHandle, Bus, Config, Credentials, Delivery, DeliveryMode, Error, Intake, Kept, MessageIds,
     Settle, Source, StatusFilter,
 };
-use lamda_node::job::JobId;
-use lamda_node::node::Address;
+use lamda_node::ids::{Address, JobId};
 use lamda_node::secret::Secret;
 use tokio::time::timeout;
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use lamda_node::chain::{Error, Reader};
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use lamda_node::reputation::score::{Facts, score};
 use serde_json::{Value, json};
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use lamda_node::bus::{Bus, Config, Credentials, DeliveryMode, MessageIds, Target};
 use lamda_node::chain::Key;
 use lamda_node::clock::Timestamp;
+use lamda_node::ids::{Address, Cid, Domain, Hash, Signature};
 use lamda_node::job::receipt::{Facts, Signed};
-use lamda_node::job::{Cid, Domain, Hash, Receipt, Signature, Status};
-use lamda_node::node::Address;
+use lamda_node::job::{Receipt, Status};
 use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 

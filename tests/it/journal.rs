@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use lamda_node::clock::Timestamp;
+use lamda_node::ids::{Address, JobId};
 use lamda_node::job::phase::{Asked, Event, Phase, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::{Refused, parse};
-use lamda_node::job::{Job, JobId, Reason, Status};
+use lamda_node::job::{Job, Reason, Status};
 use lamda_node::journal::{Error, Journal, OutgoingKind};
-use lamda_node::node::Address;
 
 const NODE: Address = Address::new([1; 20]);
 

@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 
 use lamda_node::chain::keystore;
 use lamda_node::clock::{Clock as _, SystemClock};
-use lamda_node::job::{Domain, Signature};
-use lamda_node::node::Address;
+use lamda_node::ids::{Address, Domain, Signature};
 use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 

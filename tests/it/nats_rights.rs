@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lamda_node::chain::Key;
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use serde_json::{Value, json};
 
 use crate::cli::Program;

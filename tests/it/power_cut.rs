@@ -8,11 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use lamda_node::clock::Timestamp;
+use lamda_node::ids::Address;
 use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
-use lamda_node::node::Address;
 
 use crate::support::tools::tool;
 

@@ -5,12 +5,12 @@
 use std::io::Write as _;
 
 use lamda_node::chain::key::recover;
-use lamda_node::job::eip712::keccak256;
+use lamda_node::ids::hash::keccak256;
+use lamda_node::ids::{Address, Domain, Hash, Signature};
 use lamda_node::job::receipt::Signed;
 use lamda_node::job::signed::body_hash;
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Hash, Reason, Signature, Status};
-use lamda_node::node::Address;
+use lamda_node::job::{Reason, Status};
 use serde_json::{Value, json};
 
 use super::support::anvil::cast;

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use lamda_node::chain::{Key, Reader};
 use lamda_node::clock::Timestamp;
+use lamda_node::ids::{Address, Domain, Hash, Signature};
 use lamda_node::job::phase::{
     Asked, Event, Fault, PinnedImage, Rules, RunExit, Sealed, Transition,
 };
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Hash, Job, Reason, Receipt, Signature};
+use lamda_node::job::{Job, Reason, Receipt};
 use lamda_node::journal::{Journal, Leaf};
-use lamda_node::node::Address;
 use lamda_node::reputation::tx::{Account, Form, Outcome, Transaction};
 use lamda_node::reputation::{Call, Fees, merkle};
 use serde_json::{Value, json};

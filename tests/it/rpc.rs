@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use lamda_node::reputation::Call;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lamda_node::job::JobId;
+use lamda_node::ids::JobId;
 use serde_json::{Value, json};
 
 use super::support::store_proxy::{StoreProxy, Weather};

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::JobAuth;
-use lamda_node::agent::attempt::Desk;
-use lamda_node::agent::board::Board;
-use lamda_node::agent::effects::{Deliveries, Effects as _};
-use lamda_node::agent::ending::{self, Graces};
-use lamda_node::agent::intake::Intake;
-use lamda_node::agent::notary::Notary;
-use lamda_node::agent::terms::Terms;
-use lamda_node::agent::{leases, orphans, publish, reconcile, recover};
+use lamda_node::agent::jobs::attempt::Desk;
+use lamda_node::agent::jobs::board::Board;
+use lamda_node::agent::jobs::effects::{Deliveries, Effects as _};
+use lamda_node::agent::jobs::intake::Intake;
+use lamda_node::agent::jobs::notary::Notary;
+use lamda_node::agent::jobs::shutdown::{self, Graces};
+use lamda_node::agent::jobs::terms::Terms;
+use lamda_node::agent::jobs::{leases, orphans, outbox, reconcile, recover};
 use lamda_node::backoff::Backoff;
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::container::ImagePolicy;
-use lamda_node::job::JobId;
+use lamda_node::ids::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
@@ -28,11 +28,10 @@ use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::check;
 use super::effects::{Simulated, Writes};
-use super::held;
 use super::time::HostClock;
 use super::world::{Cut, World};
+use super::{check, held};
 
 /// A recovery that failed is tried again so soon, as the real one is.
 const RECOVERY_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -103,7 +102,7 @@ impl Process {
         let (desk_of, effects_of) = (desk.clone(), Arc::clone(&effects));
         self.tasks.spawn(async move {
             loop {
-                publish::run(desk_of.clone(), Arc::clone(&effects_of)).await.ok();
+                outbox::run(desk_of.clone(), Arc::clone(&effects_of)).await.ok();
                 desk_of.clock.sleep(Duration::from_secs(1)).await;
             }
         });
@@ -182,8 +181,8 @@ impl Process {
                 shutdown: Duration::from_millis(world.roll(20_000)),
                 stop: Duration::from_secs(10),
             };
-            ending::wind_down(&intake, graces).await;
-            ending::let_out(&intake).await;
+            shutdown::wind_down(&intake, graces).await;
+            shutdown::let_out(&intake).await;
             if world.lives(place.0, place.1) {
                 world.kill(place.0, false);
             }

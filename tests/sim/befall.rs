@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lamda_node::bus::PoolName;
-use lamda_node::job::JobId;
+use lamda_node::ids::JobId;
 use lamda_node::job::claim::Claim;
 
 use super::day::Day;

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use lamda_node::bus::{self, AckHandle, Found as FoundClaim, PoolName, Settle};
 use lamda_node::clock::Clock as _;
-use lamda_node::job::JobId;
+use lamda_node::ids::JobId;
 use lamda_node::job::claim::{Claim, State as ClaimState};
 use lamda_node::journal::Outgoing;
 
-use super::check;
 use super::effects::Simulated;
-use super::held;
 use super::plant::Plant;
 use super::world::{AMENDS_MS, Cut};
+use super::{check, held};
 
 /// How long a request is waited for that nobody answers.
 const ANSWER: Duration = Duration::from_secs(5);

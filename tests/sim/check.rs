@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use lamda_node::bus::{AckHandle, Target};
+use lamda_node::ids::{Address, Hash, JobId, Signature};
 use lamda_node::job::claim::State as ClaimState;
 use lamda_node::job::phase::Phase;
 use lamda_node::job::spec::{Refused, parse};
-use lamda_node::job::{Hash, Job, JobId, Reason, Signature, Status};
+use lamda_node::job::{Job, Reason, Status};
 use lamda_node::journal::{Disk, Fate, Gate, Journal, Known, Outgoing, OutgoingKind};
-use lamda_node::node::Address;
 use serde_json::Value;
 
 use super::held::goes_back;

@@ -3,19 +3,20 @@
 
 use std::time::Duration;
 
-use lamda_node::agent::board::Board;
-use lamda_node::agent::effects::Effects;
+use lamda_node::agent::jobs::board::Board;
+use lamda_node::agent::jobs::effects::Effects;
 use lamda_node::bus::{self, AckHandle, Found as FoundClaim, PoolName, Settle, Target};
 use lamda_node::clock::Clock as _;
 use lamda_node::container::{self, ContainerId, Found, FoundState};
+use lamda_node::ids::{Address, Domain, JobId, Signature};
 use lamda_node::job::claim::Claim;
 use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, Sealed};
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Job, JobId, LateResult, Reason, Receipt, Signature};
+use lamda_node::job::{Job, LateResult, Reason, Receipt};
 use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
-use lamda_node::node::{Address, GpuUuid};
+use lamda_node::node::GpuUuid;
 
 use super::check;
 use super::plant::Plant;

@@ -2,8 +2,8 @@
 
 use fastrand::Rng;
 use lamda_node::bus::Target;
-use lamda_node::job::{Cid, Job, JobId};
-use lamda_node::node::Address;
+use lamda_node::ids::{Address, Cid, JobId};
+use lamda_node::job::Job;
 use multihash::Multihash;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use lamda_node::agent::board::Board;
+use lamda_node::agent::jobs::board::Board;
 use lamda_node::bus::{PoolName, Target};
 use lamda_node::clock::Timestamp;
+use lamda_node::ids::{Address, Cid, Hash, JobId};
 use lamda_node::job::claim::Claim;
-use lamda_node::job::{Cid, Hash, JobId};
 use lamda_node::journal::Disk;
-use lamda_node::node::{Address, GpuUuid};
+use lamda_node::node::GpuUuid;
 use serde_json::Value;
 use tokio::sync::Notify;
 

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Act, Event, disk_failed};
-use crate::agent::logs::{Live, LogBook};
+use crate::agent::act::log_book::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
 use crate::container::{
     ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,

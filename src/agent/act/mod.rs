@@ -5,6 +5,8 @@
 //! help.
 
 mod container;
+pub mod disk;
+pub mod log_book;
 mod output;
 mod place;
 mod refusal;
@@ -17,15 +19,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::board::Board;
-use super::effects::Effects;
-use super::folders::Folders;
-use super::holds;
+use super::health::sight::Sight;
+use super::jobs::board::Board;
+use super::jobs::effects::Effects;
+use super::jobs::folders::Folders;
+use super::jobs::terms::{self, Terms};
+use super::jobs::{holds, reserve};
 use super::link::Link;
 use super::presence::Neighbours;
-use super::reserve;
-use super::sight::Sight;
-use super::terms::{self, Terms};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, MessageIds, PoolName, Settle, Target};
@@ -33,13 +34,13 @@ use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
 use crate::failpoint;
+use crate::ids::{Address, Domain, JobId};
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
 use crate::job::plan::Step;
 use crate::job::spec::JobSpec;
-use crate::job::{Domain, Job, JobId, LateResult, Reason};
+use crate::job::{Job, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
-use crate::node::Address;
 use crate::node::presence::Presence;
 use crate::supervise::chain;
 
@@ -162,7 +163,10 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         match bus.publish_dead(&self.ids, target, body.clone().into(), id).await {
             // A job must not wait for ever for room that its server will never have.
             Err(bus::Error::TooLarge { bytes_max, .. }) => {
-                let short = super::post::shortened(&body, bytes_max.saturating_sub(HEADERS_BYTES));
+                let short = super::jobs::messages::shortened(
+                    &body,
+                    bytes_max.saturating_sub(HEADERS_BYTES),
+                );
                 bus.publish_dead(&self.ids, target, short.into(), id).await.map(drop)
             }
             put => put.map(drop),

@@ -7,18 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::place::{self, Place};
 use super::{Act, Event};
-use crate::agent::folders::JobFolders;
-use crate::agent::terms;
+use crate::agent::jobs::folders::JobFolders;
+use crate::agent::jobs::terms;
 use crate::artifact::{self, Kind, View};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
-use crate::failpoint;
-use crate::host;
-use crate::job::eip712::Signature;
+use crate::ids::{Cid, Signature};
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
-use crate::job::{Cid, Job, Reason};
+use crate::job::{Job, Reason};
 use crate::supervise::chain;
+use crate::{failpoint, host};
 
 /// The kept log is bounded where it is written; this is only a seal's limit.
 const LOG_BYTES_MAX: u64 = 4 << 20;

@@ -4,7 +4,7 @@
 //! owner's log alone.
 
 use super::{Act, disk_failed};
-use crate::agent::sight::Unseen;
+use crate::agent::health::sight::Unseen;
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::job::phase::{Event, Fault, Phase, Retry};

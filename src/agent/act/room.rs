@@ -6,14 +6,13 @@
 use std::io;
 
 use super::Act;
-use crate::agent::reserve::{is_full, is_tight};
+use crate::agent::jobs::reserve::{is_full, is_tight};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, EndedBy, Exit};
-use crate::failpoint;
-use crate::host;
 use crate::job::Job;
 use crate::job::phase::{Phase, Run, Sealed, StopCause};
 use crate::supervise::chain;
+use crate::{failpoint, host};
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     /// Takes the room for the job's log, and sees to it that the reserve is whole. Takes nothing of

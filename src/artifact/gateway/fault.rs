@@ -6,7 +6,7 @@
 use reqwest::{Response, StatusCode};
 
 use super::super::{BoxError, Error, http};
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::supervise::chain;
 
 /// Gateways that are named in one error.

@@ -27,7 +27,7 @@ use super::dag::BlockId;
 use super::patience::{Patience, Tally, archive_bytes_max};
 use super::staging::Staging;
 use super::{Config, Error, Kind, car, hop, http, task, unixfs};
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::secret::Secret;
 
 use fault::{Fault, nobody, verdict};

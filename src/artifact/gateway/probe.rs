@@ -9,7 +9,7 @@ use super::fault::{Fault, nobody, verdict};
 use super::{Gateway, Gateways, is_page};
 use crate::artifact::dag::BlockId;
 use crate::artifact::{Error, http};
-use crate::job::Cid;
+use crate::ids::Cid;
 
 /// The empty directory, which every gateway knows.
 pub(super) const PROBE: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";

@@ -15,7 +15,7 @@ use super::super::{Kind, car};
 use super::objects::{Objects, Record, Skeleton};
 use super::stream::{self, Scope};
 use super::{Error, Refusal};
-use crate::job::Cid;
+use crate::ids::Cid;
 
 const RAW_TYPE: &str = "application/vnd.ipld.raw";
 const CAR_TYPE: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
@@ -70,7 +70,7 @@ async fn answer(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let bad = |err| Refusal::new(StatusCode::BAD_REQUEST, "BAD_CID", format!("{err}"));
-    let cid: Cid = cid.parse().map_err(|err: crate::job::cid::InvalidCid| bad(err))?;
+    let cid: Cid = cid.parse().map_err(|err: crate::ids::cid::InvalidCid| bad(err))?;
     let format = format(&options, &headers)?;
     let scope = match options.scope.as_deref() {
         None | Some("all") => Scope::All,

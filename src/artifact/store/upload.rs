@@ -21,7 +21,7 @@ use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, names, task};
 use super::objects::{Batch, Objects, Stored};
 use super::{Error, Refusal, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::job::Cid;
+use crate::ids::Cid;
 
 /// How often an upload looks at what is left of the disk.
 const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;

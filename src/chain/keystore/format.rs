@@ -14,7 +14,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::chain::key::Key;
-use crate::node::Address;
+use crate::ids::Address;
 use crate::secret::Secret;
 
 /// A keystore is under a kilobyte; nobody pads one to more than this in good faith.

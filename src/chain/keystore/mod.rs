@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::key::Key;
-use crate::node::Address;
+use crate::ids::Address;
 use crate::secret::Secret;
 use crate::text::utf8;
 

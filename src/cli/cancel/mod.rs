@@ -19,8 +19,7 @@ use super::{follow, load, out, the_agent};
 use crate::bus::{Bus, PoolName};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
-use crate::job::{JobId, Signature};
-use crate::node::Address;
+use crate::ids::{Address, JobId, Signature};
 
 /// A node answers when it has decided, which may wait for a container's start.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 
 use super::super::out;
 use crate::bus::{self, Bus, Found, PoolName, Search, Target};
+use crate::ids::{Address, JobId};
+use crate::job::Status;
 use crate::job::claim::State;
 use crate::job::status::Stage;
-use crate::job::{JobId, Status};
-use crate::node::Address;
 
 /// A node that has cancelled a pool's job claims its end before it tells it.
 const AGAIN: Duration = Duration::from_millis(500);

@@ -9,7 +9,7 @@ use super::{Common, node_of, reader};
 use crate::chain::Reader;
 use crate::chain::history::{Entry, Event, RECENT_BLOCKS, Walk};
 use crate::config::Contract;
-use crate::node::Address;
+use crate::ids::Address;
 
 /// Arguments of `contract history`.
 #[derive(Debug, clap::Args)]

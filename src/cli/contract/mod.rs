@@ -19,7 +19,7 @@ use super::signer::KeyArgs;
 use super::{Misused, load, out};
 use crate::chain::{Reader, deploy::deploy};
 use crate::config::{Contract, RECEIPT_DEADLINE, parse_rpc_urls};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// Arguments of `contract`.
 #[derive(Debug, clap::Args)]

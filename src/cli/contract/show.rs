@@ -13,7 +13,7 @@ use super::super::out;
 use super::{node_of, reader};
 use crate::chain::Reader;
 use crate::config::Contract;
-use crate::node::Address;
+use crate::ids::Address;
 
 pub(super) async fn show(
     settings: &Contract,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::{Check, Finding, gpu};
 use crate::agent::Settings;
-use crate::agent::heartbeat::{Claim, WARN_DAYS};
+use crate::agent::account::heartbeat::{Claim, WARN_DAYS};
 use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::{Config as DockerConfig, Docker, Engine};
 use crate::host;
-use crate::node::Address;
+use crate::ids::Address;
 use crate::node::LOCAL_CHAINS;
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;

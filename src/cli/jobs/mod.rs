@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use super::logging::Audience;
 use super::{block_on, load, out};
 use crate::config;
-use crate::job::JobId;
+use crate::ids::JobId;
 use crate::job::phase::{Fault, Trouble};
 use crate::journal::{Page, Reader, Record, Standing};
 

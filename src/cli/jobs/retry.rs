@@ -12,9 +12,8 @@ use super::super::{load, out};
 use crate::bus::Bus;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Client};
-use crate::job::{JobId, Signature};
+use crate::ids::{Address, JobId, Signature};
 use crate::journal::Reader;
-use crate::node::Address;
 
 /// The node answers once the request is in its journal.
 const ANSWER: Duration = Duration::from_secs(30);

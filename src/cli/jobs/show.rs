@@ -6,10 +6,11 @@ use super::super::out;
 use super::super::submit::stage_name;
 use super::timeline::{self, Moment};
 use super::{trouble_text, words};
+use crate::ids::JobId;
+use crate::job::Job;
 use crate::job::phase::{Fault, Phase};
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
-use crate::job::{Job, JobId};
 use crate::journal::{Chronicle, KeptOutput, Publication, Said, Standing};
 
 /// Prints everything about a job.

@@ -10,8 +10,8 @@ use super::{Args, parse_deadline, parse_pair, parse_timeout, random_id};
 use crate::bus::Target;
 use crate::chain::Key;
 use crate::clock::Timestamp;
-use crate::job::spec::{Parsed, parse};
-use crate::job::{Cid, Domain, Hash, JobId, Signature, spec::spec_hash};
+use crate::ids::{Cid, Domain, Hash, JobId, Signature};
+use crate::job::spec::{Parsed, parse, spec_hash};
 
 /// A signed job that names no deadline may wait this long for a node.
 const DEADLINE: Duration = Duration::from_hours(24);
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::chain::key::recover;
-    use crate::node::Address;
+    use crate::ids::Address;
 
     #[derive(Debug, clap::Parser)]
     struct Line {

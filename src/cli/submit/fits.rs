@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::body;
 use super::report::Report;
-use crate::agent::terms::Terms;
+use crate::agent::jobs::terms::Terms;
 use crate::bus::{Bus, PoolName};
 use crate::container::ImagePolicy;
 use crate::job::JobSpec;

@@ -11,7 +11,7 @@ use super::report::Report;
 use crate::artifact::{self, Pinata, seal};
 use crate::backoff::Backoff;
 use crate::config::Client;
-use crate::job::{Cid, JobId};
+use crate::ids::{Cid, JobId};
 
 /// What the pinning service takes in one upload.
 const INPUT_BYTES_MAX: u64 = 25 * 1_000_000_000;

@@ -39,9 +39,9 @@ use crate::bus::{Bus, PoolName, StatusFilter, Target};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::Client;
 use crate::host;
+use crate::ids::{Address, Cid, Domain, JobId};
+use crate::job::Status;
 use crate::job::status::Stage;
-use crate::job::{Cid, Domain, JobId, Status};
-use crate::node::Address;
 use report::Report;
 pub(super) use report::{describe, stage_name};
 

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::super::claim::{self, Verdict};
 use super::super::follow::Line;
 use super::super::out;
+use crate::ids::JobId;
+use crate::job::receipt::Signed;
 use crate::job::status::{Stage, Status};
-use crate::job::{JobId, receipt::Signed};
 
 /// How often a bar turns.
 const TICK: Duration = Duration::from_millis(120);

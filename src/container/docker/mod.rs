@@ -42,7 +42,8 @@ use super::{
     ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,
     LogSink, policy,
 };
-use crate::node::{Address, GpuUuid};
+use crate::ids::Address;
+use crate::node::GpuUuid;
 use crate::secret::Secret;
 use fault::{EngineError, Host};
 

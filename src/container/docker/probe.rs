@@ -19,7 +19,8 @@ use tar::{Builder, EntryType, Header};
 
 use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
 use super::{Docker, fault, within};
-use crate::node::{Address, GpuUuid};
+use crate::ids::Address;
+use crate::node::GpuUuid;
 
 /// An image of our own that holds four empty folders and nothing that could run.
 const IMAGE: &str = "lamda-node/probe";

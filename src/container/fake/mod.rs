@@ -24,7 +24,8 @@ use super::{
     Launched, LogChunk, LogSink, LogStream,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::node::{Address, GpuUuid};
+use crate::ids::Address;
+use crate::node::GpuUuid;
 
 use files::{Refusal, blocking, copy_tree, hex, host_path, output_path, simulate};
 

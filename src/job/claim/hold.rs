@@ -4,7 +4,7 @@
 //! that was let go of is taken out of the count once.
 
 use super::{Bid, Claim, State, Take, is_lost, take};
-use crate::node::Address;
+use crate::ids::Address;
 
 /// How far an agent is with a job that it has in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

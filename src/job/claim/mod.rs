@@ -28,9 +28,8 @@ pub use hold::{Renew, Stand, hand_back, holder_to_ask, is_free, renew};
 pub use orphan::{Orphan, orphan};
 pub use silent::{Silent, Start};
 
-use super::Hash;
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 
 /// A job that was started so often in its pool, and ended nowhere, takes its agents down with it.
 pub const STARTS_MAX: u32 = 3;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::STARTS_MAX;
-use crate::node::Address;
+use crate::ids::Address;
 
 /// Each start that is counted may be that of an agent that is silent.
 const MAX: usize = STARTS_MAX as usize;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fault, PinnedImage, RunExit, Sealed, StopCause};
 use crate::clock::Timestamp;
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::node::GpuUuid;
 
 /// What can happen to a job. `agent::act` returns one for each step; the rest comes from outside.

@@ -43,11 +43,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::JobSpec;
 use super::claim::Stand;
 use super::status::{Durations, Stage, Status};
-use super::{Cid, Hash, JobId, JobSpec};
 use crate::clock::Timestamp;
-use crate::node::{Address, GpuUuid};
+use crate::ids::{Address, Cid, Hash, JobId};
+use crate::node::GpuUuid;
 
 pub use event::{Event, Retry};
 pub use outcome::{Durable, Ending, Fault, Kept, Outcome};

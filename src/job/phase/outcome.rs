@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EndedRun, Job};
 use crate::clock::Timestamp;
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::job::reason::Reason;
 
 /// How a job ends.

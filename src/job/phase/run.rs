@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 use crate::clock::Timestamp;
-use crate::job::Cid;
+use crate::ids::Cid;
 use crate::node::GpuUuid;
 
 /// An image as it was found: a tag that moves later changes nothing.

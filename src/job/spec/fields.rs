@@ -10,8 +10,8 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::super::reason::Reason;
-use super::super::{Cid, JobId};
 use super::{ExtraInput, Needs, NetworkNeed};
+use crate::ids::{Cid, JobId};
 
 /// Enough for any registry's longest reference.
 const IMAGE_BYTES_MAX: usize = 512;

@@ -12,11 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::eip712::{Hash, Signature, keccak256};
 use super::reason::Reason;
-use super::{Cid, JobId};
 use crate::clock::Timestamp;
-use crate::node::Address;
+use crate::ids::hash::keccak256;
+use crate::ids::{Address, Cid, Hash, JobId, Signature};
 use fields::Fields;
 pub(super) use json::parse_object;
 

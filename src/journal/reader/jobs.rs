@@ -4,8 +4,9 @@ use rusqlite::{Connection, Row, params};
 
 use super::Reader;
 use crate::clock::Timestamp;
+use crate::ids::JobId;
 use crate::job::phase::Event;
-use crate::job::{Job, JobId, Status};
+use crate::job::{Job, Status};
 use crate::journal::events::{self, Happened, happened};
 use crate::journal::story::Story;
 use crate::journal::{Error, done};
@@ -298,10 +299,10 @@ fn unsigned(number: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Address;
     use crate::job::phase::Asked;
     use crate::job::spec::parse;
     use crate::journal::Journal;
-    use crate::node::Address;
 
     #[tokio::test]
     async fn a_history_without_end_is_cut_at_its_older_side() {

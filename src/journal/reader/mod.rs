@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use super::packed::unpack;
 use super::{Error, KeptOutput, kept, receipts, writer};
+use crate::ids::{Hash, JobId};
 use crate::job::receipt::Signed;
-use crate::job::{Hash, JobId};
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 

@@ -17,8 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Call, Fees};
 use crate::clock::Timestamp;
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 
 /// Whose transactions are counted: nonces are an account's on one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

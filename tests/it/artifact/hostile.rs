@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use lamda_node::artifact::{Error, Fetched, Gateways, seal};
-use lamda_node::job::Cid;
+use lamda_node::ids::Cid;
 use lamda_node::secret::Secret;
 use sha2::Digest as _;
 

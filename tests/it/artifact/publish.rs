@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use lamda_node::artifact::{Error, Pinata, Sealed, seal};
-use lamda_node::job::Cid;
+use lamda_node::ids::Cid;
 
 use super::{PLENTY, nested, noise};
 use crate::support::ipfs::{Scripted, config, oracle};

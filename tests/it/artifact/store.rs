@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use lamda_node::artifact::{self, Error, Kind, seal};
-use lamda_node::job::Cid;
+use lamda_node::ids::Cid;
 use reqwest::{Client, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;

@@ -7,7 +7,8 @@ use lamda_node::container::fake::{Fake, Script};
 use lamda_node::container::{
     ContainerRuntime, ContainerSpec, EndedBy, Error, FoundState, LogChunk, LogStream, Mount,
 };
-use lamda_node::node::{Address, GpuUuid};
+use lamda_node::ids::Address;
+use lamda_node::node::GpuUuid;
 use tokio::sync::mpsc;
 
 use super::{Bench, mounts, names, node, run, spec, watch};

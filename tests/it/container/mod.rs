@@ -17,7 +17,7 @@ use lamda_node::container::{
     ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, ImagePolicy, Launched, Limits,
     LogChunk, LogStream, Mount, Network,
 };
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 

@@ -103,7 +103,7 @@ async fn messages_that_are_no_jobs_are_answered_under_ids_of_their_own() {
         (&long, "message_too_large"),
     ];
     for (body, reason) in bodies {
-        let id = lamda_node::job::JobId::of_invalid(body.as_bytes());
+        let id = lamda_node::ids::JobId::of_invalid(body.as_bytes());
         world.publish_raw(body);
         let statuses = world.outcome(id.as_str());
         assert_eq!(last(&statuses)["status"], "rejected");

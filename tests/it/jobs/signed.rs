@@ -1,9 +1,9 @@
 //! Where the owner names requesters, only their signed jobs run; what the node claims is signed.
 
 use lamda_node::chain::key::recover;
+use lamda_node::ids::{Domain, Signature};
 use lamda_node::job::receipt::Signed;
 use lamda_node::job::spec::parse;
-use lamda_node::job::{Domain, Signature};
 use serde_json::{Value, json};
 
 use super::last;

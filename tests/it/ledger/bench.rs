@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::Limits;
-use lamda_node::agent::ledger::{Error, Ledger, Pace, Spending};
-use lamda_node::agent::sole::Sole;
+use lamda_node::agent::account::ledger::{Error, Ledger, Pace, Spending};
+use lamda_node::agent::key::sole::Sole;
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{EndpointLimits, Evm};
 use lamda_node::clock::SystemClock;
-use lamda_node::job::Hash;
+use lamda_node::ids::Hash;
 use lamda_node::journal::Journal;
 use lamda_node::reputation::Call;
 use lamda_node::reputation::tx::Rules;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use lamda_node::agent::ledger::Error;
+use lamda_node::agent::account::ledger::Error;
 use lamda_node::clock::{Clock as _, SystemClock};
 use lamda_node::reputation::Call;
 use lamda_node::supervise::chain;

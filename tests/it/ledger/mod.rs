@@ -14,7 +14,7 @@ mod weather;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 

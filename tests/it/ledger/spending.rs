@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use lamda_node::agent::Limits;
-use lamda_node::agent::ledger::Error;
+use lamda_node::agent::account::ledger::Error;
 use lamda_node::reputation::Call;
 
 use super::bench::Bench;

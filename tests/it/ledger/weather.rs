@@ -1,11 +1,11 @@
 //! The pipeline over a real chain that makes a block a second: dear, forgetful, reorganised, shared
 //! with another program, and out of money.
 
-use lamda_node::agent::ledger::Error;
-use lamda_node::agent::sole::Conflict;
+use lamda_node::agent::account::ledger::Error;
+use lamda_node::agent::key::sole::Conflict;
 use lamda_node::chain;
 use lamda_node::clock::{Clock as _, SystemClock};
-use lamda_node::job::Hash;
+use lamda_node::ids::Hash;
 use lamda_node::reputation::Call;
 
 use super::bench::Bench;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use lamda_node::agent::board::Board;
-use lamda_node::agent::terms::Terms;
-use lamda_node::agent::trials::{EVERY, Store};
+use lamda_node::agent::health::trials::{EVERY, Store};
+use lamda_node::agent::jobs::board::Board;
+use lamda_node::agent::jobs::terms::Terms;
 use lamda_node::artifact::{Config, Pinata};
 use lamda_node::clock::{Clock, SystemClock, Timestamp};
 use lamda_node::container::ImagePolicy;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
 use lamda_node::clock::{Clock as _, SystemClock};
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use serde_json::{Value, json};
 
 use crate::support::anvil::Anvil;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use lamda_node::chain::deploy::deploy;
 use lamda_node::chain::{Chain, Config, EndpointLimits, Error, Key};
-use lamda_node::job::Hash;
-use lamda_node::node::Address;
+use lamda_node::ids::{Address, Hash};
 use lamda_node::reputation::Call;
 use lamda_node::reputation::tx::{Answer, Outcome};
 use lamda_node::secret::Secret;

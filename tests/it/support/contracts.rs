@@ -1,6 +1,6 @@
 //! The contracts that a node may meet: ours, and two that stand for what the deployed one may be.
 
-use lamda_node::node::Address;
+use lamda_node::ids::Address;
 use serde_json::Value;
 
 use super::anvil::{Anvil, cast};

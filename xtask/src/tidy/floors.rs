@@ -11,7 +11,7 @@ use super::source::{Named, Source};
 /// The modules of each floor, from the ground up.
 const FLOORS: [(&str, &[&str]); 5] = [
     ("base", &["backoff", "clock", "failpoint", "proxy", "secret", "supervise", "text"]),
-    ("domain", &["job", "metrics", "node", "reputation"]),
+    ("domain", &["ids", "job", "node", "reputation"]),
     (
         "adapters",
         &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "notify", "telemetry"],
@@ -27,7 +27,10 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("secret", "text"),
     ("supervise", "backoff"),
     ("supervise", "clock"),
+    ("job", "ids"),
     ("job", "node"),
+    ("node", "ids"),
+    ("reputation", "ids"),
     ("reputation", "job"),
     ("reputation", "node"),
     ("main", "cli"),

@@ -3,8 +3,7 @@
 use super::super::{Bid, Claim, Conclude, Silent, Start, State, conclude};
 use super::Defect;
 use crate::clock::Timestamp;
-use crate::job::Hash;
-use crate::node::Address;
+use crate::ids::{Address, Hash};
 
 /// The most agents and messages of any search.
 pub(super) const AGENTS: usize = 3;

@@ -1,0 +1,352 @@
+//! The one pipeline of the key's transactions: written down, signed, written down, sent, waited
+//! for. [`crate::reputation::tx`] decides each step; here it is carried out.
+//!
+//! ```text
+//!  carry_out ─► what was begun, to its end ─► quote, price, budget ─► reserve ─► sign ─► drive
+//!                                                              drive ─► send ◄─► look ─► settle
+//! ```
+//!
+//! What must hold: one transaction at a time, and none before those with lower nonces are done, so
+//! that no gap stays; whatever is killed, at most one transaction of an intent is ever mined; a key
+//! that somebody else uses sends nothing.
+
+mod begun;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::agent::key::sole::Sole;
+use crate::agent::settings::Limits;
+use crate::chain::{self, AccountState, Chain, Quote};
+use crate::clock::Clock;
+use crate::failpoint;
+use crate::journal::{self, Journal, Leaf};
+use crate::node::LOCAL_CHAINS;
+use crate::reputation::Call;
+use crate::reputation::tx::{
+    Account, Answer, Form, Outcome, Rules, Step, TooDear, Transaction, View, next,
+};
+
+/// What a day is, for the budget.
+const DAY: Duration = Duration::from_hours(24);
+
+/// What the owner lets the node spend, in wei.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spending {
+    /// One transaction, at the most.
+    pub transaction_max_wei: u128,
+    /// All of 24 hours.
+    pub day_max_wei: u128,
+}
+
+impl Spending {
+    /// What the owner set; else far more than opBNB asks for and far less than would hurt, and on
+    /// a local chain, where money is free, as good as all.
+    pub fn of(chain_id: u64, set: Limits) -> Self {
+        const COIN: u128 = 1_000_000_000_000_000_000;
+        let (transaction, day) = if LOCAL_CHAINS.contains(&chain_id) {
+            (COIN, 1000 * COIN)
+        } else {
+            (COIN / 1000, COIN / 100)
+        };
+        Self {
+            transaction_max_wei: set.transaction_max_wei.unwrap_or(transaction),
+            day_max_wei: set.day_max_wei.unwrap_or(day),
+        }
+    }
+}
+
+/// How the pipeline goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// When a transaction is final, replaced, sent again.
+    pub rules: Rules,
+    /// Between two looks at the chain.
+    pub poll: Duration,
+    /// A transaction that is in no block for this long is told of; it is still waited for.
+    pub deadline: Duration,
+}
+
+impl Pace {
+    /// What fits a chain: one of one's own makes a block for each transaction and never takes one
+    /// back by itself; public ones make one in a second or two.
+    pub fn of(chain_id: u64, spending: Spending) -> Self {
+        let local = LOCAL_CHAINS.contains(&chain_id);
+        Self {
+            rules: Rules {
+                confirmations: if local { 1 } else { 3 },
+                replace_after: Duration::from_secs(30),
+                replace_blocks: 3,
+                resend_after: Duration::from_secs(10),
+                displace_after: Duration::from_secs(if local { 10 } else { 120 }),
+                fee_max_wei: spending.transaction_max_wei,
+            },
+            poll: Duration::from_millis(if local { 100 } else { 1000 }),
+            deadline: Duration::from_secs(90),
+        }
+    }
+}
+
+/// Why a call was not carried out, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The chain did not do what it was asked.
+    #[error(transparent)]
+    Chain(#[from] chain::Error),
+    /// It is in a block, and was paid for, but changed nothing.
+    #[error("a transaction failed in its block")]
+    FailedInBlock(#[source] chain::Error),
+    /// The journal can't be written.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The chain's price is above what the owner allows.
+    #[error("the chain's price is above TX_FEE_MAX")]
+    TooDear(#[from] TooDear),
+    /// The day's money is spent.
+    #[error("the last 24 hours cost what DAY_FEE_MAX allows: no transaction until some are older")]
+    DaySpent,
+    /// Another program with this key used the nonce first.
+    #[error("another program with this node's key sent a transaction in between")]
+    Displaced,
+}
+
+/// Where a transaction came to its end.
+enum Ending {
+    Settled(Outcome),
+    Displaced,
+}
+
+/// The pipeline of one account.
+#[derive(Debug)]
+pub struct Ledger<Ch, C> {
+    chain: Arc<Ch>,
+    journal: Journal,
+    clock: C,
+    sole: Sole,
+    account: Account,
+    spending: Spending,
+    pace: Pace,
+    /// Held from the nonce's question to the end: two transactions never share a nonce.
+    turn: Mutex<()>,
+}
+
+impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
+    /// The pipeline of the chain's account on the chain of this id.
+    pub fn new(
+        chain: Arc<Ch>,
+        (journal, clock): (Journal, C),
+        sole: Sole,
+        chain_id: u64,
+        (spending, pace): (Spending, Pace),
+    ) -> Self {
+        let account = Account { chain_id, address: chain.address() };
+        Self { chain, journal, clock, sole, account, spending, pace, turn: Mutex::default() }
+    }
+
+    /// Whose transactions these are.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+
+    /// Carries what was begun to its end, by this process or one before it.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        self.settle_all().await.map(drop)
+    }
+
+    /// Has `call` mined, and `leaves` under the root that it carries; returns once its block is
+    /// deep enough. What an error leaves behind is carried on by the next call.
+    pub async fn carry_out(&self, call: Call, leaves: Vec<Leaf>) -> Result<Outcome, Error> {
+        let _turn = self.turn.lock().await;
+        let account = self.settle_all().await?;
+        let quote = self.chain.quote(&call).await?;
+        let fees = self.pace.rules.price(None, quote.fees, quote.gas_limit)?;
+        let quote = Quote { fees, ..quote };
+        self.afford(account, quote).await?;
+        let contract = self.chain.contract();
+        let place = (contract, account.nonce);
+        let now = self.clock.now();
+        let mut transaction =
+            self.journal.reserve(self.account, place, (call.clone(), leaves), now).await?;
+        self.sign(&mut transaction, quote).await?;
+        match self.drive(transaction).await? {
+            Ending::Settled(outcome) if outcome.success => Ok(outcome),
+            Ending::Settled(outcome) => {
+                Err(Error::FailedInBlock(self.why_reverted(&call, &outcome).await))
+            }
+            Ending::Displaced => Err(Error::Displaced),
+        }
+    }
+
+    /// Whether the account and the day's budget can pay for it.
+    async fn afford(&self, account: AccountState, quote: Quote) -> Result<(), Error> {
+        let worst = quote.fees.worst(quote.gas_limit);
+        if account.balance_wei < worst {
+            let account = self.account.address;
+            return Err(chain::Error::Unpaid { account }.into());
+        }
+        let spent = self.spent().await?;
+        if spent.saturating_add(worst) > self.spending.day_max_wei {
+            return Err(Error::DaySpent);
+        }
+        Ok(())
+    }
+
+    /// Signs a form of the transaction and writes it down.
+    async fn sign(&self, tx: &mut Transaction, quote: Quote) -> Result<(), Error> {
+        let signed = self.chain.sign(&tx.call, tx.nonce, quote).await?;
+        let form = Form {
+            hash: signed.hash,
+            fees: quote.fees,
+            gas_limit: quote.gas_limit,
+            signed: self.clock.now(),
+            raw: signed.raw,
+        };
+        self.journal.signed(tx.id, &form).await?;
+        tx.forms.push(form);
+        Ok(())
+    }
+
+    /// Sends, looks and replaces until the transaction has come to its end.
+    async fn drive(&self, mut tx: Transaction) -> Result<Ending, Error> {
+        let mut began = self.clock.now();
+        let mut view = View::default();
+        loop {
+            self.sole.clear(&self.clock).await;
+            self.look(&tx, &mut view).await?;
+            // A clock that was set back must not stretch the wait.
+            began = began.min(self.clock.now());
+            match next(&tx, &view, &self.pace.rules, self.clock.now()) {
+                Step::Sign => self.replace(&mut tx, &mut view).await?,
+                Step::Send => self.send(&tx, &mut view).await?,
+                Step::Wait => self.clock.sleep(self.pace.poll).await,
+                Step::Settle(outcome) => {
+                    let (account, now) = (self.account, self.clock.now());
+                    self.journal.settle(account, &tx, outcome.clone(), now).await?;
+                    return Ok(Ending::Settled(outcome));
+                }
+                Step::Displace => {
+                    self.journal.displace(tx.id, self.clock.now()).await?;
+                    self.accept(tx.nonce, view.nonce).await?;
+                    return Ok(Ending::Displaced);
+                }
+            }
+            // A used nonce is settled or another's before long: that must not begin anew.
+            let late = self.clock.now().since(began) >= self.pace.deadline;
+            if late && view.taken_since.is_none() {
+                return Err(self.late(&tx).into());
+            }
+        }
+    }
+
+    /// What the chain shows of the transaction now.
+    async fn look(&self, tx: &Transaction, view: &mut View) -> Result<(), Error> {
+        let account = self.chain.account().await?;
+        (view.nonce, view.head) = (account.nonce, account.head);
+        view.included = match self.included(tx).await {
+            // An endpoint that does not find receipts yet ("transaction indexing is in progress") must
+            // not hold up what the account's count says is in no block.
+            Err(Error::Chain(chain::Error::Unexpected { .. })) if view.nonce <= tx.nonce => None,
+            included => included?,
+        };
+        let used = view.included.is_none() && view.nonce > tx.nonce;
+        let now = self.clock.now();
+        view.taken_since = used.then(|| view.taken_since.map_or(now, |since| since.min(now)));
+        Ok(())
+    }
+
+    /// The form that is in a block. A later one may never have been seen by who made it.
+    async fn included(&self, tx: &Transaction) -> Result<Option<Outcome>, Error> {
+        for form in tx.forms.iter().rev() {
+            if let Some(outcome) = self.chain.included(form.hash).await? {
+                let fee_wei = paid(form, outcome.fee_wei);
+                return Ok(Some(Outcome { fee_wei, ..outcome }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a dearer form, or sends the last one again where no dearer one is allowed.
+    async fn replace(&self, tx: &mut Transaction, view: &mut View) -> Result<(), Error> {
+        let Some(last) = tx.forms.last() else { return Ok(()) };
+        let (gas_limit, hash) = (last.gas_limit, last.hash);
+        // What was signed for one contract is not signed anew for another.
+        let is_movable = tx.contract == self.chain.contract();
+        let asked = match view.answer {
+            Answer::TooCheap { tip_min } => tip_min.unwrap_or_default(),
+            _ => 0,
+        };
+        let offer = self.chain.fees().await?.with_tip(asked);
+        let price = self.rules_for(tx).await?.price(Some(last), offer, gas_limit);
+        match price {
+            Ok(fees) if is_movable => {
+                let nonce = tx.nonce;
+                tracing::info!(nonce, "replacing {hash}, which no block took, by a dearer form");
+                self.sign(tx, Quote { gas_limit, fees }).await?;
+                (view.answer, view.sent, view.since) = (Answer::Unsent, None, None);
+                Ok(())
+            }
+            priced => {
+                if let Err(dear) = priced {
+                    tracing::debug!("a dearer form is not allowed: {dear}");
+                }
+                self.clock.sleep(self.pace.rules.resend_after).await;
+                self.send(tx, view).await
+            }
+        }
+    }
+
+    /// The rules with what is left for this transaction: of the day's budget, and of the account.
+    async fn rules_for(&self, tx: &Transaction) -> Result<Rules, Error> {
+        let own = tx.forms.iter().map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0);
+        let others = self.spent().await?.saturating_sub(own);
+        let left = self.spending.day_max_wei.saturating_sub(others);
+        let balance = self.chain.account().await?.balance_wei;
+        let rules = self.pace.rules;
+        Ok(Rules { fee_max_wei: rules.fee_max_wei.min(left).min(balance), ..rules })
+    }
+
+    async fn send(&self, tx: &Transaction, view: &mut View) -> Result<(), Error> {
+        let Some(form) = tx.forms.last() else { return Ok(()) };
+        if self.sole.alarm(self.clock.now()).is_some() {
+            return Ok(());
+        }
+        failpoint::hit("send", ".before");
+        view.answer = if view.sent.is_none() {
+            self.chain.send(&form.raw).await?
+        } else {
+            self.chain.send_everywhere(&form.raw).await?
+        };
+        failpoint::hit("send", ".after");
+        let now = self.clock.now();
+        view.sent = Some(now);
+        view.since.get_or_insert((now, view.head));
+        Ok(())
+    }
+
+    fn late(&self, tx: &Transaction) -> chain::Error {
+        let tx_hash = tx.forms.last().map(|form| form.hash.to_string()).unwrap_or_default();
+        chain::Error::NotMined { tx_hash, seconds: self.pace.deadline.as_secs() }
+    }
+
+    /// The reason is not in the block: asked for again as of now.
+    async fn why_reverted(&self, call: &Call, outcome: &Outcome) -> chain::Error {
+        if let Err(reverted @ chain::Error::Reverted { .. }) = self.chain.quote(call).await {
+            return reverted;
+        }
+        let reason = format!("transaction {} failed in its block", outcome.hash);
+        chain::Error::Reverted { reason }
+    }
+}
+
+/// What a form cost, where an endpoint says `told`. Old ones don't say, and some lie; the data fee of
+/// a second layer comes on top of what the form allows.
+fn paid(form: &Form, told: u128) -> u128 {
+    let most = form.fees.worst(form.gas_limit);
+    if told == 0 { most } else { told.min(most.saturating_mul(2)) }
+}
+
+#[cfg(test)]
+mod tests;

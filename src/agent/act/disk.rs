@@ -1,0 +1,520 @@
+//! Who fills the disk: what running jobs have written is measured, and the job that writes more
+//! than it may is stopped, before the disk is full for everybody.
+//!
+//! A job is held to its `disk_mib` in each place: what it sees as `/output` together with its image's
+//! volumes, and the layer of its container. Where the disk as a whole runs full all the same, the job that has written most is
+//! stopped, where that can help. Both only where two looks in a row say so: a job that is about to
+//! end by itself, or to tidy up, is left alone. And nobody else is stopped for a full disk while what
+//! was stopped, or has ended, is about to give room back.
+//!
+//! What must hold: a tree that was made to be measured for ever costs a bounded time, and its job
+//! goes first; nobody is judged by what was measured before this look; nothing here waits for the
+//! journal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use crate::agent::act::Act;
+use crate::agent::jobs::board::{Board, Running};
+use crate::agent::jobs::folders::{Folders, JobFolders};
+use crate::clock::Clock;
+use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
+use crate::host::{self, Room, tree};
+use crate::ids::{Address, JobId};
+use crate::job::phase::StopCause;
+use crate::supervise::Failure;
+
+/// How often the disk is looked at: a fast one takes some gigabytes meanwhile.
+const EVERY: Duration = Duration::from_secs(1);
+/// Measuring may take one part of so many of the time, while the disk has room.
+const SHARE: u32 = 20;
+/// Jobs that are measured at the same time: the engine walks through each layer.
+const AT_ONCE: usize = 4;
+/// Entries of one job's output that are counted in one look, far more than can be published.
+const ENTRIES_MAX: u64 = 200_000;
+/// How long one look at one job's output may take.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long the engine may take to measure a layer.
+const LAYER_MAX: Duration = Duration::from_secs(10);
+/// An engine that answers something easy takes no longer.
+const ENGINE: Duration = Duration::from_secs(2);
+/// How long a stopped job's answer is waited for. It stops without that, too.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long what was stopped, and the trash, may take to give room back before somebody else goes.
+const SETTLE_MAX: Duration = Duration::from_mins(1);
+/// A disk with less free than this is full, whatever the owner set.
+const FULL_MIB_MIN: u64 = 8;
+/// The same in files and folders.
+const FULL_INODES: u64 = 1024;
+
+/// What a job has written, as far as it could be measured in this look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Written {
+    output: u64,
+    entries: u64,
+    /// `None` where it was not measured, or could not be. Of its files the engine tells the lengths
+    /// alone, and not how many there are.
+    layer: Option<u64>,
+    is_whole: bool,
+}
+
+impl Written {
+    fn bytes(&self) -> u64 {
+        self.output.saturating_add(self.layer.unwrap_or(0))
+    }
+}
+
+/// What two looks in a row have said of the jobs and of the disk.
+#[derive(Debug, Default)]
+struct Looks {
+    output_above: Vec<JobId>,
+    layer_above: Vec<JobId>,
+    was_full: bool,
+    /// Who was stopped, and may not have given back what it had.
+    stopped: Vec<JobId>,
+    /// Since when that, or what is being removed, is waited for on a full disk.
+    waits_since: Option<Instant>,
+}
+
+impl Looks {
+    /// Whom to stop after this look, and why. `settles`: room is about to be given back.
+    fn judge(
+        &mut self,
+        jobs: &[(Running, Written)],
+        lack: Option<Lack>,
+        settles: bool,
+        now: Instant,
+    ) -> Vec<(JobId, StopCause)> {
+        let mut stops = self.exceeded(jobs);
+        let waits = self.waits(settles && lack.is_some(), now);
+        let lack = lack.filter(|_| !waits);
+        if stops.is_empty()
+            && self.was_full
+            && let Some(lack) = lack
+            && let Some(id) = greediest(jobs, lack)
+        {
+            stops.push((id, StopCause::DiskFull));
+        }
+        self.was_full = lack.is_some() && stops.is_empty();
+        if !stops.is_empty() {
+            self.waits_since = None;
+            self.stopped.extend(stops.iter().map(|(id, _)| id.clone()));
+        }
+        stops
+    }
+
+    /// Who has too much in one place for the second time. A layer that was not measured says nothing
+    /// new.
+    fn exceeded(&mut self, jobs: &[(Running, Written)]) -> Vec<(JobId, StopCause)> {
+        let (mut output_above, mut layer_above, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+        for (job, written) in jobs {
+            let knew = |list: &[JobId]| list.contains(&job.id);
+            let output = written.output > job.disk_bytes;
+            let layer = written.layer.map(|bytes| bytes > job.disk_bytes);
+            if output && knew(&self.output_above) || layer == Some(true) && knew(&self.layer_above)
+            {
+                stops.push((job.id.clone(), StopCause::DiskExceeded));
+            }
+            if output {
+                output_above.push(job.id.clone());
+            }
+            if layer.unwrap_or_else(|| knew(&self.layer_above)) {
+                layer_above.push(job.id.clone());
+            }
+        }
+        (self.output_above, self.layer_above) = (output_above, layer_above);
+        stops
+    }
+
+    /// Whether the room that is on its way is still waited for.
+    fn waits(&mut self, is_due: bool, now: Instant) -> bool {
+        if !is_due {
+            self.waits_since = None;
+            return false;
+        }
+        now.duration_since(*self.waits_since.get_or_insert(now)) < SETTLE_MAX
+    }
+
+    /// A look at a disk with room, at which nothing was measured.
+    fn rested(&mut self) {
+        (self.was_full, self.waits_since) = (false, None);
+    }
+
+    /// A look at which no job runs.
+    fn idle(&mut self) {
+        *self = Self { stopped: std::mem::take(&mut self.stopped), ..Self::default() };
+    }
+
+    /// Whether room is about to be given back: by who was stopped, or by what is being removed.
+    fn settles(&mut self, board: &Board, folders: &Folders) -> bool {
+        self.stopped.retain(|id| board.is_ending(id));
+        !self.stopped.is_empty() || folders.trash.is_being_emptied()
+    }
+}
+
+/// What a full disk lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lack {
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Lack {
+    /// `None` where there is enough.
+    fn of(room: Room, full_mib: u64) -> Option<Self> {
+        let bytes = full_mib.saturating_sub(room.mib) << 20;
+        let inodes = FULL_INODES.saturating_sub(room.inodes);
+        (bytes > 0 || inodes > 0).then_some(Self { bytes, inodes })
+    }
+}
+
+/// The job that has written most, where its end gives back what is lacking. What can't be measured
+/// counts as more than anything.
+fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
+    let weight = |written: &Written| {
+        let amount = if lack.bytes > 0 { written.bytes() } else { written.entries };
+        (!written.is_whole, amount)
+    };
+    let helps = |written: &Written| {
+        !written.is_whole || (written.bytes() >= lack.bytes && written.entries >= lack.inodes)
+    };
+    let most = jobs.iter().filter(|(_, written)| helps(written));
+    most.max_by_key(|(_, written)| weight(written)).map(|(job, _)| job.id.clone())
+}
+
+/// Looks after the disk for as long as the node runs; a service. `free_min_mib` is what the owner
+/// wants to stay free: at half of it the disk counts as full.
+pub async fn watch<R: ContainerRuntime, C: Clock>(
+    act: Arc<Act<R, C>>,
+    free_min_mib: u64,
+) -> Result<(), Failure> {
+    let full_mib = (free_min_mib / 2).max(FULL_MIB_MIN);
+    let lack = || match host::disk_room(act.folders.root()) {
+        Ok(room) => Ok(Lack::of(room, full_mib)),
+        Err(err) => Err(Failure::Again(err.into())),
+    };
+    let (mut looks, mut layers) = (Looks::default(), Layers::new());
+    let mut rests_until = Instant::now();
+    loop {
+        act.clock.sleep(EVERY).await;
+        let running = act.board.running();
+        layers.retain(|id, _| running.iter().any(|job| job.container == *id));
+        if running.is_empty() {
+            looks.idle();
+            continue;
+        }
+        let is_full = lack()?.is_some();
+        if !is_full && Instant::now() < rests_until {
+            looks.rested();
+            continue;
+        }
+        // A full disk is measured at each look, however long that takes.
+        let eyes = Eyes { runtime: &*act.runtime, folders: &act.folders, node: act.key.address() };
+        let seen = eyes.measure(running, &mut layers, is_full).await;
+        rests_until = Instant::now() + seen.outputs_took * SHARE;
+        // Some of them may have tidied up meanwhile. An engine that is away could stop nobody.
+        let lack = if is_full && !seen.is_engine_away { lack()? } else { None };
+        let settles = looks.settles(&act.board, &act.folders);
+        for (id, cause) in looks.judge(&seen.jobs, lack, settles, Instant::now()) {
+            stop(&act.board, &id, cause, &seen.jobs).await;
+        }
+    }
+}
+
+/// When a container's layer is measured again.
+type Layers = HashMap<String, Instant>;
+
+/// What one look saw.
+#[derive(Debug, Default)]
+struct Seen {
+    jobs: Vec<(Running, Written)>,
+    outputs_took: Duration,
+    is_engine_away: bool,
+}
+
+/// What a look at one job saw.
+#[derive(Debug)]
+struct Look {
+    job: Running,
+    output: tree::Usage,
+    output_took: Duration,
+    layer: Layer,
+    layer_took: Duration,
+}
+
+/// What the engine says of a container's layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Bytes(u64),
+    /// It was not asked: it walks through a layer to measure it, seldom where that takes long.
+    NotDue,
+    /// It could not say it, or not in time.
+    TooLong,
+    /// The container is gone.
+    Gone,
+    /// It does not answer.
+    Away,
+}
+
+/// What a look is made with.
+struct Eyes<'a, R> {
+    runtime: &'a R,
+    folders: &'a Folders,
+    node: Address,
+}
+
+impl<R: ContainerRuntime> Eyes<'_, R> {
+    /// Measures what each job has written, its layer only where that is due, or `all` is wanted.
+    async fn measure(&self, running: Vec<Running>, layers: &mut Layers, all: bool) -> Seen {
+        let now = Instant::now();
+        let looks: Vec<_> = running
+            .into_iter()
+            .map(|job| {
+                let is_due = all || layers.get(&job.container).is_none_or(|due| *due <= now);
+                self.look_at(job, is_due)
+            })
+            .collect();
+        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        let (mut seen, mut too_long) = (Seen::default(), false);
+        while let Some(Look { job, output, output_took, layer, layer_took }) = looks.next().await {
+            seen.outputs_took += output_took;
+            if layer != Layer::NotDue {
+                let rest = (layer_took * SHARE).max(EVERY);
+                layers.insert(job.container.clone(), Instant::now() + rest);
+            }
+            let bytes = match layer {
+                Layer::Bytes(bytes) => Some(bytes),
+                Layer::NotDue | Layer::TooLong | Layer::Away => None,
+                // Nothing of it runs any more.
+                Layer::Gone => continue,
+            };
+            too_long |= layer == Layer::TooLong;
+            seen.is_engine_away |= layer == Layer::Away;
+            let written = Written {
+                output: output.bytes,
+                entries: output.entries,
+                layer: bytes,
+                is_whole: output.is_whole && layer != Layer::TooLong,
+            };
+            seen.jobs.push((job, written));
+        }
+        // Either that layer is too large to be measured, or the engine answers nobody.
+        if too_long {
+            let easy = tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await;
+            seen.is_engine_away |= !matches!(easy, Ok(Ok(_)));
+        }
+        seen
+    }
+
+    async fn look_at(&self, job: Running, is_due: bool) -> Look {
+        let begun = Instant::now();
+        let output = output_of(self.folders, &job).await;
+        let output_took = begun.elapsed();
+        let begun = Instant::now();
+        let layer = if is_due { self.layer_of(&job.container).await } else { Layer::NotDue };
+        Look { job, output, output_took, layer, layer_took: begun.elapsed() }
+    }
+
+    async fn layer_of(&self, container: &str) -> Layer {
+        let id = ContainerId(container.to_owned());
+        match tokio::time::timeout(LAYER_MAX, self.runtime.written(&id)).await {
+            Ok(Ok(bytes)) => Layer::Bytes(bytes),
+            Ok(Err(EngineError::Gone(_))) => Layer::Gone,
+            Ok(Err(EngineError::Unreachable { .. })) => Layer::Away,
+            Ok(Err(_)) | Err(_) => Layer::TooLong,
+        }
+    }
+}
+
+async fn output_of(folders: &Folders, job: &Running) -> tree::Usage {
+    let folders = folders.of_attempt(&job.id, job.attempt);
+    let measured = tokio::task::spawn_blocking(move || usage(&folders)).await;
+    // A folder that its job has closed is none that was measured.
+    measured.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Of what the job sees as `/output`, and of its image's volumes.
+fn usage(folders: &JobFolders) -> std::io::Result<tree::Usage> {
+    let output = tree::usage(&folders.output(), ENTRIES_MAX, LOOK_MAX)?;
+    let volumes = tree::usage(&folders.volumes(), ENTRIES_MAX, LOOK_MAX)?;
+    Ok(tree::Usage {
+        bytes: output.bytes.saturating_add(volumes.bytes),
+        entries: output.entries.saturating_add(volumes.entries),
+        is_whole: output.is_whole && volumes.is_whole,
+    })
+}
+
+async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Written)]) {
+    let written = jobs.iter().find(|(job, _)| job.id == *id).map(|(_, written)| *written);
+    let Written { output, layer, is_whole, .. } = written.unwrap_or_default();
+    let (output_mib, layer_mib) = (output >> 20, layer.map(|bytes| bytes >> 20));
+    let why = match cause {
+        StopCause::DiskFull if is_whole => "the disk is full and it has written most",
+        StopCause::DiskFull => "the disk is full and what it has written can't be measured",
+        _ => "it has written more than its disk_mib",
+    };
+    tracing::warn!(job.id = %id, output_mib, layer_mib, "job {id} is stopped: {why}");
+    tokio::time::timeout(ANSWER, board.stop(id, cause)).await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn job(id: &str, output_mib: u64, layer_mib: u64) -> (Running, Written) {
+        let running = Running {
+            id: id.parse().unwrap(),
+            attempt: 1,
+            container: id.to_owned(),
+            disk_bytes: 100 * MIB,
+        };
+        let (output, layer) = (output_mib * MIB, layer_mib * MIB);
+        (running, Written { output, layer: Some(layer), entries: 10, is_whole: true })
+    }
+
+    /// 8 MiB are lacking.
+    const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0 });
+
+    fn named(stops: &[(JobId, StopCause)]) -> Vec<(&str, StopCause)> {
+        stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
+    }
+
+    /// The looks of a node, one a second.
+    #[derive(Default)]
+    struct Seconds(Looks, u64);
+
+    impl Seconds {
+        fn judge(
+            &mut self,
+            jobs: &[(Running, Written)],
+            lack: Option<Lack>,
+            settles: bool,
+        ) -> Vec<(JobId, StopCause)> {
+            static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+            self.1 += 1;
+            self.0.judge(jobs, lack, settles, *BEGAN + Duration::from_secs(self.1))
+        }
+    }
+
+    #[test]
+    fn a_job_above_its_limit_is_stopped_at_the_second_look_and_not_at_the_first() {
+        for greedy in [job("a", 101, 0), job("a", 0, 101)] {
+            let jobs = [greedy, job("b", 100, 100)];
+            let mut looks = Seconds::default();
+            assert_eq!(looks.judge(&jobs, None, false), []);
+            let stops = looks.judge(&jobs, None, false);
+            assert_eq!(named(&stops), [("a", StopCause::DiskExceeded)]);
+            // One that tidied up in between is at its first look again.
+            assert_eq!(looks.judge(&[job("a", 1, 0)], None, false), []);
+            assert_eq!(looks.judge(&jobs, None, false), []);
+        }
+    }
+
+    #[test]
+    fn a_layer_is_above_the_limit_only_where_two_measurements_say_so() {
+        let large = [job("a", 0, 101)];
+        let mut unknown = large.clone();
+        unknown[0].1.layer = None;
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&large, None, false), []);
+        for _ in 0..20 {
+            assert_eq!(looks.judge(&unknown, None, false), [], "nothing was measured");
+        }
+        assert_eq!(named(&looks.judge(&large, None, false)), [("a", StopCause::DiskExceeded)]);
+    }
+
+    #[test]
+    fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
+        let jobs = [job("a", 30, 30), job("b", 50, 0), job("c", 1, 0)];
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("a", StopCause::DiskFull)]);
+        // Somebody else has filled it: no job's end would make room.
+        for _ in 0..3 {
+            assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
+        }
+        let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
+        let jobs = [jobs[0].clone(), hidden];
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("d", StopCause::DiskFull)]);
+    }
+
+    #[test]
+    fn nobody_else_is_stopped_while_room_is_about_to_be_given_back() {
+        let jobs = [job("a", 60, 0), job("b", 50, 0)];
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("a", StopCause::DiskFull)]);
+        let others = &jobs[1..];
+        for second in 0..SETTLE_MAX.as_secs() {
+            assert_eq!(looks.judge(others, LACK, true), [], "after {second} s");
+        }
+        // It was given back, and the disk fills again: two looks, as ever.
+        assert_eq!(looks.judge(others, LACK, false), []);
+        assert_eq!(named(&looks.judge(others, LACK, false)), [("b", StopCause::DiskFull)]);
+    }
+
+    #[test]
+    fn room_that_never_comes_back_is_not_waited_for_for_ever() {
+        let jobs = [job("b", 50, 0)];
+        let mut looks = Seconds::default();
+        let waited = (1..200).find(|_| !looks.judge(&jobs, LACK, true).is_empty());
+        assert_eq!(waited, Some(SETTLE_MAX.as_secs() + 2));
+    }
+
+    #[test]
+    fn a_disk_that_had_room_in_between_is_at_its_first_look_again() {
+        let jobs = [job("a", 60, 0)];
+        let mut looks = Seconds::default();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+        looks.0.rested();
+        assert_eq!(looks.judge(&jobs, LACK, false), []);
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_engine_away_none()
+    {
+        use crate::container::fake::{Call, Fake};
+
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::create(dir.path()).unwrap();
+        let engine = Fake::new(Duration::ZERO, Vec::new());
+        let eyes = Eyes { runtime: &engine, folders: &folders, node: Address::new([1; 20]) };
+        let mut layers = Layers::new();
+        let look = async |error: EngineError, layers: &mut Layers, all: bool| {
+            engine.fail(Call::Written, error);
+            eyes.measure(vec![job("a", 0, 0).0], layers, all).await
+        };
+        let broken = || EngineError::Engine { reason: "too many links".to_owned() };
+        let away =
+            || EngineError::Unreachable { host: "unix:///x".to_owned(), source: "no".into() };
+        let seen = look(broken(), &mut layers, false).await;
+        assert!(!seen.jobs[0].1.is_whole && !seen.is_engine_away, "{seen:?}");
+        // Not due again so soon, but where the disk is full.
+        let seen = look(broken(), &mut layers, false).await;
+        assert!(seen.jobs[0].1.is_whole && seen.jobs[0].1.layer.is_none(), "{seen:?}");
+        let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+        assert!(!seen.jobs[0].1.is_whole, "{seen:?}");
+        let seen = look(away(), &mut layers, true).await;
+        assert!(seen.jobs[0].1.is_whole && seen.is_engine_away, "{seen:?}");
+        // A container that is gone is no job that could be stopped.
+        let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+        assert!(seen.jobs.is_empty(), "{seen:?}");
+    }
+
+    #[test]
+    fn inodes_run_out_as_well_as_blocks() {
+        assert_eq!(Lack::of(Room { mib: 9, inodes: FULL_INODES }, 8), None);
+        let lack = Lack::of(Room { mib: 9, inodes: 24 }, 8);
+        assert_eq!(lack, Some(Lack { bytes: 0, inodes: 1000 }));
+        let mut many = job("many", 1, 0);
+        many.1.entries = 5000;
+        assert_eq!(greediest(&[job("big", 90, 0), many], lack.unwrap()).unwrap().as_str(), "many");
+        assert_eq!(Lack::of(Room { mib: 9, inodes: u64::MAX }, 8), None);
+    }
+}

@@ -1,0 +1,8 @@
+//! Whether this node could run a job now: its host, engine, GPUs, store and endpoints.
+//!
+//! Invariant: what is reported here was tried, not read from settings.
+
+pub mod lookout;
+pub mod readiness;
+pub mod sight;
+pub mod trials;

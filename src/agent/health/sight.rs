@@ -1,0 +1,107 @@
+//! Whether the container engine sees the files that this node writes: it mounts them by their paths,
+//! and an engine on another host, or a node in a container, has another file system under them. And
+//! whether it holds containers to their limits.
+//!
+//! What must hold: no container is made before a file of the node's was read back through the engine;
+//! it is looked anew after the engine was away.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::container::{self, ContainerRuntime};
+use crate::ids::Address;
+
+/// The folder in the data folder that the engine is shown, and the file in it.
+const FOLDER: &str = "seen";
+const FILE: &str = "nonce";
+
+/// After a look that failed the next is not before: each makes a container.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Why no container may be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unseen {
+    /// The engine finds something else, or nothing, under the node's path.
+    #[error(
+        "the engine sees another file system than this node: what lies in {} here is not what it \
+         finds there; run both on one host, and where the node runs in a container, show it DATA_DIR \
+         under the path that it has on the host",
+        .0.display()
+    )]
+    Elsewhere(PathBuf),
+    /// A moment ago it did not.
+    #[error("the engine does not see this node's files")]
+    Lately,
+    /// The file could not be written.
+    #[error("no file for the engine to read can be written")]
+    Io(#[source] std::io::Error),
+    /// The engine did not read it.
+    #[error(transparent)]
+    Engine(#[from] container::Error),
+}
+
+/// What is known of it.
+#[derive(Debug)]
+pub struct Sight {
+    node: Address,
+    data_dir: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Nothing,
+    Sees,
+    /// It did not, at that moment.
+    Not(Instant),
+}
+
+impl Sight {
+    /// Of this node with this data folder; nothing is known yet.
+    pub fn new(node: Address, data_dir: PathBuf) -> Self {
+        Self { node, data_dir, known: Mutex::new(Known::Nothing) }
+    }
+
+    /// Whether the engine sees the node's files; asked once, and again after it did not or was away.
+    pub async fn of<R: ContainerRuntime>(&self, runtime: &R) -> Result<(), Unseen> {
+        let mut known = self.known.lock().await;
+        match *known {
+            Known::Sees => return Ok(()),
+            Known::Not(at) if at.elapsed() < AGAIN => return Err(Unseen::Lately),
+            Known::Nothing | Known::Not(_) => {}
+        }
+        let looked = self.look(runtime).await;
+        *known = match &looked {
+            Ok(()) => Known::Sees,
+            // No container was made: it is asked again as soon as anybody wants to know.
+            Err(Unseen::Engine(_)) => Known::Nothing,
+            Err(_) => Known::Not(Instant::now()),
+        };
+        looked
+    }
+
+    /// The engine was away: another one may come back.
+    pub async fn forget(&self) {
+        *self.known.lock().await = Known::Nothing;
+    }
+
+    async fn look<R: ContainerRuntime>(&self, runtime: &R) -> Result<(), Unseen> {
+        runtime.limits().await?;
+        let folder = self.data_dir.join(FOLDER);
+        let file = folder.join(FILE);
+        let nonce = format!("{:032x}", fastrand::u128(..));
+        let (at, text) = (file.clone(), nonce.clone());
+        let write = move || std::fs::create_dir_all(folder).and_then(|()| std::fs::write(at, text));
+        let written = tokio::task::spawn_blocking(write).await;
+        written.unwrap_or_else(|err| Err(std::io::Error::other(err))).map_err(Unseen::Io)?;
+        let read = runtime.read_back(self.node, &file).await?;
+        if read.as_deref() == Some(nonce.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Unseen::Elsewhere(self.data_dir.clone()))
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a job will need of the services outside is tried before the first one, and each hour: a few bytes
+//! are uploaded and taken back, each gateway is asked for a block, each of the chain's endpoints for what a
+//! heartbeat asks it.
+//!
+//! What must hold: a store that refuses gets no job that would run for nothing; one that is merely away
+//! stops none; what is wrong is told once, and so is that it is right again; nothing of what is tried
+//! piles up at a service.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::agent::jobs::board::Board;
+use crate::artifact::{Error, Gateways, Pinata, Tried};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::supervise::{Failure, chain};
+
+/// Between two tries of what was right.
+pub const EVERY: Duration = Duration::from_hours(1);
+
+/// A store that refuses is tried sooner: its owner is mending it.
+const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_mins(5));
+
+/// A store that does not answer in this time counts as one that is away.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// Who tries the store.
+#[derive(Debug)]
+pub struct Store<C> {
+    pinata: Pinata,
+    board: Board,
+    clock: C,
+    /// Whether the key did not unpin what was tried: then it is not tried like that again.
+    leaves_pins: AtomicBool,
+}
+
+impl<C: Clock> Store<C> {
+    /// Tells the board what this service says.
+    pub fn new(pinata: Pinata, board: Board, clock: C) -> Self {
+        Self { pinata, board, clock, leaves_pins: AtomicBool::new(false) }
+    }
+
+    /// Tries the store at the start and each hour; a service that ends only when it fails.
+    pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
+        let late = async {
+            self.clock.sleep(FIRST_ANSWER).await;
+            self.board.not_uploaded();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            end = self.again_and_again() => end,
+            () = late => Ok(()),
+        }
+    }
+
+    async fn again_and_again(&self) -> Result<(), Failure> {
+        let mut refusals = 0;
+        loop {
+            let wait = match self.once().await {
+                Ok(()) => {
+                    self.board.uploaded(None);
+                    refusals = 0;
+                    EVERY
+                }
+                Err(err) if err.is_refusal() => {
+                    self.board.uploaded(Some(chain(&err)));
+                    refusals += 1;
+                    REFUSED.jittered(refusals)
+                }
+                Err(err) => {
+                    self.board.not_uploaded();
+                    let remedy = "PINATA_JWT and PINATA_API_URL; results wait on disk meanwhile";
+                    if err.is_transient() {
+                        return Err(Failure::again(err, remedy));
+                    }
+                    // Whatever it did with what it got, it would do again.
+                    tracing::warn!("the store can't be tried: {}: {remedy}", chain(&err));
+                    EVERY
+                }
+            };
+            self.clock.sleep(wait).await;
+        }
+    }
+
+    async fn once(&self) -> Result<(), Error> {
+        if self.leaves_pins.load(Ordering::Relaxed) {
+            return self.pinata.check().await;
+        }
+        match self.pinata.try_upload().await? {
+            Tried::TakenBack => tracing::debug!("the store takes an upload"),
+            // The next try uploads the same, and may take it back.
+            Tried::Stays { why, .. } if why.is_transient() => {}
+            Tried::Stays { cid, why } => {
+                self.leaves_pins.store(true, Ordering::Relaxed);
+                tracing::warn!(
+                    %cid,
+                    "the store takes uploads, but not back: {cid}, a few bytes to try it by, stays \
+                     pinned, and it is not tried again until the next start: {}; let the key of \
+                     PINATA_JWT unpin, or never mind",
+                    chain(&why)
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was told to be wrong, each under its name.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeMap<String, String>>);
+
+impl Told {
+    /// Tells what is wrong now and was not, or otherwise, and what is right again.
+    pub fn tell(&self, wrong: BTreeMap<String, String>) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, why) in wrong.iter().filter(|(name, why)| told.get(*name) != Some(*why)) {
+            tracing::warn!("{name} does not serve: {why}; the others do its work");
+        }
+        for name in told.keys().filter(|name| !wrong.contains_key(*name)) {
+            tracing::info!("{name} serves again");
+        }
+        *told = wrong;
+    }
+}
+
+/// Asks each gateway for a block at the start and each hour; a service that ends only when it fails.
+pub async fn try_gateways<C: Clock>(
+    gateways: Gateways,
+    clock: C,
+    told: Arc<Told>,
+) -> Result<(), Failure> {
+    loop {
+        let unfit = gateways.check().await.map_err(|err| {
+            Failure::again(err, "IPFS_GATEWAYS; jobs with an input fail meanwhile")
+        })?;
+        let named = |(gateway, why): (String, String)| (format!("the gateway {gateway}"), why);
+        told.tell(unfit.into_iter().map(named).collect());
+        clock.sleep(EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_remembered_until_it_is_right() {
+        let told = Told::default();
+        let wrong = || BTreeMap::from([("the gateway a".to_owned(), "403".to_owned())]);
+        told.tell(wrong());
+        assert_eq!(*told.0.lock().unwrap(), wrong());
+        told.tell(BTreeMap::new());
+        assert!(told.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! What the jobs in hand, and looks at the host, say of the node's fitness.
+//!
+//! What must hold: a change is told once, when it happens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Board, State};
+use crate::agent::jobs::terms::Terms;
+use crate::job::phase::Phase;
+use crate::job::{Job, JobSpec, Reason};
+use crate::node::GpuUuid;
+use crate::node::admission::{Offer, Verdict, decide};
+use crate::node::fitness::{Look, Probed, Unfit};
+
+impl State {
+    /// What a job that moved says of the node.
+    pub(super) fn learn(&mut self, before: &'static str, held: &[GpuUuid], job: &Job) {
+        let moved = before != job.phase.name();
+        match &job.phase {
+            Phase::Running { run } if moved => self.fitness.job_runs(&run.gpus),
+            phase
+                if moved
+                    && is_before_run(before)
+                    && let Some(fault) = phase.nodes_fault() =>
+            {
+                if fault.reason == Reason::GpuFailed {
+                    self.fitness.cards_failed(held);
+                }
+                if !fault.reason.is_of_one_job() {
+                    self.fitness.job_failed(&fault.error);
+                    self.symptoms += 1;
+                }
+            }
+            // It gave its cards up, for others or for the same ones later.
+            Phase::Ready { .. } if moved && before == "starting" => {
+                self.fitness.cards_failed(held);
+                self.symptoms += 1;
+            }
+            phase if !moved && let Some(trouble) = &job.trouble => {
+                if trouble.fault.reason == Reason::GpuFailed {
+                    self.fitness.cards_failed(phase.holds().unwrap_or_default());
+                }
+                self.symptoms += u64::from(phase.wants_slot());
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells a change of the node's fitness, once.
+    pub(super) fn tell(&mut self) {
+        self.fitness.store(self.is_refused());
+        let unfit = self.fitness.verdict().err().or_else(|| self.is_full());
+        match (&self.unfit, &unfit) {
+            (Some(_), None) if self.is_unfit_told => {
+                self.is_unfit_told = false;
+                tracing::info!("the node is ready again: jobs are taken");
+            }
+            // Each start has that moment: no news.
+            (_, None | Some(Unfit::Untried(_))) => {}
+            (before, Some(why)) if before.as_ref().is_none_or(|was| was.is_other_than(why)) => {
+                self.is_unfit_told = true;
+                tracing::warn!("no job is taken: {why}");
+            }
+            _ => {}
+        }
+        self.unfit = unfit;
+    }
+}
+
+impl Board {
+    /// What a look at the host saw, and the moment by the monotonic clock.
+    pub fn looked(&self, look: Look, now: Duration) {
+        let mut state = self.state();
+        let known: Vec<GpuUuid> =
+            state.terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        state.fitness.looked(look, &known, now);
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// What probes of cards found, and the moment by the monotonic clock.
+    pub fn probed(&self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
+        let mut state = self.state();
+        state.fitness.probed(probes, now);
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// The engine gives cards to no container, as the job met that was to have these.
+    pub fn no_driver(&self, cards: &[GpuUuid], why: &str) {
+        let mut state = self.state();
+        state.fitness.no_driver(cards, why);
+        state.symptoms += 1;
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// An empty board of a node that tries what a job needs before the first one: every card, and the
+    /// store.
+    pub fn untried(terms: Terms) -> Self {
+        let cards: Vec<GpuUuid> = terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+        let board = Self::new(terms);
+        let mut state = board.state();
+        state.fitness.expect_trials(cards);
+        state.tell();
+        drop(state);
+        board
+    }
+
+    /// Waits until all of that was tried, or did not answer.
+    pub async fn tried(&self) {
+        self.wait_for(|| (!self.state().fitness.is_untried()).then_some(())).await;
+    }
+
+    /// Whether a container had this card since the start.
+    pub fn was_tried(&self, card: &GpuUuid) -> bool {
+        self.state().fitness.was_tried(card)
+    }
+
+    /// What the store said to a few bytes of the node's own: its words where it refuses them.
+    pub fn uploaded(&self, refusal: Option<String>) {
+        let mut state = self.state();
+        state.fitness.uploaded(refusal);
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// The store can't be asked now.
+    pub fn not_uploaded(&self) {
+        let mut state = self.state();
+        state.fitness.not_uploaded();
+        state.tell();
+        drop(state);
+        self.notify();
+    }
+
+    /// What no job could do without; `None` where all of it was tried and is there.
+    pub fn lacks(&self) -> Option<Unfit> {
+        self.state().fitness.lacks()
+    }
+
+    /// Why no job is taken; `None` where the node is fit.
+    pub fn unfit(&self) -> Option<Unfit> {
+        self.state().unfit.clone()
+    }
+
+    /// Waits until the node is fit, or until it is not.
+    pub async fn becomes_fit(&self, fit: bool) {
+        self.wait_for(|| (self.state().unfit.is_none() == fit).then_some(())).await;
+    }
+
+    /// Whether a job of this kind could go, now or once others are done, with the cards that work.
+    pub fn may_go(&self, spec: &JobSpec) -> bool {
+        let state = self.state();
+        !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
+    }
+
+    /// All that the node offers, and the cards of it that are out of use.
+    pub fn offered(&self) -> (Offer, Vec<GpuUuid>) {
+        let state = self.state();
+        let out = state.fitness.out().into_iter().cloned().collect();
+        (state.terms.offer.clone(), out)
+    }
+
+    /// Slots that nobody holds.
+    pub fn free_slots(&self) -> usize {
+        let state = self.state();
+        let held = state.entries.values().filter(|entry| entry.holds.is_some()).count();
+        state.terms.offer.slots.saturating_sub(held)
+    }
+
+    /// The cards that are to be probed now.
+    pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
+        self.state().fitness.to_probe(now)
+    }
+
+    /// How often a job met what a look at the host may explain.
+    pub fn symptoms(&self) -> u64 {
+        self.state().symptoms
+    }
+
+    /// Waits until that is more.
+    pub async fn more_symptoms_than(&self, seen: u64) {
+        self.wait_for(|| (self.symptoms() > seen).then_some(())).await;
+    }
+}
+
+/// Whether a job in a phase of this name has not run yet.
+fn is_before_run(phase: &str) -> bool {
+    ["accepted", "pulled", "ready", "claiming", "starting"].contains(&phase)
+}

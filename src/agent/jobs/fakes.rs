@@ -1,0 +1,424 @@
+//! For the tests of the agent's parts: a node whose host, bus and journal do as a test says.
+//!
+//! What must hold: all works as long as a test says nothing else; a sleep is over at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::attempt::Desk;
+use super::board::Board;
+use super::effects::Effects;
+use super::intake::Intake;
+use super::notary::Notary;
+use super::terms::Terms;
+use crate::agent::settings::JobAuth;
+use crate::bus::claims::Found as FoundClaim;
+use crate::bus::{self, AckHandle, PoolName, Settle, Target};
+use crate::clock::{Clock, Timestamp};
+use crate::container::{self, ContainerId, Found, FoundState, ImagePolicy};
+use crate::ids::{Address, Domain, Hash, JobId, Signature};
+use crate::job::claim::Claim;
+use crate::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
+use crate::job::plan::Step;
+use crate::job::receipt::{Facts, Receipt, Signed};
+use crate::job::spec::parse;
+use crate::job::{Job, LateResult};
+use crate::journal::{Disk, Fate, Gate, Journal, Outgoing, Slowness};
+use crate::node::admission::Offer;
+use crate::node::presence::Presence;
+use crate::supervise::Crew;
+
+pub(super) const NODE: Address = Address::new([1; 20]);
+
+/// A clock on which every sleep is over at once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Quick(Arc<AtomicU64>);
+
+impl Clock for Quick {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + self.0.load(Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Relaxed))
+    }
+
+    async fn sleep(&self, span: Duration) {
+        tokio::task::yield_now().await;
+        self.0.fetch_add(u64::try_from(span.as_millis()).unwrap().max(1), Relaxed);
+    }
+}
+
+/// A host on which everything works, but that a container goes on until it is stopped.
+#[derive(Debug, Default)]
+pub(super) struct Fakes {
+    clock: Quick,
+    board: Option<Board>,
+    /// Which time that it is followed its task panics.
+    panics_at: usize,
+    followed: AtomicUsize,
+    pub(super) is_followed: Notify,
+    pub(super) is_stopped: Notify,
+    /// What the engine has.
+    pub(super) containers: Mutex<Vec<Found>>,
+    pub(super) engine_is_away: AtomicBool,
+    /// Containers that it can't remove.
+    pub(super) stuck: Mutex<Vec<ContainerId>>,
+    /// Whether what is listed as new runs by the time it is to be withdrawn.
+    pub(super) starts_late: AtomicBool,
+    /// Whose every job is.
+    pub(super) claim: Mutex<Option<Claim>>,
+    /// What whoever is asked for a job answers.
+    pub(super) keeps: Mutex<Option<Duration>>,
+    /// Whether no queue has any message.
+    pub(super) is_purged: AtomicBool,
+    /// Whether folders can't be removed.
+    pub(super) keeps_folders: AtomicBool,
+    /// What was done, in order.
+    pub(super) done: Mutex<Vec<String>>,
+}
+
+impl Fakes {
+    fn note(&self, what: String) {
+        self.done.lock().unwrap().push(what);
+    }
+
+    /// How often this was done.
+    pub(super) fn count(&self, what: &str) -> usize {
+        self.done.lock().unwrap().iter().filter(|one| one.starts_with(what)).count()
+    }
+}
+
+/// A container of a job.
+pub(super) fn container(id: &str, state: FoundState) -> Found {
+    Found {
+        id: ContainerId(format!("c-{id}")),
+        job_id: Some(id.parse().unwrap()),
+        attempt: 1,
+        state,
+        created_at: Quick::default().now(),
+    }
+}
+
+impl Effects for Fakes {
+    async fn perform(&self, job: &Job, step: Step) -> Event {
+        self.note(format!("{} {}", step.name(), job.id()));
+        match step {
+            Step::Pull => {
+                let text = "sha256:1".to_owned();
+                Event::Pulled {
+                    image: PinnedImage { id: text.clone(), digest: text, unconfirmed: false },
+                }
+            }
+            Step::Fetch => Event::Fetched,
+            Step::Reserve => {
+                Event::Reserved { gpus: self.board.as_ref().unwrap().reserve(job).await }
+            }
+            Step::Create => Event::Created { container: "c".to_owned() },
+            Step::Start => Event::Started { container: "c".to_owned(), at: self.clock.now() },
+            Step::Follow { .. } => {
+                let times = self.followed.fetch_add(1, Relaxed) + 1;
+                assert_ne!(times, self.panics_at, "a defect, planted");
+                self.is_followed.notify_one();
+                std::future::pending().await
+            }
+            Step::Stop => {
+                self.is_stopped.notify_one();
+                std::future::pending().await
+            }
+            // As long as an upload takes, or an engine that is away.
+            Step::Publish | Step::Remove => std::future::pending().await,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
+        self.note(format!("{how:?} {}", delivery.delivered));
+        Ok(())
+    }
+
+    async fn say(&self, _: &Outgoing) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn say_late(&self, result: &LateResult) -> Result<(), bus::Error> {
+        self.note(format!("say_late {}", result.job_id));
+        Ok(())
+    }
+
+    async fn said(&self) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn bury(&self, _: &Target, _: Vec<u8>, _: &str) -> Result<(), bus::Error> {
+        Ok(())
+    }
+
+    async fn is_queued(&self, _: &AckHandle, _: &Target, _: &JobId) -> Result<bool, bus::Error> {
+        Ok(!self.is_purged.load(Relaxed))
+    }
+
+    async fn neighbours(&self, _: &PoolName) -> Result<Vec<Presence>, bus::Error> {
+        Ok(Vec::new())
+    }
+
+    async fn claim(&self, _: &PoolName, _: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
+        let claim = *self.claim.lock().unwrap();
+        Ok(claim.map(|claim| FoundClaim { claim, revision: 1 }))
+    }
+
+    async fn put_claim(
+        &self,
+        _: &PoolName,
+        _: &JobId,
+        claim: &Claim,
+        _: Option<u64>,
+    ) -> Result<bool, bus::Error> {
+        *self.claim.lock().unwrap() = Some(*claim);
+        Ok(true)
+    }
+
+    async fn keeps(&self, _: Address, _: &JobId) -> Option<Duration> {
+        *self.keeps.lock().unwrap()
+    }
+
+    async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
+        Ok(delivery.ack_wait())
+    }
+
+    async fn containers(&self) -> Result<Vec<Found>, container::Error> {
+        if self.engine_is_away.load(Relaxed) {
+            return Err(container::Error::Host { host: "away".to_owned() });
+        }
+        Ok(self.containers.lock().unwrap().clone())
+    }
+
+    async fn discard(&self, container: &Found) -> Result<(), container::Error> {
+        assert_ne!(container.state, FoundState::Running, "{container:?}");
+        if self.stuck.lock().unwrap().contains(&container.id) {
+            return Err(container::Error::Engine { reason: "it is stuck".to_owned() });
+        }
+        self.containers.lock().unwrap().retain(|one| one.id != container.id);
+        Ok(())
+    }
+
+    async fn withdraw(&self, container: &Found) -> Result<bool, container::Error> {
+        if self.starts_late.load(Relaxed) {
+            return Ok(false);
+        }
+        self.discard(container).await.map(|()| true)
+    }
+
+    fn remembers(&self, _: &Job) -> bool {
+        true
+    }
+
+    async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
+        self.note(format!("remove_folder {}", job.id()));
+        if self.keeps_folders.load(Relaxed) {
+            return Err(std::io::Error::other("planted"));
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, _: &[JobId]) -> std::io::Result<usize> {
+        Ok(0)
+    }
+}
+
+/// What a journal meets.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// It never answers a write of this name.
+    pub(super) stuck_at: &'static str,
+    /// It refuses a write of this name so often.
+    pub(super) refuses: (&'static str, AtomicUsize),
+    /// Everybody else goes on while it is asked anything.
+    pub(super) is_slow: bool,
+}
+
+impl Gate for Trouble {
+    fn fate(&self, write: &'static str) -> Fate {
+        if write == self.stuck_at {
+            return Fate::DiesBefore;
+        }
+        let (name, times) = &self.refuses;
+        let less = |left: usize| left.checked_sub(1);
+        let refused = write == *name && times.fetch_update(Relaxed, Relaxed, less).is_ok();
+        if refused { Fate::Refused } else { Fate::Written }
+    }
+
+    fn slowness(&self) -> Option<Slowness> {
+        self.is_slow.then(|| -> Slowness {
+            Box::pin(async {
+                for _ in 0..50 {
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+    }
+}
+
+/// A node with one slot whose journal is stuck at this write, and whose engine has the container of
+/// `job`.
+pub(super) fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
+    let node = node_with(Trouble { stuck_at, ..Trouble::default() }, panics_at);
+    node.effects.containers.lock().unwrap().push(container("job", FoundState::Running));
+    node
+}
+
+/// A node with one slot, and what its journal meets.
+pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
+    let clock = Quick::default();
+    let offer = Offer {
+        gpus: Vec::new(),
+        milli_cpus: 1000,
+        memory_mib: 1000,
+        disk_mib: 100_000,
+        bridge: false,
+        slots: 1,
+    };
+    let terms = Terms { offer, images: ImagePolicy::default() };
+    let board = Board::new(terms.clone());
+    let hour = Duration::from_hours(1);
+    let desk = Desk {
+        journal: Journal::simulated(&Disk::new().unwrap(), Arc::new(trouble)),
+        board: board.clone(),
+        clock: clock.clone(),
+        rules: Rules {
+            timeout_max: hour,
+            fetch_give_up: hour,
+            upload_give_up: hour,
+            result_keep: hour,
+        },
+        outbox: Arc::default(),
+        notary: Notary::new(|_| Signature([27; 65]), tokio::sync::watch::channel(None).1),
+    };
+    let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
+    Arc::new(Intake {
+        node: NODE,
+        auth: JobAuth::Open,
+        terms,
+        domain: tokio::sync::watch::channel(None).1,
+        desk,
+        effects: Arc::new(effects),
+        crew: Crew::default(),
+        data_dir: "/".into(),
+        disk_free_min_mib: 0,
+        open: tokio::sync::watch::Sender::new(0),
+        waiting: tokio::sync::Mutex::default(),
+    })
+}
+
+/// A job of the node's own queue, as it is accepted.
+pub(super) fn dispatched(node: &Intake<Fakes, Quick>, id: &str) -> Transition {
+    accepted(node, id, format!("dispatch.{NODE}"))
+}
+
+/// A message.
+pub(super) fn body(id: &str) -> Vec<u8> {
+    format!(r#"{{"job_id": "{id}", "image": "x", "timeout_s": 3600}}"#).into_bytes()
+}
+
+fn accepted(node: &Intake<Fakes, Quick>, id: &str, target: String) -> Transition {
+    let parsed = parse(&body(id)).unwrap();
+    let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target };
+    Job::accept(asked, NODE, 0, node.desk.clock.now())
+}
+
+/// Whether the start is over.
+pub(super) fn recovered(done: bool) -> tokio::sync::watch::Receiver<bool> {
+    tokio::sync::watch::channel(done).1
+}
+
+pub(super) async fn start(node: &Intake<Fakes, Quick>, id: &str) {
+    let taken = dispatched(node, id);
+    node.desk.journal.admit(&taken, body(id), None).await.unwrap();
+    node.start(taken.job, None);
+}
+
+/// How the pool's message was given to this node for the `delivered`th time.
+pub(super) fn delivery(delivered: u64) -> AckHandle {
+    AckHandle {
+        reply: "$JS.ACK.x".to_owned(),
+        stream: "JOBS".to_owned(),
+        stream_created_ns: 1,
+        stream_seq: 7,
+        delivered,
+        consumer: "pool-it".to_owned(),
+        ack_wait_ms: 120_000,
+    }
+}
+
+/// A job that the journal has, taken so far by these events, and that nobody has in hand. A pool's
+/// has its first delivery.
+pub(super) async fn written(
+    node: &Intake<Fakes, Quick>,
+    id: &str,
+    is_pools: bool,
+    events: impl IntoIterator<Item = Event>,
+) -> Job {
+    let target = if is_pools { "pool.it".to_owned() } else { format!("dispatch.{NODE}") };
+    let taken = accepted(node, id, target);
+    let handle = is_pools.then(|| serde_json::to_string(&delivery(1)).unwrap());
+    node.desk.journal.admit(&taken, body(id), handle).await.unwrap();
+    let mut job = taken.job;
+    for event in events {
+        let now = node.desk.clock.now();
+        let moved = job.apply(event.clone(), now, &node.desk.rules).unwrap();
+        node.desk.journal.record(&event, &moved, now).await.unwrap();
+        job = moved.job;
+    }
+    job
+}
+
+/// What brings a job to its start.
+pub(super) fn until_started(is_pools: bool, now: Timestamp) -> Vec<Event> {
+    let text = "sha256:1".to_owned();
+    let image = PinnedImage { id: text.clone(), digest: text, unconfirmed: false };
+    let mut events =
+        vec![Event::Pulled { image }, Event::Fetched, Event::Reserved { gpus: Vec::new() }];
+    events.extend(is_pools.then_some(Event::Claimed));
+    events.push(Event::Started { container: "c".to_owned(), at: now });
+    events
+}
+
+/// The name of the phase that the journal has for a job.
+pub(super) async fn phase(node: &Intake<Fakes, Quick>, id: &str) -> &'static str {
+    let known = node.desk.journal.lookup(&id.parse().unwrap()).await.unwrap();
+    known.and_then(|known| known.job).map_or("unknown", |job| job.phase.name())
+}
+
+/// A receipt in its form; nobody looks at its signature.
+pub(super) fn receipt(id: &str) -> serde_json::Value {
+    let at = Quick::default().now();
+    let facts = Facts {
+        image_digest: "sha256:1",
+        gpus: &[],
+        input: None,
+        output: None,
+        exit_code: 0,
+        ran: (at, at),
+    };
+    let receipt = Receipt::new(id.parse().unwrap(), NODE, Hash([9; 32]), facts);
+    let domain = Domain { chain_id: 31337, contract: NODE };
+    Signed { domain, receipt, signature: Signature([27; 65]) }.to_json()
+}
+
+/// What is to happen at once, on a machine that may be busy.
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens")
+}
+
+/// Lets everybody else go on until this is so.
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
+    soon(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,287 @@
+//! Deliveries coming in: each becomes a job in hand, a refusal, or a repeated answer.
+//!
+//! What must hold: a delivery is written down before it is answered for; a job id runs once,
+//! however often it is delivered; nothing that a message holds can end this loop.
+
+mod pool;
+mod refusal;
+mod requester;
+mod waiting;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::attempt::{Desk, drive};
+use super::effects::{Deliveries, Effects};
+use super::terms::Terms;
+use crate::agent::link::Link;
+use crate::agent::settings::JobAuth;
+use crate::bus::{self, AckHandle, Delivery, Settle, Target};
+use crate::clock::Clock;
+use crate::ids::{Address, Domain};
+use crate::job::phase::Asked;
+use crate::job::spec::{Parsed, parse};
+use crate::job::{Job, Reason};
+use crate::supervise::{Crew, Failure};
+use crate::{host, journal};
+
+pub(super) use refusal::nak_delay;
+use refusal::{duplicate, refused};
+use requester::Unfit;
+
+/// A delivery that could not be written down comes again after this long.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Everything that taking a job in needs.
+#[derive(Debug)]
+pub struct Intake<E, C> {
+    /// This node.
+    pub node: Address,
+    /// Whose jobs are taken.
+    pub auth: JobAuth,
+    /// What the node offers.
+    pub terms: Terms,
+    /// Where signatures are checked; known once the chain has answered.
+    pub domain: watch::Receiver<Option<Domain>>,
+    /// Journal, board, clock.
+    pub desk: Desk<C>,
+    /// Where jobs are carried out.
+    pub effects: Arc<E>,
+    /// The jobs' tasks.
+    pub crew: Crew,
+    /// Where the free disk is measured.
+    pub data_dir: PathBuf,
+    /// No job is taken while less is free there.
+    pub disk_free_min_mib: u64,
+    /// How many sources are being read.
+    pub open: watch::Sender<usize>,
+    /// Held while a job leaves its wait.
+    pub waiting: tokio::sync::Mutex<()>,
+}
+
+/// Before the first job it is waited so long for what is tried at the start; a card that hangs takes
+/// longer, and is out of use meanwhile.
+const TRIALS_MAX: Duration = Duration::from_secs(15);
+
+/// Counts a source that is being read, as long as it lives.
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Open<'a> {
+    fn of(open: &'a watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Why a delivery could not be answered for: it comes again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing can be written down.
+    #[error("the journal can't take a job down")]
+    Journal(#[from] journal::Error),
+    /// The bus refused for good.
+    #[error("a delivery can't be answered for")]
+    Bus(#[from] bus::Error),
+}
+
+impl<E: Effects, C: Clock + Clone> Intake<E, C> {
+    /// Takes jobs of one source as long as there is room; a service that ends only when it fails.
+    /// `ahead`: how many are taken beyond the free slots, to be made ready.
+    pub async fn run(
+        self: Arc<Self>,
+        link: Link,
+        source: Target,
+        ahead: usize,
+    ) -> Result<(), Failure> {
+        let again = |err: bus::Error| Failure::Again(err.into());
+        let bus = tokio::select! {
+            online = link.bus() => online,
+            () = self.desk.board.drained() => return Ok(()),
+        };
+        let mut deliveries = Some(bus.intake(&source).await.map_err(again)?);
+        tokio::select! {
+            () = self.desk.board.tried() => {}
+            () = self.desk.clock.sleep(TRIALS_MAX) => {}
+            () = self.desk.board.drained() => return Ok(()),
+        }
+        tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
+        while !self.desk.board.is_draining() {
+            let deliveries = match deliveries.take() {
+                Some(deliveries) => deliveries,
+                None => bus.intake(&source).await.map_err(again)?,
+            };
+            self.read(deliveries, &source, ahead).await?;
+            tokio::select! {
+                () = self.desk.board.becomes_fit(true) => {}
+                () = self.desk.board.drained() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a source delivers, until the node takes no more jobs, or none for now: what it can't
+    /// run is not to lie before its closed door.
+    pub async fn read(
+        &self,
+        mut deliveries: impl Deliveries,
+        source: &Target,
+        ahead: usize,
+    ) -> Result<(), Failure> {
+        let _open = Open::of(&self.open);
+        loop {
+            let next = async {
+                let room = self.desk.board.wait_for_room(ahead).await;
+                deliveries.next(room).await
+            };
+            let delivery = tokio::select! {
+                biased;
+                () = self.desk.board.drained() => break,
+                () = self.desk.board.becomes_fit(false) => break,
+                delivery = next => delivery.map_err(|err| Failure::Again(err.into()))?,
+            };
+            let ack = delivery.ack.clone();
+            if let Err(err) = Box::pin(self.take(source, ahead, delivery)).await {
+                // Nothing is kept back while the node can't take it down.
+                if let Some(ack) = ack {
+                    self.settle(&ack, Settle::Nak(AGAIN)).await.ok();
+                }
+                deliveries.close().await;
+                return Err(Failure::Again(err.into()));
+            }
+        }
+        // What the server has sent already, and nobody has looked at, goes back at once.
+        deliveries.close().await;
+        Ok(())
+    }
+
+    /// Waits until no source is read any more.
+    pub async fn closed(&self) {
+        // The sender lives in `self`: it can't be gone.
+        self.open.subscribe().wait_for(|open| *open == 0).await.ok();
+    }
+
+    /// Answers for one delivery: it is in the journal, or back in the queue, when this returns.
+    pub async fn take(
+        &self,
+        source: &Target,
+        ahead: usize,
+        delivery: Delivery,
+    ) -> Result<(), Error> {
+        let target = Target::of_subject(&delivery.subject).unwrap_or_else(|| source.clone());
+        let parsed = match parse(&delivery.body) {
+            Ok(parsed) => parsed,
+            // Where jobs must be signed, nobody has proved yet that the id is theirs to use up.
+            Err(refused) => {
+                let proven = self.auth == JobAuth::Open;
+                return self.refuse(refused, proven, &delivery).await;
+            }
+        };
+        let known = self.desk.journal.lookup(&parsed.spec.id).await?;
+        if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
+            if known.body_hash != parsed.spec_hash {
+                // The id may be this body's in the pool, though another was taken under it here.
+                if let Target::Pool(pool) = &target
+                    && self.is_claimed_for(pool, &parsed).await?
+                {
+                    return self.later(&delivery).await;
+                }
+                let refused = duplicate(&parsed.spec.id, &delivery.body);
+                return self.refuse(refused, true, &delivery).await;
+            }
+            return self.again(known, &parsed, &delivery).await;
+        }
+        match self.authorize(&parsed, &target) {
+            Ok(()) => {}
+            Err(Unfit::Later) => return self.later(&delivery).await,
+            Err(Unfit::Unproven(reason, error)) => {
+                let refused = refused(parsed, reason, error);
+                return self.refuse(refused, false, &delivery).await;
+            }
+        }
+        let pool = match &target {
+            Target::Pool(pool) => Some(pool),
+            Target::Agent(_) => None,
+        };
+        if let Some(pool) = pool
+            && !self.is_free(pool, &parsed, &delivery).await?
+        {
+            return Ok(());
+        }
+        if let Err((reason, error)) = self.fits(&parsed) {
+            let spec = parsed.spec.clone();
+            let refused = refused(parsed, reason, error);
+            return self.misfit(&target, &spec, refused, &delivery).await;
+        }
+        if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
+            return Ok(());
+        }
+        // It was asked for before that was known.
+        if self.desk.board.unfit().is_some() {
+            return self.later(&delivery).await;
+        }
+        if let Some(free) = self.too_little_disk() {
+            let min = self.disk_free_min_mib;
+            tracing::warn!(
+                free,
+                min,
+                "no job is taken: {free} MiB of disk are free, {min} must stay"
+            );
+            return self.later(&delivery).await;
+        }
+        let after_seq = known.and_then(|known| known.unproven_seq).unwrap_or(0);
+        self.accept(parsed, &target, delivery, after_seq).await
+    }
+
+    async fn accept(
+        &self,
+        parsed: Parsed,
+        target: &Target,
+        delivery: Delivery,
+        after_seq: u64,
+    ) -> Result<(), Error> {
+        let Parsed { spec, spec_hash } = parsed;
+        let now = self.desk.clock.now();
+        let asked = Asked { spec, spec_hash, target: target.to_string() };
+        let taken = Job::accept(asked, self.node, after_seq, now);
+        let handle = delivery.ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
+        self.desk.journal.admit(&taken, delivery.body.to_vec(), handle).await?;
+        self.desk.outbox.notify_one();
+        let id = taken.job.id().clone();
+        tracing::info!(job.id = %id, image = taken.job.spec.image, "job {id} accepted");
+        self.start(taken.job, delivery.ack);
+        Ok(())
+    }
+
+    /// Puts a job into the hands of a task of its own, unless it is in hand already.
+    pub fn start(&self, job: Job, delivery: Option<AckHandle>) {
+        let Some(stops) = self.desk.board.enter(&job, delivery) else { return };
+        let (effects, desk) = (Arc::clone(&self.effects), self.desk.clone());
+        let name = format!("job {}", job.id());
+        self.crew.spawn(name, async move { drive(job, effects.as_ref(), &desk, stops).await });
+    }
+
+    /// Whether the node can ever run the job.
+    fn fits(&self, parsed: &Parsed) -> Result<(), (Reason, String)> {
+        let spec = &parsed.spec;
+        if spec.deadline.is_some_and(|deadline| deadline <= self.desk.clock.now()) {
+            let error = "the job's deadline had passed when it came".to_owned();
+            return Err((Reason::DeadlinePassed, error));
+        }
+        self.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
+    }
+
+    /// What is free in MiB where that is too little to take a job.
+    fn too_little_disk(&self) -> Option<u64> {
+        let free = host::disk_free_mib(&self.data_dir).ok()?;
+        (free < self.disk_free_min_mib).then_some(free)
+    }
+}

@@ -1,0 +1,97 @@
+//! Messages that are not taken, and answers to the queue.
+//!
+//! What must hold: a refusal is written down with its one status before the message leaves the
+//! queue; an answer that could not be given is no loss.
+
+use std::time::Duration;
+
+use super::{Error, Intake};
+use crate::agent::jobs::effects::Effects;
+use crate::bus::{self, AckHandle, Delivery, Settle};
+use crate::clock::Clock;
+use crate::ids::JobId;
+use crate::job::spec::{Parsed, Refused};
+use crate::job::{Reason, Status};
+use crate::supervise::chain;
+
+/// A delivery that does not fit now comes back after this long, doubling to the longest.
+const NAK_FIRST: Duration = Duration::from_secs(5);
+const NAK_MAX: Duration = Duration::from_mins(5);
+
+/// How long a message stays away that was delivered so often and did not fit each time.
+pub(in crate::agent) fn nak_delay(delivered: u64) -> Duration {
+    let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
+    NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX)
+}
+
+impl<E: Effects, C: Clock + Clone> Intake<E, C> {
+    /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
+    /// it uses the id up; where it doesn't, the id's owner can still use it.
+    pub(super) async fn refuse(
+        &self,
+        refused: Refused,
+        proven: bool,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let status = Status::rejected(self.node, &refused, self.desk.clock.now());
+        self.write_refusal(refused, status, proven, delivery).await
+    }
+
+    pub(super) async fn write_refusal(
+        &self,
+        refused: Refused,
+        status: Status,
+        proven: bool,
+        delivery: &Delivery,
+    ) -> Result<(), Error> {
+        let (mut refused, mut status) = (refused, status);
+        let mut known = self.desk.journal.lookup(&refused.id).await?;
+        if known.as_ref().is_some_and(|known| known.body_hash != refused.body_hash) {
+            // Another message under a used id: answered under an id of its own.
+            refused = duplicate(&refused.id, &delivery.body);
+            status = Status::rejected(self.node, &refused, self.desk.clock.now());
+            known = self.desk.journal.lookup(&refused.id).await?;
+        }
+        if known.is_some() {
+            self.desk.journal.send_again(&refused.id).await?;
+        } else {
+            self.desk.notary.sign(std::slice::from_mut(&mut status));
+            self.desk.journal.refuse(&refused, status, proven).await?;
+            let (id, reason) = (&refused.id, refused.reason.code());
+            tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
+        }
+        self.desk.outbox.notify_one();
+        self.acknowledge(delivery.ack.as_ref()).await
+    }
+
+    pub(super) async fn later(&self, delivery: &Delivery) -> Result<(), Error> {
+        let Some(ack) = &delivery.ack else { return Ok(()) };
+        self.settle(ack, Settle::Nak(nak_delay(delivery.delivered))).await
+    }
+
+    pub(super) async fn acknowledge(&self, ack: Option<&AckHandle>) -> Result<(), Error> {
+        let Some(ack) = ack else { return Ok(()) };
+        self.settle(ack, Settle::Ack).await
+    }
+
+    /// An answer that could not be given is no loss: the message comes again and is answered then.
+    pub(super) async fn settle(&self, ack: &AckHandle, how: Settle) -> Result<(), Error> {
+        match self.effects.settle(ack, how).await {
+            Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),
+            Err(err) if err.is_transient() => {
+                tracing::debug!("a delivery was not answered for: {}", chain(&err));
+                Ok(())
+            }
+            Err(err) => Err(err.into()),
+        }
+    }
+}
+
+pub(super) fn refused(parsed: Parsed, reason: Reason, error: String) -> Refused {
+    Refused { id: parsed.spec.id, body_hash: parsed.spec_hash, reason, error }
+}
+
+pub(super) fn duplicate(id: &JobId, body: &[u8]) -> Refused {
+    let error = format!("the job id {id} was used by another message before");
+    Refused::nameless(body, Reason::DuplicateJobId, error)
+}

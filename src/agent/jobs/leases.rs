@@ -1,0 +1,465 @@
+//! Tells the server that the jobs in hand are being worked on, so that it gives them to nobody
+//! else; and notices where a pool's job may have been given to another agent all the same.
+//!
+//! What must hold: this runs beside everything else, so that no slow step lets a lease run out, and
+//! waits for no journal; a claim is looked at before its lease is renewed, so that nobody renews
+//! another's; a dispatch job is never stopped because the bus is away; a pool's job whose lease
+//! could not be renewed for 0.8 of its ack wait is stopped before the server gives it away, unless
+//! the server itself says that nobody leads `JetStream`: then nobody can be given it either.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::attempt::Desk;
+use super::board::InHand;
+use super::effects::Effects;
+use super::pool_claim;
+use crate::bus::{self, AckHandle, Settle};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::JobId;
+use crate::job::phase::StopCause;
+use crate::supervise::{Failure, chain};
+use futures_util::stream::{self, StreamExt as _};
+
+/// A lease that nobody answered for is asked for again after this long, and none sooner.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Bounds one renewal's wait: even an overdue lease gets `ASK_MIN`, and none more than `ASK_MAX`.
+const ASK_MIN: Duration = Duration::from_secs(2);
+const ASK_MAX: Duration = Duration::from_secs(10);
+
+/// Leases that are renewed at the same time.
+const AT_ONCE_MAX: usize = 256;
+
+/// How long a job may take to answer that it stops: one whose container is starting stops after
+/// that, and is not waited for here.
+const STOP_ASKED: Duration = Duration::from_secs(1);
+
+/// A consumer's ack wait is read again where something is renewed, and not more often than this,
+/// unless a delivery came that should not have.
+const ACK_WAIT_KNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// For how long a pool's job goes on though no renewal was answered: what is left of its ack wait is
+/// for stopping it.
+pub(super) fn unconfirmed_max(ack_wait: Duration) -> Duration {
+    ack_wait * 4 / 5
+}
+
+/// The lease of a job in hand. By the monotonic clock: a host's clock that is set must neither end
+/// a lease nor prolong it.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    /// When the server last said that it is ours, or when it was found at a start.
+    confirmed: Duration,
+    /// How much older it was by then.
+    older_by: Duration,
+    /// When it was last asked.
+    asked: Option<Duration>,
+    /// Whether nobody answered then.
+    unanswered: bool,
+    /// How often it was doubted by then.
+    doubts: u64,
+    /// Whether it was lost then, and that was said.
+    given_up: bool,
+}
+
+impl Lease {
+    /// In how long it is to be renewed: at a third of its ack wait, and at the next tick where nobody
+    /// answered the last time, so that the moment to stop is not slept through, where it was doubted
+    /// since, or where its job has not stopped yet though it was given up: a request to stop that came
+    /// while a container was being started is not kept.
+    fn due_in(&self, job: &InHand, now: Duration) -> Duration {
+        let Some(asked) = self.asked else { return Duration::ZERO };
+        let must_stop = self.given_up && job.can_stop;
+        let soon = self.unanswered || must_stop || self.doubts != job.doubts;
+        let every = if soon { TICK } else { job.delivery.ack_wait() / 3 };
+        every.saturating_sub(now.saturating_sub(asked))
+    }
+
+    /// Since when nobody has said that it is ours.
+    fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.confirmed) + self.older_by
+    }
+}
+
+/// All leases, and what is known about them.
+#[derive(Debug, Default)]
+struct Leases {
+    all: BTreeMap<JobId, Lease>,
+    /// When those of before this start were last confirmed.
+    known: BTreeMap<JobId, Timestamp>,
+    /// When each consumer's ack wait was last read.
+    waits_read: BTreeMap<String, Duration>,
+}
+
+/// What one pass over the leases is to do.
+#[derive(Debug, Default)]
+struct Pass {
+    due: Vec<(InHand, Lease)>,
+    /// One delivery of each consumer whose ack wait is to be read.
+    waits: Vec<AckHandle>,
+    /// When the next lease is due.
+    next: Option<Duration>,
+}
+
+impl Leases {
+    /// Takes note of what is in hand, which comes in the order of its ids, and says what is due.
+    fn pass(&mut self, in_hand: Vec<InHand>, now: Duration, at: Timestamp) -> Pass {
+        self.all.retain(|id, _| in_hand.binary_search_by(|job| job.id.cmp(id)).is_ok());
+        let mut pass = Pass::default();
+        let mut consumers = BTreeSet::new();
+        for job in in_hand {
+            let is_new = !self.all.contains_key(&job.id);
+            let known = &mut self.known;
+            let lease = self.all.entry(job.id.clone()).or_insert_with(|| {
+                // What was renewed before a restart is as old as it is.
+                let age = known.remove(&job.id).map(|confirmed| at.since(confirmed));
+                // A delivery that has just come needs no renewal yet.
+                let asked = age.is_none().then_some(now);
+                let older_by = age.unwrap_or_default();
+                let doubts = job.doubts;
+                let (unanswered, given_up) = (false, false);
+                Lease { confirmed: now, older_by, asked, unanswered, doubts, given_up }
+            });
+            let is_due = lease.due_in(&job, now).is_zero();
+            let doubted = lease.doubts != job.doubts;
+            if (is_due || is_new) && !consumers.contains(&job.delivery.consumer) {
+                let read = self.waits_read.get(&job.delivery.consumer);
+                let is_fresh = |read: &Duration| now.saturating_sub(*read) < ACK_WAIT_KNOWN_FOR;
+                if doubted || !read.is_some_and(is_fresh) {
+                    consumers.insert(job.delivery.consumer.clone());
+                    self.waits_read.insert(job.delivery.consumer.clone(), now);
+                    pass.waits.push(job.delivery.clone());
+                }
+            }
+            if is_due {
+                (lease.asked, lease.doubts) = (Some(now), job.doubts);
+                pass.due.push((job, *lease));
+            } else {
+                let due_in = lease.due_in(&job, now);
+                pass.next = Some(pass.next.map_or(due_in, |next| next.min(due_in)));
+            }
+        }
+        // Where nobody answers, the pools' jobs must be judged before their leases run out, and the
+        // oldest first.
+        let urgency =
+            |(job, lease): &(InHand, Lease)| (job.pool.is_none(), Reverse(lease.age(now)));
+        pass.due.sort_by_key(urgency);
+        pass
+    }
+
+    /// Takes note of how a lease stands that was due.
+    fn stands(&mut self, id: &JobId, standing: Standing, asked: Duration) {
+        let Some(lease) = self.all.get_mut(id) else { return };
+        lease.unanswered = standing == Standing::Unknown;
+        lease.given_up = standing == Standing::GivenUp;
+        if standing == Standing::Confirmed {
+            (lease.confirmed, lease.older_by) = (asked, Duration::ZERO);
+        }
+    }
+}
+
+/// How a lease stands once it was to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is ours.
+    Confirmed,
+    /// Nobody answered, and it is not old yet; or nobody can be given it.
+    Unknown,
+    /// Its job is to stop.
+    GivenUp,
+}
+
+/// What came of a renewal.
+enum Renewal {
+    /// It is ours.
+    Ours,
+    /// Another agent has the job.
+    Lost,
+    /// Nobody answered.
+    Unanswered(bus::Error),
+}
+
+/// Leases that were confirmed, to be written down by somebody who may wait for the journal.
+#[derive(Debug, Default)]
+struct Confirmed {
+    jobs: Mutex<BTreeMap<JobId, Timestamp>>,
+    some: Notify,
+}
+
+impl Confirmed {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Timestamp>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, id: &JobId, at: Timestamp) {
+        self.jobs().insert(id.clone(), at);
+        self.some.notify_one();
+    }
+
+    /// Writes down what comes, for a start that follows: how old its leases are.
+    async fn write_down<C>(&self, desk: &Desk<C>) {
+        loop {
+            self.some.notified().await;
+            let jobs = std::mem::take(&mut *self.jobs());
+            if let Err(err) = desk.journal.renewed(jobs).await {
+                tracing::debug!("renewals were not written down: {}", chain(&err));
+            }
+        }
+    }
+}
+
+/// Renews every lease at a third of its ack wait; a service that ends only when it fails.
+pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result<(), Failure> {
+    let known = desk.journal.renewals().await.map_err(|err| Failure::Again(err.into()))?;
+    let confirmed = Confirmed::default();
+    tokio::select! {
+        () = confirmed.write_down(&desk) => {}
+        () = renew_all(known, &confirmed, effects.as_ref(), &desk) => {}
+    }
+    Ok(())
+}
+
+async fn renew_all<E: Effects, C: Clock>(
+    known: BTreeMap<JobId, Timestamp>,
+    confirmed: &Confirmed,
+    effects: &E,
+    desk: &Desk<C>,
+) {
+    let mut leases = Leases { known, ..Leases::default() };
+    loop {
+        let seen = desk.board.stirred();
+        let now = desk.clock.monotonic();
+        let pass = leases.pass(desk.board.in_hand(), now, desk.clock.now());
+        let any_due = !pass.due.is_empty();
+        let renewed = stream::iter(pass.due).map(|(job, lease)| async move {
+            let standing = renew(&job, lease, effects, desk).await;
+            if standing == Standing::Confirmed && job.pool.is_some() {
+                confirmed.add(&job.id, desk.clock.now());
+            }
+            (job.id, standing)
+        });
+        let renewed = renewed.buffer_unordered(AT_ONCE_MAX).collect::<Vec<_>>();
+        let ((), renewed) = tokio::join!(read_waits(pass.waits, effects, desk), renewed);
+        for (id, standing) in renewed {
+            leases.stands(&id, standing, now);
+        }
+        // What was due is due again in a while that the next pass knows.
+        let next = if any_due { Some(TICK) } else { pass.next.map(|next| next.max(TICK)) };
+        tokio::select! {
+            biased;
+            () = desk.board.stirred_more_than(seen) => {}
+            () = desk.clock.sleep(next.unwrap_or_default()), if next.is_some() => {}
+        }
+    }
+}
+
+/// Reads the ack wait of these deliveries' consumers: their administrator may have changed it.
+async fn read_waits<E: Effects, C: Clock>(waits: Vec<AckHandle>, effects: &E, desk: &Desk<C>) {
+    for delivery in waits {
+        let read = tokio::select! {
+            biased;
+            read = effects.ack_wait(&delivery) => read,
+            () = desk.clock.sleep(ASK_MIN) => return,
+        };
+        match read {
+            Ok(ack_wait) => desk.board.ack_wait_is(&delivery.consumer, ack_wait),
+            Err(err) => tracing::debug!("an ack wait was not read: {}", chain(&err)),
+        }
+    }
+}
+
+/// Renews one lease, and stops its job where it is lost.
+async fn renew<E: Effects, C: Clock>(
+    job: &InHand,
+    lease: Lease,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Standing {
+    let id = &job.id;
+    let unconfirmed_max = unconfirmed_max(job.delivery.ack_wait());
+    let left = unconfirmed_max.saturating_sub(lease.age(desk.clock.monotonic()));
+    let is_pools = job.pool.is_some();
+    let renewal = tokio::select! {
+        biased;
+        renewal = ask(job, lease.unanswered, effects, desk) => renewal,
+        // A server that is silent, or was never there, must hold up neither the end nor others.
+        () = desk.clock.sleep(if is_pools { left.clamp(ASK_MIN, ASK_MAX) } else { ASK_MAX }) => {
+            Renewal::Unanswered(bus::Error::Timeout { what: "renew a lease" })
+        }
+    };
+    match renewal {
+        Renewal::Ours => Standing::Confirmed,
+        Renewal::Lost => {
+            give_up(job, lease, "went to another agent of its pool", desk).await;
+            Standing::GivenUp
+        }
+        Renewal::Unanswered(err) => {
+            tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", chain(&err));
+            let is_old = lease.age(desk.clock.monotonic()) >= unconfirmed_max;
+            if is_pools && is_old && may_be_given_away(&err) {
+                let why = "could not be renewed, and its pool may give it to another agent";
+                give_up(job, lease, why, desk).await;
+                return Standing::GivenUp;
+            }
+            Standing::Unknown
+        }
+    }
+}
+
+/// A job that may be another's stops. What has run goes on to its end, and learns there whose it is.
+async fn give_up<C: Clock>(job: &InHand, lease: Lease, why: &str, desk: &Desk<C>) {
+    let id = &job.id;
+    if !lease.given_up {
+        let so = if job.can_stop { "it stops here" } else { "its result may not count" };
+        tracing::warn!(job.id = %id, "job {id} {why}: {so}");
+    }
+    if job.can_stop {
+        stop(desk, id).await;
+    }
+}
+
+/// Whether the queue may give a job away though its agent could not renew it. Not where the server
+/// itself says that nobody leads: then nobody gives anything out, and whoever is given the job
+/// afterwards asks first. Silence may mean that this node alone is cut off.
+fn may_be_given_away(err: &bus::Error) -> bool {
+    !err.is_leaderless()
+}
+
+/// The claim first: who has lost it must not keep the job from the agent that has it.
+async fn ask<E: Effects, C: Clock>(
+    job: &InHand,
+    was_away: bool,
+    effects: &E,
+    desk: &Desk<C>,
+) -> Renewal {
+    match pool_claim::renew(job, was_away, effects, desk).await {
+        Ok(true) => {}
+        Ok(false) => return Renewal::Lost,
+        Err(err) => return Renewal::Unanswered(err),
+    }
+    match effects.settle(&job.delivery, Settle::Progress).await {
+        // It is acknowledged already, or its stream was lost with it: nobody else is given it.
+        Ok(()) | Err(bus::Error::StaleAck { .. }) => Renewal::Ours,
+        Err(err) => Renewal::Unanswered(err),
+    }
+}
+
+async fn stop<C: Clock>(desk: &Desk<C>, id: &JobId) {
+    tokio::select! {
+        biased;
+        _ = desk.board.stop(id, StopCause::LeaseLost) => {}
+        () = desk.clock.sleep(STOP_ASKED) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::ids::{Address, Hash};
+
+    fn in_hand(number: usize, doubts: u64, ack_wait_ms: u64) -> InHand {
+        let delivery = AckHandle {
+            reply: "$JS.ACK.x".to_owned(),
+            stream: "JOBS".to_owned(),
+            stream_created_ns: 1,
+            stream_seq: 7,
+            delivered: 1,
+            consumer: "pool-it".to_owned(),
+            ack_wait_ms,
+        };
+        InHand {
+            id: format!("job-{number:06}").parse().unwrap(),
+            node: Address::new([1; 20]),
+            pool: Some("it".parse().unwrap()),
+            attempt: 1,
+            spec_hash: Hash([9; 32]),
+            can_stop: true,
+            delivery,
+            doubts,
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_pass_over_twenty_thousand_leases_takes_no_time_to_speak_of() {
+        let mut leases = Leases::default();
+        let held: Vec<InHand> = (0..20_000).map(|number| in_hand(number, 0, 120_000)).collect();
+        leases.pass(held.clone(), s(0), NOW);
+        let pass = |leases: &mut Leases| {
+            let (held, began) = (held.clone(), Instant::now());
+            let pass = leases.pass(held, s(41), NOW);
+            (began.elapsed(), pass.due.len())
+        };
+        let (first, due) = pass(&mut leases);
+        assert_eq!(due, 20_000);
+        let quickest = (0..3).map(|_| pass(&mut leases).0).min().unwrap_or(first);
+        assert!(quickest < Duration::from_millis(500), "{quickest:?}");
+    }
+
+    #[test]
+    fn a_lease_is_due_at_a_third_of_its_ack_wait_and_at_once_where_it_is_doubted() {
+        let mut leases = Leases::default();
+        let due = |leases: &mut Leases, job: &InHand, at| {
+            let pass = leases.pass(vec![job.clone()], s(at), NOW);
+            (pass.due.len(), pass.waits.len())
+        };
+        let job = in_hand(1, 0, 120_000);
+        assert_eq!(due(&mut leases, &job, 0), (0, 1), "its consumer is looked at");
+        assert_eq!(due(&mut leases, &job, 39), (0, 0));
+        assert_eq!(due(&mut leases, &job, 40), (1, 1));
+        let doubted = in_hand(1, 1, 120_000);
+        assert_eq!(due(&mut leases, &doubted, 42), (1, 1), "whatever was read just now");
+        assert_eq!(due(&mut leases, &doubted, 44), (0, 0));
+        let edited = in_hand(1, 1, 6_000);
+        assert_eq!(due(&mut leases, &edited, 44), (1, 0), "by the ack wait as it is now");
+    }
+
+    #[test]
+    fn a_lease_that_was_given_up_is_asked_about_each_second_until_its_job_has_stopped() {
+        for (can_stop, due) in [(true, 1), (false, 0)] {
+            let job = InHand { can_stop, ..in_hand(1, 0, 120_000) };
+            let mut leases = Leases::default();
+            leases.pass(vec![job.clone()], s(0), NOW);
+            assert_eq!(leases.pass(vec![job.clone()], s(40), NOW).due.len(), 1);
+            leases.stands(&job.id, Standing::GivenUp, s(40));
+            assert_eq!(leases.pass(vec![job], s(41), NOW).due.len(), due, "can stop: {can_stop}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_says_that_nobody_leads_keeps_a_job_running() {
+        let source = || "simulated".into();
+        let server = || "nats://a".to_owned();
+        assert!(!may_be_given_away(&bus::Error::Leaderless { what: "x", source: source() }));
+        for err in [
+            bus::Error::Disconnected { server: server() },
+            bus::Error::Timeout { what: "x" },
+            bus::Error::NoJetStream { server: server() },
+            bus::Error::Refused { what: "x", source: source() },
+        ] {
+            assert!(may_be_given_away(&err), "{err:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_of_before_a_restart_is_as_old_as_it_is() {
+        let job = in_hand(1, 0, 120_000);
+        let known = BTreeMap::from([(job.id.clone(), NOW)]);
+        let mut leases = Leases { known, ..Leases::default() };
+        let pass = leases.pass(vec![job], s(5), NOW.plus(s(100)));
+        let [(_, lease)] = pass.due.as_slice() else { panic!("{pass:?}") };
+        assert_eq!(lease.age(s(6)), s(101));
+    }
+}

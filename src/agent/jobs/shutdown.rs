@@ -1,0 +1,90 @@
+//! The end in order: no more jobs are taken, what runs gets its grace, the last statuses leave.
+//!
+//! What must hold: every wait here is bounded; what is left over is taken back at the next start.
+
+use std::time::Duration;
+
+use super::effects::Effects;
+use super::intake::Intake;
+use crate::agent::settings::Settings;
+use crate::clock::Clock;
+use crate::ids::JobId;
+use crate::job::phase::StopCause;
+
+/// How long the last statuses may take to leave, once the jobs have been stopped.
+pub(in crate::agent) const FLUSH: Duration = Duration::from_secs(10);
+
+/// How what runs is to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Graces {
+    /// What runs is left to the next start.
+    pub keep_jobs: bool,
+    /// How long what runs may go on to its own end.
+    pub shutdown: Duration,
+    /// How long a container that was asked to end may take.
+    pub stop: Duration,
+}
+
+impl Graces {
+    /// As the owner has them. Not `graceful`: what runs is left to the next start.
+    pub(in crate::agent) const fn of(settings: &Settings, graceful: bool) -> Self {
+        Self {
+            keep_jobs: settings.keep_jobs || !graceful,
+            shutdown: settings.shutdown_grace,
+            stop: settings.stop_grace,
+        }
+    }
+}
+
+/// Stops taking work, gives what runs its grace, hands back the rest. [`let_out`] comes after it.
+pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, graces: Graces) {
+    let (board, clock) = (&intake.desk.board, &intake.desk.clock);
+    board.close();
+    // What is being taken in right now is still written down.
+    within(clock, FLUSH, intake.closed()).await;
+    if graces.keep_jobs {
+        tracing::info!("leaving what runs to the next start");
+    } else {
+        stop_all(intake, board.ids(Some(false))).await;
+        let running = board.ids(None).len();
+        let seconds = graces.shutdown.as_secs();
+        if running > 0 {
+            tracing::info!(running, "waiting up to {seconds} s for {running} jobs");
+        }
+        within(clock, graces.shutdown, board.wait_until_at_rest()).await;
+        stop_all(intake, [board.ids(Some(false)), board.ids(Some(true))].concat()).await;
+        if within(clock, graces.stop + FLUSH, board.wait_until_at_rest()).await.is_none() {
+            let left = board.ids(None).len();
+            tracing::warn!(left, "{left} jobs are taken back at the next start");
+        }
+    }
+}
+
+/// Gives the last statuses a moment to leave.
+pub async fn let_out<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
+    within(&intake.desk.clock, FLUSH, flush(intake)).await;
+}
+
+async fn stop_all<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, ids: Vec<JobId>) {
+    let desk = &intake.desk;
+    let stops = ids.iter().map(|id| desk.board.stop(id, StopCause::Shutdown));
+    within(&desk.clock, FLUSH, futures_util::future::join_all(stops)).await;
+}
+
+/// Waits until every status is out.
+async fn flush<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
+    let desk = &intake.desk;
+    while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
+        desk.outbox.notify_one();
+        desk.clock.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `None` where `span` is over first.
+async fn within<T>(clock: &impl Clock, span: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock.sleep(span) => None,
+    }
+}

@@ -1,0 +1,161 @@
+//! What a job gets on this node: its own wishes where it has some, a slot's share where not.
+//!
+//! Pure.
+
+use crate::container::{ContainerSpec, ImagePolicy, Limits, Mount, Network, NotAllowed};
+use crate::job::phase::{Fault, PinnedImage};
+use crate::job::spec::NetworkNeed;
+use crate::job::{Job, JobSpec, Reason};
+use crate::node::GpuUuid;
+use crate::node::admission::{Demand, Offer, Reach, Refusal, Share, Verdict, decide};
+use crate::node::allocation::Wish;
+
+use super::folders::JobFolders;
+
+/// Bytes in a MiB.
+pub(in crate::agent) const MIB: u64 = 1 << 20;
+/// Input and output of a job that does not say how much disk it needs, in MiB.
+const DISK_MIB: u64 = 51_200;
+/// Processes and threads of a job: far more than any computation, far fewer than a fork bomb.
+const PIDS_MAX: u32 = 4096;
+
+/// What the node offers, and what one slot's share of it is.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Everything.
+    pub offer: Offer,
+    /// Which images jobs may name.
+    pub images: ImagePolicy,
+}
+
+impl Terms {
+    /// What the job asks for on this node. What it leaves open is a slot's share, so that as many
+    /// such jobs as there are slots fit beside each other.
+    pub fn demand(&self, spec: &JobSpec) -> Demand {
+        let slots = self.offer.slots.max(1) as u64;
+        let needs = &spec.needs;
+        let default_gpus = usize::from(!self.offer.gpus.is_empty());
+        Demand {
+            gpus: Wish {
+                count: needs.gpus.map_or(default_gpus, |gpus| gpus as usize),
+                model: needs.gpu_model.clone(),
+                min_vram_mib: needs.min_vram_mib.unwrap_or(0),
+            },
+            share: Share {
+                milli_cpus: needs.milli_cpus.unwrap_or(self.offer.milli_cpus / slots),
+                memory_mib: needs.memory_mib.unwrap_or(self.offer.memory_mib / slots),
+                // Its limit is `DISK_MIB` all the same: few jobs come near it, and a node with a
+                // smaller disk should run the many that don't.
+                disk_mib: needs.disk_mib.unwrap_or(DISK_MIB.min(self.offer.disk_mib / slots)),
+            },
+            network: match needs.network {
+                NetworkNeed::None => Reach::Nothing,
+                NetworkNeed::Internet => Reach::Internet,
+                NetworkNeed::Bridge => Reach::Bridge,
+            },
+        }
+    }
+
+    /// `Err` where the node can never run the job: why.
+    pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
+        self.images.check(&spec.image).map_err(|refusal| not_allowed(&refusal))?;
+        match decide(&self.offer, &[], &[], &self.demand(spec)) {
+            Verdict::Never(refusal) => Err(fault(refusal)),
+            Verdict::Later(_) | Verdict::Now(_) => Ok(()),
+        }
+    }
+
+    /// The container of the job's present attempt.
+    pub fn container(
+        &self,
+        job: &Job,
+        image: &PinnedImage,
+        gpus: &[GpuUuid],
+        folders: &JobFolders,
+    ) -> ContainerSpec {
+        let spec = &job.spec;
+        let demand = self.demand(spec);
+        ContainerSpec {
+            name: container_name(job, job.attempt),
+            node: job.node,
+            job_id: job.id().clone(),
+            attempt: job.attempt,
+            image_id: image.id.clone(),
+            entrypoint: spec.entrypoint.clone(),
+            command: spec.command.clone(),
+            env: variables(spec),
+            mounts: mounts(folders),
+            volumes: folders.volumes(),
+            gpus: gpus.to_vec(),
+            limits: Limits {
+                memory_bytes: demand.share.memory_mib.saturating_mul(MIB),
+                nano_cpus: demand.share.milli_cpus.saturating_mul(1_000_000),
+                pids: PIDS_MAX,
+                shm_bytes: spec.needs.shm_mib.saturating_mul(MIB),
+            },
+            network: match demand.network {
+                Reach::Bridge => Network::Bridge,
+                Reach::Nothing | Reach::Internet => Network::None,
+            },
+        }
+    }
+}
+
+/// What the requester is told of an image.
+fn not_allowed(refusal: &NotAllowed) -> Fault {
+    let reason = match refusal {
+        NotAllowed::Invalid(_) => Reason::ImageInvalid,
+        NotAllowed::Registry { .. } => Reason::ImageNotAllowed,
+    };
+    Fault::new(reason, refusal.to_string())
+}
+
+/// What the requester is told.
+fn fault(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::NoGpu => Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none"),
+        Refusal::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
+        Refusal::Network(network) => Fault::new(
+            Reason::NetworkNotAllowed,
+            format!("the job wants the network `{network}`, which this node does not offer"),
+        ),
+    }
+}
+
+/// `lamda-<first 8 hex of the address>-<job_id>-<attempt>`.
+pub fn container_name(job: &Job, attempt: u32) -> String {
+    let node = job.node.lower_hex();
+    format!("lamda-{}-{}-{attempt}", &node[2..10], job.id())
+}
+
+/// What the job may have on disk, input and output each, in bytes.
+pub fn disk_bytes(spec: &JobSpec) -> u64 {
+    spec.needs.disk_mib.unwrap_or(DISK_MIB).saturating_mul(MIB)
+}
+
+/// Where the job leaves its output, as it sees it.
+pub fn output_path(spec: &JobSpec) -> &str {
+    spec.output_path.as_deref().unwrap_or("/output/output")
+}
+
+/// The job's variables, with the node's own on top.
+fn variables(spec: &JobSpec) -> Vec<(String, String)> {
+    let input = spec.input.map(|cid| cid.to_string()).unwrap_or_default();
+    let own = [
+        ("JOB_ID", spec.id.as_str()),
+        ("INPUT_DIR", "/input"),
+        ("INPUT_PATH", "/input/input"),
+        ("OUTPUT_DIR", "/output"),
+        ("OUTPUT_PATH", output_path(spec)),
+        ("INPUT_CID", &input),
+    ];
+    let theirs = spec.env.iter().filter(|(name, _)| own.iter().all(|(taken, _)| name != taken));
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    theirs.map(|(name, value)| (name.clone(), value.clone())).chain(own).collect()
+}
+
+fn mounts(folders: &JobFolders) -> Vec<Mount> {
+    let mount =
+        |host, target: &str, read_only| Mount { host, target: target.to_owned(), read_only };
+    vec![mount(folders.inputs(), "/input", true), mount(folders.output(), "/output", false)]
+}
