@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod clock;
 pub mod failpoint;
 pub mod proxy;
+pub mod report;
 pub mod secret;
 pub mod supervise;
 pub mod text;

@@ -15,9 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::backoff::Backoff;
-
-/// Any error, boxed.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::report::{BoxError, causes};
 
 /// A service that ran this long was healthy: its next failure counts as the first.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
@@ -33,7 +31,7 @@ pub enum Failure {
 
 /// An error with what its reader can do about it.
 #[derive(Debug, thiserror::Error)]
-#[error("{} ({remedy})", chain(.err.as_ref()))]
+#[error("{} ({remedy})", causes(.err.as_ref()))]
 struct Remedied {
     err: BoxError,
     remedy: &'static str,
@@ -66,7 +64,7 @@ impl Services {
                 let err = match run(make()).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(Failure::Fatal(err))) => return Err(err),
-                    Ok(Err(Failure::Again(err))) => chain(err.as_ref()),
+                    Ok(Err(Failure::Again(err))) => causes(err.as_ref()),
                     Err(panic) => panic.to_string(),
                 };
                 failures = if started.elapsed() > HEALTHY_AFTER { 1 } else { failures + 1 };
@@ -129,22 +127,6 @@ async fn run<T: Send + 'static>(
 fn gist(sentence: &str) -> String {
     let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
     sentence.split(' ').filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// An error with its causes, in one line.
-pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Many libraries repeat their cause in their own text.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Tasks that come and go. Clones share one crew; the tasks end when the last clone is dropped.

@@ -22,7 +22,8 @@ use crate::chain::key;
 use crate::clock::Clock;
 use crate::ids::{Address, JobId, Signature};
 use crate::job::phase::{Outcome, Phase, StopCause};
-use crate::supervise::{self, Crew, Failure};
+use crate::report;
+use crate::supervise::{Crew, Failure};
 
 /// How far a request's time may be from ours.
 const FRESH: Duration = Duration::from_mins(1);
@@ -241,7 +242,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             None => match self.intake.cancel_waiting(id).await {
                 Ok(cancelled) => cancelled,
                 Err(err) => {
-                    let text = supervise::chain(&err);
+                    let text = report::causes(&err);
                     tracing::error!(job.id = %id, "job {id} can't be cancelled: {text}");
                     false
                 }
@@ -305,7 +306,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 yes()
             }
             Ok(false) => no("not_kept", format!("no output of job {id} is kept here")),
-            Err(err) => no("busy", supervise::chain(&err)),
+            Err(err) => no("busy", report::causes(&err)),
         }
     }
 

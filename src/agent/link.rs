@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::bus::{self, Bus, DeliveryMode, Shortcoming};
 use crate::clock::{Clock as _, SystemClock};
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// How often it is said that credentials come to their end.
 const WARN_EVERY: Duration = Duration::from_hours(12);
@@ -112,7 +113,7 @@ async fn tell_absence(bus: &Bus, config: &bus::Config) -> Infallible {
     match bus.absence(config).await {
         // Told by the connection itself, at the first refusal.
         Ok(bus::Error::Unauthorized { .. }) | Err(_) => {}
-        Ok(err) => tracing::warn!("NATS stays away: {}; it is tried again", chain(&err)),
+        Ok(err) => tracing::warn!("NATS stays away: {}; it is tried again", causes(&err)),
     }
     std::future::pending().await
 }

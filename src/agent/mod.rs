@@ -40,7 +40,8 @@ use crate::ids::{Address, Domain};
 use crate::journal::{self, Journal};
 use crate::node::admission::Offer;
 use crate::node::{Gpu, GpuInventory as Inventory, pools};
-use crate::supervise::{BoxError, Crew, Services};
+use crate::report::BoxError;
+use crate::supervise::{Crew, Services};
 
 use account::heartbeat::{Claim, Heart, Said};
 use act::Act;

@@ -14,7 +14,8 @@ use crate::bus::{self, PoolName};
 use crate::clock::Clock;
 use crate::ids::Address;
 use crate::node::presence::{EVERY_S, Presence};
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// How long one round may take.
 const ROUND: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl<C: Clock> Crier<C> {
                     failed = true;
                     tracing::warn!(
                         "the nodes of the pools can't know of this one: {}",
-                        chain(&err)
+                        causes(&err)
                     );
                 }
                 Err(_) => {}

@@ -15,8 +15,9 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::sync::mpsc;
 
 use super::local::{Leaf, Tree};
-use super::{BoxError, Error, names};
+use super::{Error, names};
 use crate::ids::Cid;
+use crate::report::BoxError;
 
 /// Bytes that go out at a time.
 const PIECE_BYTES: usize = 512 * 1024;

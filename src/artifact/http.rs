@@ -8,9 +8,11 @@ use reqwest::dns::Resolve;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::{BoxError, Config, Error};
+use super::{Config, Error};
+use crate::proxy;
+use crate::report;
+use crate::report::BoxError;
 use crate::secret::redact_url;
-use crate::{proxy, supervise};
 
 /// A service that says "later" without saying when means at most this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -79,7 +81,7 @@ pub(super) fn shown(url: &Url) -> String {
 pub(super) fn boxed(err: reqwest::Error) -> BoxError {
     let through = err.url().map(through).unwrap_or_default();
     let err = err.without_url();
-    if through.is_empty() { Box::new(err) } else { (supervise::chain(&err) + &through).into() }
+    if through.is_empty() { Box::new(err) } else { (report::causes(&err) + &through).into() }
 }
 
 /// The proxy of a URL, as the end of a sentence.

@@ -34,6 +34,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Cid;
+use crate::report::BoxError;
 use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};
@@ -90,9 +91,6 @@ pub struct Sealed {
     /// How it was looked at: it is published in the same view.
     pub view: View,
 }
-
-/// A cause whose type stays behind the adapter's border.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why bytes did not come or go. The cause is in `source()`, not in the text.
 #[derive(Debug, thiserror::Error)]

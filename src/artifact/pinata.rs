@@ -19,8 +19,9 @@ use super::dag::BlockId;
 use super::form::Form;
 use super::local::Tree;
 use super::unixfs::{self, KNOWN};
-use super::{BoxError, Config, Error, Sealed, http, names, task};
+use super::{Config, Error, Sealed, http, names, task};
 use crate::ids::Cid;
+use crate::report::BoxError;
 use crate::secret::Secret;
 
 /// How long the service may take to hash and store what it has got whole.

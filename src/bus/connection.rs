@@ -1,8 +1,8 @@
-//! The one connection: made once by [`Bus::connect`], kept by itself from then on.
+//! The one connection: made once by [`Bus::connect`], re-established automatically from then on.
 //!
-//! The vendor's client reconnects without end. Here it gets jitter (a fleet must not come back in
-//! one instant), credentials out of the URL (which it parses and then forgets), and a count of
-//! connections, by which everything that was set up on an earlier one knows that it is void.
+//! The client library reconnects indefinitely. This module adds jitter (a fleet must not reconnect in
+//! one instant), credentials from the URL (which the library parses and then ignores), and a number per
+//! connection, which tells that state set up on an earlier one is void.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,29 +22,29 @@ use super::streams::Known;
 use super::{Config, Credentials, DeliveryMode, Error, credentials, redact_urls};
 use crate::backoff::Backoff;
 
-/// A server that does not greet us within this is tried again later.
+/// Bounds one attempt to connect; a server that doesn't greet in time is retried later.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// Any request that NATS itself answers: JetStream's API, acks, publishes.
+/// Bounds any request that the server itself answers: JetStream API calls, acks, publishes.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
-/// What [`Bus::drain`] may take before the process ends without it.
+/// Bounds [`Bus::drain`]; after that the process exits without it.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The first try after a loss comes within a blink of a restarted server, later ones spread out.
+/// The first attempt after a loss soon finds a restarted server; later ones spread out.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// A half-open connection is noticed after two of these.
+/// The interval of pings. A half-open connection is detected after two of them.
 const PING: Duration = Duration::from_secs(10);
 
-/// Messages that wait for one reader; what comes on top is dropped by the client. It bounds memory
-/// against a flood, and is far above what an intake ever asks for.
+/// Messages buffered for one reader; the client library drops any beyond that. Bounds memory in a flood,
+/// and is far above what an intake requests.
 const BUFFERED_MAX: usize = 2048;
 
-/// A server that is started anew is back by then.
+/// How long a loss lasts before its cause is looked for. A restarted server is back by then.
 const ABSENT: Duration = Duration::from_secs(10);
 
-/// An event that was lost must not hang a waiter for ever: it looks again this often.
+/// How often a waiter checks its condition, so that a lost event can't hang it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A handle on the connection to NATS; clones share it.
@@ -69,8 +69,8 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Connects, within five seconds or not at all: the caller tries again with backoff where the
-    /// error is transient. Once connected, the connection is kept up without end.
+    /// Connects, or fails within five seconds: the caller retries transient errors with backoff. Once
+    /// made, the connection is re-established indefinitely.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let addresses = parse_servers(&config.url)?;
         let servers = redact_urls(&config.url);
@@ -99,27 +99,27 @@ impl Bus {
         })))
     }
 
-    /// Whether there is a connection now.
+    /// Whether the connection is up and not closed.
     pub fn is_connected(&self) -> bool {
         !self.0.closed.load(Ordering::Acquire)
             && self.0.client.connection_state() == State::Connected
     }
 
-    /// The servers' addresses without their secrets, and the version of the one we talk to.
+    /// The servers' addresses, redacted, and the version of the connected one.
     pub fn server(&self) -> String {
         format!("{} ({})", self.0.servers, self.version())
     }
 
-    /// Flushes what was published and closes the connection, for good. Open intakes and streams
-    /// end with [`Error::Closed`].
+    /// Flushes what was published and closes the connection for good. Open intakes and streams end with
+    /// [`Error::Closed`].
     pub async fn drain(&self) -> Result<(), Error> {
         let connected = self.is_connected();
         if self.0.closed.swap(true, Ordering::AcqRel) || !connected {
             return Ok(());
         }
         let drained = async {
-            // Nobody listens on a fresh inbox, so the server itself answers, after it has read
-            // everything that we sent before.
+            // A fresh inbox has no subscriber: the server itself answers "no responders", after it has
+            // read everything that was sent before.
             self.client().request(self.client().new_inbox(), "".into()).await.ok();
             self.client().drain().await.is_ok()
         };
@@ -141,17 +141,17 @@ impl Bus {
         self.0.manage_streams
     }
 
-    /// What is known of streams, to be checked against [`Bus::connection`].
+    /// Cached facts about streams, each valid only on the connection in which it was learned.
     pub(super) fn streams(&self) -> &Mutex<HashMap<String, Known>> {
         &self.0.streams
     }
 
-    /// How jobs come in.
+    /// How jobs are delivered, as configured.
     pub fn mode(&self) -> DeliveryMode {
         self.0.mode
     }
 
-    /// What is said where JetStream does not answer.
+    /// The error for a JetStream API that doesn't answer.
     pub(super) fn no_jetstream(&self) -> Error {
         Error::NoJetStream { server: self.server() }
     }
@@ -160,7 +160,7 @@ impl Bus {
         self.client().try_server_info().map(|info| info.version).unwrap_or_default()
     }
 
-    /// Fails at once where a message would only queue up behind a connection that is gone.
+    /// Fails if there is no connection: a message would only queue up for the next one.
     pub(super) fn online(&self) -> Result<(), Error> {
         if self.is_closed() {
             Err(Error::Closed)
@@ -175,7 +175,7 @@ impl Bus {
         self.0.closed.load(Ordering::Acquire)
     }
 
-    /// How many connections there have been: what was set up under another number is void.
+    /// How many connections have been made. State that was set up under another number is void.
     pub fn connection(&self) -> u64 {
         self.client().statistics().connects.load(Ordering::Acquire)
     }
@@ -185,18 +185,18 @@ impl Bus {
         self.wait_until(Self::is_connected).await
     }
 
-    /// Whether what was set up on the connection of that number is void.
+    /// Whether state that was set up on the connection with this number is void.
     pub(super) fn is_lost(&self, connection: u64) -> bool {
         !self.is_connected() || self.connection() != connection
     }
 
-    /// Returns once the connection of that number is gone.
+    /// Returns once the connection with this number is gone.
     pub(super) async fn lost(&self, connection: u64) -> Result<(), Error> {
         self.wait_until(|bus| bus.is_lost(connection)).await
     }
 
-    /// Returns once the connection has been away for a while, with what another one comes to: the
-    /// client tries on without end, and keeps the cause to itself.
+    /// Waits until the connection has been down for ten seconds and a new attempt fails too; returns the
+    /// error of that attempt, because the client library reconnects without reporting why it can't.
     pub async fn absence(&self, config: &Config) -> Result<Error, Error> {
         loop {
             self.lost(self.connection()).await?;
@@ -226,7 +226,7 @@ impl Bus {
     }
 }
 
-/// Whether this is a NATS address, or a comma list of such.
+/// Whether this is a NATS address or a comma-separated list of them.
 pub fn is_url(urls: &str) -> bool {
     parse_servers(urls).is_ok()
 }
@@ -246,6 +246,7 @@ async fn options(
     addresses: &[ServerAddr],
     news: watch::Sender<()>,
 ) -> Result<ConnectOptions, Error> {
+    // No delay before the first connection: it has a time limit, and the caller backs off.
     let greeted = Arc::new(AtomicBool::new(false));
     let delays = {
         let greeted = greeted.clone();
@@ -266,7 +267,7 @@ async fn options(
             None => ConnectOptions::new(),
         }
     } else {
-        // Read at each connection: they may have been replaced.
+        // Read again at each connection: the file may have been replaced.
         let own = Arc::clone(&own);
         ConnectOptions::with_auth_callback(move |nonce| credentials::answer(own.clone(), nonce))
     };
@@ -274,7 +275,7 @@ async fn options(
     let mut options = greeting
         .name(&config.name)
         .ping_interval(PING)
-        // One server that is a black hole must not use up the time of the others.
+        // One server that never answers must not use up the others' time.
         .connection_timeout(if addresses.len() > 1 { GREETING / 3 } else { GREETING })
         .request_timeout(Some(ANSWER))
         .subscription_capacity(BUFFERED_MAX)
@@ -306,7 +307,7 @@ async fn looked_at(ca: &Path) -> Result<Authority, Error> {
     looked.map_err(|source| Error::File { path: ca.to_owned(), source })
 }
 
-/// The first user and password of the list, or token (a user alone), percent-decoded.
+/// The first user and password in the list, or token (a user without password), percent-decoded.
 fn credentials_of(addresses: &[ServerAddr]) -> Option<(String, Option<String>)> {
     addresses.iter().find_map(|address| {
         let user = address.username()?;
@@ -333,17 +334,17 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What is watched of a connection.
+/// Handles the client library's connection events.
 struct Watch {
     greeted: Arc<AtomicBool>,
     news: watch::Sender<()>,
     own: Arc<Credentials>,
-    /// A refusal was told, and there was no connection since.
+    /// Whether a refusal was logged since the last connection.
     refused: AtomicBool,
 }
 
 impl Watch {
-    /// Says what a person should know, and wakes whoever waits for a change.
+    /// Logs what an operator should know, and wakes the tasks that wait for a change.
     fn observe(&self, event: Event) {
         match event {
             Event::Connected => {
@@ -360,13 +361,13 @@ impl Watch {
             }
             Event::LameDuckMode => info!("the NATS server is about to stop"),
             Event::ClientError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),
-            // Its kind is all that it tells; [`Bus::absence`] finds out more.
+            // The error carries only a kind; [`Bus::absence`] finds the cause.
             Event::Draining | Event::Closed | Event::ClientError(_) => {}
         }
         self.news.send_replace(());
     }
 
-    /// Once for all tries until the next connection.
+    /// Logs a refusal once, however many attempts fail before the next connection.
     fn tell_refusal(&self) {
         if !self.refused.swap(true, Ordering::AcqRel) {
             warn!(
@@ -377,7 +378,7 @@ impl Watch {
     }
 }
 
-/// Whether an error is about who we are: its type keeps that for itself.
+/// Whether an error is about our credentials. The library's type doesn't expose that, its text does.
 fn is_about_us(error: &str) -> bool {
     let error = error.to_ascii_lowercase();
     ["authorization violation", "authentication", "revoked", "expired"]
@@ -399,7 +400,7 @@ fn refusal(server: String, config: &Config, err: async_nats::ConnectError) -> Er
                 .unwrap_or_else(|| "the system's store (NATS_TLS_CA names another)".to_owned());
             Error::Untrusted { server, authority, source: Box::new(err) }
         }
-        // Such a server waits for TLS as we do for its greeting, and hangs up.
+        // A `handshake_first` server waits for TLS while we wait for its greeting, then hangs up.
         ConnectErrorKind::Io if !config.tls_first && text.contains("got nothing") => {
             Error::NoGreeting { server }
         }

@@ -1,7 +1,7 @@
-//! The durable consumers that jobs are pulled from.
+//! The durable consumers from which jobs are pulled.
 //!
-//! Like streams, they are made where they are missing, refused where they would break us, and never
-//! changed: an administrator may give one another ack wait at any time, and that one holds.
+//! Must hold: like a stream, a consumer is created if missing, refused if unusable, and never changed.
+//! An administrator may change its ack wait at any time; that value applies.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,20 +23,20 @@ use super::{AckHandle, Bus, Error};
 
 const WHAT: &str = "find or make a consumer";
 
-/// Deliveries that may wait for their acks: far more than any node or pool runs at a time.
+/// Unacknowledged deliveries per consumer: far more than any node or pool runs at a time.
 pub(super) const ACK_PENDING_MAX: i64 = 10_000;
 
-/// Pulls that may wait at a pool's consumer: every agent of the pool keeps one or a few there (the
-/// server's own limit is 512).
+/// Pulls that may wait at a pool's consumer: each agent of the pool keeps one or a few there (the
+/// server's default is 512).
 const POOL_WAITING_MAX: i64 = 10_000;
 
-/// More consumers than a queue of ours ever has are not looked through for one that is in the way.
+/// How many consumers are searched for a conflicting one: more than a queue of ours ever has.
 const CONSUMERS_MAX: usize = 1000;
 
-/// No agent renews its leases more often than once a second, and a third of the ack wait is for that.
+/// The shortest usable ack wait: leases are renewed after a third of it, but at most once a second.
 const ACK_WAIT_MIN: Duration = Duration::from_secs(3);
 
-/// A durable consumer as the protocol wants it.
+/// A durable consumer as the protocol requires it.
 #[derive(Debug, Clone)]
 pub(super) struct ConsumerPlan {
     name: String,
@@ -46,10 +46,10 @@ pub(super) struct ConsumerPlan {
 }
 
 impl ConsumerPlan {
-    /// The consumer that holds the jobs of this source.
+    /// The consumer for the jobs of this source.
     pub(super) fn of(source: &Target) -> Self {
         let (name, ack_wait, max_waiting) = match source {
-            // One reader, which has to be quick in saying that it is alive.
+            // It has one reader, so a lost one should be noticed soon.
             Target::Agent(address) => (format!("agent-{}", address.lower_hex()), 30, 0),
             Target::Pool(pool) => (format!("pool-{pool}"), 120, POOL_WAITING_MAX),
         };
@@ -78,13 +78,14 @@ impl ConsumerPlan {
 }
 
 impl Bus {
-    /// The consumer of this plan, made where it is missing.
+    /// The planned consumer, created if missing. An error if it is unusable, or if another consumer takes
+    /// its jobs.
     pub(super) async fn ensure_consumer<I>(
         &self,
         stream: &Stream<I>,
         plan: &ConsumerPlan,
     ) -> Result<Consumer<pull::Config>, Error> {
-        // A second round where another made it between our question and our creating it.
+        // Twice, because another program may create it between the lookup and the creation.
         for _ in 0..2 {
             match stream.consumer_info(&plan.name).await {
                 Ok(info) => {
@@ -103,7 +104,8 @@ impl Bus {
         Err(Error::Timeout { what: WHAT })
     }
 
-    /// Who has the jobs that this consumer is for: of a work queue each has one reader.
+    /// The error that names the consumer which takes these jobs already: a work queue allows one reader
+    /// for each job.
     async fn rival<I>(&self, stream: &Stream<I>, plan: &ConsumerPlan) -> Error {
         let mut found = Vec::new();
         let mut all = std::pin::pin!(stream.consumers().take(CONSUMERS_MAX));
@@ -124,7 +126,7 @@ impl Bus {
         Error::Stream { stream: stream.to_owned(), problem }
     }
 
-    /// What the server says of this source's consumer, where there is one.
+    /// The server's information about this source's consumer, if it exists.
     pub(super) async fn consumer_info<I>(
         &self,
         stream: &Stream<I>,
@@ -137,8 +139,8 @@ impl Bus {
         }
     }
 
-    /// How long the server waits for a sign of life of what this delivery's consumer gives out, as
-    /// its administrator has it by now.
+    /// The current ack wait of the consumer that made this delivery. An administrator may have changed
+    /// it since.
     pub async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, Error> {
         const WHAT: &str = "read a consumer's ack wait";
         self.online()?;
@@ -150,7 +152,7 @@ impl Bus {
     }
 }
 
-/// Whether another consumer of the work queue stands in the way.
+/// Whether another consumer of the work queue takes these jobs already.
 fn is_taken(err: &ConsumerCreateStrictError) -> bool {
     let ConsumerCreateStrictErrorKind::JetStream(answer) = err.kind() else { return false };
     let taken =
@@ -158,7 +160,8 @@ fn is_taken(err: &ConsumerCreateStrictError) -> bool {
     taken.contains(&answer.error_code())
 }
 
-/// Whether a consumer gets messages that this one is for. No filter: all of them.
+/// Whether consumer `found` receives messages that the planned one is for. Without a filter it
+/// receives all.
 fn overlaps(plan: &ConsumerPlan, found: &Config) -> bool {
     let one = Some(&found.filter_subject).filter(|filter| !filter.is_empty());
     let mut filters = one.into_iter().chain(&found.filter_subjects).peekable();
@@ -168,7 +171,7 @@ fn overlaps(plan: &ConsumerPlan, found: &Config) -> bool {
     filters.any(|filter| plan.filters.iter().any(|own| covers(filter, own) || covers(own, filter)))
 }
 
-/// What a question about a consumer came to that brought no answer to it.
+/// The error of a consumer lookup that got no usable answer.
 fn unanswered(what: &'static str, err: ConsumerInfoError) -> Error {
     match err.kind() {
         ConsumerInfoErrorKind::TimedOut => Error::Timeout { what },
@@ -177,7 +180,7 @@ fn unanswered(what: &'static str, err: ConsumerInfoError) -> Error {
     }
 }
 
-/// Takes a consumer that exists as it is, or says why it can't be used.
+/// Uses an existing consumer as it is, or says why it can't be used.
 fn adopt_consumer(
     bus: &Bus,
     stream: &str,
@@ -192,7 +195,7 @@ fn adopt_consumer(
     Ok(Consumer::new(config, info, bus.jetstream().clone()))
 }
 
-/// What of a consumer would break us, in words that name the setting.
+/// What makes a consumer unusable, in words that name the setting.
 fn difference(plan: &ConsumerPlan, found: &Config) -> Option<String> {
     let filters: BTreeSet<&str> = std::iter::once(found.filter_subject.as_str())
         .chain(found.filter_subjects.iter().map(String::as_str))
@@ -223,7 +226,7 @@ fn difference(plan: &ConsumerPlan, found: &Config) -> Option<String> {
     lifetime_difference(found).or_else(|| pull_difference(found))
 }
 
-/// What of it would let leases run out, or let it forget how often it gave a job out.
+/// A setting that would let leases expire or reset the count of deliveries.
 fn lifetime_difference(found: &Config) -> Option<String> {
     if !found.backoff.is_empty() {
         let problem = "has waits of its own in the place of one ack wait (backoff)";
@@ -237,11 +240,11 @@ fn lifetime_difference(found: &Config) -> Option<String> {
         let problem = "is removed while nobody asks, and counts anew (inactive_threshold)";
         return Some(problem.to_owned());
     }
-    // A server that is started again would give out everything in hand, and count anew.
+    // After a restart the server would redeliver everything in hand and restart its counts.
     found.memory_storage.then(|| "forgets with its server what is in hand (mem_storage)".to_owned())
 }
 
-/// What of it would refuse our pulls.
+/// A setting with which the server would reject our pulls.
 fn pull_difference(found: &Config) -> Option<String> {
     let (batch_min, expires_min) = (i64::try_from(ROOM_MAX).unwrap_or(i64::MAX), PULL);
     if found.max_batch > 0 && found.max_batch < batch_min {

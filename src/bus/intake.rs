@@ -1,11 +1,11 @@
-//! Jobs coming in, never more than there is room for.
+//! Receives jobs, never more than there is room for.
 //!
-//! With JetStream an intake keeps a pull outstanding at the durable consumer whenever somebody
-//! waits on it, so that a job comes without a round trip. The pulls together never ask for more
-//! than the `room` of the last call, and all their answers come to one inbox. Whatever goes wrong
-//! (the connection, the consumer's leader, the consumer, the stream) ends the same way: the inbox
-//! is read to its end and given up, which voids its pulls at the server, and a new one is opened.
-//! Without JetStream it is a subscription.
+//! With JetStream an intake keeps a pull outstanding at the durable consumer while a caller waits on
+//! it, so that a job arrives without a round trip. A new pull asks only for what is missing to the
+//! caller's `room`, and all answers arrive in one inbox. Every failure (of the connection, the
+//! consumer's leader, the consumer or the stream) is handled the same way: the inbox is read to its end
+//! and dropped, which voids its pulls at the server, and a new one is opened. Without JetStream an
+//! intake is a subscription.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,35 +24,36 @@ use super::streams::{StreamKind, created_ns};
 use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Shortcoming, Target, shortcomings};
 use crate::backoff::Backoff;
 
-/// How long the server keeps a pull; a new one follows at once.
+/// How long the server keeps a pull; the next one follows at once.
 pub(super) const PULL: Duration = Duration::from_secs(30);
 
-/// How often the server says that it still holds our pull; twice as long in silence, and it is
-/// taken to be lost.
+/// How often the server confirms that it still holds our pull. After twice this time in silence the
+/// pull counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Under the 512 pulls that a consumer keeps by default, and above any node's slots.
+/// The most jobs asked for at a time: below the 512 pulls that a consumer keeps by default, above any
+/// node's slots.
 pub(super) const ROOM_MAX: usize = 256;
 
-/// Trouble that lasts for this many tries in a row (some six seconds) is told to the caller.
+/// After this many failures in a row (a few seconds) the caller gets the error.
 const FAILURES_MAX: u32 = 6;
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// A job as it was delivered: hostile until parsed, and of any size that the server takes.
+/// A job as it was delivered: untrusted until parsed, and of any size that the server accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Where it came on; [`Target::of_subject`] reads it.
+    /// The subject it arrived on; [`Target::of_subject`] parses it.
     pub subject: String,
-    /// What was sent.
+    /// The body of the message, unparsed.
     pub body: Bytes,
-    /// How to answer for it; `None` without JetStream, where nobody waits for an answer.
+    /// How to settle it; `None` without JetStream, which expects no ack.
     pub ack: Option<AckHandle>,
-    /// How often it has been delivered, this time included.
+    /// How often it has been delivered, including this time.
     pub delivered: u64,
 }
 
-/// The jobs of one source.
+/// A receiver of one source's jobs.
 #[derive(Debug)]
 pub struct Intake(Kind);
 
@@ -66,14 +67,14 @@ enum Kind {
 struct Pull {
     bus: Bus,
     plan: ConsumerPlan,
-    /// Whether it is a pool's.
+    /// Whether the source is a pool.
     shared: bool,
     feed: Option<Feed>,
-    /// Delivered into a feed that was given up since.
+    /// Jobs that were delivered into a feed that was given up since.
     ready: VecDeque<Delivery>,
     failures: u32,
     retry_at: Option<Instant>,
-    /// What keeps its jobs back, as it was told.
+    /// What keeps jobs back, as last logged.
     told: Vec<Shortcoming>,
 }
 
@@ -89,13 +90,13 @@ struct Feed {
     asked: usize,
     connection: u64,
     heard_at: Instant,
-    /// When the consumer was last looked at: its administrator may have changed it.
+    /// When the consumer was last checked: its administrator may change it.
     looked_at: Instant,
 }
 
 impl Bus {
-    /// The jobs of an agent or a pool; its consumer is made where it is missing. In
-    /// [`DeliveryMode::Core`] a job of a pool goes to one of the agents that listen.
+    /// Receives the jobs of an agent or a pool; its consumer is created if missing. In
+    /// [`DeliveryMode::Core`] each job of a pool goes to one of the agents that listen (a queue group).
     pub async fn intake(&self, source: &Target) -> Result<Intake, Error> {
         self.online()?;
         match (self.mode(), source) {
@@ -129,12 +130,12 @@ impl Bus {
 }
 
 impl Intake {
-    /// The next job. Asks for at most `room` in all; calls with another room add to what is
-    /// outstanding, but never take back: after a call with less, up to as many as were asked for
-    /// before may still come. Without JetStream jobs come as they are sent, whatever the room.
+    /// The next job. Keeps at most `room` jobs requested, up to a limit of 256. A call with more room
+    /// requests the difference; a call with less takes nothing back, so that up to the earlier number
+    /// may still arrive. Without JetStream jobs arrive as they are sent, whatever the room.
     ///
-    /// Can be dropped at any point without loss. An error tells of trouble that lasts; calling
-    /// again goes on trying.
+    /// Cancel-safe: dropping the future loses no job. An error reports lasting trouble; calling again
+    /// keeps trying.
     pub async fn next(&mut self, room: usize) -> Result<Delivery, Error> {
         match &mut self.0 {
             Kind::Pull(pull) => pull.next(room.min(ROOM_MAX)).await,
@@ -146,7 +147,7 @@ impl Intake {
         }
     }
 
-    /// Stops asking, and gives back at once what was delivered but never handed out.
+    /// Stops requesting jobs, and returns those to the queue that were delivered but not handed out.
     pub async fn close(self) {
         let Kind::Pull(mut pull) = self.0 else { return };
         pull.give_up_feed();
@@ -174,7 +175,7 @@ impl Pull {
         }
     }
 
-    /// Makes a failure wait, and says whether it is one for the caller.
+    /// Schedules a retry after a failure; returns the error if the caller should get it.
     fn after(&mut self, err: Error) -> Result<(), Error> {
         self.give_up_feed();
         self.failures += 1;
@@ -186,7 +187,7 @@ impl Pull {
         Err(err)
     }
 
-    /// One thing that happens: a delivery, a word of the server, a loss.
+    /// Waits for one event: a delivery, a message of the server, or a loss.
     async fn turn(&mut self, room: usize) -> Result<Option<Delivery>, Error> {
         if let Some(at) = self.retry_at {
             sleep_until(at).await;
@@ -226,7 +227,7 @@ impl Pull {
                 Ok(None)
             }
             Heard::Lost(reason) => {
-                // The consumer may be gone because its stream was made anew.
+                // The consumer may be gone because its stream was re-created.
                 self.bus.forget_streams();
                 Err(Error::Refused { what: "pull jobs", source: reason.into() })
             }
@@ -237,7 +238,7 @@ impl Pull {
         self.bus.connected().await?;
         let connection = self.bus.connection();
         let stream = self.bus.ensure_stream(StreamKind::Jobs).await?;
-        // A pool without its claims would be found out only by the first job.
+        // Otherwise only the first job would show that the claims bucket is missing.
         if self.shared {
             self.bus.ensure_stream(StreamKind::Claims).await?;
         }
@@ -259,8 +260,8 @@ impl Pull {
         Ok(())
     }
 
-    /// Looks at the consumer once more: it is given up where it would break us by now. Dropped
-    /// half-way, nothing has changed.
+    /// Checks the consumer again; an error if it has become unusable. Cancel-safe: dropped half-way, it
+    /// has changed nothing.
     async fn look_again(&mut self) -> Result<(), Error> {
         let Some(feed) = &mut self.feed else { return Ok(()) };
         let stream = self.bus.stream_unseen(StreamKind::Jobs).await?;
@@ -272,7 +273,7 @@ impl Pull {
                 self.tell(&info);
                 return Ok(());
             }
-            // The pulls tell sooner of what is away.
+            // The pulls show sooner what can't be reached.
             Err(err) if err.is_transient() => {}
             Err(err) => return Err(err),
         }
@@ -280,7 +281,7 @@ impl Pull {
         Ok(())
     }
 
-    /// Says what keeps jobs back, and when it no longer does: the server itself stays silent.
+    /// Logs what keeps jobs back, and when that ends: the server reports neither.
     fn tell(&mut self, consumer: &Info) {
         let found = shortcomings::of_consumer(consumer);
         for Shortcoming { what, remedy } in found.iter().filter(|one| !self.told.contains(one)) {
@@ -292,9 +293,8 @@ impl Pull {
         self.told = found;
     }
 
-    /// Ends the pulls, and keeps what they brought. After a loss of the connection this comes
-    /// before the next one where it can: an inbox that is subscribed to again would make its pulls
-    /// valid again, beside the new ones.
+    /// Ends the pulls, and keeps the jobs that they brought. After a lost connection this runs before
+    /// the next one if possible: re-subscribing the inbox would revive its pulls next to the new ones.
     fn give_up_feed(&mut self) {
         let Some(mut feed) = self.feed.take() else { return };
         while let Some(Some(message)) = feed.inbox.next().now_or_never() {
@@ -308,7 +308,7 @@ impl Pull {
 /// What a message in the inbox means.
 enum Heard {
     Delivery(Delivery),
-    /// The server has our pull, or has just let it go as agreed.
+    /// The server holds our pull, or let it expire as agreed.
     Alive,
     Disconnected,
     /// The pulls are void, for this reason.
@@ -316,7 +316,7 @@ enum Heard {
 }
 
 impl Feed {
-    /// Pulls what is missing to `room`. Dropped half-way, nothing has been asked.
+    /// Requests what is missing to `room`. Cancel-safe: dropped half-way, it has requested nothing.
     async fn ask_for(&mut self, room: usize) -> Result<(), Error> {
         let missing = room.saturating_sub(self.asked);
         if missing == 0 {
@@ -330,6 +330,7 @@ impl Feed {
         };
         let asked = self.consumer.request_batch(pull, self.inbox_name.clone().into()).await;
         asked.map_err(|err| Error::Refused { what: "pull jobs", source: Box::new(err) })?;
+        // Silence counts only while a pull is outstanding.
         if self.asked == 0 {
             self.heard_at = Instant::now();
         }
@@ -342,7 +343,7 @@ impl Feed {
         match message.status {
             None => self.delivery(message),
             Some(StatusCode::IDLE_HEARTBEAT) => Heard::Alive,
-            // A pull ran out; what it was still owed is told.
+            // A pull expired; a header counts the messages that it was still owed.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => match unserved(&message) {
                 Some(unserved) => {
                     self.asked = self.asked.saturating_sub(unserved);
@@ -358,7 +359,7 @@ impl Feed {
     }
 
     fn delivery(&mut self, message: Message) -> Heard {
-        // Its consumer was told to leave the bodies out: the job would be taken for rubbish.
+        // The consumer was switched to leave bodies out: the job would be rejected as malformed.
         let bytes = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Size"));
         if message.payload.is_empty() && bytes.is_some_and(|bytes| bytes.as_str() != "0") {
             return Heard::Lost("jobs come without their bodies (headers_only)".to_owned());
@@ -367,7 +368,7 @@ impl Feed {
         let ack_wait = self.consumer.cached_info().config.ack_wait;
         let Some((ack, delivered)) = AckHandle::of(&message, self.stream_created_ns, ack_wait)
         else {
-            // Anybody may publish to an inbox whose name they guessed.
+            // Not from JetStream: anyone may publish to an inbox whose name they guess.
             return Heard::Alive;
         };
         self.asked = self.asked.saturating_sub(1);
@@ -376,7 +377,7 @@ impl Feed {
     }
 }
 
-/// How many messages a pull that ended had still been owed.
+/// How many messages an expired pull was still owed.
 fn unserved(message: &Message) -> Option<usize> {
     let header = message.headers.as_ref()?.get("Nats-Pending-Messages")?;
     header.as_str().parse().ok()

@@ -1,20 +1,20 @@
 //! NATS: jobs in, statuses out.
 //!
-//! A [`Bus`] is a cheap handle on one connection that comes back by itself. [`subjects`] names
-//! what is spoken on; [`streams`] makes and checks the JetStream side; an [`Intake`] pulls jobs;
-//! [`claims`] says who has a pool's; [`settle`] answers for them; [`publish`] sends, under the ids of
-//! [`ids`], [`find`] looks for a job, [`nodes`] for nodes, [`withdraw`] takes it back; [`watch`] and [`control`] are the other ends.
+//! A [`Bus`] is a cheap handle on one connection that reconnects by itself. [`subjects`] builds and
+//! parses subjects; [`streams`] creates and checks the JetStream streams; an [`Intake`] pulls jobs;
+//! [`claims`] stores which agent holds a pool's job; [`settle`] acknowledges deliveries; [`publish`]
+//! sends, with message ids from [`ids`]; [`find`] searches for a job, [`withdraw`] removes it from the
+//! queue; [`nodes`] lists nodes; [`watch`] reads statuses and logs, [`control`] asks agents.
 //!
-//! What must hold:
-//! - a job that was delivered is handed out, or comes again after its ack wait: no future of this
-//!   folder that is dropped half-way loses one;
-//! - no stream and no consumer that exists is ever changed;
-//! - a message counts as stored only where the stream took it, or has it word for word: that it had
-//!   one of the same id proves nothing;
-//! - an ack goes out only to the stream that delivered, never to one made anew under its name,
-//!   where the same number is another job;
-//! - every request has a deadline, and while there is no connection it fails at once instead of
-//!   queueing up.
+//! Invariants:
+//! - a delivered job is handed out, or redelivered after its ack wait: dropping a future of this module
+//!   half-way loses none;
+//! - an existing stream or consumer is never changed;
+//! - a message counts as stored only if the stream took it or holds an identical one: a duplicate id
+//!   alone proves nothing;
+//! - an ack goes only to the stream that delivered, never to one re-created under its name, where the
+//!   same sequence number is another job;
+//! - every request has a deadline; without a connection it fails at once instead of queueing up.
 
 pub mod claims;
 pub mod control;
@@ -42,6 +42,7 @@ use async_nats::jetstream::ErrorCode;
 
 use crate::ids::Address;
 use crate::job::claim;
+use crate::report::BoxError;
 use crate::secret::redact_url;
 
 pub use claims::Found;
@@ -58,25 +59,25 @@ pub use streams::DeliveryMode;
 pub use subjects::{InvalidPoolName, PoolName, Source, Target, is_inbox};
 pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
 
-/// Where the NATS server is and how to greet it.
+/// Where the NATS server is and how to connect to it.
 #[derive(Clone)]
 pub struct Config {
-    /// One server or a comma list: `nats://host:4222`, `tls://…`, each with `user:password@` or
-    /// `token@` where [`Config::credentials`] is `None`.
+    /// One URL or a comma-separated list: `nats://host:4222`, `tls://…`. A `user:password@` or `token@`
+    /// in it is used if [`Config::credentials`] is [`Credentials::None`].
     pub url: String,
-    /// Who we are; goes before what stands in the URL.
+    /// How to authenticate; takes precedence over credentials in the URL.
     pub credentials: Credentials,
-    /// The certificate authority to trust instead of the system's, as PEM. Requires TLS.
+    /// A PEM file of the certificate authorities to trust instead of the system's. Makes TLS mandatory.
     pub tls_ca: Option<PathBuf>,
-    /// Whether TLS comes before the server's greeting, as its `handshake_first` wants it.
+    /// Whether to start TLS before the server's greeting, for servers with `handshake_first`.
     pub tls_first: bool,
     /// The connection's name in the server's listings.
     pub name: String,
-    /// What the subjects of answers to this program begin with; the client's own where `None`.
+    /// The prefix of this program's inbox subjects; `None` keeps the client library's default.
     pub inbox_prefix: Option<String>,
-    /// Whether missing streams are created (`false`: only checked).
+    /// Whether to create missing streams; `false` only checks them.
     pub manage_streams: bool,
-    /// How jobs come in, as the owner decided: nothing that a server says changes it.
+    /// How jobs are delivered. The owner decides; nothing that a server reports changes it.
     pub mode: DeliveryMode,
 }
 
@@ -95,47 +96,48 @@ impl fmt::Debug for Config {
     }
 }
 
-/// A comma list of URLs as it may be shown.
+/// A comma-separated list of URLs, redacted.
 fn redact_urls(urls: &str) -> String {
     urls.split(',').map(|url| redact_url(url.trim())).collect::<Vec<_>>().join(",")
 }
 
-/// Why the bus did not do what it was asked. The cause is in `source()`, not in the text.
+/// Why a bus operation failed. The cause is in `source()`, not in the text. "Final" means that a retry
+/// fails again until someone changes the settings or the server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is none. Final.
+    /// The text is not a NATS address. Final.
     #[error("`{url}` is no NATS address: nats://host:port or tls://host:port, or a comma list")]
     Url {
-        /// The part of the list that is wrong, redacted.
+        /// The invalid part of the list, redacted.
         url: String,
     },
-    /// A file of the settings can't be used. Final.
+    /// A file named in the settings can't be read or is invalid. Final.
     #[error("{} can't be read", path.display())]
     File {
-        /// The credentials or the certificate authority.
+        /// The file of the credentials or of the certificate authority.
         path: PathBuf,
-        /// What went wrong.
+        /// What is wrong with the file.
         #[source]
         source: std::io::Error,
     },
-    /// The server does not know us: wrong credentials, or none. Final.
+    /// The server rejects our credentials, or requires some. Final.
     #[error("the NATS server at {server} refuses our credentials{what}")]
     Unauthorized {
         /// The server's address, redacted.
         server: String,
-        /// Their file, and whether they expired, as the end of the sentence.
+        /// The credentials' file and whether they expired, as the end of the sentence.
         what: String,
     },
-    /// No server answers: try again later.
+    /// No server answers. Retry later.
     #[error("no NATS server answers at {server}")]
     Unreachable {
         /// The servers' addresses, redacted.
         server: String,
-        /// What went wrong.
+        /// The client library's error.
         #[source]
         source: BoxError,
     },
-    /// It can't prove that it is the server: try again later, the authority is read anew.
+    /// The server's certificate isn't trusted. Retry later: the authorities are read again.
     #[error(
         "the NATS server at {server} is not believed: its certificate has to be for this name, and of \
          an authority in {authority}"
@@ -143,13 +145,13 @@ pub enum Error {
     Untrusted {
         /// The servers' addresses, redacted.
         server: String,
-        /// Where the authorities come from.
+        /// Where the trusted authorities come from.
         authority: String,
         /// What is wrong with the certificate.
         #[source]
         source: BoxError,
     },
-    /// It hung up without a word: try again later.
+    /// The server closed the connection without a greeting. Retry later.
     #[error(
         "the NATS server at {server} hangs up without a greeting: where it wants TLS before that \
          (handshake_first), set NATS_TLS_HANDSHAKE=first"
@@ -158,7 +160,7 @@ pub enum Error {
         /// The servers' addresses, redacted.
         server: String,
     },
-    /// The connection is gone and being made again: try again later.
+    /// The connection is down and being re-established. Retry later.
     #[error("there is no connection to the NATS server at {server} now")]
     Disconnected {
         /// The servers' addresses, redacted.
@@ -167,32 +169,31 @@ pub enum Error {
     /// [`Bus::drain`] was called. Final.
     #[error("the connection to NATS was closed by this program")]
     Closed,
-    /// The server would drop what we ask for in silence. Final.
+    /// The server is too old: it would silently drop part of a consumer's configuration. Final.
     #[error(
         "nats-server {version} is too old: 2.10 or later is needed (earlier ones drop a consumer's \
          filter_subjects in silence)"
     )]
     TooOld {
-        /// What the server says that it is.
+        /// The version that the server reports.
         version: String,
     },
-    /// A stream or consumer is missing or not as this program needs it. Nobody but its owner may
-    /// change it, so: final.
+    /// A stream or consumer is missing or unsuitable. Only its owner may change it. Final.
     #[error("the stream {stream} can't be used: {problem}")]
     Stream {
-        /// Its name.
+        /// The name of the stream.
         stream: String,
-        /// What differs, in words.
+        /// What is wrong with it, as a clause.
         problem: String,
     },
-    /// The delivery's stream or consumer is not what it was. Drop the handle: where the job is
-    /// still in the stream, it is delivered again.
+    /// The delivery's stream or consumer is gone or was re-created. Drop the handle: a job that is still
+    /// in the stream is redelivered.
     #[error("the delivery belongs to a stream {stream} or consumer that is gone")]
     StaleAck {
         /// The stream's name.
         stream: String,
     },
-    /// The server has no JetStream now, or what leads there can't be reached: try again later.
+    /// JetStream is disabled on the server or unreachable. Retry later.
     #[error(
         "the NATS server at {server} has no JetStream now: start it with `-js`, or set \
          NATS_MODE=core to do without, where each job is delivered at most once"
@@ -201,64 +202,64 @@ pub enum Error {
         /// The servers' addresses, redacted.
         server: String,
     },
-    /// [`DeliveryMode::Core`], and so no claims: every job is delivered at most once.
+    /// There are no claims in [`DeliveryMode::Core`]: every job is delivered at most once.
     #[error("without JetStream there are no claims of pools' jobs")]
     NoClaims,
-    /// A value in the bucket is no claim. It may be somebody's, such as a later version's: the job
-    /// is theirs until the key is removed. Final, as far as we can tell.
+    /// A value in the bucket is not a claim that this version can read. It may belong to someone, such
+    /// as a later version: the job is theirs until the key is removed. Treated as final.
     #[error("the claim {key} in the bucket JOB_CLAIMS can't be read")]
     InvalidClaim {
-        /// `<pool>.<job_id>`.
+        /// The key in the bucket: `<pool>.<job_id>`.
         key: String,
-        /// Its revision.
+        /// The revision of the value.
         revision: u64,
-        /// What is wrong with it.
+        /// Why the value isn't a claim.
         #[source]
         source: claim::Invalid,
     },
-    /// Nobody listens for this agent's control messages.
+    /// No program is subscribed to the agent's control subject.
     #[error("the agent {agent} does not listen: it is not running, or not on this NATS server")]
     NoAgent {
-        /// Who was asked.
+        /// The agent that was asked.
         agent: Address,
     },
-    /// The server that we are connected to says that nobody leads `JetStream`, or this stream, now:
-    /// nobody can be given a job. Try again.
+    /// The connected server reports that JetStream, or this stream, has no leader: no agent can be given
+    /// a job. Retry.
     #[error("JetStream has no leader now that could: {what}")]
     Leaderless {
-        /// What was asked.
+        /// The request, as a verb phrase.
         what: &'static str,
-        /// The server's answer.
+        /// The server's error response.
         #[source]
         source: BoxError,
     },
-    /// No answer within the deadline: it may have been done or not. Try again.
+    /// No answer within the deadline: the request may or may not have taken effect. Retry.
     #[error("NATS gave no answer in time to: {what}")]
     Timeout {
-        /// What was asked.
+        /// The request, as a verb phrase.
         what: &'static str,
     },
-    /// The message is larger than the server takes. Final.
+    /// The message is larger than the server accepts. Final.
     #[error("a message of {bytes} bytes is more than the NATS server takes ({bytes_max})")]
     TooLarge {
-        /// The body's size.
+        /// The body's size in bytes.
         bytes: usize,
         /// The server's `max_payload`.
         bytes_max: usize,
     },
-    /// The server said no, such as to a publish into a full stream. May work later.
+    /// The server rejected the request, such as a publish to a full stream. May succeed later.
     #[error("NATS refused: {what}")]
     Refused {
-        /// What was asked.
+        /// The request, as a verb phrase.
         what: &'static str,
-        /// The server's answer.
+        /// The error of the server or the client library.
         #[source]
         source: BoxError,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing settings.
+    /// Whether the same call may succeed later without a change of settings.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -275,13 +276,13 @@ impl Error {
 }
 
 impl Error {
-    /// Whether the server itself said that nobody leads. Silence is not that: it may be this side
-    /// that is cut off.
+    /// Whether the server itself reported a missing leader. A timeout doesn't count: this side may be
+    /// the one that is cut off.
     pub fn is_leaderless(&self) -> bool {
         matches!(self, Self::Leaderless { .. })
     }
 
-    /// What an answer of `JetStream` means that says no.
+    /// The error for a negative JetStream response: [`Error::Leaderless`] or [`Error::Refused`].
     pub(crate) fn refused(what: &'static str, answer: async_nats::jetstream::Error) -> Self {
         let leaderless = [
             ErrorCode::CLUSTER_NOT_AVAILABLE,
@@ -299,9 +300,6 @@ impl Error {
         }
     }
 }
-
-/// A cause whose type stays behind the adapter's border.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(test)]
 mod tests {

@@ -18,8 +18,9 @@ use tracing::{debug, warn};
 
 use super::connection::ANSWER;
 use super::streams::StreamKind;
-use super::{BoxError, Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
+use super::{Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
 use crate::ids::{Address, JobId};
+use crate::report::BoxError;
 
 /// A line of a live log is not worth a longer wait.
 const LOG_WAIT: Duration = Duration::from_millis(50);

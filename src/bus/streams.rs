@@ -1,7 +1,7 @@
-//! The three streams and the buckets of claims and nodes: which there must be, and whether they are as needed.
+//! The four streams and the buckets of claims and nodes: which must exist, and whether they are usable.
 //!
-//! Nobody changes what exists: what is missing is made, what differs where it matters is refused
-//! with a sentence that says how, and everything else about it is its owner's business.
+//! Must hold: an existing stream is never changed. A missing one is created; one that differs where it
+//! matters is refused with a message that says how; the rest of its settings are its owner's.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,68 +14,68 @@ use tokio::time::Instant;
 use super::{Bus, Error, subjects};
 use crate::node::presence;
 
-/// How jobs come in.
+/// How jobs are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryMode {
     /// From a durable work queue, at least once.
     JetStream,
-    /// By plain subscriptions, at most once, and without claims: `NATS_MODE=core`.
+    /// By plain subscriptions, at most once and without claims (`NATS_MODE=core`).
     Core,
 }
 
-/// The oldest server whose consumers keep more than one filter.
+/// The oldest server whose consumers keep more than one filter subject.
 const SERVER_MIN: (u64, u64) = (2, 10);
 
 const DAY: Duration = Duration::from_hours(24);
 const GIB: i64 = 1 << 30;
 
-/// The largest body of a job; a stream with a lower limit would drop some without a word.
+/// The largest body of a job; a stream with a lower limit would silently drop some.
 const JOB_BYTES_MAX: i32 = 256 * 1024;
 
-/// What the queue holds, and what the bucket of claims holds beside it. A claim must outlive every
-/// delivery of its job, so the bucket must not be full before the queue is: a claim takes some 540
-/// bytes with its subject and headers, a queued job hardly less than half of that. As many claims
-/// are a month's at one and a half a second, and the queue's week's at six.
+/// The size of the queue, and of the claims bucket as a multiple of it. A claim must outlive every
+/// delivery of its job, so the bucket must not fill up before the queue: a claim takes about 540 bytes
+/// with subject and headers, a queued job hardly less than half of that. The bucket holds the claims of
+/// a month at 1.5 jobs a second, or of the queue's week at six.
 const JOBS_BYTES: i64 = GIB;
 pub(super) const CLAIMS_TO_JOBS: i64 = 2;
 
-/// The largest claim, with the subject and headers that count towards a stream's limit.
+/// The largest claim, with subject and headers, which count towards a stream's message limit.
 const CLAIM_BYTES_MAX: i32 = 4 * 1024;
 
-/// The largest presence, likewise.
+/// The largest presence, with subject and headers.
 const NODE_BYTES_MAX: i32 = 17 * 1024;
 
-/// What no stream of ours may capture: requests would be answered by the stream, and what is lossy
-/// by design would fill it.
+/// Subjects that no stream of ours may capture: the stream would answer requests in the agent's place,
+/// and traffic that is lossy by design would fill it.
 const NEVER_CAPTURED: [&str; 4] =
     [subjects::AGENT_STATUS, "jobs.control.x", "jobs.holds.x", "jobs.logs.x.x"];
 
 /// How long a job waits in its stream for an agent.
 const JOBS_FOR: Duration = Duration::from_hours(7 * 24);
 
-/// The streams of the protocol.
+/// The streams and buckets of the protocol (docs/protocol.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamKind {
     Jobs,
     Status,
     Dead,
-    /// Results that came late; made when there is the first.
+    /// Results that were published late; created with the first of them.
     Results,
-    /// The bucket `JOB_CLAIMS`; only who serves a pool needs it.
+    /// The bucket `JOB_CLAIMS`; needed only to serve a pool.
     Claims,
-    /// The bucket `NODES`; nobody needs it.
+    /// The bucket `NODES`; optional.
     Nodes,
 }
 
 impl StreamKind {
-    /// What every agent needs. Jobs last: where the others have no room, a job would be taken that
-    /// nobody ever runs.
+    /// What every agent needs. `Jobs` comes last: if the server has no room for the others, it must not
+    /// accept jobs that no agent ever runs.
     const BASIC: [Self; 3] = [Self::Status, Self::Dead, Self::Jobs];
 
-    /// What an agent of a pool needs, likewise.
+    /// What an agent of a pool needs, `Jobs` last again.
     const OF_POOLS: [Self; 4] = [Self::Status, Self::Dead, Self::Claims, Self::Jobs];
 
-    /// All that reserve room on a server's disk, for who provides it.
+    /// All that reserve space on the server's disk, for a message to the server's owner.
     const ON_DISK: [Self; 4] = [Self::Status, Self::Results, Self::Claims, Self::Jobs];
 
     pub(super) const fn name(self) -> &'static str {
@@ -89,7 +89,7 @@ impl StreamKind {
         }
     }
 
-    /// As it is made where it is missing.
+    /// The configuration with which it is created if missing.
     pub(super) fn wanted(self) -> Config {
         let subjects: &[&str] = match self {
             Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
@@ -108,7 +108,7 @@ impl StreamKind {
             ..Config::default()
         };
         match self {
-            // Full, it refuses new jobs, so that who submits one learns of it.
+            // A full queue refuses new jobs, so that the submitter learns of it.
             Self::Jobs => Config {
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
@@ -118,10 +118,10 @@ impl StreamKind {
             },
             Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
-            // As a bucket's clients make one, but for what happens when it is full (after four million
-            // jobs in its 30 days): the oldest claims, of jobs that ended long ago, give
-            // way, and the pools go on. A claim has to outlive every delivery of its job; that it
-            // lives as long as a job's id in a journal tells a late repeat from a new job.
+            // As KV clients create a bucket, except when it is full (after four million jobs in 30 days):
+            // then the oldest claims, of jobs that ended long ago, are discarded, and the pools go on.
+            // A claim must outlive every delivery of its job. It lives as long as a job id in a journal,
+            // which tells a late repeat from a new job.
             Self::Claims => Config {
                 max_messages_per_subject: 1,
                 max_bytes: CLAIMS_TO_JOBS * JOBS_BYTES,
@@ -130,8 +130,8 @@ impl StreamKind {
                 deny_delete: true,
                 ..common
             },
-            // Who is gone is forgotten after three beats; what is put anew all the time need not be on a
-            // disk.
+            // A node that is gone expires after three missed updates. Memory will do: each node writes its
+            // value again all the time.
             Self::Nodes => Config {
                 max_messages_per_subject: 1,
                 max_age: 3 * Duration::from_secs(presence::EVERY_S),
@@ -145,7 +145,7 @@ impl StreamKind {
         }
     }
 
-    /// The longest message that it must take.
+    /// The largest message that it must accept, in bytes.
     const fn message_bytes_max(self) -> i32 {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
@@ -155,28 +155,28 @@ impl StreamKind {
     }
 }
 
-/// What was last heard of a stream.
+/// What was last learned about a stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    /// When it was made, in Unix nanoseconds; `None` where there is none of that name.
+    /// When it was created, in Unix nanoseconds; `None` if there is no stream of that name.
     pub(super) created_ns: Option<i64>,
     connection: u64,
     at: Instant,
 }
 
-/// An administrator who makes a stream anew is noticed by the intake at once, and by everybody
-/// else after this.
+/// How long [`Known`] is trusted. The intake notices at once when an administrator re-creates a stream,
+/// everyone else after this time.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 impl Bus {
-    /// Checks the server's version, makes the streams that are missing and checks the others; in
-    /// [`DeliveryMode::Core`] there is nothing more to check. Can be repeated, and is at each
-    /// reconnect: the server may be another, or have lost what it had.
+    /// Checks the server's version, then creates the missing streams and checks the others (in
+    /// [`DeliveryMode::Core`] only the version). Repeatable, and repeated at each reconnect: the server
+    /// may be another one, or have lost its streams.
     pub async fn prepare(&self) -> Result<(), Error> {
         self.prepare_all(&StreamKind::BASIC).await
     }
 
-    /// [`Bus::prepare`] for an agent that serves pools: their claims must be there before a job is.
+    /// [`Bus::prepare`] for an agent that serves pools: the claims bucket must exist before a job does.
     pub async fn prepare_pools(&self) -> Result<(), Error> {
         self.prepare_all(&StreamKind::OF_POOLS).await
     }
@@ -196,7 +196,7 @@ impl Bus {
         Ok(())
     }
 
-    /// The stream, made where it is missing.
+    /// The stream, created if missing; an error if it is unusable.
     pub(super) async fn ensure_stream(&self, kind: StreamKind) -> Result<stream::Stream, Error> {
         let wanted = kind.wanted();
         let found = match self.find_stream(kind.name()).await? {
@@ -211,7 +211,7 @@ impl Bus {
         }
     }
 
-    /// The stream, where there is one.
+    /// The stream of this name, if it exists.
     pub(super) async fn find_stream(&self, name: &str) -> Result<Option<stream::Stream>, Error> {
         let error = match self.jetstream().get_stream(name).await {
             Ok(stream) => return Ok(Some(stream)),
@@ -243,7 +243,7 @@ impl Bus {
             Err(error) => error,
         };
         match error.kind() {
-            // Somebody was faster and made it otherwise; what they made decides.
+            // Someone else created it first, with other settings; theirs decide.
             CreateStreamErrorKind::JetStream(answer)
                 if answer.error_code() == ErrorCode::STREAM_NAME_EXIST =>
             {
@@ -261,8 +261,8 @@ impl Bus {
         }
     }
 
-    /// When the stream of this name was made, asked of the server at most once a connection and
-    /// every few seconds.
+    /// When the stream of this name was created, in Unix nanoseconds. The answer is cached for
+    /// `KNOWN_FOR` within one connection.
     pub(super) async fn stream_created(&self, name: &str) -> Result<Option<i64>, Error> {
         let known = lock(self.streams()).get(name).copied();
         let connection = self.connection();
@@ -284,7 +284,7 @@ impl Bus {
         lock(self.streams()).insert(name.to_owned(), known);
     }
 
-    /// Makes the next question go to the server.
+    /// Clears the cache, so that the next lookup asks the server.
     pub(super) fn forget_streams(&self) {
         lock(self.streams()).clear();
     }
@@ -308,15 +308,15 @@ pub(super) fn request_error_kind(
     Some(request.kind())
 }
 
-/// Whether the server lacks room for what a stream reserves: its owner has to act.
+/// Whether the server lacks the space that a stream reserves: its owner has to act.
 fn is_full(answer: &async_nats::jetstream::Error) -> bool {
     let code = answer.error_code();
-    // The last is an account's own limit, which comes as a 400.
+    // The last one is an account's own limit, which is reported with status 400.
     let ours = [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::INSUFFICIENT_RESOURCES];
     ours.contains(&code) || code == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
 }
 
-/// What a server needs to hold such a stream, and all of them, in words.
+/// The disk space that this stream and all streams of a node need, in words.
 fn room_needed(wanted: &Config) -> String {
     let mib = |bytes: i64| bytes.max(0) / (1 << 20);
     let all = StreamKind::ON_DISK.map(|kind| (kind.name(), kind.wanted().max_bytes));
@@ -338,7 +338,7 @@ fn is_new_enough(version: &str) -> bool {
     }
 }
 
-/// What of `found` would break us, in words.
+/// What makes `found` unusable, in words.
 fn difference(kind: StreamKind, found: &Config) -> Option<String> {
     let wanted = kind.wanted();
     let captures = |subject: &str| found.subjects.iter().any(|pattern| covers(pattern, subject));
@@ -365,7 +365,7 @@ fn difference(kind: StreamKind, found: &Config) -> Option<String> {
     None
 }
 
-/// What of a bucket would lose claims, in words.
+/// What would make a bucket lose claims, in words.
 fn bucket_difference(found: &Config) -> Option<String> {
     if found.max_messages_per_subject < 1 {
         return Some(
@@ -379,7 +379,7 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
-/// Whether everything that `subject` (itself maybe a pattern) matches is matched by `pattern`.
+/// Whether `pattern` matches everything that `subject` (possibly a pattern itself) matches.
 pub(super) fn covers(pattern: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
     for token in pattern.split('.') {

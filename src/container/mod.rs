@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::ids::{Address, JobId};
 use crate::node::GpuUuid;
+use crate::report::BoxError;
 
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use image::InvalidReference;
@@ -424,6 +425,3 @@ impl Error {
         )
     }
 }
-
-/// A cause whose type stays behind the adapter's border.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

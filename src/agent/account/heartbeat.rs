@@ -22,11 +22,12 @@ use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
 use crate::node::{Gpu, LOCAL_CHAINS};
+use crate::report::causes;
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
 use crate::reputation::schedule::{JITTER, phase, until_next};
 use crate::reputation::tx::Outcome;
-use crate::supervise::{Failure, chain as causes};
+use crate::supervise::Failure;
 
 /// How often a node that can't work is looked at, and how soon a reconnect is noticed: a beat that
 /// is a second late harms nobody.

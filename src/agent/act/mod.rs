@@ -42,7 +42,7 @@ use crate::job::spec::JobSpec;
 use crate::job::{Job, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::presence::Presence;
-use crate::supervise::chain;
+use crate::report::causes;
 
 pub use output::Uploads;
 
@@ -314,7 +314,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 return self.engine_failed(job, &err);
             }
             let id = job.id();
-            tracing::error!(job.id = %id, "a container of job {id} is left: {}", chain(&err));
+            tracing::error!(job.id = %id, "a container of job {id} is left: {}", causes(&err));
         }
         let folders = self.folders.of(job);
         let job_folder = folders.inputs();
@@ -387,7 +387,7 @@ fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec, is_lon
             "the inputs together are larger than the job's disk_mib, {} MiB: no room for {path}",
             terms::disk_bytes(spec) / terms::MIB
         ),
-        _ => format!("the input: {}", chain(err)),
+        _ => format!("the input: {}", causes(err)),
     };
     Event::Failed { fault: Fault::new(reason, error), retry }
 }

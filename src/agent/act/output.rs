@@ -16,7 +16,7 @@ use crate::ids::{Cid, Signature};
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
 use crate::job::{Job, Reason};
-use crate::supervise::chain;
+use crate::report::causes;
 use crate::{failpoint, host};
 
 /// The kept log is bounded where it is written; this is only a seal's limit.
@@ -172,10 +172,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Err(Trouble::Job(missing(job)))
             }
             Err(err @ EngineError::TooLarge { .. }) => {
-                Err(Trouble::Job(Fault::new(Reason::OutputTooLarge, chain(&err))))
+                Err(Trouble::Job(Fault::new(Reason::OutputTooLarge, causes(&err))))
             }
             Err(err @ EngineError::CopyOut { .. }) => {
-                Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, chain(&err))))
+                Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, causes(&err))))
             }
             Err(err) => Err(Trouble::Node(Box::new(self.engine_failed(job, &err)))),
         }
@@ -206,14 +206,14 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         match log {
             Ok(log) => Event::Published { output, log },
             Err(err) if log_tries < patience => {
-                let error = format!("the log: {}", chain(&err));
+                let error = format!("the log: {}", causes(&err));
                 // Counted here: a log's failures use up nothing of the output's patience.
                 let retry = Retry::Always;
                 Event::Failed { fault: Fault::new(Reason::UploadFailed, error), retry }
             }
             Err(err) => {
                 let id = job.id();
-                tracing::warn!(job.id = %id, "the log of job {id} is given up: {}", chain(&err));
+                tracing::warn!(job.id = %id, "the log of job {id} is given up: {}", causes(&err));
                 Event::Published { output, log: None }
             }
         }
@@ -330,7 +330,7 @@ fn output_failed(err: &artifact::Error, refused: Reason) -> Event {
         E::Refused { .. } | E::Declined { .. } | E::Oversized { .. } => (refused, Retry::Refused),
         _ => (Reason::UploadFailed, Retry::Patiently),
     };
-    let error = format!("the output: {}", chain(err));
+    let error = format!("the output: {}", causes(err));
     Event::Failed { fault: Fault::new(reason, error), retry }
 }
 
@@ -342,6 +342,6 @@ fn node_failed(err: &artifact::Error) -> Event {
         }
         _ => {}
     }
-    let fault = Fault::new(Reason::NodeFault, chain(err));
+    let fault = Fault::new(Reason::NodeFault, causes(err));
     Event::Failed { fault, retry: Retry::Patiently }
 }

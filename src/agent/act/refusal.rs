@@ -9,13 +9,13 @@ use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::{Job, Reason};
-use crate::supervise::chain;
+use crate::report::causes;
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     /// What the failure means for the job. The owner reads all of it.
     pub(super) fn engine_failed(&self, job: &Job, err: &Error) -> Event {
         let (reason, retry) = meaning(err);
-        let (id, words) = (job.id(), chain(err));
+        let (id, words) = (job.id(), causes(err));
         if let Error::Driver { .. } = err {
             let Phase::Starting { gpus, .. } = &job.phase else {
                 return failed(reason, err, retry);
@@ -51,7 +51,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 const NOT_SEEN: &str = "the node's container engine does not see the node's files";
 
 fn failed(reason: Reason, err: &Error, retry: Retry) -> Event {
-    let error = told(err).map_or_else(|| chain(err), str::to_owned);
+    let error = told(err).map_or_else(|| causes(err), str::to_owned);
     Event::Failed { fault: Fault::new(reason, error), retry }
 }
 

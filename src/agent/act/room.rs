@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, EndedBy, Exit};
 use crate::job::Job;
 use crate::job::phase::{Phase, Run, Sealed, StopCause};
-use crate::supervise::chain;
+use crate::report::causes;
 use crate::{failpoint, host};
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
@@ -71,7 +71,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let container = ContainerId(run.container.clone());
         if let Err(err) = self.runtime.remove(&container).await {
             let id = job.id();
-            tracing::warn!(job.id = %id, "job {id} keeps its layer for now: {}", chain(&err));
+            tracing::warn!(job.id = %id, "job {id} keeps its layer for now: {}", causes(&err));
         }
     }
 

@@ -17,7 +17,8 @@ use crate::gpu::GpuProbe;
 use crate::host;
 use crate::node::GpuUuid;
 use crate::node::fitness::{Disk, Look, Probed, Unfit};
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// Between two looks where nothing happens.
 const EVERY: Duration = Duration::from_secs(10);
@@ -125,8 +126,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
                 Some(Probed::Well)
             }
             Err(Error::Unreachable { .. }) => None,
-            Err(err @ Error::Driver { .. }) => Some(Probed::NoDriver(chain(&err))),
-            Err(err) => Some(Probed::Failed(chain(&err))),
+            Err(err @ Error::Driver { .. }) => Some(Probed::NoDriver(causes(&err))),
+            Err(err) => Some(Probed::Failed(causes(&err))),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::gpu::GpuProbe;
 use crate::ids::Address;
 use crate::node::GpuUuid;
 use crate::node::fitness::Unfit;
-use crate::supervise::chain as causes;
+use crate::report::causes;
 
 /// How long the engine may take to answer.
 const ENGINE: Duration = Duration::from_secs(10);

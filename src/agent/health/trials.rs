@@ -15,7 +15,8 @@ use crate::agent::jobs::board::Board;
 use crate::artifact::{Error, Gateways, Pinata, Tried};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// Between two tries of what was right.
 pub const EVERY: Duration = Duration::from_hours(1);
@@ -65,7 +66,7 @@ impl<C: Clock> Store<C> {
                     EVERY
                 }
                 Err(err) if err.is_refusal() => {
-                    self.board.uploaded(Some(chain(&err)));
+                    self.board.uploaded(Some(causes(&err)));
                     refusals += 1;
                     REFUSED.jittered(refusals)
                 }
@@ -76,7 +77,7 @@ impl<C: Clock> Store<C> {
                         return Err(Failure::again(err, remedy));
                     }
                     // Whatever it did with what it got, it would do again.
-                    tracing::warn!("the store can't be tried: {}: {remedy}", chain(&err));
+                    tracing::warn!("the store can't be tried: {}: {remedy}", causes(&err));
                     EVERY
                 }
             };
@@ -99,7 +100,7 @@ impl<C: Clock> Store<C> {
                     "the store takes uploads, but not back: {cid}, a few bytes to try it by, stays \
                      pinned, and it is not tried again until the next start: {}; let the key of \
                      PINATA_JWT unpin, or never mind",
-                    chain(&why)
+                    causes(&why)
                 );
             }
         }

@@ -22,7 +22,8 @@ use crate::bus::{self, AckHandle, Settle};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::JobId;
 use crate::job::phase::StopCause;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 use futures_util::stream::{self, StreamExt as _};
 
 /// A lease that nobody answered for is asked for again after this long, and none sooner.
@@ -207,7 +208,7 @@ impl Confirmed {
             self.some.notified().await;
             let jobs = std::mem::take(&mut *self.jobs());
             if let Err(err) = desk.journal.renewed(jobs).await {
-                tracing::debug!("renewals were not written down: {}", chain(&err));
+                tracing::debug!("renewals were not written down: {}", causes(&err));
             }
         }
     }
@@ -268,7 +269,7 @@ async fn read_waits<E: Effects, C: Clock>(waits: Vec<AckHandle>, effects: &E, de
         };
         match read {
             Ok(ack_wait) => desk.board.ack_wait_is(&delivery.consumer, ack_wait),
-            Err(err) => tracing::debug!("an ack wait was not read: {}", chain(&err)),
+            Err(err) => tracing::debug!("an ack wait was not read: {}", causes(&err)),
         }
     }
 }
@@ -299,7 +300,7 @@ async fn renew<E: Effects, C: Clock>(
             Standing::GivenUp
         }
         Renewal::Unanswered(err) => {
-            tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", chain(&err));
+            tracing::debug!(job.id = %id, "the lease of job {id} was not renewed: {}", causes(&err));
             let is_old = lease.age(desk.clock.monotonic()) >= unconfirmed_max;
             if is_pools && is_old && may_be_given_away(&err) {
                 let why = "could not be renewed, and its pool may give it to another agent";

@@ -17,7 +17,7 @@ use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::plan::Step;
 use crate::job::{Job, Reason};
 use crate::journal::{self, History};
-use crate::supervise::chain;
+use crate::report::causes;
 
 /// Events of a job's history that are told: a job that was tried for a day has thousands.
 const HISTORY_MAX: u32 = 256;
@@ -39,12 +39,12 @@ pub(in crate::agent) async fn perform<E: Effects, C: Clock>(
         Step::Return => give_back(job, effects, desk).await,
         Step::Bury => match put_aside(job, effects, desk).await {
             Ok(()) => Ok(Event::Buried),
-            Err(BuryError::Journal(err)) => return failed(&chain(&err)),
+            Err(BuryError::Journal(err)) => return failed(&causes(&err)),
             Err(BuryError::Bus(err)) => Err(err),
         },
         _ => acknowledge(job, effects, desk).await.map(|()| Event::Acked),
     };
-    done.unwrap_or_else(|err| failed(&chain(&err)))
+    done.unwrap_or_else(|err| failed(&causes(&err)))
 }
 
 fn failed(error: &str) -> Event {

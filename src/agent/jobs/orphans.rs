@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::container::{ContainerId, Found};
 use crate::job::phase::Phase;
 use crate::journal;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// How often it is looked for some.
 pub const EVERY: Duration = Duration::from_mins(3);
@@ -92,7 +93,7 @@ async fn remove<E: Effects>(effects: &E, container: &Found, told: &mut HashSet<C
     match effects.discard(container).await {
         Ok(()) => tracing::info!(container = %id, "removed container {id}, which no open job owns"),
         Err(err) if told.insert(id.clone()) => {
-            tracing::warn!(container = %id, "orphan {id} stays: {}", chain(&err));
+            tracing::warn!(container = %id, "orphan {id} stays: {}", causes(&err));
         }
         Err(_) => {}
     }

@@ -19,7 +19,8 @@ use super::effects::Effects;
 use crate::clock::Clock;
 use crate::ids::JobId;
 use crate::journal::Outgoing;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 use crate::{bus, failpoint};
 
 /// Statuses that are read from the journal at once, and so the most that are on their way at a
@@ -41,7 +42,7 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
             Ok(_) => away = false,
             Err(Error::Bus(err)) if err.is_transient() => {
                 if !std::mem::replace(&mut away, true) {
-                    tracing::warn!("statuses wait in the journal: {}", chain(&err));
+                    tracing::warn!("statuses wait in the journal: {}", causes(&err));
                 }
                 desk.clock.sleep(AWAY).await;
             }

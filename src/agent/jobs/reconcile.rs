@@ -12,7 +12,8 @@ use super::intake::Intake;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::job::phase::Phase;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_mins(1);
@@ -33,7 +34,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Res
         for job in waiting.iter().skip(skip).take(JOBS_MAX) {
             if let Err(err) = intake.own(job).await {
                 let id = job.id();
-                tracing::debug!(job.id = %id, "job {id} was not looked for: {}", chain(&err));
+                tracing::debug!(job.id = %id, "job {id} was not looked for: {}", causes(&err));
             }
         }
         skip += JOBS_MAX;

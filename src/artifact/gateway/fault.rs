@@ -5,9 +5,9 @@
 
 use reqwest::{Response, StatusCode};
 
-use super::super::{BoxError, Error, http};
+use super::super::{Error, http};
 use crate::ids::Cid;
-use crate::supervise::chain;
+use crate::report::{BoxError, causes};
 
 /// Gateways that are named in one error.
 const NAMED_MAX: usize = 4;
@@ -55,7 +55,7 @@ impl Fault {
     /// What went wrong, for a person.
     pub(super) fn words(&self) -> String {
         let words = match self {
-            Self::Final(err) | Self::Later(err) | Self::Refused(err) => chain(err),
+            Self::Final(err) | Self::Later(err) | Self::Refused(err) => causes(err),
             Self::Absent => "it does not have it".to_owned(),
             Self::Missing(why) | Self::Wrong(why) => why.clone(),
             Self::TooLarge { limit_bytes } => format!("it is larger than {limit_bytes} bytes"),
@@ -147,7 +147,7 @@ mod tests {
             let text = format!("{other:?}");
             assert!(of([wrong(), other]).is_transient(), "{text}");
         }
-        let both = chain(&of([wrong(), Fault::Missing("an archive that ends early".to_owned())]));
+        let both = causes(&of([wrong(), Fault::Missing("an archive that ends early".to_owned())]));
         assert!(both.contains("https://0: a block") && both.contains("ends early"), "{both}");
     }
 
@@ -163,6 +163,6 @@ mod tests {
             of([Fault::TooLarge { limit_bytes: 7 }, Fault::Missing(String::new())]).is_transient()
         );
         let many = (0..100).map(|_| Fault::Missing("x".repeat(1000)));
-        assert!(chain(&of(many)).len() < 800);
+        assert!(causes(&of(many)).len() < 800);
     }
 }

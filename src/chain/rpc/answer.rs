@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Error;
+use crate::report;
 
 /// What a text of the endpoint's may take of an error message.
 const WORDS_MAX: usize = 300;
@@ -128,29 +129,11 @@ impl Failure {
     }
 }
 
-/// A text from outside as it may stand in an error: one line, bounded, nothing that moves a
-/// terminal.
+/// An endpoint's words as they may stand in an error.
 pub(in crate::chain) fn words(text: &str) -> String {
-    let text = text.trim();
-    let mut shown: String =
-        text.chars().take(WORDS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(WORDS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
+    report::one_line(text, WORDS_MAX)
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_words_are_bounded_and_harmless() {
-        assert_eq!(words(" two\nlines\u{1b}[2J "), "two lines [2J");
-        assert_eq!(words(&"ä".repeat(1000)).chars().count(), WORDS_MAX + 1);
-    }
 }

@@ -17,8 +17,9 @@ use super::Error;
 use super::answer::{Answer, Refusal, words};
 use super::health::{Fault, Kind};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::proxy;
+use crate::report;
 use crate::secret::redact_url;
-use crate::{proxy, supervise};
 
 /// The largest answer that is asked for is a block with the hashes of its transactions: some
 /// hundred kilobytes on a busy chain.
@@ -131,7 +132,7 @@ impl Endpoint {
         // Without a connection the call can't have been executed.
         let perhaps_done = !err.is_connect();
         // reqwest's texts repeat the whole URL.
-        let said = self.without_keys(&supervise::chain(&err.without_url()));
+        let said = self.without_keys(&report::causes(&err.without_url()));
         fault(Kind::Away, words(&said) + &self.through(), perhaps_done)
     }
 

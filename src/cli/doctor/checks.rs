@@ -13,9 +13,9 @@ use crate::container::docker::{Config as DockerConfig, Docker, Engine};
 use crate::host;
 use crate::ids::Address;
 use crate::node::LOCAL_CHAINS;
+use crate::report::causes;
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
-use crate::supervise::chain as causes;
 
 /// What a check says whose settings are wrong; those are told by their own check.
 pub(super) fn unset() -> Finding {

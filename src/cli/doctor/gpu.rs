@@ -7,7 +7,7 @@ use crate::container::Error as ContainerError;
 use crate::container::docker::Docker;
 use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::node::{GpuInventory, GpuUuid, pools};
-use crate::supervise::chain as causes;
+use crate::report::causes;
 
 /// The cards, or why there are none.
 pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 pub(super) use bollard::errors::Error as EngineError;
 
 use super::super::{Error, image};
+use crate::report;
 
 /// The longest reason that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
@@ -227,16 +228,10 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     })
 }
 
-/// One line of printable text, its last [`REASON_CHARS_MAX`] characters: parts of it are the job's,
-/// and what went wrong stands at its end, behind the names of all who passed it on.
+/// The end of an engine's message, on one line: the cause stands behind the names of everybody who
+/// passed it on.
 pub(super) fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    let over = line.chars().count().saturating_sub(REASON_CHARS_MAX);
-    if over == 0 {
-        return line;
-    }
-    std::iter::once('…').chain(line.chars().skip(over + 1)).collect()
+    report::one_line_end(text, REASON_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::super::{Error, Image, NotAllowed};
 use super::fault::{self, EngineError};
 use super::pulled::{Asked, Known};
 use super::{Docker, accounts, within};
-use crate::supervise::chain;
+use crate::report::causes;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<Failure>>>;
 
@@ -262,7 +262,7 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) 
     tracing::warn!(
         image = name,
         "image {name} was not pulled: {}",
-        fault::one_line(&chain(&**failure))
+        fault::one_line(&causes(&**failure))
     );
     match &**failure {
         Failure::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| Error::Unreachable {

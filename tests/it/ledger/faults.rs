@@ -6,8 +6,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use lamda_node::agent::account::ledger::Error;
 use lamda_node::clock::{Clock as _, SystemClock};
+use lamda_node::report::causes;
 use lamda_node::reputation::Call;
-use lamda_node::supervise::chain;
 
 use super::bench::Bench;
 use crate::support::anvil::Anvil;
@@ -86,7 +86,7 @@ async fn meddle_and_beat(bench: &Bench, rng: &mut Rng, tally: &mut Tally) {
             tally.failed += 1;
         }
         Ok(Err(Error::Displaced)) => tally.failed += 1,
-        Ok(Err(err)) => panic!("{}", chain(&err)),
+        Ok(Err(err)) => panic!("{}", causes(&err)),
         Err(_) => tally.dropped += 1,
     }
     if let Some(snapshot) = snapshot {

@@ -15,12 +15,13 @@ use super::messages;
 use super::notary::Notary;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
+use crate::failpoint;
 use crate::ids::JobId;
 use crate::job::phase::{Event, Fault, Phase, Retry, Rules, StopCause};
 use crate::job::plan::{Next, Step, expires_at, next_step};
 use crate::job::{Job, Reason};
 use crate::journal::Journal;
-use crate::{failpoint, supervise};
+use crate::report;
 
 use record::{Moved, Superseded, advance};
 
@@ -138,7 +139,7 @@ async fn look<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> E
     let found = match effects.containers().await {
         Ok(found) => found,
         Err(err) => {
-            tracing::warn!(job.id = %job.id(), "job {}: {}", job.id(), supervise::chain(&err));
+            tracing::warn!(job.id = %job.id(), "job {}: {}", job.id(), report::causes(&err));
             let error = "the node's container engine can't say what runs";
             return Event::Failed {
                 fault: Fault::new(Reason::NodeFault, error),

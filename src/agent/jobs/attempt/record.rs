@@ -19,7 +19,8 @@ use crate::clock::Clock;
 use crate::job::Job;
 use crate::job::phase::{Event, Phase, Run, Transition};
 use crate::job::plan::{Next, Step, ends_at, next_step};
-use crate::{journal, supervise};
+use crate::journal;
+use crate::report;
 
 /// A journal that works has answered by then: so the decision to stop a container lies in it before
 /// the signal, but where it is stuck.
@@ -194,7 +195,7 @@ async fn write<C: Clock>(
     while let Err(err) = desk.journal.record(event, moved, desk.clock.now()).await {
         failures += 1;
         let id = moved.job.id();
-        let text = supervise::chain(&err);
+        let text = report::causes(&err);
         match err {
             journal::Error::Superseded { .. } => {
                 tracing::error!(job.id = %id, "job {id} is let go: {text}");

@@ -20,7 +20,7 @@ use crate::job::spec::{Parsed, Refused};
 use crate::job::{JobSpec, Reason, Status};
 use crate::journal::History;
 use crate::node::admission::Verdict;
-use crate::supervise::chain;
+use crate::report::causes;
 
 /// A pool's job that would have to wait here is left to other agents for so many deliveries, which
 /// is some two minutes.
@@ -65,7 +65,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             Ok(found) => found,
             // One that can't be read may be a later version's: the job is theirs.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
-                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", chain(&err));
+                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", causes(&err));
                 return Ok(Some(Arrival::Later));
             }
             Err(err) => return Err(err.into()),
@@ -170,7 +170,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let there = match self.effects.neighbours(pool).await {
             Ok(there) => there,
             Err(err) => {
-                tracing::debug!("nobody says who serves the pool {pool}: {}", chain(&err));
+                tracing::debug!("nobody says who serves the pool {pool}: {}", causes(&err));
                 return false;
             }
         };

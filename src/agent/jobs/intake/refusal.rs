@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::ids::JobId;
 use crate::job::spec::{Parsed, Refused};
 use crate::job::{Reason, Status};
-use crate::supervise::chain;
+use crate::report::causes;
 
 /// A delivery that does not fit now comes back after this long, doubling to the longest.
 const NAK_FIRST: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         match self.effects.settle(ack, how).await {
             Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),
             Err(err) if err.is_transient() => {
-                tracing::debug!("a delivery was not answered for: {}", chain(&err));
+                tracing::debug!("a delivery was not answered for: {}", causes(&err));
                 Ok(())
             }
             Err(err) => Err(err.into()),

@@ -14,7 +14,7 @@ use crate::ids::{Address, Hash, JobId};
 use crate::job::claim::{self, Bid, Claim};
 use crate::job::phase::{Event, Fault, Retry};
 use crate::job::{Job, Reason};
-use crate::supervise::chain;
+use crate::report::causes;
 
 /// Races that are lost in a row before the job waits for its next try.
 const RACES_MAX: u32 = 8;
@@ -47,7 +47,7 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
     for _ in 0..RACES_MAX {
         let found = match effects.claim(&pool, job.id()).await {
             Ok(found) => found,
-            Err(err) => return failed(&chain(&err)),
+            Err(err) => return failed(&causes(&err)),
         };
         let claim = found.as_ref().map(|found| &found.claim);
         if is_kept(claim, &bid, job.id(), &desk.board, effects).await {
@@ -63,7 +63,7 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
             Ok(true) => return Event::Claimed,
             // Whoever was faster may be the holder, who is back: the question is asked anew.
             Ok(false) => {}
-            Err(err) => return failed(&chain(&err)),
+            Err(err) => return failed(&causes(&err)),
         }
     }
     failed(FASTER)
@@ -120,7 +120,7 @@ async fn ask<E: Effects, C: Clock>(
     match settle(&asked.pool, job.id(), &asked.bid, effects, decide).await {
         Ok(Some(event)) => event,
         Ok(None) => failed(FASTER),
-        Err(err) => failed(&chain(&err)),
+        Err(err) => failed(&causes(&err)),
     }
 }
 

@@ -24,7 +24,8 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::job::phase::{Event, Phase, Retry};
 use crate::journal;
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 
 /// How often it is looked for jobs that nobody has in hand.
 pub const LOOK: Duration = Duration::from_secs(30);
@@ -223,7 +224,7 @@ async fn adopt<E: Effects, C: Clock + Clone>(
                 // What the process before this one asked for was carried out only now.
                 Ok(false) => job,
                 Err(err) => {
-                    tracing::warn!(job.id = %id, "job {id} waits for its container: {}", chain(&err));
+                    tracing::warn!(job.id = %id, "job {id} waits for its container: {}", causes(&err));
                     return Ok(());
                 }
             }

@@ -19,7 +19,8 @@ use crate::ids::JobId;
 use crate::job::phase::{Event, Kept, Phase};
 use crate::job::plan::Step;
 use crate::job::{Job, LateResult};
-use crate::supervise::{Failure, chain};
+use crate::report::causes;
+use crate::supervise::Failure;
 use crate::{bus, journal};
 
 /// How often it is looked for what was kept long enough.
@@ -60,14 +61,14 @@ pub async fn run<E: Effects, C: Clock>(
         let long_enough = long_enough.map_err(|err| failed(err.into()))?;
         for id in overdue.for_long(long_enough, desk.clock.monotonic(), patience) {
             if let Err(err) = drop_kept(&id, &desk, effects.as_ref()).await {
-                tracing::warn!(job.id = %id, "the kept output of job {id} stays: {}", chain(&err));
+                tracing::warn!(job.id = %id, "the kept output of job {id} stays: {}", causes(&err));
             }
         }
         let mut left = 0;
         let wanted = journal.asked_for().await.map_err(|err| failed(err.into()))?;
         for id in wanted {
             if let Err(err) = publish(&id, &desk, effects.as_ref()).await {
-                tracing::warn!(job.id = %id, "the kept output of job {id}: {}", chain(&err));
+                tracing::warn!(job.id = %id, "the kept output of job {id}: {}", causes(&err));
                 left += 1;
             }
         }
@@ -101,7 +102,7 @@ async fn publish<E: Effects, C: Clock>(
     tracing::info!(job.id = %id, "the output of job {id} is published after all: {cid}");
     // What stays goes at the next start, or when it was kept long enough.
     if let Err(err) = remove(&found.kept, desk, effects).await {
-        tracing::warn!(job.id = %id, "the folder of job {id} stays: {}", chain(&err));
+        tracing::warn!(job.id = %id, "the folder of job {id} stays: {}", causes(&err));
     }
     Ok(())
 }
