@@ -1,34 +1,34 @@
-//! How long to wait before trying again: exponential, capped, with full jitter on the upper half.
+//! Retry delays: exponential, capped, with jitter over the upper half of each step.
 //!
-//! Pure: the caller keeps the count of failures and brings the chance, so that a plan that is
-//! replayed gives the same waits.
+//! [`Backoff::delay`] is pure: the caller passes the number of failures and the random value, so that
+//! replayed decisions get the same delays.
 
 use std::time::Duration;
 
-/// A schedule of waits that doubles from `first` up to `max`.
+/// A schedule of delays that double from `first` up to `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The wait after the first failure, before jitter.
+    /// The delay after the first failure, before jitter.
     pub first: Duration,
-    /// No wait is longer than this.
+    /// The upper limit of every delay.
     pub max: Duration,
 }
 
 impl Backoff {
-    /// A schedule that doubles from `first` up to `max`.
+    /// A schedule of delays that double from `first` up to `max`.
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max }
     }
 
-    /// The wait after `failures` failures in a row (1 is the first). `chance` in 0..1 spreads it
-    /// over the upper half of the step, so that many nodes that failed together return apart.
+    /// The delay after `failures` failures in a row (1 is the first). `chance`, between 0 and 1, picks a
+    /// point in the upper half of the step, so that nodes that failed together don't return together.
     pub fn delay(&self, failures: u32, chance: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let step = self.first.saturating_mul(1 << doublings).min(self.max);
         step.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// [`Backoff::delay`] with chance from the process's generator.
+    /// [`Backoff::delay`] with a chance from the process's random generator.
     pub fn jittered(&self, failures: u32) -> Duration {
         self.delay(failures, fastrand::f64())
     }

@@ -1,8 +1,8 @@
 //! Time as an argument.
 //!
-//! Nothing above this file asks the operating system for the time: it is handed a [`Clock`] or a
-//! [`Timestamp`], so that tests and the simulation can move time by hand. Timestamps cross every
-//! border as RFC 3339 UTC with milliseconds.
+//! No other module asks the operating system for the time of day: it gets a [`Clock`] or a [`Timestamp`],
+//! so that tests and the simulation can control time. Wherever a timestamp leaves the process, it is
+//! written as RFC 3339 UTC with milliseconds.
 
 use std::fmt;
 use std::future::Future;
@@ -13,15 +13,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-/// A moment, in whole milliseconds since the Unix epoch.
+/// A point in time, in whole milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The last moment that RFC 3339 can write: 9999-12-31T23:59:59.999Z.
+    /// The last time that RFC 3339 can express: 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// The moment `ms` milliseconds after the Unix epoch, at most [`Timestamp::MAX`].
+    /// The time `ms` milliseconds after the Unix epoch, at most [`Timestamp::MAX`].
     pub const fn from_unix_ms(ms: u64) -> Self {
         if ms > Self::MAX.0 { Self::MAX } else { Self(ms) }
     }
@@ -31,14 +31,14 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment moved forward by `by`, at most [`Timestamp::MAX`].
+    /// This time plus `by`, at most [`Timestamp::MAX`].
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self::from_unix_ms(self.0.saturating_add(ms))
     }
 
-    /// How long after `earlier` this moment is; zero where it is not after it.
+    /// The time since `earlier`; zero if `earlier` is later than this.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A text that is no RFC 3339 time, or one before 1970.
+/// The text is not an RFC 3339 time, or is one before 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time, such as 2026-11-22T00:00:00.000Z")]
 pub struct InvalidTimestamp;
@@ -74,22 +74,22 @@ impl FromStr for Timestamp {
 
 crate::text::serde_as_text!(Timestamp);
 
-/// Where the time comes from.
+/// A source of time. Tests and the simulation have their own.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The present moment. It may step back when the host's clock is set.
+    /// The current time. It may step back when the host's clock is set.
     fn now(&self) -> Timestamp;
 
-    /// How long ago some fixed moment was: never steps back, whatever becomes of the host's clock,
-    /// and goes on while the host is suspended.
+    /// The time since some fixed point. It never steps back, whatever happens to the host's clock, and
+    /// goes on while the host is suspended.
     fn monotonic(&self) -> Duration;
 
-    /// Returns once `span` has gone by on this clock. Time in which the host was suspended may not
-    /// count: for a moment that is more than some seconds away there is [`Clock::sleep_until`].
+    /// Returns after `span`. Time during which the host is suspended may not count: for a point in time
+    /// more than a few seconds away use [`Clock::sleep_until`].
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send;
 
-    /// Returns once it is `at`, or as much time has gone by as it was to be until then: at most
-    /// [`LOOK_AGAIN`] late where the host was suspended or its clock set forward, and not later than
-    /// it was to be where its clock is set back.
+    /// Returns at `at`, or once the time that was left until `at` at the call has passed, whichever is
+    /// earlier. At most [`LOOK_AGAIN`] late if the host was suspended or its clock set forward; not late
+    /// if its clock was set back.
     fn sleep_until(&self, at: Timestamp) -> impl Future<Output = ()> + Send {
         async move {
             let (span, begun) = (at.since(self.now()), self.monotonic());
@@ -105,15 +105,15 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Nobody sleeps longer without a look at the clocks.
+/// The longest that [`Clock::sleep_until`] sleeps before it reads the clocks again.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The host's clock.
+/// The host's clocks: the time of day, and the time since boot with suspends included.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the host for the time")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that asks the host for the time")]
     fn now(&self) -> Timestamp {
         let since_epoch =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -145,11 +145,11 @@ mod tests {
         assert_eq!(Timestamp::from_unix_ms(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 
-    /// A host that is suspended, or whose clock is set, in the middle of its first sleep.
+    /// A host that is suspended, or whose clock is set, during its first sleep.
     #[derive(Debug, Default)]
     struct Jumpy {
         asleep_ms: AtomicU64,
-        /// Beside what it slept: on the wall, and since the boot.
+        /// What the wall clock and the boot clock gained besides the time slept.
         wall_ms: AtomicI64,
         boot_ms: AtomicU64,
         befalls: Mutex<Option<(i64, u64)>>,
@@ -183,7 +183,7 @@ mod tests {
         use futures_util::FutureExt as _;
         let hour = 3_600_000;
         let an_hour = i64::try_from(hour).unwrap();
-        // What is slept of two hours, in ms.
+        // `slept`: how much of the two hours it sleeps, in ms.
         for (what, befalls, slept) in [
             ("nothing", (0, 0), 2 * hour),
             ("it was suspended over the deadline", (3 * an_hour, 3 * hour), 30_000),

@@ -1,15 +1,15 @@
-//! Named places where a test can have the process killed, to see what the next start makes of it.
+//! Named places where a test can kill the process, to check what the next start makes of it.
 //!
-//! What must hold: a release build has none of this; a place that no test armed costs one load.
+//! Must hold: a release build contains none of this; while no failpoint is armed, a place costs one load.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where to die, and how many passes to let by before.
+/// The armed failpoint, and the passes left up to and including the fatal one.
 static ARMED: OnceLock<(String, AtomicU32)> = OnceLock::new();
 
-/// Arms the one failpoint that `spec` names: `name`, or `name:N` to die at the N-th pass. Does
-/// nothing in a release build, and nothing the second time.
+/// Arms the failpoint that `spec` names: `name`, or `name:N` to die at the N-th pass. Does nothing in a
+/// release build, and nothing after the first call.
 pub fn arm(spec: &str) {
     if cfg!(debug_assertions) {
         let (name, pass) = spec.split_once(':').unwrap_or((spec, "1"));
@@ -18,7 +18,7 @@ pub fn arm(spec: &str) {
     }
 }
 
-/// Dies here as by `kill -9`, where a test armed `name` followed by `suffix`.
+/// Kills the process with SIGKILL if a test armed `name` followed by `suffix`.
 pub fn hit(name: &str, suffix: &str) {
     if !cfg!(debug_assertions) {
         return;
@@ -28,7 +28,7 @@ pub fn hit(name: &str, suffix: &str) {
     if here && passes.fetch_sub(1, Ordering::Relaxed) == 1 {
         let own = rustix::process::getpid();
         rustix::process::kill_process(own, rustix::process::Signal::KILL).ok();
-        // The signal is on its way: nothing more may happen here.
+        // The signal may still be on its way: nothing more may happen here.
         loop {
             std::thread::park();
         }

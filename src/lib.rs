@@ -1,11 +1,13 @@
-//! The parts of `lamda-node`, floor by floor. Imports go down only; `cargo xtask tidy` holds it.
+//! The library of `lamda-node`, a node agent for GPU jobs, floor by floor. A module imports only from
+//! lower floors; `cargo xtask tidy` enforces that.
 //!
-//! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`secret`], [`supervise`].
+//! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`],
+//! [`supervise`], [`text`].
 //!
 //! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`].
 //!
-//! Floor 2, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`],
-//! [`host`], [`journal`].
+//! Floor 2, the adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`],
+//! [`gpu`], [`host`], [`journal`].
 //!
 //! Floor 3, the services: [`agent`].
 //!
@@ -24,6 +26,8 @@ pub mod ids;
 pub mod job;
 pub mod node;
 pub mod reputation;
+
+pub mod sql;
 
 pub mod artifact;
 pub mod bus;

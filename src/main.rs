@@ -1,4 +1,4 @@
-//! The program: parses its arguments, does what they say, exits with what came of it.
+//! The program: parses the arguments, runs the command and exits with its code.
 
 use std::process::ExitCode;
 
@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tests say here where the program is to die; in a release build nothing listens.
-#[expect(clippy::disallowed_methods, reason = "no setting: nobody but a test has a use for it")]
+/// Arms the failpoint that a test names in `LAMDA_FAILPOINT`; without effect in a release build.
+#[expect(clippy::disallowed_methods, reason = "not a setting: only tests use it")]
 fn arm_failpoint() {
     if let Ok(place) = std::env::var("LAMDA_FAILPOINT") {
         failpoint::arm(&place);

@@ -1,21 +1,21 @@
-//! The HTTP proxy that the owner's network wants, for whoever calls a service by HTTP.
+//! The HTTP proxies of the owner's network, for every module that makes HTTP calls.
 //!
-//! What must hold: nothing that is meant for this machine leaves it, whatever the environment says;
-//! a proxy is shown without its password.
+//! Must hold: a call to this machine never goes through a proxy, whatever the environment says; a proxy
+//! is never shown with its password.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use crate::secret::redact_url;
 
-/// What the environment says of proxies.
+/// The proxies that the environment names.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// For `http://`.
+    /// The URL of the proxy for `http://` calls.
     pub http: Option<String>,
-    /// For `https://`.
+    /// The URL of the proxy for `https://` calls.
     pub https: Option<String>,
-    /// Hosts, domains, addresses and networks that are called without one; `*` for all.
+    /// `NO_PROXY`: hosts, domains, addresses and networks that are called directly; `*` means all.
     pub without: Vec<String>,
 }
 
@@ -30,20 +30,20 @@ impl std::fmt::Debug for Proxies {
     }
 }
 
-/// The process has one network, and so one set of them; none until somebody says which.
+/// The proxies of the process; none until [`set`] is called.
 static PROXIES: OnceLock<Proxies> = OnceLock::new();
 
-/// Says which proxies there are, once at the start; what is said later changes nothing.
+/// Sets the proxies of the process, once at the start; later calls change nothing.
 pub fn set(proxies: Proxies) {
     PROXIES.set(proxies).ok();
 }
 
-/// The URL of the proxy for a call to this scheme and host.
+/// The URL of the process's proxy for a call to this scheme and host.
 pub fn of(scheme: &str, host: &str) -> Option<&'static str> {
     PROXIES.get()?.of(scheme, host)
 }
 
-/// The same as the end of a sentence about a call that failed; empty where there is none.
+/// The same proxy, redacted, as the end of a sentence about a failed call; empty if there is none.
 pub fn in_words(scheme: &str, host: &str) -> String {
     let proxy = of(scheme, host).map(redact_url);
     proxy.map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default()
@@ -61,13 +61,13 @@ impl Proxies {
     }
 }
 
-/// Whether a host is this machine.
+/// Whether the host is this machine: `localhost` or a loopback address.
 fn is_loopback(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether an entry of `NO_PROXY` means this host: itself, a domain that it is in, its network.
+/// Whether an entry of `NO_PROXY` covers this host: the host itself, its domain or its network.
 fn is_meant(pattern: &str, host: &str) -> bool {
     if pattern == "*" {
         return true;
@@ -91,7 +91,7 @@ fn is_in(address: IpAddr, network: IpAddr, bits: u32) -> bool {
         _ => return false,
     };
     let rest = width - bits.min(width);
-    // All bits shifted out is no shift: a network of no bits holds everything.
+    // A shift by all 128 bits gives `None`: a prefix of no bits covers every address.
     address.checked_shr(rest).unwrap_or(0) == network.checked_shr(rest).unwrap_or(0)
 }
 

@@ -1,9 +1,9 @@
-//! Errors and foreign text as a person reads them.
+//! Formats errors and foreign text for people.
 //!
-//! Invariant: one line, bounded, without control characters: text from outside can't move a terminal or
-//! forge a log line.
+//! Must hold: the result of [`one_line`] and [`one_line_end`] is one bounded line without control
+//! characters, so that text from outside can't move a terminal's cursor or forge a log line.
 
-/// Any error, boxed.
+/// Any error, boxed so that it can cross tasks.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error with its causes on one line, each once.
@@ -31,8 +31,8 @@ pub fn one_line(text: &str, chars_max: usize) -> String {
     line.chars().take(chars_max).chain(std::iter::once('…')).collect()
 }
 
-/// The words of a text on one line, its last `chars_max` characters: for messages whose cause stands at
-/// their end, after the names of everybody who passed it on.
+/// The words of a text on one line, its last `chars_max` characters: for messages with their cause at the
+/// end, after the names of all who passed it on.
 pub fn one_line_end(text: &str, chars_max: usize) -> String {
     let line = joined(text);
     let over = line.chars().count().saturating_sub(chars_max);

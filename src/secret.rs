@@ -1,8 +1,8 @@
-//! Values that must never be seen: keys, tokens, passphrases, and URLs that carry them.
+//! Values that must never be shown: keys, tokens, passphrases, and URLs that contain them.
 //!
-//! A [`Secret`] prints as `[secret]` everywhere, is wiped from memory when dropped, and can't be
-//! serialised. What must hold: [`Secret::expose`] is called only where the value leaves for the
-//! service it belongs to, and no copy that was made on the way here stays in memory.
+//! A [`Secret`] prints as `[secret]`, is wiped from memory when dropped, and can't be serialised. Must
+//! hold: [`Secret::expose`] is called only where the value is handed to the service it belongs to, and no
+//! copy that was made on the way into a [`Secret`] stays in memory.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -17,17 +17,17 @@ use crate::text::{UTF16, is_utf16, utf8};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes the text over, and wipes where it lay where that was handed over too.
+    /// Takes the text; a `String` is wiped after it was copied, what a `&str` points to is not.
     pub fn new(text: impl Into<String>) -> Self {
         let text = Zeroizing::new(text.into());
-        // Out of the `String` itself: shrinking it to a box would leave its old place as it was.
+        // Copied: turning the `String` itself into a box may move it and leave the old memory unwiped.
         Self(SecretString::from(text.as_str()))
     }
 
-    /// The first line of `from`, without its end and a byte order mark; what is longer than `bytes_max` or not UTF-8 is
-    /// refused. Hand it an unbuffered reader: a buffer's copy would stay in memory.
+    /// The first line of `from`, without its line end and a byte order mark. Fails if it is longer than
+    /// `bytes_max` or not UTF-8. Pass an unbuffered reader: a buffer's copy would stay in memory.
     pub fn read_line(mut from: impl Read, bytes_max: usize) -> io::Result<Self> {
-        // Its full size from the start: one that grows leaves its old places as they were.
+        // Full size from the start: a growing buffer would leave unwiped copies behind.
         let mut bytes = Zeroizing::new(vec![0; bytes_max + 1]);
         let mut length = 0;
         while length < bytes.len() && !bytes[..length].contains(&b'\n') {
@@ -43,7 +43,7 @@ impl Secret {
             return refused(UTF16);
         }
         let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
-        // With its mark: what lies beyond the buffer was never read.
+        // Includes the byte order mark: what lies beyond the buffer was never read.
         if line.len() > bytes_max {
             return refused("its first line is too long");
         }
@@ -54,7 +54,7 @@ impl Secret {
         Ok(Self::new(line.strip_suffix('\r').unwrap_or(line)))
     }
 
-    /// The text itself, for the service it belongs to.
+    /// The text itself, to be handed only to the service it belongs to.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -66,8 +66,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL as it may be shown: user, password, query and a long last path segment (where RPC
-/// providers put their keys) are masked.
+/// A URL as it may be shown: without user, password, query and fragment, and with `***` for each path
+/// segment of more than 20 bytes (RPC providers put their keys there).
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_secrets_line_is_read_in_pieces_and_ends_where_it_ends() {
         let read = |bytes: &[u8], max| {
-            // A byte at a time, as a slow pipe gives it.
+            // One byte at a time, as from a slow pipe.
             let pieces =
                 bytes.chunks(1).fold(Box::new(io::empty()) as Box<dyn Read>, |so_far, piece| {
                     Box::new(so_far.chain(io::Cursor::new(piece.to_vec())))

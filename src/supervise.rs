@@ -1,10 +1,10 @@
-//! The only place that spawns: every task has a name and a parent, and none dies in silence.
+//! The only module that spawns tasks: every task has a name and an owner, and none fails silently.
 //!
-//! [`Services`] are the tasks that live as long as the program: one that fails is started again
-//! after a wait, one that fails for good ends the program. [`Crew`] is for tasks that come and go,
-//! such as one for each job: one that panics is reported and harms no other.
+//! [`Services`] are the tasks that live as long as the program: one that fails is restarted after a
+//! delay, one that fails for good ends the program. [`Crew`] is for tasks that come and go, such as one
+//! per job: a panic in one is reported and harms no other.
 //!
-//! What must hold: whoever owns a [`Services`] or a [`Crew`] ends its tasks by dropping it.
+//! Must hold: dropping a [`Services`], or the last clone of a [`Crew`], ends its tasks.
 
 use std::fmt;
 use std::future::Future;
@@ -17,19 +17,19 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::backoff::Backoff;
 use crate::report::{BoxError, causes};
 
-/// A service that ran this long was healthy: its next failure counts as the first.
+/// A service that ran longer than this was healthy: its next failure counts as the first.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
-/// How a service failed.
+/// How a service failed, and so what follows.
 #[derive(Debug)]
 pub enum Failure {
-    /// It is started again after a wait.
+    /// The service is restarted after a delay.
     Again(BoxError),
-    /// It ends the program.
+    /// The failure ends the program.
     Fatal(BoxError),
 }
 
-/// An error with what its reader can do about it.
+/// An error, and what its reader can do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{} ({remedy})", causes(.err.as_ref()))]
 struct Remedied {
@@ -38,7 +38,7 @@ struct Remedied {
 }
 
 impl Failure {
-    /// Started again after a wait; `remedy` tells the owner what to look at.
+    /// A failure after which the service is restarted; `remedy` tells the owner what to check.
     pub fn again(err: impl Into<BoxError>, remedy: &'static str) -> Self {
         Self::Again(Remedied { err: err.into(), remedy }.into())
     }
@@ -51,7 +51,8 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts a service. `make` is called for every run; a run that returns `Ok` ends the service.
+    /// Starts a service. `make` is called for each run; a run that returns `Ok` ends the service, one
+    /// that fails or panics is repeated with backoff.
     pub fn spawn<F, Fut>(&mut self, name: &'static str, backoff: Backoff, mut make: F)
     where
         F: FnMut() -> Fut + Send + 'static,
@@ -70,7 +71,7 @@ impl Services {
                 failures = if started.elapsed() > HEALTHY_AFTER { 1 } else { failures + 1 };
                 let wait = backoff.jittered(failures);
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                // A service that is away for hours earns one sentence, not one each time.
+                // A service that fails for hours gets one warning, not one per try.
                 let gist = gist(&err);
                 if gist == said {
                     tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
@@ -88,7 +89,7 @@ impl Services {
         self.tasks.spawn(service);
     }
 
-    /// Waits until a service fails for good; for ever where none does.
+    /// Returns the error of the first service that fails for good; waits forever if none does.
     pub async fn first_fatal(&mut self) -> BoxError {
         loop {
             match self.tasks.join_next().await {
@@ -100,13 +101,13 @@ impl Services {
         }
     }
 
-    /// Ends all services now.
+    /// Aborts all services and waits until they have ended.
     pub async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-/// Runs a future as a task of its own, so that its panic becomes a value; dropping this ends it.
+/// Runs a future as a task of its own, so that a panic becomes an error. Dropping this aborts the task.
 async fn run<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, JoinError> {
@@ -116,14 +117,14 @@ async fn run<T: Send + 'static>(
             self.0.abort();
         }
     }
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
     let task = tokio::spawn(work);
     let _end = EndOnDrop(task.abort_handle());
     task.await
 }
 
-/// What a sentence says apart from its numbers: the price, the hash or the wait that changes from
-/// one try to the next makes no news.
+/// A message without its words that contain digits: a price, hash or delay that changes from one try to
+/// the next doesn't make it a new message.
 fn gist(sentence: &str) -> String {
     let has_digit = |word: &str| word.bytes().any(|byte| byte.is_ascii_digit());
     sentence.split(' ').filter(|word| !has_digit(word)).collect::<Vec<_>>().join(" ")
@@ -148,7 +149,7 @@ impl fmt::Debug for Crew {
 }
 
 impl Crew {
-    /// Starts a task. `name` stands in the report where it panics.
+    /// Starts a task. `name` is logged if the task panics.
     pub fn spawn(&self, name: String, work: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::downgrade(&self.shared);
         let task = async move {
@@ -166,7 +167,7 @@ impl Crew {
         tasks.spawn(task);
     }
 
-    /// How many tasks have not ended.
+    /// How many tasks are still running.
     pub fn len(&self) -> usize {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
@@ -178,7 +179,7 @@ impl Crew {
         self.len() == 0
     }
 
-    /// Ends all tasks now, where they stand.
+    /// Aborts all tasks without waiting for them to end.
     pub fn abort(&self) {
         self.tasks().abort_all();
     }

@@ -1,31 +1,32 @@
-//! What is done to text from outside before anything reads it.
+//! Decodes text from outside before anything reads it.
 //!
-//! What must hold: it is done here only, so that every file and message is read alike.
+//! Must hold: this happens only here, so that every file and message is read in the same way.
 
-/// How editors on Windows mark a file as UTF-8.
+/// The byte order mark with which editors on Windows mark a file as UTF-8.
 const MARK: &str = "\u{feff}";
 
-/// The bytes without the byte order mark at their head. It is no part of what anybody wrote.
+/// The bytes without a byte order mark at their start, which is not part of the text.
 pub fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK.as_bytes()).unwrap_or(bytes)
 }
 
-/// What the bytes say, without the mark at their head; or why they say nothing, as a clause whose
-/// subject is the file or message.
+/// The bytes as text, without a byte order mark at the start. The error is a clause about the file or
+/// message, such as "it is not UTF-8 text".
 pub fn utf8(bytes: &[u8]) -> Result<&str, &'static str> {
     std::str::from_utf8(unmarked(bytes))
         .map_err(|_| if is_utf16(bytes) { UTF16 } else { "it is not UTF-8 text" })
 }
 
-/// What is wrong with UTF-16.
+/// The error clause for UTF-16 text.
 pub const UTF16: &str = "it is UTF-16 text: save it as UTF-8";
 
-/// Whether the bytes are UTF-16, as some shells and editors on Windows write: nobody here reads it.
+/// Whether the bytes start as UTF-16, which some shells and editors on Windows write and this program
+/// doesn't read.
 pub fn is_utf16(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
 }
 
-/// Implements serde for a type by its text: `Display` writes it, `FromStr` checks and reads it.
+/// Implements serde for a type through its text: `Display` writes it, `FromStr` checks and reads it.
 macro_rules! serde_as_text {
     ($name:ident) => {
         impl serde::Serialize for $name {

@@ -1,32 +1,32 @@
 //! Content-addressed archives (CAR v1): a header, then sections of a CID and its block.
 //!
-//! What must hold: the reader gives a block only after its bytes were hashed and found to be what
-//! its CID says, keeps at most one section in memory, and copies bytes only where a section spans
-//! two pieces of the stream. See <https://ipld.io/specs/transport/car/carv1/>.
+//! Invariants: the reader returns a block only after hashing its bytes and finding that they match
+//! its CID; it keeps at most one section in memory; it copies bytes only where a section spans two
+//! pieces of the stream. See <https://ipld.io/specs/transport/car/carv1/>.
 
 use bytes::{Bytes, BytesMut};
 
 use super::dag::{self, BLOCK_BYTES_MAX, BlockId, Malformed, Version};
 
-/// The content type, before its parameters.
+/// Media type of a CAR, without parameters.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.ipld.car";
 
-/// A header names one root, or a few: far less than this.
+/// Maximum bytes of a header, which names one or a few roots and is far shorter.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
-/// What other readers take as one section.
+/// Maximum bytes of a section; other readers have the same limit.
 const SECTION_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A CIDv1 with a SHA-256.
+/// Bytes of a binary CIDv1 with a SHA-256 digest.
 const CID_BYTES_MAX: usize = 36;
 
-/// Why an archive can't be read on.
+/// Why an archive can't be read further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It does not begin like an archive: it may be something else that is useful.
+    /// It doesn't begin like an archive; it may be something else that is useful.
     NotCar,
-    /// It is one, but a block in it is not what its CID says.
+    /// It is an archive, but a block in it doesn't match its CID.
     Wrong(Malformed),
-    /// It begins like one and makes no sense from here on: something else may have been put in its
-    /// place half-way.
+    /// It begins like an archive but is malformed from here on: something else may have replaced
+    /// it.
     Garbled(Malformed),
     /// It ends in the middle of a section.
     Cut,
@@ -47,7 +47,7 @@ pub(super) fn header(root: BlockId, version: Version) -> Vec<u8> {
     out
 }
 
-/// What stands before the `len` bytes of a block.
+/// The bytes before a block of `len` bytes: the section's length and the CID.
 pub(super) fn section_head(id: BlockId, version: Version, len: usize) -> Vec<u8> {
     let cid = id.to_bytes(version);
     let mut out = Vec::with_capacity(cid.len() + 4);
@@ -56,14 +56,14 @@ pub(super) fn section_head(id: BlockId, version: Version, len: usize) -> Vec<u8>
     out
 }
 
-/// Reads an archive from the pieces that `pull` gives until it gives `None`.
+/// Reads an archive from the pieces that `pull` returns, until it returns `None`.
 pub(super) struct Reader<P> {
     pull: P,
     piece: Bytes,
 }
 
 impl<P: FnMut() -> Option<Bytes>> Reader<P> {
-    /// Reads the header. Its roots don't matter: blocks are taken by what was asked for.
+    /// Reads the header. Its roots are ignored: blocks are matched with what was requested.
     pub(super) fn new(pull: P) -> Result<Self, Fault> {
         let mut reader = Self { pull, piece: Bytes::new() };
         let len = reader.varint().map_err(|_| Fault::NotCar)?;
@@ -73,7 +73,7 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
         if is_v1 { Ok(reader) } else { Err(Fault::NotCar) }
     }
 
-    /// The next block, its bytes checked; `None` at the end.
+    /// The next block with its bytes verified; `None` at the end.
     pub(super) fn next_block(&mut self) -> Result<Option<(BlockId, Bytes)>, Fault> {
         let Some(len) = self.varint()? else { return Ok(None) };
         if len == 0 || len > SECTION_BYTES_MAX {
@@ -91,7 +91,7 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
         Ok(Some((id, block)))
     }
 
-    /// A length; `None` where the archive ends before it.
+    /// The length of the next section; `None` if the archive ends before it.
     fn varint(&mut self) -> Result<Option<usize>, Fault> {
         let mut digits = Vec::with_capacity(4);
         loop {
@@ -124,7 +124,7 @@ impl<P: FnMut() -> Option<Bytes>> Reader<P> {
         Ok(taken.freeze())
     }
 
-    /// Whether there is a byte to read.
+    /// Makes sure that `piece` has a byte to read; `false` at the end of the stream.
     fn refill(&mut self) -> bool {
         while self.piece.is_empty() {
             match (self.pull)() {

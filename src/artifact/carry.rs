@@ -1,9 +1,9 @@
-//! What of a folder is carried: its files, and what its links lead to inside of it.
+//! Selects what of a folder is carried: its files, and what its links inside it lead to.
 //!
-//! An upload knows files and their paths and nothing else, so a link is carried as a copy of what it
-//! leads to. Links are followed here, in what was read of the folder before, and never by the
-//! system. What must hold: nothing outside the folder is ever reached; links that multiply one
-//! another are bounded in entries and bytes; the same folder gives the same tree each time.
+//! An upload knows only files and their paths, so a link is carried as a copy of its target. Links
+//! are resolved here, in the listing that was read before, never by the system. Invariants: nothing
+//! outside the folder is ever reached; links that multiply each other are bounded in entries and
+//! bytes; the same folder gives the same tree each time.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -11,25 +11,25 @@ use std::path::{Component, Path};
 use super::local::{Item, Leaf, View};
 use super::{DEPTH_MAX, ENTRIES_MAX, names};
 
-/// Links that are followed one out of the other.
+/// Maximum length of a chain of links.
 const HOPS_MAX: usize = 40;
-/// Names in the links of a whole folder that are looked up: links that name one another many times
-/// would else be followed for ever.
+/// Maximum number of path components resolved for all links of a folder: links that name each other
+/// many times would otherwise be followed practically forever.
 const PARTS_MAX: usize = 1_000_000;
 const TOO_MUCH: &str = "a link to more than may be carried";
-/// What is told of what was left out.
+/// Maximum number of omissions reported by name.
 const NOTES_MAX: usize = 16;
 
-/// What was found at a path.
+/// An entry of a folder's listing.
 #[derive(Debug)]
 pub(super) enum Found {
     File(u64),
     Folder(BTreeMap<String, Self>),
-    /// A symbolic link, and what stands in it.
+    /// A symbolic link with its target.
     Link(String),
 }
 
-/// What is left out of an object, and why; the first of it by name.
+/// Entries left out of an object, with reasons; the first few by name, the others counted.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     notes: Vec<(String, String)>,
@@ -45,12 +45,12 @@ impl LeftOut {
         }
     }
 
-    /// The first of it: where, and why.
+    /// The first omission: its path and reason.
     pub(super) fn first(&self) -> Option<&(String, String)> {
         self.notes.first()
     }
 
-    /// A line each, for people.
+    /// One line per omission, for people.
     pub(super) fn told(&self) -> Vec<String> {
         let lines = self.notes.iter().map(|(path, why)| format!("{path}: {why}"));
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
@@ -58,7 +58,7 @@ impl LeftOut {
     }
 }
 
-/// What of `root` is carried; `None` where there is no file.
+/// The part of `root` that is carried; `None` if there is no file in it.
 pub(super) fn carried(root: &Found, view: &View, left_out: &mut LeftOut) -> Option<Item<Leaf>> {
     let (bytes_left, entries_left) = (view.bytes_max, ENTRIES_MAX);
     let seen_as = Path::new(&view.seen_as);
@@ -69,19 +69,19 @@ pub(super) fn carried(root: &Found, view: &View, left_out: &mut LeftOut) -> Opti
 
 struct Carry<'a> {
     root: &'a Found,
-    /// Where the root lay for whoever made the links.
+    /// Path of the root as the links' author saw it.
     seen_as: &'a Path,
     left_out: &'a mut LeftOut,
-    /// What links may still add.
+    /// Bytes and entries that links may still add.
     bytes_left: u64,
     entries_left: usize,
-    /// What may still be looked up for them.
+    /// Path components that may still be resolved for links.
     parts_left: usize,
-    /// The folders that are being carried, each within the one before, by where they lie.
+    /// Real paths of the folders being carried, each within the one before.
     open: Vec<Vec<String>>,
 }
 
-/// Where something stands in the tree, and where it lies.
+/// The path under which an entry is carried, its real path, and whether a link leads to it.
 #[derive(Debug, Clone, Default)]
 struct At {
     name: Vec<String>,
@@ -89,7 +89,7 @@ struct At {
     is_behind: bool,
 }
 
-/// Links would add too much.
+/// Links would exceed the limit on what they add.
 struct Full;
 
 impl Carry<'_> {
@@ -155,13 +155,14 @@ impl Carry<'_> {
             self.item(found, &mut behind).map_err(|Full| TOO_MUCH)
         });
         carried.unwrap_or_else(|why| {
+            // A link that is not carried takes none of the allowed bytes.
             self.bytes_left = bytes_left;
             self.left_out.note(&at.name, why);
             None
         })
     }
 
-    /// Where a link lies that stands in the folder `at` and leads to `target`.
+    /// Resolves a link to `target` in the folder `at`; returns the real path.
     fn follow(
         &mut self,
         mut at: Vec<String>,
@@ -273,7 +274,7 @@ mod tests {
         let (files, notes) = carry(&root, 100);
         assert_eq!(files, ["a/x"]);
         assert_eq!(notes, ["a/up: a link to a folder that it is in"]);
-        // Each level twice the one below: 2^40 files, were it carried.
+        // Each level holds the one below twice: 2^40 files if all were carried.
         let mut names: Vec<&'static str> = Vec::new();
         for level in 0..40 {
             names.push(Box::leak(format!("level{level:02}").into_boxed_str()));
@@ -288,7 +289,7 @@ mod tests {
         let (files, notes) = carry(&folder(entries), 1 << 40);
         assert!(files.len() <= ENTRIES_MAX + 1, "{}", files.len());
         assert!(notes.len() == NOTES_MAX + 1, "{notes:?}");
-        // More bytes than the object may have.
+        // The copies have more bytes than links may add.
         let root = folder([("big", Found::File(60)), ("a", link("big")), ("b", link("big"))]);
         let (files, notes) = carry(&root, 100);
         assert_eq!(files, ["a = big", "big"]);

@@ -1,37 +1,37 @@
-//! The blocks that UnixFS objects are made of: their names, dag-pb and the UnixFS message in it.
+//! The blocks that UnixFS objects are made of: their IDs, dag-pb, and the UnixFS message in it.
 //!
-//! What must hold: [`decode`] reads strangers' bytes. It never panics, borrows instead of copying,
-//! and refuses what it does not understand instead of guessing. What [`encode`] and its like write
-//! is canonical, byte for byte what Kubo writes.
-//! See <https://ipld.io/specs/codecs/dag-pb/spec/> and <https://specs.ipfs.tech/unixfs/>.
+//! Invariants: [`decode`] reads untrusted bytes. It never panics, borrows instead of copying, and
+//! refuses what it doesn't understand instead of guessing. What [`encode`] and the functions like
+//! it write is canonical, byte for byte what Kubo writes. See
+//! <https://ipld.io/specs/codecs/dag-pb/spec/> and <https://specs.ipfs.tech/unixfs/>.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::Cid;
 use crate::ids::cid::{DAG_PB, RAW, SHA2_256};
 
-/// The largest block that is taken: the network's own limit for one.
+/// Maximum bytes of a block: the limit of the network itself.
 pub(super) const BLOCK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// How the bytes of a block are to be read.
+/// The format of a block's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Codec {
     /// A protobuf node with links.
     DagPb,
-    /// Bytes of a file, nothing else.
+    /// Bytes of a file and nothing else.
     Raw,
 }
 
-/// Which form a CID is written in.
+/// The version of a CID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
-    /// `Qm…`: dag-pb only.
+    /// Written as `Qm…`; for dag-pb only.
     V0,
-    /// `bafy…`, `bafk…`.
+    /// Written as `bafy…` for dag-pb and `bafk…` for raw blocks.
     V1,
 }
 
-/// What a block is called, whatever the version of the CID that names it.
+/// Identifies a block, whatever the version of the CID that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BlockId {
     pub(super) codec: Codec,
@@ -39,27 +39,27 @@ pub(super) struct BlockId {
 }
 
 impl BlockId {
-    /// The name of these bytes.
+    /// The ID of a block with these bytes.
     pub(super) fn of(codec: Codec, block: &[u8]) -> Self {
         Self { codec, digest: Sha256::digest(block).into() }
     }
 
-    /// Whether these bytes are the ones that it names.
+    /// Whether these bytes have this digest.
     pub(super) fn names(&self, block: &[u8]) -> bool {
         self.digest == <[u8; 32]>::from(Sha256::digest(block))
     }
 
-    /// The content that a CID names.
+    /// The block that a CID names.
     pub(super) fn from_cid(cid: &Cid) -> Self {
         let inner = cid.inner();
         let codec = if inner.codec() == RAW { Codec::Raw } else { Codec::DagPb };
         let mut digest = [0; 32];
-        // `Cid` holds only SHA-256 names, so the lengths agree.
+        // `Cid` holds only SHA-256 digests, so the lengths agree.
         digest.copy_from_slice(&inner.hash().digest()[..32]);
         Self { codec, digest }
     }
 
-    /// Reads a binary CID from the front of `bytes`; gives what follows it too.
+    /// Reads a binary CID from the front of `bytes`; also returns the bytes after it.
     pub(super) fn split_from(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let (codec, rest) = match bytes {
             [0x12, 0x20, rest @ ..] | [0x01, 0x70, 0x12, 0x20, rest @ ..] => (Codec::DagPb, rest),
@@ -80,7 +80,7 @@ impl BlockId {
         Ok((Self { codec, digest: *digest }, rest))
     }
 
-    /// The binary CID. Raw blocks have a v1 name only.
+    /// The binary CID; version 1 for raw blocks whatever `version` says.
     pub(super) fn to_bytes(self, version: Version) -> Vec<u8> {
         let prefix: &[u8] = match (self.codec, version) {
             (Codec::DagPb, Version::V0) => &[0x12, 0x20],
@@ -90,7 +90,7 @@ impl BlockId {
         [prefix, &self.digest].concat()
     }
 
-    /// The CID. Raw blocks have a v1 name only.
+    /// The CID; version 1 for raw blocks whatever `version` says.
     pub(super) fn cid(self, version: Version) -> Result<Cid, Malformed> {
         let odd = Malformed("a digest that makes no CID");
         let hash = multihash::Multihash::wrap(SHA2_256, &self.digest).map_err(|_| odd)?;
@@ -103,22 +103,22 @@ impl BlockId {
     }
 }
 
-/// A block that is no UnixFS node that this node can use, and why.
+/// Why a block is not a UnixFS node that this program can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// A link of a node.
+/// A link of a dag-pb node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link<'a> {
     pub(super) id: BlockId,
-    /// UTF-8 by the specification; checked by whoever uses it.
+    /// UTF-8 by the specification; checked where it is used.
     pub(super) name: &'a [u8],
-    /// Bytes of all blocks below, as its writer claims.
+    /// Size of all blocks below, as the writer claims.
     pub(super) dag_bytes: u64,
 }
 
-/// What a node is, with its links.
+/// A decoded node with its links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node<'a> {
     pub(super) links: Vec<Link<'a>>,
@@ -128,17 +128,17 @@ pub(super) struct Node<'a> {
 /// The UnixFS message of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content<'a> {
-    /// A file or a part of one: its own bytes, then one part a link, of these lengths.
+    /// A file or a part of one: its own bytes, then one part per link with these lengths.
     File { inline: &'a [u8], bytes: u64, parts: Vec<u64> },
-    /// A directory: one entry a link.
+    /// A directory: one entry per link.
     Directory,
     /// A shard of a large directory: the first `prefix` characters of a link's name are its slot.
     Shard { prefix: usize },
-    /// A symbolic link to this.
+    /// A symbolic link to `target`.
     Symlink { target: &'a [u8] },
 }
 
-/// Reads a dag-pb block.
+/// Decodes a dag-pb block.
 pub(super) fn decode(block: &[u8]) -> Result<Node<'_>, Malformed> {
     let (mut links, mut data) = (Vec::new(), None);
     let mut fields = Fields(block);
@@ -191,7 +191,7 @@ fn decode_unixfs(bytes: &[u8]) -> Result<Content<'_>, Malformed> {
                 }
             }
             (6, Value::Number(n)) => fanout = n,
-            // Hash function, mode and time of change say nothing about the bytes.
+            // Hash function, mode and modification time don't affect the bytes.
             _ => {}
         }
     }
@@ -214,7 +214,7 @@ fn decode_unixfs(bytes: &[u8]) -> Result<Content<'_>, Malformed> {
     }
 }
 
-/// A protobuf message, field by field.
+/// Reads a protobuf message field by field.
 struct Fields<'a>(&'a [u8]);
 
 enum Value<'a> {
@@ -247,7 +247,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Takes an unsigned LEB128 number off the front.
+/// Reads an unsigned LEB128 number off the front of `bytes`.
 pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {
@@ -279,7 +279,7 @@ fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A dag-pb block with these links and this UnixFS message.
+/// Encodes a dag-pb block with these links and this UnixFS message.
 pub(super) fn encode(links: &[Link<'_>], unixfs: &[u8], version: Version) -> Vec<u8> {
     let mut out = Vec::with_capacity(links.len() * 56 + unixfs.len() + 8);
     let mut link = Vec::with_capacity(128);
@@ -291,6 +291,7 @@ pub(super) fn encode(links: &[Link<'_>], unixfs: &[u8], version: Version) -> Vec
         put_varint(&mut link, *dag_bytes);
         put_bytes(&mut out, 0x12, &link);
     }
+    // Canonical dag-pb has the links before the data.
     put_bytes(&mut out, 0x0a, unixfs);
     out
 }
@@ -309,7 +310,7 @@ pub(super) fn file_message(parts: &[u64]) -> Vec<u8> {
 /// The UnixFS message of a plain directory.
 pub(super) const DIRECTORY_MESSAGE: [u8; 2] = [0x08, 1];
 
-/// The UnixFS message of a shard of 256 slots, with the bit field of those that are taken.
+/// The UnixFS message of a shard with 256 slots; `bits` marks those that are taken.
 pub(super) fn shard_message(bits: &[u8]) -> Vec<u8> {
     let mut out = vec![0x08, 5];
     put_bytes(&mut out, 0x12, bits);
@@ -318,7 +319,7 @@ pub(super) fn shard_message(bits: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What stands before and after `len` bytes of a file in a dag-pb leaf.
+/// The bytes before and after the `len` bytes of a file in a dag-pb leaf.
 pub(super) fn leaf_frame(len: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut message, mut after) = (vec![0x08, 2], vec![0x18]);
     if len > 0 {

@@ -1,7 +1,7 @@
-//! Directories as UnixFS writes them: one node, or a tree of shards where one would grow too large.
+//! UnixFS directories: one node, or a tree of shards if that node would grow too large.
 //!
-//! What must hold: the same entries give the same bytes as Kubo's, and no choice of names by a
-//! stranger makes the tree of shards deeper than a name's hash is long.
+//! Invariants: the same entries give the same bytes as Kubo's; no choice of names by a stranger
+//! makes the tree of shards deeper than a name's hash is long.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::unixfs::{Emit, Summary};
 /// Kubo shards a directory whose names and CIDs together exceed this.
 const PLAIN_BYTES_MAX: usize = 256 * 1024;
 
-/// The nodes of one directory, its root last; its entries are sorted by their names' bytes.
+/// Emits the nodes of one directory, its root last. Entries are sorted by the bytes of their names.
 pub(super) fn add(
     entries: &BTreeMap<String, Summary>,
     version: Version,
@@ -37,8 +37,8 @@ pub(super) fn add(
     Ok(Summary { id, bytes, dag_bytes })
 }
 
-/// One shard: an entry stands in the slot that the next eight bits of its name's hash pick; where
-/// several want a slot, a shard below holds them.
+/// Emits one shard. An entry goes into the slot that the next eight bits of its name's hash pick;
+/// if several share a slot, a shard below holds them.
 fn add_shard(
     entries: &[(u64, &String, &Summary)],
     level: usize,
@@ -67,6 +67,7 @@ fn add_shard(
         .iter()
         .map(|(name, id, dag_bytes)| Link { id: *id, name: name.as_bytes(), dag_bytes: *dag_bytes })
         .collect();
+    // Kubo writes the bit field as a big-endian number without leading zero bytes.
     let leading = bits.iter().take_while(|byte| **byte == 0).count();
     Ok(emit_node(&links, &dag::shard_message(&bits[leading..]), version, emit))
 }
@@ -84,7 +85,7 @@ fn emit_node(
     (id, dag_bytes)
 }
 
-/// The first half of `MurmurHash3` x64-128 with seed 0, which slots are picked by.
+/// The first 64 bits of `MurmurHash3` x64-128 with seed 0, which picks the slots.
 fn murmur3(bytes: &[u8]) -> u64 {
     const C1: u64 = 0x87c3_7b91_1142_53d5;
     const C2: u64 = 0x4cf5_ad43_2745_937f;

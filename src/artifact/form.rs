@@ -1,8 +1,7 @@
 //! The upload's form as one stream of bytes, however many files it has.
 //!
-//! What must hold: what is read from disk waits in a few pieces at most, so that memory is bounded
-//! whatever is uploaded; the length that is said beforehand is what comes, or the stream ends with
-//! an error: a file that grew or shrank is no upload.
+//! Invariants: only a few pieces read from disk wait in memory, whatever is uploaded; the stream
+//! has exactly the announced length, or ends with an error because a file became shorter.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -19,18 +18,18 @@ use super::{Error, names};
 use crate::ids::Cid;
 use crate::report::BoxError;
 
-/// Bytes that go out at a time.
+/// Bytes in one piece of the body.
 const PIECE_BYTES: usize = 512 * 1024;
-/// Pieces between the disk and the network.
+/// Pieces buffered between disk and network.
 const PIECES_MAX: usize = 2;
 
-/// A piece of the body, and how many bytes of files are in it.
+/// A piece of the body, and the number of file bytes in it.
 type Piece = Result<(Vec<u8>, u64), BoxError>;
 
-/// The form that uploads a file or folder under this pin's name.
+/// The form that uploads a file or folder under a pin name.
 pub(super) struct Form {
     boundary: String,
-    /// What stands before the files, and what before each of them.
+    /// The fields before the files; `heads` holds the part header of each file.
     intro: String,
     heads: Vec<String>,
     outro: String,
@@ -38,9 +37,9 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Options first, so that a service that hashes as it reads knows how.
+    /// Puts the options first, so that a service that hashes while it reads knows them.
     ///
-    /// What holds its own hash could not be made: so the CID is the boundary.
+    /// The boundary is the CID: content that contains its own hash can't be constructed.
     pub(super) fn new(tree: &Tree, name: &str, cid: &Cid) -> Self {
         let boundary = format!("lamda-node-{cid}");
         let text = |key: &str, value: &str| {
@@ -68,7 +67,7 @@ impl Form {
         Self { boundary, intro, heads, outro, length }
     }
 
-    /// The request with this form as its body; `sent` grows with the files' bytes that went out.
+    /// Sets this form as the request's body; `sent` grows with the file bytes sent.
     pub(super) fn put_into(
         self,
         request: RequestBuilder,
@@ -78,7 +77,7 @@ impl Form {
         let kind = format!("multipart/form-data; boundary={}", self.boundary);
         let request = request.header(CONTENT_TYPE, kind).header(CONTENT_LENGTH, self.length);
         let (pieces, received) = mpsc::channel(PIECES_MAX);
-        // It ends where nobody takes the pieces any more.
+        // Not awaited: it ends when the receiver is dropped.
         tokio::task::spawn_blocking(move || self.write(&tree, &pieces));
         let body = stream::unfold(received, move |mut received| {
             let sent = Arc::clone(&sent);
@@ -104,7 +103,7 @@ impl Form {
         let written = written.and_then(|()| out.put(self.outro.as_bytes()));
         match written.and_then(|()| out.flush()) {
             Ok(()) | Err(None) => {}
-            // Nobody may be there any more.
+            // The receiver may be gone already.
             Err(Some(err)) => drop(pieces.blocking_send(Err(err.into()))),
         }
     }
@@ -113,11 +112,11 @@ impl Form {
 struct Out<'a> {
     pieces: &'a mpsc::Sender<Piece>,
     piece: Vec<u8>,
-    /// Bytes of files in it.
+    /// Number of file bytes in `piece`.
     bytes: u64,
 }
 
-/// Why writing ends early: nobody takes it any more (`None`), or it can't be read.
+/// Why writing ended early: the receiver is gone (`None`), or a file can't be read.
 type Ended = Option<Error>;
 
 impl Out<'_> {
@@ -126,7 +125,7 @@ impl Out<'_> {
         self.room().map(drop)
     }
 
-    /// How much more the piece takes, which is never nothing.
+    /// Free bytes in the piece, never zero.
     fn room(&mut self) -> Result<usize, Ended> {
         if self.piece.len() >= PIECE_BYTES {
             self.flush()?;

@@ -1,7 +1,7 @@
-//! Where a gateway may send us on.
+//! Decides which redirects of a gateway are followed.
 //!
-//! What must hold: who answers from the public network makes this host call nobody in a private
-//! one, whatever a name leads to when it is looked up; what came over TLS goes on over TLS.
+//! Invariants: an answer from the public network never makes this host connect to a private
+//! address, whatever a name resolves to; a request that began over TLS stays on TLS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Says whether an address is everybody's to reach.
+/// Decides whether an address is publicly reachable.
 pub(super) type Judge = fn(IpAddr) -> bool;
 
-/// Why this hop is not made; `Ok` where it may be. `public_only`: where the word that leads there
-/// came from the public network, which addresses it may lead to.
+/// Checks a redirect; `Err` says why it is refused. `public_only` is set if the redirect came from
+/// the public network: it may then lead to public addresses only.
 pub(super) fn check(from: &Url, to: &Url, public_only: Option<Judge>) -> Result<(), &'static str> {
     match (from.scheme(), to.scheme()) {
         ("https", "http") => return Err("a redirect from https to http"),
@@ -28,13 +28,13 @@ pub(super) fn check(from: &Url, to: &Url, public_only: Option<Judge>) -> Result<
     }
 }
 
-/// The address that stands in a URL in the place of a name.
+/// The address in a URL that has one in place of a host name.
 fn literal(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Looks names up as this host does.
+/// Resolves names as this host does.
 #[derive(Debug)]
 pub(super) struct System;
 
@@ -47,7 +47,7 @@ impl Resolve for System {
     }
 }
 
-/// Looks names up, and knows public addresses only.
+/// Resolves with `names` and keeps public addresses only.
 pub(super) struct PublicOnly {
     pub(super) names: Arc<dyn Resolve>,
     pub(super) is_public: Judge,
@@ -66,7 +66,7 @@ impl Resolve for PublicOnly {
     }
 }
 
-/// Whether an address is everybody's to reach, as far as its registry says.
+/// Whether an address is publicly reachable, according to the IANA special-purpose registries.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -95,12 +95,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let embedded =
         |high: u16, low: u16| is_public_v4((u32::from(high) << 16 | u32::from(low)).into());
     match address.segments() {
-        // IPv4 in another dress: mapped, translated (NAT64), 6to4.
+        // Embedded IPv4 addresses: mapped, translated (NAT64), 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0x64, 0xff9b, .., high, low]
         | [0x2002, high, low, ..] => embedded(high, low),
         [0x2001, 0xdb8 | 0, ..] => false,
-        // The one block that is given out: all else is local, reserved, or for many.
+        // Only 2000::/3 is assigned for global unicast; all else is local, reserved or multicast.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

@@ -1,4 +1,4 @@
-//! What both HTTP clients share: the client itself, deadlines, and what a status means.
+//! Shared by both HTTP clients: the client itself, deadlines, and the meaning of statuses.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,28 +9,27 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::{Config, Error};
-use crate::proxy;
-use crate::report;
 use crate::report::BoxError;
 use crate::secret::redact_url;
+use crate::{proxy, report};
 
-/// A service that says "later" without saying when means at most this.
+/// Upper limit for the wait that a service asks for.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-/// What is kept of a service's words.
+/// Maximum characters kept of a service's explanation.
 const WORDS_MAX: usize = 300;
 
-/// Makes ring the TLS implementation of this process. The program calls it first; calling it
-/// again changes nothing.
+/// Makes ring the TLS implementation of this process. The program calls it first; calling it again
+/// changes nothing.
 pub fn install_crypto() {
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-/// A client that follows no redirect by itself and keeps to `config`'s deadlines.
+/// A client that follows no redirect by itself and applies `config`'s timeouts.
 pub(super) fn client(config: &Config) -> Result<Client, Error> {
     build(builder(config))
 }
 
-/// The same, which has names looked up by this.
+/// Like [`client`], with `names` as its resolver.
 pub(super) fn client_with(config: &Config, names: Arc<dyn Resolve>) -> Result<Client, Error> {
     build(builder(config).dns_resolver(names))
 }
@@ -45,7 +44,7 @@ fn builder(config: &Config) -> reqwest::ClientBuilder {
         .http2_adaptive_window(true)
 }
 
-/// The proxy of a URL, found out at each call: this machine has none, wherever a redirect leads.
+/// Picks the proxy for each request anew: this host has none, wherever a redirect leads.
 fn by_proxy() -> reqwest::Proxy {
     reqwest::Proxy::custom(|url| proxy::of(url.scheme(), url.host_str()?))
 }
@@ -56,40 +55,40 @@ fn build(builder: reqwest::ClientBuilder) -> Result<Client, Error> {
         .map_err(|err| Error::Setting { setting: "the HTTP client".into(), source: boxed(err) })
 }
 
-/// A base URL with a path that others can be joined to.
+/// Parses a base URL and makes its path one that others can be joined to.
 pub(super) fn base_url(text: &str) -> Result<Url, Error> {
     let refuse = |source: BoxError| Error::Setting { setting: redact_url(text), source };
     let url = Url::parse(&format!("{}/", text.trim_end_matches('/')));
     let url = url.map_err(|err| refuse(err.into()))?;
     match url.scheme() {
         "http" | "https" if url.host_str().is_some() => Ok(url),
-        _ => Err(refuse("it is no http or https URL".into())),
+        _ => Err(refuse("it is not an http or https URL".into())),
     }
 }
 
-/// Whether this is an `http` or `https` URL that can be called.
+/// Whether this is an `http` or `https` URL with a host.
 pub fn is_http_url(text: &str) -> bool {
     base_url(text).is_ok()
 }
 
-/// The service as it may be shown.
+/// The service's URL for messages, redacted.
 pub(super) fn shown(url: &Url) -> String {
     redact_url(url.as_str()).trim_end_matches('/').to_owned()
 }
 
-/// The cause without its URL, which may hold a key, and with the proxy's, which may be to blame.
+/// The error without its URL, which may hold a key, but with the proxy's, which may be to blame.
 pub(super) fn boxed(err: reqwest::Error) -> BoxError {
     let through = err.url().map(through).unwrap_or_default();
     let err = err.without_url();
     if through.is_empty() { Box::new(err) } else { (report::causes(&err) + &through).into() }
 }
 
-/// The proxy of a URL, as the end of a sentence.
+/// The proxy used for a URL, as the end of a sentence.
 fn through(url: &Url) -> String {
     proxy::in_words(url.scheme(), url.host_str().unwrap_or_default())
 }
 
-/// Waits for one answer or one piece of it, at most `idle`.
+/// Waits at most `idle` for one answer or one piece of it.
 pub(super) async fn within<T>(
     idle: Duration,
     answer: impl Future<Output = Result<T, reqwest::Error>>,
@@ -100,7 +99,7 @@ pub(super) async fn within<T>(
     }
 }
 
-/// What a status that is no success means, where it means the same for every service.
+/// The error of a non-success status that means the same for every service.
 pub(super) fn refusal(response: &Response) -> Option<Error> {
     let service = shown(&origin(response.url()));
     match response.status() {
@@ -118,7 +117,7 @@ pub(super) fn refusal(response: &Response) -> Option<Error> {
     }
 }
 
-/// What a person may read of an answer, on one line: its status, and what its body says.
+/// An answer for people, on one line: its status and the text of its body.
 pub(super) async fn words(mut response: Response, idle: Duration) -> String {
     let mut body = Vec::new();
     let until = tokio::time::Instant::now() + idle;
@@ -136,8 +135,8 @@ pub(super) async fn words(mut response: Response, idle: Duration) -> String {
     }
 }
 
-/// The sentence in a body: of JSON its strings, of a page its text; no control character, no more
-/// than [`WORDS_MAX`] characters.
+/// The text of a body: the strings of JSON, the text of a page. No control characters, at most
+/// [`WORDS_MAX`] characters.
 fn said(body: &str) -> String {
     let text = match serde_json::from_str::<serde_json::Value>(body) {
         Ok(json) => {
@@ -151,14 +150,14 @@ fn said(body: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(WORDS_MAX).collect()
 }
 
-/// The strings in a JSON value, in their order.
+/// Collects the strings of a JSON value, those that name the error first.
 fn gather(json: &serde_json::Value, strings: &mut Vec<String>) {
     use serde_json::Value;
     match json {
         Value::String(text) => strings.push(text.clone()),
         Value::Array(items) => items.iter().for_each(|item| gather(item, strings)),
         Value::Object(items) => {
-            // What is wrong before the particulars, whatever the order in the body.
+            // The error goes before the details, whatever their order in the body.
             let is_first = |name: &str| matches!(name, "error" | "reason" | "code");
             let (first, rest): (Vec<_>, Vec<_>) =
                 items.iter().partition(|(name, _)| is_first(name));
@@ -184,7 +183,7 @@ fn without_tags(page: &str) -> String {
     page.chars().filter_map(keep).collect()
 }
 
-/// Seconds only: a date would need this host's clock to be right.
+/// The `Retry-After` header. Seconds only: a date would need this host's clock to be right.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))

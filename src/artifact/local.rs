@@ -1,9 +1,9 @@
-//! A file or folder that a stranger wrote, read without trusting it.
+//! Reads an untrusted file or folder.
 //!
-//! What must hold: nothing outside the folder is ever opened. Every step goes through a folder
-//! that is already open and follows no link, so a link that appears between two steps is refused
-//! like any other. A descriptor is open for each folder on the way down, of [`DEPTH_MAX`] at most;
-//! what the upload can't carry is left out here by its name, before anything is hashed.
+//! Invariants: nothing outside the folder is ever opened. Every step goes through a folder that is
+//! already open and follows no link, so a link that appears between two steps is refused like any
+//! other. One descriptor is open per folder on the way down, at most [`DEPTH_MAX`]. Entries that
+//! the upload can't carry are left out here and noted by name, before anything is hashed.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -19,7 +19,7 @@ use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX, names};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A file, or a folder with what is in it.
+/// A file, or a folder with its entries by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item<T> {
     File(T),
@@ -27,7 +27,7 @@ pub(super) enum Item<T> {
 }
 
 impl<T> Item<T> {
-    /// Every file with the names that lead to it.
+    /// All files, each with its path as a list of names.
     pub(super) fn files(&self) -> Vec<(Vec<&str>, &T)> {
         let mut files = Vec::new();
         let mut open = vec![(Vec::new(), self)];
@@ -45,21 +45,21 @@ impl<T> Item<T> {
     }
 }
 
-/// A file of an object.
+/// A file of an object: its size and location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Leaf {
     bytes: u64,
-    /// Where it lies, where that is not where it stands: behind a link.
+    /// Real path below the root, if the file is reached through a link.
     lies_at: Option<Vec<String>>,
 }
 
 impl Leaf {
-    /// A file that lies where it stands.
+    /// A file at its own path.
     pub(super) const fn plain(bytes: u64) -> Self {
         Self { bytes, lies_at: None }
     }
 
-    /// A file that a link leads to.
+    /// A file that is reached through a link and really lies at `lies_at`.
     pub(super) const fn behind(bytes: u64, lies_at: Vec<String>) -> Self {
         Self { bytes, lies_at: Some(lies_at) }
     }
@@ -73,34 +73,35 @@ impl Leaf {
     }
 }
 
-/// How a file or folder is looked at: what its links mean, and how much of it there may be. The same
-/// view of the same folder gives the same tree.
+/// How a file or folder is read: what its absolute links mean, and how large it may be. The same
+/// folder under the same view gives the same tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Where it lay for whoever made its links: those that begin there lead into it.
+    /// Path under which the links' author saw it; absolute links that begin with it lead into it.
     pub seen_as: String,
-    /// Bytes of its files together, and once more of those that links add.
+    /// Maximum bytes of its files; the copies that links add may have as many again.
     pub bytes_max: u64,
 }
 
-/// A file or folder on this machine, as it was found.
+/// A local file or folder with the listing of its contents.
 #[derive(Debug)]
 pub(super) struct Tree {
     root: OwnedFd,
-    /// What is there; a file with its length. Folders without a file below them are left out.
+    /// What was found. Folders without a file below them are left out.
     pub(super) item: Item<Leaf>,
-    /// What can't be carried.
+    /// Entries that can't be carried, with reasons.
     pub(super) left_out: LeftOut,
 }
 
 impl Tree {
-    /// Looks at everything below `path`.
+    /// Lists everything below `path`.
     pub(super) fn open(path: &Path, view: &View) -> Result<Self, Error> {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|err| match err {
             rustix::io::Errno::NOENT => Error::Missing(path.to_owned()),
             other => Error::from(std::io::Error::from(other)),
         })?;
         let mut walk = Walk::new(view);
+        // `NONBLOCK`: a pipe that takes the file's place must not block the open.
         let kind = FileType::from_raw_mode(stat.st_mode);
         let root = match kind {
             FileType::RegularFile => openat(CWD, path, READ | OFlags::NONBLOCK, Mode::empty()),
@@ -110,10 +111,10 @@ impl Tree {
         let root = root.map_err(std::io::Error::from)?;
         let stat = fstat(&root).map_err(std::io::Error::from)?;
         if FileType::from_raw_mode(stat.st_mode) != kind {
-            return Err(walk.of_root("something that changes while it is looked at"));
+            return Err(walk.of_root("something that changes while it is read"));
         }
         let item = if kind == FileType::Directory {
-            // A descriptor of its own, so a position of its own.
+            // A separate descriptor has a read position of its own.
             let own = openat(&root, ".", READ | OFlags::DIRECTORY, Mode::empty());
             let found = walk.folder(own.map_err(std::io::Error::from)?, &mut Vec::new())?;
             carry::carried(&found, view, &mut walk.left_out)
@@ -124,7 +125,7 @@ impl Tree {
         Ok(Self { root, item, left_out: walk.left_out })
     }
 
-    /// Opens the file that stands at `path` again, from its start.
+    /// Opens the file at `path` again, from its start.
     pub(super) fn open_file(&self, path: &[&str], leaf: &Leaf) -> Result<File, Error> {
         let behind: Option<Vec<&str>> =
             leaf.lies_at().map(|real| real.iter().map(String::as_str).collect());
@@ -133,7 +134,7 @@ impl Tree {
 
     fn open_at(&self, path: &[&str]) -> Result<File, Error> {
         let Some((name, folders)) = path.split_last() else {
-            // The root itself is the file. A descriptor of its own, so a position of its own.
+            // The root itself is the file. Opening it anew gives a read position of its own.
             let own = Path::new("/proc/self/fd").join(raw(&self.root).to_string());
             return File::open(own).map_err(Error::from);
         };
@@ -161,7 +162,7 @@ fn no_file(left_out: &LeftOut) -> String {
         return "it is a folder without a file in it".to_owned();
     }
     let told: String = told.join("; ").chars().take(250).collect();
-    format!("nothing is in it that can be ({told})")
+    format!("it contains nothing that can be ({told})")
 }
 
 struct Walk<'a> {
@@ -201,7 +202,7 @@ impl<'a> Walk<'a> {
         Ok(Found::Folder(found))
     }
 
-    /// What an entry is; why it can't be carried, where it can't.
+    /// Classifies an entry. The inner `Err` says why it can't be carried.
     fn entry(
         &mut self,
         folder: BorrowedFd<'_>,
@@ -215,7 +216,7 @@ impl<'a> Walk<'a> {
                     return Ok(Err(why));
                 }
             }
-            _ => return Ok(Err("a name that is no UTF-8")),
+            _ => return Ok(Err("a name that is not UTF-8")),
         }
         Ok(Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Found::File(self.file(stat.st_size)?),
@@ -241,7 +242,7 @@ impl<'a> Walk<'a> {
         Ok(bytes)
     }
 
-    /// The root can't be carried.
+    /// The error for a root that can't be carried.
     fn of_root(&self, reason: &str) -> Error {
         unsupported(names::shown(&self.view.seen_as), reason)
     }
@@ -317,7 +318,7 @@ mod tests {
             make(&dir.path().join("in/odd"));
             let refused = open(dir.path(), 9).map(drop).unwrap_err().to_string();
             let told = format!(
-                "`/output` can't be carried: nothing is in it that can be (in/odd: {reason})"
+                "`/output` can't be carried: it contains nothing that can be (in/odd: {reason})"
             );
             assert_eq!(refused, told);
             fs::write(dir.path().join("in/file"), "x").unwrap();

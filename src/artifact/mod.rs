@@ -1,14 +1,14 @@
-//! Bytes addressed by content: verified fetch, streamed publish, the embedded store.
+//! Content-addressed bytes: verified fetch, streamed publish, and an embedded store.
 //!
-//! [`Gateways`] fetches from IPFS gateways, [`seal`] says what a file or folder will be called,
-//! [`Pinata`] publishes it, and [`store`] is a small gateway with Pinata's call for machines
-//! without the network. Below them: `dag` (blocks), `car` (blocks on the wire), `unixfs` and
-//! `directory` (files into blocks), `assemble` (blocks into files), `local` (folders that
-//! strangers wrote).
+//! [`Gateways`] fetches from IPFS gateways, [`seal`] computes the CID of a file or folder,
+//! [`Pinata`] publishes it, and [`store`] is a small gateway that also accepts Pinata's pinning
+//! call, for machines without network access. Below them: `dag` (blocks), `car` (archives of
+//! blocks), `unixfs` and `directory` (files into blocks), `assemble` (blocks into files), `local`
+//! (reads untrusted folders).
 //!
-//! What must hold: no byte goes in or out that was not checked against its CID. Gateways, the
-//! names in their directories and the folders of jobs are hostile; whatever they say is bounded in
-//! number, depth and size, and nothing appears under its final name before all of it is right.
+//! Invariants: no byte enters or leaves without being checked against its CID. Gateways, the names
+//! in their directories and the folders of jobs are hostile: what they send is bounded in number,
+//! depth and size. Nothing appears under its final name before all of it is verified.
 
 mod assemble;
 mod car;
@@ -43,160 +43,161 @@ pub use local::View;
 pub use pinata::{Pinata, Tried};
 pub use unixfs::{seal, seal_output};
 
-/// Files and folders of one object, at most: what Pinata takes in one call.
+/// Maximum number of files and folders in one object; Pinata accepts no more in one call.
 const ENTRIES_MAX: usize = 30_000;
-/// Folders in one another, at most.
+/// Maximum nesting depth of folders.
 const DEPTH_MAX: usize = 64;
-/// Bytes of one name, at most: what file systems take.
+/// Maximum length of one name in bytes; file systems accept no more.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Where bytes come from and go to.
+/// Settings of the gateways and of the pinning service.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Base URLs of gateways, without `/ipfs`; asked in this order.
+    /// Base URLs of gateways, without `/ipfs`, in the order in which they are asked.
     pub gateways: Vec<String>,
-    /// Goes to the first gateway alone, the operator's own, as Pinata's dedicated gateways want it.
+    /// Sent to the first gateway only, the operator's own: Pinata's dedicated gateways require it.
     pub gateway_token: Option<Secret>,
     /// Base URL of the pinning service, `https://api.pinata.cloud` in production.
     pub pinata_url: String,
-    /// The key for it.
+    /// API key (JWT) of the pinning service.
     pub pinata_jwt: Secret,
-    /// Calls that the service's plan allows a minute.
+    /// Calls per minute that the service's plan allows.
     pub pinata_rate_per_min: u32,
-    /// How long a connection may take to come about.
+    /// Timeout for establishing a connection.
     pub connect_timeout: Duration,
-    /// How long nothing may move on a connection; how slow a transfer may be follows from it.
+    /// Longest silence on a connection; the time limits of slow transfers derive from it.
     pub idle_timeout: Duration,
 }
 
-/// What an object is.
+/// Whether an object is a file or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// One file.
+    /// A single regular file.
     File,
-    /// A folder of files.
+    /// A folder with the files below it.
     Directory,
 }
 
-/// What a file or folder on this machine is called, once and for all.
+/// Content address and size of a local file or folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// CIDv1, raw leaves, 256 KiB chunks, 174 links.
+    /// CIDv1 with raw leaves, 256 KiB chunks and at most 174 links per node.
     pub cid: Cid,
-    /// Bytes of all files together.
+    /// Total size of all files in bytes.
     pub bytes: u64,
-    /// File or folder.
+    /// Whether it is a file or a folder.
     pub kind: Kind,
-    /// How it was looked at: it is published in the same view.
+    /// View under which it was hashed; publishing reads it under the same view.
     pub view: View,
 }
 
-/// Why bytes did not come or go. The cause is in `source()`, not in the text.
+/// Why a fetch, seal or publish failed. The cause is in `source()`, not in the message.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody who could do it does it now: try again later.
+    /// No gateway or service can do it at present; a later attempt may succeed.
     #[error("{what}")]
     Unavailable {
-        /// Who or what is not there, in words.
+        /// What is unavailable, for the message.
         what: String,
-        /// What went wrong.
+        /// The underlying error, if there is one.
         #[source]
         source: Option<BoxError>,
     },
-    /// Every gateway gave bytes that contradict the CID.
+    /// Every gateway returned bytes that contradict the CID.
     #[error("every gateway gives bytes that contradict {cid}")]
     Unverified {
-        /// What was asked for.
+        /// The CID that was requested.
         cid: Cid,
     },
-    /// There is more of it than was allowed.
+    /// The object exceeds the size limit.
     #[error("larger than the limit of {limit_bytes} bytes")]
     TooLarge {
-        /// What was allowed.
+        /// The limit in bytes.
         limit_bytes: u64,
     },
-    /// It holds something that can't be carried: a link, a device, a hostile name.
+    /// The object contains something that can't be transferred: a link, a device, a hostile name.
     #[error("`{path}` can't be carried: {reason}")]
     Unsupported {
-        /// Where in the object, or the object itself. Escaped, never empty.
+        /// Path within the object, or the object itself; escaped for display.
         path: String,
-        /// Why, in words.
+        /// What can't be transferred, as a phrase.
         reason: String,
     },
-    /// There is nothing at this path.
+    /// The path does not exist.
     #[error("there is nothing at {}", .0.display())]
     Missing(PathBuf),
-    /// The disk is full.
+    /// The disk or this user's quota is full.
     #[error("the disk is full")]
     NoSpace,
-    /// The service does not take the key.
+    /// The service rejects the key (status 401 or 403).
     #[error("{service} refuses the key{}", .words.as_ref().map(|words| format!(": {words}")).unwrap_or_default())]
     Refused {
-        /// Which service, redacted.
+        /// URL of the service, redacted.
         service: String,
-        /// Its words, where it was asked for them: one line, at most 300 characters.
+        /// Status and explanation of the service, if they were read: one line, with at most 300
+        /// characters of explanation.
         words: Option<String>,
     },
-    /// The service takes the key, but not the upload: the plan is used up, or too small for it.
+    /// The service accepts the key but not the upload (402): the plan is used up or too small.
     #[error("{service} does not take the upload: {reason}")]
     Declined {
-        /// Which service, redacted.
+        /// URL of the service, redacted.
         service: String,
-        /// Its words, one line, at most 300 characters.
+        /// Status and explanation on one line, with at most 300 characters of explanation.
         reason: String,
     },
-    /// The service takes uploads, but not one of this size.
+    /// The service accepts uploads, but not one of this size (413).
     #[error("{service} does not take an upload of this size: {reason}")]
     Oversized {
-        /// Which service, redacted.
+        /// URL of the service, redacted.
         service: String,
-        /// Its words, one line, at most 300 characters.
+        /// Status and explanation on one line, with at most 300 characters of explanation.
         reason: String,
     },
-    /// Asked too often.
+    /// The service's rate limit is exceeded (429).
     #[error("{service} was asked too often")]
     RateLimited {
-        /// Which service, redacted.
+        /// URL of the service, redacted.
         service: String,
-        /// When it wants to be asked again, where it said so.
+        /// How long the service asks to wait, if it said so.
         retry_after: Option<Duration>,
     },
-    /// The pinning service named other bytes than were sent.
+    /// The pinning service answered with the CID of other bytes than were sent.
     #[error("the pinning service answered {answered}, but the bytes are {expected}")]
     Mismatch {
-        /// What the bytes are called here.
+        /// CID computed from the local bytes.
         expected: Box<Cid>,
-        /// What the service said.
+        /// CID that the service returned.
         answered: Box<Cid>,
     },
-    /// The pinning service answered something that makes no sense, or refused for good.
+    /// The pinning service gave an invalid answer, or refused for good.
     #[error("the pinning service did not take the upload: {reason}")]
     Rejected {
-        /// Its words, one line, at most 300 characters.
+        /// Status and explanation on one line, with at most 300 characters of explanation.
         reason: String,
     },
-    /// A setting can't be used.
+    /// A setting has an unusable value.
     #[error("{setting} can't be used")]
     Setting {
-        /// Which, redacted.
+        /// The setting or its value, redacted.
         setting: String,
-        /// Why.
+        /// Why the value can't be used.
         #[source]
         source: BoxError,
     },
-    /// A file of ours could not be read or written.
+    /// A local file could not be read or written.
     #[error("a file could not be read or written")]
     Io(#[source] std::io::Error),
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Io(_))
     }
 
-    /// Whether the pinning service answers, and does not take what it is given.
+    /// Whether the pinning service answers, but rejects the key or the upload.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Declined { .. } | Self::Oversized { .. })
     }

@@ -1,17 +1,16 @@
-//! Names of files, as the upload's form carries them.
+//! File names as the upload's form encodes them.
 //!
-//! The form's standard (WHATWG, "multipart form data") writes a quote and line breaks as `%22`,
-//! `%0D` and `%0A`, and nothing else. A backslash is written likewise, as `%5C`: half of all readers
-//! take one for an escape. What must hold: a name that passes the seal can be written, and what the
-//! store reads back is the name that was written; whether a foreign service reads it so, the CID
-//! that it answers decides.
+//! The form's standard (WHATWG, "multipart form data") encodes a quote and line breaks as `%22`,
+//! `%0D` and `%0A`, and nothing else. A backslash is encoded likewise, as `%5C`, because half of
+//! all readers take it for an escape. Invariant: a name that passes [`check`] can be encoded, and
+//! the store reads back the same name. Another service's answer, a CID, shows whether it does.
 
 use std::borrow::Cow;
 
-/// What is written otherwise, and how.
+/// Characters that are encoded, and their escapes.
 const ESCAPED: [(char, &str); 4] = [('"', "%22"), ('\r', "%0D"), ('\n', "%0A"), ('\\', "%5C")];
 
-/// Why the upload can't carry this name; `Ok` where it can.
+/// Checks a name; `Err` says why the upload can't carry it.
 pub(super) fn check(name: &str) -> Result<(), &'static str> {
     if name.contains(|c: char| c.is_control() && !matches!(c, '\r' | '\n' | '\t')) {
         return Err("a name with a control character, which no upload can carry");
@@ -22,7 +21,7 @@ pub(super) fn check(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The name as it stands in the form.
+/// Encodes a name for the form.
 pub(super) fn written(name: &str) -> Cow<'_, str> {
     if !name.contains(ESCAPED.map(|(plain, _)| plain)) {
         return Cow::Borrowed(name);
@@ -31,7 +30,7 @@ pub(super) fn written(name: &str) -> Cow<'_, str> {
     Cow::Owned(ESCAPED.into_iter().fold(name.to_owned(), write))
 }
 
-/// The name that stands in a form.
+/// Decodes a name from a form.
 pub(super) fn read(name: &str) -> Cow<'_, str> {
     if !name.contains('%') {
         return Cow::Borrowed(name);
@@ -43,7 +42,7 @@ pub(super) fn read(name: &str) -> Cow<'_, str> {
     Cow::Owned(read)
 }
 
-/// A path as a person may read it, on one line.
+/// A path for messages: on one line, escaped, at most 200 characters.
 pub(super) fn shown(path: &str) -> String {
     path.escape_debug().take(200).collect()
 }

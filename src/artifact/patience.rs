@@ -1,76 +1,76 @@
 //! How slow a transfer may be before the next gateway is asked.
 //!
-//! Time counts only while the other side is waited for: a slow disk or a busy processor of our own
-//! is no gateway's fault. Bytes count only where they are of use. What must hold: no transfer lasts
-//! for ever, whatever is sent and however slowly; a slow line at somebody's home is no attack.
+//! Only time spent waiting for the other side counts: a slow local disk or CPU is not the gateway's
+//! fault. Only useful bytes count as progress. Invariants: no transfer lasts forever, whatever is
+//! sent and however slowly; a slow home connection is not treated as an attack.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::dag::BLOCK_BYTES_MAX;
 
-/// Bytes a second that must come on average over twice the longest silence: four fifths of what each
-/// of sixteen fetches has of a line of 1 Mbit/s.
+/// Bytes per second required on average over twice the longest silence: four fifths of what each of
+/// sixteen fetches gets of a 1 Mbit/s line.
 const FLOOR_PER_S: u64 = 6 * 1024;
-/// Bytes a second for the whole of it: half of what a line of 1 Mbit/s carries.
+/// Bytes per second required over the whole transfer: half of what a 1 Mbit/s line carries.
 const WHOLE_PER_S: u64 = 64 * 1024;
-/// Longest silences that the whole may last beside that: ten minutes.
+/// Extra time for the whole transfer, in longest silences: ten minutes if one is a minute.
 const WHOLE_SILENCES: u32 = 10;
-/// No transfer from one gateway lasts longer: 50 GiB over a line of 5 Mbit/s.
+/// Maximum time of a transfer from one gateway: that of 50 GiB over a 5 Mbit/s line.
 const WHOLE_MAX: Duration = Duration::from_hours(24);
-/// What an archive holds beside its files, whatever their size: headers, folders and names.
+/// Bytes an archive may have besides its files, whatever their size: headers, folders and names.
 const ARCHIVE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How an object comes along: counted where it is put together, looked at where it is received.
+/// Progress of an object: counted by the assembler, read by the receiver.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Bytes that came and are of use.
+    /// Useful bytes received so far.
     pub(super) useful: AtomicU64,
-    /// Bytes of the object, as far as is known.
+    /// Size of the object in bytes, as far as known.
     pub(super) size: AtomicU64,
 }
 
 impl Tally {
-    /// So many more bytes of use came.
+    /// Counts `bytes` more useful bytes.
     pub(super) fn add(&self, bytes: usize) {
         self.useful.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// The object is known to have so many bytes.
+    /// Sets the size of the object as far as known.
     pub(super) fn know(&self, bytes: u64) {
         self.size.store(bytes, Ordering::Relaxed);
     }
 }
 
-/// What an archive of files with so many bytes together may have. The nodes above the smallest
-/// usual blocks are some per cent of them.
+/// Maximum size of an archive whose files have `bytes_max` bytes in total. With the smallest usual
+/// chunks, the inner nodes add a few per cent.
 pub(super) const fn archive_bytes_max(bytes_max: u64) -> u64 {
     bytes_max.saturating_add(bytes_max / 8).saturating_add(ARCHIVE_BYTES)
 }
 
-/// One transfer's.
+/// Keeps the time of one transfer.
 #[derive(Debug)]
 pub(super) struct Patience {
     silence: Duration,
-    /// Time that the other side was waited for.
+    /// Total time spent waiting for the other side.
     waited: Duration,
-    /// Where the present window began: waited, progress.
+    /// Start of the current window: the time waited and the progress at that point.
     window: (Duration, u64),
-    /// Bytes of use so far, and what came since they last grew: a block counts as useful only when
-    /// all of it is there.
+    /// Useful bytes so far, and bytes received since that number last grew: a block counts as
+    /// useful only once it is complete.
     useful: u64,
     under_way: u64,
 }
 
 impl Patience {
-    /// `silence`: how long nothing at all may come.
+    /// `silence` is the longest time without any bytes.
     pub(super) const fn new(silence: Duration) -> Self {
         let window = (Duration::ZERO, 0);
         Self { silence, waited: Duration::ZERO, window, useful: 0, under_way: 0 }
     }
 
-    /// Takes the time in that the last piece was waited for, and its bytes; why the transfer is given
-    /// up, where it is.
+    /// Counts the last piece: the time waited for it and its size. `Err` says why the transfer has
+    /// to be given up.
     pub(super) fn waited(
         &mut self,
         span: Duration,
@@ -94,7 +94,7 @@ impl Patience {
             return Ok(());
         }
         let floor = u64::try_from(window.as_millis()).unwrap_or(u64::MAX) * FLOOR_PER_S / 1000;
-        // What nobody wants is no progress: no more counts than one block may have.
+        // Unwanted bytes are no progress: bytes under way count up to the size of one block.
         let progress = useful + self.under_way.min(BLOCK_BYTES_MAX as u64);
         let came = progress.saturating_sub(before);
         if came < floor {
@@ -111,7 +111,7 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_mins(1);
 
-    /// How many seconds a transfer of this size lasts at this speed; `Err` where it is given up.
+    /// Seconds that a transfer of this size takes at this speed; `Err` if it is given up.
     fn transfer(size: u64, per_s: u64) -> Result<u64, u64> {
         let (mut patience, tally) = (Patience::new(SILENCE), Tally::default());
         tally.know(size);
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(transfer(gib, 125_000), Ok(8590), "1 Mbit/s");
         assert_eq!(transfer(50 * gib, 625_000), Ok(85_900), "5 Mbit/s");
         assert_eq!(transfer(gib, 4 * 1024), Err(120));
-        // Above the floor, and still without an end.
+        // Above the floor, but too slow as a whole.
         assert_eq!(transfer(gib, 10 * 1024), Err(600 + 16_384 + 1));
         assert_eq!(transfer(1 << 50, 1 << 20), Err(86_401));
     }
@@ -154,7 +154,7 @@ mod tests {
         let mut patience = Patience::new(SILENCE);
         let (tally, per_s) = (Tally::default(), 7 * 1024);
         tally.know(1 << 30);
-        // Each block takes some five minutes, twice the window and more.
+        // Each block takes five minutes, more than twice the window.
         for second in 1..=600_u64 {
             if second % 300 == 0 {
                 tally.add(300 * 7 * 1024);

@@ -1,10 +1,10 @@
 //! Publishing through Pinata's pinning call.
 //!
-//! What must hold: a file is streamed from disk, never held in memory; the CID that the service
-//! answers is the one that the bytes have here, under the profile that it was asked for or another
-//! known one, else the publish failed; the key goes to the service and nowhere else. Publishing
-//! the same bytes again is harmless. What is uploaded to try the service is one thing for as long as
-//! the program runs, so that no more than one pin of it can be left.
+//! Invariants: a file is streamed from disk, never held in memory. A publish succeeds only if the
+//! CID that the service answers names the local bytes, under the requested profile or another known
+//! one. The key goes to the service and nowhere else. Publishing the same bytes again is harmless.
+//! The trial upload has the same content as long as the program runs, so that at most one pin of it
+//! can be left.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,16 +24,16 @@ use crate::ids::Cid;
 use crate::report::BoxError;
 use crate::secret::Secret;
 
-/// How long the service may take to hash and store what it has got whole.
+/// How long the service may take to hash and store a complete upload.
 const ANSWER_WAIT: Duration = Duration::from_mins(5);
-/// How often progress is told and silence noticed.
+/// How often progress is reported and silence is checked.
 const TICK: Duration = Duration::from_millis(200);
-/// The service's answer is some hundred bytes.
+/// Maximum bytes of an answer; a normal one has a few hundred.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Characters of a pin's name.
+/// Maximum characters of a pin's name.
 const NAME_CHARS_MAX: usize = 100;
 
-/// The pinning service.
+/// A client of the pinning service.
 #[derive(Debug, Clone)]
 pub struct Pinata {
     client: Client,
@@ -41,20 +41,20 @@ pub struct Pinata {
     jwt: Secret,
     idle: Duration,
     pace: Arc<Pace>,
-    /// What is uploaded to try the service; one after the other, or one would take back another's.
+    /// Content of the trial upload. Trials run one at a time, or one would unpin another's.
     trial: Arc<tokio::sync::Mutex<String>>,
 }
 
-/// What became of an upload that was to try the service.
+/// The outcome of a trial upload.
 #[derive(Debug)]
 pub enum Tried {
-    /// It was taken, and taken back.
+    /// It was pinned and unpinned again.
     TakenBack,
-    /// It was taken, and stays pinned.
+    /// It was pinned and could not be unpinned.
     Stays {
-        /// What it is called.
+        /// CID of the pin that is left.
         cid: Cid,
-        /// Why it could not be taken back.
+        /// Why it could not be unpinned.
         why: Error,
     },
 }
@@ -66,7 +66,7 @@ struct Answer {
 }
 
 impl Pinata {
-    /// Checks the settings; connects to nothing.
+    /// Checks the settings; opens no connection.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             client: http::client(config)?,
@@ -78,7 +78,7 @@ impl Pinata {
         })
     }
 
-    /// Whether the service answers and takes the key.
+    /// Checks that the service answers and accepts the key.
     pub async fn check(&self) -> Result<(), Error> {
         self.pace.wait().await;
         let request = self.client.get(self.url("data/testAuthentication")?);
@@ -87,7 +87,7 @@ impl Pinata {
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
 
-    /// Whether the service takes an upload: a few bytes that nobody else has, which are taken back.
+    /// Checks that the service accepts an upload: pins a few unique bytes and unpins them.
     pub async fn try_upload(&self) -> Result<Tried, Error> {
         let words = self.trial.lock().await;
         let dir = tempfile::Builder::new().prefix("lamda-node-try-").tempdir()?;
@@ -101,7 +101,7 @@ impl Pinata {
         })
     }
 
-    /// Lets go of what is pinned; that it is not pinned is as good.
+    /// Removes a pin; one that doesn't exist counts as removed.
     async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         self.pace.wait().await;
         let request = self.client.delete(self.url(&format!("pinning/unpin/{cid}"))?);
@@ -113,8 +113,9 @@ impl Pinata {
         }
     }
 
-    /// Uploads the file or folder at `path`, which [`super::seal`] called `sealed`, and gives the
-    /// CID under which the service pinned it. `progress` hears how many bytes went out so far.
+    /// Uploads the file or folder at `path`, for which [`super::seal`] returned `sealed`, and
+    /// returns the CID under which the service pinned it. `progress` is called with the bytes sent
+    /// so far.
     pub async fn publish(
         &self,
         path: &Path,
@@ -139,6 +140,7 @@ impl Pinata {
         if answered.same_content(&sealed.cid) {
             return Ok(answered);
         }
+        // Another CID is right if it names the sealed bytes under another known profile.
         let expected = sealed.cid;
         let same = task::blocking(move |stop| {
             let hash = |profile| unixfs::hash_tree(&tree, profile, stop).map(|made| made.id);
@@ -152,14 +154,14 @@ impl Pinata {
             return Ok(answered);
         }
         if let Some(path) = odd {
-            // The same upload would be misread again.
+            // A further attempt would be misread the same way.
             let reason = "the pinning service misreads such a name".into();
             return Err(Error::Unsupported { path, reason });
         }
         Err(Error::Mismatch { expected: Box::new(expected), answered: Box::new(answered) })
     }
 
-    /// Sends the upload as long as bytes go out.
+    /// Sends the upload and waits for the answer; gives up if no bytes go out for too long.
     async fn watch(
         &self,
         request: RequestBuilder,
@@ -214,7 +216,7 @@ impl Pinata {
             return known;
         }
         let service = http::shown(&self.base);
-        // A service may say the key again.
+        // A service may repeat the key in its answer.
         let reason = http::words(response, self.idle).await.replace(self.key(), "[secret]");
         match status {
             _ if is_refused => Error::Refused { service, words: Some(reason) },
@@ -224,7 +226,7 @@ impl Pinata {
         }
     }
 
-    /// What must not be repeated; never empty.
+    /// The text to replace in answers; never empty, because an empty one would match everywhere.
     fn key(&self) -> &str {
         match self.jwt.expose() {
             "" => "\0",
@@ -245,25 +247,25 @@ impl Pinata {
     }
 }
 
-/// The first name that stands in the form otherwise than it is, where there is one; escaped.
+/// The first path that the form encodes differently, if there is one; escaped for messages.
 fn odd_name(tree: &Tree) -> Option<String> {
     let paths = tree.item.files().into_iter().map(|(path, _)| path.join("/"));
     let odd = paths.filter(|path| names::written(path) != *path);
     odd.map(|path| names::shown(&path)).next()
 }
 
-/// A name that can stand in a header and as a folder.
+/// A pin's name that is valid in a header and as the name of a folder.
 fn plain_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = name.chars().take(NAME_CHARS_MAX).map(plain).collect();
     if name.trim_matches('.').is_empty() { "output".to_owned() } else { name }
 }
 
-/// Spreads calls so that a minute never holds many more than the plan allows.
+/// Spreads calls so that no minute has many more of them than the plan allows.
 #[derive(Debug)]
 struct Pace {
     interval: Duration,
-    /// When the next call would be due if all were spread evenly.
+    /// When the next call is due if all are spread evenly.
     due: Mutex<Option<Instant>>,
 }
 
@@ -283,7 +285,7 @@ impl Pace {
         }
     }
 
-    /// Takes the next place in the row; gives how long it is until then.
+    /// Reserves the next place in the schedule; returns how long to wait for it.
     fn reserve(&self, now: Instant) -> Duration {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = due.filter(|due| *due > now).unwrap_or(now);

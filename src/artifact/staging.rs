@@ -1,8 +1,8 @@
-//! The private folder in which an object grows until all of it is right.
+//! The private folder in which an object is assembled until all of it is verified.
 //!
-//! What must hold: it lies beside the final path, so that one rename finishes it; only names that
-//! were checked become paths; and it is gone with its contents when it is dropped. What is
-//! finished is not synced to disk: after a power loss it has to be fetched again.
+//! Invariants: it lies next to the final path, so that one rename publishes the object; only
+//! checked names become paths; dropping it removes it with its contents. A finished object is not
+//! synced to disk: after a power loss it has to be fetched again.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -10,17 +10,17 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX};
 
-/// Bytes of a path below the object's root, at most: half of what the kernel takes.
+/// Maximum bytes of a path below the object's root: half of the kernel's limit.
 const PATH_BYTES_MAX: usize = 2048;
-/// Files that are kept open: blocks of several may come by turns.
+/// Files kept open at a time: blocks of several files may arrive interleaved.
 const OPEN_MAX: usize = 8;
 
-/// A file or folder of the object; 0 is its root.
+/// Index of a file or folder of the object; 0 is the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryId(u32);
 
 impl EntryId {
-    /// The object itself.
+    /// The root of the object.
     pub(super) const ROOT: Self = Self(0);
 }
 
@@ -32,20 +32,20 @@ struct Entry {
     path_bytes: usize,
 }
 
-/// See the module.
+/// An object under assembly; see the module.
 #[derive(Debug)]
 pub(super) struct Staging {
     dir: tempfile::TempDir,
     dest: PathBuf,
     entries: Vec<Entry>,
     open: Vec<(EntryId, File)>,
-    /// Made when all else is there, so that nothing is ever written through one.
+    /// Created last, so that nothing is ever written through a link.
     links: Vec<(EntryId, String)>,
     spill: Option<(File, u64)>,
 }
 
 impl Staging {
-    /// A new one for `dest`, which must not be there.
+    /// Creates a staging folder for `dest`, which must not exist.
     pub(super) fn new(dest: &Path) -> Result<Self, Error> {
         if dest.symlink_metadata().is_ok() {
             return Err(Error::Io(std::io::ErrorKind::AlreadyExists.into()));
@@ -58,16 +58,16 @@ impl Staging {
         Ok(Self { dir, dest, entries, open, links, spill: None })
     }
 
-    /// Where the object grows.
+    /// Path at which the object is assembled.
     pub(super) fn object(&self) -> PathBuf {
         self.path(EntryId::ROOT)
     }
 
-    /// An entry called `name` in `parent`; nothing is made on disk yet.
+    /// Registers an entry called `name` in `parent`; creates nothing on disk yet.
     pub(super) fn entry(&mut self, parent: EntryId, name: &[u8]) -> Result<EntryId, Error> {
         let shown = || String::from_utf8_lossy(name).escape_debug().take(64).collect::<String>();
         let refuse = |reason: &str| Error::Unsupported { path: shown(), reason: reason.into() };
-        let name = std::str::from_utf8(name).map_err(|_| refuse("a name that is no UTF-8"))?;
+        let name = std::str::from_utf8(name).map_err(|_| refuse("a name that is not UTF-8"))?;
         let hostile = matches!(name, "" | "." | "..") || name.contains(['/', '\0']);
         if hostile || name.len() > NAME_BYTES_MAX {
             return Err(refuse("a name that no file can have"));
@@ -89,23 +89,23 @@ impl Staging {
         Ok(EntryId(id))
     }
 
-    /// Makes the entry's folder. A second entry of one name fails here.
+    /// Creates the entry's folder. Fails if another entry has the same name.
     pub(super) fn create_dir(&self, entry: EntryId) -> Result<(), Error> {
         let path = self.path(entry);
         fs::create_dir(&path).map_err(|err| self.refused(entry, err))?;
-        // Whoever runs in the container reads it, whatever mask this program has.
+        // Any user in the container may read it, whatever this process's umask is.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(Error::from)
     }
 
-    /// Notes a link with this in it, which has to stay inside the object.
+    /// Registers a symbolic link to `target`, which must stay inside the object.
     pub(super) fn link(&mut self, entry: EntryId, target: &[u8]) -> Result<(), Error> {
         let refuse = |reason: &str| {
             Err(Error::Unsupported { path: self.shown(entry), reason: reason.to_owned() })
         };
         let Ok(target) = std::str::from_utf8(target) else {
-            return refuse("a symbolic link to what is no UTF-8");
+            return refuse("a symbolic link whose target is not UTF-8");
         };
-        // Names above it: as many steps up as it may make.
+        // Number of folders above the link: it may lead up by as many steps.
         let mut depth = self.entries[entry.0 as usize].depth.saturating_sub(1);
         for part in Path::new(target).components() {
             match part {
@@ -116,28 +116,28 @@ impl Staging {
             }
         }
         if target.is_empty() || target.len() > PATH_BYTES_MAX || target.contains('\0') {
-            return refuse("a symbolic link to what no file is called");
+            return refuse("a symbolic link to a name that no file can have");
         }
         self.links.push((entry, target.to_owned()));
         Ok(())
     }
 
-    /// Makes the entry's file, empty. A second entry of one name fails here.
+    /// Creates the entry's empty file. Fails if another entry has the same name.
     pub(super) fn create_file(&mut self, entry: EntryId) -> Result<(), Error> {
         let options = File::options().read(true).write(true).create_new(true).clone();
         let file = options.open(self.path(entry)).map_err(|err| self.refused(entry, err))?;
-        // An upload carries no modes: each may be a program.
+        // An upload carries no modes, so any file may have to be executable.
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         self.keep_open(entry, file);
         Ok(())
     }
 
-    /// Writes bytes of a file where they belong.
+    /// Writes `bytes` at `offset` of a file.
     pub(super) fn write(&mut self, entry: EntryId, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.file(entry)?.write_all_at(bytes, offset).map_err(Error::from)
     }
 
-    /// Reads bytes of a file back.
+    /// Reads `len` bytes at `offset` of a file back.
     pub(super) fn read(
         &mut self,
         entry: EntryId,
@@ -149,7 +149,7 @@ impl Staging {
         Ok(bytes)
     }
 
-    /// Keeps a block that may be wanted again; gives where it lies.
+    /// Stores a block that may be needed again; returns its position.
     pub(super) fn spill(&mut self, block: &[u8]) -> Result<u64, Error> {
         if self.spill.is_none() {
             self.spill = Some((tempfile::tempfile_in(self.dir.path())?, 0));
@@ -161,7 +161,7 @@ impl Staging {
         Ok(at)
     }
 
-    /// Reads a kept block back.
+    /// Reads a block that [`Self::spill`] stored.
     pub(super) fn unspill(&self, at: u64, len: usize) -> Result<Vec<u8>, Error> {
         let mut block = vec![0; len];
         let (file, _) = self.spill.as_ref().ok_or_else(lost)?;
@@ -169,7 +169,7 @@ impl Staging {
         Ok(block)
     }
 
-    /// Gives the object its final name.
+    /// Creates the links and moves the object to its final name.
     pub(super) fn finish(self) -> Result<(), Error> {
         if self.dest.symlink_metadata().is_ok() {
             return Err(Error::Io(std::io::ErrorKind::AlreadyExists.into()));
@@ -181,7 +181,7 @@ impl Staging {
         fs::rename(self.object(), &self.dest).map_err(Error::from)
     }
 
-    /// The entry's path in the object, for a person.
+    /// The entry's path within the object, escaped for messages.
     pub(super) fn shown(&self, entry: EntryId) -> String {
         let path = self.path(entry);
         let path = path.strip_prefix(self.object()).unwrap_or(&path);

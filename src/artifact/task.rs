@@ -1,16 +1,16 @@
-//! Blocking work that ends soon after nobody waits for it any more.
+//! Blocking work that stops soon after its caller has gone away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
 
-/// Tells blocking work to end.
+/// A signal that tells blocking work to stop.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// An error once nobody waits for the result; asked between two chunks.
+    /// Fails once nobody waits for the result; the work calls it between two chunks.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) {
             return Err(Error::Io(std::io::ErrorKind::Interrupted.into()));
@@ -19,7 +19,7 @@ impl Stop {
     }
 }
 
-/// Says stop when it is dropped.
+/// Sends the signal when it is dropped.
 struct Waiting(Stop);
 
 impl Drop for Waiting {
@@ -28,7 +28,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Runs `work` where it may block; dropping this future tells it to stop.
+/// Runs `work` on a blocking thread; dropping this future tells it to stop.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

@@ -1,7 +1,8 @@
-//! From bytes on disk to a CID: chunks, a balanced tree of them, directories.
+//! From bytes on disk to a CID: chunks, a balanced tree over them, directories.
 //!
-//! What must hold: [`seal_output`] reads what a stranger's container wrote, so it has the system
-//! follow no link, and opens nothing but files and folders inside of it. Its CIDs are those of `ipfs add --cid-version=1`.
+//! Invariants: [`seal_output`] reads what an untrusted container wrote, so it never lets the system
+//! follow a link, and opens only files and folders inside the output. Its CIDs are those of
+//! `ipfs add --cid-version=1`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,19 +15,19 @@ use super::local::{Item, Leaf, Tree, View};
 use super::task::{self, Stop};
 use super::{Error, Kind, Sealed, directory};
 
-/// How a file becomes blocks.
+/// How a file is split into blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Profile {
     pub(super) version: Version,
     /// Bytes of a file in one leaf.
     pub(super) chunk_bytes: usize,
-    /// Links of an inner node.
+    /// Maximum links of an inner node.
     pub(super) width: usize,
     /// Whether leaves are the bytes themselves or wrapped in dag-pb.
     pub(super) raw_leaves: bool,
 }
 
-/// `ipfs add --cid-version=1`: what this node publishes.
+/// `ipfs add --cid-version=1`: the profile that this node publishes under.
 pub(super) const NODE: Profile =
     Profile { version: Version::V1, chunk_bytes: 256 * 1024, width: 174, raw_leaves: true };
 /// `ipfs add`, and Pinata without options.
@@ -36,24 +37,24 @@ const LARGE: Profile = Profile { chunk_bytes: 1024 * 1024, width: 1024, ..NODE }
 /// `ipfs add --cid-version=1 --chunker=size-1048576`.
 const LARGE_NARROW: Profile = Profile { width: 174, ..LARGE };
 
-/// The profiles that other tools' CIDs are looked for under, the likeliest first.
+/// The profiles that another tool's CID may stem from, the likeliest first.
 pub(super) const KNOWN: [Profile; 4] = [NODE, LEGACY, LARGE, LARGE_NARROW];
 
-/// What a file or directory came to.
+/// Root block and sizes of a hashed file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) id: BlockId,
-    /// Bytes of the files.
+    /// Total size of the files in bytes.
     pub(super) bytes: u64,
-    /// Bytes of all blocks.
+    /// Total size of all blocks in bytes.
     pub(super) dag_bytes: u64,
 }
 
-/// Takes every inner node as it is made, children first.
+/// Receives every inner node as it is made, children first.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(BlockId, Vec<u8>);
 
-/// Hashes a file, or a directory with everything below it, of at most `bytes_max`; refuses what holds
-/// anything that can't be carried. Empty directories are left out of the sealed one: the pinning
+/// Hashes a file, or a directory with everything below it, of at most `bytes_max` bytes. Fails if
+/// anything in it can't be carried. Empty directories are left out of the sealed one: the pinning
 /// call can't carry them.
 pub async fn seal(path: &Path, bytes_max: u64) -> Result<Sealed, Error> {
     let seen_as = std::path::absolute(path)?.to_string_lossy().into_owned();
@@ -68,8 +69,8 @@ pub async fn seal(path: &Path, bytes_max: u64) -> Result<Sealed, Error> {
     .await
 }
 
-/// The same of what a job left, in this view of it: what can't be carried is left out, and told, a
-/// line each.
+/// Like [`seal`] for a job's output under this view, but leaves out what can't be carried. Returns
+/// one line per omission.
 pub async fn seal_output(path: &Path, view: View) -> Result<(Sealed, Vec<String>), Error> {
     let path = path.to_owned();
     task::blocking(move |stop| {
@@ -85,12 +86,12 @@ fn sealed(tree: &Tree, view: View, stop: &Stop) -> Result<Sealed, Error> {
     Ok(Sealed { cid: cid(summary.id, Version::V1)?, bytes: summary.bytes, kind, view })
 }
 
-/// The CID of a block that was made here.
+/// The CID of a block that this node made.
 pub(super) fn cid(id: BlockId, version: Version) -> Result<crate::ids::Cid, Error> {
     id.cid(version).map_err(|err| Error::Io(std::io::Error::other(err)))
 }
 
-/// What `tree` comes to under `profile`.
+/// Hashes `tree` under `profile`.
 pub(super) fn hash_tree(tree: &Tree, profile: &Profile, stop: &Stop) -> Result<Summary, Error> {
     hash_item(tree, &mut Vec::new(), &tree.item, profile, stop)
 }
@@ -122,7 +123,7 @@ fn hash_item<'t>(
     }
 }
 
-/// Hashes what `file` gives; inner nodes go to `emit`, leaves are only hashed.
+/// Hashes the content of `file`. Inner nodes go to `emit`; leaves are only hashed.
 pub(super) fn add_file(
     file: &mut impl Read,
     profile: &Profile,
@@ -135,7 +136,7 @@ pub(super) fn add_file(
         stop.check()?;
         chunk.clear();
         file.by_ref().take(profile.chunk_bytes as u64).read_to_end(&mut chunk)?;
-        // An empty file is one empty leaf; any other ends with its last bytes.
+        // An empty file has one empty leaf; no other file has any.
         if chunk.is_empty() && !levels.is_empty() {
             return Ok(levels.finish());
         }
@@ -157,7 +158,7 @@ fn hash_leaf(chunk: &[u8], profile: &Profile) -> Summary {
     Summary { id, bytes, dag_bytes: bytes + (before.len() + after.len()) as u64 }
 }
 
-/// A balanced tree that grows from the left: a level that is full becomes one node of the next.
+/// A balanced tree that grows from the left: a full level becomes one node of the next.
 struct Levels<'a> {
     profile: &'a Profile,
     rows: Vec<Vec<Summary>>,
@@ -179,7 +180,7 @@ impl Levels<'_> {
         }
     }
 
-    /// Makes one node of all that stands on `level`.
+    /// Makes one node of everything on `level`.
     fn fold(&mut self, level: usize) {
         let children = std::mem::take(&mut self.rows[level]);
         let links: Vec<_> = children
@@ -196,7 +197,7 @@ impl Levels<'_> {
         self.push(level + 1, summary);
     }
 
-    /// Folds what is left, lowest level first, until one node stands alone.
+    /// Folds the remaining levels, lowest first, until a single root is left.
     fn finish(mut self) -> Summary {
         let mut level = 0;
         loop {
@@ -211,7 +212,7 @@ impl Levels<'_> {
     }
 }
 
-/// The profile under which `file` has this CID's content, if it is a known one.
+/// Whether the file that `open` opens has the content of `id` under a known profile.
 pub(super) fn matching(
     open: impl Fn() -> Result<std::fs::File, Error>,
     id: BlockId,

@@ -1,8 +1,8 @@
-//! The certificate authority of the owner's choice, in a file that an editor marked.
+//! The owner's certificate authority, in a file that may begin with a byte order mark.
 //!
-//! The vendor's client reads the file itself at each connection, and takes the first line of a
-//! marked one for none that begins a certificate. What must hold: such a file is read at each
-//! connection too, and who is believed is decided by rustls alone.
+//! The client library reads the file itself at each connection, but after a byte order mark it doesn't
+//! recognise the line that begins a certificate. Must hold: such a file is read again at each connection
+//! too, and rustls alone decides whom to trust.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::text::{unmarked, utf8};
 
-/// All authorities of a system take a quarter of it.
+/// The authorities of a whole system take a quarter of this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// How the file is to be read.
+/// How to load the file.
 #[derive(Debug)]
 pub(super) enum Authority {
-    /// By the vendor's client.
+    /// The client library can read it.
     Plain,
-    /// By these settings of TLS.
+    /// It has a byte order mark: use this TLS configuration.
     Marked(Box<ClientConfig>),
 }
 
-/// Looks at the file: what is none is told before anything connects.
+/// Checks the file, so that an invalid one is reported before anything connects.
 pub(super) fn look(path: &Path) -> io::Result<Authority> {
     let bytes = read(path)?;
     authorities(&bytes)?;
@@ -67,7 +67,7 @@ fn authorities(bytes: &[u8]) -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Believes whom the authorities of the file vouch for, as it is by then.
+/// Trusts the servers that the authorities in the file vouch for; reads it at each handshake.
 #[derive(Debug)]
 struct Marked {
     path: PathBuf,

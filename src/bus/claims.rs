@@ -1,9 +1,9 @@
-//! The bucket `JOB_CLAIMS`: who has which pool's job. What a claim allows is [`crate::job::claim`]'s
-//! business; here it is read, and written by compare-and-set.
+//! The bucket `JOB_CLAIMS`: which agent holds which pool's job. [`crate::job::claim`] decides what a claim
+//! allows; this module reads claims and writes them by compare-and-set.
 //!
-//! A bucket is a stream named `KV_…`, so it is made and checked like the others. It is spoken to
-//! directly, one request a call: nothing is set up that a lost connection could make void. Reads
-//! go to the stream's leader, not to a replica that may lag behind.
+//! A bucket is a stream named `KV_…`, so it is created and checked like the others. Each call is one
+//! direct request: there is no state that a lost connection could void. Reads go to the stream's leader,
+//! not to a replica that may lag behind.
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
@@ -18,35 +18,35 @@ use crate::job::Claim;
 const READ: &str = "read a claim";
 const WRITE: &str = "write a claim";
 
-/// The header by which a bucket's clients mark a key as removed.
+/// The header with which KV clients mark a key as removed.
 const KV_OPERATION: &str = "KV-Operation";
 
-/// The same, where the server removed it for its age.
+/// The header of the marker that the server leaves when a key has expired.
 const KV_MARKER: &str = "Nats-Marker-Reason";
 
-/// A claim as it lies in the bucket.
+/// A claim as stored in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// What it says.
+    /// The claim that was read.
     pub claim: Claim,
-    /// What [`Bus::put_claim`] may write over.
+    /// Its revision, which [`Bus::put_claim`] may overwrite.
     pub revision: u64,
 }
 
 /// The last message of a key.
 enum Last {
     Value(StreamMessage),
-    /// A marker: the key was deleted or purged.
+    /// A marker with this revision: the key was deleted, purged or expired.
     Removed(u64),
     None,
 }
 
 impl Bus {
-    /// The claim of a pool's job; `None` where there is none, or it was removed.
+    /// The claim of a pool's job; `None` if there is none or it was removed.
     ///
-    /// [`Error::NoClaims`] without JetStream: go on without. [`Error::InvalidClaim`] where the
-    /// value can't be read, as one of a later version might not: it may be somebody's, so leave
-    /// the job to them, say so once, and ask again later; removing the key frees the job.
+    /// [`Error::NoClaims`] without JetStream: go on without. [`Error::InvalidClaim`] if the value can't be
+    /// read, such as one of a later version: it may belong to someone, so leave the job to them, report
+    /// it once and ask again later. Removing the key frees the job.
     pub async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<Found>, Error> {
         self.claims_online()?;
         let Last::Value(message) = self.last(&key(pool, job)).await? else { return Ok(None) };
@@ -57,11 +57,11 @@ impl Bus {
         }
     }
 
-    /// Writes a claim over the revision that was read; `None`: where there is none, or it was
-    /// removed. `false`: somebody was faster; read again.
+    /// Writes a claim over the revision that was read; `over` is `None` if there was none or it was
+    /// removed. Returns `false` if someone else was faster: read again.
     ///
-    /// After [`Error::Timeout`] it may be written or not: read again, and where it is, the decision
-    /// is [`crate::job::claim::Take::Mine`].
+    /// After [`Error::Timeout`] the claim may have been written: read again; if it was, the decision is
+    /// [`crate::job::claim::Take::Mine`].
     pub async fn put_claim(
         &self,
         pool: &PoolName,
@@ -130,19 +130,19 @@ impl Bus {
         self.jetstream().send_publish(subject(key), message).await?.await.map(drop)
     }
 
-    /// Makes the bucket that is missing, or says that this program may not.
+    /// Creates the missing bucket; an error if this program may not.
     async fn remake_claims(&self) -> Result<(), Error> {
         self.ensure_stream(StreamKind::Claims).await.map(drop)
     }
 
-    /// A handle on a stream that may not be there: no request is made for it.
+    /// A handle on a stream that may not exist; makes no request.
     pub(super) async fn stream_unseen(&self, kind: StreamKind) -> Result<Stream<()>, Error> {
         let handle = self.jetstream().get_stream_no_info(kind.name()).await;
         handle.map_err(|err| Error::Refused { what: READ, source: Box::new(err) })
     }
 }
 
-/// `<pool>.<job_id>`: both are tokens of a subject by their types.
+/// `<pool>.<job_id>`; the types guarantee that each is one token of a subject.
 fn key(pool: &PoolName, job: &JobId) -> String {
     format!("{pool}.{job}")
 }
@@ -151,12 +151,12 @@ fn subject(key: &str) -> String {
     format!("$KV.JOB_CLAIMS.{key}")
 }
 
-/// Whether the stream is there, and the message is not.
+/// Whether the stream exists but the message doesn't.
 pub(super) fn is_empty(err: &RawMessageError) -> bool {
     err.kind() == RawMessageErrorKind::NoMessageFound
 }
 
-/// Whether there is no such stream.
+/// Whether the stream doesn't exist.
 pub(super) fn is_missing(err: &RawMessageError) -> bool {
     matches!(
         err.kind(),
@@ -164,7 +164,7 @@ pub(super) fn is_missing(err: &RawMessageError) -> bool {
     )
 }
 
-/// A read that brought no answer of either kind.
+/// The error of a read that failed for any other reason.
 pub(super) fn unread(what: &'static str, err: RawMessageError) -> Error {
     match (request_error_kind(&err), err.kind()) {
         (Some(jetstream::context::RequestErrorKind::TimedOut), _) => Error::Timeout { what },
@@ -173,8 +173,8 @@ pub(super) fn unread(what: &'static str, err: RawMessageError) -> Error {
     }
 }
 
-/// Whether the key has another revision by now. A cluster that is writing it says so with a code
-/// of its own.
+/// Whether someone else wrote the key first. A cluster that is still applying that write reports it with
+/// a separate code.
 fn is_race(err: &PublishError) -> bool {
     let code = std::error::Error::source(err)
         .and_then(|source| source.downcast_ref::<jetstream::Error>())

@@ -49,7 +49,7 @@ impl ConsumerPlan {
     /// The consumer for the jobs of this source.
     pub(super) fn of(source: &Target) -> Self {
         let (name, ack_wait, max_waiting) = match source {
-            // It has one reader, so a lost one should be noticed soon.
+            // One reader, which must renew often; a pool's agents get more time.
             Target::Agent(address) => (format!("agent-{}", address.lower_hex()), 30, 0),
             Target::Pool(pool) => (format!("pool-{pool}"), 120, POOL_WAITING_MAX),
         };

@@ -1,7 +1,7 @@
-//! Control messages: a question to one agent and its answer, over core NATS.
+//! Control messages: a request to one agent and its answer, over core NATS.
 //!
-//! What must hold: an answer goes to a requester's inbox and nowhere else. Who asks names the subject
-//! of the answer, and this program may publish what they may not: jobs, claims, acknowledgements.
+//! Must hold: an answer goes to a requester's inbox and nowhere else. The requester chooses the reply
+//! subject, and this program may publish where the requester may not: jobs, claims, acks.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use futures_util::stream::{SelectAll, select_all};
 use super::{Bus, Error, subjects};
 use crate::ids::Address;
 
-/// The questions that reach an agent.
+/// The requests that reach an agent.
 #[derive(Debug)]
 pub struct ControlRequests {
     bus: Bus,
     questions: SelectAll<Subscriber>,
 }
 
-/// One question. Anybody on the server can ask: what it says is the caller's to judge.
+/// One request. Anyone on the server can send it: the caller has to authenticate its content.
 #[derive(Debug)]
 pub struct ControlRequest {
-    /// What was asked.
+    /// The body of the request, unparsed.
     pub body: Bytes,
-    /// Whether it came where agents ask the holders of pools' jobs.
+    /// Whether it came on the subject on which agents ask the holders of pools' jobs.
     pub is_to_holder: bool,
     bus: Bus,
     reply: Option<Subject>,
 }
 
-/// What everybody who listens answers to one question.
+/// The answers of all listeners to one request.
 #[derive(Debug)]
 pub struct ControlAnswers(Subscriber);
 
 impl Bus {
-    /// Listens for this agent's control messages, and for what other agents ask it as a holder, in
+    /// Listens for control messages to this agent and for other agents' questions to it as a holder, in
     /// both spellings of its address.
     pub async fn control_requests(&self, agent: Address) -> Result<ControlRequests, Error> {
         let subjects = [subjects::controls(agent), subjects::all_holds(agent)].concat();
@@ -44,7 +44,7 @@ impl Bus {
         Ok(ControlRequests { bus: self.clone(), questions })
     }
 
-    /// Asks an agent, and waits for its answer at most `limit`.
+    /// Sends a control message to an agent and waits up to `limit` for its answer.
     pub async fn control(
         &self,
         agent: Address,
@@ -54,7 +54,7 @@ impl Bus {
         self.ask((subjects::control(agent), agent), body, limit).await
     }
 
-    /// The same where agents ask the holder of a pool's job.
+    /// [`Bus::control`] on the subject on which agents ask the holder of a pool's job.
     pub async fn ask_holder(
         &self,
         agent: Address,
@@ -83,8 +83,8 @@ impl Bus {
         }
     }
 
-    /// Asks everybody who listens to an agent's control messages, which may be several programs
-    /// with one key, and this one among them.
+    /// Asks every program that listens to an agent's control messages: several may share its key, and
+    /// this one may be among them.
     pub async fn ask_all(&self, agent: Address, body: Bytes) -> Result<ControlAnswers, Error> {
         self.online()?;
         let inbox = self.client().new_inbox();
@@ -95,18 +95,18 @@ impl Bus {
         Ok(ControlAnswers(answers))
     }
 
-    /// The number of the present connection: how many there have been.
+    /// The number of the current connection: how many have been made.
     pub fn connection_number(&self) -> u64 {
         self.connection()
     }
 
-    /// Waits for a connection after the one of that number.
+    /// Waits for a connection later than the one with number `after`.
     pub async fn connected_again(&self, after: u64) -> Result<(), Error> {
         self.lost(after).await?;
         self.connected().await
     }
 
-    /// Several subjects as one stream of messages; it goes on after a reconnect.
+    /// Several subjects as one stream of messages, which survives a reconnect.
     pub(super) async fn subscribe_all(
         &self,
         subjects: Vec<String>,
@@ -116,7 +116,7 @@ impl Bus {
         for subject in subjects {
             subscribers.push(self.subscribe(subject).await?);
         }
-        // Subscribed is what the server knows of, not what waits in a buffer.
+        // A subscription counts only once the server has it; until then it may wait in a buffer.
         self.flush().await?;
         Ok(select_all(subscribers))
     }
@@ -128,7 +128,7 @@ impl Bus {
 }
 
 impl ControlRequests {
-    /// The next question. Can be dropped and called again.
+    /// The next request. Cancel-safe: can be dropped and called again.
     pub async fn next(&mut self) -> Result<ControlRequest, Error> {
         let Message { subject, payload: body, reply, .. } =
             self.questions.next().await.ok_or(Error::Closed)?;
@@ -138,12 +138,12 @@ impl ControlRequests {
 }
 
 impl ControlAnswers {
-    /// The next answer. Without an end: the caller says how long it waits. Can be dropped and called
-    /// again.
+    /// The next answer. Waits without limit: the caller has to set one. Cancel-safe: can be dropped and
+    /// called again.
     pub async fn next(&mut self) -> Result<Bytes, Error> {
         loop {
             let answer = self.0.next().await.ok_or(Error::Closed)?;
-            // The server itself answers where nobody listens.
+            // With a status it is the server's own message that nobody listens.
             if answer.status.is_none() {
                 return Ok(answer.payload);
             }
@@ -152,7 +152,7 @@ impl ControlAnswers {
 }
 
 impl ControlRequest {
-    /// Answers; nothing happens where no answer was asked for, or one to what is no inbox.
+    /// Sends the answer; does nothing if none was requested or the reply subject is not an inbox.
     pub async fn respond(self, body: Bytes) -> Result<(), Error> {
         let Some(reply) = self.reply else { return Ok(()) };
         if !subjects::is_inbox(&reply) {

@@ -1,8 +1,8 @@
-//! Who we are for the server: read again at each connection, so that what is replaced on disk before
-//! it expires is used without a restart.
+//! Authentication to the server. Credentials are read again at each connection, so that a file which is
+//! replaced before it expires takes effect without a restart.
 //!
-//! What must hold: no secret leaves this file but to the server; what is wrong with a file is told
-//! with its name.
+//! Must hold: secrets leave this module only to the server; an error about a file names the file and
+//! shows none of its content.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,46 +19,46 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::secret::Secret;
 use crate::text::utf8;
 
-/// A `.creds` file, a seed or a password takes a few hundred bytes, a JWT with many rights some
-/// thousands.
+/// A `.creds` file, a seed or a password takes a few hundred bytes, a JWT with many permissions a few
+/// thousand.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Credentials that are good for less than this are warned of.
+/// Credentials that expire within this time cause a warning.
 pub const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
 
-/// How the server knows us.
+/// How this program authenticates to the server.
 #[derive(Debug, Clone)]
 pub enum Credentials {
-    /// By what stands in the URL, or not at all.
+    /// With the user or token in the URL, or not at all.
     None,
-    /// A `.creds` file: a user's JWT and its seed.
+    /// With a `.creds` file: a user's JWT and nkey seed.
     File(PathBuf),
-    /// An nkey's seed.
+    /// With the seed of a user's nkey.
     Nkey(Kept),
-    /// A token.
+    /// With a token shared with the server.
     Token(Kept),
-    /// A user and its password.
+    /// With a user name and its password.
     UserPassword(String, Kept),
 }
 
-/// Where a secret is.
+/// Where a secret is kept.
 #[derive(Debug, Clone)]
 pub enum Kept {
-    /// Here.
+    /// In memory, as it was given.
     Here(Secret),
     /// In the first line of this file.
     InFile(PathBuf),
 }
 
-/// Until when credentials are good, as they say themselves.
+/// When credentials expire, according to their own JWT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
-    /// Then the server takes them no more.
+    /// From then on the server rejects them.
     pub at: Timestamp,
 }
 
 impl Credentials {
-    /// The file that they are in.
+    /// The file that holds them, if any.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::None => None,
@@ -70,14 +70,14 @@ impl Credentials {
         }
     }
 
-    /// When they expire; `None` where they don't, or where it can't be told. Reads their file.
+    /// When they expire; `None` if they don't or it is unknown. Reads their file.
     pub fn expiry(&self) -> Option<Expiry> {
         let Self::File(path) = self else { return None };
         let creds = Creds::read(path).ok()?;
         creds.expiry()
     }
 
-    /// What a server that refuses them may have against them, as the end of a sentence.
+    /// Which credentials a server rejected, and whether they expired, as the end of a sentence.
     pub(super) fn in_words(&self, now: Timestamp) -> String {
         let Some(path) = self.file() else { return String::new() };
         let path = path.display();
@@ -89,7 +89,7 @@ impl Credentials {
         }
     }
 
-    /// What should be done about their end, where that is near.
+    /// A warning with a remedy if they have expired or will soon.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let (path, Expiry { at }) = (self.file()?.display(), self.expiry()?);
         if at <= now {
@@ -102,7 +102,7 @@ impl Credentials {
         })
     }
 
-    /// Answers a server's greeting.
+    /// Answers a server's greeting; an nkey signs its `nonce`.
     fn answer(&self, nonce: &[u8]) -> Result<Auth, Unusable> {
         let mut auth = Auth::new();
         match self {
@@ -129,7 +129,7 @@ impl Credentials {
         Ok(auth)
     }
 
-    /// Whether their file can be used.
+    /// Fails if their file can't be used.
     pub(super) async fn check(&self) -> Result<(), super::Error> {
         let own = self.clone();
         let read = tokio::task::spawn_blocking(move || own.answer(b"")).await;
@@ -140,13 +140,13 @@ impl Credentials {
     }
 }
 
-/// What the vendor's client calls at each connection.
+/// The authentication callback that the client library calls at each connection.
 pub(super) async fn answer(own: Arc<Credentials>, nonce: Vec<u8>) -> Result<Auth, AuthError> {
     let read = tokio::task::spawn_blocking(move || own.answer(&nonce)).await;
     read.map_err(AuthError::new)?.map_err(AuthError::new)
 }
 
-/// Why a file can't be used; without a word of what is in it.
+/// Why a file can't be used, without any of its content.
 #[derive(Debug)]
 struct Unusable {
     path: PathBuf,
@@ -184,16 +184,16 @@ fn pair(seed: &str, path: &Path) -> Result<KeyPair, Unusable> {
     KeyPair::from_seed(seed).map_err(|_| Unusable::of(path, SEED))
 }
 
-/// What a `.creds` file holds.
+/// The content of a `.creds` file.
 struct Creds {
     jwt: Zeroizing<String>,
     seed: Zeroizing<String>,
 }
 
-/// What of a user's JWT is read here.
+/// The part of a user's JWT that is read here.
 #[derive(Deserialize)]
 struct Claims {
-    /// Unix seconds; 0 and absent: never.
+    /// Unix seconds; 0 or absent means never.
     #[serde(default)]
     exp: u64,
 }
@@ -210,7 +210,7 @@ impl Creds {
             .ok_or_else(|| Unusable::of(path, "it is no .creds file: it has no JWT and seed"))
     }
 
-    /// The two pieces that stand between lines of dashes.
+    /// Reads the JWT and the seed, which stand between lines of dashes in that order.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines().map(str::trim);
         let mut piece = || {
@@ -229,7 +229,7 @@ impl Creds {
     }
 }
 
-/// Now, for what is told of an end.
+/// The current time, for messages about expiry.
 pub(super) fn now() -> Timestamp {
     SystemClock.now()
 }
@@ -238,7 +238,7 @@ pub(super) fn now() -> Timestamp {
 mod tests {
     use super::*;
 
-    /// A file as the vendor's tools write it, with the vendor's example of a seed.
+    /// A file as the NATS tools write it, with their example seed.
     fn creds(exp: &str) -> String {
         let claims = BASE64URL_NOPAD.encode(format!("{{\"sub\":\"U\"{exp}}}").as_bytes());
         format!(

@@ -1,4 +1,4 @@
-//! Looking for one job: its message in the queue, and what was last said of it.
+//! Searches for one job: its message in the queue, and its last status.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use super::withdraw::id_of;
 use super::{AckHandle, Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
 use crate::ids::JobId;
 
-/// The queue has no index by job: its messages are read one by one, at most so many, and for so
-/// long.
+/// The queue has no index by job: its messages are read one by one, up to this number and for up to
+/// [`SEARCH_MAX`].
 const MESSAGES_MAX: usize = 20_000;
 const SEARCH_MAX: Duration = Duration::from_secs(10);
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// The job's message has this number in the stream.
+    /// The sequence number of the job's message in the stream.
     Found(u64),
     /// The queue holds no such job.
     Absent,
-    /// The queue is longer than the search.
+    /// Unknown: the search ended before the queue did, or there is no JetStream to look up a delivery.
     GivenUp,
 }
 
 impl Bus {
-    /// Looks for a job's message in a queue, the oldest first; in hand or not.
+    /// Searches a queue for a job's message, oldest first, whether it is in hand or not.
     pub async fn find_job(&self, target: &Target, job: &JobId) -> Result<Search, Error> {
         self.online()?;
         if self.mode() == DeliveryMode::Core {
@@ -39,9 +39,9 @@ impl Bus {
         search.await.unwrap_or(Ok(Search::GivenUp))
     }
 
-    /// Looks for the message of a job that was delivered once: at its number, and where the stream was
-    /// made anew or put back, in the whole queue. A number that is empty now is never given to another
-    /// message: it was purged, or grew too old, and there is nothing to search a long queue for.
+    /// Finds the message of a job that was delivered before: at its sequence number or, if the stream was
+    /// re-created or restored, in the whole queue. Numbers aren't reused: at an empty one the message was
+    /// removed or has expired, and a search would find nothing.
     pub async fn find_delivered(
         &self,
         delivery: &AckHandle,
@@ -87,7 +87,7 @@ impl Bus {
         Ok(Search::Absent)
     }
 
-    /// What was last said of a job, by whichever agent. Anybody on the server could have said it.
+    /// The last status of a job, from any agent. Anyone on the server could have sent it.
     pub async fn last_status(&self, job: &JobId) -> Result<Option<StatusMessage>, Error> {
         self.online()?;
         if self.mode() == DeliveryMode::Core {
@@ -103,7 +103,7 @@ impl Bus {
     }
 }
 
-/// The message, where there is one.
+/// The message that was read; `None` if it or its stream doesn't exist.
 fn present(read: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, Error> {
     match read {
         Ok(message) => Ok(Some(message)),

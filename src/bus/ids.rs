@@ -1,9 +1,8 @@
-//! The ids under which messages are stored once: the header `Nats-Msg-Id`.
+//! Message ids (the header `Nats-Msg-Id`), by which a stream stores a message only once.
 //!
-//! A stream drops a message whose id it had within two minutes, on whatever subject and from
-//! whomever. Whoever could tell an id before its message is sent could use it first, and the message
-//! would vanish. What must hold: nobody but who has the key can tell the id of a message that is
-//! still to come; the same message has the same id, also after a restart.
+//! A stream drops a message whose id it saw within two minutes, on any subject and from any sender. Whoever
+//! could predict an id could use it first, and the message would vanish. Must hold: without the key
+//! nobody can predict the id of a future message; the same message has the same id, also after a restart.
 
 use std::fmt::Write as _;
 
@@ -12,21 +11,21 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// Makes ids with a key that only this node has.
+/// Derives ids from a key that only this node has.
 #[derive(Debug, Clone)]
 pub struct MessageIds(Secret);
 
 impl MessageIds {
-    /// With this key.
+    /// Ids that are derived from `key` by HMAC-SHA256.
     pub fn new(key: Secret) -> Self {
         Self(key)
     }
 
-    /// The id of the message of this name. `round`: from 0; the next where the id before it turned
-    /// out to be somebody else's.
+    /// The id of the message with this name. `round` counts from 0; the next round gives another id if
+    /// someone else has used this one.
     pub(super) fn of(&self, name: &str, round: u32) -> String {
         let mut id = String::with_capacity(64);
-        // An HMAC takes a key of any length.
+        // Never fails: HMAC takes a key of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.expose().as_bytes()) else {
             return id;
         };
@@ -39,7 +38,7 @@ impl MessageIds {
     }
 }
 
-/// A fresh id that nobody can guess, for who keeps no key.
+/// A fresh id that nobody can guess, for a program without a key.
 pub(super) fn random() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)?;

@@ -190,7 +190,7 @@ pub enum Error {
     /// in the stream is redelivered.
     #[error("the delivery belongs to a stream {stream} or consumer that is gone")]
     StaleAck {
-        /// The stream's name.
+        /// The name of the stream that delivered.
         stream: String,
     },
     /// JetStream is disabled on the server or unreachable. Retry later.

@@ -1,8 +1,8 @@
-//! The bucket `NODES`: which nodes are there, by what each says of itself
-//! ([`crate::node::presence`] reads it).
+//! The bucket `NODES`: the running nodes, with what each one tells of itself
+//! ([`crate::node::presence`] parses it).
 //!
-//! What must hold: who is gone is forgotten within a minute; a bucket that is missing, or may not be
-//! read, costs nothing but what is known of others.
+//! Must hold: a node that is gone is forgotten within a minute; a bucket that is missing or can't be
+//! read costs only the knowledge of other nodes.
 
 use async_nats::jetstream::message::PublishMessage;
 use futures_util::stream::{self, StreamExt as _};
@@ -16,15 +16,15 @@ use crate::node::presence::Presence;
 const READ: &str = "read who is there";
 const WRITE: &str = "say that this node is there";
 
-/// Nodes that are looked at: more than any network of ours has. Whoever may write here could make
-/// others.
+/// How many nodes are read: more than any network of ours has. Bounds the damage of someone who writes
+/// made-up ones.
 const NODES_MAX: usize = 4_096;
 
-/// Values that are read at the same time.
+/// How many values are read concurrently.
 const AT_ONCE_MAX: usize = 16;
 
 impl Bus {
-    /// Says that this node is there.
+    /// Publishes this node's presence; does nothing in [`DeliveryMode::Core`].
     pub async fn put_presence(&self, node: Address, presence: &Presence) -> Result<(), Error> {
         self.online()?;
         if self.mode() == DeliveryMode::Core {
@@ -38,7 +38,7 @@ impl Bus {
         sent.await.map(drop).map_err(refused)
     }
 
-    /// Who is there. Values that are no presence are left out.
+    /// The presences of all running nodes. Values that can't be parsed are left out.
     pub async fn presences(&self) -> Result<Vec<Presence>, Error> {
         self.online()?;
         if self.mode() == DeliveryMode::Core {

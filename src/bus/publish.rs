@@ -1,10 +1,9 @@
-//! Sending: jobs, statuses, logs, and what could not be run.
+//! Publishes jobs, statuses, late results, live logs and dead letters.
 //!
-//! Where a stream takes it, a publish returns once the stream has it; a stream that was lost
-//! meanwhile is made again first. That the stream had a message of the same id proves nothing, since
-//! ids are looked at per stream and anybody may have used one: the message is read back, and sent
-//! under another id where it is not the one. Live logs are the exception: they are dropped sooner than they
-//! hold anybody up.
+//! A publish to a stream returns once the stream has stored the message; a stream that was lost is
+//! created again first. A duplicate reported by the stream proves nothing, since ids count per stream and
+//! anyone may have used one: the message is read back, and sent under another id if it differs. Live
+//! logs are the exception: they are dropped rather than delay anything.
 
 use std::time::Duration;
 
@@ -22,27 +21,27 @@ use super::{Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
 use crate::ids::{Address, JobId};
 use crate::report::BoxError;
 
-/// A line of a live log is not worth a longer wait.
+/// Lines of a live log are dropped rather than wait longer.
 const LOG_WAIT: Duration = Duration::from_millis(50);
 
-/// A message whose id is another's is sent under the next one, at most so often.
+/// How many ids are tried for a message if other messages have used them.
 const IDS_MAX: u32 = 4;
 
 const WHAT: &str = "publish";
 
-/// What the stream said of a job.
+/// The stream's answer to a published message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// Its number in the stream; `None` where there is no JetStream, and nobody knows whether
-    /// anybody took it.
+    /// Its sequence number in the stream; `None` without JetStream, where it is unknown whether anyone
+    /// received it.
     pub stream_seq: Option<u64>,
-    /// Whether the stream had this message already, under the same id.
+    /// Whether the stream already held this message under the same id.
     pub duplicate: bool,
 }
 
 impl Bus {
-    /// Puts a job into the work queue. `msg_id` makes a repeat within two minutes harmless, as long
-    /// as the job lies in the queue; after that it may lie there twice, and still runs once.
+    /// Puts a job into the work queue. `msg_id` makes a repeat within two minutes harmless while the job
+    /// is in the queue; otherwise the queue may hold it twice, and it still runs once.
     pub async fn publish_job(
         &self,
         target: &Target,
@@ -56,9 +55,8 @@ impl Bus {
         self.publish_stored(StreamKind::Jobs, target.subject(), body, id).await
     }
 
-    /// Sends a status to the stream, and once it has it the same body to `agent.status`; that one is
-    /// on its way once [`Bus::flush`] has returned. Can be repeated: the stream drops what it has.
-    /// Many can be on their way at a time.
+    /// Publishes a status to the stream and, once that has stored it, to `agent.status`; the latter has
+    /// left once [`Bus::flush`] returns. Repeatable: the stream drops duplicates. Calls may overlap.
     pub async fn publish_status(
         &self,
         ids: &MessageIds,
@@ -73,8 +71,7 @@ impl Bus {
         self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await
     }
 
-    /// Says that an output was published after its job's end was told. Can be repeated. `name`: of
-    /// this result alone.
+    /// Announces an output that was published after its job's terminal status. Repeatable.
     pub async fn publish_result(
         &self,
         ids: &MessageIds,
@@ -87,14 +84,15 @@ impl Bus {
         self.publish_stored(StreamKind::Results, subject, body, id).await.map(drop)
     }
 
-    /// Says on `agent.status` alone once more what the stream has: the answer to a job that came
-    /// a second time. On its way once [`Bus::flush`] has returned.
+    /// Repeats a stored status on `agent.status` alone: the answer to a job that arrives a second time.
+    /// It has left once [`Bus::flush`] returns.
     pub async fn repeat_status(&self, body: Bytes) -> Result<(), Error> {
         self.online()?;
         self.publish_plain(subjects::AGENT_STATUS.to_owned(), body).await
     }
 
-    /// Puts aside a job that could not be run, with its history. `name`: of this letter alone.
+    /// Stores a job that could not be run, with its history, as a dead letter. `name` must be unique to
+    /// this letter; its message id is derived from it.
     pub async fn publish_dead(
         &self,
         ids: &MessageIds,
@@ -106,15 +104,15 @@ impl Bus {
         self.publish_stored(StreamKind::Dead, target.dead_subject(), body, id).await
     }
 
-    /// Sends lines of a job's live log to whoever listens. Lossy by design: an error means that it
-    /// was dropped, and is no reason to try again.
+    /// Sends lines of a job's live log to all listeners. Lossy by design: after an error they are dropped
+    /// and need no retry.
     pub async fn publish_log(&self, agent: Address, job: &JobId, body: Bytes) -> Result<(), Error> {
         self.online()?;
         let publish = self.publish_plain(subjects::log(agent, job), body);
         timeout(LOG_WAIT, publish).await.unwrap_or(Err(Error::Timeout { what: "send a log" }))
     }
 
-    /// Stores a message, once, as long as its id is its own: `id` gives one after the other.
+    /// Stores a message once, provided that no other message uses its ids. `id` gives the id of each round.
     async fn publish_stored(
         &self,
         kind: StreamKind,
@@ -165,8 +163,8 @@ impl Bus {
         })
     }
 
-    /// Whether the message of this number is this one. Where nobody can tell it is not: to have it
-    /// twice does less harm than not to have it.
+    /// Whether the message with this number is this one; `false` if that can't be found out: to store it
+    /// twice does less harm than to lose it.
     async fn is_there(&self, kind: StreamKind, number: u64, subject: &str, body: &Bytes) -> bool {
         let Ok(stream) = self.stream_unseen(kind).await else { return false };
         match stream.get_raw_message(number).await {
@@ -196,7 +194,7 @@ impl Bus {
         })
     }
 
-    /// Returns once everything that was published before has left this program, within five
+    /// Returns once everything that was published before has left this program; fails after five
     /// seconds.
     pub async fn flush(&self) -> Result<(), Error> {
         match timeout(ANSWER, self.client().flush()).await {

@@ -1,9 +1,9 @@
-//! Answering for a delivery, by the subject that came with it.
+//! Settles deliveries (ack, nak, in progress) through the reply subject that came with each.
 //!
-//! The subject is kept in the journal, so that an agent that was killed answers for what it held
-//! as soon as it is back. It names a stream and a number in it; where the stream was lost and made
-//! anew, the number is another job. So an answer goes out only while the stream is the one that
-//! delivered.
+//! The reply subject is kept in the journal, so that an agent that was killed settles what it held as
+//! soon as it is back. The subject names a stream and a sequence number, which is another job if the
+//! stream was re-created. Must hold: a delivery is settled only while its stream is the one that
+//! delivered it.
 
 use std::time::Duration;
 
@@ -15,40 +15,40 @@ use serde::{Deserialize, Serialize};
 use super::connection::ANSWER;
 use super::{Bus, Error};
 
-/// What it takes to answer for a delivery, now or after a restart.
+/// What is needed to settle a delivery, now or after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckHandle {
-    /// The subject that answers go to.
+    /// The reply subject of the delivery.
     pub reply: String,
-    /// The stream that the job lies in.
+    /// The name of the stream that holds the job.
     pub stream: String,
-    /// When that stream was made, in Unix nanoseconds: its identity.
+    /// When that stream was created, in Unix nanoseconds: its identity.
     pub stream_created_ns: i64,
-    /// The job's number in the stream.
+    /// The sequence number of the job in the stream.
     pub stream_seq: u64,
-    /// How often the job had been delivered, this time included; 0 in journals of before.
+    /// How often the job had been delivered, including this time; 0 in journals of earlier versions.
     #[serde(default)]
     pub delivered: u64,
     /// The consumer that delivered it.
     pub consumer: String,
-    /// How long the delivery stays ours without a sign of life, as the consumer has it.
+    /// The consumer's ack wait: how long the delivery stays ours without being renewed.
     #[serde(default = "ack_wait_ms_of_before")]
     pub ack_wait_ms: u64,
 }
 
-/// What becomes of a delivery.
+/// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settle {
-    /// Done with: the job leaves the stream.
+    /// Done: the job leaves the stream.
     Ack,
-    /// Not now: it is delivered again, to anybody, after this long.
+    /// Not now: the job is redelivered, to any agent, after this delay.
     Nak(Duration),
-    /// Still at it: the ack wait begins anew.
+    /// Still working on it: the ack wait starts again.
     Progress,
 }
 
 impl AckHandle {
-    /// From a delivered message; `None` where it did not come from JetStream.
+    /// From a delivered message; `None` if it did not come from JetStream.
     pub(super) fn of(
         message: &jetstream::Message,
         stream_created_ns: i64,
@@ -68,21 +68,20 @@ impl AckHandle {
         Some((handle, delivered))
     }
 
-    /// How long the delivery stays ours without a sign of life.
+    /// How long the delivery stays ours without being renewed.
     pub fn ack_wait(&self) -> Duration {
         Duration::from_millis(self.ack_wait_ms)
     }
 }
 
-/// Handles in journals of before say nothing of it: the shorter of the protocol's two.
+/// For handles in journals of earlier versions, which lack the value: the shorter of the protocol's two.
 const fn ack_wait_ms_of_before() -> u64 {
     30_000
 }
 
 impl Bus {
-    /// Answers for a delivery and waits until the server has taken the answer. Can be repeated.
-    /// [`Error::StaleAck`] where the stream or the consumer is gone: nothing was sent, or nobody
-    /// took it.
+    /// Settles a delivery and waits until the server confirms it. Repeatable. [`Error::StaleAck`] if the
+    /// stream or the consumer is gone: nothing was sent, or no one received it.
     pub async fn settle(&self, ack: &AckHandle, how: Settle) -> Result<(), Error> {
         const WHAT: &str = "settle a delivery";
         self.online()?;
@@ -93,7 +92,8 @@ impl Bus {
         };
         match err.kind() {
             RequestErrorKind::NoResponders => {
-                // The consumer is gone, or nobody leads it now: only the first is an answer.
+                // The consumer is gone or has no leader. A missing leader fails the second check with a
+                // transient error; only a consumer that is gone makes the handle stale.
                 self.forget_streams();
                 self.check_stream(ack).await?;
                 Err(Error::StaleAck { stream: ack.stream.clone() })

@@ -1,4 +1,4 @@
-//! What the streams lack that all works without, but not as well: told, and never changed.
+//! Settings of streams and consumers that work, but not well. They are reported and never changed.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use super::streams::{CLAIMS_TO_JOBS, StreamKind};
 use super::{Bus, DeliveryMode, Error, Target};
 use crate::clock::Timestamp;
 
-/// Fewer than one node alone may ask for.
-#[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
+/// Below this a consumer allows fewer unacknowledged jobs than one node may request.
+#[expect(clippy::cast_possible_wrap, reason = "the value is a few hundred")]
 const ACK_PENDING_FEW: i64 = ROOM_MAX as i64;
 
-/// What a stream lacks, and what its owner can do about it.
+/// A poor setting, and what the stream's owner can do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortcoming {
-    /// What, and what comes of it.
+    /// The setting and its consequence.
     pub what: String,
-    /// The command that mends it.
+    /// The command that corrects it.
     pub remedy: String,
 }
 
 impl Bus {
-    /// What the streams lack that they work without, but not as well; and what keeps jobs of these
-    /// sources back, where their consumers are there already.
+    /// Poor settings of the streams, and what keeps jobs of `sources` back as far as their consumers
+    /// already exist.
     pub async fn shortcomings(&self, sources: &[Target]) -> Result<Vec<Shortcoming>, Error> {
         if self.mode() == DeliveryMode::Core {
             return Ok(Vec::new());
@@ -36,7 +36,7 @@ impl Bus {
         let mut held_back = Vec::new();
         if let Some(jobs) = &jobs {
             for source in sources {
-                // Who may not look at it is still told of the streams.
+                // Without permission to see the consumer, still report on the streams.
                 let info = self.consumer_info(jobs, source).await.ok().flatten();
                 held_back.extend(info.iter().flat_map(of_consumer));
             }
@@ -44,14 +44,14 @@ impl Bus {
         let short = jobs.zip(claims).and_then(|(jobs, claims)| {
             fall_short(&jobs.cached_info().config, &claims.cached_info().config)
         });
-        // Where this program may, it makes it when there is something to say.
+        // If this program may create streams, it creates RESULTS when it first needs it.
         let results = StreamKind::Results.name();
         let lacks = !self.manage_streams() && self.find_stream(results).await?.is_none();
         Ok(short.into_iter().chain(lacks.then(no_results)).chain(held_back).collect())
     }
 }
 
-/// What keeps the jobs of a consumer back, as its administrator has it by now.
+/// What keeps the jobs of a consumer back, according to its current settings.
 pub(super) fn of_consumer(info: &Info) -> Vec<Shortcoming> {
     let name = &info.name;
     let paused = info.paused.then(|| {
@@ -89,8 +89,8 @@ fn no_results() -> Shortcoming {
     }
 }
 
-/// Why these claims may be forgotten before these jobs are. It works all the same, but a job that
-/// waits for long may run twice.
+/// Why claims may expire before their jobs, if they may. Everything still works, but a job that waits
+/// long may run twice.
 fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
     let mib = |bytes: i64| bytes / (1 << 20);
     let short = |why: String, option: String| Shortcoming {
@@ -98,7 +98,7 @@ fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
         remedy: format!("nats stream edit KV_JOB_CLAIMS {option}"),
     };
     let has = mib(claims.max_bytes);
-    // No limit is a size of -1.
+    // A size of -1 means no limit.
     if claims.max_bytes > 0 && jobs.max_bytes <= 0 {
         let why = format!("it holds {has} MiB of claims, and JOBS has no limit");
         return Some(short(why, "--max-bytes=-1".to_owned()));
@@ -118,7 +118,7 @@ fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
         } else {
             format!("it forgets a claim after {has} h, JOBS a job after {waits} h")
         };
-        // None is an age of 0.
+        // An age of 0 means no limit.
         return Some(short(why, format!("--max-age={waits}h")));
     }
     None
@@ -128,7 +128,7 @@ fn fall_short(jobs: &Config, claims: &Config) -> Option<Shortcoming> {
 mod tests {
     use super::*;
 
-    /// What a server tells of a consumer, with these settings and these words more.
+    /// A server's information about a consumer, with more `settings` in its configuration and `more` keys.
     fn told(settings: &str, more: &str) -> Info {
         let text = format!(
             r#"{{"stream_name": "JOBS", "name": "pool-a100", "created": "2026-11-22T10:00:00Z",
@@ -148,7 +148,7 @@ mod tests {
         for (settings, more, says, remedy) in [
             (plenty, "", None, ""),
             (r#", "max_ack_pending": -1"#, "", None, ""),
-            // Its pause is over.
+            // The pause has ended.
             (until, "", None, ""),
             (
                 until,
@@ -189,7 +189,7 @@ mod tests {
         };
         assert_eq!(with(|_, claims| claims.max_bytes = -1), None);
         for (change, said, option) in [
-            // As versions before this one made it.
+            // As earlier versions created it.
             (
                 (|_, claims| claims.max_bytes = GIB / 4) as fn(&mut Config, &mut Config),
                 "needs 2048",

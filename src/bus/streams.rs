@@ -253,6 +253,7 @@ impl Bus {
             CreateStreamErrorKind::JetStream(answer) if is_full(&answer) => {
                 Err(unusable(format!("it can't be made: {answer}; {}", room_needed(wanted))))
             }
+            // Below 500 the server's owner has to act: a retry would get the same answer.
             CreateStreamErrorKind::JetStream(answer) if answer.code() < 500 => {
                 Err(unusable(format!("it can't be made: {answer}")))
             }

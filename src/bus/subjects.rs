@@ -1,30 +1,30 @@
-//! The subjects that the program speaks and listens on: built here, parsed here, nowhere else.
+//! The subjects that the program publishes and listens on. They are built and parsed only here. Pure.
 //!
-//! NATS is case-sensitive, so addresses go out in EIP-55; what comes in may also be spelt in lower
-//! case, and both must meet. Pure.
+//! NATS subjects are case-sensitive. Addresses go out in EIP-55; incoming subjects may also spell them
+//! in lower case, and both spellings must reach the same agent.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::ids::{Address, JobId};
 
-/// Where every status also goes, as the first agents of this network did it.
+/// Every status goes to this subject too, as it did with the first agents of this network.
 pub const AGENT_STATUS: &str = "agent.status";
 
-/// What the subjects of answers begin with.
+/// The prefix of the subjects that answers go to.
 pub const INBOX: &str = "_INBOX";
 
 const HOLDS: &str = "jobs.holds.";
 
-/// The longest pool's name, in bytes.
+/// The longest name of a pool, in bytes.
 pub const POOL_BYTES_MAX: usize = 32;
 
-/// A pool of agents that share jobs: 1 to 32 of `A-Za-z0-9_-`, one token of a subject.
+/// The name of a pool of agents that share jobs: 1 to 32 of `A-Za-z0-9_-`, one token of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolName(String);
 
 impl PoolName {
-    /// The name as text.
+    /// The name as it stands in subjects.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,7 +36,7 @@ impl fmt::Display for PoolName {
     }
 }
 
-/// A text that can't name a pool.
+/// The text is not a valid name of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a pool's name is 1 to {POOL_BYTES_MAX} of A-Za-z0-9_-")]
 pub struct InvalidPoolName;
@@ -53,16 +53,16 @@ impl FromStr for PoolName {
 
 crate::text::serde_as_text!(PoolName);
 
-/// Whom a job is for. Prints as what a requester signs: `dispatch.0x…` in EIP-55 or `pool.a100`.
+/// Whom a job is for. `Display` writes what a requester signs: `dispatch.0x…` (EIP-55) or `pool.a100`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// One agent.
+    /// The agent with this address.
     Agent(Address),
-    /// Whichever agent of the pool has room first.
+    /// The agent of the pool that has room first.
     Pool(PoolName),
 }
 
-/// What an intake takes from is what a job is sent to.
+/// Where an intake takes jobs from: the same thing that a job is sent to.
 pub type Source = Target;
 
 impl fmt::Display for Target {
@@ -75,7 +75,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Whom a message on this subject is for; `None` where it is no job's subject.
+    /// Whom a message on this subject is for; `None` if it is not the subject of a job.
     pub fn of_subject(subject: &str) -> Option<Self> {
         let (kind, name) = subject.strip_prefix("jobs.")?.split_once('.')?;
         match kind {
@@ -90,7 +90,7 @@ impl Target {
         format!("jobs.{self}")
     }
 
-    /// Every subject that its jobs may come on.
+    /// Every subject on which its jobs may arrive: an agent's in both spellings.
     pub fn subjects(&self) -> Vec<String> {
         match self {
             Self::Agent(address) => spellings(*address)
@@ -101,7 +101,7 @@ impl Target {
         }
     }
 
-    /// Where a job of this target goes that could not be run.
+    /// The subject for jobs of this target that could not be run.
     pub fn dead_subject(&self) -> String {
         match self {
             Self::Agent(address) => format!("jobs.dead.{address}"),
@@ -115,18 +115,18 @@ pub fn status(agent: Address, job: &JobId) -> String {
     format!("jobs.status.{agent}.{job}")
 }
 
-/// The status subject of whatever is left open.
+/// A filter on status subjects; `None` matches any agent or job.
 pub fn status_filter(agent: Option<Address>, job: Option<&JobId>) -> String {
     format!("jobs.status.{}.{}", or_any(agent.as_ref()), or_any(job))
 }
 
-/// Agent and job of a status subject; `None` where it is none.
+/// The agent and job of a status subject; `None` if it is not one.
 pub fn parse_status(subject: &str) -> Option<(Address, JobId)> {
     let (agent, job) = subject.strip_prefix("jobs.status.")?.split_once('.')?;
     Some((agent.parse().ok()?, job.parse().ok()?))
 }
 
-/// The subject of what was published after its job's end was told.
+/// The subject of an output that was published after its job's terminal status.
 pub fn result(agent: Address, job: &JobId) -> String {
     format!("jobs.results.{agent}.{job}")
 }
@@ -141,39 +141,39 @@ pub fn log_filter(agent: Option<Address>, job: &JobId) -> String {
     format!("jobs.logs.{}.{job}", or_any(agent.as_ref()))
 }
 
-/// The subject that an agent is controlled on.
+/// The subject on which an agent gets control messages.
 pub fn control(agent: Address) -> String {
     format!("jobs.control.{agent}")
 }
 
-/// Both spellings of it that an agent listens to.
+/// The subject of [`control`] in both spellings of the address, to listen on.
 pub fn controls(agent: Address) -> Vec<String> {
     spellings(agent).into_iter().map(|name| format!("jobs.control.{name}")).collect()
 }
 
-/// The subject that an agent is asked on, by other agents, whether it is at work on a pool's job. Not
-/// the one that it is controlled on: a node need not be let publish there.
+/// The subject on which other agents ask an agent whether it is working on a pool's job. It differs from
+/// the control subject, so that nodes need no permission to publish there.
 pub fn holds(agent: Address) -> String {
     format!("{HOLDS}{agent}")
 }
 
-/// Both spellings of it that an agent listens to.
+/// The subject of [`holds`] in both spellings of the address, to listen on.
 pub fn all_holds(agent: Address) -> Vec<String> {
     spellings(agent).into_iter().map(|name| format!("{HOLDS}{name}")).collect()
 }
 
-/// Whether it is such a subject.
+/// Whether this is a subject of [`holds`].
 pub fn is_to_holder(subject: &str) -> bool {
     subject.starts_with(HOLDS)
 }
 
-/// Whether it can be a requester's inbox: `_INBOX.…`, or with what the server's owner put after
-/// that word (`NATS_INBOX_PREFIX`).
+/// Whether this can be a requester's inbox: `_INBOX.…`, or `_INBOX` with what the server's owner
+/// appends to it (`NATS_INBOX_PREFIX`).
 pub fn is_inbox(subject: &str) -> bool {
     subject.starts_with(INBOX)
 }
 
-/// EIP-55 first, then lower case; one where they are equal (no letters, or all of them lower).
+/// EIP-55 first, then lower case; only one if they are equal (no letters, or all of them lower case).
 fn spellings(address: Address) -> Vec<String> {
     let mut names = vec![address.to_string(), address.lower_hex()];
     names.dedup();

@@ -1,4 +1,4 @@
-//! Looking on: statuses from the stream or as they come, and live logs.
+//! Observes jobs: statuses from the stream or as they are sent, and live logs.
 
 use async_nats::Subscriber;
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy, pull};
@@ -10,27 +10,27 @@ use super::streams::StreamKind;
 use super::{Bus, DeliveryMode, Error, subjects};
 use crate::ids::{Address, JobId};
 
-/// Whose statuses are wanted; what is `None` is left open.
+/// Which statuses to receive; `None` matches all.
 #[derive(Debug, Clone, Default)]
 pub struct StatusFilter {
-    /// Of this agent alone.
+    /// Only the statuses of this agent.
     pub agent: Option<Address>,
-    /// Of this job alone.
+    /// Only the statuses of this job.
     pub job: Option<JobId>,
 }
 
-/// One status, as it was sent. Anybody on the server could have: its subject is no proof.
+/// One status, as it was sent. Anyone on the server could have sent it: its subject proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusMessage {
     /// The agent that the subject names.
     pub agent: Address,
     /// The job that the subject names.
     pub job: JobId,
-    /// The body.
+    /// The body of the message, unparsed.
     pub body: Bytes,
 }
 
-/// Statuses, in the order of their sending.
+/// Statuses in the order in which they were sent.
 pub struct StatusStream(Statuses);
 
 enum Statuses {
@@ -48,13 +48,13 @@ impl std::fmt::Debug for StatusStream {
     }
 }
 
-/// A job's live log.
+/// The live log of a job.
 #[derive(Debug)]
 pub struct LogStream(Subscriber);
 
 impl Bus {
-    /// Statuses that match: with `replay` all that the stream holds and then what comes, each
-    /// once; without it (or without JetStream) what comes from now on.
+    /// Statuses that match. With `replay`: all that the stream holds, then new ones, each once. Without
+    /// it, or without JetStream: only new ones.
     pub async fn statuses(
         &self,
         filter: &StatusFilter,
@@ -84,7 +84,7 @@ impl Bus {
         Ok(StatusStream(Statuses::Replayed(Box::new(messages))))
     }
 
-    /// What a job writes from now on, on one agent or any.
+    /// The output that a job writes from now on, on one agent or any.
     pub async fn logs(&self, agent: Option<Address>, job: &JobId) -> Result<LogStream, Error> {
         self.online()?;
         let lines = self.subscribe(subjects::log_filter(agent, job)).await?;
@@ -94,8 +94,7 @@ impl Bus {
 }
 
 impl StatusStream {
-    /// The next status. Can be dropped and called again; after an error too, where that is
-    /// transient.
+    /// The next status. Cancel-safe: can be dropped and called again, also after a transient error.
     pub async fn next(&mut self) -> Result<StatusMessage, Error> {
         loop {
             let message = match &mut self.0 {
@@ -119,7 +118,7 @@ impl StatusStream {
 }
 
 impl LogStream {
-    /// The next piece. Can be dropped and called again.
+    /// The next piece of the log. Cancel-safe: can be dropped and called again.
     pub async fn next(&mut self) -> Result<Bytes, Error> {
         self.0.next().await.map(|message| message.payload).ok_or(Error::Closed)
     }

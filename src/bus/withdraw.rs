@@ -1,4 +1,4 @@
-//! Taking a job back out of the queue.
+//! Removes a published job from the queue.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::DeleteMessageErrorKind;
@@ -12,10 +12,10 @@ use crate::job::spec;
 const WHAT: &str = "withdraw a job";
 
 impl Bus {
-    /// Deletes a job that was published and that nobody holds: the message of this number, where
-    /// it is on this subject and holds this job. `false`: there is no such message (any more), or
-    /// there is no JetStream. It may be in hand all the same: who asks looks at the claim first,
-    /// and an agent that was given the job in that moment runs it.
+    /// Deletes the message with this number if it is on the target's subject and holds this job. Returns
+    /// `false` if there is no such message (any more), or no JetStream. Doesn't check whether an agent
+    /// holds the job: the caller reads the claim first, and an agent that gets the job in that moment
+    /// runs it.
     pub async fn withdraw(
         &self,
         stream_seq: u64,
@@ -32,7 +32,7 @@ impl Bus {
             Err(err) if is_empty(&err) || is_missing(&err) => return Ok(false),
             Err(err) => return Err(unread(WHAT, err)),
         };
-        // The number may be another job's by now, where the stream was made anew.
+        // In a re-created stream the number may be another job's.
         let same_target = Target::of_subject(&message.subject).as_ref() == Some(target);
         if !same_target || id_of(&message.payload) != *job {
             return Ok(false);
@@ -40,7 +40,7 @@ impl Bus {
         match stream.delete_message(stream_seq).await {
             Ok(deleted) => Ok(deleted),
             Err(err) => match err.kind() {
-                // Acknowledged or deleted since we looked.
+                // Acknowledged or deleted since the message was read.
                 DeleteMessageErrorKind::JetStream(answer) if is_gone(answer.error_code()) => {
                     Ok(false)
                 }

@@ -1,5 +1,5 @@
-//! The contract's calls, events and errors, generated from `abi/NodeReputation.json`: an artefact
-//! that no longer fits does not compile.
+//! The contract's calls, events and errors, generated from `abi/NodeReputation.json`. Code that does
+//! not match that file fails to compile.
 
 mod generated {
     alloy::sol! {

@@ -1,6 +1,6 @@
-//! Roots of receipts on the chain: what a transaction committed to, and where a root is.
+//! Receipt roots on the chain: the roots that a transaction committed, and the block of a root.
 //!
-//! What must hold: only an event of the contract itself counts, in a transaction that succeeded.
+//! Must hold: only events of the contract itself count, and only from transactions that succeeded.
 
 use alloy::primitives::{B256, Bytes, U64};
 use alloy::sol_types::SolEvent as _;
@@ -16,26 +16,26 @@ use crate::ids::{Address, Hash};
 /// A root that a node put on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commitment {
-    /// Who.
+    /// The node that sent the transaction.
     pub provider: Address,
     /// The Merkle root over its receipts.
     pub root: Hash,
-    /// How many of them are of completed jobs, as it says.
+    /// The number of receipts of completed jobs, as the node claims.
     pub completed: u32,
-    /// How many are not.
+    /// The number of the other receipts, as the node claims.
     pub failed: u32,
-    /// The transaction.
+    /// The hash of the transaction.
     pub tx_hash: Hash,
-    /// Its block.
+    /// The number of its block.
     pub block: u64,
 }
 
-/// When a block was made, and how many lie on it.
+/// When a block was made, and how many blocks follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// By the block's own clock.
+    /// The block's own timestamp.
     pub at: Timestamp,
-    /// Blocks after it; 0 for the latest.
+    /// The number of blocks after it; 0 for the latest.
     pub above: u64,
 }
 
@@ -64,8 +64,8 @@ struct Block {
 }
 
 impl Reader {
-    /// The roots that a transaction committed; none where it failed, `None` where the endpoint
-    /// does not know it (any more).
+    /// The roots that a transaction committed: empty if it failed, `None` if the endpoint has no
+    /// receipt of it, perhaps because it was pruned.
     pub async fn committed_by(&self, tx_hash: Hash) -> Result<Option<Vec<Commitment>>, Error> {
         self.chain_id().await?;
         let receipt: Option<Receipt> =
@@ -77,8 +77,8 @@ impl Reader {
         Ok(Some(self.commitments(&receipt.logs)))
     }
 
-    /// Whether `provider` committed to `root` in this block, asked without the transaction's hash:
-    /// endpoints keep events for longer. One block, since they refuse wide ranges.
+    /// The commitment of `provider` to `root` in this block, if any. Needs no transaction hash, since
+    /// endpoints keep events for longer than receipts. Covers one block, since they refuse wide ranges.
     pub async fn committed_in(
         &self,
         block: u64,
@@ -97,7 +97,7 @@ impl Reader {
         Ok(found.into_iter().find(|found| (found.provider, found.root) == (provider, root)))
     }
 
-    /// When this block was made, and how deep it lies.
+    /// When this block was made, and how many blocks follow it.
     pub async fn depth(&self, block: u64) -> Result<Depth, Error> {
         let (found, head): (Option<Block>, U64) = tokio::try_join!(
             self.rpc.ask("eth_getBlockByNumber", json!([U64::from(block), false])),
@@ -110,7 +110,7 @@ impl Reader {
         Ok(Depth { at, above: head.to::<u64>().saturating_sub(block) })
     }
 
-    /// What the contract's own events say, those of other contracts left out.
+    /// The commitments among these logs; ignores logs of other contracts.
     fn commitments(&self, logs: &[Log]) -> Vec<Commitment> {
         let contract = word(self.contract());
         let read = |log: &Log| {

@@ -1,7 +1,7 @@
-//! A node's history, from the contract's events.
+//! A node's history, read from the contract's events.
 //!
-//! What must hold: a request asks for a bounded range of blocks, and for a smaller one where the
-//! endpoint finds it too large; what comes back is taken only where it is what was asked for.
+//! Must hold: a request covers a bounded range of blocks, and a smaller one after the endpoint refused
+//! it as too large. A log is accepted only if it matches the request.
 
 use alloy::primitives::{Address as Word, B256, Bytes, U64};
 use alloy::sol_types::{SolEvent as _, SolEventInterface as _};
@@ -16,57 +16,57 @@ use super::rpc::Failure;
 use super::{Error, Reader};
 use crate::ids::Address;
 
-/// Blocks that one request asks for at first. Public endpoints allow between 1,000 and 50,000.
+/// The number of blocks in the first request. Public endpoints allow between 1,000 and 50,000.
 const BLOCKS_MAX: u64 = 10_000;
 
-/// Where nothing tells when the node registered, the history begins so many blocks ago.
+/// How many blocks back the history begins if the time of the node's registration is unknown.
 pub const RECENT_BLOCKS: u64 = 50_000;
 
-/// One event of a node's.
+/// One event of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// The block's number.
     pub block: u64,
-    /// Unix seconds of it, where the event or the endpoint tells them.
+    /// Its time in Unix seconds, if the event or the endpoint provides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_s: Option<u64>,
     /// `0x` and the transaction's hash.
     pub tx_hash: String,
-    /// What happened.
+    /// The decoded event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What the contract can say of a node.
+/// The contract's events about a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It registered, or changed what it had registered.
+    /// The node registered, or replaced its registration.
     Registered {
-        /// The model, as the node wrote it.
+        /// The GPU model, as the node wrote it.
         gpu_model: String,
-        /// Its memory in MiB.
+        /// The memory of that GPU in MiB.
         vram_mib: u64,
     },
-    /// It said that it is there.
+    /// The node sent a heartbeat.
     Heartbeat,
-    /// The owner confirmed a job of its.
+    /// The contract's owner confirmed one of the node's jobs.
     JobConfirmed {
-        /// How many that makes.
+        /// The node's confirmed jobs, this one included.
         jobs: u64,
     },
-    /// It bound itself to receipts.
+    /// The node committed to receipts.
     ReceiptsCommitted {
-        /// `0x` and the receipts' Merkle root.
+        /// `0x` and the Merkle root of the receipts.
         root: String,
-        /// Jobs that it says it completed.
+        /// Jobs that the node claims to have completed.
         completed: u32,
-        /// Jobs that it says it did not.
+        /// Jobs that the node reports as not completed.
         failed: u32,
     },
 }
 
-/// A reading of a node's history, range by range, oldest first.
+/// The progress of reading a node's history, range by range, oldest first.
 #[derive(Debug)]
 pub struct Walk {
     provider: Address,
@@ -75,7 +75,7 @@ pub struct Walk {
     span: u64,
 }
 
-/// A log as `eth_getLogs` gives it.
+/// A log in the form of `eth_getLogs`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Log {
@@ -84,7 +84,7 @@ struct Log {
     data: Bytes,
     block_number: U64,
     transaction_hash: B256,
-    /// Newer nodes tell it.
+    /// Only newer clients provide it.
     #[serde(default)]
     block_timestamp: Option<U64>,
 }
@@ -95,7 +95,7 @@ struct Header {
 }
 
 impl Walk {
-    /// From this block to the other, both included.
+    /// A walk from block `first` to block `last`, both included.
     pub fn new(provider: Address, first: u64, last: u64) -> Self {
         Self { provider, next: first, last, span: BLOCKS_MAX }
     }
@@ -108,8 +108,8 @@ impl Reader {
         Ok(self.rpc.ask::<U64>("eth_blockNumber", json!([])).await?.to())
     }
 
-    /// The first block of this Unix second or a later one, up to `head`. A block that the endpoint
-    /// has pruned counts as too early.
+    /// The first block whose timestamp is at least `time_s`, searched up to `head`. A block that the
+    /// endpoint has pruned counts as too early.
     pub async fn block_at(&self, time_s: u64, head: u64) -> Result<u64, Error> {
         let (mut low, mut high) = (0, head);
         while low < high {
@@ -125,7 +125,7 @@ impl Reader {
         Ok(low)
     }
 
-    /// The events of the walk's next range; `None` at its end.
+    /// The events of the walk's next range; `None` at the end of the walk.
     pub async fn next_range(&self, walk: &mut Walk) -> Result<Option<Vec<Entry>>, Error> {
         if walk.next > walk.last {
             return Ok(None);
@@ -139,8 +139,8 @@ impl Reader {
                     walk.next = to.saturating_add(1);
                     return Ok(Some(entries));
                 }
-                // Each endpoint has its own words for "too many": a refusal and an answer that is
-                // too large both mean fewer blocks, as long as there are fewer.
+                // Endpoints have no common error for "too many", so any refusal and any oversized
+                // answer halves the range until one block is left.
                 Err(Failure::Refused(_) | Failure::Other(Error::Unexpected { .. }))
                     if walk.span > 1 =>
                 {
@@ -184,7 +184,7 @@ impl Reader {
     }
 }
 
-/// `None` where the log is none of the four events.
+/// Decodes a log; `None` unless it is one of the four events.
 fn entry(log: &Log, block: u64) -> Option<Entry> {
     let mut time_s = log.block_timestamp.map(|time| time.to());
     let event = match NodeReputationEvents::decode_raw_log(&log.topics, &log.data).ok()? {

@@ -1,8 +1,8 @@
-//! The node's key on secp256k1: signs digests, and tells who signed one.
+//! The node's secp256k1 key: signs digests, and recovers the signer of one.
 //!
-//! What must hold: the key never prints and is wiped from memory when dropped; every signature
-//! made here has a low `s`, and one with a high `s` is refused, so that nobody can make a second
-//! signature out of a first.
+//! Must hold: the key never appears in output and is wiped from memory on drop. Every signature made
+//! here has a low `s` (EIP-2), and a high `s` is refused, so that a signature can't be turned into a
+//! second valid one.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::ids::Address;
 use crate::secret::Secret;
 
-/// A private key; its [`Address`] is the node's name.
+/// A private key; its [`Address`] identifies the node.
 #[derive(Clone)]
 pub struct Key(PrivateKeySigner);
 
@@ -28,32 +28,32 @@ impl Key {
         Self::from_bytes(&bytes)
     }
 
-    /// A fresh key from the system's random source.
+    /// A new key from the system's random source.
     pub fn random() -> Self {
         Self(PrivateKeySigner::random())
     }
 
-    /// The key of these bytes; zero and numbers beyond the curve's order are none.
+    /// The key of these bytes; an error for zero and for numbers not below the curve's order.
     pub(super) fn from_bytes(bytes: &[u8; 32]) -> Result<Self, InvalidKey> {
         PrivateKeySigner::from_slice(bytes).map(Self).map_err(|_| InvalidKey)
     }
 
-    /// The bytes, for the keystore.
+    /// The key's bytes, for the keystore.
     pub(super) fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.credential().to_bytes().into())
     }
 
-    /// The account that this key owns.
+    /// The address of the account that this key controls.
     pub fn address(&self) -> Address {
         Address::new(self.0.address().into_array())
     }
 
-    /// Signs a digest: `r`, `s` (low) and `v` (27 or 28), the form that contracts and wallets read.
+    /// Signs a digest. Returns `r`, a low `s`, and `v` of 27 or 28, as contracts and wallets expect.
     pub fn sign_digest(&self, digest: &[u8; 32]) -> [u8; 65] {
         self.sign(&B256::from(*digest)).as_bytes()
     }
 
-    /// As [`Key::sign_digest`], for this folder's transactions.
+    /// [`Key::sign_digest`] in alloy's type, for the transactions of this folder.
     pub(super) fn sign(&self, digest: &B256) -> Signature {
         self.0.sign_hash_sync(digest).expect("a valid key signs any 32 bytes")
     }
@@ -65,18 +65,18 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A text that is no private key. It is not repeated here.
+/// The text is not a private key. The error does not repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a private key: 64 hex digits, not zero and below the curve's order")]
 pub struct InvalidKey;
 
-/// Bytes that nobody can have signed with, or not in the one accepted form.
+/// The bytes are not a signature, or not in the one accepted form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a signature: r, a low s, and v of 27 or 28")]
 pub struct InvalidSignature;
 
-/// Who signed `digest`. Takes only the form that [`Key::sign_digest`] gives: `v` of 27 or 28 and
-/// an `s` in the lower half.
+/// The signer of `digest`. Accepts only the form of [`Key::sign_digest`]: `v` of 27 or 28, and `s`
+/// in the lower half of the curve's order.
 pub fn recover(digest: &[u8; 32], signature: &[u8; 65]) -> Result<Address, InvalidSignature> {
     if !matches!(signature[64], 27 | 28) {
         return Err(InvalidSignature);

@@ -1,14 +1,14 @@
 //! The reputation contract on an EVM chain.
 //!
-//! [`Chain`] is the seam: [`evm`] talks JSON-RPC, [`fake`] keeps a chain in memory; one suite of
-//! contract tests holds both. [`Reader`] is what of it needs no key. [`key`] holds the node's key
-//! and signs digests; [`keystore`] reads and writes Web3 Secret Storage; [`deploy`] puts the
-//! contract on a chain of one's own. [`extension`] is what our contract tells beyond the deployed
-//! one; [`history`] reads a node's events.
+//! [`Chain`] is the interface. [`evm`] implements it over JSON-RPC, [`fake`] in memory; one suite of
+//! contract tests checks both. [`Reader`] is the read-only part, which needs no key. [`key`] holds the
+//! node's key and signs digests; [`keystore`] reads and writes Web3 Secret Storage; [`deploy`] deploys
+//! the contract to a chain of one's own. [`extension`] reads what this project's contract offers beyond
+//! the deployed interface; [`history`] reads a node's events.
 //!
-//! What must hold: this folder signs the fields that it is given, sends and reads; it decides
-//! nothing. Nothing is paid for before `eth_call` has shown that it would succeed, and no wait is
-//! without a deadline.
+//! Must hold: this folder signs the fields that it is given, sends and reads; it makes no decisions.
+//! Nothing is paid for before `eth_call` has shown that the call would succeed. Every wait has a
+//! deadline.
 
 mod bindings;
 mod commitment;
@@ -40,19 +40,19 @@ use crate::reputation::tx::{Answer, Outcome};
 use crate::reputation::{Call, Fees};
 use crate::secret::redact_url;
 
-/// Where the contract is, and how long anything about it may take.
+/// Where the contract is, and how long a request may take.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The JSON-RPC endpoints, `http` or `https`, in the order of preference. Providers put their
-    /// keys in them: shown redacted.
+    /// The JSON-RPC endpoints, `http` or `https`, in order of preference. `Debug` redacts them, since
+    /// providers put API keys in their URLs.
     pub rpc_urls: Vec<String>,
-    /// The chain that every endpoint must be on; where it is `None`, the first to answer says it.
+    /// The chain that every endpoint must be on; `None` takes the id of the first one to answer.
     pub chain_id: Option<u64>,
     /// The reputation contract.
     pub contract: Address,
     /// How long one answer of an endpoint may take.
     pub request_timeout: Duration,
-    /// What is borne with an endpoint.
+    /// When an endpoint is set aside, and for how long.
     pub endpoints: EndpointLimits,
 }
 
@@ -69,41 +69,42 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What a node needs of the chain. It decides nothing: what is sent, when, and at what price is the
-/// caller's, who writes it down first.
+/// What a node needs of the chain. It makes no decisions: the caller chooses what is sent, when and at
+/// what price, and journals that first.
 pub trait Chain: fmt::Debug + Send + Sync + 'static {
-    /// The node's account.
+    /// The address of the node's account.
     fn address(&self) -> Address;
 
-    /// The reputation contract.
+    /// The address of the reputation contract.
     fn contract(&self) -> Address;
 
-    /// The chain's id, from `eth_chainId`; also checks that the contract's address holds code.
+    /// The chain's id (`eth_chainId`), the node's balance and the latest block. Also checks that the
+    /// contract's address holds code.
     fn check(&self) -> impl Future<Output = Result<ChainFacts, Error>> + Send;
 
-    /// What the contract says of `provider`; `None` where it is not registered.
+    /// The contract's record of `provider`; `None` if it is not registered.
     fn provider(
         &self,
         provider: Address,
     ) -> impl Future<Output = Result<Option<Provider>, Error>> + Send;
 
-    /// Whether the contract takes receipts' roots (ERC-165, `0x8cc8a900`).
+    /// Whether the contract accepts receipt roots (ERC-165 interface `0x8cc8a900`).
     fn has_extension(&self) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// How each endpoint is: whether it serves blocks, and all that is asked before a heartbeat is sent,
-    /// or `register` where the node is not registered. Empty where there is one only: nobody is asked.
+    /// The state of each endpoint: whether it serves blocks and every request that precedes a heartbeat,
+    /// or `register` if the node is not registered. With a single endpoint: empty, and nothing is asked.
     fn survey(&self, register: &Call) -> impl Future<Output = Vec<EndpointState>> + Send;
 
-    /// How the node's account stands in the latest block.
+    /// The state of the node's account in the latest block.
     fn account(&self) -> impl Future<Output = Result<AccountState, Error>> + Send;
 
-    /// Simulates `call` and tells what it would cost now; [`Error::Reverted`] where it would fail.
+    /// Simulates `call` and returns its present cost; [`Error::Reverted`] if it would fail.
     fn quote(&self, call: &Call) -> impl Future<Output = Result<Quote, Error>> + Send;
 
-    /// What the chain asks for a unit of gas now.
+    /// The present price of a unit of gas.
     fn fees(&self) -> impl Future<Output = Result<Fees, Error>> + Send;
 
-    /// Signs `call` under this nonce, at this price. The same fields give the same bytes.
+    /// Signs `call` with this nonce and price. The same fields give the same bytes.
     fn sign(
         &self,
         call: &Call,
@@ -111,46 +112,46 @@ pub trait Chain: fmt::Debug + Send + Sync + 'static {
         quote: Quote,
     ) -> impl Future<Output = Result<Signed, Error>> + Send;
 
-    /// Hands over what [`Chain::sign`] gave, for the first time or again.
+    /// Sends the bytes of [`Chain::sign`], for the first time or again.
     fn send(&self, raw: &[u8]) -> impl Future<Output = Result<Answer, Error>> + Send;
 
-    /// [`Chain::send`], to every endpoint there is: for what no block took.
+    /// [`Chain::send`] to every endpoint, for a transaction that no block has included.
     fn send_everywhere(&self, raw: &[u8]) -> impl Future<Output = Result<Answer, Error>> + Send;
 
-    /// The transaction of this hash in its block; `None` where it is in none.
+    /// The outcome of the transaction with this hash; `None` while it is in no block.
     fn included(&self, hash: Hash) -> impl Future<Output = Result<Option<Outcome>, Error>> + Send;
 }
 
-/// How an account stands in the latest block.
+/// The state of an account in the latest block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountState {
-    /// How many of its transactions are in blocks: the next nonce.
+    /// The count of its transactions in blocks, which is the next nonce.
     pub nonce: u64,
-    /// What it has, in wei.
+    /// Its balance in wei.
     pub balance_wei: u128,
     /// The latest block's number.
     pub head: u64,
 }
 
-/// What a call costs.
+/// The cost of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Quote {
-    /// The most gas that it may use.
+    /// The gas limit of the transaction.
     pub gas_limit: u64,
-    /// What the chain asks for a unit.
+    /// The price of a unit of gas.
     pub fees: Fees,
 }
 
-/// A transaction's bytes with the hash that it will have.
+/// A signed transaction and the hash that it will have in a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// keccak-256 of the bytes.
+    /// keccak-256 of `raw`.
     pub hash: Hash,
-    /// What is sent.
+    /// The EIP-2718 encoding, for `eth_sendRawTransaction`.
     pub raw: Vec<u8>,
 }
 
-/// What the chain is.
+/// The chain that the endpoints are on, and the node's balance there.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ChainFacts {
     /// EIP-155 chain id.
@@ -161,14 +162,14 @@ pub struct ChainFacts {
     pub block: u64,
 }
 
-/// A registered node, as the contract tells it.
+/// The contract's record of a registered node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Provider {
-    /// The model it registered with.
+    /// The GPU model that it registered.
     pub gpu_model: String,
-    /// Its memory in MiB.
+    /// The memory of that GPU in MiB.
     pub vram_mib: u64,
-    /// Unix seconds of its last beat.
+    /// Unix seconds of its last registration or heartbeat.
     pub last_seen_s: u64,
     /// Jobs that the contract's owner confirmed.
     pub jobs: u64,
@@ -176,40 +177,40 @@ pub struct Provider {
     pub active: bool,
 }
 
-/// A transaction that is in a block and succeeded.
+/// A transaction that succeeded in a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mined {
     /// `0x` and the transaction's hash.
     pub tx_hash: String,
     /// The block's number.
     pub block: u64,
-    /// Gas used.
+    /// The gas that it used.
     pub gas_used: u64,
 }
 
-/// Why the chain did not do what it was asked.
+/// Why a request to the chain failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The setting is no URL that can be called. Ends the program.
+    /// The setting is not an `http` or `https` URL. Ends the program.
     #[error("the chain's RPC URL is not an http or https URL")]
     BadUrl,
-    /// The endpoint does not answer, or answers that it can't now: try again later.
+    /// The endpoint does not answer, or can't serve the request now: try again later.
     #[error("the chain's endpoint {url} does not answer")]
     Unreachable {
         /// The endpoint, redacted.
         url: String,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The chain is another one than was set. Ends the program.
+    /// The endpoint is on another chain than the configured one. Ends the program.
     #[error("the endpoint {url} is on chain {actual}, but {expected} is set")]
     WrongChain {
         /// The endpoint, redacted.
         url: String,
-        /// What the settings say.
+        /// The configured chain id.
         expected: u64,
-        /// What the endpoint says.
+        /// The endpoint's chain id.
         actual: u64,
     },
     /// The contract's address holds no code. Ends the program.
@@ -218,33 +219,33 @@ pub enum Error {
     /// The contract would revert, or did.
     #[error("the contract refuses: {reason}")]
     Reverted {
-        /// The revert's reason in words.
+        /// The reason of the revert, in words.
         reason: String,
     },
-    /// The account can't pay.
+    /// The account's balance does not cover the transaction.
     #[error("{account} can't pay for the transaction: send it some of the chain's gas token")]
     Unpaid {
         /// The node's account.
         account: Address,
     },
-    /// Sent, but in no block by the deadline.
+    /// The transaction was sent, but no block included it by the deadline.
     #[error("transaction {tx_hash} was in no block after {seconds} s")]
     NotMined {
         /// `0x` and the transaction's hash.
         tx_hash: String,
-        /// How long it was waited for.
+        /// How long the caller waited, in seconds.
         seconds: u64,
     },
-    /// The endpoint answered something that makes no sense.
+    /// The endpoint's answer can't be used: malformed, implausible, or an unexplained refusal.
     #[error("the chain's endpoint answered something unexpected: {reason}")]
     Unexpected {
-        /// What, in words.
+        /// A description of the answer.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing a setting.
+    /// Whether the same call may succeed later without a change of settings.
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::BadUrl | Self::WrongChain { .. } | Self::NoContract(_))
     }

@@ -1,4 +1,4 @@
-//! Why a contract refused, in words.
+//! The reason of a contract's revert, in words.
 
 use alloy::hex;
 use alloy::primitives::Bytes;
@@ -9,7 +9,7 @@ use super::bindings::NodeReputation::NodeReputationErrors;
 use super::rpc::{Refusal, Verdict, words};
 use crate::ids::Address;
 
-/// The reason, where the refusal is the contract's; `None` where the endpoint refused the call.
+/// The contract's reason for a revert; `None` if the endpoint, not the contract, refused the call.
 pub(super) fn reason(refusal: &Refusal) -> Option<String> {
     if refusal.verdict() != Some(Verdict::Reverted) {
         return None;
@@ -22,7 +22,7 @@ pub(super) fn reason(refusal: &Refusal) -> Option<String> {
     }))
 }
 
-/// Clients wrap the data differently: plain hex, after a word (Nethermind), in an object.
+/// The revert data. Clients wrap it differently: bare hex, hex after a word (Nethermind), an object.
 fn revert_data(data: &Value) -> Option<Bytes> {
     match data {
         Value::String(text) => {

@@ -1,8 +1,7 @@
-//! What an endpoint is asked around a transaction: what it would do and cost, to take it, and
-//! whether it is in a block.
+//! The requests around a transaction: simulation and price, submission, and receipt.
 //!
-//! What must hold: what is sent again is the same bytes, so that nothing is paid for twice; an
-//! endpoint's refusal is told apart from its absence.
+//! Must hold: a resend carries the same bytes, so that nothing is paid for twice. A refusal by an
+//! endpoint is distinguished from a missing answer.
 
 use alloy::hex;
 use alloy::primitives::{B256, Bytes, TxKind, U64, U128, U256};
@@ -18,10 +17,10 @@ use crate::reputation::Fees;
 use crate::reputation::fees::gas_limit;
 use crate::reputation::tx::{Answer, Outcome};
 
-/// 5,000 gwei: far above what any chain asks for in a rush.
+/// 5,000 gwei in wei, far above any chain's price at peak load. A higher price is an error.
 const FEE_PER_GAS_MAX: u128 = 5_000_000_000_000;
 
-/// What of a receipt is read here. Chains add fields of their own to it.
+/// The fields of a transaction receipt that are read here. Chains add fields of their own.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Receipt {
@@ -29,14 +28,14 @@ struct Receipt {
     block_number: U64,
     gas_used: U64,
     effective_gas_price: Option<U128>,
-    /// What chains of the OP stack, such as opBNB, add for their data.
+    /// The data fee that OP Stack chains, such as opBNB, add.
     l1_fee: Option<U256>,
     contract_address: Option<alloy::primitives::Address>,
 }
 
-/// How the account stands in the latest block.
+/// The state of the account in the latest block.
 pub(super) async fn account(rpc: &Rpc, address: Address) -> Result<AccountState, Error> {
-    // First, so that an endpoint that is behind is left before its count is believed.
+    // The head comes first: it sets a stale endpoint aside before its nonce is believed.
     let head = rpc.head().await?;
     let (nonce, balance): (U64, U256) = tokio::try_join!(
         rpc.ask("eth_getTransactionCount", json!([address, "latest"])),
@@ -46,13 +45,13 @@ pub(super) async fn account(rpc: &Rpc, address: Address) -> Result<AccountState,
     Ok(AccountState { nonce, balance_wei, head: head.number })
 }
 
-/// What an endpoint is asked before the call is sent: methods and their parameters.
+/// The requests that precede the call's transaction, as methods and parameters.
 pub(super) fn questions(from: Address, target: &Target) -> [(&'static str, Value); 2] {
     let object = call_object(from, target);
     [("eth_call", json!([object, "latest"])), ("eth_estimateGas", json!([object]))]
 }
 
-/// What the call would cost now; an error where it would fail.
+/// The present cost of the call; an error if it would fail.
 pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Quote, Error> {
     simulate(rpc, from, target).await?;
     let params = json!([call_object(from, target)]);
@@ -63,14 +62,14 @@ pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Q
     Ok(Quote { gas_limit, fees: fees(rpc).await? })
 }
 
-/// What the contract would say, at no cost.
+/// Runs the call with `eth_call`, which costs nothing.
 async fn simulate(rpc: &Rpc, from: Address, target: &Target) -> Result<(), Error> {
     let params = json!([call_object(from, target), "latest"]);
     let answer: Result<Bytes, Failure> = rpc.call("eth_call", params).await;
     answer.map(drop).map_err(|failure| refused(failure, from, "eth_call"))
 }
 
-/// What the chain asks for a unit of gas now.
+/// The present price of a unit of gas; an error above [`FEE_PER_GAS_MAX`].
 pub(super) async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
     let (head, price): (Head, U128) =
         tokio::try_join!(rpc.head(), rpc.ask("eth_gasPrice", json!([])))?;
@@ -82,11 +81,11 @@ pub(super) async fn fees(rpc: &Rpc) -> Result<Fees, Error> {
     Ok(fees)
 }
 
-/// Hands the endpoint a transaction, for the first time or again.
+/// Sends a transaction, for the first time or again.
 pub(super) async fn send(rpc: &Rpc, from: Address, raw: &[u8]) -> Result<Answer, Error> {
     let params = json!([hex::encode_prefixed(raw)]);
     match rpc.call::<Value>("eth_sendRawTransaction", params).await {
-        // Where the answer got lost, the transaction perhaps did not: its receipt tells.
+        // The answer was lost, but the transaction may have arrived. Its receipt will show it.
         Ok(_) | Err(Failure::Other(Error::Unreachable { .. })) => Ok(Answer::Taken),
         Err(Failure::Refused(refusal)) => match answer(&refusal) {
             Some(answer) => {
@@ -99,15 +98,15 @@ pub(super) async fn send(rpc: &Rpc, from: Address, raw: &[u8]) -> Result<Answer,
     }
 }
 
-/// Hands a transaction to every endpoint; what they say does not matter.
+/// Sends a transaction to every endpoint that is not resting; ignores their answers.
 pub(super) async fn spread(rpc: &Rpc, raw: &[u8]) {
     rpc.spread("eth_sendRawTransaction", &json!([hex::encode_prefixed(raw)])).await;
 }
 
-/// What a refusal says of a transaction's way; `None` where it goes nowhere.
+/// The state of a transaction that a refusal implies; `None` if it can't be mined as it is.
 fn answer(refusal: &Refusal) -> Option<Answer> {
     match refusal.verdict()? {
-        // The nonce's count is what decides; the endpoint may only be late or early.
+        // The account's nonce decides later; this endpoint may only lag behind or be ahead.
         Verdict::Known | Verdict::Nonce => Some(Answer::Taken),
         Verdict::Occupied => Some(Answer::Occupied),
         Verdict::TooCheap => Some(Answer::TooCheap { tip_min: refusal.tip_min() }),
@@ -115,7 +114,7 @@ fn answer(refusal: &Refusal) -> Option<Answer> {
     }
 }
 
-/// The transaction in its block, with the contract that it made; `None` where it is in none.
+/// The transaction's outcome and the contract that it created; `None` while it is in no block.
 pub(super) async fn included(
     rpc: &Rpc,
     hash: Hash,

@@ -1,12 +1,12 @@
-//! Containers that hold strangers' jobs.
+//! Containers that run strangers' jobs.
 //!
-//! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] stands in where
-//! there is none (simulated demo, tests); one suite of contract tests holds both. `policy` turns a
-//! [`ContainerSpec`] into what the engine is told, `image` reads references, `allowed` says which
-//! images strangers may name; all three are pure.
+//! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] simulates one in memory
+//! (demo, tests). The same contract tests run against both. `policy` turns a [`ContainerSpec`] into the
+//! engine's create call, `image` parses references, `allowed` decides which images strangers may name; all
+//! three are pure.
 //!
-//! What must hold: a container of one name is created at most once and started at most once; the
-//! engine's own types never leave this folder.
+//! Must hold: at most one container exists under a name, and it is started at most once; the engine client's
+//! types never leave this folder.
 
 mod allowed;
 pub mod docker;
@@ -30,47 +30,48 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use image::InvalidReference;
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
-/// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable;
-/// `start` only while the container exists. Dropping a future of this trait leaves nothing half done.
+/// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable; `start`
+/// only while the container exists. Dropping a future of this trait leaves nothing half done.
 pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
-    /// Makes the image present and says what it is. What was pulled for a job before is not pulled
-    /// again; what lies here otherwise is used only where the owner's [`ImagePolicy`] or the
-    /// image's registry lets anybody have it. Errors inside the pull's stream are noticed; no progress for a while is an error.
+    /// Makes the image present and returns its id and digest. An image that an earlier job pulled is not
+    /// downloaded again. Any other image on this host is used only if the owner's [`ImagePolicy`] names it or
+    /// its registry gives it to this node. An error inside the pull's stream and a stalled pull are errors.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
 
-    /// Creates the container, or finds the one of ours that has its name already. One that was made
-    /// for other cards and was never started is made anew.
+    /// Creates the container, or returns this node's container of that name. A container that was created for
+    /// other GPUs and never started is replaced.
     fn create(
         &self,
         spec: &ContainerSpec,
     ) -> impl Future<Output = Result<ContainerId, Error>> + Send;
 
-    /// Starts a container that was created and never started. One that runs or has exited is left
-    /// as it is and reported; one that the engine would not start stays as it was.
+    /// Starts a container that was created and never started. One that runs or has exited is left alone and
+    /// reported. If the engine refuses the start, the container stays created; if the start times out, the
+    /// container is removed.
     fn start(&self, id: &ContainerId) -> impl Future<Output = Result<Launched, Error>> + Send;
 
-    /// Hands every chunk of the container's output to `sink`, in order per stream, and returns
-    /// once its processes are gone and its output has been read to the end. Works on a container
-    /// that exited before the call; one that was never started is an error. The exit is told even
-    /// where the output can't be read, or where `sink` takes nothing more; each call begins with
-    /// the first byte that the engine still has. The engine keeps a bounded amount: of a job that
-    /// writes hundreds of megabytes, lines in the middle can be missing or come twice.
+    /// Sends the container's output to `sink`, in order per stream, and returns once its processes are gone
+    /// and its output has been read to the end. Also works on a container that exited before the call; one
+    /// that was never started is an error. The exit is returned even if the output can't be read or `sink`
+    /// takes no more. Each call starts with the first byte that the engine still has. The engine keeps a
+    /// bounded amount: for a job that writes hundreds of megabytes, lines in the middle can be missing or
+    /// repeated.
     fn follow(
         &self,
         id: &ContainerId,
         sink: LogSink,
     ) -> impl Future<Output = Result<Exit, Error>> + Send;
 
-    /// Asks the container to end, and kills it after `grace`. `Ok` where it is gone or had ended.
+    /// Asks the container to end, and kills it after `grace`. `Ok` also if it is gone or had already ended.
     fn stop(
         &self,
         id: &ContainerId,
         grace: Duration,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Copies `path` out of an exited container into the empty folder `dest` (the entry keeps its
-    /// base name), at most `bytes_max`. Links arrive as links; what is neither file, folder nor link
-    /// arrives as a named pipe. An entry that would land outside `dest` is an error.
+    /// Copies `path` out of an exited container into the empty folder `dest` (the entry keeps its base name),
+    /// at most `bytes_max` bytes. Links arrive as links, devices and pipes as named pipes. An entry that
+    /// would land outside `dest` is an error.
     fn copy_out(
         &self,
         id: &ContainerId,
@@ -79,29 +80,29 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Bytes that the container's own layer takes up. The engine may take long to measure it.
+    /// Bytes written to the container's own layer. The engine may take long to measure them.
     fn written(&self, id: &ContainerId) -> impl Future<Output = Result<u64, Error>> + Send;
 
-    /// Removes the container with its anonymous volumes, running or not. `Ok` where it is gone.
+    /// Removes the container with its anonymous volumes, running or not. `Ok` also if it is gone already.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Removes a container that was never started. Says whether it is gone: one that a call started,
-    /// whose caller may be dead by now, stays.
+    /// Removes a container that was never started. Returns whether it is gone: a container that was started,
+    /// perhaps by a caller that has died since, stays.
     fn withdraw(&self, id: &ContainerId) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Every container of this node, running or not, found by its label.
+    /// Every container of this node, running or not, found by its `lamda.node` label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 
-    /// Whether the engine hands this card to a container of the node; [`Error::Gpu`] and
-    /// [`Error::Driver`] say why not. What it leaves when it is cut short goes with the next one.
+    /// Checks that the engine hands this GPU to a container of the node; [`Error::Gpu`] and [`Error::Driver`]
+    /// say why not. The next call removes what an interrupted one left behind.
     fn gpu_ready(
         &self,
         node: Address,
         gpu: &GpuUuid,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Opens folders below `top` to every user of this host: a container's root may have closed them to
-    /// the node. `top` is a folder of the node's that nobody else can enter.
+    /// Opens folders, given relative to `top`, to every user of this host: a container's root may have closed
+    /// them to the node. `top` must be a folder of the node's that nobody else can enter.
     fn open_folders(
         &self,
         node: Address,
@@ -109,10 +110,10 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         folders: &[PathBuf],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Whether the engine holds containers to their limits; [`Error::Unlimited`] names what it can't.
+    /// Checks that the engine enforces containers' limits; [`Error::Unlimited`] names those that it can't.
     fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// What the engine finds at the path of this small file of the node's; `None` where it finds none.
+    /// The content of this small file of the node's as the engine sees it; `None` if the engine finds none.
     fn read_back(
         &self,
         node: Address,
@@ -120,19 +121,19 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
 }
 
-/// Where a container's output goes. Bounded: the reader waits while it is full.
+/// Takes a container's output. Bounded: reading waits while it is full.
 pub type LogSink = tokio::sync::mpsc::Sender<LogChunk>;
 
-/// A piece of a container's output, as it came: not cut at line ends, at most 64 KiB.
+/// A piece of a container's output as it came: at most 64 KiB, not cut at line ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
-    /// Which of the two streams.
+    /// The stream that it was written to.
     pub stream: LogStream,
-    /// The bytes; the job may have written anything.
+    /// The job's raw bytes, not necessarily text.
     pub bytes: bytes::Bytes,
 }
 
-/// A container's two outputs.
+/// A container's output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
@@ -153,24 +154,25 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// An image that is here.
+/// An image that is present on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The engine's own id, `sha256:…`: containers are created from it, so that a tag that moves
-    /// between the pull and the start changes nothing.
+    /// The engine's own id, `sha256:…`. Containers are created from it, so a tag that moves between the pull
+    /// and the start changes nothing.
     pub id: String,
-    /// What a receipt says: the manifest's digest `sha256:…` where the image came from a registry,
-    /// else `image-id:sha256:…`.
+    /// The digest for the receipt: the manifest's `sha256:…` if the image came from a registry, else
+    /// `image-id:sha256:…`.
     pub digest: String,
-    /// Bytes on disk.
+    /// Its size on disk in bytes.
     pub size_bytes: u64,
     /// Whether this call had to pull it.
     pub pulled: bool,
-    /// Its registry could not be asked whether the name still means it: it was pulled for a job before.
+    /// Whether the registry could not confirm that the name still means this image, which an earlier job
+    /// pulled.
     pub unconfirmed: bool,
 }
 
-/// Everything that the engine is told about a container.
+/// Everything that the engine is told about a job's container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
     /// `lamda-<first 8 hex of the address>-<job_id>-<attempt>`.
@@ -183,197 +185,197 @@ pub struct ContainerSpec {
     pub attempt: u32,
     /// The image's id, from [`Image::id`].
     pub image_id: String,
-    /// Replaces the image's entrypoint where it is `Some`.
+    /// Replaces the image's entrypoint if `Some`.
     pub entrypoint: Option<Vec<String>>,
-    /// Replaces the image's command where it is `Some`.
+    /// Replaces the image's command if `Some`.
     pub command: Option<Vec<String>>,
-    /// Variables, the node's own included; NVIDIA's are decided by the policy.
+    /// Environment variables, the node's own included; `policy` decides those that NVIDIA's toolkit reads.
     pub env: Vec<(String, String)>,
-    /// Host folders that the job sees.
+    /// Host folders and files that the job sees.
     pub mounts: Vec<Mount>,
-    /// Where on the host the folders lie that the image declares as volumes; made where it does.
+    /// Host folder for the volumes that the image declares; created if it declares any.
     pub volumes: PathBuf,
-    /// The cards that it may use; none for a CPU job.
+    /// The GPUs that it may use; empty for a CPU job.
     pub gpus: Vec<GpuUuid>,
-    /// What it may take.
+    /// Its memory, CPU, process and `/dev/shm` limits.
     pub limits: Limits,
-    /// What it may reach.
+    /// What it may reach over the network.
     pub network: Network,
 }
 
 /// A host folder or file shown inside a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it lies on the host, absolute.
+    /// Absolute path on the host.
     pub host: PathBuf,
-    /// Where the job sees it, absolute.
+    /// Absolute path in the container.
     pub target: String,
-    /// Whether the job may only read it.
+    /// Whether the job can only read it.
     pub read_only: bool,
 }
 
-/// What a container may take of the host. Wall time is kept by the agent.
+/// Resource limits of a container. Wall time is limited by the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Memory in bytes; swap is off.
     pub memory_bytes: u64,
-    /// Processor time in billionths of a core.
+    /// CPU time per second in billionths of a core.
     pub nano_cpus: u64,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: u32,
-    /// `/dev/shm` in bytes.
+    /// Size of `/dev/shm` in bytes.
     pub shm_bytes: u64,
 }
 
-/// What a container may reach.
+/// What a container may reach over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// Nothing but its own loopback.
+    /// Only its own loopback interface.
     None,
-    /// The engine's bridge: whatever the host can reach.
+    /// The engine's bridge: everything that the host can reach.
     Bridge,
 }
 
-/// What [`ContainerRuntime::start`] found or did.
+/// The result of [`ContainerRuntime::start`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
-    /// The container.
+    /// The engine's id of the container.
     pub id: ContainerId,
-    /// Whether this call started it (`false`: it was running or had exited already).
+    /// Whether this call started it; `false` if it was running or had exited already.
     pub started_now: bool,
-    /// When it was started, by the engine's clock, where another call did.
+    /// Start time by the engine's clock, if an earlier call started it.
     pub started_at: Option<Timestamp>,
 }
 
-/// How a container ended, as the engine tells it.
+/// How a container ended, as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The first process's exit code (128 + signal where a signal ended it).
+    /// Exit code of the first process (128 + signal number if a signal ended it).
     pub code: i32,
-    /// Whether the kernel killed a process of it for memory.
+    /// Whether the kernel killed one of its processes for lack of memory.
     pub oom: bool,
-    /// When it was started, by the engine's clock.
+    /// Start time by the engine's clock.
     pub started_at: Timestamp,
-    /// When it ended, by the engine's clock.
+    /// End time by the engine's clock.
     pub finished_at: Timestamp,
-    /// What the engine knows of why it ended.
+    /// Who ended it, as far as the engine knows.
     pub ended_by: EndedBy,
 }
 
-/// Whose doing a container's end was.
+/// Who ended a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndedBy {
-    /// Its own: the engine saw it end and had sent it no signal.
+    /// The container: the engine saw it end and had sent it no signal to end.
     Itself,
-    /// The engine's, which sent it a signal to end: for us, for another of its users, or because
-    /// the engine itself was ended or came back after a crash.
+    /// The engine, which sent it a signal to end: for this node, for another user of the engine, or because
+    /// the engine itself shut down or came back after a crash.
     Engine,
-    /// Nobody's that is known: it ended while the engine was away, or so long ago that the engine
-    /// has forgotten.
+    /// Not known: it ended while the engine was down, or so long ago that the engine has forgotten.
     Unknown,
 }
 
-/// A container of ours that [`ContainerRuntime::list`] found.
+/// A container of this node that [`ContainerRuntime::list`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its id.
+    /// The engine's id of it.
     pub id: ContainerId,
-    /// From its label; `None` where the label is no job id.
+    /// From its label; `None` if there is no valid one, as on the node's own probes.
     pub job_id: Option<JobId>,
-    /// From its label; 0 where the label is no number.
+    /// From its label; 0 if there is no valid one.
     pub attempt: u32,
-    /// What it is doing.
+    /// Its state, as far as recovery distinguishes states.
     pub state: FoundState,
-    /// When it was created.
+    /// Creation time by the engine's clock, in whole seconds.
     pub created_at: Timestamp,
 }
 
-/// The engine's states, as far as recovery decides by them.
+/// The engine's container states, as far as recovery distinguishes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundState {
-    /// Created, never started: it may be started.
+    /// Created, never started: may be started.
     Created,
-    /// Running or paused: it is adopted.
+    /// Running or paused: is adopted.
     Running,
-    /// Exited or dead: it is collected, never started again.
+    /// Exited or dead: its exit is collected; never started again.
     Exited,
 }
 
 /// Why the engine did not do what it was asked. The cause is in `source()`, not in the text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The setting is no engine's address. Final.
+    /// The setting is not an engine's address. Final.
     #[error("`{host}` is no address of a container engine: unix:///path or tcp://host:port")]
     Host {
-        /// The setting as it stands.
+        /// The setting's value.
         host: String,
     },
-    /// The engine does not answer, or answers that it can't now: try again later.
+    /// The engine does not answer, or answers that it is unavailable (503): try again later.
     #[error("the container engine at {host} does not answer")]
     Unreachable {
         /// The engine's address.
         host: String,
-        /// What went wrong.
+        /// The client's error.
         #[source]
         source: BoxError,
     },
-    /// The owner lets no stranger name this image: the engine was not asked. Final.
+    /// The owner doesn't allow strangers this image; the engine was not asked. Final.
     #[error("image `{reference}` is not allowed here: {reason}")]
     ImageNotAllowed {
-        /// As the job names it.
+        /// The reference as the job names it.
         reference: String,
-        /// Why, in our words.
+        /// The reason, in the node's own words.
         reason: NotAllowed,
     },
     /// The image does not exist, or this node may not pull it. Final.
     #[error("image `{reference}` can't be had: {reason}")]
     ImageRefused {
-        /// As the job names it.
+        /// The reference as the job names it.
         reference: String,
-        /// Why, in our words: the engine's would tell a stranger of the owner's network.
+        /// The reason, in the node's own words: the engine's would reveal the owner's network.
         reason: String,
     },
-    /// The pull broke or stalled: may work later.
+    /// The pull failed or stalled; a later one may succeed.
     #[error("image `{reference}` could not be pulled: {reason}")]
     Pull {
-        /// As the job names it.
+        /// The reference as the job names it.
         reference: String,
-        /// Why, in our words: the engine's would tell a stranger of the owner's network.
+        /// The reason, in the node's own words: the engine's would reveal the owner's network.
         reason: String,
     },
-    /// The GPUs could not be handed to the container: the node's fault, not the job's.
+    /// The container could not be given its GPUs: the node's fault, not the job's.
     #[error("the engine could not give the container its GPUs: {reason}")]
     Gpu {
-        /// The toolkit's words, one line, the last 300 characters.
+        /// The toolkit's message on one line, its last 300 characters.
         reason: String,
     },
-    /// No container gets any GPU: the driver or its toolkit is not there. The node's fault.
+    /// No container can be given a GPU: the driver or NVIDIA's toolkit is missing or broken. The node's
+    /// fault.
     #[error("the engine can't give GPUs to any container: {reason}")]
     Driver {
-        /// The toolkit's words, one line, the last 300 characters.
+        /// The toolkit's message on one line, its last 300 characters.
         reason: String,
     },
-    /// The image wants another driver or card than the node's. Final here.
+    /// The image requires another driver or GPU than the node has. Final on this node.
     #[error("the image wants {needed} of the GPU's driver")]
     Requirement {
-        /// What it wants, such as `cuda>=12.8`.
+        /// The unmet condition, such as `cuda>=12.8`.
         needed: String,
     },
-    /// The container can't be started as the job wants it (no such command, say). Final.
+    /// The container can't be started as the job asks (no such command, for example). Final.
     #[error("the container could not be started: {reason}")]
     Start {
-        /// What is wrong with what the job or its image names: nothing of the engine's own.
+        /// What is wrong with the job's or its image's settings; tells nothing about the host.
         reason: String,
     },
-    /// The engine takes limits and holds nobody to them: its host's kernel lacks the control groups.
+    /// The engine accepts limits but can't enforce them: its host's kernel lacks the control groups.
     #[error(
         "the engine can't hold containers to a limit of {missing}: the kernel or its control groups \
          don't support it (see `docker info`)"
     )]
     Unlimited {
-        /// Of what, such as `memory`.
+        /// The limits that are not enforced, such as `memory`.
         missing: String,
     },
     /// There is no such container.
@@ -385,35 +387,35 @@ pub enum Error {
         /// The path that was asked for.
         path: String,
     },
-    /// What was to be copied out is larger than was allowed.
+    /// The content to copy out exceeds the limit.
     #[error("`{path}` is larger than {bytes_max} bytes")]
     TooLarge {
         /// The path that was asked for.
         path: String,
-        /// What was allowed.
+        /// The limit in bytes.
         bytes_max: u64,
     },
-    /// What was to be copied out is not files and folders.
+    /// The content to copy out can't be written as files, folders and links.
     #[error("`{path}` can't be copied out of the container: {reason}")]
     CopyOut {
         /// The path that was asked for.
         path: String,
-        /// Why, in words.
+        /// Why it can't be copied.
         reason: String,
     },
-    /// A file of ours could not be written or read.
+    /// One of the node's own files could not be written or read.
     #[error("a file could not be handled for the container engine")]
     Io(#[source] std::io::Error),
     /// The engine refused for another reason.
     #[error("the container engine refused: {reason}")]
     Engine {
-        /// The engine's words, one line, the last 300 characters: for the owner alone.
+        /// The engine's message on one line, its last 300 characters; for the owner only.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing the job.
+    /// Whether the same call may succeed later without a change to the job.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,

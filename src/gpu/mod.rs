@@ -1,9 +1,9 @@
 //! The host's GPUs.
 //!
-//! [`GpuProbe`] is the seam: [`nvml`] asks NVIDIA's management library, which is opened at run time
-//! by its path so that the program starts without it; [`fake`] is a list.
+//! [`GpuProbe`] is the interface. [`nvml`] asks NVIDIA's management library, which is opened at run
+//! time so that the program starts without it; [`fake`] is a list.
 //!
-//! What must hold: a driver call that hangs never blocks the agent; every call has a deadline.
+//! Invariant: a driver call that hangs never blocks the agent; every call has a deadline.
 
 pub mod fake;
 pub mod nvml;
@@ -13,13 +13,13 @@ use std::future::Future;
 
 use crate::node::GpuInventory;
 
-/// Where the GPUs are found out.
+/// A source of the host's GPU inventory.
 pub trait GpuProbe: fmt::Debug + Send + Sync + 'static {
-    /// All cards that the driver knows.
+    /// Lists all cards that the driver knows.
     fn inventory(&self) -> impl Future<Output = Result<GpuInventory, Error>> + Send;
 }
 
-/// Why the GPUs can't be told.
+/// Why the GPUs can't be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The library is not on this host: no driver, or a container without it.
@@ -29,20 +29,20 @@ pub enum Error {
     NoLibrary {
         /// The path or name that was tried.
         library: String,
-        /// What the loader said.
+        /// The error of the dynamic loader.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The library is here and says no: driver not loaded, versions that don't match.
+    /// The library is present but reports an error: driver not loaded, mismatched versions.
     #[error("the NVIDIA driver does not answer: {reason}")]
     Driver {
-        /// The library's words.
+        /// The library's error message.
         reason: String,
     },
-    /// The driver hung.
+    /// The driver gave no answer before the deadline.
     #[error("the NVIDIA driver gave no answer in {seconds} s")]
     Hung {
-        /// How long it was waited for.
+        /// The deadline in seconds.
         seconds: u64,
     },
 }

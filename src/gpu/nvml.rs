@@ -1,9 +1,10 @@
-//! NVIDIA's management library, opened by its name at run time.
+//! NVIDIA's management library (NVML), opened by its name at run time.
 //!
-//! What must hold: its calls go into a kernel driver that can hang for ever, so each round of them
-//! runs on a thread of its own that nobody joins, and at most one such thread is about: while one
-//! hangs, the next caller waits for it, not in it. A card that has fallen off the bus is left
-//! out, and told as such; the others are still told. One without memory of its own has the host's.
+//! Invariants: its calls go into a kernel driver that can hang forever, so each round of them runs
+//! on a thread of its own that nobody joins, and there is at most one such thread. While one hangs,
+//! later callers wait for it up to their own deadline, outside the driver. A card that has fallen
+//! off the bus is left out and reported as such; the others are still listed. A card without memory
+//! of its own is listed with the host's.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,8 +19,8 @@ use tokio::time::timeout;
 use super::{Error, GpuProbe};
 use crate::node::{Gpu, GpuInventory, GpuUuid};
 
-/// The library's name for the loader, then the places where distributions and container toolkits
-/// put it without telling the loader.
+/// The library's name for the loader, then paths where distributions and container toolkits put it
+/// without registering it with the loader.
 const LIBRARIES: [&str; 4] = [
     "libnvidia-ml.so.1",
     "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
@@ -30,24 +31,24 @@ const LIBRARIES: [&str; 4] = [
 const DEADLINE: Duration = Duration::from_secs(10);
 const MIB: u64 = 1024 * 1024;
 
-/// The GPUs that NVIDIA's driver knows.
+/// Lists the GPUs that NVIDIA's driver knows.
 #[derive(Debug, Clone)]
 pub struct Nvml {
     candidates: Vec<OsString>,
     deadline: Duration,
-    /// Opened by the first call that succeeds and kept: opening wakes up idle cards.
+    /// Opened by the first successful call and kept: opening it wakes up idle cards.
     library: Arc<Mutex<Option<Library>>>,
 }
 
 impl Nvml {
-    /// Asks the library at `lib_path`, or the one that the host has. Nothing is opened yet.
+    /// Uses the library at `lib_path`, or the host's own without one. Opens nothing yet.
     pub fn new(lib_path: Option<PathBuf>) -> Self {
         let candidates = lib_path
             .map_or_else(|| LIBRARIES.map(OsString::from).to_vec(), |path| vec![path.into()]);
         Self { candidates, deadline: DEADLINE, library: Arc::default() }
     }
 
-    /// Waits this long for an answer instead of 10 s.
+    /// Sets the deadline for an answer; the default is 10 s.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
@@ -79,13 +80,14 @@ fn ask(
         Some(opened) => opened,
         None => open(candidates)?,
     };
-    // A library that fails as a whole is opened anew next time: the driver may have been replaced.
+    // If the library as a whole fails, it is reopened next time: the driver may have been replaced.
     let inventory = read(&opened).map_err(|err| driver(&err))?;
     *library = Some(opened);
     Ok(inventory)
 }
 
-/// The first candidate that is there decides: a driver that says no is not asked under another name.
+/// Opens the first candidate that exists. A driver's error ends the search: another path to the
+/// library leads to the same driver.
 fn open(candidates: &[OsString]) -> Result<Library, Error> {
     let mut absent = None;
     for candidate in candidates {
@@ -124,7 +126,7 @@ fn read(library: &Library) -> Result<GpuInventory, NvmlError> {
     Ok(inventory)
 }
 
-/// The card, and whether it has no memory of its own.
+/// The card, and whether it uses the host's memory instead of its own.
 fn gpu(library: &Library, index: u32) -> Result<(Gpu, bool), String> {
     let device = library.device_by_index(index).map_err(in_words)?;
     let uuid = device.uuid().map_err(in_words)?;
@@ -132,7 +134,7 @@ fn gpu(library: &Library, index: u32) -> Result<(Gpu, bool), String> {
     let model = device.name().map_err(in_words)?;
     let (bytes, shares) = match device.memory_info() {
         Ok(memory) => (memory.total, false),
-        // A chip that holds processor and GPU, such as GB10: both use the same memory.
+        // A chip with both CPU and GPU, such as GB10: they share one memory.
         Err(NvmlError::NotSupported) => (host_memory(), true),
         Err(err) => return Err(in_words(err)),
     };

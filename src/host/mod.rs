@@ -1,22 +1,22 @@
-//! The host under the node: its cores, its memory, its disk.
+//! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles folders that strangers wrote.
+//! [`tree`] handles untrusted folders.
 //!
-//! What must hold: facts only, read afresh at each call; what they mean is decided elsewhere.
+//! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
 pub mod tree;
 
 use std::path::Path;
 
-/// Bytes in a MiB.
+/// Number of bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
-/// Cores that this process may use.
+/// Number of cores that this process may use; 1 if unknown.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The host's memory in MiB, from `/proc/meminfo`; 0 where it can't be told.
+/// The host's memory in MiB, from `/proc/meminfo`; 0 if unknown.
 pub fn memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -24,31 +24,32 @@ pub fn memory_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// What is free for this process on the file system that holds `path`, in MiB.
+/// Free space for this process on the file system that holds `path`, in MiB.
 pub fn disk_free_mib(path: &Path) -> std::io::Result<u64> {
     Ok(disk_room(path)?.mib)
 }
 
-/// What a file system has left.
+/// Free space and inodes of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// For everybody, in MiB. What the file system keeps for root is not counted: processes in
-    /// containers may use it, and a node that is not root may not.
+    /// Space free for every user, in MiB. The reserve for root is not counted: processes in
+    /// containers may use it, but a node that is not root may not.
     pub mib: u64,
-    /// Files and folders that can still be made; `u64::MAX` where the file system counts none.
+    /// Files and folders that can still be created; `u64::MAX` if the file system has no limit.
     pub inodes: u64,
 }
 
-/// What is left on the file system that holds `path`.
+/// Free space and inodes of the file system that holds `path`.
 pub fn disk_room(path: &Path) -> std::io::Result<Room> {
     let stat = rustix::fs::statvfs(path)?;
-    // Btrfs and others make inodes as they need them, and say 0 of 0.
+    // Btrfs and others allocate inodes on demand and report 0 of 0.
     let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
     Ok(Room { mib: stat.f_bavail.saturating_mul(stat.f_frsize) / MIB, inodes })
 }
 
-/// Takes blocks for the first `bytes` of an open file, so that what is written there later finds
-/// room; the file is as long afterwards. A file system that can't take any in advance does nothing.
+/// Allocates blocks for the first `bytes` bytes of an open file, so that later writes there find
+/// room; the file is at least that long afterwards. Does nothing if the file system can't
+/// preallocate.
 pub fn take_blocks(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
@@ -58,14 +59,14 @@ pub fn take_blocks(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
     }
 }
 
-/// Whether this process may read and remove what other users own, however it is closed: as root may,
-/// and who has root's two capabilities for that.
+/// Whether this process may read and remove other users' files whatever their modes, as root and
+/// holders of `CAP_DAC_OVERRIDE` and `CAP_FOWNER` may.
 pub fn overrides_owners() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     has_rights_of_root(&status).unwrap_or_else(|| rustix::process::geteuid().is_root())
 }
 
-/// The same by the text of proc(5), `status`; `None` where it does not say.
+/// [`overrides_owners`] from the text of `status` in proc(5); `None` if it doesn't say.
 fn has_rights_of_root(status: &str) -> Option<bool> {
     /// `CAP_DAC_OVERRIDE` and `CAP_FOWNER` of capabilities(7).
     const BOTH: u64 = 1 << 1 | 1 << 3;
@@ -74,14 +75,14 @@ fn has_rights_of_root(status: &str) -> Option<bool> {
     Some(effective & BOTH == BOTH)
 }
 
-/// What the kernel calls this boot: another name after each start of the host. Empty where it can't
-/// be told. See random(4), `boot_id`.
+/// The kernel's ID of this boot, different after each start of the host; empty if unknown. See
+/// random(4), `boot_id`.
 pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
 
-/// The host's name; `localhost` where it can't be told.
+/// The host's name; `localhost` if unknown.
 pub fn name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".to_owned() } else { name }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 
 use super::events::{self, Happened};
 use super::outbox::{self, Ready};
@@ -184,7 +184,7 @@ impl Journal {
             let mut query = db.prepare(sql)?;
             let rows =
                 query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-            let parse = |row: Result<(String, i64), rusqlite::Error>| {
+            let parse = |row: Result<(String, i64), SqliteError>| {
                 let (id, at_ms) = row?;
                 let id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
                 Ok((id, Timestamp::from_unix_ms(u64::try_from(at_ms).unwrap_or(0))))
@@ -232,7 +232,7 @@ impl Journal {
             let sql = "SELECT job_id, revision FROM jobs WHERE open = 1 AND phase <> 'waiting'";
             let mut query = db.prepare_cached(sql)?;
             let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
-            let parse = |row: Result<(String, i64), rusqlite::Error>| {
+            let parse = |row: Result<(String, i64), SqliteError>| {
                 let (id, revision) = row?;
                 let id = id.parse().map_err(|err| Error::Failed(Box::new(err)))?;
                 Ok((id, u64::try_from(revision).unwrap_or(0)))

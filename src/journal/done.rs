@@ -5,7 +5,7 @@
 //! any more, in the one transaction that takes the old rows away; every call looks at a bounded
 //! number of rows and takes away a bounded number, so that nobody waits long behind it.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::events::{self, Happened};
 use super::packed::pack;
@@ -276,7 +276,8 @@ impl Journal {
                 .query_map(params![at, SWEPT_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(Some(rows.collect::<Result<Vec<(i64, String)>, _>>()?))
         };
-        let Some(receipts) = self.writer.call(false, work).await? else { return Ok(0) };
+        let receipts: Result<_, Error> = self.writer.call(false, work).await;
+        let Some(receipts) = receipts? else { return Ok(0) };
         let (count, last) = (receipts.len(), receipts.last().map_or(i64::MAX, |(row, _)| *row));
         let packed = receipts.iter().filter(|(_, document)| !document.is_empty());
         let packed = packed.map(|(row, document)| Ok((*row, pack(document.as_bytes())?)));

@@ -3,7 +3,7 @@
 //! What must hold: a step that fails for weeks adds no row a try; of what repeats itself the first
 //! moment, the last and the number of times are kept, and the last one's words.
 
-use rusqlite::{Connection, Row, params};
+use crate::sql::{Connection, Row, params};
 
 use super::Error;
 use crate::clock::Timestamp;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
 use super::attempts::millis;
 use super::done::trim;
@@ -219,12 +219,12 @@ fn span(keep: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::writer;
+    use crate::journal::SCHEMA;
 
     #[test]
     fn whatever_is_forgotten_is_found_by_an_index() {
         let mut db = Connection::open_in_memory().unwrap();
-        writer::prepare(&mut db, std::path::Path::new("x")).unwrap();
+        SCHEMA.apply(&mut db, std::path::Path::new("x")).unwrap();
         let all = [
             (find::DONE, "done USING INDEX done_due (due_ms<?)"),
             (find::REFUSALS_CUT, "done USING COVERING INDEX done_refused"),
@@ -238,7 +238,7 @@ mod tests {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = plan.parameter_count();
             let rows = plan
-                .query_map(rusqlite::params_from_iter(vec![0; count]), |row| {
+                .query_map(crate::sql::params_from_iter(vec![0; count]), |row| {
                     row.get::<_, String>(3)
                 })
                 .unwrap();

@@ -4,7 +4,7 @@
 //! What must hold: a row is written with the terminal status that names the failure, so that no
 //! output is on disk that nobody knows of; a row goes only after its folder.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 
 use super::attempts::millis;
 use super::{Error, Journal, receipts};
@@ -40,7 +40,7 @@ type Columns = (String, Option<i64>, Option<Vec<u8>>, bool);
 /// The kept output of a job.
 pub(super) fn find(db: &Connection, id: &JobId) -> Result<Option<KeptOutput>, Error> {
     let sql = "SELECT kept, asked_ms, result, said FROM kept WHERE job_id = ?";
-    let read = |row: &rusqlite::Row<'_>| -> Result<Columns, rusqlite::Error> {
+    let read = |row: &crate::sql::Row<'_>| -> Result<Columns, SqliteError> {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
     };
     let Some((kept, asked, result, said)) = db.query_row(sql, [id.as_str()], read).optional()?
@@ -56,7 +56,7 @@ pub(super) fn find(db: &Connection, id: &JobId) -> Result<Option<KeptOutput>, Er
     }))
 }
 
-fn ids(db: &Connection, sql: &str, named: impl rusqlite::Params) -> Result<Vec<JobId>, Error> {
+fn ids(db: &Connection, sql: &str, named: impl crate::sql::Params) -> Result<Vec<JobId>, Error> {
     let mut query = db.prepare_cached(sql)?;
     let rows = query.query_map(named, |row| row.get::<_, String>(0))?;
     rows.map(|id| id?.parse().map_err(|err| Error::Failed(Box::new(err)))).collect()

@@ -10,7 +10,6 @@
 //! refused.
 
 mod attempts;
-mod checkpoint;
 mod done;
 mod events;
 mod forget;
@@ -19,18 +18,18 @@ mod outbox;
 mod packed;
 mod reader;
 mod receipts;
-mod room;
 mod secrets;
-mod simulated;
 mod story;
 mod transactions;
-mod writer;
 
 use std::path::{Path, PathBuf};
-
-use crate::ids::JobId;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::ids::JobId;
+use crate::report::BoxError;
+use crate::sql::{self, Connection, Disk, Gate, Schema, SqliteError, Writer};
 
 pub use attempts::{History, Known};
 pub use events::Happened;
@@ -39,10 +38,23 @@ pub use kept::KeptOutput;
 pub use outbox::{Outgoing, OutgoingKind};
 pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
 pub use receipts::Leaf;
-pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use transactions::Known as KnownAccount;
 
-use writer::Writer;
+/// The journal's tables.
+pub const SCHEMA: Schema = Schema {
+    name: "journal",
+    migrations: &[
+        include_str!("../../migrations/0001_jobs.sql"),
+        include_str!("../../migrations/0002_transactions.sql"),
+        include_str!("../../migrations/0003_leases.sql"),
+        include_str!("../../migrations/0004_secrets.sql"),
+        include_str!("../../migrations/0005_revisions.sql"),
+        include_str!("../../migrations/0006_kept.sql"),
+        include_str!("../../migrations/0007_done.sql"),
+        include_str!("../../migrations/0008_bounds.sql"),
+        include_str!("../../migrations/0009_again.sql"),
+    ],
+};
 
 /// The database's file in the node's folder.
 const FILE: &str = "journal.db";
@@ -96,19 +108,27 @@ pub enum Error {
         path: PathBuf,
         /// What went wrong.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// A row could not be written or read.
     #[error("the journal failed")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Failed(#[source] BoxError),
 }
 
-impl From<rusqlite::Error> for Error {
-    fn from(err: rusqlite::Error) -> Self {
-        match err.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Failed(Box::new(err)),
+impl From<sql::Error> for Error {
+    fn from(err: sql::Error) -> Self {
+        match err {
+            sql::Error::Full => Self::Full,
+            sql::Error::TooNew { path, found, known } => Self::TooNew { path, found, known },
+            sql::Error::Unusable { path, source } => Self::Unusable { path, source },
+            sql::Error::Failed(source) => Self::Failed(source),
         }
+    }
+}
+
+impl From<SqliteError> for Error {
+    fn from(err: SqliteError) -> Self {
+        sql::Error::from(err).into()
     }
 }
 
@@ -128,22 +148,24 @@ impl Journal {
     /// Opens or creates `journal.db` in this folder and brings its schema up to date. Blocks.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(FILE);
-        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unusable {
-            path: path.clone(),
-            source,
-        };
+        let unusable = |source: BoxError| Error::Unusable { path: path.clone(), source };
         let lock = std::fs::File::create(dir.join("lock")).map_err(|err| unusable(err.into()))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| Error::InUse(dir.to_owned()))?;
         make_private(&path).map_err(|err| unusable(err.into()))?;
-        let db = rusqlite::Connection::open(&path).map_err(|err| unusable(err.into()))?;
-        Ok(Self { writer: Writer::start(db, Some(lock), &path)? })
+        let db = Connection::open(&path).map_err(|err| unusable(err.into()))?;
+        Ok(Self { writer: Writer::start(db, &SCHEMA, Some(lock), &path)? })
     }
 
     /// A journal in memory, for simulations: the same schema and code, gone with the last handle.
     pub fn in_memory() -> Result<Self, Error> {
-        let db = rusqlite::Connection::open_in_memory()?;
-        Ok(Self { writer: Writer::start(db, None, Path::new(":memory:"))? })
+        let db = Connection::open_in_memory()?;
+        Ok(Self { writer: Writer::start(db, &SCHEMA, None, Path::new(":memory:"))? })
+    }
+
+    /// The journal on a simulated disk.
+    pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
+        Self { writer: Writer::simulated(disk, gate) }
     }
 }
 

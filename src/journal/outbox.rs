@@ -1,6 +1,6 @@
 //! Statuses on their way out: put in with the state that they follow from, taken out in order.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::story::Story;
 use super::{Error, Journal, receipts};

@@ -3,7 +3,7 @@
 //! What must hold: a receipt is in at most one root that can be on the chain, and that root's
 //! leaves never change.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::packed::pack;
 use super::{Error, Journal};

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
 use super::{Error, Journal};

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Row, params};
+use crate::sql::{Connection, Row, params};
 
 use super::attempts::millis;
 use super::receipts::{self, Leaf, number};
@@ -297,7 +297,7 @@ fn explain(db: &Connection, account: Account, nonce: u64) -> Result<(), Error> {
 fn read_all(
     db: &Connection,
     sql: &str,
-    params: &[&dyn rusqlite::ToSql],
+    params: &[&dyn crate::sql::ToSql],
 ) -> Result<Vec<Transaction>, Error> {
     let mut query = db.prepare_cached(sql)?;
     let mut rows = query.query(params)?;
@@ -351,12 +351,12 @@ fn time(ms: i64) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::writer;
+    use crate::journal::SCHEMA;
 
     #[test]
     fn what_is_asked_before_each_beat_is_found_by_an_index() {
         let mut db = Connection::open_in_memory().unwrap();
-        writer::prepare(&mut db, std::path::Path::new("x")).unwrap();
+        SCHEMA.apply(&mut db, std::path::Path::new("x")).unwrap();
         let all = [
             (find::unfinished(), "transactions_unfinished (chain_id=? AND account=?)"),
             (find::uncounted(), "transactions_nonce (chain_id=? AND account=? AND nonce>?)"),
@@ -366,7 +366,8 @@ mod tests {
         for (sql, expected) in all {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let none = vec![0; plan.parameter_count()];
-            let rows = plan.query_map(rusqlite::params_from_iter(none), |row| row.get(3)).unwrap();
+            let rows =
+                plan.query_map(crate::sql::params_from_iter(none), |row| row.get(3)).unwrap();
             let plan: Vec<String> = rows.collect::<Result<_, _>>().unwrap();
             assert!(plan.join("; ").ends_with(expected), "{sql}\n{plan:?}");
         }

@@ -10,7 +10,8 @@ use lamda_node::job::claim::State as ClaimState;
 use lamda_node::job::phase::Phase;
 use lamda_node::job::spec::{Refused, parse};
 use lamda_node::job::{Job, Reason, Status};
-use lamda_node::journal::{Disk, Fate, Gate, Journal, Known, Outgoing, OutgoingKind};
+use lamda_node::journal::{Journal, Known, Outgoing, OutgoingKind};
+use lamda_node::sql::{Disk, Fate, Gate};
 use serde_json::Value;
 
 use super::held::goes_back;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use lamda_node::journal::Disk;
+use lamda_node::sql::Disk;
 
 use super::agent::Process;
 use super::befall::Snapshot;

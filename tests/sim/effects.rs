@@ -15,8 +15,9 @@ use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::spec::parse;
 use lamda_node::job::{Job, LateResult, Reason, Receipt};
-use lamda_node::journal::{Fate, Gate, Outgoing, Slowness};
+use lamda_node::journal::Outgoing;
 use lamda_node::node::GpuUuid;
+use lamda_node::sql::{Fate, Gate, Slowness};
 
 use super::check;
 use super::plant::Plant;

@@ -31,7 +31,8 @@ mod world;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use lamda_node::journal::Disk;
+use lamda_node::journal::SCHEMA;
+use lamda_node::sql::Disk;
 
 use plant::Plant;
 
@@ -43,7 +44,7 @@ const DAYS_MAX: u64 = 4_000;
 
 /// Lives through these days; ends the test with the first that breaks a promise.
 fn live_through(seeds: Range<u64>, plant: Plant) {
-    let empty = Disk::new().expect("a disk in memory");
+    let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     for seed in seeds {
         if day::live(seed, false, &empty, plant).broken.is_some() {
             let again = day::live(seed, true, &empty, plant);
@@ -57,7 +58,7 @@ fn live_through(seeds: Range<u64>, plant: Plant) {
 /// Plants these, one at a time, and looks for a day that breaks a promise by each.
 #[expect(clippy::print_stdout, reason = "how many were found is what the run is for")]
 fn find_each(plants: &[Plant]) {
-    let empty = Disk::new().expect("a disk in memory");
+    let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let mut missed = Vec::new();
     for plant in plants {
         let found = (0..DAYS_MAX).find_map(|seed| {
@@ -104,7 +105,7 @@ fn a_defect_that_somebody_could_write_is_found() {
 
 #[test]
 fn every_write_of_the_agent_is_planted() {
-    let empty = Disk::new().expect("a disk in memory");
+    let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let mut made: BTreeSet<&str> =
         (0..250).flat_map(|seed| day::live(seed, false, &empty, Plant::Nothing).writes).collect();
     // Without it a journal grows, and no promise is broken.
@@ -142,7 +143,7 @@ mod long {
 
 #[test]
 fn a_day_is_the_same_each_time() {
-    let empty = Disk::new().expect("a disk in memory");
+    let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     for seed in 0..50 {
         let [one, other] =
             [false, true].map(|traced| day::live(seed, traced, &empty, Plant::Nothing));
@@ -165,7 +166,7 @@ fn one_day_can_be_looked_at() {
         return live_through(number(from)..number(to), plant);
     }
     let seed = number(&named);
-    let empty = Disk::new().expect("a disk in memory");
+    let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let day = day::live(seed, true, &empty, plant);
     assert!(!day.trace.is_empty());
     #[expect(clippy::print_stdout, reason = "what a person asked to see")]

@@ -11,8 +11,8 @@ use lamda_node::bus::{PoolName, Target};
 use lamda_node::clock::Timestamp;
 use lamda_node::ids::{Address, Cid, Hash, JobId};
 use lamda_node::job::claim::Claim;
-use lamda_node::journal::Disk;
 use lamda_node::node::GpuUuid;
+use lamda_node::sql::Disk;
 use serde_json::Value;
 use tokio::sync::Notify;
 

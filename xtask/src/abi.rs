@@ -1,8 +1,8 @@
-//! What the compiler makes of the contracts, committed: `abi/` for the program and for explorers,
-//! `tests/fixtures/` for the tests of the agent.
+//! The compiled contracts: `abi/` for the program and for explorers, `tests/fixtures/` for the tests of the
+//! agent.
 //!
-//! The files are committed so that building the program needs no Solidity tools; what must hold is
-//! that they are what `contracts/` compiles to, and [`run`] with `check` says where they are not.
+//! The files are committed so that building the program needs no Solidity tools. Must hold: they are what
+//! `contracts/` compiles to; [`run`] with `check` reports where they are not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Map, Value, json};
 
-/// Each contract that has a file here, and the file: ABI, bytecode and the compiler's version.
+/// The contracts and their committed files, each with ABI, bytecode and compiler version.
 const ARTEFACTS: [(&str, &str); 3] = [
     ("NodeReputation", "abi/NodeReputation.json"),
     ("PlainReputation", "tests/fixtures/PlainReputation.json"),
     ("OnceReputation", "tests/fixtures/OnceReputation.json"),
 ];
 
-/// The contract that explorers verify, and the compiler's whole input for it.
+/// The contract that explorers verify, and the file with the complete compiler input for it.
 const VERIFIED: (&str, &str) = ("NodeReputation", "abi/NodeReputation.verify.json");
 
 /// Compiles the contracts and writes the files, or with `check` compares them instead.
@@ -65,14 +65,14 @@ fn build(root: &Path, contracts: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Forge's own artefact of a contract.
+/// The artefact that forge built for a contract.
 fn built(contracts: &Path, contract: &str) -> anyhow::Result<Value> {
     let out = contracts.join(format!("out/{contract}.sol/{contract}.json"));
     let text = fs::read_to_string(&out).with_context(|| format!("forge built no {contract}"))?;
     serde_json::from_str(&text).context("forge's artefact is no JSON")
 }
 
-/// What of it is committed.
+/// The part of forge's artefact that is committed.
 fn artefact(built: &Value) -> anyhow::Result<Value> {
     let bytecode = built["bytecode"]["object"].as_str().unwrap_or_default();
     let compiler = built["metadata"]["compiler"]["version"].as_str().unwrap_or_default();
@@ -83,8 +83,8 @@ fn artefact(built: &Value) -> anyhow::Result<Value> {
     Ok(json!({"abi": built["abi"], "bytecode": bytecode, "compiler": compiler}))
 }
 
-/// The compiler's standard JSON input that gives this artefact, with every source in it: what an
-/// explorer takes as it is. The settings are those that the compiler itself noted down.
+/// The compiler's standard JSON input that yields this artefact, with every source in it, so that an
+/// explorer accepts it unchanged. The settings are those that the compiler recorded in its metadata.
 fn standard_input(contracts: &Path, built: &Value) -> anyhow::Result<Value> {
     let metadata = &built["metadata"];
     let mut settings = metadata["settings"].as_object().context("no compiler settings")?.clone();
@@ -99,7 +99,7 @@ fn standard_input(contracts: &Path, built: &Value) -> anyhow::Result<Value> {
     Ok(json!({"language": "Solidity", "settings": settings, "sources": sources}))
 }
 
-/// Where forge is: the repository's own tools, the contracts' packages, else `PATH`.
+/// The path of forge: in the repository's own tools, in the contracts' packages, else from `PATH`.
 fn forge(root: &Path) -> PathBuf {
     let packaged = "contracts/node_modules/@foundry-rs/forge-linux-amd64/bin/forge";
     [".tools/bin/forge", packaged]

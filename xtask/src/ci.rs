@@ -1,5 +1,5 @@
-//! The steps of `cargo xtask ci`, in order, cheap ones first. The first that fails ends the run
-//! and is named; none is skipped.
+//! The steps of `cargo xtask ci`, in order, cheap ones first. The first that fails ends the run and is
+//! named; no step is skipped.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,20 +10,20 @@ use anyhow::{Context as _, bail, ensure};
 /// How much time the tests may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// What every change has to pass: half an hour on two cores, with the builds.
+    /// What every change has to pass: half an hour on two cores, including the builds.
     Normal,
     /// Also tests whose path begins with `long::`, more generated cases and more fuzz runs.
     Long,
 }
 
-/// One named check.
+/// One step of `ci`: its name, what it does, and the check itself.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     check: fn(&Path, Depth) -> anyhow::Result<()>,
 }
 
-/// Clippy comes before doc and test: all three read the same checked dependencies.
+/// Clippy comes before doc and test: all three use the same checked dependencies.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "cargo fmt --check", check: fmt_check },
     Step { name: "tidy", what: "floors, lengths and other rules on the text", check: tidy },
@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Path, depth: Depth) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the step of this name alone.
+/// Runs only the step of this name.
 pub(crate) fn run_only(root: &Path, name: &str) -> anyhow::Result<()> {
     let step = STEPS.iter().find(|step| step.name == name);
     let step = step.with_context(|| format!("ci has no step `{name}`: see `ci --list`"))?;
@@ -89,7 +89,7 @@ fn scripts(root: &Path, _: Depth) -> anyhow::Result<()> {
     )
 }
 
-/// A sourced library by its name, a program by its first line.
+/// Recognises a sourced library by its name, a program by its first line.
 fn is_shell(path: &Path) -> anyhow::Result<bool> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let first = text.lines().next().unwrap_or_default();
@@ -101,7 +101,7 @@ fn contracts(root: &Path, depth: Depth) -> anyhow::Result<()> {
     let forge = |args: &[&str]| {
         let mut command = tool(root, "forge");
         command.current_dir(root.join("contracts")).args(args);
-        // What a call costs must be what contracts/snapshots says.
+        // Each call must cost the gas recorded in contracts/snapshots.
         command.env("FORGE_SNAPSHOT_CHECK", "true");
         if depth == Depth::Long {
             command.env("FOUNDRY_PROFILE", "ci");
@@ -131,7 +131,7 @@ fn doc(root: &Path, _: Depth) -> anyhow::Result<()> {
     call(cargo(root).env("RUSTDOCFLAGS", "-D warnings").args(args))
 }
 
-/// `cargo nextest` where it is installed (a process a test, all failures at the end), else
+/// `cargo nextest` if it is installed (one process per test, all failures at the end), else
 /// `cargo test`: the same tests either way.
 fn test(root: &Path, depth: Depth) -> anyhow::Result<()> {
     let mut probe = cargo(root);
@@ -159,14 +159,14 @@ fn doctest(root: &Path, _: Depth) -> anyhow::Result<()> {
     call(cargo(root).args(["test", "--workspace", "--locked", "--doc"]))
 }
 
-/// Cargo, as this very program was started by it.
+/// The cargo that started this program.
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command
 }
 
-/// A program of `.tools/bin`, else of `PATH`.
+/// A program from `.tools/bin`, else from `PATH`.
 fn tool(root: &Path, name: &str) -> Command {
     let own = root.join(".tools/bin").join(name);
     let mut command = Command::new(if own.is_file() { own } else { name.into() });
@@ -174,7 +174,7 @@ fn tool(root: &Path, name: &str) -> Command {
     command
 }
 
-/// Runs a command to its end; anything but success is an error that names it.
+/// Runs a command to completion; anything but success is an error that names the command.
 fn call(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = match command.status() {

@@ -1,5 +1,5 @@
-//! `deny.toml` held by cargo's own knowledge of the graph: licences, banned crates, sources. What
-//! needs the advisory database (and so a network) is left to `cargo deny check`.
+//! Enforces `deny.toml` with `cargo metadata`: licences, banned crates, sources. What needs the advisory
+//! database, and so a network, is left to `cargo deny check`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// The lists of `deny.toml` that are held here.
+/// The lists of `deny.toml` that are enforced here.
 #[derive(Debug)]
 struct Policy {
     licences: Vec<String>,
     banned: Vec<String>,
 }
 
-/// Holds every package of the build to `deny.toml`.
+/// Checks every package of the build against `deny.toml`.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(root.join("deny.toml")).context("deny.toml")?;
     let policy = Policy::parse(&text);
@@ -50,7 +50,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Why a package may not be in the build, if it may not.
+/// Why a package is not allowed in the build; `None` if it is.
 fn refused(policy: &Policy, package: &Value) -> Option<String> {
     let name = package["name"].as_str().unwrap_or_default();
     if policy.banned.iter().any(|banned| banned == name) {
@@ -66,7 +66,7 @@ fn refused(policy: &Policy, package: &Value) -> Option<String> {
 }
 
 impl Policy {
-    /// Reads the two lists; every entry stands on a line of its own.
+    /// Reads the two lists; every entry must be on a line of its own.
     fn parse(text: &str) -> Self {
         let section = |head: &str| {
             let body = text.split_once(head).map_or("", |(_, rest)| rest);
@@ -80,7 +80,7 @@ impl Policy {
     }
 }
 
-/// Whether the allowed licences satisfy an SPDX expression; `/` is the old way to write `OR`.
+/// Whether the allowed licences satisfy an SPDX expression; `/` is an old form of `OR`.
 fn satisfied(expression: &str, is_allowed: &dyn Fn(&str) -> bool) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! The repository's own checks: `cargo xtask ci`, and each of its parts by itself.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool speaks there")]
+//! The repository's own checks: `cargo xtask ci`, and each of its parts on its own.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool prints")]
 
 mod abi;
 mod ci;
@@ -56,15 +56,15 @@ fn run() -> anyhow::Result<()> {
     }
 }
 
-/// The repository's root: the folder above this package, as cargo runs it. Where it was built says
-/// nothing: two clones may share one target folder.
+/// The repository's root: the parent of this package's folder when cargo runs it. The folder at build
+/// time won't do: two clones may share one target folder.
 pub(crate) fn root() -> anyhow::Result<PathBuf> {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask`")?;
     let package = PathBuf::from(package);
     Ok(package.parent().context("xtask lies in the repository")?.to_owned())
 }
 
-/// Prints every finding and fails where there is one.
+/// Prints every finding; fails if there is any.
 fn tidy_up(root: &Path) -> anyhow::Result<()> {
     let findings = tidy::findings(root)?;
     for finding in &findings {

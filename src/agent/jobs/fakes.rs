@@ -26,9 +26,10 @@ use crate::job::plan::Step;
 use crate::job::receipt::{Facts, Receipt, Signed};
 use crate::job::spec::parse;
 use crate::job::{Job, LateResult};
-use crate::journal::{Disk, Fate, Gate, Journal, Outgoing, Slowness};
+use crate::journal::{Journal, Outgoing, SCHEMA};
 use crate::node::admission::Offer;
 use crate::node::presence::Presence;
+use crate::sql::{Disk, Fate, Gate, Slowness};
 use crate::supervise::Crew;
 
 pub(super) const NODE: Address = Address::new([1; 20]);
@@ -285,7 +286,7 @@ pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Intake<Fakes,
     let board = Board::new(terms.clone());
     let hour = Duration::from_hours(1);
     let desk = Desk {
-        journal: Journal::simulated(&Disk::new().unwrap(), Arc::new(trouble)),
+        journal: Journal::simulated(&Disk::new(&SCHEMA).unwrap(), Arc::new(trouble)),
         board: board.clone(),
         clock: clock.clone(),
         rules: Rules {

@@ -1,9 +1,9 @@
-//! Blocks into files: every block goes to its place on disk as soon as it comes.
+//! Blocks into files: every block is written to its place on disk as soon as it arrives.
 //!
-//! A block is wanted at one or more spots, which its parents' nodes give; gateways send parents
-//! first, so that hardly anything waits. What must hold: memory stays bounded whatever the order,
-//! the size and the shape of what comes; a block that comes once serves all its spots; nothing is
-//! written that the root's CID does not lead to.
+//! A block is wanted at one or more spots, which its parents' nodes determine; gateways send
+//! parents first, so that hardly anything waits. Invariants: memory stays bounded whatever the
+//! order, the size and the shape of what arrives; a block that arrives once serves all its spots;
+//! nothing is written that the root's CID doesn't lead to.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,34 +18,34 @@ use super::patience::Tally;
 use super::staging::{EntryId, Staging};
 use super::{Error, Kind};
 
-/// Spots that may wait for blocks: a gateway that sends parents first needs some thousands, one
-/// that sends whole levels one for each 256 KiB.
+/// Maximum spots that wait for blocks: a gateway that sends parents first needs some thousands, one
+/// that sends whole levels needs one per 256 KiB.
 const PENDING_MAX: usize = 114_688;
-/// Blocks whose places are remembered, for gateways that send a repeated block once.
+/// Maximum blocks whose places are remembered, for gateways that send a repeated block once.
 const DONE_MAX: usize = 114_688;
-/// Checked blocks that wait to be written.
+/// Verified blocks that wait to be written.
 const AHEAD_MAX: usize = 4;
-/// Blocks that came before their parents.
+/// Maximum blocks kept that arrived before their parents.
 const EARLY_MAX: usize = 8192;
-/// Their bytes.
+/// Maximum bytes of those blocks.
 const EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Spots of one object: 4 TiB in chunks of 256 KiB. Ends objects that are made to be endless.
+/// Maximum spots of one object: 4 TiB in chunks of 256 KiB. Stops objects built to be endless.
 const SPOTS_MAX: u64 = 16 * 1024 * 1024;
-/// Inner nodes above one another; a file of 2^64 bytes needs eight.
+/// Maximum depth of inner nodes; a file of 2^64 bytes needs eight levels.
 const LEVELS_MAX: u8 = 32;
 
-/// Why an object did not come together.
+/// Why an object could not be assembled.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// What came is no archive.
+    /// The stream is not an archive.
     NotCar,
-    /// A block is not what its CID says: another gateway may do better.
+    /// A block doesn't match its CID; another gateway may do better.
     Wrong(Malformed),
-    /// The archive makes no sense from some byte on: the same.
+    /// The archive is malformed from some byte on; another gateway may do better.
     Garbled(Malformed),
-    /// The archive ended too early: the same.
+    /// The archive ended too early; another gateway may do better.
     Incomplete,
-    /// The object itself, or this machine: no gateway can help.
+    /// The object itself or this host is at fault; no gateway can help.
     Final(Error),
 }
 
@@ -66,8 +66,8 @@ impl From<car::Fault> for Failure {
     }
 }
 
-/// Reads an archive until `root` is whole, then gives it its final name. Blocks are checked on a
-/// thread of their own: hashing takes longer than writing, and neither should wait.
+/// Reads an archive until `root` is complete, then gives it its final name. Blocks are verified on
+/// a thread of their own: hashing takes longer than writing, and neither should wait.
 pub(super) fn receive(
     root: BlockId,
     staging: Staging,
@@ -79,7 +79,7 @@ pub(super) fn receive(
     let (checked, blocks) = sync_channel(AHEAD_MAX);
     thread::scope(|scope| {
         scope.spawn(move || check_blocks(pull, &checked));
-        // Moved in, so that the other thread ends where this one fails.
+        // Moved in, so that a failure here drops it and thereby ends the other thread.
         let blocks = blocks;
         while !assembler.is_complete() {
             let block = blocks.recv().map_err(|_| Failure::Incomplete)??;
@@ -93,7 +93,7 @@ pub(super) fn receive(
     Ok((bytes, kind))
 }
 
-/// A block whose bytes were checked, `None` at the end.
+/// A verified block; `None` at the end.
 type Checked = Result<Option<(BlockId, Bytes)>, car::Fault>;
 
 fn check_blocks(pull: impl FnMut() -> Option<Bytes>, checked: &SyncSender<Checked>) {
@@ -113,22 +113,22 @@ fn check_blocks(pull: impl FnMut() -> Option<Bytes>, checked: &SyncSender<Checke
 /// Where a block's content belongs.
 #[derive(Debug, Clone, Copy)]
 enum Spot {
-    /// It is this entry, whatever it turns out to be.
+    /// The block is this entry, whatever kind it turns out to be.
     Entry(EntryId),
-    /// It is these bytes of a file.
+    /// The block holds these bytes of a file.
     Part { file: EntryId, offset: u64, bytes: u64, level: u8 },
-    /// It is a shard of this directory.
+    /// The block is a shard of this directory.
     Shard { dir: EntryId, level: u8 },
 }
 
-/// Where a block's content lies that came before.
+/// Where the content of an earlier block is stored.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Data { file: EntryId, offset: u64, len: usize },
     Node { at: u64, len: usize },
 }
 
-/// What a block holds.
+/// The content of a block.
 enum Piece {
     Data(Bytes),
     Node(Bytes),
@@ -138,7 +138,7 @@ struct Assembler {
     staging: Staging,
     bytes_max: u64,
     bytes: u64,
-    /// What whoever receives the blocks is told of them.
+    /// Progress, shared with the receiver of the blocks.
     tally: Arc<Tally>,
     kind: Kind,
     pending: HashMap<BlockId, Vec<Spot>>,
@@ -146,7 +146,7 @@ struct Assembler {
     spots: u64,
     done: HashMap<BlockId, Place>,
     early: Early,
-    /// Wanted, and already here.
+    /// Blocks that are wanted and already here.
     ready: Vec<BlockId>,
 }
 
@@ -171,10 +171,10 @@ impl Assembler {
         self.pending.is_empty()
     }
 
-    /// Takes a block whose bytes were checked.
+    /// Takes a verified block.
     fn add(&mut self, id: BlockId, block: Bytes) -> Result<(), Error> {
         if !self.pending.contains_key(&id) {
-            // A block of the object comes again as often as it is in it: that was asked for.
+            // The request asks for a block at each of its places, so a repetition is useful.
             if self.done.contains_key(&id) {
                 self.tally.add(block.len());
             } else {
@@ -184,6 +184,7 @@ impl Assembler {
         }
         self.tally.add(block.len());
         self.place(id, block, true)?;
+        // A node that was just placed may want blocks that came early or were placed before.
         while let Some(id) = self.ready.pop() {
             let place = self.done.get(&id).copied();
             if let Some(block) = self.early.take(id) {
@@ -213,7 +214,7 @@ impl Assembler {
         self.put(id, &piece, is_new)
     }
 
-    /// Puts what a block holds wherever it is wanted.
+    /// Writes a block's content to every spot that wants it.
     fn put(&mut self, id: BlockId, piece: &Piece, is_new: bool) -> Result<(), Error> {
         let spots = self.pending.remove(&id).unwrap_or_default();
         self.pending_spots -= spots.len();
@@ -369,7 +370,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// The root's CID leads to this block, so it is the object that is at fault, not the gateway.
+    /// The root's CID leads to this block, so the object is at fault, not the gateway.
     fn malformed(&self, id: BlockId, why: Malformed) -> Error {
         let spot = self.pending.get(&id).and_then(|spots| spots.first());
         self.unsupported(spot.map_or(EntryId::ROOT, |spot| spot.entry()), why.0)
@@ -394,7 +395,7 @@ impl Spot {
     }
 }
 
-/// Blocks that nobody wanted yet; the oldest go first when there are too many.
+/// Blocks that nothing wants yet; the oldest are dropped when there are too many.
 #[derive(Default)]
 struct Early {
     blocks: HashMap<BlockId, Bytes>,

@@ -4,7 +4,7 @@ use super::*;
 use crate::artifact::ENTRIES_MAX;
 use crate::artifact::dag::{DIRECTORY_MESSAGE, Link, Version, encode, file_message, shard_message};
 
-/// A folder to fetch into, blocks to fetch, the last of which is the root.
+/// A folder to fetch into, and the blocks to send; the last one is the root.
 struct Case {
     dir: tempfile::TempDir,
     blocks: Vec<(BlockId, Bytes)>,
@@ -30,7 +30,7 @@ impl Case {
         id
     }
 
-    /// Sends the blocks root first; gives what comes of it.
+    /// Sends the blocks root first and returns the result.
     fn fetch(&self, bytes_max: u64) -> Result<(u64, Kind), Failure> {
         self.fetch_as(self.blocks.iter().rev(), bytes_max)
     }
@@ -178,7 +178,7 @@ fn an_object_of_too_many_entries_is_refused_with_the_number() {
     let leaf = case.raw(b"x");
     let names: Vec<String> = (0..=ENTRIES_MAX).map(|n| format!("{n:05}")).collect();
     let (mut links, shard) = (Vec::new(), shard_message(&[1]));
-    // In shards, as a node of a few thousand links and more is written.
+    // In shards, as a directory with thousands of entries is written.
     for (slot, names) in (0_u8..).zip(names.chunks(2000)) {
         let prefixed: Vec<String> = names.iter().map(|name| format!("00{name}")).collect();
         let entries: Vec<_> = prefixed.iter().map(|name| (name.as_bytes(), leaf)).collect();

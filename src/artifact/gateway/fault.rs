@@ -1,7 +1,8 @@
-//! Why gateways did not give an object, and what that comes to.
+//! Why gateways failed to serve an object, and the error that results.
 //!
-//! What must hold: an object is called wrong only where every gateway gave bytes that contradict
-//! their hash; whatever else went wrong may be otherwise at the next try, and says so by its reason.
+//! Invariant: an object is reported as wrong only if every gateway gave bytes that contradict their
+//! hash. Mixed failures are reported as transient, unless one of them is final, or every gateway
+//! either lacks the object or calls it too large.
 
 use reqwest::{Response, StatusCode};
 
@@ -9,40 +10,39 @@ use super::super::{Error, http};
 use crate::ids::Cid;
 use crate::report::{BoxError, causes};
 
-/// Gateways that are named in one error.
+/// Maximum number of gateways named in one error.
 const NAMED_MAX: usize = 4;
-/// Characters of one gateway's reason.
+/// Maximum characters of one gateway's reason.
 const REASON_CHARS_MAX: usize = 120;
 
-/// Why one gateway did not give it.
+/// Why one gateway did not serve the object.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// No other gateway can do better.
+    /// The failure doesn't depend on the gateway: no other one can do better.
     Final(Error),
-    /// It may do better later.
+    /// The gateway may succeed later.
     Later(Error),
-    /// It does not let us.
+    /// The gateway denies access.
     Refused(Error),
-    /// It doesn't have it.
+    /// The gateway does not have the object.
     Absent,
-    /// What it gave is not all of it, or something else altogether: an archive that ends early, a
-    /// web page.
+    /// The answer is incomplete or something else altogether: a truncated archive, a web page.
     Missing(String),
-    /// A block that it gave is not what its name says.
+    /// The gateway gave a block or file that doesn't match its CID.
     Wrong(String),
-    /// It says that this is larger than allowed, which nobody can check.
+    /// The flat file exceeds the limit. Its true size can't be verified.
     TooLarge { limit_bytes: u64 },
-    /// It said that it gives an archive, but didn't.
+    /// The answer is declared as an archive but is not one.
     NotCar,
 }
 
 impl Fault {
-    /// It does not answer.
+    /// The fault of a gateway that does not answer.
     pub(super) fn silent(gateway: &str, source: BoxError) -> Self {
         Self::Later(nobody(format!("{gateway} does not answer"), Some(source)))
     }
 
-    /// What an answer without content means.
+    /// The fault that an answer without content stands for.
     pub(super) fn of(answer: &Response) -> Self {
         match http::refusal(answer) {
             Some(err @ Error::Refused { .. }) => Self::Refused(err),
@@ -52,14 +52,14 @@ impl Fault {
         }
     }
 
-    /// What went wrong, for a person.
+    /// The reason for people, at most [`REASON_CHARS_MAX`] characters.
     pub(super) fn words(&self) -> String {
         let words = match self {
             Self::Final(err) | Self::Later(err) | Self::Refused(err) => causes(err),
             Self::Absent => "it does not have it".to_owned(),
             Self::Missing(why) | Self::Wrong(why) => why.clone(),
             Self::TooLarge { limit_bytes } => format!("it is larger than {limit_bytes} bytes"),
-            Self::NotCar => "what it calls an archive is none".to_owned(),
+            Self::NotCar => "what it declares as an archive is not one".to_owned(),
         };
         words.chars().take(REASON_CHARS_MAX).collect()
     }
@@ -75,7 +75,7 @@ fn is_absence(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-/// What it comes to when no gateway gave it.
+/// The error to report if no gateway served the object.
 pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, Fault)>) -> Error {
     if let Some(at) = faults.iter().position(|(_, fault)| matches!(fault, Fault::Final(_)))
         && let (_, Fault::Final(err)) = faults.swap_remove(at)
@@ -89,7 +89,7 @@ pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, Fault)>) -> Error {
     if all(|fault| matches!(fault, Fault::Wrong(_))) {
         return Error::Unverified { cid: *cid };
     }
-    // A size is one gateway's word, which nothing but the lack of any other makes good.
+    // A claimed size can't be verified: it counts only if no other gateway may have the object.
     let is_settled = |fault: &Fault| matches!(fault, Fault::TooLarge { .. } | Fault::Absent);
     if all(is_settled)
         && let Some(limit_bytes) = faults.iter().find_map(|(_, fault)| match fault {
@@ -100,7 +100,7 @@ pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, Fault)>) -> Error {
         return Error::TooLarge { limit_bytes };
     }
     let is_refused = all(|fault| matches!(fault, Fault::Refused(_)));
-    // Who only wants to be asked less often is nearer to an answer than who is silent.
+    // A rate-limited gateway will answer sooner than a silent one, so its error goes first.
     let limited = |fault: &Fault| matches!(fault, Fault::Later(Error::RateLimited { .. }));
     let best = faults.iter().position(|(_, fault)| limited(fault));
     let best = best.or((faults.len() == 1 || is_refused).then_some(0));
@@ -115,7 +115,7 @@ pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, Fault)>) -> Error {
     nobody(format!("no gateway gives {cid} now"), Some(reasons.join("; ").into()))
 }
 
-/// Nobody who could do it does it now.
+/// Builds [`Error::Unavailable`]: nobody can do it at present.
 pub(super) fn nobody(what: String, source: Option<BoxError>) -> Error {
     Error::Unavailable { what, source }
 }

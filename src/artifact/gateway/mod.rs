@@ -1,10 +1,10 @@
-//! Verified fetch from IPFS gateways that nobody trusts.
+//! Verified fetch from untrusted IPFS gateways.
 //!
-//! A gateway is asked for an archive of blocks (`?format=car`), each of which is checked as it
-//! comes; one that can't give archives gives the flat file, which is hashed again under every
-//! known profile. What must hold: what appears at the destination is what the CID says, whole, or
-//! nothing appears; a gateway that gives wrong bytes costs one try and no trust.
-//! See <https://specs.ipfs.tech/http-gateways/trustless-gateway/>.
+//! A gateway is asked for an archive of blocks (`?format=car`), each of which is verified as it
+//! arrives. A gateway that serves no archives is asked for the flat file, which is hashed again
+//! under every known profile. Invariants: what appears at the destination is exactly what the CID
+//! names, or nothing appears; wrong bytes from a gateway cost one attempt and are never used. See
+//! <https://specs.ipfs.tech/http-gateways/trustless-gateway/>.
 
 mod fault;
 mod probe;
@@ -32,21 +32,21 @@ use crate::secret::Secret;
 
 use fault::{Fault, nobody, verdict};
 
-/// Pieces between the network and the disk: some MiB, so that neither waits for the other's hiccup.
+/// Pieces buffered between network and disk: a few MiB, so that a short stall of one is absorbed.
 const PIECES_MAX: usize = 16;
-/// Hops that a gateway may send us on.
+/// Maximum number of redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
-/// Repeated blocks are asked for again and again: they cost less than remembering all of them.
+/// `dups=y`: a repeated block is sent each time, which costs less than remembering every block.
 const ACCEPT_CAR: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
-/// Where Pinata's dedicated gateways look for their key.
+/// Header in which Pinata's dedicated gateways expect their key.
 const TOKEN_HEADER: &str = "x-pinata-gateway-token";
 
-/// What came.
+/// Size and kind of a fetched object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fetched {
-    /// Bytes of all files together.
+    /// Total size of all files in bytes.
     pub bytes: u64,
-    /// File or folder.
+    /// Whether it is a file or a folder.
     pub kind: Kind,
 }
 
@@ -54,7 +54,7 @@ pub struct Fetched {
 #[derive(Debug, Clone)]
 pub struct Gateways {
     client: Client,
-    /// For where an answer from the public network sends us on.
+    /// Follows redirects from the public network; connects to public addresses only.
     public: Client,
     is_public: hop::Judge,
     all: Vec<Gateway>,
@@ -68,17 +68,17 @@ struct Gateway {
 }
 
 impl Gateways {
-    /// Checks the settings; connects to nothing.
+    /// Checks the settings; opens no connection.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::with(config, Arc::new(hop::System), hop::is_public)
     }
 
-    /// Whether there is but one: what it gives wrong, no other one contradicts.
+    /// Whether only one gateway is set, so that no other can contradict its wrong bytes.
     pub fn is_lone(&self) -> bool {
         self.all.len() == 1
     }
 
-    /// The same, with another word on what names lead to and which addresses are everybody's.
+    /// [`Self::new`] with another resolver and another judge of public addresses.
     fn with(
         config: &Config,
         names: Arc<dyn Resolve>,
@@ -99,9 +99,9 @@ impl Gateways {
         })
     }
 
-    /// Fetches what `cid` names to `dest`, which must not exist and then is a file or a folder
-    /// with files of at most `bytes_max` together. `progress` hears how many bytes came so far
-    /// from the gateway that is being asked. Dropping the future leaves nothing behind.
+    /// Fetches the object that `cid` names to `dest`, which must not exist. Its files may have at
+    /// most `bytes_max` bytes in total. `progress` is called with the bytes received so far from
+    /// the gateway being asked. Dropping the future leaves nothing behind.
     pub async fn fetch(
         &self,
         cid: &Cid,
@@ -142,7 +142,7 @@ impl Gateways {
             | StatusCode::GONE
             | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::REQUEST_TIMEOUT => return Err(Fault::of(&answer)),
-            // It knows no archives, or not this way of asking for them, or keeps them for others.
+            // It serves no archives, or not in answer to this form, or only to others.
             status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
                 self.ask(gateway, &path, None).await?
             }
@@ -154,7 +154,7 @@ impl Gateways {
         self.receive_flat(answer, want).await
     }
 
-    /// Asks, and goes where it is sent. The token goes to the gateway's own origin only.
+    /// Sends the request and follows redirects. The token goes to the gateway's own origin only.
     async fn ask(
         &self,
         gateway: &Gateway,
@@ -193,12 +193,12 @@ impl Gateways {
             let Some(Ok(to)) = location.map(|to| url.join(to)) else {
                 return Err(Fault::Missing("a redirect to nowhere".to_owned()));
             };
-            // Who answered, and not what a name leads to when it is looked up again.
+            // Judge the address that answered: looking its name up again may give another one.
             let from = response.remote_addr().map(|address| address.ip());
             public_only |= from.is_none_or(self.is_public);
             let judge = public_only.then_some(self.is_public);
             hop::check(&url, &to, judge).map_err(|why| {
-                Fault::Later(nobody("a gateway leads astray".to_owned(), Some(why.into())))
+                Fault::Later(nobody("a redirect is refused".to_owned(), Some(why.into())))
             })?;
             url = to;
         }
@@ -224,7 +224,7 @@ impl Gateways {
             Err(Failure::NotCar) => Err(Fault::NotCar),
             Err(Failure::Wrong(why)) => Err(Fault::Wrong(why.to_string())),
             Err(Failure::Garbled(why)) => Err(Fault::Missing(format!("an archive with {why}"))),
-            // Cut off: by the connection, or by a gateway that thinks that this was all.
+            // Truncated by the connection, or by a gateway that considers this the whole archive.
             Err(Failure::Incomplete) => Err(broken.unwrap_or_else(|| {
                 let bytes = tally.useful.load(Ordering::Relaxed);
                 Fault::Missing(format!("an archive that ends too early, after {bytes} bytes"))
@@ -242,11 +242,11 @@ impl Gateways {
             return Err(Fault::TooLarge { limit_bytes: bytes_max });
         }
         let length = answer.content_length();
-        // An error's page, or what is cut short with a clean end, contradicts nothing.
+        // An error page, or a body without a length that may be truncated, contradicts nothing.
         let is_content = length.is_some_and(|length| length > 0) && !is_page(&answer);
         let staging = Staging::new(want.dest)?;
         let tally = Arc::new(Tally::default());
-        // Without a length its time grows with what has come.
+        // Without a length, the time limit grows with the bytes received.
         tally.know(length.unwrap_or(0));
         let counting = Arc::clone(&tally);
         let work = move |mut pieces: mpsc::Receiver<Bytes>| {
@@ -276,8 +276,8 @@ impl Gateways {
         Err(if is_content { Fault::Wrong(what) } else { Fault::Missing(what) })
     }
 
-    /// Carries an answer's body to `take`, which runs where it may block, until either ends.
-    /// Gives what `take` made of it and, where the body broke off, why.
+    /// Feeds an answer's body to `take`, which runs on a blocking thread, until either ends.
+    /// Returns the result of `take` and, if the body broke off, the reason.
     async fn pump<T: Send + 'static>(
         &self,
         mut answer: Response,
@@ -303,7 +303,7 @@ impl Gateways {
             bytes += piece_bytes;
             (want.progress)(bytes);
             if bytes > archive_bytes_max(want.bytes_max) {
-                let what = "more than an archive of it can have".to_owned();
+                let what = "more bytes than an archive of it can have".to_owned();
                 break Some(Fault::Missing(what));
             }
             if pieces.send(piece).await.is_err() {
@@ -320,7 +320,7 @@ impl Gateways {
     }
 }
 
-/// What is fetched, and where to.
+/// What to fetch, where to, and how much at most.
 struct Want<'a, P> {
     cid: &'a Cid,
     dest: &'a Path,
@@ -339,7 +339,7 @@ fn write_flat(
     mut pull: impl FnMut() -> Option<Bytes>,
 ) -> Result<Flat, Error> {
     let (mut file, mut bytes) = (std::fs::File::create_new(staging.object())?, 0);
-    // Whoever runs in the container reads it, and runs it, whatever mask this program has.
+    // Any user in the container may read and run it, whatever this process's umask is.
     file.set_permissions(std::fs::Permissions::from_mode(0o755))?;
     while let Some(piece) = pull() {
         bytes += piece.len() as u64;
@@ -357,7 +357,7 @@ fn is_car(answer: &Response) -> bool {
     kind.trim().eq_ignore_ascii_case(car::MEDIA_TYPE)
 }
 
-/// What people read: an error's page, a sign-in, a message.
+/// Whether the body is not a flat file: an error or sign-in page, a JSON message, an archive.
 fn is_page(answer: &Response) -> bool {
     let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().trim().to_ascii_lowercase();

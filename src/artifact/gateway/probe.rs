@@ -1,7 +1,7 @@
-//! Whether the gateways serve at all.
+//! Checks whether the gateways serve content at all.
 //!
-//! What must hold: no gateway is vouched for that did not give the bytes of a CID; whatever it sends
-//! instead is bounded.
+//! Invariants: a gateway passes only if it returned the exact bytes of a CID; what is read from it
+//! is bounded.
 
 use reqwest::StatusCode;
 
@@ -11,14 +11,14 @@ use crate::artifact::dag::BlockId;
 use crate::artifact::{Error, http};
 use crate::ids::Cid;
 
-/// The empty directory, which every gateway knows.
+/// CID of the empty directory, which every gateway can serve.
 pub(super) const PROBE: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
-/// More than it has.
+/// Bytes read of an answer at most; the block itself is far smaller.
 const PROBE_BYTES_MAX: usize = 1024;
 
 impl Gateways {
-    /// Whether any gateway gives a block that every one has, byte for byte; which of them don't, each
-    /// with why, in words.
+    /// Checks that at least one gateway serves a block that all should have, byte for byte. Returns
+    /// the gateways that failed, each with its reason. Fails if all of them did.
     pub async fn check(&self) -> Result<Vec<(String, String)>, Error> {
         let cid: Cid = PROBE.parse().map_err(|_| nobody("the probe".to_owned(), None))?;
         let mut faults = Vec::new();
@@ -50,7 +50,7 @@ impl Gateways {
             return Ok(());
         }
         Err(Fault::Missing(if is_page(&answer) {
-            "a web page in the place of content: it is no gateway, or wants a sign-in".to_owned()
+            "a web page instead of content: it is not a gateway, or requires a sign-in".to_owned()
         } else {
             "other bytes than the block that was asked for".to_owned()
         }))

@@ -1,4 +1,4 @@
-//! Where gateways send us on: redirects, and names that lead somewhere else each time.
+//! Redirects from gateways, and names that resolve to a different address each time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -10,14 +10,14 @@ use super::probe::PROBE;
 use super::*;
 
 const AT_HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// Of this host too, and of the public network as far as these tests' judge says.
+/// A loopback address too, but public according to these tests' judge.
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn judge(address: IpAddr) -> bool {
     address == IpAddr::V4(PUBLIC) || hop::is_public(address)
 }
 
-/// Leads every name to these addresses, one after the other; the last one stays.
+/// Resolves every name to these addresses in turn; the last one repeats.
 struct Names(Vec<Ipv4Addr>, AtomicUsize);
 
 impl Names {
@@ -34,7 +34,7 @@ impl Resolve for Names {
     }
 }
 
-/// Answers every request with this; counts them.
+/// Sends `answer` to every request; returns the request counter.
 fn server(listener: TcpListener, answer: String) -> Arc<AtomicUsize> {
     let asked = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&asked);
@@ -49,8 +49,8 @@ fn server(listener: TcpListener, answer: String) -> Arc<AtomicUsize> {
     asked
 }
 
-/// A server of the owner's, and one of the public network on the same port, which sends to it at
-/// this address; how often the first was asked.
+/// Starts a private server, and one on the public address and the same port that redirects to the
+/// URL from `to`. Returns the port and the private server's request counter.
 fn sends_home(to: impl Fn(u16) -> String) -> (u16, Arc<AtomicUsize>) {
     let secret = TcpListener::bind((AT_HOME, 0)).unwrap();
     let port = secret.local_addr().unwrap().port();
@@ -76,7 +76,7 @@ fn config(gateway: String) -> Config {
     }
 }
 
-/// What comes of the probe's fetch from a gateway whose name leads to these addresses.
+/// The error of fetching the probe's CID from `gateway`, whose name resolves to `names`.
 async fn fetch(gateway: String, names: &[Ipv4Addr]) -> Error {
     let gateways = Gateways::with(&config(gateway), Names::of(names), judge).unwrap();
     let dir = tempfile::tempdir().unwrap();

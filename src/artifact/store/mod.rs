@@ -1,10 +1,10 @@
 //! A small IPFS store: Pinata's pinning call and a trustless gateway over one folder.
 //!
-//! `lamda-node store` serves it as a process of its own, for the demo, the tests and machines
-//! without the network; the agent knows it as one more gateway and one more pinning service.
-//! What must hold: it answers at once, also that it has nothing; a crash loses no pin that it
-//! confirmed and leaves none half written; it never fills the disk. It trusts who can reach it:
-//! any bearer token will do.
+//! `lamda-node store` runs it as a separate process, for the demo, the tests and machines without
+//! network access; to the agent it is one more gateway and one more pinning service. Invariants: it
+//! answers at once, even if it has nothing; a crash loses no confirmed pin and leaves none half
+//! written; it never fills the disk. It trusts everyone who can reach it: any bearer token is
+//! accepted.
 
 mod objects;
 mod read;
@@ -27,11 +27,11 @@ use tokio::net::TcpListener;
 use self::objects::Objects;
 use super::Error;
 
-/// Transfers under way may end by themselves for so long after the signal.
+/// How long transfers under way may continue after the shutdown signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Serves the objects under `dir` on `listener` until `shutdown`. The folder is made where it is
-/// missing; one process at a time may serve it.
+/// Serves the objects under `dir` on `listener` until `shutdown`. Creates the folder if it is
+/// missing; only one process at a time may serve it.
 pub async fn serve(
     dir: &Path,
     listener: TcpListener,
@@ -71,13 +71,13 @@ async fn test_authentication(headers: HeaderMap) -> Result<Response, Refusal> {
     Ok(axum::Json(serde_json::json!({ "message": message })).into_response())
 }
 
-/// What is stored stays: another object may hold it too.
+/// Checks the token only: the object stays, because another one may refer to it.
 async fn unpin(headers: HeaderMap) -> Result<&'static str, Refusal> {
     authorize(&headers)?;
     Ok("OK")
 }
 
-/// Any bearer token will do, but one has to be there: a client that forgets its key is told so.
+/// Accepts any bearer token, but requires one, so that a client that forgets its key notices.
 fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match token.and_then(|value| value.strip_prefix("Bearer ")) {
@@ -86,7 +86,7 @@ fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// An answer that is no success, in the form of Pinata's.
+/// A non-success answer in Pinata's format.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,

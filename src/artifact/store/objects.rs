@@ -1,9 +1,9 @@
-//! How objects lie on disk: a file's flat bytes as they are, and beside them its skeleton.
+//! The layout of objects on disk: a file's flat bytes, and next to them its skeleton.
 //!
-//! A skeleton is the order of an object's blocks, parents first, with the inner nodes in full and
-//! everything else by reference: a leaf is so many of the flat bytes, an entry of a directory is
-//! another object. So the flat file and the archive of its blocks are both one pass over one file.
-//! What must hold: an object is there when its skeleton is, and then all that it refers to is.
+//! A skeleton lists an object's blocks in order, parents first: inner nodes in full, everything
+//! else by reference. A leaf refers to a number of the flat bytes, a directory's entry to another
+//! object. So the flat file and the archive of its blocks are both one pass over one file.
+//! Invariant: if an object's skeleton exists, everything that it refers to exists too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
@@ -19,9 +19,9 @@ use super::super::task::Stop;
 use super::super::unixfs::{Profile, Summary, add_file};
 use super::super::{Error, Kind, directory};
 
-/// What uploads leave free on the disk.
+/// Bytes that uploads leave free on the disk.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
-/// Up to so many new files are synced one by one; beyond, the whole file system at once is faster.
+/// Up to this many new files are synced one by one; beyond, syncing the file system is faster.
 const SYNCS_MAX: usize = 16;
 const MAGIC: &[u8] = b"lamda-dag-1\n";
 
@@ -32,30 +32,30 @@ pub(super) struct Objects {
     lock: File,
 }
 
-/// An object's skeleton.
+/// An object's skeleton; see the module.
 #[derive(Debug)]
 pub(super) struct Skeleton {
     pub(super) version: Version,
     pub(super) kind: Kind,
-    /// Bytes of the files.
+    /// Total size of the files in bytes.
     pub(super) bytes: u64,
-    /// Bytes of all blocks as sections of an archive, those of entries included.
+    /// Size of all blocks as sections of an archive, including those of entries.
     pub(super) archive_bytes: u64,
     pub(super) records: Vec<Record>,
 }
 
-/// One step through an object.
+/// One block of an object, or a reference to another object.
 #[derive(Debug)]
 pub(super) enum Record {
-    /// An inner node.
+    /// An inner node, with its block.
     Node { id: BlockId, block: Bytes },
-    /// The next `bytes` of the flat file.
+    /// A leaf with the next `bytes` bytes of the flat file.
     Leaf { id: BlockId, bytes: u32 },
-    /// The entry of a directory, an object of its own.
+    /// The entry of a directory, which is an object of its own.
     Entry { id: BlockId },
 }
 
-/// What was stored.
+/// A stored object with the sizes that its parent needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
     pub(super) summary: Summary,
@@ -63,7 +63,7 @@ pub(super) struct Stored {
 }
 
 impl Objects {
-    /// Opens or makes the folder, takes it for this process and clears what a crash left.
+    /// Opens or creates the folder, locks it for this process and removes what a crash left.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         fs::create_dir_all(dir.join("objects"))?;
         let lock = File::create(dir.join("lock"))?;
@@ -79,20 +79,20 @@ impl Objects {
         Ok(Self { dir: dir.to_owned(), lock })
     }
 
-    /// Begins an upload.
+    /// Begins an upload in a temporary folder.
     pub(super) fn batch(self: &Arc<Self>) -> Result<Batch, Error> {
         let folder = tempfile::tempdir_in(self.dir.join("incoming"))?;
         Ok(Batch { objects: Arc::clone(self), folder, moves: Vec::new(), ids: HashSet::new() })
     }
 
-    /// An error once the disk is so full that others would suffer.
+    /// Fails if less than [`RESERVE_BYTES`] are free on the disk.
     pub(super) fn check_space(&self) -> Result<(), Error> {
         let stat = fstatvfs(&self.lock).map_err(std::io::Error::from)?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free > RESERVE_BYTES { Ok(()) } else { Err(Error::NoSpace) }
     }
 
-    /// The object of this name, if it is here.
+    /// The skeleton of the object `id`, if it is stored.
     pub(super) fn find(&self, id: BlockId) -> Result<Option<Skeleton>, Error> {
         match fs::read(self.path(id, "dag")) {
             Ok(text) => Skeleton::parse(&text.into())
@@ -105,7 +105,7 @@ impl Objects {
         }
     }
 
-    /// The flat bytes of a file that is here.
+    /// Opens the flat bytes of a stored file.
     pub(super) fn data(&self, id: BlockId) -> Result<File, Error> {
         File::open(self.path(id, "data")).map_err(Error::from)
     }
@@ -118,23 +118,23 @@ impl Objects {
     }
 }
 
-/// An upload: what it brings is written beside the objects and joins them all at once.
+/// An upload: its files are written to a temporary folder and join the objects on commit.
 #[derive(Debug)]
 pub(super) struct Batch {
     objects: Arc<Objects>,
     folder: TempDir,
-    /// From where to where, what is referred to before what refers to it.
+    /// Renames to be done, what is referred to before what refers to it.
     moves: Vec<(PathBuf, PathBuf)>,
     ids: HashSet<BlockId>,
 }
 
 impl Batch {
-    /// Where the upload's files are written; gone with it.
+    /// Folder for the upload's files; removed together with the batch.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Takes the file at `path` over.
+    /// Hashes the file at `path` and takes it over.
     pub(super) fn add_file(&mut self, path: &Path, profile: &Profile) -> Result<Stored, Error> {
         let mut nodes = HashMap::new();
         let mut keep = |id, block| drop(nodes.insert(id, Bytes::from(block)));
@@ -148,7 +148,7 @@ impl Batch {
         Ok(Stored { summary, archive_bytes: skeleton.archive_bytes })
     }
 
-    /// Makes a directory of objects that are here or come with this upload.
+    /// Creates a directory of objects that are stored or part of this upload.
     pub(super) fn add_directory(
         &mut self,
         entries: &BTreeMap<String, Stored>,
@@ -168,12 +168,13 @@ impl Batch {
         Ok(Stored { summary, archive_bytes: skeleton.archive_bytes })
     }
 
-    /// Makes everything durable, then lets it join the objects.
+    /// Makes everything durable, then moves it to the objects.
     pub(super) fn commit(self) -> Result<(), Error> {
         let folders: BTreeSet<_> = self.moves.iter().map(|(_, to)| parent(to)).collect();
         for folder in &folders {
             fs::create_dir_all(folder)?;
         }
+        // Content is durable before a name leads to it, and names before the pin is confirmed.
         let all_at_once = self.moves.len() > SYNCS_MAX;
         if all_at_once {
             syncfs(&self.objects.lock).map_err(std::io::Error::from)?;
@@ -212,7 +213,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 impl Skeleton {
-    /// The empty directory, which every store has; `None` where that is not what `id` names.
+    /// The skeleton of the empty directory, which every store has; `None` if `id` is another one.
     fn of_empty_directory(id: BlockId) -> Option<Self> {
         let block: Bytes = dag::encode(&[], &dag::DIRECTORY_MESSAGE, Version::V1).into();
         if id != BlockId::of(Codec::DagPb, &block) {
@@ -333,7 +334,7 @@ impl Skeleton {
     }
 }
 
-/// Bytes of a leaf's block that holds `bytes` of a file.
+/// Size of a leaf's block that holds `bytes` bytes of a file.
 pub(super) fn leaf_block_bytes(id: BlockId, bytes: usize) -> usize {
     if id.codec == Codec::Raw {
         return bytes;

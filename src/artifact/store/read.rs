@@ -20,7 +20,7 @@ use crate::ids::Cid;
 const RAW_TYPE: &str = "application/vnd.ipld.raw";
 const CAR_TYPE: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
 
-/// What may follow the `?`.
+/// Query parameters of a gateway request.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
     format: Option<String>,
@@ -42,7 +42,7 @@ struct Resolved {
     skeleton: Skeleton,
 }
 
-/// `GET /ipfs/{cid}`
+/// `GET /ipfs/{cid}`: the object itself.
 pub(super) async fn object(
     State(objects): State<Arc<Objects>>,
     Path(cid): Path<String>,
@@ -52,7 +52,7 @@ pub(super) async fn object(
     answer(objects, cid, String::new(), options, headers).await
 }
 
-/// `GET /ipfs/{cid}/{path}`
+/// `GET /ipfs/{cid}/{path}`: an object below a directory.
 pub(super) async fn object_below(
     State(objects): State<Arc<Objects>>,
     Path((cid, path)): Path<(String, String)>,
@@ -94,7 +94,7 @@ async fn answer(
     };
     let done = tokio::task::spawn_blocking(respond).await;
     let mut response = done.map_err(|panic| Error::Io(std::io::Error::other(panic)))??;
-    // Content of a CID never changes.
+    // The content of a CID never changes.
     let forever = HeaderValue::from_static("public, max-age=29030400, immutable");
     response.headers_mut().insert(header::CACHE_CONTROL, forever);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -126,7 +126,7 @@ fn resolve(objects: &Objects, root: BlockId, path: &str) -> Result<Resolved, Ref
     Ok(found)
 }
 
-/// The names in a directory, sharded or not.
+/// The entries of a directory, sharded or not.
 fn entries(skeleton: &Skeleton) -> Result<Vec<(String, BlockId)>, Refusal> {
     let mut entries = Vec::new();
     if skeleton.kind == Kind::File {
@@ -137,7 +137,7 @@ fn entries(skeleton: &Skeleton) -> Result<Vec<(String, BlockId)>, Refusal> {
         let node = dag::decode(block).map_err(|err| Error::Io(std::io::Error::other(err)))?;
         let prefix = if let Content::Shard { prefix } = node.content { prefix } else { 0 };
         for link in node.links {
-            // A name that is a slot and nothing else leads to a shard below.
+            // A name that consists of the slot alone leads to a shard below.
             if let Some(name) = link.name.get(prefix..).filter(|name| !name.is_empty()) {
                 entries.push((String::from_utf8_lossy(name).into_owned(), link.id));
             }
@@ -176,7 +176,7 @@ fn flat(objects: &Arc<Objects>, found: &Resolved, headers: &HeaderMap) -> Respon
     (StatusCode::PARTIAL_CONTENT, accept, part, body).into_response()
 }
 
-/// One range as `start..end`, empty where it can't be satisfied; `None` for what is to be ignored.
+/// One range as `start..end`, empty if it can't be satisfied; `None` if the header is ignored.
 fn parse_range(range: &str, all: u64) -> Option<(u64, u64)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     match (first.trim(), last.trim()) {

@@ -1,4 +1,4 @@
-//! Bodies that are read from disk where reading may block, and sent as they are read.
+//! Response bodies that are read from disk on a blocking thread and sent as they are read.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -13,21 +13,21 @@ use super::super::dag::{self, BlockId, Codec};
 use super::super::{Error, car};
 use super::objects::{Objects, Record, Skeleton};
 
-/// Bytes that are sent at a time: large enough that neither disk nor socket is asked often.
+/// Bytes sent at a time: enough to keep the number of disk and socket calls low.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// Pieces that wait for a slow reader.
+/// Pieces buffered for a slow client.
 const PIECES_MAX: usize = 2;
-/// Directories in one another that an archive goes into; uploads are held to fewer.
+/// Maximum nesting of directories in an archive; uploads are limited to less.
 const DEPTH_MAX: usize = 256;
 
-/// How much of an object an archive holds.
+/// How much of an object an archive holds (`dag-scope`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Its root block.
+    /// The root block only.
     Block,
     /// The whole file, or the directory without its entries.
     Entity,
-    /// Everything.
+    /// The object with everything below it.
     All,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn flat(objects: &Arc<Objects>, id: BlockId, start: u64, len: u64) ->
     })
 }
 
-/// The archive of an object, below the directories `above` that lead to it.
+/// The archive of an object, after the nodes of the directories `above` that lead to it.
 pub(super) fn archive(
     objects: &Arc<Objects>,
     above: Vec<(BlockId, Skeleton)>,
@@ -84,10 +84,10 @@ pub(super) fn root_block(
     }
 }
 
-/// Runs `read` on a thread for it; what it puts out becomes the body, an error breaks it off.
+/// Runs `read` on a blocking thread. Its output becomes the body; an error breaks the body off.
 fn body(read: impl FnOnce(&mut Out) -> Result<(), Error> + Send + 'static) -> Body {
     let (pieces, receiver) = mpsc::channel(PIECES_MAX);
-    // Not awaited: it ends with the body, whose end of the channel it notices.
+    // Not awaited: once the body is dropped, sending fails and ends it.
     drop(tokio::task::spawn_blocking(move || {
         let mut out = Out { pieces, piece: Vec::with_capacity(PIECE_BYTES) };
         if let Err(err) = read(&mut out) {

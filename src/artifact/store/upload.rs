@@ -1,7 +1,6 @@
 //! `POST /pinning/pinFileToIPFS`, as Pinata documents it.
 //!
-//! What must hold: the upload is on disk whole before it is hashed, and nothing of it stays where
-//! the call fails.
+//! Invariants: the whole upload is on disk before it is hashed; a call that fails leaves nothing.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -23,9 +22,9 @@ use super::{Error, Refusal, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Cid;
 
-/// How often an upload looks at what is left of the disk.
+/// Bytes of one file received between two checks of the free disk space.
 const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;
-/// The same for many small files.
+/// Files received between two checks of the free disk space.
 const FILES_A_CHECK: usize = 100;
 const OPTIONS_BYTES_MAX: usize = 64 * 1024;
 
@@ -36,7 +35,7 @@ struct Options {
     cid_version: u8,
 }
 
-/// What the service answers.
+/// The answer to a successful upload.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Pinned {
@@ -45,7 +44,7 @@ pub(super) struct Pinned {
     timestamp: Timestamp,
 }
 
-/// `POST /pinning/pinFileToIPFS`
+/// `POST /pinning/pinFileToIPFS`: stores the uploaded file or folder.
 pub(super) async fn pin(
     State(objects): State<Arc<Objects>>,
     headers: HeaderMap,
@@ -67,7 +66,7 @@ pub(super) async fn pin(
                 files.push((name, path));
             }
             Some("pinataOptions") => options = read_options(&mut field).await?,
-            // Metadata and what Pinata may add some day say nothing about the bytes.
+            // Metadata and unknown fields don't affect the bytes.
             _ => {}
         }
     }
@@ -91,7 +90,7 @@ pub(super) async fn pin(
 }
 
 async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Result<(), Refusal> {
-    // A file that comes in one piece is written in one go: folders hold many such.
+    // A file that arrives in one piece is written in one go: folders hold many such files.
     let first = field.chunk().await.map_err(broken)?.unwrap_or_default();
     let second = field.chunk().await.map_err(broken)?;
     let (to, mut unchecked) = (path.to_owned(), 0_u64);
@@ -125,7 +124,8 @@ async fn read_options(field: &mut Field<'_>) -> Result<Options, Refusal> {
     serde_json::from_slice(&text).map_err(|_| refuse("pinataOptions can't be read"))
 }
 
-/// One plain name is a file; names with a common first folder are that folder.
+/// Builds the tree of an upload: one plain name is a file, names with a common first folder are
+/// that folder.
 fn arrange(files: Vec<(String, PathBuf)>) -> Result<Item<PathBuf>, &'static str> {
     if let [(name, _)] = files.as_slice()
         && !name.contains('/')
@@ -177,7 +177,7 @@ fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<St
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
 fn broken(err: MultipartError) -> Refusal {
     Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
 }

@@ -17,9 +17,8 @@ use super::Error;
 use super::answer::{Answer, Refusal, words};
 use super::health::{Fault, Kind};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::proxy;
-use crate::report;
 use crate::secret::redact_url;
+use crate::{proxy, report};
 
 /// The largest answer that is asked for is a block with the hashes of its transactions: some
 /// hundred kilobytes on a busy chain.

@@ -1,8 +1,8 @@
-//! Folders that strangers wrote: measured, synced and removed, however they are shaped.
+//! Untrusted folders: measured, synced and removed, whatever their shape.
 //!
-//! What must hold: neither the depth nor the number of what lies there decides how much stack,
-//! memory or how many descriptors this takes; no link is followed; what can't be handled holds
-//! nothing else up.
+//! Invariants: neither the depth nor the number of entries decides how much stack or memory, or how
+//! many descriptors, this takes; no link is followed; an entry that can't be handled holds nothing
+//! else up.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
@@ -20,27 +20,26 @@ use rustix::io::Errno;
 
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Folders in one another that are looked into: more than an output may have. One descriptor each.
+/// Maximum depth that is visited, with one descriptor per level; outputs are less deep.
 const DEPTH_MAX: usize = 66;
-/// Closed folders that are named after one pass; the others after the next one.
+/// Maximum closed folders reported after one pass; the others follow after the next one.
 const CLOSED_MAX: usize = 1000;
 /// Bytes of a block as `stat` counts them.
 const BLOCK: u64 = 512;
 
-/// A folder whose contents are being removed, a bounded step at a time.
+/// Removes the contents of a folder, a bounded step at a time.
 ///
-/// A folder that is not empty is lifted to the top before anything in it is looked at, so that
-/// folders in one another cost no more than folders beside one another. Every step leaves a state
-/// from which a new [`Clearing`] goes on.
+/// A folder that is not empty is moved to the top before its contents are visited, so that nested
+/// folders cost no more than adjacent ones. After every step, a new [`Clearing`] can go on from
+/// what is on disk.
 #[derive(Debug)]
 pub struct Clearing {
     top: OwnedFd,
-    /// How far the present pass has come: new entries appear at the top while it goes.
+    /// Progress of the current pass: new entries appear at the top while it runs.
     pass: Option<Pass>,
     /// The folder at the top that is being emptied.
     inside: Option<(CString, Dir)>,
-    /// Folders that their owners keep closed, by their paths below the top, as far as they were found
-    /// in one pass.
+    /// Folders whose modes deny access, as paths below the top, as far as one pass found them.
     closed: BTreeSet<PathBuf>,
 }
 
@@ -51,19 +50,19 @@ struct Pass {
     trouble: Option<Errno>,
 }
 
-/// What a step came to.
+/// The result of one [`Clearing::step`].
 #[derive(Debug)]
 pub enum Cleared {
-    /// Nothing is left.
+    /// Nothing is left in the folder.
     All,
-    /// There is more to do.
+    /// There is more to do: call it again.
     More,
-    /// What is left can't be removed: why the first of it can't.
+    /// What is left can't be removed, the first of it for this reason.
     Stuck(io::Error),
 }
 
 impl Clearing {
-    /// Opens the folder; it stays, what is in it goes.
+    /// Opens the folder. The folder stays; its contents are removed.
     pub fn of(folder: &Path) -> io::Result<Self> {
         Ok(Self {
             top: openat(CWD, folder, FOLDER, Mode::empty())?,
@@ -73,12 +72,12 @@ impl Clearing {
         })
     }
 
-    /// The folders that the last pass found closed: what is in them goes once they are open.
+    /// Takes the folders that the last pass found closed. Once they are open, a pass empties them.
     pub fn take_closed(&mut self) -> BTreeSet<PathBuf> {
         std::mem::take(&mut self.closed)
     }
 
-    /// Handles about this many entries. An error says that the folder itself can't be read now.
+    /// Handles about `entries_max` entries. An error means that the folder itself is unreadable.
     pub fn step(&mut self, entries_max: usize) -> io::Result<Cleared> {
         for _ in 0..entries_max {
             if self.inside.is_some() {
@@ -90,13 +89,13 @@ impl Clearing {
         Ok(Cleared::More)
     }
 
-    /// Removes the next entry at the top, or begins to empty it. Says at the end of a pass in which
-    /// nothing could go what it came to.
+    /// Removes the next entry at the top, or begins to empty it. Returns a result at the end of a
+    /// pass that removed nothing.
     fn next_at_top(&mut self) -> io::Result<Option<Cleared>> {
         let pass = match &mut self.pass {
             Some(pass) => pass,
             none => {
-                // A descriptor of its own, so a position of its own.
+                // A separate descriptor has a read position of its own.
                 let entries = Dir::read_from(&self.top)?;
                 self.closed.clear();
                 none.insert(Pass { entries, progress: false, trouble: None })
@@ -125,7 +124,7 @@ impl Clearing {
         Ok(None)
     }
 
-    /// Removes the next entry of the folder that is being emptied, or lifts it to the top.
+    /// Removes the next entry of the folder being emptied, or moves it to the top.
     fn empty_one(&mut self) -> io::Result<()> {
         let (Some((own, folder)), Some(pass)) = (&mut self.inside, &mut self.pass) else {
             return Ok(());
@@ -133,7 +132,7 @@ impl Clearing {
         let Some(name) = next_name(folder)? else {
             match unlinkat(&self.top, own.as_c_str(), AtFlags::REMOVEDIR) {
                 Ok(()) => pass.progress = true,
-                // Something in it could not go, and has said why; or the reading missed something.
+                // An entry of it could not be removed and was noted, or the reading missed one.
                 Err(err) => pass.trouble = pass.trouble.or(Some(err)),
             }
             self.inside = None;
@@ -149,7 +148,7 @@ impl Clearing {
             Err(err) => {
                 pass.trouble = pass.trouble.or(Some(err));
                 note_closed(&mut self.closed, err, &[own]);
-                // A folder that is moved must be open itself.
+                // Moving a folder takes write permission on the folder itself.
                 if is_folder {
                     note_closed(&mut self.closed, err, &[own, &name]);
                 }
@@ -159,7 +158,7 @@ impl Clearing {
     }
 }
 
-/// Notes a folder that is closed to this user.
+/// Notes a folder that denies this user access.
 fn note_closed(closed: &mut BTreeSet<PathBuf>, err: Errno, names: &[&CStr]) {
     if matches!(err, Errno::ACCESS | Errno::PERM) && closed.len() < CLOSED_MAX {
         closed.insert(names.iter().map(|name| OsStr::from_bytes(name.to_bytes())).collect());
@@ -174,8 +173,8 @@ fn remove(folder: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Moves a folder out of its parent to the top. The kernel writes to a folder that it moves (its
-/// `..`), so that its owner needs the right to.
+/// Moves a folder out of its parent to the top. The kernel rewrites the folder's `..`, so its owner
+/// needs write permission on it.
 fn lift(parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> Result<(), Errno> {
     match renameat(parent, name, top, fresh_name()) {
         Err(Errno::ACCESS) => {
@@ -186,16 +185,18 @@ fn lift(parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> Result<(), 
     }
 }
 
-/// Opens a folder whose files are to be removed; a job may have taken its owner the right to.
+/// Opens a folder whose entries are to be removed, and gives its owner the permissions for it,
+/// which a job may have taken away.
 fn open_up(parent: impl AsFd + Copy, name: &CStr) -> Result<OwnedFd, Errno> {
     let open = |flags| openat(parent, name, flags, Mode::empty());
     match open(FOLDER) {
         Ok(folder) => {
-            // Without the right to write nothing can be taken out of it.
+            // Without write permission nothing can be removed from it.
             fchmod(&folder, Mode::RWXU).ok();
             Ok(folder)
         }
         Err(Errno::ACCESS) => {
+            // Through a descriptor, so that no link that takes its place is followed.
             let place = open(FOLDER.union(OFlags::PATH))?;
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
             rustix::fs::chmod(path, Mode::RWXU)?;
@@ -205,12 +206,12 @@ fn open_up(parent: impl AsFd + Copy, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A name that nothing at the top has.
+/// A random name that no other entry has.
 pub fn fresh_name() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 
-/// The next name but `.` and `..`.
+/// The next name other than `.` and `..`.
 fn next_name(folder: &mut Dir) -> io::Result<Option<CString>> {
     while let Some(entry) = folder.read() {
         let entry = entry?;
@@ -221,19 +222,19 @@ fn next_name(folder: &mut Dir) -> io::Result<Option<CString>> {
     Ok(None)
 }
 
-/// What a folder takes up.
+/// The disk usage of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Bytes on disk of its files and folders; of a file with several names a part for each.
+    /// Bytes on disk of its files and folders; a file with several hard links counts by its share.
     pub bytes: u64,
-    /// Files and folders.
+    /// Number of files and folders.
     pub entries: u64,
-    /// Whether all of it was counted: neither too deep, too much, nor too slow.
+    /// Whether everything was counted: nothing too deep, too much, too slow or unreadable.
     pub is_whole: bool,
 }
 
-/// Measures what lies in a folder, as far as the limits let it; others may change it meanwhile. What
-/// is gone, the folder itself too, takes up nothing.
+/// Measures the contents of a folder within the limits; others may change it meanwhile. What has
+/// disappeared, even the folder itself, takes up nothing.
 pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<Usage> {
     let begun = Instant::now();
     let mut usage = Usage { is_whole: true, ..Usage::default() };
@@ -243,7 +244,7 @@ pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<
     };
     let mut open = vec![Dir::new(root)?];
     while let Some(folder) = open.last_mut() {
-        // A folder that goes while it is read has nothing more to count.
+        // A folder that disappears while it is read has nothing more to count.
         let Ok(Some(name)) = next_name(folder) else {
             open.pop();
             continue;
@@ -259,7 +260,7 @@ pub fn usage(folder: &Path, entries_max: u64, time_max: Duration) -> io::Result<
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             match openat(parent, name.as_c_str(), FOLDER, Mode::empty()).and_then(Dir::new) {
                 Ok(below) if open.len() < DEPTH_MAX => open.push(below),
-                // It went, or something else took its name: what lay in it is not here any more.
+                // It disappeared or was replaced: its former contents are not here.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 _ => usage.is_whole = false,
             }
@@ -275,8 +276,8 @@ fn bytes_of(stat: &Stat) -> u64 {
     bytes / names
 }
 
-/// Syncs a file, or a folder with all that is in it, as deep as an output is carried. What is neither
-/// is left alone.
+/// Syncs a file, or a folder with everything in it, as deep as an output may be. Anything else is
+/// left alone.
 pub fn sync(path: &Path) -> io::Result<()> {
     let file = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
     let file = file.union(OFlags::CLOEXEC);
@@ -300,7 +301,7 @@ pub fn sync(path: &Path) -> io::Result<()> {
             }
             FileType::Directory => {
                 let below = openat(parent, name.as_c_str(), FOLDER, Mode::empty())?;
-                // What lies deeper is in no output, and needs no syncing.
+                // What lies deeper is in no output and needs no sync.
                 if open.len() < DEPTH_MAX {
                     open.push(Dir::new(below)?);
                 }
@@ -311,8 +312,7 @@ pub fn sync(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether something in this folder, or it itself, can't be read by this user. Looks no deeper than an
-/// output is carried.
+/// Whether this user can't read the folder or something in it, as deep as an output may be.
 pub fn is_closed(folder: &Path) -> bool {
     let file = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(root) = openat(CWD, folder, FOLDER, Mode::empty()).and_then(Dir::new) else {

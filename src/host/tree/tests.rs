@@ -6,12 +6,12 @@ use rustix::process::{Resource, getrlimit};
 
 use super::*;
 
-/// A folder in memory: a disk takes milliseconds for each folder that goes.
+/// A folder in memory: on a disk, each folder takes milliseconds to remove.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Makes folders in one another below `at`, and a file in the last.
+/// Creates nested folders below `at`, and a file in the innermost.
 fn nest(at: &Path, levels: usize) {
     let mut folder = openat(CWD, at, FOLDER, Mode::empty()).unwrap();
     for _ in 0..levels {
@@ -22,7 +22,7 @@ fn nest(at: &Path, levels: usize) {
     drop(openat(&folder, "end", new, Mode::RWXU).unwrap());
 }
 
-/// Removes everything, on a stack as small as any task's; the number of steps that it took.
+/// Removes everything on a stack as small as any task's; returns the number of steps.
 fn clear(at: &Path, entries_max: usize) -> usize {
     let at = at.to_owned();
     let small = std::thread::Builder::new().stack_size(256 * 1024);
@@ -38,8 +38,8 @@ fn clear(at: &Path, entries_max: usize) -> usize {
     cleared.unwrap().join().unwrap()
 }
 
-/// Runs the test of this name once more, in a process of its own that may have no more than this many
-/// files open: a limit is a process's, and other tests run in this one.
+/// Runs this test again in a process of its own that may have at most `count` files open: the limit
+/// is per process, and other tests run in this one.
 fn with_descriptors(count: u64, test: &str) {
     let run = std::process::Command::new("sh")
         .args(["-c", &format!("ulimit -n {count}; exec \"$0\" --exact \"$1\"")])
@@ -95,7 +95,7 @@ fn what_can_not_go_holds_nothing_else_up() {
     if !root_only {
         return;
     }
-    // A mount point can be neither removed nor lifted.
+    // A mount point can be neither removed nor moved.
     let stuck = dir.path().join("stuck/mount");
     fs::create_dir_all(&stuck).unwrap();
     let mounted = std::process::Command::new("mount")
@@ -130,7 +130,7 @@ fn folders_that_nobody_may_write_to_go_though_the_node_is_a_plain_user() {
     }
     let work = move || {
         if rustix::process::geteuid().is_root() {
-            // This thread alone is another user from here on.
+            // From here on, this thread alone runs as another user.
             rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
         }
         fs::create_dir_all(top.join("a/b/c/d")).unwrap();
@@ -155,7 +155,7 @@ fn what_goes_while_it_is_measured_takes_up_nothing() {
     let dir = folder();
     let gone = usage(&dir.path().join("gone"), 100, Duration::from_mins(1)).unwrap();
     assert_eq!(gone, Usage { is_whole: true, ..Usage::default() });
-    // Somebody makes folders, moves them about and removes them, as builds do.
+    // Another thread creates and removes folders, as builds do.
     let (top, is_over) = (dir.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
     let looks = std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,6 +1,6 @@
 //! Jobs as a reader sees them: what is in hand, what is done, and the history of one.
 
-use rusqlite::{Connection, Row, params};
+use crate::sql::{Connection, Row, params};
 
 use super::Reader;
 use crate::clock::Timestamp;

@@ -8,10 +8,10 @@ mod jobs;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use crate::sql::{Connection, OpenFlags, OptionalExtension as _, Row, SqliteError, params};
 
 use super::packed::unpack;
-use super::{Error, KeptOutput, kept, receipts, writer};
+use super::{Error, KeptOutput, SCHEMA, kept, receipts};
 use crate::ids::{Hash, JobId};
 use crate::job::receipt::Signed;
 use crate::reputation::Call;
@@ -81,11 +81,11 @@ impl Reader {
             let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((db, found))
         };
-        let (db, found) = open().map_err(|source: rusqlite::Error| Error::Unusable {
+        let (db, found) = open().map_err(|source: SqliteError| Error::Unusable {
             path: path.clone(),
             source: source.into(),
         })?;
-        let known = u32::try_from(writer::MIGRATIONS.len()).unwrap_or(u32::MAX);
+        let known = SCHEMA.version();
         match found {
             found if found > known => Err(Error::TooNew { path, found, known }),
             found if found < known => Err(Error::TooOld { path, found, known }),

@@ -1,5 +1,5 @@
-//! `.env.example` and `src/config` name the same settings: a setting that nobody can find, or one
-//! that does nothing, is a trap.
+//! Checks that `.env.example` and `src/config` name the same settings: a setting that nobody can find, or
+//! one without effect, is a trap.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::source::Source;
 
 const EXAMPLE: &str = ".env.example";
 
-/// Holds the settings of `config` and the lines of `.env.example` against each other.
+/// Compares the settings that `config` reads with those that `.env.example` shows.
 pub(crate) fn check(config: &[Source], example: &str, found: &mut Vec<Finding>) {
     let shown: BTreeSet<&str> = example.lines().filter_map(setting_of).collect();
     let mut read = BTreeSet::new();
@@ -33,14 +33,14 @@ pub(crate) fn check(config: &[Source], example: &str, found: &mut Vec<Finding>) 
     }
 }
 
-/// `NATS_URL=…` and `# NATS_URL=…` show a setting.
+/// The setting that a line shows, as `NATS_URL=…` or `# NATS_URL=…`.
 fn setting_of(line: &str) -> Option<&str> {
     let line = line.strip_prefix('#').unwrap_or(line).trim_start();
     line.split_once('=').map(|(name, _)| name).filter(|name| is_setting(name))
 }
 
-/// The form of every setting's name: capitals, with an underscore in it. What cargo sets while it
-/// builds is no setting.
+/// Whether the text has the form of a setting's name: capitals with an underscore. Variables that cargo
+/// sets during a build are not settings.
 fn is_setting(text: &str) -> bool {
     let is_capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     text.contains('_')

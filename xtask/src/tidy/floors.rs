@@ -1,5 +1,5 @@
-//! The floors of ARCHITECTURE.md: imports go down only, adapters and services never import their
-//! like, a vendor's crate is named only in the one module that speaks to it.
+//! The floors of ARCHITECTURE.md: a module imports only from lower floors, adapters and services don't
+//! import each other, and a vendor's crate is named only in the modules that use it.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::Finding;
 use super::source::{Named, Source};
 
-/// The modules of each floor, from the ground up.
+/// The modules of each floor, lowest first.
 const FLOORS: [(&str, &[&str]); 5] = [
     ("base", &["backoff", "clock", "failpoint", "proxy", "secret", "supervise", "text"]),
     ("domain", &["ids", "job", "node", "reputation"]),
@@ -20,7 +20,7 @@ const FLOORS: [(&str, &[&str]); 5] = [
     ("edges", &["cli", "config", "main"]),
 ];
 
-/// The only imports within a floor: the left one may name the right one.
+/// The only imports allowed within a floor: the left module may name the right one.
 const SIDEWAYS: &[(&str, &str)] = &[
     ("backoff", "clock"),
     ("proxy", "secret"),
@@ -40,7 +40,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
 
 const EDGES: &[&str] = &["cli", "config", "main"];
 
-/// A vendor's crate and the modules that may name it.
+/// Vendors' crates, and the modules that may name each.
 const VENDORS: &[(&str, &[&str])] = &[
     ("alloy", &["chain"]),
     ("anyhow", EDGES),
@@ -54,7 +54,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("rusqlite", &["journal"]),
 ];
 
-/// What a pure module never names: the domain decides, it does not act, wait or log.
+/// What a pure module must not name: the domain decides; it doesn't act, wait or log.
 const IMPURE: &[&str] = &[
     "tokio",
     "tracing",
@@ -69,7 +69,7 @@ const IMPURE: &[&str] = &[
 
 const DOMAIN: usize = 1;
 
-/// The modules that the library really has: `src/x.rs` and `src/x/`.
+/// The top-level modules that exist: `src/x.rs` and `src/x/`.
 pub(crate) fn top_modules(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root.join("src")).context("src")? {
@@ -82,7 +82,7 @@ pub(crate) fn top_modules(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Holds one file of `src/` to the floors.
+/// Checks the imports of one file in `src/` against the floors.
 pub(crate) fn check(source: &Source, modules: &[String], found: &mut Vec<Finding>) {
     let Some(place) = place_of(&source.path) else { return };
     let Some(own) = place.first() else { return };
@@ -103,7 +103,7 @@ pub(crate) fn check(source: &Source, modules: &[String], found: &mut Vec<Finding
     }
 }
 
-/// `src/bus/intake.rs` is `[bus, intake]`; `src/lib.rs` is the list of them all and has none.
+/// The place of a file: `src/bus/intake.rs` is `[bus, intake]`; `src/lib.rs` lists all modules and has none.
 fn place_of(path: &str) -> Option<Vec<String>> {
     let inner = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     let inner = inner.strip_suffix("/mod").unwrap_or(inner);
@@ -114,7 +114,7 @@ fn floor_of(module: &str) -> Option<usize> {
     FLOORS.iter().position(|(_, modules)| modules.contains(&module))
 }
 
-/// The module of ours that a path leads to, if it does.
+/// The module of ours that a path leads to, if any.
 fn target_of(named: &Named, place: &[String], modules: &[String]) -> Option<String> {
     let first = named.segments.first()?;
     let ups = named.segments.iter().take_while(|segment| *segment == "super").count();
@@ -134,7 +134,7 @@ fn broken_floor(own: &str, floor: usize, target: &str) -> Option<String> {
     }
     let (from, to) = (FLOORS[floor].0, FLOORS[below].0);
     Some(if below == floor {
-        format!("`{own}` names `{target}`: {from} never import their like")
+        format!("`{own}` names `{target}`: {from} never import each other")
     } else {
         format!("`{own}` ({from}) names `{target}` ({to}): imports go down only")
     })
@@ -148,7 +148,7 @@ fn broken_vendor(own: &str, named: &Named) -> Option<String> {
         .then(|| format!("`{own}` names `{vendor}`, which belongs to {}", homes.join(", ")))
 }
 
-/// The environment is the edges' alone; the domain is pure.
+/// Only the edges may read the environment; the domain is pure.
 fn broken_purity(own: &str, floor: usize, path: &Named) -> Option<String> {
     let path = path.segments.join("::");
     let is_in = |what: &str| path == what || path.starts_with(&format!("{what}::"));
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_import_of_a_like_is_found() {
-        let like = "`bus` names `chain`: adapters never import their like";
+        let like = "`bus` names `chain`: adapters never import each other";
         assert_eq!(found("src/bus/publish.rs", "use crate::chain::Evm;"), [like]);
         assert_eq!(found("src/node/mod.rs", "use crate::job;").len(), 1, "job -> node, not back");
     }

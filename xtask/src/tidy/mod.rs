@@ -1,5 +1,5 @@
-//! Rules on the text of this repository that no compiler holds: which module may import which,
-//! how long a file is, what a test may not do. Each finding names a file, a line and the rule.
+//! Rules on the text of this repository that no compiler enforces: which module may import which, how
+//! long a file may be, what a test must not do. Each finding names the file, the line and the rule.
 
 mod environment;
 mod floors;
@@ -13,15 +13,15 @@ use anyhow::Context as _;
 
 use source::Source;
 
-/// Folders that hold nothing of ours, or nothing that is written by hand.
+/// Folders without files of ours, or without files written by hand.
 const SKIPPED: &[&str] =
     &["target", "node_modules", ".git", ".tools", ".demo", "out", "cache", "snapshots", "lib"];
 
-/// What the text rules read besides Rust.
+/// The extensions of the files that the rules on text read.
 const TEXT_EXTENSIONS: &[&str] =
     &["rs", "md", "toml", "sh", "sol", "py", "sql", "yml", "yaml", "json", "mjs", "example", ""];
 
-/// One thing that is not as the rules have it.
+/// One violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     path: String,
@@ -41,7 +41,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is found in the repository at `root`.
+/// All findings in the repository at `root`.
 pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let mut found = Vec::new();
     let mut config = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// The text files under `root`, in order.
+/// The text files under `root`, sorted by path.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {

@@ -1,26 +1,26 @@
-//! A Rust file as the rules read it: its code without comments and strings, the paths that the
-//! code names, and where its tests begin. A lexer of what matters here, not a parser of Rust.
+//! A Rust file as the rules see it: its code without comments and strings, the paths that the code names,
+//! and the lines of its tests. A lexer for what matters here, not a parser of Rust.
 
 use std::ops::Range;
 
-/// A path as the code writes it, `use` trees flattened: `use a::{b, c::d}` gives `a::b`, `a::c::d`.
+/// A path as the code writes it. `use` trees are flattened: `use a::{b, c::d}` gives `a::b`, `a::c::d`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) segments: Vec<String>,
     pub(crate) line: usize,
 }
 
-/// A string literal of the code.
+/// A string literal in the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Literal {
     pub(crate) text: String,
     pub(crate) line: usize,
 }
 
-/// One Rust file.
+/// One Rust file, split into what the rules look at.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// Where it lies, from the repository's root.
+    /// The path relative to the repository's root.
     pub(crate) path: String,
     pub(crate) first_line: String,
     pub(crate) lines: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Source {
     tests: Vec<Range<usize>>,
 }
 
-/// An identifier or one sign of punctuation (`::` is one), with its line.
+/// An identifier or one punctuation mark (`::` counts as one), with its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -38,7 +38,7 @@ pub(crate) struct Token {
 }
 
 impl Source {
-    /// Reads a file's text.
+    /// Reads the text of the file at `path`.
     pub(crate) fn parse(path: &str, text: &str) -> Self {
         let (tokens, literals) = lex(text);
         Self {
@@ -52,7 +52,7 @@ impl Source {
         }
     }
 
-    /// Whether this line belongs to tests: an inline test module, or a file of nothing else.
+    /// Whether this line belongs to tests: to an inline test module, or to a file of only tests.
     pub(crate) fn is_test(&self, line: usize) -> bool {
         let whole = self.path.starts_with("tests/")
             || self.path.ends_with("/tests.rs")
@@ -60,13 +60,13 @@ impl Source {
         whole || self.tests.iter().any(|range| range.contains(&line))
     }
 
-    /// How many lines are not tests.
+    /// How many lines don't belong to tests.
     pub(crate) fn production_lines(&self) -> usize {
         (1..=self.lines).filter(|line| !self.is_test(*line)).count()
     }
 }
 
-/// Splits the text into tokens and string literals; comments fall away.
+/// Splits the text into tokens and string literals; drops comments.
 fn lex(text: &str) -> (Vec<Token>, Vec<Literal>) {
     let chars: Vec<char> = text.chars().collect();
     let (mut tokens, mut literals) = (Vec::new(), Vec::new());
@@ -96,7 +96,7 @@ enum Scanned {
     Token(usize),
 }
 
-/// What stands at `at`, and where it ends.
+/// What begins at `at`, and where it ends.
 fn scan(chars: &[char], at: usize) -> Scanned {
     let next = chars.get(at + 1).copied();
     match chars[at] {
@@ -132,7 +132,7 @@ fn block_comment(chars: &[char], at: usize) -> usize {
     at
 }
 
-/// A string from behind its opening quote.
+/// A string; `from` is behind its opening quote.
 fn string(chars: &[char], from: usize) -> Scanned {
     let mut at = from;
     while at < chars.len() && chars[at] != '"' {
@@ -142,7 +142,7 @@ fn string(chars: &[char], from: usize) -> Scanned {
     Scanned::Text { from, to, end: (to + 1).min(chars.len()) }
 }
 
-/// `'x'` and `'\n'` end at their quote, `'a` of a lifetime at its first letter.
+/// Where a char or a lifetime ends: `'x'` and `'\n'` behind the closing quote, `'a` before its letter.
 fn char_or_lifetime(chars: &[char], at: usize) -> usize {
     match (chars.get(at + 1), chars.get(at + 2)) {
         (Some('\\'), _) => (find(chars, at + 3, |c| c == '\'') + 1).min(chars.len()),
@@ -151,7 +151,7 @@ fn char_or_lifetime(chars: &[char], at: usize) -> usize {
     }
 }
 
-/// `r"…"`, `r#"…"#`, `b"…"`, `br"…"`, `b'…'`, `c"…"`; else a word that only begins so.
+/// `r"…"`, `r#"…"#`, `b"…"`, `br"…"`, `b'…'`, `c"…"`; otherwise a word that begins with such a letter.
 fn prefixed(chars: &[char], at: usize) -> Scanned {
     let word_end = find(chars, at, |c| !is_word(c));
     let prefix: String = chars[at..word_end].iter().collect();
@@ -173,7 +173,7 @@ fn raw_string(chars: &[char], from: usize, hashes: usize) -> Scanned {
     Scanned::Text { from, to, end: (to + 1 + hashes).min(chars.len()) }
 }
 
-/// Every path of the code; `use` trees flattened.
+/// Every path in the code, with `use` trees flattened.
 fn named_paths(tokens: &[Token]) -> Vec<Named> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
@@ -196,7 +196,7 @@ fn is_identifier(token: &Token) -> bool {
     token.text.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// An identifier that is no later part of a path, no field and no method.
+/// Whether an identifier begins a path: it is not a field or method, nor a macro's `$` variable.
 fn is_path_start(tokens: &[Token], at: usize) -> bool {
     let before = at.checked_sub(1).map(|i| tokens[i].text.as_str());
     is_identifier(&tokens[at]) && !matches!(before, Some("." | "$"))
@@ -215,7 +215,7 @@ fn expression_path(tokens: &[Token], at: usize, found: &mut Vec<Named>) -> usize
     end
 }
 
-/// One branch of a `use` tree from `at`; gives where it ends.
+/// Reads one branch of a `use` tree from `at`; returns where it ends.
 fn use_tree(tokens: &[Token], mut at: usize, prefix: &[String], found: &mut Vec<Named>) -> usize {
     let mut segments = prefix.to_vec();
     let mut line = tokens.get(at).map_or(0, |token| token.line);

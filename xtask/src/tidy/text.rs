@@ -1,15 +1,15 @@
-//! Rules on one file's text: its length, its head, what may not stand in it.
+//! Rules on the text of one file: its length, its head, what must not occur in it.
 
 use super::Finding;
 use super::source::{Source, Token};
 
-/// A file longer than this, before its tests, holds two ideas.
+/// A file longer than this, without its tests, holds more than one idea.
 const PRODUCTION_LINES_MAX: usize = 450;
 
-/// Macros that stand for work that isn't done.
+/// Macros that mark unfinished work.
 const UNDONE: &[&str] = &["todo", "unimplemented", "dbg"];
 
-/// Paths that exist on one machine only, written in pieces so that this file doesn't name them.
+/// Paths that exist on one machine only, written in pieces so that this file passes its own rule.
 const FOREIGN: &[&str] = &[
     concat!("/work", "/shared"),
     concat!("/work", "/."),
@@ -20,7 +20,7 @@ const FOREIGN: &[&str] = &[
     concat!("/home/", "user"),
 ];
 
-/// Holds one Rust file to the rules.
+/// Checks one Rust file against the rules.
 pub(crate) fn check(source: &Source, found: &mut Vec<Finding>) {
     length(source, found);
     head(source, found);
@@ -29,7 +29,7 @@ pub(crate) fn check(source: &Source, found: &mut Vec<Finding>) {
     sleeps(source, found);
 }
 
-/// No path of somebody's machine, whatever the kind of file.
+/// Finds paths of one machine, in any kind of file.
 pub(crate) fn foreign_paths(path: &str, text: &str, found: &mut Vec<Finding>) {
     for (number, line) in (1..).zip(text.lines()) {
         for foreign in FOREIGN.iter().filter(|foreign| line.contains(**foreign)) {
@@ -46,7 +46,7 @@ fn length(source: &Source, found: &mut Vec<Finding>) {
     }
 }
 
-/// A `tests.rs` goes on where its module's own head began.
+/// A `tests.rs` needs no head: its module has one.
 fn head(source: &Source, found: &mut Vec<Finding>) {
     let is_tests = source.path.starts_with("src/") && source.path.ends_with("/tests.rs");
     if !is_tests && !source.first_line.starts_with("//!") {
@@ -76,8 +76,8 @@ fn skipped_tests(source: &Source, found: &mut Vec<Finding>) {
     }
 }
 
-/// `support` alone may pause, inside its bounded waits on a value; the simulation has a clock of its
-/// own, whose seconds cost nothing. What defines such a clock does not sleep on it.
+/// Only `support` may sleep, in its bounded waits for a value. The simulation has its own clock, whose
+/// seconds cost nothing. A function that defines a clock's `sleep` doesn't sleep itself.
 fn sleeps(source: &Source, found: &mut Vec<Finding>) {
     let simulated = source.path.starts_with("tests/sim/");
     if simulated || source.path.starts_with("tests/") && source.path.contains("/support/") {

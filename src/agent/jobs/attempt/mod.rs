@@ -15,13 +15,12 @@ use super::messages;
 use super::notary::Notary;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
-use crate::failpoint;
 use crate::ids::JobId;
 use crate::job::phase::{Event, Fault, Phase, Retry, Rules, StopCause};
 use crate::job::plan::{Next, Step, expires_at, next_step};
 use crate::job::{Job, Reason};
 use crate::journal::Journal;
-use crate::report;
+use crate::{failpoint, report};
 
 use record::{Moved, Superseded, advance};
 

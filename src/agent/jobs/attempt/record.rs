@@ -19,8 +19,7 @@ use crate::clock::Clock;
 use crate::job::Job;
 use crate::job::phase::{Event, Phase, Run, Transition};
 use crate::job::plan::{Next, Step, ends_at, next_step};
-use crate::journal;
-use crate::report;
+use crate::{journal, report};
 
 /// A journal that works has answered by then: so the decision to stop a container lies in it before
 /// the signal, but where it is stuck.

@@ -1,8 +1,10 @@
 //! Whole lives in a journal: what is left of a job when it is done, packed, and long done.
 
+mod simulated;
+
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::*;
 use crate::clock::Timestamp;
@@ -377,8 +379,8 @@ async fn receipts_go_when_their_root_is_long_settled_and_their_transaction_after
 async fn a_journal_of_an_older_version_is_packed_while_the_node_works() {
     let dir = tempfile::tempdir().unwrap();
     let old = Connection::open(dir.path().join(FILE)).unwrap();
-    let before = writer::MIGRATIONS.iter().position(|sql| sql.contains("TABLE done")).unwrap();
-    for migration in &writer::MIGRATIONS[..before] {
+    let before = SCHEMA.migrations.iter().position(|sql| sql.contains("TABLE done")).unwrap();
+    for migration in &SCHEMA.migrations[..before] {
         old.execute_batch(migration).unwrap();
     }
     old.pragma_update(None, "user_version", u32::try_from(before).unwrap()).unwrap();

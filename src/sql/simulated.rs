@@ -9,10 +9,10 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::MAIN_DB;
 
-use super::writer::{self, Request, Writer};
-use super::{Error, Journal};
+use super::writer::{self, Request, To, Writer};
+use super::{Connection, Error, Schema};
 
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub type Slowness = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Disk(Arc<Mutex<Platter>>);
 
 struct Platter {
+    schema: Schema,
     db: Connection,
     /// What a power cut leaves.
     synced: Vec<u8>,
@@ -71,23 +72,27 @@ impl fmt::Debug for Platter {
 
 impl Disk {
     /// An empty disk.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new(schema: &Schema) -> Result<Self, Error> {
         let mut db = Connection::open_in_memory()?;
-        writer::prepare(&mut db, Path::new(":memory:"))?;
+        writer::prepare(&mut db, schema, Path::new(":memory:"))?;
         let synced = db.serialize(MAIN_DB)?.to_vec();
-        Ok(Self(Arc::new(Mutex::new(Platter { db, synced, behind: false }))))
+        Ok(Self(Arc::new(Mutex::new(Platter { schema: *schema, db, synced, behind: false }))))
     }
 
     /// An empty disk like this one: cheaper than a new one, of which a simulation needs thousands.
     pub fn another(&self) -> Result<Self, Error> {
-        let synced = self.platter().synced.clone();
-        Ok(Self(Arc::new(Mutex::new(Platter { db: open(&synced)?, synced, behind: false }))))
+        let (schema, synced) = {
+            let platter = self.platter();
+            (platter.schema, platter.synced.clone())
+        };
+        let db = open(&schema, &synced)?;
+        Ok(Self(Arc::new(Mutex::new(Platter { schema, db, synced, behind: false }))))
     }
 
     /// Everything that was not synced is gone.
     pub fn lose_power(&self) -> Result<(), Error> {
         let mut platter = self.platter();
-        platter.db = open(&platter.synced)?;
+        platter.db = open(&platter.schema, &platter.synced)?;
         Ok(())
     }
 
@@ -96,19 +101,19 @@ impl Disk {
     }
 }
 
-fn open(image: &[u8]) -> Result<Connection, Error> {
+fn open(schema: &Schema, image: &[u8]) -> Result<Connection, Error> {
     let mut db = Connection::open_in_memory()?;
     db.deserialize_read_exact(MAIN_DB, image, image.len(), false)?;
-    writer::prepare(&mut db, Path::new(":memory:"))?;
+    writer::prepare(&mut db, schema, Path::new(":memory:"))?;
     Ok(db)
 }
 
-impl Journal {
-    /// The journal on a simulated disk. Unlike a real one it can be opened again while an earlier
-    /// handle lives: that one belongs to a process that was killed.
+impl Writer {
+    /// A writer on a simulated disk. Unlike on a real one it can be started again while an earlier handle
+    /// lives: that one belongs to a process that was killed.
     pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
         let simulated = Simulated { disk: disk.clone(), gate, turn: tokio::sync::Mutex::default() };
-        Self { writer: Writer::Simulated(Arc::new(simulated)) }
+        Self(To::Simulated(Arc::new(simulated)))
     }
 }
 
@@ -161,68 +166,5 @@ impl Simulated {
             Fate::Unsure => Err(Error::Failed("it is not known whether it was written".into())),
             _ => ended,
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::ids::{Address, Hash, JobId};
-    use crate::job::spec::Refused;
-    use crate::job::{Reason, Status};
-
-    #[derive(Debug)]
-    struct Always(Fate);
-
-    impl Gate for Always {
-        fn fate(&self, _: &'static str) -> Fate {
-            self.0
-        }
-    }
-
-    async fn refuse(disk: &Disk, fate: Fate, id: &str) -> Result<(), Error> {
-        let id: JobId = id.parse().unwrap();
-        let body_hash = Hash([1; 32]);
-        let refused = Refused { id, body_hash, reason: Reason::NoGpu, error: String::new() };
-        let status = Status::rejected(Address::new([1; 20]), &refused, Timestamp::default());
-        Journal::simulated(disk, Arc::new(Always(fate))).refuse(&refused, status, true).await
-    }
-
-    async fn knows(disk: &Disk, id: &str) -> bool {
-        let journal = Journal::simulated(disk, Arc::new(Always(Fate::Written)));
-        journal.lookup(&id.parse().unwrap()).await.unwrap().is_some()
-    }
-
-    #[tokio::test]
-    async fn what_was_synced_survives_a_power_cut_and_what_was_not_answered_may_too() {
-        use futures_util::FutureExt as _;
-        let disk = Disk::new().unwrap();
-        refuse(&disk, Fate::Written, "a").await.unwrap();
-        assert!(refuse(&disk, Fate::DiesAfter, "b").now_or_never().is_none());
-        assert!(refuse(&disk, Fate::DiesBefore, "c").now_or_never().is_none());
-        refuse(&disk, Fate::Forgotten, "d").await.unwrap();
-        assert!(matches!(refuse(&disk, Fate::Refused, "e").await, Err(Error::Full)));
-        disk.lose_power().unwrap();
-        let known = [("a", true), ("b", true), ("c", false), ("d", false), ("e", false)];
-        for (id, expected) in known {
-            assert_eq!(knows(&disk, id).await, expected, "{id}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_not_synced_is_lost_by_a_power_cut_alone() {
-        let disk = Disk::new().unwrap();
-        refuse(&disk, Fate::Written, "a").await.unwrap();
-        let journal = Journal::simulated(&disk, Arc::new(Always(Fate::Written)));
-        let delivery =
-            || async { journal.lookup(&"a".parse().unwrap()).await.unwrap().unwrap().delivery };
-        journal
-            .redelivered(&"a".parse().unwrap(), Some("x".to_owned()), Timestamp::default())
-            .await
-            .unwrap();
-        assert_eq!(delivery().await.as_deref(), Some("x"));
-        disk.lose_power().unwrap();
-        assert_eq!(delivery().await, None);
     }
 }

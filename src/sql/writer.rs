@@ -7,26 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
-use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::Carrier;
 use super::simulated::Simulated;
-use super::{Error, room};
+use super::{Connection, Error, Schema, room};
 use crate::failpoint;
-
-/// Schema changes, in order; `PRAGMA user_version` counts those that were applied.
-pub(super) const MIGRATIONS: [&str; 9] = [
-    include_str!("../../migrations/0001_jobs.sql"),
-    include_str!("../../migrations/0002_transactions.sql"),
-    include_str!("../../migrations/0003_leases.sql"),
-    include_str!("../../migrations/0004_secrets.sql"),
-    include_str!("../../migrations/0005_revisions.sql"),
-    include_str!("../../migrations/0006_kept.sql"),
-    include_str!("../../migrations/0007_done.sql"),
-    include_str!("../../migrations/0008_bounds.sql"),
-    include_str!("../../migrations/0009_again.sql"),
-];
 
 /// A log that is longer, because somebody read for long, is cut again.
 const LOG_BYTES_MAX: i64 = 64 << 20;
@@ -51,9 +37,13 @@ pub(super) struct Request {
     pub(super) work: Work,
 }
 
+/// A handle to the thread that owns a database; clones share it. The thread ends with the last one.
+#[derive(Debug, Clone)]
+pub struct Writer(pub(super) To);
+
 /// Where requests go.
 #[derive(Debug, Clone)]
-pub(super) enum Writer {
+pub(super) enum To {
     /// To the thread that owns the database.
     Thread {
         /// Its queue.
@@ -74,12 +64,13 @@ impl std::fmt::Debug for Request {
 impl Writer {
     /// Prepares the database and starts the thread; it ends when the last handle is dropped. `lock`
     /// is held as long as the thread lives.
-    pub(super) fn start(
+    pub fn start(
         mut db: Connection,
+        schema: &Schema,
         lock: Option<std::fs::File>,
         path: &Path,
     ) -> Result<Self, Error> {
-        prepare(&mut db, path)?;
+        prepare(&mut db, schema, path)?;
         room::take(path);
         let mut log = Log::of(path);
         let (requests, queue) = mpsc::channel();
@@ -90,7 +81,7 @@ impl Writer {
             carrier.watch(&mut db)?;
         }
         std::thread::Builder::new()
-            .name("journal".to_owned())
+            .name(schema.name.to_owned())
             .spawn(move || {
                 serve(&db, &queue, &mut log);
                 // The last to be closed carries over what is left, and takes the log away.
@@ -101,20 +92,16 @@ impl Writer {
                 drop(lock);
             })
             .map_err(|err| Error::Unusable { path: path.to_owned(), source: err.into() })?;
-        Ok(Self::Thread { requests, long: is_long })
+        Ok(Self(To::Thread { requests, long: is_long }))
     }
 
     /// As [`Writer::call`] for a change of this name: a test can have the process killed before and
     /// after it.
-    pub(super) async fn change<T, F>(
-        &self,
-        name: &'static str,
-        durable: bool,
-        work: F,
-    ) -> Result<T, Error>
+    pub async fn change<T, E, F>(&self, name: &'static str, durable: bool, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         failpoint::hit(name, ".before");
         let done = self.request(Some(name), durable, work).await;
@@ -124,60 +111,64 @@ impl Writer {
 
     /// Runs `work` in a transaction and answers after its commit; `durable`: after everything that
     /// it wrote or read is synced to the disk.
-    pub(super) async fn call<T, F>(&self, durable: bool, work: F) -> Result<T, Error>
+    pub async fn call<T, E, F>(&self, durable: bool, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         self.request(None, durable, work).await
     }
 
     /// As [`Writer::call`] for what nobody waits for: while the log is carried over it waits, once,
     /// so that it does not grow faster than the disk takes it.
-    pub(super) async fn call_aside<T, F>(&self, work: F) -> Result<T, Error>
+    pub async fn call_aside<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        if let Self::Thread { long: Some(long), .. } = self {
+        if let To::Thread { long: Some(long), .. } = &self.0 {
             // Ends with the checkpoint, or with the thread.
             long.clone().wait_for(|long| !long).await.ok();
         }
         self.call(false, work).await
     }
 
-    async fn request<T, F>(
+    async fn request<T, E, F>(
         &self,
         name: Option<&'static str>,
         durable: bool,
         work: F,
-    ) -> Result<T, Error>
+    ) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |db| {
             let result = in_savepoint(db, work);
             Box::new(move |committed: Result<(), Error>| {
                 // A caller that went away no longer wants the answer; the commit stands.
+                let committed = committed.map_err(E::from);
                 reply.send(result.and_then(|value| committed.map(|()| value))).ok();
             })
         });
         let request = Request { durable, work };
-        match self {
-            Self::Thread { requests, .. } => requests.send(request).map_err(|_| stopped())?,
-            Self::Simulated(simulated) => simulated.carry_out(name, request).await,
+        match &self.0 {
+            To::Thread { requests, .. } => requests.send(request).map_err(|_| stopped())?,
+            To::Simulated(simulated) => simulated.carry_out(name, request).await,
         }
         answer.await.map_err(|_| stopped())?
     }
 }
 
 fn stopped() -> Error {
-    Error::Failed("the journal did not carry the request out".into())
+    Error::Failed("the request was not carried out".into())
 }
 
-pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
+pub(super) fn prepare(db: &mut Connection, schema: &Schema, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     // A log that a long reader made grow is cut again once it has been carried over.
@@ -185,18 +176,7 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
-    if found > known {
-        return Err(Error::TooNew { path: path.to_owned(), found, known });
-    }
-    for (number, migration) in (1..=known).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
-        let step = db.transaction()?;
-        step.execute_batch(migration)?;
-        step.pragma_update(None, "user_version", number)?;
-        step.commit()?;
-    }
-    Ok(())
+    schema.apply(db, path)
 }
 
 fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log) {
@@ -289,16 +269,17 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
 }
 
 /// Runs `work` so that its failure undoes its own changes only.
-fn in_savepoint<T>(
+fn in_savepoint<T, E: From<Error>>(
     db: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, Error>,
-) -> Result<T, Error> {
-    db.prepare_cached("SAVEPOINT request")?.execute([])?;
+    work: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let run = |sql| db.prepare_cached(sql).and_then(|mut it| it.execute([])).map_err(Error::from);
+    run("SAVEPOINT request")?;
     let result = work(db);
     if result.is_err() {
-        db.prepare_cached("ROLLBACK TO request")?.execute([])?;
+        run("ROLLBACK TO request")?;
     }
-    db.prepare_cached("RELEASE request")?.execute([])?;
+    run("RELEASE request")?;
     result
 }
 
@@ -306,20 +287,26 @@ fn in_savepoint<T>(
 mod tests {
     use super::*;
 
+    const SCHEMA: Schema =
+        Schema { name: "test", migrations: &["CREATE TABLE jobs (id TEXT PRIMARY KEY)"] };
+
+    fn start(db: Connection) -> Result<Writer, Error> {
+        Writer::start(db, &SCHEMA, None, Path::new("x"))
+    }
+
     fn count(db: &Connection) -> Result<i64, Error> {
         Ok(db.query_row("SELECT count(*) FROM jobs", [], |row| row.get(0))?)
     }
 
     fn insert(db: &Connection, id: &str) -> Result<(), Error> {
-        let sql = "INSERT INTO jobs (job_id, body_hash, phase, open, updated_ms) VALUES (?, '', '', 0, 0)";
+        let sql = "INSERT INTO jobs (id) VALUES (?)";
         db.execute(sql, [id])?;
         Ok(())
     }
 
     #[tokio::test]
     async fn a_request_that_fails_undoes_only_itself() {
-        let writer =
-            Writer::start(Connection::open_in_memory().unwrap(), None, Path::new("x")).unwrap();
+        let writer = start(Connection::open_in_memory().unwrap()).unwrap();
         let good = writer.call(true, |db| insert(db, "a"));
         let bad = writer.call(false, |db| {
             insert(db, "b")?;
@@ -338,7 +325,7 @@ mod tests {
     fn a_journal_of_a_newer_version_is_refused() {
         let db = Connection::open_in_memory().unwrap();
         db.pragma_update(None, "user_version", 99).unwrap();
-        let err = Writer::start(db, None, Path::new("x")).unwrap_err();
+        let err = start(db).unwrap_err();
         assert!(matches!(err, Error::TooNew { found: 99, .. }));
     }
 }

@@ -9,12 +9,11 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use tokio::sync::watch;
 
-use super::Error;
+use super::{Connection, Error};
 
 /// The log is carried over from so many pages on: 4 MiB.
 const PAGES: i32 = 1_000;
@@ -96,6 +95,7 @@ fn carry(db: &Connection, woken: &Receiver<()>, long: &watch::Sender<bool>, held
 
 #[cfg(test)]
 mod tests {
+    use super::super::Schema;
     use super::super::room::log_of;
     use super::super::writer::prepare;
     use super::*;
@@ -110,7 +110,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("journal.db");
             let mut db = Connection::open(&path).unwrap();
-            prepare(&mut db, &path).unwrap();
+            prepare(&mut db, &Schema { name: "test", migrations: &[] }, &path).unwrap();
             db.pragma_update(None, "synchronous", "OFF").unwrap();
             db.execute_batch("CREATE TABLE filled (bytes BLOB)").unwrap();
             let carrier = Carrier::start(&path).unwrap();

@@ -42,14 +42,17 @@ fn take_blocks(log: &std::fs::File) -> std::io::Result<()> {
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
-    use super::super::Journal;
+    use super::super::{Connection, Schema, Writer};
     use super::*;
 
     #[test]
     fn the_log_has_its_blocks_before_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let _journal = Journal::open(dir.path()).unwrap();
-        let log = std::fs::metadata(log_of(&dir.path().join("journal.db"))).unwrap();
+        let path = dir.path().join("x.db");
+        let schema = Schema { name: "test", migrations: &["CREATE TABLE x (y)"] };
+        let _writer =
+            Writer::start(Connection::open(&path).unwrap(), &schema, None, &path).unwrap();
+        let log = std::fs::metadata(log_of(&path)).unwrap();
         assert!(log.blocks() * 512 >= BYTES, "{} blocks", log.blocks());
         assert!(log.len() < BYTES, "its length says nothing of them: {}", log.len());
     }
