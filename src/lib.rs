@@ -27,7 +27,9 @@ pub mod job;
 pub mod node;
 pub mod reputation;
 
+pub mod http;
 pub mod sql;
+pub mod web;
 
 pub mod artifact;
 pub mod bus;

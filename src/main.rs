@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use lamda_node::{artifact, cli, failpoint};
+use lamda_node::{cli, failpoint, http};
 
 fn main() -> ExitCode {
-    artifact::install_crypto();
+    http::install_crypto();
     arm_failpoint();
     let args = match cli::parse() {
         Ok(args) => args,

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lamda_node::artifact::{self, Config, Pinata, install_crypto, seal};
+use lamda_node::artifact::{self, Config, Pinata, seal};
+use lamda_node::http::install_crypto;
 use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the streams, the bucket of claims and the consumers of nodes and pools on a NATS server.
+"""Creates the streams, the bucket of claims and the consumers of nodes and pools on a NATS server.
 
-For servers on which nodes may not make them (deploy/nats/nats-server.conf). Needs nats-py. What is
-there already stays as it is, so that it can be run again for each new node or pool.
+For servers on which nodes may not create them (deploy/nats/nats-server.conf). Requires nats-py.
+Leaves existing streams and consumers alone, so it can be run again for each new node or pool.
 """
 
 import argparse
@@ -14,11 +14,11 @@ import nats
 
 DAY_NS = 24 * 60 * 60 * 10**9
 GIB = 1 << 30
-ALREADY = {10058, 10013, 10148, 10105}  # the stream or consumer is there, perhaps otherwise
+ALREADY = {10058, 10013, 10148, 10105}  # stream or consumer exists, perhaps with another configuration
 
 
 def streams():
-    """As the program makes them where it may: src/bus/streams.rs."""
+    """As the program creates them where it may: src/bus/streams.rs."""
     common = {"storage": "file", "num_replicas": 1, "max_age": 30 * DAY_NS, "max_bytes": -1,
               "max_msgs": -1, "max_consumers": -1, "retention": "limits", "discard": "old",
               "max_msgs_per_subject": -1, "max_msg_size": -1}
@@ -59,7 +59,7 @@ async def make(nc, subject, body, what):
     error = answer.get("error")
     if error and error.get("err_code") not in ALREADY:
         raise SystemExit(f"{what}: {error.get('description')}")
-    print(f"{what}: {'it is there' if error else 'there now'}")
+    print(f"{what}: {'exists already' if error else 'created'}")
 
 
 async def main():

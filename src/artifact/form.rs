@@ -7,10 +7,10 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::http::RequestBuilder;
+use crate::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use futures_util::stream;
-use reqwest::RequestBuilder;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::sync::mpsc;
 
 use super::local::{Leaf, Tree};
@@ -89,7 +89,7 @@ impl Form {
                 Some((piece, received))
             }
         });
-        request.body(reqwest::Body::wrap_stream(body))
+        request.body(crate::http::Body::wrap_stream(body))
     }
 
     fn write(self, tree: &Tree, pieces: &mpsc::Sender<Piece>) {

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use crate::http::Url;
+use crate::http::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Decides whether an address is publicly reachable.
 pub(super) type Judge = fn(IpAddr) -> bool;

@@ -38,7 +38,6 @@ use crate::report::BoxError;
 use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};
-pub use http::{install_crypto, is_http_url};
 pub use local::View;
 pub use pinata::{Pinata, Tried};
 pub use unixfs::{seal, seal_output};

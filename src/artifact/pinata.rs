@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use crate::http::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -82,7 +82,8 @@ impl Pinata {
     pub async fn check(&self) -> Result<(), Error> {
         self.pace.wait().await;
         let request = self.client.get(self.url("data/testAuthentication")?);
-        let sent = http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
+        let sent =
+            crate::http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
         let response = sent.map_err(|source| self.silent(source))?;
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
@@ -105,7 +106,8 @@ impl Pinata {
     async fn unpin(&self, cid: &Cid) -> Result<(), Error> {
         self.pace.wait().await;
         let request = self.client.delete(self.url(&format!("pinning/unpin/{cid}"))?);
-        let sent = http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
+        let sent =
+            crate::http::within(self.idle, request.bearer_auth(self.jwt.expose()).send()).await;
         let response = sent.map_err(|source| self.silent(source))?;
         match response.status() {
             status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
@@ -176,7 +178,7 @@ impl Pinata {
             tokio::select! {
                 answer = &mut answer => {
                     progress(sent.load(Ordering::Relaxed));
-                    return answer.map_err(|err| self.silent(http::boxed(err)));
+                    return answer.map_err(|err| self.silent(crate::http::boxed(err)));
                 }
                 _ = tick.tick() => {}
             }
@@ -194,8 +196,9 @@ impl Pinata {
     async fn answered(&self, mut response: Response) -> Result<Cid, Error> {
         let mut body = Vec::new();
         let begun = Instant::now();
-        while let Some(piece) =
-            http::within(self.idle, response.chunk()).await.map_err(|source| self.silent(source))?
+        while let Some(piece) = crate::http::within(self.idle, response.chunk())
+            .await
+            .map_err(|source| self.silent(source))?
         {
             body.extend_from_slice(&piece);
             if body.len() > ANSWER_BYTES_MAX || begun.elapsed() > ANSWER_WAIT {
@@ -215,9 +218,10 @@ impl Pinata {
         {
             return known;
         }
-        let service = http::shown(&self.base);
+        let service = crate::http::shown(&self.base);
         // A service may repeat the key in its answer.
-        let reason = http::words(response, self.idle).await.replace(self.key(), "[secret]");
+        let reason =
+            crate::http::explanation(response, self.idle).await.replace(self.key(), "[secret]");
         match status {
             _ if is_refused => Error::Refused { service, words: Some(reason) },
             StatusCode::PAYMENT_REQUIRED => Error::Declined { service, reason },
@@ -235,13 +239,13 @@ impl Pinata {
     }
 
     fn silent(&self, source: BoxError) -> Error {
-        let what = format!("{} does not answer", http::shown(&self.base));
+        let what = format!("{} does not answer", crate::http::shown(&self.base));
         Error::Unavailable { what, source: Some(source) }
     }
 
     fn url(&self, path: &str) -> Result<Url, Error> {
         self.base.join(path).map_err(|err| Error::Setting {
-            setting: http::shown(&self.base),
+            setting: crate::http::shown(&self.base),
             source: Box::new(err),
         })
     }

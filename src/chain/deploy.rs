@@ -1,4 +1,4 @@
-//! The contract onto a chain of one's own: a development chain, or a network that starts anew.
+//! Deploys the contract to a chain of one's own: a development chain, or a new network.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::reputation::tx::Answer;
 /// How long one answer of the endpoint may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two looks for the receipt.
+/// The interval between two requests for the receipt.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Deploys the committed bytecode; `key`'s account pays for it and owns the contract. Any chain,
-/// where `chain_id` is `None`. One transaction by a person's hand: nothing is written down.
+/// Deploys the committed bytecode; the account of `key` pays for it and owns the contract. With
+/// `chain_id` of `None`, any chain will do. The one transaction is not journaled: a person runs this.
 pub async fn deploy(
     rpc_urls: &[String],
     key: &Key,
@@ -36,7 +36,7 @@ pub async fn deploy(
     if account.balance_wei < quote.fees.worst(quote.gas_limit) {
         return Err(Error::Unpaid { account: from });
     }
-    // After what is on its way already.
+    // "pending" queues this transaction behind those that are not in a block yet.
     let nonce: U64 = rpc.ask("eth_getTransactionCount", json!([from, "pending"])).await?;
     let (nonce, gas_limit, fees) = (nonce.to(), quote.gas_limit, quote.fees);
     let signed = sign(key, Fields { chain_id, nonce, gas_limit, fees, target });

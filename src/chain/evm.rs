@@ -1,4 +1,4 @@
-//! The contract on a chain of one's own choice, by JSON-RPC: a [`Reader`] and the node's key.
+//! The contract on any EVM chain, over JSON-RPC: a [`Reader`] and the node's key.
 
 use alloy::primitives::{TxKind, U256};
 use alloy::sol_types::SolCall as _;
@@ -22,7 +22,7 @@ pub struct Evm {
 }
 
 impl Evm {
-    /// Opens nothing yet.
+    /// Makes no connection yet. [`Error::BadUrl`] if an endpoint is not an `http` or `https` URL.
     pub fn new(config: Config, key: Key) -> Result<Self, Error> {
         Ok(Self { reader: Reader::new(config)?, key })
     }
@@ -54,14 +54,14 @@ impl Reader {
         Target { to: TxKind::Call(word(self.config.contract)), data: data.into() }
     }
 
-    /// How each endpoint is, in the order of preference: whether it serves blocks, and all that is asked
-    /// before `from` sends `call`. That the contract or the account would not let it is an answer.
+    /// The state of each endpoint, in order of preference: whether it serves blocks and every request that
+    /// precedes `call` from `from`. A revert and a missing balance count as answers.
     pub async fn endpoints(&self, from: Address, call: &Call) -> Vec<EndpointState> {
         self.rpc.survey(&sender::questions(from, &self.target(call))).await
     }
 
-    /// What a plain heartbeat of `node` costs at the present price, in wei; `None` where the contract
-    /// would not take one, or the account could not pay.
+    /// The present cost of a plain heartbeat of `node`, in wei; `None` if the contract would revert or
+    /// the account could not pay.
     pub async fn beat_price(&self, node: Address) -> Result<Option<u128>, Error> {
         self.chain_id().await?;
         match sender::quote(&self.rpc, node, &self.target(&Call::Heartbeat)).await {
@@ -108,7 +108,7 @@ impl Chain for Evm {
     }
 
     async fn quote(&self, call: &Call) -> Result<Quote, Error> {
-        // A call to an address without code succeeds and does nothing: checked before.
+        // Checks the contract's code first: a call to an address without code succeeds and does nothing.
         self.reader.chain_id().await?;
         sender::quote(&self.reader.rpc, self.address(), &self.reader.target(call)).await
     }
@@ -130,7 +130,7 @@ impl Chain for Evm {
 
     async fn send_everywhere(&self, raw: &[u8]) -> Result<Answer, Error> {
         sender::spread(&self.reader.rpc, raw).await;
-        // Those that have it say so.
+        // Endpoints that have it already answer "already known", which counts as taken.
         self.send(raw).await
     }
 

@@ -1,7 +1,7 @@
-//! What our contract tells beyond the deployed interface, where it is ours.
+//! Reads the extension that this project's contract adds to the deployed interface.
 //!
-//! What must hold: a contract without the extension is told from an endpoint that fails. Whatever
-//! such a contract answers to ERC-165 (a revert, nothing, anything but a clear yes) means no.
+//! Must hold: a contract without the extension is distinguished from a failing endpoint. Every answer
+//! of a contract to the ERC-165 query except an exact `true` (a revert, no data, other data) means no.
 
 use alloy::primitives::{Bytes, FixedBytes};
 use alloy::sol_types::SolCall as _;
@@ -14,38 +14,38 @@ use crate::ids::Address;
 /// The extension's ERC-165 id: the XOR of its functions' selectors.
 const EXTENSION: FixedBytes<4> = FixedBytes::new([0x8c, 0xc8, 0xa9, 0x00]);
 
-/// `true` as the ABI writes it.
+/// `true` in ABI encoding.
 const YES: [u8; 32] = {
     let mut word = [0; 32];
     word[31] = 1;
     word
 };
 
-/// What the contract knows of a node: docs/reputation.md says what it proves.
+/// The contract's data about a node; docs/reputation.md explains what it proves.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Reputation {
     /// Unix seconds of its first registration.
     pub since_s: u64,
     /// Unix seconds of its last registration or beat.
     pub last_seen_s: u64,
-    /// Slots of 300 s in which it was heard of.
+    /// Slots of 300 s with a heartbeat or registration, without the slot of the first registration.
     pub on_time: u32,
-    /// Slots in which it was not, up to now.
+    /// Slots without one, up to now.
     pub missed: u32,
-    /// Slots on time since it last missed one.
+    /// Slots on time since the last missed one.
     pub streak: u32,
-    /// Jobs that it says it completed.
+    /// Jobs that the node claims to have completed.
     pub completed_claimed: u64,
-    /// Jobs that it says it did not complete.
+    /// Jobs that the node reports as not completed.
     pub failed_claimed: u64,
     /// Jobs that the contract's owner confirmed.
     pub confirmed: u64,
-    /// The contract's score of all that, 0 to 10000.
+    /// The contract's score of the node, 0 to 10000.
     pub score: u16,
 }
 
 impl Reader {
-    /// Whether the contract has the extension: receipts, uptime, a score.
+    /// Whether the contract has the extension, which adds receipts, uptime and a score.
     pub async fn has_extension(&self) -> Result<bool, Error> {
         let question = Contract::supportsInterfaceCall { interfaceId: EXTENSION };
         match self.answer(&question.abi_encode()).await {
@@ -55,8 +55,8 @@ impl Reader {
         }
     }
 
-    /// What the contract knows of `provider`; `None` where it is not registered, or where the
-    /// contract has no extension.
+    /// The contract's data about `provider`; `None` if it is not registered, or if the contract has no
+    /// extension.
     pub async fn reputation(&self, provider: Address) -> Result<Option<Reputation>, Error> {
         if !self.has_extension().await? {
             return Ok(None);

@@ -1,5 +1,4 @@
-//! A chain in memory, with the contract's rules: what the real one refuses, this one refuses in
-//! the same words.
+//! A chain in memory that follows the contract's rules, and reverts with the same messages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,22 +12,22 @@ use crate::ids::{Address, Hash};
 use crate::reputation::tx::{Answer, Outcome};
 use crate::reputation::{Call, Fees};
 
-/// Where the contract is.
+/// The address of the contract.
 const CONTRACT: Address = Address::new([0xc0; 20]);
 
-/// Who can pay has one of the chain's coins.
+/// The balance of an account that can pay: one coin, in wei.
 const RICH_WEI: u128 = 1_000_000_000_000_000_000;
 
-/// Wei.
+/// One gwei in wei.
 const GWEI: u128 = 1_000_000_000;
 
-/// What whoever makes the blocks asks for on top of the base fee, in wei.
+/// The block producer's tip on top of the base fee, in wei a unit of gas.
 const TIP: u128 = GWEI;
 
-/// How long the contract calls a node active after its last beat.
+/// How long the contract counts a node as active after its last heartbeat.
 const ACTIVE_WINDOW_S: u64 = 15 * 60;
 
-/// The longest model that the contract takes.
+/// The longest GPU model that the contract accepts.
 const MODEL_BYTES_MAX: usize = 128;
 
 /// One account on a chain in memory; clones and [`FakeChain::seen_by`] share the chain.
@@ -39,29 +38,29 @@ pub struct FakeChain {
 }
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one kind of weather")]
+#[expect(clippy::struct_excessive_bools, reason = "each simulates one independent condition")]
 struct State {
     now_ms: u64,
     block: u64,
     reachable: bool,
-    /// Whether a registration stays as it is for ever.
+    /// Whether a node that is registered can't register again.
     frozen: bool,
-    /// Whether receipts' roots are taken.
+    /// Whether the contract accepts receipt roots.
     extended: bool,
-    /// Whether what is sent is said to be taken, and forgotten.
+    /// Whether transactions are acknowledged and then dropped.
     deaf: bool,
     secretive: bool,
-    /// Wei a unit of gas.
+    /// In wei a unit of gas.
     base_fee: u128,
-    /// What is in blocks: whose, its nonce, what became of it.
+    /// The transactions in blocks: account, nonce and outcome.
     mined: Vec<(Address, u64, Outcome)>,
-    /// Accounts that can't pay; all others can.
+    /// The accounts without a balance; all others can pay.
     broke: Vec<Address>,
     providers: BTreeMap<Address, Provider>,
 }
 
 impl FakeChain {
-    /// A chain that is empty but for the contract, seen by `account`.
+    /// A chain with nothing but the contract, as seen by `account`.
     pub fn new(account: Address) -> Self {
         let state = State {
             now_ms: 1_700_000_000_000,
@@ -79,13 +78,13 @@ impl FakeChain {
         Self { state: Arc::new(Mutex::new(state)), account }
     }
 
-    /// The same chain, seen by another account.
+    /// The same chain, as seen by another account.
     #[must_use]
     pub fn seen_by(&self, account: Address) -> Self {
         Self { state: Arc::clone(&self.state), account }
     }
 
-    /// Lets time pass; a block is made each second.
+    /// Lets time pass, with one block a second.
     pub fn advance(&self, by: Duration) {
         let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         let mut state = self.state();
@@ -93,37 +92,37 @@ impl FakeChain {
         state.block += by.as_secs();
     }
 
-    /// Cuts the endpoint off, or puts it back.
+    /// Sets whether the endpoint can be reached.
     pub fn set_reachable(&self, reachable: bool) {
         self.state().reachable = reachable;
     }
 
-    /// Refuses to change a registration from now on, as the deployed contract may do.
+    /// Makes the contract refuse changes of registrations, as the deployed one may do.
     pub fn freeze_registrations(&self) {
         self.state().frozen = true;
     }
 
-    /// Becomes the contract without the extension.
+    /// Replaces the contract with one that lacks the extension.
     pub fn forget_extension(&self) {
         self.state().extended = false;
     }
 
-    /// Forgets what is sent, or takes it again.
+    /// Sets whether transactions are acknowledged and then dropped.
     pub fn set_deaf(&self, deaf: bool) {
         self.state().deaf = deaf;
     }
 
-    /// Tells of no receipt from now on, as an endpoint that lies, or tells of them again.
+    /// Sets whether receipts are withheld, as a lying endpoint would do.
     pub fn set_secretive(&self, secretive: bool) {
         self.state().secretive = secretive;
     }
 
-    /// Asks for this much, in wei a unit of gas, with the tip on top.
+    /// Sets the base fee in wei a unit of gas; the tip comes on top.
     pub fn set_base_fee(&self, base_fee: u128) {
         self.state().base_fee = base_fee;
     }
 
-    /// What another program with the account's key does: a transaction of its own.
+    /// Mines a transaction of the account that another program with its key sent.
     pub fn interfere(&self) {
         let mut state = self.state();
         state.block += 1;
@@ -133,7 +132,7 @@ impl FakeChain {
         state.mined.push((self.account, nonce, outcome));
     }
 
-    /// A reorganisation: the account's last transactions are in no block any more.
+    /// Simulates a reorganisation that removes the last `count` transactions of the chain.
     pub fn take_back(&self, count: usize) {
         let mut state = self.state();
         let rest = state.mined.len().saturating_sub(count);
@@ -141,13 +140,13 @@ impl FakeChain {
         state.block += 1;
     }
 
-    /// Takes this account's money away.
+    /// Empties this account's balance.
     pub fn impoverish(&self) {
         let account = self.account;
         self.state().broke.push(account);
     }
 
-    /// What the contract's owner does: confirms one job of `provider`.
+    /// Confirms one job of `provider`, as the contract's owner does.
     pub fn confirm_job(&self, provider: Address) -> Result<(), Error> {
         let mut state = self.state();
         let record = state.providers.get_mut(&provider).ok_or_else(not_registered)?;
@@ -167,7 +166,7 @@ impl FakeChain {
         Err(Error::Unreachable { url: "fake".into(), source: "cut off".into() })
     }
 
-    /// What the contract says to this call of the account.
+    /// Whether the contract accepts this call of the account; [`Error::Reverted`] if not.
     fn judge(&self, state: &State, call: &Call) -> Result<(), Error> {
         let known = state.providers.contains_key(&self.account);
         let reason = match call {
@@ -203,7 +202,7 @@ impl FakeChain {
                 },
                 (_, old) => Provider {
                     last_seen_s: now_s,
-                    // `judge` let it by: it is registered.
+                    // `judge` accepted the call, so the account is registered.
                     ..old.unwrap_or_default()
                 },
             };
@@ -215,7 +214,7 @@ impl FakeChain {
         state.mined.push((self.account, sent.nonce, outcome));
     }
 
-    /// The account's transactions in blocks, as `(nonce, outcome)`.
+    /// The account's mined transactions as `(nonce, outcome)`, oldest first.
     pub fn mined(&self) -> Vec<(u64, Outcome)> {
         let state = self.state();
         let own = state.mined.iter().filter(|(account, ..)| *account == self.account);
@@ -223,7 +222,7 @@ impl FakeChain {
     }
 }
 
-/// The chain's time is a clock that stands still until somebody sleeps on it.
+/// The chain's time, as a clock that advances only by [`FakeChain::advance`] and [`Clock::sleep`].
 impl Clock for FakeChain {
     fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.state().now_ms)
@@ -238,7 +237,7 @@ impl Clock for FakeChain {
     }
 }
 
-/// A transaction as this chain reads it.
+/// A transaction in this chain's own encoding.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sent {
     account: Address,
@@ -249,7 +248,7 @@ struct Sent {
 
 impl Sent {
     fn raw(&self) -> Vec<u8> {
-        // Plain data: it can't fail, and if it did nothing would be sent.
+        // Serializing plain data can't fail; if it did, the empty bytes would not parse in `send`.
         serde_json::to_vec(self).unwrap_or_default()
     }
 

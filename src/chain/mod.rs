@@ -236,7 +236,7 @@ pub enum Error {
         /// How long the caller waited, in seconds.
         seconds: u64,
     },
-    /// The endpoint's answer can't be used: malformed, implausible, or an unexplained refusal.
+    /// The endpoint's answer can't be used: malformed, implausible, stale, or an unexpected refusal.
     #[error("the chain's endpoint answered something unexpected: {reason}")]
     Unexpected {
         /// A description of the answer.

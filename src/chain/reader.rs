@@ -1,4 +1,4 @@
-//! The contract as anybody can read it: no key, no transaction.
+//! Reads the contract without a key and without transactions.
 
 use alloy::hex;
 use alloy::primitives::{Bytes, U256};
@@ -11,8 +11,8 @@ use super::rpc::{Failure, Head, Rpc};
 use super::{ChainFacts, Config, Error, Provider, revert};
 use crate::ids::Address;
 
-/// Reads the reputation contract. The chain's id and the contract's code are checked before the
-/// first read, and not again.
+/// Reads the reputation contract. The chain's id and the contract's code are checked once, before the
+/// first read.
 #[derive(Debug)]
 pub struct Reader {
     pub(super) rpc: Rpc,
@@ -21,7 +21,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens nothing yet.
+    /// Makes no connection yet. [`Error::BadUrl`] if an endpoint is not an `http` or `https` URL.
     pub fn new(config: Config) -> Result<Self, Error> {
         let Config { rpc_urls, chain_id, request_timeout, endpoints, .. } = &config;
         let rpc = Rpc::new(rpc_urls, *chain_id, *request_timeout, endpoints.clone())?;
@@ -33,8 +33,8 @@ impl Reader {
         self.config.contract
     }
 
-    /// What the chain is, and what `account` has on it. Checks the chain's id and the contract's
-    /// code anew.
+    /// The chain's id, its latest block and the balance of `account`. Checks the chain's id and the
+    /// contract's code anew.
     pub async fn facts(&self, account: Address) -> Result<ChainFacts, Error> {
         let chain_id = self.check().await?;
         let (balance, head): (U256, Head) = tokio::try_join!(
@@ -44,7 +44,7 @@ impl Reader {
         Ok(ChainFacts { chain_id, balance_wei: balance.to_string(), block: head.number })
     }
 
-    /// What the contract says of `provider`; `None` where it is not registered.
+    /// The contract's record of `provider`; `None` if it is not registered.
     pub async fn provider(&self, provider: Address) -> Result<Option<Provider>, Error> {
         let address = word(provider);
         let (answer, active) = tokio::try_join!(
@@ -61,23 +61,23 @@ impl Reader {
         }))
     }
 
-    /// Who may confirm jobs; the zero address where nobody may any more.
+    /// The owner, who alone may confirm jobs; the zero address if ownership was renounced.
     pub async fn owner(&self) -> Result<Address, Error> {
         let owner = self.read(Contract::ownerCall {}).await?;
         Ok(Address::new(owner.into_array()))
     }
 
-    /// How many nodes ever registered.
+    /// The number of nodes that ever registered.
     pub async fn total_providers(&self) -> Result<u64, Error> {
         Ok(self.read(Contract::totalProvidersCall {}).await?.saturating_to())
     }
 
-    /// How many nodes are active now.
+    /// The number of nodes that are active now.
     pub async fn active_count(&self) -> Result<u64, Error> {
         Ok(self.read(Contract::getActiveProvidersCountCall {}).await?.saturating_to())
     }
 
-    /// The chain's id, checked once.
+    /// The chain's id; the first call checks it and the contract's code.
     pub(super) async fn chain_id(&self) -> Result<u64, Error> {
         self.checked.get_or_try_init(|| self.check()).await.copied()
     }
@@ -92,7 +92,7 @@ impl Reader {
         Ok(chain_id)
     }
 
-    /// Calls the contract and reads its answer in the form that the call declares.
+    /// Calls the contract and decodes its answer as the call's return type.
     pub(super) async fn read<C: SolCall>(&self, call: C) -> Result<C::Return, Error> {
         let answer = self.answer(&call.abi_encode()).await?;
         C::abi_decode_returns(&answer).map_err(|_| Error::Unexpected {
@@ -104,7 +104,7 @@ impl Reader {
         })
     }
 
-    /// What the contract answers to these bytes, whatever its form.
+    /// The contract's undecoded answer to this calldata; [`Error::Reverted`] if it reverts.
     pub(super) async fn answer(&self, call: &[u8]) -> Result<Bytes, Error> {
         self.chain_id().await?;
         self.rpc.call("eth_call", self.call_object(call)).await.map_err(|failure| {
@@ -125,7 +125,7 @@ impl Reader {
     }
 }
 
-/// An address as the vendor's types write it.
+/// An address in alloy's type.
 pub(super) fn word(address: Address) -> alloy::primitives::Address {
     alloy::primitives::Address::from(*address.as_bytes())
 }

@@ -1,7 +1,7 @@
-//! A transaction's bytes: the fields that it is given, signed.
+//! Signs and encodes transactions.
 //!
-//! What must hold: the same fields give the same bytes and the same hash (RFC 6979 signatures), so
-//! that what a crash left unsent is signed again as it was.
+//! Must hold: the same fields give the same bytes and the same hash (deterministic signatures,
+//! RFC 6979), so that a transaction that a crash left unsent is signed again identically.
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy::eips::eip2718::Encodable2718;
@@ -12,14 +12,14 @@ use super::key::Key;
 use crate::ids::Hash;
 use crate::reputation::Fees;
 
-/// What is called, or the code that becomes a contract.
+/// A call's contract and calldata, or the bytecode of a new contract.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) to: TxKind,
     pub(super) data: Bytes,
 }
 
-/// All that a transaction says. It never carries money.
+/// The fields of a transaction. Its value is always zero.
 #[derive(Debug, Clone)]
 pub(super) struct Fields {
     pub(super) chain_id: u64,
@@ -29,7 +29,7 @@ pub(super) struct Fields {
     pub(super) target: Target,
 }
 
-/// Signs it.
+/// Signs a legacy transaction (EIP-155) or an EIP-1559 one, depending on the fees.
 pub(super) fn sign(key: &Key, fields: Fields) -> Signed {
     let Fields { chain_id, nonce, gas_limit, fees, target: Target { to, data: input } } = fields;
     let value = U256::ZERO;

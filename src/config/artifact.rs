@@ -1,10 +1,11 @@
-//! IPFS: the pinning service and the gateways.
+//! IPFS settings: the pinning service and the gateways.
 
 use std::time::Duration;
 
 use super::auth::is_loopback;
 use super::env::{Env, Variable};
-use crate::artifact::{Config, is_http_url};
+use crate::artifact::Config;
+use crate::http::is_http_url;
 use crate::secret::Secret;
 
 const PINATA_JWT: Variable = Variable::new("PINATA_JWT", "eyJhbGciOi…");
@@ -14,7 +15,7 @@ const IPFS_GATEWAYS: Variable = Variable::new("IPFS_GATEWAYS", "https://gateway.
 const IPFS_GATEWAY_TOKEN: Variable = Variable::new("IPFS_GATEWAY_TOKEN", "abc123");
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A gateway that has to find the content first sends nothing for a while.
+/// A gateway that has to find the content first is silent for a while.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) fn required(env: &mut Env<'_>) -> Option<Config> {
@@ -30,7 +31,7 @@ pub(super) fn required(env: &mut Env<'_>) -> Option<Config> {
     has_key.then_some(config)
 }
 
-/// The settings, and whether there is a key among them.
+/// The settings, and whether they include a key for the pinning service.
 pub(super) fn optional(env: &mut Env<'_>) -> Option<(Config, bool)> {
     let jwt = jwt(env);
     let pinata_url = url(env, PINATA_API_URL);
@@ -59,7 +60,7 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<(Config, bool)> {
 }
 
 fn warn_of_plain_text(env: &mut Env<'_>, variable: Variable, url: &str, secret: &str) {
-    // A scheme is the same in any case of its letters.
+    // URL schemes are case-insensitive (RFC 3986).
     let is_plain = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
     if is_plain && !is_loopback(url) {
         let name = variable.name;
@@ -79,7 +80,7 @@ fn jwt(env: &mut Env<'_>) -> Option<Secret> {
     Some(jwt)
 }
 
-/// A secret that goes into a header.
+/// A secret that is sent in an HTTP header.
 fn token(env: &mut Env<'_>, variable: Variable) -> Option<Secret> {
     let token = env.secret(variable)?;
     let plain = token.expose().bytes().all(|b| b.is_ascii_graphic() || b == b' ');
@@ -106,7 +107,7 @@ fn gateways(env: &mut Env<'_>) -> Option<Vec<String>> {
         env.problem(IPFS_GATEWAYS, what);
         return None;
     }
-    // Pasted from a browser, the path comes with it.
+    // A URL that was pasted from a browser ends with the path `/ipfs`.
     let base = |url: &String| {
         let url = url.trim_end_matches('/');
         url.strip_suffix("/ipfs").unwrap_or(url).to_owned()

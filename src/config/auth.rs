@@ -1,8 +1,7 @@
-//! Whose jobs are taken.
+//! Whose jobs are accepted.
 //!
-//! What must hold: whoever can reach the NATS server can publish a job, so that without a list of
-//! requesters the server must be on this machine, or the owner must say in so many words that
-//! everybody's jobs are wanted.
+//! Must hold: without a list of requesters the NATS server must be on this machine, or the owner must say
+//! explicitly that everybody's jobs are wanted: whoever can reach the server can publish a job.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,7 +28,7 @@ pub(super) fn read(env: &mut Env<'_>, bus: Option<&BusConfig>) -> Option<JobAuth
     let requesters = requesters(env)?;
     match (open, listed) {
         (true, true) => {
-            let what = "it is set beside JOB_AUTH=open: leave one of the two out";
+            let what = "it is set together with JOB_AUTH=open: leave one of the two out";
             env.problem(JOB_ALLOWED_REQUESTERS, what);
             None
         }
@@ -60,7 +59,7 @@ fn requesters(env: &mut Env<'_>) -> Option<BTreeSet<Address>> {
             }
         }
     }
-    // Also where it is empty: whoever wrote the line wanted a list, not an open node.
+    // Also if the line is empty: whoever wrote it wanted a list, not an open node.
     if total == 0 && (env.is_set(JOB_ALLOWED_REQUESTERS) || env.is_blank(JOB_ALLOWED_REQUESTERS)) {
         let what = "its list names nobody: list who may, or leave the line out";
         env.problem(JOB_ALLOWED_REQUESTERS, what);
@@ -69,7 +68,7 @@ fn requesters(env: &mut Env<'_>) -> Option<BTreeSet<Address>> {
     Some(requesters)
 }
 
-/// Whether every server of a NATS URL (or comma list) is on this machine.
+/// Whether every server of a NATS URL, or of a comma list of them, is on this machine.
 pub fn is_loopback(urls: &str) -> bool {
     urls.split(',').all(|url| {
         let rest = url.trim();

@@ -1,4 +1,4 @@
-//! NATS: where it is, who we are there.
+//! NATS settings: servers, credentials, TLS and streams.
 
 use super::auth::is_loopback;
 use super::env::{Env, Variable, is_private, read_secret};
@@ -46,14 +46,14 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Config> {
     })
 }
 
-#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
 fn inbox_prefix(env: &mut Env<'_>) -> Option<Option<String>> {
     let Some(text) = env.text(NATS_INBOX_PREFIX) else { return Some(None) };
     let token = |token: &str| {
         !token.is_empty()
             && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     };
-    // Nodes answer to nothing else.
+    // Nodes reply only to subjects that begin with `_INBOX`.
     let fits = text.len() <= 64 && text.split('.').all(token) && crate::bus::is_inbox(&text);
     let what = || {
         "it is not one or more tokens of A-Za-z0-9_- with dots between them, the first of which \
@@ -75,7 +75,7 @@ fn url(env: &mut Env<'_>) -> Option<String> {
     env.keep(NATS_URL, crate::bus::is_url(&url).then_some(url).ok_or_else(what))
 }
 
-/// A password or token goes over the wire as it is; nkeys and `.creds` only sign what the server asks.
+/// Warns if a password or token is sent in plain text; nkeys and `.creds` files only sign the server's nonce.
 fn warn_of_plain_text(env: &mut Env<'_>, url: &str, credentials: &Credentials, tls: bool) {
     let told = match credentials {
         Credentials::Token(_) | Credentials::UserPassword(..) => true,
@@ -91,14 +91,14 @@ fn warn_of_plain_text(env: &mut Env<'_>, url: &str, credentials: &Credentials, t
     }
 }
 
-/// A secret that stays in its file: it may be replaced there, and is read at each connection.
+/// A secret that stays in its file, where it may be replaced; it is read at each connection.
 fn kept(env: &mut Env<'_>, variable: Variable) -> Option<Kept> {
     let path = env.path(variable)?;
     let read = read_secret(&path).map(|_| Kept::InFile(path));
     env.keep(variable, read)
 }
 
-/// One way of telling who we are, or none.
+/// The one way to authenticate, or none; more than one is a problem.
 fn credentials(env: &mut Env<'_>) -> Option<Credentials> {
     let mut ways = Vec::new();
     if let Some(path) = env.path(NATS_CREDS) {

@@ -1,4 +1,4 @@
-//! The chain: endpoints, contract, and which chain it must be.
+//! Chain settings: the endpoints, the contract, and the id of the chain that they must be on.
 
 use std::time::Duration;
 
@@ -15,36 +15,37 @@ const REPUTATION_CONTRACT_ADDRESS: Variable =
     Variable::new("REPUTATION_CONTRACT_ADDRESS", "0x108f2c400C9828d8044a5F6985f0C9589B90758D");
 const CHAIN_ID: Variable = Variable::new("CHAIN_ID", "5611");
 
-/// The network's own contract is on opBNB's testnet and nowhere else.
+/// The network's own contract, with the only chain that it is on: opBNB's testnet.
 const NETWORK: (&str, u64) = ("0x108f2c400C9828d8044a5F6985f0C9589B90758D", 5611);
 
-/// More endpoints make no node safer, and a call may try all of them.
+/// Most endpoints: more make no node safer, and a call may try all of them.
 const RPC_URLS_MAX: usize = 8;
 
-/// A block comes in a second or two; a transaction that is in none after this was dropped.
+/// How long to wait for a receipt. A block comes every second or two; a transaction that is in none by then
+/// was dropped.
 pub const RECEIPT_DEADLINE: Duration = Duration::from_secs(90);
 /// How long one answer of a public endpoint may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The chain as far as it is set: enough to sign for it, or to ask it.
+/// The chain settings as far as they are set: enough to sign for the chain, or to call it.
 #[derive(Debug, Clone)]
 pub struct Signing {
-    /// `OPBNB_RPC_URL`, in its order; empty where it is not set. They may carry keys.
+    /// `OPBNB_RPC_URL`, in its order; empty if it is not set. The URLs may carry keys.
     pub rpc_urls: Vec<Secret>,
-    /// `CHAIN_ID`, or the one that the contract is known to be on.
+    /// `CHAIN_ID`, or the chain that the contract is known to be on.
     pub chain_id: Option<u64>,
     /// `REPUTATION_CONTRACT_ADDRESS`.
     pub contract: Option<Address>,
 }
 
 impl Signing {
-    /// What is needed to ask the chain; `None` where endpoint or contract is not set.
+    /// The configuration for calling the chain; `None` if the endpoint or the contract is not set.
     pub fn chain(&self) -> Option<Config> {
         let contract = self.contract?;
         (!self.rpc_urls.is_empty()).then(|| config(self.exposed_urls(), self.chain_id, contract))
     }
 
-    /// The endpoints' URLs, for who calls them.
+    /// The endpoints' URLs in plain text, for making calls.
     pub fn exposed_urls(&self) -> Vec<String> {
         self.rpc_urls.iter().map(|url| url.expose().to_owned()).collect()
     }
@@ -79,15 +80,15 @@ pub(super) fn signing(env: &mut Env<'_>) -> Option<Signing> {
     Some(Signing { rpc_urls: rpc_urls?, chain_id, contract: contract? })
 }
 
-/// Empty where it is not set, `None` where it is wrong.
+/// Empty if it is not set, `None` if it is invalid.
 fn rpc_urls(env: &mut Env<'_>) -> Option<Vec<Secret>> {
     let set = env.is_set(OPBNB_RPC_URL);
     let Some(list) = env.text(OPBNB_RPC_URL) else { return (!set).then(Vec::new) };
     env.keep(OPBNB_RPC_URL, parse_rpc_urls(&list))
 }
 
-/// The endpoints of a comma list, in its order. What is wrong with it is told without repeating it:
-/// it may carry providers' keys.
+/// Parses a comma list of endpoints, in its order. `Err` says what is wrong without quoting the list, which
+/// may carry providers' keys.
 pub fn parse_rpc_urls(list: &str) -> Result<Vec<Secret>, String> {
     let urls: Vec<&str> = list.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
     let count = urls.len();
@@ -99,7 +100,7 @@ pub fn parse_rpc_urls(list: &str) -> Result<Vec<Secret>, String> {
     }
     let bare = |url: &str| url.trim_end_matches('/').to_owned();
     for (number, url) in (1..).zip(&urls) {
-        if !crate::artifact::is_http_url(url) {
+        if !crate::http::is_http_url(url) {
             let which = if count == 1 { "it".to_owned() } else { format!("its URL {number}") };
             return Err(format!("{which} is not an http:// or https:// URL"));
         }
@@ -111,7 +112,7 @@ pub fn parse_rpc_urls(list: &str) -> Result<Vec<Secret>, String> {
     Ok(urls.into_iter().map(Secret::new).collect())
 }
 
-#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
 fn contract(env: &mut Env<'_>) -> Option<Option<Address>> {
     let set = env.is_set(REPUTATION_CONTRACT_ADDRESS);
     match env.parsed(REPUTATION_CONTRACT_ADDRESS) {
@@ -120,7 +121,7 @@ fn contract(env: &mut Env<'_>) -> Option<Option<Address>> {
     }
 }
 
-#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
 fn chain_id(env: &mut Env<'_>) -> Option<Option<u64>> {
     if !env.is_set(CHAIN_ID) {
         return Some(None);

@@ -1,14 +1,14 @@
-//! Spans of time as Go writes them, since the first agents of this network were set up so:
-//! `5m`, `1h2m3.5s`, `300ms`.
+//! Durations in Go's notation (`5m`, `1h2m3.5s`, `300ms`), in which the network's first agents were
+//! configured.
 
 use std::time::Duration;
 
-/// A text that is no span.
+/// The text is not a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a span of time such as 30s, 5m or 1h30m")]
 pub struct InvalidDuration;
 
-/// Go's units in nanoseconds, longer names first where one begins with another.
+/// Go's units in nanoseconds; where one is the beginning of another, the longer comes first.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -20,7 +20,7 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Parses what Go's `time.ParseDuration` takes, but for negative spans.
+/// Parses what Go's `time.ParseDuration` accepts, except negative durations.
 pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// `number` times `scale`, in whole nanoseconds; digits beyond them are cut off, as Go does.
+/// `number` times `scale`, in whole nanoseconds; further digits are cut off, as in Go.
 fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {

@@ -1,7 +1,7 @@
-//! One reader of variables, which keeps every problem instead of stopping at the first.
+//! Reads variables and collects every problem instead of stopping at the first.
 //!
-//! What must hold: a problem names its variable, says what is wrong and gives an example; the value
-//! of a secret stands in none of them.
+//! Must hold: a problem names its variable, says what is wrong and gives an example; it never contains the
+//! value of a secret.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -17,17 +17,17 @@ use zeroize::Zeroizing;
 use super::duration;
 use crate::secret::Secret;
 
-/// The line of a file that holds one key, token or password is far shorter.
+/// Longest secret that is read from a file; any key, token or password is far shorter.
 const SECRET_BYTES_MAX: usize = 16 * 1024;
-/// More of a wrong value is not shown: it may be something that was pasted into the wrong line.
+/// A longer wrong value is not quoted: it may be something that was pasted into the wrong line.
 const SHOWN_CHARS_MAX: usize = 24;
 
 /// Where variables come from: the process and its `.env`, or a map in tests.
 pub trait Lookup {
-    /// The value, also where it is empty; `None` where the variable is not set.
+    /// The value, which may be empty; `None` if the variable is not set.
     fn get(&self, name: &str) -> Option<String>;
 
-    /// Whether somebody sits at a terminal who can be asked for what is not set.
+    /// Whether somebody at a terminal can be asked for what is not set.
     fn can_ask(&self) -> bool {
         false
     }
@@ -39,7 +39,7 @@ impl<S: BuildHasher> Lookup for HashMap<String, String, S> {
     }
 }
 
-/// A variable's name with a value that would do.
+/// A variable's name, with an example of a valid value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Variable {
     pub(super) name: &'static str,
@@ -59,7 +59,7 @@ pub struct Problem {
     pub variable: String,
     /// What is wrong, as one sentence without the variable's name.
     pub what: String,
-    /// A line that would do.
+    /// A valid line, such as `NAME=value`.
     pub example: String,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with the settings. Ends the program with 64.
+/// All problems of the settings. The program then exits with 64.
 #[derive(Debug, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -81,7 +81,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The variables, and what was wrong with those that were read.
+/// Reads variables and keeps the problems of those that were read.
 pub struct Env<'a> {
     lookup: &'a dyn Lookup,
     problems: Vec<Problem>,
@@ -96,28 +96,28 @@ impl fmt::Debug for Env<'_> {
 }
 
 impl<'a> Env<'a> {
-    /// Reads from `lookup`.
+    /// A reader of `lookup`, without problems so far.
     pub fn new(lookup: &'a dyn Lookup) -> Self {
         let (problems, warnings, asked) = (Vec::new(), Vec::new(), BTreeSet::new());
         Self { lookup, problems, warnings, asked }
     }
 
-    /// What is well-formed but unwise, a sentence each. Empties the list.
+    /// Returns the warnings, one sentence each, about values that are valid but unwise. Empties the list.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Adds what is wrong with the source of the variables itself.
+    /// Adds problems of the variables' source itself.
     pub fn note(&mut self, problems: &[Problem]) {
         self.problems.extend_from_slice(problems);
     }
 
-    /// What is wrong so far. Empties the list.
+    /// Returns the problems so far. Empties the list.
     pub fn take_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
     }
 
-    /// `value`, where nothing that was read so far is wrong.
+    /// `value`, if nothing that was read so far has a problem; else all problems.
     pub fn finish<T>(&mut self, value: Option<T>) -> Result<T, Problems> {
         match value {
             Some(value) if self.problems.is_empty() => Ok(value),
@@ -125,7 +125,7 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The names that were read.
+    /// The names of the variables that were read.
     #[cfg(test)]
     pub(super) fn asked(&self) -> &BTreeSet<&'static str> {
         &self.asked
@@ -136,7 +136,7 @@ impl<'a> Env<'a> {
         self.problem_with(variable, what, example);
     }
 
-    /// A problem whose remedy is not the variable's own example.
+    /// Adds a problem whose remedy is not the variable's own example.
     pub(super) fn problem_with(
         &mut self,
         variable: Variable,
@@ -147,7 +147,7 @@ impl<'a> Env<'a> {
         self.problems.push(Problem { variable: variable.name.to_owned(), what, example });
     }
 
-    /// Adds what is unwise about the source of the variables itself.
+    /// Adds warnings about the variables' source itself.
     pub fn warn_of(&mut self, warnings: &[String]) {
         self.warnings.extend_from_slice(warnings);
     }
@@ -156,8 +156,8 @@ impl<'a> Env<'a> {
         self.warnings.push(warning.into());
     }
 
-    /// The text without the space around it; `None` where it is not set or empty. A placeholder
-    /// out of an example file is a problem, and `None`.
+    /// The trimmed text; `None` if it is not set or empty. A placeholder from an example file is a problem,
+    /// and `None`.
     pub(super) fn text(&mut self, variable: Variable) -> Option<String> {
         self.asked.insert(variable.name);
         let text = Zeroizing::new(self.lookup.get(variable.name)?);
@@ -169,7 +169,7 @@ impl<'a> Env<'a> {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    /// Whether it is set to anything at all.
+    /// Whether it is set to anything but whitespace.
     pub(super) fn is_set(&mut self, variable: Variable) -> bool {
         self.asked.insert(variable.name);
         let text = self.lookup.get(variable.name).map(Zeroizing::new);
@@ -186,12 +186,12 @@ impl<'a> Env<'a> {
         self.text(variable).map(Secret::new)
     }
 
-    /// The same variable in lower case, as some are written.
+    /// The variable of the same name in lower case, as `https_proxy` often is.
     pub(super) fn lower_case(&self, variable: Variable) -> Option<String> {
         self.lookup.get(&variable.name.to_ascii_lowercase()).filter(|text| !text.trim().is_empty())
     }
 
-    /// A value that parses, `None` where it is not set or wrong.
+    /// The parsed value; `None` if it is not set or invalid.
     pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
         &mut self,
         variable: Variable,
@@ -200,7 +200,7 @@ impl<'a> Env<'a> {
         self.keep(variable, text.parse().map_err(|err| format!("{}: {err}", shown(&text))))
     }
 
-    /// A whole number between `min` and `max`.
+    /// A whole number from `min` to `max`; `None` if it is invalid.
     pub(super) fn number(
         &mut self,
         variable: Variable,
@@ -213,7 +213,7 @@ impl<'a> Env<'a> {
         self.keep(variable, number.ok_or_else(what))
     }
 
-    /// A whole number of seconds.
+    /// A whole number of seconds; see [`Env::number`].
     pub(super) fn seconds(
         &mut self,
         variable: Variable,
@@ -223,7 +223,7 @@ impl<'a> Env<'a> {
         self.number(variable, bounds, default).map(Duration::from_secs)
     }
 
-    /// A span in Go's notation.
+    /// A duration in Go's notation, from `min` to `max`; `None` if it is invalid.
     pub(super) fn span(
         &mut self,
         variable: Variable,
@@ -239,7 +239,7 @@ impl<'a> Env<'a> {
         self.keep(variable, span)
     }
 
-    /// One of a few words, each with its meaning; the first is the default.
+    /// One of a few words, in any case, each with its meaning; the first is the default.
     pub(super) fn choice<T: Copy>(
         &mut self,
         variable: Variable,
@@ -259,16 +259,16 @@ impl<'a> Env<'a> {
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
-    /// Whether it stands there, with nothing in it: a list of who or what may do something is then
-    /// no list, and whoever wrote it (`LIST=$NAMES` of a shell, say) meant one.
+    /// Whether it is set, but to nothing. A list of who or what may do something must not be empty then:
+    /// whoever wrote it (`LIST=$NAMES` of a shell, for example) meant to name some.
     pub(super) fn is_blank(&mut self, variable: Variable) -> bool {
         self.asked.insert(variable.name);
         let text = self.lookup.get(variable.name).map(Zeroizing::new);
         text.is_some_and(|text| text.trim().is_empty())
     }
 
-    /// A path, `None` where it is not set or wrong. `~/` is the home of this user, as a shell has
-    /// it; nothing else of a shell's is.
+    /// A path; `None` if it is not set or invalid. A leading `~/` means this user's home, as in a shell;
+    /// nothing else of a shell's is expanded.
     pub(super) fn path(&mut self, variable: Variable) -> Option<PathBuf> {
         let text = self.text(variable)?;
         let home = match text.strip_prefix('~') {
@@ -300,22 +300,22 @@ impl<'a> Env<'a> {
         self.keep(variable, read_secret(&path))
     }
 
-    /// The text, `Some(None)` where it is not set, `None` where it is a problem already noted.
-    #[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+    /// The text; `Some(None)` if it is not set, `None` if it has a problem, which is noted already.
+    #[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
     fn clean(&mut self, variable: Variable) -> Option<Option<String>> {
         let set = self.is_set(variable);
         let text = self.text(variable);
         if set && text.is_none() { None } else { Some(text) }
     }
 
-    /// The value, or its problem noted.
+    /// The value, or `None` after noting its problem.
     pub(super) fn keep<T>(&mut self, variable: Variable, value: Result<T, String>) -> Option<T> {
         value.map_err(|what| self.problem(variable, what)).ok()
     }
 }
 
-/// The first line of a small file, without its end. A file that others can read is refused, as ssh
-/// does with a key.
+/// Reads the first line of a small file, without its line end. A file that others can read is refused, as ssh
+/// does with keys.
 pub fn read_secret(path: &Path) -> Result<Secret, String> {
     let unreadable = |err: std::io::Error| format!("{} can't be read: {err}", path.display());
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -327,12 +327,12 @@ pub fn read_secret(path: &Path) -> Result<Secret, String> {
     Ok(secret)
 }
 
-/// `Err` where others than who should may read or change the file. Its group may where the file is
-/// not this user's: so a service manager or an administrator hands a secret to a service.
+/// `Err` if others than the right users can read or change the file. If the file belongs to another user, its
+/// group may: that is how a service manager or an administrator hands a secret to a service.
 pub(super) fn is_private(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     let others = if own { 0o077 } else { 0o007 };
-    // A pipe or a device is nobody's file.
+    // Only regular files are checked: the mode of a pipe or a device says nothing about a stored secret.
     if !metadata.is_file() || metadata.mode() & others == 0 {
         return Ok(());
     }
@@ -340,7 +340,7 @@ pub(super) fn is_private(path: &Path, metadata: &Metadata) -> Result<(), String>
     Err(format!("{path} is open to others (mode {mode:04o}): run `chmod 600` on it"))
 }
 
-/// A wrong value as it may be shown: a piece of it, escaped.
+/// A wrong value as a message may show it: quoted and escaped if it is short, else not at all.
 pub(super) fn shown(text: &str) -> String {
     if text.chars().count() > SHOWN_CHARS_MAX {
         return "the value".to_owned();
@@ -348,7 +348,7 @@ pub(super) fn shown(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
 
-/// What example files hold where a value belongs: `your_private_key_here`, `<token>`.
+/// What example files have in place of a value, such as `your_private_key_here` or `<token>`.
 fn is_placeholder(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let seeds = lower.starts_with("your_") && lower.ends_with("_here");

@@ -1,4 +1,4 @@
-//! GPUs: whether the node must have one, and which library tells of them.
+//! GPU settings: whether the node must have a GPU, and which library reports them.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use super::env::{Env, Variable};
 const GPU_MODE: Variable = Variable::new("GPU_MODE", "auto");
 const NVML_LIB: Variable = Variable::new("NVML_LIB", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1");
 
-/// Where the GPUs are found out.
+/// How GPUs are detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gpu {
-    /// `GPU_MODE=auto`: through NVIDIA's library, at this path or where the host has it. Without a
-    /// card the node does not start.
+    /// `GPU_MODE=auto`: through NVIDIA's library, at this path or where the host has it. Without a GPU the
+    /// node does not start.
     Auto {
-        /// `NVML_LIB`.
+        /// `NVML_LIB`: the library's path, if it is set.
         library: Option<PathBuf>,
     },
-    /// `GPU_MODE=none`: this node has none and wants none.
+    /// `GPU_MODE=none`: the node has no GPUs and uses none.
     None,
 }
 

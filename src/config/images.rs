@@ -1,4 +1,4 @@
-//! Which images strangers may name.
+//! Image settings: which images strangers may name, and the accounts for pulling them.
 
 use super::env::{Env, Variable};
 use crate::container::{ImagePolicy, PUBLIC_REGISTRIES};
@@ -9,7 +9,7 @@ const JOB_LOCAL_IMAGES: Variable = Variable::new("JOB_LOCAL_IMAGES", "my-app:*")
 const JOB_REGISTRY_AUTH_FILE: Variable =
     Variable::new("JOB_REGISTRY_AUTH_FILE", "/etc/lamda-node/docker.json");
 
-/// The file with accounts at registries. It is read at each pull; here only whether it is there.
+/// The file with registry accounts. It is read at each pull; here only its presence is checked.
 pub(super) fn accounts(env: &mut Env<'_>) -> Option<std::path::PathBuf> {
     let file = env.path(JOB_REGISTRY_AUTH_FILE)?;
     if !file.is_file() {

@@ -1,4 +1,4 @@
-//! What the agent decides by: how many jobs, whose, how long, and where their files lie.
+//! The agent's settings: how many jobs, whose, how long, and where their files lie.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const SHUTDOWN_GRACE_S: Variable = Variable::new("SHUTDOWN_GRACE_S", "30");
 const SHUTDOWN_JOBS: Variable = Variable::new("SHUTDOWN_JOBS", "stop");
 const JOB_STOP_GRACE_S: Variable = Variable::new("JOB_STOP_GRACE_S", "10");
 
-/// A slot of the reputation contract: who beats less often misses some.
+/// One slot of the reputation contract: a node whose heartbeats are further apart misses slots.
 const BEAT_MAX: Duration = Duration::from_mins(5);
 
 const DAY_S: u64 = 24 * 60 * 60;
@@ -92,14 +92,15 @@ fn spending(env: &mut Env<'_>) -> Option<Limits> {
     Some(Limits { transaction_max_wei: transaction_max_wei?, day_max_wei: day_max_wei? })
 }
 
-#[expect(clippy::option_option, reason = "not set and set wrong are two things")]
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
 fn fee(env: &mut Env<'_>, variable: Variable) -> Option<Option<u128>> {
     let Some(text) = env.text(variable) else { return Some(None) };
     let what = || format!("{} is no amount of the chain's gas token, such as 0.001", shown(&text));
     env.keep(variable, wei(&text).map(Some).ok_or_else(what))
 }
 
-/// A decimal number of coins in wei: at most 18 digits behind the point, a million coins at most.
+/// Converts a decimal number of coins to wei: more than zero, at most a million coins, with at most 18 digits
+/// after the point.
 fn wei(text: &str) -> Option<u128> {
     let (coins, parts) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -112,7 +113,7 @@ fn wei(text: &str) -> Option<u128> {
     (wei > 0 && coins <= 1_000_000).then_some(wei)
 }
 
-/// The seeds' current name before their older one.
+/// `HEARTBEAT_INTERVAL`, else its older spelling `HEARTBEAT_INTERVAL_SECONDS`.
 fn heartbeat_interval(env: &mut Env<'_>) -> Option<Duration> {
     let (min, max) = (1, DAY_S);
     let older = env.seconds(HEARTBEAT_INTERVAL_SECONDS, (min, max), 300);
@@ -136,7 +137,7 @@ fn pools(env: &mut Env<'_>) -> Option<Vec<String>> {
     env.keep(AGENT_POOLS, wrong.map_or(Ok(pools), Err))
 }
 
-/// Absolute, since the engine mounts folders of it.
+/// The data folder. Absolute, since the engine mounts folders below it.
 pub(super) fn data_dir(env: &mut Env<'_>) -> Option<PathBuf> {
     let set = env.is_set(DATA_DIR);
     let dir = match env.path(DATA_DIR) {

@@ -1,4 +1,4 @@
-//! The key that signs: in an encrypted keystore, or, as the seeds have it, in plain text.
+//! The node's signing key: in an encrypted keystore, or in plain text.
 
 use std::path::PathBuf;
 
@@ -12,23 +12,23 @@ const AGENT_PRIVATE_KEY: Variable = Variable::new("AGENT_PRIVATE_KEY", "0x<64 he
 const AGENT_KEYSTORE: Variable = Variable::new("AGENT_KEYSTORE", "/etc/lamda-node/node.json");
 const AGENT_KEYSTORE_PASSPHRASE_FILE: Variable =
     Variable::new("AGENT_KEYSTORE_PASSPHRASE_FILE", "/etc/lamda-node/passphrase");
-/// systemd sets it for a unit that has credentials.
+/// Set by systemd for a unit that has credentials.
 const CREDENTIALS_DIRECTORY: Variable =
     Variable::new("CREDENTIALS_DIRECTORY", "/run/credentials/lamda-node.service");
 
 /// The name of the credential that holds the passphrase: `LoadCredential=lamda-node-passphrase:…`.
 const CREDENTIAL: &str = "lamda-node-passphrase";
 
-/// Where a key comes from. Drop it once the key is loaded: it holds what opens it.
+/// Where a key comes from. It holds the key or its passphrase: drop it once the key is loaded.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// `AGENT_PRIVATE_KEY`.
+    /// The key itself, from `AGENT_PRIVATE_KEY`.
     Raw(Key),
-    /// `AGENT_KEYSTORE`.
+    /// The encrypted file that `AGENT_KEYSTORE` names.
     Keystore {
-        /// The file, in Web3 Secret Storage.
+        /// The file, in the Web3 Secret Storage format.
         path: PathBuf,
-        /// What opens it.
+        /// Where its passphrase comes from.
         passphrase: Passphrase,
     },
 }
@@ -38,14 +38,14 @@ pub enum KeySource {
 pub enum Passphrase {
     /// `AGENT_KEYSTORE_PASSPHRASE_FILE`, else systemd's credential `lamda-node-passphrase`.
     Given(Secret),
-    /// Neither is there, but somebody at the terminal.
+    /// Neither is set: somebody at the terminal is asked.
     Asked,
 }
 
-/// Why there is no key: a wrong setting.
+/// Why the key can't be loaded: a wrong setting.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The keystore does not open.
+    /// The keystore can't be read or decrypted.
     #[error("the key can't be loaded")]
     Keystore(#[from] keystore::Error),
     /// The terminal gave no passphrase.
@@ -54,7 +54,7 @@ pub enum KeyError {
 }
 
 impl KeySource {
-    /// The key. A keystore takes about a second of one core: scrypt's cost.
+    /// Loads the key. Decrypting a keystore takes about a second of one core, the cost of scrypt.
     pub fn load(&self) -> Result<Key, KeyError> {
         match self {
             Self::Raw(key) => Ok(key.clone()),
@@ -69,18 +69,18 @@ impl KeySource {
         }
     }
 
-    /// Whether [`KeySource::load`] asks somebody.
+    /// Whether [`KeySource::load`] asks for a passphrase at the terminal.
     pub fn asks(&self) -> bool {
         matches!(self, Self::Keystore { passphrase: Passphrase::Asked, .. })
     }
 
-    /// Whose key it is, as cheaply as it can be told, and without asking anybody.
+    /// The key's address. Decrypts a keystore only if the file does not contain the address, and asks nobody.
     pub fn address(&self) -> Result<Address, KeyError> {
         match self {
             Self::Raw(key) => Ok(key.address()),
             Self::Keystore { path, .. } => match keystore::address(path) {
                 Ok(address) => Ok(address),
-                // Some writers leave the address out.
+                // Some programs leave the address out of a keystore.
                 Err(keystore::Error::Malformed { .. }) if !self.asks() => {
                     self.load().map(|key| key.address())
                 }
@@ -101,7 +101,7 @@ pub(super) fn required(env: &mut Env<'_>) -> Option<KeySource> {
     optional(env)
 }
 
-/// The key where one is set.
+/// The node's key, if one is set.
 pub(super) fn optional(env: &mut Env<'_>) -> Option<KeySource> {
     let raw_set = env.is_set(AGENT_PRIVATE_KEY);
     let raw = env.secret(AGENT_PRIVATE_KEY);
@@ -132,7 +132,7 @@ pub(super) fn optional(env: &mut Env<'_>) -> Option<KeySource> {
     }
 }
 
-/// What opens the keystore: from its file, else systemd's credential, else the terminal.
+/// The keystore's passphrase: from its file, else systemd's credential, else the terminal.
 fn passphrase(env: &mut Env<'_>, wanted: bool) -> Option<Passphrase> {
     let file_set = env.is_set(AGENT_KEYSTORE_PASSPHRASE_FILE);
     let file = env.secret_file(AGENT_KEYSTORE_PASSPHRASE_FILE);

@@ -1,11 +1,11 @@
-//! How the program logs.
+//! Log settings: level and format.
 
 use super::env::{Env, Variable, shown};
 
 const LOG_LEVEL: Variable = Variable::new("LOG_LEVEL", "info");
 const LOG_FORMAT: Variable = Variable::new("LOG_FORMAT", "text");
 
-/// The NATS client tells each refused try as an error of its own; `bus` says the same once.
+/// The NATS client logs each refused attempt as an error of its own; `bus` reports it once.
 pub(crate) const SILENT: &str = "async_nats=off";
 
 /// How the program logs, always to standard error.
@@ -13,16 +13,16 @@ pub(crate) const SILENT: &str = "async_nats=off";
 pub struct Logging {
     /// A directive for `tracing_subscriber::EnvFilter`.
     pub filter: String,
-    /// Lines or objects.
+    /// Text lines or JSON objects.
     pub format: Format,
 }
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Lines for people to read.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -43,14 +43,14 @@ fn filter(env: &mut Env<'_>) -> Option<String> {
     let text = text?;
     let level = match text.to_ascii_lowercase().as_str() {
         level @ ("trace" | "debug" | "info" | "warn" | "error") => level.to_owned(),
-        // The seeds' words.
+        // Level names that the network's first agents took.
         "warning" => "warn".to_owned(),
         "fatal" | "panic" => "error".to_owned(),
         "off" => return Some("off".to_owned()),
         _ if text.contains(['=', ',']) => {
             let valid = tracing_subscriber::EnvFilter::try_new(&text).is_ok();
             let what = || format!("{} is no list of log directives", shown(&text));
-            // In front: a later directive of the same name goes before it.
+            // At the front: a later directive for the same target overrides it.
             let filter = valid.then(|| format!("{SILENT},{text}"));
             return env.keep(LOG_LEVEL, filter.ok_or_else(what));
         }
@@ -59,7 +59,7 @@ fn filter(env: &mut Env<'_>) -> Option<String> {
             return None;
         }
     };
-    // Vendors' words below warnings are of no use to an owner.
+    // Libraries' messages below warnings are of no use to an owner.
     let vendors = if level == "error" { "error" } else { "warn" };
     Some(format!("{vendors},{SILENT},lamda_node={level}"))
 }

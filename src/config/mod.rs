@@ -1,12 +1,11 @@
-//! The settings: environment variables over `.env`, parsed once into the types of the parts.
+//! The settings: environment variables over `.env`, parsed once into each part's own types.
 //!
-//! One file a part; each reads its variables from an [`Env`] and fills the part's own `Config`.
-//! [`Environment`] is the real source, a map stands in for it in tests. [`Parts`] is everything
-//! that could be read, for `doctor`; [`Node`] is all that `run` needs; [`Client`] what the commands
-//! around a job do.
+//! One file per part; each reads its variables from an [`Env`] and fills the part's own `Config`.
+//! [`Environment`] is the real source; tests use a map. [`Node`] is everything that `run` needs, [`Client`]
+//! what the commands around a job need, and [`Parts`] whatever could be read, for `doctor`.
 //!
-//! What must hold: nothing is opened but the small files that hold secrets; every problem is
-//! collected and all are told at once; `.env.example` shows every variable (a test compares).
+//! Must hold: no file is opened except `.env` and the small files that hold secrets; all problems are
+//! collected and reported together; `.env.example` shows every variable (a test compares).
 
 mod artifact;
 mod auth;
@@ -49,16 +48,16 @@ const NODE_OWNER: Variable =
     Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
 
-/// Where a node keeps what it pulled for jobs, in its data folder.
+/// File in the data folder that records what was pulled for jobs.
 const PULLED: &str = "images.json";
 
 /// All settings of a node, complete and consistent. The key source is returned separately, so that its
 /// passphrase can be dropped as soon as the key is loaded.
 #[derive(Debug)]
 pub struct Node {
-    /// What the agent decides by.
+    /// The agent's settings.
     pub settings: agent::Settings,
-    /// NATS.
+    /// The NATS connection.
     pub bus: BusConfig,
     /// The container engine.
     pub docker: DockerConfig,
@@ -66,14 +65,14 @@ pub struct Node {
     pub artifact: crate::artifact::Config,
     /// The reputation contract.
     pub chain: crate::chain::Config,
-    /// Where the GPUs are found out.
+    /// How GPUs are detected.
     pub gpu: Gpu,
-    /// `NODE_OWNER`: where its earnings go, and who may drain the node beside its own key. Shown,
-    /// never spent from.
+    /// `NODE_OWNER`: the account that receives the earnings and that may, besides the node's own key, drain
+    /// the node. Shown, never spent from.
     pub owner: Option<Address>,
 }
 
-/// The settings part by part: `None` where a part has a problem.
+/// The settings part by part; `None` for a part that has a problem.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are those of Node and its key")]
 pub struct Parts {
@@ -88,7 +87,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Reads all that a node needs; what is wrong stays in `env`.
+    /// Reads everything that a node needs; problems stay in `env`.
     pub fn read(env: &mut Env<'_>) -> Self {
         let bus = bus::read(env);
         let gpu = gpu::read(env);
@@ -114,7 +113,7 @@ impl Parts {
 }
 
 impl Node {
-    /// Reads all that a node needs.
+    /// Reads everything that a node needs; `Err` has all problems.
     pub fn read(env: &mut Env<'_>) -> Result<(Self, KeySource), Problems> {
         let parts = Parts::read(env);
         let node = || {
@@ -136,17 +135,17 @@ impl Node {
 /// What the commands around a job need: `submit`, `watch`, `logs`, `cancel`.
 #[derive(Debug)]
 pub struct Client {
-    /// NATS.
+    /// The NATS connection.
     pub bus: BusConfig,
-    /// Gateways and pinning service; without a key only gateways can be used.
+    /// Gateways and pinning service; without a key only the gateways can be used.
     pub artifact: crate::artifact::Config,
-    /// Whether there is a key for the pinning service.
+    /// Whether a key for the pinning service is set.
     pub can_publish: bool,
-    /// The key that requests are signed with, where the settings name one.
+    /// The key that requests are signed with, if one is set.
     pub key: Option<KeySource>,
-    /// What a signature is bound to, as far as the settings tell.
+    /// The chain that a signature is bound to, as far as it is set.
     pub signing: Signing,
-    /// `AGENT_ADDRESS`: the node that is meant where the command names none.
+    /// `AGENT_ADDRESS`: the node to address if the command names none.
     pub agent: Option<Address>,
 }
 
@@ -167,19 +166,19 @@ impl Client {
     }
 }
 
-/// What `contract` needs: an endpoint, and the rest as far as it is set.
+/// What the `contract` command needs, as far as it is set.
 #[derive(Debug)]
 pub struct Contract {
-    /// The chain as far as it is set.
+    /// The chain settings, as far as they are set.
     pub signing: Signing,
-    /// The key, where the settings name one.
+    /// The key, if one is set.
     pub key: Option<KeySource>,
-    /// `AGENT_ADDRESS`.
+    /// `AGENT_ADDRESS`: the node to ask about.
     pub agent: Option<Address>,
 }
 
 impl Contract {
-    /// Reads what `contract` needs.
+    /// Reads what the `contract` command needs.
     pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
         let (signing, key) = (chain::signing(env), key::optional(env));
         let agent = agent_address(env);
@@ -190,24 +189,24 @@ impl Contract {
     }
 }
 
-/// Reads how to log; `None` where that is set wrong.
+/// Reads how to log; `None` if that is set wrong.
 pub fn logging(env: &mut Env<'_>) -> Option<Logging> {
     logging::read(env)
 }
 
-/// Reads where the node's key is.
+/// Reads only where the node's key comes from.
 pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
     let key = key::required(env);
     env.finish(key)
 }
 
-/// Reads where the node's journal is.
+/// Reads only the data folder, which holds the node's journal.
 pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
     let dir = jobs::data_dir(env);
     env.finish(dir)
 }
 
-/// Has everybody who calls a service by HTTP do it by way of the environment's proxy.
+/// Makes every HTTP client of the program use the environment's proxy.
 fn use_proxy<'u>(
     env: &mut Env<'_>,
     artifact: Option<&'u crate::artifact::Config>,

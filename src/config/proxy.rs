@@ -1,4 +1,4 @@
-//! The HTTP proxy of this network, by the names that other programs read.
+//! Proxy settings, by the variable names that other programs use, too.
 
 use super::auth::is_loopback;
 use super::env::{Env, Variable};
@@ -10,7 +10,7 @@ const HTTP_PROXY: Variable = Variable::new("HTTP_PROXY", "http://proxy.example:3
 const ALL_PROXY: Variable = Variable::new("ALL_PROXY", "http://proxy.example:3128");
 const NO_PROXY: Variable = Variable::new("NO_PROXY", "localhost,10.0.0.0/8,.example.com");
 
-/// Reads the proxies. One that can't be used is a problem where one of these URLs needs it.
+/// Reads the proxies. An unusable one is a problem only if one of these URLs needs a proxy.
 pub(super) fn read<'u>(env: &mut Env<'_>, mut urls: impl Iterator<Item = &'u str>) -> Proxies {
     let is_needed = urls.any(|url| !is_loopback(url));
     let all = either(env, ALL_PROXY);
@@ -35,16 +35,16 @@ pub(super) fn read<'u>(env: &mut Env<'_>, mut urls: impl Iterator<Item = &'u str
     Proxies { http, https, without: without.unwrap_or_default() }
 }
 
-/// A proxy's URL may carry a password.
+/// The variable in upper or lower case. A secret, since a proxy's URL may carry a password.
 fn either(env: &mut Env<'_>, variable: Variable) -> Option<Secret> {
     env.secret(variable).or_else(|| env.lower_case(variable).map(Secret::new))
 }
 
-/// The URL of an HTTP proxy, whose scheme people leave out.
+/// The URL of an HTTP proxy; without a scheme `http://` is meant.
 fn url(text: &str) -> Result<String, String> {
     match text.split_once("://") {
         None => url(&format!("http://{text}")),
-        Some(("http" | "https", _)) if crate::artifact::is_http_url(text) => Ok(text.to_owned()),
+        Some(("http" | "https", _)) if crate::http::is_http_url(text) => Ok(text.to_owned()),
         Some((scheme, _)) if scheme.to_ascii_lowercase().starts_with("socks") => {
             Err("it names a SOCKS proxy, and this program speaks to HTTP proxies only".to_owned())
         }

@@ -1,12 +1,12 @@
-//! Which settings are secrets themselves, by their names and values: a file with one of them is to be
-//! its owner's alone.
+//! Which settings are secrets, judged by name and value: a file with one of them should be readable by its
+//! owner only.
 //!
-//! What must hold: a setting that names a file with a secret is none.
+//! Must hold: a setting that only names a file with a secret is not one.
 
-/// What the names of secrets end with.
+/// Suffixes of the names of secrets.
 const ENDS: [&str; 4] = ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"];
 
-/// Lists of URLs that may carry a user with a password, or a token.
+/// Settings whose URLs may carry a user with a password, or a token.
 const URLS: [&str; 7] = [
     "NATS_URL",
     "OPBNB_RPC_URL",
@@ -17,10 +17,10 @@ const URLS: [&str; 7] = [
     "ALL_PROXY",
 ];
 
-/// Whose paths and queries are keys with most providers.
+/// The setting whose URLs have keys in their paths or queries with most providers.
 const KEYED: &str = "OPBNB_RPC_URL";
 
-/// Whether this setting is, or holds, a secret.
+/// Whether this setting is a secret or contains one.
 pub(super) fn is_secret(name: &str, value: &str) -> bool {
     if ENDS.iter().any(|end| name.ends_with(end)) {
         return !value.is_empty();
@@ -29,7 +29,7 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
         && value.split(',').any(|url| carries_one(url.trim(), name == KEYED))
 }
 
-/// Whether a URL carries a user or a token; `keyed`: or may do so behind its host.
+/// Whether a URL carries a user or a token; with `keyed`, also whether anything follows its host.
 fn carries_one(url: &str, keyed: bool) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

@@ -1,7 +1,7 @@
-//! The terminal that the program was started from: asks for a secret without showing it.
+//! The terminal that the program was started from: asks for a secret without echo.
 //!
-//! What must hold: the terminal is as it was when the question is over, Ctrl-C included; nothing
-//! that was typed stays in memory; nobody is waited for without end.
+//! Must hold: after the question the terminal is as it was before, also after Ctrl-C; nothing that was typed
+//! stays in memory; no wait is endless.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// More than anybody types or pastes.
+/// Longest answer in bytes: more than anybody types or pastes.
 const BYTES_MAX: usize = 1024;
 
-/// How long one read waits, in tenths of a second: as long as a terminal can be told.
+/// How long one read waits, in tenths of a second (`VTIME`): close to the most that a terminal takes.
 const READ_TENTHS: u8 = 250;
 
-/// Reads that may end with nothing: an answer may take five minutes.
+/// Reads that may end with nothing: five minutes without a key end the question.
 const READS_MAX: u32 = 12;
 
 const CTRL_C: u8 = 0x03;
@@ -30,13 +30,13 @@ const CTRL_BACKSLASH: u8 = 0x1c;
 const BACKSPACE: u8 = 0x08;
 const DELETE: u8 = 0x7f;
 
-/// The controlling terminal, where the program is in its foreground.
+/// The controlling terminal, while the program is in its foreground.
 #[derive(Debug)]
 pub struct Terminal(File);
 
 impl Terminal {
-    /// Fails where there is none, or where it is another program's turn: reading then would stop
-    /// this one.
+    /// Opens the terminal. Fails if there is none or if the program is in its background: a read would then
+    /// stop the program (SIGTTIN).
     pub fn open() -> io::Result<Self> {
         let terminal = File::options().read(true).write(true).open("/dev/tty")?;
         if tcgetpgrp(&terminal)? != getpgrp() {
@@ -45,7 +45,7 @@ impl Terminal {
         Ok(Self(terminal))
     }
 
-    /// Asks, and reads a line that is not shown. Ctrl-C, Ctrl-D and silence end it with an error.
+    /// Asks, and reads a line without echo. Ctrl-C, Ctrl-D and silence end it with an error.
     pub fn ask(&mut self, question: &str) -> io::Result<Secret> {
         let mut hidden = Hidden::start(&self.0)?;
         (&self.0).write_all(question.as_bytes())?;
@@ -56,7 +56,7 @@ impl Terminal {
     }
 }
 
-/// A terminal that shows nothing and sends no signals; as it was before on drop.
+/// A terminal without echo and signals; restored on drop.
 struct Hidden<'a> {
     terminal: &'a File,
     before: Termios,
@@ -113,7 +113,7 @@ impl Drop for Hidden<'_> {
     }
 }
 
-/// Takes the last character away, however many bytes it has.
+/// Removes the last character, however many bytes it has.
 fn erase_last(line: &mut Vec<u8>) {
     while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }

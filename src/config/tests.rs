@@ -7,7 +7,7 @@ use crate::secret::Secret;
 
 const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
-/// The seed's `.env` with real values in place of its placeholders.
+/// A small `.env` as an owner fills it in.
 fn seed() -> HashMap<String, String> {
     [
         ("OPBNB_RPC_URL", "https://opbnb-testnet-rpc.bnbchain.org"),
@@ -35,7 +35,7 @@ fn node(changes: &[(&str, &str)]) -> Node {
     Node::read(&mut Env::new(&variables)).unwrap_or_else(|problems| panic!("{problems}")).0
 }
 
-/// What a node is told, as one text.
+/// The problems of these settings as one text; empty if there are none.
 fn told(changes: &[(&str, &str)]) -> String {
     let variables = with(changes);
     match Node::read(&mut Env::new(&variables)) {

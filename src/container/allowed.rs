@@ -1,12 +1,12 @@
-//! Which images strangers may name: from whose registries, and which of those that lie here. Pure.
+//! Which images strangers may name: from which registries, and which of those already on this host. Pure.
 //!
-//! What must hold: the engine is never asked about a registry that the owner does not allow, since
-//! it asks from the host's network; an image that lies on the host is a stranger's only where the
-//! owner's patterns name it, or where it was pulled for a job before (`docker/pulled.rs`).
+//! Must hold: the engine is never asked about a registry that the owner does not allow, since it asks from
+//! the host's network; strangers never get an image merely because it is on this host: the owner's patterns
+//! must name it, or its registry must have given it to this node (`docker/pull.rs`).
 
 use super::image::{InvalidReference, Reference, canonical_registry, familiar, is_registry};
 
-/// The well-known public registries, which jobs may name where the owner says nothing.
+/// The well-known public registries: those that jobs may name if the owner sets none.
 pub const PUBLIC_REGISTRIES: [&str; 8] = [
     "docker.io",
     "ghcr.io",
@@ -18,36 +18,36 @@ pub const PUBLIC_REGISTRIES: [&str; 8] = [
     "registry.gitlab.com",
 ];
 
-/// Stands for every registry.
+/// The entry that stands for every registry.
 const EVERY: &str = "*";
 
-/// The owner's decision (`JOB_REGISTRIES`, `JOB_LOCAL_IMAGES`).
+/// The owner's settings `JOB_REGISTRIES` and `JOB_LOCAL_IMAGES`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImagePolicy {
-    /// Canonical hosts with their ports; `None` for all.
+    /// Canonical hosts with their ports; `None` allows every registry.
     registries: Option<Vec<String>>,
     local: Vec<Pattern>,
 }
 
-/// Why a job's image is not taken.
+/// Why a job's image is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
-    /// It is no image reference at all.
+    /// The name is not an image reference.
     #[error("the image's name is no image reference: {0}")]
     Invalid(InvalidReference),
-    /// Nobody may pull from there for a stranger.
+    /// The owner does not allow images of this registry.
     #[error(
         "this node takes no images of the registry `{registry}` (it takes those of: {allowed})"
     )]
     Registry {
-        /// As the job names it.
+        /// The registry as the job names it.
         registry: String,
-        /// Those that it may name.
+        /// The registries that are allowed, for the message.
         allowed: String,
     },
 }
 
-/// An image's name and tag, `*` standing for any characters.
+/// An image's name and tag, in which `*` matches any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern(String);
 
@@ -59,8 +59,8 @@ impl Default for ImagePolicy {
 }
 
 impl ImagePolicy {
-    /// Images of these registries (`*` for all), and those here whose names match these patterns.
-    /// `Err` names the entry that is none.
+    /// Allows images of these registries (`*` for all), and images on this host that match these patterns.
+    /// `Err` describes the first invalid entry.
     pub fn new<T: AsRef<str>>(registries: &[T], local: &[T]) -> Result<Self, String> {
         let all = registries.iter().any(|entry| entry.as_ref() == EVERY);
         let hosts = registries.iter().map(AsRef::as_ref).filter(|entry| *entry != EVERY);
@@ -69,7 +69,7 @@ impl ImagePolicy {
         Ok(Self { registries: (!all).then_some(hosts), local: local.collect::<Result<_, _>>()? })
     }
 
-    /// Whether a job may name this image on this node at all.
+    /// Whether a job may name this image on this node; `Err` says why not.
     pub fn check(&self, image: &str) -> Result<(), NotAllowed> {
         let reference: Reference = image.parse().map_err(NotAllowed::Invalid)?;
         if self.allows_local(&reference) || self.allows_pull(&reference) {
@@ -80,13 +80,13 @@ impl ImagePolicy {
         Err(NotAllowed::Registry { registry: reference.registry().to_owned(), allowed })
     }
 
-    /// Whether the engine may be asked to pull it.
+    /// Whether the engine may be asked to pull it from its registry.
     pub(super) fn allows_pull(&self, reference: &Reference) -> bool {
         let Some(registries) = &self.registries else { return true };
         registries.contains(&canonical_registry(reference.registry()))
     }
 
-    /// Whether it may be used where it lies here already, wherever it comes from.
+    /// Whether it may be used if it is on this host already, whatever its registry.
     pub(super) fn allows_local(&self, reference: &Reference) -> bool {
         let name = reference.local_name();
         self.local.iter().any(|pattern| pattern.fits(familiar(&name)))
@@ -94,7 +94,7 @@ impl ImagePolicy {
 }
 
 fn host(entry: &str) -> Result<String, String> {
-    // Without a dot, a port or the one exception it would be read as a part of a path.
+    // As the first part of a reference, a host without dot or port is read as a path, except for `localhost`.
     let named = entry.contains(['.', ':']) || entry.eq_ignore_ascii_case("localhost");
     let what = || format!("`{entry}` is no registry's host[:port]");
     (named && is_registry(entry)).then(|| canonical_registry(entry)).ok_or_else(what)
@@ -108,12 +108,12 @@ impl Pattern {
         }
         let entry = familiar(entry);
         let last = entry.rsplit('/').next().unwrap_or(entry);
-        // As everywhere, a name without a tag means `latest`.
+        // As in Docker's commands, a name without a tag means `latest`.
         let complete = last.contains([':', '@']) || entry.ends_with('*');
         Ok(Self(if complete { entry.to_owned() } else { format!("{entry}:latest") }))
     }
 
-    /// Each `*` takes as little as it can; only the last must reach the end.
+    /// Each `*` matches as little as possible; only the part after the last one must match the end.
     fn fits(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();

@@ -1,19 +1,19 @@
-//! What a job may name as its image, and what the engine's answers about it mean. Pure.
+//! Parses image references and classifies the engine's answers about images. Pure.
 //!
-//! What must hold: a reference is parsed once, before the engine hears of it, and always carries a
-//! tag or a digest from then on: without either the engine would pull every tag of a repository.
-//! The grammar is the one of the distribution specification.
+//! Must hold: a reference is parsed once, before the engine hears of it, and always carries a tag or a digest
+//! from then on: without either the engine would pull every tag of a repository. The grammar is that of the
+//! distribution specification.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Name, tag and digest together; the grammar's own bounds add up to less.
+/// Longest reference in bytes; the grammar's own bounds add up to less.
 const REFERENCE_BYTES_MAX: usize = 512;
-/// Of the name without tag and digest.
+/// Longest name in bytes, without tag and digest.
 const NAME_BYTES_MAX: usize = 255;
-/// Of the tag.
+/// Longest tag in bytes.
 const TAG_BYTES_MAX: usize = 128;
-/// Where a name without a registry leads.
+/// The registry of a name that has none.
 const DEFAULT_REGISTRY: &str = "docker.io";
 
 /// An image as a job names it: `[registry[:port]/]path[:tag][@sha256:…]`.
@@ -24,9 +24,9 @@ pub(super) struct Reference {
     digest: Option<String>,
 }
 
-/// A text that names no image that could be pulled.
+/// Why a text is not the name of an image that could be pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the texts say it")]
+#[expect(missing_docs, reason = "the error texts describe the variants")]
 pub enum InvalidReference {
     #[error("it is empty or longer than {REFERENCE_BYTES_MAX} bytes")]
     Length,
@@ -41,28 +41,28 @@ pub enum InvalidReference {
 }
 
 impl Reference {
-    /// Without tag and digest, as the engine's pull call wants it.
+    /// The name without tag and digest, as the engine's pull call wants it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What to pull of it: the digest wins over the tag, and `latest` stands in for both.
+    /// What to pull: the digest, else the tag, else `latest`.
     pub(super) fn version(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
-    /// Whether it names one image for ever.
+    /// Whether it always names the same image.
     pub(super) const fn has_digest(&self) -> bool {
         self.digest.is_some()
     }
 
-    /// The name that the engine finds the image by once it is here.
+    /// The name under which the engine finds the image once it is on this host.
     pub(super) fn local_name(&self) -> String {
         let mark = if self.digest.is_some() { '@' } else { ':' };
         format!("{}{mark}{}", self.name, self.version())
     }
 
-    /// The name of what a registry says this digest is.
+    /// The name of this repository's image with this digest.
     pub(super) fn at(&self, digest: &str) -> String {
         format!("{}@{digest}", self.name)
     }
@@ -72,8 +72,8 @@ impl Reference {
         split_registry(&self.name).0.unwrap_or(DEFAULT_REGISTRY)
     }
 
-    /// What a receipt says of the image: the manifest's digest under which this repository gave
-    /// it, else the engine's id of it, marked as such.
+    /// The digest for the receipt: the manifest's digest in this repository, preferably the one asked for,
+    /// else `image-id:` and the engine's id.
     pub(super) fn receipt_digest(&self, repo_digests: &[String], image_id: &str) -> String {
         let of_repository = repo_digests.iter().filter_map(|entry| {
             let (name, digest) = entry.split_once('@')?;
@@ -122,7 +122,7 @@ impl FromStr for Reference {
         if registry.is_some_and(|registry| !is_registry(registry)) {
             return Err(InvalidReference::Registry);
         }
-        // `sha256:…` and bare ids would be looked up among the images that happen to be here.
+        // The engine would look up `sha256:…` and bare ids among the images that happen to be on this host.
         let is_id = registry.is_none()
             && (path == "sha256" || (path.len() == 64 && path.bytes().all(is_lower_hex)));
         if is_id || name.len() > NAME_BYTES_MAX || !path.split('/').all(is_path_component) {
@@ -136,7 +136,7 @@ impl FromStr for Reference {
     }
 }
 
-/// Whether the registry's or the engine's words mean that asking again would give the same answer.
+/// Whether asking again would give the same answer, judged by its status and its words.
 pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
     const FINAL: [&str; 14] = [
         "manifest unknown",
@@ -150,13 +150,13 @@ pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
         "no matching manifest",
         "invalid reference format",
         "unsupported media type",
-        // Of Windows, or of a form that this engine has never known or knows no more.
+        // Windows images, and forms that this engine does not know yet or no longer supports.
         "cannot be used on this platform",
         "target is unknown",
         "manifest version 2, schema 1",
     ];
     let words = words.to_ascii_lowercase();
-    // Docker Hub says so with words that are final elsewhere.
+    // Docker Hub's rate limit comes with words that are final elsewhere.
     if words.contains("toomanyrequests") {
         return false;
     }
@@ -165,12 +165,12 @@ pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
         || FINAL.iter().any(|phrase| words.contains(phrase))
 }
 
-/// Whether a file of the image is of a user that the engine, which runs without root, has no number for.
+/// Whether a file of the image belongs to a user id that the rootless engine can't map.
 pub(super) fn is_beyond_users(words: &str) -> bool {
     words.contains("lchown") && words.contains("invalid argument")
 }
 
-/// The first component is a registry where it could not be a path component of a plain name.
+/// The first component is a registry if it has a dot or a port, or is `localhost`.
 fn split_registry(name: &str) -> (Option<&str>, &str) {
     match name.split_once('/') {
         Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => {
@@ -180,13 +180,13 @@ fn split_registry(name: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// One spelling for each registry: host names know no case, and Docker Hub has two names.
+/// One spelling per registry: host names are case-insensitive, and Docker Hub has two names.
 pub(super) fn canonical_registry(registry: &str) -> String {
     let registry = registry.to_ascii_lowercase();
     if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry }
 }
 
-/// The short form that the engine lists an image of the default registry by.
+/// The short form under which the engine lists an image of the default registry.
 pub(super) fn familiar(name: &str) -> &str {
     let name = ["docker.io/", "index.docker.io/"]
         .iter()

@@ -219,7 +219,7 @@ pub struct Mount {
 pub struct Limits {
     /// Memory in bytes; swap is off.
     pub memory_bytes: u64,
-    /// CPU time per second in billionths of a core.
+    /// CPU limit in billionths of a core.
     pub nano_cpus: u64,
     /// Number of processes and threads.
     pub pids: u32,

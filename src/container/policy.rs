@@ -1,8 +1,8 @@
 //! The sandbox: what the engine is told about a stranger's container. Pure.
 //!
-//! What must hold: nothing that a job says widens it. A job chooses its image, command, variables
-//! and limits; what it may reach of the host is decided here, line by line, and the tests below
-//! are the table of it.
+//! Must hold: nothing in a job widens it. A job chooses its image, command, variables and limits; what it may
+//! reach of the host is decided here, field by field (docs/adr/0010-sandbox.md). The tests below list every
+//! field.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,26 @@ use super::{ContainerSpec, Mount, Network};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-/// Names the node that a container belongs to.
+/// Label: the node that a container belongs to.
 pub(super) const LABEL_NODE: &str = "lamda.node";
-/// Names the job.
+/// Label: the job's id.
 pub(super) const LABEL_JOB: &str = "lamda.job_id";
-/// Counts the attempts of it.
+/// Label: the job's attempt, from 1.
 pub(super) const LABEL_ATTEMPT: &str = "lamda.attempt";
-/// Names what a container of the node's own probes.
+/// Label of the node's own containers: what they probe.
 pub(super) const LABEL_PROBE: &str = "lamda.probe";
 
-/// The variable that decides, on hosts whose default runtime is NVIDIA's, which cards are shown.
+/// On hosts whose default runtime is NVIDIA's, this variable selects the GPUs that a container sees.
 const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
-/// Which parts of the driver are shown.
+/// Selects the parts of the driver that a container sees.
 const DRIVER_CAPABILITIES: &str = "NVIDIA_DRIVER_CAPABILITIES";
-/// What a job may ask for of them. Not `graphics` and `display`, which bring `/dev/dri`.
+/// The parts that a job may ask for. Not `graphics` and `display`, which bring in `/dev/dri`.
 const CAPABILITIES: [&str; 3] = ["compute", "utility", "video"];
 const CAPABILITIES_DEFAULT: &str = "compute,utility";
-/// NVIDIA's container toolkit reads its orders from a container's variables, the image's included.
-/// Each has the value here that asks for nothing, as the toolkit reads it.
+/// NVIDIA's container toolkit takes orders from a container's variables, the image's included. Each of these
+/// is fixed to the value that asks for nothing, as the toolkit reads it.
 const HELD: [(&str, &str); 7] = [
-    // `enabled` shows host devices: InfiniBand, GPUDirect Storage and RDMA, the NVSwitches.
+    // `enabled` would show host devices: InfiniBand, GPUDirect Storage and RDMA, the NVSwitches.
     ("NVIDIA_MOFED", "disabled"),
     ("NVIDIA_GDS", "disabled"),
     ("NVIDIA_GDRCOPY", "disabled"),
@@ -46,38 +46,38 @@ const HELD: [(&str, &str); 7] = [
     ("NVIDIA_MIG_CONFIG_DEVICES", ""),
     ("NVIDIA_MIG_MONITOR_DEVICES", ""),
 ];
-/// Switches off what an image requires of the driver: whoever knows better may.
+/// Turns off the check of what an image requires of the driver; the job and the image may set it.
 const DISABLE_REQUIRE: &str = "NVIDIA_DISABLE_REQUIRE";
-/// What an image requires of the driver: `cuda>=12.8`. The toolkit holds it against the driver and
-/// shows nothing more for it.
+/// Prefix of what an image requires of the driver, such as `cuda>=12.8`. The toolkit compares it with the
+/// driver and shows nothing more for it.
 const REQUIRE: &str = "NVIDIA_REQUIRE_";
-/// Of such a condition: NVIDIA's own are under 2,000.
+/// Longest such condition in bytes; NVIDIA's own are under 2,000.
 const REQUIRE_BYTES_MAX: usize = 4096;
-/// Read by CUDA's libraries inside the container alone.
+/// Variables that only CUDA's libraries inside the container read.
 const HARMLESS: [&str; 1] = ["NVIDIA_TF32_OVERRIDE"];
-/// What the toolkit's own names begin with; the second is its setting `swarm-resource`.
+/// Prefixes of the toolkit's variables; the second comes from its setting `swarm-resource`.
 const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
-/// Two files of this size are kept of a job's output: a chatty job must not fill the disk. Large,
-/// because engines lose or repeat lines for who follows the output while they change files.
+/// Size of each of the two log files kept per job, so that a chatty job can't fill the disk. Large, because
+/// engines lose or repeat lines for followers while they rotate the files.
 const LOG_FILE_SIZE: &str = "256m";
-/// The kernel takes memory from jobs before it takes the agent or the engine.
+/// Makes the kernel kill jobs before the agent or the engine if memory runs out.
 const OOM_SCORE_ADJ: i64 = 500;
-/// Seconds from the stop signal to the kill where the engine itself stops a container.
+/// Seconds from the stop signal to the kill if the engine itself stops a container.
 const STOP_TIMEOUT_S: i64 = 10;
 
-/// What an image brings along that is none of its business: overridden name by name.
+/// Settings of an image that must not take effect: each is overridden by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Brought {
-    /// Its variables of NVIDIA's toolkit.
+    /// Its variables that NVIDIA's toolkit may read.
     pub(super) env: Vec<(String, String)>,
-    /// The names of its labels.
+    /// Names of its labels.
     pub(super) labels: Vec<String>,
-    /// The paths that it declares as volumes, sorted.
+    /// Paths that it declares as volumes, sorted.
     pub(super) volumes: Vec<String>,
 }
 
 impl Brought {
-    /// Of the image's own variables (`NAME=value`) and labels.
+    /// From the image's variables (`NAME=value`) and the names of its labels.
     pub(super) fn new(env: Vec<String>, labels: impl Iterator<Item = String>) -> Self {
         let split = |line: String| {
             line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -86,7 +86,7 @@ impl Brought {
         Self { env: env.collect(), labels: labels.collect(), volumes: Vec::new() }
     }
 
-    /// With the paths that the image declares as volumes.
+    /// Adds the paths that the image declares as volumes.
     pub(super) fn with_volumes(self, paths: impl Iterator<Item = String>) -> Self {
         let mut volumes: Vec<String> =
             paths.map(|path| format!("/{}", path.trim_matches('/'))).collect();
@@ -96,15 +96,15 @@ impl Brought {
     }
 }
 
-/// The folders that stand for the image's volumes, with the paths in the container: an anonymous volume
-/// would lie where nobody counts what is written to it. What the job is shown at such a path stays.
+/// The host folders for the image's volumes, with their paths in the container: nobody counts what is written
+/// to an anonymous volume of the engine's. A path that the job has a mount at keeps that mount.
 pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, String)> {
     let is_free = |path: &&String| spec.mounts.iter().all(|mount| mount.target != **path);
     let paths = image.volumes.iter().filter(is_free).enumerate();
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
-/// The body of the engine's create call.
+/// Body of the engine's create call.
 pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
@@ -114,7 +114,7 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
         labels: Some(labels(spec.node, spec, image)),
         tty: Some(false),
         open_stdin: Some(false),
-        // An image's own stop signal and health check are the image's author's wishes, not ours.
+        // The image's author must not decide how a container is stopped, or have its health checked.
         stop_signal: Some("SIGTERM".to_owned()),
         stop_timeout: Some(STOP_TIMEOUT_S),
         healthcheck: Some(HealthConfig {
@@ -133,17 +133,17 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
     let mounts = mounts.chain(volumes.iter().map(|(folder, path)| volume(folder, path)));
     let memory = signed(limits.memory_bytes);
     HostConfig {
-        // What the container may do.
+        // Privileges.
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        // What it may reach.
+        // What it may reach of the host and the network.
         network_mode: Some(network_mode(spec.network).to_owned()),
         publish_all_ports: Some(false),
         ipc_mode: Some("private".to_owned()),
         mounts: Some(mounts.collect()),
         device_requests: device_request(&spec.gpus).map(|request| vec![request]),
-        // What it may take. Memory and swap together equal memory alone: no swap.
+        // Resources. `memory_swap` is memory and swap together: equal to memory, it means no swap.
         memory: Some(memory),
         memory_swap: Some(memory),
         nano_cpus: Some(signed(limits.nano_cpus)),
@@ -157,8 +157,8 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
             hard: Some(0),
         }]),
         log_config: Some(log_config()),
-        // How it lives: started once, by us, with an init that reaps what it orphans, and kept
-        // until its exit has been read.
+        // Lifecycle: started once, by the node, with an init that reaps orphans, and kept until its exit has
+        // been read.
         init: Some(true),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -169,7 +169,7 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
     }
 }
 
-/// The request for these cards and no other; by UUID, since a count always means the first ones.
+/// Requests exactly these GPUs; by UUID, since a count always means the first ones.
 pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
     (!gpus.is_empty()).then(|| DeviceRequest {
         driver: Some("nvidia".to_owned()),
@@ -179,17 +179,17 @@ pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
     })
 }
 
-/// The filter under which a node finds its own containers again.
+/// The filter by which a node finds its own containers.
 pub(super) fn label_filter(node: Address) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{LABEL_NODE}={node}")])])
 }
 
-/// The one name of the node's probe of `what`; no job's container begins so.
+/// The fixed name of the node's probe of `what`; no job's container has a name that begins like this.
 pub(super) fn probe_name(node: Address, what: &str) -> String {
     format!("lamda-probe-{}-{what}", &node.lower_hex()[2..10])
 }
 
-/// What tells a probe's container as the node's.
+/// Labels that mark a probe's container as the node's.
 pub(super) fn probe_labels(node: Address, what: &str) -> HashMap<String, String> {
     HashMap::from([
         (LABEL_NODE.to_owned(), node.to_string()),
@@ -197,8 +197,8 @@ pub(super) fn probe_labels(node: Address, what: &str) -> HashMap<String, String>
     ])
 }
 
-/// The image's labels are emptied: Traefik, Compose, Watchtower and their like act on whatever
-/// container bears theirs.
+/// The image's labels are set to empty values: Traefik, Compose, Watchtower and the like act on any container
+/// that carries theirs.
 fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<String, String> {
     let own = [
         (LABEL_NODE.to_owned(), node.to_string()),
@@ -208,13 +208,14 @@ fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<Strin
     image.labels.iter().map(|name| (name.clone(), String::new())).chain(own).collect()
 }
 
-/// The job's variables, and the cards that it was given, which neither job nor image can override.
+/// The job's variables, and those that select its GPUs, which neither job nor image can override.
 fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
     let visible = if spec.gpus.is_empty() {
         "void".to_owned()
     } else {
         spec.gpus.iter().map(GpuUuid::as_str).collect::<Vec<_>>().join(",")
     };
+    // A job's own value goes before its image's.
     let asked = spec.env.iter().chain(&image.env).find(|(name, _)| name == DRIVER_CAPABILITIES);
     let own = [
         (VISIBLE_DEVICES, visible),
@@ -229,6 +230,7 @@ fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
     let own = own.chain([(DISABLE_REQUIRE, disables.to_string())]);
     let own = own.chain(required.map(|(name, value)| (name.as_str(), value.clone())));
     let own: Vec<(&str, String)> = own.collect();
+    // Variables of the toolkit's that are not known here are set to empty values.
     let unknown = image.env.iter().map(|(name, _)| name.as_str());
     let unknown = unknown.filter(|name| own.iter().all(|(held, _)| held != name));
     let theirs = spec.env.iter().filter(|(name, _)| !is_toolkits(name));
@@ -239,12 +241,12 @@ fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
         .collect()
 }
 
-/// Whether NVIDIA's toolkit may read orders from a variable of this name.
+/// Whether NVIDIA's toolkit may take orders from a variable of this name.
 fn is_toolkits(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !HARMLESS.contains(&name)
 }
 
-/// What of the driver is shown: what was asked for, as far as anybody may have it.
+/// The parts of the driver to show: those asked for, as far as jobs may have them, else the default.
 fn capabilities(asked: Option<&str>) -> String {
     let asked: Vec<&str> = asked.unwrap_or_default().split(',').map(str::trim).collect();
     let wanted = |one: &&str| asked.contains(one) || asked.contains(&"all");
@@ -252,7 +254,7 @@ fn capabilities(asked: Option<&str>) -> String {
     if given.is_empty() { CAPABILITIES_DEFAULT.to_owned() } else { given.join(",") }
 }
 
-/// One folder and nothing mounted below it: mounts below a read-only one would stay writable.
+/// Binds one folder without the mounts below it: those below a read-only bind would stay writable.
 fn mount(mount: &Mount) -> EngineMount {
     EngineMount {
         typ: Some(MountType::BIND),
@@ -268,8 +270,8 @@ fn mount(mount: &Mount) -> EngineMount {
     }
 }
 
-/// A volume without a name that lies in this folder: the engine fills it with what the image has at the
-/// path, as it does with its own ones, which a plain mount would hide.
+/// An anonymous volume that lies in this folder. The engine fills it with the image's content at the path, as
+/// it does for volumes of its own; a plain bind would hide that content.
 fn volume(folder: &Path, path: &str) -> EngineMount {
     let options = [("type", "none"), ("o", "bind")].map(|(name, value)| (name, value.to_owned()));
     let device = ("device", folder.to_string_lossy().into_owned());
@@ -288,12 +290,12 @@ fn volume(folder: &Path, path: &str) -> EngineMount {
     }
 }
 
-/// A folder of the node's own as a probe sees it.
+/// Mounts a folder of the node's into a probe, read-only.
 pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: true })
 }
 
-/// The same, where the engine is to change something in it.
+/// Mounts a folder of the node's into a probe, writable: the engine changes something in it.
 pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: false })
 }
@@ -315,7 +317,7 @@ const fn network_mode(network: Network) -> &'static str {
     }
 }
 
-/// The engine counts in signed numbers; more than those hold is as good as unlimited.
+/// The engine takes signed numbers; a limit above `i64::MAX` is as good as none.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -361,7 +363,7 @@ mod tests {
         serde_json::to_value(create_body(spec, &Brought::default())).unwrap()
     }
 
-    /// The variables of a job with these, from an image with those.
+    /// The container's variables if the job sets `job` and its image sets `image`.
     fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let spec = ContainerSpec { env: job.iter().map(own).collect(), ..spec() };

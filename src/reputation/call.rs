@@ -1,10 +1,10 @@
-//! What the node has done on the chain: the calls of the reputation contract that it makes.
+//! The calls that the node makes to the reputation contract.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Hash;
 
-/// One call of the contract. It is written to the journal, so its names stay.
+/// One call of the contract. The journal stores it, so its serialized names must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Call {
@@ -12,18 +12,18 @@ pub enum Call {
     Register {
         /// The driver's name of the largest card, or `CPU`.
         gpu_model: String,
-        /// Its memory in MiB.
+        /// The memory of that card in MiB.
         vram_mib: u64,
     },
     /// `sendHeartbeat()`.
     Heartbeat,
     /// `sendHeartbeatWithReceipts(receiptsRoot, completed, failed)`.
     HeartbeatWithReceipts {
-        /// The Merkle root of the receipts since the last one.
+        /// The Merkle root of the receipts since the previous commitment.
         root: Hash,
-        /// How many of them are of completed jobs.
+        /// The number of receipts of completed jobs.
         completed: u32,
-        /// How many are not.
+        /// The number of the other receipts.
         failed: u32,
     },
 }

@@ -1,41 +1,41 @@
-//! What a transaction offers to pay, and how much gas it may use.
+//! The price that a transaction offers, and its gas limit.
 //!
-//! What must hold: a replacement pays at least an eighth more than what was really sent, in both
-//! prices, or nodes refuse it; no price comes from an endpoint unchecked.
+//! Must hold: a replacement raises both prices of the transaction actually sent by at least an eighth,
+//! or nodes refuse it. No figure from an endpoint is used unchecked.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// No call of the contract, nor its deployment, comes near; an estimate above it is a lie.
+/// The highest gas limit. No call of the contract comes near it, nor does its deployment.
 const GAS_MAX: u64 = 10_000_000;
 
-/// A price for each unit of gas, in wei.
+/// The price of a unit of gas, in wei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fees {
     /// For chains whose blocks have no base fee.
     Legacy {
-        /// What is paid.
+        /// The price that is paid.
         gas_price: u128,
     },
-    /// EIP-1559.
+    /// EIP-1559, for chains whose blocks have a base fee.
     Eip1559 {
-        /// The most that is paid, base fee and tip together.
+        /// The limit of base fee and tip together (`maxFeePerGas`).
         max: u128,
-        /// The most of it that goes to whoever makes the block.
+        /// The limit of the block producer's share (`maxPriorityFeePerGas`).
         tip: u128,
     },
 }
 
 impl Fees {
-    /// What fits a chain that asks for this now: EIP-1559 where its blocks have a base fee.
+    /// The offer at a chain's present prices: EIP-1559 if its blocks have a base fee.
     pub fn offer(base_fee: Option<u128>, gas_price: u128) -> Self {
         match base_fee {
             None => Self::Legacy { gas_price },
             Some(base) => {
-                // The gas price is the base fee with the tip that the endpoint proposes. Twice
-                // the base fee covers its rise over five full blocks.
+                // `eth_gasPrice` is the base fee plus the tip that the endpoint proposes. Twice the
+                // base fee covers its rise over five full blocks.
                 let tip = gas_price.saturating_sub(base);
                 Self::Eip1559 { max: base.saturating_mul(2).saturating_add(tip), tip }
             }
@@ -50,12 +50,12 @@ impl Fees {
         }
     }
 
-    /// The most that a transaction of this gas limit costs, in wei.
+    /// The highest cost of a transaction with this gas limit, in wei.
     pub const fn worst(self, gas_limit: u64) -> u128 {
         self.per_gas().saturating_mul(gas_limit as u128)
     }
 
-    /// The price without the room for a rising base fee that [`Fees::offer`] adds.
+    /// The price without the margin for a rising base fee that [`Fees::offer`] adds.
     pub(super) const fn least(self) -> u128 {
         match self {
             Self::Legacy { gas_price } => gas_price,
@@ -63,13 +63,13 @@ impl Fees {
         }
     }
 
-    /// What a transaction of this gas limit costs where nothing changes: [`gas_limit`] left a sixth
-    /// of it free.
+    /// The cost in wei, at unchanged prices, of a transaction whose limit [`gas_limit`] computed: a
+    /// sixth of that limit is margin.
     pub const fn usual(self, gas_limit: u64) -> u128 {
         self.least().saturating_mul((gas_limit - gas_limit / 6) as u128)
     }
 
-    /// This, with at least `tip` for whoever makes the block, in wei a unit of gas.
+    /// These fees with a tip of at least `least`, in wei a unit of gas.
     #[must_use]
     pub const fn with_tip(self, least: u128) -> Self {
         match self {
@@ -81,7 +81,7 @@ impl Fees {
         }
     }
 
-    /// This, but no more than `allowed` a unit of gas.
+    /// These fees, limited to `allowed` wei a unit of gas.
     pub(super) fn at_most(self, allowed: u128) -> Self {
         match self {
             Self::Legacy { gas_price } => Self::Legacy { gas_price: gas_price.min(allowed) },
@@ -91,8 +91,8 @@ impl Fees {
         }
     }
 
-    /// The least that replaces a transaction which offered this, or `wanted` where that is more.
-    /// It is of the same kind: a chain does not lose its base fee.
+    /// The lowest fees that replace a transaction with these fees, or `wanted` if that is higher.
+    /// The kind stays the same, since a chain does not lose its base fee.
     #[must_use]
     pub fn replaced_by(self, wanted: Self) -> Self {
         match self {
@@ -105,28 +105,28 @@ impl Fees {
                     Self::Eip1559 { tip, .. } => tip,
                 };
                 let tip = bumped(tip).max(wanted_tip);
-                // A tip above the whole price is refused by every node.
+                // Every node refuses a tip above the maximum.
                 Self::Eip1559 { max: bumped(max).max(wanted.per_gas()).max(tip), tip }
             }
         }
     }
 }
 
-/// An eighth more, rounded up, and at least one: 12.5 % is above every node's least step (geth and
-/// anvil 10 %, some blob pools aside).
+/// The price raised by an eighth, rounded up, and by at least 1 wei. 12.5 % is above the replacement
+/// step that nodes require (geth and anvil 10 %; some blob pools require more).
 fn bumped(price: u128) -> u128 {
     price.saturating_add(price.div_ceil(8)).max(price.saturating_add(1))
 }
 
-/// The estimate and a fifth more: the state may change before the block. `None` where the estimate
-/// can't be true.
+/// The estimate plus a fifth, since the state may change before the block. `None` above [`GAS_MAX`],
+/// where the estimate can't be true.
 pub fn gas_limit(estimate: u64) -> Option<u64> {
     let limit = estimate.saturating_add(estimate / 5);
     (limit <= GAS_MAX).then_some(limit)
 }
 
-/// For how many days a balance pays for a transaction of this price at each interval; `None` where
-/// they cost nothing.
+/// The number of days that a balance lasts at one transaction of this cost an interval; `None` if
+/// transactions cost nothing.
 pub fn days_left(balance_wei: u128, fee_wei: u128, interval: Duration) -> Option<u128> {
     let beats = balance_wei.checked_div(fee_wei)?;
     Some(beats.saturating_mul(interval.as_millis()) / Duration::from_hours(24).as_millis())
@@ -152,7 +152,7 @@ mod tests {
     fn the_offer_follows_the_chain() {
         assert_eq!(Fees::offer(None, 7), Fees::Legacy { gas_price: 7 });
         assert_eq!(Fees::offer(Some(100), 103), Fees::Eip1559 { max: 203, tip: 3 });
-        // opBNB's base fee is next to nothing.
+        // opBNB's base fee is close to zero.
         assert_eq!(Fees::offer(Some(0), 9), Fees::Eip1559 { max: 9, tip: 9 });
         assert_eq!(Fees::offer(Some(9), 8), Fees::Eip1559 { max: 18, tip: 0 });
         assert_eq!(Fees::offer(Some(u128::MAX), 1).worst(u64::MAX), u128::MAX);

@@ -1,5 +1,5 @@
-//! What the chain is told of the node, decided without a chain: which calls there are, and what a
-//! transaction's next step is.
+//! What the node reports to the chain: the contract's calls, their schedule and price, the receipt
+//! tree, and the next step of a transaction. Pure: nothing here talks to a chain.
 
 pub mod call;
 pub mod fees;

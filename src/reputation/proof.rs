@@ -1,8 +1,8 @@
-//! A receipt with the way from it to the root that a heartbeat put on the chain, as a document
-//! that anybody can check (docs/protocol.md, section 3).
+//! A receipt with its Merkle proof up to a root that a heartbeat committed, as a document that anybody
+//! can check (docs/protocol.md, section 3).
 //!
-//! What must hold: a [`Proof`] that was read leads to its root, and what its document says twice
-//! is said alike. Who signed the receipt, and whether the chain has the root, is left to ask.
+//! Must hold: a [`Proof`] that was parsed leads to its root, and the redundant members of its document
+//! agree. The receipt's signer and the presence of the root on the chain are not checked here.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -11,37 +11,37 @@ use super::merkle;
 use crate::ids::{Address, Hash};
 use crate::job::receipt::{InvalidReceipt, Signed};
 
-/// That a receipt is under a root.
+/// The proof that a receipt is under a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// What is proved to be there.
+    /// The receipt that is proved.
     pub receipt: Signed,
-    /// The nodes beside the way from the receipt's leaf to the root, from below.
+    /// The sibling nodes on the path from the receipt's leaf to the root, from the leaf up.
     pub siblings: Vec<Hash>,
-    /// What the heartbeat carried.
+    /// The root that the heartbeat committed.
     pub root: Hash,
-    /// The heartbeat's transaction.
+    /// The hash of the heartbeat's transaction.
     pub tx_hash: Hash,
-    /// The block that it is in.
+    /// The number of that transaction's block.
     pub block: u64,
 }
 
-/// A document that proves nothing.
+/// Why a document is not a proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProof {
-    /// It holds no receipt to prove.
+    /// The document contains no valid receipt.
     #[error(transparent)]
     Receipt(#[from] InvalidReceipt),
-    /// Something is missing, or has another form.
+    /// This member is missing, or has the wrong form.
     #[error("not a proof: its {0} is missing or has another form")]
     Form(&'static str),
-    /// The longest way in a tree of this protocol has [`merkle::PROOF_MAX`] steps.
+    /// The path has more than [`merkle::PROOF_MAX`] steps, which no tree of this protocol has.
     #[error("not a proof: it has more than {} steps", merkle::PROOF_MAX)]
     TooLong,
-    /// It says something else of its receipt than the receipt itself.
+    /// This member contradicts the receipt.
     #[error("the proof's {0} is not that of its receipt")]
     Differs(&'static str),
-    /// The climb ends elsewhere.
+    /// The path does not end at the document's root.
     #[error("the proof does not lead from its receipt to its root")]
     Elsewhere,
 }
@@ -52,8 +52,8 @@ impl Proof {
         self.receipt.receipt.digest(&self.receipt.domain)
     }
 
-    /// The document. What it says beside the receipt, the way and the transaction follows from
-    /// them; it is there for whoever checks by hand.
+    /// The document. Its digest, leaf, chain id and contract follow from the receipt; they are included
+    /// for checks by hand.
     pub fn to_json(&self) -> Value {
         let digest = self.digest();
         json!({
@@ -69,7 +69,7 @@ impl Proof {
         })
     }
 
-    /// Reads a document back and climbs to its root.
+    /// Parses a document, and verifies the path to its root and its redundant members.
     pub fn from_json(document: &Value) -> Result<Self, InvalidProof> {
         let receipt = Signed::from_json(document.get("receipt").unwrap_or(&Value::Null))?;
         let siblings: Vec<Hash> = member(document, "proof")?;

@@ -1,23 +1,23 @@
-//! When a node beats: once in each slot of the contract, and not with its neighbours.
+//! When a node sends heartbeats: once in each slot of the contract, and not at the time of its peers.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::ids::Address;
 
-/// A beat comes late by a part of the interval of at most this.
+/// The longest random delay of a heartbeat, as a fraction of the interval.
 pub const JITTER: f64 = 0.05;
 
-/// Where in each interval a node beats, between a tenth and nine tenths of it: nodes that were
-/// started together don't beat together, and a late one is not in the next interval at once.
+/// The node's position in each interval, from 0.1 to 0.9, derived from its address. It spreads nodes
+/// that started together, and keeps a late heartbeat from slipping into the next interval at once.
 pub fn phase(node: Address) -> f64 {
     let spread = node.as_bytes().iter().rev().take(4);
     let spread = spread.fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
     0.1 + 0.8 * f64::from(spread) / f64::from(u32::MAX)
 }
 
-/// How long until the phase is reached again, at most one interval. Intervals are counted from the
-/// epoch, as the contract counts its slots of 300 s: at the default interval each slot gets a beat.
+/// The time until the phase comes next, at most one interval. Intervals count from the Unix epoch like
+/// the contract's slots of 300 s, so that at the default interval each slot gets one heartbeat.
 pub fn until_next(now: Timestamp, interval: Duration, phase: f64) -> Duration {
     let length = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
     let into = Duration::from_millis(now.unix_ms() % length);
@@ -42,7 +42,7 @@ mod tests {
                 assert_eq!(now.unix_ms() / 300_000, slot, "{byte}");
                 let late =
                     interval.mul_f64([0.0, JITTER, 0.02][usize::try_from(slot % 3).unwrap()]);
-                // A block takes a while.
+                // The time until a block includes the heartbeat.
                 now = now.plus(late).plus(Duration::from_secs(3));
                 let wait = until_next(now, interval, phase);
                 assert!(wait <= interval && wait >= interval * 9 / 10, "{byte}: {wait:?}");

@@ -1,38 +1,39 @@
-//! The score of a node, from what the chain knows of it.
+//! The score of a node, computed from its data on the chain.
 //!
-//! The contract computes the same number (`contracts/src/libraries/Score.sol`), and one file of
-//! vectors holds both to the rule that docs/reputation.md explains. What must hold: integers alone,
-//! each division rounds down.
+//! The contract computes the same number (`contracts/src/libraries/Score.sol`). One file of vectors
+//! checks both against the rule in docs/reputation.md.
+//!
+//! Must hold: all arithmetic is on integers, and each division rounds down.
 
-/// The best score. It is approached, never reached.
+/// The upper bound of the score, which no node reaches.
 pub const WHOLE: u16 = 10_000;
 
-/// A day of slots counts as missed beforehand, so that a new node begins at 0.
+/// Slots counted as missed from the start (one day), so that a new node begins at 0.
 const SLOTS_TO_PROVE: u64 = 288;
 
-/// So many jobs count as not confirmed beforehand.
+/// Jobs counted as not confirmed from the start.
 const JOBS_TO_PROVE: u64 = 10;
 
-/// What uptime earns without any confirmed job.
+/// The share of the score that uptime earns without any confirmed job, out of [`WHOLE`].
 const UPTIME_ALONE: u64 = 2_000;
 
-/// Jobs beyond this many change nothing: the contract counts no further.
+/// The highest number of jobs that counts; the contract's counters saturate here.
 const JOBS_MAX: u64 = (1 << 40) - 1;
 
-/// The facts on chain that a score is made of.
+/// The on-chain data that determines a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Slots of 300 s with a beat.
+    /// Slots of 300 s with a heartbeat.
     pub on_time: u32,
-    /// Slots without one.
+    /// Slots without a heartbeat.
     pub missed: u32,
     /// Jobs that the contract's owner confirmed.
     pub confirmed: u64,
-    /// Jobs that the node itself says have failed.
+    /// Jobs that the node itself reports as failed.
     pub failed: u64,
 }
 
-/// The score of these facts, 0 to [`WHOLE`].
+/// The score of these facts, from 0 to less than [`WHOLE`].
 pub fn score(facts: Facts) -> u16 {
     let whole = u64::from(WHOLE);
     let (on_time, missed) = (u64::from(facts.on_time), u64::from(facts.missed));
@@ -40,7 +41,7 @@ pub fn score(facts: Facts) -> u16 {
     let uptime = whole * on_time / (on_time + missed + SLOTS_TO_PROVE);
     let work = whole * confirmed / (confirmed + failed + JOBS_TO_PROVE);
     let share = UPTIME_ALONE + (whole - UPTIME_ALONE) * work / whole;
-    // Both factors are at most `whole`, and so is the score.
+    // Both factors are at most `whole`, so the score fits.
     u16::try_from(uptime * share / whole).unwrap_or(WHOLE)
 }
 

@@ -1,50 +1,50 @@
-//! What the account's count on the chain says of the transactions that are written down.
+//! Compares the account's transaction count on the chain with the journaled transactions.
 //!
-//! What must hold: a count that is told once proves nothing. Endpoints lag behind one another, and
-//! some lie; what is odd is believed only after it has lasted ([`Odd`]).
+//! Must hold: a single reading of the count proves nothing, since endpoints lag behind one another and
+//! some lie. A discrepancy ([`Odd`]) is believed only after it has lasted.
 
 use super::tx::{State, Transaction};
 
-/// What is to be done first.
+/// What needs attention first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// Nothing is on its way: the count is the next nonce.
+    /// No transaction is pending: the count is the next nonce.
     Done,
-    /// This one is to be carried to its end.
+    /// This transaction must be carried to its end.
     Unfinished(Transaction),
-    /// Something that a late endpoint may only seem to show.
+    /// A discrepancy, which may only be an endpoint's lag.
     Odd(Odd),
 }
 
-/// What does not fit what is written down.
+/// A discrepancy between the count and the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Odd {
-    /// A nonce is used that nobody here used.
+    /// The chain counts nonces that no journaled transaction used.
     Stranger {
-        /// The first of them.
+        /// The first such nonce.
         nonce: u64,
-        /// The account's count.
+        /// The account's transaction count.
         counted: u64,
     },
-    /// A transaction that was settled is not counted any more: a reorganisation.
+    /// A settled transaction is not counted: a reorganisation removed it.
     Gone(Transaction),
-    /// Fewer transactions are counted than are known of, and the next is not ours to send again.
+    /// The chain counts fewer transactions than are known, and the next nonce is not one of ours to resend.
     Fewer {
-        /// The account's count.
+        /// The account's transaction count.
         counted: u64,
     },
 }
 
-/// Holds the count against what is known: all nonces below `known` are explained, and `unfinished`
-/// are the transactions that are open, given up but not yet for good, or settled a short while ago
-/// under a nonce that is not counted. In the order of their nonces.
+/// Compares `counted` with the journal. All nonces below `known` are explained. `unfinished`, ordered
+/// by nonce, are the transactions that are open, given up provisionally, or settled recently under a
+/// nonce that is not counted.
 pub fn survey(counted: u64, known: u64, unfinished: Vec<Transaction>) -> Finding {
     let is_ours = |nonce: &u64| unfinished.iter().any(|tx| tx.nonce == *nonce);
     if let Some(nonce) = (known..counted).find(|nonce| !is_ours(nonce)) {
         return Finding::Odd(Odd::Stranger { nonce, counted });
     }
     match unfinished.into_iter().next() {
-        // Below it a nonce is free. Once that is believed, the next transaction fills it.
+        // A lower nonce is free. Once that is believed, the next transaction fills it.
         Some(tx) if tx.nonce > counted && counted < known => Finding::Odd(Odd::Fewer { counted }),
         Some(tx) if tx.nonce > counted && !tx.forms.is_empty() => Finding::Done,
         Some(tx) if matches!(tx.state, State::Settled(_)) => Finding::Odd(Odd::Gone(tx)),

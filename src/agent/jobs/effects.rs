@@ -1,9 +1,9 @@
-//! The agent's one seam: everything that it does to the world outside its journal, and the jobs that
-//! come from there.
+//! The agent's one seam: everything it does to the world outside its journal, and the jobs it
+//! receives from there.
 //!
-//! `act` and `bus` are the real world; the simulation is the other one. What must hold: nothing here decides
-//! anything; every call can be repeated; dropping the future of a call leaves nothing half done,
-//! but for the steps that [`Step::can_be_cut_short`] excludes.
+//! `act` and `bus` implement it for the real world; the simulation is the other implementation.
+//! Invariants: nothing here makes a decision. Every call is repeatable. Dropping the future of a
+//! call leaves nothing half done, except for the steps that [`Step::can_be_cut_short`] excludes.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,30 +19,30 @@ use crate::job::{Job, LateResult};
 use crate::journal::Outgoing;
 use crate::node::presence::Presence;
 
-/// What the agent does to the world.
+/// The actions of the agent on the bus, the container engine and the disk.
 pub trait Effects: Send + Sync + 'static {
-    /// Performs a step of a job on this host or its store, and says what happened. Steps that are
-    /// messages ([`Step::is_message`]) are made of the calls below and never come here.
+    /// Performs a step of a job on this host or its store and returns what happened. Steps that are
+    /// messages ([`Step::is_message`]) are built from the calls below and are never passed here.
     fn perform(&self, job: &Job, step: Step) -> impl Future<Output = Event> + Send;
 
-    /// Answers for a delivery.
+    /// Acknowledges a delivery, gives it back or extends its lease.
     fn settle(
         &self,
         delivery: &AckHandle,
         how: Settle,
     ) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Tells the world a status. Statuses of several jobs may be on their way at a time.
+    /// Publishes a status. Statuses of several jobs may be in flight at the same time.
     fn say(&self, status: &Outgoing) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Tells the world that an output was published after its job's end was told.
+    /// Publishes that an output was uploaded after its job's terminal status was sent.
     fn say_late(&self, result: &LateResult) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Returns once everything that was said is on its way to whoever listens.
+    /// Flushes: returns once everything passed to `say` has left for the server.
     fn said(&self) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Whether the queue of this source still holds the job's message, which was delivered so;
-    /// `true` where nobody can tell.
+    /// Whether the queue of this source still holds the job's message, which came as `delivery`;
+    /// `true` if that can't be determined.
     fn is_queued(
         &self,
         delivery: &AckHandle,
@@ -50,7 +50,7 @@ pub trait Effects: Send + Sync + 'static {
         job: &JobId,
     ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
 
-    /// Puts a message aside that could not be run; `id` makes a repeat harmless.
+    /// Publishes a job that could not be run as a dead letter; `id` deduplicates repeated calls.
     fn bury(
         &self,
         target: &Target,
@@ -58,15 +58,16 @@ pub trait Effects: Send + Sync + 'static {
         id: &str,
     ) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Who has a job of a pool. `None` where nobody has, or where nobody can know: without
-    /// `JetStream`.
+    /// Reads the claim on a pool's job. `None` if there is none, or if claims can't exist because
+    /// the bus works without `JetStream`.
     fn claim(
         &self,
         pool: &PoolName,
         job: &JobId,
     ) -> impl Future<Output = Result<Option<FoundClaim>, bus::Error>> + Send;
 
-    /// Writes a claim in the place of what was found; `false` where somebody was faster.
+    /// Writes a claim over the revision `over` (`None`: no claim was found); `false` if another
+    /// writer was faster.
     fn put_claim(
         &self,
         pool: &PoolName,
@@ -75,23 +76,24 @@ pub trait Effects: Send + Sync + 'static {
         over: Option<u64>,
     ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
 
-    /// Asks the agent that holds a job's claim whether it is at work on it. Where it answers that it
-    /// is: for how long it goes on though it hears nothing of the server.
+    /// Asks the agent that holds a job's claim whether it is working on it. If it proves that it is,
+    /// returns how long it would go on without hearing from the server.
     fn keeps(&self, holder: Address, job: &JobId) -> impl Future<Output = Option<Duration>> + Send;
 
-    /// How long the server waits for a sign of life of what this delivery's consumer gives out: its
-    /// administrator may have changed it.
+    /// Reads the ack wait of this delivery's consumer from the server: its administrator may have
+    /// changed it.
     fn ack_wait(
         &self,
         delivery: &AckHandle,
     ) -> impl Future<Output = Result<Duration, bus::Error>> + Send;
-    /// The nodes that serve a pool and are there now, this one too, by their own word.
+
+    /// The nodes that currently serve a pool, this one included, as they describe themselves.
     fn neighbours(
         &self,
         pool: &PoolName,
     ) -> impl Future<Output = Result<Vec<Presence>, bus::Error>> + Send;
 
-    /// Every container of this node, running or not.
+    /// Lists every container of this node, running or not.
     fn containers(&self) -> impl Future<Output = Result<Vec<Found>, container::Error>> + Send;
 
     /// Removes a container, running or not.
@@ -100,29 +102,31 @@ pub trait Effects: Send + Sync + 'static {
         container: &Found,
     ) -> impl Future<Output = Result<(), container::Error>> + Send;
 
-    /// Removes a container that was never started. Says whether it is gone: one that runs by now stays.
+    /// Removes a container that was never started. Returns whether it is gone: one that has been
+    /// started meanwhile stays.
     fn withdraw(
         &self,
         container: &Found,
     ) -> impl Future<Output = Result<bool, container::Error>> + Send;
 
-    /// Whether the host has been up since the job's inputs were fetched: else what was not synced is
-    /// gone, or cut short.
+    /// Whether the host has been up since the job's inputs were fetched: otherwise unsynced files
+    /// may be missing or truncated.
     fn remembers(&self, job: &Job) -> bool;
 
-    /// Removes the folder of a job that is done, and nothing else of it.
+    /// Removes the folder of a finished job, but not its container.
     fn remove_folder(&self, job: &Job) -> impl Future<Output = std::io::Result<()>> + Send;
 
-    /// Removes the folders of all jobs but these. Says how many went.
+    /// Removes the folders of all jobs except these. Returns how many were removed.
     fn sweep(&self, keep: &[JobId]) -> impl Future<Output = std::io::Result<usize>> + Send;
 }
 
-/// The jobs of one source, as they come.
+/// The incoming deliveries of one source.
 pub trait Deliveries: Send {
-    /// The next one; at most `room` are asked for ahead. Can be dropped at any point without loss.
+    /// Waits for the next delivery; requests at most `room` from the server. Cancel-safe: dropping
+    /// the future loses no delivery.
     fn next(&mut self, room: usize) -> impl Future<Output = Result<Delivery, bus::Error>> + Send;
 
-    /// Asks for no more, and gives back what came but was never handed out.
+    /// Requests no more, and gives back the deliveries that `next` has not returned.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 

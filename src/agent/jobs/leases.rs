@@ -1,11 +1,12 @@
-//! Tells the server that the jobs in hand are being worked on, so that it gives them to nobody
-//! else; and notices where a pool's job may have been given to another agent all the same.
+//! Renews the leases of the jobs in hand, so that the server delivers them to nobody else, and
+//! detects when a pool's job may have gone to another agent anyway.
 //!
-//! What must hold: this runs beside everything else, so that no slow step lets a lease run out, and
-//! waits for no journal; a claim is looked at before its lease is renewed, so that nobody renews
-//! another's; a dispatch job is never stopped because the bus is away; a pool's job whose lease
-//! could not be renewed for 0.8 of its ack wait is stopped before the server gives it away, unless
-//! the server itself says that nobody leads `JetStream`: then nobody can be given it either.
+//! Invariants: renewal runs concurrently with everything else and never waits for the journal, so
+//! that no slow step lets a lease expire. A claim is checked before its lease is renewed, so that no
+//! agent renews another's lease. A dispatch job is never stopped because the bus is away. A pool's
+//! job whose lease could not be renewed for 0.8 of its ack wait is stopped before the server
+//! redelivers it, unless the server itself reports that `JetStream` has no leader: then it can't
+//! deliver the job to anybody else either.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,53 +27,53 @@ use crate::report::causes;
 use crate::supervise::Failure;
 use futures_util::stream::{self, StreamExt as _};
 
-/// A lease that nobody answered for is asked for again after this long, and none sooner.
+/// Delay before an unanswered renewal is repeated; also the shortest interval between two passes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Bounds one renewal's wait: even an overdue lease gets `ASK_MIN`, and none more than `ASK_MAX`.
 const ASK_MIN: Duration = Duration::from_secs(2);
 const ASK_MAX: Duration = Duration::from_secs(10);
 
-/// Leases that are renewed at the same time.
+/// How many leases are renewed concurrently.
 const AT_ONCE_MAX: usize = 256;
 
-/// How long a job may take to answer that it stops: one whose container is starting stops after
-/// that, and is not waited for here.
+/// How long to wait for a job to confirm a stop request: a job whose container is starting answers
+/// only once that is done, and must not delay the other leases.
 const STOP_ASKED: Duration = Duration::from_secs(1);
 
-/// A consumer's ack wait is read again where something is renewed, and not more often than this,
-/// unless a delivery came that should not have.
+/// How long a consumer's ack wait is trusted before a renewal reads it again. A lease in doubt has
+/// it read at once.
 const ACK_WAIT_KNOWN_FOR: Duration = Duration::from_secs(10);
 
-/// For how long a pool's job goes on though no renewal was answered: what is left of its ack wait is
-/// for stopping it.
+/// How long a pool's job may run without a confirmed renewal; the rest of its ack wait is the time
+/// to stop it.
 pub(super) fn unconfirmed_max(ack_wait: Duration) -> Duration {
     ack_wait * 4 / 5
 }
 
-/// The lease of a job in hand. By the monotonic clock: a host's clock that is set must neither end
-/// a lease nor prolong it.
+/// The lease of a job in hand. Times are monotonic: setting the host's clock must neither end nor
+/// extend a lease.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
-    /// When the server last said that it is ours, or when it was found at a start.
+    /// When the server last confirmed it, or when this process first saw it.
     confirmed: Duration,
-    /// How much older it was by then.
+    /// How old it was already at `confirmed`: nonzero only for a lease from before a restart.
     older_by: Duration,
-    /// When it was last asked.
+    /// When a renewal was last tried.
     asked: Option<Duration>,
-    /// Whether nobody answered then.
+    /// Whether that renewal got no answer.
     unanswered: bool,
-    /// How often it was doubted by then.
+    /// The value of [`InHand::doubts`] at that renewal.
     doubts: u64,
-    /// Whether it was lost then, and that was said.
+    /// Whether that renewal found it lost, which has been logged.
     given_up: bool,
 }
 
 impl Lease {
-    /// In how long it is to be renewed: at a third of its ack wait, and at the next tick where nobody
-    /// answered the last time, so that the moment to stop is not slept through, where it was doubted
-    /// since, or where its job has not stopped yet though it was given up: a request to stop that came
-    /// while a container was being started is not kept.
+    /// Time until the next renewal: a third of the ack wait after the last one. Only one `TICK` if the
+    /// last one got no answer, so that the moment to stop is not missed; if the lease was doubted
+    /// since; or if it was given up and its job has not stopped yet, since a stop request that came
+    /// while a container was being started may have been dropped.
     fn due_in(&self, job: &InHand, now: Duration) -> Duration {
         let Some(asked) = self.asked else { return Duration::ZERO };
         let must_stop = self.given_up && job.can_stop;
@@ -81,34 +82,34 @@ impl Lease {
         every.saturating_sub(now.saturating_sub(asked))
     }
 
-    /// Since when nobody has said that it is ours.
+    /// Time since the lease was last confirmed.
     fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.confirmed) + self.older_by
     }
 }
 
-/// All leases, and what is known about them.
+/// The state of the renewal loop.
 #[derive(Debug, Default)]
 struct Leases {
     all: BTreeMap<JobId, Lease>,
-    /// When those of before this start were last confirmed.
+    /// When the leases from before this start were last confirmed, by the wall clock.
     known: BTreeMap<JobId, Timestamp>,
-    /// When each consumer's ack wait was last read.
+    /// When the ack wait of each consumer was last read.
     waits_read: BTreeMap<String, Duration>,
 }
 
-/// What one pass over the leases is to do.
+/// The work of one pass over the leases.
 #[derive(Debug, Default)]
 struct Pass {
     due: Vec<(InHand, Lease)>,
-    /// One delivery of each consumer whose ack wait is to be read.
+    /// One delivery per consumer whose ack wait must be read.
     waits: Vec<AckHandle>,
-    /// When the next lease is due.
+    /// Time until the next lease is due, of those that are not due in this pass.
     next: Option<Duration>,
 }
 
 impl Leases {
-    /// Takes note of what is in hand, which comes in the order of its ids, and says what is due.
+    /// Updates the leases from `in_hand`, which must be sorted by id, and returns what is due.
     fn pass(&mut self, in_hand: Vec<InHand>, now: Duration, at: Timestamp) -> Pass {
         self.all.retain(|id, _| in_hand.binary_search_by(|job| job.id.cmp(id)).is_ok());
         let mut pass = Pass::default();
@@ -117,9 +118,9 @@ impl Leases {
             let is_new = !self.all.contains_key(&job.id);
             let known = &mut self.known;
             let lease = self.all.entry(job.id.clone()).or_insert_with(|| {
-                // What was renewed before a restart is as old as it is.
+                // A restart does not make a lease younger.
                 let age = known.remove(&job.id).map(|confirmed| at.since(confirmed));
-                // A delivery that has just come needs no renewal yet.
+                // A new delivery needs no renewal yet.
                 let asked = age.is_none().then_some(now);
                 let older_by = age.unwrap_or_default();
                 let doubts = job.doubts;
@@ -145,15 +146,15 @@ impl Leases {
                 pass.next = Some(pass.next.map_or(due_in, |next| next.min(due_in)));
             }
         }
-        // Where nobody answers, the pools' jobs must be judged before their leases run out, and the
-        // oldest first.
+        // If nobody answers, the pools' jobs must be judged before their leases expire: they go
+        // first, the oldest lease before the others.
         let urgency =
             |(job, lease): &(InHand, Lease)| (job.pool.is_none(), Reverse(lease.age(now)));
         pass.due.sort_by_key(urgency);
         pass
     }
 
-    /// Takes note of how a lease stands that was due.
+    /// Records the result of a renewal that was started at `asked`.
     fn stands(&mut self, id: &JobId, standing: Standing, asked: Duration) {
         let Some(lease) = self.all.get_mut(id) else { return };
         lease.unanswered = standing == Standing::Unknown;
@@ -164,28 +165,28 @@ impl Leases {
     }
 }
 
-/// How a lease stands once it was to be renewed.
+/// The state of a lease after an attempt to renew it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It is ours.
+    /// This node holds it.
     Confirmed,
-    /// Nobody answered, and it is not old yet; or nobody can be given it.
+    /// No answer, but it is not old enough to give up, or the server can't redeliver the job.
     Unknown,
-    /// Its job is to stop.
+    /// It is lost or expired: its job must stop.
     GivenUp,
 }
 
-/// What came of a renewal.
+/// The answer to a renewal.
 enum Renewal {
-    /// It is ours.
+    /// This node still holds the lease.
     Ours,
     /// Another agent has the job.
     Lost,
-    /// Nobody answered.
+    /// The server did not answer, or refused.
     Unanswered(bus::Error),
 }
 
-/// Leases that were confirmed, to be written down by somebody who may wait for the journal.
+/// Confirmed leases for the journal. A separate task writes them, since renewals must not wait.
 #[derive(Debug, Default)]
 struct Confirmed {
     jobs: Mutex<BTreeMap<JobId, Timestamp>>,
@@ -202,7 +203,7 @@ impl Confirmed {
         self.some.notify_one();
     }
 
-    /// Writes down what comes, for a start that follows: how old its leases are.
+    /// Journals confirmations, so that the next start knows how old its leases are.
     async fn write_down<C>(&self, desk: &Desk<C>) {
         loop {
             self.some.notified().await;
@@ -214,7 +215,7 @@ impl Confirmed {
     }
 }
 
-/// Renews every lease at a third of its ack wait; a service that ends only when it fails.
+/// Renews every lease at a third of its ack wait. A service: returns only when it fails.
 pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result<(), Failure> {
     let known = desk.journal.renewals().await.map_err(|err| Failure::Again(err.into()))?;
     let confirmed = Confirmed::default();
@@ -249,7 +250,7 @@ async fn renew_all<E: Effects, C: Clock>(
         for (id, standing) in renewed {
             leases.stands(&id, standing, now);
         }
-        // What was due is due again in a while that the next pass knows.
+        // The next pass computes when a lease that was just renewed is due again.
         let next = if any_due { Some(TICK) } else { pass.next.map(|next| next.max(TICK)) };
         tokio::select! {
             biased;
@@ -259,7 +260,7 @@ async fn renew_all<E: Effects, C: Clock>(
     }
 }
 
-/// Reads the ack wait of these deliveries' consumers: their administrator may have changed it.
+/// Reads the ack waits of these deliveries' consumers: an administrator may have changed them.
 async fn read_waits<E: Effects, C: Clock>(waits: Vec<AckHandle>, effects: &E, desk: &Desk<C>) {
     for delivery in waits {
         let read = tokio::select! {
@@ -274,7 +275,7 @@ async fn read_waits<E: Effects, C: Clock>(waits: Vec<AckHandle>, effects: &E, de
     }
 }
 
-/// Renews one lease, and stops its job where it is lost.
+/// Renews one lease, and stops its job if the lease is lost.
 async fn renew<E: Effects, C: Clock>(
     job: &InHand,
     lease: Lease,
@@ -288,7 +289,7 @@ async fn renew<E: Effects, C: Clock>(
     let renewal = tokio::select! {
         biased;
         renewal = ask(job, lease.unanswered, effects, desk) => renewal,
-        // A server that is silent, or was never there, must hold up neither the end nor others.
+        // A silent or absent server must delay neither the stop of this job nor other renewals.
         () = desk.clock.sleep(if is_pools { left.clamp(ASK_MIN, ASK_MAX) } else { ASK_MAX }) => {
             Renewal::Unanswered(bus::Error::Timeout { what: "renew a lease" })
         }
@@ -312,7 +313,8 @@ async fn renew<E: Effects, C: Clock>(
     }
 }
 
-/// A job that may be another's stops. What has run goes on to its end, and learns there whose it is.
+/// Stops a job that may be another agent's. A job whose container has exited continues: before its
+/// terminal status it learns from the claim whose it is.
 async fn give_up<C: Clock>(job: &InHand, lease: Lease, why: &str, desk: &Desk<C>) {
     let id = &job.id;
     if !lease.given_up {
@@ -324,14 +326,15 @@ async fn give_up<C: Clock>(job: &InHand, lease: Lease, why: &str, desk: &Desk<C>
     }
 }
 
-/// Whether the queue may give a job away though its agent could not renew it. Not where the server
-/// itself says that nobody leads: then nobody gives anything out, and whoever is given the job
-/// afterwards asks first. Silence may mean that this node alone is cut off.
+/// Whether the queue may redeliver a job after this failure to renew its lease. It can't if the
+/// server itself reports that there is no leader: then nothing is delivered, and the agent that is
+/// given the job afterwards asks this one first. Silence may mean that only this node is cut off.
 fn may_be_given_away(err: &bus::Error) -> bool {
     !err.is_leaderless()
 }
 
-/// The claim first: who has lost it must not keep the job from the agent that has it.
+/// Renews the claim, then the lease: an agent that lost the claim must not keep the job from the
+/// agent that holds it.
 async fn ask<E: Effects, C: Clock>(
     job: &InHand,
     was_away: bool,
@@ -344,7 +347,7 @@ async fn ask<E: Effects, C: Clock>(
         Err(err) => return Renewal::Unanswered(err),
     }
     match effects.settle(&job.delivery, Settle::Progress).await {
-        // It is acknowledged already, or its stream was lost with it: nobody else is given it.
+        // Acknowledged already, or lost with its stream: it can't be delivered to another agent.
         Ok(()) | Err(bus::Error::StaleAck { .. }) => Renewal::Ours,
         Err(err) => Renewal::Unanswered(err),
     }

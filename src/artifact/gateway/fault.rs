@@ -4,7 +4,7 @@
 //! hash. Mixed failures are reported as transient, unless one of them is final, or every gateway
 //! either lacks the object or calls it too large.
 
-use reqwest::{Response, StatusCode};
+use crate::http::{Response, StatusCode};
 
 use super::super::{Error, http};
 use crate::ids::Cid;

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::http::dns::Resolve;
+use crate::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
+use crate::http::{Client, Response, StatusCode, Url};
 use bytes::Bytes;
-use reqwest::dns::Resolve;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
-use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
 use super::assemble::{self, Failure};
@@ -116,7 +116,7 @@ impl Gateways {
                 Ok(fetched) => return Ok(fetched),
                 Err(Fault::Final(err)) => return Err(err),
                 Err(fault) => {
-                    let gateway = http::shown(&gateway.base);
+                    let gateway = crate::http::shown(&gateway.base);
                     tracing::debug!(%gateway, %cid, ?fault, "a gateway did not give {cid}");
                     faults.push((gateway, fault));
                 }
@@ -163,7 +163,7 @@ impl Gateways {
     ) -> Result<Response, Fault> {
         let setting = |err| {
             Fault::Final(Error::Setting {
-                setting: http::shown(&gateway.base),
+                setting: crate::http::shown(&gateway.base),
                 source: Box::new(err),
             })
         };
@@ -182,9 +182,11 @@ impl Gateways {
                 value.set_sensitive(true);
                 request = request.header(TOKEN_HEADER, value);
             }
-            let response = match http::within(self.idle, request.send()).await {
+            let response = match crate::http::within(self.idle, request.send()).await {
                 Ok(response) => response,
-                Err(source) => return Err(Fault::silent(&http::shown(&gateway.base), source)),
+                Err(source) => {
+                    return Err(Fault::silent(&crate::http::shown(&gateway.base), source));
+                }
             };
             if !response.status().is_redirection() {
                 return Ok(response);
@@ -290,7 +292,7 @@ impl Gateways {
         let (mut bytes, mut patience) = (0, Patience::new(self.idle));
         let broken = loop {
             let asked = Instant::now();
-            let piece = match http::within(self.idle, answer.chunk()).await {
+            let piece = match crate::http::within(self.idle, answer.chunk()).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break None,
                 Err(source) => {

@@ -3,12 +3,12 @@
 //! Invariants: a gateway passes only if it returned the exact bytes of a CID; what is read from it
 //! is bounded.
 
-use reqwest::StatusCode;
+use crate::http::StatusCode;
 
 use super::fault::{Fault, nobody, verdict};
 use super::{Gateway, Gateways, is_page};
+use crate::artifact::Error;
 use crate::artifact::dag::BlockId;
-use crate::artifact::{Error, http};
 use crate::ids::Cid;
 
 /// CID of the empty directory, which every gateway can serve.
@@ -24,7 +24,7 @@ impl Gateways {
         let mut faults = Vec::new();
         for gateway in &self.all {
             if let Err(fault) = self.probe(gateway, &cid).await {
-                faults.push((http::shown(&gateway.base), fault));
+                faults.push((crate::http::shown(&gateway.base), fault));
             }
         }
         if faults.len() == self.all.len() {
@@ -40,9 +40,9 @@ impl Gateways {
         }
         let mut block = Vec::new();
         while block.len() <= PROBE_BYTES_MAX
-            && let Some(piece) = http::within(self.idle, answer.chunk())
+            && let Some(piece) = crate::http::within(self.idle, answer.chunk())
                 .await
-                .map_err(|source| Fault::silent(&http::shown(&gateway.base), source))?
+                .map_err(|source| Fault::silent(&crate::http::shown(&gateway.base), source))?
         {
             block.extend_from_slice(&piece);
         }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::AtomicUsize;
 
-use reqwest::dns::{Addrs, Name, Resolving};
+use crate::http::dns::{Addrs, Name, Resolving};
 
 use super::probe::PROBE;
 use super::*;

@@ -16,12 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::serve::ListenerExt as _;
+use crate::web;
+use crate::web::Router;
+use crate::web::extract::DefaultBodyLimit;
+use crate::web::http::{HeaderMap, StatusCode, header};
+use crate::web::response::{IntoResponse, Response};
+use crate::web::routing::{delete, get, post};
 use tokio::net::TcpListener;
 
 use self::objects::Objects;
@@ -47,60 +47,49 @@ pub async fn serve(
         .route("/ipfs/{cid}/", get(read::object))
         .route("/ipfs/{cid}/{*path}", get(read::object_below))
         .with_state(objects);
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let signal = async move {
-        shutdown.await;
-        stopping.send(()).ok();
-    };
-    let listener = listener.tap_io(|connection| {
-        connection.set_nodelay(true).ok();
-    });
-    let serve = axum::serve(listener, app).with_graceful_shutdown(signal);
-    tokio::select! {
-        ended = serve => ended.map_err(Error::from),
-        () = async {
-            stopped.await.ok();
-            tokio::time::sleep(GRACE).await;
-        } => Ok(()),
-    }
+    web::serve(listener, app, shutdown, GRACE).await.map_err(Error::from)
 }
 
-async fn test_authentication(headers: HeaderMap) -> Result<Response, Refusal> {
+async fn test_authentication(headers: HeaderMap) -> Result<Response, HttpProblem> {
     authorize(&headers)?;
     let message = "Congratulations! You are communicating with the Pinata API!";
-    Ok(axum::Json(serde_json::json!({ "message": message })).into_response())
+    Ok(web::Json(serde_json::json!({ "message": message })).into_response())
 }
 
 /// Checks the token only: the object stays, because another one may refer to it.
-async fn unpin(headers: HeaderMap) -> Result<&'static str, Refusal> {
+async fn unpin(headers: HeaderMap) -> Result<&'static str, HttpProblem> {
     authorize(&headers)?;
     Ok("OK")
 }
 
 /// Accepts any bearer token, but requires one, so that a client that forgets its key notices.
-fn authorize(headers: &HeaderMap) -> Result<(), Refusal> {
+fn authorize(headers: &HeaderMap) -> Result<(), HttpProblem> {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match token.and_then(|value| value.strip_prefix("Bearer ")) {
         Some(token) if !token.trim().is_empty() => Ok(()),
-        _ => Err(Refusal::new(StatusCode::UNAUTHORIZED, "INVALID_CREDENTIALS", "no bearer token")),
+        _ => Err(HttpProblem::new(
+            StatusCode::UNAUTHORIZED,
+            "INVALID_CREDENTIALS",
+            "no bearer token",
+        )),
     }
 }
 
 /// A non-success answer in Pinata's format.
 #[derive(Debug)]
-struct Refusal {
+struct HttpProblem {
     status: StatusCode,
     reason: &'static str,
     details: String,
 }
 
-impl Refusal {
+impl HttpProblem {
     fn new(status: StatusCode, reason: &'static str, details: impl Into<String>) -> Self {
         Self { status, reason, details: details.into() }
     }
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for HttpProblem {
     fn from(err: Error) -> Self {
         let (status, reason) = match &err {
             Error::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "NO_SPACE"),
@@ -114,9 +103,9 @@ impl From<Error> for Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let error = serde_json::json!({ "reason": self.reason, "details": self.details });
-        (self.status, axum::Json(serde_json::json!({ "error": error }))).into_response()
+        (self.status, web::Json(serde_json::json!({ "error": error }))).into_response()
     }
 }

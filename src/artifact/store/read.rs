@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use crate::web;
+use crate::web::body::Body;
+use crate::web::extract::{Path, Query, State};
+use crate::web::http::{HeaderMap, HeaderValue, StatusCode, header};
+use crate::web::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::super::dag::{self, BlockId, Content};
 use super::super::{Kind, car};
 use super::objects::{Objects, Record, Skeleton};
 use super::stream::{self, Scope};
-use super::{Error, Refusal};
+use super::{Error, HttpProblem};
 use crate::ids::Cid;
 
 const RAW_TYPE: &str = "application/vnd.ipld.raw";
@@ -48,7 +49,7 @@ pub(super) async fn object(
     Path(cid): Path<String>,
     Query(options): Query<Options>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, HttpProblem> {
     answer(objects, cid, String::new(), options, headers).await
 }
 
@@ -58,7 +59,7 @@ pub(super) async fn object_below(
     Path((cid, path)): Path<(String, String)>,
     Query(options): Query<Options>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, HttpProblem> {
     answer(objects, cid, path, options, headers).await
 }
 
@@ -68,8 +69,8 @@ async fn answer(
     path: String,
     options: Options,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let bad = |err| Refusal::new(StatusCode::BAD_REQUEST, "BAD_CID", format!("{err}"));
+) -> Result<Response, HttpProblem> {
+    let bad = |err| HttpProblem::new(StatusCode::BAD_REQUEST, "BAD_CID", format!("{err}"));
     let cid: Cid = cid.parse().map_err(|err: crate::ids::cid::InvalidCid| bad(err))?;
     let format = format(&options, &headers)?;
     let scope = match options.scope.as_deref() {
@@ -101,7 +102,7 @@ async fn answer(
     Ok(response)
 }
 
-fn format(options: &Options, headers: &HeaderMap) -> Result<Format, Refusal> {
+fn format(options: &Options, headers: &HeaderMap) -> Result<Format, HttpProblem> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     match options.format.as_deref() {
         Some("car") => Ok(Format::Car),
@@ -113,7 +114,7 @@ fn format(options: &Options, headers: &HeaderMap) -> Result<Format, Refusal> {
     }
 }
 
-fn resolve(objects: &Objects, root: BlockId, path: &str) -> Result<Resolved, Refusal> {
+fn resolve(objects: &Objects, root: BlockId, path: &str) -> Result<Resolved, HttpProblem> {
     let find = |id| objects.find(id)?.ok_or_else(missing);
     let mut found = Resolved { above: Vec::new(), id: root, skeleton: find(root)? };
     for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -127,7 +128,7 @@ fn resolve(objects: &Objects, root: BlockId, path: &str) -> Result<Resolved, Ref
 }
 
 /// The entries of a directory, sharded or not.
-fn entries(skeleton: &Skeleton) -> Result<Vec<(String, BlockId)>, Refusal> {
+fn entries(skeleton: &Skeleton) -> Result<Vec<(String, BlockId)>, HttpProblem> {
     let mut entries = Vec::new();
     if skeleton.kind == Kind::File {
         return Ok(entries);
@@ -189,7 +190,7 @@ fn parse_range(range: &str, all: u64) -> Option<(u64, u64)> {
     }
 }
 
-fn listing(objects: &Objects, found: &Resolved) -> Result<Response, Refusal> {
+fn listing(objects: &Objects, found: &Resolved) -> Result<Response, HttpProblem> {
     let mut listed = Vec::new();
     for (name, id) in entries(&found.skeleton)? {
         let cid = super::super::unixfs::cid(id, found.skeleton.version)?;
@@ -198,7 +199,7 @@ fn listing(objects: &Objects, found: &Resolved) -> Result<Response, Refusal> {
             "name": name, "cid": cid, "kind": entry.kind, "bytes": entry.bytes
         }));
     }
-    Ok(axum::Json(serde_json::json!({ "entries": listed })).into_response())
+    Ok(web::Json(serde_json::json!({ "entries": listed })).into_response())
 }
 
 fn typed(kind: &'static str, bytes: u64, body: Body) -> Response {
@@ -207,13 +208,13 @@ fn typed(kind: &'static str, bytes: u64, body: Body) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::CONTENT_LENGTH, length)], body).into_response()
 }
 
-fn missing() -> Refusal {
+fn missing() -> HttpProblem {
     refuse(StatusCode::NOT_FOUND, "nothing of this name is here")
 }
 
-fn refuse(status: StatusCode, details: &str) -> Refusal {
+fn refuse(status: StatusCode, details: &str) -> HttpProblem {
     let reason = if status == StatusCode::NOT_FOUND { "NOT_FOUND" } else { "BAD_REQUEST" };
-    Refusal::new(status, reason, details)
+    HttpProblem::new(status, reason, details)
 }
 
 #[cfg(test)]

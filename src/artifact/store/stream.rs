@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
-use axum::body::Body;
+use crate::web::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;

@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
-use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::http::{HeaderMap, StatusCode};
+use crate::web::Json;
+use crate::web::extract::State;
+use crate::web::extract::multipart::{Field, Multipart, MultipartError};
+use crate::web::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
@@ -18,7 +18,7 @@ use super::super::local::Item;
 use super::super::unixfs::{LEGACY, NODE, Profile, cid};
 use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, names, task};
 use super::objects::{Batch, Objects, Stored};
-use super::{Error, Refusal, authorize};
+use super::{Error, HttpProblem, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Cid;
 
@@ -49,7 +49,7 @@ pub(super) async fn pin(
     State(objects): State<Arc<Objects>>,
     headers: HeaderMap,
     mut form: Multipart,
-) -> Result<Json<Pinned>, Refusal> {
+) -> Result<Json<Pinned>, HttpProblem> {
     authorize(&headers)?;
     let mut batch = objects.batch()?;
     let (mut options, mut files) = (Options::default(), Vec::new());
@@ -89,7 +89,7 @@ pub(super) async fn pin(
     }))
 }
 
-async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Result<(), Refusal> {
+async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Result<(), HttpProblem> {
     // A file that arrives in one piece is written in one go: folders hold many such files.
     let first = field.chunk().await.map_err(broken)?.unwrap_or_default();
     let second = field.chunk().await.map_err(broken)?;
@@ -113,7 +113,7 @@ async fn receive(objects: &Objects, field: &mut Field<'_>, path: &Path) -> Resul
     file.flush().await.map_err(|err| Error::from(err).into())
 }
 
-async fn read_options(field: &mut Field<'_>) -> Result<Options, Refusal> {
+async fn read_options(field: &mut Field<'_>) -> Result<Options, HttpProblem> {
     let mut text = Vec::new();
     while let Some(piece) = field.chunk().await.map_err(broken)? {
         text.extend_from_slice(&piece);
@@ -178,10 +178,10 @@ fn keep(batch: &mut Batch, item: &Item<PathBuf>, profile: &Profile) -> Result<St
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
-fn broken(err: MultipartError) -> Refusal {
-    Refusal::new(err.status(), "BAD_REQUEST", err.body_text())
+fn broken(err: MultipartError) -> HttpProblem {
+    HttpProblem::new(err.status(), "BAD_REQUEST", err.body_text())
 }
 
-fn refuse(details: &str) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", details)
+fn refuse(details: &str) -> HttpProblem {
+    HttpProblem::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", details)
 }

@@ -1,7 +1,7 @@
-//! The keystore's JSON, its cipher and its key derivation; no files.
+//! The keystore's JSON, cipher and key derivation (Web3 Secret Storage Definition), without files.
 //!
-//! aes-128-ctr under the first half of a derived key, and keccak-256 over the second half and the
-//! ciphertext to tell a wrong passphrase.
+//! The first half of the derived key is the aes-128-ctr key. A keccak-256 over the second half and the
+//! ciphertext detects a wrong passphrase.
 
 use aes::Aes128;
 use aes::cipher::{KeyIvInit as _, StreamCipher as _};
@@ -17,42 +17,42 @@ use crate::chain::key::Key;
 use crate::ids::Address;
 use crate::secret::Secret;
 
-/// A keystore is under a kilobyte; nobody pads one to more than this in good faith.
+/// The largest keystore that is read. A regular one is smaller than a kilobyte.
 pub(super) const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Twice what geth's standard cost takes.
+/// The most memory that scrypt may take: twice that of geth's standard cost.
 const SCRYPT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
-/// Eight times the blocks that geth's standard cost mixes: some seconds.
+/// The most blocks that scrypt may mix: eight times those of geth's standard cost, a few seconds.
 const SCRYPT_BLOCKS_MAX: u64 = 8 * (1 << 18) * 8;
 
-/// Ten times what eth-account asks of PBKDF2: some seconds.
+/// The most PBKDF2 rounds: ten times those of eth-account, a few seconds.
 const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
 
 const SALT_BYTES_MAX: usize = 1024;
 
-/// What opening a keystore costs, and with it guessing its passphrase.
+/// The cost of opening a keystore, and therefore of each guess at its passphrase.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cost {
     log_n: u8,
 }
 
 impl Cost {
-    /// geth's standard: scrypt over 256 MiB, about a second.
+    /// geth's standard cost: scrypt over 256 MiB, about a second.
     pub(super) const STANDARD: Self = Self { log_n: 18 };
 }
 
-/// Why a sealed key stays sealed.
+/// Why a sealed key can't be opened.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     WrongPassphrase,
     Malformed(String),
 }
 
-/// A key under its passphrase, checked: nothing in it can cost more than the limits above.
+/// A key encrypted with its passphrase. Its parameters are checked against the limits above.
 #[derive(Debug)]
 pub(super) struct Sealed {
-    /// Whose key it is, where the file tells.
+    /// The account of the key, if the file states it.
     pub(super) address: Option<Address>,
     kdf: Kdf,
     iv: [u8; 16],
@@ -101,7 +101,7 @@ impl Sealed {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
         }
-        // serde's own text may quote the file; where it stopped is enough.
+        // serde's message may quote the file's secrets, so only the position is reported.
         let file: FileJson = serde_json::from_str(text).map_err(|err| {
             format!("line {}, column {} is not as expected", err.line(), err.column())
         })?;
@@ -216,7 +216,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Encrypts and decrypts: the same in counter mode.
+/// Encrypts or decrypts, which is the same operation in counter mode.
 fn apply_cipher(derived: &[u8; 32], iv: &[u8; 16], bytes: &mut [u8; 32]) {
     let mut cipher_key = Zeroizing::new([0; 16]);
     cipher_key.copy_from_slice(&derived[..16]);
@@ -237,7 +237,7 @@ fn bytes_of<const N: usize>(name: &str, text: &str) -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// With or without `0x`, in any case: writers differ.
+/// Accepts an address with or without `0x`, in upper or lower case, since writers differ.
 fn parse_address(text: &str) -> Result<Address, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     bytes_of("address", digits).map(Address::new)
@@ -279,7 +279,7 @@ struct CipherParamsJson {
     iv: String,
 }
 
-/// The parameters of both derivations; which must be there follows from the name.
+/// The parameters of both derivations; `kdf` determines which ones are required.
 #[derive(Serialize, Deserialize)]
 struct KdfParamsJson {
     dklen: u32,
@@ -300,7 +300,7 @@ struct KdfParamsJson {
 mod tests {
     use super::*;
 
-    /// The PBKDF2 vector of the Web3 Secret Storage Definition; its passphrase is `testpassword`.
+    /// The PBKDF2 vector of the Web3 Secret Storage Definition, with the passphrase `testpassword`.
     const PBKDF2: &str = r#"{"crypto":{"cipher":"aes-128-ctr",
         "cipherparams":{"iv":"6087dab2f9fdbbfaddc31a909735c1e6"},
         "ciphertext":"5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa46",
@@ -309,7 +309,7 @@ mod tests {
         "mac":"517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2"},
         "id":"3198bc9c-6672-5ab3-d995-4942343ae5b6","version":3}"#;
 
-    /// Written by eth-account for development account 1; its passphrase is `testpassword`.
+    /// Written by eth-account for development account 1, with the passphrase `testpassword`.
     const ETH_ACCOUNT: &str = r#"{"address":"70997970C51812dc3A010C7d01b50e0d17dc79C8",
         "crypto":{"cipher":"aes-128-ctr",
         "cipherparams":{"iv":"ea27d67034a4bb151d9f472a3fc63fec"},

@@ -1,7 +1,7 @@
-//! The node's key on disk: Web3 Secret Storage, version 3, as geth, cast and eth-account keep it.
+//! The node's key on disk, in Web3 Secret Storage version 3, as geth, cast and eth-account use it.
 //!
-//! What must hold: a file made here is readable by its owner alone and never replaces another; a
-//! file read here is bounded and checked before it may cost memory or time, whoever wrote it.
+//! Must hold: a file written here is readable by its owner only and never replaces an existing file. A
+//! file read here is limited in size, and its parameters are checked before they cost memory or time.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -17,16 +17,16 @@ mod format;
 
 use format::{Cost, FILE_BYTES_MAX, Sealed};
 
-/// Why a keystore was not made or read.
+/// Why a keystore could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is a file already, and a key is never written over.
+    /// The file exists; a keystore is never overwritten.
     #[error("{} exists and is not overwritten", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// Others than the owner can read it.
+    /// The permissions let others than the owner access the file.
     #[error(
         "{} is open to others (mode {mode:04o}): run `chmod 600` on it",
         path.display()
@@ -37,24 +37,24 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
-    /// It can't be read or written.
+    /// Reading or writing the file failed.
     #[error("the keystore {} can't be read or written", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// It is no keystore that can be read here.
+    /// The file is not a keystore that this program supports.
     #[error("{} is not a keystore that can be read: {reason}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in words.
+        /// The defect, in words.
         reason: String,
     },
-    /// The passphrase does not open it.
+    /// The passphrase does not open the keystore.
     #[error("the passphrase does not open {}", path.display())]
     WrongPassphrase {
         /// The file.
@@ -62,16 +62,16 @@ pub enum Error {
     },
 }
 
-/// Makes a fresh key and keeps it at `path`. Takes about a second of one core: scrypt's cost.
+/// Generates a key and stores it at `path`. scrypt takes about a second of one core.
 pub fn create(path: &Path, passphrase: &Secret) -> Result<Key, Error> {
     let key = Key::random();
     import(path, &key, passphrase)?;
     Ok(key)
 }
 
-/// Keeps `key` at `path`, mode 0600, complete or not at all, never over an existing file.
+/// Stores `key` at `path` with mode 0600, atomically, and never over an existing file.
 pub fn import(path: &Path, key: &Key, passphrase: &Secret) -> Result<(), Error> {
-    // Said early; the write below is what makes it sure.
+    // Saves the cost of sealing; `write_new` is what rules out overwriting.
     if fs::symlink_metadata(path).is_ok() {
         return Err(Error::Exists { path: path.to_owned() });
     }
@@ -79,7 +79,7 @@ pub fn import(path: &Path, key: &Key, passphrase: &Secret) -> Result<(), Error> 
     write_new(path, text.as_bytes())
 }
 
-/// Opens the key at `path`. Takes as long as the file's own cost asks for, within bounds.
+/// Opens the key at `path`. The file's own cost parameters determine the time, within limits.
 pub fn load(path: &Path, passphrase: &Secret) -> Result<Key, Error> {
     let sealed = read(path)?;
     sealed.open(passphrase).map_err(|refusal| match refusal {
@@ -88,7 +88,8 @@ pub fn load(path: &Path, passphrase: &Secret) -> Result<Key, Error> {
     })
 }
 
-/// Whose key lies at `path`, from the file alone. Some writers (cast) leave the address out.
+/// The address in the keystore at `path`, without its passphrase. An error if the file does not
+/// contain one, as some writers (cast) omit it.
 pub fn address(path: &Path) -> Result<Address, Error> {
     read(path)?.address.ok_or_else(|| Error::Malformed {
         path: path.to_owned(),
@@ -99,7 +100,7 @@ pub fn address(path: &Path) -> Result<Address, Error> {
 fn read(path: &Path) -> Result<Sealed, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
-    // Looked at before it is opened: opening a pipe would wait for its writer.
+    // Checked before opening, since opening a pipe would wait for a writer.
     if !fs::metadata(path).map_err(io)?.is_file() {
         return Err(malformed("it is not a file".into()));
     }
@@ -113,14 +114,14 @@ fn read(path: &Path) -> Result<Sealed, Error> {
     utf8(&bytes).map_err(str::to_owned).and_then(Sealed::parse).map_err(malformed)
 }
 
-/// Writes a new file by way of a hidden one beside it.
+/// Writes a new file through a hidden temporary one beside it, and fsyncs the file and its folder.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    // tempfile makes it with mode 0600.
+    // tempfile creates files with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;

@@ -1,4 +1,4 @@
-//! What may come back from a JSON-RPC call: a result, a refusal, or a failure.
+//! The outcome of a JSON-RPC call: a result, a refusal, or a failure.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::Error;
 use crate::report;
 
-/// What a text of the endpoint's may take of an error message.
+/// The longest excerpt of an endpoint's text in an error message.
 const WORDS_MAX: usize = 300;
 
-/// The endpoint understood the call and said no: JSON-RPC's error object.
+/// A JSON-RPC error object: the endpoint understood the call and refused it.
 #[derive(Debug, Deserialize)]
 pub(in crate::chain) struct Refusal {
     pub(in crate::chain) code: i64,
@@ -17,32 +17,32 @@ pub(in crate::chain) struct Refusal {
     pub(in crate::chain) message: String,
     #[serde(default)]
     pub(in crate::chain) data: Value,
-    /// Who says so, redacted; filled in here.
+    /// The endpoint's redacted URL, filled in on receipt.
     #[serde(skip)]
     pub(in crate::chain) by: String,
 }
 
-/// What a refusal says of the call itself, so that every endpoint would say it.
+/// A refusal that concerns the call itself, so that every endpoint would refuse it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::chain) enum Verdict {
-    /// The contract refuses.
+    /// The contract reverted.
     Reverted,
-    /// The transaction is known here.
+    /// The endpoint already has the transaction.
     Known,
-    /// Its nonce is not the account's next.
+    /// The nonce is not the account's next one.
     Nonce,
-    /// Another one has its nonce, and it pays too little more.
+    /// Another transaction has the nonce, and this one does not outbid it by enough.
     Occupied,
-    /// It pays less than is asked for.
+    /// The price is below the minimum.
     TooCheap,
-    /// The account can't pay for it.
+    /// The account's balance does not cover it.
     Unpaid,
-    /// Its gas is too little, or more than a block has.
+    /// The gas limit is too low, or above that of a block.
     Gas,
 }
 
-/// The words of the clients in use (geth and its descendants, reth and anvil, Nethermind), in lower
-/// case, in the order in which they are looked for: "replacement transaction underpriced".
+/// Phrases of the common clients (geth and its descendants, reth and anvil, Nethermind), in lower
+/// case. The first match wins: "replacement transaction underpriced" is `Occupied`, not `TooCheap`.
 const WORDS: &[(Verdict, &[&str])] = &[
     (Verdict::Reverted, &["execution reverted"]),
     (Verdict::Known, &["already known", "alreadyknown", "known transaction", "already imported"]),
@@ -59,7 +59,7 @@ const WORDS: &[(Verdict, &[&str])] = &[
             "feetoolow",
         ],
     ),
-    // The second is what geth says where the balance caps an estimate.
+    // The third is geth's message when the balance caps a gas estimate.
     (
         Verdict::Unpaid,
         &["insufficient funds", "insufficientfunds", "gas required exceeds allowance"],
@@ -78,7 +78,7 @@ pub(in crate::chain) enum Failure {
 /// The body of every answer.
 #[derive(Deserialize)]
 pub(super) struct Answer {
-    /// `null` is a result: of a receipt that is not there yet.
+    /// `Some(Null)` if the result is `null`, as for a receipt that does not exist yet.
     #[serde(default, deserialize_with = "present")]
     pub(super) result: Option<Value>,
     #[serde(default)]
@@ -86,14 +86,14 @@ pub(super) struct Answer {
 }
 
 impl Refusal {
-    /// What it says of the call; `None` where it says something of the endpoint: that a key was
-    /// withdrawn, a method is not served, a block is not there.
+    /// The verdict on the call; `None` if the refusal concerns the endpoint instead, such as a revoked
+    /// key, an unsupported method or a missing block.
     pub(in crate::chain) fn verdict(&self) -> Option<Verdict> {
-        // 3 is geth's code of a revert, -32015 Nethermind's; others are told by their message alone.
+        // 3 is geth's code for a revert, -32015 Nethermind's. Other clients need the message.
         if matches!(self.code, 3 | -32015) {
             return Some(Verdict::Reverted);
         }
-        // "unknown transaction type" knows none.
+        // "unknown transaction type" would match "known transaction".
         let message = self.message.to_ascii_lowercase().replace("unknown transaction", "");
         let is_said = |(_, phrases): &&(Verdict, &[&str])| {
             phrases.iter().any(|phrase| message.contains(phrase))
@@ -101,7 +101,7 @@ impl Refusal {
         WORDS.iter().find(is_said).map(|(verdict, _)| *verdict)
     }
 
-    /// The tip that it says is needed, in wei: "gas tip cap 0, minimum needed 1000000000".
+    /// The minimum tip in wei, if the message states it: "gas tip cap 0, minimum needed 1000000000".
     pub(in crate::chain) fn tip_min(&self) -> Option<u128> {
         let message = self.message.to_ascii_lowercase();
         let said = ["minimum needed", "tip needed"].into_iter().find_map(|words| {
@@ -111,7 +111,7 @@ impl Refusal {
         digits.parse().ok()
     }
 
-    /// Public endpoints say "slow down" by these codes: it is no answer to the call.
+    /// Whether the code means "slow down", as public endpoints use it. That does not judge the call.
     pub(super) fn is_throttling(&self) -> bool {
         matches!(self.code, -32005 | 429)
     }
@@ -129,7 +129,7 @@ impl Failure {
     }
 }
 
-/// An endpoint's words as they may stand in an error.
+/// An endpoint's text, made safe for an error message: one line of at most [`WORDS_MAX`].
 pub(in crate::chain) fn words(text: &str) -> String {
     report::one_line(text, WORDS_MAX)
 }

@@ -1,37 +1,31 @@
-//! One endpoint: JSON-RPC over HTTP, one call at a time.
+//! One endpoint: JSON-RPC over HTTP, one call per request.
 //!
-//! What must hold: every call ends in time, no answer takes more memory than [`BODY_BYTES_MAX`],
-//! and the URL, which may carry a key, leaves this file redacted only, also where the endpoint
-//! repeats a piece of it.
+//! Must hold: every call ends in bounded time. No answer takes more memory than [`BODY_BYTES_MAX`].
+//! The URL may contain a key, so it leaves this file only in redacted form, even if the endpoint
+//! repeats a part of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use super::Error;
 use super::answer::{Answer, Refusal, words};
 use super::health::{Fault, Kind};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::secret::redact_url;
+use crate::http::{self, Client, ClientError, StatusCode, Url};
 use crate::{proxy, report};
 
-/// The largest answer that is asked for is a block with the hashes of its transactions: some
-/// hundred kilobytes on a busy chain.
+/// The limit of an answer's size. The largest regular answer is a block with its transaction hashes:
+/// a few hundred kilobytes on a busy chain.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A shorter piece of a URL is no key, and would be found in many a word.
+/// Shorter pieces of a URL are not keys, and would match parts of ordinary words.
 const KEY_CHARS_MIN: usize = 8;
 
-/// An endpoint, and the client that it shares with the others.
+/// An endpoint, and the HTTP client that it shares with the others.
 pub(super) struct Endpoint {
-    client: reqwest::Client,
+    client: Client,
     url: Url,
-    /// The URL as it may be shown.
+    /// The redacted URL.
     pub(super) shown: String,
     next_id: AtomicU64,
 }
@@ -39,19 +33,19 @@ pub(super) struct Endpoint {
 /// Why an endpoint gave no result.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// It answered, and the answer is no.
+    /// It refused the call with a JSON-RPC error.
     Refused(Refusal),
-    /// It did not answer the call.
+    /// It gave no answer, or none that can be used.
     Fault(Fault),
 }
 
 impl Trouble {
-    /// It answered, but not in a way that this program could read.
+    /// The fault of an answer that can't be used.
     pub(super) fn nonsense(said: String) -> Self {
         fault(Kind::Nonsense, said, true)
     }
 
-    /// The same where the method may not be refused: a refusal is the endpoint's fault.
+    /// Turns a refusal into a fault of the endpoint, for methods that every endpoint must serve.
     pub(super) fn of_method(self, method: &str) -> Self {
         match self {
             Self::Refused(refusal) => {
@@ -61,7 +55,7 @@ impl Trouble {
         }
     }
 
-    /// The same before the question itself was put.
+    /// Marks the call as not executed, for trouble in the checks that precede it.
     pub(super) fn of_vetting(self) -> Self {
         match self {
             Self::Fault(fault) => Self::Fault(Fault { perhaps_done: false, ..fault }),
@@ -71,23 +65,20 @@ impl Trouble {
 }
 
 impl Endpoint {
-    /// Opens nothing yet. Fails on what is no `http` or `https` URL.
-    pub(super) fn new(url: &str, client: reqwest::Client) -> Result<Self, Error> {
-        let url: Url = url.parse().map_err(|_| Error::BadUrl)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(Error::BadUrl);
-        }
-        let shown = redact_url(url.as_str()).trim_end_matches('/').to_owned();
+    /// Makes no connection yet. Fails unless `url` is an `http` or `https` URL.
+    pub(super) fn new(url: &str, client: Client) -> Result<Self, Error> {
+        let url = http::url(url).map_err(|_| Error::BadUrl)?;
+        let shown = http::shown(&url);
         Ok(Self { client, url, shown, next_id: AtomicU64::new(1) })
     }
 
-    /// Calls `method`, and gives its result as it came.
+    /// Calls `method` and returns its result unparsed.
     pub(super) async fn call(&self, method: &str, params: &Value) -> Result<Value, Trouble> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let request = self.client.post(self.url.clone()).json(&body);
         let mut response = request.send().await.map_err(|err| self.broken(err))?;
-        let (status, asked_for) = (response.status(), rest_asked_for(response.headers()));
+        let (status, asked_for) = (response.status(), http::retry_after(response.headers()));
         let mut text = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|err| self.broken(err))? {
             if text.len() + chunk.len() > BODY_BYTES_MAX {
@@ -122,25 +113,25 @@ impl Endpoint {
             let said = format!("HTTP {status}{}", self.through());
             return Err(fault(Kind::Away, said, status.is_server_error()));
         }
-        // A page of a proxy or of a gateway may stand where JSON-RPC should.
+        // A proxy or gateway may have answered with a page of its own.
         let result = answer.and_then(|answer| answer.result);
         result.ok_or_else(|| Trouble::nonsense("not JSON-RPC; is this the right URL?".to_owned()))
     }
 
-    fn broken(&self, err: reqwest::Error) -> Trouble {
+    fn broken(&self, err: ClientError) -> Trouble {
         // Without a connection the call can't have been executed.
         let perhaps_done = !err.is_connect();
-        // reqwest's texts repeat the whole URL.
+        // reqwest's error texts contain the whole URL.
         let said = self.without_keys(&report::causes(&err.without_url()));
         fault(Kind::Away, words(&said) + &self.through(), perhaps_done)
     }
 
-    /// The proxy, as the end of a sentence.
+    /// The proxy in use, as the end of a sentence.
     fn through(&self) -> String {
         proxy::in_words(self.url.scheme(), self.url.host_str().unwrap_or_default())
     }
 
-    /// The text without the pieces of the URL that may be keys.
+    /// The text with those pieces of the URL masked that may be keys.
     fn without_keys(&self, text: &str) -> String {
         let pairs = self.url.query_pairs().map(|(_, value)| value.into_owned());
         let path = self.url.path_segments().into_iter().flatten().map(str::to_owned);
@@ -157,8 +148,8 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// Statuses by which what stands before an endpoint speaks, and not the endpoint itself. The rest
-/// of 4xx and 500 go with JSON-RPC's own errors in some programs.
+/// Whether a gateway or proxy, not the endpoint itself, sent this status. Some servers send JSON-RPC
+/// errors with 500 and with the other 4xx.
 fn is_not_now(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401..=403 | 407 | 408 | 502..=599)
 }
@@ -167,41 +158,9 @@ fn fault(kind: Kind, said: String, perhaps_done: bool) -> Trouble {
     Trouble::Fault(Fault { perhaps_done, ..Fault::new(kind, said) })
 }
 
-fn rest_asked_for(headers: &HeaderMap) -> Option<Duration> {
-    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemClock.now())
-}
-
-/// `Retry-After`: seconds, or a date as HTTP writes it.
-fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = OffsetDateTime::parse(value, &Rfc2822).ok()?.unix_timestamp();
-    let at = Timestamp::from_unix_ms(u64::try_from(at).ok()?.saturating_mul(1000));
-    Some(at.since(now))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_as_seconds_and_as_a_date() {
-        let now = "2026-11-22T10:00:00.000Z".parse().unwrap();
-        for (value, seconds) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sun, 22 Nov 2026 10:01:30 GMT", Some(90)),
-            ("Sun, 22 Nov 2026 09:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-            ("1.5", None),
-            ("", None),
-        ] {
-            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
-        }
-    }
 
     #[test]
     fn an_endpoint_that_repeats_its_key_does_not_give_it_away() {
@@ -246,8 +205,8 @@ mod tests {
         }
     }
 
-    fn client() -> reqwest::Client {
+    fn client() -> Client {
         rustls::crypto::ring::default_provider().install_default().ok();
-        reqwest::Client::new()
+        Client::new()
     }
 }

@@ -1,9 +1,9 @@
-//! Which endpoint is asked next, and how long one that failed is left alone. Pure: time and chance
-//! are arguments.
+//! Chooses the endpoint to ask next, and how long a failed one rests. Pure: time and randomness are
+//! arguments.
 //!
-//! What must hold: the order is the settings' order; no endpoint is asked while it rests; every
-//! rest ends, and none is longer than [`EndpointLimits`] say; a chain that was reset, or one
-//! endpoint that was ahead, locks nobody out for longer than `height_memory`.
+//! Must hold: endpoints are tried in the order of the settings. No call goes to a resting endpoint.
+//! Every rest ends, and none is longer than [`EndpointLimits`] allows. Neither a chain reset nor one
+//! endpoint that was ahead excludes the others for longer than `height_memory`.
 
 use std::time::Duration;
 
@@ -13,28 +13,29 @@ use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::node::LOCAL_CHAINS;
 
-/// A block of this age is new enough, however many came after it.
+/// A head of at most this age is fresh, however far behind the highest one it is.
 const HEAD_FRESH: Duration = Duration::from_mins(1);
 
-/// What is borne with an endpoint, and how long one that failed is left alone.
+/// When an endpoint is set aside, and for how long it rests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointLimits {
-    /// The rest after a failure; it doubles with each further one in a row.
+    /// The rest after a failure; it doubles with each consecutive failure.
     pub rest: Backoff,
-    /// The longest rest that an endpoint gets by asking for it (`Retry-After`).
+    /// The longest rest that an endpoint can request with `Retry-After`.
     pub retry_after_max: Duration,
-    /// The rest of one that is on another chain: somebody must change a setting first.
+    /// The rest of an endpoint on another chain, which only a change of settings can mend.
     pub foreign_rest: Duration,
-    /// What a call waits for the first rest to end, where all endpoints rest. Where it would be
-    /// more, the call fails at once.
+    /// How long a call waits for the first rest to end if all endpoints rest. If the wait would be
+    /// longer, the call fails at once.
     pub wait_max: Duration,
-    /// An endpoint's head is looked at again after this, before the next call to it.
+    /// The age at which an endpoint's last head check expires; the next call repeats it.
     pub look_every: Duration,
-    /// A head that is older by our clock is stale. Local chains make blocks on demand: not there.
+    /// The age, by this host's clock, beyond which a head is stale. Not applied to local chains, which
+    /// make blocks on demand.
     pub head_age_max: Duration,
-    /// A head that is further behind the highest one seen is stale.
+    /// The distance behind the highest head seen beyond which a head is stale.
     pub blocks_behind_max: u64,
-    /// How long a head that nobody shows again counts as the highest.
+    /// How long a height counts as the highest after an endpoint last showed it.
     pub height_memory: Duration,
 }
 
@@ -53,7 +54,7 @@ impl Default for EndpointLimits {
     }
 }
 
-/// The latest block, as an endpoint shows it.
+/// The latest block, as an endpoint reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::chain) struct Head {
     pub(in crate::chain) number: u64,
@@ -63,65 +64,65 @@ pub(in crate::chain) struct Head {
     pub(in crate::chain) base_fee: Option<u128>,
 }
 
-/// Why an endpoint gave no answer that can be used.
+/// Why an endpoint gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) kind: Kind,
     /// What happened, in words, without the endpoint's URL.
     pub(super) said: String,
-    /// The rest that it asked for.
+    /// The rest that the endpoint requested.
     pub(super) retry_after: Option<Duration>,
-    /// Whether it may have carried out what it was asked all the same.
+    /// Whether the endpoint may have executed the call nevertheless.
     pub(super) perhaps_done: bool,
 }
 
-/// The kinds of [`Fault`] that are told apart.
+/// The kinds of [`Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// No connection, no answer in time, or a status that says "not now".
+    /// No connection, no answer in time, or an HTTP status that means "not now".
     Away,
-    /// It asks to be called less often.
+    /// It asks for fewer calls.
     Throttled,
-    /// An answer that makes no sense.
+    /// The answer can't be used.
     Nonsense,
-    /// It is on this chain, which is another one.
+    /// It is on another chain, the one with this id.
     Foreign(u64),
-    /// Its head is old, or far behind.
+    /// Its head is too old or too far behind.
     Stale,
-    /// It refuses this method, which another one serves.
+    /// It refuses this method, which another endpoint serves.
     Unwilling(&'static str),
 }
 
-/// What must be asked of an endpoint before anything else is.
+/// The checks that an endpoint needs before any other request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Vetting {
     pub(super) chain_id: bool,
     pub(super) head: bool,
 }
 
-/// All endpoints, and what they have in common.
+/// The state of each endpoint, and what they share.
 #[derive(Debug)]
 pub(super) struct Roster {
     limits: EndpointLimits,
     endpoints: Vec<Health>,
-    /// The chain that all must be on: the settings', or else the first that was told.
+    /// The chain that all must be on: the configured one, or else the first one reported.
     chain_id: Option<u64>,
     highest: Option<(u64, Instant)>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Health {
-    /// Its chain's id was seen to fit, and it was not away since.
+    /// Its chain id was checked and matched, and it has not failed since.
     is_identified: bool,
-    /// When its head was last seen to be good.
+    /// When its head last passed the check.
     looked_at: Option<Instant>,
-    /// When its head was last asked for beside another's.
+    /// When its head was last requested for comparison, along with another endpoint's.
     compared_at: Option<Instant>,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     failed_at: Option<Instant>,
     rests_until: Option<Instant>,
-    /// What set it aside; `None` where it is well.
+    /// Why it was set aside; `None` while it works.
     fault: Option<Fault>,
 }
 
@@ -145,58 +146,59 @@ impl Fault {
 }
 
 impl Roster {
-    /// `count` endpoints of which nothing is known yet.
+    /// A roster of `count` endpoints in unknown state.
     pub(super) fn new(count: usize, chain_id: Option<u64>, limits: EndpointLimits) -> Self {
         Self { limits, endpoints: vec![Health::default(); count], chain_id, highest: None }
     }
 
-    /// The first endpoint that does not rest and was not tried yet.
+    /// The first endpoint that is neither resting nor among `tried`.
     pub(super) fn choose(&self, tried: &[usize], now: Instant) -> Option<usize> {
         (0..self.endpoints.len())
             .find(|index| !tried.contains(index) && self.endpoints[*index].rest(now).is_zero())
     }
 
-    /// Those that are not at rest, in order.
+    /// The endpoints that are not resting, in order.
     pub(super) fn well(&self, now: Instant) -> Vec<usize> {
         let all = 0..self.endpoints.len();
         all.filter(|index| self.endpoints[*index].rest(now).is_zero()).collect()
     }
 
-    /// Whose rest ends first, and in how long.
+    /// The endpoint whose rest ends first, and the time until then.
     pub(super) fn first_back(&self, now: Instant) -> (usize, Duration) {
         let rests = self.endpoints.iter().map(|endpoint| endpoint.rest(now)).enumerate();
         rests.min_by_key(|(_, rest)| *rest).unwrap_or_default()
     }
 
-    /// The wait for the first rest to end, but for these endpoints, where a call may wait that long.
+    /// The endpoint whose rest ends first and the time until then, ignoring `but_for`; `None` if that
+    /// is longer than a call may wait.
     pub(super) fn wait(&self, but_for: &[usize], now: Instant) -> Option<(usize, Duration)> {
         let rests = self.endpoints.iter().map(|endpoint| endpoint.rest(now)).enumerate();
         let others = rests.filter(|(index, _)| !but_for.contains(index));
         others.min_by_key(|(_, rest)| *rest).filter(|(_, rest)| *rest <= self.limits.wait_max)
     }
 
-    /// What set the endpoint aside.
+    /// Why the endpoint was set aside; `None` while it works.
     pub(super) fn fault(&self, index: usize) -> Option<&Fault> {
         self.endpoints[index].fault.as_ref()
     }
 
-    /// The chain that is wanted and the one that the first endpoint is on, where none of them was
-    /// on the right one when it was last asked. While one can't be asked, there is hope.
+    /// The expected chain and that of the first endpoint, if every endpoint was last found on a wrong
+    /// chain. `None` if any of them last failed for another reason: it may be on the right one.
     pub(super) fn all_foreign(&self) -> Option<(u64, u64)> {
         let mut chains = self.endpoints.iter().map(Health::foreign);
         let first = chains.next().flatten()?;
         chains.all(|chain| chain.is_some()).then_some((self.chain_id?, first))
     }
 
-    /// What must be asked of the endpoint before anything else.
+    /// The checks that the endpoint needs before any other request.
     pub(super) fn vetting(&self, index: usize, now: Instant) -> Vetting {
         let Health { is_identified, looked_at, .. } = self.endpoints[index];
         let is_fresh = |at| now.saturating_duration_since(at) < self.limits.look_every;
         Vetting { chain_id: !is_identified, head: !looked_at.is_some_and(is_fresh) }
     }
 
-    /// Another endpoint whose head is worth a look beside this one's: the one that was not looked
-    /// at for the longest time. It counts as looked at from now on.
+    /// Another endpoint to compare heads with: of those due and not resting, the one compared least
+    /// recently. Marks it as compared now.
     pub(super) fn other_to_look_at(&mut self, index: usize, now: Instant) -> Option<usize> {
         let every = self.limits.look_every;
         let is_due = |endpoint: &Health| {
@@ -210,7 +212,7 @@ impl Roster {
         Some(other)
     }
 
-    /// Takes the chain that the endpoint says it is on.
+    /// Checks the chain id that the endpoint reports; without a configured one, the first sets it.
     pub(super) fn identify(&mut self, index: usize, actual: u64) -> Result<u64, Fault> {
         let expected = *self.chain_id.get_or_insert(actual);
         if expected != actual {
@@ -221,7 +223,7 @@ impl Roster {
         Ok(expected)
     }
 
-    /// Takes the head that the endpoint shows. `today` is our clock's time.
+    /// Checks the head that the endpoint reports. `today` is the time by this host's clock.
     pub(super) fn judge(
         &mut self,
         index: usize,
@@ -245,8 +247,8 @@ impl Roster {
         if behind == 0 || highest.is_none() {
             self.highest = Some((number, now));
         }
-        // Blocks come by the quarter second on some chains, and an endpoint may lie about its height:
-        // a head that is of this minute is never too far behind.
+        // Some chains make four blocks a second, and an endpoint may lie about its height, so a head
+        // of the last minute is never too far behind.
         if behind > self.limits.blocks_behind_max && (is_local || age > HEAD_FRESH) {
             let said = format!("its head, block {number}, is {behind} blocks behind");
             return Err(Fault::new(Kind::Stale, said));
@@ -255,8 +257,8 @@ impl Roster {
         Ok(())
     }
 
-    /// Notes what went wrong in a try that began at `began`, and gives the endpoint its rest. The
-    /// rest, where this kind of trouble is new and so is worth a line.
+    /// Records the failure of an attempt that began at `began`, and starts the endpoint's rest.
+    /// Returns the rest if the kind of fault is new and therefore worth a log line.
     pub(super) fn failed(
         &mut self,
         index: usize,
@@ -265,7 +267,7 @@ impl Roster {
         chance: f64,
     ) -> Option<Duration> {
         let endpoint = &mut self.endpoints[index];
-        // Calls that were on their way together fail together: that is one failure.
+        // Concurrent calls fail together, which counts as one failure.
         if endpoint.failed_at.is_none_or(|at| at < began) {
             endpoint.failures = endpoint.failures.saturating_add(1);
         }
@@ -285,16 +287,16 @@ impl Roster {
         is_new.then_some(rest)
     }
 
-    /// Notes a good answer to a try of `method` that began at `began`; whether the endpoint is back
-    /// by it.
+    /// Records a good answer to a call of `method` that began at `began`. Returns whether that brings
+    /// the endpoint back.
     pub(super) fn answered(&mut self, index: usize, method: &str, began: Instant) -> bool {
         let endpoint = &mut self.endpoints[index];
-        // That it serves blocks says nothing about the calls that it refuses.
+        // An endpoint that refused a method is back only once it serves that method.
         let refused = endpoint.fault.as_ref().map(|fault| fault.kind);
         if matches!(refused, Some(Kind::Unwilling(refused)) if refused != method) {
             return false;
         }
-        // An answer from before the failure says nothing about the time after it.
+        // An attempt that began before the failure proves nothing about the time after it.
         if endpoint.failed_at.is_some_and(|at| at >= began) {
             return false;
         }
@@ -469,7 +471,7 @@ mod tests {
         assert_eq!(fault.said, "its head, block 100, is 31 blocks behind");
         let memory = limits().height_memory;
         assert!(roster.judge(1, head(0), now + memory - s(1), TODAY).is_err());
-        // The chain was reset: nobody shows that height any more.
+        // The chain was reset, so no endpoint reports the old height again.
         roster.judge(1, head(0), now + memory, TODAY).unwrap();
         roster.judge(0, head(3), now + memory, TODAY).unwrap();
         assert!(roster.judge(0, head(40), now + memory, TODAY).is_ok());

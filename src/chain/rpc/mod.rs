@@ -1,11 +1,11 @@
-//! The chain's endpoints behind one door: a call goes to the first that is well.
+//! A client for several JSON-RPC endpoints: a call goes to the first one that works.
 //!
-//! [`health`] decides whom to ask and who rests, [`endpoint`] speaks HTTP, this file joins the two.
+//! [`health`] chooses endpoints and their rests, [`endpoint`] speaks HTTP, this file joins the two.
 //!
-//! What must hold: an endpoint is asked nothing before it was seen to be on the right chain, with a
-//! head that is not stale; an answer is never asked for twice, and of refusals those are answers that
-//! judge the call (see [`Verdict`]) or that every endpoint gives; every call ends, after one try of
-//! each endpoint, one wait and one more try at most; a change for the worse or the better is said once.
+//! Must hold: no call goes to an endpoint before its chain id matched and its head was not stale. A call
+//! that got an answer is not repeated; a refusal is an answer if it judges the call (see [`Verdict`]) or
+//! if every endpoint gives one. A call ends after at most one attempt per endpoint, one wait and one more
+//! attempt. Each change of an endpoint's state is logged once.
 
 mod answer;
 mod endpoint;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use crate::clock::{Clock as _, SystemClock};
+use crate::http;
 
 pub(super) use answer::{Failure, Refusal, Verdict, words};
 use endpoint::{Endpoint, Trouble};
@@ -30,32 +31,32 @@ pub use health::EndpointLimits;
 pub(super) use health::Head;
 use health::{Fault, Kind, Roster, Vetting};
 
-/// No further endpoint is tried once a call took as long as this many answers may take.
+/// A call tries no further endpoint after this many request timeouts have passed.
 const TIMEOUTS_MAX: u32 = 2;
 
-/// What a call waits for the head of an endpoint that it does not need.
+/// The time limit of requests to endpoints that a call does not depend on.
 const LOOK_ASIDE_MAX: Duration = Duration::from_secs(3);
 
 const CHAIN_ID: &str = "eth_chainId";
 const BLOCK: &str = "eth_getBlockByNumber";
 const SEND: &str = "eth_sendRawTransaction";
 
-/// The chain's endpoints, in the order of preference.
+/// The chain's endpoints, in order of preference.
 ///
-/// A call that fails at one of them is made at the next. That can't double anything: every call is
-/// a read, or sends signed bytes that the chain takes once at most, whoever brings them how often.
+/// A call that fails at one endpoint moves on to the next. That duplicates nothing: every call is a
+/// read, or sends signed bytes that the chain includes at most once, however often they are sent.
 pub(super) struct Rpc {
     endpoints: Vec<Endpoint>,
     roster: Mutex<Roster>,
     patience: Duration,
 }
 
-/// How one endpoint was found.
+/// The state of one endpoint, as a survey found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointState {
-    /// Redacted.
+    /// The endpoint's URL, redacted.
     pub url: String,
-    /// What keeps it from being used, in words; `None` where nothing does.
+    /// Why the endpoint can't be used, in words; `None` if it can.
     pub trouble: Option<String>,
 }
 
@@ -64,13 +65,13 @@ struct Round {
     began: Instant,
     tried: Vec<usize>,
     has_waited: bool,
-    /// The first failure; of a transaction, the first after which it may have been taken.
+    /// The first failure; for a transaction, rather the first after which it may have been accepted.
     failure: Option<(usize, Fault)>,
-    /// Refusals that judge not the call. They are the endpoint's fault where another one answers.
+    /// Refusals that do not judge the call. They are the endpoint's fault if another one answers.
     refusals: Vec<(usize, Refusal, Instant)>,
 }
 
-/// What an endpoint is asked, with what makes an answer to it good.
+/// A request to an endpoint. The first two also check their answer.
 enum Question<'a> {
     ChainId,
     Head,
@@ -78,21 +79,17 @@ enum Question<'a> {
 }
 
 impl Rpc {
-    /// Opens nothing yet. Fails where there is no URL, and on what is no `http` or `https` URL.
-    /// `chain_id` is the chain that every endpoint must be on; where it is `None`, the first that
-    /// answers says which.
+    /// Makes no connection yet. Fails without a URL, or if one is not an `http` or `https` URL.
+    /// `chain_id` is the chain that every endpoint must be on; with `None`, the first endpoint to
+    /// answer determines it.
     pub(super) fn new(
         urls: &[String],
         chain_id: Option<u64>,
         timeout: Duration,
         limits: EndpointLimits,
     ) -> Result<Self, Error> {
-        // reqwest panics without a provider; a second install is refused and changes nothing.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder()
+        let client = http::client()
             .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .proxy(reqwest::Proxy::custom(|url| crate::proxy::of(url.scheme(), url.host_str()?)))
             .build()
             .map_err(|err| Error::Unexpected { reason: err.without_url().to_string() })?;
         let endpoints = urls.iter().map(|url| Endpoint::new(url, client.clone()));
@@ -106,8 +103,8 @@ impl Rpc {
 
     /// Calls `method` and reads its result.
     ///
-    /// Of `eth_sendRawTransaction`, [`Error::Unreachable`] means that the transaction may have been
-    /// taken; after a refusal or any other error it was not taken by this call.
+    /// For `eth_sendRawTransaction`, [`Error::Unreachable`] means that the transaction may have been
+    /// accepted; after a refusal or any other error, this call did not submit it.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -116,7 +113,7 @@ impl Rpc {
         self.put(&Question::Call { method, params: &params }).await
     }
 
-    /// [`Rpc::call`] where a refusal is no answer that the caller could use.
+    /// [`Rpc::call`] for callers that can't use a refusal; it becomes an error.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -125,8 +122,8 @@ impl Rpc {
         self.call(method, params).await.map_err(|failure| failure.unexpected(method))
     }
 
-    /// Puts the call to every endpoint that is not at rest, whatever each of them says: where the
-    /// first one took a transaction and kept it to itself, another one passes it on.
+    /// Makes the call at every endpoint that is not resting, and ignores the answers. If the first one
+    /// accepted a transaction without propagating it, another one will.
     pub(super) async fn spread(&self, method: &'static str, params: &Value) {
         let question = Question::Call { method, params };
         let well = self.roster().well(Instant::now());
@@ -136,21 +133,21 @@ impl Rpc {
         join_all(told).await;
     }
 
-    /// The chain's id, asked anew. [`Error::WrongChain`] only where every endpoint is on another
-    /// chain than was set.
+    /// The chain's id, requested anew. [`Error::WrongChain`] only if every endpoint is on another
+    /// chain than the expected one.
     pub(super) async fn chain_id(&self) -> Result<u64, Error> {
         let id: Result<U64, Failure> = self.put(&Question::ChainId).await;
         id.map(|id| id.to()).map_err(|failure| failure.unexpected(CHAIN_ID))
     }
 
-    /// The latest block, not stale.
+    /// The latest block, from an endpoint whose head is not stale.
     pub(super) async fn head(&self) -> Result<Head, Error> {
         let block: Result<Block, Failure> = self.put(&Question::Head).await;
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
     }
 
-    /// Asks every endpoint for its chain, its head, and these, which each must serve; those at rest
-    /// too. What judges the call serves it. Sets none aside.
+    /// Asks every endpoint, resting ones too, for its chain, its head and these requests. A refusal
+    /// that judges the call counts as served. Sets no endpoint aside.
     pub(super) async fn survey(&self, questions: &[(&str, Value)]) -> Vec<EndpointState> {
         join_all((0..self.endpoints.len()).map(async |index| {
             let looked = self.serves(index, questions).await;
@@ -175,7 +172,7 @@ impl Rpc {
         Ok(())
     }
 
-    /// Carries a question from endpoint to endpoint until one answers it.
+    /// Tries a request at one endpoint after the other until one answers it.
     async fn put<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<T, Failure> {
         let mut round = Round::new();
         while let Some(index) = self.next(&mut round).await {
@@ -200,7 +197,7 @@ impl Rpc {
                 }
             }
         }
-        // Where nobody serves it, it is the call that is wrong, and nobody is set aside for it.
+        // If no endpoint serves the call, the call is at fault, and no endpoint is set aside.
         if round.refusals.is_empty() {
             return Err(Failure::Other(self.given_up(round.failure, question.is_send())));
         }
@@ -208,7 +205,7 @@ impl Rpc {
         Err(self.refused(question, &round, refusal))
     }
 
-    /// Sets those aside that refused what another one answered.
+    /// Sets aside the endpoints that refused what another one answered.
     fn blame(&self, question: &Question<'_>, round: &mut Round) {
         let method = question.method();
         for (index, refusal, began) in round.refusals.drain(..) {
@@ -217,7 +214,7 @@ impl Rpc {
         }
     }
 
-    /// The endpoint to try next; waits for one to be back, once a call. `None` ends the call.
+    /// The endpoint to try next; waits for the end of a rest at most once a call. `None` ends the call.
     async fn next(&self, round: &mut Round) -> Option<usize> {
         let now = Instant::now();
         if now.saturating_duration_since(round.began) >= self.patience {
@@ -236,7 +233,7 @@ impl Rpc {
         self.roster().choose(&round.tried, Instant::now())
     }
 
-    /// Asks one endpoint, after a look at its chain and its head where that is due.
+    /// Asks one endpoint, after the checks of its chain id and head that are due.
     async fn try_one(&self, index: usize, question: &Question<'_>) -> Result<Value, Trouble> {
         let due = self.roster().vetting(index, Instant::now());
         match question {
@@ -252,7 +249,7 @@ impl Rpc {
         }
     }
 
-    /// Whatever goes wrong here, the question itself was not put.
+    /// Makes the checks that are due. After a failure here, the request itself was not made.
     async fn vet(&self, index: usize, due: Vetting) -> Result<(), Trouble> {
         if due.chain_id {
             self.identify(index).await.map_err(Trouble::of_vetting)?;
@@ -270,8 +267,8 @@ impl Rpc {
         Ok(answer)
     }
 
-    /// Looks at the endpoint's head, and at that of another, so that one that fell behind is seen
-    /// to be behind.
+    /// Checks the endpoint's head, and that of another one, so that an endpoint that fell behind is
+    /// noticed.
     async fn look(&self, index: usize) -> Result<Value, Trouble> {
         let other = self.roster().other_to_look_at(index, Instant::now());
         let (block, ()) = tokio::join!(self.latest(index), self.look_aside(other));
@@ -280,7 +277,7 @@ impl Rpc {
         Ok(answer)
     }
 
-    /// A look at an endpoint that nobody waits for: it may be slow, and only its own name suffers.
+    /// Checks an endpoint that no call depends on: it may be slow, and a fault sets only itself aside.
     async fn look_aside(&self, other: Option<usize>) {
         let Some(index) = other else { return };
         let began = Instant::now();
@@ -311,7 +308,7 @@ impl Rpc {
         self.roster().judge(index, head, now, today).map_err(Trouble::Fault)
     }
 
-    /// An endpoint that refuses these two is of no use: its key may have been withdrawn.
+    /// Makes a call whose refusal is the endpoint's fault, for example because of a revoked key.
     async fn must_say(&self, index: usize, method: &str, params: Value) -> Result<Value, Trouble> {
         let answer = self.endpoints[index].call(method, &params).await;
         answer.map_err(|trouble| trouble.of_method(method))
@@ -332,14 +329,14 @@ impl Rpc {
         }
     }
 
-    /// The endpoint in a log's line: two of one provider look alike without their keys.
+    /// The endpoint in log lines, numbered: two of one provider look alike without their keys.
     fn name(&self, index: usize) -> String {
         let (number, count) = (index + 1, self.endpoints.len());
         format!("the chain's endpoint {number} of {count}, {},", self.endpoints[index].shown)
     }
 
-    /// A refusal is an answer. Only to a transaction that another endpoint may have taken before in
-    /// this call it says nothing: "nonce too low" may be about that very transaction.
+    /// The failure of a refused call. If another endpoint may have accepted the same transaction earlier
+    /// in this call, the refusal proves nothing: "nonce too low" may be about that very transaction.
     fn refused(&self, question: &Question<'_>, round: &Round, refusal: Refusal) -> Failure {
         match &round.failure {
             Some((index, fault)) if question.is_send() && fault.perhaps_done => {
@@ -352,7 +349,7 @@ impl Rpc {
         }
     }
 
-    /// The error of a call that no endpoint answered, or that found all of them at rest.
+    /// The error of a call that no endpoint answered, or that found all of them resting.
     fn given_up(&self, failure: Option<(usize, Fault)>, is_send: bool) -> Error {
         let roster = self.roster();
         let is_perhaps_sent =
@@ -423,7 +420,7 @@ impl Question<'_> {
     }
 }
 
-/// What of a block is read here.
+/// The fields of a block that are read here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Block {

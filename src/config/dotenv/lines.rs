@@ -1,30 +1,30 @@
-//! The lines of a `.env`: `NAME=value`, as shells write it, but for `$`: values are what stands there.
+//! Parses the lines of a `.env`: `NAME=value` as shells write it, except that a `$` is literal.
 //!
-//! Pure. What must hold: nothing that could be a value leaves this file but as a value: what is
-//! wrong with a line is told in fixed words, with the line's number.
+//! Pure. Must hold: text that could be a value leaves this file only as a value; a problem with a line is
+//! described in fixed words, with the line's number.
 
 use zeroize::Zeroizing;
 
-/// A line that says something.
+/// A line that is neither empty nor a comment.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// As editors count them.
+    /// The line's number as editors count, from 1.
     pub(super) number: usize,
-    /// The name before `=`, where one is there. Whoever shows it makes sure that it is a setting's.
+    /// The name before `=`, if there is one. Check that it is a setting's before showing it.
     pub(super) name: Option<String>,
     /// The value, or why there is none.
     pub(super) value: Result<Value, &'static str>,
 }
 
-/// What stands behind `=`.
+/// The value after `=`.
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) text: Zeroizing<String>,
-    /// What a shell would have put another value in place of.
+    /// How much of it a shell would have substituted.
     pub(super) reference: Reference,
 }
 
-/// How much of a value a shell would have replaced.
+/// How much of a value a shell would have substituted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reference {
     None,
@@ -37,8 +37,8 @@ const OPEN_QUOTE: &str = "a quotation mark in it is not closed";
 const SPACE: &str = "its value has a space, and no quotation marks around it";
 const BACKSLASH: &str = "its value has a backslash, and no single quotation marks around it";
 
-/// Every line but comments and empty ones. `is_ours` tells a setting of this program: its value
-/// ends with its line; those of others may go on while a quotation mark is open.
+/// All lines except comments and empty ones. `is_ours` recognizes this program's settings, whose values end
+/// with their line; values of others may span lines while a quotation mark is open.
 pub(super) fn parse(text: &str, is_ours: impl Fn(&str) -> bool) -> Vec<Line> {
     let (mut found, mut rest, mut number) = (Vec::new(), text, 1);
     while !rest.is_empty() {
@@ -61,7 +61,7 @@ pub(super) fn parse(text: &str, is_ours: impl Fn(&str) -> bool) -> Vec<Line> {
     found
 }
 
-/// The name and where its value begins.
+/// The name, and the offset at which the value begins.
 fn assignment(line: &str) -> Option<(&str, usize)> {
     let (left, _) = line.split_once('=')?;
     let name = left.trim();
@@ -78,24 +78,24 @@ fn is_silent(line: &str) -> bool {
     line.is_empty() || line.starts_with('#')
 }
 
-/// A value in the making.
+/// The state of reading one value.
 #[derive(Default)]
 struct Scan {
     text: Zeroizing<String>,
     quote: Option<char>,
     escaped: bool,
-    /// A space came: only a comment may follow.
+    /// Whitespace has ended the value: only a comment may follow.
     ended: bool,
-    /// Where in the text a shell would look for a variable.
+    /// Offsets in `text` at which a shell would look for a variable.
     dollars: Vec<usize>,
 }
 
-/// The value at the head of `input`, and how much of it was read.
+/// The value at the start of `input`, and how many bytes were read for it.
 fn scan(input: &str) -> Result<(Value, usize), &'static str> {
     let lead = input.len() - input.trim_start_matches([' ', '\t']).len();
     let mut scan = Scan::default();
     let mut length = input.len();
-    // Behind the space of `NAME= # none`, too, a comment begins.
+    // A comment may also begin right after the space of `NAME= # none`.
     scan.ended = input[lead..].starts_with('#');
     for (at, c) in input[lead..].char_indices() {
         if (c == '\n' && scan.quote.is_none()) || (c == '#' && scan.ended) {
@@ -156,7 +156,7 @@ impl Scan {
     }
 }
 
-/// Whether this is all of a variable's name, in braces or not.
+/// Whether this is a variable's name and nothing else, in braces or not.
 fn is_name(text: &str) -> bool {
     let bare = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
     bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -1,7 +1,7 @@
-//! The real source of variables: the process's environment over `.env` in the working directory.
+//! The real source of variables: the process's environment, then `.env` in the working directory.
 //!
-//! What must hold: what is wrong with the file is told by the line's number and, where it is one, the
-//! setting's name; no other word of the file is repeated, since any of them may be a secret.
+//! Must hold: a problem with the file is described by the line's number and, if the name is a setting's, that
+//! name; nothing else of the file is quoted, since any of it may be a secret.
 
 mod lines;
 
@@ -17,26 +17,26 @@ use super::terminal::Terminal;
 use crate::text::utf8;
 use lines::{Line, Reference, Value};
 
-/// The file's name; other folders are not searched.
+/// The file's name; only the working directory is searched.
 const FILE: &str = ".env";
 
-/// Every setting stands in it (a test compares), so that a name found there is no secret.
+/// Contains every setting (a test compares), so a name found there is not a secret.
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
-/// Settings whose value is a secret or may carry one: a `$` in them is part of it.
+/// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
 const SECRETS: [&str; 5] =
     ["AGENT_PRIVATE_KEY", "IPFS_GATEWAY_TOKEN", "NATS_URL", "OPBNB_RPC_URL", "PINATA_JWT"];
 
-/// All settings take a few kilobytes.
+/// Largest file that is read; all settings together take a few kilobytes.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// More problems than anybody reads: a file that is something else has one in every line.
+/// Most problems that are reported: a file that is not a `.env` has one in every line.
 const PROBLEMS_MAX: usize = 20;
 
-/// A name that differs from a setting's by this many letters is taken for it, mistyped.
+/// Most letters by which a name may differ from a setting's and still be taken for a typo of it.
 const TYPOS_MAX: usize = 2;
 
-/// The process's environment with `.env` under it. The environment itself is never written.
+/// The process's environment, with `.env` for what it does not set. The environment itself is never written.
 #[derive(Debug, Default)]
 pub struct Environment {
     file: HashMap<String, Zeroizing<String>>,
@@ -45,12 +45,12 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads `.env`, where there is one.
+    /// Reads `.env`, if there is one.
     pub fn read() -> Self {
         Self::read_from(Path::new(FILE))
     }
 
-    /// Reads this file.
+    /// Reads the file at this path.
     pub(super) fn read_from(path: &Path) -> Self {
         let mut environment = Self::default();
         let file = match std::fs::File::open(path) {
@@ -61,7 +61,7 @@ impl Environment {
                 return environment;
             }
         };
-        // Its full size from the start: one that grows leaves its old places as they were.
+        // Allocated in full from the start: a vector that grows leaves unwiped copies behind.
         let size = file.metadata().map_or(0, |metadata| metadata.len().min(BYTES_MAX));
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1));
         match file.take(BYTES_MAX + 1).read_to_end(&mut bytes) {
@@ -107,7 +107,7 @@ impl Environment {
         }
     }
 
-    /// What a well-formed line shows that its writer perhaps did not mean.
+    /// Checks a well-formed line for what its writer perhaps did not mean: a shell variable, a mistyped name.
     fn heed(&mut self, number: usize, known: Option<&str>, name: &str, value: &Value) {
         match known {
             Some(known) => {
@@ -131,17 +131,17 @@ impl Environment {
         }
     }
 
-    /// What is wrong with the file itself.
+    /// Problems of the file itself.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// What is unwise about the file itself.
+    /// Warnings about the file itself: what works but is unwise.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Whether one of its values is a secret itself, and not the name of a file that holds one.
+    /// Whether one of its values is itself a secret, and not the name of a file that holds one.
     fn holds_a_secret(&self) -> bool {
         self.file.iter().any(|(name, value)| is_secret(name, value))
     }
@@ -183,27 +183,26 @@ impl Lookup for Environment {
     }
 }
 
-/// The setting of this name, as this program spells it.
+/// The setting of this name, as a constant of this program and so safe to show.
 fn setting(name: &str) -> Option<&'static str> {
     settings().find(|setting| *setting == name)
 }
 
-/// Every setting.
+/// The names of all settings.
 fn settings() -> impl Iterator<Item = &'static str> {
     let lines = EXAMPLE.lines().filter_map(|line| line.trim_start_matches("# ").split_once('='));
     let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     lines.map(|(name, _)| name).filter(move |name| name.bytes().all(plain))
 }
 
-/// The setting that was perhaps meant by a name that is none.
+/// The setting that an unknown name is perhaps a typo of.
 fn mistyped(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase();
-    // A short name is near to many that others use.
+    // Short names are close to too many that other programs use.
     (name.len() >= 7).then(|| settings().find(|setting| distance(setting, &name) <= TYPOS_MAX))?
 }
 
-/// How many letters must be put in, left out or replaced to make one of the other; what is far
-/// apart is not counted.
+/// The Levenshtein distance; `usize::MAX` if the lengths alone differ too much.
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > TYPOS_MAX {
         return usize::MAX;
@@ -293,7 +292,7 @@ mod tests {
         assert!(told(&Environment::read_from(file.path())).contains("save it as UTF-8"));
     }
 
-    /// Four characters of a secret stand in no word of ours.
+    /// No message of ours contains four characters of the secret's alphabet in a row.
     const PIECE: usize = 4;
 
     proptest::proptest! {

@@ -1,7 +1,7 @@
-//! Accounts at registries, of a file as `docker login` writes it (`config.json`).
+//! Registry accounts from a file as `docker login` writes it (`config.json`).
 //!
-//! What must hold: it is read anew at each pull, so that a new password needs no restart; nothing of
-//! it is ever said but its path.
+//! Must hold: the file is read anew at each pull, so that a new password needs no restart; no message
+//! contains anything of it except its path.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -14,19 +14,19 @@ use super::super::image::canonical_registry;
 use super::RegistryAuth;
 use crate::text::utf8;
 
-/// Some hundreds of accounts.
+/// Most bytes that are read of the file: enough for hundreds of accounts.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file that gives no account.
+/// Why the file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
-    /// It can't be read.
+    /// It can't be opened or read.
     #[error("the registry accounts in {0} can't be read")]
     File(String, #[source] std::io::Error),
-    /// It is text of another encoding.
+    /// It is text in another encoding than UTF-8.
     #[error("the registry accounts in {0} can't be read: {1}")]
     Text(String, &'static str),
-    /// It is no such file. Without the parser's words, which could hold a part of it.
+    /// It is not JSON of this form. The parser's message is left out, since it could quote a secret.
     #[error("the registry accounts in {0} are no JSON as `docker login` writes it")]
     Form(String),
 }
@@ -45,7 +45,7 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// The account at this registry, where the file has one.
+/// The account at this registry; `None` if the file has none.
 pub(super) fn of_file(
     path: &Path,
     registry: &str,
@@ -65,7 +65,7 @@ pub(super) fn of_file(
         Some((name, word)) => (Some(name.to_owned()), Some(word.to_owned())),
         None => (entry.username, entry.password),
     };
-    // With a token the password is none.
+    // An identity token takes the place of the password.
     let identitytoken = entry.identitytoken.filter(|token| !token.is_empty());
     let password = password.filter(|_| identitytoken.is_none());
     if password.is_none() && identitytoken.is_none() {
@@ -81,7 +81,7 @@ pub(super) fn of_file(
     }))
 }
 
-/// An account of the settings.
+/// Converts an account of the settings.
 pub(super) fn of_settings(account: &RegistryAuth) -> DockerCredentials {
     DockerCredentials {
         username: Some(account.username.clone()),
@@ -91,14 +91,14 @@ pub(super) fn of_settings(account: &RegistryAuth) -> DockerCredentials {
     }
 }
 
-/// The registry of a key: `ghcr.io`, `https://index.docker.io/v1/`.
+/// The registry that a key of `auths` names, such as `ghcr.io` or `https://index.docker.io/v1/`.
 fn server_of(key: &str) -> String {
     let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
     let host = canonical_registry(rest.split('/').next().unwrap_or_default());
     if host == "registry-1.docker.io" { "docker.io".to_owned() } else { host }
 }
 
-/// Plain base64 of a text.
+/// Decodes base64 of a UTF-8 text, in the standard or the URL-safe alphabet (RFC 4648).
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let (mut bits, mut held) = (0_u32, 0_u32);

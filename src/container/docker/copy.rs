@@ -1,9 +1,9 @@
-//! Reading a job's output out of an exited container: the engine sends a tar archive.
+//! Copies a job's output out of an exited container: the engine sends a tar archive.
 //!
-//! What must hold: the archive's names and kinds are the job's, hence hostile. Files and folders
-//! are written by their checked names into a folder that holds no link, with our own modes; links
-//! are made when all else is there, and never followed here; bytes and entries are counted before
-//! they are written. A device becomes a named pipe: something of this name that is no file.
+//! Must hold: the archive's names and entry types come from the job, so they are hostile. Files and folders
+//! are written under checked names into a folder that holds no link, with the node's own modes. Symbolic
+//! links are created after everything else and never followed here. Bytes and entries are counted before they
+//! are written. A device becomes a named pipe, so that the name exists but is not a file.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
@@ -20,12 +20,12 @@ use super::super::{ContainerId, Error};
 use super::Docker;
 use super::fault::{self, EngineError};
 
-/// Enough for any honest output; each costs an inode on the node's disk.
+/// Most entries: enough for any honest output; each costs an inode on the node's disk.
 const ENTRIES_MAX: u64 = 100_000;
-/// Folders in one another, and bytes of a path: more could not be published.
+/// Deepest nesting of folders, and longest path in bytes: more could not be published.
 const DEPTH_MAX: usize = 66;
 const PATH_BYTES_MAX: usize = 2048;
-/// Chunks that wait for the disk.
+/// Most chunks that wait for the disk.
 const QUEUE_CHUNKS: usize = 16;
 
 /// Copies `path` into the empty folder `dest`.
@@ -47,7 +47,7 @@ pub(super) async fn copy_out(
     let sent = timeout(limit, send(archive, to_disk)).await;
     let sent = sent.unwrap_or(Err(EngineError::RequestTimeoutError));
     let unpacked = unpacked.await;
-    // Where the sending broke, what the unpacking says of it is only the echo.
+    // If sending failed, the unpacking error is only a consequence.
     sent.map_err(|err| refused(docker, id, path, err))?;
     match unpacked {
         Ok(Ok(())) => Ok(()),
@@ -74,8 +74,8 @@ fn refused(docker: &Docker, id: &ContainerId, path: &str, err: EngineError) -> E
     }
 }
 
-/// Passes the archive on, with a mark at its end that tells it from a caller who went away. A
-/// receiver who went away has said why itself.
+/// Passes the archive on and marks its end, so that the end differs from a caller that went away. A receiver
+/// that went away reports the reason itself.
 async fn send(
     archive: impl Stream<Item = Result<Bytes, EngineError>>,
     to_disk: mpsc::Sender<Piece>,
@@ -150,7 +150,7 @@ fn unpack(archive: impl Read, dest: &Path, bytes_max: u64) -> Result<(), Unpack>
         write(&mut entry, dest, &mut links)?;
     }
     for (name, target) in links {
-        // Its folder may be an earlier link by now.
+        // An earlier link may have taken the place of its folder.
         let parent = name.parent().unwrap_or(Path::new(""));
         let is_folder =
             |part: &Path| dest.join(part).symlink_metadata().is_ok_and(|it| it.is_dir());
@@ -161,7 +161,7 @@ fn unpack(archive: impl Read, dest: &Path, bytes_max: u64) -> Result<(), Unpack>
     Ok(())
 }
 
-/// Links that are made in the end: their names, and what they lead to.
+/// Symbolic links to create at the end: their names and their targets.
 type Links = Vec<(PathBuf, PathBuf)>;
 
 fn write(entry: &mut Entry<'_, impl Read>, dest: &Path, links: &mut Links) -> Result<(), Unpack> {
@@ -170,7 +170,7 @@ fn write(entry: &mut Entry<'_, impl Read>, dest: &Path, links: &mut Links) -> Re
     match entry.header().entry_type() {
         EntryType::Directory => Ok(DirBuilder::new().recursive(true).create(target)?),
         EntryType::Regular | EntryType::Continuous => {
-            // Never through something that is there already.
+            // Never write through an entry that exists already.
             let mut file = File::create_new(target)?;
             io::copy(entry, &mut file)?;
             Ok(())
@@ -181,7 +181,7 @@ fn write(entry: &mut Entry<'_, impl Read>, dest: &Path, links: &mut Links) -> Re
             Ok(())
         }
         EntryType::Link => {
-            // Another name of a file that came before.
+            // Another name of a file earlier in the archive.
             let first = dest.join(inside(&entry.link_name()?.unwrap_or_default())?);
             Ok(std::fs::hard_link(first, target)?)
         }
@@ -198,7 +198,7 @@ fn write(entry: &mut Entry<'_, impl Read>, dest: &Path, links: &mut Links) -> Re
     }
 }
 
-/// The entry's name where it stays below the folder that it is written into.
+/// The entry's name if it stays below the folder that it is written to.
 fn inside(name: &Path) -> Result<PathBuf, Unpack> {
     let (mut checked, mut depth) = (PathBuf::new(), 0);
     for part in name.components() {
@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// An archive of one entry whose name is written as it stands, unchecked.
+    /// An archive of one entry, whose name is written without checks.
     fn archive(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
         let mut header = Header::new_gnu();
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
@@ -290,7 +290,7 @@ mod tests {
             0,
             "it went through the link"
         );
-        // A file below a link's name makes a folder of that name impossible.
+        // An entry below a link's name fails, since there is no folder of that name.
         let mut archive = Builder::new(Vec::new());
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Symlink);

@@ -1,4 +1,4 @@
-//! What kind of engine this is: for `doctor` and the start.
+//! The engine's description of itself, for `doctor` and the checks at start.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use bollard::models::SystemInfoCgroupVersionEnum as Cgroup;
 use super::super::Error;
 use super::Docker;
 
-/// A Docker Engine, as it tells of itself.
+/// A Docker Engine's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
     /// Its version, such as `28.2.2`.
@@ -16,23 +16,23 @@ pub struct Engine {
     pub api: String,
     /// The host's operating system, such as `Debian GNU/Linux 12 (bookworm)`.
     pub os: String,
-    /// 1 or 2; 0 where it does not say.
+    /// Version of its control groups: 1 or 2; 0 if it does not say.
     pub cgroup_version: u8,
-    /// The names of its runtimes, sorted.
+    /// Names of its OCI runtimes, sorted.
     pub runtimes: Vec<String>,
-    /// Such as `overlay2`.
+    /// Its storage driver, such as `overlay2`.
     pub storage_driver: String,
-    /// Where its images and containers lie.
+    /// Folder of its images and containers.
     pub root_dir: PathBuf,
-    /// Such as `name=seccomp,profile=default`.
+    /// Its security options, such as `name=seccomp,profile=default`.
     pub security_options: Vec<String>,
-    /// Limits that it takes and does not hold anybody to.
+    /// Limits that it accepts but can't enforce.
     pub unlimited: Vec<&'static str>,
 }
 
 impl Engine {
-    /// Whether containers get a list of system calls that they may make: `profile=default` (or
-    /// `builtin`, as newer engines call it) or a file, not `unconfined`.
+    /// Whether containers' system calls are filtered: `profile=default` (`builtin` on newer engines) or a
+    /// file, not `unconfined`.
     pub fn filters_syscalls(&self) -> bool {
         self.option("seccomp").is_some_and(|rest| !rest.contains("profile=unconfined"))
     }
@@ -42,7 +42,7 @@ impl Engine {
         self.option("userns").is_some() || self.option("rootless").is_some()
     }
 
-    /// What the engine says of a security option: `name=<name>[,key=value…]`.
+    /// The rest of a security option `name=<name>[,key=value…]`; `None` if the engine lists no such option.
     fn option(&self, name: &str) -> Option<&str> {
         self.security_options.iter().find_map(|option| {
             let (first, rest) = option.split_once(',').unwrap_or((option, ""));
@@ -52,7 +52,7 @@ impl Engine {
 }
 
 impl Docker {
-    /// What the engine tells of itself.
+    /// Asks the engine for its version and properties.
     pub async fn engine(&self) -> Result<Engine, Error> {
         let client = self.client().await?;
         let version = self.call(client.version()).await?;
@@ -80,8 +80,8 @@ impl Docker {
         })
     }
 
-    /// Whether containers are held to their limits: an engine without the kernel's control groups
-    /// discards them with a warning that nobody reads.
+    /// Fails with [`Error::Unlimited`] if the engine can't enforce containers' limits: without the kernel's
+    /// control groups it drops them, with a warning that nobody reads.
     pub(super) async fn holds_limits(&self) -> Result<(), Error> {
         let missing = self.engine().await?.unlimited;
         if missing.is_empty() {
@@ -92,7 +92,7 @@ impl Docker {
     }
 }
 
-/// What the engine says that it does not have. One that says nothing is believed to have it.
+/// The features that the engine says it lacks; one that it does not mention counts as present.
 fn unlimited<const N: usize>(has: [(&'static str, Option<bool>); N]) -> Vec<&'static str> {
     has.into_iter().filter(|(_, has)| *has == Some(false)).map(|(name, _)| name).collect()
 }

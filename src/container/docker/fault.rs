@@ -1,7 +1,7 @@
-//! The engine's words into [`Error`], whose variants are what the agent decides by.
+//! Translates the engine's answers into [`Error`], whose variants drive the agent's decisions.
 //!
-//! The engine has few codes and many sentences, so some decisions rest on its text. What must
-//! hold: a sentence that is not known here is never read as the job's fault.
+//! Must hold: an unknown message is never read as the job's fault. The engine has few status codes and many
+//! messages, so some decisions rest on its text.
 
 use std::str::FromStr;
 
@@ -13,10 +13,10 @@ use crate::report;
 /// The longest reason that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
-/// What a runtime, a registry or an image can put into a sentence of ours, in characters.
+/// Longest word of a runtime, a registry or an image in one of our messages, in characters.
 const WORD_CHARS_MAX: usize = 128;
 
-/// What the toolkit says where no container gets any card.
+/// The toolkit's messages if no container can get a GPU.
 const NO_DRIVER: [&str; 4] = [
     "driver not loaded",
     "initialization error",
@@ -24,8 +24,7 @@ const NO_DRIVER: [&str; 4] = [
     "could not select device driver",
 ];
 
-/// What is said of a container that can't be started as the job wants it, where it stands elsewhere
-/// than at the beginning of the runtime's words.
+/// Phrases, anywhere in the message, that mean that the container can't be started as the job asks.
 const NO_START: [&str; 10] = [
     "executable file not found",
     "permission denied",
@@ -42,9 +41,9 @@ const NO_START: [&str; 10] = [
 /// Where an engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Host {
-    /// The path of a socket.
+    /// Path of a Unix socket.
     Unix(String),
-    /// Host and port.
+    /// `host:port`, over plain TCP.
     Tcp(String),
 }
 
@@ -64,7 +63,7 @@ impl FromStr for Host {
     }
 }
 
-/// The status of an answer that was an error; `None` where there was no answer.
+/// The HTTP status of an error answer; `None` for any other error.
 pub(super) fn status(err: &EngineError) -> Option<u16> {
     match err {
         EngineError::DockerResponseServerError { status_code, .. } => Some(*status_code),
@@ -72,7 +71,7 @@ pub(super) fn status(err: &EngineError) -> Option<u16> {
     }
 }
 
-/// Any call that has no decisions of its own.
+/// Translates the error of a call that needs no distinctions of its own.
 pub(super) fn of_call(host: &str, err: EngineError) -> Error {
     match err {
         EngineError::DockerResponseServerError { status_code, message } if status_code != 503 => {
@@ -87,13 +86,13 @@ pub(super) fn of_call(host: &str, err: EngineError) -> Error {
     }
 }
 
-/// It was here a moment ago: another pull brings it back.
+/// The image was present a moment ago: transient, since another pull brings it back.
 pub(super) fn image_is_gone(image_id: &str) -> Error {
     let reason = "it was removed from this node meanwhile".to_owned();
     Error::Pull { reference: image_id.to_owned(), reason }
 }
 
-/// A create call. `image_id` was here a moment ago, so its absence passes with another pull.
+/// Translates a create call's error. `image_id` was present a moment ago, so a 404 is transient.
 pub(super) fn of_create(host: &str, image_id: &str, err: EngineError) -> Error {
     match &err {
         EngineError::DockerResponseServerError { status_code: 404, .. } => image_is_gone(image_id),
@@ -106,10 +105,10 @@ pub(super) fn of_create(host: &str, image_id: &str, err: EngineError) -> Error {
     }
 }
 
-/// A start call.
+/// Translates a start call's error.
 pub(super) fn of_start(host: &str, err: EngineError) -> Error {
     if matches!(err, EngineError::RequestTimeoutError) {
-        // The engine answers other calls: it is this start that hangs, in a GPU hook most likely.
+        // Not `Unreachable`: the engine answers other calls; this start hangs, most likely in a GPU hook.
         return Error::Engine { reason: "the container did not start in time".to_owned() };
     }
     let EngineError::DockerResponseServerError { message, .. } = &err else {
@@ -132,17 +131,17 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
     } else if says(&["nvidia-container", "nvml error", "cdi device"]) {
         Error::Gpu { reason }
     } else if says(&["docker-init", "error mounting"]) {
-        // The engine's own init or one of our folders is missing: not the job's fault.
+        // The engine's own init or one of the node's folders is missing: not the job's fault.
         Error::Engine { reason }
     } else if let Some(phrase) = NO_START.iter().find(|phrase| words.contains(**phrase)) {
-        // The rest of it may be paths of the host's.
+        // Only the phrase: the rest may contain paths of the host.
         Error::Start { reason: (*phrase).to_owned() }
     } else {
         of_call(host, err)
     }
 }
 
-/// What NVIDIA's toolkit complains of that the image brings along: no card is to blame.
+/// NVIDIA's toolkit's complaints about something in the image: no GPU is to blame.
 fn of_toolkit(message: &str, words: &str) -> Option<Error> {
     let after = |mark: &str| words.find(mark).map(|at| &message[at + mark.len()..]);
     if let Some(condition) = after("unsatisfied condition: ") {
@@ -157,7 +156,7 @@ fn of_toolkit(message: &str, words: &str) -> Option<Error> {
     let rest = after("nvidia-container-cli: mount error: ")?;
     let end = rest.find(": file exists")?;
     let path = &rest[..end];
-    // Below the container's root; before it the paths are the host's.
+    // Keep the part below the container's root; the part before it is a path of the host.
     let inside = ["/merged/", "/rootfs/"].iter().find_map(|root| path.split_once(root));
     let name = inside.map(|(_, inside)| inside).or(path.rsplit('/').next())?;
     let name: String = name.chars().filter(char::is_ascii_graphic).take(WORD_CHARS_MAX).collect();
@@ -165,8 +164,9 @@ fn of_toolkit(message: &str, words: &str) -> Option<Error> {
     Some(Error::Start { reason })
 }
 
-/// What the engine complains of, where that is what the job or its image names: command, working
-/// folder, user. Told by the words before the first of theirs, since theirs can say anything.
+/// The end of a message that blames what the job or its image names (command, working folder, user), from
+/// where the blame starts. Decided by the fixed words before the first such name, since names can say
+/// anything.
 fn about_the_job<'a>(message: &'a str, words: &str) -> Option<&'a str> {
     let runtime = ["container process caused: ", "container process: "]
         .iter()
@@ -179,21 +179,21 @@ fn about_the_job<'a>(message: &'a str, words: &str) -> Option<&'a str> {
     is_theirs.then(|| &message[at..])
 }
 
-/// What a requester is told where a registry did not give the image. One sentence for every cause:
-/// which of them it was would tell a stranger which ports of the owner's network are open.
+/// The reason that a requester gets if a registry did not deliver the image. One sentence for every cause:
+/// more detail would tell strangers which ports are open in the owner's network.
 pub(super) const NOT_GIVEN: &str = "its registry did not give it: it could not be reached, did not \
                                     answer in time, or broke off";
 
-/// Nothing can be pulled, whatever the registry says.
+/// Nothing can be pulled until there is room, whatever the registry says.
 pub(super) const DISK_FULL: &str = "this node's disk is full";
 
-/// The registry answers, and wants to be left alone for a while.
+/// The registry answers, but limits this node's requests for a while.
 pub(super) const TOO_MANY: &str =
     "its registry takes no more requests of this node for now (rate limit)";
 
-/// A pull: what the registry won't change its mind about is refused, the rest may work later. None
-/// of the engine's words go on: they hold addresses, and what answered there. `None`: it is the
-/// engine that does not answer. A 503 is none of its own: it passes a registry's on.
+/// Translates a pull's error: a refusal if the registry would repeat its answer, else transient. The engine's
+/// own words are not passed on: they contain addresses and what answered there. `None`: the engine itself
+/// does not answer. A 503 does not mean that: the engine passes on a registry's.
 pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     let reference = reference.to_owned();
     let (status, words) = match err {
@@ -210,7 +210,7 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
         let reason = if says("no matching manifest") || says("cannot be used on this platform") {
             "there is none of it for this host's platform"
         } else if image::is_beyond_users(&words) {
-            "this node's engine can't unpack it: it has too few user numbers (/etc/subuid)"
+            "this node's engine can't unpack it: it has too few user ids (/etc/subuid)"
         } else {
             "its registry does not have it, or does not give it to this node"
         };
@@ -228,8 +228,8 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
     })
 }
 
-/// The end of an engine's message, on one line: the cause stands behind the names of everybody who
-/// passed it on.
+/// The end of an engine's message on one line: the cause comes after the names of all layers that passed it
+/// on.
 pub(super) fn one_line(text: &str) -> String {
     report::one_line_end(text, REASON_CHARS_MAX)
 }

@@ -1,13 +1,14 @@
-//! A container's exit, and its output beside it.
+//! A container's exit, and its output in parallel.
 //!
-//! The engine tells the exit by its wait call, the output by its log, and who ended the container
-//! by its events, each on a connection of its own. What must hold: the exit never depends on the
-//! other two. The engine writes a job's output to a file, so a reader who is slow holds up neither
-//! the job nor its exit; one who takes nothing more after the exit is left behind.
+//! The engine reports the exit by its wait call, the output by its log, and who ended the container by its
+//! events, each on its own connection. Must hold: the exit never depends on the other two. The engine writes
+//! a job's output to a file, so a slow reader delays neither the job nor its exit; a reader that takes
+//! nothing more after the exit is abandoned.
 //!
-//! The events are listened to from the beginning: an engine that ends takes no new connection, but
-//! says on those that it has how it stops its containers (seen with 20.10). A killed one sends the
-//! same signals when it is back, and remembers them; what it sent in its former life is forgotten.
+//! The events are followed from the beginning: an engine that shuts down accepts no new connections, but
+//! reports on open ones how it stops its containers (seen with 20.10). An engine that was killed sends the
+//! same signals when it is back, and remembers those; events of its previous process are forgotten
+//! (docs/adr/0017-a-containers-end.md).
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -26,24 +27,23 @@ use super::fault::{self, EngineError};
 use super::{Docker, run};
 use crate::clock::Timestamp;
 
-/// A chunk is never longer; the engine's own are 16 KiB.
+/// Longest chunk that is passed on; the engine's own are 16 KiB.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// How often an unanswered wait is checked: a connection can die without a word.
+/// How often the container is inspected while the wait is unanswered: a connection can die silently.
 const PULSE: Duration = Duration::from_secs(30);
-/// After the exit, output that moves nothing for this long is given up.
+/// After the exit, output that stalls for this long is abandoned.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
-/// After the exit, output is given up after this long however it moves: as long as it takes to
-/// read the two full log files that the policy allows.
+/// After the exit, output is read for at most this long, even if it makes progress: the time to read the two
+/// full log files that the policy allows.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
-/// The engine's word on an exit is waited for this long. It comes with the exit where it comes at
-/// all.
+/// How long to wait for the engine's event about an exit. It comes with the exit or not at all.
 const NEWS_WAIT: Duration = Duration::from_secs(2);
 
-/// Containers whose news are kept: more than any node runs at a time.
+/// Containers whose events are kept: more than any node runs at a time.
 const HEARD_MAX: usize = 2048;
 
-/// What was heard of each container, the newest last. An engine that ends says so before its wait
-/// call breaks off, and has forgotten it when it is back.
+/// The events of each container, the newest container last. An engine that shuts down reports an end before
+/// its wait call breaks off, and has forgotten it when it is back.
 #[derive(Debug, Default)]
 pub(super) struct Heard(Mutex<VecDeque<(String, Arc<News>)>>);
 
@@ -62,16 +62,16 @@ impl Heard {
     }
 }
 
-/// What the engine's events have said of a container so far.
+/// What the engine's events have said about one container so far.
 #[derive(Debug, Default)]
 struct News {
     was_signalled: AtomicBool,
-    /// Unix times in ms; 0 where nothing was said.
+    /// Unix time in ms; 0 if not reported.
     started_at: AtomicU64,
     died_at: AtomicU64,
 }
 
-/// Hands the output to `sink` and returns the exit.
+/// Sends the output to `sink` and returns the exit.
 pub(super) async fn follow(
     docker: &Docker,
     id: &ContainerId,
@@ -84,7 +84,8 @@ pub(super) async fn follow(
         biased;
         () = &mut events => end.await?,
         code = &mut end => {
-            // Also where the wait broke off: what ended it may be on its way on the other connection.
+            // Also if the wait broke off: the event that explains it may be on its way on the other
+            // connection.
             timeout(NEWS_WAIT, events).await.ok();
             code?
         }
@@ -94,7 +95,7 @@ pub(super) async fn follow(
             let state = found.and_then(|found| found.state);
             exit_of(&state.ok_or_else(|| Error::Gone(id.clone()))?, code, news.ended_by())
         }
-        // An engine that goes down takes its knowledge of that with it: it has to do without.
+        // An engine that has shut down can't be inspected: its events have to do.
         Err(err) => news.exit(code).ok_or(err),
     }
 }
@@ -115,8 +116,7 @@ async fn end(docker: &Docker, id: &ContainerId, sink: LogSink) -> Result<i64, Er
     }
 }
 
-/// Takes in what the engine remembers of the container and what it says from now on, until it has
-/// told its death or says nothing more.
+/// Reads the container's past and future events, until its `die` event or the end of the stream.
 async fn listen(docker: &Docker, id: &ContainerId, news: &News) {
     let Ok(client) = docker.client().await else { return };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -124,7 +124,7 @@ async fn listen(docker: &Docker, id: &ContainerId, news: &News) {
         ("container".to_owned(), words(&[&id.0])),
         ("event".to_owned(), words(&["start", "kill", "die"])),
     ]);
-    // From the first second on: without a beginning the engine leaves out what it remembers.
+    // Without `since` the engine sends no past events.
     let options = EventsOptionsBuilder::default().since("1").filters(&filters).build();
     let mut events = Box::pin(client.events(Some(options)));
     while let Some(Ok(event)) = events.next().await {
@@ -135,7 +135,7 @@ async fn listen(docker: &Docker, id: &ContainerId, news: &News) {
 }
 
 impl News {
-    /// Whether this was the last of it.
+    /// Records an event. Returns whether it was the last one.
     fn take(&self, event: &EventMessage) -> bool {
         let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
         let signal = attributes.and_then(|attributes| attributes.get("signal"));
@@ -143,7 +143,8 @@ impl News {
             u64::try_from(event.time_nano.unwrap_or_default()).unwrap_or_default() / 1_000_000;
         match (event.action.as_deref(), signal.map(String::as_str)) {
             (Some("start"), _) => self.started_at.store(at_ms, Ordering::Relaxed),
-            // Signals that ask for something else are a word between the job and its owner.
+            // Only SIGKILL and SIGTERM ask a container to end; other signals are between its owner and the
+            // job.
             (Some("kill"), Some("9" | "15")) => self.was_signalled.store(true, Ordering::Relaxed),
             (Some("die"), _) => self.died_at.store(at_ms, Ordering::Relaxed),
             _ => {}
@@ -161,7 +162,7 @@ impl News {
         }
     }
 
-    /// The exit, where the engine said that it ended the container, and all else about it.
+    /// The exit from events alone; `None` unless the engine ended the container and its times are known.
     fn exit(&self, code: i64) -> Option<Exit> {
         let [started_at, finished_at] = [&self.started_at, &self.died_at]
             .map(|at| Some(at.load(Ordering::Relaxed)).filter(|at| *at > 0))
@@ -181,7 +182,7 @@ async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, Error> {
         tokio::select! {
             answer = wait.next() => return match answer {
                 Some(Ok(answer)) => Ok(answer.status_code),
-                // The client's name for any exit code but 0.
+                // The client reports any exit code except 0 as this error.
                 Some(Err(EngineError::DockerContainerWaitError { code, .. })) => Ok(code),
                 Some(Err(err)) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
                 Some(Err(err)) => Err(docker.fault(err)),
@@ -201,7 +202,7 @@ async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, Error> {
     }
 }
 
-/// Sends the log into `sink` until it ends, breaks, or nobody reads it any more.
+/// Sends the log to `sink` until it ends, breaks off, or nobody reads it any more.
 async fn pump(docker: &Docker, id: &ContainerId, sink: LogSink, moved: &AtomicU64) {
     let Ok(client) = docker.client().await else { return };
     let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
@@ -228,7 +229,7 @@ async fn pump(docker: &Docker, id: &ContainerId, sink: LogSink, moved: &AtomicU6
     }
 }
 
-/// Reads the rest of the output of a container that is gone, as long as it moves.
+/// Reads the rest of an ended container's output while it makes progress, for at most `DRAIN_MAX`.
 async fn drain(
     id: &ContainerId,
     mut output: Pin<Box<impl Future<Output = ()>>>,
@@ -249,7 +250,7 @@ async fn drain(
 }
 
 fn exit_of(state: &ContainerState, code: i64, ended_by: EndedBy) -> Result<Exit, Error> {
-    // The engine answers a wait for a container that never ran, too; it has no times then.
+    // The engine also answers a wait for a container that never ran; such a container has no times.
     let time = |text: &Option<String>| {
         let text = text.as_deref().unwrap_or_default();
         text.parse::<Timestamp>().map_err(|_| Error::Engine {
@@ -260,8 +261,8 @@ fn exit_of(state: &ContainerState, code: i64, ended_by: EndedBy) -> Result<Exit,
     Ok(Exit {
         code: i32::try_from(code).unwrap_or(i32::MAX),
         oom: state.oom_killed.unwrap_or(false),
-        // The engine notes the start once its call to the runtime has returned. A command that
-        // ends at once has ended before that, and a receipt would tell of a negative time.
+        // The engine records the start after its call to the runtime has returned. A command that ends at
+        // once has ended before that, and the receipt would show a negative duration.
         started_at: time(&state.started_at)?.min(finished_at),
         finished_at,
         ended_by,

@@ -1,15 +1,15 @@
 //! Containers in a Docker Engine, over its HTTP API (1.41 and newer).
 //!
-//! - run: create and start, or see what is there already (`run.rs`)
-//! - follow: the exit, and the output beside it (`follow.rs`)
-//! - image: pull what is missing, once for all who wait (`pull.rs`); what was (`pulled.rs`); the
-//!   accounts that registries want (`accounts.rs`); whether this host runs it (`platform.rs`)
+//! - run: create and start, or find what exists already (`run.rs`)
+//! - follow: the exit and, in parallel, the output (`follow.rs`)
+//! - image: pull a missing image, once for all who wait (`pull.rs`); a record of pulled images (`pulled.rs`);
+//!   registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
-//! - doctor: what kind of engine it is (`doctor.rs`); what only a container shows (`probe.rs`)
-//! - fault: the engine's words into [`Error`] (`fault.rs`)
+//! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
+//! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
-//! What must hold: connecting is lazy, so that a node starts while its engine does not; every
-//! call has a deadline here, since the client's own covers an answer's head only.
+//! Must hold: connecting is lazy, so a node starts while its engine is down; every call except `follow` has
+//! its own deadline here, since the client's covers only an answer's head.
 
 mod accounts;
 mod copy;
@@ -47,39 +47,39 @@ use crate::node::GpuUuid;
 use crate::secret::Secret;
 use fault::{EngineError, Host};
 
-/// The client's own deadline for an answer's head. Ours are shorter, but for `stop` and `follow`,
-/// whose answers may rightly take this long.
+/// The client's own deadline for an answer's head. Ours are shorter, except for `stop` and `follow`, whose
+/// answers may rightly take this long.
 const CLIENT_TIMEOUT_S: u64 = 24 * 60 * 60;
 
-/// How an engine is reached, and how long it is waited for.
+/// How to reach an engine, and how long to wait for it.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `unix:///path` or `tcp://host:port` (`DOCKER_HOST`).
     pub host: String,
-    /// Which images strangers may name.
+    /// The images that strangers may name.
     pub images: ImagePolicy,
-    /// Where it is kept what was pulled for jobs; `None`: in memory alone.
+    /// File that records what was pulled for jobs; `None` keeps the record in memory only.
     pub pulled: Option<PathBuf>,
-    /// Accounts at registries that want one.
+    /// Accounts at registries that require one.
     pub registry_auth: Vec<RegistryAuth>,
-    /// A file with more of them, as `docker login` writes it: read at each pull.
+    /// File with more accounts, as `docker login` writes it; read at each pull.
     pub registry_auth_file: Option<PathBuf>,
-    /// For so long a registry's word on a tag is good, and its silence.
+    /// How long a registry's answer about a tag stays valid, and how long its silence does.
     pub tag_good_for: Duration,
-    /// For calls that only look something up or note something down.
+    /// Deadline of calls that only look something up or change a record.
     pub call_timeout: Duration,
-    /// For a container's start, its GPU hook included. A runtime can hang here for ever.
+    /// Deadline of a container's start, its GPU hook included: a runtime can hang there for ever.
     pub start_timeout: Duration,
-    /// A pull that moves nothing for this long has stalled.
+    /// A pull without progress for this long has stalled, unless it is unpacking a layer.
     pub pull_stall_timeout: Duration,
-    /// A pull is given up after this long, however busy it looks.
+    /// Deadline of a whole pull, even if it makes progress.
     pub pull_timeout: Duration,
-    /// For reading one job's output out of a container.
+    /// Deadline of copying one job's output out of a container.
     pub copy_timeout: Duration,
 }
 
 impl Config {
-    /// The engine at `host` with the waits that suit one on the same machine.
+    /// The engine at `host`, with deadlines that suit an engine on the same machine.
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
@@ -104,11 +104,11 @@ pub struct RegistryAuth {
     pub server: String,
     /// The account's name.
     pub username: String,
-    /// Its password or token.
+    /// The account's password or token.
     pub password: Secret,
 }
 
-/// A Docker Engine.
+/// One Docker Engine, through its HTTP client.
 pub struct Docker {
     config: Config,
     host: Host,
@@ -127,7 +127,7 @@ impl fmt::Debug for Docker {
 }
 
 impl Docker {
-    /// Checks the address. The engine itself is first spoken to by the first call.
+    /// Checks the address only; the first call connects to the engine.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             host: config.host.parse()?,
@@ -141,7 +141,7 @@ impl Docker {
         })
     }
 
-    /// The client, made at the first call that finds the engine there.
+    /// The client; created by the first call that reaches the engine.
     async fn client(&self) -> Result<&Client, Error> {
         self.client.get_or_try_init(|| self.dial()).await
     }
@@ -156,12 +156,12 @@ impl Docker {
             }
         };
         let client = client.map_err(|err| self.fault(err))?;
-        // An older engine refuses a newer version in a request's path.
+        // An older engine refuses requests whose path names a newer API version.
         let client = self.call(client.negotiate_version()).await?;
         Ok(client.with_request_modifier(pull::url_safe_auth))
     }
 
-    /// `call` with the usual deadline, its failure put into our words.
+    /// Runs `call` with the usual deadline and translates its error.
     async fn call<T>(
         &self,
         call: impl Future<Output = Result<T, EngineError>>,
@@ -174,7 +174,7 @@ impl Docker {
     }
 }
 
-/// `call` with a deadline of its own; past it, it has timed out like any request.
+/// Runs `call` with a deadline of its own; passing it counts as a request timeout.
 async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, EngineError>>,
@@ -203,7 +203,7 @@ impl ContainerRuntime for Docker {
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
         let client = self.client().await?;
-        // The engine counts in whole seconds; a grace is never made shorter.
+        // The engine counts whole seconds; round up, so that a grace is never shortened.
         let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
         let limit = grace.saturating_add(self.config.call_timeout);
@@ -233,7 +233,7 @@ impl ContainerRuntime for Docker {
         let removed =
             within(self.config.call_timeout, client.remove_container(&id.0, Some(options)));
         match removed.await {
-            // 409: another call is removing it at this moment.
+            // 409: another call is removing it already.
             Err(err) if matches!(fault::status(&err), Some(404 | 409)) => Ok(()),
             other => other.map_err(|err| self.fault(err)),
         }
@@ -273,7 +273,7 @@ impl ContainerRuntime for Docker {
     }
 }
 
-/// One lock a container's name, kept while anybody holds or waits for it.
+/// One lock per container name, kept while somebody holds or awaits it.
 #[derive(Default)]
 struct NameLocks(Mutex<HashMap<String, Weak<AsyncMutex<()>>>>);
 

@@ -1,17 +1,17 @@
-//! Which images' programs this host runs.
+//! Which images this host can run, judged by their processor architecture.
 //!
-//! An engine gives no hint of it: it starts a program of any processor, which then dies with `exec
-//! format error`, as if that were the job's doing.
+//! The engine gives no warning: it starts a program for any processor, which then dies with `exec format
+//! error`, as if that were the job's fault.
 //!
-//! What must hold: an image that says nothing of its processor is let through.
+//! Must hold: an image that does not name its architecture is let through.
 
 use std::path::Path;
 
-/// Where the kernel lists what it runs programs of other processors with. It is this host's kernel: the
-/// engine sees this node's files.
+/// Where the kernel lists its handlers for other processors' programs (binfmt_misc). The engine uses this
+/// host's kernel, since it sees this node's files.
 const HANDLERS: &str = "/proc/sys/fs/binfmt_misc";
 
-/// Processors as Go names them, and as QEMU's handlers are called.
+/// Architectures as Go names them, and as QEMU's handlers are called.
 const QEMU: [(&str, &str); 8] = [
     ("386", "i386"),
     ("amd64", "x86_64"),
@@ -23,8 +23,8 @@ const QEMU: [(&str, &str); 8] = [
     ("s390x", "s390x"),
 ];
 
-/// Whether a host with this engine runs programs of an image for this processor: its own, one that its
-/// own includes, or one that a handler stands for.
+/// Whether a host with an engine of this architecture runs programs for the image's: its own, one that its
+/// own includes, or one that has a handler.
 pub(super) async fn runs(engine: &str, image: &str) -> bool {
     if runs_itself(engine, image) {
         return true;
@@ -44,7 +44,7 @@ fn runs_itself(engine: &str, image: &str) -> bool {
 
 fn is_emulated(handlers: &Path, image: &str) -> bool {
     let names = QEMU.iter().filter(|(go, _)| *go == image).map(|(_, qemu)| format!("qemu-{qemu}"));
-    // Apple's, in a virtual machine of a Mac.
+    // Apple's translator, in a virtual machine on a Mac.
     let rosetta = (image == "amd64").then(|| "rosetta".to_owned());
     let is_on = |name: String| {
         let said = std::fs::read_to_string(handlers.join(name));

@@ -1,9 +1,8 @@
-//! What only a container can show: whether the engine hands out GPUs, and whether it sees this host's
-//! files.
+//! What only a container can show or do: whether the engine hands out GPUs, whether it sees this host's
+//! files, and opening folders that a job closed.
 //!
-//! What must hold: a probe's container bears the node's label and a name that is fixed for what it
-//! probes, so that however a probe ends, at most one container of it is left, which the next one,
-//! or the node's next start, removes.
+//! Must hold: a probe's container carries the node's label and a name that is fixed per probe. So however a
+//! probe ends, at most one container of it is left, and the next probe, or the node's next start, removes it.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,29 +21,29 @@ use super::{Docker, fault, within};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-/// An image of our own that holds four empty folders and nothing that could run.
+/// An image of the node's own with four empty folders and nothing that could run.
 const IMAGE: &str = "lamda-node/probe";
 const TAG: &str = "1";
-/// What NVIDIA's toolkit writes into while it prepares a container.
+/// Folders that NVIDIA's toolkit writes to while it prepares a container.
 const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
-/// A command that is not in the image.
+/// A command that the image does not have.
 const COMMAND: &str = "/nothing-to-run";
 
-/// Where the image has a folder that another one can be shown in.
+/// The image's folder at which a host folder is mounted.
 const SHOWN: &str = "/tmp";
-/// Tries to make a probe's container.
+/// Attempts to create a probe's container.
 const TRIES: u32 = 3;
-/// An archive of one small file.
+/// Most bytes that are read of an archive of one small file.
 const ARCHIVE_BYTES_MAX: usize = 64 * 1024;
 
 impl Docker {
-    /// Whether the engine hands these cards to a container; [`Error::Gpu`] and [`Error::Driver`] say
-    /// why not. `what` names the probe among those of the node.
+    /// Checks that the engine hands these GPUs to a container; [`Error::Gpu`] and [`Error::Driver`] say why
+    /// not. `what` tells this probe from the node's others.
     ///
-    /// An engine accepts any request for GPUs when a container is created and refuses it when one
-    /// is started, so one is started: from an image without a single file, with a command that is
-    /// not there. The cards are handed over before the command is looked for, so the complaint
-    /// about the command is the good answer.
+    /// An engine accepts any request for GPUs when a container is created and refuses it when the container
+    /// is started. So one is started: from an image without files, with a command that does not exist. GPUs
+    /// are handed over before the command is looked up, so the complaint about the command is the good
+    /// answer.
     pub async fn hands_out(
         &self,
         node: Address,
@@ -63,13 +62,14 @@ impl Docker {
         let removed = self.remove(&probe).await;
         match started.map_err(|err| fault::of_start(&self.config.host, err)) {
             Ok(()) | Err(Error::Start { .. }) => removed,
-            // Why it did not start says more than why it can't be removed while it still starts.
+            // The reason for the failed start says more than that of the failed removal of a container still
+            // starting.
             Err(other) => Err(other),
         }
     }
 
-    /// What the engine reads at the path of this file; `None` where it finds none. No program runs: the
-    /// engine reads it through a container that is never started. `what` as above.
+    /// The content that the engine finds at the path of this file; `None` if it finds none. No program runs:
+    /// the engine reads through a container that is never started. `what` as in [`Docker::hands_out`].
     pub async fn read_back(
         &self,
         node: Address,
@@ -113,9 +113,9 @@ impl Docker {
         }
     }
 
-    /// Opens these folders below `top` to every user. No program runs: the engine, which is root, unpacks
-    /// an archive of nothing but folders over those that are there, and gives each the archive's mode.
-    /// What lies in them stays as it is.
+    /// Opens these folders below `top` to every user. No program runs: the engine, which is root, unpacks an
+    /// archive of empty folders over the existing ones, so that each gets the archive's mode and keeps its
+    /// content (docs/adr/0027-closed-folders.md).
     pub async fn open_folders(
         &self,
         node: Address,
@@ -139,7 +139,7 @@ impl Docker {
         unpacked.map_err(|err| self.fault(err))
     }
 
-    /// A container of the probe's image under the probe's name; the one before it goes first.
+    /// Creates a container of the probe's image under the probe's name, after removing its predecessor.
     async fn create_probe(
         &self,
         node: Address,
@@ -167,14 +167,14 @@ impl Docker {
             tries_left -= 1;
             match within(self.config.call_timeout, create).await {
                 Ok(created) => return Ok(ContainerId(created.id)),
-                // A probe that was cut short may have asked for it a moment ago.
+                // An interrupted probe's create call may have taken the name a moment ago.
                 Err(err) if fault::status(&err) == Some(409) && tries_left > 0 => {}
                 Err(err) => return Err(self.fault(err)),
             }
         }
     }
 
-    /// The id of the probe's image, imported where it is not here.
+    /// The id of the probe's image; imports the image if it is missing.
     async fn probe_image(&self) -> Result<String, Error> {
         let client = self.client().await?;
         let name = format!("{IMAGE}:{TAG}");
@@ -205,7 +205,7 @@ fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// An archive of these folders and nothing in them.
+/// A tar archive of these folders, empty, with this mode.
 fn archive_of<'a>(folders: impl Iterator<Item = &'a Path>, mode: u32) -> std::io::Result<Bytes> {
     let mut archive = Builder::new(Vec::new());
     for folder in folders {

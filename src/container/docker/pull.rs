@@ -1,8 +1,9 @@
-//! Making an image present: looked up first, pulled where it is missing.
+//! Makes an image present: looked up first, pulled if it is missing (docs/adr/0016-strangers-images.md).
 //!
-//! What must hold: nothing that lies on the host is given to a stranger because it lies there; a
-//! pull never moves a tag of the owner's; a requester hears nothing of the engine's own words; an image is pulled once at a time, however many jobs wait for it, and the pull
-//! goes on as long as one of them does. An error inside the answer's stream is an error.
+//! Must hold: strangers never get an image merely because it is on this host; a pull never moves a tag of the
+//! owner's; a requester never sees the engine's own words; an image is pulled once at a time, however many
+//! jobs wait for it, and the pull goes on while one of them waits; an error inside the answer's stream is an
+//! error.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,16 +27,16 @@ use crate::report::causes;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<Failure>>>;
 
-/// What a pull left.
+/// The result of a pull.
 #[derive(Debug, Clone)]
 struct Pulled {
-    /// The name that the engine has it under.
+    /// The name under which the engine has the image.
     name: String,
-    /// Whether anything had to be fetched.
+    /// Whether the engine was told to pull it.
     downloaded: bool,
 }
 
-/// The pulls that somebody waits for, by reference.
+/// The pulls that somebody waits for, by image reference.
 #[derive(Default)]
 pub(super) struct Pulls(Mutex<HashMap<Reference, WeakShared<Pull>>>);
 
@@ -54,9 +55,9 @@ enum Failure {
     Accounts(accounts::Unreadable),
 }
 
-/// The image of this name: the owner's where strangers may have it, else what its registry gives now.
-/// What was pulled for a job before is taken where its registry says that the name still means it, or
-/// does not answer; a digest means one image for ever.
+/// The image of this name: the owner's if strangers may have it, else what its registry gives now. An image
+/// that an earlier job pulled is used without a pull if its registry confirmed the name less than
+/// `tag_good_for` ago, and also if its registry does not answer; a digest always means the same image.
 pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
     let policy = &docker.config.images;
     policy.check(text).map_err(|reason| not_allowed(text, reason))?;
@@ -67,7 +68,7 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
         return Ok(told(&reference, found, false));
     }
     if !policy.allows_pull(&reference) {
-        let reason = "it is none of this node's own".to_owned();
+        let reason = "this node does not have it and does not pull from its registry".to_owned();
         return Err(Error::ImageRefused { reference: reference.to_string(), reason });
     }
     let known = docker.pulled.known(&reference.local_name());
@@ -85,8 +86,8 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
     let ours = known.is_some_and(|known| {
         known.is_tag_ours && there.as_ref().and_then(|there| there.id.as_ref()) == Some(&known.id)
     });
-    // What is here under the name else is the owner's: whether a stranger may have it, its registry
-    // says, and a pull by its tag would take the tag away from it.
+    // Any other image of this name is the owner's: its registry decides whether a stranger may have it, and a
+    // pull by tag would take the tag away from the owner's image.
     match fetch(docker, &reference, there.is_some() && !ours, before.as_ref()).await {
         Err(Error::Pull { reason, .. }) if before.is_some() && reason != fault::DISK_FULL => {
             docker.pulled.asked(reference.local_name(), Asked::Away);
@@ -97,7 +98,7 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
     }
 }
 
-/// What is known of the tag without asking; `None` where its registry is to be asked.
+/// What is known of the tag without asking; `None` if its registry has to be asked.
 fn is_good(docker: &Docker, reference: &Reference, good_for: Duration) -> Option<Asked> {
     if reference.has_digest() {
         return Some(Asked::Confirmed);
@@ -105,7 +106,8 @@ fn is_good(docker: &Docker, reference: &Reference, good_for: Duration) -> Option
     docker.pulled.last_asked(&reference.local_name(), good_for)
 }
 
-/// What the registry gives, and what of it had to be fetched.
+/// Fetches what the registry gives now. `owners`: the tag is the owner's and must not move. `before`: the
+/// image that an earlier job pulled.
 async fn fetch(
     docker: &Docker,
     reference: &Reference,
@@ -122,7 +124,7 @@ async fn fetch(
     let id = found.id.clone().unwrap_or_default();
     let is_new = before.is_none_or(|before| before.id.as_ref() != Some(&id));
     if is_new && before.is_some() {
-        tracing::info!(image = %reference, "the image {reference} is another one by now");
+        tracing::info!(image = %reference, "the registry gives another image for {reference} than before");
     }
     docker.pulled.asked(reference.local_name(), Asked::Confirmed);
     docker.pulled.remember(reference.local_name(), Known { id, is_tag_ours: !owners }).await;
@@ -154,11 +156,11 @@ fn told(reference: &Reference, found: ImageInspect, pulled: bool) -> Image {
 }
 
 impl Pulls {
-    /// The pull of this reference that is under way, or a new one. It is dropped, and with it the
-    /// engine's work, when the last of those who wait is.
+    /// The pull of this reference in progress, or a new one. It is dropped, and the engine's work with it,
+    /// when the last of those who wait is dropped.
     fn join(&self, reference: &Reference, new: impl FnOnce() -> Pull) -> Shared<Pull> {
         let mut pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has ended can't be joined any more, even while somebody still holds it.
+        // A pull that has ended can't be joined, even while somebody still holds it.
         pulls.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
         if let Some(under_way) = pulls.get(reference).and_then(WeakShared::upgrade) {
             return under_way;
@@ -197,7 +199,7 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     pull.boxed()
 }
 
-/// The account of the settings at the image's registry.
+/// The settings' account at the image's registry.
 fn account(docker: &Docker, reference: &Reference) -> Option<DockerCredentials> {
     let registry = canonical_registry(reference.registry());
     let mut all = docker.config.registry_auth.iter();
@@ -205,14 +207,14 @@ fn account(docker: &Docker, reference: &Reference) -> Option<DockerCredentials> 
     account.map(accounts::of_settings)
 }
 
-/// The account of the file.
+/// The account file's entry for the registry.
 async fn of_file(file: PathBuf, registry: String) -> Result<Option<DockerCredentials>, Failure> {
     let read = tokio::task::spawn_blocking(move || accounts::of_file(&file, &registry)).await;
     let read = read.map_err(|err| Failure::Engine(EngineError::IOError { err: err.into() }))?;
     read.map_err(Failure::Accounts)
 }
 
-/// Has the engine pull it; returns at the end of the engine's answer.
+/// Has the engine pull the image; returns at the end of the engine's answer.
 async fn download(
     client: &Client,
     (name, version): (&str, &str),
@@ -236,13 +238,13 @@ async fn download(
     }
 }
 
-/// Whether a layer is being unpacked, by the engine's last word: it may say nothing more for minutes, in
-/// which the pull's own limit counts alone. A download that comes after it is held to its silence again.
+/// Whether the engine's last message says that it unpacks a layer. It may then be silent for minutes, so only
+/// the pull's overall deadline applies; a later download is held to the stall timeout again.
 fn is_unpacking(said: &str) -> bool {
     said.starts_with("Extracting")
 }
 
-/// The digest that the image's registry gives whoever asks as this node does.
+/// The digest that the image's registry gives to this node's account, or to anybody without one.
 async fn ask_registry(
     client: &Client,
     reference: &Reference,
@@ -256,7 +258,7 @@ async fn ask_registry(
     digest.ok_or(Failure::NoDigest)
 }
 
-/// The cause is told to the owner alone, in the log.
+/// Translates a failure. Only the owner learns its cause, from the log.
 fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) -> Error {
     let (host, name) = (&docker.config.host, reference.to_string());
     tracing::warn!(
@@ -279,8 +281,8 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) 
     }
 }
 
-/// The engine reads `X-Registry-Auth` as URL-safe base64 and takes anything else for no account at
-/// all; the client writes the plain alphabet, which differs for passwords with `>`, `?` or `~`.
+/// The engine reads `X-Registry-Auth` as URL-safe base64 and treats anything else as no account. The client
+/// writes the standard alphabet, which differs for passwords with `>`, `?` or `~`.
 pub(super) fn url_safe_auth(mut request: BollardRequest) -> BollardRequest {
     if let Some(value) = request.headers_mut().get_mut("X-Registry-Auth") {
         let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
@@ -308,7 +310,7 @@ mod tests {
             futures_util::future::ready(Err(Arc::new(Failure::Stalled(Duration::ZERO)))).boxed()
         });
         assert!(broken.clone().now_or_never().is_some_and(|ended| ended.is_err()));
-        // Whoever comes after a failure tries anew, though the failure is still held.
+        // A later call starts a new pull, though the failed one is still held.
         assert!(pulls.join(&reference, never).now_or_never().is_none());
     }
 }

@@ -1,9 +1,9 @@
-//! What was pulled for jobs: the engine's id of the image, by the name that the job gave it; and when
-//! its registry was asked last what the name means.
+//! The record of what was pulled for jobs: the engine's image id by the name in the job, and when its
+//! registry was last asked what the name means.
 //!
-//! The id is a hash of the image, so whatever the owner does to the name later, what is found under
-//! the id is what the registry gave a stranger. What must hold: losing this record costs one
-//! question to a registry, never a job.
+//! The id is a hash of the image, so whatever the owner does to the name later, the image with this id is
+//! what the registry gave a stranger. Must hold: losing this record costs one question to a registry, never a
+//! job.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -14,9 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Of names kept: a stranger who makes up more costs the others a question each.
+/// Most names kept. A stranger who makes up more costs every other name one question to its registry.
 const NAMES_MAX: usize = 2048;
-/// Of the file; a name and an id are under 700.
+/// Most bytes that are read of the file; a name with its id takes under 700.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
 type Names = BTreeMap<String, Known>;
@@ -24,23 +24,23 @@ type Names = BTreeMap<String, Known>;
 /// What was pulled under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// The engine's id of it.
+    /// The engine's id of the image.
     pub(super) id: String,
-    /// Whether the engine has it under the name because it was pulled for a job: then a pull may move
-    /// the name. Else the name is the owner's.
+    /// Whether the engine has the tag because a job pulled it, so that a pull may move it. Otherwise the tag
+    /// is the owner's.
     pub(super) is_tag_ours: bool,
 }
 
-/// What a registry said when it was asked what a tag means.
+/// A registry's answer to what a tag means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// What was pulled under it last.
+    /// It means the image that was pulled last.
     Confirmed,
-    /// Nothing.
+    /// The registry did not answer.
     Away,
 }
 
-/// The record; read at its first use.
+/// The record; its file is read at the first use.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     path: Option<PathBuf>,
@@ -58,7 +58,7 @@ impl Record {
         self.names().lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// The registry was asked just now.
+    /// Notes what the registry answered just now.
     pub(super) fn asked(&self, name: String, said: Asked) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.insert(name, (Instant::now(), said));
@@ -67,14 +67,14 @@ impl Record {
         }
     }
 
-    /// What it said, where that was no longer ago.
+    /// The registry's answer, if it is younger than `ago`.
     pub(super) fn last_asked(&self, name: &str, ago: Duration) -> Option<Asked> {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, said) = asked.get(name).filter(|(at, _)| at.elapsed() < ago)?;
         Some(*said)
     }
 
-    /// Notes it down. A note that can't be written is a debug line: see above.
+    /// Records what was pulled. A failed write is only a debug line, since losing the record is harmless.
     pub(super) async fn remember(&self, name: String, known: Known) {
         let text = {
             let mut names = self.names().lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl Record {
         let Some(path) = self.path.clone() else { return };
         let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
         if let Err(err) = written.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
-            tracing::debug!("what was pulled can't be noted down: {err}");
+            tracing::debug!("the record of pulled images can't be written: {err}");
         }
     }
 
@@ -108,7 +108,7 @@ fn read(path: &Path) -> Names {
     }
 }
 
-/// A whole file or none: what reads it must not find half of it.
+/// Writes a temporary file and renames it: a reader must not find half a record.
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -135,7 +135,7 @@ mod tests {
         }
         first.remember("z:1".to_owned(), known("sha256:3")).await;
         assert_eq!(record().names().lock().unwrap().len(), NAMES_MAX);
-        // Of an older version, too: a question to the registry each.
+        // A broken file, or one of an older version, only costs a question to the registry.
         for text in ["{ broken", r#"{"z:1": "sha256:3"}"#] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(record().known("z:1"), None);

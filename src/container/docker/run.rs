@@ -1,7 +1,7 @@
-//! Creating and starting a container exactly once.
+//! Creates and starts a container exactly once (docs/adr/0015-created-before-started.md).
 //!
-//! The name is what makes one container of many creates; that it was created and never started is
-//! looked up before it is started, and an exited container is never started again.
+//! The fixed name makes repeated creates yield one container. A start first checks that the container was
+//! never started, and an exited container is never started again.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,31 +26,30 @@ use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use policy::Brought;
 
-/// How often the name may turn out to be taken by a container that is gone a moment later.
+/// Attempts to create while the name is taken by a container that is gone a moment later.
 const CREATE_TRIES_MAX: u32 = 3;
 
-/// Of images whose variables and labels are remembered: one whole day's different ones.
+/// Most images whose facts are remembered: about one day's different images.
 const FACTS_MAX: usize = 256;
-/// Of an image's variables and labels together; real ones have some dozens, and each goes into
-/// every create call.
+/// Most variables and labels of an image; real images have some dozens, and each goes into every create call.
 const NAMES_MAX: usize = 4096;
 
-/// Of an image's volumes: each is a mount.
+/// Most volumes of an image: each becomes a mount.
 const VOLUMES_MAX: usize = 64;
 
-/// What images bring along, by their ids, which are hashes of it.
+/// Facts about images by image id. They never change, since the id is a hash of them.
 #[derive(Default)]
 pub(super) struct Facts(Mutex<HashMap<String, Arc<Fact>>>);
 
-/// What is known of an image.
+/// What is known about an image.
 struct Fact {
     brought: Brought,
-    /// As Go names it: `amd64`; empty where it does not say.
+    /// As Go names it, such as `amd64`; empty if the image does not say.
     architecture: String,
 }
 
-/// Refuses an image of one program for another processor than this node's: its registry gives it all
-/// the same where the name means no list of images.
+/// Refuses an image for another processor architecture than this node's: a registry gives it regardless if
+/// the name means a single image and not a list of them.
 pub(super) async fn runs_here(docker: &Docker, name: &str, image_id: &str) -> Result<(), Error> {
     let fact = facts(docker, image_id).await?;
     let client = docker.client().await?;
@@ -62,12 +61,12 @@ pub(super) async fn runs_here(docker: &Docker, name: &str, image_id: &str) -> Re
     Err(Error::ImageRefused { reference: name.to_owned(), reason })
 }
 
-/// What an image says of itself, as far as a name goes.
+/// An image's own word, reduced to 16 letters and digits.
 fn one_word(text: &str) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).take(16).collect()
 }
 
-/// What the image brings along.
+/// The facts about this image, from memory or from the engine.
 async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Fact>, Error> {
     let known = |facts: &Facts| {
         facts.0.lock().unwrap_or_else(PoisonError::into_inner).get(image_id).cloned()
@@ -98,7 +97,7 @@ async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Fact>, Error> {
     Ok(fact)
 }
 
-/// Creates the container, or finds what has its name already.
+/// Creates the container, or returns this node's container of that name.
 pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<ContainerId, Error> {
     let client = docker.client().await?;
     let fact = facts(docker, &spec.image_id).await?;
@@ -121,11 +120,11 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
             withdraw(docker, &own(spec, there)?).await?;
         }
     }
-    Err(Error::Engine { reason: format!("the name {} is taken and free by turns", spec.name) })
+    Err(Error::Engine { reason: format!("the name {} keeps being taken and freed", spec.name) })
 }
 
-/// Makes the folders of the image's volumes. Whatever user it runs as may write there, as in a volume
-/// that the image says nothing more of; what it does say, the engine does.
+/// Creates the folders for the image's volumes. Any user may write there, as in a volume whose mode the image
+/// does not set; if the image sets one, the engine applies it.
 async fn make_folders(folders: Vec<(PathBuf, String)>) -> Result<(), Error> {
     let make = move || {
         for (folder, _) in folders {
@@ -138,7 +137,7 @@ async fn make_folders(folders: Vec<(PathBuf, String)>) -> Result<(), Error> {
     done.unwrap_or_else(|err| Err(std::io::Error::other(err))).map_err(Error::Io)
 }
 
-/// Whether it was made for other cards, which failed, and was never started.
+/// Whether it was created for other GPUs, which failed, and was never started.
 fn has_other_cards(spec: &ContainerSpec, there: &ContainerInspectResponse) -> bool {
     let is_new = there.state.as_ref().and_then(|state| state.status) == Some(Status::CREATED);
     let requests = there.host_config.as_ref().and_then(|host| host.device_requests.as_ref());
@@ -150,7 +149,7 @@ fn has_other_cards(spec: &ContainerSpec, there: &ContainerInspectResponse) -> bo
     is_new && theirs != ours
 }
 
-/// What is under the name, where it is this node's.
+/// The id of the container under the name, if it is this node's.
 fn own(spec: &ContainerSpec, there: ContainerInspectResponse) -> Result<ContainerId, Error> {
     let labels = there.config.as_ref().and_then(|config| config.labels.as_ref());
     let owner = labels.and_then(|labels| labels.get(policy::LABEL_NODE));
@@ -162,8 +161,8 @@ fn own(spec: &ContainerSpec, there: ContainerInspectResponse) -> Result<Containe
     }
 }
 
-/// Removes the container where it never ran. Not by force: a start that is on its way when its node dies
-/// is carried out all the same, between the look and the removal too.
+/// Removes the container if it never ran. Not by force: a start call of a node that has died is carried out
+/// all the same, even between the check and the removal.
 pub(super) async fn withdraw(docker: &Docker, id: &ContainerId) -> Result<bool, Error> {
     let _alone = docker.names.lock(&id.0).await;
     let is_new = |there: &ContainerInspectResponse| {
@@ -178,16 +177,16 @@ pub(super) async fn withdraw(docker: &Docker, id: &ContainerId) -> Result<bool, 
     let options = RemoveContainerOptionsBuilder::default().v(true).build();
     let remove = client.remove_container(&id.0, Some(options));
     match within(docker.config.call_timeout, remove).await {
-        // 409: it runs by now, or another call is removing it.
+        // 409: it has been started meanwhile, or another call is removing it.
         Err(err) if fault::status(&err) == Some(409) => Ok(inspect(docker, &id.0).await?.is_none()),
         Err(err) if fault::status(&err) == Some(404) => Ok(true),
         removed => removed.map(|()| true).map_err(|err| docker.fault(err)),
     }
 }
 
-/// Starts the container where it never ran; else says when it was started.
+/// Starts the container if it never ran; else returns when it was started.
 pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched, Error> {
-    // Between one caller's inspect and start, another's container could run and exit.
+    // Without the lock, another caller's start could run and end between this call's inspect and start.
     let _alone = docker.names.lock(&id.0).await;
     let there = inspect(docker, &id.0).await?.ok_or_else(|| Error::Gone(id.clone()))?;
     if there.state.as_ref().and_then(|state| state.status) != Some(Status::CREATED) {
@@ -200,8 +199,8 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     let Err(err) = within(docker.config.start_timeout, call).await else {
         return Ok(Launched { id: id.clone(), started_now: true, started_at: None });
     };
-    // Where the engine went away in the middle, nobody knows whether the job runs: it is left for
-    // the next call to look at. A start that hangs is ended, or it could succeed unobserved.
+    // If the engine went away during the call, nobody knows whether the job runs: the next call looks. A
+    // start that hangs is ended by removal, or it could succeed unobserved.
     if matches!(err, EngineError::RequestTimeoutError)
         && let Err(err) = docker.remove(id).await
     {
@@ -212,7 +211,7 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     Err(fault::of_start(&docker.config.host, err))
 }
 
-/// The container as it stands; `None` where there is none.
+/// The container's current state; `None` if there is no such container.
 pub(super) async fn inspect(
     docker: &Docker,
     name_or_id: &str,
@@ -226,7 +225,7 @@ pub(super) async fn inspect(
     }
 }
 
-/// Bytes of the container's own layer, which the engine walks through for it.
+/// Bytes in the container's own layer; the engine walks through the layer to count them.
 pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<u64, Error> {
     let client = docker.client().await?;
     let options = InspectContainerOptionsBuilder::default().size(true).build();
@@ -238,7 +237,7 @@ pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<u64, Er
     }
 }
 
-/// A line of the engine's list; `None` where it has no id or is being removed.
+/// Converts an entry of the engine's list; `None` if it has no id or state, or is being removed.
 pub(super) fn found(listed: ContainerSummary) -> Option<Found> {
     let labels = listed.labels.unwrap_or_default();
     let state = match listed.state? {

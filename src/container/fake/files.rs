@@ -1,4 +1,4 @@
-//! What a simulated job does to its folders, and what is copied out of them.
+//! File work of the fake engine: a simulated job's output, and copying it out.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::{ContainerSpec, Error, Mount};
 use super::SIMULATED;
 
-/// Where a path of the container lies on the host; `None` where no mount shows it.
+/// The host path of a path in the container; `None` if no mount covers it.
 pub(super) fn host_path(spec: &ContainerSpec, path: &str) -> Option<PathBuf> {
     let below = |mount: &Mount| {
         let rest = Path::new(path).strip_prefix(&mount.target).ok()?;
@@ -17,13 +17,13 @@ pub(super) fn host_path(spec: &ContainerSpec, path: &str) -> Option<PathBuf> {
     spec.mounts.iter().filter_map(below).max_by_key(|(depth, _)| *depth).map(|(_, host)| host)
 }
 
-/// Where the job was told to leave its output.
+/// Where the job has to leave its output (`OUTPUT_PATH`).
 pub(super) fn output_path(spec: &ContainerSpec) -> &str {
     let told = spec.env.iter().find(|(name, _)| name == "OUTPUT_PATH");
     told.map_or("/output/output", |(_, path)| path)
 }
 
-/// The whole of a simulated job: its input, or the names in it, under a line that says what it is.
+/// The whole simulated job: writes its input, or the names in it, below a line that says it is simulated.
 pub(super) fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Result<()> {
     let Some(output) = output else { return Ok(()) };
     if let Some(folder) = output.parent() {

@@ -1,11 +1,11 @@
-//! An engine that is not there: containers in memory, for the simulated demo and for tests.
+//! An engine in memory, for the simulated demo and for tests.
 //!
-//! A job is not executed. It is simulated: `run` copies the job's input to its output under a first
-//! line that says so, the log has a few lines, and the job exits with 0 after a while. Tests give
-//! a container another end by [`Fake::script`], and an answer of the engine by [`Fake::fail`].
+//! A job is not executed but simulated: `start` copies the job's input to its output below a first line that
+//! says so, the log has a few lines, and the job exits with 0 after a while. Tests change a container's
+//! course with [`Fake::script`], and the engine's answers with [`Fake::fail`].
 //!
-//! What must hold: what the real engine refuses is refused here, in the same words of [`Error`].
-//! Clones share one engine, so that an agent can end while its containers go on.
+//! Must hold: what the real engine refuses is refused here with the same variants of [`Error`]. Clones share
+//! one engine, so an agent can end while its containers go on.
 
 mod files;
 
@@ -32,11 +32,11 @@ use files::{Refusal, blocking, copy_tree, hex, host_path, output_path, simulate}
 /// The first line of every output of a simulated job.
 pub const SIMULATED: &str = "simulated: no container ran, this is a copy of the job's input";
 
-/// As long as the real engine waits for a reader who takes nothing more.
+/// How long to wait for a reader that takes nothing more, as for the real engine.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
-/// The exit code of a process that a SIGTERM ended.
+/// Exit code of a process that SIGTERM ended.
 const TERMINATED: i32 = 128 + 15;
-/// The exit code of a process that a SIGKILL ended.
+/// Exit code of a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
 /// An engine in memory.
@@ -47,7 +47,7 @@ pub struct Fake(Arc<Shared>);
 struct Shared {
     script: Script,
     gpus: Vec<GpuUuid>,
-    /// Engine time is the host's at the start, moved on by tokio's, which tests can pause.
+    /// The engine's clock: the host's time at the start, advanced by tokio's clock, which tests can pause.
     since: (Timestamp, Instant),
     state: Mutex<State>,
 }
@@ -73,7 +73,7 @@ struct Container {
 #[derive(Debug)]
 struct Run {
     started: Instant,
-    /// How and when it ends; moved forward by `stop`, gone when the container is removed.
+    /// How and when it ends; `stop` moves the end forward. Dropped when the container is removed.
     end: watch::Sender<End>,
 }
 
@@ -84,16 +84,16 @@ struct End {
     by: EndedBy,
 }
 
-/// How a simulated job goes.
+/// The course of a simulated job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
-    /// How long it runs.
+    /// How long it runs unless it is stopped.
     pub run_for: Duration,
-    /// What it exits with.
+    /// Exit code unless it is stopped.
     pub code: i32,
-    /// Whether the kernel is said to have killed it for memory.
+    /// Whether its exit reports that the kernel killed it for lack of memory.
     pub oom: bool,
-    /// Whether it has to be killed.
+    /// Whether it ignores the stop signal and has to be killed.
     pub ignores_stop: bool,
     /// What it writes; `None` for a few lines about the simulation.
     pub log: Option<Vec<LogChunk>>,
@@ -108,7 +108,7 @@ impl Script {
     }
 }
 
-/// A call whose answer [`Fake::fail`] decides.
+/// A call that [`Fake::fail`] can make fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     /// [`ContainerRuntime::image`]
@@ -132,7 +132,7 @@ pub enum Call {
 }
 
 impl Fake {
-    /// An engine with these cards, whose jobs run for `run_for` and succeed.
+    /// An engine with these GPUs, whose jobs run for `run_for` and succeed.
     pub fn new(run_for: Duration, gpus: Vec<GpuUuid>) -> Self {
         Self(Arc::new(Shared {
             script: Script::succeeds_after(run_for),
@@ -142,12 +142,12 @@ impl Fake {
         }))
     }
 
-    /// Decides how the container of this name goes, when it is run.
+    /// Sets the course of the container of this name; takes effect when the container is created.
     pub fn script(&self, container_name: &str, script: Script) {
         self.state().scripts.insert(container_name.to_owned(), script);
     }
 
-    /// Decides the answer to the next such call; several are given in the order of their coming.
+    /// Makes the next such call fail with `error`; several errors are used in the order of their setting.
     pub fn fail(&self, call: Call, error: Error) {
         self.state().failures.entry(call).or_default().push_back(error);
     }
@@ -166,7 +166,7 @@ impl Fake {
         then.plus(at.saturating_duration_since(instant))
     }
 
-    /// What the real engine would refuse about a container that is not there yet.
+    /// Refuses what the real engine would refuse about a new container.
     fn admit(state: &State, spec: &ContainerSpec) -> Result<(), Error> {
         if !state.images.values().any(|image| image.id == spec.image_id) {
             let reason = format!("No such image: {}", spec.image_id);
@@ -206,7 +206,7 @@ impl Container {
         }
     }
 
-    /// Its run; an error where it was never started.
+    /// Its run; an error if it was never started.
     fn run(&self) -> Result<&Run, Error> {
         let reason = || format!("the container {} was never started", self.id);
         self.run.as_ref().ok_or_else(|| Error::Engine { reason: reason() })

@@ -1,15 +1,15 @@
-//! A transaction's next step, decided from what is written down and what the chain shows.
+//! Decides the next step of a transaction from the journal and the chain's state.
 //!
 //! ```text
 //!  reserved ─ sign ─► signed ─ send ─► pending ─ in a block, deep enough ─► settled
 //!                       ▲                 │
-//!                       ├─ no block takes it: a dearer form, the same nonce
+//!                       ├─ no block includes it: a form at a higher price, the same nonce
 //!                       │                 └─ another transaction used the nonce ─► displaced
 //!  settled ─ a reorganisation took it back ─► pending
 //! ```
 //!
-//! What must hold: all forms of a transaction have its nonce, so that at most one of them is ever
-//! mined; nothing is displaced while one of its forms may still get into a block.
+//! Must hold: all forms of a transaction share its nonce, so that at most one of them is ever mined. No
+//! transaction is displaced while one of its forms may still get into a block.
 
 use std::time::Duration;
 
@@ -19,156 +19,157 @@ use super::{Call, Fees};
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};
 
-/// Whose transactions are counted: nonces are an account's on one chain.
+/// The owner of a nonce sequence: one account on one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
-    /// EIP-155 id.
+    /// The chain's EIP-155 id.
     pub chain_id: u64,
     /// The node's address.
     pub address: Address,
 }
 
-/// Something that is to be done on a chain, with the nonce that is reserved for it.
+/// A call to be made on a chain, with the nonce reserved for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Its row in the journal.
+    /// The row id in the journal.
     pub id: i64,
-    /// The contract that is called.
+    /// The address of the contract that is called.
     pub contract: Address,
-    /// The account's nonce, for good.
+    /// The reserved nonce, which never changes.
     pub nonce: u64,
-    /// What is called.
+    /// The call to make.
     pub call: Call,
-    /// Where it stands.
+    /// The progress of the transaction.
     pub state: State,
-    /// What was signed for it, oldest first.
+    /// The signed forms, oldest first.
     pub forms: Vec<Form>,
 }
 
-/// Where a transaction stands.
+/// The progress of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// A form of it may get into a block.
+    /// One of its forms may get into a block.
     Open,
-    /// It is in a block, deep enough.
+    /// It is in a block that is deep enough.
     Settled(Outcome),
-    /// Its nonce seems to be another's. Looked at once more before it is given up.
+    /// Another transaction seems to have used its nonce. Checked once more before it is given up.
     Displaced,
-    /// No form of it will ever be in a block: its nonce is another's, or it was never signed.
+    /// None of its forms will ever be in a block: the nonce was used otherwise, or none was signed.
     Abandoned,
 }
 
-/// A form of a transaction: the same nonce and call at some price.
+/// One signed form of a transaction: its nonce and call at one price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Form {
     /// The hash that it has in a block.
     pub hash: Hash,
-    /// What it offers.
+    /// The price that it offers.
     pub fees: Fees,
-    /// The most gas that it may use.
+    /// The gas limit that it sets.
     pub gas_limit: u64,
-    /// When it was signed.
+    /// The time of signing.
     pub signed: Timestamp,
-    /// What is sent.
+    /// The encoded bytes that are sent.
     #[serde(skip)]
     pub raw: Vec<u8>,
 }
 
-/// A transaction in its block.
+/// The result of a transaction that is in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The form that got there.
+    /// The hash of the form that was included.
     pub hash: Hash,
-    /// The block's number.
+    /// The number of the block.
     pub block: u64,
-    /// Whether the contract did what it was asked.
+    /// Whether the call succeeded.
     pub success: bool,
-    /// Gas used.
+    /// The gas that it used.
     pub gas_used: u64,
-    /// What it cost, in wei.
+    /// Its total cost in wei.
     pub fee_wei: u128,
 }
 
-/// What the endpoint said to the newest form, as far as this process knows.
+/// The endpoint's answer to the newest form, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// It was not sent by this process yet.
+    /// This process has not sent the form yet.
     #[default]
     Unsent,
-    /// It has it.
+    /// The endpoint has the form.
     Taken,
-    /// Its price is below what the chain takes now.
+    /// Its price is below the chain's present minimum.
     TooCheap {
-        /// The tip that is asked for at least, in wei, where the endpoint says so.
+        /// The lowest acceptable tip in wei, if the endpoint states it.
         tip_min: Option<u128>,
     },
-    /// A transaction of the same nonce stands in its way.
+    /// Another transaction with the same nonce is in the pool.
     Occupied,
 }
 
-/// What the chain shows, and what this process did about it.
+/// The chain's state, and what this process has sent so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// How many transactions of the account are in blocks: the next nonce.
+    /// The count of the account's transactions in blocks, which is the next nonce.
     pub nonce: u64,
-    /// The latest block.
+    /// The latest block's number.
     pub head: u64,
-    /// One of the forms, in a block.
+    /// The outcome of the form that is in a block, if any.
     pub included: Option<Outcome>,
-    /// See [`Answer`].
+    /// The endpoint's answer to the newest form.
     pub answer: Answer,
     /// When the newest form was last sent.
     pub sent: Option<Timestamp>,
-    /// When it was first sent by this process, and the chain's height then: what a crash or a
-    /// reorganisation held up is not dearer for it.
+    /// When this process first sent it, and the chain's height then. Counted anew in each process, so
+    /// that a delay by a crash or a reorganisation does not raise the price.
     pub since: Option<(Timestamp, u64)>,
-    /// Since when the nonce has been used without any form being in a block.
+    /// Since when the nonce has been used although none of the forms is in a block.
     pub taken_since: Option<Timestamp>,
 }
 
-/// What to do next.
+/// The next step of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Sign another form, at a price that [`Rules::price`] gives, and send it.
     Sign,
     /// Send the newest form, for the first time or again.
     Send,
-    /// Look again later.
+    /// Check again later.
     Wait,
-    /// It is done.
+    /// It is in a block that is deep enough.
     Settle(Outcome),
-    /// It will never be done: another transaction has its nonce.
+    /// Another transaction used its nonce, so it will never be in a block.
     Displace,
 }
 
-/// When to do what.
+/// The limits that [`next`] and [`Rules::price`] apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// In how deep a block a transaction is taken for final; 1 is the latest.
+    /// The depth at which a transaction counts as final; 1 is the latest block.
     pub confirmations: u64,
-    /// A form that is in no block after this long is replaced by a dearer one,
+    /// The minimum age of a pending form before one at a higher price replaces it.
     pub replace_after: Duration,
-    /// if the chain has made this many blocks meanwhile.
+    /// The number of blocks that must also have passed the form over before that.
     pub replace_blocks: u64,
-    /// A form that is in no block is sent again this often: endpoints forget.
+    /// The interval at which a pending form is sent again, since endpoints drop transactions.
     pub resend_after: Duration,
-    /// A used nonce without a receipt of ours is another's after this long: endpoints are late.
+    /// How long a used nonce may lack a receipt of ours before another transaction counts as its user.
+    /// Endpoints may deliver receipts late.
     pub displace_after: Duration,
-    /// The most that one transaction may cost, in wei.
+    /// The highest cost of one transaction, in wei.
     pub fee_max_wei: u128,
 }
 
-/// What the chain asks for is more than the owner allows.
+/// The chain's price exceeds the limit that the node's owner set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a transaction costs up to {wei} wei now, and {max} are allowed")]
 pub struct TooDear {
-    /// What it would cost at the least.
+    /// The lowest possible cost, in wei.
     pub wei: u128,
-    /// What is allowed.
+    /// The limit, in wei.
     pub max: u128,
 }
 
-/// The next step of `tx`.
+/// The next step of the transaction `tx`.
 pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Step {
     if let Some(outcome) = &view.included {
         let depth = view.head.saturating_add(1).saturating_sub(outcome.block);
@@ -183,7 +184,7 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
         return if late { Step::Displace } else { Step::Wait };
     }
     if view.nonce < tx.nonce {
-        // Something before it is missing: it can be in no block whatever it offers.
+        // A lower nonce is missing, so no block can include it at any price.
         return Step::Wait;
     }
     let Some(form) = tx.forms.last() else { return Step::Sign };
@@ -192,7 +193,7 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
     let passed_over = view.head >= head.saturating_add(rules.replace_blocks);
     match view.answer {
         Answer::Unsent => Step::Send,
-        // An endpoint that always says so must not drive the price up in a moment.
+        // The wait keeps an endpoint that always answers this from driving the price up at once.
         Answer::TooCheap { .. } if now.since(form.signed) >= rules.resend_after => Step::Sign,
         Answer::TooCheap { .. } => Step::Wait,
         Answer::Taken if old && passed_over => Step::Sign,
@@ -204,9 +205,9 @@ pub fn next(tx: &Transaction, view: &View, rules: &Rules, now: Timestamp) -> Ste
 }
 
 impl Rules {
-    /// What the next form of a transaction offers, where the chain asks for `offer`: for a first
-    /// form that, for a replacement enough to take the last form's place. Never more than is
-    /// allowed.
+    /// The fees of the next form, given the chain's `offer`. A first form takes the offer; a
+    /// replacement raises it enough to replace the last form. [`TooDear`] if `fee_max_wei` does not
+    /// cover `gas` units at the lowest useful price; never more than that limit.
     pub fn price(&self, last: Option<&Form>, offer: Fees, gas: u64) -> Result<Fees, TooDear> {
         let (wanted, floor) = match last {
             None => (offer, offer.least()),

@@ -94,7 +94,7 @@ fn nothing_is_sent_over_a_gap() {
 #[test]
 fn no_form_costs_more_than_is_allowed() {
     let offer = |max| Fees::Eip1559 { max, tip: 1 };
-    // 1000 wei a unit are allowed; an offer holds twice the base fee.
+    // The limit is 1000 wei a unit; an offer includes twice the base fee.
     assert_eq!(RULES.price(None, offer(401), 1000), Ok(offer(401)));
     assert_eq!(RULES.price(None, offer(1501), 1000), Ok(offer(1000)), "less room, still enough");
     let dear = RULES.price(None, offer(2001), 1000).unwrap_err();

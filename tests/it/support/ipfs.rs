@@ -40,7 +40,7 @@ pub(crate) struct Store {
 impl Store {
     /// Serves `dir` on a free port.
     pub(crate) async fn start(dir: &Path) -> Self {
-        artifact::install_crypto();
+        lamda_node::http::install_crypto();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

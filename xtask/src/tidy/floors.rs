@@ -9,24 +9,24 @@ use super::Finding;
 use super::source::{Named, Source};
 
 /// The modules of each floor, lowest first.
-const FLOORS: [(&str, &[&str]); 5] = [
-    ("base", &["backoff", "clock", "failpoint", "proxy", "secret", "supervise", "text"]),
+const FLOORS: [(&str, &[&str]); 6] = [
+    ("base", &["backoff", "clock", "failpoint", "proxy", "report", "secret", "supervise", "text"]),
     ("domain", &["ids", "job", "node", "reputation"]),
-    (
-        "adapters",
-        &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "notify", "telemetry"],
-    ),
-    ("services", &["agent", "hub", "sidecar"]),
+    ("instruments", &["http", "sql", "web"]),
+    ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal"]),
+    ("services", &["agent"]),
     ("edges", &["cli", "config", "main"]),
 ];
 
 /// The only imports allowed within a floor: the left module may name the right one.
 const SIDEWAYS: &[(&str, &str)] = &[
     ("backoff", "clock"),
+    ("clock", "text"),
     ("proxy", "secret"),
     ("secret", "text"),
     ("supervise", "backoff"),
     ("supervise", "clock"),
+    ("supervise", "report"),
     ("job", "ids"),
     ("job", "node"),
     ("node", "ids"),
@@ -44,14 +44,15 @@ const EDGES: &[&str] = &["cli", "config", "main"];
 const VENDORS: &[(&str, &[&str])] = &[
     ("alloy", &["chain"]),
     ("anyhow", EDGES),
+    ("axum", &["web"]),
     ("async_nats", &["bus"]),
     ("bollard", &["container"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
-    ("reqwest", &["artifact", "chain", "notify"]),
-    ("rusqlite", &["journal"]),
+    ("reqwest", &["http"]),
+    ("rusqlite", &["sql"]),
 ];
 
 /// What a pure module must not name: the domain decides; it doesn't act, wait or log.

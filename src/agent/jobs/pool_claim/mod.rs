@@ -1,8 +1,8 @@
-//! A pool's job and the other agents of the pool: the claim is read, `job::claim` decides, the
-//! answer is written by compare-and-set.
+//! Coordination of a pool's job with the other agents of the pool: read the claim, let `job::claim`
+//! decide, write the answer by compare-and-set.
 //!
-//! What must hold: a container of a pool's job is started, and its terminal status written down,
-//! only after the claim says that it is ours; whoever loses a race asks again from the start.
+//! Invariants: the container of a pool's job is started, and its terminal status journaled, only
+//! after the claim is this agent's. An agent that loses a race starts over with a fresh read.
 
 use super::attempt::Desk;
 use super::board::{Board, InHand};
@@ -16,29 +16,29 @@ use crate::job::phase::{Event, Fault, Retry};
 use crate::job::{Job, Reason};
 use crate::report::causes;
 
-/// Races that are lost in a row before the job waits for its next try.
+/// Races lost in a row before the job waits for its next try.
 const RACES_MAX: u32 = 8;
 
 const FASTER: &str = "other agents of the pool were faster every time";
 
-/// What a claim is asked for with: nothing where the job came by no pool, or without `JetStream`,
-/// where nobody else can have been given it.
+/// The pool and the bid to decide about a job's claim with. There is none for a job that came from
+/// no pool, or without `JetStream`: no other agent can have been given it.
 struct Asked {
     pool: PoolName,
     bid: Bid,
 }
 
-/// What was decided about a claim.
+/// A decision about a claim.
 #[expect(clippy::large_enum_variant, reason = "it is on the stack for one decision")]
 enum Decided<T> {
-    /// Nothing is to be written.
+    /// The answer; nothing has to be written.
     Is(T),
-    /// So, once this is written.
+    /// The answer, valid once this claim is written.
     Write(Claim, T),
 }
 
-/// Before the container starts: is the job this node's? Whose lease has run out is asked first: it
-/// may be at work, and only have been out of the queue's reach.
+/// Claims the job before its container starts. A holder whose lease has expired is asked first: it
+/// may be at work, and only have been cut off from the queue.
 pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> Event {
     let delivery = desk.board.delivery(job.id());
     let Some(Asked { pool, bid }) = asked(job, delivery.as_ref(), &desk.clock) else {
@@ -61,7 +61,7 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
         };
         match put(&pool, job.id(), &claim, found, effects).await {
             Ok(true) => return Event::Claimed,
-            // Whoever was faster may be the holder, who is back: the question is asked anew.
+            // The faster writer may be the previous holder, back at work: start over.
             Ok(false) => {}
             Err(err) => return failed(&causes(&err)),
         }
@@ -69,9 +69,9 @@ pub(super) async fn take<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &De
     failed(FASTER)
 }
 
-/// Whether the agent that holds the claim which the bidder would write over keeps the job. One that
-/// claimed it only since the delivery came may be at work, though it does not answer now: the job
-/// comes again.
+/// Whether the holder whose claim the bidder would overwrite keeps the job. A holder that was not
+/// already silent when the delivery came keeps it unasked: it may be at work, and the job is
+/// redelivered.
 async fn is_kept<E: Effects>(
     found: Option<&Claim>,
     bid: &Bid,
@@ -88,7 +88,7 @@ async fn is_kept<E: Effects>(
     is_kept
 }
 
-/// Before the terminal status is written down: is it this node's to say?
+/// Claims the job's end before its terminal status is journaled.
 pub(super) async fn conclude<E: Effects, C: Clock>(
     job: &Job,
     effects: &E,
@@ -99,7 +99,7 @@ pub(super) async fn conclude<E: Effects, C: Clock>(
     ask(job, effects, desk, Event::Concluded, decide).await
 }
 
-/// Whether an end is this node's to say: `ours`, or else `theirs`.
+/// `ours` if this node may report the job's end, otherwise `theirs`.
 fn conclusion<T>(found: Option<&Claim>, bid: &Bid, ours: T, theirs: T) -> Decided<T> {
     match claim::conclude(found, bid) {
         claim::Conclude::Write(claim) => Decided::Write(claim, ours),
@@ -124,11 +124,11 @@ async fn ask<E: Effects, C: Clock>(
     }
 }
 
-/// Renews the claim of a job in hand, before its lease is: `false` where another agent has it, so
-/// that it must be left to that one. `anew`: it is written though it says so already.
+/// Renews the claim of a job in hand, before its lease is renewed. `false` if another agent has the
+/// job, which must be left to it. `anew`: write the claim even if it is up to date.
 ///
-/// How far the job is counts as it is once the claim is read: it moves before it writes its claim
-/// itself, so that what it has concluded or given back is never claimed again from here.
+/// The job's stand is looked up after the claim is read. Since a job changes its phase before it
+/// writes its own claim, a job that was concluded or given back is never claimed again here.
 pub(super) async fn renew<E: Effects, C: Clock>(
     job: &InHand,
     anew: bool,
@@ -146,12 +146,12 @@ pub(super) async fn renew<E: Effects, C: Clock>(
         }
     };
     let ours = settle(pool, &job.id, &bid, effects, decide).await?;
-    // Lost races say nothing of whose it is: it is asked again.
+    // Lost races don't tell whose it is: the caller tries again.
     ours.ok_or(bus::Error::Timeout { what: "renew a claim" })
 }
 
-/// Lets go of the claim, so that the start does not count. `false` where another agent has the job,
-/// or may have it: then the delivery is not this one's to give back.
+/// Releases the claim, so that this start does not count. `false` if another agent has the job or
+/// may have it: then the delivery is not this agent's to give back.
 pub(super) async fn hand_back<E: Effects, C: Clock>(
     job: &Job,
     delivery: &AckHandle,
@@ -170,19 +170,20 @@ pub(super) async fn hand_back<E: Effects, C: Clock>(
     ours.ok_or(bus::Error::Timeout { what: "give a claim back" })
 }
 
-/// What became of a job that this node can't begin.
+/// The fate of a job that this node can't begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
     /// It goes back to the pool.
     Back,
-    /// Nobody can begin it: it ends here.
+    /// Too many nodes could not begin it: it ends here.
     Up,
-    /// Another agent has it, and its delivery.
+    /// Another agent has it, or may have it, and its delivery.
     Lost,
 }
 
-/// This node can't begin the job: counted, so that it does not go round for ever. Not where its
-/// holder of before is back at work: what is given back then goes to a third agent, unasked.
+/// Counts in the claim that this node can't begin the job, so that it does not circulate for ever.
+/// Not if its previous holder is back at work: a job given back then would go to a third agent,
+/// which would not ask that holder.
 pub(super) async fn give_back<E: Effects, C: Clock>(
     job: &Job,
     delivery: &AckHandle,
@@ -202,8 +203,8 @@ pub(super) async fn give_back<E: Effects, C: Clock>(
     Ok(given.unwrap_or(Given::Lost))
 }
 
-/// A pool's job that nobody will ever run, such as one that came too late. `true`: this agent is
-/// the one to say so.
+/// Concludes a pool's job that no agent will ever run, such as one past its deadline. `true` if this
+/// agent is the one to report it.
 pub(super) async fn reject<E: Effects>(
     pool: &PoolName,
     job: &JobId,
@@ -214,8 +215,9 @@ pub(super) async fn reject<E: Effects>(
     Ok(settle(pool, job, bid, effects, decide).await?.unwrap_or(false))
 }
 
-/// One more node that a pool's job never fits. `true`: nobody is left to try, and this agent is the
-/// one to say so. Nothing is counted where its holder of before is back at work.
+/// Counts one more node that a pool's job can never fit. `true` if the job is given up with that,
+/// and this agent is the one to report it. Nothing is counted if its previous holder is back at
+/// work.
 pub(super) async fn refuse<E: Effects>(
     pool: &PoolName,
     job: &JobId,
@@ -232,14 +234,15 @@ pub(super) async fn refuse<E: Effects>(
     Ok(settle_unless(kept, pool, job, bid, effects, decide).await?.unwrap_or(false))
 }
 
-/// What is answered where the holder that would be written over keeps the job, and who knows whether
-/// it was silent when the delivery came.
+/// The answer if the holder that would be overwritten keeps the job, and the board that knows
+/// whether this holder was silent when the delivery came.
 struct Kept<'a, T> {
     board: &'a Board,
     answer: T,
 }
 
-/// Reads, decides and writes until the answer stands; `None` where every race was lost.
+/// Reads, decides and writes until a write succeeds or none is needed; `None` if every race was
+/// lost.
 async fn settle<E: Effects, T: Send + Sync>(
     pool: &PoolName,
     job: &JobId,
@@ -250,7 +253,7 @@ async fn settle<E: Effects, T: Send + Sync>(
     settle_unless(None, pool, job, bid, effects, decide).await
 }
 
-/// The same; who would be written over is asked first, where there is an answer for that.
+/// The same, but with `kept` the holder that would be overwritten is asked first.
 async fn settle_unless<E: Effects, T: Send + Sync>(
     kept: Option<Kept<'_, T>>,
     pool: &PoolName,
@@ -279,7 +282,7 @@ async fn settle_unless<E: Effects, T: Send + Sync>(
     Ok(None)
 }
 
-/// Writes the claim over what was found; `false` where somebody was faster.
+/// Writes the claim over what was found; `false` if another agent was faster.
 async fn put<E: Effects>(
     pool: &PoolName,
     job: &JobId,
@@ -301,7 +304,7 @@ fn asked<C: Clock>(job: &Job, delivery: Option<&AckHandle>, clock: &C) -> Option
     Some(Asked { pool, bid: Bid { held, ..bid } })
 }
 
-/// What this node asks with.
+/// This node's bid for a job, as one that has not started it.
 pub(super) fn bid<C: Clock>(
     agent: Address,
     delivery: &AckHandle,

@@ -1,4 +1,4 @@
-//! A pool's job that this node lets go of, while another agent may be at work on it.
+//! A pool's job that this node releases while another agent may be working on it.
 
 use super::*;
 use crate::agent::jobs::fakes::{NODE, Trouble, delivery, node_with, until_started, written};

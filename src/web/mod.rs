@@ -1,0 +1,39 @@
+//! The HTTP server that every service of this program shares.
+//!
+//! Invariant: after the shutdown signal no new request is taken, and the last answer ends within the grace
+//! period. The server library's types are named through this module only.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+pub use axum::{Json, Router, body, extract, http, response, routing};
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+
+/// Serves `app` on `listener` until `shutdown`; transfers under way then have `grace` to end.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> io::Result<()> {
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let signal = async move {
+        shutdown.await;
+        stopping.send(()).ok();
+    };
+    // Answers are small and waited for: never delay one to fill a packet.
+    let listener = listener.tap_io(|connection| {
+        connection.set_nodelay(true).ok();
+    });
+    let serve = axum::serve(listener, app).with_graceful_shutdown(signal);
+    tokio::select! {
+        ended = serve => ended,
+        () = async {
+            stopped.await.ok();
+            tokio::time::sleep(grace).await;
+        } => Ok(()),
+    }
+}
