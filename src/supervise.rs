@@ -89,6 +89,16 @@ impl Services {
         self.tasks.spawn(service);
     }
 
+    /// Starts a service that needs `state`: each run gets a clone of it.
+    pub fn spawn_with<S, F, Fut>(&mut self, name: &'static str, backoff: Backoff, state: S, run: F)
+    where
+        S: Clone + Send + 'static,
+        F: Fn(S) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.spawn(name, backoff, move || run(state.clone()));
+    }
+
     /// Returns the error of the first service that fails for good; waits forever if none does.
     pub async fn first_fatal(&mut self) -> BoxError {
         loop {

@@ -1,4 +1,4 @@
-//! Effects that answer at once, or after a time that is given.
+//! Fake effects that answer at once, or after a given time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,24 +23,24 @@ use tokio::sync::{Notify, mpsc};
 
 use super::NODE;
 
-/// How long each of the three slow steps of a job takes, and each status.
+/// The duration of each of the three slow steps of a job, and of publishing a status.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
     pub(crate) fetch: Duration,
     pub(crate) run: Duration,
     pub(crate) upload: Duration,
-    /// A status's way to the server and the answer's back.
+    /// The round trip of a status to the server.
     pub(crate) say: Duration,
 }
 
-/// Where containers run, and where their files lie.
+/// The engine that runs the containers, and the folders with their files.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) engine: Fake,
     pub(crate) folders: Folders,
 }
 
-/// Effects on nothing, each after its time; where there is a host, `Follow` and recovery ask it.
+/// Effects that change nothing and take the given time. With a host, `Follow` and recovery use it.
 #[derive(Debug)]
 pub(crate) struct Fakes {
     pub(crate) pace: Pace,
@@ -188,7 +188,7 @@ impl Effects for Fakes {
 }
 
 impl Fakes {
-    /// Signed as it is in earnest: the journal reads it again.
+    /// A receipt with a real signature, since the journal parses it again.
     fn receipt(&self, job: &Job) -> serde_json::Value {
         let Phase::Published { ended, .. } = &job.phase else { return serde_json::Value::Null };
         let facts = Facts {
@@ -220,7 +220,7 @@ impl Fakes {
     }
 }
 
-/// Not even a timer's resolution where there is nothing to wait for.
+/// Sleeps for `span`; without a span, not even for the resolution of a timer.
 async fn pause(span: Duration) {
     if !span.is_zero() {
         tokio::time::sleep(span).await;

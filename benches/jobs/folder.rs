@@ -1,5 +1,5 @@
-//! What a folder of very many small files costs: sealed, uploaded, and stored by the embedded store
-//! in this process.
+//! The cost of an output folder with very many small files: sealing, uploading, and storing in the
+//! embedded store, which runs in this process.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 
-/// Seals and publishes a folder of so many files of some bytes each.
+/// Seals and publishes a folder of `files` files of a few bytes each.
 pub(super) async fn folder(dir: &Path, files: usize) -> Result<Value, Failure> {
     install_crypto();
     let output = dir.join("output");
@@ -51,9 +51,9 @@ pub(super) async fn folder(dir: &Path, files: usize) -> Result<Value, Failure> {
     }))
 }
 
-/// Processor time of this process, store and client together.
+/// CPU seconds of this process, which is store and client together.
 fn cpu_seconds() -> Result<f64, Failure> {
-    /// What Linux has told programs for thirty years.
+    /// Linux's `USER_HZ`, the unit of times in `/proc/PID/stat` (proc(5)).
     const TICKS_PER_S: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let after = stat.rsplit_once(')').ok_or("no stat")?.1;

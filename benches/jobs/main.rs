@@ -1,10 +1,11 @@
-//! What a job costs the node itself: the real plan, board and journal (on a real disk), with
+//! The cost of a job to the node itself: the real plan, board and journal (on a real disk), with
 //! effects that answer at once.
 //!
-//! `cargo bench --bench jobs [-- --quick] [--year JOBS] [--folder FILES]` prints JSON; with `--year` alone
-//! the row about a journal of so many jobs, with `--folder` that about an output of so many files. docs/performance.md says how to read it.
+//! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES]` prints JSON. `--year` prints
+//! only the row about a journal of `JOBS` jobs, `--folder` only that about an output of `FILES` files.
+//! docs/performance.md explains the figures.
 
-#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#![expect(clippy::print_stdout, reason = "the figures go to stdout")]
 
 mod fakes;
 mod folder;
@@ -15,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lamda_node::agent::JobAuth;
-use lamda_node::agent::jobs::attempt::{Desk, drive};
+use lamda_node::agent::jobs::attempt::drive;
 use lamda_node::agent::jobs::board::{Board, StopRequest};
+use lamda_node::agent::jobs::desk::Desk;
 use lamda_node::agent::jobs::folders::Folders;
-use lamda_node::agent::jobs::intake::Intake;
+use lamda_node::agent::jobs::hand::Jobs;
 use lamda_node::agent::jobs::notary::Notary;
 use lamda_node::agent::jobs::terms::Terms;
 use lamda_node::agent::jobs::{outbox, recover};
@@ -41,11 +42,11 @@ use fakes::{Fakes, Host, Pace};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const NODE: Address = Address::new([7; 20]);
-/// A step that fails is tried again for ever: no figure is worth a longer wait.
+/// The time after which a measurement is given up, since a failing step would be retried for ever.
 const STUCK: Duration = Duration::from_mins(2);
 const IMAGE: &str = "registry.example/bench/job:1";
 
-/// A job as a requester sends it, and its first state.
+/// The first transition of a job, and its body as a requester sends it.
 fn accepted(number: usize) -> Result<(Transition, Vec<u8>), Failure> {
     let body = format!(
         r#"{{"job_id":"bench-{number}","image_name":"{IMAGE}","command":["python","train.py"],
@@ -57,10 +58,10 @@ fn accepted(number: usize) -> Result<(Transition, Vec<u8>), Failure> {
     Ok((Job::accept(asked, NODE, 0, SystemClock.now()), body.into_bytes()))
 }
 
-/// A job on the board, and where it is asked to stop.
+/// A job on the board, and the receiver of its stop requests.
 type InHand = (Job, mpsc::Receiver<StopRequest>);
 
-/// A node of the real parts over `effects`.
+/// A node made of the real parts, on fake effects.
 #[derive(Debug, Clone)]
 struct Bench {
     desk: Desk<SystemClock>,
@@ -84,7 +85,7 @@ fn terms(slots: usize) -> Terms {
     }
 }
 
-/// Opens a journal whose former owner may be letting go of it at this moment.
+/// Opens a journal, retrying while its previous owner releases it.
 fn open(dir: &Path) -> Result<Journal, Failure> {
     for _ in 0..500 {
         match Journal::open(dir) {
@@ -118,7 +119,7 @@ impl Bench {
         Ok(Self { desk, crew: Crew::default(), effects, slots })
     }
 
-    /// Takes one job in as `agent::intake` does once it has been checked.
+    /// Starts one job, as the agent's intake does after its checks.
     async fn take(&self, number: usize) -> Result<(), Failure> {
         if let Some((job, stops)) = self.admit(number).await? {
             let (effects, desk) = (Arc::clone(&self.effects), self.desk.clone());
@@ -129,7 +130,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Writes a job down and puts it on the board.
+    /// Journals a job and puts it on the board.
     async fn admit(&self, number: usize) -> Result<Option<InHand>, Failure> {
         let (taken, body) = accepted(number)?;
         let journal = &self.desk.journal;
@@ -142,7 +143,7 @@ impl Bench {
         Ok(stops.map(|stops| (taken.job, stops)))
     }
 
-    /// As many jobs at a time as there are slots, each from its message to its end.
+    /// Runs `jobs` jobs, as many at a time as there are slots, each from admission to its end.
     async fn abreast(&self, jobs: usize) -> Result<Duration, Failure> {
         let (started, next) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
         for worker in 0..self.slots {
@@ -169,7 +170,7 @@ impl Bench {
         Ok(started.elapsed())
     }
 
-    /// Jobs as fast as there is room: as many ahead as there are slots.
+    /// Runs `jobs` jobs, each started as soon as the board has room for it.
     async fn together(&self, jobs: usize) -> Result<Duration, Failure> {
         let started = Instant::now();
         for number in 0..jobs {
@@ -180,7 +181,7 @@ impl Bench {
         Ok(started.elapsed())
     }
 
-    /// Each only when the one before is done.
+    /// Runs `jobs` jobs, each started after the one before has ended.
     async fn one_by_one(&self, jobs: usize) -> Result<Duration, Failure> {
         let started = Instant::now();
         for number in 0..jobs {
@@ -191,7 +192,7 @@ impl Bench {
     }
 }
 
-/// (a): jobs a second, while their statuses are taken out of the outbox as they come.
+/// (a): jobs per second, while the outbox publishes their statuses concurrently.
 async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
     let bench = Bench::new(dir, 256, Fakes::default())?;
     let (desk, effects) = (bench.desk.clone(), Arc::clone(&bench.effects));
@@ -207,7 +208,7 @@ async fn rate(dir: &Path, jobs: usize) -> Result<f64, Failure> {
     Ok(f64::from(u32::try_from(jobs)?) / took.as_secs_f64())
 }
 
-/// (b): 1 s of fetching, running and uploading each, on one slot.
+/// (b): jobs with 1 s each of fetching, running and uploading, on one slot.
 async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure> {
     let second = Duration::from_secs(1);
     let pace = Pace { fetch: second, run: second, upload: second, ..Pace::default() };
@@ -216,7 +217,7 @@ async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure>
         std::fs::create_dir(&dir)?;
         Bench::new(&dir, 1, Fakes { pace, ..Fakes::default() })
     };
-    // A few are enough to see what a serial run is like. Neither takes any time of the processor.
+    // The serial run needs only a few jobs. Neither run uses the CPU, so they can run concurrently.
     let few = jobs.div_ceil(4);
     let (beside, alone) = (run("together")?, run("serial")?);
     let (together, serial) = tokio::try_join!(beside.together(jobs), alone.one_by_one(few))?;
@@ -229,7 +230,7 @@ async fn pipeline(dir: &Path, jobs: usize) -> Result<serde_json::Value, Failure>
     }))
 }
 
-/// (c): recovery, until every container is followed again.
+/// (c): the time of recovery, until every container is followed again.
 async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Failure> {
     let engine = Fake::new(Duration::from_hours(1), Vec::new());
     let host = Host { engine, folders: Folders::create(dir)? };
@@ -240,22 +241,11 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
         }
     }
     let fakes = Fakes { host: Some(host), ..Fakes::default() };
-    let Bench { desk, crew, effects, slots } = Bench::new(dir, containers, fakes)?;
+    let Bench { desk, effects, slots, .. } = Bench::new(dir, containers, fakes)?;
     let started = Instant::now();
-    let intake = Arc::new(Intake {
-        node: NODE,
-        auth: JobAuth::Open,
-        terms: terms(slots),
-        domain: watch::channel(None).1,
-        desk,
-        effects: Arc::clone(&effects),
-        crew: crew.clone(),
-        data_dir: dir.to_owned(),
-        disk_free_min_mib: 0,
-        open: watch::Sender::new(0),
-        waiting: tokio::sync::Mutex::default(),
-    });
-    Box::pin(recover::run(intake))
+    let jobs = Arc::new(Jobs::new(NODE, terms(slots), desk, Arc::clone(&effects)));
+    let crew = jobs.crew.clone();
+    Box::pin(recover::run(jobs))
         .await
         .map_err(|failure| format!("recovery failed: {failure:?}"))?;
     while effects.following.load(Ordering::Relaxed) < containers {
@@ -266,7 +256,7 @@ async fn adoption(dir: &Path, containers: usize) -> Result<serde_json::Value, Fa
     Ok(serde_json::json!({ "containers": containers, "ms": took.as_secs_f64() * 1000.0 }))
 }
 
-/// A job whose container runs, in the journal and on the engine.
+/// Brings one job to a running container, in the journal and on the engine.
 async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failure> {
     let Host { engine, folders } = host;
     let (taken, body) = accepted(number)?;
@@ -297,7 +287,7 @@ async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failur
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    // Cargo adds `--bench`.
+    // Searched rather than parsed strictly: Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--part") {
         let [name, dir] =
@@ -307,7 +297,7 @@ async fn main() -> Result<(), Failure> {
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let place = |name: &str| -> Result<_, Failure> {
-        // Beside what cargo builds: a temporary folder may lie in memory, where a sync is free.
+        // In Cargo's target folder: the system's temporary folder may be in memory, where fsync is free.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
     };

@@ -1,7 +1,7 @@
-//! A year at one job a second: what a journal of millions of jobs costs that an empty one doesn't.
+//! A year at one job a second: compares a journal of millions of jobs with an empty one.
 //!
-//! Each journal is worked on by a process of its own (this program again), the empty and the full
-//! one in turn, so that neither's memory nor a busy minute of the disk is the other's.
+//! Each measurement runs in a process of its own (this program again), alternating between the empty
+//! and the full journal, so that memory and a busy minute of the disk do not distort the comparison.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,12 +22,12 @@ use super::fakes::{Fakes, Pace};
 use super::{Bench, Failure, NODE, accepted, open};
 
 const MONTH: Duration = Duration::from_hours(30 * 24);
-/// Receipts under one root.
+/// The number of receipts under one root.
 const LEAVES: usize = 4096;
-/// The empty journal and the full one are worked on in turn, so often.
+/// How often the empty and the full journal are measured in turn.
 const ROUNDS: usize = 3;
 
-/// The row: fills a journal with so many jobs that are done, and holds it against an empty one.
+/// The row: fills a journal with `jobs` ended jobs, and compares it with an empty one.
 pub(crate) async fn year(dir: &Path, jobs: usize) -> Result<Value, Failure> {
     let [empty, full] = ["empty", "full"].map(|name| dir.join(name));
     for one in [&empty, &full] {
@@ -65,7 +65,7 @@ pub(crate) async fn year(dir: &Path, jobs: usize) -> Result<Value, Failure> {
     }))
 }
 
-/// What one of the processes does; prints what it found.
+/// Runs one measurement, in the process started for it, and returns its figures.
 pub(crate) async fn part(name: &str, dir: &Path) -> Result<Value, Failure> {
     match name {
         "work" => work(&open(dir)?).await,
@@ -83,7 +83,7 @@ fn child(part: &str, dir: &Path) -> Result<Value, Failure> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// One job from its message to its end; how long each call of the journal took.
+/// Runs one job from admission to its end. Returns the duration of each journal write in ms.
 async fn live(journal: &Journal, number: usize, fakes: &Fakes) -> Result<Vec<f64>, Failure> {
     let (taken, body) = accepted(number)?;
     let mut took = Vec::new();
@@ -128,8 +128,8 @@ async fn pack_all(journal: &Journal) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Jobs one after the other, each packed when it is done, with the commit's latencies and what is
-/// resident at the end.
+/// Runs jobs one after the other and packs each at its end. Reports the latencies of the commits and
+/// the resident memory at the end.
 async fn work(journal: &Journal) -> Result<Value, Failure> {
     let fakes = Fakes::default();
     let first = usize::try_from(SystemClock.now().unix_ms())?;
@@ -147,7 +147,8 @@ async fn work(journal: &Journal) -> Result<Value, Failure> {
     }))
 }
 
-/// What is a month old goes, while somebody else asks and writes as fast as the answers come.
+/// Deletes entries older than a month while another task writes as fast as it is answered, and
+/// reports how long that task waits.
 async fn forget(journal: &Journal) -> Result<Value, Failure> {
     let over = AtomicBool::new(false);
     let beside = async {
@@ -161,7 +162,7 @@ async fn forget(journal: &Journal) -> Result<Value, Failure> {
         }
         Ok::<_, Failure>(waits)
     };
-    // As if a day and a half more had gone by.
+    // 36 hours ahead, so that the oldest day and a half of the month is due.
     let now = SystemClock.now().plus(Duration::from_hours(36));
     let begun = Instant::now();
     let forgetting = async {
@@ -184,7 +185,7 @@ async fn forget(journal: &Journal) -> Result<Value, Failure> {
     }))
 }
 
-/// Whether what is resident grows with the jobs that went through.
+/// The resident memory after each thousand jobs, to show whether it grows.
 async fn flat(journal: &Journal) -> Result<Value, Failure> {
     let fakes = Fakes::default();
     let first = usize::try_from(SystemClock.now().unix_ms())?;
@@ -202,7 +203,7 @@ async fn flat(journal: &Journal) -> Result<Value, Failure> {
     Ok(json!({ "jobs_a_round": 1_000, "resident_mib": resident }))
 }
 
-/// Statuses a second where the server is a hundred milliseconds away.
+/// Statuses per second to a server with a round trip of 100 ms.
 async fn statuses(dir: &Path) -> Result<Value, Failure> {
     std::fs::create_dir(dir)?;
     let say = Duration::from_millis(100);
@@ -228,7 +229,7 @@ async fn statuses(dir: &Path) -> Result<Value, Failure> {
     Ok(json!({ "statuses": waiting, "a_second": waiting / begun.elapsed().as_secs_f64() }))
 }
 
-/// One job through the real code, for the others to be like; its bytes, packed.
+/// Runs one job through the real code, as a template for `fill`. Returns its packed sizes in bytes.
 async fn sample(dir: &Path) -> Result<Value, Failure> {
     let journal = open(dir)?;
     live(&journal, 0, &Fakes::default()).await?;
@@ -242,8 +243,8 @@ async fn sample(dir: &Path) -> Result<Value, Failure> {
     Ok(json!({ "story": story, "receipt": receipt }))
 }
 
-/// As many rows like the sample's, each with an id, hashes and bytes of its own, spread over a month;
-/// the receipts under roots.
+/// Fills the journal with rows like the sample's, each with its own id, hashes and random bytes, spread
+/// over a month. The receipts are under roots.
 fn fill(dir: &Path, jobs: usize) -> Result<(), Failure> {
     let db = Connection::open(dir.join("journal.db"))?;
     db.execute_batch(
@@ -253,7 +254,7 @@ fn fill(dir: &Path, jobs: usize) -> Result<(), Failure> {
     let (jobs_i, oldest) = (i64::try_from(jobs)?, i64::try_from(now - month)?);
     let apart = i64::try_from(month)? / jobs_i.max(1);
     let numbers = "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)";
-    // Random bytes as long as the sample's.
+    // As many random bytes as the sample has, since they don't compress.
     let done = format!(
         "{numbers} INSERT INTO done
          (job_id, body_hash, phase, refused, seq, due_ms, story)

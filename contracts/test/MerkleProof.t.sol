@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev The cheatcodes that read a file of vectors.
+/// @dev The cheatcodes for reading a file of vectors.
 interface Json {
     function readFile(string calldata path) external view returns (string memory data);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
@@ -19,7 +19,7 @@ interface Json {
     function toString(uint256 value) external pure returns (string memory);
 }
 
-/// @dev The vectors that the agent's trees are held to, held to OpenZeppelin's library.
+/// @dev Checks OpenZeppelin's library against the vectors that the agent's trees are tested with.
 contract MerkleProofTest is Test {
     Json private constant _JSON = Json(address(vm));
 

@@ -7,8 +7,8 @@ import {OnceReputation} from "./support/OnceReputation.sol";
 import {PlainReputation} from "./support/PlainReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev What every contract with the deployed interface does, as a client of that interface sees
-/// it, whatever else it can: the same cases for ours and for what the deployed one may be.
+/// @dev The behaviour that clients of the deployed interface rely on: the same cases for this
+/// project's contract and for plausible versions of the deployed one.
 abstract contract CompatibilityTest is Test {
     address private constant _NODE = address(0xA11CE);
     address private constant _OTHER = address(0xB0B);
@@ -22,7 +22,7 @@ abstract contract CompatibilityTest is Test {
     /// @dev Whether a node may change what it registered.
     function _mayRegisterAgain() internal pure virtual returns (bool);
 
-    /// @dev Whether it answers to ERC-165 for the extension.
+    /// @dev Whether the contract reports the extension by ERC-165.
     function _hasExtension() internal pure virtual returns (bool);
 
     function setUp() external {
@@ -37,7 +37,7 @@ abstract contract CompatibilityTest is Test {
     }
 
     function test_CalldataIsWhatDeployedClientsSend() external {
-        // Not from the compiler: word by word from the wire.
+        // Spelled out word by word, independent of the compiler's encoder.
         bytes memory call = abi.encodePacked(
             bytes4(0xf3ef747f),
             uint256(0x40),
@@ -142,7 +142,7 @@ abstract contract CompatibilityTest is Test {
         vm.assertEq(_reputation.successfulJobsCount(_NODE), 0, "jobs");
     }
 
-    /// @dev As the agent asks: no answer, a revert or an answer of another form mean no.
+    /// @dev Asks as the agent does: no answer, a revert or any answer but `true` means no.
     function test_TheExtensionIsFoundWhereItIs() external view {
         bytes memory question = abi.encodeWithSelector(bytes4(0x01ffc9a7), bytes4(0x8cc8a900));
         (bool ok, bytes memory answer) = address(_reputation).staticcall(question);

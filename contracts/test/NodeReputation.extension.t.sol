@@ -6,7 +6,7 @@ import {INodeReputationExtension} from "../src/interfaces/INodeReputationExtensi
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev What the contract tells beyond the deployed interface.
+/// @dev The functions beyond the deployed interface.
 contract NodeReputationExtensionTest is Test {
     address private constant _NODE = address(0xA11CE);
     bytes32 private constant _ROOT = keccak256("receipts");

@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev What each call costs a node as a transaction of its own, the 21,000 of every transaction
-/// and its calldata included. `snapshots/` holds the figures; CI compares them.
+/// @dev The gas of each call as a transaction of its own, including the base cost of 21,000 and the
+/// calldata. `snapshots/` contains the figures; CI compares them.
 /// forge-config: default.isolate = true
 contract NodeReputationGasTest is Test {
     address private constant _NODE = address(0xA11CE);
@@ -17,7 +17,7 @@ contract NodeReputationGasTest is Test {
         _reputation = new NodeReputation();
         vm.prank(_NODE);
         _reputation.registerNode("NVIDIA H100 80GB HBM3", 81_559);
-        // A node that has beaten and claimed before: no field goes from zero to something.
+        // The node has sent heartbeats and claims before, so no field changes from zero.
         vm.warp(1_700_000_400);
         vm.prank(_NODE);
         _reputation.sendHeartbeatWithReceipts(keccak256("earlier"), 3, 1);

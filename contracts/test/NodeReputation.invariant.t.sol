@@ -4,12 +4,12 @@ pragma solidity 0.8.37;
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev Does what a few nodes, the owner and strangers do, and keeps beside the contract what each
-/// node must look like: counted another way than the contract counts.
+/// @dev Acts as a few nodes, the owner and strangers, and keeps the expected state of each node,
+/// counted in another way than the contract counts.
 contract Handler is Test {
     uint256 private constant _NODES = 8;
 
-    /// @dev What was done to a node, and what follows from it.
+    /// @dev The actions on a node, and the state that follows from them.
     struct Ghost {
         uint256 since;
         uint256 lastSeen;
@@ -28,7 +28,7 @@ contract Handler is Test {
     mapping(address node => Ghost) public ghosts;
     mapping(address node => mapping(uint256 slot => bool)) private _heard;
 
-    /// @dev Forge forgets `warp` between the calls of a run; the present is kept here.
+    /// @dev The current time. Forge resets `warp` between the calls of a run.
     uint256 public present = 1_700_000_000;
 
     constructor() {
@@ -45,7 +45,7 @@ contract Handler is Test {
             ++registered;
             ghost.since = present;
             ghost.lastSeen = present;
-            // Its first slot is the one that no beat can earn.
+            // No heartbeat counts in the slot of the first registration.
             _heard[who][present / 300] = true;
         } else {
             _noteBeat(who);
@@ -89,7 +89,7 @@ contract Handler is Test {
     }
 
     function node(uint256 index) public pure returns (address) {
-        // A handful of nodes: far from 160 bits.
+        // With a handful of nodes, the sum fits 160 bits.
         // forge-lint: disable-next-line(unsafe-typecast)
         return address(uint160(0x1000 + index));
     }
@@ -98,7 +98,7 @@ contract Handler is Test {
         return _NODES;
     }
 
-    /// @dev The slots between its registration and the present one that it let pass.
+    /// @dev The slots between the node's registration and the present slot without a heartbeat.
     function missed(address who) external view returns (uint256) {
         Ghost memory ghost = ghosts[who];
         if (ghost.since == 0) return 0;
@@ -132,7 +132,7 @@ contract NodeReputationInvariantTest is Test {
         _reputation = _handler.REPUTATION();
     }
 
-    /// @dev Forge asks this which contracts to call.
+    /// @dev Forge reads the contracts to call from this function.
     function targetContracts() external view returns (address[] memory targets) {
         targets = new address[](1);
         targets[0] = address(_handler);
@@ -166,7 +166,7 @@ contract NodeReputationInvariantTest is Test {
         }
     }
 
-    /// @dev The sums of each node's own deeds: whatever a node did, no other one shows it.
+    /// @dev Each node's counts are the sums of its own actions; no action shows in another node.
     function invariant_CountsAreTheSumsOfOutcomes() external {
         vm.warp(_handler.present());
         for (uint256 i = 0; i < _handler.count(); ++i) {

@@ -7,7 +7,7 @@ import {INodeReputation} from "../src/interfaces/INodeReputation.sol";
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev What the owner may do, and nobody else.
+/// @dev The functions that only the owner may call.
 contract NodeReputationOwnerTest is Test {
     address private constant _NODE = address(0xA11CE);
 

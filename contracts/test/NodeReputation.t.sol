@@ -5,7 +5,7 @@ import {INodeReputation} from "../src/interfaces/INodeReputation.sol";
 import {NodeReputation} from "../src/NodeReputation.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev What a node and its readers see.
+/// @dev The deployed interface, as nodes and readers use it.
 contract NodeReputationTest is Test {
     bytes private constant _NOT_REGISTERED =
         abi.encodeWithSignature("Error(string)", "NodeReputation: the node is not registered");
@@ -122,7 +122,7 @@ contract NodeReputationTest is Test {
     }
 
     function test_AStrangerHasAnEmptyRecord() external {
-        // Also on a chain so young that the present lies within the window of second 0.
+        // Even on a chain so young that `lastSeen` of 0 lies within the active window.
         vm.warp(60);
         (INodeReputation.ProviderInfo memory info, uint256 jobs) =
             _reputation.getProviderInfo(_NODE);

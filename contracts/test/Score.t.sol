@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {Score} from "../src/libraries/Score.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev The rule of the score. The agent's tests hold its Rust form to the same file.
+/// @dev The rule of the score. The agent's tests check its Rust version against the same file.
 contract ScoreTest is Test {
     uint256 private constant _JOBS = 1 << 40;
     uint256 private constant _SLOTS = 1 << 31;

@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {Standing, StandingLib} from "../src/types/Standing.sol";
 import {Test} from "./support/Test.sol";
 
-/// @dev The packed slot: each field where the layout has it, none spilling into its neighbour.
+/// @dev The packed slot: each field is where the layout has it, and none overflows into another.
 contract StandingTest is Test {
     uint40 private constant _TIME_MAX = type(uint40).max;
     uint40 private constant _NOON = 1_700_000_100;
@@ -81,7 +81,7 @@ contract StandingTest is Test {
     ) external pure {
         if (time < last) (last, time) = (time, last);
         uint256 passed = uint256(time / 300) - last / 300;
-        // As many slots before as there can be.
+        // The largest number of slots that can precede `last`.
         uint256 missed = last / 300;
         Standing standing = _packed(last, 0, missed, 9, completed, failed, since).beat(time);
         uint256 streak = passed == 0 ? 9 : passed == 1 ? 10 : 1;

@@ -1,15 +1,14 @@
 # shellcheck shell=bash
-# What every script of this folder begins with: where things are, how it speaks, how it ends.
-# Sourced, never run.
+# The common basis of the scripts: paths, messages, and process helpers. Sourced, never run.
 
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 TOOLS=$ROOT/.tools
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
-# Cargo reads a relative one from where it is started, which is the root.
+# Cargo resolves a relative path against its working folder, which is the root.
 [[ $TARGET == /* ]] || TARGET=$ROOT/$TARGET
-# Ours first; the system's daemons and iptables lie in sbin, which a user's PATH may lack.
+# Tools installed here come first. Daemons and iptables are in sbin, which a user's PATH may lack.
 export PATH=$TOOLS/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 say() { printf '\n== %s\n' "$*"; }
@@ -23,7 +22,7 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Root's rights for one command, asked for only where they are missing.
+# Runs one command as root, with sudo if necessary.
 as_root() {
     if [[ $(id -u) == 0 ]]; then
         "$@"
@@ -34,7 +33,7 @@ as_root() {
     fi
 }
 
-# Runs a command with its words kept aside; shows their end where it fails.
+# Runs a command without showing its output; shows the end of the output if it fails.
 quietly() {
     local log
     log=$(mktemp)
@@ -47,7 +46,7 @@ quietly() {
     fi
 }
 
-# wait_for SECONDS COMMAND…: tries until it succeeds, at most so long.
+# wait_for SECONDS COMMAND…: repeats the command until it succeeds, for at most SECONDS.
 wait_for() {
     local deadline=$((SECONDS + $1))
     shift
@@ -57,11 +56,11 @@ wait_for() {
     done
 }
 
-# Whether something listens on this loopback port.
+# listens PORT: whether something listens on this loopback port.
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A loopback port where nothing listens, from below the range that the kernel hands out by itself,
-# so that no outgoing connection takes it before our server does.
+# Prints a free loopback port. It is below the kernel's ephemeral range, so that no outgoing connection
+# takes it before the server binds it.
 free_port() {
     local port
     for _ in {1..100}; do
@@ -74,17 +73,17 @@ free_port() {
     die "no free loopback port between 20000 and 32000"
 }
 
-# When the process of this id was started, in ticks since boot; nothing where there is none. With
-# the id it names one process for good, though ids are used again.
+# started_at PID: the start time of the process in ticks since boot; nothing if there is none. Id and
+# start time together identify a process even after its id is reused.
 started_at() {
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-    # The name in parentheses may hold spaces: fields count from behind it.
+    # The name in parentheses may contain spaces, so fields are counted after it.
     read -ra stat <<<"${stat##*) }"
     [[ ${stat[0]} == Z ]] || printf '%s\n' "${stat[19]}"
 }
 
-# end_process PID START SECONDS: asks it to end, waits, and only then insists.
+# end_process PID START SECONDS: sends SIGTERM, waits for up to SECONDS, then sends SIGKILL.
 end_process() {
     local pid=$1 start=$2 deadline=$((SECONDS + $3))
     [[ -n $start && $(started_at "$pid") == "$start" ]] || return 0

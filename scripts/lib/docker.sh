@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# The Docker Engine: found, or installed and started. One that answers is left as it is. Sourced
-# after install.sh.
+# Finds the Docker Engine, or installs and starts one. A running engine is left as it is. Sourced after
+# install.sh.
 
 DOCKER_LOG=$TOOLS/dockerd.log
 
-# Where the engine is asked: DOCKER_HOST as Docker's own client reads it, else its usual socket.
+# The engine's address: DOCKER_HOST in the syntax of Docker's client, else the default socket.
 docker_host() { printf '%s\n' "${DOCKER_HOST:-unix:///var/run/docker.sock}"; }
 
-# docker_api PATH [CURL OPTIONS…]: one call of the Engine API, with no client but curl.
+# docker_api PATH [CURL OPTIONS…]: one call of the Engine API, with curl alone.
 docker_api() {
     local path=$1 host
     host=$(docker_host)
@@ -21,7 +21,8 @@ docker_api() {
 
 docker_answers() { docker_api /_ping --max-time 5 >/dev/null 2>&1; }
 
-# Leaves an engine that answers, and that this user may use; `docker_missing` says why not.
+# Ensures that an engine answers and that this user may use it. On failure, `docker_missing` has the
+# reason.
 need_docker() {
     docker_missing=
     docker_answers && return
@@ -37,7 +38,7 @@ need_docker() {
     return 1
 }
 
-# An engine that runs but refuses this user: taken up again by the same user in its group.
+# Whether an engine runs whose socket this user may not use; if so, `docker_missing` has the remedy.
 may_not_use_socket() {
     local socket=/var/run/docker.sock group
     [[ -S $socket && ! -w $socket ]] || return 1
@@ -54,14 +55,14 @@ start_docker() {
         wait_for 30 docker_answers
         return
     fi
-    # A package's own start script may have been quicker.
+    # The package's own start script may have started one already.
     pgrep -x dockerd >/dev/null 2>&1 && wait_for 15 docker_answers && return
     start_dockerd_by_hand
 }
 
-# No init system: started here, and left running at the end. Where the machine allows no bridge or
-# no overlay file system (a container, say), an engine without them still runs jobs: they get no
-# network anyway.
+# Without an init system, starts dockerd here and leaves it running at the end. If the machine (for
+# example, a container) allows no bridge or no overlay file system, an engine without them still runs
+# jobs, which get no network anyway.
 start_dockerd_by_hand() {
     note "starting dockerd (it stays up; log: $DOCKER_LOG)"
     mkdir -p "$TOOLS"
@@ -74,7 +75,7 @@ start_dockerd_by_hand() {
 }
 
 try_dockerd() {
-    # A session of its own, so that ctrl-C on this script does not end it.
+    # A session of its own keeps ctrl-C on this script from ending it.
     as_root setsid dockerd "$@" >>"$DOCKER_LOG" 2>&1 </dev/null &
     local pid=$!
     wait_for 30 docker_answers_or_ended "$pid"
@@ -83,7 +84,7 @@ try_dockerd() {
 
 docker_answers_or_ended() { docker_answers || ! kill -0 "$1" 2>/dev/null; }
 
-# import_image TAG FOLDER CHANGE…: a root file system as an image, unless the tag is there.
+# import_image TAG FOLDER CHANGE…: imports a root file system as an image, unless the tag exists.
 import_image() {
     local tag=$1 folder=$2 query="" change
     shift 2
@@ -98,7 +99,7 @@ import_image() {
     docker_api "/images/$tag/json" >/dev/null || die "the image $tag was not imported"
 }
 
-# busybox_root FOLDER: a root file system with a shell, from Debian's static busybox.
+# busybox_root FOLDER: makes a root file system with a shell, from Debian's static busybox.
 busybox_root() {
     local folder=$1 applet
     need_busybox
@@ -110,8 +111,8 @@ busybox_root() {
     done
 }
 
-# Debian's packages of the two kinds of busybox exclude each other: a static one that is already
-# there is taken whatever package it came with.
+# Debian's static and dynamic busybox packages exclude each other, so a static busybox that is already
+# installed is used, whichever package it came from.
 need_busybox() {
     has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 && return
     need_apt busybox-static

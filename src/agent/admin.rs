@@ -1,10 +1,10 @@
-//! Requests to this node on `jobs.control.<address>`: cancel a job, drain, tell how it stands; and
-//! what instances of one key say to each other there. On `jobs.holds.<address>` other agents ask
-//! whether it has a pool's job.
+//! Answers the requests to this node on `jobs.control.<address>` (cancel a job, retry an upload,
+//! drain, status, and what instances of one key say to each other), and the questions of other
+//! agents on `jobs.holds.<address>` whether this node has a pool's job.
 //!
-//! What must hold: every request is answered that means this instance; a job is cancelled only for
-//! its requester or the node's own key where jobs must be signed, and drained only for the node's
-//! key or its owner.
+//! Invariants: every request that means this instance is answered; if jobs must be signed, only the
+//! job's requester or the node's key can cancel one; only the node's key or its owner can drain the
+//! node or retry an upload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,27 +25,26 @@ use crate::job::phase::{Outcome, Phase, StopCause};
 use crate::report;
 use crate::supervise::{Crew, Failure};
 
-/// How far a request's time may be from ours.
+/// The largest accepted difference between a request's time and this node's clock.
 const FRESH: Duration = Duration::from_mins(1);
-/// A job that is starting answers when it has started.
+/// Time limit for a job to answer a cancel: one that is starting answers when it has started.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Requests that are being answered at a time.
+/// The most requests that are answered at a time.
 const AT_ONCE_MAX: usize = 32;
-/// The largest request that is read.
+/// The largest request that is read, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
-/// What answering needs.
+/// The parts that answers need.
 #[derive(Debug)]
 pub struct Admin<E, C> {
-    /// This node.
-    pub node: Address,
-    /// Where its earnings go, and who may drain it beside itself. Shown, never spent from.
+    /// The owner's address, where earnings go; it may drain the node. Shown, never spent from.
     pub owner: Option<Address>,
-    /// The jobs in hand and those ever taken, and whose are taken: decides what must be signed.
+    /// The jobs in hand and those ever taken, and whose jobs are taken, which decides what must be
+    /// signed.
     pub intake: Arc<Intake<E, C>>,
-    /// What other instances with the key are answered by.
+    /// Answers other instances with the same key.
     pub greeter: Greeter<C>,
-    /// Rung when a kept output is to be published.
+    /// Notified when a kept output is to be published.
     pub retried: Arc<Notify>,
 }
 
@@ -103,12 +102,12 @@ pub async fn run<E: Effects, C: Clock + Clone>(
     link: Link,
 ) -> Result<(), Failure> {
     let bus = link.bus().await;
-    // One's own listening would hide that nobody else does.
+    // Subscribing earlier would have hidden from this node's hello that nobody else listens.
     admin.greeter.sole.asking().await;
     let failed = |err: crate::bus::Error| Failure::Again(err.into());
-    let mut requests = bus.control_requests(admin.node).await.map_err(failed)?;
+    let mut requests = bus.control_requests(admin.intake.jobs.node).await.map_err(failed)?;
     admin.greeter.sole.listens();
-    // A cancel may wait for a job that is starting; nobody else waits for that.
+    // A cancel may wait for a job that is starting: no other request must wait for that.
     let asked = Crew::default();
     loop {
         let request = requests.next().await.map_err(failed)?;
@@ -133,7 +132,7 @@ async fn respond(request: ControlRequest, answer: &Answer) {
 }
 
 impl<E: Effects, C: Clock + Clone> Admin<E, C> {
-    /// The answer; `None` where another instance is meant, or none must be given.
+    /// The answer; `None` if another instance is meant, or no answer must be given.
     async fn answer(&self, request: &ControlRequest) -> Option<Answer> {
         let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
         let parsed = body.and_then(|body| serde_json::from_slice::<Request>(body).ok());
@@ -167,22 +166,22 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     }
 
     fn status(&self) -> Answer {
-        let alarm = self.greeter.sole.alarm(self.intake.desk.clock.now());
-        let unfit = self.intake.desk.board.unfit();
+        let alarm = self.greeter.sole.alarm(self.intake.jobs.desk.clock.now());
+        let unfit = self.intake.jobs.desk.board.unfit();
         Answer {
             ready: Some(unfit.is_none()),
             not_ready: unfit.map(|why| why.told()),
-            jobs: Some(self.intake.desk.board.phases()),
-            draining: Some(self.intake.desk.board.is_draining()),
+            jobs: Some(self.intake.jobs.desk.board.phases()),
+            draining: Some(self.intake.jobs.desk.board.is_draining()),
             owner: self.owner,
             key_in_use_elsewhere: alarm.map(|why| why.to_string()),
             ..yes()
         }
     }
 
-    /// Another agent of the pool was given a job, and asks before it takes it.
+    /// Answers an agent that was given a pool's job and asks before it takes it.
     fn holds(&self, id: &JobId, asked_at_ms: u64) -> Answer {
-        let Some(goes_on) = self.intake.desk.board.asked_for(id) else {
+        let Some(goes_on) = self.intake.jobs.desk.board.asked_for(id) else {
             return Answer { holds: Some(false), ..yes() };
         };
         let for_ms = u64::try_from(goes_on.as_millis()).unwrap_or(u64::MAX);
@@ -206,18 +205,18 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     }
 
     async fn cancel(&self, request: &Request, id: &JobId) -> Answer {
-        // What is in hand is stopped though the journal may be stuck.
-        let requester = if let Some(requester) = self.intake.desk.board.requester(id) {
+        // Ask the board first: a job in hand can be stopped even if the journal is stuck.
+        let requester = if let Some(requester) = self.intake.jobs.desk.board.requester(id) {
             requester
         } else {
-            let Ok(Some(known)) = self.intake.desk.journal.lookup(id).await else {
+            let Ok(Some(known)) = self.intake.jobs.desk.journal.lookup(id).await else {
                 return no("unknown_job", format!("this node knows no job {id}"));
             };
             known.job.and_then(|job| job.spec.requester)
         };
         if matches!(self.intake.auth, JobAuth::Requesters(_)) {
             match self.signer(request) {
-                Some(signer) if Some(signer) == requester || signer == self.node => {}
+                Some(signer) if Some(signer) == requester || signer == self.intake.jobs.node => {}
                 _ => {
                     let error = "only the job's requester or the node itself may cancel it: sign \
                         the request";
@@ -235,11 +234,11 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         }
     }
 
-    /// Stops a job in hand, or one that was given back; whether that was still possible.
+    /// Stops a job in hand, or one that was given back; returns whether that was still possible.
     async fn stop(&self, id: &JobId) -> bool {
-        match self.intake.desk.board.stop(id, StopCause::Cancelled).await {
+        match self.intake.jobs.desk.board.stop(id, StopCause::Cancelled).await {
             Some(stopped) => stopped,
-            None => match self.intake.cancel_waiting(id).await {
+            None => match self.intake.jobs.cancel_waiting(id).await {
                 Ok(cancelled) => cancelled,
                 Err(err) => {
                     let text = report::causes(&err);
@@ -250,12 +249,12 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         }
     }
 
-    /// The job could not be stopped: where it stands by now, in words.
+    /// The answer if the job could not be stopped, with a sentence on where it stands.
     async fn too_late(&self, id: &JobId) -> Answer {
-        let known = self.intake.desk.journal.lookup(id).await.ok().flatten();
+        let known = self.intake.jobs.desk.journal.lookup(id).await.ok().flatten();
         let phase = known.and_then(|known| known.job).map(|job| job.phase);
         if phase.as_ref().is_some_and(Phase::wants_slot) {
-            // Just started, the node has not taken it back into hand yet.
+            // The node has just started and has not taken the job back into hand yet.
             return no("busy", format!("job {id} is being taken back; ask again"));
         }
         let stands = match phase.as_ref().map(|phase| (phase, phase.outcome())) {
@@ -278,8 +277,8 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     fn drain(&self, request: &Request) -> Answer {
         match self.signer(request) {
-            Some(signer) if signer == self.node || Some(signer) == self.owner => {
-                self.intake.desk.board.drain();
+            Some(signer) if signer == self.intake.jobs.node || Some(signer) == self.owner => {
+                self.intake.jobs.desk.board.drain();
                 tracing::info!("draining: no more jobs are taken until the node starts again");
                 yes()
             }
@@ -290,15 +289,15 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         }
     }
 
-    /// A kept output is to be published.
+    /// Asks for a kept output to be published.
     async fn retry(&self, request: &Request, id: &JobId) -> Answer {
         let signer = self.signer(request);
-        if signer.is_none() || (signer != Some(self.node) && signer != self.owner) {
+        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
             let error = "only the node itself or its owner may have a kept output published: sign \
                 the request";
             return no("not_allowed", error);
         }
-        let desk = &self.intake.desk;
+        let desk = &self.intake.jobs.desk;
         match desk.journal.ask_for(id, desk.clock.now()).await {
             Ok(true) => {
                 tracing::info!(job.id = %id, "the kept output of job {id} is asked for");
@@ -310,16 +309,19 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         }
     }
 
-    /// Who signed the request; `None` where nobody did, or not for this node and now.
+    /// The address that signed the request; `None` without a signature, if its time is too far off,
+    /// or before the chain's id is known. A signature for another node gives an address that has no
+    /// rights.
     fn signer(&self, request: &Request) -> Option<Address> {
         let (issued_at_ms, signature) = (request.issued_at_ms?, request.signature?);
-        let now = self.intake.desk.clock.now().unix_ms();
+        let now = self.intake.jobs.desk.clock.now().unix_ms();
         if now.abs_diff(issued_at_ms) > u64::try_from(FRESH.as_millis()).unwrap_or(0) {
             return None;
         }
         let domain = (*self.intake.domain.borrow())?;
         let id = request.job_id.as_ref().map(JobId::as_str).unwrap_or_default();
-        let digest = domain.control_digest(&request.action, id, self.node, issued_at_ms);
+        let digest =
+            domain.control_digest(&request.action, id, self.intake.jobs.node, issued_at_ms);
         key::recover(&digest.0, &signature.0).ok()
     }
 }

@@ -1,6 +1,6 @@
-//! What the journal may pack, and what it may forget.
+//! Has the journal pack and forget old rows.
 //!
-//! What must hold: the journal is gone through a few rows at a time, with a pause after each, so
+//! Invariant: the journal is worked through a few rows at a time, with a pause after each step, so
 //! that no job waits behind it.
 
 use std::time::Duration;
@@ -9,29 +9,29 @@ use crate::clock::{Clock, Timestamp};
 use crate::journal::{Error, Forgotten, Journal};
 use crate::supervise::Failure;
 
-/// Jobs that are done are remembered for this long: longer than any queue keeps a message.
+/// How long finished jobs are remembered: longer than any queue keeps a message.
 const REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
-/// Refusals that are remembered: strangers can make them for nothing.
+/// The number of refusals remembered: strangers can cause them for nothing.
 const REFUSALS_MAX: u32 = 10_000;
 
-/// Plain heartbeats are remembered for this long; what holds receipts is kept.
+/// How long transactions are remembered; those that hold receipts are kept.
 const BEATS_REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
-/// Receipts are kept for this long: until then `receipt proof` can be asked for. Whoever wants one
-/// for longer keeps the proof.
+/// How long receipts are kept, and `receipt proof` works for them. Whoever needs a proof for longer
+/// keeps the proof.
 const RECEIPTS_REMEMBERED: Duration = Duration::from_hours(400 * 24);
 
-/// How often the journal is looked through.
+/// Time between two rounds of forgetting.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// How often it is looked for jobs that can be packed.
+/// Time between two searches for jobs to pack.
 const PACKED_EVERY: Duration = Duration::from_secs(5);
 
-/// Between two steps, for whoever waits for the journal.
+/// Pause between two steps, for others that wait for the journal.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Packs what nothing is left to do for; a service that ends only when it fails.
+/// Packs jobs and refusals that need no more work; a service that ends only when it fails.
 pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
         let packed = journal.pack().await.map_err(|err| Failure::Again(err.into()))?;
@@ -39,7 +39,7 @@ pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     }
 }
 
-/// Forgets what is long done; a service that ends only when it fails.
+/// Forgets rows that have been done for long; a service that ends only when it fails.
 pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
         let gone =
@@ -56,7 +56,7 @@ pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure>
     }
 }
 
-/// One look through the journal: how many jobs, refusals, receipts and transactions went.
+/// One round through the journal; returns how many jobs, refusals, receipts and transactions went.
 async fn look_through<C: Clock>(journal: &Journal, clock: &C) -> Result<[usize; 4], Error> {
     let now: Timestamp = clock.now();
     let done = steps(clock, |_| journal.forget_done(now, REMEMBERED)).await?;
@@ -67,7 +67,7 @@ async fn look_through<C: Clock>(journal: &Journal, clock: &C) -> Result<[usize; 
     Ok([done + waiting, refusals, receipts, beats])
 }
 
-/// Takes one step after the other until nothing is left to forget; how many rows went.
+/// Repeats `step` until nothing is left to forget; returns the number of rows that went.
 async fn steps<C: Clock, F>(clock: &C, step: impl Fn(i64) -> F) -> Result<usize, Error>
 where
     F: Future<Output = Result<Forgotten, Error>>,

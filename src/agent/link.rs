@@ -1,8 +1,8 @@
-//! The connection to NATS, as far as the rest of the agent waits for it.
+//! The connection to NATS that the rest of the agent shares and waits for.
 //!
-//! What must hold: there is one connection, made by [`Link::keep`]; everybody else waits here until
-//! it is there and prepared, and goes on with the same handle over reconnects. How jobs come in is
-//! the owner's decision alone: a server without `JetStream` is waited for like one that is away.
+//! Invariants: there is one connection, made by [`Link::keep`]; everybody else waits here until it
+//! is there and prepared, and keeps the same handle over reconnects. Only the owner decides how
+//! jobs come in: a server without `JetStream` is waited for like one that is away.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// How often it is said that credentials come to their end.
+/// Time between two warnings of credentials that are about to expire.
 const WARN_EVERY: Duration = Duration::from_hours(12);
 
-/// The bus once it is there.
+/// A handle on the bus, which may not be connected yet; clones share it.
 #[derive(Debug, Clone)]
 pub struct Link {
     online: Arc<watch::Sender<Option<Bus>>>,
@@ -31,9 +31,9 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Connects and prepares the streams (those of pools too, where it is `shared`), and prepares
-    /// them again at each reconnect: a service that ends only with the connection, or where it
-    /// fails.
+    /// Connects and prepares the streams, with `shared` also those of pools, and prepares them
+    /// again after each reconnect; a service that ends only when the connection is closed, or when
+    /// it fails.
     pub async fn keep(self, config: Arc<bus::Config>, shared: bool) -> Result<(), Failure> {
         let bus = match self.now() {
             Some(bus) => bus,
@@ -72,17 +72,17 @@ impl Link {
             if let Some(bus) = online.borrow_and_update().clone() {
                 return bus;
             }
-            // The sender lives in `self`: it can't be gone.
+            // `self` holds the sender, so the channel is open.
             online.changed().await.ok();
         }
     }
 
-    /// The bus, where there is one now.
+    /// The bus; `None` until it was connected for the first time.
     pub fn now(&self) -> Option<Bus> {
         self.online.borrow().clone()
     }
 
-    /// How many connections there have been.
+    /// The number of connections that were made so far.
     pub fn connection(&self) -> u64 {
         self.now().map_or(0, |bus| bus.connection())
     }
@@ -93,7 +93,7 @@ impl Link {
     }
 }
 
-/// The service is started again after this, and its owner told what to look at.
+/// A failure after which the service is restarted, with a hint for the owner.
 fn again(err: bus::Error) -> Failure {
     match &err {
         bus::Error::Unreachable { .. } | bus::Error::Disconnected { .. } => {
@@ -103,22 +103,22 @@ fn again(err: bus::Error) -> Failure {
             Failure::again(err, "see NATS_CREDS or its like; a file is read again at each try")
         }
         bus::Error::Stream { .. } => Failure::again(err, "ask whoever runs the NATS server"),
-        // They say themselves what is to be done, or that it passes.
+        // Their own words say what to do, or that it passes.
         _ => Failure::Again(err.into()),
     }
 }
 
-/// Says once why there is no connection, where one stays away; goes on for ever.
+/// Logs once why the connection stays away; never returns.
 async fn tell_absence(bus: &Bus, config: &bus::Config) -> Infallible {
     match bus.absence(config).await {
-        // Told by the connection itself, at the first refusal.
+        // The connection itself logs the first refusal.
         Ok(bus::Error::Unauthorized { .. }) | Err(_) => {}
         Ok(err) => tracing::warn!("NATS stays away: {}; it is tried again", causes(&err)),
     }
     std::future::pending().await
 }
 
-/// `work`, with a word now and then about credentials that come to their end.
+/// Does `work`, and warns at intervals of credentials that are about to expire.
 async fn beside_warnings<T>(config: &bus::Config, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
@@ -145,7 +145,7 @@ fn tell(bus: &Bus) {
     }
 }
 
-/// Says what is missing that jobs run without.
+/// Warns of shortcomings of the server that don't keep jobs from running.
 async fn warn(bus: &Bus) {
     for Shortcoming { what, remedy } in bus.shortcomings(&[]).await.unwrap_or_default() {
         tracing::warn!("{what}; ask whoever runs the NATS server: {remedy}");

@@ -1,7 +1,7 @@
-//! Says in the bucket `NODES` that this node is there, what it offers and whether it takes jobs; and
-//! knows who else is.
+//! Publishes in the bucket `NODES` that this node is there, what it offers and whether it takes
+//! jobs, and reads the same of other nodes.
 //!
-//! What must hold: a node that takes no jobs says so; nothing waits for what is said here.
+//! Invariants: a node that takes no jobs says so; nothing waits for what is published here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +17,26 @@ use crate::node::presence::{EVERY_S, Presence};
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// How long one round may take.
+/// Time limit for one write or read of the bucket.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Who says it.
+/// The service that publishes the presence of this node.
 #[derive(Debug)]
 pub struct Crier<C> {
-    /// This node.
+    /// The node's address.
     pub node: Address,
-    /// NATS.
+    /// The connection to NATS.
     pub link: Link,
-    /// How it stands.
+    /// The state of the node's slots and GPUs.
     pub board: Board,
-    /// What it serves.
+    /// The pools that the node serves.
     pub pools: Vec<PoolName>,
-    /// The time.
+    /// The clock; tests use their own.
     pub clock: C,
 }
 
 impl<C: Clock> Crier<C> {
-    /// Says it again and again; a service that never ends.
+    /// Publishes at intervals and when the node becomes fit or unfit; a service that never ends.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
         let mut failed = false;
         loop {
@@ -76,15 +76,15 @@ impl<C: Clock> Crier<C> {
     }
 }
 
-/// Who is there, as it was read last.
+/// The nodes that are there, as last read.
 #[derive(Debug, Default)]
 pub struct Neighbours(tokio::sync::Mutex<Option<(Instant, Vec<Presence>)>>);
 
-/// What was read is good for so long: every delivery of a job that fits nobody here asks.
+/// How long a read stays valid: every delivery of a pool's job that this node can't run asks.
 const GOOD_FOR: Duration = Duration::from_secs(5);
 
 impl Neighbours {
-    /// Who serves this pool.
+    /// The nodes that serve this pool, this one among them.
     pub async fn of(&self, pool: &PoolName, bus: &bus::Bus) -> Result<Vec<Presence>, bus::Error> {
         let mut known = self.0.lock().await;
         let fresh = known.take().filter(|(at, _)| at.elapsed() < GOOD_FOR);

@@ -1,4 +1,4 @@
-//! What the node's owner decided, as far as the agent acts on it. `config` fills it from the
+//! The owner's settings, as far as the agent acts on them. `config` fills them from the
 //! environment.
 
 use std::collections::BTreeSet;
@@ -9,21 +9,21 @@ use crate::container::ImagePolicy;
 use crate::ids::Address;
 use crate::job::phase::Rules;
 
-/// The owner's decisions.
+/// The owner's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `DATA_DIR`: journal and job folders. Created with mode 0700.
     pub data_dir: PathBuf,
     /// `GPU_MODE=none`: run without GPUs, on a local chain only.
     pub without_gpu: bool,
-    /// `JOB_SLOTS`: jobs at a time; `None`: one a GPU, or one a core without GPUs.
+    /// `JOB_SLOTS`: jobs at a time. `None`: one per GPU, or one per core without GPUs.
     pub slots: Option<usize>,
-    /// `AGENT_POOLS`: the shared queues that are served beside the node's own; `auto` stands for
+    /// `AGENT_POOLS`: the shared queues that are served besides the node's own; `auto` stands for
     /// those of its hardware.
     pub pools: Vec<String>,
-    /// `POOL_PREFETCH`: jobs taken from pools beyond the free slots, a slot.
+    /// `POOL_PREFETCH`: jobs taken from pools beyond the free slots, per slot.
     pub pool_prefetch: usize,
-    /// `JOB_AUTH` and `JOB_ALLOWED_REQUESTERS`: whose jobs are taken.
+    /// `JOB_AUTH` and `JOB_ALLOWED_REQUESTERS`: whose jobs the node takes.
     pub auth: JobAuth,
     /// `JOB_REGISTRIES` and `JOB_LOCAL_IMAGES`: which images jobs may name.
     pub images: ImagePolicy,
@@ -33,31 +33,32 @@ pub struct Settings {
     pub rules: Rules,
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free under the data folder.
     pub disk_free_min_mib: u64,
-    /// `HEARTBEAT_INTERVAL`.
+    /// `HEARTBEAT_INTERVAL`: the time between two heartbeats.
     pub heartbeat_interval: Duration,
-    /// `TX_FEE_MAX` and `DAY_FEE_MAX`; what is not set follows the chain.
+    /// `TX_FEE_MAX` and `DAY_FEE_MAX`; the defaults depend on the chain.
     pub spending: Limits,
-    /// `SHUTDOWN_GRACE_S`: how long running jobs are waited for at the end.
+    /// `SHUTDOWN_GRACE_S`: how long a shutdown waits for running jobs.
     pub shutdown_grace: Duration,
-    /// `SHUTDOWN_JOBS=keep`: leave containers running at the end.
+    /// `SHUTDOWN_JOBS=keep`: a shutdown leaves containers running.
     pub keep_jobs: bool,
-    /// `JOB_STOP_GRACE_S`: between asking a container to end and killing it.
+    /// `JOB_STOP_GRACE_S`: the time between a container's stop signal and its kill.
     pub stop_grace: Duration,
 }
 
-/// What the owner set of what transactions may cost, in wei.
+/// The owner's limits of what transactions may cost, in wei, as far as they are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// One transaction, at the most.
+    /// The most that one transaction may cost.
     pub transaction_max_wei: Option<u128>,
-    /// All of 24 hours.
+    /// The most that all transactions of 24 hours may cost.
     pub day_max_wei: Option<u128>,
 }
 
-/// Whose jobs are taken.
+/// Whose jobs the node takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobAuth {
-    /// Anybody's who can publish to the NATS server. A signature that is there is still checked.
+    /// Jobs of anybody who can publish to the NATS server. A signature that is there is still
+    /// checked.
     Open,
     /// Only jobs signed by one of these.
     Requesters(BTreeSet<Address>),

@@ -1,175 +1,378 @@
-//! The parts that live as long as the node runs, and the services over them.
+//! Assembles a node's parts and starts its services.
 //!
-//! What must hold: a queue is read only after recovery is done and nobody else uses the key.
+//! Invariants: a queue is read only after recovery is done and nobody else uses the key; every service
+//! hangs under one [`Services`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::account::heartbeat::Heart;
-use super::act::{Act, disk};
+use super::account::heartbeat::{Heart, Registration, Said};
+use super::act::{self, Act};
 use super::admin::{self, Admin};
 use super::health::lookout::Lookout;
-use super::health::trials::{Store, Told, try_gateways};
+use super::health::readiness::Readiness;
+use super::health::sight::Sight;
+use super::health::trials::{self, Told};
+use super::jobs::board::Board;
+use super::jobs::desk::Desk;
+use super::jobs::folders::Folders;
+use super::jobs::hand::Jobs;
 use super::jobs::intake::Intake;
+use super::jobs::notary::Notary;
 use super::jobs::shutdown::{self, Graces};
+use super::jobs::terms::Terms;
 use super::jobs::{leases, orphans, outbox, reconcile, recover, results};
 use super::key::hello::{self, Greeter};
+use super::key::sole::Sole;
 use super::link::Link;
-use super::presence::Crier;
+use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
-use super::{RETRY, housekeeping};
-use crate::bus::{self, Target};
+use super::{Error, Node, housekeeping};
+use crate::backoff::Backoff;
+use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
-use crate::ids::{Address, Domain};
+use crate::host;
+use crate::ids::Domain;
+use crate::journal::Journal;
+use crate::node::admission::Offer;
+use crate::node::{Gpu, GpuInventory};
 use crate::supervise::Services;
 
-/// The parts that live as long as the node runs.
+/// A service that failed is started again after this long at first, and at most.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
+/// Memory that stays the host's own, in per cent.
+const HOST_MEMORY_PERCENT: u64 = 10;
+
+/// Heartbeats without a transaction of ours after another user of the key was seen: one that still works
+/// would have sent its own by then.
+const QUIET_BEATS: u32 = 3;
+
+/// Time allowed for shutdown beyond the grace periods.
+const END: Duration = Duration::from_mins(1);
+
+/// What lives as long as the node runs and more than one service uses.
 pub(super) struct Parts<R, C> {
+    pub(super) jobs: Arc<Jobs<Act<R, C>, C>>,
     pub(super) intake: Arc<Intake<Act<R, C>, C>>,
-    pub(super) runtime: Arc<R>,
     pub(super) link: Link,
-    pub(super) domain: Arc<watch::Sender<Option<Domain>>>,
     pub(super) greeter: Greeter<C>,
+    domain: Arc<watch::Sender<Option<Domain>>>,
 }
 
-impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
-    /// The connection, also whether pools are served on it, and what needs nothing but it.
-    pub(super) fn serve_bus(
-        &self,
-        services: &mut Services,
-        (config, shared): (bus::Config, bool),
-        owner: Option<Address>,
-    ) {
-        let (desk, node, link) = (&self.intake.desk, self.intake.node, self.link.clone());
-        let config = Arc::new(config);
-        services.spawn("nats", RETRY, move || link.clone().keep(Arc::clone(&config), shared));
-        let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
-        services
-            .spawn("publish", RETRY, move || outbox::run(desk_of.clone(), Arc::clone(&effects)));
-        let (journal, clock) = (desk.journal.clone(), desk.clock.clone());
-        let (packed, packed_by) = (journal.clone(), clock.clone());
-        services
-            .spawn("journal", RETRY, move || housekeeping::forget(journal.clone(), clock.clone()));
-        services
-            .spawn("pack", RETRY, move || housekeeping::pack(packed.clone(), packed_by.clone()));
-        self.serve_trials(services);
-        let folders = self.intake.effects.folders.clone();
-        let runtime = Arc::clone(&self.runtime);
-        services.spawn("trash", RETRY, move || {
-            let (reserve, runtime) = (folders.reserve.clone(), Arc::clone(&runtime));
-            let open = move |top: PathBuf, closed: Vec<PathBuf>| {
-                let runtime = Arc::clone(&runtime);
-                async move { runtime.open_folders(node, &top, &closed).await.is_ok() }
-            };
-            // What is gone may have been what the reserve was spent for.
-            folders.trash.clone().sweep(move || drop(reserve.keep()), open)
-        });
-        let (effects, free_min) = (Arc::clone(&self.intake.effects), self.intake.disk_free_min_mib);
-        services.spawn("disk", RETRY, move || disk::watch(Arc::clone(&effects), free_min));
-        let (desk_of, effects) = (desk.clone(), Arc::clone(&self.intake.effects));
-        services.spawn("leases", RETRY, move || leases::run(desk_of.clone(), Arc::clone(&effects)));
-        let retried = Arc::new(Notify::new());
-        let (desk_of, effects, asked) =
-            (desk.clone(), Arc::clone(&self.intake.effects), Arc::clone(&retried));
-        services.spawn("kept outputs", RETRY, move || {
-            results::run(desk_of.clone(), Arc::clone(&effects), Arc::clone(&asked))
-        });
-        let admin = Arc::new(Admin {
-            node,
-            owner,
-            intake: Arc::clone(&self.intake),
-            greeter: self.greeter.clone(),
-            retried,
-        });
-        let link = self.link.clone();
-        services.spawn("control", RETRY, move || admin::run(Arc::clone(&admin), link.clone()));
-        let (greeter, link) = (self.greeter.clone(), self.link.clone());
-        services.spawn("hello", RETRY, move || hello::run(greeter.clone(), link.clone()));
+/// What the host has, as it was found at the start.
+pub(super) struct Hardware {
+    pub(super) gpus: Vec<Gpu>,
+    /// Driver and CUDA version, as receipts name them.
+    pub(super) driver: String,
+}
+
+impl<R, G, Ch, C> Node<R, G, Ch, C>
+where
+    R: ContainerRuntime,
+    G: GpuProbe,
+    Ch: Chain,
+    C: Clock + Clone,
+{
+    /// Asks the driver for the cards. Fails where there is none and the owner did not allow that.
+    pub(super) async fn find_gpus(&self) -> Result<Hardware, Error> {
+        let inventory = if self.settings.without_gpu {
+            tracing::warn!("GPU_MODE=none: running without GPUs");
+            GpuInventory::default()
+        } else {
+            self.gpu.inventory().await.map_err(|err| Error::NoGpu(Some(err)))?
+        };
+        if inventory.gpus.is_empty() && !self.settings.without_gpu {
+            return Err(Error::NoGpu(None));
+        }
+        let GpuInventory { driver, cuda, gpus, .. } = inventory;
+        for gpu in &gpus {
+            let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
+            tracing::info!(%uuid, vram_mib, driver, cuda, "found {} with {vram_mib} MiB", gpu.model);
+        }
+        Ok(Hardware { gpus, driver: format!("CUDA {cuda} (driver {driver})") })
     }
 
-    /// What tries the store and the gateways.
-    fn serve_trials(&self, services: &mut Services) {
-        let (desk, effects) = (&self.intake.desk, &self.intake.effects);
-        let (board, clock) = (desk.board.clone(), desk.clock.clone());
-        let store = Arc::new(Store::new(effects.pinata.clone(), board, clock.clone()));
-        services.spawn("store", RETRY, move || Arc::clone(&store).run());
-        let (gateways, told) = (effects.gateways.clone(), Arc::new(Told::default()));
-        services.spawn("gateways", RETRY, move || {
-            try_gateways(gateways.clone(), clock.clone(), Arc::clone(&told))
-        });
-    }
-
-    /// Recovery first, then the queues, once nobody else uses the key.
-    pub(super) fn serve_jobs(
-        &self,
-        services: &mut Services,
-        pools: Vec<bus::PoolName>,
-        slots: usize,
-        pool_prefetch: usize,
-    ) {
+    /// Opens the journal, makes all parts, and starts every service.
+    pub(super) async fn start(
+        self,
+        hardware: Hardware,
+        pools: Vec<PoolName>,
+    ) -> Result<(Services, Parts<R, C>), Error> {
+        let parts = self.parts(&hardware).await?;
+        let mut services = Services::default();
+        self.serve_outside(&mut services, &parts, !pools.is_empty());
+        serve_upkeep(&mut services, &parts, self.settings.disk_free_min_mib);
         let recovered = Arc::new(watch::Sender::new(false));
-        let (intake, done) = (Arc::clone(&self.intake), Arc::clone(&recovered));
-        services.spawn("recovery", RETRY, move || {
-            let (intake, done) = (Arc::clone(&intake), Arc::clone(&done));
-            async move {
-                recover::run(intake).await?;
-                done.send_replace(true);
-                Ok(())
-            }
+        serve_jobs(&mut services, &parts.jobs, &recovered);
+        let slots = parts.jobs.terms.offer.slots;
+        let shared = slots * self.settings.pool_prefetch;
+        let own = Target::Agent(parts.jobs.node);
+        serve_source(&mut services, &parts, &recovered, own, slots);
+        for pool in pools.iter().cloned().map(Target::Pool) {
+            serve_source(&mut services, &parts, &recovered, pool, shared);
+        }
+        self.serve_health(&mut services, &parts, &hardware.gpus, pools);
+        Ok((services, parts))
+    }
+
+    async fn parts(&self, hardware: &Hardware) -> Result<Parts<R, C>, Error> {
+        let settings = &self.settings;
+        let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
+        let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
+        let terms = Terms {
+            offer: offer(settings, hardware.gpus.clone()).map_err(data_dir)?,
+            images: settings.images.clone(),
+        };
+        let known = self.chain_id.map(|chain_id| Domain { chain_id, contract: self.contract });
+        let domain = Arc::new(watch::Sender::new(known));
+        let desk = Desk {
+            journal: Journal::open(&settings.data_dir)?,
+            board: Board::untried(terms.clone()),
+            clock: self.clock.clone(),
+            rules: settings.rules,
+            outbox: Arc::new(Notify::new()),
+            notary: Notary::of(Arc::clone(&self.key), domain.subscribe()),
+        };
+        let ids = MessageIds::new(desk.journal.secret("message-ids").await?);
+        let link = Link::default();
+        let base = act::Base {
+            board: desk.board.clone(),
+            link: link.clone(),
+            terms: terms.clone(),
+            domain: domain.subscribe(),
+            driver: hardware.driver.clone(),
+        };
+        let effects = Arc::new(self.act(base, folders, ids));
+        let jobs = Arc::new(Jobs::new(self.key.address(), terms, desk, effects));
+        let intake = Arc::new(Intake {
+            jobs: Arc::clone(&jobs),
+            auth: settings.auth.clone(),
+            domain: domain.subscribe(),
+            data_dir: settings.data_dir.clone(),
+            disk_free_min_mib: settings.disk_free_min_mib,
+            open: watch::Sender::new(0),
         });
-        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
-        services.spawn("jobs in hand", RETRY, move || {
-            recover::keep(Arc::clone(&intake), begun.clone())
-        });
-        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
-        services.spawn("orphans", RETRY, move || {
-            let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
-            async move {
-                // The sender lives in the recovery's service.
-                begun.wait_for(|done| *done).await.ok();
-                orphans::run(intake).await
-            }
-        });
-        let (intake, begun) = (Arc::clone(&self.intake), recovered.subscribe());
-        services.spawn("waiting jobs", RETRY, move || {
-            let (intake, mut begun) = (Arc::clone(&intake), begun.clone());
-            async move {
-                begun.wait_for(|done| *done).await.ok();
-                reconcile::run(intake).await
-            }
-        });
-        let own = (Target::Agent(self.intake.node), slots);
-        let shared = pools.into_iter().map(|pool| (Target::Pool(pool), slots * pool_prefetch));
-        for (source, ahead) in std::iter::once(own).chain(shared) {
-            let (intake, link, ready, sole) = (
-                Arc::clone(&self.intake),
-                self.link.clone(),
-                recovered.subscribe(),
-                self.greeter.sole.clone(),
-            );
-            services.spawn("intake", RETRY, move || {
-                let (intake, link, source, mut ready, sole) = (
-                    Arc::clone(&intake),
-                    link.clone(),
-                    source.clone(),
-                    ready.clone(),
-                    sole.clone(),
-                );
-                async move {
-                    // The sender lives in the service before this one.
-                    ready.wait_for(|ready| *ready).await.ok();
-                    sole.settled().await;
-                    intake.run(link, source, ahead).await
-                }
-            });
+        Ok(Parts { jobs, intake, link, greeter: self.greeter(), domain })
+    }
+
+    fn act(&self, base: act::Base, folders: Folders, ids: MessageIds) -> Act<R, C> {
+        Act {
+            base,
+            runtime: Arc::clone(&self.runtime),
+            gateways: self.gateways.clone(),
+            pinata: self.pinata.clone(),
+            folders,
+            ids,
+            key: Arc::clone(&self.key),
+            stop_grace: self.settings.stop_grace,
+            clock: self.clock.clone(),
+            memory: act::Memory::default(),
+            neighbours: Neighbours::default(),
+            sight: Arc::new(Sight::new(self.key.address(), self.settings.data_dir.clone())),
         }
     }
 
+    /// Finds out whether the key is used elsewhere.
+    fn greeter(&self) -> Greeter<C> {
+        let settings = &self.settings;
+        let sole = Sole::new(settings.heartbeat_interval * QUIET_BEATS);
+        let patience = settings.shutdown_grace + settings.stop_grace + END;
+        let patience = self.take_over.then_some(patience);
+        Greeter::new(Arc::clone(&self.key), sole, patience, self.clock.clone())
+    }
+
+    /// The connection, whoever asks this node over it, and the services outside. `shared`: whether pools
+    /// are served.
+    fn serve_outside(&self, services: &mut Services, parts: &Parts<R, C>, shared: bool) {
+        let (link, greeter, jobs) = (&parts.link, &parts.greeter, &parts.jobs);
+        let (desk, effects) = (&jobs.desk, &jobs.effects);
+        let nats = (link.clone(), Arc::clone(&self.bus), shared);
+        services.spawn_with("nats", RETRY, nats, |(link, bus, shared)| link.keep(bus, shared));
+        let store =
+            trials::Store::new(effects.pinata.clone(), desk.board.clone(), desk.clock.clone());
+        services.spawn_with("store", RETRY, Arc::new(store), trials::Store::run);
+        let gateways = (effects.gateways.clone(), desk.clock.clone(), Arc::new(Told::default()));
+        services.spawn_with("gateways", RETRY, gateways, |(gateways, clock, told)| {
+            trials::try_gateways(gateways, clock, told)
+        });
+        let retried = Arc::new(Notify::new());
+        let kept = (desk.clone(), Arc::clone(effects), Arc::clone(&retried));
+        services.spawn_with("kept outputs", RETRY, kept, |(desk, effects, retried)| {
+            results::run(desk, effects, retried)
+        });
+        let admin = Arc::new(Admin {
+            owner: self.owner,
+            intake: Arc::clone(&parts.intake),
+            greeter: greeter.clone(),
+            retried,
+        });
+        let control = (admin, link.clone());
+        services.spawn_with("control", RETRY, control, |(admin, link)| admin::run(admin, link));
+        let hello = (greeter.clone(), link.clone());
+        services.spawn_with("hello", RETRY, hello, |(greeter, link)| hello::run(greeter, link));
+    }
+
+    /// What looks whether the node can work, and tells the pools and the chain.
+    fn serve_health(
+        self,
+        services: &mut Services,
+        parts: &Parts<R, C>,
+        gpus: &[Gpu],
+        pools: Vec<PoolName>,
+    ) {
+        let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
+        let (board, clock) = (&desk.board, &desk.clock);
+        let readiness = Arc::new(Readiness {
+            link: parts.link.clone(),
+            runtime: self.runtime,
+            gpu: self.gpu,
+            node,
+            cards: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            board: board.clone(),
+            sight: Arc::clone(&parts.jobs.effects.sight),
+        });
+        let lookout = Lookout {
+            readiness: Arc::clone(&readiness),
+            board: board.clone(),
+            data_dir: self.settings.data_dir.clone(),
+            disk_free_min_mib: self.settings.disk_free_min_mib,
+            clock: clock.clone(),
+        };
+        services.spawn_with("lookout", RETRY, Arc::new(lookout), Lookout::run);
+        let (link, board) = (parts.link.clone(), board.clone());
+        let crier = Crier { node, link, board, pools, clock: clock.clone() };
+        services.spawn_with("presence", RETRY, Arc::new(crier), Crier::run);
+        let heart = Arc::new(Heart {
+            registration: Registration::of(gpus),
+            chain: self.chain,
+            journal: desk.journal.clone(),
+            sole: parts.greeter.sole.clone(),
+            readiness,
+            domain: Arc::clone(&parts.domain),
+            interval: self.settings.heartbeat_interval,
+            limits: self.settings.spending,
+            clock: self.clock,
+            said: Said::default(),
+        });
+        services.spawn_with("chain", RETRY, Arc::clone(&heart), Heart::beat);
+        services.spawn_with("endpoints", RETRY, heart, Heart::survey);
+    }
+}
+
+/// What keeps statuses, leases, disk and journal in order.
+fn serve_upkeep<R, C>(services: &mut Services, parts: &Parts<R, C>, disk_free_min_mib: u64)
+where
+    R: ContainerRuntime,
+    C: Clock + Clone,
+{
+    let (desk, effects) = (&parts.jobs.desk, &parts.jobs.effects);
+    let journal = (desk.journal.clone(), desk.clock.clone());
+    let shared = (desk.clone(), Arc::clone(effects));
+    services.spawn_with("publish", RETRY, shared.clone(), |(desk, act)| outbox::run(desk, act));
+    services.spawn_with("leases", RETRY, shared, |(desk, act)| leases::run(desk, act));
+    services.spawn_with("journal", RETRY, journal.clone(), |(journal, clock)| {
+        housekeeping::forget(journal, clock)
+    });
+    services
+        .spawn_with("pack", RETRY, journal, |(journal, clock)| housekeeping::pack(journal, clock));
+    let disk = (Arc::clone(effects), disk_free_min_mib);
+    services.spawn_with("disk", RETRY, disk, |(act, free_min)| act::disk::watch(act, free_min));
+    let trash = (parts.jobs.node, Arc::clone(effects));
+    services.spawn_with("trash", RETRY, trash, |(node, act)| {
+        let (folders, runtime) = (act.folders.clone(), Arc::clone(&act.runtime));
+        let open = move |top: PathBuf, closed: Vec<PathBuf>| {
+            let runtime = Arc::clone(&runtime);
+            async move { runtime.open_folders(node, &top, &closed).await.is_ok() }
+        };
+        let reserve = folders.reserve;
+        // What is gone may have been what the reserve was spent for.
+        folders.trash.sweep(move || drop(reserve.keep()), open)
+    });
+}
+
+/// Recovery, and after it what looks after the jobs in hand.
+fn serve_jobs<R, C>(
+    services: &mut Services,
+    jobs: &Arc<Jobs<Act<R, C>, C>>,
+    recovered: &Arc<watch::Sender<bool>>,
+) where
+    R: ContainerRuntime,
+    C: Clock + Clone,
+{
+    let recovery = (Arc::clone(jobs), Arc::clone(recovered));
+    services.spawn_with("recovery", RETRY, recovery, |(jobs, done)| async move {
+        recover::run(jobs).await?;
+        done.send_replace(true);
+        Ok(())
+    });
+    let shared = (Arc::clone(jobs), recovered.subscribe());
+    services.spawn_with("jobs in hand", RETRY, shared.clone(), |(jobs, begun)| {
+        recover::keep(jobs, begun)
+    });
+    services.spawn_with("orphans", RETRY, shared.clone(), |(jobs, begun)| async move {
+        is_true(begun).await;
+        orphans::run(jobs).await
+    });
+    services.spawn_with("waiting jobs", RETRY, shared, |(jobs, begun)| async move {
+        is_true(begun).await;
+        reconcile::run(jobs).await
+    });
+}
+
+/// Takes the deliveries of one source: so many ahead of the free slots.
+fn serve_source<R, C>(
+    services: &mut Services,
+    parts: &Parts<R, C>,
+    recovered: &watch::Sender<bool>,
+    source: Target,
+    ahead: usize,
+) where
+    R: ContainerRuntime,
+    C: Clock + Clone,
+{
+    let sole = parts.greeter.sole.clone();
+    let state =
+        (Arc::clone(&parts.intake), parts.link.clone(), source, recovered.subscribe(), sole);
+    services.spawn_with(
+        "intake",
+        RETRY,
+        state,
+        move |(intake, link, source, begun, sole)| async move {
+            is_true(begun).await;
+            sole.settled().await;
+            intake.run(link, source, ahead).await
+        },
+    );
+}
+
+async fn is_true(mut told: watch::Receiver<bool>) {
+    // The sender lives in a service that is started before whoever waits.
+    told.wait_for(|told| *told).await.ok();
+}
+
+fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
+    let cores = host::cores();
+    let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
+    let memory_mib = host::memory_mib();
+    let disk_free = host::disk_free_mib(&settings.data_dir)?;
+    Ok(Offer {
+        gpus,
+        milli_cpus: cores as u64 * 1000,
+        memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
+        disk_mib: disk_free.saturating_sub(settings.disk_free_min_mib),
+        bridge: settings.allow_bridge,
+        slots,
+    })
+}
+
+impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
     /// Ends what runs in order, lets the last statuses out and closes the connection.
     pub(super) async fn wind_down(&self, settings: &Settings, graceful: bool) {
         shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
@@ -179,41 +382,4 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
             tracing::debug!("NATS was not closed in order: {err}");
         }
     }
-}
-
-/// Whether jobs can be taken.
-pub(super) fn serve_lookout<R, G, C>(services: &mut Services, lookout: Lookout<R, G, C>)
-where
-    R: ContainerRuntime,
-    G: GpuProbe,
-    C: Clock,
-{
-    let lookout = Arc::new(lookout);
-    services.spawn("lookout", RETRY, move || Arc::clone(&lookout).run());
-}
-
-/// Who tells others that the node is there.
-pub(super) fn serve_crier<C: Clock>(services: &mut Services, crier: Crier<C>) {
-    let crier = Arc::new(crier);
-    services.spawn("presence", RETRY, move || Arc::clone(&crier).run());
-}
-
-/// The node's life on the chain.
-pub(super) fn serve_chain<R, G, Ch, C>(services: &mut Services, heart: Heart<R, G, Ch, C>)
-where
-    R: ContainerRuntime,
-    G: GpuProbe,
-    Ch: Chain,
-    C: Clock + Clone,
-{
-    let heart = Arc::new(heart);
-    let surveyor = Arc::clone(&heart);
-    services.spawn("chain", RETRY, move || {
-        let heart = Arc::clone(&heart);
-        async move { heart.beat().await }
-    });
-    services.spawn("endpoints", RETRY, move || {
-        let surveyor = Arc::clone(&surveyor);
-        async move { surveyor.survey().await }
-    });
 }

@@ -1,9 +1,9 @@
-//! Whose word on a job's end counts.
+//! Decides whose status about a job's end is believed. Anybody on the NATS server can publish a status about
+//! any job under any name.
 //!
-//! Anybody on the NATS server can say anything of any job under any name. What must hold: an end is
-//! believed only where the node that it names signed it, and where that node has the job: because
-//! the user says so, or in a pool because it holds the job's claim and is a node of the network at
-//! all, as far as a chain is set to ask.
+//! Invariant: an end is believed only if the node that it names signed it and that node has the job: because
+//! the user named the node, or, in a pool, because the node holds the job's claim and, if a chain is
+//! configured, is registered there as an active node.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::job::Status;
 use crate::job::claim::State;
 use crate::job::status::Stage;
 
-/// Decides whether an end is believed.
+/// Decides whether an end of a job is believed.
 #[derive(Debug)]
 pub(super) struct Authority {
     bus: Bus,
@@ -27,44 +27,44 @@ pub(super) struct Authority {
     chain: Option<Reader>,
 }
 
-/// What an end is worth.
+/// Whether an end is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Word {
-    /// It counts.
+    /// It is believed.
     Believed,
-    /// It does not, and why.
+    /// It is not believed, and why.
     Doubted(String),
-    /// It does not yet, and why: it may once more is known.
+    /// It is not believed yet, and why. A later look may change that.
     NotYet(String),
-    /// Nobody can tell now, and why.
+    /// It can't be decided at present, and why.
     Unknown(String),
-    /// It was not looked into this time.
+    /// This look did not cover it.
     Unasked,
 }
 
-/// What a look at a pool's job told, whoever spoke of it.
+/// The result of one look at a pool's job: claim, queue and chain.
 #[derive(Debug)]
 pub(super) struct Seen {
     holder: Holder,
-    /// Whether its message has left the queue; asked only where nobody holds it.
+    /// Whether its message has left the queue. Only looked up if nobody holds the job and a node refused it.
     gone: Result<bool, String>,
-    /// A node, and whether the contract knows it as active.
+    /// The node that was looked up on the chain, and whether the contract lists it as active.
     active: Option<(Address, Result<bool, String>)>,
 }
 
-/// Who has a pool's job.
+/// The holder of a pool's job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Holder {
     Agent(Address),
     Nobody,
-    /// There are no claims here.
+    /// The server has no bucket of claims.
     NoClaims,
     Unknown(String),
 }
 
 impl Authority {
-    /// These nodes are believed, and whichever has the job in the pool. `domain`: where they must
-    /// sign, as far as it is known.
+    /// Believes the nodes in `named` and the holder of the job in `pool`. `domain` is the chain and contract
+    /// that they must sign for, as far as known.
     pub(super) fn new(
         bus: &Bus,
         named: Vec<Address>,
@@ -72,14 +72,13 @@ impl Authority {
         domain: Option<Domain>,
         signing: &Signing,
     ) -> anyhow::Result<Self> {
-        // Only a pool's nodes are unknown, so only for them the chain is asked.
+        // Only the nodes of a pool are unknown, so only a pool needs the chain.
         let config = pool.is_some().then(|| signing.chain()).flatten();
         let chain = config.map(Reader::new).transpose()?;
         Ok(Self { bus: bus.clone(), named, pool, domain, chain })
     }
 
-    /// What an end is worth as far as that can be told without asking anybody; `None` where it
-    /// can't.
+    /// Judges an end without asking anybody; `None` if the claim and the chain must be looked up.
     pub(super) fn at_once(&self, status: &Status, body: &Value) -> Option<Word> {
         if let Some(fault) = claim::forged(status, body, self.domain) {
             return Some(Word::Doubted(fault.to_owned()));
@@ -98,13 +97,13 @@ impl Authority {
         }))
     }
 
-    /// Whether no better word can come than one of this agent's, so that waiting for it is of no
-    /// use where its own is not believed.
+    /// Whether no other agent's word could count more than this agent's. Then waiting is useless once its own
+    /// is not believed.
     pub(super) fn is_the_one(&self, agent: Address) -> bool {
         self.named.contains(&agent) || (self.named.is_empty() && self.pool.is_none())
     }
 
-    /// Why the receipt of an end that is believed does not hold.
+    /// The fault of the receipt of a believed end, if it is invalid.
     pub(super) fn receipt_fault(&self, status: &Status) -> Option<String> {
         let expected = Expected { spec_hash: None, agent: None, domain: self.domain };
         match claim::check(status, &expected) {
@@ -113,8 +112,8 @@ impl Authority {
         }
     }
 
-    /// Looks who has the job. Of `speakers`, the first that may speak for the pool so far is looked
-    /// for on the chain: one at a time, so that a crowd of strangers holds up nobody.
+    /// Looks up who has the job. Only the first of `speakers` that claim and queue don't rule out is looked
+    /// up on the chain, one per look, so that a crowd of strangers delays nobody.
     pub(super) async fn look(&self, job: &JobId, speakers: &[(Address, Stage)]) -> Seen {
         let holder = self.holder(job).await;
         let refused = speakers.iter().any(|(_, stage)| *stage == Stage::Rejected);
@@ -130,7 +129,7 @@ impl Authority {
         seen
     }
 
-    /// What an end that this agent told is worth by what was seen.
+    /// Judges an end reported by this agent by the result of a look.
     pub(super) fn weigh(&self, seen: &Seen, agent: Address, stage: Stage) -> Word {
         if let Some(word) = seen.of(agent, stage) {
             return word;
@@ -175,13 +174,13 @@ impl Authority {
 }
 
 impl Seen {
-    /// Whether this agent holds the job.
+    /// Whether this agent holds the job's claim.
     pub(super) fn is_held_by(&self, agent: Address) -> bool {
         self.holder == Holder::Agent(agent)
     }
 
-    /// What an agent's word is worth by claim and queue; `None` where they do not speak against it.
-    /// A refusal needs no claim, but then the job is gone for everybody.
+    /// Judges an agent by claim and queue; `None` if they don't speak against it. A refusal needs no claim,
+    /// but the job must have left the queue.
     fn of(&self, agent: Address, stage: Stage) -> Option<Word> {
         match &self.holder {
             Holder::Agent(holder) if *holder == agent => None,
@@ -209,7 +208,7 @@ impl Seen {
     }
 }
 
-/// Whether the contract knows the node as active.
+/// Whether the contract lists the node as active.
 async fn is_active(chain: &Reader, agent: Address) -> Result<bool, String> {
     let provider = chain.provider(agent).await.map_err(chain_of)?;
     Ok(provider.is_some_and(|provider| provider.active))

@@ -1,5 +1,5 @@
-//! Checking what a node claims of a job, as anybody can: with the status and the receipt alone and no
-//! trust in who delivered them.
+//! Checks what a node claims about a job from the status and the receipt alone, without trust in whoever
+//! delivered them.
 
 use serde_json::Value;
 
@@ -10,29 +10,29 @@ use crate::job::Reason;
 use crate::job::receipt::Signed;
 use crate::job::status::{Stage, Status};
 
-/// What the requester knows by itself.
+/// What the requester knows on its own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expected {
-    /// What was asked for.
+    /// The hash of the job that was submitted.
     pub(super) spec_hash: Option<Hash>,
-    /// Who was asked; `None` for a pool.
+    /// The node that the job was submitted to; `None` for a pool.
     pub(super) agent: Option<Address>,
-    /// The chain and contract that signatures are bound to.
+    /// The chain and contract that signatures must be bound to, if known.
     pub(super) domain: Option<Domain>,
 }
 
-/// What a terminal status is worth.
+/// The result of checking a terminal status.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
-    /// The node signed exactly this end of exactly this job.
+    /// The node signed a receipt for exactly this end of exactly this job.
     Valid(Box<Signed>),
-    /// There is none, and none is due: the container was never started.
+    /// There is no receipt and none is due, because the container was never started.
     Absent,
-    /// What it lacks, in words.
+    /// The receipt is missing or wrong, and why.
     Invalid(String),
 }
 
-/// Holds a terminal status against its receipt, and the receipt against what was asked for.
+/// Checks a terminal status against its receipt, and the receipt against what was submitted.
 pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
     let Some(document) = &status.receipt else {
         return if is_due(status) {
@@ -51,10 +51,10 @@ pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
     }
 }
 
-/// What is wrong where a receipt is due and there is none.
+/// The fault of a status that should carry a receipt and does not.
 const NO_RECEIPT: &str = "its container was started, so it must have a receipt, and has none";
 
-/// Whether the status itself says that the job's container ran to an end.
+/// Whether the status itself says that the job's container ran and ended.
 fn is_due(status: &Status) -> bool {
     let ran = matches!(
         status.reason_code,
@@ -74,8 +74,8 @@ fn is_due(status: &Status) -> bool {
     status.stage == Stage::Completed || exited || ran
 }
 
-/// Why a terminal status is not the word of the node that it names; `domain`: where the node must
-/// sign, as far as it is known.
+/// Why a terminal status was not signed by the node that it names; `None` if it was. `domain` is the chain
+/// and contract that the node must sign for, if known.
 pub(super) fn forged(
     status: &Status,
     body: &Value,
@@ -92,16 +92,16 @@ pub(super) fn forged(
     (signer != Some(Ok(status.agent_address))).then_some(UNSIGNED)
 }
 
-/// What is wrong where [`is_signed`] does not hold.
+/// The fault of a receipt or status with a wrong signature.
 pub(super) const UNSIGNED: &str = "its signature is not that of the node it names";
 
-/// Whether the node that a receipt names signed it, as it stands.
+/// Whether the node that a receipt names signed it.
 pub(super) fn is_signed(signed: &Signed) -> bool {
     let Signed { domain, receipt, signature } = signed;
     recover(&receipt.digest(domain).0, &signature.0) == Ok(receipt.node)
 }
 
-/// What a receipt claims, as some lines for people.
+/// A receipt's claims as lines of text.
 pub(super) fn describe(signed: &Signed) -> String {
     let Signed { domain, receipt, .. } = signed;
     let gpus = if receipt.gpu_uuids.is_empty() { "none" } else { &receipt.gpu_uuids };

@@ -1,8 +1,8 @@
-//! Following jobs: their statuses and, where wanted, their live logs, as one stream of news.
+//! Follows jobs: merges their statuses and, if wanted, their live log into one stream of news. Anybody on the
+//! server may publish anything here.
 //!
-//! Anybody on the server may say anything here. What must hold: nothing that is said keeps anything
-//! else from being told: no number counts for more than its own status; what is told is not yet
-//! believed ([`super::authority`] does that).
+//! Invariants: no message keeps another from being delivered, and a sequence number has no effect beyond its
+//! own status. What is delivered is not yet believed: [`super::authority`] decides that.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
@@ -18,17 +18,17 @@ use crate::backoff::Backoff;
 use crate::bus::{self, Bus, LogStream, StatusFilter, StatusMessage, StatusStream};
 use crate::job::Status;
 
-/// After a stream broke, it is asked for again.
+/// The wait before a broken stream is requested again.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
-/// Statuses that are remembered, so that none is told twice: where the stream is read once more, it
-/// begins with what was told. Some ten megabytes at most.
+/// How many statuses are remembered, so that none is delivered twice: a stream that is requested again starts
+/// with old statuses. Takes some ten megabytes at most.
 const SEEN_MAX: usize = 250_000;
 
-/// What happened.
+/// One message about the followed jobs.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A status, with its body as it was sent.
+    /// A status and its body as it was sent.
     Status(Box<Status>, Value),
     /// A piece of a live log.
     Log(Line),
@@ -38,24 +38,24 @@ pub(super) enum News {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Line {
-    /// One line.
+    /// A line that the job wrote.
     Text {
-        /// From 1, by one.
+        /// Counts up from 1 without gaps.
         #[serde(default)]
         seq: u64,
         /// `stdout` or `stderr`.
         stream: String,
-        /// Its text.
+        /// The line's text.
         line: String,
     },
-    /// So many lines are missing here.
+    /// Lines are missing here.
     Gap {
-        /// How many.
+        /// The number of missing lines.
         dropped: u64,
     },
 }
 
-/// A connection that follows what a filter lets through.
+/// Follows the statuses that pass a filter, and the log of one job.
 pub(super) struct Follower {
     bus: Bus,
     filter: StatusFilter,
@@ -66,7 +66,7 @@ pub(super) struct Follower {
     failures: u32,
 }
 
-/// Which messages were seen: hashes that nobody can tell beforehand, the oldest forgotten first.
+/// The messages seen so far, as keyed hashes that nobody can predict. The oldest are forgotten first.
 #[derive(Default)]
 struct Seen {
     hasher: RandomState,
@@ -75,7 +75,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether this message is a new one.
+    /// Remembers this message; returns whether it is new.
     fn is_new(&mut self, message: &StatusMessage) -> bool {
         let hash = self.hasher.hash_one((message.agent, &message.job, &message.body));
         if !self.known.insert(hash) {
@@ -92,14 +92,14 @@ impl Seen {
 }
 
 impl Follower {
-    /// Begins to follow: with `replay` from the first status that the server still has.
+    /// Starts following. With `replay`, begins with the oldest status that the server still has.
     pub(super) async fn start(
         bus: &Bus,
         filter: StatusFilter,
         replay: bool,
         logs: bool,
     ) -> anyhow::Result<Self> {
-        // First, so that a flood of log lines can't keep the server's answers back.
+        // Statuses are requested first, so that a flood of log lines can't delay the server's answers.
         let statuses = bus.statuses(&filter, replay).await?;
         let logs = match &filter.job {
             Some(job) if logs => Some(bus.logs(filter.agent, job).await?),
@@ -109,7 +109,7 @@ impl Follower {
         Ok(Self { bus, filter, replay, statuses, logs, seen, failures: 0 })
     }
 
-    /// The next news. Ends only with an error that asking again would not mend.
+    /// The next message. Fails only with an error that a retry can't help.
     pub(super) async fn next(&mut self) -> anyhow::Result<News> {
         loop {
             let next = whichever(next_line(&mut self.logs), self.statuses.next()).await;
@@ -135,7 +135,7 @@ impl Follower {
         }
     }
 
-    /// What is left of the live log: its last lines come about when the last status does.
+    /// The rest of the live log: its last lines arrive at about the same time as the last status.
     pub(super) async fn last_lines(&mut self, patience: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         let gather = async {
@@ -147,7 +147,7 @@ impl Follower {
         lines
     }
 
-    /// The status of a message, unless it is none, lies about itself, or came before.
+    /// The status in a message, unless it is malformed, names another subject, or was seen before.
     fn status(&mut self, message: &StatusMessage) -> Option<News> {
         let (status, body) = match Status::read(&message.body) {
             Ok(read) => read,
@@ -177,13 +177,13 @@ impl Follower {
     }
 }
 
-/// What came first.
+/// What came first: a log line or a status.
 enum Next<L, S> {
     Line(L),
     Status(S),
 }
 
-/// Whichever is ready, in no order where both are: a flood of the one must not keep the other back.
+/// Returns whichever is ready. If both are, the choice is random: a flood of one must not block the other.
 async fn whichever<L, S>(
     line: impl Future<Output = L>,
     status: impl Future<Output = S>,
@@ -194,7 +194,7 @@ async fn whichever<L, S>(
     }
 }
 
-/// The next piece of the log; never, where none is followed.
+/// The next piece of the log; `None` once the log has ended. Never returns if no log is followed.
 async fn next_line(logs: &mut Option<LogStream>) -> Option<Bytes> {
     match logs {
         Some(logs) => logs.next().await.ok(),
@@ -202,7 +202,7 @@ async fn next_line(logs: &mut Option<LogStream>) -> Option<Bytes> {
     }
 }
 
-/// Connects and makes what is missing.
+/// Connects to NATS and creates missing streams and buckets.
 pub(super) async fn connect(config: &bus::Config) -> anyhow::Result<Bus> {
     let help = "start nats-server with --jetstream, or set NATS_URL";
     let bus =

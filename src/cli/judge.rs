@@ -1,8 +1,8 @@
-//! Judging ends beside whatever else is done: whoever follows a job hears of them here.
+//! Judges reported ends of a job while the caller goes on following it.
 //!
-//! What must hold: nobody's word holds up what others say: all ends that are in doubt are judged by
-//! one look, one at a time, and no more of them are kept than [`OPEN_MAX`]. What can't be found out
-//! is tried again as long as the job is followed.
+//! Invariants: nobody's status delays anybody else's. All open ends are judged by the same look, one look at
+//! a time, and at most [`OPEN_MAX`] of them are kept. What can't be found out is tried again as long as the
+//! job is followed.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,25 +16,25 @@ use super::authority::{Authority, Seen, Word};
 use crate::ids::Address;
 use crate::job::Status;
 
-/// A message leaves the queue soon after its refusal is said, and a node that has just registered is
-/// active once that is in a block.
+/// The pause between looks. A message leaves the queue soon after its refusal is published, and a newly
+/// registered node is active once that is in a block.
 const AGAIN: Duration = Duration::from_millis(500);
 const TRIES: u32 = 10;
 
-/// What can't be found out is told after so many tries, and tried less often after [`TRIES`].
+/// Tries after which an end that can't be judged is reported; looks get rarer after [`TRIES`].
 const TOLD_AFTER: u32 = 3;
 const AGAIN_AT_LAST: Duration = Duration::from_secs(5);
 
-/// Ends that are in doubt at a time; the oldest give way, and count as doubted.
+/// Upper bound on open ends. Beyond it, the oldest is dropped as not believed.
 const OPEN_MAX: usize = 256;
 
-/// Agents that are remembered to be nobody: theirs is tried once.
+/// Upper bound on agents remembered as having no say. Their ends are tried only once.
 const NOBODY_MAX: usize = 4096;
 
-/// Where an end was not believed, the true one may be right behind it.
+/// After an end was not believed, the true one may follow within this time.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Hears of ends and judges them.
+/// Collects reported ends and judges them.
 pub(super) struct Judge {
     authority: Arc<Authority>,
     open: VecDeque<Case>,
@@ -43,32 +43,32 @@ pub(super) struct Judge {
     doing: Doing,
 }
 
-/// An end, and what it is worth.
+/// An end and whether it is believed.
 #[derive(Debug)]
 pub(super) struct Judged {
-    /// The end.
+    /// The status that reports the end.
     pub(super) status: Box<Status>,
-    /// Its body, as it was sent.
+    /// The status's body as it was sent.
     pub(super) body: Value,
-    /// Why it is not believed; `None` where it is.
+    /// Why it is not believed; `None` if it is.
     pub(super) doubt: Option<String>,
-    /// Whether nothing better is to be waited for: it is of the node whose word would count, or
+    /// Whether waiting for a better end is useless: this one is from the node whose word would count, or
     /// nobody can tell whose would.
     pub(super) is_last_word: bool,
 }
 
-/// An end that is in doubt.
+/// An end that is not judged yet.
 #[derive(Debug)]
 struct Case {
     status: Box<Status>,
     body: Value,
     tries: u32,
-    /// Whether it was told that nobody can tell.
+    /// Whether it was already reported as undecidable.
     is_told: bool,
     why: String,
 }
 
-/// A look under way, or the pause before it.
+/// The look in progress, or the pause before it.
 enum Doing {
     Nothing,
     Resting(Pin<Box<Sleep>>),
@@ -81,7 +81,7 @@ impl Judge {
         Self { authority: Arc::new(authority), open, judged, nobody, doing: Doing::Nothing }
     }
 
-    /// Takes an end; [`Judge::next`] tells what it is worth.
+    /// Takes an end; [`Judge::next`] returns it once it is judged.
     pub(super) fn hear(&mut self, status: Box<Status>, body: Value) {
         let agent = status.agent_address;
         let doubt = match self.authority.at_once(&status, &body) {
@@ -93,11 +93,11 @@ impl Judge {
         self.judged.push_back(Judged { status, body, doubt, is_last_word });
     }
 
-    /// Takes an end that somebody has to be asked about.
+    /// Takes an end that can't be judged without a look.
     fn doubt(&mut self, status: Box<Status>, body: Value) {
         let key = |status: &Status| (status.agent_address, status.stage);
         if self.open.iter().any(|case| key(&case.status) == key(&status)) {
-            let doubt = Some(format!("{} told such an end before", status.agent_address));
+            let doubt = Some(format!("{} reported such an end before", status.agent_address));
             self.judged.push_back(Judged { status, body, doubt, is_last_word: false });
             return;
         }
@@ -106,14 +106,14 @@ impl Judge {
         {
             self.judged.push_back(oldest.end(false));
         }
-        let why = "too many tell an end of the job".to_owned();
+        let why = "too many report an end of the job".to_owned();
         self.open.push_back(Case { status, body, tries: 0, is_told: false, why });
         if matches!(self.doing, Doing::Resting(_)) {
             self.doing = Doing::Nothing;
         }
     }
 
-    /// The next end that is judged; waits where there is none. Can be dropped and called again.
+    /// The next judged end; waits until there is one. Cancel-safe.
     pub(super) async fn next(&mut self) -> Judged {
         loop {
             if let Some(judged) = self.judged.pop_front() {
@@ -135,7 +135,7 @@ impl Judge {
         }
     }
 
-    /// At once where something is new.
+    /// Starts a look at once if there is a new end, else after a pause.
     fn begin(&self) -> Doing {
         match self.open.iter().map(|case| case.tries).min() {
             None | Some(0) => self.look(),
@@ -146,7 +146,7 @@ impl Judge {
         }
     }
 
-    /// Those that were tried least come first.
+    /// Starts a look, with the least tried ends first.
     fn look(&self) -> Doing {
         let mut cases: Vec<&Case> = self.open.iter().collect();
         cases.sort_by_key(|case| case.tries);
@@ -159,7 +159,7 @@ impl Judge {
         Doing::Looking(Box::pin(async move { authority.look(&job, &speakers).await }))
     }
 
-    /// Ends the cases that what was seen decides.
+    /// Closes the cases that the look has decided.
     fn weigh(&mut self, seen: &Seen) {
         for mut case in std::mem::take(&mut self.open) {
             let agent = case.status.agent_address;
@@ -201,7 +201,7 @@ impl Judge {
         }
     }
 
-    /// Why the receipt of an end that is believed does not hold.
+    /// The fault of the receipt of a believed end, if it is invalid.
     pub(super) fn receipt_fault(&self, status: &Status) -> Option<String> {
         self.authority.receipt_fault(status)
     }
@@ -216,24 +216,24 @@ impl Case {
         Judged { status: self.status, body: self.body, doubt: Some(self.why), is_last_word }
     }
 
-    /// That nobody can tell; it goes on being asked.
+    /// Reports that the end can't be judged at present; the case stays open.
     fn tell(&self) -> Judged {
         let (status, body) = (self.status.clone(), self.body.clone());
         Judged { status, body, doubt: Some(self.why.clone()), is_last_word: true }
     }
 }
 
-/// How long an end that can be believed is still waited for.
+/// A deadline for an end that can be believed.
 #[derive(Debug, Default)]
 pub(super) struct Patience(Option<Instant>);
 
 impl Patience {
-    /// An end was not believed after which none that could be is to be expected.
+    /// Starts the wait, after an end was not believed and no better one is expected.
     pub(super) fn begin(&mut self) {
         self.0.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
 
-    /// Returns when it is over; never, where it has not begun.
+    /// Returns at the deadline; never if the wait has not started.
     pub(super) async fn over(&self) {
         match self.0 {
             Some(end) => sleep_until(end).await,

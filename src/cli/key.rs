@@ -1,4 +1,4 @@
-//! `key`: makes, imports and looks at keys. The key itself is never shown and never an argument.
+//! `key`: creates, imports and inspects keys. A private key is never shown and never an argument.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, stdin};
@@ -16,7 +16,7 @@ use crate::chain::{Key, keystore};
 use crate::config::{self, Terminal};
 use crate::secret::Secret;
 
-/// A key has 66 characters; what is more is no key.
+/// Upper bound on the input. A key has at most 66 characters.
 const INPUT_BYTES_MAX: usize = 1024;
 
 /// Arguments of `key`.
@@ -28,7 +28,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a fresh key and keep it encrypted; prints its address
+    /// Make a new key and keep it encrypted; prints its address
     New(Place),
     /// Keep a key that you have, encrypted; it is read from standard input; prints its address
     Import(Place),
@@ -37,7 +37,7 @@ enum Action {
         /// The keystore (default: the key of the settings)
         #[arg(long, value_name = "FILE")]
         keystore: Option<PathBuf>,
-        /// A file with its passphrase, needed only where the keystore does not tell its address
+        /// A file with its passphrase, needed only if the keystore does not contain its address
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
     },
@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-/// The key's hex digits: from a pipe, or typed without an echo.
+/// Reads the key's hex digits from a pipe, or from the terminal without echo.
 fn read_key() -> anyhow::Result<Secret> {
     if stdin().is_terminal() {
         let typed =

@@ -9,19 +9,18 @@ use crate::config::{Format, Logging, SILENT};
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// The node's owner: what the node does is of interest.
+    /// The node's owner, who wants to know what the node does.
     Owner,
-    /// Somebody at a terminal who asked for one thing: only what goes wrong is, unless more was
-    /// asked for.
+    /// A user at a terminal who runs one command: only warnings and errors, unless the settings ask for more.
     Client,
 }
 
-/// Begins to log. A second call changes nothing.
+/// Starts logging. A second call has no effect.
 pub(super) fn start(logging: &Logging, audience: Audience) {
     let quiet = audience == Audience::Client && logging.filter.ends_with("=info");
     let few = format!("warn,{SILENT}");
     let filter = if quiet { &few } else { &logging.filter };
-    // Checked when the settings were read.
+    // The filter was validated when the settings were read.
     let filter = EnvFilter::try_new(filter).unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     let started = match logging.format {

@@ -1,5 +1,5 @@
-//! `logs`: what a job writes, live; once it has ended, the log that was kept of it, as its node signed
-//! it. The live log is nobody's word: anybody on the server can add to it.
+//! `logs`: shows what a job writes, live. Once the job has ended, it shows the kept log, whose CID the node
+//! signed. The live log is not authenticated: anybody on the server can add to it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::config::Client;
 use crate::ids::{Address, Cid, JobId};
 use crate::job::Status;
 
-/// A kept log is capped well below.
+/// Upper bound on a kept log; the node caps logs well below it.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// The live log's last lines are on their way when the last status is.
+/// How long to wait for the live log's last lines after the last status.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// Arguments of `logs`.
@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The job
     #[arg(value_name = "JOB_ID")]
     job: JobId,
-    /// The node that runs or ran it (default: any, and `AGENT_ADDRESS` for the log that was kept)
+    /// The node that runs or ran it (default: any, and `AGENT_ADDRESS` for the kept log)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
     /// The pool that it was submitted to
@@ -35,7 +35,7 @@ pub(super) struct Args {
     pool: Option<PoolName>,
 }
 
-/// The live log so far.
+/// How much of the live log was shown.
 #[derive(Debug, Default)]
 struct Live {
     last_seq: u64,
@@ -67,7 +67,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     unless_interrupted(follow(follower, judge, &client)).await
 }
 
-/// Shows the log until the job's end can be believed, or can't be any more.
+/// Shows the log until the job's end is believed or no believable end is expected.
 async fn follow(
     mut follower: Follower,
     mut judge: Judge,
@@ -101,7 +101,7 @@ async fn follow(
     finish(&ended, &shown, client).await
 }
 
-/// Shows the kept log where the live one was not all of it.
+/// Shows the kept log if the live one was incomplete.
 async fn finish(ended: &Status, live: &Live, client: &Client) -> anyhow::Result<ExitCode> {
     let Some(cid) = &ended.log_cid else {
         if live.last_seq == 0 {
@@ -121,7 +121,7 @@ async fn finish(ended: &Status, live: &Live, client: &Client) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line as the live log had it: a progress bar's steps are lines.
+/// Splits a line as the live log does, where each step of a progress bar is a line.
 fn steps(line: &str) -> impl Iterator<Item = &str> {
     let is_bar = line.trim_end_matches('\r').contains('\r');
     line.split('\r')
@@ -135,7 +135,7 @@ async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<String> {
     let path = dir.path().join("log");
     let fetched = Gateways::new(&client.artifact)?.fetch(cid, &path, LOG_BYTES_MAX, |_| ()).await;
     fetched.with_context(|| format!("the log {cid} could not be fetched"))?;
-    let bytes = std::fs::read(&path).with_context(|| format!("{cid} is no log"))?;
+    let bytes = std::fs::read(&path).with_context(|| format!("{cid} is not a log"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

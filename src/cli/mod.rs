@@ -1,10 +1,11 @@
-//! The command line: one file a subcommand.
+//! The command line: one module per subcommand.
 //!
-//! What must hold: only this folder prints, by way of `out`; results go to standard output, all
-//! else to standard error; what strangers wrote is printed without its control characters. Exit
-//! codes: 0 done, 1 not done (a job that did not complete, a receipt that does not hold, `doctor`'s
-//! warnings), 2 `doctor`'s failures, 3 an end that nobody who may has signed, 64 wrong settings or
-//! arguments, 69 a start that can't be helped by waiting, 130 a Ctrl-C before what was waited for.
+//! Invariants: only `out` prints, and only this folder uses it. Results go to standard output, everything
+//! else to standard error. Text that strangers wrote is printed without control characters.
+//!
+//! Exit codes: 0 done; 1 not done (a job that did not complete, an invalid receipt, warnings of `doctor`); 2
+//! failures of `doctor`; 3 an end of a job that no authorized node has signed; 64 wrong settings or
+//! arguments; 69 a start that waiting can't help; 130 a Ctrl-C before the command was finished.
 
 mod authority;
 mod cancel;
@@ -36,13 +37,13 @@ use crate::config::{self, Env, Environment, Problems};
 use crate::ids::Address;
 use logging::Audience;
 
-/// An end of a job that could not be verified.
+/// Exit code for a job whose end could not be verified.
 const UNVERIFIED: u8 = 3;
-/// What shells say of a command that SIGINT ended.
+/// The exit code that shells report for a command ended by SIGINT.
 const INTERRUPTED: u8 = 130;
-/// `EX_USAGE` of sysexits(3).
+/// `EX_USAGE` of sysexits(3): wrong settings or arguments.
 const USAGE: u8 = 64;
-/// `EX_UNAVAILABLE` of sysexits(3).
+/// `EX_UNAVAILABLE` of sysexits(3): a start that waiting can't help.
 const UNAVAILABLE: u8 = 69;
 
 /// Take compute jobs, run them on this machine's GPUs, and earn a reputation for it.
@@ -62,13 +63,13 @@ enum Command {
     Run(run::Args),
     /// Submit a job to a node or a pool
     Submit(Box<submit::Args>),
-    /// Show what nodes say of jobs, as they say it
+    /// Show the statuses that nodes publish about jobs, live
     Watch(watch::Args),
     /// Show what a job writes
     Logs(logs::Args),
     /// Cancel a job
     Cancel(cancel::Args),
-    /// Show what this node knows of its jobs, and what to do about those that failed
+    /// Show what this node knows about its jobs, and what to do about those that failed
     Jobs(jobs::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
@@ -78,23 +79,24 @@ enum Command {
     Key(key::Args),
     /// Deploy the reputation contract, or show what it says
     Contract(contract::Args),
-    /// Show what this node signed about jobs, and prove that the chain holds it
+    /// Show the receipts that this node signed, and prove that the chain holds them
     Receipt(receipt::Args),
     /// Check a signed receipt, or a proof that the chain holds one
     Verify(verify::Args),
 }
 
-/// What only the arguments can mend.
+/// A wrong call: only other arguments or settings can help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Misused(String);
 
-/// A start that can't be helped by waiting.
+/// A start that fails for a reason that waiting can't help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Unavailable(String);
 
-/// The arguments, or the exit code of a call that was a question or a mistake.
+/// Parses the arguments. `Err` holds the exit code if the call asked for help or was wrong; the text is
+/// already printed.
 pub fn parse() -> Result<Args, ExitCode> {
     Args::try_parse().map_err(|err| {
         err.print().ok();
@@ -102,7 +104,7 @@ pub fn parse() -> Result<Args, ExitCode> {
     })
 }
 
-/// Does what the arguments say.
+/// Runs the subcommand.
 pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
     forbid_looking_into_memory();
     match args.command {
@@ -121,8 +123,8 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A core dump would hold the key, and so would what another program of this user could read of
-/// this one's memory.
+/// Disables core dumps and reading of this process's memory by other programs of the same user: either could
+/// reveal the key.
 fn forbid_looking_into_memory() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -130,7 +132,7 @@ fn forbid_looking_into_memory() {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
 }
 
-/// Says on standard error what went wrong, and with which code the program ends for it.
+/// Prints the error to standard error and returns the exit code for it.
 pub fn tell(error: &anyhow::Error) -> ExitCode {
     if out::is_closed_pipe(error) {
         return ExitCode::FAILURE;
@@ -151,7 +153,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// What the work comes to, or that the user did not wait for it (Ctrl-C).
+/// Runs `work` to its end, unless the user interrupts it (Ctrl-C).
 async fn unless_interrupted(
     work: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
@@ -166,8 +168,8 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.context("the program can't start")?.block_on(Box::pin(work))
 }
 
-/// Reads the settings that a command needs, and begins to log as they say. Every problem of theirs
-/// is told at once.
+/// Reads the settings that a command needs and starts logging as they say. Reports all problems of the
+/// settings at once.
 fn load<T>(
     audience: Audience,
     read: impl FnOnce(&mut Env<'_>) -> Result<T, Problems>,
@@ -190,7 +192,7 @@ fn load<T>(
     Ok(settings)
 }
 
-/// The node that a command is about.
+/// The node that a command is about: the one named on the command line, else the one of the settings.
 fn the_agent(named: Option<Address>, set: Option<Address>) -> anyhow::Result<Address> {
     let text = "which node? Name it with --agent ADDRESS or set AGENT_ADDRESS";
     Ok(named.or(set).ok_or_else(|| Misused(text.to_owned()))?)

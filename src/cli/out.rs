@@ -17,8 +17,8 @@ pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
     line(&escaped(&serde_json::to_string(value)?))
 }
 
-/// A JSON document whose strings hold no control character, not even those that JSON allows: on a
-/// terminal U+009B does what an escape does.
+/// Escapes every control character in a JSON document, also those that JSON allows: on a terminal, U+009B
+/// acts like an escape sequence.
 fn escaped(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len());
     for c in document.chars() {
@@ -31,18 +31,18 @@ fn escaped(document: &str) -> String {
     escaped
 }
 
-/// Writes one line to standard error; nobody may be there to read it.
+/// Writes one line to standard error; ignores errors, because nobody may be reading.
 pub(super) fn note(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
-/// Whether a person looks at standard output.
+/// Whether standard output is a terminal.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// A stranger's text as it may be printed: control characters, which could rewrite a terminal, are
-/// shown and not sent.
+/// Makes a stranger's text safe to print: control characters, which could rewrite the terminal, are shown
+/// escaped.
 pub(super) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -55,7 +55,7 @@ pub(super) fn clean(text: &str) -> String {
     clean
 }
 
-/// An error with its causes, each once.
+/// An error and its causes in one line, each cause once.
 pub(super) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -69,7 +69,7 @@ pub(super) fn chain(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of standard output went away: `lamda-node watch | head`.
+/// Whether the error is that the reader of standard output has gone, as in `lamda-node watch | head`.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     io.into_iter().any(|err| err.kind() == io::ErrorKind::BrokenPipe)

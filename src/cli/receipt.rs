@@ -1,8 +1,9 @@
-//! `receipt`: what this node signed about jobs, out of its journal, also while the node runs.
+//! `receipt`: shows the receipts that this node signed, read from its journal, also while the node is
+//! running.
 //!
-//! `show` and `proof` print one JSON document (docs/protocol.md, section 3). `list --json`, one
-//! object a receipt: `job_id`, `finished`, `completed`, `exit_code`, `state` (`waiting`, `sent`,
-//! `committed`), and where there is one `root`, `tx_hash`, `block`.
+//! `show` and `proof` print one JSON document (docs/protocol.md, section 3). `list --json` prints one object
+//! per receipt: `job_id`, `finished`, `completed`, `exit_code`, `state` (`waiting`, `sent`, `committed`), and
+//! if there is one, `root`, `tx_hash`, `block`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ enum Action {
         /// The job
         #[arg(value_name = "JOB_ID")]
         job: JobId,
-        /// Write it there instead
+        /// Write it to this file instead
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -112,6 +113,7 @@ fn prove(journal: &Reader, kept: Kept) -> anyhow::Result<Proof> {
     let siblings = leaves.iter().position(|leaf| *leaf == digest);
     let siblings = siblings.and_then(|index| merkle::proof(&leaves, index));
     let siblings = siblings.context("the journal lost the receipt's place under its root")?;
+    // A gap in the journal would otherwise yield a proof that nobody can verify.
     ensure!(
         merkle::verify(digest, &siblings, root),
         "the receipts in the journal do not make the root {root} that was sent"

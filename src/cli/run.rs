@@ -1,5 +1,5 @@
-//! `run`: the node itself. Reads the settings, loads the key, makes the adapters, and hands all of
-//! it to the agent.
+//! `run`: the node itself. Reads the settings, loads the key, builds the adapters, and passes them to the
+//! agent.
 
 use std::convert::Infallible;
 use std::process::ExitCode;
@@ -23,17 +23,16 @@ use crate::gpu::{GpuProbe, fake as gpu_fake, nvml::Nvml};
 use crate::host;
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
 
-/// How long a simulated job seems to run.
+/// How long a simulated job takes.
 const SIMULATED_RUN: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Play container and GPU with fakes; no job is run for real (loopback NATS, local chain only)
+    /// Replace container engine and GPU by fakes; no job is really run (loopback NATS, local chain only)
     #[arg(long)]
     simulate: bool,
-    /// Where another node works with the same key on the same NATS server: ask it to end, and wait
-    /// until it has
+    /// If another node uses the same key on the same NATS server, ask it to stop and wait until it has
     #[arg(long)]
     take_over: bool,
 }
@@ -46,7 +45,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Misused(text.to_owned()).into());
     }
     let key = source.load()?;
-    // What opened the key is not kept with it.
+    // Drop the passphrase and the other key material as soon as the key is loaded.
     drop(source);
     if let Some(owner) = settings.owner {
         tracing::info!(%owner, "the node's owner is {owner}: it may drain the node, and is never \
@@ -103,10 +102,10 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         owner: settings.owner,
         key: Arc::new(key),
         take_over: args.take_over,
-        bus: settings.bus,
-        runtime,
-        gpu,
-        chain,
+        bus: Arc::new(settings.bus),
+        runtime: Arc::new(runtime),
+        gpu: Arc::new(gpu),
+        chain: Arc::new(chain),
         contract: settings.chain.contract,
         chain_id: settings.chain.chain_id,
         gateways: Gateways::new(&settings.artifact)?,
@@ -121,7 +120,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     }
 }
 
-/// SIGTERM or SIGINT: the first asks for an orderly end, the second for one at once.
+/// Handles SIGTERM and SIGINT: the first asks for a graceful shutdown, the second for an immediate one.
 async fn signals(ask: watch::Sender<Shutdown>) -> anyhow::Result<Infallible> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! Which key signs a request, and what the signature is bound to.
+//! The key that signs a request, and the domain that the signature is bound to.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,11 @@ use crate::config::{KeySource, Signing, Terminal, read_secret};
 use crate::ids::{Address, Domain};
 use crate::secret::Secret;
 
-/// A key on the command line. Never the key itself: arguments can be seen by everybody.
+/// The key options of the command line. Never the key itself, because everybody can see a process's
+/// arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct KeyArgs {
-    /// The keystore whose key signs (default: the key of the settings, where they name one)
+    /// The keystore whose key signs (default: the key of the settings, if they name one)
     #[arg(long, value_name = "FILE")]
     keystore: Option<PathBuf>,
     /// A file with the keystore's passphrase (default: it is asked for)
@@ -27,7 +28,7 @@ impl KeyArgs {
         self.keystore.is_some()
     }
 
-    /// The key that was named, else the settings' own, else none.
+    /// The key named on the command line, else that of the settings, else none.
     pub(super) fn load(&self, set: Option<&KeySource>) -> anyhow::Result<Option<Key>> {
         let Some(path) = &self.keystore else {
             return Ok(set.map(KeySource::load).transpose()?);
@@ -37,16 +38,16 @@ impl KeyArgs {
     }
 }
 
-/// How often a passphrase is asked for.
+/// How many times a passphrase is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// To open a keystore.
     Once,
-    /// To make one.
+    /// To create a keystore.
     Twice,
 }
 
-/// A passphrase from its file, else from the terminal.
+/// Reads a passphrase from its file, else from the terminal.
 pub(super) fn passphrase(file: Option<&Path>, ask: Ask) -> anyhow::Result<Secret> {
     if let Some(path) = file {
         return Ok(read_secret(path).map_err(|what| Misused(format!("--passphrase-file: {what}")))?);
@@ -66,14 +67,14 @@ fn ask_for(question: &str) -> anyhow::Result<Secret> {
     answer.context("no passphrase was given at the terminal; use --passphrase-file FILE")
 }
 
-/// What signatures are bound to, where the settings say it without a question to the chain.
+/// The domain of signatures, if the settings contain it without asking the chain.
 pub(super) fn known_domain(signing: &Signing) -> Option<Domain> {
     let (chain_id, contract) = signing.chain_id.zip(signing.contract)?;
     Some(Domain { chain_id, contract })
 }
 
-/// What signatures are bound to: `None` where the settings name no contract, or neither the chain's
-/// id nor an endpoint to ask for it.
+/// The domain of signatures; asks the chain for its id if necessary. `None` if the settings name no contract,
+/// or neither the chain's id nor an endpoint.
 pub(super) async fn domain(signing: &Signing) -> anyhow::Result<Option<Domain>> {
     let Some(contract) = signing.contract else { return Ok(None) };
     if let Some(known) = known_domain(signing) {

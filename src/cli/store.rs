@@ -1,4 +1,4 @@
-//! `store`: the embedded IPFS store as a process of its own.
+//! `store`: runs the embedded IPFS store as its own process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::artifact::store;
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the blocks lie; made where it is missing
+    /// The folder of the blocks; created if it is missing
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Who can reach this address can read and add everything: keep it to this machine
+    /// The address to listen on: whoever can reach it can read and add anything, so keep it on this machine
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
     listen: SocketAddr,
 }

@@ -1,10 +1,9 @@
-//! `verify`: checks a signed receipt or a job's signed end as anybody can, offline; with a chain also
-//! that the node put the root above a receipt there.
+//! `verify`: checks a signed receipt or a job's signed end offline, as anybody can. With a chain, also checks
+//! that the node committed the root above the receipt there.
 //!
-//! `--json`: `valid`, and where it is false `problem`; else `signer`, `job_id`, `chain_id`,
-//! `contract`, `digest`, for an end without a receipt `stage`, for a status with one `status_signed`,
-//! for a proof `root`, and with `--rpc` `committed`: `tx_hash`, `block`, `time`, `blocks_above`,
-//! `completed`, `failed`.
+//! `--json`: `valid`. If it is false, `problem`; otherwise `signer`, `job_id`, `chain_id`, `contract`,
+//! `digest`, for an end without a receipt `stage`, for a status with a receipt `status_signed`, for a proof
+//! `root`, and with `--rpc` `committed`: `tx_hash`, `block`, `time`, `blocks_above`, `completed`, `failed`.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -26,17 +25,18 @@ use crate::job::receipt::Signed;
 use crate::reputation::Proof;
 use crate::text::utf8;
 
-/// A status or a proof is some kilobytes; a whole run of `watch --json` may stand around it.
+/// Upper bound on the input. A status or a proof has some kilobytes, but may be part of a whole output of
+/// `watch --json`.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A receipt, a status that ends a job, a proof, or what `watch --json` says; `-` reads standard
+    /// A receipt, a status that ends a job, a proof, or the output of `watch --json`; `-` reads standard
     /// input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Ask this JSON-RPC endpoint, or a comma list, for the root that the proof leads to
+    /// Ask this JSON-RPC endpoint, or one of a comma list, for the root that the proof leads to
     #[arg(long, value_name = "URL", visible_alias = "rpc-url")]
     rpc: Option<String>,
     /// The contract that it must be signed for
@@ -47,21 +47,21 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// It was checked, and does not hold.
+/// The document was checked and is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotValid(String);
 
-/// What was found to hold.
+/// What was found to be valid.
 enum Holds {
     Receipt(Box<Held>),
     End(Box<Status>, Hash),
 }
 
-/// A receipt that was found to hold.
+/// A valid receipt.
 struct Held {
     signed: Signed,
-    /// Where it came in a status: whether that is signed too.
+    /// If it came in a status: whether the status is signed too.
     status_signed: Option<bool>,
     proof: Option<Proof>,
     committed: Option<(Commitment, Depth)>,
@@ -72,12 +72,12 @@ struct Held {
 enum Document {
     Receipt(Box<Signed>, Option<bool>),
     Proof(Box<Proof>),
-    /// An end without a receipt, with what its signature covers.
+    /// An end without a receipt, and the digest that its signature covers.
     End(Box<Status>, Hash),
 }
 
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    // Only how to log is read: a receipt is checked without any settings.
+    // Reads the logging settings only: a receipt is checked without any other.
     load(Audience::Client, |_| Ok(()))?;
     let text = read(&args.file)?;
     match check(&text, &args).await {
@@ -145,7 +145,7 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
     Ok(Holds::Receipt(Box::new(Held { signed, status_signed, proof, committed })))
 }
 
-/// Holds the contract that something is signed for against the one that it must be.
+/// Checks that a signature is for the wanted contract, if one is given.
 fn signed_for(found: Option<Address>, wanted: Option<Address>) -> Result<(), NotValid> {
     match (found, wanted) {
         (Some(found), Some(wanted)) if found != wanted => {
@@ -155,12 +155,13 @@ fn signed_for(found: Option<Address>, wanted: Option<Address>) -> Result<(), Not
     }
 }
 
-/// Finds the one document among the JSON values of the text.
+/// Finds the only document that can be checked among the JSON values of the text.
 fn parse(text: &[u8]) -> Result<Document, NotValid> {
     let mut found = None;
     let values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     for value in values {
         let value = value.map_err(|err| NotValid(format!("it is not JSON: {err}")))?;
+        // A signed status has a stage and a signature; a bare receipt is typed data (EIP-712).
         let end = value.get("stage").is_some() && value.get("signature").is_some();
         let receipt = value.get("receipt").is_some() || value.get("primaryType").is_some();
         if (end || receipt) && found.replace(value).is_some() {
@@ -187,8 +188,8 @@ fn receipt(document: &Value) -> Result<Document, NotValid> {
     }
 }
 
-/// A status says itself what its receipt must. One that is signed must hold whole; of one that is not,
-/// as nodes sent them before they signed, only the receipt can.
+/// Checks a status, which says itself what its receipt must contain. A signed status must be valid as a
+/// whole. Nodes of earlier versions did not sign statuses: of an unsigned one, only the receipt is checked.
 fn of_status(value: &Value) -> Result<Document, NotValid> {
     let (status, body) = Status::read(value.to_string().as_bytes())
         .map_err(|err| NotValid(format!("not a status of this protocol: {err}")))?;
@@ -206,7 +207,7 @@ fn of_status(value: &Value) -> Result<Document, NotValid> {
     }
 }
 
-/// Looks for the proof's root where the proof says that it is.
+/// Looks for the proof's root on the chain where the proof says it is.
 async fn ask_chain(proof: &Proof, url: &str) -> anyhow::Result<(Commitment, Depth)> {
     let reader = Reader::new(chain(proof, url)?)?;
     let found = look_up(&reader, proof).await;
@@ -222,7 +223,7 @@ async fn ask_chain(proof: &Proof, url: &str) -> anyhow::Result<(Commitment, Dept
     Ok((found, depth))
 }
 
-/// The endpoint as the receipt's domain demands it to be.
+/// The configuration of an endpoint that must serve the receipt's chain and contract.
 fn chain(proof: &Proof, url: &str) -> anyhow::Result<Config> {
     let domain = proof.receipt.domain;
     let rpc_urls = parse_rpc_urls(url).map_err(|what| Misused(format!("--rpc: {what}")))?;
@@ -250,7 +251,7 @@ async fn look_up(reader: &Reader, proof: &Proof) -> Result<Result<Commitment, St
     Ok(found.and_then(|found| fits(&found, proof).map_or(Ok(found), Err)))
 }
 
-/// What the commitment contradicts in the proof.
+/// How the commitment contradicts the proof, if it does.
 fn fits(found: &Commitment, proof: &Proof) -> Option<String> {
     if found.block != proof.block {
         return Some(format!(
@@ -258,7 +259,8 @@ fn fits(found: &Commitment, proof: &Proof) -> Option<String> {
             found.tx_hash, found.block, proof.block
         ));
     }
-    // More steps than a tree of so many leaves has: the node counted fewer jobs than it proves.
+    // A proof with more steps than a tree of that many leaves has: the node counted fewer jobs than it
+    // proves.
     let counted = u64::from(found.completed) + u64::from(found.failed);
     let steps_max = counted.next_power_of_two().trailing_zeros();
     (proof.siblings.len() > steps_max as usize).then(|| {

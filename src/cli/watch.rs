@@ -1,7 +1,8 @@
-//! `watch`: what nodes say of jobs. With `--json` each line is a status as it was sent.
+//! `watch`: shows the statuses that nodes publish about jobs. With `--json` each line is a status as it was
+//! sent.
 //!
-//! Of one job it ends with the job, and only what its node signed counts as its end. Of many it shows
-//! what is said, and which ends are not signed by the node that they name.
+//! For one job it ends with the job, and only an end that the job's node signed counts. For many jobs it
+//! shows every status and marks ends that are not signed by the node they name.
 
 use std::process::ExitCode;
 
@@ -20,20 +21,20 @@ use crate::job::status::Stage;
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only this job; ends with it, with exit code 0 where it completed, 3 where its end can't be
-    /// verified, and 130 on Ctrl-C
+    /// Only this job: ends with it, with exit code 0 if it completed, 3 if its end can't be verified, and 130
+    /// on Ctrl-C
     #[arg(value_name = "JOB_ID")]
     job: Option<JobId>,
-    /// Only what this node says (default for whose word ends a job: `AGENT_ADDRESS`)
+    /// Only this node's statuses (default for whose word ends a job: `AGENT_ADDRESS`)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
-    /// The pool that the job was submitted to: its end is what the node says that has it
+    /// The pool that the job was submitted to: the word of the node that has it ends the job
     #[arg(long, value_name = "NAME", requires = "job")]
     pool: Option<PoolName>,
-    /// Begin with what was said before (this is the default)
+    /// Begin with earlier statuses (this is the default)
     #[arg(long, overrides_with = "no_replay")]
     replay: bool,
-    /// Only what is said from now on
+    /// Only statuses from now on
     #[arg(long)]
     no_replay: bool,
     /// One JSON object a line, for programs
@@ -51,7 +52,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     unless_interrupted(follow(follower, judge, one_job, args.json)).await
 }
 
-/// Shows what is said; of one job until its end can be believed, or can't be any more.
+/// Shows the statuses; for one job, until its end is believed or no believable end is expected.
 async fn follow(
     mut follower: Follower,
     mut judge: Judge,
@@ -97,8 +98,8 @@ fn line(status: &Status, unsigned: bool) -> String {
     format!("{agent} {job} {}{cid}{warning}", describe(status))
 }
 
-/// Whose word ends a job that is only looked on: the node that was named, else the settings', or
-/// whichever has it in the pool.
+/// Whose word ends a job that is only observed: the named node's, else that of the settings, or the holder's
+/// in the pool.
 pub(super) fn authority(
     bus: &Bus,
     agent: Option<Address>,

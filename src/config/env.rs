@@ -55,7 +55,7 @@ impl Variable {
 /// What is wrong with one variable.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// The variable's name.
+    /// The name of the variable.
     pub variable: String,
     /// What is wrong, as one sentence without the variable's name.
     pub what: String,

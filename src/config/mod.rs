@@ -57,7 +57,7 @@ const PULLED: &str = "images.json";
 pub struct Node {
     /// The agent's settings.
     pub settings: agent::Settings,
-    /// The NATS connection.
+    /// How to connect to NATS.
     pub bus: BusConfig,
     /// The container engine.
     pub docker: DockerConfig,
@@ -135,7 +135,7 @@ impl Node {
 /// What the commands around a job need: `submit`, `watch`, `logs`, `cancel`.
 #[derive(Debug)]
 pub struct Client {
-    /// The NATS connection.
+    /// How to connect to NATS.
     pub bus: BusConfig,
     /// Gateways and pinning service; without a key only the gateways can be used.
     pub artifact: crate::artifact::Config,

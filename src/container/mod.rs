@@ -137,9 +137,9 @@ pub struct LogChunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
-    /// Standard output.
+    /// The container's standard output.
     Stdout,
-    /// Standard error.
+    /// The container's standard error.
     Stderr,
 }
 
@@ -308,7 +308,7 @@ pub enum Error {
     /// The setting is not an engine's address. Final.
     #[error("`{host}` is no address of a container engine: unix:///path or tcp://host:port")]
     Host {
-        /// The setting's value.
+        /// The value that the setting has.
         host: String,
     },
     /// The engine does not answer, or answers that it is unavailable (503): try again later.
@@ -316,7 +316,7 @@ pub enum Error {
     Unreachable {
         /// The engine's address.
         host: String,
-        /// The client's error.
+        /// The error of the HTTP client.
         #[source]
         source: BoxError,
     },
@@ -392,7 +392,7 @@ pub enum Error {
     TooLarge {
         /// The path that was asked for.
         path: String,
-        /// The limit in bytes.
+        /// The limit that was exceeded, in bytes.
         bytes_max: u64,
     },
     /// The content to copy out can't be written as files, folders and links.

@@ -20,7 +20,7 @@ use crate::node::GpuUuid;
 
 /// Label: the node that a container belongs to.
 pub(super) const LABEL_NODE: &str = "lamda.node";
-/// Label: the job's id.
+/// Label: the id of the job that a container runs.
 pub(super) const LABEL_JOB: &str = "lamda.job_id";
 /// Label: the job's attempt, from 1.
 pub(super) const LABEL_ATTEMPT: &str = "lamda.attempt";
@@ -70,7 +70,7 @@ const STOP_TIMEOUT_S: i64 = 10;
 pub(super) struct Brought {
     /// Its variables that NVIDIA's toolkit may read.
     pub(super) env: Vec<(String, String)>,
-    /// Names of its labels.
+    /// Names of the image's labels.
     pub(super) labels: Vec<String>,
     /// Paths that it declares as volumes, sorted.
     pub(super) volumes: Vec<String>,

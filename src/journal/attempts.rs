@@ -1,4 +1,4 @@
-//! Jobs: taken, moved on, looked up.
+//! Jobs in the journal: admission, refusal, transitions and look-up.
 
 use std::collections::BTreeMap;
 
@@ -14,43 +14,43 @@ use crate::job::phase::{Event, Transition};
 use crate::job::spec::Refused;
 use crate::job::{Job, Status};
 
-/// What the journal knows of a job id.
+/// What the journal knows about a job id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {
-    /// Tells two messages under one id apart.
+    /// The hash of the message, which tells apart two messages under one id.
     pub body_hash: Hash,
-    /// The job, without its command and its environment where it is long done; `None` where its
-    /// message was refused, or where only the id is remembered.
+    /// The job, without command, entrypoint and environment if it is packed; `None` if its message was
+    /// refused or only the id is remembered.
     pub job: Option<Job>,
-    /// How to acknowledge its delivery, as the bus wrote it.
+    /// How to acknowledge its latest delivery, in the bus's own form.
     pub delivery: Option<String>,
-    /// Whether anything is left to do.
+    /// Whether the job still needs work.
     pub open: bool,
-    /// The number of the last status, where the id was only refused to somebody who had not proved
-    /// that it was theirs: its owner may still use it, and goes on from there.
+    /// Set if the message was refused and its sender had not proved that the id was theirs: the sequence
+    /// number of the last status. The id's owner may still use it, and continues from that number.
     pub unproven_seq: Option<u64>,
 }
 
-/// What happened to a job.
+/// A job's message and its events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct History {
-    /// The message as it came.
+    /// The message as it was delivered.
     pub body: Vec<u8>,
-    /// What happened, the oldest first.
+    /// The events, oldest first.
     pub events: Vec<Happened>,
 }
 
 impl Journal {
-    /// What is known of this id.
+    /// What is known about this id; `None` if it is not remembered.
     pub async fn lookup(&self, id: &JobId) -> Result<Option<Known>, Error> {
         let id = id.clone();
         let found = self.writer.call(false, move |db| Found::of(db, &id)).await?;
-        // Read here: the one thread that writes has no time for it.
+        // Decode here, not on the database thread.
         found.map(Found::read).transpose()
     }
 
-    /// Writes a new job down: its first state, its message, and how to acknowledge it. Takes the
-    /// place of a refusal that did not use the id up. Durable. Can be repeated.
+    /// Records a new job: its first state, its message, and how to acknowledge it. Replaces a refusal that
+    /// did not use the id up. Durable. Repeatable.
     pub async fn admit(
         &self,
         taken: &Transition,
@@ -85,8 +85,7 @@ impl Journal {
         self.writer.change("admit", true, work).await
     }
 
-    /// Writes a refusal down with the one status that it earns; `proven`: whether it uses the id
-    /// up. Durable.
+    /// Records a refusal and its one status. `proven` says whether it uses the id up. Durable.
     pub async fn refuse(
         &self,
         refused: &Refused,
@@ -107,9 +106,9 @@ impl Journal {
         self.writer.change("refuse", true, work).await
     }
 
-    /// Writes down that `event` led to `moved`. Durable where the transition says so. The write is
-    /// named after the phase. Can be repeated: a commit that was answered with an error may have
-    /// happened. Where the job has moved otherwise, nothing is written.
+    /// Records that `event` led to `moved`; durable if the transition says so. The write is named after the
+    /// phase. Repeatable, because a commit that reported an error may still have happened. If another
+    /// transition was recorded first, nothing is written and the call fails with [`Error::Superseded`].
     pub async fn record(
         &self,
         event: &Event,
@@ -130,7 +129,7 @@ impl Journal {
                  revision = ?6 WHERE job_id = ?5 AND revision = ?6 - 1";
             let named = params![phase, state, open, at, id.as_str(), revision];
             if db.prepare_cached(sql)?.execute(named)? != 1 {
-                // Its end may be packed already, where the answer to its first commit was lost.
+                // If the answer to the first commit was lost, the ended job may be packed by now.
                 let packed = !open && done::holds(db, &id)?;
                 return if packed { Ok(()) } else { is_there_already(db, &id, revision, &state) };
             }
@@ -146,7 +145,7 @@ impl Journal {
         self.writer.change(phase, durable.is_some(), work).await
     }
 
-    /// Writes down how the job's latest delivery is acknowledged.
+    /// Records how the job's latest delivery is acknowledged.
     pub async fn redelivered(
         &self,
         id: &JobId,
@@ -155,7 +154,7 @@ impl Journal {
     ) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            // A delivery that has just come is ours until its ack wait is over.
+            // A new delivery belongs to this node until its ack wait is over.
             let sql = "UPDATE jobs SET delivery = ?, renewed_ms = ? WHERE job_id = ?";
             db.execute(sql, params![delivery, millis(at), id.as_str()])?;
             Ok(())
@@ -163,7 +162,7 @@ impl Journal {
         self.writer.change("redelivered", false, work).await
     }
 
-    /// Writes down when each of these pools' jobs was confirmed to be this node's.
+    /// Records when each of these pool jobs was last confirmed to belong to this node.
     pub async fn renewed(&self, jobs: BTreeMap<JobId, Timestamp>) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let mut update =
@@ -176,7 +175,8 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// When each open job of a pool was last confirmed to be this node's.
+    /// When each open pool job was last confirmed to belong to this node. Jobs that wait to be delivered
+    /// again are left out.
     pub async fn renewals(&self) -> Result<BTreeMap<JobId, Timestamp>, Error> {
         let work = |db: &Connection| {
             let sql = "SELECT job_id, renewed_ms FROM jobs
@@ -194,8 +194,8 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// The job's message as it came, and what happened to it since, oldest first: at most `limit`
-    /// events. For a job that something is left to do for: of what is done the message is gone.
+    /// The job's message and its first events, oldest first, at most `limit`. Only for a job that is not
+    /// packed: a packed one has no message.
     pub async fn history(&self, id: &JobId, limit: u32) -> Result<History, Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
@@ -214,7 +214,7 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Every job with something left to do, oldest first.
+    /// Every open job, oldest first.
     pub async fn open_jobs(&self) -> Result<Vec<Job>, Error> {
         let work = |db: &Connection| {
             let sql = "SELECT state FROM jobs WHERE open = 1 AND state IS NOT NULL ORDER BY rowid";
@@ -225,8 +225,7 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Every job with something left to do, but for those that wait to be delivered again; each with
-    /// how often it has moved.
+    /// Every open job that does not wait to be delivered again, with its number of transitions.
     pub async fn in_hand(&self) -> Result<Vec<(JobId, u64)>, Error> {
         let work = |db: &Connection| {
             let sql = "SELECT job_id, revision FROM jobs WHERE open = 1 AND phase <> 'waiting'";
@@ -243,9 +242,9 @@ impl Journal {
     }
 }
 
-/// An id's row as it lies there.
+/// An id's row as stored.
 enum Found {
-    /// In hand, or not packed yet.
+    /// A row in `jobs`: open, or not packed yet.
     Job {
         hash: String,
         phase: String,
@@ -254,7 +253,7 @@ enum Found {
         open: bool,
         seq: u64,
     },
-    /// Packed.
+    /// A row in `done`: packed.
     Done { hash: [u8; 32], phase: String, seq: u64, story: Option<Vec<u8>> },
 }
 
@@ -309,7 +308,7 @@ impl Found {
     }
 }
 
-/// Whether a write that did not fit was done before: then its repetition is a success.
+/// Succeeds if the journal already has exactly this state, so that repeating a write is no error.
 fn is_there_already(db: &Connection, id: &JobId, revision: i64, state: &str) -> Result<(), Error> {
     let sql = "SELECT count(*) FROM jobs WHERE job_id = ? AND revision = ? AND state = ?";
     let named = params![id.as_str(), revision, state];
@@ -319,7 +318,7 @@ fn is_there_already(db: &Connection, id: &JobId, revision: i64, state: &str) -> 
     }
 }
 
-/// SQLite's integers are signed; the calendar ends long before they do.
+/// SQLite's integers are signed; timestamps in use are far below the limit.
 pub(super) fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.unix_ms()).unwrap_or(i64::MAX)
 }
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(numbers, [1, 2], "each status once: a pool's job is not ended yet");
         assert_eq!(journal.history(first.job.id(), 10).await.unwrap().events.len(), 1);
 
-        // Another decision about where it stood before, and one about where it stands.
+        // Another transition from the previous state, and another admission of the same id.
         let (event, other) = failed(&first.job, "another way");
         let refused = journal.record(&event, &other, NOW).await;
         assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");

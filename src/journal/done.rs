@@ -1,9 +1,8 @@
-//! Jobs and refusals that nothing is left to do for: each is packed into one row, once its statuses
-//! are out.
+//! Packs finished jobs and refusals: each becomes one row in `done` as soon as its statuses are published.
 //!
-//! What must hold: an id that was used up stays so; a row is packed only when nobody can change it
-//! any more, in the one transaction that takes the old rows away; every call looks at a bounded
-//! number of rows and takes away a bounded number, so that nobody waits long behind it.
+//! Invariants: an id that was used up stays used up. A row is packed only when nothing can change it any
+//! more, in the transaction that deletes the old rows. Every call reads and deletes a bounded number of rows,
+//! so that no writer waits long behind it.
 
 use crate::sql::{Connection, OptionalExtension as _, params};
 
@@ -14,27 +13,27 @@ use super::{Error, Journal};
 use crate::ids::{Hash, JobId};
 use crate::job::{Job, Status};
 
-/// The phase of a message that was refused to somebody who had not proved that the id was theirs.
+/// The phase of a refusal whose sender had not proved that the id was theirs.
 pub(super) const UNPROVEN: &str = "unproven";
 
-/// Jobs that are packed at once: reading them takes one or two milliseconds.
+/// Jobs packed by one call. Reading that many takes one or two milliseconds.
 const AT_ONCE: u32 = 16;
 
-/// Events and statuses beyond the newest of a job that go in one transaction, before it is packed.
+/// Surplus events and statuses deleted in one transaction, before their jobs are packed.
 const TRIMMED_AT_ONCE: u32 = 256;
 
-/// Rows of an older version that are looked at in one go.
+/// Rows of an older version that one call looks at.
 const SWEPT_AT_ONCE: u32 = 64;
 
-/// The job's rows are to be packed, once its statuses are out.
+/// Queues the job's rows for packing, which happens once its statuses are published.
 pub(super) fn leave(db: &Connection, id: &JobId) -> Result<(), Error> {
     let sql = "INSERT OR IGNORE INTO leaving (job_id) VALUES (?)";
     db.prepare_cached(sql)?.execute([id.as_str()])?;
     Ok(())
 }
 
-/// Makes sure that a row may be made under this id. `takes_over`: a job takes the place of a
-/// refusal that did not use the id up.
+/// Checks that a row may be inserted under this id. With `takes_over`, a job replaces a refusal that did not
+/// use the id up.
 pub(super) fn make_way(db: &Connection, id: &JobId, takes_over: bool) -> Result<(), Error> {
     if takes_over {
         let sql = "DELETE FROM done WHERE job_id = ? AND phase = 'unproven'";
@@ -48,13 +47,13 @@ pub(super) fn make_way(db: &Connection, id: &JobId, takes_over: bool) -> Result<
     }
 }
 
-/// Whether the id's row is a packed one.
+/// Whether the id has a packed row.
 pub(super) fn holds(db: &Connection, id: &JobId) -> Result<bool, Error> {
     let sql = "SELECT 1 FROM done WHERE job_id = ?";
     Ok(db.prepare_cached(sql)?.exists([id.as_str()])?)
 }
 
-/// How many rows of a job went.
+/// The number of rows of a job that were deleted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Trimmed {
     events: u32,
@@ -67,8 +66,8 @@ impl Trimmed {
     }
 }
 
-/// Takes away a job's events and statuses, the oldest first: at most so many, and none of the
-/// newest `keep` of each.
+/// Deletes a job's events and statuses, oldest first: at most `at_most` rows, and none of the newest `keep`
+/// of each.
 pub(super) fn trim(db: &Connection, id: &str, keep: u32, at_most: u32) -> Result<Trimmed, Error> {
     let events = "DELETE FROM events WHERE id IN
          (SELECT id FROM events WHERE job_id = ?1 AND id <=
@@ -86,15 +85,15 @@ pub(super) fn trim(db: &Connection, id: &str, keep: u32, at_most: u32) -> Result
     Ok(Trimmed { events, statuses: gone(statuses, at_most.saturating_sub(events))? })
 }
 
-/// What is to be packed now.
+/// What a call has found to do.
 enum Next {
-    /// These; none where there is nothing to do.
+    /// Jobs to pack; empty if there are none.
     Pack(Vec<Leaving>),
-    /// So many rows of some of them went first.
+    /// This many surplus rows were deleted instead; pack in a later call.
     Trimmed(u32),
 }
 
-/// A job's rows, as they lie there.
+/// A job's rows as stored.
 struct Leaving {
     job_id: String,
     body_hash: String,
@@ -103,11 +102,11 @@ struct Leaving {
     updated_ms: i64,
     events: Vec<Happened>,
     left_out: u64,
-    /// The newest statuses with their numbers, the newest first.
+    /// The newest statuses with their sequence numbers, newest first.
     said: Vec<(i64, Vec<u8>)>,
 }
 
-/// Its one row.
+/// The job's packed row.
 struct Packed {
     job_id: String,
     body_hash: [u8; 32],
@@ -120,10 +119,10 @@ struct Packed {
 }
 
 impl Leaving {
-    /// The oldest that can be packed. Where they have more rows than are kept, some of those go
-    /// first: taken away with the jobs they would hold everybody up.
+    /// The oldest jobs that can be packed. If they have surplus rows, deletes some of those instead: deleting
+    /// all of them along with the jobs would block other writers.
     fn next(db: &Connection) -> Result<Next, Error> {
-        // While NATS is away nothing can be packed: no more than the oldest are looked at.
+        // While NATS is unreachable nothing can be packed, so only the oldest entries are examined.
         let sql = "SELECT jobs.job_id, body_hash, phase, state, updated_ms, trimmed
              FROM (SELECT id, job_id, trimmed FROM leaving ORDER BY id LIMIT 256) AS oldest
              CROSS JOIN jobs ON jobs.job_id = oldest.job_id
@@ -155,7 +154,7 @@ impl Leaving {
         Ok(Next::Pack(found))
     }
 
-    /// Takes away at most so many of its rows beyond those that are kept; how many went.
+    /// Deletes at most `at_most` of the job's surplus rows and returns how many.
     fn trim(&self, db: &Connection, at_most: u32) -> Result<u32, Error> {
         let trimmed = trim(db, &self.job_id, KEPT_MAX, at_most)?;
         if trimmed.events > 0 {
@@ -165,14 +164,14 @@ impl Leaving {
         Ok(trimmed.rows())
     }
 
-    /// Reads its events and statuses.
+    /// Reads the job's newest events and statuses.
     fn complete(&mut self, db: &Connection) -> Result<(), Error> {
         let columns = events::COLUMNS;
         let sql = format!("SELECT {columns} FROM events WHERE job_id = ? ORDER BY id DESC LIMIT ?");
         let mut query = db.prepare_cached(&sql)?;
         let mut rows = query.query(params![self.job_id, KEPT_MAX])?;
         while let Some(row) = rows.next()? {
-            // One that this version can't read is left out.
+            // An event that this version can't read is left out.
             self.events.extend(events::happened(row).ok());
         }
         self.events.reverse();
@@ -188,7 +187,7 @@ impl Leaving {
         Ok(())
     }
 
-    /// Packs it. Of what this version can't read only the id is remembered.
+    /// Builds the packed row. If this version can't read the job, only the id is remembered.
     fn pack(self) -> Result<Packed, Error> {
         let hash: Hash = self.body_hash.parse().map_err(|err| Error::Failed(Box::new(err)))?;
         let refused = self.state.is_none();
@@ -219,7 +218,7 @@ impl Leaving {
 }
 
 impl Packed {
-    /// Puts it in the place of the job's rows, unless they have changed since they were read.
+    /// Replaces the job's rows, unless they have changed since they were read.
     fn replace(&self, db: &Connection) -> Result<(), Error> {
         let sql = "DELETE FROM jobs WHERE job_id = ?1 AND open = 0 AND phase = ?2
              AND updated_ms = ?3 AND NOT EXISTS
@@ -247,8 +246,8 @@ impl Packed {
 }
 
 impl Journal {
-    /// Packs a few of the jobs and refusals that nothing is left to do for, and of what an older
-    /// version left. Says how many rows it looked at; 0 where there is nothing to do now.
+    /// Packs some finished jobs and refusals, or else some rows that an older version left. Returns how many
+    /// rows it looked at or deleted; 0 if there is nothing to do.
     pub async fn pack(&self) -> Result<usize, Error> {
         let leaving = match self.writer.call(false, Leaving::next).await? {
             Next::Pack(leaving) => leaving,
@@ -259,14 +258,14 @@ impl Journal {
             return if jobs > 0 { Ok(jobs) } else { self.pack_receipts().await };
         }
         let count = leaving.len();
-        // Here, and not on the one thread that writes.
+        // Compress here, not on the database thread.
         let packed = leaving.into_iter().map(Leaving::pack).collect::<Result<Vec<_>, _>>()?;
         let work = move |db: &Connection| packed.iter().try_for_each(|one| one.replace(db));
         self.writer.change("packed", false, work).await?;
         Ok(count)
     }
 
-    /// Packs some receipts of an older version.
+    /// Packs some receipts that an older version stored unpacked.
     async fn pack_receipts(&self) -> Result<usize, Error> {
         let work = |db: &Connection| {
             let Some(at) = sweep(db, "receipts")? else { return Ok(None) };
@@ -295,7 +294,7 @@ impl Journal {
     }
 }
 
-/// Has some rows of an older version packed; how many it looked at.
+/// Queues some finished jobs of an older version for packing; returns how many rows it looked at.
 fn sweep_jobs(db: &Connection) -> Result<usize, Error> {
     let Some(at) = sweep(db, "jobs")? else { return Ok(0) };
     let sql = "SELECT rowid, job_id, open FROM jobs WHERE rowid > ? ORDER BY rowid LIMIT ?";
@@ -311,14 +310,14 @@ fn sweep_jobs(db: &Connection) -> Result<usize, Error> {
     Ok(rows.len())
 }
 
-/// How far a sweep has come; `None` where it is over.
+/// The last row id that a sweep has handled; `None` once the sweep is complete.
 fn sweep(db: &Connection, name: &str) -> Result<Option<i64>, Error> {
     let sql = "SELECT at FROM sweeps WHERE name = ?";
     let mut query = db.prepare_cached(sql)?;
     Ok(query.query_row([name], |row| row.get(0)).optional()?)
 }
 
-/// A sweep has come so far; it is over where that is its end.
+/// Records a sweep's progress and deletes it once it has reached its last row.
 fn advance(db: &Connection, name: &str, at: i64) -> Result<(), Error> {
     db.prepare_cached("UPDATE sweeps SET at = ? WHERE name = ?")?.execute(params![at, name])?;
     db.prepare_cached("DELETE FROM sweeps WHERE name = ? AND at >= last")?.execute([name])?;

@@ -1,7 +1,7 @@
-//! The history behind a job's state: one row an event, and one for what repeats itself.
+//! A job's history: one row per event. Consecutive repeats share one row.
 //!
-//! What must hold: a step that fails for weeks adds no row a try; of what repeats itself the first
-//! moment, the last and the number of times are kept, and the last one's words.
+//! Invariants: a step that fails for weeks does not add a row per try. A row of repeats keeps the first and
+//! the last time, the count, and the text of the last one.
 
 use crate::sql::{Connection, Row, params};
 
@@ -9,26 +9,26 @@ use super::Error;
 use crate::clock::Timestamp;
 use crate::job::phase::Event;
 
-/// What happened to a job, once or many times in a row.
+/// An event of a job that happened once or several times in a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Happened {
-    /// When it was written down, first.
+    /// When it was recorded first.
     pub at: Timestamp,
-    /// When it was written down last.
+    /// When it was recorded last.
     pub until: Timestamp,
-    /// How often.
+    /// How many times in a row it happened.
     pub times: u64,
-    /// What; the last of them.
+    /// The event; of repeats, the last one.
     pub event: Event,
 }
 
-/// What of an event's row is read, in the order that [`happened`] reads it.
+/// The columns of an event's row, in the order that [`happened`] reads them.
 pub(super) const COLUMNS: &str = "at_ms, until_ms, times, event";
 
-/// A card was handed out: before each try of a claim.
+/// The kind of an event that reserves GPUs: one precedes each try of a claim.
 const RESERVED: &str = "reserved";
 
-/// An event as its row holds it, made ready by the caller.
+/// An event in its row's form. The caller serializes it, so that the database thread need not.
 pub(super) struct Ready {
     event: String,
     kind: Option<String>,
@@ -44,7 +44,7 @@ impl Ready {
         Ok(Self { event: serde_json::to_string(event)?, kind })
     }
 
-    /// Adds it to the job's history, or counts it up there.
+    /// Adds the event to the job's history, or increments the count of the row that it repeats.
     pub(super) fn append(&self, db: &Connection, job: &str, at_ms: i64) -> Result<(), Error> {
         if let Some(row) = self.repeated(db, job)? {
             let sql = "UPDATE events SET times = times + 1, until_ms = ?, event = ? WHERE id = ?";
@@ -56,8 +56,8 @@ impl Ready {
         Ok(())
     }
 
-    /// The row of the failure that this one repeats. Between two failed claims lies a reservation,
-    /// which goes.
+    /// The row of the failure that this event repeats. A reservation between two equal failures of a claim is
+    /// deleted.
     fn repeated(&self, db: &Connection, job: &str) -> Result<Option<i64>, Error> {
         let Some(kind) = self.kind.as_deref().filter(|kind| *kind != RESERVED) else {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Ready {
     }
 }
 
-/// Reads the row of an event.
+/// Decodes an event's row.
 pub(super) fn happened(row: &Row<'_>) -> Result<Happened, Error> {
     let (at, until): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
     let (times, event): (i64, String) = (row.get(2)?, row.get(3)?);

@@ -1,8 +1,9 @@
-//! What the journal forgets, a few rows at a time.
+//! Deletes what the journal need not keep any longer, a few rows at a time.
 //!
-//! What must hold: no call touches more than [`FORGOTTEN_AT_ONCE`] rows or looks at many more, and
-//! each finds them by an index, so that whoever writes meanwhile waits for milliseconds; none adds to
-//! a log that waits to be carried over; an id is remembered at least until its job's deadline, since a signed job could be sent again until then.
+//! Invariants: no call deletes more than [`FORGOTTEN_AT_ONCE`] rows or looks at many more, and each finds
+//! them by an index, so that concurrent writers wait for milliseconds only. No call adds to a write-ahead log
+//! that waits for a checkpoint. An id is remembered at least until its job's deadline, because the signed job
+//! could be sent again until then.
 
 use std::time::Duration;
 
@@ -14,20 +15,20 @@ use super::{Error, Journal};
 use crate::clock::Timestamp;
 use crate::job::Job;
 
-/// Rows that one call forgets at most: a few milliseconds where the disk has to be read for each and
-/// for its places in the indexes.
+/// Upper bound on the rows that one call deletes. Reading each row and its index entries from disk takes a
+/// few milliseconds in total.
 pub const FORGOTTEN_AT_ONCE: u32 = 16;
 
-/// What a call did.
+/// The result of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forgotten {
-    /// Rows that went.
+    /// Number of deleted rows.
     pub rows: usize,
-    /// Where the next call goes on; `None` where nothing is left to forget now.
+    /// The row after which the next call continues; `None` if nothing more is due.
     pub next: Option<i64>,
 }
 
-/// The statements that find what is to be forgotten; each is to use an index.
+/// Queries for what is due. Each must be answered by an index; a test checks the query plans.
 mod find {
     pub(super) const DONE: &str = "SELECT id, deadline_ms FROM done
          WHERE due_ms < ? AND again = 0
@@ -51,9 +52,9 @@ mod find {
 }
 
 impl Journal {
-    /// Forgets some of the jobs that have been done for longer than `keep`. Where a job's deadline
-    /// is still to come, its id stays until then, and nothing but that. While its output is kept, all
-    /// stays: under its id another job would have its folder.
+    /// Forgets some of the jobs that ended longer than `keep` ago. If a job's deadline has not passed, only
+    /// its id is kept until then. A job whose output is kept stays whole: another job under its id would use
+    /// the same folder.
     pub async fn forget_done(&self, now: Timestamp, keep: Duration) -> Result<Forgotten, Error> {
         let (now_ms, keep_ms) = (millis(now), span(keep));
         let work = move |db: &Connection| {
@@ -67,7 +68,7 @@ impl Journal {
             let mut thin = db.prepare_cached(thin)?;
             for (id, deadline_ms) in &rows {
                 match deadline_ms {
-                    // Due again just when the deadline has passed.
+                    // Becomes due again exactly when the deadline has passed.
                     Some(deadline) if *deadline >= now_ms => {
                         thin.execute(params![deadline.saturating_sub(keep_ms), id])?
                     }
@@ -79,7 +80,7 @@ impl Journal {
         self.writer.call_aside(work).await
     }
 
-    /// Forgets some of the refusals beyond the newest `keep`: strangers must not fill the disk with
+    /// Forgets some of the refusals beyond the newest `keep`, so that strangers can't fill the disk with
     /// them.
     pub async fn forget_refusals(&self, keep: u32) -> Result<Forgotten, Error> {
         let work = move |db: &Connection| {
@@ -91,8 +92,8 @@ impl Journal {
         self.writer.call_aside(work).await
     }
 
-    /// Forgets jobs that went back to their pool longer than `keep` ago and never came again, among
-    /// some of the jobs in hand: those after the row `after`, 0 at first.
+    /// Forgets jobs that went back to their pool longer than `keep` ago and were not delivered again. Looks
+    /// at some of the open jobs: those after row `after`, 0 at first.
     pub async fn forget_waiting(
         &self,
         now: Timestamp,
@@ -108,7 +109,8 @@ impl Journal {
             while let Some(row) = rows.next()? {
                 let at: i64 = row.get(0)?;
                 if is_forgettable(row, now, due)? {
-                    // What hangs on it would all go with it, however much that is.
+                    // Deleting the job would cascade to all its events and statuses, so delete a bounded
+                    // number of those first.
                     left =
                         left.saturating_sub(trim(db, &row.get::<_, String>(4)?, 0, left)?.rows());
                     if left == 0 {
@@ -126,8 +128,8 @@ impl Journal {
         self.writer.call_aside(work).await
     }
 
-    /// Forgets some of the receipts that have been under a settled root, or under none, for longer
-    /// than `keep`: of one root, or of those under none.
+    /// Forgets some of the receipts whose root was settled longer than `keep` ago, or that ended longer than
+    /// `keep` ago and are under no root. One call takes receipts of one root, or those under none.
     pub async fn forget_receipts(
         &self,
         now: Timestamp,
@@ -141,15 +143,16 @@ impl Journal {
                 rows = ids(db, find::UNDER_NO_ROOT, due)?;
             }
             let mut forgotten = delete(db, "DELETE FROM receipts WHERE rowid = ?", &rows)?;
-            // However few leaves a root has, the next one and those under none come after it.
+            // A root may have fewer leaves than the limit: the next root and the receipts under none are
+            // still to come.
             forgotten.next = forgotten.next.or(rooted.then_some(0));
             Ok(forgotten)
         };
         self.writer.call_aside(work).await
     }
 
-    /// Forgets transactions that have been done for longer than `keep`, but for those that hold
-    /// receipts, and what was signed for all of that age, among some of them: those after the row
+    /// Forgets transactions that were settled or abandoned longer than `keep` ago, except those that still
+    /// hold receipts. Deletes the signed forms of all of that age. Looks at some of them: those after row
     /// `after`, 0 at first.
     pub async fn forget_transactions(
         &self,
@@ -174,7 +177,8 @@ impl Journal {
     }
 }
 
-/// Whether a row that [`find::WAITING`] found is of a job that is given back for good.
+/// Whether a row of [`find::WAITING`] is a job that went back to its pool before `due` and whose deadline, if
+/// any, has passed.
 fn is_forgettable(row: &Row<'_>, now: Timestamp, due: i64) -> Result<bool, Error> {
     let (phase, updated_ms): (String, i64) = (row.get(1)?, row.get(2)?);
     if phase != "waiting" || updated_ms >= due {
@@ -191,12 +195,12 @@ impl Forgotten {
     }
 }
 
-/// Whether there may be more rows than these.
+/// Whether a query was cut off at the limit, so that there may be more rows.
 const fn is_full(rows: usize) -> bool {
     rows >= FORGOTTEN_AT_ONCE as usize
 }
 
-/// The rows that this statement finds up to a bound.
+/// The row ids that a query finds for this bound.
 fn ids(db: &Connection, sql: &str, bound: i64) -> Result<Vec<i64>, Error> {
     let mut query = db.prepare_cached(sql)?;
     let rows = query.query_map(params![bound, FORGOTTEN_AT_ONCE], |row| row.get(0))?;

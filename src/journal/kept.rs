@@ -1,8 +1,8 @@
-//! Outputs that could not be published in time: kept on disk for a while, published when their owner
-//! says so, and told as late results.
+//! Outputs that could not be published in time. They are kept on disk for a while, published when their owner
+//! asks, and announced as late results.
 //!
-//! What must hold: a row is written with the terminal status that names the failure, so that no
-//! output is on disk that nobody knows of; a row goes only after its folder.
+//! Invariants: a row is written with the terminal status that names the failure, so that no output is on disk
+//! without a row; a row is deleted only after its folder.
 
 use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 
@@ -13,20 +13,20 @@ use crate::ids::JobId;
 use crate::job::LateResult;
 use crate::job::phase::Kept;
 
-/// A kept output, and how far it is on its way.
+/// A kept output and the progress of its publication.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptOutput {
-    /// What was kept.
+    /// The job and what is needed to publish its output.
     pub kept: Kept,
     /// When its owner asked for it to be published.
     pub asked: Option<Timestamp>,
-    /// What was said, or is to be said, of its publication.
+    /// The late result, once the output is published.
     pub result: Option<LateResult>,
-    /// Whether that was said.
+    /// Whether the late result was announced.
     pub said: bool,
 }
 
-/// Written with the job's terminal status.
+/// Inserts a kept output, in the transaction of the job's terminal status.
 pub(super) fn put(db: &Connection, kept: &Kept, json: &str) -> Result<(), Error> {
     let sql = "INSERT OR REPLACE INTO kept (job_id, kept, until_ms) VALUES (?, ?, ?)";
     let named = params![kept.job.id().as_str(), json, millis(kept.until)];
@@ -37,7 +37,7 @@ pub(super) fn put(db: &Connection, kept: &Kept, json: &str) -> Result<(), Error>
 /// The columns of a row, as [`find`] reads them.
 type Columns = (String, Option<i64>, Option<Vec<u8>>, bool);
 
-/// The kept output of a job.
+/// The job's kept output, if there is one.
 pub(super) fn find(db: &Connection, id: &JobId) -> Result<Option<KeptOutput>, Error> {
     let sql = "SELECT kept, asked_ms, result, said FROM kept WHERE job_id = ?";
     let read = |row: &crate::sql::Row<'_>| -> Result<Columns, SqliteError> {
@@ -63,20 +63,20 @@ fn ids(db: &Connection, sql: &str, named: impl crate::sql::Params) -> Result<Vec
 }
 
 impl Journal {
-    /// The kept output of a job; `None` where none is kept.
+    /// The job's kept output; `None` if none is kept.
     pub async fn kept(&self, id: &JobId) -> Result<Option<KeptOutput>, Error> {
         let id = id.clone();
         self.writer.call(false, move |db| find(db, &id)).await
     }
 
-    /// The jobs whose outputs are kept and were not published: their folders stay.
+    /// The jobs whose kept outputs are not announced as late results yet: their folders must stay.
     pub async fn kept_ids(&self) -> Result<Vec<JobId>, Error> {
         let sql = "SELECT job_id FROM kept WHERE said = 0";
         self.writer.call(false, |db| ids(db, sql, [])).await
     }
 
-    /// The owner wants this output published. `false` where none is kept, or it was published. Can be
-    /// repeated.
+    /// Records that the owner asked for this output to be published. Returns `false` if none is kept or its
+    /// late result was announced. Repeatable. Durable.
     pub async fn ask_for(&self, id: &JobId, at: Timestamp) -> Result<bool, Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
@@ -86,16 +86,16 @@ impl Journal {
         self.writer.change("ask_for", true, work).await
     }
 
-    /// The jobs whose outputs are to be published, or are and were not told of, the first asked for
-    /// first.
+    /// The jobs whose owners asked for the output and whose late result is not announced yet, in the order of
+    /// asking.
     pub async fn asked_for(&self) -> Result<Vec<JobId>, Error> {
         let sql = "SELECT job_id FROM kept WHERE asked_ms IS NOT NULL AND said = 0
              ORDER BY asked_ms, job_id";
         self.writer.call(false, |db| ids(db, sql, [])).await
     }
 
-    /// An output that was kept is published: what is to be said of it, and its receipt, which goes
-    /// to the chain as every other does. Durable.
+    /// Records that a kept output is published: stores the late result and its receipt, which goes on the
+    /// chain as any other does. Durable.
     pub async fn late_result(&self, id: &JobId, result: &LateResult) -> Result<(), Error> {
         let (id, body) = (id.clone(), serde_json::to_vec(result)?);
         let receipt = receipts::Row::of_document(&result.receipt, true)?;
@@ -109,7 +109,7 @@ impl Journal {
         self.writer.change("late_result", true, work).await
     }
 
-    /// The late result was said.
+    /// Records that the late result was announced.
     pub async fn late_result_said(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
@@ -119,13 +119,13 @@ impl Journal {
         self.writer.change("late_result_said", false, work).await
     }
 
-    /// The jobs whose outputs need not be kept any longer.
+    /// The jobs whose outputs have been kept until their time limit.
     pub async fn kept_long_enough(&self, now: Timestamp) -> Result<Vec<JobId>, Error> {
         let sql = "SELECT job_id FROM kept WHERE until_ms <= ?";
         self.writer.call(false, move |db| ids(db, sql, [millis(now)])).await
     }
 
-    /// Nothing of this output is left.
+    /// Deletes the row of an output whose folder is gone.
     pub async fn forget_kept(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {

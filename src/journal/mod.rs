@@ -1,13 +1,11 @@
-//! What the node has decided, written down before it acts (SQLite in WAL mode).
+//! The journal: every decision of the node, committed to SQLite (WAL mode) before the node acts on it.
 //!
-//! [`Journal`] is a handle to the one thread that owns the database. Requests that wait at the same
-//! time share one commit, so that many jobs cost one sync of the disk; what they wrote is carried over
-//! to the database beside it. [`Reader`] is what commands see of it while a node writes.
+//! [`Journal`] is a handle to the one thread that owns the database (see [`crate::sql`]). [`Reader`] is the
+//! read-only view that commands use while a node is running.
 //!
-//! What must hold: a call that returned `Ok` is committed; one that asked for durability survives a
-//! power cut, the others a kill of the process. A job's state, the event that made it and the
-//! statuses that follow from it are one transaction. One process holds the file: a second one is
-//! refused.
+//! Invariants: a call that returned `Ok` is committed; if it asked for durability, it survives a power cut,
+//! otherwise a kill of the process. A job's state, the event that led to it and the statuses that follow from
+//! it are written in one transaction. One process holds the file; a second one is refused.
 
 mod attempts;
 mod done;
@@ -40,7 +38,7 @@ pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record,
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;
 
-/// The journal's tables.
+/// The journal's schema: its tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "journal",
     migrations: &[
@@ -56,61 +54,61 @@ pub const SCHEMA: Schema = Schema {
     ],
 };
 
-/// The database's file in the node's folder.
+/// The database's file name in the data folder.
 const FILE: &str = "journal.db";
 
-/// Why the journal did not do what it was asked.
+/// Why a call to the journal failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has it open. Ends the program.
+    /// Another process has the journal open. Ends the program.
     #[error("another lamda-node uses the data folder {0}; stop it, or set another DATA_DIR")]
     InUse(PathBuf),
-    /// The file is of a newer version of this program. Ends the program.
+    /// A newer version of this program wrote the file. Ends the program.
     #[error("the journal {path} was written by a newer version (schema {found}, known {known})")]
     TooNew {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// Its schema's number.
+        /// The schema version found in the file.
         found: u32,
-        /// The newest that this program knows.
+        /// The newest schema version that this program knows.
         known: u32,
     },
-    /// There is none to read.
+    /// The folder has no journal to read.
     #[error("there is no journal in {0}; a node makes it there when it first runs (DATA_DIR)")]
     Missing(PathBuf),
-    /// The file is of an older version, and is not written by who only reads it.
+    /// An older version of this program wrote the file, and a [`Reader`] does not migrate it.
     #[error(
         "the journal {path} was written by an older version (schema {found}, known {known}); the \
          node brings it up to date when it starts"
     )]
     TooOld {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// Its schema's number.
+        /// The schema version found in the file.
         found: u32,
-        /// The one that this program reads.
+        /// The schema version that this program reads.
         known: u32,
     },
-    /// The job has moved on otherwise than by what was to be written: whoever decided that decided
-    /// about a job that stands elsewhere by now.
-    #[error("the journal has job {job} at another place")]
+    /// The write was based on a state or revision of the job that is not the one in the journal: another
+    /// transition was recorded first.
+    #[error("the journal has another state of job {job}")]
     Superseded {
-        /// The job.
+        /// The job whose write was rejected.
         job: JobId,
     },
-    /// The disk is full.
+    /// The disk under the journal is full.
     #[error("the disk under the journal is full")]
     Full,
-    /// The file can't be used.
+    /// The database file can't be opened or prepared.
     #[error("the journal {path} can't be used")]
     Unusable {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// What went wrong.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },
-    /// A row could not be written or read.
+    /// A statement, a commit or the decoding of a row failed.
     #[error("the journal failed")]
     Failed(#[source] BoxError),
 }
@@ -138,17 +136,18 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// A handle to the journal; clones share one database.
+/// A handle to the journal. Clones share one database thread.
 #[derive(Debug, Clone)]
 pub struct Journal {
     writer: Writer,
 }
 
 impl Journal {
-    /// Opens or creates `journal.db` in this folder and brings its schema up to date. Blocks.
+    /// Opens or creates `journal.db` in this folder, locks the folder and migrates the schema. Blocks.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(FILE);
         let unusable = |source: BoxError| Error::Unusable { path: path.clone(), source };
+        // Lock first: a second process must not touch the database.
         let lock = std::fs::File::create(dir.join("lock")).map_err(|err| unusable(err.into()))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| Error::InUse(dir.to_owned()))?;
@@ -157,20 +156,21 @@ impl Journal {
         Ok(Self { writer: Writer::start(db, &SCHEMA, Some(lock), &path)? })
     }
 
-    /// A journal in memory, for simulations: the same schema and code, gone with the last handle.
+    /// A journal in memory, for simulations: same schema and code. It is gone when the last handle is
+    /// dropped.
     pub fn in_memory() -> Result<Self, Error> {
         let db = Connection::open_in_memory()?;
         Ok(Self { writer: Writer::start(db, &SCHEMA, None, Path::new(":memory:"))? })
     }
 
-    /// The journal on a simulated disk.
+    /// A journal on a simulated disk, which can lose power or fill up at any write.
     pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
         Self { writer: Writer::simulated(disk, gate) }
     }
 }
 
-/// The file holds secrets: one that is made now is its owner's alone, and so is its log, which takes
-/// its mode from it.
+/// Creates the database file with mode 0600 because it holds secrets. SQLite gives the write-ahead log the
+/// mode of the database.
 fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();

@@ -1,4 +1,5 @@
-//! Statuses on their way out: put in with the state that they follow from, taken out in order.
+//! The outbox: statuses to publish. They are inserted in the transaction of the state they follow from and
+//! published in order.
 
 use crate::sql::{Connection, params};
 
@@ -7,31 +8,31 @@ use super::{Error, Journal, receipts};
 use crate::ids::JobId;
 use crate::job::Status;
 
-/// A status that is still to be published.
+/// A status that is waiting to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Its row, to mark it by; that of a job that is packed is below zero.
+    /// The row id to pass to [`Journal::sent`]. For a packed job it is the negated id of its row in `done`.
     pub row: i64,
-    /// The job.
+    /// The job's id.
     pub job_id: JobId,
-    /// The status's number.
+    /// The status's sequence number within its job.
     pub seq: u64,
-    /// The message, byte for byte the same however often it is sent.
+    /// The message. Every repetition sends the same bytes.
     pub body: Vec<u8>,
-    /// Why it is sent.
+    /// Whether this is the first publication or a repetition.
     pub kind: OutgoingKind,
 }
 
 /// Why a status is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutgoingKind {
-    /// For the first time, as far as the journal knows.
+    /// It was not published before, as far as the journal knows.
     New,
-    /// Its job was asked for again after it ended.
+    /// The job was delivered again after it ended, so its last status is repeated.
     Again,
 }
 
-/// A status as its rows hold it, made ready by the caller.
+/// A status in its rows' form. The caller serializes it, so that the database thread need not.
 pub(super) struct Ready {
     job_id: JobId,
     seq: u64,
@@ -61,11 +62,11 @@ pub(super) fn put(db: &Connection, statuses: &[Ready]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A status as it lies there.
+/// An unsent status as stored.
 enum Waiting {
-    /// Of a job in hand.
+    /// Of a job that is not packed.
     Row { row: i64, job_id: String, seq: i64, body: Vec<u8>, sent: i64 },
-    /// The last one of a job that is packed.
+    /// The last status of a packed job.
     Packed { id: i64, job_id: String, seq: i64, story: Vec<u8> },
 }
 
@@ -106,15 +107,15 @@ impl Waiting {
 }
 
 impl Journal {
-    /// The next statuses to publish, in order, at most `limit`. Durable: what the world was told
-    /// is not told otherwise after a power cut.
+    /// The next statuses to publish, in order, at most `limit`. Durable: a status is synced before anyone
+    /// sees it, so that a power cut can't lead to a different one.
     pub async fn unsent(&self, limit: u32) -> Result<Vec<Outgoing>, Error> {
         let waiting = self.writer.call(true, move |db| Waiting::find(db, limit)).await?;
         waiting.into_iter().map(Waiting::read).collect()
     }
 
-    /// These are published. One that was asked for again while it was on its way goes out once more:
-    /// who asked may have begun to listen only then.
+    /// Marks statuses as published. A status that was requested again while it was being published is
+    /// published once more, because the requester may have subscribed only after the first publication.
     pub async fn sent(&self, rows: Vec<i64>) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let mut update = db.prepare_cached(
@@ -133,12 +134,13 @@ impl Journal {
         self.writer.change("sent", false, work).await
     }
 
-    /// The job's last status is to be published once more. Nothing happens where it is not known
-    /// any more.
+    /// Queues the job's last status for another publication. Does nothing if the job or its status is
+    /// forgotten.
     pub async fn send_again(&self, id: &JobId) -> Result<(), Error> {
         let id = id.clone();
         let work = move |db: &Connection| {
-            // 3 and 4: it may be on its way, for the first time or once more, and is asked for again.
+            // 3 and 4: requested again while it may be in flight, for the first time (3) or as a repetition
+            // (4).
             let sql = "UPDATE outbox SET sent = CASE sent WHEN 0 THEN 3 WHEN 1 THEN 2 ELSE 4 END
                  WHERE job_id = ?1 AND sent < 3
                  AND seq = (SELECT max(seq) FROM outbox WHERE job_id = ?1)";
@@ -151,7 +153,7 @@ impl Journal {
         self.writer.change("send_again", false, work).await
     }
 
-    /// How many statuses are still to be published.
+    /// The number of statuses that are waiting to be published.
     pub async fn unsent_count(&self) -> Result<u64, Error> {
         let work = |db: &Connection| {
             let sql = "SELECT (SELECT count(*) FROM outbox WHERE sent <> 1)

@@ -1,7 +1,7 @@
-//! Texts that resemble each other, made small: deflate (RFC 1951) behind a dictionary.
+//! Compression of many similar texts: raw deflate (RFC 1951) with a preset dictionary.
 //!
-//! What must hold: what was packed reads back the same, for ever. A packed text begins with the
-//! number of its dictionary; a dictionary that was ever used never changes.
+//! Invariants: a packed text can be read back unchanged by every later version. It starts with the number of
+//! its dictionary, and a dictionary that was ever used never changes.
 
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, compress_to_output, create_comp_flags_from_zip_params,
@@ -12,28 +12,28 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 use super::Error;
 
-/// What jobs' stories and receipts have in common.
+/// Words that stories and receipts of jobs share.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.txt");
 
-/// The number of [`DICTIONARY`]; of any other a text of a later version is made.
+/// The number of [`DICTIONARY`]. A text with any other number was written by a later version.
 const NUMBER: u8 = 1;
 
-/// No text that this program packs is longer: a job's message has at most 256 KiB. Its length is
+/// Upper bound on a text's length. A job's message has at most 256 KiB, so no text reaches it. The length is
 /// written as three bytes.
 const TEXT_BYTES_MAX: usize = 4 << 20;
 
-/// zlib's own default: the next levels gain a percent and take twice as long.
+/// zlib's default level. The next levels gain about one percent and take twice as long.
 const LEVEL: i32 = 6;
 
-/// Packs a text.
+/// Compresses a text. Fails if it is longer than `TEXT_BYTES_MAX`.
 pub(super) fn pack(text: &[u8]) -> Result<Vec<u8>, Error> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Error::Failed("a text is too long to be packed".into()));
     }
-    // Without a header: negative bits of the window.
+    // Negative window bits: raw deflate without a zlib header.
     let mut compressor = CompressorOxide::new(create_comp_flags_from_zip_params(LEVEL, -15, 0));
-    // What the dictionary becomes is known to the reader: only what follows it is kept. The sync
-    // ends it at a whole byte.
+    // The reader has the dictionary too, so its compressed form is discarded. The sync flush ends it at a
+    // byte boundary.
     compress_to_output(&mut compressor, DICTIONARY, TDEFLFlush::Sync, |_| true);
     let [_, length @ ..] = u32::try_from(text.len()).unwrap_or(0).to_be_bytes();
     let mut packed = vec![NUMBER];
@@ -45,18 +45,18 @@ pub(super) fn pack(text: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(packed)
 }
 
-/// Reads a packed text.
+/// Decompresses a packed text. Fails if it is damaged or was written by a later version.
 pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, Error> {
     let broken = |what: &str| Error::Failed(format!("a packed text {what}").into());
     let (length, deflated) = match packed {
         [NUMBER, a, b, c, deflated @ ..] => (u32::from_be_bytes([0, *a, *b, *c]), deflated),
-        _ => return Err(broken("is of a later version, or none")),
+        _ => return Err(broken("is damaged or of a later version")),
     };
     let length = length as usize;
     if length > TEXT_BYTES_MAX {
-        return Err(broken("claims to be longer than any"));
+        return Err(broken("has an impossible length"));
     }
-    // What it refers back to lies before it.
+    // Back references may point into the dictionary, so the output buffer starts with it.
     let mut text = DICTIONARY.to_vec();
     text.resize(DICTIONARY.len() + length, 0);
     let (status, _, written) = decompress(
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(unpack(&packed).unwrap(), text);
     }
 
-    /// Every journal holds texts that were packed with it.
+    /// Every journal holds texts that were packed with this dictionary.
     #[test]
     fn the_dictionary_never_changes() {
         use sha2::{Digest as _, Sha256};

@@ -1,7 +1,7 @@
-//! Receipts: kept when their job ends, gathered under the root that a heartbeat carries.
+//! Receipts: stored when their job ends, then gathered under the root that a heartbeat carries.
 //!
-//! What must hold: a receipt is in at most one root that can be on the chain, and that root's
-//! leaves never change.
+//! Invariants: a receipt is under at most one root that can be on the chain, and the leaves of that root
+//! never change.
 
 use crate::sql::{Connection, params};
 
@@ -12,17 +12,17 @@ use crate::job::Status;
 use crate::job::receipt::Signed;
 use crate::job::status::Stage;
 
-/// A receipt that no root holds yet.
+/// A receipt that can become a leaf of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leaf {
-    /// Its EIP-712 digest.
+    /// The receipt's EIP-712 digest.
     pub digest: Hash,
     /// Whether its job completed.
     pub completed: bool,
 }
 
-/// A receipt as its row holds it. Made by the caller: the one thread that writes has no time for
-/// its digest.
+/// A receipt in its row's form. The caller computes it, so that the database thread need not compute the
+/// digest.
 pub(super) struct Row {
     digest: String,
     job_id: JobId,
@@ -33,13 +33,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The receipt that a status carries, where it carries one.
+    /// The receipt that a status carries, if any.
     pub(super) fn of(status: &Status) -> Result<Option<Self>, Error> {
         let Some(document) = &status.receipt else { return Ok(None) };
         Self::of_document(document, status.stage == Stage::Completed).map(Some)
     }
 
-    /// A signed receipt; `completed`: whether its job did.
+    /// The row of a signed receipt. `completed` says whether its job completed.
     pub(super) fn of_document(
         document: &serde_json::Value,
         completed: bool,
@@ -73,20 +73,20 @@ impl Row {
     }
 }
 
-/// Gathers these receipts under a transaction's root.
+/// Puts these receipts under a transaction's root. Fails if one is unknown or already under a root.
 pub(super) fn bind(db: &Connection, transaction: i64, leaves: &[Leaf]) -> Result<(), Error> {
     let sql = "UPDATE receipts SET transaction_id = ? WHERE digest = ? AND transaction_id IS NULL";
     let mut update = db.prepare_cached(sql)?;
     for leaf in leaves {
         if update.execute(params![transaction, leaf.digest.to_string()])? != 1 {
-            let text = format!("receipt {} waits for no root", leaf.digest);
+            let text = format!("receipt {} is unknown or under a root already", leaf.digest);
             return Err(Error::Failed(text.into()));
         }
     }
     Ok(())
 }
 
-/// Frees the receipts of a transaction whose root will never be on the chain.
+/// Frees the receipts of a transaction whose root can't get on the chain.
 pub(super) fn free(db: &Connection, transaction: i64) -> Result<(), Error> {
     let sql = "UPDATE receipts SET transaction_id = NULL WHERE transaction_id = ?";
     db.prepare_cached(sql)?.execute([transaction])?;
@@ -94,8 +94,8 @@ pub(super) fn free(db: &Connection, transaction: i64) -> Result<(), Error> {
 }
 
 impl Journal {
-    /// The receipts of this chain and contract that no root holds yet, in a tree's order: by the
-    /// end of their run, then by job id and digest. At most `limit`.
+    /// The receipts of this chain and contract that are under no root, in the order of the tree: by end of
+    /// run, then job id, then digest. At most `limit`.
     pub async fn waiting_receipts(&self, domain: Domain, limit: u32) -> Result<Vec<Leaf>, Error> {
         let work = move |db: &Connection| {
             let sql = "SELECT digest, completed FROM receipts INDEXED BY receipts_waiting
@@ -117,7 +117,7 @@ impl Journal {
     }
 }
 
-/// SQLite's integers are signed; chain ids and times in use end long before they do.
+/// SQLite's integers are signed. Chain ids and times in use are far below the limit.
 pub(super) fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

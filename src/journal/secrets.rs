@@ -1,6 +1,6 @@
-//! What only this node knows, made once and kept with its journal.
+//! The node's own secrets, created once and kept in the journal.
 //!
-//! What must hold: a secret never changes once it was used, and is shown nowhere.
+//! Invariants: a secret never changes once it was used, and is never shown.
 
 use std::fmt::Write as _;
 
@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 use super::{Error, Journal};
 use crate::secret::Secret;
 
-/// Of a secret.
+/// Length of a secret in bytes.
 const BYTES: usize = 32;
 
 impl Journal {
-    /// The secret of this name: 32 random bytes as hex, made when it is first asked for. Durable.
+    /// The secret of this name: 32 random bytes as hex, created at the first call. Durable.
     pub async fn secret(&self, name: &'static str) -> Result<Secret, Error> {
         self.writer.call(true, move |db| of(db, name)).await
     }
@@ -51,7 +51,7 @@ mod tests {
                 seen.push(journal.secret(name).await.unwrap().expose().to_owned());
             }
             drop(journal);
-            // The thread that holds the file may still be ending.
+            // The database thread of the first journal may still hold the lock.
             while std::fs::File::open(dir.path().join("lock")).is_ok_and(|lock| {
                 rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
                     .is_err()

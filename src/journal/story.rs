@@ -1,9 +1,7 @@
-//! What is kept of a job that is done: its last status byte for byte, and in brief what became of
-//! it. Packed with a dictionary of the words that all of them share, so that a usual one takes
-//! some hundred bytes.
+//! What is kept about a finished job: its last status byte for byte and a summary of its history. It is
+//! compressed with a shared dictionary, so that a usual story takes some hundred bytes.
 //!
-//! What must hold: what was packed reads back the same, for ever: a packed text begins with the
-//! number of its dictionary, and a dictionary never changes.
+//! Invariant: a packed story can be read back by every later version (see `packed`).
 
 use serde::{Deserialize, Serialize};
 
@@ -14,37 +12,37 @@ use crate::clock::Timestamp;
 use crate::job::phase::Event;
 use crate::job::{Job, Status};
 
-/// The newest events and statuses of a job that are kept: what repeats itself is one of them.
+/// How many of a job's newest events and statuses are kept. Consecutive repeats of an event count as one.
 pub(super) const KEPT_MAX: u32 = 64;
 
-/// What is kept of a job, or of a message that was refused.
+/// What is kept about a job or a refused message.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Story {
-    /// Its last status, byte for byte as it was published.
+    /// The last status, byte for byte as it was published.
     pub(super) last: Vec<u8>,
-    /// The job; `None` where its message was refused.
+    /// The job; `None` if its message was refused.
     pub(super) job: Option<Job>,
-    /// What happened to it, the oldest first.
+    /// The events, oldest first.
     pub(super) events: Vec<Happened>,
-    /// How many older events are left out.
+    /// The number of older events that were dropped.
     pub(super) left_out: u64,
-    /// What was said of it before the last status, the oldest first.
+    /// The statuses before the last one, oldest first.
     pub(super) said: Vec<Status>,
 }
 
-/// How it is written: short keys, and no field twice.
+/// The serialized form, next to the last status.
 #[derive(Serialize, Deserialize)]
 struct Brief {
     job: Option<Job>,
-    /// When first, how often, how long from the first to the last, and what; times in milliseconds.
+    /// First time, count, span from the first to the last time, and event. Times are in milliseconds.
     events: Vec<(u64, u64, u64, Event)>,
     left_out: u64,
     said: Vec<Status>,
 }
 
 impl Story {
-    /// Packs it. What a job's command, entrypoint and environment were is not kept, however long
-    /// they were, and the receipt once, in the last status.
+    /// Packs the story. The job's command, entrypoint and environment are dropped, because they can be long.
+    /// The receipt is kept only once, in the last status.
     pub(super) fn pack(self) -> Result<Vec<u8>, Error> {
         let Self { last, job, events, left_out, said } = self;
         let job = job.map(|mut job| {
@@ -67,7 +65,7 @@ impl Story {
         pack(&text)
     }
 
-    /// Reads a packed one.
+    /// Reads a packed story.
     pub(super) fn unpack(packed: &[u8]) -> Result<Self, Error> {
         let (last, brief) = split(packed)?;
         let Brief { job, events, left_out, said } = serde_json::from_slice(&brief)?;
@@ -78,7 +76,7 @@ impl Story {
         Ok(Self { last, job, events: events.collect(), left_out, said })
     }
 
-    /// The last status of a packed one.
+    /// Reads only the last status of a packed story.
     pub(super) fn last(packed: &[u8]) -> Result<Vec<u8>, Error> {
         split(packed).map(|(last, _)| last)
     }

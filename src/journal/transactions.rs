@@ -1,8 +1,7 @@
-//! Transactions: what is to be done on a chain, the nonce that is reserved for it, every form of
-//! it that was signed.
+//! On-chain transactions: the call, the nonce reserved for it, and every signed form of it.
 //!
-//! What must hold: a nonce is written down before anything is signed with it, a form before it is
-//! sent; a nonce belongs to one transaction for good, unless it turned out to be somebody else's.
+//! Invariants: a nonce is committed before anything is signed with it, and a signed form before it is sent. A
+//! nonce belongs to one transaction for good, unless another sender turns out to have used it.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +15,21 @@ use crate::ids::Address;
 use crate::reputation::Call;
 use crate::reputation::tx::{Account, Form, Outcome, State, Transaction};
 
-/// What the journal knows of an account.
+/// What the journal knows about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// All nonces below it are explained: ours, or accepted as somebody else's.
+    /// Every nonce below this one is accounted for: used by this node, or accepted as used by another sender.
     pub nonce: u64,
-    /// When a transaction was last seen that is not ours.
+    /// When a transaction of another sender was last seen on the account.
     pub foreign: Option<Timestamp>,
 }
 
-/// The statements that look for transactions among all that there ever were: each is to use an index.
+/// Queries over all transactions ever made. Each must be answered by an index; a test checks the query plans.
 mod find {
     const COLUMNS: &str = "id, contract, nonce, call, state, outcome";
 
-    /// What is in nobody's hand but ours. The index's own condition stands first, so that it is
-    /// taken.
+    /// Transactions that still need attention: open or displaced. The condition on `state` comes first and
+    /// repeats the partial index's own, so that SQLite can use that index.
     pub(super) fn unfinished() -> String {
         format!(
             "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_unfinished
@@ -38,7 +37,7 @@ mod find {
         )
     }
 
-    /// What was settled at a nonce that is not counted any more.
+    /// Transactions settled at a nonce that the chain does not count as used, e.g. after a reorganization.
     pub(super) fn uncounted() -> String {
         format!(
             "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_nonce
@@ -47,7 +46,7 @@ mod find {
         )
     }
 
-    /// What is done since then.
+    /// Transactions that were settled, displaced or abandoned at or after a given time.
     pub(super) fn done_since() -> String {
         format!(
             "SELECT {COLUMNS} FROM transactions INDEXED BY transactions_settled
@@ -62,7 +61,8 @@ mod find {
 }
 
 impl Journal {
-    /// What is known of this account; at first sight, that `nonce` transactions went before.
+    /// What is known about this account. An account seen for the first time is recorded with `nonce` as its
+    /// next nonce.
     pub async fn account(&self, account: Account, nonce: u64) -> Result<Known, Error> {
         let work = move |db: &Connection| {
             let sql = "INSERT OR IGNORE INTO accounts (chain_id, account, nonce) VALUES (?, ?, ?)";
@@ -78,7 +78,7 @@ impl Journal {
         self.writer.change("account", true, work).await
     }
 
-    /// Accepts that all nonces below `nonce` are used, the unknown ones by somebody else.
+    /// Accepts that all nonces below `nonce` are used, the unknown ones by another sender. Durable.
     pub async fn accept(&self, account: Account, nonce: u64, at: Timestamp) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let (chain_id, address) = key(account);
@@ -90,9 +90,9 @@ impl Journal {
         self.writer.change("accept", true, work).await
     }
 
-    /// What is not done, with the account's next nonce on the chain being `nonce`: what is open,
-    /// what is displaced but not given up, and what was settled since `since` but is not counted
-    /// any more. In the order of their nonces.
+    /// The transactions that need attention, ordered by nonce, if the chain's next nonce of the account is
+    /// `nonce`: those that are open, those that are displaced but not abandoned, and those that were settled
+    /// at or after `since` at a nonce that the chain does not count.
     pub async fn unfinished(
         &self,
         account: Account,
@@ -110,7 +110,7 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// The newest transaction that was settled, where that was at `since` or later.
+    /// The settled transaction with the highest nonce, if it was settled at or after `since`.
     pub async fn last_settled(
         &self,
         account: Account,
@@ -128,7 +128,7 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// Believes that the account's next nonce is `nonce`, though more were known of. Durable.
+    /// Lowers the account's next nonce to `nonce`, although higher nonces were known. Durable.
     pub async fn lower(&self, account: Account, nonce: u64) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let (chain_id, address) = key(account);
@@ -139,7 +139,8 @@ impl Journal {
         self.writer.change("lower", true, work).await
     }
 
-    /// Reserves `nonce` for a call, and gathers `leaves` under the root that it carries. Durable.
+    /// Reserves `nonce` for a call and binds the receipts `leaves` to the root that the call carries.
+    /// Durable.
     pub async fn reserve(
         &self,
         account: Account,
@@ -152,7 +153,8 @@ impl Journal {
                  (chain_id, account, contract, nonce, call, state, reserved_ms)
                  VALUES (?, ?, ?, ?, ?, 'open', ?)";
             let (chain_id, address) = key(account);
-            // Settled long ago on a chain that has begun anew.
+            // The nonce is unique among open and settled transactions. If one was settled at it, the chain
+            // was restarted.
             let old = "UPDATE transactions SET state = 'abandoned'
                  WHERE chain_id = ? AND account = ? AND nonce = ? AND state = 'settled'";
             db.prepare_cached(old)?.execute(params![chain_id, address, number(nonce)])?;
@@ -173,7 +175,7 @@ impl Journal {
         self.writer.change("reserve_nonce", true, work).await
     }
 
-    /// Keeps a form that was signed. Durable: it may be sent once this has returned.
+    /// Stores a signed form. Durable: the form may be sent once this has returned.
     pub async fn signed(&self, transaction: i64, form: &Form) -> Result<(), Error> {
         let (hash, raw) = (form.hash.to_string(), form.raw.clone());
         let form = serde_json::to_string(form)?;
@@ -186,7 +188,8 @@ impl Journal {
         self.writer.change("signed", true, work).await
     }
 
-    /// The transaction is in a block for good. Durable.
+    /// Records that the transaction is final in a block, with its outcome. A failed transaction frees its
+    /// receipts for another root. Durable.
     pub async fn settle(
         &self,
         account: Account,
@@ -208,7 +211,7 @@ impl Journal {
         self.writer.change("settle", true, work).await
     }
 
-    /// The transaction's nonce seems to be another's. Durable.
+    /// Marks the transaction as displaced: another transaction seems to have used its nonce. Durable.
     pub async fn displace(&self, transaction: i64, at: Timestamp) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let sql = "UPDATE transactions SET state = 'displaced', settled_ms = ? WHERE id = ?";
@@ -218,7 +221,8 @@ impl Journal {
         self.writer.change("displace", true, work).await
     }
 
-    /// No form of the transaction will ever be in a block: its receipts go with another. Durable.
+    /// Abandons the transaction: none of its forms can get into a block. Its receipts are free for another
+    /// root. Durable.
     pub async fn abandon(&self, transaction: i64, at: Timestamp) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let sql = "UPDATE transactions SET state = 'abandoned', settled_ms = ? WHERE id = ?";
@@ -228,7 +232,7 @@ impl Journal {
         self.writer.change("abandon", true, work).await
     }
 
-    /// The block that held the transaction is part of the chain no more.
+    /// Reopens the transaction, because the block that held it was removed by a reorganization. Durable.
     pub async fn reopen(&self, transaction: i64) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let sql = "UPDATE transactions SET state = 'open', settled_ms = NULL, outcome = NULL
@@ -239,27 +243,27 @@ impl Journal {
         self.writer.change("reopen", true, work).await
     }
 
-    /// The most that the account's transactions since then may cost, in wei: of each nonce the
-    /// dearest form that was ever signed. What an endpoint says of their end is not believed, since
-    /// what was signed can be sent by whoever saw it, and a receipt of one endpoint is its word.
+    /// Upper bound on what the account's transactions since `since` cost, in wei: for each nonce, the most
+    /// expensive form ever signed. An endpoint's report that a transaction ended does not lower it: whoever
+    /// saw a signed form can still send it, and a receipt is only that one endpoint's word.
     pub async fn spent(&self, account: Account, since: Timestamp) -> Result<u128, Error> {
         let work = move |db: &Connection| {
             let (chain_id, address) = key(account);
             let mut counted = read_all(db, &find::unfinished(), params![chain_id, address])?;
-            // What was displaced before that is done, as far as one can tell: it is not counted.
+            // Displaced ones count only if that was at or after `since`; most likely they are never mined.
             counted.retain(|transaction| matches!(transaction.state, State::Open));
             let done = params![millis(since), chain_id, address];
             counted.extend(read_all(db, &find::done_since(), done)?);
             let mut most = BTreeMap::<u64, u128>::new();
             for transaction in counted {
                 let forms = transaction.forms.iter().map(|form| form.fees.worst(form.gas_limit));
-                // A second layer's data fee comes on top of what the form allows.
+                // On a layer 2, the data fee comes on top of what the form allows.
                 let told = match &transaction.state {
                     State::Settled(outcome) => outcome.fee_wei,
                     State::Open | State::Displaced | State::Abandoned => 0,
                 };
                 let worst = forms.max().map_or(0, |worst| worst.max(told));
-                // One nonce is mined once, whichever of its forms it is.
+                // Only one form per nonce can be mined.
                 let of_nonce = most.entry(transaction.nonce).or_default();
                 *of_nonce = worst.max(*of_nonce);
             }
@@ -268,8 +272,8 @@ impl Journal {
         self.writer.call(false, work).await
     }
 
-    /// When a heartbeat of the account last succeeded on this contract, by `now`: what lies ahead
-    /// was written under a clock that has been set back.
+    /// When a heartbeat of the account last succeeded on this contract, with or without receipts. Times after
+    /// `now` are ignored: they were written before the clock was set back.
     pub async fn last_beat(
         &self,
         account: Account,
@@ -293,7 +297,7 @@ fn explain(db: &Connection, account: Account, nonce: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The transactions that a statement finds.
+/// Runs a query and reads the transactions that it finds.
 fn read_all(
     db: &Connection,
     sql: &str,

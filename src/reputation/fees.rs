@@ -118,8 +118,8 @@ fn bumped(price: u128) -> u128 {
     price.saturating_add(price.div_ceil(8)).max(price.saturating_add(1))
 }
 
-/// The estimate plus a fifth, since the state may change before the block. `None` above [`GAS_MAX`],
-/// where the estimate can't be true.
+/// The estimate plus a fifth, since the state may change before the block. `None` above 10 million
+/// gas, where the estimate can't be true.
 pub fn gas_limit(estimate: u64) -> Option<u64> {
     let limit = estimate.saturating_add(estimate / 5);
     (limit <= GAS_MAX).then_some(limit)

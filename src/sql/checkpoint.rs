@@ -1,9 +1,9 @@
-//! Carries the write-ahead log over to the database, on a thread and a connection of its own.
+//! Checkpoints: copies the write-ahead log into the database file, on a thread and a connection of its own.
 //!
-//! What must hold: whoever waits for a commit does not wait for a checkpoint, unless the log has
-//! outgrown [`PAGES_MAX`]; a page leaves the log only once the database's file is synced with it
-//! (SQLite's own order, which `synchronous = FULL` of this connection asks for); no checkpoint
-//! outlives [`Carrier::end`], so that the writer's connection is the last to be closed.
+//! Invariants: a commit does not wait for a checkpoint unless the log has outgrown [`PAGES_MAX`]. A page
+//! leaves the log only after the database file is synced with it (SQLite ensures this order under
+//! `synchronous = FULL`, which this connection sets). No checkpoint outlives [`Carrier::end`], so that the
+//! writer's connection is the last to be closed.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,25 +15,25 @@ use tokio::sync::watch;
 
 use super::{Connection, Error};
 
-/// The log is carried over from so many pages on: 4 MiB.
+/// Length of the log, in pages, from which it is checkpointed: 4 MiB.
 const PAGES: i32 = 1_000;
 
-/// From here on (16 MiB) the writer carries over itself, with whoever waits for it: what is written
-/// faster than the disk takes it must not fill the disk.
+/// Length of the log, in pages, from which the writer itself checkpoints and its callers wait (16 MiB).
+/// Otherwise a writer faster than the checkpoints would fill the disk.
 const PAGES_MAX: i32 = 4_000;
 
-/// The thread that carries over, and how far it is.
+/// A handle to the checkpoint thread.
 #[derive(Debug)]
 pub(super) struct Carrier {
     thread: std::thread::JoinHandle<()>,
     wake: SyncSender<()>,
     long: watch::Sender<bool>,
-    /// Held while the thread carries over.
+    /// Held during a checkpoint.
     carrying: Arc<Mutex<()>>,
 }
 
 impl Carrier {
-    /// Starts the thread for the database at this path.
+    /// Opens a connection to the database at this path and starts the thread.
     pub(super) fn start(path: &Path) -> Result<Self, Error> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -48,19 +48,19 @@ impl Carrier {
         Ok(Self { thread, wake, long, carrying })
     }
 
-    /// Has the thread woken by the commits of this connection.
+    /// Makes commits of this connection wake the thread once the log is long.
     pub(super) fn watch(&self, writer: &mut Connection) -> Result<(), Error> {
         let (wake, long) = (self.wake.clone(), self.long.clone());
         let carrying = Arc::clone(&self.carrying);
         writer.wal_hook(Some(move |wal: &mut Wal, pages: std::ffi::c_int| {
             if pages >= PAGES_MAX {
                 let held = carrying.lock().unwrap_or_else(PoisonError::into_inner);
-                // What can't be carried over stays in the log, and is tried again at the next commit.
+                // Pages that can't be copied stay in the log; the next commit tries again.
                 wal.checkpoint_v2(CheckpointMode::PASSIVE).ok();
                 drop(held);
             } else if pages >= PAGES {
                 long.send_replace(true);
-                // Where it was woken already, it will see this commit as well.
+                // A full channel means that a wake-up is pending, which will cover this commit.
                 wake.try_send(()).ok();
             }
             Ok(())
@@ -68,14 +68,14 @@ impl Carrier {
         Ok(())
     }
 
-    /// Whether the log is long enough to be carried over just now.
+    /// Whether the log is long and its checkpoint is not done.
     pub(super) fn is_long(&self) -> watch::Receiver<bool> {
         self.long.subscribe()
     }
 
-    /// Ends the thread and closes its connection. The writer's no longer wakes it.
+    /// Stops the thread, closes its connection and removes the writer's hook.
     pub(super) fn end(self, writer: &mut Connection) {
-        // What is left is carried over when the writer's connection is closed.
+        // Closing the writer's connection checkpoints the rest of the log.
         writer.wal_hook(None::<fn(&mut Wal, std::ffi::c_int) -> rusqlite::Result<()>>).ok();
         drop(self.wake);
         self.thread.join().ok();
@@ -86,7 +86,7 @@ fn carry(db: &Connection, woken: &Receiver<()>, long: &watch::Sender<bool>, held
     while woken.recv().is_ok() {
         let carrying = held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(err) = db.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE) {
-            tracing::debug!("the journal's log stays as it is for now: {err}");
+            tracing::debug!("the write-ahead log can't be checkpointed for now: {err}");
         }
         drop(carrying);
         long.send_replace(false);
@@ -136,7 +136,7 @@ mod tests {
     async fn a_commit_does_not_wait_for_a_checkpoint() {
         let (mut written, carrier) = Written::new();
         let before = written.bytes();
-        // A checkpoint that does not come to its end.
+        // Simulates a checkpoint that does not finish.
         let carrying = Arc::clone(&carrier.carrying);
         let held = carrying.lock().unwrap();
         while !*carrier.long.borrow() {
@@ -147,7 +147,7 @@ mod tests {
         }
         assert_eq!(written.bytes(), before, "who commits carries nothing over");
         drop(held);
-        // Woken by what was committed, it carries over and says so.
+        // The commits have woken the thread; it checkpoints and reports that.
         let mut long = carrier.is_long();
         let short = long.wait_for(|long| !long);
         let told = tokio::time::timeout(std::time::Duration::from_mins(1), short).await;
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_log_does_not_grow_without_end_however_fast_it_is_written() {
         let (mut written, carrier) = Written::new();
-        // Four times what the log may hold.
+        // Four times the log's limit.
         for _ in 0..PAGES_MAX * 4 / 10 {
             written.commit();
             let pages = written.bytes_of_log() / 4096;

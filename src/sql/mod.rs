@@ -1,12 +1,12 @@
-//! SQLite behind one thread: what every service that keeps a database file shares.
+//! SQLite behind one thread, for every service that keeps a database file.
 //!
-//! [`Writer`] owns the connection. Requests that wait at the same time share one commit, so that many of
-//! them cost one sync of the disk; `checkpoint` carries the write-ahead log over to the database on another
-//! thread. [`Disk`] is the same for simulations: in memory, and it can be killed.
+//! [`Writer`] owns the connection. Requests that wait at the same time share one commit, so that many of them
+//! cost one sync of the disk. `checkpoint` copies the write-ahead log into the database on another thread.
+//! [`Disk`] is the simulated counterpart: in memory, and it can be killed.
 //!
-//! Invariants: a call that returned `Ok` is committed; one that asked for durability survives a power cut,
-//! the others a kill of the process; a request that fails is rolled back alone. SQLite's own types are named
-//! through this module only.
+//! Invariants: a call that returned `Ok` is committed; if it asked for durability, it survives a power cut,
+//! otherwise a kill of the process. A request that fails is rolled back alone. Only this module names
+//! SQLite's own types.
 
 mod checkpoint;
 mod room;
@@ -28,19 +28,20 @@ pub use writer::Writer;
 /// A database's schema.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
-    /// The name of its thread.
+    /// The name of the thread that owns the database.
     pub name: &'static str,
-    /// The changes that lead to it, in order; `PRAGMA user_version` counts those that were applied.
+    /// The migrations, in order. `PRAGMA user_version` counts those that were applied.
     pub migrations: &'static [&'static str],
 }
 
 impl Schema {
-    /// The number of the newest version.
+    /// The newest schema version: the number of migrations.
     pub fn version(&self) -> u32 {
         u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
     }
 
-    /// Brings a database up to date. Fails on one that a newer program wrote.
+    /// Applies the missing migrations, each in its own transaction. Fails if a newer program wrote the
+    /// database.
     pub fn apply(&self, db: &mut Connection, path: &Path) -> Result<(), Error> {
         let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let known = self.version();
@@ -58,28 +59,28 @@ impl Schema {
     }
 }
 
-/// Why the database did not do what it was asked.
+/// Why a request to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk is full.
+    /// The disk under the database is full.
     #[error("the disk under the database is full")]
     Full,
     /// A newer version of this program wrote the file. Ends the program.
     #[error("the database {path} was written by a newer version (schema {found}, known {known})")]
     TooNew {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// Its schema's version.
+        /// The schema version found in the file.
         found: u32,
-        /// The newest version that this program knows.
+        /// The newest schema version that this program knows.
         known: u32,
     },
-    /// The file can't be used.
+    /// The file can't be opened or prepared.
     #[error("the database {path} can't be used")]
     Unusable {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// What went wrong.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },

@@ -1,25 +1,26 @@
-//! Room for the journal on a disk that is full: blocks of the write-ahead log that are taken while
-//! there are some.
+//! Disk space for the database when the disk is full: blocks of the write-ahead log that are allocated while
+//! there is space.
 //!
-//! A commit is written to the log alone; what a checkpoint can't carry over to the database stays
-//! in the log. Blocks past the log's end don't show in its length, so the database sees nothing of
-//! them. What must hold: the database's own file is never opened here, since closing it would take
-//! the locks that SQLite holds on it.
+//! A commit is written to the log only; pages that a checkpoint can't copy to the database stay in the log.
+//! Blocks past the log's end don't count towards its length, so SQLite does not see them.
+//!
+//! Invariant: the database file itself is never opened here, because closing it would drop the POSIX locks
+//! that SQLite holds on it.
 
 use std::path::{Path, PathBuf};
 
-/// Some thousand commits of jobs: many jobs can end before the first of them has made room.
+/// Enough for some thousand commits of jobs, because many jobs may end before the first of them frees space.
 const BYTES: u64 = 8 << 20;
 
-/// The write-ahead log of a database.
+/// The path of a database's write-ahead log.
 pub(super) fn log_of(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push("-wal");
     path.into()
 }
 
-/// Takes the blocks, where there are some. The log is there from the first look into the database
-/// until it is closed, and is not made shorter meanwhile.
+/// Allocates the blocks; logs a warning if the disk has no space. The log file exists from the first access
+/// to the database until it is closed, and is not truncated below its start meanwhile.
 pub(super) fn take(database: &Path) {
     let Ok(log) = std::fs::File::options().write(true).open(log_of(database)) else { return };
     if let Err(err) = take_blocks(&log) {

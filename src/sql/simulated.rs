@@ -1,8 +1,8 @@
-//! The journal of a simulation: the same schema and the same statements, on a disk in memory that
-//! can be killed, cut off from its power or filled up at every write.
+//! A database for simulations: the same schema and statements as on a real disk, in memory. It can be killed,
+//! lose power or fill up at any write.
 //!
-//! What must hold: no thread and no clock, so that a run is the same each time; a write that was
-//! answered survives a kill, and one that was also synced survives a power cut, as on a real disk.
+//! Invariants: no threads and no clock, so that every run is the same. A write that was answered survives a
+//! kill; one that was also synced survives a power cut, as on a real disk.
 
 use std::fmt;
 use std::path::Path;
@@ -14,53 +14,53 @@ use rusqlite::MAIN_DB;
 use super::writer::{self, Request, To, Writer};
 use super::{Connection, Error, Schema};
 
-/// What becomes of a write.
+/// What happens to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is carried out and answered.
     Written,
-    /// It is refused: the disk is full.
+    /// It fails: the disk is full.
     Refused,
-    /// The process dies before it is carried out: it is never answered.
+    /// The process dies before the write is carried out, so it is never answered.
     DiesBefore,
-    /// The process dies after it was carried out: it is never answered.
+    /// The process dies after the write is carried out, so it is never answered.
     DiesAfter,
-    /// It is carried out, and answered with an error all the same.
+    /// It is carried out, but answered with an error.
     Unsure,
-    /// It is answered but was never carried out: a defect, planted to see that it is found.
+    /// It is answered but not carried out: a planted defect that the simulation must find.
     Forgotten,
 }
 
-/// Decides what becomes of each named write.
+/// Decides the fate of each named write.
 pub trait Gate: fmt::Debug + Send + Sync {
     /// The fate of the write of this name.
     fn fate(&self, write: &'static str) -> Fate;
 
-    /// What a request waits for before its turn is over; nothing where the disk is quick.
+    /// What a request waits for before it is carried out; `None` if the disk is fast.
     fn slowness(&self) -> Option<Slowness> {
         None
     }
 
-    /// Whether what is to survive a power cut is synced, of a write (by its name) or of a read.
-    /// Where not, that is a defect, planted to see that it is found.
+    /// Whether a durable request is synced, given the name of a write or `None` for a read. `false` is a
+    /// planted defect that the simulation must find.
     fn syncs(&self, _write: Option<&'static str>) -> bool {
         true
     }
 }
 
-/// Ends when a slow disk is done.
+/// Completes when a slow disk is ready.
 pub type Slowness = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A disk in memory with a journal on it. Clones share it; it outlives the journals opened on it.
+/// A disk in memory with a database on it. Clones share it. It outlives the writers on it.
 #[derive(Debug, Clone)]
 pub struct Disk(Arc<Mutex<Platter>>);
 
 struct Platter {
     schema: Schema,
     db: Connection,
-    /// What a power cut leaves.
+    /// The database image that survives a power cut.
     synced: Vec<u8>,
-    /// Whether there is something that it would not leave.
+    /// Whether `db` has changes that are not in `synced`.
     behind: bool,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Debug for Platter {
 }
 
 impl Disk {
-    /// An empty disk.
+    /// A disk with an empty database of this schema.
     pub fn new(schema: &Schema) -> Result<Self, Error> {
         let mut db = Connection::open_in_memory()?;
         writer::prepare(&mut db, schema, Path::new(":memory:"))?;
@@ -79,7 +79,7 @@ impl Disk {
         Ok(Self(Arc::new(Mutex::new(Platter { schema: *schema, db, synced, behind: false }))))
     }
 
-    /// An empty disk like this one: cheaper than a new one, of which a simulation needs thousands.
+    /// A disk like this one at its last sync. Cheaper than `new`; a simulation needs thousands of disks.
     pub fn another(&self) -> Result<Self, Error> {
         let (schema, synced) = {
             let platter = self.platter();
@@ -89,7 +89,7 @@ impl Disk {
         Ok(Self(Arc::new(Mutex::new(Platter { schema, db, synced, behind: false }))))
     }
 
-    /// Everything that was not synced is gone.
+    /// Simulates a power cut: everything that was not synced is lost.
     pub fn lose_power(&self) -> Result<(), Error> {
         let mut platter = self.platter();
         platter.db = open(&platter.schema, &platter.synced)?;
@@ -109,25 +109,25 @@ fn open(schema: &Schema, image: &[u8]) -> Result<Connection, Error> {
 }
 
 impl Writer {
-    /// A writer on a simulated disk. Unlike on a real one it can be started again while an earlier handle
-    /// lives: that one belongs to a process that was killed.
+    /// A writer on a simulated disk. Unlike on a real disk, it can be started while an earlier handle exists:
+    /// that one belongs to a process that was killed.
     pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
         let simulated = Simulated { disk: disk.clone(), gate, turn: tokio::sync::Mutex::default() };
         Self(To::Simulated(Arc::new(simulated)))
     }
 }
 
-/// Carries requests out, one after the other.
+/// Carries requests out one after the other.
 #[derive(Debug)]
 pub(super) struct Simulated {
     disk: Disk,
     gate: Arc<dyn Gate>,
-    /// Held by the request that the disk is busy with: they go in the order in which they came.
+    /// Held by the request being carried out, so that requests run in the order of arrival.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Simulated {
-    /// Never returns where the process dies meanwhile.
+    /// Carries one request out. Never returns if the process dies during it.
     pub(super) async fn carry_out(&self, name: Option<&'static str>, request: Request) {
         let turn = self.turn.lock().await;
         if let Some(slowness) = self.gate.slowness() {
@@ -155,7 +155,7 @@ impl Simulated {
         platter.behind |= is_kept && platter.db.total_changes() != before;
         if request.durable && platter.behind && self.gate.syncs(name) {
             platter.behind = false;
-            // A copy that can't be made would make a power cut look worse than it is.
+            // If the copy fails, the previous image stays, and a power cut loses more than it should.
             if let Ok(image) = platter.db.serialize(MAIN_DB).map(|data| data.to_vec()) {
                 platter.synced = image;
             }

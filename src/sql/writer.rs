@@ -1,8 +1,8 @@
-//! The one thread that owns the database: requests queue up, and those that wait together are
-//! committed together.
+//! The one thread that owns the database. Requests queue up, and those that wait at the same time share a
+//! commit.
 //!
-//! What must hold: a request is answered only after the commit that holds it; a request that fails
-//! is rolled back alone, without the others of its batch.
+//! Invariants: a request is answered only after the commit that holds it. A request that fails is rolled back
+//! alone, without the others of its batch.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -14,30 +14,30 @@ use super::simulated::Simulated;
 use super::{Connection, Error, Schema, room};
 use crate::failpoint;
 
-/// A log that is longer, because somebody read for long, is cut again.
+/// `journal_size_limit` of the log, in bytes: a log that a long read let grow beyond it is truncated.
 const LOG_BYTES_MAX: i64 = 64 << 20;
 
-/// Pages that are kept in memory, in KiB: the upper ones of each index, of a journal of any size.
+/// Page cache in KiB: enough for the upper levels of every index, whatever the size of the journal.
 const CACHE_KIB: i32 = 1_000;
 
-/// Requests that share one commit at most: bounds the time until the first of them is answered.
+/// Upper bound on the requests in one commit. It bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
 
-/// More than the journal has, so that none is prepared twice.
+/// Capacity of the statement cache: more than the journal has statements, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 128;
 
-/// Runs inside the batch's transaction; what it returns answers the caller after the commit.
+/// Runs inside the batch's transaction. The returned closure answers the caller after the commit.
 type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 pub(super) struct Request {
     /// Whether what it writes or reads must survive a power cut before it is answered.
     pub(super) durable: bool,
-    /// What is to be done.
+    /// The work, to run on the database thread.
     pub(super) work: Work,
 }
 
-/// A handle to the thread that owns a database; clones share it. The thread ends with the last one.
+/// A handle to the thread that owns a database. Clones share it, and it ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Writer(pub(super) To);
 
@@ -46,9 +46,9 @@ pub struct Writer(pub(super) To);
 pub(super) enum To {
     /// To the thread that owns the database.
     Thread {
-        /// Its queue.
+        /// The thread's queue of requests.
         requests: mpsc::Sender<Request>,
-        /// Whether its log waits to be carried over; `None` in memory.
+        /// Whether the log waits for a checkpoint; `None` in memory.
         long: Option<watch::Receiver<bool>>,
     },
     /// To a simulated disk, one after the other.
@@ -62,8 +62,8 @@ impl std::fmt::Debug for Request {
 }
 
 impl Writer {
-    /// Prepares the database and starts the thread; it ends when the last handle is dropped. `lock`
-    /// is held as long as the thread lives.
+    /// Prepares the database and starts the thread, which ends when the last handle is dropped and holds
+    /// `lock` until then.
     pub fn start(
         mut db: Connection,
         schema: &Schema,
@@ -71,6 +71,7 @@ impl Writer {
         path: &Path,
     ) -> Result<Self, Error> {
         prepare(&mut db, schema, path)?;
+        // Reserve disk space for later commits while there is some.
         room::take(path);
         let mut log = Log::of(path);
         let (requests, queue) = mpsc::channel();
@@ -84,7 +85,7 @@ impl Writer {
             .name(schema.name.to_owned())
             .spawn(move || {
                 serve(&db, &queue, &mut log);
-                // The last to be closed carries over what is left, and takes the log away.
+                // The last connection to close checkpoints the rest and removes the log.
                 if let Some(carrier) = carrier {
                     carrier.end(&mut db);
                 }
@@ -95,8 +96,7 @@ impl Writer {
         Ok(Self(To::Thread { requests, long: is_long }))
     }
 
-    /// As [`Writer::call`] for a change of this name: a test can have the process killed before and
-    /// after it.
+    /// As [`Writer::call`], for a named change: failpoints before and after it let tests kill the process.
     pub async fn change<T, E, F>(&self, name: &'static str, durable: bool, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -109,8 +109,8 @@ impl Writer {
         done
     }
 
-    /// Runs `work` in a transaction and answers after its commit; `durable`: after everything that
-    /// it wrote or read is synced to the disk.
+    /// Runs `work` in a transaction and returns after its commit. With `durable`, everything that it wrote or
+    /// read is synced to the disk first.
     pub async fn call<T, E, F>(&self, durable: bool, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -120,8 +120,8 @@ impl Writer {
         self.request(None, durable, work).await
     }
 
-    /// As [`Writer::call`] for what nobody waits for: while the log is carried over it waits, once,
-    /// so that it does not grow faster than the disk takes it.
+    /// As [`Writer::call`], for work that is not urgent: if the log waits for a checkpoint, waits for that
+    /// first, so that the log does not grow faster than it is checkpointed. Not durable.
     pub async fn call_aside<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -129,7 +129,7 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         if let To::Thread { long: Some(long), .. } = &self.0 {
-            // Ends with the checkpoint, or with the thread.
+            // Returns when the checkpoint is done or the thread has ended.
             long.clone().wait_for(|long| !long).await.ok();
         }
         self.call(false, work).await
@@ -150,7 +150,7 @@ impl Writer {
         let work: Work = Box::new(move |db| {
             let result = in_savepoint(db, work);
             Box::new(move |committed: Result<(), Error>| {
-                // A caller that went away no longer wants the answer; the commit stands.
+                // A caller that was dropped does not want the answer; the commit stands.
                 let committed = committed.map_err(E::from);
                 reply.send(result.and_then(|value| committed.map(|()| value))).ok();
             })
@@ -171,7 +171,7 @@ fn stopped() -> Error {
 pub(super) fn prepare(db: &mut Connection, schema: &Schema, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "foreign_keys", true)?;
-    // A log that a long reader made grow is cut again once it has been carried over.
+    // A log that a long read let grow is truncated after its checkpoint.
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -187,24 +187,24 @@ fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log) {
     }
 }
 
-/// The write-ahead log, as far as it must be synced beside the commits that are.
+/// Syncs the write-ahead log after commits that SQLite did not sync.
 #[derive(Debug)]
 struct Log {
-    /// Its file; `None` in memory, and until there is one.
+    /// The open log; `None` in memory and until the log exists.
     file: Option<std::fs::File>,
     path: PathBuf,
-    /// Whether it holds commits that a power cut would take.
+    /// Whether the log holds commits that are not synced.
     behind: bool,
 }
 
 impl Log {
     fn of(database: &Path) -> Self {
         let path = room::log_of(database);
-        // What an earlier life of the process has left there may not be synced.
+        // Commits of an earlier process may not be synced.
         Self { file: None, path, behind: true }
     }
 
-    /// Syncs what was committed without.
+    /// Syncs commits that were made without a sync.
     fn catch_up(&mut self) -> std::io::Result<()> {
         if !self.behind {
             return Ok(());
@@ -212,7 +212,7 @@ impl Log {
         if self.file.is_none() {
             self.file = match std::fs::File::open(&self.path) {
                 Ok(file) => Some(file),
-                // In memory, or nothing was written yet.
+                // In memory, or nothing is written yet.
                 Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,
                 Err(err) => return Err(err),
             };
@@ -224,8 +224,7 @@ impl Log {
 }
 
 fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
-    // In WAL mode FULL syncs the log at each commit that wrote something, NORMAL leaves that to the
-    // checkpoints.
+    // In WAL mode, FULL syncs the log at each commit that wrote something; NORMAL leaves that to checkpoints.
     let durable = batch.iter().any(|request| request.durable);
     let level = if durable { "FULL" } else { "NORMAL" };
     let before = db.total_changes();
@@ -233,23 +232,24 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
         .pragma_update(None, "synchronous", level)
         .and_then(|()| db.execute_batch("BEGIN IMMEDIATE"));
     if begun.is_err() {
-        // Nothing may run outside a transaction: the dropped requests tell their callers.
+        // No work may run outside a transaction. Dropping the requests makes their callers fail.
         return;
     }
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
     for request in batch {
         answers.push((request.work)(db));
-        // A full disk ends the whole transaction: what came after would be committed by itself.
+        // A full disk makes SQLite roll the whole transaction back. Later work would then commit statement by
+        // statement.
         if db.is_autocommit() {
             break;
         }
     }
     let committed = db.execute_batch("COMMIT").map_err(|err| err.to_string());
-    // A commit that was synced took along whatever was in the log before it.
+    // A synced commit also synced everything before it in the log.
     if db.total_changes() != before {
         log.behind = !durable || committed.is_err();
     }
-    // What was read is durable before it is answered, too.
+    // A durable read is answered only after the commits it may have read are synced.
     let committed = if durable {
         committed.and_then(|()| log.catch_up().map_err(|err| err.to_string()))
     } else {
@@ -268,7 +268,7 @@ fn commit(db: &Connection, batch: Vec<Request>, log: &mut Log) {
     }
 }
 
-/// Runs `work` so that its failure undoes its own changes only.
+/// Runs `work` in a savepoint, so that a failure undoes only its own changes.
 fn in_savepoint<T, E: From<Error>>(
     db: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, E>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::JobAuth;
-use lamda_node::agent::jobs::attempt::Desk;
 use lamda_node::agent::jobs::board::Board;
+use lamda_node::agent::jobs::desk::Desk;
 use lamda_node::agent::jobs::effects::{Deliveries, Effects as _};
+use lamda_node::agent::jobs::hand::Jobs;
 use lamda_node::agent::jobs::intake::Intake;
 use lamda_node::agent::jobs::notary::Notary;
 use lamda_node::agent::jobs::shutdown::{self, Graces};
@@ -24,7 +25,6 @@ use lamda_node::journal::Journal;
 use lamda_node::node::admission::Offer;
 use lamda_node::node::fitness::{Look, Probed};
 use lamda_node::node::{Gpu, GpuUuid};
-use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -43,7 +43,8 @@ const PACKED_EVERY: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) life: u64,
-    pub(crate) intake: Arc<Intake<Simulated, HostClock>>,
+    pub(crate) jobs: Arc<Jobs<Simulated, HostClock>>,
+    intake: Arc<Intake<Simulated, HostClock>>,
     world: World,
     host: usize,
     tasks: JoinSet<()>,
@@ -51,7 +52,7 @@ pub(crate) struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.intake.crew.abort();
+        self.jobs.crew.abort();
     }
 }
 
@@ -72,33 +73,31 @@ impl Process {
         world.state().hosts[host].board = Some(board.clone());
         let gate = Writes { world: world.clone(), host, life };
         let effects = Simulated { world: world.clone(), host, life, board: board.clone() };
+        let desk = Desk {
+            journal: Journal::simulated(&disk, Arc::new(gate)),
+            board,
+            clock: world.clock(host),
+            rules: rules(),
+            outbox: Arc::new(Notify::new()),
+            notary: Notary::new(check::mark, watch::channel(None).1),
+        };
+        let jobs = Arc::new(Jobs::new(agent, terms, desk, Arc::new(effects)));
         let intake = Arc::new(Intake {
-            node: agent,
+            jobs: Arc::clone(&jobs),
             auth: JobAuth::Open,
-            terms,
             domain: watch::channel(None).1,
-            desk: Desk {
-                journal: Journal::simulated(&disk, Arc::new(gate)),
-                board,
-                clock: world.clock(host),
-                rules: rules(),
-                outbox: Arc::new(Notify::new()),
-                notary: Notary::new(check::mark, watch::channel(None).1),
-            },
-            effects: Arc::new(effects),
-            crew: Crew::default(),
             data_dir: "/".into(),
             disk_free_min_mib: 0,
             open: watch::Sender::new(0),
-            waiting: tokio::sync::Mutex::default(),
         });
-        let mut process = Self { life, intake, world: world.clone(), host, tasks: JoinSet::new() };
+        let mut process =
+            Self { life, jobs, intake, world: world.clone(), host, tasks: JoinSet::new() };
         process.serve();
         process
     }
 
     fn serve(&mut self) {
-        let (desk, effects) = (self.intake.desk.clone(), Arc::clone(&self.intake.effects));
+        let (desk, effects) = (self.jobs.desk.clone(), Arc::clone(&self.jobs.effects));
         let (desk_of, effects_of) = (desk.clone(), Arc::clone(&effects));
         self.tasks.spawn(async move {
             loop {
@@ -122,35 +121,36 @@ impl Process {
         });
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
+        let jobs = Arc::clone(&self.jobs);
         self.tasks.spawn(async move {
             let mut failures = 0;
-            while recover::run(Arc::clone(&intake)).await.is_err() {
+            while recover::run(Arc::clone(&jobs)).await.is_err() {
                 failures += 1;
                 world.clock(place.0).sleep(RECOVERY_AGAIN.delay(failures, 1.0)).await;
             }
-            let slots = intake.terms.offer.slots;
+            let slots = jobs.terms.offer.slots;
             let pool = Target::Pool("p".parse().expect("a pool"));
             let looked_after = async {
                 loop {
-                    recover::keep(Arc::clone(&intake), watch::channel(true).1).await.ok();
-                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                    recover::keep(Arc::clone(&jobs), watch::channel(true).1).await.ok();
+                    jobs.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
             let swept = async {
                 loop {
-                    orphans::run(Arc::clone(&intake)).await.ok();
-                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                    orphans::run(Arc::clone(&jobs)).await.ok();
+                    jobs.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
             let looked_for = async {
                 loop {
-                    reconcile::run(Arc::clone(&intake)).await.ok();
-                    intake.desk.clock.sleep(Duration::from_secs(1)).await;
+                    reconcile::run(Arc::clone(&jobs)).await.ok();
+                    jobs.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
             // The host itself is always well; how the last jobs fared is the node's own doing.
             let looked_at = async {
-                let (board, clock) = (&intake.desk.board, &intake.desk.clock);
+                let (board, clock) = (&jobs.desk.board, &jobs.desk.clock);
                 loop {
                     clock.sleep(Duration::from_mins(1)).await;
                     let due = board.to_probe(clock.monotonic());
@@ -164,7 +164,7 @@ impl Process {
                 looked_after,
                 swept,
                 looked_for,
-                serve_source(&intake, &world, place, Target::Agent(intake.node), slots),
+                serve_source(&intake, &world, place, Target::Agent(jobs.node), slots),
                 serve_source(&intake, &world, place, pool, 0),
             );
         });
@@ -191,20 +191,20 @@ impl Process {
 
     /// A requester asks for a job's end, as `agent::admin` does.
     pub(crate) fn cancel(&mut self, job: JobId) {
-        let (intake, world, host) = (Arc::clone(&self.intake), self.world.clone(), self.host);
+        let (jobs, world, host) = (Arc::clone(&self.jobs), self.world.clone(), self.host);
         self.tasks.spawn(async move {
             // Noted before the answer: the process may die between the two.
-            if intake.desk.board.ids(None).contains(&job) {
+            if jobs.desk.board.ids(None).contains(&job) {
                 world.state().hosts[host].cancelled.insert(job.clone());
             }
-            let stopped = intake.desk.board.stop(&job, StopCause::Cancelled).await;
+            let stopped = jobs.desk.board.stop(&job, StopCause::Cancelled).await;
             world.note(Some(host), || format!("cancel of {job}: {stopped:?}"));
         });
     }
 
     /// Whether nothing is left to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.intake.desk.board.ids(None).is_empty() && self.intake.crew.is_empty()
+        self.jobs.desk.board.ids(None).is_empty() && self.jobs.crew.is_empty()
     }
 }
 
@@ -215,7 +215,7 @@ async fn serve_source(
     source: Target,
     ahead: usize,
 ) {
-    let (board, effects) = (&intake.desk.board, &intake.effects);
+    let (board, effects) = (&intake.jobs.desk.board, &intake.jobs.effects);
     while !board.is_draining() {
         let deliveries = Source {
             world: world.clone(),

@@ -229,7 +229,7 @@ impl Day {
             return false;
         }
         for process in self.processes.iter().flatten() {
-            if process.intake.desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
+            if process.jobs.desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
                 return false;
             }
         }

@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {PlainReputation} from "./PlainReputation.sol";
 
-/// @dev What the deployed contract may be as well: a node registers once and never again.
+/// @dev Another plausible version of the deployed contract: a node can register only once.
 contract OnceReputation is PlainReputation {
     function registerNode(string calldata gpuModel, uint256 vram) public override {
         require(!providers[msg.sender].isRegistered, "Node already registered");

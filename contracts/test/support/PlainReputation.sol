@@ -5,8 +5,8 @@ import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 
 import {INodeReputation} from "../../src/interfaces/INodeReputation.sol";
 
-/// @dev What the deployed contract may be: its interface and nothing more. No uptime, no receipts,
-/// no ERC-165, other words when it refuses.
+/// @dev A plausible version of the deployed contract: only its interface. No uptime, no receipts,
+/// no ERC-165, and other revert messages.
 contract PlainReputation is INodeReputation, Ownable {
     mapping(address provider => ProviderInfo) public override providers;
     mapping(address provider => uint256) public override successfulJobsCount;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-/// @dev The cheatcodes of forge that these tests use; forge reverts a test on a failed assertion.
+/// @dev The forge cheatcodes that these tests use; a failed assertion reverts the test.
 interface Vm {
     function prank(address sender) external;
     function warp(uint256 timestamp) external;
@@ -33,11 +33,11 @@ interface Vm {
     function assertEq(bytes calldata left, bytes calldata right, string calldata what) external pure;
 }
 
-/// @dev What every test contract starts from.
+/// @dev The base of every test contract.
 abstract contract Test {
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
 
-    /// @dev forge runs a contract as a test only where it says so.
+    /// @dev forge runs a contract as a test only if it has this flag.
     bool public constant IS_TEST = true;
 
     function _bound(uint256 value, uint256 low, uint256 high) internal pure returns (uint256) {

@@ -1,7 +1,8 @@
-//! The node's life on the chain: registered where it is not, then a beat at each interval.
+//! Keeps the node alive on the chain: registers it if needed, then sends a heartbeat in each
+//! interval.
 //!
-//! What must hold: nothing is paid for that the chain says already; a chain that does not answer
-//! is waited for and stops nothing else; a node that can't work does not claim to live.
+//! Invariants: the node pays for nothing that the chain already says; a chain that does not answer
+//! is waited for and stops nothing else; a node that can't work sends no heartbeat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,27 +30,27 @@ use crate::reputation::schedule::{JITTER, phase, until_next};
 use crate::reputation::tx::Outcome;
 use crate::supervise::Failure;
 
-/// How often a node that can't work is looked at, and how soon a reconnect is noticed: a beat that
-/// is a second late harms nobody.
+/// How often a node that can't work is checked, and how soon a reconnect is noticed: a heartbeat
+/// that is a second late does no harm.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A beat is fresh for this part of the interval.
+/// A heartbeat is fresh for the interval divided by this.
 const FRESH_PART: u32 = 5;
 
-/// An account that is empty sooner is spoken of.
+/// The owner is warned if the balance lasts for fewer days.
 pub const WARN_DAYS: u128 = 7;
 
-/// What the node says of itself on the chain.
+/// What the node claims about itself on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The card's model, or `CPU`.
+pub struct Registration {
+    /// The GPU's model, or `CPU` without a GPU.
     pub gpu_model: String,
-    /// Its memory in MiB, or 0.
+    /// The GPU's memory in MiB, or 0 without a GPU.
     pub vram_mib: u64,
 }
 
-impl Claim {
-    /// The card with the most memory stands for the node.
+impl Registration {
+    /// The claim of a node with these GPUs; the one with the most memory represents it.
     pub fn of(gpus: &[Gpu]) -> Self {
         let best = gpus.iter().max_by_key(|gpu| (gpu.vram_mib, std::cmp::Reverse(&gpu.uuid)));
         match best {
@@ -58,13 +59,14 @@ impl Claim {
         }
     }
 
-    /// What says it to the chain.
+    /// The contract call that registers the claim.
     pub fn call(&self) -> Call {
         Call::Register { gpu_model: self.gpu_model.clone(), vram_mib: self.vram_mib }
     }
 }
 
-/// A setting that only shows to be wrong on the chain.
+/// A node without GPUs on a public chain: a wrong setting that shows only once the chain has
+/// answered.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "GPU_MODE=none is for a local chain (id 1337 or 31337); this one is {chain_id}: a node without \
@@ -74,45 +76,45 @@ pub struct NoGpuOnPublicChain {
     chain_id: u64,
 }
 
-/// What the node's life on the chain needs.
+/// The parts that registration and heartbeats need.
 #[derive(Debug)]
 pub struct Heart<R, G, Ch, C> {
-    /// What it says of itself.
-    pub claim: Claim,
-    /// The chain.
+    /// What the node claims about itself.
+    pub registration: Registration,
+    /// The chain with the reputation contract.
     pub chain: Arc<Ch>,
-    /// Transactions, receipts.
+    /// The journal, with transactions and receipts.
     pub journal: Journal,
     /// Whether the key may be used.
     pub sole: Sole,
     /// Whether the node can work.
     pub readiness: Arc<Readiness<R, G>>,
-    /// Told once the chain's id is known.
+    /// Set once the chain's id is known.
     pub domain: Arc<watch::Sender<Option<Domain>>>,
-    /// Between two beats.
+    /// The time between two heartbeats.
     pub interval: Duration,
-    /// What the owner lets the node spend, where that was set.
+    /// The owner's spending limits, as far as they are set.
     pub limits: Limits,
-    /// The time.
+    /// The clock; tests use their own.
     pub clock: C,
-    /// What need not be said again at the next run.
+    /// What was logged already and is not repeated by the next run.
     pub said: Said,
 }
 
-/// What was said of the chain already: a service that is away runs many times.
+/// What was logged about the chain, whose absence restarts the service again and again.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// Whether this process has met its chain and contract.
+    /// Whether this process has reached its chain and contract.
     met: AtomicBool,
-    /// Whether the registration was spoken of.
+    /// Whether the present registration was logged.
     registered: AtomicBool,
-    /// The days that the account pays for, as last told; `u64::MAX` before that.
+    /// The number of days that the balance lasts, as last computed; 0 before that.
     days: AtomicU64,
-    /// What the log says of the endpoints.
+    /// The faults of endpoints that were logged.
     endpoints: Told,
 }
 
-/// One chain's worth of it.
+/// One run of the service, once its chain is known.
 struct Beating<'a, R, G, Ch, C> {
     heart: &'a Heart<R, G, Ch, C>,
     ledger: Ledger<Ch, C>,
@@ -131,8 +133,8 @@ where
         self.failure(err.into())
     }
 
-    /// A wrong setting ends the program at its start. Once the chain has been met, the same words
-    /// are an endpoint's mistake: jobs go on.
+    /// A permanent error ends the program at its start, when a setting is wrong. Once the chain has
+    /// been reached, the same error is an endpoint's mistake, and jobs go on.
     fn failure(&self, err: ledger::Error) -> Failure {
         match err {
             ledger::Error::Chain(err) if !err.is_transient() && !self.is_met() => {
@@ -152,12 +154,12 @@ where
         self.said.met.load(Ordering::Relaxed)
     }
 
-    /// Asks each of the chain's endpoints for what a beat asks, at the start and each hour, so that the
-    /// second one is known to serve before the first one fails; a service that never ends. What the only
-    /// one does is told by whoever needs it.
-    pub async fn survey(&self) -> Result<(), Failure> {
+    /// Asks each of the chain's endpoints for what a heartbeat needs, at the start and each hour,
+    /// so that the spare ones are known to serve before the first one fails; a service that never
+    /// ends. A lone endpoint is not asked: whoever uses it reports its failures.
+    pub async fn survey(self: Arc<Self>) -> Result<(), Failure> {
         loop {
-            let states = self.chain.survey(&self.claim.call()).await;
+            let states = self.chain.survey(&self.registration.call()).await;
             let count = states.len();
             let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
                 Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
@@ -167,12 +169,12 @@ where
         }
     }
 
-    /// Keeps the node alive on the chain; a service that ends only when it fails.
-    pub async fn beat(&self) -> Result<(), Failure> {
+    /// Registers the node and sends its heartbeats; a service that ends only when it fails.
+    pub async fn beat(self: Arc<Self>) -> Result<(), Failure> {
         let facts = self.chain.check().await.map_err(|err| self.unanswered(err))?;
         self.said.met.store(true, Ordering::Relaxed);
         let chain_id = facts.chain_id;
-        if self.claim.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
+        if self.registration.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
             return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
         }
         let domain = Domain { chain_id, contract: self.chain.contract() };
@@ -186,10 +188,10 @@ where
             (spending, Pace::of(chain_id, spending)),
         );
         let extension = self.chain.has_extension().await.map_err(|err| self.unanswered(err))?;
-        let beating = Beating { heart: self, ledger, domain, extension };
-        // Whoever has this key already must not be met by a transaction of the same nonce.
+        let beating = Beating { heart: &self, ledger, domain, extension };
+        // Another instance that has this key could use the same nonces: wait until none answers.
         self.sole.settled().await;
-        // Whatever is sent is a sign of life, a registration and what was begun before among it.
+        // Every transaction is a sign of life, even a registration or one that was begun before.
         beating.wait_until_ready().await;
         beating.ledger.catch_up().await.map_err(|err| self.failure(err))?;
         beating.register().await?;
@@ -212,7 +214,7 @@ where
     C: Clock + Clone,
 {
     async fn register(&self) -> Result<(), Failure> {
-        let Claim { gpu_model, vram_mib } = &self.heart.claim;
+        let Registration { gpu_model, vram_mib } = &self.heart.registration;
         let node = self.heart.chain.address();
         let known = self.heart.chain.provider(node).await;
         let known = known.map_err(|err| self.heart.unanswered(err))?;
@@ -226,7 +228,7 @@ where
             }
             return Ok(());
         }
-        let call = self.heart.claim.call();
+        let call = self.heart.registration.call();
         match self.ledger.carry_out(call, Vec::new()).await {
             Ok(Outcome { hash: tx, block, .. }) => {
                 tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
@@ -237,6 +239,7 @@ where
                 | ledger::Error::FailedInBlock(err),
             ) if known.is_some() => {
                 if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
+                    // The contract refuses the change: go on under the old registration.
                     tracing::warn!("the chain keeps the old registration: {}", causes(&err));
                 }
                 Ok(())
@@ -245,8 +248,8 @@ where
         }
     }
 
-    /// What failed in its block was paid for. Tried again at once it would be paid for again and
-    /// again, as often as an endpoint lies about what would become of it.
+    /// A call that failed in its block was paid for. This waits an interval before the next try, or
+    /// an endpoint that lies about a call's outcome could make the node pay again and again.
     async fn failed(&self, err: ledger::Error) -> Failure {
         if matches!(err, ledger::Error::FailedInBlock(_)) {
             let wait_s = self.heart.interval.as_secs();
@@ -256,13 +259,13 @@ where
         self.heart.failure(err)
     }
 
-    /// A node that can't work says so once, not to the chain.
+    /// Waits until the node can work; logs once why it can't.
     async fn wait_until_ready(&self) {
         let mut said = None;
         while let Err(why) = self.heart.readiness.check().await {
-            // An engine's words may change from one look to the next; what is missing does not.
+            // Compare only the kind: an engine's words may differ from one look to the next.
             let kind = std::mem::discriminant(&why);
-            // What is tried at each start is no news, nor what it was before that.
+            // The trials at each start are no news, and don't replace the cause that was logged.
             let is_news = !matches!(why, NotReady::Untried(_));
             if is_news && said.replace(kind) != Some(kind) {
                 tracing::warn!("no heartbeat: {why}");
@@ -274,8 +277,8 @@ where
         }
     }
 
-    /// A beat of ours that the contract took a moment ago, of this run or the one before, has shown
-    /// it that the node lives: one that is restarted, or loses NATS, again and again does not pay
+    /// Waits while the last heartbeat, of this run or an earlier one, is fresh and the contract
+    /// calls the node active. So a node that restarts or loses NATS again and again does not pay
     /// each time.
     async fn wait_until_due(&self) -> Result<(), Failure> {
         let (journal, account) = (&self.heart.journal, self.ledger.account());
@@ -302,7 +305,7 @@ where
         }
     }
 
-    /// What counts in the end is what the contract says.
+    /// Whether the contract calls this node active, which is what counts in the end.
     async fn is_active(&self) -> Result<bool, Failure> {
         let node = self.heart.chain.address();
         let provider = self.heart.chain.provider(node).await;
@@ -310,12 +313,13 @@ where
         Ok(provider.is_some_and(|provider| provider.active))
     }
 
-    /// Sleeps, but not on once NATS is back; whether all of it is over.
+    /// Sleeps for `span`, or until NATS is back after an interruption; returns whether all of
+    /// `span` is over.
     async fn pause(&self, span: Duration) -> bool {
         let link = &self.heart.readiness.link;
         let connection = link.connection();
         let reconnect = async {
-            // One that took less than a look shows in the connection's number.
+            // A reconnect between two looks shows in the connection's number.
             while link.is_up() && link.connection() == connection {
                 self.heart.clock.sleep(LOOK).await;
             }
@@ -337,6 +341,7 @@ where
                 ledger::Error::Chain(err @ chain::Error::Reverted { .. })
                 | ledger::Error::FailedInBlock(err),
             ) if receipts > 0 => {
+                // A plain heartbeat still keeps the node alive.
                 tracing::warn!("{receipts} receipts are not taken: {}", causes(&err));
                 self.ledger.carry_out(Call::Heartbeat, Vec::new()).await
             }
@@ -351,7 +356,7 @@ where
         Ok(())
     }
 
-    /// Says where the money ends soon.
+    /// Warns the owner if the balance will be used up soon.
     async fn forecast(&self, fee_wei: u128) {
         let Ok(account) = self.heart.chain.account().await else { return };
         let Some(days) = days_left(account.balance_wei, fee_wei, self.heart.interval) else {
@@ -359,7 +364,7 @@ where
         };
         let told =
             self.heart.said.days.swap(u64::try_from(days).unwrap_or(u64::MAX), Ordering::Relaxed);
-        // Each day once, not each beat.
+        // Once per day, not at each heartbeat.
         if days < WARN_DAYS && u128::from(told) != days {
             tracing::warn!(
                 days,
@@ -383,9 +388,9 @@ mod tests {
             model: model.to_owned(),
             vram_mib,
         };
-        let claim = Claim::of(&[gpu("GPU-a", "small", 1), gpu("GPU-b", "large", 2)]);
+        let claim = Registration::of(&[gpu("GPU-a", "small", 1), gpu("GPU-b", "large", 2)]);
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("large", 2));
-        let claim = Claim::of(&[]);
+        let claim = Registration::of(&[]);
         assert_eq!((claim.gpu_model.as_str(), claim.vram_mib), ("CPU", 0));
     }
 }

@@ -1,17 +1,19 @@
-//! What the next heartbeat carries: the root of the receipts that none carried yet.
+//! Chooses what the next heartbeat carries: the Merkle root of the receipts that none has carried
+//! yet.
 //!
-//! What must hold: leaves come in the order of PROTOCOL 3, and a root's leaves are those that the
-//! journal gathers under its transaction.
+//! Invariants: the leaves are in the order that docs/protocol.md prescribes for receipts; a root's
+//! leaves are those that the journal stores under its transaction.
 
 use crate::ids::{Domain, Hash};
 use crate::journal::{Error, Journal, Leaf};
 use crate::reputation::{Call, merkle};
 
-/// Receipts under one root; more go with the next beat. A proof is then twelve hashes long.
+/// The most receipts under one root; others wait for the next heartbeat. A proof has at most 12
+/// hashes.
 const LEAVES_MAX: u32 = 4096;
 
-/// The next beat, and the receipts that it commits to. A contract without the extension gets plain
-/// beats; so does everybody where no job has ended since the last.
+/// The next heartbeat and the receipts that it commits to. It is plain if the contract lacks the
+/// extension or no receipt is waiting.
 pub(super) async fn next_beat(
     journal: &Journal,
     domain: Domain,

@@ -1,4 +1,6 @@
-//! Starting a job's container, following it, stopping it.
+//! Creates, starts, follows and stops a job's container.
+//!
+//! Invariant: the log of a run is written to disk before the run's end is reported.
 
 use std::time::Duration;
 
@@ -14,11 +16,12 @@ use crate::container::{
 use crate::job::Job;
 use crate::job::phase::{Phase, RunExit, StopCause};
 
-/// Pieces of output that wait to be kept; the reader of the engine waits when it is full.
+/// Chunks of output buffered between engine and log; the engine's reader waits while it is full.
 const CHUNKS_MAX: usize = 64;
-/// A fifth of a pool's ack wait is left when its job is stopped: 24 s, less what the end itself takes.
+/// The longest stop grace after a lost lease. When a pool's job is stopped, a fifth of the ack wait
+/// is left (24 s), and the end itself takes part of that.
 const LEAVE_GRACE_MAX: Duration = Duration::from_secs(10);
-/// So many seconds' worth of live lines may come again after a crash.
+/// How often the count of published lines is noted: a crash may repeat the live lines of that time.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
@@ -34,7 +37,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         if let Err(err) = self.take_room(job).await {
             return disk_failed(&err);
         }
-        let spec = self.terms.container(job, image, gpus, &self.folders.of(job));
+        let spec = self.base.terms.container(job, image, gpus, &self.folders.of(job));
         match self.runtime.create(&spec).await {
             Ok(id) => Event::Created { container: id.0 },
             Err(err) => self.engine_failed(job, &err),
@@ -45,7 +48,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let Phase::Starting { container: Some(id), .. } = &job.phase else { return Event::Lost };
         let id = ContainerId(id.clone());
         if job.spec.deadline.is_some_and(|deadline| deadline <= self.clock.now()) {
-            // Too late to start it, but not too late for what ran before it was.
+            // Too late to start the container, but one that started in time goes on.
             match self.runtime.list(job.node).await {
                 Ok(found) => {
                     let never_ran = |found: &Found| found.state == FoundState::Created;
@@ -61,7 +64,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 let at = launched.started_at.unwrap_or_else(|| self.clock.now());
                 Event::Started { container: launched.id.0, at }
             }
-            // It may have run: that it is not there proves nothing.
+            // It may have run: its absence proves nothing.
             Err(Error::Gone(_)) => Event::Lost,
             Err(err) => self.engine_failed(job, &err),
         }
@@ -78,10 +81,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn stop(&self, job: &Job) -> Event {
         let Phase::Stopping { run, cause } = &job.phase else { return Event::Lost };
         let id = ContainerId(run.container.clone());
-        // The pool gives a job that leaves to another agent soon: the container must be gone by then.
+        // The pool soon gives the job to another agent: the container must be gone by then.
         let grace = match cause {
             StopCause::LeaseLost => self.stop_grace.min(LEAVE_GRACE_MAX),
-            // What it writes in its grace is what it is stopped for.
+            // No grace: the job would go on writing, which is what it is stopped for.
             cause if cause.is_the_disk() => Duration::ZERO,
             _ => self.stop_grace,
         };
@@ -91,7 +94,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    /// Follows the container to its end; its log lies on disk before the end is told.
+    /// Follows the container to its end, and writes the log to disk before it reports that end.
     async fn follow_to_end(&self, job: &Job) -> Event {
         let (Phase::Running { run } | Phase::Stopping { run, .. }) = &job.phase else {
             return Event::Lost;
@@ -106,8 +109,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Event::Lost
             }
             Ok(exit) => {
-                // What it held is another's; what it left may take its time.
-                self.board.exited(job.id());
+                // Free the slot and the GPUs at once; keeping the log may take a while.
+                self.base.board.exited(job.id());
                 match self.keep_end(job, &exit, log).await {
                     Ok(()) => Event::Exited {
                         by_itself: match exit.ended_by {
@@ -128,8 +131,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     async fn keep_log(&self, job: &Job, mut chunks: mpsc::Receiver<LogChunk>) -> Vec<u8> {
         let run = (job.id().clone(), job.attempt);
         let folders = self.folders.of(job);
-        let known = self.lines().get(&run).copied();
-        // An earlier life of the node may have published the first of them.
+        let known = self.memory.lines().get(&run).copied();
+        // An earlier process of the node may have published the first lines.
         let skip = known.unwrap_or_else(|| folders.published_lines());
         let mut book = LogBook::new(skip);
         let mut note_at: Option<Instant> = None;
@@ -139,12 +142,12 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     let Some(chunk) = chunk else { break };
                     let live = book.take(&chunk, self.clock.now());
                     self.publish_live(job, live).await;
-                    self.lines().insert(run.clone(), book.lines().max(skip));
+                    self.memory.lines().insert(run.clone(), book.lines().max(skip));
                     note_at.get_or_insert_with(|| Instant::now() + NOTE_EVERY);
                 }
                 () = sleep_until(note_at.unwrap_or_else(Instant::now)), if note_at.is_some() => {
                     note_at = None;
-                    // A full disk costs a repetition of lines after a crash, no more.
+                    // A failure, as on a full disk, only repeats lines after a crash.
                     folders.note_published_lines(book.lines().max(skip)).ok();
                 }
             }
@@ -154,13 +157,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         book.into_bytes()
     }
 
-    /// Lossy by design: a line that can't be sent now is not sent.
+    /// Publishes live lines. Lossy by design: a line that can't be sent now is dropped.
     async fn publish_live(&self, job: &Job, live: Vec<Live>) {
-        let Some(bus) = self.link.now() else { return };
+        let Some(bus) = self.base.link.now() else { return };
         for live in live {
             let body = serde_json::to_vec(&live).unwrap_or_default();
             let sent = bus.publish_log(job.node, job.id(), body.into());
-            // The bus is quick or away; a log never holds a job up.
+            // A bus this slow is as good as away, and a log must never hold up its job.
             if !matches!(tokio::time::timeout(Duration::from_millis(100), sent).await, Ok(Ok(()))) {
                 return;
             }
@@ -168,13 +171,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 }
 
-/// Whether a run that we did not stop ended by the job's own doing, so that its exit code is the
-/// job's. What was asked to end is not done, though it says 0: many programs answer SIGTERM so, with
-/// half a result.
+/// Whether a run that this node did not stop ended by the job's own doing, so that its exit code is
+/// the job's. A program that was asked to end is not done even if it exits 0: many answer SIGTERM
+/// that way, with half a result.
 ///
-/// Where nobody knows, only the codes speak that a run has when its engine or host is taken away:
-/// 128 + SIGKILL, 128 + SIGTERM, and 255, which engines invent for what was gone when they came
-/// back. docs/adr/0013 has the cases.
+/// If nobody knows who ended the run, the codes are doubted that a run gets when its engine or host
+/// goes away, unless the kernel killed it for memory: 128 + SIGKILL, 128 + SIGTERM, and 255, which
+/// engines invent for runs that were gone when they came back. docs/adr/0013 lists the cases.
 const fn is_the_jobs_own(exit: &Exit) -> bool {
     match exit.ended_by {
         EndedBy::Itself => true,

@@ -1,14 +1,14 @@
-//! Who fills the disk: what running jobs have written is measured, and the job that writes more
-//! than it may is stopped, before the disk is full for everybody.
+//! Guards the disk: measures what running jobs write, and stops a job that writes more than it may
+//! before the disk is full for all.
 //!
-//! A job is held to its `disk_mib` in each place: what it sees as `/output` together with its image's
-//! volumes, and the layer of its container. Where the disk as a whole runs full all the same, the job that has written most is
-//! stopped, where that can help. Both only where two looks in a row say so: a job that is about to
-//! end by itself, or to tidy up, is left alone. And nobody else is stopped for a full disk while what
-//! was stopped, or has ended, is about to give room back.
+//! A job's `disk_mib` limits each of two places: `/output` together with the image's volumes, and
+//! the container's layer. If the disk runs full all the same, the job that has written most is
+//! stopped, provided that this frees enough. Both take two looks in a row, to spare a job that is
+//! about to end or to clean up. No further job is stopped for a full disk while stopped or ended
+//! jobs are about to free space.
 //!
-//! What must hold: a tree that was made to be measured for ever costs a bounded time, and its job
-//! goes first; nobody is judged by what was measured before this look; nothing here waits for the
+//! Invariants: a tree built to be slow to measure costs a bounded time, and its job is stopped
+//! first; a job is judged only by measurements of the current look; nothing here waits for the
 //! journal.
 
 use std::collections::HashMap;
@@ -28,36 +28,37 @@ use crate::ids::{Address, JobId};
 use crate::job::phase::StopCause;
 use crate::supervise::Failure;
 
-/// How often the disk is looked at: a fast one takes some gigabytes meanwhile.
+/// Time between two looks, in which a fast disk takes a few gigabytes.
 const EVERY: Duration = Duration::from_secs(1);
-/// Measuring may take one part of so many of the time, while the disk has room.
+/// While the disk has room, at most one part in so many of the time is spent measuring.
 const SHARE: u32 = 20;
-/// Jobs that are measured at the same time: the engine walks through each layer.
+/// Jobs measured at the same time: the engine walks through each layer.
 const AT_ONCE: usize = 4;
-/// Entries of one job's output that are counted in one look, far more than can be published.
+/// Entries counted in one look at a job's output, and again at its volumes; far more than can be
+/// published.
 const ENTRIES_MAX: u64 = 200_000;
-/// How long one look at one job's output may take.
+/// Time limit for one look at a job's output, and again at its volumes.
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// How long the engine may take to measure a layer.
+/// Time limit for the engine to measure a layer.
 const LAYER_MAX: Duration = Duration::from_secs(10);
-/// An engine that answers something easy takes no longer.
+/// Time limit for an easy request, which shows whether the engine answers at all.
 const ENGINE: Duration = Duration::from_secs(2);
-/// How long a stopped job's answer is waited for. It stops without that, too.
+/// Time limit for a stopped job's answer; the job stops even without one.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long what was stopped, and the trash, may take to give room back before somebody else goes.
+/// How long stopped jobs and the trash may take to free space before another job is stopped.
 const SETTLE_MAX: Duration = Duration::from_mins(1);
-/// A disk with less free than this is full, whatever the owner set.
+/// Free MiB below which a disk is full, whatever the owner set.
 const FULL_MIB_MIN: u64 = 8;
-/// The same in files and folders.
+/// Free inodes below which a disk is full.
 const FULL_INODES: u64 = 1024;
 
-/// What a job has written, as far as it could be measured in this look.
+/// What a job has written, as far as this look could measure it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Written {
     output: u64,
     entries: u64,
-    /// `None` where it was not measured, or could not be. Of its files the engine tells the lengths
-    /// alone, and not how many there are.
+    /// Bytes in the container's layer; `None` if they were not or could not be measured. The engine
+    /// reports no number of files.
     layer: Option<u64>,
     is_whole: bool,
 }
@@ -68,20 +69,20 @@ impl Written {
     }
 }
 
-/// What two looks in a row have said of the jobs and of the disk.
+/// What the previous looks found, for comparison with the next one.
 #[derive(Debug, Default)]
 struct Looks {
     output_above: Vec<JobId>,
     layer_above: Vec<JobId>,
     was_full: bool,
-    /// Who was stopped, and may not have given back what it had.
+    /// Jobs that were stopped and may still hold space.
     stopped: Vec<JobId>,
-    /// Since when that, or what is being removed, is waited for on a full disk.
+    /// Since when a full disk has been waiting for those jobs or the trash to free space.
     waits_since: Option<Instant>,
 }
 
 impl Looks {
-    /// Whom to stop after this look, and why. `settles`: room is about to be given back.
+    /// The jobs to stop after this look, and why. `settles`: space is about to be freed.
     fn judge(
         &mut self,
         jobs: &[(Running, Written)],
@@ -107,8 +108,8 @@ impl Looks {
         stops
     }
 
-    /// Who has too much in one place for the second time. A layer that was not measured says nothing
-    /// new.
+    /// The jobs above their limit in one place for the second time. A layer that was not measured
+    /// keeps its last finding.
     fn exceeded(&mut self, jobs: &[(Running, Written)]) -> Vec<(JobId, StopCause)> {
         let (mut output_above, mut layer_above, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for (job, written) in jobs {
@@ -130,7 +131,7 @@ impl Looks {
         stops
     }
 
-    /// Whether the room that is on its way is still waited for.
+    /// Whether to keep waiting for space that is about to be freed.
     fn waits(&mut self, is_due: bool, now: Instant) -> bool {
         if !is_due {
             self.waits_since = None;
@@ -139,24 +140,24 @@ impl Looks {
         now.duration_since(*self.waits_since.get_or_insert(now)) < SETTLE_MAX
     }
 
-    /// A look at a disk with room, at which nothing was measured.
+    /// Notes a look at a disk with room, in which nothing was measured.
     fn rested(&mut self) {
         (self.was_full, self.waits_since) = (false, None);
     }
 
-    /// A look at which no job runs.
+    /// Notes a look in which no job runs.
     fn idle(&mut self) {
         *self = Self { stopped: std::mem::take(&mut self.stopped), ..Self::default() };
     }
 
-    /// Whether room is about to be given back: by who was stopped, or by what is being removed.
+    /// Whether space is about to be freed, by a stopped job or by the trash.
     fn settles(&mut self, board: &Board, folders: &Folders) -> bool {
         self.stopped.retain(|id| board.is_ending(id));
         !self.stopped.is_empty() || folders.trash.is_being_emptied()
     }
 }
 
-/// What a full disk lacks.
+/// What a full disk lacks to be usable again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lack {
     bytes: u64,
@@ -164,7 +165,7 @@ struct Lack {
 }
 
 impl Lack {
-    /// `None` where there is enough.
+    /// `None` if the disk has enough room.
     fn of(room: Room, full_mib: u64) -> Option<Self> {
         let bytes = full_mib.saturating_sub(room.mib) << 20;
         let inodes = FULL_INODES.saturating_sub(room.inodes);
@@ -172,8 +173,8 @@ impl Lack {
     }
 }
 
-/// The job that has written most, where its end gives back what is lacking. What can't be measured
-/// counts as more than anything.
+/// The job that has written most, of those whose end frees what is lacking. One that can't be
+/// measured counts as larger than any other.
 fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
     let weight = |written: &Written| {
         let amount = if lack.bytes > 0 { written.bytes() } else { written.entries };
@@ -186,8 +187,8 @@ fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
     most.max_by_key(|(_, written)| weight(written)).map(|(job, _)| job.id.clone())
 }
 
-/// Looks after the disk for as long as the node runs; a service. `free_min_mib` is what the owner
-/// wants to stay free: at half of it the disk counts as full.
+/// Watches the disk as long as the node runs; a service. `free_min_mib` is what the owner wants to
+/// stay free, in MiB: with less than half of it the disk counts as full.
 pub async fn watch<R: ContainerRuntime, C: Clock>(
     act: Arc<Act<R, C>>,
     free_min_mib: u64,
@@ -201,7 +202,7 @@ pub async fn watch<R: ContainerRuntime, C: Clock>(
     let mut rests_until = Instant::now();
     loop {
         act.clock.sleep(EVERY).await;
-        let running = act.board.running();
+        let running = act.base.board.running();
         layers.retain(|id, _| running.iter().any(|job| job.container == *id));
         if running.is_empty() {
             looks.idle();
@@ -212,23 +213,23 @@ pub async fn watch<R: ContainerRuntime, C: Clock>(
             looks.rested();
             continue;
         }
-        // A full disk is measured at each look, however long that takes.
+        // On a full disk every look measures, however long that takes.
         let eyes = Eyes { runtime: &*act.runtime, folders: &act.folders, node: act.key.address() };
         let seen = eyes.measure(running, &mut layers, is_full).await;
         rests_until = Instant::now() + seen.outputs_took * SHARE;
-        // Some of them may have tidied up meanwhile. An engine that is away could stop nobody.
+        // Ask again: jobs may have cleaned up meanwhile. An engine that is away can't stop a job.
         let lack = if is_full && !seen.is_engine_away { lack()? } else { None };
-        let settles = looks.settles(&act.board, &act.folders);
+        let settles = looks.settles(&act.base.board, &act.folders);
         for (id, cause) in looks.judge(&seen.jobs, lack, settles, Instant::now()) {
-            stop(&act.board, &id, cause, &seen.jobs).await;
+            stop(&act.base.board, &id, cause, &seen.jobs).await;
         }
     }
 }
 
-/// When a container's layer is measured again.
+/// When each container's layer is due to be measured again.
 type Layers = HashMap<String, Instant>;
 
-/// What one look saw.
+/// The measurements of one look.
 #[derive(Debug, Default)]
 struct Seen {
     jobs: Vec<(Running, Written)>,
@@ -236,7 +237,7 @@ struct Seen {
     is_engine_away: bool,
 }
 
-/// What a look at one job saw.
+/// The measurement of one job.
 #[derive(Debug)]
 struct Look {
     job: Running,
@@ -246,21 +247,22 @@ struct Look {
     layer_took: Duration,
 }
 
-/// What the engine says of a container's layer.
+/// The engine's answer about a container's layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layer {
     Bytes(u64),
-    /// It was not asked: it walks through a layer to measure it, seldom where that takes long.
+    /// It was not asked. To measure a layer it walks through all of it, so slow ones are measured
+    /// seldom.
     NotDue,
-    /// It could not say it, or not in time.
+    /// It could not measure the layer, or not in time.
     TooLong,
     /// The container is gone.
     Gone,
-    /// It does not answer.
+    /// The engine does not answer.
     Away,
 }
 
-/// What a look is made with.
+/// The parts that a look needs.
 struct Eyes<'a, R> {
     runtime: &'a R,
     folders: &'a Folders,
@@ -268,7 +270,7 @@ struct Eyes<'a, R> {
 }
 
 impl<R: ContainerRuntime> Eyes<'_, R> {
-    /// Measures what each job has written, its layer only where that is due, or `all` is wanted.
+    /// Measures what each job has written; its layer only if that is due, or with `all`.
     async fn measure(&self, running: Vec<Running>, layers: &mut Layers, all: bool) -> Seen {
         let now = Instant::now();
         let looks: Vec<_> = running
@@ -289,7 +291,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             let bytes = match layer {
                 Layer::Bytes(bytes) => Some(bytes),
                 Layer::NotDue | Layer::TooLong | Layer::Away => None,
-                // Nothing of it runs any more.
+                // Nothing of the job runs any more, so there is nothing to stop.
                 Layer::Gone => continue,
             };
             too_long |= layer == Layer::TooLong;
@@ -302,7 +304,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             };
             seen.jobs.push((job, written));
         }
-        // Either that layer is too large to be measured, or the engine answers nobody.
+        // Tell a layer that is too large to measure from an engine that answers nothing.
         if too_long {
             let easy = tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await;
             seen.is_engine_away |= !matches!(easy, Ok(Ok(_)));
@@ -333,11 +335,11 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
 async fn output_of(folders: &Folders, job: &Running) -> tree::Usage {
     let folders = folders.of_attempt(&job.id, job.attempt);
     let measured = tokio::task::spawn_blocking(move || usage(&folders)).await;
-    // A folder that its job has closed is none that was measured.
+    // A folder that the job made unreadable counts as not wholly measured.
     measured.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Of what the job sees as `/output`, and of its image's volumes.
+/// The usage of the job's `/output` and of its image's volumes, together.
 fn usage(folders: &JobFolders) -> std::io::Result<tree::Usage> {
     let output = tree::usage(&folders.output(), ENTRIES_MAX, LOOK_MAX)?;
     let volumes = tree::usage(&folders.volumes(), ENTRIES_MAX, LOOK_MAX)?;
@@ -378,14 +380,14 @@ mod tests {
         (running, Written { output, layer: Some(layer), entries: 10, is_whole: true })
     }
 
-    /// 8 MiB are lacking.
+    /// A disk that lacks 8 MiB.
     const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0 });
 
     fn named(stops: &[(JobId, StopCause)]) -> Vec<(&str, StopCause)> {
         stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
     }
 
-    /// The looks of a node, one a second.
+    /// Looks at intervals of one second.
     #[derive(Default)]
     struct Seconds(Looks, u64);
 
@@ -410,7 +412,7 @@ mod tests {
             assert_eq!(looks.judge(&jobs, None, false), []);
             let stops = looks.judge(&jobs, None, false);
             assert_eq!(named(&stops), [("a", StopCause::DiskExceeded)]);
-            // One that tidied up in between is at its first look again.
+            // A job that cleaned up in between starts over with its first look.
             assert_eq!(looks.judge(&[job("a", 1, 0)], None, false), []);
             assert_eq!(looks.judge(&jobs, None, false), []);
         }
@@ -435,7 +437,7 @@ mod tests {
         let mut looks = Seconds::default();
         assert_eq!(looks.judge(&jobs, LACK, false), []);
         assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("a", StopCause::DiskFull)]);
-        // Somebody else has filled it: no job's end would make room.
+        // Something else has filled the disk: stopping this job would not free enough.
         for _ in 0..3 {
             assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
         }
@@ -454,7 +456,7 @@ mod tests {
         for second in 0..SETTLE_MAX.as_secs() {
             assert_eq!(looks.judge(others, LACK, true), [], "after {second} s");
         }
-        // It was given back, and the disk fills again: two looks, as ever.
+        // The space was freed and the disk fills again: it takes two looks again.
         assert_eq!(looks.judge(others, LACK, false), []);
         assert_eq!(named(&looks.judge(others, LACK, false)), [("b", StopCause::DiskFull)]);
     }
@@ -495,14 +497,14 @@ mod tests {
             || EngineError::Unreachable { host: "unix:///x".to_owned(), source: "no".into() };
         let seen = look(broken(), &mut layers, false).await;
         assert!(!seen.jobs[0].1.is_whole && !seen.is_engine_away, "{seen:?}");
-        // Not due again so soon, but where the disk is full.
+        // Not due again so soon, except on a full disk.
         let seen = look(broken(), &mut layers, false).await;
         assert!(seen.jobs[0].1.is_whole && seen.jobs[0].1.layer.is_none(), "{seen:?}");
         let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
         assert!(!seen.jobs[0].1.is_whole, "{seen:?}");
         let seen = look(away(), &mut layers, true).await;
         assert!(seen.jobs[0].1.is_whole && seen.is_engine_away, "{seen:?}");
-        // A container that is gone is no job that could be stopped.
+        // A job whose container is gone can't be stopped.
         let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
         assert!(seen.jobs.is_empty(), "{seen:?}");
     }

@@ -1,9 +1,9 @@
-//! A container's output while it runs: kept in part for good, sent out live in part.
+//! A container's output while it runs: part of it is kept for good, part is published live.
 //!
-//! What must hold: neither grows with what a job writes. The kept log has its first and its last
-//! part where it is too long, with a line between that says how much is left out; live lines are
-//! lossy by design, and a gap says how many lines it swallowed. A carriage return ends a live line,
-//! too: a progress bar writes nothing else for hours.
+//! Invariants: both parts are bounded, however much a job writes. A log that is too long keeps its
+//! beginning and its end, with a line between them that says how many bytes are left out. Live
+//! lines are lossy by design, and a gap says how many are missing. A carriage return also ends a
+//! live line, because a progress bar may write nothing else for hours.
 
 use std::time::{Duration, Instant};
 
@@ -13,51 +13,51 @@ use crate::agent::jobs::folders::LOG_BYTES_MAX;
 use crate::clock::Timestamp;
 use crate::container::{LogChunk, LogStream};
 
-/// The beginning of a log tells what was started; enough for the longest banner.
+/// Bytes kept of a log's beginning, which shows what was started: enough for the longest banner.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
-/// The end tells why it stopped; enough for a traceback with its warnings.
+/// Bytes kept of its end, which shows why it stopped: enough for a traceback with its warnings.
 const TAIL_BYTES_MAX: usize = 768 * 1024;
 const _: () = assert!((HEAD_BYTES_MAX + TAIL_BYTES_MAX) as u64 + 64 <= LOG_BYTES_MAX);
-/// A longer line is cut: it must fit into a message with room to spare.
+/// Longer live lines are cut, so that each fits into a message with room to spare.
 const LINE_BYTES_MAX: usize = 4 * 1024;
-/// Live lines a second, and how many may come at once.
+/// Live lines per second, and how many may come at once.
 const LINES_PER_S: f64 = 500.0;
 const LINES_AT_ONCE: f64 = 2000.0;
 
-/// A line as it is published on `jobs.logs.…`, or a gap.
+/// A message on `jobs.logs.<address>.<job_id>`: a line, or a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Live {
-    /// One line.
+    /// One line of output.
     Line {
-        /// From 1, by one, gaps not counted.
+        /// The line's number: from 1, counting dropped lines too, over both streams.
         seq: u64,
-        /// Which output it came from.
+        /// The stream that it came from.
         stream: LogStream,
-        /// Its text, at most 4 KiB.
+        /// Its text, cut at 4 KiB of output; invalid UTF-8 is replaced.
         line: String,
-        /// When it was read.
+        /// When the node read the end of the line.
         timestamp: Timestamp,
     },
-    /// This many lines were left out here.
+    /// Lines above the rate limit were dropped here.
     Gap {
-        /// How many.
+        /// The number of dropped lines.
         dropped: u64,
     },
 }
 
-/// One run's log in the making.
+/// The log of one run while it is being written.
 #[derive(Debug)]
 pub struct LogBook {
     head: Vec<u8>,
-    /// At most twice what is kept, so that it is moved seldom.
+    /// Grows to twice what is kept, so that its bytes are moved seldom.
     tail: Vec<u8>,
     left_out: u64,
     partial: [Vec<u8>; 2],
-    /// The last line was ended by a carriage return: a line feed that follows belongs to it.
+    /// By stream: the last line ended with a carriage return, which a line feed may follow.
     returned: [bool; 2],
     seq: u64,
-    /// Lines that were published before a restart of the reading.
+    /// Lines that were published before the reading started over.
     skip: u64,
     dropped: u64,
     tokens: f64,
@@ -65,8 +65,8 @@ pub struct LogBook {
 }
 
 impl LogBook {
-    /// An empty log whose first `skip` lines were published before: the engine is read from the
-    /// container's beginning each time.
+    /// An empty log. Its first `skip` lines are not published, because they were before: each
+    /// reading of the engine starts with the container's first output.
     pub fn new(skip: u64) -> Self {
         Self {
             head: Vec::new(),
@@ -82,12 +82,12 @@ impl LogBook {
         }
     }
 
-    /// Lines seen so far.
+    /// The number of lines that have ended so far.
     pub fn lines(&self) -> u64 {
         self.seq
     }
 
-    /// Takes a piece of output; what is to be published of it now.
+    /// Adds a chunk of output and returns what to publish now.
     pub fn take(&mut self, chunk: &LogChunk, now: Timestamp) -> Vec<Live> {
         self.keep(&chunk.bytes);
         let mut live = Vec::new();
@@ -97,7 +97,8 @@ impl LogBook {
             let is_return = rest[at] == b'\r';
             let is_empty = self.partial[index(chunk.stream)].is_empty();
             let was_ended = std::mem::replace(&mut self.returned[index(chunk.stream)], is_return);
-            // Nothing to end: the feed of a return that did, or a return at a line's begin.
+            // Nothing to end: a line feed after a return that ended the line, or a return at a
+            // line's start.
             let is_silent = is_empty && (is_return || was_ended);
             if !is_silent {
                 self.end_line(chunk.stream, now, &mut live);
@@ -110,7 +111,7 @@ impl LogBook {
         live
     }
 
-    /// The last lines, where the output did not end with a line end.
+    /// The last line of each stream, if it has no line end, and the last gap.
     pub fn finish(&mut self, now: Timestamp) -> Vec<Live> {
         let mut live = Vec::new();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
@@ -124,7 +125,7 @@ impl LogBook {
         live
     }
 
-    /// The log as it is kept.
+    /// The log to keep: beginning, mark of what is left out, end.
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.trim();
         let mut bytes = self.head;

@@ -1,8 +1,8 @@
-//! Carries out one step of one job on the real parts, and says what happened.
+//! Performs one step of one job on the real engine, gateways, store, bus and chain, and reports
+//! what happened.
 //!
-//! What must hold: nothing here decides what comes next; every step can be repeated; a failure is
-//! named once, as a [`Fault`] with a sentence for a person and a word on whether trying again may
-//! help.
+//! Invariants: nothing here decides the next step; every step is repeatable; a failure is reported
+//! once, as a [`Fault`] with a sentence for people and a [`Retry`] that says whether to try again.
 
 mod container;
 pub mod disk;
@@ -46,50 +46,78 @@ use crate::report::causes;
 
 pub use output::Uploads;
 
-/// What the headers of a message take of its size.
+/// Bytes left for a message's headers when its body is shortened to the server's limit.
 const HEADERS_BYTES: usize = 512;
-/// Tries to remove a container that its engine refuses to remove.
+/// Attempts to remove a container that the engine refuses to remove.
 const REMOVALS_MAX: u32 = 5;
 
-/// The real effects.
+/// The [`Effects`] on the real world.
 #[derive(Debug)]
 pub struct Act<R, C> {
-    /// Where containers run.
+    /// What the act shares with the other parts of the node.
+    pub base: Base,
+    /// The container engine that runs the jobs.
     pub runtime: Arc<R>,
-    /// Where inputs come from.
+    /// The IPFS gateways that inputs are fetched from.
     pub gateways: Gateways,
-    /// Where outputs go.
+    /// The store that outputs and logs are uploaded to.
     pub pinata: Pinata,
-    /// Slots and cards.
-    pub board: Board,
-    /// NATS.
-    pub link: Link,
-    /// Where the jobs' files lie.
+    /// The folders of the jobs' files.
     pub folders: Folders,
-    /// Names what is published.
+    /// Derives the ids of published messages.
     pub ids: MessageIds,
-    /// Signs receipts.
+    /// The node's key, which signs receipts.
     pub key: Arc<Key>,
-    /// Where receipts are signed; known once the chain has answered.
-    pub domain: watch::Receiver<Option<Domain>>,
-    /// What a job gets where it does not say.
-    pub terms: Terms,
-    /// Between asking a container to end and killing it.
+    /// The time between a container's stop signal and its kill.
     pub stop_grace: Duration,
-    /// The time.
+    /// The clock; tests use their own.
     pub clock: C,
-    /// Live log lines published so far, a job: the engine is read anew after an interruption.
-    pub lines: Mutex<HashMap<(JobId, u32), u64>>,
-    /// What of the jobs that are being published is published already.
-    pub uploads: Mutex<HashMap<JobId, Uploads>>,
-    /// Inputs that this process has fetched and verified, with their sizes in bytes.
-    pub fetched: Mutex<HashMap<PathBuf, u64>>,
-    /// Who else is there.
+    /// The other nodes that are there.
     pub neighbours: Neighbours,
-    /// The GPUs' driver and its CUDA, for who is told that an image wants a newer one.
-    pub driver: String,
+    /// What this process remembers of its jobs.
+    pub memory: Memory,
     /// Whether the engine sees the node's files.
     pub sight: Arc<Sight>,
+}
+
+/// What the act shares with the other parts of the node.
+#[derive(Debug)]
+pub struct Base {
+    /// The node's slots and GPUs, and the jobs that hold them.
+    pub board: Board,
+    /// The connection to NATS.
+    pub link: Link,
+    /// What the node offers, and what a job gets by default.
+    pub terms: Terms,
+    /// The domain of receipts; known once the chain has answered.
+    pub domain: watch::Receiver<Option<Domain>>,
+    /// The driver and its CUDA version, for errors about images that want a newer one.
+    pub driver: String,
+}
+
+/// What this process remembers of its jobs; a restart forgets it without harm.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Live log lines published so far, by job and attempt: a new follow reads all lines again.
+    lines: Mutex<HashMap<(JobId, u32), u64>>,
+    /// Parts of the jobs' results that are uploaded already.
+    uploads: Mutex<HashMap<JobId, Uploads>>,
+    /// Inputs that this process fetched and verified, with their sizes in bytes.
+    fetched: Mutex<HashMap<PathBuf, u64>>,
+}
+
+impl Memory {
+    fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -106,7 +134,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
             Step::Publish => self.publish(job).await,
             Step::Attest => self.attest(job).await,
             Step::Remove => self.remove(job).await,
-            // Made of the messages below; not to come here is `drive`'s business.
+            // These are messages, sent by the methods below; `drive` does not pass them here.
             Step::Claim
             | Step::Conclude
             | Step::Bury
@@ -121,12 +149,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn settle(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         bus.settle(delivery, how).await
     }
 
     async fn say(&self, status: &Outgoing) -> Result<(), bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         let body = status.body.clone().into();
         match status.kind {
             OutgoingKind::New => {
@@ -138,13 +166,13 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn say_late(&self, result: &LateResult) -> Result<(), bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         let body = serde_json::to_vec(result).unwrap_or_default().into();
         bus.publish_result(&self.ids, result.agent_address, &result.job_id, body).await
     }
 
     async fn said(&self) -> Result<(), bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         bus.flush().await
     }
 
@@ -154,14 +182,14 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         source: &Target,
         job: &JobId,
     ) -> Result<bool, bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         Ok(bus.find_delivered(delivery, source, job).await? != bus::Search::Absent)
     }
 
     async fn bury(&self, target: &Target, body: Vec<u8>, id: &str) -> Result<(), bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         match bus.publish_dead(&self.ids, target, body.clone().into(), id).await {
-            // A job must not wait for ever for room that its server will never have.
+            // The server will never accept a message of this size, so send a shortened one.
             Err(bus::Error::TooLarge { bytes_max, .. }) => {
                 let short = super::jobs::messages::shortened(
                     &body,
@@ -174,7 +202,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn claim(&self, pool: &PoolName, job: &JobId) -> Result<Option<FoundClaim>, bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         match bus.claim(pool, job).await {
             Err(bus::Error::NoClaims) => Ok(None),
             found => found,
@@ -188,7 +216,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
         claim: &Claim,
         over: Option<u64>,
     ) -> Result<bool, bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         match bus.put_claim(pool, job, claim, over).await {
             Err(bus::Error::NoClaims) => Ok(true),
             written => written,
@@ -196,17 +224,17 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     }
 
     async fn keeps(&self, holder: Address, job: &JobId) -> Option<Duration> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         holds::ask(&bus, holder, job, self.clock.now()).await
     }
 
     async fn ack_wait(&self, delivery: &AckHandle) -> Result<Duration, bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         bus.ack_wait(delivery).await
     }
 
     async fn neighbours(&self, pool: &PoolName) -> Result<Vec<Presence>, bus::Error> {
-        let bus = self.link.bus().await;
+        let bus = self.base.link.bus().await;
         self.neighbours.of(pool, &bus).await
     }
 
@@ -229,7 +257,7 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
         let folders = self.folders.of(job);
         let removed = tokio::task::spawn_blocking(move || folders.remove()).await;
-        self.uploads().remove(job.id());
+        self.memory.uploads().remove(job.id());
         removed.unwrap_or_else(|err| Err(std::io::Error::other(err)))
     }
 
@@ -254,15 +282,16 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    /// Cards for the job. One whose cards failed waits for others only while there are some that work.
+    /// Reserves GPUs. A job whose GPUs failed waits for others only if the working ones could run
+    /// it.
     async fn reserve(&self, job: &Job) -> Event {
         if let Some(trouble) = job.trouble.as_ref()
             && trouble.fault.reason == Reason::GpuFailed
-            && !self.board.may_go(&job.spec)
+            && !self.base.board.may_go(&job.spec)
         {
             return Event::Failed { fault: trouble.fault.clone(), retry: Retry::Patiently };
         }
-        Event::Reserved { gpus: self.board.reserve(job).await }
+        Event::Reserved { gpus: self.base.board.reserve(job).await }
     }
 
     async fn fetch(&self, job: &Job) -> Event {
@@ -272,7 +301,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         // Discard partial inputs of an earlier process.
         let inputs = folders.inputs();
-        if !self.fetched().keys().any(|path| path.starts_with(&inputs))
+        if !self.memory.fetched().keys().any(|path| path.starts_with(&inputs))
             && let Err(err) = folders.clear_inputs()
         {
             return disk_failed(&err);
@@ -282,8 +311,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let further = job.spec.inputs.iter().map(|extra| (&extra.cid, extra.path.as_str()));
         for (cid, path) in first.chain(further) {
             let dest = folders.input(path);
-            // Only what this process has verified itself: a power cut may have cut a file short.
-            let fetched = self.fetched().get(&dest).copied();
+            // Trust only what this process verified: a power cut may have truncated older files.
+            let fetched = self.memory.fetched().get(&dest).copied();
             if let Some(bytes) = fetched {
                 left = left.saturating_sub(bytes);
                 continue;
@@ -294,7 +323,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             match self.gateways.fetch(cid, &dest, left, |_| {}).await {
                 Ok(fetched) => {
                     left = left.saturating_sub(fetched.bytes);
-                    self.fetched().insert(dest, fetched.bytes);
+                    self.memory.fetched().insert(dest, fetched.bytes);
                 }
                 Err(err) => return fetch_failed(&err, path, &job.spec, self.gateways.is_lone()),
             }
@@ -308,8 +337,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     async fn remove(&self, job: &Job) -> Event {
         if let Err(err) = self.remove_containers(job, job.attempt).await {
             let tries = job.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-            // An engine that answers, and can't: what a job leaves in its layer may be too deep for
-            // it. The job is done all the same; each start of the node tries once more.
+            // The engine answers but can't: the layer's tree may be too deep. Finish the job
+            // anyway; each start of the node tries again.
             if !matches!(err, engine::Error::Engine { .. }) || tries < REMOVALS_MAX {
                 return self.engine_failed(job, &err);
             }
@@ -325,17 +354,16 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         failpoint::hit("remove_folders", ".after");
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
-                self.lines().retain(|(id, _), _| id != job.id());
-                self.uploads().remove(job.id());
-                self.fetched().retain(|path, _| !path.starts_with(&job_folder));
+                self.memory.lines().retain(|(id, _), _| id != job.id());
+                self.memory.uploads().remove(job.id());
+                self.memory.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed
             }
             Err(err) => disk_failed(&err),
         }
     }
 
-    /// Removes the containers of the job's attempts up to this one: what was given up as lost may
-    /// still be there.
+    /// Removes the containers of attempts 1 to `attempt`: one given up as lost may still exist.
     async fn remove_containers(&self, job: &Job, attempt: u32) -> Result<(), engine::Error> {
         for attempt in 1..=attempt {
             let name = engine::ContainerId(terms::container_name(job, attempt));
@@ -343,22 +371,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         Ok(())
     }
-
-    fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A full or broken disk is the node's trouble: it may pass. A full one is waited for: who filled it
-/// is another, or is being stopped.
+/// The event for a full or broken disk: a fault of the node that may pass. A full disk is retried
+/// without limit, because another job filled it or the one that did is being stopped.
 fn disk_failed(err: &std::io::Error) -> Event {
     let error = if err.kind() == std::io::ErrorKind::PermissionDenied {
         format!("the node has no right to the job's files: {err}")
@@ -369,7 +385,8 @@ fn disk_failed(err: &std::io::Error) -> Event {
     Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry }
 }
 
-/// A lone gateway's wrong byte may be right at the next try; what all of several say is believed.
+/// The event for a failed fetch. Wrong bytes from a lone gateway are retried briefly; if all of
+/// several gateways serve them, the input itself is taken to be wrong.
 fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec, is_lone: bool) -> Event {
     use crate::artifact::Error as E;
     let (reason, retry) = match err {
@@ -382,7 +399,7 @@ fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec, is_lon
         _ => (Reason::InputUnavailable, Retry::Patiently),
     };
     let error = match err {
-        // What is left for one input is no number that anybody set.
+        // Name `disk_mib`: the bytes left for this input are a number that nobody has set.
         E::TooLarge { .. } => format!(
             "the inputs together are larger than the job's disk_mib, {} MiB: no room for {path}",
             terms::disk_bytes(spec) / terms::MIB

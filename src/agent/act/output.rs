@@ -1,7 +1,7 @@
-//! What a job leaves: sealed on disk, published, attested.
+//! A job's results: seals output and log on disk, uploads them, and signs the receipt.
 //!
-//! What must hold: an output is named by its CID before it leaves this host; nothing that the job
-//! wrote is followed out of its folder.
+//! Invariants: an output's CID is computed before the output leaves this host; no link that the job
+//! made is followed out of its folder.
 
 use std::path::{Path, PathBuf};
 
@@ -19,22 +19,22 @@ use crate::job::{Job, Reason};
 use crate::report::causes;
 use crate::{failpoint, host};
 
-/// The kept log is bounded where it is written; this is only a seal's limit.
+/// Limit for sealing and uploading a log. Its real bound is enforced where it is written.
 const LOG_BYTES_MAX: u64 = 4 << 20;
 
-/// Why an output could not be sealed: what the job is told, or what is tried again.
+/// Why an output could not be sealed: a fault of the job, or a failure of the node.
 pub(super) enum Trouble {
     Job(Fault),
     Node(Box<Event>),
 }
 
-/// Tries of a log beside an output that is published: a quarter of a minute.
+/// Upload attempts for a log if the output is published: about 15 s.
 const LOG_TRIES_BESIDE: u32 = 5;
-/// Tries of the log of a job that has no output: often all that it leaves. Some eight minutes.
+/// Upload attempts for a log without an output, often all that a job leaves: about 8 min.
 const LOG_TRIES_ALONE: u32 = 10;
 
-/// What of a job is published already, and how often its log was tried, as far as this process
-/// knows.
+/// The parts of a job's result that this process has uploaded, and how often it failed to upload
+/// the log.
 #[derive(Debug, Clone, Default)]
 pub struct Uploads {
     output: Option<Cid>,
@@ -42,7 +42,7 @@ pub struct Uploads {
     log_tries: u32,
 }
 
-/// What is published of a run; both go at the same time, and neither waits for the other.
+/// A part of a result. Both are uploaded at the same time, and neither waits for the other.
 #[derive(Debug, Clone, Copy)]
 enum Upload {
     Output,
@@ -57,7 +57,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let succeeded = exit.code == Some(0) && cause.is_none();
         let known = if succeeded { folders.sealed_output() } else { None };
         if succeeded && known.is_none() && !folders.is_of_this_boot() {
-            // The host went down before the output was synced: nobody can say that it is whole.
+            // The host went down before the output was synced, so it may be truncated.
             let id = job.id();
             tracing::warn!(job.id = %id, "the output of job {id} may be cut short: it runs again");
             return Event::Lost;
@@ -105,8 +105,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         sealed.map(|(sealed, notes)| noted(folders, &path, sealed, notes))
     }
 
-    /// The folder that the job saw as `/output`; where its root closed something in it to this user, a
-    /// copy that the engine makes.
+    /// The host's folder behind `/output`. If a job that ran as root left something in it that this
+    /// process can't read, a copy made by the engine.
     async fn readable_output(
         &self,
         job: &Job,
@@ -122,8 +122,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         Ok(output)
     }
 
-    /// The output on this host's disk: in the folder that the job saw as `/output`, or copied out
-    /// of the exited container.
+    /// Finds the output on this host: in the folder behind `/output`, or copied out of the exited
+    /// container.
     async fn find_output(
         &self,
         job: &Job,
@@ -143,7 +143,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             let Ok(target) = std::fs::read_link(&copied) else {
                 return Ok(Place { path: copied, seen_as });
             };
-            // It names a link: what that leads to, for the job, is what is wanted.
+            // The copy is a link: go on with the path that it leads to inside the container.
             seen_as = place::leads_to(&seen_as, &target.to_string_lossy());
             if let Some(below) = place::below_output(&seen_as) {
                 let output = self.readable_output(job, run, folders).await?;
@@ -153,7 +153,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         Err(Trouble::Job(missing(job)))
     }
 
-    /// Copies this path of the exited container to the host; where it lies then.
+    /// Copies a path of the exited container to the host and returns the copy's path.
     async fn copy_out(
         &self,
         job: &Job,
@@ -184,7 +184,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn publish(&self, job: &Job) -> Event {
         let Phase::Collected { ended, log: written } = &job.phase else { return Event::Lost };
         let folders = self.folders.of(job);
-        let known = self.uploads().entry(job.id().clone()).or_default().clone();
+        let known = self.memory.uploads().entry(job.id().clone()).or_default().clone();
         let (known_output, known_log) = (known.output, known.log.or(*written));
         let (output, log) = tokio::join!(
             self.publish_one(job, &folders, (ended.output.as_ref(), known_output), Upload::Output),
@@ -193,10 +193,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let log_tries = known.log_tries + u32::from(log.is_err());
         let of = |done: &Result<Option<Cid>, _>| done.as_ref().ok().copied().flatten();
         let uploads = Uploads { output: of(&output), log: of(&log), log_tries };
-        self.uploads().insert(job.id().clone(), uploads);
+        self.memory.uploads().insert(job.id().clone(), uploads);
         let output = match (output, &log) {
             (Ok(output), _) => output,
-            // Written down, so that it is told whatever becomes of the output.
+            // Journal the log's CID now, so that it is reported whatever happens to the output.
             (Err(_), Ok(Some(log))) if written.is_none() => {
                 return Event::LogPublished { log: *log };
             }
@@ -207,7 +207,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(log) => Event::Published { output, log },
             Err(err) if log_tries < patience => {
                 let error = format!("the log: {}", causes(&err));
-                // Counted here: a log's failures use up nothing of the output's patience.
+                // Limited by `log_tries` alone: the log's failures must not use up the output's
+                // patience.
                 let retry = Retry::Always;
                 Event::Failed { fault: Fault::new(Reason::UploadFailed, error), retry }
             }
@@ -232,7 +233,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Upload::Output => ("output", "upload_output", terms::disk_bytes(&job.spec)),
             Upload::Log => ("log", "upload_log", LOG_BYTES_MAX),
         };
-        // As it was sealed, or links would mean something else.
+        // The view that it was sealed with: links are resolved by it.
         let view = View { seen_as: sealed.seen_as.clone(), bytes_max };
         let named = artifact::Sealed { cid: sealed.cid, bytes: sealed.bytes, kind, view };
         let name = format!("{}-{word}", job.id());
@@ -243,13 +244,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         published.map(Some)
     }
 
-    /// What an upload's failure means for the job, and for the node.
+    /// The event for a failed upload, which may be the fault of the job or of the node.
     async fn output_failed(&self, err: &artifact::Error) -> Event {
         if !err.is_refusal() {
             return output_failed(err, Reason::UploadFailed);
         }
-        // It concerns this output alone (its size, what is in it), but where not even a few bytes are
-        // taken: one job must not keep the others from the node.
+        // Try a few bytes. If those are refused too, the store refuses the node; else only this
+        // output, by its size or content, which must not keep other jobs from the node.
         match self.pinata.try_upload().await {
             Err(small) if small.is_refusal() => output_failed(err, Reason::StoreRefused),
             _ => output_failed(err, Reason::OutputRefused),
@@ -258,8 +259,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 
     pub(super) async fn attest(&self, job: &Job) -> Event {
         let Phase::Published { ended, output, .. } = &job.phase else { return Event::Lost };
-        let mut domain = self.domain.clone();
-        // The chain's id is in what is signed: without it there is nothing to sign yet.
+        let mut domain = self.base.domain.clone();
+        // The signed data contains the chain's id, so wait until that is known.
         let domain = match domain.wait_for(Option::is_some).await {
             Ok(domain) => *domain,
             Err(_) => None,
@@ -285,7 +286,7 @@ fn receipt(job: &Job, ended: &EndedRun, output: Option<&Cid>) -> Receipt {
             gpus: &ended.run.gpus,
             input: job.spec.input.as_ref(),
             output: output.filter(|_| completed),
-            // A container that was lost has no code; -1 is none that a process can have.
+            // A lost container has no exit code; no process can have -1.
             exit_code: ended.exit.code.unwrap_or(-1),
             ran: (ended.exit.started_at, ended.exit.finished_at),
         },
@@ -301,7 +302,7 @@ async fn seal(
     Ok(noted(folders, path, sealed, Vec::new()))
 }
 
-/// What was sealed, as the journal keeps it.
+/// Converts a sealed artifact to the journal's form, with a path relative to the job's folder.
 fn noted(
     folders: &JobFolders,
     path: &Path,
@@ -320,12 +321,12 @@ pub(super) fn missing(job: &Job) -> Fault {
     Fault::new(Reason::OutputMissing, error)
 }
 
-/// `refused`: what a refusal is called.
+/// The event for a failed upload of the output; `refused` is the reason if the store refused it.
 fn output_failed(err: &artifact::Error, refused: Reason) -> Event {
     use artifact::Error as E;
     let (reason, retry) = match err {
         E::Mismatch { .. } => (Reason::OutputUnverified, Retry::Patiently),
-        // It misreads a name, and would again.
+        // The store misread a file's name, and would do so again.
         E::Unsupported { .. } => (Reason::OutputUnverified, Retry::Never),
         E::Refused { .. } | E::Declined { .. } | E::Oversized { .. } => (refused, Retry::Refused),
         _ => (Reason::UploadFailed, Retry::Patiently),

@@ -1,7 +1,8 @@
-//! Where an output lies, for the job and on this host, with links on the way.
+//! Finds where an output lies, both on this host and as the job sees it, and resolves links on the
+//! way.
 //!
-//! What must hold: links are followed here, part by part, and never by the system; a link of the
-//! job's that leads out of its folder leads nowhere.
+//! Invariants: links are resolved here, component by component, and never by the operating system;
+//! a link that leads out of the job's folder resolves to nothing.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,20 +10,21 @@ use super::disk_failed;
 use super::output::{Trouble, missing};
 use crate::job::Job;
 
-/// Links that are followed for one path, all together: links that name one another many times would
-/// else be followed for ever.
+/// Total number of links followed for one path. Links that name one another many times would
+/// otherwise be followed without end.
 pub(super) const HOPS_MAX: usize = 16;
 
-/// An output's place.
+/// Where an output lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// On this host.
+    /// The path on this host.
     pub(super) path: PathBuf,
-    /// For the job.
+    /// The path as the job sees it.
     pub(super) seen_as: String,
 }
 
-/// `/output/output` where that is a file and alone, else the folder `/output`.
+/// The default output: `/output/output` if that is a file and the only entry, else the folder
+/// `/output`.
 pub(super) fn default(job: &Job, output: &Path) -> Result<Place, Trouble> {
     let entries = std::fs::read_dir(output)
         .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
@@ -40,12 +42,12 @@ pub(super) fn default(job: &Job, output: &Path) -> Result<Place, Trouble> {
     }
 }
 
-/// The part of a job's path below `/output`, where it is there.
+/// The part of a job's path below `/output`; `None` if the path is elsewhere.
 pub(super) fn below_output(path: &str) -> Option<&Path> {
     Path::new(path).strip_prefix("/output").ok()
 }
 
-/// What a link means that stands at this path of the job.
+/// The job's path that the link at `link` leads to.
 pub(super) fn leads_to(link: &str, target: &str) -> String {
     let folder = Path::new(link).parent().unwrap_or(Path::new("/"));
     let mut path = PathBuf::from("/");
@@ -59,8 +61,8 @@ pub(super) fn leads_to(link: &str, target: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// What lies at `below` in the folder that the job sees as `/output`; `None` where nothing does, or
-/// a link leads out of it.
+/// The entry at `below` in `output`, the host's folder behind `/output`, with links resolved;
+/// `None` if there is none or a link leads out of the folder.
 pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
     let mut at = Vec::new();
     let mut hops = HOPS_MAX;
@@ -87,6 +89,7 @@ fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: &mut usize) ->
                 }
                 at.truncate(folder);
                 let target = here.read_link().ok()?;
+                // An absolute target is the job's: only what it calls `/output` is looked up here.
                 if target.is_absolute() {
                     at.clear();
                     follow(output, at, target.strip_prefix("/output").ok()?, hops)?;
@@ -139,7 +142,7 @@ mod tests {
         for path in ["out", "root", "root/etc", "shadow", "circle", "nothing", "latest/x"] {
             assert_eq!(find(path), None, "{path}");
         }
-        // Each of them names the next one a hundred times.
+        // Each of these links names the next one a hundred times.
         for level in 0..12 {
             let next = format!("many-{}/../", level + 1).repeat(100);
             symlink(format!("{next}deep"), output.join(format!("many-{level}"))).unwrap();

@@ -1,7 +1,7 @@
-//! What an engine's failure means for a job, and what of it a stranger is told.
+//! Maps a failure of the engine to a job's fault, in words that strangers may read.
 //!
-//! What must hold: the engine's own words, which hold paths and addresses of the owner's, go to the
-//! owner's log alone.
+//! Invariant: words of the engine's that may contain the owner's paths and addresses go only to the
+//! owner's log.
 
 use super::{Act, disk_failed};
 use crate::agent::health::sight::Unseen;
@@ -12,7 +12,7 @@ use crate::job::{Job, Reason};
 use crate::report::causes;
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
-    /// What the failure means for the job. The owner reads all of it.
+    /// The event for a failure of the engine. Logs for the owner what the job's fault leaves out.
     pub(super) fn engine_failed(&self, job: &Job, err: &Error) -> Event {
         let (reason, retry) = meaning(err);
         let (id, words) = (job.id(), causes(err));
@@ -20,10 +20,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             let Phase::Starting { gpus, .. } = &job.phase else {
                 return failed(reason, err, retry);
             };
-            self.board.no_driver(gpus, &words);
+            self.base.board.no_driver(gpus, &words);
         }
         if let Error::Requirement { needed } = err {
-            let error = format!("the image wants {needed}, this node has {}", self.driver);
+            let error = format!("the image wants {needed}, this node has {}", self.base.driver);
             return Event::Failed { fault: Fault::new(reason, error), retry };
         }
         if told(err).is_some() {
@@ -32,7 +32,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         failed(reason, err, retry)
     }
 
-    /// The engine does not see the node's files: nothing of the job's may run on it.
+    /// The event if the engine does not see the node's files, so that no job may run on it.
     pub(super) fn unseen(&self, job: &Job, err: Unseen) -> Event {
         let id = job.id();
         let error = match err {
@@ -69,7 +69,8 @@ const fn meaning(err: &Error) -> (Reason, Retry) {
     }
 }
 
-/// A sentence of ours for what holds words of the engine's; `None` where the error holds none.
+/// The node's own sentence for an error that contains the engine's words; `None` if the error may
+/// be shown as it is.
 pub(in crate::agent) const fn told(err: &Error) -> Option<&'static str> {
     use Error as E;
     match err {
@@ -115,7 +116,7 @@ mod tests {
         }
     }
 
-    /// The remedies go by the words that are written here.
+    /// [`Fault::remedy`] chooses by the words of these error texts.
     #[test]
     fn each_of_the_nodes_faults_has_the_remedy_of_its_cause() {
         let of = |event: Event| match event {

@@ -1,7 +1,7 @@
-//! Room on the disk for a job's end: taken before its container starts, made when it has ended.
+//! Disk space for a job's end: taken before its container starts, freed after it has ended.
 //!
-//! What must hold: a container that fills the disk takes nothing of what its own end needs; its end
-//! waits for no removal; who comes next takes nothing of what others were given to end.
+//! Invariants: a container that fills the disk can't take the space that its own end needs; a job's
+//! end waits for no removal; a new job takes no space that was freed for others to end.
 
 use std::io;
 
@@ -15,8 +15,8 @@ use crate::report::causes;
 use crate::{failpoint, host};
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
-    /// Takes the room for the job's log, and sees to it that the reserve is whole. Takes nothing of
-    /// a disk that is full.
+    /// Takes the space for the job's log after making sure that the reserve is whole. Takes nothing
+    /// of a full disk, which is an error.
     pub(super) async fn take_room(&self, job: &Job) -> io::Result<()> {
         let (all, folders) = (self.folders.clone(), self.folders.of(job));
         let taken = tokio::task::spawn_blocking(move || {
@@ -29,12 +29,14 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         taken.await.unwrap_or_else(|err| Err(io::Error::other(err)))
     }
 
-    /// Keeps the log of a run that has ended. A job may have filled the disk, and the journal lies
-    /// on it: what a failed one left goes, and the reserve is given up.
+    /// Keeps the log of a run that has ended. On a full disk, which holds the journal too, gives up
+    /// the reserve first. Discards the output of a failed run if the disk is full or the run was
+    /// stopped for it.
     pub(super) async fn keep_end(&self, job: &Job, exit: &Exit, log: Vec<u8>) -> io::Result<()> {
         let (all, folders) = (self.folders.clone(), self.folders.of(job));
         let was_stopped =
             matches!(&job.phase, Phase::Stopping { cause, .. } if cause.is_the_disk());
+        // Exit code 0 in answer to the stop signal is no result.
         let is_result =
             exit.code == 0 && !(was_stopped && matches!(exit.ended_by, EndedBy::Engine));
         let id = job.id().clone();
@@ -62,8 +64,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         kept.await.unwrap_or_else(|err| Err(io::Error::other(err)))
     }
 
-    /// Removes the container of a job that was stopped for what it wrote, whose layer is of no use
-    /// to anybody: the others need the room, however long the rest of its end takes.
+    /// Removes the container of a job that was stopped for what it wrote. Its layer is of no use,
+    /// and others need the space, however long the rest of the job's end takes.
     pub(super) async fn give_layer_back(&self, job: &Job, run: &Run, cause: Option<StopCause>) {
         if !cause.is_some_and(StopCause::is_the_disk) {
             return;
@@ -75,7 +77,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    /// Syncs a sealed output and notes that it is; the reserve is there for it.
+    /// Syncs a sealed output and notes that it is synced. If the disk is full, gives up the reserve
+    /// for it.
     pub(super) async fn note_sealed(&self, job: &Job, sealed: &Sealed) -> io::Result<()> {
         let folders = self.folders.of(job);
         match folders.note_sealed_output(sealed.clone()).await {

@@ -1,8 +1,8 @@
-//! Looks at the host again and again, so that jobs are taken only while they could be run
+//! Looks at the host at intervals, so that jobs are taken only while they could run
 //! ([`crate::node::fitness`] decides).
 //!
-//! What must hold: every look ends; what a job met that a look may explain is looked at at once, but
-//! no more often than `PAUSE` allows.
+//! Invariants: every look ends; a problem of a job that a look may explain causes a look at once,
+//! but no more often than `PAUSE` allows.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,35 +20,35 @@ use crate::node::fitness::{Disk, Look, Probed, Unfit};
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// Between two looks where nothing happens.
+/// Time between two looks while nothing happens.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Between two looks where much does.
+/// Shortest time between two looks or rounds of probes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Cards that are probed in one round: a probe is a container that is made and removed.
+/// GPUs probed in one round: each probe creates and removes a container.
 const PROBES_MAX: usize = 4;
 
-/// Who looks.
+/// The service that looks at the host.
 #[derive(Debug)]
 pub struct Lookout<R, G, C> {
-    /// The engine and the cards.
+    /// The checks of the engine and the GPUs.
     pub readiness: Arc<Readiness<R, G>>,
-    /// Who is told.
+    /// The board that the findings go to.
     pub board: Board,
-    /// Where the free disk is measured.
+    /// The folder on whose disk the free space is measured.
     pub data_dir: PathBuf,
-    /// `DISK_FREE_MIN_MIB`.
+    /// `DISK_FREE_MIN_MIB`: with less free space, in MiB, no job is taken.
     pub disk_free_min_mib: u64,
-    /// The time.
+    /// The clock; tests use their own.
     pub clock: C,
 }
 
 impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
-    /// Looks as long as the node runs; a service that never ends. Probes have a round of their own: one
-    /// that hangs keeps nobody from seeing what else is the matter.
+    /// Looks and probes as long as the node runs; a service that never ends. Probes have a loop of
+    /// their own, so that one that hangs does not delay the other findings.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
-        // No container is made before the engine was seen to be the right one.
+        // Create no container before a look has shown that this is the right engine.
         let seen = self.look_once().await;
         tokio::join!(self.look_again_and_again(seen), self.probe_again_and_again());
         Ok(())
@@ -65,7 +65,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
-    /// Gives how often jobs had met what it may explain, before it.
+    /// Looks once. Returns the number of problems that jobs had reported before the look.
     async fn look_once(&self) -> u64 {
         let seen = self.board.symptoms();
         let look = self.look().await;
@@ -73,8 +73,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         seen
     }
 
-    /// When a card that failed is due is said by looks; one that was not tried yet always is. What was
-    /// found is told card by card: one that hangs keeps nobody from the others.
+    /// Probes the GPUs that are due: failed ones as the board schedules them, untried ones at once.
+    /// Each result is reported by itself, so that a probe that hangs holds back no other.
     async fn probe_again_and_again(&self) {
         loop {
             let is_away = matches!(self.board.unfit(), Some(Unfit::Engine(_)));
@@ -88,14 +88,15 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
                     self.board.probed(BTreeMap::from([(uuid, probed)]), self.clock.monotonic());
                 }
             }
-            // All cards are tried at the start without a pause between.
+            // At the start all GPUs are tried without a pause.
             if !was_first {
                 self.clock.sleep(PAUSE).await;
             }
         }
     }
 
-    /// A node that takes no jobs is looked at more often: somebody may have mended it.
+    /// The time until the next look: shorter for a node that takes no jobs, which may have been
+    /// repaired.
     fn until_next(&self) -> Duration {
         if self.board.unfit().is_some() { PAUSE * 2 } else { EVERY }
     }
@@ -110,10 +111,10 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
-    /// Whether the engine hands the card to a container; `None` where it is the engine that is away.
+    /// Whether the engine hands the GPU to a container; `None` if the engine is away.
     ///
-    /// No deadline here: the runtime has one for each call. One that cut it short would leave the
-    /// probe's container.
+    /// There is no deadline here, because the runtime has one for each call. A shorter one would
+    /// leave the probe's container behind.
     async fn probe(&self, uuid: &GpuUuid) -> Option<Probed> {
         let Readiness { runtime, node, .. } = self.readiness.as_ref();
         match runtime.gpu_ready(*node, uuid).await {

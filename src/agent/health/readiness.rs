@@ -1,7 +1,6 @@
-//! Whether the node can really work: only then does it say on the chain that it lives.
+//! Checks whether the node can really work. Only then does it send heartbeats.
 //!
-//! What must hold: a chain that calls this node active is right about it; every question here has
-//! a deadline.
+//! Invariants: a node that the chain calls active can work; every check has a deadline.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,29 +16,29 @@ use crate::node::GpuUuid;
 use crate::node::fitness::Unfit;
 use crate::report::causes;
 
-/// How long the engine may take to answer.
+/// Time limit for the engine's answer.
 const ENGINE: Duration = Duration::from_secs(10);
 
-/// What a job needs here besides the job itself.
+/// What every job needs from this node.
 #[derive(Debug)]
 pub struct Readiness<R, G> {
-    /// NATS.
+    /// The connection to NATS.
     pub link: Link,
-    /// The engine.
+    /// The container engine.
     pub runtime: Arc<R>,
-    /// The driver; not asked where the node has no cards.
+    /// The GPU driver; not asked if the node has no GPUs.
     pub gpu: Arc<G>,
-    /// Whose containers are listed.
+    /// The node whose containers are listed to test the engine.
     pub node: Address,
-    /// The cards that the node started with.
+    /// The GPUs that the node started with.
     pub cards: Vec<GpuUuid>,
-    /// What jobs and probes met.
+    /// The board, which knows what jobs and probes have met.
     pub board: Board,
     /// Whether the engine sees the node's files.
     pub sight: Arc<Sight>,
 }
 
-/// Why no job could be run now.
+/// Why no job could run now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     /// No job can reach the node.
@@ -51,19 +50,19 @@ pub enum NotReady {
     /// The driver does not answer.
     #[error("the GPUs can't be used: {0}")]
     Driver(String),
-    /// Not one of the cards that the node started with is left.
+    /// None of the GPUs that the node started with is left.
     #[error("none of the {0} GPUs that this node started with is there any more")]
     NoCard(usize),
-    /// What a container or the store was tried for, and did not give.
+    /// A trial of a container or the store has failed, or jobs have.
     #[error("{0}")]
     Lacking(Unfit),
-    /// The node starts, and tries that first.
+    /// The node is starting and has not finished its trials.
     #[error("{0}")]
     Untried(Unfit),
 }
 
 impl NotReady {
-    /// What is the matter, without what is the matter with it.
+    /// The cause alone, without the words that name the engine or the GPUs.
     pub fn words(self) -> String {
         match self {
             Self::Engine(words) | Self::Driver(words) => words,
@@ -73,13 +72,13 @@ impl NotReady {
 }
 
 impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
-    /// Asks all of them; the first that fails is told.
+    /// Checks NATS, the engine, the GPUs and the board's trials; returns the first failure.
     pub async fn check(&self) -> Result<(), NotReady> {
         if !self.link.is_up() {
             return Err(NotReady::Bus);
         }
         self.engine().await?;
-        // The driver's library answers also where no container gets a card.
+        // The driver's library answers even if no container gets a GPU.
         let lacking = match self.board.lacks() {
             Some(Unfit::Driver(why)) => return Err(NotReady::Driver(why)),
             lacking => lacking,
@@ -96,7 +95,7 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
         }
     }
 
-    /// Whether the engine answers, and sees the node's files.
+    /// Checks that the engine answers and sees the node's files.
     pub async fn engine(&self) -> Result<(), NotReady> {
         let answers = self.engine_answers().await;
         if answers.is_err() {
@@ -118,12 +117,12 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
         }
     }
 
-    /// The cards that the driver knows now; `None` where the node has none and nobody is asked.
+    /// The GPUs that the driver reports now; `None` if the node has none, so that nothing is asked.
     pub async fn driver(&self) -> Option<Result<BTreeSet<GpuUuid>, NotReady>> {
         if self.cards.is_empty() {
             return None;
         }
-        // A probe keeps its own deadline: a driver that hangs is told like one that is down.
+        // `inventory` has its own deadline: a driver that hangs is reported like one that is down.
         let inventory = self.gpu.inventory().await;
         let inventory = inventory.map_err(|err| NotReady::Driver(causes(&err)));
         Some(inventory.map(|it| it.gpus.into_iter().map(|gpu| gpu.uuid).collect()))

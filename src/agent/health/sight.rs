@@ -1,9 +1,9 @@
-//! Whether the container engine sees the files that this node writes: it mounts them by their paths,
-//! and an engine on another host, or a node in a container, has another file system under them. And
-//! whether it holds containers to their limits.
+//! Checks that the container engine sees the files that this node writes, and that it holds
+//! containers to their limits. The engine mounts files by their paths, and for an engine on another
+//! host, or a node in a container, another file system lies under the same path.
 //!
-//! What must hold: no container is made before a file of the node's was read back through the engine;
-//! it is looked anew after the engine was away.
+//! Invariants: no job's container is created before a file of the node's was read back through the
+//! engine; the check is repeated after the engine was away.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use tokio::time::Instant;
 use crate::container::{self, ContainerRuntime};
 use crate::ids::Address;
 
-/// The folder in the data folder that the engine is shown, and the file in it.
+/// The folder in the data folder for the engine to see, and the file in it.
 const FOLDER: &str = "seen";
 const FILE: &str = "nonce";
 
-/// After a look that failed the next is not before: each makes a container.
+/// Shortest time between a failed check and the next: each check creates a container.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Why no container may be made.
+/// Why no container may be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Unseen {
-    /// The engine finds something else, or nothing, under the node's path.
+    /// The engine finds something else, or nothing, under the path of the node's file.
     #[error(
         "the engine sees another file system than this node: what lies in {} here is not what it \
          finds there; run both on one host, and where the node runs in a container, show it DATA_DIR \
@@ -32,18 +32,18 @@ pub enum Unseen {
         .0.display()
     )]
     Elsewhere(PathBuf),
-    /// A moment ago it did not.
+    /// The last check failed so lately that it is not repeated yet.
     #[error("the engine does not see this node's files")]
     Lately,
-    /// The file could not be written.
+    /// The file to be read back could not be written.
     #[error("no file for the engine to read can be written")]
     Io(#[source] std::io::Error),
-    /// The engine did not read it.
+    /// The engine could not read the file, or does not enforce limits.
     #[error(transparent)]
     Engine(#[from] container::Error),
 }
 
-/// What is known of it.
+/// Whether the engine sees the node's files, as far as it is known.
 #[derive(Debug)]
 pub struct Sight {
     node: Address,
@@ -55,17 +55,17 @@ pub struct Sight {
 enum Known {
     Nothing,
     Sees,
-    /// It did not, at that moment.
+    /// The engine did not see the file at that moment.
     Not(Instant),
 }
 
 impl Sight {
-    /// Of this node with this data folder; nothing is known yet.
+    /// For this node and this data folder; nothing is known yet.
     pub fn new(node: Address, data_dir: PathBuf) -> Self {
         Self { node, data_dir, known: Mutex::new(Known::Nothing) }
     }
 
-    /// Whether the engine sees the node's files; asked once, and again after it did not or was away.
+    /// Checks that the engine sees the node's files. A success holds until [`Sight::forget`].
     pub async fn of<R: ContainerRuntime>(&self, runtime: &R) -> Result<(), Unseen> {
         let mut known = self.known.lock().await;
         match *known {
@@ -76,14 +76,14 @@ impl Sight {
         let looked = self.look(runtime).await;
         *known = match &looked {
             Ok(()) => Known::Sees,
-            // No container was made: it is asked again as soon as anybody wants to know.
+            // No container was created, so the next caller may ask at once.
             Err(Unseen::Engine(_)) => Known::Nothing,
             Err(_) => Known::Not(Instant::now()),
         };
         looked
     }
 
-    /// The engine was away: another one may come back.
+    /// Forgets what is known, because the engine was away and another one may come back.
     pub async fn forget(&self) {
         *self.known.lock().await = Known::Nothing;
     }

@@ -1,10 +1,10 @@
-//! What a job will need of the services outside is tried before the first one, and each hour: a few bytes
-//! are uploaded and taken back, each gateway is asked for a block, each of the chain's endpoints for what a
-//! heartbeat asks it.
+//! Tries the external services that jobs will need, before the first job and each hour: uploads a
+//! few bytes to the store and unpins them, and asks each gateway for a block. The chain's
+//! endpoints, which `Heart::survey` asks, share the interval and the log of faults.
 //!
-//! What must hold: a store that refuses gets no job that would run for nothing; one that is merely away
-//! stops none; what is wrong is told once, and so is that it is right again; nothing of what is tried
-//! piles up at a service.
+//! Invariants: a store that refuses gets no job that would run in vain, and one that is only away
+//! stops none; a fault is logged once, and so is its end; trials leave nothing that piles up at a
+//! service.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,27 +18,27 @@ use crate::clock::Clock;
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// Between two tries of what was right.
+/// Time between two trials of a service that works.
 pub const EVERY: Duration = Duration::from_hours(1);
 
-/// A store that refuses is tried sooner: its owner is mending it.
+/// Delays between the trials of a store that refuses, which its owner may be about to repair.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_mins(5));
 
-/// A store that does not answer in this time counts as one that is away.
+/// A store that has not answered its first trial after this long counts as away.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// Who tries the store.
+/// The service that tries the store.
 #[derive(Debug)]
 pub struct Store<C> {
     pinata: Pinata,
     board: Board,
     clock: C,
-    /// Whether the key did not unpin what was tried: then it is not tried like that again.
+    /// Whether the key could not unpin a trial: then no more trials are uploaded.
     leaves_pins: AtomicBool,
 }
 
 impl<C: Clock> Store<C> {
-    /// Tells the board what this service says.
+    /// A service that reports to `board` what the store says.
     pub fn new(pinata: Pinata, board: Board, clock: C) -> Self {
         Self { pinata, board, clock, leaves_pins: AtomicBool::new(false) }
     }
@@ -76,7 +76,7 @@ impl<C: Clock> Store<C> {
                     if err.is_transient() {
                         return Err(Failure::again(err, remedy));
                     }
-                    // Whatever it did with what it got, it would do again.
+                    // A permanent error: an earlier repetition would end the same way.
                     tracing::warn!("the store can't be tried: {}: {remedy}", causes(&err));
                     EVERY
                 }
@@ -91,7 +91,7 @@ impl<C: Clock> Store<C> {
         }
         match self.pinata.try_upload().await? {
             Tried::TakenBack => tracing::debug!("the store takes an upload"),
-            // The next try uploads the same, and may take it back.
+            // The next trial uploads the same bytes, and may unpin them.
             Tried::Stays { why, .. } if why.is_transient() => {}
             Tried::Stays { cid, why } => {
                 self.leaves_pins.store(true, Ordering::Relaxed);
@@ -108,12 +108,13 @@ impl<C: Clock> Store<C> {
     }
 }
 
-/// What was told to be wrong, each under its name.
+/// The faults that were logged, by the service's name.
 #[derive(Debug, Default)]
 pub struct Told(Mutex<BTreeMap<String, String>>);
 
 impl Told {
-    /// Tells what is wrong now and was not, or otherwise, and what is right again.
+    /// Logs the faults that are new or have changed, and the services that serve again. `wrong` has
+    /// all present faults.
     pub fn tell(&self, wrong: BTreeMap<String, String>) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, why) in wrong.iter().filter(|(name, why)| told.get(*name) != Some(*why)) {

@@ -38,7 +38,7 @@ pub trait Effects: Send + Sync + 'static {
     /// Publishes that an output was uploaded after its job's terminal status was sent.
     fn say_late(&self, result: &LateResult) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
-    /// Flushes: returns once everything passed to `say` has left for the server.
+    /// Flushes: returns once everything published so far has left for the server.
     fn said(&self) -> impl Future<Output = Result<(), bus::Error>> + Send;
 
     /// Whether the queue of this source still holds the job's message, which came as `delivery`;
@@ -76,7 +76,7 @@ pub trait Effects: Send + Sync + 'static {
         over: Option<u64>,
     ) -> impl Future<Output = Result<bool, bus::Error>> + Send;
 
-    /// Asks the agent that holds a job's claim whether it is working on it. If it proves that it is,
+    /// Asks the agent that holds a job's claim whether it is working on the job. If it proves that,
     /// returns how long it would go on without hearing from the server.
     fn keeps(&self, holder: Address, job: &JobId) -> impl Future<Output = Option<Duration>> + Send;
 

@@ -1,6 +1,6 @@
-//! For the tests of the agent's parts: a node whose host, bus and journal do as a test says.
+//! Test doubles for the agent's parts: a node whose host, bus and journal a test controls.
 //!
-//! What must hold: all works as long as a test says nothing else; a sleep is over at once.
+//! Invariants: everything works unless a test says otherwise. A sleep ends at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::attempt::Desk;
 use super::board::Board;
+use super::desk::Desk;
 use super::effects::Effects;
+use super::hand::Jobs;
 use super::intake::Intake;
 use super::notary::Notary;
 use super::terms::Terms;
@@ -30,11 +31,10 @@ use crate::journal::{Journal, Outgoing, SCHEMA};
 use crate::node::admission::Offer;
 use crate::node::presence::Presence;
 use crate::sql::{Disk, Fate, Gate, Slowness};
-use crate::supervise::Crew;
 
 pub(super) const NODE: Address = Address::new([1; 20]);
 
-/// A clock on which every sleep is over at once.
+/// A clock on which every sleep ends at once and advances the time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Quick(Arc<AtomicU64>);
 
@@ -53,32 +53,32 @@ impl Clock for Quick {
     }
 }
 
-/// A host on which everything works, but that a container goes on until it is stopped.
+/// A host on which everything works; a container runs until it is stopped.
 #[derive(Debug, Default)]
 pub(super) struct Fakes {
     clock: Quick,
     board: Option<Board>,
-    /// Which time that it is followed its task panics.
+    /// Panics the n-th time that a container is followed; 0: never.
     panics_at: usize,
     followed: AtomicUsize,
     pub(super) is_followed: Notify,
     pub(super) is_stopped: Notify,
-    /// What the engine has.
+    /// The containers that the engine lists.
     pub(super) containers: Mutex<Vec<Found>>,
     pub(super) engine_is_away: AtomicBool,
     /// Containers that it can't remove.
     pub(super) stuck: Mutex<Vec<ContainerId>>,
-    /// Whether what is listed as new runs by the time it is to be withdrawn.
+    /// Whether a container listed as created has been started when it is withdrawn.
     pub(super) starts_late: AtomicBool,
-    /// Whose every job is.
+    /// The claim on every job.
     pub(super) claim: Mutex<Option<Claim>>,
-    /// What whoever is asked for a job answers.
+    /// The answer of any holder that is asked for a job.
     pub(super) keeps: Mutex<Option<Duration>>,
-    /// Whether no queue has any message.
+    /// Whether all queues are empty.
     pub(super) is_purged: AtomicBool,
     /// Whether folders can't be removed.
     pub(super) keeps_folders: AtomicBool,
-    /// What was done, in order.
+    /// The actions that were performed, in order.
     pub(super) done: Mutex<Vec<String>>,
 }
 
@@ -87,13 +87,13 @@ impl Fakes {
         self.done.lock().unwrap().push(what);
     }
 
-    /// How often this was done.
+    /// How many actions begin with this text.
     pub(super) fn count(&self, what: &str) -> usize {
         self.done.lock().unwrap().iter().filter(|one| one.starts_with(what)).count()
     }
 }
 
-/// A container of a job.
+/// A container of the first attempt of a job.
 pub(super) fn container(id: &str, state: FoundState) -> Found {
     Found {
         id: ContainerId(format!("c-{id}")),
@@ -130,7 +130,7 @@ impl Effects for Fakes {
                 self.is_stopped.notify_one();
                 std::future::pending().await
             }
-            // As long as an upload takes, or an engine that is away.
+            // An endless upload, or an engine that is away.
             Step::Publish | Step::Remove => std::future::pending().await,
             step => panic!("{step:?}"),
         }
@@ -230,14 +230,14 @@ impl Effects for Fakes {
     }
 }
 
-/// What a journal meets.
+/// The faults of a journal.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
-    /// It never answers a write of this name.
+    /// It never answers a write with this name.
     pub(super) stuck_at: &'static str,
-    /// It refuses a write of this name so often.
+    /// It refuses a write with this name so many times.
     pub(super) refuses: (&'static str, AtomicUsize),
-    /// Everybody else goes on while it is asked anything.
+    /// Whether other tasks run while it handles a request.
     pub(super) is_slow: bool,
 }
 
@@ -263,16 +263,16 @@ impl Gate for Trouble {
     }
 }
 
-/// A node with one slot whose journal is stuck at this write, and whose engine has the container of
-/// `job`.
-pub(super) fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
+/// A node with one slot whose journal is stuck at this write, and whose engine has a running
+/// container of the job `job`.
+pub(super) fn node(stuck_at: &'static str, panics_at: usize) -> Arc<Jobs<Fakes, Quick>> {
     let node = node_with(Trouble { stuck_at, ..Trouble::default() }, panics_at);
     node.effects.containers.lock().unwrap().push(container("job", FoundState::Running));
     node
 }
 
-/// A node with one slot, and what its journal meets.
-pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Intake<Fakes, Quick>> {
+/// A node with one slot, and these faults of its journal.
+pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Jobs<Fakes, Quick>> {
     let clock = Quick::default();
     let offer = Offer {
         gpus: Vec::new(),
@@ -299,49 +299,49 @@ pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Intake<Fakes,
         notary: Notary::new(|_| Signature([27; 65]), tokio::sync::watch::channel(None).1),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
-    Arc::new(Intake {
-        node: NODE,
+    Arc::new(Jobs::new(NODE, terms, desk, Arc::new(effects)))
+}
+
+/// What takes deliveries for a node.
+pub(super) fn intake(jobs: &Arc<Jobs<Fakes, Quick>>) -> Intake<Fakes, Quick> {
+    Intake {
+        jobs: Arc::clone(jobs),
         auth: JobAuth::Open,
-        terms,
         domain: tokio::sync::watch::channel(None).1,
-        desk,
-        effects: Arc::new(effects),
-        crew: Crew::default(),
         data_dir: "/".into(),
         disk_free_min_mib: 0,
         open: tokio::sync::watch::Sender::new(0),
-        waiting: tokio::sync::Mutex::default(),
-    })
+    }
 }
 
-/// A job of the node's own queue, as it is accepted.
-pub(super) fn dispatched(node: &Intake<Fakes, Quick>, id: &str) -> Transition {
+/// A job of the node's own queue, just accepted.
+pub(super) fn dispatched(node: &Jobs<Fakes, Quick>, id: &str) -> Transition {
     accepted(node, id, format!("dispatch.{NODE}"))
 }
 
-/// A message.
+/// The body of a job's message.
 pub(super) fn body(id: &str) -> Vec<u8> {
     format!(r#"{{"job_id": "{id}", "image": "x", "timeout_s": 3600}}"#).into_bytes()
 }
 
-fn accepted(node: &Intake<Fakes, Quick>, id: &str, target: String) -> Transition {
+fn accepted(node: &Jobs<Fakes, Quick>, id: &str, target: String) -> Transition {
     let parsed = parse(&body(id)).unwrap();
     let asked = Asked { spec: parsed.spec, spec_hash: parsed.spec_hash, target };
     Job::accept(asked, NODE, 0, node.desk.clock.now())
 }
 
-/// Whether the start is over.
+/// The signal that recovery at the start is `done`.
 pub(super) fn recovered(done: bool) -> tokio::sync::watch::Receiver<bool> {
     tokio::sync::watch::channel(done).1
 }
 
-pub(super) async fn start(node: &Intake<Fakes, Quick>, id: &str) {
+pub(super) async fn start(node: &Jobs<Fakes, Quick>, id: &str) {
     let taken = dispatched(node, id);
     node.desk.journal.admit(&taken, body(id), None).await.unwrap();
     node.start(taken.job, None);
 }
 
-/// How the pool's message was given to this node for the `delivered`th time.
+/// The handle of the `delivered`-th delivery of the pool's message.
 pub(super) fn delivery(delivered: u64) -> AckHandle {
     AckHandle {
         reply: "$JS.ACK.x".to_owned(),
@@ -354,10 +354,10 @@ pub(super) fn delivery(delivered: u64) -> AckHandle {
     }
 }
 
-/// A job that the journal has, taken so far by these events, and that nobody has in hand. A pool's
-/// has its first delivery.
+/// A journaled job, advanced by these events, that no task has in hand. A pool's job has its first
+/// delivery.
 pub(super) async fn written(
-    node: &Intake<Fakes, Quick>,
+    node: &Jobs<Fakes, Quick>,
     id: &str,
     is_pools: bool,
     events: impl IntoIterator<Item = Event>,
@@ -376,7 +376,7 @@ pub(super) async fn written(
     job
 }
 
-/// What brings a job to its start.
+/// The events that take a job up to its container's start.
 pub(super) fn until_started(is_pools: bool, now: Timestamp) -> Vec<Event> {
     let text = "sha256:1".to_owned();
     let image = PinnedImage { id: text.clone(), digest: text, unconfirmed: false };
@@ -387,13 +387,13 @@ pub(super) fn until_started(is_pools: bool, now: Timestamp) -> Vec<Event> {
     events
 }
 
-/// The name of the phase that the journal has for a job.
-pub(super) async fn phase(node: &Intake<Fakes, Quick>, id: &str) -> &'static str {
+/// The name of a job's phase in the journal.
+pub(super) async fn phase(node: &Jobs<Fakes, Quick>, id: &str) -> &'static str {
     let known = node.desk.journal.lookup(&id.parse().unwrap()).await.unwrap();
     known.and_then(|known| known.job).map_or("unknown", |job| job.phase.name())
 }
 
-/// A receipt in its form; nobody looks at its signature.
+/// A well-formed receipt; its signature is never checked.
 pub(super) fn receipt(id: &str) -> serde_json::Value {
     let at = Quick::default().now();
     let facts = Facts {
@@ -409,12 +409,12 @@ pub(super) fn receipt(id: &str) -> serde_json::Value {
     Signed { domain, receipt, signature: Signature([27; 65]) }.to_json()
 }
 
-/// What is to happen at once, on a machine that may be busy.
+/// Awaits something that must happen soon, even on a busy machine.
 pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens")
 }
 
-/// Lets everybody else go on until this is so.
+/// Yields to the other tasks until the condition holds.
 pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
     soon(async {
         while !is_so() {

@@ -1,23 +1,23 @@
-//! Where a job's files lie: `jobs/<id>/` under the data folder, private to the node; beside them
-//! what has left its job ([`Trash`]) and a [`Reserve`] of disk.
+//! The files of a job: `jobs/<id>/` under the data folder, private to the node. Next to them are
+//! the [`Trash`] and a [`Reserve`] of disk.
 //!
 //! ```text
 //! jobs/<id>/inputs/             what the job sees as /input
 //! jobs/<id>/inputs/input        the job's input, verified (file or folder)
 //! jobs/<id>/<attempt>/output/   what the job sees as /output
-//! jobs/<id>/<attempt>/volumes/  what the image declares as volumes
+//! jobs/<id>/<attempt>/volumes/  the volumes that the image declares
 //! jobs/<id>/<attempt>/copied/   an output from outside /output
-//! jobs/<id>/<attempt>/boot      in which boot of the host the inputs were fetched
-//! jobs/<id>/<attempt>/sealed    what the output is called, once it is synced
+//! jobs/<id>/<attempt>/boot      the host's boot id when the inputs were fetched
+//! jobs/<id>/<attempt>/sealed    the description of the output, once it is synced
 //! jobs/<id>/<attempt>/log       the capped log
-//! jobs/<id>/<attempt>/log.room  blocks for it, taken before the container starts
+//! jobs/<id>/<attempt>/log.room  blocks for it, allocated before the container starts
 //! jobs/<id>/<attempt>/lines     how many of its lines were published live
-//! jobs/.trash/                  what has left its job
+//! jobs/.trash/                  folders that wait for their removal
 //! ```
 //!
-//! What must hold: ids are [`JobId`]s, so no path leaves the folder; everything a stranger's
-//! container may write lies below a parent that only the node can enter; what a stranger wrote is
-//! never removed here, but leaves by one rename.
+//! Invariants: ids are [`JobId`]s, so no path leaves the folder. Everything a stranger's container
+//! may write lies below a parent that only the node can enter. What a stranger wrote is never
+//! removed here, only moved away by one rename.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -30,20 +30,20 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::job::phase::Sealed;
 
-/// The longest log that is kept of a job, in bytes, with the line that says what was left out.
+/// Maximum size of a job's kept log in bytes, including the line that says what was left out.
 pub const LOG_BYTES_MAX: u64 = (1 << 20) + 64;
 
 /// The folder of all jobs.
 #[derive(Debug, Clone)]
 pub struct Folders {
     root: PathBuf,
-    /// A reserve of the same disk.
+    /// The disk reserve in the data folder.
     pub reserve: Reserve,
-    /// Where they go in the end.
+    /// The trash that removed folders are moved to.
     pub trash: Trash,
 }
 
-/// The folders of one attempt.
+/// The folders of one attempt of a job.
 #[derive(Debug, Clone)]
 pub struct JobFolders {
     job: PathBuf,
@@ -59,9 +59,9 @@ impl Folders {
         private(&root)?;
         let root = root.canonicalize()?;
         let (reserve, trash) = (Reserve::of(data_dir), Trash::create(&root)?);
-        // Where it lay until now.
+        // An earlier version kept its trash here.
         trash.take(&data_dir.join("trash")).ok();
-        // A disk that is too full for it may have room later.
+        // If the disk is too full, it is tried again later.
         reserve.keep().ok();
         Ok(Self { root, reserve, trash })
     }
@@ -77,12 +77,12 @@ impl Folders {
         JobFolders { attempt: job.join(attempt.to_string()), job, trash: self.trash.clone() }
     }
 
-    /// Where they all lie.
+    /// The folder of all jobs.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Removes what is left of jobs that are not in `keep`. Says how many folders went.
+    /// Moves the folders of all jobs except those in `keep` to the trash. Returns how many.
     pub fn sweep(&self, keep: &[JobId]) -> io::Result<usize> {
         let mut removed = 0;
         for entry in std::fs::read_dir(&self.root)? {
@@ -98,7 +98,8 @@ impl Folders {
 }
 
 impl JobFolders {
-    /// Creates what the container will see, and empties the output of an attempt that never ran.
+    /// Creates the folders that the container will see. Discards what an earlier preparation of the
+    /// same attempt left.
     pub fn prepare(&self) -> io::Result<()> {
         private(&self.job)?;
         self.create_inputs()?;
@@ -106,7 +107,8 @@ impl JobFolders {
         private(&self.attempt)?;
         let output = self.output();
         std::fs::create_dir(&output)?;
-        // The container's user is the image's choice: any may write. Its parent is ours alone.
+        // The image chooses the container's user, so anybody may write. Only the node may enter
+        // the parent.
         std::fs::set_permissions(&output, std::fs::Permissions::from_mode(0o777))
     }
 
@@ -121,18 +123,18 @@ impl JobFolders {
         self.create_inputs()
     }
 
-    /// Whatever user the image runs as must be able to read them, and only through their mount.
+    /// Any user that the image runs as must be able to read them, but only through their mount.
     fn create_inputs(&self) -> io::Result<()> {
         private(&self.inputs())?;
         std::fs::set_permissions(self.inputs(), std::fs::Permissions::from_mode(0o755))
     }
 
-    /// Where the input lies that the job sees at `path`, which is below `/input/`.
+    /// The host path of the input that the job sees at `path`, which is below `/input/`.
     pub fn input(&self, path: &str) -> PathBuf {
         self.inputs().join(path.trim_start_matches("/input/"))
     }
 
-    /// Makes the folders above an input, which any user of the container may enter.
+    /// Creates the folders between [`JobFolders::inputs`] and an input; any user may enter them.
     pub fn make_way_to(&self, input: &Path) -> io::Result<()> {
         let inputs = self.inputs();
         let above: Vec<_> =
@@ -151,17 +153,17 @@ impl JobFolders {
         self.attempt.join("output")
     }
 
-    /// Where the volumes lie that the image declares.
+    /// The folder of the volumes that the image declares.
     pub fn volumes(&self) -> PathBuf {
         self.attempt.join("volumes")
     }
 
-    /// Removes everything that the job wrote to `/output`, and the folder.
+    /// Removes `/output` with everything that the job wrote there.
     pub fn discard_output(&self) -> io::Result<()> {
         self.trash.take(&self.output())
     }
 
-    /// An empty folder for an output that is copied out of the container.
+    /// Creates an empty folder for an output that is copied out of the container.
     pub fn fresh_copied(&self) -> io::Result<PathBuf> {
         let copied = self.attempt.join("copied");
         self.trash.take(&copied)?;
@@ -169,23 +171,23 @@ impl JobFolders {
         Ok(copied)
     }
 
-    /// The capped log.
+    /// The file of the capped log.
     pub fn log(&self) -> PathBuf {
         self.attempt.join("log")
     }
 
-    /// Takes the blocks and the name that the kept log will need, before anything can fill the disk.
+    /// Allocates the blocks and the inode of the kept log, before the job can fill the disk.
     pub fn take_log_room(&self) -> io::Result<()> {
         let room = std::fs::File::create(self.log_room())?;
         let taken = host::take_blocks(&room, LOG_BYTES_MAX);
         if taken.is_err() {
-            // Not a part of it either: somebody may need that to end.
+            // Not even a part of it: another job may need these blocks to end.
             std::fs::remove_file(self.log_room()).ok();
         }
         taken
     }
 
-    /// Keeps the log, in the room that was taken for it. An empty one leaves no file.
+    /// Writes the log into the blocks allocated for it. An empty one leaves no file.
     pub fn keep_log(&self, log: &[u8]) -> io::Result<()> {
         let room = self.log_room();
         if log.is_empty() {
@@ -194,7 +196,7 @@ impl JobFolders {
                 _ => Ok(()),
             };
         }
-        // Not truncated first: that would give the blocks away.
+        // Truncating first would free the blocks.
         let options = std::fs::File::options().write(true).create(true).truncate(false).clone();
         let mut file = options.open(&room)?;
         file.write_all(log)?;
@@ -206,8 +208,8 @@ impl JobFolders {
         self.attempt.join("log.room")
     }
 
-    /// How many lines of the log have been published live, about a second ago; 0 where that was
-    /// never noted. Such a note may be lost: then lines are published again.
+    /// How many lines of the log had been published live when that was last noted; 0 if it never
+    /// was. The note may lag behind or be lost: then lines are published again.
     pub fn published_lines(&self) -> u64 {
         let noted = std::fs::read_to_string(self.attempt.join("lines")).unwrap_or_default();
         noted.trim().parse().unwrap_or(0)
@@ -215,32 +217,32 @@ impl JobFolders {
 
     /// Notes how many lines of the log have been published live.
     pub fn note_published_lines(&self, count: u64) -> io::Result<()> {
-        // Whole or not at all: a note that was cut short would be another number.
+        // Atomic, by rename: a truncated note would be a different number.
         let part = self.attempt.join("lines.part");
         std::fs::write(&part, count.to_string())?;
         std::fs::rename(part, self.attempt.join("lines"))
     }
 
-    /// Notes in which boot of the host the inputs were fetched. Not synced: a note that a power cut
-    /// took says the same as one of an earlier boot.
+    /// Notes in which boot of the host the inputs were fetched. Not synced: a note lost in a power
+    /// cut has the same effect as one from an earlier boot.
     pub fn note_boot(&self) -> io::Result<()> {
         std::fs::write(self.attempt.join("boot"), host::boot_id())
     }
 
-    /// Whether the host has been up since then: what was written and not synced is still there.
+    /// Whether the host has been up since then, so that unsynced writes are still there.
     pub fn is_of_this_boot(&self) -> bool {
         let noted = std::fs::read_to_string(self.attempt.join("boot")).unwrap_or_default();
         !noted.is_empty() && noted == host::boot_id()
     }
 
-    /// The sealed output, where it was noted that it is synced.
+    /// The sealed output, if it was noted that it is synced.
     pub fn sealed_output(&self) -> Option<Sealed> {
         let text = std::fs::read(self.attempt.join("sealed")).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Syncs the sealed output to the disk, and notes that it is: from then on a power cut can't
-    /// shorten it unnoticed.
+    /// Syncs the sealed output to disk, then durably notes that it is: from then on a power cut
+    /// can't truncate it unnoticed.
     pub async fn note_sealed_output(&self, sealed: Sealed) -> io::Result<()> {
         let (path, attempt) = (self.absolute(&sealed.path), self.attempt.clone());
         let synced = tokio::task::spawn_blocking(move || {
@@ -253,22 +255,22 @@ impl JobFolders {
         synced.await.unwrap_or_else(|err| Err(io::Error::other(err)))
     }
 
-    /// A path below the job's folder, as the journal keeps it.
+    /// Converts a path below the job's folder to the relative form that the journal keeps.
     pub fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.job).unwrap_or(path).to_string_lossy().into_owned()
     }
 
-    /// The path that [`JobFolders::relative`] wrote.
+    /// The absolute path of what [`JobFolders::relative`] returned.
     pub fn absolute(&self, relative: &str) -> PathBuf {
         self.job.join(relative)
     }
 
-    /// Removes what is not needed to publish the output later.
+    /// Removes the inputs, which are not needed to publish the output later.
     pub fn keep_output(&self) -> io::Result<()> {
         self.trash.take(&self.inputs())
     }
 
-    /// Removes everything of the job: out of the way at once, gone later.
+    /// Removes all files of the job: moved to the trash at once, deleted later.
     pub fn remove(&self) -> io::Result<()> {
         self.trash.take(&self.job)
     }
@@ -277,6 +279,6 @@ impl JobFolders {
 /// Creates a folder that only the node can enter.
 pub(super) fn private(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // A folder that was there, or a mask, may say otherwise.
+    // The folder may have existed with another mode, or the umask may have changed it.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

@@ -1,7 +1,7 @@
-//! The question to the holder of a pool's job, by an agent that was given it too: is it at work on it?
+//! Asks the holder of a pool's job whether it is working on it, for an agent that was given it too.
 //!
-//! What must hold: only the holder's own key can say so, and only to this question; an answer is
-//! waited for briefly, and none is as good as a no: the lease has run out.
+//! Invariants: only an answer signed by the holder's key, and for this very question, counts. The
+//! wait is short, and no answer counts as a no: the holder's lease has expired.
 
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use crate::chain::key;
 use crate::clock::Timestamp;
 use crate::ids::{Address, Domain, JobId, Signature};
 
-/// How long a holder has to answer: it looks nothing up for it.
+/// How long a holder has to answer; it needs no I/O for that.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// No holder is believed to go on for longer than that without hearing of the server.
+/// Upper bound for how long a holder may claim to go on without hearing from the server.
 const GOES_ON_MAX: Duration = Duration::from_hours(1);
 
-/// What the holder signs: that it has the job, and for how long it goes on unheard.
+/// The action name in the digest that the holder signs.
 pub(in crate::agent) const ACTION: &str = "holds-answer";
 
-/// What is signed about a job.
+/// The payload of that digest: `<job_id>/<for_ms>`, the job and how long the holder goes on without
+/// hearing from the server.
 pub(in crate::agent) fn said(job: &JobId, for_ms: u64) -> String {
     format!("{job}/{for_ms}")
 }
@@ -35,8 +36,8 @@ struct Answer {
     signature: Option<Signature>,
 }
 
-/// Asks the holder; where it proves that it has the job, for how long it goes on though it hears
-/// nothing of the server.
+/// Asks the holder. If it proves that it has the job, returns how long it goes on without hearing
+/// from the server, at most [`GOES_ON_MAX`].
 pub(in crate::agent) async fn ask(
     bus: &Bus,
     holder: Address,

@@ -2,9 +2,9 @@
 //! detects when a pool's job may have gone to another agent anyway.
 //!
 //! Invariants: renewal runs concurrently with everything else and never waits for the journal, so
-//! that no slow step lets a lease expire. A claim is checked before its lease is renewed, so that no
-//! agent renews another's lease. A dispatch job is never stopped because the bus is away. A pool's
-//! job whose lease could not be renewed for 0.8 of its ack wait is stopped before the server
+//! that no slow step lets a lease expire. A claim is checked before its lease is renewed, so that
+//! no agent renews another's lease. A dispatch job is never stopped because the bus is away. A
+//! pool's job whose lease could not be renewed for 0.8 of its ack wait is stopped before the server
 //! redelivers it, unless the server itself reports that `JetStream` has no leader: then it can't
 //! deliver the job to anybody else either.
 
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::attempt::Desk;
 use super::board::InHand;
+use super::desk::Desk;
 use super::effects::Effects;
 use super::pool_claim;
 use crate::bus::{self, AckHandle, Settle};
@@ -27,7 +27,7 @@ use crate::report::causes;
 use crate::supervise::Failure;
 use futures_util::stream::{self, StreamExt as _};
 
-/// Delay before an unanswered renewal is repeated; also the shortest interval between two passes.
+/// Delay before an unanswered renewal is repeated; no lease is renewed more often.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Bounds one renewal's wait: even an overdue lease gets `ASK_MIN`, and none more than `ASK_MAX`.
@@ -70,10 +70,10 @@ struct Lease {
 }
 
 impl Lease {
-    /// Time until the next renewal: a third of the ack wait after the last one. Only one `TICK` if the
-    /// last one got no answer, so that the moment to stop is not missed; if the lease was doubted
-    /// since; or if it was given up and its job has not stopped yet, since a stop request that came
-    /// while a container was being started may have been dropped.
+    /// Time until the next renewal: a third of the ack wait after the last one. Only one `TICK` if
+    /// the last one got no answer, so that the moment to stop is not missed; if the lease was
+    /// doubted since; or if it was given up and its job has not stopped yet, since a stop request
+    /// that came while a container was being started may have been dropped.
     fn due_in(&self, job: &InHand, now: Duration) -> Duration {
         let Some(asked) = self.asked else { return Duration::ZERO };
         let must_stop = self.given_up && job.can_stop;
@@ -129,6 +129,7 @@ impl Leases {
             });
             let is_due = lease.due_in(&job, now).is_zero();
             let doubted = lease.doubts != job.doubts;
+            // At most one read per consumer and pass.
             if (is_due || is_new) && !consumers.contains(&job.delivery.consumer) {
                 let read = self.waits_read.get(&job.delivery.consumer);
                 let is_fresh = |read: &Duration| now.saturating_sub(*read) < ACK_WAIT_KNOWN_FOR;
@@ -170,7 +171,7 @@ impl Leases {
 enum Standing {
     /// This node holds it.
     Confirmed,
-    /// No answer, but it is not old enough to give up, or the server can't redeliver the job.
+    /// No answer, but no reason yet to give it up.
     Unknown,
     /// It is lost or expired: its job must stop.
     GivenUp,

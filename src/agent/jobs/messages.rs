@@ -3,12 +3,13 @@
 //! What must hold: a delivery is acknowledged only for a job whose terminal status is in the
 //! journal; one that another agent holds by now is neither acknowledged nor given back.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::attempt::Desk;
+use super::desk::Desk;
 use super::effects::Effects;
-use super::intake::nak_delay;
 use super::pool_claim::{self, Given};
 use crate::bus::{self, AckHandle, Settle, Target};
 use crate::clock::{Clock, Timestamp};
@@ -24,6 +25,16 @@ const HISTORY_MAX: u32 = 256;
 
 /// Of those, what is told where the server takes no message of that size.
 const HISTORY_SHORT: usize = 16;
+
+/// A delivery that does not fit now comes back after this long, doubling to the longest.
+const NAK_FIRST: Duration = Duration::from_secs(5);
+const NAK_MAX: Duration = Duration::from_mins(5);
+
+/// How long a message stays away that was delivered so often and did not fit each time.
+pub(super) fn nak_delay(delivered: u64) -> Duration {
+    let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
+    NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX)
+}
 
 /// Carries out a step that is a message.
 pub(in crate::agent) async fn perform<E: Effects, C: Clock>(
@@ -72,7 +83,7 @@ async fn hand_back<E: Effects, C: Clock>(
     // may have run out, one may have been given it that has not claimed it yet.
     let is_ours = pool_claim::hand_back(job, &delivery, effects, &desk.clock).await?;
     if is_ours && job.phase == Phase::HandingBack {
-        answer(&delivery, Settle::Nak(std::time::Duration::ZERO), effects).await
+        answer(&delivery, Settle::Nak(Duration::ZERO), effects).await
     } else {
         Ok(())
     }

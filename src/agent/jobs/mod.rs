@@ -12,10 +12,12 @@
 
 pub mod attempt;
 pub mod board;
+pub mod desk;
 pub mod effects;
 #[cfg(test)]
 pub(super) mod fakes;
 pub mod folders;
+pub mod hand;
 pub(super) mod holds;
 pub mod intake;
 pub mod leases;

@@ -1,7 +1,7 @@
-//! Signs what this node says of a job's end.
+//! Signs the terminal statuses of this node's jobs.
 //!
-//! What must hold: every terminal status is signed before it is written down, so that it is the same
-//! byte for byte however often it is sent; nothing waits for the chain here.
+//! Invariants: every terminal status is signed before it is journaled, so that it is the same byte
+//! for byte however often it is sent. Nothing here waits for the chain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ impl fmt::Debug for Notary {
 }
 
 impl Notary {
-    /// Signs with this key, in the domain that is known once the chain has answered.
+    /// Signs with this key. `domain` is `None` until the chain has answered.
     pub fn of(key: Arc<Key>, domain: watch::Receiver<Option<Domain>>) -> Self {
         Self::new(move |digest| Signature(key.sign_digest(&digest.0)), domain)
     }
 
-    /// Signs by any means.
+    /// Signs with any function from a digest to a signature.
     pub fn new(
         sign: impl Fn(Hash) -> Signature + Send + Sync + 'static,
         domain: watch::Receiver<Option<Domain>>,
@@ -40,15 +40,15 @@ impl Notary {
         Self { sign: Arc::new(sign), domain }
     }
 
-    /// Signs those of the statuses that are terminal.
+    /// Signs the terminal ones of these statuses, in place.
     pub fn sign(&self, statuses: &mut [Status]) {
         for status in statuses.iter_mut().filter(|status| status.stage.is_terminal()) {
             status.sign(self.domain_of(status), |digest| (self.sign)(digest));
         }
     }
 
-    /// That of the status's receipt. Without one nothing is worth waiting for: the chain's, or the
-    /// node's own where the chain has not answered yet.
+    /// The domain of the status's receipt. Without a receipt it is not worth waiting for the chain:
+    /// the chain's domain, or [`Domain::OWN`] if the chain has not answered yet.
     fn domain_of(&self, status: &Status) -> Domain {
         let receipt = status.receipt.as_ref().and_then(|receipt| Signed::from_json(receipt).ok());
         let receipts = receipt.map(|signed| signed.domain);

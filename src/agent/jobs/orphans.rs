@@ -1,15 +1,15 @@
-//! Containers of this node that no job of its own needs any more: removed, now and again.
+//! Periodically removes containers of this node that none of its jobs needs any more.
 //!
-//! What must hold: none goes that a task is about to start, or that runs for a job that is open; what
-//! is not this node's is not seen here.
+//! Invariants: no container is removed that a task is about to start, or that belongs to an open
+//! job. Only this node's containers are listed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::Desk;
+use super::desk::Desk;
 use super::effects::Effects;
-use super::intake::Intake;
+use super::hand::Jobs;
 use crate::clock::Clock;
 use crate::container::{ContainerId, Found};
 use crate::job::phase::Phase;
@@ -17,36 +17,36 @@ use crate::journal;
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// How often it is looked for some.
+/// Interval between two sweeps.
 pub const EVERY: Duration = Duration::from_mins(3);
 
-/// A container that is younger may be another start's work in progress.
+/// A younger container may be one that a job is just being started with.
 const AFTER: Duration = Duration::from_mins(1);
 
-/// A container of no job is a probe's, which may hang for as long as a start may.
+/// A container without a job is a probe's, which may hang as long as a start may.
 const PROBE_AFTER: Duration = Duration::from_mins(10);
 
-/// Removed in one round: what is more waits for the next.
+/// How many are removed in one sweep; the rest wait for the next.
 const AT_ONCE_MAX: usize = 64;
 
-/// Removes them as long as the node runs. A service that ends only when it fails.
-pub async fn run<E: Effects, C: Clock + Clone>(intake: Arc<Intake<E, C>>) -> Result<(), Failure> {
+/// Removes orphans as long as the node runs. A service: returns only when it fails.
+pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<(), Failure> {
     let mut told = HashSet::new();
     loop {
-        intake.desk.clock.sleep(EVERY).await;
+        jobs.desk.clock.sleep(EVERY).await;
         let failed = |err: journal::Error| Failure::Again(err.into());
-        sweep(&intake, &mut told).await.map_err(failed)?;
+        sweep(&jobs, &mut told).await.map_err(failed)?;
     }
 }
 
-/// One round. `told`: what could not be removed, and was spoken of.
+/// One sweep. `told`: containers whose failed removal has been logged.
 async fn sweep<E: Effects, C: Clock>(
-    intake: &Intake<E, C>,
+    jobs: &Jobs<E, C>,
     told: &mut HashSet<ContainerId>,
 ) -> Result<(), journal::Error> {
-    let (desk, effects) = (&intake.desk, intake.effects.as_ref());
-    // First what is there, and then whose it is: a job is written down before its container is made.
-    // An engine that is away is spoken of by others.
+    let (desk, effects) = (&jobs.desk, jobs.effects.as_ref());
+    // Containers first, then the journal: a job is journaled before its container is created.
+    // Other parts of the agent report an engine that is away.
     let Ok(found) = effects.containers().await else { return Ok(()) };
     told.retain(|id| found.iter().any(|container| container.id == *id));
     let mut orphans = 0;
@@ -59,7 +59,7 @@ async fn sweep<E: Effects, C: Clock>(
     Ok(())
 }
 
-/// Removes one that is known to be nobody's, unless it is too young to tell.
+/// Removes a container that belongs to no open job, unless it is too young to be sure.
 pub(in crate::agent) async fn remove_old<E: Effects, C: Clock>(
     effects: &E,
     container: &Found,
@@ -75,8 +75,8 @@ fn is_old<C: Clock>(container: &Found, desk: &Desk<C>) -> bool {
     desk.clock.now().since(container.created_at) >= after
 }
 
-/// Whether nothing that is open needs it. What was given back has no container: one that is there was
-/// made for an attempt before.
+/// Whether no open job needs it. A job that was given back has no container: one that exists anyway
+/// was created for its present or an earlier attempt, and is not needed.
 async fn is_orphan<C: Clock>(container: &Found, desk: &Desk<C>) -> Result<bool, journal::Error> {
     let Some(id) = &container.job_id else { return Ok(true) };
     let known = desk.journal.lookup(id).await?;

@@ -1,11 +1,11 @@
-//! Statuses on their way to the world: taken from the journal in order, published, marked.
+//! The outbox: takes statuses from the journal in order, publishes them and marks them as sent.
 //!
-//! Where the server is far away, one status at a time would be ten a second. So statuses of many
-//! jobs are on their way at a time, and those that have arrived are marked in one commit.
+//! With a round trip of 100 ms, one status at a time would be ten per second. So the statuses of
+//! many jobs are in flight together, and those that arrived are marked in one commit.
 //!
-//! What must hold: a status is marked as sent only after the server has it; the order per job is
-//! the journal's, so that of each job one status is on its way at a time; a message that is sent
-//! twice is the same byte for byte.
+//! Invariants: a status is marked as sent only after the server has it. Statuses of one job are
+//! sent in the journal's order, so at most one per job is in flight. A message that is sent twice
+//! is the same byte for byte.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::attempt::Desk;
+use super::desk::Desk;
 use super::effects::Effects;
 use crate::clock::Clock;
 use crate::ids::JobId;
@@ -23,15 +23,14 @@ use crate::report::causes;
 use crate::supervise::Failure;
 use crate::{bus, failpoint};
 
-/// Statuses that are read from the journal at once, and so the most that are on their way at a
-/// time: at a hundred milliseconds to the server and back some thousands a second can leave, and
-/// they take a few megabytes.
+/// How many statuses are read from the journal at once, and so the most in flight. With a round
+/// trip of 100 ms this allows some thousands per second; they take a few megabytes of memory.
 const BATCH: u32 = 512;
 
-/// While NATS is away it is looked for this often: statuses leave soon after it is back.
+/// Retry interval while NATS is away: statuses leave soon after it is back.
 const AWAY: Duration = Duration::from_millis(250);
 
-/// Publishes statuses as they come; a service that ends only when it fails.
+/// Publishes statuses as they come. A service: returns only when it fails.
 pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result<(), Failure> {
     let mut away = false;
     loop {
@@ -51,8 +50,8 @@ pub async fn run<E: Effects, C: Clock>(desk: Desk<C>, effects: Arc<E>) -> Result
     }
 }
 
-/// Publishes the next status of each job that has some, and marks those that have arrived; how many
-/// there were.
+/// Publishes the next status of each job that has some, and marks those that arrived. Returns how
+/// many were published.
 async fn flush<E: Effects, C>(desk: &Desk<C>, effects: &E) -> Result<usize, Error> {
     let waiting = next_of_each(desk.journal.unsent(BATCH).await?);
     let (arrived, failed) = together(&waiting, |status| async move {
@@ -62,7 +61,7 @@ async fn flush<E: Effects, C>(desk: &Desk<C>, effects: &E) -> Result<usize, Erro
         Ok(())
     })
     .await;
-    // What has arrived is marked, whatever became of the others.
+    // Those that arrived are marked even if others failed.
     if !arrived.is_empty() {
         effects.said().await?;
         desk.journal.sent(arrived).await?;
@@ -70,14 +69,14 @@ async fn flush<E: Effects, C>(desk: &Desk<C>, effects: &E) -> Result<usize, Erro
     failed.map_or(Ok(waiting.len()), |err: bus::Error| Err(err.into()))
 }
 
-/// The first status of each job; the later ones wait until it has arrived.
+/// Keeps the first status of each job; the later ones wait until it has arrived.
 fn next_of_each(mut waiting: Vec<Outgoing>) -> Vec<Outgoing> {
     let mut seen: HashSet<JobId> = HashSet::with_capacity(waiting.len());
     waiting.retain(|status| seen.insert(status.job_id.clone()));
     waiting
 }
 
-/// Says all of them at a time: the rows of those that have arrived, and the first failure.
+/// Sends all of them concurrently. Returns the rows of those that arrived, and the first failure.
 async fn together<'a, F, E>(
     statuses: &'a [Outgoing],
     say: impl Fn(&'a Outgoing) -> F,
@@ -116,13 +115,12 @@ mod tests {
         Outgoing { row, job_id, seq, body: Vec::new(), kind: OutgoingKind::New }
     }
 
-    /// Two hundred jobs with three statuses each, as they come when jobs are taken in a row.
+    /// Two hundred jobs with three statuses each, as if they had been accepted in a row.
     fn backlog() -> Vec<Outgoing> {
         (0..600).map(|i| status(i, i / 3, (i % 3).unsigned_abs() + 1)).collect()
     }
 
-    /// Where the server is a hundred milliseconds away each round takes as long, so that ten rounds
-    /// are a second.
+    /// With a round trip of 100 ms ten rounds take a second.
     #[tokio::test]
     async fn hundreds_of_statuses_leave_in_a_few_rounds_and_each_jobs_in_order() {
         let said = Mutex::new(Vec::new());

@@ -1,34 +1,34 @@
-//! A reserve of disk, for the moment in which a job has left none.
+//! A disk reserve for the moment when a job has filled the disk.
 //!
-//! What must hold: it is made of real blocks and real inodes, which are free as soon as it is
-//! given up; it is never taken from what those need for whom it was given up.
+//! Invariants: it consists of allocated blocks and inodes, which are free as soon as it is spent.
+//! It is never taken again while the writers for whom it was spent are still short of room.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::host::{self, Room};
 
-/// What the reserve takes up: enough for what the journal writes until several jobs are gone.
+/// Size in bytes: enough for what the journal writes until several jobs are removed.
 const BYTES: usize = 16 << 20;
-/// Files and folders that several jobs make until they are gone.
+/// Number of inodes: the files and folders that several jobs need until they are removed.
 const INODES: usize = 64;
 
-/// What the journal and the notes of a job may need until it is gone, in MiB.
+/// What the journal and the notes of a job may need until it is removed, in MiB.
 const MIB_MIN: u64 = 8;
 /// The same in files and folders.
 const INODES_MIN: u64 = 32;
 
-/// Whether a disk with this room is full, as far as the node's own writing goes.
+/// Whether a disk with this room is too full for the node's own writes.
 pub const fn is_tight(room: Room) -> bool {
     room.mib < MIB_MIN || room.inodes < INODES_MIN
 }
 
-/// Whether this says that the disk is full. Nobody is to blame for it but who filled it.
+/// Whether this error means that the disk or a quota is full, whoever filled it.
 pub fn is_full(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A file of real bytes, and a folder of empty files.
+/// The reserve: a file of incompressible bytes, and a folder of empty files.
 #[derive(Debug, Clone)]
 pub struct Reserve {
     folder: PathBuf,
@@ -37,7 +37,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// The one of this data folder; nothing is taken yet.
+    /// The reserve of this data folder; takes nothing yet.
     pub fn of(data_dir: &Path) -> Self {
         Self {
             folder: data_dir.to_owned(),
@@ -46,8 +46,8 @@ impl Reserve {
         }
     }
 
-    /// Takes what is not taken. Where the disk is too full for all of it and for what is being
-    /// written, none is: it may have room later.
+    /// Takes the reserve if it is not complete. `Err`, with nothing taken, if the disk is too full
+    /// for it and for what is being written; there may be room later.
     pub fn keep(&self) -> io::Result<()> {
         self.keep_of(host::disk_room(&self.folder)?)
     }
@@ -70,7 +70,7 @@ impl Reserve {
         kept
     }
 
-    /// Gives the reserve up to whoever writes next.
+    /// Frees the reserve for the next writer.
     pub fn spend(&self) {
         std::fs::remove_file(&self.blocks).ok();
         for number in 0..INODES {
@@ -79,7 +79,7 @@ impl Reserve {
     }
 
     fn is_whole(&self) -> bool {
-        // The empty files are made in the order of their numbers: where the last is, all are.
+        // The empty files are created in the order of their numbers: if the last exists, all do.
         let is_long = |meta: std::fs::Metadata| meta.len() == BYTES as u64;
         std::fs::metadata(&self.blocks).is_ok_and(is_long) && self.inode(INODES - 1).exists()
     }
@@ -123,7 +123,7 @@ mod tests {
         reserve.spend();
         assert!(!dir.path().join("reserve").exists());
         assert_eq!(std::fs::read_dir(dir.path().join("spare")).unwrap().count(), 0);
-        // A disk that refuses: nothing can be made where the folder should be.
+        // A file in place of the folder makes the second half fail.
         std::fs::remove_dir(dir.path().join("spare")).unwrap();
         std::fs::write(dir.path().join("spare"), "in the way").unwrap();
         assert!(reserve.keep().is_err());
@@ -139,7 +139,7 @@ mod tests {
             assert!(!dir.path().join("reserve").exists(), "{short:?}");
         }
         reserve.keep_of(Room { mib: 24, inodes: 96 }).unwrap();
-        // What is there stays, however full the disk is.
+        // A complete reserve stays, however full the disk is.
         reserve.keep_of(Room { mib: 0, inodes: 0 }).unwrap();
         assert!(dir.path().join("reserve").exists());
     }

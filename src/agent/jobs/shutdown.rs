@@ -38,7 +38,7 @@ impl Graces {
 
 /// Stops taking work, gives what runs its grace, hands back the rest. [`let_out`] comes after it.
 pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, graces: Graces) {
-    let (board, clock) = (&intake.desk.board, &intake.desk.clock);
+    let (board, clock) = (&intake.jobs.desk.board, &intake.jobs.desk.clock);
     board.close();
     // What is being taken in right now is still written down.
     within(clock, FLUSH, intake.closed()).await;
@@ -62,18 +62,18 @@ pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, grac
 
 /// Gives the last statuses a moment to leave.
 pub async fn let_out<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
-    within(&intake.desk.clock, FLUSH, flush(intake)).await;
+    within(&intake.jobs.desk.clock, FLUSH, flush(intake)).await;
 }
 
 async fn stop_all<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, ids: Vec<JobId>) {
-    let desk = &intake.desk;
+    let desk = &intake.jobs.desk;
     let stops = ids.iter().map(|id| desk.board.stop(id, StopCause::Shutdown));
     within(&desk.clock, FLUSH, futures_util::future::join_all(stops)).await;
 }
 
 /// Waits until every status is out.
 async fn flush<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
-    let desk = &intake.desk;
+    let desk = &intake.jobs.desk;
     while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
         desk.outbox.notify_one();
         desk.clock.sleep(Duration::from_millis(20)).await;

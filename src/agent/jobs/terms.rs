@@ -1,6 +1,6 @@
-//! What a job gets on this node: its own wishes where it has some, a slot's share where not.
+//! The resources of a job on this node: what it asks for, with a slot's share as the default.
 //!
-//! Pure.
+//! Invariant: everything here is pure.
 
 use crate::container::{ContainerSpec, ImagePolicy, Limits, Mount, Network, NotAllowed};
 use crate::job::phase::{Fault, PinnedImage};
@@ -14,23 +14,23 @@ use super::folders::JobFolders;
 
 /// Bytes in a MiB.
 pub(in crate::agent) const MIB: u64 = 1 << 20;
-/// Input and output of a job that does not say how much disk it needs, in MiB.
+/// Disk limit in MiB, for input and output each, of a job that names none.
 const DISK_MIB: u64 = 51_200;
-/// Processes and threads of a job: far more than any computation, far fewer than a fork bomb.
+/// Limit of processes and threads of a job: ample for any computation, and stops a fork bomb.
 const PIDS_MAX: u32 = 4096;
 
-/// What the node offers, and what one slot's share of it is.
+/// The node's offer, from which a job's demand and its container are derived.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Everything.
+    /// What the node offers to all jobs together.
     pub offer: Offer,
     /// Which images jobs may name.
     pub images: ImagePolicy,
 }
 
 impl Terms {
-    /// What the job asks for on this node. What it leaves open is a slot's share, so that as many
-    /// such jobs as there are slots fit beside each other.
+    /// The job's demand on this node. What it leaves open defaults to a slot's share, so that as
+    /// many such jobs as there are slots fit at the same time.
     pub fn demand(&self, spec: &JobSpec) -> Demand {
         let slots = self.offer.slots.max(1) as u64;
         let needs = &spec.needs;
@@ -44,8 +44,8 @@ impl Terms {
             share: Share {
                 milli_cpus: needs.milli_cpus.unwrap_or(self.offer.milli_cpus / slots),
                 memory_mib: needs.memory_mib.unwrap_or(self.offer.memory_mib / slots),
-                // Its limit is `DISK_MIB` all the same: few jobs come near it, and a node with a
-                // smaller disk should run the many that don't.
+                // The limit is `DISK_MIB` even if the share is smaller: few jobs come near it, and
+                // a node with a small disk should run the many that don't.
                 disk_mib: needs.disk_mib.unwrap_or(DISK_MIB.min(self.offer.disk_mib / slots)),
             },
             network: match needs.network {
@@ -56,7 +56,7 @@ impl Terms {
         }
     }
 
-    /// `Err` where the node can never run the job: why.
+    /// `Err` with the reason if the node can never run the job.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
         self.images.check(&spec.image).map_err(|refusal| not_allowed(&refusal))?;
         match decide(&self.offer, &[], &[], &self.demand(spec)) {
@@ -101,7 +101,7 @@ impl Terms {
     }
 }
 
-/// What the requester is told of an image.
+/// The fault reported to the requester for an image that may not run here.
 fn not_allowed(refusal: &NotAllowed) -> Fault {
     let reason = match refusal {
         NotAllowed::Invalid(_) => Reason::ImageInvalid,
@@ -110,7 +110,7 @@ fn not_allowed(refusal: &NotAllowed) -> Fault {
     Fault::new(reason, refusal.to_string())
 }
 
-/// What the requester is told.
+/// The fault reported to the requester for a demand that the node can never meet.
 fn fault(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::NoGpu => Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none"),
@@ -122,23 +122,23 @@ fn fault(refusal: Refusal) -> Fault {
     }
 }
 
-/// `lamda-<first 8 hex of the address>-<job_id>-<attempt>`.
+/// The container's name: `lamda-<first 8 hex digits of the address>-<job_id>-<attempt>`.
 pub fn container_name(job: &Job, attempt: u32) -> String {
     let node = job.node.lower_hex();
     format!("lamda-{}-{}-{attempt}", &node[2..10], job.id())
 }
 
-/// What the job may have on disk, input and output each, in bytes.
+/// The job's disk limit in bytes, for input and output each.
 pub fn disk_bytes(spec: &JobSpec) -> u64 {
     spec.needs.disk_mib.unwrap_or(DISK_MIB).saturating_mul(MIB)
 }
 
-/// Where the job leaves its output, as it sees it.
+/// The path inside the container where the job leaves its output.
 pub fn output_path(spec: &JobSpec) -> &str {
     spec.output_path.as_deref().unwrap_or("/output/output")
 }
 
-/// The job's variables, with the node's own on top.
+/// The environment of the job: its own variables, overridden by the node's.
 fn variables(spec: &JobSpec) -> Vec<(String, String)> {
     let input = spec.input.map(|cid| cid.to_string()).unwrap_or_default();
     let own = [

@@ -1,10 +1,10 @@
-//! Folders that nobody needs any more, on their way out.
+//! A trash for folders that nobody needs any more.
 //!
-//! What a job leaves may be a million files, or a hundred thousand folders in one another: to
-//! remove it takes minutes, and may fail. So a folder leaves its job by one rename, and goes later.
+//! A job may leave a million files, or a hundred thousand nested folders: removing them takes
+//! minutes, and may fail. So a folder leaves its job by one rename, and is removed later.
 //!
-//! What must hold: to put a folder here takes no longer for a large one; the job's life does not
-//! wait for what becomes of it; what could not be removed is tried again, and holds up nothing.
+//! Invariants: moving a folder here takes the same time whatever its size. No job waits for the
+//! removal. What can't be removed is tried again, and delays nothing else.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,30 +19,31 @@ use super::folders::private;
 use crate::host::tree::{Cleared, Clearing, fresh_name};
 use crate::supervise::Failure;
 
-/// Entries that are removed between two looks at whether the program ends.
+/// How many entries one blocking call removes: only between two calls the sweep can be cancelled.
 const STEP_ENTRIES: usize = 1000;
-/// How often in one sweep closed folders are opened: each time, those in what was opened before.
+/// How often one sweep has closed folders opened; each time may reveal further ones inside.
 const OPENED_MAX: u32 = 100;
-/// How often what could not be removed is tried again.
+/// Interval at which the removal of what is left is tried again.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// Its name in the folder of all jobs: no job's id begins like this. It lies there, since that folder
-/// may be a file system of its own, or a link to another, and nothing is renamed from one to another.
+/// The name of the trash in the folder of all jobs; no job id begins with a dot. It must lie there,
+/// since that folder may be on a file system of its own, and a rename can't cross file systems.
 pub const NAME: &str = ".trash";
 
-/// The folder [`NAME`] of the folder of all jobs. Clones are of the same.
+/// The folder [`NAME`] in the folder of all jobs. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Trash {
     folder: PathBuf,
-    /// Rung when there is something new.
+    /// Notified when something is added.
     filled: Arc<Notify>,
-    /// There is something that was not looked at yet.
+    /// Whether something was added since the last sweep began.
     is_filled: Arc<AtomicBool>,
     is_swept: Arc<AtomicBool>,
 }
 
 impl Trash {
-    /// Creates the folder, private to the node. What lies there from an earlier life goes, too.
+    /// Creates the folder, private to the node. The first sweep removes what an earlier process
+    /// left there.
     pub fn create(jobs: &Path) -> io::Result<Self> {
         let folder = jobs.join(NAME);
         private(&folder)?;
@@ -54,14 +55,14 @@ impl Trash {
         })
     }
 
-    /// Whether what lies here still takes up room that it gives back soon; what can't be removed does
-    /// not count.
+    /// Whether the trash holds disk space that will be freed soon. What can't be removed does not
+    /// count.
     pub fn is_being_emptied(&self) -> bool {
         self.is_filled.load(Ordering::SeqCst) || self.is_swept.load(Ordering::SeqCst)
     }
 
-    /// Takes `path`, a file or folder of the same file system, out of the way; `Ok` where there is
-    /// none. At most one is ever half taken: none.
+    /// Moves `path`, a file or folder of the same file system, into the trash by one rename; `Ok`
+    /// if it does not exist.
     pub fn take(&self, path: &Path) -> io::Result<()> {
         let to = self.folder.join(fresh_name());
         let taken = match std::fs::rename(path, &to) {
@@ -83,11 +84,11 @@ impl Trash {
         }
     }
 
-    /// Empties the folder whenever there is something in it; a service. `emptied` is called each
-    /// time that something went, and may block.
+    /// Empties the folder whenever there is something in it. A service. `emptied` is called after
+    /// each sweep, and may block.
     ///
-    /// `open` is asked to open folders below this one that a container's root closed to the node; says
-    /// whether it did.
+    /// `open(root, closed)` is asked to make the folders `closed` below `root` accessible, which a
+    /// container's root user closed to the node; returns whether it did.
     pub async fn sweep<F: Future<Output = bool>>(
         self,
         emptied: impl Fn() + Clone + Send + Sync + 'static,
@@ -108,7 +109,7 @@ impl Trash {
     ) -> Result<(), Failure> {
         let mut tries = Opened::default();
         self.is_swept.store(true, Ordering::SeqCst);
-        // What comes from here on may be missed.
+        // This sweep may miss what is added from here on.
         self.is_filled.store(false, Ordering::SeqCst);
         let folder = self.folder.clone();
         let opened = blocking(move || Clearing::of(&folder)).await?;
@@ -139,7 +140,7 @@ impl Trash {
     }
 }
 
-/// What was opened so far in one sweep.
+/// The folders that one sweep has had opened so far.
 #[derive(Debug, Default)]
 struct Opened {
     times: u32,
@@ -147,8 +148,9 @@ struct Opened {
 }
 
 impl Opened {
-    /// Whether it helps to open these: not where the same ones were opened just now, so that something
-    /// else keeps them (a file that can't be changed), and not without end.
+    /// Whether it is worth opening these. Not if the same ones were opened just before: then their
+    /// mode is not what stops the removal (it may be an immutable file). Not more than
+    /// [`OPENED_MAX`] times.
     fn is_worth(&mut self, closed: &BTreeSet<PathBuf>) -> bool {
         let is_worth = !closed.is_empty() && *closed != self.last && self.times < OPENED_MAX;
         self.times += 1;
@@ -186,7 +188,7 @@ mod tests {
         let (gone, none) = (dir.path().join("gone"), dir.path().join("none"));
         std::fs::create_dir_all(gone.join("a/b/c")).unwrap();
         trash.take(&none).unwrap();
-        // Somebody tidied up by hand.
+        // The owner removed the trash by hand.
         std::fs::remove_dir(dir.path().join(NAME)).unwrap();
         assert!(!trash.is_being_emptied());
         trash.take(&gone).unwrap();

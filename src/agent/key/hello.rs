@@ -1,14 +1,16 @@
-//! One key, one host: instances with the same key find each other on `jobs.control.<address>`.
+//! One key, one host: instances with the same key find each other on `jobs.control.<address>`
+//! (docs/adr/0011).
 //!
-//! Before this process takes a job or sends a transaction it says hello and listens for two
-//! seconds, or less where the server says that nobody hears it; it says it again after each
-//! reconnect, when it hears another's, and now and then. Who hears one answers. Anybody on the
-//! server can publish there, so:
+//! Before this process takes a job or sends a transaction, it says hello and listens for two
+//! seconds, or less if the server reports that nobody hears it. It says hello again after each
+//! reconnect, when it hears another's hello, and at intervals. An instance at work answers every
+//! hello but its own. Anybody on the server can publish there, so:
 //!
 //! - hello and answer are signed with the node's own key, in a domain of their own that needs no
-//!   chain; what is not is answered and otherwise ignored;
-//! - an answer is bound to the question, so that an old one proves nothing;
-//! - a hello alone stops us only until our own goes unanswered: an old one costs two seconds.
+//!   chain; a hello without that signature is answered and otherwise ignored;
+//! - an answer is bound to its hello, so that an old one proves nothing;
+//! - a hello alone stops this process only until its own goes unanswered: an old one costs two
+//!   seconds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,25 +33,25 @@ use crate::supervise::Failure;
 
 /// How long another instance has to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// The same where the server says that nobody listened a moment ago: only one that starts at this
-/// very moment could be there.
+/// The same if the server reported a moment ago that nobody listens: then only an instance that
+/// starts at this very moment can be there.
 const AT_ONCE: Duration = Duration::from_millis(200);
-/// Who answered is asked again this often: the quiet time begins anew with each answer.
+/// How often an instance that answered is asked again; each answer restarts the quiet time.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How often an instance that was asked to leave is polled.
 const POLL: Duration = Duration::from_secs(1);
-/// How far a signed request's time may be from ours.
+/// The largest accepted difference between a signed request's time and this node's clock.
 const FRESH: Duration = Duration::from_mins(1);
-/// Other instances that are remembered. Only the key's own users can add one.
+/// The number of other instances remembered. Only the key's own users can add one.
 const OTHERS_MAX: usize = 64;
 
-/// What one start of the program calls itself: a random UUID.
+/// The id of one run of the program: a random UUID of version 4 (RFC 9562).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Instance(String);
 
 impl Instance {
-    /// A fresh one.
+    /// A new random id.
     pub fn random() -> Self {
         let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
         let hex = format!("{bits:032x}");
@@ -75,15 +77,15 @@ impl<'de> Deserialize<'de> for Instance {
     }
 }
 
-/// What a request says beside its action, where it is one between instances.
+/// The fields besides `action` of a request between instances.
 #[derive(Debug, Deserialize)]
 pub(in crate::agent) struct Said {
-    /// Who asks.
+    /// The instance that asks.
     instance: Instance,
-    /// Who is meant, where it is a `leave`.
+    /// The instance that is meant by a `leave`.
     #[serde(default)]
     to: Option<Instance>,
-    /// Whether the asker is at work already.
+    /// Whether the asking instance is at work already.
     #[serde(default)]
     running: bool,
     #[serde(default)]
@@ -92,21 +94,21 @@ pub(in crate::agent) struct Said {
     signature: Option<Signature>,
 }
 
-/// What a hello is answered with.
+/// The answer to a hello.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::agent) enum Reply {
-    /// Nothing.
+    /// The hello gets no answer.
     Silence,
-    /// That somebody is here.
+    /// An unsigned answer: an instance is here.
     Here,
-    /// The same, to another instance of this key.
+    /// A signed answer, for another instance of this key.
     Proof(Signature),
 }
 
-/// This instance, and what it knows of others.
+/// This instance, and the others of its key that it has heard.
 #[derive(Debug, Clone)]
 pub struct Greeter<C> {
-    /// Whether the key is used elsewhere.
+    /// Whether the key is used elsewhere, as far as this instance has found out.
     pub sole: Sole,
     me: Instance,
     key: Arc<Key>,
@@ -139,13 +141,13 @@ pub struct Stays {
 }
 
 impl<C: Clock + Clone> Greeter<C> {
-    /// A new instance that tells `sole` what it learns. With `take_over` it asks whoever has the key
-    /// to end, and waits that long for it.
+    /// A new instance that reports to `sole`. With `take_over` it asks an instance that uses the
+    /// key to end, and waits that long for it.
     pub fn new(key: Arc<Key>, sole: Sole, take_over: Option<Duration>, clock: C) -> Self {
         Self { sole, me: Instance::random(), key, take_over, clock, others: Arc::default() }
     }
 
-    /// What this instance calls itself.
+    /// The id of this instance.
     pub(in crate::agent) fn me(&self) -> &Instance {
         &self.me
     }
@@ -155,13 +157,13 @@ impl<C: Clock + Clone> Greeter<C> {
         Signature(self.key.sign_digest(&digest.0))
     }
 
-    /// What this node answers an agent that asks whether it has a job: that it does, and goes on for
-    /// so long without hearing of the server.
+    /// Signs the answer to an agent that asks whether this node has a job: it does, and goes on for
+    /// `for_ms` without hearing from the server.
     pub(in crate::agent) fn holds(&self, job: &JobId, for_ms: u64, asked_at_ms: u64) -> Signature {
         self.sign(holds::ACTION, &holds::said(job, for_ms), asked_at_ms)
     }
 
-    /// Whether the key's own user signed this.
+    /// Whether this node's own key signed this.
     fn is_ours(&self, action: &str, said: &str, at_ms: u64, signature: &Signature) -> bool {
         let node = self.key.address();
         let digest = Domain::OWN.control_digest(action, said, node, at_ms);
@@ -172,7 +174,8 @@ impl<C: Clock + Clone> Greeter<C> {
         self.clock.now().unix_ms().abs_diff(at_ms) <= u64::try_from(FRESH.as_millis()).unwrap_or(0)
     }
 
-    /// Hears a hello: raises the alarm where it is another instance's, and answers.
+    /// Handles a hello: raises the alarm if another instance of this key sent it, and returns the
+    /// answer.
     pub(in crate::agent) fn hears(&self, said: &Said) -> Reply {
         if said.instance == self.me {
             return Reply::Silence;
@@ -184,7 +187,7 @@ impl<C: Clock + Clone> Greeter<C> {
         }
         let is_new = self.is_new(other, at_ms);
         if !self.sole.is_settled() {
-            // Of two that start at once the one with the smaller name stays: the other asks again.
+            // Of two that start at once the one with the smaller id stays; the other asks again.
             if !said.running && self.me < *other {
                 return Reply::Proof(self.proof(other, at_ms));
             }
@@ -202,13 +205,13 @@ impl<C: Clock + Clone> Greeter<C> {
         Reply::Proof(self.proof(other, at_ms))
     }
 
-    /// An answer that counts for this question alone.
+    /// Signs an answer that counts for this one hello only.
     fn proof(&self, asker: &Instance, asked_at_ms: u64) -> Signature {
         self.sign("hello-answer", &format!("{}/{asker}", self.me), asked_at_ms)
     }
 
-    /// Whether this was said after all that was heard of that instance before: what was recorded
-    /// and sent again was not.
+    /// Whether this is later than all that was heard from that instance before. A replayed message
+    /// is not.
     fn is_new(&self, other: &Instance, at_ms: u64) -> bool {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = others.get(other).is_none_or(|known| *known < at_ms);
@@ -223,8 +226,8 @@ impl<C: Clock + Clone> Greeter<C> {
         is_new
     }
 
-    /// Hears another instance ask this one to end; `None` where it is not this one that is meant,
-    /// else whether it ends.
+    /// Handles a request to end. Returns whether this instance ends; `None` if another one is
+    /// meant.
     pub(in crate::agent) fn hears_leave(&self, said: &Said) -> Option<bool> {
         if said.to.as_ref() != Some(&self.me) {
             return None;
@@ -239,7 +242,7 @@ impl<C: Clock + Clone> Greeter<C> {
         Some(leaves)
     }
 
-    /// The question, as of this moment.
+    /// The body of a hello sent at `at_ms`.
     fn hello(&self, at_ms: u64) -> Bytes {
         let hello = json!({
             "action": "hello", "instance": self.me, "running": self.sole.is_settled(),
@@ -248,19 +251,20 @@ impl<C: Clock + Clone> Greeter<C> {
         hello.to_string().into()
     }
 
-    /// Whether the server knows of nobody who would hear a hello. Asked before this instance itself
-    /// listens.
+    /// Whether the server knows of nobody who would hear a hello. To be called before this instance
+    /// itself listens.
     async fn is_unheard(&self, bus: &Bus) -> Result<bool, bus::Error> {
         let hello = self.hello(self.clock.now().unix_ms());
         match bus.control(self.key.address(), hello, ANSWER).await {
             Err(bus::Error::NoAgent { .. }) => Ok(true),
-            // Who it was shows below, where an answer must prove it.
+            // `ask` finds out who it is: there an answer has to prove it.
             Ok(_) | Err(bus::Error::Timeout { .. }) => Ok(false),
             Err(err) => Err(err),
         }
     }
 
-    /// Says hello; the first other instance that proves within `wait` to be there.
+    /// Says hello and returns the first other instance that proves within `wait` that it is there.
+    /// An error if the connection was interrupted, since then the hello may not have been heard.
     async fn ask(&self, bus: &Bus, wait: Duration) -> Result<Option<Instance>, bus::Error> {
         let (at_ms, connection) = (self.clock.now().unix_ms(), bus.connection_number());
         let mut answers = bus.ask_all(self.key.address(), self.hello(at_ms)).await?;
@@ -280,7 +284,7 @@ impl<C: Clock + Clone> Greeter<C> {
         }
     }
 
-    /// Who answered, where it is another instance with this key, and to this question.
+    /// The instance that answered, if it is another one with this key and it answers this hello.
     fn proved(&self, answer: &Bytes, asked_at_ms: u64) -> Option<Instance> {
         #[derive(Deserialize)]
         struct Answer {
@@ -294,7 +298,8 @@ impl<C: Clock + Clone> Greeter<C> {
         proves.then_some(answer.instance)
     }
 
-    /// Returns once nobody else answers; whoever is to be taken over from is asked to end first.
+    /// Returns once no other instance answers. With `take_over` one that answers is asked to end,
+    /// without it the error is fatal.
     async fn start(&self, bus: &Bus, unheard: bool) -> Result<(), Failure> {
         let (node, began) = (self.key.address(), self.clock.now());
         let mut wait = if unheard { AT_ONCE } else { ANSWER };
@@ -302,7 +307,7 @@ impl<C: Clock + Clone> Greeter<C> {
             let other = self.ask(bus, wait).await.map_err(again)?;
             wait = ANSWER;
             let Some(other) = other else {
-                // Another one that started meanwhile may be the one to stay.
+                // Another instance that started meanwhile may be the one that stays.
                 if self.sole.heard().now_or_never().is_none() {
                     return Ok(());
                 }
@@ -337,7 +342,8 @@ impl<C: Clock + Clone> Greeter<C> {
         }
     }
 
-    /// Looks whether another instance is there while this one works; whether one answered.
+    /// Asks for other instances while this one is at work, and updates the alarm; returns whether
+    /// one answered.
     async fn look(&self, bus: &Bus) -> Result<bool, bus::Error> {
         let other = self.ask(bus, ANSWER).await?;
         let answered = other.is_some();
@@ -355,8 +361,8 @@ fn again(err: bus::Error) -> Failure {
     Failure::Again(err.into())
 }
 
-/// Says hello at the start and then whenever there is a reason to; a service that ends when this
-/// node is to leave.
+/// Says hello at the start and then whenever there is a reason to; a service that ends once another
+/// instance takes over.
 pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<(), Failure> {
     let bus = link.bus().await;
     let sole = greeter.sole.clone();
@@ -372,7 +378,7 @@ pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<()
             greeter.start(&bus, unheard).await?;
             sole.settle();
         }
-        // Servers that were apart may have met without our connection's being cut.
+        // A split cluster may have merged without cutting our connection, so ask at intervals too.
         let wait = if answered { AGAIN } else { (sole.quiet() / 3).max(AGAIN) };
         tokio::select! {
             () = sole.left() => return Ok(()),
@@ -459,7 +465,7 @@ mod tests {
         let said = hello(&first, now_ms());
         for asks_again in [true, false] {
             assert_eq!(second.hears(&said), Reply::Silence);
-            // A stranger that repeats what it heard must not hold up the start.
+            // A stranger that replays what it heard must not hold up the start.
             assert_eq!(second.sole.heard().now_or_never().is_some(), asks_again);
         }
         assert_eq!((alarm(&first), alarm(&second)), (None, None));

@@ -1,6 +1,7 @@
 //! Whether the node's key is used by this process alone.
 //!
-//! Invariant: no transaction is sent and no queue is read while another instance may use the same key.
+//! Invariants: no queue is read and no transaction is sent before it is known that no other
+//! instance answers; no transaction is sent while another user of the key was seen lately.
 
 pub mod hello;
 pub mod sole;

@@ -1,11 +1,12 @@
-//! Whether this process is its key's only user, as far as it can see.
+//! Whether this process is the only user of its key, as far as it can see.
 //!
 //! Two processes with one key would send transactions with the same nonces and take each other's
-//! jobs. Who else uses it shows in two ways: another instance speaks up on NATS (see [`hello`]), or
-//! a transaction is mined that our journal does not know. Both end in [`Sole::conflict`].
+//! jobs. Another user shows in two ways: another instance speaks on NATS (see [`hello`]), or a
+//! transaction is mined that this node's journal does not know. Both are reported to
+//! [`Sole::conflict`].
 //!
-//! What must hold: while there is a conflict nothing is sent, and jobs go on; sending resumes by
-//! itself once nothing was seen of another user for the quiet time; each change is said once.
+//! Invariants: during a conflict no transaction is sent, and jobs go on; sending resumes by itself
+//! once no other user was seen for the quiet time; each change is logged once.
 //!
 //! [`hello`]: super::hello
 
@@ -18,22 +19,22 @@ use tokio::sync::{Notify, watch};
 use super::hello::Instance;
 use crate::clock::{Clock, Timestamp};
 
-/// What shows that somebody else uses the key.
+/// Evidence that somebody else uses the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// Another instance said hello.
+    /// Another instance said hello: it starts, or looks around.
     Hello {
-        /// What it calls itself.
+        /// The other instance's id.
         instance: Instance,
     },
     /// Another instance answered our hello: it is at work.
     Answer {
-        /// What it calls itself.
+        /// The other instance's id.
         instance: Instance,
     },
-    /// A transaction of our key is in a block, but not in our journal.
+    /// A transaction of this key is in a block, but not in this node's journal.
     ForeignTransaction {
-        /// Its nonce.
+        /// The transaction's nonce.
         nonce: u64,
     },
 }
@@ -52,16 +53,16 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// How far this process has come with its key.
+/// How far this process has come towards using its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Nobody would hear another instance's hello yet.
+    /// This process hears no hello of other instances yet.
     Starting,
-    /// It is known whether anybody listens beside us.
+    /// It is known whether anybody else listens, so this process may.
     Asking,
-    /// Hellos are heard and answered.
+    /// This process hears hellos and answers them.
     Listening,
-    /// Nobody else answered ours: jobs are taken and transactions sent.
+    /// Nobody else answered its hello: it takes jobs and sends transactions.
     Settled,
     /// Another instance asked this one to end.
     Leaving,
@@ -74,18 +75,18 @@ pub struct Sole(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     quiet: Duration,
-    /// The conflict, and when it is over where nothing more is seen.
+    /// The conflict, and when it is over if no other sign is seen.
     alarm: Mutex<Option<(Conflict, Timestamp)>>,
-    /// Woken when the alarm changes.
+    /// Notified when the alarm changes.
     changed: Notify,
     stage: watch::Sender<Stage>,
-    /// Woken when another instance said hello.
+    /// Notified when another instance says hello.
     heard: Notify,
 }
 
 impl Sole {
-    /// No conflict, and nobody asked yet. After the last sign of another user nothing is sent for
-    /// `quiet`.
+    /// Starts without a conflict, before anybody was asked. After a sign of another user nothing is
+    /// sent for `quiet`.
     pub fn new(quiet: Duration) -> Self {
         Self(Arc::new(Shared {
             quiet,
@@ -96,12 +97,12 @@ impl Sole {
         }))
     }
 
-    /// Another user was seen at `now`: nothing is sent until the quiet time is over.
+    /// Reports that another user was seen at `now`: nothing is sent until the quiet time is over.
     pub fn conflict(&self, now: Timestamp, why: Conflict) {
         let known = self.pending(now).map(|(known, _)| known);
         let starts_only = matches!(why, Conflict::Hello { .. });
         let why = match known {
-            // Who only starts may give up again; who is at work is the one to be told of.
+            // An instance that only said hello may give up again, so keep the evidence that lasts.
             Some(lasting) if starts_only && !matches!(lasting, Conflict::Hello { .. }) => lasting,
             _ => why,
         };
@@ -117,13 +118,12 @@ impl Sole {
         self.0.changed.notify_waiters();
     }
 
-    /// What forbids sending at `now`.
+    /// The conflict that forbids sending at `now`, if there is one.
     pub fn alarm(&self, now: Timestamp) -> Option<Conflict> {
         self.pending(now).map(|(why, _)| why)
     }
 
-    /// Waits until sending is allowed again; at once where it is, and for ever where another
-    /// instance takes over.
+    /// Waits until sending is allowed, without end if another instance takes over.
     pub async fn clear<C: Clock>(&self, clock: &C) {
         if *self.0.stage.borrow() >= Stage::Leaving {
             std::future::pending::<()>().await;
@@ -139,7 +139,8 @@ impl Sole {
         }
     }
 
-    /// Nobody answered our hello: who only started has given up, and need not be waited for.
+    /// Reports that nobody answered our hello: an instance that only said hello has given up, and
+    /// its conflict ends.
     pub(in crate::agent) fn unanswered(&self) {
         let mut alarm = self.lock();
         if let Some((why @ Conflict::Hello { .. }, _)) = alarm.as_ref() {
@@ -150,12 +151,12 @@ impl Sole {
         }
     }
 
-    /// How long nothing may be seen of another user before sending resumes.
+    /// How long no other user must be seen before sending resumes.
     pub(in crate::agent) fn quiet(&self) -> Duration {
         self.0.quiet
     }
 
-    /// The conflict at `now` and when it is over; one that is over is forgotten.
+    /// The conflict at `now`, and when it is over; forgets one that is.
     fn pending(&self, now: Timestamp) -> Option<(Conflict, Timestamp)> {
         let mut alarm = self.lock();
         if let Some((_, until)) = alarm.as_mut() {
@@ -174,27 +175,27 @@ impl Sole {
         self.0.alarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It was found out whether anybody else listens: now this one may.
+    /// Reports that it is known whether anybody else listens, so that this process may.
     pub(in crate::agent) fn asks(&self) {
         self.reach(Stage::Asking);
     }
 
-    /// Waits until this one may listen.
+    /// Waits until this process may listen.
     pub(in crate::agent) async fn asking(&self) {
         self.reached(Stage::Asking).await;
     }
 
-    /// From now on other instances are heard.
+    /// Reports that this process hears other instances.
     pub(in crate::agent) fn listens(&self) {
         self.reach(Stage::Listening);
     }
 
-    /// Waits until other instances are heard.
+    /// Waits until this process hears other instances.
     pub(in crate::agent) async fn listening(&self) {
         self.reached(Stage::Listening).await;
     }
 
-    /// Nobody else answered: this process may use the key.
+    /// Reports that nobody else answered: this process may use the key.
     pub(in crate::agent) fn settle(&self) {
         self.reach(Stage::Settled);
     }
@@ -204,12 +205,12 @@ impl Sole {
         *self.0.stage.borrow() >= Stage::Settled
     }
 
-    /// Waits until it is known that no other instance answers: jobs and transactions wait for it.
+    /// Waits until it is known that no other instance answers. Jobs and transactions wait for that.
     pub async fn settled(&self) {
         self.reached(Stage::Settled).await;
     }
 
-    /// Another instance with our key takes over: this one ends in order.
+    /// Reports that another instance with this key takes over, so that this one ends in order.
     pub(in crate::agent) fn leave(&self) {
         self.reach(Stage::Leaving);
     }
@@ -219,12 +220,12 @@ impl Sole {
         self.reached(Stage::Leaving).await;
     }
 
-    /// Another instance said hello: ask who it is.
+    /// Reports another instance's hello, so that this one asks who it is.
     pub(in crate::agent) fn hears(&self) {
         self.0.heard.notify_one();
     }
 
-    /// Waits until another instance has said hello since this was last called.
+    /// Waits for a hello of another instance; returns at once if one came since the last call.
     pub(in crate::agent) async fn heard(&self) {
         self.0.heard.notified().await;
     }
@@ -238,7 +239,7 @@ impl Sole {
     }
 
     async fn reached(&self, stage: Stage) {
-        // The sender lives in `self`: it can't be gone.
+        // `self` holds the sender, so the channel is open.
         self.0.stage.subscribe().wait_for(|reached| *reached >= stage).await.ok();
     }
 }
@@ -267,7 +268,7 @@ mod tests {
         let over = 1000 + 900_000;
         assert_eq!(sole.alarm(at(over - 1)), Some(Conflict::ForeignTransaction { nonce: 9 }));
         assert_eq!(sole.alarm(at(over)), None);
-        // A clock that is set back does not bring it back.
+        // Setting the clock back does not bring the conflict back.
         assert_eq!(sole.alarm(at(0)), None);
     }
 

@@ -151,6 +151,7 @@ impl Kdf {
         }
         match (name, params) {
             ("scrypt", KdfParamsJson { n: Some(n), r: Some(r), p: Some(p), .. }) => {
+                // scrypt's own bounds allow costs that would exhaust memory, so these are stricter.
                 let blocks = u64::from(n).saturating_mul(r.into());
                 let bytes = blocks.saturating_mul(128);
                 let lanes = 128 * u64::from(r).saturating_mul(p.into());

@@ -1,8 +1,8 @@
-//! `cancel`: asks a node to end a job. A pool's job that no node has is taken out of the queue.
+//! `cancel`: asks a node to end a job. A pool's job that no node has is removed from the queue.
 //!
-//! With `--json` it prints one object: the node's answer (docs/protocol.md, section 1), or one of
-//! its form; `withdrawn` and `stream_seq` where the job was taken out of the queue, and then `asked` (`agent`,
-//! `ok`, `error`?) where a node said that it was at work on it.
+//! With `--json` it prints one object: the node's answer (docs/protocol.md, section 1) or one of the same
+//! form. It has `withdrawn` and `stream_seq` if the job was removed from the queue, and then `asked`
+//! (`agent`, `ok`, `error`?) if a node claimed in a status that it was working on the job.
 
 mod pool;
 
@@ -21,7 +21,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
 use crate::ids::{Address, JobId, Signature};
 
-/// A node answers when it has decided, which may wait for a container's start.
+/// A node answers once it has decided, which may have to wait for a container's start.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Arguments of `cancel`.
@@ -33,11 +33,10 @@ pub(super) struct Args {
     /// The node that runs it (default: `AGENT_ADDRESS`)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
-    /// The pool that it was submitted to: asks whichever node has it, else takes it out of the
-    /// queue
+    /// The pool that it was submitted to: asks the node that has it, or else removes it from the queue
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
-    /// Its number in the queue, which `submit` printed; looked for where it is not given
+    /// Its number in the queue, which `submit` printed (default: it is searched for)
     #[arg(long, value_name = "N", requires = "pool")]
     seq: Option<u64>,
     #[command(flatten)]
@@ -47,7 +46,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What a node answers, or what is said in its place.
+/// A node's answer, or an object of the same form made here.
 #[derive(Debug, Deserialize)]
 struct Answer {
     ok: bool,
@@ -84,7 +83,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
                         refusal(code, &format!("{error}; {why}"))
                     }
                 }
-                // Anybody can speak of a job, and be wrong.
+                // The status that named this node may be anybody's, so its refusal decides nothing.
                 _ => refusal(code, &error),
             };
             (verdict, cancelled)
@@ -98,8 +97,8 @@ fn refusal(code: &str, error: &str) -> Value {
     json!({"ok": false, "reason_code": code, "error": error})
 }
 
-/// The job is out of the queue: tells the node that spoke of it last. One that gave it back, and
-/// listens, says the job's last status. One that says that it is at work on it is to stop.
+/// After the job was removed from the queue, tells the node of its latest status, if any. A node that gave
+/// the job back publishes a last status for it; one that says it is working on it is asked to stop.
 async fn withdrawn(
     bus: &Bus,
     args: &Args,
@@ -133,22 +132,22 @@ async fn withdrawn(
     (verdict, text)
 }
 
-/// What a node answers to the request.
+/// Sends the request to a node and returns its answer.
 async fn answer(bus: &Bus, args: &Args, client: &Client, agent: Address) -> anyhow::Result<Value> {
     let request = request(args, client, agent).await?;
     let body = bus.control(agent, request.to_string().into_bytes().into(), ANSWER).await?;
     serde_json::from_slice(&body).context(NO_ANSWER)
 }
 
-/// Asks the node that has the job.
+/// Asks the node that has the job and prints the answer.
 async fn ask(bus: &Bus, args: &Args, client: &Client, agent: Address) -> anyhow::Result<ExitCode> {
     let verdict = answer(bus, args, client, agent).await?;
     tell(args, &verdict, &format!("ok: job {} is cancelled", args.job))
 }
 
-const NO_ANSWER: &str = "the node's answer is none of this protocol";
+const NO_ANSWER: &str = "the node's answer is not a valid reply";
 
-/// Prints how it went; `done` is said where it did.
+/// Prints the result; `done` is the text for success.
 fn tell(args: &Args, verdict: &Value, done: &str) -> anyhow::Result<ExitCode> {
     let answer = Answer::deserialize(verdict).context(NO_ANSWER)?;
     if args.json {
@@ -162,14 +161,14 @@ fn tell(args: &Args, verdict: &Value, done: &str) -> anyhow::Result<ExitCode> {
     Ok(if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The request, signed where there is a key and the settings say what to bind it to.
+/// Builds the request, signed if there is a key and the settings name a chain and contract.
 async fn request(args: &Args, client: &Client, agent: Address) -> anyhow::Result<Value> {
     let mut request = json!({"action": "cancel", "job_id": args.job});
     if !args.key.is_given() && client.key.is_none() {
         return Ok(request);
     }
     let domain = match signer::domain(&client.signing).await {
-        // A node that takes everybody's jobs cancels for everybody: not worth failing for.
+        // A node that accepts unsigned jobs also accepts unsigned requests, so this is no reason to fail.
         Err(err) if !args.key.is_given() => {
             tracing::warn!("the request goes unsigned: {}", out::chain(&err));
             None

@@ -1,8 +1,8 @@
-//! Who has a pool's job, and taking it out of the queue where nobody has it.
+//! Finds out who has a pool's job and removes it from the queue if nobody has it.
 //!
-//! What must hold: only a claim says that a node has the job. What a status says is a stranger's word: a
-//! hint whom to ask beside, on which nothing rests; a message is deleted only where there is no
-//! claim. A node that was given it in that very moment is found by looking once more.
+//! Invariants: only a claim proves that a node has the job. A status may be forged: it is only a hint whom to
+//! ask as well. A message is deleted only if there is no claim. If a node received it at that moment, a
+//! second look finds that node.
 
 use std::time::Duration;
 
@@ -15,49 +15,49 @@ use crate::job::Status;
 use crate::job::claim::State;
 use crate::job::status::Stage;
 
-/// A node that has cancelled a pool's job claims its end before it tells it.
+/// A node that cancels a pool's job puts the end into the claim before it publishes it: pause between looks.
 const AGAIN: Duration = Duration::from_millis(500);
 const TRIES: u32 = 10;
 
-/// What there is to do or to say.
+/// What remains to be done or reported.
 #[derive(Debug)]
 pub(super) enum End {
-    /// This node has it and is to be asked.
+    /// This node has the job: ask it.
     Ask(Address),
-    /// No node holds it; its message is deleted.
+    /// No node holds the job; its message was deleted.
     Withdrawn {
-        /// The message's number.
+        /// The message's sequence number in the stream.
         seq: u64,
-        /// Who said something of it last, and may be told.
+        /// The node of the job's latest status, which may be told.
         hint: Option<Hint>,
     },
-    /// Its message can't be deleted, for this reason code and sentence. This node says that it is
-    /// at work on it: it is to be asked, and not believed without a claim.
+    /// The message can't be deleted, with a reason code and a sentence. A status says that this node is
+    /// working on the job: ask it, but do not believe its answer without a claim.
     Hinted(Address, &'static str, String),
-    /// It can't be cancelled: a reason code and a sentence.
+    /// The job can't be cancelled, with a reason code and a sentence.
     Not(&'static str, String),
 }
 
-/// Who said something of a job last.
+/// The node named by a job's latest status.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hint {
-    /// Under this name; anybody could have said it.
+    /// The address in the status's subject, which is not proved.
     pub(super) agent: Address,
-    /// Whether it says that it gave the job back.
+    /// Whether the status says that the node gave the job back.
     pub(super) is_former: bool,
 }
 
-/// Where a pool's job is, by its claim.
+/// Where a pool's job is, according to its claim.
 enum Whereabouts {
-    /// A node has it.
+    /// This node has it.
     With(Address),
-    /// A node has ended it.
+    /// This node has ended it.
     Ended(Address),
-    /// With nobody; its number in the queue, maybe.
+    /// No node has it. Holds the message's sequence number, if a refused claim names it.
     Nobody(Option<u64>),
 }
 
-/// Finds out who has the job, and deletes it where nobody has it.
+/// Finds out who has the job, and deletes its message if nobody has it.
 pub(super) async fn cancel(
     bus: &Bus,
     pool: &PoolName,
@@ -81,14 +81,15 @@ pub(super) async fn cancel(
         }
         (Err(err), None) => return Err(err),
     };
+    // Look again: a node may have received the message just before it was deleted.
     match whereabouts(bus, pool, job).await? {
         Whereabouts::Nobody(_) => Ok(End::Withdrawn { seq, hint }),
         elsewhere => Ok(elsewhere.end(job)),
     }
 }
 
-/// Deletes the job's message: the one of the number that was given, else of the claim's, else the
-/// one that is found. Its number, or a reason code and a sentence.
+/// Deletes the job's message: the one with the given number, else the claim's, else the one found in the
+/// queue. Returns its number, or a reason code and a sentence.
 async fn withdraw(
     bus: &Bus,
     pool: &PoolName,
@@ -122,7 +123,7 @@ async fn withdraw(
     })
 }
 
-/// Whether a claim comes to say that this node has, or had, the job.
+/// Whether a claim says, within some tries, that this node has or had the job.
 pub(super) async fn is_confirmed(
     bus: &Bus,
     pool: &PoolName,
@@ -160,12 +161,13 @@ async fn whereabouts(bus: &Bus, pool: &PoolName, job: &JobId) -> anyhow::Result<
     }
 }
 
-/// Who says that it has to do with the job: a job is claimed only when its container starts.
+/// The node of the job's latest status, unless that ends the job. A job is claimed only when its container is
+/// about to start, so a node may be working on it without a claim.
 async fn hint(bus: &Bus, job: &JobId) -> anyhow::Result<Option<Hint>> {
     let Some(message) = bus.last_status(job).await? else { return Ok(None) };
-    // What is no status was said by nobody who has the job.
+    // A node that has the job would publish a valid status.
     let Ok((status, _)) = Status::read(&message.body) else { return Ok(None) };
-    // Who ends a pool's job has its claim; without one anybody may have said it.
+    // A node that ended a pool's job would hold its claim. There is none, so anybody may have published this.
     let ended = status.stage.is_terminal();
     let is_former = status.stage == Stage::Interrupted;
     Ok((!ended).then_some(Hint { agent: message.agent, is_former }))

@@ -1,8 +1,8 @@
-//! `contract history`: what happened to a node, oldest first, as the contract's events tell it.
+//! `contract history`: a node's history from the contract's events, oldest first.
 //!
-//! `--json`: one object an event: `block`, `time_s` where it is known, `tx_hash`, `event`
-//! (`registered` with `gpu_model` and `vram_mib`, `heartbeat`, `job_confirmed` with `jobs`,
-//! `receipts_committed` with `root`, `completed`, `failed`).
+//! `--json`: one object per event: `block`, `time_s` if known, `tx_hash`, `event` (`registered` with
+//! `gpu_model` and `vram_mib`, `heartbeat`, `job_confirmed` with `jobs`, `receipts_committed` with `root`,
+//! `completed`, `failed`).
 
 use super::super::{Misused, out};
 use super::{Common, node_of, reader};
@@ -17,8 +17,8 @@ pub(super) struct Args {
     /// The node (default: `AGENT_ADDRESS`, else that of the settings' key)
     #[arg(value_name = "ADDRESS")]
     node: Option<Address>,
-    /// The first block (default: that of the node's registration, where the contract tells when
-    /// that was, else 50000 blocks ago)
+    /// The first block (default: that of the node's registration if the contract records it, else 50000
+    /// blocks ago)
     #[arg(long, value_name = "N")]
     from_block: Option<u64>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ async fn beginning(reader: &Reader, node: Address, head: u64) -> anyhow::Result<
     }
 }
 
-/// One line for a person.
+/// The event as one line of text.
 fn told(entry: &Entry) -> String {
     let time = entry.time_s.map_or_else(|| "-".to_owned(), |time| time.to_string());
     let what = match &entry.event {

@@ -1,8 +1,8 @@
-//! `contract`: puts the reputation contract on a chain, shows what it says, and what an explorer
-//! needs to verify it.
+//! `contract`: deploys the reputation contract, shows its state, and prints what an explorer needs to verify
+//! it.
 //!
-//! `deploy --json`: `contract`, `owner`, `tx_hash`, `block`, `gas_used`. Each other command has a
-//! file of its own, which says what its `--json` holds.
+//! `deploy --json`: `contract`, `owner`, `tx_hash`, `block`, `gas_used`. Each other command has its own
+//! module, which documents its `--json`.
 
 mod history;
 mod show;
@@ -80,7 +80,7 @@ fn settings(common: &Common) -> anyhow::Result<Contract> {
     Ok(settings)
 }
 
-/// The contract that the settings name, as anybody can read it.
+/// A reader of the contract that the settings name. It needs no key.
 fn reader(settings: &Contract) -> anyhow::Result<Reader> {
     let config = settings.signing.chain().ok_or_else(|| {
         missing("which contract? Set OPBNB_RPC_URL and REPUTATION_CONTRACT_ADDRESS")
@@ -88,7 +88,7 @@ fn reader(settings: &Contract) -> anyhow::Result<Reader> {
     Ok(Reader::new(config)?)
 }
 
-/// The node that was named, else that of the settings.
+/// The node that was named, else `AGENT_ADDRESS`, else that of the settings' key.
 fn node_of(settings: &Contract, named: Option<Address>) -> anyhow::Result<Option<Address>> {
     match (named.or(settings.agent), &settings.key) {
         (None, Some(key)) => Ok(Some(key.address()?)),

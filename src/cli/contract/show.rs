@@ -1,11 +1,11 @@
 //! `contract show`: the contract's owner, its totals, and one node's record.
 //!
-//! `--json`: `contract`, `chain_id`, `block`, `owner`, `providers`, `active` (null, with
-//! `active_unknown` that says why, where the contract can't count them: the deployed one looks at
-//! every node in one call, which endpoints cut short from some 11,000 on), `extension`, and `node`: `address`, `balance_wei`, `registered`, and where that is true `gpu_model`, `vram_mib`,
-//! `last_seen_s`, `jobs`, `active`, and `reputation` where the contract has the extension:
-//! `since_s`, `last_seen_s`, `on_time`, `missed`, `streak`, `completed_claimed`, `failed_claimed`,
-//! `confirmed`, `score`.
+//! `--json`: `contract`, `chain_id`, `block`, `owner`, `providers`, `active`, `extension` and `node`.
+//! `active` is null if the contract can't count its active nodes, and `active_unknown` says why: the deployed
+//! contract looks at every node in one call, which endpoints cut off at some 11,000. `node` has `address`,
+//! `balance_wei`, `registered`; if registered, `gpu_model`, `vram_mib`, `last_seen_s`, `jobs`, `active`; and
+//! if the contract has the extension, `reputation`: `since_s`, `last_seen_s`, `on_time`, `missed`, `streak`,
+//! `completed_claimed`, `failed_claimed`, `confirmed`, `score`.
 
 use serde_json::{Value, json};
 

@@ -1,15 +1,15 @@
-//! `contract verify-data`: what an explorer needs to find that the code on a chain is the code in
-//! `contracts/`: the exact compiler, its settings, every source.
+//! `contract verify-data`: what an explorer needs to verify that the code on a chain was compiled from
+//! `contracts/`: the exact compiler, its settings, and every source.
 //!
-//! `--json`: `contract`, `compiler`, `evm_version`, `optimizer_runs`, `via_ir`,
-//! `constructor_arguments` (there are none) and `standard_json_input`.
+//! `--json`: `contract`, `compiler`, `evm_version`, `optimizer_runs`, `via_ir`, `constructor_arguments`
+//! (there are none) and `standard_json_input`.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::super::out;
 
-/// Made and held by `cargo xtask abi`.
+/// Generated and checked by `cargo xtask abi`.
 const INPUT: &str = include_str!("../../../abi/NodeReputation.verify.json");
 const ARTEFACT: &str = include_str!("../../../abi/NodeReputation.json");
 

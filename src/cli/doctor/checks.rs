@@ -1,11 +1,11 @@
-//! The checks themselves: each asks one part, as the node would, and says what it heard.
+//! The checks. Each asks one service or part of the host as the node would, and reports the answer.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Check, Finding, gpu};
 use crate::agent::Settings;
-use crate::agent::account::heartbeat::{Claim, WARN_DAYS};
+use crate::agent::account::heartbeat::{Registration, WARN_DAYS};
 use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
@@ -17,12 +17,12 @@ use crate::report::causes;
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
 
-/// What a check says whose settings are wrong; those are told by their own check.
+/// The finding of a check whose settings are wrong; the check of the settings reports those.
 pub(super) fn unset() -> Finding {
     Finding::fail("not checked", "mend the settings first")
 }
 
-/// All problems of the settings, and what is unwise about them.
+/// Reports all problems and warnings of the settings.
 pub(super) fn settings(env: &mut Env<'_>) -> Check {
     let problems = env.take_problems();
     let warnings = env.take_warnings();
@@ -50,7 +50,7 @@ pub(super) async fn key(parts: &Parts) -> Finding {
     };
     let owner = parts.owner.map(|owner| format!(", owner {owner}")).unwrap_or_default();
     let (asks, opened) = (source.asks(), if source.asks() { ", not opened" } else { "" });
-    // A keystore takes a second of one core.
+    // Deriving a keystore's key takes about a second of CPU time.
     let address = move || if asks { source.address() } else { source.load().map(|k| k.address()) };
     match tokio::task::spawn_blocking(address).await {
         Ok(Ok(address)) => Finding::ok(format!("{address} {from}{opened}{owner}")),
@@ -101,8 +101,8 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
 pub(super) const DOCKER: &str = "install and start Docker Engine (https://docs.docker.com/engine/install), let \
                       this user into the group docker, or set DOCKER_HOST";
 
-/// Whose number root in a container has on the host. Most engines are set up the first way, and the
-/// node works with either: told, not graded.
+/// Which user id root in a container has on the host. Most engines run without user namespaces and the node
+/// works with both, so this is reported but not graded.
 fn root_in_containers(engine: &Engine) -> &'static str {
     if engine.maps_root() {
         "root in a container is an ordinary user here"
@@ -111,13 +111,13 @@ fn root_in_containers(engine: &Engine) -> &'static str {
     }
 }
 
-/// The node whose containers the probes are.
+/// The node address to label the probes' containers with.
 pub(super) fn node_of(parts: &Parts) -> Address {
     let address = parts.key.as_ref().and_then(|key| key.address().ok());
     address.unwrap_or(Address::new([0; 20]))
 }
 
-/// Whether the engine finds under the data folder's path what lies there.
+/// Checks that the engine sees the same files under the data folder's path as the node.
 pub(super) async fn files_in_containers(parts: &Parts) -> Finding {
     let (Some(config), Some(settings)) = (&parts.docker, &parts.settings) else { return unset() };
     let existing = existing(&settings.data_dir);
@@ -144,13 +144,13 @@ pub(super) async fn files_in_containers(parts: &Parts) -> Finding {
     }
 }
 
-/// The data folder, or what of its path is there: before the first start it is not, and what counts
-/// is whether it can be made.
+/// The data folder or its nearest existing ancestor: before the first start, it only has to be creatable.
 fn existing(data_dir: &Path) -> &Path {
     data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"))
 }
 
-/// A start that hangs is told before the check's own deadline, so that its container is removed.
+/// A configuration with short timeouts, so that a start that hangs fails before the check's deadline and its
+/// container is removed.
 pub(super) fn hasty(config: &DockerConfig) -> DockerConfig {
     let (call_timeout, start_timeout) = (Duration::from_secs(3), Duration::from_secs(6));
     DockerConfig { call_timeout, start_timeout, ..config.clone() }
@@ -167,12 +167,12 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
         let facts = reader.facts(node).await?;
         let provider = reader.provider(node).await?;
         let price = reader.beat_price(node).await?;
-        // What the node would send now, and so has to be served.
+        // The call that the node would send now: every endpoint must be able to serve it.
         let call = if provider.is_some() {
             Call::Heartbeat
         } else {
             let gpus = gpu::cards(parts).await.map(|cards| cards.gpus).unwrap_or_default();
-            Claim::of(&gpus).call()
+            Registration::of(&gpus).call()
         };
         let endpoints = reader.endpoints(node, &call).await;
         Ok::<_, crate::chain::Error>((facts, provider, price, endpoints))
@@ -218,7 +218,7 @@ pub(super) async fn chain(parts: &Parts) -> Finding {
     Finding::ok(text)
 }
 
-/// A stranger's word in a sentence of ours.
+/// Limits the length of a stranger's text in a message.
 fn out_of(text: &str) -> String {
     text.chars().take(64).collect()
 }
@@ -283,7 +283,7 @@ pub(super) async fn gateways(parts: &Parts) -> Finding {
     }
 }
 
-/// What a user without root's rights to files lacks, and what to do.
+/// What a user without root's file capabilities lacks, and the remedy; `None` if it has them.
 pub(in crate::cli) const fn rights(overrides: bool) -> Option<(&'static str, &'static str)> {
     if overrides {
         return None;
@@ -309,7 +309,7 @@ pub(super) fn data_dir(parts: &Parts) -> Finding {
     match host::disk_free_mib(existing) {
         Ok(free) if free <= *disk_free_min_mib => Finding::fail(
             format!(
-                "{}: {free} MiB are free, {disk_free_min_mib} must stay so",
+                "{}: {free} MiB are free, and {disk_free_min_mib} MiB must stay free",
                 data_dir.display()
             ),
             "free some disk, or lower DISK_FREE_MIN_MIB",

@@ -1,4 +1,4 @@
-//! The GPU's checks: the cards that the driver knows, and whether a container gets each of them.
+//! The GPU checks: which cards the driver knows, and whether a container gets each of them.
 
 use super::Finding;
 use super::checks::{DOCKER, hasty, node_of, unset};
@@ -9,7 +9,7 @@ use crate::gpu::{GpuProbe as _, nvml::Nvml};
 use crate::node::{GpuInventory, GpuUuid, pools};
 use crate::report::causes;
 
-/// The cards, or why there are none.
+/// The cards, or a finding that says why there are none.
 pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
     match &parts.gpu {
         None => Err(unset()),
@@ -69,7 +69,7 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
     };
     let all = docker.hands_out(node_of(parts), "doctor", &uuids).await;
     let Err(err) = all else { return Finding::ok("the engine hands the cards to containers") };
-    // Only a card's own fault is worth a look at each of them.
+    // Test each card alone only if the fault may lie in a card.
     if uuids.len() == 1 || !matches!(err, ContainerError::Gpu { .. }) {
         let remedy = gpu_remedy(&err);
         return Finding::failed(err, remedy);
@@ -92,7 +92,7 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
     }
 }
 
-/// What to do where no container gets a card, by what is to blame.
+/// The remedy if no container gets a card, by the cause of the error.
 const fn gpu_remedy(err: &ContainerError) -> &'static str {
     match err {
         ContainerError::Driver { .. } => {

@@ -1,9 +1,11 @@
-//! `doctor`: every prerequisite of a node, one line each, with the remedy where one is lacking.
+//! `doctor`: checks every prerequisite of a node and prints one line for each, with a remedy if one is
+//! lacking.
 //!
-//! Every check runs, whatever became of the others, and none runs longer than [`DEADLINE`].
-//! With `--json`: `{"checks": [{"name", "status", "detail", "remedy"?, "problems"?}], "ok", "warn",
-//! "fail"}`; `status` is `ok`, `warn` or `fail`, and the last three are counts. Exit code 0 where
-//! all is good, 1 with warnings, 2 with failures.
+//! Every check runs, whatever the others find, and none longer than [`DEADLINE`].
+//!
+//! With `--json`: `{"checks": [{"name", "status", "detail", "remedy"?, "problems"?}], "ok", "warn", "fail"}`.
+//! `status` is `ok`, `warn` or `fail`; the last three keys are counts. Exit code 0 if all is well, 1 with
+//! warnings, 2 with failures.
 
 pub(super) mod checks;
 mod gpu;
@@ -22,7 +24,7 @@ use super::logging::{self, Audience};
 use super::out;
 use crate::config::{self, Env, Environment, Parts, Problem};
 
-/// A service that takes longer to answer is as good as none.
+/// Upper bound on one check. A service that takes longer to answer counts as failed.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Arguments of `doctor`.
@@ -33,11 +35,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// How a prerequisite stands.
+/// The grade of a prerequisite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Grade {
-    /// As it should be.
+    /// It is as it should be.
     Ok,
     /// The node runs, but not as well as it could.
     Warn,
@@ -56,7 +58,7 @@ struct Finding {
     problems: Vec<Problem>,
 }
 
-/// A finding under its name.
+/// A finding and the name of its check.
 #[derive(Debug, Clone, Serialize)]
 struct Check {
     name: &'static str,
@@ -81,7 +83,7 @@ impl Finding {
         Self { status, detail: out::clean(&detail.into()), remedy, problems: Vec::new() }
     }
 
-    /// A failure that an error tells of, causes and all.
+    /// A failure whose detail is an error with its causes.
     fn failed(error: impl Into<anyhow::Error>, remedy: impl Into<String>) -> Self {
         Self::fail(out::chain(&error.into()), remedy)
     }
@@ -108,7 +110,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Every check that asks somebody, all at the same time.
+/// All checks except that of the settings; they run concurrently.
 fn all(parts: &Parts) -> Vec<Running<'_>> {
     vec![
         run("key", checks::key(parts)),

@@ -1,4 +1,4 @@
-//! The check of NATS: what the node itself does there before it takes a job.
+//! The NATS check: does what the node does before it takes a job.
 
 use super::Finding;
 use super::checks::unset;
@@ -8,10 +8,10 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Parts;
 use crate::node::pools;
 
-/// Where this node's jobs come from, as far as its settings say it.
+/// The subjects that this node takes jobs from, as far as the settings tell.
 async fn sources(parts: &Parts) -> Vec<Target> {
     let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
-    // Who lists none by hardware need not wait for the driver.
+    // Only pools named after the hardware need the driver's answer.
     let gpus = if listed.iter().any(|name| name == pools::AUTO) {
         cards(parts).await.map(|cards| cards.gpus).unwrap_or_default()
     } else {
@@ -62,7 +62,7 @@ pub(super) async fn nats(parts: &Parts) -> Finding {
     }
 }
 
-/// What is said of a server with `JetStream`: all that is amiss, not the first alone.
+/// The finding for a server with `JetStream`: lists every shortcoming, not only the first.
 fn served(
     server: &str,
     lacks: &[Shortcoming],

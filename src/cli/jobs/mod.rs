@@ -1,7 +1,7 @@
-//! `jobs`: what this node knows of its jobs, out of its journal, also while the node runs.
+//! `jobs`: shows what this node knows about its jobs, read from its journal, also while the node is running.
 //!
-//! With `--json` every line is one object; docs/operations.md, Jobs, has its keys. A job in a
-//! listing and a job by itself have the same first ones.
+//! With `--json` every line is one object; docs/operations.md, Jobs, lists its keys. A listed job and a
+//! single job start with the same keys.
 
 mod object;
 mod retry;
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Everything about this job
     #[arg(value_name = "JOB_ID")]
     job: Option<JobId>,
-    /// Also what is done, and what was refused
+    /// Also finished and refused jobs
     #[arg(long, conflicts_with = "job")]
     all: bool,
     /// How many at most, the newest first
@@ -91,7 +91,7 @@ fn list(page: &Page, args: &Args) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A job as one line.
+/// A job as one line of text.
 fn line(record: &Record) -> String {
     let id = &record.id;
     match &record.standing {
@@ -116,7 +116,7 @@ fn line(record: &Record) -> String {
     }
 }
 
-/// Why a job did not complete, where it was taken and has ended.
+/// Why a job that was taken and has ended did not complete.
 fn fault(record: &Record) -> Option<&Fault> {
     match &record.standing {
         Standing::Taken(job) => job.phase.outcome().and_then(words::fault_of),
@@ -124,7 +124,7 @@ fn fault(record: &Record) -> Option<&Fault> {
     }
 }
 
-/// What keeps a job from going on.
+/// The trouble that keeps a job from going on, as text.
 fn trouble_text(trouble: &Trouble) -> String {
     let (fault, retry_at) = (words::fault_text(&trouble.fault), trouble.retry_at);
     let times = words::count(trouble.failures as usize, "time");

@@ -1,4 +1,4 @@
-//! Jobs as JSON: the keys that docs/operations.md promises. What is absent is left out.
+//! Jobs as JSON, with the keys that docs/operations.md documents. Null values are left out.
 
 use serde_json::{Map, Value, json};
 
@@ -8,12 +8,12 @@ use crate::job::phase::{Outcome, Trouble};
 use crate::job::{Job, Reason};
 use crate::journal::{Chronicle, KeptOutput, Publication, Record, Said, Standing};
 
-/// A job in a listing.
+/// A job in a listing, as a JSON object.
 pub(super) fn of_record(record: &Record) -> Value {
     Value::Object(summary(record))
 }
 
-/// A job by itself.
+/// A single job with its history, as a JSON object.
 pub(super) fn of_history(
     chronicle: &Chronicle,
     has_receipt: bool,
@@ -132,7 +132,7 @@ const fn outcome_code(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Adds what is not absent, also one level down.
+/// Adds the fields that are not null, also one level down.
 fn extend(object: &mut Map<String, Value>, fields: Value) {
     let Value::Object(fields) = fields else { return };
     for (key, value) in fields {

@@ -1,4 +1,4 @@
-//! `jobs retry`: asks the running node to publish an output that it has kept.
+//! `jobs retry`: asks the running node to publish a kept output.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct Args {
     job: JobId,
     #[command(flatten)]
     key: KeyArgs,
-    /// One JSON object, for programs: the node's answer, with `output_cid` where it is published
+    /// One JSON object, for programs: the node's answer, with `output_cid` once it is published
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +56,7 @@ pub(super) async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let body = bus.control(node, request.to_string().into_bytes().into(), ANSWER).await;
     let body = body.context("only a node that runs can publish what it keeps")?;
     let answer: Value =
-        serde_json::from_slice(&body).context("the node's answer is none of this protocol")?;
+        serde_json::from_slice(&body).context("the node's answer is not a valid reply")?;
     let is_done = answer["ok"] == true;
     if args.json {
         out::json(&answer)?;
@@ -71,7 +71,7 @@ pub(super) async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The request, signed with the node's key or its owner's.
+/// Builds the request, signed with the node's key or its owner's.
 async fn request(args: &Args, client: &Client, node: Address) -> anyhow::Result<Value> {
     let key = args.key.load(client.key.as_ref())?;
     let key = key.context("the node's key or its owner's signs this: --keystore FILE")?;

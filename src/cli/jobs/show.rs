@@ -1,4 +1,4 @@
-//! One job in full, for a person.
+//! One job in full, as text.
 
 use std::io;
 
@@ -51,7 +51,7 @@ pub(super) fn print(
     verdict(chronicle)
 }
 
-/// How it stands with an output that could not be published in time.
+/// The state of an output that could not be published in time.
 fn kept_text(id: &JobId, kept: &KeptOutput) -> String {
     let until = kept.kept.until;
     match (&kept.result, kept.said, kept.asked) {
@@ -135,7 +135,7 @@ fn statuses(said: &[Said]) -> io::Result<()> {
     Ok(())
 }
 
-/// How it stands or ended, why, and what to do.
+/// Prints the job's state or end, the reason, and the remedy.
 fn verdict(chronicle: &Chronicle) -> io::Result<()> {
     let status = chronicle.said.last().map(|said| &said.status);
     match &chronicle.record.standing {

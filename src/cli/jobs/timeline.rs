@@ -1,4 +1,4 @@
-//! What happened to a job, with what repeats itself folded into one line.
+//! A job's events as a timeline, with repeated failures folded into one line.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::journal::Happened;
 /// One line of a timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Moment {
-    /// When it happened, first.
+    /// When it happened first.
     pub(super) at: Timestamp,
     /// When it happened last.
     pub(super) until: Timestamp,
-    /// How often.
+    /// How many times it happened.
     pub(super) times: u64,
-    /// After the moment before it, which may have lasted.
+    /// Time since the end of the previous moment.
     pub(super) after: Duration,
     /// The event's name.
     pub(super) event: &'static str,
-    /// Why it failed, where it did.
+    /// The reason, if it is a failure.
     pub(super) reason: Option<Reason>,
-    /// The last of them in words, clean.
+    /// The last of the events in words, safe to print.
     pub(super) text: String,
 }
 
-/// The moments of these events, the first of which came after `begin`.
+/// Folds these events into moments. `begin` is the time before the first.
 pub(super) fn fold(begin: Timestamp, events: &[Happened]) -> Vec<Moment> {
     let mut moments: Vec<Moment> = Vec::new();
     for Happened { at, until, times, event } in events {
@@ -48,7 +48,7 @@ pub(super) fn fold(begin: Timestamp, events: &[Happened]) -> Vec<Moment> {
     moments
 }
 
-/// Why a step failed that is tried again, or was.
+/// The reason of a failed step.
 const fn reason_of(event: &Event) -> Option<Reason> {
     match event {
         Event::Failed { fault, .. } => Some(fault.reason),

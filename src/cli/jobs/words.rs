@@ -1,11 +1,11 @@
-//! A job's phases, events and spans in words. What strangers wrote is clean when it leaves here.
+//! A job's phases, events and spans in words. Strangers' text is made safe to print here.
 
 use std::time::Duration;
 
 use super::super::out;
 use crate::job::phase::{Event, Fault, Outcome, Phase, Run, RunExit, StopCause};
 
-/// What goes on in a phase.
+/// What the node does in a phase.
 pub(super) fn phase(phase: &Phase) -> String {
     match phase {
         Phase::Accepted => "pulling the image".to_owned(),
@@ -50,7 +50,7 @@ pub(super) const fn outcome(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Why a job did not complete.
+/// The fault that ended a job, unless it completed.
 pub(super) const fn fault_of(outcome: &Outcome) -> Option<&Fault> {
     match outcome {
         Outcome::Completed => None,
@@ -60,7 +60,7 @@ pub(super) const fn fault_of(outcome: &Outcome) -> Option<&Fault> {
     }
 }
 
-/// The container that the phase knows of.
+/// The run that the phase contains, if any.
 pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
     match phase {
         Phase::Running { run } | Phase::Stopping { run, .. } | Phase::Exited { run, .. } => {
@@ -71,7 +71,7 @@ pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
     }
 }
 
-/// What happened.
+/// An event in words.
 pub(super) fn event(event: &Event) -> String {
     match event {
         Event::Pulled { .. } => "the image is here".to_owned(),
@@ -134,17 +134,17 @@ const fn stop_cause(cause: StopCause) -> &'static str {
     }
 }
 
-/// A fault's sentence with its code.
+/// A fault's message and its code.
 pub(super) fn fault_text(fault: &Fault) -> String {
     format!("{} ({})", out::clean(&fault.error), fault.reason.code())
 }
 
-/// So many of a thing.
+/// A number and a noun, in the plural if needed.
 pub(super) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-/// A span as people say it: its two largest units.
+/// A span in its two largest units.
 pub(super) fn span(span: Duration) -> String {
     let (ms, s) = (span.as_millis(), span.as_secs());
     let (min, hours, days) = (s / 60, s / 3600, s / 86_400);

@@ -1,4 +1,4 @@
-//! The job's message: drafted from the arguments, signed, and read back as the node will read it.
+//! The job's message: built from the arguments, signed, and parsed as the node will parse it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::clock::Timestamp;
 use crate::ids::{Cid, Domain, Hash, JobId, Signature};
 use crate::job::spec::{Parsed, parse, spec_hash};
 
-/// A signed job that names no deadline may wait this long for a node.
+/// Deadline of a signed job for which none is given, from the time of signing.
 const DEADLINE: Duration = Duration::from_hours(24);
 
-/// What a job needs of the node that runs it.
+/// Options for what a job needs from its node.
 #[derive(Debug, clap::Args)]
 pub(super) struct Needs {
     /// Whole GPUs (default: 1, or 0 on a node without any)
@@ -37,34 +37,34 @@ pub(super) struct Needs {
     /// Disk for all inputs together, and as much for the output
     #[arg(long, value_name = "MIB")]
     disk_mib: Option<u64>,
-    /// Memory that its processes share under /dev/shm (default: 1024)
+    /// Shared memory under /dev/shm (default: 1024)
     #[arg(long, value_name = "MIB")]
     shm_mib: Option<u64>,
-    /// What it wants to reach
+    /// What the container may reach
     #[arg(long, value_parser = ["none", "internet", "bridge"])]
     network: Option<String>,
     /// How long it may run: seconds, or a span such as 90m
     #[arg(long, value_name = "SPAN", value_parser = parse_timeout)]
     timeout: Option<u64>,
-    /// Finished by then, never started after: a time, or a span from now such as 2h
+    /// Must have ended by then, and is never started later: a time, or a span from now such as 2h
     #[arg(long, value_name = "TIME|SPAN", value_parser = parse_deadline)]
     deadline: Option<Timestamp>,
-    /// Higher goes first where several wait: -100 to 100
+    /// Higher goes first if several jobs wait: -100 to 100
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// A variable for the container; can stand several times
+    /// An environment variable for the container (repeatable)
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_pair)]
     env: Vec<(String, String)>,
-    /// The job's name (default: job- and chance)
+    /// The job's id (default: job- and random characters)
     #[arg(long, value_name = "ID")]
     job_id: Option<JobId>,
 }
 
-/// A message in the making.
+/// A message that is being built.
 #[derive(Debug)]
 pub(super) struct Draft(Map<String, Value>);
 
-/// A message that a node will take for a job.
+/// A message that a node can parse as a job.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) id: JobId,
@@ -106,7 +106,7 @@ impl Draft {
         }
     }
 
-    /// Adds who asks, until when, and the signature over all of it and the target.
+    /// Adds the requester, a deadline if there is none, and the signature over the job and the target.
     pub(super) fn sign(&mut self, key: &Key, domain: &Domain, target: &Target, now: Timestamp) {
         self.put("requester", Some(key.address()));
         if !self.0.contains_key("deadline") {
@@ -116,7 +116,7 @@ impl Draft {
         self.put("signature", Some(Signature(key.sign_digest(&digest.0))));
     }
 
-    /// The message, refused here for what a node would refuse it for.
+    /// The finished message. Fails here for everything that makes a node refuse it as malformed.
     pub(super) fn finish(self) -> anyhow::Result<Job> {
         let body = serde_json::to_vec(&Value::Object(self.0))?;
         match parse(&body) {

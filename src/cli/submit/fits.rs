@@ -1,7 +1,7 @@
-//! Whether a node of the pool is there that a job fits, by the nodes' own word in the bucket `NODES`.
+//! Checks whether any present node of the pool could run a job, by the nodes' own entries in the bucket
+//! `NODES`.
 //!
-//! What must hold: it is a word to whoever asks, and holds nothing up: a job that fits nobody now waits
-//! for who comes.
+//! Invariant: this only informs the user and delays nothing. A job that no node could run waits for one.
 
 use std::io;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::job::spec::parse;
 use crate::node::admission::{Verdict, decide};
 use crate::node::presence::Presence;
 
-/// Who is there is said in this time, or not at all.
+/// Upper bound on the time for reading the entries.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Says where none of the pool's nodes that are there could ever run the job. Where nobody can tell,
-/// nothing is said.
+/// Reports it if none of the pool's present nodes could ever run the job. Reports nothing if that can't be
+/// found out.
 pub(super) async fn tell(
     bus: &Bus,
     pool: &PoolName,
@@ -50,7 +50,7 @@ pub(super) async fn tell(
     report.event("unfit", &json!({"pool": name, "nodes": count}), &text)
 }
 
-/// Which images it allows, it does not say.
+/// Whether this node could run the job. Its entry does not say which images it allows, so any image counts.
 fn fits(one: &Presence, spec: &JobSpec) -> bool {
     let terms = Terms { offer: one.offer(), images: ImagePolicy::default() };
     !matches!(decide(&terms.offer, &[], &[], &terms.demand(spec)), Verdict::Never(_))

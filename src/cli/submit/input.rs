@@ -1,4 +1,4 @@
-//! The job's input: a CID as it is, or a file or folder that is uploaded first.
+//! The job's input: a CID, or a file or folder that is uploaded first.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::backoff::Backoff;
 use crate::config::Client;
 use crate::ids::{Cid, JobId};
 
-/// What the pinning service takes in one upload.
+/// Upper bound that the pinning service sets on one upload.
 const INPUT_BYTES_MAX: u64 = 25 * 1_000_000_000;
-/// A service that is away for a moment must not cost the whole command.
+/// Retries of an upload or download, so that a short outage does not fail the whole command.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
 const TRIES: u32 = 6;
 
-/// The CID of what `--input` names.
+/// The CID of the `--input` argument; uploads a file or folder.
 pub(super) async fn resolve(
     input: &str,
     client: &Client,
@@ -43,7 +43,7 @@ pub(super) async fn resolve(
 }
 
 async fn upload(named: &Path, client: &Client, report: &mut Report) -> anyhow::Result<Cid> {
-    // Who types a link means what it leads to.
+    // A symbolic link stands for its target.
     let path = &named.canonicalize()?;
     report.busy(&format!("hashing {}", path.display()));
     let sealed = seal(path, INPUT_BYTES_MAX).await?;
@@ -58,14 +58,14 @@ async fn upload(named: &Path, client: &Client, report: &mut Report) -> anyhow::R
     Ok(cid)
 }
 
-/// What the pin is called in the service's listing: the file's name where that is a plain one.
+/// The pin's name in the service's listing: the file's name, if it contains only plain characters.
 fn pin_name(path: &Path) -> String {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let plain = name.parse::<JobId>().is_ok();
     format!("input-{}", if plain { name } else { "file" })
 }
 
-/// Tries again what may succeed later, a few times.
+/// Runs `work`, and retries transient errors a few times.
 pub(super) async fn patiently<T>(
     mut work: impl AsyncFnMut() -> Result<T, artifact::Error>,
 ) -> Result<T, artifact::Error> {

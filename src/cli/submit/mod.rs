@@ -1,11 +1,11 @@
-//! `submit`: what a dispatcher does, for one job.
+//! `submit`: does for one job what a dispatcher does.
 //!
 //! With `--json` every line of standard output is one object with an `event`:
 //!
 //! | event | keys |
 //! |---|---|
 //! | `input` | `cid`, `bytes` |
-//! | `unfit` | `pool`, `nodes`: how many of the pool's are there, none of which the job fits |
+//! | `unfit` | `pool`, `nodes`: how many nodes of the pool are present, none of which could run the job |
 //! | `submitted` | `job_id`, `target`, `spec_hash`, `signed_by`?, `stream_seq`? |
 //! | `status` | `status`: the message of docs/protocol.md, section 2 |
 //! | `unverified` | `status`: an end that is not believed; `problem`: why |
@@ -45,7 +45,7 @@ use crate::job::status::Stage;
 use report::Report;
 pub(super) use report::{describe, stage_name};
 
-/// The live log's last lines are on their way when the last status is.
+/// How long to wait for the live log's last lines after the last status.
 const LAST_LINES: Duration = Duration::from_millis(200);
 const MIB: u64 = 1024 * 1024;
 
@@ -61,10 +61,10 @@ pub(super) struct Args {
     /// Where the job leaves its output, if not in /output/output or /output
     #[arg(long, value_name = "PATH")]
     output_path: Option<String>,
-    /// The node that is to run it (default: `AGENT_ADDRESS`)
+    /// The node that shall run it (default: `AGENT_ADDRESS`)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
     agent: Option<Address>,
-    /// The pool of nodes one of which is to run it
+    /// The pool of nodes, one of which shall run it
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
     /// A node of the pool whose word counts though it does not hold the job's claim (repeatable)
@@ -114,7 +114,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
     let bus = follow::connect(&client.bus).await?;
     let following = args.follow || fetch_to.is_some();
-    // Before the job is sent, so that nothing of it is missed.
+    // Start before the job is sent, so that no status is missed.
     let follower = if following {
         Some(Follower::start(&bus, filter(&target, &job.id), true, true).await?)
     } else {
@@ -147,14 +147,14 @@ fn filter(target: &Target, job: &JobId) -> StatusFilter {
     StatusFilter { agent, job: Some(job.clone()) }
 }
 
-/// The key that signs with what its signature is bound to. A key of the settings goes unused where
-/// they do not say what to bind it to; one that was asked for must be usable.
+/// The signing key and the domain of its signature. A key of the settings is not used if they do not name a
+/// domain; a key given on the command line must be usable.
 async fn signer(
     args: &Args,
     client: &Client,
 ) -> anyhow::Result<(Option<crate::chain::Key>, Option<Domain>)> {
     if args.unsigned || (client.key.is_none() && !args.key.is_given()) {
-        // A receipt can be held against the contract even so, where it costs no question.
+        // The domain also serves to check the receipt, if it is known without asking the chain.
         return Ok((None, signer::known_domain(&client.signing)));
     }
     let domain = signer::domain(&client.signing).await?;
@@ -169,7 +169,7 @@ async fn signer(
     }
 }
 
-/// Where the output will lie: under the name that the job gives it. Nothing may be there yet.
+/// The path for the fetched output, named as in the job. Fails if it exists.
 fn fetch_path(dir: &Path, output_path: Option<&str>) -> anyhow::Result<PathBuf> {
     let name = output_path.and_then(|path| Path::new(path).file_name());
     let path = dir.join(name.unwrap_or("output".as_ref()));
@@ -180,7 +180,7 @@ fn fetch_path(dir: &Path, output_path: Option<&str>) -> anyhow::Result<PathBuf> 
     Ok(std::path::absolute(path)?)
 }
 
-/// Publishes the job; its number in the queue.
+/// Publishes the job; returns its sequence number in the queue, if any.
 async fn publish(
     bus: &Bus,
     target: &Target,
@@ -188,10 +188,11 @@ async fn publish(
     signed_by: Option<Address>,
     report: &Report,
 ) -> anyhow::Result<Option<u64>> {
-    // The same body within two minutes is one job, whoever repeats the command.
+    // JetStream drops a message with the same id within two minutes, so repeating the command does not submit
+    // the job twice.
     let msg_id = format!("{}:{}", job.id, job.spec_hash);
     let published = bus.publish_job(target, job.body.clone().into(), &msg_id).await;
-    let published = published.context("the job was not taken over by NATS")?;
+    let published = published.context("NATS did not accept the job")?;
     let by = signed_by.map(|address| format!(", signed by {address}")).unwrap_or_default();
     let again = if published.duplicate { " (it was there already)" } else { "" };
     let seq = published.stream_seq;
@@ -207,7 +208,7 @@ async fn publish(
     Ok(seq)
 }
 
-/// The arguments that say whose the job is.
+/// The arguments that name the job's node or pool.
 fn whose(target: &Target) -> String {
     match target {
         Target::Agent(agent) => format!(" --agent {agent}"),
@@ -215,15 +216,15 @@ fn whose(target: &Target) -> String {
     }
 }
 
-/// The command that ends the job.
+/// The command that cancels the job.
 fn cancelling(job: &JobId, target: &Target, seq: Option<u64>) -> String {
     let seq = seq.map(|seq| format!(" --seq {seq}"));
     let seq = seq.filter(|_| matches!(target, Target::Pool(_))).unwrap_or_default();
     format!("lamda-node cancel {job}{}{seq}", whose(target))
 }
 
-/// The terminal status that can be believed; `None` where the user went away. What can't is told and
-/// passed over: whoever can publish would end the following else.
+/// Follows the job to a terminal status that is believed; `None` if the user interrupts. Ends that are not
+/// believed are reported and skipped, or anybody who can publish could end the following.
 async fn follow_to_the_end(
     mut follower: Follower,
     mut judge: Judge,
@@ -259,7 +260,7 @@ async fn follow_to_the_end(
     }
 }
 
-/// Checks the receipt, fetches the output, says how it ended.
+/// Checks the receipt, fetches the output, and reports the result.
 async fn finish(
     ended: &Status,
     expected: &Expected,
@@ -278,7 +279,7 @@ async fn finish(
 }
 
 async fn fetch(cid: &Cid, path: &Path, client: &Client, report: &mut Report) -> anyhow::Result<()> {
-    let dir = path.parent().context("the output has no place to go")?;
+    let dir = path.parent().context("the output's path has no parent folder")?;
     std::fs::create_dir_all(dir).with_context(|| format!("no folder {}", dir.display()))?;
     let bytes_max = host::disk_free_mib(dir)?.saturating_mul(MIB);
     let gateways = Gateways::new(&client.artifact)?;
@@ -295,7 +296,7 @@ async fn fetch(cid: &Cid, path: &Path, client: &Client, report: &mut Report) -> 
     Ok(())
 }
 
-/// A moment, or a span from now.
+/// Parses a time, or a span from now.
 fn parse_deadline(text: &str) -> Result<Timestamp, String> {
     if let Ok(span) = crate::config::parse_duration(text) {
         return Ok(SystemClock.now().plus(span));
@@ -304,7 +305,7 @@ fn parse_deadline(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "neither a time such as 2026-11-22T00:00:00Z nor a span such as 2h".into())
 }
 
-/// A span of whole seconds.
+/// Parses a span into whole seconds.
 fn parse_timeout(text: &str) -> Result<u64, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
@@ -318,7 +319,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A name for a job that has none: enough chance that no two are ever alike.
+/// A random job id, long enough to be unique.
 fn random_id() -> anyhow::Result<JobId> {
     let digits: String = std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
     match format!("job-{}", digits.to_ascii_lowercase()).parse() {

@@ -1,4 +1,5 @@
-//! What `submit` shows: bars and lines on a terminal, plain lines elsewhere, objects with `--json`.
+//! The output of `submit`: progress bars and lines on a terminal, plain lines elsewhere, objects with
+//! `--json`.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use crate::ids::JobId;
 use crate::job::receipt::Signed;
 use crate::job::status::{Stage, Status};
 
-/// How often a bar turns.
+/// Interval of a spinner's frames.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Shows what happens.
+/// Shows the progress of a job.
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
@@ -24,7 +25,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Bars only where a person looks.
+    /// Shows progress bars only if standard output is a terminal and `json` is not set.
     pub(super) fn new(json: bool) -> Self {
         let bar = ProgressBar::no_length();
         let visible = !json && out::is_terminal();
@@ -36,14 +37,14 @@ impl Report {
         Self { json, bar }
     }
 
-    /// Turns while something is waited for.
+    /// Shows a spinner during a wait.
     pub(super) fn busy(&mut self, what: &str) {
         self.restart("{spinner} {msg} {elapsed}");
         self.bar.set_message(out::clean(what));
         self.bar.enable_steady_tick(TICK);
     }
 
-    /// A bar that hears how many bytes went so far.
+    /// Shows a transfer bar. The returned function takes the number of bytes transferred so far.
     pub(super) fn transfer(
         &mut self,
         what: &str,
@@ -62,7 +63,7 @@ impl Report {
         move |bytes| bar.set_position(bytes)
     }
 
-    /// No bar for now.
+    /// Removes the bar.
     pub(super) fn quiet(&mut self) {
         self.bar.finish_and_clear();
     }
@@ -75,7 +76,7 @@ impl Report {
         }
     }
 
-    /// One line above the bar, or one object.
+    /// Prints one line above the bar, or one JSON object.
     pub(super) fn event(&self, event: &str, fields: &Value, text: &str) -> io::Result<()> {
         if self.json {
             return out::json(&object(event, fields));
@@ -83,7 +84,7 @@ impl Report {
         self.bar.suspend(|| out::line(text))
     }
 
-    /// A stage of the job's life.
+    /// Prints a status and updates the spinner.
     pub(super) fn status(&mut self, status: &Status, body: &Value) -> io::Result<()> {
         if self.json {
             return out::json(&json!({"event": "status", "status": body}));
@@ -98,14 +99,14 @@ impl Report {
         Ok(())
     }
 
-    /// An end that is not believed.
+    /// Prints an end that is not believed, and why.
     pub(super) fn unverified(&self, status: &Status, body: &Value, why: &str) -> io::Result<()> {
         let (agent, stage) = (status.agent_address, stage_name(status.stage));
         let text = format!("not verified, passed over: {agent} says {stage}: {}", out::clean(why));
         self.event("unverified", &json!({"status": body, "problem": why}), &text)
     }
 
-    /// A piece of what the job writes.
+    /// Prints a piece of the job's live log.
     pub(super) fn log(&self, line: &Line) -> io::Result<()> {
         if self.json {
             let fields = serde_json::to_value(line)?;
@@ -118,7 +119,8 @@ impl Report {
         self.bar.suspend(|| out::line(&text))
     }
 
-    /// What the receipt is worth. `bound`: whether chain and contract could be compared too.
+    /// Prints the result of the receipt's check. `bound` says whether chain and contract were compared as
+    /// well.
     pub(super) fn receipt(&mut self, verdict: &Verdict, bound: bool) -> io::Result<()> {
         self.quiet();
         match verdict {
@@ -134,7 +136,7 @@ impl Report {
         }
     }
 
-    /// How it ended.
+    /// Prints the job's result.
     pub(super) fn result(&mut self, ended: &Status) -> io::Result<()> {
         self.quiet();
         let fields = json!({
@@ -149,8 +151,8 @@ impl Report {
         self.event("result", &fields, &text)
     }
 
-    /// The user went away; `whose`: the arguments that name its node or pool; `cancelling`: the
-    /// command that ends the job.
+    /// Reports that following was interrupted. `whose` holds the arguments that name the node or pool,
+    /// `cancelling` the command that cancels the job.
     pub(super) fn detached(
         &mut self,
         job: &JobId,
@@ -166,7 +168,7 @@ impl Report {
     }
 }
 
-/// An event with its fields; what is absent is left out.
+/// An event with its fields, without null ones.
 fn object(event: &str, fields: &Value) -> Value {
     let mut object = json!({"event": event});
     if let (Some(object), Some(fields)) = (object.as_object_mut(), fields.as_object()) {
@@ -176,7 +178,7 @@ fn object(event: &str, fields: &Value) -> Value {
     object
 }
 
-/// A status as one line for people.
+/// A status as one line of text.
 pub(in super::super) fn describe(status: &Status) -> String {
     let error = status.error.as_deref().map(out::clean);
     let parts = [
@@ -194,13 +196,13 @@ pub(in super::super) fn describe(status: &Status) -> String {
     text.trim_end().to_owned()
 }
 
-/// The time of day, UTC.
+/// The status's time of day in UTC.
 fn clock_of(status: &Status) -> String {
     let text = status.timestamp.to_string();
     text.get(11..23).unwrap_or_default().to_owned()
 }
 
-/// The stage's word on the wire.
+/// The stage's name in messages.
 pub(in super::super) fn stage_name(stage: Stage) -> String {
     let word = serde_json::to_value(stage).ok();
     word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()

@@ -16,7 +16,7 @@ pub(super) struct Line {
     pub(super) value: Result<Value, &'static str>,
 }
 
-/// The value after `=`.
+/// The value after `=`, and what a shell would make of it.
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) text: Zeroizing<String>,

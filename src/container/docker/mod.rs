@@ -102,7 +102,7 @@ impl Config {
 pub struct RegistryAuth {
     /// The registry as references name it, such as `docker.io` or `127.0.0.1:5000`.
     pub server: String,
-    /// The account's name.
+    /// The account's user name at the registry.
     pub username: String,
     /// The account's password or token.
     pub password: Secret,

@@ -124,7 +124,10 @@ async fn fetch(
     let id = found.id.clone().unwrap_or_default();
     let is_new = before.is_none_or(|before| before.id.as_ref() != Some(&id));
     if is_new && before.is_some() {
-        tracing::info!(image = %reference, "the registry gives another image for {reference} than before");
+        tracing::info!(
+            image = %reference,
+            "the registry gives another image for {reference} than before"
+        );
     }
     docker.pulled.asked(reference.local_name(), Asked::Confirmed);
     docker.pulled.remember(reference.local_name(), Known { id, is_tag_ours: !owners }).await;

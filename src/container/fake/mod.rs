@@ -39,7 +39,7 @@ const TERMINATED: i32 = 128 + 15;
 /// Exit code of a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
-/// An engine in memory.
+/// A container engine in memory; clones share one.
 #[derive(Debug, Clone)]
 pub struct Fake(Arc<Shared>);
 

@@ -1,4 +1,4 @@
-//! Jobs as a reader sees them: what is in hand, what is done, and the history of one.
+//! Jobs as a [`Reader`] sees them: lists of open and finished jobs, and the history of one.
 
 use crate::sql::{Connection, Row, params};
 
@@ -12,75 +12,76 @@ use crate::journal::story::Story;
 use crate::journal::{Error, done};
 use crate::node::GpuUuid;
 
-/// The newest events and statuses of a job that are read; a step that fails for weeks has more.
+/// How many of a job's newest events, and of its newest statuses, are read. A step that fails for weeks may
+/// have more.
 const HISTORY_MAX: u32 = 5_000;
 
-/// What of a job is asked for, in the order that [`record`] reads.
+/// The columns of a job that is not packed, in the order that [`record`] reads.
 const COLUMNS: &str = "job_id, phase, open, updated_ms, state,
     CASE WHEN state IS NULL THEN (SELECT body FROM outbox
         WHERE outbox.job_id = jobs.job_id ORDER BY seq DESC LIMIT 1) END FROM jobs";
 
-/// The same of what is packed, in the order that [`Packed::of`] reads.
+/// The columns of a packed job, in the order that [`Packed::of`] reads.
 const PACKED: &str = "job_id, phase, refused, due_ms, deadline_ms, again, story FROM done";
 
-/// A job id that the node knows.
+/// A job id that the node remembers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The id.
+    /// The job's id.
     pub id: JobId,
-    /// Whether anything is left to do.
+    /// Whether the job still needs work.
     pub open: bool,
-    /// When something was last written down of it.
+    /// When its row was last updated. If only the id is remembered: until when.
     pub updated: Timestamp,
-    /// What became of it.
+    /// Whether it was taken or refused.
     pub standing: Standing,
 }
 
-/// What became of a message.
+/// What became of a job message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
     /// The job was taken.
     Taken(Box<Job>),
-    /// It was refused.
+    /// The message was refused.
     Refused {
-        /// What was said of it.
+        /// The status of the refusal.
         status: Box<Status>,
-        /// Whether the id is used up; where it is not, its owner may still use it.
+        /// Whether the id is used up. If not, its owner may still use it.
         uses_id_up: bool,
     },
-    /// It was taken, and is so long done that only its id is remembered.
+    /// The job was taken and ended so long ago that only its id is remembered.
     IdOnly {
-        /// The phase's name that it ended in.
+        /// The name of the phase it ended in.
         phase: String,
-        /// Until when: the job's deadline.
+        /// The job's deadline, until which the id is remembered.
         until: Timestamp,
     },
 }
 
-/// The newest of some jobs.
+/// The newest jobs of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// The newest first.
+    /// The records, newest first.
     pub records: Vec<Record>,
-    /// How many there are, with those that did not fit.
+    /// The length of the whole list, including jobs that did not fit.
     pub total: u64,
 }
 
 /// Everything about one job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chronicle {
-    /// The job.
+    /// The job's record.
     pub record: Record,
-    /// What happened, the oldest first.
+    /// The events, oldest first.
     pub events: Vec<Happened>,
-    /// How many older events are left out.
+    /// The number of older events that are left out.
     pub events_left_out: u64,
-    /// What was said of it, the oldest first; at most as many as there are events.
+    /// The statuses, oldest first. Older ones are left out beyond the same limit as for events.
     pub said: Vec<Said>,
 }
 
 impl Chronicle {
-    /// The cards of the job's latest run.
+    /// The GPUs of the job's latest run.
     pub fn cards(&self) -> &[GpuUuid] {
         let mut events = self.events.iter().rev();
         let reserved = events.find_map(|happened| match &happened.event {
@@ -102,34 +103,34 @@ impl Chronicle {
 /// One status of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Said {
-    /// The status.
+    /// The status as it was sent.
     pub status: Status,
-    /// How far it is on its way.
+    /// Whether it was published.
     pub publication: Publication,
 }
 
-/// How far a status is on its way out.
+/// How far a status has come on its way to NATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publication {
-    /// Not published yet.
+    /// It is not published yet.
     Waiting,
-    /// Published.
+    /// It was published.
     Sent,
-    /// Published, and to be said once more.
+    /// It was published and is queued for a repetition.
     AskedAgain,
 }
 
 impl Reader {
-    /// The jobs that something is left to do for, the newest first, at most `limit`.
+    /// The open jobs, newest first, at most `limit`.
     pub fn open_jobs(&self, limit: u32) -> Result<Page, Error> {
-        // One moment of the journal for both.
+        // One transaction, so that count and rows are from the same snapshot.
         let view = self.db.unchecked_transaction()?;
         let total = count(&view, "jobs WHERE open = 1")?;
         Ok(Page { records: in_hand(&view, "WHERE open = 1", limit)?, total })
     }
 
-    /// Every job id that the node knows, at most `limit`: those in hand first, the newest of them
-    /// first, then what is done, the last first.
+    /// Every job id that the node remembers, at most `limit`: first the jobs that are not packed, newest
+    /// first, then the packed ones, last packed first.
     pub fn jobs(&self, limit: u32) -> Result<Page, Error> {
         let view = self.db.unchecked_transaction()?;
         let total = count(&view, "jobs")? + count(&view, "done")?;
@@ -144,9 +145,10 @@ impl Reader {
         Ok(Page { records, total })
     }
 
-    /// Everything about one job; `None` where the id is not known (any more).
+    /// Everything about one job; `None` if the id is not known or was forgotten.
     pub fn chronicle(&self, id: &JobId) -> Result<Option<Chronicle>, Error> {
         let view = self.db.unchecked_transaction()?;
+        // All reads are from one snapshot, so that they fit together.
         let sql = format!("SELECT {COLUMNS} WHERE job_id = ?");
         let mut query = view.prepare(&sql)?;
         let mut rows = query.query([id.as_str()])?;
@@ -187,7 +189,7 @@ fn packed(view: &Connection, id: &JobId) -> Result<Option<Chronicle>, Error> {
     rows.next()?.map(|row| Packed::of(row)?.chronicle()).transpose()
 }
 
-/// A packed job's row.
+/// A row of a packed job or refusal.
 struct Packed {
     id: JobId,
     phase: String,
@@ -247,7 +249,7 @@ impl Packed {
     }
 }
 
-/// The newest rows of a job, the oldest of them first.
+/// The job's newest rows, in ascending order.
 fn newest<T>(
     view: &Connection,
     sql: &str,

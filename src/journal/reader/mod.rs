@@ -1,7 +1,7 @@
-//! The journal as other processes may read it, also while a node writes: jobs and their history,
-//! what was signed about them, and which root holds it.
+//! Read-only access to the journal for other processes, also while a node is writing: jobs, their history,
+//! receipts, and the roots that hold them.
 //!
-//! What must hold: nothing is written and no lock of the node's is taken; every answer is bounded.
+//! Invariants: a reader writes nothing and takes no lock that the node needs; every answer is bounded.
 
 mod jobs;
 
@@ -19,56 +19,57 @@ use crate::reputation::tx::Outcome;
 
 pub use jobs::{Chronicle, Page, Publication, Record, Said, Standing};
 
-/// How long a read waits for the node's checkpoint.
+/// How long a read waits while the node holds the database, e.g. during a checkpoint.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// More leaves are under no root that a heartbeat carries.
+/// Upper bound on the leaves under a root that a heartbeat carries.
 const LEAVES_MAX: u32 = 65_536;
 
-/// What of a receipt is asked for, in the order that [`of_row`] reads.
+/// The columns of a receipt, in the order that [`of_row`] reads.
 const COLUMNS: &str = "document, completed, transaction_id, call, state, outcome, packed
     FROM receipts LEFT JOIN transactions ON transactions.id = receipts.transaction_id";
 
-/// A view of the journal. Its calls block.
+/// A read-only connection to the journal. Its calls block.
 #[derive(Debug)]
 pub struct Reader {
     db: Connection,
 }
 
-/// A receipt, and where it stands.
+/// A receipt and its way to the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The claim.
+    /// The signed receipt.
     pub signed: Signed,
     /// Whether its job completed.
     pub completed: bool,
-    /// The root over it.
+    /// Which root holds the receipt, if any.
     pub commitment: Commitment,
 }
 
-/// How far a receipt is on its way to the chain.
+/// How far a receipt has come on its way to the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Commitment {
     /// No root holds it yet.
     Waiting,
-    /// A heartbeat with this root is on its way.
+    /// A heartbeat with this root was reserved or sent, but is not settled.
     Sent {
-        /// The root.
+        /// The root over the receipt.
         root: Hash,
     },
-    /// A heartbeat with this root is in a block.
+    /// A heartbeat with this root is settled in a block.
     Mined {
-        /// The root.
+        /// The root over the receipt.
         root: Hash,
-        /// The heartbeat in its block.
+        /// The outcome of the heartbeat's transaction.
         outcome: Outcome,
-        /// Its row.
+        /// The transaction's row id, for [`Reader::leaves`].
         transaction: i64,
     },
 }
 
 impl Reader {
-    /// Opens the journal in this folder, which a node has made.
+    /// Opens the journal that a node created in this folder. Fails if there is none, or if its schema version
+    /// differs.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(super::FILE);
         if !path.is_file() {
@@ -93,7 +94,7 @@ impl Reader {
         }
     }
 
-    /// The receipt of this job; the newest, where the id was used again after it was forgotten.
+    /// The receipt of this job. If the id was forgotten and used again, the newest one.
     pub fn receipt(&self, job: &JobId) -> Result<Option<Kept>, Error> {
         let sql = format!(
             "SELECT {COLUMNS} WHERE job_id = ?
@@ -104,9 +105,9 @@ impl Reader {
         rows.next()?.map(of_row).transpose()
     }
 
-    /// The receipts that were signed last, at most `limit`; of those the newest run first.
+    /// The receipts that were signed last, at most `limit`, sorted by end of run, newest first.
     pub fn receipts(&self, limit: u32) -> Result<Vec<Kept>, Error> {
-        // By the row, which is the order of signing: whole they would be millions.
+        // Row ids follow the order of signing. Sorting by end of run would read the whole table.
         let sql = format!("SELECT {COLUMNS} ORDER BY receipts.rowid DESC LIMIT ?");
         let mut query = self.db.prepare(&sql)?;
         let mut rows = query.query([limit])?;
@@ -123,7 +124,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// The digests of the receipts under a transaction's root, in the tree's order.
+    /// The digests of the receipts under a transaction's root, in the order of the tree's leaves.
     pub fn leaves(&self, transaction: i64) -> Result<Vec<Hash>, Error> {
         let sql = "SELECT digest FROM receipts WHERE transaction_id = ?
              ORDER BY finished_ms, job_id, digest LIMIT ?";
@@ -133,21 +134,21 @@ impl Reader {
         digests.map(|digest| parse(digest?)).collect()
     }
 
-    /// The output of this job that could not be published in time, where it is kept.
+    /// The job's kept output, if it could not be published in time and is still known.
     pub fn kept(&self, job: &JobId) -> Result<Option<KeptOutput>, Error> {
         kept::find(&self.db, job)
     }
 
-    /// Where a job stands: a phase's name, `rejected`, or `None` where the id is not known (any
-    /// more).
+    /// The job's phase by name, or `rejected` or `unproven` for a refusal; `None` if the id is not known or
+    /// was forgotten.
     pub fn phase(&self, job: &JobId) -> Result<Option<String>, Error> {
         let sql = "SELECT phase FROM jobs WHERE job_id = ?1
              UNION ALL SELECT phase FROM done WHERE job_id = ?1 LIMIT 1";
         Ok(self.db.query_row(sql, [job.as_str()], |row| row.get(0)).optional()?)
     }
 
-    /// Whether the node's latest heartbeat to the receipt's contract was reserved after the job
-    /// ended and carried no root all the same.
+    /// Whether the node's latest successful heartbeat to the receipt's contract was reserved after the job's
+    /// end and yet carried no root.
     pub fn passed_over(&self, signed: &Signed) -> Result<bool, Error> {
         let sql = "SELECT call, reserved_ms FROM transactions
              WHERE chain_id = ? AND contract = ? AND state = 'settled'
@@ -165,7 +166,7 @@ impl Reader {
 }
 
 fn of_row(row: &Row<'_>) -> Result<Kept, Error> {
-    // Packed, but for what an older version has left.
+    // Packed, unless an older version stored it and it was not swept yet.
     let document = match row.get::<_, Option<Vec<u8>>>(6)? {
         Some(packed) => unpack(&packed)?,
         None => row.get::<_, String>(0)?.into_bytes(),

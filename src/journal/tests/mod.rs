@@ -1,4 +1,4 @@
-//! Whole lives in a journal: what is left of a job when it is done, packed, and long done.
+//! Whole job lives in a journal: what is left when a job is done, packed, and forgotten.
 
 mod simulated;
 
@@ -31,7 +31,7 @@ fn rules() -> Rules {
     Rules { timeout_max: hour, fetch_give_up: hour, upload_give_up: hour, result_keep: hour }
 }
 
-/// A job as requesters send them; `more`: further keys.
+/// A job as requesters send them, with further keys `more`.
 fn asked(id: &str, more: &str) -> (Transition, Vec<u8>) {
     let body = format!(
         r#"{{"job_id":"{id}","image_name":"registry.example/team/train:1.4.2","input_file_cid":"{CID}",
@@ -48,7 +48,7 @@ fn id(text: &str) -> JobId {
     text.parse().unwrap()
 }
 
-/// What a digest, an id or a CID of this job looks like: no two jobs share one.
+/// A distinct hash for each name, as digests, ids and CIDs of different jobs differ.
 fn hex(of: &str, bytes: usize) -> String {
     let mut text = String::new();
     for round in 0..bytes.div_ceil(32) {
@@ -68,7 +68,7 @@ fn sealed(cid: Cid) -> Sealed {
     }
 }
 
-/// The CID of a block of this name's own: version 1, raw, SHA-256.
+/// A distinct CID for each name: version 1, raw, SHA-256.
 fn cid(of: &str) -> Cid {
     let digest = keccak256(of.as_bytes()).0;
     let bytes = [&[1, 0x55, 0x12, 0x20], digest.as_slice()].concat();
@@ -92,7 +92,7 @@ fn receipt_of(job: &Job, key: &Key) -> serde_json::Value {
     Signed { domain, receipt, signature }.to_json()
 }
 
-/// What stands for the node's key: signatures as long and as random as real ones.
+/// Stands in for the node's key: signatures as long and as random as real ones.
 struct Key(u8);
 
 impl Key {
@@ -106,13 +106,13 @@ impl Key {
 }
 
 impl Journal {
-    /// Carries out statements of a test's own.
+    /// Runs a test's own SQL statements.
     pub(crate) async fn carry_out(&self, sql: &'static str) -> Result<(), Error> {
         self.writer.call(false, move |db| Ok(db.execute_batch(sql)?)).await
     }
 }
 
-/// Takes a job from its message to its end, as a GPU's job with input, output and log goes.
+/// Takes a GPU job with input, output and log from its message to its end.
 async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
     let (taken, body) = asked(name, more);
     journal.admit(&taken, body, Some("an acknowledgement's subject".to_owned())).await.unwrap();
@@ -152,7 +152,7 @@ async fn step(journal: &Journal, job: &Job, event: Event, at: Timestamp) -> Job 
     moved.job
 }
 
-/// Everything that waits is published; what it was, by job and number.
+/// Marks all waiting statuses as published and returns them by job and number.
 async fn say_all(journal: &Journal) -> Vec<Outgoing> {
     let waiting = journal.unsent(1000).await.unwrap();
     journal.sent(waiting.iter().map(|status| status.row).collect()).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_job_that_is_done_takes_little_room_and_says_the_same() {
     assert!(stories / jobs < 900, "{} bytes a job", stories / jobs);
     assert!(receipts / jobs < 500, "{} bytes a receipt", receipts / jobs);
 
-    // It is told as before, and its last status is the same byte for byte.
+    // The chronicle is unchanged, and the last status is the same byte for byte.
     let mut after =
         Reader::open(dir.path()).unwrap().chronicle(&id("bench-000063")).unwrap().unwrap();
     let (Standing::Taken(was), Standing::Taken(is)) =
@@ -209,7 +209,7 @@ async fn a_job_that_is_done_takes_little_room_and_says_the_same() {
     assert_eq!(Some(kept.signed.to_json()), status.receipt);
 }
 
-/// The bytes of all stories, and of all receipts.
+/// The total bytes of all stories and of all receipts.
 fn sizes(dir: &Path) -> (i64, i64) {
     let db = Connection::open(dir.join(FILE)).unwrap();
     let sum = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
@@ -320,7 +320,7 @@ async fn a_step_that_fails_for_weeks_is_one_row_with_its_first_moment_and_its_la
     assert_eq!(events[0].event, failed(Reason::NodeFault, "try 499".into()), "the last's words");
 }
 
-/// A claim that can't be made: each try reserves a card first.
+/// A claim that keeps failing; each try reserves a GPU first.
 #[tokio::test]
 async fn a_claim_that_fails_for_weeks_adds_no_row_a_try_either() {
     let journal = Journal::in_memory().unwrap();
@@ -374,7 +374,7 @@ async fn receipts_go_when_their_root_is_long_settled_and_their_transaction_after
     assert_eq!(left(), (50, 1));
 }
 
-/// A journal as the version before packing left it.
+/// A journal as the last version without packing left it.
 #[tokio::test]
 async fn a_journal_of_an_older_version_is_packed_while_the_node_works() {
     let dir = tempfile::tempdir().unwrap();
@@ -409,7 +409,7 @@ async fn a_journal_of_an_older_version_is_packed_while_the_node_works() {
     drop(old);
 
     let journal = Journal::open(dir.path()).unwrap();
-    // Known at once, packed later.
+    // The jobs are known at once and packed later.
     assert!(journal.lookup(&id("old-150")).await.unwrap().is_some_and(|known| !known.open));
     pack_all(&journal).await;
     let db = Connection::open(dir.path().join(FILE)).unwrap();
@@ -425,7 +425,7 @@ async fn a_journal_of_an_older_version_is_packed_while_the_node_works() {
     assert_eq!(kept.signed.receipt.job_id, id("old-1"));
 }
 
-/// Writes a job that is done as that version did; its last status.
+/// Writes a finished job as that version did and returns its last status.
 async fn old_job(old: &Connection, name: &str, key: &Key) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
@@ -451,13 +451,13 @@ async fn old_job(old: &Connection, name: &str, key: &Key) -> Vec<u8> {
     last
 }
 
-/// Rows of events and statuses; [`FILE`] is looked at beside the journal.
+/// Counts the rows of events and statuses in the database file [`FILE`].
 fn rows(db: &Connection) -> i64 {
     let sql = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM outbox)";
     db.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-/// As the version before packing left them: a row for each try.
+/// As the last version without packing left them: one row per try.
 #[tokio::test]
 async fn jobs_with_thousands_of_events_are_packed_a_few_rows_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -525,7 +525,7 @@ async fn a_status_that_is_asked_for_again_while_it_is_on_its_way_goes_out_once_m
     assert_eq!((again.len(), again[0].seq, &again[0].body), (1, last.seq, &last.body));
     assert_eq!(again[0].kind, OutgoingKind::Again);
     assert_eq!(say_all(&journal).await, []);
-    // And where it is on its way for the second time.
+    // The same while it is in flight for the second time.
     journal.send_again(&id("job")).await.unwrap();
     let on_its_way = journal.unsent(10).await.unwrap();
     journal.send_again(&id("job")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The journal on a disk that loses its power.
+//! The journal on a simulated disk that loses power.
 
 use std::sync::Arc;
 

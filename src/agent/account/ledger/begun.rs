@@ -1,7 +1,7 @@
-//! What was begun before: carried to its end before anything new is sent.
+//! Finishes the transactions that were begun before, so that something new can be sent.
 //!
-//! What must hold: nothing odd is acted on before it has lasted, since endpoints lag behind one
-//! another; while it lasts nothing is sent.
+//! Invariants: an anomaly is acted on only after it has lasted, because endpoints lag behind one
+//! another; while it lasts, nothing is sent.
 
 use super::{DAY, Ending, Error, Ledger};
 use crate::agent::key::sole::Conflict;
@@ -10,11 +10,11 @@ use crate::clock::{Clock, Timestamp};
 use crate::reputation::survey::{Finding, Odd, survey};
 use crate::reputation::tx::{State, Transaction};
 
-/// A reorganisation takes back nothing that is older; a chain that does has begun anew.
+/// A reorganisation takes back no older transaction; a chain that does has been started anew.
 const REORGANISED_MAX: std::time::Duration = std::time::Duration::from_hours(1);
 
 impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
-    /// Returns once nothing is on its way, with how the account stands then.
+    /// Returns the account's state once no transaction is unfinished.
     pub(super) async fn settle_all(&self) -> Result<AccountState, Error> {
         let mut odd: Option<(Odd, Timestamp)> = None;
         loop {
@@ -32,7 +32,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
                 }
                 Finding::Odd(seen) => {
                     let (known, since) = odd.take().unwrap_or_else(|| (seen.clone(), now));
-                    // A clock that was set back begins the wait anew.
+                    // A clock that was set back restarts the wait.
                     let since = if known == seen && since <= now { since } else { now };
                     if now.since(since) >= self.pace.rules.displace_after {
                         self.believe(seen).await?;
@@ -49,7 +49,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         let account = self.chain.account().await?;
         let known = self.journal.account(self.account, account.nonce).await?;
         let now = self.clock.now();
-        // Also after a restart: the other program is as real as before.
+        // Also after a restart, which does not make the other program go away.
         let seen = known.foreign.filter(|at| *at <= now && now.since(*at) < self.sole.quiet());
         if let Some(at) = seen.filter(|_| self.sole.alarm(now).is_none()) {
             let nonce = known.nonce.saturating_sub(1);
@@ -61,7 +61,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         if let Finding::Odd(Odd::Gone(tx)) = &finding
             && self.included(tx).await?.is_some()
         {
-            // The count came from an endpoint that is behind the one of the receipt.
+            // The count came from an endpoint that lags behind the one with the receipt.
             finding = Finding::Odd(Odd::Fewer { counted: account.nonce });
         }
         if finding == Finding::Done
@@ -69,19 +69,19 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
             && tx.nonce < account.nonce
             && self.included(&tx).await?.is_none()
         {
-            // Taken back, and its nonce another's by now: the count alone does not show it.
+            // It was taken back and its nonce used by another: the count alone does not show that.
             finding = Finding::Odd(Odd::Gone(tx));
         }
         Ok((account, finding))
     }
 
-    /// Acts on what has lasted.
+    /// Acts on an anomaly that has lasted.
     async fn believe(&self, odd: Odd) -> Result<(), Error> {
         match odd {
             Odd::Stranger { nonce, counted } => self.accept(nonce, counted).await,
             Odd::Gone(tx) => {
                 let nonce = tx.nonce;
-                // Sent again, or given up where its nonce is another's.
+                // `drive` sends it again, or gives it up if another transaction has its nonce.
                 tracing::warn!(nonce, "the chain took transaction {nonce} back: begun anew");
                 self.journal.reopen(tx.id).await?;
                 self.drive(tx).await.map(drop)
@@ -100,12 +100,12 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
     async fn go_on(&self, account: AccountState, tx: Transaction) -> Result<(), Error> {
         let (now, nonce) = (self.clock.now(), tx.nonce);
         if tx.forms.is_empty() {
-            // Nothing was ever signed for it, so nothing can be on its way.
+            // Nothing was ever signed for it, so it can't be in any block.
             return Ok(self.journal.abandon(tx.id, now).await?);
         }
         if tx.state == State::Displaced {
             if let Some(outcome) = self.included(&tx).await? {
-                // Its receipt was late, and nobody else used the nonce.
+                // Its receipt was late: nobody else had used the nonce.
                 return Ok(self.journal.settle(self.account, &tx, outcome, now).await?);
             }
             if account.nonce > nonce {
@@ -119,7 +119,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 
-    /// Writes down that somebody else used `nonce`, and stops sending for a while.
+    /// Records that somebody else used `nonce` and that all below `next` are used; pauses sending
+    /// for the quiet time.
     pub(super) async fn accept(&self, nonce: u64, next: u64) -> Result<(), Error> {
         let now = self.clock.now();
         self.journal.accept(self.account, next, now).await?;

@@ -1,14 +1,14 @@
-//! The one pipeline of the key's transactions: written down, signed, written down, sent, waited
-//! for. [`crate::reputation::tx`] decides each step; here it is carried out.
+//! The only pipeline for the key's transactions: reserve in the journal, sign, record, send, wait.
+//! [`crate::reputation::tx`] decides each step, and this module carries it out.
 //!
 //! ```text
 //!  carry_out ─► what was begun, to its end ─► quote, price, budget ─► reserve ─► sign ─► drive
 //!                                                              drive ─► send ◄─► look ─► settle
 //! ```
 //!
-//! What must hold: one transaction at a time, and none before those with lower nonces are done, so
-//! that no gap stays; whatever is killed, at most one transaction of an intent is ever mined; a key
-//! that somebody else uses sends nothing.
+//! Invariants: there is one transaction at a time, and none before those with lower nonces are
+//! done, so that no nonce is left out; whenever the process is killed, each intended call is mined
+//! at most once; while somebody else uses the key, nothing is sent.
 
 mod begun;
 
@@ -29,21 +29,21 @@ use crate::reputation::tx::{
     Account, Answer, Form, Outcome, Rules, Step, TooDear, Transaction, View, next,
 };
 
-/// What a day is, for the budget.
+/// The period of the day's budget, `DAY_FEE_MAX`.
 const DAY: Duration = Duration::from_hours(24);
 
-/// What the owner lets the node spend, in wei.
+/// The limits of what the node may spend, in wei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spending {
-    /// One transaction, at the most.
+    /// The most that one transaction may cost.
     pub transaction_max_wei: u128,
-    /// All of 24 hours.
+    /// The most that all transactions of 24 hours may cost.
     pub day_max_wei: u128,
 }
 
 impl Spending {
-    /// What the owner set; else far more than opBNB asks for and far less than would hurt, and on
-    /// a local chain, where money is free, as good as all.
+    /// The owner's limits. By default far more than opBNB asks for and far less than would hurt; on
+    /// a local chain, where money is free, practically no limit.
     pub fn of(chain_id: u64, set: Limits) -> Self {
         const COIN: u128 = 1_000_000_000_000_000_000;
         let (transaction, day) = if LOCAL_CHAINS.contains(&chain_id) {
@@ -58,20 +58,21 @@ impl Spending {
     }
 }
 
-/// How the pipeline goes about it.
+/// The timing of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// When a transaction is final, replaced, sent again.
+    /// When a transaction is final, replaced or sent again.
     pub rules: Rules,
-    /// Between two looks at the chain.
+    /// The time between two looks at the chain.
     pub poll: Duration,
-    /// A transaction that is in no block for this long is told of; it is still waited for.
+    /// After this long in no block a transaction is reported as late; the next call goes on with
+    /// it.
     pub deadline: Duration,
 }
 
 impl Pace {
-    /// What fits a chain: one of one's own makes a block for each transaction and never takes one
-    /// back by itself; public ones make one in a second or two.
+    /// The pace for this chain. A local chain makes a block for each transaction and takes none
+    /// back by itself; public ones make a block every second or two.
     pub fn of(chain_id: u64, spending: Spending) -> Self {
         let local = LOCAL_CHAINS.contains(&chain_id);
         Self {
@@ -92,19 +93,19 @@ impl Pace {
 /// Why a call was not carried out, or not yet.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The chain did not do what it was asked.
+    /// The chain did not answer, or refused.
     #[error(transparent)]
     Chain(#[from] chain::Error),
-    /// It is in a block, and was paid for, but changed nothing.
+    /// The transaction is in a block and was paid for, but it reverted.
     #[error("a transaction failed in its block")]
     FailedInBlock(#[source] chain::Error),
-    /// The journal can't be written.
+    /// The journal can't be read or written.
     #[error(transparent)]
     Journal(#[from] journal::Error),
     /// The chain's price is above what the owner allows.
     #[error("the chain's price is above TX_FEE_MAX")]
     TooDear(#[from] TooDear),
-    /// The day's money is spent.
+    /// The budget of the last 24 hours is spent.
     #[error("the last 24 hours cost what DAY_FEE_MAX allows: no transaction until some are older")]
     DaySpent,
     /// Another program with this key used the nonce first.
@@ -112,7 +113,7 @@ pub enum Error {
     Displaced,
 }
 
-/// Where a transaction came to its end.
+/// How a transaction ended.
 enum Ending {
     Settled(Outcome),
     Displaced,
@@ -128,12 +129,12 @@ pub struct Ledger<Ch, C> {
     account: Account,
     spending: Spending,
     pace: Pace,
-    /// Held from the nonce's question to the end: two transactions never share a nonce.
+    /// Held from the query of the nonce to the end, so that no two transactions share a nonce.
     turn: Mutex<()>,
 }
 
 impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
-    /// The pipeline of the chain's account on the chain of this id.
+    /// The pipeline of `chain`'s account on the chain with this id.
     pub fn new(
         chain: Arc<Ch>,
         (journal, clock): (Journal, C),
@@ -145,25 +146,26 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         Self { chain, journal, clock, sole, account, spending, pace, turn: Mutex::default() }
     }
 
-    /// Whose transactions these are.
+    /// The account that the transactions belong to.
     pub fn account(&self) -> Account {
         self.account
     }
 
-    /// Carries what was begun to its end, by this process or one before it.
+    /// Finishes what this process or an earlier one has begun.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         self.settle_all().await.map(drop)
     }
 
-    /// Has `call` mined, and `leaves` under the root that it carries; returns once its block is
-    /// deep enough. What an error leaves behind is carried on by the next call.
+    /// Has `call` mined, with `leaves` under the root that it carries, and returns once its block
+    /// is deep enough. The next call finishes what an error has left behind.
     pub async fn carry_out(&self, call: Call, leaves: Vec<Leaf>) -> Result<Outcome, Error> {
         let _turn = self.turn.lock().await;
         let account = self.settle_all().await?;
         let quote = self.chain.quote(&call).await?;
         let fees = self.pace.rules.price(None, quote.fees, quote.gas_limit)?;
         let quote = Quote { fees, ..quote };
+        // Before the nonce is reserved: a call that can't be paid must not keep one.
         self.afford(account, quote).await?;
         let contract = self.chain.contract();
         let place = (contract, account.nonce);
@@ -180,7 +182,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 
-    /// Whether the account and the day's budget can pay for it.
+    /// Checks that the account and the day's budget can pay for the call.
     async fn afford(&self, account: AccountState, quote: Quote) -> Result<(), Error> {
         let worst = quote.fees.worst(quote.gas_limit);
         if account.balance_wei < worst {
@@ -194,7 +196,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         Ok(())
     }
 
-    /// Signs a form of the transaction and writes it down.
+    /// Signs a form of the transaction and records it in the journal.
     async fn sign(&self, tx: &mut Transaction, quote: Quote) -> Result<(), Error> {
         let signed = self.chain.sign(&tx.call, tx.nonce, quote).await?;
         let form = Form {
@@ -209,7 +211,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         Ok(())
     }
 
-    /// Sends, looks and replaces until the transaction has come to its end.
+    /// Sends, observes and replaces the transaction until it has ended.
     async fn drive(&self, mut tx: Transaction) -> Result<Ending, Error> {
         let mut began = self.clock.now();
         let mut view = View::default();
@@ -233,7 +235,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
                     return Ok(Ending::Displaced);
                 }
             }
-            // A used nonce is settled or another's before long: that must not begin anew.
+            // Once the nonce is used, the end is near. An error would only restart that wait.
             let late = self.clock.now().since(began) >= self.pace.deadline;
             if late && view.taken_since.is_none() {
                 return Err(self.late(&tx).into());
@@ -241,13 +243,13 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 
-    /// What the chain shows of the transaction now.
+    /// Updates `view` with what the chain shows of the transaction.
     async fn look(&self, tx: &Transaction, view: &mut View) -> Result<(), Error> {
         let account = self.chain.account().await?;
         (view.nonce, view.head) = (account.nonce, account.head);
         view.included = match self.included(tx).await {
-            // An endpoint that does not find receipts yet ("transaction indexing is in progress") must
-            // not hold up what the account's count says is in no block.
+            // An endpoint that can't find receipts yet ("transaction indexing is in progress") must
+            // not hold up a transaction that is in no block according to the account's count.
             Err(Error::Chain(chain::Error::Unexpected { .. })) if view.nonce <= tx.nonce => None,
             included => included?,
         };
@@ -257,7 +259,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         Ok(())
     }
 
-    /// The form that is in a block. A later one may never have been seen by who made it.
+    /// The outcome of the form that is in a block. It need not be the latest, which the block's
+    /// maker may never have seen.
     async fn included(&self, tx: &Transaction) -> Result<Option<Outcome>, Error> {
         for form in tx.forms.iter().rev() {
             if let Some(outcome) = self.chain.included(form.hash).await? {
@@ -268,11 +271,11 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         Ok(None)
     }
 
-    /// Makes a dearer form, or sends the last one again where no dearer one is allowed.
+    /// Signs a dearer form, or resends the last one if no dearer one is allowed.
     async fn replace(&self, tx: &mut Transaction, view: &mut View) -> Result<(), Error> {
         let Some(last) = tx.forms.last() else { return Ok(()) };
         let (gas_limit, hash) = (last.gas_limit, last.hash);
-        // What was signed for one contract is not signed anew for another.
+        // `sign` would use the present contract: a call for another one is not signed anew.
         let is_movable = tx.contract == self.chain.contract();
         let asked = match view.answer {
             Answer::TooCheap { tip_min } => tip_min.unwrap_or_default(),
@@ -298,7 +301,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         }
     }
 
-    /// The rules with what is left for this transaction: of the day's budget, and of the account.
+    /// The rules, with the fee limited to what this transaction can still use of the day's budget
+    /// and of the account.
     async fn rules_for(&self, tx: &Transaction) -> Result<Rules, Error> {
         let own = tx.forms.iter().map(|form| form.fees.worst(form.gas_limit)).max().unwrap_or(0);
         let others = self.spent().await?.saturating_sub(own);
@@ -331,7 +335,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         chain::Error::NotMined { tx_hash, seconds: self.pace.deadline.as_secs() }
     }
 
-    /// The reason is not in the block: asked for again as of now.
+    /// Why the call reverted. The block does not say, so this simulates the call in the present
+    /// state.
     async fn why_reverted(&self, call: &Call, outcome: &Outcome) -> chain::Error {
         if let Err(reverted @ chain::Error::Reverted { .. }) = self.chain.quote(call).await {
             return reverted;
@@ -341,8 +346,8 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
     }
 }
 
-/// What a form cost, where an endpoint says `told`. Old ones don't say, and some lie; the data fee of
-/// a second layer comes on top of what the form allows.
+/// What a form cost if an endpoint says `told`. Old ones don't say (0) and some lie, so this is
+/// capped at twice what the form allows, which leaves room for the data fee of a layer 2.
 fn paid(form: &Form, told: u128) -> u128 {
     let most = form.fees.worst(form.gas_limit);
     if told == 0 { most } else { told.min(most.saturating_mul(2)) }

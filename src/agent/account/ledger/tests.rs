@@ -22,7 +22,7 @@ impl Bench {
         Self { chain, journal, sole, spending, chain_id: 31337 }
     }
 
-    /// The pipeline as a start makes it.
+    /// The pipeline as a start of the node makes it.
     fn ledger(&self) -> Ledger<FakeChain, FakeChain> {
         let (chain, parts) =
             (Arc::new(self.chain.clone()), (self.journal.clone(), self.chain.clone()));
@@ -30,19 +30,19 @@ impl Bench {
         Ledger::new(chain, parts, self.sole.clone(), self.chain_id, (self.spending, pace))
     }
 
-    /// What is not done, where the chain counts so many.
+    /// The unfinished transactions if the chain counts this many.
     async fn open(&self, counted: u64) -> Vec<Transaction> {
         let account = Account { chain_id: self.chain_id, address: self.chain.address() };
         let since = Timestamp::from_unix_ms(0);
         self.journal.unfinished(account, counted, since).await.unwrap()
     }
 
-    /// What all of them cost.
+    /// The cost of all mined transactions, in wei.
     fn paid(&self) -> u128 {
         self.chain.mined().iter().map(|(_, outcome)| outcome.fee_wei).sum()
     }
 
-    /// Nonces of this account in blocks, each of which must be there once.
+    /// The number of mined transactions; asserts that each nonce is there once.
     fn mined(&self) -> usize {
         let mined = self.chain.mined();
         let nonces: Vec<u64> = mined.iter().map(|(nonce, _)| *nonce).collect();
@@ -151,7 +151,7 @@ async fn an_endpoint_that_hides_receipts_makes_the_node_pay_no_more_than_the_day
     bench.chain.set_secretive(true);
     let mut last = None;
     for _ in 0..30 {
-        // Each is in a block, and seems to be somebody else's.
+        // Each is mined, but seems to be somebody else's.
         last = ledger.carry_out(Call::Heartbeat, Vec::new()).await.err();
         if matches!(last, Some(Error::DaySpent)) {
             break;
@@ -179,7 +179,7 @@ async fn a_transaction_of_somebody_else_stops_sending_for_the_quiet_time() {
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
     assert!(bench.chain.now() >= before.plus(QUIET), "it waited");
     assert_eq!(bench.mined(), 3);
-    // What is known already stops nobody again.
+    // A known foreign transaction does not stop sending again.
     let before = bench.chain.now();
     ledger.carry_out(Call::Heartbeat, Vec::new()).await.unwrap();
     assert!(bench.chain.now() < before.plus(QUIET));
@@ -224,7 +224,7 @@ async fn a_dearer_form_costs_no_more_than_the_day_has_left() {
     let (mut bench, first) = registered().await;
     drop(first);
     let worst = Fees::offer(Some(1_000_000_000), 2_000_000_000).worst(60_000);
-    // The registration counts at its worst, too.
+    // The registration counts at its worst cost, too.
     bench.spending.day_max_wei = worst * 3;
     let ledger = bench.ledger();
     bench.chain.set_deaf(true);

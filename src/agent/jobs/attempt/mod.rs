@@ -5,41 +5,21 @@
 
 mod record;
 
-use std::sync::Arc;
-
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::board::{Board, StopRequest};
+use super::desk::Desk;
 use super::effects::Effects;
 use super::messages;
-use super::notary::Notary;
 use crate::clock::Clock;
 use crate::container::{Found, FoundState};
 use crate::ids::JobId;
-use crate::job::phase::{Event, Fault, Phase, Retry, Rules, StopCause};
+use crate::job::phase::{Event, Fault, Phase, Retry, StopCause};
 use crate::job::plan::{Next, Step, expires_at, next_step};
 use crate::job::{Job, Reason};
-use crate::journal::Journal;
 use crate::{failpoint, report};
 
 use record::{Moved, Superseded, advance};
-
-/// What a job's task needs beside the effects.
-#[derive(Debug, Clone)]
-pub struct Desk<C> {
-    /// Where decisions are written down.
-    pub journal: Journal,
-    /// The jobs in hand.
-    pub board: Board,
-    /// The time.
-    pub clock: C,
-    /// The owner's rules.
-    pub rules: Rules,
-    /// Rung when there are statuses to publish.
-    pub outbox: Arc<Notify>,
-    /// Signs those that are terminal, before they are written down.
-    pub notary: Notary,
-}
 
 /// Takes a job from where it stands as far as it goes.
 pub async fn drive<E: Effects, C: Clock>(

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Desk, perform};
+use super::perform;
 use crate::agent::jobs::board::StopRequest;
+use crate::agent::jobs::desk::{self, Desk};
 use crate::agent::jobs::effects::Effects;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -55,7 +56,7 @@ pub(super) async fn advance<E: Effects, C: Clock>(
     desk: &Desk<C>,
     stops: &mut mpsc::Receiver<StopRequest>,
 ) -> Result<Moved, Superseded> {
-    let Some(moved) = decide(&job, &event, desk) else {
+    let Some(moved) = decided(&job, &event, desk) else {
         // A defect: the same step would give the same event. Slow, so that it can't spin.
         desk.clock.sleep(Duration::from_secs(10)).await;
         return Ok(Moved { job, ended: None });
@@ -103,7 +104,7 @@ async fn write_beside<E: Effects, C: Clock>(
                 due = stop_is_due(&moved.job, run, stops, desk) => due,
             };
             // Not even its start is written down, and it has to end.
-            let Some(stopping) = decide(&moved.job, &event, desk) else {
+            let Some(stopping) = decided(&moved.job, &event, desk) else {
                 return writing.await.map(|()| Meanwhile::Nothing);
             };
             let writing = async {
@@ -117,12 +118,11 @@ async fn write_beside<E: Effects, C: Clock>(
     }
 }
 
-/// What follows from `event`, signed where it ends the job; `None` where it does not belong to where the job stands.
-fn decide<C: Clock>(job: &Job, event: &Event, desk: &Desk<C>) -> Option<Transition> {
-    match job.apply(event.clone(), desk.clock.now(), &desk.rules) {
-        Ok(mut moved) => {
-            desk.notary.sign(&mut moved.statuses);
-            tell(job, event, &moved);
+/// What follows from `event`; `None`, and an error in the log, where it does not belong to the job's phase.
+fn decided<C: Clock>(job: &Job, event: &Event, desk: &Desk<C>) -> Option<Transition> {
+    match desk.decide(job, event) {
+        Ok(moved) => {
+            desk::tell(job, event, &moved);
             Some(moved)
         }
         Err(err) => {
@@ -191,7 +191,7 @@ async fn write<C: Clock>(
     desk: &Desk<C>,
 ) -> Result<(), Superseded> {
     let mut failures = 0;
-    while let Err(err) = desk.journal.record(event, moved, desk.clock.now()).await {
+    while let Err(err) = desk.record(event, moved).await {
         failures += 1;
         let id = moved.job.id();
         let text = report::causes(&err);
@@ -207,46 +207,9 @@ async fn write<C: Clock>(
         }
         desk.clock.sleep(JOURNAL_AGAIN.jittered(failures)).await;
     }
-    desk.board.moved(&moved.job);
-    if !moved.statuses.is_empty() {
-        desk.outbox.notify_one();
-    }
     if let Some(asker) = asker {
         // Who asked may have gone away.
         asker.send(true).ok();
     }
     Ok(())
-}
-
-/// One line a change of state, at the level that its news deserve.
-fn tell(job: &Job, event: &Event, moved: &Transition) {
-    let (id, phase) = (job.id(), moved.job.phase.name());
-    match (event, moved.job.phase.outcome()) {
-        (Event::Failed { fault, .. }, None) => {
-            let reason = fault.reason.code();
-            let is_tried_again = moved.job.trouble.as_ref().is_some_and(|it| it.fault == *fault);
-            let then = match &moved.job.phase {
-                _ if is_tried_again => "tried again",
-                Phase::Unable { .. } | Phase::Returning { .. } => {
-                    "left to another node of its pool"
-                }
-                Phase::Accepted => "its image is pulled again",
-                _ => "given up",
-            };
-            tracing::warn!(job.id = %id, reason, "job {id}: {}; {then}", fault.error);
-        }
-        (_, Some(outcome)) if !moved.statuses.is_empty() => {
-            use crate::job::phase::Outcome;
-            let (word, fault) = match outcome {
-                Outcome::Completed => ("completed", None),
-                Outcome::Failed(fault) => ("failed", Some(fault)),
-                Outcome::TimedOut(fault) => ("timed out", Some(fault)),
-                Outcome::Cancelled(fault) => ("was cancelled", Some(fault)),
-            };
-            let reason = fault.map(|fault| fault.reason.code());
-            let error = fault.map(|fault| format!(": {}", fault.error)).unwrap_or_default();
-            tracing::info!(job.id = %id, reason, "job {id} {word}{error}");
-        }
-        _ => tracing::debug!(job.id = %id, event = event.name(), phase, "job {id}: {phase}"),
-    }
 }

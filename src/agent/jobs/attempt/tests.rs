@@ -1,12 +1,13 @@
 //! A job's task where the journal is stuck, and where the task itself is at fault.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::*;
 use crate::agent::jobs::fakes::{
-    Trouble, body, container, delivery, dispatched, node, node_with, recovered, soon, start, until,
-    until_started, written,
+    Trouble, body, container, delivery, dispatched, intake, node, node_with, recovered, soon,
+    start, until, until_started, written,
 };
 use crate::agent::jobs::{leases, orphans, pool_claim, recover};
 use crate::bus::{AckHandle, Delivery, Target};
@@ -170,7 +171,7 @@ async fn a_job_that_is_on_its_way_back_is_counted_under_the_delivery_that_it_fai
         ack: Some(delivery(2)),
         delivered: 2,
     };
-    Box::pin(node.take(&source, 0, again)).await.unwrap();
+    Box::pin(intake(&node).take(&source, 0, again)).await.unwrap();
     assert_eq!(node.effects.count("Nak(10s) 2"), 1, "another node is given it");
     let known = node.desk.journal.lookup(&"job".parse().unwrap()).await.unwrap().unwrap();
     let kept: AckHandle = serde_json::from_str(&known.delivery.unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! What the jobs in hand, and looks at the host, say of the node's fitness.
+//! What the jobs in hand and looks at the host tell about the node's fitness.
 //!
-//! What must hold: a change is told once, when it happens.
+//! Invariant: each change is logged once, when it happens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::node::admission::{Offer, Verdict, decide};
 use crate::node::fitness::{Look, Probed, Unfit};
 
 impl State {
-    /// What a job that moved says of the node.
+    /// Updates the node's fitness from a job's transition. `before`: its previous phase; `held`:
+    /// the cards it held then.
     pub(super) fn learn(&mut self, before: &'static str, held: &[GpuUuid], job: &Job) {
         let moved = before != job.phase.name();
         match &job.phase {
@@ -27,12 +28,13 @@ impl State {
                 if fault.reason == Reason::GpuFailed {
                     self.fitness.cards_failed(held);
                 }
+                // A fault that concerns one job only says nothing about the node.
                 if !fault.reason.is_of_one_job() {
                     self.fitness.job_failed(&fault.error);
                     self.symptoms += 1;
                 }
             }
-            // It gave its cards up, for others or for the same ones later.
+            // It gave its cards up, to reserve others or the same ones again later.
             Phase::Ready { .. } if moved && before == "starting" => {
                 self.fitness.cards_failed(held);
                 self.symptoms += 1;
@@ -47,7 +49,7 @@ impl State {
         }
     }
 
-    /// Tells a change of the node's fitness, once.
+    /// Judges the node's fitness, and logs a change once.
     pub(super) fn tell(&mut self) {
         self.fitness.store(self.is_refused());
         let unfit = self.fitness.verdict().err().or_else(|| self.is_full());
@@ -56,7 +58,7 @@ impl State {
                 self.is_unfit_told = false;
                 tracing::info!("the node is ready again: jobs are taken");
             }
-            // Each start has that moment: no news.
+            // Every start passes through `Untried`: not worth a line.
             (_, None | Some(Unfit::Untried(_))) => {}
             (before, Some(why)) if before.as_ref().is_none_or(|was| was.is_other_than(why)) => {
                 self.is_unfit_told = true;
@@ -69,7 +71,7 @@ impl State {
 }
 
 impl Board {
-    /// What a look at the host saw, and the moment by the monotonic clock.
+    /// Records what a look at the host saw. `now` is monotonic.
     pub fn looked(&self, look: Look, now: Duration) {
         let mut state = self.state();
         let known: Vec<GpuUuid> =
@@ -80,7 +82,7 @@ impl Board {
         self.notify();
     }
 
-    /// What probes of cards found, and the moment by the monotonic clock.
+    /// Records what probes of cards found. `now` is monotonic.
     pub fn probed(&self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
         let mut state = self.state();
         state.fitness.probed(probes, now);
@@ -89,7 +91,8 @@ impl Board {
         self.notify();
     }
 
-    /// The engine gives cards to no container, as the job met that was to have these.
+    /// Records that the engine gives no card to any container, as seen by the job that should have
+    /// got these.
     pub fn no_driver(&self, cards: &[GpuUuid], why: &str) {
         let mut state = self.state();
         state.fitness.no_driver(cards, why);
@@ -99,8 +102,7 @@ impl Board {
         self.notify();
     }
 
-    /// An empty board of a node that tries what a job needs before the first one: every card, and the
-    /// store.
+    /// An empty board of a node that tries every card and the store before it takes its first job.
     pub fn untried(terms: Terms) -> Self {
         let cards: Vec<GpuUuid> = terms.offer.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
         let board = Self::new(terms);
@@ -111,17 +113,17 @@ impl Board {
         board
     }
 
-    /// Waits until all of that was tried, or did not answer.
+    /// Waits until every card and the store were tried, or did not answer.
     pub async fn tried(&self) {
         self.wait_for(|| (!self.state().fitness.is_untried()).then_some(())).await;
     }
 
-    /// Whether a container had this card since the start.
+    /// Whether this card was tried since the start.
     pub fn was_tried(&self, card: &GpuUuid) -> bool {
         self.state().fitness.was_tried(card)
     }
 
-    /// What the store said to a few bytes of the node's own: its words where it refuses them.
+    /// Records how the store answered a test upload; `Some` with its words if it refused.
     pub fn uploaded(&self, refusal: Option<String>) {
         let mut state = self.state();
         state.fitness.uploaded(refusal);
@@ -130,7 +132,7 @@ impl Board {
         self.notify();
     }
 
-    /// The store can't be asked now.
+    /// Records that the store can't be reached for a test upload.
     pub fn not_uploaded(&self) {
         let mut state = self.state();
         state.fitness.not_uploaded();
@@ -139,58 +141,58 @@ impl Board {
         self.notify();
     }
 
-    /// What no job could do without; `None` where all of it was tried and is there.
+    /// The first thing missing that every job needs; `None` if all was tried and is there.
     pub fn lacks(&self) -> Option<Unfit> {
         self.state().fitness.lacks()
     }
 
-    /// Why no job is taken; `None` where the node is fit.
+    /// Why no job is taken; `None` if the node is fit.
     pub fn unfit(&self) -> Option<Unfit> {
         self.state().unfit.clone()
     }
 
-    /// Waits until the node is fit, or until it is not.
+    /// Waits until the node is fit, or with `fit` false until it is not.
     pub async fn becomes_fit(&self, fit: bool) {
         self.wait_for(|| (self.state().unfit.is_none() == fit).then_some(())).await;
     }
 
-    /// Whether a job of this kind could go, now or once others are done, with the cards that work.
+    /// Whether a job with this spec could ever go, with the cards that work at present.
     pub fn may_go(&self, spec: &JobSpec) -> bool {
         let state = self.state();
         !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
     }
 
-    /// All that the node offers, and the cards of it that are out of use.
+    /// The node's full offer, and which of its cards are out of use.
     pub fn offered(&self) -> (Offer, Vec<GpuUuid>) {
         let state = self.state();
         let out = state.fitness.out().into_iter().cloned().collect();
         (state.terms.offer.clone(), out)
     }
 
-    /// Slots that nobody holds.
+    /// The number of slots that no job holds.
     pub fn free_slots(&self) -> usize {
         let state = self.state();
         let held = state.entries.values().filter(|entry| entry.holds.is_some()).count();
         state.terms.offer.slots.saturating_sub(held)
     }
 
-    /// The cards that are to be probed now.
+    /// The cards that are due for a probe. `now` is monotonic.
     pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
         self.state().fitness.to_probe(now)
     }
 
-    /// How often a job met what a look at the host may explain.
+    /// A counter of job failures that a look at the host may explain.
     pub fn symptoms(&self) -> u64 {
         self.state().symptoms
     }
 
-    /// Waits until that is more.
+    /// Waits until that counter exceeds `seen`.
     pub async fn more_symptoms_than(&self, seen: u64) {
         self.wait_for(|| (self.symptoms() > seen).then_some(())).await;
     }
 }
 
-/// Whether a job in a phase of this name has not run yet.
+/// Whether a job in the phase of this name has not run yet.
 fn is_before_run(phase: &str) -> bool {
     ["accepted", "pulled", "ready", "claiming", "starting"].contains(&phase)
 }

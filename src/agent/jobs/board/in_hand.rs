@@ -1,7 +1,7 @@
-//! The board, as far as it says who has a job in hand: which task here, whose deliveries are to be
-//! renewed, and which of them there is reason to doubt.
+//! The board's view of leases: which jobs a task has in hand, which deliveries must be renewed, and
+//! which of them are in doubt.
 //!
-//! What must hold: a renewal finds here all that it needs, so that it waits for no journal.
+//! Invariant: a renewal finds everything it needs here, so that it never waits for the journal.
 
 use std::time::Duration;
 
@@ -12,36 +12,35 @@ use crate::ids::{Address, Hash, JobId};
 use crate::job::Job;
 use crate::job::claim::{Stand, Start};
 
-/// Silent holders that are remembered, of jobs that were not taken too: one that is forgotten is
-/// asked once more.
+/// How many silent holders are remembered, including those of jobs that were not taken. A
+/// forgotten one keeps its job: the job is redelivered, and the holder asked again.
 const SILENT_MAX: usize = 10_000;
 
-/// A job in hand, as far as its lease goes: all that its renewal needs, so that no renewal waits for
-/// the journal.
+/// A job in hand, with all that the renewal of its lease needs.
 #[derive(Debug, Clone)]
 pub struct InHand {
-    /// Which.
+    /// The job's id.
     pub id: JobId,
     /// The node that has it.
     pub node: Address,
-    /// The pool that it came from; `None` where it was sent to this node alone.
+    /// The pool that it came from; `None` if it was sent to this node alone.
     pub pool: Option<PoolName>,
     /// Its present attempt.
     pub attempt: u32,
     /// The hash of its body.
     pub spec_hash: Hash,
-    /// Whether its container has not exited yet: who has lost it must stop.
+    /// Whether its container has not exited yet, so that it must stop if the lease is lost.
     pub can_stop: bool,
-    /// How its delivery is answered for.
+    /// The handle that renews its delivery.
     pub delivery: AckHandle,
-    /// How often there was reason to think that its lease is not what it was: it was delivered
-    /// again, or another agent asked for it.
+    /// How often its lease came into doubt: the job was redelivered, or another agent asked
+    /// whether this one has it.
     pub doubts: u64,
 }
 
 impl Board {
-    /// The jobs in hand whose deliveries are to be answered for. Not those that are given back: what
-    /// was renewed would come to nobody else, however long this node takes to clear up.
+    /// The jobs in hand whose leases must be renewed, sorted by id. Not those being given back: as
+    /// long as they were renewed, no other agent would get them, however long the cleanup takes.
     pub fn in_hand(&self) -> Vec<InHand> {
         let state = self.state();
         let in_hand = |(id, entry): (&JobId, &Entry)| {
@@ -60,16 +59,16 @@ impl Board {
         held.filter_map(in_hand).collect()
     }
 
-    /// Puts what a job holds on the board before a task has it in hand, so that nobody else is given
-    /// it meanwhile: [`Board::enter`] takes it over.
+    /// Reserves what a job holds before a task has it in hand, so that no other job is given it
+    /// meanwhile. [`Board::enter`] takes the entry over.
     pub fn hold(&self, job: &Job) {
         if self.enter(job, None).is_some() {
             self.abandon(job.id());
         }
     }
 
-    /// The job's task ended by a defect. Where it holds cards its container may run: then it keeps
-    /// them, until somebody takes the job over.
+    /// The job's task ended by a defect. If the job holds resources its container may run: then it
+    /// keeps them until another task takes it over.
     pub fn abandon(&self, id: &JobId) {
         let mut state = self.state();
         match state.entries.get_mut(id) {
@@ -81,7 +80,7 @@ impl Board {
         self.notify();
     }
 
-    /// How far this attempt of a job is with its claim; `None` where it is not in hand, or is given
+    /// How far this attempt of a job is with its claim; `None` if it is not in hand or was given
     /// back.
     pub fn stand(&self, id: &JobId, attempt: u32) -> Option<Stand> {
         let state = self.state();
@@ -89,8 +88,9 @@ impl Board {
         Some(entry.stand)
     }
 
-    /// Another agent was given this job and asks whether it is being worked on. Where it is: for how
-    /// long it goes on without hearing of the server.
+    /// Answers another agent that was given this job and asks whether this one is working on it:
+    /// how long it would go on without hearing from the server, or `None` if it is not. Puts the
+    /// lease in doubt, so that it is renewed soon.
     pub fn asked_for(&self, id: &JobId) -> Option<Duration> {
         let mut state = self.state();
         let entry = state.entries.get_mut(id).filter(|entry| entry.stand.is_held())?;
@@ -102,7 +102,7 @@ impl Board {
         Some(leases::unconfirmed_max(ack_wait))
     }
 
-    /// The holder of the claim on a job that was given to this agent did not answer.
+    /// Records that the claim holder of a job delivered to this agent did not answer.
     pub fn holder_is_silent(&self, id: &JobId, holder: Start) {
         let mut state = self.state();
         state.silent.insert(id.clone(), holder);
@@ -111,12 +111,12 @@ impl Board {
         }
     }
 
-    /// Which holder was silent when the job was given to this agent.
+    /// The holder that was silent when the job was delivered to this agent.
     pub fn silent_holder(&self, id: &JobId) -> Option<Start> {
         self.state().silent.get(id).copied()
     }
 
-    /// The server waits this long for signs of life from what this consumer delivers.
+    /// Sets the ack wait of all deliveries of this consumer.
     pub fn ack_wait_is(&self, consumer: &str, ack_wait: Duration) {
         let ack_wait_ms = u64::try_from(ack_wait.as_millis()).unwrap_or(u64::MAX);
         let mut state = self.state();
@@ -126,18 +126,18 @@ impl Board {
         }
     }
 
-    /// How many deliveries ever came into hand, or were doubted there.
+    /// A counter of the deliveries that came into hand or into doubt.
     pub fn stirred(&self) -> u64 {
         let state = self.state();
         state.taken + state.doubts
     }
 
-    /// Waits until that is more.
+    /// Waits until that counter exceeds `seen`.
     pub async fn stirred_more_than(&self, seen: u64) {
         self.wait_for(|| (self.stirred() > seen).then_some(())).await;
     }
 
-    /// The job was delivered again: from now on this is how it is acknowledged.
+    /// The job was redelivered: replaces the handle that acknowledges it.
     pub fn redelivered(&self, id: &JobId, delivery: Option<AckHandle>) {
         let mut state = self.state();
         let Some(entry) = state.entries.get_mut(id) else { return };

@@ -1,8 +1,8 @@
-//! Who is at work: the jobs in hand, the slots, the cards and the part of the host that they hold.
+//! The jobs in hand, and the slots, GPUs and share of the host that they hold.
 //!
-//! What must hold: who goes when is [`admission`]'s decision alone, made under one lock with what
-//! everybody holds; what a job holds counts until its phase no longer does, also over a restart;
-//! while the node is not fit ([`fitness`]) there is room for nobody.
+//! Invariants: only [`admission`] decides which job goes when, under one lock with everything that
+//! the jobs hold. What a job holds counts as long as its phase says so, also across a restart.
+//! While the node is not fit ([`fitness`]) no job is taken in.
 //!
 //! [`admission`]: crate::node::admission
 //! [`fitness`]: crate::node::fitness
@@ -29,20 +29,20 @@ use crate::node::GpuUuid;
 use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
 use crate::node::fitness::{Fitness, Unfit};
 
-/// A request to stop a job; answered with whether it took effect.
+/// A request to stop a job.
 #[derive(Debug)]
 pub struct StopRequest {
-    /// Why.
+    /// Why the job should stop.
     pub cause: StopCause,
-    /// Whether it was still possible.
+    /// Receives whether the request took effect.
     pub answer: oneshot::Sender<bool>,
 }
 
-/// The jobs in hand. Clones share one board.
+/// The jobs in hand. Clones share the same board.
 #[derive(Debug, Clone)]
 pub struct Board {
     state: Arc<Mutex<State>>,
-    /// Rung at each change. Who waits is woken in the order of waiting.
+    /// Notified at each change; wakes its waiters in the order in which they began to wait.
     changed: Arc<Notify>,
 }
 
@@ -50,25 +50,25 @@ pub struct Board {
 struct State {
     terms: Terms,
     entries: BTreeMap<JobId, Entry>,
-    /// Who waits to go: priority first (negated), then arrival.
+    /// Jobs that wait to reserve, keyed by negated priority, then by arrival.
     queue: BTreeMap<(i32, u64), JobId>,
     arrivals: u64,
-    /// Deliveries that ever came into hand.
+    /// How many jobs have ever been entered.
     taken: u64,
-    /// Deliveries in hand that were ever doubted.
+    /// How often a delivery in hand was doubted.
     doubts: u64,
-    /// Jobs that were given to this agent because the holders of their claims are silent.
+    /// Jobs delivered to this agent whose claim holders did not answer.
     silent: BTreeMap<JobId, Start>,
     /// No more jobs are taken in.
     draining: bool,
-    /// The node ends: no job is taken up either.
+    /// The node is shutting down: no open job is resumed either.
     closed: bool,
     fitness: Fitness,
-    /// As it was judged last.
+    /// The last verdict.
     unfit: Option<Unfit>,
-    /// Whether the log says that no job is taken.
+    /// Whether the last log line about fitness says that no job is taken.
     is_unfit_told: bool,
-    /// How often a job met what a look at the host may explain.
+    /// How many failures of jobs a look at the host may explain.
     symptoms: u64,
 }
 
@@ -90,26 +90,26 @@ struct Entry {
     holds: Option<Vec<GpuUuid>>,
     process: Process,
     requester: Option<Address>,
-    /// Its task ended by a defect, and its container may run.
+    /// It holds resources, but no task has it in hand: its container may be running.
     abandoned: bool,
-    /// Its delivery is nothing to answer for any more.
+    /// It was given back, or may be another agent's: its lease is not renewed.
     is_let_go: bool,
-    /// Its output can't be published before the node's owner has acted.
+    /// The store refuses uploads until the node's owner acts.
     refused: bool,
-    /// It has run, and its output is one that the store does not take: it holds up nobody else.
+    /// It has run, and the store refuses this output alone: no reason to refuse other jobs.
     oversized: bool,
-    /// It has run, and waits until it tries again to publish what it left.
+    /// It has run, and waits to retry a later step, such as publishing its output.
     rests: bool,
 }
 
-/// What is known of a job's container, beside what is written down.
+/// What is known about a job's container, ahead of the journal.
 #[derive(Debug)]
 enum Process {
-    /// It does not run as far as anybody knows.
+    /// It is not known to run.
     None,
-    /// It runs, or may: that it was started is written down later.
+    /// It runs or may run; its start may not be journaled yet.
     Runs(Running),
-    /// It has exited, though that may not be written down yet.
+    /// It has exited; that may not be journaled yet.
     Exited,
 }
 
@@ -128,8 +128,7 @@ impl Process {
         })
     }
 
-    /// The same once the job is in this phase: until its end is written down, the phase says that
-    /// it runs.
+    /// Follows the job's phase, but keeps `Exited` as long as the phase only lags behind.
     fn moved(&mut self, job: &Job) {
         let seems_to_run = matches!(job.phase, Phase::Running { .. } | Phase::Stopping { .. });
         if !(matches!(self, Self::Exited) && seems_to_run) {
@@ -138,16 +137,16 @@ impl Process {
     }
 }
 
-/// A job whose container runs, for who looks after the disk.
+/// A job whose container runs, as the watch over the disk needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// The job.
+    /// The job's id.
     pub id: JobId,
-    /// Its attempt.
+    /// Its present attempt.
     pub attempt: u32,
     /// The engine's id of its container.
     pub container: String,
-    /// What it may have on disk in each place, in bytes.
+    /// Its disk limit in bytes, for its output and for its container's layer separately.
     pub disk_bytes: u64,
 }
 
@@ -156,18 +155,18 @@ impl State {
         self.entries.values().any(|entry| entry.refused)
     }
 
-    /// What becomes of a job with this demand, where those of the line before `place` go first.
+    /// The verdict on this demand, with the jobs queued before `place` served first.
     fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
         let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
         let mut offer = self.offer();
-        // As long as they are tried, what only they could serve waits.
+        // A card that has not been tried yet is offered to nobody; a job that needs it waits.
         offer.gpus.retain(|gpu| self.fitness.was_tried(&gpu.uuid));
         decide(&offer, &held, &ahead, demand)
     }
 
-    /// What the node offers, without the cards that are gone or set aside.
+    /// What the node offers, without the cards that are missing or set aside.
     fn offer(&self) -> Offer {
         let mut offer = self.terms.offer.clone();
         let out = self.fitness.out();
@@ -232,8 +231,8 @@ impl Board {
         self.changed.notify_waiters();
     }
 
-    /// Puts a job on the board, with the cards that it holds already. Returns where its requests to
-    /// stop arrive, or `None` where it is there already. One that was abandoned is taken over.
+    /// Enters a job, with the cards that it holds already. Returns the receiver of its stop
+    /// requests, or `None` if a task has it in hand already. Takes over an abandoned one.
     pub fn enter(
         &self,
         job: &Job,
@@ -245,7 +244,7 @@ impl Board {
             return None;
         }
         let demand = state.terms.demand(&job.spec);
-        // With all that it holds from the first moment on, or another could be given it.
+        // What it holds is set before the entry is visible, or another job could be given it.
         let mut entry = Entry {
             stop,
             delivery,
@@ -277,7 +276,7 @@ impl Board {
         Some(requests)
     }
 
-    /// The job is in another phase now.
+    /// Updates the entry from the job's present phase.
     pub fn moved(&self, job: &Job) {
         let mut state = self.state();
         if let Some(entry) = state.entries.get_mut(job.id()) {
@@ -290,7 +289,7 @@ impl Board {
         self.notify();
     }
 
-    /// No process of the job is left: what it held is free, before that is written down.
+    /// No process of the job is left: frees what it held, before that is journaled.
     pub fn exited(&self, id: &JobId) {
         if let Some(entry) = self.state().entries.get_mut(id) {
             entry.process = Process::Exited;
@@ -300,13 +299,13 @@ impl Board {
         self.notify();
     }
 
-    /// Whether the job is in hand and what it wrote is not out of the way yet.
+    /// Whether the job is in hand and its output not collected yet: its container may still write.
     pub fn is_ending(&self, id: &JobId) -> bool {
         let phase = self.state().entries.get(id).map_or("", |entry| entry.phase);
         ["starting", "running", "stopping", "exited"].contains(&phase)
     }
 
-    /// The jobs whose containers run, or may.
+    /// The jobs whose containers run or may run.
     pub fn running(&self) -> Vec<Running> {
         let running = |entry: &Entry| match &entry.process {
             Process::Runs(running) => Some(running.clone()),
@@ -315,7 +314,7 @@ impl Board {
         self.state().entries.values().filter_map(running).collect()
     }
 
-    /// The job needs nothing more.
+    /// Removes the job: it needs nothing more.
     pub fn leave(&self, id: &JobId) {
         let mut state = self.state();
         state.entries.remove(id);
@@ -325,16 +324,17 @@ impl Board {
         self.notify();
     }
 
-    /// Waits until the job may go, and takes what it needs. Dropping the future gives up the place.
+    /// Waits until the job may go, and reserves what it needs. Dropping the future gives up its
+    /// place in the queue.
     pub async fn reserve(&self, job: &Job) -> Vec<GpuUuid> {
         let place = self.line_up(job);
         self.wait_for(|| self.take(&place)).await
     }
 
-    /// Looks again at each change, until there is an answer.
+    /// Calls `look` again at each change, until it returns an answer.
     async fn wait_for<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {
-            // Made before the look, so that a change between the two is not missed.
+            // Registered before the look, so that a change between the two is not missed.
             let changed = self.changed.notified();
             if let Some(answer) = look() {
                 return answer;
@@ -351,21 +351,21 @@ impl Board {
         Place { board: self.clone(), key, id: job.id().clone() }
     }
 
-    /// Takes what the job at this place wants, where it may go now.
+    /// Reserves what the job at this place needs, if it may go now.
     fn take(&self, place: &Place) -> Option<Vec<GpuUuid>> {
         let mut state = self.state();
         let verdict = state.decide(place.key, &state.entries.get(&place.id)?.demand);
         // A job that can't run here any more waits for a restart with other hardware, its deadline
-        // or its requester; `recover` has failed those that were not ready yet.
+        // or a cancellation; `recover` fails those that are not ready yet.
         let Verdict::Now(gpus) = verdict else { return None };
         state.entries.get_mut(&place.id)?.holds = Some(gpus.clone());
         state.queue.remove(&place.key);
         Some(gpus)
     }
 
-    /// What would become of a job that came now: behind all in hand whose containers have not been
-    /// started, whether they stand in the line already or are still being made ready. A pool's job
-    /// that is to wait is better off with another agent.
+    /// The verdict on a job that came now, behind all jobs in hand that hold nothing yet, whether
+    /// they are queued already or still being prepared. A pool's job that would have to wait is
+    /// better off with another agent.
     pub fn verdict(&self, spec: &JobSpec) -> Verdict {
         let state = self.state();
         let held: Vec<Held<'_>> = state.entries.values().filter_map(Entry::held).collect();
@@ -375,8 +375,8 @@ impl Board {
         decide(&state.offer(), &held, &ahead, &state.terms.demand(spec))
     }
 
-    /// Asks a job to stop; `None` where it is not in hand, else whether it took effect. What has run
-    /// is not asked: an upload would hear of it only when it is done.
+    /// Asks a job to stop. `None` if it is not in hand, otherwise whether the request took effect.
+    /// A job that has run is not asked: an upload would see the request only once it is done.
     pub async fn stop(&self, id: &JobId, cause: StopCause) -> Option<bool> {
         let asked = self.state().entries.get(id).map(|it| (it.wants_slot, it.stop.clone()))?;
         let (true, stop) = asked else { return Some(false) };
@@ -385,8 +385,8 @@ impl Board {
         answered.await.ok()
     }
 
-    /// The ids of the jobs in hand; with `started` only those that need a slot still, and whose
-    /// container was (not) started.
+    /// The ids of the jobs in hand; with `started` only those that still need a slot and whose
+    /// container was started (`true`) or was not (`false`).
     pub fn ids(&self, started: Option<bool>) -> Vec<JobId> {
         let state = self.state();
         let wanted = |entry: &Entry| {
@@ -396,7 +396,7 @@ impl Board {
         chosen.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Jobs in hand by the name of their phase.
+    /// The number of jobs in hand, by phase name.
     pub fn phases(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for entry in self.state().entries.values() {
@@ -415,26 +415,26 @@ impl Board {
         self.state().entries.get(id).is_some_and(|entry| !entry.abandoned)
     }
 
-    /// Who asked for a job in hand: `None` where it is not in hand, `Some(None)` where it names
-    /// nobody.
+    /// The requester of a job in hand: `None` if the job is not in hand, `Some(None)` if it names
+    /// no requester.
     pub fn requester(&self, id: &JobId) -> Option<Option<Address>> {
         Some(self.state().entries.get(id)?.requester)
     }
 
-    /// How the job's delivery is acknowledged.
+    /// The handle that acknowledges the job's delivery.
     pub fn delivery(&self, id: &JobId) -> Option<AckHandle> {
         self.state().entries.get(id)?.delivery.clone()
     }
 
-    /// Waits until nothing is left on the board but what has run and waits to try once more, and what
-    /// no task has in hand.
+    /// Waits until every job on the board is at rest: it has run and waits for a retry, or no task
+    /// has it in hand.
     pub async fn wait_until_at_rest(&self) {
         let rests = |entry: &Entry| entry.rests || entry.abandoned;
         self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
     }
 }
 
-/// A place in the line; given up when dropped.
+/// A place in the queue; given up when dropped.
 struct Place {
     board: Board,
     key: (i32, u64),
@@ -483,7 +483,7 @@ mod tests {
         })
     }
 
-    /// A job that is ready, with these words in its message.
+    /// A job that is ready, with these extra JSON members in its message.
     fn ready(id: &str, words: &str) -> Job {
         let body = format!(r#"{{"job_id": "{id}", "image_name": "x"{words}}}"#);
         let parsed = parse(body.as_bytes()).unwrap();
@@ -506,7 +506,7 @@ mod tests {
         job.apply(event, NOW, &rules).unwrap().job
     }
 
-    /// What a job would get at once.
+    /// How many cards a reservation returns at once; `None` if it has to wait.
     fn got(reserving: impl Future<Output = Vec<GpuUuid>>) -> Option<usize> {
         match pin!(reserving).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(gpus) => Some(gpus.len()),
@@ -555,7 +555,7 @@ mod tests {
         board.exited(first.id());
         assert_eq!(board.running(), []);
         assert_eq!(got(board.reserve(&second)), Some(1));
-        // A try to write the end down that failed makes nothing undone.
+        // A failed attempt to journal the exit must not revive the container.
         board.moved(&first);
         assert_eq!(board.running(), []);
         let third = ready("third", r#", "gpus": 0"#);
@@ -565,7 +565,7 @@ mod tests {
         assert_eq!(got(board.reserve(&third)), Some(0));
     }
 
-    /// A job that runs on no card.
+    /// A job that runs without a GPU.
     fn running(id: &str) -> Job {
         let reserved = moved(&ready(id, r#", "gpus": 0"#), Event::Reserved { gpus: Vec::new() });
         let started = Event::Started { container: "c".to_owned(), at: NOW };

@@ -1,19 +1,19 @@
 //! How many more jobs may be taken in.
 //!
-//! What must hold: none while the node drains, or is not fit.
+//! Invariant: none while the node drains or is not fit.
 
 use super::{Board, State};
 use crate::node::fitness::Unfit;
 
-/// Results that wait to be published, a slot, and on the smallest node: more of them, and the store
-/// is slower than the jobs. What is not published lies on this node's disk and is nobody else's to
-/// run, so that no more is taken until some are.
+/// The limit of unpublished results, per slot, and its minimum for small nodes. At the limit the
+/// store is slower than the jobs. An unpublished result lies on this node's disk, and its job can't
+/// go to another node: so no more jobs are taken until some results are published.
 const UNPUBLISHED_PER_SLOT: usize = 4;
 pub(super) const UNPUBLISHED_MIN: usize = 16;
 
 impl State {
-    /// Jobs in hand that have run. What the store does not take for its size waits for its owner,
-    /// and says nothing of others.
+    /// The number of jobs in hand that have run. An output that the store alone refuses is not
+    /// counted: it says nothing about others.
     fn unpublished(&self) -> usize {
         self.entries.values().filter(|entry| !entry.wants_slot && !entry.oversized).count()
     }
@@ -22,7 +22,7 @@ impl State {
         (self.terms.offer.slots * UNPUBLISHED_PER_SLOT).max(UNPUBLISHED_MIN)
     }
 
-    /// Why no job is taken though the host is fit.
+    /// `Some` if too many results are unpublished: then no job is taken although the host is fit.
     pub(super) fn is_full(&self) -> Option<Unfit> {
         let unpublished = self.unpublished();
         (unpublished >= self.unpublished_max()).then_some(Unfit::Unpublished(unpublished))
@@ -30,8 +30,8 @@ impl State {
 }
 
 impl Board {
-    /// How many more jobs may be taken in: the free slots, and `ahead` more to be made ready; none
-    /// while the node is not fit, which it is not while too many results wait to be published.
+    /// How many more jobs may be taken in: the free slots plus `ahead` more to prepare. None while
+    /// the node drains or is not fit, which includes too many unpublished results.
     pub fn room(&self, ahead: usize) -> usize {
         let state = self.state();
         if state.draining || state.unfit.is_some() {
@@ -43,19 +43,19 @@ impl Board {
         room.min((state.unpublished_max() + ahead).saturating_sub(unpublished))
     }
 
-    /// Whether one more may be taken in. Several sources look at once: between
-    /// [`Board::wait_for_room`] and a delivery the room may have gone to another.
+    /// Whether one more may be taken in. Several sources take jobs concurrently: between
+    /// [`Board::wait_for_room`] and a delivery another source may have used the room.
     pub fn has_room(&self, ahead: usize) -> bool {
         self.room(ahead) > 0
     }
 
-    /// Takes no more jobs in, until the node starts again.
+    /// Stops taking jobs in, until the node restarts.
     pub fn drain(&self) {
         self.state().draining = true;
         self.notify();
     }
 
-    /// The node ends: no more jobs are taken in, and none that nobody has in hand is taken up.
+    /// The node is shutting down: no more jobs are taken in, and no open job is resumed.
     pub fn close(&self) {
         self.state().closed = true;
         self.drain();
@@ -76,7 +76,7 @@ impl Board {
         self.state().draining
     }
 
-    /// Waits until there is room.
+    /// Waits until there is room, and returns how much.
     pub async fn wait_for_room(&self, ahead: usize) -> usize {
         self.wait_for(|| Some(self.room(ahead)).filter(|room| *room > 0)).await
     }

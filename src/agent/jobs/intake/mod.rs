@@ -14,21 +14,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::attempt::{Desk, drive};
 use super::effects::{Deliveries, Effects};
-use super::terms::Terms;
+use super::hand::{Error, Jobs};
 use crate::agent::link::Link;
 use crate::agent::settings::JobAuth;
-use crate::bus::{self, AckHandle, Delivery, Settle, Target};
+use crate::bus::{self, Delivery, Settle, Target};
 use crate::clock::Clock;
-use crate::ids::{Address, Domain};
+use crate::host;
+use crate::ids::Domain;
 use crate::job::phase::Asked;
 use crate::job::spec::{Parsed, parse};
 use crate::job::{Job, Reason};
-use crate::supervise::{Crew, Failure};
-use crate::{host, journal};
+use crate::supervise::Failure;
 
-pub(super) use refusal::nak_delay;
 use refusal::{duplicate, refused};
 use requester::Unfit;
 
@@ -38,28 +36,18 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Everything that taking a job in needs.
 #[derive(Debug)]
 pub struct Intake<E, C> {
-    /// This node.
-    pub node: Address,
+    /// The jobs that are taken.
+    pub jobs: Arc<Jobs<E, C>>,
     /// Whose jobs are taken.
     pub auth: JobAuth,
-    /// What the node offers.
-    pub terms: Terms,
     /// Where signatures are checked; known once the chain has answered.
     pub domain: watch::Receiver<Option<Domain>>,
-    /// Journal, board, clock.
-    pub desk: Desk<C>,
-    /// Where jobs are carried out.
-    pub effects: Arc<E>,
-    /// The jobs' tasks.
-    pub crew: Crew,
     /// Where the free disk is measured.
     pub data_dir: PathBuf,
     /// No job is taken while less is free there.
     pub disk_free_min_mib: u64,
     /// How many sources are being read.
     pub open: watch::Sender<usize>,
-    /// Held while a job leaves its wait.
-    pub waiting: tokio::sync::Mutex<()>,
 }
 
 /// Before the first job it is waited so long for what is tried at the start; a card that hangs takes
@@ -82,17 +70,6 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Why a delivery could not be answered for: it comes again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing can be written down.
-    #[error("the journal can't take a job down")]
-    Journal(#[from] journal::Error),
-    /// The bus refused for good.
-    #[error("a delivery can't be answered for")]
-    Bus(#[from] bus::Error),
-}
-
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// Takes jobs of one source as long as there is room; a service that ends only when it fails.
     /// `ahead`: how many are taken beyond the free slots, to be made ready.
@@ -105,24 +82,24 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let again = |err: bus::Error| Failure::Again(err.into());
         let bus = tokio::select! {
             online = link.bus() => online,
-            () = self.desk.board.drained() => return Ok(()),
+            () = self.jobs.desk.board.drained() => return Ok(()),
         };
         let mut deliveries = Some(bus.intake(&source).await.map_err(again)?);
         tokio::select! {
-            () = self.desk.board.tried() => {}
-            () = self.desk.clock.sleep(TRIALS_MAX) => {}
-            () = self.desk.board.drained() => return Ok(()),
+            () = self.jobs.desk.board.tried() => {}
+            () = self.jobs.desk.clock.sleep(TRIALS_MAX) => {}
+            () = self.jobs.desk.board.drained() => return Ok(()),
         }
         tracing::info!(source = %source, "waiting for jobs on {}", source.subject());
-        while !self.desk.board.is_draining() {
+        while !self.jobs.desk.board.is_draining() {
             let deliveries = match deliveries.take() {
                 Some(deliveries) => deliveries,
                 None => bus.intake(&source).await.map_err(again)?,
             };
             self.read(deliveries, &source, ahead).await?;
             tokio::select! {
-                () = self.desk.board.becomes_fit(true) => {}
-                () = self.desk.board.drained() => {}
+                () = self.jobs.desk.board.becomes_fit(true) => {}
+                () = self.jobs.desk.board.drained() => {}
             }
         }
         Ok(())
@@ -139,13 +116,13 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let _open = Open::of(&self.open);
         loop {
             let next = async {
-                let room = self.desk.board.wait_for_room(ahead).await;
+                let room = self.jobs.desk.board.wait_for_room(ahead).await;
                 deliveries.next(room).await
             };
             let delivery = tokio::select! {
                 biased;
-                () = self.desk.board.drained() => break,
-                () = self.desk.board.becomes_fit(false) => break,
+                () = self.jobs.desk.board.drained() => break,
+                () = self.jobs.desk.board.becomes_fit(false) => break,
                 delivery = next => delivery.map_err(|err| Failure::Again(err.into()))?,
             };
             let ack = delivery.ack.clone();
@@ -185,7 +162,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 return self.refuse(refused, proven, &delivery).await;
             }
         };
-        let known = self.desk.journal.lookup(&parsed.spec.id).await?;
+        let known = self.jobs.desk.journal.lookup(&parsed.spec.id).await?;
         if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
             if known.body_hash != parsed.spec_hash {
                 // The id may be this body's in the pool, though another was taken under it here.
@@ -225,7 +202,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             return Ok(());
         }
         // It was asked for before that was known.
-        if self.desk.board.unfit().is_some() {
+        if self.jobs.desk.board.unfit().is_some() {
             return self.later(&delivery).await;
         }
         if let Some(free) = self.too_little_disk() {
@@ -249,34 +226,26 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         after_seq: u64,
     ) -> Result<(), Error> {
         let Parsed { spec, spec_hash } = parsed;
-        let now = self.desk.clock.now();
+        let now = self.jobs.desk.clock.now();
         let asked = Asked { spec, spec_hash, target: target.to_string() };
-        let taken = Job::accept(asked, self.node, after_seq, now);
+        let taken = Job::accept(asked, self.jobs.node, after_seq, now);
         let handle = delivery.ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
-        self.desk.journal.admit(&taken, delivery.body.to_vec(), handle).await?;
-        self.desk.outbox.notify_one();
+        self.jobs.desk.journal.admit(&taken, delivery.body.to_vec(), handle).await?;
+        self.jobs.desk.outbox.notify_one();
         let id = taken.job.id().clone();
         tracing::info!(job.id = %id, image = taken.job.spec.image, "job {id} accepted");
-        self.start(taken.job, delivery.ack);
+        self.jobs.start(taken.job, delivery.ack);
         Ok(())
-    }
-
-    /// Puts a job into the hands of a task of its own, unless it is in hand already.
-    pub fn start(&self, job: Job, delivery: Option<AckHandle>) {
-        let Some(stops) = self.desk.board.enter(&job, delivery) else { return };
-        let (effects, desk) = (Arc::clone(&self.effects), self.desk.clone());
-        let name = format!("job {}", job.id());
-        self.crew.spawn(name, async move { drive(job, effects.as_ref(), &desk, stops).await });
     }
 
     /// Whether the node can ever run the job.
     fn fits(&self, parsed: &Parsed) -> Result<(), (Reason, String)> {
         let spec = &parsed.spec;
-        if spec.deadline.is_some_and(|deadline| deadline <= self.desk.clock.now()) {
+        if spec.deadline.is_some_and(|deadline| deadline <= self.jobs.desk.clock.now()) {
             let error = "the job's deadline had passed when it came".to_owned();
             return Err((Reason::DeadlinePassed, error));
         }
-        self.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
+        self.jobs.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
     }
 
     /// What is free in MiB where that is too little to take a job.

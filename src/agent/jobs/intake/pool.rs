@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use super::Intake;
 use super::refusal::duplicate;
-use super::{Error, Intake};
 use crate::agent::jobs::effects::Effects;
+use crate::agent::jobs::hand::Error;
 use crate::agent::jobs::messages::dead_letter;
 use crate::agent::jobs::pool_claim;
 use crate::agent::jobs::terms::Terms;
@@ -61,7 +62,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         ack: Option<&AckHandle>,
     ) -> Result<Option<Arrival>, Error> {
         let Some(ack) = ack else { return Ok(Some(Arrival::Open)) };
-        let found = match self.effects.claim(pool, id).await {
+        let found = match self.jobs.effects.claim(pool, id).await {
             Ok(found) => found,
             // One that can't be read may be a later version's: the job is theirs.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
@@ -70,15 +71,15 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             }
             Err(err) => return Err(err.into()),
         };
-        let bid = pool_claim::bid(self.node, ack, 0, spec_hash, &self.desk.clock);
+        let bid = pool_claim::bid(self.jobs.node, ack, 0, spec_hash, &self.jobs.desk.clock);
         let claim = found.as_ref().map(|found| &found.claim);
         let arrival = arrive(claim, &bid);
         if arrival == Arrival::Open
             && let Some(holder) = holder_to_ask(claim, &bid)
         {
-            let Some(goes_on) = self.effects.keeps(holder, id).await else {
+            let Some(goes_on) = self.jobs.effects.keeps(holder, id).await else {
                 let silent = claim.map(Claim::start);
-                silent.inspect(|silent| self.desk.board.holder_is_silent(id, *silent));
+                silent.inspect(|silent| self.jobs.desk.board.holder_is_silent(id, *silent));
                 return Ok(Some(arrival));
             };
             tracing::info!(job.id = %id, "job {id} of the pool {pool} is kept by {holder}");
@@ -96,7 +97,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         pool: &PoolName,
         parsed: &Parsed,
     ) -> Result<bool, Error> {
-        match self.effects.claim(pool, &parsed.spec.id).await {
+        match self.jobs.effects.claim(pool, &parsed.spec.id).await {
             Ok(found) => Ok(found.is_some_and(|found| found.claim.spec_hash == parsed.spec_hash)),
             // Not to be told now: nothing is refused for good.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
@@ -115,7 +116,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         delivery: &Delivery,
     ) -> Result<bool, Error> {
         let Some(ack) = &delivery.ack else { return Ok(true) };
-        let board = &self.desk.board;
+        let board = &self.jobs.desk.board;
         // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
         if !board.has_room(ahead) {
             self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
@@ -147,10 +148,10 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if never_fits(refused.reason) && self.fits_another(pool, spec).await {
             return self.later(delivery).await;
         }
-        let bid = pool_claim::bid(self.node, ack, 0, refused.body_hash, &self.desk.clock);
-        let (id, effects) = (&refused.id, self.effects.as_ref());
+        let bid = pool_claim::bid(self.jobs.node, ack, 0, refused.body_hash, &self.jobs.desk.clock);
+        let (id, effects) = (&refused.id, self.jobs.effects.as_ref());
         let said = if never_fits(refused.reason) {
-            pool_claim::refuse(pool, id, &bid, &self.desk.board, effects).await
+            pool_claim::refuse(pool, id, &bid, &self.jobs.desk.board, effects).await
         } else {
             pool_claim::reject(pool, id, &bid, effects).await
         };
@@ -167,14 +168,14 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// nobody can tell, there is none. Nobody says which images it allows: one that this node does not is
     /// counted.
     async fn fits_another(&self, pool: &PoolName, spec: &JobSpec) -> bool {
-        let there = match self.effects.neighbours(pool).await {
+        let there = match self.jobs.effects.neighbours(pool).await {
             Ok(there) => there,
             Err(err) => {
                 tracing::debug!("nobody says who serves the pool {pool}: {}", causes(&err));
                 return false;
             }
         };
-        let images = &self.terms.images;
+        let images = &self.jobs.terms.images;
         there.iter().any(|one| {
             let terms = Terms { offer: one.offer(), images: images.clone() };
             terms.admit(spec).is_ok()
@@ -190,11 +191,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         delivery: &Delivery,
     ) -> Result<(), Error> {
         let history = History { body: delivery.body.to_vec(), events: Vec::new() };
-        let (letter, id) = (dead_letter(self.node, &history), format!("dead:{}", refused.id));
-        self.effects.bury(target, letter, &id).await?;
+        let (letter, id) = (dead_letter(self.jobs.node, &history), format!("dead:{}", refused.id));
+        self.jobs.effects.bury(target, letter, &id).await?;
         let error = format!("no node of the pool fits; the last one said: {}", refused.error);
         let refused = Refused { reason: Reason::NoNodeFits, error, ..refused };
-        let status = Status::failed_unrun(self.node, &refused, self.desk.clock.now());
+        let status = Status::failed_unrun(self.jobs.node, &refused, self.jobs.desk.clock.now());
         self.write_refusal(refused, status, true, delivery).await
     }
 }

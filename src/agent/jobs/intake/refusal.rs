@@ -3,26 +3,16 @@
 //! What must hold: a refusal is written down with its one status before the message leaves the
 //! queue; an answer that could not be given is no loss.
 
-use std::time::Duration;
-
-use super::{Error, Intake};
+use super::Intake;
 use crate::agent::jobs::effects::Effects;
+use crate::agent::jobs::hand::Error;
+use crate::agent::jobs::messages::nak_delay;
 use crate::bus::{self, AckHandle, Delivery, Settle};
 use crate::clock::Clock;
 use crate::ids::JobId;
 use crate::job::spec::{Parsed, Refused};
 use crate::job::{Reason, Status};
 use crate::report::causes;
-
-/// A delivery that does not fit now comes back after this long, doubling to the longest.
-const NAK_FIRST: Duration = Duration::from_secs(5);
-const NAK_MAX: Duration = Duration::from_mins(5);
-
-/// How long a message stays away that was delivered so often and did not fit each time.
-pub(in crate::agent) fn nak_delay(delivered: u64) -> Duration {
-    let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
-    NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX)
-}
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
@@ -33,7 +23,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         proven: bool,
         delivery: &Delivery,
     ) -> Result<(), Error> {
-        let status = Status::rejected(self.node, &refused, self.desk.clock.now());
+        let status = Status::rejected(self.jobs.node, &refused, self.jobs.desk.clock.now());
         self.write_refusal(refused, status, proven, delivery).await
     }
 
@@ -45,22 +35,22 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         delivery: &Delivery,
     ) -> Result<(), Error> {
         let (mut refused, mut status) = (refused, status);
-        let mut known = self.desk.journal.lookup(&refused.id).await?;
+        let mut known = self.jobs.desk.journal.lookup(&refused.id).await?;
         if known.as_ref().is_some_and(|known| known.body_hash != refused.body_hash) {
             // Another message under a used id: answered under an id of its own.
             refused = duplicate(&refused.id, &delivery.body);
-            status = Status::rejected(self.node, &refused, self.desk.clock.now());
-            known = self.desk.journal.lookup(&refused.id).await?;
+            status = Status::rejected(self.jobs.node, &refused, self.jobs.desk.clock.now());
+            known = self.jobs.desk.journal.lookup(&refused.id).await?;
         }
         if known.is_some() {
-            self.desk.journal.send_again(&refused.id).await?;
+            self.jobs.desk.journal.send_again(&refused.id).await?;
         } else {
-            self.desk.notary.sign(std::slice::from_mut(&mut status));
-            self.desk.journal.refuse(&refused, status, proven).await?;
+            self.jobs.desk.notary.sign(std::slice::from_mut(&mut status));
+            self.jobs.desk.journal.refuse(&refused, status, proven).await?;
             let (id, reason) = (&refused.id, refused.reason.code());
             tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
         }
-        self.desk.outbox.notify_one();
+        self.jobs.desk.outbox.notify_one();
         self.acknowledge(delivery.ack.as_ref()).await
     }
 
@@ -76,7 +66,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
 
     /// An answer that could not be given is no loss: the message comes again and is answered then.
     pub(super) async fn settle(&self, ack: &AckHandle, how: Settle) -> Result<(), Error> {
-        match self.effects.settle(ack, how).await {
+        match self.jobs.effects.settle(ack, how).await {
             Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),
             Err(err) if err.is_transient() => {
                 tracing::debug!("a delivery was not answered for: {}", causes(&err));

@@ -4,8 +4,8 @@
 //! Invariants: the container of a pool's job is started, and its terminal status journaled, only
 //! after the claim is this agent's. An agent that loses a race starts over with a fresh read.
 
-use super::attempt::Desk;
 use super::board::{Board, InHand};
+use super::desk::Desk;
 use super::effects::Effects;
 use crate::bus::{self, AckHandle, Found, PoolName};
 use crate::clock::Clock;
@@ -203,8 +203,8 @@ pub(super) async fn give_back<E: Effects, C: Clock>(
     Ok(given.unwrap_or(Given::Lost))
 }
 
-/// Concludes a pool's job that no agent will ever run, such as one past its deadline. `true` if this
-/// agent is the one to report it.
+/// Concludes a pool's job that no agent will ever run, such as one past its deadline. `true` if
+/// this agent is the one to report it.
 pub(super) async fn reject<E: Effects>(
     pool: &PoolName,
     job: &JobId,

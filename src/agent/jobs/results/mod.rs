@@ -1,9 +1,9 @@
-//! Outputs that could not be published in time: published when their owner asks, and removed when
-//! they were kept long enough.
+//! Outputs that could not be published in time: published when the node's owner asks for that, and
+//! removed when their time is up.
 //!
-//! What must hold: a kept output is removed only after its publication was told, or after its time,
-//! which one reading of a clock does not decide; what is said of it is the same byte for byte however
-//! often it is said; no container is touched, and no folder of another job under the same id.
+//! Invariants: a kept output is removed only after its publication was announced, or when its time
+//! is up, which a single clock reading can't decide. Its announcement is the same byte for byte
+//! however often it is sent. No container is touched, and no folder of another job with this id.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::attempt::Desk;
+use super::desk::Desk;
 use super::effects::Effects;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -23,9 +23,9 @@ use crate::report::causes;
 use crate::supervise::Failure;
 use crate::{bus, journal};
 
-/// How often it is looked for what was kept long enough.
+/// Interval between two checks for outputs whose time is up.
 const LOOK: Duration = Duration::from_hours(1);
-/// What could not be published is tried again so soon.
+/// Backoff between attempts to publish.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
 
 /// Why a kept output is not published yet.
@@ -41,8 +41,8 @@ enum Error {
     Step(String),
 }
 
-/// Publishes what is asked for, and removes what was kept long enough; a service that ends only when
-/// it fails. `asked`: rung when an owner has asked.
+/// Publishes the outputs that were asked for, and removes those whose time is up. A service:
+/// returns only when it fails. `asked` is notified when the owner asks for one.
 pub async fn run<E: Effects, C: Clock>(
     desk: Desk<C>,
     effects: Arc<E>,
@@ -51,7 +51,7 @@ pub async fn run<E: Effects, C: Clock>(
     let failed = |err: Error| Failure::Again(err.into());
     let mut failures = 0;
     let mut overdue = Overdue::default();
-    // Who keeps nothing at all does not ask a clock how long.
+    // With `result_keep` of zero there is no time that a wrong clock could cut short.
     let patience = LOOK.min(desk.rules.result_keep);
     loop {
         // Registered before the look, so that a request between the two is not missed.
@@ -82,7 +82,7 @@ pub async fn run<E: Effects, C: Clock>(
     }
 }
 
-/// Publishes one kept output, says so, and removes it.
+/// Publishes one kept output, announces it, and removes it.
 async fn publish<E: Effects, C: Clock>(
     id: &JobId,
     desk: &Desk<C>,
@@ -100,14 +100,14 @@ async fn publish<E: Effects, C: Clock>(
     desk.journal.late_result_said(id).await?;
     let cid = &result.output_cid;
     tracing::info!(job.id = %id, "the output of job {id} is published after all: {cid}");
-    // What stays goes at the next start, or when it was kept long enough.
+    // If the folder stays, the next start or the expiry removes it.
     if let Err(err) = remove(&found.kept, desk, effects).await {
         tracing::warn!(job.id = %id, "the folder of job {id} stays: {}", causes(&err));
     }
     Ok(())
 }
 
-/// Uploads the output, and signs for it.
+/// Uploads the output, and signs a receipt for it.
 async fn upload<E: Effects, C: Clock>(
     kept: &Kept,
     desk: &Desk<C>,
@@ -119,7 +119,7 @@ async fn upload<E: Effects, C: Clock>(
         .perform(&at(Phase::Collected { ended: ended.clone(), log: None }), Step::Publish)
         .await;
     if let Event::LogPublished { log } = event {
-        // Only the log went: once more, for the output's own fault.
+        // Only the log was uploaded: try again, to learn what is wrong with the output.
         event =
             effects.perform(&at(Phase::Collected { ended, log: Some(log) }), Step::Publish).await;
     }
@@ -144,7 +144,7 @@ async fn upload<E: Effects, C: Clock>(
     })
 }
 
-/// Removes what is left of a job's folder, unless another job is in hand under its id.
+/// Removes what is left of a job's folder, unless another job with the same id is open.
 async fn remove<E: Effects, C: Clock>(
     kept: &Kept,
     desk: &Desk<C>,
@@ -171,13 +171,13 @@ async fn drop_kept<E: Effects, C: Clock>(
     Ok(desk.journal.forget_kept(id).await?)
 }
 
-/// What was kept long enough by the host's clock, and since when by the one that nobody sets.
+/// Outputs whose time is up by the host's clock, with the monotonic time when that was first seen.
 #[derive(Debug, Default)]
 struct Overdue(BTreeMap<JobId, Duration>);
 
 impl Overdue {
-    /// Those that were overdue this long ago, too: a clock that was weeks ahead has been set right
-    /// by then.
+    /// Returns those of `ids` that have been overdue for at least `patience`: a clock that was
+    /// weeks ahead is likely corrected by then.
     fn for_long(&mut self, ids: Vec<JobId>, now: Duration, patience: Duration) -> Vec<JobId> {
         self.0.retain(|id, _| ids.contains(id));
         let mut is_old = |id: &JobId| {

@@ -1,4 +1,4 @@
-//! Outputs that are kept: when they go, and what is said of them.
+//! Kept outputs: when they are removed, and what is announced of them.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::jobs::fakes::{
     Fakes, Quick, Trouble, node_with, receipt, soon, until, until_started, written,
 };
-use crate::agent::jobs::intake::Intake;
+use crate::agent::jobs::hand::Jobs;
 use crate::ids::Cid;
 use crate::job::Reason;
 use crate::job::phase::{Fault, Retry, RunExit, Sealed};
@@ -14,7 +14,7 @@ use crate::job::phase::{Fault, Retry, RunExit, Sealed};
 const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 
 /// A node that keeps the outputs of these jobs.
-async fn keeping(ids: &[&str]) -> Arc<Intake<Fakes, Quick>> {
+async fn keeping(ids: &[&str]) -> Arc<Jobs<Fakes, Quick>> {
     let node = node_with(Trouble::default(), 0);
     for id in ids {
         let now = node.desk.clock.now();
@@ -36,8 +36,8 @@ async fn keeping(ids: &[&str]) -> Arc<Intake<Fakes, Quick>> {
     node
 }
 
-/// Has an output published, as far as what is to be said of it.
-async fn published(node: &Intake<Fakes, Quick>, id: &str) {
+/// Journals a late result of this job, which the service then has to announce.
+async fn published(node: &Jobs<Fakes, Quick>, id: &str) {
     let (job_id, now): (JobId, _) = (id.parse().unwrap(), node.desk.clock.now());
     assert!(node.desk.journal.ask_for(&job_id, now).await.unwrap());
     let result = LateResult {
@@ -52,8 +52,8 @@ async fn published(node: &Intake<Fakes, Quick>, id: &str) {
     node.desk.journal.late_result(&job_id, &result).await.unwrap();
 }
 
-/// Looks after the outputs until this is so.
-async fn look_after(node: &Intake<Fakes, Quick>, is_so: impl FnMut() -> bool) {
+/// Runs the service until the condition holds.
+async fn look_after(node: &Jobs<Fakes, Quick>, is_so: impl FnMut() -> bool) {
     let desk = node.desk.clone();
     tokio::select! {
         biased;

@@ -1,0 +1,97 @@
+//! Where a decision about a job is made, signed, written down and announced: the only way in which a job
+//! moves on this node.
+//!
+//! Invariants: the plan decides (`job::transition`), the journal has it before anybody acts on it; a terminal
+//! status is signed before it is written down.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::board::Board;
+use super::notary::Notary;
+use crate::clock::Clock;
+use crate::job::Job;
+use crate::job::phase::{Event, Misplaced, Outcome, Phase, Rules, Transition};
+use crate::journal::{self, Journal};
+
+/// What a job's task needs beside the effects.
+#[derive(Debug, Clone)]
+pub struct Desk<C> {
+    /// Where decisions are written down.
+    pub journal: Journal,
+    /// The jobs in hand.
+    pub board: Board,
+    /// The time.
+    pub clock: C,
+    /// The owner's rules.
+    pub rules: Rules,
+    /// Rung when there are statuses to publish.
+    pub outbox: Arc<Notify>,
+    /// Signs those that are terminal, before they are written down.
+    pub notary: Notary,
+}
+
+impl<C: Clock> Desk<C> {
+    /// What follows from `event`, with terminal statuses signed. Fails where the event does not belong to
+    /// the job's phase.
+    pub(super) fn decide(&self, job: &Job, event: &Event) -> Result<Transition, Misplaced> {
+        let mut moved = job.apply(event.clone(), self.clock.now(), &self.rules)?;
+        self.notary.sign(&mut moved.statuses);
+        Ok(moved)
+    }
+
+    /// Writes a decision down, once, and announces it.
+    pub(super) async fn record(
+        &self,
+        event: &Event,
+        moved: &Transition,
+    ) -> Result<(), journal::Error> {
+        self.journal.record(event, moved, self.clock.now()).await?;
+        self.board.moved(&moved.job);
+        if !moved.statuses.is_empty() {
+            self.outbox.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Moves a job that has no task, and gives it as it stands then: unchanged where the event does not
+    /// belong to its phase.
+    pub(super) async fn advance(&self, job: &Job, event: Event) -> Result<Job, journal::Error> {
+        let Ok(moved) = self.decide(job, &event) else { return Ok(job.clone()) };
+        self.record(&event, &moved).await?;
+        Ok(moved.job)
+    }
+}
+
+/// One line a change of state, at the level that its news deserve.
+pub(super) fn tell(job: &Job, event: &Event, moved: &Transition) {
+    let (id, phase) = (job.id(), moved.job.phase.name());
+    match (event, moved.job.phase.outcome()) {
+        (Event::Failed { fault, .. }, None) => {
+            let reason = fault.reason.code();
+            let is_tried_again = moved.job.trouble.as_ref().is_some_and(|it| it.fault == *fault);
+            let then = match &moved.job.phase {
+                _ if is_tried_again => "tried again",
+                Phase::Unable { .. } | Phase::Returning { .. } => {
+                    "left to another node of its pool"
+                }
+                Phase::Accepted => "its image is pulled again",
+                _ => "given up",
+            };
+            tracing::warn!(job.id = %id, reason, "job {id}: {}; {then}", fault.error);
+        }
+        (_, Some(outcome)) if !moved.statuses.is_empty() => {
+            let (word, fault) = match outcome {
+                Outcome::Completed => ("completed", None),
+                Outcome::Failed(fault) => ("failed", Some(fault)),
+                Outcome::TimedOut(fault) => ("timed out", Some(fault)),
+                Outcome::Cancelled(fault) => ("was cancelled", Some(fault)),
+            };
+            let reason = fault.map(|fault| fault.reason.code());
+            let error = fault.map(|fault| format!(": {}", fault.error)).unwrap_or_default();
+            tracing::info!(job.id = %id, reason, "job {id} {word}{error}");
+        }
+        _ => tracing::debug!(job.id = %id, event = event.name(), phase, "job {id}: {phase}"),
+    }
+}
