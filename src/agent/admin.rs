@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::jobs::effects::Effects;
 use super::jobs::intake::Intake;
-use super::key::hello::{Greeter, Instance, Reply, Said};
+use super::key::hello::{Greeter, Greeting, Instance, Reply};
 use super::link::Link;
 use super::settings::JobAuth;
 use crate::bus::ControlRequest;
@@ -136,7 +136,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
     async fn answer(&self, request: &ControlRequest) -> Option<Answer> {
         let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
         let parsed = body.and_then(|body| serde_json::from_slice::<Request>(body).ok());
-        let said = || body.and_then(|body| serde_json::from_slice::<Said>(body).ok());
+        let said = || body.and_then(|body| serde_json::from_slice::<Greeting>(body).ok());
         let is_to_holder = request.is_to_holder;
         let Some(request) = parsed else {
             return Some(no("malformed", "a request is {\"action\": …} of at most 4 KiB"));
@@ -189,7 +189,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         Answer { holds: Some(true), for_ms: Some(for_ms), signature, ..yes() }
     }
 
-    fn hello(&self, said: &Said) -> Option<Answer> {
+    fn hello(&self, said: &Greeting) -> Option<Answer> {
         let signature = match self.greeter.hears(said) {
             Reply::Silence => return None,
             Reply::Here => None,
@@ -198,7 +198,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         Some(Answer { instance: Some(self.greeter.me().clone()), signature, ..yes() })
     }
 
-    fn leave(&self, said: &Said) -> Option<Answer> {
+    fn leave(&self, said: &Greeting) -> Option<Answer> {
         let leaves = self.greeter.hears_leave(said)?;
         let refusal = "only the node's own key may ask it to end, within a minute of its own clock";
         Some(if leaves { yes() } else { no("not_allowed", refusal) })

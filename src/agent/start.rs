@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::account::heartbeat::{Heart, Registration, Said};
+use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
 use super::health::lookout::Lookout;
 use super::health::readiness::Readiness;
 use super::health::sight::Sight;
-use super::health::trials::{self, Told};
+use super::health::trials::{self, LoggedTroubles};
 use super::jobs::board::Board;
 use super::jobs::desk::Desk;
 use super::jobs::folders::Folders;
@@ -198,7 +198,8 @@ where
         let store =
             trials::Store::new(effects.pinata.clone(), desk.board.clone(), desk.clock.clone());
         services.spawn_with("store", RETRY, Arc::new(store), trials::Store::run);
-        let gateways = (effects.gateways.clone(), desk.clock.clone(), Arc::new(Told::default()));
+        let gateways =
+            (effects.gateways.clone(), desk.clock.clone(), Arc::new(LoggedTroubles::default()));
         services.spawn_with("gateways", RETRY, gateways, |(gateways, clock, told)| {
             trials::try_gateways(gateways, clock, told)
         });
@@ -259,7 +260,7 @@ where
             interval: self.settings.heartbeat_interval,
             limits: self.settings.spending,
             clock: self.clock,
-            said: Said::default(),
+            said: Logged::default(),
         });
         services.spawn_with("chain", RETRY, Arc::clone(&heart), Heart::beat);
         services.spawn_with("endpoints", RETRY, heart, Heart::survey);
@@ -346,7 +347,7 @@ fn serve_source<R, C>(
         state,
         move |(intake, link, source, begun, sole)| async move {
             is_true(begun).await;
-            sole.settled().await;
+            sole.known_sole().await;
             intake.run(link, source, ahead).await
         },
     );

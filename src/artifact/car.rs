@@ -20,7 +20,7 @@ const CID_BYTES_MAX: usize = 36;
 
 /// Why an archive can't be read further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum CarError {
     /// It doesn't begin like an archive; it may be something else that is useful.
     NotCar,
     /// It is an archive, but a block in it doesn't match its CID.
@@ -64,59 +64,60 @@ pub(super) struct Reader<P> {
 
 impl<P: FnMut() -> Option<Bytes>> Reader<P> {
     /// Reads the header. Its roots are ignored: blocks are matched with what was requested.
-    pub(super) fn new(pull: P) -> Result<Self, Fault> {
+    pub(super) fn new(pull: P) -> Result<Self, CarError> {
         let mut reader = Self { pull, piece: Bytes::new() };
-        let len = reader.varint().map_err(|_| Fault::NotCar)?;
-        let len = len.filter(|len| (10..=HEADER_BYTES_MAX).contains(len)).ok_or(Fault::NotCar)?;
-        let header = reader.take(len).map_err(|_| Fault::NotCar)?;
+        let len = reader.varint().map_err(|_| CarError::NotCar)?;
+        let len =
+            len.filter(|len| (10..=HEADER_BYTES_MAX).contains(len)).ok_or(CarError::NotCar)?;
+        let header = reader.take(len).map_err(|_| CarError::NotCar)?;
         let is_v1 = header[0] == 0xa2 && header.windows(9).any(|nine| nine == b"\x67version\x01");
-        if is_v1 { Ok(reader) } else { Err(Fault::NotCar) }
+        if is_v1 { Ok(reader) } else { Err(CarError::NotCar) }
     }
 
     /// The next block with its bytes verified; `None` at the end.
-    pub(super) fn next_block(&mut self) -> Result<Option<(BlockId, Bytes)>, Fault> {
+    pub(super) fn next_block(&mut self) -> Result<Option<(BlockId, Bytes)>, CarError> {
         let Some(len) = self.varint()? else { return Ok(None) };
         if len == 0 || len > SECTION_BYTES_MAX {
-            return Err(Fault::Garbled(Malformed("a section of an impossible length")));
+            return Err(CarError::Garbled(Malformed("a section of an impossible length")));
         }
         let section = self.take(len)?;
-        let (id, block) = BlockId::split_from(&section).map_err(Fault::Garbled)?;
+        let (id, block) = BlockId::split_from(&section).map_err(CarError::Garbled)?;
         if block.len() > BLOCK_BYTES_MAX + CID_BYTES_MAX {
-            return Err(Fault::Garbled(Malformed("a block of more than 2 MiB")));
+            return Err(CarError::Garbled(Malformed("a block of more than 2 MiB")));
         }
         if !id.names(block) {
-            return Err(Fault::Wrong(Malformed("a block that is not what its CID says")));
+            return Err(CarError::Wrong(Malformed("a block that is not what its CID says")));
         }
         let block = section.slice_ref(block);
         Ok(Some((id, block)))
     }
 
     /// The length of the next section; `None` if the archive ends before it.
-    fn varint(&mut self) -> Result<Option<usize>, Fault> {
+    fn varint(&mut self) -> Result<Option<usize>, CarError> {
         let mut digits = Vec::with_capacity(4);
         loop {
             if !self.refill() {
-                return if digits.is_empty() { Ok(None) } else { Err(Fault::Cut) };
+                return if digits.is_empty() { Ok(None) } else { Err(CarError::Cut) };
             }
             digits.push(self.piece.split_to(1)[0]);
             if digits.last().is_some_and(|digit| digit & 0x80 == 0) {
-                let value = dag::varint(&mut digits.as_slice()).map_err(Fault::Garbled)?;
+                let value = dag::varint(&mut digits.as_slice()).map_err(CarError::Garbled)?;
                 return Ok(Some(usize::try_from(value).unwrap_or(usize::MAX)));
             }
             if digits.len() > 5 {
-                return Err(Fault::Garbled(Malformed("a length without an end")));
+                return Err(CarError::Garbled(Malformed("a length without an end")));
             }
         }
     }
 
-    fn take(&mut self, len: usize) -> Result<Bytes, Fault> {
+    fn take(&mut self, len: usize) -> Result<Bytes, CarError> {
         if self.refill() && self.piece.len() >= len {
             return Ok(self.piece.split_to(len));
         }
         let mut taken = BytesMut::with_capacity(len);
         while taken.len() < len {
             if !self.refill() {
-                return Err(Fault::Cut);
+                return Err(CarError::Cut);
             }
             let part = self.piece.split_to(self.piece.len().min(len - taken.len()));
             taken.extend_from_slice(&part);
@@ -152,7 +153,7 @@ mod tests {
         out
     }
 
-    fn read(archive: &[u8], piece_bytes: usize) -> Result<Vec<Bytes>, Fault> {
+    fn read(archive: &[u8], piece_bytes: usize) -> Result<Vec<Bytes>, CarError> {
         let mut pieces = archive.chunks(piece_bytes).map(Bytes::copy_from_slice);
         let mut reader = Reader::new(|| pieces.next())?;
         let mut blocks = Vec::new();
@@ -175,16 +176,16 @@ mod tests {
     #[test]
     fn an_archive_that_is_cut_flipped_or_none_is_refused() {
         let whole = archive(&[b"one", b"two"]);
-        assert_eq!(read(&whole[..whole.len() - 1], 9), Err(Fault::Cut));
+        assert_eq!(read(&whole[..whole.len() - 1], 9), Err(CarError::Cut));
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
-        assert!(matches!(read(&flipped, 9), Err(Fault::Wrong(_))));
+        assert!(matches!(read(&flipped, 9), Err(CarError::Wrong(_))));
         for other in [&b"<!doctype html><p>hello</p>"[..], b"", b"\xff\xff\xff\xff\xff\xff\xff"] {
-            assert_eq!(read(other, 9), Err(Fault::NotCar), "{other:?}");
+            assert_eq!(read(other, 9), Err(CarError::NotCar), "{other:?}");
         }
         let mut long = header(BlockId::of(Codec::Raw, b""), Version::V1);
         dag::put_varint(&mut long, 5 * 1024 * 1024);
-        assert!(matches!(read(&long, 9), Err(Fault::Garbled(_))));
+        assert!(matches!(read(&long, 9), Err(CarError::Garbled(_))));
     }
 
     #[test]
@@ -192,6 +193,6 @@ mod tests {
         let mut archive = header(BlockId::of(Codec::Raw, b""), Version::V1);
         archive.extend_from_slice(&[4 + 5, 0x01, 0x55, 0x00, 0x05]);
         archive.extend_from_slice(b"hello");
-        assert!(matches!(read(&archive, 99), Err(Fault::Garbled(_))));
+        assert!(matches!(read(&archive, 99), Err(CarError::Garbled(_))));
     }
 }

@@ -12,7 +12,7 @@ use super::bindings::NodeReputation::{
     JobCountIncremented, NodeHeartbeat, NodeRegistered, NodeReputationEvents, ReceiptsCommitted,
 };
 use super::reader::word;
-use super::rpc::Failure;
+use super::rpc::RpcError;
 use super::{Error, Reader};
 use crate::ids::Address;
 
@@ -141,7 +141,7 @@ impl Reader {
                 }
                 // Endpoints have no common error for "too many", so any refusal and any oversized
                 // answer halves the range until one block is left.
-                Err(Failure::Refused(_) | Failure::Other(Error::Unexpected { .. }))
+                Err(RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. }))
                     if walk.span > 1 =>
                 {
                     walk.span /= 2;

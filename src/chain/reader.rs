@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::bindings::NodeReputation as Contract;
-use super::rpc::{Failure, Head, Rpc};
+use super::rpc::{Head, Rpc, RpcError};
 use super::{ChainFacts, Config, Error, Provider, revert};
 use crate::ids::Address;
 
@@ -109,8 +109,8 @@ impl Reader {
         self.chain_id().await?;
         self.rpc.call("eth_call", self.call_object(call)).await.map_err(|failure| {
             let reason = match &failure {
-                Failure::Refused(refusal) => revert::reason(refusal),
-                Failure::Other(_) => None,
+                RpcError::Refused(refusal) => revert::reason(refusal),
+                RpcError::Other(_) => None,
             };
             match reason {
                 Some(reason) => Error::Reverted { reason },

@@ -6,11 +6,11 @@ use alloy::sol_types::{Panic, Revert, SolError as _, SolInterface as _};
 use serde_json::Value;
 
 use super::bindings::NodeReputation::NodeReputationErrors;
-use super::rpc::{Refusal, Verdict, words};
+use super::rpc::{ErrorObject, Verdict, words};
 use crate::ids::Address;
 
 /// The contract's reason for a revert; `None` if the endpoint, not the contract, refused the call.
-pub(super) fn reason(refusal: &Refusal) -> Option<String> {
+pub(super) fn reason(refusal: &ErrorObject) -> Option<String> {
     if refusal.verdict() != Some(Verdict::Reverted) {
         return None;
     }
@@ -75,8 +75,8 @@ mod tests {
     };
     use super::*;
 
-    fn refusal(code: i64, message: &str, data: Value) -> Refusal {
-        Refusal { code, message: message.into(), data, by: String::new() }
+    fn refusal(code: i64, message: &str, data: Value) -> ErrorObject {
+        ErrorObject { code, message: message.into(), data, by: String::new() }
     }
 
     fn encoded(error: &impl alloy::sol_types::SolError) -> String {

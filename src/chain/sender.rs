@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reader::word;
-use super::rpc::{Failure, Head, Refusal, Rpc, Verdict, words};
+use super::rpc::{ErrorObject, Head, Rpc, RpcError, Verdict, words};
 use super::sign::Target;
 use super::{AccountState, Error, Quote, revert};
 use crate::ids::{Address, Hash};
@@ -55,7 +55,7 @@ pub(super) fn questions(from: Address, target: &Target) -> [(&'static str, Value
 pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Quote, Error> {
     simulate(rpc, from, target).await?;
     let params = json!([call_object(from, target)]);
-    let estimate: Result<U64, Failure> = rpc.call("eth_estimateGas", params).await;
+    let estimate: Result<U64, RpcError> = rpc.call("eth_estimateGas", params).await;
     let estimate = estimate.map_err(|failure| refused(failure, from, "eth_estimateGas"))?;
     let gas_limit = gas_limit(estimate.to())
         .ok_or_else(|| Error::Unexpected { reason: format!("an estimate of {estimate} gas") })?;
@@ -65,7 +65,7 @@ pub(super) async fn quote(rpc: &Rpc, from: Address, target: &Target) -> Result<Q
 /// Runs the call with `eth_call`, which costs nothing.
 async fn simulate(rpc: &Rpc, from: Address, target: &Target) -> Result<(), Error> {
     let params = json!([call_object(from, target), "latest"]);
-    let answer: Result<Bytes, Failure> = rpc.call("eth_call", params).await;
+    let answer: Result<Bytes, RpcError> = rpc.call("eth_call", params).await;
     answer.map(drop).map_err(|failure| refused(failure, from, "eth_call"))
 }
 
@@ -86,13 +86,13 @@ pub(super) async fn send(rpc: &Rpc, from: Address, raw: &[u8]) -> Result<Answer,
     let params = json!([hex::encode_prefixed(raw)]);
     match rpc.call::<Value>("eth_sendRawTransaction", params).await {
         // The answer was lost, but the transaction may have arrived. Its receipt will show it.
-        Ok(_) | Err(Failure::Other(Error::Unreachable { .. })) => Ok(Answer::Taken),
-        Err(Failure::Refused(refusal)) => match answer(&refusal) {
+        Ok(_) | Err(RpcError::Other(Error::Unreachable { .. })) => Ok(Answer::Taken),
+        Err(RpcError::Refused(refusal)) => match answer(&refusal) {
             Some(answer) => {
                 tracing::debug!("the endpoint says of a transaction: {}", words(&refusal.message));
                 Ok(answer)
             }
-            None => Err(refused(Failure::Refused(refusal), from, "eth_sendRawTransaction")),
+            None => Err(refused(RpcError::Refused(refusal), from, "eth_sendRawTransaction")),
         },
         Err(failure) => Err(failure.unexpected("eth_sendRawTransaction")),
     }
@@ -104,7 +104,7 @@ pub(super) async fn spread(rpc: &Rpc, raw: &[u8]) {
 }
 
 /// The state of a transaction that a refusal implies; `None` if it can't be mined as it is.
-fn answer(refusal: &Refusal) -> Option<Answer> {
+fn answer(refusal: &ErrorObject) -> Option<Answer> {
     match refusal.verdict()? {
         // The account's nonce decides later; this endpoint may only lag behind or be ahead.
         Verdict::Known | Verdict::Nonce => Some(Answer::Taken),
@@ -145,8 +145,8 @@ fn call_object(from: Address, target: &Target) -> Value {
     }
 }
 
-fn refused(failure: Failure, account: Address, method: &str) -> Error {
-    if let Failure::Refused(refusal) = &failure {
+fn refused(failure: RpcError, account: Address, method: &str) -> Error {
+    if let RpcError::Refused(refusal) = &failure {
         if refusal.verdict() == Some(Verdict::Unpaid) {
             return Error::Unpaid { account };
         }
@@ -180,7 +180,7 @@ mod tests {
             ("exceeds block gas limit", None),
         ] {
             let (data, by) = (Value::Null, String::new());
-            let refusal = Refusal { code: -32000, message: message.into(), data, by };
+            let refusal = ErrorObject { code: -32000, message: message.into(), data, by };
             assert_eq!(answer(&refusal), told, "{message}");
         }
     }

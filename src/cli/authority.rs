@@ -7,8 +7,8 @@
 
 use serde_json::Value;
 
-use super::claim::{self, Expected, Verdict};
 use super::out;
+use super::receipt_check::{self, Expected, Verdict};
 use crate::bus::{self, Bus, PoolName, Search, Target};
 use crate::chain::Reader;
 use crate::config::Signing;
@@ -80,7 +80,7 @@ impl Authority {
 
     /// Judges an end without asking anybody; `None` if the claim and the chain must be looked up.
     pub(super) fn at_once(&self, status: &Status, body: &Value) -> Option<Word> {
-        if let Some(fault) = claim::forged(status, body, self.domain) {
+        if let Some(fault) = receipt_check::forged(status, body, self.domain) {
             return Some(Word::Doubted(fault.to_owned()));
         }
         let agent = status.agent_address;
@@ -106,7 +106,7 @@ impl Authority {
     /// The fault of the receipt of a believed end, if it is invalid.
     pub(super) fn receipt_fault(&self, status: &Status) -> Option<String> {
         let expected = Expected { spec_hash: None, agent: None, domain: self.domain };
-        match claim::check(status, &expected) {
+        match receipt_check::check(status, &expected) {
             Verdict::Invalid(why) => Some(format!("receipt: {why}")),
             Verdict::Valid(_) | Verdict::Absent => None,
         }

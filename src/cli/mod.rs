@@ -9,7 +9,6 @@
 
 mod authority;
 mod cancel;
-mod claim;
 mod contract;
 mod doctor;
 mod follow;
@@ -20,6 +19,7 @@ mod logging;
 mod logs;
 mod out;
 mod receipt;
+mod receipt_check;
 mod run;
 mod signer;
 mod store;

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::claim::{self, Expected, UNSIGNED, Verdict};
 use super::logging::Audience;
+use super::receipt_check::{self, Expected, UNSIGNED, Verdict};
 use super::submit::describe;
 use super::{Misused, load, out};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
@@ -126,7 +126,7 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
             return Ok(Holds::End(status, digest));
         }
     };
-    if !claim::is_signed(&signed) {
+    if !receipt_check::is_signed(&signed) {
         return Err(NotValid(UNSIGNED.to_owned()).into());
     }
     signed_for(Some(signed.domain.contract), args.contract)?;
@@ -194,10 +194,10 @@ fn of_status(value: &Value) -> Result<Document, NotValid> {
     let (status, body) = Status::read(value.to_string().as_bytes())
         .map_err(|err| NotValid(format!("not a status of this protocol: {err}")))?;
     let is_signed = status.signature.is_some();
-    if let Some(fault) = claim::forged(&status, &body, None).filter(|_| is_signed) {
+    if let Some(fault) = receipt_check::forged(&status, &body, None).filter(|_| is_signed) {
         return Err(NotValid(format!("the status: {fault}")));
     }
-    match claim::check(&status, &Expected::default()) {
+    match receipt_check::check(&status, &Expected::default()) {
         Verdict::Valid(signed) => Ok(Document::Receipt(signed, Some(is_signed))),
         Verdict::Invalid(problem) => Err(NotValid(problem)),
         Verdict::Absent => match status.digest(&body).filter(|_| is_signed) {
@@ -321,7 +321,7 @@ impl Held {
 
     fn text(&self) -> String {
         let receipt = &self.signed.receipt;
-        let claim = claim::describe(&self.signed);
+        let claim = receipt_check::describe(&self.signed);
         let output = if receipt.output_cid.is_empty() { "none" } else { &receipt.output_cid };
         let text = format!(
             "valid: {} signed it for job {}\n{claim}\n  ended {}, output {}",

@@ -11,7 +11,7 @@ use super::follow::{self, Follower, News};
 use super::judge::{Judge, Patience};
 use super::logging::Audience;
 use super::submit::describe;
-use super::{UNVERIFIED, claim, load, out, signer, unless_interrupted};
+use super::{UNVERIFIED, load, out, receipt_check, signer, unless_interrupted};
 use crate::bus::{Bus, PoolName, StatusFilter};
 use crate::config::Client;
 use crate::ids::{Address, JobId};
@@ -79,7 +79,8 @@ async fn follow(
             () = patience.over() => return Ok(UNVERIFIED.into()),
         };
         let News::Status(status, body) = news else { continue };
-        let unsigned = status.stage.is_terminal() && claim::forged(&status, &body, None).is_some();
+        let unsigned =
+            status.stage.is_terminal() && receipt_check::forged(&status, &body, None).is_some();
         if json {
             out::json(&body)?;
         } else {

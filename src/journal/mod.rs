@@ -34,7 +34,9 @@ pub use events::Happened;
 pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use kept::KeptOutput;
 pub use outbox::{Outgoing, OutgoingKind};
-pub use reader::{Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Said, Standing};
+pub use reader::{
+    Chronicle, Commitment, Kept, Page, Publication, Reader, Record, Standing, StatusRecord,
+};
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;
 

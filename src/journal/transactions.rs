@@ -190,7 +190,7 @@ impl Journal {
 
     /// Records that the transaction is final in a block, with its outcome. A failed transaction frees its
     /// receipts for another root. Durable.
-    pub async fn settle(
+    pub async fn record_mined(
         &self,
         account: Account,
         transaction: &Transaction,

@@ -156,7 +156,8 @@ impl Node {
         let form = Form { hash, fees, gas_limit: 1, signed: at(1), raw: vec![1] };
         self.journal.signed(transaction.id, &form).await.expect("signed");
         let outcome = Outcome { hash, block, success: true, gas_used: 1, fee_wei: 1 };
-        let settled = self.journal.settle(self.account(), transaction, outcome, at(2000)).await;
+        let settled =
+            self.journal.record_mined(self.account(), transaction, outcome, at(2000)).await;
         settled.expect("settled");
     }
 

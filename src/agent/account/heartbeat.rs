@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::ledger::{self, Ledger, Pace, Spending};
 use super::next_beat::next_beat;
 use crate::agent::health::readiness::{NotReady, Readiness};
-use crate::agent::health::trials::{self, Told};
+use crate::agent::health::trials::{self, LoggedTroubles};
 use crate::agent::key::sole::Sole;
 use crate::agent::settings::Limits;
 use crate::chain::{self, Chain, EndpointState};
@@ -98,12 +98,12 @@ pub struct Heart<R, G, Ch, C> {
     /// The clock; tests use their own.
     pub clock: C,
     /// What was logged already and is not repeated by the next run.
-    pub said: Said,
+    pub said: Logged,
 }
 
 /// What was logged about the chain, whose absence restarts the service again and again.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Logged {
     /// Whether this process has reached its chain and contract.
     met: AtomicBool,
     /// Whether the present registration was logged.
@@ -111,7 +111,7 @@ pub struct Said {
     /// The number of days that the balance lasts, as last computed; 0 before that.
     days: AtomicU64,
     /// The faults of endpoints that were logged.
-    endpoints: Told,
+    endpoints: LoggedTroubles,
 }
 
 /// One run of the service, once its chain is known.
@@ -190,7 +190,7 @@ where
         let extension = self.chain.has_extension().await.map_err(|err| self.unanswered(err))?;
         let beating = Beating { heart: &self, ledger, domain, extension };
         // Another instance that has this key could use the same nonces: wait until none answers.
-        self.sole.settled().await;
+        self.sole.known_sole().await;
         // Every transaction is a sign of life, even a registration or one that was begun before.
         beating.wait_until_ready().await;
         beating.ledger.catch_up().await.map_err(|err| self.failure(err))?;

@@ -23,7 +23,7 @@ use crate::{failpoint, host};
 const LOG_BYTES_MAX: u64 = 4 << 20;
 
 /// Why an output could not be sealed: a fault of the job, or a failure of the node.
-pub(super) enum Trouble {
+pub(super) enum SealError {
     Job(Fault),
     Node(Box<Event>),
 }
@@ -75,8 +75,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     Ok(()) => Ok(Some(sealed)),
                     Err(err) => return super::disk_failed(&err),
                 },
-                Err(Trouble::Job(fault)) => Err(fault),
-                Err(Trouble::Node(event)) => return *event,
+                Err(SealError::Job(fault)) => Err(fault),
+                Err(SealError::Node(event)) => return *event,
             }
         } else {
             Ok(None)
@@ -89,17 +89,17 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         job: &Job,
         run: &Run,
         folders: &JobFolders,
-    ) -> Result<Sealed, Trouble> {
+    ) -> Result<Sealed, SealError> {
         let Place { path, seen_as } = self.find_output(job, run, folders).await?;
         let view = View { seen_as, bytes_max: terms::disk_bytes(&job.spec) };
         let sealed = artifact::seal_output(&path, view).await.map_err(|err| {
             use artifact::Error as E;
-            let fault = |reason| Trouble::Job(Fault::new(reason, format!("the output: {err}")));
+            let fault = |reason| SealError::Job(Fault::new(reason, format!("the output: {err}")));
             match err {
-                E::Missing(_) => Trouble::Job(missing(job)),
+                E::Missing(_) => SealError::Job(missing(job)),
                 E::TooLarge { .. } => fault(Reason::OutputTooLarge),
                 E::Unsupported { .. } => fault(Reason::OutputUnsupported),
-                err => Trouble::Node(Box::new(node_failed(&err))),
+                err => SealError::Node(Box::new(node_failed(&err))),
             }
         });
         sealed.map(|(sealed, notes)| noted(folders, &path, sealed, notes))
@@ -112,7 +112,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         job: &Job,
         run: &Run,
         folders: &JobFolders,
-    ) -> Result<PathBuf, Trouble> {
+    ) -> Result<PathBuf, SealError> {
         let output = folders.output();
         let looked_at = output.clone();
         let closed = move || !host::overrides_owners() && host::tree::is_closed(&looked_at);
@@ -129,13 +129,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         job: &Job,
         run: &Run,
         folders: &JobFolders,
-    ) -> Result<Place, Trouble> {
+    ) -> Result<Place, SealError> {
         let Some(wanted) = &job.spec.output_path else {
             return place::default(job, &self.readable_output(job, run, folders).await?);
         };
         if let Some(below) = place::below_output(wanted) {
             let output = self.readable_output(job, run, folders).await?;
-            return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
+            return place::inside(&output, below).ok_or_else(|| SealError::Job(missing(job)));
         }
         let mut seen_as = wanted.clone();
         for _ in 0..place::HOPS_MAX {
@@ -147,10 +147,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             seen_as = place::leads_to(&seen_as, &target.to_string_lossy());
             if let Some(below) = place::below_output(&seen_as) {
                 let output = self.readable_output(job, run, folders).await?;
-                return place::inside(&output, below).ok_or_else(|| Trouble::Job(missing(job)));
+                return place::inside(&output, below).ok_or_else(|| SealError::Job(missing(job)));
             }
         }
-        Err(Trouble::Job(missing(job)))
+        Err(SealError::Job(missing(job)))
     }
 
     /// Copies a path of the exited container to the host and returns the copy's path.
@@ -160,24 +160,24 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         run: &Run,
         folders: &JobFolders,
         wanted: &str,
-    ) -> Result<PathBuf, Trouble> {
+    ) -> Result<PathBuf, SealError> {
         let copied = folders
             .fresh_copied()
-            .map_err(|err| Trouble::Node(Box::new(super::disk_failed(&err))))?;
+            .map_err(|err| SealError::Node(Box::new(super::disk_failed(&err))))?;
         let id = ContainerId(run.container.clone());
         let limit = terms::disk_bytes(&job.spec);
         match self.runtime.copy_out(&id, wanted, &copied, limit).await {
             Ok(()) => Ok(copied.join(Path::new(wanted).file_name().unwrap_or_default())),
             Err(EngineError::NoSuchPath { .. } | EngineError::Gone(_)) => {
-                Err(Trouble::Job(missing(job)))
+                Err(SealError::Job(missing(job)))
             }
             Err(err @ EngineError::TooLarge { .. }) => {
-                Err(Trouble::Job(Fault::new(Reason::OutputTooLarge, causes(&err))))
+                Err(SealError::Job(Fault::new(Reason::OutputTooLarge, causes(&err))))
             }
             Err(err @ EngineError::CopyOut { .. }) => {
-                Err(Trouble::Job(Fault::new(Reason::OutputUnsupported, causes(&err))))
+                Err(SealError::Job(Fault::new(Reason::OutputUnsupported, causes(&err))))
             }
-            Err(err) => Err(Trouble::Node(Box::new(self.engine_failed(job, &err)))),
+            Err(err) => Err(SealError::Node(Box::new(self.engine_failed(job, &err)))),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::disk_failed;
-use super::output::{Trouble, missing};
+use super::output::{SealError, missing};
 use crate::job::Job;
 
 /// Total number of links followed for one path. Links that name one another many times would
@@ -25,13 +25,13 @@ pub(super) struct Place {
 
 /// The default output: `/output/output` if that is a file and the only entry, else the folder
 /// `/output`.
-pub(super) fn default(job: &Job, output: &Path) -> Result<Place, Trouble> {
+pub(super) fn default(job: &Job, output: &Path) -> Result<Place, SealError> {
     let entries = std::fs::read_dir(output)
         .and_then(|entries| entries.take(2).collect::<Result<Vec<_>, _>>())
-        .map_err(|err| Trouble::Node(Box::new(disk_failed(&err))))?;
+        .map_err(|err| SealError::Node(Box::new(disk_failed(&err))))?;
     let seen_as = "/output".to_owned();
     match entries.as_slice() {
-        [] => Err(Trouble::Job(missing(job))),
+        [] => Err(SealError::Job(missing(job))),
         [only]
             if only.file_name() == "output"
                 && only.file_type().is_ok_and(|kind| kind.is_file()) =>

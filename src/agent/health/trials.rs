@@ -110,9 +110,9 @@ impl<C: Clock> Store<C> {
 
 /// The faults that were logged, by the service's name.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<BTreeMap<String, String>>);
+pub struct LoggedTroubles(Mutex<BTreeMap<String, String>>);
 
-impl Told {
+impl LoggedTroubles {
     /// Logs the faults that are new or have changed, and the services that serve again. `wrong` has
     /// all present faults.
     pub fn tell(&self, wrong: BTreeMap<String, String>) {
@@ -131,7 +131,7 @@ impl Told {
 pub async fn try_gateways<C: Clock>(
     gateways: Gateways,
     clock: C,
-    told: Arc<Told>,
+    told: Arc<LoggedTroubles>,
 ) -> Result<(), Failure> {
     loop {
         let unfit = gateways.check().await.map_err(|err| {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_remembered_until_it_is_right() {
-        let told = Told::default();
+        let told = LoggedTroubles::default();
         let wrong = || BTreeMap::from([("the gateway a".to_owned(), "403".to_owned())]);
         told.tell(wrong());
         assert_eq!(*told.0.lock().unwrap(), wrong());

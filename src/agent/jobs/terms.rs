@@ -7,7 +7,7 @@ use crate::job::phase::{Fault, PinnedImage};
 use crate::job::spec::NetworkNeed;
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::{Demand, Offer, Reach, Refusal, Share, Verdict, decide};
+use crate::node::admission::{Demand, NeverFits, Offer, Reach, Share, Verdict, decide};
 use crate::node::allocation::Wish;
 
 use super::folders::JobFolders;
@@ -111,11 +111,11 @@ fn not_allowed(refusal: &NotAllowed) -> Fault {
 }
 
 /// The fault reported to the requester for a demand that the node can never meet.
-fn fault(refusal: Refusal) -> Fault {
+fn fault(refusal: NeverFits) -> Fault {
     match refusal {
-        Refusal::NoGpu => Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none"),
-        Refusal::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
-        Refusal::Network(network) => Fault::new(
+        NeverFits::NoGpu => Fault::new(Reason::NoGpu, "the job wants GPUs and this node has none"),
+        NeverFits::TooLarge(text) => Fault::new(Reason::NoNodeFits, text),
+        NeverFits::Network(network) => Fault::new(
             Reason::NetworkNotAllowed,
             format!("the job wants the network `{network}`, which this node does not offer"),
         ),

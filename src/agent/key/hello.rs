@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Instance {
 
 /// The fields besides `action` of a request between instances.
 #[derive(Debug, Deserialize)]
-pub(in crate::agent) struct Said {
+pub(in crate::agent) struct Greeting {
     /// The instance that asks.
     instance: Instance,
     /// The instance that is meant by a `leave`.
@@ -176,7 +176,7 @@ impl<C: Clock + Clone> Greeter<C> {
 
     /// Handles a hello: raises the alarm if another instance of this key sent it, and returns the
     /// answer.
-    pub(in crate::agent) fn hears(&self, said: &Said) -> Reply {
+    pub(in crate::agent) fn hears(&self, said: &Greeting) -> Reply {
         if said.instance == self.me {
             return Reply::Silence;
         }
@@ -186,7 +186,7 @@ impl<C: Clock + Clone> Greeter<C> {
             return Reply::Here;
         }
         let is_new = self.is_new(other, at_ms);
-        if !self.sole.is_settled() {
+        if !self.sole.is_sole() {
             // Of two that start at once the one with the smaller id stays; the other asks again.
             if !said.running && self.me < *other {
                 return Reply::Proof(self.proof(other, at_ms));
@@ -228,7 +228,7 @@ impl<C: Clock + Clone> Greeter<C> {
 
     /// Handles a request to end. Returns whether this instance ends; `None` if another one is
     /// meant.
-    pub(in crate::agent) fn hears_leave(&self, said: &Said) -> Option<bool> {
+    pub(in crate::agent) fn hears_leave(&self, said: &Greeting) -> Option<bool> {
         if said.to.as_ref() != Some(&self.me) {
             return None;
         }
@@ -245,7 +245,7 @@ impl<C: Clock + Clone> Greeter<C> {
     /// The body of a hello sent at `at_ms`.
     fn hello(&self, at_ms: u64) -> Bytes {
         let hello = json!({
-            "action": "hello", "instance": self.me, "running": self.sole.is_settled(),
+            "action": "hello", "instance": self.me, "running": self.sole.is_sole(),
             "issued_at_ms": at_ms, "signature": self.sign("hello", &self.me.0, at_ms),
         });
         hello.to_string().into()
@@ -366,17 +366,17 @@ fn again(err: bus::Error) -> Failure {
 pub async fn run<C: Clock + Clone>(greeter: Greeter<C>, link: Link) -> Result<(), Failure> {
     let bus = link.bus().await;
     let sole = greeter.sole.clone();
-    let unheard = !sole.is_settled() && greeter.is_unheard(&bus).await.map_err(again)?;
+    let unheard = !sole.is_sole() && greeter.is_unheard(&bus).await.map_err(again)?;
     sole.asks();
     sole.listening().await;
     loop {
         let connection = bus.connection_number();
         let mut answered = false;
-        if sole.is_settled() {
+        if sole.is_sole() {
             answered = greeter.look(&bus).await.map_err(again)?;
         } else {
             greeter.start(&bus, unheard).await?;
-            sole.settle();
+            sole.mark_sole();
         }
         // A split cluster may have merged without cutting our connection, so ask at intervals too.
         let wait = if answered { AGAIN } else { (sole.quiet() / 3).max(AGAIN) };
@@ -397,7 +397,7 @@ mod tests {
 
     fn greeter(key: &Key) -> Greeter<SystemClock> {
         let sole = Sole::new(Duration::from_mins(1));
-        sole.settle();
+        sole.mark_sole();
         Greeter::new(Arc::new(key.clone()), sole, None, SystemClock)
     }
 
@@ -406,10 +406,10 @@ mod tests {
     }
 
     /// A hello as it comes over the wire.
-    fn hello(from: &Greeter<SystemClock>, at_ms: u64) -> Said {
+    fn hello(from: &Greeter<SystemClock>, at_ms: u64) -> Greeting {
         let signature = Some(from.sign("hello", &from.me.0, at_ms));
         let (instance, to, running) = (from.me.clone(), None, false);
-        Said { instance, to, running, issued_at_ms: at_ms, signature }
+        Greeting { instance, to, running, issued_at_ms: at_ms, signature }
     }
 
     fn now_ms() -> u64 {
@@ -436,11 +436,11 @@ mod tests {
     fn what_a_stranger_says_or_repeats_raises_no_alarm() {
         let key = Key::random();
         let (ours, other) = (greeter(&key), greeter(&key));
-        let unsigned = Said { signature: None, ..hello(&other, now_ms()) };
+        let unsigned = Greeting { signature: None, ..hello(&other, now_ms()) };
         assert_eq!(ours.hears(&unsigned), Reply::Here);
         assert_eq!(ours.hears(&hello(&greeter(&Key::random()), now_ms())), Reply::Here);
         let at_ms = now_ms();
-        let renamed = Said { instance: Instance::random(), ..hello(&other, at_ms) };
+        let renamed = Greeting { instance: Instance::random(), ..hello(&other, at_ms) };
         assert_eq!(ours.hears(&renamed), Reply::Here);
         assert_eq!(ours.hears(&hello(&ours, at_ms)), Reply::Silence, "our own");
         assert_eq!(alarm(&ours), None);
@@ -478,7 +478,7 @@ mod tests {
         let leave = |from: &Greeter<SystemClock>, to: &Instance, at_ms| {
             let signature = Some(from.sign("leave", &format!("{}/{to}", from.me), at_ms));
             let (instance, to) = (from.me.clone(), Some(to.clone()));
-            Said { instance, to, running: false, issued_at_ms: at_ms, signature }
+            Greeting { instance, to, running: false, issued_at_ms: at_ms, signature }
         };
         assert_eq!(ours.hears_leave(&leave(&other, &other.me, now_ms())), None);
         let stranger = greeter(&Key::random());

@@ -196,17 +196,17 @@ impl Sole {
     }
 
     /// Reports that nobody else answered: this process may use the key.
-    pub(in crate::agent) fn settle(&self) {
+    pub(in crate::agent) fn mark_sole(&self) {
         self.reach(Stage::Settled);
     }
 
     /// Whether this process may use the key.
-    pub(in crate::agent) fn is_settled(&self) -> bool {
+    pub(in crate::agent) fn is_sole(&self) -> bool {
         *self.0.stage.borrow() >= Stage::Settled
     }
 
     /// Waits until it is known that no other instance answers. Jobs and transactions wait for that.
-    pub async fn settled(&self) {
+    pub async fn known_sole(&self) {
         self.reached(Stage::Settled).await;
     }
 
@@ -305,10 +305,10 @@ mod tests {
     #[tokio::test]
     async fn a_stage_is_never_gone_back_from() {
         let sole = Sole::new(QUIET);
-        sole.settle();
+        sole.mark_sole();
         sole.listens();
-        sole.settled().await;
-        assert!(sole.is_settled());
+        sole.known_sole().await;
+        assert!(sole.is_sole());
         sole.leave();
         sole.left().await;
     }

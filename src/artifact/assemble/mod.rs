@@ -36,7 +36,7 @@ const LEVELS_MAX: u8 = 32;
 
 /// Why an object could not be assembled.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum AssembleError {
     /// The stream is not an archive.
     NotCar,
     /// A block doesn't match its CID; another gateway may do better.
@@ -49,19 +49,19 @@ pub(super) enum Failure {
     Final(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for AssembleError {
     fn from(err: Error) -> Self {
         Self::Final(err)
     }
 }
 
-impl From<car::Fault> for Failure {
-    fn from(fault: car::Fault) -> Self {
+impl From<car::CarError> for AssembleError {
+    fn from(fault: car::CarError) -> Self {
         match fault {
-            car::Fault::NotCar => Self::NotCar,
-            car::Fault::Wrong(why) => Self::Wrong(why),
-            car::Fault::Garbled(why) => Self::Garbled(why),
-            car::Fault::Cut => Self::Incomplete,
+            car::CarError::NotCar => Self::NotCar,
+            car::CarError::Wrong(why) => Self::Wrong(why),
+            car::CarError::Garbled(why) => Self::Garbled(why),
+            car::CarError::Cut => Self::Incomplete,
         }
     }
 }
@@ -74,7 +74,7 @@ pub(super) fn receive(
     bytes_max: u64,
     tally: Arc<Tally>,
     pull: impl FnMut() -> Option<Bytes> + Send,
-) -> Result<(u64, Kind), Failure> {
+) -> Result<(u64, Kind), AssembleError> {
     let mut assembler = Assembler::new(root, staging, bytes_max, tally);
     let (checked, blocks) = sync_channel(AHEAD_MAX);
     thread::scope(|scope| {
@@ -82,11 +82,11 @@ pub(super) fn receive(
         // Moved in, so that a failure here drops it and thereby ends the other thread.
         let blocks = blocks;
         while !assembler.is_complete() {
-            let block = blocks.recv().map_err(|_| Failure::Incomplete)??;
-            let (id, block) = block.ok_or(Failure::Incomplete)?;
+            let block = blocks.recv().map_err(|_| AssembleError::Incomplete)??;
+            let (id, block) = block.ok_or(AssembleError::Incomplete)?;
             assembler.add(id, block)?;
         }
-        Ok::<_, Failure>(())
+        Ok::<_, AssembleError>(())
     })?;
     let Assembler { staging, bytes, kind, .. } = assembler;
     staging.finish()?;
@@ -94,7 +94,7 @@ pub(super) fn receive(
 }
 
 /// A verified block; `None` at the end.
-type Checked = Result<Option<(BlockId, Bytes)>, car::Fault>;
+type Checked = Result<Option<(BlockId, Bytes)>, car::CarError>;
 
 fn check_blocks(pull: impl FnMut() -> Option<Bytes>, checked: &SyncSender<Checked>) {
     let mut archive = match Reader::new(pull) {

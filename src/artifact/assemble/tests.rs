@@ -31,7 +31,7 @@ impl Case {
     }
 
     /// Sends the blocks root first and returns the result.
-    fn fetch(&self, bytes_max: u64) -> Result<(u64, Kind), Failure> {
+    fn fetch(&self, bytes_max: u64) -> Result<(u64, Kind), AssembleError> {
         self.fetch_as(self.blocks.iter().rev(), bytes_max)
     }
 
@@ -39,7 +39,7 @@ impl Case {
         &self,
         blocks: impl Iterator<Item = &'a (BlockId, Bytes)>,
         bytes_max: u64,
-    ) -> Result<(u64, Kind), Failure> {
+    ) -> Result<(u64, Kind), AssembleError> {
         let root = self.blocks.last().unwrap().0;
         let mut archive = car::header(root, Version::V1);
         for (id, block) in blocks {
@@ -59,9 +59,9 @@ impl Case {
     }
 }
 
-fn refusal(done: &Result<(u64, Kind), Failure>) -> &str {
+fn refusal(done: &Result<(u64, Kind), AssembleError>) -> &str {
     match done {
-        Err(Failure::Final(Error::Unsupported { reason, .. })) => reason,
+        Err(AssembleError::Final(Error::Unsupported { reason, .. })) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -97,7 +97,7 @@ fn an_object_that_explodes_is_refused_while_it_is_small() {
         below = case.node(&[(b"", below), (b"", below)], &message);
     }
     let done = case.fetch(1 << 30);
-    assert!(matches!(done, Err(Failure::Final(Error::TooLarge { .. }))), "{done:?}");
+    assert!(matches!(done, Err(AssembleError::Final(Error::TooLarge { .. }))), "{done:?}");
     assert!(refusal(&case.fetch(u64::MAX)).starts_with("too many"));
 }
 
@@ -228,9 +228,9 @@ fn order_and_repetition_of_blocks_make_no_difference() {
         fs::remove_dir_all(case.dest()).unwrap();
     }
     let done = case.fetch(31);
-    assert!(matches!(done, Err(Failure::Final(Error::TooLarge { limit_bytes: 31 }))));
+    assert!(matches!(done, Err(AssembleError::Final(Error::TooLarge { limit_bytes: 31 }))));
     let done = case.fetch_as(case.blocks.iter().rev().take(3), 32);
-    assert!(matches!(done, Err(Failure::Incomplete)), "{done:?}");
+    assert!(matches!(done, Err(AssembleError::Incomplete)), "{done:?}");
 }
 
 #[test]

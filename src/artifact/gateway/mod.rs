@@ -6,7 +6,7 @@
 //! names, or nothing appears; wrong bytes from a gateway cost one attempt and are never used. See
 //! <https://specs.ipfs.tech/http-gateways/trustless-gateway/>.
 
-mod fault;
+mod failure;
 mod probe;
 
 use std::io::Write as _;
@@ -22,7 +22,7 @@ use crate::http::{Client, Response, StatusCode, Url};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::assemble::{self, Failure};
+use super::assemble::{self, AssembleError};
 use super::dag::BlockId;
 use super::patience::{Patience, Tally, archive_bytes_max};
 use super::staging::Staging;
@@ -30,7 +30,7 @@ use super::{Config, Error, Kind, car, hop, http, task, unixfs};
 use crate::ids::Cid;
 use crate::secret::Secret;
 
-use fault::{Fault, nobody, verdict};
+use failure::{FetchFailure, nobody, verdict};
 
 /// Pieces buffered between network and disk: a few MiB, so that a short stall of one is absorbed.
 const PIECES_MAX: usize = 16;
@@ -114,7 +114,7 @@ impl Gateways {
             let want = Want { cid, dest, bytes_max, progress: &progress };
             match self.fetch_from(gateway, &want).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(Fault::Final(err)) => return Err(err),
+                Err(FetchFailure::Final(err)) => return Err(err),
                 Err(fault) => {
                     let gateway = crate::http::shown(&gateway.base);
                     tracing::debug!(%gateway, %cid, ?fault, "a gateway did not give {cid}");
@@ -129,27 +129,27 @@ impl Gateways {
         &self,
         gateway: &Gateway,
         want: &Want<'_, impl Fn(u64)>,
-    ) -> Result<Fetched, Fault> {
+    ) -> Result<Fetched, FetchFailure> {
         let path = format!("ipfs/{}", want.cid);
         let answer = self.ask(gateway, &format!("{path}?format=car"), Some(ACCEPT_CAR)).await?;
         let answer = match answer.status() {
             StatusCode::OK if is_car(&answer) => match self.receive_car(answer, want).await {
-                Err(Fault::NotCar) => self.ask(gateway, &path, None).await?,
+                Err(FetchFailure::NotCar) => self.ask(gateway, &path, None).await?,
                 done => return done,
             },
             StatusCode::OK => answer,
             StatusCode::NOT_FOUND
             | StatusCode::GONE
             | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::REQUEST_TIMEOUT => return Err(Fault::of(&answer)),
+            | StatusCode::REQUEST_TIMEOUT => return Err(FetchFailure::of(&answer)),
             // It serves no archives, or not in answer to this form, or only to others.
             status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
                 self.ask(gateway, &path, None).await?
             }
-            _ => return Err(Fault::of(&answer)),
+            _ => return Err(FetchFailure::of(&answer)),
         };
         if answer.status() != StatusCode::OK {
-            return Err(Fault::of(&answer));
+            return Err(FetchFailure::of(&answer));
         }
         self.receive_flat(answer, want).await
     }
@@ -160,9 +160,9 @@ impl Gateways {
         gateway: &Gateway,
         path: &str,
         accept: Option<&'static str>,
-    ) -> Result<Response, Fault> {
+    ) -> Result<Response, FetchFailure> {
         let setting = |err| {
-            Fault::Final(Error::Setting {
+            FetchFailure::Final(Error::Setting {
                 setting: crate::http::shown(&gateway.base),
                 source: Box::new(err),
             })
@@ -185,7 +185,7 @@ impl Gateways {
             let response = match crate::http::within(self.idle, request.send()).await {
                 Ok(response) => response,
                 Err(source) => {
-                    return Err(Fault::silent(&crate::http::shown(&gateway.base), source));
+                    return Err(FetchFailure::silent(&crate::http::shown(&gateway.base), source));
                 }
             };
             if !response.status().is_redirection() {
@@ -193,25 +193,25 @@ impl Gateways {
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let Some(Ok(to)) = location.map(|to| url.join(to)) else {
-                return Err(Fault::Missing("a redirect to nowhere".to_owned()));
+                return Err(FetchFailure::Missing("a redirect to nowhere".to_owned()));
             };
             // Judge the address that answered: looking its name up again may give another one.
             let from = response.remote_addr().map(|address| address.ip());
             public_only |= from.is_none_or(self.is_public);
             let judge = public_only.then_some(self.is_public);
             hop::check(&url, &to, judge).map_err(|why| {
-                Fault::Later(nobody("a redirect is refused".to_owned(), Some(why.into())))
+                FetchFailure::Later(nobody("a redirect is refused".to_owned(), Some(why.into())))
             })?;
             url = to;
         }
-        Err(Fault::Missing("too many redirects".to_owned()))
+        Err(FetchFailure::Missing("too many redirects".to_owned()))
     }
 
     async fn receive_car(
         &self,
         answer: Response,
         want: &Want<'_, impl Fn(u64)>,
-    ) -> Result<Fetched, Fault> {
+    ) -> Result<Fetched, FetchFailure> {
         let (root, bytes_max) = (BlockId::from_cid(want.cid), want.bytes_max);
         let staging = Staging::new(want.dest)?;
         let tally = Arc::new(Tally::default());
@@ -222,14 +222,18 @@ impl Gateways {
         let (done, broken) = self.pump(answer, want, &tally, work).await?;
         match done {
             Ok((bytes, kind)) => Ok(Fetched { bytes, kind }),
-            Err(Failure::Final(err)) => Err(Fault::Final(err)),
-            Err(Failure::NotCar) => Err(Fault::NotCar),
-            Err(Failure::Wrong(why)) => Err(Fault::Wrong(why.to_string())),
-            Err(Failure::Garbled(why)) => Err(Fault::Missing(format!("an archive with {why}"))),
+            Err(AssembleError::Final(err)) => Err(FetchFailure::Final(err)),
+            Err(AssembleError::NotCar) => Err(FetchFailure::NotCar),
+            Err(AssembleError::Wrong(why)) => Err(FetchFailure::Wrong(why.to_string())),
+            Err(AssembleError::Garbled(why)) => {
+                Err(FetchFailure::Missing(format!("an archive with {why}")))
+            }
             // Truncated by the connection, or by a gateway that considers this the whole archive.
-            Err(Failure::Incomplete) => Err(broken.unwrap_or_else(|| {
+            Err(AssembleError::Incomplete) => Err(broken.unwrap_or_else(|| {
                 let bytes = tally.useful.load(Ordering::Relaxed);
-                Fault::Missing(format!("an archive that ends too early, after {bytes} bytes"))
+                FetchFailure::Missing(format!(
+                    "an archive that ends too early, after {bytes} bytes"
+                ))
             })),
         }
     }
@@ -238,10 +242,10 @@ impl Gateways {
         &self,
         answer: Response,
         want: &Want<'_, impl Fn(u64)>,
-    ) -> Result<Fetched, Fault> {
+    ) -> Result<Fetched, FetchFailure> {
         let (root, bytes_max) = (BlockId::from_cid(want.cid), want.bytes_max);
         if answer.content_length().is_some_and(|bytes| bytes > bytes_max) {
-            return Err(Fault::TooLarge { limit_bytes: bytes_max });
+            return Err(FetchFailure::TooLarge { limit_bytes: bytes_max });
         }
         let length = answer.content_length();
         // An error page, or a body without a length that may be truncated, contradicts nothing.
@@ -260,9 +264,9 @@ impl Gateways {
             return Err(broken);
         }
         let (staging, bytes) = match done? {
-            Flat::TooLarge => return Err(Fault::TooLarge { limit_bytes: bytes_max }),
+            Flat::TooLarge => return Err(FetchFailure::TooLarge { limit_bytes: bytes_max }),
             Flat::All { bytes, .. } if length.is_some_and(|length| length != bytes) => {
-                return Err(Fault::Missing("a file that ends too early".to_owned()));
+                return Err(FetchFailure::Missing("a file that ends too early".to_owned()));
             }
             Flat::All { staging, bytes } => (staging, bytes),
         };
@@ -275,7 +279,7 @@ impl Gateways {
             return Ok(Fetched { bytes, kind: Kind::File });
         }
         let what = "a flat file that is not what the CID says".to_owned();
-        Err(if is_content { Fault::Wrong(what) } else { Fault::Missing(what) })
+        Err(if is_content { FetchFailure::Wrong(what) } else { FetchFailure::Missing(what) })
     }
 
     /// Feeds an answer's body to `take`, which runs on a blocking thread, until either ends.
@@ -286,7 +290,7 @@ impl Gateways {
         want: &Want<'_, impl Fn(u64)>,
         tally: &Tally,
         take: impl FnOnce(mpsc::Receiver<Bytes>) -> T + Send + 'static,
-    ) -> Result<(T, Option<Fault>), Fault> {
+    ) -> Result<(T, Option<FetchFailure>), FetchFailure> {
         let (pieces, receiver) = mpsc::channel(PIECES_MAX);
         let work = tokio::task::spawn_blocking(move || take(receiver));
         let (mut bytes, mut patience) = (0, Patience::new(self.idle));
@@ -297,7 +301,7 @@ impl Gateways {
                 Ok(None) => break None,
                 Err(source) => {
                     let what = "a gateway stopped half-way".to_owned();
-                    break Some(Fault::Later(nobody(what, Some(source))));
+                    break Some(FetchFailure::Later(nobody(what, Some(source))));
                 }
             };
             let waited = asked.elapsed();
@@ -306,14 +310,14 @@ impl Gateways {
             (want.progress)(bytes);
             if bytes > archive_bytes_max(want.bytes_max) {
                 let what = "more bytes than an archive of it can have".to_owned();
-                break Some(Fault::Missing(what));
+                break Some(FetchFailure::Missing(what));
             }
             if pieces.send(piece).await.is_err() {
                 break None;
             }
             if let Err(slow) = patience.waited(waited, piece_bytes, tally) {
                 let what = "a gateway is too slow".to_owned();
-                break Some(Fault::Later(nobody(what, Some(slow.into()))));
+                break Some(FetchFailure::Later(nobody(what, Some(slow.into()))));
             }
         };
         drop(pieces);

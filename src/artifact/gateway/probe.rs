@@ -5,7 +5,7 @@
 
 use crate::http::StatusCode;
 
-use super::fault::{Fault, nobody, verdict};
+use super::failure::{FetchFailure, nobody, verdict};
 use super::{Gateway, Gateways, is_page};
 use crate::artifact::Error;
 use crate::artifact::dag::BlockId;
@@ -33,23 +33,24 @@ impl Gateways {
         Ok(faults.into_iter().map(|(gateway, fault)| (gateway, fault.words())).collect())
     }
 
-    async fn probe(&self, gateway: &Gateway, cid: &Cid) -> Result<(), Fault> {
+    async fn probe(&self, gateway: &Gateway, cid: &Cid) -> Result<(), FetchFailure> {
         let mut answer = self.ask(gateway, &format!("ipfs/{cid}?format=raw"), None).await?;
         if answer.status() != StatusCode::OK {
-            return Err(Fault::of(&answer));
+            return Err(FetchFailure::of(&answer));
         }
         let mut block = Vec::new();
         while block.len() <= PROBE_BYTES_MAX
-            && let Some(piece) = crate::http::within(self.idle, answer.chunk())
-                .await
-                .map_err(|source| Fault::silent(&crate::http::shown(&gateway.base), source))?
+            && let Some(piece) =
+                crate::http::within(self.idle, answer.chunk()).await.map_err(|source| {
+                    FetchFailure::silent(&crate::http::shown(&gateway.base), source)
+                })?
         {
             block.extend_from_slice(&piece);
         }
         if BlockId::from_cid(cid).names(&block) {
             return Ok(());
         }
-        Err(Fault::Missing(if is_page(&answer) {
+        Err(FetchFailure::Missing(if is_page(&answer) {
             "a web page instead of content: it is not a gateway, or requires a sign-in".to_owned()
         } else {
             "other bytes than the block that was asked for".to_owned()

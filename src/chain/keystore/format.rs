@@ -44,7 +44,7 @@ impl Cost {
 
 /// Why a sealed key can't be opened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum BadKeystore {
     WrongPassphrase,
     Malformed(String),
 }
@@ -79,17 +79,17 @@ impl Sealed {
         Self { address: Some(key.address()), kdf, iv, ciphertext, mac }
     }
 
-    pub(super) fn open(&self, passphrase: &Secret) -> Result<Key, Refusal> {
+    pub(super) fn open(&self, passphrase: &Secret) -> Result<Key, BadKeystore> {
         let derived = self.kdf.derive(passphrase);
         if mac(&derived, &self.ciphertext) != self.mac {
-            return Err(Refusal::WrongPassphrase);
+            return Err(BadKeystore::WrongPassphrase);
         }
         let mut bytes = Zeroizing::new(self.ciphertext);
         apply_cipher(&derived, &self.iv, &mut bytes);
         let key = Key::from_bytes(&bytes)
-            .map_err(|_| Refusal::Malformed("what it holds is not a key".into()))?;
+            .map_err(|_| BadKeystore::Malformed("what it holds is not a key".into()))?;
         match self.address {
-            Some(told) if told != key.address() => Err(Refusal::Malformed(format!(
+            Some(told) if told != key.address() => Err(BadKeystore::Malformed(format!(
                 "it says that it is {told}'s, but its key is {}'s",
                 key.address()
             ))),
@@ -349,7 +349,7 @@ mod tests {
         let sealed = Sealed::parse(&text).unwrap();
         assert_eq!(sealed.address, Some(key.address()));
         assert_eq!(sealed.open(&passphrase).unwrap().to_bytes(), key.to_bytes());
-        assert_eq!(sealed.open(&Secret::new("")).unwrap_err(), Refusal::WrongPassphrase);
+        assert_eq!(sealed.open(&Secret::new("")).unwrap_err(), BadKeystore::WrongPassphrase);
     }
 
     #[test]
@@ -357,7 +357,7 @@ mod tests {
         let mut json: serde_json::Value = serde_json::from_str(&sealed_json()).unwrap();
         json["address"] = "f39fd6e51aad88f6f4ce6ab8827279cfffb92266".into();
         let refusal = Sealed::parse(&json.to_string()).unwrap().open(&Secret::new("p"));
-        assert!(matches!(refusal, Err(Refusal::Malformed(_))), "{refusal:?}");
+        assert!(matches!(refusal, Err(BadKeystore::Malformed(_))), "{refusal:?}");
     }
 
     #[test]

@@ -83,8 +83,10 @@ pub fn import(path: &Path, key: &Key, passphrase: &Secret) -> Result<(), Error> 
 pub fn load(path: &Path, passphrase: &Secret) -> Result<Key, Error> {
     let sealed = read(path)?;
     sealed.open(passphrase).map_err(|refusal| match refusal {
-        format::Refusal::WrongPassphrase => Error::WrongPassphrase { path: path.to_owned() },
-        format::Refusal::Malformed(reason) => Error::Malformed { path: path.to_owned(), reason },
+        format::BadKeystore::WrongPassphrase => Error::WrongPassphrase { path: path.to_owned() },
+        format::BadKeystore::Malformed(reason) => {
+            Error::Malformed { path: path.to_owned(), reason }
+        }
     })
 }
 

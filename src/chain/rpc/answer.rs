@@ -11,7 +11,7 @@ const WORDS_MAX: usize = 300;
 
 /// A JSON-RPC error object: the endpoint understood the call and refused it.
 #[derive(Debug, Deserialize)]
-pub(in crate::chain) struct Refusal {
+pub(in crate::chain) struct ErrorObject {
     pub(in crate::chain) code: i64,
     #[serde(default)]
     pub(in crate::chain) message: String,
@@ -70,8 +70,8 @@ const WORDS: &[(Verdict, &[&str])] = &[
 
 /// Why a call gave no result.
 #[derive(Debug)]
-pub(in crate::chain) enum Failure {
-    Refused(Refusal),
+pub(in crate::chain) enum RpcError {
+    Refused(ErrorObject),
     Other(Error),
 }
 
@@ -82,10 +82,10 @@ pub(super) struct Answer {
     #[serde(default, deserialize_with = "present")]
     pub(super) result: Option<Value>,
     #[serde(default)]
-    pub(super) error: Option<Refusal>,
+    pub(super) error: Option<ErrorObject>,
 }
 
-impl Refusal {
+impl ErrorObject {
     /// The verdict on the call; `None` if the refusal concerns the endpoint instead, such as a revoked
     /// key, an unsupported method or a missing block.
     pub(in crate::chain) fn verdict(&self) -> Option<Verdict> {
@@ -117,7 +117,7 @@ impl Refusal {
     }
 }
 
-impl Failure {
+impl RpcError {
     /// The error of a call that should not have been refused.
     pub(in crate::chain) fn unexpected(self, method: &str) -> Error {
         match self {

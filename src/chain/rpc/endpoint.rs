@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::answer::{Answer, Refusal, words};
-use super::health::{Fault, Kind};
+use super::answer::{Answer, ErrorObject, words};
+use super::health::{EndpointFault, Kind};
 use crate::http::{self, Client, ClientError, StatusCode, Url};
 use crate::{proxy, report};
 
@@ -32,14 +32,14 @@ pub(super) struct Endpoint {
 
 /// Why an endpoint gave no result.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum CallError {
     /// It refused the call with a JSON-RPC error.
-    Refused(Refusal),
+    Refused(ErrorObject),
     /// It gave no answer, or none that can be used.
-    Fault(Fault),
+    Fault(EndpointFault),
 }
 
-impl Trouble {
+impl CallError {
     /// The fault of an answer that can't be used.
     pub(super) fn nonsense(said: String) -> Self {
         fault(Kind::Nonsense, said, true)
@@ -58,7 +58,7 @@ impl Trouble {
     /// Marks the call as not executed, for trouble in the checks that precede it.
     pub(super) fn of_vetting(self) -> Self {
         match self {
-            Self::Fault(fault) => Self::Fault(Fault { perhaps_done: false, ..fault }),
+            Self::Fault(fault) => Self::Fault(EndpointFault { perhaps_done: false, ..fault }),
             refused @ Self::Refused(_) => refused,
         }
     }
@@ -73,7 +73,7 @@ impl Endpoint {
     }
 
     /// Calls `method` and returns its result unparsed.
-    pub(super) async fn call(&self, method: &str, params: &Value) -> Result<Value, Trouble> {
+    pub(super) async fn call(&self, method: &str, params: &Value) -> Result<Value, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let request = self.client.post(self.url.clone()).json(&body);
@@ -82,17 +82,19 @@ impl Endpoint {
         let mut text = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|err| self.broken(err))? {
             if text.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(Trouble::nonsense(format!("more than {BODY_BYTES_MAX} bytes")));
+                return Err(CallError::nonsense(format!("more than {BODY_BYTES_MAX} bytes")));
             }
             text.extend_from_slice(&chunk);
         }
         self.read(status, &text).map_err(|trouble| match trouble {
-            Trouble::Fault(fault) => Trouble::Fault(Fault { retry_after: asked_for, ..fault }),
-            refused @ Trouble::Refused(_) => refused,
+            CallError::Fault(fault) => {
+                CallError::Fault(EndpointFault { retry_after: asked_for, ..fault })
+            }
+            refused @ CallError::Refused(_) => refused,
         })
     }
 
-    fn read(&self, status: StatusCode, text: &[u8]) -> Result<Value, Trouble> {
+    fn read(&self, status: StatusCode, text: &[u8]) -> Result<Value, CallError> {
         let answer: Option<Answer> = serde_json::from_slice(text).ok();
         if let Some(Answer { error: Some(mut refusal), .. }) = answer {
             refusal.message = self.without_keys(&refusal.message);
@@ -104,7 +106,7 @@ impl Endpoint {
                 let said = format!("HTTP {status}, {}", words(&refusal.message));
                 return Err(fault(Kind::Away, said, status.is_server_error()));
             }
-            return Err(Trouble::Refused(refusal));
+            return Err(CallError::Refused(refusal));
         }
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Err(fault(Kind::Throttled, format!("HTTP {status}"), false));
@@ -115,10 +117,10 @@ impl Endpoint {
         }
         // A proxy or gateway may have answered with a page of its own.
         let result = answer.and_then(|answer| answer.result);
-        result.ok_or_else(|| Trouble::nonsense("not JSON-RPC; is this the right URL?".to_owned()))
+        result.ok_or_else(|| CallError::nonsense("not JSON-RPC; is this the right URL?".to_owned()))
     }
 
-    fn broken(&self, err: ClientError) -> Trouble {
+    fn broken(&self, err: ClientError) -> CallError {
         // Without a connection the call can't have been executed.
         let perhaps_done = !err.is_connect();
         // reqwest's error texts contain the whole URL.
@@ -154,8 +156,8 @@ fn is_not_now(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401..=403 | 407 | 408 | 502..=599)
 }
 
-fn fault(kind: Kind, said: String, perhaps_done: bool) -> Trouble {
-    Trouble::Fault(Fault { perhaps_done, ..Fault::new(kind, said) })
+fn fault(kind: Kind, said: String, perhaps_done: bool) -> CallError {
+    CallError::Fault(EndpointFault { perhaps_done, ..EndpointFault::new(kind, said) })
 }
 
 #[cfg(test)]
@@ -167,7 +169,8 @@ mod tests {
         let url = "https://user01234:pass01234@rpc.example/v2/AbCdEf01?token=secret99";
         let endpoint = Endpoint::new(url, client()).unwrap();
         let body = r#"{"error":{"code":-32600,"message":"no such key AbCdEf01 secret99 v2"}}"#;
-        let Err(Trouble::Refused(refusal)) = endpoint.read(StatusCode::OK, body.as_bytes()) else {
+        let Err(CallError::Refused(refusal)) = endpoint.read(StatusCode::OK, body.as_bytes())
+        else {
             panic!("it is refused");
         };
         assert_eq!(refusal.message, "no such key *** *** v2");
@@ -198,8 +201,8 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let told = match endpoint.read(status, body.as_bytes()).unwrap_err() {
-                Trouble::Fault(fault) => Some(fault.kind),
-                Trouble::Refused(_) => None,
+                CallError::Fault(fault) => Some(fault.kind),
+                CallError::Refused(_) => None,
             };
             assert_eq!(told, kind, "{status} {body}");
         }

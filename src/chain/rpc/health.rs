@@ -66,7 +66,7 @@ pub(in crate::chain) struct Head {
 
 /// Why an endpoint gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct EndpointFault {
     pub(super) kind: Kind,
     /// What happened, in words, without the endpoint's URL.
     pub(super) said: String,
@@ -76,7 +76,7 @@ pub(super) struct Fault {
     pub(super) perhaps_done: bool,
 }
 
-/// The kinds of [`Fault`].
+/// The kinds of [`EndpointFault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// No connection, no answer in time, or an HTTP status that means "not now".
@@ -123,7 +123,7 @@ struct Health {
     failed_at: Option<Instant>,
     rests_until: Option<Instant>,
     /// Why it was set aside; `None` while it works.
-    fault: Option<Fault>,
+    fault: Option<EndpointFault>,
 }
 
 impl Health {
@@ -139,7 +139,7 @@ impl Health {
     }
 }
 
-impl Fault {
+impl EndpointFault {
     pub(super) fn new(kind: Kind, said: impl Into<String>) -> Self {
         Self { kind, said: said.into(), retry_after: None, perhaps_done: false }
     }
@@ -178,7 +178,7 @@ impl Roster {
     }
 
     /// Why the endpoint was set aside; `None` while it works.
-    pub(super) fn fault(&self, index: usize) -> Option<&Fault> {
+    pub(super) fn fault(&self, index: usize) -> Option<&EndpointFault> {
         self.endpoints[index].fault.as_ref()
     }
 
@@ -213,11 +213,11 @@ impl Roster {
     }
 
     /// Checks the chain id that the endpoint reports; without a configured one, the first sets it.
-    pub(super) fn identify(&mut self, index: usize, actual: u64) -> Result<u64, Fault> {
+    pub(super) fn identify(&mut self, index: usize, actual: u64) -> Result<u64, EndpointFault> {
         let expected = *self.chain_id.get_or_insert(actual);
         if expected != actual {
             let said = format!("it is on chain {actual}, not {expected}");
-            return Err(Fault::new(Kind::Foreign(actual), said));
+            return Err(EndpointFault::new(Kind::Foreign(actual), said));
         }
         self.endpoints[index].is_identified = true;
         Ok(expected)
@@ -230,7 +230,7 @@ impl Roster {
         head: Head,
         now: Instant,
         today: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EndpointFault> {
         let Head { number, timestamp_s, .. } = head;
         let age = Duration::from_secs((today.unix_ms() / 1000).saturating_sub(timestamp_s));
         let is_local = self.chain_id.is_some_and(|id| LOCAL_CHAINS.contains(&id));
@@ -238,7 +238,7 @@ impl Roster {
             // If all look stale, suspect this host's clock.
             let age = age.as_secs();
             let said = format!("its head, block {number}, is {age} s old by this host's clock");
-            return Err(Fault::new(Kind::Stale, said));
+            return Err(EndpointFault::new(Kind::Stale, said));
         }
         let is_remembered =
             |at: Instant| now.saturating_duration_since(at) < self.limits.height_memory;
@@ -251,7 +251,7 @@ impl Roster {
         // of the last minute is never too far behind.
         if behind > self.limits.blocks_behind_max && (is_local || age > HEAD_FRESH) {
             let said = format!("its head, block {number}, is {behind} blocks behind");
-            return Err(Fault::new(Kind::Stale, said));
+            return Err(EndpointFault::new(Kind::Stale, said));
         }
         self.endpoints[index].looked_at = Some(now);
         Ok(())
@@ -262,7 +262,7 @@ impl Roster {
     pub(super) fn failed(
         &mut self,
         index: usize,
-        fault: Fault,
+        fault: EndpointFault,
         (began, now): (Instant, Instant),
         chance: f64,
     ) -> Option<Duration> {
@@ -320,8 +320,8 @@ mod tests {
         (Roster::new(count, chain_id, limits()), Instant::now())
     }
 
-    fn away() -> Fault {
-        Fault::new(Kind::Away, "HTTP 503")
+    fn away() -> EndpointFault {
+        EndpointFault::new(Kind::Away, "HTTP 503")
     }
 
     fn head(number: u64) -> Head {
@@ -377,7 +377,7 @@ mod tests {
         let at = |seconds| (now + s(seconds), now + s(seconds));
         assert!(roster.failed(0, away(), at(0), 0.5).is_some());
         assert!(roster.failed(0, away(), at(10), 0.5).is_none());
-        let other = Fault::new(Kind::Stale, "its head is 400 s old");
+        let other = EndpointFault::new(Kind::Stale, "its head is 400 s old");
         assert!(roster.failed(0, other, at(20), 0.5).is_some());
     }
 
@@ -385,7 +385,7 @@ mod tests {
     fn a_rest_that_is_asked_for_is_given_within_bounds() {
         let (mut roster, now) = roster(3, None);
         for (index, (asked, given)) in [(60, 60), (100_000, 300), (0, 1)].into_iter().enumerate() {
-            let fault = Fault { retry_after: Some(s(asked)), ..away() };
+            let fault = EndpointFault { retry_after: Some(s(asked)), ..away() };
             assert_eq!(roster.failed(index, fault, (now, now), 1.0), Some(s(given)));
         }
         assert_eq!(roster.first_back(now), (2, s(1)));
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn no_call_waits_longer_than_it_may() {
         let (mut roster, now) = roster(2, None);
-        let long = Fault { retry_after: Some(s(60)), ..away() };
+        let long = EndpointFault { retry_after: Some(s(60)), ..away() };
         roster.failed(0, long.clone(), (now, now), 1.0);
         roster.failed(1, long, (now, now), 1.0);
         assert_eq!(roster.wait(&[], now), None);
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn the_others_are_looked_at_in_turn_while_they_are_well() {
         let (mut roster, now) = roster(4, None);
-        roster.failed(2, Fault { retry_after: Some(s(300)), ..away() }, (now, now), 1.0);
+        roster.failed(2, EndpointFault { retry_after: Some(s(300)), ..away() }, (now, now), 1.0);
         let mut looks = |seconds| roster.other_to_look_at(0, now + s(seconds));
         let turns = [looks(0), looks(1), looks(2), looks(30), looks(31), looks(32)];
         assert_eq!(turns, [Some(1), Some(3), None, Some(1), Some(3), None]);

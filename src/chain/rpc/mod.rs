@@ -25,11 +25,11 @@ use super::Error;
 use crate::clock::{Clock as _, SystemClock};
 use crate::http;
 
-pub(super) use answer::{Failure, Refusal, Verdict, words};
-use endpoint::{Endpoint, Trouble};
+pub(super) use answer::{ErrorObject, RpcError, Verdict, words};
+use endpoint::{CallError, Endpoint};
 pub use health::EndpointLimits;
 pub(super) use health::Head;
-use health::{Fault, Kind, Roster, Vetting};
+use health::{EndpointFault, Kind, Roster, Vetting};
 
 /// A call tries no further endpoint after this many request timeouts have passed.
 const TIMEOUTS_MAX: u32 = 2;
@@ -66,9 +66,9 @@ struct Round {
     tried: Vec<usize>,
     has_waited: bool,
     /// The first failure; for a transaction, rather the first after which it may have been accepted.
-    failure: Option<(usize, Fault)>,
+    failure: Option<(usize, EndpointFault)>,
     /// Refusals that do not judge the call. They are the endpoint's fault if another one answers.
-    refusals: Vec<(usize, Refusal, Instant)>,
+    refusals: Vec<(usize, ErrorObject, Instant)>,
 }
 
 /// A request to an endpoint. The first two also check their answer.
@@ -109,7 +109,7 @@ impl Rpc {
         &self,
         method: &'static str,
         params: Value,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, RpcError> {
         self.put(&Question::Call { method, params: &params }).await
     }
 
@@ -136,13 +136,13 @@ impl Rpc {
     /// The chain's id, requested anew. [`Error::WrongChain`] only if every endpoint is on another
     /// chain than the expected one.
     pub(super) async fn chain_id(&self) -> Result<u64, Error> {
-        let id: Result<U64, Failure> = self.put(&Question::ChainId).await;
+        let id: Result<U64, RpcError> = self.put(&Question::ChainId).await;
         id.map(|id| id.to()).map_err(|failure| failure.unexpected(CHAIN_ID))
     }
 
     /// The latest block, from an endpoint whose head is not stale.
     pub(super) async fn head(&self) -> Result<Head, Error> {
-        let block: Result<Block, Failure> = self.put(&Question::Head).await;
+        let block: Result<Block, RpcError> = self.put(&Question::Head).await;
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
     }
 
@@ -152,20 +152,20 @@ impl Rpc {
         join_all((0..self.endpoints.len()).map(async |index| {
             let looked = self.serves(index, questions).await;
             let trouble = looked.err().map(|trouble| match trouble {
-                Trouble::Fault(fault) => fault.said,
-                Trouble::Refused(refusal) => words(&refusal.message),
+                CallError::Fault(fault) => fault.said,
+                CallError::Refused(refusal) => words(&refusal.message),
             });
             EndpointState { url: self.endpoints[index].shown.clone(), trouble }
         }))
         .await
     }
 
-    async fn serves(&self, index: usize, questions: &[(&str, Value)]) -> Result<(), Trouble> {
+    async fn serves(&self, index: usize, questions: &[(&str, Value)]) -> Result<(), CallError> {
         self.look_at(index, true).await?;
         for (method, params) in questions {
             match self.endpoints[index].call(method, params).await {
                 Ok(_) => {}
-                Err(Trouble::Refused(refusal)) if refusal.verdict().is_some() => {}
+                Err(CallError::Refused(refusal)) if refusal.verdict().is_some() => {}
                 Err(trouble) => return Err(trouble.of_method(method)),
             }
         }
@@ -173,7 +173,7 @@ impl Rpc {
     }
 
     /// Tries a request at one endpoint after the other until one answers it.
-    async fn put<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<T, Failure> {
+    async fn put<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<T, RpcError> {
         let mut round = Round::new();
         while let Some(index) = self.next(&mut round).await {
             let began = Instant::now();
@@ -185,13 +185,13 @@ impl Rpc {
                     self.blame(question, &mut round);
                     return Ok(answer);
                 }
-                Err(Trouble::Refused(refusal)) if refusal.verdict().is_some() => {
+                Err(CallError::Refused(refusal)) if refusal.verdict().is_some() => {
                     self.answered(index, question, began);
                     self.blame(question, &mut round);
                     return Err(self.refused(question, &round, refusal));
                 }
-                Err(Trouble::Refused(refusal)) => round.refusals.push((index, refusal, began)),
-                Err(Trouble::Fault(fault)) => {
+                Err(CallError::Refused(refusal)) => round.refusals.push((index, refusal, began)),
+                Err(CallError::Fault(fault)) => {
                     self.set_aside(index, fault.clone(), began);
                     round.failed(index, fault, question.is_send());
                 }
@@ -199,7 +199,7 @@ impl Rpc {
         }
         // If no endpoint serves the call, the call is at fault, and no endpoint is set aside.
         if round.refusals.is_empty() {
-            return Err(Failure::Other(self.given_up(round.failure, question.is_send())));
+            return Err(RpcError::Other(self.given_up(round.failure, question.is_send())));
         }
         let (_, refusal, _) = round.refusals.swap_remove(0);
         Err(self.refused(question, &round, refusal))
@@ -210,7 +210,7 @@ impl Rpc {
         let method = question.method();
         for (index, refusal, began) in round.refusals.drain(..) {
             let said = format!("{method} was refused: {}", words(&refusal.message));
-            self.set_aside(index, Fault::new(Kind::Unwilling(method), said), began);
+            self.set_aside(index, EndpointFault::new(Kind::Unwilling(method), said), began);
         }
     }
 
@@ -234,7 +234,7 @@ impl Rpc {
     }
 
     /// Asks one endpoint, after the checks of its chain id and head that are due.
-    async fn try_one(&self, index: usize, question: &Question<'_>) -> Result<Value, Trouble> {
+    async fn try_one(&self, index: usize, question: &Question<'_>) -> Result<Value, CallError> {
         let due = self.roster().vetting(index, Instant::now());
         match question {
             Question::ChainId => self.identify(index).await,
@@ -250,26 +250,26 @@ impl Rpc {
     }
 
     /// Makes the checks that are due. After a failure here, the request itself was not made.
-    async fn vet(&self, index: usize, due: Vetting) -> Result<(), Trouble> {
+    async fn vet(&self, index: usize, due: Vetting) -> Result<(), CallError> {
         if due.chain_id {
-            self.identify(index).await.map_err(Trouble::of_vetting)?;
+            self.identify(index).await.map_err(CallError::of_vetting)?;
         }
         if due.head {
-            self.look(index).await.map_err(Trouble::of_vetting)?;
+            self.look(index).await.map_err(CallError::of_vetting)?;
         }
         Ok(())
     }
 
-    async fn identify(&self, index: usize) -> Result<Value, Trouble> {
+    async fn identify(&self, index: usize) -> Result<Value, CallError> {
         let answer = self.must_say(index, CHAIN_ID, json!([])).await?;
         let id: U64 = read(CHAIN_ID, answer.clone())?;
-        self.roster().identify(index, id.to()).map_err(Trouble::Fault)?;
+        self.roster().identify(index, id.to()).map_err(CallError::Fault)?;
         Ok(answer)
     }
 
     /// Checks the endpoint's head, and that of another one, so that an endpoint that fell behind is
     /// noticed.
-    async fn look(&self, index: usize) -> Result<Value, Trouble> {
+    async fn look(&self, index: usize) -> Result<Value, CallError> {
         let other = self.roster().other_to_look_at(index, Instant::now());
         let (block, ()) = tokio::join!(self.latest(index), self.look_aside(other));
         let (answer, head) = block?;
@@ -284,12 +284,12 @@ impl Rpc {
         let Vetting { chain_id, .. } = self.roster().vetting(index, began);
         match tokio::time::timeout(LOOK_ASIDE_MAX, self.look_at(index, chain_id)).await {
             Ok(Ok(())) => self.answered(index, &Question::Head, began),
-            Ok(Err(Trouble::Fault(fault))) => self.set_aside(index, fault, began),
-            Ok(Err(Trouble::Refused(_))) | Err(_) => {}
+            Ok(Err(CallError::Fault(fault))) => self.set_aside(index, fault, began),
+            Ok(Err(CallError::Refused(_))) | Err(_) => {}
         }
     }
 
-    async fn look_at(&self, index: usize, chain_id: bool) -> Result<(), Trouble> {
+    async fn look_at(&self, index: usize, chain_id: bool) -> Result<(), CallError> {
         if chain_id {
             self.identify(index).await?;
         }
@@ -297,19 +297,24 @@ impl Rpc {
         self.judge(index, head)
     }
 
-    async fn latest(&self, index: usize) -> Result<(Value, Head), Trouble> {
+    async fn latest(&self, index: usize) -> Result<(Value, Head), CallError> {
         let answer = self.must_say(index, BLOCK, json!(["latest", false])).await?;
         let block: Block = read(BLOCK, answer.clone())?;
         Ok((answer, block.head()))
     }
 
-    fn judge(&self, index: usize, head: Head) -> Result<(), Trouble> {
+    fn judge(&self, index: usize, head: Head) -> Result<(), CallError> {
         let (now, today) = (Instant::now(), SystemClock.now());
-        self.roster().judge(index, head, now, today).map_err(Trouble::Fault)
+        self.roster().judge(index, head, now, today).map_err(CallError::Fault)
     }
 
     /// Makes a call whose refusal is the endpoint's fault, for example because of a revoked key.
-    async fn must_say(&self, index: usize, method: &str, params: Value) -> Result<Value, Trouble> {
+    async fn must_say(
+        &self,
+        index: usize,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, CallError> {
         let answer = self.endpoints[index].call(method, &params).await;
         answer.map_err(|trouble| trouble.of_method(method))
     }
@@ -320,7 +325,7 @@ impl Rpc {
         }
     }
 
-    fn set_aside(&self, index: usize, fault: Fault, began: Instant) {
+    fn set_aside(&self, index: usize, fault: EndpointFault, began: Instant) {
         let said = fault.said.clone();
         let times = (began, Instant::now());
         if let Some(rest) = self.roster().failed(index, fault, times, fastrand::f64()) {
@@ -337,20 +342,20 @@ impl Rpc {
 
     /// The failure of a refused call. If another endpoint may have accepted the same transaction earlier
     /// in this call, the refusal proves nothing: "nonce too low" may be about that very transaction.
-    fn refused(&self, question: &Question<'_>, round: &Round, refusal: Refusal) -> Failure {
+    fn refused(&self, question: &Question<'_>, round: &Round, refusal: ErrorObject) -> RpcError {
         match &round.failure {
             Some((index, fault)) if question.is_send() && fault.perhaps_done => {
                 let url = self.endpoints[*index].shown.clone();
                 let said = words(&refusal.message);
                 let source = format!("{}; after it another one said: {said}", fault.said).into();
-                Failure::Other(Error::Unreachable { url, source })
+                RpcError::Other(Error::Unreachable { url, source })
             }
-            _ => Failure::Refused(refusal),
+            _ => RpcError::Refused(refusal),
         }
     }
 
     /// The error of a call that no endpoint answered, or that found all of them resting.
-    fn given_up(&self, failure: Option<(usize, Fault)>, is_send: bool) -> Error {
+    fn given_up(&self, failure: Option<(usize, EndpointFault)>, is_send: bool) -> Error {
         let roster = self.roster();
         let is_perhaps_sent =
             is_send && failure.as_ref().is_some_and(|(_, fault)| fault.perhaps_done);
@@ -361,10 +366,10 @@ impl Rpc {
         let (index, fault) = failure.unwrap_or_else(|| {
             let (index, rest) = roster.first_back(Instant::now());
             let known = roster.fault(index).cloned();
-            let known = known.unwrap_or_else(|| Fault::new(Kind::Away, "no time was left"));
+            let known = known.unwrap_or_else(|| EndpointFault::new(Kind::Away, "no time was left"));
             let seconds = rest.as_secs_f64().ceil();
             let said = format!("{}; left alone for {seconds} s more", known.said);
-            (index, Fault { said, perhaps_done: false, ..known })
+            (index, EndpointFault { said, perhaps_done: false, ..known })
         });
         let url = self.endpoints[index].shown.clone();
         match fault.kind {
@@ -396,10 +401,10 @@ impl Round {
         Self { began, tried, has_waited: false, failure: None, refusals }
     }
 
-    fn failed(&mut self, index: usize, fault: Fault, is_send: bool) {
+    fn failed(&mut self, index: usize, fault: EndpointFault, is_send: bool) {
         let known = self.failure.as_ref();
         let is_graver =
-            |known: &(usize, Fault)| is_send && fault.perhaps_done && !known.1.perhaps_done;
+            |known: &(usize, EndpointFault)| is_send && fault.perhaps_done && !known.1.perhaps_done;
         if known.is_none_or(is_graver) {
             self.failure = Some((index, fault));
         }
@@ -429,9 +434,9 @@ struct Block {
     base_fee_per_gas: Option<U128>,
 }
 
-fn read<T: DeserializeOwned>(method: &str, answer: Value) -> Result<T, Trouble> {
+fn read<T: DeserializeOwned>(method: &str, answer: Value) -> Result<T, CallError> {
     let what = || format!("its result of {method} has another form");
-    serde_json::from_value(answer).map_err(|_| Trouble::nonsense(what()))
+    serde_json::from_value(answer).map_err(|_| CallError::nonsense(what()))
 }
 
 impl Block {

@@ -6,7 +6,7 @@ use super::timeline::{self, Moment};
 use super::words;
 use crate::job::phase::{Outcome, Trouble};
 use crate::job::{Job, Reason};
-use crate::journal::{Chronicle, KeptOutput, Publication, Record, Said, Standing};
+use crate::journal::{Chronicle, KeptOutput, Publication, Record, Standing, StatusRecord};
 
 /// A job in a listing, as a JSON object.
 pub(super) fn of_record(record: &Record) -> Value {
@@ -29,7 +29,7 @@ pub(super) fn of_history(
         });
         extend(&mut object, events);
     }
-    if let Some(Said { status, .. }) = chronicle.said.last() {
+    if let Some(StatusRecord { status, .. }) = chronicle.said.last() {
         let left = json!({
             "output_cid": status.output_cid, "log_cid": status.log_cid,
             "exit_code": status.exit_code,
@@ -112,7 +112,7 @@ fn moment(moment: &Moment) -> Value {
     Value::Object(object)
 }
 
-fn said(said: &Said) -> Value {
+fn said(said: &StatusRecord) -> Value {
     let state = match said.publication {
         Publication::Waiting => "waiting",
         Publication::Sent => "sent",

@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::job::phase::{Fault, Phase};
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
-use crate::journal::{Chronicle, KeptOutput, Publication, Said, Standing};
+use crate::journal::{Chronicle, KeptOutput, Publication, Standing, StatusRecord};
 
 /// Prints everything about a job.
 pub(super) fn print(
@@ -38,7 +38,7 @@ pub(super) fn print(
     }
     statuses(&chronicle.said)?;
     out::line("")?;
-    if let Some(Said { status, .. }) = chronicle.said.last() {
+    if let Some(StatusRecord { status, .. }) = chronicle.said.last() {
         let cids = [("output", &status.output_cid), ("log", &status.log_cid)];
         for (name, cid) in cids {
             cid.as_ref().map_or(Ok(()), |cid| field(name, &cid.to_string()))?;
@@ -120,9 +120,9 @@ fn moment_line(moment: &Moment) -> String {
     format!("  {at} {after:>13}  {text}{again}")
 }
 
-fn statuses(said: &[Said]) -> io::Result<()> {
+fn statuses(said: &[StatusRecord]) -> io::Result<()> {
     out::line("\nwhat was said")?;
-    for Said { status, publication } in said {
+    for StatusRecord { status, publication } in said {
         let Status { seq, timestamp, .. } = status;
         let publication = match publication {
             Publication::Waiting => "not published yet",

@@ -28,10 +28,10 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::authority::Authority;
-use super::claim::{self, Expected, Verdict};
 use super::follow::{self, Follower, News};
 use super::judge::Judge;
 use super::logging::Audience;
+use super::receipt_check::{self, Expected, Verdict};
 use super::signer::{self, KeyArgs};
 use super::{INTERRUPTED, Misused, load, the_agent, unless_interrupted};
 use crate::artifact::Gateways;
@@ -268,7 +268,7 @@ async fn finish(
     client: &Client,
     report: &mut Report,
 ) -> anyhow::Result<ExitCode> {
-    let verdict = claim::check(ended, expected);
+    let verdict = receipt_check::check(ended, expected);
     report.receipt(&verdict, expected.domain.is_some())?;
     let good = ended.stage == Stage::Completed && !matches!(verdict, Verdict::Invalid(_));
     if let (true, Some(path), Some(cid)) = (good, fetch_to, &ended.output_cid) {

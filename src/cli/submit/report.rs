@@ -7,9 +7,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::super::claim::{self, Verdict};
 use super::super::follow::Line;
 use super::super::out;
+use super::super::receipt_check::{self, Verdict};
 use crate::ids::JobId;
 use crate::job::receipt::Signed;
 use crate::job::status::{Stage, Status};
@@ -211,7 +211,7 @@ pub(in super::super) fn stage_name(stage: Stage) -> String {
 fn describe_receipt(signed: &Signed, bound: bool) -> String {
     let binding = if bound { "" } else { " (chain and contract not compared: not set here)" };
     let node = signed.receipt.node;
-    format!("receipt: valid, signed by {node}{binding}\n{}", claim::describe(signed))
+    format!("receipt: valid, signed by {node}{binding}\n{}", receipt_check::describe(signed))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::pulled::{Asked, Known};
 use super::{Docker, accounts, within};
 use crate::report::causes;
 
-type Pull = BoxFuture<'static, Result<Pulled, Arc<Failure>>>;
+type Pull = BoxFuture<'static, Result<Pulled, Arc<PullError>>>;
 
 /// The result of a pull.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub(super) struct Pulls(Mutex<HashMap<Reference, WeakShared<Pull>>>);
 
 /// Why a pull ended without the image.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum PullError {
     #[error(transparent)]
     Engine(EngineError),
     #[error("nothing moved for {} s", .0.as_secs())]
@@ -198,7 +198,7 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
         Ok(Pulled { name, downloaded })
     };
     let pull = timeout(limit, pull)
-        .map(move |ended| ended.unwrap_or(Err(Failure::TooLong(limit))).map_err(Arc::new));
+        .map(move |ended| ended.unwrap_or(Err(PullError::TooLong(limit))).map_err(Arc::new));
     pull.boxed()
 }
 
@@ -211,10 +211,10 @@ fn account(docker: &Docker, reference: &Reference) -> Option<DockerCredentials> 
 }
 
 /// The account file's entry for the registry.
-async fn of_file(file: PathBuf, registry: String) -> Result<Option<DockerCredentials>, Failure> {
+async fn of_file(file: PathBuf, registry: String) -> Result<Option<DockerCredentials>, PullError> {
     let read = tokio::task::spawn_blocking(move || accounts::of_file(&file, &registry)).await;
-    let read = read.map_err(|err| Failure::Engine(EngineError::IOError { err: err.into() }))?;
-    read.map_err(Failure::Accounts)
+    let read = read.map_err(|err| PullError::Engine(EngineError::IOError { err: err.into() }))?;
+    read.map_err(PullError::Accounts)
 }
 
 /// Has the engine pull the image; returns at the end of the engine's answer.
@@ -223,7 +223,7 @@ async fn download(
     (name, version): (&str, &str),
     account: Option<DockerCredentials>,
     stall: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), PullError> {
     let options = CreateImageOptionsBuilder::default().from_image(name).tag(version).build();
     let mut stream = std::pin::pin!(client.create_image(Some(options), None, account));
     let mut unpacks = false;
@@ -231,11 +231,11 @@ async fn download(
         let next = if unpacks {
             stream.next().await
         } else {
-            timeout(stall, stream.next()).await.map_err(|_| Failure::Stalled(stall))?
+            timeout(stall, stream.next()).await.map_err(|_| PullError::Stalled(stall))?
         };
         match next {
             Some(Ok(progress)) => unpacks = progress.status.is_some_and(|said| is_unpacking(&said)),
-            Some(Err(err)) => return Err(Failure::Engine(err)),
+            Some(Err(err)) => return Err(PullError::Engine(err)),
             None => return Ok(()),
         }
     }
@@ -253,16 +253,16 @@ async fn ask_registry(
     reference: &Reference,
     account: Option<DockerCredentials>,
     stall: Duration,
-) -> Result<String, Failure> {
+) -> Result<String, PullError> {
     let name = reference.local_name();
     let answer = timeout(stall, client.inspect_registry_image(&name, account)).await;
-    let answer = answer.map_err(|_| Failure::Stalled(stall))?.map_err(Failure::Engine)?;
+    let answer = answer.map_err(|_| PullError::Stalled(stall))?.map_err(PullError::Engine)?;
     let digest = answer.descriptor.digest.filter(|digest| is_digest(digest));
-    digest.ok_or(Failure::NoDigest)
+    digest.ok_or(PullError::NoDigest)
 }
 
 /// Translates a failure. Only the owner learns its cause, from the log.
-fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) -> Error {
+fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<PullError>) -> Error {
     let (host, name) = (&docker.config.host, reference.to_string());
     tracing::warn!(
         image = name,
@@ -270,14 +270,13 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<Failure>) 
         fault::one_line(&causes(&**failure))
     );
     match &**failure {
-        Failure::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| Error::Unreachable {
-            host: host.clone(),
-            source: Box::new(Arc::clone(failure)),
+        PullError::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| {
+            Error::Unreachable { host: host.clone(), source: Box::new(Arc::clone(failure)) }
         }),
-        Failure::Stalled(_) | Failure::TooLong(_) | Failure::NoDigest => {
+        PullError::Stalled(_) | PullError::TooLong(_) | PullError::NoDigest => {
             Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
         }
-        Failure::Accounts(_) => {
+        PullError::Accounts(_) => {
             let reason = "this node can't read its accounts at registries".to_owned();
             Error::Pull { reference: name, reason }
         }
@@ -310,7 +309,7 @@ mod tests {
         let second = pulls.join(&reference, || panic!("a second pull of the same image"));
         drop((first, second));
         let broken = pulls.join(&reference, || {
-            futures_util::future::ready(Err(Arc::new(Failure::Stalled(Duration::ZERO)))).boxed()
+            futures_util::future::ready(Err(Arc::new(PullError::Stalled(Duration::ZERO)))).boxed()
         });
         assert!(broken.clone().now_or_never().is_some_and(|ended| ended.is_err()));
         // A later call starts a new pull, though the failed one is still held.

@@ -48,19 +48,19 @@ pub(super) fn simulate(input: Option<&Path>, output: Option<&Path>) -> io::Resul
     Ok(())
 }
 
-pub(super) enum Refusal {
+pub(super) enum CopyError {
     TooLarge,
     Io(io::Error),
-    Said(String),
+    Refused(String),
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for CopyError {
     fn from(err: io::Error) -> Self {
         Self::Io(err)
     }
 }
 
-pub(super) fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Result<(), Refusal> {
+pub(super) fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Result<(), CopyError> {
     let found = source.symlink_metadata()?;
     if found.is_dir() {
         fs::create_dir(dest)?;
@@ -70,13 +70,13 @@ pub(super) fn copy_tree(source: &Path, dest: &Path, bytes_left: &mut u64) -> Res
         }
         Ok(())
     } else if found.is_file() {
-        *bytes_left = bytes_left.checked_sub(found.len()).ok_or(Refusal::TooLarge)?;
-        fs::copy(source, dest).map(drop).map_err(Refusal::Io)
+        *bytes_left = bytes_left.checked_sub(found.len()).ok_or(CopyError::TooLarge)?;
+        fs::copy(source, dest).map(drop).map_err(CopyError::Io)
     } else if found.is_symlink() {
         let target = fs::read_link(source)?;
-        std::os::unix::fs::symlink(target, dest).map_err(Refusal::Io)
+        std::os::unix::fs::symlink(target, dest).map_err(CopyError::Io)
     } else {
-        Err(Refusal::Said(format!("`{}` is neither a file nor a folder", source.display())))
+        Err(CopyError::Refused(format!("`{}` is neither a file nor a folder", source.display())))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-use files::{Refusal, blocking, copy_tree, hex, host_path, output_path, simulate};
+use files::{CopyError, blocking, copy_tree, hex, host_path, output_path, simulate};
 
 /// The first line of every output of a simulated job.
 pub const SIMULATED: &str = "simulated: no container ran, this is a copy of the job's input";
@@ -392,9 +392,9 @@ impl ContainerRuntime for Fake {
         let mut left = bytes_max;
         let copied = blocking(move || Ok(copy_tree(&source, &dest, &mut left))).await?;
         copied.map_err(|refusal| match refusal {
-            Refusal::Io(err) => Error::Io(err),
-            Refusal::TooLarge => Error::TooLarge { path: path.to_owned(), bytes_max },
-            Refusal::Said(reason) => Error::CopyOut { path: path.to_owned(), reason },
+            CopyError::Io(err) => Error::Io(err),
+            CopyError::TooLarge => Error::TooLarge { path: path.to_owned(), bytes_max },
+            CopyError::Refused(reason) => Error::CopyOut { path: path.to_owned(), reason },
         })
     }
 

@@ -77,7 +77,7 @@ pub struct Chronicle {
     /// The number of older events that are left out.
     pub events_left_out: u64,
     /// The statuses, oldest first. Older ones are left out beyond the same limit as for events.
-    pub said: Vec<Said>,
+    pub said: Vec<StatusRecord>,
 }
 
 impl Chronicle {
@@ -102,7 +102,7 @@ impl Chronicle {
 
 /// One status of a job.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct StatusRecord {
     /// The status as it was sent.
     pub status: Status,
     /// Whether it was published.
@@ -244,7 +244,7 @@ impl Packed {
             record: Record { id, open: false, updated, standing },
             events: story.events,
             events_left_out: story.left_out,
-            said: said.map(|(status, publication)| Said { status, publication }).collect(),
+            said: said.map(|(status, publication)| StatusRecord { status, publication }).collect(),
         })
     }
 }
@@ -280,14 +280,14 @@ fn record(row: &Row<'_>) -> Result<Record, Error> {
     Ok(Record { id, open: row.get(2)?, updated: time(row.get(3)?), standing })
 }
 
-fn said(row: &Row<'_>) -> Result<Said, Error> {
+fn said(row: &Row<'_>) -> Result<StatusRecord, Error> {
     let (body, sent): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
     let publication = match sent {
         0 => Publication::Waiting,
         1 => Publication::Sent,
         _ => Publication::AskedAgain,
     };
-    Ok(Said { status: serde_json::from_slice(&body)?, publication })
+    Ok(StatusRecord { status: serde_json::from_slice(&body)?, publication })
 }
 
 fn time(ms: i64) -> Timestamp {

@@ -17,7 +17,7 @@ use crate::job::receipt::Signed;
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 
-pub use jobs::{Chronicle, Page, Publication, Record, Said, Standing};
+pub use jobs::{Chronicle, Page, Publication, Record, Standing, StatusRecord};
 
 /// How long a read waits while the node holds the database, e.g. during a checkpoint.
 const BUSY: Duration = Duration::from_secs(5);

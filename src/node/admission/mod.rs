@@ -84,7 +84,7 @@ pub struct Held<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It can't run here, however long it waits.
-    Never(Refusal),
+    Never(NeverFits),
     /// Not before others have ended: what it waits for.
     Later(Scarce),
     /// At once, on these cards.
@@ -93,7 +93,7 @@ pub enum Verdict {
 
 /// Why a job can never run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NeverFits {
     /// It wants GPUs; the node has none.
     NoGpu,
     /// It wants more of something than the node has: what, in words.
@@ -131,10 +131,10 @@ pub fn decide(offer: &Offer, held: &[Held<'_>], ahead: &[&Demand], demand: &Dema
 }
 
 /// Why the job could not run even with the whole node for itself.
-fn refusal(offer: &Offer, demand: &Demand) -> Option<Refusal> {
+fn refusal(offer: &Offer, demand: &Demand) -> Option<NeverFits> {
     let wish = &demand.gpus;
     if wish.count > 0 && offer.gpus.is_empty() {
-        return Some(Refusal::NoGpu);
+        return Some(NeverFits::NoGpu);
     }
     if offer.gpus.iter().filter(|gpu| wish.accepts(gpu)).count() < wish.count {
         let model = wish.model.as_ref().map(|model| format!(" of model {model:?}"));
@@ -146,7 +146,7 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<Refusal> {
             memory.unwrap_or_default(),
             cards(&offer.gpus)
         );
-        return Some(Refusal::TooLarge(text));
+        return Some(NeverFits::TooLarge(text));
     }
     let wanted = demand.share;
     let limits = [
@@ -157,12 +157,12 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<Refusal> {
     for (unit, wanted, there) in limits {
         if wanted > there {
             let text = format!("the job wants {wanted} {unit}; this node has {there}");
-            return Some(Refusal::TooLarge(text));
+            return Some(NeverFits::TooLarge(text));
         }
     }
     match demand.network {
-        Reach::Bridge if !offer.bridge => Some(Refusal::Network("bridge")),
-        Reach::Internet => Some(Refusal::Network("internet")),
+        Reach::Bridge if !offer.bridge => Some(NeverFits::Network("bridge")),
+        Reach::Internet => Some(NeverFits::Network("internet")),
         Reach::Nothing | Reach::Bridge => None,
     }
 }

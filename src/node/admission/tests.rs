@@ -61,7 +61,7 @@ fn what_fits_exactly_goes_at_once() {
 #[test]
 fn each_thing_that_never_fits_is_refused_by_name() {
     let bare = Offer { gpus: Vec::new(), ..offer(0, 1) };
-    assert_eq!(decide(&bare, &[], &[], &cards(1, "")), Verdict::Never(Refusal::NoGpu));
+    assert_eq!(decide(&bare, &[], &[], &cards(1, "")), Verdict::Never(NeverFits::NoGpu));
     for (share, count, word) in [
         (share(8001, 0, 0), 0, "core"),
         (share(0, 8001, 0), 0, "memory"),
@@ -70,14 +70,14 @@ fn each_thing_that_never_fits_is_refused_by_name() {
     ] {
         let demand = Demand { share, ..cards(count, "") };
         let verdict = decide(&offer(2, 1), &[], &[], &demand);
-        let Verdict::Never(Refusal::TooLarge(text)) = verdict else {
+        let Verdict::Never(NeverFits::TooLarge(text)) = verdict else {
             panic!("{word}: {verdict:?}")
         };
         assert!(text.contains(word), "{text}");
     }
     for network in [Reach::Internet, Reach::Bridge] {
         let verdict = decide(&offer(2, 1), &[], &[], &Demand { network, ..cards(0, "") });
-        assert!(matches!(verdict, Verdict::Never(Refusal::Network(_))));
+        assert!(matches!(verdict, Verdict::Never(NeverFits::Network(_))));
     }
 }
 
@@ -88,7 +88,7 @@ fn a_refusal_names_the_cards_that_are_here() {
     let verdict = decide(&offer(2, 1), &[], &[], &demand);
     let text = "the job wants 2 GPU(s) of model \"A100 80GB\" with 81920 MiB; this node has \
                 1 x H100 (80000 MiB), 2 x RTX 3090 (24000 MiB)";
-    assert_eq!(verdict, Verdict::Never(Refusal::TooLarge(text.to_owned())));
+    assert_eq!(verdict, Verdict::Never(NeverFits::TooLarge(text.to_owned())));
 }
 
 #[test]

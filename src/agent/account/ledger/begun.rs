@@ -106,7 +106,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
         if tx.state == State::Displaced {
             if let Some(outcome) = self.included(&tx).await? {
                 // Its receipt was late: nobody else had used the nonce.
-                return Ok(self.journal.settle(self.account, &tx, outcome, now).await?);
+                return Ok(self.journal.record_mined(self.account, &tx, outcome, now).await?);
             }
             if account.nonce > nonce {
                 return Ok(self.journal.abandon(tx.id, now).await?);

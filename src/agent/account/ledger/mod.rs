@@ -226,7 +226,7 @@ impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
                 Step::Wait => self.clock.sleep(self.pace.poll).await,
                 Step::Settle(outcome) => {
                     let (account, now) = (self.account, self.clock.now());
-                    self.journal.settle(account, &tx, outcome.clone(), now).await?;
+                    self.journal.record_mined(account, &tx, outcome.clone(), now).await?;
                     return Ok(Ending::Settled(outcome));
                 }
                 Step::Displace => {

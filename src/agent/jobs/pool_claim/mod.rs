@@ -117,7 +117,7 @@ async fn ask<E: Effects, C: Clock>(
 ) -> Event {
     let delivery = desk.board.delivery(job.id());
     let Some(asked) = asked(job, delivery.as_ref(), &desk.clock) else { return unasked };
-    match settle(&asked.pool, job.id(), &asked.bid, effects, decide).await {
+    match compare_and_set(&asked.pool, job.id(), &asked.bid, effects, decide).await {
         Ok(Some(event)) => event,
         Ok(None) => failed(FASTER),
         Err(err) => failed(&causes(&err)),
@@ -145,7 +145,7 @@ pub(super) async fn renew<E: Effects, C: Clock>(
             claim::Renew::Lost => Decided::Is(false),
         }
     };
-    let ours = settle(pool, &job.id, &bid, effects, decide).await?;
+    let ours = compare_and_set(pool, &job.id, &bid, effects, decide).await?;
     // Lost races don't tell whose it is: the caller tries again.
     ours.ok_or(bus::Error::Timeout { what: "renew a claim" })
 }
@@ -166,7 +166,7 @@ pub(super) async fn hand_back<E: Effects, C: Clock>(
             None => Decided::Is(is_free),
         }
     };
-    let ours = settle(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
+    let ours = compare_and_set(&asked.pool, job.id(), &asked.bid, effects, decide).await?;
     ours.ok_or(bus::Error::Timeout { what: "give a claim back" })
 }
 
@@ -199,7 +199,8 @@ pub(super) async fn give_back<E: Effects, C: Clock>(
         claim::GiveBack::Leave => Decided::Is(Given::Lost),
     };
     let kept = Some(Kept { board: &desk.board, answer: Given::Lost });
-    let given = settle_unless(kept, &asked.pool, job.id(), &asked.bid, effects, decide).await?;
+    let given =
+        compare_and_set_unless(kept, &asked.pool, job.id(), &asked.bid, effects, decide).await?;
     Ok(given.unwrap_or(Given::Lost))
 }
 
@@ -212,7 +213,7 @@ pub(super) async fn reject<E: Effects>(
     effects: &E,
 ) -> Result<bool, bus::Error> {
     let decide = |found: Option<&Claim>, bid: &Bid| conclusion(found, bid, true, false);
-    Ok(settle(pool, job, bid, effects, decide).await?.unwrap_or(false))
+    Ok(compare_and_set(pool, job, bid, effects, decide).await?.unwrap_or(false))
 }
 
 /// Counts one more node that a pool's job can never fit. `true` if the job is given up with that,
@@ -231,7 +232,7 @@ pub(super) async fn refuse<E: Effects>(
         claim::Refuse::Leave(_) => Decided::Is(false),
     };
     let kept = Some(Kept { board, answer: false });
-    Ok(settle_unless(kept, pool, job, bid, effects, decide).await?.unwrap_or(false))
+    Ok(compare_and_set_unless(kept, pool, job, bid, effects, decide).await?.unwrap_or(false))
 }
 
 /// The answer if the holder that would be overwritten keeps the job, and the board that knows
@@ -243,18 +244,18 @@ struct Kept<'a, T> {
 
 /// Reads, decides and writes until a write succeeds or none is needed; `None` if every race was
 /// lost.
-async fn settle<E: Effects, T: Send + Sync>(
+async fn compare_and_set<E: Effects, T: Send + Sync>(
     pool: &PoolName,
     job: &JobId,
     bid: &Bid,
     effects: &E,
     decide: impl Fn(Option<&Claim>, &Bid) -> Decided<T> + Send,
 ) -> Result<Option<T>, bus::Error> {
-    settle_unless(None, pool, job, bid, effects, decide).await
+    compare_and_set_unless(None, pool, job, bid, effects, decide).await
 }
 
 /// The same, but with `kept` the holder that would be overwritten is asked first.
-async fn settle_unless<E: Effects, T: Send + Sync>(
+async fn compare_and_set_unless<E: Effects, T: Send + Sync>(
     kept: Option<Kept<'_, T>>,
     pool: &PoolName,
     job: &JobId,

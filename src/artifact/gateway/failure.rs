@@ -17,7 +17,7 @@ const REASON_CHARS_MAX: usize = 120;
 
 /// Why one gateway did not serve the object.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum FetchFailure {
     /// The failure doesn't depend on the gateway: no other one can do better.
     Final(Error),
     /// The gateway may succeed later.
@@ -36,7 +36,7 @@ pub(super) enum Fault {
     NotCar,
 }
 
-impl Fault {
+impl FetchFailure {
     /// The fault of a gateway that does not answer.
     pub(super) fn silent(gateway: &str, source: BoxError) -> Self {
         Self::Later(nobody(format!("{gateway} does not answer"), Some(source)))
@@ -65,7 +65,7 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for FetchFailure {
     fn from(err: Error) -> Self {
         Self::Final(err)
     }
@@ -76,39 +76,42 @@ fn is_absence(status: StatusCode) -> bool {
 }
 
 /// The error to report if no gateway served the object.
-pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, Fault)>) -> Error {
-    if let Some(at) = faults.iter().position(|(_, fault)| matches!(fault, Fault::Final(_)))
-        && let (_, Fault::Final(err)) = faults.swap_remove(at)
+pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, FetchFailure)>) -> Error {
+    if let Some(at) = faults.iter().position(|(_, fault)| matches!(fault, FetchFailure::Final(_)))
+        && let (_, FetchFailure::Final(err)) = faults.swap_remove(at)
     {
         return err;
     }
-    let all = |is: fn(&Fault) -> bool| faults.iter().all(|(_, fault)| is(fault));
+    let all = |is: fn(&FetchFailure) -> bool| faults.iter().all(|(_, fault)| is(fault));
     if faults.is_empty() {
         return nobody("no gateway is set".to_owned(), None);
     }
-    if all(|fault| matches!(fault, Fault::Wrong(_))) {
+    if all(|fault| matches!(fault, FetchFailure::Wrong(_))) {
         return Error::Unverified { cid: *cid };
     }
     // A claimed size can't be verified: it counts only if no other gateway may have the object.
-    let is_settled = |fault: &Fault| matches!(fault, Fault::TooLarge { .. } | Fault::Absent);
+    let is_settled = |fault: &FetchFailure| {
+        matches!(fault, FetchFailure::TooLarge { .. } | FetchFailure::Absent)
+    };
     if all(is_settled)
         && let Some(limit_bytes) = faults.iter().find_map(|(_, fault)| match fault {
-            Fault::TooLarge { limit_bytes } => Some(*limit_bytes),
+            FetchFailure::TooLarge { limit_bytes } => Some(*limit_bytes),
             _ => None,
         })
     {
         return Error::TooLarge { limit_bytes };
     }
-    let is_refused = all(|fault| matches!(fault, Fault::Refused(_)));
+    let is_refused = all(|fault| matches!(fault, FetchFailure::Refused(_)));
     // A rate-limited gateway will answer sooner than a silent one, so its error goes first.
-    let limited = |fault: &Fault| matches!(fault, Fault::Later(Error::RateLimited { .. }));
+    let limited =
+        |fault: &FetchFailure| matches!(fault, FetchFailure::Later(Error::RateLimited { .. }));
     let best = faults.iter().position(|(_, fault)| limited(fault));
     let best = best.or((faults.len() == 1 || is_refused).then_some(0));
     let reasons: Vec<String> = (faults.iter().take(NAMED_MAX))
         .map(|(gateway, fault)| format!("{gateway}: {}", fault.words()))
         .collect();
     if let Some(at) = best
-        && let (_, Fault::Later(err) | Fault::Refused(err)) = faults.swap_remove(at)
+        && let (_, FetchFailure::Later(err) | FetchFailure::Refused(err)) = faults.swap_remove(at)
     {
         return err;
     }
@@ -126,43 +129,50 @@ mod tests {
 
     const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 
-    fn of(faults: impl IntoIterator<Item = Fault>) -> Error {
+    fn of(faults: impl IntoIterator<Item = FetchFailure>) -> Error {
         let named = (0..).zip(faults).map(|(at, fault)| (format!("https://{at}"), fault));
         verdict(&CID.parse().unwrap(), named.collect())
     }
 
-    fn wrong() -> Fault {
-        Fault::Wrong("a block that is not what its CID says".to_owned())
+    fn wrong() -> FetchFailure {
+        FetchFailure::Wrong("a block that is not what its CID says".to_owned())
     }
 
-    fn refused() -> Fault {
-        Fault::Refused(Error::Refused { service: "https://0".to_owned(), words: None })
+    fn refused() -> FetchFailure {
+        FetchFailure::Refused(Error::Refused { service: "https://0".to_owned(), words: None })
     }
 
     #[test]
     fn content_is_wrong_only_where_every_gateway_contradicts_its_name() {
         assert!(matches!(of([wrong()]), Error::Unverified { .. }));
         assert!(matches!(of([wrong(), wrong()]), Error::Unverified { .. }));
-        for other in [Fault::Absent, refused(), Fault::Missing("half".to_owned()), Fault::NotCar] {
+        for other in [
+            FetchFailure::Absent,
+            refused(),
+            FetchFailure::Missing("half".to_owned()),
+            FetchFailure::NotCar,
+        ] {
             let text = format!("{other:?}");
             assert!(of([wrong(), other]).is_transient(), "{text}");
         }
-        let both = causes(&of([wrong(), Fault::Missing("an archive that ends early".to_owned())]));
+        let both =
+            causes(&of([wrong(), FetchFailure::Missing("an archive that ends early".to_owned())]));
         assert!(both.contains("https://0: a block") && both.contains("ends early"), "{both}");
     }
 
     #[test]
     fn a_refusal_is_one_only_where_nobody_else_is_asked_in_vain() {
         assert!(matches!(of([refused(), refused()]), Error::Refused { .. }));
-        assert!(of([refused(), Fault::Absent]).is_transient());
+        assert!(of([refused(), FetchFailure::Absent]).is_transient());
         assert!(matches!(
-            of([Fault::TooLarge { limit_bytes: 7 }, Fault::Absent]),
+            of([FetchFailure::TooLarge { limit_bytes: 7 }, FetchFailure::Absent]),
             Error::TooLarge { limit_bytes: 7 }
         ));
         assert!(
-            of([Fault::TooLarge { limit_bytes: 7 }, Fault::Missing(String::new())]).is_transient()
+            of([FetchFailure::TooLarge { limit_bytes: 7 }, FetchFailure::Missing(String::new())])
+                .is_transient()
         );
-        let many = (0..100).map(|_| Fault::Missing("x".repeat(1000)));
+        let many = (0..100).map(|_| FetchFailure::Missing("x".repeat(1000)));
         assert!(causes(&of(many)).len() < 800);
     }
 }
