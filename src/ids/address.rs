@@ -1,24 +1,24 @@
-//! An account on the chain, written in EIP-55.
+//! An account on the chain, written as EIP-55 says.
 //!
-//! What must hold: [`Address`] prints in EIP-55 and nowhere else is a node's name spelt; NATS
-//! subjects are case-sensitive, so one spelling is what makes them meet.
+//! Invariant: a node's name is printed only by [`Address`], in EIP-55. NATS subjects are case-sensitive,
+//! so two spellings of one address would never meet.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha3::{Digest as _, Keccak256};
 
-/// Twenty bytes that name an account.
+/// The 20 bytes that identify an account.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 20]);
 
 impl Address {
-    /// The account of these bytes.
+    /// The account with these bytes.
     pub const fn new(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The account's 20 bytes.
     pub const fn as_bytes(&self) -> &[u8; 20] {
         &self.0
     }
@@ -37,7 +37,8 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// EIP-55: a letter is upper-case where the same nibble of the text's keccak-256 is 8 or more.
+    /// EIP-55: a letter is upper-case if the nibble at its place in the keccak-256 of the lower-case text
+    /// is 8 or more.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lower = self.lower_hex();
         let digits = &lower[2..];
@@ -58,7 +59,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A text that is no address.
+/// A text that is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an address: 0x and 40 hex digits (in EIP-55 where their case is mixed)")]
 pub struct InvalidAddress;
@@ -66,7 +67,7 @@ pub struct InvalidAddress;
 impl FromStr for Address {
     type Err = InvalidAddress;
 
-    /// Takes all-lower and all-upper case as they are; mixed case must be EIP-55's.
+    /// Accepts all-lower and all-upper case; mixed case must be the checksum of EIP-55.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.strip_prefix("0x").ok_or(InvalidAddress)?;
         if digits.len() != 40 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -1,7 +1,7 @@
-//! A content identifier, as far as this node can check content against it.
+//! A content identifier against which this node can check content.
 //!
-//! What must hold: a [`Cid`] names a UnixFS object by SHA-256; anything else is refused when it is
-//! parsed, before a byte is fetched. See <https://github.com/multiformats/cid>.
+//! Invariant: a [`Cid`] names a UnixFS object by SHA-256; anything else is refused when it is parsed,
+//! before a byte is fetched. See <https://github.com/multiformats/cid>.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,17 +13,17 @@ pub const RAW: u64 = 0x55;
 /// Multihash code of SHA-256.
 pub const SHA2_256: u64 = 0x12;
 
-/// The longest text that is looked at: base2 of a CIDv1 is far shorter.
+/// Longest text that is parsed, in bytes. Even in base2, a CIDv1 with SHA-256 is shorter.
 const TEXT_BYTES_MAX: usize = 512;
 
 /// A CIDv0 or CIDv1 of a UnixFS file or directory (codec dag-pb or raw, hash SHA-256).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cid(cid::Cid);
 
-/// Why a text is no CID that this node can use.
+/// Why a text is not a CID that this node can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCid {
-    /// It does not parse.
+    /// The text does not parse.
     #[error("not a CID")]
     Malformed,
     /// It parses, but content can't be checked against it here.
@@ -31,15 +31,15 @@ pub enum InvalidCid {
         "a CID of codec 0x{codec:x} and hash 0x{hash:x} can't be checked here (dag-pb or raw, SHA-256)"
     )]
     Unsupported {
-        /// Its multicodec.
+        /// The multicodec of the CID.
         codec: u64,
-        /// Its multihash code.
+        /// The multihash code of the CID.
         hash: u64,
     },
 }
 
 impl Cid {
-    /// Takes a parsed CID over where its codec and hash are supported.
+    /// Accepts a parsed CID if its codec and hash are supported.
     pub fn new(inner: cid::Cid) -> Result<Self, InvalidCid> {
         let (codec, hash) = (inner.codec(), inner.hash().code());
         let sized = inner.hash().size() == 32;
@@ -50,7 +50,7 @@ impl Cid {
         }
     }
 
-    /// The parsed form.
+    /// The CID as the library parsed it.
     pub const fn inner(&self) -> &cid::Cid {
         &self.0
     }

@@ -1,6 +1,6 @@
 //! EIP-712 typed data, as far as this protocol signs it: flat structs in one domain.
 //!
-//! What must hold: any EIP-712 library computes the same digests (tests compare with one). See
+//! Invariant: any EIP-712 library computes the same digests (tests compare with one). See
 //! <https://eips.ethereum.org/EIPS/eip-712>.
 
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::hash::keccak256;
 use super::{Address, Hash};
 
-/// The domain that everything in this protocol is signed in: `LamdaNode`, version 1.
+/// The domain in which everything in this protocol is signed: `LamdaNode`, version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Domain {
     /// EIP-155 id of the chain that holds the contract.
@@ -18,8 +18,8 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// For what is signed where no chain need be known: chain 0, no contract. It means nothing
-    /// anywhere else.
+    /// The domain of signatures for which no chain needs to be known: chain 0, no contract. Such a
+    /// signature is valid on no chain.
     pub const OWN: Self = Self { chain_id: 0, contract: Address::new([0; 20]) };
 
     /// `hashStruct(eip712Domain)`.
@@ -37,7 +37,7 @@ impl Domain {
         )
     }
 
-    /// The digest that is signed for a struct.
+    /// The digest that is signed for a struct with this hash.
     fn digest(&self, struct_hash: Hash) -> Hash {
         let mut bytes = [0_u8; 66];
         bytes[..2].copy_from_slice(&[0x19, 0x01]);
@@ -61,12 +61,12 @@ impl Domain {
         ))
     }
 
-    /// The digest of a struct of this kind with these words.
+    /// The digest of a struct of the type `kind` with these members.
     pub(crate) fn digest_of(&self, kind: &str, words: &[Word]) -> Hash {
         self.digest(hash_struct(kind, words))
     }
 
-    /// The domain as it stands in a typed-data document.
+    /// The `domain` of a typed-data document.
     pub(crate) fn json(&self) -> Value {
         json!({
             "name": "LamdaNode", "version": "1",
@@ -74,7 +74,7 @@ impl Domain {
         })
     }
 
-    /// The domain's type as it stands in a typed-data document.
+    /// The type `EIP712Domain` of a typed-data document.
     pub(crate) fn json_type() -> Value {
         json!([
             {"name": "name", "type": "string"}, {"name": "version", "type": "string"},

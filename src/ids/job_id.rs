@@ -1,21 +1,21 @@
-//! A job's name, checked before it can touch a path, a subject or a container's label.
+//! A job's id, checked before it can get into a path, a subject or a container's label.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// The longest id, in bytes: a container's name and a subject's token stay well under their limits.
+/// Longest id, in bytes: a container's name and a subject's token stay well below their limits.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// 1 to 128 of `A-Za-z0-9_-`, beginning with a letter or a digit. No dot: it is one token of a
-/// NATS subject.
+/// A job's id: 1 to 128 of `A-Za-z0-9_-`, beginning with a letter or a digit. It has no dot, since it is
+/// one token of a NATS subject.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(String);
 
 impl JobId {
-    /// The id under which a message without a usable one is answered: `invalid-` and the first 16
-    /// hex digits of the body's SHA-256, so that the same rubbish gets the same answer.
+    /// The id under which a message without a usable one is answered: `invalid-` and the first 16 hex
+    /// digits of the body's SHA-256, so that the same invalid message gets the same answer.
     pub fn of_invalid(body: &[u8]) -> Self {
         let digest = Sha256::digest(body);
         let head = u64::from_be_bytes(std::array::from_fn(|i| digest[i]));
@@ -34,7 +34,7 @@ impl fmt::Display for JobId {
     }
 }
 
-/// A text that can't be a job's id.
+/// A text that is not a valid job id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a job id is 1 to {ID_BYTES_MAX} of A-Za-z0-9_- and begins with a letter or a digit")]
 pub struct InvalidJobId;

@@ -1,9 +1,9 @@
-//! The whole life of a job as data: what was asked ([`spec`]), where it stands ([`phase`]), what
-//! comes next ([`plan`]), whose it is in a pool ([`claim`]), what the world is told ([`status`]) and
-//! what the node signs ([`receipt`], [`signed`]).
+//! The whole life of a job as data: the request ([`spec`]), its phase ([`phase`]), its next step
+//! ([`plan`]), which agent of a pool has it ([`claim`]), what is published about it ([`status`]) and what
+//! the node signs ([`receipt`], [`signed`]).
 //!
-//! What must hold: no I/O, no clock, no async. Time comes in as an argument, decisions go out as
-//! values, and `agent` carries them out.
+//! Invariants: no I/O, no clock, no async. Time is an argument, decisions are return values, and `agent`
+//! carries them out.
 
 pub mod claim;
 mod late;

@@ -1,7 +1,7 @@
-//! How long a step that fails is tried again.
+//! How long a failing step is retried.
 //!
-//! What must hold: what is others' fault uses no patience up; a result is given up only for what was
-//! really tried, never for time that has gone by.
+//! Invariants: failures that others cause use up no patience; a result is given up only after real tries,
+//! never merely because time has passed.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use super::plan;
 use super::reason::Reason;
 use crate::clock::Timestamp;
 
-/// How long a step is tried for.
+/// How long a step is retried.
 enum Patience {
-    /// For ever, because giving up would lose a result or leave something behind.
+    /// Forever, because giving up would lose a result or leave something behind.
     Endless,
-    /// From the first failure on.
+    /// For this long after the first failure.
     Since(Duration),
-    /// Time spent trying, and at least [`UPLOAD_TRIES_MIN`] tries.
+    /// For this long spent trying, and for at least [`UPLOAD_TRIES_MIN`] tries.
     Trying(Duration),
 }
 
-/// From one failed try to the next no more counts as spent trying: the longest wait between two, and
-/// an upload that takes long. What is more the host has slept.
+/// At most this much between two failed tries counts as spent trying: it covers the longest wait and a
+/// slow upload. In a longer gap the host was asleep.
 const TRY_MAX: Duration = Duration::from_hours(1);
 
-/// No start is tried for longer, since it holds cards; nor what everybody refuses.
+/// Longest patience with a start, since it holds cards, and with what every service refuses.
 const BRIEFLY: Duration = Duration::from_mins(1);
 
 fn patience(phase: &Phase, fault: &Fault, retry: Retry, rules: &Rules) -> Patience {
     match phase {
-        // No card that works is left to wait for: as long as a start is tried.
+        // No working card is left to wait for: retry for as long as a start.
         Phase::Ready { .. } if fault.reason == Reason::GpuFailed => {
             Patience::Since(rules.fetch_give_up.min(BRIEFLY))
         }
@@ -41,8 +41,8 @@ fn patience(phase: &Phase, fault: &Fault, retry: Retry, rules: &Rules) -> Patien
         Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
             Patience::Since(rules.fetch_give_up.min(BRIEFLY))
         }
-        // What fails here is this node, and the result is not sealed yet: it can't be kept beside
-        // a job that has ended.
+        // The node itself fails, and the result is not sealed yet: it can't be kept for later once the
+        // job has ended.
         Phase::Exited { exit, cause, .. } if is_success(exit, cause.as_ref()) => Patience::Endless,
         Phase::Exited { .. } | Phase::Collected { .. } => Patience::Trying(rules.upload_give_up),
         _ => Patience::Endless,
@@ -53,7 +53,7 @@ const fn is_success(exit: &RunExit, cause: Option<&StopCause>) -> bool {
     matches!(exit.code, Some(0)) && cause.is_none()
 }
 
-/// The job's trouble with this failure; `None` where its step is given up.
+/// The job's trouble after this failure; `None` if its step is given up.
 pub(super) fn trouble(
     job: &Job,
     fault: &Fault,
@@ -62,9 +62,9 @@ pub(super) fn trouble(
     rules: &Rules,
 ) -> Option<Trouble> {
     let before = job.trouble.as_ref();
-    // A clock that was set back must not stretch anybody's patience.
+    // A clock that was set back must not extend the patience.
     let first_at = before.map_or(now, |it| it.first_at.min(now));
-    // What the store takes of others and not of this job uses up the job's own patience.
+    // The store takes other uploads but not this one: that uses up the job's own patience.
     let is_own = retry == Retry::Refused && fault.reason == Reason::OutputRefused;
     let retry = if is_own { Retry::Patiently } else { retry };
     let is_others = matches!(retry, Retry::Always | Retry::Refused);
@@ -85,12 +85,12 @@ pub(super) fn trouble(
     })
 }
 
-/// Whether the trouble is still a job's own that has come into this phase. `claims`: the job goes to and
-/// fro between its card and its claim.
+/// Whether the trouble stays with a job that has entered this phase. `claims`: the job moves back and
+/// forth between reserving its cards and claiming.
 pub(super) fn goes_along(trouble: &Trouble, phase: &Phase, claims: bool) -> bool {
     let is_gpu = trouble.fault.reason == Reason::GpuFailed;
     match phase {
-        // The patience with the cards goes on while others are waited for and tried.
+        // Patience with failing cards runs on while the job waits for other cards and tries them.
         Phase::Ready { .. } => claims || is_gpu,
         Phase::Starting { .. } => is_gpu,
         Phase::Claiming { .. } => claims,
@@ -98,7 +98,7 @@ pub(super) fn goes_along(trouble: &Trouble, phase: &Phase, claims: bool) -> bool
     }
 }
 
-/// What was tried with this failure. A gap in which the host slept was none.
+/// The tries so far, this one included. At most [`TRY_MAX`] of the time since the last one counts.
 fn tried(before: Tried, retry: Retry, now: Timestamp) -> Tried {
     if !matches!(retry, Retry::Patiently | Retry::Briefly) {
         return Tried { last_at: None, ..before };

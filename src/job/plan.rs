@@ -1,8 +1,7 @@
-//! What comes next for a job: the whole policy of its life, as one pure function.
+//! The next step of a job: the policy of its whole life as one pure function.
 //!
-//! What must hold: [`next_step`] depends on nothing but its arguments, so that after a restart it
-//! decides as it would have decided before; every step can be repeated, but for [`Step::Start`],
-//! which looks before it starts anything.
+//! Invariants: [`next_step`] depends only on its arguments, so that it decides the same after a restart;
+//! every step can be repeated, and [`Step::Start`] checks first whether the container was started.
 
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 
-/// One effect on the world outside. `agent::act` performs it and answers with one event.
+/// One side effect. `agent::act` performs it and returns one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Make the image present.
+    /// Pull the image, unless it is present.
     Pull,
     /// Fetch the inputs and check them.
     Fetch,
@@ -28,16 +27,16 @@ pub enum Step {
     Create,
     /// Start the container, unless it was started already.
     Start,
-    /// Wait for the container's end, at most until then, and keep its log.
+    /// Wait for the container to exit, at most until `until`, and keep its log.
     Follow {
-        /// The run's last moment.
+        /// When the run must end.
         until: Timestamp,
     },
-    /// Stop the container and wait for its end.
+    /// Stop the container and wait until it has exited.
     Stop,
     /// Seal output and log on disk.
     Collect,
-    /// Publish what was sealed.
+    /// Publish the sealed output and log.
     Publish,
     /// Sign the receipt.
     Attest,
@@ -45,23 +44,23 @@ pub enum Step {
     Conclude,
     /// Remove container and folders.
     Remove,
-    /// Put the job aside, with its history, for whoever looks after the queue.
+    /// Publish the job with its history on `jobs.dead`, for the queue's operator.
     Bury,
     /// Acknowledge the delivery.
     Ack,
-    /// Give the delivery back.
+    /// Give back the claim and the delivery.
     HandBack,
-    /// Give a pool's job back that this node could not begin, or end it where too many could not.
+    /// Return a pool's job that this node could not begin, or end it if too many nodes could not.
     Return,
 }
 
 impl Step {
-    /// Whether a request to stop may cut it short: nothing is half done where its future is dropped.
+    /// Whether a request to stop may drop the step's future: that leaves nothing half done.
     pub const fn can_be_cut_short(self) -> bool {
         matches!(self, Self::Pull | Self::Fetch | Self::Reserve | Self::Claim | Self::Follow { .. })
     }
 
-    /// Whether it is a message to the queue or to the pool, and touches nothing on this host.
+    /// Whether the step only sends messages to the queue or the pool and touches nothing on this host.
     pub const fn is_message(self) -> bool {
         matches!(
             self,
@@ -69,7 +68,7 @@ impl Step {
         )
     }
 
-    /// Its name, for logs and failpoints.
+    /// The step's name, for logs and failpoints.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -97,17 +96,17 @@ impl Step {
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
 pub enum Next {
-    /// Perform this step and apply the event that it answers with.
+    /// Perform this step and apply the event that it returns.
     Do(Step),
-    /// Nothing before this moment: a step failed and is tried again then.
+    /// Do nothing before this time: a failed step is retried then.
     Wait(Timestamp),
-    /// Time alone made this happen: apply it.
+    /// Apply this event, which the passing of time alone caused.
     Apply(Event),
-    /// Nothing, until something comes from outside.
+    /// Do nothing until an event comes from outside.
     Rest,
 }
 
-/// The next thing to do for a job at this moment.
+/// What to do for a job at the time `now`.
 pub fn next_step(job: &Job, now: Timestamp) -> Next {
     match &job.phase {
         Phase::Running { run } if run.kill_at <= now => return Next::Apply(Event::TimeIsUp),
@@ -116,12 +115,12 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
         }
         _ => {}
     }
-    // What has its cards has waited before it took them.
+    // A claiming job holds cards. It already waited in `Ready`, before it reserved them.
     let waits = !matches!(job.phase, Phase::Claiming { .. });
     if let Some(trouble) = job.trouble.as_ref().filter(|_| waits)
         && trouble.retry_at > now
     {
-        // A clock that was set back must not stretch the wait beyond the schedule's own longest.
+        // A clock that was set back must not extend the wait beyond the longest one.
         let latest = now.plus(RETRY_MAX);
         return Next::Wait(trouble.retry_at.min(latest));
     }
@@ -149,44 +148,44 @@ pub fn next_step(job: &Job, now: Timestamp) -> Next {
     }
 }
 
-/// A run's last moment as it is seen now: a clock that was set back must not give it more than it
-/// was given at its start.
+/// When the run must end, seen from `now`: a clock that was set back must not give the run more time than
+/// it was given at its start.
 pub fn ends_at(run: &Run, now: Timestamp) -> Timestamp {
     run.kill_at.min(now.plus(run.kill_at.since(run.started_at)))
 }
 
-/// When a job that does not run yet is given up, whatever it waits for.
+/// When a job that is not running yet is given up, whatever it waits for.
 pub fn expires_at(job: &Job) -> Option<Timestamp> {
     match &job.phase {
         Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. } | Phase::Claiming { .. } => {
             job.spec.deadline
         }
-        // With a container it may have been started: the step looks before it gives the job up.
+        // With a container the job may have started: the step checks that before the job is given up.
         Phase::Starting { container: None, .. } => job.spec.deadline,
         _ => None,
     }
 }
 
-/// No wait between two tries is longer.
+/// Longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_mins(5);
 
-/// How long to wait after this many failures in a row. The chance in it comes from the job's name,
-/// so that jobs that failed together are tried again apart, and a replay waits alike.
+/// How long to wait after this many failures in a row. The jitter is derived from the job's id, so that
+/// jobs that failed together are retried apart and a replay waits equally long.
 pub(super) fn retry_delay(phase: &Phase, id: &JobId, failures: u32, rules: &Rules) -> Duration {
     let backoff = match phase {
-        // A requester waits for the answer: quick and short.
+        // A requester waits for the result: retry quickly, with short waits.
         Phase::Accepted | Phase::Pulled { .. } | Phase::Starting { .. } => {
             Backoff::new(Duration::from_millis(500), Duration::from_secs(10))
         }
-        // Cards are free meanwhile, but other agents may want the job: soon again, and steadily.
+        // No card is held meanwhile, but other agents may want the job: retry soon and steadily.
         Phase::Claiming { .. } | Phase::Concluding { .. } => {
             Backoff::new(Duration::from_secs(1), Duration::from_secs(10))
         }
-        // The container goes on meanwhile; its end should be noticed soon after the engine is back.
+        // The container keeps running; its exit should be noticed soon after the engine is back.
         Phase::Running { .. } | Phase::Stopping { .. } => {
             Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
         }
-        // As many tries as there have to be fit into the patience.
+        // Waits short enough that the fewest tries fit into the patience.
         Phase::Exited { .. } | Phase::Collected { .. } => {
             let most = (rules.upload_give_up / UPLOAD_TRIES_MIN).max(Duration::from_millis(50));
             Backoff::new(Duration::from_secs(1).min(most), RETRY_MAX.min(most))

@@ -1,7 +1,7 @@
-//! Why a job did not complete: the closed list of `reason_code` values, which programs decide by.
+//! Why a job did not complete: the closed list of `reason_code` values, on which programs act.
 //!
-//! What must hold: a code is never renamed or reused; docs/protocol.md lists each (a test compares
-//! the two).
+//! Invariants: a code is never renamed or reused; docs/protocol.md lists each with its meaning (a test
+//! compares the two).
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ macro_rules! reasons {
             /// Every code, in the order of a job's life.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The code as it stands on the wire.
+            /// The code as it is sent on the wire.
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code),+ }
             }
@@ -116,8 +116,8 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether what kept a job from beginning may be the node's own: its engine, its cards, its disk,
-    /// its way to a registry or a gateway, its account there, its processor. Another node may do better.
+    /// Whether the node itself may have kept a job from beginning: its engine, its cards, its disk, its
+    /// connection to a registry or gateway, its account there, its processor. Another node may succeed.
     pub const fn may_be_the_nodes(self) -> bool {
         matches!(
             self,
@@ -131,8 +131,8 @@ impl Reason {
         )
     }
 
-    /// Whether it says nothing of the next job on this node: what one image wants, or a name that was
-    /// mistyped. A stranger's mistakes must not keep the node from others' jobs.
+    /// Whether the reason says nothing about the node's next job: what one image requires, or a mistyped
+    /// name. A stranger's mistakes must not keep the node from others' jobs.
     pub const fn is_of_one_job(self) -> bool {
         matches!(self, Self::GpuRequirement | Self::ImageUnavailable | Self::InputUnverified)
     }

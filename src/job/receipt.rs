@@ -1,7 +1,7 @@
-//! What the node claims of a job whose container was started, as EIP-712 typed data.
+//! What the node attests about a job whose container was started, as EIP-712 typed data.
 //!
-//! As JSON it is the typed-data document itself with the signature beside it, so that any EIP-712
-//! library can check it without knowing this program (docs/protocol.md, section 3).
+//! In JSON it is the typed-data document itself plus the signature, so that any EIP-712 library can check
+//! it without knowing this program (docs/protocol.md, section 3).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,33 +29,33 @@ const MEMBERS: [(&str, &str); 10] = [
     ("finishedAt", "uint64"),
 ];
 
-/// The claim.
+/// The content of a receipt, which is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
-    /// The job.
+    /// Id of the job.
     pub job_id: JobId,
     /// The node that ran it.
     pub node: Address,
-    /// What was asked for.
+    /// Canonical hash of the request.
     pub spec_hash: Hash,
-    /// The manifest's digest, else `image-id:sha256:…`.
+    /// The digest of the image's manifest, or `image-id:sha256:…` if it has none.
     pub image_digest: String,
     /// The cards' UUIDs, separated by commas; empty for a CPU job.
     pub gpu_uuids: String,
     /// The job's `input_file_cid`, or empty.
     pub input_cid: String,
-    /// The output, or empty where there is none.
+    /// CID of the output, or empty.
     pub output_cid: String,
-    /// The first process's exit code.
+    /// Exit code of the container's first process.
     pub exit_code: i32,
-    /// Unix milliseconds, by the engine's clock.
+    /// In Unix milliseconds, by the engine's clock.
     pub started_at: u64,
-    /// Unix milliseconds, by the engine's clock.
+    /// In Unix milliseconds, by the engine's clock.
     pub finished_at: u64,
 }
 
-/// The facts that a receipt is made of, apart from who and what for.
+/// The facts about a run from which a receipt is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// See [`Receipt::image_digest`].
@@ -72,19 +72,19 @@ pub struct Facts<'a> {
     pub ran: (Timestamp, Timestamp),
 }
 
-/// A receipt with its signature, as it travels.
+/// A receipt with its signature, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// Where it was signed.
+    /// The EIP-712 domain in which it was signed.
     pub domain: Domain,
-    /// The claim.
+    /// The signed content.
     pub receipt: Receipt,
-    /// By the node's key, over [`Receipt::digest`].
+    /// Signature of [`Receipt::digest`] by the node's key.
     pub signature: Signature,
 }
 
 impl Receipt {
-    /// The claim of `node` about a job.
+    /// The receipt of `node` for a job.
     pub fn new(job_id: JobId, node: Address, spec_hash: Hash, facts: Facts<'_>) -> Self {
         let uuids: Vec<&str> = facts.gpus.iter().map(GpuUuid::as_str).collect();
         let text = |cid: Option<&Cid>| cid.map(ToString::to_string).unwrap_or_default();
@@ -122,13 +122,13 @@ impl Receipt {
     }
 }
 
-/// A document that is no signed receipt of this protocol.
+/// A document that is not a signed receipt of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a signed receipt: {0}")]
 pub struct InvalidReceipt(String);
 
 impl Signed {
-    /// The typed-data document with the signature beside it.
+    /// The typed-data document plus the signature.
     pub fn to_json(&self) -> Value {
         let members: Vec<Value> =
             MEMBERS.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
@@ -141,8 +141,8 @@ impl Signed {
         })
     }
 
-    /// Reads a document back. Only the exact types of this protocol are accepted, so that what is
-    /// shown and what was signed can't differ.
+    /// Parses a document. Only the exact types of this protocol are accepted, so that what is shown and
+    /// what was signed can't differ.
     pub fn from_json(document: &Value) -> Result<Self, InvalidReceipt> {
         let invalid = |what: &str| InvalidReceipt(what.to_owned());
         let read = |value: &Value, key: &str| value.get(key).cloned().unwrap_or_default();

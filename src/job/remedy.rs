@@ -1,12 +1,12 @@
-//! What to do about each reason: `lamda-node jobs` says it to the node's owner.
+//! What to do about each reason; `lamda-node jobs` shows it to the node's owner.
 //!
-//! What must hold: a sentence says who has to act, the requester or the node's owner, and what with.
+//! Invariant: each sentence says who has to act, the requester or the node's owner, and by what means.
 
 use super::phase::Fault;
 use super::reason::Reason;
 
 impl Fault {
-    /// What to do about it, by what of the node's it names.
+    /// What to do about the fault. For a fault of the node, that depends on what its sentence names.
     pub fn remedy(&self) -> &'static str {
         let says = |words: &str| self.error.contains(words);
         match self.reason {
@@ -33,7 +33,7 @@ impl Fault {
 }
 
 impl Reason {
-    /// What to do about it.
+    /// What to do about this reason.
     #[expect(clippy::too_many_lines, reason = "a table: one arm a reason")]
     pub const fn remedy(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! A terminal status's signature: what it covers, and in which domain it was made.
+//! The signature of a terminal status: what it covers, and in which domain it was made.
 //!
 //! EIP-712 `Status(string jobId,address node,uint64 seq,bytes32 bodyHash)`, where `bodyHash` is
-//! keccak-256 of the whole status in canonical JSON (RFC 8785) without its `signature`. What must
-//! hold: whoever holds a status computes the same from it, unknown keys included; a status that two
+//! keccak-256 of the whole status in canonical JSON (RFC 8785) without its `signature`. Invariants:
+//! everybody who has a status computes the same hash from it, unknown keys included; a status that two
 //! readers could read differently has no hash.
 
 use serde::{Deserialize, Serialize};
@@ -17,16 +17,16 @@ use crate::ids::{Address, Hash, Signature};
 /// The struct's type, as EIP-712 encodes it.
 const KIND: &str = "Status(string jobId,address node,uint64 seq,bytes32 bodyHash)";
 
-/// The largest integer that every JSON reader sees alike: 2^53.
+/// The largest integer that every JSON reader reads alike: 2^53.
 const INTEGER_MAX: u64 = 1 << 53;
 
-/// The domain of a status's signature, as it stands in the status: that of the node's receipts, or
-/// [`Domain::OWN`] where the node did not know its chain yet.
+/// The domain of a status's signature, as the status gives it: that of the node's receipts, or
+/// [`Domain::OWN`] if the node did not know its chain yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedFor {
-    /// EIP-155 id of the chain; 0 where it was not known.
+    /// EIP-155 id of the chain; 0 if it was not known.
     pub chain_id: u64,
-    /// The reputation contract; zero where the chain was not known.
+    /// The reputation contract; zero if the chain was not known.
     pub contract: Address,
 }
 
@@ -43,7 +43,8 @@ impl From<SignedFor> for Domain {
 }
 
 impl Status {
-    /// Reads a status as it was sent, with its body. The error is a sentence without its text.
+    /// Parses a status as it was sent, and returns it with its body. The error is a sentence that quotes
+    /// nothing of the body.
     pub fn read(body: &[u8]) -> Result<(Self, Value), String> {
         let body = Value::Object(parse_object(body)?);
         let status = Self::deserialize(&body).map_err(|_| "it is no status".to_owned())?;
@@ -54,7 +55,7 @@ impl Status {
         }
     }
 
-    /// Signs the status as it stands, in this domain.
+    /// Signs the status in this domain; replaces an earlier signature.
     pub fn sign(&mut self, domain: Domain, sign: impl FnOnce(Hash) -> Signature) {
         self.signature = None;
         self.signed_for = Some(domain.into());
@@ -62,8 +63,8 @@ impl Status {
         self.signature = self.digest(&body).map(sign);
     }
 
-    /// What the signature of the status covers, given its body as it was sent; `None` where it does
-    /// not say in which domain, or where the body can't be hashed.
+    /// The digest that the status's signature covers, given its body as it was sent; `None` if the status
+    /// names no domain or the body can't be hashed.
     pub fn digest(&self, body: &Value) -> Option<Hash> {
         let domain = Domain::from(self.signed_for?);
         let words = [
@@ -76,8 +77,8 @@ impl Status {
     }
 }
 
-/// keccak-256 of a status's canonical JSON without its `signature`; `None` where it holds an integer
-/// that not every reader sees alike.
+/// keccak-256 of a status's canonical JSON without its `signature`; `None` if it holds an integer that
+/// not every reader reads alike.
 pub fn body_hash(body: &Map<String, Value>) -> Option<Hash> {
     if !body.values().all(is_exact) {
         return None;
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// Says which digest it was made over.
+    /// A fake signature that holds the digest over which it was made.
     fn mark(digest: Hash) -> Signature {
         let mut bytes = [27; 65];
         bytes[..32].copy_from_slice(&digest.0);
@@ -133,7 +134,7 @@ mod tests {
         let (heard, body) = Status::read(&serde_json::to_vec(&status).unwrap()).unwrap();
         assert_eq!(heard, status);
         assert_eq!(heard.signature, heard.digest(&body).map(mark));
-        // Signed once more it is the same: what goes in is without the signature.
+        // Signing again changes nothing: the digest does not cover the signature.
         status.sign(Domain::OWN, mark);
         assert_eq!(heard, status);
     }

@@ -1,7 +1,7 @@
-//! What the world is told of a job: the message of PROTOCOL 2.
+//! The status of a job as it is published (docs/protocol.md, section 2).
 //!
-//! What must hold: per (agent, job) `seq` starts at 1 and counts by one, and exactly one status is
-//! terminal, the last. [`super::phase`] keeps this; here is only the form.
+//! Invariants: per agent and job, `seq` starts at 1 and increases by one; exactly one status of a job is
+//! terminal, the last. [`super::phase`] ensures this; this module only defines the form.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,31 +11,31 @@ use super::spec::Refused;
 use crate::clock::Timestamp;
 use crate::ids::{Address, Cid, JobId, Signature};
 
-/// The word that seed subscribers know.
+/// The key `status`: a coarse view of [`Stage`], for subscribers that know no stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
-    /// Not ended yet.
+    /// The job has not ended yet.
     Processing,
-    /// Ended well.
+    /// The job has succeeded.
     Completed,
-    /// Ended badly.
+    /// The job has failed.
     Failed,
-    /// Ended because somebody asked for it.
+    /// Ended because somebody cancelled it.
     Cancelled,
-    /// Ended because its time was up.
+    /// Ended at its timeout or deadline.
     TimedOut,
-    /// Never taken.
+    /// The job was never accepted.
     Rejected,
 }
 
-/// Where a job stands, for people and programs of this protocol.
+/// The stage that a job has reached: finer than [`Word`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Written down; nothing done yet.
+    /// In the node's journal; nothing is done yet.
     Accepted,
-    /// The image is being made present.
+    /// The image is being pulled, unless it is present.
     Pulling,
     /// The inputs are being fetched and checked.
     Fetching,
@@ -43,22 +43,22 @@ pub enum Stage {
     Running,
     /// The output is being published.
     Uploading,
-    /// Stopped by the node; will run again.
+    /// Stopped by the node; the job will run again.
     Interrupted,
-    /// Ended well.
+    /// The job has succeeded.
     Completed,
-    /// Ended badly.
+    /// The job has failed.
     Failed,
-    /// Ended because somebody asked for it.
+    /// Ended because somebody cancelled it.
     Cancelled,
-    /// Ended because its time was up.
+    /// Ended at its timeout or deadline.
     TimedOut,
-    /// Never taken.
+    /// The job was never accepted.
     Rejected,
 }
 
 impl Stage {
-    /// The seed's word for it.
+    /// The coarse word for the stage.
     pub const fn word(self) -> Word {
         match self {
             Self::Completed => Word::Completed,
@@ -70,7 +70,7 @@ impl Stage {
         }
     }
 
-    /// Whether nothing follows it.
+    /// Whether no other status follows.
     pub const fn is_terminal(self) -> bool {
         !matches!(self.word(), Word::Processing)
     }
@@ -79,10 +79,10 @@ impl Stage {
 /// How long each part took, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durations {
-    /// Waiting for a free slot and GPU with everything on disk.
+    /// Waiting for a free slot and GPUs with everything on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued: Option<u64>,
-    /// Making the image present.
+    /// Pulling the image, unless it was present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<u64>,
     /// Fetching and checking the inputs.
@@ -105,54 +105,56 @@ impl Durations {
 /// One status. Unknown keys are ignored when one is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Who says it.
+    /// The node that publishes it.
     pub agent_address: Address,
-    /// Of which job.
+    /// The job that it is about.
     pub job_id: JobId,
-    /// The seed's word.
+    /// The coarse word for `stage`.
     pub status: Word,
-    /// The output; only in `completed`.
+    /// CID of the output; only in `completed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_cid: Option<Cid>,
-    /// What of the output could not be carried and was left out, a line each; only in `completed`.
+    /// Parts of the output that can't be published and were left out, one per line; only in `completed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_notes: Vec<String>,
-    /// When it became so.
+    /// When the job reached the stage.
     pub timestamp: Timestamp,
-    /// From 1, by one.
+    /// Number of the status, from 1 without gaps.
     pub seq: u64,
-    /// From 1; 0 where nothing was tried.
+    /// Number of the attempt, from 1; 0 if there was none.
     pub attempt: u32,
-    /// Where the job stands.
+    /// The stage that the job has reached.
     pub stage: Stage,
-    /// For programs; in every terminal status but `completed`, and in `interrupted`.
+    /// For programs; in every terminal status except `completed`, in `interrupted`, and in an `uploading`
+    /// that a service refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason_code: Option<Reason>,
-    /// For people: one sentence.
+    /// For people: one sentence, wherever there is a `reason_code`, and in the `pulling` of an image that
+    /// its registry did not confirm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Of the container's first process.
+    /// Exit code of the container's first process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The capped log, where there is one.
+    /// CID of the capped log, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_cid: Option<Cid>,
-    /// What took how long; in terminal statuses.
+    /// How long each part took; in terminal statuses.
     #[serde(default, skip_serializing_if = "Durations::is_empty")]
     pub duration_ms: Durations,
-    /// The signed receipt where a container was started; in terminal statuses.
+    /// The signed receipt, if a container was started; in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<serde_json::Value>,
-    /// In which domain it is signed; in terminal statuses.
+    /// The domain in which it is signed; in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_for: Option<SignedFor>,
-    /// The node's, over all the rest ([`super::signed`]); in terminal statuses.
+    /// The node's signature over everything else ([`super::signed`]); in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }
 
 impl Status {
-    /// The only status of a message that is not taken.
+    /// The only status of a message that is not accepted.
     pub fn rejected(node: Address, refused: &Refused, now: Timestamp) -> Self {
         Self::unrun(Stage::Rejected, node, refused, now)
     }

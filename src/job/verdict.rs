@@ -1,14 +1,14 @@
-//! What an end means: the outcome of a run, and the sentences that go with it.
+//! What the end of a run means: its outcome, with a sentence for people.
 
 use super::phase::{Fault, Job, LOST_MAX, Outcome, RunExit, StopCause};
 use super::reason::Reason;
 use super::status::{Stage, Status};
 use crate::clock::Timestamp;
 
-/// 128 and SIGKILL.
+/// Exit code of a process that SIGKILL ended: 128 + 9.
 const KILLED: i32 = 137;
 
-/// What a run's end means, its output apart.
+/// The outcome of a run, without regard to its output.
 pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
     match (cause, exit.code) {
         (Some(StopCause::Cancelled), _) => Outcome::Cancelled(cancelled()),
@@ -38,8 +38,9 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
     }
 }
 
-/// A process killed for memory is not always told as such: a command that starts it hands on its code, and
-/// a host that runs short of memory itself kills as well.
+/// The kernel does not always report that it killed the command for lack of memory: if it killed a child
+/// process, the command only passes on the exit code, and a host that is short of memory itself kills
+/// too.
 fn nonzero(code: i32, job: &Job) -> String {
     if code != KILLED {
         return format!("the command ended with exit code {code}");
@@ -71,7 +72,7 @@ fn run_seconds(exit: &RunExit) -> u64 {
     exit.finished_at.since(exit.started_at).as_secs()
 }
 
-/// The status that ends a job so.
+/// The terminal status of a job with this outcome.
 pub(super) fn terminal(job: &mut Job, outcome: &Outcome, now: Timestamp) -> Status {
     let (stage, fault) = match outcome {
         Outcome::Completed => (Stage::Completed, None),

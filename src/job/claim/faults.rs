@@ -1,36 +1,36 @@
-//! A pool's job that nodes could not begin, by what may be their own fault: how many may say so.
+//! Counts the nodes that could not begin a pool's job, possibly by their own fault (docs/adr/0020).
 //!
-//! What must hold: it is counted once a delivery, whatever dies in between; a count that was reached
-//! makes the node that reached it the one to end the job.
+//! Invariants: each delivery is counted at most once, whatever crashes in between; the node whose report
+//! reaches [`FAULTS_MAX`] is the one that ends the job.
 
 use super::{Bid, Claim, Silent, State, hand_back, is_lost};
 
-/// As much as this and the job is to blame, or the whole pool: what another node says counts two, what
-/// the node says that said so last counts one. So the third node in turn ends the job, and a node
-/// that is alone does at its fifth try.
+/// The count at which the job is ended: the job is to blame, or the whole pool. A report counts two, or
+/// one if the same node made the previous report. So the third node in turn ends the job, and a node that
+/// is alone does so at its fifth try.
 pub const FAULTS_MAX: u32 = 6;
 
-/// What becomes of a job that this node can't begin.
+/// What to do with a job that this node can't begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GiveBack {
-    /// Back to the pool, with a delay, once this is written.
+    /// Write this claim, then return the job to the pool with a delay.
     Write(Claim),
-    /// Back to the pool, with a delay: it is counted already.
+    /// Return the job to the pool with a delay: this delivery is already counted.
     Counted,
-    /// Nobody can begin it: write this, then end it.
+    /// No node can begin the job: write this claim, then end the job.
     GiveUp(Claim),
-    /// Nobody can begin it: end it, it is written already.
+    /// No node can begin the job, and the claim says so already: end the job.
     GivenUp,
-    /// Another agent has it by now: say nothing.
+    /// Another agent has the job by now: publish nothing.
     Leave,
 }
 
-/// Where this node can't begin the job.
+/// Decides about a job that this node can't begin.
 pub fn give_back(found: Option<&Claim>, bid: &Bid) -> GiveBack {
     if is_lost(found, bid) {
         return GiveBack::Leave;
     }
-    // One that nobody has started may be of another body, which has used no id up.
+    // A claim of a job that was never started may be of another body: that one does not hold the id.
     let found = found.filter(|found| found.spec_hash == bid.spec_hash);
     let own = found.filter(|found| {
         let same = (found.stream_seq, found.delivered) == (bid.stream_seq, bid.delivered);
@@ -44,7 +44,7 @@ pub fn give_back(found: Option<&Claim>, bid: &Bid) -> GiveBack {
     let before = found.map_or(0, |found| found.faults);
     let again = found.is_some_and(|found| found.faulted_by == Some(bid.agent));
     let faults = before.saturating_add(if again { 1 } else { 2 });
-    // What was started under this node's claim was not begun, and does not count as started.
+    // The start under this node's claim never began, so it is not counted.
     let kept = hand_back(found, bid).or(found.copied());
     let (attempt, starts) = kept.map_or((0, 0), |kept| (kept.attempt, kept.starts));
     let state = if faults >= FAULTS_MAX { State::Done } else { State::Refused };
@@ -60,7 +60,7 @@ pub fn give_back(found: Option<&Claim>, bid: &Bid) -> GiveBack {
     if faults >= FAULTS_MAX { GiveBack::GiveUp(said) } else { GiveBack::Write(said) }
 }
 
-/// A claim that takes the place of another of the same body, with what was said of that one.
+/// `claim` with the fault count of the claim that it replaces, if both are of the same body.
 pub(super) fn carried(found: Option<&Claim>, claim: Claim) -> Claim {
     match found.filter(|found| found.spec_hash == claim.spec_hash) {
         Some(found) => Claim { faults: found.faults, faulted_by: found.faulted_by, ..claim },

@@ -1,47 +1,47 @@
-//! A job in hand: its claim is renewed, asked for by others, and let go of.
+//! Decisions about a job in hand: renew its claim, ask another holder for it, let go of it.
 //!
-//! What must hold: who has started the job never takes it from the agent that took it over; a start
-//! that was let go of is taken out of the count once.
+//! Invariants: an agent that started a job never takes it back from the agent that took it over; a start
+//! whose agent let go of the job is subtracted from the count at most once.
 
 use super::{Bid, Claim, State, Take, is_lost, take};
 use crate::ids::Address;
 
-/// How far an agent is with a job that it has in hand.
+/// How far an agent has come with a job that it has in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stand {
-    /// It was not started yet, or is let go of.
+    /// Not started yet, or already let go of.
     Open,
-    /// Its container was started under a claim, and its end is not known yet.
+    /// Started under a claim; its end is not decided yet.
     Held,
-    /// The same, and its end is being claimed: what is written of it is that alone.
+    /// The same, but its end is being claimed: only the `Done` claim may still be written.
     Concluding,
-    /// Its end is written down here.
+    /// Its terminal status is in this agent's journal.
     Ended,
 }
 
 impl Stand {
-    /// Whether it was started under a claim, and has not ended.
+    /// Whether the job was started under a claim and has not ended.
     pub const fn is_held(self) -> bool {
         matches!(self, Self::Held | Self::Concluding)
     }
 }
 
-/// What the renewal of a lease does about the claim.
+/// What to do about the claim when a lease is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "it is on the stack for one decision")]
 pub enum Renew {
-    /// Nothing: it is as it must be.
+    /// Nothing: the claim is as it should be.
     Keep,
-    /// The job stays this agent's once this is written.
+    /// Write this claim; the job stays this agent's.
     Write(Claim),
-    /// Another agent has it: the container must stop.
+    /// Another agent has the job: stop the container.
     Lost,
 }
 
-/// Whom the bidder would take the job from: an agent whose lease has run out, but who may be at
-/// work and only out of the queue's reach. It is asked when the delivery comes, and again before the
-/// job is taken; where it answers that it has the job, it keeps it. A claim that was not there when
-/// the delivery came is not taken at all: its holder has had no time to stop.
+/// The holder from which the bidder would take the job, if any. Its lease has run out, but it may still
+/// run the job and only be cut off from the queue. The caller asks it when the delivery arrives, and
+/// again before it takes the job; a holder that answers that it has the job keeps it. A claim that was
+/// written after the delivery arrived is not taken at all: its holder has had no time to stop.
 pub fn holder_to_ask(found: Option<&Claim>, bid: &Bid) -> Option<Address> {
     let theirs = found.filter(|found| {
         found.state == State::Claimed
@@ -51,17 +51,17 @@ pub fn holder_to_ask(found: Option<&Claim>, bid: &Bid) -> Option<Address> {
     Some(theirs.agent)
 }
 
-/// While it is in hand, before the server is told that it is worked on: is it still this agent's?
+/// Decides, before a lease is renewed, whether the job is still this agent's.
 ///
-/// A claim that was lost with its bucket is written again, and one that is held follows its newest
-/// delivery: an agent with one in between could take it. `anew`: it is written though nothing has
-/// changed, so that an agent that found this one out of reach loses the race for it.
+/// A claim that was lost with its bucket is written again. A held claim follows its newest delivery, or
+/// an agent with a delivery in between could take it. With `anew`, an unchanged claim is written too, so
+/// that an agent that found this one unreachable loses the race for it.
 pub fn renew(found: Option<&Claim>, bid: &Bid, stand: Stand, anew: bool) -> Renew {
     match stand {
         Stand::Ended if found.is_none() => Renew::Write(bid.claim(State::Done, 0)),
         Stand::Ended => Renew::Keep,
         _ if is_lost(found, bid) => Renew::Lost,
-        // Its own end, written since it was looked at how far it is: that is no claim of before.
+        // This agent's own end, written after `stand` was read: don't overwrite it.
         Stand::Held if found.is_some_and(|found| found.state == State::Done) => Renew::Keep,
         Stand::Open | Stand::Concluding => Renew::Keep,
         Stand::Held => match take(found, bid) {
@@ -73,19 +73,19 @@ pub fn renew(found: Option<&Claim>, bid: &Bid, stand: Stand, anew: bool) -> Rene
     }
 }
 
-/// Whether nobody else has the job, or may have it: then a delivery may be given back, and a job
-/// that waits may go on.
+/// Whether no other agent has the job or may have it. Only then may a delivery be given back, or a
+/// waiting job continue here.
 pub fn is_free(found: Option<&Claim>, bid: &Bid) -> bool {
     !is_lost(found, bid) && holder_to_ask(found, bid).is_none()
 }
 
-/// Where the agent lets go of the job without an end: a shutdown interrupted it, or its lease may
-/// have run out. It lived to say so, and so the start does not count: not the job was to blame.
-/// `None` where nothing is to be written.
+/// The claim to write when the agent lets go of the job without an end: a shutdown interrupted it, or its
+/// lease may have run out. The start is not counted: the agent survived it, so the job is not to blame.
+/// `None` if nothing has to be written.
 pub fn hand_back(found: Option<&Claim>, bid: &Bid) -> Option<Claim> {
     let found = found?;
     if found.state == State::Claimed && found.agent == bid.agent {
-        // An earlier attempt, whose container was lost, stays counted.
+        // An earlier attempt whose container was lost stays counted.
         let counted = u32::from(found.attempt == bid.attempt);
         let starts = found.starts.saturating_sub(counted);
         return Some(Claim { state: State::Refused, starts, at: bid.now, ..*found });

@@ -1,17 +1,18 @@
-//! Who has a pool's job: the claim that lies in the bucket `JOB_CLAIMS`, and what it allows.
+//! Which agent has a pool's job: the claim in the bucket `JOB_CLAIMS`, and what it permits.
 //!
-//! An agent reads the claim, asks here, and writes the answer by compare-and-set; where it loses
-//! the race it reads and asks again. Each function answers one question of a job's life:
-//! [`arrive`] at the intake, [`refuse`] where it never fits, [`take`] before a container starts,
-//! [`renew`] while it runs, [`hand_back`] where it lets go of the job, [`give_back`] where the node
-//! can't begin it, [`conclude`] before its terminal status is written down. Before a claim is taken
-//! from an agent that may only have been out of reach, or given to nobody, that one is asked
-//! ([`holder_to_ask`]).
+//! An agent reads the claim, decides with a function of this module, and writes the result by
+//! compare-and-set. If it loses the race, it reads and decides again. Each function answers one question
+//! in a job's life: [`arrive`] at intake, [`refuse`] if the job never fits the node, [`take`] before a
+//! container starts, [`renew`] while it runs, [`hand_back`] when the agent lets go of the job,
+//! [`give_back`] if the node can't begin it, [`conclude`] before its terminal status is committed. Before
+//! a claim is taken from an agent that may only be unreachable, or replaced by one that nobody holds,
+//! that agent is asked ([`holder_to_ask`]).
 //!
-//! What must hold: of two agents that ask about one claim, at most one is told to write; a `Done`
-//! of another agent is never taken from it; who has started the job under its claim never takes it
-//! from the agent that took it over; a start whose agent is silent stays known until that one answers
-//! for it; an absent claim stops nobody, since the bucket may have been lost with its server. `search` (in the tests) looks at every order in which things can happen.
+//! Invariants: of two agents that act on the same claim, at most one succeeds in writing; no agent takes
+//! another's `Done` claim; an agent that started the job under its claim never takes it back from the
+//! agent that took it over; the start of a silent agent stays recorded until that agent answers for it; a
+//! missing claim stops nobody, since the bucket may have been lost with its server. The tests in `search`
+//! explore every order of steps.
 
 mod silent;
 
@@ -31,165 +32,166 @@ pub use silent::{Silent, Start};
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};
 
-/// A job that was started so often in its pool, and ended nowhere, takes its agents down with it.
+/// Starts in the pool without an end after which a job is poison: it brings its agents down.
 pub const STARTS_MAX: u32 = 3;
 
-/// So many agents, or one so many times, said that the job never fits: nobody else will come.
+/// Refusals, by different agents or the same one, after which a job is given up as fitting no node.
 pub const REFUSALS_MAX: u32 = 20;
 
-/// A pool whose fitting agents are all away for so long is no pool for this job; its requester
-/// learns so instead of waiting out the queue's seven days.
+/// How long a job may be refused before it is given up. If all fitting agents are away for longer, its
+/// requester learns so instead of waiting out the queue's seven days.
 pub const REFUSED_FOR_MAX: Duration = Duration::from_hours(1);
 
-/// Who concluded a job acknowledges it within seconds. One that is silent for so long may never
-/// come back, and its message would go round until it is too old.
+/// How long to wait until the agent that concluded a job acknowledges its message, which takes seconds.
+/// An agent that is silent for longer may never come back, and the message would be redelivered until it
+/// expires.
 pub const ACK_AWAITED_MAX: Duration = Duration::from_hours(1);
 
-/// A claim is some 400 bytes; a longer value was written by nobody who follows the protocol.
+/// Largest bucket value that is read, in bytes. A real claim has some 400.
 pub const CLAIM_BYTES_MAX: usize = 4096;
 
-/// What the bucket holds for a job.
+/// The bucket's value for a job (docs/protocol.md, section 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Who wrote it.
+    /// The agent that wrote it.
     pub agent: Address,
     /// Where the job stands.
     pub state: State,
-    /// The message in the stream that the agent was given.
+    /// Stream sequence of the message that the agent received.
     pub stream_seq: u64,
-    /// Which delivery of that message.
+    /// Delivery count of that message.
     pub delivered: u64,
-    /// The agent's attempt at the job; 0 where nobody has started it yet.
+    /// The agent's attempt at the job; 0 if nobody has started it yet.
     #[serde(default)]
     pub attempt: u32,
-    /// How often it was started in the pool. Starts whose agent let go of the job don't count: a
-    /// shutdown interrupted them, or their lease ran out, and the agent lived to say so.
+    /// How often the job was started in the pool. A start whose agent let go of the job, for a shutdown
+    /// or a lost lease, is not counted: the agent survived it.
     #[serde(default)]
     pub starts: u32,
-    /// Those of them that were taken over from agents that were out of reach.
+    /// The counted starts that were taken over from unreachable agents.
     #[serde(default, skip_serializing_if = "Silent::is_empty")]
     pub silent: Silent,
-    /// Which body has the id.
+    /// Hash of the body that holds the id.
     pub spec_hash: Hash,
-    /// How often it was said to fit never, since it was last held.
+    /// How often agents refused the job as never fitting, since it was last held.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals: u32,
-    /// When that was said first.
+    /// When the first of those refusals was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_first_at: Option<Timestamp>,
-    /// How often a node could not begin it by what may be the node's own fault, weighed: see
-    /// [`give_back`].
+    /// Weighted count of reports that a node could not begin the job: see [`FAULTS_MAX`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub faults: u32,
-    /// Which node said so last.
+    /// The node that made the last such report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faulted_by: Option<Address>,
     /// When this was written, by the writer's clock.
     pub at: Timestamp,
 }
 
-/// Where a claimed job stands.
+/// The state of a claimed job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nobody holds it: it was refused so far, or handed back.
+    /// Nobody holds the job: it was only refused so far, or it was handed back.
     Refused,
-    /// The agent runs it.
+    /// The agent holds the job and runs it.
     Claimed,
-    /// The agent has its end.
+    /// The agent alone may end the job.
     Done,
 }
 
-/// Who asks, and for what.
+/// An agent's request for a job, which is checked against the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bid {
-    /// This agent.
+    /// The agent that asks.
     pub agent: Address,
-    /// The message that it was given.
+    /// Stream sequence of the message that it received.
     pub stream_seq: u64,
-    /// Which delivery of it.
+    /// Delivery count of that message.
     pub delivered: u64,
-    /// The attempt that would start, or runs; not looked at by [`arrive`] and [`refuse`].
+    /// The attempt that would start or is running; [`arrive`] and [`refuse`] ignore it.
     pub attempt: u32,
-    /// Whether this attempt was started under a claim: then only its own claim is good enough, and
-    /// no newer delivery.
+    /// Whether this attempt was started under a claim. If so, a newer delivery does not entitle it to
+    /// take another agent's claim.
     pub held: bool,
-    /// The body's hash.
+    /// Hash of the job's body.
     pub spec_hash: Hash,
-    /// The present moment.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// Whom a job is left to.
+/// The agent to which a job is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// Who wrote the claim.
+    /// The agent that wrote the claim.
     pub agent: Address,
-    /// What it says.
+    /// The state that the claim gives.
     pub state: State,
 }
 
 /// Whether a container may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
-    /// Once this is written.
+    /// Yes, once this claim is written.
     Write(Claim),
     /// Yes: the claim says so already.
     Mine,
-    /// Never again: it was started [`STARTS_MAX`] times. It goes to `jobs.dead` and is concluded.
+    /// No, never again: the job was started [`STARTS_MAX`] times. It goes to `jobs.dead` and is
+    /// concluded.
     Poison,
-    /// No.
+    /// No: this agent has the job.
     Yield(Holder),
 }
 
-/// Whether a terminal status may be written down.
+/// Whether a terminal status may be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conclude {
-    /// Once this is written.
+    /// Yes, once this claim is written.
     Write(Claim),
     /// Yes: the claim says so already.
     Mine,
-    /// No, and nothing more is said of the job.
+    /// No: this agent has the job. Publish nothing more about it.
     Yield(Holder),
 }
 
-/// What becomes of a delivery that the journal knows nothing of.
+/// What to do with a delivery of a job that is unknown here, or waits here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// It may be accepted.
+    /// The job may be accepted.
     Open,
-    /// The job has ended: acknowledge it, say nothing.
+    /// The job has ended: acknowledge the delivery and publish nothing.
     Duplicate,
-    /// Another agent is at it: back to the queue, with a delay.
+    /// Another agent has the job: return the delivery to the queue with a delay.
     Later,
-    /// A second body under a used id: refuse it under an id of its own.
+    /// A second body under a used id: refuse it under an id that is made from the body.
     OtherBody,
 }
 
-/// What becomes of a job that never fits this node.
+/// What to do with a job that never fits this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refuse {
-    /// Counted: write this, then back to the queue with a delay.
+    /// Counted: write this claim, then return the delivery to the queue with a delay.
     Write(Claim),
-    /// Nobody will ever run it: write this, then reject it for the whole pool.
+    /// No node will ever run the job: write this claim, then fail the job for the whole pool.
     GiveUp(Claim),
-    /// Another agent has it: back to the queue with a delay, not counted.
+    /// Another agent has the job: return the delivery with a delay, without counting it.
     Leave(Holder),
 }
 
-/// A value of the bucket that is no claim.
+/// A bucket value that is not a claim.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
-    /// It is too long.
+    /// Longer than [`CLAIM_BYTES_MAX`]; holds the length in bytes.
     #[error("it has {0} bytes, a claim has at most {CLAIM_BYTES_MAX}")]
     TooLong(usize),
-    /// It is no JSON of a claim.
+    /// Not a JSON object with a claim's keys.
     #[error("it is no JSON object of a claim")]
     Json(#[source] serde_json::Error),
 }
 
 impl Claim {
-    /// Reads a value of the bucket. Unknown keys are ignored.
+    /// Parses a bucket value. Unknown keys are ignored.
     pub fn parse(value: &[u8]) -> Result<Self, Invalid> {
         if value.len() > CLAIM_BYTES_MAX {
             return Err(Invalid::TooLong(value.len()));
@@ -197,7 +199,7 @@ impl Claim {
         serde_json::from_slice(value).map_err(Invalid::Json)
     }
 
-    /// As it lies in the bucket.
+    /// The claim as JSON, as the bucket stores it.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }
@@ -211,25 +213,25 @@ impl Claim {
         let theirs = self.agent != bid.agent;
         match self.state {
             State::Refused => None,
-            // The server gave the message to the bidder later, so their lease has run out.
+            // The bidder has a later delivery of the message, so the holder's lease has run out.
             State::Claimed if !bid.held && self.is_outdated_by(bid) => None,
             State::Claimed | State::Done => holder.filter(|_| theirs),
         }
     }
 
-    /// Whether another body has the id. A job that nobody has started has used no id up.
+    /// Whether another body holds the id. A job that was refused and never started does not hold it.
     fn is_other_body(&self, bid: &Bid) -> bool {
         let used = self.state != State::Refused || self.attempt > 0;
         used && self.spec_hash != bid.spec_hash
     }
 
-    /// The start that it stands for.
+    /// The start that this claim records.
     pub const fn start(&self) -> Start {
         Start { agent: self.agent, attempt: self.attempt }
     }
 
-    /// The starts that nobody has answered for, once the bidder's word takes the place of this claim:
-    /// that of another agent whose lease has run out is one of them, whatever the bidder says.
+    /// The silent starts once the bidder replaces this claim. If another agent holds this claim, its
+    /// lease has run out, and its start becomes one of them, whatever the bidder writes.
     fn silent_before(&self, bid: &Bid) -> Silent {
         let is_theirs = self.state == State::Claimed && self.agent != bid.agent;
         if is_theirs { self.silent.with(self.start()) } else { self.silent }
@@ -265,7 +267,7 @@ impl Bid {
     }
 }
 
-/// Before a container starts.
+/// Decides whether a container may start.
 pub fn take(found: Option<&Claim>, bid: &Bid) -> Take {
     match start(found, bid) {
         Take::Write(claim) => Take::Write(faults::carried(found, claim)),
@@ -280,8 +282,8 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     }
     let ours = found.state == State::Claimed && found.agent == bid.agent;
     if ours && found.attempt == bid.attempt {
-        // Killed between the claim and the journal, or given the job once more meanwhile. The
-        // claim follows the newest delivery, or an agent with one in between could take it.
+        // Killed between writing the claim and the journal, or the job was delivered again meanwhile. The
+        // claim follows the newest delivery, or an agent with a delivery in between could take it.
         let same = found.stream_seq == bid.stream_seq;
         return if same && !found.is_outdated_by(bid) {
             Take::Mine
@@ -290,13 +292,13 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
             Take::Write(Claim { silent: found.silent, ..claim })
         };
     }
-    // Taken over while this agent was out of reach, and let go of since: it was counted then.
+    // Taken over while this agent was unreachable, and let go of since: it is already counted.
     if let Some(silent) = found.silent.without(bid.start()) {
         return Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts) });
     }
-    // What is left: nobody's, a dead agent's, our own earlier attempt. Or our own `Done` of a job
-    // that our journal calls open (or nobody would ask): we were killed between the two, nobody
-    // has seen a terminal status, and so the job is open again.
+    // What remains is nobody's claim, a dead agent's, our own earlier attempt's, or our own `Done`. The
+    // last means that we were killed between claim and journal: our journal still has the job open (or we
+    // would not ask), no terminal status was published, and so the job is open again.
     if found.starts >= STARTS_MAX {
         return Take::Poison;
     }
@@ -304,7 +306,7 @@ fn start(found: Option<&Claim>, bid: &Bid) -> Take {
     Take::Write(Claim { silent, ..bid.claim(State::Claimed, found.starts + 1) })
 }
 
-/// Before the terminal status is written down.
+/// Decides whether the terminal status may be committed.
 pub fn conclude(found: Option<&Claim>, bid: &Bid) -> Conclude {
     let Some(found) = found else { return Conclude::Write(bid.claim(State::Done, 0)) };
     match found.holder_before(bid) {
@@ -314,12 +316,13 @@ pub fn conclude(found: Option<&Claim>, bid: &Bid) -> Conclude {
     }
 }
 
-/// While it waits or runs: whether the job went to another agent, so that its container must stop.
+/// Whether the job went to another agent while it waited or ran here, so that its container must stop.
 pub fn is_lost(found: Option<&Claim>, bid: &Bid) -> bool {
     matches!(conclude(found, bid), Conclude::Yield(_))
 }
 
-/// At the intake. The agent's own journal is asked first: a job that it knows does not come here.
+/// Decides about a delivery at intake. The agent checks its own journal first: of the jobs that it knows,
+/// only those that wait or ended elsewhere come here.
 pub fn arrive(found: Option<&Claim>, bid: &Bid) -> Arrival {
     let Some(found) = found else { return Arrival::Open };
     if found.is_other_body(bid) {
@@ -327,7 +330,7 @@ pub fn arrive(found: Option<&Claim>, bid: &Bid) -> Arrival {
     }
     let same_message = found.stream_seq == bid.stream_seq;
     match found.state {
-        // Killed before the refusal that this was written for could be written down.
+        // Killed after writing this claim, before the refusal that it announces was committed.
         State::Done if same_message && found.agent == bid.agent => Arrival::Open,
         State::Done if same_message && bid.now.since(found.at) < ACK_AWAITED_MAX => Arrival::Later,
         State::Done => Arrival::Duplicate,
@@ -336,7 +339,7 @@ pub fn arrive(found: Option<&Claim>, bid: &Bid) -> Arrival {
     }
 }
 
-/// Where the job never fits this node.
+/// Decides about a job that never fits this node.
 pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     let holder = found.and_then(|found| {
         let done = found.state == State::Done;
@@ -344,7 +347,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
         found.holder_before(bid).or(done)
     });
     if let Some(holder) = holder {
-        // Killed before the refusal that this was written for could be written down.
+        // Killed after writing this claim, before the refusal that it announces was committed.
         let own = found.filter(|found| {
             let same_message = found.stream_seq == bid.stream_seq;
             same_message && found.refusals > 0 && holder.agent == bid.agent
@@ -355,7 +358,7 @@ pub fn refuse(found: Option<&Claim>, bid: &Bid) -> Refuse {
     let first_at = found.and_then(|found| found.refused_first_at).unwrap_or(bid.now);
     let tired = refusals >= REFUSALS_MAX || bid.now.since(first_at) >= REFUSED_FOR_MAX;
     let claim = Claim {
-        // Of who held it before: its id stays used, its starts stay counted.
+        // Kept from the previous holder: its id stays used, its starts stay counted.
         attempt: found.map_or(0, |found| found.attempt),
         silent: found.map_or_else(Silent::default, |found| found.silent_before(bid)),
         refusals,

@@ -1,21 +1,21 @@
-//! A pool's job that waits here, and whose message is in no queue any more.
+//! A pool's job that waits here although its message has left the queue.
 //!
-//! What must hold: who has its claim is not disturbed; where nobody has it, it is not left to nobody.
+//! Invariants: an agent that has its claim is not disturbed; a job that no agent has is continued here.
 
 use super::{Bid, Claim, State};
 
-/// What becomes of it.
+/// Who continues an orphaned job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphan {
-    /// Another agent has it: that one ends it.
+    /// Another agent has the job and will end it.
     Theirs,
-    /// Another agent has ended it, or its id is another body's.
+    /// Another agent has ended the job, or another body holds its id.
     Over,
-    /// Nobody has it: it goes on here.
+    /// No other agent has the job: it continues here.
     Ours,
 }
 
-/// Whose it is.
+/// Decides who continues the job.
 pub fn orphan(found: Option<&Claim>, bid: &Bid) -> Orphan {
     let Some(found) = found else { return Orphan::Ours };
     if found.is_other_body(bid) {
@@ -23,7 +23,7 @@ pub fn orphan(found: Option<&Claim>, bid: &Bid) -> Orphan {
     }
     match found.state {
         State::Done if found.agent != bid.agent => Orphan::Over,
-        // However old: it has the job in its journal, as this agent has.
+        // However old the claim is: its agent has the job in its journal, as this agent does.
         State::Claimed if found.agent != bid.agent => Orphan::Theirs,
         State::Refused | State::Claimed | State::Done => Orphan::Ours,
     }

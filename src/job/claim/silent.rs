@@ -1,25 +1,25 @@
-//! The starts of a job that were taken over from agents that were out of reach: a few, in a claim.
+//! Starts of a job that were taken over from unreachable agents: a short list within a claim.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::STARTS_MAX;
 use crate::ids::Address;
 
-/// Each start that is counted may be that of an agent that is silent.
+/// Every counted start may be that of a silent agent.
 const MAX: usize = STARTS_MAX as usize;
 
 /// One start of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// Who started it.
+    /// The agent that started the job.
     pub agent: Address,
-    /// Which attempt of that agent's it was.
+    /// The number of that agent's attempt.
     pub attempt: u32,
 }
 
-/// Starts that are counted and whose agents have not said yet what became of them. An agent that
-/// comes back takes its own out: it was cut off, and the job did not take it down. Each start
-/// stands here once, so that it can't be taken out twice.
+/// Counted starts whose agents have not reported yet what became of them. An agent that comes back
+/// removes its own start: it was only cut off, and the job did not bring it down. Each start is listed
+/// once, so that it can't be removed twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Silent([Option<Start>; MAX]);
 
@@ -28,19 +28,19 @@ impl Silent {
         self.iter().next().is_none()
     }
 
-    /// All of them, the oldest first.
+    /// The starts, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Start> + '_ {
         self.0.iter().copied().flatten()
     }
 
-    /// With this one; the oldest goes where there are more than a claim can count.
+    /// Adds a start; drops the oldest if there are more than a claim counts.
     pub(super) fn with(self, start: Start) -> Self {
         let all: Vec<Start> =
             self.iter().filter(|one| *one != start).chain(std::iter::once(start)).collect();
         Self::of(&all[all.len().saturating_sub(MAX)..])
     }
 
-    /// Without this one; `None` where it is none of them.
+    /// Removes a start; `None` if it is not listed.
     pub(super) fn without(self, start: Start) -> Option<Self> {
         let rest: Vec<Start> = self.iter().filter(|one| *one != start).collect();
         (rest.len() < self.iter().count()).then(|| Self::of(&rest))
@@ -63,7 +63,7 @@ impl Serialize for Silent {
 
 impl<'de> Deserialize<'de> for Silent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A claim is bounded, and so is this; the newest count where somebody wrote more.
+        // Another agent wrote this. A claim is bounded, so keep only the newest `MAX` starts.
         let all = Vec::<Start>::deserialize(deserializer)?;
         Ok(Self::of(&all[all.len().saturating_sub(MAX)..]))
     }

@@ -1,4 +1,4 @@
-//! What can happen to a job.
+//! The events that move a job from phase to phase.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,34 +7,34 @@ use crate::clock::Timestamp;
 use crate::ids::Cid;
 use crate::node::GpuUuid;
 
-/// What can happen to a job. `agent::act` returns one for each step; the rest comes from outside.
+/// Something that happened to a job. `agent::act` returns one for each step; others come from outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields' types say what they are")]
 pub enum Event {
-    /// The image is here.
+    /// The image is on this host.
     Pulled { image: PinnedImage },
-    /// The inputs are on disk, checked.
+    /// The inputs are on disk and checked.
     Fetched,
-    /// These cards and a slot are the job's.
+    /// These cards and a slot are reserved for the job.
     Reserved { gpus: Vec<GpuUuid> },
-    /// The pool's job is this node's to start.
+    /// The claim is written: this node may start the pool's job.
     Claimed,
-    /// The node was away: whether a pool's job is still its own to start must be asked, or what it
-    /// fetched be fetched again.
+    /// The node was away: a pool's job that was about to start must be claimed again, and an earlier one
+    /// fetch its inputs again.
     Doubted,
     /// Another agent has the pool's job.
     Outbid,
-    /// The pool's job was started too often, by whomever: nobody starts it again.
+    /// The pool's job was started too often, by any agents: nobody starts it again.
     Poisoned,
-    /// The container is there, and was not started.
+    /// The container exists and was not started.
     Created { container: String },
-    /// The container is there, and it was looked up that it was never started.
+    /// The container exists, and the engine confirmed that it was never started.
     NeverRan,
     /// The container runs, or ran and ended already.
     Started { container: String, at: Timestamp },
-    /// The container's processes are gone. `by_itself`: whether nobody had sent it a signal to end,
-    /// where the engine still knows.
+    /// The container's processes are gone. `by_itself`: whether they ended without a stop signal; `None`
+    /// if the engine can't tell.
     Exited {
         exit: RunExit,
         #[serde(default)]
@@ -46,50 +46,50 @@ pub enum Event {
     TimeIsUp,
     /// The deadline passed before the start.
     Expired,
-    /// Output and log are sealed; `output` is `Err` where the run left none that can be published.
+    /// Output and log are sealed; `output` is `Err` if the run left none that can be published.
     Collected { output: Result<Option<Sealed>, Fault>, log: Option<Sealed> },
     /// The log is published; the output is not yet.
     LogPublished { log: Cid },
-    /// What there was to publish is published.
+    /// Everything there was to publish is published.
     Published { output: Option<Cid>, log: Option<Cid> },
     /// The receipt is signed.
     Attested { receipt: serde_json::Value },
-    /// The pool's job is this node's to end.
+    /// The end is claimed: this node may end the pool's job.
     Concluded,
     /// Container and folders are gone.
     Removed,
-    /// What could not be run is put aside, with its history.
+    /// The job that could not be run is on `jobs.dead` with its history.
     Buried,
     /// The delivery is acknowledged.
     Acked,
     /// The delivery is given back.
     HandedBack,
-    /// It goes on: delivered again, or the node has started again.
+    /// The job continues: it was delivered again, or the node was restarted.
     Resumed,
-    /// Somebody wants it stopped.
+    /// The job is to be stopped, for this cause.
     StopAsked { cause: StopCause },
-    /// The step did not succeed.
+    /// The step failed with this fault.
     Failed { fault: Fault, retry: Retry },
 }
 
-/// Whether a step that failed is tried again.
+/// Whether, and for how long, a failed step is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
-    /// It can't succeed.
+    /// Never: it can't succeed.
     Never,
-    /// It may; the phase's patience decides for how long ([`super::Rules`]).
+    /// For as long as the phase's patience lasts ([`super::Rules`]).
     Patiently,
-    /// The same, for a minute at most: everybody who could do it refuses.
+    /// The same, but for a minute at most: every service that could do it refuses.
     Briefly,
-    /// A service of the node is away: for ever.
+    /// Forever: a service of the node is away.
     Always,
-    /// A service refuses the node, whose owner has to act: for ever, and the world is told.
+    /// Forever, and a status says so: a service refuses the node, and its owner has to act.
     Refused,
 }
 
 impl Event {
-    /// Its name, for logs.
+    /// The event's name, for logs.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Pulled { .. } => "pulled",

@@ -11,29 +11,28 @@
 //!
 //!  Starting ─its card failed─► Ready, for another one; ─its image is gone─► Accepted
 //!
-//!  Running ─stop asked, time up─► Stopping ─exited─► Exited, or, where the node shuts down:
+//!  Running ─stop asked, time up─► Stopping ─exited─► Exited, or, if the node shuts down:
 //!  Interrupted ─removed─► HandingBack ─handed back─► Waiting ─resumed─► Accepted (attempt+1)
 //!
-//!  A pool's job asks for its claim twice more:
+//!  A pool's job also writes its claim, twice:
 //!  Ready ─reserved─► Claiming ─claimed─► Starting     …  ─► Concluding ─concluded─► Ended
-//!  and where another agent has it: Yielded ─removed─► LettingGo ─handed back─► Waiting, without an end;
-//!  where that one has ended it: Waiting ─outbid─► EndedElsewhere
+//!  and if another agent has it: Yielded ─removed─► LettingGo ─handed back─► Waiting, without an end;
+//!  if that agent has ended it: Waiting ─outbid─► EndedElsewhere
 //!
-//!  and where this node can't begin it, by what may be its own fault:
+//!  and if this node can't begin it, possibly by its own fault:
 //!  Unable ─removed─► Returning ─handed back─► Yielded, or, after too many: ─concluded─► Ended
 //!
-//!  What could never be run: Cleaned ─buried─► Buried ─acked─► Settled
+//!  A job that could not be run: Cleaned ─buried─► Buried ─acked─► Settled
 //! ```
 //!
-//! The happy path goes once around the outside. Every change of state is [`Job::apply`] of one
-//! [`Event`]: it returns the new state with the statuses that follow from it, and `journal` writes
-//! both in one commit before anything else is done.
+//! The happy path runs around the outside. Every transition is [`Job::apply`] of one [`Event`]: it
+//! returns the new state and the statuses that follow from it, and `journal` commits both before anything
+//! else is done.
 //!
-//! What must hold: statuses are gapless from 1 and exactly one is terminal; a container is started
-//! only in `Starting`, which is written down before; after `Exited` is written down the GPU is free
-//! and the result is never given up but by the rules of [`Rules`]; a pool's job is started, and
-//! ended, only by who holds its claim; an event that does not belong to the phase is an error,
-//! never a guess.
+//! Invariants: statuses are numbered from 1 without gaps, and at most one is terminal, the last; a
+//! container is started only in `Starting`, which is committed first; once `Exited` is committed, the GPU
+//! is free and the result is given up only as [`Rules`] allow; a pool's job is started and ended only by
+//! the agent that holds its claim; an event that does not belong to the phase is an error, never a guess.
 
 mod event;
 mod outcome;
@@ -54,69 +53,69 @@ pub use event::{Event, Retry};
 pub use outcome::{Durable, Ending, Fault, Kept, Outcome};
 pub use run::{EndedRun, PinnedImage, Run, RunExit, Sealed, StopCause};
 
-/// Everything the node knows of one job. Lives in the journal; moves only by [`Job::apply`].
+/// Everything the node knows about one job. The journal stores it; only [`Job::apply`] moves it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// What was asked for.
+    /// The job as requested.
     pub spec: JobSpec,
-    /// The canonical hash of what was asked for.
+    /// Canonical hash of the request: see [`super::spec::spec_hash`].
     pub spec_hash: Hash,
     /// Where it came from: `dispatch.0x…` or `pool.<name>`.
     pub target: String,
     /// The node that runs it.
     pub node: Address,
-    /// When it was written down first.
+    /// When the journal first recorded it.
     pub received_at: Timestamp,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// Attempts that ended with the container lost.
     pub lost: u32,
-    /// Those of them whose container was known to run.
+    /// Those of them whose container was known to be running.
     #[serde(default)]
     pub lost_running: u32,
-    /// How often its image was gone when its container was to be made.
+    /// How often its image was gone when its container was to be created.
     #[serde(default)]
     pub image_gone: u32,
-    /// The last status's number.
+    /// Number of the last status.
     pub seq: u64,
-    /// How often it has moved: tells the journal one decision from its repetition.
+    /// Number of transitions so far: lets the journal tell a decision from its repetition.
     #[serde(default)]
     pub revision: u64,
-    /// Where it stands.
+    /// The present phase.
     pub phase: Phase,
-    /// When it came there.
+    /// When it entered that phase.
     pub since: Timestamp,
-    /// What went wrong in this phase so far.
+    /// The failures in that phase so far, if any.
     pub trouble: Option<Trouble>,
-    /// What took how long.
+    /// How long each part took.
     pub durations: Durations,
 }
 
-/// A job that was asked for.
+/// A request for a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    /// What.
+    /// The job as requested.
     pub spec: JobSpec,
-    /// Its canonical hash.
+    /// Canonical hash of the request.
     pub spec_hash: Hash,
-    /// Of whom: `dispatch.0x…` or `pool.<name>`.
+    /// Where it came from: `dispatch.0x…` or `pool.<name>`.
     pub target: String,
 }
 
-/// Where a job stands, with what is true there.
+/// A job's phase, with the facts that hold in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields' types say what they are")]
 pub enum Phase {
-    /// Written down; the image is next.
+    /// In the journal; the image is next.
     Accepted,
-    /// The image is here; the inputs are next.
+    /// The image is on this host; the inputs are next.
     Pulled { image: PinnedImage },
     /// Everything is on disk; cards and a slot are next.
     Ready { image: PinnedImage },
-    /// A pool's job: cards are reserved; that nobody else runs it is next.
+    /// A pool's job: cards are reserved; writing its claim is next.
     Claiming { image: PinnedImage, gpus: Vec<GpuUuid> },
-    /// Cards are reserved; where its container is known it may run, else it was never started.
+    /// Cards are reserved. If `container` is set, it may run; otherwise nothing was ever started.
     Starting {
         image: PinnedImage,
         gpus: Vec<GpuUuid>,
@@ -129,108 +128,109 @@ pub enum Phase {
     Stopping { run: Run, cause: StopCause },
     /// The container's processes are gone; log and output are still to be collected.
     Exited { run: Run, exit: RunExit, cause: Option<StopCause> },
-    /// Output and log lie sealed on disk; publishing is next. `log`: where the log is published
-    /// already, and the output is not.
+    /// Output and log are sealed on disk; publishing is next. `log` is set once the log is published and
+    /// the output is not yet.
     Collected {
         ended: EndedRun,
         #[serde(default)]
         log: Option<Cid>,
     },
-    /// What could be published is; the receipt is next.
+    /// Whatever could be published is published; the receipt is next.
     Published { ended: EndedRun, output: Option<Cid>, log: Option<Cid> },
-    /// A pool's job: how it ended is known; that nobody else ends it is next.
+    /// A pool's job: how it ended is known; claiming its end is next.
     Concluding { ending: Ending },
     /// The terminal status is in the outbox; the container and the folders are still there.
     Ended { outcome: Outcome },
     /// Nothing is left on the host; the delivery is still to be acknowledged.
     Cleaned { outcome: Outcome },
-    /// What could not be run is put aside with its history; the delivery is still to be
+    /// A job that could not be run is on `jobs.dead` with its history; the delivery is still to be
     /// acknowledged.
     Buried { outcome: Outcome },
-    /// Done in every respect.
+    /// Nothing is left to do.
     Settled { outcome: Outcome },
     /// Stopped by the node; the container and the folders are still there.
     Interrupted,
-    /// Stopped by the node; claim and delivery are still to be given back, where they are its own.
+    /// Stopped by the node; claim and delivery are still to be given back, if the node still has them.
     HandingBack,
-    /// A pool's job that this node could not begin, by what may be its own fault; the container is
-    /// still there.
+    /// A pool's job that this node could not begin, possibly by its own fault; the container is still
+    /// there.
     Unable { fault: Fault },
     /// The same without a container; it is still to be given back to the pool.
     Returning { fault: Fault },
     /// Another agent has the pool's job, or may have it; the container and the folders are still
     /// there.
     Yielded,
-    /// Another agent has the pool's job, or may have it: its claim is still to be let go of, and its
-    /// delivery is nothing to answer for.
+    /// Another agent has the pool's job, or may have it: this node's start is still to be taken out of
+    /// the claim, and the delivery is left unanswered.
     LettingGo,
-    /// Given back; nothing happens until it is delivered again or the node starts again.
+    /// Given back; nothing happens until it is delivered again, its message is gone, or the node
+    /// restarts.
     Waiting,
     /// Given back, and ended by another agent of the pool: done here, without a terminal status.
     EndedElsewhere,
 }
 
-/// The failures of the present phase.
+/// The failures in the present phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// How many in a row.
+    /// Number of failures in a row.
     pub failures: u32,
-    /// When the first was.
+    /// When the first one happened.
     pub first_at: Timestamp,
-    /// When it is tried again.
+    /// When the step is retried.
     pub retry_at: Timestamp,
-    /// The last one.
+    /// The most recent failure.
     pub fault: Fault,
-    /// What of it uses the patience of a publication up.
+    /// The tries that use up the patience with publishing.
     #[serde(default)]
     pub tried: Tried,
 }
 
-/// How long publishing was tried for by this process. A host that sleeps, and a program that is not
-/// there, try nothing.
+/// How long this process has tried to publish. Time in which the host slept or the program did not run is
+/// not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
-    /// How often.
+    /// Number of failed tries.
     pub times: u32,
-    /// For how long, in ms.
+    /// Time spent trying, in milliseconds.
     pub spent_ms: u64,
-    /// The last time.
+    /// When the last try failed; `None` before the first and after a failure that uses no patience.
     pub last_at: Option<Timestamp>,
 }
 
 /// The settings that decisions depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// No container runs longer.
+    /// Longest run of a container.
     pub timeout_max: Duration,
-    /// How long an image or an input is tried for, from the first failure.
+    /// How long fetching an image or an input is retried, from the first failure on.
     pub fetch_give_up: Duration,
-    /// How long publishing is tried for: time spent trying in one life of the process.
+    /// How long publishing is retried: time spent trying within one process.
     pub upload_give_up: Duration,
-    /// How long an output is kept that could not be published in that time.
+    /// How long an output is kept if it could not be published in that time.
     pub result_keep: Duration,
 }
 
-/// Publishing is tried at least so often before it is given up.
+/// Fewest tries before publishing is given up.
 pub const UPLOAD_TRIES_MIN: u32 = 20;
 
-/// Attempts whose container is lost before the job fails.
+/// Attempts with a lost container after which the job fails.
 pub const LOST_MAX: u32 = 3;
 
-/// What [`Job::apply`] decides: written down as one.
+/// What [`Job::apply`] decides; it is committed as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
-    /// The job as it stands now.
+    /// The job in its new state.
     pub job: Job,
-    /// What the world is told, in order.
+    /// The statuses to publish, in order.
     pub statuses: Vec<Status>,
-    /// What must survive a power cut, and not only a kill, before anything else is done.
+    /// Set if the commit must survive a power cut, not only a kill, before anything else is done.
     pub durable: Option<Durable>,
-    /// An output that is kept from here on.
+    /// An output that is kept from here on, if any.
     pub kept: Option<Kept>,
 }
 
-/// An event that does not belong to the phase: a defect of this program.
+/// An event that does not belong to the phase: a bug in this program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event {event} does not belong to phase {phase}")]
 pub struct Misplaced {
@@ -239,7 +239,7 @@ pub struct Misplaced {
 }
 
 impl Phase {
-    /// Its name, for logs and listings.
+    /// The phase's name, for logs and listings.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -268,7 +268,7 @@ impl Phase {
         }
     }
 
-    /// The cards and the slot that the job holds; `None` where it holds none.
+    /// The cards of a job that holds a slot; `None` if it holds no slot.
     pub fn holds(&self) -> Option<&[GpuUuid]> {
         match self {
             Self::Claiming { gpus, .. } | Self::Starting { gpus, .. } => Some(gpus),
@@ -277,7 +277,7 @@ impl Phase {
         }
     }
 
-    /// Whether the terminal status is out.
+    /// The outcome, once the terminal status is in the outbox.
     pub const fn outcome(&self) -> Option<&Outcome> {
         match self {
             Self::Ended { outcome }
@@ -288,7 +288,7 @@ impl Phase {
         }
     }
 
-    /// How far it is with its claim, where it is a pool's.
+    /// How far a pool's job is with its claim.
     pub fn stand(&self) -> Stand {
         match self {
             Self::Starting { .. }
@@ -297,14 +297,14 @@ impl Phase {
             | Self::Exited { .. }
             | Self::Collected { .. }
             | Self::Published { .. } => Stand::Held,
-            // What never ran may never have been claimed.
+            // A job that never ran may never have been claimed.
             Self::Concluding { ending } if ending.receipt.is_some() => Stand::Concluding,
             Self::Ended { .. } | Self::Cleaned { .. } | Self::Buried { .. } => Stand::Ended,
             _ => Stand::Open,
         }
     }
 
-    /// What of this node may have kept the job from beginning, where that is why it came here.
+    /// The fault, possibly this node's own, that kept the job from beginning and led to this phase.
     pub fn nodes_fault(&self) -> Option<&Fault> {
         match self {
             Self::Unable { fault } | Self::Returning { fault } => Some(fault),
@@ -315,7 +315,7 @@ impl Phase {
         }
     }
 
-    /// Whether its container runs, or may.
+    /// Whether its container runs or may run.
     pub const fn may_have_started(&self) -> bool {
         matches!(
             self,
@@ -325,12 +325,12 @@ impl Phase {
         )
     }
 
-    /// Whether the job is given back, or may be another agent's: its lease is not renewed.
+    /// Whether the job is given back or may be another agent's, so that its lease is not renewed.
     pub const fn is_let_go(&self) -> bool {
         matches!(self, Self::HandingBack | Self::LettingGo | Self::Yielded | Self::Waiting)
     }
 
-    /// Whether nothing is left to do for the job, whatever comes.
+    /// Whether nothing is left to do for the job, whatever happens.
     pub const fn is_done(&self) -> bool {
         matches!(self, Self::Settled { .. } | Self::EndedElsewhere)
     }
@@ -351,9 +351,9 @@ impl Phase {
 }
 
 impl Job {
-    /// A job that is taken: its first state and what the world is told.
+    /// Accepts a job: its first state and statuses.
     ///
-    /// `after_seq`: the last status that was said under its id before, 0 where there was none.
+    /// `after_seq`: number of the last status that was published under its id before; 0 if there is none.
     pub fn accept(asked: Asked, node: Address, after_seq: u64, now: Timestamp) -> Transition {
         let mut job = Self {
             spec: asked.spec,
@@ -376,8 +376,8 @@ impl Job {
         Transition { job, statuses, durable: Some(Durable::Accepted), kept: None }
     }
 
-    /// The job as a process takes it up that did not have it before: what others tried for is none
-    /// of its patience.
+    /// The job as a new process takes it over: an earlier process's tries to publish don't use up its
+    /// patience.
     #[must_use]
     pub fn taken_up(mut self) -> Self {
         if matches!(self.phase, Phase::Exited { .. } | Phase::Collected { .. }) {
@@ -386,22 +386,22 @@ impl Job {
         self
     }
 
-    /// The pool that it came from; `None` where it was sent to this node alone.
+    /// The pool that it came from; `None` if it was sent to this node alone.
     pub fn pool(&self) -> Option<&str> {
         self.target.strip_prefix("pool.")
     }
 
-    /// Whether another node of its pool may do better with what failed here.
+    /// Whether another node of its pool may succeed where this one failed.
     pub fn is_better_elsewhere(&self, fault: &Fault) -> bool {
         self.pool().is_some() && fault.reason.may_be_the_nodes()
     }
 
-    /// Its id.
+    /// The job's id.
     pub const fn id(&self) -> &JobId {
         &self.spec.id
     }
 
-    /// The next status, with what every status says.
+    /// The next status, with its number and the keys that every status has.
     pub(in crate::job) fn say(&mut self, stage: Stage, now: Timestamp) -> Status {
         self.seq += 1;
         Status {
@@ -423,16 +423,6 @@ impl Job {
             signed_for: None,
             signature: None,
         }
-    }
-
-    /// The new state after `event`, with the statuses that follow from it.
-    pub fn apply(
-        &self,
-        event: Event,
-        now: Timestamp,
-        rules: &Rules,
-    ) -> Result<Transition, Misplaced> {
-        super::transition::apply(self, event, now, rules)
     }
 }
 

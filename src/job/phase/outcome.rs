@@ -1,4 +1,4 @@
-//! How a job ends, and what is said of it then.
+//! How a job ends, and what its terminal status says.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,55 +11,55 @@ use crate::job::reason::Reason;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Exit 0 and the output published.
+    /// Exit code 0, and the output is published.
     Completed,
-    /// Anything else, but for the next two.
+    /// Any end not listed here.
     Failed(Fault),
-    /// Its time was up.
+    /// It reached its timeout or deadline.
     TimedOut(Fault),
-    /// Somebody who may asked for it.
+    /// Somebody who is allowed to cancelled it.
     Cancelled(Fault),
 }
 
-/// What the terminal status of a pool's job will say.
+/// What the terminal status of a job will say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
-    /// How it ended.
+    /// How the job ended.
     pub outcome: Outcome,
-    /// The published output.
+    /// CID of the published output.
     pub output: Option<Cid>,
-    /// The published log.
+    /// CID of the published log.
     pub log: Option<Cid>,
-    /// Of the container's first process.
+    /// Exit code of the container's first process.
     pub exit_code: Option<i32>,
-    /// Where a container was started.
+    /// The signed receipt, if a container was started.
     pub receipt: Option<serde_json::Value>,
-    /// What of the output could not be carried, a line each.
+    /// Parts of the output that can't be published and were left out, one per line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// The run whose output could not be published: it is kept.
+    /// The run, if its output could not be published and is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Box<EndedRun>>,
 }
 
-/// An output of a run that was a success, which could not be published in time: its owner can have it
-/// published later.
+/// The output of a successful run that could not be published in time; the node's owner can publish it
+/// later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// The job as it ended.
     pub job: Box<Job>,
     /// The run, as it was before its publication failed.
     pub ended: EndedRun,
-    /// Until when it is kept.
+    /// The time until which it is kept.
     pub until: Timestamp,
 }
 
 /// What went wrong: a code for programs, a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// For programs.
+    /// Machine-readable reason.
     pub reason: Reason,
-    /// For people: one sentence, at most 500 bytes.
+    /// For people: one sentence, cut after 500 bytes.
     pub error: String,
 }
 
@@ -72,14 +72,14 @@ impl Outcome {
         )
     }
 
-    /// Whether the job could not be run at all, here or anywhere: it is put aside with its history.
+    /// Whether the job can't be run here or anywhere: it goes to `jobs.dead` with its history.
     pub const fn is_dead_letter(&self) -> bool {
         matches!(self, Self::Failed(Fault { reason: Reason::Poison | Reason::ContainerLost, .. }))
     }
 }
 
 impl Ending {
-    /// Of a job whose container never ran.
+    /// The ending of a job whose container never ran.
     pub const fn unrun(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -94,7 +94,7 @@ impl Ending {
 }
 
 impl Fault {
-    /// A fault with a sentence, cut where it is too long for a status.
+    /// A fault with a sentence, which is cut if it is too long for a status.
     pub fn new(reason: Reason, error: impl Into<String>) -> Self {
         const ERROR_BYTES_MAX: usize = 500;
         let mut error = error.into();
@@ -110,11 +110,11 @@ impl Fault {
 /// The four commits of a job that are synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durable {
-    /// It was taken, or taken up again: from here on the node answers for it.
+    /// The job was accepted or resumed: from here on the node is responsible for it.
     Accepted,
     /// Its container is about to be started: from here on it may have run.
     Starting,
-    /// Its container is gone: from here on the cards are another's.
+    /// Its container is gone: from here on its cards may be another job's.
     Exited,
     /// Its end is decided: from here on the delivery may be acknowledged.
     Terminal,

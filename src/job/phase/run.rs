@@ -1,4 +1,4 @@
-//! What is kept of a container's run, from its image to what it left on disk.
+//! What is recorded of a container's run, from its image to the output that it left on disk.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,14 +7,14 @@ use crate::clock::Timestamp;
 use crate::ids::Cid;
 use crate::node::GpuUuid;
 
-/// An image as it was found: a tag that moves later changes nothing.
+/// An image as it was resolved: a tag that moves later changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedImage {
-    /// The engine's id of it.
+    /// The engine's id of the image.
     pub id: String,
-    /// What the receipt says.
+    /// The image's digest in the receipt.
     pub digest: String,
-    /// Its registry could not be asked whether the name still means it.
+    /// Whether its registry could not be asked if the name still refers to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfirmed: bool,
 }
@@ -22,24 +22,24 @@ pub struct PinnedImage {
 /// A container that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// What it runs.
+    /// The image that it runs.
     pub image: PinnedImage,
-    /// Its cards.
+    /// The cards that it was given.
     pub gpus: Vec<GpuUuid>,
-    /// The engine's id of it.
+    /// The engine's id of the container.
     pub container: String,
-    /// When it was started.
+    /// When the container was started.
     pub started_at: Timestamp,
-    /// When it is stopped at the latest, whatever restarts in between.
+    /// When it is stopped at the latest, even if the node restarts in between.
     pub kill_at: Timestamp,
 }
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunExit {
-    /// Its exit code; `None` where the container was gone before it could be read.
+    /// Its exit code; `None` if the container was gone before it could be read.
     pub code: Option<i32>,
-    /// Whether the kernel killed a process of it for memory.
+    /// Whether the kernel killed one of its processes for lack of memory.
     pub oom: bool,
     /// When it was started, by the engine's clock.
     pub started_at: Timestamp,
@@ -51,24 +51,24 @@ pub struct RunExit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopCause {
-    /// Its requester asked.
+    /// Somebody who is allowed to cancelled the job.
     Cancelled,
-    /// It ran as long as it may.
+    /// It reached its timeout.
     Timeout,
-    /// Its deadline came.
+    /// It reached its deadline.
     Deadline,
-    /// The node shuts down.
+    /// The node is shutting down.
     Shutdown,
-    /// The pool's job is another agent's, or may be by now.
+    /// Another agent has the pool's job, or may have it.
     LeaseLost,
     /// It has written more than its `disk_mib`.
     DiskExceeded,
-    /// The node's disk ran full, and it had written most.
+    /// The node's disk ran full, and this job had written the most.
     DiskFull,
 }
 
 impl StopCause {
-    /// Whether it is stopped so that others have room on the disk.
+    /// Whether it is stopped to leave disk space to others.
     pub const fn is_the_disk(self) -> bool {
         matches!(self, Self::DiskExceeded | Self::DiskFull)
     }
@@ -77,33 +77,33 @@ impl StopCause {
 /// A run that is over, with what it left on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedRun {
-    /// The run.
+    /// The run that is over.
     pub run: Run,
-    /// How it ended.
+    /// How its container ended.
     pub exit: RunExit,
-    /// What that means; an output that can't be published still changes it.
+    /// The outcome so far; an output that can't be published still changes it.
     pub outcome: Outcome,
-    /// The output, where the run was a success.
+    /// The output, if the run succeeded.
     pub output: Option<Sealed>,
-    /// The capped log, where it said anything.
+    /// The capped log, if it is not empty.
     pub log: Option<Sealed>,
 }
 
-/// A file or folder on disk that nobody writes to any more.
+/// A file or folder on disk that is complete: nobody writes to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// Where it lies, below the job's folder.
+    /// Its path below the job's folder.
     pub path: String,
-    /// Its content's name, computed here.
+    /// CID of its content, computed by this node.
     pub cid: Cid,
-    /// Its size.
+    /// Its size, in bytes.
     pub bytes: u64,
     /// Whether it is a folder.
     pub directory: bool,
-    /// Where it lay for the job, which its links may name.
+    /// Its path inside the container, to which its links may refer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub seen_as: String,
-    /// What of it could not be carried, a line each.
+    /// Parts of it that can't be published and were left out, one per line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

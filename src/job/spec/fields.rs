@@ -1,7 +1,7 @@
 //! One reader for each kind of value in a job's message.
 //!
-//! An absent, null or empty value means the default. Every error is a sentence that names the key
-//! and holds at most 64 characters of the message's own text.
+//! An absent, null or empty value means the default. Every error is a sentence that names the key and
+//! quotes at most 64 characters of the message, except for a valid variable's name.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,22 +13,22 @@ use super::super::reason::Reason;
 use super::{ExtraInput, Needs, NetworkNeed};
 use crate::ids::{Cid, JobId};
 
-/// Enough for any registry's longest reference.
+/// Longest image reference, in bytes: enough for any registry.
 const IMAGE_BYTES_MAX: usize = 512;
-/// A container's path; the kernel takes 4096.
+/// Longest path in the container, in bytes; the kernel allows 4096.
 const PATH_BYTES_MAX: usize = 1024;
-/// Arguments of a command, and variables: more is a file's job.
+/// Most arguments of a command. More data belongs in a file, as for the variables below.
 const ARGUMENTS_MAX: usize = 1024;
 const VARIABLES_MAX: usize = 256;
 const TEXT_BYTES_MAX: usize = 32 * 1024;
-/// Each further input is a mount of its own.
+/// Most inputs besides the first one.
 const INPUTS_MAX: usize = 32;
 
 type Problem = (Reason, String);
 
 pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
 
-/// A hostile text as it may stand in an error: escaped, at most 64 characters.
+/// Untrusted text for an error message: escaped, at most 64 characters.
 pub(super) fn excerpt(text: &str) -> String {
     let short: String = text.escape_debug().take(64).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }
@@ -159,7 +159,7 @@ impl Fields<'_> {
     }
 
     pub(super) fn needs(&self) -> Result<Needs, String> {
-        /// 64 TiB: no node is larger, and a byte count of it is far from overflowing.
+        /// 64 TiB: no node has more, and the same in bytes is far from overflowing a `u64`.
         const MIB_MAX: u64 = 64 << 20;
         let gpus = self.integer("gpus", 0, 64)?;
         Ok(Needs {
@@ -217,7 +217,7 @@ impl Fields<'_> {
     }
 }
 
-/// The arguments of a container are passed by the kernel in one piece.
+/// Most bytes of a command's arguments together: the kernel passes them in one block.
 const BYTES_OF_ARGUMENTS_MAX: usize = 128 * 1024;
 
 fn cid(key: &str, text: &str) -> Result<Cid, Problem> {

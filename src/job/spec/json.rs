@@ -1,8 +1,8 @@
-//! JSON from strangers: parsed once, with duplicate keys and unsafe integers refused.
+//! Parses untrusted JSON once; refuses duplicate keys and unsafe integers.
 //!
-//! `serde_json` keeps the last of two equal keys, so that two readers of one signed body could see
-//! two jobs; and an integer beyond 2^53 reads differently in JavaScript (RFC 8785 section 3.2.2.3).
-//! A whole number is one however it is written (`3600.0`, `3.6e3`), as it is for RFC 8785.
+//! `serde_json` keeps the last of two equal keys, so two readers of one signed body could see two
+//! different jobs. An integer beyond 2^53 reads differently in JavaScript (RFC 8785, section 3.2.2.3). A
+//! whole number counts as an integer however it is written (`3600.0`, `3.6e3`), as in RFC 8785.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use serde_json::{Map, Number, Value};
 
 use crate::text::{is_utf16, unmarked};
 
-/// The largest integer that every JSON reader sees alike: 2^53.
+/// The largest integer that every JSON reader reads alike: 2^53.
 const INTEGER_MAX: u64 = 1 << 53;
 
-/// Parses `body` as one JSON object. The error is a sentence without the body's text.
+/// Parses `body` as one JSON object. The error is a sentence that quotes nothing of the body.
 pub(in crate::job) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, String> {
     if is_utf16(body) {
         return Err("the message is UTF-16 text: JSON is UTF-8".to_owned());
@@ -28,8 +28,8 @@ pub(in crate::job) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, St
     }
 }
 
-/// The parser's own words hold pieces of the input only for type errors, which [`Strict`] never
-/// makes; what is left are positions and our own sentences.
+/// The parser's messages quote the input only in type errors, which [`Strict`] never raises. What is left
+/// are positions and this module's own sentences.
 fn describe(err: &serde_json::Error) -> String {
     format!("the message is not valid JSON: {err}")
 }
@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        // A literal too long for an integer arrives here as a float: it is an unsafe one as well.
+        // An integer literal that is too long for 64 bits arrives here as a float: it is unsafe too.
         #[expect(clippy::cast_precision_loss, reason = "2^53 is exact in f64")]
         if value.fract() == 0.0 && value.abs() > INTEGER_MAX as f64 {
             return Err(E::custom("an integer beyond 2^53"));

@@ -1,7 +1,7 @@
-//! What a job asks for: the message of PROTOCOL 1 parsed once into types, or refused with a reason.
+//! A job's message (docs/protocol.md, section 1): parsed once into types, or refused with a reason.
 //!
-//! What must hold: [`parse`] never panics and never copies more of a hostile message than its
-//! limits; a [`JobSpec`] that exists is safe to put into paths, subjects, labels and variables.
+//! Invariants: [`parse`] never panics and never copies more of a hostile message than its limits; every
+//! [`JobSpec`] is safe to use in paths, subjects, labels and environment variables.
 
 mod fields;
 mod json;
@@ -19,37 +19,37 @@ use crate::ids::{Address, Cid, Hash, JobId, Signature};
 use fields::Fields;
 pub(super) use json::parse_object;
 
-/// The largest message that is looked at.
+/// Largest message that is parsed, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// A job as it was asked for. Optional values are resolved against the node when it is placed.
+/// A job as requested. Missing values become the node's defaults when the job is placed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
-    /// Its name, unique for this node.
+    /// The job's id, unique on this node.
     pub id: JobId,
     /// The image, as the requester wrote it.
     pub image: String,
-    /// The input that is shown at `/input/input`.
+    /// The input that the job sees at `/input/input`.
     pub input: Option<Cid>,
     /// Further inputs, each at its own path under `/input/`.
     pub inputs: Vec<ExtraInput>,
-    /// Where the job leaves its output; `None`: `/output/output`, else `/output`.
+    /// Where the job leaves its output; `None` means `/output/output`, or else `/output`.
     pub output_path: Option<String>,
     /// Replaces the image's entrypoint.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's command.
     pub command: Option<Vec<String>>,
-    /// Variables for the container; the node's own win.
+    /// Environment variables for the container; the node's own take precedence.
     pub env: BTreeMap<String, String>,
     /// What it needs of the node.
     pub needs: Needs,
     /// How long its container may run; capped by the node.
     pub timeout: Duration,
-    /// Finished by then, never started after.
+    /// The job must have finished by then, and is never started after it.
     pub deadline: Option<Timestamp>,
-    /// Higher goes first where several wait. -100 to 100.
+    /// From -100 to 100; of several waiting jobs, the highest goes first.
     pub priority: i32,
-    /// Who asks; must be the signer where the job is signed.
+    /// Who asks for the job; must be the signer if the job is signed.
     pub requester: Option<Address>,
     /// EIP-712 signature of `Job(target, specHash)`.
     pub signature: Option<Signature>,
@@ -58,21 +58,21 @@ pub struct JobSpec {
 /// What a job needs of the node that runs it; `None` means the node's default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Needs {
-    /// Whole GPUs.
+    /// Number of whole GPUs.
     pub gpus: Option<u32>,
-    /// Words of the model's name.
+    /// Words of the GPU model's name.
     pub gpu_model: Option<String>,
     /// Memory that each GPU must have, in MiB.
     pub min_vram_mib: Option<u64>,
     /// Thousandths of a core.
     pub milli_cpus: Option<u64>,
-    /// Memory in MiB.
+    /// Main memory, in MiB.
     pub memory_mib: Option<u64>,
-    /// The inputs together, and the output, on disk, in MiB.
+    /// Disk space in MiB: for all inputs together, and the same again for the output.
     pub disk_mib: Option<u64>,
-    /// `/dev/shm`, in MiB.
+    /// Size of `/dev/shm`, in MiB.
     pub shm_mib: u64,
-    /// What it wants to reach.
+    /// The network that it wants to reach.
     pub network: NetworkNeed,
 }
 
@@ -80,7 +80,7 @@ pub struct Needs {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkNeed {
-    /// Nothing.
+    /// No network at all.
     #[default]
     None,
     /// The public internet, but not the owner's network.
@@ -89,35 +89,35 @@ pub enum NetworkNeed {
     Bridge,
 }
 
-/// One of the further inputs.
+/// An input besides the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraInput {
-    /// Its content.
+    /// CID of its content.
     pub cid: Cid,
-    /// Where the job sees it: under `/input/`, not `/input/input`.
+    /// Where the job sees it: below `/input/`, but not at `/input/input`.
     pub path: String,
 }
 
-/// A message that is a job.
+/// A valid job message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
-    /// What it asks for.
+    /// The job that it asks for.
     pub spec: JobSpec,
     /// keccak-256 of the object without `signature` in RFC 8785 form, as received.
     pub spec_hash: Hash,
 }
 
-/// A message that is no job this node can take: what the requester is told.
+/// A message that this node refuses, with what its requester is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The job's own id where it has a usable one, else one made from the body.
+    /// The job's own id if it has a usable one, otherwise one made from the body.
     pub id: JobId,
-    /// Tells two messages apart: the spec's hash where the message is a JSON object, else
+    /// Tells two messages apart: the spec's hash if the message is answered under its own id, otherwise
     /// keccak-256 of the message.
     pub body_hash: Hash,
-    /// For programs.
+    /// Machine-readable reason.
     pub reason: Reason,
-    /// For people; holds at most 64 characters of the message's own text, escaped.
+    /// For people; quotes at most 64 characters of the message, escaped.
     pub error: String,
 }
 
@@ -139,7 +139,7 @@ pub fn parse(body: &[u8]) -> Result<Parsed, Refused> {
 }
 
 impl Refused {
-    /// A refusal of a message that has no id of its own to answer under.
+    /// Refuses a message under an id made from its body, because it has no usable id of its own.
     pub fn nameless(body: &[u8], reason: Reason, error: String) -> Self {
         Self { id: JobId::of_invalid(body), body_hash: keccak256(body), reason, error }
     }

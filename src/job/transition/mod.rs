@@ -3,49 +3,54 @@
 //! What must hold: every arm is total over what it can meet; time and settings are arguments; the
 //! statuses of a transition are numbered on from the job's last.
 
+mod early;
+
 use std::time::Duration;
 
 use super::phase::{
-    Durable, EndedRun, Ending, Event, Fault, Job, Kept, LOST_MAX, Misplaced, Outcome, Phase,
-    PinnedImage, Retry, Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
+    Durable, EndedRun, Ending, Event, Job, Kept, Misplaced, Outcome, Phase, PinnedImage, Rules,
+    Run, RunExit, StopCause, Transition, Trouble, misplaced,
 };
 use super::reason::Reason;
 use super::status::{Stage, Status};
-use super::unable::{IMAGE_GONE_MAX, elsewhere, is_image_gone, not_begun};
-use super::verdict::{cancelled, poisoned, terminal, verdict};
+use super::verdict::{poisoned, terminal, verdict};
 use super::{notice, patience};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 
-pub(super) fn apply(
-    job: &Job,
-    event: Event,
-    now: Timestamp,
-    rules: &Rules,
-) -> Result<Transition, Misplaced> {
-    let mut next = Next {
-        job: job.clone(),
-        now,
-        statuses: Vec::new(),
-        durable: None,
-        kept: None,
-        keep: rules.result_keep,
-    };
-    // A claim that can't be made goes back a phase and on again: its trouble goes along. All else
-    // leaves it behind.
-    let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
-    next.step(event, rules)?;
-    next.job.revision += 1;
-    if next.job.phase != job.phase {
-        next.job.since = now;
-        let keeps = |trouble: &Trouble| patience::goes_along(trouble, &next.job.phase, claims);
-        next.job.trouble = next.job.trouble.take().filter(keeps);
+impl Job {
+    /// The new state after `event`, with the statuses that follow from it. Fails where the event does not
+    /// belong to the job's phase.
+    pub fn apply(
+        &self,
+        event: Event,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Result<Transition, Misplaced> {
+        let mut next = Next {
+            job: self.clone(),
+            now,
+            statuses: Vec::new(),
+            durable: None,
+            kept: None,
+            keep: rules.result_keep,
+        };
+        // A claim that can't be made goes back a phase and on again: its trouble goes along. All else
+        // leaves it behind.
+        let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
+        next.step(event, rules)?;
+        next.job.revision += 1;
+        if next.job.phase != self.phase {
+            next.job.since = now;
+            let keeps = |trouble: &Trouble| patience::goes_along(trouble, &next.job.phase, claims);
+            next.job.trouble = next.job.trouble.take().filter(keeps);
+        }
+        let Next { mut kept, job, statuses, durable, .. } = next;
+        if let Some(kept) = &mut kept {
+            *kept.job = job.clone();
+        }
+        Ok(Transition { job, statuses, durable, kept })
     }
-    let Next { mut kept, job, statuses, durable, .. } = next;
-    if let Some(kept) = &mut kept {
-        *kept.job = job.clone();
-    }
-    Ok(Transition { job, statuses, durable, kept })
 }
 
 /// A transition in the making.
@@ -61,7 +66,31 @@ struct Next {
 
 impl Next {
     fn step(&mut self, event: Event, rules: &Rules) -> Result<(), Misplaced> {
-        match (self.job.phase.clone(), event) {
+        let phase = self.job.phase.clone();
+        match event {
+            Event::Failed { fault, retry } => self.failed(phase, fault, retry, rules),
+            Event::Expired => self.expired(&phase),
+            Event::StopAsked { cause } => self.stop_asked(phase, cause),
+            event => match &phase {
+                Phase::Accepted
+                | Phase::Pulled { .. }
+                | Phase::Ready { .. }
+                | Phase::Claiming { .. } => self.to_start(phase, event),
+                Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } => {
+                    self.running(phase, event, rules)
+                }
+                Phase::Exited { .. }
+                | Phase::Collected { .. }
+                | Phase::Published { .. }
+                | Phase::Concluding { .. } => self.to_terminal(phase, event),
+                _ => self.leaving(phase, event),
+            },
+        }
+    }
+
+    /// From the delivery to the start.
+    fn to_start(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
+        match (phase, event) {
             (Phase::Accepted, Event::Pulled { image }) => {
                 self.job.durations.pull = Some(self.spent());
                 if image.unconfirmed {
@@ -86,13 +115,23 @@ impl Next {
                 }
             }
             (Phase::Claiming { image, gpus }, Event::Claimed) => self.starting(image, gpus),
-            (phase, event) => return self.ran(phase, event, rules),
+            (Phase::Claiming { .. }, Event::Outbid) => self.yielded(),
+            (Phase::Claiming { .. }, Event::Poisoned) => self.finish(Outcome::Failed(poisoned())),
+            (Phase::Ready { image } | Phase::Claiming { image, .. }, Event::Doubted) => {
+                self.job.phase = Phase::Pulled { image };
+            }
+            (phase, event) => return Err(misplaced(&phase, &event)),
         }
         Ok(())
     }
 
+    fn starting(&mut self, image: PinnedImage, gpus: Vec<GpuUuid>) {
+        self.job.phase = Phase::Starting { image, gpus, container: None };
+        self.durable = Some(Durable::Starting);
+    }
+
     /// The container's life.
-    fn ran(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+    fn running(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
                 self.job.phase = Phase::Starting { image, gpus, container: Some(container) };
@@ -100,30 +139,24 @@ impl Next {
             (Phase::Starting { image, gpus, .. }, Event::NeverRan) => {
                 self.job.phase = Phase::Starting { image, gpus, container: None };
             }
+            (Phase::Starting { image, gpus, .. }, Event::Doubted) => {
+                self.job.phase = Phase::Claiming { image, gpus };
+            }
             (Phase::Starting { image, gpus, .. }, Event::Started { container, at }) => {
                 let kill_at = self.kill_at(at, rules);
                 let run = Run { image, gpus, container, started_at: at, kill_at };
                 self.job.phase = Phase::Running { run };
                 self.say(Stage::Running);
             }
+            (Phase::Starting { .. } | Phase::Running { .. }, Event::Lost) => self.lost(),
             (Phase::Running { run }, Event::TimeIsUp) => {
                 let at_deadline = self.job.spec.deadline.is_some_and(|at| at <= run.kill_at);
                 let cause = if at_deadline { StopCause::Deadline } else { StopCause::Timeout };
                 self.job.phase = Phase::Stopping { run, cause };
             }
-            (Phase::Running { run }, Event::StopAsked { cause }) => {
-                self.job.phase = Phase::Stopping { run, cause };
-            }
             (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
-            // Exited: what it left may have gone with the host's power before it was synced.
-            (
-                Phase::Starting { .. } | Phase::Running { .. } | Phase::Exited { .. },
-                Event::Lost,
-            ) => {
-                self.lost();
-            }
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
-                // A container that had ended by itself before it was stopped was not ended by that.
+                // The stop did not end a container that had ended by itself before.
                 let by_itself = by_itself.unwrap_or_else(|| {
                     let signalled = matches!(exit.code, Some(137 | 143));
                     !signalled && exit.finished_at < self.job.since
@@ -135,15 +168,17 @@ impl Next {
                 let exit = RunExit { code: None, oom: false, started_at, finished_at };
                 self.exited(run, exit, Some(cause));
             }
-            (Phase::Stopping { .. }, Event::StopAsked { .. } | Event::TimeIsUp) => {}
-            (phase, event) => return self.settled(phase, event, rules),
+            (Phase::Stopping { .. }, Event::TimeIsUp) => {}
+            (phase, event) => return Err(misplaced(&phase, &event)),
         }
         Ok(())
     }
 
-    /// From its end to its terminal status.
-    fn settled(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+    /// From the container's end to the terminal status.
+    fn to_terminal(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
+            // Its output may have gone with the host's power before it was synced.
+            (Phase::Exited { .. }, Event::Lost) => self.lost(),
             (Phase::Exited { run, exit, cause }, Event::Collected { output, log }) => {
                 let (outcome, output) = match output {
                     Ok(sealed) => (verdict(&exit, cause, &self.job), sealed),
@@ -164,7 +199,7 @@ impl Next {
             }
             (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
                 let kept = ended.outcome.keeps_output() && ended.output.is_some();
-                // As it was before its publication was given up.
+                // The outcome as it was before its publication was given up.
                 let as_it_was = || EndedRun { outcome: Outcome::Completed, ..ended.clone() };
                 let kept = kept.then(|| Box::new(as_it_was()));
                 let notes = ended.output.filter(|_| output.is_some()).map(|sealed| sealed.notes);
@@ -179,45 +214,16 @@ impl Next {
                 };
                 self.conclude(ending);
             }
-            (phase, event) => return self.turn(phase, event, rules),
+            (Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
+            (Phase::Concluding { ending }, Event::Concluded) => self.end(ending),
+            (phase, event) => return Err(misplaced(&phase, &event)),
         }
         Ok(())
     }
 
-    fn starting(&mut self, image: PinnedImage, gpus: Vec<GpuUuid>) {
-        self.job.phase = Phase::Starting { image, gpus, container: None };
-        self.durable = Some(Durable::Starting);
-    }
-
-    /// The arrows that leave the happy path, and the way out after the terminal status.
-    fn turn(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+    /// The way out: after the terminal status, and back to the queue.
+    fn leaving(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
-            (phase, Event::Expired)
-                if not_running(&phase) || matches!(phase, Phase::Starting { .. }) =>
-            {
-                self.expire();
-            }
-            (phase, Event::StopAsked { cause: StopCause::Cancelled })
-                if not_running(&phase) || phase == Phase::Waiting =>
-            {
-                self.finish(Outcome::Cancelled(cancelled()));
-            }
-            (phase, Event::StopAsked { cause: StopCause::Shutdown }) if not_running(&phase) => {
-                self.job.phase = Phase::Interrupted;
-            }
-            (phase, Event::StopAsked { cause: StopCause::LeaseLost }) if not_running(&phase) => {
-                self.yielded();
-            }
-            (Phase::Claiming { .. } | Phase::Concluding { .. }, Event::Outbid) => self.yielded(),
-            (Phase::Waiting, Event::Outbid) => self.job.phase = Phase::EndedElsewhere,
-            (Phase::Claiming { .. }, Event::Poisoned) => self.finish(Outcome::Failed(poisoned())),
-            (Phase::Starting { image, gpus, .. }, Event::Doubted) => {
-                self.job.phase = Phase::Claiming { image, gpus };
-            }
-            (Phase::Ready { image } | Phase::Claiming { image, .. }, Event::Doubted) => {
-                self.job.phase = Phase::Pulled { image };
-            }
-            (Phase::Concluding { ending }, Event::Concluded) => self.end(ending),
             (Phase::Ended { outcome }, Event::Removed) => {
                 self.job.phase = Phase::Cleaned { outcome };
             }
@@ -241,114 +247,11 @@ impl Next {
             (Phase::Returning { fault }, Event::Concluded) => {
                 self.end(Ending::unrun(Outcome::Failed(fault)));
             }
+            (Phase::Waiting, Event::Outbid) => self.job.phase = Phase::EndedElsewhere,
             (Phase::Waiting, Event::Resumed) => self.again(),
-            (phase, Event::Failed { fault, retry }) => self.failed(phase, fault, retry, rules)?,
             (phase, event) => return Err(misplaced(&phase, &event)),
         }
         Ok(())
-    }
-
-    fn failed(
-        &mut self,
-        phase: Phase,
-        fault: Fault,
-        retry: Retry,
-        rules: &Rules,
-    ) -> Result<(), Misplaced> {
-        if is_image_gone(&phase, &fault) && self.job.image_gone < IMAGE_GONE_MAX {
-            // The same attempt: nothing was made for it, and a pool's claim on it stands.
-            self.job.image_gone += 1;
-            self.job.phase = Phase::Accepted;
-            self.say(Stage::Pulling);
-            self.durable = Some(Durable::Accepted);
-            return Ok(());
-        }
-        let retry = elsewhere(&self.job, &phase, &fault, retry);
-        let before = self.job.trouble.as_ref().map(|trouble| trouble.fault.reason);
-        if let Some(trouble) = patience::trouble(&self.job, &fault, retry, self.now, rules) {
-            if retry == Retry::Refused && before != Some(fault.reason) {
-                self.statuses.push(notice::refused(&mut self.job, &fault, self.now));
-            }
-            self.job.trouble = Some(trouble);
-            match phase {
-                // No card is held while the network is waited for, nor one that does not work:
-                // another may.
-                Phase::Claiming { image, .. } => self.job.phase = Phase::Ready { image },
-                Phase::Starting { image, .. } if fault.reason == Reason::GpuFailed => {
-                    self.job.phase = Phase::Ready { image };
-                }
-                _ => {}
-            }
-            return Ok(());
-        }
-        match phase {
-            phase if not_begun(&phase) && self.job.is_better_elsewhere(&fault) => {
-                self.unable(&phase, fault);
-            }
-            Phase::Accepted
-            | Phase::Pulled { .. }
-            | Phase::Ready { .. }
-            | Phase::Claiming { .. }
-            | Phase::Starting { .. } => {
-                self.finish(Outcome::Failed(fault));
-            }
-            Phase::Exited { run, exit, .. } => {
-                let outcome = Outcome::Failed(fault);
-                self.job.phase = Phase::Collected {
-                    ended: EndedRun { run, exit, outcome, output: None, log: None },
-                    log: None,
-                };
-                self.say(Stage::Uploading);
-            }
-            Phase::Collected { mut ended, log } => {
-                if ended.outcome == Outcome::Completed {
-                    ended.outcome = Outcome::Failed(unpublished(fault));
-                }
-                self.job.durations.output = Some(self.spent());
-                self.job.phase = Phase::Published { ended, output: None, log };
-            }
-            phase => return Err(misplaced(&phase, &Event::Failed { fault, retry })),
-        }
-        Ok(())
-    }
-
-    /// The container is gone and nobody knows how it ended: once more, but not for ever.
-    fn lost(&mut self) {
-        self.job.lost += 1;
-        self.job.lost_running += u32::from(matches!(self.job.phase, Phase::Running { .. }));
-        if self.job.lost < LOST_MAX {
-            self.again();
-        } else if self.job.lost_running == self.job.lost {
-            self.finish(Outcome::Failed(poisoned()));
-        } else {
-            let error =
-                format!("the container was lost {LOST_MAX} times before its exit could be read");
-            self.finish(Outcome::Failed(Fault::new(Reason::ContainerLost, error)));
-        }
-    }
-
-    /// Another agent has the job: what was begun here ends without a terminal status.
-    fn yielded(&mut self) {
-        self.interrupted(
-            Reason::LeaseLost,
-            "another agent of the pool has the job, or may have it",
-        );
-        self.job.phase = Phase::Yielded;
-    }
-
-    /// Another node of the pool may do better: without a container it is given back at once, though
-    /// what would remove its folders may be what is broken.
-    fn unable(&mut self, phase: &Phase, fault: Fault) {
-        self.interrupted(fault.reason, &fault.error);
-        self.job.phase = if matches!(phase, Phase::Starting { container: Some(_), .. }) {
-            Phase::Unable { fault }
-        } else {
-            Phase::Returning { fault }
-        };
-    }
-
-    fn interrupted(&mut self, reason: Reason, error: &str) {
-        self.statuses.push(notice::interrupted(&mut self.job, reason, error, self.now));
     }
 
     fn again(&mut self) {
@@ -360,11 +263,6 @@ impl Next {
 
     fn is_late(&self) -> bool {
         self.job.spec.deadline.is_some_and(|deadline| deadline <= self.now)
-    }
-
-    fn expire(&mut self) {
-        let error = "the deadline passed before the job could be started";
-        self.finish(Outcome::TimedOut(Fault::new(Reason::DeadlinePassed, error)));
     }
 
     fn exited(&mut self, run: Run, exit: RunExit, cause: Option<StopCause>) {
@@ -429,19 +327,6 @@ impl Next {
     }
 }
 
-/// Nothing of the job was started. A container that was made for it is removed with everything else.
-const fn not_running(phase: &Phase) -> bool {
-    not_begun(phase) && !matches!(phase, Phase::Starting { container: Some(_), .. })
-}
-
 fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A refusal that lasted is a result that could not be published: it is kept like any other.
-fn unpublished(fault: Fault) -> Fault {
-    if fault.reason == Reason::OutputRefused {
-        return Fault { reason: Reason::UploadFailed, ..fault };
-    }
-    fault
 }
