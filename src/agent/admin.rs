@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 
 use super::jobs::effects::Effects;
 use super::jobs::intake::Intake;
-use super::key::hello::{Greeter, Greeting, Instance, Reply};
+use super::key::hello::{Greeter, Greeting, Reply};
+use super::key::instance::Instance;
 use super::link::Link;
 use super::settings::JobAuth;
 use crate::bus::ControlRequest;

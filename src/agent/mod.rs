@@ -27,16 +27,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::artifact::{Gateways, Pinata};
-use crate::bus;
 use crate::chain::Chain;
 use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::{self, GpuProbe};
 use crate::ids::Address;
-use crate::journal;
 use crate::node::pools;
 use crate::report::BoxError;
+use crate::{bus, journal};
 
 pub use settings::{JobAuth, Limits, Settings};
 

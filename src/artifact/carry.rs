@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::local::{Item, Leaf, View};
+use super::item::{Item, Leaf, View};
 use super::{DEPTH_MAX, ENTRIES_MAX, names};
 
 /// Maximum length of a chain of links.

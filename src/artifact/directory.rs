@@ -6,10 +6,22 @@
 use std::collections::BTreeMap;
 
 use super::dag::{self, BlockId, Codec, DIRECTORY_MESSAGE, Link, Malformed, Version};
-use super::unixfs::{Emit, Summary};
 
 /// Kubo shards a directory whose names and CIDs together exceed this.
 const PLAIN_BYTES_MAX: usize = 256 * 1024;
+
+/// Root block and sizes of a hashed file or directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) id: BlockId,
+    /// Total size of the files in bytes.
+    pub(super) bytes: u64,
+    /// Total size of all blocks in bytes.
+    pub(super) dag_bytes: u64,
+}
+
+/// Receives every inner node as it is made, children first.
+pub(super) type Emit<'a> = &'a mut dyn FnMut(BlockId, Vec<u8>);
 
 /// Emits the nodes of one directory, its root last. Entries are sorted by the bytes of their names.
 pub(super) fn add(

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use super::local::{Leaf, Tree};
+use super::item::Leaf;
+use super::local::Tree;
 use super::{Error, names};
 use crate::ids::Cid;
 use crate::report::BoxError;

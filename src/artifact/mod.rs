@@ -19,6 +19,7 @@ mod form;
 mod gateway;
 mod hop;
 mod http;
+mod item;
 mod local;
 mod names;
 mod patience;
@@ -38,7 +39,7 @@ use crate::report::BoxError;
 use crate::secret::Secret;
 
 pub use gateway::{Fetched, Gateways};
-pub use local::View;
+pub use item::View;
 pub use pinata::{Pinata, Tried};
 pub use unixfs::{seal, seal_output};
 

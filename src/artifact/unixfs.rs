@@ -11,9 +11,11 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::dag::{self, BlockId, Codec, Link, Version};
-use super::local::{Item, Leaf, Tree, View};
+use super::directory::{self, Emit, Summary};
+use super::item::{Item, Leaf, View};
+use super::local::Tree;
 use super::task::{self, Stop};
-use super::{Error, Kind, Sealed, directory};
+use super::{Error, Kind, Sealed};
 
 /// How a file is split into blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,19 +41,6 @@ const LARGE_NARROW: Profile = Profile { width: 174, ..LARGE };
 
 /// The profiles that another tool's CID may stem from, the likeliest first.
 pub(super) const KNOWN: [Profile; 4] = [NODE, LEGACY, LARGE, LARGE_NARROW];
-
-/// Root block and sizes of a hashed file or directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Summary {
-    pub(super) id: BlockId,
-    /// Total size of the files in bytes.
-    pub(super) bytes: u64,
-    /// Total size of all blocks in bytes.
-    pub(super) dag_bytes: u64,
-}
-
-/// Receives every inner node as it is made, children first.
-pub(super) type Emit<'a> = &'a mut dyn FnMut(BlockId, Vec<u8>);
 
 /// Hashes a file, or a directory with everything below it, of at most `bytes_max` bytes. Fails if
 /// anything in it can't be carried. Empty directories are left out of the sealed one: the pinning

@@ -16,12 +16,18 @@ use async_nats::jetstream::stream::{
 };
 use futures_util::StreamExt as _;
 
-use super::intake::{PULL, ROOM_MAX};
 use super::streams::{StreamKind, covers};
 use super::subjects::Target;
 use super::{AckHandle, Bus, Error};
 
 const WHAT: &str = "find or make a consumer";
+
+/// How long the server keeps a pull; the next one follows at once.
+pub(super) const PULL: Duration = Duration::from_secs(30);
+
+/// The most jobs asked for at a time: below the 512 pulls that a consumer keeps by default, above any
+/// node's slots.
+pub(super) const ROOM_MAX: usize = 256;
 
 /// Unacknowledged deliveries per consumer: far more than any node or pool runs at a time.
 pub(super) const ACK_PENDING_MAX: i64 = 10_000;

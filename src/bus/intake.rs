@@ -19,21 +19,14 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::consumers::ConsumerPlan;
+use super::consumers::{ConsumerPlan, PULL, ROOM_MAX};
 use super::streams::{StreamKind, created_ns};
 use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Shortcoming, Target, shortcomings};
 use crate::backoff::Backoff;
 
-/// How long the server keeps a pull; the next one follows at once.
-pub(super) const PULL: Duration = Duration::from_secs(30);
-
 /// How often the server confirms that it still holds our pull. After twice this time in silence the
 /// pull counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// The most jobs asked for at a time: below the 512 pulls that a consumer keeps by default, above any
-/// node's slots.
-pub(super) const ROOM_MAX: usize = 256;
 
 /// After this many failures in a row (a few seconds) the caller gets the error.
 const FAILURES_MAX: u32 = 6;

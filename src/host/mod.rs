@@ -88,6 +88,14 @@ pub fn name() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
+/// Creates a folder that only the node can enter.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // The folder may have existed with another mode, or the umask may have changed it.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

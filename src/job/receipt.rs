@@ -33,7 +33,7 @@ const MEMBERS: [(&str, &str); 10] = [
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
-    /// Id of the job.
+    /// Id of the job that ran.
     pub job_id: JobId,
     /// The node that ran it.
     pub node: Address,

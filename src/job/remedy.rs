@@ -12,7 +12,7 @@ impl Fault {
         match self.reason {
             Reason::NodeFault if says("has no right to") => {
                 "The node's user may not read or remove what jobs leave: let it into the group that \
-                 owns DATA_DIR, or run it as the unit in deploy/ does. `lamda-node doctor` tells more."
+                 owns DATA_DIR, or run it as the unit in deploy/ does. `lamda-node doctor` says more."
             }
             Reason::NodeFault if says("does not see the node's files") => {
                 "Run the node and its container engine on one host; where the node runs in a \
@@ -25,7 +25,7 @@ impl Fault {
                 "Look at the container engine: `lamda-node doctor`, `docker info`, its own log."
             }
             Reason::NodeFault if says("disk") => {
-                "Make room on the disk of DATA_DIR, or mend it: `df`, and the host's log."
+                "Make room on the disk of DATA_DIR, or repair it: `df`, and the host's log."
             }
             reason => reason.remedy(),
         }
@@ -38,10 +38,10 @@ impl Reason {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "The requester has to mend the message: docs/protocol.md, section 1, has its keys."
+                "The requester has to fix the message: docs/protocol.md, section 1, has its keys."
             }
             Self::MessageTooLarge => {
-                "The requester has to send less: large data belongs into an input, by its CID."
+                "The requester has to send less: large data belongs in an input, by its CID."
             }
             Self::DuplicateJobId => "The requester has to use a new id for each job.",
             Self::SignatureInvalid => {
@@ -98,7 +98,7 @@ impl Reason {
             }
             Self::InputUnsupported => {
                 "The requester has to send plain files and folders, with links that stay inside \
-                 them at most; what is larger or odder belongs into an archive (tar)."
+                 them at most; anything larger or more unusual belongs in an archive (tar)."
             }
             Self::InputTooLarge => "The requester has to ask for a larger `disk_mib`.",
             Self::StartFailed => {
@@ -113,11 +113,11 @@ impl Reason {
                 "Check the driver and the NVIDIA Container Toolkit: `lamda-node doctor`."
             }
             Self::ContainerLost => {
-                "Something removes this node's containers, or the host goes down: look who prunes \
-                 them, then the job can be sent again under a new id."
+                "Something removes this node's containers, or the host goes down: find out what \
+                 prunes them, then the job can be sent again under a new id."
             }
             Self::Poison => {
-                "The requester has to look why its container is lost each time; the message and \
+                "The requester has to find out why its container is lost each time; the message and \
                  its history are in jobs.dead."
             }
             Self::LeaseLost => {
@@ -137,7 +137,7 @@ impl Reason {
                 "The requester has to ask for a longer `timeout_s`; JOB_TIMEOUT_MAX bounds it here."
             }
             Self::DeadlineReached => "The requester has to allow more time: a later `deadline`.",
-            Self::Cancelled => "Nothing: that was wanted.",
+            Self::Cancelled => "Nothing: the job was cancelled on purpose.",
             Self::NodeShutdown => {
                 "Nothing: the job runs again when this node starts, or on another of its pool."
             }
@@ -147,7 +147,7 @@ impl Reason {
             }
             Self::OutputUnsupported => {
                 "The requester has to leave plain files and folders only; many small ones belong \
-                 into an archive."
+                 in an archive."
             }
             Self::OutputTooLarge => {
                 "The requester has to ask for a larger `disk_mib`, or let the job leave less."

@@ -5,42 +5,20 @@
 //! everybody who has a status computes the same hash from it, unknown keys included; a status that two
 //! readers could read differently has no hash.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::spec::parse_object;
 use super::status::Status;
 use crate::ids::eip712::{Domain, Word};
 use crate::ids::hash::keccak256;
-use crate::ids::{Address, Hash, Signature};
+use crate::ids::{Hash, Signature};
 
 /// The struct's type, as EIP-712 encodes it.
 const KIND: &str = "Status(string jobId,address node,uint64 seq,bytes32 bodyHash)";
 
 /// The largest integer that every JSON reader reads alike: 2^53.
 const INTEGER_MAX: u64 = 1 << 53;
-
-/// The domain of a status's signature, as the status gives it: that of the node's receipts, or
-/// [`Domain::OWN`] if the node did not know its chain yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedFor {
-    /// EIP-155 id of the chain; 0 if it was not known.
-    pub chain_id: u64,
-    /// The reputation contract; zero if the chain was not known.
-    pub contract: Address,
-}
-
-impl From<Domain> for SignedFor {
-    fn from(Domain { chain_id, contract }: Domain) -> Self {
-        Self { chain_id, contract }
-    }
-}
-
-impl From<SignedFor> for Domain {
-    fn from(SignedFor { chain_id, contract }: SignedFor) -> Self {
-        Self { chain_id, contract }
-    }
-}
 
 impl Status {
     /// Parses a status as it was sent, and returns it with its body. The error is a sentence that quotes
@@ -106,6 +84,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ids::Address;
 
     /// A fake signature that holds the digest over which it was made.
     fn mark(digest: Hash) -> Signature {

@@ -6,10 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::reason::Reason;
-use super::signed::SignedFor;
 use super::spec::Refused;
 use crate::clock::Timestamp;
-use crate::ids::{Address, Cid, JobId, Signature};
+use crate::ids::{Address, Cid, Domain, JobId, Signature};
 
 /// The key `status`: a coarse view of [`Stage`], for subscribers that know no stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,5 +183,27 @@ impl Status {
             signed_for: None,
             signature: None,
         }
+    }
+}
+
+/// The domain of a status's signature, as the status gives it: that of the node's receipts, or
+/// [`Domain::OWN`] if the node did not know its chain yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedFor {
+    /// EIP-155 id of the chain; 0 if it was not known.
+    pub chain_id: u64,
+    /// The reputation contract; zero if the chain was not known.
+    pub contract: Address,
+}
+
+impl From<Domain> for SignedFor {
+    fn from(Domain { chain_id, contract }: Domain) -> Self {
+        Self { chain_id, contract }
+    }
+}
+
+impl From<SignedFor> for Domain {
+    fn from(SignedFor { chain_id, contract }: SignedFor) -> Self {
+        Self { chain_id, contract }
     }
 }

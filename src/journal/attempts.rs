@@ -7,7 +7,7 @@ use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 use super::events::{self, Happened};
 use super::outbox::{self, Ready};
 use super::story::Story;
-use super::{Error, Journal, done, kept};
+use super::{Error, Journal, done, kept, millis};
 use crate::clock::Timestamp;
 use crate::ids::{Hash, JobId};
 use crate::job::phase::{Event, Transition};
@@ -316,11 +316,6 @@ fn is_there_already(db: &Connection, id: &JobId, revision: i64, state: &str) -> 
         0 => Err(Error::Superseded { job: id.clone() }),
         _ => Ok(()),
     }
-}
-
-/// SQLite's integers are signed; timestamps in use are far below the limit.
-pub(super) fn millis(at: Timestamp) -> i64 {
-    i64::try_from(at.unix_ms()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

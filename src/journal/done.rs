@@ -211,7 +211,7 @@ impl Leaving {
             refused,
             seq,
             updated_ms: self.updated_ms,
-            deadline_ms: deadline.map(super::attempts::millis),
+            deadline_ms: deadline.map(super::millis),
             story: story.transpose()?,
         })
     }

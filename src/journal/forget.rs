@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
-use super::attempts::millis;
 use super::done::trim;
-use super::{Error, Journal};
+use super::{Error, Journal, millis};
 use crate::clock::Timestamp;
 use crate::job::Job;
 

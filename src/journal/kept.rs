@@ -6,8 +6,7 @@
 
 use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 
-use super::attempts::millis;
-use super::{Error, Journal, receipts};
+use super::{Error, Journal, millis, receipts};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::LateResult;

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::report::BoxError;
 use crate::sql::{self, Connection, Disk, Gate, Schema, SqliteError, Writer};
@@ -177,6 +178,11 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+/// SQLite's integers are signed; timestamps in use are far below the limit.
+fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.unix_ms()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::sql::{Connection, Row, params};
 
-use super::attempts::millis;
 use super::receipts::{self, Leaf, number};
-use super::{Error, Journal};
+use super::{Error, Journal, millis};
 use crate::clock::Timestamp;
 use crate::ids::Address;
 use crate::reputation::Call;

@@ -1,38 +1,38 @@
 //! Which GPUs a job gets.
 //!
-//! Pure. What must hold: a job that asks for a model or for memory never gets a card without it; of
-//! the cards that do, it gets the first in one fixed order, so that what it would get of more cards
-//! holds none but those and new ones ([`super::admission`] rests on that).
+//! Pure. Invariants: a job that asks for a model or for memory never gets a card without it; of the
+//! suitable cards it gets the first in one fixed order, so that with more cards free it gets only cards
+//! that it would have got anyway, or new ones ([`super::admission`] relies on that).
 
 use super::Gpu;
 use super::model::is_named_by;
 
-/// A card's driver tells less than what is printed on its box: 24,564 MiB of "24 GB", 46,068 of "48
-/// GB" where ECC takes a part. Cards of one size are within this part of it, and the next smaller
-/// size (11 of 12 GB) is not.
+/// The least that a card reports of its nominal memory, in percent. Drivers report less than is printed
+/// on the box: 24,564 MiB for "24 GB", 46,068 for "48 GB" with ECC. All cards of a size are above this
+/// limit, and the next smaller size (11 GB for 12 GB) is below it.
 const NOMINAL_PERCENT: u64 = 92;
 
-/// What a job asks of its cards.
+/// The cards that a job asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// How many.
+    /// Number of cards; 0 for a CPU job.
     pub count: usize,
-    /// Words of the model's name.
+    /// Words of the model's name; `None` means any model.
     pub model: Option<String>,
-    /// Memory that each must have, in MiB, as it is printed on the box.
+    /// Memory that each card must have, in MiB, as it is printed on the box.
     pub min_vram_mib: u64,
 }
 
 impl Wish {
-    /// Whether this card would do.
+    /// Whether this card is suitable.
     pub fn accepts(&self, gpu: &Gpu) -> bool {
         let model = self.model.as_deref().unwrap_or_default();
         let nominal = gpu.vram_mib.saturating_mul(100) / NOMINAL_PERCENT;
         is_named_by(&gpu.model, model) && nominal >= self.min_vram_mib
     }
 
-    /// The cards for this wish out of the free ones, fewer where there are not enough. The smallest
-    /// that do are given, so that large ones stay free for jobs that need them.
+    /// The cards for this wish out of the free ones; fewer if there are not enough. It gets the smallest
+    /// suitable ones, so that large ones stay free for jobs that need them.
     pub fn choose<'g>(&self, free: &[&'g Gpu]) -> Vec<&'g Gpu> {
         let mut chosen: Vec<&Gpu> = free.iter().copied().filter(|gpu| self.accepts(gpu)).collect();
         chosen.sort_by(|a, b| (a.vram_mib, &a.uuid).cmp(&(b.vram_mib, &b.uuid)));

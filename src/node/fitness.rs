@@ -1,10 +1,10 @@
-//! Whether the node is fit to take jobs: what is known of its engine, its cards, its disk and its store,
-//! and how its last jobs fared.
+//! Whether the node is fit to take jobs, judged by its engine, its cards, its disk, its store and its
+//! last jobs.
 //!
-//! Pure: looks and jobs tell it what they saw, the time is an argument. What must hold: a node that
-//! can't run a job takes none; a card that failed a job, or was not tried since the start where trials
-//! are expected, gets none before a probe found it well; whatever is wrong, the node is fit again without its owner once it is right again; what a
-//! stranger's jobs can do to it passes within [`REST`]'s longest.
+//! Pure: checks of the host and jobs report what they saw; the time is an argument. Invariants: a node
+//! that can't run a job takes none; a card that failed a job, or that still has to be tried, gets none
+//! until a probe finds it well; once a problem is gone, the node becomes fit again without its owner;
+//! what a stranger's jobs can do to it passes within the longest [`REST`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,94 +12,94 @@ use std::time::Duration;
 use super::GpuUuid;
 use crate::backoff::Backoff;
 
-/// So many jobs in a row that failed before their command ran, each of what may be this node's own
-/// fault, and none that ran between them: one or two may have been the jobs' own.
+/// After this many jobs in a row that failed before their command ran, possibly by this node's fault, the
+/// node rests. One or two may have been the jobs' own fault.
 pub const FAULTS_MAX: u32 = 3;
 
-/// How long a node rests after that, from the third on.
+/// How long a node rests then. Each further rest is longer, until a job runs.
 pub const REST: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_mins(5));
 
-/// How long a card that failed is left alone before it is probed.
+/// How long a card that failed is left alone before it is probed; longer after each failure.
 const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
 
-/// What is known. Unknown is well: a node that was never looked at is fit.
+/// What is known about the node. What is unknown counts as well: a node that was never checked is fit.
 #[derive(Debug, Clone, Default)]
 pub struct Fitness {
     engine: Option<String>,
     driver: Option<String>,
-    /// Why no container gets any card, until one does.
+    /// Why no container gets any card; cleared once one does.
     hook: Option<String>,
     cards: usize,
     missing: BTreeSet<GpuUuid>,
     aside: BTreeMap<GpuUuid, Aside>,
-    /// No container had them since the node started.
+    /// Cards that no container has had since the node started.
     untried: BTreeSet<GpuUuid>,
     disk: Option<Disk>,
-    /// What a job that has run says of the store.
+    /// Whether the store refuses the output of a job that has run.
     store_refuses: bool,
-    /// What the store says to a few bytes of the node's own.
+    /// The store's answer to a few bytes that the node uploads as a trial.
     upload: Upload,
     faults: u32,
     last_fault: String,
-    /// Rests since a job ran.
+    /// Number of rests since a job ran.
     rests: u32,
     rest_until: Option<Duration>,
 }
 
-/// A card that failed.
+/// A card that was set aside because it failed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Aside {
     failures: u32,
-    /// Whether it may be given out again; it failed, and may fail again.
+    /// Whether a probe found it well since, so that jobs may get it again.
     well: bool,
-    /// When it may be probed; set by the first look after the failure.
+    /// When it may be probed; set by the first check after the failure.
     probe_at: Option<Duration>,
 }
 
-/// Whether the store takes uploads, as the node tried.
+/// Whether the store takes uploads, as the node's trial showed.
 #[derive(Debug, Clone, Default)]
 enum Upload {
-    /// It does, or did not say that it does not.
+    /// It does, or it could not be asked.
     #[default]
     Taken,
-    /// It has not been tried since the start.
+    /// The node has not tried since its start.
     Untried,
-    /// It does not: its words.
+    /// It does not; holds the store's words.
     Refused(String),
 }
 
-/// Too little of it.
+/// A shortage of disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
-    /// What is free, in MiB.
+    /// Free space, in MiB.
     pub free_mib: u64,
-    /// What must stay, in MiB.
+    /// Space that must stay free, in MiB.
     pub min_mib: u64,
 }
 
-/// What one look at the host saw.
+/// What one check of the host saw.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    /// Why the engine can't be used.
+    /// Why the engine can't be used; `None` if it can.
     pub engine: Option<String>,
-    /// The cards that the driver knows; `Err` where it does not answer; `None` where it was not asked.
+    /// The cards that the driver knows; `Err` if it does not answer; `None` if it was not asked.
     pub cards: Option<Result<BTreeSet<GpuUuid>, String>>,
-    /// The disk, where too little is free.
+    /// The disk, if too little is free.
     pub disk: Option<Disk>,
 }
 
 /// What a probe of a card found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probed {
-    /// A container gets it.
+    /// A container gets the card.
     Well,
-    /// No container gets it: why.
+    /// No container gets this card; holds why.
     Failed(String),
-    /// No container gets any: why.
+    /// No container gets any card; holds why.
     NoDriver(String),
 }
 
-/// Why no job is taken.
+/// Why the node takes no job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// No container can be started.
@@ -111,33 +111,33 @@ pub enum Unfit {
     /// Every card is gone, or was set aside.
     #[error("none of the {0} GPUs works")]
     NoCard(usize),
-    /// Too little disk.
+    /// Too little disk space is free.
     #[error("{} MiB of disk are free, {} must stay", .0.free_mib, .0.min_mib)]
     Disk(Disk),
-    /// The store takes no result.
+    /// The store refuses the output of a job.
     #[error("the store refuses what was run")]
     Store,
-    /// The store takes nothing at all.
+    /// The store takes no upload at all; holds its words.
     #[error("the store takes no upload: {0}")]
     Upload(String),
-    /// It is not known yet, and will be in a moment.
+    /// A trial has no result yet, and will have one in a moment; holds what is tried.
     #[error("it was not tried yet whether {0}")]
     Untried(&'static str),
-    /// So many results wait to be published.
+    /// Too many results wait to be published; holds how many.
     #[error("{0} results wait to be published")]
     Unpublished(usize),
     /// Jobs failed in a row before they ran.
     #[error("{count} jobs in a row failed before they ran, the last one so: {last}")]
     Faults {
-        /// How many.
+        /// Number of such jobs.
         count: u32,
-        /// The last one's fault.
+        /// The error of the last one.
         last: String,
     },
 }
 
 impl Unfit {
-    /// The same for strangers: nothing of what the engine, the driver or a service said.
+    /// The reason for strangers: without the words of the engine, the driver or a service.
     pub fn told(&self) -> String {
         match self {
             Self::Engine(_) => "the container engine can't be used".to_owned(),
@@ -148,30 +148,30 @@ impl Unfit {
         }
     }
 
-    /// Whether the two differ in more than an engine's words or a number.
+    /// Whether the two differ in kind, and not only in an engine's words or a number.
     pub fn is_other_than(&self, other: &Self) -> bool {
         std::mem::discriminant(self) != std::mem::discriminant(other)
     }
 }
 
 impl Fitness {
-    /// Of a node with so many cards.
+    /// The fitness of a node with this many cards.
     pub fn of(cards: usize) -> Self {
         Self { cards, ..Self::default() }
     }
 
-    /// What a job needs is tried before the first one: these cards, and the store.
+    /// From here on, these cards and the store must be tried before the first job.
     pub fn expect_trials(&mut self, cards: impl IntoIterator<Item = GpuUuid>) {
         self.untried.extend(cards);
         self.upload = Upload::Untried;
     }
 
-    /// Whether anything is still to be tried.
+    /// Whether any trial is still to be made.
     pub fn is_untried(&self) -> bool {
         !self.untried.is_empty() || matches!(self.upload, Upload::Untried)
     }
 
-    /// Why no job should be taken now.
+    /// An error with the reason if the node should take no job now.
     pub fn verdict(&self) -> Result<(), Unfit> {
         if let Some(why) = &self.engine {
             return Err(Unfit::Engine(why.clone()));
@@ -198,8 +198,8 @@ impl Fitness {
         }
     }
 
-    /// What no job could do without, of that which the node tries by itself: what was tried and is not
-    /// there, else what was not tried yet. Such a node does not claim to live.
+    /// What every job needs and the node tries by itself, if a trial failed or is still to be made. A
+    /// node that lacks something sends no heartbeats.
     pub fn lacks(&self) -> Option<Unfit> {
         let driver = self.driver.as_ref().or(self.hook.as_ref());
         let driver = driver.map(|why| Unfit::Driver(why.clone()));
@@ -218,7 +218,7 @@ impl Fitness {
         }
     }
 
-    /// One card that is well is enough to begin with.
+    /// The trial that still has to be made before the first job. One card that is well is enough.
     fn not_known_yet(&self) -> Option<Unfit> {
         let unusable: BTreeSet<&GpuUuid> = self.out().into_iter().chain(&self.untried).collect();
         if !self.untried.is_empty() && unusable.len() >= self.cards {
@@ -228,26 +228,26 @@ impl Fitness {
         untried.then_some(Unfit::Untried("the store takes an upload"))
     }
 
-    /// Whether no container had this card since the start.
+    /// Whether this card needs no trial, or was tried since the node started.
     pub fn was_tried(&self, card: &GpuUuid) -> bool {
         !self.untried.contains(card)
     }
 
-    /// The cards that no job gets: gone, or set aside. One that was not tried yet is none of them: jobs
-    /// wait for it.
+    /// The cards that no job gets: gone, or set aside. A card that was not tried yet is not among them:
+    /// jobs wait for it.
     pub fn out(&self) -> BTreeSet<&GpuUuid> {
         let aside = self.aside.iter().filter(|(_, card)| !card.well).map(|(uuid, _)| uuid);
         self.missing.iter().chain(aside).collect()
     }
 
-    /// The cards that are to be probed now.
+    /// The cards to probe now.
     pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
         let due = |card: &Aside| !card.well && card.probe_at.is_some_and(|at| at <= now);
         let due = self.aside.iter().filter(|(_, card)| due(card));
         self.untried.iter().chain(due.map(|(uuid, _)| uuid)).cloned().collect()
     }
 
-    /// A look at the host.
+    /// Takes in a check of the host; `known`: the node's cards.
     pub fn looked(&mut self, look: Look, known: &[GpuUuid], now: Duration) {
         self.engine = look.engine;
         self.disk = look.disk;
@@ -264,7 +264,7 @@ impl Fitness {
             let rest = REST.delay(self.rests + 1, 1.0);
             let until = *self.rest_until.get_or_insert(now + rest);
             if until <= now {
-                // The next one decides: it runs, or it is one more in the row.
+                // The next job decides: it runs, or it is one more failure in the row.
                 self.faults = FAULTS_MAX - 1;
                 self.rests = self.rests.saturating_add(1);
                 self.rest_until = None;
@@ -272,7 +272,7 @@ impl Fitness {
         }
     }
 
-    /// Probes of cards that were set aside, or not tried yet.
+    /// Takes in probes of cards that were set aside, or not tried yet.
     pub fn probed(&mut self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
         for (uuid, found) in probes {
             if self.untried.remove(&uuid) {
@@ -283,7 +283,7 @@ impl Fitness {
             card.probe_at = None;
             match found {
                 Probed::Well => {
-                    // It begins anew: what failed it may have been the job's own doing.
+                    // It starts afresh: its failure may have been the job's own doing.
                     *card = Aside { failures: 0, well: true, probe_at: None };
                     self.hook = None;
                 }
@@ -305,14 +305,14 @@ impl Fitness {
         }
     }
 
-    /// When what is set aside may be probed.
+    /// Sets when each card that is set aside may be probed.
     fn schedule(&mut self, now: Duration) {
         for card in self.aside.values_mut().filter(|card| !card.well) {
             card.probe_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
         }
     }
 
-    /// No container gets a card, as a job met that was to have these.
+    /// No container gets any card, as seen when one was to get these.
     pub fn no_driver(&mut self, cards: &[GpuUuid], why: &str) {
         if !cards.is_empty() {
             self.hook = Some(why.to_owned());
@@ -320,7 +320,7 @@ impl Fitness {
         }
     }
 
-    /// These cards could not be handed to a job.
+    /// These cards could not be given to a container.
     pub fn cards_failed(&mut self, cards: &[GpuUuid]) {
         for uuid in cards {
             self.untried.remove(uuid);
@@ -329,14 +329,14 @@ impl Fitness {
         }
     }
 
-    /// A job failed before its command ran, of what may be this node's own fault.
+    /// A job failed before its command ran, possibly by this node's own fault.
     pub fn job_failed(&mut self, error: &str) {
         self.faults = self.faults.saturating_add(1);
         error.clone_into(&mut self.last_fault);
         self.rest_until = None;
     }
 
-    /// A job's command runs, on these cards.
+    /// A job's command runs on these cards.
     pub fn job_runs(&mut self, cards: &[GpuUuid]) {
         (self.faults, self.rests, self.rest_until) = (0, 0, None);
         if !cards.is_empty() {
@@ -348,17 +348,17 @@ impl Fitness {
         }
     }
 
-    /// Whether the store refuses what was run.
+    /// Takes in whether the store refuses the output of a job.
     pub const fn store(&mut self, refuses: bool) {
         self.store_refuses = refuses;
     }
 
-    /// What the store said to a few bytes of the node's own: its words where it refuses them.
+    /// Takes in the store's answer to the node's trial upload: its words if it refuses.
     pub fn uploaded(&mut self, refusal: Option<String>) {
         self.upload = refusal.map_or(Upload::Taken, Upload::Refused);
     }
 
-    /// The store can't be asked now. That it is away stops nothing; what it said before stands.
+    /// The store can't be asked now. That alone stops no job; what it answered before still counts.
     pub fn not_uploaded(&mut self) {
         if matches!(self.upload, Upload::Untried) {
             self.upload = Upload::Taken;
@@ -534,7 +534,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happened, a node that is well now takes jobs again within the longest rest.
+        /// Whatever happened, a node that is well now takes jobs again within the longest waits.
         #[test]
         fn what_is_mended_is_fit_again(happened in prop::collection::vec(0..9_u8, 0..60)) {
             let mut fitness = Fitness::of(2);

@@ -1,9 +1,9 @@
-//! What a node is: its address on the chain, and the hardware that it offers.
+//! The hardware that a node offers, and the decisions that depend on it.
 //!
-//! Pure: the adapters ask the host and hand their answers in as these types. [`allocation`] decides
-//! which GPUs a job gets, [`admission`] whether it can ever run here, and whether now, [`fitness`]
-//! whether the node should take any, [`model`] what a model's name is, [`pools`] which pools it belongs to,
-//! [`presence`] what it says of all this.
+//! Pure: adapters query the host and pass the results in as these types. [`allocation`] decides which
+//! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
+//! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
+//! node belongs, [`presence`] what it publishes about all this.
 
 pub mod admission;
 pub mod allocation;
@@ -25,15 +25,15 @@ pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 pub struct GpuUuid(String);
 
 impl GpuUuid {
-    /// Takes the driver's text over; `None` where it could not stand in a device request
-    /// (1 to 96 of `A-Za-z0-9-`).
+    /// Accepts the driver's text if it is valid in a device request (1 to 96 of `A-Za-z0-9-`); otherwise
+    /// `None`.
     pub fn new(text: &str) -> Option<Self> {
         let fits = (1..=96).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         (fits && plain).then(|| Self(text.to_owned()))
     }
 
-    /// The driver's text.
+    /// The UUID as the driver gives it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -45,18 +45,18 @@ impl fmt::Display for GpuUuid {
     }
 }
 
-/// One GPU as it was found at the start.
+/// One GPU as the node found it at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gpu {
-    /// The name that a job asks for by.
+    /// Its UUID, by which a container gets it.
     pub uuid: GpuUuid,
     /// The driver's name of the model, such as `NVIDIA H100 80GB HBM3`.
     pub model: String,
-    /// Total memory in MiB; of a card without memory of its own, the host's.
+    /// Total memory in MiB; the host's memory if the card has none of its own.
     pub vram_mib: u64,
 }
 
-/// All GPUs of this host with the software that drives them.
+/// All GPUs of this host, with the software that drives them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GpuInventory {
     /// The driver's version, such as `550.54.15`.
@@ -65,8 +65,8 @@ pub struct GpuInventory {
     pub cuda: String,
     /// The cards, in the order of their UUIDs.
     pub gpus: Vec<Gpu>,
-    /// Those of them without memory of their own: they use the host's.
+    /// The cards without memory of their own, which use the host's.
     pub share_memory: Vec<GpuUuid>,
-    /// Cards that are there and can't be used: which, and why, a sentence each.
+    /// Cards that are present but can't be used: one sentence each, with the reason.
     pub left_out: Vec<String>,
 }

@@ -1,14 +1,14 @@
-//! Names of GPU models, as drivers spell them and as people do.
+//! Matches names of GPU models as people write them with the names that drivers report.
 //!
-//! Pure. A wish names a model by words: `rtx4090`, `RTX_4090` and `4090` are words of `NVIDIA GeForce
-//! RTX 4090`, `A100 80GB` of `NVIDIA A100-SXM4-80GB`. What must hold: a piece of a word names
+//! Pure. A wish names a model by words: `rtx4090`, `RTX_4090` and `4090` are words of
+//! `NVIDIA GeForce RTX 4090`, `A100 80GB` of `NVIDIA A100-SXM4-80GB`. Invariant: a part of a word matches
 //! nothing, so that `A10` never gets an `A100`.
 
-/// Whether each word of `wish` is one of `model`, or some that follow each other there are: words
-/// written as one, or one written as several. No words: every model.
+/// Whether the words of `wish` are words of `model`. Consecutive words may be written as one, and one
+/// word as several. A wish without words matches every model.
 pub fn is_named_by(model: &str, wish: &str) -> bool {
     let (model, wish) = (words(model), words(wish));
-    // Whether the wish's words from each place on are all there.
+    // `found[i]`: whether the wish's words from `i` on are all in the model's name.
     let mut found = vec![false; wish.len() + 1];
     found[wish.len()] = true;
     for from in (0..wish.len()).rev() {
@@ -18,13 +18,13 @@ pub fn is_named_by(model: &str, wish: &str) -> bool {
     found[0]
 }
 
-/// In lower case, without what people and drivers put between them.
+/// The words of a name, in lower case, without the separators between them.
 fn words(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect()
 }
 
-/// Whether words that follow each other make this one.
+/// Whether consecutive words of the model, joined, give this word.
 fn stands_in(model: &[String], word: &str) -> bool {
     (0..model.len()).any(|from| {
         let mut rest = word;

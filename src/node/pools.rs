@@ -1,24 +1,24 @@
-//! Which pools a node's hardware belongs to: what `auto` in `AGENT_POOLS` stands for.
+//! The pools to which a node's hardware belongs: the meaning of `auto` in `AGENT_POOLS`.
 //!
-//! A card's pool is its model as people write it (`h100`, `rtx4060ti`), so that a dispatcher can
-//! name it without asking. What must hold: the same model is the same pool on every node, whatever
-//! its memory, form or driver; every name is one that a pool may have.
+//! A card's pool is its model as people write it (`h100`, `rtx4060ti`), so that a dispatcher can name it
+//! without asking. Invariants: the same model gives the same pool on every node, whatever its memory,
+//! form factor or driver; every name is a valid pool name.
 
 use super::Gpu;
 
-/// The element of `AGENT_POOLS` that stands for [`pools_of`]; no pool can have this name.
+/// The entry of `AGENT_POOLS` that stands for [`pools_of`]; no pool can have this name.
 pub const AUTO: &str = "auto";
 
-/// Every node with a card serves it.
+/// The pool that every node with a card serves.
 const ANY_GPU: &str = "gpu";
 
-/// Every node without one serves it.
+/// The pool that every node without a card serves.
 const NO_GPU: &str = "cpu";
 
-/// The longest name of a pool.
+/// Longest name of a pool, in bytes.
 const NAME_BYTES_MAX: usize = 32;
 
-/// Words of a driver's name that tell no model: who made it, its line, its form.
+/// Words in a driver's name that don't identify a model: the maker, the product line, the form factor.
 const NO_MODEL: [&str; 13] = [
     "nvidia",
     "tesla",
@@ -44,7 +44,7 @@ pub fn served(listed: &[String], gpus: &[Gpu]) -> Vec<String> {
     once(each)
 }
 
-/// The pools of these cards: one a model, and `gpu`; `cpu` where there is none.
+/// The pools of these cards: one per model, and `gpu`; `cpu` if there is no card.
 pub fn pools_of(gpus: &[Gpu]) -> Vec<String> {
     if gpus.is_empty() {
         return vec![NO_GPU.to_owned()];
@@ -62,7 +62,7 @@ fn once(names: impl Iterator<Item = String>) -> Vec<String> {
     })
 }
 
-/// What is left of a model's name without maker, form and memory; `None` where nothing is.
+/// A model's name without maker, form factor and memory; `None` if nothing is left.
 fn pool_of(model: &str) -> Option<String> {
     let model = model.to_ascii_lowercase();
     let words = model.split(|c: char| c.is_whitespace() || c == '-' || c == '/');
@@ -75,12 +75,12 @@ fn pool_of(model: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// `SXM4`, `HBM3`, `HBM2e`.
+/// A form factor or a kind of memory: `SXM4`, `HBM3`, `HBM2e`.
 fn is_form(word: &str) -> bool {
     word.starts_with("sxm") || word.starts_with("hbm")
 }
 
-/// `80GB`, `144G`, `1g.5gb`.
+/// A size of memory or of a MIG slice: `80GB`, `144G`, `1g.5gb`.
 fn is_size(word: &str) -> bool {
     let digits = word.strip_suffix("gb").or(word.strip_suffix('g'));
     digits.is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit()))

@@ -1,36 +1,37 @@
-//! What a node says of itself in the bucket `NODES`: what it offers, and whether it takes jobs now.
+//! What a node publishes about itself in the bucket `NODES`: what it offers, and whether it takes jobs
+//! now.
 //!
-//! Pure. What must hold: a value of the bucket is a stranger's word: bounded, parsed once, and believed
-//! only as far as that a job is worth waiting for; what a node doesn't know of itself it leaves out.
+//! Pure. Invariants: a bucket value is untrusted: it is bounded, parsed once, and only used to judge
+//! whether a job is worth waiting; a node leaves out what it does not know about itself.
 
 use serde::{Deserialize, Serialize};
 
 use super::admission::Offer;
 use super::{Gpu, GpuUuid};
 
-/// A presence is put anew so often, in seconds; the bucket forgets it after three times that.
+/// How often a node renews its presence, in seconds; the bucket drops it after three times that.
 pub const EVERY_S: u64 = 20;
 
-/// A longer value was written by nobody who follows the protocol.
+/// Largest bucket value that is read, in bytes.
 pub const BYTES_MAX: usize = 16 * 1024;
 
-/// So many of each list are said, and read.
+/// Most entries of each list that are written, and read.
 const LIST_MAX: usize = 64;
 
-/// The longest text that is said, and read.
+/// Longest text that is written, and read, in bytes; a `…` may follow.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// What lies under a node's address.
+/// The bucket's value under a node's address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// The pools that it serves.
     pub pools: Vec<String>,
-    /// Its cards.
+    /// The cards that it offers.
     #[serde(default)]
     pub gpus: Vec<Card>,
-    /// Jobs at a time.
+    /// Number of jobs at a time.
     pub slots: usize,
-    /// Slots that nobody holds now.
+    /// Slots that no job holds now.
     pub free_slots: usize,
     /// Thousandths of a core for all jobs together.
     pub milli_cpus: u64,
@@ -38,48 +39,49 @@ pub struct Presence {
     pub memory_mib: u64,
     /// Disk for all jobs together, in MiB.
     pub disk_mib: u64,
-    /// What jobs may ask to reach: `none`, `bridge`.
+    /// Networks that jobs may ask for: `none`, `bridge`.
     #[serde(default)]
     pub networks: Vec<String>,
     /// Whether it takes jobs now.
     pub ready: bool,
-    /// Why it takes none, as one sentence.
+    /// Why it takes none now, as one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Inputs that it need not fetch.
+    /// Inputs that it does not have to fetch.
     #[serde(default)]
     pub cached: Vec<String>,
-    /// Of its program.
+    /// Version of its program.
     pub version: String,
 }
 
-/// One card.
+/// One card of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
-    /// The driver's name of it.
+    /// The driver's name of the model.
     pub model: String,
-    /// Its memory, in MiB.
+    /// Total memory, in MiB.
     pub vram_mib: u64,
-    /// What of that nobody uses, where it is known.
+    /// Free memory in MiB, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_mib: Option<u64>,
     /// `ok`, or `aside`: it gets no job until it works again.
     pub health: String,
 }
 
-/// A value that is no presence.
+/// A bucket value that is not a presence.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
-    /// It, a list or a text in it is too long.
+    /// The value, or a list or text in it, is too long.
     #[error("it is longer than a presence is")]
     TooLong,
-    /// It is no JSON of a presence.
+    /// Not a JSON object with a presence's keys.
     #[error("it is no JSON object of a presence")]
     Json(#[source] serde_json::Error),
 }
 
 impl Presence {
-    /// Of a node that serves these pools and offers this, with the cards in `aside` out of use.
+    /// The presence of a node that serves these pools and offers this, with the cards in `aside` out of
+    /// use.
     pub fn new(pools: Vec<String>, offer: &Offer, aside: &[GpuUuid]) -> Self {
         let health = |gpu: &Gpu| if aside.contains(&gpu.uuid) { "aside" } else { "ok" };
         let card = |gpu: &Gpu| Card {
@@ -105,13 +107,13 @@ impl Presence {
         }
     }
 
-    /// With how it stands now; `reason`: why it takes no jobs.
+    /// The same with the present state; `reason`: why the node takes no jobs, if it takes none.
     #[must_use]
     pub fn standing(self, free_slots: usize, reason: Option<&str>) -> Self {
         Self { free_slots, ready: reason.is_none(), reason: reason.map(cut), ..self }
     }
 
-    /// Reads a value of the bucket. Unknown keys are ignored.
+    /// Parses a bucket value. Unknown keys are ignored.
     pub fn parse(value: &[u8]) -> Result<Self, Invalid> {
         if value.len() > BYTES_MAX {
             return Err(Invalid::TooLong);
@@ -128,12 +130,12 @@ impl Presence {
         if is_long { Err(Invalid::TooLong) } else { Ok(parsed) }
     }
 
-    /// As it lies in the bucket.
+    /// The presence as JSON, as the bucket stores it.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
-    /// What it offers, busy or not, ready or not: what is broken may be mended.
+    /// What the node offers, whether or not it is busy or ready: what is broken may be repaired.
     pub fn offer(&self) -> Offer {
         let gpus = self.gpus.iter().enumerate().filter_map(|(number, card)| {
             let uuid = GpuUuid::new(&format!("GPU-{number}"))?;

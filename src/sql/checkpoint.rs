@@ -97,7 +97,6 @@ fn carry(db: &Connection, woken: &Receiver<()>, long: &watch::Sender<bool>, held
 mod tests {
     use super::super::Schema;
     use super::super::room::log_of;
-    use super::super::writer::prepare;
     use super::*;
 
     struct Written {
@@ -110,7 +109,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("journal.db");
             let mut db = Connection::open(&path).unwrap();
-            prepare(&mut db, &Schema { name: "test", migrations: &[] }, &path).unwrap();
+            Schema { name: "test", migrations: &[] }.prepare(&mut db, &path).unwrap();
             db.pragma_update(None, "synchronous", "OFF").unwrap();
             db.execute_batch("CREATE TABLE filled (bytes BLOB)").unwrap();
             let carrier = Carrier::start(&path).unwrap();

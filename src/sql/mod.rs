@@ -9,6 +9,7 @@
 //! SQLite's own types.
 
 mod checkpoint;
+mod request;
 mod room;
 mod simulated;
 mod writer;
@@ -25,6 +26,15 @@ use crate::report::BoxError;
 pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use writer::Writer;
 
+/// `journal_size_limit` of the log, in bytes: a log that a long read let grow beyond it is truncated.
+const LOG_BYTES_MAX: i64 = 64 << 20;
+
+/// Page cache in KiB: enough for the upper levels of every index, whatever the size of the journal.
+const CACHE_KIB: i32 = 1_000;
+
+/// Capacity of the statement cache: more than the journal has statements, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 128;
+
 /// A database's schema.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
@@ -35,6 +45,18 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Sets a new connection up, and brings its database up to date.
+    fn prepare(&self, db: &mut Connection, path: &Path) -> Result<(), Error> {
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        // A log that a long read let grow is truncated after its checkpoint.
+        db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
+        db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        self.apply(db, path)
+    }
+
     /// The newest schema version: the number of migrations.
     pub fn version(&self) -> u32 {
         u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::MAIN_DB;
 
-use super::writer::{self, Request, To, Writer};
+use super::request::Request;
 use super::{Connection, Error, Schema};
 
 /// What happens to a write.
@@ -74,7 +74,7 @@ impl Disk {
     /// A disk with an empty database of this schema.
     pub fn new(schema: &Schema) -> Result<Self, Error> {
         let mut db = Connection::open_in_memory()?;
-        writer::prepare(&mut db, schema, Path::new(":memory:"))?;
+        schema.prepare(&mut db, Path::new(":memory:"))?;
         let synced = db.serialize(MAIN_DB)?.to_vec();
         Ok(Self(Arc::new(Mutex::new(Platter { schema: *schema, db, synced, behind: false }))))
     }
@@ -104,17 +104,8 @@ impl Disk {
 fn open(schema: &Schema, image: &[u8]) -> Result<Connection, Error> {
     let mut db = Connection::open_in_memory()?;
     db.deserialize_read_exact(MAIN_DB, image, image.len(), false)?;
-    writer::prepare(&mut db, schema, Path::new(":memory:"))?;
+    schema.prepare(&mut db, Path::new(":memory:"))?;
     Ok(db)
-}
-
-impl Writer {
-    /// A writer on a simulated disk. Unlike on a real disk, it can be started while an earlier handle exists:
-    /// that one belongs to a process that was killed.
-    pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
-        let simulated = Simulated { disk: disk.clone(), gate, turn: tokio::sync::Mutex::default() };
-        Self(To::Simulated(Arc::new(simulated)))
-    }
 }
 
 /// Carries requests out one after the other.
@@ -127,6 +118,11 @@ pub(super) struct Simulated {
 }
 
 impl Simulated {
+    /// Carries requests out on this disk.
+    pub(super) fn new(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
+        Self { disk: disk.clone(), gate, turn: tokio::sync::Mutex::default() }
+    }
+
     /// Carries one request out. Never returns if the process dies during it.
     pub(super) async fn carry_out(&self, name: Option<&'static str>, request: Request) {
         let turn = self.turn.lock().await;

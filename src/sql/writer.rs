@@ -10,32 +10,13 @@ use std::sync::{Arc, mpsc};
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::Carrier;
-use super::simulated::Simulated;
+use super::request::{Answer, Request, Work};
+use super::simulated::{Disk, Gate, Simulated};
 use super::{Connection, Error, Schema, room};
 use crate::failpoint;
 
-/// `journal_size_limit` of the log, in bytes: a log that a long read let grow beyond it is truncated.
-const LOG_BYTES_MAX: i64 = 64 << 20;
-
-/// Page cache in KiB: enough for the upper levels of every index, whatever the size of the journal.
-const CACHE_KIB: i32 = 1_000;
-
 /// Upper bound on the requests in one commit. It bounds the time until the first of them is answered.
 const BATCH_MAX: usize = 64;
-
-/// Capacity of the statement cache: more than the journal has statements, so that none is prepared twice.
-const STATEMENTS_MAX: usize = 128;
-
-/// Runs inside the batch's transaction. The returned closure answers the caller after the commit.
-type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
-type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-pub(super) struct Request {
-    /// Whether what it writes or reads must survive a power cut before it is answered.
-    pub(super) durable: bool,
-    /// The work, to run on the database thread.
-    pub(super) work: Work,
-}
 
 /// A handle to the thread that owns a database. Clones share it, and it ends with the last of them.
 #[derive(Debug, Clone)]
@@ -55,13 +36,13 @@ pub(super) enum To {
     Simulated(Arc<Simulated>),
 }
 
-impl std::fmt::Debug for Request {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("durable", &self.durable).finish_non_exhaustive()
-    }
-}
-
 impl Writer {
+    /// A writer on a simulated disk. Unlike on a real disk, it can be started while an earlier handle exists:
+    /// that one belongs to a process that was killed.
+    pub fn simulated(disk: &Disk, gate: Arc<dyn Gate>) -> Self {
+        Self(To::Simulated(Arc::new(Simulated::new(disk, gate))))
+    }
+
     /// Prepares the database and starts the thread, which ends when the last handle is dropped and holds
     /// `lock` until then.
     pub fn start(
@@ -70,7 +51,7 @@ impl Writer {
         lock: Option<std::fs::File>,
         path: &Path,
     ) -> Result<Self, Error> {
-        prepare(&mut db, schema, path)?;
+        schema.prepare(&mut db, path)?;
         // Reserve disk space for later commits while there is some.
         room::take(path);
         let mut log = Log::of(path);
@@ -166,17 +147,6 @@ impl Writer {
 
 fn stopped() -> Error {
     Error::Failed("the request was not carried out".into())
-}
-
-pub(super) fn prepare(db: &mut Connection, schema: &Schema, path: &Path) -> Result<(), Error> {
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "foreign_keys", true)?;
-    // A log that a long read let grow is truncated after its checkpoint.
-    db.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
-    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    db.busy_timeout(std::time::Duration::from_secs(5))?;
-    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    schema.apply(db, path)
 }
 
 fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log) {

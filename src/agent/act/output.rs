@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::place::{self, Place};
+use super::place::{self, Place, SealError, missing};
 use super::{Act, Event};
 use crate::agent::jobs::folders::JobFolders;
 use crate::agent::jobs::terms;
@@ -21,12 +21,6 @@ use crate::{failpoint, host};
 
 /// Limit for sealing and uploading a log. Its real bound is enforced where it is written.
 const LOG_BYTES_MAX: u64 = 4 << 20;
-
-/// Why an output could not be sealed: a fault of the job, or a failure of the node.
-pub(super) enum SealError {
-    Job(Fault),
-    Node(Box<Event>),
-}
 
 /// Upload attempts for a log if the output is published: about 15 s.
 const LOG_TRIES_BESIDE: u32 = 5;
@@ -313,12 +307,6 @@ fn noted(
     let seen_as = if directory { sealed.view.seen_as } else { String::new() };
     let path = folders.relative(path);
     Sealed { path, cid: sealed.cid, bytes: sealed.bytes, directory, seen_as, notes }
-}
-
-pub(super) fn missing(job: &Job) -> Fault {
-    let path = terms::output_path(&job.spec);
-    let error = format!("the command exited 0 but left nothing at {path}");
-    Fault::new(Reason::OutputMissing, error)
 }
 
 /// The event for a failed upload of the output; `refused` is the reason if the store refused it.

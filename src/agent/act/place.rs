@@ -7,8 +7,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::disk_failed;
-use super::output::{SealError, missing};
-use crate::job::Job;
+use crate::agent::jobs::terms;
+use crate::job::phase::{Event, Fault};
+use crate::job::{Job, Reason};
 
 /// Total number of links followed for one path. Links that name one another many times would
 /// otherwise be followed without end.
@@ -21,6 +22,12 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     /// The path as the job sees it.
     pub(super) seen_as: String,
+}
+
+/// Why an output could not be sealed: a fault of the job, or a failure of the node.
+pub(super) enum SealError {
+    Job(Fault),
+    Node(Box<Event>),
 }
 
 /// The default output: `/output/output` if that is a file and the only entry, else the folder
@@ -103,6 +110,12 @@ fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: &mut usize) ->
         }
     }
     Some(())
+}
+
+pub(super) fn missing(job: &Job) -> Fault {
+    let path = terms::output_path(&job.spec);
+    let error = format!("the command exited 0 but left nothing at {path}");
+    Fault::new(Reason::OutputMissing, error)
 }
 
 #[cfg(test)]

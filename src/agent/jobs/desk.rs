@@ -1,8 +1,8 @@
-//! Where a decision about a job is made, signed, written down and announced: the only way in which a job
+//! Decides, signs, journals and announces the transitions of a job: the only way in which a job
 //! moves on this node.
 //!
-//! Invariants: the plan decides (`job::transition`), the journal has it before anybody acts on it; a terminal
-//! status is signed before it is written down.
+//! Invariants: `job::transition` decides. A transition is journaled before anything acts on it, and
+//! a terminal status is signed before it is journaled.
 
 use std::sync::Arc;
 
@@ -15,33 +15,33 @@ use crate::job::Job;
 use crate::job::phase::{Event, Misplaced, Outcome, Phase, Rules, Transition};
 use crate::journal::{self, Journal};
 
-/// What a job's task needs beside the effects.
+/// What a job's task needs besides the effects.
 #[derive(Debug, Clone)]
 pub struct Desk<C> {
-    /// Where decisions are written down.
+    /// Stores transitions and statuses.
     pub journal: Journal,
-    /// The jobs in hand.
+    /// The jobs in hand, and what they hold.
     pub board: Board,
-    /// The time.
+    /// The time, real or simulated.
     pub clock: C,
-    /// The owner's rules.
+    /// The owner's settings that decisions depend on.
     pub rules: Rules,
-    /// Rung when there are statuses to publish.
+    /// Notified when there are statuses to publish.
     pub outbox: Arc<Notify>,
-    /// Signs those that are terminal, before they are written down.
+    /// Signs terminal statuses before they are journaled.
     pub notary: Notary,
 }
 
 impl<C: Clock> Desk<C> {
-    /// What follows from `event`, with terminal statuses signed. Fails where the event does not belong to
-    /// the job's phase.
+    /// The transition that follows from `event`, with terminal statuses signed. `Err` if the event
+    /// is not valid in the job's phase.
     pub(super) fn decide(&self, job: &Job, event: &Event) -> Result<Transition, Misplaced> {
         let mut moved = job.apply(event.clone(), self.clock.now(), &self.rules)?;
         self.notary.sign(&mut moved.statuses);
         Ok(moved)
     }
 
-    /// Writes a decision down, once, and announces it.
+    /// Journals a transition, without retries, then updates the board and wakes the outbox.
     pub(super) async fn record(
         &self,
         event: &Event,
@@ -55,8 +55,8 @@ impl<C: Clock> Desk<C> {
         Ok(())
     }
 
-    /// Moves a job that has no task, and gives it as it stands then: unchanged where the event does not
-    /// belong to its phase.
+    /// Decides and records the transition of a job that has no task. Returns the job afterwards, or
+    /// unchanged if the event is not valid in its phase.
     pub(super) async fn advance(&self, job: &Job, event: Event) -> Result<Job, journal::Error> {
         let Ok(moved) = self.decide(job, &event) else { return Ok(job.clone()) };
         self.record(&event, &moved).await?;
@@ -64,7 +64,7 @@ impl<C: Clock> Desk<C> {
     }
 }
 
-/// One line a change of state, at the level that its news deserve.
+/// Logs a transition as one line, at a level that fits its importance.
 pub(super) fn tell(job: &Job, event: &Event, moved: &Transition) {
     let (id, phase) = (job.id(), moved.job.phase.name());
     match (event, moved.job.phase.outcome()) {

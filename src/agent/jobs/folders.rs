@@ -20,7 +20,7 @@
 //! removed here, only moved away by one rename.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::reserve::Reserve;
@@ -55,8 +55,8 @@ impl Folders {
     /// Creates the data folder and the folder of all jobs, private to the node.
     pub fn create(data_dir: &Path) -> io::Result<Self> {
         let root = data_dir.join("jobs");
-        private(data_dir)?;
-        private(&root)?;
+        host::private_folder(data_dir)?;
+        host::private_folder(&root)?;
         let root = root.canonicalize()?;
         let (reserve, trash) = (Reserve::of(data_dir), Trash::create(&root)?);
         // An earlier version kept its trash here.
@@ -101,10 +101,10 @@ impl JobFolders {
     /// Creates the folders that the container will see. Discards what an earlier preparation of the
     /// same attempt left.
     pub fn prepare(&self) -> io::Result<()> {
-        private(&self.job)?;
+        host::private_folder(&self.job)?;
         self.create_inputs()?;
         self.trash.take(&self.attempt)?;
-        private(&self.attempt)?;
+        host::private_folder(&self.attempt)?;
         let output = self.output();
         std::fs::create_dir(&output)?;
         // The image chooses the container's user, so anybody may write. Only the node may enter
@@ -125,7 +125,7 @@ impl JobFolders {
 
     /// Any user that the image runs as must be able to read them, but only through their mount.
     fn create_inputs(&self) -> io::Result<()> {
-        private(&self.inputs())?;
+        host::private_folder(&self.inputs())?;
         std::fs::set_permissions(self.inputs(), std::fs::Permissions::from_mode(0o755))
     }
 
@@ -167,7 +167,7 @@ impl JobFolders {
     pub fn fresh_copied(&self) -> io::Result<PathBuf> {
         let copied = self.attempt.join("copied");
         self.trash.take(&copied)?;
-        private(&copied)?;
+        host::private_folder(&copied)?;
         Ok(copied)
     }
 
@@ -274,11 +274,4 @@ impl JobFolders {
     pub fn remove(&self) -> io::Result<()> {
         self.trash.take(&self.job)
     }
-}
-
-/// Creates a folder that only the node can enter.
-pub(super) fn private(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // The folder may have existed with another mode, or the umask may have changed it.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

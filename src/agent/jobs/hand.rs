@@ -1,7 +1,7 @@
-//! The jobs in hand: one task for each, and those that wait for a delivery.
+//! The jobs in hand: one task for each, and those that wait for redelivery.
 //!
-//! Invariants: a job has at most one task; only one caller at a time moves a job that waits; a pool's job
-//! that another agent has, or has ended, does not go on here, and one that nobody has does.
+//! Invariants: a job has at most one task. Only one caller at a time moves a waiting job. A pool's
+//! job that another agent has, or has ended, is not resumed here; one that nobody has is.
 
 use std::sync::Arc;
 
@@ -19,42 +19,42 @@ use crate::job::phase::{Event, Phase, StopCause};
 use crate::journal;
 use crate::supervise::Crew;
 
-/// The jobs of this node, and what they share.
+/// The jobs of this node, and the state that they share.
 #[derive(Debug)]
 pub struct Jobs<E, C> {
-    /// This node.
+    /// The address of this node.
     pub node: Address,
-    /// What a job gets on this node.
+    /// What the node offers, and so what a job gets here.
     pub terms: Terms,
-    /// Where decisions are made and written down.
+    /// Decides and journals the jobs' transitions.
     pub desk: Desk<C>,
-    /// Where jobs are carried out.
+    /// Carries out the jobs' steps.
     pub effects: Arc<E>,
-    /// The jobs' tasks.
+    /// The tasks of the jobs in hand.
     pub crew: Crew,
-    /// Held while a job leaves its wait.
+    /// Held while a job leaves the phase `Waiting`.
     pub(super) waiting: tokio::sync::Mutex<()>,
 }
 
-/// Why a job was not moved, or a delivery not answered for: both are tried again.
+/// Why a job was not moved or a delivery not answered; both are tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing can be written down.
+    /// The journal can't be read or written.
     #[error("the journal can't take a job down")]
     Journal(#[from] journal::Error),
-    /// The bus refused for good.
+    /// The bus failed in a way that a retry does not cure.
     #[error("a delivery can't be answered for")]
     Bus(#[from] bus::Error),
 }
 
 impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
-    /// No job in hand yet.
+    /// The jobs of a node, with none in hand yet.
     pub fn new(node: Address, terms: Terms, desk: Desk<C>, effects: Arc<E>) -> Self {
         let (crew, waiting) = (Crew::default(), tokio::sync::Mutex::default());
         Self { node, terms, desk, effects, crew, waiting }
     }
 
-    /// Puts a job into the hands of a task of its own, unless it is in hand already.
+    /// Spawns a task for the job, unless one has it in hand already.
     pub fn start(&self, job: Job, delivery: Option<AckHandle>) {
         let Some(stops) = self.desk.board.enter(&job, delivery) else { return };
         let (effects, desk) = (Arc::clone(&self.effects), self.desk.clone());
@@ -62,8 +62,8 @@ impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
         self.crew.spawn(name, async move { drive(job, effects.as_ref(), &desk, stops).await });
     }
 
-    /// A job that waits: where its message is in no queue any more, and nobody has its claim, it goes on
-    /// here. Not while the node is drained: it goes on at its next start.
+    /// Resumes a waiting job here if its message is in no queue any more and nobody has its claim.
+    /// A draining node leaves that to its next start.
     pub(in crate::agent) async fn own(&self, job: &Job) -> Result<(), Error> {
         let id = job.id();
         let known = self.desk.journal.lookup(id).await?;
@@ -95,7 +95,7 @@ impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
         Ok(())
     }
 
-    /// A job that was given back goes on.
+    /// Resumes a job that was given back and waits; does nothing if it does not wait.
     pub(in crate::agent) async fn resume_waiting(
         &self,
         id: &JobId,
@@ -104,7 +104,7 @@ impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
         self.leave_waiting(id, Event::Resumed, ack).await.map(drop)
     }
 
-    /// Cancels a job that was given back and waits; `false` where it does not wait.
+    /// Cancels a job that was given back and waits; `false` if it does not wait.
     pub(in crate::agent) async fn cancel_waiting(&self, id: &JobId) -> Result<bool, Error> {
         let known = self.desk.journal.lookup(id).await?;
         let delivery = known.and_then(|known| known.delivery);
@@ -112,8 +112,8 @@ impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
         self.leave_waiting(id, Event::StopAsked { cause: StopCause::Cancelled }, delivery).await
     }
 
-    /// Moves a job that waits; `false` where it does not wait, or not any more: whoever asks first
-    /// decides.
+    /// Moves a job out of the phase `Waiting`; `false` if it is not in that phase, or not any more:
+    /// the first caller wins.
     pub(super) async fn leave_waiting(
         &self,
         id: &JobId,
@@ -123,7 +123,7 @@ impl<E: Effects, C: Clock + Clone> Jobs<E, C> {
         let _alone = self.waiting.lock().await;
         let known = self.desk.journal.lookup(id).await?;
         let Some(job) = known.and_then(|known| known.job) else { return Ok(false) };
-        // Its task may not have ended yet: then nobody could be given the job.
+        // While its previous task has not ended, no new one can take the job.
         if job.phase != Phase::Waiting || self.desk.board.has(id) {
             return Ok(false);
         }

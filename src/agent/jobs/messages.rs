@@ -1,7 +1,7 @@
-//! The steps of a job that are messages: its claim, its answer to the queue, its grave.
+//! The steps of a job that are messages: its claim, its answer to the queue, its dead letter.
 //!
-//! What must hold: a delivery is acknowledged only for a job whose terminal status is in the
-//! journal; one that another agent holds by now is neither acknowledged nor given back.
+//! Invariants: a delivery is acknowledged only after the job's terminal status is in the journal. A
+//! delivery that another agent holds by now is neither acknowledged nor given back.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use crate::job::{Job, Reason};
 use crate::journal::{self, History};
 use crate::report::causes;
 
-/// Events of a job's history that are told: a job that was tried for a day has thousands.
+/// Maximum number of events in a dead letter's history; a job retried for a day has thousands.
 const HISTORY_MAX: u32 = 256;
 
-/// Of those, what is told where the server takes no message of that size.
+/// The same if the server does not accept a message of that size.
 const HISTORY_SHORT: usize = 16;
 
-/// A delivery that does not fit now comes back after this long, doubling to the longest.
+/// Redelivery delay of a job that does not fit now: doubles from the first to the longest.
 const NAK_FIRST: Duration = Duration::from_secs(5);
 const NAK_MAX: Duration = Duration::from_mins(5);
 
-/// How long a message stays away that was delivered so often and did not fit each time.
+/// The redelivery delay after `delivered` deliveries that did not fit.
 pub(super) fn nak_delay(delivered: u64) -> Duration {
     let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
     NAK_FIRST.saturating_mul(1 << doublings.min(10)).min(NAK_MAX)
@@ -79,8 +79,8 @@ async fn hand_back<E: Effects, C: Clock>(
     desk: &Desk<C>,
 ) -> Result<(), bus::Error> {
     let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(()) };
-    // An agent that holds it now would lose it to the next one by our answer; and where its lease
-    // may have run out, one may have been given it that has not claimed it yet.
+    // A NAK would take the job from an agent that holds it by now. In `LettingGo` the lease may
+    // have expired, and the job may be with an agent that has not claimed it yet: no NAK either.
     let is_ours = pool_claim::hand_back(job, &delivery, effects, &desk.clock).await?;
     if is_ours && job.phase == Phase::HandingBack {
         answer(&delivery, Settle::Nak(Duration::ZERO), effects).await
@@ -89,13 +89,13 @@ async fn hand_back<E: Effects, C: Clock>(
     }
 }
 
-/// Back to the pool with a delay, so that another agent is given it sooner than this one.
+/// Gives the job back to the pool with a delay, so that another agent gets it before this one.
 async fn give_back<E: Effects, C: Clock>(
     job: &Job,
     effects: &E,
     desk: &Desk<C>,
 ) -> Result<Event, bus::Error> {
-    // Without a queue that keeps it nobody else can begin it.
+    // Without a queue that keeps the message no other agent can begin the job.
     let Some(delivery) = desk.board.delivery(job.id()) else { return Ok(Event::Concluded) };
     if let Some(Ok(pool)) = job.pool().map(str::parse)
         && !effects.is_queued(&delivery, &Target::Pool(pool), job.id()).await?
@@ -118,7 +118,7 @@ async fn answer<E: Effects>(
     effects: &E,
 ) -> Result<(), bus::Error> {
     match effects.settle(delivery, how).await {
-        // A stream that was lost took the delivery with it: there is nothing to answer for.
+        // The delivery was lost with its stream: there is nothing to answer.
         Err(bus::Error::StaleAck { .. }) => Ok(()),
         done => done,
     }
@@ -145,11 +145,11 @@ async fn put_aside<E: Effects, C: Clock>(
     Ok(())
 }
 
-/// What lies on `jobs.dead.…`: the message as it came, and what became of it.
+/// The body of a message on `jobs.dead.…`: the job as it came, and its history.
 #[derive(Debug, Serialize)]
 struct DeadLetter {
     agent_address: Address,
-    /// As a string where it is no JSON.
+    /// The job's message; a string if it is not JSON.
     job: Value,
     history: Vec<Happened>,
 }
@@ -158,7 +158,7 @@ struct DeadLetter {
 struct Happened {
     at: Timestamp,
     event: &'static str,
-    /// How often in a row, where it was more than once, and when the last time.
+    /// How often in a row, if more than once; `until` is the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     times: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,7 +169,7 @@ struct Happened {
     error: Option<String>,
 }
 
-/// A dead letter of a job that this node took, or of one that it only refused (`history` empty).
+/// The dead letter of a job that this node accepted, or only refused (then without events).
 pub(in crate::agent) fn dead_letter(agent_address: Address, history: &History) -> Vec<u8> {
     let text = String::from_utf8_lossy(&history.body);
     let job = serde_json::from_str(&text).unwrap_or_else(|_| text.into_owned().into());
@@ -194,8 +194,8 @@ pub(in crate::agent) fn dead_letter(agent_address: Address, history: &History) -
     serde_json::to_vec(&letter).unwrap_or_default()
 }
 
-/// The letter as far as a server takes it: the end of its history, then without its history, and in the
-/// end with the job's id in the place of the job.
+/// Shortens a dead letter to `bytes_max` if possible: keeps only the end of its history, then no
+/// history, and at last only the job's id in place of the job.
 pub(in crate::agent) fn shortened(letter: &[u8], bytes_max: usize) -> Vec<u8> {
     let mut letter: Value = serde_json::from_slice(letter).unwrap_or_default();
     let events = letter["history"].as_array().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What becomes of a job on this node, from its delivery to its acknowledgement.
+//! The life of a job on this node, from its delivery to its acknowledgement.
 //!
 //! ```text
 //!  intake ──► journal ──► attempt (one task per job) ──► effects (the agent's one seam)
@@ -7,8 +7,8 @@
 //!                outbox ◄──────┘
 //! ```
 //!
-//! Invariants: a decision is written to the journal before anything acts on it; a job has at most one task;
-//! no module here knows NATS, Docker, or IPFS except through [`effects::Effects`].
+//! Invariants: a decision is journaled before anything acts on it. A job has at most one task. No
+//! module here knows NATS, Docker or IPFS except through [`effects::Effects`].
 
 pub mod attempt;
 pub mod board;

@@ -100,7 +100,7 @@ impl Reserve {
     }
 
     fn keep_inodes(&self) -> io::Result<()> {
-        super::folders::private(&self.inodes)?;
+        host::private_folder(&self.inodes)?;
         (0..INODES).try_for_each(|number| std::fs::File::create(self.inode(number)).map(drop))
     }
 

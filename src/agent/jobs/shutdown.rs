@@ -1,6 +1,7 @@
-//! The end in order: no more jobs are taken, what runs gets its grace, the last statuses leave.
+//! Orderly shutdown: no more jobs are taken, running ones get their grace period, the last statuses
+//! are sent.
 //!
-//! What must hold: every wait here is bounded; what is left over is taken back at the next start.
+//! Invariants: every wait here is bounded. Jobs that are left over are resumed at the next start.
 
 use std::time::Duration;
 
@@ -11,22 +12,22 @@ use crate::clock::Clock;
 use crate::ids::JobId;
 use crate::job::phase::StopCause;
 
-/// How long the last statuses may take to leave, once the jobs have been stopped.
+/// How long the last statuses may take to be sent, once the jobs have been stopped.
 pub(in crate::agent) const FLUSH: Duration = Duration::from_secs(10);
 
-/// How what runs is to end.
+/// How running jobs end at a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct Graces {
-    /// What runs is left to the next start.
+    /// Whether running jobs are left to the next start.
     pub keep_jobs: bool,
-    /// How long what runs may go on to its own end.
+    /// How long running jobs may continue, so that they can finish.
     pub shutdown: Duration,
-    /// How long a container that was asked to end may take.
+    /// How long a container may take to end after its signal.
     pub stop: Duration,
 }
 
 impl Graces {
-    /// As the owner has them. Not `graceful`: what runs is left to the next start.
+    /// The owner's settings. If not `graceful`, running jobs are left to the next start.
     pub(in crate::agent) const fn of(settings: &Settings, graceful: bool) -> Self {
         Self {
             keep_jobs: settings.keep_jobs || !graceful,
@@ -36,14 +37,15 @@ impl Graces {
     }
 }
 
-/// Stops taking work, gives what runs its grace, hands back the rest. [`let_out`] comes after it.
+/// Stops the intake, gives running jobs their grace period, and hands back the rest. Call
+/// [`let_out`] afterwards.
 pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, graces: Graces) {
     let (board, clock) = (&intake.jobs.desk.board, &intake.jobs.desk.clock);
     board.close();
-    // What is being taken in right now is still written down.
+    // Deliveries being handled right now are still journaled.
     within(clock, FLUSH, intake.closed()).await;
     if graces.keep_jobs {
-        tracing::info!("leaving what runs to the next start");
+        tracing::info!("leaving running jobs to the next start");
     } else {
         stop_all(intake, board.ids(Some(false))).await;
         let running = board.ids(None).len();
@@ -60,7 +62,7 @@ pub async fn wind_down<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, grac
     }
 }
 
-/// Gives the last statuses a moment to leave.
+/// Waits up to `FLUSH` for the last statuses to be sent.
 pub async fn let_out<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
     within(&intake.jobs.desk.clock, FLUSH, flush(intake)).await;
 }
@@ -71,7 +73,7 @@ async fn stop_all<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>, ids: Vec<
     within(&desk.clock, FLUSH, futures_util::future::join_all(stops)).await;
 }
 
-/// Waits until every status is out.
+/// Waits until every status is sent.
 async fn flush<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
     let desk = &intake.jobs.desk;
     while desk.journal.unsent_count().await.is_ok_and(|count| count > 0) {
@@ -80,7 +82,7 @@ async fn flush<E: Effects, C: Clock + Clone>(intake: &Intake<E, C>) {
     }
 }
 
-/// `None` where `span` is over first.
+/// Runs `work` for at most `span`; `None` if that is over first.
 async fn within<T>(clock: &impl Clock, span: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

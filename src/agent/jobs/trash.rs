@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::folders::private;
+use crate::host;
 use crate::host::tree::{Cleared, Clearing, fresh_name};
 use crate::supervise::Failure;
 
@@ -46,7 +46,7 @@ impl Trash {
     /// left there.
     pub fn create(jobs: &Path) -> io::Result<Self> {
         let folder = jobs.join(NAME);
-        private(&folder)?;
+        host::private_folder(&folder)?;
         Ok(Self {
             folder,
             filled: Arc::default(),
@@ -68,7 +68,7 @@ impl Trash {
         let taken = match std::fs::rename(path, &to) {
             // The folder itself may have been removed by hand.
             Err(err) if err.kind() == io::ErrorKind::NotFound && !self.folder.exists() => {
-                private(&self.folder)?;
+                host::private_folder(&self.folder)?;
                 std::fs::rename(path, &to)
             }
             taken => taken,

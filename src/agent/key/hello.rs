@@ -13,15 +13,15 @@
 //!   seconds.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
+use super::instance::Instance;
 use super::sole::{Conflict, Sole};
 use crate::agent::jobs::holds;
 use crate::agent::link::Link;
@@ -44,38 +44,6 @@ const POLL: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_mins(1);
 /// The number of other instances remembered. Only the key's own users can add one.
 const OTHERS_MAX: usize = 64;
-
-/// The id of one run of the program: a random UUID of version 4 (RFC 9562).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct Instance(String);
-
-impl Instance {
-    /// A new random id.
-    pub fn random() -> Self {
-        let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-        let hex = format!("{bits:032x}");
-        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-        Self(parts.join("-"))
-    }
-}
-
-impl fmt::Display for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Instance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let plain = text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        if text.len() == 36 && plain {
-            return Ok(Self(text.to_ascii_lowercase()));
-        }
-        Err(serde::de::Error::custom("not a UUID"))
-    }
-}
 
 /// The fields besides `action` of a request between instances.
 #[derive(Debug, Deserialize)]
@@ -181,7 +149,7 @@ impl<C: Clock + Clone> Greeter<C> {
             return Reply::Silence;
         }
         let (other, at_ms) = (&said.instance, said.issued_at_ms);
-        let is_ours = |signature| self.is_ours("hello", &other.0, at_ms, signature);
+        let is_ours = |signature| self.is_ours("hello", other.as_str(), at_ms, signature);
         if !said.signature.as_ref().is_some_and(is_ours) {
             return Reply::Here;
         }
@@ -246,7 +214,7 @@ impl<C: Clock + Clone> Greeter<C> {
     fn hello(&self, at_ms: u64) -> Bytes {
         let hello = json!({
             "action": "hello", "instance": self.me, "running": self.sole.is_sole(),
-            "issued_at_ms": at_ms, "signature": self.sign("hello", &self.me.0, at_ms),
+            "issued_at_ms": at_ms, "signature": self.sign("hello", &self.me.as_str(), at_ms),
         });
         hello.to_string().into()
     }
@@ -407,7 +375,7 @@ mod tests {
 
     /// A hello as it comes over the wire.
     fn hello(from: &Greeter<SystemClock>, at_ms: u64) -> Greeting {
-        let signature = Some(from.sign("hello", &from.me.0, at_ms));
+        let signature = Some(from.sign("hello", &from.me.as_str(), at_ms));
         let (instance, to, running) = (from.me.clone(), None, false);
         Greeting { instance, to, running, issued_at_ms: at_ms, signature }
     }

@@ -4,4 +4,5 @@
 //! instance answers; no transaction is sent while another user of the key was seen lately.
 
 pub mod hello;
+pub mod instance;
 pub mod sole;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::hello::Instance;
+use super::instance::Instance;
 use crate::clock::{Clock, Timestamp};
 
 /// Evidence that somebody else uses the key.

@@ -15,8 +15,9 @@ use rustix::fs::{FlockOperation, flock, fstatvfs, syncfs};
 use tempfile::TempDir;
 
 use super::super::dag::{self, BlockId, Codec, Content, Version};
+use super::super::directory::Summary;
 use super::super::task::Stop;
-use super::super::unixfs::{Profile, Summary, add_file};
+use super::super::unixfs::{Profile, add_file};
 use super::super::{Error, Kind, directory};
 
 /// Bytes that uploads leave free on the disk.

@@ -14,7 +14,7 @@ use crate::web::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
-use super::super::local::Item;
+use super::super::item::Item;
 use super::super::unixfs::{LEGACY, NODE, Profile, cid};
 use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, names, task};
 use super::objects::{Batch, Objects, Stored};

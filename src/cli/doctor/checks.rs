@@ -1,26 +1,19 @@
 //! The checks. Each asks one service or part of the host as the node would, and reports the answer.
 
 use std::path::Path;
-use std::time::Duration;
 
-use super::{Check, Finding, gpu};
+use super::{Check, DOCKER, Finding, gpu, hasty, node_of, unset};
 use crate::agent::Settings;
 use crate::agent::account::heartbeat::{Registration, WARN_DAYS};
 use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
-use crate::container::docker::{Config as DockerConfig, Docker, Engine};
+use crate::container::docker::{Docker, Engine};
 use crate::host;
-use crate::ids::Address;
 use crate::node::LOCAL_CHAINS;
 use crate::report::causes;
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
-
-/// The finding of a check whose settings are wrong; the check of the settings reports those.
-pub(super) fn unset() -> Finding {
-    Finding::fail("not checked", "mend the settings first")
-}
 
 /// Reports all problems and warnings of the settings.
 pub(super) fn settings(env: &mut Env<'_>) -> Check {
@@ -98,9 +91,6 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
     }
 }
 
-pub(super) const DOCKER: &str = "install and start Docker Engine (https://docs.docker.com/engine/install), let \
-                      this user into the group docker, or set DOCKER_HOST";
-
 /// Which user id root in a container has on the host. Most engines run without user namespaces and the node
 /// works with both, so this is reported but not graded.
 fn root_in_containers(engine: &Engine) -> &'static str {
@@ -109,12 +99,6 @@ fn root_in_containers(engine: &Engine) -> &'static str {
     } else {
         "root in a container has root's number here (no user namespace)"
     }
-}
-
-/// The node address to label the probes' containers with.
-pub(super) fn node_of(parts: &Parts) -> Address {
-    let address = parts.key.as_ref().and_then(|key| key.address().ok());
-    address.unwrap_or(Address::new([0; 20]))
 }
 
 /// Checks that the engine sees the same files under the data folder's path as the node.
@@ -147,13 +131,6 @@ pub(super) async fn files_in_containers(parts: &Parts) -> Finding {
 /// The data folder or its nearest existing ancestor: before the first start, it only has to be creatable.
 fn existing(data_dir: &Path) -> &Path {
     data_dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"))
-}
-
-/// A configuration with short timeouts, so that a start that hangs fails before the check's deadline and its
-/// container is removed.
-pub(super) fn hasty(config: &DockerConfig) -> DockerConfig {
-    let (call_timeout, start_timeout) = (Duration::from_secs(3), Duration::from_secs(6));
-    DockerConfig { call_timeout, start_timeout, ..config.clone() }
 }
 
 pub(super) async fn chain(parts: &Parts) -> Finding {

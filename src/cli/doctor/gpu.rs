@@ -1,7 +1,6 @@
 //! The GPU checks: which cards the driver knows, and whether a container gets each of them.
 
-use super::Finding;
-use super::checks::{DOCKER, hasty, node_of, unset};
+use super::{DOCKER, Finding, hasty, node_of, unset};
 use crate::config::{Gpu, Parts};
 use crate::container::Error as ContainerError;
 use crate::container::docker::Docker;

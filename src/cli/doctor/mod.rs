@@ -23,6 +23,8 @@ use serde_json::json;
 use super::logging::{self, Audience};
 use super::out;
 use crate::config::{self, Env, Environment, Parts, Problem};
+use crate::container::docker::Config as DockerConfig;
+use crate::ids::Address;
 
 /// Upper bound on one check. A service that takes longer to answer counts as failed.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -154,4 +156,25 @@ fn tell(found: &[Check], json: bool) -> std::io::Result<()> {
         }
     }
     out::line(&format!("{ok} ok, {warn} to look at, {fail} to mend"))
+}
+
+const DOCKER: &str = "install and start Docker Engine (https://docs.docker.com/engine/install), let \
+                      this user into the group docker, or set DOCKER_HOST";
+
+/// The finding of a check whose settings are wrong; the check of the settings reports those.
+fn unset() -> Finding {
+    Finding::fail("not checked", "mend the settings first")
+}
+
+/// The node address to label the probes' containers with.
+fn node_of(parts: &Parts) -> Address {
+    let address = parts.key.as_ref().and_then(|key| key.address().ok());
+    address.unwrap_or(Address::new([0; 20]))
+}
+
+/// A configuration with short timeouts, so that a start that hangs fails before the check's deadline and its
+/// container is removed.
+fn hasty(config: &DockerConfig) -> DockerConfig {
+    let (call_timeout, start_timeout) = (Duration::from_secs(3), Duration::from_secs(6));
+    DockerConfig { call_timeout, start_timeout, ..config.clone() }
 }

@@ -1,8 +1,7 @@
 //! The NATS check: does what the node does before it takes a job.
 
-use super::Finding;
-use super::checks::unset;
 use super::gpu::cards;
+use super::{Finding, unset};
 use crate::bus::{self, Bus, DeliveryMode, Expiry, Shortcoming, Target};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Parts;

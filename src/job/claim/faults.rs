@@ -1,4 +1,4 @@
-//! Counts the nodes that could not begin a pool's job, possibly by their own fault (docs/adr/0020).
+//! Counts how often nodes could not begin a pool's job, possibly by their own fault (docs/adr/0020).
 //!
 //! Invariants: each delivery is counted at most once, whatever crashes in between; the node whose report
 //! reaches [`FAULTS_MAX`] is the one that ends the job.

@@ -19,7 +19,7 @@ fn bid() -> Bid {
     }
 }
 
-/// Agent 2 with the second.
+/// Agent 2 with the second delivery of it.
 fn second() -> Bid {
     Bid { agent: agent(2), delivered: 2, ..bid() }
 }
@@ -141,7 +141,7 @@ fn agents_that_were_out_of_reach_take_their_starts_back_once_each() {
     assert_eq!(hand_back(Some(&refunded), &first), None, "killed before it was written down");
     let refunded = hand_back(Some(&refunded), &second).expect("it was counted");
     assert_eq!((refunded.starts, refunded.silent.iter().count()), (1, 0));
-    // One whose container was lost comes back with its next attempt: that start stays counted.
+    // An agent whose container was lost comes back with its next attempt: its start stays counted.
     assert_eq!(hand_back(Some(&taken), &Bid { attempt: 2, ..first }), None);
     let ended = Claim { state: State::Done, ..taken };
     assert_eq!(hand_back(Some(&ended), &first), None, "an end stays as it is");
@@ -343,7 +343,7 @@ fn who_cant_run_a_job_keeps_the_start_of_the_silent_agent_that_had_it() {
         let back = hand_back(Some(&claim), &bid()).expect("it takes its start out");
         assert_eq!((back.state, back.starts, back.silent.is_empty()), (State::Refused, 0, true));
     }
-    // A third start may be silent too, where a node that can't run the job is given it then.
+    // A third start may be silent too, if the job is then delivered to a node that can't run it.
     let mut claim = claimed();
     for delivered in 2..=3 {
         let by = u8::try_from(delivered).unwrap();
@@ -356,7 +356,7 @@ fn who_cant_run_a_job_keeps_the_start_of_the_silent_agent_that_had_it() {
     assert_eq!(hand_back(Some(&claim), &bid()).expect("the first's").starts, 2);
 }
 
-/// What agent `who` writes that was given the job for the `nth` time, took it and could not begin it.
+/// What agent `who` writes after it received delivery `nth`, took the job and could not begin it.
 fn cant_begin(found: Option<Claim>, who: u8, nth: u64) -> GiveBack {
     let bid = Bid { agent: agent(who), delivered: nth, ..bid() };
     let claimed = written(take(found.as_ref(), &bid));

@@ -396,7 +396,7 @@ impl Job {
         self.pool().is_some() && fault.reason.may_be_the_nodes()
     }
 
-    /// The job's id.
+    /// The job's id, as in its spec.
     pub const fn id(&self) -> &JobId {
         &self.spec.id
     }

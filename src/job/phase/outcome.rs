@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::ids::Cid;
 use crate::job::reason::Reason;
 
-/// How a job ends.
+/// How a job ends, with its fault unless it completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

@@ -1,4 +1,4 @@
-//! The state machine under every order of events, and its arrows one by one.
+//! The state machine in every order of events, and its transitions one by one.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -45,7 +45,7 @@ fn exit(code: i32) -> Event {
     Event::Exited { exit, by_itself: None }
 }
 
-/// The end of a container that was stopped: not before it was asked to.
+/// The exit of a container that was stopped, after it was asked to stop.
 fn stopped(code: i32) -> Event {
     let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(11) };
     Event::Exited { exit, by_itself: None }
@@ -70,7 +70,7 @@ fn started() -> Event {
     Event::Started { container: "c".to_owned(), at: at(1) }
 }
 
-/// The events of a run that goes well, in order.
+/// The events of a run that succeeds, in order.
 fn happy() -> Vec<Event> {
     vec![
         Event::Pulled { image: image() },
@@ -86,7 +86,7 @@ fn happy() -> Vec<Event> {
     ]
 }
 
-/// Applies events that must belong where they come; the job and all statuses.
+/// Applies events, each of which must belong to its phase; returns the job and all statuses.
 fn run(extra: &str, events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
     apply_all(accept(extra), events)
 }
@@ -96,7 +96,7 @@ fn run_pooled(events: impl IntoIterator<Item = Event>) -> (Job, Vec<Status>) {
     apply_all(accept_from("pool.a100", ""), events)
 }
 
-/// The events of a pool's job that goes well, in order.
+/// The events of a pool's job that succeeds, in order.
 fn happy_pooled() -> Vec<Event> {
     let mut events = happy();
     events.insert(3, Event::Claimed);
@@ -243,7 +243,7 @@ fn a_start_that_fails_again_and_again_can_be_cancelled_and_expires() {
 
 #[test]
 fn a_container_that_is_lost_three_times_fails_the_job_which_is_put_aside() {
-    // Known to have run each time, or not: then the job may not be to blame.
+    // If the container was not known to run each time, the job may not be to blame.
     for (done, reason) in [(4, Reason::Poison), (3, Reason::ContainerLost)] {
         let once = || happy().into_iter().take(done).chain([Event::Lost]);
         let (job, statuses) = run("", once().chain(once()).chain(once()));
@@ -284,7 +284,7 @@ fn a_pools_job_of_another_agent_ends_here_without_a_terminal_status() {
             run_pooled(happy_pooled().into_iter().take(done).chain(events).chain([Event::Removed]));
         let told = statuses.last().unwrap();
         assert_eq!((told.stage, told.reason_code), (Stage::Interrupted, Some(Reason::LeaseLost)));
-        // Whose its delivery is by now is the claim's to say.
+        // Only the claim says whose the delivery is by now.
         assert_eq!(next_step(&job, at(10)), Next::Do(Step::HandBack));
         let job = job.apply(Event::HandedBack, at(10), &rules()).unwrap().job;
         assert_eq!((job.phase.clone(), next_step(&job, at(10))), (Phase::Waiting, Next::Rest));
@@ -374,7 +374,7 @@ fn a_service_of_the_node_that_is_away_is_waited_for() {
 #[test]
 fn time_in_which_nobody_tried_uses_no_patience_for_a_result_up() {
     let days = |days: u64| at(20).plus(Duration::from_hours(24 * days));
-    // One failed upload, the host off for a weekend, one more failure at boot; or it was suspended.
+    // A failed upload, a host that is off or suspended for a day, another failure, and so on.
     for taken_up in [Job::taken_up as fn(Job) -> Job, |job| job] {
         let (mut job, _) = run("", happy().into_iter().take(6));
         for day in 0..15 {
@@ -398,7 +398,7 @@ fn a_good_result_that_the_node_can_not_collect_is_never_given_up() {
         job.phase.name()
     };
     assert_eq!(fails_for_days(0), "exited");
-    // Of a failed one there is no result to lose.
+    // A failed run has no result to lose.
     assert_eq!(fails_for_days(3), "collected");
 }
 
@@ -453,7 +453,7 @@ fn a_store_that_refuses_the_node_is_told_of_once_and_waited_for() {
     }
     let told: Vec<_> = said.iter().map(|status| (status.stage, status.reason_code)).collect();
     assert_eq!(told, [(Stage::Uploading, Some(Reason::StoreRefused))]);
-    // Its patience begins with what is tried after that.
+    // Its patience begins with the first try after that.
     let job = job.apply(failed(Retry::Patiently), at(u64::MAX), &rules()).unwrap().job;
     assert_eq!((job.phase.name(), job.trouble.unwrap().tried.times), ("collected", 1));
 }
@@ -581,7 +581,7 @@ fn a_job_whose_card_fails_gives_it_up_and_is_patient_with_all_cards_together() {
     let late = at(10_000).plus(rules().fetch_give_up);
     let ended = job.apply(fault(), late, &rules()).unwrap();
     assert_eq!(ended.statuses[0].reason_code, Some(Reason::GpuFailed));
-    // Where no card is left that works, it says so from where it waits.
+    // If no working card is left, it fails from the phase in which it waits.
     let waits = job.apply(fault(), at(30_000), &rules()).unwrap().job;
     assert_eq!(waits.phase.name(), "ready");
     assert_eq!(waits.apply(fault(), late, &rules()).unwrap().job.phase.name(), "ended");
@@ -706,7 +706,7 @@ proptest! {
         for (event, wait) in events {
             now += wait;
             let start = matches!(event, Event::Started { .. });
-            // An event that does not belong is refused and changes nothing.
+            // An event that does not belong to the phase is refused and changes nothing.
             let Ok(moved) = job.apply(event, at(now), &rules()) else { continue };
             starts += u32::from(start);
             prop_assert!(moved.durable.is_some() || moved.statuses.iter().all(|s| !s.stage.is_terminal()));
@@ -730,7 +730,7 @@ fn a_clock_that_is_set_back_gives_a_run_no_more_than_it_had() {
         other => panic!("{other:?}"),
     };
     assert_eq!(until(&job, 30_000), at(60_001));
-    // Taken back hours before its start: it has its 60 s from then, and not a second more.
+    // With a clock set back to hours before its start, it has its 60 s from then, and no more.
     let Phase::Running { run } = &mut job.phase else { panic!("{:?}", job.phase) };
     let day = 24 * 60 * 60 * 1000;
     (run.started_at, run.kill_at) = (at(day), at(day + 60_000));

@@ -1,12 +1,11 @@
 //! What ends a job early, or sends it back: failures, an expired deadline, a request to stop.
 //!
-//! Invariant: a job leaves the happy path with one terminal status, or with one `interrupted` status and
-//! on its way back to its queue.
+//! Invariant: a job leaves the happy path towards one terminal status, or with one `interrupted` status
+//! towards its queue.
 
 use super::super::patience;
-use super::super::phase::Event;
 use super::super::phase::{
-    Durable, EndedRun, Fault, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, StopCause,
+    Durable, EndedRun, Event, Fault, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, StopCause,
     misplaced,
 };
 use super::super::reason::Reason;
@@ -16,7 +15,7 @@ use super::super::verdict::{cancelled, poisoned};
 use super::{Next, notice};
 
 impl Next {
-    /// The job's deadline has passed, or it was not begun in time.
+    /// The job's deadline passed before its start.
     pub(super) fn expired(&mut self, phase: &Phase) -> Result<(), Misplaced> {
         if not_running(phase) || matches!(phase, Phase::Starting { .. }) {
             self.expire();
@@ -51,7 +50,7 @@ impl Next {
         rules: &Rules,
     ) -> Result<(), Misplaced> {
         if is_image_gone(&phase, &fault) && self.job.image_gone < IMAGE_GONE_MAX {
-            // The same attempt: nothing was made for it, and a pool's claim on it stands.
+            // The attempt stays the same: nothing was created for it, and a pool's claim still stands.
             self.job.image_gone += 1;
             self.job.phase = Phase::Accepted;
             self.say(Stage::Pulling);
@@ -66,8 +65,7 @@ impl Next {
             }
             self.job.trouble = Some(trouble);
             match phase {
-                // No card is held while the network is waited for, nor one that does not work:
-                // another may.
+                // Hold no card while waiting for the network, nor a card that does not work: another may.
                 Phase::Claiming { image, .. } => self.job.phase = Phase::Ready { image },
                 Phase::Starting { image, .. } if fault.reason == Reason::GpuFailed => {
                     self.job.phase = Phase::Ready { image };
@@ -107,7 +105,7 @@ impl Next {
         Ok(())
     }
 
-    /// The container is gone and nobody knows how it ended: once more, but not for ever.
+    /// The container is gone and nobody knows how it ended: start again, but not forever.
     pub(super) fn lost(&mut self) {
         self.job.lost += 1;
         self.job.lost_running += u32::from(matches!(self.job.phase, Phase::Running { .. }));
@@ -122,7 +120,7 @@ impl Next {
         }
     }
 
-    /// Another agent has the job: what was begun here ends without a terminal status.
+    /// Another agent has the job, or may have it: this attempt ends without a terminal status.
     pub(super) fn yielded(&mut self) {
         self.interrupted(
             Reason::LeaseLost,
@@ -131,8 +129,8 @@ impl Next {
         self.job.phase = Phase::Yielded;
     }
 
-    /// Another node of the pool may do better: without a container it is given back at once, though
-    /// what would remove its folders may be what is broken.
+    /// Another node of the pool may succeed. Without a container the job is given back before its folders
+    /// are removed: what would remove them may be what is broken.
     fn unable(&mut self, phase: &Phase, fault: Fault) {
         self.interrupted(fault.reason, &fault.error);
         self.job.phase = if matches!(phase, Phase::Starting { container: Some(_), .. }) {
@@ -152,12 +150,12 @@ impl Next {
     }
 }
 
-/// Nothing of the job was started. A container that was made for it is removed with everything else.
+/// Whether nothing of the job was started. A container that never ran is removed with everything else.
 const fn not_running(phase: &Phase) -> bool {
     not_begun(phase) && !matches!(phase, Phase::Starting { container: Some(_), .. })
 }
 
-/// A refusal that lasted is a result that could not be published: it is kept like any other.
+/// An output that was refused for too long is one that could not be published: it is kept like any other.
 fn unpublished(fault: Fault) -> Fault {
     if fault.reason == Reason::OutputRefused {
         return Fault { reason: Reason::UploadFailed, ..fault };

@@ -1,7 +1,7 @@
-//! What each event means in each phase: the arrows of the picture in [`super::phase`].
+//! What each event means in each phase: the arrows of the diagram in [`super::phase`].
 //!
-//! What must hold: every arm is total over what it can meet; time and settings are arguments; the
-//! statuses of a transition are numbered on from the job's last.
+//! Invariants: every pair of phase and event is a transition or an error; time and settings are
+//! arguments; the statuses of a transition continue the job's numbering.
 
 mod early;
 
@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 
 impl Job {
-    /// The new state after `event`, with the statuses that follow from it. Fails where the event does not
+    /// The new state after `event`, with the statuses that follow from it; an error if the event does not
     /// belong to the job's phase.
     pub fn apply(
         &self,
@@ -35,8 +35,8 @@ impl Job {
             kept: None,
             keep: rules.result_keep,
         };
-        // A claim that can't be made goes back a phase and on again: its trouble goes along. All else
-        // leaves it behind.
+        // A job whose claim can't be written goes back a phase and forward again, and keeps its trouble;
+        // so does one whose card failed. Any other change of phase drops it.
         let claims = matches!(event, Event::Failed { .. } | Event::Reserved { .. });
         next.step(event, rules)?;
         next.job.revision += 1;
@@ -53,14 +53,14 @@ impl Job {
     }
 }
 
-/// A transition in the making.
+/// A transition under construction.
 struct Next {
     job: Job,
     now: Timestamp,
     statuses: Vec<Status>,
     durable: Option<Durable>,
     kept: Option<Kept>,
-    /// How long an output is kept that could not be published.
+    /// How long an output is kept if it could not be published.
     keep: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Next {
         }
     }
 
-    /// From the delivery to the start.
+    /// Events from the delivery to the start.
     fn to_start(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Accepted, Event::Pulled { image }) => {
@@ -130,7 +130,7 @@ impl Next {
         self.durable = Some(Durable::Starting);
     }
 
-    /// The container's life.
+    /// Events from the container's creation to its exit.
     fn running(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
@@ -156,7 +156,7 @@ impl Next {
             }
             (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
-                // The stop did not end a container that had ended by itself before.
+                // A container that had already ended by itself was not ended by the stop.
                 let by_itself = by_itself.unwrap_or_else(|| {
                     let signalled = matches!(exit.code, Some(137 | 143));
                     !signalled && exit.finished_at < self.job.since
@@ -174,10 +174,10 @@ impl Next {
         Ok(())
     }
 
-    /// From the container's end to the terminal status.
+    /// Events from the container's exit to the terminal status.
     fn to_terminal(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
-            // Its output may have gone with the host's power before it was synced.
+            // A power cut may have destroyed the output before it was synced.
             (Phase::Exited { .. }, Event::Lost) => self.lost(),
             (Phase::Exited { run, exit, cause }, Event::Collected { output, log }) => {
                 let (outcome, output) = match output {
@@ -199,7 +199,7 @@ impl Next {
             }
             (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
                 let kept = ended.outcome.keeps_output() && ended.output.is_some();
-                // The outcome as it was before its publication was given up.
+                // The run as it was before publishing was given up.
                 let as_it_was = || EndedRun { outcome: Outcome::Completed, ..ended.clone() };
                 let kept = kept.then(|| Box::new(as_it_was()));
                 let notes = ended.output.filter(|_| output.is_some()).map(|sealed| sealed.notes);
@@ -221,7 +221,7 @@ impl Next {
         Ok(())
     }
 
-    /// The way out: after the terminal status, and back to the queue.
+    /// Events after the terminal status, and on the way back to the queue.
     fn leaving(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Ended { outcome }, Event::Removed) => {
@@ -285,7 +285,7 @@ impl Next {
         self.conclude(Ending::unrun(outcome));
     }
 
-    /// How it ended is known; a pool's job is ended only by who holds its claim.
+    /// How the job ended is known; a pool's job may be ended only by the agent that holds its claim.
     fn conclude(&mut self, ending: Ending) {
         if self.job.pool().is_some() {
             self.job.phase = Phase::Concluding { ending };
@@ -316,7 +316,7 @@ impl Next {
         self.statuses.push(status);
     }
 
-    /// Milliseconds in the phase that is being left.
+    /// Milliseconds that the job spent in the phase that it leaves.
     fn spent(&self) -> u64 {
         ms(self.now.since(self.job.since))
     }

@@ -358,7 +358,7 @@ async fn receipts_go_when_their_root_is_long_settled_and_their_transaction_after
          (id, chain_id, account, contract, nonce, call, state, reserved_ms, settled_ms)
          VALUES (?1, 204, 'a', 'c', ?1, '{}', 'settled', 1, ?2)";
     for (transaction, settled) in [(1, at(0)), (2, at(0).plus(MONTH * 2))] {
-        db.execute(transactions, params![transaction, attempts::millis(settled)]).unwrap();
+        db.execute(transactions, params![transaction, millis(settled)]).unwrap();
     }
     assert_eq!(db.execute(copies, []).unwrap(), 99);
     let now = at(70_000).plus(MONTH);

@@ -1,27 +1,27 @@
 //! Whether a job can run on this node, and whether now: the whole policy, as one pure function.
 //!
-//! A job that could not run here however long it waited is refused. Of the others each is asked in
-//! turn, in the order of the line: whoever fits in what is left goes; whoever does not has what it
-//! asks for **set aside, as far as it is there**, and the next is asked about the rest.
+//! A job that could never run here, however long it waited, is refused. The others are considered in the
+//! order of the line: a job that fits in what is left starts; for a job that does not, what it asks for
+//! is **set aside, as far as it is free**, and the next one is considered with the rest.
 //!
-//! So a small job may pass a big one that waits, but only where it takes nothing that the big one
-//! could use. Strict order would be simpler; it would also keep a free 3090 waiting because the
-//! first in the line wants an H100. To let a job pass that is short enough to be over in time (as
-//! batch schedulers do) would fill more cards; but all that is known of a run's length is its limit,
-//! which is a guess of strangers, and the big job would pay for a wrong one.
+//! So a small job may overtake a waiting big one only if it takes nothing that the big one could use.
+//! Strict order would be simpler, but a free 3090 would stay idle because the first in the line wants an
+//! H100. Letting a job overtake because it is short enough to be over in time (as batch schedulers do)
+//! would fill more cards. But all that is known of a run's length is its limit, which is a stranger's
+//! guess, and the big job would pay for a wrong one.
 //!
-//! What must hold: a card is never given twice; slots, cores, memory and disk of the jobs that run
-//! never exceed the offer; no job starts later because another went past it; whoever is first in
-//! the line goes at the latest when those who ran when it came there have ended.
+//! Invariants: a card is never given twice; slots, cores, memory and disk of the running jobs never
+//! exceed the offer; no job starts later because another overtook it; the first in the line starts at the
+//! latest once the jobs have ended that were running when it became the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Gpu, GpuUuid, allocation::Wish};
 
-/// A host has one or two kinds of cards; a status holds no more than these.
+/// Most kinds of cards that an error lists. A host has one or two.
 const KINDS_MAX: usize = 8;
 
-/// What the node offers, once and for all jobs.
+/// What the node offers to all jobs together.
 #[derive(Debug, Clone)]
 pub struct Offer {
     /// The cards; empty with `GPU_MODE=none`.
@@ -30,64 +30,65 @@ pub struct Offer {
     pub milli_cpus: u64,
     /// Memory for all jobs together, in MiB.
     pub memory_mib: u64,
-    /// Disk under the node's data folder, in MiB, below which nothing is taken left out.
+    /// Disk in the node's data folder for all jobs together, in MiB, without the part that must stay
+    /// free.
     pub disk_mib: u64,
-    /// Whether the owner lets jobs use the engine's bridge.
+    /// Whether the owner lets jobs use the engine's bridge network.
     pub bridge: bool,
-    /// Jobs at a time.
+    /// Number of jobs at a time.
     pub slots: usize,
 }
 
-/// What a job asks for, resolved against the node's defaults.
+/// What a job asks for, with the node's defaults for what it leaves open.
 #[derive(Debug, Clone)]
 pub struct Demand {
-    /// The cards.
+    /// The cards that it asks for.
     pub gpus: Wish,
-    /// What it takes of the host.
+    /// Its share of the host.
     pub share: Share,
-    /// What it wants to reach.
+    /// The network that it wants to reach.
     pub network: Reach,
 }
 
-/// A part of the host.
+/// A share of the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
     /// Thousandths of a core.
     pub milli_cpus: u64,
-    /// Memory in MiB.
+    /// Main memory, in MiB.
     pub memory_mib: u64,
-    /// Disk in MiB.
+    /// Disk space, in MiB.
     pub disk_mib: u64,
 }
 
-/// What a job wants to reach.
+/// The network that a job wants to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Nothing.
+    /// No network at all.
     Nothing,
     /// The internet without the owner's network: not offered by this version.
     Internet,
-    /// The engine's bridge.
+    /// The engine's bridge network.
     Bridge,
 }
 
-/// What a job that runs holds, beside its slot.
+/// What a running job holds, besides its slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Held<'a> {
-    /// Its cards.
+    /// The cards that it holds.
     pub gpus: &'a [GpuUuid],
-    /// Its part of the host.
+    /// Its share of the host.
     pub share: Share,
 }
 
-/// What becomes of a job.
+/// What is decided about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It can't run here, however long it waits.
+    /// It can never run here, however long it waits.
     Never(NeverFits),
-    /// Not before others have ended: what it waits for.
+    /// It has to wait until others have ended; holds what it waits for.
     Later(Scarce),
-    /// At once, on these cards.
+    /// It may start at once, on these cards.
     Now(Vec<GpuUuid>),
 }
 
@@ -96,13 +97,13 @@ pub enum Verdict {
 pub enum NeverFits {
     /// It wants GPUs; the node has none.
     NoGpu,
-    /// It wants more of something than the node has: what, in words.
+    /// It wants more of something than the node has; holds a sentence.
     TooLarge(String),
-    /// It wants a network that the owner does not allow: which, in words.
+    /// It wants a network that the owner does not allow; holds the network's name.
     Network(&'static str),
 }
 
-/// What there is not enough of now, where jobs that run or stand before have what they need.
+/// The resource that is short now, after what running jobs hold and those ahead in the line need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Scarce {
@@ -113,14 +114,15 @@ pub enum Scarce {
     Disk,
 }
 
-/// What becomes of a job that asks for `demand`, where these run and those stand before it in the
-/// line, the first one first.
+/// Decides about a job that asks for `demand`, given the running jobs (`held`) and those `ahead` of it in
+/// the line, the first one first.
 pub fn decide(offer: &Offer, held: &[Held<'_>], ahead: &[&Demand], demand: &Demand) -> Verdict {
     if let Some(refusal) = refusal(offer, demand) {
         return Verdict::Never(refusal);
     }
     let mut free = Free::beside(offer, held);
-    // One that lost its cards to a restart can't run any more: it must not hold up those behind.
+    // A waiting job whose cards are gone since a restart can't run any more: it must not delay the jobs
+    // behind it.
     for earlier in ahead.iter().filter(|earlier| refusal(offer, earlier).is_none()) {
         free.take(earlier);
     }
@@ -130,7 +132,7 @@ pub fn decide(offer: &Offer, held: &[Held<'_>], ahead: &[&Demand], demand: &Dema
     }
 }
 
-/// Why the job could not run even with the whole node for itself.
+/// Why the job could not run even with the whole node to itself; `None` if it could.
 fn refusal(offer: &Offer, demand: &Demand) -> Option<NeverFits> {
     let wish = &demand.gpus;
     if wish.count > 0 && offer.gpus.is_empty() {
@@ -167,7 +169,7 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<NeverFits> {
     }
 }
 
-/// The cards of a node in words, equal ones together.
+/// The cards of a node in words, with equal ones counted together.
 fn cards(gpus: &[Gpu]) -> String {
     let mut kinds: BTreeMap<(&str, u64), usize> = BTreeMap::new();
     for gpu in gpus {
@@ -181,7 +183,7 @@ fn cards(gpus: &[Gpu]) -> String {
     told.join(", ")
 }
 
-/// What of the node nobody has.
+/// The part of the node that is free.
 struct Free<'o> {
     slots: usize,
     share: Share,
@@ -189,7 +191,7 @@ struct Free<'o> {
 }
 
 impl<'o> Free<'o> {
-    /// What those who run leave. They may hold more than the offer: it was larger before a restart.
+    /// What the running jobs leave. They may hold more than the offer, if it was larger before a restart.
     fn beside(offer: &'o Offer, held: &[Held<'_>]) -> Self {
         let taken: BTreeSet<&GpuUuid> = held.iter().flat_map(|held| held.gpus).collect();
         let whole = Share {
@@ -204,7 +206,7 @@ impl<'o> Free<'o> {
         }
     }
 
-    /// What there is too little of for this demand.
+    /// The first resource that is too short for this demand, if any.
     fn lacks(&self, demand: &Demand) -> Option<Scarce> {
         let (there, wanted) = (self.share, demand.share);
         let scarce = [
@@ -217,8 +219,8 @@ impl<'o> Free<'o> {
         scarce.into_iter().find_map(|(lacks, what)| lacks.then_some(what))
     }
 
-    /// Takes what is asked for, as far as it is there. The same for one who goes and for one who
-    /// waits: either way it is not for those behind.
+    /// Takes what is asked for, as far as it is free. The same for a job that starts and for one that
+    /// waits: either way the jobs behind it can't have that.
     fn take(&mut self, demand: &Demand) -> Vec<GpuUuid> {
         let chosen = demand.gpus.choose(&self.gpus);
         let uuids: Vec<GpuUuid> = chosen.into_iter().map(|gpu| gpu.uuid.clone()).collect();
@@ -230,7 +232,7 @@ impl<'o> Free<'o> {
 }
 
 impl Share {
-    /// What is left of it.
+    /// What is left without `other`.
     const fn without(self, other: Self) -> Self {
         Self {
             milli_cpus: self.milli_cpus.saturating_sub(other.milli_cpus),

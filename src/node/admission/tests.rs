@@ -12,7 +12,7 @@ fn gpu(number: usize, model: &str, vram_mib: u64) -> Gpu {
     Gpu { uuid, model: model.to_owned(), vram_mib }
 }
 
-/// A node with so many small cards, and one large one behind them.
+/// A node with `small` small cards, and one large card after them.
 fn offer(small: usize, slots: usize) -> Offer {
     let mut gpus: Vec<Gpu> = (0..small).map(|number| gpu(number, "RTX 3090", 24_000)).collect();
     gpus.push(gpu(small, "H100", 80_000));
@@ -28,7 +28,7 @@ fn memory(memory_mib: u64) -> Demand {
     Demand { share: share(0, memory_mib, 0), ..cards(0, "") }
 }
 
-/// A job that runs.
+/// What a running job holds.
 #[derive(Debug, Clone)]
 struct Running {
     gpus: Vec<GpuUuid>,
@@ -39,7 +39,7 @@ fn held(running: &[Running]) -> Vec<Held<'_>> {
     running.iter().map(|job| Held { gpus: &job.gpus, share: job.share }).collect()
 }
 
-/// Each one's verdict where these run, with all who stand before it in the line.
+/// The verdict on each job of the line, given the running jobs and those ahead of it.
 fn verdicts(offer: &Offer, running: &[Running], line: &[Demand]) -> Vec<Verdict> {
     let line: Vec<&Demand> = line.iter().collect();
     let verdict = |at: usize| decide(offer, &held(running), &line[..at], line[at]);
@@ -169,7 +169,7 @@ fn any_demand() -> impl Strategy<Value = Demand> {
     })
 }
 
-/// Jobs that ran, as a node comes to run them: each found its place.
+/// Running jobs as a node would start them: one after the other, each only if it fits.
 fn placed(offer: &Offer, demands: &[Demand]) -> Vec<Running> {
     let mut running = Vec::new();
     for demand in demands {
@@ -182,7 +182,7 @@ fn without_misfits(offer: &Offer, line: Vec<Demand>) -> Vec<Demand> {
     line.into_iter().filter(|demand| refusal(offer, demand).is_none()).collect()
 }
 
-/// Nothing is given twice, and nothing that is not there.
+/// Checks that nothing is given twice, and nothing that does not exist.
 fn check(offer: &Offer, running: &[Running]) {
     let mut seen = BTreeSet::new();
     let cards = running.iter().flat_map(|job| &job.gpus);
@@ -211,8 +211,8 @@ proptest! {
         }
     }
 
-    /// The promise to those who wait: whichever of the jobs that run end, and in whatever order,
-    /// each of them finds what it would have found had nobody gone past.
+    /// The promise to waiting jobs: whichever of the running jobs end, and in whatever order, each finds
+    /// what it would have found if no other job had overtaken it.
     #[test]
     fn nobody_in_the_line_is_delayed_by_who_went_past(
         offer in any_offer(),
@@ -239,8 +239,8 @@ proptest! {
         }
     }
 
-    /// Jobs come, wake in any order, and end; the first in the line stays there for no longer than
-    /// those ran who ran when it came there, however many small ones keep coming.
+    /// Jobs come, wake in any order, and end. The first in the line waits no longer than the jobs run
+    /// that were running when it became the first, however many small ones keep coming.
     #[test]
     fn the_node_is_never_overbooked_and_nobody_starves(
         offer in any_offer(),
@@ -249,7 +249,7 @@ proptest! {
     ) {
         let mut line = without_misfits(&offer, first);
         let mut running: Vec<Running> = Vec::new();
-        // How many of those who run were there when the present head came to be it.
+        // How many of the running jobs were there when the present head became the first.
         let mut older = 0;
         let steps = stream.into_iter().map(Some).chain(std::iter::repeat(None)).take(200);
         for step in steps {
@@ -257,7 +257,7 @@ proptest! {
             if let Some((demand, ends, wakes_last_first)) = step {
                 last_first = wakes_last_first;
                 line.extend(without_misfits(&offer, vec![demand]));
-                // Of the older ones at most one ends a step; the newest may run for ever.
+                // At most one of the older ones ends per step; the newest may run forever.
                 if ends < running.len() {
                     running.remove(ends);
                     older -= usize::from(ends < older);

@@ -1,7 +1,8 @@
-//! One task a job: asks the plan what comes next, has it done, writes down what happened.
+//! The task of a job: asks the plan for the next step, has it performed, and journals the result.
 //!
-//! What must hold: nothing is done for a job that the journal does not hold the reason for, but that a
-//! container which has to end is ended (`record` says when); this file decides nothing (`job::plan` does) and touches nothing outside (`Effects` do).
+//! Invariants: nothing is done for a job unless the journal holds the reason, except that a
+//! container which must end is stopped (see `record`). This module decides nothing (`job::plan`
+//! does) and touches nothing outside the agent (`Effects` do).
 
 mod record;
 
@@ -21,7 +22,7 @@ use crate::{failpoint, report};
 
 use record::{Moved, Superseded, advance};
 
-/// Takes a job from where it stands as far as it goes.
+/// Drives a job from its present phase as far as it goes.
 pub async fn drive<E: Effects, C: Clock>(
     mut job: Job,
     effects: &E,
@@ -41,7 +42,7 @@ pub async fn drive<E: Effects, C: Clock>(
             Turn::Happened(event) => advance(job, event, None, effects, desk, &mut stops).await,
             Turn::Asked(request) => stop(job, request, effects, desk, &mut stops).await,
         };
-        // Whoever moved it has it; if nobody has, `recover` finds it.
+        // Another task moved the job and has it; if none has, `recover` finds it.
         let Ok(moved) = moved else {
             seat.is_left_behind = true;
             break;
@@ -50,12 +51,12 @@ pub async fn drive<E: Effects, C: Clock>(
     }
 }
 
-/// What happens next.
+/// The outcome of one turn of a job's task.
 #[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack")]
 enum Turn {
-    /// Nothing, until something comes from outside.
+    /// Nothing is left to do until something comes from outside: the task ends.
     Done,
-    /// Time has gone by: the plan is asked again.
+    /// Time has passed: ask the plan again.
     Again,
     Happened(Event),
     Asked(StopRequest),
@@ -69,7 +70,7 @@ async fn turn<E: Effects, C: Clock>(
 ) -> Turn {
     let may_be_asked = !is_about_to_start(job);
     while may_be_asked && let Ok(request) = stops.try_recv() {
-        // `leases` asks again each second for as long as this one is lost.
+        // `leases` repeats the request every second as long as the lease is lost.
         let is_stale = request.cause == StopCause::LeaseLost && request.answer.is_closed();
         if !is_stale {
             return Turn::Asked(request);
@@ -89,7 +90,7 @@ async fn turn<E: Effects, C: Clock>(
             () = until_expiry(job, &desk.clock) => Turn::Happened(Event::Expired),
             Some(request) = stops.recv() => Turn::Asked(request),
         },
-        // Don't start a job only to stop it.
+        // Don't start a container only to stop it.
         Next::Do(Step::Start) if !stops.is_empty() => {
             Turn::Happened(look(job, effects, desk).await)
         }
@@ -113,7 +114,8 @@ async fn perform<E: Effects, C: Clock>(
     event
 }
 
-/// Starts the container only where it was started before: then its run is taken up, to be stopped.
+/// For a job that is asked to stop: `NeverRan` if its container was never started. Otherwise
+/// performs `Start`, which takes up the run so that it can be stopped.
 async fn look<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> Event {
     let found = match effects.containers().await {
         Ok(found) => found,
@@ -137,13 +139,13 @@ async fn look<E: Effects, C: Clock>(job: &Job, effects: &E, desk: &Desk<C>) -> E
     }
 }
 
-/// A container that may run already, without an answer, can be stopped once that is known, and not
-/// before: a request waits until then.
+/// Whether the container may be running although its start is not confirmed: it can be stopped only
+/// once that is known, so requests wait until then.
 const fn is_about_to_start(job: &Job) -> bool {
     matches!(job.phase, Phase::Starting { container: Some(_), .. })
 }
 
-/// Lasts until the job is given up, or for ever.
+/// Completes when the deadline of a job that has not run yet passes; otherwise never.
 async fn until_expiry<C: Clock>(job: &Job, clock: &C) {
     match expires_at(job) {
         Some(deadline) => clock.sleep_until(deadline).await,
@@ -151,7 +153,8 @@ async fn until_expiry<C: Clock>(job: &Job, clock: &C) {
     }
 }
 
-/// A request to stop takes effect where the phase knows it; the asker is told either way.
+/// Handles a stop request: it takes effect if the job's phase allows. The asker is answered either
+/// way.
 async fn stop<E: Effects, C: Clock>(
     job: Job,
     request: StopRequest,
@@ -163,15 +166,14 @@ async fn stop<E: Effects, C: Clock>(
     if job.apply(event.clone(), desk.clock.now(), &desk.rules).is_ok() {
         advance(job, event, Some(request.answer), effects, desk, stops).await
     } else {
-        // The asker may have gone away.
+        // The asker may be gone.
         request.answer.send(false).ok();
         Ok(Moved { job, ended: None })
     }
 }
 
-/// Takes a job off the board when its task ends. A task that panics, or does not know where its job
-/// stands, may leave a container that runs: what that holds stays its own until `recover` has taken
-/// the job up again.
+/// Takes a job off the board when its task ends. A task that panics, or whose job was moved by
+/// another, may leave a running container: the job keeps what it holds until `recover` resumes it.
 struct Seat<'a> {
     board: &'a Board,
     id: JobId,

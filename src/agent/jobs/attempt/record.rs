@@ -1,9 +1,9 @@
-//! Writing a decision down; and beside it the one thing that does not wait for that: the end of a
-//! container whose time is up, or that somebody wants stopped.
+//! Journals a decision; and meanwhile does the one thing that does not wait for the journal: stops
+//! a container whose time is up, or that somebody asked to stop.
 //!
-//! What must hold: however long the journal is stuck, a container gets its signal when it is due;
-//! nothing else is done for a job before all that was decided for it is written down; somebody who
-//! asked is told "yes" only once that is so.
+//! Invariants: however long the journal is stuck, a container gets its signal when it is due.
+//! Nothing else is done for a job before all its decisions are journaled. A stop request is
+//! answered "yes" only after that.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,32 +22,32 @@ use crate::job::phase::{Event, Phase, Run, Transition};
 use crate::job::plan::{Next, Step, ends_at, next_step};
 use crate::{journal, report};
 
-/// A journal that works has answered by then: so the decision to stop a container lies in it before
-/// the signal, but where it is stuck.
+/// A working journal answers within this time. So unless the journal is stuck, the decision to stop
+/// a container is journaled before the signal.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// An engine that did not stop a container is asked again so soon, while the journal is stuck.
+/// Backoff between attempts to stop a container while the journal is stuck.
 const ENGINE_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
-/// The journal is tried again so soon.
+/// Backoff between attempts to write to the journal.
 const JOURNAL_AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Where a job stands, once it is written down.
+/// A job after its transition was journaled.
 #[derive(Debug)]
 pub(super) struct Moved {
     pub(super) job: Job,
-    /// How its container ended meanwhile.
+    /// How its container ended meanwhile, if it was stopped.
     pub(super) ended: Option<Event>,
 }
 
-/// The journal has the job elsewhere than its task: another task moved it, which is a defect.
+/// The journal has another revision of the job than its task: another task moved it, a defect.
 #[derive(Debug)]
 pub(super) struct Superseded;
 
-/// Who is told that the request to stop took effect.
+/// Receives the answer to a stop request.
 pub(super) type Asker = oneshot::Sender<bool>;
 
-/// Writes down what follows from `event`, and answers who asked for it.
+/// Decides and journals the transition that follows from `event`, and answers the asker.
 pub(super) async fn advance<E: Effects, C: Clock>(
     job: Job,
     event: Event,
@@ -57,7 +57,7 @@ pub(super) async fn advance<E: Effects, C: Clock>(
     stops: &mut mpsc::Receiver<StopRequest>,
 ) -> Result<Moved, Superseded> {
     let Some(moved) = decided(&job, &event, desk) else {
-        // A defect: the same step would give the same event. Slow, so that it can't spin.
+        // A defect: the same step would produce the same event. Sleep, so that it can't spin.
         desk.clock.sleep(Duration::from_secs(10)).await;
         return Ok(Moved { job, ended: None });
     };
@@ -68,17 +68,16 @@ pub(super) async fn advance<E: Effects, C: Clock>(
     })
 }
 
-/// What happened while a decision was written down.
+/// What happened while a decision was being journaled.
 enum Meanwhile {
     Nothing,
-    /// The container that was to be stopped ended.
+    /// The container that was being stopped has ended.
     Ended(Event),
-    /// A container that ran had to be stopped, and ended: the job then.
+    /// A running container had to be stopped and has ended: the job in its new phase.
     Stopped(Box<Job>, Event),
 }
 
-/// Writes a decision down. Where that takes long, the job's container is stopped meanwhile, if it has
-/// to be.
+/// Journals a decision. If that takes long, stops the job's container meanwhile if it must end.
 async fn write_beside<E: Effects, C: Clock>(
     event: &Event,
     moved: &Transition,
@@ -103,7 +102,7 @@ async fn write_beside<E: Effects, C: Clock>(
                 done = &mut writing => return done.map(|()| Meanwhile::Nothing),
                 due = stop_is_due(&moved.job, run, stops, desk) => due,
             };
-            // Not even its start is written down, and it has to end.
+            // It must end, although not even its start is journaled.
             let Some(stopping) = decided(&moved.job, &event, desk) else {
                 return writing.await.map(|()| Meanwhile::Nothing);
             };
@@ -118,7 +117,8 @@ async fn write_beside<E: Effects, C: Clock>(
     }
 }
 
-/// What follows from `event`; `None`, and an error in the log, where it does not belong to the job's phase.
+/// The transition that follows from `event`; `None`, with an error in the log, if the event is not
+/// valid in the job's phase.
 fn decided<C: Clock>(job: &Job, event: &Event, desk: &Desk<C>) -> Option<Transition> {
     match desk.decide(job, event) {
         Ok(moved) => {
@@ -132,7 +132,7 @@ fn decided<C: Clock>(job: &Job, event: &Event, desk: &Desk<C>) -> Option<Transit
     }
 }
 
-/// Waits until the container has to end: its time is up, or somebody asks.
+/// Waits until the container must end: its time is up, or a stop request comes.
 async fn stop_is_due<C: Clock>(
     job: &Job,
     run: &Run,
@@ -152,8 +152,7 @@ async fn stop_is_due<C: Clock>(
     }
 }
 
-/// Ends the container of a job that is being stopped, while that is being written down; how it
-/// ended.
+/// Stops the container of a job while that decision is being journaled. Returns how it ended.
 async fn end_beside<E: Effects, C: Clock>(
     writing: impl Future<Output = Result<(), Superseded>>,
     job: &Job,
@@ -183,7 +182,7 @@ async fn end_beside<E: Effects, C: Clock>(
     done.map(|()| event)
 }
 
-/// Until it is written down nothing goes on; a full disk is waited for.
+/// Journals a transition, retrying as long as it takes, also on a full disk.
 async fn write<C: Clock>(
     event: &Event,
     moved: &Transition,
@@ -208,7 +207,7 @@ async fn write<C: Clock>(
         desk.clock.sleep(JOURNAL_AGAIN.jittered(failures)).await;
     }
     if let Some(asker) = asker {
-        // Who asked may have gone away.
+        // The asker may be gone.
         asker.send(true).ok();
     }
     Ok(())

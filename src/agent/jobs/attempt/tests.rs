@@ -1,4 +1,4 @@
-//! A job's task where the journal is stuck, and where the task itself is at fault.
+//! A job's task when the journal is stuck, and when the task itself has a defect.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +22,7 @@ async fn a_container_is_stopped_though_the_journal_never_answers() {
     for stuck_at in ["running", "stopping"] {
         let node = node(stuck_at, 0);
         start(&node, "job").await;
-        // `Follow` of these fakes does not look at the time: that is `act`'s.
+        // `Follow` of these fakes ignores the job's time limit.
         if stuck_at == "running" {
             soon(node.effects.is_stopped.notified()).await;
             continue;
@@ -63,7 +63,7 @@ async fn a_request_to_stop_ends_with_the_loss_that_it_came_from() {
         let node = node("", 0);
         let job = written(&node, "job", true, until_started(true, node.desk.clock.now())).await;
         let (asking, mut stops) = mpsc::channel(1);
-        // Who asked has gone away.
+        // The asker is gone.
         let (answer, _) = tokio::sync::oneshot::channel();
         asking.send(StopRequest { cause, answer }).await.unwrap();
         let asked = tokio::select! {
@@ -81,7 +81,7 @@ async fn a_request_to_stop_ends_with_the_loss_that_it_came_from() {
 async fn a_job_that_was_written_down_though_the_answer_was_an_error_is_taken_up() {
     let node = node("", 0);
     let taken = dispatched(&node, "job");
-    // Whoever wrote it down believes that it failed, and starts nothing.
+    // The writer believes that the write failed, and starts nothing.
     node.desk.journal.admit(&taken, Vec::new(), None).await.unwrap();
     tokio::select! {
         biased;
@@ -104,7 +104,7 @@ async fn containers_that_no_open_job_owns_are_swept_while_the_node_runs() {
         () = until(|| left() == 1) => {}
         ended = orphans::run(Arc::clone(&node)) => panic!("{ended:?}"),
     }
-    // A young one may be the work of a start that is under way.
+    // A young container may be one that is just being started.
     let created_at = node.desk.clock.now().plus(orphans::EVERY * 2);
     let young = Found { created_at, ..container("young", FoundState::Created) };
     node.effects.containers.lock().unwrap().push(young);
@@ -120,7 +120,7 @@ async fn containers_that_no_open_job_owns_are_swept_while_the_node_runs() {
 async fn what_has_run_is_taken_up_though_the_engine_is_away() {
     let node = node("", 0);
     node.effects.engine_is_away.store(true, Relaxed);
-    // It was cancelled; whoever wrote that down believes that it failed.
+    // It was cancelled; the writer believes that this write failed.
     written(&node, "job", false, [Event::StopAsked { cause: StopCause::Cancelled }]).await;
     let id = "job".parse().unwrap();
     tokio::select! {

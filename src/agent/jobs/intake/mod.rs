@@ -1,7 +1,7 @@
-//! Deliveries coming in: each becomes a job in hand, a refusal, or a repeated answer.
+//! Intake of deliveries: each becomes a job in hand, a refusal, or a repeated answer.
 //!
-//! What must hold: a delivery is written down before it is answered for; a job id runs once,
-//! however often it is delivered; nothing that a message holds can end this loop.
+//! Invariants: a delivery is journaled before it is answered. A job id runs once, however often it
+//! is delivered. No content of a message can end this loop.
 
 mod pool;
 mod refusal;
@@ -30,31 +30,31 @@ use crate::supervise::Failure;
 use refusal::{duplicate, refused};
 use requester::Unfit;
 
-/// A delivery that could not be written down comes again after this long.
+/// Redelivery delay of a delivery that could not be journaled.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Everything that taking a job in needs.
+/// Everything that the intake of jobs needs.
 #[derive(Debug)]
 pub struct Intake<E, C> {
-    /// The jobs that are taken.
+    /// The jobs of this node; accepted ones are started here.
     pub jobs: Arc<Jobs<E, C>>,
-    /// Whose jobs are taken.
+    /// Whose jobs are accepted.
     pub auth: JobAuth,
-    /// Where signatures are checked; known once the chain has answered.
+    /// The domain of the requesters' signatures; `None` until the chain has answered.
     pub domain: watch::Receiver<Option<Domain>>,
-    /// Where the free disk is measured.
+    /// The folder whose file system must have free space.
     pub data_dir: PathBuf,
-    /// No job is taken while less is free there.
+    /// No job is accepted while less than this is free there, in MiB.
     pub disk_free_min_mib: u64,
     /// How many sources are being read.
     pub open: watch::Sender<usize>,
 }
 
-/// Before the first job it is waited so long for what is tried at the start; a card that hangs takes
-/// longer, and is out of use meanwhile.
+/// How long the intake waits for the trials at the start. A card that hangs takes longer, and is
+/// out of use meanwhile.
 const TRIALS_MAX: Duration = Duration::from_secs(15);
 
-/// Counts a source that is being read, as long as it lives.
+/// Counts a source as being read as long as this value lives.
 struct Open<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Open<'a> {
@@ -71,8 +71,8 @@ impl Drop for Open<'_> {
 }
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
-    /// Takes jobs of one source as long as there is room; a service that ends only when it fails.
-    /// `ahead`: how many are taken beyond the free slots, to be made ready.
+    /// Takes jobs of one source whenever there is room, until the node drains. A service. `ahead`:
+    /// how many jobs are taken beyond the free slots, to be prepared.
     pub async fn run(
         self: Arc<Self>,
         link: Link,
@@ -105,8 +105,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(())
     }
 
-    /// Takes what a source delivers, until the node takes no more jobs, or none for now: what it can't
-    /// run is not to lie before its closed door.
+    /// Takes what a source delivers, until the node drains or is not fit: then closes the source,
+    /// so that no deliveries are held back by a node that can't run them.
     pub async fn read(
         &self,
         mut deliveries: impl Deliveries,
@@ -127,7 +127,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             };
             let ack = delivery.ack.clone();
             if let Err(err) = Box::pin(self.take(source, ahead, delivery)).await {
-                // Nothing is kept back while the node can't take it down.
+                // Give it back at once: the node can't journal it.
                 if let Some(ack) = ack {
                     self.settle(&ack, Settle::Nak(AGAIN)).await.ok();
                 }
@@ -135,18 +135,18 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 return Err(Failure::Again(err.into()));
             }
         }
-        // What the server has sent already, and nobody has looked at, goes back at once.
+        // Gives back what the server has sent ahead and nobody has looked at.
         deliveries.close().await;
         Ok(())
     }
 
-    /// Waits until no source is read any more.
+    /// Waits until no source is being read.
     pub async fn closed(&self) {
-        // The sender lives in `self`: it can't be gone.
+        // Can't fail: the sender lives in `self`.
         self.open.subscribe().wait_for(|open| *open == 0).await.ok();
     }
 
-    /// Answers for one delivery: it is in the journal, or back in the queue, when this returns.
+    /// Handles one delivery: when this returns `Ok`, it is in the journal or back in the queue.
     pub async fn take(
         &self,
         source: &Target,
@@ -156,7 +156,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let target = Target::of_subject(&delivery.subject).unwrap_or_else(|| source.clone());
         let parsed = match parse(&delivery.body) {
             Ok(parsed) => parsed,
-            // Where jobs must be signed, nobody has proved yet that the id is theirs to use up.
+            // If jobs must be signed, nobody has proved yet that they may use up this id.
             Err(refused) => {
                 let proven = self.auth == JobAuth::Open;
                 return self.refuse(refused, proven, &delivery).await;
@@ -165,7 +165,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let known = self.jobs.desk.journal.lookup(&parsed.spec.id).await?;
         if let Some(known) = known.clone().filter(|known| known.unproven_seq.is_none()) {
             if known.body_hash != parsed.spec_hash {
-                // The id may be this body's in the pool, though another was taken under it here.
+                // In the pool the id may belong to this body, although here another body has it.
                 if let Target::Pool(pool) = &target
                     && self.is_claimed_for(pool, &parsed).await?
                 {
@@ -201,7 +201,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
             return Ok(());
         }
-        // It was asked for before that was known.
+        // The delivery was requested before the node became unfit.
         if self.jobs.desk.board.unfit().is_some() {
             return self.later(&delivery).await;
         }
@@ -238,7 +238,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(())
     }
 
-    /// Whether the node can ever run the job.
+    /// `Err` with the reason if the node can never run the job.
     fn fits(&self, parsed: &Parsed) -> Result<(), (Reason, String)> {
         let spec = &parsed.spec;
         if spec.deadline.is_some_and(|deadline| deadline <= self.jobs.desk.clock.now()) {
@@ -248,7 +248,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.jobs.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
     }
 
-    /// What is free in MiB where that is too little to take a job.
+    /// The free disk space in MiB if it is too little to accept a job.
     fn too_little_disk(&self) -> Option<u64> {
         let free = host::disk_free_mib(&self.data_dir).ok()?;
         (free < self.disk_free_min_mib).then_some(free)

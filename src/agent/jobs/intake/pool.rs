@@ -1,7 +1,7 @@
-//! A pool's job at the door: whether another agent has it, whether it can go at once here, and what
-//! becomes of one that fits nobody.
+//! Intake of a pool's job: whether another agent has it, whether it can go at once here, and what
+//! happens to one that fits no node.
 //!
-//! What must hold: a refusal is said only by who has written the job's claim before; a job that
+//! Invariants: an agent publishes a refusal only after it has written the job's claim. A job that
 //! could go at once elsewhere does not wait here.
 
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::journal::History;
 use crate::node::admission::Verdict;
 use crate::report::causes;
 
-/// A pool's job that would have to wait here is left to other agents for so many deliveries, which
-/// is some two minutes.
+/// For how many deliveries (about two minutes) a pool's job that would have to wait here is left to
+/// other agents.
 const OFFERS_MAX: u64 = 5;
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
-    /// Whether nobody else has a pool's job; where somebody has, its delivery is answered.
+    /// Whether no other agent has a pool's job; if one has, answers the delivery.
     pub(super) async fn is_free(
         &self,
         pool: &PoolName,
@@ -52,8 +52,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(false)
     }
 
-    /// What a delivery of a pool's job means, by the job's claim. `None` where it was answered: its
-    /// holder is at work on it.
+    /// What the job's claim says about a delivery of a pool's job. `None` if the delivery was
+    /// answered here, since the holder is working on the job.
     pub(super) async fn arrival(
         &self,
         pool: &PoolName,
@@ -64,9 +64,9 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let Some(ack) = ack else { return Ok(Some(Arrival::Open)) };
         let found = match self.jobs.effects.claim(pool, id).await {
             Ok(found) => found,
-            // One that can't be read may be a later version's: the job is theirs.
+            // A claim that can't be parsed may be a later version's: leave the job to its holder.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
-                tracing::warn!(job.id = %id, "nobody says who has job {id}: {}", causes(&err));
+                tracing::warn!(job.id = %id, "the claim on job {id} can't be read: {}", causes(&err));
                 return Ok(Some(Arrival::Later));
             }
             Err(err) => return Err(err.into()),
@@ -83,7 +83,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
                 return Ok(Some(arrival));
             };
             tracing::info!(job.id = %id, "job {id} of the pool {pool} is kept by {holder}");
-            // Not before a holder that is cut off from now on has stopped.
+            // By then the holder has stopped even if it is cut off from now on.
             let stopped = goes_on * 5 / 4;
             self.settle(ack, Settle::Nak(ack.ack_wait().max(stopped))).await?;
             return Ok(None);
@@ -91,7 +91,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(Some(arrival))
     }
 
-    /// Whether another agent of the pool has this very body under its id.
+    /// Whether an agent of the pool has claimed the id for this very body.
     pub(super) async fn is_claimed_for(
         &self,
         pool: &PoolName,
@@ -99,7 +99,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     ) -> Result<bool, Error> {
         match self.jobs.effects.claim(pool, &parsed.spec.id).await {
             Ok(found) => Ok(found.is_some_and(|found| found.claim.spec_hash == parsed.spec_hash)),
-            // Not to be told now: nothing is refused for good.
+            // Not known at present: don't refuse it for good.
             Err(err) if err.is_transient() || matches!(err, bus::Error::InvalidClaim { .. }) => {
                 Ok(true)
             }
@@ -107,8 +107,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         }
     }
 
-    /// Whether a pool's job can go now, or has waited long enough to stand in a line here; where
-    /// not, its delivery is answered.
+    /// Whether to accept a pool's job: it can go now, or was left to others often enough to queue
+    /// here. If not, answers the delivery.
     pub(super) async fn has_room(
         &self,
         ahead: usize,
@@ -117,14 +117,13 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     ) -> Result<bool, Error> {
         let Some(ack) = &delivery.ack else { return Ok(true) };
         let board = &self.jobs.desk.board;
-        // Taken meanwhile by a job of another source: an agent with a free slot is to have it.
+        // Another source has taken the room meanwhile: leave it to an agent with a free slot.
         if !board.has_room(ahead) {
             self.settle(ack, Settle::Nak(Duration::ZERO)).await?;
             return Ok(false);
         }
-        // Another agent may have all that it needs free at once. Where nobody has for long, it
-        // stands in a line, so that smaller jobs can't starve it.
-        // So may one whose cards all work.
+        // Another agent may have all that it needs free at once, or more cards that work. If none
+        // takes it for a while it queues here, so that smaller jobs can't starve it.
         let waits = !matches!(board.verdict(&parsed.spec), Verdict::Now(_));
         if waits && ahead == 0 && delivery.delivered <= OFFERS_MAX {
             self.later(delivery).await?;
@@ -133,7 +132,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         Ok(true)
     }
 
-    /// A job that can never run here: refused, but left for a pool's other nodes for a while.
+    /// Answers a job that can never run here: refuses it, but leaves a pool's job to the pool's
+    /// other nodes for a while.
     pub(super) async fn misfit(
         &self,
         target: &Target,
@@ -144,7 +144,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let (Target::Pool(pool), Some(ack)) = (target, &delivery.ack) else {
             return self.refuse(refused, true, delivery).await;
         };
-        // Busy is not absent, and neither is broken: where one is there that it fits, it waits for that.
+        // A busy or unfit node counts as present: if one fits the job, the job waits for it.
         if never_fits(refused.reason) && self.fits_another(pool, spec).await {
             return self.later(delivery).await;
         }
@@ -164,14 +164,14 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         }
     }
 
-    /// Whether a node of the pool is there that could run the job, now or later, by its own word. Where
-    /// nobody can tell, there is none. Nobody says which images it allows: one that this node does not is
-    /// counted.
+    /// Whether a node that serves the pool could ever run the job, as it describes itself; `false`
+    /// if the nodes are unknown. Nodes don't publish which images they allow, so this node's list
+    /// is applied to all of them.
     async fn fits_another(&self, pool: &PoolName, spec: &JobSpec) -> bool {
         let there = match self.jobs.effects.neighbours(pool).await {
             Ok(there) => there,
             Err(err) => {
-                tracing::debug!("nobody says who serves the pool {pool}: {}", causes(&err));
+                tracing::debug!("the nodes of the pool {pool} are unknown: {}", causes(&err));
                 return false;
             }
         };
@@ -182,8 +182,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         })
     }
 
-    /// A pool's job that fits nobody: put aside for whoever looks after the pool, and its requester
-    /// is told.
+    /// Gives up a pool's job that fits no node: publishes a dead letter for the pool's
+    /// administrator and a terminal status for the requester.
     pub(super) async fn give_up(
         &self,
         target: &Target,
@@ -200,7 +200,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 }
 
-/// Whether another node may be the right one.
+/// Whether the job never fits this node but may fit another one.
 const fn never_fits(reason: Reason) -> bool {
     use Reason::{ImageNotAllowed, NetworkNotAllowed, NoGpu, NoNodeFits};
     matches!(reason, NoGpu | NoNodeFits | NetworkNotAllowed | ImageNotAllowed)

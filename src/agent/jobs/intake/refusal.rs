@@ -1,7 +1,7 @@
-//! Messages that are not taken, and answers to the queue.
+//! Refusals of messages, and answers to the queue.
 //!
-//! What must hold: a refusal is written down with its one status before the message leaves the
-//! queue; an answer that could not be given is no loss.
+//! Invariants: a refusal is journaled with its only status before the message leaves the queue. An
+//! answer that gets lost does no harm.
 
 use super::Intake;
 use crate::agent::jobs::effects::Effects;
@@ -15,8 +15,8 @@ use crate::job::{Reason, Status};
 use crate::report::causes;
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
-    /// Writes a refusal down, says it, and has the message taken off the queue. `proven`: whether
-    /// it uses the id up; where it doesn't, the id's owner can still use it.
+    /// Journals a refusal, publishes it and acknowledges the message. `proven`: whether the refusal
+    /// uses the id up; if not, the id's rightful owner can still use it.
     pub(super) async fn refuse(
         &self,
         refused: Refused,
@@ -37,7 +37,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let (mut refused, mut status) = (refused, status);
         let mut known = self.jobs.desk.journal.lookup(&refused.id).await?;
         if known.as_ref().is_some_and(|known| known.body_hash != refused.body_hash) {
-            // Another message under a used id: answered under an id of its own.
+            // Another message under a used id: refuse it under an id of its own.
             refused = duplicate(&refused.id, &delivery.body);
             status = Status::rejected(self.jobs.node, &refused, self.jobs.desk.clock.now());
             known = self.jobs.desk.journal.lookup(&refused.id).await?;
@@ -64,7 +64,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         self.settle(ack, Settle::Ack).await
     }
 
-    /// An answer that could not be given is no loss: the message comes again and is answered then.
+    /// Answers a delivery. A transient failure is ignored: the message is redelivered, and answered
+    /// then.
     pub(super) async fn settle(&self, ack: &AckHandle, how: Settle) -> Result<(), Error> {
         match self.jobs.effects.settle(ack, how).await {
             Ok(()) | Err(bus::Error::StaleAck { .. }) => Ok(()),

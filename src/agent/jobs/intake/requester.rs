@@ -1,4 +1,4 @@
-//! Whose job it is: the requester's signature and the owner's list.
+//! Authorization of a job: the requester's signature, and the owner's list of requesters.
 
 use super::Intake;
 use crate::agent::settings::JobAuth;
@@ -7,16 +7,16 @@ use crate::chain::key;
 use crate::job::Reason;
 use crate::job::spec::Parsed;
 
-/// Why a job is nobody's yet.
+/// Why a job is not authorized.
 pub(super) enum Unfit {
-    /// It can't be told yet: the chain's id, which signatures are made with, is not known.
+    /// Can't be checked yet: the signature's domain needs the chain's id, which is not known.
     Later,
-    /// Nobody has proved that it is the requester's.
+    /// It is not proved to come from a requester that is allowed here.
     Unproven(Reason, String),
 }
 
 impl<E, C> Intake<E, C> {
-    /// Whether the job is its requester's, and the requester one of ours.
+    /// Checks that the requester signed the job, and that this node takes jobs from them.
     pub(super) fn authorize(&self, parsed: &Parsed, target: &Target) -> Result<(), Unfit> {
         let spec = &parsed.spec;
         let allowed = match &self.auth {

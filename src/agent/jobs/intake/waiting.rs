@@ -1,7 +1,7 @@
-//! Jobs that the node knows already: delivered again, resumed, or cancelled while they wait.
+//! Redeliveries of jobs that the node knows already.
 //!
-//! What must hold: whoever moves a job that waits does so alone; a pool's job that another agent
-//! has, or has ended, does not go on here; one that nobody has does.
+//! Invariants: a finished job gets its terminal status sent again. A pool's job that another agent
+//! has, or has ended, is not resumed here.
 
 use super::Intake;
 use crate::agent::jobs::effects::Effects;
@@ -14,7 +14,7 @@ use crate::job::spec::Parsed;
 use crate::journal::Known;
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
-    /// A known job was delivered again.
+    /// Handles a redelivery of a known job.
     pub(super) async fn again(
         &self,
         known: Known,
@@ -23,7 +23,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     ) -> Result<(), Error> {
         let (id, ack) = (&parsed.spec.id, delivery.ack.clone());
         if !known.open {
-            // Who ended it elsewhere may not have said so yet: their message stays until they have.
+            // The agent that ended it may not have published that yet: leave it the message.
             if let Some(job) = known.job.filter(|job| job.phase == Phase::EndedElsewhere)
                 && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
                 && self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await?
@@ -35,8 +35,8 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             self.jobs.desk.outbox.notify_one();
             return self.acknowledge(ack.as_ref()).await;
         }
-        // What is on its way back to the pool goes back as it began: under a newer delivery its fault
-        // would be counted again. This one goes to another node.
+        // A job being given back keeps the delivery that it failed with: under a newer one its
+        // fault would be counted twice. This delivery goes to another node.
         if known.job.as_ref().is_some_and(|job| is_on_its_way_back(&job.phase)) {
             return self.later(delivery).await;
         }
@@ -44,7 +44,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if let Some(job) = &waiting
             && let Some(pool) = job.pool().and_then(|pool| pool.parse().ok())
         {
-            // Another agent may have had it since, or have it still.
+            // Another agent may have taken it since.
             let arrival = self.arrival(&pool, id, parsed.spec_hash, ack.as_ref()).await?;
             let Some(arrival) = arrival else { return Ok(()) };
             match arrival {
@@ -66,7 +66,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     }
 }
 
-/// Whether a pool's job is about to be another agent's, whatever is delivered here.
+/// Whether a pool's job is being given back or yielded, so that a delivery can't resume it here.
 const fn is_on_its_way_back(phase: &Phase) -> bool {
     matches!(
         phase,

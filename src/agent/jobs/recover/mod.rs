@@ -1,11 +1,11 @@
-//! At the start: what the journal says is set against what is really there. Later: whether somebody
-//! has in hand what is open.
+//! Recovery: at the start compares the journal with the containers that exist; later looks for open
+//! jobs that no task has in hand.
 //!
-//! What must hold: a container of ours that runs is taken back with its deadline and its cards; one
-//! that exited is collected; one that is gone counts as lost; nothing of ours that belongs to no
-//! open job stays, and nothing of anybody else is touched; whoever holds a slot or cards has them
-//! before anybody is given some. What needs no engine does not wait for it, and no job for another's
-//! container.
+//! Invariants: a running container of this node is taken back with its deadline and its cards; one
+//! that exited is collected; one that is gone counts as lost. Containers and folders of this node
+//! that belong to no open job are removed, and nothing of anybody else is touched. Jobs that hold a
+//! slot or cards get them back before any other job is given some. Jobs that need no engine don't
+//! wait for it, and no job waits for the container of another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,27 +27,28 @@ use crate::journal;
 use crate::report::causes;
 use crate::supervise::Failure;
 
-/// How often it is looked for open that nobody has in hand.
+/// Interval at which [`keep`] looks for jobs without a task.
 pub const LOOK: Duration = Duration::from_secs(30);
 
-/// Takes every open job back into hand. Run as a service: tried again until the engine answers.
+/// Takes every open job back into hand. A service: repeated until the engine answers.
 pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<(), Failure> {
     let journal_failed = |err: journal::Error| Failure::Again(err.into());
     let (desk, effects) = (&jobs.desk, jobs.effects.as_ref());
     let open = desk.journal.open_jobs().await.map_err(journal_failed)?;
     let ids: Vec<JobId> = open.iter().map(|job| job.id().clone()).collect();
-    // What was given back has no container: one that is there was made when its process was dead.
+    // A job that was given back has no container. One that exists anyway was created by the engine
+    // after the process that asked for it had died.
     let given_back: Vec<(JobId, u32)> = open
         .iter()
         .filter(|job| job.phase == Phase::Waiting)
         .map(|job| (job.id().clone(), job.attempt))
         .collect();
-    // A second round, after the engine was away: what is in hand has its own task.
+    // In a repeated round some jobs have their tasks already.
     let open: Vec<Job> =
         open.into_iter().filter(|job| !desk.board.is_looked_after(job.id())).collect();
-    // Slots and cards are with whoever has them before any task can ask for some.
+    // Slots and cards are assigned to their holders before any task can ask for some.
     open.iter().filter(|job| job.phase.holds().is_some()).for_each(|job| desk.board.hold(job));
-    // Uploads and answers of what has run don't wait for an engine that is away.
+    // Jobs that have run don't wait for an engine that is away: uploads and answers don't need it.
     let (unfinished, rest): (Vec<Job>, Vec<Job>) =
         open.into_iter().partition(|job| job.phase.wants_slot() || job.phase == Phase::Waiting);
     for job in rest {
@@ -71,10 +72,10 @@ pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<
     let kept = desk.journal.kept_ids().await.map_err(journal_failed)?;
     match effects.sweep(&[ids, kept].concat()).await {
         Ok(0) => {}
-        Ok(count) => tracing::info!(count, "removed the folders of {count} open that are done"),
+        Ok(count) => tracing::info!(count, "removed the folders of {count} jobs that are done"),
         Err(err) => tracing::warn!("old job folders can't be removed: {err}"),
     }
-    // What runs is looked after before anything else.
+    // Running containers come first.
     let (running, waiting): (Vec<Job>, Vec<Job>) =
         unfinished.into_iter().partition(|job| may_have_a_process(&job.phase));
     for job in running {
@@ -87,14 +88,14 @@ pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<
     Ok(())
 }
 
-/// Looks every [`LOOK`] for open that the journal has open and that no task has in hand, and takes
-/// them up again: what was written down though the answer was an error, and what a task left that
-/// ended by a defect. A service that ends only when it fails. Before `recovered`, which an engine that
-/// is away holds up, only what has run, and so needs none.
+/// Looks every [`LOOK`] for open jobs that no task has in hand, and resumes them: jobs that were
+/// journaled although the write returned an error, and jobs whose task ended by a defect. A
+/// service: returns only when it fails. Until `recovered`, which an absent engine delays, it
+/// resumes only jobs that have run and so need no engine.
 ///
-/// What jobs takes at this moment is written down before it is in hand: only what has not moved
-/// from one look to the next counts, and a task that has it all the same finds that the journal takes
-/// nothing of the second one.
+/// A job that is just being taken in is journaled before it is in hand. So only a job whose
+/// revision has not changed from one look to the next is resumed. If it has a task all the same,
+/// the journal rejects the writes of the second task.
 pub async fn keep<E: Effects, C: Clock + Clone>(
     jobs: Arc<Jobs<E, C>>,
     recovered: watch::Receiver<bool>,
@@ -111,20 +112,20 @@ pub async fn keep<E: Effects, C: Clock + Clone>(
         if still.is_empty() || board.is_closed() {
             continue;
         }
-        // An engine that is away says nothing of what may run: that waits, and the rest does not.
+        // While the engine is away, jobs that have not run wait for it; the others don't.
         let found = if *recovered.borrow() { jobs.effects.containers().await.ok() } else { None };
         take_up(&jobs, &still, found.as_deref()).await?;
     }
 }
 
-/// Takes up open that nobody has in hand, where they still stand at these revisions.
+/// Resumes jobs that no task has in hand, if they are still at these revisions.
 async fn take_up<E: Effects, C: Clock + Clone>(
     jobs: &Jobs<E, C>,
     left: &[(JobId, u64)],
     found: Option<&[Found]>,
 ) -> Result<(), Failure> {
     let failed = |err: journal::Error| Failure::Again(err.into());
-    // Nobody moves a job that waits meanwhile.
+    // Excludes everybody who moves waiting jobs.
     let _alone = jobs.waiting.lock().await;
     for (id, revision) in left {
         let known = jobs.desk.journal.lookup(id).await.map_err(failed)?;
@@ -147,12 +148,12 @@ async fn take_up<E: Effects, C: Clock + Clone>(
     Ok(())
 }
 
-/// Whether what is there decides how the job goes on.
+/// Whether the state of its container decides how the job continues.
 const fn may_have_a_process(phase: &Phase) -> bool {
     matches!(phase, Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. })
 }
 
-/// A job that has no process: not yet, or not any more.
+/// Resumes a job without a process: it has not run yet, or has exited.
 async fn take_back<E: Effects, C: Clock + Clone>(
     jobs: &Jobs<E, C>,
     job: Job,
@@ -163,19 +164,19 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     let (id, phase) = (job.id(), job.phase.name());
     let fits = jobs.terms.admit(&job.spec);
     let job = match (&job.phase, fits) {
-        // A pool's job was given back: it comes again if nobody else took it. Without a queue that
-        // keeps it, nobody else can.
+        // A pool's job that was given back is redelivered, unless another agent took it. Without a
+        // queue that keeps the message there is no redelivery, and it goes on here.
         (Phase::Waiting, _) if job.pool().is_some() && delivery.is_some() => return Ok(()),
         (Phase::Waiting, _) => {
             let resumed = jobs.resume_waiting(id, delivery).await;
             return resumed.map_err(|err| Failure::Again(err.into()));
         }
-        // The node has lost hardware since it took the job, which would wait for ever.
+        // The node lost hardware since it accepted the job, which would wait for ever.
         (Phase::Accepted | Phase::Pulled { .. } | Phase::Ready { .. }, Err(fault)) => {
             let event = Event::Failed { fault, retry: Retry::Never };
             jobs.desk.advance(&job, event).await.map_err(failed)?
         }
-        // What was fetched before the host went down may be cut short.
+        // Inputs fetched before the host went down may be truncated.
         (Phase::Ready { .. } | Phase::Claiming { .. }, _) if !jobs.effects.remembers(&job) => {
             jobs.desk.advance(&job, Event::Doubted).await.map_err(failed)?
         }
@@ -188,8 +189,8 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     Ok(())
 }
 
-/// A job whose container is there, or was. One whose container can't be removed keeps what it holds
-/// and is tried again by [`keep`]: no other job waits for that.
+/// Resumes a job that has or had a container. If its container can't be removed the job keeps what
+/// it holds, and [`keep`] tries again: no other job waits for that.
 async fn adopt<E: Effects, C: Clock + Clone>(
     jobs: &Jobs<E, C>,
     job: Job,
@@ -206,22 +207,22 @@ async fn adopt<E: Effects, C: Clock + Clone>(
             tracing::warn!(job.id = %id, "the container of job {id} is gone");
             jobs.desk.advance(&job, Event::Lost).await.map_err(failed)?
         }
-        // The container's id is written down before it is started, but not synced, and neither are
-        // the inputs: a host that went down since may have forgotten both.
+        // The container's id is journaled before its start, but neither that nor the inputs are
+        // synced: a host that went down since may have lost both.
         None | Some(FoundState::Created) if starting && !jobs.effects.remembers(&job) => {
             tracing::warn!(job.id = %id, "the host went down while job {id} was being started");
             jobs.desk.advance(&job, Event::Lost).await.map_err(failed)?
         }
         // Another agent may have been given a pool's job while this node was away.
         None | Some(FoundState::Created) if starting && job.pool().is_some() => {
-            // It is bound to cards that may be another's by the time it is claimed again.
+            // It is bound to cards that another job may hold by the time this one is claimed again.
             let withdrawn = match &container {
                 Some(found) => jobs.effects.withdraw(found).await,
                 None => Ok(true),
             };
             match withdrawn {
                 Ok(true) => jobs.desk.advance(&job, Event::Doubted).await.map_err(failed)?,
-                // What the process before this one asked for was carried out only now.
+                // The engine has carried out the start that the previous process asked for.
                 Ok(false) => job,
                 Err(err) => {
                     tracing::warn!(job.id = %id, "job {id} waits for its container: {}", causes(&err));

@@ -1,4 +1,4 @@
-//! What a start takes back, and what is taken up later.
+//! What the recovery at a start takes back, and what is resumed later.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -1,4 +1,4 @@
-//! What can happen next: each step that an agent or the server takes, and each fault that is left.
+//! The possible next steps: those of the agents and of the server, and the faults that are left.
 
 use super::super::holder_to_ask;
 use super::steps::{
@@ -8,12 +8,12 @@ use super::steps::{
 use super::world::{AGENTS, Agent, Link, MESSAGES, Place, Stage, World, is_held, number};
 use super::{Defect, is_in_hand};
 
-/// One step. Agents and messages by their number.
+/// One step. Agents and messages are given by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
-    /// The requester publishes the job once more.
+    /// The requester publishes the job again.
     Publish,
-    /// The server gives a message to an agent; `late`: an hour after the claim was written.
+    /// The server delivers a message to an agent; `late`: an hour after the claim was written.
     Deliver {
         message: usize,
         to: usize,
@@ -22,41 +22,42 @@ pub(super) enum Deed {
     /// The lease of a message runs out.
     Expire(usize),
     Renew(usize),
-    /// It asks the holder of the claim, who does not answer.
+    /// It asks the holder of the claim. If the holder answers, or its claim is new, it lets go of the
+    /// job.
     Ask(usize),
     Claim(usize),
     Start(usize),
     Finish(usize),
     Conclude(usize),
-    /// It writes its end down.
+    /// It commits its end to the journal.
     Commit(usize),
     Acknowledge(usize),
     HandBack(usize),
-    /// What can't be begun here goes back to the pool.
+    /// It returns a job that it can't begin to the pool.
     Return(usize),
-    /// A job that waits, and whose message has left the queue.
+    /// It checks a waiting job whose message has left the queue.
     Reconcile(usize),
-    /// Cut off for 0.8 of the ack wait, it stops what it runs.
+    /// Cut off for 0.8 of the ack wait, it stops its job.
     GiveUp(usize),
     Restart(usize),
     Heal(usize),
-    /// What follows is a fault.
+    /// The process dies. This step and all that follow are faults.
     Crash(usize),
     /// The host goes down, and with it the container.
     Blackout(usize),
-    /// It dies between the claim that it lets go of and its journal.
+    /// It dies after letting go of the claim and before committing that to its journal.
     CrashHandingBack(usize),
     Cut(usize),
     Split(usize),
     Shutdown(usize),
-    /// A message is given to an agent that it never fits.
+    /// A message is delivered to an agent that the job never fits.
     Misfit {
         message: usize,
         to: usize,
     },
-    /// An agent can't begin what it has accepted.
+    /// An agent can't begin a job that it has accepted.
     Unable(usize),
-    /// A message that was given out is given to another at once, after an outage.
+    /// After an outage, a message that was delivered is delivered again at once.
     Outage {
         message: usize,
         to: usize,
@@ -69,7 +70,7 @@ pub(super) enum Deed {
 }
 
 impl Deed {
-    /// Whether it needs bad luck, so that no end may depend on it.
+    /// Whether the step is a fault, so that reaching an end must not depend on it.
     pub(super) const fn is_fault(self) -> bool {
         matches!(
             self,
@@ -90,7 +91,7 @@ impl Deed {
     }
 }
 
-/// Everything that can happen next.
+/// All possible next steps, with the states to which they lead.
 pub(super) fn after(world: &World, defect: Defect) -> Vec<(Deed, World)> {
     let mut next = Next { world: *world, defect, all: Vec::new() };
     for message in 0..MESSAGES {
@@ -165,7 +166,7 @@ impl Next {
         }
     }
 
-    /// What an agent does by itself.
+    /// The steps that an agent takes by itself.
     fn of_agent(&mut self, agent: usize) {
         let (world, defect) = (self.world, self.defect);
         let one = world.agents[agent];
@@ -205,7 +206,7 @@ impl Next {
         self.messages_of_agent(agent);
     }
 
-    /// What an agent does through the server.
+    /// The steps that an agent takes through the server.
     fn messages_of_agent(&mut self, agent: usize) {
         let (world, defect) = (self.world, self.defect);
         let one = world.agents[agent];
@@ -316,7 +317,7 @@ impl Next {
         for message in (0..MESSAGES).filter(|_| left.outages > 0) {
             let is_out = world.messages[message].place == Place::Out;
             for to in (0..AGENTS).filter(|to| is_out && is_there(&world, *to)) {
-                // Who is cut off just then has no time to stop before another is given its job.
+                // An agent that is cut off just then has no time to stop before another receives its job.
                 let is_late = |one: &Agent| is_stoppable(one) && one.link != Link::Online;
                 if world.agents.iter().any(is_late) {
                     continue;
@@ -356,18 +357,18 @@ impl Next {
     }
 }
 
-/// Whether a lost lease stops it.
+/// Whether losing the lease stops the job.
 pub(super) const fn is_stoppable(one: &Agent) -> bool {
     matches!(one.stage, Stage::Ready | Stage::Starting | Stage::Running)
 }
 
-/// Whether the server can give it something.
+/// Whether the server can deliver to this agent.
 fn is_there(world: &World, agent: usize) -> bool {
     world.agents[agent].is_up && world.agents[agent].link == Link::Online
 }
 
-/// Whether an end may be unknown to the next agent that looks: who has it is away, or was for so long
-/// that the job is on its way to another, or in another's hands.
+/// Whether the next agent that looks may not know of an end: the agent that claimed it is away, or was
+/// away for so long that the job is on its way to another or in another's hands.
 fn an_end_is_unknown(world: &World) -> bool {
     let place = |message: u8| world.messages[usize::from(message)].place;
     let is_away = |(agent, one): (usize, &Agent)| {
@@ -383,12 +384,12 @@ const fn has_claimed_end(one: &Agent) -> bool {
     matches!(one.stage, Stage::Concluded | Stage::Doomed | Stage::Ended)
 }
 
-/// Agents beyond the search's number never start.
+/// Whether the agent has had the job. Agents beyond the search's number never start.
 const fn agent_is_used(world: &World, agent: usize) -> bool {
     world.agents[agent].attempt > 0
 }
 
-/// Whether a message's lease can't have run out: somebody renews it, or has not given it up yet.
+/// Whether a message's lease can't have run out: its agent renews it, or will stop the job first.
 fn is_kept(world: &World, message: usize, defect: Defect) -> bool {
     world.agents.iter().any(|one| {
         let has = is_in_hand(one.stage) && usize::from(one.message) == message && one.is_up;
@@ -401,7 +402,7 @@ fn is_kept(world: &World, message: usize, defect: Defect) -> bool {
     })
 }
 
-/// Whether the holder of a claim, asked by somebody who is online, answers that it has the job.
+/// Whether the holder of a claim answers an agent that is online that it has the job.
 pub(super) fn answers(world: &World, holder: usize) -> bool {
     let stage = world.agents[holder].stage;
     let has = is_held(stage);

@@ -1,15 +1,15 @@
-//! Every order in which things can happen to a pool's job: a breadth-first search over a few
-//! agents, one or two messages and a few faults, with the decisions of [`super`] as they ship.
+//! Explores every order of steps for a pool's job: a breadth-first search over a few agents, one or two
+//! messages and a few faults, with the production decisions of [`super`].
 //!
-//! [`world`] is what can be seen at one moment, [`deeds`] what can happen next, [`steps`] what that
-//! does. Numbers that only
-//! their order matters of (deliveries, attempts) are counted anew in each state, so that there are
-//! finitely many; how often each kind of fault happens is bounded by [`Budget`].
+//! [`world`] is the state, [`deeds`] lists the possible next steps, [`steps`] applies them. Deliveries
+//! and attempts matter only by their order, so they are renumbered in each state: that keeps the number
+//! of states finite. [`Budget`] bounds how often each kind of fault happens.
 //!
-//! What must hold, in each state: at most one agent has ended the job; of two that run it at most
-//! one may say how it ended; where nobody dies and nobody edits anything, at most one runs it, and
-//! it is not poison; and from each state in which anybody knows the job an end can be reached
-//! without a further fault. [`Defect`]s are planted one by one, and each is found.
+//! Invariants in each state: at most one agent has ended the job (`World::is_excused` is the one
+//! exception); of two agents that run it, at most one may conclude it; if nobody crashes and nobody edits
+//! anything, at most one runs it, and it is not poison; and from each state in which anybody knows the
+//! job, an end can be reached without a further fault. [`Defect`]s are planted one by one, and the search
+//! finds each.
 
 mod deeds;
 mod steps;
@@ -20,42 +20,42 @@ use std::collections::{HashMap, VecDeque};
 use deeds::{Deed, after};
 use world::{Budget, Stage, World};
 
-/// A mistake in the protocol, to see that the search finds it.
+/// A mistake that is planted in the protocol, to check that the search finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Defect {
-    /// None: the protocol as it is.
+    /// No mistake: the protocol as it is.
     None,
-    /// Another's claim is taken whatever the delivery.
+    /// Another agent's claim is taken, whatever the delivery.
     AnyDelivery,
-    /// Another's end is taken like a claim.
+    /// Another agent's `Done` is taken like any claim.
     DoneTaken,
-    /// Who lost the job takes it back with a newer delivery while it runs.
+    /// An agent that lost the job while it runs it takes it back with a newer delivery.
     TakenBack,
-    /// A start that was let go of stays counted.
+    /// A start whose agent let go of the job stays counted.
     NotRefunded,
-    /// Nobody is asked before a claim is taken.
+    /// A claim is taken without asking its holder.
     NotAsked,
-    /// A claim is taken that was not there yet when the delivery came.
+    /// A claim is taken that was written after the delivery arrived.
     TakenUnseen,
-    /// A delivery whose lease may have run out is given back, though another may be given it.
+    /// A delivery whose lease may have run out is given back, although another agent may have it.
     GivenBackLate,
-    /// A job that its holder keeps comes again at once.
+    /// A job that its holder keeps is redelivered at once.
     ComesAtOnce,
-    /// An agent that is cut off runs on.
+    /// An agent that is cut off does not stop its job.
     RunsOn,
-    /// Who runs the job takes its own end for a claim of before, and writes it anew.
+    /// A renewal takes the agent's own `Done` for an earlier claim and overwrites it.
     EndRenewed,
-    /// The terminal status is written down without a look at the claim.
+    /// The terminal status is committed in spite of another agent's claim.
     NotConcluded,
-    /// A job that waits here and has left the queue is nobody's.
+    /// Nobody continues a waiting job whose message has left the queue.
     NotReconciled,
-    /// Who can't run a job forgets the start of the agent that had it.
+    /// An agent that can't run a job erases the start of the agent that had it.
     StartErased,
-    /// Who can't begin a job gives it back without asking the agent that has it.
+    /// An agent that can't begin a job gives it back without asking the agent that has it.
     GivenBackUnasked,
 }
 
-/// What a search looked for and how far.
+/// What a search covers, and the mistake that is planted in it.
 struct Search {
     agents: usize,
     messages: usize,
@@ -63,10 +63,10 @@ struct Search {
     defect: Defect,
 }
 
-/// What it came to.
+/// The result of a search.
 struct Found {
     states: usize,
-    /// The promise that was broken, with everything that led there.
+    /// The invariant that was broken, with every step that led there.
     broken: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Search {
         }
     }
 
-    /// What is wrong with this moment, by itself.
+    /// The invariant that this state breaks by itself, if any.
     fn broken_in(&self, world: &World) -> Option<&'static str> {
         let calm = self.budget.is_calm();
         if world.ends() > 1 && !world.is_excused {
@@ -113,13 +113,13 @@ impl Search {
     }
 }
 
-/// All states that were reached, and how.
+/// All states that were reached, each with the step that led there first.
 #[derive(Default)]
 struct Graph {
     worlds: Vec<World>,
     known: HashMap<World, u32>,
     from: Vec<Option<(u32, Deed)>>,
-    /// From state to state, without a fault.
+    /// The steps from state to state that are not faults.
     ways: Vec<(usize, usize)>,
 }
 
@@ -134,7 +134,7 @@ impl Graph {
         known as usize
     }
 
-    /// The first state from which no end can be reached, though somebody knows the job.
+    /// The first state from which no end can be reached, although somebody knows the job.
     fn endless(&self) -> Option<usize> {
         let mut back: Vec<Vec<u32>> = vec![Vec::new(); self.worlds.len()];
         for (from, to) in &self.ways {
@@ -166,7 +166,7 @@ impl Graph {
     }
 }
 
-/// Searches, prints how much there was to see, and fails with the steps to what is broken.
+/// Searches, prints the number of states, and panics with the steps to a broken invariant.
 #[expect(clippy::print_stdout, reason = "how far it looked is part of the result")]
 fn holds(what: &str, search: &Search) {
     let found = search.run();
@@ -176,31 +176,31 @@ fn holds(what: &str, search: &Search) {
     }
 }
 
-/// Agents are cut off. Not with shutdowns: an agent that gives a delivery back, which went to another
-/// while it was cut off, gives that one's lease away, and both may run for a while.
+/// Agents are cut off. Without shutdowns: an agent that gives back a delivery that went to another while
+/// it was cut off gives away the other's lease, and both may run for a while.
 const CUTS: Budget = Budget { cuts: 2, ..Budget::NONE };
 
-/// Agents are asked to end.
+/// Agents are asked to shut down.
 const HANDOVERS: Budget = Budget { shutdowns: 2, ..Budget::NONE };
 
-/// `JetStream` is away for longer than an ack wait, then an agent is cut off.
+/// `JetStream` is away for longer than an ack wait, and an agent is cut off.
 const OUTAGES: Budget = Budget { cuts: 1, outages: 1, ..Budget::NONE };
 
-/// Agents that can't run the job are given it while those that can are cut off.
+/// The job is delivered to agents that can't run it, while those that can are cut off.
 const SMALL: Budget = Budget { cuts: 3, misfits: 3, ..Budget::NONE };
 
-/// Agents can't begin what they have accepted, though another has it by then. Not with cuts, as
-/// shutdowns are not: what is given back may be another's lease.
+/// Agents can't begin a job that they have accepted, although another may have it by then. Without cuts,
+/// for the same reason as in [`CUTS`]: the delivery that is given back may be another's lease.
 const UNABLE: Budget = Budget { unable: 2, outages: 1, ..Budget::NONE };
 
-/// Processes and hosts die.
+/// Processes and hosts crash, and an agent is cut off.
 const CRASHES: Budget = Budget { crashes: 2, cuts: 1, ..Budget::NONE };
 
-/// An administrator edits the ack wait, makes the consumer anew; JetStream has no leader, or none on
-/// one side of a split cluster.
+/// An administrator edits the ack wait or recreates the consumer; one side of a split cluster has no
+/// leader; a process or host crashes.
 const EDITS: Budget = Budget { crashes: 1, edits: 1, recounts: 1, splits: 1, ..Budget::NONE };
 
-/// The bucket or the queue is purged.
+/// The bucket or the queue is purged, with a crash and a cut.
 const PURGES: Budget = Budget { crashes: 1, cuts: 1, purges: 1, drains: 1, ..Budget::NONE };
 
 #[test]
@@ -236,7 +236,7 @@ fn a_purge_leaves_one_end_that_can_be_reached() {
     holds("two agents, purges", &Search::of(2, 1, PURGES));
 }
 
-/// The test of the test: each mistake is found.
+/// Tests the search itself: it finds each planted mistake.
 #[test]
 #[expect(clippy::print_stdout, reason = "what was planted and found is part of the result")]
 fn every_planted_defect_is_found() {
@@ -284,7 +284,7 @@ mod long {
     }
 }
 
-/// A job in its stage is in hand: its lease is renewed.
+/// Whether an agent has a job of this stage in hand, and so renews its lease.
 const fn is_in_hand(stage: Stage) -> bool {
     !matches!(stage, Stage::Unknown | Stage::Waiting | Stage::Settled | Stage::Elsewhere)
 }

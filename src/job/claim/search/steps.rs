@@ -1,4 +1,4 @@
-//! What the steps do: each asks the decisions of the protocol, and changes what can be seen.
+//! Applies the steps: each calls the decisions of the protocol and changes the state.
 
 use super::super::{
     ACK_AWAITED_MAX, Arrival, Bid, Claim, Conclude, GiveBack, Refuse, Renew, Silent, Stand, State,
@@ -8,7 +8,7 @@ use super::Defect;
 use super::deeds::{answers, is_stoppable};
 use super::world::{NOW, Place, Stage, World, bid, is_held, number};
 
-/// An agent is given a message, as the intake answers for it.
+/// Delivers a message to an agent, which answers as the intake does.
 pub(super) fn give(world: &mut World, message: usize, to: usize, late: bool, defect: Defect) {
     world.messages[message].place = Place::Out;
     world.messages[message].delivered += 1;
@@ -45,7 +45,7 @@ fn arrives(world: &mut World, to: usize, bid: &Bid, delivery: (u8, u8), defect: 
         Arrival::Open => {
             let asked = holder_to_ask(found, bid).filter(|_| defect != Defect::NotAsked);
             if asked.is_some_and(|holder| answers(world, usize::from(number(holder)))) {
-                // It comes again after a whole ack wait, and not while its holder renews it.
+                // It is redelivered after a whole ack wait, and not while its holder renews the lease.
                 if defect == Defect::ComesAtOnce {
                     world.messages[message].place = Place::Queued;
                 }
@@ -65,7 +65,7 @@ fn arrives(world: &mut World, to: usize, bid: &Bid, delivery: (u8, u8), defect: 
     }
 }
 
-/// What a claim stands for, in small numbers.
+/// The start that a claim records, in small numbers.
 pub(super) fn start_of(claim: &Claim) -> (u8, u8) {
     (number(claim.agent), u8::try_from(claim.attempt).expect("a small number"))
 }
@@ -94,7 +94,7 @@ pub(super) fn restart(world: &mut World, agent: usize) {
     };
 }
 
-/// The agent stops what it runs, since another may have it.
+/// The agent stops the job, since another may have it.
 pub(super) fn let_go(world: &mut World, agent: usize) {
     let one = &mut world.agents[agent];
     one.stage = Stage::LettingGo;
@@ -143,7 +143,7 @@ pub(super) fn claim(world: &mut World, agent: usize, defect: Defect) {
     world.agents[agent].stage = stage;
 }
 
-/// What a defect makes of another's end.
+/// The claim as [`Defect::DoneTaken`] reads it: `Done` looks like a claim that nobody holds.
 fn taken(found: Option<Claim>, defect: Defect) -> Option<Claim> {
     found.map(|claim| {
         let is_taken = defect == Defect::DoneTaken && claim.state == State::Done;
@@ -163,7 +163,7 @@ pub(super) fn end(world: &mut World, agent: usize, defect: Defect) {
     one.stage = if one.stage == Stage::Condemned { Stage::Doomed } else { Stage::Concluded };
 }
 
-/// The claim is let go of, and the message given back where it is still this agent's to give.
+/// Lets go of the claim, and gives the message back if it is still this agent's to give.
 pub(super) fn give_back(world: &mut World, agent: usize, defect: Defect) {
     let (found, bid) = (world.found(), world.bid(agent, defect));
     if let Some(claim) = hand_back(found.as_ref(), &bid) {
@@ -179,7 +179,7 @@ pub(super) fn give_back(world: &mut World, agent: usize, defect: Defect) {
     }
 }
 
-/// A delivery comes to an agent that the job never fits.
+/// Delivers a message to an agent that the job never fits.
 pub(super) fn misfit(world: &mut World, message: usize, to: usize, defect: Defect) {
     world.messages[message].delivered += 1;
     let delivery = (u8::try_from(message).expect("few"), world.messages[message].delivered);
@@ -197,7 +197,8 @@ pub(super) fn misfit(world: &mut World, message: usize, to: usize, defect: Defec
     }
 }
 
-/// The job can't be begun here: its holder of before is asked, and then it goes to the pool.
+/// Returns a job that can't be begun here to the pool. A holder that was not silent when the delivery
+/// arrived, or answers now, keeps it.
 pub(super) fn return_to_pool(world: &mut World, agent: usize, defect: Defect) {
     let (found, bid) = (world.found(), world.bid(agent, defect));
     let was_silent = found.as_ref().map(start_of) == world.agents[agent].silent;
@@ -205,7 +206,7 @@ pub(super) fn return_to_pool(world: &mut World, agent: usize, defect: Defect) {
     if asks.is_some_and(|one| !was_silent || answers(world, number(one).into())) {
         return let_go(world, agent);
     }
-    // How often it was counted is looked at in the tests of the decision itself.
+    // The tests of `give_back` itself check how often a fault is counted.
     match super::super::give_back(found.as_ref(), &bid) {
         GiveBack::Write(claim) | GiveBack::GiveUp(claim) => write_over(world, claim, defect),
         GiveBack::Counted | GiveBack::GivenUp => {}
@@ -224,7 +225,7 @@ fn write_over(world: &mut World, claim: Claim, defect: Defect) {
     world.write(Some(if defect == Defect::StartErased { erased } else { claim }));
 }
 
-/// What was given back and has left the queue goes on here, where nobody else has it.
+/// Continues a job that was given back and has left the queue, unless another agent has it.
 pub(super) fn reconcile(world: &mut World, agent: usize, defect: Defect) {
     let (found, bid) = (world.found(), world.bid(agent, defect));
     let done = found.is_some_and(|found| found.state == State::Done && found.agent != bid.agent);
@@ -243,7 +244,7 @@ pub(super) fn acknowledge(world: &mut World, message: usize) {
     }
 }
 
-/// Nothing is left to do for the job here.
+/// Nothing is left to do for the job at this agent.
 pub(super) fn leave(world: &mut World, agent: usize, stage: Stage) {
     let one = &mut world.agents[agent];
     one.stage = stage;

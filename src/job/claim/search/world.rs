@@ -1,43 +1,43 @@
-//! What can be seen of a job at one moment: the queue, the claim, and each agent's journal.
+//! The state of a job at one moment: the queue, the claim, and each agent's journal.
 
 use super::super::{Bid, Claim, Conclude, Silent, Start, State, conclude};
 use super::Defect;
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};
 
-/// The most agents and messages of any search.
+/// Most agents and messages of any search.
 pub(super) const AGENTS: usize = 3;
 pub(super) const MESSAGES: usize = 2;
 
-/// The first message's number in the stream.
+/// Stream sequence of the first message.
 const FIRST_SEQ: u64 = 7;
 
 pub(super) const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 pub(super) const BODY: Hash = Hash([9; 32]);
 
-/// How often each kind of fault may happen still.
+/// How often each kind of fault may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
-    /// A process dies, or its host does.
+    /// A process or its host crashes.
     pub(super) crashes: u8,
-    /// An agent is cut off from everybody, or its server is silent.
+    /// An agent is cut off from everybody, or its server does not answer.
     pub(super) cuts: u8,
-    /// An agent is on the smaller side of a split cluster: its server says that nobody leads.
+    /// An agent is on the smaller side of a split cluster: its server answers that there is no leader.
     pub(super) splits: u8,
-    /// An agent is asked to end.
+    /// An agent is asked to shut down.
     pub(super) shutdowns: u8,
-    /// `JetStream` had no leader for longer than the ack wait: what was given out is given out again
-    /// at once.
+    /// `JetStream` had no leader for longer than the ack wait: it redelivers at once what was delivered
+    /// before.
     pub(super) outages: u8,
-    /// A lease runs out before its agent thinks so: the ack wait was edited.
+    /// A lease runs out before its agent expects it: the ack wait was edited.
     pub(super) edits: u8,
-    /// The consumer is made anew: it counts from 1, and gives everything out again.
+    /// The consumer is recreated: it redelivers everything and counts deliveries from 1.
     pub(super) recounts: u8,
     /// The bucket of claims is purged.
     pub(super) purges: u8,
     /// The queue is purged.
     pub(super) drains: u8,
-    /// An agent that was given the job never fits it.
+    /// The job is delivered to an agent that it never fits.
     pub(super) misfits: u8,
     /// An agent that has accepted the job can't begin it.
     pub(super) unable: u8,
@@ -58,7 +58,8 @@ impl Budget {
         unable: 0,
     };
 
-    /// Whether nobody dies, and nobody edits anything: what runs, runs once.
+    /// Whether nobody crashes or is split off, and nobody edits anything: then the job must run only
+    /// once.
     pub(super) const fn is_calm(&self) -> bool {
         let anybody_died = self.crashes > 0 || self.splits > 0;
         let anything_edited = self.edits > 0 || self.recounts > 0 || self.purges > 0;
@@ -66,14 +67,14 @@ impl Budget {
     }
 }
 
-/// Where a message is.
+/// Where a message is in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// Not published yet.
     Unsent,
-    /// To be given to somebody.
+    /// Waiting to be delivered.
     Queued,
-    /// Given to somebody, or put off for a whole ack wait.
+    /// Delivered to an agent, or delayed for a whole ack wait.
     Out,
     /// Acknowledged, or purged.
     Gone,
@@ -85,46 +86,46 @@ pub(super) struct Message {
     pub(super) delivered: u8,
 }
 
-/// Where an agent's journal says that the job stands.
+/// The job's stage in an agent's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
-    /// It knows no such job.
+    /// The journal knows no such job.
     Unknown,
-    /// Taken; the claim is next.
+    /// Accepted; writing the claim is next.
     Ready,
-    /// Claimed; the container is next.
+    /// Claimed; starting the container is next.
     Starting,
     Running,
-    /// It ran when its host went down.
+    /// The job was running when its host went down.
     Dark,
-    /// It has run; the claim of its end is next.
+    /// The job has run; claiming its end is next.
     Concluding,
-    /// It is poison; the claim of its end is next.
+    /// The job is poison; claiming its end is next.
     Condemned,
-    /// The claim says that its end counts; the journal is next.
+    /// The end is claimed; committing it to the journal is next.
     Concluded,
-    /// The same, of a job that is poison.
+    /// The same for a job that is poison.
     Doomed,
-    /// The terminal status is written down.
+    /// The terminal status is committed.
     Ended,
     Settled,
-    /// Interrupted; claim and delivery are to be given back.
+    /// Interrupted; giving back the claim and the delivery is next.
     HandingBack,
-    /// Let go of, since another agent may have it; the claim is to be given back.
+    /// Let go of, since another agent may have the job; giving back the claim is next.
     LettingGo,
-    /// It can't be begun here; it is to be given back to the pool.
+    /// The job can't be begun here; returning it to the pool is next.
     Returning,
     Waiting,
     Elsewhere,
 }
 
-/// Whom an agent reaches.
+/// What an agent can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Link {
     Online,
-    /// Nobody: it gives its jobs up before their leases run out.
+    /// Nothing: it gives up its jobs before their leases run out.
     Cut,
-    /// A server that says that nobody leads, while others go on.
+    /// A server that has no leader, while other agents continue.
     Split,
 }
 
@@ -133,22 +134,22 @@ pub(super) enum Link {
 pub(super) struct Agent {
     pub(super) stage: Stage,
     pub(super) attempt: u8,
-    /// The message that it was given, and which delivery of it.
+    /// The message that it received, and its delivery count.
     pub(super) message: u8,
     pub(super) delivered: u8,
     pub(super) is_up: bool,
     pub(super) link: Link,
     /// Whether its container runs.
     pub(super) runs: bool,
-    /// The holder of the claim as it is was asked, and did not answer.
+    /// The holder of the present claim was asked and did not answer.
     pub(super) has_asked: bool,
-    /// The holder that did not answer when the delivery came, and which attempt of it.
+    /// The holder that did not answer when the delivery arrived, and the attempt in its claim.
     pub(super) silent: Option<(u8, u8)>,
-    /// It was out of reach: its next renewal writes the claim, whatever it says.
+    /// It was unreachable: its next renewal rewrites the claim even if nothing has changed.
     pub(super) was_away: bool,
 }
 
-/// The claim, in a form that can be hashed.
+/// The claim in a form that can be hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Written {
     pub(super) agent: u8,
@@ -168,11 +169,11 @@ pub(super) struct World {
     pub(super) agents: [Agent; AGENTS],
     pub(super) left: Budget,
     pub(super) poisoned: bool,
-    /// The bucket was purged, and the job's claim was not written again yet.
+    /// The bucket was purged, and the job's claim has not been written again yet.
     pub(super) was_purged: bool,
-    /// Since then an agent that had the job's end was away, or another had the job in hand too: only
-    /// one journal knew of the end, and another agent may end the job once more. The one case in
-    /// which this protocol can't hold its promise.
+    /// After a purge, the agent that had claimed the job's end was away, or another had the job in hand
+    /// too. Only one journal knew of the end, so another agent may end the job again: the one case in
+    /// which the protocol can't keep its promise.
     pub(super) is_excused: bool,
 }
 
@@ -209,7 +210,7 @@ impl World {
         world
     }
 
-    /// What the claim says, as the protocol reads it.
+    /// The claim as the production code reads it.
     pub(super) fn found(&self) -> Option<Claim> {
         self.claim.map(|written| {
             let silent: Vec<Start> = written
@@ -243,7 +244,7 @@ impl World {
         })
     }
 
-    /// Writes the claim: whoever looked at the one before loses the race.
+    /// Writes the claim. An agent that read the claim before loses the race and starts over.
     pub(super) fn write(&mut self, claim: Option<Claim>) {
         self.claim = claim.map(|claim| {
             let mut silent = [None; 3];
@@ -267,7 +268,7 @@ impl World {
         }
     }
 
-    /// What an agent asks with for the job that it has in hand.
+    /// An agent's bid for the job that it has in hand.
     pub(super) fn bid(&self, agent: usize, defect: Defect) -> Bid {
         let one = &self.agents[agent];
         let held = is_held(one.stage) && defect != Defect::TakenBack;
@@ -278,7 +279,7 @@ impl World {
         }
     }
 
-    /// Agents whose journal has a terminal status.
+    /// Number of agents whose journal has a terminal status.
     pub(super) fn ends(&self) -> usize {
         let ended = |one: &&Agent| matches!(one.stage, Stage::Ended | Stage::Settled);
         self.agents.iter().filter(ended).count()
@@ -288,8 +289,8 @@ impl World {
         self.agents.iter().filter(|one| one.runs).count()
     }
 
-    /// Agents that run the job and whose end the claim as it is would let count. A claim that nobody
-    /// holds lets any of them try, and the first that writes it keeps the others out.
+    /// Number of agents that run the job and may end it under the present claim. While nobody holds the
+    /// claim, that is 0: any of them may try then, and the first to write it keeps the others out.
     pub(super) fn may_conclude(&self, defect: Defect) -> usize {
         let held = |found: &Claim| found.state != State::Refused;
         let Some(found) = self.found().filter(held) else { return 0 };
@@ -300,14 +301,14 @@ impl World {
         (0..AGENTS).filter(may).count()
     }
 
-    /// Whether nobody can know the job any more: its message was purged before it was taken.
+    /// Whether nobody knows the job: its message was purged before any agent accepted it.
     pub(super) fn is_forgotten(&self) -> bool {
         let gone = |message: &Message| matches!(message.place, Place::Gone | Place::Unsent);
         let unknown = |one: &Agent| matches!(one.stage, Stage::Unknown);
         self.messages.iter().all(gone) && self.agents.iter().all(unknown)
     }
 
-    /// The same moment with the smallest numbers: only their order counts.
+    /// The same state with the smallest numbers that keep their order, since only the order matters.
     pub(super) fn counted_anew(mut self) -> Self {
         for message in 0..MESSAGES {
             self.count_deliveries(message);
@@ -358,7 +359,7 @@ impl World {
     }
 }
 
-/// What an agent asks with for a delivery of a message.
+/// An agent's bid with a delivery of a message.
 pub(super) fn bid(agent: usize, delivery: (u8, u8), attempt: u8, defect: Defect) -> Bid {
     let (message, delivered) = delivery;
     let any = defect == Defect::AnyDelivery;
@@ -373,7 +374,7 @@ pub(super) fn bid(agent: usize, delivery: (u8, u8), attempt: u8, defect: Defect)
     }
 }
 
-/// Puts in the place of each number how many smaller ones there are.
+/// Replaces each number by `from` plus the number of distinct smaller ones.
 fn rank(all: &mut [&mut u8], from: u8) {
     let mut values: Vec<u8> = all.iter().map(|value| **value).collect();
     values.sort_unstable();
@@ -384,7 +385,7 @@ fn rank(all: &mut [&mut u8], from: u8) {
     }
 }
 
-/// Whether the job was started under a claim, and its end is not written down yet.
+/// Whether the job was started under a claim and its end is not committed yet.
 pub(super) const fn is_held(stage: Stage) -> bool {
     matches!(stage, Stage::Starting | Stage::Running | Stage::Concluding | Stage::Concluded)
 }
