@@ -283,8 +283,8 @@ where
     });
     services
         .spawn_with("pack", RETRY, journal, |(journal, clock)| housekeeping::pack(journal, clock));
-    let disk = (Arc::clone(effects), disk_free_min_mib);
-    services.spawn_with("disk", RETRY, disk, |(act, free_min)| act::disk::watch(act, free_min));
+    let watched = (Arc::clone(effects), disk_free_min_mib);
+    services.spawn_with("disk", RETRY, watched, |(act, free_min)| act::disk::watch(act, free_min));
     let trash = (parts.jobs.node, Arc::clone(effects));
     services.spawn_with("trash", RETRY, trash, |(node, act)| {
         let (folders, runtime) = (act.folders.clone(), Arc::clone(&act.runtime));

@@ -34,6 +34,7 @@ mod authority;
 mod connection;
 mod consumers;
 mod credentials;
+mod servers;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -46,13 +47,14 @@ use crate::report::BoxError;
 use crate::secret::redact_url;
 
 pub use claims::Found;
-pub use connection::{Bus, is_url};
+pub use connection::Bus;
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use credentials::{Credentials, Expiry, Kept, WARN_BEFORE};
 pub use find::Search;
 pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};
 pub use publish::Published;
+pub use servers::is_url;
 pub use settle::{AckHandle, Settle};
 pub use shortcomings::Shortcoming;
 pub use streams::DeliveryMode;

@@ -73,7 +73,7 @@ impl Process {
         world.state().hosts[host].board = Some(board.clone());
         let gate = Writes { world: world.clone(), host, life };
         let effects = Simulated { world: world.clone(), host, life, board: board.clone() };
-        let desk = Desk {
+        let shared = Desk {
             journal: Journal::simulated(&disk, Arc::new(gate)),
             board,
             clock: world.clock(host),
@@ -81,7 +81,7 @@ impl Process {
             outbox: Arc::new(Notify::new()),
             notary: Notary::new(check::mark, watch::channel(None).1),
         };
-        let jobs = Arc::new(Jobs::new(agent, terms, desk, Arc::new(effects)));
+        let jobs = Arc::new(Jobs::new(agent, terms, shared, Arc::new(effects)));
         let intake = Arc::new(Intake {
             jobs: Arc::clone(&jobs),
             auth: JobAuth::Open,
@@ -119,6 +119,11 @@ impl Process {
                 desk.clock.sleep(Duration::from_secs(1)).await;
             }
         });
+        self.serve_jobs();
+    }
+
+    /// What looks after the jobs, as the node starts it once recovery is done.
+    fn serve_jobs(&mut self) {
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         let jobs = Arc::clone(&self.jobs);
@@ -299,6 +304,18 @@ fn left(world: &World, host: usize, source: &Target) -> u64 {
         .clamp(1, 600_000)
 }
 
+/// Only an agent's own queue: a second agent of a pool is never given what the first one holds.
+fn perhaps_twice(world: &World, source: &Target, seq: u64) {
+    if !matches!(source, Target::Agent(_)) || !world.happens(|weather| weather.twice) {
+        return;
+    }
+    let soon = world.time.ms() + world.roll(3_000);
+    if let Some(message) = world.state().queue.messages.get_mut(&seq) {
+        message.free_at_ms = soon;
+        message.held_by = None;
+    }
+}
+
 fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     let ms = world.time.ms();
     let mut state = world.state();
@@ -339,14 +356,7 @@ fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
         one.asks.insert(parsed.spec.id, parsed.spec_hash);
     }
     drop(state);
-    // Only an agent's own queue: a second agent of a pool is never given what the first one holds.
-    if matches!(source, Target::Agent(_)) && world.happens(|weather| weather.twice) {
-        let soon = ms + world.roll(3_000);
-        if let Some(message) = world.state().queue.messages.get_mut(&seq) {
-            message.free_at_ms = soon;
-            message.held_by = None;
-        }
-    }
+    perhaps_twice(world, source, seq);
     world.note(Some(host), || format!("is given {seq}, delivery {}", message.delivered));
     let ack = AckHandle {
         reply: format!("ack.{seq}.{}", message.delivered),

@@ -228,18 +228,25 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
         world.broken(format!("{id} left the queue before its end was durable"));
     }
     if let Some(known) = journal.filter(|known| !known.open && ended_here(known)) {
-        let own: Option<AckHandle> =
-            known.delivery.and_then(|delivery| serde_json::from_str(&delivery).ok());
-        let is_own = own.is_some_and(|own| {
-            (own.stream_seq, own.stream_created_ns) == (ack.stream_seq, ack.stream_created_ns)
-        });
-        let journal = Journal::simulated(&disk, Arc::new(Reading));
-        let unsent = journal.unsent(1_000).now_or_never().expect("at once").expect("readable");
-        let will_be_said = unsent.iter().any(|status| status.job_id == *id);
-        if !is_own && !will_be_said && said_ms.is_none_or(|said| said < given_ms) {
+        let will_be_said = is_own(&known, ack) || is_unsent(&disk, id);
+        if !will_be_said && said_ms.is_none_or(|said| said < given_ms) {
             world.broken(format!("{id} was asked for again, and nobody says how it ended"));
         }
     }
+}
+
+/// Whether the message is the one that the job was taken from.
+fn is_own(known: &Known, ack: &AckHandle) -> bool {
+    let own = known.delivery.as_ref().and_then(|text| serde_json::from_str::<AckHandle>(text).ok());
+    own.is_some_and(|own| {
+        (own.stream_seq, own.stream_created_ns) == (ack.stream_seq, ack.stream_created_ns)
+    })
+}
+
+fn is_unsent(disk: &Disk, id: &JobId) -> bool {
+    let journal = Journal::simulated(disk, Arc::new(Reading));
+    let unsent = journal.unsent(1_000).now_or_never().expect("at once").expect("readable");
+    unsent.iter().any(|status| status.job_id == *id)
 }
 
 /// Whether this agent is the one that has a job's end to say.

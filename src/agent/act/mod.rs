@@ -4,6 +4,7 @@
 //! Invariants: nothing here decides the next step; every step is repeatable; a failure is reported
 //! once, as a [`Fault`] with a sentence for people and a [`Retry`] that says whether to try again.
 
+mod base;
 mod container;
 pub mod disk;
 pub mod log_book;
@@ -44,6 +45,7 @@ use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::presence::Presence;
 use crate::report::causes;
 
+pub use base::{Base, Memory};
 pub use output::Uploads;
 
 /// Bytes left for a message's headers when its body is shortened to the server's limit.
@@ -78,46 +80,6 @@ pub struct Act<R, C> {
     pub memory: Memory,
     /// Whether the engine sees the node's files.
     pub sight: Arc<Sight>,
-}
-
-/// What the act shares with the other parts of the node.
-#[derive(Debug)]
-pub struct Base {
-    /// The node's slots and GPUs, and the jobs that hold them.
-    pub board: Board,
-    /// The connection to NATS.
-    pub link: Link,
-    /// What the node offers, and what a job gets by default.
-    pub terms: Terms,
-    /// The domain of receipts; known once the chain has answered.
-    pub domain: watch::Receiver<Option<Domain>>,
-    /// The driver and its CUDA version, for errors about images that want a newer one.
-    pub driver: String,
-}
-
-/// What this process remembers of its jobs; a restart forgets it without harm.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Live log lines published so far, by job and attempt: a new follow reads all lines again.
-    lines: Mutex<HashMap<(JobId, u32), u64>>,
-    /// Parts of the jobs' results that are uploaded already.
-    uploads: Mutex<HashMap<JobId, Uploads>>,
-    /// Inputs that this process fetched and verified, with their sizes in bytes.
-    fetched: Mutex<HashMap<PathBuf, u64>>,
-}
-
-impl Memory {
-    fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, u64>> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {

@@ -214,7 +214,7 @@ impl<C: Clock + Clone> Greeter<C> {
     fn hello(&self, at_ms: u64) -> Bytes {
         let hello = json!({
             "action": "hello", "instance": self.me, "running": self.sole.is_sole(),
-            "issued_at_ms": at_ms, "signature": self.sign("hello", &self.me.as_str(), at_ms),
+            "issued_at_ms": at_ms, "signature": self.sign("hello", self.me.as_str(), at_ms),
         });
         hello.to_string().into()
     }
@@ -375,7 +375,7 @@ mod tests {
 
     /// A hello as it comes over the wire.
     fn hello(from: &Greeter<SystemClock>, at_ms: u64) -> Greeting {
-        let signature = Some(from.sign("hello", &from.me.as_str(), at_ms));
+        let signature = Some(from.sign("hello", from.me.as_str(), at_ms));
         let (instance, to, running) = (from.me.clone(), None, false);
         Greeting { instance, to, running, issued_at_ms: at_ms, signature }
     }

@@ -5,7 +5,9 @@
 //! order, the size and the shape of what arrives; a block that arrives once serves all its spots;
 //! nothing is written that the root's CID doesn't lead to.
 
-use std::collections::{HashMap, VecDeque};
+mod early;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -17,6 +19,9 @@ use super::dag::{self, BlockId, Codec, Content, Malformed, Node};
 use super::patience::Tally;
 use super::staging::{EntryId, Staging};
 use super::{Error, Kind};
+use early::Early;
+#[cfg(test)]
+use early::{EARLY_BYTES_MAX, EARLY_MAX};
 
 /// Maximum spots that wait for blocks: a gateway that sends parents first needs some thousands, one
 /// that sends whole levels needs one per 256 KiB.
@@ -25,10 +30,6 @@ const PENDING_MAX: usize = 114_688;
 const DONE_MAX: usize = 114_688;
 /// Verified blocks that wait to be written.
 const AHEAD_MAX: usize = 4;
-/// Maximum blocks kept that arrived before their parents.
-const EARLY_MAX: usize = 8192;
-/// Maximum bytes of those blocks.
-const EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Maximum spots of one object: 4 TiB in chunks of 256 KiB. Stops objects built to be endless.
 const SPOTS_MAX: u64 = 16 * 1024 * 1024;
 /// Maximum depth of inner nodes; a file of 2^64 bytes needs eight levels.
@@ -392,38 +393,6 @@ impl Spot {
 
     fn is_of(self, len: u64) -> bool {
         matches!(self, Self::Part { bytes, .. } if bytes == len)
-    }
-}
-
-/// Blocks that nothing wants yet; the oldest are dropped when there are too many.
-#[derive(Default)]
-struct Early {
-    blocks: HashMap<BlockId, Bytes>,
-    order: VecDeque<BlockId>,
-    bytes: usize,
-}
-
-impl Early {
-    fn keep(&mut self, id: BlockId, block: &[u8]) {
-        // A copy: a slice would keep the whole piece of the stream alive.
-        if self.blocks.insert(id, Bytes::copy_from_slice(block)).is_none() {
-            self.order.push_back(id);
-            self.bytes += block.len();
-        }
-        while self.bytes > EARLY_BYTES_MAX || self.order.len() > EARLY_MAX {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.take(oldest);
-        }
-    }
-
-    fn take(&mut self, id: BlockId) -> Option<Bytes> {
-        let block = self.blocks.remove(&id)?;
-        self.bytes -= block.len();
-        Some(block)
-    }
-
-    fn holds(&self, id: BlockId) -> bool {
-        self.blocks.contains_key(&id)
     }
 }
 

@@ -10,6 +10,8 @@
 mod answer;
 mod endpoint;
 mod health;
+mod question;
+mod survey;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +32,8 @@ use endpoint::{CallError, Endpoint};
 pub use health::EndpointLimits;
 pub(super) use health::Head;
 use health::{EndpointFault, Kind, Roster, Vetting};
+use question::{Question, Round};
+pub use survey::EndpointState;
 
 /// A call tries no further endpoint after this many request timeouts have passed.
 const TIMEOUTS_MAX: u32 = 2;
@@ -49,33 +53,6 @@ pub(super) struct Rpc {
     endpoints: Vec<Endpoint>,
     roster: Mutex<Roster>,
     patience: Duration,
-}
-
-/// The state of one endpoint, as a survey found it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointState {
-    /// The endpoint's URL, redacted.
-    pub url: String,
-    /// Why the endpoint can't be used, in words; `None` if it can.
-    pub trouble: Option<String>,
-}
-
-/// One call on its way from endpoint to endpoint.
-struct Round {
-    began: Instant,
-    tried: Vec<usize>,
-    has_waited: bool,
-    /// The first failure; for a transaction, rather the first after which it may have been accepted.
-    failure: Option<(usize, EndpointFault)>,
-    /// Refusals that do not judge the call. They are the endpoint's fault if another one answers.
-    refusals: Vec<(usize, ErrorObject, Instant)>,
-}
-
-/// A request to an endpoint. The first two also check their answer.
-enum Question<'a> {
-    ChainId,
-    Head,
-    Call { method: &'static str, params: &'a Value },
 }
 
 impl Rpc {
@@ -144,32 +121,6 @@ impl Rpc {
     pub(super) async fn head(&self) -> Result<Head, Error> {
         let block: Result<Block, RpcError> = self.put(&Question::Head).await;
         block.map(|block| block.head()).map_err(|failure| failure.unexpected(BLOCK))
-    }
-
-    /// Asks every endpoint, resting ones too, for its chain, its head and these requests. A refusal
-    /// that judges the call counts as served. Sets no endpoint aside.
-    pub(super) async fn survey(&self, questions: &[(&str, Value)]) -> Vec<EndpointState> {
-        join_all((0..self.endpoints.len()).map(async |index| {
-            let looked = self.serves(index, questions).await;
-            let trouble = looked.err().map(|trouble| match trouble {
-                CallError::Fault(fault) => fault.said,
-                CallError::Refused(refusal) => words(&refusal.message),
-            });
-            EndpointState { url: self.endpoints[index].shown.clone(), trouble }
-        }))
-        .await
-    }
-
-    async fn serves(&self, index: usize, questions: &[(&str, Value)]) -> Result<(), CallError> {
-        self.look_at(index, true).await?;
-        for (method, params) in questions {
-            match self.endpoints[index].call(method, params).await {
-                Ok(_) => {}
-                Err(CallError::Refused(refusal)) if refusal.verdict().is_some() => {}
-                Err(trouble) => return Err(trouble.of_method(method)),
-            }
-        }
-        Ok(())
     }
 
     /// Tries a request at one endpoint after the other until one answers it.
@@ -392,36 +343,6 @@ impl Rpc {
 impl std::fmt::Debug for Rpc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rpc({:?})", self.endpoints)
-    }
-}
-
-impl Round {
-    fn new() -> Self {
-        let (began, tried, refusals) = (Instant::now(), Vec::new(), Vec::new());
-        Self { began, tried, has_waited: false, failure: None, refusals }
-    }
-
-    fn failed(&mut self, index: usize, fault: EndpointFault, is_send: bool) {
-        let known = self.failure.as_ref();
-        let is_graver =
-            |known: &(usize, EndpointFault)| is_send && fault.perhaps_done && !known.1.perhaps_done;
-        if known.is_none_or(is_graver) {
-            self.failure = Some((index, fault));
-        }
-    }
-}
-
-impl Question<'_> {
-    fn method(&self) -> &'static str {
-        match self {
-            Self::ChainId => CHAIN_ID,
-            Self::Head => BLOCK,
-            Self::Call { method, .. } => method,
-        }
-    }
-
-    fn is_send(&self) -> bool {
-        self.method() == SEND
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-/// Where the kernel lists its handlers for other processors' programs (binfmt_misc). The engine uses this
+/// Where the kernel lists its handlers for other processors' programs (`binfmt_misc`). The engine uses this
 /// host's kernel, since it sees this node's files.
 const HANDLERS: &str = "/proc/sys/fs/binfmt_misc";
 

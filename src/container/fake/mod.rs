@@ -7,7 +7,9 @@
 //! Must hold: what the real engine refuses is refused here with the same variants of [`Error`]. Clones share
 //! one engine, so an agent can end while its containers go on.
 
+mod containers;
 mod files;
+mod script;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
+pub use script::{Call, Script};
+
+use containers::{Container, End, Run};
 use files::{CopyError, blocking, copy_tree, hex, host_path, output_path, simulate};
 
 /// The first line of every output of a simulated job.
@@ -59,76 +64,6 @@ struct State {
     scripts: HashMap<String, Script>,
     failures: HashMap<Call, VecDeque<Error>>,
     created: u64,
-}
-
-#[derive(Debug)]
-struct Container {
-    id: ContainerId,
-    spec: ContainerSpec,
-    script: Script,
-    created: Instant,
-    run: Option<Run>,
-}
-
-#[derive(Debug)]
-struct Run {
-    started: Instant,
-    /// How and when it ends; `stop` moves the end forward. Dropped when the container is removed.
-    end: watch::Sender<End>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct End {
-    code: i32,
-    at: Instant,
-    by: EndedBy,
-}
-
-/// The course of a simulated job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// How long it runs unless it is stopped.
-    pub run_for: Duration,
-    /// Exit code unless it is stopped.
-    pub code: i32,
-    /// Whether its exit reports that the kernel killed it for lack of memory.
-    pub oom: bool,
-    /// Whether it ignores the stop signal and has to be killed.
-    pub ignores_stop: bool,
-    /// What it writes; `None` for a few lines about the simulation.
-    pub log: Option<Vec<LogChunk>>,
-    /// Whether the input is copied to the output.
-    pub writes_output: bool,
-}
-
-impl Script {
-    /// A job that runs for this long and succeeds.
-    pub const fn succeeds_after(run_for: Duration) -> Self {
-        Self { run_for, code: 0, oom: false, ignores_stop: false, log: None, writes_output: true }
-    }
-}
-
-/// A call that [`Fake::fail`] can make fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
-    /// [`ContainerRuntime::image`]
-    Image,
-    /// [`ContainerRuntime::create`]
-    Create,
-    /// [`ContainerRuntime::start`]
-    Start,
-    /// [`ContainerRuntime::follow`]
-    Follow,
-    /// [`ContainerRuntime::stop`]
-    Stop,
-    /// [`ContainerRuntime::copy_out`]
-    CopyOut,
-    /// [`ContainerRuntime::written`]
-    Written,
-    /// [`ContainerRuntime::remove`]
-    Remove,
-    /// [`ContainerRuntime::list`]
-    List,
 }
 
 impl Fake {
@@ -189,37 +124,6 @@ impl State {
     fn by_id_mut(&mut self, id: &ContainerId) -> Result<&mut Container, Error> {
         let mut containers = self.containers.values_mut();
         containers.find(|container| container.is(id)).ok_or_else(|| Error::Gone(id.clone()))
-    }
-}
-
-impl Container {
-    /// Whether this is its id or its name.
-    fn is(&self, id: &ContainerId) -> bool {
-        self.id == *id || self.spec.name == id.0
-    }
-
-    fn state(&self) -> FoundState {
-        match &self.run {
-            None => FoundState::Created,
-            Some(run) if run.end.borrow().at <= Instant::now() => FoundState::Exited,
-            Some(_) => FoundState::Running,
-        }
-    }
-
-    /// Its run; an error if it was never started.
-    fn run(&self) -> Result<&Run, Error> {
-        let reason = || format!("the container {} was never started", self.id);
-        self.run.as_ref().ok_or_else(|| Error::Engine { reason: reason() })
-    }
-
-    fn log(&self) -> Vec<LogChunk> {
-        self.script.log.clone().unwrap_or_else(|| {
-            let lines = [
-                format!("{SIMULATED}\n"),
-                format!("job {}, attempt {}\n", self.spec.job_id, self.spec.attempt),
-            ];
-            lines.map(|line| LogChunk { stream: LogStream::Stdout, bytes: line.into() }).to_vec()
-        })
     }
 }
 

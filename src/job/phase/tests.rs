@@ -1,5 +1,7 @@
 //! The state machine in every order of events, and its transitions one by one.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 

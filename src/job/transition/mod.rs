@@ -75,21 +75,21 @@ impl Next {
                 Phase::Accepted
                 | Phase::Pulled { .. }
                 | Phase::Ready { .. }
-                | Phase::Claiming { .. } => self.to_start(phase, event),
+                | Phase::Claiming { .. } => self.until_start(phase, event),
                 Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } => {
-                    self.running(phase, event, rules)
+                    self.while_running(phase, event, rules)
                 }
                 Phase::Exited { .. }
                 | Phase::Collected { .. }
                 | Phase::Published { .. }
-                | Phase::Concluding { .. } => self.to_terminal(phase, event),
+                | Phase::Concluding { .. } => self.until_terminal(phase, event),
                 _ => self.leaving(phase, event),
             },
         }
     }
 
     /// Events from the delivery to the start.
-    fn to_start(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
+    fn until_start(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Accepted, Event::Pulled { image }) => {
                 self.job.durations.pull = Some(self.spent());
@@ -131,7 +131,12 @@ impl Next {
     }
 
     /// Events from the container's creation to its exit.
-    fn running(&mut self, phase: Phase, event: Event, rules: &Rules) -> Result<(), Misplaced> {
+    fn while_running(
+        &mut self,
+        phase: Phase,
+        event: Event,
+        rules: &Rules,
+    ) -> Result<(), Misplaced> {
         match (phase, event) {
             (Phase::Starting { image, gpus, .. }, Event::Created { container }) => {
                 self.job.phase = Phase::Starting { image, gpus, container: Some(container) };
@@ -175,7 +180,7 @@ impl Next {
     }
 
     /// Events from the container's exit to the terminal status.
-    fn to_terminal(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
+    fn until_terminal(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
             // A power cut may have destroyed the output before it was synced.
             (Phase::Exited { .. }, Event::Lost) => self.lost(),

@@ -14,12 +14,10 @@ fn with(script: &str, more: &Value) -> Value {
     job
 }
 
-#[tokio::test]
-async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
-    let world = World::start().await;
-    let _agent = world.agent(&[("JOB_SLOTS", "4")]);
+/// Jobs that can't complete: an id, what is changed in a good job, and how each ends.
+fn bad_jobs() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let nowhere = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
-    let cases = [
+    vec![
         ("no-image", json!({"image_name": ""}), "rejected", "image_missing"),
         ("strange-image", json!({"image_name": "a b"}), "rejected", "image_invalid"),
         (
@@ -66,7 +64,14 @@ async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
         ("wants-much", json!({"memory_mib": 60_000_000}), "rejected", "no_node_fits"),
         ("wants-net", json!({"network": "bridge"}), "rejected", "network_not_allowed"),
         ("wrong-type", json!({"gpus": "many"}), "rejected", "malformed"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
+    let world = World::start().await;
+    let _agent = world.agent(&[("JOB_SLOTS", "4")]);
+    let cases = bad_jobs();
     for (id, job, _, _) in &cases {
         world.publish(id, job);
     }

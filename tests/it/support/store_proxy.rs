@@ -156,15 +156,7 @@ impl Shared {
             client.write_all(said.as_bytes())?;
             return finish(client);
         }
-        let said = match weather {
-            Weather::Says(status, words) => Some((status, words)),
-            Weather::SaysAbove(most, status, words) if length(&head) > most => {
-                Some((status, words))
-            }
-            Weather::FailsAbove(most) if length(&head) > most => Some((503, "later")),
-            _ => None,
-        };
-        if let Some((status, words)) = said {
+        if let Some((status, words)) = refusal(weather, &head) {
             let said = format!(
                 "HTTP/1.1 {status} Weather\r\nconnection: close\r\n\
                  content-length: {}\r\n\r\n{words}",
@@ -200,6 +192,16 @@ impl Shared {
             _ => client.write_all(&body)?,
         }
         finish(client)
+    }
+}
+
+/// What is said instead of passing a request on.
+fn refusal(weather: Weather, head: &str) -> Option<(u16, &'static str)> {
+    match weather {
+        Weather::Says(status, words) => Some((status, words)),
+        Weather::SaysAbove(most, status, words) if length(head) > most => Some((status, words)),
+        Weather::FailsAbove(most) if length(head) > most => Some((503, "later")),
+        _ => None,
     }
 }
 

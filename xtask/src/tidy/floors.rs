@@ -105,7 +105,7 @@ pub(crate) fn check(source: &Source, modules: &[String], found: &mut Vec<Finding
 }
 
 /// The place of a file: `src/bus/intake.rs` is `[bus, intake]`; `src/lib.rs` lists all modules and has none.
-fn place_of(path: &str) -> Option<Vec<String>> {
+pub(crate) fn place_of(path: &str) -> Option<Vec<String>> {
     let inner = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     let inner = inner.strip_suffix("/mod").unwrap_or(inner);
     (inner != "lib").then(|| inner.split('/').map(str::to_owned).collect())

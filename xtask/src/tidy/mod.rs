@@ -1,6 +1,7 @@
 //! Rules on the text of this repository that no compiler enforces: which module may import which, how
 //! long a file may be, what a test must not do. Each finding names the file, the line and the rule.
 
+mod circles;
 mod environment;
 mod floors;
 mod source;
@@ -45,6 +46,7 @@ impl fmt::Display for Finding {
 pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let mut found = Vec::new();
     let mut config = Vec::new();
+    let mut imports = circles::Imports::default();
     let modules = floors::top_modules(root)?;
     for path in files(root)? {
         let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
@@ -56,11 +58,13 @@ pub(crate) fn findings(root: &Path) -> anyhow::Result<Vec<Finding>> {
         let source = Source::parse(&name, &text);
         floors::check(&source, &modules, &mut found);
         text::check(&source, &mut found);
+        imports.add(&source);
         if name.starts_with("src/config/") {
             config.push(source);
         }
     }
     let example = std::fs::read_to_string(root.join(".env.example")).unwrap_or_default();
+    imports.check(&mut found);
     environment::check(&config, &example, &mut found);
     Ok(found)
 }

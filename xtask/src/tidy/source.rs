@@ -56,7 +56,8 @@ impl Source {
     pub(crate) fn is_test(&self, line: usize) -> bool {
         let whole = self.path.starts_with("tests/")
             || self.path.ends_with("/tests.rs")
-            || self.path.contains("/tests/");
+            || self.path.starts_with("src/") && self.path.ends_with("/fakes.rs")
+            || ["/tests/", "/search/"].iter().any(|folder| self.path.contains(folder));
         whole || self.tests.iter().any(|range| range.contains(&line))
     }
 

@@ -201,21 +201,22 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         if pool.is_some() && !self.has_room(ahead, &parsed, &delivery).await? {
             return Ok(());
         }
-        // The delivery was requested before the node became unfit.
-        if self.jobs.desk.board.unfit().is_some() {
-            return self.later(&delivery).await;
-        }
-        if let Some(free) = self.too_little_disk() {
-            let min = self.disk_free_min_mib;
-            tracing::warn!(
-                free,
-                min,
-                "no job is taken: {free} MiB of disk are free, {min} must stay"
-            );
+        if self.is_closed_now() {
             return self.later(&delivery).await;
         }
         let after_seq = known.and_then(|known| known.unproven_seq).unwrap_or(0);
         self.accept(parsed, &target, delivery, after_seq).await
+    }
+
+    /// Whether nothing can be taken just now, though the delivery was requested before that was known.
+    fn is_closed_now(&self) -> bool {
+        if self.jobs.desk.board.unfit().is_some() {
+            return true;
+        }
+        let Some(free) = self.too_little_disk() else { return false };
+        let min = self.disk_free_min_mib;
+        tracing::warn!(free, min, "no job is taken: {free} MiB of disk are free, {min} must stay");
+        true
     }
 
     async fn accept(

@@ -1,0 +1,76 @@
+//! Lookups that change nothing: which jobs are in hand, and how each stands.
+
+use std::collections::BTreeMap;
+
+use super::{AckHandle, Address, Board, Entry, JobId, Process};
+
+/// A job whose container runs, as the watch over the disk needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The job's id.
+    pub id: JobId,
+    /// Its present attempt.
+    pub attempt: u32,
+    /// The engine's id of its container.
+    pub container: String,
+    /// Its disk limit in bytes, for its output and for its container's layer separately.
+    pub disk_bytes: u64,
+}
+
+impl Board {
+    /// The ids of the jobs in hand; with `started` only those that still need a slot and whose
+    /// container was started (`true`) or was not (`false`).
+    pub fn ids(&self, started: Option<bool>) -> Vec<JobId> {
+        let state = self.state();
+        let wanted = |entry: &Entry| {
+            started.is_none_or(|started| entry.wants_slot && entry.started == started)
+        };
+        let chosen = state.entries.iter().filter(|(_, entry)| wanted(entry));
+        chosen.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The number of jobs in hand, by phase name.
+    pub fn phases(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in self.state().entries.values() {
+            *counts.entry(entry.phase.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Whether the job is on the board.
+    pub fn has(&self, id: &JobId) -> bool {
+        self.state().entries.contains_key(id)
+    }
+
+    /// Whether a task has the job in hand.
+    pub fn is_looked_after(&self, id: &JobId) -> bool {
+        self.state().entries.get(id).is_some_and(|entry| !entry.abandoned)
+    }
+
+    /// The requester of a job in hand: `None` if the job is not in hand, `Some(None)` if it names
+    /// no requester.
+    pub fn requester(&self, id: &JobId) -> Option<Option<Address>> {
+        Some(self.state().entries.get(id)?.requester)
+    }
+
+    /// The handle that acknowledges the job's delivery.
+    pub fn delivery(&self, id: &JobId) -> Option<AckHandle> {
+        self.state().entries.get(id)?.delivery.clone()
+    }
+
+    /// Whether the job is in hand and its output not collected yet: its container may still write.
+    pub fn is_ending(&self, id: &JobId) -> bool {
+        let phase = self.state().entries.get(id).map_or("", |entry| entry.phase);
+        ["starting", "running", "stopping", "exited"].contains(&phase)
+    }
+
+    /// The jobs whose containers run or may run.
+    pub fn running(&self) -> Vec<Running> {
+        let running = |entry: &Entry| match &entry.process {
+            Process::Runs(running) => Some(running.clone()),
+            Process::None | Process::Exited => None,
+        };
+        self.state().entries.values().filter_map(running).collect()
+    }
+}
