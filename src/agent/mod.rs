@@ -1,14 +1,17 @@
-//! The node at work: takes jobs, runs each to its one terminal status, keeps the chain informed.
+//! The node at work: takes jobs, runs each to its one terminal status, and keeps the chain informed.
 //!
 //! ```text
-//!  link ──► intake ──► journal ──► attempt (one task a job) ──► act ──► container, artifact, key
-//!             ▲           │              │    ▲                            │
-//!   recover ──┘           └──► publish ──┼────┴── board: slots, cards ─────┘
-//!   leases, admin, heartbeat             └── job::plan decides
+//!           start ── assembles the parts and lists every service
+//!             │
+//!   link ──► jobs ──► act ──► container, artifact, chain key
+//!             ▲        ▲
+//!             │        └── health: could the node run a job now?
+//!   admin ────┘               └──► account: registration, heartbeats, transactions
+//!   key: is it used by this process alone?
 //! ```
 //!
-//! What must hold: every task here hangs under one [`Services`] or one [`Crew`]; a service that is
-//! away is waited for by whoever needs it, and by nobody else.
+//! Invariants: every task hangs under one [`Services`](crate::supervise::Services) or one
+//! [`Crew`](crate::supervise::Crew); a service that is away delays only what needs it.
 
 pub mod account;
 pub mod act;

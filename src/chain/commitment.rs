@@ -2,14 +2,16 @@
 //!
 //! Must hold: only events of the contract itself count, and only from transactions that succeeded.
 
-use alloy::primitives::{B256, Bytes, U64};
+use alloy::primitives::U64;
 use alloy::sol_types::SolEvent as _;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Error;
 use super::bindings::NodeReputation::ReceiptsCommitted;
+use super::logs::{Log, within};
 use super::reader::{Reader, word};
+use super::rpc::Block;
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};
 
@@ -46,23 +48,6 @@ struct Receipt {
     logs: Vec<Log>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Log {
-    address: alloy::primitives::Address,
-    topics: Vec<B256>,
-    data: Bytes,
-    block_number: Option<U64>,
-    transaction_hash: Option<B256>,
-    #[serde(default)]
-    removed: bool,
-}
-
-#[derive(Deserialize)]
-struct Block {
-    timestamp: U64,
-}
-
 impl Reader {
     /// The roots that a transaction committed: empty if it failed, `None` if the endpoint has no
     /// receipt of it, perhaps because it was pruned.
@@ -89,10 +74,8 @@ impl Reader {
         let filter = json!({
             "address": self.contract(),
             "topics": [ReceiptsCommitted::SIGNATURE_HASH, word(provider).into_word(), root],
-            "fromBlock": U64::from(block),
-            "toBlock": U64::from(block),
         });
-        let logs: Vec<Log> = self.rpc.ask("eth_getLogs", json!([filter])).await?;
+        let logs: Vec<Log> = self.rpc.ask("eth_getLogs", within(&filter, &(block..=block))).await?;
         let found = self.commitments(&logs);
         Ok(found.into_iter().find(|found| (found.provider, found.root) == (provider, root)))
     }
@@ -106,7 +89,7 @@ impl Reader {
         let found = found.ok_or_else(|| Error::Unexpected {
             reason: format!("it names block {block} and has none"),
         })?;
-        let at = Timestamp::from_unix_ms(found.timestamp.to::<u64>().saturating_mul(1000));
+        let at = Timestamp::from_unix_ms(found.head().timestamp_s.saturating_mul(1000));
         Ok(Depth { at, above: head.to::<u64>().saturating_sub(block) })
     }
 

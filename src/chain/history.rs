@@ -3,21 +3,21 @@
 //! Must hold: a request covers a bounded range of blocks, and a smaller one after the endpoint refused
 //! it as too large. A log is accepted only if it matches the request.
 
-use alloy::primitives::{Address as Word, B256, Bytes, U64};
+use std::ops::RangeInclusive;
+
+use alloy::primitives::U64;
 use alloy::sol_types::{SolEvent as _, SolEventInterface as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::bindings::NodeReputation::{
     JobCountIncremented, NodeHeartbeat, NodeRegistered, NodeReputationEvents, ReceiptsCommitted,
 };
+use super::logs::{Log, Ranges};
 use super::reader::word;
-use super::rpc::RpcError;
+use super::rpc::Block;
 use super::{Error, Reader};
 use crate::ids::Address;
-
-/// The number of blocks in the first request. Public endpoints allow between 1,000 and 50,000.
-const BLOCKS_MAX: u64 = 10_000;
 
 /// How many blocks back the history begins if the time of the node's registration is unknown.
 pub const RECENT_BLOCKS: u64 = 50_000;
@@ -70,34 +70,13 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Walk {
     provider: Address,
-    next: u64,
-    last: u64,
-    span: u64,
-}
-
-/// A log in the form of `eth_getLogs`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Log {
-    address: Word,
-    topics: Vec<B256>,
-    data: Bytes,
-    block_number: U64,
-    transaction_hash: B256,
-    /// Only newer clients provide it.
-    #[serde(default)]
-    block_timestamp: Option<U64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Header {
-    timestamp: U64,
+    ranges: Ranges,
 }
 
 impl Walk {
     /// A walk from block `first` to block `last`, both included.
     pub fn new(provider: Address, first: u64, last: u64) -> Self {
-        Self { provider, next: first, last, span: BLOCKS_MAX }
+        Self { provider, ranges: Ranges::new(first, last) }
     }
 }
 
@@ -115,8 +94,8 @@ impl Reader {
         while low < high {
             let middle = low + (high - low) / 2;
             let params = json!([U64::from(middle), false]);
-            let header: Option<Header> = self.rpc.ask("eth_getBlockByNumber", params).await?;
-            if header.is_some_and(|header| header.timestamp.to::<u64>() >= time_s) {
+            let block: Option<Block> = self.rpc.ask("eth_getBlockByNumber", params).await?;
+            if block.is_some_and(|block| block.head().timestamp_s >= time_s) {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -127,35 +106,17 @@ impl Reader {
 
     /// The events of the walk's next range; `None` at the end of the walk.
     pub async fn next_range(&self, walk: &mut Walk) -> Result<Option<Vec<Entry>>, Error> {
-        if walk.next > walk.last {
-            return Ok(None);
-        }
         self.chain_id().await?;
-        loop {
-            let to = walk.last.min(walk.next.saturating_add(walk.span - 1));
-            match self.rpc.call("eth_getLogs", self.filter(walk, to)).await {
-                Ok(logs) => {
-                    let entries = self.entries(walk, to, logs)?;
-                    walk.next = to.saturating_add(1);
-                    return Ok(Some(entries));
-                }
-                // Endpoints have no common error for "too many", so any refusal and any oversized
-                // answer halves the range until one block is left.
-                Err(RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. }))
-                    if walk.span > 1 =>
-                {
-                    walk.span /= 2;
-                }
-                Err(failure) => return Err(failure.unexpected("eth_getLogs")),
-            }
-        }
+        let filter = self.filter(walk.provider);
+        let Some((blocks, logs)) = walk.ranges.next(&self.rpc, &filter).await? else {
+            return Ok(None);
+        };
+        self.entries(walk.provider, &blocks, logs).map(Some)
     }
 
-    fn filter(&self, walk: &Walk, to: u64) -> Value {
-        json!([{
+    fn filter(&self, provider: Address) -> Value {
+        json!({
             "address": self.config.contract,
-            "fromBlock": U64::from(walk.next),
-            "toBlock": U64::from(to),
             "topics": [
                 [
                     NodeRegistered::SIGNATURE_HASH,
@@ -163,17 +124,21 @@ impl Reader {
                     JobCountIncremented::SIGNATURE_HASH,
                     ReceiptsCommitted::SIGNATURE_HASH,
                 ],
-                word(walk.provider).into_word(),
+                word(provider).into_word(),
             ],
-        }])
+        })
     }
 
-    fn entries(&self, walk: &Walk, to: u64, logs: Vec<Log>) -> Result<Vec<Entry>, Error> {
-        let asked = walk.next..=to;
-        let provider = word(walk.provider).into_word();
+    fn entries(
+        &self,
+        provider: Address,
+        asked: &RangeInclusive<u64>,
+        logs: Vec<Log>,
+    ) -> Result<Vec<Entry>, Error> {
+        let (contract, provider) = (word(self.config.contract), word(provider).into_word());
         let take = |log: Log| {
-            let block = log.block_number.to();
-            let is_asked = log.address == word(self.config.contract)
+            let block = log.block_number.map_or(0, |number| number.to());
+            let is_asked = log.address == contract
                 && log.topics.get(1) == Some(&provider)
                 && asked.contains(&block);
             entry(&log, block).filter(|_| is_asked).ok_or_else(|| Error::Unexpected {
@@ -206,5 +171,5 @@ fn entry(log: &Log, block: u64) -> Option<Entry> {
         }) => Event::ReceiptsCommitted { root: receiptsRoot.to_string(), completed, failed },
         NodeReputationEvents::OwnershipTransferred(_) => return None,
     };
-    Some(Entry { block, time_s, tx_hash: log.transaction_hash.to_string(), event })
+    Some(Entry { block, time_s, tx_hash: log.transaction_hash?.to_string(), event })
 }

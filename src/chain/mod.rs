@@ -19,6 +19,7 @@ pub mod fake;
 pub mod history;
 pub mod key;
 pub mod keystore;
+mod logs;
 mod reader;
 mod revert;
 mod rpc;

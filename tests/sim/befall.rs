@@ -1,4 +1,4 @@
-//! What befalls the hosts and the bus, each half minute of the bad hours.
+//! The faults that are drawn each half minute until the weather turns calm: of hosts, bus, store and operators.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use lamda_node::job::claim::Claim;
 use super::day::Day;
 use super::world::{AMENDS_MS, Cut, Doing, Message, World};
 
-/// How long an engine is away that somebody has to mend.
+/// How long an engine stays away until somebody repairs it, in milliseconds.
 const DEAD_MS: u64 = 3_600_000;
 
-/// What an operator has a copy of.
+/// An operator's backup of the queue and the claims.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     messages: BTreeMap<u64, Message>,
@@ -21,7 +21,7 @@ pub(super) struct Snapshot {
 }
 
 impl Day {
-    /// What may befall a host, the bus, or an operator.
+    /// Draws each kind of fault once, for one random host, the bus, the store and the operators.
     pub(super) fn befall(&mut self) {
         let world = self.world.clone();
         let host = usize::try_from(world.roll(self.processes.len() as u64)).unwrap_or(0);
@@ -77,7 +77,7 @@ impl Day {
         }
     }
 
-    /// What operators do to the queue and the claims.
+    /// Draws what operators do to the queue and the claims, and keeps a backup of both.
     fn operate(&mut self, world: &World) {
         if world.happens(|weather| weather.edit) {
             let to = 5_000 + world.roll(300_000);
@@ -112,7 +112,7 @@ impl Day {
     }
 }
 
-/// A container that was started is removed by somebody else.
+/// Somebody else removes a random container that was started.
 fn theft(world: &World, host: usize) {
     world.settle_containers(host);
     let mut state = world.state();
@@ -145,20 +145,20 @@ fn outage(world: &World, host: usize) {
     }
 }
 
-/// `JetStream` has no leader: nothing is given out, and nothing is answered for.
+/// `JetStream` loses its leader: it delivers nothing and accepts no calls.
 fn leaderless(world: &World) {
     let until = world.time.ms() + world.roll(400_000);
     world.note(None, || format!("nobody leads until {until}"));
     let mut state = world.state();
     state.queue.leaderless_until_ms = until;
-    // What ran is given to others when it is over: who asks its agent then may get no answer.
+    // Leases that ran out meanwhile are delivered to others afterwards, and the holder may not answer them.
     let jobs: Vec<JobId> = state.targets.keys().cloned().collect();
     for job in jobs {
         state.disturb(job, until + AMENDS_MS);
     }
 }
 
-/// One host loses the bus, and the others don't.
+/// One host loses its connection to the bus, in one direction or both.
 fn split(world: &World, host: usize) {
     let until = world.time.ms() + world.roll(400_000);
     let cut = [Cut::Both, Cut::Deaf, Cut::Mute][usize::try_from(world.roll(3)).unwrap_or(0)];
@@ -166,7 +166,7 @@ fn split(world: &World, host: usize) {
     world.state().hosts[host].cut = Some((cut, until));
 }
 
-/// A message is too old for the queue, or somebody takes it out.
+/// A random message leaves the queue by age, or because somebody removes it.
 fn age(world: &World) {
     let mut state = world.state();
     let seqs: Vec<u64> = state.queue.messages.keys().copied().collect();
@@ -181,7 +181,7 @@ fn age(world: &World) {
     world.note(None, || format!("message {seq} leaves the queue unanswered"));
 }
 
-/// The bucket of claims is emptied, or is what it was.
+/// Restores the bucket of claims from a backup, or empties it.
 fn restore_claims(world: &World, old: Option<&Snapshot>) {
     let claims = old.map(|old| old.claims.clone()).unwrap_or_default();
     world.note(None, || format!("the bucket has {} old claims", claims.len()));
@@ -193,7 +193,7 @@ fn restore_claims(world: &World, old: Option<&Snapshot>) {
     state.claims = claims;
 }
 
-/// The queue is made anew, or is what it was.
+/// Restores the queue from a backup, or recreates it empty.
 fn restore_queue(world: &World, old: Option<&Snapshot>) {
     let ms = world.time.ms();
     let mut state = world.state();
@@ -204,7 +204,7 @@ fn restore_queue(world: &World, old: Option<&Snapshot>) {
     let before: Vec<Message> = state.queue.messages.values().cloned().collect();
     if let Some(old) = old {
         state.queue.messages.clone_from(&old.messages);
-        // Numbers are not used again here: docs/job-lifecycle.md says what would come of it.
+        // Sequence numbers are not reused: docs/job-lifecycle.md has the consequences if they were.
         state.queue.created_ns = old.created_ns;
         state.queue.last_seq = state.queue.top_seq;
     } else {

@@ -1,5 +1,5 @@
-//! The bus as a simulated agent reaches it: calls that are lost on the way out or back, that are cut
-//! off, or that take effect long after they were given up.
+//! The bus as a simulated agent reaches it. A call or its answer may be lost or cut off, or the call may
+//! take effect long after the agent gave it up.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use super::plant::Plant;
 use super::world::{AMENDS_MS, Cut};
 use super::{check, held};
 
-/// How long a request is waited for that nobody answers.
+/// How long a request without an answer is waited for.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// So much later a call may take effect.
+/// The most by which a call takes effect late, in milliseconds.
 const LATE_MS: u64 = 20_000;
 
 impl Simulated {
-    /// Until when nothing goes between this host and the bus in this direction.
+    /// Whether the host is cut off from the bus in this direction.
     fn is_cut(&self, one_way: Cut) -> bool {
         let ms = self.world.time.ms();
         let cut = self.world.state().hosts[self.host].cut;
         cut.is_some_and(|(cut, until)| until > ms && (cut == Cut::Both || cut == one_way))
     }
 
-    /// One call to the bus: it may not arrive, its answer may not come back, and it may take effect
-    /// late.
+    /// Makes one call to the bus. The call or its answer may be lost, and the call may take effect late,
+    /// after its process gave up or died.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Self) -> Result<T, bus::Error> + Send + 'static,
@@ -90,7 +90,7 @@ impl Simulated {
         self.call(move |me| me.arrives(&delivery, how)).await
     }
 
-    /// An answer for a delivery arrives at the server.
+    /// The server receives an ack, a nak or a progress report for a delivery.
     fn arrives(&self, delivery: &AckHandle, how: Settle) -> Result<(), bus::Error> {
         let ms = self.world.time.ms();
         let mut state = self.world.state();
@@ -109,7 +109,7 @@ impl Simulated {
                 held::left_nothing(&self.world, self.host, &message);
                 return Ok(());
             }
-            // The server does not look at whose answer it is.
+            // The server accepts a nak even for an outdated delivery.
             Settle::Nak(delay) => {
                 if delivery.delivered != message.delivered
                     && let Some(job) = message.job()

@@ -1,4 +1,4 @@
-//! A whole day of one seed: requesters, agents, bad weather, and then calm until all is done.
+//! One simulated day: requesters, agents and faults, then calm weather until everything is finished.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,38 +14,38 @@ use super::time::Time;
 use super::work::{self, Deed, Wanted};
 use super::world::{Message, World};
 
-/// When the weather turns calm.
+/// When the faults stop, in milliseconds since the day began.
 const CALM_AT_MS: u64 = 300_000;
 
-/// By when everything must be done: beyond every wait of every schedule, after the last start.
+/// How long after the last start of a process everything must be finished: longer than any retry schedule.
 const END_MS: u64 = 4 * 3_600_000;
 
-/// How often something may befall the hosts.
+/// The interval between two draws of faults of hosts, bus and operators.
 const MISFORTUNE_MS: u64 = 30_000;
 
-/// How long a host may be away: days, so that every patience in it is over.
+/// The range of a long absence, in milliseconds. Its upper end exceeds the give-up time of uploads.
 const ABSENT_MS: (u64, u64) = (3_600_000, 36 * 3_600_000);
 
-/// How long the store is out of order when a host is back after days.
+/// How long uploads and fetches fail at random after a host returns from a long absence.
 const MORNING_MS: u64 = 100_000;
 
-/// What became of a day.
+/// The result of one day.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The promise that was broken.
+    /// The first broken promise, if any.
     pub(crate) broken: Option<String>,
-    /// What happened, where it was to be written down.
+    /// The events in order; empty unless the day was traced.
     pub(crate) trace: Vec<String>,
-    /// The same for the same seed.
+    /// A hash of all events, equal for equal seeds.
     pub(crate) fingerprint: u64,
-    /// Names of the journal's writes that were made.
+    /// The names of the journal's writes that were requested.
     pub(crate) writes: Vec<&'static str>,
 }
 
-/// Lives through the day of this seed. `empty` is an empty disk; `plant` the defect that its agents
-/// have. Where there is one, and on every fourth day, each step is held against the journal.
+/// Simulates the day of this seed. `empty` is an empty disk, `plant` the defect of the agents. With a
+/// defect, and on every fourth day, each step is compared with the journal.
 pub(crate) fn live(seed: u64, traced: bool, empty: &Disk, plant: Plant) -> Outcome {
-    // What the agent's own waits are spread by.
+    // The agent's own jitter draws from the global generator.
     fastrand::seed(seed);
     let hosts = 1 + usize::from(seed.is_multiple_of(2));
     let time = Time::of(hosts);
@@ -66,14 +66,14 @@ pub(super) struct Day {
     deeds: VecDeque<(u64, Deed)>,
     wanted: Vec<Wanted>,
     pub(super) processes: Vec<Option<Process>>,
-    /// When each host's process is started again.
+    /// When each host's process starts next.
     starts_at_ms: Vec<u64>,
     misfortune_at_ms: u64,
-    /// Until when the store is out of order after a long absence.
+    /// Until when the store fails at random after a long absence.
     morning_until_ms: u64,
-    /// Whether what came late was swept up by one more start.
+    /// Whether the extra restart that removes leftovers of late calls has been made.
     is_swept: bool,
-    /// What operators could restore.
+    /// The backups that operators can restore.
     pub(super) snapshots: Vec<Snapshot>,
 }
 
@@ -127,13 +127,13 @@ impl Day {
             }
             if ms > END_MS + self.starts_at_ms.iter().max().copied().unwrap_or(0) {
                 let left = self.what_is_left();
-                return self.world.broken(format!("not done in the end: {left}"));
+                return self.world.broken(format!("not finished by the end: {left}"));
             }
             self.wait(ms).await;
         }
     }
 
-    /// No more faults, but for the store's where a host comes back after days.
+    /// Ends all faults, except those of the store after a long absence.
     fn calm(&self, ms: u64) {
         let store = if ms < self.morning_until_ms { 2 } else { 0 };
         let mut state = self.world.state();
@@ -145,7 +145,7 @@ impl Day {
         let due = [
             self.deeds.front().map(|(at, _)| *at),
             (ms < CALM_AT_MS).then_some(self.misfortune_at_ms.min(CALM_AT_MS)),
-            // While a host is away for days nobody looks every second.
+            // Polls only while every host is up: a long absence ends with a start, which is awaited below.
             (ms >= CALM_AT_MS && self.next_start().is_none()).then_some(ms + 5_000),
             (self.morning_until_ms > ms).then_some(self.morning_until_ms),
             self.next_start(),
@@ -180,7 +180,7 @@ impl Day {
         }
     }
 
-    /// How long a host is away that went down.
+    /// How long a host that went down stays away, in milliseconds.
     fn absence(&self) -> u64 {
         let world = &self.world;
         if world.happens(|weather| weather.absent) {
@@ -222,7 +222,7 @@ impl Day {
             return false;
         }
         let left = self.what_is_left();
-        // What an engine made for a process that was dead by then goes at the next start.
+        // A late call may have left a container of a dead process, which the next start removes.
         let may_be_swept = self.world.state().was_late && !self.is_swept;
         let in_hand = left.contains("message") || left.contains("open");
         if !left.is_empty() && (in_hand || !may_be_swept) {
@@ -236,7 +236,7 @@ impl Day {
         true
     }
 
-    /// One more start, where something was left over.
+    /// Restarts all processes once if late calls left something over; returns whether it did.
     fn sweeps(&mut self) -> bool {
         if self.is_swept || self.what_is_left().is_empty() || !self.world.state().was_late {
             return false;

@@ -1,15 +1,15 @@
-//! The chance of one day: everything that is left to chance comes from one seed.
+//! The weather of one day: which faults happen, and how often. Must hold: it depends on the seed alone.
 
 use fastrand::Rng;
 
-/// How bad the day is: one in so many; 0 never.
+/// How often each fault happens: with probability 1/n, never if n is 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
     /// A process is killed at a write or an effect.
     pub(crate) kill: u32,
-    /// Of those, the whole host loses its power.
+    /// Such a kill is a power cut of the whole host.
     pub(crate) power: u32,
-    /// A call to the bus is lost, or its answer.
+    /// A call to the bus or its answer is lost.
     pub(crate) bus: u32,
     /// A call to the engine fails, or its answer is lost.
     pub(crate) engine: u32,
@@ -17,17 +17,17 @@ pub(crate) struct Weather {
     pub(crate) store: u32,
     /// A write finds the disk full.
     pub(crate) disk: u32,
-    /// A delivery comes twice.
+    /// A message is delivered twice.
     pub(crate) twice: u32,
-    /// A container is removed by somebody else, each half minute.
+    /// Somebody else removes a container, drawn each half minute.
     pub(crate) theft: u32,
-    /// A host's clock is set, each half minute.
+    /// A host's clock is set, drawn each half minute.
     pub(crate) clocks: u32,
-    /// A node is asked to end, each half minute.
+    /// A node is asked to stop, drawn each half minute.
     pub(crate) restart: u32,
-    /// The bus or an engine is away for a while, each half minute.
+    /// The bus or an engine goes down for a while, drawn each half minute.
     pub(crate) outage: u32,
-    /// What the day has beside: seldom more than one of these.
+    /// The faults from here on are those of [`Adversary`]; a day has at most two.
     pub(crate) unsure: u32,
     pub(crate) slow: u32,
     pub(crate) late: u32,
@@ -45,42 +45,42 @@ pub(crate) struct Weather {
     pub(crate) refusal: u32,
 }
 
-/// What a day may have beside its weather.
+/// The rarer faults, of which a day has none, one or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adversary {
-    /// The journal answers with an error though it has written.
+    /// The journal reports an error although it has written.
     Unsure,
-    /// The journal takes its time.
+    /// The journal is slow for up to a minute.
     Slow,
-    /// A call takes effect long after it was given up, or after its process died.
+    /// A call takes effect long after its caller gave up or died.
     Late,
-    /// One host is cut off from the bus: wholly, or in one direction.
+    /// One host is cut off from the bus in one direction or both.
     Split,
-    /// A host stands still for minutes.
+    /// A host is frozen for minutes.
     Freeze,
-    /// A host that went down stays away for days.
+    /// A host that went down stays away for up to a day and a half.
     Absent,
     /// The hosts' clocks never agree.
     Skew,
-    /// A message leaves the queue before anybody has answered for it.
+    /// A message leaves the queue without an ack.
     Age,
     /// An operator purges the bucket of claims, or restores an older one.
     Claims,
-    /// An operator makes the queue anew, or restores an older one.
+    /// An operator recreates the queue empty, or restores an older one.
     Queue,
-    /// An operator edits the consumers' ack wait.
+    /// An operator edits the ack wait of the pools' consumers.
     Edit,
     /// A card can't be handed to a container.
     Cards,
     /// An engine is away for an hour.
     Dead,
-    /// The server says that nobody leads `JetStream`.
+    /// The server reports that `JetStream` has no leader.
     Leaderless,
-    /// The store refuses the nodes.
+    /// The store refuses all uploads.
     Refusal,
 }
 
-/// All of them.
+/// All adversaries, to draw from.
 const ADVERSARIES: [Adversary; 15] = [
     Adversary::Unsure,
     Adversary::Slow,
@@ -105,7 +105,7 @@ impl Weather {
         Self::default()
     }
 
-    /// The weather of a seed: each kind of fault may be absent, seldom or frequent.
+    /// Draws a day's weather: each fault is absent, rare or frequent.
     pub(crate) fn of(rng: &mut Rng) -> Self {
         let mut one_in = |choices: [u32; 4]| choices[rng.usize(..4)];
         let mut weather = Self {
@@ -122,7 +122,7 @@ impl Weather {
             outage: one_in([0, 0, 8, 3]),
             ..Self::default()
         };
-        // None, one, or two of the others: more would leave nothing of the day.
+        // At most two adversaries: with more, hardly any job would get far.
         for _ in 0..rng.usize(..3) {
             let adversary = ADVERSARIES[rng.usize(..ADVERSARIES.len())];
             let strong = rng.bool();

@@ -1,5 +1,5 @@
-//! The promises about deliveries: what a node has in hand stays its own, and what it gives back it
-//! has let go.
+//! Checks of the promises about deliveries. Must hold: a node's messages are delivered to nobody else
+//! while it works on them, and a node works on nothing that it has given back.
 
 use lamda_node::bus::{AckHandle, Target};
 use lamda_node::job::claim::State as ClaimState;
@@ -10,10 +10,10 @@ use lamda_node::journal::Known;
 use super::check::known;
 use super::world::{Message, World};
 
-/// How much longer than its ack wait a lease may be on its way.
+/// How long a lease's renewal may be in flight, in addition to the ack wait.
 const MARGIN_MS: u64 = 10_000;
 
-/// Before a message is given out: nobody who could renew its lease has its job in hand.
+/// Before a delivery: no agent has the job in hand and was free to renew the message's lease.
 pub(crate) fn may_be_given(world: &World, seq: u64) {
     let ms = world.time.ms();
     let state = world.state();
@@ -39,14 +39,15 @@ pub(crate) fn may_be_given(world: &World, seq: u64) {
     let known = known(&disk, &id);
     let goes_on = known.as_ref().and_then(|known| known.job.as_ref());
     let goes_on = goes_on.is_some_and(|job| !is_let_go(&job.phase));
-    // Of several messages that ask for one job its node holds the one that came last.
+    // If several messages ask for one job, its node renews only the latest.
     let is_own = known.and_then(|known| own(&known)).is_some_and(|own| own.stream_seq == seq);
     if quiet && goes_on && is_own {
-        world.broken(format!("{id} is given out, and host {host} has it and could have said so"));
+        world
+            .broken(format!("{id} is delivered, but host {host} has it and could renew its lease"));
     }
 }
 
-/// Once a delivery is given back: its job is not gone on with, and nobody else finds it claimed.
+/// After a nak: the node has stopped work on the job and has released its claim.
 pub(crate) fn was_given_back(world: &World, host: usize, message: &Message, ack: &AckHandle) {
     let state = world.state();
     let Some(id) = message.job() else { return };
@@ -55,7 +56,7 @@ pub(crate) fn was_given_back(world: &World, host: usize, message: &Message, ack:
         Target::Pool(pool) => state.claims.get(&(pool.clone(), id.clone())).map(|(it, _)| *it),
         Target::Agent(_) => None,
     };
-    // Who can't tell whether it has written gives the message back, and takes it up from its journal.
+    // An agent that does not know whether it wrote the job naks it, and may then find it in its journal.
     let unsure = state.weather.unsure > 0;
     let excused = unsure || state.was_late || !state.strict || state.unclaimed.contains(&id);
     drop(state);
@@ -67,14 +68,14 @@ pub(crate) fn was_given_back(world: &World, host: usize, message: &Message, ack:
         .as_ref()
         .and_then(own)
         .is_some_and(|own| own.stream_seq == ack.stream_seq && own.delivered == ack.delivered);
-    // The delivery that came last: one that comes while its job is let go is given back before.
+    // Only the job's own delivery counts: one that arrives while the job is let go is given back earlier.
     if !is_own {
         return;
     }
     let job = known.filter(|known| known.open).and_then(|known| known.job);
     if let Some(job) = job.filter(|job| !is_let_go(&job.phase)) {
         let phase = job.phase.name();
-        world.broken(format!("{id} is given back, and its journal has it as {phase}"));
+        world.broken(format!("{id} is given back, but its journal has it as {phase}"));
     }
     let asked_for = parse(&message.body).ok().map(|parsed| parsed.spec_hash);
     let claimed = claim.is_some_and(|claim| {
@@ -83,11 +84,11 @@ pub(crate) fn was_given_back(world: &World, host: usize, message: &Message, ack:
             && Some(claim.spec_hash) == asked_for
     });
     if claimed {
-        world.broken(format!("{id} is given back, and its claim is not"));
+        world.broken(format!("{id} is given back, but its claim is not released"));
     }
 }
 
-/// Once a job was answered for: nothing of what it ran is left on its host.
+/// After an ack: no container of the job is left on its host.
 pub(crate) fn left_nothing(world: &World, host: usize, message: &Message) {
     let state = world.state();
     let Some(id) = message.job().filter(|_| !state.was_late && state.strict) else { return };
@@ -99,11 +100,11 @@ pub(crate) fn left_nothing(world: &World, host: usize, message: &Message) {
     let Some(name) = left else { return };
     let job = known(&disk, &id).and_then(|known| known.job);
     if job.is_some_and(|job| matches!(job.phase, Phase::Cleaned { .. } | Phase::Buried { .. })) {
-        world.broken(format!("{id} left the queue, and its container {name} is still there"));
+        world.broken(format!("{id} left the queue, but its container {name} is still there"));
     }
 }
 
-/// Whether a job is on its way to another agent, or waits for its own to have room.
+/// Whether a job is going back to its queue, or waits there for room on this node.
 pub(crate) fn goes_back(phase: &Phase) -> bool {
     matches!(
         phase,
@@ -115,12 +116,12 @@ pub(crate) fn goes_back(phase: &Phase) -> bool {
     )
 }
 
-/// Whether its message is not this node's any more.
+/// Whether the node has let go of the job's message.
 fn is_let_go(phase: &Phase) -> bool {
     goes_back(phase) || *phase == Phase::HandingBack
 }
 
-/// The delivery by which a journal has a job.
+/// The latest delivery of a job that the journal knows.
 fn own(known: &Known) -> Option<AckHandle> {
     serde_json::from_str(known.delivery.as_deref()?).ok()
 }

@@ -1,19 +1,20 @@
-//! The agent in a simulated world: whole bad days, each from one seed, lived through in milliseconds.
+//! Simulates whole bad days of the agent, each determined by one seed, in milliseconds.
 //!
 //! The intake and its loop, the plan, the board, the leases, the publisher, the recovery, the
 //! shutdown and the journal (the same SQLite, on a disk in memory) are the agent's own; [`effects`]
-//! and [`bus`] stand in for everything outside. Processes are killed at every write and every
-//! effect, hosts lose their power, messages come twice, late and in any order, calls fail before or
-//! after they took effect, containers are taken away. What a day has beside, seldom more than one
-//! or two of it, is in [`dice`]: a journal that is slow or not sure what it has written, calls that take
-//! effect after their process died, a host that is cut off from the bus, that stands still, that is away
-//! for days, whose clock is wrong; messages that age out; operators who purge, restore and edit; cards
-//! that fail, an engine that is away for an hour, a `JetStream` without a leader, a store that refuses.
-//! [`check`] and [`held`] hold the promises of docs/job-lifecycle.md against all of it, and [`plant`] holds
-//! them to what they are for: each defect that is planted must be found.
+//! and [`bus`] simulate everything outside. Processes are killed at every write and every effect,
+//! hosts lose power, messages arrive twice, late and in any order, calls fail before or after they
+//! took effect, and containers are removed by others. [`dice`] adds up to two rarer faults to a day: a
+//! journal that is slow or does not know what it wrote; calls that take effect after their process died;
+//! a host that is cut off from the bus, stands still, is away for a day, or has a wrong clock; messages
+//! that age out; operators who purge, restore and edit; cards that fail; an engine that is away for an
+//! hour; a `JetStream` without a leader; a store that refuses.
 //!
-//! A day that fails prints its seed and its last events. To see all of it:
-//! `LAMDA_SIM_SEED=<seed> cargo test --test sim -- --nocapture one_day`.
+//! [`check`] and [`held`] check the promises of docs/job-lifecycle.md at every step. [`plant`] tests
+//! these checks: each planted defect must be found.
+//!
+//! A failed day prints its seed and its last events. `LAMDA_SIM_SEED=<seed> cargo test --test sim --
+//! --nocapture one_day` prints all of them.
 
 mod agent;
 mod befall;
@@ -36,13 +37,13 @@ use lamda_node::sql::Disk;
 
 use plant::Plant;
 
-/// Events that are shown of a day that failed.
+/// How many of its last events a failed day prints.
 const SHOWN: usize = 400;
 
-/// So many days are looked for one in which a defect shows.
+/// How many days are tried per planted defect until one finds it.
 const DAYS_MAX: u64 = 4_000;
 
-/// Lives through these days; ends the test with the first that breaks a promise.
+/// Simulates these days. Panics with the trace of the first one that breaks a promise.
 fn live_through(seeds: Range<u64>, plant: Plant) {
     let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     for seed in seeds {
@@ -55,15 +56,15 @@ fn live_through(seeds: Range<u64>, plant: Plant) {
     }
 }
 
-/// Plants these, one at a time, and looks for a day that breaks a promise by each.
-#[expect(clippy::print_stdout, reason = "how many were found is what the run is for")]
+/// Plants these defects one at a time. Panics unless each makes some day break a promise.
+#[expect(clippy::print_stdout, reason = "the run reports how many defects it found")]
 fn find_each(plants: &[Plant]) {
     let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let mut missed = Vec::new();
     for plant in plants {
         let found = (0..DAYS_MAX).find_map(|seed| {
             let broken = day::live(seed, false, &empty, *plant).broken?;
-            // By the defect, and not by the day.
+            // The defect must be the cause: without it, the same day breaks no promise.
             let sound = day::live(seed, false, &empty, Plant::Watched).broken.is_none();
             sound.then_some((seed, broken))
         });
@@ -73,10 +74,10 @@ fn find_each(plants: &[Plant]) {
         }
     }
     println!("planted {}, found {}", plants.len(), plants.len() - missed.len());
-    assert!(missed.is_empty(), "nobody noticed: {missed:?}");
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
-// Two of them, so that both of a small machine's cores have something to do.
+// Two tests, so that they run on two cores in parallel.
 #[test]
 fn bad_days_break_no_promise() {
     live_through(0..500, Plant::Nothing);
@@ -87,12 +88,12 @@ fn more_bad_days_break_no_promise() {
     live_through(500..1_000, Plant::Nothing);
 }
 
-/// Every so many of them: what the suite has time for. All of them are planted under `long`.
+/// Every `every`th plant, to keep the suite short. The tests in `long` plant all of them.
 fn some(plants: &[Plant], every: usize) -> Vec<Plant> {
     plants.iter().copied().step_by(every).collect()
 }
 
-/// The test of the test: a defect in the agent must be found.
+/// Tests the checks: they must find a defect in the agent.
 #[test]
 fn a_write_that_is_left_out_is_found() {
     find_each(&some(&plant::WRITES.map(Plant::Forgets), 2));
@@ -108,9 +109,10 @@ fn every_write_of_the_agent_is_planted() {
     let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let mut made: BTreeSet<&str> =
         (0..250).flat_map(|seed| day::live(seed, false, &empty, Plant::Nothing).writes).collect();
-    // Without it a journal grows, and no promise is broken.
+    // Skipping it makes the journal grow, but breaks no promise.
     assert!(made.remove("packed"));
-    // These steps can be repeated, and what comes after them says the same: no day has shown one yet.
+    // Skipping these has broken no promise on any day: each step is repeatable, and the write after it
+    // records the same.
     for write in ["letting_go", "returning", "unable"] {
         assert!(made.remove(write), "{write}");
     }
@@ -151,10 +153,13 @@ fn a_day_is_the_same_each_time() {
     }
 }
 
-/// One day, for whoever looks into it; or, with `LAMDA_SIM_SEED=1000..2000`, these days. With
-/// `LAMDA_SIM_PLANT=SaysOnce` its agents have this defect.
+/// Prints the whole day of `LAMDA_SIM_SEED`, for debugging; a range such as `1000..2000` is only
+/// simulated. `LAMDA_SIM_PLANT=SaysOnce` plants that defect.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "who looks into a day names it so")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a developer chooses the day by environment variables"
+)]
 fn one_day_can_be_looked_at() {
     let named = std::env::var("LAMDA_SIM_SEED").unwrap_or_else(|_| "1".to_owned());
     let number = |text: &str| text.parse().expect("LAMDA_SIM_SEED is a number, or two: 1..100");
@@ -169,7 +174,7 @@ fn one_day_can_be_looked_at() {
     let empty = Disk::new(&SCHEMA).expect("a disk in memory");
     let day = day::live(seed, true, &empty, plant);
     assert!(!day.trace.is_empty());
-    #[expect(clippy::print_stdout, reason = "what a person asked to see")]
+    #[expect(clippy::print_stdout, reason = "the trace is what the developer asked for")]
     for line in &day.trace {
         println!("{line}");
     }

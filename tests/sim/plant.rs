@@ -1,71 +1,71 @@
-//! The tests of the test: defects that somebody could write, planted one at a time.
+//! Tests of the checks: plausible defects of an agent, planted one at a time.
 //!
-//! A write of the journal is left out, or a thing that the agent asks of the world is done
-//! otherwise than it was asked. All of it happens at the seam, so that no line of the agent knows.
-//! What must hold: each of them is found by a promise that it breaks.
+//! A plant skips a write of the journal, or makes the simulated world do something other than what the
+//! agent asked for. It acts at the seam of docs/adr/0014-one-seam.md, without a line in the agent. Must
+//! hold: each plant breaks a promise, and a check finds it.
 
-/// What is wrong with the agent of a day.
+/// The defect that a day's agents have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plant {
-    /// Nothing.
+    /// No defect.
     Nothing,
-    /// Nothing, and it is looked at as closely as where there is something.
+    /// No defect, but each step is compared with the journal, as on a day with a defect.
     Watched,
-    /// The journal's write of this name is answered, and never carried out.
+    /// The journal's write of this name reports success and is not carried out.
     Forgets(&'static str),
-    /// What must survive a power cut is written like all else.
+    /// Durable writes are not synced.
     WritesUnsynced,
-    /// Statuses are read, and said, before what they rest on is synced.
+    /// Statuses are read and published before the commits that they rest on are synced.
     ReadsUnsynced,
-    /// A pool's job is started without its claim.
+    /// A pool's job starts, but its claim is not written.
     StartsUnclaimed,
-    /// A pool's job is ended without its claim.
+    /// A pool's job ends, but its claim is not marked as done.
     EndsUnclaimed,
-    /// A job is given back, and its claim is not.
+    /// A pool's job is given back, but its claim is not released.
     KeepsTheClaim,
-    /// Whether the claim is of this very body is not looked at.
+    /// A claim is accepted even if it was written for another body under the same id.
     TakesAnyBody,
-    /// Recovery sees no container that is there.
+    /// Recovery finds no containers.
     SeesNoContainers,
-    /// Recovery takes a container for one that was never started.
+    /// Recovery treats every container as created but never started.
     TakesAllForNew,
-    /// A container that ended is started again.
+    /// A container that has exited is started again.
     StartsWhatEnded,
-    /// A container is started after its deadline.
+    /// A container is started after the job's deadline.
     StartsLate,
     /// The delivery is acknowledged as soon as the container runs.
     AcksEarly,
-    /// A delivery is given back instead of held.
+    /// A nak is sent instead of a renewal of the lease.
     GivesBackWhatItHolds,
-    /// No lease is ever renewed.
+    /// No lease is renewed.
     LetsLeasesRunOut,
-    /// What is left to others is taken off the queue.
+    /// An ack is sent instead of a nak, so a job left to others leaves the queue.
     AcksWhatItLeaves,
-    /// A status that did not arrive counts as said.
+    /// A status whose publish failed counts as published.
     SaysOnce,
-    /// A container counts as ended once it was asked to.
+    /// A container counts as exited as soon as it was asked to stop.
     FreesCardsEarly,
-    /// A run's last moment is not looked at.
+    /// A run is not stopped when its time is up.
     IgnoresTime,
-    /// What was fetched before a power cut counts as whole.
+    /// Inputs fetched before a power cut count as complete.
     TrustsItsInputs,
-    /// The folders of jobs in hand are swept away.
+    /// The sweep also removes the folders of jobs in hand.
     SweepsEverything,
-    /// An output counts as sealed before it is synced.
+    /// An output counts as sealed without being synced.
     SealsUnsynced,
-    /// What the node stopped counts as ended by itself.
+    /// A container that the node stopped counts as ended by itself.
     TakesAStopForAnEnd,
-    /// What a power cut ended counts as ended by itself.
+    /// A container that a power cut ended counts as ended by itself.
     TakesAPowerCutForAnEnd,
-    /// What could not be run is not put aside.
+    /// Dead letters are not published.
     BuriesNothing,
-    /// Containers stay where they are.
+    /// Containers are not removed.
     RemovesNothing,
-    /// What waits is never looked for in its queue.
+    /// A waiting job's message counts as still queued without a look.
     BelievesInItsQueue,
 }
 
-/// Every named write that a job's life makes.
+/// The journal's named writes that are skipped. `every_write_of_the_agent_is_planted` has the exceptions.
 pub(crate) const WRITES: [&str; 25] = [
     "admit",
     "refuse",
@@ -94,7 +94,7 @@ pub(crate) const WRITES: [&str; 25] = [
     "ended_elsewhere",
 ];
 
-/// Every other defect.
+/// All other defects.
 pub(crate) const DEFECTS: [Plant; 25] = [
     Plant::WritesUnsynced,
     Plant::ReadsUnsynced,

@@ -1,8 +1,8 @@
-//! Time that goes on by itself where nobody has anything to do: no second of it costs one.
+//! Simulated time, which passes without waiting.
 //!
-//! The runtime has one thread. When it is about to sleep, time jumps to the next moment that
-//! anybody waits for. Each host has a clock of its own, which may be wrong, and stands still while its
-//! host does. What must hold: the same calls in the same order give the same run.
+//! The runtime has one thread. When it is about to park, time jumps to the earliest moment that a task
+//! waits for. Each host has its own clock, which may be wrong; a frozen host's sleeps end only after the
+//! freeze. Must hold: the same calls in the same order give the same run.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,23 +23,23 @@ pub(crate) struct Time(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     now_ms: u64,
-    /// The hosts' clocks.
+    /// The clock of each host.
     hosts: Vec<Dial>,
     sleepers: BTreeMap<(u64, u64), Waker>,
     count: u64,
 }
 
-/// How a host's clock goes.
+/// The state of a host's clock.
 #[derive(Debug, Clone, Copy, Default)]
 struct Dial {
-    /// What it shows beside the true time, in milliseconds.
+    /// How far it is ahead of the true time, in milliseconds.
     skew_ms: i64,
-    /// Until when the host stands still.
+    /// Until when the host is frozen.
     frozen_until_ms: u64,
 }
 
 impl Time {
-    /// Time for so many hosts, all of them right.
+    /// The time of a day with this many hosts, whose clocks are all right.
     pub(crate) fn of(hosts: usize) -> Self {
         let time = Self::default();
         time.state().hosts = vec![Dial::default(); hosts];
@@ -50,37 +50,37 @@ impl Time {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since the day began, in milliseconds.
+    /// The true time since the day began, in milliseconds.
     pub(crate) fn ms(&self) -> u64 {
         self.state().now_ms
     }
 
-    /// The moment by a host's clock.
+    /// The wall-clock time that a host's clock shows.
     pub(crate) fn now_on(&self, host: usize) -> Timestamp {
         let state = self.state();
         let true_ms = DAWN_MS + state.now_ms;
         Timestamp::from_unix_ms(true_ms.saturating_add_signed(state.hosts[host].skew_ms))
     }
 
-    /// Sets a host's clock forward or back.
+    /// Moves a host's clock forward or back.
     pub(crate) fn set_clock(&self, host: usize, by_ms: i64) {
         self.state().hosts[host].skew_ms += by_ms;
     }
 
-    /// A host stands still until then.
+    /// Freezes a host until then.
     pub(crate) fn freeze(&self, host: usize, until_ms: u64) {
         self.state().hosts[host].frozen_until_ms = until_ms;
     }
 
-    /// Returns once `span` has gone by.
+    /// Completes after `span` of true time.
     pub(crate) fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + use<> {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
-        // A wait of less than a millisecond is one all the same, or a loop of them would hang.
+        // Rounds a shorter wait up to a millisecond; otherwise a loop of them would never advance time.
         let due = self.ms() + ms.max(u64::from(!span.is_zero()));
         Sleep { time: self.clone(), due, place: None }
     }
 
-    /// Jumps to the next moment that anybody waits for; `false` where nobody waits for any.
+    /// Jumps to the earliest moment that a task waits for; `false` if none waits.
     fn jump(&self) -> bool {
         let mut state = self.state();
         let Some((&(due, _), _)) = state.sleepers.first_key_value() else { return false };
@@ -92,19 +92,19 @@ impl Time {
         true
     }
 
-    /// Runs `work` to its end on a runtime of its own.
+    /// Runs `work` to completion on its own runtime. Panics if no task can make progress.
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let time = self.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .on_thread_park(move || {
-                assert!(time.jump(), "nobody waits for anything, and the day has not ended");
+                assert!(time.jump(), "no task waits for a time, and the day has not ended");
             })
             .build();
         runtime.expect("a runtime").block_on(work)
     }
 }
 
-/// The clock of a host, as its processes see it.
+/// A host's clock, as its processes see it.
 #[derive(Debug, Clone)]
 pub(crate) struct HostClock {
     pub(crate) time: Time,

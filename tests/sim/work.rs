@@ -1,4 +1,4 @@
-//! What requesters ask for in a day, and what each job would do where nothing went wrong.
+//! The requests of a day, and what each job does if nothing goes wrong.
 
 use fastrand::Rng;
 use lamda_node::bus::Target;
@@ -8,13 +8,13 @@ use multihash::Multihash;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Longer than any job may run here.
+/// A run time beyond every timeout of a day, in milliseconds.
 const FOR_EVER_MS: u64 = 36_000_000;
 
-/// What the second body under a used id exits with.
+/// The exit code of the second body under a used id.
 pub(crate) const RIVAL_CODE: i32 = 9;
 
-/// What a job's command does: its two words are how long it runs and what it exits with.
+/// What a job's command does. Its two words are the run time in milliseconds and the exit code.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
     pub(crate) run_ms: u64,
@@ -29,7 +29,7 @@ impl Work {
         Self { run_ms: number(0).unwrap_or(0), code: code.unwrap_or(0) }
     }
 
-    /// What one attempt of a job on an agent leaves: never the same twice.
+    /// The CID of an attempt's output, unique per agent, job and attempt.
     pub(crate) fn output(agent: Address, job: &JobId, attempt: u32) -> Cid {
         let digest = Sha256::digest(format!("{agent} {job} {attempt}"));
         let hash = Multihash::wrap(0x12, &digest).expect("32 bytes");
@@ -37,24 +37,24 @@ impl Work {
     }
 }
 
-/// One thing that a requester does.
+/// One action of a requester.
 #[derive(Debug, Clone)]
 pub(crate) enum Deed {
     Publish { target: Target, body: Vec<u8> },
     Cancel { job: JobId },
 }
 
-/// A job that was asked for.
+/// A requested job.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) id: JobId,
     pub(crate) target: Target,
     pub(crate) body: Value,
-    /// Whether another body is sent under its id.
+    /// Whether a second body is sent under the same id.
     pub(crate) has_rival: bool,
 }
 
-/// All that is asked for in a day: when, and what; and the jobs that it comes down to.
+/// Draws a day's requests with their times in milliseconds, in order, and the jobs that they ask for.
 pub(crate) fn of_a_day(rng: &mut Rng, agents: &[Address]) -> (Vec<(u64, Deed)>, Vec<Wanted>) {
     let (mut deeds, mut wanted) = (Vec::new(), Vec::new());
     for number in 0..rng.usize(1..=4) {
@@ -113,7 +113,7 @@ fn body(rng: &mut Rng, id: &JobId) -> Value {
     body
 }
 
-/// A word of a job's body.
+/// The number at `at` in the command of a job's body; 0 if there is none.
 pub(crate) fn number(body: &Value, at: usize) -> u64 {
     body["command"][at].as_str().and_then(|word| word.parse().ok()).unwrap_or(0)
 }

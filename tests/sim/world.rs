@@ -1,5 +1,5 @@
-//! What lies outside the agents: the queue, the claims, the statuses that were heard, the hosts
-//! with their engines and folders, the store. Whatever breaks a promise is written down here.
+//! The simulated world around the agents: the queue, the claims, the published statuses, the hosts with
+//! their engines and folders, and the store. It also records the first broken promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,14 +20,14 @@ use super::dice::Weather;
 use super::plant::Plant;
 use super::time::{HostClock, Time};
 
-/// The exit code that an engine invents for what ran when its host went down.
+/// The exit code that an engine reports for a container that ran when its host went down.
 pub(crate) const GONE_DARK: i32 = 255;
 
-/// How long a delivery stays an agent's, and a pool's, until somebody edits it.
+/// The ack waits of an agent's own queue and, unless an operator edits it, of a pool's.
 pub(crate) const ACK_WAIT_MS: (u64, u64) = (30_000, 120_000);
 
-/// How long a host may take, once it can, to stop what is not its own any more: a third of an ack
-/// wait until it asks, and the stop itself.
+/// How long a host that is able to act may take to stop a job that it has lost: a third of an ack wait
+/// until it asks, and the stop itself.
 pub(crate) const AMENDS_MS: u64 = 100_000;
 
 /// The world of one day. Clones share it.
@@ -35,15 +35,15 @@ pub(crate) const AMENDS_MS: u64 = 100_000;
 pub(crate) struct World {
     pub(crate) time: Time,
     state: Arc<Mutex<State>>,
-    /// Calls that take effect later, whoever lives then, by when.
+    /// Calls that take effect later even if their caller has died, by due time and order.
     late: Arc<Mutex<BTreeMap<(u64, u64), Late>>>,
-    /// Rung when a message may be there for somebody.
+    /// Notified when a message may be ready for delivery.
     pub(crate) queued: Arc<Notify>,
-    /// Rung when a process died, or a promise was broken.
+    /// Notified when a process died, a late call was queued, or a promise was broken.
     pub(crate) news: Arc<Notify>,
 }
 
-/// A call on its way, and the host whose engine it goes to, if any.
+/// A call in flight, and the host whose engine it goes to, if any.
 struct Late {
     engine_of: Option<usize>,
     act: Box<dyn FnOnce() + Send>,
@@ -62,38 +62,38 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) claims: BTreeMap<(PoolName, JobId), (Claim, u64)>,
     pub(crate) revision: u64,
-    /// The stream of statuses: the first body said of each number.
+    /// The stream of statuses: the first body published under each sequence number.
     pub(crate) statuses: BTreeMap<(Address, JobId), BTreeMap<u64, Value>>,
     pub(crate) dead: Vec<Value>,
     pub(crate) store: BTreeSet<Cid>,
     pub(crate) store_refuses_until_ms: u64,
     pub(crate) hosts: Vec<Host>,
     pub(crate) broken: Option<String>,
-    /// What happened, for whoever looks into a failed day; empty unless it is looked at.
+    /// The events of a traced day, for debugging.
     pub(crate) trace: Option<Vec<String>>,
-    /// A number that any other order of events would change.
+    /// A hash of all events in their order.
     pub(crate) fingerprint: u64,
     pub(crate) clocks_were_set: bool,
-    /// Jobs whose claim an operator removed, or put back to what it was.
+    /// Jobs whose claim an operator removed or replaced by an older one.
     pub(crate) unclaimed: BTreeSet<JobId>,
-    /// Jobs whose message left the queue unanswered.
+    /// Jobs whose message left the queue without an ack.
     pub(crate) gone: BTreeSet<JobId>,
-    /// Until when a job may be given to another agent though one has it: somebody answered for it
-    /// late, or an operator changed the queue.
+    /// Until when a job may be delivered to a second agent while one has it, because of a nak for an
+    /// outdated delivery or a change by an operator.
     pub(crate) loose_until_ms: BTreeMap<JobId, u64>,
-    /// The starts of pools' jobs that count, as their claims have them: by whom, and which attempt.
+    /// The starts of pools' jobs that their claims count, by agent and attempt.
     pub(crate) starts: BTreeMap<JobId, BTreeSet<(Address, u32)>>,
-    /// How often each status was said.
+    /// How often each status was published.
     pub(crate) said: BTreeMap<(Address, JobId, u64), u32>,
-    /// Whose jobs these are.
+    /// The queue to which each job was sent.
     pub(crate) targets: BTreeMap<JobId, Target>,
-    /// The defect that is planted.
+    /// The planted defect.
     pub(crate) plant: Plant,
-    /// Whether each step is held against the journal.
+    /// Whether each step is compared with the journal.
     pub(crate) strict: bool,
-    /// Whether a call took effect late.
+    /// Whether any call took effect late.
     pub(crate) was_late: bool,
-    /// Names of the writes that were made.
+    /// The names of the journal's writes that were requested.
     pub(crate) writes: BTreeSet<&'static str>,
 }
 
@@ -101,24 +101,24 @@ pub(crate) struct State {
 pub(crate) struct Queue {
     pub(crate) messages: BTreeMap<u64, Message>,
     pub(crate) last_seq: u64,
-    /// The highest number that any queue of the day has given.
+    /// The highest sequence number that any queue of the day has assigned.
     pub(crate) top_seq: u64,
     pub(crate) created_ns: i64,
     pub(crate) away_until_ms: u64,
-    /// Until when the server says that nobody leads.
+    /// Until when the server reports that there is no leader.
     pub(crate) leaderless_until_ms: u64,
-    /// As an operator edited it.
+    /// The ack wait of pools, if an operator edited it.
     pub(crate) pools_ack_wait_ms: Option<u64>,
 }
 
 /// How a host is cut off from the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Nothing goes through.
+    /// Nothing gets through.
     Both,
-    /// What it asks arrives, and no answer comes back.
+    /// Requests arrive, but no answer or message comes back.
     Deaf,
-    /// Nothing that it asks arrives.
+    /// No request arrives.
     Mute,
 }
 
@@ -127,9 +127,9 @@ pub(crate) struct Message {
     pub(crate) target: Target,
     pub(crate) body: Vec<u8>,
     pub(crate) delivered: u64,
-    /// From when on it is given to somebody (again).
+    /// From when on it may be delivered (again).
     pub(crate) free_at_ms: u64,
-    /// Which host it was given to last, and in which life of its process.
+    /// The host of its last delivery, and which life of the host's process received it.
     pub(crate) held_by: Option<(usize, u64)>,
 }
 
@@ -138,38 +138,38 @@ pub(crate) struct Message {
 pub(crate) struct Host {
     pub(crate) agent: Address,
     pub(crate) disk: Disk,
-    /// Which life of the process is the present one; `None` while there is none.
+    /// The number of the running process; `None` if none runs.
     pub(crate) life: Option<u64>,
     pub(crate) lives: u64,
-    /// When the present life began.
+    /// When the running process started.
     pub(crate) began_ms: u64,
     pub(crate) engine_away_until_ms: u64,
     pub(crate) cut: Option<(Cut, u64)>,
     pub(crate) journal_slow_until_ms: u64,
-    /// Until when what it should have stopped may still run there.
+    /// Until when containers that should have been stopped may still run.
     pub(crate) hindered_until_ms: u64,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) folders: BTreeSet<JobId>,
-    /// Outputs that are synced to the disk.
+    /// The outputs that are synced to the disk, by job and attempt.
     pub(crate) sealed: BTreeSet<(JobId, u32)>,
-    /// How often it lost its power.
+    /// How often the host lost power: the number of the present boot.
     pub(crate) boots: u32,
-    /// In which of these lives the inputs of an attempt were fetched.
+    /// The boot in which an attempt's inputs were fetched.
     pub(crate) fetched: BTreeMap<(JobId, u32), u32>,
-    /// Every container that was ever started here.
+    /// All starts of containers on this host.
     pub(crate) runs: Vec<RunRecord>,
-    /// Outputs that are written, and in which of these lives.
+    /// The boot in which an attempt's output was written.
     pub(crate) written: BTreeMap<(JobId, u32), u32>,
-    /// When each message was given to it first.
+    /// When each message was first delivered to it, by sequence number.
     pub(crate) given_ms: BTreeMap<u64, u64>,
-    /// When it last said an end again.
+    /// When it last repeated a job's terminal status.
     pub(crate) said_again_ms: BTreeMap<JobId, u64>,
-    /// The body that it was given last under an id.
+    /// The hash of the body last delivered to it under an id.
     pub(crate) asks: BTreeMap<JobId, Hash>,
-    /// Which jobs were asked to be cancelled.
+    /// The jobs that it was asked to cancel.
     pub(crate) cancelled: BTreeSet<JobId>,
     pub(crate) slots: usize,
-    /// What its present process has in hand.
+    /// The jobs in hand of its running process.
     pub(crate) board: Option<Board>,
 }
 
@@ -179,10 +179,10 @@ pub(crate) struct Container {
     pub(crate) attempt: u32,
     pub(crate) gpus: Vec<GpuUuid>,
     pub(crate) created_at: Timestamp,
-    /// By when the node should have stopped it, by true time.
+    /// By when the node must have stopped it, in true time.
     pub(crate) due_ms: u64,
     pub(crate) state: Doing,
-    /// Its place in [`Host::runs`].
+    /// Its index in [`Host::runs`], once started.
     pub(crate) run: Option<usize>,
 }
 
@@ -193,16 +193,16 @@ pub(crate) enum Doing {
     Exited { since: Timestamp, at: Timestamp, code: i32 },
 }
 
-/// A container's life, kept for the judgement.
+/// One start of a container, kept for the checks after the container is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct RunRecord {
     pub(crate) job: JobId,
     pub(crate) attempt: u32,
-    /// The exit code, where it ended.
+    /// The exit code, if it exited.
     pub(crate) code: Option<i32>,
     /// Whether the node stopped it.
     pub(crate) stopped: bool,
-    /// Whether it was taken away by somebody else, or by a power cut.
+    /// Whether somebody else removed it, or a power cut ended it or spoilt its output.
     pub(crate) stolen: bool,
 }
 
@@ -274,7 +274,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down what happened.
+    /// Records an event in the fingerprint and, if the day is traced, in the trace.
     pub(crate) fn note(&self, host: Option<usize>, what: impl FnOnce() -> String) {
         let ms = self.time.ms();
         let mut state = self.state();
@@ -290,26 +290,26 @@ impl World {
         }
     }
 
-    /// Writes down a promise that was broken; the day ends.
+    /// Records a broken promise, which ends the day. Only the first is kept.
     pub(crate) fn broken(&self, what: String) {
         self.note(None, || format!("BROKEN: {what}"));
         self.state().broken.get_or_insert(what);
         self.news.notify_one();
     }
 
-    /// Whether a fault of this kind happens now.
+    /// Draws whether a fault of this kind happens now.
     pub(crate) fn happens(&self, kind: impl Fn(&Weather) -> u32) -> bool {
         let mut state = self.state();
         let one_in = kind(&state.weather);
         one_in > 0 && state.rng.u32(..one_in) == 0
     }
 
-    /// A number below `limit`.
+    /// Draws a number below `limit`, which counts as at least 1.
     pub(crate) fn roll(&self, limit: u64) -> u64 {
         self.state().rng.u64(..limit.max(1))
     }
 
-    /// Whether this life of the process still goes on.
+    /// Whether this life of the host's process still runs.
     pub(crate) fn lives(&self, host: usize, life: u64) -> bool {
         self.state().hosts[host].life == Some(life)
     }
@@ -324,19 +324,19 @@ impl World {
         HostClock { time: self.time.clone(), host }
     }
 
-    /// The moment by a host's clock.
+    /// The wall-clock time that a host's clock shows.
     pub(crate) fn now_on(&self, host: usize) -> Timestamp {
         self.time.now_on(host)
     }
 
-    /// What keeps a host from stopping in time what it should, until then and a while longer.
+    /// Excuses a host for not stopping containers in time, until `until_ms` plus [`AMENDS_MS`].
     pub(crate) fn hinder(&self, host: usize, until_ms: u64) {
         let one = &mut self.state().hosts[host];
         one.hindered_until_ms = one.hindered_until_ms.max(until_ms + AMENDS_MS);
     }
 
-    /// A call takes effect in so long. `engine_of`: whose engine it went to; that one forgets it
-    /// with its power.
+    /// Lets a call take effect in `in_ms`. A call to an engine names its host in `engine_of`, and is lost
+    /// if that host loses power before.
     pub(crate) fn later(
         &self,
         in_ms: u64,
@@ -354,13 +354,13 @@ impl World {
         self.news.notify_one();
     }
 
-    /// When the next of these is due.
+    /// When the next late call is due, in milliseconds since the day began.
     pub(crate) fn next_late(&self) -> Option<u64> {
         let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         late.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Lets those take effect whose time has come.
+    /// Carries out the late calls that are due.
     pub(crate) fn settle_late(&self) {
         while self.next_late().is_some_and(|due| due <= self.time.ms()) {
             let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
@@ -374,7 +374,7 @@ impl World {
         }
     }
 
-    /// The process of a host ends here and now; with it the power, where `dark`.
+    /// Kills the process of a host and, if `dark`, cuts the host's power.
     pub(crate) fn kill(&self, host: usize, dark: bool) {
         self.note(Some(host), || {
             format!("killed{}", if dark { ", and the power is gone" } else { "" })
@@ -392,7 +392,7 @@ impl World {
             one.disk.lose_power().expect("a disk in memory");
             one.boots += 1;
             for container in one.containers.values_mut() {
-                // What it left was not synced: nobody can say that it is whole.
+                // Its output was not synced and may be incomplete, so a new attempt is allowed.
                 let synced = one.sealed.contains(&(container.job.clone(), container.attempt));
                 if let Some(run) = container.run.filter(|_| !synced) {
                     one.runs[run].stolen = true;
@@ -406,7 +406,7 @@ impl World {
         self.news.notify_one();
     }
 
-    /// What an agent answers that is asked whether it is at work on a job; nothing where none runs.
+    /// An agent's answer to the question whether it holds a job; `None` if it is down or cut off.
     pub(crate) fn answer_of(&self, holder: Address, job: &JobId) -> Option<Duration> {
         let ms = self.time.ms();
         let state = self.state();
@@ -417,7 +417,7 @@ impl World {
         host.board.as_ref().filter(|_| host.life.is_some())?.asked_for(job)
     }
 
-    /// Lets containers end whose time has come.
+    /// Ends the containers whose run time is over.
     pub(crate) fn settle_containers(&self, host: usize) {
         let (ms, now) = (self.time.ms(), self.now_on(host));
         let mut state = self.state();
@@ -437,7 +437,7 @@ impl World {
 }
 
 impl Host {
-    /// Somebody else removes a container.
+    /// Removes a container as somebody other than the node.
     pub(crate) fn steal(&mut self, name: &str) {
         if let Some(container) = self.containers.remove(name)
             && let Some(run) = container.run
@@ -448,7 +448,7 @@ impl Host {
 }
 
 impl Queue {
-    /// How long a delivery of this target stays whose it is.
+    /// The ack wait of the target's consumer, in milliseconds.
     pub(crate) const fn ack_wait_ms(&self, target: &Target) -> u64 {
         match (target, self.pools_ack_wait_ms) {
             (Target::Agent(_), _) => ACK_WAIT_MS.0,
@@ -459,23 +459,23 @@ impl Queue {
 }
 
 impl Message {
-    /// The id of the job, where it is one.
+    /// The job's id, if the body is a valid job.
     pub(crate) fn job(&self) -> Option<JobId> {
         lamda_node::job::spec::parse(&self.body).ok().map(|parsed| parsed.spec.id)
     }
 }
 
 impl State {
-    /// A message that leaves the queue unanswered, or comes back to it as it was: from now on its
-    /// job may be given to anybody.
+    /// Excuses deliveries of the job to a second agent until `until_ms`: its message may be delivered
+    /// while an agent still has it.
     pub(crate) fn disturb(&mut self, job: JobId, until_ms: u64) {
         self.loose_until_ms.insert(job, until_ms);
     }
 
-    /// Whether a container of a pool's job may run on a host that has not its claim.
+    /// Whether a container of a pool's job may run on a host that does not hold the claim.
     pub(crate) fn may_overlap(&self, host: usize, job: &JobId, ms: u64) -> bool {
         let one = &self.hosts[host];
-        // Dead, or not yet at the point where recovery could have stopped it.
+        // No process, or one so young that its recovery could not have stopped the container yet.
         let dead = one.life.is_none() || ms < one.began_ms + AMENDS_MS;
         let hindered = ms < one.hindered_until_ms;
         let loose = self.loose_until_ms.get(job).is_some_and(|until| ms < *until);

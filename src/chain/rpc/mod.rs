@@ -8,6 +8,7 @@
 //! attempt. Each change of an endpoint's state is logged once.
 
 mod answer;
+mod block;
 mod endpoint;
 mod health;
 mod question;
@@ -16,9 +17,8 @@ mod survey;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use alloy::primitives::{U64, U128};
+use alloy::primitives::U64;
 use futures_util::future::join_all;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::http;
 
 pub(super) use answer::{ErrorObject, RpcError, Verdict, words};
+pub(super) use block::Block;
 use endpoint::{CallError, Endpoint};
 pub use health::EndpointLimits;
 pub(super) use health::Head;
@@ -346,28 +347,9 @@ impl std::fmt::Debug for Rpc {
     }
 }
 
-/// The fields of a block that are read here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Block {
-    number: U64,
-    timestamp: U64,
-    base_fee_per_gas: Option<U128>,
-}
-
 fn read<T: DeserializeOwned>(method: &str, answer: Value) -> Result<T, CallError> {
     let what = || format!("its result of {method} has another form");
     serde_json::from_value(answer).map_err(|_| CallError::nonsense(what()))
-}
-
-impl Block {
-    fn head(&self) -> Head {
-        Head {
-            number: self.number.to(),
-            timestamp_s: self.timestamp.to(),
-            base_fee: self.base_fee_per_gas.map(|fee| fee.to()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Script {
     }
 }
 
-/// A call that [`Fake::fail`] can make fail.
+/// A call that [`Fake::fail`](super::Fake::fail) can make fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     /// [`crate::container::ContainerRuntime::image`]
