@@ -1,17 +1,18 @@
-//! The library of `lamda-node`, a node agent for GPU jobs, floor by floor. A module imports only from
-//! lower floors; `cargo xtask tidy` enforces that.
+//! The parts of `lamda-node`, floor by floor. Imports go down only; `cargo xtask tidy` checks that.
 //!
-//! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`],
-//! [`supervise`], [`text`].
+//! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`], [`supervise`],
+//! [`text`].
 //!
 //! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`].
 //!
-//! Floor 2, the adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`],
-//! [`gpu`], [`host`], [`journal`].
+//! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
-//! Floor 3, the services: [`agent`].
+//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
+//! [`journal`].
 //!
-//! Floor 4, the edges: [`cli`], [`config`].
+//! Floor 4, the services: [`agent`].
+//!
+//! Floor 5, the edges: [`cli`], [`config`].
 
 pub mod backoff;
 pub mod clock;

@@ -10,12 +10,12 @@ import {Score} from "./libraries/Score.sol";
 import {Standing, StandingLib} from "./types/Standing.sol";
 
 /// @title The reputation of compute nodes.
-/// @dev The deployed interface declares no errors, so its functions revert with words; those of
-/// the extension have errors of their own.
+/// @dev The deployed interface declares no errors, so its functions revert with strings. Those of
+/// the extension revert with custom errors.
 contract NodeReputation is INodeReputation, INodeReputationExtension, IERC165, Ownable {
     // ---------------------------------------------------------------- storage
 
-    /// @dev All of a node. A beat reads and writes the first slot alone.
+    /// @dev The record of a node. A heartbeat reads and writes only the first slot.
     struct Node {
         Standing standing;
         string gpuModel;
@@ -35,7 +35,7 @@ contract NodeReputation is INodeReputation, INodeReputationExtension, IERC165, O
     /// @dev Slot 1.
     mapping(address provider => Node) private _nodes;
 
-    /// @dev Slot 2. Every node once, in the order of its first registration. Only ever grows.
+    /// @dev Slot 2. Each node once, in the order of first registration. Never shrinks.
     address[] private _providers;
 
     // --------------------------------------------------------------- external
@@ -53,7 +53,7 @@ contract NodeReputation is INodeReputation, INodeReputationExtension, IERC165, O
         Node storage node = _nodes[msg.sender];
         Standing standing = node.standing;
         if (standing.isRegistered()) {
-            // Else registering again would wipe out what was missed since the last beat.
+            // Otherwise registering again would erase the slots missed since the last heartbeat.
             node.standing = standing.beat(block.timestamp);
         } else {
             node.standing = StandingLib.begun(block.timestamp);
@@ -209,7 +209,7 @@ contract NodeReputation is INodeReputation, INodeReputationExtension, IERC165, O
 
     function _isActive(address provider) private view returns (bool) {
         Standing standing = _nodes[provider].standing;
-        // A sum, because a clock that stands before `lastSeen` must not revert.
+        // Adds instead of subtracting, so that a clock before `lastSeen` does not revert.
         return standing.isRegistered() && block.timestamp <= standing.lastSeen() + _ACTIVE_WINDOW;
     }
 }

@@ -18,7 +18,7 @@ ALREADY = {10058, 10013, 10148, 10105}  # stream or consumer exists, perhaps wit
 
 
 def streams():
-    """As the program creates them where it may: src/bus/streams.rs."""
+    """The streams with the configuration that the program also uses: src/bus/streams.rs."""
     common = {"storage": "file", "num_replicas": 1, "max_age": 30 * DAY_NS, "max_bytes": -1,
               "max_msgs": -1, "max_consumers": -1, "retention": "limits", "discard": "old",
               "max_msgs_per_subject": -1, "max_msg_size": -1}

@@ -1,7 +1,8 @@
-//! The job that `scripts/demo` sends: a small ray tracer without dependencies. It reads a scene
-//! from `INPUT_PATH`, tells its progress line by line on stdout, and writes a PNG to `OUTPUT_PATH`:
-//! all that a job has to do with the agent that runs it.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a job speaks on its stdout")]
+//! The job of `scripts/demo`: a small ray tracer without dependencies.
+//!
+//! It reads a scene from `INPUT_PATH`, prints its progress to stdout, and writes a PNG to
+//! `OUTPUT_PATH`. A job needs no other interface to the agent.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "stdout and stderr are a job's log")]
 
 mod png;
 mod scene;

@@ -1,12 +1,12 @@
-//! A PNG writer of what is needed: 8-bit RGB, each row against the one above, and a deflate stream
-//! of fixed Huffman codes with matches of one distance, which suits rows that repeat.
+//! A minimal PNG writer: 8-bit RGB, each pixel as its difference from the one to the left, and a deflate
+//! stream of fixed Huffman codes with matches at a distance of one pixel, which suits even areas.
 
-/// A picture as a PNG file. `pixels` are rows of red, green, blue.
+/// Encodes a picture as a PNG file. `pixels` has red, green and blue of each pixel, row by row.
 pub(crate) fn encode(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(width.to_be_bytes());
     header.extend(height.to_be_bytes());
-    // 8 bits a channel, RGB; deflate, the five filters, no interlace.
+    // 8 bits per channel, RGB, deflate, the standard filters, no interlace.
     header.extend([8, 2, 0, 0, 0]);
     let rows = filtered(pixels, 3 * usize::try_from(width).unwrap_or(usize::MAX));
 
@@ -25,7 +25,7 @@ fn chunk(file: &mut Vec<u8>, kind: [u8; 4], body: &[u8]) {
     file.extend(crc32(&checked).to_be_bytes());
 }
 
-/// Each row as its difference from the pixel to the left (filter 1): smooth colours become zeros.
+/// Applies filter 1: each byte minus that of the pixel to the left. Even colours become zeros.
 fn filtered(pixels: &[u8], row_bytes: usize) -> Vec<u8> {
     let mut rows = Vec::with_capacity(pixels.len() + pixels.len() / row_bytes);
     for row in pixels.chunks(row_bytes) {
@@ -43,7 +43,7 @@ fn zlib(data: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// One block of fixed codes (RFC 1951, 3.2.6).
+/// Compresses to one block of fixed Huffman codes (RFC 1951, 3.2.6).
 fn deflate(data: &[u8]) -> Vec<u8> {
     let mut bits = Bits::default();
     bits.push(0b011, 3);
@@ -63,14 +63,14 @@ fn deflate(data: &[u8]) -> Vec<u8> {
     bits.finish()
 }
 
-/// How far the bytes from `at` repeat those of one pixel before.
+/// How many bytes from `at` on repeat those of the pixel before, at most `RUN_MAX`.
 fn run_of(data: &[u8], at: usize) -> usize {
     const RUN_MAX: usize = 10;
     let Some(before) = at.checked_sub(3) else { return 0 };
     data[at..].iter().zip(&data[before..]).take(RUN_MAX).take_while(|(a, b)| a == b).count()
 }
 
-/// Bits, the first in the lowest place of the first byte.
+/// A bit stream; the first bit is the lowest of the first byte.
 #[derive(Default)]
 struct Bits {
     bytes: Vec<u8>,
@@ -89,7 +89,7 @@ impl Bits {
         }
     }
 
-    /// A Huffman code, which goes out with its highest bit first.
+    /// Writes a Huffman code, highest bit first.
     fn code(&mut self, code: u32, count: u32) {
         self.push(code.reverse_bits() >> (32 - count), count);
     }
@@ -104,7 +104,7 @@ impl Bits {
         }
     }
 
-    /// 3 to 10 bytes (symbols 257 to 264, no extra bits) at a distance of 3 (code 2).
+    /// Writes a match of 3 to 10 bytes (symbols 257 to 264, no extra bits) at a distance of 3 (code 2).
     fn run(&mut self, length: usize) {
         self.symbol(u16::try_from(254 + length).unwrap_or(257));
         self.code(2, 5);

@@ -1,13 +1,13 @@
-//! A scene as text, and the colour of each of its pixels: spheres over a checker floor, one light,
-//! soft shadows, mirrors in mirrors. The same scene gives the same picture, bit for bit.
+//! Parses a scene and computes its pixels: spheres over a checker floor, one light, soft shadows,
+//! repeated reflections. Invariant: the same scene gives the same picture, bit for bit.
 
 use std::str::FromStr;
 
 use crate::vector::Vector;
 
-/// How often light may be thrown back before it counts as lost.
+/// How many reflections a ray is followed through.
 const BOUNCES_MAX: u32 = 5;
-/// A ray starts this far from the surface that it leaves, so that it doesn't hit it again.
+/// How far from a surface a reflected ray starts, so that it doesn't hit the same surface again.
 const SKIN: f32 = 1e-3;
 const LIGHT_RADIUS: f32 = 0.9;
 
@@ -104,7 +104,7 @@ impl Scene {
         let Some(hit) = self.hit(from, ray) else { return sky(ray) };
         let at = from + ray * hit.distance + hit.normal * SKIN;
         let lit = self.lit(at, ray, &hit, chance);
-        // Glancing light is thrown back more than light from straight ahead.
+        // Schlick's approximation: a surface reflects glancing rays more than direct ones.
         let glance = (1.0 + ray.dot(hit.normal)).clamp(0.0, 1.0).powi(5);
         let share = hit.mirror + (1.0 - hit.mirror) * glance * 0.6;
         let colour = if bounces == 0 || share < 0.02 {
@@ -112,12 +112,12 @@ impl Scene {
         } else {
             lit.mix(self.trace(at, ray.mirrored(hit.normal), bounces - 1, chance), share)
         };
-        // The floor ends in haze and not in a line.
+        // Haze hides the far edge of the floor.
         let haze = 1.0 - (-(hit.distance / 28.0).powi(2)).exp();
         colour.mix(sky(Vector(ray.0, ray.1.max(0.0), ray.2)), haze)
     }
 
-    /// What the lamp and the sky leave on a surface.
+    /// The light of lamp and sky that a surface scatters towards the camera.
     fn lit(&self, at: Vector, ray: Vector, hit: &Hit, chance: &mut Chance) -> Vector {
         let spread = Vector(chance.next() - 0.5, chance.next() - 0.5, chance.next() - 0.5);
         let to_lamp = self.light + spread * (2.0 * LIGHT_RADIUS) - at;
@@ -131,7 +131,7 @@ impl Scene {
         hit.colour * (from_sky + from_lamp) + Vector(1.0, 0.97, 0.9) * shine
     }
 
-    /// The nearest thing that a ray meets.
+    /// The nearest surface that a ray hits.
     fn hit(&self, from: Vector, ray: Vector) -> Option<Hit> {
         let spheres = self.spheres.iter().filter_map(|sphere| sphere.hit(from, ray));
         let all = spheres.chain(floor(from, ray));
@@ -166,13 +166,13 @@ fn floor(from: Vector, ray: Vector) -> Option<Hit> {
     Some(Hit { distance, normal: Vector(0.0, 1.0, 0.0), colour, mirror: 0.12 })
 }
 
-/// From a warm horizon to a deep blue.
+/// The colour of the sky, from a warm horizon to a deep blue.
 fn sky(ray: Vector) -> Vector {
     let height = ray.1.clamp(0.0, 1.0).sqrt();
     Vector(0.93, 0.80, 0.68).mix(Vector(0.13, 0.28, 0.58), height)
 }
 
-/// Chance that comes out the same each time: a picture's CID can be compared.
+/// A pseudo-random generator (xorshift32) seeded by the pixel, so that a picture's CID is reproducible.
 struct Chance(u32);
 
 impl Chance {
@@ -180,7 +180,7 @@ impl Chance {
         Self((u32::from(column) << 16 | u32::from(row)).wrapping_mul(0x9e37_79b9) | 1)
     }
 
-    /// The next number from 0 to below 1.
+    /// The next number, at least 0 and below 1.
     fn next(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;
@@ -190,18 +190,18 @@ impl Chance {
     }
 }
 
-/// A whole number from 1 to `max`.
+/// Converts to a whole number from 1 to `max`.
 fn count(number: f32, max: u16) -> Result<u16, String> {
     (1..=max)
         .find(|count| f32::from(*count).total_cmp(&number).is_eq())
         .ok_or_else(|| format!("{number} is no whole number from 1 to {max}"))
 }
 
-/// Light as a screen wants it: 2.2 of gamma, in 256 steps.
+/// Converts linear light to a screen's value with a gamma of 2.2.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a cast to u8 saturates, which is what light does"
+    reason = "a cast to u8 saturates, as light on a screen does"
 )]
 fn byte(light: f32) -> u8 {
     (light.clamp(0.0, 1.0).powf(1.0 / 2.2) * 255.0).round() as u8

@@ -1,4 +1,4 @@
-//! Three numbers: a place, a direction or a colour.
+//! A vector of three numbers, used for positions, directions and colours.
 
 use std::ops::{Add, Mul, Neg, Sub};
 
@@ -22,12 +22,12 @@ impl Vector {
         self * (1.0 / self.dot(self).sqrt())
     }
 
-    /// What a mirror with this normal makes of the direction.
+    /// The direction after reflection at a surface with this unit normal.
     pub(crate) fn mirrored(self, normal: Self) -> Self {
         self - normal * (2.0 * self.dot(normal))
     }
 
-    /// Between this colour and the other.
+    /// Interpolates linearly between this colour (`share` 0) and the other (1).
     pub(crate) fn mix(self, other: Self, share: f32) -> Self {
         self * (1.0 - share) + other * share
     }

@@ -90,7 +90,7 @@ end_process() {
     kill -TERM "$pid" 2>/dev/null || return 0
     while [[ $(started_at "$pid") == "$start" ]]; do
         if ((SECONDS >= deadline)); then
-            warn "process $pid did not end when asked; killed"
+            warn "process $pid did not end after SIGTERM; killed"
             kill -KILL "$pid" 2>/dev/null || true
             return 0
         fi

@@ -15,7 +15,7 @@ docker_api() {
     case $host in
         unix://*) curl -sS --fail-with-body --unix-socket "${host#unix://}" "$@" "http://docker$path" ;;
         tcp://*) curl -sS --fail-with-body "$@" "http://${host#tcp://}$path" ;;
-        *) die "DOCKER_HOST=$host: only unix:// and tcp:// are known here" ;;
+        *) die "DOCKER_HOST=$host: only unix:// and tcp:// are supported" ;;
     esac
 }
 
@@ -34,7 +34,7 @@ need_docker() {
     has dockerd || need_apt docker.io iptables
     start_docker && return
     may_not_use_socket && return 1
-    docker_missing=${docker_missing:-"dockerd does not start; its last words are in $DOCKER_LOG"}
+    docker_missing=${docker_missing:-"dockerd does not start; its log is $DOCKER_LOG"}
     return 1
 }
 
@@ -64,7 +64,7 @@ start_docker() {
 # example, a container) allows no bridge or no overlay file system, an engine without them still runs
 # jobs, which get no network anyway.
 start_dockerd_by_hand() {
-    note "starting dockerd (it stays up; log: $DOCKER_LOG)"
+    note "starting dockerd (it keeps running; log: $DOCKER_LOG)"
     mkdir -p "$TOOLS"
     : >"$DOCKER_LOG"
     mountpoint -q /sys/fs/cgroup || as_root mount -t cgroup2 none /sys/fs/cgroup || true

@@ -14,7 +14,7 @@ need_apt() {
             missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    has apt-get || die "missing: ${missing[*]}, and there is no apt-get to install them with"
+    has apt-get || die "missing: ${missing[*]}; there is no apt-get to install them"
     note "installing from apt: ${missing[*]}"
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends)
     # On a new machine the package lists are empty or old, so a failed install updates them.
@@ -46,7 +46,7 @@ need_python() {
 pip_install() {
     local list=$ROOT/scripts/lib/requirements/$1.txt
     quietly "$TOOLS/nv/bin/pip" --disable-pip-version-check install --require-hashes -r "$list" ||
-        die "pip could not install what $list names"
+        die "pip could not install the packages in $list"
 }
 
 # Debian's nats-server may be 2.9, which silently drops fields that the agent needs.

@@ -1,4 +1,4 @@
-"""The last job of one agent as the STATUS stream tells it, to a client that is none of ours.
+"""Reads the last job of one agent from the STATUS stream, with an independent NATS client.
 
 usage: last_job.py NATS_URL AGENT_ADDRESS RECEIPT_FILE
 
@@ -15,7 +15,7 @@ import nats
 
 
 async def last_status(url: str, address: str) -> dict:
-    """The last message under the agent's subject."""
+    """Returns the last status under the agent's subject."""
     client = await nats.connect(url, allow_reconnect=False, connect_timeout=5)
     try:
         stream = client.jetstream()

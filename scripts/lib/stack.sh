@@ -91,7 +91,7 @@ make_key() {
     local passphrase=$STATE/passphrase
     (umask 077 && head -c 24 /dev/urandom | base64 >"$passphrase")
     with_settings "$NODE" key new --keystore "$STATE/key.json" --passphrase-file "$passphrase" \
-        >>"$LOGS/key.log" 2>&1 || { cat "$LOGS/key.log" >&2 && die "no key"; }
+        >>"$LOGS/key.log" 2>&1 || { cat "$LOGS/key.log" >&2 && die "the key could not be created"; }
     address=$(with_settings "$NODE" key address --keystore "$STATE/key.json" \
         --passphrase-file "$passphrase" | grep -oiE '0x[0-9a-f]{40}' | head -n 1)
     setting AGENT_KEYSTORE "$STATE/key.json"
@@ -100,7 +100,7 @@ make_key() {
     # Ten coins of the local chain, for gas.
     quietly curl -sS --fail "$rpc" -H 'Content-Type: application/json' --data \
         '{"jsonrpc":"2.0","id":1,"method":"anvil_setBalance","params":["'"$address"'","0x8ac7230489e80000"]}' ||
-        die "the chain gave no coins"
+        die "the local chain did not credit the account"
 }
 
 deploy_contract() {

@@ -1,4 +1,4 @@
-//! One life of one agent's process: the agent's own parts over simulated effects.
+//! One process of one agent: the agent's own parts on simulated effects.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ use super::time::HostClock;
 use super::world::{Cut, World};
 use super::{check, held};
 
-/// A recovery that failed is tried again so soon, as the real one is.
+/// The backoff of a failed recovery, the same as in the program.
 const RECOVERY_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-/// How often a process packs what is done; the real one looks more often.
+/// How often a process packs finished jobs. The program does so more often.
 const PACKED_EVERY: Duration = Duration::from_mins(1);
 
-/// A process that runs; it ends when this is dropped.
+/// A running process. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) life: u64,
@@ -57,7 +57,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts the process of a host.
+    /// Starts a new process on a host.
     pub(crate) fn start(world: &World, host: usize) -> Self {
         let began_ms = world.time.ms();
         let mut state = world.state();
@@ -122,7 +122,7 @@ impl Process {
         self.serve_jobs();
     }
 
-    /// What looks after the jobs, as the node starts it once recovery is done.
+    /// Recovers, then starts the tasks that look after jobs, in the program's order.
     fn serve_jobs(&mut self) {
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
@@ -153,7 +153,7 @@ impl Process {
                     jobs.desk.clock.sleep(Duration::from_secs(1)).await;
                 }
             };
-            // The host itself is always well; how the last jobs fared is the node's own doing.
+            // The host's own probes always succeed; only failed jobs can make the node unfit.
             let looked_at = async {
                 let (board, clock) = (&jobs.desk.board, &jobs.desk.clock);
                 loop {
@@ -175,12 +175,12 @@ impl Process {
         });
     }
 
-    /// The owner asks it to end: what waits is given back, what runs gets a grace.
+    /// The owner asks the process to stop: waiting jobs are given back, running ones get a grace period.
     pub(crate) fn ask_to_end(&mut self) {
         let (intake, world, place) =
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         self.tasks.spawn(async move {
-            world.note(Some(place.0), || "asked to end".to_owned());
+            world.note(Some(place.0), || "asked to stop".to_owned());
             let graces = Graces {
                 keep_jobs: world.roll(4) == 0,
                 shutdown: Duration::from_millis(world.roll(20_000)),
@@ -194,11 +194,11 @@ impl Process {
         });
     }
 
-    /// A requester asks for a job's end, as `agent::admin` does.
+    /// Cancels a job for a requester, as `agent::admin` does.
     pub(crate) fn cancel(&mut self, job: JobId) {
         let (jobs, world, host) = (Arc::clone(&self.jobs), self.world.clone(), self.host);
         self.tasks.spawn(async move {
-            // Noted before the answer: the process may die between the two.
+            // Recorded first, since the process may die before the cancel is answered.
             if jobs.desk.board.ids(None).contains(&job) {
                 world.state().hosts[host].cancelled.insert(job.clone());
             }
@@ -207,7 +207,7 @@ impl Process {
         });
     }
 
-    /// Whether nothing is left to do.
+    /// Whether the process has no job and no task in hand.
     pub(crate) fn is_idle(&self) -> bool {
         self.jobs.desk.board.ids(None).is_empty() && self.jobs.crew.is_empty()
     }
@@ -240,8 +240,8 @@ async fn serve_source(
     }
 }
 
-/// The jobs of a source, as the server hands them out: in any order, now and then twice, and some
-/// of them before anybody looks at them.
+/// The deliveries of one source, as the server makes them: in any order, sometimes twice, and some of them
+/// ahead of the agent's reading.
 struct Source {
     world: World,
     place: (usize, u64),
@@ -254,7 +254,7 @@ struct Source {
 impl Deliveries for Source {
     async fn next(&mut self, room: usize) -> Result<Delivery, bus::Error> {
         let (world, (host, life)) = (&self.world, self.place);
-        // Whoever asks for the next one has answered for the last.
+        // An agent that asks for the next delivery must have dealt with the last one.
         if let Some(ack) = self.last.take() {
             check::is_answered_for(world, host, &ack);
         }
@@ -290,7 +290,7 @@ impl Deliveries for Source {
     }
 }
 
-/// How long it takes at least until a message of the source may be given out, in milliseconds.
+/// How long to wait before a message of the source may be deliverable, in milliseconds.
 fn left(world: &World, host: usize, source: &Target) -> u64 {
     let ms = world.time.ms();
     let state = world.state();
@@ -304,7 +304,8 @@ fn left(world: &World, host: usize, source: &Target) -> u64 {
         .clamp(1, 600_000)
 }
 
-/// Only an agent's own queue: a second agent of a pool is never given what the first one holds.
+/// Perhaps redelivers a message soon. Only from an agent's own queue: in a pool, another agent would get a
+/// job that the first one holds.
 fn perhaps_twice(world: &World, source: &Target, seq: u64) {
     if !matches!(source, Target::Agent(_)) || !world.happens(|weather| weather.twice) {
         return;
@@ -316,10 +317,11 @@ fn perhaps_twice(world: &World, source: &Target, seq: u64) {
     }
 }
 
+/// Delivers a random free message of the source to the host; `None` if there is none, or it got lost.
 fn deliver(world: &World, host: usize, source: &Target) -> Option<Delivery> {
     let ms = world.time.ms();
     let mut state = world.state();
-    // Who hears nothing is given things all the same.
+    // A server delivers to a deaf host too; the message then is in flight until its ack wait is over.
     let cut = state.hosts[host].cut.filter(|(_, until)| *until > ms).map(|(cut, _)| cut);
     let is_away = state.queue.away_until_ms.max(state.queue.leaderless_until_ms) > ms;
     if is_away || cut == Some(Cut::Both) {

@@ -1,4 +1,4 @@
-//! The faults that are drawn each half minute until the weather turns calm: of hosts, bus, store and operators.
+//! The faults of hosts, bus, store and operators that are drawn each half minute until the weather is calm.
 
 use std::collections::BTreeMap;
 

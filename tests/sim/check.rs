@@ -1,4 +1,4 @@
-//! The promises, held against what happens while it happens, and against what is left in the end.
+//! Checks of the promises of docs/job-lifecycle.md, at each event and at the end of the day.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::held::goes_back;
 use super::work::{RIVAL_CODE, Wanted, Work, number};
 use super::world::{Doing, Message, RunRecord, State, World};
 
-/// A status that is said so often is said for ever.
+/// A status that is published more often than this is repeated for ever.
 const SAID_MAX: u32 = 200;
 
-/// How long after its last moment a run may still be there.
+/// How long a run may exceed its time, in milliseconds.
 const OVERRUN_MS: u64 = 60_000;
 
-/// A journal that is only looked at.
+/// The gate of a journal that the checks only read.
 #[derive(Debug)]
 pub(crate) struct Reading;
 
@@ -40,7 +40,7 @@ pub(super) fn known(disk: &Disk, id: &JobId) -> Option<Known> {
     journal.lookup(id).now_or_never().expect("at once").expect("readable")
 }
 
-/// Before a step: nothing is done for a job that the journal does not hold the reason for.
+/// Before a step: the journal has the job in the phase that the step belongs to.
 pub(crate) fn acts_on_what_is_written(world: &World, host: usize, job: &Job) {
     let state = world.state();
     if !state.strict {
@@ -53,11 +53,11 @@ pub(crate) fn acts_on_what_is_written(world: &World, host: usize, job: &Job) {
     if !written.as_ref().is_some_and(same) {
         let written = written.map(|job| job.phase.name());
         let (id, phase) = (job.id(), job.phase.name());
-        world.broken(format!("{id} goes on as {phase}, and its journal says {written:?}"));
+        world.broken(format!("{id} acts as {phase}, but its journal has {written:?}"));
     }
 }
 
-/// Once a delivery was taken in: a job in hand is acknowledged as it was given last.
+/// After the intake of a delivery: the journal has it as the latest one of its open job.
 pub(crate) fn is_answered_for(world: &World, host: usize, ack: &AckHandle) {
     let state = world.state();
     let Some(message) = state.queue.messages.get(&ack.stream_seq).cloned() else { return };
@@ -70,20 +70,20 @@ pub(crate) fn is_answered_for(world: &World, host: usize, ack: &AckHandle) {
     let older = written.is_some_and(|written| {
         written.stream_seq == ack.stream_seq && written.delivered < ack.delivered
     });
-    // What is on its way back to the pool goes on to another agent.
+    // A job that is going back to its queue needs no newer delivery: another agent gets it.
     let goes_back = known.job.is_some_and(|job| goes_back(&job.phase));
     if older && !goes_back {
-        world.broken(format!("{id} was given again, and its journal does not know"));
+        world.broken(format!("{id} was delivered again, but its journal has the older delivery"));
     }
 }
 
-/// Before a container starts: nothing else of the job runs or has ended here, and nobody else has
-/// its cards.
+/// Before a container starts: no other attempt of the job runs or ended by itself here, and the job has its
+/// cards, a slot, its claim and time.
 pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     let (id, attempt) = (job.id(), job.attempt);
     let now = world.now_on(host);
     let state = world.state();
-    // A start that was on its way when its process died.
+    // A late start may have been in flight when its process died.
     let may_be_late_s = if state.weather.late > 0 { 10 } else { 1 };
     let late = job.spec.deadline.is_some_and(|at| now.since(at).as_secs() > may_be_late_s);
     let one = &state.hosts[host];
@@ -92,9 +92,9 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
         if run.attempt == attempt {
             broken.push(format!("attempt {attempt} of {id} is started twice"));
         } else if run.code.is_none() && !run.stolen && !run.stopped {
-            broken.push(format!("two containers of {id} run at a time"));
+            broken.push(format!("two containers of {id} run at the same time"));
         } else if run.code.is_some() && !run.stolen && !run.stopped && job.pool().is_none() {
-            // A pool's job whose lease was lost is begun anew, by whomever it comes to.
+            // A pool's job whose lease was lost may run again, even on this host.
             broken.push(format!("{id} runs again though its exit could be read"));
         }
     }
@@ -132,7 +132,7 @@ pub(crate) fn may_start(world: &World, host: usize, job: &Job) {
     look_around(world);
 }
 
-/// At any time: what runs is its host's to run, and its time is not over.
+/// At any time: each host runs only jobs that no other agent has claimed, and none beyond its time.
 pub(crate) fn look_around(world: &World) {
     let hosts = world.state().hosts.len();
     for host in 0..hosts {
@@ -146,11 +146,11 @@ pub(crate) fn look_around(world: &World) {
             one.containers.values().filter(|one| matches!(one.state, Doing::Running { .. }));
         for container in running {
             let id = &container.job;
-            // Another agent has it. Where it may have it beside this one, that is a limit which
-            // docs/job-lifecycle.md names.
+            // docs/job-lifecycle.md, What it does not cover, names the cases in which two agents may run a
+            // job at the same time.
             let is_anothers = holder(&state, id).is_some_and(|agent| agent != one.agent);
             if is_anothers && !state.may_overlap(host, id, ms) {
-                broken.push(format!("{id} runs on host {host}, and another agent has it"));
+                broken.push(format!("{id} runs on host {host}, but another agent has its claim"));
             }
             let unhindered = one.life.is_some()
                 && ms > one.began_ms + OVERRUN_MS
@@ -167,14 +167,14 @@ pub(crate) fn look_around(world: &World) {
     }
 }
 
-/// Who has the claim of a pool's job.
+/// The agent that the claim of a pool's job names, if there is a claim.
 fn holder(state: &State, id: &JobId) -> Option<Address> {
     let Some(Target::Pool(pool)) = state.targets.get(id) else { return None };
     state.claims.get(&(pool.clone(), id.clone())).map(|(claim, _)| claim.agent)
 }
 
-/// A message may leave the queue only once its end would survive a power cut, and whoever sent it
-/// has an answer.
+/// Before an ack: the job's outcome would survive a power cut, and its requester learns of it from this
+/// agent or another.
 pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack: &AckHandle) {
     let state = world.state();
     let disk = state.hosts[host].disk.clone();
@@ -209,7 +209,7 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
     );
     let done = claim.is_some_and(|claim| claim.state == ClaimState::Done);
     if others {
-        // The same id with another body is refused under an id of its own.
+        // A second body under a used id is refused under an id derived from that body.
         let refused = Refused::nameless(&message.body, Reason::DuplicateJobId, String::new());
         let elsewhere = done && journal.is_some();
         if !is_refused(&refused) && !unclaimed && !elsewhere {
@@ -222,7 +222,7 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
         .is_some_and(|known| known.job.as_ref().is_none_or(|job| job.phase.outcome().is_some()));
     let now = known(&disk, id).and_then(|known| known.job);
     if !was_late && now.is_some_and(|job| job.phase == Phase::Waiting) {
-        world.broken(format!("{id} left the queue, and its journal says that it waits for it"));
+        world.broken(format!("{id} left the queue, but its journal has it waiting there"));
     }
     if !ended && !done && !unclaimed {
         world.broken(format!("{id} left the queue before its end was durable"));
@@ -230,12 +230,12 @@ pub(crate) fn may_acknowledge(world: &World, host: usize, message: &Message, ack
     if let Some(known) = journal.filter(|known| !known.open && ended_here(known)) {
         let will_be_said = is_own(&known, ack) || is_unsent(&disk, id);
         if !will_be_said && said_ms.is_none_or(|said| said < given_ms) {
-            world.broken(format!("{id} was asked for again, and nobody says how it ended"));
+            world.broken(format!("{id} was requested again, but its outcome is not repeated"));
         }
     }
 }
 
-/// Whether the message is the one that the job was taken from.
+/// Whether the ack is for the message that the journal has for the job.
 fn is_own(known: &Known, ack: &AckHandle) -> bool {
     let own = known.delivery.as_ref().and_then(|text| serde_json::from_str::<AckHandle>(text).ok());
     own.is_some_and(|own| {
@@ -249,26 +249,26 @@ fn is_unsent(disk: &Disk, id: &JobId) -> bool {
     unsent.iter().any(|status| status.job_id == *id)
 }
 
-/// Whether this agent is the one that has a job's end to say.
+/// Whether the job ended at this agent, which then has its outcome to publish.
 fn ended_here(known: &Known) -> bool {
     known.job.as_ref().is_some_and(|job| job.phase.outcome().is_some())
 }
 
-/// Stands for a signature: it tells which digest it was made over.
+/// Stands in for a signature: it contains the digest that was signed.
 pub(crate) fn mark(digest: Hash) -> Signature {
     let mut bytes = [27; 65];
     bytes[..32].copy_from_slice(&digest.0);
     Signature(bytes)
 }
 
-/// Whether a status that ends a job was signed as it was sent.
+/// Whether a terminal status carries a signature over its own digest.
 fn is_signed(body: &[u8]) -> bool {
     let Ok((status, body)) = Status::read(body) else { return false };
     status.signature.is_some() && status.signature == status.digest(&body).map(mark)
 }
 
-/// A status is heard: numbers without gaps, no number with two bodies, nothing after the end, which
-/// is signed.
+/// Records a published status. Its number leaves no gap and has no other body, nothing follows a terminal
+/// status, and that is signed and agrees with the claim.
 pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
     let body: Value = serde_json::from_slice(&status.body).expect("a status is JSON");
     let ms = world.time.ms();
@@ -293,12 +293,12 @@ pub(crate) fn hear(world: &World, host: usize, status: &Outgoing) {
     });
     let heard = state.statuses.entry((agent, id.clone())).or_default();
     let broken = match heard.get(&status.seq) {
-        _ if for_ever => Some(format!("{id}: number {} is said for ever", status.seq)),
-        _ if !is_its_end => Some(format!("{id}: {body} though its claim says otherwise")),
+        _ if for_ever => Some(format!("{id}: status {} is repeated for ever", status.seq)),
+        _ if !is_its_end => Some(format!("{id}: {body} contradicts its claim")),
         Some(earlier) if *earlier == body => None,
-        Some(earlier) => Some(format!("{id}: number {} twice: {earlier} and {body}", status.seq)),
+        Some(earlier) => Some(format!("{id}: status {} twice: {earlier} and {body}", status.seq)),
         None if status.seq != heard.len() as u64 + 1 => {
-            Some(format!("{id}: number {} comes after {}", status.seq, heard.len()))
+            Some(format!("{id}: status {} comes after {}", status.seq, heard.len()))
         }
         None if heard.values().any(is_terminal) => Some(format!("{id}: {body} after its end")),
         None if is_terminal(&body) && !is_signed(&status.body) => {
@@ -319,7 +319,7 @@ fn is_terminal(status: &Value) -> bool {
     status["status"] != "processing"
 }
 
-/// When everything has calmed down: every job has its one end, and it is the right one.
+/// At the end of the day: every job has exactly one terminal status, and it is right.
 pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
     let state = world.state();
     let mut broken = Vec::new();
@@ -335,9 +335,9 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
             .iter()
             .filter_map(|(agent, heard)| Some((*agent, last(heard).filter(is_terminal)?)))
             .collect();
-        // Who never came to know of it can't have ended it.
+        // A job that left its queue unseen needs no end.
         let unknown = state.gone.contains(&job.id) && said.is_empty();
-        // Without claims nobody can tell who has ended what.
+        // If an operator changed its claim, several agents may have ended it.
         let several = state.unclaimed.contains(&job.id) && !ends.is_empty();
         let none_due = unknown && ends.is_empty();
         if ends.len() != 1 && !none_due && !several {
@@ -346,7 +346,7 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
         if let Target::Agent(own) = &job.target
             && said.keys().any(|agent| agent != own)
         {
-            broken.push(format!("{} was somebody else's", job.id));
+            broken.push(format!("{} has statuses of another agent", job.id));
         }
         for (agent, end) in &ends {
             if let Some(what) = wrong_end(&state, job, *agent, end) {
@@ -360,7 +360,7 @@ pub(crate) fn the_end(world: &World, wanted: &[Wanted]) {
     }
 }
 
-/// Jobs that a host's journal calls open.
+/// The jobs that a host's journal has open, except waiting ones that another agent may end.
 pub(crate) fn left_open(state: &State, host: usize) -> Vec<String> {
     let journal = Journal::simulated(&state.hosts[host].disk, Arc::new(Reading));
     let open = journal.open_jobs().now_or_never().expect("at once").expect("readable");
@@ -368,8 +368,8 @@ pub(crate) fn left_open(state: &State, host: usize) -> Vec<String> {
         let of_job = state.statuses.iter().filter(|((_, of), _)| of == id);
         of_job.into_iter().any(|(_, heard)| heard.values().any(is_terminal))
     };
-    // A pool's job that was given back is another agent's, and its row goes with time; one whose message
-    // left the queue unanswered is nobody's but its own, unless somebody has ended it.
+    // A pool's job that was given back is another agent's, and its row is forgotten later. If its message
+    // left the queue without an ack, only this agent can end it, unless another one already has.
     let may_wait =
         |job: &Job| job.pool().is_some() && (!state.gone.contains(job.id()) || has_end(job.id()));
     let left = open.iter().filter(|job| job.phase != Phase::Waiting || !may_wait(job));
@@ -381,7 +381,7 @@ fn runs<'a>(state: &'a State, agent: Address, job: &Wanted) -> Vec<&'a RunRecord
     host.runs.iter().filter(|run| run.job == job.id).collect()
 }
 
-/// How often a job was started in its pool, but for what the node itself stopped.
+/// How often a job was started in its pool, not counting runs that a node stopped.
 fn starts_that_count(state: &State, job: &Wanted) -> usize {
     let started = state.starts.get(&job.id).into_iter().flatten();
     let counts = |(agent, attempt): &&(Address, u32)| {
@@ -391,7 +391,7 @@ fn starts_that_count(state: &State, job: &Wanted) -> usize {
     started.filter(counts).count()
 }
 
-/// What is wrong about the way a job ended.
+/// What is wrong with a job's terminal status, if anything.
 fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option<String> {
     let host = state.hosts.iter().find(|host| host.agent == agent).expect("a host");
     let runs = runs(state, agent, job);
@@ -399,7 +399,7 @@ fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option
     let uploaded = |attempt| state.store.contains(&Work::output(agent, &job.id, attempt));
     let is_aside = state.dead.iter().any(|letter| letter["job"]["job_id"] == job.id.as_str());
     let code = i32::try_from(number(&job.body, 1)).unwrap_or(0);
-    // Where a second body came first, it is that one's job.
+    // If the second body arrived first, it is the job.
     let codes = if job.has_rival { vec![code, RIVAL_CODE] } else { vec![code] };
     let too_long = number(&job.body, 0) >= job.body["timeout_s"].as_u64().unwrap_or(0) * 1000;
     let reason = end["reason_code"].as_str().unwrap_or("completed");
@@ -413,11 +413,11 @@ fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option
             .and_then(|run| run.code)
             .is_some_and(|code| code != 0 && codes.contains(&code)),
         "image_unavailable" => job.body["image_name"] == "missing",
-        // Patience that ended: faults come in rows.
+        // Retries were given up: faults may come in a row.
         "image_pull_failed" | "input_unavailable" | "node_fault" | "gpu_failed" => {
             last.is_none_or(|run| run.stopped || run.stolen)
         }
-        "container_lost" | "poison" if !is_aside => return Some("not put aside".to_owned()),
+        "container_lost" | "poison" if !is_aside => return Some("no dead letter".to_owned()),
         "container_lost" | "poison" if matches!(job.target, Target::Pool(_)) => {
             starts_that_count(state, job) >= 3
         }
@@ -433,7 +433,7 @@ fn wrong_end(state: &State, job: &Wanted, agent: Address, end: &Value) -> Option
     if !may_end_so {
         return Some("the wrong end".to_owned());
     }
-    // A result that was there is never lost, whatever was asked for meanwhile.
+    // If the last run exited with 0 by itself, the job is `completed`, even after a cancel.
     if last.filter(by_itself).is_some_and(|run| run.code == Some(0)) && reason != "completed" {
         return Some("a result was lost".to_owned());
     }

@@ -1,5 +1,5 @@
-//! The effects of a simulated agent: each may fail, be lost on the way, or be the last thing that
-//! its process does.
+//! The effects of a simulated agent. Each may fail, be lost in flight, or be the last action of its
+//! process.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ use super::time::HostClock;
 use super::work::Work;
 use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, Message, RunRecord, World};
 
-/// What a container exits with that the node stopped.
+/// The exit code of a container that the node stopped.
 const STOPPED: i32 = 143;
 
-/// The world as one life of one agent's process sees it.
+/// The world as one process of one agent sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Simulated {
     pub(crate) world: World,
@@ -37,7 +37,7 @@ pub(crate) struct Simulated {
     pub(crate) board: Board,
 }
 
-/// What the journal's writes meet.
+/// Decides the fate of one process's journal writes.
 #[derive(Debug)]
 pub(crate) struct Writes {
     pub(crate) world: World,
@@ -63,7 +63,7 @@ impl Gate for Writes {
                 world.kill(host, dark);
                 return Fate::DiesBefore;
             }
-            // It dies as soon as the write is done: the next thing that it tries finds it dead.
+            // The process dies right after the write: whatever it does next finds it dead.
             world.state().hosts[host].life = None;
             world.note(Some(host), || "killed after that write".to_owned());
             world.news.notify_one();
@@ -101,7 +101,7 @@ impl Simulated {
         self.world.clock(self.host)
     }
 
-    /// Lets time pass, and dies here where the day wants it so.
+    /// Lets up to `at_most_ms` pass. The process may be killed meanwhile.
     pub(super) async fn pass(&self, at_most_ms: u64) {
         let ms = self.world.roll(at_most_ms);
         self.clock().sleep(Duration::from_millis(ms)).await;
@@ -112,7 +112,7 @@ impl Simulated {
         self.alive().await;
     }
 
-    /// Never returns in a process that is dead.
+    /// Returns only if the process is alive.
     pub(super) async fn alive(&self) {
         if !self.world.lives(self.host, self.life) {
             std::future::pending::<()>().await;
@@ -177,7 +177,7 @@ impl Simulated {
         self.engine_failed().unwrap_or(Event::Created { container: name })
     }
 
-    /// One request to the engine: it may be carried out only after its process died.
+    /// Makes one request to the engine, which may carry it out only after the process died.
     async fn engine(&self, act: impl FnOnce() + Send + 'static) {
         if self.world.happens(|weather| weather.late) {
             self.world.later(self.world.roll(8_000), Some(self.host), act);
@@ -191,7 +191,7 @@ impl Simulated {
     fn make(&self, job: &Job, gpus: Vec<GpuUuid>) {
         let (name, now) = (name(job, job.attempt), self.world.now_on(self.host));
         let host = &mut self.world.state().hosts[self.host];
-        // One that was made for other cards, which failed, and was never started is made anew.
+        // A container that never started is created anew if the job has other cards since.
         let is_same = |there: &Container| there.gpus == gpus || there.state != Doing::Created;
         if host.containers.get(&name).is_some_and(is_same) {
             return;
@@ -254,7 +254,7 @@ impl Simulated {
         self.note(|| format!("starts {name}"));
         check::may_start(&self.world, self.host, job);
         if !self.is_whole(job) {
-            self.world.broken(format!("{} is started with inputs that may be cut short", job.id()));
+            self.world.broken(format!("{} is started with inputs that may be truncated", job.id()));
         }
         let (ms, since) = (self.world.time.ms(), self.world.now_on(self.host));
         let work = Work::of(job);
@@ -292,14 +292,14 @@ impl Simulated {
             let state =
                 self.world.state().hosts[self.host].containers.get(&name).map(|found| found.state);
             match state {
-                // What ran when the host went down: nobody knows how it would have ended.
                 None | Some(Doing::Created) => return Event::Lost,
+                // A power cut ended the run, so its exit code says nothing about the job.
                 Some(Doing::Exited { code: GONE_DARK, .. })
                     if !self.world.has(Plant::TakesAPowerCutForAnEnd) =>
                 {
                     return Event::Lost;
                 }
-                // Nor how one would that somebody ended, as far as this journal knows.
+                // Stopped, but this journal knows of no stop: somebody else ended the container.
                 Some(Doing::Exited { code: STOPPED, .. })
                     if matches!(job.phase, Phase::Running { .. }) =>
                 {
@@ -340,7 +340,7 @@ impl Simulated {
         self.follow(job).await
     }
 
-    /// The engine ends a container that runs.
+    /// Stops a running container through the engine.
     fn end(&self, name: &str) {
         self.world.settle_containers(self.host);
         let now = self.world.now_on(self.host);
@@ -363,7 +363,7 @@ impl Simulated {
             return failed(Reason::NodeFault, Retry::Patiently);
         }
         if !self.world.state().hosts[self.host].folders.contains(job.id()) {
-            self.world.broken(format!("the folder of job {} went before its result", job.id()));
+            self.world.broken(format!("{} lost its folder before its result", job.id()));
         }
         let succeeded = exit.code == Some(0) && cause.is_none();
         let key = (job.id().clone(), job.attempt);
@@ -453,7 +453,7 @@ impl Simulated {
         self.world.state().hosts[self.host].hindered_until_ms > ms
     }
 
-    /// Whether the host has been up since the job's inputs were fetched.
+    /// Whether the job's inputs were fetched in the present boot, so that no power cut truncated them.
     fn is_whole(&self, job: &Job) -> bool {
         let state = self.world.state();
         let host = &state.hosts[self.host];
@@ -465,7 +465,7 @@ impl Effects for Simulated {
     async fn perform(&self, job: &Job, step: Step) -> Event {
         self.alive().await;
         self.note(|| format!("{}: {}", job.id(), step.name()));
-        // A container is stopped in time though the journal is stuck, and nothing else is done then.
+        // Only a stop does not wait for a stuck journal: every other step needs its commit first.
         if step != Step::Stop || !self.is_hindered() {
             check::acts_on_what_is_written(&self.world, self.host, job);
         }
@@ -648,7 +648,7 @@ impl Effects for Simulated {
     }
 }
 
-/// A receipt in its form; nobody looks at its signature here.
+/// The receipt of a job with a placeholder signature, which no check looks at.
 fn receipt(job: &Job) -> serde_json::Value {
     let Phase::Published { ended, output, .. } = &job.phase else { return serde_json::Value::Null };
     let facts = Facts {

@@ -202,7 +202,7 @@ pub(crate) struct RunRecord {
     pub(crate) code: Option<i32>,
     /// Whether the node stopped it.
     pub(crate) stopped: bool,
-    /// Whether somebody else removed it, or a power cut ended it or spoilt its output.
+    /// Whether somebody else removed it, or a power cut came before its output was synced.
     pub(crate) stolen: bool,
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-/// @title What this contract tells beyond the deployed interface: receipts, uptime, a score.
-/// @notice Found by ERC-165 as `0x8cc8a900`.
+/// @title Additions to the deployed interface: receipts, uptime and a score.
+/// @notice Its ERC-165 interface id is `0x8cc8a900`.
 interface INodeReputationExtension {
-    /// @notice A node claims `completed` and `failed` jobs, and binds itself to their receipts:
-    /// `receiptsRoot` is the Merkle root over them.
+    /// @notice A node claims `completed` and `failed` jobs, and commits to their receipts by their
+    /// Merkle root `receiptsRoot`.
     event ReceiptsCommitted(
         address indexed provider, bytes32 indexed receiptsRoot, uint32 completed, uint32 failed
     );
@@ -13,35 +13,35 @@ interface INodeReputationExtension {
     /// @notice The caller never registered.
     error NodeNotRegistered(address provider);
 
-    /// @notice A root of zero is no root.
+    /// @notice The root is zero.
     error ReceiptsRootMissing();
 
-    /// @notice A root over no receipts: completed and failed are both 0.
+    /// @notice Completed and failed are both 0, so the root covers no receipts.
     error ReceiptsMissing();
 
-    /// @notice Says that the caller is there, as `sendHeartbeat` does, and claims the jobs that
-    /// ended since it last did so.
-    /// @dev The claims are the node's word: the contract sees no receipts and doesn't remember
-    /// roots, so that committing one twice counts twice. Whoever holds the receipts sees it.
+    /// @notice Records that the caller is active, as `sendHeartbeat` does, and claims the jobs that
+    /// ended since its previous claim.
+    /// @dev The claims are unverified: the contract sees no receipts and stores no roots, so a root
+    /// that is committed twice counts twice. Anybody with the receipts can detect that.
     /// @param receiptsRoot The Merkle root over the receipts; not zero.
-    /// @param completed How many of them are of completed jobs.
-    /// @param failed How many of them are not. Both together are the number of leaves, at least 1.
+    /// @param completed The number of receipts of completed jobs.
+    /// @param failed The number of other receipts. The sum of both is the number of leaves, at
+    /// least 1.
     function sendHeartbeatWithReceipts(bytes32 receiptsRoot, uint32 completed, uint32 failed)
         external;
 
-    /// @notice What is known of `provider` now; all zero where it never registered.
-    /// @dev Whole slots of 300 s that passed in silence until now count as missed, also before
-    /// the next beat stores them.
-    /// @return since The Unix second of its first registration.
-    /// @return lastSeen The Unix second of its last registration or heartbeat.
-    /// @return onTime Slots in which it was heard of, the one of its first registration not among
-    /// them.
-    /// @return missed Slots in which it was not.
-    /// @return streak Slots on time since it last missed one.
-    /// @return completedClaimed Jobs that it says it completed.
-    /// @return failedClaimed Jobs that it says it did not.
+    /// @notice The standing of `provider` at the current block; all zero if it never registered.
+    /// @dev Whole slots of 300 s without a heartbeat count as missed even before the next heartbeat
+    /// stores them.
+    /// @return since The Unix second of the first registration.
+    /// @return lastSeen The Unix second of the last registration or heartbeat.
+    /// @return onTime Slots with a heartbeat, except the slot of the first registration.
+    /// @return missed Slots without one.
+    /// @return streak Slots with a heartbeat since the last missed one.
+    /// @return completedClaimed Jobs that the node claims to have completed.
+    /// @return failedClaimed Jobs that the node claims to have ended otherwise.
     /// @return confirmed Jobs that the owner confirmed.
-    /// @return score 0 to 10000, by the rule of `Score`.
+    /// @return score 0 to 10000, computed by `Score`.
     function reputationOf(address provider)
         external
         view
@@ -57,12 +57,12 @@ interface INodeReputationExtension {
             uint16 score
         );
 
-    /// @notice Nodes in the order of their first registration, from the `offset`th on. The order
-    /// never changes and nobody leaves, so pages read one after the other hold each node once.
-    /// @param offset How many to leave out; beyond the last one the page is empty.
-    /// @param limit How many to give; more than 500 are never given.
+    /// @notice One page of the nodes in the order of their first registration. The order never
+    /// changes and no node is removed, so consecutive pages contain each node once.
+    /// @param offset The number of nodes to skip; the page is empty if there are no more.
+    /// @param limit The maximum length of the page; at most 500 are returned.
     /// @return page The nodes.
-    /// @return total How many there are in all.
+    /// @return total The number of all nodes.
     function providersPage(uint256 offset, uint256 limit)
         external
         view

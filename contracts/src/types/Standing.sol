@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-/// @title What a node's beats and claims add up to, packed into one storage slot.
+/// @title The totals of a node's heartbeats and claims, packed into one storage slot.
 /// @dev From the lowest bit:
 ///
 /// | bits    | width | field     | bound |
 /// |---------|-------|-----------|-------|
-/// | 0-39    | 40    | lastSeen  | Unix second; stands still from the year 36812 on |
+/// | 0-39    | 40    | lastSeen  | Unix second; saturates in the year 36812 |
 /// | 40-71   | 32    | onTime    | at most 2^40 / 300 slots, below 2^32: can't overflow |
 /// | 72-103  | 32    | missed    | together with onTime at most 2^40 / 300: can't overflow |
 /// | 104-135 | 32    | streak    | at most onTime |
 /// | 136-175 | 40    | completed | saturates |
 /// | 176-215 | 40    | failed    | saturates |
-/// | 216-255 | 40    | since     | Unix second of the first registration, never written again |
+/// | 216-255 | 40    | since     | Unix second of the first registration, written once |
 ///
-/// Zero is a node that never registered: no chain's clock stands at 0. A beat so reads and writes
-/// one slot. Arithmetic is unchecked because of the bounds above.
+/// Zero means that the node never registered, since no chain's clock is at 0. So a heartbeat reads
+/// and writes one storage slot only. Arithmetic is unchecked because of the bounds above.
 type Standing is uint256;
 
 using StandingLib for Standing global;
 
-/// @dev Counting by slots of time: a slot is 300 s from Unix second 0. A beat in the slot of the
-/// last one counts nothing; in a later one it counts one on time, and the slots between as missed.
+/// @dev Time is divided into slots of 300 s, counted from Unix second 0. A heartbeat in the slot of
+/// the previous one counts nothing. One in a later slot counts as one slot on time, and the slots
+/// in between count as missed.
 library StandingLib {
     uint256 internal constant SLOT_SECONDS = 300;
 
@@ -35,17 +36,18 @@ library StandingLib {
     uint256 private constant _FAILED = 176;
     uint256 private constant _SINCE = 216;
 
-    /// @dev One more on time, one more of the streak.
+    /// @dev Adds 1 to onTime and 1 to streak.
     // forge-lint: disable-next-line(incorrect-shift)
     uint256 private constant _ONE_BEAT = (1 << _ON_TIME) + (1 << _STREAK);
 
-    /// @dev A node that registers at this Unix second.
+    /// @dev The standing of a node that registers at this Unix second.
     function begun(uint256 time) internal pure returns (Standing) {
         uint256 second = _bounded(time);
         return Standing.wrap(second << _SINCE | second);
     }
 
-    /// @dev After a beat at this Unix second. A time before the last beat changes nothing.
+    /// @dev The standing after a heartbeat at this Unix second. A time that is not after the last
+    /// heartbeat changes nothing.
     function beat(Standing standing, uint256 time) internal pure returns (Standing) {
         uint256 packed = Standing.unwrap(standing);
         uint256 second = _bounded(time);
@@ -64,7 +66,7 @@ library StandingLib {
         return Standing.wrap(packed);
     }
 
-    /// @dev After the node claimed this many more jobs.
+    /// @dev The standing after a claim of `more` completed and `moreFailed` failed jobs.
     function claim(Standing standing, uint32 more, uint32 moreFailed)
         internal
         pure
@@ -80,8 +82,8 @@ library StandingLib {
         return Standing.wrap(packed);
     }
 
-    /// @dev As it stands at this Unix second: whole slots that passed in silence are missed, and
-    /// end the streak. What the next beat will store, before it counts itself.
+    /// @dev The standing at this Unix second: whole slots without a heartbeat count as missed and
+    /// end the streak. The next heartbeat stores the same, and then counts itself.
     function asOf(Standing standing, uint256 time) internal pure returns (Standing) {
         uint256 packed = Standing.unwrap(standing);
         uint256 slot = _bounded(time) / SLOT_SECONDS;
@@ -98,7 +100,7 @@ library StandingLib {
         return Standing.unwrap(standing) != 0;
     }
 
-    // Each cast cuts its field out of the word.
+    // Each cast truncates to the field's width on purpose.
     // forge-lint: disable-start(unsafe-typecast)
 
     function lastSeen(Standing standing) internal pure returns (uint40) {

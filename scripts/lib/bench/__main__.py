@@ -1,7 +1,9 @@
-"""What a job costs through the agent, and what it costs without it: all in one run.
+"""Measures the cost of a job through the agent and without it, in one run.
 
-usage: python bench [--quick] [--only PART] [--json FILE] [--fakes FILE] FOLDER, with the settings of an agent, DEMO_IMAGE and
-LAMDA_NODE in the environment. scripts/bench calls it.
+usage: python bench [--quick] [--only PART]... [--json FILE] [--fakes FILE] FOLDER
+
+Expects an agent's settings, DEMO_IMAGE and LAMDA_NODE in the environment. scripts/bench calls it;
+docs/performance.md describes the rows.
 """
 
 import argparse
@@ -27,13 +29,13 @@ from report import summary, table
 IMAGE = os.environ["DEMO_IMAGE"]
 GATEWAY = os.environ["IPFS_GATEWAYS"].split(",")[0].rstrip("/")
 COPY = ["/bin/sh", "-c", "cat /input/input > /output/output"]
-# Another first byte, so that no block of the output is one that the store already has.
+# The extra first byte shifts all blocks, so that the store has none of the output's blocks yet.
 SHIFT = ["/bin/sh", "-c", "{ echo; cat /input/input; } > /output/output"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """The number of repetitions, and the sizes."""
 
     rounds: int
     warm_up: int
@@ -53,18 +55,18 @@ QUICK = Scale(rounds=10, warm_up=2, jobs_a_level=8, idle_s=5, large_mib=64, fetc
 
 
 def say(text: str) -> None:
-    """Progress, apart from the results."""
+    """Prints progress, set off from the results."""
     print(f"   {text}", flush=True)
 
 
 def tiny_job(number: int) -> dict:
-    """A no-op with an input and an output of its own: nothing comes from a cache."""
+    """A no-op job with a unique input, so that no cache has its input or output."""
     data = f"input {number} {time.time_ns()}\n".encode()
     return {"image_name": IMAGE, "command": COPY, "input_file_cid": pin(data, len(data))}
 
 
 def tiny_binds(folder: Path) -> list[str]:
-    """The same input and output for the ways around the agent."""
+    """Binds with the same input and output, for the runs without the agent."""
     (folder / "in").mkdir(parents=True, exist_ok=True)
     (folder / "out").mkdir(exist_ok=True)
     (folder / "in/input").write_text("input\n", encoding="utf-8")
@@ -72,14 +74,14 @@ def tiny_binds(folder: Path) -> list[str]:
 
 
 def timed(call: object, *arguments: object) -> float:
-    """How long a call takes, in ms."""
+    """Makes a call and returns its duration in ms."""
     started = time.perf_counter()
     call(*arguments)
     return (time.perf_counter() - started) * 1000
 
 
 async def noop(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
-    """(a): A B C A B C …, so that a noisy minute meets all three."""
+    """No-op jobs of the three kinds in turn, so that a noisy minute affects all of them."""
     engine, binds = Engine(), tiny_binds(folder)
     times: dict[str, list[float]] = {"docker_run_none": [], "engine": [], "agent": []}
     for number in range(scale.warm_up + scale.rounds):
@@ -100,7 +102,7 @@ async def noop(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
 
 
 async def agent_rate(dispatcher: Dispatcher, jobs: list[dict], at_a_time: int) -> float:
-    """Jobs a second with so many in the agent's hands."""
+    """Jobs a second through the agent, `at_a_time` in flight."""
     left = iter(jobs)
 
     async def worker() -> None:
@@ -113,7 +115,7 @@ async def agent_rate(dispatcher: Dispatcher, jobs: list[dict], at_a_time: int) -
 
 
 def docker_rate(count: int, binds: list[str], at_a_time: int) -> float:
-    """The same by `docker run`."""
+    """Jobs a second by `docker run`, `at_a_time` in parallel."""
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
         list(pool.map(lambda _: docker_run(IMAGE, COPY, binds), range(count)))
@@ -121,7 +123,7 @@ def docker_rate(count: int, binds: list[str], at_a_time: int) -> float:
 
 
 async def rates(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
-    """(b): each level by one and by the other in turn, in two halves."""
+    """Jobs a second at each level, in two halves, each by `docker run` and then by the agent."""
     binds = tiny_binds(folder)
     found: dict[str, dict[str, float]] = {"docker_run_none": {}, "agent": {}}
     for at_a_time in (1, 2, 4, 8):
@@ -139,7 +141,7 @@ async def rates(scale: Scale, dispatcher: Dispatcher, folder: Path) -> dict:
 
 
 async def idle(scale: Scale, agent: Agent) -> dict:
-    """(c), first half: nothing to do, after all the jobs before."""
+    """Memory and CPU time of the idle agent, after the jobs before."""
     await asyncio.sleep(3)
     before, started = agent.cpu_s(), time.perf_counter()
     await asyncio.sleep(scale.idle_s)
@@ -148,14 +150,14 @@ async def idle(scale: Scale, agent: Agent) -> dict:
 
 
 def large_file(path: Path, mib: int) -> None:
-    """Bytes that nothing can compress or deduplicate."""
+    """Writes random bytes, which can be neither compressed nor deduplicated."""
     with open(path, "wb") as file:
         for _ in range(mib):
             file.write(os.urandom(1 << 20))
 
 
 def change(path: Path, number: int) -> str:
-    """A file of the same size with another CID in the store: the agent can't have it yet."""
+    """Changes the file's beginning and pins it under its new CID, which the agent has not cached."""
     with open(path, "r+b") as file:
         file.write(f"variant {number} {time.time_ns()}".encode())
     with open(path, "rb") as file:
@@ -163,7 +165,7 @@ def change(path: Path, number: int) -> str:
 
 
 def curl(folder: Path, cid: str, hashed: bool) -> float:
-    """Seconds for the same bytes by curl."""
+    """The seconds that curl takes to fetch the same bytes."""
     url, path = f"{GATEWAY}/ipfs/{cid}", folder / "fetched"
     how = f"curl -sSf {url} | sha256sum" if hashed else f"curl -sSf -o {path} {url}"
     took = timed(lambda: subprocess.run(
@@ -173,7 +175,7 @@ def curl(folder: Path, cid: str, hashed: bool) -> float:
 
 
 async def large(scale: Scale, dispatcher: Dispatcher, agent: Agent, folder: Path) -> dict:
-    """(c), second half, and (d): a large file in and out, against curl, in turn."""
+    """Fetch speed of a large file, in turn with curl, and the agent's peak memory meanwhile."""
     path, mib = folder / "large", scale.large_mib
     large_file(path, mib)
     peak = 0.0
@@ -190,7 +192,7 @@ async def large(scale: Scale, dispatcher: Dispatcher, agent: Agent, folder: Path
             return done.status["duration_ms"]["input"] / 1000
 
         kinds = list(seconds)
-        # Each kind goes first once in a while: what comes later finds a busier disk.
+        # The order rotates, since later fetches of a round find a busier disk.
         for kind in kinds[number % 3:] + kinds[:number % 3]:
             os.sync()
             if kind == "agent":
@@ -206,7 +208,7 @@ async def large(scale: Scale, dispatcher: Dispatcher, agent: Agent, folder: Path
 
 @contextlib.asynccontextmanager
 async def connected(slots: int | None, folder: Path) -> object:
-    """An agent with so many slots (its own default for None), warm, and a client."""
+    """A warm agent with `slots` slots (None: the agent's default), and a client."""
     with Agent(slots, str(folder / "agent.log")) as agent:
         dispatcher = await Dispatcher.connect()
         try:
@@ -217,7 +219,7 @@ async def connected(slots: int | None, folder: Path) -> object:
 
 
 async def default_slots(scale: Scale, folder: Path) -> dict:
-    """(a), (c) and (d): one agent as a node owner starts it."""
+    """The rows of one agent with default slots: no-op jobs, idle, and the large file."""
     results: dict = {}
     async with connected(None, folder) as (agent, dispatcher):
         say(f"no-op jobs, {scale.rounds} of each kind in turn")
@@ -230,14 +232,14 @@ async def default_slots(scale: Scale, folder: Path) -> dict:
 
 
 async def eight_slots(scale: Scale, folder: Path) -> dict:
-    """(b)"""
+    """The rows of jobs a second, on an agent with eight slots."""
     async with connected(8, folder) as (_, dispatcher):
         say("jobs a second")
         return await rates(scale, dispatcher, folder)
 
 
 async def latencies(scale: Scale, folder: Path) -> dict:
-    """(e): one job at a time, then one agent after another."""
+    """The rows of start and end of a job, one job at a time, and of restarts."""
     async with connected(None, folder) as (_, dispatcher):
         say(f"start and end of a job, {scale.latencies} times")
         results = await latency.start_and_end(
@@ -247,7 +249,7 @@ async def latencies(scale: Scale, folder: Path) -> dict:
 
 
 async def pipelined(scale: Scale, folder: Path) -> dict:
-    """(f)"""
+    """The rows of the pipeline."""
     say(f"{scale.pipelined} jobs with a slow store, on one slot")
     return await pipeline.measure(IMAGE, tiny_binds(folder), scale.pipelined, folder, say)
 
@@ -256,7 +258,7 @@ PARTS = {"jobs": default_slots, "rates": eight_slots, "latency": latencies, "pip
 
 
 async def measure(parts: list[str], scale: Scale, folder: Path) -> dict:
-    """The rows of these parts."""
+    """Measures these parts and returns their figures by key."""
     results: dict = {}
     for part in parts:
         results |= await PARTS[part](scale, folder)
@@ -271,7 +273,7 @@ def main() -> None:
     parser.add_argument("--fakes", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    # As ctrl-C does: the agent is ended on the way out.
+    # Unwinds, as ctrl-C does, so that the agent is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = QUICK if options.quick else FULL
     parts = [part for part in PARTS if not options.only or part in options.only]

@@ -1,4 +1,4 @@
-"""The agent as a user meets it: a job published to NATS, its terminal status received."""
+"""The agent from outside: publishes jobs over NATS and receives their terminal statuses."""
 
 import asyncio
 import http.client
@@ -18,8 +18,8 @@ TERMINAL = {"completed", "failed", "cancelled", "timed_out", "rejected"}
 
 @dataclass(frozen=True)
 class Done:
-    """A job from its publish to its terminal status received, by the clock that the engine's times
-    are of, too."""
+    """A finished job, with the times of its publish and of its terminal status by the host's clock,
+    which the engine's times also use."""
 
     job_id: str
     published_ns: int
@@ -28,15 +28,15 @@ class Done:
 
     @property
     def took_ms(self) -> float:
-        """What the requester waited."""
+        """How long the requester waited."""
         return (self.ended_ns - self.published_ns) / 1e6
 
 
 class Agent:
-    """`lamda-node run` as a child of ours, ended as a service manager ends it."""
+    """`lamda-node run` as a child process, ended by SIGTERM as by a service manager."""
 
     def __init__(self, slots: int | None, log: str, settings: dict[str, str | None] | None = None):
-        # A setting that is None is left out.
+        # A value of None removes a setting.
         given = os.environ | (settings or {})
         environment = {key: value for key, value in given.items() if value is not None}
         if slots:
@@ -59,7 +59,7 @@ class Agent:
             self.kill()
 
     def kill(self) -> None:
-        """Ends it as a power cut would."""
+        """Sends SIGKILL and waits for the end."""
         self._child.kill()
         self._child.wait()
 
@@ -71,27 +71,27 @@ class Agent:
         return int(line.split()[1])
 
     def rss_mib(self) -> float:
-        """Resident memory now."""
+        """Resident memory in MiB."""
         return self._status("VmRSS") / 1024
 
     def forget_peak(self) -> None:
-        """Begins the peak anew from what is resident now."""
+        """Resets the peak to what is resident at present."""
         with open(f"/proc/{self._child.pid}/clear_refs", "w", encoding="utf-8") as file:
             file.write("5")
 
     def peak_rss_mib(self) -> float:
-        """The most that was resident since `forget_peak`."""
+        """Peak resident memory in MiB since `forget_peak`."""
         return self._status("VmHWM") / 1024
 
     def cpu_s(self) -> float:
-        """User and system time so far."""
+        """User and system time since the start, in seconds."""
         with open(f"/proc/{self._child.pid}/stat", encoding="utf-8") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Dispatcher:
-    """A client of ours on one kept NATS connection."""
+    """A requester on one kept NATS connection."""
 
     def __init__(self, client: nats.NATS, address: str):
         self._client = client
@@ -102,8 +102,8 @@ class Dispatcher:
 
     @classmethod
     async def connect(cls, address: str | None = None) -> "Dispatcher":
-        """Connects, and waits until the agent has made its streams: a job published before that
-        would vanish."""
+        """Connects, and waits until the agent has created its streams: a job published earlier would
+        be lost."""
         client = await nats.connect(os.environ["NATS_URL"])
         self = cls(client, address or os.environ["AGENT_ADDRESS"])
         await client.subscribe(f"jobs.status.{self._address}.*", cb=self._received)
@@ -119,7 +119,7 @@ class Dispatcher:
         return self
 
     async def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         await self._client.close()
 
     async def _received(self, message: object) -> None:
@@ -130,7 +130,7 @@ class Dispatcher:
             waiting.set_result((ended_ns, status))
 
     async def run(self, job: dict, limit_s: float = 120, expected: str = "completed") -> Done:
-        """One job from publish to its terminal status received."""
+        """Publishes one job and waits for its terminal status, which must be `expected`."""
         self._count += 1
         job_id = f"{self._prefix}-{self._count}"
         waiting = self._waiting[job_id] = asyncio.get_running_loop().create_future()
@@ -147,7 +147,7 @@ class Dispatcher:
         return Done(job_id, published_ns, ended_ns, status)
 
     async def publish(self, job_id: str, job: dict) -> int:
-        """Sends a job off, and says when."""
+        """Publishes a job; returns when, in ns since 1970."""
         body = json.dumps({"job_id": job_id, **job}).encode()
         published_ns = time.time_ns()
         await self._client.publish(f"jobs.dispatch.{self._address}", body)
@@ -155,18 +155,18 @@ class Dispatcher:
         return published_ns
 
     async def cancel(self, job_id: str) -> None:
-        """Has a job stopped."""
+        """Cancels a job and waits for the answer."""
         body = json.dumps({"action": "cancel", "job_id": job_id}).encode()
         await self._client.request(f"jobs.control.{self._address}", body, timeout=30)
 
     async def pulls(self) -> object:
-        """What the agent asks its consumer for, as it asks."""
+        """Subscribes to the agent's pull requests."""
         consumer = f"agent-{self._address.lower()}"
         return await self._client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.JOBS.{consumer}")
 
 
 def pin(data: object, length: int) -> str:
-    """Uploads bytes (or a file) to the store by Pinata's call; gives the CID."""
+    """Uploads bytes or a file to the store with Pinata's pinFileToIPFS; returns the CID."""
     url = urllib.parse.urlsplit(os.environ["PINATA_API_URL"])
     mark = "----bench"
     head = (f'--{mark}\r\nContent-Disposition: form-data; name="pinataOptions"\r\n\r\n'

@@ -1,4 +1,4 @@
-"""The two ways around the agent: Docker's own client, and the bare Engine API."""
+"""Runs containers without the agent: with Docker's client, and with the bare Engine API."""
 
 import http.client
 import json
@@ -25,21 +25,21 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Engine:
-    """The Engine API as it is: create, start, wait, remove, on one connection."""
+    """The bare Engine API: create, start, wait, remove, on one kept connection."""
 
     def __init__(self) -> None:
         self._connection = self.connect()
 
     @staticmethod
     def connect() -> UnixConnection:
-        """A connection of its own."""
+        """Opens a new connection to the engine."""
         host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not host.startswith("unix://"):
             raise SystemExit(f"bench: DOCKER_HOST={host}: only a unix socket is measured")
         return UnixConnection(host.removeprefix("unix://"))
 
     def call(self, method: str, path: str, body: object = None) -> object:
-        """One call; anything but success ends the run."""
+        """Makes one call; any error ends the bench."""
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"} if data else {}
         self._connection.request(method, path, body=data, headers=headers)
@@ -50,7 +50,7 @@ class Engine:
         return json.loads(text) if text else None
 
     def run(self, image: str, command: list[str], binds: list[str]) -> None:
-        """One container from create to removed."""
+        """Runs one container from create to remove."""
         created = self.call("POST", "/containers/create", {
             "Image": image,
             "Cmd": command,
@@ -65,8 +65,8 @@ class Engine:
 
 
 class Watch:
-    """When the engine made each job's container, and when it answered somebody who waits for its
-    end as the agent does."""
+    """Records when the engine created each job's container, and when it reported the container's exit
+    to a client that waits as the agent does."""
 
     def __init__(self) -> None:
         self.created_ns: dict[str, int] = {}
@@ -87,7 +87,7 @@ class Watch:
                 continue
             container = event["Actor"]["ID"]
             threading.Thread(target=self._wait, args=(job_id, container), daemon=True).start()
-            # The event comes when the engine is done with it; this is when it began.
+            # The event follows the creation; `Created` is when the engine began with it.
             found = engine.call("GET", f"/containers/{container}/json")
             self._note(self.created_ns, job_id, nanoseconds(found["Created"]))
 
@@ -101,23 +101,23 @@ class Watch:
             self._seen.notify_all()
 
     def of(self, job_id: str) -> tuple[int, int]:
-        """Both times of a job that is over."""
+        """The times of creation and exit of a finished job, in ns since 1970."""
         with self._seen:
             if not self._seen.wait_for(
                     lambda: job_id in self.created_ns and job_id in self.ended_ns, timeout=10):
-                raise SystemExit(f"bench: the engine told no start and end of {job_id}")
+                raise SystemExit(f"bench: the engine reported no start and end of {job_id}")
             return self.created_ns[job_id], self.ended_ns[job_id]
 
 
 def nanoseconds(text: str) -> int:
-    """A time as the engine writes it, `2026-11-22T08:00:00.123456789Z`, since 1970."""
+    """Parses a time of the engine, `2026-11-22T08:00:00.123456789Z`, to ns since 1970."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     at = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
     return int(at.timestamp()) * 10**9 + int(fraction.ljust(9, "0") or 0)
 
 
 def docker_run(image: str, command: list[str], binds: list[str]) -> None:
-    """The same container by Docker's client, a process each time."""
+    """Runs the same container with Docker's client, one process per run."""
     volumes = [argument for bind in binds for argument in ("-v", bind)]
     subprocess.run(
         ["docker", "run", "--rm", "--network", "none", *volumes, image, *command],

@@ -1,4 +1,4 @@
-"""How soon the agent acts: on a job that came, on a container that exited, after a restart."""
+"""The agent's latency: from publish to create, from exit to status, from restart to first pull."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from agent import Agent, Dispatcher
 from engine import Watch
 from report import summary
 
-# Ends by itself and leaves nothing to upload: neither output nor log.
+# Exits by itself and leaves neither output nor log to upload.
 NOTHING = ["/bin/sh", "-c", "sleep 0.2; exit 3"]
-# Restarted over and over while these run.
+# Runs throughout all restarts of the agent.
 LONG = ["/bin/sh", "-c", "sleep 600"]
 
 
 async def start_and_end(rounds: int, warm_up: int, image: str, dispatcher: Dispatcher) -> dict:
-    """Publish to the engine's create, and exit to the terminal status received."""
+    """Measures publish to the engine's create, and exit to the terminal status received."""
     watch = Watch()
     job = {"image_name": image, "command": NOTHING}
     create, finished, told = [], [], []
@@ -30,7 +30,7 @@ async def start_and_end(rounds: int, warm_up: int, image: str, dispatcher: Dispa
         created_ns, ended_ns = await asyncio.to_thread(watch.of, done.job_id)
         if number >= warm_up:
             create.append((created_ns - done.published_ns) / 1e6)
-            # The engine's clock in whole milliseconds, as the receipt has it.
+            # The receipt has the engine's `FinishedAt` in whole milliseconds.
             finished_ms = int(done.status["receipt"]["message"]["finishedAt"])
             finished.append(done.ended_ns / 1e6 - finished_ms)
             told.append((done.ended_ns - ended_ns) / 1e6)
@@ -39,8 +39,8 @@ async def start_and_end(rounds: int, warm_up: int, image: str, dispatcher: Dispa
 
 
 async def first_pull(pulls: object, **how: object) -> tuple[Agent, float]:
-    """Starts an agent; how long it took to ask for its first job, in ms."""
-    # What the agent before this one had asked for.
+    """Starts an agent; returns it with the time to its first pull in ms."""
+    # Drops the pulls of the previous agent.
     with contextlib.suppress(nats.errors.TimeoutError):
         while True:
             await pulls.next_msg(timeout=0.3)
@@ -53,7 +53,7 @@ async def first_pull(pulls: object, **how: object) -> tuple[Agent, float]:
 
 
 def plain_key() -> tuple[str, dict[str, str | None]]:
-    """A fresh key that opens at once, as settings; and its address."""
+    """The address of a new plain key, which needs no time to open, and the settings with it."""
     settings = {"AGENT_KEYSTORE": None, "AGENT_KEYSTORE_PASSPHRASE_FILE": None,
                 "AGENT_PRIVATE_KEY": secrets.token_hex(32)}
     given = {key: value for key, value in (os.environ | settings).items() if value is not None}
@@ -63,13 +63,13 @@ def plain_key() -> tuple[str, dict[str, str | None]]:
 
 
 async def restart(rounds: int, image: str, folder: Path) -> dict:
-    """From the process's start to its first pull: with nothing to go on with, and with jobs whose
-    containers run on. The agent is ended by SIGKILL in between."""
+    """Measures process start to first pull after a SIGKILL, with an empty journal and with four jobs
+    whose containers run."""
     address, settings = plain_key()
     settings["DATA_DIR"] = str(folder / "restarted")
     how = {"slots": 4, "log": str(folder / "agent.log"), "settings": settings}
     with Agent(**how):
-        # Streams and consumer are made.
+        # The first run creates streams and consumer, so that no restart has to.
         dispatcher = await Dispatcher.connect(address)
         await dispatcher.run({"image_name": image, "command": NOTHING}, expected="failed")
     pulls = await dispatcher.pulls()
@@ -84,7 +84,7 @@ async def restart(rounds: int, image: str, folder: Path) -> dict:
         await dispatcher.publish(job_id, {"image_name": image, "command": LONG})
     while any(job_id not in watch.created_ns for job_id in jobs):
         await asyncio.sleep(0.05)
-    # Until they are known to run.
+    # The journal must have them as running.
     await asyncio.sleep(2)
     agent.kill()
     for number in range(rounds):

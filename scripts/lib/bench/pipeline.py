@@ -1,4 +1,4 @@
-"""Whether the slot waits for the network: jobs whose input and upload take a second each."""
+"""Measures whether a slot waits for the network: jobs whose fetch and upload take a second each."""
 
 import asyncio
 import http.client
@@ -19,7 +19,7 @@ WORK = ["/bin/sh", "-c", "cat /input/input > /output/output; sleep 1"]
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Hands everything to the store; what is fetched or pinned through it takes a second longer."""
+    """A proxy before the store that delays each fetch and each upload by a second."""
 
     protocol_version = "HTTP/1.1"
 
@@ -55,18 +55,18 @@ class Slow(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = _pass
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Suppresses the log line per request."""
 
 
 def jobs(image: str, count: int) -> list[dict]:
-    """Each with an input, and so an output, that the store has not seen."""
+    """Jobs with unique inputs, whose outputs the store has not seen either."""
     data = [f"pipeline {number} {time.time_ns()}\n".encode() for number in range(count)]
     return [{"image_name": image, "command": WORK, "input_file_cid": pin(text, len(text))}
             for text in data]
 
 
 def engine_s(image: str, binds: list[str], rounds: int) -> float:
-    """What the bare engine takes for `sleep 1`."""
+    """The median time of `sleep 1` on the bare engine, in seconds."""
     engine, took = Engine(), []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -77,7 +77,7 @@ def engine_s(image: str, binds: list[str], rounds: int) -> float:
 
 async def measure(image: str, binds: list[str], count: int, folder: Path,
                   say: Callable[[str], None]) -> dict:
-    """All at once on one slot, then one after the other, beside the engine's own time."""
+    """Measures jobs all at once on one slot, then one after the other, and the engine's own time."""
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{proxy.server_port}"

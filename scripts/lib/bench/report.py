@@ -4,23 +4,23 @@ import math
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share of all do not exceed."""
+    """The nearest-rank percentile: the smallest value that at least this share do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def summary(values: list[float], shares: tuple[int, ...] = (50, 95, 99)) -> dict[str, float]:
-    """`p50`, `p95`, `p99` of milliseconds."""
+    """The percentiles of values in ms by name: `p50`, `p95`, `p99`."""
     return {f"p{share}": round(percentile(values, share / 100), 1) for share in shares}
 
 
 def verdict(good: bool) -> str:
-    """A row's last cell."""
+    """The last cell of a row with a target."""
     return "met" if good else "**missed**"
 
 
 def table(results: dict) -> str:
-    """The results in Markdown, each row with its target."""
+    """The results as a Markdown table, each row with its target."""
     parts = {"noop_ms": latency, "jobs_per_s": throughput, "idle": footprint, "fetch_mib_s": fetch,
              "publish_to_create_ms": reaction, "restart_to_pull_ms": restart, "pipeline": pipeline,
              "fakes": fakes}
@@ -30,12 +30,12 @@ def table(results: dict) -> str:
 
 
 def percentiles(figures: dict) -> str:
-    """`p50 / p95 / p99` of a summary."""
+    """A summary as `p50 / p95 / p99 ms`."""
     return " / ".join(f"{value:.1f}" for value in figures.values()) + " ms"
 
 
 def reaction(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (e)."""
+    """The rows of publish to create and of exit to terminal status."""
     create, told = results["publish_to_create_ms"], results["told_to_status_ms"]
     return [
         ("publish to container create, p50 / p95 / p99", percentiles(create), "p50 at most 15 ms",
@@ -48,7 +48,7 @@ def reaction(results: dict) -> list[tuple[str, ...]]:
 
 
 def restart(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (e), second half."""
+    """The rows of restart to first pull."""
     words = {"empty": "an empty journal", "four_running": "four jobs that run"}
     return [(f"restart to first pull, {words[kind]}, p50 / p95", percentiles(figures),
              "p50 under 300 ms", verdict(figures["p50"] < 300))
@@ -56,7 +56,7 @@ def restart(results: dict) -> list[tuple[str, ...]]:
 
 
 def pipeline(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (f)."""
+    """The rows of the pipeline on the engine."""
     found = results["pipeline"]
     return [
         (f"{found['jobs']} jobs of 1 s fetch, `sleep 1`, 1 s upload on one slot: one by one",
@@ -68,7 +68,7 @@ def pipeline(results: dict) -> list[tuple[str, ...]]:
 
 
 def fakes(results: dict) -> list[tuple[str, ...]]:
-    """Rows of `cargo bench --bench jobs`."""
+    """The rows of `cargo bench --bench jobs`."""
     found = results["fakes"]
     piped, adopted = found["pipeline"], found["adoption"]
     return [
@@ -89,7 +89,7 @@ def fakes(results: dict) -> list[tuple[str, ...]]:
 
 
 def year(found: dict) -> list[tuple[str, ...]]:
-    """Rows about a journal of millions of jobs."""
+    """The rows about a journal of millions of jobs."""
     name = f"journal of {found['jobs']:,} jobs"
     (empty, full), (little, much) = found["commit_p99_ms"], found["resident_mib"]
     forget, statuses, flat = found["forget"], found["statuses_at_100_ms"], found["flat"]
@@ -112,7 +112,7 @@ def year(found: dict) -> list[tuple[str, ...]]:
 
 
 def latency(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (a)."""
+    """The rows of the no-op job."""
     names = {"docker_run_none": "`docker run --rm --network none`",
              "engine": "Engine API, one kept connection", "agent": "agent, publish to status"}
     noop, minus = results["noop_ms"], results["agent_minus_engine_ms"]
@@ -132,7 +132,7 @@ def latency(results: dict) -> list[tuple[str, ...]]:
 
 
 def throughput(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (b)."""
+    """The rows of jobs a second."""
     rows = []
     rates = results["jobs_per_s"]
     for at_a_time, docker in rates["docker_run_none"].items():
@@ -146,7 +146,7 @@ def throughput(results: dict) -> list[tuple[str, ...]]:
 
 
 def footprint(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (c)."""
+    """The rows of idle and peak memory."""
     idle, peak = results["idle"], results["peak_rss_mib"]
     return [
         ("agent idle, resident", f"{idle['rss_mib']:.1f} MiB", "at most 25 MiB",
@@ -159,7 +159,7 @@ def footprint(results: dict) -> list[tuple[str, ...]]:
 
 
 def fetch(results: dict) -> list[tuple[str, ...]]:
-    """Rows of (d)."""
+    """The rows of fetch speed."""
     rates = results["fetch_mib_s"]
     agent, plain, hashed = rates["agent"], rates["curl"], rates["curl_sha256sum"]
     return [

@@ -4,8 +4,8 @@
 //! Invariants: the node pays for nothing that the chain already says; a chain that does not answer
 //! is waited for and stops nothing else; a node that can't work sends no heartbeat.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -108,10 +108,19 @@ pub struct Logged {
     met: AtomicBool,
     /// Whether the present registration was logged.
     registered: AtomicBool,
-    /// The number of days that the balance lasts, as last computed; 0 before that.
-    days: AtomicU64,
+    /// The number of days that the balance lasts, as last computed.
+    days: Mutex<Option<u128>>,
     /// The faults of endpoints that were logged.
     endpoints: LoggedTroubles,
+}
+
+impl Logged {
+    /// Whether the owner is to be warned that the balance lasts for so many days: once per day, not at each
+    /// heartbeat.
+    fn is_warned(&self, days: u128) -> bool {
+        let before = self.days.lock().unwrap_or_else(PoisonError::into_inner).replace(days);
+        days < WARN_DAYS && before != Some(days)
+    }
 }
 
 /// One run of the service, once its chain is known.
@@ -362,10 +371,7 @@ where
         let Some(days) = days_left(account.balance_wei, fee_wei, self.heart.interval) else {
             return;
         };
-        let told =
-            self.heart.said.days.swap(u64::try_from(days).unwrap_or(u64::MAX), Ordering::Relaxed);
-        // Once per day, not at each heartbeat.
-        if days < WARN_DAYS && u128::from(told) != days {
+        if self.heart.said.is_warned(days) {
             tracing::warn!(
                 days,
                 "the account pays for {days} more days of heartbeats: send {} some of the chain's \
@@ -380,6 +386,14 @@ where
 mod tests {
     use super::*;
     use crate::node::GpuUuid;
+
+    #[test]
+    fn an_owner_is_warned_once_a_day_and_also_on_the_last_one() {
+        let logged = Logged::default();
+        let warned: Vec<u128> =
+            [0, 0, 40, 2, 2, 1].into_iter().filter(|days| logged.is_warned(*days)).collect();
+        assert_eq!(warned, [0, 2, 1]);
+    }
 
     #[test]
     fn the_largest_card_stands_for_the_node_and_none_is_a_cpu() {
