@@ -37,7 +37,7 @@ const BODY_BYTES_MAX: usize = 4 * 1024;
 
 /// The parts that answers need.
 #[derive(Debug)]
-pub struct Admin<E, C> {
+pub(super) struct Admin<E, C> {
     /// The owner's address, where earnings go; it may drain the node. Shown, never spent from.
     pub owner: Option<Address>,
     /// The jobs in hand and those ever taken, and whose jobs are taken, which decides what must be
@@ -98,7 +98,7 @@ fn yes() -> Answer {
 }
 
 /// Answers requests as they come; a service that ends only when it fails.
-pub async fn run<E: Effects, C: Clock + Clone>(
+pub(super) async fn run<E: Effects, C: Clock + Clone>(
     admin: Arc<Admin<E, C>>,
     link: Link,
 ) -> Result<(), Failure> {

@@ -32,7 +32,7 @@ const PACKED_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Packs jobs and refusals that need no more work; a service that ends only when it fails.
-pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
+pub(super) async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
         let packed = journal.pack().await.map_err(|err| Failure::Again(err.into()))?;
         clock.sleep(if packed > 0 { PAUSE } else { PACKED_EVERY }).await;
@@ -40,7 +40,7 @@ pub async fn pack<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
 }
 
 /// Forgets rows that have been done for long; a service that ends only when it fails.
-pub async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
+pub(super) async fn forget<C: Clock>(journal: Journal, clock: C) -> Result<(), Failure> {
     loop {
         let gone =
             look_through(&journal, &clock).await.map_err(|err| Failure::Again(err.into()))?;

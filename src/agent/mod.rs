@@ -14,15 +14,15 @@
 //! [`Crew`](crate::supervise::Crew); a service that is away delays only what needs it.
 
 pub mod account;
-pub mod act;
-pub mod admin;
+mod act;
+mod admin;
 pub mod health;
-pub mod housekeeping;
+mod housekeeping;
 pub mod jobs;
 pub mod key;
 pub mod link;
-pub mod presence;
-pub mod settings;
+mod presence;
+mod settings;
 mod start;
 
 use std::sync::Arc;

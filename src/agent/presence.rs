@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(10);
 
 /// The service that publishes the presence of this node.
 #[derive(Debug)]
-pub struct Crier<C> {
+pub(super) struct Crier<C> {
     /// The node's address.
     pub node: Address,
     /// The connection to NATS.
@@ -37,7 +37,7 @@ pub struct Crier<C> {
 
 impl<C: Clock> Crier<C> {
     /// Publishes at intervals and when the node becomes fit or unfit; a service that never ends.
-    pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
+    pub(super) async fn run(self: Arc<Self>) -> Result<(), Failure> {
         let mut failed = false;
         loop {
             let bus = self.link.bus().await;
@@ -78,14 +78,14 @@ impl<C: Clock> Crier<C> {
 
 /// The nodes that are there, as last read.
 #[derive(Debug, Default)]
-pub struct Neighbours(tokio::sync::Mutex<Option<(Instant, Vec<Presence>)>>);
+pub(super) struct Neighbours(tokio::sync::Mutex<Option<(Instant, Vec<Presence>)>>);
 
 /// How long a read stays valid: every delivery of a pool's job that this node can't run asks.
 const GOOD_FOR: Duration = Duration::from_secs(5);
 
 impl Neighbours {
     /// The nodes that serve this pool, this one among them.
-    pub async fn of(&self, pool: &PoolName, bus: &bus::Bus) -> Result<Vec<Presence>, bus::Error> {
+    pub(super) async fn of(&self, pool: &PoolName, bus: &bus::Bus) -> Result<Vec<Presence>, bus::Error> {
         let mut known = self.0.lock().await;
         let fresh = known.take().filter(|(at, _)| at.elapsed() < GOOD_FOR);
         let all = if let Some(fresh) = fresh {

@@ -6,7 +6,7 @@ use super::{
 
 /// What the act shares with the other parts of the node.
 #[derive(Debug)]
-pub struct Base {
+pub(crate) struct Base {
     /// The node's slots and GPUs, and the jobs that hold them.
     pub board: Board,
     /// The connection to NATS.
@@ -21,7 +21,7 @@ pub struct Base {
 
 /// What this process remembers of its jobs; a restart forgets it without harm.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Live log lines published so far, by job and attempt: a new follow reads all lines again.
     pub(super) lines: Mutex<HashMap<(JobId, u32), u64>>,
     /// Parts of the jobs' results that are uploaded already.

@@ -189,7 +189,7 @@ fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
 
 /// Watches the disk as long as the node runs; a service. `free_min_mib` is what the owner wants to
 /// stay free, in MiB: with less than half of it the disk counts as full.
-pub async fn watch<R: ContainerRuntime, C: Clock>(
+pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
     act: Arc<Act<R, C>>,
     free_min_mib: u64,
 ) -> Result<(), Failure> {

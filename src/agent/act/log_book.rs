@@ -27,7 +27,7 @@ const LINES_AT_ONCE: f64 = 2000.0;
 /// A message on `jobs.logs.<address>.<job_id>`: a line, or a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Live {
+pub(crate) enum Live {
     /// One line of output.
     Line {
         /// The line's number: from 1, counting dropped lines too, over both streams.
@@ -48,7 +48,7 @@ pub enum Live {
 
 /// The log of one run while it is being written.
 #[derive(Debug)]
-pub struct LogBook {
+pub(crate) struct LogBook {
     head: Vec<u8>,
     /// Grows to twice what is kept, so that its bytes are moved seldom.
     tail: Vec<u8>,
@@ -67,7 +67,7 @@ pub struct LogBook {
 impl LogBook {
     /// An empty log. Its first `skip` lines are not published, because they were before: each
     /// reading of the engine starts with the container's first output.
-    pub fn new(skip: u64) -> Self {
+    pub(crate) fn new(skip: u64) -> Self {
         Self {
             head: Vec::new(),
             tail: Vec::new(),
@@ -83,12 +83,12 @@ impl LogBook {
     }
 
     /// The number of lines that have ended so far.
-    pub fn lines(&self) -> u64 {
+    pub(crate) fn lines(&self) -> u64 {
         self.seq
     }
 
     /// Adds a chunk of output and returns what to publish now.
-    pub fn take(&mut self, chunk: &LogChunk, now: Timestamp) -> Vec<Live> {
+    pub(crate) fn take(&mut self, chunk: &LogChunk, now: Timestamp) -> Vec<Live> {
         self.keep(&chunk.bytes);
         let mut live = Vec::new();
         let mut rest: &[u8] = &chunk.bytes;
@@ -112,7 +112,7 @@ impl LogBook {
     }
 
     /// The last line of each stream, if it has no line end, and the last gap.
-    pub fn finish(&mut self, now: Timestamp) -> Vec<Live> {
+    pub(crate) fn finish(&mut self, now: Timestamp) -> Vec<Live> {
         let mut live = Vec::new();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             if !self.partial[index(stream)].is_empty() {
@@ -126,7 +126,7 @@ impl LogBook {
     }
 
     /// The log to keep: beginning, mark of what is left out, end.
-    pub fn into_bytes(mut self) -> Vec<u8> {
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         self.trim();
         let mut bytes = self.head;
         if self.left_out > 0 {

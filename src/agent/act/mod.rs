@@ -6,8 +6,8 @@
 
 mod base;
 mod container;
-pub mod disk;
-pub mod log_book;
+pub(super) mod disk;
+pub(super) mod log_book;
 mod output;
 mod place;
 mod refusal;
@@ -45,8 +45,8 @@ use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::presence::Presence;
 use crate::report::causes;
 
-pub use base::{Base, Memory};
-pub use output::Uploads;
+pub(super) use base::{Base, Memory};
+pub(super) use output::Uploads;
 
 /// Bytes left for a message's headers when its body is shortened to the server's limit.
 const HEADERS_BYTES: usize = 512;
@@ -55,7 +55,7 @@ const REMOVALS_MAX: u32 = 5;
 
 /// The [`Effects`] on the real world.
 #[derive(Debug)]
-pub struct Act<R, C> {
+pub(super) struct Act<R, C> {
     /// What the act shares with the other parts of the node.
     pub base: Base,
     /// The container engine that runs the jobs.

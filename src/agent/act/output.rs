@@ -30,7 +30,7 @@ const LOG_TRIES_ALONE: u32 = 10;
 /// The parts of a job's result that this process has uploaded, and how often it failed to upload
 /// the log.
 #[derive(Debug, Clone, Default)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     output: Option<Cid>,
     log: Option<Cid>,
     log_tries: u32,
