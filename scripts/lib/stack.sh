@@ -26,8 +26,11 @@ with_settings() { (cd "$STATE" && exec "${configured[@]}" "$@"); }
 setting() { printf '%s=%q\n' "$1" "$2" >>"$ENV_FILE"; }
 
 build_node() {
-    say "Building (the first time takes some minutes)"
-    (cd "$ROOT" && cargo build --release --locked --bin lamda-node)
+    local quiet=()
+    say "Building lamda-node (the first time takes some minutes)"
+    # Cargo's progress is for a terminal; in a file it is hundreds of lines. Errors are shown either way.
+    [[ -t 1 ]] || quiet=(--quiet)
+    (cd "$ROOT" && cargo build --release --locked --bin lamda-node "${quiet[@]}")
 }
 
 # Builds the job's image from a static busybox and the renderer, so that no registry is needed.

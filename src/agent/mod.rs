@@ -42,60 +42,60 @@ use crate::{bus, journal};
 
 pub use settings::{JobAuth, Limits, Settings};
 
-/// How the program is asked to end.
+/// How the program was asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Not yet.
+    /// It was not asked.
     No,
-    /// Finish or hand back what runs.
+    /// Running jobs get their grace period; the others are handed back.
     Graceful,
-    /// At once; everything is in the journal.
+    /// At once: the next start continues from the journal.
     Now,
 }
 
-/// Everything that a node is made of.
+/// A node before its start: settings, key, adapters.
 #[derive(Debug)]
 pub struct Node<R, G, Ch, C> {
-    /// The owner's decisions.
+    /// The owner's settings.
     pub settings: Settings,
-    /// Where earnings go, and who may drain the node beside itself.
+    /// Receives the earnings, and may drain the node as the node's own key may.
     pub owner: Option<Address>,
-    /// The node's key.
+    /// Signs receipts, statuses and transactions.
     pub key: Arc<Key>,
-    /// `--take-over`: who uses the key is asked to end first.
+    /// `--take-over`: another instance that uses the key is asked to end first.
     pub take_over: bool,
-    /// How NATS is reached.
+    /// Addresses and credentials of the NATS servers.
     pub bus: Arc<bus::Config>,
-    /// Where containers run.
+    /// The container engine.
     pub runtime: Arc<R>,
-    /// Where the GPUs are found out.
+    /// Finds the host's GPUs.
     pub gpu: Arc<G>,
-    /// The chain.
+    /// The EVM chain of the reputation contract.
     pub chain: Arc<Ch>,
-    /// The reputation contract on it.
+    /// The reputation contract's address.
     pub contract: Address,
-    /// The chain's id where the owner set it: then receipts need not wait for the chain.
+    /// The chain's id if the owner set it: then receipts are signed before the chain first answers.
     pub chain_id: Option<u64>,
-    /// Where inputs come from.
+    /// The IPFS gateways that inputs are fetched from.
     pub gateways: Gateways,
-    /// Where outputs go.
+    /// The pinning service that outputs are uploaded to.
     pub pinata: Pinata,
-    /// The time.
+    /// The host's time.
     pub clock: C,
 }
 
-/// What ends the program other than a signal.
+/// Why the program ends, other than a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No GPU was found, and none was said to be fine.
+    /// No GPU was found, and `GPU_MODE=none` is not set.
     #[error("no GPU: set GPU_MODE=none to run without one (on a local chain only)")]
     NoGpu(#[source] Option<gpu::Error>),
     /// The data folder can't be used.
     #[error("the data folder {path} can't be used")]
     DataDir {
-        /// The folder.
+        /// `DATA_DIR`.
         path: std::path::PathBuf,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
