@@ -85,7 +85,11 @@ const GOOD_FOR: Duration = Duration::from_secs(5);
 
 impl Neighbours {
     /// The nodes that serve this pool, this one among them.
-    pub(super) async fn of(&self, pool: &PoolName, bus: &bus::Bus) -> Result<Vec<Presence>, bus::Error> {
+    pub(super) async fn of(
+        &self,
+        pool: &PoolName,
+        bus: &bus::Bus,
+    ) -> Result<Vec<Presence>, bus::Error> {
         let mut known = self.0.lock().await;
         let fresh = known.take().filter(|(at, _)| at.elapsed() < GOOD_FOR);
         let all = if let Some(fresh) = fresh {

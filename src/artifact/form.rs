@@ -7,8 +7,6 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::http::RequestBuilder;
-use crate::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
@@ -16,6 +14,8 @@ use tokio::sync::mpsc;
 use super::item::Leaf;
 use super::local::Tree;
 use super::{Error, names};
+use crate::http::RequestBuilder;
+use crate::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use crate::ids::Cid;
 use crate::report::BoxError;
 

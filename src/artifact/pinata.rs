@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::http::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use super::form::Form;
 use super::local::Tree;
 use super::unixfs::{self, KNOWN};
 use super::{Config, Error, Sealed, http, names, task};
+use crate::http::{Client, RequestBuilder, Response, StatusCode, Url};
 use crate::ids::Cid;
 use crate::report::BoxError;
 use crate::secret::Secret;
@@ -76,6 +76,13 @@ impl Pinata {
             pace: Arc::new(Pace::new(config.pinata_rate_per_min)),
             trial: Arc::new(format!("lamda-node try {:032x}", fastrand::u128(..)).into()),
         })
+    }
+
+    /// Tries the service by bytes of this name from here on: the same at each start, so that a key that can't
+    /// unpin leaves one pin, however often the program starts.
+    #[must_use]
+    pub fn tried_as(self, name: &str) -> Self {
+        Self { trial: Arc::new(format!("lamda-node try {name}").into()), ..self }
     }
 
     /// Checks that the service answers and accepts the key.

@@ -104,8 +104,8 @@ impl Reader {
                 root: Hash(said.receiptsRoot.0),
                 completed: said.completed,
                 failed: said.failed,
-                tx_hash: Hash(log.transaction_hash?.0),
-                block: log.block_number?.to(),
+                tx_hash: Hash(log.transaction_hash.0),
+                block: log.block_number.to(),
             })
         };
         logs.iter().filter(|log| log.address == contract && !log.removed).filter_map(read).collect()

@@ -137,7 +137,7 @@ impl Reader {
     ) -> Result<Vec<Entry>, Error> {
         let (contract, provider) = (word(self.config.contract), word(provider).into_word());
         let take = |log: Log| {
-            let block = log.block_number.map_or(0, |number| number.to());
+            let block = log.block_number.to();
             let is_asked = log.address == contract
                 && log.topics.get(1) == Some(&provider)
                 && asked.contains(&block);
@@ -171,5 +171,5 @@ fn entry(log: &Log, block: u64) -> Option<Entry> {
         }) => Event::ReceiptsCommitted { root: receiptsRoot.to_string(), completed, failed },
         NodeReputationEvents::OwnershipTransferred(_) => return None,
     };
-    Some(Entry { block, time_s, tx_hash: log.transaction_hash?.to_string(), event })
+    Some(Entry { block, time_s, tx_hash: log.transaction_hash.to_string(), event })
 }

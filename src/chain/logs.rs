@@ -25,10 +25,10 @@ pub(super) struct Log {
     pub(super) topics: Vec<B256>,
     /// The event's other arguments.
     pub(super) data: Bytes,
-    /// `None` while its transaction is pending.
-    pub(super) block_number: Option<U64>,
-    /// `None` while its transaction is pending.
-    pub(super) transaction_hash: Option<B256>,
+    /// The block of its transaction; pending transactions are never asked for.
+    pub(super) block_number: U64,
+    /// Its transaction.
+    pub(super) transaction_hash: B256,
     /// The block's time in Unix seconds; only newer clients provide it.
     #[serde(default)]
     pub(super) block_timestamp: Option<U64>,

@@ -98,6 +98,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     gpu: G,
     chain: Evm,
 ) -> anyhow::Result<()> {
+    let pinata = Pinata::new(&settings.artifact)?.tried_as(&key.address().to_string());
     let node = agent::Node {
         owner: settings.owner,
         key: Arc::new(key),
@@ -109,7 +110,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         contract: settings.chain.contract,
         chain_id: settings.chain.chain_id,
         gateways: Gateways::new(&settings.artifact)?,
-        pinata: Pinata::new(&settings.artifact)?,
+        pinata,
         clock: SystemClock,
         settings: settings.settings,
     };

@@ -259,6 +259,9 @@ impl Fitness {
                 self.missing = known.iter().filter(|uuid| !found.contains(uuid)).cloned().collect();
             }
         }
+        if self.hook.is_some() {
+            self.suspect_all(known);
+        }
         self.schedule(now);
         if self.faults >= FAULTS_MAX {
             let rest = REST.delay(self.rests + 1, 1.0);
@@ -270,6 +273,16 @@ impl Fitness {
                 self.rest_until = None;
             }
         }
+    }
+
+    /// The engine gave a container no card at all: every card needs a probe of its own, or one that is dead
+    /// and probed alone would keep the others out of use.
+    fn suspect_all(&mut self, known: &[GpuUuid]) {
+        let is_suspect = |uuid: &&GpuUuid| {
+            self.untried.contains(*uuid) || self.aside.get(*uuid).is_some_and(|card| !card.well)
+        };
+        let others: Vec<GpuUuid> = known.iter().filter(|uuid| !is_suspect(uuid)).cloned().collect();
+        self.cards_failed(&others);
     }
 
     /// Takes in probes of cards that were set aside, or not tried yet.
@@ -481,6 +494,25 @@ mod tests {
         assert_eq!(fitness.verdict(), Err(Unfit::Driver("it hangs".to_owned())));
         fitness.looked(only(&["GPU-a", "GPU-b"]), &known(), s(3));
         assert_eq!((fitness.verdict(), fitness.out().len()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn a_dead_card_does_not_keep_the_others_out_after_the_driver_was_away_for_a_moment() {
+        let mut fitness = Fitness::of(2);
+        let mut now = s(0);
+        fitness.cards_failed(&known()[..1]);
+        fitness.probed(probed("GPU-a", Probed::NoDriver("no driver".to_owned())), now);
+        assert!(matches!(fitness.verdict(), Err(Unfit::Driver(_))));
+        while fitness.verdict().is_err() && now < ASIDE.max * 4 {
+            now += s(10);
+            fitness.looked(Look::default(), &known(), now);
+            for uuid in fitness.to_probe(now) {
+                let found = if uuid == card("GPU-b") { Probed::Well } else { failed() };
+                fitness.probed([(uuid, found)].into(), now);
+            }
+        }
+        assert_eq!(fitness.verdict(), Ok(()));
+        assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-a")]));
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! The chain: one suite over the fake and over a real EVM node, and what can go wrong on the way
-//! to a block. What was written is read again with foundry's `cast`, which this project did not
-//! write.
+//! The chain: one suite over the fake and over a real EVM node, and what can go wrong on the way to a
+//! block. An independent tool, foundry's `cast`, reads back what was written.
 
-#![expect(clippy::unwrap_used, reason = "clippy takes only what is marked as a test for one")]
+#![expect(clippy::unwrap_used, reason = "clippy exempts only functions marked as tests")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -29,7 +28,7 @@ fn register(model: &str, vram_mib: u64) -> Call {
     Call::Register { gpu_model: model.to_owned(), vram_mib }
 }
 
-/// Has one call mined, as the pipeline does it where nothing goes wrong.
+/// Has one call mined, as the pipeline does if nothing goes wrong.
 async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
     let (quote, account) = (node.quote(call).await?, node.account().await?);
     let signed = node.sign(call, account.nonce, quote).await?;
@@ -37,14 +36,14 @@ async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
     assert_eq!(signed, twin, "the same fields give the same bytes");
     assert_eq!(node.included(signed.hash).await?, None);
     assert_eq!(node.send(&signed.raw).await?, Answer::Taken);
-    assert_eq!(node.send(&signed.raw).await?, Answer::Taken, "again does no harm");
+    assert_eq!(node.send(&signed.raw).await?, Answer::Taken, "repeating it does no harm");
     let outcome = mined(node, signed.hash).await;
     assert_eq!(outcome.hash, signed.hash);
     assert_eq!(node.account().await?.nonce, account.nonce + 1, "once");
     Ok(outcome)
 }
 
-/// What every chain does. `node` is not registered yet.
+/// The suite that every chain must pass. `node` is not registered yet.
 async fn chain_contract(node: &impl Chain) {
     let account = node.address();
     let facts = node.check().await.unwrap();
@@ -88,7 +87,7 @@ async fn chain_contract(node: &impl Chain) {
     assert_eq!(node.provider(stranger).await.unwrap(), None);
 }
 
-/// A chain with the contract on it, and account 1 as its node.
+/// A chain with the contract, and account 1 as its node.
 async fn node_on_anvil() -> (Anvil, Evm) {
     let anvil = Anvil::start();
     let contract = anvil.deploy().await;
@@ -263,7 +262,7 @@ fn signatures_and_cast_agree() {
     cast(&["wallet", "verify", "--no-hash", "--address", &address, &hex, &ours]);
 }
 
-/// The error with all its causes, as a log would have it.
+/// The error with all its causes, as in a log.
 fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -274,7 +273,7 @@ fn told(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The URL of a server that gives every request this answer. It ends with the test's process.
+/// The URL of a server that gives every request this answer until the test's process ends.
 fn answering(status: &str, body: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -284,7 +283,7 @@ fn answering(status: &str, body: &str) -> String {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 4096];
-            // Every request of these tests comes in one piece.
+            // All requests of these tests come in one piece.
             let _read = stream.read(&mut request).unwrap_or_default();
             stream.write_all(answer.as_bytes()).ok();
         }

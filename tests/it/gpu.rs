@@ -26,7 +26,7 @@ async fn cards_are_told_in_the_order_of_their_uuids() {
             driver: "550.54.15".to_owned(),
             cuda: "12.4".to_owned(),
             gpus: vec![
-                // 81,558.99… MiB: never rounded up to memory that is not there.
+                // 81,558.99… MiB: rounded down, never up to memory that does not exist.
                 gpu("GPU-a1", "NVIDIA H100 80GB HBM3", 81_558),
                 gpu("GPU-b2", "NVIDIA A100-SXM4-40GB", 40_960),
             ],

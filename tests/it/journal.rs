@@ -1,4 +1,4 @@
-//! The journal on a real disk: what was committed is there after the process is gone.
+//! The journal on a real disk: what was committed survives the process.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn unsent(journal: &Journal) -> Vec<(String, u64)> {
     rows.into_iter().map(|row| (row.job_id.to_string(), row.seq)).collect()
 }
 
-/// Opens a journal whose former owner has just let go of it.
+/// Opens a journal that its former owner may hold for a moment longer.
 fn reopen(dir: &std::path::Path) -> Journal {
     let limit = Duration::from_secs(10);
     crate::support::tools::eventually("the lock is free", limit, || Journal::open(dir).ok())
@@ -86,7 +86,7 @@ async fn an_id_is_taken_once_and_a_refusal_of_a_stranger_does_not_use_it_up() {
     let asked = Asked { spec, spec_hash: first.job.spec_hash, target: "pool.a".to_owned() };
     let owners = Job::accept(asked.clone(), NODE, 1, at(2));
     for _ in 0..2 {
-        // The second time is the same commit, whose answer was lost.
+        // The second call repeats a commit whose answer was lost.
         journal.admit(&owners, Vec::new(), None).await.expect("taken");
         assert_eq!(unsent(&journal).await.len(), 3);
     }
@@ -130,7 +130,7 @@ async fn jobs_are_forgotten_when_they_are_long_done_but_not_before_their_deadlin
     let month = Duration::from_hours(30 * 24);
     assert_eq!(journal.forget_done(at(1000), month).await.expect("looked").rows, 0);
     let later = at(6).plus(month).plus(Duration::from_secs(1));
-    // The one that is due later keeps its id.
+    // A job whose id is needed longer is kept.
     assert_eq!(journal.forget_done(later, month).await.expect("forgotten").rows, 2);
     assert!(journal.lookup(&id("old")).await.expect("a look").is_none());
     for kept in ["due-later", "unfinished"] {

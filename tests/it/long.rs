@@ -1,4 +1,4 @@
-//! What takes minutes: run by `cargo xtask ci --long`, as every test whose path begins like this.
+//! Tests that take minutes: only `cargo xtask ci --long` runs the tests of this module.
 
 use std::time::Duration;
 
@@ -61,5 +61,5 @@ async fn two_thousand_jobs_with_faults_between_them_leave_nothing_behind() {
 
 #[tokio::test]
 async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
-    crate::pools::an_outage_of_jetstream_stops_no_job_of_a_pool().await;
+    crate::pools::handover::an_outage_of_jetstream_stops_no_job_of_a_pool().await;
 }

@@ -1,7 +1,7 @@
-//! What of the real journal's file would survive a power cut: every sync that the kernel was asked
-//! for, as `strace` saw it, against every answer that the journal gave.
+//! What a power cut would leave of the journal's file: the syncs that `strace` saw, compared with the
+//! journal's answers.
 //!
-//! The journal runs in a process of its own: this same program, with one test and one variable.
+//! The journal runs in its own process: this test program, with one test and one environment variable.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,10 +16,10 @@ use lamda_node::journal::Journal;
 
 use crate::support::tools::tool;
 
-/// Where the process of its own puts its journal.
+/// The variable with the journal's folder for that process.
 const FOLDER: &str = "LAMDA_POWER_CUT";
 
-/// What each answer is called, in their order; whether it is durable, and whether it wrote.
+/// The answers in order: name, whether it must be durable, and whether it wrote.
 const ANSWERS: [(&str, bool, bool); 6] = [
     ("admitted", true, true),
     ("pulled", false, true),
@@ -36,16 +36,16 @@ fn moved(job: &Job, event: &Event) -> Transition {
     job.apply(event.clone(), Timestamp::from_unix_ms(6), &rules).expect("it belongs")
 }
 
-/// Says that an answer came: a call of the kernel's that the trace shows.
+/// Marks an answer with a system call, which the trace shows.
 fn mark(which: usize) {
     use std::io::Write as _;
     let text = format!("answer {which}\n");
     std::io::stderr().write_all(text.as_bytes()).expect("written");
 }
 
-/// The process of its own; by itself it does nothing.
+/// The traced process; without the variable it does nothing.
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "how the test below tells it where")]
+#[expect(clippy::disallowed_methods, reason = "the test below passes the folder this way")]
 async fn the_journal_that_is_traced() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let journal = Journal::open(Path::new(&folder)).expect("a journal");
@@ -76,7 +76,7 @@ async fn the_journal_that_is_traced() {
     }
 }
 
-/// What happened to the log's file between two answers.
+/// What happened to the write-ahead log between two answers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Between {
     writes: usize,
@@ -85,10 +85,10 @@ struct Between {
     all_syncs: usize,
 }
 
-/// What the trace shows of the log's file before each answer.
+/// What the trace shows of the write-ahead log before each answer.
 fn before_each_answer(trace: &str) -> Vec<Between> {
     let (mut seen, mut answers, mut begun) = (Between::default(), Vec::new(), false);
-    // A call that is cut in two by another thread's is told by its beginning's path.
+    // A call that the trace splits in two has its path only in the first part.
     let mut unfinished: Vec<String> = Vec::new();
     for line in trace.lines() {
         let thread = line.split_whitespace().next().unwrap_or_default().to_owned();
@@ -140,7 +140,7 @@ fn a_durable_answer_comes_after_a_sync_of_what_it_rests_on_and_no_other_waits_fo
             assert_eq!(between.syncs, 1, "{name}: {between:?}\n{trace}");
         }
     }
-    // What was only read rests on the write before it: that one was synced already, or is now.
+    // An answer that only read depends on the write before it, which was synced already or is synced now.
     let expected = [false, true];
     for (at, behind) in [5, 2].into_iter().zip(expected) {
         let between = before_each_answer(&trace)[at];

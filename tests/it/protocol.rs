@@ -1,6 +1,6 @@
-//! docs/protocol.md speaks true: its list of reason codes is the code's, and its examples of a
-//! signed job, a signed request, a signed end and a receipt are recomputed here, by a foreign EIP-712 library
-//! (`eth-account`) and by foundry's `cast`.
+//! docs/protocol.md is right: its list of reason codes equals the code's, and its examples of a signed
+//! job, a signed request, a signed end and a receipt are recomputed with an independent EIP-712 library
+//! (`eth-account`) and with foundry's `cast`.
 
 use std::io::Write as _;
 
@@ -30,7 +30,7 @@ fn json_block(after: &str) -> Value {
     serde_json::from_str(block(after)).expect(after)
 }
 
-/// The second column of the table row whose first is this.
+/// The second column of the table row with this first column.
 fn cell(name: &str) -> &'static str {
     let (_, rest) = DOCUMENT.split_once(&format!("\n| {name} | `")).expect(name);
     rest.split_once('`').expect("a closed code span").0

@@ -1,5 +1,5 @@
-//! README.md's table of settings has every setting, and no other. `src/config` holds itself to
-//! `.env.example`, so that file stands for it here.
+//! README.md's table of settings has every setting and no other. A test in `src/config` compares the
+//! settings with `.env.example`, so this one uses that file.
 
 use std::collections::BTreeSet;
 

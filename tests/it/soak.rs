@@ -1,5 +1,5 @@
-//! A soak: jobs of every kind on four slots while what they stand on fails at random moments.
-//! Afterwards each has its one end, and the node is as small as it was.
+//! A soak test: jobs of every kind on four slots, while the parts around them fail at random moments.
+//! Afterwards each job has exactly one end, and the node has not grown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,23 +16,23 @@ use super::support::world::{Agent, PATIENCE, World, job, shell};
 /// Jobs that are published at once; a fault comes after each such batch.
 const BATCH: usize = 10;
 
-/// More are not published while so many wait.
+/// No batch is published while more messages than this wait.
 const BACKLOG_MAX: u64 = 12;
 
-/// Batches without a new life of the node, by which growth is seen.
+/// Batches without a restart of the node, over which its growth is measured.
 const LAST_LIFE: usize = 6;
 
-/// What may be more afterwards than before: connections that are kept for their next use, threads
-/// that end when they have had nothing to do for a while.
+/// Allowed growth in threads and open files: pooled connections, and threads that end only after some
+/// idle time.
 const SPARE: usize = 4;
 
-/// What the memory may have grown by, beside the 30 per cent that an allocator keeps.
+/// Allowed growth of the memory beyond the 30 per cent that an allocator may keep.
 const GROWTH_KIB: usize = 16 * 1024;
 
-/// How a job is to end: its status and its reason.
+/// The expected end of a job: status and reason.
 type End = (&'static str, Option<&'static str>);
 
-/// What is measured of the node's process.
+/// Measurements of the node's process.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     resident_kib: usize,
@@ -40,7 +40,7 @@ struct Size {
     threads: usize,
 }
 
-/// What can happen between two batches.
+/// The faults between two batches.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     NodeKilled,
@@ -58,7 +58,7 @@ struct Soak {
     input: String,
     expected: BTreeMap<String, End>,
     to_cancel: BTreeSet<String>,
-    /// Jobs whose container was taken away.
+    /// Jobs whose container was removed.
     robbed: BTreeSet<String>,
     /// How often each fault came.
     faults: BTreeMap<String, usize>,
@@ -69,8 +69,8 @@ async fn two_hundred_jobs_with_faults_between_them_leave_nothing_behind() {
     soak(200).await;
 }
 
-/// Runs so many jobs of every kind through faults, and looks at what is left.
-#[expect(clippy::print_stderr, reason = "what a person wants to know who runs the long one")]
+/// Runs so many jobs of every kind through faults, and checks what is left.
+#[expect(clippy::print_stderr, reason = "shows the result of a long run")]
 pub(crate) async fn soak(jobs: usize) {
     let mut soak = Soak::start(seed()).await;
     let mut agent = soak.agent();
@@ -89,7 +89,7 @@ pub(crate) async fn soak(jobs: usize) {
         let fault = fault[soak.random.usize(..fault.len())];
         soak.strike(fault, &mut agent).await;
     }
-    // Its last life, with the faults that it lives through.
+    // The node's last run, only with faults that it survives.
     soak.restart(&mut agent);
     soak.batch().await;
     soak.finish(&agent).await;
@@ -115,9 +115,9 @@ pub(crate) async fn soak(jobs: usize) {
     eprintln!("{} jobs, {faults:?}; {small:?}, at last {large:?}", soak.expected.len());
 }
 
-/// `SOAK_SEED`, to have the jobs and the faults of another run, or else by chance. What meets what
-/// is chance in any case.
-#[expect(clippy::print_stderr, reason = "what a person needs to see a failure again")]
+/// `SOAK_SEED`, to repeat the jobs and the faults of another run, or else a random seed. Their timing
+/// differs in any case.
+#[expect(clippy::print_stderr, reason = "the seed repeats a failed run")]
 fn seed() -> u64 {
     let set = std::env::var_os("SOAK_SEED").and_then(|seed| seed.to_str()?.parse().ok());
     let seed = set.unwrap_or_else(|| fastrand::u64(..));
@@ -128,18 +128,12 @@ fn seed() -> u64 {
 impl Soak {
     async fn start(seed: u64) -> Self {
         let world = World::start().await;
-        // What was given to a node that was killed comes again soon.
-        let script = "
-await js.add_stream(name='JOBS', subjects=['jobs.dispatch.*', 'jobs.pool.*'], retention='workqueue',
-                    discard='new', max_age=604800, max_bytes=1 << 30)
-own = 'jobs.dispatch.' + args[0]
-for name, subjects in [('agent-' + args[0].lower(), [own, own.lower()]),
-                       ('pool-soak', ['jobs.pool.soak'])]:
-    await js.add_consumer('JOBS', ConsumerConfig(durable_name=name, ack_wait=5,
-        ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10000,
-        filter_subjects=subjects if len(subjects) > 1 else None,
-        filter_subject=subjects[0] if len(subjects) == 1 else None))";
-        world.nats.python(script, &[&World::agent_address().to_string()]);
+        // A short ack wait, so that the jobs of a killed node are soon delivered again.
+        let node = World::agent_address();
+        let own = [node.to_string(), node.lower_hex()].map(|node| format!("jobs.dispatch.{node}"));
+        let name = format!("agent-{}", node.lower_hex());
+        world.nats.add_consumer(&name, &[&own[0], &own[1]], 5);
+        world.nats.add_consumer("pool-soak", &["jobs.pool.soak"], 5);
         let store = StoreProxy::start(&world.store());
         let line = TcpProxy::start(world.nats.port());
         let input = world.pin(b"an input").await;
@@ -175,7 +169,7 @@ for name, subjects in [('agent-' + args[0].lower(), [own, own.lower()]),
         *agent = self.agent();
     }
 
-    /// Publishes a batch, and asks for the end of those that are to be cancelled.
+    /// Publishes a batch, and asks to cancel those jobs of it that are meant for that.
     async fn batch(&mut self) {
         self.wait_for_room().await;
         let mut bodies = Vec::new();
@@ -196,7 +190,7 @@ for name, subjects in [('agent-' + args[0].lower(), [own, own.lower()]),
             }
             self.expected.insert(id, end);
         }
-        // A publish without an answer is repeated; the same job once more is no other.
+        // A publish without an answer is repeated: the same job twice counts as one.
         let script = "
 for subject, body in json.load(open(args[0])):
     while True:
@@ -211,8 +205,8 @@ for subject, body in json.load(open(args[0])):
         self.cancel();
     }
 
-    /// Waits until the queue is short. Asked on a connection that stays: a client started anew for
-    /// each look would take from the node what it is measured by.
+    /// Waits until the queue is short. It polls over one connection, since a new client for each poll would
+    /// take CPU time from the node.
     async fn wait_for_room(&self) {
         let client = async_nats::connect(self.world.nats.url()).await.expect("the server is up");
         let queue = async_nats::jetstream::new(client).get_stream("JOBS").await.expect("a queue");
@@ -225,7 +219,7 @@ for subject, body in json.load(open(args[0])):
         panic!("the queue does not get shorter");
     }
 
-    /// A job's body, and how it is to end.
+    /// A job's body and its expected end.
     fn job_of(&mut self, id: &str) -> (String, End) {
         let more = |more: Value| job(id, &more).to_string();
         match self.random.u8(..12) {
@@ -251,8 +245,8 @@ for subject, body in json.load(open(args[0])):
         }
     }
 
-    /// Asks once for the end of each job that is to be cancelled; one that is not in hand yet is
-    /// asked for again.
+    /// Asks once to cancel each job that is meant for that; jobs that are not in hand yet stay for the next
+    /// call.
     fn cancel(&mut self) {
         let script = "
 for job in args[1:]:
@@ -275,7 +269,7 @@ for job in args[1:]:
     async fn strike(&mut self, fault: Fault, agent: &mut Agent) {
         *self.faults.entry(format!("{fault:?}")).or_default() += 1;
         let span = Duration::from_millis(self.random.u64(100..1500));
-        // Not always in the same moment of the batch.
+        // A random moment within the batch.
         for_a_while(Duration::from_millis(self.random.u64(..700)));
         match fault {
             Fault::NodeKilled => self.restart(agent),
@@ -301,7 +295,7 @@ for job in args[1:]:
         }
     }
 
-    /// Takes one container away, of a first attempt: a job that lost three would end as poison.
+    /// Removes one container of a first attempt: a job that lost three would end as `poison`.
     async fn rob(&mut self) {
         let names = self.world.containers().await;
         let Some(name) = names.iter().find(|name| name.ends_with("-1")) else { return };
@@ -310,11 +304,11 @@ for job in args[1:]:
         self.robbed.insert(id.expect("a job").to_owned());
         let force = bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true);
         let client = self.world.engine.client();
-        // The node may be removing it in the same moment.
+        // The node may be removing it at the same moment.
         client.remove_container(name.trim_start_matches('/'), Some(force.build())).await.ok();
     }
 
-    /// Waits until everything that was published has ended and nothing of it is left.
+    /// Waits until every published job has ended and nothing of it is left.
     async fn finish(&mut self, agent: &Agent) {
         eventually("the last jobs are cancelled", PATIENCE, || {
             self.cancel();
@@ -323,8 +317,8 @@ for job in args[1:]:
             self.to_cancel.is_empty().then_some(())
         });
         self.world.wait_until_clean().await;
-        // A server that was killed may have left the last of them in the outbox.
-        eventually("the last ends are said", PATIENCE, || {
+        // After a kill of the server the last statuses may still be in the outbox.
+        eventually("the last ends are published", PATIENCE, || {
             let statuses = self.world.statuses("*");
             let ended = statuses.iter().filter(|one| one["status"] != "processing");
             let ended: BTreeSet<&str> = ended.filter_map(|one| one["job_id"].as_str()).collect();
@@ -332,14 +326,14 @@ for job in args[1:]:
         });
     }
 
-    /// Every job has its one end, as it was to be, and what was said of it is gapless.
+    /// Asserts that every job has exactly its expected end and gapless statuses.
     fn check_ends(&self) {
         let mut said: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
         for status in self.world.statuses("*") {
             let id = status["job_id"].as_str().expect("an id").to_owned();
             let seq = status["seq"].as_u64().expect("a number");
             let job = said.entry(id).or_default();
-            // Twice, perhaps, but never with two bodies.
+            // A status may come twice, but never with two bodies.
             assert_eq!(*job.entry(seq).or_insert_with(|| status.clone()), status);
         }
         let mut wrong = Vec::new();
@@ -357,7 +351,7 @@ for job in args[1:]:
         assert!(said.is_empty(), "nobody asked for these: {said:#?}");
     }
 
-    /// The consumers of the queue.
+    /// The names of the queue's consumers.
     fn consumers(&self) -> String {
         let script = "print(sorted([one.name for one in await js.consumers_info('JOBS')]))";
         self.world.nats.python(script, &[])
@@ -380,7 +374,7 @@ impl Size {
     }
 }
 
-/// A fault lasts.
+/// Lets a fault last.
 fn for_a_while(span: Duration) {
     let begun = Instant::now();
     eventually("it lasts", PATIENCE, || (begun.elapsed() > span).then_some(()));

@@ -4,6 +4,7 @@
 //! Invariants: the node pays for nothing that the chain already says; a chain that does not answer
 //! is waited for and stops nothing else; a node that can't work sends no heartbeat.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -173,7 +174,9 @@ where
             let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
                 Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
             });
-            self.said.endpoints.tell(unfit.collect());
+            let unfit: BTreeMap<String, String> = unfit.collect();
+            let is_any_left = unfit.len() < count;
+            self.said.endpoints.tell(unfit, is_any_left);
             self.clock.sleep(trials::EVERY).await;
         }
     }

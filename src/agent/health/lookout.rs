@@ -4,7 +4,7 @@
 //! Invariants: every look ends; a problem of a job that a look may explain causes a look at once,
 //! but no more often than `PAUSE` allows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,15 +76,26 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     /// Probes the GPUs that are due: failed ones as the board schedules them, untried ones at once.
     /// Each result is reported by itself, so that a probe that hangs holds back no other.
     async fn probe_again_and_again(&self) {
+        let mut unanswered = BTreeSet::new();
         loop {
             let is_away = matches!(self.board.unfit(), Some(Unfit::Engine(_)));
             let due = self.board.to_probe(self.clock.monotonic());
-            let due = if is_away { Vec::new() } else { due };
+            let mut due = if is_away { Vec::new() } else { due };
+            // Cards whose trial got no answer go last: they keep nobody else waiting.
+            due.sort_by_key(|uuid| unanswered.contains(uuid));
             let mut was_first = false;
             for uuid in due.into_iter().take(PROBES_MAX) {
                 let is_first = !self.board.was_tried(&uuid);
-                if let Some(probed) = self.probe(&uuid).await {
+                let found = self.probe(&uuid).await;
+                if found.is_none() && unanswered.insert(uuid.clone()) {
+                    tracing::warn!(%uuid, "the GPU {uuid} can't be tried: the engine does not answer");
+                }
+                if let Some(probed) = found {
                     was_first |= is_first;
+                    unanswered.remove(&uuid);
+                    if is_first && let Probed::Failed(why) | Probed::NoDriver(why) = &probed {
+                        tracing::warn!(%uuid, "the GPU {uuid} is set aside: {why}");
+                    }
                     self.board.probed(BTreeMap::from([(uuid, probed)]), self.clock.monotonic());
                 }
             }

@@ -78,7 +78,8 @@ impl<C: Clock> Store<C> {
                     }
                     // A permanent error: an earlier repetition would end the same way.
                     tracing::warn!("the store can't be tried: {}: {remedy}", causes(&err));
-                    EVERY
+                    // What it refused before stands until it answers otherwise.
+                    if refusals == 0 { EVERY } else { REFUSED.jittered(refusals) }
                 }
             };
             self.clock.sleep(wait).await;
@@ -87,7 +88,11 @@ impl<C: Clock> Store<C> {
 
     async fn once(&self) -> Result<(), Error> {
         if self.leaves_pins.load(Ordering::Relaxed) {
-            return self.pinata.check().await;
+            // A key that may upload and nothing else is refused here, and that says nothing of uploads.
+            return match self.pinata.check().await {
+                Err(err) if !err.is_refusal() => Err(err),
+                _ => Ok(()),
+            };
         }
         match self.pinata.try_upload().await? {
             Tried::TakenBack => tracing::debug!("the store takes an upload"),
@@ -115,10 +120,11 @@ pub struct LoggedTroubles(Mutex<BTreeMap<String, String>>);
 impl LoggedTroubles {
     /// Logs the faults that are new or have changed, and the services that serve again. `wrong` has
     /// all present faults.
-    pub fn tell(&self, wrong: BTreeMap<String, String>) {
+    pub fn tell(&self, wrong: BTreeMap<String, String>, is_any_left: bool) {
+        let rest = if is_any_left { "the others do its work" } else { "no other one does" };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, why) in wrong.iter().filter(|(name, why)| told.get(*name) != Some(*why)) {
-            tracing::warn!("{name} does not serve: {why}; the others do its work");
+            tracing::warn!("{name} does not serve: {why}; {rest}");
         }
         for name in told.keys().filter(|name| !wrong.contains_key(*name)) {
             tracing::info!("{name} serves again");
@@ -138,7 +144,7 @@ pub async fn try_gateways<C: Clock>(
             Failure::again(err, "IPFS_GATEWAYS; jobs with an input fail meanwhile")
         })?;
         let named = |(gateway, why): (String, String)| (format!("the gateway {gateway}"), why);
-        told.tell(unfit.into_iter().map(named).collect());
+        told.tell(unfit.into_iter().map(named).collect(), true);
         clock.sleep(EVERY).await;
     }
 }
@@ -151,9 +157,9 @@ mod tests {
     fn what_is_wrong_is_remembered_until_it_is_right() {
         let told = LoggedTroubles::default();
         let wrong = || BTreeMap::from([("the gateway a".to_owned(), "403".to_owned())]);
-        told.tell(wrong());
+        told.tell(wrong(), true);
         assert_eq!(*told.0.lock().unwrap(), wrong());
-        told.tell(BTreeMap::new());
+        told.tell(BTreeMap::new(), true);
         assert!(told.0.lock().unwrap().is_empty());
     }
 }

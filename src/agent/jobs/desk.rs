@@ -59,7 +59,9 @@ impl<C: Clock> Desk<C> {
     /// unchanged if the event is not valid in its phase.
     pub(super) async fn advance(&self, job: &Job, event: Event) -> Result<Job, journal::Error> {
         let Ok(moved) = self.decide(job, &event) else { return Ok(job.clone()) };
-        self.record(&event, &moved).await?;
+        // The board learns of it when the job gets a task.
+        self.journal.record(&event, &moved, self.clock.now()).await?;
+        self.outbox.notify_one();
         Ok(moved.job)
     }
 }

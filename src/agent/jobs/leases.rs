@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use super::board::InHand;
 use super::desk::Desk;
 use super::effects::Effects;
@@ -25,7 +27,6 @@ use crate::ids::JobId;
 use crate::job::phase::StopCause;
 use crate::report::causes;
 use crate::supervise::Failure;
-use futures_util::stream::{self, StreamExt as _};
 
 /// Delay before an unanswered renewal is repeated; no lease is renewed more often.
 const TICK: Duration = Duration::from_secs(1);

@@ -16,9 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::http::dns::Resolve;
-use crate::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
-use crate::http::{Client, Response, StatusCode, Url};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -27,6 +24,9 @@ use super::dag::BlockId;
 use super::patience::{Patience, Tally, archive_bytes_max};
 use super::staging::Staging;
 use super::{Config, Error, Kind, car, hop, http, task, unixfs};
+use crate::http::dns::Resolve;
+use crate::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION};
+use crate::http::{Client, Response, StatusCode, Url};
 use crate::ids::Cid;
 use crate::secret::Secret;
 

@@ -16,16 +16,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
+use self::objects::Objects;
+use super::Error;
 use crate::web;
 use crate::web::Router;
 use crate::web::extract::DefaultBodyLimit;
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse, Response};
 use crate::web::routing::{delete, get, post};
-use tokio::net::TcpListener;
-
-use self::objects::Objects;
-use super::Error;
 
 /// How long transfers under way may continue after the shutdown signal.
 const GRACE: Duration = Duration::from_secs(10);

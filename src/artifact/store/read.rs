@@ -4,11 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::web;
-use crate::web::body::Body;
-use crate::web::extract::{Path, Query, State};
-use crate::web::http::{HeaderMap, HeaderValue, StatusCode, header};
-use crate::web::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::super::dag::{self, BlockId, Content};
@@ -17,6 +12,11 @@ use super::objects::{Objects, Record, Skeleton};
 use super::stream::{self, Scope};
 use super::{Error, HttpProblem};
 use crate::ids::Cid;
+use crate::web;
+use crate::web::body::Body;
+use crate::web::extract::{Path, Query, State};
+use crate::web::http::{HeaderMap, HeaderValue, StatusCode, header};
+use crate::web::response::{IntoResponse as _, Response};
 
 const RAW_TYPE: &str = "application/vnd.ipld.raw";
 const CAR_TYPE: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=y";

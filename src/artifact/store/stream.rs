@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
-use crate::web::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use super::super::dag::{self, BlockId, Codec};
 use super::super::{Error, car};
 use super::objects::{Objects, Record, Skeleton};
+use crate::web::body::Body;
 
 /// Bytes sent at a time: enough to keep the number of disk and socket calls low.
 const PIECE_BYTES: usize = 1024 * 1024;

@@ -7,10 +7,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::web::Json;
-use crate::web::extract::State;
-use crate::web::extract::multipart::{Field, Multipart, MultipartError};
-use crate::web::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
@@ -21,6 +17,10 @@ use super::objects::{Batch, Objects, Stored};
 use super::{Error, HttpProblem, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Cid;
+use crate::web::Json;
+use crate::web::extract::State;
+use crate::web::extract::multipart::{Field, Multipart, MultipartError};
+use crate::web::http::{HeaderMap, StatusCode};
 
 /// Bytes of one file received between two checks of the free disk space.
 const SPACE_CHECK_BYTES: u64 = 32 * 1024 * 1024;

@@ -203,7 +203,7 @@ fn out_of(text: &str) -> String {
 pub(super) async fn pinata(parts: &Parts) -> Finding {
     let Some(config) = &parts.artifact else { return unset() };
     let checked = async {
-        let pinata = Pinata::new(config)?;
+        let pinata = Pinata::new(config)?.tried_as(&node_of(parts).to_string());
         pinata.check().await?;
         pinata.try_upload().await
     };

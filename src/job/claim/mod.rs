@@ -14,20 +14,20 @@
 //! missing claim stops nobody, since the bucket may have been lost with its server. The tests in `search`
 //! explore every order of steps.
 
-mod silent;
+mod starts_lost;
 
 mod faults;
-mod hold;
 mod orphan;
+mod takeover;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use faults::{FAULTS_MAX, GiveBack, give_back};
-pub use hold::{Renew, Stand, hand_back, holder_to_ask, is_free, renew};
 pub use orphan::{Orphan, orphan};
-pub use silent::{Silent, Start};
+pub use starts_lost::{Silent, Start};
+pub use takeover::{Renew, Stand, hand_back, holder_to_ask, is_free, renew};
 
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};

@@ -3,7 +3,8 @@
 //! Invariants: every pair of phase and event is a transition or an error; time and settings are
 //! arguments; the statuses of a transition continue the job's numbering.
 
-mod early;
+mod failure;
+mod stop;
 
 use std::time::Duration;
 

@@ -71,7 +71,7 @@ impl Reader {
     /// Opens the journal that a node created in this folder. Fails if there is none, or if its schema version
     /// differs.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(super::FILE);
+        let path = dir.join(super::open::FILE);
         if !path.is_file() {
             return Err(Error::Missing(dir.to_owned()));
         }

@@ -2,10 +2,12 @@
 
 mod simulated;
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::sql::{Connection, params};
 
+use super::open::FILE;
 use super::*;
 use crate::clock::Timestamp;
 use crate::ids::hash::keccak256;

@@ -49,7 +49,7 @@ async fn folders_nested_and_sharded_have_the_cid_that_another_implementation_giv
         let sealed = seal(path, PLENTY).await.unwrap();
         assert_eq!(sealed.cid.to_string(), expected[at], "{}, v1", path.display());
         assert_eq!(sealed.kind, Kind::Directory);
-        // As a browser's form would send them, options last.
+        // In the order of a browser's form: the options last.
         let mut form = Form::new().percent_encode_noop();
         for (name, bytes) in contents(path) {
             form = form.part("file", Part::bytes(bytes).file_name(format!("root/{name}")));
@@ -70,7 +70,7 @@ async fn an_empty_folder_inside_changes_nothing_and_one_alone_is_refused() {
     assert!(refused.to_string().contains("without a file"), "{refused}");
 }
 
-/// What a client that is not ours gets for a pin.
+/// The CID that an independent client gets for a pin.
 async fn pin(store: &Store, form: Form) -> String {
     let url = format!("{}/pinning/pinFileToIPFS", store.url);
     let request = reqwest::Client::new().post(url).bearer_auth("any").multipart(form);

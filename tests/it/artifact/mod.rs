@@ -1,6 +1,6 @@
-//! Bytes by their CID: against another implementation, the embedded store and hostile gateways.
+//! Content by CID: against another implementation, the embedded store and hostile gateways.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod cids;
 mod hostile;
@@ -13,10 +13,10 @@ use std::path::Path;
 
 use crate::support::ipfs::Store;
 
-/// More than anything here holds.
+/// A limit that no object of these tests reaches.
 const PLENTY: u64 = 1 << 30;
 
-/// Bytes that differ from place to place, the same in every run.
+/// Pseudo-random bytes, the same in every run.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ len as u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -30,7 +30,7 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Every file below `root` with its bytes.
+/// Every file below `root` with its content.
 fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut found, mut open) = (BTreeMap::new(), vec![root.to_owned()]);
     while let Some(path) = open.pop() {
@@ -44,7 +44,7 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A folder with folders in it, names that need care, and a file of several blocks.
+/// Makes a folder with subfolders, names that need escaping, and a file of several blocks.
 fn nested(at: &Path) {
     fs::create_dir_all(at.join("a/b/c")).unwrap();
     fs::create_dir_all(at.join("Z")).unwrap();
@@ -56,7 +56,7 @@ fn nested(at: &Path) {
     fs::write(at.join("top"), noise(10)).unwrap();
 }
 
-/// A folder that is too large for one node.
+/// Makes a folder whose directory does not fit into one IPLD node.
 fn many(at: &Path) {
     fs::create_dir_all(at).unwrap();
     for n in 0..6100 {
@@ -64,7 +64,7 @@ fn many(at: &Path) {
     }
 }
 
-/// A store over a folder of its own.
+/// A store on its own folder.
 async fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::start(dir.path()).await;

@@ -11,7 +11,7 @@ use lamda_node::ids::Cid;
 use super::{PLENTY, nested, noise};
 use crate::support::ipfs::{Scripted, config, oracle};
 
-/// What comes of publishing `path` to a service that takes everything and answers `answer`.
+/// The result of publishing `path` to a service that accepts everything and answers `answer`.
 async fn publish(path: &std::path::Path, answer: (u16, &str)) -> Result<Cid, Error> {
     let sealed = seal(path, PLENTY).await.unwrap();
     publish_sealed(path, &sealed, answer).await
@@ -102,7 +102,7 @@ async fn the_key_goes_in_the_header_and_a_name_that_no_form_carries_is_refused_b
     fs::write(dir.path().join("bell\u{7}.txt"), "x").unwrap();
     let refused = seal(dir.path(), PLENTY).await.unwrap_err();
     assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
-    // A service that takes the form's escapes for the name itself is told from one that lies.
+    // A service that does not decode the form's escapes in a name is told apart from one that lies.
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("quote\".txt"), "x").unwrap();
     let other = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";

@@ -1,4 +1,4 @@
-//! The embedded store as its clients see it, also clients that this project did not write.
+//! The embedded store as clients see it, also clients that this project did not write.
 
 use std::fs;
 use std::time::Duration;
@@ -145,7 +145,7 @@ async fn a_pin_survives_a_restart_and_a_folder_has_one_server() {
     fs::write(&path, noise(600_000)).unwrap();
     let (folder, store) = store().await;
     let cid = publish(&store, &path).await;
-    // An upload that a crash cut off.
+    // Left by an upload that a crash cut off.
     fs::write(folder.path().join("incoming/left-over"), "half").unwrap();
 
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every `ContainerRuntime` keeps, held by the fake and the real engine alike.
+//! What every `ContainerRuntime` must do, tested on the fake and on the real engine.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use tokio::sync::mpsc;
 use super::{Bench, mounts, names, node, run, spec, watch};
 use crate::support::engine::GPUS;
 
-/// What a test wants of a container.
+/// The behaviours of a test's container.
 enum Job {
     /// Ends at once with this code.
     Exits(i32),
     /// Writes `out` and `err` to its two streams.
     Prints,
-    /// Writes lines for ever to nobody's end, a thousand of them.
+    /// Writes a thousand lines.
     Chatters,
-    /// Goes on until it is asked to stop.
+    /// Runs until it is asked to stop.
     Waits,
-    /// Goes on until it is killed.
+    /// Runs until it is killed.
     Defies,
 }
 
-/// A runtime with a way to get such containers.
+/// A runtime that can make such containers.
 trait Subject {
     type Runtime: ContainerRuntime;
     fn runtime(&self) -> &Self::Runtime;
@@ -103,7 +103,7 @@ impl Subject for Simulation {
     }
 }
 
-/// Each of these functions as a test of both.
+/// Makes each of these functions a test of both runtimes.
 macro_rules! held_by_both {
     ($($name:ident,)*) => {
         mod fake {
@@ -334,7 +334,7 @@ async fn what_is_too_large_or_not_there_is_not_copied_out(subject: impl Subject)
     assert!(matches!(&told, Err(Error::Gone(_))), "{told:?}");
 }
 
-/// A container that has exited and left this output.
+/// A container that has exited and left an output.
 async fn exited_with_output(
     subject: &impl Subject,
     output: impl FnOnce(&Path),

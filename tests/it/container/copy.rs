@@ -1,4 +1,4 @@
-//! Reading out of a container's own files, which no mount shows.
+//! Copying files out of a container's own layer, which no mount shows.
 
 use lamda_node::container::ContainerRuntime as _;
 

@@ -1,4 +1,4 @@
-//! GPUs through a real engine, whose NVIDIA hook is our own.
+//! GPUs through a real engine with a fake NVIDIA hook.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn a_start_that_hangs_is_given_up_and_its_container_goes() {
     let told = run(&hasty, &spec).await;
     assert!(matches!(told, Err(Error::Engine { .. })), "{told:?}");
 
-    // The engine can't remove what it is still starting; it does so once the start returns.
+    // The engine can't remove a container that it is still starting; it does so once the start returns.
     bench.engine.mend_gpus();
     let gone = async {
         while !bench.docker.list(node()).await.unwrap().is_empty() {
@@ -84,7 +84,7 @@ async fn whether_the_engine_hands_out_cards_is_known_without_any_image() {
     assert_eq!(all_names(&bench).await, [""; 0]);
 }
 
-/// The names of all containers, whoever's they are.
+/// The names of all containers, of any node.
 async fn all_names(bench: &Bench) -> Vec<String> {
     let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build();
     let listed = bench.engine.client().list_containers(Some(all)).await.expect("a list");
@@ -100,7 +100,7 @@ async fn a_probe_that_hangs_leaves_one_container_of_the_nodes_that_the_next_one_
         ..Config::new(bench.engine.host())
     };
     let hasty = Docker::connect(&config).unwrap();
-    // Imports the probe's image, which the hasty one has no time for.
+    // Imports the probe's image; the short timeouts of `hasty` leave no time for that.
     bench.docker.gpu_ready(node(), &card(0)).await.unwrap();
     bench.engine.break_gpus("hang");
     for _ in 0..2 {
@@ -109,9 +109,9 @@ async fn a_probe_that_hangs_leaves_one_container_of_the_nodes_that_the_next_one_
         let name = format!("/lamda-probe-a1a1a1a1-{}", GPUS[0]);
         assert_eq!(all_names(&bench).await, [name]);
         let found = bench.docker.list(node()).await.unwrap();
-        assert_eq!((found.len(), found[0].job_id.clone()), (1, None), "told by its label");
+        assert_eq!((found.len(), found[0].job_id.clone()), (1, None), "found by its label");
     }
-    // Cut short in the middle, as by a deadline of who asks: what is left has the same name.
+    // A probe that its caller cuts off leaves a container with the same name.
     let probe = async { hasty.gpu_ready(node(), &card(0)).await };
     assert!(tokio::time::timeout(Duration::from_millis(200), probe).await.is_err());
     bench.engine.mend_gpus();
@@ -129,7 +129,7 @@ async fn a_container_that_was_made_for_a_card_that_failed_is_made_anew_for_anoth
     let other = ContainerSpec { gpus: vec![card(1)], ..spec };
     let (_, ending) = bench.finish(&other).await;
     assert_eq!(ending.stdout, "/dev/nvidia1\n");
-    // What has run stays what it was.
+    // A container that has run does not start again.
     let id = bench.docker.create(&ContainerSpec { gpus: vec![card(0)], ..other }).await.unwrap();
     assert!(!bench.docker.start(&id).await.unwrap().started_now);
 }

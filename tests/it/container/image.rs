@@ -1,4 +1,4 @@
-//! What an image may not bring along, and which images a stranger may name, on a real engine.
+//! What an image can't bring along, and which images a requester may name, on a real engine.
 
 use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{
@@ -10,7 +10,7 @@ use super::{Bench, run};
 use crate::support::engine::{Engine, GPUS};
 use crate::support::registry::{ADDRESS, Registry};
 
-/// Adds an image made of busybox with these lines of a Dockerfile; its id.
+/// Adds an image made of busybox with these lines of a Dockerfile; returns its id.
 async fn image_with(engine: &Engine, name: &str, lines: &[&str]) -> String {
     let (repo, tag) = name.rsplit_once(':').expect("a tag");
     let client = engine.client();
@@ -82,7 +82,7 @@ async fn no_variable_of_a_job_or_image_asks_the_toolkit_for_more_than_its_cards(
             "NVIDIA_MIG_MONITOR_DEVICES=",
             "NVIDIA_MOFED=disabled",
             "NVIDIA_NVSWITCH=disabled",
-            // What an image requires of the driver shows it nothing more.
+            // An image's requirements of the driver give it no further access.
             "NVIDIA_REQUIRE_CUDA=cuda>=99.0",
             "NVIDIA_SOMETHING_NEW=",
             &visible,
@@ -129,19 +129,19 @@ async fn an_image_that_lies_on_the_host_is_no_strangers() {
     let bench = Bench::start().await;
     image_with(&bench.engine, "127.0.0.1:5000/own/secret:1", &["ENV A=1"]).await;
     image_with(&bench.engine, "secret:1", &["ENV A=1"]).await;
-    // Nobody's registry: the engine is not asked at all.
+    // A registry that is not allowed: the engine is not asked at all.
     for name in ["127.0.0.1:5000/own/secret:1", "169.254.169.254/x", "10.0.0.5:22/x:1"] {
         let told = bench.docker_of(&[], &[]).image(name).await;
         assert!(matches!(told, Err(Error::ImageNotAllowed { .. })), "{name}: {told:?}");
     }
-    // A registry that strangers may use, but which does not have it.
+    // A registry that is allowed but does not have the image.
     let _registry = Registry::start(&bench.engine);
     let told = bench.docker_of(&[ADDRESS], &[]).image("127.0.0.1:5000/own/secret:1").await;
     assert!(matches!(told, Err(Error::ImageRefused { .. })), "{told:?}");
-    // Docker Hub is not reached from here: no answer is no leave.
+    // Docker Hub can't be reached from here, and without its answer the image is not used.
     let told = with(&bench, ImagePolicy::default()).image("secret:1").await;
     assert!(matches!(told, Err(Error::Pull { .. })), "{told:?}");
-    // Where the owner names it, it is everybody's.
+    // An image that the owner names may be used by everybody.
     assert!(!bench.docker_of(&[], &["secret:*"]).image("secret:1").await.unwrap().pulled);
 }
 
@@ -178,12 +178,12 @@ async fn what_was_pulled_for_a_job_is_used_again_without_its_registry() {
     registry.take_busybox(&bench.engine, "t/app", "v1").await;
     let pulled = docker().image(&name).await.unwrap();
     drop(registry);
-    // A later life of the node, and the owner has moved the tag meanwhile.
+    // Another process of the node, and the owner has moved the tag meanwhile.
     bench.engine.import_busybox().await;
     image_with(&bench.engine, &name, &["ENV OWNERS=1"]).await;
     let again = docker().image(&name).await.unwrap();
     assert_eq!((again.id, again.pulled), (pulled.id, false));
-    // Without the record it would have to ask.
+    // Without the record the registry would be asked.
     let told = bench.docker_of(&[ADDRESS], &[]).image(&name).await;
     assert!(matches!(told, Err(Error::Pull { .. })), "{told:?}");
 }

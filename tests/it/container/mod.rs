@@ -1,5 +1,4 @@
-//! Containers: one suite of contract tests for the fake and the real engine, and what only a real
-//! engine can show.
+//! Containers: one contract suite for the fake and the real engine, and what only a real engine can show.
 
 #[cfg(test)]
 mod contract;
@@ -23,12 +22,12 @@ use tokio::sync::mpsc;
 
 use crate::support::engine::Engine;
 
-/// The node whose containers these are.
+/// The node that owns these containers.
 fn node() -> Address {
     Address::new([0xa1; 20])
 }
 
-/// A container that does nothing yet, on `image_id`.
+/// The spec of a container on `image_id` that runs `true`.
 fn spec(name: &str, image_id: &str) -> ContainerSpec {
     ContainerSpec {
         name: name.to_owned(),
@@ -52,7 +51,7 @@ fn spec(name: &str, image_id: &str) -> ContainerSpec {
     }
 }
 
-/// Input and output as a job has them.
+/// The mounts of a job: input and output.
 fn mounts(folder: &TempDir) -> Vec<Mount> {
     let at = |name: &str| folder.path().join(name);
     for name in ["in", "out"] {
@@ -64,7 +63,7 @@ fn mounts(folder: &TempDir) -> Vec<Mount> {
     ]
 }
 
-/// A real engine with busybox in it.
+/// A real engine with busybox.
 struct Bench {
     engine: Engine,
     docker: Docker,
@@ -79,14 +78,14 @@ impl Bench {
         Self { docker: engine.docker(), engine, image_id, jobs: AtomicU32::new(0) }
     }
 
-    /// The adapter, where strangers may name these images.
+    /// The adapter with these registries and local images allowed.
     fn docker_of(&self, registries: &[&str], local: &[&str]) -> Docker {
         let images = ImagePolicy::new(registries, local).expect("a policy");
         let config = Config { images, ..Config::new(self.engine.host()) };
         Docker::connect(&config).expect("an address")
     }
 
-    /// A container of its own name that runs `script` in a shell.
+    /// The spec of a container with a new name that runs `script` in a shell.
     fn shell(&self, script: &str) -> ContainerSpec {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         ContainerSpec {
@@ -95,7 +94,7 @@ impl Bench {
         }
     }
 
-    /// Runs it to its end.
+    /// Runs a container to its end.
     async fn finish(&self, spec: &ContainerSpec) -> (ContainerId, Ending) {
         let id = run(&self.docker, spec).await.expect("it is started").id;
         let ending = watch(&self.docker, &id).await.expect("it ends");
@@ -109,7 +108,7 @@ async fn run(runtime: &impl ContainerRuntime, spec: &ContainerSpec) -> Result<La
     runtime.start(&id).await
 }
 
-/// A container's exit with all its output.
+/// A container's exit and all its output.
 #[derive(Debug)]
 struct Ending {
     exit: Exit,
@@ -134,7 +133,7 @@ async fn watch(runtime: &impl ContainerRuntime, id: &ContainerId) -> Result<Endi
     Ok(Ending { exit: exit?, stdout: text(stdout), stderr: text(stderr) })
 }
 
-/// The names in a folder, sorted.
+/// The sorted names in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> = entries

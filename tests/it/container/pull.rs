@@ -19,7 +19,7 @@ async fn an_image_is_pulled_once_and_known_by_its_manifests_digest() {
     let digest = registry.take_busybox(&bench.engine, "t/busybox", "v1").await;
     let name = format!("{ADDRESS}/t/busybox:v1");
 
-    // All of them wait for one pull, and all are told that there was one.
+    // All three wait for one pull, and all are told that the image was pulled.
     let (a, b, c) = tokio::join!(
         bench.docker.image(&name),
         bench.docker.image(&name),
@@ -79,14 +79,14 @@ async fn a_registry_that_is_away_or_breaks_off_is_tried_again_later() {
     let bench = Bench::start().await;
     let away = bench.docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
     let Err(Error::Pull { reason: of_no_listener, .. }) = &away else { panic!("{away:?}") };
-    // A stranger who may name any registry must not learn which ports are open.
+    // A requester who may name any registry must not learn which ports are open.
     for word in ["refused", "dial", "5000", "tcp", "http"] {
         assert!(!of_no_listener.contains(word), "{word}: {of_no_listener}");
     }
     let of_no_listener = of_no_listener.clone();
     assert!(away.is_err_and(|err| err.is_transient()));
 
-    // Past the manifest: the engine has answered 200 by then and says the rest in its stream.
+    // A failure after the manifest: the engine has answered 200 by then and reports it in its stream.
     let registry = Registry::start(&bench.engine);
     registry.take_busybox(&bench.engine, "t/busybox", "v1").await;
     registry.spoil_layers();
@@ -130,7 +130,7 @@ async fn a_layer_may_be_unpacked_in_silence_and_not_downloaded() {
         let docker = Docker::connect(&config).unwrap();
         let told = docker.image(&format!("{ADDRESS}/t/busybox:v1")).await;
         let Err(Error::Pull { reason, .. }) = &told else { panic!("{told:?}") };
-        // Who waits hears that the engine has ended, and looks for the image.
+        // If the engine's answer ends before the time limit, the adapter looks for the image.
         let says = if is_given_up { "did not give it" } else { "the engine pulled it" };
         assert!(reason.contains(says), "{word}: {reason}");
     }

@@ -1,4 +1,4 @@
-//! The sandbox as a job finds it from inside, and how jobs end.
+//! The sandbox as a job sees it from inside, and how jobs end.
 
 use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{ContainerRuntime as _, ContainerSpec, Error, LogChunk, Network};
@@ -34,7 +34,7 @@ async fn a_job_has_no_power_no_network_and_no_more_than_its_share() {
     ] {
         assert!(ending.stdout.lines().any(|told| told == line), "{line}\n{}", ending.stdout);
     }
-    // Version 2 of control groups counts swap alone, version 1 memory and swap together.
+    // Cgroups v2 count swap alone, v1 counts memory and swap together.
     let swap = ending.stdout.lines().find(|line| line.starts_with("swap")).unwrap();
     assert!(["swap 0", "swap 67108864", "swap"].contains(&swap), "{swap}");
 }
@@ -73,7 +73,7 @@ async fn a_command_that_is_not_there_is_the_jobs_fault() {
     let bench = Bench::start().await;
     let command = Some(vec!["/no/such/command".to_owned()]);
     let spec = ContainerSpec { command, ..bench.shell("") };
-    // The engine's init looks for the command when the container has been started.
+    // The engine's init looks for the command after the container has started.
     let (_, ending) = bench.finish(&spec).await;
     assert_eq!(ending.exit.code, 127);
     assert!(ending.stderr.contains("/no/such/command"), "{}", ending.stderr);
@@ -106,7 +106,7 @@ async fn a_hundred_megabytes_of_output_pass_through_a_small_sink_without_growing
     assert!(grown < 32 * 1024, "{grown} KiB");
 }
 
-/// The most memory that this process has held so far.
+/// The peak memory of this process so far.
 fn peak_memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");

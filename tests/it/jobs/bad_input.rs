@@ -1,20 +1,10 @@
-//! What strangers send and what jobs do wrong: each ends in one terminal status with a reason, and
-//! the node goes on.
+//! Bad messages and bad jobs: each ends with one terminal status and a reason, and the node goes on.
 
 use serde_json::{Value, json};
 
-use super::last;
-use crate::support::world::{World, shell};
+use crate::support::world::{World, last, shell, shell_with};
 
-/// Merges the keys of `more` into a job that runs `script`.
-fn with(script: &str, more: &Value) -> Value {
-    let mut job = shell(script);
-    let fields = more.as_object().expect("an object").clone();
-    job.as_object_mut().expect("an object").extend(fields);
-    job
-}
-
-/// Jobs that can't complete: an id, what is changed in a good job, and how each ends.
+/// Jobs that can't complete: the id, the changes to a good job, and the end.
 fn bad_jobs() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let nowhere = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
     vec![
@@ -33,33 +23,38 @@ fn bad_jobs() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         ("absent-cid", json!({"input_file_cid": nowhere}), "failed", "input_unavailable"),
         ("exit-3", shell("exit 3"), "failed", "nonzero_exit"),
         ("no-command", json!({"command": ["/no/such"]}), "failed", "nonzero_exit"),
-        ("for-ever", with("sleep 1000", &json!({"timeout_s": 1})), "timed_out", "timeout"),
+        ("for-ever", shell_with("sleep 1000", &json!({"timeout_s": 1})), "timed_out", "timeout"),
         ("too-late", json!({"deadline": "2020-01-01T00:00:00Z"}), "rejected", "deadline_passed"),
         ("no-output", shell("true"), "failed", "output_missing"),
         ("a-link", shell("ln -s /etc/shadow /output/output"), "failed", "output_unsupported"),
         (
             "a-link-on-the-way",
-            with("ln -s / /output/x", &json!({"output_path": "/output/x/etc/shadow"})),
+            shell_with("ln -s / /output/x", &json!({"output_path": "/output/x/etc/shadow"})),
             "failed",
             "output_missing",
         ),
         ("a-pipe", shell("mkfifo /output/p"), "failed", "output_unsupported"),
         (
             "too-large",
-            with("dd if=/dev/zero of=/output/output bs=1M count=3", &json!({"disk_mib": 2})),
+            shell_with("dd if=/dev/zero of=/output/output bs=1M count=3", &json!({"disk_mib": 2})),
             "failed",
             "output_too_large",
         ),
         (
             "large-elsewhere",
-            with(
+            shell_with(
                 "dd if=/dev/zero of=/big bs=1M count=3",
                 &json!({"output_path": "/big", "disk_mib": 2}),
             ),
             "failed",
             "output_too_large",
         ),
-        ("hungry", with("tail /dev/zero", &json!({"memory_mib": 16})), "failed", "out_of_memory"),
+        (
+            "hungry",
+            shell_with("tail /dev/zero", &json!({"memory_mib": 16})),
+            "failed",
+            "out_of_memory",
+        ),
         ("wants-gpu", json!({"gpus": 1}), "rejected", "no_gpu"),
         ("wants-much", json!({"memory_mib": 60_000_000}), "rejected", "no_node_fits"),
         ("wants-net", json!({"network": "bridge"}), "rejected", "network_not_allowed"),
@@ -147,7 +142,7 @@ async fn a_jobs_disk_is_of_all_its_inputs_together() {
     for (id, disk_mib, reason) in
         [("ten", 10, json!("input_too_large")), ("twelve", 12, Value::Null)]
     {
-        world.publish(id, &with(script, &json!({"inputs": named, "disk_mib": disk_mib})));
+        world.publish(id, &shell_with(script, &json!({"inputs": named, "disk_mib": disk_mib})));
         let statuses = world.outcome(id);
         let end = last(&statuses);
         assert_eq!(end["reason_code"], reason, "{end}");

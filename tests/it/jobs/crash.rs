@@ -1,14 +1,13 @@
-//! The node is killed, asked to end, or loses what it stands on, and goes on where it was.
+//! The node is killed, shut down, or loses a part that it needs, and goes on where it was.
 
 use std::time::Duration;
 
 use lamda_node::clock::{Clock as _, SystemClock};
 
-use super::{last, stages};
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World, shell};
+use crate::support::world::{PATIENCE, World, last, shell, stages};
 
-/// Leaves a mark for each start of the container, and ends when the test says so.
+/// Prints a line for each start of the container, and ends after about four seconds.
 const COUNTED: &str = "echo started; while [ ! -e /input/never ] && [ $((i=i+1)) -le 40 ]; do sleep 0.1; done; echo x > /output/output";
 
 #[tokio::test]
@@ -121,7 +120,7 @@ async fn a_second_signal_ends_at_once_and_still_loses_nothing() {
     agent.ask_to_end();
     assert!(agent.wait_for_end().success(), "{}", agent.log());
     assert_eq!(world.containers().await, before, "the container goes on");
-    // What was not told in time is told by the next start; that it was interrupted never is.
+    // The next start publishes the statuses that are missing; none says that the job was interrupted.
     let told = stages(&world.statuses("held"));
     assert!("accepted pulling running".starts_with(&told), "{told}");
     assert_eq!(world.queued(), 1);

@@ -1,5 +1,5 @@
-//! Jobs from end to end: published by a client that we did not write, run by the real program in a
-//! real engine, read back from the stream, the store and the chain.
+//! Jobs from end to end: published by nats-py, run by the real program in a real engine, read back from
+//! the stream, the store and the chain.
 
 mod bad_input;
 mod crash;
@@ -7,27 +7,18 @@ mod signed;
 mod start;
 
 use lamda_node::clock::{Clock as _, SystemClock};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
-use crate::support::world::{JWT, World, shell};
-
-fn last(statuses: &[Value]) -> &Value {
-    statuses.last().expect("there are statuses")
-}
-
-fn stages(statuses: &[Value]) -> String {
-    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
-    names.collect::<Vec<_>>().join(" ")
-}
+use crate::support::world::{JWT, World, last, shell, stages};
 
 #[tokio::test]
 async fn the_seeds_message_becomes_a_cid_and_a_beat_on_the_chain() {
     let world = World::start().await;
     let agent = world.agent(&[]);
     let input = world.pin(b"hello, node").await;
-    // The seed's four keys; the image's own command decides what runs, so one key more.
+    // The four keys of the smallest job, and a command in place of the image's own.
     let script = "tr a-z A-Z < /input/input > /path/to/output/data";
     world.publish_raw(
         &json!({
@@ -54,7 +45,7 @@ async fn the_seeds_message_becomes_a_cid_and_a_beat_on_the_chain() {
     world.wait_until_clean().await;
 }
 
-/// An image whose programs run as an ordinary user.
+/// An image whose programs run as an unprivileged user.
 async fn image_of_a_user(world: &World) {
     let client = world.engine.client();
     let body = bollard::models::ContainerCreateBody {
@@ -241,7 +232,7 @@ async fn a_gpu_job_gets_its_own_card_and_the_largest_is_registered() {
     );
     let end = last(&world.outcome("gpu")).clone();
     assert_eq!(end["status"], "completed", "{end}");
-    // The smallest card that does is given, and nothing of the other is to be seen.
+    // The job gets the smallest card that fits, and sees nothing of the other one.
     assert_eq!(end["receipt"]["message"]["gpuUuids"], small);
     assert_eq!(world.content(end["output_cid"].as_str().expect("a CID")).await, b"nvidia0\n");
     let log = world.content(end["log_cid"].as_str().expect("a log")).await;

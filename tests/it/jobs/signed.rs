@@ -1,4 +1,4 @@
-//! Where the owner names requesters, only their signed jobs run; what the node claims is signed.
+//! If the owner names requesters, only their signed jobs run; and the node signs its own statements.
 
 use lamda_node::chain::key::recover;
 use lamda_node::ids::{Domain, Signature};
@@ -6,10 +6,9 @@ use lamda_node::job::receipt::Signed;
 use lamda_node::job::spec::parse;
 use serde_json::{Value, json};
 
-use super::last;
 use crate::support::anvil::{Anvil, CHAIN_ID};
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World};
+use crate::support::world::{PATIENCE, World, last};
 
 fn sign(world: &World, mut body: Value, account: usize) -> Value {
     let parsed = parse(body.to_string().as_bytes()).expect("a job");
@@ -58,13 +57,13 @@ async fn nobody_can_use_up_an_id_that_is_not_proved_to_be_theirs() {
         "command": ["/bin/sh", "-c", "echo x > /output/output"],
         "deadline": "2099-01-01T00:00:00.000Z"});
     let ends = |world: &World, count: usize| {
-        eventually("another end", PATIENCE, || {
+        eventually("another job ends", PATIENCE, || {
             let statuses = world.statuses("wanted");
             let ends = statuses.iter().filter(|status| status["status"] != "processing").count();
             (ends == count).then_some(statuses)
         })
     };
-    // The same job with a stranger's signature, then a body of nothing but the id.
+    // The same job with a stranger's signature, then a body with only the id.
     world.publish_raw(&sign(&world, job.clone(), 3).to_string());
     assert_eq!(last(&ends(&world, 1))["reason_code"], "signature_invalid");
     world.publish_raw(r#"{"job_id": "wanted"}"#);

@@ -1,12 +1,11 @@
-//! What the node does before the first job: what is wrong for good ends it, what is away is waited
-//! for, and what the chain knows already is not paid for again.
+//! The node before its first job: it ends on permanent errors, waits for parts that are away, and pays for
+//! nothing that is on the chain already.
 
-use super::last;
 use crate::support::nvml::FakeNvml;
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World, shell};
+use crate::support::world::{PATIENCE, World, last, shell};
 
-/// Runs the node with these settings until it ends by itself; its exit code and its words.
+/// Runs the node with these settings until it ends by itself; returns its exit code and its output.
 fn ends(world: &World, settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let log = world.dir.path().join("ends.log");
     let file = std::fs::File::create(&log).expect("a log");

@@ -1,4 +1,4 @@
-//! The pipeline over a real chain behind a proxy, with nothing else of a node around it.
+//! The pipeline alone, over a real chain behind a proxy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::support::anvil::{Anvil, CHAIN_ID};
 use crate::support::rpc_proxy::{RpcProxy, SEND};
 use crate::support::tools::eventually;
 
-/// A pipeline that stands on nothing but its journal, and a proxy that can be told to misbehave.
+/// A pipeline with its journal, and a proxy that misbehaves on command.
 pub(super) struct Bench {
-    /// So many blocks come a second, and everything waits as much shorter.
+    /// Blocks per second; all waits are divided by it.
     haste: u32,
     pub(super) anvil: Anvil,
     pub(super) proxy: Arc<RpcProxy>,
@@ -33,12 +33,12 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A registered node on a chain that makes a block a second.
+    /// A registered node on a chain that makes a block per second.
     pub(super) async fn start() -> Self {
         Self::hasty(1).await
     }
 
-    /// The same, so many times as fast.
+    /// A registered node on a chain that makes `haste` blocks per second.
     pub(super) async fn hasty(haste: u32) -> Self {
         let block_time = (1.0 / f64::from(haste)).to_string();
         let anvil = Anvil::start_with(&["--block-time", &block_time]);
@@ -54,7 +54,7 @@ impl Bench {
         let chain = Arc::new(Evm::new(config, Anvil::key(1)).expect("settings"));
         let dir = tempfile::tempdir().expect("a folder");
         let journal = Journal::open(dir.path()).expect("a journal");
-        // After another program was seen, nothing is sent for so long.
+        // The time without sending after another program's transaction was seen.
         let sole = Sole::new(Duration::from_secs(3) / haste);
         let bench = Self { haste, anvil, proxy, chain, journal, sole, dir };
         let register = Call::Register { gpu_model: "A10".to_owned(), vram_mib: 24_576 };
@@ -62,12 +62,12 @@ impl Bench {
         bench
     }
 
-    /// The pipeline as a start makes it, in a hurry.
+    /// The pipeline as a start makes it, with short waits.
     pub(super) fn ledger(&self) -> Ledger<Evm, SystemClock> {
         self.ledger_within(Limits::default())
     }
 
-    /// The same, with what the owner lets it spend.
+    /// The pipeline with the owner's limits of spending.
     pub(super) fn ledger_within(&self, limits: Limits) -> Ledger<Evm, SystemClock> {
         let spending = Spending::of(CHAIN_ID, limits);
         let pace = Pace::of(CHAIN_ID, spending);
@@ -91,7 +91,7 @@ impl Bench {
         Ok(outcome.hash)
     }
 
-    /// Waits until one more transaction than these has come to the endpoint.
+    /// Waits until the endpoint has received more than `sent` transactions.
     pub(super) async fn next_send(&self, before: usize) {
         let proxy = Arc::clone(&self.proxy);
         let seen = move || (proxy.seen(SEND).len() > before).then_some(());
@@ -99,7 +99,7 @@ impl Bench {
         tokio::task::spawn_blocking(wait).await.expect("it is sent");
     }
 
-    /// What the node's account holds, in wei.
+    /// The balance of the node's account in wei.
     pub(super) fn balance(&self) -> u128 {
         let said = self.anvil.cast(&["balance", &Anvil::key(1).address().to_string()]);
         said.parse().expect("a number")
@@ -114,13 +114,13 @@ impl Bench {
         self.anvil.cast(&[&["rpc"], arguments].concat())
     }
 
-    /// What the chain says of a transaction's receipt: `null` where it is in no block.
+    /// A transaction's receipt from the chain; `null` if it is in no block.
     pub(super) fn receipt_of(&self, hash: Hash) -> String {
         self.rpc(&["eth_getTransactionReceipt", &hash.to_string()])
     }
 
-    /// Of every transaction that the journal takes for done exactly one form is in a block, and
-    /// what the chain counts is what the journal knows and `strangers` sent.
+    /// Asserts that of every transaction that the journal has as done exactly one form is mined, and that the
+    /// account's nonce counts these and the transactions that `strangers` sent.
     pub(super) fn check(&self, strangers: u64) {
         let rows = transactions(self.dir.path());
         let settled: Vec<_> = rows.iter().filter(|row| row.state == "settled").collect();

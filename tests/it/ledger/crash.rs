@@ -1,4 +1,4 @@
-//! `kill -9` before and after every write of the pipeline and every send, on the real program.
+//! SIGKILL before and after every write and every send of the pipeline, in the real program.
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -6,13 +6,13 @@ use super::{FAST, check, nonce};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World};
 
-/// Every place where the pipeline writes something down or sends it, in the order of a transaction.
+/// Every place where the pipeline writes or sends something, in the order of a transaction.
 const PLACES: [&str; 5] = ["account", "reserve_nonce", "signed", "send", "settle"];
 
 #[tokio::test]
 async fn whatever_is_killed_no_call_is_mined_twice_and_no_nonce_is_left_out() {
     let world = World::start().await;
-    // The first pass of each place is the registration's, the second the first beat's.
+    // The first pass of each place is the registration, the second is the first beat.
     for pass in 1..=2 {
         for place in PLACES.map(|place| [format!("{place}.before"), format!("{place}.after")]) {
             for place in place {

@@ -1,5 +1,5 @@
-//! Many beats, with a fault at random in most of them: the endpoint misbehaves, the pipeline is
-//! dropped wherever it stands, blocks are taken back, fees jump, another program uses the key.
+//! Many beats with random faults: the endpoint misbehaves, the pipeline is dropped at any point, blocks
+//! are reverted, fees jump, another program uses the key.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::support::anvil::Anvil;
 use crate::support::rpc_proxy::{Garbage, Weather};
 use crate::support::world::PATIENCE;
 
-/// Blocks a second.
+/// Blocks per second.
 const HASTE: u32 = 20;
 
-/// What became of the beats that were begun.
+/// The numbers of begun beats by their result.
 #[derive(Debug, Default)]
 struct Tally {
     done: u32,
@@ -27,7 +27,7 @@ struct Tally {
     reorganised: u32,
 }
 
-/// Goes on until the chain has this many transactions of the node, and checks all of them.
+/// Goes on until the node has this many mined transactions, and checks all of them.
 pub(crate) async fn beat_through(beats: u64) {
     let seed = seed();
     let (mut rng, mut tally) = (Rng::with_seed(seed), Tally::default());
@@ -95,7 +95,7 @@ async fn meddle_and_beat(bench: &Bench, rng: &mut Rng, tally: &mut Tally) {
     }
 }
 
-/// Fine every other time, or else nothing would ever be done.
+/// Clear in about half of the cases, so that some beats are mined.
 fn weather(rng: &mut Rng) -> Weather {
     match rng.u8(..24) {
         0 => Weather::Down,
@@ -114,8 +114,8 @@ fn weather(rng: &mut Rng) -> Weather {
     }
 }
 
-/// `FAULTS_SEED`, to see what another run saw, or else by chance.
-#[expect(clippy::print_stderr, reason = "what a person needs to see a failure again")]
+/// `FAULTS_SEED`, to repeat another run, or else a random seed.
+#[expect(clippy::print_stderr, reason = "the seed repeats a failed run")]
 fn seed() -> u64 {
     let set = std::env::var_os("FAULTS_SEED").and_then(|seed| seed.to_str()?.parse().ok());
     let seed = set.unwrap_or_else(|| fastrand::u64(..));

@@ -1,5 +1,4 @@
-//! Contracts that are not ours: the deployed interface alone, and one where a node registers once
-//! and never again.
+//! Other contracts: one with only the deployed interface, and one with which a node can register just once.
 
 use serde_json::json;
 
@@ -8,7 +7,7 @@ use crate::support::anvil::Anvil;
 use crate::support::contracts::Kind;
 use crate::support::world::{Agent, World, shell};
 
-/// A job is run, and beats go on after it.
+/// Asserts that a job runs, and that beats go on after it.
 fn lives(world: &World, agent: &Agent, id: &str) {
     world.publish(id, &shell("echo x > /output/output"));
     let end = world.outcome(id).pop().expect("an end");
@@ -25,7 +24,7 @@ async fn the_deployed_interface_alone_gets_plain_beats_and_its_node_serves_jobs(
     lives(&world, &agent, "plain");
     agent.ask_to_end();
     assert!(agent.wait_for_end().success());
-    // It would revert on anything but the two calls of the interface.
+    // This contract would revert any call outside its interface.
     check(&world);
     assert_eq!(warnings(&agent, "chain:"), 0, "{}", agent.log());
     assert_eq!(warnings(&agent, "receipts are not taken"), 0, "{}", agent.log());

@@ -1,5 +1,5 @@
-//! The node's life on the chain, and the pipeline of its transactions: killed at every step, and in
-//! bad weather. What the chain holds afterwards is compared with what the journal says.
+//! The node on the chain, and the pipeline of its transactions: killed at every step, and with failing
+//! endpoints. Afterwards the chain is compared with the journal.
 
 mod bench;
 mod crash;
@@ -21,14 +21,14 @@ use serde_json::Value;
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World};
 
-/// Beats follow each other this fast.
+/// The setting for fast beats.
 const FAST: (&str, &str) = ("HEARTBEAT_INTERVAL", "1s");
 
 const REGISTERED: &str = "NodeRegistered(address indexed,string,uint256)";
 const BEATEN: &str = "NodeHeartbeat(address indexed,uint256)";
 const COMMITTED: &str = "ReceiptsCommitted(address indexed,bytes32 indexed,uint32,uint32)";
 
-/// A transaction as the journal has it.
+/// A transaction in the journal.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) nonce: u64,
@@ -55,7 +55,7 @@ pub(super) fn transactions(data: &Path) -> Vec<Row> {
     rows.expect("rows").map(|row| row.expect("a row")).collect()
 }
 
-/// How many transactions of an account are in blocks.
+/// The number of an account's mined transactions.
 fn nonce_of(world: &World, account: Address) -> usize {
     world.anvil.cast(&["nonce", &account.to_string()]).parse().expect("a number")
 }
@@ -65,14 +65,14 @@ fn nonce(world: &World) -> usize {
     nonce_of(world, World::agent_address())
 }
 
-/// All events of this kind that the contract has emitted.
+/// All events with this topic that the contract has emitted.
 fn events(world: &World, event: &str) -> Vec<Value> {
     let (contract, all) = (world.contract.to_string(), ["--from-block", "0", "--json"]);
     let said = world.anvil.cast(&[&["logs", event, "--address", &contract], &all[..]].concat());
     serde_json::from_str(&said).expect("events")
 }
 
-/// Waits until the node has `count` transactions in blocks.
+/// Waits until the node has `count` mined transactions.
 fn wait_for_nonce(world: &World, agent: &Agent, count: usize) {
     let what = format!("{count} transactions are in blocks");
     let found = std::panic::catch_unwind(|| {
@@ -81,22 +81,22 @@ fn wait_for_nonce(world: &World, agent: &Agent, count: usize) {
     assert!(found.is_ok(), "{what}, there are {}; the log:\n{}", nonce(world), agent.log());
 }
 
-/// Lets three of the [`FAST`] beats' intervals pass.
+/// Waits for three intervals of the [`FAST`] beats.
 fn let_three_beats_pass() {
     let (began, span) = (Instant::now(), Duration::from_secs(3));
     eventually("time passes", PATIENCE, || (began.elapsed() > span).then_some(()));
 }
 
-/// How often a text stands in what the node has logged at WARN or above.
+/// The number of times that the node logged this text at WARN or above.
 fn warnings(agent: &Agent, text: &str) -> usize {
     let log = agent.log();
     let loud = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
     loud.filter(|line| line.contains(text)).count()
 }
 
-/// Holds the chain and the journal against each other, once the node has ended: every mined
-/// transaction is a registration or a beat, the nonces follow each other, every one of them has
-/// one form in a block, and the node registered once.
+/// Compares the chain with the journal, after the node has ended: every mined transaction is a
+/// registration or a beat, the nonces are consecutive, each nonce has exactly one mined form, and the
+/// node registered once.
 fn check(world: &World) {
     let rows = transactions(&world.dir.path().join("data"));
     let mined = nonce(world);

@@ -1,34 +1,27 @@
-//! Receipts of real jobs on their way to the chain: under one root, once, and provable by anybody.
+//! Receipts of real jobs on their way to the chain: under exactly one root, and provable by anybody.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::{COMMITTED, FAST, check, events, wait_for_nonce};
 use crate::support::rpc_proxy::{Hold, RpcProxy, SEND};
-use crate::support::tools::eventually;
+use crate::support::tools::{eventually, run_with_input};
 use crate::support::world::{PATIENCE, World, shell};
 
 const GOOD: &str = "echo x > /output/output";
 
-/// What a command of the program prints that reads `input`; ends the test where it fails.
+/// The output of a command for this input; panics if it fails.
 fn says(command: &mut Command, input: &str) -> String {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the program starts");
-    let mut stdin = child.stdin.take().expect("its input is piped");
-    // Who needs no input may have ended already.
-    stdin.write_all(input.as_bytes()).ok();
-    drop(stdin);
-    let output = child.wait_with_output().expect("the program ends");
+    let output = run_with_input(command, input);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The root that a job's receipt is proven under, by whoever has the proof and an endpoint.
+/// The root under which a job's receipt is proven; checks the proof with `verify`.
 fn proven_root(world: &World, job: &str) -> String {
     let proof = says(&mut world.command(&["receipt", "proof", job]), "");
     let mut verify = world.command(&["verify", "-", "--json", "--rpc", &world.anvil.rpc_url]);
@@ -40,7 +33,7 @@ fn proven_root(world: &World, job: &str) -> String {
     told["root"].as_str().expect("a root").to_owned()
 }
 
-/// Every root in an event, with the completed and the failed jobs that were claimed under it.
+/// Every root in an event, with the numbers of completed and failed jobs claimed under it.
 fn roots(world: &World) -> Vec<(String, u64, u64)> {
     let number = |text: &str| u64::from_str_radix(text, 16).expect("a number");
     let root = |event: Value| {
@@ -52,7 +45,7 @@ fn roots(world: &World) -> Vec<(String, u64, u64)> {
     events(world, COMMITTED).into_iter().map(root).collect()
 }
 
-/// What the contract counts as claimed by the node: completed, failed.
+/// The contract's counts of the node's claimed jobs: completed, failed.
 fn claimed(world: &World) -> (u64, u64) {
     let call =
         "reputationOf(address)(uint40,uint40,uint32,uint32,uint32,uint40,uint40,uint256,uint16)";
@@ -69,7 +62,7 @@ async fn jobs_that_end_between_two_beats_share_one_root_and_each_can_be_proven()
     let proxy = RpcProxy::start(&world.anvil.rpc_url);
     let mut agent = world.agent(&[FAST, ("OPBNB_RPC_URL", proxy.url())]);
     agent.wait_for("heartbeat sent");
-    // A beat that was made up before any of them ended is on its way until all have.
+    // Holds a beat that was composed before any job ended until all have ended.
     let held = proxy.hold(SEND, Hold::Request);
     let sent = proxy.seen(SEND).len();
     eventually("a beat is held", PATIENCE, || (proxy.seen(SEND).len() > sent).then_some(()));
@@ -90,7 +83,7 @@ async fn jobs_that_end_between_two_beats_share_one_root_and_each_can_be_proven()
         Some(roots(&world)).filter(|roots| !roots.is_empty())
     });
     assert_eq!(claimed(&world), (2, 1));
-    // The node takes its block for final a moment later.
+    // The node considers the block final a moment later.
     agent.wait_for("receipts=3");
     for (id, _, _) in jobs {
         assert_eq!(committed, [(proven_root(&world, id), 2, 1)]);
@@ -117,7 +110,7 @@ async fn receipts_that_a_killed_node_had_in_hand_are_under_exactly_one_root() {
     agent.kill();
     let places = ["reserve_nonce.after", "signed.after", "send.after", "settle.before"];
     for place in places {
-        // The first call of a start: nothing happens on the chain before the job has its receipt.
+        // The first call of a start: while it is held, the job gets its receipt before anything is sent.
         let held = proxy.hold("eth_chainId", Hold::Request);
         let armed = [&settings[..], &[("LAMDA_FAILPOINT", place)]].concat();
         let mut agent = world.agent(&armed);

@@ -1,5 +1,5 @@
-//! The program behind an endpoint in every weather: jobs are served in all of it, and beats come
-//! again by themselves.
+//! The program behind an endpoint in every weather: jobs are always served, and beats resume by
+//! themselves.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::rpc_proxy::{Garbage, RpcProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World, shell};
 
-/// Every weather that an endpoint may bring while the node runs.
+/// Every weather of an endpoint that a running node may meet.
 pub(crate) fn all() -> Vec<Weather> {
     vec![
         Weather::Down,
@@ -29,8 +29,8 @@ pub(crate) fn all() -> Vec<Weather> {
     ]
 }
 
-/// A node starts while the endpoint is away, and lives through these. Each comes to a node of a
-/// new start, as the waits of one that failed often are long.
+/// A node starts while the endpoint is away, and lives through these weathers. It is restarted before
+/// each, since its waits are long after many failures.
 pub(crate) async fn live_through(weathers: Vec<Weather>, block_time: Option<&str>) {
     let mut world = World::start().await;
     if let Some(seconds) = block_time {
@@ -51,9 +51,11 @@ pub(crate) async fn live_through(weathers: Vec<Weather>, block_time: Option<&str
         let asked = proxy.connections();
         proxy.set(weather.clone());
         serve(&world, &format!("weather-{number}"));
-        eventually("it is felt", PATIENCE, || (proxy.connections() > asked + 1).then_some(()));
+        eventually("the proxy sees requests", PATIENCE, || {
+            (proxy.connections() > asked + 1).then_some(())
+        });
         proxy.clear();
-        // The one that is on its way, and one that was begun in fine weather.
+        // The beat on its way, and one that was begun in clear weather.
         wait_for_nonce(&world, &agent, nonce(&world) + 2);
         assert!(agent.running.0.try_wait().expect("our child").is_none(), "{weather:?} ended it");
     }
@@ -62,7 +64,7 @@ pub(crate) async fn live_through(weathers: Vec<Weather>, block_time: Option<&str
     check(&world);
 }
 
-/// A job is served, whatever the chain does.
+/// Asserts that a job is served, whatever the chain does.
 fn serve(world: &World, id: &str) {
     world.publish(id, &shell("echo x > /output/output"));
     assert_eq!(world.outcome(id).pop().expect("an end")["status"], json!("completed"));

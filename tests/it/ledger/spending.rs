@@ -1,10 +1,9 @@
-//! A node that may not or can't pay says so once and serves jobs; once it can, it beats.
-
-use serde_json::json;
+//! A node that may not or can't pay says so once and serves jobs; once it can pay, it sends beats.
 
 use lamda_node::agent::Limits;
 use lamda_node::agent::account::ledger::Error;
 use lamda_node::reputation::Call;
+use serde_json::json;
 
 use super::bench::Bench;
 use super::{FAST, nonce, wait_for_nonce, warnings};
@@ -12,18 +11,18 @@ use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World, shell};
 
-/// It has said why it sends nothing, tried again in vain with blocks in between, served a job, and
-/// said no more about it.
+/// Asserts that the node said once why it sends nothing, tries again in vain with blocks in between, and
+/// serves a job meanwhile.
 fn serves_without_paying(world: &World, agent: &Agent, id: &str, why: &str) {
     agent.wait_for(why);
     let again = why.to_owned();
     let tries = || agent.log().matches(&again).count();
     let seen = tries();
-    // An empty block lowers the base fee: the price is another each time.
+    // An empty block lowers the base fee, so the price differs each time.
     world.anvil.cast(&["rpc", "anvil_mine"]);
     world.publish(id, &shell("echo x > /output/output"));
     assert_eq!(world.outcome(id).pop().expect("an end")["status"], json!("completed"));
-    eventually("it tries again", PATIENCE, || (tries() >= seen + 2).then_some(()));
+    eventually("the node tries again", PATIENCE, || (tries() >= seen + 2).then_some(()));
     assert_eq!(warnings(agent, why), 1, "{}", agent.log());
     assert_eq!(nonce(world), 0, "{}", agent.log());
 }
@@ -55,7 +54,7 @@ async fn an_endpoint_that_lies_about_the_price_makes_the_node_pay_no_more_than_t
     let before = bench.balance();
     bench.beat().await.expect("a beat");
     let cost = before - bench.balance();
-    // The worst that a form may cost is some three times of that.
+    // A form's maximal cost is about three times its actual cost.
     let allowed = cost * 30;
     let day_max_wei = Some(allowed);
     let ledger = bench.ledger_within(Limits { day_max_wei, ..Limits::default() });
@@ -79,7 +78,7 @@ async fn what_fails_in_its_block_is_not_paid_for_again_before_the_next_beat() {
     proxy.set_for("eth_estimateGas", Weather::LowEstimates);
     let agent = world.agent(&[("OPBNB_RPC_URL", proxy.url()), ("HEARTBEAT_INTERVAL", "60s")]);
     agent.wait_for("the next try is in 60 s");
-    // It goes on with all else meanwhile, and sends nothing.
+    // It goes on with everything else, and sends nothing.
     let sent = proxy.seen(SEND).len();
     world.publish("meanwhile", &shell("echo x > /output/output"));
     assert_eq!(world.outcome("meanwhile").pop().expect("an end")["status"], json!("completed"));

@@ -1,5 +1,5 @@
-//! The pipeline over a real chain that makes a block a second: dear, forgetful, reorganised, shared
-//! with another program, and out of money.
+//! The pipeline over a real chain that makes a block per second: rising fees, dropped transactions,
+//! reorganisations, another program with the same key, and no money.
 
 use lamda_node::agent::account::ledger::Error;
 use lamda_node::agent::key::sole::Conflict;

@@ -1,4 +1,4 @@
-//! The other ways that a job can go: cancelled, given back, left to another agent, put aside.
+//! The other ways in which a job can end: cancelled, given back, left to another agent, put aside.
 
 use serde_json::json;
 
@@ -10,42 +10,42 @@ use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World};
 
-/// A job that is cancelled while it runs.
+/// Places of a job that is cancelled while it runs.
 pub(super) const CANCELLED: [&str; 3] = ["stopping", "stop", "exited"];
 
-/// A job that is given back at a shutdown.
+/// Places of a job that is given back at a shutdown.
 pub(super) const GIVEN_BACK: [&str; 7] =
     ["stopping", "stop", "interrupted", "remove", "handing_back", "hand_back", "waiting"];
 
-/// A pool's job that is given back: with its claim.
+/// Places of a pool's job that is given back with its claim.
 pub(super) const GIVEN_BACK_TO_POOL: [&str; 4] =
     ["handing_back", "hand_back", "put_claim:2", "waiting"];
 
-/// A job that was given back and comes again.
+/// Places of a job that was given back and is delivered again.
 pub(super) const RESUMED: [&str; 2] = ["accepted", "redelivered"];
 
-/// A pool's job that went to another agent.
+/// Places of a pool's job that went to another agent.
 pub(super) const OUTBID: [&str; 3] = ["yielded", "letting_go", "waiting"];
 
-/// A pool's job that another agent has ended.
+/// Places of a pool's job that another agent has ended.
 pub(super) const ENDED_ELSEWHERE: [&str; 1] = ["ended_elsewhere"];
 
-/// A pool's job that this node can't begin, which may be the node's own fault.
+/// Places of a pool's job that this node can't begin, perhaps by its own fault.
 pub(super) const RETURNED: [&str; 3] = ["returning", "return", "put_claim"];
 
-/// The same once it has a container: its card fails.
+/// Places of such a job that already has a container: its card fails.
 pub(super) const UNABLE: [&str; 3] = ["unable", "remove", "returning"];
 
-/// A job whose container is taken away until it is given up.
+/// Places of a job whose containers are removed until it is given up.
 pub(super) const BURIED: [&str; 2] = ["bury", "buried"];
 
-/// What never ends by itself in its first attempt, and works in every later one.
+/// A script that never ends by itself in its first attempt, and does the work in every later one.
 fn once_more() -> String {
     format!("if grep -q /1/output /proc/self/mountinfo; then sleep 1000; fi; {WORK}")
 }
 
-/// As [`once_more`]; the second attempt ends once it is [`let_go`], so that whatever is to meet it in
-/// hand does.
+/// As [`once_more`], but the second attempt ends only after [`let_go`], so that the job stays in hand
+/// until then.
 fn once_let_go() -> String {
     let held = "until [ -e /output/go ]; do sleep 0.1; done; rm /output/go";
     format!("if grep -q /1/output /proc/self/mountinfo; then sleep 1000; fi; {held}; {WORK}")
@@ -77,7 +77,7 @@ async fn a_node_that_dies_while_it_cancels_a_job_cancels_it() {
         walk.send("tell", &control(), &cancel);
         walk.wait_for_death(agent, &place, &id);
         let agent = walk.go_on();
-        // Who was not answered asks again.
+        // The node died before it answered, so the requester asks again.
         eventually(&format!("{id} is cancelled"), PATIENCE, || {
             let answer = walk.request("ask", &control(), &cancel);
             (answer.contains(r#""ok":true"#) || answer.contains("too_late")).then_some(())
@@ -87,13 +87,13 @@ async fn a_node_that_dies_while_it_cancels_a_job_cancels_it() {
     walk.check().await;
 }
 
-/// Asks the node to end once the job runs.
+/// Sends the node SIGTERM once the job runs.
 fn ask_to_end(agent: &Agent, id: &str) {
     agent.wait_for(&format!("job {id}: running"));
     agent.ask_to_end();
 }
 
-/// Takes a job to its end that may still be in its first attempt, which never ends by itself.
+/// Takes a job to its end, also from its first attempt, which never ends by itself.
 fn see_to_its_end(walk: &mut Walk, id: &str) {
     let mut agent = walk.go_on();
     let taken_back = format!("took job {id} back: running");
@@ -130,7 +130,7 @@ async fn a_node_that_dies_while_it_gives_a_job_back_runs_it_once_more() {
         walk.publish(&id, &once_let_go());
         ask_to_end(&agent, &id);
         assert!(agent.wait_for_end().success(), "{}", agent.log());
-        // It goes on from the journal as soon as the node starts: its delivery finds it in hand.
+        // The job goes on from the journal as soon as the node starts, so its delivery finds it in hand.
         let agent = walk.arm(&place);
         walk.wait_for_death(agent, &place, &id);
         let agent = walk.go_on();
@@ -157,14 +157,14 @@ async fn a_node_that_dies_while_it_gives_a_pools_job_back_runs_it_once_more() {
     walk.check().await;
 }
 
-/// Another agent takes the job, by a later delivery, once it runs here.
+/// Has another agent take the job, with a later delivery, once it runs here.
 fn outbid(walk: &mut Walk, agent: &Agent, id: &str) {
     agent.wait_for(&format!("job {id}: running"));
     let other = json!({"agent": format!("0x{}", "11".repeat(20)), "delivered": 7});
     walk.send("claim", &format!("cpu.{id}"), &other.to_string());
 }
 
-/// The other agent has ended the job long ago, and the message comes here once more.
+/// The other agent ended the job long ago, and its message is delivered here again.
 fn end_elsewhere(walk: &mut Walk, id: &str) {
     eventually(&format!("job {id} waits"), PATIENCE, || {
         (walk.phase(id)? == "waiting").then_some(())
@@ -212,7 +212,7 @@ async fn a_node_that_dies_while_it_returns_what_it_could_not_fetch_loses_no_job_
         let agent = walk.arm_with(&place, &[("IPFS_GATEWAYS", &proxy.url())]);
         walk.publish(&id, WORK);
         walk.wait_for_death(agent, &place, &id);
-        // Whatever was counted: it comes again, and is begun.
+        // Whether the refusal was counted or not, the job is delivered again and begun.
         let agent = walk.go_on();
         walk.wait_until_done(&agent, &id);
     }
@@ -233,7 +233,7 @@ async fn a_node_that_dies_while_its_card_fails_leaves_nothing_and_loses_no_job_o
         let id = format!("card-{}", job_of(&place));
         walk.expect(&id, "completed", 1);
         let agent = walk.arm(&place);
-        // What the start tries is well: the card fails the job.
+        // The check at the start passes; the card fails only later.
         agent.wait_for("waiting for jobs on jobs.pool");
         walk.world.engine.break_gpus("fail");
         walk.publish(&id, WORK);
@@ -245,7 +245,7 @@ async fn a_node_that_dies_while_its_card_fails_leaves_nothing_and_loses_no_job_o
     walk.check().await;
 }
 
-/// Takes the containers of these attempts away, each while it runs.
+/// Removes the containers of these attempts, each while it runs.
 async fn take_away(walk: &Walk, agent: &Agent, id: &str, attempts: u32) {
     for attempt in 1..=attempts {
         let running = format!("job {id}: running");
@@ -274,7 +274,7 @@ async fn a_node_that_dies_while_it_puts_a_job_aside_puts_it_aside_once() {
         let agent = walk.go_on();
         walk.wait_until_done(&agent, &id);
     }
-    assert_eq!(walk.request("count", "DEAD", ""), "4", "a letter a job");
+    assert_eq!(walk.request("count", "DEAD", ""), "4", "one letter per job");
     for place in sides(&["accepted"]) {
         let id = format!("lost-{}", job_of(&place));
         walk.expect(&id, "completed", 2);

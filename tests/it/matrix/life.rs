@@ -3,7 +3,7 @@
 use super::walk::{IN_POOL, WORK, Walk};
 use super::{job_of, sides};
 
-/// What is written down in its life, in that order; `starting` a second time with its container.
+/// The writes of its life, in order; the second `starting` records its container.
 pub(super) const LIFE: [&str; 10] = [
     "pulled",
     "ready",
@@ -17,7 +17,7 @@ pub(super) const LIFE: [&str; 10] = [
     "cleaned",
 ];
 
-/// What is done in its life, in that order.
+/// The steps of its life, in order.
 pub(super) const STEPS: [&str; 15] = [
     "pull",
     "fetch",
@@ -36,11 +36,11 @@ pub(super) const STEPS: [&str; 15] = [
     "ack",
 ];
 
-/// What it says: its statuses by their numbers, and its very last write.
+/// The writes of its statuses, by number, and its last write.
 pub(super) const STATUSES: [&str; 7] =
     ["say", "sent", "say:4", "sent:4", "say:6", "sent:6", "settled"];
 
-/// What a pool's job passes beside that, or passes in another way; its claim is written before the
+/// Places that only a pool's job passes, or that it passes differently: its claim is written before the
 /// start and before the end.
 pub(super) const POOLED: [&str; 7] =
     ["claiming", "claim", "put_claim", "starting:2", "concluding", "conclude", "put_claim:2"];
@@ -79,8 +79,8 @@ async fn a_node_that_dies_with_a_pools_job_goes_on_by_its_claim() {
     die_everywhere(&[IN_POOL], &POOLED).await;
 }
 
-/// Everything until its start, in that order: from its admission, and from its claim. A step that
-/// has come to its end is repeated, but what it wrote outside is not written again.
+/// Everything before its start, in order: after its admission, and after its claim. A finished step is
+/// repeated, but its outside effects are not.
 const PREPARED: [&str; 5] = ["pull", "pulled", "fetch", "ready", "reserve"];
 const CLAIMED: [&str; 3] = ["claiming", "put_claim", "claim"];
 /// From its start to the receipt.
@@ -101,11 +101,11 @@ const RUN: [&str; 15] = [
     "published",
     "attest",
 ];
-/// A pool's job before its end, and every job from there.
+/// A pool's job before its end, then every job after it.
 const CONCLUDED: [&str; 3] = ["concluding", "put_claim", "conclude"];
 const ENDED: [&str; 6] = ["ended", "remove", "remove_folders", "cleaned", "ack", "settled"];
 
-/// One job, whose node dies at all of these places, one after the other.
+/// One job, whose node dies at each of these places in turn.
 async fn die_in_turn(settings: &[(&'static str, &'static str)], places: &[&[&str]]) {
     let mut walk = Walk::start(settings).await;
     walk.expect("unlucky", "completed", 1);

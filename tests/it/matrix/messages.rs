@@ -1,5 +1,5 @@
-//! What is taken in, refused, or comes a second time. A node that dies over a message before that
-//! is written down is given it once more, after the server's patience.
+//! Messages that are accepted, refused, or delivered a second time. A node that dies before it has
+//! written a message down gets it again after the ack wait.
 
 use lamda_node::clock::{Clock as _, SystemClock};
 use serde_json::json;
@@ -8,19 +8,19 @@ use super::walk::{IN_POOL, WORK, Walk};
 use super::{job_of, sides};
 use crate::support::world::World;
 
-/// A job that has ended comes again.
+/// Places of an ended job that is delivered again.
 pub(super) const REPEATED: [&str; 1] = ["send_again"];
 
-/// A job in hand comes again.
+/// Places of a job in hand that is delivered again.
 pub(super) const IN_HAND: [&str; 1] = ["redelivered"];
 
-/// A job that this node can't run.
+/// Places of a job that this node can't run.
 pub(super) const REFUSED: [&str; 1] = ["refuse"];
 
-/// A job of the pool that no other node could run either.
+/// Places of a pool's job that no other node could run either.
 pub(super) const MISFITS: [&str; 2] = ["put_claim", "refuse"];
 
-/// A job that is new.
+/// Places of a new job.
 pub(super) const TAKEN: [&str; 1] = ["admit"];
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_node_that_dies_over_a_message_answers_it_once() {
 async fn a_node_that_dies_while_it_gives_up_a_job_for_its_pool_gives_it_up_once() {
     let mut walk = Walk::start(&[IN_POOL]).await;
     walk.send("patience", "pool-cpu", "5");
-    // Said by so many nodes that the next one is the last.
+    // So many refusals that the next one is the last.
     let refused = json!({
         "agent": format!("0x{}", "11".repeat(20)), "state": "refused", "stream_seq": 1,
         "delivered": 1, "spec_hash": format!("0x{}", "22".repeat(32)), "refusals": 19,
@@ -103,6 +103,6 @@ async fn a_node_that_dies_while_it_gives_up_a_job_for_its_pool_gives_it_up_once(
         walk.wait_until_done(&agent, &id);
     }
     drop(agent);
-    assert_eq!(walk.request("count", "DEAD", ""), "4", "a letter a job");
+    assert_eq!(walk.request("count", "DEAD", ""), "4", "one letter per job");
     walk.check().await;
 }

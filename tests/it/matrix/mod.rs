@@ -1,9 +1,8 @@
-//! The crash matrix: the real program on the real parts is killed with SIGKILL before and after
-//! every write of its journal and every effect of a job, and started again. Each place has a job of
-//! its own; how it went is judged at the end of a walk, by the streams, the engine's events and
-//! what is left on the host.
+//! The crash matrix: the real program on the real parts is killed with SIGKILL before and after every
+//! write of its journal and every effect of a job, and started again. Each place has its own job; the end
+//! of a walk judges all of them by the streams, the engine's events and what is left on the host.
 //!
-//! A place is a failpoint's name, where need be with the pass at which the node dies.
+//! A place is the name of a failpoint, perhaps with the pass at which the node dies.
 
 mod ends;
 mod life;
@@ -14,7 +13,7 @@ mod witness;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Both sides of these places, as failpoints are armed.
+/// The failpoints before and after each of these places.
 fn sides(places: &[&str]) -> Vec<String> {
     let sides = places.iter().flat_map(|place| {
         let (name, pass) = place.split_once(':').unwrap_or((place, "1"));
@@ -23,12 +22,12 @@ fn sides(places: &[&str]) -> Vec<String> {
     sides.collect()
 }
 
-/// The name of the job that dies at this place.
+/// The id of the job whose node dies at this place.
 fn job_of(place: &str) -> String {
     place.replace(['.', ':'], "-")
 }
 
-/// Every place that a walk goes through.
+/// Every place that some walk goes through.
 fn walked() -> BTreeSet<&'static str> {
     let walks: [&[&str]; 18] = [
         &life::LIFE,
@@ -54,7 +53,7 @@ fn walked() -> BTreeSet<&'static str> {
     places.map(|place| place.split(':').next().unwrap_or_default()).collect()
 }
 
-/// The texts between `before` and the next `"` in a source file, or in all below a folder.
+/// The texts between `before` and the next `"` in a source file, or in all files below a folder.
 fn named(source: &str, before: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(source);
     if path.is_dir() {
@@ -68,7 +67,7 @@ fn named(source: &str, before: &str) -> BTreeSet<String> {
     pieces.map(|piece| piece.split('"').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// A new phase, step or write that no walk goes through fails here, by its name.
+/// Fails, with its name, for a new phase, step or write that no walk goes through.
 #[test]
 fn the_walks_go_through_every_place_that_there_is() {
     let sources = [
@@ -80,9 +79,9 @@ fn the_walks_go_through_every_place_that_there_is() {
         named("agent", "failpoint::hit(\""),
     ];
     let mut there: BTreeSet<String> = sources.into_iter().flatten().collect();
-    // Passed to `hit` by names of their own.
+    // Their names reach `hit` in variables.
     there.extend(["upload_output", "upload_log"].map(str::to_owned));
-    // The pipeline of transactions has a matrix of its own, in `ledger::crash`.
+    // The pipeline of transactions has its own matrix in `ledger::crash`.
     assert!(there.remove("send"));
     let walked: BTreeSet<String> = walked().into_iter().map(str::to_owned).collect();
     assert_eq!(walked, there);

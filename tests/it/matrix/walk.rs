@@ -1,4 +1,4 @@
-//! One job a place: the node dies there, starts again, and takes the job to its end.
+//! One job per place: the node dies there, starts again, and takes the job to its end.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,19 +11,19 @@ use crate::support::nats::Beside;
 use crate::support::tools::eventually;
 use crate::support::world::{Agent, PATIENCE, World, shell};
 
-/// What every job of the matrix works on.
+/// The input of every job.
 pub(super) const INPUT: &str = "input of ";
 
-/// Copies its input to its output, with its own name after it, and leaves a log.
+/// Copies the input to the output, appends the job's id, and leaves a log.
 pub(super) const WORK: &str = "echo working; (cat /input/input; echo $JOB_ID) > /output/output";
 
-/// The node serves the pool that its jobs are sent to.
+/// The setting with which the node serves the pool that the jobs are sent to.
 pub(super) const IN_POOL: (&str, &str) = ("AGENT_POOLS", "cpu");
 
-/// The phases of a job whose last word is written down.
+/// The phases of a job whose end is in the journal.
 const ENDS: [&str; 6] = ["ended", "cleaned", "buried", "settled", "rejected", "ended_elsewhere"];
 
-/// A client that we did not write, which stays: each line that it is told is one message.
+/// The requester, in nats-py: it carries out one request for each line of its input.
 const REQUESTER: &str = "
 print('ready')
 loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ while line := await loop.run_in_executor(None, sys.stdin.readline):
             pass
     print('done')";
 
-/// How a job is to have ended.
+/// The expected end of a job.
 #[derive(Debug)]
 struct Expected {
     status: &'static str,
@@ -83,7 +83,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// A world, and how the node is started in it.
+    /// Starts a world; the node will run in it with these settings.
     pub(super) async fn start(settings: &[(&'static str, &'static str)]) -> Self {
         let world = World::start().await;
         let witness = Witness::of(&world.engine);
@@ -91,31 +91,31 @@ impl Walk {
         assert_eq!(requester.line(), "ready");
         let input = world.pin(INPUT.as_bytes()).await;
         let mut settings = settings.to_vec();
-        // One at a time: what a place is passed by is the job that is meant.
+        // One job at a time, so that the job that passes a place is the intended one.
         settings.push(("JOB_SLOTS", "1"));
         let expected = BTreeMap::new();
         let walk = Self { world, input, settings, witness, requester, expected };
-        // The streams are there, and the node is registered, before anything dies.
+        // Makes the streams and registers the node before the first crash.
         let agent = walk.world.agent(&walk.settings);
         agent.wait_for("heartbeat sent");
         walk
     }
 
-    /// Has the requester do something; its answer, or `done`. `how`: `queue` puts a message into
-    /// the queue, `tell` and `ask` send one past all streams, `claim` sets some keys of a
-    /// claim, `patience` sets a consumer's ack wait, `count` counts a stream's messages,
-    /// `silence` waits until nobody asks a stream for some.
+    /// Has the requester do something, and returns its answer or `done`. `how`: `queue` puts a message into
+    /// the queue, `tell` and `ask` send one outside all streams, `claim` sets some keys of a claim,
+    /// `patience` sets a consumer's ack wait, `count` counts a stream's messages, `silence` waits until no
+    /// client has a pull request open on a stream.
     pub(super) fn request(&mut self, how: &str, subject: &str, body: &str) -> String {
         self.requester.tell(&json!([how, subject, body]).to_string());
         self.requester.line()
     }
 
-    /// As [`Walk::request`], where nothing but `done` is an answer.
+    /// As [`Walk::request`]; the answer must be `done`.
     pub(super) fn send(&mut self, how: &str, subject: &str, body: &str) {
         assert_eq!(self.request(how, subject, body), "done", "{how} {subject} {body}");
     }
 
-    /// Publishes a job with this script to the node, or to the pool `cpu` where it serves that.
+    /// Publishes a job with this script to the node, or to the pool `cpu` if the node serves it.
     pub(super) fn publish(&mut self, id: &str, script: &str) {
         let mut job = shell(script);
         job["job_id"] = id.into();
@@ -127,32 +127,32 @@ impl Walk {
         self.send("queue", to, &job.to_string());
     }
 
-    /// Starts the node, to die at this place.
+    /// Starts a node that dies at this place.
     pub(super) fn arm(&mut self, place: &str) -> Agent {
         self.arm_with(place, &[])
     }
 
-    /// As [`Walk::arm`], with these settings in this life only.
+    /// As [`Walk::arm`], with these further settings.
     pub(super) fn arm_with(&mut self, place: &str, more: &[(&str, &str)]) -> Agent {
         self.see_the_last_one_off();
         let armed = [("LAMDA_FAILPOINT", place)];
         self.world.start_agent(&[&self.settings[..], more, &armed].concat())
     }
 
-    /// Starts the node, not to die.
+    /// Starts a node that does not die.
     pub(super) fn go_on(&mut self) -> Agent {
         self.see_the_last_one_off();
         self.world.start_agent(&self.settings)
     }
 
-    /// Waits until the server knows that the last node is gone. It would give it the next job, and
-    /// nobody would have that before the ack wait is over.
+    /// Waits until the server knows that the last node is gone. Otherwise the next job could be delivered to
+    /// it, and to nobody else before the ack wait is over.
     fn see_the_last_one_off(&mut self) {
         self.send("silence", "JOBS", "");
     }
 
-    /// Waits until the node has died at its place by signal 9. The job's message is still in the
-    /// queue then, unless its end is written down.
+    /// Waits until the node has died at its place by SIGKILL. Asserts that the job's message is still in the
+    /// queue, unless the journal has the job's end.
     pub(super) fn wait_for_death(&mut self, mut agent: Agent, place: &str, id: &str) {
         let child = &mut agent.running.0;
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -166,7 +166,7 @@ impl Walk {
         assert!(has_ended || queued != "0", "{place}: acknowledged before its end\n{log}");
     }
 
-    /// Waits until a job is done with in every respect, as the journal has it.
+    /// Waits until the journal has a job as completely done.
     pub(super) fn wait_until_done(&self, agent: &Agent, id: &str) {
         let done = "SELECT (SELECT open FROM jobs WHERE job_id = ?1
                  UNION ALL SELECT 0 FROM done WHERE job_id = ?1) = 0
@@ -179,14 +179,14 @@ impl Walk {
         assert!(found.is_ok(), "{what}; the log:\n{}", agent.log());
     }
 
-    /// The phase that the journal has a job in.
+    /// The job's phase in the journal.
     pub(super) fn phase(&self, id: &str) -> Option<String> {
         let sql = "SELECT phase FROM jobs WHERE job_id = ?1
              UNION ALL SELECT phase FROM done WHERE job_id = ?1";
         self.journal(sql, id)
     }
 
-    /// What the journal answers to a question about a job.
+    /// The journal's answer to a query about a job.
     pub(super) fn journal<T: rusqlite::types::FromSql>(&self, sql: &str, id: &str) -> Option<T> {
         let file = self.world.dir.path().join("data/journal.db");
         let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
@@ -194,14 +194,13 @@ impl Walk {
         query.query_row([id], |row| row.get::<_, Option<T>>(0)).ok()?
     }
 
-    /// At the walk's end this job is to have ended so, by so many containers.
+    /// Expects this job to have this end, with so many containers, at the end of the walk.
     pub(super) fn expect(&mut self, id: &str, status: &'static str, starts: usize) {
         self.expected.insert(id.to_owned(), Expected { status, starts });
     }
 
-    /// Holds everything that happened against what was expected: one terminal status a job and the
-    /// right one, none left out, the right output, no container twice or beside another, and
-    /// nothing left behind.
+    /// Asserts that everything is as expected: for each job one terminal status, the right one, gapless
+    /// statuses, the right output, no container twice or beside another, and nothing left behind.
     pub(super) async fn check(mut self) {
         let _agent = self.go_on();
         self.world.wait_until_clean().await;
@@ -243,7 +242,7 @@ impl Walk {
         }
     }
 
-    /// No network but the engine's own, no claim that anybody holds, nothing open in the journal.
+    /// Asserts that there is no further network, no claim in force, and nothing open in the journal.
     async fn check_leftovers(&self) {
         let networks = self.world.engine.client().list_networks(None).await.expect("networks");
         let mut names: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();

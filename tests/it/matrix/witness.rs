@@ -1,4 +1,4 @@
-//! Listens to the engine beside the test: which container of which job was started when.
+//! Follows the engine's events beside the test: which container of which job was started when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::support::engine::Engine;
 use crate::support::tools::eventually;
 use crate::support::world::PATIENCE;
 
-/// What happened to a container.
+/// One event of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Happened {
     what: String,
@@ -19,13 +19,13 @@ struct Happened {
     container: String,
 }
 
-/// Everything that happened to the containers of an engine, in its own order.
+/// All events of an engine's containers, in the engine's order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Witness(Arc<Mutex<Vec<Happened>>>);
 
 impl Witness {
-    /// Listens for as long as the engine lives, and misses nothing: an engine tells a newcomer what
-    /// was before.
+    /// Listens as long as the engine lives. It misses nothing: an engine replays earlier events to a new
+    /// listener.
     pub(super) fn of(engine: &Engine) -> Self {
         let (witness, client) = (Self::default(), engine.client());
         let seen = witness.clone();
@@ -55,8 +55,8 @@ impl Witness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Once every container is gone: how many containers of each job were started; none of them
-    /// twice, and never two of a job at a time.
+    /// To be called once every container is gone: the number of each job's started containers. Asserts that
+    /// none was started twice, and never two of a job at a time.
     pub(super) fn starts(&self) -> BTreeMap<String, usize> {
         let those = |seen: &[Happened], what: &str| -> BTreeSet<String> {
             let chosen = seen.iter().filter(|happened| happened.what == what);

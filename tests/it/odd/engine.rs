@@ -1,4 +1,4 @@
-//! A Docker Engine, and the GPU toolkit in it, as people meet them.
+//! Docker Engines and GPU toolkits as they are found in the field.
 
 use bollard::query_parameters::RemoveImageOptionsBuilder;
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use crate::support::nvml::FakeNvml;
 use crate::support::odd_engine::{NO_MEMORY_LIMIT, OddEngine};
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
-use crate::support::world::{World, shell};
+use crate::support::world::{World, shell, stages};
 
 const SHORT: &str = "echo x > /output/output";
 
-/// What runc puts before what the toolkit says.
+/// What runc puts before the toolkit's words.
 const TOOLKIT: &str = "say Auto-detected mode as 'legacy' nvidia-container-cli: ";
 
-/// What the toolkit does; reason and end of the sentence that the requester gets.
+/// A row: name, the toolkit's words, the reason, and the end of the error that the requester gets.
 const TOOLKITS: [(&str, &str, &str, &str); 3] = [
     (
         "requirement",
@@ -40,21 +40,16 @@ const TOOLKITS: [(&str, &str, &str, &str); 3] = [
     ),
 ];
 
-/// A driver that knows these cards.
+/// A driver that reports these cards.
 fn driver(cards: &[&str]) -> FakeNvml {
     let cards = cards.iter().map(|uuid| format!("gpu {uuid} 8589934592 0 NVIDIA T4\n"));
     FakeNvml::build(&format!("driver 550.54.15\ncuda 12040\n{}", cards.collect::<String>()))
 }
 
-/// Code and sentence of a job's end.
+/// The reason code and the error of a job's end.
 fn end(statuses: &[Value]) -> (Value, String) {
     let end = statuses.last().expect("statuses");
     (end["reason_code"].clone(), end["error"].as_str().unwrap_or_default().to_owned())
-}
-
-fn stages(statuses: &[Value]) -> String {
-    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
-    names.collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
@@ -78,7 +73,7 @@ async fn what_the_toolkit_says_of_an_image_is_told_at_once_and_blames_no_card() 
     assert!(!agent.log().contains("no job is taken"), "{}", agent.log());
 }
 
-/// What the toolkit does to every card or to one, how `doctor` grades it, and words of its line.
+/// A row: what the toolkit does to one card or to all, `doctor`'s grade, and words of its line.
 const BROKEN: [(&str, &str, &[&str]); 4] = [
     ("fail", "fail", &["driver not loaded", "load the NVIDIA driver"]),
     (
@@ -271,7 +266,7 @@ async fn what_a_job_writes_to_its_images_volumes_counts_as_its_disk() {
             50,
             json!("disk_exceeded"),
         ),
-        // What the image has at the path is in the volume.
+        // The image's files at the path are copied into the volume.
         ("finds", "cp /bin/busybox /data/x && echo x > /output/output", 500, Value::Null),
     ] {
         let mut job = shell(script);

@@ -1,4 +1,4 @@
-//! Gateways: a row is what two of them do with one input, and what must become of its job.
+//! Gateways: a row has the behaviour of two gateways with one input, and the required end of its job.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,26 +18,25 @@ const BYTES: usize = 700_000;
 /// What a gateway does with a request for an input.
 #[derive(Clone, Copy)]
 enum Does {
-    /// It answers as it should.
+    /// Answers correctly.
     Serves,
-    /// An archive's first part: so many of a thousand bytes, with a clean end.
+    /// Sends the first so many thousandths of the archive, and ends the body properly.
     Cuts(usize),
-    /// Its header and nothing more.
+    /// Sends only the archive's header.
     OnlyHeader,
-    /// A byte of the archive is another.
+    /// Sends the archive with one wrong byte.
     Flips,
-    /// A web page with a 200.
+    /// Sends a web page with status 200.
     Page,
-    /// This status.
+    /// Answers with this status.
     Says(u16),
-    /// The same for archives; it serves the flat file.
+    /// Refuses archives with this status, and serves the flat file.
     NoArchives(u16),
-    /// What follows after so many requests, before them what comes first.
+    /// For so many requests behaves as the first, and then as the second.
     Later(usize, &'static Self, &'static Self),
 }
 
-/// A row: its name, what the first gateway does and what the second, the end and its reason, and a
-/// part of its error.
+/// A row: name, the two gateways, the end and its reason, and a part of the error.
 type Row = (&'static str, [Does; 2], [&'static str; 2], &'static str);
 
 const NOT_FOUND: Does = Does::Says(404);
@@ -64,7 +63,7 @@ const ROWS: &[Row] = &[
     ("nowhere", [NOT_FOUND, NOT_FOUND], UNAVAILABLE, "does not have it"),
 ];
 
-/// An input as the store has it.
+/// An input: its bytes, and the archive that the store makes of it.
 struct Object {
     flat: Bytes,
     archive: Bytes,
@@ -103,7 +102,7 @@ impl Does {
     }
 }
 
-// The gateways go on while the test waits.
+// A second thread, so that the gateways answer while the test blocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_gateways_do_with_an_input_its_job_ends_as_its_row_says() {
     let world = World::start().await;

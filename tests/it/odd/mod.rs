@@ -1,4 +1,4 @@
-//! Counterparts as they are met in the world, row by row: what each does, and what must come of it.
+//! The other programs as they are found in the field, row by row: what each does, and what must result.
 
 mod engine;
 mod gateway;

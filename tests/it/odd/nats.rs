@@ -1,7 +1,7 @@
-//! What NATS servers do: credentials that were replaced or expired, too little room, somebody else's
-//! consumer.
+//! NATS servers as they are found in the field: replaced and expired credentials, too little storage,
+//! foreign consumers.
 
-#![expect(clippy::unwrap_used, reason = "clippy takes only what is marked as a test for one")]
+#![expect(clippy::unwrap_used, reason = "clippy exempts only functions marked as tests")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,16 +11,18 @@ use lamda_node::clock::{Clock as _, SystemClock};
 use nkeys::KeyPair;
 use tempfile::TempDir;
 
-use crate::bus_auth::{certificates, config, creds, operated};
-use crate::cli::{ACCOUNT, Program};
 use crate::support::anvil::Anvil;
+use crate::support::bus::config;
 use crate::support::nats::Nats;
+use crate::support::nats_auth::{certificates, creds, operated};
+use crate::support::program::{ACCOUNT, Program};
 use crate::support::world::{World, shell};
 
-/// How long a client may take to be back.
+/// The limit for a client to reconnect.
 const BACK: Duration = Duration::from_secs(20);
 
-/// A way of being known: what stands in the file, the server's settings, and the way itself.
+/// A way to authenticate: the file's content and the server's settings, each before and after the
+/// replacement, and the credentials.
 struct Way {
     name: &'static str,
     held: [String; 2],
@@ -73,7 +75,7 @@ async fn what_is_replaced_on_disk_is_used_at_the_next_connection() {
         std::fs::write(file.path(), &held[1]).unwrap();
         nats.restart_with(&server[1]);
         let back = tokio::time::timeout(BACK, bus.connected_again(before)).await;
-        assert!(matches!(back, Ok(Ok(()))), "{name}: it is deaf until it is started again");
+        assert!(matches!(back, Ok(Ok(()))), "{name}: it takes no jobs until it is restarted");
     }
 }
 
@@ -85,7 +87,7 @@ fn tls(dir: &TempDir, more: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_is_replaced_on_disk_is_believed_at_the_next_connection() {
-    // As it is, and as an editor on Windows saves it.
+    // The file as it is, and with the byte order mark of an editor on Windows.
     for mark in ["", "\u{feff}"] {
         let servers = [certificates(), certificates()];
         let settings = servers.each_ref().map(|(dir, _)| tls(dir, ""));
@@ -105,7 +107,7 @@ async fn an_authority_that_is_replaced_on_disk_is_believed_at_the_next_connectio
         assert!(matches!(strange, Err(Error::Untrusted { .. })), "{mark:?}: {strange:?}");
         nats.restart_with(&settings[1]);
         let back = tokio::time::timeout(BACK, bus.connected_again(before)).await;
-        assert!(matches!(back, Ok(Ok(()))), "{mark:?}: it is deaf until it is started again");
+        assert!(matches!(back, Ok(Ok(()))), "{mark:?}: it takes no jobs until it is restarted");
     }
 }
 
@@ -123,7 +125,7 @@ async fn a_server_that_wants_tls_first_is_named_and_reached_with_the_setting() {
     let before = bus.connection_number();
     nats.restart();
     let back = tokio::time::timeout(BACK, bus.connected_again(before)).await;
-    assert!(matches!(back, Ok(Ok(()))), "it is deaf until it is started again");
+    assert!(matches!(back, Ok(Ok(()))), "it takes no jobs until it is restarted");
 }
 
 fn count(log: &str, text: &str) -> usize {
@@ -144,7 +146,7 @@ async fn what_keeps_a_running_node_from_its_server_is_told_once_and_by_name() {
     };
     put(Some(in_seconds(3 * day + 60)));
     let (url, path) = (nats.url(), file.display().to_string());
-    // A list of directives keeps the client library out, too.
+    // A list of directives also keeps out the client library's lines.
     let level = ("LOG_LEVEL", "info,lamda_node::bus=debug");
     let agent = world.agent(&[("NATS_URL", &url), ("NATS_CREDS", &path), level]);
     agent.wait_for("node.creds expire at 20");
@@ -226,7 +228,7 @@ fn in_seconds(seconds: i64) -> u64 {
     now.checked_add_signed(seconds).unwrap()
 }
 
-/// A node's settings with the NATS server at this URL, and no other part of them.
+/// The program with a node's settings, of which only the NATS server at this URL exists.
 fn program(url: &str) -> Program {
     Program::with(&[
         ("NATS_URL", url),
@@ -235,7 +237,7 @@ fn program(url: &str) -> Program {
     ])
 }
 
-/// What `doctor` says of NATS.
+/// `doctor`'s check of NATS.
 fn doctor(program: &Program) -> String {
     let told = program.run(&["doctor"]).stdout();
     let line = told.lines().find(|line| line.contains("  nats: "));

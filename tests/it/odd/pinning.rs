@@ -1,5 +1,5 @@
-//! The pinning service, and what a job leaves for it: a row is what the service says, or what lies in
-//! `/output`, and what must come of it.
+//! The pinning service, and what a job leaves for it: a row has the service's answer, or the content of
+//! `/output`, and the required result.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -17,12 +17,13 @@ use lamda_node::node::admission::Offer;
 use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 
+use crate::support::program::PROGRAM;
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::{Running, eventually, free_port};
-use crate::support::world::{JWT, PATIENCE, PROGRAM, World, shell};
+use crate::support::world::{JWT, PATIENCE, World, shell};
 
-/// A row: what the service says to an upload, the reason that is told at once, the words in it, and
-/// whether other jobs go on.
+/// A row: name, the service's answer to an upload, the reason that is reported at once, words of the
+/// error, and whether other jobs go on.
 type Refusal = (&'static str, Weather, &'static str, &'static str, bool);
 
 const NO_SCOPES: &str = r#"{"error":{"reason":"NO_SCOPES_FOUND","details":"This key does not have the \"pin\" scope"}}"#;
@@ -72,8 +73,8 @@ const REFUSALS: &[Refusal] = &[
 async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
     let world = World::start().await;
     let proxy = StoreProxy::start(&world.store());
-    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
-    let settings: Vec<_> = settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let url = proxy.url();
+    let settings = [("PINATA_API_URL", &*url), ("UPLOAD_GIVE_UP_S", "1")];
     let agent = world.agent(&settings);
     for (name, weather, reason, words, others_go_on) in REFUSALS {
         proxy.set_pins(*weather);
@@ -85,9 +86,11 @@ async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
         assert_eq!((&told["stage"], &told["status"]), (&json!("uploading"), &json!("processing")));
         assert!(told["error"].as_str().is_some_and(|error| error.contains(words)), "{told}");
         if !others_go_on {
-            // Longer than an upload that fails otherwise is tried for.
+            // More tries than an upload gets for any other failure.
             let before = proxy.pins();
-            eventually("it goes on", PATIENCE, || (proxy.pins() > before + 22).then_some(()));
+            eventually("the uploads go on", PATIENCE, || {
+                (proxy.pins() > before + 22).then_some(())
+            });
         }
         let other = format!("{name}-other");
         world.publish(&other, &shell("echo small > /output/output"));
@@ -98,7 +101,7 @@ async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
             );
         }
         if *others_go_on {
-            // It is this job's own patience that is used up, and its output is kept.
+            // Only this job's tries are used up, and its output is kept.
             let end = world.outcome(name).pop().unwrap_or(Value::Null);
             assert_eq!(end["reason_code"], "upload_failed", "{end}");
             proxy.set_pins(Weather::Clear);
@@ -108,7 +111,7 @@ async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
             continue;
         }
         let before = proxy.pins();
-        eventually("it goes on", PATIENCE, || (proxy.pins() > before + 3).then_some(()));
+        eventually("the uploads go on", PATIENCE, || (proxy.pins() > before + 3).then_some(()));
         assert_eq!(world.statuses(&other), Vec::<Value>::new(), "{name}");
         proxy.set_pins(Weather::Clear);
         for id in [*name, &other] {
@@ -120,7 +123,7 @@ async fn whatever_the_pinning_service_says_is_told_at_once_and_loses_nothing() {
     world.wait_until_clean().await;
 }
 
-/// What the service does before the node's start, and whether jobs wait until it does otherwise.
+/// A row: name, the service's answer before the node's start, and whether jobs wait until it changes.
 const AT_THE_START: &[(&str, Weather, bool)] = &[
     ("no-right", Weather::Says(403, NO_SCOPES), true),
     ("used-up", Weather::Says(402, "pay first"), true),
@@ -157,10 +160,10 @@ async fn a_service_that_takes_no_upload_at_the_start_costs_no_job_and_one_that_i
     }
 }
 
-/// What the log says to unpinning.
+/// The service's words when it refuses to unpin.
 const NO_UNPIN: &str = "no unpin scope";
 
-/// A clock that goes on by whole hours, so many of them.
+/// A clock on which waits of [`EVERY`] and more end at once, four times; the next never ends.
 #[derive(Debug, Clone)]
 struct Hours(Arc<AtomicUsize>);
 
@@ -180,7 +183,7 @@ impl Clock for Hours {
     }
 }
 
-/// A node without cards.
+/// What a node without cards offers.
 fn offer() -> Offer {
     let (milli_cpus, memory_mib, disk_mib) = (1000, 1000, 1000);
     Offer { gpus: Vec::new(), milli_cpus, memory_mib, disk_mib, bridge: false, slots: 1 }
@@ -199,7 +202,7 @@ async fn what_is_tried_each_hour_is_taken_back_and_is_not_tried_again_where_it_c
         (Weather::Clear, (5, 5)),
         (Weather::Says(403, NO_UNPIN), (1, 1)),
         (Weather::Says(400, NO_UNPIN), (1, 1)),
-        // It may be better next time, and the bytes are the same.
+        // Retried: the service may be back next time.
         (away, (5, 5)),
     ] {
         let proxy = StoreProxy::start(&format!("http://127.0.0.1:{port}"));
@@ -268,8 +271,8 @@ async fn doctor_vouches_for_a_key_only_when_it_uploads() {
     }
 }
 
-/// A row: what a command leaves, where the output is looked for, what is in it then, and a part of
-/// what is noted.
+/// A row: the command, the output path, the expected content of the output, and a part of the expected
+/// note.
 type Left = (
     &'static str,
     &'static str,

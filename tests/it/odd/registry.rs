@@ -1,5 +1,5 @@
-//! A registry as people meet it: a tag that moves, one that is away or has had enough, one that wants
-//! an account.
+//! Registries as they are found in the field: a moved tag, one that is away or limits its rate, one that
+//! wants an account.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,8 +16,8 @@ use crate::support::world::{World, shell};
 
 const NAME: &str = "t/busybox";
 
-/// What it answers to anything but the first question of a pull: status and body, and what comes out:
-/// whether it is final, and the end of the sentence.
+/// A row: status and body of a registry's answer to all but the first request of a pull; whether the
+/// error is final, and its last words.
 const ANSWERS: [(u16, &str, bool, &str); 6] = [
     (
         429,
@@ -63,17 +63,17 @@ fn tagged() -> String {
     format!("{ADDRESS}/{NAME}:latest")
 }
 
-/// The adapter, for which a registry's word is good for this long.
+/// The adapter, which trusts a registry's answer about a tag for this long.
 fn adapter(engine: &Engine, tag_good_for: Duration) -> Docker {
     Docker::connect(&Config { tag_good_for, ..engine.config() }).expect("an address")
 }
 
-/// What is told of an image: its digest, whether it was pulled now, whether its registry was away.
+/// An image's digest, whether it was pulled now, and whether its registry did not confirm the tag.
 fn told(image: &Image) -> (&str, bool, bool) {
     (&image.digest, image.pulled, image.unconfirmed)
 }
 
-/// Pushes another image under this tag; the manifest's digest.
+/// Pushes another image under this tag; returns the manifest's digest.
 async fn push(engine: &Engine, registry: &Registry, tag: &str, mark: &str) -> String {
     engine.import_marked(mark).await;
     registry.take_busybox(engine, NAME, tag).await
@@ -110,16 +110,16 @@ async fn a_tag_means_what_its_registry_says_now_and_its_silence_is_told() {
     assert_eq!(told(&trusts.image(&tagged()).await.unwrap()).0, v1);
     registry.move_tag(NAME, "latest", "next");
     let remembered = trusts.image(&tagged()).await.unwrap();
-    assert_eq!(told(&remembered), (&*v1, false, false), "good for a minute");
+    assert_eq!(told(&remembered), (&*v1, false, false), "the tag is trusted for a minute");
     assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, true, false));
     assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, false));
-    // A digest means one image for ever, and its registry is not asked.
+    // A digest always means the same image, so the registry is not asked.
     let pinned = format!("{ADDRESS}/{NAME}@{v1}");
     assert_eq!(asks.image(&pinned).await.unwrap().digest, v1);
     drop(registry);
     assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, true));
     assert_eq!(told(&asks.image(&pinned).await.unwrap()), (&*v1, false, false));
-    // One that has had enough of this node says nothing of the tag either.
+    // A registry that limits this node's rate says nothing about the tag either.
     let _registry = answering(&engine, 429, r#"{"errors": [{"code": "TOOMANYREQUESTS"}]}"#);
     assert_eq!(told(&asks.image(&tagged()).await.unwrap()), (&*v2, false, true));
 }
@@ -131,7 +131,7 @@ async fn a_tag_of_the_owners_stays_where_it_is_while_jobs_follow_the_registry() 
     let registry = Registry::start(&engine);
     let v2 = push(&engine, &registry, "next", "v2").await;
     let v1 = push(&engine, &registry, "latest", "v1").await;
-    // The owner pulls it for themselves.
+    // The owner pulls it too.
     let owners = adapter(&engine, Duration::ZERO).image(&tagged()).await.unwrap();
     assert_eq!(told(&asks.image(&tagged()).await.unwrap()).0, v1);
     registry.move_tag(NAME, "latest", "next");
@@ -151,7 +151,7 @@ async fn a_status_says_that_a_tag_could_not_be_asked_for() {
     job["image_name"] = tagged().into();
     world.publish("asked", &job);
     assert_eq!(world.outcome("asked").last().expect("an end")["stage"], "completed");
-    // A new process has asked nobody yet.
+    // A new process has not asked any registry yet.
     drop((agent, registry));
     let _agent = world.agent(&[("JOB_REGISTRIES", ADDRESS)]);
     world.publish("unasked", &job);
@@ -191,7 +191,7 @@ async fn accounts_of_a_file_open_a_private_registry_and_are_read_at_each_pull() 
     assert!(!format!("{docker:?}").contains(ACCOUNT.1));
 }
 
-/// A file as `docker login` writes it.
+/// Writes a file as `docker login` does.
 pub(crate) fn accounts(file: &Path, password: &str) {
     let account = json!({"username": ACCOUNT.0, "password": password});
     let text = json!({"auths": {ADDRESS: account}, "credsStore": "desktop"});

@@ -1,31 +1,28 @@
-//! What RPC providers do: an endpoint that serves blocks, and refuses what is asked of the contract
-//! or sent to it, beside one that works.
+//! RPC providers as they are found in the field: an endpoint that serves blocks, but refuses calls of the
+//! contract or transactions, beside one that works.
 
-use std::time::Duration;
-
-use lamda_node::backoff::Backoff;
-use lamda_node::chain::{Chain as _, Config, EndpointLimits, Error, Evm, Reader};
+use lamda_node::chain::{Chain as _, Config, Error, Evm, Reader};
 use lamda_node::reputation::Call;
 use serde_json::Value;
 
 use crate::support::anvil::{Anvil, carry_out, cast};
-use crate::support::rpc_proxy::{RpcProxy, SEND, Weather};
+use crate::support::rpc_proxy::{RpcProxy, SEND, Weather, long_rests};
 use crate::support::tools::eventually;
 use crate::support::world::{PATIENCE, World};
 
 const CALL: &str = "eth_call";
 const ESTIMATE: &str = "eth_estimateGas";
 
-/// What must come of a refusal at the preferred endpoint.
+/// The required result of a refusal at the preferred endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comes {
-    /// The other one is asked, and this one left alone.
+    /// The other endpoint is asked, and this one rests.
     TheOther,
-    /// It is taken for an answer: nobody else is asked.
+    /// The refusal is the answer: no other endpoint is asked.
     AnAnswer,
 }
 
-/// What the preferred endpoint refuses, in which words; and what comes of it.
+/// A row: the method that the preferred endpoint refuses, the error's code and words, and the result.
 type Row = (&'static str, i64, &'static str, Comes);
 
 const ROWS: &[Row] = &[
@@ -49,13 +46,6 @@ const ROWS: &[Row] = &[
     (SEND, -32000, "already known", Comes::AnAnswer),
     (SEND, -32000, "insufficient funds for transfer", Comes::AnAnswer),
 ];
-
-/// One that was set aside is not asked again by the test.
-fn long_rests() -> EndpointLimits {
-    let hour = Duration::from_hours(1);
-    let rest = Backoff::new(hour, hour);
-    EndpointLimits { rest, wait_max: Duration::ZERO, ..EndpointLimits::default() }
-}
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_calls_is_left_and_an_answer_about_the_call_is_taken() {
@@ -91,7 +81,11 @@ async fn an_endpoint_that_refuses_calls_is_left_and_an_answer_about_the_call_is_
         match comes {
             Comes::TheOther => {
                 assert_eq!(told, "", "{words}");
-                assert_eq!((asked, others), (1, 2), "{words}: it is left alone after one");
+                assert_eq!(
+                    (asked, others),
+                    (1, 2),
+                    "{words}: the endpoint rests after one refusal"
+                );
             }
             Comes::AnAnswer => assert_eq!((asked, others), (2, 0), "{words}: {told}"),
         }
@@ -99,7 +93,7 @@ async fn an_endpoint_that_refuses_calls_is_left_and_an_answer_about_the_call_is_
     }
 }
 
-/// Where every endpoint refuses, it is told which one, and nobody is left alone for it.
+/// If every endpoint refuses, the error names the endpoint, and none of them rests.
 #[tokio::test]
 async fn what_everybody_refuses_is_an_answer_with_the_name_of_who_gave_it() {
     let anvil = Anvil::start();
@@ -120,11 +114,14 @@ async fn what_everybody_refuses_is_an_answer_with_the_name_of_who_gave_it() {
     let states = reader.endpoints(Anvil::key(1).address(), &Call::Heartbeat).await;
     let trouble = states[0].trouble.as_deref().unwrap_or_default();
     assert!(trouble.contains("eth_call was refused: method eth_call not found"), "{states:?}");
-    assert_eq!(states[1].trouble, None, "that the contract would refuse the beat is an answer");
+    assert_eq!(
+        states[1].trouble, None,
+        "a contract that refuses the beat is no fault of the endpoint"
+    );
 }
 
-/// What the second endpoint refuses of that which a beat needs, in which words, and whether that makes
-/// it unfit.
+/// A row: a method of a beat that the second endpoint refuses, the error's code and words, and whether
+/// that makes the endpoint unfit.
 const SECOND: &[(&str, i64, &str, bool)] = &[
     (ESTIMATE, -32601, "eth_estimateGas is not supported on this plan", true),
     (CALL, -32000, "historical state is not available", true),
@@ -143,7 +140,7 @@ async fn every_endpoint_is_asked_for_what_a_beat_needs_before_it_is_needed() {
         let checks = report["checks"].as_array().cloned().unwrap_or_default();
         checks.into_iter().find(|check| check["name"] == "chain").unwrap()
     };
-    // Of a node that is not registered yet, and of one that is.
+    // With a node that is not registered yet, and with one that is.
     for registered in [false, true] {
         for (method, code, words, is_unfit) in SECOND {
             b.set_for(method, Weather::Refuses(*code, words));
@@ -180,7 +177,7 @@ async fn a_tip_that_is_asked_for_and_receipts_that_are_not_found_yet_hold_up_no_
     });
     let form = cast(&["decode-transaction", &raw]);
     assert!(form.contains("0x1a13b8600"), "the tip that was asked for, in hexadecimal: {form}");
-    // It is in a block, which nobody can say yet: that makes it nobody else's.
+    // It is mined, but no endpoint can tell yet: the nonce must not be taken for another program's.
     let account = World::agent_address().to_string();
     let nonce = || world.anvil.cast(&["nonce", &account]);
     eventually("it is in a block", PATIENCE, || (nonce() == "1").then_some(()));

@@ -1,25 +1,25 @@
-//! What people type: settings, files that hold them, arguments.
+//! What people type: settings, files with settings, arguments.
 
 use serde_json::Value;
 
-use crate::cli::Program;
 use crate::support::anvil::Anvil;
 use crate::support::ipfs::Store;
 use crate::support::nvml::FakeNvml;
+use crate::support::program::Program;
 
-/// A key of a development chain, where nothing would be lost if it were told.
+/// A key of a development chain, worthless if it leaks.
 const HEX: &str = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318";
 const REQUESTER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
-/// A `.env` as a person wrote it, and what `run` and `doctor` make of it.
+/// A `.env` as a person wrote it, and what `run` and `doctor` say about it.
 struct Row {
     name: &'static str,
     env: String,
-    /// The exit code of `run`, which opens nothing before its settings are right.
+    /// The exit code of `run`, which opens no part before all settings are right.
     code: i32,
-    /// Stands in what both say.
+    /// A text that both outputs have.
     says: &'static str,
-    /// Stands in nothing that they say.
+    /// A text that neither output may have.
     never: &'static str,
 }
 
@@ -73,7 +73,7 @@ fn rows() -> Vec<Row> {
             "DATA_DIR=\"$HOME/x\"",
             ".env: its line 1 (DATA_DIR) can't be used",
         ),
-        // The mark is no part of the first name.
+        // The mark is not part of the first name.
         row("a byte order mark", "\u{feff}CHAIN_ID=x\n", "CHAIN_ID: \"x\" is not a whole number"),
     ]
 }
@@ -83,7 +83,7 @@ fn what_is_wrong_with_a_file_of_settings_is_told_and_no_value_is() {
     for Row { name, env, code, says, never } in rows() {
         let program = Program::with(&[]);
         program.write(".env", &env);
-        // `Program` sets it, and the environment goes before the file.
+        // `Program` sets it, and the environment has precedence over the file.
         let command = |args: &[&str]| {
             let mut command = program.command(args);
             let output = command.env_remove("DATA_DIR").output().expect("it starts");
@@ -100,7 +100,7 @@ fn what_is_wrong_with_a_file_of_settings_is_told_and_no_value_is() {
     }
 }
 
-/// A `.env` that can be used, and what `doctor` advises.
+/// Usable `.env` files, and `doctor`'s advice.
 #[test]
 fn what_is_unwise_in_a_file_of_settings_is_told() {
     let twice = format!("JOB_ALLOWED_REQUESTERS={REQUESTER}\nLOG_LEVEL=info\nLOG_LEVEL=debug\n");
@@ -130,7 +130,7 @@ fn what_is_unwise_in_a_file_of_settings_is_told() {
     }
 }
 
-/// Files that hold a secret, as an editor on Windows saves them.
+/// Files with a secret and a byte order mark, as an editor on Windows saves them.
 #[test]
 fn a_marked_file_is_read_as_one_without_the_mark() {
     let program = Program::with(&[]);
@@ -151,7 +151,7 @@ fn a_marked_file_is_read_as_one_without_the_mark() {
     assert!(doctor.contains(&format!("ok    key: {address} from ")), "{doctor}");
 }
 
-/// What `doctor` says of a service, with a proxy in the environment that nobody answers at.
+/// `doctor`'s check of a service, with an HTTP proxy in the environment at which nothing listens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_is_named_where_it_is_asked_and_never_asked_for_this_machine() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -177,7 +177,7 @@ async fn a_proxy_is_named_where_it_is_asked_and_never_asked_for_this_machine() {
     }
 }
 
-/// The same for gateways and the chain's endpoints.
+/// `doctor`'s checks of gateways and endpoints, with such a proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_and_endpoints_are_asked_through_a_proxy_like_the_pinning_service() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -233,7 +233,7 @@ fn utf_16_is_told_by_its_name_wherever_it_can_come_from() {
     assert!(told.contains("receipt can't be read: it is UTF-16 text"), "{told}");
 }
 
-/// Cards as a driver tells them, and what `doctor` says of them.
+/// Cards as a driver reports them, and `doctor`'s check of them.
 #[test]
 fn cards_without_memory_of_their_own_are_kept_and_lost_ones_are_told() {
     let driver = "driver 580.1\ncuda 13000\n";

@@ -1,4 +1,4 @@
-//! A node whose card, gateway or store is broken, beside one that is well: it harms nobody's job.
+//! A node with a broken card, gateway or store beside a healthy node: no job of the pool suffers.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::support::world::{PATIENCE, World, shell};
 
 const SHORT: &str = "echo x > /output/output";
 
-/// Waits until all of these have ended, each completed, and nothing is left of any.
+/// Waits until all of these have completed and nothing is left of any.
 async fn all_complete(pool: &Pool, ids: &[&str]) {
     let all = eventually("all have ended", PATIENCE, || {
         let all = pool.world.statuses("*");
@@ -29,7 +29,7 @@ async fn all_complete(pool: &Pool, ids: &[&str]) {
     }
 }
 
-/// What a node answers to a client that we did not write.
+/// A node's answer to a control request of nats-py.
 fn status(world: &World, account: usize) -> Value {
     let script = "
 body = json.dumps({'action': 'status'}).encode()
@@ -51,13 +51,13 @@ async fn a_node_whose_gateway_is_down_fails_no_job_of_its_pool() {
         job.as_object_mut().expect("an object").extend(input.as_object().expect("one").clone());
         pool.publish(id, &job);
     }
-    let refused = eventually("the sick one gives one back", PATIENCE, || {
+    let refused = eventually("the sick node gives a job back", PATIENCE, || {
         let all = pool.world.statuses("*");
         all.into_iter().find(|one| one["stage"] == "interrupted")
     });
     assert_eq!(refused["reason_code"], "input_unavailable");
     let id = refused["job_id"].as_str().expect("an id");
-    let claim = eventually("it is counted", PATIENCE, || pool.claim(id));
+    let claim = eventually("the claim counts the failure", PATIENCE, || pool.claim(id));
     assert_eq!((&claim["faulted_by"], &claim["starts"]), (&json!(address(1)), &json!(0)));
     let _well = pool.agent(2, &[]);
     all_complete(&pool, &ids).await;
@@ -79,13 +79,13 @@ async fn a_node_without_the_account_for_an_image_leaves_its_jobs_to_one_that_has
         pool.publish(id, &job);
     }
     for id in ids {
-        let refused = eventually("each is given back", PATIENCE, || {
+        let refused = eventually("each job is given back", PATIENCE, || {
             let all = pool.world.statuses(id);
             all.into_iter().find(|one| one["stage"] == "interrupted")
         });
         assert_eq!(refused["reason_code"], "image_unavailable");
     }
-    // More than a node may fail in a row: what one image wants says nothing of the next.
+    // More failures than a node may have in a row; but an image's own demands say nothing about the node.
     assert_eq!(status(&pool.world, 1)["ready"], true);
     assert!(!sick.log().contains("no job is taken"), "{}", sick.log());
     sick.ask_to_end();
@@ -107,20 +107,23 @@ async fn a_node_whose_card_fails_sets_it_aside_and_takes_no_job_until_it_works_a
     broken.import_busybox().await;
     let host = broken.host();
     let sick = pool.agent(1, &[&cards[..], &[("DOCKER_HOST", host.as_str())]].concat());
-    // After the start has tried it.
+    // Broken only after the check at the start.
     broken.break_gpus("fail");
     pool.publish("first", &shell(SHORT));
     sick.wait_for("no job is taken: the GPUs can't be used: the engine can't give GPUs");
     let told = status(&pool.world, 1);
     assert_eq!((&told["ok"], &told["ready"]), (&json!(true), &json!(false)), "{told}");
-    assert_eq!(told["not_ready"], "the GPUs can't be used", "nothing of the engine's own words");
+    assert_eq!(
+        told["not_ready"], "the GPUs can't be used",
+        "the engine's own words are not passed on"
+    );
     pool.publish("second", &shell(SHORT));
     let _well = pool.agent(2, &cards);
     all_complete(&pool, &["first", "second"]).await;
     let said = by_node(pool.world.statuses("first"));
     assert_eq!(last(&said, 1), json!(["interrupted", "gpu_failed"]), "one failed start is enough");
     assert_eq!(last(&by_node(pool.world.statuses("second")), 1), Value::Null);
-    // Probed, and found well, without its owner.
+    // The node's own probe finds the card healthy again, without the owner.
     broken.mend_gpus();
     sick.wait_for("the node is ready again");
     assert_eq!(status(&pool.world, 1)["ready"], true);
@@ -135,7 +138,7 @@ async fn a_node_whose_store_refuses_its_results_takes_no_more_jobs_until_it_take
     let pool = Pool::start(120).await;
     let proxy = StoreProxy::start(&pool.world.store());
     let sick = pool.agent(1, &[("PINATA_API_URL", &proxy.url())]);
-    // After the start has tried it.
+    // Broken only after the check at the start.
     proxy.set_pins(Weather::Status(403, None));
     pool.publish("kept", &shell(SHORT));
     sick.wait_for("no job is taken: the store refuses what was run");
@@ -145,7 +148,7 @@ async fn a_node_whose_store_refuses_its_results_takes_no_more_jobs_until_it_take
     }
     let _well = pool.agent(2, &[]);
     for id in ids {
-        let end = eventually("the other one runs it", PATIENCE, || {
+        let end = eventually("the other node runs the job", PATIENCE, || {
             pool.world.statuses(id).into_iter().find(is_end)
         });
         assert_eq!(end["agent_address"], json!(Anvil::key(2).address()));
@@ -164,19 +167,18 @@ async fn a_job_that_no_node_can_begin_ends_with_what_the_last_one_said() {
         let mut claim = pool.claim("nowhere").expect("it is counted");
         claim["faults"] = faults.into();
         claim["faulted_by"] = json!(address(3));
-        let script = "await (await js.key_value('JOB_CLAIMS')).put('it.nowhere', args[0].encode())";
-        pool.world.nats.python(script, &[&claim.to_string()]);
+        pool.world.nats.put_claim("it.nowhere", &claim);
     };
     let _agent = pool.agent(1, &[("IPFS_GATEWAYS", &proxy.url()), ("FETCH_GIVE_UP_S", "1")]);
     let mut job = shell("cp /input/input /output/output");
     job["input_file_cid"] = pool.world.pin(b"input").await.into();
     pool.publish("nowhere", &job);
-    eventually("it is given back", PATIENCE, || {
+    eventually("the job is given back", PATIENCE, || {
         let all = pool.world.statuses("nowhere");
         all.iter().any(|one| one["stage"] == "interrupted").then_some(())
     });
-    eventually("it is counted", PATIENCE, || pool.claim("nowhere"));
-    // Two other nodes could not either.
+    eventually("the claim counts the failure", PATIENCE, || pool.claim("nowhere"));
+    // As if two other nodes had failed at it too.
     claim(4);
     let said = pool.outcome("nowhere").await;
     assert_eq!(last(&said, 1), json!(["failed", "input_unavailable"]));

@@ -1,4 +1,4 @@
-//! A real EVM node of the test's own: `anvil`, empty, with some accounts that have money.
+//! A real EVM node for one test: `anvil`, empty, with a few funded accounts.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use super::tools::{Running, eventually, free_port, tool};
 /// The id of anvil's chain.
 pub(crate) const CHAIN_ID: u64 = 31337;
 
-/// The first accounts of the phrase that every development chain shares. They have money.
+/// The first accounts of the mnemonic that all development chains share. They are funded.
 const KEYS: [&str; 4] = [
     "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
     "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
@@ -24,7 +24,7 @@ const KEYS: [&str; 4] = [
     "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
 ];
 
-/// A chain that ends with the test. A block is made for each transaction.
+/// A chain that ends with this value. It makes a block for each transaction.
 #[derive(Debug)]
 pub(crate) struct Anvil {
     /// Its JSON-RPC endpoint.
@@ -54,7 +54,7 @@ impl Anvil {
         Self { rpc_url: format!("http://127.0.0.1:{port}"), _process: process }
     }
 
-    /// The key of an account with money, 0 to 3. Account 0 owns what [`Anvil::deploy`] deploys.
+    /// The key of a funded account, 0 to 3. Account 0 owns what [`Anvil::deploy`] deploys.
     pub(crate) fn key(account: usize) -> Key {
         Key::from_hex(&Secret::new(KEYS[account])).expect("anvil's keys are keys")
     }
@@ -64,13 +64,21 @@ impl Anvil {
         KEYS[account]
     }
 
-    /// Puts the reputation contract on the chain.
+    /// Deploys the reputation contract.
     pub(crate) async fn deploy(&self) -> Address {
         let deadline = Duration::from_secs(30);
         let deployed =
             deploy(std::slice::from_ref(&self.rpc_url), &Self::key(0), Some(CHAIN_ID), deadline)
                 .await;
         deployed.expect("the contract can be deployed").0
+    }
+
+    /// Deploys the contract, and registers this account as its only node.
+    pub(crate) async fn deploy_with_node(&self, account: usize) -> Address {
+        let contract = self.deploy().await;
+        let (to, call) = (contract.to_string(), "registerNode(string,uint256)");
+        self.cast(&["send", &to, call, "GPU", "1", "--private-key", KEYS[account]]);
+        contract
     }
 
     /// Settings that fit this chain.
@@ -84,13 +92,13 @@ impl Anvil {
         }
     }
 
-    /// What foundry's `cast` says to these arguments on this chain.
+    /// The output of foundry's `cast` for these arguments on this chain.
     pub(crate) fn cast(&self, args: &[&str]) -> String {
         cast(&[args, &["--rpc-url", &self.rpc_url]].concat())
     }
 }
 
-/// Has one call mined, as the pipeline does it where nothing goes wrong.
+/// Has one call mined, as the pipeline does if nothing goes wrong.
 pub(crate) async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome, Error> {
     let (quote, account) = (node.quote(call).await?, node.account().await?);
     let signed = node.sign(call, account.nonce, quote).await?;
@@ -98,7 +106,7 @@ pub(crate) async fn carry_out(node: &impl Chain, call: &Call) -> Result<Outcome,
     Ok(mined(node, signed.hash).await)
 }
 
-/// Waits until a transaction is in a block: anvil makes one for each, but answers before.
+/// Waits until a transaction is mined: anvil answers before it makes the block.
 pub(crate) async fn mined(node: &impl Chain, hash: Hash) -> Outcome {
     for _ in 0..1000 {
         if let Some(outcome) = node.included(hash).await.expect("an answer") {
@@ -110,7 +118,7 @@ pub(crate) async fn mined(node: &impl Chain, hash: Hash) -> Outcome {
     panic!("transaction {hash} is in no block");
 }
 
-/// What foundry's `cast` says to these arguments; ends the test where it fails.
+/// The output of foundry's `cast` for these arguments; panics if it fails.
 pub(crate) fn cast(args: &[&str]) -> String {
     let output = Command::new(tool("cast")).args(args).output().expect("cast runs");
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();

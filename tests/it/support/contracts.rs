@@ -1,23 +1,23 @@
-//! The contracts that a node may meet: ours, and two that stand for what the deployed one may be.
+//! The contracts that a node may meet: this project's, and two that stand for a deployed one.
 
 use lamda_node::ids::Address;
 use serde_json::Value;
 
 use super::anvil::{Anvil, cast};
 
-/// A contract with the deployed interface, by its committed artefact.
+/// A contract with the deployed interface and a committed artefact.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     /// `contracts/src/NodeReputation.sol`.
     Ours,
-    /// The deployed interface and nothing more.
+    /// The deployed interface only.
     Plain,
-    /// The same, and a node registers once and never again.
+    /// The deployed interface only; a node can register just once.
     Once,
 }
 
 impl Kind {
-    /// The artefact: ABI and bytecode.
+    /// Its ABI and bytecode.
     pub(crate) fn artefact(self) -> Value {
         let text = match self {
             Self::Ours => include_str!("../../../abi/NodeReputation.json"),

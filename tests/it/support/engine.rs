@@ -1,12 +1,12 @@
-//! A Docker Engine of one test's own, never the user's: dockerd with its containerd in namespaces
-//! of mounts, network and processes that end with the test, its data in memory.
+//! A Docker Engine for one test, never the user's: dockerd and its containerd in mount, network and PID
+//! namespaces that end with the test, with its data in memory.
 //!
-//! The namespaces' first process is a shell that only reaps. So dockerd can be ended and started
-//! again as on a host: its data stay, and of its containers what would stay there. Killed, it takes
-//! its containerd with it, but no container.
+//! The namespaces' first process is a shell that only reaps. So dockerd can be stopped and started
+//! again as on a host: its data stay, and so do the containers that would stay there. A killed dockerd
+//! takes its containerd with it, but no container.
 //!
-//! The network namespace has nothing but loopback, so a registry at a fixed port inside it meets
-//! no other test's.
+//! The network namespace has only loopback, so a registry at a fixed port inside it can't clash with
+//! another test's.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -26,19 +26,19 @@ use tempfile::TempDir;
 
 use super::tools::{Running, eventually, tool};
 
-/// What the engine's GPU hook knows.
+/// The cards that the engine's GPU hook knows.
 pub(crate) const GPUS: [&str; 2] =
     ["GPU-fa4e0000-0000-4000-8000-000000000000", "GPU-fa4e0000-0000-4000-8000-000000000001"];
 
-/// Waits for a part of the engine on a busy machine.
+/// The limit for a part of the engine to start or end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the first process does: the data lie in memory and are gone with the mount namespace, and
-/// what dockerd leaves behind is reaped, so that its children are seen to end. "$0" is the folder.
+/// The first process: it keeps the data in memory, where they end with the mount namespace, and reaps
+/// what dockerd leaves behind, so that its children are seen to end. "$0" is the folder.
 const HOST: &str = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
     touch \"$0/ready\" && while :; do sleep 1000 & wait $!; done";
 
-/// An engine that ends with this value.
+/// An engine; it ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Engine {
     dir: TempDir,
@@ -49,8 +49,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts one; it answers when this returns. Call it on the test's own thread: the engine is
-    /// killed when the thread that started it is gone, however the test ends.
+    /// Starts an engine that answers. Must be called on the test's own thread: the engine is killed when the
+    /// thread that started it ends, however the test ends.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         for part in ["dockerd", "containerd", "runc"] {
@@ -72,7 +72,7 @@ impl Engine {
         engine
     }
 
-    /// Starts dockerd where none runs, on what the last one left; it answers when this returns.
+    /// Starts dockerd on the data of the last one, of which none may run; it answers when this returns.
     pub(crate) fn start_daemon(&mut self) {
         assert!(self.daemon.is_none(), "a dockerd runs");
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
@@ -96,44 +96,44 @@ impl Engine {
         eventually("dockerd answers", PATIENCE, || ping(&socket).ok());
     }
 
-    /// Asks dockerd to end, as a host's service manager does; it stops its containers.
+    /// Ends dockerd with SIGTERM, as a host's service manager does; it stops its containers.
     pub(crate) fn stop_daemon(&mut self) {
         self.ask_daemon_to_end();
         self.wait_for_daemons_end();
     }
 
-    /// The first half of [`Engine::stop_daemon`].
+    /// The first half of [`Engine::stop_daemon`]: sends SIGTERM.
     pub(crate) fn ask_daemon_to_end(&self) {
         kill_process(self.dockerd(), Signal::TERM).expect("dockerd runs");
     }
 
-    /// The second half of [`Engine::stop_daemon`].
+    /// The second half of [`Engine::stop_daemon`]: waits for the end.
     pub(crate) fn wait_for_daemons_end(&mut self) {
         let mut daemon = self.daemon.take().expect("a dockerd");
         eventually("dockerd ends", PATIENCE, || daemon.0.try_wait().ok().flatten());
     }
 
-    /// Kills dockerd and its containerd; the containers run on.
+    /// Kills dockerd and its containerd; the containers go on.
     pub(crate) fn kill_daemon(&mut self) {
         kill_process(self.dockerd(), Signal::KILL).expect("dockerd runs");
         self.wait_for_daemons_end();
     }
 
-    /// Kills dockerd and everything that runs in its containers: what a host is after a power cut.
+    /// Kills dockerd and every process in its containers: the state after a power cut.
     pub(crate) fn cut_power(&mut self) {
-        // Seen from inside, -1 is everything but the first process.
+        // In the PID namespace, -1 means every process except the first.
         self.inside("kill -KILL -1").status().expect("nsenter runs");
         self.wait_for_daemons_end();
     }
 
-    /// How many containers have a living process, whether a dockerd runs or not.
+    /// The number of containers with a living process, whether dockerd runs or not.
     pub(crate) fn living(&self) -> usize {
-        // The first process of each is the engine's own init.
+        // Each container's first process is the engine's init.
         let found = self.inside("pgrep -x -c docker-init").output().expect("nsenter runs");
         String::from_utf8_lossy(&found.stdout).trim().parse().unwrap_or(0)
     }
 
-    /// A shell's script among the engine's processes.
+    /// A shell script in the engine's mount and PID namespaces.
     fn inside(&self, script: &str) -> Command {
         let mut command = Command::new(tool("nsenter"));
         command.args(["--target", &self.init.as_raw_nonzero().to_string()]);
@@ -150,34 +150,34 @@ impl Engine {
         format!("unix://{}", self.socket().display())
     }
 
-    /// The adapter under test, with waits that suit a test.
+    /// The adapter under test.
     pub(crate) fn docker(&self) -> Docker {
         Docker::connect(&self.config()).expect("an address")
     }
 
-    /// The same as settings: of any registry here, and of this engine's own image.
+    /// Settings of the adapter: any registry and the local image `busybox:test` are allowed.
     pub(crate) fn config(&self) -> Config {
         let images = ImagePolicy::new(&["*"], &["busybox:test"]).expect("a policy");
         Config { images, ..Config::new(self.host()) }
     }
 
-    /// The vendor's client, for what the adapter does not do.
+    /// A plain client, for what the adapter does not do.
     pub(crate) fn client(&self) -> bollard::Docker {
         bollard::Docker::connect_with_host(&self.host()).expect("an address")
     }
 
-    /// Imports the image `busybox:test`, made of the static busybox of this machine with a link
-    /// for each of its commands, and returns its id.
+    /// Imports the image `busybox:test`, made of this machine's static busybox with a link for each of its
+    /// commands, and returns its id.
     pub(crate) async fn import_busybox(&self) -> String {
         self.import_marked("").await
     }
 
-    /// The same with a file `/mark` of this content, where there is some: another image.
+    /// Imports it with a file `/mark` of this content, unless that is empty: another image.
     pub(crate) async fn import_marked(&self, mark: &str) -> String {
         self.import(mark, &[]).await
     }
 
-    /// Loads `busybox:test` as an image for this processor.
+    /// Loads `busybox:test` as an image for this processor architecture.
     pub(crate) async fn load_for(&self, architecture: &str) {
         let layer = busybox_root("");
         let digest = format!("sha256:{:x}", Sha256::digest(&layer));
@@ -220,20 +220,19 @@ impl Engine {
         client.inspect_image("busybox:test").await.expect("it is there").id.expect("an id")
     }
 
-    /// Puts an empty file system over this folder, for the engine alone: it sees another one than
-    /// everybody else.
+    /// Mounts an empty file system over this folder in the engine's mount namespace only.
     pub(crate) fn hide(&self, folder: &Path) {
         let script = format!("mount -t tmpfs tmpfs '{}'", folder.display());
         assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
     }
 
-    /// Takes it away again.
+    /// Unmounts what [`Engine::hide`] mounted.
     pub(crate) fn show(&self, folder: &Path) {
         let script = format!("umount '{}'", folder.display());
         assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
     }
 
-    /// A program inside the engine's network.
+    /// A program in the engine's network namespace.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(tool("nsenter"));
         let target = self.init.as_raw_nonzero().to_string();
@@ -241,14 +240,14 @@ impl Engine {
         command
     }
 
-    /// Waits until something listens at this port of the engine's network.
+    /// Waits until something listens on this port in the engine's network namespace.
     pub(crate) fn wait_for_port(&self, port: u16) {
         let tables = ["tcp", "tcp6"]
             .map(|table| format!("/proc/{}/net/{table}", self.init.as_raw_nonzero()));
         let listens = |line: &str| {
             let mut fields = line.split_whitespace().skip(1);
             let local = fields.next().and_then(|address| address.rsplit_once(':'));
-            // The third column is the state: 0A is a listener.
+            // The third field after the address is the state: 0A is a listener.
             local.is_some_and(|(_, at)| at == format!("{port:04X}")) && fields.nth(1) == Some("0A")
         };
         eventually(&format!("port {port} listens"), PATIENCE, || {
@@ -257,7 +256,7 @@ impl Engine {
         });
     }
 
-    /// Makes the GPU hook `fail` or `hang`, lose a card (`card UUID`), or `say TEXT` and fail.
+    /// Makes the GPU hook `fail`, `hang`, lose a card (`card UUID`), or `say TEXT` and fail.
     pub(crate) fn break_gpus(&self, how: &str) {
         std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
     }
@@ -267,9 +266,9 @@ impl Engine {
         std::fs::remove_file(self.dir.path().join("gpu-failure")).expect("the mark is taken away");
     }
 
-    /// Ends the engine at once, containers and all.
+    /// Kills the engine and its containers.
     pub(crate) fn kill(&mut self) {
-        // The first process of its namespace takes all others with it; `unshare` waits for it.
+        // When the first process of a PID namespace dies, all others die too; `unshare` waits for it.
         kill_process(self.init, Signal::KILL).ok();
         self.host.0.wait().ok();
         self.daemon = None;
@@ -281,7 +280,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    #[expect(clippy::print_stderr, reason = "what a person reads who looks at a failed test")]
+    #[expect(clippy::print_stderr, reason = "the log explains a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
@@ -289,7 +288,7 @@ impl Drop for Engine {
             let tail = lines[lines.len().saturating_sub(20)..].join("\n");
             eprintln!("the engine's last words:\n{tail}");
         }
-        // Asked, so that it ends its containers in order, but not to spare a failed test's time.
+        // A passed test ends dockerd in order, with its containers; a failed one saves the time.
         if self.daemon.is_some() && !std::thread::panicking() {
             self.stop_daemon();
         }
@@ -302,7 +301,7 @@ impl Drop for Engine {
     }
 }
 
-/// One request on a connection of its own: a dockerd that still starts takes it and is silent.
+/// One request on its own connection: a starting dockerd accepts it and stays silent.
 fn ping(socket: &Path) -> std::io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -312,14 +311,14 @@ fn ping(socket: &Path) -> std::io::Result<()> {
     if start.ends_with(b"200") { Ok(()) } else { Err(std::io::ErrorKind::Other.into()) }
 }
 
-/// The control group of one engine's containers.
+/// The cgroup of one engine's containers.
 fn cgroup(dir: &TempDir) -> OsString {
     let mut name = OsString::from("lamda-test");
     name.push(dir.path().file_name().expect("a name"));
     name
 }
 
-/// Removes a control group with those below it. They are empty: their processes are gone.
+/// Removes a cgroup and those below it. They are empty: their processes are gone.
 fn remove_groups(group: &Path) {
     for below in folders(group) {
         remove_groups(&below);

@@ -1,6 +1,6 @@
-//! The embedded store, gateways that misbehave, and another implementation's word on CIDs.
+//! The embedded store, gateways that misbehave, and another implementation of CIDs.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::tools::tool;
 
-/// Settings for one gateway and one pinning service, patient for a moment only.
+/// Settings for these gateways and this pinning service, with short timeouts.
 pub(crate) fn config(gateways: &[&str], pinata: &str) -> Config {
     Config {
         gateways: gateways.iter().map(|url| (*url).to_owned()).collect(),
@@ -60,14 +60,14 @@ impl Store {
         Pinata::new(&config(&[&self.url], &self.url)).unwrap()
     }
 
-    /// Ends it as a signal would.
+    /// Shuts it down as a signal would.
     pub(crate) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         self.serving.join_next().await.unwrap().unwrap();
     }
 }
 
-/// An HTTP server that answers every request with what `answer` makes of it.
+/// An HTTP server that answers every request with the result of `answer`.
 pub(crate) struct Scripted {
     pub(crate) url: String,
     _serving: JoinSet<()>,
@@ -87,7 +87,7 @@ impl Scripted {
     }
 }
 
-/// What the implementation in tests/oracle prints, line by line.
+/// The lines that the JavaScript implementation in tests/oracle prints.
 pub(crate) fn oracle(command: &[&str], paths: &[PathBuf]) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
     let missing = "ipfs-unixfs-importer is missing in tests/oracle/node_modules: scripts/test \

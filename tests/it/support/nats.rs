@@ -1,4 +1,4 @@
-//! A real nats-server with its own storage, and nats-py as the client that we did not write.
+//! A real nats-server with its own storage, and nats-py as an independent client.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::tools::{Running, eventually, free_port, tool};
@@ -14,12 +15,12 @@ const JETSTREAM: &str = "jetstream { store_dir: $STORE }";
 
 const READY: Duration = Duration::from_secs(20);
 
-/// A server on a free port; killed on drop, and by [`Nats::kill`] to be started again.
+/// A server on a free port, killed on drop; after [`Nats::kill`] it can be started again.
 #[derive(Debug)]
 pub(crate) struct Nats {
     port: u16,
     settings: String,
-    /// `user:password@` of the Python client, where the server wants to know.
+    /// `user:password@` for the Python client, or nothing.
     user: String,
     dir: TempDir,
     server: Option<Running>,
@@ -36,7 +37,7 @@ impl Nats {
         Self::launch(format!("{JETSTREAM}\n{settings}"))
     }
 
-    /// With these lines and no others, `JetStream`'s own among them.
+    /// With these lines only, which include the block `jetstream`.
     pub(crate) fn with_own_jetstream(settings: &str) -> Self {
         Self::launch(settings.to_owned())
     }
@@ -46,7 +47,7 @@ impl Nats {
         Self::launch(String::new())
     }
 
-    /// Three servers that are one cluster, once they have found each other.
+    /// Three servers that form one cluster.
     pub(crate) fn cluster() -> [Self; 3] {
         let ports = [free_port(), free_port(), free_port()];
         let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
@@ -62,7 +63,7 @@ impl Nats {
         let dir = tempfile::tempdir().expect("a folder for nats-server");
         let user = String::new();
         let mut nats = Self { port: free_port(), settings, user, dir, server: None };
-        // Somebody else on this machine may have taken the port meanwhile.
+        // Another process may have taken the port meanwhile.
         for _ in 0..5 {
             if nats.try_restart() {
                 return nats;
@@ -72,7 +73,7 @@ impl Nats {
         panic!("nats-server finds no free port");
     }
 
-    /// Has the Python client say that it is this user.
+    /// Has the Python client connect as this user.
     pub(crate) fn known_as(self, user: &str, password: &str) -> Self {
         Self { user: format!("{user}:{password}@"), ..self }
     }
@@ -86,17 +87,17 @@ impl Nats {
         self.port
     }
 
-    /// Ends the server as a power cut does; what it has stored stays.
+    /// Kills the server; its storage stays.
     pub(crate) fn kill(&mut self) {
         self.server = None;
     }
 
-    /// Kills the server where it runs, and starts it on the same port with what it has stored.
+    /// Kills the server if it runs, and starts it on the same port with its storage.
     pub(crate) fn restart(&mut self) {
         assert!(self.try_restart(), "nats-server ended at its start");
     }
 
-    /// Kills the server, and starts it on the same port with `JetStream` and what it has stored.
+    /// Kills the server, and starts it on the same port with `JetStream` and its storage.
     pub(crate) fn restart_with_jetstream(&mut self) {
         JETSTREAM.clone_into(&mut self.settings);
         self.restart();
@@ -108,13 +109,13 @@ impl Nats {
         self.restart();
     }
 
-    /// The same without `JetStream`.
+    /// Kills the server, and starts it on the same port without `JetStream`.
     pub(crate) fn restart_without_jetstream(&mut self) {
         self.settings = String::new();
         self.restart();
     }
 
-    /// Whether it runs.
+    /// Starts the server again; false if it ended at once.
     fn try_restart(&mut self) -> bool {
         self.kill();
         let store = self.store();
@@ -133,7 +134,7 @@ impl Nats {
         greets
     }
 
-    /// Kills the server, and starts it on the same port with nothing.
+    /// Kills the server, removes its storage, and starts it on the same port.
     pub(crate) fn restart_empty(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.store()).expect("the storage is removed");
@@ -147,7 +148,7 @@ impl Nats {
     fn greeting(&self) -> Option<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        // Such a server says nothing before TLS.
+        // With `handshake_first` the server sends nothing before TLS.
         if self.settings.contains("handshake_first") {
             return Some(());
         }
@@ -156,8 +157,8 @@ impl Nats {
         (&start == b"INFO").then_some(())
     }
 
-    /// Runs the body of a Python coroutine that has `nc` (a nats-py connection), `js` (its
-    /// JetStream) and `args`; what it prints is the answer. Ends the test where it fails.
+    /// Runs the body of a Python coroutine that has `nc` (a nats-py connection), `js` (its JetStream) and
+    /// `args`, and returns what it prints. Panics if it fails.
     pub(crate) fn python(&self, body: &str, args: &[&str]) -> String {
         let output = self.python_command(body, args, 60).output().expect("python runs");
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -165,14 +166,37 @@ impl Nats {
         String::from_utf8(output.stdout).expect("python prints UTF-8").trim().to_owned()
     }
 
-    /// The same as a process beside the test, whose lines are read as they come, and which can be
-    /// told some.
+    /// Starts such a coroutine as a process beside the test, which exchanges lines with it.
     pub(crate) fn python_beside(&self, body: &str, args: &[&str]) -> Beside {
         let mut command = self.python_command(body, args, 600);
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let lines = BufReader::new(running.0.stdout.take().expect("its output is piped"));
         let told = running.0.stdin.take().expect("its input is piped");
         Beside { lines, told, _running: running }
+    }
+
+    /// Makes a consumer of the stream of jobs with this ack wait, and the stream if it is missing.
+    pub(crate) fn add_consumer(&self, name: &str, subjects: &[&str], ack_wait_s: u32) {
+        let script = "
+await js.add_stream(name='JOBS', subjects=['jobs.dispatch.*', 'jobs.pool.*'], retention='workqueue',
+                    discard='new', max_age=604800, max_bytes=1 << 30)
+name, ack_wait, *subjects = args
+await js.add_consumer('JOBS', ConsumerConfig(durable_name=name, ack_wait=int(ack_wait),
+    ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10000,
+    filter_subjects=subjects if len(subjects) > 1 else None,
+    filter_subject=subjects[0] if len(subjects) == 1 else None))";
+        self.python(script, &[&[name, &ack_wait_s.to_string()], subjects].concat());
+    }
+
+    /// Writes the claim of a job where nodes keep theirs; `key` is `pool.job`.
+    pub(crate) fn put_claim(&self, key: &str, claim: &Value) {
+        let script = "
+try:
+    kv = await js.key_value('JOB_CLAIMS')
+except nats.js.errors.BucketNotFoundError:
+    kv = await js.create_key_value(bucket='JOB_CLAIMS')
+await kv.put(args[0], args[1].encode())";
+        self.python(script, &[key, &claim.to_string()]);
     }
 
     fn python_command(&self, body: &str, args: &[&str], limit_s: u32) -> Command {
@@ -198,7 +222,7 @@ impl Nats {
     }
 }
 
-/// A Python client that runs beside the test.
+/// A Python client that runs beside the test, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Beside {
     lines: BufReader<ChildStdout>,
@@ -214,7 +238,7 @@ impl Beside {
         line.trim().to_owned()
     }
 
-    /// Tells it a line.
+    /// Writes a line to its standard input.
     pub(crate) fn tell(&mut self, line: &str) {
         writeln!(self.told, "{line}").expect("it listens");
     }

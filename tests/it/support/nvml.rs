@@ -1,5 +1,5 @@
-//! NVML for a machine without a GPU: tests/support-c/fake_nvml.c, built for one test with the path
-//! of its state file in it.
+//! NVML for a machine without a GPU: tests/support-c/fake_nvml.c, built for one test with the path of its
+//! state file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,19 +8,19 @@ use tempfile::TempDir;
 
 use super::tools::tool;
 
-/// A library of the test's own.
+/// A library for one test.
 #[derive(Debug)]
 pub(crate) struct FakeNvml {
     dir: TempDir,
 }
 
 impl FakeNvml {
-    /// Builds a library that tells `state` (its lines: see the C file).
+    /// Builds a library that reports `state`; the C file describes its lines.
     pub(crate) fn build(state: &str) -> Self {
         Self::build_with(state, &[])
     }
 
-    /// Builds one from before the memory call's second version.
+    /// Builds an old one, without `nvmlDeviceGetMemoryInfo_v2`.
     pub(crate) fn build_without_memory_v2(state: &str) -> Self {
         Self::build_with(state, &["-DNO_MEMORY_V2"])
     }
@@ -41,14 +41,14 @@ impl FakeNvml {
         fake
     }
 
-    /// Changes what the library tells from now on, all at once.
+    /// Replaces the reported state atomically.
     pub(crate) fn tell(&self, state: &str) {
         let new = self.dir.path().join("state.new");
         std::fs::write(&new, state).expect("the state is written");
         std::fs::rename(new, self.state_file()).expect("the state is changed");
     }
 
-    /// Where the library lies.
+    /// The library's path.
     pub(crate) fn library(&self) -> PathBuf {
         self.dir.path().join("libnvidia-ml.so.1")
     }

@@ -1,4 +1,4 @@
-//! A socket in front of an engine that tells other things of it than it says itself.
+//! A socket in front of an engine that changes some of its answers.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -8,42 +8,38 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// What is told in place of what: of one length, so that an answer's length stays true.
+/// A replacement: original and new text, of equal length so that an answer's length stays right.
 pub(crate) const NO_MEMORY_LIMIT: (&str, &str) =
     (r#""MemoryLimit":true,"SwapLimit":"#, r#""MemoryLimit":false,"SwapLimi":"#);
 
-/// Serves as long as the test runs.
+/// Serves until the test's process ends.
 #[derive(Debug)]
 pub(crate) struct OddEngine {
     dir: TempDir,
 }
 
 impl OddEngine {
-    /// Passes everything on to the engine at this address, and answers with `said.0` replaced.
+    /// Passes everything on to the engine at this address, and answers with `said.0` replaced by `said.1`.
     pub(crate) fn start(host: &str, said: (&'static str, &'static str)) -> Self {
         assert_eq!(said.0.len(), said.1.len());
-        let engine = PathBuf::from(host.strip_prefix("unix://").expect("a socket"));
-        let dir = tempfile::tempdir().expect("a folder");
-        let listener = UnixListener::bind(dir.path().join("odd.sock")).expect("a socket");
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let engine = engine.clone();
-                std::thread::spawn(move || serve(client, &engine, said));
-            }
-        });
-        Self { dir }
+        Self::serve_each(host, move |client, engine| serve(client, engine, said))
     }
 
-    /// Passes everything on but pulls: each of them says `word` of a layer, is silent for a while, and
-    /// ends.
+    /// Passes on everything except pulls: a pull reports `word` for one layer, is silent for a while,
+    /// and ends.
     pub(crate) fn start_slow_to(host: &str, word: &'static str, silence: Duration) -> Self {
+        Self::serve_each(host, move |client, engine| serve_pulls(client, engine, word, silence))
+    }
+
+    /// Serves each connection on a thread of its own; `serve` gets it and the engine's socket.
+    fn serve_each(host: &str, serve: impl Fn(UnixStream, &Path) + Copy + Send + 'static) -> Self {
         let engine = PathBuf::from(host.strip_prefix("unix://").expect("a socket"));
         let dir = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(dir.path().join("odd.sock")).expect("a socket");
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let engine = engine.clone();
-                std::thread::spawn(move || serve_pulls(client, &engine, word, silence));
+                std::thread::spawn(move || serve(client, &engine));
             }
         });
         Self { dir }
@@ -74,7 +70,7 @@ fn serve_pulls(mut client: UnixStream, engine: &Path, word: &str, silence: Durat
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
                         connection: close\r\n\r\n";
             client.write_all(format!("{head}{line}").as_bytes()).ok();
-            // The layer itself, as it were: nothing is waited for here.
+            // Silence in place of the layer's download.
             std::thread::park_timeout(silence);
             client.shutdown(Shutdown::Both).ok();
             return;
@@ -85,7 +81,7 @@ fn serve_pulls(mut client: UnixStream, engine: &Path, word: &str, silence: Durat
     }
 }
 
-/// An answer of the engine's `/info` comes in one piece up to the place that matters.
+/// Copies bytes, with `said` replaced. The text must come in one piece, as in the engine's `/info`.
 fn pass(mut from: UnixStream, mut to: UnixStream, said: Option<(&str, &str)>) {
     let mut piece = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut piece) {

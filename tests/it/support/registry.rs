@@ -9,18 +9,18 @@ use tempfile::TempDir;
 use super::engine::Engine;
 use super::tools::{Running, tool};
 
-/// Where the engine finds it. Engines take a loopback address without TLS.
+/// Its address for the engine, which accepts a loopback address without TLS.
 pub(crate) const ADDRESS: &str = "127.0.0.1:5000";
-/// The port of it.
+/// The port of [`ADDRESS`].
 pub(crate) const PORT: u16 = 5000;
 
-/// The one account of a registry that wants one. The password is one that plain base64 spells
-/// with a character that the engine's alphabet does not have.
+/// User and password of a private registry. In plain base64 the password has a character that the
+/// URL-safe alphabet, which the engine reads, does not have.
 pub(crate) const ACCOUNT: (&str, &str) = ("worker", "pw>?~pw>?~pw>?~");
 /// Its line in the registry's password file: bcrypt of the password above.
 const HTPASSWD: &str = "worker:$2a$05$5Yv14cCuRd1HzVwgnngrB.tMQPVfg76Ejx/WttFvkRpST9/ke2bn2\n";
 
-/// A registry that ends with this value.
+/// A registry; it ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registry {
     dir: TempDir,
@@ -28,12 +28,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts one that anybody may use.
+    /// Starts a public one.
     pub(crate) fn start(engine: &Engine) -> Self {
         Self::start_with(engine, "")
     }
 
-    /// Starts one that wants [`ACCOUNT`].
+    /// Starts one that requires [`ACCOUNT`].
     pub(crate) fn start_private(engine: &Engine) -> Self {
         Self::start_with(engine, "auth: {htpasswd: {realm: test, path: PASSWORDS}}\n")
     }
@@ -62,11 +62,11 @@ impl Registry {
         Self { dir, _running: running }
     }
 
-    /// Moves `busybox:test` from the engine to the registry as `name:tag`, so that a pull has
-    /// everything to fetch; returns the manifest's digest.
+    /// Moves `busybox:test` from the engine to the registry as `name:tag`, so that a pull fetches all of it;
+    /// returns the manifest's digest.
     pub(crate) async fn take_busybox(&self, engine: &Engine, name: &str, tag: &str) -> String {
         let client = engine.client().with_request_modifier(|mut request| {
-            // The client spells accounts in an alphabet that the engine does not read.
+            // The client encodes accounts in plain base64, and the engine reads the URL-safe alphabet.
             if let Some(account) = request.headers_mut().get_mut("X-Registry-Auth") {
                 let text = account.to_str().expect("base64").replace('+', "-").replace('/', "_");
                 *account = text.parse().expect("a header");
@@ -103,14 +103,14 @@ impl Registry {
         digest.expect("a digest of this registry")
     }
 
-    /// Makes `tag` of this repository mean what `other` means, as a push from elsewhere does.
+    /// Moves `tag` of this repository to the image of `other`, as a push from elsewhere does.
     pub(crate) fn move_tag(&self, name: &str, tag: &str, other: &str) {
         let tags = self.dir.path().join("data/docker/registry/v2/repositories").join(name);
         let link = |tag: &str| tags.join("_manifests/tags").join(tag).join("current/link");
         std::fs::copy(link(other), link(tag)).expect("the tag is moved");
     }
 
-    /// Spoils every layer, but no manifest and no configuration: a pull begins well and breaks.
+    /// Corrupts every layer, but no manifest and no configuration: a pull begins well and then fails.
     pub(crate) fn spoil_layers(&self) {
         let blobs = self.dir.path().join("data/docker/registry/v2/blobs");
         let layers: Vec<PathBuf> = files(&blobs).into_iter().filter(|file| is_gzip(file)).collect();

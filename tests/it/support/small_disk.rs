@@ -1,4 +1,4 @@
-//! A file system in memory that is soon full.
+//! A small file system in memory, which a test can fill.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::tools::tool;
 
-/// The file that takes up what is free.
+/// The file that fills the disk.
 const BALLAST: &str = "ballast";
 
 /// A mounted file system of a few MiB; unmounted on drop, however the test ends.
@@ -28,8 +28,8 @@ impl SmallDisk {
         Self(at.to_owned())
     }
 
-    /// Leaves no more than this many KiB free; with none, the journal also has nothing left of the
-    /// room that it took in advance, as after a while on such a disk.
+    /// Leaves at most this many KiB free. With 0, the journal also loses the space that it had allocated in
+    /// advance, as after a while on a full disk.
     pub(crate) fn fill_but(&self, kib: u64) {
         self.free();
         if kib == 0 {
@@ -49,13 +49,13 @@ impl SmallDisk {
         fallocate(&log, punch, end, 1 << 30).expect("a hole");
     }
 
-    /// What is free.
+    /// The free space in KiB.
     pub(crate) fn free_kib(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.0).expect("its size");
         stat.f_bavail * stat.f_frsize / 1024
     }
 
-    /// Makes room again.
+    /// Frees the space again.
     pub(crate) fn free(&self) {
         std::fs::remove_file(self.0.join(BALLAST)).ok();
     }
@@ -63,7 +63,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: an engine may still hold a folder of it.
+        // Lazily, as an engine may still use a folder in it.
         Command::new(tool("umount")).arg("--lazy").arg(&self.0).status().ok();
     }
 }

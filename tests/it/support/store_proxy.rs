@@ -1,15 +1,16 @@
-//! An HTTP proxy before the store that misbehaves on command: one weather for what is fetched, one
-//! for what is pinned, one for what is unpinned. It runs on threads of its own, so that a test can be blocking or not.
+//! An HTTP proxy in front of the store that misbehaves on command, with separate weathers for fetching,
+//! pinning and unpinning. It runs on its own threads, so that a test may block.
 //!
-//! One request a connection: what the weather is when a request's head is in is what it gets.
+//! Each connection carries one request, which gets the weather of the moment in which its head is read.
 
 use std::io::{Read, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A request's head is never longer.
+use super::acceptor::Acceptor;
+
+/// The longest head that is accepted.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What becomes of a request.
@@ -19,26 +20,25 @@ pub(crate) enum Weather {
     Clear,
     /// This status, perhaps with `Retry-After` in seconds. Nothing is forwarded.
     Status(u16, Option<u32>),
-    /// This status with these words.
+    /// This status with these words as the body. Nothing is forwarded.
     Says(u16, &'static str),
-    /// The same for bodies of more than so many bytes; smaller ones are forwarded.
+    /// As `Says`, for bodies of more than so many bytes; smaller ones are forwarded.
     SaysAbove(usize, u16, &'static str),
-    /// 503 for bodies of more than so many bytes.
+    /// 503 for bodies of more than so many bytes; smaller ones are forwarded.
     FailsAbove(usize),
-    /// The answer's body comes in this many pieces with a tenth of a second between them.
+    /// The answer's body comes in this many pieces, a tenth of a second apart.
     Dribbles(usize),
     /// The connection is cut in the middle of the answer's body.
     Truncates,
-    /// The answer has its right length, and a byte in its middle is another.
+    /// The answer has the right length and one wrong byte in its middle.
     Lies,
 }
 
-/// The proxy; it takes no more connections when it is dropped.
+/// The proxy; once dropped, it accepts no more connections.
 #[derive(Debug)]
 pub(crate) struct StoreProxy {
-    address: SocketAddr,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -52,87 +52,64 @@ struct State {
     fetches: Weather,
     pins: Weather,
     unpins: Weather,
-    /// Requests so far: fetches, pins, what was unpinned.
+    /// The numbers of requests so far: fetches, pins, unpins.
     counts: [usize; 3],
-    is_over: bool,
 }
 
 impl StoreProxy {
-    /// Stands before the store at this URL, on a free port; the weather is clear.
+    /// Listens on a free port for the store at this URL; the weather is clear.
     pub(crate) fn start(store: &str) -> Self {
         let upstream = store.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("its address");
         let (fetches, pins, unpins) = (Weather::Clear, Weather::Clear, Weather::Clear);
-        let state = State { fetches, pins, unpins, counts: [0; 3], is_over: false };
+        let state = State { fetches, pins, unpins, counts: [0; 3] };
         let shared = Arc::new(Shared { upstream, state: state.into() });
         let accepting = Arc::clone(&shared);
-        let acceptor = std::thread::spawn(move || accepting.accept(&listener));
-        Self { address, shared, acceptor: Some(acceptor) }
+        let acceptor = Acceptor::start(move |client| {
+            let shared = Arc::clone(&accepting);
+            std::thread::spawn(move || shared.serve(client));
+        });
+        Self { acceptor, shared }
     }
 
     /// Where to send requests.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.acceptor.address())
     }
 
-    /// The weather from now on for what is fetched.
+    /// Sets the weather for fetches.
     pub(crate) fn set_fetches(&self, weather: Weather) {
         self.shared.lock().fetches = weather;
     }
 
-    /// The weather from now on for what is pinned.
+    /// Sets the weather for pins.
     pub(crate) fn set_pins(&self, weather: Weather) {
         self.shared.lock().pins = weather;
     }
 
-    /// The weather from now on for what is unpinned.
+    /// Sets the weather for unpins.
     pub(crate) fn set_unpins(&self, weather: Weather) {
         self.shared.lock().unpins = weather;
     }
 
-    /// How often something was to be fetched so far.
+    /// The number of requests to fetch so far.
     pub(crate) fn fetches(&self) -> usize {
         self.shared.lock().counts[0]
     }
 
-    /// How often something was to be pinned so far.
+    /// The number of requests to pin so far.
     pub(crate) fn pins(&self) -> usize {
         self.shared.lock().counts[1]
     }
 
-    /// How often something was to be unpinned so far.
+    /// The number of requests to unpin so far.
     pub(crate) fn unpins(&self) -> usize {
         self.shared.lock().counts[2]
-    }
-}
-
-impl Drop for StoreProxy {
-    fn drop(&mut self) {
-        self.shared.lock().is_over = true;
-        // The acceptor looks once more.
-        TcpStream::connect(self.address).ok();
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.join().ok();
-        }
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn accept(self: Arc<Self>, listener: &TcpListener) {
-        for client in listener.incoming() {
-            if self.lock().is_over {
-                return;
-            }
-            let shared = Arc::clone(&self);
-            if let Ok(client) = client {
-                std::thread::spawn(move || shared.serve(client));
-            }
-        }
     }
 
     fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
@@ -195,7 +172,7 @@ impl Shared {
     }
 }
 
-/// What is said instead of passing a request on.
+/// The status and the words with which a request is refused, if it is.
 fn refusal(weather: Weather, head: &str) -> Option<(u16, &'static str)> {
     match weather {
         Weather::Says(status, words) => Some((status, words)),
@@ -205,14 +182,14 @@ fn refusal(weather: Weather, head: &str) -> Option<(u16, &'static str)> {
     }
 }
 
-/// The length of the body that follows this head, as it says.
+/// The `content-length` of this head, or 0.
 fn length(head: &str) -> usize {
     let head = head.to_ascii_lowercase();
     let said = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     said.and_then(|said| said.trim().parse().ok()).unwrap_or(0)
 }
 
-/// A message's head with the empty line, and what has come of its body.
+/// A message's head with its empty line, and the part of the body that came with it.
 fn read_head(stream: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     while bytes.len() < HEAD_BYTES_MAX {
@@ -229,7 +206,7 @@ fn read_head(stream: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
     Err(std::io::ErrorKind::InvalidData.into())
 }
 
-/// The head of a message after which its sender closes.
+/// The head with `connection: close` in place of its own `connection` line.
 fn with_close(head: &str) -> String {
     let lines = head.trim_end().lines();
     let kept = lines.filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
@@ -238,8 +215,8 @@ fn with_close(head: &str) -> String {
     lines.join("\r\n")
 }
 
-/// Closing before the client has read all would cut the answer, and what it still sends would reset
-/// the connection.
+/// Ends the answer and reads the rest of the request: closing early could cut off the answer, and unread
+/// bytes would reset the connection.
 fn finish(mut client: TcpStream) -> std::io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     client.set_read_timeout(Some(Duration::from_secs(5)))?;

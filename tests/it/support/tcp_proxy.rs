@@ -1,28 +1,28 @@
-//! A proxy before a TCP server whose line can be cut and mended. It runs on threads of its own, so
-//! that a test can be blocking or not.
+//! A proxy in front of a TCP server that can cut, silence and restore its connections. It runs on its own
+//! threads, so that a test may block.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
-/// What the line does.
+use super::acceptor::Acceptor;
+
+/// The state of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     /// It carries everything.
     Whole,
-    /// Connections end at once.
+    /// Connections are closed at once.
     Cut,
-    /// Connections are taken and stay, and nothing moves.
+    /// Connections are accepted and stay open, and no byte is passed on.
     Silent,
 }
 
 /// The proxy; its connections are cut when it is dropped.
 #[derive(Debug)]
 pub(crate) struct TcpProxy {
-    address: SocketAddr,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -35,40 +35,38 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     line: Line,
-    /// Both ends of every connection, to end them by.
+    /// Both ends of every connection, to shut them down.
     open: Vec<TcpStream>,
     is_over: bool,
 }
 
 impl TcpProxy {
-    /// Stands before the server at this port of the loopback, on a free port.
+    /// Listens on a free port for the server at this loopback port.
     pub(crate) fn start(upstream: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("its address");
         let state = State { line: Line::Whole, open: Vec::new(), is_over: false };
         let shared = Arc::new(Shared { upstream, state: state.into(), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
-        let acceptor = std::thread::spawn(move || accepting.accept(&listener));
-        Self { address, shared, acceptor: Some(acceptor) }
+        let acceptor = Acceptor::start(move |client| accepting.accept(&client));
+        Self { acceptor, shared }
     }
 
     /// Where clients connect, `127.0.0.1:port`.
     pub(crate) fn address(&self) -> String {
-        self.address.to_string()
+        self.acceptor.address().to_string()
     }
 
-    /// Ends all connections, and each new one at once.
+    /// Closes all connections, and each new one at once.
     pub(crate) fn cut(&self) {
         self.shared.set(Line::Cut);
         self.shared.end_all();
     }
 
-    /// Lets nothing through in either direction, and tells nobody.
+    /// Passes nothing on in either direction, and closes nothing.
     pub(crate) fn silence(&self) {
         self.shared.set(Line::Silent);
     }
 
-    /// Carries everything again, also what was sent into the silence.
+    /// Passes everything on again, also what was sent during the silence.
     pub(crate) fn mend(&self) {
         self.shared.set(Line::Whole);
     }
@@ -79,11 +77,6 @@ impl Drop for TcpProxy {
         self.shared.lock().is_over = true;
         self.shared.changed.notify_all();
         self.shared.end_all();
-        // The acceptor looks once more.
-        TcpStream::connect(self.address).ok();
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.join().ok();
-        }
     }
 }
 
@@ -103,26 +96,20 @@ impl Shared {
         }
     }
 
-    fn accept(self: Arc<Self>, listener: &TcpListener) {
-        for client in listener.incoming() {
-            let Ok(client) = client else { continue };
-            let mut state = self.lock();
-            if state.is_over {
-                return;
-            }
-            let Ok(server) = TcpStream::connect(("127.0.0.1", self.upstream)) else { continue };
-            let copies = [&client, &server].map(|end| end.try_clone().expect("a descriptor"));
-            if state.line == Line::Cut {
-                continue;
-            }
-            state.open.extend(copies);
-            drop(state);
-            for (from, to) in [(&client, &server), (&server, &client)] {
-                let (from, to) = (from.try_clone(), to.try_clone());
-                let (from, to) = (from.expect("a descriptor"), to.expect("a descriptor"));
-                let shared = Arc::clone(&self);
-                std::thread::spawn(move || shared.carry(from, to));
-            }
+    fn accept(self: &Arc<Self>, client: &TcpStream) {
+        let mut state = self.lock();
+        if state.is_over || state.line == Line::Cut {
+            return;
+        }
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.upstream)) else { return };
+        let copies = [client, &server].map(|end| end.try_clone().expect("a descriptor"));
+        state.open.extend(copies);
+        drop(state);
+        for (from, to) in [(client, &server), (&server, client)] {
+            let (from, to) = (from.try_clone(), to.try_clone());
+            let (from, to) = (from.expect("a descriptor"), to.expect("a descriptor"));
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || shared.carry(from, to));
         }
     }
 

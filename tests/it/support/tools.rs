@@ -1,14 +1,16 @@
-//! Where the real parts' programs are: `.tools/bin` of this repository (scripts/test fills it),
-//! else `PATH`. Also free ports and a bounded wait on a value.
+//! The real parts' programs, in `.tools/bin` of this repository (scripts/test fills it) or in `PATH`; free
+//! ports; bounded waits; and child processes.
 
+use std::io::{Read, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The program of this name; ends the test by name where it is missing.
+/// The path of the program of this name; panics if it is missing.
 pub(crate) fn tool(name: &str) -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin").join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -18,13 +20,13 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: scripts/test installs it"))
 }
 
-/// Below those that a client's end of a connection gets: none of them takes one in passing.
+/// Below the range of ephemeral ports, so that no outgoing connection takes one.
 const PORTS: Range<u16> = 10_000..32_000;
 
-/// A loopback port that is free, and that no other test is told of as long as this process lives:
-/// the server that is to have it may take its time, and whoever came first would be taken for it.
+/// A free loopback port, which no other test gets while this process lives: a server that starts late
+/// could otherwise be mistaken for another test's.
 pub(crate) fn free_port() -> u16 {
-    // One UDP port of the same number each: nobody else uses those, and they go with the process.
+    // A UDP port of the same number reserves each: nothing else uses it, and it ends with the process.
     static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in 0..1000 {
         let port = fastrand::u16(PORTS);
@@ -37,7 +39,7 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port of {PORTS:?} is free")
 }
 
-/// Waits until `probe` gives a value, at most `limit`; ends the test with `what` where it doesn't.
+/// Waits until `probe` returns a value; panics with `what` after `limit`.
 pub(crate) fn eventually<T>(
     what: &str,
     limit: Duration,
@@ -53,12 +55,12 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// A child process that ends with the test, asked first and killed after.
+/// A child process; it is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Starts `command`; ends the test by the program's name where it can't be started.
+    /// Starts `command`; panics with the program's name if it can't be started.
     pub(crate) fn start(command: &mut Command) -> Self {
         let name = command.get_program().to_owned();
         Self(
@@ -74,4 +76,35 @@ impl Drop for Running {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// No program that [`run_with_input`] runs takes longer, even on a busy machine.
+const RUN_LIMIT: Duration = Duration::from_mins(2);
+
+/// Runs a command with `input` as its standard input until it ends, which must be soon.
+#[track_caller]
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    let stdout = read_aside(running.0.stdout.take().expect("its output is piped"));
+    let stderr = read_aside(running.0.stderr.take().expect("its output is piped"));
+    let mut stdin = running.0.stdin.take().expect("its input is piped");
+    // A program that needs no input may have ended already.
+    stdin.write_all(input.as_bytes()).ok();
+    drop(stdin);
+    let what = format!("{} {:?} ends", command.get_program().display(), command.get_args());
+    let status = eventually(&what, RUN_LIMIT, || {
+        running.0.try_wait().expect("the program can be waited for")
+    });
+    let [stdout, stderr] = [stdout, stderr].map(|text| text.join().expect("its output"));
+    Output { status, stdout, stderr }
+}
+
+/// Reads to the end on a thread of its own, so that a full pipe blocks nobody.
+fn read_aside(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
 }

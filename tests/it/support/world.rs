@@ -1,5 +1,5 @@
-//! Everything around a node, real: NATS, a Docker Engine, a chain with the contract, the store; and
-//! the program itself on top of it, as its owner starts it.
+//! Everything around a node, real: NATS, a Docker Engine, a chain with the contract, the store; and the
+//! program itself, started as its owner does.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,14 @@ use tempfile::TempDir;
 use super::anvil::Anvil;
 use super::engine::Engine;
 use super::nats::Nats;
+use super::program::PROGRAM;
 use super::small_disk::SmallDisk;
 use super::tools::{Running, eventually, free_port, tool};
 
-/// Long enough for a busy machine with two cores; a hang still ends.
+/// The limit for one step on a busy machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lamda-node");
-
-/// The pinning key of these tests: it must never be seen anywhere.
+/// The pinning key of these tests, which no output may show.
 pub(crate) const JWT: &str = "jwt-that-nobody-may-see";
 
 /// The parts around a node, and a folder for what it writes.
@@ -32,7 +30,7 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) anvil: Anvil,
     pub(crate) contract: Address,
-    /// What the node's data folder lies on, where it is small.
+    /// The disk of the node's data folder, if the test limits it.
     pub(crate) disk: Option<SmallDisk>,
     pub(crate) dir: TempDir,
     store_port: u16,
@@ -49,12 +47,12 @@ impl World {
     /// Starts all parts, and gives the node a data folder on a disk of this size.
     pub(crate) async fn start_on_small_disk(mib: u32) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        // Before the engine starts, which would not see what is mounted later.
+        // Mounted before the engine starts, whose mount namespace would not see it later.
         let disk = SmallDisk::mount(&dir.path().join("data"), mib);
         Self::start_in(dir, Some(disk)).await
     }
 
-    /// The same with so many files and folders at the most.
+    /// Starts all parts, with a disk of this size and of at most so many files and folders.
     pub(crate) async fn start_on_few_inodes(mib: u32, inodes: u32) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let options = format!("size={mib}m,nr_inodes={inodes}");
@@ -94,7 +92,7 @@ impl World {
         format!("http://127.0.0.1:{}", self.store_port)
     }
 
-    /// The program with nothing in its environment but what a node of this world needs.
+    /// The program with only those environment variables that a node of this world needs.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command
@@ -127,20 +125,20 @@ impl World {
         Anvil::key(1).address()
     }
 
-    /// Starts the node; it takes jobs when this returns.
+    /// Starts the node, which takes jobs when this returns.
     pub(crate) fn agent(&self, settings: &[(&str, &str)]) -> Agent {
         let agent = self.start_agent(settings);
         agent.wait_for("waiting for jobs on jobs.dispatch");
         agent
     }
 
-    /// Starts the node.
+    /// Starts the node without waiting.
     pub(crate) fn start_agent(&self, settings: &[(&str, &str)]) -> Agent {
         self.start_agent_with(&["run"], settings)
     }
 
-    /// What makes the node another one beside the first: the key of this account of the chain, and
-    /// a data folder of its own.
+    /// The settings of another node beside the first: the key of this account of the chain, and its own data
+    /// folder.
     pub(crate) fn beside(&self, account: usize) -> [(&'static str, String); 2] {
         let data = self.dir.path().join(format!("data-{account}"));
         [
@@ -149,7 +147,7 @@ impl World {
         ]
     }
 
-    /// Starts the node without root's rights to the files of other users.
+    /// Starts the node without root's capabilities for other users' files.
     pub(crate) fn start_agent_without_rights(&self, settings: &[(&str, &str)]) -> Agent {
         let node = self.command(&["run"]);
         let mut command = Command::new(tool("setpriv"));
@@ -161,7 +159,7 @@ impl World {
         self.start_command(command, settings)
     }
 
-    /// Starts the node in a shell whose mask lets nobody else read what it makes.
+    /// Starts the node in a shell with umask 077.
     pub(crate) fn start_agent_under_mask(&self, settings: &[(&str, &str)]) -> Agent {
         let node = self.command(&["run"]);
         let mut shell = Command::new("/bin/sh");
@@ -183,17 +181,17 @@ impl World {
         Agent { running: Running::start(&mut command), log }
     }
 
-    /// Publishes a job of the image `busybox:test` to the node, with these further keys.
+    /// Publishes a job of the image `busybox:test` with these further keys to the node.
     pub(crate) fn publish(&self, id: &str, more: &Value) {
         self.publish_raw(&job(id, more).to_string());
     }
 
-    /// Publishes a message to the node as it stands, with the client that we did not write.
+    /// Publishes a message to the node unchanged, with nats-py.
     pub(crate) fn publish_raw(&self, body: &str) {
         self.publish_to(&format!("jobs.dispatch.{}", Self::agent_address()), body);
     }
 
-    /// The same on any subject.
+    /// Publishes a message on any subject.
     pub(crate) fn publish_to(&self, subject: &str, body: &str) {
         let file = self.dir.path().join("body");
         std::fs::write(&file, body).expect("the body is written");
@@ -201,7 +199,7 @@ impl World {
         self.nats.python(script, &[subject, &file.display().to_string()]);
     }
 
-    /// Every status of a job so far, in order, from the stream.
+    /// All statuses of a job in the stream, in order.
     pub(crate) fn statuses(&self, id: &str) -> Vec<Value> {
         let subject = format!("jobs.status.*.{id}");
         let script = "
@@ -219,7 +217,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         self.nats.python(script, &[name]) == "True"
     }
 
-    /// Waits for a job's terminal status; all its statuses, checked to be gapless with one end.
+    /// Waits for a job's terminal status and returns all its statuses; they must be gapless with one end.
     pub(crate) fn outcome(&self, id: &str) -> Vec<Value> {
         let statuses = eventually(&format!("job {id} ends"), PATIENCE, || {
             let statuses = self.statuses(id);
@@ -233,7 +231,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         statuses
     }
 
-    /// Messages that wait in the queue of jobs, in hand or not.
+    /// The number of messages in the queue of jobs, delivered or not.
     pub(crate) fn queued(&self) -> u64 {
         let said = self.nats.python("print((await js.stream_info('JOBS')).state.messages)", &[]);
         said.parse().expect("a number")
@@ -246,7 +244,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         names
     }
 
-    /// The same, with those that the node looks at its engine and its cards by: they come and go.
+    /// The names of all containers, with the node's short-lived probes of its engine and its cards.
     pub(crate) async fn all_containers(&self) -> Vec<String> {
         let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true);
         let list = self.engine.client().list_containers(Some(all.build())).await;
@@ -254,7 +252,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         names.flatten().collect()
     }
 
-    /// Waits until nothing of any job is left: no container, no folder, no message.
+    /// Waits until no job has a container, a folder or a message left.
     pub(crate) async fn wait_until_clean(&self) {
         let mut left = String::new();
         for _ in 0..600 {
@@ -271,7 +269,7 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         panic!("not clean: {left}");
     }
 
-    /// How many jobs have a folder, on any node, or have left something that is not gone yet.
+    /// The number of jobs, on any node, with a folder or with remains in the trash.
     fn job_folders(&self) -> usize {
         let entries = std::fs::read_dir(self.dir.path()).expect("the world's folder").flatten();
         let data = entries.filter(|one| one.file_name().to_string_lossy().starts_with("data"));
@@ -284,13 +282,13 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         folders.map(count).sum()
     }
 
-    /// The bytes behind a CID, as a plain client gets them from the store.
+    /// The content of a CID, as a plain client gets it from the store.
     pub(crate) async fn content(&self, cid: &str) -> Vec<u8> {
         let answer = reqwest::get(format!("{}/ipfs/{cid}", self.store())).await;
         answer.expect("the store answers").bytes().await.expect("a body").to_vec()
     }
 
-    /// Pins bytes through the store's call, as any client of Pinata does; their CID.
+    /// Pins bytes as any client of Pinata does, and returns their CID.
     pub(crate) async fn pin(&self, bytes: &[u8]) -> String {
         let part = reqwest::multipart::Part::bytes(bytes.to_vec()).file_name("input");
         let form = reqwest::multipart::Form::new()
@@ -311,7 +309,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         read(&self.log)
     }
@@ -325,7 +323,7 @@ impl Agent {
         assert!(found.is_ok(), "{what}; it holds:\n{}", self.log());
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub(crate) fn ask_to_end(&self) {
         let pid = rustix::process::Pid::from_child(&self.running.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
@@ -337,7 +335,7 @@ impl Agent {
         eventually("the node ends", PATIENCE, || child.try_wait().expect("it is our child"))
     }
 
-    /// SIGKILL, now.
+    /// Kills it, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.running.0.kill().expect("it runs");
         self.running.0.wait().expect("it is our child");
@@ -359,4 +357,23 @@ pub(crate) fn job(id: &str, more: &Value) -> Value {
 /// `/bin/sh -c script` as a job's command.
 pub(crate) fn shell(script: &str) -> Value {
     json!({"command": ["/bin/sh", "-c", script]})
+}
+
+/// A job that runs `script`, with these further keys.
+pub(crate) fn shell_with(script: &str, more: &Value) -> Value {
+    let mut job = shell(script);
+    let fields = more.as_object().expect("an object").clone();
+    job.as_object_mut().expect("an object").extend(fields);
+    job
+}
+
+/// The last of a job's statuses.
+pub(crate) fn last(statuses: &[Value]) -> &Value {
+    statuses.last().expect("there are statuses")
+}
+
+/// The stages of a job's statuses, separated by spaces.
+pub(crate) fn stages(statuses: &[Value]) -> String {
+    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
+    names.collect::<Vec<_>>().join(" ")
 }

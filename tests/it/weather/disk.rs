@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{end, last, shell_with};
+use super::end;
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World, shell};
+use crate::support::world::{PATIENCE, World, last, shell, shell_with};
 
 const SETTINGS: [(&str, &str); 2] = [("DISK_FREE_MIN_MIB", "0"), ("FETCH_GIVE_UP_S", "60")];
 
@@ -48,7 +48,7 @@ async fn a_job_that_fills_the_disk_ends_and_leaves_the_node_whole() {
 async fn a_result_that_leaves_no_room_is_published_all_the_same() {
     let world = World::start_on_small_disk(64).await;
     let _agent = world.agent(&SETTINGS);
-    // The result is whole; what is left over of the disk is taken, too.
+    // The result is complete; the rest of the disk is filled too.
     let script = "echo said; mkdir /output/r; echo result > /output/r/x; \
         dd if=/dev/zero of=/output/r/rest bs=1M; true";
     world.publish("full", &shell_with(script, &json!({"output_path": "/output/r/x"})));
@@ -104,7 +104,7 @@ async fn a_container_is_stopped_in_time_and_on_request_though_the_journal_can_no
     world.wait_until_clean().await;
 }
 
-/// Makes so many thousand folders in one another here, a thousand at a time by relative steps.
+/// A script that nests so many thousand folders in the current one, a thousand at a time.
 fn nest(thousands: u32) -> String {
     format!(
         "p=d; for i in 1 2 3 4 5 6 7 8 9 10; do p=$p/$p; done; \
@@ -117,14 +117,14 @@ async fn folders_in_one_another_end_their_job_and_not_the_node() {
     end_with_folders_in_one_another(8).await;
 }
 
-/// A job that leaves so many thousand folders in one another ends, and the node goes on.
+/// A job that leaves so many thousand nested folders ends, and the node goes on.
 pub(crate) async fn end_with_folders_in_one_another(thousands: u32) {
     let world = World::start_on_small_disk(64).await;
     let mut agent = world.agent(&SETTINGS);
     world.publish("deep", &shell(&format!("cd /output; {}", nest(thousands))));
-    // To make them takes the square of their number.
+    // Making them takes time quadratic in their number.
     let patience = PATIENCE * thousands.div_ceil(4);
-    eventually("they are made", patience, || {
+    eventually("the folders are made", patience, || {
         agent.log().contains("job deep: exited").then_some(())
     });
     assert_eq!(end(&world.outcome("deep")), json!(["failed", "output_unsupported", 1, 0]));
@@ -140,7 +140,7 @@ pub(crate) async fn end_with_folders_in_one_another(thousands: u32) {
 async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
     let world = World::start().await;
     let agent = world.agent(&[]);
-    // In the container's own layer, from where the engine copies; then it is to remove it.
+    // In the container's own layer: the engine has to copy from there and then remove it.
     let elsewhere = json!({"output_path": "/tmp/deep"});
     let script = format!("mkdir -p /tmp/deep; cd /tmp/deep; {}", nest(20));
     world.publish("deep", &shell_with(&script, &elsewhere));
@@ -151,8 +151,8 @@ async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
     drop(agent);
 }
 
-/// Whether a job's first attempt ended so. It is given no time, so either of the engine's two signals
-/// may be the one that ends it.
+/// Whether a job's first attempt was stopped for the disk. There is no grace period, so either of the
+/// engine's two signals may have ended it.
 fn is_stopped_for_the_disk(statuses: &[Value]) -> bool {
     let end = end(statuses);
     end[0] == "failed"
@@ -173,7 +173,7 @@ async fn a_job_that_fills_the_disk_and_stays_is_stopped_and_the_next_one_runs() 
     assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
     let said = last(&statuses)["error"].as_str().expect("a sentence");
     assert!(said.contains("disk ran full"), "{said}");
-    // Who had written nothing runs on.
+    // The job that wrote nothing goes on.
     world.publish("next", &shell("echo x > /output/output"));
     assert_eq!(end(&world.outcome("next")), json!(["completed", null, 1, 0]));
     assert_eq!(last(&world.statuses("small"))["stage"], "running");
@@ -203,7 +203,7 @@ async fn a_job_that_takes_every_inode_is_stopped_and_the_next_one_runs() {
     let world = World::start_on_few_inodes(64, 4000).await;
     let agent = world.agent(&SETTINGS);
     let script = "i=0; while : > /output/$i; do i=$((i + 1)); done; sleep 1000";
-    // The shell itself ends where it can't redirect: another one is left.
+    // A shell ends when a redirection fails, so an outer one stays.
     world.publish("many", &shell(&format!("(sh -c '{script}'); sleep 1000")));
     let statuses = world.outcome("many");
     assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
@@ -217,7 +217,7 @@ async fn a_job_that_takes_every_inode_is_stopped_and_the_next_one_runs() {
 async fn a_disk_that_is_filled_before_the_start_is_written_down_costs_no_result() {
     let world = World::start_on_small_disk(64).await;
     let disk = world.disk.as_ref().expect("a small disk");
-    // It dies after the container's start: the next life has nothing written of that.
+    // The node dies right after the container's start, which is not in the journal yet.
     let armed = [&SETTINGS[..], &[("LAMDA_FAILPOINT", "start.after")]].concat();
     let mut agent = world.agent(&armed);
     let script = "mkdir /output/r; echo result > /output/r/x; \
@@ -237,10 +237,10 @@ async fn of_two_jobs_with_much_on_a_full_disk_one_is_stopped_and_the_other_compl
     let world = World::start_on_small_disk(128).await;
     let disk = world.disk.as_ref().expect("a small disk");
     let proxy = StoreProxy::start(&world.store());
-    // Full is what has less than half of it.
+    // The disk counts as full when less than half of it is free.
     let agent =
         world.agent(&[("DISK_FREE_MIN_MIB", "64"), ("PINATA_API_URL", proxy.url().as_str())]);
-    // The end of who is stopped takes its time: its log can't be published.
+    // The stopped job stays in hand for a while, since its log can't be published.
     proxy.set_pins(Weather::Status(500, None));
     let fat = "dd if=/dev/zero of=/output/output bs=1M count=25; \
         while [ ! -e /output/go ]; do sleep 1; done; rm /output/go";
@@ -266,7 +266,7 @@ async fn a_job_that_finds_no_room_to_start_waits_for_it_and_takes_none_that_othe
     let agent = world.agent(&[("DISK_FREE_MIN_MIB", "0"), ("FETCH_GIVE_UP_S", "1")]);
     disk.fill_but(4 << 10);
     world.publish("waits", &shell("echo x > /output/output"));
-    // Longer than anybody's patience: half a second, one, two, four.
+    // More tries than `FETCH_GIVE_UP_S` allows, with pauses of 0.5, 1, 2 and 4 s.
     let failed = || agent.log().matches("job waits: the node's disk failed the job").count();
     eventually("it is tried again and again", PATIENCE, || (failed() > 3).then_some(()));
     assert_eq!(last(&world.statuses("waits"))["stage"], "pulling");
@@ -299,7 +299,7 @@ async fn a_node_without_rights_to_what_jobs_leave_has_the_engine_read_and_open_i
     let folder = world.output_folder("closed");
     let output = folder.join("output");
     eventually("it has written", PATIENCE, || output.exists().then_some(()));
-    // As another user's program leaves it.
+    // As a program of another user would leave it.
     let closed = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
         std::os::unix::fs::chown(path, Some(1000), None).expect("an owner");

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{end, last, shell_with, stages};
+use super::end;
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
-use crate::support::world::{Agent, PATIENCE, World, shell};
+use crate::support::world::{Agent, PATIENCE, World, last, shell, shell_with, stages};
 
-/// Runs until it is ended on its first attempt, and to its end on the second: the node's folder
-/// outlives the attempt, and is told by its name in the mount table.
+/// Runs until it is killed in its first attempt, and to its end in the second: the mount table names the
+/// attempt's folder.
 const TWICE: &str = "grep -q /2/output /proc/self/mountinfo || \
     { sleep 1000; }; echo x > /output/output";
 
-/// Once more from the beginning, because the first attempt was taken away.
+/// The stages of a job that runs again because its first attempt was lost.
 const AGAIN: &str = "accepted pulling running pulling running uploading completed";
 
 /// Publishes these jobs and waits until all of them run.
@@ -56,7 +56,7 @@ async fn an_engine_that_is_restarted_in_order_fails_no_job() {
         assert_eq!(end(&statuses), json!(["completed", null, 2, 0]), "{id}");
     }
     let obeyed = world.statuses("obeys");
-    assert_eq!(world.output(&obeyed).await, "whole\n", "half a result is none");
+    assert_eq!(world.output(&obeyed).await, "whole\n", "half a result does not count");
     world.wait_until_clean().await;
 }
 
@@ -75,7 +75,7 @@ async fn an_engine_that_is_killed_fails_no_job_and_hides_no_failure() {
     );
     world.engine.kill_daemon();
     agent.wait_for("job goes-on: the container engine at");
-    // What runs in containers is none of the engine's: both end while it is away.
+    // Containers go on without the engine: both end while it is away.
     eventually("two of three containers end", PATIENCE, || {
         (world.engine.living() == 1).then_some(())
     });
@@ -85,7 +85,7 @@ async fn an_engine_that_is_killed_fails_no_job_and_hides_no_failure() {
     assert_eq!(end(&statuses), json!(["completed", null, 2, 0]));
     assert_eq!(end(&world.outcome("fails-meanwhile")), json!(["failed", "nonzero_exit", 1, 3]));
     assert_eq!(end(&world.outcome("ends-meanwhile")), json!(["completed", null, 1, 0]));
-    // With a living engine no exit code is doubted.
+    // While the engine runs, every exit code is believed.
     for (id, code) in [("by-itself-255", 255), ("by-itself-143", 143), ("by-itself-137", 137)] {
         world.publish(id, &shell(&format!("exit {code}")));
         assert_eq!(end(&world.outcome(id)), json!(["failed", "nonzero_exit", 1, code]));
@@ -96,7 +96,7 @@ async fn an_engine_that_is_killed_fails_no_job_and_hides_no_failure() {
 #[tokio::test]
 async fn a_job_whose_host_went_down_runs_again_and_is_blamed_for_nothing() {
     let mut world = World::start().await;
-    // In order, engine and all: nobody is left who saw the job end.
+    // An orderly shutdown of node and engine: nobody saw the job end.
     let mut agent = world.agent(&[]);
     run_all(&world, &agent, &[("in-order", shell(TWICE))]);
     agent.kill();
@@ -104,14 +104,14 @@ async fn a_job_whose_host_went_down_runs_again_and_is_blamed_for_nothing() {
     world.engine.start_daemon();
     let mut agent = world.agent(&[]);
     assert_eq!(stages(&world.outcome("in-order")), AGAIN);
-    // By a power cut.
+    // A power cut.
     run_all(&world, &agent, &[("by-power", shell(TWICE))]);
     agent.kill();
     world.engine.cut_power();
     world.engine.start_daemon();
     let agent = world.agent(&[]);
     assert_eq!(stages(&world.outcome("by-power")), AGAIN);
-    // Only the engine's host is gone; the node watches.
+    // A power cut of the engine's host only, while the node runs.
     run_all(&world, &agent, &[("watched", shell(TWICE))]);
     world.engine.cut_power();
     world.engine.start_daemon();
@@ -135,7 +135,7 @@ async fn an_engine_that_is_away_between_pull_and_start_is_waited_for() {
     proxy.set_fetches(Weather::Clear);
     agent.wait_for("job between: starting");
     agent.wait_for("job between: the container engine at");
-    // Longer than a fault of the job's own would be looked at.
+    // More tries than the job's own fault would get.
     let tries = |log: &str| log.matches("job between: the container engine at").count();
     eventually("several tries", PATIENCE, || (tries(&agent.log()) >= 4).then_some(()));
     world.engine.start_daemon();

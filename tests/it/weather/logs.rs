@@ -1,8 +1,8 @@
-//! Live lines over a crash of the node.
+//! Live log lines across a crash of the node.
 
 use serde_json::Value;
 
-use crate::support::world::{World, shell};
+use crate::support::world::{World, shell, stages};
 
 const LINES: u64 = 120;
 
@@ -29,7 +29,7 @@ async for m in sub.messages:
         assert_eq!(line["line"], format!("line {seq}"));
         seq
     };
-    // Three seconds' worth: a position that is written each second has been written.
+    // Three seconds of lines: the position, which is written every second, has been written.
     for seq in 1..=60 {
         assert_eq!(next(), seq);
     }
@@ -46,8 +46,5 @@ async for m in sub.messages:
         }
     }
     assert!(repeated < 40, "{repeated} of 60 lines came again");
-    assert_eq!(
-        super::stages(&world.outcome("talks")),
-        "accepted pulling running uploading completed"
-    );
+    assert_eq!(stages(&world.outcome("talks")), "accepted pulling running uploading completed");
 }

@@ -1,5 +1,5 @@
-//! Bad weather on the real parts: each of them fails while jobs are in hand, and what a requester
-//! notices is one terminal status, in order and gapless, with the right result.
+//! Failures of the real parts while jobs are in hand: a requester sees gapless statuses in order, one
+//! terminal status, and the right result.
 
 pub(crate) mod disk;
 mod engine;
@@ -11,38 +11,21 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::world::{World, shell};
+use crate::support::world::{World, last};
 
-fn last(statuses: &[Value]) -> &Value {
-    statuses.last().expect("there are statuses")
-}
-
-fn stages(statuses: &[Value]) -> String {
-    let names = statuses.iter().map(|status| status["stage"].as_str().unwrap_or("?"));
-    names.collect::<Vec<_>>().join(" ")
-}
-
-/// `shell(script)` with further keys.
-fn shell_with(script: &str, more: &Value) -> Value {
-    let mut job = shell(script);
-    let fields = more.as_object().expect("an object").clone();
-    job.as_object_mut().expect("an object").extend(fields);
-    job
-}
-
-/// What a job ended as: its status, its reason, its attempt, its exit code.
+/// A job's end: status, reason, attempt, exit code.
 fn end(statuses: &[Value]) -> Value {
     let end = last(statuses);
     json!([end["status"], end["reason_code"], end["attempt"], end["exit_code"]])
 }
 
 impl World {
-    /// What the first attempt of a job sees as `/output`.
+    /// The host's path of `/output` in a job's first attempt.
     fn output_folder(&self, id: &str) -> PathBuf {
         self.dir.path().join("data/jobs").join(id).join("1/output")
     }
 
-    /// The output of a job that has ended well.
+    /// The output of a completed job.
     async fn output(&self, statuses: &[Value]) -> String {
         let end = last(statuses);
         assert_eq!(end["status"], "completed", "{end}");

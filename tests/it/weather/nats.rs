@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{end, last, stages};
+use super::end;
 use crate::support::tcp_proxy::TcpProxy;
 use crate::support::tools::eventually;
-use crate::support::world::{Agent, PATIENCE, World, shell};
+use crate::support::world::{Agent, PATIENCE, World, last, shell, stages};
 
-/// What a dispatch job says that nothing disturbed.
+/// The stages of an undisturbed dispatch job.
 const UNDISTURBED: &str = "accepted pulling running uploading completed";
 
-/// Runs until the test takes away the file that holds it.
+/// Runs until the test removes the file that holds it.
 const HELD: &str = "echo started; while [ -e /output/held ]; do sleep 0.1; done; \
     rm -rf /output/*; echo x > /output/output";
 
@@ -54,14 +54,14 @@ async fn a_server_that_lost_its_storage_is_set_up_again_and_told_the_ends() {
     assert_eq!(stages(&world.outcome("before")), UNDISTURBED);
     hold(&world, &agent, "through");
     world.nats.restart_empty();
-    // Also what nobody has sent anything to yet.
+    // All of them, also those without a message so far.
     for stream in ["JOBS", "STATUS", "DEAD"] {
         eventually("the streams are made again", PATIENCE, || {
             world.has_stream(stream).then_some(())
         });
     }
     release(&world, "through");
-    // What was said before is gone with the old storage; the end is not.
+    // Earlier statuses went with the old storage; the end did not.
     let last = eventually("the end is in the new stream", PATIENCE, || {
         world.has_stream("STATUS").then_some(())?;
         world.statuses("through").pop().filter(|last| last["status"] != "processing")
@@ -89,7 +89,7 @@ async fn a_node_that_starts_without_a_server_takes_its_job_back_first() {
     world.wait_until_clean().await;
 }
 
-/// Cuts the node off for this long, once with resets and once with silence, while jobs run.
+/// Cuts the node off for this long while jobs run, once with closed connections and once with silence.
 pub(crate) async fn cut_off_for(span: Duration) {
     let world = World::start().await;
     let proxy = TcpProxy::start(world.nats.port());

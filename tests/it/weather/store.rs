@@ -1,11 +1,11 @@
-//! The store and its gateway fail, throttle, crawl, break off and lie.
+//! The store and its gateway fail, throttle, are slow, break off and lie.
 
 use serde_json::{Value, json};
 
-use super::{end, last, shell_with, stages};
+use super::end;
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::tools::eventually;
-use crate::support::world::{PATIENCE, World, shell};
+use crate::support::world::{PATIENCE, World, last, shell, shell_with, stages};
 
 #[tokio::test]
 async fn an_input_comes_whole_or_not_at_all() {
@@ -17,7 +17,7 @@ async fn an_input_comes_whole_or_not_at_all() {
         ("fails", Weather::Status(500, None)),
         ("throttled", Weather::Status(429, Some(1))),
         ("cut-short", Weather::Truncates),
-        // Wrong once is not wrong for ever, where nobody else can be asked.
+        // With only one gateway, wrong bytes are fetched again.
         ("lied-to-once", Weather::Lies),
         ("slow", Weather::Dribbles(10)),
     ] {
@@ -53,7 +53,7 @@ async fn an_upload_goes_on_until_it_succeeds_while_the_next_job_runs() {
     proxy.set_pins(Weather::Status(500, None));
     world.publish("first", &shell("echo first > /output/output"));
     agent.wait_for("job first: the output:");
-    // The only slot is free: what can't be uploaded holds up nothing but itself.
+    // The only slot is free: an output that can't be uploaded holds up no other job.
     world.publish("second", &shell("echo second > /output/output; sleep 1"));
     agent.wait_for("job second: exited");
     assert_eq!(stages(&world.statuses("first")), "accepted pulling running uploading");
@@ -106,7 +106,7 @@ except nats.js.errors.NotFoundError:
     lines.lines().map(|line| serde_json::from_str(line).expect("a result is JSON")).collect()
 }
 
-/// What `jobs` tells of a job, as an object.
+/// What `jobs ID --json` prints.
 fn told(world: &World, id: &str) -> Value {
     let output = world.command(&["jobs", id, "--json"]).output().expect("it runs");
     serde_json::from_slice(&output.stdout).expect("an object")
@@ -116,9 +116,8 @@ fn told(world: &World, id: &str) -> Value {
 async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_owner_asks() {
     let world = World::start().await;
     let proxy = StoreProxy::start(&world.store());
-    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
-    let settings: Vec<(&str, &str)> =
-        settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let url = proxy.url();
+    let settings = [("PINATA_API_URL", &*url), ("UPLOAD_GIVE_UP_S", "1")];
     let mut agent = world.agent(&settings);
     proxy.set_pins(Weather::Status(500, None));
     let more = json!({"input_file_cid": world.pin(b"input").await, "output_path": "/elsewhere"});
@@ -131,13 +130,14 @@ async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_ow
     });
     assert!(told(&world, "late")["kept"]["until"].is_string(), "{}", told(&world, "late"));
 
-    // A restart keeps it, and publishes nothing by itself.
+    // A restart keeps the output, and does not publish it by itself.
     agent.kill();
     proxy.set_pins(Weather::Clear);
     let agent = world.agent(&settings);
     let retry = world.command(&["jobs", "retry", "late"]).output().expect("it runs");
     assert!(retry.status.success(), "{}", String::from_utf8_lossy(&retry.stderr));
-    let result = eventually("the late result is told", PATIENCE, || late_results(&world).pop());
+    let result =
+        eventually("the late result is published", PATIENCE, || late_results(&world).pop());
     let cid = result["output_cid"].as_str().expect("a CID");
     assert_eq!(world.content(cid).await, b"result\n");
     assert_eq!(result["receipt"]["message"]["outputCid"], cid);
@@ -153,7 +153,7 @@ async fn an_output_that_could_not_be_published_is_kept_and_published_when_its_ow
     assert_eq!(again, json!({"ok": true, "output_cid": cid}));
 }
 
-/// A node that keeps the output of this job, which leaves a log too; its settings.
+/// Has a node run a job, which also leaves a log, and keep its output; returns the settings and the node.
 fn keeps<'a>(
     world: &World,
     proxy: &'a str,
@@ -196,13 +196,13 @@ async fn an_output_that_was_kept_long_enough_is_removed() {
     proxy.set_pins(Weather::Status(500, None));
     let url = proxy.url();
     let (settings, mut agent) = keeps(&world, &url, "0", "old");
-    // It is looked for at the start, and each hour.
+    // Expired outputs are looked for at the start and every hour.
     agent.kill();
     let agent = world.agent(&settings);
     agent.wait_for("the output of job old was kept long enough: it goes");
     world.wait_until_clean().await;
     let retry = world.command(&["jobs", "retry", "old"]).output().expect("it runs");
-    assert!(!retry.status.success(), "it can't be had any more");
+    assert!(!retry.status.success(), "the content is gone");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_job_that_waits_for_its_next_upload_does_not_hold_up_an_end() {
     let world = World::start().await;
     let proxy = StoreProxy::start(&world.store());
     let url = proxy.url();
-    // Far more than anybody here waits for an end.
+    // Far longer than these tests wait for a job's end.
     let settings = [("PINATA_API_URL", &*url), ("SHUTDOWN_GRACE_S", "600")];
     for (id, weather) in
         [("away", Weather::Status(503, Some(3600))), ("busy", Weather::Status(429, Some(3600)))]
@@ -234,23 +234,22 @@ async fn a_job_that_waits_for_its_next_upload_does_not_hold_up_an_end() {
 async fn a_store_that_refuses_the_key_loses_no_result_and_stops_the_intake() {
     let world = World::start().await;
     let proxy = StoreProxy::start(&world.store());
-    let settings = [("PINATA_API_URL", proxy.url()), ("UPLOAD_GIVE_UP_S", "1".to_owned())];
-    let settings: Vec<(&str, &str)> =
-        settings.iter().map(|(name, text)| (*name, &**text)).collect();
+    let url = proxy.url();
+    let settings = [("PINATA_API_URL", &*url), ("UPLOAD_GIVE_UP_S", "1")];
     let mut agent = world.agent(&settings);
     proxy.set_pins(Weather::Status(401, None));
     world.publish("first", &shell("echo first > /output/output"));
-    eventually("it is told", PATIENCE, || {
+    eventually("the status is published", PATIENCE, || {
         let told = world.statuses("first").pop()?;
         (told["stage"] == "uploading" && told["reason_code"] == "store_refused").then_some(())
     });
     world.publish("second", &shell("echo second > /output/output"));
     let before = proxy.pins();
-    // Longer than an upload that fails otherwise is tried for.
-    eventually("it goes on", PATIENCE, || (proxy.pins() > before + 25).then_some(()));
+    // More tries than an upload gets for any other failure.
+    eventually("the uploads go on", PATIENCE, || (proxy.pins() > before + 25).then_some(()));
     assert_eq!(world.statuses("second"), Vec::<Value>::new(), "no job is taken meanwhile");
     assert_eq!(last(&world.statuses("first"))["status"], "processing");
-    // What only waits for the store does not hold up an end.
+    // Jobs that only wait for the store do not delay a shutdown.
     agent.ask_to_end();
     assert!(agent.wait_for_end().success(), "{}", agent.log());
     proxy.set_pins(Weather::Clear);

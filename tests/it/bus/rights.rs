@@ -1,5 +1,5 @@
-//! The server configuration of deploy/nats, on a real nats-server: a node does all its work with its
-//! own rights, and what a node, a dispatcher or a watcher may not is refused.
+//! The server configuration of deploy/nats on a real nats-server: a node does all its work with its own
+//! rights, and everything outside a user's rights is refused.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use lamda_node::chain::Key;
 use lamda_node::ids::Address;
 use serde_json::{Value, json};
 
-use crate::cli::Program;
-use crate::forgery::{Speaker, say, without_chain};
 use crate::support::nats::Nats;
+use crate::support::program::Program;
+use crate::support::speaker::{Speaker, say, without_chain};
 use crate::support::world::World;
 
-const CONF: &str = include_str!("../../deploy/nats/nats-server.conf");
+const CONF: &str = include_str!("../../../deploy/nats/nats-server.conf");
 
-/// Somebody else's address.
+/// The address of another node.
 const OTHER: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
-/// The file as an owner fills it in for one node; the lines before the accounts are the test's own.
+/// The file as an owner fills it in for one node, without the lines before the accounts.
 fn conf(node: Address) -> String {
     let (_, accounts) = CONF.split_once("\nauthorization {").expect("accounts");
     let mut text = format!("authorization {{{accounts}")
@@ -31,7 +31,7 @@ fn conf(node: Address) -> String {
     text
 }
 
-/// A server with those accounts, its streams and consumers made by the script beside the file.
+/// A server with those accounts; deploy/nats/provision.py has made its streams and consumers.
 fn server(node: Address, dir: &Path) -> Nats {
     let nats = Nats::with(&conf(node)).known_as("admin", "of-admin");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -46,7 +46,7 @@ fn server(node: Address, dir: &Path) -> Nats {
     nats
 }
 
-/// The file with this user's password.
+/// Writes the file with this user's password.
 fn password(dir: &Path, user: &str) -> PathBuf {
     let file = dir.join(format!("{user}.password"));
     std::fs::write(&file, format!("of-{user}\n")).expect("it is written");
@@ -55,7 +55,7 @@ fn password(dir: &Path, user: &str) -> PathBuf {
     file
 }
 
-/// The settings by which the program is this user.
+/// The settings with which the program connects as this user.
 fn as_user(dir: &Path, user: &str, inbox: &str) -> [(&'static str, String); 4] {
     [
         ("NATS_USER", user.to_owned()),
@@ -100,12 +100,12 @@ async fn a_node_does_all_its_work_with_its_own_rights() {
     let nats = checks.iter().find(|check| check["name"] == "nats").expect("the check");
     assert_eq!(nats["status"], "ok", "{nats}");
     world.wait_until_clean().await;
-    // Nothing that it tried was refused.
+    // The server refused nothing that the node tried.
     let log = agent.log();
     assert!(!log.to_lowercase().contains("permissions violation"), "{log}");
 }
 
-/// A dispatcher asks the node how it stands, and for the answer where it may not publish itself.
+/// A dispatcher asks for the node's status, with reply subjects that it may not publish on itself.
 fn forge_with_its_answers(world: &World, node: &str) {
     let script = "
 heard = []
@@ -130,7 +130,7 @@ await own.close()";
     assert_eq!(world.nats.python(script, &[node]), "", "the node's answer is a claim or a job");
 }
 
-/// Where the stream of results was forgotten, and a job that waits for its message is purged.
+/// The stream of results is missing, and a job's message is purged while its node is stopped.
 #[tokio::test]
 async fn a_job_that_was_purged_goes_on_with_the_nodes_own_rights() {
     let mut world = World::start().await;
@@ -157,7 +157,7 @@ async fn a_job_that_was_purged_goes_on_with_the_nodes_own_rights() {
     assert!(!log.to_lowercase().contains("permissions violation"), "{log}");
 }
 
-/// That a pool's job was rejected can't be told from the queue by whoever may not look there.
+/// A watcher may not read the queue, so it can't tell whether a rejected job is still in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_is_told_that_a_rejection_can_not_be_found_out() {
     let (node, dir) = (World::agent_address(), tempfile::tempdir().expect("a folder"));
@@ -174,7 +174,7 @@ async fn a_watcher_is_told_that_a_rejection_can_not_be_found_out() {
     assert_eq!(ended.code(), 3, "{said}");
 }
 
-/// Which of these the server lets a user do: `+subject` is a publish, `-subject` a subscription.
+/// Which of `tries` the server lets a user do: `+subject` is a publish, `-subject` a subscription.
 fn allowed(nats: &Nats, user: &str, tries: &[String]) -> BTreeSet<String> {
     let script = "
 errors = []
@@ -200,7 +200,7 @@ for line in args[1:]:
     nats.python(script, &arguments).lines().map(str::to_owned).collect()
 }
 
-/// What none of the three may; see [`allowed`].
+/// Forbidden to all three users; for the notation see [`allowed`].
 const NOBODYS: &[&str] = &[
     "+$JS.API.STREAM.CREATE.X",
     "+$JS.API.STREAM.UPDATE.JOBS",
@@ -235,7 +235,7 @@ const NOBODYS: &[&str] = &[
     "-$KV.JOB_CLAIMS.>",
 ];
 
-/// What a node may.
+/// Allowed to a node.
 const OF_NODE: &[&str] = &[
     "+jobs.status.OWN.job",
     "+jobs.logs.OWN.job",
@@ -252,7 +252,7 @@ const OF_NODE: &[&str] = &[
     "-jobs.holds.OWN",
 ];
 
-/// What a dispatcher may.
+/// Allowed to a dispatcher.
 const OF_DISPATCHER: &[&str] = &[
     "+jobs.dispatch.OWN",
     "+jobs.pool.cpu",
@@ -262,11 +262,11 @@ const OF_DISPATCHER: &[&str] = &[
     "-_INBOX_dispatcher.>",
 ];
 
-/// What a dispatcher may, and a watcher.
+/// Allowed to a dispatcher and to a watcher.
 const OF_BOTH: &[&str] =
     &["+$JS.API.CONSUMER.CREATE.STATUS.x.jobs.status.>", "-jobs.status.>", "-jobs.logs.OWN.job"];
 
-/// What a watcher may.
+/// Allowed to a watcher.
 const OF_WATCHER: &[&str] = &["-_INBOX_watcher.>"];
 
 #[tokio::test]

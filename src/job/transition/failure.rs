@@ -1,47 +1,18 @@
-//! What ends a job early, or sends it back: failures, an expired deadline, a request to stop.
+//! Failed steps and lost containers: tried again, left to another node of the pool, or the job's end.
 //!
-//! Invariant: a job leaves the happy path towards one terminal status, or with one `interrupted` status
-//! towards its queue.
+//! Invariant: a failure is counted once; a job that is given up has one terminal status.
 
 use super::super::patience;
 use super::super::phase::{
-    Durable, EndedRun, Event, Fault, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, StopCause,
-    misplaced,
+    Durable, EndedRun, Event, Fault, LOST_MAX, Misplaced, Outcome, Phase, Retry, Rules, misplaced,
 };
 use super::super::reason::Reason;
 use super::super::status::Stage;
 use super::super::unable::{IMAGE_GONE_MAX, elsewhere, is_image_gone, not_begun};
-use super::super::verdict::{cancelled, poisoned};
+use super::super::verdict::poisoned;
 use super::{Next, notice};
 
 impl Next {
-    /// The job's deadline passed before its start.
-    pub(super) fn expired(&mut self, phase: &Phase) -> Result<(), Misplaced> {
-        if not_running(phase) || matches!(phase, Phase::Starting { .. }) {
-            self.expire();
-            return Ok(());
-        }
-        Err(misplaced(phase, &Event::Expired))
-    }
-
-    /// Somebody asked the job to stop. A job whose container may run is stopped; one that was not begun
-    /// ends, or goes back to its queue.
-    pub(super) fn stop_asked(&mut self, phase: Phase, cause: StopCause) -> Result<(), Misplaced> {
-        match (phase, cause) {
-            (Phase::Running { run }, cause) => self.job.phase = Phase::Stopping { run, cause },
-            (Phase::Stopping { .. }, _) => {}
-            (phase, StopCause::Cancelled) if not_running(&phase) || phase == Phase::Waiting => {
-                self.finish(Outcome::Cancelled(cancelled()));
-            }
-            (phase, StopCause::Shutdown) if not_running(&phase) => {
-                self.job.phase = Phase::Interrupted;
-            }
-            (phase, StopCause::LeaseLost) if not_running(&phase) => self.yielded(),
-            (phase, cause) => return Err(misplaced(&phase, &Event::StopAsked { cause })),
-        }
-        Ok(())
-    }
-
     pub(super) fn failed(
         &mut self,
         phase: Phase,
@@ -120,15 +91,6 @@ impl Next {
         }
     }
 
-    /// Another agent has the job, or may have it: this attempt ends without a terminal status.
-    pub(super) fn yielded(&mut self) {
-        self.interrupted(
-            Reason::LeaseLost,
-            "another agent of the pool has the job, or may have it",
-        );
-        self.job.phase = Phase::Yielded;
-    }
-
     /// Another node of the pool may succeed. Without a container the job is given back before its folders
     /// are removed: what would remove them may be what is broken.
     fn unable(&mut self, phase: &Phase, fault: Fault) {
@@ -139,20 +101,6 @@ impl Next {
             Phase::Returning { fault }
         };
     }
-
-    pub(super) fn interrupted(&mut self, reason: Reason, error: &str) {
-        self.statuses.push(notice::interrupted(&mut self.job, reason, error, self.now));
-    }
-
-    pub(super) fn expire(&mut self) {
-        let error = "the deadline passed before the job could be started";
-        self.finish(Outcome::TimedOut(Fault::new(Reason::DeadlinePassed, error)));
-    }
-}
-
-/// Whether nothing of the job was started. A container that never ran is removed with everything else.
-const fn not_running(phase: &Phase) -> bool {
-    not_begun(phase) && !matches!(phase, Phase::Starting { container: Some(_), .. })
 }
 
 /// An output that was refused for too long is one that could not be published: it is kept like any other.
