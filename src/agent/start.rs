@@ -198,10 +198,11 @@ where
         let store =
             trials::Store::new(effects.pinata.clone(), desk.board.clone(), desk.clock.clone());
         services.spawn_with("store", RETRY, Arc::new(store), trials::Store::run);
+        let (board, clock) = (desk.board.clone(), desk.clock.clone());
         let gateways =
-            (effects.gateways.clone(), desk.clock.clone(), Arc::new(LoggedTroubles::default()));
-        services.spawn_with("gateways", RETRY, gateways, |(gateways, clock, told)| {
-            trials::try_gateways(gateways, clock, told)
+            (effects.gateways.clone(), board, clock, Arc::new(LoggedTroubles::default()));
+        services.spawn_with("gateways", RETRY, gateways, |(gateways, board, clock, told)| {
+            trials::try_gateways(gateways, board, clock, told)
         });
         let retried = Arc::new(Notify::new());
         let kept = (desk.clone(), Arc::clone(effects), Arc::clone(&retried));

@@ -39,6 +39,8 @@ pub struct Fitness {
     store_refuses: bool,
     /// The store's answer to a few bytes that the node uploads as a trial.
     upload: Upload,
+    /// Whether no gateway would give an input, whichever it is.
+    gateways_away: bool,
     faults: u32,
     last_fault: String,
     /// Number of rests since a job ran.
@@ -347,6 +349,17 @@ impl Fitness {
         self.faults = self.faults.saturating_add(1);
         error.clone_into(&mut self.last_fault);
         self.rest_until = None;
+    }
+
+    /// Takes in whether a gateway serves what the node itself asks for.
+    pub const fn gateways(&mut self, serve: bool) {
+        self.gateways_away = !serve;
+    }
+
+    /// Whether a missing input is the fault of its job: the gateways serve. A stranger who names content
+    /// that nobody has must not keep the node from others' jobs.
+    pub const fn gateways_serve(&self) -> bool {
+        !self.gateways_away
     }
 
     /// A job's command runs on these cards.

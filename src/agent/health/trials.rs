@@ -27,6 +27,9 @@ const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_min
 /// A store that has not answered its first trial after this long counts as away.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
+/// The shortest time between two tries of the gateways.
+const PAUSE: Duration = Duration::from_mins(1);
+
 /// The service that tries the store.
 #[derive(Debug)]
 pub struct Store<C> {
@@ -133,19 +136,28 @@ impl LoggedTroubles {
     }
 }
 
-/// Asks each gateway for a block at the start and each hour; a service that ends only when it fails.
+/// Asks each gateway for a block: at the start, each hour, and after a job did not get its input; a service
+/// that ends only when it fails.
 pub async fn try_gateways<C: Clock>(
     gateways: Gateways,
+    board: Board,
     clock: C,
     told: Arc<LoggedTroubles>,
 ) -> Result<(), Failure> {
     loop {
-        let unfit = gateways.check().await.map_err(|err| {
+        let seen = board.unfetched();
+        let checked = gateways.check().await;
+        board.gateways(checked.is_ok());
+        let unfit = checked.map_err(|err| {
             Failure::again(err, "IPFS_GATEWAYS; jobs with an input fail meanwhile")
         })?;
         let named = |(gateway, why): (String, String)| (format!("the gateway {gateway}"), why);
         told.tell(unfit.into_iter().map(named).collect(), true);
-        clock.sleep(EVERY).await;
+        clock.sleep(PAUSE).await;
+        tokio::select! {
+            () = board.more_unfetched_than(seen) => {}
+            () = clock.sleep(EVERY) => {}
+        }
     }
 }
 

@@ -28,8 +28,12 @@ impl State {
                 if fault.reason == Reason::GpuFailed {
                     self.fitness.cards_failed(held);
                 }
+                let is_missing = fault.reason == Reason::InputUnavailable;
+                self.unfetched += u64::from(is_missing);
                 // A fault that concerns one job only says nothing about the node.
-                if !fault.reason.is_of_one_job() {
+                let is_of_one_job =
+                    fault.reason.is_of_one_job() || is_missing && self.fitness.gateways_serve();
+                if !is_of_one_job {
                     self.fitness.job_failed(&fault.error);
                     self.symptoms += 1;
                 }
@@ -130,6 +134,21 @@ impl Board {
         state.tell();
         drop(state);
         self.notify();
+    }
+
+    /// Records whether a gateway serves what the node itself asks for.
+    pub fn gateways(&self, serve: bool) {
+        self.state().fitness.gateways(serve);
+    }
+
+    /// How many jobs did not get their inputs.
+    pub fn unfetched(&self) -> u64 {
+        self.state().unfetched
+    }
+
+    /// Waits until there are more of them than `seen`.
+    pub async fn more_unfetched_than(&self, seen: u64) {
+        self.wait_for(|| (self.unfetched() > seen).then_some(())).await;
     }
 
     /// Records that the store can't be reached for a test upload.

@@ -72,6 +72,8 @@ struct State {
     is_unfit_told: bool,
     /// How many failures of jobs a look at the host may explain.
     symptoms: u64,
+    /// How many jobs did not get their inputs.
+    unfetched: u64,
 }
 
 #[derive(Debug)]
@@ -199,6 +201,7 @@ impl Board {
             unfit: None,
             is_unfit_told: false,
             symptoms: 0,
+            unfetched: 0,
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -390,7 +393,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::container::ImagePolicy;
-    use crate::job::phase::{Asked, Event, PinnedImage, Rules};
+    use crate::job::phase::{Asked, Event, Fault, PinnedImage, Retry, Rules};
     use crate::job::spec::parse;
     use crate::node::Gpu;
     use crate::node::admission::{Offer, Scarce};
@@ -628,8 +631,8 @@ mod tests {
         let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
         let job = moved(&moved(&ready("a", ""), Event::Reserved { gpus }), Event::Claimed);
         let _requests = board.enter(&job, None).unwrap();
-        let fault = crate::job::phase::Fault::new(Reason::GpuFailed, "no driver");
-        let retry = crate::job::phase::Retry::Patiently;
+        let fault = Fault::new(Reason::GpuFailed, "no driver");
+        let retry = Retry::Patiently;
         board.moved(&moved(&job, Event::Failed { fault, retry }));
         board.leave(job.id());
         for (id, cards) in [("b", Some(1)), ("c", None)] {
@@ -639,5 +642,23 @@ mod tests {
             assert_eq!(got(reserving), cards, "{id}");
         }
         assert_eq!(board.unfit(), None, "the other card goes on");
+    }
+
+    #[test]
+    fn content_that_nobody_has_keeps_a_node_from_others_jobs_only_where_no_gateway_serves() {
+        for serve in [true, false] {
+            let board = board(1);
+            board.gateways(serve);
+            for id in ["a", "b", "c", "d"] {
+                let job = moved(&ready(id, ""), Event::Doubted);
+                let stops = board.enter(&job, None);
+                let fault = Fault::new(Reason::InputUnavailable, "nobody has it");
+                board.moved(&moved(&job, Event::Failed { fault, retry: Retry::Never }));
+                board.leave(job.id());
+                drop(stops);
+            }
+            assert_eq!(board.unfit().is_none(), serve, "{:?}", board.unfit());
+            assert_eq!(board.unfetched(), 4);
+        }
     }
 }
