@@ -22,7 +22,7 @@ use lamda_node::agent::jobs::desk::Desk;
 use lamda_node::agent::jobs::folders::Folders;
 use lamda_node::agent::jobs::hand::Jobs;
 use lamda_node::agent::jobs::notary::Notary;
-use lamda_node::agent::jobs::terms::Terms;
+use lamda_node::agent::jobs::terms::{OwnersSandbox, Terms};
 use lamda_node::agent::jobs::{outbox, recover};
 use lamda_node::chain::Key;
 use lamda_node::clock::{Clock, SystemClock};
@@ -82,6 +82,7 @@ fn terms(slots: usize) -> Terms {
             slots,
         },
         images: ImagePolicy::default(),
+        sandbox: OwnersSandbox::default(),
     }
 }
 

@@ -40,6 +40,7 @@ use crate::node::pools;
 use crate::report::BoxError;
 use crate::{bus, journal};
 
+pub use jobs::terms::OwnersSandbox;
 pub use settings::{JobAuth, Limits, Settings};
 
 /// How the program was asked to end.

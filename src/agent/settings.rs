@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::jobs::terms::OwnersSandbox;
 use crate::container::ImagePolicy;
 use crate::ids::Address;
 use crate::job::phase::Rules;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub auth: JobAuth,
     /// `JOB_REGISTRIES` and `JOB_LOCAL_IMAGES`: which images jobs may name.
     pub images: ImagePolicy,
+    /// `JOB_SANDBOX` and `JOB_USER`: how far jobs are closed in at least.
+    pub sandbox: OwnersSandbox,
     /// `JOB_NETWORK=bridge`: whether a job may ask for the engine's bridge.
     pub allow_bridge: bool,
     /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`, `RESULT_KEEP_DAYS`.

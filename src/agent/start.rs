@@ -129,6 +129,7 @@ where
         let terms = Terms {
             offer: offer(settings, hardware.gpus.clone()).map_err(data_dir)?,
             images: settings.images.clone(),
+            sandbox: settings.sandbox,
         };
         let known = self.chain_id.map(|chain_id| Domain { chain_id, contract: self.contract });
         let domain = Arc::new(watch::Sender::new(known));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::env::{Env, Variable, shown};
 use super::gpu::Gpu;
-use crate::agent::{JobAuth, Limits, Settings};
+use crate::agent::{JobAuth, Limits, OwnersSandbox, Settings};
 use crate::bus::PoolName;
-use crate::container::ImagePolicy;
+use crate::container::{ImagePolicy, InvalidUser, User};
 use crate::job::phase::Rules;
 
 const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
@@ -15,6 +15,8 @@ const HOME: Variable = Variable::new("HOME", "/home/node");
 const JOB_SLOTS: Variable = Variable::new("JOB_SLOTS", "1");
 const AGENT_POOLS: Variable = Variable::new("AGENT_POOLS", "auto");
 const POOL_PREFETCH: Variable = Variable::new("POOL_PREFETCH", "0");
+const JOB_SANDBOX: Variable = Variable::new("JOB_SANDBOX", "standard");
+const JOB_USER: Variable = Variable::new("JOB_USER", "65534:65534");
 const JOB_NETWORK: Variable = Variable::new("JOB_NETWORK", "none");
 const JOB_TIMEOUT_MAX: Variable = Variable::new("JOB_TIMEOUT_MAX", "24h");
 const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "300");
@@ -45,6 +47,7 @@ pub(super) fn read(
     let slots = env.number(JOB_SLOTS, (1, 1024), 0).map(|slots| usize::try_from(slots).ok());
     let pools = pools(env);
     let pool_prefetch = env.number(POOL_PREFETCH, (0, 64), 0);
+    let sandbox = sandbox(env);
     let allow_bridge = env.choice(JOB_NETWORK, &[("none", false), ("bridge", true)]);
     let rules = rules(env);
     let disk_free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
@@ -61,6 +64,7 @@ pub(super) fn read(
         pool_prefetch: usize::try_from(pool_prefetch?).ok()?,
         auth: auth?,
         images: images?,
+        sandbox: sandbox?,
         allow_bridge: allow_bridge?,
         rules: rules?,
         disk_free_min_mib: disk_free_min_mib?,
@@ -70,6 +74,19 @@ pub(super) fn read(
         keep_jobs: keep_jobs?,
         stop_grace: stop_grace?,
     })
+}
+
+fn sandbox(env: &mut Env<'_>) -> Option<OwnersSandbox> {
+    let is_strict = env.choice(JOB_SANDBOX, &[("standard", false), ("strict", true)]);
+    let user = match env.text(JOB_USER) {
+        None => Some(User::NOBODY),
+        Some(text) => {
+            let user =
+                text.parse().map_err(|err: InvalidUser| format!("{} is {err}", shown(&text)));
+            env.keep(JOB_USER, user)
+        }
+    };
+    Some(OwnersSandbox { is_strict: is_strict?, user: user? })
 }
 
 fn rules(env: &mut Env<'_>) -> Option<Rules> {

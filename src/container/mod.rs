@@ -203,6 +203,53 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// What it may reach over the network.
     pub network: Network,
+    /// How far it is closed in.
+    pub sandbox: Sandbox,
+}
+
+/// How far a container is closed in (docs/adr/0010-sandbox.md).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// The image's user, with the capabilities that ordinary images need inside their container.
+    #[default]
+    Standard,
+    /// No capability, this user and group, a read-only root file system with a `/tmp` in memory.
+    Strict(User),
+}
+
+/// A user and a group by their numbers; neither is root's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The user id, from 1.
+    pub uid: u32,
+    /// The group id, from 1.
+    pub gid: u32,
+}
+
+impl User {
+    /// `nobody` on most systems.
+    pub const NOBODY: Self = Self { uid: 65534, gid: 65534 };
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// A text that is not `UID` or `UID:GID` of an unprivileged user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not UID or UID:GID, numbers from 1")]
+pub struct InvalidUser;
+
+impl std::str::FromStr for User {
+    type Err = InvalidUser;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        let id = |text: &str| text.parse().ok().filter(|id| *id > 0 && *id < u32::MAX);
+        Ok(Self { uid: id(uid).ok_or(InvalidUser)?, gid: id(gid).ok_or(InvalidUser)? })
+    }
 }
 
 /// A host folder or file shown inside a container.

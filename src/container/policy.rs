@@ -14,7 +14,7 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use super::{ContainerSpec, Mount, Network};
+use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
@@ -57,6 +57,10 @@ const REQUIRE_BYTES_MAX: usize = 4096;
 const HARMLESS: [&str; 1] = ["NVIDIA_TF32_OVERRIDE"];
 /// Prefixes of the toolkit's variables; the second comes from its setting `swarm-resource`.
 const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
+/// The capabilities of the standard sandbox: `tar`, `chown`, `install`, `gosu` and the like fail without
+/// them. They act on the container's own files and processes: no device is made (`MKNOD`), no network opened
+/// (`NET_RAW`), nothing mounted or traced.
+const INSIDE: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
 /// Size of each of the two log files kept per job, so that a chatty job can't fill the disk. Large, because
 /// engines lose or repeat lines for followers while they rotate the files.
 const LOG_FILE_SIZE: &str = "256m";
@@ -121,6 +125,10 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
+        user: match spec.sandbox {
+            Sandbox::Standard => None,
+            Sandbox::Strict(user) => Some(user.to_string()),
+        },
         host_config: Some(host_config(spec, image)),
         ..ContainerCreateBody::default()
     }
@@ -132,10 +140,14 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
     let mounts = spec.mounts.iter().map(mount);
     let mounts = mounts.chain(volumes.iter().map(|(folder, path)| volume(folder, path)));
     let memory = signed(limits.memory_bytes);
+    let is_strict = matches!(spec.sandbox, Sandbox::Strict(_));
     HostConfig {
         // Privileges.
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: (!is_strict).then(|| INSIDE.map(str::to_owned).to_vec()),
+        readonly_rootfs: Some(is_strict),
+        tmpfs: is_strict.then(|| HashMap::from([("/tmp".to_owned(), tmp_options(limits))])),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         // What it may reach of the host and the network.
         network_mode: Some(network_mode(spec.network).to_owned()),
@@ -300,6 +312,12 @@ pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: false })
 }
 
+/// Options of the `/tmp` of a container whose root file system is read-only: half of its memory, which it
+/// counts against.
+fn tmp_options(limits: &Limits) -> String {
+    format!("rw,nosuid,nodev,mode=1777,size={}", limits.memory_bytes / 2)
+}
+
 fn log_config() -> HostConfigLogConfig {
     HostConfigLogConfig {
         typ: Some("json-file".to_owned()),
@@ -327,7 +345,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::container::Limits;
+    use crate::container::{Limits, User};
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
@@ -355,6 +373,7 @@ mod tests {
                 shm_bytes: 64 << 20,
             },
             network: Network::None,
+            sandbox: Sandbox::Standard,
         }
     }
 
@@ -411,6 +430,8 @@ mod tests {
             ("/Labels/lamda.attempt", json!("1")),
             ("/HostConfig/Privileged", json!(false)),
             ("/HostConfig/CapDrop", json!(["ALL"])),
+            ("/HostConfig/CapAdd", json!(INSIDE)),
+            ("/HostConfig/ReadonlyRootfs", json!(false)),
             ("/HostConfig/SecurityOpt", json!(["no-new-privileges"])),
             ("/HostConfig/NetworkMode", json!("none")),
             ("/HostConfig/PublishAllPorts", json!(false)),
@@ -442,7 +463,6 @@ mod tests {
             "/Entrypoint",
             "/User",
             "/ExposedPorts",
-            "/HostConfig/CapAdd",
             "/HostConfig/Devices",
             "/HostConfig/DeviceRequests",
             "/HostConfig/Binds",
@@ -550,6 +570,21 @@ mod tests {
             }])
         );
         assert_eq!(body["Env"][1], "NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b");
+    }
+
+    #[test]
+    fn the_strict_sandbox_gives_no_capability_no_root_and_no_place_to_write_but_tmp() {
+        let sandbox = Sandbox::Strict(User { uid: 1000, gid: 100 });
+        let body = told(&ContainerSpec { sandbox, ..spec() });
+        for (line, value) in [
+            ("/User", json!("1000:100")),
+            ("/HostConfig/CapDrop", json!(["ALL"])),
+            ("/HostConfig/ReadonlyRootfs", json!(true)),
+            ("/HostConfig/Tmpfs", json!({"/tmp": "rw,nosuid,nodev,mode=1777,size=536870912"})),
+        ] {
+            assert_eq!(body.pointer(line), Some(&value), "{line}");
+        }
+        assert_eq!(body.pointer("/HostConfig/CapAdd").filter(|it| !it.is_null()), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use lamda_node::agent::jobs::hand::Jobs;
 use lamda_node::agent::jobs::intake::Intake;
 use lamda_node::agent::jobs::notary::Notary;
 use lamda_node::agent::jobs::shutdown::{self, Graces};
-use lamda_node::agent::jobs::terms::Terms;
+use lamda_node::agent::jobs::terms::{OwnersSandbox, Terms};
 use lamda_node::agent::jobs::{leases, orphans, outbox, reconcile, recover};
 use lamda_node::backoff::Backoff;
 use lamda_node::bus::{self, AckHandle, Delivery, Settle, Target};
@@ -391,7 +391,7 @@ fn terms(slots: usize) -> Terms {
         bridge: false,
         slots,
     };
-    Terms { offer, images: ImagePolicy::default() }
+    Terms { offer, images: ImagePolicy::default(), sandbox: OwnersSandbox::default() }
 }
 
 fn rules() -> Rules {

@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::hand::Jobs;
 use super::intake::Intake;
 use super::notary::Notary;
-use super::terms::Terms;
+use super::terms::{OwnersSandbox, Terms};
 use crate::agent::settings::JobAuth;
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, PoolName, Settle, Target};
@@ -282,7 +282,7 @@ pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Jobs<Fakes, Q
         bridge: false,
         slots: 1,
     };
-    let terms = Terms { offer, images: ImagePolicy::default() };
+    let terms = Terms { offer, images: ImagePolicy::default(), sandbox: OwnersSandbox::default() };
     let board = Board::new(terms.clone());
     let hour = Duration::from_hours(1);
     let desk = Desk {

@@ -2,9 +2,11 @@
 //!
 //! Invariant: everything here is pure.
 
-use crate::container::{ContainerSpec, ImagePolicy, Limits, Mount, Network, NotAllowed};
+use crate::container::{
+    ContainerSpec, ImagePolicy, Limits, Mount, Network, NotAllowed, Sandbox, User,
+};
 use crate::job::phase::{Fault, PinnedImage};
-use crate::job::spec::NetworkNeed;
+use crate::job::spec::{NetworkNeed, SandboxNeed};
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
 use crate::node::admission::{Demand, NeverFits, Offer, Reach, Share, Verdict, decide};
@@ -26,6 +28,23 @@ pub struct Terms {
     pub offer: Offer,
     /// Which images jobs may name.
     pub images: ImagePolicy,
+    /// How far jobs are closed in at least, and as whom.
+    pub sandbox: OwnersSandbox,
+}
+
+/// The owner's settings of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnersSandbox {
+    /// `JOB_SANDBOX=strict`: every job gets the strict sandbox.
+    pub is_strict: bool,
+    /// `JOB_USER`: the user of jobs in the strict sandbox.
+    pub user: User,
+}
+
+impl Default for OwnersSandbox {
+    fn default() -> Self {
+        Self { is_strict: false, user: User::NOBODY }
+    }
 }
 
 impl Terms {
@@ -97,6 +116,16 @@ impl Terms {
                 Reach::Bridge => Network::Bridge,
                 Reach::Nothing | Reach::Internet => Network::None,
             },
+            sandbox: self.sandbox(spec),
+        }
+    }
+
+    /// The stricter of what the owner sets and what the job asks for.
+    fn sandbox(&self, spec: &JobSpec) -> Sandbox {
+        if self.sandbox.is_strict || spec.needs.sandbox == SandboxNeed::Strict {
+            Sandbox::Strict(self.sandbox.user)
+        } else {
+            Sandbox::Standard
         }
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct Needs {
     /// What the container may reach
     #[arg(long, value_parser = ["none", "internet", "bridge"])]
     network: Option<String>,
+    /// How far the container is closed in: strict gives no capability, no root and a read-only root
+    #[arg(long, value_parser = ["standard", "strict"])]
+    sandbox: Option<String>,
     /// How long it may run: seconds, or a span such as 90m
     #[arg(long, value_name = "SPAN", value_parser = parse_timeout)]
     timeout: Option<u64>,
@@ -93,6 +96,7 @@ impl Draft {
         draft.put("disk_mib", needs.disk_mib);
         draft.put("shm_mib", needs.shm_mib);
         draft.put("network", needs.network.as_ref());
+        draft.put("sandbox", needs.sandbox.as_ref());
         draft.put("timeout_s", needs.timeout);
         draft.put("deadline", needs.deadline);
         draft.put("priority", needs.priority);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::body;
 use super::report::Report;
-use crate::agent::jobs::terms::Terms;
+use crate::agent::jobs::terms::{OwnersSandbox, Terms};
 use crate::bus::{Bus, PoolName};
 use crate::container::ImagePolicy;
 use crate::job::JobSpec;
@@ -52,6 +52,10 @@ pub(super) async fn tell(
 
 /// Whether this node could run the job. Its entry does not say which images it allows, so any image counts.
 fn fits(one: &Presence, spec: &JobSpec) -> bool {
-    let terms = Terms { offer: one.offer(), images: ImagePolicy::default() };
+    let terms = Terms {
+        offer: one.offer(),
+        images: ImagePolicy::default(),
+        sandbox: OwnersSandbox::default(),
+    };
     !matches!(decide(&terms.offer, &[], &[], &terms.demand(spec)), Verdict::Never(_))
 }

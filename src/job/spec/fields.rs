@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::super::reason::Reason;
-use super::{ExtraInput, Needs, NetworkNeed};
+use super::{ExtraInput, Needs, NetworkNeed, SandboxNeed};
 use crate::ids::{Cid, JobId};
 
 /// Longest image reference, in bytes: enough for any registry.
@@ -171,6 +171,7 @@ impl Fields<'_> {
             disk_mib: self.integer("disk_mib", 1, MIB_MAX)?,
             shm_mib: self.integer("shm_mib", 1, MIB_MAX)?.unwrap_or(1024),
             network: self.network()?,
+            sandbox: self.sandbox()?,
         })
     }
 
@@ -192,6 +193,14 @@ impl Fields<'_> {
             Some("internet") => Ok(NetworkNeed::Internet),
             Some("bridge") => Ok(NetworkNeed::Bridge),
             Some(_) => Err("`network` is none of none, internet, bridge".to_owned()),
+        }
+    }
+
+    fn sandbox(&self) -> Result<SandboxNeed, String> {
+        match self.text(&["sandbox"], 64)?.as_deref() {
+            None | Some("standard") => Ok(SandboxNeed::Standard),
+            Some("strict") => Ok(SandboxNeed::Strict),
+            Some(_) => Err("`sandbox` is none of standard, strict".to_owned()),
         }
     }
 

@@ -74,6 +74,20 @@ pub struct Needs {
     pub shm_mib: u64,
     /// The network that it wants to reach.
     pub network: NetworkNeed,
+    /// How far it wants to be closed in; the owner may force `strict`.
+    #[serde(default)]
+    pub sandbox: SandboxNeed,
+}
+
+/// The sandboxes that a job can ask for (docs/adr/0010-sandbox.md).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxNeed {
+    /// The image's user, with the capabilities that ordinary images need inside their container.
+    #[default]
+    Standard,
+    /// No capability, an unprivileged user, a read-only root file system.
+    Strict,
 }
 
 /// The closed list of networks that a job can ask for.

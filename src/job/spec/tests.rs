@@ -101,6 +101,7 @@ fn wrong_values_name_their_key() {
             "inputs",
         ),
         (r#""network":"host""#, "malformed", "network"),
+        (r#""sandbox":"none""#, "malformed", "sandbox"),
         (r#""deadline":"tomorrow""#, "malformed", "deadline"),
         (r#""requester":"0x1""#, "malformed", "requester"),
         (r#""timeout_s":0"#, "malformed", "timeout_s"),

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{
     ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, ImagePolicy, Launched, Limits,
-    LogChunk, LogStream, Mount, Network,
+    LogChunk, LogStream, Mount, Network, Sandbox,
 };
 use lamda_node::ids::Address;
 use tempfile::TempDir;
@@ -48,6 +48,7 @@ fn spec(name: &str, image_id: &str) -> ContainerSpec {
             shm_bytes: 1 << 20,
         },
         network: Network::None,
+        sandbox: Sandbox::Standard,
     }
 }
 

@@ -1,7 +1,11 @@
 //! The sandbox as a job sees it from inside, and how jobs end.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use lamda_node::container::docker::{Config, Docker};
-use lamda_node::container::{ContainerRuntime as _, ContainerSpec, Error, LogChunk, Network};
+use lamda_node::container::{
+    ContainerRuntime as _, ContainerSpec, Error, LogChunk, Network, Sandbox, User,
+};
 use tokio::sync::mpsc;
 
 use super::{Bench, mounts, node, run, watch};
@@ -18,11 +22,12 @@ async fn a_job_has_no_power_no_network_and_no_more_than_its_share() {
         echo core $(ulimit -c) oom $(cat /proc/self/oom_score_adj)
         echo first $(cat /proc/1/comm) cards $NVIDIA_VISIBLE_DEVICES";
     let (_, ending) = bench.finish(&bench.shell(script)).await;
-    let none = "0000000000000000";
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID
+    let inside = "00000000000000fb";
     for line in [
-        &format!("CapEff: {none}"),
-        &format!("CapPrm: {none}"),
-        &format!("CapBnd: {none}"),
+        &format!("CapEff: {inside}"),
+        &format!("CapPrm: {inside}"),
+        &format!("CapBnd: {inside}"),
         "NoNewPrivs: 1",
         "Seccomp: 2",
         "links lo",
@@ -37,6 +42,60 @@ async fn a_job_has_no_power_no_network_and_no_more_than_its_share() {
     // Cgroups v2 count swap alone, v1 counts memory and swap together.
     let swap = ending.stdout.lines().find(|line| line.starts_with("swap")).unwrap();
     assert!(["swap 0", "swap 67108864", "swap"].contains(&swap), "{swap}");
+}
+
+#[tokio::test]
+async fn ordinary_images_do_inside_their_container_what_they_do_elsewhere() {
+    let bench = Bench::start().await;
+    let script = "set -e
+        mkdir /work; echo x > /work/file; chown 1000:1000 /work/file; chmod 600 /work/file
+        tar -cf /archive.tar -C /work file; rm /work/file; tar -xpf /archive.tar -C /work
+        stat -c 'owner %u:%g' /work/file; cat /work/file
+        cp -a /work/file /copy; stat -c 'copied %u' /copy
+        echo 'user:x:1000:1000::/:/bin/sh' > /etc/passwd
+        mkdir /data; chown 1000 /data; su user -c 'echo mine > /data/file; id -u'";
+    let (_, ending) = bench.finish(&bench.shell(script)).await;
+    assert_eq!(ending.exit.code, 0, "{ending:?}");
+    for line in ["owner 1000:1000", "x", "copied 1000", "1000"] {
+        assert!(ending.stdout.lines().any(|told| told == line), "{line}\n{}", ending.stdout);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_its_own_stays_closed_to_a_jobs_root() {
+    let bench = Bench::start().await;
+    let script = "for it in 'mknod /disk b 8 0' 'mount -t tmpfs x /mnt' 'hostname x' \
+            'ip link set lo down' 'chroot / true' 'nice -n -5 true' \
+            'sysctl -w kernel.hostname=x' 'dmesg'
+        do $it >/dev/null 2>&1 && echo \"open: $it\"; done; true";
+    let (_, ending) = bench.finish(&bench.shell(script)).await;
+    assert_eq!((ending.exit.code, ending.stdout.as_str()), (0, ""), "{ending:?}");
+}
+
+#[tokio::test]
+async fn a_strict_job_is_nobody_and_writes_to_its_output_and_to_tmp_alone() {
+    let bench = Bench::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mounts = mounts(&folder);
+    std::fs::write(folder.path().join("in/input"), "question").unwrap();
+    // As the node makes it.
+    let everybodys = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(folder.path().join("out"), everybodys).unwrap();
+    let script = "grep -E '^Cap(Eff|Prm|Bnd):' /proc/self/status | tr -s '\\t' ' '
+        id -u; cp /input/input /output/output && echo written
+        echo x > /etc/x || echo closed; echo x > /tmp/x && echo tmp
+        dd if=/dev/zero of=/tmp/large bs=1M count=40 2>/dev/null || echo sized";
+    let sandbox = Sandbox::Strict(User::NOBODY);
+    let spec = ContainerSpec { mounts, sandbox, ..bench.shell(script) };
+    let (_, ending) = bench.finish(&spec).await;
+    let none = "0000000000000000";
+    let lines = ["Eff", "Prm", "Bnd"].map(|set| format!("Cap{set}: {none}"));
+    for line in
+        lines.iter().map(String::as_str).chain(["65534", "written", "closed", "tmp", "sized"])
+    {
+        assert!(ending.stdout.lines().any(|told| told == line), "{line}\n{ending:?}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("out/output")).unwrap(), b"question");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod crash;
+mod sandbox;
 mod signed;
 mod start;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lamda_node::agent::health::trials::{EVERY, Store};
 use lamda_node::agent::jobs::board::Board;
-use lamda_node::agent::jobs::terms::Terms;
+use lamda_node::agent::jobs::terms::{OwnersSandbox, Terms};
 use lamda_node::artifact::{Config, Pinata};
 use lamda_node::clock::{Clock, SystemClock, Timestamp};
 use lamda_node::container::ImagePolicy;
@@ -216,7 +216,11 @@ async fn what_is_tried_each_hour_is_taken_back_and_is_not_tried_again_where_it_c
             connect_timeout: PATIENCE,
             idle_timeout: PATIENCE,
         };
-        let board = Board::untried(Terms { offer: offer(), images: ImagePolicy::default() });
+        let board = Board::untried(Terms {
+            offer: offer(),
+            images: ImagePolicy::default(),
+            sandbox: OwnersSandbox::default(),
+        });
         let hours = Hours(Arc::default());
         let tries = Store::new(Pinata::new(&config).unwrap(), board.clone(), hours.clone());
         let tries = Arc::new(tries).run();

@@ -416,6 +416,7 @@ mod tests {
                 slots,
             },
             images: ImagePolicy::default(),
+            sandbox: crate::agent::OwnersSandbox::default(),
         })
     }
 

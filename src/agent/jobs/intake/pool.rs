@@ -177,7 +177,11 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         };
         let images = &self.jobs.terms.images;
         there.iter().any(|one| {
-            let terms = Terms { offer: one.offer(), images: images.clone() };
+            let terms = Terms {
+                offer: one.offer(),
+                images: images.clone(),
+                sandbox: self.jobs.terms.sandbox,
+            };
             terms.admit(spec).is_ok()
         })
     }
