@@ -48,10 +48,10 @@ async fn a_job_has_no_power_no_network_and_no_more_than_its_share() {
 async fn ordinary_images_do_inside_their_container_what_they_do_elsewhere() {
     let bench = Bench::start().await;
     let script = "set -e
-        mkdir /work; echo x > /work/file; chown 1000:1000 /work/file; chmod 600 /work/file
-        tar -cf /archive.tar -C /work file; rm /work/file; tar -xpf /archive.tar -C /work
-        stat -c 'owner %u:%g' /work/file; cat /work/file
-        cp -a /work/file /copy; stat -c 'copied %u' /copy
+        mkdir /d; echo x > /d/file; chown 1000:1000 /d/file; chmod 600 /d/file
+        tar -cf /archive.tar -C /d file; rm /d/file; tar -xpf /archive.tar -C /d
+        stat -c 'owner %u:%g' /d/file; cat /d/file
+        cp -a /d/file /copy; stat -c 'copied %u' /copy
         echo 'user:x:1000:1000::/:/bin/sh' > /etc/passwd
         mkdir /data; chown 1000 /data; su user -c 'echo mine > /data/file; id -u'";
     let (_, ending) = bench.finish(&bench.shell(script)).await;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::agent::jobs::fakes::{
-    Trouble, container, node, node_with, phase, recovered, soon, until, until_started, written,
+    Fakes, Quick, Trouble, container, node, node_with, phase, recovered, soon, until,
+    until_started, written,
 };
 use crate::agent::jobs::reconcile;
 use crate::job::phase::StopCause;
@@ -75,6 +76,13 @@ async fn a_job_that_waits_goes_on_though_the_journal_failed_it_once() {
     assert_eq!(node.effects.count("follow waits"), 1);
 }
 
+/// Ends once a container is followed, or after an hour without one.
+async fn followed_or_an_hour(node: &Jobs<Fakes, Quick>) {
+    let began = node.desk.clock.now();
+    let hour_over = || node.desk.clock.now().since(began) > Duration::from_hours(1);
+    until(|| hour_over() || node.effects.count("follow") > 0).await;
+}
+
 #[tokio::test]
 async fn what_nobody_has_in_hand_is_taken_up_while_the_node_is_drained_but_not_while_it_ends() {
     for ends in [false, true] {
@@ -85,11 +93,9 @@ async fn what_nobody_has_in_hand_is_taken_up_while_the_node_is_drained_but_not_w
         } else {
             node.desk.board.drain();
         }
-        let began = node.desk.clock.now();
-        let hour_over = || node.desk.clock.now().since(began) > Duration::from_hours(1);
         tokio::select! {
             biased;
-            () = until(|| hour_over() || node.effects.count("follow") > 0) => {}
+            () = followed_or_an_hour(&node) => {}
             ended = keep(Arc::clone(&node), recovered(true)) => panic!("{ended:?}"),
         }
         assert_eq!(node.effects.count("follow"), usize::from(!ends), "ends: {ends}");
@@ -105,11 +111,9 @@ async fn a_drained_node_begins_no_job_whose_message_is_gone() {
         if drained {
             node.desk.board.drain();
         }
-        let began = node.desk.clock.now();
-        let hour_over = || node.desk.clock.now().since(began) > Duration::from_hours(1);
         tokio::select! {
             biased;
-            () = until(|| hour_over() || node.effects.count("follow") > 0) => {}
+            () = followed_or_an_hour(&node) => {}
             ended = reconcile::run(Arc::clone(&node)) => panic!("{ended:?}"),
         }
         assert_eq!(phase(&node, "waits").await, stands);
