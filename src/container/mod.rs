@@ -237,9 +237,12 @@ impl fmt::Display for User {
     }
 }
 
+/// The largest id that container runtimes take.
+const ID_MAX: u32 = i32::MAX.unsigned_abs();
+
 /// A text that is not `UID` or `UID:GID` of an unprivileged user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not UID or UID:GID, numbers from 1")]
+#[error("not UID or UID:GID, numbers from 1 to {ID_MAX}")]
 pub struct InvalidUser;
 
 impl std::str::FromStr for User {
@@ -247,7 +250,7 @@ impl std::str::FromStr for User {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-        let id = |text: &str| text.parse().ok().filter(|id| *id > 0 && *id < u32::MAX);
+        let id = |text: &str| text.parse().ok().filter(|id| (1..=ID_MAX).contains(id));
         Ok(Self { uid: id(uid).ok_or(InvalidUser)?, gid: id(gid).ok_or(InvalidUser)? })
     }
 }

@@ -287,13 +287,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     left = left.saturating_sub(fetched.bytes);
                     self.memory.fetched().insert(dest, fetched.bytes);
                 }
-                Err(err) => {
-                    // They may serve what the node asks for itself, and no content of others.
-                    if matches!(err, crate::artifact::Error::Refused { .. }) {
-                        self.base.board.gateways(false);
-                    }
-                    return fetch_failed(&err, path, &job.spec, self.gateways.is_lone());
-                }
+                Err(err) => return fetch_failed(&err, path, &job.spec, self.gateways.is_lone()),
             }
         }
         match folders.note_boot() {

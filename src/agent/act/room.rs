@@ -4,6 +4,7 @@
 //! end waits for no removal; a new job takes no space that was freed for others to end.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::Act;
 use crate::agent::jobs::reserve::{is_full, is_tight};
@@ -40,18 +41,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let is_result =
             exit.code == 0 && !(was_stopped && matches!(exit.ended_by, EndedBy::Engine));
         let id = job.id().clone();
-        let kept = tokio::task::spawn_blocking(move || {
+        let is_tight = tokio::task::spawn_blocking(move || {
             let is_tight = host::disk_room(all.root()).is_ok_and(is_tight);
             if is_tight {
                 tracing::warn!(job.id = %id, "job {id} ended with the disk full: making room");
                 all.reserve.spend();
             }
-            if (is_tight || was_stopped)
-                && !is_result
-                && let Err(err) = folders.discard_output()
-            {
-                tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
-            }
+            is_tight
+        });
+        let is_tight = is_tight.await.unwrap_or(false);
+        if (is_tight || was_stopped) && !is_result {
+            self.discard_output(job).await;
+        }
+        let id = job.id().clone();
+        let kept = tokio::task::spawn_blocking(move || {
             if log.is_empty() {
                 return folders.keep_log(&log);
             }
@@ -62,6 +65,30 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             kept
         });
         kept.await.unwrap_or_else(|err| Err(io::Error::other(err)))
+    }
+
+    /// Removes what the job wrote to `/output`. Its root may have closed that folder to a node that is not
+    /// root itself: a folder that its user can't write to can't be moved away before the engine opened it.
+    async fn discard_output(&self, job: &Job) {
+        let discard = || {
+            let folders = self.folders.of(job);
+            tokio::task::spawn_blocking(move || folders.discard_output())
+        };
+        let mut done = discard().await.unwrap_or_else(|err| Err(io::Error::other(err)));
+        if done.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::PermissionDenied) {
+            let output = self.folders.of(job).output();
+            if let (Some(top), Some(name)) = (output.parent(), output.file_name()) {
+                let closed = [PathBuf::from(name)];
+                if let Err(err) = self.runtime.open_folders(job.node, top, &closed).await {
+                    tracing::debug!(job.id = %job.id(), "{}", causes(&err));
+                }
+            }
+            done = discard().await.unwrap_or_else(|err| Err(io::Error::other(err)));
+        }
+        if let Err(err) = done {
+            let id = job.id();
+            tracing::warn!(job.id = %id, "what job {id} left can't be removed: {err}");
+        }
     }
 
     /// Removes the container of a job that was stopped for what it wrote. Its layer is of no use,

@@ -36,7 +36,7 @@ pub struct Store<C> {
     pinata: Pinata,
     board: Board,
     clock: C,
-    /// Whether the key could not unpin a trial: then no more trials are uploaded.
+    /// Whether it was logged that the key can't unpin: each trial uploads the same bytes, so that one pin is left.
     leaves_pins: AtomicBool,
 }
 
@@ -90,24 +90,18 @@ impl<C: Clock> Store<C> {
     }
 
     async fn once(&self) -> Result<(), Error> {
-        if self.leaves_pins.load(Ordering::Relaxed) {
-            // A key that may upload and nothing else is refused here, and that says nothing of uploads.
-            return match self.pinata.check().await {
-                Err(err) if !err.is_refusal() => Err(err),
-                _ => Ok(()),
-            };
-        }
         match self.pinata.try_upload().await? {
             Tried::TakenBack => tracing::debug!("the store takes an upload"),
             // The next trial uploads the same bytes, and may unpin them.
             Tried::Stays { why, .. } if why.is_transient() => {}
             Tried::Stays { cid, why } => {
-                self.leaves_pins.store(true, Ordering::Relaxed);
+                if self.leaves_pins.swap(true, Ordering::Relaxed) {
+                    return Ok(());
+                }
                 tracing::warn!(
                     %cid,
                     "the store takes uploads, but not back: {cid}, a few bytes to try it by, stays \
-                     pinned, and it is not tried again until the next start: {}; let the key of \
-                     PINATA_JWT unpin, or never mind",
+                     pinned: {}; let the key of PINATA_JWT unpin, or never mind",
                     causes(&why)
                 );
             }

@@ -313,9 +313,9 @@ pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
 }
 
 /// Options of the `/tmp` of a container whose root file system is read-only: half of its memory, which it
-/// counts against.
+/// counts against. Programs compile what they run there (Triton, numba), so it may be executed.
 fn tmp_options(limits: &Limits) -> String {
-    format!("rw,nosuid,nodev,mode=1777,size={}", limits.memory_bytes / 2)
+    format!("rw,exec,nosuid,nodev,mode=1777,size={}", limits.memory_bytes / 2)
 }
 
 fn log_config() -> HostConfigLogConfig {

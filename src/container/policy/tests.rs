@@ -236,7 +236,7 @@ fn the_strict_sandbox_gives_no_capability_no_root_and_no_place_to_write_but_tmp(
         ("/User", json!("1000:100")),
         ("/HostConfig/CapDrop", json!(["ALL"])),
         ("/HostConfig/ReadonlyRootfs", json!(true)),
-        ("/HostConfig/Tmpfs", json!({"/tmp": "rw,nosuid,nodev,mode=1777,size=536870912"})),
+        ("/HostConfig/Tmpfs", json!({"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=536870912"})),
     ] {
         assert_eq!(body.pointer(line), Some(&value), "{line}");
     }

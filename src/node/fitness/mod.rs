@@ -280,10 +280,12 @@ impl Fitness {
     /// The engine gave a container no card at all: every card needs a probe of its own, or one that is dead
     /// and probed alone would keep the others out of use.
     fn suspect_all(&mut self, known: &[GpuUuid]) {
-        let is_suspect = |uuid: &&GpuUuid| {
-            self.untried.contains(*uuid) || self.aside.get(*uuid).is_some_and(|card| !card.well)
+        let is_known = |uuid: &&GpuUuid| {
+            self.untried.contains(*uuid)
+                || self.missing.contains(*uuid)
+                || self.aside.get(*uuid).is_some_and(|card| !card.well)
         };
-        let others: Vec<GpuUuid> = known.iter().filter(|uuid| !is_suspect(uuid)).cloned().collect();
+        let others: Vec<GpuUuid> = known.iter().filter(|uuid| !is_known(uuid)).cloned().collect();
         self.cards_failed(&others);
     }
 

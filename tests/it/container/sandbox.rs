@@ -83,7 +83,7 @@ async fn a_strict_job_is_nobody_and_writes_to_its_output_and_to_tmp_alone() {
     std::fs::set_permissions(folder.path().join("out"), everybodys).unwrap();
     let script = "grep -E '^Cap(Eff|Prm|Bnd):' /proc/self/status | tr -s '\\t' ' '
         id -u; cp /input/input /output/output && echo written
-        echo x > /etc/x || echo closed; echo x > /tmp/x && echo tmp
+        echo x > /etc/x || echo closed; printf '#!/bin/sh\necho tmp' > /tmp/x && chmod 755 /tmp/x && /tmp/x
         dd if=/dev/zero of=/tmp/large bs=1M count=40 2>/dev/null || echo sized";
     let sandbox = Sandbox::Strict(User::NOBODY);
     let spec = ContainerSpec { mounts, sandbox, ..bench.shell(script) };

@@ -325,3 +325,29 @@ async fn a_node_without_rights_to_what_jobs_leave_has_the_engine_read_and_open_i
         (std::fs::read_dir(&trash).ok()?.count() == 0).then_some(())
     });
 }
+
+#[tokio::test]
+async fn a_jobs_root_that_closes_its_output_to_the_node_costs_nobody_anything() {
+    let world = World::start().await;
+    let agent = world.start_agent_without_rights(&[("JOB_STOP_GRACE_S", "0")]);
+    agent.wait_for("waiting for jobs on jobs.dispatch");
+    let shut = "chown 1000 /output; chmod 0 /output";
+    let result = format!("echo result > /output/output; chmod 0 /output/output; {shut}");
+    world.publish("result", &shell(&result));
+    let statuses = world.outcome("result");
+    assert_eq!(end(&statuses), json!(["completed", null, 1, 0]));
+    let cid = last(&statuses)["output_cid"].as_str().expect("an output").to_owned();
+    assert_eq!(world.content(&cid).await, b"result\n");
+    // Stopped for what it wrote elsewhere: what it left in its output goes at once.
+    let large = "dd if=/dev/zero of=/large bs=1M count=20; sleep 1000";
+    let greedy = format!("echo rest > /output/rest; {shut}; {large}");
+    world.publish("greedy", &shell_with(&greedy, &json!({"disk_mib": 8})));
+    let statuses = world.outcome("greedy");
+    assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
+    assert!(!agent.log().contains("what job greedy left can't be removed"), "{}", agent.log());
+    world.wait_until_clean().await;
+    let trash = world.dir.path().join("data/jobs/.trash");
+    eventually("nothing of it is left", PATIENCE, || {
+        (std::fs::read_dir(&trash).ok()?.count() == 0).then_some(())
+    });
+}

@@ -335,19 +335,19 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
 async fn output_of(folders: &Folders, job: &Running) -> tree::Usage {
     let folders = folders.of_attempt(&job.id, job.attempt);
     let measured = tokio::task::spawn_blocking(move || usage(&folders)).await;
-    // A folder that the job made unreadable counts as not wholly measured.
-    measured.ok().and_then(Result::ok).unwrap_or_default()
+    measured.unwrap_or_default()
 }
 
 /// The usage of the job's `/output` and of its image's volumes, together.
-fn usage(folders: &JobFolders) -> std::io::Result<tree::Usage> {
-    let output = tree::usage(&folders.output(), ENTRIES_MAX, LOOK_MAX)?;
-    let volumes = tree::usage(&folders.volumes(), ENTRIES_MAX, LOOK_MAX)?;
-    Ok(tree::Usage {
+fn usage(folders: &JobFolders) -> tree::Usage {
+    // A folder that the job closed to the node counts as not wholly measured, and hides no other one.
+    let of = |folder| tree::usage(folder, ENTRIES_MAX, LOOK_MAX).unwrap_or_default();
+    let (output, volumes) = (of(&folders.output()), of(&folders.volumes()));
+    tree::Usage {
         bytes: output.bytes.saturating_add(volumes.bytes),
         entries: output.entries.saturating_add(volumes.entries),
         is_whole: output.is_whole && volumes.is_whole,
-    })
+    }
 }
 
 async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Written)]) {
