@@ -3,10 +3,11 @@
 //! Pure: adapters query the host and pass the results in as these types. [`allocation`] decides which
 //! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
-//! node belongs, [`presence`] what it publishes about all this.
+//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card.
 
 pub mod admission;
 pub mod allocation;
+pub mod card;
 pub mod fitness;
 pub mod model;
 pub mod pools;

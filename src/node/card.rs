@@ -1,0 +1,140 @@
+//! What a GPU's driver says of the card: what it is, how it does now, and what happened to it.
+//!
+//! Pure. Invariant: a value that the card or its driver does not give is absent, with the reason, and
+//! never 0 (`docs/hardware.md` lists what an H100 does not give).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::GpuUuid;
+
+/// A value, or why it is not known.
+pub type Reading<T> = Result<T, Unknown>;
+
+/// Why a value is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// This card does not have it.
+    NotSupported,
+    /// The node's user may not read it.
+    Denied,
+    /// The driver is too old to be asked.
+    TooOld,
+    /// The card fell off the bus.
+    Lost,
+    /// Any other error; holds the driver's words.
+    Failed(String),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotSupported => "not supported by this card",
+            Self::Denied => "not allowed to this user",
+            Self::TooOld => "the driver is too old",
+            Self::Lost => "the card fell off the bus",
+            Self::Failed(why) => why,
+        })
+    }
+}
+
+/// What a card is, beside its UUID, model and memory. Does not change while it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Address on the PCI bus, such as `00000000:00:06.0`.
+    pub pci: Reading<String>,
+    /// CUDA compute capability, such as `9.0`.
+    pub compute_capability: Reading<String>,
+    /// The enforced power limit, in milliwatts.
+    pub power_limit_mw: Reading<u32>,
+    /// Whether its memory corrects errors.
+    pub ecc: Reading<bool>,
+    /// Whether it is split into MIG instances.
+    pub mig: Reading<bool>,
+    /// Whether the driver stays loaded while nobody uses the card.
+    pub persistence: Reading<bool>,
+    /// The card of which this device is a MIG instance; `None` for a whole card.
+    pub parent: Option<GpuUuid>,
+}
+
+/// How one card does at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// Share of the last moment in which a kernel ran, in percent.
+    pub busy_percent: Reading<u32>,
+    /// Memory in use, in bytes, without what the driver reserves.
+    pub used_bytes: Reading<u64>,
+    /// Memory that is free, in bytes.
+    pub free_bytes: Reading<u64>,
+    /// Power drawn, in milliwatts.
+    pub power_mw: Reading<u32>,
+    /// Energy since the driver was loaded, in millijoules.
+    pub energy_mj: Reading<u64>,
+    /// Clock of the multiprocessors, in MHz.
+    pub sm_mhz: Reading<u32>,
+    /// Clock of the memory, in MHz.
+    pub memory_mhz: Reading<u32>,
+    /// Temperature of the chip, in degrees Celsius.
+    pub celsius: Reading<u32>,
+    /// Why the clocks are lower than they could be.
+    pub slowed: Reading<Slowed>,
+    /// Memory errors since the driver was loaded that could not be corrected.
+    pub uncorrected_errors: Reading<u64>,
+    /// State of the memory rows that stand in for defective ones.
+    pub rows: Reading<Rows>,
+    /// The processes that hold a context on the card, in the order of their ids.
+    pub processes: Reading<Vec<CardProcess>>,
+}
+
+/// Reasons for lower clocks that say that something is wrong with the card or its surroundings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Slowed {
+    /// It is too hot: the hardware or the software slows it.
+    pub thermal: bool,
+    /// Its supply tells it to draw less: the power brake.
+    pub power_brake: bool,
+}
+
+/// Row remapping of a card with HBM memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Rows {
+    /// A row will be replaced at the next reset of the card.
+    pub pending: bool,
+    /// A row could not be replaced: no spare row is left.
+    pub failed: bool,
+}
+
+/// A process that uses a card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CardProcess {
+    /// Its id on the host, whatever it is inside of a container.
+    pub pid: u32,
+    /// Memory of the card that it holds, in bytes.
+    pub bytes: Reading<u64>,
+}
+
+/// The cards' samples of one round, or why one of them has none.
+pub type Round = BTreeMap<GpuUuid, Reading<Sample>>;
+
+/// Something that the driver reports the moment it happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// The card it happened to; `None` if the driver did not say.
+    pub card: Option<GpuUuid>,
+    /// What happened.
+    pub event: CardEvent,
+}
+
+/// What can happen to a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardEvent {
+    /// An error with NVIDIA's number for it (<https://docs.nvidia.com/deploy/xid-errors/>).
+    Xid(u64),
+    /// A memory error that could not be corrected.
+    UncorrectedError,
+    /// The driver can't reach the card any more.
+    Unavailable,
+}
