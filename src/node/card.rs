@@ -44,11 +44,11 @@ impl fmt::Display for Unknown {
 /// What a card is, beside its UUID, model and memory. Does not change while it works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facts {
-    /// Address on the PCI bus, such as `00000000:00:06.0`.
+    /// Address on the PCI bus, such as `00000000:00:06.0`; a MIG instance has its card's.
     pub pci: Reading<String>,
     /// CUDA compute capability, such as `9.0`.
     pub compute_capability: Reading<String>,
-    /// The enforced power limit, in milliwatts.
+    /// The enforced power limit, in milliwatts; for a MIG instance that of its whole card.
     pub power_limit_mw: Reading<u32>,
     /// Whether its memory corrects errors.
     pub ecc: Reading<bool>,
@@ -60,18 +60,20 @@ pub struct Facts {
     pub parent: Option<GpuUuid>,
 }
 
-/// How one card does at a moment.
+/// How one card does at a moment. A MIG instance has memory and processes of its own; clocks, temperature,
+/// errors and rows are those of its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Share of the last moment in which a kernel ran, in percent.
+    /// Share of the last moment in which a kernel ran, in percent. Not known of a MIG instance.
     pub busy_percent: Reading<u32>,
     /// Memory in use, in bytes, without what the driver reserves.
     pub used_bytes: Reading<u64>,
     /// Memory that is free, in bytes.
     pub free_bytes: Reading<u64>,
-    /// Power drawn, in milliwatts.
+    /// Power drawn, in milliwatts. Not known of a MIG instance.
     pub power_mw: Reading<u32>,
-    /// Energy since the driver was loaded, in millijoules.
+    /// Energy since the driver was loaded, in millijoules; up to a minute old, since asking is slow. Not
+    /// known of a MIG instance.
     pub energy_mj: Reading<u64>,
     /// Clock of the multiprocessors, in MHz.
     pub sm_mhz: Reading<u32>,
@@ -81,12 +83,33 @@ pub struct Sample {
     pub celsius: Reading<u32>,
     /// Why the clocks are lower than they could be.
     pub slowed: Reading<Slowed>,
-    /// Memory errors since the driver was loaded that could not be corrected.
+    /// Memory errors since the driver was loaded that could not be corrected; up to a minute old (an
+    /// event tells them at once).
     pub uncorrected_errors: Reading<u64>,
-    /// State of the memory rows that stand in for defective ones.
+    /// State of the memory rows that stand in for defective ones; up to a minute old.
     pub rows: Reading<Rows>,
     /// The processes that hold a context on the card, in the order of their ids.
     pub processes: Reading<Vec<CardProcess>>,
+}
+
+impl Sample {
+    /// A sample of which nothing is known, for this reason.
+    pub fn unknown(why: &Unknown) -> Self {
+        Self {
+            busy_percent: Err(why.clone()),
+            used_bytes: Err(why.clone()),
+            free_bytes: Err(why.clone()),
+            power_mw: Err(why.clone()),
+            energy_mj: Err(why.clone()),
+            sm_mhz: Err(why.clone()),
+            memory_mhz: Err(why.clone()),
+            celsius: Err(why.clone()),
+            slowed: Err(why.clone()),
+            uncorrected_errors: Err(why.clone()),
+            rows: Err(why.clone()),
+            processes: Err(why.clone()),
+        }
+    }
 }
 
 /// Reasons for lower clocks that say that something is wrong with the card or its surroundings.
@@ -122,7 +145,8 @@ pub type Round = BTreeMap<GpuUuid, Reading<Sample>>;
 /// Something that the driver reports the moment it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// The card it happened to; `None` if the driver did not say.
+    /// The card it happened to; `None` if the driver did not say. What happens to a card that is split is
+    /// told of each of its MIG instances, since the driver does not say of which.
     pub card: Option<GpuUuid>,
     /// What happened.
     pub event: CardEvent,
