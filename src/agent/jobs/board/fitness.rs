@@ -26,7 +26,7 @@ impl State {
                     && let Some(fault) = phase.nodes_fault() =>
             {
                 if fault.reason == Reason::GpuFailed {
-                    self.fitness.cards_failed(held);
+                    self.fitness.cards_failed(held, &fault.error);
                 }
                 let is_missing = fault.reason == Reason::InputUnavailable;
                 self.unfetched += u64::from(is_missing);
@@ -40,12 +40,14 @@ impl State {
             }
             // It gave its cards up, to reserve others or the same ones again later.
             Phase::Ready { .. } if moved && before == "starting" => {
-                self.fitness.cards_failed(held);
+                let why = job.trouble.as_ref().map_or("", |trouble| &trouble.fault.error);
+                self.fitness.cards_failed(held, why);
                 self.symptoms += 1;
             }
             phase if !moved && let Some(trouble) = &job.trouble => {
                 if trouble.fault.reason == Reason::GpuFailed {
-                    self.fitness.cards_failed(phase.holds().unwrap_or_default());
+                    let cards = phase.holds().unwrap_or_default();
+                    self.fitness.cards_failed(cards, &trouble.fault.error);
                 }
                 self.symptoms += u64::from(phase.wants_slot());
             }
