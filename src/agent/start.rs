@@ -236,13 +236,8 @@ where
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
         if !gpus.is_empty() {
-            let cards = Cards {
-                gpu: Arc::clone(&self.gpu),
-                journal: desk.journal.clone(),
-                board: board.clone(),
-                yields: self.settings.yields_gpus,
-                clock: clock.clone(),
-            };
+            let (gpu, yields) = (Arc::clone(&self.gpu), self.settings.yields_gpus);
+            let cards = Cards::new(gpu, desk, yields);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
         }
         let readiness = Arc::new(Readiness {

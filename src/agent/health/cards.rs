@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::agent::jobs::board::{Board, Left};
+use crate::agent::jobs::desk::Desk;
 use crate::clock::Clock;
 use crate::gpu::{Error, GpuProbe};
 use crate::host;
@@ -41,22 +42,25 @@ const STOP_ASKED: Duration = Duration::from_secs(1);
 /// The service that watches the GPUs.
 #[derive(Debug)]
 pub struct Cards<G, C> {
-    /// The driver.
-    pub gpu: Arc<G>,
-    /// Where changes are written.
-    pub journal: Journal,
-    /// The board, which knows the cards' health and holders.
-    pub board: Board,
-    /// `GPU_YIELD`: whether a card leaves the pool while a program of the host uses it.
-    pub yields: bool,
-    /// The clock; tests use their own.
-    pub clock: C,
+    gpu: Arc<G>,
+    journal: Journal,
+    board: Board,
+    yields: bool,
+    clock: C,
 }
 
 /// The last sample of each card while no job had it.
 type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
 
-impl<G: GpuProbe, C: Clock> Cards<G, C> {
+impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
+    /// Watches the cards of this driver for this desk. `yields`: whether a card leaves the pool while a
+    /// program of the host uses it (`GPU_YIELD`).
+    pub fn new(gpu: Arc<G>, desk: &Desk<C>, yields: bool) -> Self {
+        let (journal, board, clock) =
+            (desk.journal.clone(), desk.board.clone(), desk.clock.clone());
+        Self { gpu, journal, board, yields, clock }
+    }
+
     /// Watches the cards as long as the node runs; a service that ends only when it fails.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
         self.board.watch_cards();

@@ -12,6 +12,7 @@ use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
 use crate::node::admission::{Offer, Verdict, decide};
 use crate::node::fitness::{Look, Probed, Unfit};
+use crate::node::health::State as Health;
 
 impl State {
     /// Updates the node's fitness from a job's transition. `before`: its previous phase; `held`:
@@ -183,10 +184,14 @@ impl Board {
         !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
     }
 
-    /// The node's full offer, and which of its cards are out of use.
-    pub fn offered(&self) -> (Offer, Vec<GpuUuid>) {
+    /// The node's full offer, and which of its cards are out of use, with the reason in one word.
+    pub fn offered(&self) -> (Offer, BTreeMap<GpuUuid, &'static str>) {
         let state = self.state();
-        let out = state.fitness.out().into_iter().cloned().collect();
+        let word = |card: &GpuUuid| match state.fitness.health().state(card) {
+            Health::Healthy => "aside",
+            state => state.name(),
+        };
+        let out = state.fitness.out().into_iter().map(|card| (card.clone(), word(card))).collect();
         (state.terms.offer.clone(), out)
     }
 

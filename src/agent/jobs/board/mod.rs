@@ -375,13 +375,6 @@ impl Board {
         stop.send(StopRequest { cause, answer }).await.ok()?;
         answered.await.ok()
     }
-
-    /// Waits until every job on the board is at rest: it has run and waits for a retry, or no task
-    /// has it in hand.
-    pub async fn wait_until_at_rest(&self) {
-        let rests = |entry: &Entry| entry.rests || entry.abandoned;
-        self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
-    }
 }
 
 /// A place in the queue; given up when dropped.
