@@ -76,6 +76,8 @@ struct State {
     symptoms: u64,
     /// How many jobs did not get their inputs.
     unfetched: u64,
+    /// Whether it was taken in what an earlier process's jobs may have written.
+    is_written_known: bool,
     /// Whether somebody looks at the cards that jobs leave.
     watches_cards: bool,
     /// Those that were not seen free yet.
@@ -211,6 +213,7 @@ impl Board {
             is_unfit_told: false,
             symptoms: 0,
             unfetched: 0,
+            is_written_known: false,
             watches_cards: false,
             left: BTreeMap::new(),
             terms,
