@@ -5,6 +5,7 @@ mod events;
 mod h100;
 mod mig;
 mod samples;
+mod tool;
 
 use std::time::Duration;
 
