@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
+use super::health::cards::Cards;
 use super::health::lookout::Lookout;
 use super::health::readiness::Readiness;
 use super::health::sight::Sight;
@@ -115,6 +116,8 @@ where
         pools: Vec<PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
         let parts = self.parts(&hardware).await?;
+        let desk = &parts.jobs.desk;
+        desk.board.restore_health(desk.journal.gpu_health().await?);
         let mut services = Services::default();
         self.serve_outside(&mut services, &parts, !pools.is_empty());
         serve_upkeep(&mut services, &parts, self.settings.disk_free_min_mib);
@@ -241,6 +244,11 @@ where
     ) {
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
+        if !gpus.is_empty() {
+            let (gpu, yields) = (Arc::clone(&self.gpu), self.settings.yields_gpus);
+            let cards = Cards::new(gpu, desk, yields);
+            services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
+        }
         let readiness = Arc::new(Readiness {
             link: parts.link.clone(),
             runtime: self.runtime,

@@ -3,15 +3,18 @@
 //! Pure: adapters query the host and pass the results in as these types. [`allocation`] decides which
 //! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
-//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card.
+//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
+//! [`health`] whether it can be trusted, [`tenancy`] who else is on it.
 
 pub mod admission;
 pub mod allocation;
 pub mod card;
 pub mod fitness;
+pub mod health;
 pub mod model;
 pub mod pools;
 pub mod presence;
+pub mod tenancy;
 
 use std::collections::BTreeMap;
 use std::fmt;
