@@ -92,10 +92,19 @@ where
         if inventory.gpus.is_empty() && !self.settings.without_gpu {
             return Err(Error::NoGpu(None));
         }
-        let GpuInventory { driver, cuda, gpus, .. } = inventory;
+        let GpuInventory { driver, cuda, gpus, facts, others, stand_in, .. } = inventory;
+        if let Some(why) = stand_in {
+            tracing::warn!("{why}: what happens to them is not told, and a sample takes longer");
+        }
+        for other in others {
+            tracing::info!("{other}");
+        }
         for gpu in &gpus {
             let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
-            tracing::info!(%uuid, vram_mib, driver, cuda, "found {} with {vram_mib} MiB", gpu.model);
+            let facts = facts.get(uuid).map(|facts| format!(" ({})", facts.in_words()));
+            let facts = facts.unwrap_or_default();
+            let model = &gpu.model;
+            tracing::info!(%uuid, vram_mib, driver, cuda, "found {model} with {vram_mib} MiB{facts}");
         }
         Ok(Hardware { gpus, driver: format!("CUDA {cuda} (driver {driver})") })
     }

@@ -1,13 +1,18 @@
 //! The host's GPUs.
 //!
-//! [`GpuProbe`] is the interface. [`nvml`] asks NVIDIA's management library, which is opened at run
-//! time so that the program starts without it; [`fake`] is a list.
+//! [`GpuProbe`] is the interface. [`host`] is what the node uses: it asks [`nvml`], NVIDIA's management
+//! library, which is opened at run time so that the program starts without it; `nvidia-smi` where that
+//! library can't be loaded; and [`pci`] for the cards of other makers. [`fake`] is a list. [`sampled`] keeps
+//! the last good samples.
 //!
 //! Invariant: a driver call that hangs never blocks the agent; every call has a deadline.
 
 pub mod fake;
+pub mod host;
 pub mod nvml;
+pub mod pci;
 pub mod sampled;
+mod smi;
 
 use std::fmt;
 use std::future::Future;
@@ -54,6 +59,15 @@ pub enum Error {
     Driver {
         /// The library's error message.
         reason: String,
+    },
+    /// The library can't be opened, and the tool that may stand in for it fails too.
+    #[error("nvidia-smi does not tell the cards either: {reason}")]
+    Tool {
+        /// What is wrong with the tool's answer.
+        reason: String,
+        /// Why the tool was asked.
+        #[source]
+        library: Box<Error>,
     },
     /// The driver gave no answer before the deadline.
     #[error("the NVIDIA driver gave no answer in {seconds} s")]

@@ -60,6 +60,39 @@ pub struct Facts {
     pub parent: Option<GpuUuid>,
 }
 
+impl Facts {
+    /// The facts as a person reads them, in one line. What is not known stands at its end, with the reason.
+    pub fn in_words(&self) -> String {
+        let on = |is_on: bool| if is_on { "on" } else { "off" };
+        let mut known = Vec::new();
+        let mut unknown = Vec::new();
+        let mut tell = |name: &str, fact: Reading<String>| match fact {
+            Ok(fact) => known.push(fact),
+            Err(why) => unknown.push(format!("{name} ({why})")),
+        };
+        tell(
+            "compute capability",
+            self.compute_capability.clone().map(|it| format!("compute {it}")),
+        );
+        tell("PCI address", self.pci.clone().map(|it| format!("at {it}")));
+        tell("power limit", self.power_limit_mw.clone().map(watts));
+        tell("ECC", self.ecc.clone().map(|is_on| format!("ECC {}", on(is_on))));
+        tell("MIG", self.mig.clone().map(|is_on| format!("MIG {}", on(is_on))));
+        tell("persistence", self.persistence.clone().map(|it| format!("persistence {}", on(it))));
+        if let Some(parent) = &self.parent {
+            known.push(format!("instance of {parent}"));
+        }
+        if !unknown.is_empty() {
+            known.push(format!("unknown: {}", unknown.join(", ")));
+        }
+        known.join(", ")
+    }
+}
+
+fn watts(milliwatts: u32) -> String {
+    format!("at most {} W", milliwatts / 1000)
+}
+
 /// How one card does at a moment. A MIG instance has memory and processes of its own; clocks, temperature,
 /// errors and rows are those of its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,4 +194,35 @@ pub enum CardEvent {
     UncorrectedError,
     /// The driver can't reach the card any more.
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_one_line_and_what_is_not_known_is_said_so() {
+        let facts = Facts {
+            pci: Ok("00000000:00:06.0".to_owned()),
+            compute_capability: Ok("9.0".to_owned()),
+            power_limit_mw: Ok(700_000),
+            ecc: Ok(true),
+            mig: Ok(false),
+            persistence: Ok(true),
+            parent: None,
+        };
+        let told =
+            "compute 9.0, at 00000000:00:06.0, at most 700 W, ECC on, MIG off, persistence on";
+        assert_eq!(facts.in_words(), told);
+        let less = Facts {
+            power_limit_mw: Err(Unknown::NotSupported),
+            ecc: Err(Unknown::TooOld),
+            mig: Ok(true),
+            parent: GpuUuid::new("GPU-a"),
+            ..facts
+        };
+        let told = "compute 9.0, at 00000000:00:06.0, MIG on, persistence on, instance of GPU-a, \
+                    unknown: power limit (not supported by this card), ECC (the driver is too old)";
+        assert_eq!(less.in_words(), told);
+    }
 }

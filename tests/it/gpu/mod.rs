@@ -1,5 +1,12 @@
 //! The GPU probe against a library with NVML's symbols.
 
+mod errors;
+mod events;
+mod h100;
+mod mig;
+mod samples;
+mod tool;
+
 use std::time::Duration;
 
 use lamda_node::gpu::nvml::Nvml;
