@@ -5,7 +5,7 @@
 //! but no more often than `PAUSE` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         Look {
             engine,
             cards: cards.map(|cards| cards.map_err(NotReady::words)),
-            disk: self.too_little_disk(),
+            disk: self.too_little_disk().await,
         }
     }
 
@@ -143,9 +143,13 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
-    fn too_little_disk(&self) -> Option<Disk> {
-        let free_mib = host::disk_free_mib(&self.data_dir).ok()?;
+    /// What is lacking on the disk of the data folder or on the engine's, which may be another one.
+    async fn too_little_disk(&self) -> Option<Disk> {
         let min_mib = self.disk_free_min_mib;
+        let free = |folder: &Path| host::disk_free_mib(folder).ok();
+        let engines = self.readiness.runtime.root_folder().await.ok().flatten();
+        let frees = [free(&self.data_dir), engines.as_deref().and_then(free)];
+        let free_mib = frees.into_iter().flatten().min()?;
         (free_mib < min_mib).then_some(Disk { free_mib, min_mib })
     }
 }

@@ -39,8 +39,8 @@ use tokio::time::timeout;
 pub use doctor::Engine;
 
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,
-    LogSink, policy,
+    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image,
+    ImagePolicy, Launched, LogSink, policy,
 };
 use crate::ids::Address;
 use crate::node::GpuUuid;
@@ -118,6 +118,8 @@ pub struct Docker {
     facts: run::Facts,
     heard: follow::Heard,
     names: NameLocks,
+    /// Whether it holds layers to a size.
+    layers_held: OnceCell<bool>,
 }
 
 impl fmt::Debug for Docker {
@@ -138,6 +140,7 @@ impl Docker {
             facts: run::Facts::default(),
             heard: follow::Heard::default(),
             names: NameLocks::default(),
+            layers_held: OnceCell::new(),
         })
     }
 
@@ -225,6 +228,25 @@ impl ContainerRuntime for Docker {
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
         run::written(self, id).await
+    }
+
+    async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
+        run::layer_folder(self, id).await
+    }
+
+    async fn holds_layers(&self, node: Address) -> bool {
+        // An engine that does not answer is asked again.
+        let tried = self.layers_held.get_or_try_init(|| self.tries_to_hold_a_layer(node, "layer"));
+        tried.await.is_ok_and(|held| *held)
+    }
+
+    async fn root_folder(&self) -> Result<Option<PathBuf>, Error> {
+        // The paths of an engine behind an address may be another host's.
+        if matches!(self.host, Host::Tcp(_)) {
+            return Ok(None);
+        }
+        let root = self.call(self.client().await?.info()).await?.docker_root_dir;
+        Ok(root.map(PathBuf::from).filter(|root| root.is_absolute()))
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), Error> {

@@ -46,6 +46,7 @@ fn spec(name: &str, image_id: &str) -> ContainerSpec {
             nano_cpus: 1_000_000_000,
             pids: 32,
             shm_bytes: 1 << 20,
+            disk_bytes: 1 << 30,
         },
         network: Network::None,
         sandbox: Sandbox::Standard,
