@@ -4,7 +4,7 @@
 //! hangs under one [`Services`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -30,6 +30,7 @@ use super::key::sole::Sole;
 use super::link::Link;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
+use super::stock::{self, Keeper};
 use super::{Error, Node, housekeeping};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
@@ -46,6 +47,9 @@ use crate::supervise::Services;
 
 /// A service that failed is started again after this long at first, and at most.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
+/// Time limit for the engine to say how much room it has; without that only `DATA_DIR`'s disk is offered.
+const ENGINE: Duration = Duration::from_secs(3);
 
 /// Memory that stays the host's own, in per cent.
 const HOST_MEMORY_PERCENT: u64 = 10;
@@ -127,7 +131,8 @@ where
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let terms = Terms {
-            offer: offer(settings, hardware.gpus.clone()).map_err(data_dir)?,
+            offer: offer(settings, hardware.gpus.clone(), engines_room(&*self.runtime).await)
+                .map_err(data_dir)?,
             images: settings.images.clone(),
             sandbox: settings.sandbox,
         };
@@ -241,7 +246,17 @@ where
             board: board.clone(),
             sight: Arc::clone(&parts.jobs.effects.sight),
         });
+        let keeper = Arc::new(Keeper {
+            runtime: Arc::clone(&readiness.runtime),
+            journal: desk.journal.clone(),
+            data_dir: self.settings.data_dir.clone(),
+            limits: self.settings.disk_limits(),
+            lack: Mutex::default(),
+        });
+        let kept = (Arc::clone(&keeper), clock.clone());
+        services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {
+            keeper,
             readiness: Arc::clone(&readiness),
             board: board.clone(),
             data_dir: self.settings.data_dir.clone(),
@@ -360,7 +375,18 @@ async fn is_true(mut told: watch::Receiver<bool>) {
     told.wait_for(|told| *told).await.ok();
 }
 
-fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
+/// MiB that can be free on the engine's disk, once every image that this node pulled has gone; `None` if the
+/// engine does not say.
+async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
+    let asked = async {
+        let free = stock::engine_free(runtime).await?;
+        let images = runtime.cached().await.ok()?;
+        Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
+    };
+    tokio::time::timeout(ENGINE, asked).await.ok().flatten()
+}
+
+fn offer(settings: &Settings, gpus: Vec<Gpu>, engines_room: Option<u64>) -> std::io::Result<Offer> {
     let cores = host::cores();
     let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
     let memory_mib = host::memory_mib();
@@ -369,7 +395,10 @@ fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
         gpus,
         milli_cpus: cores as u64 * 1000,
         memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
-        disk_mib: disk_free.saturating_sub(settings.disk_free_min_mib),
+        disk_mib: disk_free
+            .min(engines_room.unwrap_or(u64::MAX))
+            .saturating_sub(settings.disk_free_min_mib)
+            .min(settings.disk_budget_mib.unwrap_or(u64::MAX)),
         bridge: settings.allow_bridge,
         slots,
     })

@@ -97,6 +97,18 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// shows; asked once.
     fn holds_layers(&self, node: Address) -> impl Future<Output = bool> + Send;
 
+    /// The images that this node pulled and the engine still has, the one that was used last at the end. Never one
+    /// of the owner's.
+    fn cached(&self) -> impl Future<Output = Result<Vec<CachedImage>, Error>> + Send;
+
+    /// Removes such an image if no container was made of it, the owner gave it no name, and no job asked for it
+    /// after `unless_after`. Returns whether it is gone.
+    fn evict(
+        &self,
+        id: &str,
+        unless_after: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// The host folder of the engine's images and containers; `None` if the engine is on another host.
     fn root_folder(&self) -> impl Future<Output = Result<Option<PathBuf>, Error>> + Send;
 
@@ -187,6 +199,19 @@ pub struct Image {
     /// Whether the registry could not confirm that the name still means this image, which an earlier job
     /// pulled.
     pub unconfirmed: bool,
+}
+
+/// An image that this node pulled for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedImage {
+    /// The engine's own id.
+    pub id: String,
+    /// The names that this node's pulls gave it.
+    pub names: Vec<String>,
+    /// Its size in bytes as the engine reports it: layers that it shares with other images count too.
+    pub bytes: u64,
+    /// When a job last asked for it.
+    pub used: Timestamp,
 }
 
 /// Everything that the engine is told about a job's container.

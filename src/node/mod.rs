@@ -3,7 +3,8 @@
 //! Pure: adapters query the host and pass the results in as these types. [`allocation`] decides which
 //! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
-//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card.
+//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
+//! [`stock`] what the node keeps on its disks and what of it goes.
 
 pub mod admission;
 pub mod allocation;
@@ -12,6 +13,7 @@ pub mod fitness;
 pub mod model;
 pub mod pools;
 pub mod presence;
+pub mod stock;
 
 use std::fmt;
 

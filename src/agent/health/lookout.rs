@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::readiness::{NotReady, Readiness};
 use crate::agent::jobs::board::Board;
+use crate::agent::stock::Keeper;
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::gpu::GpuProbe;
@@ -31,7 +32,7 @@ const PROBES_MAX: usize = 4;
 
 /// The service that looks at the host.
 #[derive(Debug)]
-pub struct Lookout<R, G, C> {
+pub(in crate::agent) struct Lookout<R, G, C> {
     /// The checks of the engine and the GPUs.
     pub readiness: Arc<Readiness<R, G>>,
     /// The board that the findings go to.
@@ -40,6 +41,8 @@ pub struct Lookout<R, G, C> {
     pub data_dir: PathBuf,
     /// `DISK_FREE_MIN_MIB`: with less free space, in MiB, no job is taken.
     pub disk_free_min_mib: u64,
+    /// What keeps the disk within the owner's budget.
+    pub keeper: Arc<Keeper<R>>,
     /// The clock; tests use their own.
     pub clock: C,
 }
@@ -47,7 +50,7 @@ pub struct Lookout<R, G, C> {
 impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     /// Looks and probes as long as the node runs; a service that never ends. Probes have a loop of
     /// their own, so that one that hangs does not delay the other findings.
-    pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
+    pub(in crate::agent) async fn run(self: Arc<Self>) -> Result<(), Failure> {
         // Create no container before a look has shown that this is the right engine.
         let seen = self.look_once().await;
         tokio::join!(self.look_again_and_again(seen), self.probe_again_and_again());
@@ -150,6 +153,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         let engines = self.readiness.runtime.root_folder().await.ok().flatten();
         let frees = [free(&self.data_dir), engines.as_deref().and_then(free)];
         let free_mib = frees.into_iter().flatten().min()?;
-        (free_mib < min_mib).then_some(Disk { free_mib, min_mib })
+        let disk = (free_mib < min_mib).then_some(Disk { free_mib, min_mib });
+        disk.or(self.keeper.lack())
     }
 }

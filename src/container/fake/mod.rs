@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::image::Reference;
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found,
+    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found,
     FoundState, Image, Launched, LogChunk, LogSink, LogStream,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -183,6 +183,14 @@ impl ContainerRuntime for Fake {
 
     async fn holds_layers(&self, _node: Address) -> bool {
         false
+    }
+
+    async fn cached(&self) -> Result<Vec<CachedImage>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn evict(&self, _id: &str, _unless_after: Timestamp) -> Result<bool, Error> {
+        Ok(false)
     }
 
     async fn root_folder(&self) -> Result<Option<PathBuf>, Error> {

@@ -1,5 +1,6 @@
 //! Containers: one contract suite for the fake and the real engine, and what only a real engine can show.
 
+mod cache;
 #[cfg(test)]
 mod contract;
 mod copy;

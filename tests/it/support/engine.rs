@@ -49,7 +49,7 @@ pub(crate) struct Engine {
     host: Running,
     daemon: Option<Running>,
     /// The disk of its data, if the test chose it.
-    _disk: Option<SmallDisk>,
+    pub(crate) disk: Option<SmallDisk>,
 }
 
 impl Engine {
@@ -77,7 +77,7 @@ impl Engine {
         let ready = dir.path().join("ready");
         eventually("the engine's host is there", PATIENCE, || ready.exists().then_some(()));
         let init = child_of(&host).expect("a process in the namespaces");
-        let mut engine = Self { dir, init, host, daemon: None, _disk: disk };
+        let mut engine = Self { dir, init, host, daemon: None, disk };
         engine.start_daemon();
         engine
     }

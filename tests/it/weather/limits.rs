@@ -15,7 +15,7 @@ async fn what_a_job_gets_and_writes_counts_together_and_none_of_it_alone() {
     let input = world.pin(&vec![7; 6 << 20]).await;
     // 6 MiB each, of 20 that it may have.
     let script = "dd if=/dev/zero of=/output/x bs=1M count=6; dd if=/dev/zero of=/x bs=1M count=6; \
-        yes | head -c 6291456; sleep 1000";
+        head -c 6291456 /dev/zero | tr '\\0' a | fold -w 4000; sleep 1000";
     let more = json!({"disk_mib": 20, "input_file_cid": input});
     world.publish("all", &shell_with(script, &more));
     let statuses = world.outcome("all");
