@@ -24,6 +24,7 @@ pub mod link;
 mod presence;
 mod settings;
 mod start;
+pub mod stock;
 
 use std::sync::Arc;
 

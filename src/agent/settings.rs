@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::jobs::terms::OwnersSandbox;
+use super::stock::DiskLimits;
 use crate::container::ImagePolicy;
 use crate::ids::Address;
 use crate::job::phase::Rules;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub rules: Rules,
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free under the data folder.
     pub disk_free_min_mib: u64,
+    /// `DISK_BUDGET_MIB`: what all that the node keeps may take; `None` for the whole disk.
+    pub disk_budget_mib: Option<u64>,
     /// `HEARTBEAT_INTERVAL`: the time between two heartbeats.
     pub heartbeat_interval: Duration,
     /// `TX_FEE_MAX` and `DAY_FEE_MAX`; the defaults depend on the chain.
@@ -48,6 +51,13 @@ pub struct Settings {
     pub keep_jobs: bool,
     /// `JOB_STOP_GRACE_S`: the time between a container's stop signal and its kill.
     pub stop_grace: Duration,
+}
+
+impl Settings {
+    /// The owner's limits of the disk.
+    pub const fn disk_limits(&self) -> DiskLimits {
+        DiskLimits { free_min_mib: self.disk_free_min_mib, budget_mib: self.disk_budget_mib }
+    }
 }
 
 /// The owner's limits of what transactions may cost, in wei, as far as they are set.

@@ -4,7 +4,7 @@
 //! hangs under one [`Services`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -31,6 +31,7 @@ use super::key::sole::Sole;
 use super::link::Link;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
+use super::stock::{self, Keeper};
 use super::{Error, Node, housekeeping};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
@@ -139,7 +140,12 @@ where
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let terms = Terms {
-            offer: offer(settings, hardware.gpus.clone()).map_err(data_dir)?,
+            offer: offer(
+                settings,
+                hardware.gpus.clone(),
+                stock::engines_room(&*self.runtime).await,
+            )
+            .map_err(data_dir)?,
             images: settings.images.clone(),
             sandbox: settings.sandbox,
         };
@@ -258,7 +264,17 @@ where
             board: board.clone(),
             sight: Arc::clone(&parts.jobs.effects.sight),
         });
+        let keeper = Arc::new(Keeper {
+            runtime: Arc::clone(&readiness.runtime),
+            journal: desk.journal.clone(),
+            data_dir: self.settings.data_dir.clone(),
+            limits: self.settings.disk_limits(),
+            lack: Mutex::default(),
+        });
+        let kept = (Arc::clone(&keeper), clock.clone());
+        services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {
+            keeper,
             readiness: Arc::clone(&readiness),
             board: board.clone(),
             data_dir: self.settings.data_dir.clone(),
@@ -377,7 +393,7 @@ async fn is_true(mut told: watch::Receiver<bool>) {
     told.wait_for(|told| *told).await.ok();
 }
 
-fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
+fn offer(settings: &Settings, gpus: Vec<Gpu>, engines_room: Option<u64>) -> std::io::Result<Offer> {
     let cores = host::cores();
     let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
     let memory_mib = host::memory_mib();
@@ -386,7 +402,7 @@ fn offer(settings: &Settings, gpus: Vec<Gpu>) -> std::io::Result<Offer> {
         gpus,
         milli_cpus: cores as u64 * 1000,
         memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
-        disk_mib: disk_free.saturating_sub(settings.disk_free_min_mib),
+        disk_mib: settings.disk_limits().for_jobs(disk_free, engines_room),
         bridge: settings.allow_bridge,
         slots,
     })

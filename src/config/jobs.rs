@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::env::{Env, Variable, shown};
 use super::gpu::{self, Gpu};
+use crate::agent::stock::DiskLimits;
 use crate::agent::{JobAuth, Limits, OwnersSandbox, Settings};
 use crate::bus::PoolName;
 use crate::container::{ImagePolicy, InvalidUser, User};
@@ -23,6 +24,7 @@ const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "300");
 const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
 const RESULT_KEEP_DAYS: Variable = Variable::new("RESULT_KEEP_DAYS", "14");
 const DISK_FREE_MIN_MIB: Variable = Variable::new("DISK_FREE_MIN_MIB", "2048");
+const DISK_BUDGET_MIB: Variable = Variable::new("DISK_BUDGET_MIB", "200000");
 const HEARTBEAT_INTERVAL: Variable = Variable::new("HEARTBEAT_INTERVAL", "5m");
 const HEARTBEAT_INTERVAL_SECONDS: Variable = Variable::new("HEARTBEAT_INTERVAL_SECONDS", "300");
 const TX_FEE_MAX: Variable = Variable::new("TX_FEE_MAX", "0.001");
@@ -33,6 +35,9 @@ const JOB_STOP_GRACE_S: Variable = Variable::new("JOB_STOP_GRACE_S", "10");
 
 /// One slot of the reputation contract: a node whose heartbeats are further apart misses slots.
 const BEAT_MAX: Duration = Duration::from_mins(5);
+
+/// Smallest budget: the reserve, the journal's log and one small job.
+const BUDGET_MIB_MIN: u64 = 256;
 
 const DAY_S: u64 = 24 * 60 * 60;
 const YEAR_S: u64 = 365 * DAY_S;
@@ -51,7 +56,7 @@ pub(super) fn read(
     let allow_bridge = env.choice(JOB_NETWORK, &[("none", false), ("bridge", true)]);
     let yields = gpu::yields(env);
     let rules = rules(env);
-    let disk_free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
+    let disk = disk_limits(env);
     let heartbeat_interval = heartbeat_interval(env);
     let spending = spending(env);
     let shutdown_grace = env.seconds(SHUTDOWN_GRACE_S, (0, DAY_S), 30);
@@ -69,13 +74,23 @@ pub(super) fn read(
         sandbox: sandbox?,
         allow_bridge: allow_bridge?,
         rules: rules?,
-        disk_free_min_mib: disk_free_min_mib?,
+        disk_free_min_mib: disk?.free_min_mib,
+        disk_budget_mib: disk?.budget_mib,
         heartbeat_interval: heartbeat_interval?,
         spending: spending?,
         shutdown_grace: shutdown_grace?,
         keep_jobs: keep_jobs?,
         stop_grace: stop_grace?,
     })
+}
+
+/// The limits of the disk.
+pub(super) fn disk_limits(env: &mut Env<'_>) -> Option<DiskLimits> {
+    let free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
+    let budget_mib = env.number(DISK_BUDGET_MIB, (BUDGET_MIB_MIN, 1 << 40), 0);
+    // Not set: the whole disk.
+    let budget_mib = budget_mib.map(|mib| (mib > 0).then_some(mib));
+    Some(DiskLimits { free_min_mib: free_min_mib?, budget_mib: budget_mib? })
 }
 
 fn sandbox(env: &mut Env<'_>) -> Option<OwnersSandbox> {

@@ -34,7 +34,10 @@ pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
 pub use terminal::Terminal;
 
+use std::path::Path;
+
 use crate::agent;
+use crate::agent::stock::DiskLimits;
 use crate::bus::Config as BusConfig;
 use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker};
@@ -50,6 +53,9 @@ const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/dock
 
 /// File in the data folder that records what was pulled for jobs.
 const PULLED: &str = "images.json";
+
+/// File in the data folder that records which images the node may remove.
+const CACHED: &str = "pulled.json";
 
 /// All settings of a node, complete and consistent. The key source is returned separately, so that its
 /// passphrase can be dropped as soon as the key is loaded.
@@ -101,7 +107,7 @@ impl Parts {
         use_proxy(env, artifact.as_ref(), rpc_urls);
         Self {
             key,
-            docker: docker(env, images, settings.as_ref()),
+            docker: docker(env, images, settings.as_ref().map(|it| it.data_dir.as_path())),
             chain,
             artifact,
             settings,
@@ -212,6 +218,27 @@ pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
     env.finish(dir)
 }
 
+/// What the `disk` command needs.
+#[derive(Debug)]
+pub struct Disk {
+    /// `DATA_DIR`.
+    pub data_dir: std::path::PathBuf,
+    /// The container engine.
+    pub docker: DockerConfig,
+    /// The owner's limits.
+    pub limits: DiskLimits,
+}
+
+impl Disk {
+    /// Reads what the `disk` command needs.
+    pub fn read(env: &mut Env<'_>) -> Result<Self, Problems> {
+        let (data_dir, limits) = (jobs::data_dir(env), jobs::disk_limits(env));
+        let docker = docker(env, None, data_dir.as_deref());
+        let disk = || Some(Self { data_dir: data_dir?, docker: docker?, limits: limits? });
+        env.finish(disk())
+    }
+}
+
 /// Makes every HTTP client of the program use the environment's proxy.
 fn use_proxy<'u>(
     env: &mut Env<'_>,
@@ -230,7 +257,7 @@ fn agent_address(env: &mut Env<'_>) -> Option<Address> {
 fn docker(
     env: &mut Env<'_>,
     images: Option<ImagePolicy>,
-    settings: Option<&agent::Settings>,
+    data_dir: Option<&Path>,
 ) -> Option<DockerConfig> {
     let set = env.is_set(DOCKER_HOST);
     let host = match env.text(DOCKER_HOST) {
@@ -243,7 +270,8 @@ fn docker(
         registry_auth_file,
         gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),
-        pulled: settings.map(|settings| settings.data_dir.join(PULLED)),
+        pulled: data_dir.map(|dir| dir.join(PULLED)),
+        cached: data_dir.map(|dir| dir.join(CACHED)),
         ..DockerConfig::new(host)
     };
     // Only checks the address; nothing is opened.

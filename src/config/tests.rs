@@ -116,6 +116,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("UPLOAD_GIVE_UP_S", "never"),
         ("RESULT_KEEP_DAYS", "for ever"),
         ("DISK_FREE_MIN_MIB", "2GB"),
+        ("DISK_BUDGET_MIB", "255"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),
         ("JOB_STOP_GRACE_S", "x"),
@@ -413,4 +414,21 @@ fn a_file_with_a_secret_that_others_can_read_is_refused_with_its_name_and_mode()
             assert!(!told.contains("hunter"), "{told}");
         }
     }
+}
+
+#[test]
+fn the_disk_is_the_nodes_up_to_its_reserve_unless_a_budget_is_set() {
+    let limits = |changes: &[(&str, &str)]| {
+        let settings = node(changes).settings;
+        (settings.disk_free_min_mib, settings.disk_budget_mib)
+    };
+    assert_eq!(limits(&[]), (2048, None));
+    assert_eq!(limits(&[("DISK_BUDGET_MIB", "256")]), (2048, Some(256)));
+    let variables = HashMap::from([
+        ("DISK_BUDGET_MIB".to_owned(), "1000".to_owned()),
+        ("DATA_DIR".to_owned(), "/d".to_owned()),
+    ]);
+    let disk = Disk::read(&mut Env::new(&variables)).unwrap();
+    assert_eq!(disk.limits.budget_mib, Some(1000), "the command needs no other setting");
+    assert_eq!(disk.docker.cached.unwrap().to_str(), Some("/d/pulled.json"));
 }

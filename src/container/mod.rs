@@ -30,6 +30,7 @@ use crate::report::BoxError;
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
+pub use policy::LOG_BYTES_KEPT;
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
 /// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable; `start`
@@ -84,6 +85,32 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 
     /// Bytes written to the container's own layer. The engine may take long to measure them.
     fn written(&self, id: &ContainerId) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// The host folder that holds what the container wrote to its own layer, and nothing of its image; `None`
+    /// if the engine keeps layers in another way. The caller may be unable to enter it, or even to see it.
+    fn layer_folder(
+        &self,
+        id: &ContainerId,
+    ) -> impl Future<Output = Result<Option<PathBuf>, Error>> + Send;
+
+    /// Whether the engine holds a container's layer to a size by itself (`--storage-opt size`), as a trial
+    /// shows; asked once.
+    fn holds_layers(&self, node: Address) -> impl Future<Output = bool> + Send;
+
+    /// The images that this node pulled and the engine still has, the one that was used last at the end. Never one
+    /// of the owner's.
+    fn cached(&self) -> impl Future<Output = Result<Vec<CachedImage>, Error>> + Send;
+
+    /// Removes such an image if no container was made of it, the owner gave it no name, and no job asked for it
+    /// after `unless_after`. Returns whether it is gone.
+    fn evict(
+        &self,
+        id: &str,
+        unless_after: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// The host folder of the engine's images and containers; `None` if the engine is on another host.
+    fn root_folder(&self) -> impl Future<Output = Result<Option<PathBuf>, Error>> + Send;
 
     /// Removes the container with its anonymous volumes, running or not. `Ok` also if it is gone already.
     fn remove(&self, id: &ContainerId) -> impl Future<Output = Result<(), Error>> + Send;
@@ -172,6 +199,19 @@ pub struct Image {
     /// Whether the registry could not confirm that the name still means this image, which an earlier job
     /// pulled.
     pub unconfirmed: bool,
+}
+
+/// An image that this node pulled for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedImage {
+    /// The engine's own id.
+    pub id: String,
+    /// The names that this node's pulls gave it.
+    pub names: Vec<String>,
+    /// Its size in bytes as the engine reports it: layers that it shares with other images count too.
+    pub bytes: u64,
+    /// When a job last asked for it.
+    pub used: Timestamp,
 }
 
 /// Everything that the engine is told about a job's container.
@@ -277,6 +317,9 @@ pub struct Limits {
     pub pids: u32,
     /// Size of `/dev/shm` in bytes.
     pub shm_bytes: u64,
+    /// All that it writes to the disk, in bytes. The engine holds its layer near that where it can; the agent
+    /// watches the sum.
+    pub disk_bytes: u64,
 }
 
 /// What a container may reach over the network.

@@ -61,6 +61,11 @@ fn ids(db: &Connection, sql: &str, named: impl crate::sql::Params) -> Result<Vec
     rows.map(|id| id?.parse().map_err(|err| Error::Failed(Box::new(err)))).collect()
 }
 
+/// The jobs whose kept outputs are not announced as late results yet.
+pub(super) fn all_ids(db: &Connection) -> Result<Vec<JobId>, Error> {
+    ids(db, "SELECT job_id FROM kept WHERE said = 0", [])
+}
+
 impl Journal {
     /// The job's kept output; `None` if none is kept.
     pub async fn kept(&self, id: &JobId) -> Result<Option<KeptOutput>, Error> {
@@ -70,8 +75,7 @@ impl Journal {
 
     /// The jobs whose kept outputs are not announced as late results yet: their folders must stay.
     pub async fn kept_ids(&self) -> Result<Vec<JobId>, Error> {
-        let sql = "SELECT job_id FROM kept WHERE said = 0";
-        self.writer.call(false, |db| ids(db, sql, [])).await
+        self.writer.call(false, all_ids).await
     }
 
     /// Records that the owner asked for this output to be published. Returns `false` if none is kept or its

@@ -4,7 +4,8 @@
 //! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
 //! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
-//! [`health`] whether it can be trusted, [`tenancy`] who else is on it.
+//! [`health`] whether it can be trusted, [`tenancy`] who else is on it. [`stock`] is what the node keeps on its
+//! disks and what of it goes.
 
 pub mod admission;
 pub mod allocation;
@@ -14,6 +15,7 @@ pub mod health;
 pub mod model;
 pub mod pools;
 pub mod presence;
+pub mod stock;
 pub mod tenancy;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,8 @@ pub(crate) struct Base {
 pub(crate) struct Memory {
     /// Live log lines published so far, by job and attempt: a new follow reads all lines again.
     pub(super) lines: Mutex<HashMap<(JobId, u32), u64>>,
+    /// Bytes read of each attempt's log.
+    pub(super) logs: Mutex<HashMap<(JobId, u32), u64>>,
     /// Parts of the jobs' results that are uploaded already.
     pub(super) uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process fetched and verified, with their sizes in bytes.
@@ -37,6 +39,10 @@ impl Memory {
 
     pub(super) fn uploads(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Uploads>> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn logs(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {

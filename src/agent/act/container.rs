@@ -108,6 +108,16 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 tracing::warn!(job.id = %id, code, "job {id} was ended from outside");
                 Event::Lost
             }
+            Ok(exit)
+                if matches!(job.phase, Phase::Running { .. })
+                    && exit.code != 0
+                    && !exit.oom
+                    && self.met_its_limit(job, run).await =>
+            {
+                let id = job.id();
+                tracing::warn!(job.id = %id, "job {id} failed with more on the disk than its disk_mib");
+                Event::StopAsked { cause: StopCause::DiskExceeded }
+            }
             Ok(exit) => {
                 // Free the slot and the GPUs at once; keeping the log may take a while.
                 self.base.board.exited(job.id());
@@ -138,11 +148,15 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         // An earlier process of the node may have published the first lines.
         let skip = known.unwrap_or_else(|| folders.published_lines());
         let mut book = LogBook::new(skip);
+        // Each follow reads from the first byte.
+        self.memory.logs().insert(run.clone(), 0);
         let mut note_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 chunk = chunks.recv() => {
                     let Some(chunk) = chunk else { break };
+                    let bytes = chunk.bytes.len() as u64;
+                    *self.memory.logs().entry(run.clone()).or_default() += bytes;
                     let live = book.take(&chunk, self.clock.now());
                     self.publish_live(job, live).await;
                     self.memory.lines().insert(run.clone(), book.lines().max(skip));

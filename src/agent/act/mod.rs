@@ -317,6 +317,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         match removed.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
             Ok(()) => {
                 self.memory.lines().retain(|(id, _), _| id != job.id());
+                self.memory.logs().retain(|(id, _), _| id != job.id());
                 self.memory.uploads().remove(job.id());
                 self.memory.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed

@@ -5,12 +5,13 @@
 //! but no more often than `PAUSE` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::readiness::{NotReady, Readiness};
 use crate::agent::jobs::board::Board;
+use crate::agent::stock::{self, Keeper};
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::gpu::GpuProbe;
@@ -31,7 +32,7 @@ const PROBES_MAX: usize = 4;
 
 /// The service that looks at the host.
 #[derive(Debug)]
-pub struct Lookout<R, G, C> {
+pub(in crate::agent) struct Lookout<R, G, C> {
     /// The checks of the engine and the GPUs.
     pub readiness: Arc<Readiness<R, G>>,
     /// The board that the findings go to.
@@ -40,6 +41,8 @@ pub struct Lookout<R, G, C> {
     pub data_dir: PathBuf,
     /// `DISK_FREE_MIN_MIB`: with less free space, in MiB, no job is taken.
     pub disk_free_min_mib: u64,
+    /// What keeps the disk within the owner's budget.
+    pub keeper: Arc<Keeper<R>>,
     /// The clock; tests use their own.
     pub clock: C,
 }
@@ -47,7 +50,7 @@ pub struct Lookout<R, G, C> {
 impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     /// Looks and probes as long as the node runs; a service that never ends. Probes have a loop of
     /// their own, so that one that hangs does not delay the other findings.
-    pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
+    pub(in crate::agent) async fn run(self: Arc<Self>) -> Result<(), Failure> {
         // Create no container before a look has shown that this is the right engine.
         let seen = self.look_once().await;
         tokio::join!(self.look_again_and_again(seen), self.probe_again_and_again());
@@ -70,7 +73,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         let seen = self.board.symptoms();
         let look = self.look().await;
         if let Ok(free_mib) = host::disk_free_mib(&self.data_dir) {
-            self.board.disk(free_mib.saturating_sub(self.disk_free_min_mib));
+            let engines_room = stock::engines_room(self.readiness.runtime.as_ref()).await;
+            self.board.disk(self.keeper.limits.for_jobs(free_mib, engines_room));
         }
         self.board.looked(look, self.clock.monotonic());
         seen
@@ -121,7 +125,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         Look {
             engine,
             cards: cards.map(|cards| cards.map_err(NotReady::words)),
-            disk: self.too_little_disk(),
+            disk: self.too_little_disk().await,
         }
     }
 
@@ -146,9 +150,14 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
-    fn too_little_disk(&self) -> Option<Disk> {
-        let free_mib = host::disk_free_mib(&self.data_dir).ok()?;
+    /// What is lacking on the disk of the data folder or on the engine's, which may be another one.
+    async fn too_little_disk(&self) -> Option<Disk> {
         let min_mib = self.disk_free_min_mib;
-        (free_mib < min_mib).then_some(Disk { free_mib, min_mib })
+        let free = |folder: &Path| host::disk_free_mib(folder).ok();
+        let engines = self.readiness.runtime.root_folder().await.ok().flatten();
+        let frees = [free(&self.data_dir), engines.as_deref().and_then(free)];
+        let free_mib = frees.into_iter().flatten().min()?;
+        let disk = (free_mib < min_mib).then_some(Disk { free_mib, min_mib });
+        disk.or(self.keeper.lack())
     }
 }

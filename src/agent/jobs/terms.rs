@@ -16,7 +16,7 @@ use super::folders::JobFolders;
 
 /// Bytes in a MiB.
 pub(in crate::agent) const MIB: u64 = 1 << 20;
-/// Disk limit in MiB, for input and output each, of a job that names none.
+/// Disk limit in MiB of a job that names none.
 const DISK_MIB: u64 = 51_200;
 /// Limit of processes and threads of a job: ample for any computation, and stops a fork bomb.
 const PIDS_MAX: u32 = 4096;
@@ -111,6 +111,7 @@ impl Terms {
                 nano_cpus: demand.share.milli_cpus.saturating_mul(1_000_000),
                 pids: PIDS_MAX,
                 shm_bytes: spec.needs.shm_mib.saturating_mul(MIB),
+                disk_bytes: disk_bytes(spec),
             },
             network: match demand.network {
                 Reach::Bridge => Network::Bridge,
@@ -157,7 +158,7 @@ pub fn container_name(job: &Job, attempt: u32) -> String {
     format!("lamda-{}-{}-{attempt}", &node[2..10], job.id())
 }
 
-/// The job's disk limit in bytes, for input and output each.
+/// The job's disk limit in bytes: for its inputs, and for these with all that it writes.
 pub fn disk_bytes(spec: &JobSpec) -> u64 {
     spec.needs.disk_mib.unwrap_or(DISK_MIB).saturating_mul(MIB)
 }

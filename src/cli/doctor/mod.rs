@@ -8,6 +8,7 @@
 //! warnings, 2 with failures.
 
 pub(super) mod checks;
+mod disk;
 mod gpu;
 mod nats;
 
@@ -124,6 +125,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("chain", checks::chain(parts)),
         run("pinning service", checks::pinata(parts)),
         run("gateways", checks::gateways(parts)),
+        run("disk", disk::disk(parts)),
         run("data folder", std::future::ready(checks::data_dir(parts))),
     ]
 }

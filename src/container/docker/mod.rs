@@ -3,7 +3,7 @@
 //! - run: create and start, or find what exists already (`run.rs`)
 //! - follow: the exit and, in parallel, the output (`follow.rs`)
 //! - image: pull a missing image, once for all who wait (`pull.rs`); a record of pulled images (`pulled.rs`);
-//!   registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
+//!   what this node may remove (`cache.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
@@ -12,6 +12,7 @@
 //! its own deadline here, since the client's covers only an answer's head.
 
 mod accounts;
+mod cache;
 mod copy;
 mod doctor;
 mod fault;
@@ -39,9 +40,10 @@ use tokio::time::timeout;
 pub use doctor::Engine;
 
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,
-    LogSink, policy,
+    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image,
+    ImagePolicy, Launched, LogSink, policy,
 };
+use crate::clock::Timestamp;
 use crate::ids::Address;
 use crate::node::GpuUuid;
 use crate::secret::Secret;
@@ -60,6 +62,8 @@ pub struct Config {
     pub images: ImagePolicy,
     /// File that records what was pulled for jobs; `None` keeps the record in memory only.
     pub pulled: Option<PathBuf>,
+    /// File that records the images that this node pulled, so that it may remove them; `None` as above.
+    pub cached: Option<PathBuf>,
     /// Accounts at registries that require one.
     pub registry_auth: Vec<RegistryAuth>,
     /// File with more accounts, as `docker login` writes it; read at each pull.
@@ -87,6 +91,7 @@ impl Config {
             host: host.into(),
             images: ImagePolicy::default(),
             pulled: None,
+            cached: None,
             registry_auth: Vec::new(),
             registry_auth_file: None,
             gpu_probe_image: None,
@@ -118,9 +123,12 @@ pub struct Docker {
     client: OnceCell<Client>,
     pulls: pull::Pulls,
     pulled: pulled::Record,
+    cache: cache::Cache,
     facts: run::Facts,
     heard: follow::Heard,
     names: NameLocks,
+    /// Whether it holds layers to a size.
+    layers_held: OnceCell<bool>,
 }
 
 impl fmt::Debug for Docker {
@@ -138,9 +146,11 @@ impl Docker {
             client: OnceCell::new(),
             pulls: pull::Pulls::default(),
             pulled: pulled::Record::new(config.pulled.clone()),
+            cache: cache::Cache::new(config.cached.clone()),
             facts: run::Facts::default(),
             heard: follow::Heard::default(),
             names: NameLocks::default(),
+            layers_held: OnceCell::new(),
         })
     }
 
@@ -189,6 +199,7 @@ impl ContainerRuntime for Docker {
     async fn image(&self, reference: &str) -> Result<Image, Error> {
         let image = pull::image(self, reference).await?;
         run::runs_here(self, reference, &image.id).await?;
+        self.cache.used(&image.id).await;
         Ok(image)
     }
 
@@ -228,6 +239,33 @@ impl ContainerRuntime for Docker {
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
         run::written(self, id).await
+    }
+
+    async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
+        run::layer_folder(self, id).await
+    }
+
+    async fn holds_layers(&self, node: Address) -> bool {
+        // An engine that does not answer is asked again.
+        let tried = self.layers_held.get_or_try_init(|| self.tries_to_hold_a_layer(node, "layer"));
+        tried.await.is_ok_and(|held| *held)
+    }
+
+    async fn cached(&self) -> Result<Vec<CachedImage>, Error> {
+        cache::list(self).await
+    }
+
+    async fn evict(&self, id: &str, unless_after: Timestamp) -> Result<bool, Error> {
+        cache::evict(self, id, unless_after).await
+    }
+
+    async fn root_folder(&self) -> Result<Option<PathBuf>, Error> {
+        // The paths of an engine behind an address may be another host's.
+        if matches!(self.host, Host::Tcp(_)) {
+            return Ok(None);
+        }
+        let root = self.call(self.client().await?.info()).await?.docker_root_dir;
+        Ok(root.map(PathBuf::from).filter(|root| root.is_absolute()))
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), Error> {

@@ -27,6 +27,8 @@ const IMAGE: &str = "lamda-node/probe";
 const TAG: &str = "1";
 /// Folders that NVIDIA's toolkit writes to while it prepares a container.
 const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
+/// Size of the layer of the probe that shows whether the engine holds layers to a size.
+const HELD_BYTES: u64 = 64 << 20;
 /// A command that the image does not have.
 const COMMAND: &str = "/nothing-to-run";
 
@@ -174,6 +176,25 @@ impl Docker {
         let unpacked = within(self.config.call_timeout, unpacked).await;
         self.remove(&probe).await?;
         unpacked.map_err(|err| self.fault(err))
+    }
+
+    /// Whether the engine creates a container whose layer is held to a size. Storage drivers that can't refuse
+    /// to create it; those that only can on some file systems (`overlay2`: XFS with `pquota`) find out then.
+    /// `Err` if the engine does not answer.
+    pub async fn tries_to_hold_a_layer(&self, node: Address, what: &str) -> Result<bool, Error> {
+        let host = HostConfig {
+            storage_opt: Some(policy::layer_size(HELD_BYTES)),
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        };
+        match self.create_probe(node, what, host).await {
+            Ok(probe) => self.remove(&probe).await.map(|()| true),
+            Err(Error::Engine { reason }) => {
+                tracing::debug!("the engine holds no container's layer to a size: {reason}");
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Creates a container of the probe's image under the probe's name, after removing its predecessor.

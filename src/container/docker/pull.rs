@@ -22,7 +22,7 @@ use super::super::image::{Reference, canonical_registry, is_digest};
 use super::super::{Error, Image, NotAllowed};
 use super::fault::{self, EngineError};
 use super::pulled::{Asked, Known};
-use super::{Docker, accounts, within};
+use super::{Docker, accounts, cache, within};
 use crate::report::causes;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<PullError>>>;
@@ -115,6 +115,8 @@ async fn fetch(
     before: Option<&ImageInspect>,
 ) -> Result<Image, Error> {
     let client = docker.client().await?;
+    // Without that list nothing is recorded: then the image counts as the owner's.
+    let here = cache::all(docker).await.ok();
     let pulled = docker.pulls.join(reference, || pull(docker, client, reference, owners)).await;
     let pulled = pulled.map_err(|failure| in_our_words(docker, reference, &failure))?;
     let found = inspect(docker, &pulled.name).await?.ok_or_else(|| Error::Pull {
@@ -128,6 +130,10 @@ async fn fetch(
             image = %reference,
             "the registry gives another image for {reference} than before"
         );
+    }
+    if pulled.downloaded {
+        let was_here = here.is_none_or(|here| here.contains_key(&id));
+        docker.cache.pulled(&id, pulled.name.clone(), was_here).await;
     }
     docker.pulled.asked(reference.local_name(), Asked::Confirmed);
     docker.pulled.remember(reference.local_name(), Known { id, is_tag_ours: !owners }).await;

@@ -103,9 +103,13 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     let fact = facts(docker, &spec.image_id).await?;
     let image = &fact.brought;
     make_folders(policy::volumes(spec, image)).await?;
+    let mut body = policy::create_body(spec, image);
+    if docker.holds_layers(spec.node).await {
+        policy::hold_layer(&mut body, &spec.limits);
+    }
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let create = client.create_container(Some(options), policy::create_body(spec, image));
+        let create = client.create_container(Some(options), body.clone());
         match within(docker.config.call_timeout, Box::pin(create)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {
@@ -235,6 +239,17 @@ pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<u64, Er
         Err(err) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
         Err(err) => Err(docker.fault(err)),
     }
+}
+
+/// The folder of the container's own layer, as the `overlay2` driver names it. Other drivers name none, or
+/// one that holds the image too.
+pub(super) async fn layer_folder(
+    docker: &Docker,
+    id: &ContainerId,
+) -> Result<Option<PathBuf>, Error> {
+    let there = inspect(docker, &id.0).await?.ok_or_else(|| Error::Gone(id.clone()))?;
+    let data = there.graph_driver.map(|driver| driver.data).unwrap_or_default();
+    Ok(data.get("UpperDir").map(PathBuf::from).filter(|folder| folder.is_absolute()))
 }
 
 /// Converts an entry of the engine's list; `None` if it has no id or state, or is being removed.

@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::image::Reference;
 use super::{
-    ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found, FoundState, Image,
-    Launched, LogChunk, LogSink, LogStream,
+    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found,
+    FoundState, Image, Launched, LogChunk, LogSink, LogStream,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
@@ -175,6 +175,26 @@ impl ContainerRuntime for Fake {
         };
         state.containers.insert(spec.name.clone(), container);
         Ok(id)
+    }
+
+    async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
+        self.state().by_id(id).map(|_| None)
+    }
+
+    async fn holds_layers(&self, _node: Address) -> bool {
+        false
+    }
+
+    async fn cached(&self) -> Result<Vec<CachedImage>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn evict(&self, _id: &str, _unless_after: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn root_folder(&self) -> Result<Option<PathBuf>, Error> {
+        Ok(None)
     }
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {

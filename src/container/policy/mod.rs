@@ -61,9 +61,18 @@ const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
 /// them. They act on the container's own files and processes: no device is made (`MKNOD`), no network opened
 /// (`NET_RAW`), nothing mounted or traced.
 const INSIDE: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
-/// Size of each of the two log files kept per job, so that a chatty job can't fill the disk. Large, because
+/// Size in MiB of each log file kept per job, so that a chatty job can't fill the disk. Large, because
 /// engines lose or repeat lines for followers while they rotate the files.
-const LOG_FILE_SIZE: &str = "256m";
+const LOG_FILE_MIB: u64 = 256;
+/// Number of log files kept per job.
+const LOG_FILES: u64 = 2;
+/// Most bytes that the engine keeps of a job's log.
+pub const LOG_BYTES_KEPT: u64 = LOG_FILES * LOG_FILE_MIB << 20;
+/// How far above its disk limit the engine holds a layer: a part of the limit, within bounds. File systems
+/// count their own records too, some MiB of them.
+const LAYER_SLACK_PART: u64 = 16;
+const LAYER_SLACK_MIN: u64 = 16 << 20;
+const LAYER_SLACK_MAX: u64 = 1 << 30;
 /// Makes the kernel kill jobs before the agent or the engine if memory runs out.
 const OOM_SCORE_ADJ: i64 = 500;
 
@@ -136,6 +145,20 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
         host_config: Some(host_config(spec, image)),
         ..ContainerCreateBody::default()
     }
+}
+
+/// Holds the container's layer to its disk limit and a little more, so that the agent sees a job that goes
+/// beyond its limit, and no write, however large, takes much more. For engines that can do that.
+pub(super) fn hold_layer(body: &mut ContainerCreateBody, limits: &Limits) {
+    let slack = (limits.disk_bytes / LAYER_SLACK_PART).clamp(LAYER_SLACK_MIN, LAYER_SLACK_MAX);
+    let size = limits.disk_bytes.saturating_add(slack);
+    let host = body.host_config.get_or_insert_with(HostConfig::default);
+    host.storage_opt = Some(layer_size(size));
+}
+
+/// The engine's option that holds a layer to this many bytes.
+pub(super) fn layer_size(bytes: u64) -> HashMap<String, String> {
+    HashMap::from([("size".to_owned(), bytes.to_string())])
 }
 
 fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
@@ -344,8 +367,8 @@ fn log_config() -> HostConfigLogConfig {
     HostConfigLogConfig {
         typ: Some("json-file".to_owned()),
         config: Some(HashMap::from([
-            ("max-size".to_owned(), LOG_FILE_SIZE.to_owned()),
-            ("max-file".to_owned(), "2".to_owned()),
+            ("max-size".to_owned(), format!("{LOG_FILE_MIB}m")),
+            ("max-file".to_owned(), LOG_FILES.to_string()),
         ])),
     }
 }

@@ -27,6 +27,7 @@ fn spec() -> ContainerSpec {
             nano_cpus: 1_500_000_000,
             pids: 256,
             shm_bytes: 64 << 20,
+            disk_bytes: 1 << 30,
         },
         network: Network::None,
         sandbox: Sandbox::Standard,
@@ -254,4 +255,21 @@ fn a_limit_beyond_the_engines_numbers_does_not_turn_negative() {
     let mut spec = spec();
     spec.limits.memory_bytes = u64::MAX;
     assert_eq!(told(&spec)["HostConfig"]["Memory"], json!(i64::MAX));
+}
+
+#[test]
+fn an_engine_that_can_holds_a_layer_a_little_above_the_jobs_limit() {
+    for (limit, held) in [
+        (8 << 20, (8 << 20) + (16 << 20)),
+        (1 << 30, (1 << 30) + (64 << 20)),
+        (1 << 40, (1 << 40) + (1 << 30)),
+        (u64::MAX, u64::MAX),
+    ] {
+        let limits = Limits { disk_bytes: limit, ..spec().limits };
+        let mut body = create_body(&spec(), &Brought::default());
+        assert_eq!(body.host_config.as_ref().unwrap().storage_opt, None);
+        hold_layer(&mut body, &limits);
+        let told = body.host_config.unwrap().storage_opt.unwrap();
+        assert_eq!(told, layer_size(held), "{limit}");
+    }
 }

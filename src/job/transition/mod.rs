@@ -170,7 +170,9 @@ impl Next {
                     let signalled = matches!(exit.code, Some(137 | 143));
                     !signalled && exit.finished_at < self.job.since
                 });
-                self.exited(run, exit, (!by_itself).then_some(cause));
+                // One that was found above its disk limit, and failed meanwhile, failed for that.
+                let failed_full = cause == StopCause::DiskExceeded && exit.code != Some(0);
+                self.exited(run, exit, (!by_itself || failed_full).then_some(cause));
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
                 let (started_at, finished_at) = (run.started_at, self.now);

@@ -146,6 +146,11 @@ impl Reader {
         kept::find(&self.db, job)
     }
 
+    /// The jobs whose outputs are kept.
+    pub fn kept_ids(&self) -> Result<Vec<JobId>, Error> {
+        kept::all_ids(&self.db)
+    }
+
     /// The job's phase by name, or `rejected` or `unproven` for a refusal; `None` if the id is not known or
     /// was forgotten.
     pub fn phase(&self, job: &JobId) -> Result<Option<String>, Error> {

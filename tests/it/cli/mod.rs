@@ -1,6 +1,7 @@
 //! The program as a person or a script uses it: the real binary, its output and its exit codes.
 
 mod cancel;
+mod disk;
 mod doctor;
 mod jobs;
 mod keys;

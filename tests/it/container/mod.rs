@@ -1,5 +1,6 @@
 //! Containers: one contract suite for the fake and the real engine, and what only a real engine can show.
 
+mod cache;
 #[cfg(test)]
 mod contract;
 mod copy;
@@ -46,6 +47,7 @@ fn spec(name: &str, image_id: &str) -> ContainerSpec {
             nano_cpus: 1_000_000_000,
             pids: 32,
             shm_bytes: 1 << 20,
+            disk_bytes: 1 << 30,
         },
         network: Network::None,
         sandbox: Sandbox::Standard,

@@ -24,6 +24,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use super::small_disk::SmallDisk;
 use super::tools::{Running, eventually, tool};
 
 /// The cards that the engine's GPU hook knows.
@@ -35,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first process: it keeps the data in memory, where they end with the mount namespace, and reaps
 /// what dockerd leaves behind, so that its children are seen to end. "$0" is the folder.
-const HOST: &str = "mkdir \"$0/data\" && mount -t tmpfs tmpfs \"$0/data\" && ip link set lo up && \
+const HOST: &str = "mkdir -p \"$0/data\" && { mountpoint -q \"$0/data\" || \
+    mount -t tmpfs tmpfs \"$0/data\"; } && ip link set lo up && \
     touch \"$0/ready\" && while :; do sleep 1000 & wait $!; done";
 
 /// An engine; it ends when it is dropped.
@@ -46,13 +48,21 @@ pub(crate) struct Engine {
     init: Pid,
     host: Running,
     daemon: Option<Running>,
+    /// The disk of its data, if the test chose it.
+    pub(crate) disk: Option<SmallDisk>,
 }
 
 impl Engine {
     /// Starts an engine that answers. Must be called on the test's own thread: the engine is killed when the
     /// thread that started it ends, however the test ends.
     pub(crate) fn start() -> Self {
+        Self::start_on(|_| None)
+    }
+
+    /// The same, with its data on the disk that `mount` mounts at the given path. The host sees it there too.
+    pub(crate) fn start_on(mount: impl FnOnce(&Path) -> Option<SmallDisk>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        let disk = mount(&dir.path().join("data"));
         for part in ["dockerd", "containerd", "runc"] {
             tool(part);
         }
@@ -67,7 +77,7 @@ impl Engine {
         let ready = dir.path().join("ready");
         eventually("the engine's host is there", PATIENCE, || ready.exists().then_some(()));
         let init = child_of(&host).expect("a process in the namespaces");
-        let mut engine = Self { dir, init, host, daemon: None };
+        let mut engine = Self { dir, init, host, daemon: None, disk };
         engine.start_daemon();
         engine
     }

@@ -1,4 +1,4 @@
-//! A small file system in memory, which a test can fill.
+//! A small file system in memory, or in a file, which a test can fill.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,21 @@ impl SmallDisk {
         let mut mount = Command::new(tool("mount"));
         mount.args(["-t", "tmpfs", "-o", size, "lamda-test"]).arg(at);
         assert!(mount.status().expect("mount runs").success(), "{size} at {}", at.display());
+        Self(at.to_owned())
+    }
+
+    /// Mounts a btrfs of this size at `at`, which is created: its file lies beside it. Docker's driver for it
+    /// holds layers to a size.
+    pub(crate) fn mount_btrfs(at: &Path, mib: u64) -> Self {
+        std::fs::create_dir_all(at).expect("a folder");
+        let image = at.with_extension("btrfs");
+        let file = std::fs::File::create(&image).expect("a file");
+        file.set_len(mib << 20).expect("a sparse file");
+        let made = Command::new(tool("mkfs.btrfs")).arg("-q").arg(&image).status();
+        assert!(made.expect("mkfs.btrfs runs").success(), "{}", image.display());
+        let mut mount = Command::new(tool("mount"));
+        mount.args(["-t", "btrfs", "-o", "loop"]).arg(&image).arg(at);
+        assert!(mount.status().expect("mount runs").success(), "{}", at.display());
         Self(at.to_owned())
     }
 

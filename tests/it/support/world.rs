@@ -44,6 +44,13 @@ impl World {
         Self::start_in(dir, None).await
     }
 
+    /// Starts all parts, with the engine's data on the disk that `mount` mounts at the given path, where the
+    /// node sees it.
+    pub(crate) async fn start_with_engine_on(mount: impl FnOnce(&Path) -> SmallDisk) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        Self::start_with(dir, None, Engine::start_on(|at| Some(mount(at)))).await
+    }
+
     /// Starts all parts, and gives the node a data folder on a disk of this size.
     pub(crate) async fn start_on_small_disk(mib: u32) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
@@ -68,6 +75,10 @@ impl World {
     }
 
     async fn start_in(dir: TempDir, disk: Option<SmallDisk>) -> Self {
+        Self::start_with(dir, disk, Engine::start()).await
+    }
+
+    async fn start_with(dir: TempDir, disk: Option<SmallDisk>, engine: Engine) -> Self {
         let store_port = free_port();
         let listen = format!("127.0.0.1:{store_port}");
         let store = Running::start(
@@ -78,7 +89,7 @@ impl World {
                 .stdout(Stdio::null())
                 .stderr(File::create(dir.path().join("store.log")).expect("a log")),
         );
-        let (nats, engine, anvil) = (Nats::start(), Engine::start(), Anvil::start());
+        let (nats, anvil) = (Nats::start(), Anvil::start());
         engine.import_busybox().await;
         let contract = anvil.deploy().await;
         eventually("the store listens", PATIENCE, || {

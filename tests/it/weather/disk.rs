@@ -153,7 +153,7 @@ async fn a_layer_too_deep_for_the_engine_ends_its_job_all_the_same() {
 
 /// Whether a job's first attempt was stopped for the disk. There is no grace period, so either of the
 /// engine's two signals may have ended it.
-fn is_stopped_for_the_disk(statuses: &[Value]) -> bool {
+pub(super) fn is_stopped_for_the_disk(statuses: &[Value]) -> bool {
     let end = end(statuses);
     end[0] == "failed"
         && end[1] == "disk_exceeded"

@@ -3,6 +3,7 @@
 
 pub(crate) mod disk;
 mod engine;
+mod limits;
 mod logs;
 pub(crate) mod nats;
 mod room;

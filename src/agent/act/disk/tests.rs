@@ -1,4 +1,7 @@
+use super::judge::*;
 use super::*;
+use crate::container::{ContainerId, Error as EngineError};
+use crate::ids::Address;
 
 const MIB: u64 = 1 << 20;
 
@@ -10,11 +13,19 @@ fn job(id: &str, output_mib: u64, layer_mib: u64) -> (Running, Written) {
         disk_bytes: 100 * MIB,
     };
     let (output, layer) = (output_mib * MIB, layer_mib * MIB);
-    (running, Written { output, layer: Some(layer), entries: 10, is_whole: true })
+    let written = Written {
+        output,
+        layer,
+        entries: 10,
+        is_whole: true,
+        is_fresh: true,
+        ..Written::default()
+    };
+    (running, written)
 }
 
 /// A disk that lacks 8 MiB.
-const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0 });
+const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0, is_engines: false });
 
 fn named(stops: &[(JobId, StopCause)]) -> Vec<(&str, StopCause)> {
     stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
@@ -38,30 +49,58 @@ impl Seconds {
 }
 
 #[test]
-fn a_job_above_its_limit_is_stopped_at_the_second_look_and_not_at_the_first() {
-    for greedy in [job("a", 101, 0), job("a", 0, 101)] {
-        let jobs = [greedy, job("b", 100, 100)];
-        let mut looks = Seconds::default();
-        assert_eq!(looks.judge(&jobs, None, false), []);
-        let stops = looks.judge(&jobs, None, false);
+fn a_job_is_stopped_for_the_sum_of_all_that_it_has_on_the_disk() {
+    let part = |input: u64, log: u64, entries: u64| {
+        let mut job = job("a", 30, 30);
+        job.1 = Written { input: input * MIB, log: log * MIB, entries, ..job.1 };
+        job
+    };
+    // The blocks of the file system itself are no reason.
+    for well in [part(20, 20, 10), part(21, 20, 10), part(0, 0, 16_384)] {
+        assert_eq!(Seconds::default().judge(&[well.clone()], None, false), [], "{well:?}");
+    }
+    for above in [part(22, 20, 10), part(20, 22, 10), part(0, 0, 16_385)] {
+        let stops = Seconds::default().judge(&[above, job("b", 100, 0)], None, false);
         assert_eq!(named(&stops), [("a", StopCause::DiskExceeded)]);
-        // A job that cleaned up in between starts over with its first look.
-        assert_eq!(looks.judge(&[job("a", 1, 0)], None, false), []);
-        assert_eq!(looks.judge(&jobs, None, false), []);
     }
 }
 
 #[test]
-fn a_layer_is_above_the_limit_only_where_two_measurements_say_so() {
-    let large = [job("a", 0, 101)];
-    let mut unknown = large.clone();
-    unknown[0].1.layer = None;
-    let mut looks = Seconds::default();
-    assert_eq!(looks.judge(&large, None, false), []);
-    for _ in 0..20 {
-        assert_eq!(looks.judge(&unknown, None, false), [], "nothing was measured");
-    }
-    assert_eq!(named(&looks.judge(&large, None, false)), [("a", StopCause::DiskExceeded)]);
+fn the_files_that_a_job_may_have_follow_from_its_disk_mib_within_bounds() {
+    assert_eq!(entries_max(8 * MIB), 16_384);
+    assert_eq!(entries_max(4096 * MIB), 65_536);
+    // The default: a million files are too many.
+    assert_eq!(entries_max(51_200 * MIB), 500_000);
+}
+
+#[test]
+fn a_layer_that_was_not_measured_now_is_no_reason() {
+    let mut stale = job("a", 1, 101);
+    stale.1.is_fresh = false;
+    assert!(stale.1.is_above(&stale.0) && !stale.1.is_surely_above(&stale.0));
+    assert_eq!(Seconds::default().judge(&[stale.clone()], None, false), []);
+    stale.1.output = 102 * MIB;
+    assert_eq!(Seconds::default().judge(&[stale], None, false).len(), 1);
+}
+
+#[test]
+fn a_look_is_due_after_a_rest_or_when_the_nearest_job_may_have_used_its_room() {
+    let began = Instant::now();
+    let at = |ms: u64| began + Duration::from_millis(ms);
+    let room = |mib: u64, inodes: u64| Room { mib, inodes };
+    let rooms = |mib: u64| vec![room(1000, 9_000_000), room(mib, 9_000_000)];
+    let mut pace = Pace::default();
+    let left = (400 * MIB, 100_000);
+    assert_eq!(pace.due(&rooms(500), left, at(0)), Some(Haste::Calm), "the first one");
+    pace.looked(rooms(500), at(1000), at(100));
+    assert_eq!(pace.due(&rooms(401), left, at(500)), None, "less than a quarter went");
+    assert_eq!(pace.due(&rooms(400), left, at(50)), None, "the last look took long");
+    assert_eq!(pace.due(&rooms(400), left, at(500)), Some(Haste::Some));
+    assert_eq!(pace.due(&rooms(499), (0, 0), at(500)), Some(Haste::Some), "near its limit");
+    let fewer = vec![room(1000, 9_000_000), room(500, 9_000_000 - 25_000)];
+    assert_eq!(pace.due(&fewer, left, at(500)), Some(Haste::Some), "files");
+    assert_eq!(pace.due(&rooms(900), left, at(999)), None, "others freed space");
+    assert_eq!(pace.due(&rooms(900), left, at(1000)), Some(Haste::Calm));
 }
 
 #[test]
@@ -74,6 +113,14 @@ fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
     for _ in 0..3 {
         assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
     }
+    // The engine's disk is another one: what lies in an output does not count there.
+    let rooms = [Room { mib: 9, inodes: u64::MAX }, Room { mib: 0, inodes: u64::MAX }];
+    let lack = Lack::of_first(&rooms, 8).unwrap();
+    assert!(lack.is_engines);
+    assert_eq!(
+        greediest(&[job("out", 90, 9), job("layer", 0, 20)], lack).unwrap().as_str(),
+        "layer"
+    );
     let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
     let jobs = [jobs[0].clone(), hidden];
     assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("d", StopCause::DiskFull)]);
@@ -118,25 +165,29 @@ async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_eng
     let dir = tempfile::tempdir().unwrap();
     let folders = Folders::create(dir.path()).unwrap();
     let engine = Fake::new(Duration::ZERO, Vec::new());
-    let eyes = Eyes { runtime: &engine, folders: &folders, node: Address::new([1; 20]) };
-    let mut layers = Layers::new();
-    let look = async |error: EngineError, layers: &mut Layers, all: bool| {
+    let log_of = |_: &Running| 7;
+    let eyes =
+        Eyes { runtime: &engine, folders: &folders, node: Address::new([1; 20]), log_of: &log_of };
+    let mut known = Known::new();
+    let look = async |error: EngineError, known: &mut Known, haste: Haste| {
         engine.fail(Call::Written, error);
-        eyes.measure(vec![job("a", 0, 0).0], layers, all).await
+        eyes.measure(vec![job("a", 0, 0).0], known, haste).await
     };
     let broken = || EngineError::Engine { reason: "too many links".to_owned() };
     let away = || EngineError::Unreachable { host: "unix:///x".to_owned(), source: "no".into() };
-    let seen = look(broken(), &mut layers, false).await;
+    let seen = look(broken(), &mut known, Haste::Calm).await;
     assert!(!seen.jobs[0].1.is_whole && !seen.is_engine_away, "{seen:?}");
+    assert_eq!(seen.jobs[0].1.log, 7);
     // Not due again so soon, except on a full disk.
-    let seen = look(broken(), &mut layers, false).await;
-    assert!(seen.jobs[0].1.is_whole && seen.jobs[0].1.layer.is_none(), "{seen:?}");
-    let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+    let seen = look(broken(), &mut known, Haste::Calm).await;
+    assert!(seen.jobs[0].1.is_whole && !seen.jobs[0].1.is_fresh, "{seen:?}");
+    let seen = eyes.measure(vec![job("a", 0, 0).0], &mut known, Haste::All).await;
     assert!(!seen.jobs[0].1.is_whole, "{seen:?}");
-    let seen = look(away(), &mut layers, true).await;
+    let seen = look(away(), &mut known, Haste::All).await;
     assert!(seen.jobs[0].1.is_whole && seen.is_engine_away, "{seen:?}");
     // A job whose container is gone can't be stopped.
-    let seen = eyes.measure(vec![job("a", 0, 0).0], &mut layers, true).await;
+    engine.fail(Call::Written, EngineError::Gone(ContainerId("a".to_owned())));
+    let seen = eyes.measure(vec![job("a", 0, 0).0], &mut known, Haste::All).await;
     assert!(seen.jobs.is_empty(), "{seen:?}");
 }
 
@@ -144,7 +195,7 @@ async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_eng
 fn inodes_run_out_as_well_as_blocks() {
     assert_eq!(Lack::of(Room { mib: 9, inodes: FULL_INODES }, 8), None);
     let lack = Lack::of(Room { mib: 9, inodes: 24 }, 8);
-    assert_eq!(lack, Some(Lack { bytes: 0, inodes: 1000 }));
+    assert_eq!(lack, Some(Lack { bytes: 0, inodes: 1000, is_engines: false }));
     let mut many = job("many", 1, 0);
     many.1.entries = 5000;
     assert_eq!(greediest(&[job("big", 90, 0), many], lack.unwrap()).unwrap().as_str(), "many");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AckHandle, Address, Board, Entry, JobId, Process};
+use super::{AckHandle, Address, Board, Entry, Job, JobId, Process, disk_bytes};
 
 /// A job whose container runs, as the watch over the disk needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,20 @@ pub struct Running {
     pub attempt: u32,
     /// The engine's id of its container.
     pub container: String,
-    /// Its disk limit in bytes, for its output and for its container's layer separately.
+    /// Its disk limit in bytes, for its inputs and all that it writes together.
     pub disk_bytes: u64,
+}
+
+impl Running {
+    /// The job's present attempt, in this container.
+    pub fn of(job: &Job, container: &str) -> Self {
+        Self {
+            id: job.id().clone(),
+            attempt: job.attempt,
+            container: container.to_owned(),
+            disk_bytes: disk_bytes(&job.spec),
+        }
+    }
 }
 
 impl Board {

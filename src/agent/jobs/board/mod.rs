@@ -132,12 +132,7 @@ impl Process {
         else {
             return Self::None;
         };
-        Self::Runs(Running {
-            id: job.id().clone(),
-            attempt: job.attempt,
-            container: container.clone(),
-            disk_bytes: disk_bytes(&job.spec),
-        })
+        Self::Runs(Running::of(job, container))
     }
 
     /// Follows the job's phase, but keeps `Exited` as long as the phase only lags behind.

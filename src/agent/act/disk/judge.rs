@@ -1,0 +1,232 @@
+//! Which jobs to stop for what they have written. Pure.
+//!
+//! Invariants: a job's limit counts its inputs, its output, its image's volumes, its container's layer and its
+//! log together, in bytes and in files; a job above it is stopped at once; a full disk costs the job that has
+//! written most, if its end helps, and only after it stayed full for [`FULL_FOR`].
+
+use std::time::{Duration, Instant};
+
+use crate::agent::jobs::board::Running;
+use crate::host::Room;
+use crate::ids::JobId;
+use crate::job::phase::StopCause;
+
+/// What a job may have above its limit: the file system's own blocks, and the folders that the node makes.
+const LEEWAY: u64 = 1 << 20;
+/// Bytes of its limit for which a job may have one file or folder. Of the file systems in use ext4 has the
+/// fewest inodes, one for each 16 KiB: a job that keeps to this leaves others inodes for their blocks.
+const BYTES_PER_ENTRY: u64 = 64 << 10;
+/// Files and folders that every job may have: environments of Python packages have some 10,000.
+const ENTRIES_MIN: u64 = 16_384;
+/// Files and folders that no job may exceed. More of them take seconds to count, and minutes to remove.
+pub(super) const ENTRIES_MAX: u64 = 500_000;
+/// How long a disk has to stay full before a job is stopped: one that is about to end or clean up is spared.
+const FULL_FOR: Duration = Duration::from_secs(1);
+/// How long stopped jobs and the trash may take to free space before another job is stopped.
+pub(super) const SETTLE_MAX: Duration = Duration::from_mins(1);
+/// Free inodes below which a disk is full.
+pub(super) const FULL_INODES: u64 = 1024;
+
+/// What a job has on the disk, as far as it could be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Written {
+    /// Bytes of `/output` and of the image's volumes.
+    pub output: u64,
+    /// Bytes of the inputs.
+    pub input: u64,
+    /// Bytes of the container's layer, when it was measured last.
+    pub layer: u64,
+    /// Bytes of the log that the engine keeps.
+    pub log: u64,
+    /// Files and folders of all these, as far as they could be counted.
+    pub entries: u64,
+    /// Whether nothing was too large, too slow or closed to be measured.
+    pub is_whole: bool,
+    /// Whether the layer was measured in this look.
+    pub is_fresh: bool,
+}
+
+impl Written {
+    /// All bytes together.
+    pub(super) const fn bytes(&self) -> u64 {
+        let files = self.output.saturating_add(self.input);
+        files.saturating_add(self.layer).saturating_add(self.log)
+    }
+
+    /// Whether the job has more than it may.
+    pub(super) fn is_above(&self, job: &Running) -> bool {
+        self.bytes() > job.disk_bytes.saturating_add(LEEWAY)
+            || self.entries > entries_max(job.disk_bytes)
+    }
+
+    /// The same by what was measured in this look alone.
+    pub(super) fn is_surely_above(&self, job: &Running) -> bool {
+        let layer = if self.is_fresh { self.layer } else { 0 };
+        Self { layer, ..*self }.is_above(job)
+    }
+}
+
+/// The files and folders that a job with this limit may have.
+pub(super) fn entries_max(disk_bytes: u64) -> u64 {
+    (disk_bytes / BYTES_PER_ENTRY).clamp(ENTRIES_MIN, ENTRIES_MAX)
+}
+
+/// What the previous looks found, for comparison with the next one.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Since when the disk has been full, as far as every look since then found it full.
+    full_since: Option<Instant>,
+    /// Jobs that were stopped and may still hold space.
+    pub stopped: Vec<JobId>,
+    /// Since when a full disk has been waiting for those jobs or the trash to free space.
+    waits_since: Option<Instant>,
+}
+
+impl Looks {
+    /// The jobs to stop after this look, and why. `settles`: space is about to be freed.
+    pub(super) fn judge(
+        &mut self,
+        jobs: &[(Running, Written)],
+        lack: Option<Lack>,
+        settles: bool,
+        now: Instant,
+    ) -> Vec<(JobId, StopCause)> {
+        let above = jobs.iter().filter(|(job, written)| written.is_surely_above(job));
+        let mut stops: Vec<_> =
+            above.map(|(job, _)| (job.id.clone(), StopCause::DiskExceeded)).collect();
+        let waits = self.waits(settles && lack.is_some(), now);
+        let lack = lack.filter(|_| !waits && stops.is_empty());
+        let stayed_full = self.full_since.is_some_and(|since| now - since >= FULL_FOR);
+        if stayed_full
+            && let Some(lack) = lack
+            && let Some(id) = greediest(jobs, lack)
+        {
+            stops.push((id, StopCause::DiskFull));
+        }
+        self.full_since = match lack {
+            Some(_) if stops.is_empty() => self.full_since.or(Some(now)),
+            _ => None,
+        };
+        if !stops.is_empty() {
+            self.waits_since = None;
+            self.stopped.extend(stops.iter().map(|(id, _)| id.clone()));
+        }
+        stops
+    }
+
+    /// Whether to keep waiting for space that is about to be freed.
+    fn waits(&mut self, is_due: bool, now: Instant) -> bool {
+        if !is_due {
+            self.waits_since = None;
+            return false;
+        }
+        now.duration_since(*self.waits_since.get_or_insert(now)) < SETTLE_MAX
+    }
+
+    /// Notes a look at a disk with room, in which nothing was measured.
+    pub(super) fn rested(&mut self) {
+        (self.full_since, self.waits_since) = (None, None);
+    }
+
+    /// Notes a look in which no job runs.
+    pub(super) fn idle(&mut self) {
+        *self = Self { stopped: std::mem::take(&mut self.stopped), ..Self::default() };
+    }
+}
+
+/// What a full disk lacks to be usable again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lack {
+    pub bytes: u64,
+    pub inodes: u64,
+    /// Whether it is the engine's disk that is full, which holds layers and logs.
+    pub is_engines: bool,
+}
+
+impl Lack {
+    /// `None` if the disk under the jobs' folders has enough room.
+    pub(super) fn of(room: Room, full_mib: u64) -> Option<Self> {
+        let bytes = full_mib.saturating_sub(room.mib) << 20;
+        let inodes = FULL_INODES.saturating_sub(room.inodes);
+        (bytes > 0 || inodes > 0).then_some(Self { bytes, inodes, is_engines: false })
+    }
+
+    /// The same of the disk under the jobs' folders, then of the engine's.
+    pub(super) fn of_first(rooms: &[Room], full_mib: u64) -> Option<Self> {
+        let mut lacks = rooms.iter().enumerate().map(|(at, room)| {
+            Self::of(*room, full_mib).map(|lack| Self { is_engines: at > 0, ..lack })
+        });
+        lacks.find_map(|lack| lack)
+    }
+
+    /// The job's bytes on the disk that is full, as far as that is known.
+    const fn share_of(self, written: &Written) -> u64 {
+        if self.is_engines { written.layer.saturating_add(written.log) } else { written.bytes() }
+    }
+}
+
+/// The job that has written most, of those whose end frees what is lacking. One that can't be
+/// measured counts as larger than any other.
+pub(super) fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
+    let weight = |written: &Written| {
+        let amount = if lack.bytes > 0 { lack.share_of(written) } else { written.entries };
+        (!written.is_whole, amount)
+    };
+    let helps = |written: &Written| {
+        let (bytes, entries) = (lack.share_of(written), written.entries);
+        !written.is_whole || (bytes >= lack.bytes && entries >= lack.inodes)
+    };
+    let most = jobs.iter().filter(|(_, written)| helps(written));
+    most.max_by_key(|(_, written)| weight(written)).map(|(job, _)| job.id.clone())
+}
+
+/// How eager a look is to measure layers that are slow to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Each layer in its turn.
+    Calm,
+    /// Sooner, since free space goes.
+    Some,
+    /// All of them, whatever it takes.
+    All,
+}
+
+/// When the next look is due.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Free space and inodes at the last look, or when the first job began.
+    before: Vec<Room>,
+    rests_until: Option<Instant>,
+    hurries_from: Option<Instant>,
+}
+
+/// Free space that has to be gone before a look is worth it.
+const DROP_MIB_MIN: u64 = 1;
+/// The same in inodes.
+const DROP_INODES_MIN: u64 = 1024;
+
+impl Pace {
+    /// Which look is due, if any: one is after a while, or as soon as the free space dropped by a good part of
+    /// what the job nearest to its limit has left. `left`: that job's bytes and files.
+    pub(super) fn due(&mut self, rooms: &[Room], left: (u64, u64), now: Instant) -> Option<Haste> {
+        if self.before.len() != rooms.len() {
+            self.before = rooms.to_vec();
+        }
+        let (mib, inodes) = ((left.0 >> 22).max(DROP_MIB_MIN), (left.1 / 4).max(DROP_INODES_MIN));
+        let dropped = |(before, now): (&Room, &Room)| {
+            before.mib.saturating_sub(now.mib) >= mib
+                || before.inodes.saturating_sub(now.inodes) >= inodes
+        };
+        let is_past = |at: Option<Instant>| at.is_none_or(|at| at <= now);
+        if is_past(self.hurries_from) && self.before.iter().zip(rooms).any(dropped) {
+            return Some(Haste::Some);
+        }
+        is_past(self.rests_until).then_some(Haste::Calm)
+    }
+
+    /// Notes a look. The next one comes at `rests_until`, or from `hurries_from` on if space goes.
+    pub(super) fn looked(&mut self, rooms: Vec<Room>, rests_until: Instant, hurries_from: Instant) {
+        self.before = rooms;
+        (self.rests_until, self.hurries_from) = (Some(rests_until), Some(hurries_from));
+    }
+}

@@ -1,0 +1,71 @@
+//! A job's `disk_mib` holds for all that the job has on the disk together, in bytes and in files, whatever it is
+//! written to, and by the engine's own quota where there is one.
+
+use serde_json::{Value, json};
+
+use super::disk::is_stopped_for_the_disk;
+use super::end;
+use crate::support::small_disk::SmallDisk;
+use crate::support::world::{World, last, shell_with};
+
+#[tokio::test]
+async fn what_a_job_gets_and_writes_counts_together_and_none_of_it_alone() {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let input = world.pin(&vec![7; 6 << 20]).await;
+    // 6 MiB each, of 20 that it may have.
+    let script = "dd if=/dev/zero of=/output/x bs=1M count=6; dd if=/dev/zero of=/x bs=1M count=6; \
+        head -c 6291456 /dev/zero | tr '\\0' a | fold -w 4000; sleep 1000";
+    let more = json!({"disk_mib": 20, "input_file_cid": input});
+    world.publish("all", &shell_with(script, &more));
+    let statuses = world.outcome("all");
+    assert!(is_stopped_for_the_disk(&statuses), "{statuses:?}");
+    let line = agent.log();
+    let line = line.lines().find(|line| line.contains("job all is stopped")).expect("a line");
+    for part in ["limit_mib=20", "input_mib=6", "output_mib=6", "layer_mib=6"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let more = json!({"disk_mib": 24, "input_file_cid": input});
+    world.publish("well", &shell_with(&script.replace("sleep 1000", "exit 3"), &more));
+    assert_eq!(end(&world.outcome("well")), json!(["failed", "nonzero_exit", 1, 3]));
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn a_job_that_makes_too_many_empty_files_is_stopped_wherever_it_makes_them() {
+    // The node sees the engine's folders, so it counts what is in the layer too.
+    let world = World::start_with_engine_on(|at| SmallDisk::mount(at, 512)).await;
+    let agent = world.agent(&[]);
+    for (id, folder) in [("in-output", "/output"), ("in-its-layer", "/tmp")] {
+        let script = format!("cd {folder}; seq 20000 | xargs touch; echo made; sleep 1000");
+        world.publish(id, &shell_with(&script, &json!({"disk_mib": 64})));
+    }
+    for id in ["in-output", "in-its-layer"] {
+        let statuses = world.outcome(id);
+        assert!(is_stopped_for_the_disk(&statuses), "{id}: {statuses:?}");
+        agent.wait_for(&format!("job {id} is stopped: it has made more files"));
+    }
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn an_engine_with_quotas_refuses_what_is_too_much_and_the_job_ends_for_its_disk() {
+    let world = World::start_with_engine_on(|at| SmallDisk::mount_btrfs(at, 1024)).await;
+    let _agent = world.agent(&[]);
+    let told = |statuses: &[Value]| last(statuses)["log_cid"].as_str().map(str::to_owned);
+    // Far more than the engine's disk would refuse by itself.
+    let script = "fallocate -l 400M /big && exit 7; dd if=/dev/zero of=/x bs=1M count=400; exit 9";
+    world.publish("fails", &shell_with(script, &json!({"disk_mib": 8})));
+    let statuses = world.outcome("fails");
+    assert_eq!(end(&statuses), json!(["failed", "disk_exceeded", 1, 9]));
+    let log = world.content(&told(&statuses).expect("a log")).await;
+    let log = String::from_utf8_lossy(&log).into_owned();
+    assert_eq!(log.matches("Disk quota exceeded").count(), 2, "{log}");
+    // A failure within the limit is the job's own.
+    world.publish("own", &shell_with("exit 4", &json!({"disk_mib": 8})));
+    assert_eq!(end(&world.outcome("own")), json!(["failed", "nonzero_exit", 1, 4]));
+    world.wait_until_clean().await;
+    let doctor = world.command(&["doctor"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("disk: btrfs") && said.contains("holds each job's layer"), "{said}");
+}
