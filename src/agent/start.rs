@@ -30,29 +30,21 @@ use super::key::sole::Sole;
 use super::link::Link;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
-use super::stock::{self, Keeper};
-use super::{Error, Node, housekeeping};
+use super::stock::Keeper;
+use super::{Error, Node, housekeeping, offer};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
-use crate::host;
 use crate::ids::Domain;
 use crate::journal::Journal;
-use crate::node::admission::Offer;
 use crate::node::{Gpu, GpuInventory};
 use crate::supervise::Services;
 
 /// A service that failed is started again after this long at first, and at most.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-
-/// Time limit for the engine to say how much room it has; without that only `DATA_DIR`'s disk is offered.
-const ENGINE: Duration = Duration::from_secs(3);
-
-/// Memory that stays the host's own, in per cent.
-const HOST_MEMORY_PERCENT: u64 = 10;
 
 /// Heartbeats without a transaction of ours after another user of the key was seen: one that still works
 /// would have sent its own by then.
@@ -131,8 +123,12 @@ where
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let terms = Terms {
-            offer: offer(settings, hardware.gpus.clone(), engines_room(&*self.runtime).await)
-                .map_err(data_dir)?,
+            offer: offer::of(
+                settings,
+                hardware.gpus.clone(),
+                offer::engines_room(&*self.runtime).await,
+            )
+            .map_err(data_dir)?,
             images: settings.images.clone(),
             sandbox: settings.sandbox,
         };
@@ -373,35 +369,6 @@ fn serve_source<R, C>(
 async fn is_true(mut told: watch::Receiver<bool>) {
     // The sender lives in a service that is started before whoever waits.
     told.wait_for(|told| *told).await.ok();
-}
-
-/// MiB that can be free on the engine's disk, once every image that this node pulled has gone; `None` if the
-/// engine does not say.
-async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
-    let asked = async {
-        let free = stock::engine_free(runtime).await?;
-        let images = runtime.cached().await.ok()?;
-        Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
-    };
-    tokio::time::timeout(ENGINE, asked).await.ok().flatten()
-}
-
-fn offer(settings: &Settings, gpus: Vec<Gpu>, engines_room: Option<u64>) -> std::io::Result<Offer> {
-    let cores = host::cores();
-    let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
-    let memory_mib = host::memory_mib();
-    let disk_free = host::disk_free_mib(&settings.data_dir)?;
-    Ok(Offer {
-        gpus,
-        milli_cpus: cores as u64 * 1000,
-        memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
-        disk_mib: disk_free
-            .min(engines_room.unwrap_or(u64::MAX))
-            .saturating_sub(settings.disk_free_min_mib)
-            .min(settings.disk_budget_mib.unwrap_or(u64::MAX)),
-        bridge: settings.allow_bridge,
-        slots,
-    })
 }
 
 impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
