@@ -40,7 +40,7 @@ use crate::agent;
 use crate::agent::stock::DiskLimits;
 use crate::bus::Config as BusConfig;
 use crate::container::ImagePolicy;
-use crate::container::docker::{Config as DockerConfig, Docker};
+use crate::container::docker::{Config as DockerConfig, Docker, WhenToPull};
 use crate::ids::Address;
 use crate::secret::Secret;
 use env::Variable;
@@ -258,17 +258,22 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
-    let registry_auth_file = images::accounts(env);
+    let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
+    let cosign_key = images::cosign_key(env);
     let config = DockerConfig {
         registry_auth_file,
         images: images.unwrap_or_default(),
+        pull: pull.unwrap_or(WhenToPull::Newer),
+        cosign_key: cosign_key.clone().flatten(),
         pulled: data_dir.map(|dir| dir.join(PULLED)),
         cached: data_dir.map(|dir| dir.join(CACHED)),
         ..DockerConfig::new(host)
     };
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
-    env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))
+    let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
+    // Without these two no engine is used, rather than one with other settings than the owner's.
+    valid.filter(|_| pull.is_some() && cosign_key.is_some())
 }
 
 #[cfg(test)]
