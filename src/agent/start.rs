@@ -32,25 +32,20 @@ use super::link::Link;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
 use super::stock::{self, Keeper};
-use super::{Error, Node, housekeeping};
+use super::{Error, Node, housekeeping, offer};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
-use crate::host;
 use crate::ids::Domain;
 use crate::journal::Journal;
-use crate::node::admission::Offer;
 use crate::node::{Gpu, GpuInventory};
 use crate::supervise::Services;
 
 /// A service that failed is started again after this long at first, and at most.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-
-/// Memory that stays the host's own, in per cent.
-const HOST_MEMORY_PERCENT: u64 = 10;
 
 /// Heartbeats without a transaction of ours after another user of the key was seen: one that still works
 /// would have sent its own by then.
@@ -140,7 +135,7 @@ where
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
         let terms = Terms {
-            offer: offer(
+            offer: offer::of(
                 settings,
                 hardware.gpus.clone(),
                 stock::engines_room(&*self.runtime).await,
@@ -251,8 +246,7 @@ where
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
         if !gpus.is_empty() {
-            let (gpu, yields) = (Arc::clone(&self.gpu), self.settings.yields_gpus);
-            let cards = Cards::new(gpu, desk, yields);
+            let cards = Cards::new(Arc::clone(&self.gpu), desk, self.settings.yields_gpus);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
         }
         let readiness = Arc::new(Readiness {
@@ -391,21 +385,6 @@ fn serve_source<R, C>(
 async fn is_true(mut told: watch::Receiver<bool>) {
     // The sender lives in a service that is started before whoever waits.
     told.wait_for(|told| *told).await.ok();
-}
-
-fn offer(settings: &Settings, gpus: Vec<Gpu>, engines_room: Option<u64>) -> std::io::Result<Offer> {
-    let cores = host::cores();
-    let slots = settings.slots.unwrap_or(if gpus.is_empty() { cores } else { gpus.len() });
-    let memory_mib = host::memory_mib();
-    let disk_free = host::disk_free_mib(&settings.data_dir)?;
-    Ok(Offer {
-        gpus,
-        milli_cpus: cores as u64 * 1000,
-        memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
-        disk_mib: settings.disk_limits().for_jobs(disk_free, engines_room),
-        bridge: settings.allow_bridge,
-        slots,
-    })
 }
 
 impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {

@@ -40,7 +40,7 @@ use crate::agent;
 use crate::agent::stock::DiskLimits;
 use crate::bus::Config as BusConfig;
 use crate::container::ImagePolicy;
-use crate::container::docker::{Config as DockerConfig, Docker};
+use crate::container::docker::{Config as DockerConfig, Docker, WhenToPull};
 use crate::ids::Address;
 use crate::secret::Secret;
 use env::Variable;
@@ -264,12 +264,15 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
-    let registry_auth_file = images::accounts(env);
     let gpu_probe_image = gpu::probe_image(env);
+    let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
+    let cosign_key = images::cosign_key(env);
     let config = DockerConfig {
         registry_auth_file,
         gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),
+        pull: pull.unwrap_or(WhenToPull::Newer),
+        cosign_key: cosign_key.clone().flatten(),
         pulled: data_dir.map(|dir| dir.join(PULLED)),
         cached: data_dir.map(|dir| dir.join(CACHED)),
         ..DockerConfig::new(host)
@@ -277,7 +280,8 @@ fn docker(
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
-    gpu_probe_image.and(valid)
+    // Without these no engine is used, rather than one with other settings than the owner's.
+    valid.filter(|_| pull.is_some() && cosign_key.is_some() && gpu_probe_image.is_some())
 }
 
 #[cfg(test)]

@@ -111,6 +111,11 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("JOB_USER", "nobody"),
         ("JOB_REGISTRIES", "ghcr.io,https://quay.io"),
         ("JOB_LOCAL_IMAGES", "my app"),
+        ("JOB_IMAGES_ALLOW", "a,b c"),
+        ("JOB_IMAGES_DENY", "a**"),
+        ("JOB_IMAGES_DIGEST", "yes"),
+        ("JOB_PULL", "never"),
+        ("JOB_COSIGN_KEY", "/nonexistent/cosign.pub"),
         ("JOB_TIMEOUT_MAX", "1 day"),
         ("FETCH_GIVE_UP_S", "1.5"),
         ("UPLOAD_GIVE_UP_S", "never"),
@@ -431,4 +436,27 @@ fn the_disk_is_the_nodes_up_to_its_reserve_unless_a_budget_is_set() {
     let disk = Disk::read(&mut Env::new(&variables)).unwrap();
     assert_eq!(disk.limits.budget_mib, Some(1000), "the command needs no other setting");
     assert_eq!(disk.docker.cached.unwrap().to_str(), Some("/d/pulled.json"));
+}
+
+#[test]
+fn images_are_listed_denied_and_pinned_by_the_owners_words_alone() {
+    use crate::container::NotAllowed;
+    use crate::container::docker::WhenToPull;
+
+    let plain = node(&[]);
+    assert_eq!(plain.settings.images.check("evil/x"), Ok(()));
+    assert_eq!(plain.docker.pull, WhenToPull::Newer);
+    let set = node(&[
+        ("JOB_IMAGES_ALLOW", "good/*, redis"),
+        ("JOB_IMAGES_DENY", "good/evil"),
+        ("JOB_IMAGES_DIGEST", "required"),
+        ("JOB_PULL", "always"),
+    ]);
+    assert_eq!(set.docker.pull, WhenToPull::Always);
+    assert_eq!(set.docker.images, set.settings.images);
+    let refused = |image: &str| set.settings.images.check(image).unwrap_err();
+    assert_eq!(refused("evil/x"), NotAllowed::Unlisted);
+    assert_eq!(refused("good/evil"), NotAllowed::Denied);
+    assert_eq!(refused("redis:7"), NotAllowed::NoDigest);
+    assert!(told(&[("JOB_IMAGES_ALLOW", "")]).contains("JOB_IMAGES_ALLOW"));
 }

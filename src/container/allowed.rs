@@ -27,6 +27,10 @@ pub struct ImagePolicy {
     /// Canonical hosts with their ports; `None` allows every registry.
     registries: Option<Vec<String>>,
     local: Vec<Pattern>,
+    /// If any are set, a pulled image has to match one.
+    allow: Vec<NamePattern>,
+    deny: Vec<NamePattern>,
+    needs_digest: bool,
 }
 
 /// Why a job's image is refused.
@@ -45,6 +49,25 @@ pub enum NotAllowed {
         /// The registries that are allowed, for the message.
         allowed: String,
     },
+    /// The owner's list of denied images has it.
+    #[error("this node's owner does not allow this image")]
+    Denied,
+    /// The owner's list of allowed images does not have it.
+    #[error("this node takes only images of its owner's list, and this one is not on it")]
+    Unlisted,
+    /// The owner's key did not sign it.
+    #[error("this node takes only images that its owner's key signed, and of this one: {0}")]
+    Unsigned(String),
+    /// The owner wants images named by digest.
+    #[error("this node takes images by their digest only: name it as NAME@sha256:…")]
+    NoDigest,
+}
+
+/// An image's name, in which `*` matches any characters; without a tag or digest it means every version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NamePattern {
+    pattern: Pattern,
+    is_versioned: bool,
 }
 
 /// An image's name and tag, in which `*` matches any characters.
@@ -54,7 +77,13 @@ struct Pattern(String);
 impl Default for ImagePolicy {
     fn default() -> Self {
         let registries = PUBLIC_REGISTRIES.iter().map(|host| (*host).to_owned()).collect();
-        Self { registries: Some(registries), local: Vec::new() }
+        Self {
+            registries: Some(registries),
+            local: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            needs_digest: false,
+        }
     }
 }
 
@@ -66,14 +95,42 @@ impl ImagePolicy {
         let hosts = registries.iter().map(AsRef::as_ref).filter(|entry| *entry != EVERY);
         let hosts: Vec<String> = hosts.map(host).collect::<Result<_, _>>()?;
         let local = local.iter().map(|entry| Pattern::new(entry.as_ref()));
-        Ok(Self { registries: (!all).then_some(hosts), local: local.collect::<Result<_, _>>()? })
+        let registries = (!all).then_some(hosts);
+        Ok(Self { registries, local: local.collect::<Result<_, _>>()?, ..Self::default() })
+    }
+
+    /// Allows of the registries' images only those that match one of `allow`, if there are any, and none that
+    /// matches one of `deny`, which holds for images on this host too. `Err` describes the first invalid entry.
+    pub fn with_lists<T: AsRef<str>>(self, allow: &[T], deny: &[T]) -> Result<Self, String> {
+        let all = |list: &[T]| list.iter().map(|entry| NamePattern::new(entry.as_ref())).collect();
+        let allow: Result<_, String> = all(allow);
+        let deny: Result<_, String> = all(deny);
+        Ok(Self { allow: allow?, deny: deny?, ..self })
+    }
+
+    /// Requires that a job names the image of a registry by its digest.
+    #[must_use]
+    pub fn with_digests(self, needs_digest: bool) -> Self {
+        Self { needs_digest, ..self }
     }
 
     /// Whether a job may name this image on this node; `Err` says why not.
     pub fn check(&self, image: &str) -> Result<(), NotAllowed> {
         let reference: Reference = image.parse().map_err(NotAllowed::Invalid)?;
-        if self.allows_local(&reference) || self.allows_pull(&reference) {
+        let forms = Forms::of(&reference);
+        if self.deny.iter().any(|pattern| pattern.fits(&forms)) {
+            return Err(NotAllowed::Denied);
+        }
+        if self.allows_local(&reference) {
             return Ok(());
+        }
+        if self.allows_pull(&reference) {
+            let is_listed = self.allow.is_empty() || self.allow.iter().any(|it| it.fits(&forms));
+            return match () {
+                () if !is_listed => Err(NotAllowed::Unlisted),
+                () if self.needs_digest && !reference.has_digest() => Err(NotAllowed::NoDigest),
+                () => Ok(()),
+            };
         }
         let allowed = self.registries.as_deref().unwrap_or_default();
         let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
@@ -98,6 +155,51 @@ fn host(entry: &str) -> Result<String, String> {
     let named = entry.contains(['.', ':']) || entry.eq_ignore_ascii_case("localhost");
     let what = || format!("`{entry}` is no registry's host[:port]");
     (named && is_registry(entry)).then(|| canonical_registry(entry)).ok_or_else(what)
+}
+
+/// The ways in which a pattern may name an image.
+struct Forms {
+    name: String,
+    versions: Vec<String>,
+}
+
+impl Forms {
+    fn of(reference: &Reference) -> Self {
+        // One spelling a name, or a list of denied ones would be easy to pass by.
+        let registry = canonical_registry(reference.registry());
+        let name = match reference.name().split_once('/') {
+            Some((host, path)) if host.eq_ignore_ascii_case(reference.registry()) => {
+                format!("{registry}/{path}")
+            }
+            _ => reference.name().to_owned(),
+        };
+        let name = familiar(&name).to_owned();
+        let versions = reference.versions();
+        let versions = versions.map(|version| format!("{name}{version}")).collect();
+        Self { name, versions }
+    }
+}
+
+impl NamePattern {
+    fn new(entry: &str) -> Result<Self, String> {
+        // Checks the entry, and completes its tag.
+        Pattern::new(entry)?;
+        let (host, rest) = entry.split_once('/').unwrap_or(("", entry));
+        let entry = if host.is_empty() {
+            rest.to_owned()
+        } else {
+            format!("{}/{rest}", host.to_ascii_lowercase())
+        };
+        let entry = familiar(&entry);
+        let last = entry.rsplit('/').next().unwrap_or(entry);
+        let is_versioned = last.contains([':', '@']);
+        Ok(Self { pattern: Pattern(entry.to_owned()), is_versioned })
+    }
+
+    fn fits(&self, forms: &Forms) -> bool {
+        let by_version = || forms.versions.iter().any(|version| self.pattern.fits(version));
+        if self.is_versioned { by_version() } else { self.pattern.fits(&forms.name) }
+    }
 }
 
 impl Pattern {
@@ -222,5 +324,50 @@ mod tests {
             assert_eq!(policy(&[], &[pattern]).allows_local(&reference(image)), fits, "{pattern}");
         }
         assert_eq!(policy(&[], &["own/app:*"]).check("own/app:1"), Ok(()));
+    }
+
+    #[test]
+    fn denied_images_are_denied_however_they_are_spelled_and_others_only_if_listed() {
+        let lists = |allow: &[&str], deny: &[&str]| {
+            policy(&["docker.io", "ghcr.io"], &["own/*"]).with_lists(allow, deny).unwrap()
+        };
+        let denies = lists(&[], &["evil/*", "GHCR.io/bad/app", "busybox:1.0", "own/old:*"]);
+        for image in [
+            "evil/x",
+            "docker.io/evil/x:2",
+            "Index.Docker.io/evil/x",
+            &format!("evil/x@sha256:{HEX}"),
+            "ghcr.io/bad/app",
+            "GHCR.IO/bad/app:7",
+            &format!("ghcr.io/bad/app:7@sha256:{HEX}"),
+            "busybox:1.0",
+            "docker.io/library/busybox:1.0",
+            &format!("busybox:1.0@sha256:{HEX}"),
+            "own/old:1",
+        ] {
+            assert_eq!(denies.check(image), Err(NotAllowed::Denied), "{image}");
+        }
+        for image in ["good/x", "ghcr.io/bad/app2", "ghcr.io/evil/x", "busybox:1", "own/new:1"] {
+            assert_eq!(denies.check(image), Ok(()), "{image}");
+        }
+        let allows = lists(&["good/*", "ghcr.io/a/b:1", "redis"], &["good/evil"]);
+        for image in ["good/x", "good/x:3", "ghcr.io/a/b:1", "redis", "redis:7", "own/new:1"] {
+            assert_eq!(allows.check(image), Ok(()), "{image}");
+        }
+        for image in ["busybox", "ghcr.io/a/b:2", "ghcr.io/good/x", "redis2"] {
+            assert_eq!(allows.check(image), Err(NotAllowed::Unlisted), "{image}");
+        }
+        assert_eq!(allows.check("good/evil:1"), Err(NotAllowed::Denied));
+        for wrong in ["", "a b", "a**"] {
+            assert!(policy(&["*"], &[]).with_lists(&[wrong], &[]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_owner_may_want_digests_of_what_comes_from_registries() {
+        let policy = policy(&["docker.io"], &["own:*"]).with_digests(true);
+        assert_eq!(policy.check("busybox:1"), Err(NotAllowed::NoDigest));
+        assert_eq!(policy.check(&format!("busybox:1@sha256:{HEX}")), Ok(()));
+        assert_eq!(policy.check("own:1"), Ok(()), "what was built here has none");
     }
 }

@@ -51,6 +51,13 @@ impl Reference {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
+    /// Tag and digest as they follow the name, each by itself; `:latest` if there is neither.
+    pub(super) fn versions(&self) -> impl Iterator<Item = String> {
+        let tag = self.tag.as_deref().or(self.digest.is_none().then_some("latest"));
+        let tag = tag.map(|tag| format!(":{tag}"));
+        tag.into_iter().chain(self.digest.as_ref().map(|digest| format!("@{digest}")))
+    }
+
     /// Whether it always names the same image.
     pub(super) const fn has_digest(&self) -> bool {
         self.digest.is_some()

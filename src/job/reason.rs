@@ -45,7 +45,7 @@ reasons! {
     ImageMissing = "image_missing",
     /// The image's name is no image reference.
     ImageInvalid = "image_invalid",
-    /// The image is of a registry that the node's owner does not allow.
+    /// The node's owner does not allow this image, or its registry.
     ImageNotAllowed = "image_not_allowed",
     /// The input's CID does not parse or can't be checked here.
     InputCidInvalid = "input_cid_invalid",

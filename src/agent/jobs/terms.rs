@@ -135,7 +135,11 @@ impl Terms {
 fn not_allowed(refusal: &NotAllowed) -> Fault {
     let reason = match refusal {
         NotAllowed::Invalid(_) => Reason::ImageInvalid,
-        NotAllowed::Registry { .. } => Reason::ImageNotAllowed,
+        NotAllowed::Registry { .. }
+        | NotAllowed::Denied
+        | NotAllowed::Unlisted
+        | NotAllowed::Unsigned(_)
+        | NotAllowed::NoDigest => Reason::ImageNotAllowed,
     };
     Fault::new(reason, refusal.to_string())
 }

@@ -6,17 +6,17 @@
 //! that a container uses, stays. Losing the record costs no job and no image of the owner's: what it listed is
 //! kept for ever. Images that the engine no longer has are left out whenever the record is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::super::{CachedImage, Error};
-use super::{Docker, fault, pull, within};
+use super::{Docker, fault, images, within};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
 /// Most images on record. One beyond that is not recorded, and so stays for ever.
@@ -108,18 +108,9 @@ impl Cache {
     }
 }
 
-/// The engine's ids of all images on this host, with their sizes in bytes.
-pub(super) async fn all(docker: &Docker) -> Result<HashMap<String, u64>, Error> {
-    let client = docker.client().await?;
-    let options = ListImagesOptionsBuilder::default().all(true).build();
-    let listed = docker.call(client.list_images(Some(options))).await?;
-    let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
-    Ok(listed.into_iter().map(|image| (image.id, size(image.size))).collect())
-}
-
 /// The images on record that the engine still has, the one that was used last at the end.
 pub(super) async fn list(docker: &Docker) -> Result<Vec<CachedImage>, Error> {
-    let there = all(docker).await?;
+    let there = images::all(docker).await?;
     let mut images = docker.cache.images();
     images.retain(|id, _| there.contains_key(id));
     let mut listed: Vec<CachedImage> = images
@@ -149,7 +140,7 @@ pub(super) async fn evict(
     let client = docker.client().await?;
     for name in &entry.names {
         // The owner may have given the name to another image meanwhile.
-        let means = pull::inspect(docker, name).await?.and_then(|found| found.id);
+        let means = images::inspect(docker, name).await?.and_then(|found| found.id);
         if means.as_deref() != Some(id) {
             continue;
         }
@@ -163,7 +154,7 @@ pub(super) async fn evict(
             Err(err) => return Err(docker.fault(err)),
         }
     }
-    let is_gone = pull::inspect(docker, id).await?.is_none();
+    let is_gone = images::inspect(docker, id).await?.is_none();
     // Otherwise it has a name of the owner's, and is the owner's now.
     docker.cache.images().remove(id);
     docker.cache.write().await;
@@ -173,7 +164,6 @@ pub(super) async fn evict(
 /// Whether any container, running or not, was made of this image: the engine would take its name all the same
 /// where the image has several.
 async fn is_in_use(docker: &Docker, id: &str) -> Result<bool, Error> {
-    use bollard::query_parameters::ListContainersOptionsBuilder;
     let client = docker.client().await?;
     let options = ListContainersOptionsBuilder::default().all(true).build();
     let listed = docker.call(client.list_containers(Some(options))).await?;

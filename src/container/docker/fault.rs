@@ -184,6 +184,9 @@ fn about_the_job<'a>(message: &'a str, words: &str) -> Option<&'a str> {
 pub(super) const NOT_GIVEN: &str = "its registry did not give it: it could not be reached, did not \
                                     answer in time, or broke off";
 
+/// The reason that a requester gets if a registry refuses the image.
+pub(super) const NOT_HAD: &str = "its registry does not have it, or does not give it to this node";
+
 /// Nothing can be pulled until there is room, whatever the registry says.
 pub(super) const DISK_FULL: &str = "this node's disk is full";
 
@@ -212,7 +215,7 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
         } else if image::is_beyond_users(&words) {
             "this node's engine can't unpack it: it has too few user ids (/etc/subuid)"
         } else {
-            "its registry does not have it, or does not give it to this node"
+            NOT_HAD
         };
         Error::ImageRefused { reference, reason: reason.to_owned() }
     } else {

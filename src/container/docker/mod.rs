@@ -3,7 +3,8 @@
 //! - run: create and start, or find what exists already (`run.rs`)
 //! - follow: the exit and, in parallel, the output (`follow.rs`)
 //! - image: pull a missing image, once for all who wait (`pull.rs`); a record of pulled images (`pulled.rs`);
-//!   what this node may remove (`cache.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
+//!   what this node may remove (`cache.rs`); what a registry says itself (`registry.rs`), whether an image is
+//!   signed (`cosign.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
@@ -14,13 +15,16 @@
 mod accounts;
 mod cache;
 mod copy;
+mod cosign;
 mod doctor;
 mod fault;
 mod follow;
+mod images;
 mod platform;
 mod probe;
 mod pull;
 mod pulled;
+mod registry;
 mod run;
 
 use std::collections::HashMap;
@@ -37,6 +41,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 use tokio::time::timeout;
 
+pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
 
 use super::{
@@ -60,6 +65,10 @@ pub struct Config {
     pub host: String,
     /// The images that strangers may name.
     pub images: ImagePolicy,
+    /// When a registry is asked for an image that an earlier job pulled (`JOB_PULL`).
+    pub pull: WhenToPull,
+    /// The key that has to have signed an image before it is pulled (`JOB_COSIGN_KEY`); `None` for none.
+    pub cosign_key: Option<SigningKey>,
     /// File that records what was pulled for jobs; `None` keeps the record in memory only.
     pub pulled: Option<PathBuf>,
     /// File that records the images that this node pulled, so that it may remove them; `None` as above.
@@ -90,6 +99,8 @@ impl Config {
         Self {
             host: host.into(),
             images: ImagePolicy::default(),
+            pull: WhenToPull::Newer,
+            cosign_key: None,
             pulled: None,
             cached: None,
             registry_auth: Vec::new(),
@@ -103,6 +114,18 @@ impl Config {
             copy_timeout: Duration::from_hours(1),
         }
     }
+}
+
+/// When a registry is asked for an image that an earlier job pulled. A digest always means the same image, and no
+/// registry is asked for it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenToPull {
+    /// Once in a while; the image that is here is used if the registry does not answer.
+    Newer,
+    /// Never: a tag keeps the meaning that it had for the first job.
+    Missing,
+    /// For each job; no job runs while the registry does not answer.
+    Always,
 }
 
 /// An account at a registry.

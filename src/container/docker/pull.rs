@@ -20,9 +20,12 @@ use tokio::time::timeout;
 
 use super::super::image::{Reference, canonical_registry, is_digest};
 use super::super::{Error, Image, NotAllowed};
+use super::cosign::{self, SigningKey, Unsigned};
 use super::fault::{self, EngineError};
+use super::images::{self, inspect};
 use super::pulled::{Asked, Known};
-use super::{Docker, accounts, cache, within};
+use super::registry::{RegistryError, Repository};
+use super::{Docker, WhenToPull, accounts};
 use crate::report::causes;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<PullError>>>;
@@ -53,6 +56,8 @@ enum PullError {
     NoDigest,
     #[error(transparent)]
     Accounts(accounts::Unreadable),
+    #[error("it is not signed as JOB_COSIGN_KEY wants it")]
+    Unsigned(#[source] Unsigned),
 }
 
 /// The image of this name: the owner's if strangers may have it, else what its registry gives now. An image
@@ -71,7 +76,10 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
         let reason = "this node does not have it and does not pull from its registry".to_owned();
         return Err(Error::ImageRefused { reference: reference.to_string(), reason });
     }
+    // What was pulled before its signature was checked, or by another key's, is pulled again.
+    let key = docker.config.cosign_key.as_ref().map(SigningKey::fingerprint);
     let known = docker.pulled.known(&reference.local_name());
+    let known = known.filter(|known| key.is_none() || known.signed_by == key);
     let before = match &known {
         Some(known) => inspect(docker, &known.id).await?,
         None => None,
@@ -89,7 +97,11 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
     // Any other image of this name is the owner's: its registry decides whether a stranger may have it, and a
     // pull by tag would take the tag away from the owner's image.
     match fetch(docker, &reference, there.is_some() && !ours, before.as_ref()).await {
-        Err(Error::Pull { reason, .. }) if before.is_some() && reason != fault::DISK_FULL => {
+        Err(Error::Pull { reason, .. })
+            if before.is_some()
+                && reason != fault::DISK_FULL
+                && docker.config.pull != WhenToPull::Always =>
+        {
             docker.pulled.asked(reference.local_name(), Asked::Away);
             let found = before.unwrap_or_default();
             Ok(Image { unconfirmed: true, ..told(&reference, found, false) })
@@ -100,8 +112,11 @@ pub(super) async fn image(docker: &Docker, text: &str) -> Result<Image, Error> {
 
 /// What is known of the tag without asking; `None` if its registry has to be asked.
 fn is_good(docker: &Docker, reference: &Reference, good_for: Duration) -> Option<Asked> {
-    if reference.has_digest() {
-        return Some(Asked::Confirmed);
+    match docker.config.pull {
+        _ if reference.has_digest() => return Some(Asked::Confirmed),
+        WhenToPull::Missing => return Some(Asked::Confirmed),
+        WhenToPull::Always => return None,
+        WhenToPull::Newer => {}
     }
     docker.pulled.last_asked(&reference.local_name(), good_for)
 }
@@ -116,7 +131,7 @@ async fn fetch(
 ) -> Result<Image, Error> {
     let client = docker.client().await?;
     // Without that list nothing is recorded: then the image counts as the owner's.
-    let here = cache::all(docker).await.ok();
+    let here = images::all(docker).await.ok();
     let pulled = docker.pulls.join(reference, || pull(docker, client, reference, owners)).await;
     let pulled = pulled.map_err(|failure| in_our_words(docker, reference, &failure))?;
     let found = inspect(docker, &pulled.name).await?.ok_or_else(|| Error::Pull {
@@ -136,21 +151,19 @@ async fn fetch(
         docker.cache.pulled(&id, pulled.name.clone(), was_here).await;
     }
     docker.pulled.asked(reference.local_name(), Asked::Confirmed);
-    docker.pulled.remember(reference.local_name(), Known { id, is_tag_ours: !owners }).await;
+    docker.pulled.remember(reference.local_name(), known(docker, id, owners)).await;
     Ok(told(reference, found, is_new && pulled.downloaded))
+}
+
+/// What is recorded of an image that was pulled just now.
+fn known(docker: &Docker, id: String, owners: bool) -> Known {
+    let signed_by = docker.config.cosign_key.as_ref().map(SigningKey::fingerprint);
+    // A signed image is pulled by its digest, which moves no tag.
+    Known { id, is_tag_ours: !owners && signed_by.is_none(), signed_by }
 }
 
 fn not_allowed(text: &str, reason: NotAllowed) -> Error {
     Error::ImageNotAllowed { reference: fault::one_line(text), reason }
-}
-
-pub(super) async fn inspect(docker: &Docker, name: &str) -> Result<Option<ImageInspect>, Error> {
-    let client = docker.client().await?;
-    match within(docker.config.call_timeout, client.inspect_image(name)).await {
-        Ok(found) => Ok(Some(found)),
-        Err(err) if fault::status(&err) == Some(404) => Ok(None),
-        Err(err) => Err(docker.fault(err)),
-    }
 }
 
 fn told(reference: &Reference, found: ImageInspect, pulled: bool) -> Image {
@@ -185,11 +198,22 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     let (of_settings, file) =
         (account(docker, &reference), docker.config.registry_auth_file.clone());
     let (stall, limit) = (docker.config.pull_stall_timeout, docker.config.pull_timeout);
+    let key = docker.config.cosign_key.clone();
     let pull = async move {
         let account = match (of_settings, file) {
             (None, Some(file)) => of_file(file, reference.registry().to_owned()).await?,
             (account, _) => account,
         };
+        if let Some(key) = key {
+            let digest = signed(&reference, account.clone(), &key, stall).await;
+            let name = reference.at(&digest.map_err(PullError::Unsigned)?);
+            let (_, digest) = name.split_once('@').unwrap_or_default();
+            let downloaded = client.inspect_image(&name).await.is_err();
+            if downloaded {
+                download(&client, (reference.name(), digest), account, stall).await?;
+            }
+            return Ok(Pulled { name, downloaded });
+        }
         if !owners {
             let version = reference.version();
             download(&client, (reference.name(), version), account, stall).await?;
@@ -206,6 +230,20 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     let pull = timeout(limit, pull)
         .map(move |ended| ended.unwrap_or(Err(PullError::TooLong(limit))).map_err(Arc::new));
     pull.boxed()
+}
+
+/// The digest that the registry gives for this name, once it is sure that the key signed the image with it.
+async fn signed(
+    reference: &Reference,
+    account: Option<DockerCredentials>,
+    key: &SigningKey,
+    idle: Duration,
+) -> Result<String, Unsigned> {
+    let mut repository = Repository::of(reference, account, idle).map_err(Unsigned::Registry)?;
+    let manifest = repository.manifest(reference.version()).await;
+    let digest = manifest.map_err(Unsigned::Registry)?.digest;
+    cosign::check(&mut repository, &digest, key).await?;
+    Ok(digest)
 }
 
 /// The settings' account at the image's registry.
@@ -282,6 +320,13 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<PullError>
         PullError::Stalled(_) | PullError::TooLong(_) | PullError::NoDigest => {
             Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
         }
+        PullError::Unsigned(Unsigned::Registry(RegistryError::Away(_))) => {
+            Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
+        }
+        PullError::Unsigned(Unsigned::Registry(RegistryError::Refused(_))) => {
+            Error::ImageRefused { reference: name, reason: fault::NOT_HAD.to_owned() }
+        }
+        PullError::Unsigned(why) => not_allowed(&name, NotAllowed::Unsigned(why.to_string())),
         PullError::Accounts(_) => {
             let reason = "this node can't read its accounts at registries".to_owned();
             Error::Pull { reference: name, reason }

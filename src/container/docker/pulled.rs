@@ -29,6 +29,9 @@ pub(super) struct Known {
     /// Whether the engine has the tag because a job pulled it, so that a pull may move it. Otherwise the tag
     /// is the owner's.
     pub(super) is_tag_ours: bool,
+    /// The fingerprint of the owner's key that signed it, if that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) signed_by: Option<String>,
 }
 
 /// A registry's answer to what a tag means.
@@ -126,7 +129,7 @@ mod tests {
         let path = dir.path().join("images.json");
         let record = || Record::new(Some(path.clone()));
         let first = record();
-        let known = |id: &str| Known { id: id.to_owned(), is_tag_ours: true };
+        let known = |id: &str| Known { id: id.to_owned(), is_tag_ours: true, signed_by: None };
         first.remember("busybox:latest".to_owned(), known("sha256:1")).await;
         assert_eq!(record().known("busybox:latest"), Some(known("sha256:1")));
         for number in 0..=NAMES_MAX {

@@ -21,7 +21,7 @@ use super::super::{
     ContainerId, ContainerRuntime as _, ContainerSpec, Error, Found, FoundState, Launched, policy,
 };
 use super::fault::{self, EngineError};
-use super::{Docker, platform, pull, within};
+use super::{Docker, images, platform, within};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use policy::Brought;
@@ -74,7 +74,7 @@ async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Fact>, Error> {
     if let Some(known) = known(&docker.facts) {
         return Ok(known);
     }
-    let found = pull::inspect(docker, image_id).await?;
+    let found = images::inspect(docker, image_id).await?;
     let found = found.ok_or_else(|| fault::image_is_gone(image_id))?;
     let (config, architecture) = (found.config.unwrap_or_default(), found.architecture);
     let (env, labels) = (config.env.unwrap_or_default(), config.labels.unwrap_or_default());

@@ -8,6 +8,7 @@ mod gpu;
 mod image;
 mod pull;
 mod sandbox;
+mod signed;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -11,6 +11,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -240,6 +241,15 @@ impl Engine {
     pub(crate) fn show(&self, folder: &Path) {
         let script = format!("umount '{}'", folder.display());
         assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
+    }
+
+    /// Moves the calling thread into the engine's network namespace, so that what the adapter itself asks comes
+    /// from there. For good: the test has to have its other parts already.
+    pub(crate) fn enter_network(&self) {
+        let path = format!("/proc/{}/ns/net", self.init.as_raw_nonzero());
+        let namespace = File::open(path).expect("the namespace");
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).expect("root");
     }
 
     /// A program in the engine's network namespace.

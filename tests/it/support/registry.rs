@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures_util::TryStreamExt as _;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::engine::Engine;
@@ -108,6 +110,48 @@ impl Registry {
         let tags = self.dir.path().join("data/docker/registry/v2/repositories").join(name);
         let link = |tag: &str| tags.join("_manifests/tags").join(tag).join("current/link");
         std::fs::copy(link(other), link(tag)).expect("the tag is moved");
+    }
+
+    /// Puts a signature, in base64, of `payload` to the image with this digest, where cosign puts it.
+    pub(crate) fn put_signature(&self, name: &str, digest: &str, payload: &[u8], signature: &str) {
+        let root = self.dir.path().join("data/docker/registry/v2");
+        let repository = root.join("repositories").join(name);
+        let put = |path: PathBuf, content: &[u8]| {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, content).expect("it is written");
+        };
+        let blob = |content: &[u8]| {
+            let hex = format!("{:x}", Sha256::digest(content));
+            let folder = root.join("blobs/sha256").join(&hex[..2]).join(&hex);
+            put(folder.join("data"), content);
+            let link = repository.join("_layers/sha256").join(&hex).join("link");
+            put(link, format!("sha256:{hex}").as_bytes());
+            hex
+        };
+        let (config, layer) = (blob(b"{}"), blob(payload));
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "size": 2, "digest": format!("sha256:{config}"),
+            },
+            "layers": [{
+                "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+                "size": payload.len(), "digest": format!("sha256:{layer}"),
+                "annotations": {"dev.cosignproject.cosign/signature": signature},
+            }],
+        });
+        let hex = blob(manifest.to_string().as_bytes());
+        let link = format!("sha256:{hex}");
+        let manifests = repository.join("_manifests");
+        let tag = manifests.join("tags").join(format!("{}.sig", digest.replace(':', "-")));
+        for path in [
+            manifests.join("revisions/sha256").join(&hex).join("link"),
+            tag.join("current/link"),
+            tag.join("index/sha256").join(&hex).join("link"),
+        ] {
+            put(path, link.as_bytes());
+        }
     }
 
     /// Corrupts every layer, but no manifest and no configuration: a pull begins well and then fails.

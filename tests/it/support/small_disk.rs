@@ -31,14 +31,23 @@ impl SmallDisk {
     /// Mounts a btrfs of this size at `at`, which is created: its file lies beside it. Docker's driver for it
     /// holds layers to a size.
     pub(crate) fn mount_btrfs(at: &Path, mib: u64) -> Self {
+        Self::mount_file(at, mib, "btrfs")
+    }
+
+    /// Mounts an ext4 of this size in the same way: what is allocated there and not written costs nothing here.
+    pub(crate) fn mount_ext4(at: &Path, mib: u64) -> Self {
+        Self::mount_file(at, mib, "ext4")
+    }
+
+    fn mount_file(at: &Path, mib: u64, kind: &str) -> Self {
         std::fs::create_dir_all(at).expect("a folder");
-        let image = at.with_extension("btrfs");
+        let image = at.with_extension(kind);
         let file = std::fs::File::create(&image).expect("a file");
         file.set_len(mib << 20).expect("a sparse file");
-        let made = Command::new(tool("mkfs.btrfs")).arg("-q").arg(&image).status();
-        assert!(made.expect("mkfs.btrfs runs").success(), "{}", image.display());
+        let made = Command::new(tool(&format!("mkfs.{kind}"))).arg("-q").arg(&image).status();
+        assert!(made.expect("mkfs runs").success(), "{}", image.display());
         let mut mount = Command::new(tool("mount"));
-        mount.args(["-t", "btrfs", "-o", "loop"]).arg(&image).arg(at);
+        mount.args(["-t", kind, "-o", "loop"]).arg(&image).arg(at);
         assert!(mount.status().expect("mount runs").success(), "{}", at.display());
         Self(at.to_owned())
     }

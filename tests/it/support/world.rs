@@ -59,6 +59,13 @@ impl World {
         Self::start_in(dir, Some(disk)).await
     }
 
+    /// Starts all parts, and gives the node a data folder on an ext4 of this size, in a sparse file.
+    pub(crate) async fn start_on_ext4(mib: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = SmallDisk::mount_ext4(&dir.path().join("data"), mib);
+        Self::start_in(dir, Some(disk)).await
+    }
+
     /// Starts all parts, with a disk of this size and of at most so many files and folders.
     pub(crate) async fn start_on_few_inodes(mib: u32, inodes: u32) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
