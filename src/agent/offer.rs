@@ -20,8 +20,7 @@ const HOST_MEMORY_PERCENT: u64 = 10;
 pub(super) async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let asked = async {
         let free = stock::engine_free(runtime).await?;
-        let images = runtime.cached().await.ok()?;
-        Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
+        stock::room_with_images(runtime, free).await
     };
     tokio::time::timeout(ENGINE, asked).await.ok().flatten()
 }
@@ -40,10 +39,7 @@ pub(super) fn of(
         gpus,
         milli_cpus: cores as u64 * 1000,
         memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
-        disk_mib: disk_free
-            .min(engines_room.unwrap_or(u64::MAX))
-            .saturating_sub(settings.disk_free_min_mib)
-            .min(settings.disk_budget_mib.unwrap_or(u64::MAX)),
+        disk_mib: settings.disk_limits().offered(disk_free, engines_room),
         bridge: settings.allow_bridge,
         slots,
     })

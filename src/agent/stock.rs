@@ -23,6 +23,7 @@ use crate::report::causes;
 use crate::supervise::Failure;
 
 use super::jobs::trash;
+use super::settings::Settings;
 
 /// Time between two looks at the engine's free space.
 const EVERY: Duration = Duration::from_secs(10);
@@ -45,6 +46,14 @@ pub struct DiskLimits {
 }
 
 impl DiskLimits {
+    /// MiB that jobs can fill: of what is free under `DATA_DIR`, and of what can be free on the engine's disk, the
+    /// lesser.
+    pub fn offered(&self, free_mib: u64, engines_room: Option<u64>) -> u64 {
+        let free = free_mib.min(engines_room.unwrap_or(u64::MAX));
+        let budget = self.budget_mib.unwrap_or(u64::MAX);
+        free.saturating_sub(self.free_min_mib).min(budget)
+    }
+
     /// The limits with what is free on the engine's disk, in bytes.
     pub fn room(&self, engine_free: Option<u64>) -> Room {
         Room {
@@ -92,6 +101,12 @@ pub async fn take<R: ContainerRuntime>(
 pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let root = runtime.root_folder().await.ok().flatten()?;
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))
+}
+
+/// MiB that are free on the engine's disk once every image that this node pulled has gone.
+pub async fn room_with_images<R: ContainerRuntime>(runtime: &R, free: u64) -> Option<u64> {
+    let images = runtime.cached().await.ok()?;
+    Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
 }
 
 /// Everything but the images.
@@ -152,18 +167,48 @@ fn bytes_of(path: &Path, is_whole: &mut bool) -> u64 {
 /// The service that keeps the budget, and what it found last.
 #[derive(Debug)]
 pub(super) struct Keeper<R> {
-    pub runtime: Arc<R>,
-    pub journal: Journal,
-    pub data_dir: PathBuf,
-    pub limits: DiskLimits,
+    runtime: Arc<R>,
+    journal: Journal,
+    data_dir: PathBuf,
+    limits: DiskLimits,
     /// What was lacking of the budget at the last look.
-    pub lack: Mutex<Option<Disk>>,
+    lack: Mutex<Option<Disk>>,
+    /// MiB that can be free on the engine's disk, where that is less than on the other one.
+    engines_room: Mutex<Option<u64>>,
 }
 
 impl<R: ContainerRuntime> Keeper<R> {
+    /// A keeper that has not looked yet.
+    pub(super) fn new(runtime: Arc<R>, journal: Journal, settings: &Settings) -> Self {
+        Self {
+            runtime,
+            journal,
+            data_dir: settings.data_dir.clone(),
+            limits: settings.disk_limits(),
+            lack: Mutex::default(),
+            engines_room: Mutex::default(),
+        }
+    }
+
     /// What was lacking of the budget at the last look.
     pub(super) fn lack(&self) -> Option<Disk> {
         *self.lack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// MiB that jobs can fill, with so many free under `DATA_DIR`.
+    pub(super) fn offered(&self, free_mib: u64) -> u64 {
+        let engines_room = *self.engines_room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limits.offered(free_mib, engines_room)
+    }
+
+    /// Notes how much can be free on the engine's disk. Its images are listed only if that matters.
+    async fn note_engines_room(&self, free: Option<u64>) {
+        let data = host::disk_free_mib(&self.data_dir).unwrap_or(u64::MAX);
+        let room = match free.filter(|free| free >> 20 < data) {
+            Some(free) => room_with_images(self.runtime.as_ref(), free).await,
+            None => None,
+        };
+        *self.engines_room.lock().unwrap_or_else(PoisonError::into_inner) = room;
     }
 
     /// Looks as long as the node runs; a service. Everything is measured once a minute where there is a budget,
@@ -171,7 +216,9 @@ impl<R: ContainerRuntime> Keeper<R> {
     pub(super) async fn run<C: Clock>(self: Arc<Self>, clock: C) -> Result<(), Failure> {
         let mut rests_until: Option<Duration> = None;
         loop {
-            let room = self.limits.room(engine_free(self.runtime.as_ref()).await);
+            let free = engine_free(self.runtime.as_ref()).await;
+            self.note_engines_room(free).await;
+            let room = self.limits.room(free);
             let now = clock.monotonic();
             let is_due = rests_until.is_none_or(|until| now >= until);
             if is_due && (room.short() > 0 || room.budget.is_some()) {

@@ -13,6 +13,7 @@ mod contract;
 mod disk;
 mod doctor;
 mod follow;
+mod gpus;
 mod jobs;
 mod judge;
 mod key;
@@ -74,6 +75,8 @@ enum Command {
     Jobs(jobs::Args),
     /// Show what the node keeps on its disks, and remove images that nobody needs
     Disk(disk::Args),
+    /// Show this host's GPUs: what each is, who holds it, whether it is well, and what to do if not
+    Gpus(gpus::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -118,6 +121,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Cancel(args) => block_on(cancel::execute(args)),
         Command::Jobs(args) => jobs::execute(&args),
         Command::Disk(args) => disk::execute(&args),
+        Command::Gpus(args) => block_on(gpus::execute(args)),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::Key(args) => key::execute(args),

@@ -206,6 +206,12 @@ pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
     env.finish(key)
 }
 
+/// Reads only how GPUs are detected.
+pub fn gpu(env: &mut Env<'_>) -> Result<Gpu, Problems> {
+    let gpu = gpu::read(env);
+    env.finish(gpu)
+}
+
 /// Reads only the data folder, which holds the node's journal.
 pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
     let dir = jobs::data_dir(env);
@@ -260,8 +266,10 @@ fn docker(
     };
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
     let cosign_key = images::cosign_key(env);
+    let gpu_probe_image = gpu::probe_image(env);
     let config = DockerConfig {
         registry_auth_file,
+        gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),
         pull: pull.unwrap_or(WhenToPull::Newer),
         cosign_key: cosign_key.clone().flatten(),
@@ -272,8 +280,8 @@ fn docker(
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
-    // Without these two no engine is used, rather than one with other settings than the owner's.
-    valid.filter(|_| pull.is_some() && cosign_key.is_some())
+    // Without these no engine is used, rather than one with other settings than the owner's.
+    gpu_probe_image.and(valid).filter(|_| pull.is_some() && cosign_key.is_some())
 }
 
 #[cfg(test)]

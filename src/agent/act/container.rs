@@ -121,7 +121,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(exit) => {
                 // Free the slot and the GPUs at once; keeping the log may take a while.
                 self.base.board.exited(job.id());
+                let cards = job.phase.holds().unwrap_or_default();
+                let is_card_defective = self.base.board.is_any_defective(cards);
                 match self.keep_end(job, &exit, log).await {
+                    Ok(()) if is_card_defective => Event::CardFailed { exit: outcome(&exit) },
                     Ok(()) => Event::Exited {
                         by_itself: match exit.ended_by {
                             EndedBy::Itself => Some(true),

@@ -6,6 +6,7 @@ mod engine;
 mod limits;
 mod logs;
 pub(crate) mod nats;
+mod room;
 mod store;
 
 use std::path::PathBuf;
