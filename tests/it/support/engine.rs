@@ -274,6 +274,14 @@ impl Engine {
         self.daemon = None;
     }
 
+    /// The number of control groups that containers have left or still use.
+    pub(crate) fn groups(&self) -> usize {
+        let own = cgroup(&self.dir);
+        let root = Path::new("/sys/fs/cgroup");
+        let roots = folders(root).into_iter().chain([root.to_owned()]);
+        roots.map(|hierarchy| folders(&hierarchy.join(&own)).len()).sum()
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
     }
@@ -339,7 +347,8 @@ fn child_of(parent: &Running) -> Option<Pid> {
     children.split_whitespace().next()?.parse().ok().and_then(Pid::from_raw)
 }
 
-fn busybox_root(mark: &str) -> Vec<u8> {
+/// The files of `busybox:test`.
+pub(super) fn busybox_root(mark: &str) -> Vec<u8> {
     let busybox = tool("busybox");
     let listed = Command::new(&busybox).arg("--list").output().expect("busybox runs");
     let applets = String::from_utf8(listed.stdout).expect("its commands");
