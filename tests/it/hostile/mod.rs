@@ -9,6 +9,7 @@ mod escapes;
 mod floods;
 mod images;
 mod remains;
+mod terminal;
 
 use std::time::{Duration, Instant};
 
