@@ -231,16 +231,18 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
-    let registry_auth_file = images::accounts(env);
+    let (registry_auth_file, runtime) = (images::accounts(env), images::runtime(env));
     let config = DockerConfig {
         registry_auth_file,
+        runtime: runtime.clone().unwrap_or_default(),
         images: images.unwrap_or_default(),
         pulled: settings.map(|settings| settings.data_dir.join(PULLED)),
         ..DockerConfig::new(host)
     };
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
-    env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))
+    let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
+    runtime.and(valid)
 }
 
 #[cfg(test)]

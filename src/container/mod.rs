@@ -112,7 +112,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         folders: &[PathBuf],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Checks that the engine enforces containers' limits; [`Error::Unlimited`] names those that it can't.
+    /// Checks that the engine can hold jobs: that it enforces containers' limits ([`Error::Unlimited`] names those that
+    /// it can't), filters their system calls ([`Error::Unfiltered`]), and has the owner's runtime
+    /// ([`Error::NoRuntime`]).
     fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// The content of this small file of the node's as the engine sees it; `None` if the engine finds none.

@@ -8,6 +8,7 @@ use crate::agent::account::heartbeat::{Registration, WARN_DAYS};
 use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
+use crate::container::Error;
 use crate::container::docker::{Docker, Engine};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
@@ -69,22 +70,25 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
                 engine.runtimes.join(" "),
                 root_in_containers(&engine),
             );
-            if !engine.unlimited.is_empty() {
-                let text = format!(
-                    "{text}; it holds no container to a limit of {}",
-                    engine.unlimited.join(", ")
-                );
-                let remedy = "boot the host with the control groups that are missing (for memory: \
-                              cgroup_enable=memory on the kernel's command line); `docker info` shows \
-                              what is";
-                Finding::fail(text, remedy)
-            } else if engine.filters_syscalls() {
-                Finding::ok(text)
-            } else {
-                let text = format!("{text}; without seccomp: jobs may make any system call");
-                let remedy = "run the engine with its default seccomp profile: take \
-                              seccomp-profile out of /etc/docker/daemon.json";
-                Finding::warn(text, remedy)
+            match engine.lacks(config.runtime.as_deref()) {
+                None => Finding::ok(text),
+                Some(Error::Unlimited { missing }) => Finding::fail(
+                    format!("{text}; it holds no container to a limit of {missing}"),
+                    "boot the host with the control groups that are missing (for memory: \
+                     cgroup_enable=memory on the kernel's command line); `docker info` shows what is",
+                ),
+                Some(Error::NoRuntime { runtime, .. }) => Finding::fail(
+                    format!("{text}; it has no runtime {runtime}, so it runs no job"),
+                    "name one that it has in JOB_RUNTIME, or add this one under `runtimes` in \
+                     /etc/docker/daemon.json",
+                ),
+                Some(_) => Finding::fail(
+                    format!(
+                        "{text}; without seccomp jobs could make any system call: it runs none"
+                    ),
+                    "run the engine with its default seccomp profile: take seccomp-profile out of \
+                     /etc/docker/daemon.json",
+                ),
             }
         }
         Err(err) => Finding::failed(err, DOCKER),

@@ -58,6 +58,8 @@ pub struct Config {
     pub host: String,
     /// The images that strangers may name.
     pub images: ImagePolicy,
+    /// Name of the OCI runtime that runs containers (`JOB_RUNTIME`); `None`: the engine's default.
+    pub runtime: Option<String>,
     /// File that records what was pulled for jobs; `None` keeps the record in memory only.
     pub pulled: Option<PathBuf>,
     /// Accounts at registries that require one.
@@ -84,6 +86,7 @@ impl Config {
         Self {
             host: host.into(),
             images: ImagePolicy::default(),
+            runtime: None,
             pulled: None,
             registry_auth: Vec::new(),
             registry_auth_file: None,
@@ -265,7 +268,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn limits(&self) -> Result<(), Error> {
-        self.holds_limits().await
+        self.holds_jobs().await
     }
 
     async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {

@@ -153,7 +153,7 @@ impl Docker {
             image: Some(image),
             cmd: Some(vec![COMMAND.to_owned()]),
             labels: Some(policy::probe_labels(node, what)),
-            host_config: Some(host),
+            host_config: Some(HostConfig { runtime: self.config.runtime.clone(), ..host }),
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(&name).build();

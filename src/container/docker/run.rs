@@ -105,7 +105,8 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     make_folders(policy::volumes(spec, image)).await?;
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let create = client.create_container(Some(options), policy::create_body(spec, image));
+        let body = policy::create_body(spec, image, docker.config.runtime.as_deref());
+        let create = client.create_container(Some(options), body);
         match within(docker.config.call_timeout, Box::pin(create)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {

@@ -64,6 +64,12 @@ const INSIDE: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", 
 /// Size of each of the two log files kept per job, so that a chatty job can't fill the disk. Large, because
 /// engines lose or repeat lines for followers while they rotate the files.
 const LOG_FILE_SIZE: &str = "256m";
+/// Open files of each process: ample for loaders and servers. An engine without root, or one whose own limit can't be
+/// raised, refuses to start a container with more than it has itself.
+const FILES_MAX: i64 = 16_384;
+/// Processes of one user. The kernel counts them over all containers, so this is room for four jobs at their own
+/// limit, which the control group sets; else one job could keep another's user from starting any.
+const USERS_PROCESSES_MAX: i64 = 16_384;
 /// Makes the kernel kill jobs before the agent or the engine if memory runs out.
 const OOM_SCORE_ADJ: i64 = 500;
 /// Seconds from the stop signal to the kill if the engine itself stops a container.
@@ -108,8 +114,12 @@ pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, St
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
-/// Body of the engine's create call.
-pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCreateBody {
+/// Body of the engine's create call. `runtime`: the owner's `JOB_RUNTIME`.
+pub(super) fn create_body(
+    spec: &ContainerSpec,
+    image: &Brought,
+    runtime: Option<&str>,
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
@@ -129,7 +139,10 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
             Sandbox::Standard => None,
             Sandbox::Strict(user) => Some(user.to_string()),
         },
-        host_config: Some(host_config(spec, image)),
+        host_config: Some(HostConfig {
+            runtime: runtime.map(str::to_owned),
+            ..host_config(spec, image)
+        }),
         ..ContainerCreateBody::default()
     }
 }
@@ -162,12 +175,12 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
         pids_limit: Some(i64::from(limits.pids)),
         shm_size: Some(signed(limits.shm_bytes)),
         oom_score_adj: Some(OOM_SCORE_ADJ),
-        ulimits: Some(vec![ResourcesUlimits {
-            // A crash must not write the job's whole memory to the disk.
-            name: Some("core".to_owned()),
-            soft: Some(0),
-            hard: Some(0),
-        }]),
+        // A crash must not write the job's whole memory to the disk: no `core`.
+        ulimits: Some(vec![
+            ulimit("core", 0),
+            ulimit("nofile", FILES_MAX),
+            ulimit("nproc", USERS_PROCESSES_MAX),
+        ]),
         log_config: Some(log_config()),
         // Lifecycle: started once, by the node, with an init that reaps orphans, and kept until its exit has
         // been read.
@@ -179,6 +192,10 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
         auto_remove: Some(false),
         ..HostConfig::default()
     }
+}
+
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
 }
 
 /// Requests exactly these GPUs; by UUID, since a count always means the first ones.
@@ -209,8 +226,8 @@ pub(super) fn probe_labels(node: Address, what: &str) -> HashMap<String, String>
     ])
 }
 
-/// The image's labels are set to empty values: Traefik, Compose, Watchtower and the like act on any container
-/// that carries theirs.
+/// Every label of the image's is set to an empty value: Traefik, Compose, Watchtower and the like act on any container
+/// that carries theirs. All of them, since no list of such programs is complete, and a job has no use for its labels.
 fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<String, String> {
     let own = [
         (LABEL_NODE.to_owned(), node.to_string()),

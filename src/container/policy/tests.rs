@@ -35,7 +35,7 @@ fn spec() -> ContainerSpec {
 
 /// The body as the engine reads it.
 fn told(spec: &ContainerSpec) -> Value {
-    serde_json::to_value(create_body(spec, &Brought::default())).unwrap()
+    serde_json::to_value(create_body(spec, &Brought::default(), None)).unwrap()
 }
 
 /// The container's variables if the job sets `job` and its image sets `image`.
@@ -50,7 +50,7 @@ fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
 fn a_volume_of_the_images_lies_in_the_jobs_folder() {
     let declared = ["/output", "/data/", "/cache", "/data"].map(str::to_owned);
     let image = Brought::default().with_volumes(declared.into_iter());
-    let body = serde_json::to_value(create_body(&spec(), &image)).unwrap();
+    let body = serde_json::to_value(create_body(&spec(), &image, None)).unwrap();
     let mounts = body["HostConfig"]["Mounts"].as_array().unwrap().clone();
     let told: Vec<_> = mounts
         .iter()
@@ -98,7 +98,14 @@ fn every_line_of_the_sandbox_is_told() {
         ("/HostConfig/PidsLimit", json!(256)),
         ("/HostConfig/ShmSize", json!(64 << 20)),
         ("/HostConfig/OomScoreAdj", json!(500)),
-        ("/HostConfig/Ulimits", json!([{"Name": "core", "Soft": 0, "Hard": 0}])),
+        (
+            "/HostConfig/Ulimits",
+            json!([
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 16_384, "Hard": 16_384},
+                {"Name": "nproc", "Soft": 16_384, "Hard": 16_384},
+            ]),
+        ),
         ("/HostConfig/LogConfig/Type", json!("json-file")),
         ("/HostConfig/LogConfig/Config/max-size", json!("256m")),
         ("/HostConfig/LogConfig/Config/max-file", json!("2")),
@@ -122,6 +129,15 @@ fn every_line_of_the_sandbox_is_told() {
         "/HostConfig/Devices",
         "/HostConfig/DeviceRequests",
         "/HostConfig/Binds",
+        "/HostConfig/DeviceCgroupRules",
+        "/HostConfig/MaskedPaths",
+        "/HostConfig/ReadonlyPaths",
+        "/HostConfig/Sysctls",
+        "/HostConfig/GroupAdd",
+        "/HostConfig/CgroupParent",
+        "/HostConfig/CgroupnsMode",
+        "/HostConfig/UTSMode",
+        "/HostConfig/OomKillDisable",
         "/HostConfig/PidMode",
         "/HostConfig/UsernsMode",
         "/HostConfig/PortBindings",
@@ -129,6 +145,14 @@ fn every_line_of_the_sandbox_is_told() {
         "/HostConfig/Runtime",
     ] {
         assert_eq!(body.pointer(absent), None, "{absent}");
+    }
+}
+
+#[test]
+fn the_owners_runtime_is_every_containers() {
+    for spec in [spec(), ContainerSpec { sandbox: Sandbox::Strict(User::NOBODY), ..spec() }] {
+        let body = create_body(&spec, &Brought::default(), Some("runsc"));
+        assert_eq!(body.host_config.unwrap().runtime.as_deref(), Some("runsc"));
     }
 }
 
@@ -207,12 +231,16 @@ fn the_driver_shows_what_is_asked_of_it_as_far_as_anybody_may_have_it() {
 
 #[test]
 fn an_images_labels_are_emptied_and_ours_stand() {
-    let labels = ["traefik.enable", LABEL_NODE].map(str::to_owned).into_iter();
-    let body = create_body(&spec(), &Brought::new(Vec::new(), labels));
+    let theirs =
+        ["traefik.enable", "com.docker.compose.project", "io.portainer.x", LABEL_PROBE, "any"];
+    let labels = theirs.into_iter().chain([LABEL_NODE]).map(str::to_owned);
+    let body = create_body(&spec(), &Brought::new(Vec::new(), labels), None);
     let labels = body.labels.unwrap();
-    assert_eq!(labels["traefik.enable"], "");
+    for name in theirs {
+        assert_eq!(labels[name], "", "{name}");
+    }
     assert_eq!(labels[LABEL_NODE], spec().node.to_string());
-    assert_eq!(labels.len(), 4);
+    assert_eq!(labels.len(), theirs.len() + 3);
 }
 
 #[test]
