@@ -6,6 +6,7 @@
 //!   registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
+//! - tool: the image of the node's own containers (`tool.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
 //! Must hold: connecting is lazy, so a node starts while its engine is down; every call except `follow` has
@@ -21,6 +22,7 @@ mod probe;
 mod pull;
 mod pulled;
 mod run;
+mod tool;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,6 +39,7 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 use tokio::time::timeout;
 
 pub use doctor::Engine;
+pub use tool::PROGRAM;
 
 use super::{
     ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image, ImagePolicy, Launched,

@@ -7,30 +7,22 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    StartContainerOptions, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder,
 };
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use tar::{Builder, EntryType, Header};
+use futures_util::StreamExt as _;
 
 use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
+use super::tool::{self, SHOWN};
 use super::{Docker, fault, within};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-/// An image of the node's own with four empty folders and nothing that could run.
-const IMAGE: &str = "lamda-node/probe";
-const TAG: &str = "1";
-/// Folders that NVIDIA's toolkit writes to while it prepares a container.
-const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
-/// A command that the image does not have.
+/// A command that the tool image does not have.
 const COMMAND: &str = "/nothing-to-run";
 
-/// The image's folder at which a host folder is mounted.
-const SHOWN: &str = "/tmp";
 /// Attempts to create a probe's container.
 const TRIES: u32 = 3;
 /// Most bytes that are read of an archive of one small file.
@@ -129,7 +121,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let archive = archive_of(folders.iter().map(PathBuf::as_path), 0o777);
+        let archive = tool::folders(folders.iter().map(PathBuf::as_path), 0o777);
         let archive = bollard::body_full(archive.map_err(Error::Io)?);
         let probe = self.create_probe(node, what, host).await?;
         let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
@@ -139,7 +131,7 @@ impl Docker {
         unpacked.map_err(|err| self.fault(err))
     }
 
-    /// Creates a container of the probe's image under the probe's name, after removing its predecessor.
+    /// Creates a container of the tool image under the probe's name, after removing its predecessor.
     async fn create_probe(
         &self,
         node: Address,
@@ -147,7 +139,7 @@ impl Docker {
         host: HostConfig,
     ) -> Result<ContainerId, Error> {
         let client = self.client().await?;
-        let image = self.probe_image().await?;
+        let image = self.tool_image().await?;
         let name = policy::probe_name(node, what);
         let body = ContainerCreateBody {
             image: Some(image),
@@ -173,27 +165,6 @@ impl Docker {
             }
         }
     }
-
-    /// The id of the probe's image; imports the image if it is missing.
-    async fn probe_image(&self) -> Result<String, Error> {
-        let client = self.client().await?;
-        let name = format!("{IMAGE}:{TAG}");
-        let call = within(self.config.call_timeout, client.inspect_image(&name));
-        match call.await {
-            Ok(ImageInspect { id: Some(id), .. }) => return Ok(id),
-            Err(err) if fault::status(&err) != Some(404) => return Err(self.fault(err)),
-            _ => {}
-        }
-        let options =
-            CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(TAG).build();
-        let root = bollard::body_full(
-            archive_of(FOLDERS.iter().map(Path::new), 0o755).map_err(Error::Io)?,
-        );
-        let import = client.create_image(Some(options), Some(root), None);
-        self.call(import.try_for_each(|_| async { Ok(()) })).await?;
-        let imported = self.call(client.inspect_image(&name)).await?;
-        Ok(imported.id.unwrap_or(name))
-    }
 }
 
 /// The content of the archive's one file.
@@ -203,17 +174,4 @@ fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     entry.read_to_end(&mut content).ok()?;
     Some(content)
-}
-
-/// A tar archive of these folders, empty, with this mode.
-fn archive_of<'a>(folders: impl Iterator<Item = &'a Path>, mode: u32) -> std::io::Result<Bytes> {
-    let mut archive = Builder::new(Vec::new());
-    for folder in folders {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(mode);
-        header.set_size(0);
-        archive.append_data(&mut header, folder, std::io::empty())?;
-    }
-    archive.into_inner().map(Bytes::from)
 }

@@ -7,6 +7,7 @@ mod gpu;
 mod image;
 mod pull;
 mod sandbox;
+mod tool;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
