@@ -7,6 +7,8 @@
 //! Must hold: it takes orders from its arguments alone, and trusts no environment and no file of a job's.
 
 mod hold;
+mod raw;
+mod sandbox;
 
 use std::process::ExitCode;
 
@@ -17,8 +19,12 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let command = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
-    match (command.as_str(), args.as_slice()) {
+    let done = match (command.as_str(), args.as_slice()) {
         ("hold", []) => hold::forever(),
-        _ => ExitCode::from(USAGE),
-    }
+        ("sandbox", []) => sandbox::try_all(),
+        ("sandbox-hog", []) => sandbox::hog(),
+        ("sandbox-whoami", []) => sandbox::whoami(),
+        _ => return ExitCode::from(USAGE),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] simulates one in memory
 //! (demo, tests). The same contract tests run against both. `policy` turns a [`ContainerSpec`] into the
-//! engine's create call, `image` parses references, `allowed` decides which images strangers may name; all
-//! three are pure.
+//! engine's create call, `trial` judges what a program inside a container could do, `image` parses references,
+//! `allowed` decides which images strangers may name; all four are pure.
 //!
 //! Must hold: at most one container exists under a name, and it is started at most once; the engine client's
 //! types never leave this folder.
@@ -14,6 +14,7 @@ mod error;
 pub mod fake;
 mod image;
 mod policy;
+mod trial;
 
 use std::fmt;
 use std::future::Future;
@@ -30,6 +31,7 @@ use crate::report::BoxError;
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use error::Error;
 pub use image::InvalidReference;
+pub use trial::Tried;
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
 /// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable; `start`

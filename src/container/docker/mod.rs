@@ -23,6 +23,7 @@ mod pull;
 mod pulled;
 mod run;
 mod tool;
+mod trial;
 
 use std::collections::HashMap;
 use std::fmt;

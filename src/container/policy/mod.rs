@@ -60,7 +60,8 @@ const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
 /// The capabilities of the standard sandbox: `tar`, `chown`, `install`, `gosu` and the like fail without
 /// them. They act on the container's own files and processes: no device is made (`MKNOD`), no network opened
 /// (`NET_RAW`), nothing mounted or traced.
-const INSIDE: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
+pub(super) const INSIDE: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
 /// Size of each of the two log files kept per job, so that a chatty job can't fill the disk. Large, because
 /// engines lose or repeat lines for followers while they rotate the files.
 const LOG_FILE_SIZE: &str = "256m";

@@ -4,6 +4,7 @@ mod cancel;
 mod doctor;
 mod jobs;
 mod keys;
+mod sandbox_test;
 mod settings;
 mod submit;
 

@@ -74,6 +74,11 @@ impl Engine {
 
     /// Starts dockerd on the data of the last one, of which none may run; it answers when this returns.
     pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    /// Starts it with further arguments.
+    pub(crate) fn start_daemon_with(&mut self, arguments: &[&str]) {
         assert!(self.daemon.is_none(), "a dockerd runs");
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -88,6 +93,7 @@ impl Engine {
         command.arg("--cgroup-parent").arg(Path::new("/").join(cgroup(&self.dir)));
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--userland-proxy=false"]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
+        command.args(arguments);
         command.env("PATH", path.expect("a PATH")).env("FAKE_GPUS", GPUS.join(","));
         command.env("FAKE_GPU_FAILURE", at("gpu-failure")).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
