@@ -1,10 +1,10 @@
 //! Answers the requests to this node on `jobs.control.<address>` (cancel a job, retry an upload,
-//! drain, status, and what instances of one key say to each other), and the questions of other
+//! readmit a GPU, drain, status, and what instances of one key say to each other), and the questions of other
 //! agents on `jobs.holds.<address>` whether this node has a pool's job.
 //!
 //! Invariants: every request that means this instance is answered; if jobs must be signed, only the
 //! job's requester or the node's key can cancel one; only the node's key or its owner can drain the
-//! node or retry an upload.
+//! node, retry an upload or readmit a GPU.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::chain::key;
 use crate::clock::Clock;
 use crate::ids::{Address, JobId, Signature};
 use crate::job::phase::{Outcome, Phase, StopCause};
+use crate::node::GpuUuid;
 use crate::report;
 use crate::supervise::{Crew, Failure};
 
@@ -54,6 +55,8 @@ struct Request {
     action: String,
     #[serde(default)]
     job_id: Option<JobId>,
+    #[serde(default)]
+    gpu: Option<String>,
     #[serde(default)]
     issued_at_ms: Option<u64>,
     #[serde(default)]
@@ -155,6 +158,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             ("holds", None) => no("malformed", "who asks for a job names its `job_id`"),
             ("drain", _) => self.drain(&request),
             ("retry", Some(id)) => self.retry(&request, id).await,
+            ("readmit", _) => match request.gpu.as_deref().and_then(GpuUuid::new) {
+                Some(gpu) => self.readmit(&request, &gpu),
+                None => no("malformed", "a readmission names its `gpu`"),
+            },
             ("retry", None) => no("malformed", "a retry names its `job_id`"),
             ("status", _) => self.status(),
             (action @ ("hello" | "leave"), _) => match said() {
@@ -162,7 +169,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 Some(said) => return self.leave(&said),
                 None => no("malformed", "it names its `instance`, a UUID"),
             },
-            _ => no("malformed", "the actions are cancel, retry, drain, status, hello and leave"),
+            _ => no(
+                "malformed",
+                "the actions are cancel, retry, readmit, drain, status, hello and leave",
+            ),
         })
     }
 
@@ -310,6 +320,21 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         }
     }
 
+    /// Lets a retired GPU be tried again.
+    fn readmit(&self, request: &Request, gpu: &GpuUuid) -> Answer {
+        let signer = self.signer(request);
+        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
+            let error = "only the node itself or its owner may readmit a GPU: sign the request";
+            return no("not_allowed", error);
+        }
+        if self.intake.jobs.desk.board.readmit(gpu) {
+            tracing::info!(%gpu, "the GPU {gpu} is readmitted: it is tried at once");
+            yes()
+        } else {
+            no("not_retired", format!("the GPU {gpu} is not retired here"))
+        }
+    }
+
     /// The address that signed the request; `None` without a signature, if its time is too far off,
     /// or before the chain's id is known. A signature for another node gives an address that has no
     /// rights.
@@ -320,7 +345,12 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             return None;
         }
         let domain = (*self.intake.domain.borrow())?;
-        let id = request.job_id.as_ref().map(JobId::as_str).unwrap_or_default();
+        // Exactly what is acted on, or a signature for one thing would serve for another.
+        let id = match request.action.as_str() {
+            "readmit" => request.gpu.as_deref(),
+            _ => request.job_id.as_ref().map(JobId::as_str),
+        };
+        let id = id.unwrap_or_default();
         let digest =
             domain.control_digest(&request.action, id, self.intake.jobs.node, issued_at_ms);
         key::recover(&digest.0, &signature.0).ok()

@@ -66,13 +66,15 @@ impl<C: Clock> Crier<C> {
 
     fn presence(&self) -> Presence {
         let pools = self.pools.iter().map(ToString::to_string).collect();
-        let (offer, aside) = self.board.offered();
+        let (offer, out) = self.board.offered();
         let why = if self.board.is_draining() {
             Some("it is being drained".to_owned())
         } else {
             self.board.unfit().map(|why| why.told())
         };
-        Presence::new(pools, &offer, &aside).standing(self.board.free_slots(), why.as_deref())
+        let said = Presence::new(pools, &offer, &out);
+        let said = if self.board.is_strict() { said.strict() } else { said };
+        said.standing(self.board.free_slots(), why.as_deref())
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `GPU_MODE=none`: run without GPUs, on a local chain only.
     pub without_gpu: bool,
+    /// `GPU_YIELD`: a card that a program of the host uses is given to no job.
+    pub yields_gpus: bool,
     /// `JOB_SLOTS`: jobs at a time. `None`: one per GPU, or one per core without GPUs.
     pub slots: Option<usize>,
     /// `AGENT_POOLS`: the shared queues that are served besides the node's own; `auto` stands for

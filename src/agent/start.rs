@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
+use super::health::cards::Cards;
 use super::health::lookout::Lookout;
 use super::health::readiness::Readiness;
 use super::health::sight::Sight;
@@ -91,10 +92,19 @@ where
         if inventory.gpus.is_empty() && !self.settings.without_gpu {
             return Err(Error::NoGpu(None));
         }
-        let GpuInventory { driver, cuda, gpus, .. } = inventory;
+        let GpuInventory { driver, cuda, gpus, facts, others, stand_in, .. } = inventory;
+        if let Some(why) = stand_in {
+            tracing::warn!("{why}: what happens to them is not told, and a sample takes longer");
+        }
+        for other in others {
+            tracing::info!("{other}");
+        }
         for gpu in &gpus {
             let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
-            tracing::info!(%uuid, vram_mib, driver, cuda, "found {} with {vram_mib} MiB", gpu.model);
+            let facts = facts.get(uuid).map(|facts| format!(" ({})", facts.in_words()));
+            let facts = facts.unwrap_or_default();
+            let model = &gpu.model;
+            tracing::info!(%uuid, vram_mib, driver, cuda, "found {model} with {vram_mib} MiB{facts}");
         }
         Ok(Hardware { gpus, driver: format!("CUDA {cuda} (driver {driver})") })
     }
@@ -106,6 +116,8 @@ where
         pools: Vec<PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
         let parts = self.parts(&hardware).await?;
+        let desk = &parts.jobs.desk;
+        desk.board.restore_health(desk.journal.gpu_health().await?);
         let mut services = Services::default();
         self.serve_outside(&mut services, &parts, !pools.is_empty());
         serve_upkeep(&mut services, &parts, self.settings.disk_free_min_mib);
@@ -232,6 +244,11 @@ where
     ) {
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
+        if !gpus.is_empty() {
+            let (gpu, yields) = (Arc::clone(&self.gpu), self.settings.yields_gpus);
+            let cards = Cards::new(gpu, desk, yields);
+            services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
+        }
         let readiness = Arc::new(Readiness {
             link: parts.link.clone(),
             runtime: self.runtime,

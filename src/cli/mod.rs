@@ -13,6 +13,7 @@ mod cancel;
 mod contract;
 mod doctor;
 mod follow;
+mod gpus;
 mod jobs;
 mod judge;
 mod key;
@@ -73,6 +74,8 @@ enum Command {
     Cancel(cancel::Args),
     /// Show what this node knows about its jobs, and what to do about those that failed
     Jobs(jobs::Args),
+    /// Show this host's GPUs: what each is, who holds it, whether it is well, and what to do if not
+    Gpus(gpus::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -118,6 +121,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => block_on(logs::execute(args)),
         Command::Cancel(args) => block_on(cancel::execute(args)),
         Command::Jobs(args) => jobs::execute(&args),
+        Command::Gpus(args) => block_on(gpus::execute(args)),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::SandboxTest(args) => block_on(sandbox_test::execute(args)),

@@ -19,7 +19,7 @@ use crate::chain::{Chain as _, Evm, Key};
 use crate::clock::SystemClock;
 use crate::config::{self, Gpu};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
-use crate::gpu::{GpuProbe, fake as gpu_fake, nvml::Nvml};
+use crate::gpu::{GpuProbe, fake as gpu_fake, host::Host};
 use crate::host;
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
 
@@ -81,7 +81,7 @@ async fn node(settings: config::Node, key: Key, args: &Args) -> anyhow::Result<(
         Gpu::Auto { library } => library.clone(),
         Gpu::None => None,
     };
-    start((settings, args), key, runtime, Nvml::new(library), chain).await
+    start((settings, args), key, runtime, Host::new(library), chain).await
 }
 
 fn simulated_gpus() -> anyhow::Result<GpuInventory> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::env::{Env, Variable, shown};
-use super::gpu::Gpu;
+use super::gpu::{self, Gpu};
 use crate::agent::{JobAuth, Limits, OwnersSandbox, Settings};
 use crate::bus::PoolName;
 use crate::container::{ImagePolicy, InvalidUser, User};
@@ -41,7 +41,7 @@ pub(super) fn read(
     env: &mut Env<'_>,
     auth: Option<JobAuth>,
     images: Option<ImagePolicy>,
-    gpu: Option<&Gpu>,
+    mode: Option<&Gpu>,
 ) -> Option<Settings> {
     let data_dir = data_dir(env);
     let slots = env.number(JOB_SLOTS, (1, 1024), 0).map(|slots| usize::try_from(slots).ok());
@@ -49,6 +49,7 @@ pub(super) fn read(
     let pool_prefetch = env.number(POOL_PREFETCH, (0, 64), 0);
     let sandbox = sandbox(env);
     let allow_bridge = env.choice(JOB_NETWORK, &[("none", false), ("bridge", true)]);
+    let yields = gpu::yields(env);
     let rules = rules(env);
     let disk_free_min_mib = env.number(DISK_FREE_MIN_MIB, (0, 1 << 40), 2048);
     let heartbeat_interval = heartbeat_interval(env);
@@ -58,7 +59,8 @@ pub(super) fn read(
     let stop_grace = env.seconds(JOB_STOP_GRACE_S, (0, 3600), 10);
     Some(Settings {
         data_dir: data_dir?,
-        without_gpu: gpu?.is_none(),
+        without_gpu: mode?.is_none(),
+        yields_gpus: yields?,
         slots: slots?.filter(|slots| *slots > 0),
         pools: pools?,
         pool_prefetch: usize::try_from(pool_prefetch?).ok()?,

@@ -200,6 +200,12 @@ pub fn key(env: &mut Env<'_>) -> Result<KeySource, Problems> {
     env.finish(key)
 }
 
+/// Reads only how GPUs are detected.
+pub fn gpu(env: &mut Env<'_>) -> Result<Gpu, Problems> {
+    let gpu = gpu::read(env);
+    env.finish(gpu)
+}
+
 /// Reads only the data folder, which holds the node's journal.
 pub fn data_dir(env: &mut Env<'_>) -> Result<std::path::PathBuf, Problems> {
     let dir = jobs::data_dir(env);
@@ -232,9 +238,11 @@ fn docker(
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
     let (registry_auth_file, runtime) = (images::accounts(env), images::runtime(env));
+    let gpu_probe_image = gpu::probe_image(env);
     let config = DockerConfig {
         registry_auth_file,
         runtime: runtime.clone().unwrap_or_default(),
+        gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),
         pulled: settings.map(|settings| settings.data_dir.join(PULLED)),
         ..DockerConfig::new(host)
@@ -242,7 +250,7 @@ fn docker(
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
-    runtime.and(valid)
+    runtime.and(gpu_probe_image).and(valid)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 
 /// An image as a job names it: `[registry[:port]/]path[:tag][@sha256:…]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Reference {
+pub struct Reference {
     name: String,
     tag: Option<String>,
     digest: Option<String>,

@@ -30,7 +30,7 @@ use crate::report::BoxError;
 
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use error::Error;
-pub use image::InvalidReference;
+pub use image::{InvalidReference, Reference};
 pub use trial::Tried;
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
@@ -97,8 +97,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Every container of this node, running or not, found by its `lamda.node` label.
     fn list(&self, node: Address) -> impl Future<Output = Result<Vec<Found>, Error>> + Send;
 
-    /// Checks that the engine hands this GPU to a container of the node; [`Error::Gpu`] and [`Error::Driver`]
-    /// say why not. The next call removes what an interrupted one left behind.
+    /// Checks that the engine hands this GPU to a container of the node, and that the GPU computes if the owner
+    /// named an image for that; [`Error::Gpu`] and [`Error::Driver`] say why not. The next call removes what an interrupted one left behind.
     fn gpu_ready(
         &self,
         node: Address,

@@ -1,32 +1,92 @@
 //! A list of simulated cards, for the demo and for tests.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Error, GpuProbe};
-use crate::node::GpuInventory;
+use tokio::sync::mpsc;
+
+use super::{EVENTS_MAX, Error, GpuProbe};
+use crate::node::card::{Happened, Reading, Round, Sample, Unknown};
+use crate::node::{Gpu, GpuInventory, GpuUuid};
+
+const MIB: u64 = 1024 * 1024;
 
 /// A list of cards. Clones share it, so that a test can take a card away.
 #[derive(Debug, Clone)]
-pub struct Fake(Arc<Mutex<GpuInventory>>);
+pub struct Fake(Arc<Mutex<Cards>>);
+
+#[derive(Debug, Default)]
+struct Cards {
+    inventory: GpuInventory,
+    /// What is told of a card instead of that it idles.
+    samples: BTreeMap<GpuUuid, Reading<Sample>>,
+    /// Why no card is sampled.
+    silent: Option<String>,
+    listeners: Vec<mpsc::Sender<Happened>>,
+}
 
 impl Fake {
     /// Reports this inventory, in the order of the UUIDs as the real probe does.
     pub fn new(inventory: GpuInventory) -> Self {
-        let fake = Self(Arc::new(Mutex::new(inventory)));
-        fake.change(|_| {});
+        let fake = Self(Arc::default());
+        fake.change(|list| *list = inventory);
         fake
     }
 
     /// Changes what later calls report.
     pub fn change(&self, change: impl FnOnce(&mut GpuInventory)) {
-        let mut inventory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut inventory);
-        inventory.gpus.sort_by(|a, b| a.uuid.cmp(&b.uuid));
+        let mut cards = self.cards();
+        change(&mut cards.inventory);
+        cards.inventory.gpus.sort_by(|a, b| a.uuid.cmp(&b.uuid));
+    }
+
+    /// Later samples tell this of the card, whether it is listed or not.
+    pub fn set_sample(&self, card: GpuUuid, sample: Reading<Sample>) {
+        self.cards().samples.insert(card, sample);
+    }
+
+    /// Later samples fail with this reason; `None` lets them be answered again.
+    pub fn silence(&self, reason: Option<&str>) {
+        self.cards().silent = reason.map(str::to_owned);
+    }
+
+    /// Tells an event to all who watch.
+    pub fn happens(&self, happened: &Happened) {
+        self.cards().listeners.retain(|listener| listener.try_send(happened.clone()).is_ok());
+    }
+
+    fn cards(&self) -> MutexGuard<'_, Cards> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl GpuProbe for Fake {
     async fn inventory(&self) -> Result<GpuInventory, Error> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.cards().inventory.clone())
+    }
+
+    async fn sample(&self) -> Result<Round, Error> {
+        let cards = self.cards();
+        if let Some(reason) = &cards.silent {
+            return Err(Error::Driver { reason: reason.clone() });
+        }
+        let idle = cards.inventory.gpus.iter().map(|gpu| (gpu.uuid.clone(), Ok(idle(gpu))));
+        Ok(idle.chain(cards.samples.clone()).collect())
+    }
+
+    fn events(&self) -> mpsc::Receiver<Happened> {
+        let (tell, told) = mpsc::channel(EVENTS_MAX);
+        self.cards().listeners.push(tell);
+        told
+    }
+}
+
+/// A card on which nothing runs; a simulated one has no sensors.
+fn idle(gpu: &Gpu) -> Sample {
+    Sample {
+        used_bytes: Ok(0),
+        free_bytes: Ok(gpu.vram_mib.saturating_mul(MIB)),
+        processes: Ok(Vec::new()),
+        ..Sample::unknown(&Unknown::NotSupported)
     }
 }

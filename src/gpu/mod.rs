@@ -1,25 +1,46 @@
 //! The host's GPUs.
 //!
-//! [`GpuProbe`] is the interface. [`nvml`] asks NVIDIA's management library, which is opened at run
-//! time so that the program starts without it; [`fake`] is a list.
+//! [`GpuProbe`] is the interface. [`host`] is what the node uses: it asks [`nvml`], NVIDIA's management
+//! library, which is opened at run time so that the program starts without it; `nvidia-smi` where that
+//! library can't be loaded; and [`pci`] for the cards of other makers. [`fake`] is a list. [`sampled`] keeps
+//! the last good samples.
 //!
 //! Invariant: a driver call that hangs never blocks the agent; every call has a deadline.
 
 pub mod fake;
+pub mod host;
 pub mod nvml;
+pub mod pci;
+pub mod sampled;
+mod smi;
 
 use std::fmt;
 use std::future::Future;
 
-use crate::node::GpuInventory;
+use tokio::sync::mpsc;
 
-/// A source of the host's GPU inventory.
+use crate::node::GpuInventory;
+use crate::node::card::{Happened, Round};
+
+/// How many events wait for the agent. A card in trouble tells a few a second; while the channel is full
+/// the driver keeps the next ones.
+pub const EVENTS_MAX: usize = 256;
+
+/// A source of what the host's GPUs are, how they do, and what happens to them.
 pub trait GpuProbe: fmt::Debug + Send + Sync + 'static {
     /// Lists all cards that the driver knows.
     fn inventory(&self) -> impl Future<Output = Result<GpuInventory, Error>> + Send;
+
+    /// Asks all cards once how they do. A card that was there at an earlier call and is not reached any
+    /// more stands in the round with the reason.
+    fn sample(&self) -> impl Future<Output = Result<Round, Error>> + Send;
+
+    /// What happens to the cards from now on, at most [`EVENTS_MAX`] that wait. A driver that is away or
+    /// fails is opened again later, and the channel stays open; dropping the receiver ends the watch.
+    fn events(&self) -> mpsc::Receiver<Happened>;
 }
 
-/// Why the GPUs can't be listed.
+/// Why the GPUs can't be listed or sampled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The library is not on this host: no driver, or a container without it.
@@ -38,6 +59,15 @@ pub enum Error {
     Driver {
         /// The library's error message.
         reason: String,
+    },
+    /// The library can't be opened, and the tool that may stand in for it fails too.
+    #[error("nvidia-smi does not tell the cards either: {reason}")]
+    Tool {
+        /// What is wrong with the tool's answer.
+        reason: String,
+        /// Why the tool was asked.
+        #[source]
+        library: Box<Error>,
     },
     /// The driver gave no answer before the deadline.
     #[error("the NVIDIA driver gave no answer in {seconds} s")]

@@ -6,6 +6,7 @@
 
 pub mod tree;
 
+use std::io::Read as _;
 use std::path::Path;
 
 /// Number of bytes in a MiB.
@@ -14,6 +15,18 @@ const MIB: u64 = 1 << 20;
 /// Number of cores that this process may use; 1 if unknown.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The most that is read of a process's cgroups, in bytes: a line for each hierarchy.
+const CGROUP_BYTES_MAX: u64 = 8 * 1024;
+
+/// The control groups of this process, as `/proc/<pid>/cgroup` lists them; they name its container. `None`
+/// if the process is gone or not visible here.
+pub fn cgroups_of(pid: u32) -> Option<String> {
+    let file = std::fs::File::open(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut text = String::new();
+    file.take(CGROUP_BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// The host's memory in MiB, from `/proc/meminfo`; 0 if unknown.

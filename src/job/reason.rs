@@ -73,7 +73,7 @@ reasons! {
     StartFailed = "start_failed",
     /// The image wants a newer GPU driver, or another card, than the node has.
     GpuRequirement = "gpu_requirement",
-    /// The GPU could not be handed to the container: the node's fault.
+    /// The GPU could not be handed to the container, or failed while the job had it: the node's fault.
     GpuFailed = "gpu_failed",
     /// The container was gone before its exit could be read, or was ended from outside, three
     /// times.

@@ -28,6 +28,12 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
             Reason::DiskExceeded,
             "the node's disk ran full; this job had written most of all that ran, and was stopped",
         )),
+        (Some(StopCause::GpuFailed), _) => Outcome::Failed(Fault::new(
+            Reason::GpuFailed,
+            format!(
+                "the job ran {LOST_MAX} times, and a GPU failed or its container was lost each time"
+            ),
+        )),
         (_, Some(0)) => Outcome::Completed,
         (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
         (_, Some(code)) => {

@@ -22,6 +22,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../../migrations/0007_done.sql"),
         include_str!("../../migrations/0008_bounds.sql"),
         include_str!("../../migrations/0009_again.sql"),
+        include_str!("../../migrations/0010_gpu_health.sql"),
     ],
 };
 

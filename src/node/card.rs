@@ -44,11 +44,11 @@ impl fmt::Display for Unknown {
 /// What a card is, beside its UUID, model and memory. Does not change while it works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facts {
-    /// Address on the PCI bus, such as `00000000:00:06.0`.
+    /// Address on the PCI bus, such as `00000000:00:06.0`; a MIG instance has its card's.
     pub pci: Reading<String>,
     /// CUDA compute capability, such as `9.0`.
     pub compute_capability: Reading<String>,
-    /// The enforced power limit, in milliwatts.
+    /// The enforced power limit, in milliwatts; for a MIG instance that of its whole card.
     pub power_limit_mw: Reading<u32>,
     /// Whether its memory corrects errors.
     pub ecc: Reading<bool>,
@@ -60,18 +60,53 @@ pub struct Facts {
     pub parent: Option<GpuUuid>,
 }
 
-/// How one card does at a moment.
+impl Facts {
+    /// The facts as a person reads them, in one line. What is not known stands at its end, with the reason.
+    pub fn in_words(&self) -> String {
+        let on = |is_on: bool| if is_on { "on" } else { "off" };
+        let mut known = Vec::new();
+        let mut unknown = Vec::new();
+        let mut tell = |name: &str, fact: Reading<String>| match fact {
+            Ok(fact) => known.push(fact),
+            Err(why) => unknown.push(format!("{name} ({why})")),
+        };
+        tell(
+            "compute capability",
+            self.compute_capability.clone().map(|it| format!("compute {it}")),
+        );
+        tell("PCI address", self.pci.clone().map(|it| format!("at {it}")));
+        tell("power limit", self.power_limit_mw.clone().map(watts));
+        tell("ECC", self.ecc.clone().map(|is_on| format!("ECC {}", on(is_on))));
+        tell("MIG", self.mig.clone().map(|is_on| format!("MIG {}", on(is_on))));
+        tell("persistence", self.persistence.clone().map(|it| format!("persistence {}", on(it))));
+        if let Some(parent) = &self.parent {
+            known.push(format!("instance of {parent}"));
+        }
+        if !unknown.is_empty() {
+            known.push(format!("unknown: {}", unknown.join(", ")));
+        }
+        known.join(", ")
+    }
+}
+
+fn watts(milliwatts: u32) -> String {
+    format!("at most {} W", milliwatts / 1000)
+}
+
+/// How one card does at a moment. A MIG instance has memory and processes of its own; clocks, temperature,
+/// errors and rows are those of its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Share of the last moment in which a kernel ran, in percent.
+    /// Share of the last moment in which a kernel ran, in percent. Not known of a MIG instance.
     pub busy_percent: Reading<u32>,
     /// Memory in use, in bytes, without what the driver reserves.
     pub used_bytes: Reading<u64>,
     /// Memory that is free, in bytes.
     pub free_bytes: Reading<u64>,
-    /// Power drawn, in milliwatts.
+    /// Power drawn, in milliwatts. Not known of a MIG instance.
     pub power_mw: Reading<u32>,
-    /// Energy since the driver was loaded, in millijoules.
+    /// Energy since the driver was loaded, in millijoules; up to a minute old, since asking is slow. Not
+    /// known of a MIG instance.
     pub energy_mj: Reading<u64>,
     /// Clock of the multiprocessors, in MHz.
     pub sm_mhz: Reading<u32>,
@@ -81,12 +116,33 @@ pub struct Sample {
     pub celsius: Reading<u32>,
     /// Why the clocks are lower than they could be.
     pub slowed: Reading<Slowed>,
-    /// Memory errors since the driver was loaded that could not be corrected.
+    /// Memory errors since the driver was loaded that could not be corrected; up to a minute old (an
+    /// event tells them at once).
     pub uncorrected_errors: Reading<u64>,
-    /// State of the memory rows that stand in for defective ones.
+    /// State of the memory rows that stand in for defective ones; up to a minute old.
     pub rows: Reading<Rows>,
     /// The processes that hold a context on the card, in the order of their ids.
     pub processes: Reading<Vec<CardProcess>>,
+}
+
+impl Sample {
+    /// A sample of which nothing is known, for this reason.
+    pub fn unknown(why: &Unknown) -> Self {
+        Self {
+            busy_percent: Err(why.clone()),
+            used_bytes: Err(why.clone()),
+            free_bytes: Err(why.clone()),
+            power_mw: Err(why.clone()),
+            energy_mj: Err(why.clone()),
+            sm_mhz: Err(why.clone()),
+            memory_mhz: Err(why.clone()),
+            celsius: Err(why.clone()),
+            slowed: Err(why.clone()),
+            uncorrected_errors: Err(why.clone()),
+            rows: Err(why.clone()),
+            processes: Err(why.clone()),
+        }
+    }
 }
 
 /// Reasons for lower clocks that say that something is wrong with the card or its surroundings.
@@ -122,7 +178,8 @@ pub type Round = BTreeMap<GpuUuid, Reading<Sample>>;
 /// Something that the driver reports the moment it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// The card it happened to; `None` if the driver did not say.
+    /// The card it happened to; `None` if the driver did not say. What happens to a card that is split is
+    /// told of each of its MIG instances, since the driver does not say of which.
     pub card: Option<GpuUuid>,
     /// What happened.
     pub event: CardEvent,
@@ -137,4 +194,35 @@ pub enum CardEvent {
     UncorrectedError,
     /// The driver can't reach the card any more.
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_one_line_and_what_is_not_known_is_said_so() {
+        let facts = Facts {
+            pci: Ok("00000000:00:06.0".to_owned()),
+            compute_capability: Ok("9.0".to_owned()),
+            power_limit_mw: Ok(700_000),
+            ecc: Ok(true),
+            mig: Ok(false),
+            persistence: Ok(true),
+            parent: None,
+        };
+        let told =
+            "compute 9.0, at 00000000:00:06.0, at most 700 W, ECC on, MIG off, persistence on";
+        assert_eq!(facts.in_words(), told);
+        let less = Facts {
+            power_limit_mw: Err(Unknown::NotSupported),
+            ecc: Err(Unknown::TooOld),
+            mig: Ok(true),
+            parent: GpuUuid::new("GPU-a"),
+            ..facts
+        };
+        let told = "compute 9.0, at 00000000:00:06.0, MIG on, persistence on, instance of GPU-a, \
+                    unknown: power limit (not supported by this card), ECC (the driver is too old)";
+        assert_eq!(less.in_words(), told);
+    }
 }

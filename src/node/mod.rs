@@ -3,24 +3,30 @@
 //! Pure: adapters query the host and pass the results in as these types. [`allocation`] decides which
 //! GPUs a job gets, [`admission`] whether it can ever run here and whether now, [`fitness`] whether the
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
-//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card.
+//! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
+//! [`health`] whether it can be trusted, [`tenancy`] who else is on it.
 
 pub mod admission;
 pub mod allocation;
 pub mod card;
 pub mod fitness;
+pub mod health;
 pub mod model;
 pub mod pools;
 pub mod presence;
+pub mod tenancy;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use card::Facts;
+
 /// Chain ids of development chains: the only ones that a node without a GPU registers on.
 pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 
-/// A GPU's UUID as the driver gives it, such as `GPU-5f1a…`. Stable over reboots, unlike its index.
+/// A GPU's UUID as the driver gives it, such as `GPU-5f1a…`, or `MIG-…` for an instance of one. Stable over reboots, unlike its index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GpuUuid(String);
@@ -68,6 +74,12 @@ pub struct GpuInventory {
     pub gpus: Vec<Gpu>,
     /// The cards without memory of their own, which use the host's.
     pub share_memory: Vec<GpuUuid>,
+    /// What each of the cards is, beside its model and memory.
+    pub facts: BTreeMap<GpuUuid, Facts>,
     /// Cards that are present but can't be used: one sentence each, with the reason.
     pub left_out: Vec<String>,
+    /// Cards of makers that the node doesn't support, one sentence each.
+    pub others: Vec<String>,
+    /// Why the cards are told by a tool instead of the driver's library; `None` if they are not.
+    pub stand_in: Option<String>,
 }

@@ -4,6 +4,8 @@
 //! Pure. Invariants: a bucket value is untrusted: it is bounded, parsed once, and only used to judge
 //! whether a job is worth waiting; a node leaves out what it does not know about itself.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::admission::Offer;
@@ -42,6 +44,9 @@ pub struct Presence {
     /// Networks that jobs may ask for: `none`, `bridge`.
     #[serde(default)]
     pub networks: Vec<String>,
+    /// The sandbox that every job gets at least: `standard` or `strict`.
+    #[serde(default = "standard")]
+    pub sandbox: String,
     /// Whether it takes jobs now.
     pub ready: bool,
     /// Why it takes none now, as one sentence.
@@ -64,7 +69,8 @@ pub struct Card {
     /// Free memory in MiB, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_mib: Option<u64>,
-    /// `ok`, or `aside`: it gets no job until it works again.
+    /// `ok`; or why it gets no job now: `suspect`, `quarantined`, `probation` or `retired`
+    /// ([`super::health::State`]), or `aside`: gone, or used by the host itself.
     pub health: String,
 }
 
@@ -80,10 +86,10 @@ pub enum Invalid {
 }
 
 impl Presence {
-    /// The presence of a node that serves these pools and offers this, with the cards in `aside` out of
-    /// use.
-    pub fn new(pools: Vec<String>, offer: &Offer, aside: &[GpuUuid]) -> Self {
-        let health = |gpu: &Gpu| if aside.contains(&gpu.uuid) { "aside" } else { "ok" };
+    /// The presence of a node that serves these pools and offers this, with the cards in `out` out of use,
+    /// each for the reason in one word.
+    pub fn new(pools: Vec<String>, offer: &Offer, out: &BTreeMap<GpuUuid, &'static str>) -> Self {
+        let health = |gpu: &Gpu| out.get(&gpu.uuid).copied().unwrap_or("ok");
         let card = |gpu: &Gpu| Card {
             model: cut(&gpu.model),
             vram_mib: gpu.vram_mib,
@@ -100,6 +106,7 @@ impl Presence {
             memory_mib: offer.memory_mib,
             disk_mib: offer.disk_mib,
             networks: networks.iter().map(|&network| network.to_owned()).collect(),
+            sandbox: standard(),
             ready: true,
             reason: None,
             cached: Vec::new(),
@@ -113,6 +120,12 @@ impl Presence {
         Self { free_slots, ready: reason.is_none(), reason: reason.map(cut), ..self }
     }
 
+    /// The same of a node whose jobs are all in the strict sandbox.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { sandbox: "strict".to_owned(), ..self }
+    }
+
     /// Parses a bucket value. Unknown keys are ignored.
     pub fn parse(value: &[u8]) -> Result<Self, Invalid> {
         if value.len() > BYTES_MAX {
@@ -122,7 +135,7 @@ impl Presence {
         let lists =
             [parsed.pools.len(), parsed.gpus.len(), parsed.networks.len(), parsed.cached.len()];
         let texts = parsed.pools.iter().chain(&parsed.networks).chain(&parsed.cached);
-        let texts = texts.chain(&parsed.reason).chain([&parsed.version]);
+        let texts = texts.chain(&parsed.reason).chain([&parsed.version, &parsed.sandbox]);
         let texts = texts.chain(parsed.gpus.iter().flat_map(|gpu| [&gpu.model, &gpu.health]));
         let text_max = TEXT_BYTES_MAX + '…'.len_utf8();
         let long_texts = texts.filter(|text| text.len() > text_max).count();
@@ -150,6 +163,10 @@ impl Presence {
             slots: self.slots,
         }
     }
+}
+
+fn standard() -> String {
+    "standard".to_owned()
 }
 
 fn cut(text: &str) -> String {
@@ -182,13 +199,14 @@ mod tests {
 
     #[test]
     fn what_a_node_says_of_itself_is_read_as_the_same_offer() {
-        let aside = GpuUuid::new("GPU-b").unwrap();
-        let said = Presence::new(vec!["it".to_owned()], &offer(), &[aside]);
-        let said = said.standing(1, Some("none of the GPUs works"));
+        let out = [(GpuUuid::new("GPU-b").unwrap(), "quarantined")].into();
+        let said = Presence::new(vec!["it".to_owned()], &offer(), &out);
+        let said = said.strict().standing(1, Some("none of the GPUs works"));
         assert!(!said.ready);
         let read = Presence::parse(said.to_json().as_bytes()).unwrap();
         assert_eq!(read, said);
-        assert_eq!((&*read.gpus[0].health, &*read.gpus[1].health), ("ok", "aside"));
+        assert_eq!((&*read.gpus[0].health, &*read.gpus[1].health), ("ok", "quarantined"));
+        assert_eq!(read.sandbox, "strict");
         let offered = read.offer();
         let cards: Vec<_> = offered.gpus.iter().map(|gpu| (&*gpu.model, gpu.vram_mib)).collect();
         assert_eq!(cards, [("Tesla T4", 16_000), ("NVIDIA L40S", 46_000)]);
@@ -197,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_hostile_value_is_refused_whatever_is_too_long_in_it() {
-        let said = Presence::new(Vec::new(), &offer(), &[]);
+        let said = Presence::new(Vec::new(), &offer(), &BTreeMap::new());
         let with = |change: fn(&mut Presence)| {
             let mut said = said.clone();
             change(&mut said);

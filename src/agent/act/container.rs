@@ -114,7 +114,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 self.base.board.exited(job.id());
                 let sandbox = self.base.terms.sandbox(&job.spec);
                 let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)));
+                let cards = job.phase.holds().unwrap_or_default();
+                let is_card_defective = self.base.board.is_any_defective(cards);
                 match self.keep_end(job, &exit, log).await {
+                    Ok(()) if is_card_defective => Event::CardFailed { exit: exit_told },
                     Ok(()) => Event::Exited {
                         by_itself: match exit.ended_by {
                             EndedBy::Itself => Some(true),

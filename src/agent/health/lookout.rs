@@ -69,6 +69,9 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     async fn look_once(&self) -> u64 {
         let seen = self.board.symptoms();
         let look = self.look().await;
+        if let Ok(free_mib) = host::disk_free_mib(&self.data_dir) {
+            self.board.disk(free_mib.saturating_sub(self.disk_free_min_mib));
+        }
         self.board.looked(look, self.clock.monotonic());
         seen
     }

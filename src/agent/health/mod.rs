@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is reported here was tried, not read from settings.
 
+pub mod cards;
 pub mod lookout;
 pub mod readiness;
 pub mod sight;

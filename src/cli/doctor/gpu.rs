@@ -1,10 +1,13 @@
 //! The GPU checks: which cards the driver knows, and whether a container gets each of them.
 
+use std::path::Path;
+
 use super::{DOCKER, Finding, hasty, node_of, unset};
 use crate::config::{Gpu, Parts};
 use crate::container::Error as ContainerError;
 use crate::container::docker::Docker;
-use crate::gpu::{GpuProbe as _, nvml::Nvml};
+use crate::gpu::pci::{self, Maker};
+use crate::gpu::{GpuProbe as _, host::Host};
 use crate::node::{GpuInventory, GpuUuid, pools};
 use crate::report::causes;
 
@@ -13,26 +16,42 @@ pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
     match &parts.gpu {
         None => Err(unset()),
         Some(Gpu::None) => Ok(GpuInventory::default()),
-        Some(Gpu::Auto { library }) => match Nvml::new(library.clone()).inventory().await {
+        Some(Gpu::Auto { library }) => match Host::new(library.clone()).inventory().await {
             Ok(inventory) if inventory.gpus.is_empty() => {
                 let seen = ["the NVIDIA driver sees no card that can be used".to_owned()];
-                Err(Finding::fail([&seen[..], &inventory.left_out].concat().join("; "), NO_GPU))
+                let told = [&seen[..], &inventory.left_out, &inventory.others].concat();
+                Err(Finding::fail(told.join("; "), NO_GPU))
             }
             Ok(inventory) => Ok(inventory),
-            Err(err) => Err(Finding::failed(err, NO_GPU)),
+            Err(err) => {
+                let told = std::iter::once(causes(&err)).chain(on_the_bus(Path::new(pci::DEVICES)));
+                Err(Finding::fail(told.collect::<Vec<_>>().join("; "), NO_GPU))
+            }
         },
     }
 }
 
+/// What is in the machine although no driver tells of it, one sentence a card.
+fn on_the_bus(devices: &Path) -> Vec<String> {
+    let seen = pci::seen(devices).into_iter().map(|card| match card.maker {
+        Maker::Nvidia => format!("{}: seen, its driver does not answer", card.in_words()),
+        Maker::Amd | Maker::Intel => format!("{}: seen, not supported", card.in_words()),
+    });
+    seen.collect()
+}
+
 const NO_GPU: &str =
     "install the NVIDIA driver, or set GPU_MODE=none to run without a GPU (on a local chain only)";
+
+const NO_LIBRARY: &str = "set NVML_LIB to the driver's libnvidia-ml.so.1: the tool is slow, tells no MIG \
+                          instances, and nothing of errors the moment they happen";
 
 pub(super) async fn gpu(parts: &Parts) -> Finding {
     let inventory = match cards(parts).await {
         Ok(inventory) => inventory,
         Err(finding) => return finding,
     };
-    let GpuInventory { gpus, share_memory, left_out, .. } = inventory;
+    let GpuInventory { gpus, share_memory, facts, left_out, others, stand_in, .. } = inventory;
     let listed = parts.settings.as_ref().map_or(&[][..], |settings| &settings.pools);
     let pools = pools::served(listed, &gpus).join(", ");
     let pools = (!pools.is_empty()).then(|| format!("pools: {pools}"));
@@ -40,14 +59,20 @@ pub(super) async fn gpu(parts: &Parts) -> Finding {
         .iter()
         .map(|card| {
             let whose = if share_memory.contains(&card.uuid) { " (the host's)" } else { "" };
-            format!("{} {} MiB{whose} {}", card.model, card.vram_mib, card.uuid)
+            let facts = facts.get(&card.uuid).map(|facts| format!(" ({})", facts.in_words()));
+            let facts = facts.unwrap_or_default();
+            format!("{} {} MiB{whose} {}{facts}", card.model, card.vram_mib, card.uuid)
         })
         .collect();
     if gpus.is_empty() {
         shown.push("GPU_MODE=none: jobs run on the CPU".to_owned());
     }
     let is_whole = left_out.is_empty();
-    let told = shown.into_iter().chain(left_out).chain(pools).collect::<Vec<_>>().join("; ");
+    let told = shown.into_iter().chain(left_out).chain(others).chain(pools);
+    let told = told.collect::<Vec<_>>().join("; ");
+    if let Some(why) = stand_in {
+        return Finding::warn(format!("{told}; {why}"), NO_LIBRARY);
+    }
     if is_whole {
         return Finding::ok(told);
     }

@@ -89,6 +89,7 @@ pub(super) fn event(event: &Event) -> String {
             format!("started, container {}", out::clean(&short))
         }
         Event::Exited { exit, .. } => exited(exit),
+        Event::CardFailed { exit } => format!("a GPU of it failed; {}", exited(exit)),
         Event::Lost => "the container is gone, its exit could not be read".to_owned(),
         Event::TimeIsUp => "its time is up".to_owned(),
         Event::Expired => "its deadline passed before the start".to_owned(),
@@ -130,6 +131,7 @@ const fn stop_cause(cause: StopCause) -> &'static str {
         StopCause::Shutdown => "the node shuts down",
         StopCause::DiskExceeded => "it wrote more than its disk_mib",
         StopCause::DiskFull => "the disk is full, and it wrote most",
+        StopCause::GpuFailed => "a GPU of it failed",
         StopCause::LeaseLost => "another node of the pool has it, or may have it",
     }
 }

@@ -175,7 +175,7 @@ impl News {
 }
 
 /// The exit code, once the container's processes are gone.
-async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, Error> {
+pub(super) async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, Error> {
     let client = docker.client().await?;
     let mut wait = client.wait_container(&id.0, None::<WaitContainerOptions>);
     loop {

@@ -72,6 +72,8 @@ pub struct Config {
     pub registry_auth_file: Option<PathBuf>,
     /// How long a registry's answer about a tag stays valid, and how long its silence does.
     pub tag_good_for: Duration,
+    /// An image on this host whose own command exits 0 if the GPU that it gets computes rightly.
+    pub gpu_probe_image: Option<String>,
     /// Deadline of calls that only look something up or change a record.
     pub call_timeout: Duration,
     /// Deadline of a container's start, its GPU hook included: a runtime can hang there for ever.
@@ -94,6 +96,7 @@ impl Config {
             pulled: None,
             registry_auth: Vec::new(),
             registry_auth_file: None,
+            gpu_probe_image: None,
             tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_mins(2),
@@ -259,7 +262,8 @@ impl ContainerRuntime for Docker {
     }
 
     async fn gpu_ready(&self, node: Address, gpu: &GpuUuid) -> Result<(), Error> {
-        self.hands_out(node, gpu.as_str(), std::slice::from_ref(gpu)).await
+        self.hands_out(node, gpu.as_str(), std::slice::from_ref(gpu)).await?;
+        self.computes(node, gpu).await
     }
 
     async fn open_folders(

@@ -6,6 +6,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
@@ -16,13 +17,15 @@ use futures_util::StreamExt as _;
 
 use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
 use super::tool::{self, SHOWN};
-use super::{Docker, fault, within};
+use super::{Docker, fault, follow, within};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
 /// A command that the tool image does not have.
 const COMMAND: &str = "/nothing-to-run";
 
+/// How long the owner's image may compute on a GPU.
+const PROOF: Duration = Duration::from_mins(2);
 /// Attempts to create a probe's container.
 const TRIES: u32 = 3;
 /// Most bytes that are read of an archive of one small file.
@@ -58,6 +61,40 @@ impl Docker {
             // starting.
             Err(other) => Err(other),
         }
+    }
+
+    /// Checks that this GPU computes: runs the owner's image for that, if there is one, with the GPU and
+    /// nothing else. Its command must exit 0 within [`PROOF`].
+    pub async fn computes(&self, node: Address, gpu: &GpuUuid) -> Result<(), Error> {
+        let Some(image) = &self.config.gpu_probe_image else { return Ok(()) };
+        let client = self.client().await?;
+        let failed = |reason: String| Error::Gpu { reason: fault::one_line(&reason) };
+        let found = match within(self.config.call_timeout, client.inspect_image(image)).await {
+            Ok(found) => found.id,
+            Err(err) if fault::status(&err) == Some(404) => None,
+            Err(err) => return Err(self.fault(err)),
+        };
+        let Some(id) = found else {
+            return Err(failed(format!("GPU_PROBE_IMAGE: there is no image {image} on this host")));
+        };
+        let host = policy::proof(gpu);
+        let probe = self.create_from(id, None, (node, &format!("{gpu}-proof")), host).await?;
+        let ran = async {
+            let start = client.start_container(&probe.0, None::<StartContainerOptions>);
+            let started = within(self.config.start_timeout, start).await;
+            started.map_err(|err| fault::of_start(&self.config.host, err))?;
+            match tokio::time::timeout(PROOF, follow::exit_code(self, &probe)).await {
+                Ok(Ok(0)) => Ok(()),
+                Ok(Ok(code)) => Err(failed(format!("{image} ended with exit code {code} on it"))),
+                Ok(Err(err)) => Err(err),
+                Err(_) => {
+                    Err(failed(format!("{image} did not end in {} s on it", PROOF.as_secs())))
+                }
+            }
+        };
+        let ran = ran.await;
+        let removed = self.remove(&probe).await;
+        ran.and(removed)
     }
 
     /// The content that the engine finds at the path of this file; `None` if it finds none. No program runs:
@@ -138,12 +175,24 @@ impl Docker {
         what: &str,
         host: HostConfig,
     ) -> Result<ContainerId, Error> {
-        let client = self.client().await?;
         let image = self.tool_image().await?;
+        let command = Some(vec![COMMAND.to_owned()]);
+        self.create_from(image, command, (node, what), host).await
+    }
+
+    /// Creates a container of this image under the probe's name, after removing its predecessor.
+    async fn create_from(
+        &self,
+        image: String,
+        command: Option<Vec<String>>,
+        (node, what): (Address, &str),
+        host: HostConfig,
+    ) -> Result<ContainerId, Error> {
+        let client = self.client().await?;
         let name = policy::probe_name(node, what);
         let body = ContainerCreateBody {
             image: Some(image),
-            cmd: Some(vec![COMMAND.to_owned()]),
+            cmd: command,
             labels: Some(policy::probe_labels(node, what)),
             host_config: Some(HostConfig { runtime: self.config.runtime.clone(), ..host }),
             ..ContainerCreateBody::default()

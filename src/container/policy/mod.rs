@@ -73,6 +73,10 @@ const FILES_MAX: i64 = 16_384;
 const USERS_PROCESSES_MAX: i64 = 16_384;
 /// Makes the kernel kill jobs before the agent or the engine if memory runs out.
 const OOM_SCORE_ADJ: i64 = 500;
+
+/// Memory, in bytes, and processes of a proof that a GPU computes. A CUDA context alone takes some 500 MiB.
+const PROOF_MEMORY: i64 = 8 << 30;
+const PROOF_PIDS: i64 = 512;
 /// Seconds from the stop signal to the kill if the engine itself stops a container.
 const STOP_TIMEOUT_S: i64 = 10;
 
@@ -207,6 +211,24 @@ pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
         capabilities: Some(vec![vec!["gpu".to_owned()]]),
         ..DeviceRequest::default()
     })
+}
+
+/// Settings of the container in which the owner's image proves that this GPU computes: the GPU and nothing
+/// else, within [`PROOF_MEMORY`].
+pub(super) fn proof(gpu: &GpuUuid) -> HostConfig {
+    HostConfig {
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        network_mode: Some("none".to_owned()),
+        device_requests: device_request(std::slice::from_ref(gpu)).map(|request| vec![request]),
+        memory: Some(PROOF_MEMORY),
+        memory_swap: Some(PROOF_MEMORY),
+        pids_limit: Some(PROOF_PIDS),
+        oom_score_adj: Some(OOM_SCORE_ADJ),
+        log_config: Some(log_config()),
+        init: Some(true),
+        ..HostConfig::default()
+    }
 }
 
 /// The filter by which a node finds its own containers.

@@ -40,6 +40,8 @@ pub enum Event {
         #[serde(default)]
         by_itself: Option<bool>,
     },
+    /// The container's processes are gone, and a card that they had is defective.
+    CardFailed { exit: RunExit },
     /// The container is gone and its exit code could not be read.
     Lost,
     /// The run's time is up.
@@ -103,6 +105,7 @@ impl Event {
             Self::NeverRan => "never_ran",
             Self::Started { .. } => "started",
             Self::Exited { .. } => "exited",
+            Self::CardFailed { .. } => "card_failed",
             Self::Lost => "lost",
             Self::TimeIsUp => "time_is_up",
             Self::Expired => "expired",

@@ -69,6 +69,8 @@ pub enum StopCause {
     DiskExceeded,
     /// The node's disk ran full, and this job had written the most.
     DiskFull,
+    /// A card that it has is defective.
+    GpuFailed,
 }
 
 impl StopCause {

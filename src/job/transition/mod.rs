@@ -9,8 +9,8 @@ mod stop;
 use std::time::Duration;
 
 use super::phase::{
-    Durable, EndedRun, Ending, Event, Job, Kept, Misplaced, Outcome, Phase, PinnedImage, Rules,
-    Run, RunExit, StopCause, Transition, Trouble, misplaced,
+    Durable, EndedRun, Ending, Event, Job, Kept, LOST_MAX, Misplaced, Outcome, Phase, PinnedImage,
+    Rules, Run, RunExit, StopCause, Transition, Trouble, misplaced,
 };
 use super::reason::Reason;
 use super::status::{Stage, Status};
@@ -161,6 +161,9 @@ impl Next {
                 self.job.phase = Phase::Stopping { run, cause };
             }
             (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
+            (Phase::Running { run } | Phase::Stopping { run, .. }, Event::CardFailed { exit }) => {
+                self.exited(run, exit, Some(StopCause::GpuFailed));
+            }
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
                 // A container that had already ended by itself was not ended by the stop.
                 let by_itself = by_itself.unwrap_or_else(|| {
@@ -281,6 +284,15 @@ impl Next {
         }
         if cause == Some(StopCause::LeaseLost) {
             return self.yielded();
+        }
+        if cause == Some(StopCause::GpuFailed) {
+            self.job.lost += 1;
+            if self.job.lost < LOST_MAX {
+                let error = "a GPU failed while the job had it; the job will run again";
+                self.interrupted(Reason::GpuFailed, error);
+                self.job.phase = Phase::Interrupted;
+                return;
+            }
         }
         self.job.durations.run = Some(ms(exit.finished_at.since(exit.started_at)));
         self.job.phase = Phase::Exited { run, exit, cause };

@@ -5,15 +5,17 @@
 
 mod jobs;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::sql::{Connection, OpenFlags, OptionalExtension as _, Row, SqliteError, params};
 
 use super::packed::unpack;
-use super::{Error, KeptOutput, SCHEMA, kept, receipts};
+use super::{Dated, Error, KeptOutput, SCHEMA, gpu_health, kept, receipts};
 use crate::ids::{Hash, JobId};
 use crate::job::receipt::Signed;
+use crate::node::GpuUuid;
 use crate::reputation::Call;
 use crate::reputation::tx::Outcome;
 
@@ -132,6 +134,11 @@ impl Reader {
         let digests = query.query_map(params![transaction, LEAVES_MAX], |row| row.get(0))?;
         let parse = |text: String| text.parse().map_err(|err| Error::Failed(Box::new(err)));
         digests.map(|digest| parse(digest?)).collect()
+    }
+
+    /// The record of each card that ever was anything but healthy, and when it came into its state.
+    pub fn gpu_health(&self) -> Result<BTreeMap<GpuUuid, Dated>, Error> {
+        gpu_health::all(&self.db)
     }
 
     /// The job's kept output, if it could not be published in time and is still known.

@@ -6,11 +6,16 @@
 //! until a probe finds it well; once a problem is gone, the node becomes fit again without its owner;
 //! what a stranger's jobs can do to it passes within the longest [`REST`].
 
+mod unfit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::GpuUuid;
+use super::health::Health;
 use crate::backoff::Backoff;
+
+pub use unfit::Unfit;
 
 /// After this many jobs in a row that failed before their command ran, possibly by this node's fault, the
 /// node rests. One or two may have been the jobs' own fault.
@@ -18,9 +23,6 @@ pub const FAULTS_MAX: u32 = 3;
 
 /// How long a node rests then. Each further rest is longer, until a job runs.
 pub const REST: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_mins(5));
-
-/// How long a card that failed is left alone before it is probed; longer after each failure.
-const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
 
 /// What is known about the node. What is unknown counts as well: a node that was never checked is fit.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +33,9 @@ pub struct Fitness {
     hook: Option<String>,
     cards: usize,
     missing: BTreeSet<GpuUuid>,
-    aside: BTreeMap<GpuUuid, Aside>,
+    health: Health,
+    /// Cards that no job gets for the moment though nothing is wrong with them, and why.
+    held_back: BTreeMap<GpuUuid, String>,
     /// Cards that no container has had since the node started.
     untried: BTreeSet<GpuUuid>,
     disk: Option<Disk>,
@@ -46,16 +50,6 @@ pub struct Fitness {
     /// Number of rests since a job ran.
     rests: u32,
     rest_until: Option<Duration>,
-}
-
-/// A card that was set aside because it failed.
-#[derive(Debug, Clone, Copy, Default)]
-struct Aside {
-    failures: u32,
-    /// Whether a probe found it well since, so that jobs may get it again.
-    well: bool,
-    /// When it may be probed; set by the first check after the failure.
-    probe_at: Option<Duration>,
 }
 
 /// Whether the store takes uploads, as the node's trial showed.
@@ -101,61 +95,6 @@ pub enum Probed {
     NoDriver(String),
 }
 
-/// Why the node takes no job.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// No container can be started.
-    #[error("the container engine can't be used: {0}")]
-    Engine(String),
-    /// The driver does not answer, or no container gets a card.
-    #[error("the GPUs can't be used: {0}")]
-    Driver(String),
-    /// Every card is gone, or was set aside.
-    #[error("none of the {0} GPUs works")]
-    NoCard(usize),
-    /// Too little disk space is free.
-    #[error("{} MiB of disk are free, {} must stay", .0.free_mib, .0.min_mib)]
-    Disk(Disk),
-    /// The store refuses the output of a job.
-    #[error("the store refuses what was run")]
-    Store,
-    /// The store takes no upload at all; holds its words.
-    #[error("the store takes no upload: {0}")]
-    Upload(String),
-    /// A trial has no result yet, and will have one in a moment; holds what is tried.
-    #[error("it was not tried yet whether {0}")]
-    Untried(&'static str),
-    /// Too many results wait to be published; holds how many.
-    #[error("{0} results wait to be published")]
-    Unpublished(usize),
-    /// Jobs failed in a row before they ran.
-    #[error("{count} jobs in a row failed before they ran, the last one so: {last}")]
-    Faults {
-        /// Number of such jobs.
-        count: u32,
-        /// The error of the last one.
-        last: String,
-    },
-}
-
-impl Unfit {
-    /// The reason for strangers: without the words of the engine, the driver or a service.
-    pub fn told(&self) -> String {
-        match self {
-            Self::Engine(_) => "the container engine can't be used".to_owned(),
-            Self::Driver(_) => "the GPUs can't be used".to_owned(),
-            Self::Upload(_) => "the store takes no upload".to_owned(),
-            Self::Faults { count, .. } => format!("{count} jobs in a row failed before they ran"),
-            other => other.to_string(),
-        }
-    }
-
-    /// Whether the two differ in kind, and not only in an engine's words or a number.
-    pub fn is_other_than(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) != std::mem::discriminant(other)
-    }
-}
-
 impl Fitness {
     /// The fitness of a node with this many cards.
     pub fn of(cards: usize) -> Self {
@@ -184,6 +123,12 @@ impl Fitness {
         if self.has_no_card() {
             return Err(Unfit::NoCard(self.cards));
         }
+        if self.cards > 0
+            && self.out().len() >= self.cards
+            && let Some(why) = self.held_back.values().next()
+        {
+            return Err(Unfit::HeldBack(why.clone()));
+        }
         if let Some(disk) = self.disk {
             return Err(Unfit::Disk(disk));
         }
@@ -210,7 +155,7 @@ impl Fitness {
     }
 
     fn has_no_card(&self) -> bool {
-        self.cards > 0 && self.out().len() >= self.cards
+        self.cards > 0 && self.lost().len() >= self.cards
     }
 
     fn store_lacks(&self) -> Option<Unfit> {
@@ -235,18 +180,26 @@ impl Fitness {
         !self.untried.contains(card)
     }
 
-    /// The cards that no job gets: gone, or set aside. A card that was not tried yet is not among them:
-    /// jobs wait for it.
+    /// The cards that no job gets: gone, not healthy, or held back. A card that was not tried yet is not
+    /// among them: jobs wait for it.
     pub fn out(&self) -> BTreeSet<&GpuUuid> {
-        let aside = self.aside.iter().filter(|(_, card)| !card.well).map(|(uuid, _)| uuid);
-        self.missing.iter().chain(aside).collect()
+        self.missing.iter().chain(self.health.out()).chain(self.held_back.keys()).collect()
     }
 
-    /// The cards to probe now.
+    /// The cards that are gone from the host, or not healthy: the rest may be given to jobs sooner or later.
+    fn lost(&self) -> BTreeSet<&GpuUuid> {
+        self.missing.iter().chain(self.health.out()).collect()
+    }
+
+    /// The cards to probe now. A card in quarantine needs its quiet time first, even if it was not tried.
     pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
-        let due = |card: &Aside| !card.well && card.probe_at.is_some_and(|at| at <= now);
-        let due = self.aside.iter().filter(|(_, card)| due(card));
-        self.untried.iter().chain(due.map(|(uuid, _)| uuid)).cloned().collect()
+        let untried = self.untried.iter().filter(|uuid| !self.health.is_defective(uuid));
+        untried
+            .chain(self.health.to_prove(now))
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Takes in a check of the host; `known`: the node's cards.
@@ -264,7 +217,7 @@ impl Fitness {
         if self.hook.is_some() {
             self.suspect_all(known);
         }
-        self.schedule(now);
+        self.health.pass(now);
         if self.faults >= FAULTS_MAX {
             let rest = REST.delay(self.rests + 1, 1.0);
             let until = *self.rest_until.get_or_insert(now + rest);
@@ -280,70 +233,67 @@ impl Fitness {
     /// The engine gave a container no card at all: every card needs a probe of its own, or one that is dead
     /// and probed alone would keep the others out of use.
     fn suspect_all(&mut self, known: &[GpuUuid]) {
-        let is_known = |uuid: &&GpuUuid| {
-            self.untried.contains(*uuid)
-                || self.missing.contains(*uuid)
-                || self.aside.get(*uuid).is_some_and(|card| !card.well)
-        };
+        let lost = self.lost();
+        let is_known = |uuid: &&GpuUuid| self.untried.contains(*uuid) || lost.contains(*uuid);
         let others: Vec<GpuUuid> = known.iter().filter(|uuid| !is_known(uuid)).cloned().collect();
-        self.cards_failed(&others);
+        self.cards_failed(&others, "the engine gave a container no GPU at all");
     }
 
-    /// Takes in probes of cards that were set aside, or not tried yet.
+    /// Takes in probes of cards that were not tried yet, or whose proof was due.
     pub fn probed(&mut self, probes: BTreeMap<GpuUuid, Probed>, now: Duration) {
         for (uuid, found) in probes {
-            if self.untried.remove(&uuid) {
-                self.tried_first(uuid, found);
-                continue;
-            }
-            let Some(card) = self.aside.get_mut(&uuid) else { continue };
-            card.probe_at = None;
+            let was_untried = self.untried.remove(&uuid);
             match found {
                 Probed::Well => {
-                    // It starts afresh: its failure may have been the job's own doing.
-                    *card = Aside { failures: 0, well: true, probe_at: None };
+                    self.health.proved(&uuid);
                     self.hook = None;
                 }
-                Probed::Failed(_) => card.failures += 1,
+                Probed::Failed(why) => self.cards_failed(&[uuid], &why),
+                Probed::NoDriver(why) if was_untried => self.no_driver(&[uuid], &why),
                 Probed::NoDriver(why) => {
-                    card.failures += 1;
+                    self.health.not_given(&uuid, &why);
                     self.hook = Some(why);
                 }
             }
         }
-        self.schedule(now);
-    }
-
-    fn tried_first(&mut self, uuid: GpuUuid, found: Probed) {
-        match found {
-            Probed::Well => self.hook = None,
-            Probed::Failed(_) => self.cards_failed(&[uuid]),
-            Probed::NoDriver(why) => self.no_driver(&[uuid], &why),
-        }
-    }
-
-    /// Sets when each card that is set aside may be probed.
-    fn schedule(&mut self, now: Duration) {
-        for card in self.aside.values_mut().filter(|card| !card.well) {
-            card.probe_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
-        }
+        self.health.pass(now);
     }
 
     /// No container gets any card, as seen when one was to get these.
     pub fn no_driver(&mut self, cards: &[GpuUuid], why: &str) {
         if !cards.is_empty() {
             self.hook = Some(why.to_owned());
-            self.cards_failed(cards);
+            self.cards_failed(cards, why);
         }
     }
 
     /// These cards could not be given to a container.
-    pub fn cards_failed(&mut self, cards: &[GpuUuid]) {
+    pub fn cards_failed(&mut self, cards: &[GpuUuid], why: &str) {
         for uuid in cards {
             self.untried.remove(uuid);
-            let card = self.aside.entry(uuid.clone()).or_default();
-            *card = Aside { failures: card.failures + 1, well: false, probe_at: None };
+            self.health.not_given(uuid, why);
         }
+    }
+
+    /// The health of the cards.
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The health of the cards, to tell it what was seen of them.
+    pub const fn health_mut(&mut self) -> &mut Health {
+        &mut self.health
+    }
+
+    /// Sets the cards that no job gets for the moment though nothing is wrong with them, each with the
+    /// reason.
+    pub fn hold_back(&mut self, cards: BTreeMap<GpuUuid, String>) {
+        self.held_back = cards;
+    }
+
+    /// The cards that are held back, with the reasons.
+    pub const fn held_back(&self) -> &BTreeMap<GpuUuid, String> {
+        &self.held_back
     }
 
     /// A job failed before its command ran, possibly by this node's own fault.
@@ -371,7 +321,7 @@ impl Fitness {
             self.hook = None;
         }
         for uuid in cards {
-            self.aside.remove(uuid);
+            self.health.proved(uuid);
             self.untried.remove(uuid);
         }
     }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::health::ASIDE;
 use super::*;
 
 fn card(name: &str) -> GpuUuid {
@@ -25,7 +26,7 @@ fn failed() -> Probed {
 #[test]
 fn one_failed_start_sets_a_card_aside_until_a_probe_finds_it_well() {
     let mut fitness = Fitness::of(2);
-    fitness.cards_failed(&[card("GPU-a")]);
+    fitness.cards_failed(&[card("GPU-a")], "unknown device");
     assert_eq!(fitness.out(), BTreeSet::from([&card("GPU-a")]));
     assert_eq!(fitness.verdict(), Ok(()), "the other one goes on");
     fitness.looked(Look::default(), &known(), s(100));
@@ -33,7 +34,7 @@ fn one_failed_start_sets_a_card_aside_until_a_probe_finds_it_well() {
     assert_eq!(fitness.to_probe(s(101)), [card("GPU-a")]);
     fitness.probed(probed("GPU-a", failed()), s(101));
     assert_eq!(fitness.to_probe(s(102)), [], "each failure doubles the wait");
-    fitness.cards_failed(&[card("GPU-b")]);
+    fitness.cards_failed(&[card("GPU-b")], "unknown device");
     assert_eq!(fitness.verdict(), Err(Unfit::NoCard(2)));
     fitness.probed(probed("GPU-a", Probed::Well), s(103));
     assert_eq!(fitness.verdict(), Ok(()));
@@ -43,12 +44,12 @@ fn one_failed_start_sets_a_card_aside_until_a_probe_finds_it_well() {
 #[test]
 fn a_card_that_a_probe_found_well_begins_anew() {
     let mut fitness = Fitness::of(1);
-    fitness.cards_failed(&[card("GPU-a")]);
+    fitness.cards_failed(&[card("GPU-a")], "unknown device");
     for at in [10, 20, 30] {
         fitness.probed(probed("GPU-a", failed()), s(at));
     }
     fitness.probed(probed("GPU-a", Probed::Well), s(100));
-    fitness.cards_failed(&[card("GPU-a")]);
+    fitness.cards_failed(&[card("GPU-a")], "unknown device");
     fitness.looked(Look::default(), &known(), s(200));
     assert_eq!(fitness.to_probe(s(201)), [card("GPU-a")]);
 }
@@ -117,7 +118,7 @@ fn a_card_that_is_gone_is_given_to_nobody_until_it_is_back() {
 fn a_dead_card_does_not_keep_the_others_out_after_the_driver_was_away_for_a_moment() {
     let mut fitness = Fitness::of(2);
     let mut now = s(0);
-    fitness.cards_failed(&known()[..1]);
+    fitness.cards_failed(&known()[..1], "unknown device");
     fitness.probed(probed("GPU-a", Probed::NoDriver("no driver".to_owned())), now);
     assert!(matches!(fitness.verdict(), Err(Unfit::Driver(_))));
     while fitness.verdict().is_err() && now < ASIDE.max * 4 {
@@ -191,7 +192,7 @@ proptest! {
         for what in happened {
             now += s(7);
             match what {
-                0 => fitness.cards_failed(&known()),
+                0 => fitness.cards_failed(&known(), "unknown device"),
                 1 => fitness.job_failed("x"),
                 2 => fitness.job_runs(&known()[..1]),
                 3 => fitness.store(true),

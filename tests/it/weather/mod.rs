@@ -5,6 +5,7 @@ pub(crate) mod disk;
 mod engine;
 mod logs;
 pub(crate) mod nats;
+mod room;
 mod store;
 
 use std::path::PathBuf;

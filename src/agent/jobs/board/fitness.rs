@@ -12,6 +12,7 @@ use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
 use crate::node::admission::{Offer, Verdict, decide};
 use crate::node::fitness::{Look, Probed, Unfit};
+use crate::node::health::State as Health;
 
 impl State {
     /// Updates the node's fitness from a job's transition. `before`: its previous phase; `held`:
@@ -26,7 +27,7 @@ impl State {
                     && let Some(fault) = phase.nodes_fault() =>
             {
                 if fault.reason == Reason::GpuFailed {
-                    self.fitness.cards_failed(held);
+                    self.fitness.cards_failed(held, &fault.error);
                 }
                 let is_missing = fault.reason == Reason::InputUnavailable;
                 self.unfetched += u64::from(is_missing);
@@ -40,12 +41,14 @@ impl State {
             }
             // It gave its cards up, to reserve others or the same ones again later.
             Phase::Ready { .. } if moved && before == "starting" => {
-                self.fitness.cards_failed(held);
+                let why = job.trouble.as_ref().map_or("", |trouble| &trouble.fault.error);
+                self.fitness.cards_failed(held, why);
                 self.symptoms += 1;
             }
             phase if !moved && let Some(trouble) = &job.trouble => {
                 if trouble.fault.reason == Reason::GpuFailed {
-                    self.fitness.cards_failed(phase.holds().unwrap_or_default());
+                    let cards = phase.holds().unwrap_or_default();
+                    self.fitness.cards_failed(cards, &trouble.fault.error);
                 }
                 self.symptoms += u64::from(phase.wants_slot());
             }
@@ -181,10 +184,14 @@ impl Board {
         !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
     }
 
-    /// The node's full offer, and which of its cards are out of use.
-    pub fn offered(&self) -> (Offer, Vec<GpuUuid>) {
+    /// The node's full offer, and which of its cards are out of use, with the reason in one word.
+    pub fn offered(&self) -> (Offer, BTreeMap<GpuUuid, &'static str>) {
         let state = self.state();
-        let out = state.fitness.out().into_iter().cloned().collect();
+        let word = |card: &GpuUuid| match state.fitness.health().state(card) {
+            Health::Healthy => "aside",
+            state => state.name(),
+        };
+        let out = state.fitness.out().into_iter().map(|card| (card.clone(), word(card))).collect();
         (state.terms.offer.clone(), out)
     }
 

@@ -38,6 +38,18 @@ impl Board {
         counts
     }
 
+    /// Whether every job gets the strict sandbox.
+    pub fn is_strict(&self) -> bool {
+        self.state().terms.sandbox.is_strict
+    }
+
+    /// Waits until every job on the board is at rest: it has run and waits for a retry, or no task
+    /// has it in hand.
+    pub async fn wait_until_at_rest(&self) {
+        let rests = |entry: &Entry| entry.rests || entry.abandoned;
+        self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
+    }
+
     /// Whether the job is on the board.
     pub fn has(&self, id: &JobId) -> bool {
         self.state().entries.contains_key(id)

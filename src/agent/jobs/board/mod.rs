@@ -7,6 +7,7 @@
 //! [`admission`]: crate::node::admission
 //! [`fitness`]: crate::node::fitness
 
+mod cards;
 mod fitness;
 mod look;
 mod room;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub use cards::Left;
 pub use in_hand::InHand;
 pub use look::Running;
 
@@ -74,6 +76,12 @@ struct State {
     symptoms: u64,
     /// How many jobs did not get their inputs.
     unfetched: u64,
+    /// Whether it was taken in what an earlier process's jobs may have written.
+    is_written_known: bool,
+    /// Whether somebody looks at the cards that jobs leave.
+    watches_cards: bool,
+    /// Those that were not seen free yet.
+    left: BTreeMap<GpuUuid, Left>,
 }
 
 #[derive(Debug)]
@@ -153,7 +161,10 @@ impl State {
         let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
         let mut offer = self.offer();
         // A card that has not been tried yet is offered to nobody; a job that needs it waits.
-        offer.gpus.retain(|gpu| self.fitness.was_tried(&gpu.uuid));
+        // Nor is one that a job has left and that was not seen free.
+        let is_free =
+            |card: &GpuUuid| self.fitness.was_tried(card) && !self.left.contains_key(card);
+        offer.gpus.retain(|gpu| is_free(&gpu.uuid));
         decide(&offer, &held, &ahead, demand)
     }
 
@@ -202,6 +213,9 @@ impl Board {
             is_unfit_told: false,
             symptoms: 0,
             unfetched: 0,
+            is_written_known: false,
+            watches_cards: false,
+            left: BTreeMap::new(),
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -283,11 +297,14 @@ impl Board {
 
     /// No process of the job is left: frees what it held, before that is journaled.
     pub fn exited(&self, id: &JobId) {
-        if let Some(entry) = self.state().entries.get_mut(id) {
+        let mut state = self.state();
+        state.leaves(id);
+        if let Some(entry) = state.entries.get_mut(id) {
             entry.process = Process::Exited;
             entry.wants_slot = false;
             entry.holds = None;
         }
+        drop(state);
         self.notify();
     }
 
@@ -360,13 +377,6 @@ impl Board {
         let (answer, answered) = oneshot::channel();
         stop.send(StopRequest { cause, answer }).await.ok()?;
         answered.await.ok()
-    }
-
-    /// Waits until every job on the board is at rest: it has run and waits for a retry, or no task
-    /// has it in hand.
-    pub async fn wait_until_at_rest(&self) {
-        let rests = |entry: &Entry| entry.rests || entry.abandoned;
-        self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
     }
 }
 

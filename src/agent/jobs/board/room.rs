@@ -1,8 +1,11 @@
-//! How many more jobs may be taken in.
+//! How many more jobs may be taken in, and how large they may be.
 //!
-//! Invariant: none while the node drains or is not fit.
+//! Invariants: none while the node drains or is not fit; what the jobs in hand have written to the disk
+//! never makes the node look smaller than it is.
 
 use super::{Board, State};
+use crate::job::phase::Fault;
+use crate::job::{Job, JobSpec};
 use crate::node::fitness::Unfit;
 
 /// The limit of unpublished results, per slot, and its minimum for small nodes. At the limit the
@@ -41,6 +44,47 @@ impl Board {
         let wanting = state.entries.values().filter(|entry| entry.wants_slot).count();
         let room = (slots + ahead).saturating_sub(wanting);
         room.min((state.unpublished_max() + ahead).saturating_sub(unpublished))
+    }
+
+    /// Takes in how much of the disk jobs could fill now, in MiB. While jobs are in hand the missing part may
+    /// be theirs, and comes back: the offer does not shrink then.
+    pub fn disk(&self, free_mib: u64) {
+        let mut state = self.state();
+        let is_idle = state.entries.is_empty();
+        let offer = &mut state.terms.offer;
+        let before = offer.disk_mib;
+        offer.disk_mib = if is_idle { free_mib } else { free_mib.max(before) };
+        let is_changed = offer.disk_mib != before;
+        drop(state);
+        if is_changed {
+            self.notify();
+        }
+    }
+
+    /// Adds to the offer what these jobs of an earlier process may have written: the free space that was
+    /// measured lacks it. Counts at the first call, since recovery may have to be repeated.
+    pub fn occupied_by(&self, jobs: &[Job]) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.is_written_known, true) {
+            return;
+        }
+        let has_run = |job: &&Job| job.phase.holds().is_some() || !job.phase.wants_slot();
+        let shares = jobs.iter().filter(has_run).map(|job| state.terms.demand(&job.spec).share);
+        let written = shares.fold(0_u64, |sum, share| sum.saturating_add(share.disk_mib));
+        let offer = &mut state.terms.offer;
+        offer.disk_mib = offer.disk_mib.saturating_add(written);
+    }
+
+    /// `Err` with the reason if the node can never run the job.
+    pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
+        self.state().terms.admit(spec)
+    }
+
+    /// The same for a job that was admitted before: it may have to wait for the disk, however full that is.
+    pub fn still_admits(&self, spec: &JobSpec) -> Result<(), Fault> {
+        let mut terms = self.state().terms.clone();
+        terms.offer.disk_mib = u64::MAX;
+        terms.admit(spec)
     }
 
     /// Whether one more may be taken in. Several sources take jobs concurrently: between

@@ -246,7 +246,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             let error = "the job's deadline had passed when it came".to_owned();
             return Err((Reason::DeadlinePassed, error));
         }
-        self.jobs.terms.admit(spec).map_err(|fault| (fault.reason, fault.error))
+        self.jobs.desk.board.admit(spec).map_err(|fault| (fault.reason, fault.error))
     }
 
     /// The free disk space in MiB if it is too little to accept a job.

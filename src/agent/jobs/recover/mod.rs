@@ -46,6 +46,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<
     // In a repeated round some jobs have their tasks already.
     let open: Vec<Job> =
         open.into_iter().filter(|job| !desk.board.is_looked_after(job.id())).collect();
+    desk.board.occupied_by(&open);
     // Slots and cards are assigned to their holders before any task can ask for some.
     open.iter().filter(|job| job.phase.holds().is_some()).for_each(|job| desk.board.hold(job));
     // Jobs that have run don't wait for an engine that is away: uploads and answers don't need it.
@@ -162,7 +163,7 @@ async fn take_back<E: Effects, C: Clock + Clone>(
     let delivery = delivery(&jobs.desk, &job).await.map_err(failed)?;
     let job = job.taken_up();
     let (id, phase) = (job.id(), job.phase.name());
-    let fits = jobs.terms.admit(&job.spec);
+    let fits = jobs.desk.board.still_admits(&job.spec);
     let job = match (&job.phase, fits) {
         // A pool's job that was given back is redelivered, unless another agent took it. Without a
         // queue that keeps the message there is no redelivery, and it goes on here.

@@ -273,6 +273,38 @@ fn a_container_that_is_lost_three_times_fails_the_job_which_is_put_aside() {
 }
 
 #[test]
+fn a_job_whose_card_fails_runs_again_and_after_three_times_it_is_the_nodes_fault() {
+    let Event::Exited { exit, .. } = stopped(0) else { panic!("no exit") };
+    let gone = [Event::CardFailed { exit }, Event::Removed, Event::HandedBack, Event::Resumed];
+    let by_itself = || happy().into_iter().take(4).chain(gone.clone());
+    // The same if the node has stopped it for that.
+    let stop = [Event::StopAsked { cause: StopCause::GpuFailed }];
+    let stopped_for_it = || {
+        happy()
+            .into_iter()
+            .take(4)
+            .chain(stop.clone())
+            .chain([stopped(137)])
+            .chain(gone[1..].to_vec())
+    };
+    let (job, statuses) = run("", by_itself().chain(stopped_for_it()).chain(happy()));
+    let told = "accepted pulling fetching running interrupted pulling fetching running interrupted \
+                pulling fetching running uploading completed";
+    assert_eq!(stages(&statuses), told);
+    assert_eq!((job.attempt, job.lost), (3, 2));
+    let interrupted = statuses.iter().find(|status| status.stage == Stage::Interrupted).unwrap();
+    assert_eq!(interrupted.reason_code, Some(Reason::GpuFailed));
+
+    let thrice = by_itself().chain(by_itself()).chain(happy().into_iter().take(4));
+    let (job, _) = run("", thrice.chain([Event::CardFailed { exit }]));
+    let collected = Event::Collected { output: Ok(None), log: None };
+    let end = job.apply(collected, at(20), &rules()).unwrap().job;
+    let Phase::Collected { ended, .. } = end.phase else { panic!("{:?}", end.phase) };
+    let Outcome::Failed(fault) = ended.outcome else { panic!("{:?}", ended.outcome) };
+    assert_eq!(fault.reason, Reason::GpuFailed);
+}
+
+#[test]
 fn a_pools_job_is_claimed_before_its_start_and_before_its_end() {
     let (job, statuses) = run_pooled(happy_pooled());
     assert_eq!(job.phase, Phase::Settled { outcome: Outcome::Completed });

@@ -1,5 +1,12 @@
 //! The GPU probe against a library with NVML's symbols.
 
+mod errors;
+mod events;
+mod h100;
+mod mig;
+mod samples;
+mod tool;
+
 use std::time::Duration;
 
 use lamda_node::gpu::nvml::Nvml;
@@ -19,7 +26,9 @@ fn gpu(uuid: &str, model: &str, vram_mib: u64) -> Gpu {
 #[tokio::test]
 async fn cards_are_told_in_the_order_of_their_uuids() {
     let library = FakeNvml::build(&format!("{DRIVER}{A100}{H100}"));
-    let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+    let mut told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+    let facts = std::mem::take(&mut told.facts);
+    assert!(facts.keys().eq(told.gpus.iter().map(|gpu| &gpu.uuid)), "{facts:?}");
     assert_eq!(
         told,
         GpuInventory {

@@ -1,0 +1,88 @@
+//! What this host has: NVIDIA's cards by the driver's library, or by its tool where the library can't be
+//! loaded, and the cards of other makers by their places on the bus.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::nvml::Nvml;
+use super::smi::Smi;
+use super::{Error, GpuProbe, pci};
+use crate::node::GpuInventory;
+use crate::node::card::{Happened, Round};
+use crate::report::causes;
+
+/// Asks all sources.
+#[derive(Debug, Clone)]
+pub struct Host {
+    nvml: Nvml,
+    tool: Smi,
+    devices: PathBuf,
+}
+
+impl Host {
+    /// Uses the library at `lib_path`, or the host's own without one. Opens nothing yet.
+    pub fn new(lib_path: Option<PathBuf>) -> Self {
+        Self { nvml: Nvml::new(lib_path), tool: Smi::new(None), devices: pci::DEVICES.into() }
+    }
+
+    /// Uses this tool instead of the host's `nvidia-smi`.
+    #[must_use]
+    pub fn with_tool(self, path: PathBuf) -> Self {
+        Self { tool: Smi::new(Some(path)), ..self }
+    }
+
+    /// Looks into this folder instead of [`pci::DEVICES`].
+    #[must_use]
+    pub fn with_devices(self, devices: PathBuf) -> Self {
+        Self { devices, ..self }
+    }
+
+    /// Sets the deadline for an answer of each source; the default is 10 s.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        let (nvml, tool) = (self.nvml.with_deadline(deadline), self.tool.with_deadline(deadline));
+        Self { nvml, tool, ..self }
+    }
+
+    /// The tool, if it may answer in place of the library that failed so.
+    fn stand_in(&self, err: Error) -> Result<(&Path, Error), Error> {
+        match (&err, self.tool.found()) {
+            (Error::NoLibrary { .. }, Some(tool)) => Ok((tool, err)),
+            _ => Err(err),
+        }
+    }
+}
+
+impl GpuProbe for Host {
+    async fn inventory(&self) -> Result<GpuInventory, Error> {
+        let mut inventory = match self.nvml.inventory().await {
+            Ok(inventory) => inventory,
+            Err(err) => {
+                let (tool, err) = self.stand_in(err)?;
+                let told = self.tool.inventory(tool).await;
+                let why = format!("{}; {} tells the cards instead", causes(&err), tool.display());
+                let told = told.map_err(|reason| Error::Tool { reason, library: Box::new(err) })?;
+                GpuInventory { stand_in: Some(why), ..told }
+            }
+        };
+        inventory.others = pci::others(&self.devices);
+        Ok(inventory)
+    }
+
+    async fn sample(&self) -> Result<Round, Error> {
+        let err = match self.nvml.sample().await {
+            Ok(round) => return Ok(round),
+            Err(err) => err,
+        };
+        let (tool, err) = self.stand_in(err)?;
+        let told = self.tool.sample(tool).await;
+        told.map_err(|reason| Error::Tool { reason, library: Box::new(err) })
+    }
+
+    /// Only the library tells events.
+    fn events(&self) -> mpsc::Receiver<Happened> {
+        self.nvml.events()
+    }
+}

@@ -1,0 +1,119 @@
+//! `nvidia-smi`, where the driver's library can't be loaded but its tool answers.
+//!
+//! Invariants: it is asked once at a time, has a deadline and a bounded answer, and gets nothing of the
+//! agent's environment. Its answer is refused as a whole if it is not as asked.
+
+mod csv;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::node::GpuInventory;
+use crate::node::card::Round;
+use crate::report::one_line;
+
+/// Where drivers, containers and WSL put it.
+const TOOLS: [&str; 4] = [
+    "/usr/bin/nvidia-smi",
+    "/usr/local/bin/nvidia-smi",
+    "/usr/local/nvidia/bin/nvidia-smi",
+    "/usr/lib/wsl/lib/nvidia-smi",
+];
+/// It takes 30 ms with a healthy driver, and seconds where it has to load it.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A card's line has 150 bytes, a process's 60; `-q` prints 14 KiB a card.
+const ANSWER_MAX: u64 = 1024 * 1024;
+const FORMAT: &str = "--format=csv,noheader,nounits";
+
+/// Asks NVIDIA's tool.
+#[derive(Debug, Clone)]
+pub(super) struct Smi {
+    candidates: Vec<PathBuf>,
+    deadline: Duration,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Smi {
+    /// The tool at `path`, or the host's own without one.
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        let candidates = path.map_or_else(|| TOOLS.map(PathBuf::from).to_vec(), |path| vec![path]);
+        Self { candidates, deadline: DEADLINE, turn: Arc::default() }
+    }
+
+    /// Sets the deadline for all of an answer.
+    pub(super) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The tool, if this host has it.
+    pub(super) fn found(&self) -> Option<&Path> {
+        self.candidates.iter().map(PathBuf::as_path).find(|path| path.is_file())
+    }
+
+    /// The cards that it tells, or why not, as a clause.
+    pub(super) async fn inventory(&self, tool: &Path) -> Result<GpuInventory, String> {
+        self.in_time(async {
+            let cards = ask(tool, &[csv::LIST, FORMAT]).await?;
+            let head = ask(tool, &["-q", "-d", "COMPUTE"]).await?;
+            let cuda = csv::cuda(&head).unwrap_or_else(|| "unknown".to_owned());
+            csv::inventory(&cards, &cuda)
+        })
+        .await
+    }
+
+    /// How its cards do, or why it does not tell, as a clause.
+    pub(super) async fn sample(&self, tool: &Path) -> Result<Round, String> {
+        self.in_time(async {
+            let processes = csv::processes(&ask(tool, &[csv::PROCESSES, FORMAT]).await?)?;
+            csv::round(&ask(tool, &[csv::SAMPLE, FORMAT]).await?, &processes)
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let round = async {
+            let _turn = self.turn.lock().await;
+            asked.await
+        };
+        let answer = timeout(self.deadline, round).await;
+        answer.unwrap_or_else(|_| Err(format!("no answer in {} s", self.deadline.as_secs())))
+    }
+}
+
+/// One answer of the tool. One that hangs in the driver can't be killed, and is waited for by nobody.
+async fn ask(tool: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut child = Command::new(tool)
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|err| format!("it can't be started: {err}"))?;
+    let mut answer = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        let read = out.take(ANSWER_MAX + 1).read_to_end(&mut answer).await;
+        read.map_err(|err| format!("its answer can't be read: {err}"))?;
+    }
+    if answer.len() as u64 > ANSWER_MAX {
+        return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
+    }
+    let answer = String::from_utf8(answer).map_err(|_| "its answer is no text".to_owned())?;
+    let status = child.wait().await.map_err(|err| format!("its end is not known: {err}"))?;
+    if !status.success() {
+        return Err(format!("{status}: {}", one_line(&answer, 200)));
+    }
+    Ok(answer)
+}

@@ -1,0 +1,394 @@
+//! The health of the node's GPUs, as a state machine for each card.
+//!
+//! ```text
+//!            doubt                defect, or three doubts in an hour
+//!  healthy ─────────► suspect ─────────────────────────────► quarantined ◄──────────┐
+//!     ▲  ▲               │                                       │ quiet time over   │ fails
+//!     │  └── proved ─────┘                                       ▼                   │
+//!     └─────────────────────────── proved ────────────────── probation ──────────────┘
+//!
+//!  the fifth quarantine, or a defect for good ─► retired ─readmitted by the owner─► probation
+//! ```
+//!
+//! A *doubt* is a sign that something may be wrong: a container did not get the card, a mild Xid, a card
+//! that stays slowed by heat. A *defect* is a sign that something is. A *proof* is a container that gets the
+//! card, and computes on it where the owner named an image for that.
+//!
+//! Pure: what was seen comes in, with the time as a span since the start of the process; each change comes
+//! out for the journal. Invariants: only a healthy card is given to jobs; a card that is out comes back by
+//! a proof alone; an error that is known to be a program's own doing never changes its state; a restart
+//! forgets no state other than `suspect`, since every card is tried at a start.
+
+pub mod xid;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::GpuUuid;
+use super::card::{CardEvent, Round, Sample, Unknown};
+use crate::backoff::Backoff;
+use xid::Meaning;
+
+/// How long a suspect card is left alone before it is proved; longer after each failure.
+pub const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+
+/// How long a card stays in quarantine before it is proved; longer after each one.
+pub const QUIET: Backoff = Backoff::new(Duration::from_mins(10), Duration::from_hours(6));
+
+/// At the quarantine with this number, the card is retired.
+const QUARANTINES_MAX: u32 = 5;
+
+/// This many doubts within [`DOUBTS_WITHIN`] put a card into quarantine: each was proved away, and came back.
+const DOUBTS_MAX: usize = 3;
+const DOUBTS_WITHIN: Duration = Duration::from_hours(1);
+
+/// Samples in a row in which a card must be slowed before it is doubted: short peaks are normal.
+const SLOWED_MAX: u32 = 3;
+
+/// A card that was healthy for this long starts afresh: its former quarantines don't count any more.
+const HEALED: Duration = Duration::from_hours(7 * 24);
+
+/// A card's state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Jobs get it.
+    #[default]
+    Healthy,
+    /// Something may be wrong: a proof is due soon.
+    Suspect,
+    /// Something is wrong: left alone for a while.
+    Quarantined,
+    /// After the quarantine: a proof decides.
+    Probation,
+    /// Not used any more, until the owner readmits it.
+    Retired,
+}
+
+impl State {
+    /// The state's name, as the journal and the command line have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Quarantined => "quarantined",
+            Self::Probation => "probation",
+            Self::Retired => "retired",
+        }
+    }
+
+    /// The state of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Healthy, Self::Suspect, Self::Quarantined, Self::Probation, Self::Retired];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
+    /// What the card's owner should do; `None` if nothing.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Healthy | Self::Suspect | Self::Probation => None,
+            Self::Quarantined => Some(
+                "nothing at first: it is tried again by itself; if it comes back to this, look for Xid in \
+                 dmesg, at its power and cooling, and reset it (nvidia-smi --gpu-reset) or reboot",
+            ),
+            Self::Retired => Some(
+                "replace it, or have it repaired; if that is done, readmit it (lamda-node gpus --readmit)",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What survives a restart of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The card's state.
+    pub state: State,
+    /// Why it is in that state, in one sentence; empty if it was never out.
+    pub why: String,
+    /// The quarantines that count against it.
+    pub quarantines: u32,
+}
+
+/// A card's passage from one state into another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The card.
+    pub card: GpuUuid,
+    /// The state that it left.
+    pub from: State,
+    /// The card as it is from now on.
+    pub now: Record,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Card {
+    record: Record,
+    /// Proofs that failed in a row while it was suspect.
+    failures: u32,
+    /// When the next proof may be tried; set by the first look after the failure.
+    proof_at: Option<Duration>,
+    /// When it became healthy; `None` if it was from the start.
+    healthy_since: Option<Duration>,
+    /// When it was doubted lately.
+    doubts: VecDeque<Duration>,
+    /// Samples in a row in which it was slowed.
+    slowed: u32,
+    /// Memory errors that its last sample counted; `None` before the first.
+    errors: Option<u64>,
+}
+
+/// The health of all cards that are or were of this node.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    cards: BTreeMap<GpuUuid, Card>,
+    changes: Vec<Change>,
+    now: Duration,
+}
+
+impl Health {
+    /// Takes over what an earlier process wrote. A card in quarantine starts its quiet time anew.
+    pub fn restore(&mut self, records: BTreeMap<GpuUuid, Record>) {
+        for (uuid, mut record) in records {
+            // Every card is tried at the start: a doubt need not outlive the process.
+            if record.state == State::Suspect {
+                record.state = State::Healthy;
+                let card = uuid.clone();
+                self.changes.push(Change { card, from: State::Suspect, now: record.clone() });
+            }
+            self.cards.insert(uuid, Card { record, ..Card::default() });
+        }
+    }
+
+    /// The changes since the last call, oldest first, for the journal.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The record of each card that ever was anything but healthy.
+    pub fn records(&self) -> impl Iterator<Item = (&GpuUuid, &Record)> {
+        self.cards.iter().map(|(uuid, card)| (uuid, &card.record))
+    }
+
+    /// The card's state.
+    pub fn state(&self, uuid: &GpuUuid) -> State {
+        self.cards.get(uuid).map_or(State::Healthy, |card| card.record.state)
+    }
+
+    /// The cards that no job gets.
+    pub fn out(&self) -> impl Iterator<Item = &GpuUuid> {
+        let out = self.cards.iter().filter(|(_, card)| card.record.state != State::Healthy);
+        out.map(|(uuid, _)| uuid)
+    }
+
+    /// Whether something is wrong with the card for certain, so that no work on it can be trusted.
+    pub fn is_defective(&self, uuid: &GpuUuid) -> bool {
+        matches!(self.state(uuid), State::Quarantined | State::Retired)
+    }
+
+    /// The cards for which a proof is due.
+    pub fn to_prove(&self, now: Duration) -> impl Iterator<Item = &GpuUuid> {
+        let is_due = move |card: &Card| {
+            matches!(card.record.state, State::Suspect | State::Probation)
+                && card.proof_at.is_some_and(|at| at <= now)
+        };
+        self.cards.iter().filter(move |(_, card)| is_due(card)).map(|(uuid, _)| uuid)
+    }
+
+    /// Lets time pass: sets when proofs are due, ends quarantines, forgets old ones.
+    pub fn pass(&mut self, now: Duration) {
+        self.now = now;
+        for (uuid, card) in &mut self.cards {
+            match card.record.state {
+                State::Healthy => {
+                    if card.healthy_since.is_some_and(|since| since + HEALED <= now) {
+                        card.record.quarantines = 0;
+                        card.healthy_since = None;
+                    }
+                }
+                State::Suspect => {
+                    card.proof_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
+                }
+                State::Quarantined => {
+                    let quiet = QUIET.delay(card.record.quarantines, 1.0);
+                    if *card.proof_at.get_or_insert(now + quiet) <= now {
+                        let why = card.record.why.clone();
+                        self.changes.push(card.enter(uuid, State::Probation, why));
+                        card.proof_at = Some(now);
+                    }
+                }
+                State::Probation => {
+                    card.proof_at.get_or_insert(now);
+                }
+                State::Retired => {}
+            }
+        }
+    }
+
+    /// Something may be wrong with the card.
+    pub fn doubt(&mut self, uuid: &GpuUuid, why: &str) {
+        let now = self.now;
+        let card = self.cards.entry(uuid.clone()).or_default();
+        card.doubts.retain(|at| *at + DOUBTS_WITHIN > now);
+        card.doubts.push_back(now);
+        card.doubts.truncate(DOUBTS_MAX);
+        let is_frequent = card.doubts.len() >= DOUBTS_MAX;
+        if is_frequent && card.record.state == State::Healthy {
+            self.defect(uuid, why);
+        } else {
+            self.not_given(uuid, why);
+        }
+    }
+
+    /// A container did not get the card. Often it is the host's fault and not the card's: that alone never
+    /// puts it into quarantine.
+    pub fn not_given(&mut self, uuid: &GpuUuid, why: &str) {
+        let card = self.cards.entry(uuid.clone()).or_default();
+        match card.record.state {
+            State::Healthy => {
+                card.failures = 1;
+                self.changes.push(card.enter(uuid, State::Suspect, why.to_owned()));
+            }
+            State::Suspect => {
+                card.failures = card.failures.saturating_add(1);
+                card.proof_at = None;
+            }
+            State::Probation => self.defect(uuid, why),
+            State::Quarantined | State::Retired => {}
+        }
+    }
+
+    /// Something is wrong with the card.
+    pub fn defect(&mut self, uuid: &GpuUuid, why: &str) {
+        let card = self.cards.entry(uuid.clone()).or_default();
+        if matches!(card.record.state, State::Quarantined | State::Retired) {
+            // The quiet time begins anew: it is not quiet.
+            card.proof_at = None;
+            return;
+        }
+        card.record.quarantines += 1;
+        let is_last = card.record.quarantines >= QUARANTINES_MAX;
+        let next = if is_last { State::Retired } else { State::Quarantined };
+        self.changes.push(card.enter(uuid, next, why.to_owned()));
+    }
+
+    /// The card is defective for good.
+    pub fn retire(&mut self, uuid: &GpuUuid, why: &str) {
+        let card = self.cards.entry(uuid.clone()).or_default();
+        if card.record.state != State::Retired {
+            self.changes.push(card.enter(uuid, State::Retired, why.to_owned()));
+        }
+    }
+
+    /// The card did its work: a container got it, or computed on it. Ends a doubt and a probation.
+    pub fn proved(&mut self, uuid: &GpuUuid) {
+        let now = self.now;
+        let Some(card) = self.cards.get_mut(uuid) else { return };
+        if matches!(card.record.state, State::Suspect | State::Probation) {
+            let why = card.record.why.clone();
+            self.changes.push(card.enter(uuid, State::Healthy, why));
+            card.healthy_since = Some(now);
+        }
+    }
+
+    /// The owner says that a retired card was repaired. Returns `false` if it was not retired.
+    pub fn readmit(&mut self, uuid: &GpuUuid) -> bool {
+        let Some(card) = self.cards.get_mut(uuid) else { return false };
+        if card.record.state != State::Retired {
+            return false;
+        }
+        card.record.quarantines = 0;
+        self.changes.push(card.enter(uuid, State::Probation, "readmitted by its owner".to_owned()));
+        true
+    }
+
+    /// Takes in what the driver reports the moment it happens. Returns the words for the log if it is the
+    /// running program's doing.
+    pub fn happened(&mut self, uuid: &GpuUuid, event: CardEvent) -> Option<String> {
+        match event {
+            CardEvent::Xid(number) => {
+                let words = xid::words(number);
+                match xid::meaning(number).0 {
+                    Meaning::Program => return Some(words),
+                    Meaning::Doubt => self.doubt(uuid, &words),
+                    Meaning::Defect => self.defect(uuid, &words),
+                    Meaning::Final => self.retire(uuid, &words),
+                }
+            }
+            CardEvent::UncorrectedError => {
+                self.defect(uuid, "a memory error could not be corrected");
+            }
+            CardEvent::Unavailable => self.defect(uuid, "the driver can't reach the card"),
+        }
+        None
+    }
+
+    /// Takes in a round of samples.
+    pub fn sampled(&mut self, round: &Round) {
+        for (uuid, reading) in round {
+            match reading {
+                Ok(sample) => self.sampled_one(uuid, sample),
+                Err(Unknown::Lost) => self.defect(uuid, "the card fell off the bus"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn sampled_one(&mut self, uuid: &GpuUuid, sample: &Sample) {
+        let card = self.cards.entry(uuid.clone()).or_default();
+        let before = card.errors;
+        if let Ok(errors) = sample.uncorrected_errors {
+            card.errors = Some(errors);
+        }
+        let is_slowed = is_slowed(sample);
+        card.slowed = if is_slowed.is_some() { card.slowed.saturating_add(1) } else { 0 };
+        if card.record.state == State::Suspect && is_slowed.is_some() {
+            // No proof while it lasts: it would be given to the next job as hot as it is.
+            card.proof_at = None;
+        }
+        let is_doubtful = card.slowed == SLOWED_MAX;
+        if let Ok(rows) = &sample.rows
+            && rows.failed
+        {
+            self.retire(uuid, "a memory row is defective and no spare one is left");
+        } else if let (Ok(errors), Some(before)) = (&sample.uncorrected_errors, before)
+            && *errors > before
+        {
+            let new = errors - before;
+            self.defect(uuid, &format!("{new} memory errors could not be corrected"));
+        } else if let Some(why) = is_slowed
+            && is_doubtful
+        {
+            self.doubt(uuid, why);
+        }
+    }
+}
+
+impl Card {
+    fn enter(&mut self, uuid: &GpuUuid, state: State, why: String) -> Change {
+        let from = self.record.state;
+        self.record.state = state;
+        self.record.why = why;
+        self.proof_at = None;
+        Change { card: uuid.clone(), from, now: self.record.clone() }
+    }
+}
+
+fn is_slowed(sample: &Sample) -> Option<&'static str> {
+    match &sample.slowed {
+        Ok(slowed) if slowed.thermal => Some("it is slowed because it is too hot"),
+        Ok(slowed) if slowed.power_brake => Some("its power supply slows it"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Who is on a card besides the job that holds it: the job before, or a program of the owner's.
+//!
+//! Pure. Invariant: what is not known keeps no card back for ever: a driver that does not name processes or
+//! memory gives no reason to wait.
+
+use super::card::{Reading, Sample};
+
+/// What more may be in use than before the job, in bytes: drivers free some of their own memory late.
+const SLACK: u64 = 256 << 20;
+
+/// A program of the owner's that holds less memory than this, in bytes, does not count: a desktop holds some
+/// all the time.
+const SMALL: u64 = 256 << 20;
+
+/// Whose process it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenant {
+    /// The job's that just ended.
+    Former,
+    /// Another job's of this node.
+    Job,
+    /// Neither: a program of the host.
+    Foreign,
+    /// The host does not show the process.
+    Unknown,
+}
+
+/// What is left on the card of the job that had it, in words; `None` if nothing. `before`: a sample from before
+/// the job, or what else the card held while no job had it.
+pub fn remains(
+    now: &Sample,
+    before: Option<&Sample>,
+    whose: impl Fn(u32) -> Tenant,
+) -> Option<String> {
+    if let Ok(processes) = &now.processes
+        && let Some(process) = processes.iter().find(|it| whose(it.pid) == Tenant::Former)
+    {
+        return Some(format!("process {} of the job before still uses it", process.pid));
+    }
+    let (now, before) = (unexplained(now, &whose), unexplained(before?, &whose));
+    let more = now.ok()?.saturating_sub(before.ok()?);
+    (more > SLACK).then(|| format!("{} MiB of the job before are still in use", more >> 20))
+}
+
+/// Memory in use that no process of the host's or of another job's explains.
+fn unexplained(sample: &Sample, whose: impl Fn(u32) -> Tenant) -> Reading<u64> {
+    let used = sample.used_bytes.clone()?;
+    let processes = sample.processes.as_deref().unwrap_or_default();
+    let others =
+        processes.iter().filter(|it| matches!(whose(it.pid), Tenant::Foreign | Tenant::Job));
+    let explained: u64 = others.filter_map(|it| it.bytes.as_ref().ok()).sum();
+    Ok(used.saturating_sub(explained))
+}
+
+/// The owner's program that uses the card, in words; `None` if there is none.
+pub fn foreign(now: &Sample, whose: impl Fn(u32) -> Tenant) -> Option<String> {
+    let processes = now.processes.as_deref().unwrap_or_default();
+    let is_large = |bytes: &Reading<u64>| bytes.as_ref().map_or(true, |bytes| *bytes >= SMALL);
+    let found =
+        processes.iter().find(|it| whose(it.pid) == Tenant::Foreign && is_large(&it.bytes))?;
+    Some(format!("process {} of the host uses it", found.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::card::{CardProcess, Rows, Slowed, Unknown};
+
+    const MIB: u64 = 1 << 20;
+
+    fn sample(used_mib: u64, processes: &[(u32, u64)]) -> Sample {
+        let process = |&(pid, mib): &(u32, u64)| CardProcess { pid, bytes: Ok(mib * MIB) };
+        Sample {
+            busy_percent: Ok(0),
+            used_bytes: Ok(used_mib * MIB),
+            free_bytes: Ok(0),
+            power_mw: Ok(0),
+            energy_mj: Ok(0),
+            sm_mhz: Ok(0),
+            memory_mhz: Ok(0),
+            celsius: Ok(0),
+            slowed: Ok(Slowed::default()),
+            uncorrected_errors: Ok(0),
+            rows: Ok(Rows::default()),
+            processes: Ok(processes.iter().map(process).collect()),
+        }
+    }
+
+    /// Process 1 is the former job's, 2 another job's, 3 the host's.
+    fn whose(pid: u32) -> Tenant {
+        [Tenant::Former, Tenant::Job, Tenant::Foreign][pid as usize - 1]
+    }
+
+    #[test]
+    fn a_card_is_free_once_neither_process_nor_memory_of_the_job_is_left() {
+        let before = sample(500, &[(3, 400)]);
+        let left = |now: &Sample| remains(now, Some(&before), whose);
+        let text = left(&sample(70_500, &[(1, 70_000), (3, 400)]));
+        assert_eq!(text.as_deref(), Some("process 1 of the job before still uses it"));
+        let text = left(&sample(70_500, &[(3, 400)]));
+        assert_eq!(text.as_deref(), Some("70000 MiB of the job before are still in use"));
+        assert_eq!(left(&sample(600, &[(3, 400)])), None);
+        assert_eq!(left(&sample(9_100, &[(3, 9_000)])), None, "the owner's program grew");
+        assert_eq!(left(&sample(9_100, &[(3, 0), (2, 9_000)])), None, "the next job is there");
+    }
+
+    #[test]
+    fn what_is_not_known_keeps_no_card_back() {
+        let now = sample(70_500, &[]);
+        assert_eq!(remains(&now, None, whose), None);
+        let now = Sample::unknown(&Unknown::NotSupported);
+        assert_eq!(remains(&now, Some(&sample(0, &[])), whose), None);
+        assert_eq!(foreign(&now, whose), None);
+    }
+
+    #[test]
+    fn a_large_program_of_the_hosts_uses_the_card_and_a_desktop_does_not() {
+        assert_eq!(foreign(&sample(0, &[(1, 9000), (2, 9000), (3, 100)]), whose), None);
+        let found = foreign(&sample(0, &[(3, 300)]), whose);
+        assert_eq!(found.as_deref(), Some("process 3 of the host uses it"));
+    }
+}
