@@ -1,5 +1,7 @@
 //! `logs`: shows what a job writes, live. Once the job has ended, it shows the kept log, whose CID the node
 //! signed. The live log is not authenticated: anybody on the server can add to it.
+//!
+//! Must hold: without `--raw` no character of a log reaches the terminal that it would obey.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,11 +35,15 @@ pub(super) struct Args {
     /// The pool that it was submitted to
     #[arg(long, value_name = "NAME")]
     pool: Option<PoolName>,
+    /// Print what the job wrote as it is: its escape sequences then move your terminal's cursor, and more
+    #[arg(long)]
+    raw: bool,
 }
 
 /// How much of the live log was shown.
 #[derive(Debug, Default)]
 struct Live {
+    raw: bool,
     last_seq: u64,
     missing: bool,
 }
@@ -48,7 +54,7 @@ impl Live {
             Line::Text { seq, line, .. } => {
                 self.missing |= *seq != self.last_seq + 1;
                 self.last_seq = *seq;
-                out::line(&out::clean(line))
+                show(line, self.raw)
             }
             Line::Gap { .. } => {
                 self.missing = true;
@@ -64,16 +70,18 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let judge = Judge::new(watch::authority(&bus, args.agent, args.pool, &client)?);
     let filter = StatusFilter { agent: args.agent, job: Some(args.job) };
     let follower = Follower::start(&bus, filter, true, true).await?;
-    unless_interrupted(follow(follower, judge, &client)).await
+    let shown = Live { raw: args.raw, ..Live::default() };
+    unless_interrupted(follow(follower, judge, shown, &client)).await
 }
 
 /// Shows the log until the job's end is believed or no believable end is expected.
 async fn follow(
     mut follower: Follower,
     mut judge: Judge,
+    mut shown: Live,
     client: &Client,
 ) -> anyhow::Result<ExitCode> {
-    let (mut shown, mut patience) = (Live::default(), Patience::default());
+    let mut patience = Patience::default();
     let ended = loop {
         tokio::select! {
             news = follower.next() => match news? {
@@ -115,10 +123,19 @@ async fn finish(ended: &Status, live: &Live, client: &Client) -> anyhow::Result<
     if live.last_seq > 0 {
         out::note(&format!("lines are missing above; the whole log, {cid}:"));
     }
-    for line in kept(cid, client).await?.lines().flat_map(steps) {
+    let kept = kept(cid, client).await?;
+    if live.raw {
+        out::raw(&kept)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in String::from_utf8_lossy(&kept).lines().flat_map(steps) {
         out::line(&out::clean(line))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(line: &str, raw: bool) -> std::io::Result<()> {
+    if raw { out::raw(format!("{line}\n").as_bytes()) } else { out::line(&out::clean(line)) }
 }
 
 /// Splits a line as the live log does, where each step of a progress bar is a line.
@@ -130,13 +147,12 @@ fn steps(line: &str) -> impl Iterator<Item = &str> {
         .map(|(_, step)| step)
 }
 
-async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<String> {
+async fn kept(cid: &Cid, client: &Client) -> anyhow::Result<Vec<u8>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("log");
     let fetched = Gateways::new(&client.artifact)?.fetch(cid, &path, LOG_BYTES_MAX, |_| ()).await;
     fetched.with_context(|| format!("the log {cid} could not be fetched"))?;
-    let bytes = std::fs::read(&path).with_context(|| format!("{cid} is not a log"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    std::fs::read(&path).with_context(|| format!("{cid} is not a log"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Invariants: only `out` prints, and only this folder uses it. Results go to standard output, everything
 //! else to standard error. Text that strangers wrote is printed without control characters.
 //!
-//! Exit codes: 0 done; 1 not done (a job that did not complete, an invalid receipt, warnings of `doctor`); 2
+//! Exit codes: 0 done; 1 not done (a job that did not complete, an invalid receipt, warnings of `doctor`, a way out
+//! that `sandbox-test` finds); 2
 //! failures of `doctor`; 3 an end of a job that no authorized node has signed; 64 wrong settings or
 //! arguments; 69 a start that waiting can't help; 130 a Ctrl-C before the command was finished.
 
@@ -23,6 +24,7 @@ mod out;
 mod receipt;
 mod receipt_check;
 mod run;
+mod sandbox_test;
 mod signer;
 mod store;
 mod submit;
@@ -81,6 +83,8 @@ enum Command {
     Store(store::Args),
     /// Check everything that a node needs
     Doctor(doctor::Args),
+    /// Try from inside a container what a job shall not be able to do
+    SandboxTest(sandbox_test::Args),
     /// Make, import or look at a key
     Key(key::Args),
     /// Deploy the reputation contract, or show what it says
@@ -124,6 +128,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Disk(args) => disk::execute(&args),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
+        Command::SandboxTest(args) => block_on(sandbox_test::execute(args)),
         Command::Key(args) => key::execute(args),
         Command::Contract(args) => block_on(contract::execute(args)),
         Command::Receipt(args) => receipt::execute(args),

@@ -1,6 +1,6 @@
-//! Image settings: which images strangers may name, and the accounts for pulling them.
+//! Image settings: which images strangers may name, the accounts for pulling them, and what runs them.
 
-use super::env::{Env, Variable};
+use super::env::{Env, Variable, shown};
 use crate::container::docker::{InvalidKey, SigningKey, WhenToPull};
 use crate::container::{ImagePolicy, PUBLIC_REGISTRIES};
 
@@ -15,6 +15,24 @@ const JOB_PULL: Variable = Variable::new("JOB_PULL", "newer");
 
 const JOB_REGISTRY_AUTH_FILE: Variable =
     Variable::new("JOB_REGISTRY_AUTH_FILE", "/etc/lamda-node/docker.json");
+
+const JOB_RUNTIME: Variable = Variable::new("JOB_RUNTIME", "runsc");
+/// Longest name of a runtime in bytes.
+const RUNTIME_BYTES_MAX: usize = 64;
+
+/// The engine's runtime for jobs' containers. Only the engine knows which it has.
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
+pub(super) fn runtime(env: &mut Env<'_>) -> Option<Option<String>> {
+    let Some(name) = env.text(JOB_RUNTIME) else { return Some(None) };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && name.len() <= RUNTIME_BYTES_MAX && name.chars().all(is_name) {
+        return Some(Some(name));
+    }
+    let what = format!("{} is no name of a runtime of the container engine", shown(&name));
+    env.problem(JOB_RUNTIME, what);
+    None
+}
 
 /// The file with registry accounts. It is read at each pull; here only its presence is checked.
 pub(super) fn accounts(env: &mut Env<'_>) -> Option<std::path::PathBuf> {

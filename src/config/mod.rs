@@ -264,11 +264,13 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
+    let runtime = images::runtime(env);
     let gpu_probe_image = gpu::probe_image(env);
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
     let cosign_key = images::cosign_key(env);
     let config = DockerConfig {
         registry_auth_file,
+        runtime: runtime.clone().unwrap_or_default(),
         gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),
         pull: pull.unwrap_or(WhenToPull::Newer),
@@ -281,7 +283,8 @@ fn docker(
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
     // Without these no engine is used, rather than one with other settings than the owner's.
-    valid.filter(|_| pull.is_some() && cosign_key.is_some() && gpu_probe_image.is_some())
+    let is_set_right = pull.is_some() && cosign_key.is_some();
+    runtime.and(gpu_probe_image).and(valid).filter(|_| is_set_right)
 }
 
 #[cfg(test)]

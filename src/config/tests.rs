@@ -109,6 +109,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("JOB_SANDBOX", "open"),
         ("JOB_USER", "0:0"),
         ("JOB_USER", "nobody"),
+        ("JOB_RUNTIME", "../runc"),
         ("JOB_REGISTRIES", "ghcr.io,https://quay.io"),
         ("JOB_LOCAL_IMAGES", "my app"),
         ("JOB_IMAGES_ALLOW", "a,b c"),

@@ -78,6 +78,23 @@ pub enum Error {
         /// The limits that are not enforced, such as `memory`.
         missing: String,
     },
+    /// The engine does not filter containers' system calls.
+    #[error(
+        "the engine runs containers without seccomp, so that a job could make any system call: run it with its default \
+         profile (take `seccomp-profile` out of /etc/docker/daemon.json; `docker info` shows what is used)"
+    )]
+    Unfiltered,
+    /// The engine does not have the owner's runtime.
+    #[error(
+        "the engine has no runtime of the name in JOB_RUNTIME={runtime}; it has {known}: add it under `runtimes` in \
+         /etc/docker/daemon.json, or name one that is there"
+    )]
+    NoRuntime {
+        /// The name that the setting has.
+        runtime: String,
+        /// The names of the engine's runtimes.
+        known: String,
+    },
     /// There is no such container.
     #[error("there is no container {0}")]
     Gone(ContainerId),

@@ -145,7 +145,7 @@ impl FromStr for Reference {
 
 /// Whether asking again would give the same answer, judged by its status and its words.
 pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
-    const FINAL: [&str; 14] = [
+    const FINAL: [&str; 15] = [
         "manifest unknown",
         "manifest for",
         "name unknown",
@@ -161,6 +161,8 @@ pub(super) fn is_refusal(status: Option<u16>, words: &str) -> bool {
         "cannot be used on this platform",
         "target is unknown",
         "manifest version 2, schema 1",
+        // More layers than its storage can stack.
+        "max depth exceeded",
     ];
     let words = words.to_ascii_lowercase();
     // Docker Hub's rate limit comes with words that are final elsewhere.
@@ -358,6 +360,7 @@ mod tests {
             (None, "no matching manifest for linux/amd64 in the manifest list entries", true),
             (Some(500), "dial tcp 127.0.0.1:5000: connect: connection refused", false),
             (Some(500), "toomanyrequests: You have reached your pull rate limit", false),
+            (None, "failed to register layer: max depth exceeded", true),
             (None, "unexpected EOF", false),
             (None, "write /x: no space left on device", false),
         ] {

@@ -2,8 +2,8 @@
 //!
 //! [`ContainerRuntime`] is the seam: [`docker`] drives a Docker Engine, [`fake`] simulates one in memory
 //! (demo, tests). The same contract tests run against both. `policy` turns a [`ContainerSpec`] into the
-//! engine's create call, `image` parses references, `allowed` decides which images strangers may name; all
-//! three are pure.
+//! engine's create call, `trial` judges what a program inside a container could do, `image` parses references,
+//! `allowed` decides which images strangers may name; all four are pure.
 //!
 //! Must hold: at most one container exists under a name, and it is started at most once; the engine client's
 //! types never leave this folder.
@@ -14,6 +14,8 @@ mod error;
 pub mod fake;
 mod image;
 mod policy;
+mod trial;
+mod user;
 
 use std::fmt;
 use std::future::Future;
@@ -31,6 +33,8 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
 pub use policy::LOG_BYTES_KEPT;
+pub use trial::Tried;
+pub use user::{InvalidUser, User};
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
 /// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable; `start`
@@ -139,7 +143,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         folders: &[PathBuf],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Checks that the engine enforces containers' limits; [`Error::Unlimited`] names those that it can't.
+    /// Checks that the engine can hold jobs: that it enforces containers' limits ([`Error::Unlimited`] names those that
+    /// it can't), filters their system calls ([`Error::Unfiltered`]), and has the owner's runtime
+    /// ([`Error::NoRuntime`]).
     fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// The content of this small file of the node's as the engine sees it; `None` if the engine finds none.
@@ -255,44 +261,6 @@ pub enum Sandbox {
     Standard,
     /// No capability, this user and group, a read-only root file system with a `/tmp` in memory.
     Strict(User),
-}
-
-/// A user and a group by their numbers; neither is root's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
-    /// The user id, from 1.
-    pub uid: u32,
-    /// The group id, from 1.
-    pub gid: u32,
-}
-
-impl User {
-    /// `nobody` on most systems.
-    pub const NOBODY: Self = Self { uid: 65534, gid: 65534 };
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.uid, self.gid)
-    }
-}
-
-/// The largest id that container runtimes take.
-const ID_MAX: u32 = i32::MAX.unsigned_abs();
-
-/// A text that is not `UID` or `UID:GID` of an unprivileged user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not UID or UID:GID, numbers from 1 to {ID_MAX}")]
-pub struct InvalidUser;
-
-impl std::str::FromStr for User {
-    type Err = InvalidUser;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-        let id = |text: &str| text.parse().ok().filter(|id| (1..=ID_MAX).contains(id));
-        Ok(Self { uid: id(uid).ok_or(InvalidUser)?, gid: id(gid).ok_or(InvalidUser)? })
-    }
 }
 
 /// A host folder or file shown inside a container.

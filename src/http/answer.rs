@@ -41,7 +41,7 @@ fn said(body: &str) -> String {
         }
         Err(_) => without_tags(body),
     };
-    let text = text.replace(|c: char| c.is_control(), " ");
+    let text = text.replace(crate::report::is_obeyed, " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(WORDS_MAX).collect()
 }
 

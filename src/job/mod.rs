@@ -6,6 +6,7 @@
 //! carries them out.
 
 pub mod claim;
+pub mod hint;
 mod late;
 mod notice;
 mod patience;

@@ -10,6 +10,10 @@ impl Fault {
     pub fn remedy(&self) -> &'static str {
         let says = |words: &str| self.error.contains(words);
         match self.reason {
+            Reason::NonzeroExit if says("; its log ends in") => {
+                "The requester has to let the job do without what its sandbox refuses: the error says what. A job \
+                 that asked for `strict` can ask for `standard`."
+            }
             Reason::NodeFault if says("has no right to") => {
                 "The node's user may not read or remove what jobs leave: let it into the group that \
                  owns DATA_DIR, or run it as the unit in deploy/ does. `lamda-node doctor` says more."
@@ -20,6 +24,14 @@ impl Fault {
             }
             Reason::NodeFault if says("to its limits") => {
                 "Boot the host with the control groups that `docker info` says are missing."
+            }
+            Reason::NodeFault if says("system calls") => {
+                "Run the container engine with its default seccomp profile: take seccomp-profile out of \
+                 /etc/docker/daemon.json."
+            }
+            Reason::NodeFault if says("lacks the owner's runtime") => {
+                "Name a runtime that the container engine has in JOB_RUNTIME, or add it to the engine: \
+                 `lamda-node doctor` says which it has."
             }
             Reason::NodeFault if says("container engine") => {
                 "Look at the container engine: `lamda-node doctor`, `docker info`, its own log."

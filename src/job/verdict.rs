@@ -36,7 +36,9 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
         )),
         (_, Some(0)) => Outcome::Completed,
         (_, _) if exit.oom => Outcome::Failed(Fault::new(Reason::OutOfMemory, out_of_memory(job))),
-        (_, Some(code)) => Outcome::Failed(Fault::new(Reason::NonzeroExit, nonzero(code, job))),
+        (_, Some(code)) => {
+            Outcome::Failed(Fault::new(Reason::NonzeroExit, nonzero(code, exit, job)))
+        }
         (_, None) => Outcome::Failed(Fault::new(
             Reason::ContainerLost,
             "the container was gone before its exit code could be read",
@@ -47,9 +49,10 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
 /// The kernel does not always report that it killed the command for lack of memory: if it killed a child
 /// process, the command only passes on the exit code, and a host that is short of memory itself kills
 /// too.
-fn nonzero(code: i32, job: &Job) -> String {
+fn nonzero(code: i32, exit: &RunExit, job: &Job) -> String {
     if code != KILLED {
-        return format!("the command ended with exit code {code}");
+        let hint = exit.hint.map(|hint| format!("; {}", hint.sentence())).unwrap_or_default();
+        return format!("the command ended with exit code {code}{hint}");
     }
     let limit = job.spec.needs.memory_mib;
     let limit = limit.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();

@@ -8,6 +8,7 @@ mod cli;
 mod container;
 mod contract;
 mod gpu;
+mod hostile;
 mod jobs;
 mod journal;
 mod keys;

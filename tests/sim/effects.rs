@@ -311,6 +311,7 @@ impl Simulated {
                     let exit = RunExit {
                         code: Some(code),
                         oom: false,
+                        hint: None,
                         started_at: since,
                         finished_at: at,
                     };
@@ -333,7 +334,8 @@ impl Simulated {
             && let Phase::Stopping { run, .. } = &job.phase
         {
             let (started_at, finished_at) = (run.started_at, self.world.now_on(self.host));
-            let exit = RunExit { code: Some(STOPPED), oom: false, started_at, finished_at };
+            let exit =
+                RunExit { code: Some(STOPPED), oom: false, hint: None, started_at, finished_at };
             return Event::Exited { exit, by_itself: Some(false) };
         }
         self.end(&name(job, job.attempt));

@@ -11,9 +11,10 @@ use super::{Act, Event, disk_failed};
 use crate::agent::act::log_book::{Live, LogBook};
 use crate::clock::{Clock, Timestamp};
 use crate::container::{
-    ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk,
+    ContainerId, ContainerRuntime, EndedBy, Error, Exit, Found, FoundState, LogChunk, Sandbox,
 };
 use crate::job::Job;
+use crate::job::hint::Hint;
 use crate::job::phase::{Phase, RunExit, StopCause};
 
 /// Chunks of output buffered between engine and log; the engine's reader waits while it is full.
@@ -121,17 +122,19 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(exit) => {
                 // Free the slot and the GPUs at once; keeping the log may take a while.
                 self.base.board.exited(job.id());
+                let sandbox = self.base.terms.sandbox(&job.spec);
+                let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)));
                 let cards = job.phase.holds().unwrap_or_default();
                 let is_card_defective = self.base.board.is_any_defective(cards);
                 match self.keep_end(job, &exit, log).await {
-                    Ok(()) if is_card_defective => Event::CardFailed { exit: outcome(&exit) },
+                    Ok(()) if is_card_defective => Event::CardFailed { exit: exit_told },
                     Ok(()) => Event::Exited {
                         by_itself: match exit.ended_by {
                             EndedBy::Itself => Some(true),
                             EndedBy::Engine => Some(false),
                             EndedBy::Unknown => None,
                         },
-                        exit: outcome(&exit),
+                        exit: exit_told,
                     },
                     Err(err) => disk_failed(&err),
                 }
@@ -203,10 +206,12 @@ const fn is_the_jobs_own(exit: &Exit) -> bool {
     }
 }
 
-fn outcome(exit: &Exit) -> RunExit {
+fn outcome(exit: &Exit, log: &[u8], is_strict: bool) -> RunExit {
+    let has_failed = exit.code != 0 && !exit.oom;
     RunExit {
         code: Some(exit.code),
         oom: exit.oom,
+        hint: has_failed.then(|| Hint::of(log, is_strict)).flatten(),
         started_at: exit.started_at,
         finished_at: exit.finished_at,
     }

@@ -90,6 +90,8 @@ pub(in crate::agent) const fn told(err: &Error) -> Option<&'static str> {
         }
         E::Io(_) => Some("a file could not be handled for the node's container engine"),
         E::Unlimited { .. } => Some("the node's container engine can't hold a job to its limits"),
+        E::Unfiltered => Some("the node's container engine does not filter a job's system calls"),
+        E::NoRuntime { .. } => Some("the node's container engine lacks the owner's runtime"),
         E::Engine { .. } => Some("the node's container engine refused"),
     }
 }
@@ -127,12 +129,15 @@ mod tests {
         let io = |kind: std::io::ErrorKind| of(disk_failed(&kind.into()));
         let engine = |err: Error| of(failed(Reason::NodeFault, &err, Retry::Patiently));
         let unlimited = Error::Unlimited { missing: "memory".to_owned() };
+        let no_runtime = Error::NoRuntime { runtime: "x".to_owned(), known: String::new() };
         let refused = Error::Engine { reason: "x".to_owned() };
         for (fault, remedy) in [
             (fault(NOT_SEEN), "on one host"),
             (io(std::io::ErrorKind::PermissionDenied), "may not read or remove"),
             (io(std::io::ErrorKind::StorageFull), "Make room"),
             (engine(unlimited), "control groups"),
+            (engine(Error::Unfiltered), "default seccomp profile"),
+            (engine(no_runtime), "JOB_RUNTIME"),
             (engine(refused), "Look at the container engine"),
         ] {
             assert!(fault.remedy().contains(remedy), "{}: {}", fault.error, fault.remedy());

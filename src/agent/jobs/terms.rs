@@ -122,7 +122,7 @@ impl Terms {
     }
 
     /// The stricter of what the owner sets and what the job asks for.
-    fn sandbox(&self, spec: &JobSpec) -> Sandbox {
+    pub fn sandbox(&self, spec: &JobSpec) -> Sandbox {
         if self.sandbox.is_strict || spec.needs.sandbox == SandboxNeed::Strict {
             Sandbox::Strict(self.sandbox.user)
         } else {

@@ -9,6 +9,7 @@ use crate::artifact::{Gateways, Pinata, Tried};
 use crate::chain::{EndpointState, Reader};
 use crate::config::{Env, Gpu, KeySource, Parts};
 use crate::container::docker::{Docker, Engine};
+use crate::container::{Error, Sandbox};
 use crate::host;
 use crate::node::LOCAL_CHAINS;
 use crate::report::causes;
@@ -69,22 +70,25 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
                 engine.runtimes.join(" "),
                 root_in_containers(&engine),
             );
-            if !engine.unlimited.is_empty() {
-                let text = format!(
-                    "{text}; it holds no container to a limit of {}",
-                    engine.unlimited.join(", ")
-                );
-                let remedy = "boot the host with the control groups that are missing (for memory: \
-                              cgroup_enable=memory on the kernel's command line); `docker info` shows \
-                              what is";
-                Finding::fail(text, remedy)
-            } else if engine.filters_syscalls() {
-                Finding::ok(text)
-            } else {
-                let text = format!("{text}; without seccomp: jobs may make any system call");
-                let remedy = "run the engine with its default seccomp profile: take \
-                              seccomp-profile out of /etc/docker/daemon.json";
-                Finding::warn(text, remedy)
+            match engine.lacks(config.runtime.as_deref()) {
+                None => Finding::ok(text),
+                Some(Error::Unlimited { missing }) => Finding::fail(
+                    format!("{text}; it holds no container to a limit of {missing}"),
+                    "boot the host with the control groups that are missing (for memory: \
+                     cgroup_enable=memory on the kernel's command line); `docker info` shows what is",
+                ),
+                Some(Error::NoRuntime { runtime, .. }) => Finding::fail(
+                    format!("{text}; it has no runtime {runtime}, so it runs no job"),
+                    "name one that it has in JOB_RUNTIME, or add this one under `runtimes` in \
+                     /etc/docker/daemon.json",
+                ),
+                Some(_) => Finding::fail(
+                    format!(
+                        "{text}; without seccomp jobs could make any system call: it runs none"
+                    ),
+                    "run the engine with its default seccomp profile: take seccomp-profile out of \
+                     /etc/docker/daemon.json",
+                ),
             }
         }
         Err(err) => Finding::failed(err, DOCKER),
@@ -99,6 +103,37 @@ fn root_in_containers(engine: &Engine) -> &'static str {
     } else {
         "root in a container has root's number here (no user namespace)"
     }
+}
+
+/// Tries from inside a container under a job's policy what a job shall not be able to do.
+pub(super) async fn sandbox(parts: &Parts) -> Finding {
+    let Some(config) = &parts.docker else { return unset() };
+    let owners = parts.settings.as_ref().map(|settings| settings.sandbox).unwrap_or_default();
+    let (profile, sandbox) = if owners.is_strict {
+        ("strict", Sandbox::Strict(owners.user))
+    } else {
+        ("standard", Sandbox::Standard)
+    };
+    let tried = match Docker::connect(&hasty(config)) {
+        Ok(docker) => docker.try_sandbox(node_of(parts), "doctor-sandbox", sandbox).await,
+        Err(err) => Err(err),
+    };
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(err) => return Finding::failed(err, "mend the engine first: see the line docker"),
+    };
+    let open: Vec<&str> = tried.iter().filter(|one| !one.passed).map(|one| one.name).collect();
+    if open.is_empty() {
+        return Finding::ok(format!(
+            "{} ways out of a job's container are closed ({profile})",
+            tried.len()
+        ));
+    }
+    Finding::fail(
+        format!("a job could get through ({profile}): {}", open.join(", ")),
+        "`lamda-node sandbox-test` says what was tried; look at the engine's settings for seccomp, capabilities \
+         and control groups (`docker info`)",
+    )
 }
 
 /// Checks that the engine sees the same files under the data folder's path as the node.

@@ -120,6 +120,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("nats", nats::nats(parts)),
         run("docker", checks::docker(parts)),
         run("files in containers", checks::files_in_containers(parts)),
+        run("sandbox", checks::sandbox(parts)),
         run("gpu", gpu::gpu(parts)),
         run("gpu in containers", gpu::gpu_in_containers(parts)),
         run("chain", checks::chain(parts)),

@@ -83,6 +83,9 @@ pub(super) struct Args {
     /// Fetch the verified output into this folder (follows the job)
     #[arg(long, value_name = "DIR")]
     fetch: Option<PathBuf>,
+    /// Print what the job writes as it is: its escape sequences then move your terminal's cursor, and more
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
     /// One JSON object a line, for programs
     #[arg(long)]
     json: bool,
@@ -100,7 +103,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let fetch_to = args.fetch.as_deref().map(|dir| fetch_path(dir, args.output_path.as_deref()));
     let fetch_to = fetch_to.transpose()?;
     let (key, domain) = signer(&args, &client).await?;
-    let mut report = Report::new(args.json);
+    let mut report = Report::new(args.json, args.raw);
 
     let input = match &args.input {
         Some(input) => Some(input::resolve(input, &client, &mut report).await?),

@@ -21,12 +21,14 @@ const TICK: Duration = Duration::from_millis(120);
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
+    raw: bool,
     bar: ProgressBar,
 }
 
 impl Report {
-    /// Shows progress bars only if standard output is a terminal and `json` is not set.
-    pub(super) fn new(json: bool) -> Self {
+    /// Shows progress bars only if standard output is a terminal and `json` is not set; the job's log as it is if
+    /// `raw` is.
+    pub(super) fn new(json: bool, raw: bool) -> Self {
         let bar = ProgressBar::no_length();
         let visible = !json && out::is_terminal();
         bar.set_draw_target(if visible {
@@ -34,7 +36,7 @@ impl Report {
         } else {
             ProgressDrawTarget::hidden()
         });
-        Self { json, bar }
+        Self { json, raw, bar }
     }
 
     /// Shows a spinner during a wait.
@@ -113,6 +115,7 @@ impl Report {
             return out::json(&object("log", &fields));
         }
         let text = match line {
+            Line::Text { line, .. } if self.raw => format!("| {line}"),
             Line::Text { line, .. } => format!("| {}", out::clean(line)),
             Line::Gap { dropped } => format!("| [{dropped} lines are missing here]"),
         };

@@ -7,6 +7,9 @@ use bollard::models::SystemInfoCgroupVersionEnum as Cgroup;
 use super::super::Error;
 use super::Docker;
 
+/// How the names of containerd's shims begin.
+const SHIMS: &str = "io.containerd.";
+
 /// A Docker Engine's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
@@ -35,6 +38,23 @@ impl Engine {
     /// file, not `unconfined`.
     pub fn filters_syscalls(&self) -> bool {
         self.option("seccomp").is_some_and(|rest| !rest.contains("profile=unconfined"))
+    }
+
+    /// What keeps this engine from running a stranger's job under this runtime. Without the kernel's control groups
+    /// it drops limits, with a warning that nobody reads; without seccomp a job may make any system call.
+    pub fn lacks(&self, runtime: Option<&str>) -> Option<Error> {
+        if !self.unlimited.is_empty() {
+            return Some(Error::Unlimited { missing: self.unlimited.join(", ") });
+        }
+        if !self.filters_syscalls() {
+            return Some(Error::Unfiltered);
+        }
+        // The engine starts the shims of containerd by their names, without listing them.
+        let runtime = runtime.filter(|name| !name.starts_with(SHIMS))?;
+        (!self.runtimes.iter().any(|known| known == runtime)).then(|| Error::NoRuntime {
+            runtime: runtime.to_owned(),
+            known: self.runtimes.join(", "),
+        })
     }
 
     /// Whether root in a container is another user on the host.
@@ -80,15 +100,10 @@ impl Docker {
         })
     }
 
-    /// Fails with [`Error::Unlimited`] if the engine can't enforce containers' limits: without the kernel's
-    /// control groups it drops them, with a warning that nobody reads.
-    pub(super) async fn holds_limits(&self) -> Result<(), Error> {
-        let missing = self.engine().await?.unlimited;
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Unlimited { missing: missing.join(", ") })
-        }
+    /// Fails if the engine can't hold a job in its sandbox ([`Engine::lacks`]).
+    pub(super) async fn holds_jobs(&self) -> Result<(), Error> {
+        let engine = self.engine().await?;
+        engine.lacks(self.config.runtime.as_deref()).map_or(Ok(()), Err)
     }
 }
 
@@ -102,6 +117,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_engine_that_can_not_hold_a_job_is_told_by_what_it_lacks() {
+        let filtered = &["name=seccomp,profile=default"][..];
+        for (options, unlimited, runtime, says) in [
+            (filtered, &[][..], None, ""),
+            (filtered, &[], Some("runsc"), ""),
+            (filtered, &[], Some("io.containerd.kata.v2"), ""),
+            (filtered, &[], Some("crun"), "JOB_RUNTIME=crun"),
+            (filtered, &["memory"], Some("crun"), "a limit of memory"),
+            (&["name=seccomp,profile=unconfined"], &[], None, "seccomp"),
+            (&[], &[], None, "seccomp"),
+        ] {
+            let engine = Engine {
+                runtimes: vec!["runc".to_owned(), "runsc".to_owned()],
+                unlimited: unlimited.to_vec(),
+                ..engine(options)
+            };
+            let told = engine.lacks(runtime).map(|err| err.to_string()).unwrap_or_default();
+            assert_eq!(told.is_empty(), says.is_empty(), "{told}");
+            assert!(told.contains(says), "{told}");
+        }
+    }
+
+    fn engine(options: &[&str]) -> Engine {
+        Engine {
+            version: String::new(),
+            api: String::new(),
+            os: String::new(),
+            cgroup_version: 2,
+            runtimes: Vec::new(),
+            storage_driver: String::new(),
+            root_dir: PathBuf::new(),
+            security_options: options.iter().map(|option| (*option).to_owned()).collect(),
+            unlimited: Vec::new(),
+        }
+    }
+
+    #[test]
     fn an_engines_security_options_are_read_as_engines_write_them() {
         for (options, filters, maps) in [
             (&["name=apparmor", "name=seccomp,profile=default"][..], true, false),
@@ -111,17 +163,7 @@ mod tests {
             (&["name=apparmor"], false, false),
             (&[], false, false),
         ] {
-            let engine = Engine {
-                version: String::new(),
-                api: String::new(),
-                os: String::new(),
-                cgroup_version: 2,
-                runtimes: Vec::new(),
-                storage_driver: String::new(),
-                root_dir: PathBuf::new(),
-                security_options: options.iter().map(|option| (*option).to_owned()).collect(),
-                unlimited: Vec::new(),
-            };
+            let engine = engine(options);
             assert_eq!(
                 (engine.filters_syscalls(), engine.maps_root()),
                 (filters, maps),

@@ -212,6 +212,8 @@ pub(super) fn of_pull(reference: &str, err: &EngineError) -> Option<Error> {
         let says = |phrase| words.contains(phrase);
         let reason = if says("no matching manifest") || says("cannot be used on this platform") {
             "there is none of it for this host's platform"
+        } else if says("max depth exceeded") {
+            "it has more layers than this node's engine can stack"
         } else if image::is_beyond_users(&words) {
             "this node's engine can't unpack it: it has too few user ids (/etc/subuid)"
         } else {

@@ -7,6 +7,7 @@
 //!   signed (`cosign.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
+//! - tool: the image of the node's own containers (`tool.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
 //! Must hold: connecting is lazy, so a node starts while its engine is down; every call except `follow` has
@@ -26,6 +27,8 @@ mod pull;
 mod pulled;
 mod registry;
 mod run;
+mod tool;
+mod trial;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,6 +46,7 @@ use tokio::time::timeout;
 
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
+pub use tool::PROGRAM;
 
 use super::{
     CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image,
@@ -69,6 +73,8 @@ pub struct Config {
     pub pull: WhenToPull,
     /// The key that has to have signed an image before it is pulled (`JOB_COSIGN_KEY`); `None` for none.
     pub cosign_key: Option<SigningKey>,
+    /// Name of the OCI runtime that runs containers (`JOB_RUNTIME`); `None`: the engine's default.
+    pub runtime: Option<String>,
     /// File that records what was pulled for jobs; `None` keeps the record in memory only.
     pub pulled: Option<PathBuf>,
     /// File that records the images that this node pulled, so that it may remove them; `None` as above.
@@ -101,6 +107,7 @@ impl Config {
             images: ImagePolicy::default(),
             pull: WhenToPull::Newer,
             cosign_key: None,
+            runtime: None,
             pulled: None,
             cached: None,
             registry_auth: Vec::new(),
@@ -330,7 +337,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn limits(&self) -> Result<(), Error> {
-        self.holds_limits().await
+        self.holds_jobs().await
     }
 
     async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {

@@ -8,32 +8,24 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    StartContainerOptions, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder,
 };
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use tar::{Builder, EntryType, Header};
+use futures_util::StreamExt as _;
 
 use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
+use super::tool::{self, SHOWN};
 use super::{Docker, fault, follow, within};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-/// An image of the node's own with four empty folders and nothing that could run.
-const IMAGE: &str = "lamda-node/probe";
-const TAG: &str = "1";
-/// Folders that NVIDIA's toolkit writes to while it prepares a container.
-const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
 /// Size of the layer of the probe that shows whether the engine holds layers to a size.
 const HELD_BYTES: u64 = 64 << 20;
-/// A command that the image does not have.
+/// A command that the tool image does not have.
 const COMMAND: &str = "/nothing-to-run";
 
-/// The image's folder at which a host folder is mounted.
-const SHOWN: &str = "/tmp";
 /// How long the owner's image may compute on a GPU.
 const PROOF: Duration = Duration::from_mins(2);
 /// Attempts to create a probe's container.
@@ -168,7 +160,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let archive = archive_of(folders.iter().map(PathBuf::as_path), 0o777);
+        let archive = tool::folders(folders.iter().map(PathBuf::as_path), 0o777);
         let archive = bollard::body_full(archive.map_err(Error::Io)?);
         let probe = self.create_probe(node, what, host).await?;
         let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
@@ -197,14 +189,14 @@ impl Docker {
         }
     }
 
-    /// Creates a container of the probe's image under the probe's name, after removing its predecessor.
+    /// Creates a container of the tool image under the probe's name, after removing its predecessor.
     async fn create_probe(
         &self,
         node: Address,
         what: &str,
         host: HostConfig,
     ) -> Result<ContainerId, Error> {
-        let image = self.probe_image().await?;
+        let image = self.tool_image().await?;
         let command = Some(vec![COMMAND.to_owned()]);
         self.create_from(image, command, (node, what), host).await
     }
@@ -223,7 +215,7 @@ impl Docker {
             image: Some(image),
             cmd: command,
             labels: Some(policy::probe_labels(node, what)),
-            host_config: Some(host),
+            host_config: Some(HostConfig { runtime: self.config.runtime.clone(), ..host }),
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -243,27 +235,6 @@ impl Docker {
             }
         }
     }
-
-    /// The id of the probe's image; imports the image if it is missing.
-    async fn probe_image(&self) -> Result<String, Error> {
-        let client = self.client().await?;
-        let name = format!("{IMAGE}:{TAG}");
-        let call = within(self.config.call_timeout, client.inspect_image(&name));
-        match call.await {
-            Ok(ImageInspect { id: Some(id), .. }) => return Ok(id),
-            Err(err) if fault::status(&err) != Some(404) => return Err(self.fault(err)),
-            _ => {}
-        }
-        let options =
-            CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(TAG).build();
-        let root = bollard::body_full(
-            archive_of(FOLDERS.iter().map(Path::new), 0o755).map_err(Error::Io)?,
-        );
-        let import = client.create_image(Some(options), Some(root), None);
-        self.call(import.try_for_each(|_| async { Ok(()) })).await?;
-        let imported = self.call(client.inspect_image(&name)).await?;
-        Ok(imported.id.unwrap_or(name))
-    }
 }
 
 /// The content of the archive's one file.
@@ -273,17 +244,4 @@ fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     entry.read_to_end(&mut content).ok()?;
     Some(content)
-}
-
-/// A tar archive of these folders, empty, with this mode.
-fn archive_of<'a>(folders: impl Iterator<Item = &'a Path>, mode: u32) -> std::io::Result<Bytes> {
-    let mut archive = Builder::new(Vec::new());
-    for folder in folders {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(mode);
-        header.set_size(0);
-        archive.append_data(&mut header, folder, std::io::empty())?;
-    }
-    archive.into_inner().map(Bytes::from)
 }

@@ -103,7 +103,7 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     let fact = facts(docker, &spec.image_id).await?;
     let image = &fact.brought;
     make_folders(policy::volumes(spec, image)).await?;
-    let mut body = policy::create_body(spec, image);
+    let mut body = policy::create_body(spec, image, docker.config.runtime.as_deref());
     if docker.holds_layers(spec.node).await {
         policy::hold_layer(&mut body, &spec.limits);
     }

@@ -4,6 +4,8 @@
 //! reach of the host is decided here, field by field (docs/adr/0010-sandbox.md). The tests below list every
 //! field.
 
+mod proof;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ use bollard::models::{
 use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
 use crate::node::GpuUuid;
+
+pub(super) use proof::proof;
 
 /// Label: the node that a container belongs to.
 pub(super) const LABEL_NODE: &str = "lamda.node";
@@ -60,7 +64,8 @@ const PREFIXES: [&str; 2] = ["NVIDIA_", "DOCKER_RESOURCE_"];
 /// The capabilities of the standard sandbox: `tar`, `chown`, `install`, `gosu` and the like fail without
 /// them. They act on the container's own files and processes: no device is made (`MKNOD`), no network opened
 /// (`NET_RAW`), nothing mounted or traced.
-const INSIDE: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
+pub(super) const INSIDE: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"];
 /// Size in MiB of each log file kept per job, so that a chatty job can't fill the disk. Large, because
 /// engines lose or repeat lines for followers while they rotate the files.
 const LOG_FILE_MIB: u64 = 256;
@@ -73,12 +78,15 @@ pub const LOG_BYTES_KEPT: u64 = LOG_FILES * LOG_FILE_MIB << 20;
 const LAYER_SLACK_PART: u64 = 16;
 const LAYER_SLACK_MIN: u64 = 16 << 20;
 const LAYER_SLACK_MAX: u64 = 1 << 30;
+/// Open files of each process: ample for loaders and servers. An engine without root, or one whose own limit can't be
+/// raised, refuses to start a container with more than it has itself.
+const FILES_MAX: i64 = 16_384;
+/// Processes of one user. The kernel counts them over all containers, so this is room for four jobs at their own
+/// limit, which the control group sets; else one job could keep another's user from starting any.
+const USERS_PROCESSES_MAX: i64 = 16_384;
 /// Makes the kernel kill jobs before the agent or the engine if memory runs out.
 const OOM_SCORE_ADJ: i64 = 500;
 
-/// Memory, in bytes, and processes of a proof that a GPU computes. A CUDA context alone takes some 500 MiB.
-const PROOF_MEMORY: i64 = 8 << 30;
-const PROOF_PIDS: i64 = 512;
 /// Seconds from the stop signal to the kill if the engine itself stops a container.
 const STOP_TIMEOUT_S: i64 = 10;
 
@@ -121,8 +129,12 @@ pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, St
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
-/// Body of the engine's create call.
-pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCreateBody {
+/// Body of the engine's create call. `runtime`: the owner's `JOB_RUNTIME`.
+pub(super) fn create_body(
+    spec: &ContainerSpec,
+    image: &Brought,
+    runtime: Option<&str>,
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
@@ -142,7 +154,10 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
             Sandbox::Standard => None,
             Sandbox::Strict(user) => Some(user.to_string()),
         },
-        host_config: Some(host_config(spec, image)),
+        host_config: Some(HostConfig {
+            runtime: runtime.map(str::to_owned),
+            ..host_config(spec, image)
+        }),
         ..ContainerCreateBody::default()
     }
 }
@@ -189,12 +204,12 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
         pids_limit: Some(i64::from(limits.pids)),
         shm_size: Some(signed(limits.shm_bytes)),
         oom_score_adj: Some(OOM_SCORE_ADJ),
-        ulimits: Some(vec![ResourcesUlimits {
-            // A crash must not write the job's whole memory to the disk.
-            name: Some("core".to_owned()),
-            soft: Some(0),
-            hard: Some(0),
-        }]),
+        // A crash must not write the job's whole memory to the disk: no `core`.
+        ulimits: Some(vec![
+            ulimit("core", 0),
+            ulimit("nofile", FILES_MAX),
+            ulimit("nproc", USERS_PROCESSES_MAX),
+        ]),
         log_config: Some(log_config()),
         // Lifecycle: started once, by the node, with an init that reaps orphans, and kept until its exit has
         // been read.
@@ -208,6 +223,10 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
     }
 }
 
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}
+
 /// Requests exactly these GPUs; by UUID, since a count always means the first ones.
 pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
     (!gpus.is_empty()).then(|| DeviceRequest {
@@ -216,24 +235,6 @@ pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
         capabilities: Some(vec![vec!["gpu".to_owned()]]),
         ..DeviceRequest::default()
     })
-}
-
-/// Settings of the container in which the owner's image proves that this GPU computes: the GPU and nothing
-/// else, within [`PROOF_MEMORY`].
-pub(super) fn proof(gpu: &GpuUuid) -> HostConfig {
-    HostConfig {
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        network_mode: Some("none".to_owned()),
-        device_requests: device_request(std::slice::from_ref(gpu)).map(|request| vec![request]),
-        memory: Some(PROOF_MEMORY),
-        memory_swap: Some(PROOF_MEMORY),
-        pids_limit: Some(PROOF_PIDS),
-        oom_score_adj: Some(OOM_SCORE_ADJ),
-        log_config: Some(log_config()),
-        init: Some(true),
-        ..HostConfig::default()
-    }
 }
 
 /// The filter by which a node finds its own containers.
@@ -254,8 +255,8 @@ pub(super) fn probe_labels(node: Address, what: &str) -> HashMap<String, String>
     ])
 }
 
-/// The image's labels are set to empty values: Traefik, Compose, Watchtower and the like act on any container
-/// that carries theirs.
+/// Every label of the image's is set to an empty value: Traefik, Compose, Watchtower and the like act on any container
+/// that carries theirs. All of them, since no list of such programs is complete, and a job has no use for its labels.
 fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<String, String> {
     let own = [
         (LABEL_NODE.to_owned(), node.to_string()),

@@ -36,7 +36,7 @@ fn spec() -> ContainerSpec {
 
 /// The body as the engine reads it.
 fn told(spec: &ContainerSpec) -> Value {
-    serde_json::to_value(create_body(spec, &Brought::default())).unwrap()
+    serde_json::to_value(create_body(spec, &Brought::default(), None)).unwrap()
 }
 
 /// The container's variables if the job sets `job` and its image sets `image`.
@@ -51,7 +51,7 @@ fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
 fn a_volume_of_the_images_lies_in_the_jobs_folder() {
     let declared = ["/output", "/data/", "/cache", "/data"].map(str::to_owned);
     let image = Brought::default().with_volumes(declared.into_iter());
-    let body = serde_json::to_value(create_body(&spec(), &image)).unwrap();
+    let body = serde_json::to_value(create_body(&spec(), &image, None)).unwrap();
     let mounts = body["HostConfig"]["Mounts"].as_array().unwrap().clone();
     let told: Vec<_> = mounts
         .iter()
@@ -99,7 +99,14 @@ fn every_line_of_the_sandbox_is_told() {
         ("/HostConfig/PidsLimit", json!(256)),
         ("/HostConfig/ShmSize", json!(64 << 20)),
         ("/HostConfig/OomScoreAdj", json!(500)),
-        ("/HostConfig/Ulimits", json!([{"Name": "core", "Soft": 0, "Hard": 0}])),
+        (
+            "/HostConfig/Ulimits",
+            json!([
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 16_384, "Hard": 16_384},
+                {"Name": "nproc", "Soft": 16_384, "Hard": 16_384},
+            ]),
+        ),
         ("/HostConfig/LogConfig/Type", json!("json-file")),
         ("/HostConfig/LogConfig/Config/max-size", json!("256m")),
         ("/HostConfig/LogConfig/Config/max-file", json!("2")),
@@ -123,6 +130,15 @@ fn every_line_of_the_sandbox_is_told() {
         "/HostConfig/Devices",
         "/HostConfig/DeviceRequests",
         "/HostConfig/Binds",
+        "/HostConfig/DeviceCgroupRules",
+        "/HostConfig/MaskedPaths",
+        "/HostConfig/ReadonlyPaths",
+        "/HostConfig/Sysctls",
+        "/HostConfig/GroupAdd",
+        "/HostConfig/CgroupParent",
+        "/HostConfig/CgroupnsMode",
+        "/HostConfig/UTSMode",
+        "/HostConfig/OomKillDisable",
         "/HostConfig/PidMode",
         "/HostConfig/UsernsMode",
         "/HostConfig/PortBindings",
@@ -130,6 +146,14 @@ fn every_line_of_the_sandbox_is_told() {
         "/HostConfig/Runtime",
     ] {
         assert_eq!(body.pointer(absent), None, "{absent}");
+    }
+}
+
+#[test]
+fn the_owners_runtime_is_every_containers() {
+    for spec in [spec(), ContainerSpec { sandbox: Sandbox::Strict(User::NOBODY), ..spec() }] {
+        let body = create_body(&spec, &Brought::default(), Some("runsc"));
+        assert_eq!(body.host_config.unwrap().runtime.as_deref(), Some("runsc"));
     }
 }
 
@@ -208,12 +232,16 @@ fn the_driver_shows_what_is_asked_of_it_as_far_as_anybody_may_have_it() {
 
 #[test]
 fn an_images_labels_are_emptied_and_ours_stand() {
-    let labels = ["traefik.enable", LABEL_NODE].map(str::to_owned).into_iter();
-    let body = create_body(&spec(), &Brought::new(Vec::new(), labels));
+    let theirs =
+        ["traefik.enable", "com.docker.compose.project", "io.portainer.x", LABEL_PROBE, "any"];
+    let labels = theirs.into_iter().chain([LABEL_NODE]).map(str::to_owned);
+    let body = create_body(&spec(), &Brought::new(Vec::new(), labels), None);
     let labels = body.labels.unwrap();
-    assert_eq!(labels["traefik.enable"], "");
+    for name in theirs {
+        assert_eq!(labels[name], "", "{name}");
+    }
     assert_eq!(labels[LABEL_NODE], spec().node.to_string());
-    assert_eq!(labels.len(), 4);
+    assert_eq!(labels.len(), theirs.len() + 3);
 }
 
 #[test]
@@ -266,7 +294,7 @@ fn an_engine_that_can_holds_a_layer_a_little_above_the_jobs_limit() {
         (u64::MAX, u64::MAX),
     ] {
         let limits = Limits { disk_bytes: limit, ..spec().limits };
-        let mut body = create_body(&spec(), &Brought::default());
+        let mut body = create_body(&spec(), &Brought::default(), None);
         assert_eq!(body.host_config.as_ref().unwrap().storage_opt, None);
         hold_layer(&mut body, &limits);
         let told = body.host_config.unwrap().storage_opt.unwrap();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 use crate::clock::Timestamp;
 use crate::ids::Cid;
+use crate::job::hint::Hint;
 use crate::node::GpuUuid;
 
 /// An image as it was resolved: a tag that moves later changes nothing.
@@ -41,6 +42,9 @@ pub struct RunExit {
     pub code: Option<i32>,
     /// Whether the kernel killed one of its processes for lack of memory.
     pub oom: bool,
+    /// What the end of its log hints at, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
     /// When it was started, by the engine's clock.
     pub started_at: Timestamp,
     /// When it ended, by the engine's clock.

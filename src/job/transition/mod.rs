@@ -176,7 +176,7 @@ impl Next {
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
                 let (started_at, finished_at) = (run.started_at, self.now);
-                let exit = RunExit { code: None, oom: false, started_at, finished_at };
+                let exit = RunExit { code: None, oom: false, hint: None, started_at, finished_at };
                 self.exited(run, exit, Some(cause));
             }
             (Phase::Stopping { .. }, Event::TimeIsUp) => {}

@@ -120,7 +120,13 @@ async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
     journal.admit(&taken, body, Some("an acknowledgement's subject".to_owned())).await.unwrap();
     let digest = format!("sha256:{}", hex(name, 32));
     let cid = |what: &str| cid(&format!("{what} of {name}"));
-    let exit = RunExit { code: Some(0), oom: false, started_at: at(900), finished_at: at(61_234) };
+    let exit = RunExit {
+        code: Some(0),
+        oom: false,
+        hint: None,
+        started_at: at(900),
+        finished_at: at(61_234),
+    };
     let container = hex(&format!("container of {name}"), 32);
     let mut job = taken.job;
     let mut ms = 100;

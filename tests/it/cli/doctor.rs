@@ -30,6 +30,7 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
         "nats",
         "docker",
         "files in containers",
+        "sandbox",
         "gpu",
         "disk",
         "gpu in containers",

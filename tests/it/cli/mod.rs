@@ -5,6 +5,7 @@ mod disk;
 mod doctor;
 mod jobs;
 mod keys;
+mod sandbox_test;
 mod settings;
 mod submit;
 

@@ -9,6 +9,7 @@ mod image;
 mod pull;
 mod sandbox;
 mod signed;
+mod tool;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};

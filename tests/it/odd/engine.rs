@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
-use crate::support::odd_engine::{NO_MEMORY_LIMIT, OddEngine};
+use crate::support::odd_engine::{NO_MEMORY_LIMIT, NO_SECCOMP, OddEngine};
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::world::{World, shell, stages};
@@ -303,4 +303,32 @@ async fn an_engine_that_discards_limits_gets_no_job_and_doctor_says_why() {
     let told = String::from_utf8_lossy(&doctor.stdout);
     assert!(told.contains("it holds no container to a limit of memory"), "{told}");
     assert!(!doctor.status.success());
+}
+
+#[tokio::test]
+async fn an_engine_that_can_not_hold_a_job_in_its_sandbox_gets_none_and_doctor_says_why() {
+    let world = World::start().await;
+    let odd = OddEngine::start(&world.engine.host(), NO_SECCOMP);
+    for (settings, log, doctor) in [
+        (
+            [("DOCKER_HOST", odd.host())],
+            "the engine runs containers without seccomp",
+            "without seccomp jobs could",
+        ),
+        (
+            [("JOB_RUNTIME", "runsc".to_owned())],
+            "the engine has no runtime of the name in JOB_RUNTIME=runsc",
+            "it has no runtime runsc",
+        ),
+    ] {
+        let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let agent = world.start_agent(&settings);
+        agent.wait_for(&format!("no job is taken: the container engine can't be used: {log}"));
+        let told = world.command(&["doctor"]).envs(settings).output().expect("it runs");
+        let text = String::from_utf8_lossy(&told.stdout);
+        assert!(text.contains(doctor) && !told.status.success(), "{text}");
+    }
+    let _agent = world.agent(&[("JOB_RUNTIME", "io.containerd.runc.v2")]);
+    world.publish("shim", &shell(SHORT));
+    assert_eq!(stages(&world.outcome("shim")).split(' ').next_back(), Some("completed"));
 }

@@ -93,7 +93,13 @@ impl Node {
             }))
         });
         let failed = Fault::new(Reason::NonzeroExit, "exit code");
-        let exit = RunExit { code: Some(code), oom: false, started_at: ran.0, finished_at: ran.1 };
+        let exit = RunExit {
+            code: Some(code),
+            oom: false,
+            hint: None,
+            started_at: ran.0,
+            finished_at: ran.1,
+        };
         let image = PinnedImage {
             id: "sha256:1".to_owned(),
             digest: "sha256:2".to_owned(),

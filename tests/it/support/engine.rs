@@ -85,6 +85,11 @@ impl Engine {
 
     /// Starts dockerd on the data of the last one, of which none may run; it answers when this returns.
     pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(&[]);
+    }
+
+    /// Starts it with further arguments.
+    pub(crate) fn start_daemon_with(&mut self, arguments: &[&str]) {
         assert!(self.daemon.is_none(), "a dockerd runs");
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support-c");
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -99,6 +104,7 @@ impl Engine {
         command.arg("--cgroup-parent").arg(Path::new("/").join(cgroup(&self.dir)));
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--userland-proxy=false"]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
+        command.args(arguments);
         command.env("PATH", path.expect("a PATH")).env("FAKE_GPUS", GPUS.join(","));
         command.env("FAKE_GPU_FAILURE", at("gpu-failure")).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
@@ -294,6 +300,14 @@ impl Engine {
         self.daemon = None;
     }
 
+    /// The number of control groups that containers have left or still use.
+    pub(crate) fn groups(&self) -> usize {
+        let own = cgroup(&self.dir);
+        let root = Path::new("/sys/fs/cgroup");
+        let roots = folders(root).into_iter().chain([root.to_owned()]);
+        roots.map(|hierarchy| folders(&hierarchy.join(&own)).len()).sum()
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
     }
@@ -359,7 +373,8 @@ fn child_of(parent: &Running) -> Option<Pid> {
     children.split_whitespace().next()?.parse().ok().and_then(Pid::from_raw)
 }
 
-fn busybox_root(mark: &str) -> Vec<u8> {
+/// The files of `busybox:test`.
+pub(super) fn busybox_root(mark: &str) -> Vec<u8> {
     let busybox = tool("busybox");
     let listed = Command::new(&busybox).arg("--list").output().expect("busybox runs");
     let applets = String::from_utf8(listed.stdout).expect("its commands");

@@ -5,6 +5,7 @@ pub(crate) mod acceptor;
 pub(crate) mod anvil;
 pub(crate) mod bus;
 pub(crate) mod contracts;
+pub(crate) mod crafted;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod ipfs;

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 pub(crate) const NO_MEMORY_LIMIT: (&str, &str) =
     (r#""MemoryLimit":true,"SwapLimit":"#, r#""MemoryLimit":false,"SwapLimi":"#);
 
+/// As an engine's that was built without seccomp.
+pub(crate) const NO_SECCOMP: (&str, &str) = ("name=seccomp,", "name=another,");
+
 /// Serves until the test's process ends.
 #[derive(Debug)]
 pub(crate) struct OddEngine {

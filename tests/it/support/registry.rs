@@ -8,6 +8,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use super::crafted::{Crafted, digest};
 use super::engine::Engine;
 use super::tools::{Running, tool};
 
@@ -103,6 +104,43 @@ impl Registry {
             client.remove_image(name, Some(force), None).await.expect("the image is removed");
         }
         digest.expect("a digest of this registry")
+    }
+
+    /// Lays an image down in the registry as `name:tag` without an engine, which would refuse to have it.
+    pub(crate) fn put(&self, image: Crafted, name: &str, tag: &str) {
+        const KIND: &str = "application/vnd.docker";
+        let (layers, config) = image.parts();
+        let top = self.dir.path().join("data/docker/registry/v2");
+        let write = |path: PathBuf, content: &[u8]| {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            std::fs::write(path, content).expect("a file of the registry");
+        };
+        let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+        let blob = |content: &[u8]| {
+            let digest = digest(content);
+            let hex = hex(&digest);
+            write(top.join("blobs/sha256").join(&hex[..2]).join(hex).join("data"), content);
+            digest
+        };
+        let repository = top.join("repositories").join(name);
+        let part = |kind: &str, content: &[u8]| {
+            let digest = blob(content);
+            let link = repository.join("_layers/sha256").join(hex(&digest)).join("link");
+            write(link, digest.as_bytes());
+            json!({"mediaType": format!("{KIND}.{kind}"), "size": content.len(), "digest": digest})
+        };
+        let config = part("container.image.v1+json", &config);
+        let layer = |layer: &Vec<u8>| part("image.rootfs.diff.tar.gzip", layer);
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": format!("{KIND}.distribution.manifest.v2+json"),
+            "config": config, "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+        });
+        let manifest = blob(manifest.to_string().as_bytes());
+        let manifests = repository.join("_manifests");
+        let revision = manifests.join("revisions/sha256").join(hex(&manifest));
+        for folder in [revision, manifests.join("tags").join(tag).join("current")] {
+            write(folder.join("link"), manifest.as_bytes());
+        }
     }
 
     /// Moves `tag` of this repository to the image of `other`, as a push from elsewhere does.

@@ -200,8 +200,13 @@ fn collected(id: &str) -> Job {
     // A pool's job is claimed before it starts.
     let job = moved(&job, Event::Claimed);
     let started = moved(&job, Event::Started { container: id.to_owned(), at: NOW });
-    let exit =
-        crate::job::phase::RunExit { code: Some(0), oom: false, started_at: NOW, finished_at: NOW };
+    let exit = crate::job::phase::RunExit {
+        code: Some(0),
+        oom: false,
+        hint: None,
+        started_at: NOW,
+        finished_at: NOW,
+    };
     let exited = moved(&started, Event::Exited { exit, by_itself: Some(true) });
     moved(&exited, Event::Collected { output: Ok(None), log: None })
 }

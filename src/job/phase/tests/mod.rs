@@ -46,13 +46,20 @@ fn image() -> PinnedImage {
 }
 
 fn exit(code: i32) -> Event {
-    let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(2) };
+    let exit =
+        RunExit { code: Some(code), oom: false, hint: None, started_at: at(1), finished_at: at(2) };
     Event::Exited { exit, by_itself: None }
 }
 
 /// The exit of a container that was stopped, after it was asked to stop.
 fn stopped(code: i32) -> Event {
-    let exit = RunExit { code: Some(code), oom: false, started_at: at(1), finished_at: at(11) };
+    let exit = RunExit {
+        code: Some(code),
+        oom: false,
+        hint: None,
+        started_at: at(1),
+        finished_at: at(11),
+    };
     Event::Exited { exit, by_itself: None }
 }
 

@@ -1,0 +1,8 @@
+//! Holds the namespaces of its container open for a container that joins them.
+
+/// Sleeps until it is killed. As the first process of a container it gets no other signal.
+pub(crate) fn forever() -> ! {
+    loop {
+        rustix::event::pause();
+    }
+}

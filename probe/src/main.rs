@@ -1,0 +1,30 @@
+//! The one program of the node's tool image: what the node has to do or see inside a container.
+//!
+//! It is linked statically, since the image holds nothing else, and embedded in the node (`build.rs`). The node
+//! starts it by its path in the image with a subcommand; its answer is its standard output and its exit code:
+//! 0, 1 if it could not do what it was asked to, 64 if it does not know the subcommand.
+//!
+//! Must hold: it takes orders from its arguments alone, and trusts no environment and no file of a job's.
+
+mod hold;
+mod raw;
+mod sandbox;
+
+use std::process::ExitCode;
+
+/// Exit code for arguments that it does not know (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let done = match (command.as_str(), args.as_slice()) {
+        ("hold", []) => hold::forever(),
+        ("sandbox", []) => sandbox::try_all(),
+        ("sandbox-hog", []) => sandbox::hog(),
+        ("sandbox-whoami", []) => sandbox::whoami(),
+        _ => return ExitCode::from(USAGE),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
