@@ -183,6 +183,7 @@ where
             gateways: self.gateways.clone(),
             pinata: self.pinata.clone(),
             folders,
+            disk: self.settings.disk_limits(),
             ids,
             key: Arc::clone(&self.key),
             stop_grace: self.settings.stop_grace,
@@ -260,7 +261,8 @@ where
             sight: Arc::clone(&parts.jobs.effects.sight),
         });
         let (runtime, journal) = (Arc::clone(&readiness.runtime), desk.journal.clone());
-        let keeper = Arc::new(Keeper::new(runtime, journal, &self.settings));
+        let (data_dir, limits) = (self.settings.data_dir.clone(), self.settings.disk_limits());
+        let keeper = Arc::new(Keeper::new(runtime, journal, data_dir, limits));
         let kept = (Arc::clone(&keeper), clock.clone());
         services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {

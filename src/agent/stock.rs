@@ -23,7 +23,6 @@ use crate::report::causes;
 use crate::supervise::Failure;
 
 use super::jobs::trash;
-use super::settings::Settings;
 
 /// Time between two looks at the engine's free space.
 const EVERY: Duration = Duration::from_secs(10);
@@ -179,12 +178,17 @@ pub(super) struct Keeper<R> {
 
 impl<R: ContainerRuntime> Keeper<R> {
     /// A keeper that has not looked yet.
-    pub(super) fn new(runtime: Arc<R>, journal: Journal, settings: &Settings) -> Self {
+    pub(super) fn new(
+        runtime: Arc<R>,
+        journal: Journal,
+        data_dir: PathBuf,
+        limits: DiskLimits,
+    ) -> Self {
         Self {
             runtime,
             journal,
-            data_dir: settings.data_dir.clone(),
-            limits: settings.disk_limits(),
+            data_dir,
+            limits,
             lack: Mutex::default(),
             engines_room: Mutex::default(),
         }

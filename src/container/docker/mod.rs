@@ -4,7 +4,7 @@
 //! - follow: the exit and, in parallel, the output (`follow.rs`)
 //! - image: pull a missing image, once for all who wait (`pull.rs`); a record of pulled images (`pulled.rs`);
 //!   what this node may remove (`cache.rs`); what a registry says itself (`registry.rs`), whether an image is
-//!   signed (`cosign.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
+//!   signed (`cosign.rs`), how large it is (`size.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
@@ -26,6 +26,7 @@ mod pull;
 mod pulled;
 mod registry;
 mod run;
+mod size;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -262,6 +263,10 @@ impl ContainerRuntime for Docker {
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
         run::written(self, id).await
+    }
+
+    async fn download_size(&self, reference: &str) -> Result<Option<u64>, Error> {
+        size::of(self, reference).await
     }
 
     async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
