@@ -4,7 +4,7 @@
 //! hangs under one [`Services`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -31,7 +31,7 @@ use super::key::sole::Sole;
 use super::link::Link;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
-use super::stock::Keeper;
+use super::stock::{self, Keeper};
 use super::{Error, Node, housekeeping, offer};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
@@ -138,7 +138,7 @@ where
             offer: offer::of(
                 settings,
                 hardware.gpus.clone(),
-                offer::engines_room(&*self.runtime).await,
+                stock::engines_room(&*self.runtime).await,
             )
             .map_err(data_dir)?,
             images: settings.images.clone(),
@@ -247,8 +247,7 @@ where
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
         if !gpus.is_empty() {
-            let (gpu, yields) = (Arc::clone(&self.gpu), self.settings.yields_gpus);
-            let cards = Cards::new(gpu, desk, yields);
+            let cards = Cards::new(Arc::clone(&self.gpu), desk, self.settings.yields_gpus);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
         }
         let readiness = Arc::new(Readiness {
@@ -262,7 +261,8 @@ where
         });
         let (runtime, journal) = (Arc::clone(&readiness.runtime), desk.journal.clone());
         let (data_dir, limits) = (self.settings.data_dir.clone(), self.settings.disk_limits());
-        let keeper = Arc::new(Keeper::new(runtime, journal, data_dir, limits));
+        let keeper =
+            Arc::new(Keeper { runtime, journal, data_dir, limits, lack: Mutex::default() });
         let kept = (Arc::clone(&keeper), clock.clone());
         services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {

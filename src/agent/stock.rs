@@ -28,6 +28,8 @@ use super::jobs::trash;
 const EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at everything, which walk through all jobs' folders.
 const WALK_EVERY: Duration = Duration::from_mins(1);
+/// Time limit for the engine to say how much room it has; without that only `DATA_DIR`'s disk is offered.
+const ENGINE: Duration = Duration::from_secs(3);
 /// How long ago an image was asked for at least when it goes: its job may not be in the journal with it yet.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Files and folders counted in one folder of a job.
@@ -45,12 +47,10 @@ pub struct DiskLimits {
 }
 
 impl DiskLimits {
-    /// MiB that jobs can fill: of what is free under `DATA_DIR`, and of what can be free on the engine's disk, the
-    /// lesser.
-    pub fn offered(&self, free_mib: u64, engines_room: Option<u64>) -> u64 {
-        let free = free_mib.min(engines_room.unwrap_or(u64::MAX));
-        let budget = self.budget_mib.unwrap_or(u64::MAX);
-        free.saturating_sub(self.free_min_mib).min(budget)
+    /// MiB that jobs may fill, with so much free under `DATA_DIR` and in the engine's room.
+    pub fn for_jobs(&self, free_mib: u64, engines_room_mib: Option<u64>) -> u64 {
+        let free = free_mib.min(engines_room_mib.unwrap_or(u64::MAX));
+        free.saturating_sub(self.free_min_mib).min(self.budget_mib.unwrap_or(u64::MAX))
     }
 
     /// The limits with what is free on the engine's disk, in bytes.
@@ -96,16 +96,21 @@ pub async fn take<R: ContainerRuntime>(
     Ok(Stock { images, ..files.unwrap_or_default() })
 }
 
+/// MiB that can be free on the engine's disk, once every image that this node pulled has gone; `None` if the
+/// engine does not say.
+pub async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
+    let asked = async {
+        let free = engine_free(runtime).await?;
+        let images = runtime.cached().await.ok()?;
+        Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
+    };
+    tokio::time::timeout(ENGINE, asked).await.ok().flatten()
+}
+
 /// Bytes free on the engine's disk, if it is on this host.
 pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let root = runtime.root_folder().await.ok().flatten()?;
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))
-}
-
-/// MiB that are free on the engine's disk once every image that this node pulled has gone.
-pub async fn room_with_images<R: ContainerRuntime>(runtime: &R, free: u64) -> Option<u64> {
-    let images = runtime.cached().await.ok()?;
-    Some(images.iter().fold(free, |sum, image| sum.saturating_add(image.bytes)) >> 20)
 }
 
 /// Everything but the images.
@@ -166,53 +171,18 @@ fn bytes_of(path: &Path, is_whole: &mut bool) -> u64 {
 /// The service that keeps the budget, and what it found last.
 #[derive(Debug)]
 pub(super) struct Keeper<R> {
-    runtime: Arc<R>,
-    journal: Journal,
-    data_dir: PathBuf,
-    limits: DiskLimits,
+    pub runtime: Arc<R>,
+    pub journal: Journal,
+    pub data_dir: PathBuf,
+    pub limits: DiskLimits,
     /// What was lacking of the budget at the last look.
-    lack: Mutex<Option<Disk>>,
-    /// MiB that can be free on the engine's disk, where that is less than on the other one.
-    engines_room: Mutex<Option<u64>>,
+    pub lack: Mutex<Option<Disk>>,
 }
 
 impl<R: ContainerRuntime> Keeper<R> {
-    /// A keeper that has not looked yet.
-    pub(super) fn new(
-        runtime: Arc<R>,
-        journal: Journal,
-        data_dir: PathBuf,
-        limits: DiskLimits,
-    ) -> Self {
-        Self {
-            runtime,
-            journal,
-            data_dir,
-            limits,
-            lack: Mutex::default(),
-            engines_room: Mutex::default(),
-        }
-    }
-
     /// What was lacking of the budget at the last look.
     pub(super) fn lack(&self) -> Option<Disk> {
         *self.lack.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// MiB that jobs can fill, with so many free under `DATA_DIR`.
-    pub(super) fn offered(&self, free_mib: u64) -> u64 {
-        let engines_room = *self.engines_room.lock().unwrap_or_else(PoisonError::into_inner);
-        self.limits.offered(free_mib, engines_room)
-    }
-
-    /// Notes how much can be free on the engine's disk. Its images are listed only if that matters.
-    async fn note_engines_room(&self, free: Option<u64>) {
-        let data = host::disk_free_mib(&self.data_dir).unwrap_or(u64::MAX);
-        let room = match free.filter(|free| free >> 20 < data) {
-            Some(free) => room_with_images(self.runtime.as_ref(), free).await,
-            None => None,
-        };
-        *self.engines_room.lock().unwrap_or_else(PoisonError::into_inner) = room;
     }
 
     /// Looks as long as the node runs; a service. Everything is measured once a minute where there is a budget,
@@ -220,9 +190,7 @@ impl<R: ContainerRuntime> Keeper<R> {
     pub(super) async fn run<C: Clock>(self: Arc<Self>, clock: C) -> Result<(), Failure> {
         let mut rests_until: Option<Duration> = None;
         loop {
-            let free = engine_free(self.runtime.as_ref()).await;
-            self.note_engines_room(free).await;
-            let room = self.limits.room(free);
+            let room = self.limits.room(engine_free(self.runtime.as_ref()).await);
             let now = clock.monotonic();
             let is_due = rests_until.is_none_or(|until| now >= until);
             if is_due && (room.short() > 0 || room.budget.is_some()) {

@@ -73,10 +73,10 @@ enum Command {
     Cancel(cancel::Args),
     /// Show what this node knows about its jobs, and what to do about those that failed
     Jobs(jobs::Args),
-    /// Show what the node keeps on its disks, and remove images that nobody needs
-    Disk(disk::Args),
     /// Show this host's GPUs: what each is, who holds it, whether it is well, and what to do if not
     Gpus(gpus::Args),
+    /// Show what the node keeps on its disks, and remove images that nobody needs
+    Disk(disk::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -120,8 +120,8 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => block_on(logs::execute(args)),
         Command::Cancel(args) => block_on(cancel::execute(args)),
         Command::Jobs(args) => jobs::execute(&args),
-        Command::Disk(args) => disk::execute(&args),
         Command::Gpus(args) => block_on(gpus::execute(args)),
+        Command::Disk(args) => disk::execute(&args),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::Key(args) => key::execute(args),

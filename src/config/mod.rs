@@ -264,9 +264,9 @@ fn docker(
         None if set => return None,
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
+    let gpu_probe_image = gpu::probe_image(env);
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
     let cosign_key = images::cosign_key(env);
-    let gpu_probe_image = gpu::probe_image(env);
     let config = DockerConfig {
         registry_auth_file,
         gpu_probe_image: gpu_probe_image.clone().flatten(),
@@ -281,7 +281,7 @@ fn docker(
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
     // Without these no engine is used, rather than one with other settings than the owner's.
-    gpu_probe_image.and(valid).filter(|_| pull.is_some() && cosign_key.is_some())
+    valid.filter(|_| pull.is_some() && cosign_key.is_some() && gpu_probe_image.is_some())
 }
 
 #[cfg(test)]

@@ -253,9 +253,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     /// Why the image is not pulled: what it downloads alone is more than the engine's disk can ever give.
     async fn too_large(&self, image: &str) -> Option<engine::Error> {
         let size = self.runtime.download_size(image).await.ok().flatten()?;
-        let free = stock::engine_free(&*self.runtime).await?;
-        let room = stock::room_with_images(&*self.runtime, free).await?;
-        let offered_mib = self.disk.offered(room, None);
+        let room = stock::engines_room(&*self.runtime).await?;
+        let offered_mib = self.disk.for_jobs(room, None);
         let size_mib = size.div_ceil(1 << 20);
         (size_mib > offered_mib).then(|| engine::Error::ImageRefused {
             reference: image.to_owned(),

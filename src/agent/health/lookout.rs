@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::readiness::{NotReady, Readiness};
 use crate::agent::jobs::board::Board;
-use crate::agent::stock::Keeper;
+use crate::agent::stock::{self, Keeper};
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::gpu::GpuProbe;
@@ -73,7 +73,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         let seen = self.board.symptoms();
         let look = self.look().await;
         if let Ok(free_mib) = host::disk_free_mib(&self.data_dir) {
-            self.board.disk(self.keeper.offered(free_mib));
+            let engines_room = stock::engines_room(self.readiness.runtime.as_ref()).await;
+            self.board.disk(self.keeper.limits.for_jobs(free_mib, engines_room));
         }
         self.board.looked(look, self.clock.monotonic());
         seen
