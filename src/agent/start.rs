@@ -183,6 +183,7 @@ where
             gateways: self.gateways.clone(),
             pinata: self.pinata.clone(),
             folders,
+            disk: self.settings.disk_limits(),
             ids,
             key: Arc::clone(&self.key),
             stop_grace: self.settings.stop_grace,
@@ -258,13 +259,10 @@ where
             board: board.clone(),
             sight: Arc::clone(&parts.jobs.effects.sight),
         });
-        let keeper = Arc::new(Keeper {
-            runtime: Arc::clone(&readiness.runtime),
-            journal: desk.journal.clone(),
-            data_dir: self.settings.data_dir.clone(),
-            limits: self.settings.disk_limits(),
-            lack: Mutex::default(),
-        });
+        let (runtime, journal) = (Arc::clone(&readiness.runtime), desk.journal.clone());
+        let (data_dir, limits) = (self.settings.data_dir.clone(), self.settings.disk_limits());
+        let keeper =
+            Arc::new(Keeper { runtime, journal, data_dir, limits, lack: Mutex::default() });
         let kept = (Arc::clone(&keeper), clock.clone());
         services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {

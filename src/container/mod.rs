@@ -9,6 +9,7 @@
 //! types never leave this folder.
 
 mod allowed;
+mod cached;
 pub mod docker;
 mod error;
 pub mod fake;
@@ -30,6 +31,7 @@ use crate::node::GpuUuid;
 use crate::report::BoxError;
 
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
+pub use cached::CachedImage;
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
 pub use policy::LOG_BYTES_KEPT;
@@ -44,6 +46,13 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// downloaded again. Any other image on this host is used only if the owner's [`ImagePolicy`] names it or
     /// its registry gives it to this node. An error inside the pull's stream and a stalled pull are errors.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
+
+    /// Bytes that a pull of this image would download, by its manifest; `None` if it is here, or if the registry
+    /// does not say within some seconds, as one that only the engine can reach.
+    fn download_size(
+        &self,
+        reference: &str,
+    ) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
     /// Creates the container, or returns this node's container of that name. A container that was created for
     /// other GPUs and never started is replaced.
@@ -205,19 +214,6 @@ pub struct Image {
     /// Whether the registry could not confirm that the name still means this image, which an earlier job
     /// pulled.
     pub unconfirmed: bool,
-}
-
-/// An image that this node pulled for a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CachedImage {
-    /// The engine's own id.
-    pub id: String,
-    /// The names that this node's pulls gave it.
-    pub names: Vec<String>,
-    /// Its size in bytes as the engine reports it: layers that it shares with other images count too.
-    pub bytes: u64,
-    /// When a job last asked for it.
-    pub used: Timestamp,
 }
 
 /// Everything that the engine is told about a job's container.

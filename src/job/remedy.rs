@@ -71,8 +71,9 @@ impl Reason {
             }
             Self::ImageNotAllowed => {
                 "The requester has to name an image of a registry that this node takes, or the \
-                 owner allows that one: JOB_REGISTRIES; an image that lies here only is named in \
-                 JOB_LOCAL_IMAGES."
+                 owner allows that one: JOB_REGISTRIES, JOB_IMAGES_ALLOW, JOB_IMAGES_DENY, \
+                 JOB_IMAGES_DIGEST and JOB_COSIGN_KEY decide; an image that lies here only is named \
+                 in JOB_LOCAL_IMAGES."
             }
             Self::InputCidInvalid => {
                 "The requester has to give an IPFS CID of version 0 or 1, made with SHA-256."

@@ -6,7 +6,7 @@ use lamda_node::host::tree;
 
 use super::ledger::{faults, seasons};
 use super::soak::soak;
-use super::weather::{disk, nats};
+use super::weather::{disk, limits, nats};
 
 #[tokio::test]
 async fn a_thousand_beats_with_faults_between_them_leave_no_gap_and_nothing_twice() {
@@ -52,6 +52,11 @@ fn a_million_entries_in_one_folder_are_measured_in_part_and_go_a_step_at_a_time(
 #[tokio::test]
 async fn twenty_thousand_folders_in_one_another_end_their_job_and_not_the_node() {
     disk::end_with_folders_in_one_another(20).await;
+}
+
+#[tokio::test]
+async fn a_million_empty_files_end_their_job_and_not_the_node() {
+    limits::end_with_empty_files(1000).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use super::jobs::terms::{self, Terms};
 use super::jobs::{holds, reserve};
 use super::link::Link;
 use super::presence::Neighbours;
+use super::stock::{self, DiskLimits};
 use crate::artifact::{Gateways, Pinata};
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, MessageIds, PoolName, Settle, Target};
@@ -66,6 +67,8 @@ pub(super) struct Act<R, C> {
     pub pinata: Pinata,
     /// The folders of the jobs' files.
     pub folders: Folders,
+    /// The owner's limits of the disk.
+    pub disk: DiskLimits,
     /// Derives the ids of published messages.
     pub ids: MessageIds,
     /// The node's key, which signs receipts.
@@ -232,6 +235,9 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     async fn pull(&self, job: &Job) -> Event {
+        if let Some(err) = self.too_large(&job.spec.image).await {
+            return self.engine_failed(job, &err);
+        }
         match self.runtime.image(&job.spec.image).await {
             Ok(image) => Event::Pulled {
                 image: PinnedImage {
@@ -242,6 +248,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             },
             Err(err) => self.engine_failed(job, &err),
         }
+    }
+
+    /// Why the image is not pulled: what it downloads alone is more than the engine's disk can ever give.
+    async fn too_large(&self, image: &str) -> Option<engine::Error> {
+        let size = self.runtime.download_size(image).await.ok().flatten()?;
+        let room = stock::engines_room(&*self.runtime).await?;
+        let offered_mib = self.disk.for_jobs(room, None);
+        let size_mib = size.div_ceil(1 << 20);
+        (size_mib > offered_mib).then(|| engine::Error::ImageRefused {
+            reference: image.to_owned(),
+            reason: format!(
+                "it is {size_mib} MiB to download, and this node's disk can give it {offered_mib}"
+            ),
+        })
     }
 
     /// Reserves GPUs. A job whose GPUs failed waits for others only if the working ones could run

@@ -4,7 +4,8 @@
 //! - follow: the exit and, in parallel, the output (`follow.rs`)
 //! - image: pull a missing image, once for all who wait (`pull.rs`); a record of pulled images (`pulled.rs`);
 //!   what this node may remove (`cache.rs`); what a registry says itself (`registry.rs`), whether an image is
-//!   signed (`cosign.rs`); registry accounts (`accounts.rs`); whether this host can run an image (`platform.rs`)
+//!   signed (`cosign.rs`), how large it is (`size.rs`); registry accounts (`accounts.rs`); whether this host
+//!   can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - tool: the image of the node's own containers (`tool.rs`)
@@ -27,6 +28,7 @@ mod pull;
 mod pulled;
 mod registry;
 mod run;
+mod size;
 mod tool;
 mod trial;
 
@@ -269,6 +271,10 @@ impl ContainerRuntime for Docker {
 
     async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
         run::written(self, id).await
+    }
+
+    async fn download_size(&self, reference: &str) -> Result<Option<u64>, Error> {
+        size::of(self, reference).await
     }
 
     async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {

@@ -200,10 +200,7 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     let (stall, limit) = (docker.config.pull_stall_timeout, docker.config.pull_timeout);
     let key = docker.config.cosign_key.clone();
     let pull = async move {
-        let account = match (of_settings, file) {
-            (None, Some(file)) => of_file(file, reference.registry().to_owned()).await?,
-            (account, _) => account,
-        };
+        let account = account_of(of_settings, file, &reference).await?;
         if let Some(key) = key {
             let digest = signed(&reference, account.clone(), &key, stall).await;
             let name = reference.at(&digest.map_err(PullError::Unsigned)?);
@@ -244,6 +241,27 @@ async fn signed(
     let digest = manifest.map_err(Unsigned::Registry)?.digest;
     cosign::check(&mut repository, &digest, key).await?;
     Ok(digest)
+}
+
+/// The account at the image's registry, of the settings or of the account file.
+async fn account_of(
+    of_settings: Option<DockerCredentials>,
+    file: Option<PathBuf>,
+    reference: &Reference,
+) -> Result<Option<DockerCredentials>, PullError> {
+    match (of_settings, file) {
+        (None, Some(file)) => of_file(file, reference.registry().to_owned()).await,
+        (account, _) => Ok(account),
+    }
+}
+
+/// The same for whoever asks a registry without pulling; `Err` if the file can't be used, which a pull tells.
+pub(super) async fn account_at(
+    docker: &Docker,
+    reference: &Reference,
+) -> Result<Option<DockerCredentials>, ()> {
+    let file = docker.config.registry_auth_file.clone();
+    account_of(account(docker, reference), file, reference).await.map_err(drop)
 }
 
 /// The settings' account at the image's registry.

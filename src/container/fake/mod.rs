@@ -177,6 +177,10 @@ impl ContainerRuntime for Fake {
         Ok(id)
     }
 
+    async fn download_size(&self, _reference: &str) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
     async fn layer_folder(&self, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
         self.state().by_id(id).map(|_| None)
     }

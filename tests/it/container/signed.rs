@@ -80,10 +80,13 @@ async fn only_an_image_that_the_owners_key_signed_is_pulled() {
     let tags: Vec<_> = list.unwrap().into_iter().flat_map(|image| image.repo_digests).collect();
     assert!(!tags.iter().any(|name| name.contains(ADDRESS)), "nothing was pulled: {tags:?}");
     let name = format!("{ADDRESS}/signed:1");
+    let size = signed.download_size(&name).await.unwrap().expect("its registry says so");
+    assert!((100_000..100_000_000).contains(&size), "{size}");
     let image = signed.image(&name).await.expect("it is signed");
     assert_eq!((image.pulled, image.digest.as_str()), (true, digests[0].as_str()));
-    // By digest too; and what was pulled without the check is checked before it is used.
     let by_digest = format!("{ADDRESS}/signed@{}", digests[0]);
+    assert_eq!(signed.download_size(&by_digest).await.unwrap(), None, "it is here");
+    // By digest too; and what was pulled without the check is checked before it is used.
     assert!(!signed.image(&by_digest).await.expect("it is signed").pulled);
     let record = Some(dir.path().join("images.json"));
     let without = docker(&bench, |config| Config { pulled: record.clone(), ..config });

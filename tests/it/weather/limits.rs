@@ -102,3 +102,14 @@ async fn the_overshoot_of_one_large_allocation_is_short_and_given_back() {
     }
     world.wait_until_clean().await;
 }
+
+/// A job with the default `disk_mib` that makes so many thousand empty files ends for its disk.
+pub(crate) async fn end_with_empty_files(thousands: u32) {
+    let world = World::start().await;
+    let agent = world.agent(&[]);
+    let script = format!("cd /output; seq {thousands}000 | xargs touch; echo made; sleep 1000");
+    world.publish("many", &shell_with(&script, &json!({})));
+    agent.wait_for("job many is stopped: it has made more files");
+    assert!(is_stopped_for_the_disk(&world.outcome("many")));
+    world.wait_until_clean().await;
+}

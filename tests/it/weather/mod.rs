@@ -3,7 +3,7 @@
 
 pub(crate) mod disk;
 mod engine;
-mod limits;
+pub(crate) mod limits;
 mod logs;
 pub(crate) mod nats;
 mod room;
