@@ -2,12 +2,18 @@
 //!
 //! It is linked statically, since the image holds nothing else, and embedded in the node (`build.rs`). The node
 //! starts it by its path in the image with a subcommand; its answer is its standard output and its exit code:
-//! 0, 1 if it could not do what it was asked to, 64 if it does not know the subcommand.
+//! 0, 1 if it could not do what it was asked to (the reason is on standard error), 64 if it does not know the
+//! subcommand.
 //!
 //! Must hold: it takes orders from its arguments alone, and trusts no environment and no file of a job's.
 
+mod addresses;
+mod fence;
 mod hold;
+mod netfilter;
+mod prefix;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Exit code for arguments that it does not know (`EX_USAGE`).
@@ -17,8 +23,18 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let command = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
-    match (command.as_str(), args.as_slice()) {
+    let done = match (command.as_str(), args.as_slice()) {
         ("hold", []) => hold::forever(),
-        _ => ExitCode::from(USAGE),
+        ("fence", refused) => fence::raise(refused),
+        ("addresses", []) => addresses::tell(),
+        _ => return ExitCode::from(USAGE),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Nobody may listen any more.
+            writeln!(std::io::stderr(), "{reason}").ok();
+            ExitCode::FAILURE
+        }
     }
 }

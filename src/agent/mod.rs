@@ -21,6 +21,7 @@ mod housekeeping;
 pub mod jobs;
 pub mod key;
 pub mod link;
+mod networks;
 mod presence;
 mod settings;
 mod start;

@@ -34,10 +34,12 @@ pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
 pub use terminal::Terminal;
 
+use std::net::IpAddr;
+
 use crate::agent;
 use crate::bus::Config as BusConfig;
-use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker};
+use crate::container::{ImagePolicy, is_public};
 use crate::ids::Address;
 use crate::secret::Secret;
 use env::Variable;
@@ -47,6 +49,10 @@ const AGENT_ADDRESS: Variable =
 const NODE_OWNER: Variable =
     Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
+const JOB_DNS: Variable = Variable::new("JOB_DNS", "1.1.1.1,9.9.9.9");
+
+/// Most resolvers that programs read of `/etc/resolv.conf`.
+const RESOLVERS_MAX: usize = 3;
 
 /// File in the data folder that records what was pulled for jobs.
 const PULLED: &str = "images.json";
@@ -232,6 +238,7 @@ fn docker(
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
     let registry_auth_file = images::accounts(env);
+    let resolvers = resolvers(env);
     let config = DockerConfig {
         registry_auth_file,
         images: images.unwrap_or_default(),
@@ -240,7 +247,23 @@ fn docker(
     };
     // Only checks the address; nothing is opened.
     let valid = Docker::connect(&config).map(|_| config);
-    env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))
+    let config = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()))?;
+    let resolvers = resolvers?;
+    Some(if resolvers.is_empty() { config } else { DockerConfig { resolvers, ..config } })
+}
+
+/// The resolvers of jobs with the network `internet`; empty if not set.
+fn resolvers(env: &mut Env<'_>) -> Option<Vec<IpAddr>> {
+    let listed = env.list(JOB_DNS);
+    let read = |text: &String| {
+        let address = text.parse::<IpAddr>().ok().filter(|address| is_public(*address));
+        address.ok_or_else(|| format!("{} is no public address", env::shown(text)))
+    };
+    let mut read: Result<Vec<IpAddr>, String> = listed.iter().map(read).collect();
+    if listed.len() > RESOLVERS_MAX {
+        read = Err(format!("it lists more than {RESOLVERS_MAX}"));
+    }
+    env.keep(JOB_DNS, read)
 }
 
 #[cfg(test)]

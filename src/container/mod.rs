@@ -30,6 +30,7 @@ use crate::report::BoxError;
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use error::Error;
 pub use image::InvalidReference;
+pub use policy::is_public;
 
 /// The part of a container engine that a node needs. Every call has its own deadline, except
 /// [`ContainerRuntime::follow`], which lasts as long as the container does. Every call is repeatable; `start`
@@ -114,6 +115,19 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 
     /// Checks that the engine enforces containers' limits; [`Error::Unlimited`] names those that it can't.
     fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Keeps `spare` network namespaces ready for each of these networks, so that containers start sooner, and
+    /// removes those that no container needs any more. Never returns; does nothing while it is not polled. A
+    /// container starts without it as well.
+    fn keep_networks(
+        &self,
+        node: Address,
+        networks: &[Network],
+        spare: usize,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Ends what [`ContainerRuntime::keep_networks`] does, and removes what it holds ready.
+    fn drop_networks(&self) -> impl Future<Output = ()> + Send;
 
     /// The content of this small file of the node's as the engine sees it; `None` if the engine finds none.
     fn read_back(
@@ -285,6 +299,8 @@ pub struct Limits {
 pub enum Network {
     /// Only its own loopback interface.
     None,
+    /// Public addresses, without those of the host (docs/adr/0033-warm-networks.md).
+    Internet,
     /// The engine's bridge: everything that the host can reach.
     Bridge,
 }

@@ -113,8 +113,9 @@ impl Terms {
                 shm_bytes: spec.needs.shm_mib.saturating_mul(MIB),
             },
             network: match demand.network {
+                Reach::Nothing => Network::None,
+                Reach::Internet => Network::Internet,
                 Reach::Bridge => Network::Bridge,
-                Reach::Nothing | Reach::Internet => Network::None,
             },
             sandbox: self.sandbox(spec),
         }

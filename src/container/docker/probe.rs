@@ -48,7 +48,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let probe = self.create_probe(node, what, host).await?;
+        let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let start = client.start_container(&probe.0, None::<StartContainerOptions>);
         let started = within(self.config.start_timeout, start).await;
         let removed = self.remove(&probe).await;
@@ -77,7 +77,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let probe = match self.create_probe(node, what, host).await {
+        let probe = match self.create_probe(node, what, &[COMMAND], host).await {
             Err(Error::Engine { reason }) if reason.contains("source path does not exist") => {
                 return Ok(None);
             }
@@ -123,7 +123,7 @@ impl Docker {
         };
         let archive = tool::folders(folders.iter().map(PathBuf::as_path), 0o777);
         let archive = bollard::body_full(archive.map_err(Error::Io)?);
-        let probe = self.create_probe(node, what, host).await?;
+        let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
         let unpacked = client.upload_to_container(&probe.0, Some(options), archive);
         let unpacked = within(self.config.call_timeout, unpacked).await;
@@ -132,10 +132,11 @@ impl Docker {
     }
 
     /// Creates a container of the tool image under the probe's name, after removing its predecessor.
-    async fn create_probe(
+    pub(super) async fn create_probe(
         &self,
         node: Address,
         what: &str,
+        command: &[&str],
         host: HostConfig,
     ) -> Result<ContainerId, Error> {
         let client = self.client().await?;
@@ -143,7 +144,7 @@ impl Docker {
         let name = policy::probe_name(node, what);
         let body = ContainerCreateBody {
             image: Some(image),
-            cmd: Some(vec![COMMAND.to_owned()]),
+            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
             labels: Some(policy::probe_labels(node, what)),
             host_config: Some(host),
             ..ContainerCreateBody::default()

@@ -4,6 +4,8 @@
 //! reach of the host is decided here, field by field (docs/adr/0010-sandbox.md). The tests below list every
 //! field.
 
+mod network;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,9 @@ use bollard::models::{
 use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
 use crate::node::GpuUuid;
+
+pub use network::is_public;
+pub(super) use network::{ADDRESSES_MAX, Holder, LABEL_HOLDER, holder_body, holder_name, joins};
 
 /// Label: the node that a container belongs to.
 pub(super) const LABEL_NODE: &str = "lamda.node";
@@ -108,8 +113,13 @@ pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, St
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
-/// Body of the engine's create call.
-pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCreateBody {
+/// Body of the engine's create call; `holder`: the container whose network namespace it joins, if it has none
+/// of its own.
+pub(super) fn create_body(
+    spec: &ContainerSpec,
+    image: &Brought,
+    holder: Option<&str>,
+) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
@@ -129,12 +139,12 @@ pub(super) fn create_body(spec: &ContainerSpec, image: &Brought) -> ContainerCre
             Sandbox::Standard => None,
             Sandbox::Strict(user) => Some(user.to_string()),
         },
-        host_config: Some(host_config(spec, image)),
+        host_config: Some(host_config(spec, image, holder)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
+fn host_config(spec: &ContainerSpec, image: &Brought, holder: Option<&str>) -> HostConfig {
     let limits = &spec.limits;
     let volumes = volumes(spec, image);
     let mounts = spec.mounts.iter().map(mount);
@@ -150,7 +160,7 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
         tmpfs: is_strict.then(|| HashMap::from([("/tmp".to_owned(), tmp_options(limits))])),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         // What it may reach of the host and the network.
-        network_mode: Some(network_mode(spec.network).to_owned()),
+        network_mode: Some(holder.map_or_else(|| alone(spec.network).to_owned(), network::joined)),
         publish_all_ports: Some(false),
         ipc_mode: Some("private".to_owned()),
         mounts: Some(mounts.collect()),
@@ -328,9 +338,11 @@ fn log_config() -> HostConfigLogConfig {
     }
 }
 
-const fn network_mode(network: Network) -> &'static str {
+/// The network of a container that joins nobody's. `internet` is nothing but a holder's, so that there is none
+/// without its rules.
+const fn alone(network: Network) -> &'static str {
     match network {
-        Network::None => "none",
+        Network::None | Network::Internet => "none",
         Network::Bridge => "bridge",
     }
 }

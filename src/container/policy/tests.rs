@@ -35,7 +35,7 @@ fn spec() -> ContainerSpec {
 
 /// The body as the engine reads it.
 fn told(spec: &ContainerSpec) -> Value {
-    serde_json::to_value(create_body(spec, &Brought::default())).unwrap()
+    serde_json::to_value(create_body(spec, &Brought::default(), None)).unwrap()
 }
 
 /// The container's variables if the job sets `job` and its image sets `image`.
@@ -50,7 +50,7 @@ fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
 fn a_volume_of_the_images_lies_in_the_jobs_folder() {
     let declared = ["/output", "/data/", "/cache", "/data"].map(str::to_owned);
     let image = Brought::default().with_volumes(declared.into_iter());
-    let body = serde_json::to_value(create_body(&spec(), &image)).unwrap();
+    let body = serde_json::to_value(create_body(&spec(), &image, None)).unwrap();
     let mounts = body["HostConfig"]["Mounts"].as_array().unwrap().clone();
     let told: Vec<_> = mounts
         .iter()
@@ -208,7 +208,7 @@ fn the_driver_shows_what_is_asked_of_it_as_far_as_anybody_may_have_it() {
 #[test]
 fn an_images_labels_are_emptied_and_ours_stand() {
     let labels = ["traefik.enable", LABEL_NODE].map(str::to_owned).into_iter();
-    let body = create_body(&spec(), &Brought::new(Vec::new(), labels));
+    let body = create_body(&spec(), &Brought::new(Vec::new(), labels), None);
     let labels = body.labels.unwrap();
     assert_eq!(labels["traefik.enable"], "");
     assert_eq!(labels[LABEL_NODE], spec().node.to_string());

@@ -46,12 +46,18 @@ pub(crate) struct Engine {
     init: Pid,
     host: Running,
     daemon: Option<Running>,
+    options: &'static [&'static str],
 }
 
 impl Engine {
     /// Starts an engine that answers. Must be called on the test's own thread: the engine is killed when the
     /// thread that started it ends, however the test ends.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with more options of dockerd's.
+    pub(crate) fn start_with(options: &'static [&'static str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         for part in ["dockerd", "containerd", "runc"] {
             tool(part);
@@ -67,7 +73,7 @@ impl Engine {
         let ready = dir.path().join("ready");
         eventually("the engine's host is there", PATIENCE, || ready.exists().then_some(()));
         let init = child_of(&host).expect("a process in the namespaces");
-        let mut engine = Self { dir, init, host, daemon: None };
+        let mut engine = Self { dir, init, host, daemon: None, options };
         engine.start_daemon();
         engine
     }
@@ -88,6 +94,7 @@ impl Engine {
         command.arg("--cgroup-parent").arg(Path::new("/").join(cgroup(&self.dir)));
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--userland-proxy=false"]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
+        command.args(self.options);
         command.env("PATH", path.expect("a PATH")).env("FAKE_GPUS", GPUS.join(","));
         command.env("FAKE_GPU_FAILURE", at("gpu-failure")).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
@@ -230,6 +237,14 @@ impl Engine {
     pub(crate) fn show(&self, folder: &Path) {
         let script = format!("umount '{}'", folder.display());
         assert!(self.inside(&script).status().expect("nsenter runs").success(), "{script}");
+    }
+
+    /// A shell script as on the engine's host: in its mount, PID and network namespaces.
+    pub(crate) fn on_host(&self, script: &str) -> Command {
+        let mut command = Command::new(tool("nsenter"));
+        command.args(["--target", &self.init.as_raw_nonzero().to_string()]);
+        command.args(["--mount", "--pid", "--net", "--", "sh", "-c", script]);
+        command
     }
 
     /// A program in the engine's network namespace.
