@@ -2,14 +2,20 @@
 //!
 //! It is linked statically, since the image holds nothing else, and embedded in the node (`build.rs`). The node
 //! starts it by its path in the image with a subcommand; its answer is its standard output and its exit code:
-//! 0, 1 if it could not do what it was asked to, 64 if it does not know the subcommand.
+//! 0, 1 if it could not do what it was asked to (the reason is on standard error), 64 if it does not know the
+//! subcommand.
 //!
 //! Must hold: it takes orders from its arguments alone, and trusts no environment and no file of a job's.
 
+mod addresses;
+mod fence;
 mod hold;
+mod netfilter;
+mod prefix;
 mod raw;
 mod sandbox;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Exit code for arguments that it does not know (`EX_USAGE`).
@@ -21,10 +27,19 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.collect();
     let done = match (command.as_str(), args.as_slice()) {
         ("hold", []) => hold::forever(),
-        ("sandbox", []) => sandbox::try_all(),
-        ("sandbox-hog", []) => sandbox::hog(),
-        ("sandbox-whoami", []) => sandbox::whoami(),
+        ("fence", refused) => fence::raise(refused),
+        ("addresses", []) => addresses::tell(),
+        ("sandbox", []) => sandbox::try_all().map_err(|err| err.to_string()),
+        ("sandbox-hog", []) => sandbox::hog().map_err(|err| err.to_string()),
+        ("sandbox-whoami", []) => sandbox::whoami().map_err(|err| err.to_string()),
         _ => return ExitCode::from(USAGE),
     };
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Nobody may listen any more.
+            writeln!(std::io::stderr(), "{reason}").ok();
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod housekeeping;
 pub mod jobs;
 pub mod key;
 pub mod link;
+mod networks;
 mod offer;
 mod presence;
 mod settings;

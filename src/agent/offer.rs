@@ -23,7 +23,7 @@ pub(super) fn of(
         milli_cpus: cores as u64 * 1000,
         memory_mib: memory_mib - memory_mib * HOST_MEMORY_PERCENT / 100,
         disk_mib: settings.disk_limits().for_jobs(disk_free, engines_room),
-        bridge: settings.allow_bridge,
+        network: settings.network,
         slots,
     })
 }

@@ -10,6 +10,7 @@ use super::stock::DiskLimits;
 use crate::container::ImagePolicy;
 use crate::ids::Address;
 use crate::job::phase::Rules;
+use crate::node::admission::Reach;
 
 /// The owner's settings.
 #[derive(Debug, Clone)]
@@ -33,8 +34,11 @@ pub struct Settings {
     pub images: ImagePolicy,
     /// `JOB_SANDBOX` and `JOB_USER`: how far jobs are closed in at least.
     pub sandbox: OwnersSandbox,
-    /// `JOB_NETWORK=bridge`: whether a job may ask for the engine's bridge.
-    pub allow_bridge: bool,
+    /// `JOB_NETWORK`: the widest network that a job may ask for.
+    pub network: Reach,
+    /// `JOB_WARM_NETWORKS`: network namespaces kept ready, for each network that jobs may ask for. `None`: as
+    /// many as slots, at most four.
+    pub warm_networks: Option<usize>,
     /// `JOB_TIMEOUT_MAX`, `FETCH_GIVE_UP_S`, `UPLOAD_GIVE_UP_S`, `RESULT_KEEP_DAYS`.
     pub rules: Rules,
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free under the data folder.

@@ -29,6 +29,7 @@ use super::jobs::{leases, orphans, outbox, reconcile, recover, results};
 use super::key::hello::{self, Greeter};
 use super::key::sole::Sole;
 use super::link::Link;
+use super::networks::Wanted;
 use super::presence::{Crier, Neighbours};
 use super::settings::Settings;
 use super::stock::{self, Keeper};
@@ -119,6 +120,11 @@ where
         serve_upkeep(&mut services, &parts, self.settings.disk_free_min_mib);
         let recovered = Arc::new(watch::Sender::new(false));
         serve_jobs(&mut services, &parts.jobs, &recovered);
+        let networks = Wanted::of(&self.settings, parts.jobs.terms.offer.slots);
+        let kept = (Arc::clone(&parts.jobs.effects.runtime), parts.jobs.node, networks);
+        services.spawn_with("networks", RETRY, kept, |(runtime, node, networks)| {
+            networks.keep(runtime, node)
+        });
         let slots = parts.jobs.terms.offer.slots;
         let shared = slots * self.settings.pool_prefetch;
         let own = Target::Agent(parts.jobs.node);
@@ -389,6 +395,8 @@ impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
     /// Ends what runs in order, lets the last statuses out and closes the connection.
     pub(super) async fn wind_down(&self, settings: &Settings, graceful: bool) {
         shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
+        // What is left over is removed at the next start.
+        tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
         let Some(bus) = self.link.now() else { return };
         shutdown::let_out(&self.intake).await;
         if let Ok(Err(err)) = tokio::time::timeout(shutdown::FLUSH, bus.drain()).await {

@@ -10,6 +10,7 @@ use crate::agent::{JobAuth, Limits, OwnersSandbox, Settings};
 use crate::bus::PoolName;
 use crate::container::{ImagePolicy, InvalidUser, User};
 use crate::job::phase::Rules;
+use crate::node::admission::Reach;
 
 const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
 const HOME: Variable = Variable::new("HOME", "/home/node");
@@ -19,6 +20,7 @@ const POOL_PREFETCH: Variable = Variable::new("POOL_PREFETCH", "0");
 const JOB_SANDBOX: Variable = Variable::new("JOB_SANDBOX", "standard");
 const JOB_USER: Variable = Variable::new("JOB_USER", "65534:65534");
 const JOB_NETWORK: Variable = Variable::new("JOB_NETWORK", "none");
+const JOB_WARM_NETWORKS: Variable = Variable::new("JOB_WARM_NETWORKS", "auto");
 const JOB_TIMEOUT_MAX: Variable = Variable::new("JOB_TIMEOUT_MAX", "24h");
 const FETCH_GIVE_UP_S: Variable = Variable::new("FETCH_GIVE_UP_S", "300");
 const UPLOAD_GIVE_UP_S: Variable = Variable::new("UPLOAD_GIVE_UP_S", "86400");
@@ -53,8 +55,9 @@ pub(super) fn read(
     let pools = pools(env);
     let pool_prefetch = env.number(POOL_PREFETCH, (0, 64), 0);
     let sandbox = sandbox(env);
-    let allow_bridge = env.choice(JOB_NETWORK, &[("none", false), ("bridge", true)]);
     let yields = gpu::yields(env);
+    let network = env.choice(JOB_NETWORK, &Reach::ALL.map(|network| (network.name(), network)));
+    let warm_networks = warm_networks(env);
     let rules = rules(env);
     let disk = disk_limits(env);
     let heartbeat_interval = heartbeat_interval(env);
@@ -72,7 +75,8 @@ pub(super) fn read(
         auth: auth?,
         images: images?,
         sandbox: sandbox?,
-        allow_bridge: allow_bridge?,
+        network: network?,
+        warm_networks: warm_networks?,
         rules: rules?,
         disk_free_min_mib: disk?.free_min_mib,
         disk_budget_mib: disk?.budget_mib,
@@ -160,6 +164,16 @@ fn heartbeat_interval(env: &mut Env<'_>) -> Option<Duration> {
         );
     }
     older.and(span)
+}
+
+/// `Some(None)`: as many as fit the slots.
+#[expect(clippy::option_option, reason = "left to the node and invalid are different outcomes")]
+fn warm_networks(env: &mut Env<'_>) -> Option<Option<usize>> {
+    if env.text(JOB_WARM_NETWORKS).is_none_or(|text| text.eq_ignore_ascii_case("auto")) {
+        return Some(None);
+    }
+    let count = env.number(JOB_WARM_NETWORKS, (0, 256), 0)?;
+    Some(usize::try_from(count).ok())
 }
 
 fn pools(env: &mut Env<'_>) -> Option<Vec<String>> {

@@ -34,13 +34,14 @@ pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
 pub use terminal::Terminal;
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::agent;
 use crate::agent::stock::DiskLimits;
 use crate::bus::Config as BusConfig;
-use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker, WhenToPull};
+use crate::container::{ImagePolicy, is_public};
 use crate::ids::Address;
 use crate::secret::Secret;
 use env::Variable;
@@ -50,6 +51,10 @@ const AGENT_ADDRESS: Variable =
 const NODE_OWNER: Variable =
     Variable::new("NODE_OWNER", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 const DOCKER_HOST: Variable = Variable::new("DOCKER_HOST", "unix:///var/run/docker.sock");
+const JOB_DNS: Variable = Variable::new("JOB_DNS", "1.1.1.1,9.9.9.9");
+
+/// Most resolvers that programs read of `/etc/resolv.conf`.
+const RESOLVERS_MAX: usize = 3;
 
 /// File in the data folder that records what was pulled for jobs.
 const PULLED: &str = "images.json";
@@ -267,7 +272,7 @@ fn docker(
     let runtime = images::runtime(env);
     let gpu_probe_image = gpu::probe_image(env);
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
-    let cosign_key = images::cosign_key(env);
+    let (cosign_key, resolvers) = (images::cosign_key(env), resolvers(env));
     let config = DockerConfig {
         registry_auth_file,
         runtime: runtime.clone().unwrap_or_default(),
@@ -284,7 +289,23 @@ fn docker(
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
     // Without these no engine is used, rather than one with other settings than the owner's.
     let is_set_right = pull.is_some() && cosign_key.is_some();
-    runtime.and(gpu_probe_image).and(valid).filter(|_| is_set_right)
+    let config = runtime.and(gpu_probe_image).and(valid).filter(|_| is_set_right)?;
+    let resolvers = resolvers?;
+    Some(if resolvers.is_empty() { config } else { DockerConfig { resolvers, ..config } })
+}
+
+/// The resolvers of jobs with the network `internet`; empty if not set.
+fn resolvers(env: &mut Env<'_>) -> Option<Vec<IpAddr>> {
+    let listed = env.list(JOB_DNS);
+    let read = |text: &String| {
+        let address = text.parse::<IpAddr>().ok().filter(|address| is_public(*address));
+        address.ok_or_else(|| format!("{} is no public address", env::shown(text)))
+    };
+    let mut read: Result<Vec<IpAddr>, String> = listed.iter().map(read).collect();
+    if listed.len() > RESOLVERS_MAX {
+        read = Err(format!("it lists more than {RESOLVERS_MAX}"));
+    }
+    env.keep(JOB_DNS, read)
 }
 
 #[cfg(test)]

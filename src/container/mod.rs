@@ -34,7 +34,7 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use cached::CachedImage;
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
-pub use policy::LOG_BYTES_KEPT;
+pub use policy::{LOG_BYTES_KEPT, is_public};
 pub use trial::Tried;
 pub use user::{InvalidUser, User};
 
@@ -156,6 +156,19 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// it can't), filters their system calls ([`Error::Unfiltered`]), and has the owner's runtime
     /// ([`Error::NoRuntime`]).
     fn limits(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Keeps `spare` network namespaces ready for each of these networks, so that containers start sooner, and
+    /// removes those that no container needs any more. Never returns; does nothing while it is not polled. A
+    /// container starts without it as well.
+    fn keep_networks(
+        &self,
+        node: Address,
+        networks: &[Network],
+        spare: usize,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Ends what [`ContainerRuntime::keep_networks`] does, and removes what it holds ready.
+    fn drop_networks(&self) -> impl Future<Output = ()> + Send;
 
     /// The content of this small file of the node's as the engine sees it; `None` if the engine finds none.
     fn read_back(
@@ -292,6 +305,8 @@ pub struct Limits {
 pub enum Network {
     /// Only its own loopback interface.
     None,
+    /// Public addresses, without those of the host (docs/adr/0033-warm-networks.md).
+    Internet,
     /// The engine's bridge: everything that the host can reach.
     Bridge,
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::admission::Offer;
+use super::admission::{Offer, Reach};
 use super::{Gpu, GpuUuid};
 
 /// How often a node renews its presence, in seconds; the bucket drops it after three times that.
@@ -41,7 +41,7 @@ pub struct Presence {
     pub memory_mib: u64,
     /// Disk for all jobs together, in MiB.
     pub disk_mib: u64,
-    /// Networks that jobs may ask for: `none`, `bridge`.
+    /// Networks that jobs may ask for: `none`, `internet`, `bridge`.
     #[serde(default)]
     pub networks: Vec<String>,
     /// The sandbox that every job gets at least: `standard` or `strict`.
@@ -96,7 +96,7 @@ impl Presence {
             free_mib: None,
             health: health(gpu).to_owned(),
         };
-        let networks = if offer.bridge { &["none", "bridge"][..] } else { &["none"] };
+        let networks = Reach::ALL.into_iter().filter(|network| *network <= offer.network);
         Self {
             pools: pools.into_iter().take(LIST_MAX).collect(),
             gpus: offer.gpus.iter().take(LIST_MAX).map(card).collect(),
@@ -105,7 +105,7 @@ impl Presence {
             milli_cpus: offer.milli_cpus,
             memory_mib: offer.memory_mib,
             disk_mib: offer.disk_mib,
-            networks: networks.iter().map(|&network| network.to_owned()).collect(),
+            networks: networks.map(|network| network.name().to_owned()).collect(),
             sandbox: standard(),
             ready: true,
             reason: None,
@@ -154,12 +154,13 @@ impl Presence {
             let uuid = GpuUuid::new(&format!("GPU-{number}"))?;
             Some(Gpu { uuid, model: card.model.clone(), vram_mib: card.vram_mib })
         });
+        let names = |network: &Reach| self.networks.iter().any(|name| name == network.name());
         Offer {
             gpus: gpus.collect(),
             milli_cpus: self.milli_cpus,
             memory_mib: self.memory_mib,
             disk_mib: self.disk_mib,
-            bridge: self.networks.iter().any(|network| network == "bridge"),
+            network: Reach::ALL.into_iter().filter(names).max().unwrap_or_default(),
             slots: self.slots,
         }
     }
@@ -192,7 +193,7 @@ mod tests {
             milli_cpus: 8_000,
             memory_mib: 32_000,
             disk_mib: 100_000,
-            bridge: true,
+            network: Reach::Bridge,
             slots: 2,
         }
     }
@@ -210,7 +211,7 @@ mod tests {
         let offered = read.offer();
         let cards: Vec<_> = offered.gpus.iter().map(|gpu| (&*gpu.model, gpu.vram_mib)).collect();
         assert_eq!(cards, [("Tesla T4", 16_000), ("NVIDIA L40S", 46_000)]);
-        assert!(offered.bridge && offered.slots == 2);
+        assert_eq!((offered.network, offered.slots), (Reach::Bridge, 2));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use lamda_node::ids::JobId;
 use lamda_node::job::phase::{Rules, StopCause};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::Journal;
-use lamda_node::node::admission::Offer;
+use lamda_node::node::admission::{Offer, Reach};
 use lamda_node::node::fitness::{Look, Probed};
 use lamda_node::node::{Gpu, GpuUuid};
 use tokio::sync::{Notify, watch};
@@ -388,7 +388,7 @@ fn terms(slots: usize) -> Terms {
         milli_cpus: 2_000,
         memory_mib: 2_000,
         disk_mib: 200_000,
-        bridge: false,
+        network: Reach::Nothing,
         slots,
     };
     Terms { offer, images: ImagePolicy::default(), sandbox: OwnersSandbox::default() }

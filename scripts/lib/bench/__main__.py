@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import latency
+import networks
 import pipeline
 from agent import Agent, Dispatcher, pin
 from engine import Engine, docker_run
@@ -254,7 +255,14 @@ async def pipelined(scale: Scale, folder: Path) -> dict:
     return await pipeline.measure(IMAGE, tiny_binds(folder), scale.pipelined, folder, say)
 
 
-PARTS = {"jobs": default_slots, "rates": eight_slots, "latency": latencies, "pipeline": pipelined}
+async def made_ahead(scale: Scale, folder: Path) -> dict:
+    """The rows of networks made ahead."""
+    say("jobs in networks made ahead")
+    return await networks.measure(IMAGE, max(scale.rounds // 5, 3), str(folder / "agent.log"), say)
+
+
+PARTS = {"jobs": default_slots, "rates": eight_slots, "latency": latencies, "pipeline": pipelined,
+         "networks": made_ahead}
 
 
 async def measure(parts: list[str], scale: Scale, folder: Path) -> dict:

@@ -23,7 +23,7 @@ def table(results: dict) -> str:
     """The results as a Markdown table, each row with its target."""
     parts = {"noop_ms": latency, "jobs_per_s": throughput, "idle": footprint, "fetch_mib_s": fetch,
              "publish_to_create_ms": reaction, "restart_to_pull_ms": restart, "pipeline": pipeline,
-             "fakes": fakes}
+             "networks": networks, "fakes": fakes}
     rows = [row for key, part in parts.items() if key in results for row in part(results)]
     lines = ["| what | figure | target | |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
@@ -65,6 +65,30 @@ def pipeline(results: dict) -> list[tuple[str, ...]]:
          f"at most 1.05 × (2 s + {found['jobs']} × {found['engine_sleep_1_s']:.2f} s) = "
          f"{found['limit_s']:.1f} s", verdict(found["together_s"] <= found["limit_s"])),
     ]
+
+
+def networks(results: dict) -> list[tuple[str, ...]]:
+    """The rows of networks made ahead."""
+    found = results["networks"]
+    jobs, burst = found["jobs_ms"], found["burst_ms"]
+    engine, engine_burst = found["engine_ms"], found["engine_burst_ms"]
+    words = {"docker_run": "`docker run --rm --network none`", "cold": "agent, no network made ahead",
+             "warm": "agent, networks made ahead", "internet": "the same with `internet`"}
+    share = jobs["warm"]["p50"] / jobs["docker_run"]["p50"]
+    more = jobs["internet"]["p50"] - jobs["warm"]["p50"]
+    ends = {"warm": (f"p50 at most 0.6 of docker run (is {share:.2f})", verdict(share <= 0.6)),
+            "internet": (f"p50 at most 10 ms more (is {more:.0f})", verdict(more <= 10))}
+    rows = [(f"no-op without input, p50 / p95 / p99: {words[kind]}", percentiles(jobs[kind]),
+             *ends.get(kind, ("", ""))) for kind in words]
+    share = burst["warm"] / burst["docker_run"]
+    rows.append(("20 at once, until all are done: docker run, agent cold, agent warm",
+                 f"{burst['docker_run']}, {burst['cold']}, {burst['warm']} ms",
+                 f"at most 0.6 of docker run (is {share:.2f})", verdict(share <= 0.6)))
+    rows.append(("engine alone, hardened, create to exit, p50: none, joined",
+                 f"{engine['none']['p50']:.0f}, {engine['joined']['p50']:.0f} ms", "", ""))
+    rows.append(("… 20 at once: none, joined",
+                 f"{engine_burst['none']}, {engine_burst['joined']} ms", "", ""))
+    return rows
 
 
 def fakes(results: dict) -> list[tuple[str, ...]]:

@@ -279,7 +279,7 @@ pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Jobs<Fakes, Q
         milli_cpus: 1000,
         memory_mib: 1000,
         disk_mib: 100_000,
-        bridge: false,
+        network: crate::node::admission::Reach::Nothing,
         slots: 1,
     };
     let terms = Terms { offer, images: ImagePolicy::default(), sandbox: OwnersSandbox::default() };

@@ -114,8 +114,9 @@ impl Terms {
                 disk_bytes: disk_bytes(spec),
             },
             network: match demand.network {
+                Reach::Nothing => Network::None,
+                Reach::Internet => Network::Internet,
                 Reach::Bridge => Network::Bridge,
-                Reach::Nothing | Reach::Internet => Network::None,
             },
             sandbox: self.sandbox(spec),
         }

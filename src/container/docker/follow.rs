@@ -23,8 +23,9 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{ContainerId, EndedBy, Error, Exit, LogChunk, LogSink, LogStream};
+use super::Docker;
 use super::fault::{self, EngineError};
-use super::{Docker, run};
+use super::inspect::inspect;
 use crate::clock::Timestamp;
 
 /// Longest chunk that is passed on; the engine's own are 16 KiB.
@@ -90,7 +91,7 @@ pub(super) async fn follow(
             code?
         }
     };
-    match run::inspect(docker, &id.0).await {
+    match inspect(docker, &id.0).await {
         Ok(found) => {
             let state = found.and_then(|found| found.state);
             exit_of(&state.ok_or_else(|| Error::Gone(id.clone()))?, code, news.ended_by())
@@ -191,7 +192,7 @@ pub(super) async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, 
                 })),
             },
             () = sleep(PULSE) => {
-                let found = run::inspect(docker, &id.0).await?;
+                let found = inspect(docker, &id.0).await?;
                 let state = found.and_then(|found| found.state);
                 let state = state.ok_or_else(|| Error::Gone(id.clone()))?;
                 if matches!(state.status, Some(Status::EXITED | Status::DEAD)) {

@@ -8,6 +8,7 @@
 //!   can run an image (`platform.rs`)
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
+//! - holders: network namespaces made ahead, and those of `internet` (`holders.rs`)
 //! - tool: the image of the node's own containers (`tool.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
@@ -21,7 +22,9 @@ mod cosign;
 mod doctor;
 mod fault;
 mod follow;
+mod holders;
 mod images;
+mod inspect;
 mod platform;
 mod probe;
 mod pull;
@@ -35,6 +38,7 @@ mod trial;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -52,7 +56,7 @@ pub use tool::PROGRAM;
 
 use super::{
     CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image,
-    ImagePolicy, Launched, LogSink, policy,
+    ImagePolicy, Launched, LogSink, Network, policy,
 };
 use crate::clock::Timestamp;
 use crate::ids::Address;
@@ -99,7 +103,13 @@ pub struct Config {
     pub pull_timeout: Duration,
     /// Deadline of copying one job's output out of a container.
     pub copy_timeout: Duration,
+    /// The resolvers that containers with the network `internet` ask: public addresses.
+    pub resolvers: Vec<IpAddr>,
 }
+
+/// Cloudflare's and Quad9's.
+const RESOLVERS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)), IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))];
 
 impl Config {
     /// The engine at `host`, with deadlines that suit an engine on the same machine.
@@ -121,6 +131,7 @@ impl Config {
             pull_stall_timeout: Duration::from_mins(2),
             pull_timeout: Duration::from_hours(2),
             copy_timeout: Duration::from_hours(1),
+            resolvers: RESOLVERS.to_vec(),
         }
     }
 }
@@ -158,6 +169,7 @@ pub struct Docker {
     cache: cache::Cache,
     facts: run::Facts,
     heard: follow::Heard,
+    holders: holders::Holders,
     names: NameLocks,
     /// Whether it holds layers to a size.
     layers_held: OnceCell<bool>,
@@ -181,6 +193,7 @@ impl Docker {
             cache: cache::Cache::new(config.cached.clone()),
             facts: run::Facts::default(),
             heard: follow::Heard::default(),
+            holders: holders::Holders::default(),
             names: NameLocks::default(),
             layers_held: OnceCell::new(),
         })
@@ -309,11 +322,13 @@ impl ContainerRuntime for Docker {
         let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
         let removed =
             within(self.config.call_timeout, client.remove_container(&id.0, Some(options)));
-        match removed.await {
+        let removed = match removed.await {
             // 409: another call is removing it already.
             Err(err) if matches!(fault::status(&err), Some(404 | 409)) => Ok(()),
             other => other.map_err(|err| self.fault(err)),
-        }
+        };
+        self.holders.freed();
+        removed
     }
 
     async fn withdraw(&self, id: &ContainerId) -> Result<bool, Error> {
@@ -344,6 +359,14 @@ impl ContainerRuntime for Docker {
 
     async fn limits(&self) -> Result<(), Error> {
         self.holds_jobs().await
+    }
+
+    async fn keep_networks(&self, node: Address, networks: &[Network], spare: usize) {
+        holders::keep(self, node, networks, spare).await;
+    }
+
+    async fn drop_networks(&self) {
+        holders::drop_all(self).await;
     }
 
     async fn read_back(&self, node: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {

@@ -53,7 +53,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let probe = self.create_probe(node, what, host).await?;
+        let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let start = client.start_container(&probe.0, None::<StartContainerOptions>);
         let started = within(self.config.start_timeout, start).await;
         let removed = self.remove(&probe).await;
@@ -116,7 +116,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        let probe = match self.create_probe(node, what, host).await {
+        let probe = match self.create_probe(node, what, &[COMMAND], host).await {
             Err(Error::Engine { reason }) if reason.contains("source path does not exist") => {
                 return Ok(None);
             }
@@ -162,7 +162,7 @@ impl Docker {
         };
         let archive = tool::folders(folders.iter().map(PathBuf::as_path), 0o777);
         let archive = bollard::body_full(archive.map_err(Error::Io)?);
-        let probe = self.create_probe(node, what, host).await?;
+        let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
         let unpacked = client.upload_to_container(&probe.0, Some(options), archive);
         let unpacked = within(self.config.call_timeout, unpacked).await;
@@ -179,7 +179,7 @@ impl Docker {
             network_mode: Some("none".to_owned()),
             ..HostConfig::default()
         };
-        match self.create_probe(node, what, host).await {
+        match self.create_probe(node, what, &[COMMAND], host).await {
             Ok(probe) => self.remove(&probe).await.map(|()| true),
             Err(Error::Engine { reason }) => {
                 tracing::debug!("the engine holds no container's layer to a size: {reason}");
@@ -190,15 +190,16 @@ impl Docker {
     }
 
     /// Creates a container of the tool image under the probe's name, after removing its predecessor.
-    async fn create_probe(
+    pub(super) async fn create_probe(
         &self,
         node: Address,
         what: &str,
+        command: &[&str],
         host: HostConfig,
     ) -> Result<ContainerId, Error> {
         let image = self.tool_image().await?;
-        let command = Some(vec![COMMAND.to_owned()]);
-        self.create_from(image, command, (node, what), host).await
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        self.create_from(image, Some(command), (node, what), host).await
     }
 
     /// Creates a container of this image under the probe's name, after removing its predecessor.

@@ -13,15 +13,16 @@ use bollard::models::{
     ContainerSummaryStateEnum as Listed,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectContainerOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 
 use super::super::{
     ContainerId, ContainerRuntime as _, ContainerSpec, Error, Found, FoundState, Launched, policy,
 };
 use super::fault::{self, EngineError};
-use super::{Docker, images, platform, within};
+use super::inspect::inspect;
+use super::{Docker, holders, images, platform, within};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use policy::Brought;
@@ -103,9 +104,13 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     let fact = facts(docker, &spec.image_id).await?;
     let image = &fact.brought;
     make_folders(policy::volumes(spec, image)).await?;
-    let mut body = policy::create_body(spec, image, docker.config.runtime.as_deref());
+    let holder = holders::lend(docker, spec).await?;
+    let mut body = policy::create_body(spec, image, holder.id());
     if docker.holds_layers(spec.node).await {
         policy::hold_layer(&mut body, &spec.limits);
+    }
+    if let (Some(host), Some(runtime)) = (&mut body.host_config, &docker.config.runtime) {
+        host.runtime = Some(runtime.clone());
     }
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
@@ -113,12 +118,16 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
         match within(docker.config.call_timeout, Box::pin(create)).await {
             Ok(created) => return Ok(ContainerId(created.id)),
             Err(err) if fault::status(&err) != Some(409) => {
+                if fault::status(&err).is_some() {
+                    holder.put_back();
+                }
                 return Err(fault::of_create(&docker.config.host, &spec.image_id, err));
             }
             Err(_) => {}
         }
         if let Some(there) = inspect(docker, &spec.name).await? {
             if !has_other_cards(spec, &there) {
+                holder.put_back();
                 return own(spec, there);
             }
             withdraw(docker, &own(spec, there)?).await?;
@@ -199,8 +208,21 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
         return Ok(Launched { id: id.clone(), started_now: false, started_at });
     }
     let client = docker.client().await?;
-    let call = client.start_container(&id.0, None::<StartContainerOptions>);
-    let Err(err) = within(docker.config.start_timeout, call).await else {
+    let call = || client.start_container(&id.0, None::<StartContainerOptions>);
+    let mut started = within(docker.config.start_timeout, call()).await;
+    if started.as_ref().is_err_and(|err| fault::status(err).is_some()) {
+        match holders::mend(docker, &there).await? {
+            holders::Mended::No => {}
+            holders::Mended::Yes => {
+                started = within(docker.config.start_timeout, call()).await;
+            }
+            holders::Mended::Never => {
+                docker.remove(id).await?;
+                return Err(Error::Gone(id.clone()));
+            }
+        }
+    }
+    let Err(err) = started else {
         return Ok(Launched { id: id.clone(), started_now: true, started_at: None });
     };
     // If the engine went away during the call, nobody knows whether the job runs: the next call looks. A
@@ -213,20 +235,6 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     let words = fault::one_line(&err.to_string());
     tracing::debug!(container = %id, "the engine did not start a container: {words}");
     Err(fault::of_start(&docker.config.host, err))
-}
-
-/// The container's current state; `None` if there is no such container.
-pub(super) async fn inspect(
-    docker: &Docker,
-    name_or_id: &str,
-) -> Result<Option<ContainerInspectResponse>, Error> {
-    let client = docker.client().await?;
-    let call = client.inspect_container(name_or_id, None::<InspectContainerOptions>);
-    match within(docker.config.call_timeout, call).await {
-        Ok(found) => Ok(Some(found)),
-        Err(err) if fault::status(&err) == Some(404) => Ok(None),
-        Err(err) => Err(docker.fault(err)),
-    }
 }
 
 /// Bytes in the container's own layer; the engine walks through the layer to count them.
@@ -252,9 +260,13 @@ pub(super) async fn layer_folder(
     Ok(data.get("UpperDir").map(PathBuf::from).filter(|folder| folder.is_absolute()))
 }
 
-/// Converts an entry of the engine's list; `None` if it has no id or state, or is being removed.
+/// Converts an entry of the engine's list; `None` if it has no id or state, or is being removed, or is a holder
+/// of a network: those are looked after in `holders`.
 pub(super) fn found(listed: ContainerSummary) -> Option<Found> {
     let labels = listed.labels.unwrap_or_default();
+    if labels.contains_key(policy::LABEL_HOLDER) {
+        return None;
+    }
     let state = match listed.state? {
         Listed::CREATED => FoundState::Created,
         Listed::RUNNING | Listed::PAUSED | Listed::RESTARTING | Listed::STOPPING => {

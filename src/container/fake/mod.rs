@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::image::Reference;
 use super::{
     CachedImage, ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found,
-    FoundState, Image, Launched, LogChunk, LogSink, LogStream,
+    FoundState, Image, Launched, LogChunk, LogSink, LogStream, Network,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
@@ -365,6 +365,12 @@ impl ContainerRuntime for Fake {
     async fn limits(&self) -> Result<(), Error> {
         Ok(())
     }
+
+    async fn keep_networks(&self, _: Address, _: &[Network], _: usize) {
+        std::future::pending().await
+    }
+
+    async fn drop_networks(&self) {}
 
     async fn read_back(&self, _: Address, file: &Path) -> Result<Option<Vec<u8>>, Error> {
         Ok(std::fs::read(file).ok())

@@ -4,6 +4,7 @@
 //! reach of the host is decided here, field by field (docs/adr/0010-sandbox.md). The tests below list every
 //! field.
 
+mod network;
 mod proof;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
+pub use network::is_public;
+pub(super) use network::{ADDRESSES_MAX, Holder, LABEL_HOLDER, holder_body, holder_name, joins};
 pub(super) use proof::proof;
 
 /// Label: the node that a container belongs to.
@@ -129,11 +132,12 @@ pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, St
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
-/// Body of the engine's create call. `runtime`: the owner's `JOB_RUNTIME`.
+/// Body of the engine's create call; `holder`: the container whose network namespace it joins, if it has none
+/// of its own.
 pub(super) fn create_body(
     spec: &ContainerSpec,
     image: &Brought,
-    runtime: Option<&str>,
+    holder: Option<&str>,
 ) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
@@ -154,10 +158,7 @@ pub(super) fn create_body(
             Sandbox::Standard => None,
             Sandbox::Strict(user) => Some(user.to_string()),
         },
-        host_config: Some(HostConfig {
-            runtime: runtime.map(str::to_owned),
-            ..host_config(spec, image)
-        }),
+        host_config: Some(host_config(spec, image, holder)),
         ..ContainerCreateBody::default()
     }
 }
@@ -176,7 +177,7 @@ pub(super) fn layer_size(bytes: u64) -> HashMap<String, String> {
     HashMap::from([("size".to_owned(), bytes.to_string())])
 }
 
-fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
+fn host_config(spec: &ContainerSpec, image: &Brought, holder: Option<&str>) -> HostConfig {
     let limits = &spec.limits;
     let volumes = volumes(spec, image);
     let mounts = spec.mounts.iter().map(mount);
@@ -192,7 +193,7 @@ fn host_config(spec: &ContainerSpec, image: &Brought) -> HostConfig {
         tmpfs: is_strict.then(|| HashMap::from([("/tmp".to_owned(), tmp_options(limits))])),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         // What it may reach of the host and the network.
-        network_mode: Some(network_mode(spec.network).to_owned()),
+        network_mode: Some(holder.map_or_else(|| alone(spec.network).to_owned(), network::joined)),
         publish_all_ports: Some(false),
         ipc_mode: Some("private".to_owned()),
         mounts: Some(mounts.collect()),
@@ -374,9 +375,11 @@ fn log_config() -> HostConfigLogConfig {
     }
 }
 
-const fn network_mode(network: Network) -> &'static str {
+/// The network of a container that joins nobody's. `internet` is nothing but a holder's, so that there is none
+/// without its rules.
+const fn alone(network: Network) -> &'static str {
     match network {
-        Network::None => "none",
+        Network::None | Network::Internet => "none",
         Network::Bridge => "bridge",
     }
 }

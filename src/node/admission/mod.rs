@@ -33,8 +33,8 @@ pub struct Offer {
     /// Disk in the node's data folder for all jobs together, in MiB, without the part that must stay
     /// free.
     pub disk_mib: u64,
-    /// Whether the owner lets jobs use the engine's bridge network.
-    pub bridge: bool,
+    /// The widest network that the owner lets jobs ask for.
+    pub network: Reach,
     /// Number of jobs at a time.
     pub slots: usize,
 }
@@ -61,15 +61,30 @@ pub struct Share {
     pub disk_mib: u64,
 }
 
-/// The network that a job wants to reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The network that a job wants to reach; each reaches more than those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// No network at all.
+    #[default]
     Nothing,
-    /// The internet without the owner's network: not offered by this version.
+    /// The internet without the host and the owner's network.
     Internet,
     /// The engine's bridge network.
     Bridge,
+}
+
+impl Reach {
+    /// All networks, the narrowest first.
+    pub const ALL: [Self; 3] = [Self::Nothing, Self::Internet, Self::Bridge];
+
+    /// As jobs and presences name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Internet => "internet",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
 /// What a running job holds, besides its slot.
@@ -162,11 +177,7 @@ fn refusal(offer: &Offer, demand: &Demand) -> Option<NeverFits> {
             return Some(NeverFits::TooLarge(text));
         }
     }
-    match demand.network {
-        Reach::Bridge if !offer.bridge => Some(NeverFits::Network("bridge")),
-        Reach::Internet => Some(NeverFits::Network("internet")),
-        Reach::Nothing | Reach::Bridge => None,
-    }
+    (demand.network > offer.network).then(|| NeverFits::Network(demand.network.name()))
 }
 
 /// The cards of a node in words, with equal ones counted together.

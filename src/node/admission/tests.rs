@@ -16,7 +16,14 @@ fn gpu(number: usize, model: &str, vram_mib: u64) -> Gpu {
 fn offer(small: usize, slots: usize) -> Offer {
     let mut gpus: Vec<Gpu> = (0..small).map(|number| gpu(number, "RTX 3090", 24_000)).collect();
     gpus.push(gpu(small, "H100", 80_000));
-    Offer { gpus, milli_cpus: 8000, memory_mib: 8000, disk_mib: 8000, bridge: false, slots }
+    Offer {
+        gpus,
+        milli_cpus: 8000,
+        memory_mib: 8000,
+        disk_mib: 8000,
+        network: Reach::Nothing,
+        slots,
+    }
 }
 
 fn cards(count: usize, model: &str) -> Demand {
@@ -155,7 +162,7 @@ fn any_offer() -> impl Strategy<Value = Offer> {
             gpu(number, if large { "H100" } else { "RTX 3090" }, vram_mib)
         });
         let gpus = gpus.collect();
-        Offer { gpus, milli_cpus: cores, memory_mib, disk_mib: 9, bridge: false, slots }
+        Offer { gpus, milli_cpus: cores, memory_mib, disk_mib: 9, network: Reach::Nothing, slots }
     })
 }
 

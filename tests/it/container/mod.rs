@@ -6,6 +6,7 @@ mod contract;
 mod copy;
 mod gpu;
 mod image;
+mod network;
 mod pull;
 mod sandbox;
 mod signed;
@@ -78,7 +79,10 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let engine = Engine::start();
+        Self::on(Engine::start()).await
+    }
+
+    async fn on(engine: Engine) -> Self {
         let image_id = engine.import_busybox().await;
         Self { docker: engine.docker(), engine, image_id, jobs: AtomicU32::new(0) }
     }

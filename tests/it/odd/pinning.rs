@@ -13,7 +13,7 @@ use lamda_node::agent::jobs::terms::{OwnersSandbox, Terms};
 use lamda_node::artifact::{Config, Pinata};
 use lamda_node::clock::{Clock, SystemClock, Timestamp};
 use lamda_node::container::ImagePolicy;
-use lamda_node::node::admission::Offer;
+use lamda_node::node::admission::{Offer, Reach};
 use lamda_node::secret::Secret;
 use serde_json::{Value, json};
 
@@ -186,7 +186,7 @@ impl Clock for Hours {
 /// What a node without cards offers.
 fn offer() -> Offer {
     let (milli_cpus, memory_mib, disk_mib) = (1000, 1000, 1000);
-    Offer { gpus: Vec::new(), milli_cpus, memory_mib, disk_mib, bridge: false, slots: 1 }
+    Offer { gpus: Vec::new(), milli_cpus, memory_mib, disk_mib, network: Reach::Nothing, slots: 1 }
 }
 
 #[tokio::test]

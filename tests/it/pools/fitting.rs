@@ -77,7 +77,7 @@ except (NotFoundError, NoKeysError):
         (there.len() == 2).then_some(there)
     });
     let networks: Vec<&Value> = there.iter().map(|one| &one["networks"]).collect();
-    assert!(networks.contains(&&json!(["none", "bridge"])), "{there:?}");
+    assert!(networks.contains(&&json!(["none", "internet", "bridge"])), "{there:?}");
     assert!(there.iter().all(|one| one["ready"] == true && one["pools"] == json!(["it"])));
     let mut wanted = shell(SHORT);
     wanted["network"] = "bridge".into();

@@ -51,17 +51,30 @@ pub(crate) struct Engine {
     daemon: Option<Running>,
     /// The disk of its data, if the test chose it.
     pub(crate) disk: Option<SmallDisk>,
+    options: &'static [&'static str],
 }
 
 impl Engine {
     /// Starts an engine that answers. Must be called on the test's own thread: the engine is killed when the
     /// thread that started it ends, however the test ends.
     pub(crate) fn start() -> Self {
-        Self::start_on(|_| None)
+        Self::begin(|_| None, &[])
     }
 
     /// The same, with its data on the disk that `mount` mounts at the given path. The host sees it there too.
     pub(crate) fn start_on(mount: impl FnOnce(&Path) -> Option<SmallDisk>) -> Self {
+        Self::begin(mount, &[])
+    }
+
+    /// Starts it with more options of dockerd's.
+    pub(crate) fn start_with(options: &'static [&'static str]) -> Self {
+        Self::begin(|_| None, options)
+    }
+
+    fn begin(
+        mount: impl FnOnce(&Path) -> Option<SmallDisk>,
+        options: &'static [&'static str],
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let disk = mount(&dir.path().join("data"));
         for part in ["dockerd", "containerd", "runc"] {
@@ -78,7 +91,7 @@ impl Engine {
         let ready = dir.path().join("ready");
         eventually("the engine's host is there", PATIENCE, || ready.exists().then_some(()));
         let init = child_of(&host).expect("a process in the namespaces");
-        let mut engine = Self { dir, init, host, daemon: None, disk };
+        let mut engine = Self { dir, init, host, daemon: None, disk, options };
         engine.start_daemon();
         engine
     }
@@ -104,7 +117,7 @@ impl Engine {
         command.arg("--cgroup-parent").arg(Path::new("/").join(cgroup(&self.dir)));
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--userland-proxy=false"]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
-        command.args(arguments);
+        command.args(self.options).args(arguments);
         command.env("PATH", path.expect("a PATH")).env("FAKE_GPUS", GPUS.join(","));
         command.env("FAKE_GPU_FAILURE", at("gpu-failure")).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
@@ -256,6 +269,14 @@ impl Engine {
         let namespace = File::open(path).expect("the namespace");
         let kind = rustix::thread::LinkNameSpaceType::Network;
         rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).expect("root");
+    }
+
+    /// A shell script as on the engine's host: in its mount, PID and network namespaces.
+    pub(crate) fn on_host(&self, script: &str) -> Command {
+        let mut command = Command::new(tool("nsenter"));
+        command.args(["--target", &self.init.as_raw_nonzero().to_string()]);
+        command.args(["--mount", "--pid", "--net", "--", "sh", "-c", script]);
+        command
     }
 
     /// A program in the engine's network namespace.

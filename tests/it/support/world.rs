@@ -262,12 +262,16 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
         names
     }
 
-    /// The names of all containers, with the node's short-lived probes of its engine and its cards.
+    /// The names of all containers, with the node's short-lived probes of its engine and its cards; not the
+    /// networks that it keeps ready.
     pub(crate) async fn all_containers(&self) -> Vec<String> {
         let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true);
         let list = self.engine.client().list_containers(Some(all.build())).await;
         let names = list.expect("the engine answers").into_iter().filter_map(|one| one.names);
-        names.flatten().collect()
+        let is_kept = |name: &String| {
+            ["/lamda-none-", "/lamda-internet-"].iter().any(|kind| name.starts_with(kind))
+        };
+        names.flatten().filter(|name| !is_kept(name)).collect()
     }
 
     /// Waits until no job has a container, a folder or a message left.

@@ -24,7 +24,7 @@ fn board(slots: usize) -> Board {
             milli_cpus: 4000,
             memory_mib: 4000,
             disk_mib: 4000,
-            bridge: false,
+            network: crate::node::admission::Reach::Nothing,
             slots,
         },
         images: ImagePolicy::default(),

@@ -1,0 +1,109 @@
+//! Closes this container's network namespace towards everything but public addresses, then holds it for the
+//! job's container that joins it.
+//!
+//! Packet filter rules, since nothing less holds: a route that refuses an address does not stop a socket that is
+//! bound to the interface (`SO_BINDTODEVICE`, `IP_PKTINFO`), for which the kernel takes any address to be on the
+//! link, nor multicast. The job can't change the rules: it has no right over its network (`NET_ADMIN`).
+//!
+//! Must hold: `ready` is printed only after each refused prefix was tried and refused, and from then on this
+//! process has no capability.
+
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::hold;
+use crate::netfilter::{Batch, Family, Hook, Verdict, When};
+use crate::prefix::Prefix;
+
+/// The loopback interface's index, the same in each namespace.
+const LOOPBACK: u32 = 1;
+/// Protocol numbers.
+const ICMP: u8 = 1;
+const ICMP_V6: u8 = 58;
+/// The header that makes a packet go by way of further addresses.
+const ROUTING_HEADER: u8 = 43;
+/// Where IPv6's header names what follows it.
+const NEXT_HEADER: u32 = 6;
+/// A port that nobody answers at; nothing reaches it.
+const DISCARD: u16 = 9;
+
+/// Raises the rules against these prefixes, and holds the namespace for ever.
+pub(crate) fn raise(refused: &[String]) -> Result<(), String> {
+    let refused = refused.iter().map(|text| text.parse()).collect::<Result<Vec<Prefix>, _>>()?;
+    if refused.is_empty() {
+        return Err("no prefix to refuse".to_owned());
+    }
+    let has_v6 = std::fs::exists("/proc/net/if_inet6").map_err(|err| err.to_string())?;
+    let mut batch = Batch::new();
+    fence(&mut batch, Family::V4, &refused);
+    if has_v6 {
+        fence(&mut batch, Family::V6, &refused);
+    }
+    batch.apply()?;
+    for prefix in refused.iter().filter(|prefix| has_v6 || prefix.address.is_ipv4()) {
+        try_out(*prefix)?;
+    }
+    let none = CapabilitySet::empty();
+    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, none).map_err(|err| format!("capabilities: {err}"))?;
+    let mut told = std::io::stdout();
+    told.write_all(b"ready\n").and_then(|()| told.flush()).map_err(|err| err.to_string())?;
+    hold::forever()
+}
+
+/// One family's rules.
+fn fence(batch: &mut Batch, family: Family, refused: &[Prefix]) {
+    use Verdict::{Accept, Drop, Reject};
+    batch.table(family);
+    batch.chain(family, Hook::Output, Accept);
+    batch.chain(family, Hook::Input, Drop);
+    batch.chain(family, Hook::Forward, Drop);
+    batch.rule(family, Hook::Output, &[When::Over(LOOPBACK)], Accept);
+    batch.rule(family, Hook::Input, &[When::From(LOOPBACK)], Accept);
+    if family == Family::V4 {
+        // A redirect counts as an answer, and changes a route.
+        let redirect = [When::Protocol(ICMP), When::Kind(5, 5)];
+        batch.rule(family, Hook::Input, &redirect, Drop);
+    } else {
+        // Neighbours are solicited and advertised, which only the kernel can send: without, no next hop.
+        let neighbours = [When::Protocol(ICMP_V6), When::Kind(135, 136)];
+        batch.rule(family, Hook::Input, &neighbours, Accept);
+        batch.rule(family, Hook::Output, &neighbours, Accept);
+        // And a bridge that watches groups has to know which ones it is in.
+        let groups = [When::Protocol(ICMP_V6), When::Kind(143, 143)];
+        batch.rule(family, Hook::Output, &groups, Accept);
+        batch.rule(family, Hook::Output, &[When::Header(NEXT_HEADER, ROUTING_HEADER)], Reject);
+    }
+    batch.rule(family, Hook::Input, &[When::Answers], Accept);
+    for prefix in refused.iter().filter(|prefix| prefix.address.is_ipv4() == (family == Family::V4))
+    {
+        let (bytes, mask) = prefix.bytes_and_mask();
+        batch.rule(family, Hook::Output, &[When::To(bytes, mask)], Reject);
+    }
+}
+
+/// Sends a packet into the prefix; it must be refused, or have no way to go at all.
+fn try_out(prefix: Prefix) -> Result<(), String> {
+    let to = prefix.member();
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { return Ok(()) };
+    match socket.send_to(b"", SocketAddr::new(to, DISCARD)) {
+        Err(err)
+            if matches!(
+                err.kind(),
+                ErrorKind::PermissionDenied
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::AddrNotAvailable
+                    | ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(())
+        }
+        // Its own loopback, which the rules leave open.
+        Ok(_) if to.is_loopback() || to.is_unspecified() => Ok(()),
+        sent => Err(format!("{to} is not refused: {sent:?}")),
+    }
+}

@@ -1,0 +1,72 @@
+//! Address prefixes as the node names them: `10.0.0.0/8`, `fc00::/7`, or a plain address.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A block of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    pub(crate) address: IpAddr,
+    /// How many of its leading bits count: 0 to 32 or 128.
+    pub(crate) bits: u8,
+}
+
+impl Prefix {
+    /// The address's bytes, and a mask of the same length.
+    pub(crate) fn bytes_and_mask(self) -> (Vec<u8>, Vec<u8>) {
+        let bytes = match self.address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let ones = |at: usize| (usize::from(self.bits).saturating_sub(at * 8)).min(8);
+        let mask: Vec<u8> = (0..bytes.len())
+            .map(|at| u8::try_from(0xff_u16 << (8 - ones(at)) & 0xff).unwrap_or(0))
+            .collect();
+        (bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect(), mask)
+    }
+
+    /// An address in it: the one after its first where it holds more than one.
+    pub(crate) fn member(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(first) if self.bits < 32 => IpAddr::V4((first.to_bits() | 1).into()),
+            IpAddr::V6(first) if self.bits < 128 => IpAddr::V6((first.to_bits() | 1).into()),
+            one => one,
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let no = || format!("{text} is no address prefix");
+        let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().map_err(|_| no())?;
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let bits = if bits.is_empty() { all } else { bits.parse().map_err(|_| no())? };
+        if bits > all { Err(no()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_masks_what_it_names() {
+        for (text, bytes, mask, member) in [
+            ("172.16.0.0/12", &[172, 16, 0, 0][..], &[255, 240, 0, 0][..], "172.16.0.1"),
+            ("192.0.2.7", &[192, 0, 2, 7], &[255; 4], "192.0.2.7"),
+            ("0.0.0.0/0", &[0; 4], &[0; 4], "0.0.0.1"),
+        ] {
+            let prefix: Prefix = text.parse().unwrap();
+            assert_eq!(prefix.bytes_and_mask(), (bytes.to_vec(), mask.to_vec()), "{text}");
+            assert_eq!(prefix.member().to_string(), member);
+        }
+        let (bytes, mask) = "fe80::/10".parse::<Prefix>().unwrap().bytes_and_mask();
+        assert_eq!((&bytes[..3], &mask[..3]), (&[0xfe, 0x80, 0][..], &[0xff, 0xc0, 0][..]));
+        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "x/8", "10.0.0.0/-1"] {
+            assert!(text.parse::<Prefix>().is_err(), "{text}");
+        }
+    }
+}

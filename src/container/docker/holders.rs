@@ -1,0 +1,440 @@
+//! Holders: containers of the tool image, each with a network namespace that one job's container joins
+//! (docs/adr/0033-warm-networks.md). A few are made ahead, since half of a container's start is the making of
+//! its namespace; those of the network `internet` have closed theirs before anybody joins.
+//!
+//! Must hold: a holder is lent once and never again, even where nobody knows whether it was used, and only when
+//! its namespace is ready. What no container joins and nobody keeps is removed.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as Listed, HostConfig,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions,
+};
+use futures_util::StreamExt as _;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::timeout;
+
+use super::super::{ContainerId, ContainerRuntime as _, ContainerSpec, Error, Network, policy};
+use super::fault::{self, EngineError};
+use super::inspect::inspect;
+use super::tool::PROGRAM;
+use super::{Docker, within};
+use crate::ids::Address;
+
+/// How often what is kept is compared with what the engine has, if nothing else makes that necessary.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// A used holder is replaced after this long, or when a container is removed: the start that used it should not
+/// share the engine with the making of the next.
+const REFILL_AFTER: Duration = Duration::from_secs(2);
+/// Wait after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Most bytes that are read of what a program of ours says.
+const SAID_BYTES_MAX: usize = 64 * 1024;
+/// What a holder of `internet` says once its rules are in force.
+const READY: &str = "ready\n";
+
+/// The holders that this process knows.
+#[derive(Default)]
+pub(super) struct Holders {
+    state: Mutex<State>,
+    /// Held while one is made, and while unused ones are looked for.
+    making: AsyncMutex<()>,
+    lent: Notify,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Their networks and their containers' ids.
+    ready: Vec<(Network, String)>,
+    /// The ids of those that a create call may be using.
+    lent: HashSet<String>,
+    is_closed: bool,
+}
+
+impl Holders {
+    /// Says that a container was removed, so that its holder can go.
+    pub(super) fn freed(&self) {
+        self.freed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, network: Network) -> Option<Lent<'_>> {
+        let mut state = self.state();
+        let at = state.ready.iter().position(|(of, _)| *of == network)?;
+        let (_, id) = state.ready.swap_remove(at);
+        drop(state);
+        self.lent.notify_one();
+        Some(self.lend(network, id))
+    }
+
+    fn lend(&self, network: Network, id: String) -> Lent<'_> {
+        self.state().lent.insert(id.clone());
+        Lent { holders: self, holder: Some((network, id)) }
+    }
+
+    fn known(&self) -> HashSet<String> {
+        let state = self.state();
+        state.ready.iter().map(|(_, id)| id).chain(&state.lent).cloned().collect()
+    }
+}
+
+/// A holder for one create call, or none. Dropped, it is never lent again.
+pub(super) struct Lent<'a> {
+    holders: &'a Holders,
+    holder: Option<(Network, String)>,
+}
+
+impl Lent<'_> {
+    /// The engine's id of it.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.holder.as_ref().map(|(_, id)| id.as_str())
+    }
+
+    /// The engine has certainly not used it.
+    pub(super) fn put_back(mut self) {
+        if let Some((network, id)) = self.holder.take() {
+            let mut state = self.holders.state();
+            state.lent.remove(&id);
+            state.ready.push((network, id));
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some((_, id)) = &self.holder {
+            self.holders.state().lent.remove(id);
+        }
+    }
+}
+
+/// A holder for this container: for `internet` always, for no network if one is ready.
+pub(super) async fn lend<'a>(docker: &'a Docker, spec: &ContainerSpec) -> Result<Lent<'a>, Error> {
+    let holders = &docker.holders;
+    let lent = match spec.network {
+        Network::Bridge => None,
+        Network::None => holders.take(Network::None),
+        Network::Internet => match holders.take(Network::Internet) {
+            Some(lent) => Some(lent),
+            None => {
+                let _alone = holders.making.lock().await;
+                let id = make(docker, spec.node, spec.network).await?;
+                Some(holders.lend(spec.network, id))
+            }
+        },
+    };
+    Ok(lent.unwrap_or(Lent { holders, holder: None }))
+}
+
+/// What is done about a holder after the engine refused the start of the container that joins it.
+pub(super) enum Mended {
+    /// Nothing: it joins none, or one that runs.
+    No,
+    /// The holder had ended and runs again: the start can be repeated.
+    Yes,
+    /// The container can't be started any more.
+    Never,
+}
+
+/// Starts the holder that this container joins again, if it has ended. One of `internet` is not: somebody
+/// could join it before its rules are back.
+pub(super) async fn mend(
+    docker: &Docker,
+    there: &ContainerInspectResponse,
+) -> Result<Mended, Error> {
+    let mode = there.host_config.as_ref().and_then(|host| host.network_mode.as_deref());
+    let Some(id) = mode.and_then(policy::joins) else { return Ok(Mended::No) };
+    let Some(holder) = inspect(docker, id).await? else { return Ok(Mended::Never) };
+    if holder.state.is_some_and(|state| state.running == Some(true)) {
+        return Ok(Mended::No);
+    }
+    let labels = holder.config.and_then(|config| config.labels).unwrap_or_default();
+    if labels.get(policy::LABEL_HOLDER).is_none_or(|network| network != "none") {
+        return Ok(Mended::Never);
+    }
+    tracing::info!("container {id}, which held a network, has ended: starting it again");
+    let client = docker.client().await?;
+    let start = client.start_container(id, None::<StartContainerOptions>);
+    let started = within(docker.config.start_timeout, start).await;
+    started.map_err(|err| cannot_hold(Network::None, &err.to_string()))?;
+    Ok(Mended::Yes)
+}
+
+/// Keeps `spare` holders of each of these networks ready, and removes what is not needed. Never returns.
+pub(super) async fn keep(docker: &Docker, node: Address, networks: &[Network], spare: usize) {
+    let holders = &docker.holders;
+    let mut told = String::new();
+    loop {
+        let wait = match tend(docker, node, networks, spare).await {
+            Ok(()) => {
+                told.clear();
+                LOOK_EVERY
+            }
+            Err(err) => {
+                let words = err.to_string();
+                // Other parts of the agent report an engine that is away.
+                if words != told && !matches!(err, Error::Unreachable { .. }) {
+                    tracing::warn!("no networks are made ahead: {words}");
+                }
+                told = words;
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            () = holders.freed.notified() => {}
+            () = async {
+                holders.lent.notified().await;
+                timeout(REFILL_AFTER, std::future::pending::<()>()).await.ok();
+            } => {}
+            _ = timeout(wait, std::future::pending::<()>()) => {}
+        }
+    }
+}
+
+/// Removes those that are kept ready, and keeps none from now on.
+pub(super) async fn drop_all(docker: &Docker) {
+    docker.holders.state().is_closed = true;
+    // One that is being made just now is added to them.
+    let _alone = docker.holders.making.lock().await;
+    let ready = std::mem::take(&mut docker.holders.state().ready);
+    for (_, id) in ready {
+        if let Err(err) = docker.remove(&ContainerId(id)).await {
+            tracing::debug!("a network that was made ahead stays: {err}");
+        }
+    }
+}
+
+/// One look at what there is, and what follows from it.
+async fn tend(
+    docker: &Docker,
+    node: Address,
+    networks: &[Network],
+    spare: usize,
+) -> Result<(), Error> {
+    sweep(docker, node).await?;
+    for &network in networks {
+        loop {
+            let _alone = docker.holders.making.lock().await;
+            let (count, is_closed) = {
+                let state = docker.holders.state();
+                (state.ready.iter().filter(|(of, _)| *of == network).count(), state.is_closed)
+            };
+            if count >= spare || is_closed {
+                break;
+            }
+            let id = make(docker, node, network).await?;
+            docker.holders.state().ready.push((network, id));
+        }
+    }
+    Ok(())
+}
+
+/// Forgets those that have died, and removes those that no container needs.
+async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
+    let _alone = docker.holders.making.lock().await;
+    // Before the list: a holder that is lent after it is known before it.
+    let known = docker.holders.known();
+    let client = docker.client().await?;
+    let filters = policy::label_filter(node);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let listed = docker.call(client.list_containers(Some(options))).await?;
+    let (alive, unused) = sort(listed, &known);
+    docker.holders.state().ready.retain(|(_, id)| !known.contains(id) || alive.contains(id));
+    for id in unused {
+        docker.remove(&ContainerId(id)).await?;
+    }
+    Ok(())
+}
+
+/// Of the node's containers, the ids of the holders that run, and of those to remove: neither known to this
+/// process nor joined by a container that has not ended.
+fn sort(listed: Vec<ContainerSummary>, known: &HashSet<String>) -> (HashSet<String>, Vec<String>) {
+    let mut holders = HashMap::new();
+    let mut joined = HashSet::new();
+    for container in listed {
+        let labels = container.labels.unwrap_or_default();
+        let has_ended = matches!(container.state, Some(Listed::EXITED | Listed::DEAD));
+        if labels.contains_key(policy::LABEL_HOLDER) {
+            holders.extend(container.id.map(|id| (id, has_ended)));
+        } else if !has_ended
+            && let Some(mode) = container.host_config.and_then(|host| host.network_mode)
+        {
+            joined.extend(policy::joins(&mode).map(str::to_owned));
+        }
+    }
+    let alive = holders.iter().filter(|(_, has_ended)| !**has_ended);
+    let alive = alive.map(|(id, _)| id.clone()).collect();
+    let unused = holders
+        .iter()
+        .filter(|(id, has_ended)| !joined.contains(*id) && (**has_ended || !known.contains(*id)));
+    let unused = unused.map(|(id, _)| id.clone()).collect();
+    (alive, unused)
+}
+
+/// Makes a holder, ready to be joined, and returns its id. The caller holds `making`.
+async fn make(docker: &Docker, node: Address, network: Network) -> Result<String, Error> {
+    let client = docker.client().await?;
+    let image = docker.tool_image().await?;
+    let host = match network {
+        Network::Internet => addresses(docker, node).await?,
+        Network::None | Network::Bridge => Vec::new(),
+    };
+    let resolvers = &docker.config.resolvers;
+    let holder = policy::Holder { node, image: &image, network, host: &host, resolvers };
+    let body = policy::holder_body(&holder, PROGRAM);
+    let name = policy::holder_name(node, network, fastrand::u64(..));
+    let options = CreateContainerOptionsBuilder::default().name(&format!("{name}-new")).build();
+    let id = docker.call(client.create_container(Some(options), body)).await?.id;
+    let made = async {
+        let start = client.start_container(&id, None::<StartContainerOptions>);
+        let started = within(docker.config.start_timeout, start).await;
+        started.map_err(|err| cannot_hold(network, &err.to_string()))?;
+        if network == Network::Internet {
+            let said = hear(docker, &id, Some(READY)).await?;
+            if !said.contains(READY) {
+                return Err(cannot_hold(network, &said));
+            }
+        }
+        let options = RenameContainerOptionsBuilder::default().name(&name).build();
+        docker.call(client.rename_container(&id, options)).await
+    };
+    match made.await {
+        Ok(()) => Ok(id),
+        Err(err) => {
+            docker.remove(&ContainerId(id)).await.ok();
+            Err(err)
+        }
+    }
+}
+
+fn cannot_hold(network: Network, why: &str) -> Error {
+    let why = fault::one_line(why);
+    Error::Engine { reason: format!("the network {network:?} can't be made: {why}") }
+}
+
+/// All addresses of the engine's host, read now.
+async fn addresses(docker: &Docker, node: Address) -> Result<Vec<IpAddr>, Error> {
+    let client = docker.client().await?;
+    let host = HostConfig {
+        network_mode: Some("host".to_owned()),
+        // Where users are remapped, the host's network is that of its users alone.
+        userns_mode: Some("host".to_owned()),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        readonly_rootfs: Some(true),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        ..HostConfig::default()
+    };
+    let probe = docker.create_probe(node, "addresses", &[PROGRAM, "addresses"], host).await?;
+    let said = async {
+        let start = client.start_container(&probe.0, None::<StartContainerOptions>);
+        let started = within(docker.config.start_timeout, start).await;
+        started.map_err(|err| docker.fault(err))?;
+        hear(docker, &probe.0, None).await
+    };
+    let said = said.await;
+    docker.remove(&probe).await?;
+    let said = said?;
+    let told: Result<Vec<IpAddr>, _> = said.lines().map(str::parse).collect();
+    match told {
+        Ok(told) if !told.is_empty() && told.len() <= policy::ADDRESSES_MAX => Ok(told),
+        _ => {
+            let said = fault::one_line(&said);
+            Err(Error::Engine { reason: format!("the host's addresses can't be read: {said}") })
+        }
+    }
+}
+
+/// What a container of ours says, up to `until` or its end.
+async fn hear(docker: &Docker, id: &str, until: Option<&str>) -> Result<String, Error> {
+    let client = docker.client().await?;
+    let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
+    let mut log = std::pin::pin!(client.logs(id, Some(options)));
+    let mut said = String::new();
+    let read = async {
+        while let Some(piece) = log.next().await {
+            if let LogOutput::StdOut { message } | LogOutput::StdErr { message } = piece? {
+                said.push_str(&String::from_utf8_lossy(&message));
+            }
+            if said.len() > SAID_BYTES_MAX || until.is_some_and(|until| said.contains(until)) {
+                break;
+            }
+        }
+        Ok::<(), EngineError>(())
+    };
+    within(docker.config.call_timeout, read).await.map_err(|err| docker.fault(err))?;
+    Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ContainerSummaryHostConfig;
+
+    use super::*;
+
+    fn listed(name: &str, is_holder: bool, state: Listed, mode: &str) -> ContainerSummary {
+        let holder = (policy::LABEL_HOLDER.to_owned(), "none".to_owned());
+        ContainerSummary {
+            id: Some(name.to_owned()),
+            labels: Some(is_holder.then_some(holder).into_iter().collect()),
+            state: Some(state),
+            host_config: Some(ContainerSummaryHostConfig {
+                network_mode: Some(mode.to_owned()),
+                ..ContainerSummaryHostConfig::default()
+            }),
+            ..ContainerSummary::default()
+        }
+    }
+
+    #[test]
+    fn a_holder_is_removed_when_nobody_keeps_it_and_no_container_can_still_need_it() {
+        let holder = |name, state| listed(name, true, state, "none");
+        let job = |name, state, mode| listed(name, false, state, mode);
+        let known = ["spare", "dead"].map(str::to_owned).into();
+        let (alive, mut unused) = sort(
+            vec![
+                holder("spare", Listed::RUNNING),
+                holder("dead", Listed::EXITED),
+                holder("of-the-last-node", Listed::RUNNING),
+                holder("of-a-created", Listed::RUNNING),
+                holder("of-a-running", Listed::RUNNING),
+                holder("of-an-ended", Listed::RUNNING),
+                holder("dead-of-a-created", Listed::EXITED),
+                job("1", Listed::CREATED, "container:of-a-created"),
+                job("2", Listed::RUNNING, "container:of-a-running"),
+                job("4", Listed::EXITED, "container:of-an-ended"),
+                job("5", Listed::CREATED, "container:dead-of-a-created"),
+                job("6", Listed::RUNNING, "none"),
+            ],
+            &known,
+        );
+        unused.sort_unstable();
+        assert_eq!(unused, ["dead", "of-an-ended", "of-the-last-node"]);
+        assert!(alive.contains("spare") && !alive.contains("dead"));
+    }
+
+    #[test]
+    fn a_holder_is_lent_once_unless_it_was_certainly_not_used() {
+        let holders = Holders::default();
+        holders.state().ready.push((Network::None, "one".to_owned()));
+        assert!(holders.take(Network::Internet).is_none());
+        let lent = holders.take(Network::None).unwrap();
+        assert!(holders.take(Network::None).is_none());
+        assert!(holders.known().contains("one"));
+        lent.put_back();
+        drop(holders.take(Network::None).unwrap());
+        assert!(holders.take(Network::None).is_none(), "it may have been used");
+        assert!(holders.known().is_empty());
+    }
+}
