@@ -126,14 +126,15 @@ pub(super) async fn lend<'a>(docker: &'a Docker, spec: &ContainerSpec) -> Result
     let lent = match spec.network {
         Network::Bridge => None,
         Network::None => holders.take(Network::None),
-        Network::Internet => match holders.take(Network::Internet) {
-            Some(lent) => Some(lent),
-            None => {
+        Network::Internet => {
+            let mut lent = holders.take(Network::Internet);
+            if lent.is_none() {
                 let _alone = holders.making.lock().await;
                 let id = make(docker, spec.node, spec.network).await?;
-                Some(holders.lend(spec.network, id))
+                lent = Some(holders.lend(spec.network, id));
             }
-        },
+            lent
+        }
     };
     Ok(lent.unwrap_or(Lent { holders, holder: None }))
 }

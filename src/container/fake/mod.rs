@@ -367,7 +367,7 @@ impl ContainerRuntime for Fake {
     }
 
     async fn keep_networks(&self, _: Address, _: &[Network], _: usize) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn drop_networks(&self) {}

@@ -24,7 +24,7 @@ const PIDS: i64 = 32;
 /// Most addresses of the host that are refused one by one; a host has some dozens.
 pub(in crate::container) const ADDRESSES_MAX: usize = 1024;
 
-/// What is not a public address, with what would answer there. In IPv6 everything outside 2000::/3, the part
+/// What is not a public address, with what would answer there. In IPv6 everything outside `2000::/3`, the part
 /// that is assigned to the internet.
 const REFUSED: [&str; 18] = [
     "0.0.0.0/8",        // this host
