@@ -93,7 +93,9 @@ async fn jobs_that_take_all_there_is_end_alone() {
         let statuses = siege.ends(id, status, reason);
         if status == "timed_out" {
             let took = between(&statuses, "running", "timed_out").as_secs();
-            assert!((3..30).contains(&took), "{id} was stopped after {took} s");
+            // After a flood the node reads what the engine still has of the log for a minute at most.
+            let most = if id == "log" { 100 } else { 30 };
+            assert!((3..most).contains(&took), "{id} was stopped after {took} s");
         }
         if id == "log" {
             let cid = last(&statuses)["log_cid"].as_str().expect("a log").to_owned();
