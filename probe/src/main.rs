@@ -30,7 +30,10 @@ fn main() -> ExitCode {
         ("fence", refused) => fence::raise(refused),
         ("addresses", []) => addresses::tell(),
         ("sandbox", []) => sandbox::try_all().map_err(|err| err.to_string()),
-        ("sandbox-hog", []) => sandbox::hog().map_err(|err| err.to_string()),
+        ("sandbox-hog", []) => {
+            sandbox::hog();
+            Ok(())
+        }
         ("sandbox-whoami", []) => sandbox::whoami().map_err(|err| err.to_string()),
         _ => return ExitCode::from(USAGE),
     };

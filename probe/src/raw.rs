@@ -33,7 +33,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    const fn arguments(self) -> [c_long; 6] {
+    fn arguments(self) -> [c_long; 6] {
         match self {
             Self::Keyctl => [libc::SYS_keyctl, 0, -3, 0, 0, 0],
             Self::Bpf => [libc::SYS_bpf, 0, 0, 0, 0, 0],
@@ -44,8 +44,8 @@ impl Call {
             Self::Swap => [libc::SYS_swapon, 0, 0, 0, 0, 0],
             // The number of bytes in the log.
             Self::KernelLog => [libc::SYS_syslog, 10, 0, 0, 0, 0],
-            Self::NewUser => [libc::SYS_unshare, libc::CLONE_NEWUSER as c_long, 0, 0, 0, 0],
-            Self::NewMounts => [libc::SYS_unshare, libc::CLONE_NEWNS as c_long, 0, 0, 0, 0],
+            Self::NewUser => [libc::SYS_unshare, c_long::from(libc::CLONE_NEWUSER), 0, 0, 0, 0],
+            Self::NewMounts => [libc::SYS_unshare, c_long::from(libc::CLONE_NEWNS), 0, 0, 0, 0],
         }
     }
 

@@ -45,12 +45,12 @@ impl Hint {
         let lines: Vec<&str> = text.lines().rev().take(END_LINES).collect();
         lines.into_iter().find_map(|line| {
             let says = |phrases: &[&str]| phrases.iter().any(|phrase| line.contains(phrase));
-            match is_strict {
-                true if says(&NO_WRITE) => Some(Self::StrictWrite),
-                true if says(&NO_RIGHT) || says(&NO_ACCESS) => Some(Self::StrictRight),
-                false if says(&NO_WRITE) => Some(Self::StandardWrite),
-                false if says(&NO_RIGHT) => Some(Self::StandardRight),
-                _ => None,
+            if says(&NO_WRITE) {
+                Some(if is_strict { Self::StrictWrite } else { Self::StandardWrite })
+            } else if is_strict && (says(&NO_RIGHT) || says(&NO_ACCESS)) {
+                Some(Self::StrictRight)
+            } else {
+                says(&NO_RIGHT).then_some(Self::StandardRight)
             }
         })
     }

@@ -51,6 +51,10 @@ const MIB: u64 = 1024 * 1024;
 
 /// Arguments of `submit`.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own on the command line"
+)]
 pub(super) struct Args {
     /// The container image, such as docker.io/library/python:3.12
     #[arg(long, value_name = "REFERENCE")]

@@ -6,74 +6,39 @@ use super::{Siege, between};
 use crate::support::world::{World, last, shell_with};
 
 /// What a job does, and how it ends: the id, its script, its further keys, its status and reason.
-fn floods() -> Vec<(&'static str, &'static str, Value, &'static str, Value)> {
-    let small = |more: Value| {
-        let mut job = json!({"memory_mib": 64, "disk_mib": 16, "milli_cpus": 500});
-        job.as_object_mut()
-            .expect("an object")
-            .extend(more.as_object().cloned().unwrap_or_default());
-        job
-    };
-    let strict = json!({"sandbox": "strict"});
+type Flood = (&'static str, &'static str, Value, &'static str, Value);
+
+/// The limits of each, with these further keys.
+fn small(more: Value) -> Value {
+    let mut job = json!({"memory_mib": 64, "disk_mib": 16, "milli_cpus": 500});
+    if let (Some(job), Value::Object(more)) = (job.as_object_mut(), more) {
+        job.extend(more);
+    }
+    job
+}
+
+/// The first of them ends by whichever of its limits it meets first: memory, processes, time.
+fn floods() -> Vec<Flood> {
+    let bomb = "bomb() { bomb | bomb & }; bomb; while :; do sleep 1; done";
+    let shm = "dd if=/dev/zero of=/dev/shm/x bs=1M; exit 3";
+    let tmp = "dd if=/dev/zero of=/tmp/x bs=1M; sleep 1000";
+    let strict_tmp = "dd if=/dev/zero of=/tmp/x bs=1M; exit 3";
+    let files =
+        "cd /tmp; i=0; while [ $i -lt 5000 ]; do i=$((i+1)); : > $i; done; echo x > /output/output";
+    let failed =
+        |id, script, more, reason: &str| (id, script, small(more), "failed", json!(reason));
+    let late =
+        |id, script| (id, script, small(json!({"timeout_s": 3})), "timed_out", json!("timeout"));
     vec![
-        // Which of its limits it meets first (memory, processes, time) is chance.
-        (
-            "fork-bomb",
-            "bomb() { bomb | bomb & }; bomb; while :; do sleep 1; done",
-            small(json!({"timeout_s": 3})),
-            "timed_out",
-            json!("timeout"),
-        ),
-        ("memory", "tail /dev/zero", small(json!({})), "failed", json!("out_of_memory")),
-        (
-            "swap",
-            "a=x; while :; do a=$a$a; done",
-            small(json!({})),
-            "failed",
-            json!("out_of_memory"),
-        ),
-        (
-            "shm",
-            "dd if=/dev/zero of=/dev/shm/x bs=1M; exit 3",
-            small(json!({"shm_mib": 8})),
-            "failed",
-            json!("nonzero_exit"),
-        ),
-        (
-            "shm-hog",
-            "dd if=/dev/zero of=/dev/shm/x bs=1M; exit 3",
-            small(json!({"shm_mib": 1024})),
-            "failed",
-            json!("out_of_memory"),
-        ),
-        (
-            "tmp",
-            "dd if=/dev/zero of=/tmp/x bs=1M; sleep 1000",
-            small(json!({})),
-            "failed",
-            json!("disk_exceeded"),
-        ),
-        (
-            "strict-tmp",
-            "dd if=/dev/zero of=/tmp/x bs=1M; exit 3",
-            small(strict),
-            "failed",
-            json!("nonzero_exit"),
-        ),
-        (
-            "many-files",
-            "cd /tmp; i=0; while [ $i -lt 5000 ]; do i=$((i+1)); : > $i; done; echo x > /output/output",
-            small(json!({})),
-            "completed",
-            Value::Null,
-        ),
-        (
-            "log",
-            "yes 'a line of a flood'",
-            small(json!({"timeout_s": 3})),
-            "timed_out",
-            json!("timeout"),
-        ),
+        late("fork-bomb", bomb),
+        failed("memory", "tail /dev/zero", json!({}), "out_of_memory"),
+        failed("swap", "a=x; while :; do a=$a$a; done", json!({}), "out_of_memory"),
+        failed("shm", shm, json!({"shm_mib": 8}), "nonzero_exit"),
+        failed("shm-hog", shm, json!({"shm_mib": 1024}), "out_of_memory"),
+        failed("tmp", tmp, json!({}), "disk_exceeded"),
+        failed("strict-tmp", strict_tmp, json!({"sandbox": "strict"}), "nonzero_exit"),
+        ("many-files", files, small(json!({})), "completed", Value::Null),
+        late("log", "yes 'a line of a flood'"),
     ]
 }
 

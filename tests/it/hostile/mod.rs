@@ -46,10 +46,14 @@ impl Siege {
     }
 
     /// Waits for a job's end, and compares its status and reason.
-    fn ends(&self, id: &str, status: &str, reason: Value) -> Vec<Value> {
+    fn ends(&self, id: &str, status: &str, reason: impl Into<Value>) -> Vec<Value> {
         let statuses = self.world.outcome(id);
         let end = last(&statuses);
-        assert_eq!((&end["status"], &end["reason_code"]), (&json!(status), &reason), "{end}");
+        assert_eq!(
+            (&end["status"], &end["reason_code"]),
+            (&json!(status), &reason.into()),
+            "{end}"
+        );
         statuses
     }
 
