@@ -1,12 +1,14 @@
 //! The cost of a job to the node itself: the real plan, board and journal (on a real disk), with
 //! effects that answer at once.
 //!
-//! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES]` prints JSON. `--year` prints
-//! only the row about a journal of `JOBS` jobs, `--folder` only that about an output of `FILES` files.
+//! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES | --cards LIBRARY]` prints JSON.
+//! `--year` prints only the row about a journal of `JOBS` jobs, `--folder` only that about an output of
+//! `FILES` files, `--cards` only that about sampling the GPUs of this management library.
 //! docs/performance.md explains the figures.
 
 #![expect(clippy::print_stdout, reason = "the figures go to stdout")]
 
+mod cards;
 mod fakes;
 mod folder;
 mod year;
@@ -313,6 +315,11 @@ async fn main() -> Result<(), Failure> {
         let files = arguments.get(at + 1).ok_or("--folder FILES")?.parse()?;
         let row = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
         println!("{:#}", serde_json::json!({ "folder": row }));
+        return Ok(());
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--cards") {
+        let row = cards::cards(arguments.get(at + 1).ok_or("--cards LIBRARY")?.into()).await?;
+        println!("{:#}", serde_json::json!({ "cards": row }));
         return Ok(());
     }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };

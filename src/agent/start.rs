@@ -42,7 +42,7 @@ use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
-use crate::node::{Gpu, GpuInventory};
+use crate::node::{Gpu, GpuInventory, card::Facts};
 use crate::supervise::Services;
 
 /// A service that failed is started again after this long at first, and at most.
@@ -97,10 +97,8 @@ where
             tracing::info!("{other}");
         }
         for gpu in &gpus {
-            let (uuid, vram_mib) = (&gpu.uuid, gpu.vram_mib);
-            let facts = facts.get(uuid).map(|facts| format!(" ({})", facts.in_words()));
-            let facts = facts.unwrap_or_default();
-            let model = &gpu.model;
+            let (uuid, vram_mib, model) = (&gpu.uuid, gpu.vram_mib, &gpu.model);
+            let facts = facts.get(uuid).map_or_else(String::new, Facts::in_brackets);
             tracing::info!(%uuid, vram_mib, driver, cuda, "found {model} with {vram_mib} MiB{facts}");
         }
         Ok(Hardware { gpus, driver: format!("CUDA {cuda} (driver {driver})") })

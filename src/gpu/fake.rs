@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{EVENTS_MAX, Error, GpuProbe};
 use crate::node::card::{Happened, Reading, Round, Sample, Unknown};
@@ -52,7 +52,10 @@ impl Fake {
 
     /// Tells an event to all who watch.
     pub fn happens(&self, happened: &Happened) {
-        self.cards().listeners.retain(|listener| listener.try_send(happened.clone()).is_ok());
+        self.cards().listeners.retain(|listener| match listener.try_send(happened.clone()) {
+            Ok(()) | Err(TrySendError::Full(_)) => true,
+            Err(TrySendError::Closed(_)) => false,
+        });
     }
 
     fn cards(&self) -> MutexGuard<'_, Cards> {

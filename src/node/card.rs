@@ -87,6 +87,11 @@ impl Facts {
         }
         known.join(", ")
     }
+
+    /// [`Facts::in_words`] as it follows a card's name.
+    pub fn in_brackets(&self) -> String {
+        format!(" ({})", self.in_words())
+    }
 }
 
 fn watts(milliwatts: u32) -> String {

@@ -8,7 +8,7 @@ use crate::container::Error as ContainerError;
 use crate::container::docker::Docker;
 use crate::gpu::pci::{self, Maker};
 use crate::gpu::{GpuProbe as _, host::Host};
-use crate::node::{GpuInventory, GpuUuid, pools};
+use crate::node::{GpuInventory, GpuUuid, card::Facts, pools};
 use crate::report::causes;
 
 /// The cards, or a finding that says why there are none.
@@ -59,8 +59,7 @@ pub(super) async fn gpu(parts: &Parts) -> Finding {
         .iter()
         .map(|card| {
             let whose = if share_memory.contains(&card.uuid) { " (the host's)" } else { "" };
-            let facts = facts.get(&card.uuid).map(|facts| format!(" ({})", facts.in_words()));
-            let facts = facts.unwrap_or_default();
+            let facts = facts.get(&card.uuid).map_or_else(String::new, Facts::in_brackets);
             format!("{} {} MiB{whose} {}{facts}", card.model, card.vram_mib, card.uuid)
         })
         .collect();

@@ -15,7 +15,7 @@ use super::logging::Audience;
 use super::signer::KeyArgs;
 use super::{load, out};
 use crate::config::{self, Gpu};
-use crate::gpu::{GpuProbe as _, nvml::Nvml};
+use crate::gpu::{GpuProbe as _, host::Host};
 use crate::journal::{Dated, Reader, Standing};
 use crate::node::card::{Facts, Reading, Round, Sample};
 use crate::node::health::State;
@@ -65,7 +65,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     // Without a journal no node has run here yet: what the driver says is shown all the same.
     let known = Reader::open(&data_dir).map(|reader| known(&reader)).ok();
     let known = known.transpose()?.unwrap_or_default();
-    let driver = Nvml::new(library);
+    let driver = Host::new(library);
     let inventory = match driver.inventory().await {
         Ok(inventory) => inventory,
         Err(err) => {

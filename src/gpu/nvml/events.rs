@@ -26,8 +26,9 @@ use crate::node::card::{CardEvent, Happened};
 const WAIT: Duration = Duration::from_millis(500);
 /// How soon a driver that failed is opened again; opening it takes 15 ms and wakes up idle cards.
 const REOPEN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(2));
-/// How soon a card that could not be registered is tried again, with all others.
-const REGISTER_AGAIN: Duration = Duration::from_mins(1);
+/// How soon a card that could not be registered is tried again, with all others: while the driver is opened
+/// again it tells nothing of any card.
+const REGISTER_AGAIN: Duration = Duration::from_mins(10);
 /// The driver can't reach the card: an event type of newer drivers that the binding has no name for.
 const UNAVAILABLE: u64 = 0x4000;
 /// What Xid NVML writes where it has no number.
@@ -117,53 +118,62 @@ fn watch(library: &Library, tell: &mpsc::Sender<Happened>) -> Result<(), Error> 
 
 struct Registered<'l> {
     set: EventSet<'l>,
-    /// Whether every card is in the set.
+    /// Whether every card is in the set that can ever be.
     is_whole: bool,
+}
+
+/// Whether a card is to be in the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    In,
+    /// It failed, and may not the next time.
+    Refused,
+    /// It has no events to tell.
+    Without,
 }
 
 /// A set with all cards that can be registered.
 fn register(library: &Library) -> Result<Registered<'_>, NvmlError> {
-    let count = devices::count(library)?;
-    let mut refused = vec![false; count as usize];
+    let mut places = vec![Place::In; devices::count(library)? as usize];
     // A failed registration frees the whole set, so the next try leaves that card out.
-    loop {
-        match register_all(library, &mut refused)? {
-            Some(set) => {
-                return Ok(Registered { set, is_whole: !refused.contains(&true) });
-            }
-            None if refused.iter().all(|refused| *refused) => return Err(NvmlError::NotSupported),
-            None => {}
+    while places.contains(&Place::In) {
+        if let Some(set) = register_all(library, &mut places)? {
+            return Ok(Registered { set, is_whole: !places.contains(&Place::Refused) });
         }
     }
+    Err(NvmlError::NotSupported)
 }
 
-/// Registers the cards that were not refused before. `None` if another one is.
+/// Registers the cards that are to be in the set. `None` if none is, or one is refused now.
 fn register_all<'l>(
     library: &'l Library,
-    refused: &mut [bool],
+    places: &mut [Place],
 ) -> Result<Option<EventSet<'l>>, NvmlError> {
     let mut set = library.create_event_set()?;
-    let mut any = false;
-    for (index, refused) in (0..).zip(refused.iter_mut()).filter(|(_, refused)| !**refused) {
-        let asked = library.device_by_index(index).and_then(|device| {
-            let types = wanted(&device)?;
-            if types.is_empty() { Err(NvmlError::NotSupported) } else { Ok((device, types)) }
-        });
-        let Ok((device, types)) = asked else {
-            *refused = true;
-            continue;
+    for (index, place) in (0..).zip(places.iter_mut()).filter(|(_, place)| **place == Place::In) {
+        let asked = library.device_by_index(index);
+        let asked = asked.and_then(|device| Ok((wanted(&device)?, device)));
+        let (types, device) = match asked {
+            Ok((types, device)) if !types.is_empty() => (types, device),
+            Ok(_) | Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => {
+                *place = Place::Without;
+                continue;
+            }
+            Err(_) => {
+                *place = Place::Refused;
+                continue;
+            }
         };
         set = match device.register_events(types, set) {
             Ok(set) => set,
             Err(err) => {
                 tracing::warn!(gpu.index = index, "GPU {index} tells no events: {}", err.error);
-                *refused = true;
+                *place = Place::Refused;
                 return Ok(None);
             }
         };
-        any = true;
     }
-    Ok(any.then_some(set))
+    Ok(places.contains(&Place::In).then_some(set))
 }
 
 /// Which of the events that are read here the card can tell.

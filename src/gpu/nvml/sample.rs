@@ -121,8 +121,8 @@ fn sample(card: &Card<'_>, found: &Found<'_>, slow: Slow) -> Reading<Sample> {
         return Ok(sample);
     }
     // What the whole card draws is not the instance's, and would be counted once for each of them.
-    let unknown = Err(Unknown::NotSupported);
-    Ok(Sample { power_mw: unknown.clone(), energy_mj: unknown.clone().map(|_: u32| 0), ..sample })
+    let absent = Unknown::NotSupported;
+    Ok(Sample { power_mw: Err(absent.clone()), energy_mj: Err(absent), ..sample })
 }
 
 fn slowed(reasons: ThrottleReasons) -> Slowed {

@@ -123,6 +123,7 @@ async fn at_most_one_round_is_in_the_driver() {
     let asked = (0..20).map(|_| probe.sample());
     let told = futures_util::future::join_all(asked).await;
     assert!(told.iter().all(|told| matches!(told, Err(Error::Hung { .. }))), "{told:?}");
+    // Each test has a process of its own (nextest), so these are all of this one.
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let names =
         threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
