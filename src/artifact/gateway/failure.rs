@@ -1,8 +1,8 @@
 //! Why gateways failed to serve an object, and the error that results.
 //!
 //! Invariant: an object is reported as wrong only if every gateway gave bytes that contradict their
-//! hash. Mixed failures are reported as transient, unless one of them is final, or every gateway
-//! either lacks the object or calls it too large.
+//! hash. Mixed failures are reported as transient, unless one of them is final. A length that a
+//! gateway merely claims or sends is never final: only verified blocks call an object too large.
 
 use crate::http::{Response, StatusCode};
 
@@ -30,8 +30,9 @@ pub(super) enum FetchFailure {
     Missing(String),
     /// The gateway gave a block or file that doesn't match its CID.
     Wrong(String),
-    /// The flat file exceeds the limit. Its true size can't be verified.
-    TooLarge { limit_bytes: u64 },
+    /// The flat answer is, or claims to be, longer than the limit, and no verified block says that
+    /// the object is.
+    Overlong { limit_bytes: u64 },
     /// The answer is declared as an archive but is not one.
     NotCar,
 }
@@ -58,7 +59,10 @@ impl FetchFailure {
             Self::Final(err) | Self::Later(err) | Self::Refused(err) => causes(err),
             Self::Absent => "it does not have it".to_owned(),
             Self::Missing(why) | Self::Wrong(why) => why.clone(),
-            Self::TooLarge { limit_bytes } => format!("it is larger than {limit_bytes} bytes"),
+            Self::Overlong { limit_bytes } => format!(
+                "it would send more than the {limit_bytes} bytes there is room for, and doesn't \
+                 show that the object has them"
+            ),
             Self::NotCar => "what it declares as an archive is not one".to_owned(),
         };
         words.chars().take(REASON_CHARS_MAX).collect()
@@ -88,18 +92,6 @@ pub(super) fn verdict(cid: &Cid, mut faults: Vec<(String, FetchFailure)>) -> Err
     }
     if all(|fault| matches!(fault, FetchFailure::Wrong(_))) {
         return Error::Unverified { cid: *cid };
-    }
-    // A claimed size can't be verified: it counts only if no other gateway may have the object.
-    let is_settled = |fault: &FetchFailure| {
-        matches!(fault, FetchFailure::TooLarge { .. } | FetchFailure::Absent)
-    };
-    if all(is_settled)
-        && let Some(limit_bytes) = faults.iter().find_map(|(_, fault)| match fault {
-            FetchFailure::TooLarge { limit_bytes } => Some(*limit_bytes),
-            _ => None,
-        })
-    {
-        return Error::TooLarge { limit_bytes };
     }
     let is_refused = all(|fault| matches!(fault, FetchFailure::Refused(_)));
     // A rate-limited gateway will answer sooner than a silent one, so its error goes first.
@@ -161,17 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_nobody_checked_is_never_the_objects() {
+        let overlong = || FetchFailure::Overlong { limit_bytes: 7 };
+        for faults in [vec![overlong()], vec![overlong(), FetchFailure::Absent]] {
+            let told = of(faults);
+            assert!(told.is_transient(), "{told:?}");
+            assert!(causes(&told).contains("more than the 7 bytes"), "{told:?}");
+        }
+        let checked = FetchFailure::Final(Error::TooLarge { limit_bytes: 7 });
+        assert!(matches!(of([overlong(), checked]), Error::TooLarge { limit_bytes: 7 }));
+    }
+
+    #[test]
     fn a_refusal_is_one_only_where_nobody_else_is_asked_in_vain() {
         assert!(matches!(of([refused(), refused()]), Error::Refused { .. }));
         assert!(of([refused(), FetchFailure::Absent]).is_transient());
-        assert!(matches!(
-            of([FetchFailure::TooLarge { limit_bytes: 7 }, FetchFailure::Absent]),
-            Error::TooLarge { limit_bytes: 7 }
-        ));
-        assert!(
-            of([FetchFailure::TooLarge { limit_bytes: 7 }, FetchFailure::Missing(String::new())])
-                .is_transient()
-        );
         let many = (0..100).map(|_| FetchFailure::Missing("x".repeat(1000)));
         assert!(causes(&of(many)).len() < 800);
     }

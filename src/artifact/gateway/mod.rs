@@ -3,9 +3,11 @@
 //! A gateway is asked for an archive of blocks (`?format=car`), each of which is verified as it
 //! arrives. A gateway that serves no archives is asked for the flat file, which is hashed again
 //! under every known profile. Invariants: what appears at the destination is exactly what the CID
-//! names, or nothing appears; wrong bytes from a gateway cost one attempt and are never used. See
+//! names, or nothing appears; wrong bytes from a gateway cost one attempt and are never used; only
+//! verified blocks say that an object is too large, never the length of an answer. See
 //! <https://specs.ipfs.tech/http-gateways/trustless-gateway/>.
 
+mod block;
 mod failure;
 mod probe;
 
@@ -151,7 +153,14 @@ impl Gateways {
         if answer.status() != StatusCode::OK {
             return Err(FetchFailure::of(&answer));
         }
-        self.receive_flat(answer, want).await
+        match self.receive_flat(answer, want).await {
+            Err(FetchFailure::Overlong { limit_bytes })
+                if self.is_larger(gateway, want.cid, limit_bytes).await =>
+            {
+                Err(FetchFailure::Final(Error::TooLarge { limit_bytes }))
+            }
+            done => done,
+        }
     }
 
     /// Sends the request and follows redirects. The token goes to the gateway's own origin only.
@@ -245,7 +254,7 @@ impl Gateways {
     ) -> Result<Fetched, FetchFailure> {
         let (root, bytes_max) = (BlockId::from_cid(want.cid), want.bytes_max);
         if answer.content_length().is_some_and(|bytes| bytes > bytes_max) {
-            return Err(FetchFailure::TooLarge { limit_bytes: bytes_max });
+            return Err(FetchFailure::Overlong { limit_bytes: bytes_max });
         }
         let length = answer.content_length();
         // An error page, or a body without a length that may be truncated, contradicts nothing.
@@ -264,7 +273,7 @@ impl Gateways {
             return Err(broken);
         }
         let (staging, bytes) = match done? {
-            Flat::TooLarge => return Err(FetchFailure::TooLarge { limit_bytes: bytes_max }),
+            Flat::Overlong => return Err(FetchFailure::Overlong { limit_bytes: bytes_max }),
             Flat::All { bytes, .. } if length.is_some_and(|length| length != bytes) => {
                 return Err(FetchFailure::Missing("a file that ends too early".to_owned()));
             }
@@ -335,7 +344,7 @@ struct Want<'a, P> {
 }
 
 enum Flat {
-    TooLarge,
+    Overlong,
     All { staging: Staging, bytes: u64 },
 }
 
@@ -350,7 +359,7 @@ fn write_flat(
     while let Some(piece) = pull() {
         bytes += piece.len() as u64;
         if bytes > bytes_max {
-            return Ok(Flat::TooLarge);
+            return Ok(Flat::Overlong);
         }
         file.write_all(&piece)?;
     }

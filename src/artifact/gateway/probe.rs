@@ -3,12 +3,9 @@
 //! Invariants: a gateway passes only if it returned the exact bytes of a CID; what is read from it
 //! is bounded.
 
-use crate::http::StatusCode;
-
-use super::failure::{FetchFailure, nobody, verdict};
-use super::{Gateway, Gateways, is_page};
+use super::Gateways;
+use super::failure::{nobody, verdict};
 use crate::artifact::Error;
-use crate::artifact::dag::BlockId;
 use crate::ids::Cid;
 
 /// CID of the empty directory, which every gateway can serve.
@@ -23,7 +20,7 @@ impl Gateways {
         let cid: Cid = PROBE.parse().map_err(|_| nobody("the probe".to_owned(), None))?;
         let mut faults = Vec::new();
         for gateway in &self.all {
-            if let Err(fault) = self.probe(gateway, &cid).await {
+            if let Err(fault) = self.block(gateway, &cid, PROBE_BYTES_MAX).await {
                 faults.push((crate::http::shown(&gateway.base), fault));
             }
         }
@@ -31,29 +28,5 @@ impl Gateways {
             return Err(verdict(&cid, faults));
         }
         Ok(faults.into_iter().map(|(gateway, fault)| (gateway, fault.words())).collect())
-    }
-
-    async fn probe(&self, gateway: &Gateway, cid: &Cid) -> Result<(), FetchFailure> {
-        let mut answer = self.ask(gateway, &format!("ipfs/{cid}?format=raw"), None).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchFailure::of(&answer));
-        }
-        let mut block = Vec::new();
-        while block.len() <= PROBE_BYTES_MAX
-            && let Some(piece) =
-                crate::http::within(self.idle, answer.chunk()).await.map_err(|source| {
-                    FetchFailure::silent(&crate::http::shown(&gateway.base), source)
-                })?
-        {
-            block.extend_from_slice(&piece);
-        }
-        if BlockId::from_cid(cid).names(&block) {
-            return Ok(());
-        }
-        Err(FetchFailure::Missing(if is_page(&answer) {
-            "a web page instead of content: it is not a gateway, or requires a sign-in".to_owned()
-        } else {
-            "other bytes than the block that was asked for".to_owned()
-        }))
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
 use serde_json::{Value, json};
 
 use crate::support::ipfs::Scripted;
@@ -30,6 +31,10 @@ enum Does {
     Page,
     /// Answers with this status.
     Says(u16),
+    /// Claims to have 100 TB.
+    Claims,
+    /// Sends bytes for as long as somebody reads.
+    Endless,
     /// Refuses archives with this status, and serves the flat file.
     NoArchives(u16),
     /// For so many requests behaves as the first, and then as the second.
@@ -60,6 +65,10 @@ const ROWS: &[Row] = &[
     ("flips-beside-none", [Does::Flips, NOT_FOUND], UNAVAILABLE, "not what its CID says"),
     ("all-flip", [Does::Flips, Does::Flips], UNVERIFIED, "contradict"),
     ("all-refuse", [Does::Says(403), Does::Says(401)], UNAVAILABLE, "refuses the key"),
+    ("claims-once", [Does::Later(1, &Does::Claims, &Does::Serves), NOT_FOUND], DONE, ""),
+    ("endless-once", [Does::Later(1, &Does::Endless, &Does::Serves), NOT_FOUND], DONE, ""),
+    ("claims-beside-none", [Does::Claims, NOT_FOUND], UNAVAILABLE, "there is room for"),
+    ("claims-always", [Does::Claims, Does::Endless], UNAVAILABLE, "there is room for"),
     ("nowhere", [NOT_FOUND, NOT_FOUND], UNAVAILABLE, "does not have it"),
 ];
 
@@ -82,6 +91,16 @@ impl Does {
             Self::Says(status) => StatusCode::from_u16(*status).expect("a status").into_response(),
             Self::NoArchives(status) if wants_archive => {
                 Self::Says(*status).answer(nth, object, wants_archive)
+            }
+            Self::Claims => {
+                let nothing = stream::pending::<Result<Bytes, std::io::Error>>();
+                let length = [(header::CONTENT_LENGTH, "99999999999999")];
+                (length, Body::from_stream(nothing)).into_response()
+            }
+            Self::Endless => {
+                let piece = Bytes::from_static(&[7; 65_536]);
+                let pieces = stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()));
+                Body::from_stream(pieces).into_response()
             }
             Self::Page => {
                 ([(header::CONTENT_TYPE, "text/html")], "<h1>Sign in</h1>").into_response()
@@ -122,12 +141,15 @@ async fn whatever_gateways_do_with_an_input_its_job_ends_as_its_row_says() {
     let gateways = Scripted::start(move |request: Request| {
         let path = request.uri().path().to_owned();
         let wants_archive = request.uri().query().is_some_and(|query| query.contains("format=car"));
+        // The root block, of which a node learns how large the object really is.
+        let wants_root = request.uri().query().is_some_and(|query| query.contains("format=raw"));
         let mut asked = asked.lock().expect("nobody panics with it");
         let nth = asked.entry(path.clone()).or_insert(0);
-        *nth += 1;
-        let nth = *nth - 1;
+        *nth += usize::from(!wants_root);
+        let nth = nth.saturating_sub(1);
         let cid = path.rsplit('/').next().unwrap_or_default();
         let answer = match objects.get(cid) {
+            Some(_) if wants_root => StatusCode::NOT_IMPLEMENTED.into_response(),
             Some((does, object)) => {
                 does[usize::from(path.starts_with("/two/"))].answer(nth, object, wants_archive)
             }
@@ -142,6 +164,7 @@ async fn whatever_gateways_do_with_an_input_its_job_ends_as_its_row_says() {
     for (name, cid) in &cids {
         let mut job = shell("cp /input/input /output/output");
         job["input_file_cid"] = json!(cid);
+        job["disk_mib"] = json!(16);
         world.publish(name, &job);
     }
     let mut told = Vec::new();

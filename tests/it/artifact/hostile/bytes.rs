@@ -2,9 +2,11 @@
 
 use std::fs;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
 use lamda_node::artifact::{Error, Fetched, Gateways};
 
 use super::{CAR, Original, PLENTY, gateway, noise, once_whole, publish, store};
@@ -122,9 +124,69 @@ async fn a_flat_file_is_known_under_every_profile() {
         let fetched = gateways.fetch(&cid.parse().unwrap(), &dest, PLENTY, |_| {}).await;
         assert_eq!(fetched.unwrap().bytes, 2_500_000, "{profile}");
     }
-    let cid = oracle(&["add", "v0"], &[file]).remove(0).parse().unwrap();
-    let small = gateways.fetch(&cid, &dir.path().join("small"), 2_499_999, |_| {}).await;
-    assert!(matches!(small, Err(Error::TooLarge { limit_bytes: 2_499_999 })), "{small:?}");
+}
+
+/// What a gateway without archives answers to a request for a flat file.
+fn flat_answer(how: &str, flat: &[u8]) -> Response {
+    match how {
+        "flat" => flat.to_vec().into_response(),
+        "claims" => {
+            let endless = stream::pending::<Result<Bytes, std::io::Error>>();
+            ([(header::CONTENT_LENGTH, "99999999999999")], Body::from_stream(endless))
+                .into_response()
+        }
+        "endless" => {
+            let pieces = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(noise(9000))));
+            Body::from_stream(pieces).into_response()
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn only_checked_blocks_say_that_an_object_is_too_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_folder, store) = store().await;
+    for (bytes, limit) in [(751, 10_000), (751, 750), (2_500_000, 2_499_999)] {
+        let file = dir.path().join(format!("{bytes}"));
+        fs::write(&file, noise(bytes)).unwrap();
+        let (cid, _) = publish(&store, &file).await;
+        let root = format!("{}/ipfs/{cid}?format=raw", store.url);
+        let root = reqwest::get(root).await.unwrap().bytes().await.unwrap();
+        for how in ["flat", "claims", "endless"] {
+            for shows_root in [true, false] {
+                let (root, flat) = (root.clone(), noise(bytes));
+                let gateway = Scripted::start(move |request: Request| {
+                    let wants_root =
+                        request.uri().query().is_some_and(|query| query.contains("format=raw"));
+                    let answer = if wants_root && shows_root {
+                        root.clone().into_response()
+                    } else if wants_root {
+                        StatusCode::NOT_IMPLEMENTED.into_response()
+                    } else {
+                        flat_answer(how, &flat)
+                    };
+                    async move { answer }
+                })
+                .await;
+                let gateways = Gateways::new(&config(&[&gateway.url], &gateway.url)).unwrap();
+                let dest = dir.path().join("dest");
+                let done = gateways.fetch(&cid, &dest, limit, |_| {}).await;
+                let row = format!("{bytes} of {limit}, {how}, {shows_root}: {done:?}");
+                match done {
+                    Ok(_) => assert!(how == "flat" && limit > 751, "{row}"),
+                    Err(Error::TooLarge { .. }) => {
+                        assert!(shows_root && u64::try_from(bytes).unwrap() > limit, "{row}");
+                    }
+                    Err(err) => assert!(
+                        err.is_transient() && !(shows_root && limit < bytes as u64),
+                        "{row}"
+                    ),
+                }
+                fs::remove_file(dest).ok();
+            }
+        }
+    }
 }
 
 #[tokio::test]
