@@ -20,6 +20,7 @@ pub mod failpoint;
 pub mod proxy;
 pub mod report;
 pub mod secret;
+pub mod seldom;
 pub mod supervise;
 pub mod text;
 

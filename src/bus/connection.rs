@@ -22,6 +22,7 @@ use super::servers::{credentials_of, parse_servers};
 use super::streams::Known;
 use super::{Config, Credentials, DeliveryMode, Error, credentials, redact_urls};
 use crate::backoff::Backoff;
+use crate::seldom::Seldom;
 
 /// Bounds one attempt to connect; a server that doesn't greet in time is retried later.
 const GREETING: Duration = Duration::from_secs(5);
@@ -44,6 +45,9 @@ const BUFFERED_MAX: usize = 2048;
 
 /// How long a loss lasts before its cause is looked for. A restarted server is back by then.
 const ABSENT: Duration = Duration::from_secs(10);
+
+/// The most complaints of the server in the log a minute: different ones are worth reading.
+const COMPLAINTS_PER_MIN: u32 = 5;
 
 /// How often a waiter checks its condition, so that a lost event can't hang it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -257,7 +261,14 @@ async fn options(
         let own = Arc::clone(&own);
         ConnectOptions::with_auth_callback(move |nonce| credentials::answer(own.clone(), nonce))
     };
-    let watch = Watch { greeted, news, own, refused: AtomicBool::new(false) };
+    let watch = Watch {
+        greeted,
+        news,
+        own,
+        refused: AtomicBool::new(false),
+        dropped: Seldom::new(1),
+        complaints: Seldom::new(COMPLAINTS_PER_MIN),
+    };
     let mut options = greeting
         .name(&config.name)
         .ping_interval(PING)
@@ -300,6 +311,9 @@ struct Watch {
     own: Arc<Credentials>,
     /// Whether a refusal was logged since the last connection.
     refused: AtomicBool,
+    /// Dropped messages and the server's complaints: anyone on the server can cause both at will.
+    dropped: Seldom,
+    complaints: Seldom,
 }
 
 impl Watch {
@@ -314,9 +328,15 @@ impl Watch {
             }
             Event::Disconnected => warn!("the connection to NATS is gone: connecting again"),
             Event::ServerError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),
-            Event::ServerError(error) => warn!(%error, "the NATS server complains"),
+            Event::ServerError(error) => {
+                if let Some(more) = self.complaints.line() {
+                    warn!(%error, "the NATS server complains{more}");
+                }
+            }
             Event::SlowConsumer(_) => {
-                warn!("NATS sends faster than we read: messages were dropped");
+                if let Some(more) = self.dropped.line() {
+                    warn!("NATS sends faster than we read: messages were dropped{more}");
+                }
             }
             Event::LameDuckMode => info!("the NATS server is about to stop"),
             Event::ClientError(error) if is_about_us(&error.to_string()) => self.tell_refusal(),

@@ -5,6 +5,7 @@
 //! repeats a part of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use super::Error;
 use super::answer::{Answer, ErrorObject, words};
 use super::health::{EndpointFault, Kind};
 use crate::http::{self, Client, ClientError, StatusCode, Url};
+use crate::seldom::Seldom;
 use crate::{proxy, report};
 
 /// The limit of an answer's size. The largest regular answer is a block with its transaction hashes:
@@ -19,7 +21,11 @@ use crate::{proxy, report};
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Shorter pieces of a URL are not keys, and would match parts of ordinary words.
-const KEY_CHARS_MIN: usize = 8;
+const KEY_CHARS_MIN: usize = 4;
+
+/// The most lines about an endpoint's state in the log in [`STATES_SPAN`].
+const STATES_MAX: u32 = 10;
+const STATES_SPAN: Duration = Duration::from_mins(10);
 
 /// An endpoint, and the HTTP client that it shares with the others.
 pub(super) struct Endpoint {
@@ -27,6 +33,8 @@ pub(super) struct Endpoint {
     url: Url,
     /// The redacted URL.
     pub(super) shown: String,
+    /// Lines about its state: a flapping one would fill the log with them.
+    pub(super) lines: Seldom,
     next_id: AtomicU64,
 }
 
@@ -69,7 +77,8 @@ impl Endpoint {
     pub(super) fn new(url: &str, client: Client) -> Result<Self, Error> {
         let url = http::url(url).map_err(|_| Error::BadUrl)?;
         let shown = http::shown(&url);
-        Ok(Self { client, url, shown, next_id: AtomicU64::new(1) })
+        let lines = Seldom::within(STATES_MAX, STATES_SPAN);
+        Ok(Self { client, url, shown, lines, next_id: AtomicU64::new(1) })
     }
 
     /// Calls `method` and returns its result unparsed.
@@ -166,9 +175,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_repeats_its_key_does_not_give_it_away() {
-        let url = "https://user01234:pass01234@rpc.example/v2/AbCdEf01?token=secret99";
+        let url = "https://user01234:pass01234@rpc.example/v2/AbCd?token=secret99";
         let endpoint = Endpoint::new(url, client()).unwrap();
-        let body = r#"{"error":{"code":-32600,"message":"no such key AbCdEf01 secret99 v2"}}"#;
+        let body = r#"{"error":{"code":-32600,"message":"no such key AbCd secret99 v2"}}"#;
         let Err(CallError::Refused(refusal)) = endpoint.read(StatusCode::OK, body.as_bytes())
         else {
             panic!("it is refused");

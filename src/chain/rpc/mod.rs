@@ -5,7 +5,7 @@
 //! Must hold: no call goes to an endpoint before its chain id matched and its head was not stale. A call
 //! that got an answer is not repeated; a refusal is an answer if it judges the call (see [`Verdict`]) or
 //! if every endpoint gives one. A call ends after at most one attempt per endpoint, one wait and one more
-//! attempt. Each change of an endpoint's state is logged once.
+//! attempt. Each change of an endpoint's state is logged once, a flapping one's seldom.
 
 mod answer;
 mod block;
@@ -273,7 +273,9 @@ impl Rpc {
 
     fn answered(&self, index: usize, question: &Question<'_>, began: Instant) {
         if self.roster().answered(index, question.method(), began) {
-            tracing::info!("{} is back", self.name(index));
+            if let Some(more) = self.endpoints[index].lines.line() {
+                tracing::info!("{} is back{more}", self.name(index));
+            }
         }
     }
 
@@ -281,8 +283,11 @@ impl Rpc {
         let said = fault.said.clone();
         let times = (began, Instant::now());
         if let Some(rest) = self.roster().failed(index, fault, times, fastrand::f64()) {
-            let seconds = rest.as_secs_f64().ceil();
-            tracing::warn!("{} is left alone for {seconds} s: {said}", self.name(index));
+            if let Some(more) = self.endpoints[index].lines.line() {
+                let seconds = rest.as_secs_f64().ceil();
+                let name = self.name(index);
+                tracing::warn!("{name} is left alone for {seconds} s: {said}{more}");
+            }
         }
     }
 

@@ -6,4 +6,5 @@ mod nats;
 mod pinning;
 pub(crate) mod registry;
 mod rpc;
+mod strangers;
 mod typed;

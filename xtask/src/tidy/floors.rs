@@ -10,7 +10,20 @@ use super::source::{Named, Source};
 
 /// The modules of each floor, lowest first.
 const FLOORS: [(&str, &[&str]); 6] = [
-    ("base", &["backoff", "clock", "failpoint", "proxy", "report", "secret", "supervise", "text"]),
+    (
+        "base",
+        &[
+            "backoff",
+            "clock",
+            "failpoint",
+            "proxy",
+            "report",
+            "secret",
+            "seldom",
+            "supervise",
+            "text",
+        ],
+    ),
     ("domain", &["ids", "job", "node", "reputation"]),
     ("instruments", &["http", "sql", "web"]),
     ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal"]),

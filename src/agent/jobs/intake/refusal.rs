@@ -13,6 +13,10 @@ use crate::ids::JobId;
 use crate::job::spec::{Parsed, Refused};
 use crate::job::{Reason, Status};
 use crate::report::causes;
+use crate::seldom::Seldom;
+
+/// Refusals told in the log. Each message gets its answer, but anyone may send messages without end.
+static REJECTED: Seldom = Seldom::new(60);
 
 impl<E: Effects, C: Clock + Clone> Intake<E, C> {
     /// Journals a refusal, publishes it and acknowledges the message. `proven`: whether the refusal
@@ -48,7 +52,9 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             self.jobs.desk.notary.sign(std::slice::from_mut(&mut status));
             self.jobs.desk.journal.refuse(&refused, status, proven).await?;
             let (id, reason) = (&refused.id, refused.reason.code());
-            tracing::info!(job.id = %id, reason, "job {id} rejected: {}", refused.error);
+            if let Some(more) = REJECTED.line() {
+                tracing::info!(job.id = %id, reason, "job {id} rejected: {}{more}", refused.error);
+            }
         }
         self.jobs.desk.outbox.notify_one();
         self.acknowledge(delivery.ack.as_ref()).await
