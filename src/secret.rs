@@ -5,7 +5,10 @@
 //! copy that was made on the way into a [`Secret`] stays in memory.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind, Read};
+use std::net::Ipv6Addr;
+use std::sync::LazyLock;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
@@ -66,20 +69,52 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL as it may be shown: without user, password, query and fragment, and with `***` for each path
-/// segment of more than 20 bytes (RPC providers put their keys there).
+/// A URL as it may be shown: scheme, host and port. Whatever else it has may be a key: user, password,
+/// query and fragment are left out, and a path is `/…` with a tag of four hexadecimal digits, which tells
+/// two paths of one host apart for as long as this process lives. What is no host with a port is `***`.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let mut shown = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    shown.push_str(host);
-    for segment in path.into_iter().flat_map(|path| path.split('/')) {
-        shown.push('/');
-        shown.push_str(if segment.len() > 20 { "***" } else { segment });
+    let is_shown = is_host(host, !scheme.is_empty()) && scheme.bytes().all(is_plain);
+    let mut shown = match (is_shown, scheme) {
+        (false, _) => return "***".to_owned(),
+        (true, "") => host.to_owned(),
+        (true, scheme) => format!("{scheme}://{host}"),
+    };
+    if !path.is_empty() {
+        shown.push_str(&format!("/…{:04x}", TAGS.hash_one(path) & 0xffff));
     }
     shown
+}
+
+/// The key of the tags, of this process alone: a tag helps nobody to guess its path.
+static TAGS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Whether this is a host, perhaps with a port. Without a scheme it may also be a key that was put into
+/// the wrong setting, so only what has a dot or a port counts.
+fn is_host(text: &str, has_scheme: bool) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            name.split('.').all(|label| label.len() <= LABEL_MAX && label.bytes().all(is_plain))
+        }
+    };
+    let is_meant = has_scheme || name.contains('.') || port.is_some() || name == "localhost";
+    is_name && is_meant && port.is_none_or(is_port)
+}
+
+/// Longest part of a host's name between two dots.
+const LABEL_MAX: usize = 63;
+
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+')
 }
 
 #[cfg(test)]
@@ -110,14 +145,36 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_urls_are_masked() {
+    fn nothing_of_a_url_but_its_host_is_shown() {
         for (url, shown) in [
             ("nats://user:pw@host:4222", "nats://host:4222"),
-            ("https://rpc.example/v2/AbCdEf0123456789AbCdEf", "https://rpc.example/v2/***"),
-            ("https://gw.example/ipfs?token=x", "https://gw.example/ipfs"),
+            ("https://gw.example/?token=x", "https://gw.example"),
             ("http://127.0.0.1:8545", "http://127.0.0.1:8545"),
+            ("http://[::1]:8545/", "http://[::1]:8545"),
+            ("nats.example:4222", "nats.example:4222"),
+            ("localhost", "localhost"),
+            // A password with characters that end the host, and a key where a URL belongs.
+            ("http://user:pa/ss@host", "***"),
+            ("http://user:pa#ss@host", "***"),
+            ("http://user:p?ss@host", "***"),
+            ("shortSecretKey123", "***"),
+            ("shortSecretKey123/x", "***"),
+            ("", "***"),
         ] {
-            assert_eq!(redact_url(url), shown);
+            assert_eq!(redact_url(url), shown, "{url}");
         }
+        for url in [
+            "http://10.1.2.3:1/v2/shortSecretKey123",
+            "http://10.1.2.3:1/v2/shortSecretKey123?k=v#f",
+            "http://u:p@10.1.2.3:1/v2/shortSecretKey123",
+        ] {
+            let shown = redact_url(url);
+            let tag = shown.strip_prefix("http://10.1.2.3:1/…").unwrap();
+            assert!(tag.len() == 4 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{shown}");
+            assert_eq!(shown, redact_url("http://10.1.2.3:1/v2/shortSecretKey123"));
+        }
+        let tags: std::collections::BTreeSet<_> =
+            (0..20).map(|key| redact_url(&format!("http://10.1.2.3:1/{key}"))).collect();
+        assert!(tags.len() > 15, "two paths of one host are told apart: {tags:?}");
     }
 }

@@ -374,6 +374,7 @@ mod tests {
         assert!(matches!(rpc(&[]), Err(Error::BadUrl)));
         let url = "https://u:p@rpc.example/v2/AbCdEf0123456789AbCdEf?k=1";
         let shown = format!("{:?}", rpc(&["http://127.0.0.1:8545", url]).unwrap());
-        assert_eq!(shown, "Rpc([http://127.0.0.1:8545, https://rpc.example/v2/***])");
+        let known = "Rpc([http://127.0.0.1:8545, https://rpc.example/…";
+        assert!(shown.starts_with(known) && !shown.contains("AbCdEf"), "{shown}");
     }
 }

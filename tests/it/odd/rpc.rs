@@ -58,7 +58,7 @@ async fn an_endpoint_that_refuses_calls_is_left_and_an_answer_about_the_call_is_
     let mut nonce = first.account().await.unwrap().nonce;
     for (method, code, words, comes) in ROWS {
         let (a, b) = (RpcProxy::start(&anvil.rpc_url), RpcProxy::start(&anvil.rpc_url));
-        let keyed = format!("{}/v2/hunter2hunter2hunter2", a.url());
+        let keyed = format!("{}/v2/hunter2", a.url());
         let rpc_urls = vec![keyed, b.url().to_owned()];
         let endpoints = long_rests();
         let config = Config { rpc_urls, endpoints, ..anvil.config(contract) };
@@ -106,7 +106,9 @@ async fn what_everybody_refuses_is_an_answer_with_the_name_of_who_gave_it() {
     }
     for times in 1..=3 {
         let error = reader.owner().await.unwrap_err().to_string();
-        assert!(error.contains("/v2/*** refuses eth_call: method eth_call not found"), "{error}");
+        let (who, what) = error.split_once(" refuses eth_call: ").expect("who refuses what");
+        assert!(who.contains(&format!("{}/…", a.url())), "{error}");
+        assert!(what.contains("method eth_call not found") && !error.contains("hunter"), "{error}");
         assert_eq!((a.seen(CALL).len(), b.seen(CALL).len()), (times, times));
     }
     b.clear();
