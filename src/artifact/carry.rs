@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use super::item::{Item, Leaf, View};
-use super::{DEPTH_MAX, ENTRIES_MAX, names};
+use super::names;
 
 /// Maximum length of a chain of links.
 const HOPS_MAX: usize = 40;
@@ -58,9 +58,15 @@ impl LeftOut {
     }
 }
 
-/// The part of `root` that is carried; `None` if there is no file in it.
-pub(super) fn carried(root: &Found, view: &View, left_out: &mut LeftOut) -> Option<Item<Leaf>> {
-    let (bytes_left, entries_left) = (view.bytes_max, ENTRIES_MAX);
+/// The part of `root` that is carried; `None` if there is no file in it. Links may add `entries_left`
+/// files and folders: an object with more can't be fetched again.
+pub(super) fn carried(
+    root: &Found,
+    view: &View,
+    entries_left: usize,
+    left_out: &mut LeftOut,
+) -> Option<Item<Leaf>> {
+    let bytes_left = view.bytes_max;
     let seen_as = Path::new(&view.seen_as);
     let (parts_left, open) = (PARTS_MAX, Vec::new());
     let mut carry = Carry { root, seen_as, left_out, bytes_left, entries_left, parts_left, open };
@@ -105,6 +111,7 @@ impl Carry<'_> {
         if !at.is_behind {
             return Ok(Item::File(Leaf::plain(bytes)));
         }
+        names::check_path(&at.name).map_err(|_| Full)?;
         self.entries_left = self.entries_left.checked_sub(1).ok_or(Full)?;
         self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(Full)?;
         Ok(Item::File(Leaf::behind(bytes, at.real.clone())))
@@ -117,9 +124,7 @@ impl Carry<'_> {
     ) -> Result<Option<Item<Leaf>>, Full> {
         if at.is_behind {
             self.entries_left = self.entries_left.checked_sub(1).ok_or(Full)?;
-            if at.name.len() > DEPTH_MAX {
-                return Err(Full);
-            }
+            names::check_path(&at.name).map_err(|_| Full)?;
         }
         self.open.push(at.real.clone());
         let mut items = BTreeMap::new();
@@ -145,7 +150,9 @@ impl Carry<'_> {
     fn link(&mut self, target: &str, at: &At) -> Option<Item<Leaf>> {
         let mut parent = at.real.clone();
         parent.pop();
-        let bytes_left = self.bytes_left;
+        let (bytes_left, entries_left) = (self.bytes_left, self.entries_left);
+        // The link's own entry is counted already, and what it leads to takes its place.
+        self.entries_left += 1;
         let carried = self.follow(parent, target, HOPS_MAX).and_then(|real| {
             let found = find(self.root, &real).ok_or(NOTHING)?;
             if self.open.contains(&real) {
@@ -155,8 +162,9 @@ impl Carry<'_> {
             self.item(found, &mut behind).map_err(|Full| TOO_MUCH)
         });
         carried.unwrap_or_else(|why| {
-            // A link that is not carried takes none of the allowed bytes.
+            // A link that is not carried takes none of the allowed bytes and entries.
             self.bytes_left = bytes_left;
+            self.entries_left = entries_left;
             self.left_out.note(&at.name, why);
             None
         })
@@ -206,6 +214,7 @@ fn find<'a>(root: &'a Found, path: &[String]) -> Option<&'a Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::ENTRIES_MAX;
 
     fn folder(entries: impl IntoIterator<Item = (&'static str, Found)>) -> Found {
         Found::Folder(entries.into_iter().map(|(name, found)| (name.to_owned(), found)).collect())
@@ -218,7 +227,7 @@ mod tests {
     fn carry(root: &Found, bytes_max: u64) -> (Vec<String>, Vec<String>) {
         let mut left_out = LeftOut::default();
         let view = View { seen_as: "/output".to_owned(), bytes_max };
-        let item = carried(root, &view, &mut left_out);
+        let item = carried(root, &view, ENTRIES_MAX, &mut left_out);
         let files = item.as_ref().map(Item::files).unwrap_or_default();
         let shown = files.into_iter().map(|(path, leaf)| match leaf.lies_at() {
             Some(real) => format!("{} = {}", path.join("/"), real.join("/")),

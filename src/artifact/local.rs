@@ -2,7 +2,7 @@
 //!
 //! Invariants: nothing outside the folder is ever opened. Every step goes through a folder that is
 //! already open and follows no link, so a link that appears between two steps is refused like any
-//! other. One descriptor is open per folder on the way down, at most [`DEPTH_MAX`]. Entries that
+//! other. One descriptor is open per folder on the way down, at most 64 (`names::check_place`). Entries that
 //! the upload can't carry are left out here and noted by name, before anything is hashed.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, readl
 
 use super::carry::{self, Found, LeftOut};
 use super::item::{Item, Leaf, View};
-use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX, names};
+use super::{ENTRIES_MAX, Error, NAME_BYTES_MAX, names};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -53,7 +53,8 @@ impl Tree {
             // A separate descriptor has a read position of its own.
             let own = openat(&root, ".", READ | OFlags::DIRECTORY, Mode::empty());
             let found = walk.folder(own.map_err(std::io::Error::from)?, &mut Vec::new())?;
-            carry::carried(&found, view, &mut walk.left_out)
+            let entries_left = walk.entries_left;
+            carry::carried(&found, view, entries_left, &mut walk.left_out)
                 .ok_or_else(|| walk.of_root(&no_file(&walk.left_out)))?
         } else {
             Item::File(Leaf::plain(walk.file(stat.st_size)?))
@@ -154,11 +155,11 @@ impl<'a> Walk<'a> {
             }
             _ => return Ok(Err("a name that is not UTF-8")),
         }
+        if let Err(why) = names::check_path(path) {
+            return Ok(Err(why));
+        }
         Ok(Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Found::File(self.file(stat.st_size)?),
-            FileType::Directory if path.len() > DEPTH_MAX => {
-                return Ok(Err("too many folders in one another"));
-            }
             FileType::Directory => {
                 let below = openat(folder, name, READ | OFlags::DIRECTORY, Mode::empty());
                 self.folder(below.map_err(std::io::Error::from)?, path)?
@@ -282,6 +283,47 @@ mod tests {
         let told = tree.left_out.told().join(" ");
         assert!(told.contains("in/bell\\u{7}\\nx") && told.contains("in/a%0Ab"), "{told}");
         assert!(told.contains("line\\nbreak: ") && !told.contains('\n'), "{told}");
+    }
+
+    #[test]
+    fn what_lies_too_deep_to_be_fetched_is_left_out_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("fine"), "x").unwrap();
+        let name = "n".repeat(250);
+        // Step by step: such a path is longer than a system call takes.
+        let mut at: OwnedFd = File::open(dir.path()).unwrap().into();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&at, &*name, Mode::RWXU).unwrap();
+            at = openat(&at, &*name, READ | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        let deep = dir.path().join(["d"; 64].join("/"));
+        fs::create_dir_all(deep.parent().unwrap()).unwrap();
+        fs::write(&deep, "at the limit").unwrap();
+        fs::create_dir_all(dir.path().join(["e"; 64].join("/"))).unwrap();
+        fs::write(dir.path().join(["e"; 65].join("/")), "beyond it").unwrap();
+        let tree = open(dir.path(), 99).unwrap();
+        let depths: Vec<_> = tree.item.files().iter().map(|(path, _)| path.len()).collect();
+        assert_eq!(depths, [64, 1]);
+        let mut told = tree.left_out.told();
+        told.sort();
+        assert!(told[0].ends_with(": more than 64 folders in one another"), "{told:?}");
+        assert!(told[1].ends_with(": a path of more than 2048 bytes"), "{told:?}");
+    }
+
+    #[test]
+    fn links_never_make_an_object_of_more_entries_than_can_be_fetched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("many")).unwrap();
+        for number in 0..ENTRIES_MAX / 2 {
+            fs::write(dir.path().join("many").join(number.to_string()), "").unwrap();
+        }
+        symlink("many", dir.path().join("again")).unwrap();
+        let tree = open(dir.path(), 9).unwrap();
+        assert_eq!(tree.item.files().len(), ENTRIES_MAX / 2);
+        assert_eq!(tree.left_out.told(), ["again: a link to more than may be carried"]);
+        fs::remove_file(dir.path().join("many/0")).unwrap();
+        assert_eq!(open(dir.path(), 9).unwrap().item.files().len(), ENTRIES_MAX - 2);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub use unixfs::{seal, seal_output};
 const ENTRIES_MAX: usize = 30_000;
 /// Maximum nesting depth of folders.
 const DEPTH_MAX: usize = 64;
+/// Maximum bytes of a path below an object's root: half of the kernel's limit.
+const PATH_BYTES_MAX: usize = 2048;
 /// Maximum length of one name in bytes; file systems accept no more.
 const NAME_BYTES_MAX: usize = 255;
 

@@ -3,9 +3,11 @@
 //! The form's standard (WHATWG, "multipart form data") encodes a quote and line breaks as `%22`,
 //! `%0D` and `%0A`, and nothing else. A backslash is encoded likewise, as `%5C`, because half of
 //! all readers take it for an escape. Invariant: a name that passes [`check`] can be encoded, and
-//! the store reads back the same name. Another service's answer, a CID, shows whether it does.
+//! the store reads back the same name; a place that passes [`check_place`] can be fetched again. Another service's answer, a CID, shows whether it does.
 
 use std::borrow::Cow;
+
+use super::{DEPTH_MAX, PATH_BYTES_MAX};
 
 /// Characters that are encoded, and their escapes.
 const ESCAPED: [(char, &str); 4] = [('"', "%22"), ('\r', "%0D"), ('\n', "%0A"), ('\\', "%5C")];
@@ -19,6 +21,24 @@ pub(super) fn check(name: &str) -> Result<(), &'static str> {
         return Err("a name with %22, %0D, %0A or %5C, which an upload would turn into another");
     }
     Ok(())
+}
+
+/// Checks the place of an entry that lies this many names below the root, with a path of so many bytes:
+/// the same limits for what is sealed, stored and fetched. `Err` says what is exceeded.
+pub(super) const fn check_place(depth: usize, path_bytes: usize) -> Result<(), &'static str> {
+    if depth > DEPTH_MAX {
+        return Err("more than 64 folders in one another");
+    }
+    if path_bytes > PATH_BYTES_MAX {
+        return Err("a path of more than 2048 bytes");
+    }
+    Ok(())
+}
+
+/// [`check_place`] for a path as a list of names.
+pub(super) fn check_path<N: AsRef<str>>(names: &[N]) -> Result<(), &'static str> {
+    let bytes: usize = names.iter().map(|name| name.as_ref().len() + 1).sum();
+    check_place(names.len(), bytes.saturating_sub(1))
 }
 
 /// Encodes a name for the form.
@@ -50,6 +70,19 @@ pub(super) fn shown(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_too_deep_or_too_long() {
+        assert_eq!(check_path(&["a"; 64]), Ok(()));
+        check_path(&["a"; 65]).unwrap_err();
+        let name = "x".repeat(204);
+        let long = format!("{name}xxx");
+        assert_eq!(check_path(&[&[&*name; 9][..], &[&long[..203]][..]].concat()), Ok(()));
+        check_path(&[&[&*name; 9][..], &[&*long][..]].concat()).unwrap_err();
+        assert!(
+            check_place(1, PATH_BYTES_MAX).is_ok() && check_place(1, PATH_BYTES_MAX + 1).is_err()
+        );
+    }
 
     #[test]
     fn what_passes_is_read_back_as_it_was() {

@@ -8,10 +8,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use super::{DEPTH_MAX, ENTRIES_MAX, Error, NAME_BYTES_MAX};
+use super::{ENTRIES_MAX, Error, NAME_BYTES_MAX, PATH_BYTES_MAX, names};
 
-/// Maximum bytes of a path below the object's root: half of the kernel's limit.
-const PATH_BYTES_MAX: usize = 2048;
 /// Files kept open at a time: blocks of several files may arrive interleaved.
 const OPEN_MAX: usize = 8;
 
@@ -73,12 +71,10 @@ impl Staging {
             return Err(refuse("a name that no file can have"));
         }
         let Entry { depth, path_bytes, .. } = self.entries[parent.0 as usize];
-        let (depth, path_bytes) = (depth + 1, path_bytes + name.len() + 1);
-        if depth > DEPTH_MAX || path_bytes > PATH_BYTES_MAX {
-            return Err(refuse(&format!(
-                "more than {DEPTH_MAX} folders in one another, or too long a path"
-            )));
-        }
+        // A slash before each name but the first.
+        let slash = usize::from(depth > 0);
+        let (depth, path_bytes) = (depth + 1, path_bytes + slash + name.len());
+        names::check_place(depth, path_bytes).map_err(refuse)?;
         let id = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         if self.entries.len() > ENTRIES_MAX {
             return Err(refuse(&format!(

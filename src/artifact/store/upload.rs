@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::super::item::Item;
 use super::super::unixfs::{LEGACY, NODE, Profile, cid};
-use super::super::{DEPTH_MAX, ENTRIES_MAX, NAME_BYTES_MAX, names, task};
+use super::super::{ENTRIES_MAX, NAME_BYTES_MAX, names, task};
 use super::objects::{Batch, Objects, Stored};
 use super::{Error, HttpProblem, authorize};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -137,7 +137,8 @@ fn arrange(files: Vec<(String, PathBuf)>) -> Result<Item<PathBuf>, &'static str>
     for (name, path) in files {
         let mut names: Vec<_> = name.trim_start_matches('/').split('/').collect();
         let hostile = |name: &&str| matches!(*name, "" | "." | "..") || name.contains('\0');
-        if names.len() > DEPTH_MAX + 1
+        // The first name is the object's own.
+        if names::check_path(names.get(1..).unwrap_or_default()).is_err()
             || names.iter().any(|name| hostile(name) || name.len() > NAME_BYTES_MAX)
         {
             return Err("a name that no file can have");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use lamda_node::artifact::{self, Error, Kind, seal};
+use lamda_node::artifact::{self, Error, Kind, View, seal, seal_output};
 use lamda_node::ids::Cid;
 use reqwest::{Client, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -42,6 +42,36 @@ async fn what_is_published_comes_back_byte_for_byte() {
         assert_eq!((fetched.bytes, fetched.kind), (sealed.bytes, sealed.kind), "{name}");
         assert_eq!(contents(&dest), contents(&path), "{name}");
     }
+}
+
+#[tokio::test]
+async fn whatever_is_published_of_an_output_can_be_fetched() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("output");
+    fs::create_dir_all(output.join(["d"; 66].join("/"))).unwrap();
+    for depth in [1, 63, 64, 65] {
+        fs::write(output.join(vec!["d"; depth].join("/")).join("file"), "x").unwrap();
+    }
+    let name = "n".repeat(250);
+    for depth in [1, 7, 8, 12] {
+        let folder = output.join(vec![&*name; depth].join("/"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("x".repeat(40)), "x").unwrap();
+    }
+    std::os::unix::fs::symlink("d", output.join("again")).unwrap();
+    let (_folder, store) = store().await;
+    let view = View { seen_as: "/output".to_owned(), bytes_max: PLENTY };
+    let (sealed, notes) = seal_output(&output, view).await.unwrap();
+    // Of each chain the file at the limit is carried, the next one is not.
+    for why in ["more than 64 folders in one another", "a path of more than 2048 bytes"] {
+        assert!(notes.iter().any(|note| note.contains(why)), "{notes:?}");
+    }
+    let cid = store.pinata().publish(&output, &sealed, "job", |_| {}).await.unwrap();
+    let dest = dir.path().join("back");
+    let fetched = store.gateways().fetch(&cid, &dest, PLENTY, |_| {}).await.unwrap();
+    assert_eq!(fetched.bytes, sealed.bytes);
+    assert!(dest.join(["d"; 63].join("/")).join("file").is_file());
+    assert!(dest.join(vec![&*name; 7].join("/")).join("x".repeat(40)).is_file());
 }
 
 #[tokio::test]
