@@ -20,6 +20,11 @@ use crate::report::{BoxError, causes};
 /// A service that ran longer than this was healthy: its next failure counts as the first.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
+/// A message that was not heard for so long is news again.
+const NEWS_AFTER: Duration = Duration::from_hours(1);
+/// The most messages of a service that are remembered.
+const SAID_MAX: usize = 8;
+
 /// How a service failed, and so what follows.
 #[derive(Debug)]
 pub enum Failure {
@@ -59,7 +64,7 @@ impl Services {
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let service = async move {
-            let (mut failures, mut said) = (0, String::new());
+            let (mut failures, mut said) = (0, Said::default());
             loop {
                 let started = Instant::now();
                 let err = match run(make()).await {
@@ -72,8 +77,7 @@ impl Services {
                 let wait = backoff.jittered(failures);
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 // A service that fails for hours gets one warning, not one per try.
-                let gist = gist(&err);
-                if gist == said {
+                if !said.is_news(&err, Instant::now()) {
                     tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
                 } else {
                     tracing::warn!(
@@ -81,7 +85,6 @@ impl Services {
                         wait_ms,
                         "{name}: {err}; tried again until it works"
                     );
-                    said = gist;
                 }
                 tokio::time::sleep(wait).await;
             }
@@ -131,6 +134,27 @@ async fn run<T: Send + 'static>(
     let task = tokio::spawn(work);
     let _end = EndOnDrop(task.abort_handle());
     task.await
+}
+
+/// The messages of a service that were told lately. Several may take turns.
+#[derive(Default)]
+struct Said(Vec<(String, Instant)>);
+
+impl Said {
+    /// Whether this message is to be told: the same was not heard within [`NEWS_AFTER`].
+    fn is_news(&mut self, sentence: &str, now: Instant) -> bool {
+        self.0.retain(|(_, at)| now.saturating_duration_since(*at) < NEWS_AFTER);
+        let gist = gist(sentence);
+        if let Some((_, at)) = self.0.iter_mut().find(|(known, _)| *known == gist) {
+            *at = now;
+            return false;
+        }
+        if self.0.len() == SAID_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((gist, now));
+        true
+    }
 }
 
 /// A message without its words that contain digits: a price, hash or delay that changes from one try to
@@ -230,6 +254,19 @@ mod tests {
         assert_eq!(gist("it costs 12 wei, not 7"), gist("it costs 13 wei, not 7"));
         assert_eq!(gist("0xab1 was in no block"), gist("0xcd22 was in no block"));
         assert_ne!(gist("the price is 7"), gist("the account has 7"));
+    }
+
+    #[test]
+    fn messages_that_take_turns_are_told_once_each_until_they_stay_away() {
+        let (mut said, begin) = (Said::default(), Instant::now());
+        let away = "the chain's endpoint does not answer";
+        let mut hear = |sentence: &str, at: Duration| said.is_news(sentence, begin + at);
+        for minute in 0..600 {
+            let at = Duration::from_mins(minute);
+            assert_eq!(hear(away, at), minute == 0);
+            assert_eq!(hear(&format!("{away}; left alone for {minute} s more"), at), minute == 0);
+        }
+        assert!(hear(away, Duration::from_mins(600) + NEWS_AFTER));
     }
 
     #[tokio::test]

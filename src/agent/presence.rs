@@ -50,10 +50,13 @@ impl<C: Clock> Crier<C> {
                 Ok(()) => failed = false,
                 Err(err) if !failed => {
                     failed = true;
-                    tracing::warn!(
-                        "the nodes of the pools can't know of this one: {}",
-                        causes(&err)
-                    );
+                    // Also a node without pools says how it does: to whoever watches the fleet.
+                    let whose = if self.pools.is_empty() {
+                        "nobody can see in NODES how this node does"
+                    } else {
+                        "the nodes of the pools can't know of this one"
+                    };
+                    tracing::warn!("{whose}: {}", causes(&err));
                 }
                 Err(_) => {}
             }

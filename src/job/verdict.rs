@@ -1,6 +1,6 @@
 //! What the end of a run means: its outcome, with a sentence for people.
 
-use super::phase::{Fault, Job, LOST_MAX, Outcome, RunExit, StopCause};
+use super::phase::{Fault, Job, LOST_MAX, Outcome, Run, RunExit, StopCause};
 use super::reason::Reason;
 use super::status::{Stage, Status};
 use crate::clock::Timestamp;
@@ -9,17 +9,16 @@ use crate::clock::Timestamp;
 const KILLED: i32 = 137;
 
 /// The outcome of a run, without regard to its output.
-pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
+pub(super) fn verdict(run: &Run, exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Outcome {
     match (cause, exit.code) {
         (Some(StopCause::Cancelled), _) => Outcome::Cancelled(cancelled()),
         (Some(StopCause::Deadline), _) => Outcome::TimedOut(Fault::new(
             Reason::DeadlineReached,
             "the job was still running at its deadline and was stopped",
         )),
-        (Some(StopCause::Timeout), _) => Outcome::TimedOut(Fault::new(
-            Reason::Timeout,
-            format!("the job ran for {} s, as long as it may, and was stopped", run_seconds(exit)),
-        )),
+        (Some(StopCause::Timeout), _) => {
+            Outcome::TimedOut(Fault::new(Reason::Timeout, overtime(run, exit)))
+        }
         (Some(StopCause::DiskExceeded), _) => Outcome::Failed(Fault::new(
             Reason::DiskExceeded,
             "the job wrote more than its disk_mib and was stopped",
@@ -44,6 +43,15 @@ pub(super) fn verdict(exit: &RunExit, cause: Option<StopCause>, job: &Job) -> Ou
             "the container was gone before its exit code could be read",
         )),
     }
+}
+
+/// What is said of a job that ran out of its time. The engine may have needed long to stop it.
+fn overtime(run: &Run, exit: &RunExit) -> String {
+    let (may, ran) = (run.kill_at.since(run.started_at).as_secs(), run_seconds(exit));
+    if ran <= may + 1 {
+        return format!("the job ran for {ran} s, as long as it may, and was stopped");
+    }
+    format!("the job may run for {may} s and was stopped then; its container ended after {ran} s")
 }
 
 /// The kernel does not always report that it killed the command for lack of memory: if it killed a child

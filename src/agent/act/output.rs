@@ -129,7 +129,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         };
         if let Some(below) = place::below_output(wanted) {
             let output = self.readable_output(job, run, folders).await?;
-            return place::inside(&output, below).ok_or_else(|| SealError::Job(missing(job)));
+            return place::inside(&output, below).map_err(|why| SealError::Job(why.fault(job)));
         }
         let mut seen_as = wanted.clone();
         for _ in 0..place::HOPS_MAX {
@@ -141,7 +141,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             seen_as = place::leads_to(&seen_as, &target.to_string_lossy());
             if let Some(below) = place::below_output(&seen_as) {
                 let output = self.readable_output(job, run, folders).await?;
-                return place::inside(&output, below).ok_or_else(|| SealError::Job(missing(job)));
+                return place::inside(&output, below).map_err(|why| SealError::Job(why.fault(job)));
             }
         }
         Err(SealError::Job(missing(job)))

@@ -68,9 +68,33 @@ pub(super) fn leads_to(link: &str, target: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The entry at `below` in `output`, the host's folder behind `/output`, with links resolved;
-/// `None` if there is none or a link leads out of the folder.
-pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
+/// Why a path has no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Astray {
+    /// There is nothing, or links lead in a circle.
+    Nothing,
+    /// A link leads out of the job's folder.
+    Out,
+}
+
+impl Astray {
+    /// The fault of a job whose output should be at this path.
+    pub(super) fn fault(self, job: &Job) -> Fault {
+        match self {
+            Self::Nothing => missing(job),
+            Self::Out => {
+                let path = terms::output_path(&job.spec);
+                let error = format!(
+                    "the output: `{path}` can't be carried: a link that leads out of /output"
+                );
+                Fault::new(Reason::OutputUnsupported, error)
+            }
+        }
+    }
+}
+
+/// The entry at `below` in `output`, the host's folder behind `/output`, with links resolved.
+pub(super) fn inside(output: &Path, below: &Path) -> Result<Place, Astray> {
     let mut at = Vec::new();
     let mut hops = HOPS_MAX;
     follow(output, &mut at, below, &mut hops)?;
@@ -78,38 +102,44 @@ pub(super) fn inside(output: &Path, below: &Path) -> Option<Place> {
     let seen_as = Path::new("/output").join(&names).to_string_lossy().into_owned();
     let seen_as = seen_as.trim_end_matches('/').to_owned();
     let path = if at.is_empty() { output.to_owned() } else { output.join(names) };
-    path.symlink_metadata().ok()?;
-    Some(Place { path, seen_as })
+    path.symlink_metadata().map_err(|_| Astray::Nothing)?;
+    Ok(Place { path, seen_as })
 }
 
-fn follow(output: &Path, at: &mut Vec<String>, path: &Path, hops: &mut usize) -> Option<()> {
-    *hops = hops.checked_sub(1)?;
+fn follow(
+    output: &Path,
+    at: &mut Vec<String>,
+    path: &Path,
+    hops: &mut usize,
+) -> Result<(), Astray> {
+    *hops = hops.checked_sub(1).ok_or(Astray::Nothing)?;
     for part in path.components() {
         match part {
             Component::Normal(name) => {
                 let folder = at.len();
-                at.push(name.to_str()?.to_owned());
+                at.push(name.to_str().ok_or(Astray::Nothing)?.to_owned());
                 let here = output.join(at.iter().collect::<PathBuf>());
-                let found = here.symlink_metadata().ok()?;
+                let found = here.symlink_metadata().map_err(|_| Astray::Nothing)?;
                 if !found.is_symlink() {
                     continue;
                 }
                 at.truncate(folder);
-                let target = here.read_link().ok()?;
+                let target = here.read_link().map_err(|_| Astray::Nothing)?;
                 // An absolute target is the job's: only what it calls `/output` is looked up here.
                 if target.is_absolute() {
                     at.clear();
-                    follow(output, at, target.strip_prefix("/output").ok()?, hops)?;
+                    let below = target.strip_prefix("/output").map_err(|_| Astray::Out)?;
+                    follow(output, at, below, hops)?;
                 } else {
                     follow(output, at, &target, hops)?;
                 }
             }
-            Component::ParentDir => drop(at.pop()?),
+            Component::ParentDir => drop(at.pop().ok_or(Astray::Out)?),
             Component::CurDir => {}
-            Component::RootDir | Component::Prefix(_) => return None,
+            Component::RootDir | Component::Prefix(_) => return Err(Astray::Out),
         }
     }
-    Some(())
+    Ok(())
 }
 
 pub(super) fn missing(job: &Job) -> Fault {
@@ -150,10 +180,13 @@ mod tests {
             ("deep/up", "/output/deep/er/model"),
             ("all", "/output"),
         ] {
-            assert_eq!(find(path).as_deref(), Some(real), "{path}");
+            assert_eq!(find(path).as_deref(), Ok(real), "{path}");
         }
-        for path in ["out", "root", "root/etc", "shadow", "circle", "nothing", "latest/x"] {
-            assert_eq!(find(path), None, "{path}");
+        for path in ["circle", "nothing", "latest/x"] {
+            assert_eq!(find(path), Err(Astray::Nothing), "{path}");
+        }
+        for path in ["out", "root", "root/etc", "shadow"] {
+            assert_eq!(find(path), Err(Astray::Out), "{path}");
         }
         // Each of these links names the next one a hundred times.
         for level in 0..12 {
@@ -161,8 +194,8 @@ mod tests {
             symlink(format!("{next}deep"), output.join(format!("many-{level}"))).unwrap();
         }
         symlink("deep", output.join("many-12")).unwrap();
-        assert_eq!(find("many-0"), None);
-        assert_eq!(find("many-12").as_deref(), Some("/output/deep"));
+        assert_eq!(find("many-0"), Err(Astray::Nothing));
+        assert_eq!(find("many-12").as_deref(), Ok("/output/deep"));
         assert_eq!(leads_to("/data/latest", "v2/model"), "/data/v2/model");
         assert_eq!(leads_to("/data/latest", "../../../etc"), "/etc");
         assert_eq!(leads_to("/data/latest", "/output/x"), "/output/x");

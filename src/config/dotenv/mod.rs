@@ -53,6 +53,11 @@ impl Environment {
     /// Reads the file at this path.
     pub(super) fn read_from(path: &Path) -> Self {
         let mut environment = Self::default();
+        // Opening a pipe would wait for a writer; reading a device may never end.
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            environment.problem("it is no regular file", "OPBNB_RPC_URL=https://…");
+            return environment;
+        }
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return environment,
@@ -346,6 +351,24 @@ mod tests {
                 "{warnings}"
             );
             assert!(!warnings.contains("hunter"), "{warnings}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_or_a_folder_in_its_place_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join(".env");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        for path in [pipe.as_path(), dir.path()] {
+            let told = told(&Environment::read_from(path));
+            assert!(told.contains("no regular file"), "{told}");
         }
     }
 

@@ -192,7 +192,7 @@ impl Next {
             (Phase::Exited { .. }, Event::Lost) => self.lost(),
             (Phase::Exited { run, exit, cause }, Event::Collected { output, log }) => {
                 let (outcome, output) = match output {
-                    Ok(sealed) => (verdict(&exit, cause, &self.job), sealed),
+                    Ok(sealed) => (verdict(&run, &exit, cause, &self.job), sealed),
                     Err(fault) => (Outcome::Failed(fault), None),
                 };
                 if output.is_some() || log.is_some() {

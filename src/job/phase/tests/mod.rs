@@ -190,6 +190,30 @@ fn a_job_that_runs_too_long_is_stopped_and_says_why() {
 }
 
 #[test]
+fn a_job_that_the_engine_could_not_stop_in_time_is_told_both_times() {
+    for (ended_ms, told) in [
+        (5_900, "the job ran for 5 s, as long as it may, and was stopped"),
+        (90_001, "the job may run for 5 s and was stopped then; its container ended after 90 s"),
+    ] {
+        let (job, _) = run(r#","timeout_s":5"#, happy().into_iter().take(4));
+        let Phase::Running { run: running } = &job.phase else { panic!("not running") };
+        let (started_at, finished_at) = (running.started_at, at(ended_ms));
+        let exit = RunExit { code: Some(137), oom: false, started_at, finished_at };
+        let steps = [
+            Event::TimeIsUp,
+            Event::Exited { exit, by_itself: Some(false) },
+            Event::Collected { output: Ok(None), log: None },
+        ];
+        let ended = steps
+            .into_iter()
+            .fold(job, |job, event| job.apply(event, at(ended_ms), &rules()).unwrap().job);
+        let Phase::Collected { ended, .. } = &ended.phase else { panic!("{ended:?}") };
+        let Outcome::TimedOut(fault) = &ended.outcome else { panic!("{ended:?}") };
+        assert_eq!(fault.error, told);
+    }
+}
+
+#[test]
 fn the_deadline_is_kept_over_restarts() {
     let (job, _) = run(r#","timeout_s":5"#, happy().into_iter().take(4));
     let again: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
