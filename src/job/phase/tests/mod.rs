@@ -198,7 +198,7 @@ fn a_job_that_the_engine_could_not_stop_in_time_is_told_both_times() {
         let (job, _) = run(r#","timeout_s":5"#, happy().into_iter().take(4));
         let Phase::Running { run: running } = &job.phase else { panic!("not running") };
         let (started_at, finished_at) = (running.started_at, at(ended_ms));
-        let exit = RunExit { code: Some(137), oom: false, started_at, finished_at };
+        let exit = RunExit { code: Some(137), oom: false, started_at, finished_at, hint: None };
         let steps = [
             Event::TimeIsUp,
             Event::Exited { exit, by_itself: Some(false) },
