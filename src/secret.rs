@@ -84,7 +84,8 @@ pub fn redact_url(url: &str) -> String {
         (true, scheme) => format!("{scheme}://{host}"),
     };
     if !path.is_empty() {
-        shown.push_str(&format!("/…{:04x}", TAGS.hash_one(path) & 0xffff));
+        let tag = format!("/…{:04x}", TAGS.hash_one(path) & 0xffff);
+        shown.push_str(&tag);
     }
     shown
 }

@@ -77,14 +77,14 @@ impl Services {
                 let wait = backoff.jittered(failures);
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 // A service that fails for hours gets one warning, not one per try.
-                if !said.is_news(&err, Instant::now()) {
-                    tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
-                } else {
+                if said.is_news(&err, Instant::now()) {
                     tracing::warn!(
                         service = name,
                         wait_ms,
                         "{name}: {err}; tried again until it works"
                     );
+                } else {
+                    tracing::debug!(service = name, failures, wait_ms, "{name}: {err}");
                 }
                 tokio::time::sleep(wait).await;
             }

@@ -272,22 +272,22 @@ impl Rpc {
     }
 
     fn answered(&self, index: usize, question: &Question<'_>, began: Instant) {
-        if self.roster().answered(index, question.method(), began) {
-            if let Some(more) = self.endpoints[index].lines.line() {
-                tracing::info!("{} is back{more}", self.name(index));
-            }
+        if self.roster().answered(index, question.method(), began)
+            && let Some(more) = self.endpoints[index].lines.line()
+        {
+            tracing::info!("{} is back{more}", self.name(index));
         }
     }
 
     fn set_aside(&self, index: usize, fault: EndpointFault, began: Instant) {
         let said = fault.said.clone();
         let times = (began, Instant::now());
-        if let Some(rest) = self.roster().failed(index, fault, times, fastrand::f64()) {
-            if let Some(more) = self.endpoints[index].lines.line() {
-                let seconds = rest.as_secs_f64().ceil();
-                let name = self.name(index);
-                tracing::warn!("{name} is left alone for {seconds} s: {said}{more}");
-            }
+        let rest = self.roster().failed(index, fault, times, fastrand::f64());
+        if let Some(rest) = rest
+            && let Some(more) = self.endpoints[index].lines.line()
+        {
+            let (name, seconds) = (self.name(index), rest.as_secs_f64().ceil());
+            tracing::warn!("{name} is left alone for {seconds} s: {said}{more}");
         }
     }
 
