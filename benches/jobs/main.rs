@@ -35,7 +35,7 @@ use lamda_node::job::Job;
 use lamda_node::job::phase::{Asked, Event, PinnedImage, Rules, Transition};
 use lamda_node::job::spec::parse;
 use lamda_node::journal::{Journal, Reader};
-use lamda_node::node::admission::Offer;
+use lamda_node::node::admission::{Offer, Reach};
 use lamda_node::supervise::Crew;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -80,7 +80,7 @@ fn terms(slots: usize) -> Terms {
             milli_cpus: large,
             memory_mib: large,
             disk_mib: large,
-            bridge: false,
+            network: Reach::Nothing,
             slots,
         },
         images: ImagePolicy::default(),

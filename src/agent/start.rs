@@ -90,12 +90,7 @@ where
             return Err(Error::NoGpu(None));
         }
         let GpuInventory { driver, cuda, gpus, facts, others, stand_in, .. } = inventory;
-        if let Some(why) = stand_in {
-            tracing::warn!("{why}: what happens to them is not told, and a sample takes longer");
-        }
-        for other in others {
-            tracing::info!("{other}");
-        }
+        stand_in.iter().chain(&others).for_each(|note| tracing::warn!("{note}"));
         for gpu in &gpus {
             let (uuid, vram_mib, model) = (&gpu.uuid, gpu.vram_mib, &gpu.model);
             let facts = facts.get(uuid).map_or_else(String::new, Facts::in_brackets);
