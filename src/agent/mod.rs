@@ -42,6 +42,7 @@ use crate::ids::Address;
 use crate::node::pools;
 use crate::report::BoxError;
 use crate::{bus, journal};
+use jobs::shutdown::{self, Graces};
 
 pub use jobs::terms::OwnersSandbox;
 pub use settings::{JobAuth, Limits, Settings};
@@ -145,5 +146,19 @@ where
         parts.jobs.crew.abort();
         services.stop().await;
         end
+    }
+}
+
+impl<R: ContainerRuntime, C: Clock + Clone> start::Parts<R, C> {
+    /// Ends what runs in order, lets the last statuses out and closes the connection.
+    async fn wind_down(&self, settings: &Settings, graceful: bool) {
+        shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
+        // What is left over is removed at the next start.
+        tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
+        let Some(bus) = self.link.now() else { return };
+        shutdown::let_out(&self.intake).await;
+        if let Ok(Err(err)) = tokio::time::timeout(shutdown::FLUSH, bus.drain()).await {
+            tracing::debug!("NATS was not closed in order: {err}");
+        }
     }
 }

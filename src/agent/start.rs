@@ -23,7 +23,6 @@ use super::jobs::folders::Folders;
 use super::jobs::hand::Jobs;
 use super::jobs::intake::Intake;
 use super::jobs::notary::Notary;
-use super::jobs::shutdown::{self, Graces};
 use super::jobs::terms::Terms;
 use super::jobs::{leases, orphans, outbox, reconcile, recover, results};
 use super::key::hello::{self, Greeter};
@@ -31,7 +30,6 @@ use super::key::sole::Sole;
 use super::link::Link;
 use super::networks::Wanted;
 use super::presence::{Crier, Neighbours};
-use super::settings::Settings;
 use super::stock::{self, Keeper};
 use super::{Error, Node, housekeeping, offer};
 use crate::backoff::Backoff;
@@ -382,18 +380,4 @@ fn serve_source<R, C>(
 async fn is_true(mut told: watch::Receiver<bool>) {
     // The sender lives in a service that is started before whoever waits.
     told.wait_for(|told| *told).await.ok();
-}
-
-impl<R: ContainerRuntime, C: Clock + Clone> Parts<R, C> {
-    /// Ends what runs in order, lets the last statuses out and closes the connection.
-    pub(super) async fn wind_down(&self, settings: &Settings, graceful: bool) {
-        shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
-        // What is left over is removed at the next start.
-        tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
-        let Some(bus) = self.link.now() else { return };
-        shutdown::let_out(&self.intake).await;
-        if let Ok(Err(err)) = tokio::time::timeout(shutdown::FLUSH, bus.drain()).await {
-            tracing::debug!("NATS was not closed in order: {err}");
-        }
-    }
 }
