@@ -235,7 +235,13 @@ pub(crate) fn image() -> PinnedImage {
 fn exited(code: i32) -> Event {
     let now = SystemClock.now();
     Event::Exited {
-        exit: RunExit { code: Some(code), oom: false, started_at: now, finished_at: now },
+        exit: RunExit {
+            code: Some(code),
+            oom: false,
+            started_at: now,
+            finished_at: now,
+            hint: None,
+        },
         by_itself: Some(true),
     }
 }
