@@ -266,7 +266,7 @@ mod tests {
             assert_eq!(hear(away, at), minute == 0);
             assert_eq!(hear(&format!("{away}; left alone for {minute} s more"), at), minute == 0);
         }
-        assert!(hear(away, Duration::from_mins(600) + NEWS_AFTER));
+        assert!(hear(away, Duration::from_hours(10) + NEWS_AFTER));
     }
 
     #[tokio::test]

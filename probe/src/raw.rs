@@ -52,10 +52,10 @@ impl Call {
     /// Makes the call.
     #[expect(unsafe_code, reason = "there is no safe wrapper, and the arguments point nowhere")]
     pub(crate) fn make(self) -> io::Result<()> {
-        let [number, a, b, c, d, e] = self.arguments();
+        let [number, first, second, third, fourth, fifth] = self.arguments();
         // SAFETY: the arguments are numbers and null pointers, which the kernel checks; no memory of ours is named. A
         // descriptor that is returned stays open and unused until the program ends.
-        if unsafe { syscall(number, a, b, c, d, e) } < 0 {
+        if unsafe { syscall(number, first, second, third, fourth, fifth) } < 0 {
             Err(io::Error::last_os_error())
         } else {
             Ok(())

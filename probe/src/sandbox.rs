@@ -273,17 +273,16 @@ fn limits() -> io::Result<()> {
 
 /// How many threads this process can have.
 fn threads() -> usize {
-    let mut held = Vec::new();
+    let mut threads = Vec::new();
     let mut count = 1;
     while count < THREADS_MAX {
-        let (hold, held_by) = mpsc::channel::<()>();
-        let begun =
-            thread::Builder::new().stack_size(64 << 10).spawn(move || held_by.recv().is_ok());
+        let (hold, ended) = mpsc::channel::<()>();
+        let begun = thread::Builder::new().stack_size(64 << 10).spawn(move || ended.recv().is_ok());
         let Ok(thread) = begun else { break };
-        held.push((hold, thread));
+        threads.push((hold, thread));
         count += 1;
     }
-    for (hold, thread) in held {
+    for (hold, thread) in threads {
         drop(hold);
         // It only waited.
         drop(thread.join());

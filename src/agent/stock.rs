@@ -76,6 +76,7 @@ pub fn needed<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> HashSet<String> {
 }
 
 /// Measures what the node keeps. `kept`: the jobs whose outputs are kept.
+#[expect(clippy::implicit_hasher, reason = "both sets are made here")]
 pub async fn take<R: ContainerRuntime>(
     runtime: &R,
     data_dir: &Path,

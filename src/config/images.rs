@@ -79,6 +79,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<ImagePolicy> {
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
 /// The key that has to have signed images; `Some(None)` if none is set.
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
 pub(super) fn cosign_key(env: &mut Env<'_>) -> Option<Option<SigningKey>> {
     use std::io::Read as _;
     let set = env.is_set(JOB_COSIGN_KEY);

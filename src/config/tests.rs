@@ -77,6 +77,7 @@ fn an_empty_environment_is_told_everything_that_is_missing_at_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
     let wrong = [
         ("OPBNB_RPC_URL", "localhost"),

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::agent::jobs::board::{Board, Left};
 use crate::agent::jobs::desk::Desk;
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::gpu::{Error, GpuProbe};
 use crate::host;
@@ -30,8 +31,8 @@ use crate::supervise::Failure;
 /// Time between two samples while nothing happens.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Time between two looks at a card that a job has left.
-const LEFT: Duration = Duration::from_millis(50);
+/// Times between two looks at a card that a job has left: most are free at once.
+const LEFT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// After this long it is said that a card is not free yet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -110,9 +111,10 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         if let Some(words) = self.board.happened(happened) {
             let holders = self.board.holders();
             let holder = happened.card.as_ref().and_then(|card| holders.get(card));
-            match holder {
-                Some((id, _)) => tracing::info!(job.id = %id, "job {id} caused {words} on its GPU"),
-                None => tracing::info!("a program caused {words} on a GPU"),
+            if let Some((id, _)) = holder {
+                tracing::info!(job.id = %id, "job {id} caused {words} on its GPU");
+            } else {
+                tracing::info!("a program caused {words} on a GPU");
             }
         }
     }
@@ -164,7 +166,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             self.board.any_left().await;
             let since = self.clock.monotonic();
             let mut is_told = false;
-            loop {
+            for looks in 1.. {
                 let left = self.board.left();
                 if left.is_empty() {
                     break;
@@ -182,7 +184,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                     Err(Error::Hung { .. }) => {}
                     Err(_) => left.keys().for_each(|card| self.board.freed(card)),
                 }
-                self.clock.sleep(LEFT).await;
+                self.clock.sleep(LEFT.delay(looks, 1.0)).await;
             }
         }
     }

@@ -19,16 +19,16 @@ pub(super) async fn disk(parts: &Parts) -> Finding {
         Ok(looked) => looked,
         Err(err) => return Finding::failed(err, DOCKER),
     };
-    let (driver, folder) = (&engine.storage_driver, engine.root_dir.display());
+    let (kind, folder) = (&engine.storage_driver, engine.root_dir.display());
     let free = root.and_then(|root| host::disk_free_mib(&root).ok());
-    let room = free.map(|mib| format!(", {mib} MiB free")).unwrap_or_default();
-    let holder = if held {
+    let space = free.map(|mib| format!(", {mib} MiB free")).unwrap_or_default();
+    let how = if held {
         "the engine holds each job's layer to its disk_mib, and the node watches the sum"
     } else {
         "the engine holds no layer to a size (btrfs, or overlay2 on XFS with pquota, would): the node \
          watches and stops jobs above their disk_mib"
     };
-    let text = format!("{driver} in {folder}{room}; {holder}");
+    let text = format!("{kind} in {folder}{space}; {how}");
     let min = settings.disk_free_min_mib;
     if free.is_some_and(|free| free < min) {
         let text = format!("{text}; images and layers have less than {min} MiB left");

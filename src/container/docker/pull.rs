@@ -335,10 +335,10 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<PullError>
         PullError::Engine(err) => fault::of_pull(&name, err).unwrap_or_else(|| {
             Error::Unreachable { host: host.clone(), source: Box::new(Arc::clone(failure)) }
         }),
-        PullError::Stalled(_) | PullError::TooLong(_) | PullError::NoDigest => {
-            Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
-        }
-        PullError::Unsigned(Unsigned::Registry(RegistryError::Away(_))) => {
+        PullError::Stalled(_)
+        | PullError::TooLong(_)
+        | PullError::NoDigest
+        | PullError::Unsigned(Unsigned::Registry(RegistryError::Away(_))) => {
             Error::Pull { reference: name, reason: fault::NOT_GIVEN.to_owned() }
         }
         PullError::Unsigned(Unsigned::Registry(RegistryError::Refused(_))) => {

@@ -75,7 +75,7 @@ const LOG_FILE_MIB: u64 = 256;
 /// Number of log files kept per job.
 const LOG_FILES: u64 = 2;
 /// Most bytes that the engine keeps of a job's log.
-pub const LOG_BYTES_KEPT: u64 = LOG_FILES * LOG_FILE_MIB << 20;
+pub const LOG_BYTES_KEPT: u64 = (LOG_FILES * LOG_FILE_MIB) << 20;
 /// How far above its disk limit the engine holds a layer: a part of the limit, within bounds. File systems
 /// count their own records too, some MiB of them.
 const LAYER_SLACK_PART: u64 = 16;

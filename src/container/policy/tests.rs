@@ -72,6 +72,7 @@ fn a_volume_of_the_images_lies_in_the_jobs_folder() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_line_of_the_sandbox_is_told() {
     let body = told(&spec());
     for (line, value) in [

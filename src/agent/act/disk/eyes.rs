@@ -44,6 +44,7 @@ pub(super) struct Container {
     /// The job's inputs, which do not change while it runs.
     input: Option<tree::Usage>,
     /// The folder of its layer; `Some(None)` if only the engine can measure the layer.
+    #[expect(clippy::option_option, reason = "not asked yet, and none, are different")]
     folder: Option<Option<PathBuf>>,
     /// When the engine measured the layer last, and how long that took.
     measured: Option<(Instant, Duration)>,

@@ -98,6 +98,7 @@ pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
 struct Guard<'a, R, C> {
     act: &'a Act<R, C>,
     /// The folder of the engine's images and containers, once the engine has named it.
+    #[expect(clippy::option_option, reason = "not asked yet, and none, are different")]
     engines: Option<Option<PathBuf>>,
     known: Known,
 }

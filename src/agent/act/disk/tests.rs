@@ -57,7 +57,11 @@ fn a_job_is_stopped_for_the_sum_of_all_that_it_has_on_the_disk() {
     };
     // The blocks of the file system itself are no reason.
     for well in [part(20, 20, 10), part(21, 20, 10), part(0, 0, 16_384)] {
-        assert_eq!(Seconds::default().judge(&[well.clone()], None, false), [], "{well:?}");
+        assert_eq!(
+            Seconds::default().judge(std::slice::from_ref(&well), None, false),
+            [],
+            "{well:?}"
+        );
     }
     for above in [part(22, 20, 10), part(20, 22, 10), part(0, 0, 16_385)] {
         let stops = Seconds::default().judge(&[above, job("b", 100, 0)], None, false);

@@ -51,6 +51,7 @@ pub struct Board {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the node by itself")]
 struct State {
     terms: Terms,
     entries: BTreeMap<JobId, Entry>,
