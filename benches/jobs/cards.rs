@@ -27,7 +27,7 @@ pub(super) async fn cards(library: PathBuf) -> Result<Value, Failure> {
     for _ in 0..AT_ONCE {
         probe.sample().await?;
     }
-    let (wall, used) = (begun.elapsed() / AT_ONCE, (cpu() - before) / AT_ONCE);
+    let (wall, used) = (begun.elapsed() / AT_ONCE, cpu().saturating_sub(before) / AT_ONCE);
 
     let mut every = tokio::time::interval(Duration::from_secs(1));
     let (begun, before) = (Instant::now(), cpu());
@@ -35,7 +35,7 @@ pub(super) async fn cards(library: PathBuf) -> Result<Value, Failure> {
         every.tick().await;
         probe.sample().await?;
     }
-    let share = (cpu() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let share = cpu().saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
     Ok(json!({
         "cards": cards,
         "first_ms": first.as_secs_f64() * 1e3,

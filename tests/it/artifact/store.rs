@@ -71,7 +71,7 @@ async fn whatever_is_published_of_an_output_can_be_fetched() {
     let fetched = store.gateways().fetch(&cid, &dest, PLENTY, |_| {}).await.unwrap();
     assert_eq!(fetched.bytes, sealed.bytes);
     assert!(dest.join(["d"; 63].join("/")).join("file").is_file());
-    assert!(dest.join(vec![&*name; 7].join("/")).join("x".repeat(40)).is_file());
+    assert!(dest.join([&*name; 7].join("/")).join("x".repeat(40)).is_file());
 }
 
 #[tokio::test]

@@ -48,11 +48,11 @@ async fn the_disk_is_told_and_pruned_beside_a_running_node_and_without_one() {
     std::fs::write(output.join("go"), "").expect("a mark");
     assert_eq!(last(&world.outcome("pulls"))["status"], "completed");
     world.wait_until_clean().await;
-    let would = eventually("the image may go", PATIENCE, || {
+    let dry = eventually("the image may go", PATIENCE, || {
         let told = disk(&world, &["--prune", "--dry-run"]);
         (!names(&told["would_remove"]).is_empty()).then_some(told)
     });
-    assert_eq!(names(&would["images"]), [&image], "nothing went");
+    assert_eq!(names(&dry["images"]), [&image], "nothing went");
     let table = world.command(&["disk"]).output().expect("it runs");
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains(&format!("image {image}: ")) && table.contains("journal"), "{table}");

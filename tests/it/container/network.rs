@@ -1,9 +1,11 @@
 //! Networks made ahead, and the network `internet`.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
 };
@@ -18,17 +20,18 @@ use super::{Bench, Ending, node, run, watch};
 use crate::support::engine::Engine;
 use crate::support::tools::tool;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ids and networks of the holders that run.
 async fn holders(bench: &Bench) -> Vec<(String, String)> {
     let filters = HashMap::from([("label", vec!["lamda.network"])]);
     let options = ListContainersOptionsBuilder::default().filters(&filters).build();
-    let listed = bench.engine.client().list_containers(Some(options)).await.unwrap();
+    let listed = bench.engine.client().list_containers(Some(options)).await.expect("a list");
     // One that is being made has not got its name yet.
     let is_made = |names: &Vec<String>| names.iter().all(|name| !name.ends_with("-new"));
     let made = listed.into_iter().filter(|one| one.names.as_ref().is_some_and(is_made));
-    made.map(|one| (one.id.unwrap(), one.labels.unwrap()["lamda.network"].clone())).collect()
+    let network = |one: &ContainerSummary| one.labels.as_ref()?.get("lamda.network").cloned();
+    made.filter_map(|one| Some((one.id.clone()?, network(&one)?))).collect()
 }
 
 /// Waits until `count` holders run, none of which was `used`; returns their ids.
@@ -46,17 +49,25 @@ async fn until_there_are(bench: &Bench, count: usize, used: &[String]) -> Vec<St
 
 /// The holder that this container joins.
 async fn holder_of(bench: &Bench, id: &ContainerId) -> String {
-    let inspected = bench.engine.client().inspect_container(&id.0, None).await.unwrap();
-    let mode = inspected.host_config.unwrap().network_mode.unwrap();
+    let inspected =
+        bench.engine.client().inspect_container(&id.0, None).await.expect("a container");
+    let mode = inspected.host_config.and_then(|host| host.network_mode).expect("a network");
     mode.strip_prefix("container:").expect("it joins one").to_owned()
 }
 
 /// Runs `test` while the adapter keeps `spare` holders for each of these networks.
-async fn beside(bench: &Bench, networks: &[Network], spare: usize, test: impl Future<Output = ()>) {
-    tokio::select! {
-        () = bench.docker.keep_networks(node(), networks, spare) => panic!("it went away"),
-        () = test => {}
-    }
+fn beside<'a>(
+    bench: &'a Bench,
+    networks: &'a [Network],
+    spare: usize,
+    test: impl Future<Output = ()> + 'a,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(async move {
+        tokio::select! {
+            () = bench.docker.keep_networks(node(), networks, spare) => panic!("it went away"),
+            () = test => {}
+        }
+    })
 }
 
 /// The number of the network namespace, and what is in it.
@@ -219,20 +230,26 @@ const OF_THE_HOST: &str = "iptables-save | grep -v '^#'; ip6tables-save | grep -
 async fn open_world() -> (Bench, String, String) {
     let options = &["--ipv6", "--fixed-cidr-v6=2001:db8:b::/64"];
     let bench = Bench::on(Engine::start_with(options)).await;
-    on_host(&bench.engine, &WORLD.replace("BUSYBOX", tool("busybox").to_str().unwrap()));
+    on_host(
+        &bench.engine,
+        &WORLD.replace("BUSYBOX", tool("busybox").to_str().expect("a path in UTF-8")),
+    );
     let serve = "mkdir /w; echo other > /w/index.html; httpd -p 8080 -h /w; ip -4 -o addr show eth0 | \
         awk '{print $4}' | cut -d/ -f1; route -n | awk '/^0.0.0.0/ {print $2}'; sleep 600";
     let other = ContainerSpec { network: Network::Bridge, ..bench.shell(serve) };
-    let other = run(&bench.docker, &other).await.unwrap().id;
+    let other = run(&bench.docker, &other).await.expect("it runs").id;
     let options = LogsOptionsBuilder::default().follow(true).stdout(true).build();
     let client = bench.engine.client();
     let mut log = client.logs(&other.0, Some(options));
     let mut told = String::new();
     while told.lines().count() < 2 {
-        told.push_str(&log.try_next().await.unwrap().expect("it says its address").to_string());
+        told.push_str(
+            &log.try_next().await.expect("its log").expect("it says its address").to_string(),
+        );
     }
     let mut lines = told.lines().map(str::to_owned);
-    let (address, gateway) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut line = || lines.next().expect("two lines");
+    let (address, gateway) = (line(), line());
     (bench, address, gateway)
 }
 
@@ -273,7 +290,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
     let job = ContainerSpec { network: Network::Internet, ..bench.shell(&tried) };
     let id = run(&bench.docker, &job).await.unwrap().id;
     // As root in the job's namespace, which is more than the job is, and after the host's rules are gone.
-    let pid = bench.engine.client().inspect_container(&id.0, None).await.unwrap();
+    let pid = bench.engine.client().inspect_container(&id.0, None).await.expect("a container");
     let pid = pid.state.unwrap().pid.unwrap();
     on_host(&bench.engine, "iptables -F; ip6tables -F");
     let bound = bench.engine.on_host(&format!(

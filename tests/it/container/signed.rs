@@ -15,7 +15,10 @@ use crate::support::registry::{ADDRESS, Registry};
 fn key_pair(dir: &Path, name: &str) -> SigningKey {
     openssl(dir, &format!("ecparam -name prime256v1 -genkey -noout -out {name}.pem"));
     openssl(dir, &format!("ec -in {name}.pem -pubout -out {name}.pub"));
-    std::fs::read_to_string(dir.join(format!("{name}.pub"))).unwrap().parse().expect("a key")
+    std::fs::read_to_string(dir.join(format!("{name}.pub")))
+        .expect("a file")
+        .parse()
+        .expect("a key")
 }
 
 /// What cosign signs for the image with this digest.
@@ -28,9 +31,9 @@ fn payload(digest: &str) -> Vec<u8> {
 
 /// The signature of these bytes by this key, in base64.
 fn sign(dir: &Path, name: &str, payload: &[u8]) -> String {
-    std::fs::write(dir.join("payload"), payload).unwrap();
+    std::fs::write(dir.join("payload"), payload).expect("a file");
     openssl(dir, &format!("dgst -sha256 -sign {name}.pem -out signature payload"));
-    BASE64.encode(&std::fs::read(dir.join("signature")).unwrap())
+    BASE64.encode(&std::fs::read(dir.join("signature")).expect("a file"))
 }
 
 fn docker(bench: &Bench, change: impl FnOnce(Config) -> Config) -> Docker {

@@ -61,7 +61,7 @@ async fn no_error_of_any_call_becomes_a_value() {
             match meant {
                 Some(meant) => assert_eq!(why, meant, "{call} {code}"),
                 None => {
-                    assert!(matches!(&why, Unknown::Failed(text) if !text.is_empty()), "{why:?}")
+                    assert!(matches!(&why, Unknown::Failed(text) if !text.is_empty()), "{why:?}");
                 }
             }
         }

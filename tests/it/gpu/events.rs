@@ -32,7 +32,7 @@ async fn next(events: &mut mpsc::Receiver<Happened>) -> Happened {
 
 /// Threads of this process that wait for events.
 fn watching() -> usize {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let threads = std::fs::read_dir("/proc/self/task").expect("Linux");
     let names =
         threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.trim() == "nvml-events").count()

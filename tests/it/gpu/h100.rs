@@ -86,8 +86,8 @@ pub(super) fn state() -> String {
 /// The facts and a sample of the only card.
 pub(super) async fn asked(library: &FakeNvml) -> (Facts, Sample) {
     let probe = Nvml::new(Some(library.library()));
-    let mut inventory = probe.inventory().await.unwrap();
-    let mut round = probe.sample().await.unwrap();
+    let mut inventory = probe.inventory().await.expect("cards");
+    let mut round = probe.sample().await.expect("a round");
     let (_, facts) = inventory.facts.pop_first().expect("one card");
     let (_, sample) = round.pop_first().expect("one card");
     (facts, sample.expect("a sample"))

@@ -98,7 +98,7 @@ impl Does {
                 (length, Body::from_stream(nothing)).into_response()
             }
             Self::Endless => {
-                let piece = Bytes::from_static(&[7; 65_536]);
+                let piece = Bytes::from(vec![7; 65_536]);
                 let pieces = stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()));
                 Body::from_stream(pieces).into_response()
             }

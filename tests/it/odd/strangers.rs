@@ -32,7 +32,7 @@ async fn a_flood_of_requests_is_a_line_in_the_log_and_the_owner_gets_an_answer()
     assert!(told.contains(r#""ok":true"#), "{told}");
     let log = agent.log();
     let lines = log.lines().filter(|line| line.contains("messages were dropped")).count();
-    assert!((1..=3).contains(&lines), "{lines} lines: {:.2000}", log);
+    assert!((1..=3).contains(&lines), "{lines} lines: {log:.2000}");
     assert!(log.len() < 64 * 1024, "{} bytes", log.len());
 }
 
