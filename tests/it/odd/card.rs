@@ -1,0 +1,106 @@
+//! A GPU that falls ill while the node works, and one that a job leaves late.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::engine::GPUS;
+use crate::support::nvml::FakeNvml;
+use crate::support::world::{World, last, shell, shell_with, stages};
+
+/// Two cards whose driver tells of XIDs.
+fn cards() -> String {
+    let cards = GPUS.map(|uuid| format!("gpu {uuid} 8589934592 0 NVIDIA T4\n"));
+    let events = "say nvmlDeviceGetSupportedEventTypes * 0 65439\n";
+    format!("driver 550.54.15\ncuda 12040\n{}{events}", cards.concat())
+}
+
+/// The line of `gpus --json` about this card, and whether the command says that all is well.
+fn told(world: &World, library: &str, uuid: &str) -> (Value, bool) {
+    let mut gpus: Command = world.command(&["gpus", "--json"]);
+    let output = gpus.env("GPU_MODE", "auto").env("NVML_LIB", library).output().expect("it runs");
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    (lines.find(|line| line["uuid"] == uuid).expect("the card"), output.status.success())
+}
+
+#[tokio::test]
+async fn a_job_whose_card_falls_off_the_bus_runs_again_on_the_other_and_the_card_stays_out() {
+    let world = World::start().await;
+    let driver = FakeNvml::build(&cards());
+    let library = driver.library().display().to_string();
+    let settings = [("GPU_MODE", "auto"), ("NVML_LIB", library.as_str())];
+    let mut agent = world.agent(&settings);
+    let seen = "ls -d /dev/nvidia? > /output/output; \
+        if grep -q nvidia0 /output/output; then sleep 1000; fi";
+    world.publish("moves", &shell(seen));
+    agent.wait_for("job moves: running");
+    let (card, is_well) = told(&world, &library, GPUS[0]);
+    assert_eq!(
+        (&card["health"], &card["job_id"], is_well),
+        (&json!("healthy"), &json!("moves"), true)
+    );
+    driver.tell(&format!("{}event 1 {} 8 79\n", cards(), GPUS[0]));
+    let statuses = world.outcome("moves");
+    let end = last(&statuses);
+    assert_eq!((&end["status"], &end["attempt"]), (&json!("completed"), &json!(2)), "{end}");
+    assert_eq!(world.output(&statuses).await, "/dev/nvidia1\n");
+    let interrupted = statuses.iter().find(|status| status["stage"] == "interrupted");
+    assert_eq!(interrupted.expect("it was given back")["reason_code"], "gpu_failed");
+    agent.wait_for("is quarantined: Xid 79: the card fell off the bus");
+    // A restart does not forget it.
+    agent.kill();
+    driver.tell(&cards());
+    let _agent = world.agent(&settings);
+    world.publish("next", &shell("ls -d /dev/nvidia? > /output/output"));
+    assert_eq!(world.output(&world.outcome("next")).await, "/dev/nvidia1\n");
+    let (card, is_well) = told(&world, &library, GPUS[0]);
+    assert_eq!((&card["health"], is_well), (&json!("quarantined"), false));
+    assert!(card["advice"].as_str().expect("advice").contains("nvidia-smi --gpu-reset"), "{card}");
+    world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn what_a_job_does_wrong_on_a_card_is_not_held_against_the_card() {
+    let world = World::start().await;
+    let driver = FakeNvml::build(&cards());
+    let library = driver.library().display().to_string();
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", library.as_str())]);
+    let waits =
+        "while [ ! -e /output/go ]; do sleep 1; done; rm /output/go; echo x > /output/output";
+    world.publish("faulty", &shell(waits));
+    agent.wait_for("job faulty: running");
+    driver.tell(&format!("{}event 1 {} 8 31\n", cards(), GPUS[0]));
+    agent.wait_for("job faulty caused Xid 31: memory page fault on its GPU");
+    std::fs::write(world.output_folder("faulty").join("go"), "").expect("a mark");
+    let statuses = world.outcome("faulty");
+    assert_eq!(stages(&statuses), "accepted pulling running uploading completed");
+    assert_eq!(told(&world, &library, GPUS[0]).0["health"], "healthy");
+}
+
+#[tokio::test]
+async fn a_card_is_given_on_only_once_nothing_of_the_job_before_is_left_on_it() {
+    let world = World::start().await;
+    let one = |used_mib: u64| {
+        let (uuid, used) = (GPUS[0], used_mib << 20);
+        let memory = format!("say nvmlDeviceGetMemoryInfo_v2 * 0 0 {} {used}\n", (80 << 30) - used);
+        format!("driver 550.54.15\ncuda 12040\ngpu {uuid} {} 0 NVIDIA T4\n{memory}", 80_u64 << 30)
+    };
+    let driver = FakeNvml::build(&one(0));
+    let library = driver.library().display().to_string();
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", library.as_str())]);
+    agent.wait_for("heartbeat sent");
+    let hold =
+        "while [ ! -e /output/go ]; do sleep 1; done; rm /output/go; echo x > /output/output";
+    world.publish("before", &shell(hold));
+    agent.wait_for("job before: running");
+    driver.tell(&one(70_000));
+    std::fs::write(world.output_folder("before").join("go"), "").expect("a mark");
+    assert_eq!(last(&world.outcome("before"))["status"], "completed");
+    world.publish("after", &shell_with("echo x > /output/output", &json!({"gpus": 1})));
+    agent.wait_for("is given to no job yet: 70000 MiB of the job before are still in use");
+    assert_ne!(last(&world.statuses("after"))["stage"], "running");
+    driver.tell(&one(100));
+    assert_eq!(last(&world.outcome("after"))["status"], "completed");
+    world.wait_until_clean().await;
+}
