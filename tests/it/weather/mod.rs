@@ -23,12 +23,12 @@ fn end(statuses: &[Value]) -> Value {
 
 impl World {
     /// The host's path of `/output` in a job's first attempt.
-    fn output_folder(&self, id: &str) -> PathBuf {
+    pub(crate) fn output_folder(&self, id: &str) -> PathBuf {
         self.dir.path().join("data/jobs").join(id).join("1/output")
     }
 
     /// The output of a completed job.
-    async fn output(&self, statuses: &[Value]) -> String {
+    pub(crate) async fn output(&self, statuses: &[Value]) -> String {
         let end = last(statuses);
         assert_eq!(end["status"], "completed", "{end}");
         let output = self.content(end["output_cid"].as_str().expect("an output")).await;
