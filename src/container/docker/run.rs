@@ -109,8 +109,8 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     if docker.holds_layers(spec.node).await {
         policy::hold_layer(&mut body, &spec.limits);
     }
-    if let (Some(host), Some(runtime)) = (&mut body.host_config, &docker.config.runtime) {
-        host.runtime = Some(runtime.clone());
+    if let Some(runtime) = &docker.config.runtime {
+        policy::run_by(&mut body, runtime);
     }
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();

@@ -2,7 +2,6 @@
 //!
 //! Must hold: its body is [`policy::create_body`]'s, as a job's is; only its labels and its name are a probe's.
 
-use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -46,14 +45,11 @@ impl Docker {
             network: Network::None,
             sandbox,
         };
-        let body = ContainerCreateBody {
-            labels: Some(policy::probe_labels(node, what)),
-            ..policy::create_body(
-                &spec,
-                &policy::Brought::default(),
-                self.config.runtime.as_deref(),
-            )
-        };
+        let mut body = policy::create_body(&spec, &policy::Brought::default(), None);
+        body.labels = Some(policy::probe_labels(node, what));
+        if let Some(runtime) = &self.config.runtime {
+            policy::run_by(&mut body, runtime);
+        }
         // One of an interrupted trial.
         self.remove(&ContainerId(name.clone())).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();

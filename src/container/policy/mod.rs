@@ -132,6 +132,12 @@ pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, St
     paths.map(|(at, path)| (spec.volumes.join(at.to_string()), path.clone())).collect()
 }
 
+/// Has the container run by this runtime of the engine's (`JOB_RUNTIME`).
+pub(super) fn run_by(body: &mut ContainerCreateBody, runtime: &str) {
+    let host = body.host_config.get_or_insert_with(HostConfig::default);
+    host.runtime = Some(runtime.to_owned());
+}
+
 /// Body of the engine's create call; `holder`: the container whose network namespace it joins, if it has none
 /// of its own.
 pub(super) fn create_body(

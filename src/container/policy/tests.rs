@@ -153,7 +153,8 @@ fn every_line_of_the_sandbox_is_told() {
 #[test]
 fn the_owners_runtime_is_every_containers() {
     for spec in [spec(), ContainerSpec { sandbox: Sandbox::Strict(User::NOBODY), ..spec() }] {
-        let body = create_body(&spec, &Brought::default(), Some("runsc"));
+        let mut body = create_body(&spec, &Brought::default(), None);
+        run_by(&mut body, "runsc");
         assert_eq!(body.host_config.unwrap().runtime.as_deref(), Some("runsc"));
     }
 }

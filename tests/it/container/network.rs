@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt as _;
 use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{
-    ContainerId, ContainerRuntime as _, ContainerSpec, Error, Network, Sandbox, User,
+    ContainerId, ContainerRuntime as _, ContainerSpec, Error, Limits, Network, Sandbox, User,
 };
 use tokio::time::timeout;
 
@@ -261,6 +261,12 @@ fn ask(addresses: &str) -> String {
     )
 }
 
+/// A job that may ask all addresses at once.
+fn roomy(bench: &Bench, script: &str) -> ContainerSpec {
+    let spec = bench.shell(script);
+    ContainerSpec { limits: Limits { pids: 256, ..spec.limits }, ..spec }
+}
+
 fn opened(ending: &Ending) -> Vec<&str> {
     let mut lines: Vec<&str> =
         ending.stdout.lines().filter(|line| line.starts_with("open ")).collect();
@@ -276,7 +282,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
 
     // Without the rules, everything is there to be found.
     let all = ask(&format!("{public} {closed}"));
-    let open = ContainerSpec { network: Network::Bridge, ..bench.shell(&all) };
+    let open = ContainerSpec { network: Network::Bridge, ..roomy(&bench, &all) };
     let (_, ending) = bench.finish(&open).await;
     let count = opened(&ending).len();
     assert!(count >= 14, "the world is not what the test takes it for: {ending:?}");
@@ -287,7 +293,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
         ip link set eth0 down || echo closed; ip route add 10.0.0.0/8 dev eth0 || echo closed
         echo held; nc -l -p 9999"
     );
-    let job = ContainerSpec { network: Network::Internet, ..bench.shell(&tried) };
+    let job = ContainerSpec { network: Network::Internet, ..roomy(&bench, &tried) };
     let id = run(&bench.docker, &job).await.unwrap().id;
     // As root in the job's namespace, which is more than the job is, and after the host's rules are gone.
     let pid = bench.engine.client().inspect_container(&id.0, None).await.expect("a container");
@@ -314,7 +320,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
     let strict = ContainerSpec {
         network: Network::Internet,
         sandbox: Sandbox::Strict(User::NOBODY),
-        ..bench.shell(&all)
+        ..roomy(&bench, &all)
     };
     let (id, ending) = bench.finish(&strict).await;
     assert_eq!(opened(&ending).len(), 2, "{ending:?}");

@@ -31,7 +31,7 @@ fn bad_jobs() -> Vec<(&'static str, Value, &'static str, &'static str)> {
             "a-link-on-the-way",
             shell_with("ln -s / /output/x", &json!({"output_path": "/output/x/etc/shadow"})),
             "failed",
-            "output_missing",
+            "output_unsupported",
         ),
         ("a-pipe", shell("mkfifo /output/p"), "failed", "output_unsupported"),
         (
