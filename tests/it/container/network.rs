@@ -307,7 +307,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
     let ending = watch(&bench.docker, &id).await.unwrap();
     assert_eq!(
         opened(&ending),
-        ["open 203.0.113.2 public", "open 2001:db8:f::2 public"],
+        ["open 2001:db8:f::2 public", "open 203.0.113.2 public"],
         "{ending:?}"
     );
     for line in ["nameserver 1.1.1.1", "nameserver 9.9.9.9", "closed", "held"] {

@@ -72,7 +72,8 @@ async fn an_output_gives_only_what_the_job_could_read() {
         "files",
         &shell_with(
             "cd /output; i=0; while [ $i -lt 31000 ]; do i=$((i+1)); : > $i; done",
-            &json!({"disk_mib": 256}),
+            // Room for 65,536 files: more than an output may have.
+            &json!({"disk_mib": 4096}),
         ),
     );
     // Names of two thousand bytes in all, one that is no text, and one that looks like an option.

@@ -63,7 +63,7 @@ async fn an_engine_that_is_restarted_in_order_fails_no_job() {
 #[tokio::test]
 async fn an_engine_that_is_killed_fails_no_job_and_hides_no_failure() {
     let mut world = World::start().await;
-    let agent = world.agent(&[("JOB_SLOTS", "5")]);
+    let agent = world.agent(&[("JOB_SLOTS", "5"), ("JOB_WARM_NETWORKS", "0")]);
     run_all(
         &world,
         &agent,
