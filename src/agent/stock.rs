@@ -2,7 +2,7 @@
 //! pulled ([`crate::node::stock`] decides which).
 //!
 //! Invariants: what is in use is known from the journal and the engine, at each look afresh, so a restart
-//! forgets nothing; an image that a job asked for less than [`PAUSE`] ago stays, whatever the journal says by
+//! forgets nothing; an image that a job asked for less than `PAUSE` ago stays, whatever the journal says by
 //! then; a look that can't be complete removes nothing for the budget.
 
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! Graphics cards and accelerators on the PCI bus, whether a driver knows them or not.
 //!
 //! Read from sysfs, which answers from the kernel's memory and wakes up no card. Invariant: at most
-//! [`DEVICES_MAX`] devices are looked at, and nothing of a file is shown unchecked.
+//! `DEVICES_MAX` devices are looked at, and nothing of a file is shown unchecked.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -66,7 +66,7 @@ impl Docker {
     }
 
     /// Checks that this GPU computes: runs the owner's image for that, if there is one, with the GPU and
-    /// nothing else. Its command must exit 0 within [`PROOF`].
+    /// nothing else. Its command must exit 0 within two minutes.
     pub async fn computes(&self, node: Address, gpu: &GpuUuid) -> Result<(), Error> {
         let Some(image) = &self.config.gpu_probe_image else { return Ok(()) };
         let client = self.client().await?;
