@@ -102,15 +102,18 @@ fn show(
 ) -> anyhow::Result<bool> {
     let mut is_well = true;
     for card in &inventory.gpus {
-        let dated = known.health.get(&card.uuid);
-        is_well &= dated.is_none_or(|(record, _)| record.state == State::Healthy);
-        let sample = round.get(&card.uuid).and_then(|sample| sample.as_ref().ok());
-        let facts = inventory.facts.get(&card.uuid);
-        let holder = known.holders.get(&card.uuid);
+        let row = Row {
+            card,
+            facts: inventory.facts.get(&card.uuid),
+            dated: known.health.get(&card.uuid),
+            holder: known.holders.get(&card.uuid),
+            now: round.get(&card.uuid).and_then(|sample| sample.as_ref().ok()),
+        };
+        is_well &= row.state() == State::Healthy;
         if args.json {
-            out::json(&object(card, facts, dated, holder, sample))?;
+            out::json(&row.object())?;
         } else {
-            out::line(&text(card, facts, dated, holder, sample))?;
+            out::line(&row.text())?;
         }
     }
     let is_here = |uuid: &GpuUuid| inventory.gpus.iter().any(|card| card.uuid == *uuid);
@@ -126,59 +129,59 @@ fn show(
     Ok(is_well)
 }
 
-type Holder<'a> = Option<&'a (String, &'static str)>;
-
-fn object(
-    card: &Card,
-    facts: Option<&Facts>,
-    dated: Option<&Dated>,
-    holder: Holder<'_>,
-    sample: Option<&Sample>,
-) -> Value {
-    let state = dated.map_or(State::Healthy, |(record, _)| record.state);
-    json!({
-        "uuid": card.uuid,
-        "here": true,
-        "model": card.model,
-        "vram_mib": card.vram_mib,
-        "facts": facts,
-        "health": state.name(),
-        "why": dated.map(|(record, _)| &record.why),
-        "since": dated.map(|(_, since)| since.to_string()),
-        "quarantines": dated.map_or(0, |(record, _)| record.quarantines),
-        "advice": state.advice(),
-        "job_id": holder.map(|(id, _)| id),
-        "job_phase": holder.map(|(_, phase)| phase),
-        "now": sample,
-    })
+/// What is known of one card.
+struct Row<'a> {
+    card: &'a Card,
+    facts: Option<&'a Facts>,
+    dated: Option<&'a Dated>,
+    holder: Option<&'a (String, &'static str)>,
+    now: Option<&'a Sample>,
 }
 
-fn text(
-    card: &Card,
-    facts: Option<&Facts>,
-    dated: Option<&Dated>,
-    holder: Holder<'_>,
-    sample: Option<&Sample>,
-) -> String {
-    let mut lines = vec![format!("{}  {}, {} MiB", card.uuid, card.model, card.vram_mib)];
-    lines.extend(facts.map(|facts| format!("  {}", of_facts(facts))));
-    lines.push(match dated {
-        Some((record, since)) if record.state != State::Healthy => {
-            format!("  {} since {since}: {}", record.state, out::clean(&record.why))
-        }
-        Some((record, since)) => {
-            format!("  healthy; it was not until {since}: {}", out::clean(&record.why))
-        }
-        None => "  healthy".to_owned(),
-    });
-    lines.push(match holder {
-        Some((id, phase)) => format!("  held by job {id} ({phase})"),
-        None => "  free".to_owned(),
-    });
-    lines.extend(sample.map(|sample| format!("  {}", of_sample(sample))));
-    let advice = dated.and_then(|(record, _)| record.state.advice());
-    lines.extend(advice.map(|text| format!("  what to do: {text}")));
-    lines.join("\n")
+impl Row<'_> {
+    fn state(&self) -> State {
+        self.dated.map_or(State::Healthy, |(record, _)| record.state)
+    }
+
+    fn object(&self) -> Value {
+        json!({
+            "uuid": self.card.uuid,
+            "here": true,
+            "model": self.card.model,
+            "vram_mib": self.card.vram_mib,
+            "facts": self.facts,
+            "health": self.state().name(),
+            "why": self.dated.map(|(record, _)| &record.why),
+            "since": self.dated.map(|(_, since)| since.to_string()),
+            "quarantines": self.dated.map_or(0, |(record, _)| record.quarantines),
+            "advice": self.state().advice(),
+            "job_id": self.holder.map(|(id, _)| id),
+            "job_phase": self.holder.map(|(_, phase)| phase),
+            "now": self.now,
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { card, .. } = self;
+        let mut lines = vec![format!("{}  {}, {} MiB", card.uuid, card.model, card.vram_mib)];
+        lines.extend(self.facts.map(|facts| format!("  {}", of_facts(facts))));
+        lines.push(match self.dated {
+            Some((record, since)) if record.state != State::Healthy => {
+                format!("  {} since {since}: {}", record.state, out::clean(&record.why))
+            }
+            Some((record, since)) => {
+                format!("  healthy; it was not until {since}: {}", out::clean(&record.why))
+            }
+            None => "  healthy".to_owned(),
+        });
+        lines.push(match self.holder {
+            Some((id, phase)) => format!("  held by job {id} ({phase})"),
+            None => "  free".to_owned(),
+        });
+        lines.extend(self.now.map(|sample| format!("  {}", of_sample(sample))));
+        lines.extend(self.state().advice().map(|text| format!("  what to do: {text}")));
+        lines.join("\n")
+    }
 }
 
 fn of_facts(facts: &Facts) -> String {

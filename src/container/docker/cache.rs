@@ -7,8 +7,7 @@
 //! kept for ever. Images that the engine no longer has are left out whenever the record is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptions
 use serde::{Deserialize, Serialize};
 
 use super::super::{CachedImage, Error};
-use super::{Docker, fault, images, within};
+use super::{Docker, fault, images, record, within};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
 /// Most images on record. One beyond that is not recorded, and so stays for ever.
@@ -89,7 +88,14 @@ impl Cache {
     }
 
     fn images(&self) -> MutexGuard<'_, Images> {
-        let read = || Mutex::new(self.path.as_deref().map(read).unwrap_or_default());
+        let read = || {
+            Mutex::new(
+                self.path
+                    .as_deref()
+                    .map(|path| record::read(path, FILE_BYTES_MAX))
+                    .unwrap_or_default(),
+            )
+        };
         self.images.get_or_init(read).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,10 +107,7 @@ impl Cache {
             images.values_mut().for_each(|entry| entry.noted = Some(entry.used));
             serde_json::to_vec(&*images).unwrap_or_default()
         };
-        let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
-        if let Err(err) = written.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
-            tracing::debug!("the record of this node's images can't be written: {err}");
-        }
+        record::write(path, text, "this node's images").await;
     }
 }
 
@@ -169,23 +172,6 @@ async fn is_in_use(docker: &Docker, id: &str) -> Result<bool, Error> {
     let listed = docker.call(client.list_containers(Some(options))).await?;
     let used: HashSet<String> = listed.into_iter().filter_map(|one| one.image_id).collect();
     Ok(used.contains(id))
-}
-
-fn read(path: &Path) -> Images {
-    let mut text = Vec::new();
-    let file = std::fs::File::open(path).ok();
-    match file.map(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text)) {
-        Some(Ok(_)) => serde_json::from_slice(&text).unwrap_or_default(),
-        Some(Err(_)) | None => Images::new(),
-    }
-}
-
-/// Writes a temporary file and renames it: a reader must not find half a record.
-fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text)?;
-    file.persist(path).map(drop).map_err(|err| err.error)
 }
 
 #[cfg(test)]

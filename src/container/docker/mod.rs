@@ -29,6 +29,7 @@ mod platform;
 mod probe;
 mod pull;
 mod pulled;
+mod record;
 mod registry;
 mod run;
 mod size;

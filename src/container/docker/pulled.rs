@@ -6,13 +6,14 @@
 //! job.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use super::record;
 
 /// Most names kept. A stranger who makes up more costs every other name one question to its registry.
 const NAMES_MAX: usize = 2048;
@@ -90,33 +91,19 @@ impl Record {
             serde_json::to_vec(&*names).unwrap_or_default()
         };
         let Some(path) = self.path.clone() else { return };
-        let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
-        if let Err(err) = written.unwrap_or_else(|err| Err(std::io::Error::other(err))) {
-            tracing::debug!("the record of pulled images can't be written: {err}");
-        }
+        record::write(path, text, "pulled images").await;
     }
 
     fn names(&self) -> &Mutex<Names> {
-        self.names.get_or_init(|| Mutex::new(self.path.as_deref().map(read).unwrap_or_default()))
+        self.names.get_or_init(|| {
+            Mutex::new(
+                self.path
+                    .as_deref()
+                    .map(|path| record::read(path, FILE_BYTES_MAX))
+                    .unwrap_or_default(),
+            )
+        })
     }
-}
-
-fn read(path: &Path) -> Names {
-    let mut text = Vec::new();
-    let file = std::fs::File::open(path).ok();
-    let read = file.map(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
-    match read {
-        Some(Ok(_)) => serde_json::from_slice(&text).unwrap_or_default(),
-        Some(Err(_)) | None => Names::new(),
-    }
-}
-
-/// Writes a temporary file and renames it: a reader must not find half a record.
-fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text)?;
-    file.persist(path).map(drop).map_err(|err| err.error)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -64,19 +63,8 @@ impl Crafted {
         let manifest = manifest.to_string().into_bytes();
         let files = names.into_iter().zip(layers);
         let files = files.chain([("config.json".to_owned(), config)]);
-        let mut archive = tar::Builder::new(Vec::new());
-        for (name, content) in files.chain([("manifest.json".to_owned(), manifest)]) {
-            let mut file = tar::Header::new_gnu();
-            file.set_mode(0o644);
-            file.set_size(content.len() as u64);
-            archive.append_data(&mut file, name, content.as_slice()).expect("a file");
-        }
-        let archive = bollard::body_full(archive.into_inner().expect("an archive").into());
-        let options = bollard::query_parameters::ImportImageOptionsBuilder::default().build();
-        let client = engine.client();
-        let load = client.import_image(options, archive, None);
-        load.try_for_each(|_| async { Ok(()) }).await.expect("it is loaded");
-        client.inspect_image(name).await.expect("it is there");
+        engine.load(files.chain([("manifest.json".to_owned(), manifest)]).collect()).await;
+        engine.client().inspect_image(name).await.expect("it is there");
     }
 }
 

@@ -216,12 +216,18 @@ impl Engine {
             "rootfs": {"type": "layers", "diff_ids": [digest]},
         });
         let manifest = json!([{"Config": "config.json", "RepoTags": ["busybox:test"], "Layers": ["layer.tar"]}]);
+        self.load(vec![
+            ("config.json".to_owned(), config.to_string().into_bytes()),
+            ("manifest.json".to_owned(), manifest.to_string().into_bytes()),
+            ("layer.tar".to_owned(), layer),
+        ])
+        .await;
+    }
+
+    /// Loads the image that these files describe, as `docker save` writes them.
+    pub(crate) async fn load(&self, files: Vec<(String, Vec<u8>)>) {
         let mut archive = tar::Builder::new(Vec::new());
-        for (name, content) in [
-            ("config.json", config.to_string().into_bytes()),
-            ("manifest.json", manifest.to_string().into_bytes()),
-            ("layer.tar", layer),
-        ] {
+        for (name, content) in files {
             let mut file = tar::Header::new_gnu();
             file.set_mode(0o644);
             file.set_size(content.len() as u64);
