@@ -2,8 +2,7 @@
 //!
 //! [`GpuProbe`] is the interface. [`host`] is what the node uses: it asks [`nvml`], NVIDIA's management
 //! library, which is opened at run time so that the program starts without it; `nvidia-smi` where that
-//! library can't be loaded; and [`pci`] for the cards of other makers. [`fake`] is a list. [`sampled`] keeps
-//! the last good samples.
+//! library can't be loaded; and [`pci`] for the cards of other makers. [`fake`] is a list.
 //!
 //! Invariant: a driver call that hangs never blocks the agent; every call has a deadline.
 
@@ -11,7 +10,6 @@ pub mod fake;
 pub mod host;
 pub mod nvml;
 pub mod pci;
-pub mod sampled;
 mod smi;
 
 use std::fmt;

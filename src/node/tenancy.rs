@@ -42,13 +42,21 @@ pub fn remains(
     (more > SLACK).then(|| format!("{} MiB of the job before are still in use", more >> 20))
 }
 
+/// Whether the host shows every process that is on the card. If not, it can't be told whose memory is in use: the
+/// node runs in a process namespace of its own.
+pub fn is_visible(now: &Sample, whose: impl Fn(u32) -> Tenant) -> bool {
+    let processes = now.processes.as_deref().unwrap_or_default();
+    processes.iter().all(|process| whose(process.pid) != Tenant::Unknown)
+}
+
 /// Memory in use that no process of the host's or of another job's explains.
 fn unexplained(sample: &Sample, whose: impl Fn(u32) -> Tenant) -> Reading<u64> {
     let used = sample.used_bytes.clone()?;
     let processes = sample.processes.as_deref().unwrap_or_default();
     let others =
         processes.iter().filter(|it| matches!(whose(it.pid), Tenant::Foreign | Tenant::Job));
-    let explained: u64 = others.filter_map(|it| it.bytes.as_ref().ok()).sum();
+    // One of unknown size may explain all of it.
+    let explained = others.map(|it| it.bytes.clone()).sum::<Reading<u64>>()?;
     Ok(used.saturating_sub(explained))
 }
 

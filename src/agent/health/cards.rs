@@ -2,7 +2,7 @@
 //! health into the journal, takes jobs off defective ones, and gives a card on only once it is free of the
 //! job before ([`crate::node::health`] and [`crate::node::tenancy`] decide).
 //!
-//! Invariants: a change is in the journal before its cards are given to anybody again; a job on a defective
+//! Invariants: every change comes into the journal, in order, however often that fails; a job on a defective
 //! card is asked to stop until it does; a driver that hangs holds up nothing but this service.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,6 @@ use tokio::time::timeout;
 
 use crate::agent::jobs::board::{Board, Left};
 use crate::agent::jobs::desk::Desk;
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::gpu::{Error, GpuProbe};
 use crate::host;
@@ -26,13 +25,21 @@ use crate::node::card::{Happened, Round, Sample};
 use crate::node::health::{Change, State};
 use crate::node::tenancy::{self, Tenant};
 use crate::report::causes;
+use crate::seldom::Seldom;
 use crate::supervise::Failure;
 
 /// Time between two samples while nothing happens.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Times between two looks at a card that a job has left: most are free at once.
-const LEFT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+/// Bounds of the time between two looks at a card that a job has left.
+const LEFT_MIN: Duration = Duration::from_millis(50);
+const LEFT_MAX: Duration = Duration::from_secs(1);
+
+/// After this long a card is given on, if the node does not see all processes that are on it.
+const BLIND: Duration = Duration::from_mins(1);
+
+/// Lines a minute about errors that programs cause.
+const PROGRAM_ERRORS: u32 = 10;
 
 /// After this long it is said that a card is not free yet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +55,7 @@ pub struct Cards<G, C> {
     board: Board,
     yields: bool,
     clock: C,
+    program_errors: Seldom,
 }
 
 /// The last sample of each card while no job had it.
@@ -59,7 +67,8 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     pub fn new(gpu: Arc<G>, desk: &Desk<C>, yields: bool) -> Self {
         let (journal, board, clock) =
             (desk.journal.clone(), desk.board.clone(), desk.clock.clone());
-        Self { gpu, journal, board, yields, clock }
+        let program_errors = Seldom::new(PROGRAM_ERRORS);
+        Self { gpu, journal, board, yields, clock, program_errors }
     }
 
     /// Watches the cards as long as the node runs; a service that ends only when it fails.
@@ -75,13 +84,14 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         Ok(())
     }
 
+    /// A change that can't be written is tried again when this service is.
     async fn write_changes(&self) -> Result<(), Failure> {
         loop {
-            for change in self.board.health_changes().await {
-                let written = self.journal.gpu_changed(&change, self.clock.now()).await;
-                written.map_err(|err| Failure::again(err, "DATA_DIR"))?;
-                log(&change);
-            }
+            let change = self.board.health_change().await;
+            let written = self.journal.gpu_changed(&change, self.clock.now()).await;
+            written.map_err(|err| Failure::again(err, "DATA_DIR"))?;
+            self.board.health_written();
+            log(&change);
             self.stop_jobs().await;
         }
     }
@@ -108,14 +118,15 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     }
 
     fn hear(&self, happened: &Happened) {
-        if let Some(words) = self.board.happened(happened) {
-            let holders = self.board.holders();
-            let holder = happened.card.as_ref().and_then(|card| holders.get(card));
-            if let Some((id, _)) = holder {
-                tracing::info!(job.id = %id, "job {id} caused {words} on its GPU");
-            } else {
-                tracing::info!("a program caused {words} on a GPU");
-            }
+        let Some(words) = self.board.happened(happened) else { return };
+        // A stranger's program can cause them at will.
+        let Some(more) = self.program_errors.line() else { return };
+        let holders = self.board.holders();
+        let holder = happened.card.as_ref().and_then(|card| holders.get(card));
+        if let Some((id, _)) = holder {
+            tracing::info!(job.id = %id, "job {id} caused {words} on its GPU{more}");
+        } else {
+            tracing::info!("a program caused {words} on a GPU{more}");
         }
     }
 
@@ -125,8 +136,8 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             match self.gpu.sample().await {
                 Ok(round) => {
                     is_told = false;
-                    self.board.sampled(&round, self.clock.monotonic());
                     self.look(&round, before);
+                    self.board.sampled(round, self.clock.monotonic());
                     self.stop_jobs().await;
                 }
                 // Whether the driver answers at all is the lookout's to judge.
@@ -140,10 +151,10 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         }
     }
 
-    /// Holds back the cards that the host's own programs use, and keeps the samples of those that no job has.
+    /// Notes the cards that the host's own programs use, and keeps the samples of those that no job has.
     fn look(&self, round: &Round, before: &Before) {
         let (holders, left) = (self.board.holders(), self.board.left());
-        let mut held_back = BTreeMap::new();
+        let mut in_use = BTreeMap::new();
         let mut kept = before.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (card, sample) in round.iter().filter_map(|(card, it)| Some((card, it.as_ref().ok()?)))
         {
@@ -154,49 +165,42 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             if self.yields
                 && let Some(why) = tenancy::foreign(sample, whose)
             {
-                held_back.insert(card.clone(), why);
+                in_use.insert(card.clone(), why);
             }
         }
-        self.board.hold_back(held_back);
+        self.board.in_foreign_use(in_use);
     }
 
     /// Looks at the cards that jobs have left until each is free.
     async fn free_what_is_left(&self, before: &Before) -> Result<(), Failure> {
+        let mut since: BTreeMap<GpuUuid, Duration> = BTreeMap::new();
         loop {
             self.board.any_left().await;
-            let since = self.clock.monotonic();
-            let mut is_told = false;
-            for looks in 1.. {
-                let left = self.board.left();
-                if left.is_empty() {
-                    break;
-                }
-                let waited = self.clock.monotonic().saturating_sub(since);
-                let tell = !is_told && waited >= PATIENCE;
-                is_told |= tell;
-                match self.gpu.sample().await {
-                    Ok(round) => {
-                        for (card, job) in left {
-                            self.free(&card, &job, &round, before, (waited, tell));
-                        }
-                    }
-                    // Nothing says that it is not free, and a driver that hangs stops all jobs anyway.
-                    Err(Error::Hung { .. }) => {}
-                    Err(_) => left.keys().for_each(|card| self.board.freed(card)),
-                }
-                self.clock.sleep(LEFT.delay(looks, 1.0)).await;
+            let (left, now) = (self.board.left(), self.clock.monotonic());
+            since.retain(|card, _| left.contains_key(card));
+            for card in left.keys() {
+                since.entry(card.clone()).or_insert(now);
             }
+            match self.gpu.sample().await {
+                Ok(round) => {
+                    let now = self.clock.monotonic();
+                    for (card, left) in &left {
+                        let waited = now.saturating_sub(since.get(card).copied().unwrap_or(now));
+                        self.free(card, left, &round, before, waited);
+                    }
+                }
+                // Nothing says that it is not free, and a driver that hangs stops all jobs anyway.
+                Err(Error::Hung { .. }) => {}
+                Err(_) => left.keys().for_each(|card| self.board.freed(card)),
+            }
+            // Most are free at once; the one that was left last says how soon to look again.
+            let newest = since.values().max().copied().unwrap_or(now);
+            let waited = self.clock.monotonic().saturating_sub(newest);
+            self.clock.sleep((waited / 2).clamp(LEFT_MIN, LEFT_MAX)).await;
         }
     }
 
-    fn free(
-        &self,
-        card: &GpuUuid,
-        left: &Left,
-        round: &Round,
-        before: &Before,
-        (waited, tell): (Duration, bool),
-    ) {
+    fn free(&self, card: &GpuUuid, left: &Left, round: &Round, before: &Before, waited: Duration) {
         let holders = self.board.holders();
         let whose = |pid| whose(pid, &holders, Some(left));
         let before = before.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -208,8 +212,19 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                 tracing::debug!(job.id = %id, %card, ms, "the GPU of job {id} is free after {ms} ms");
                 self.board.freed(card);
             }
-            Some(why) if tell => {
+            Some(why)
+                if waited >= BLIND
+                    && !sample.is_some_and(|now| tenancy::is_visible(now, whose)) =>
+            {
+                tracing::warn!(
+                    job.id = %id, %card,
+                    "{why} on the GPU {card}, or a program's that this node can't see: it is given on"
+                );
+                self.board.freed(card);
+            }
+            Some(why) if waited >= PATIENCE && left.why.is_none() => {
                 tracing::warn!(job.id = %id, %card, "the GPU {card} is given to no job yet: {why}");
+                self.board.stays_taken(card, &why);
             }
             Some(_) => {}
         }
@@ -236,6 +251,8 @@ fn whose(
 fn log(change: &Change) {
     let (uuid, state, why) = (&change.card, change.now.state, &change.now.why);
     match state {
+        // Only its quarantines are forgotten.
+        State::Healthy if change.from == State::Healthy => {}
         State::Healthy => tracing::info!(%uuid, "the GPU {uuid} is well again"),
         State::Probation => tracing::info!(%uuid, "the GPU {uuid} is on probation"),
         State::Suspect | State::Quarantined | State::Retired => {

@@ -100,9 +100,6 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
                 if let Some(probed) = found {
                     was_first |= is_first;
                     unanswered.remove(&uuid);
-                    if is_first && let Probed::Failed(why) | Probed::NoDriver(why) = &probed {
-                        tracing::warn!(%uuid, "the GPU {uuid} is set aside: {why}");
-                    }
                     self.board.probed(BTreeMap::from([(uuid, probed)]), self.clock.monotonic());
                 }
             }

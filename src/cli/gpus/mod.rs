@@ -16,7 +16,7 @@ use super::signer::KeyArgs;
 use super::{load, out};
 use crate::config::{self, Gpu};
 use crate::gpu::{GpuProbe as _, host::Host};
-use crate::journal::{Dated, Reader, Standing};
+use crate::journal::{self, Dated, Reader, Standing};
 use crate::node::card::{Facts, Reading, Round, Sample};
 use crate::node::health::State;
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid};
@@ -63,8 +63,11 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     // Without a journal no node has run here yet: what the driver says is shown all the same.
-    let known = Reader::open(&data_dir).map(|reader| known(&reader)).ok();
-    let known = known.transpose()?.unwrap_or_default();
+    let known = match Reader::open(&data_dir) {
+        Ok(reader) => known(&reader)?,
+        Err(journal::Error::Missing(_)) => Known::default(),
+        Err(err) => return Err(err.into()),
+    };
     let driver = Host::new(library);
     let inventory = match driver.inventory().await {
         Ok(inventory) => inventory,

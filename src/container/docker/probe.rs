@@ -77,7 +77,9 @@ impl Docker {
             Err(err) => return Err(self.fault(err)),
         };
         let Some(id) = found else {
-            return Err(failed(format!("GPU_PROBE_IMAGE: there is no image {image} on this host")));
+            // Nothing is known of the card then.
+            let reason = format!("GPU_PROBE_IMAGE: there is no image {image} on this host");
+            return Err(Error::Driver { reason: fault::one_line(&reason) });
         };
         let host = policy::proof(gpu);
         let probe = self.create_from(id, None, (node, &format!("{gpu}-proof")), host).await?;

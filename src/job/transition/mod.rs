@@ -161,8 +161,12 @@ impl Next {
                 self.job.phase = Phase::Stopping { run, cause };
             }
             (Phase::Running { run }, Event::Exited { exit, .. }) => self.exited(run, exit, None),
-            (Phase::Running { run } | Phase::Stopping { run, .. }, Event::CardFailed { exit }) => {
+            (Phase::Running { run }, Event::CardFailed { exit }) => {
                 self.exited(run, exit, Some(StopCause::GpuFailed));
+            }
+            // What was decided before the card failed stands: a cancelled job must not run again.
+            (Phase::Stopping { run, cause }, Event::CardFailed { exit }) => {
+                self.exited(run, exit, Some(cause));
             }
             (Phase::Stopping { run, cause }, Event::Exited { exit, by_itself }) => {
                 // A container that had already ended by itself was not ended by the stop.

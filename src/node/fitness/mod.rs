@@ -251,7 +251,7 @@ impl Fitness {
                 Probed::Failed(why) => self.cards_failed(&[uuid], &why),
                 Probed::NoDriver(why) if was_untried => self.no_driver(&[uuid], &why),
                 Probed::NoDriver(why) => {
-                    self.health.not_given(&uuid, &why);
+                    self.health.not_tried(&uuid, &why);
                     self.hook = Some(why);
                 }
             }

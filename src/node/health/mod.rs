@@ -19,6 +19,7 @@
 //! a proof alone; an error that is known to be a program's own doing never changes its state; a restart
 //! forgets no state other than `suspect`, since every card is tried at a start.
 
+mod signs;
 pub mod xid;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,15 +29,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::GpuUuid;
-use super::card::{CardEvent, Round, Sample, Unknown};
 use crate::backoff::Backoff;
-use xid::Meaning;
 
 /// How long a suspect card is left alone before it is proved; longer after each failure.
 pub const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
 
 /// How long a card stays in quarantine before it is proved; longer after each one.
-pub const QUIET: Backoff = Backoff::new(Duration::from_mins(10), Duration::from_hours(6));
+pub const QUIET: Backoff = Backoff::new(Duration::from_mins(10), Duration::from_mins(80));
 
 /// At the quarantine with this number, the card is retired.
 const QUARANTINES_MAX: u32 = 5;
@@ -44,9 +43,6 @@ const QUARANTINES_MAX: u32 = 5;
 /// This many doubts within [`DOUBTS_WITHIN`] put a card into quarantine: each was proved away, and came back.
 const DOUBTS_MAX: usize = 3;
 const DOUBTS_WITHIN: Duration = Duration::from_hours(1);
-
-/// Samples in a row in which a card must be slowed before it is doubted: short peaks are normal.
-const SLOWED_MAX: u32 = 3;
 
 /// A card that was healthy for this long starts afresh: its former quarantines don't count any more.
 const HEALED: Duration = Duration::from_hours(7 * 24);
@@ -132,11 +128,11 @@ pub struct Change {
 #[derive(Debug, Clone, Default)]
 struct Card {
     record: Record,
-    /// Proofs that failed in a row while it was suspect.
+    /// Proofs that failed in a row in this state.
     failures: u32,
     /// When the next proof may be tried; set by the first look after the failure.
     proof_at: Option<Duration>,
-    /// When it became healthy; `None` if it was from the start.
+    /// Since when it is known to be healthy again, if quarantines count against it.
     healthy_since: Option<Duration>,
     /// When it was doubted lately.
     doubts: VecDeque<Duration>,
@@ -150,7 +146,7 @@ struct Card {
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     cards: BTreeMap<GpuUuid, Card>,
-    changes: Vec<Change>,
+    changes: VecDeque<Change>,
     now: Duration,
 }
 
@@ -162,20 +158,20 @@ impl Health {
             if record.state == State::Suspect {
                 record.state = State::Healthy;
                 let card = uuid.clone();
-                self.changes.push(Change { card, from: State::Suspect, now: record.clone() });
+                self.changes.push_back(Change { card, from: State::Suspect, now: record.clone() });
             }
             self.cards.insert(uuid, Card { record, ..Card::default() });
         }
     }
 
-    /// The changes since the last call, oldest first, for the journal.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+    /// The oldest change that is not in the journal yet.
+    pub fn change(&self) -> Option<&Change> {
+        self.changes.front()
     }
 
-    /// The record of each card that ever was anything but healthy.
-    pub fn records(&self) -> impl Iterator<Item = (&GpuUuid, &Record)> {
-        self.cards.iter().map(|(uuid, card)| (uuid, &card.record))
+    /// The oldest change is in the journal.
+    pub fn written(&mut self) {
+        self.changes.pop_front();
     }
 
     /// The card's state.
@@ -197,7 +193,9 @@ impl Health {
     /// The cards for which a proof is due.
     pub fn to_prove(&self, now: Duration) -> impl Iterator<Item = &GpuUuid> {
         let is_due = move |card: &Card| {
+            // Not as long as it is slowed: the next job would get it as hot as it is.
             matches!(card.record.state, State::Suspect | State::Probation)
+                && card.slowed == 0
                 && card.proof_at.is_some_and(|at| at <= now)
         };
         self.cards.iter().filter(move |(_, card)| is_due(card)).map(|(uuid, _)| uuid)
@@ -208,12 +206,14 @@ impl Health {
         self.now = now;
         for (uuid, card) in &mut self.cards {
             match card.record.state {
-                State::Healthy => {
-                    if card.healthy_since.is_some_and(|since| since + HEALED <= now) {
+                State::Healthy if card.record.quarantines > 0 => {
+                    if *card.healthy_since.get_or_insert(now) + HEALED <= now {
                         card.record.quarantines = 0;
-                        card.healthy_since = None;
+                        let why = card.record.why.clone();
+                        self.changes.push_back(card.enter(uuid, State::Healthy, why));
                     }
                 }
+                State::Healthy => {}
                 State::Suspect => {
                     card.proof_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
                 }
@@ -221,12 +221,16 @@ impl Health {
                     let quiet = QUIET.delay(card.record.quarantines, 1.0);
                     if *card.proof_at.get_or_insert(now + quiet) <= now {
                         let why = card.record.why.clone();
-                        self.changes.push(card.enter(uuid, State::Probation, why));
+                        self.changes.push_back(card.enter(uuid, State::Probation, why));
                         card.proof_at = Some(now);
                     }
                 }
                 State::Probation => {
-                    card.proof_at.get_or_insert(now);
+                    let wait = match card.failures {
+                        0 => Duration::ZERO,
+                        failures => ASIDE.delay(failures, 1.0),
+                    };
+                    card.proof_at.get_or_insert(now + wait);
                 }
                 State::Retired => {}
             }
@@ -239,7 +243,9 @@ impl Health {
         let card = self.cards.entry(uuid.clone()).or_default();
         card.doubts.retain(|at| *at + DOUBTS_WITHIN > now);
         card.doubts.push_back(now);
-        card.doubts.truncate(DOUBTS_MAX);
+        while card.doubts.len() > DOUBTS_MAX {
+            card.doubts.pop_front();
+        }
         let is_frequent = card.doubts.len() >= DOUBTS_MAX;
         if is_frequent && card.record.state == State::Healthy {
             self.defect(uuid, why);
@@ -254,8 +260,8 @@ impl Health {
         let card = self.cards.entry(uuid.clone()).or_default();
         match card.record.state {
             State::Healthy => {
+                self.changes.push_back(card.enter(uuid, State::Suspect, why.to_owned()));
                 card.failures = 1;
-                self.changes.push(card.enter(uuid, State::Suspect, why.to_owned()));
             }
             State::Suspect => {
                 card.failures = card.failures.saturating_add(1);
@@ -263,6 +269,17 @@ impl Health {
             }
             State::Probation => self.defect(uuid, why),
             State::Quarantined | State::Retired => {}
+        }
+    }
+
+    /// No container gets any card: whatever this one is like, a proof of it has to wait.
+    pub fn not_tried(&mut self, uuid: &GpuUuid, why: &str) {
+        match self.cards.get_mut(uuid) {
+            Some(card) if card.record.state == State::Probation => {
+                card.failures = card.failures.saturating_add(1);
+                card.proof_at = None;
+            }
+            _ => self.not_given(uuid, why),
         }
     }
 
@@ -277,25 +294,23 @@ impl Health {
         card.record.quarantines += 1;
         let is_last = card.record.quarantines >= QUARANTINES_MAX;
         let next = if is_last { State::Retired } else { State::Quarantined };
-        self.changes.push(card.enter(uuid, next, why.to_owned()));
+        self.changes.push_back(card.enter(uuid, next, why.to_owned()));
     }
 
     /// The card is defective for good.
     pub fn retire(&mut self, uuid: &GpuUuid, why: &str) {
         let card = self.cards.entry(uuid.clone()).or_default();
         if card.record.state != State::Retired {
-            self.changes.push(card.enter(uuid, State::Retired, why.to_owned()));
+            self.changes.push_back(card.enter(uuid, State::Retired, why.to_owned()));
         }
     }
 
     /// The card did its work: a container got it, or computed on it. Ends a doubt and a probation.
     pub fn proved(&mut self, uuid: &GpuUuid) {
-        let now = self.now;
         let Some(card) = self.cards.get_mut(uuid) else { return };
         if matches!(card.record.state, State::Suspect | State::Probation) {
             let why = card.record.why.clone();
-            self.changes.push(card.enter(uuid, State::Healthy, why));
-            card.healthy_since = Some(now);
+            self.changes.push_back(card.enter(uuid, State::Healthy, why));
         }
     }
 
@@ -306,69 +321,12 @@ impl Health {
             return false;
         }
         card.record.quarantines = 0;
-        self.changes.push(card.enter(uuid, State::Probation, "readmitted by its owner".to_owned()));
+        self.changes.push_back(card.enter(
+            uuid,
+            State::Probation,
+            "readmitted by its owner".to_owned(),
+        ));
         true
-    }
-
-    /// Takes in what the driver reports the moment it happens. Returns the words for the log if it is the
-    /// running program's doing.
-    pub fn happened(&mut self, uuid: &GpuUuid, event: CardEvent) -> Option<String> {
-        match event {
-            CardEvent::Xid(number) => {
-                let words = xid::words(number);
-                match xid::meaning(number).0 {
-                    Meaning::Program => return Some(words),
-                    Meaning::Doubt => self.doubt(uuid, &words),
-                    Meaning::Defect => self.defect(uuid, &words),
-                    Meaning::Final => self.retire(uuid, &words),
-                }
-            }
-            CardEvent::UncorrectedError => {
-                self.defect(uuid, "a memory error could not be corrected");
-            }
-            CardEvent::Unavailable => self.defect(uuid, "the driver can't reach the card"),
-        }
-        None
-    }
-
-    /// Takes in a round of samples.
-    pub fn sampled(&mut self, round: &Round) {
-        for (uuid, reading) in round {
-            match reading {
-                Ok(sample) => self.sampled_one(uuid, sample),
-                Err(Unknown::Lost) => self.defect(uuid, "the card fell off the bus"),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn sampled_one(&mut self, uuid: &GpuUuid, sample: &Sample) {
-        let card = self.cards.entry(uuid.clone()).or_default();
-        let before = card.errors;
-        if let Ok(errors) = sample.uncorrected_errors {
-            card.errors = Some(errors);
-        }
-        let is_slowed = is_slowed(sample);
-        card.slowed = if is_slowed.is_some() { card.slowed.saturating_add(1) } else { 0 };
-        if card.record.state == State::Suspect && is_slowed.is_some() {
-            // No proof while it lasts: it would be given to the next job as hot as it is.
-            card.proof_at = None;
-        }
-        let is_doubtful = card.slowed == SLOWED_MAX;
-        if let Ok(rows) = &sample.rows
-            && rows.failed
-        {
-            self.retire(uuid, "a memory row is defective and no spare one is left");
-        } else if let (Ok(errors), Some(before)) = (&sample.uncorrected_errors, before)
-            && *errors > before
-        {
-            let new = errors - before;
-            self.defect(uuid, &format!("{new} memory errors could not be corrected"));
-        } else if let Some(why) = is_slowed
-            && is_doubtful
-        {
-            self.doubt(uuid, why);
-        }
     }
 }
 
@@ -378,15 +336,9 @@ impl Card {
         self.record.state = state;
         self.record.why = why;
         self.proof_at = None;
+        self.failures = 0;
+        self.healthy_since = None;
         Change { card: uuid.clone(), from, now: self.record.clone() }
-    }
-}
-
-fn is_slowed(sample: &Sample) -> Option<&'static str> {
-    match &sample.slowed {
-        Ok(slowed) if slowed.thermal => Some("it is slowed because it is too hot"),
-        Ok(slowed) if slowed.power_brake => Some("its power supply slows it"),
-        _ => None,
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Left {
     pub job: JobId,
     /// The engine's id of the job's container.
     pub container: String,
+    /// Why it is not free, if that has lasted for a while.
+    pub why: Option<String>,
 }
 
 impl State {
@@ -31,12 +33,45 @@ impl State {
         else {
             return;
         };
-        let left = Left { job: id.clone(), container: running.container.clone() };
+        let left = Left { job: id.clone(), container: running.container.clone(), why: None };
         self.left.extend(cards.iter().map(|card| (card.clone(), left.clone())));
+    }
+
+    /// The cards that jobs have left a moment ago: they will be free in another.
+    pub(super) fn just_left(&self) -> Vec<GpuUuid> {
+        let just = self.left.iter().filter(|(_, left)| left.why.is_none());
+        just.map(|(card, _)| card.clone()).collect()
+    }
+
+    /// Holds back the cards that the host's programs use, and those that are not free long after their job.
+    fn hold_back(&mut self) {
+        let mut cards = self.foreign.clone();
+        for (card, left) in &self.left {
+            cards.extend(left.why.clone().map(|why| (card.clone(), why)));
+        }
+        self.fitness.hold_back(cards);
+        self.tell();
+    }
+
+    fn has(&self, card: &GpuUuid) -> bool {
+        self.terms.offer.gpus.iter().any(|gpu| gpu.uuid == *card)
     }
 }
 
 impl Board {
+    /// No process of the job is left: frees what it held, before that is journaled.
+    pub fn exited(&self, id: &JobId) {
+        let mut state = self.state();
+        state.leaves(id);
+        if let Some(entry) = state.entries.get_mut(id) {
+            entry.process = Process::Exited;
+            entry.wants_slot = false;
+            entry.holds = None;
+        }
+        drop(state);
+        self.notify();
+    }
+
     /// From here on somebody looks at the cards that jobs leave, and calls [`Board::freed`].
     pub fn watch_cards(&self) {
         self.state().watches_cards = true;
@@ -54,7 +89,21 @@ impl Board {
 
     /// The card is free of the job that left it.
     pub fn freed(&self, card: &GpuUuid) {
-        self.state().left.remove(card);
+        let mut state = self.state();
+        state.left.remove(card);
+        state.hold_back();
+        drop(state);
+        self.notify();
+    }
+
+    /// The card is not free yet, and that has lasted for a while.
+    pub fn stays_taken(&self, card: &GpuUuid, why: &str) {
+        let mut state = self.state();
+        if let Some(left) = state.left.get_mut(card) {
+            left.why = Some(why.to_owned());
+        }
+        state.hold_back();
+        drop(state);
         self.notify();
     }
 
@@ -74,21 +123,27 @@ impl Board {
         holders
     }
 
-    /// Takes over what an earlier process knew of the cards' health.
-    pub fn restore_health(&self, records: BTreeMap<GpuUuid, Record>) {
+    /// Takes over what an earlier process knew of the health of the cards that are here. Another one may have
+    /// been taken out of the host.
+    pub fn restore_health(&self, mut records: BTreeMap<GpuUuid, Record>) {
+        records.retain(|card, _| self.state().has(card));
         self.health(|health| health.restore(records));
     }
 
     /// Takes in an event of the driver. Returns the words for the log if a job's program caused it.
     pub fn happened(&self, happened: &Happened) -> Option<String> {
         let card = happened.card.clone().or_else(|| self.only_card())?;
+        if !self.state().has(&card) {
+            return None;
+        }
         self.health(|health| health.happened(&card, happened.event))
     }
 
     /// Takes in a round of samples. `now` is monotonic.
-    pub fn sampled(&self, round: &Round, now: Duration) {
+    pub fn sampled(&self, mut round: Round, now: Duration) {
+        round.retain(|card, _| self.state().has(card));
         self.health(|health| {
-            health.sampled(round);
+            health.sampled(&round);
             health.pass(now);
         });
     }
@@ -98,15 +153,14 @@ impl Board {
         self.health(|health| health.readmit(card))
     }
 
-    /// The changes of the cards' health since the last call.
-    pub fn take_health_changes(&self) -> Vec<Change> {
-        self.state().fitness.health_mut().take_changes()
+    /// Waits for a change of the cards' health that is not in the journal, and returns the oldest.
+    pub async fn health_change(&self) -> Change {
+        self.wait_for(|| self.state().fitness.health().change().cloned()).await
     }
 
-    /// Waits for such changes, and takes them.
-    pub async fn health_changes(&self) -> Vec<Change> {
-        self.wait_for(|| Some(self.take_health_changes()).filter(|changes| !changes.is_empty()))
-            .await
+    /// That change is in the journal.
+    pub fn health_written(&self) {
+        self.state().fitness.health_mut().written();
     }
 
     /// The jobs that have a defective card, with the container running or not.
@@ -124,14 +178,14 @@ impl Board {
         cards.iter().any(|card| state.fitness.health().is_defective(card))
     }
 
-    /// Sets the cards that are given to nobody for the moment, with the reasons.
-    pub fn hold_back(&self, cards: BTreeMap<GpuUuid, String>) {
+    /// Sets the cards that programs of the host use, with the reasons: jobs get others meanwhile.
+    pub fn in_foreign_use(&self, cards: BTreeMap<GpuUuid, String>) {
         let mut state = self.state();
-        if *state.fitness.held_back() == cards {
+        if state.foreign == cards {
             return;
         }
-        state.fitness.hold_back(cards);
-        state.tell();
+        state.foreign = cards;
+        state.hold_back();
         drop(state);
         self.notify();
     }

@@ -30,7 +30,7 @@ use crate::job::claim::{Stand, Start};
 use crate::job::phase::{Phase, Run, StopCause};
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::{Demand, Held, Offer, Verdict, decide};
+use crate::node::admission::{Demand, Held, Offer, Share, Verdict, decide};
 use crate::node::fitness::{Fitness, Unfit};
 
 /// A request to stop a job.
@@ -83,6 +83,8 @@ struct State {
     watches_cards: bool,
     /// Those that were not seen free yet.
     left: BTreeMap<GpuUuid, Left>,
+    /// Cards that programs of the host use, and which.
+    foreign: BTreeMap<GpuUuid, String>,
 }
 
 #[derive(Debug)]
@@ -212,6 +214,7 @@ impl Board {
             is_written_known: false,
             watches_cards: false,
             left: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -281,24 +284,15 @@ impl Board {
     /// Updates the entry from the job's present phase.
     pub fn moved(&self, job: &Job) {
         let mut state = self.state();
+        // A container that is lost leaves its cards as one that ends.
+        if job.phase.holds().is_none() {
+            state.leaves(job.id());
+        }
         if let Some(entry) = state.entries.get_mut(job.id()) {
             let (before, held) = (entry.phase, entry.holds.clone().unwrap_or_default());
             entry.moved(job);
             state.learn(before, &held, job);
             state.tell();
-        }
-        drop(state);
-        self.notify();
-    }
-
-    /// No process of the job is left: frees what it held, before that is journaled.
-    pub fn exited(&self, id: &JobId) {
-        let mut state = self.state();
-        state.leaves(id);
-        if let Some(entry) = state.entries.get_mut(id) {
-            entry.process = Process::Exited;
-            entry.wants_slot = false;
-            entry.holds = None;
         }
         drop(state);
         self.notify();
@@ -358,7 +352,10 @@ impl Board {
     /// better off with another agent.
     pub fn verdict(&self, spec: &JobSpec) -> Verdict {
         let state = self.state();
-        let held: Vec<Held<'_>> = state.entries.values().filter_map(Entry::held).collect();
+        let left = state.just_left();
+        let held = state.entries.values().filter_map(Entry::held);
+        let left = (!left.is_empty()).then_some(Held { gpus: &left, share: Share::default() });
+        let held: Vec<Held<'_>> = held.chain(left).collect();
         let to_come =
             state.entries.values().filter(|entry| entry.wants_slot && entry.holds.is_none());
         let ahead: Vec<&Demand> = to_come.map(|entry| &entry.demand).collect();

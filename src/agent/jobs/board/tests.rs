@@ -9,6 +9,8 @@ use crate::job::phase::{Asked, Event, Fault, PinnedImage, Retry, Rules};
 use crate::job::spec::parse;
 use crate::node::Gpu;
 use crate::node::admission::{Offer, Scarce};
+use crate::node::fitness::Unfit;
+use crate::node::health::{Record, State};
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
@@ -83,6 +85,45 @@ fn a_job_that_is_taken_back_after_a_restart_counts_with_all_that_it_holds() {
     assert_eq!(got(board.reserve(&small)), None);
     board.leave(large.id());
     assert_eq!(got(board.reserve(&small)), Some(1));
+}
+
+#[test]
+fn a_card_that_was_taken_out_of_the_host_counts_against_nobody() {
+    let board = board(2);
+    let retired = Record { state: State::Retired, why: "Xid 64".to_owned(), quarantines: 1 };
+    let gone = |card: &str| (GpuUuid::new(card).unwrap(), retired.clone());
+    board.restore_health([gone("GPU-x"), gone("GPU-y")].into());
+    assert_eq!((board.unfit(), board.offered().1.len()), (None, 0));
+    board.restore_health([gone("GPU-a")].into());
+    assert_eq!(board.offered().1, [(GpuUuid::new("GPU-a").unwrap(), "retired")].into());
+}
+
+#[test]
+fn a_card_that_a_job_has_left_goes_to_nobody_before_it_was_seen_free() {
+    let board = board(4);
+    board.watch_cards();
+    let gpus = vec![GpuUuid::new("GPU-a").unwrap(), GpuUuid::new("GPU-b").unwrap()];
+    let first = moved(&ready("first", r#", "gpus": 2"#), Event::Reserved { gpus: gpus.clone() });
+    let first = moved(&first, Event::Claimed);
+    let first = moved(&first, Event::Started { container: "c".to_owned(), at: NOW });
+    let _requests = board.enter(&first, None).unwrap();
+    board.exited(first.id());
+    let second = ready("second", "");
+    let _requests = board.enter(&second, None).unwrap();
+    assert_eq!(got(board.reserve(&second)), None);
+    assert!(matches!(board.verdict(&ready("third", "").spec), Verdict::Later(_)));
+    assert_eq!(board.unfit(), None, "they will be free in a moment");
+    for card in &gpus {
+        board.stays_taken(card, "process 1 of the job before still uses it");
+    }
+    assert!(matches!(board.unfit(), Some(Unfit::HeldBack(_))));
+    board.freed(&gpus[1]);
+    assert_eq!((board.unfit(), got(board.reserve(&second))), (None, Some(1)));
+    // One whose container is lost leaves its cards as well.
+    let lost = moved(&first, Event::Lost);
+    let _requests = board.enter(&first, None);
+    board.moved(&lost);
+    assert!(board.left().contains_key(&gpus[0]));
 }
 
 #[test]

@@ -329,6 +329,26 @@ fn a_job_whose_card_fails_runs_again_and_after_three_times_it_is_the_nodes_fault
 }
 
 #[test]
+fn a_job_that_was_being_stopped_when_its_card_failed_ends_as_it_was_to() {
+    let Event::Exited { exit, .. } = stopped(137) else { panic!("no exit") };
+    for (cause, reason) in
+        [(StopCause::Cancelled, Reason::Cancelled), (StopCause::DiskExceeded, Reason::DiskExceeded)]
+    {
+        let ends = [
+            Event::StopAsked { cause },
+            Event::CardFailed { exit },
+            Event::Collected { output: Ok(None), log: None },
+        ];
+        let (job, _) = run("", happy().into_iter().take(4).chain(ends));
+        let Phase::Collected { ended, .. } = job.phase else { panic!("{:?}", job.phase) };
+        let (Outcome::Cancelled(fault) | Outcome::Failed(fault)) = ended.outcome else {
+            panic!("{:?}", ended.outcome)
+        };
+        assert_eq!(fault.reason, reason);
+    }
+}
+
+#[test]
 fn a_pools_job_is_claimed_before_its_start_and_before_its_end() {
     let (job, statuses) = run_pooled(happy_pooled());
     assert_eq!(job.phase, Phase::Settled { outcome: Outcome::Completed });
