@@ -22,7 +22,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::timeout;
 
-use super::super::{ContainerId, ContainerRuntime as _, ContainerSpec, Error, Network, policy};
+use super::super::{ContainerId, ContainerSpec, Error, Network, policy};
 use super::fault::{self, EngineError};
 use super::inspect::inspect;
 use super::tool::PROGRAM;
@@ -34,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// A used holder is replaced after this long, or when a container is removed: the start that used it should not
 /// share the engine with the making of the next.
 const REFILL_AFTER: Duration = Duration::from_secs(2);
-/// Wait after a failure.
+/// Wait after a round that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Most bytes that are read of what a program of ours says.
 const SAID_BYTES_MAX: usize = 64 * 1024;
@@ -61,7 +61,8 @@ struct State {
 }
 
 impl Holders {
-    /// Says that a container was removed, so that its holder can go.
+    /// Says that a job's container was removed, so that its holder can go. Not called for the node's own, whose
+    /// removals are part of a round.
     pub(super) fn freed(&self) {
         self.freed.notify_one();
     }
@@ -178,28 +179,25 @@ pub(super) async fn keep(docker: &Docker, node: Address, networks: &[Network], s
     let holders = &docker.holders;
     let mut told = String::new();
     loop {
-        let wait = match tend(docker, node, networks, spare).await {
-            Ok(()) => {
-                told.clear();
-                LOOK_EVERY
+        if let Err(err) = tend(docker, node, networks, spare).await {
+            let words = err.to_string();
+            // Other parts of the agent report an engine that is away.
+            if words != told && !matches!(err, Error::Unreachable { .. }) {
+                tracing::warn!("no networks are made ahead: {words}");
             }
-            Err(err) => {
-                let words = err.to_string();
-                // Other parts of the agent report an engine that is away.
-                if words != told && !matches!(err, Error::Unreachable { .. }) {
-                    tracing::warn!("no networks are made ahead: {words}");
-                }
-                told = words;
-                RETRY_AFTER
-            }
-        };
+            told = words;
+            // However many containers are removed meanwhile.
+            timeout(RETRY_AFTER, std::future::pending::<()>()).await.ok();
+            continue;
+        }
+        told.clear();
         tokio::select! {
             () = holders.freed.notified() => {}
             () = async {
                 holders.lent.notified().await;
                 timeout(REFILL_AFTER, std::future::pending::<()>()).await.ok();
             } => {}
-            _ = timeout(wait, std::future::pending::<()>()) => {}
+            _ = timeout(LOOK_EVERY, std::future::pending::<()>()) => {}
         }
     }
 }
@@ -211,7 +209,7 @@ pub(super) async fn drop_all(docker: &Docker) {
     let _alone = docker.holders.making.lock().await;
     let ready = std::mem::take(&mut docker.holders.state().ready);
     for (_, id) in ready {
-        if let Err(err) = docker.remove(&ContainerId(id)).await {
+        if let Err(err) = docker.discard(&ContainerId(id)).await {
             tracing::debug!("a network that was made ahead stays: {err}");
         }
     }
@@ -254,7 +252,7 @@ async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
     let (alive, unused) = sort(listed, &known);
     docker.holders.state().ready.retain(|(_, id)| !known.contains(id) || alive.contains(id));
     for id in unused {
-        docker.remove(&ContainerId(id)).await?;
+        docker.discard(&ContainerId(id)).await?;
     }
     Ok(())
 }
@@ -314,7 +312,7 @@ async fn make(docker: &Docker, node: Address, network: Network) -> Result<String
     match made.await {
         Ok(()) => Ok(id),
         Err(err) => {
-            docker.remove(&ContainerId(id)).await.ok();
+            docker.discard(&ContainerId(id)).await.ok();
             Err(err)
         }
     }
@@ -345,7 +343,7 @@ async fn addresses(docker: &Docker, node: Address) -> Result<Vec<IpAddr>, Error>
         hear(docker, &probe.0, None).await
     };
     let said = said.await;
-    docker.remove(&probe).await?;
+    docker.discard(&probe).await?;
     let said = said?;
     let told: Result<Vec<IpAddr>, _> = said.lines().map(str::parse).collect();
     match told {
@@ -381,7 +379,10 @@ async fn hear(docker: &Docker, id: &str, until: Option<&str>) -> Result<String, 
 #[cfg(test)]
 mod tests {
     use bollard::models::ContainerSummaryHostConfig;
+    use futures_util::FutureExt as _;
 
+    use super::super::super::ContainerRuntime as _;
+    use super::super::Config;
     use super::*;
 
     fn listed(name: &str, is_holder: bool, state: Listed, mode: &str) -> ContainerSummary {
@@ -423,6 +424,17 @@ mod tests {
         unused.sort_unstable();
         assert_eq!(unused, ["dead", "of-an-ended", "of-the-last-node"]);
         assert!(alive.contains("spare") && !alive.contains("dead"));
+    }
+
+    #[tokio::test]
+    async fn a_jobs_removal_begins_a_round_and_a_rounds_own_do_not() {
+        let docker = Docker::connect(&Config::new("unix:///nobody-listens")).unwrap();
+        let id = ContainerId("one".to_owned());
+        let is_woken = || docker.holders.freed.notified().now_or_never().is_some();
+        docker.discard(&id).await.unwrap_err();
+        assert!(!is_woken());
+        docker.remove(&id).await.unwrap_err();
+        assert!(is_woken() && !is_woken());
     }
 
     #[test]

@@ -44,9 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{ListContainersOptionsBuilder, StopContainerOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 use tokio::time::timeout;
@@ -319,15 +317,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), Error> {
-        let client = self.client().await?;
-        let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
-        let removed =
-            within(self.config.call_timeout, client.remove_container(&id.0, Some(options)));
-        let removed = match removed.await {
-            // 409: another call is removing it already.
-            Err(err) if matches!(fault::status(&err), Some(404 | 409)) => Ok(()),
-            other => other.map_err(|err| self.fault(err)),
-        };
+        let removed = self.discard(id).await;
         self.holders.freed();
         removed
     }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, StartContainerOptions,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 
-use super::super::{ContainerId, ContainerRuntime as _, Error, policy};
+use super::super::{ContainerId, Error, policy};
 use super::tool::{self, SHOWN};
 use super::{Docker, fault, follow, within};
 use crate::ids::Address;
@@ -56,7 +56,7 @@ impl Docker {
         let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let start = client.start_container(&probe.0, None::<StartContainerOptions>);
         let started = within(self.config.start_timeout, start).await;
-        let removed = self.remove(&probe).await;
+        let removed = self.discard(&probe).await;
         match started.map_err(|err| fault::of_start(&self.config.host, err)) {
             Ok(()) | Err(Error::Start { .. }) => removed,
             // The reason for the failed start says more than that of the failed removal of a container still
@@ -97,7 +97,7 @@ impl Docker {
             }
         };
         let ran = ran.await;
-        let removed = self.remove(&probe).await;
+        let removed = self.discard(&probe).await;
         ran.and(removed)
     }
 
@@ -138,7 +138,7 @@ impl Docker {
             Ok(())
         };
         let read = within(self.config.call_timeout, read).await;
-        self.remove(&probe).await?;
+        self.discard(&probe).await?;
         match read {
             Ok(()) => Ok(only_file(&bytes)),
             Err(err) if fault::status(&err) == Some(404) => Ok(None),
@@ -168,7 +168,7 @@ impl Docker {
         let options = UploadToContainerOptionsBuilder::default().path(SHOWN).build();
         let unpacked = client.upload_to_container(&probe.0, Some(options), archive);
         let unpacked = within(self.config.call_timeout, unpacked).await;
-        self.remove(&probe).await?;
+        self.discard(&probe).await?;
         unpacked.map_err(|err| self.fault(err))
     }
 
@@ -182,12 +182,24 @@ impl Docker {
             ..HostConfig::default()
         };
         match self.create_probe(node, what, &[COMMAND], host).await {
-            Ok(probe) => self.remove(&probe).await.map(|()| true),
+            Ok(probe) => self.discard(&probe).await.map(|()| true),
             Err(Error::Engine { reason }) => {
                 tracing::debug!("the engine holds no container's layer to a size: {reason}");
                 Ok(false)
             }
             Err(other) => Err(other),
+        }
+    }
+
+    /// Removes a container of the node's own, which joined no holder.
+    pub(super) async fn discard(&self, id: &ContainerId) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+        let removed = client.remove_container(&id.0, Some(options));
+        match within(self.config.call_timeout, removed).await {
+            // 409: another call is removing it already.
+            Err(err) if matches!(fault::status(&err), Some(404 | 409)) => Ok(()),
+            other => other.map_err(|err| self.fault(err)),
         }
     }
 
@@ -224,7 +236,7 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let mut tries_left = TRIES;
         loop {
-            if let Err(err) = self.remove(&ContainerId(name.clone())).await {
+            if let Err(err) = self.discard(&ContainerId(name.clone())).await {
                 let reason = format!("the container {name} of an earlier probe stays: {err}");
                 return Err(Error::Engine { reason: fault::one_line(&reason) });
             }

@@ -51,14 +51,14 @@ impl Docker {
             policy::run_by(&mut body, runtime);
         }
         // One of an interrupted trial.
-        self.remove(&ContainerId(name.clone())).await?;
+        self.discard(&ContainerId(name.clone())).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let client = self.client().await?;
         let created = client.create_container(Some(options), body);
         let created = within(self.config.call_timeout, Box::pin(created)).await;
         let id = ContainerId(created.map_err(|err| self.fault(err))?.id);
         let told = self.run_trial(&id).await;
-        let removed = self.remove(&id).await;
+        let removed = self.discard(&id).await;
         let judged = trial::judge(&told?, sandbox);
         removed.map(|()| judged)
     }
