@@ -183,7 +183,8 @@ impl Docker {
         };
         match self.create_probe(node, what, &[COMMAND], host).await {
             Ok(probe) => self.discard(&probe).await.map(|()| true),
-            Err(Error::Engine { reason }) => {
+            // Anything else may be another answer the next time.
+            Err(Error::Engine { reason }) if refuses_size(&reason) => {
                 tracing::debug!("the engine holds no container's layer to a size: {reason}");
                 Ok(false)
             }
@@ -252,6 +253,12 @@ impl Docker {
     }
 }
 
+/// Whether the engine says that its storage driver holds no layer to a size.
+fn refuses_size(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    ["storage-opt", "storage opt", "quota"].iter().any(|word| reason.contains(word))
+}
+
 /// The content of the archive's one file.
 fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     let mut archive = tar::Archive::new(archive);
@@ -259,4 +266,25 @@ fn only_file(archive: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     entry.read_to_end(&mut content).ok()?;
     Some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_option_says_that_layers_are_held_to_no_size() {
+        for (reason, refuses) in [
+            (
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+                true,
+            ),
+            ("--storage-opt is not supported for vfs", true),
+            ("Filesystem does not support, or has not enabled quotas", true),
+            ("the container lamda-probe of an earlier probe stays: device is busy", false),
+            ("Docker responded with status code 500: no space left on device", false),
+        ] {
+            assert_eq!(refuses_size(reason), refuses, "{reason}");
+        }
+    }
 }
