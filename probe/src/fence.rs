@@ -5,8 +5,8 @@
 //! bound to the interface (`SO_BINDTODEVICE`, `IP_PKTINFO`), for which the kernel takes any address to be on the
 //! link, nor multicast. The job can't change the rules: it has no right over its network (`NET_ADMIN`).
 //!
-//! Must hold: `ready` is printed only after each refused prefix was tried and refused, and from then on this
-//! process has no capability.
+//! Must hold: `ready` is printed only after a packet to the begin, the middle and the end of each refused prefix was
+//! refused or had no way to go, and from then on this process has no capability. The loopback interface stays open.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -43,7 +43,7 @@ pub(crate) fn raise(refused: &[String]) -> Result<(), String> {
     }
     batch.apply()?;
     for prefix in refused.iter().filter(|prefix| has_v6 || prefix.address.is_ipv4()) {
-        try_out(*prefix)?;
+        prefix.members().into_iter().try_for_each(try_out)?;
     }
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
@@ -84,11 +84,11 @@ fn fence(batch: &mut Batch, family: Family, refused: &[Prefix]) {
     }
 }
 
-/// Sends a packet into the prefix; it must be refused, or have no way to go at all.
-fn try_out(prefix: Prefix) -> Result<(), String> {
-    let to = prefix.member();
+/// Sends a packet there; it must be refused, or have no way to go at all.
+fn try_out(to: IpAddr) -> Result<(), String> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { return Ok(()) };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0));
+    let socket = socket.map_err(|err| format!("{to} can't be tried: {err}"))?;
     match socket.send_to(b"", SocketAddr::new(to, DISCARD)) {
         Err(err)
             if matches!(
