@@ -1,63 +1,130 @@
-//! The host's own addresses, for a container in the host's network namespace.
+//! What the host answers to and what is on the link with it, for a container in the host's network namespace.
 //!
-//! Read from the kernel's tables, so that every address that the host answers to is found, also those without
-//! an interface of their own (`ip route add local …`).
+//! Read from the kernel's tables, so that everything is found: also blocks of which no interface has an address
+//! (`ip route add local …`), and networks that a router has announced. A block that is routed on to another host
+//! is that host's affair.
+//!
+//! Must hold: a block so large that it can't be a network of the owner's is not told: it is a tunnel's, or a rule's
+//! for packets that a proxy marks, and refusing it would refuse the internet.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::prefix::Prefix;
 
 /// Where the kernel lists the routes of IPv4, those to itself among them.
 const V4: &str = "/proc/net/fib_trie";
 /// Where it lists the addresses of IPv6; missing where the kernel has no IPv6.
 const V6: &str = "/proc/net/if_inet6";
+/// Where it lists the routes of IPv6, those to itself among them.
+const V6_ROUTES: &str = "/proc/net/ipv6_route";
 
-/// Prints each address on a line.
+/// Fewest bits of a block that is told.
+const V4_BITS_MIN: u8 = 8;
+const V6_BITS_MIN: u8 = 16;
+
+/// `RTF_GATEWAY` and `RTF_REJECT`: the route leads to a router, or nowhere.
+const LEADS_AWAY: u32 = 0x0002 | 0x0200;
+
+/// Prints each block on a line.
 pub(crate) fn tell() -> Result<(), String> {
     let failed = |err: std::io::Error| format!("the host's addresses can't be read: {err}");
     let mut found = v4(&std::fs::read_to_string(V4).map_err(failed)?);
     if std::fs::exists(V6).map_err(failed)? {
         found.extend(v6(&std::fs::read_to_string(V6).map_err(failed)?));
+        found.extend(v6_routes(&std::fs::read_to_string(V6_ROUTES).map_err(failed)?));
     }
+    found.retain(|block| {
+        block.bits >= if block.address.is_ipv4() { V4_BITS_MIN } else { V6_BITS_MIN }
+    });
     found.sort_unstable();
     found.dedup();
     let mut told = std::io::stdout().lock();
-    found.iter().try_for_each(|address| writeln!(told, "{address}")).map_err(failed)
+    found.iter().try_for_each(|block| writeln!(told, "{block}")).map_err(failed)
 }
 
-/// The addresses below `|-- 192.0.2.1` whose route says `host LOCAL`.
-fn v4(table: &str) -> Vec<IpAddr> {
+/// The blocks `|-- 192.0.2.0` whose next lines say `/24 link UNICAST` (no router is between) or `/24 host LOCAL`.
+fn v4(table: &str) -> Vec<Prefix> {
     let (mut found, mut last) = (Vec::new(), None);
     for line in table.lines().map(str::trim) {
         if let Some(address) = line.strip_prefix("|-- ") {
             last = address.parse::<Ipv4Addr>().ok();
-        } else if line.ends_with("host LOCAL") {
-            found.extend(last.map(IpAddr::V4));
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let (bits, scope, kind) = (words.next(), words.next(), words.next());
+        let is_ours = kind == Some("LOCAL") || (scope, kind) == (Some("link"), Some("UNICAST"));
+        let bits = bits.and_then(|bits| bits.strip_prefix('/')?.parse().ok());
+        if let (true, Some(bits), Some(address)) = (is_ours, bits, last) {
+            found.push(Prefix { address: address.into(), bits });
         }
     }
     found
 }
 
-/// The first field of each line: 32 hex digits.
-fn v6(table: &str) -> Vec<IpAddr> {
-    let first = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok();
-    table.lines().filter_map(first).map(|bits| IpAddr::V6(Ipv6Addr::from(bits))).collect()
+/// Each address, and the block of its interface that it lies in: 32 hex digits, the interface's number, the
+/// block's bits in hex.
+fn v6(table: &str) -> Vec<Prefix> {
+    let read = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let bits = u8::from_str_radix(fields.nth(1)?, 16).ok()?;
+        Some([block(address, 128), block(address, bits)])
+    };
+    table.lines().filter_map(read).flatten().collect()
+}
+
+/// The blocks that no router is before: 32 hex digits, the block's bits in hex, six more fields, the flags.
+fn v6_routes(table: &str) -> Vec<Prefix> {
+    let read = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let bits = u8::from_str_radix(fields.next()?, 16).ok()?;
+        let flags = u32::from_str_radix(fields.nth(6)?, 16).ok()?;
+        (flags & LEADS_AWAY == 0).then(|| block(address, bits))
+    };
+    table.lines().filter_map(read).collect()
+}
+
+/// The block of so many bits that this address lies in.
+fn block(address: u128, bits: u8) -> Prefix {
+    let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+    Prefix { address: IpAddr::V6(Ipv6Addr::from(address & mask)), bits }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told(found: &[Prefix]) -> Vec<String> {
+        found.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn local_addresses_are_found_in_the_kernels_tables() {
+    fn the_hosts_addresses_and_networks_are_found_in_the_kernels_tables() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     \
-            |-- 192.0.2.0\n        /24 link UNICAST\nLocal:\n     |-- 127.0.0.0\n        /8 host LOCAL\n        \
-            /31 link UNICAST\n     |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        \
-            /32 link BROADCAST\n";
-        let told = v4(trie).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(told, ["127.0.0.0", "192.0.2.7"]);
+            |-- 192.0.2.0\n        /24 link UNICAST\n     |-- 198.51.100.0\n        /24 universe UNICAST\n\
+            Local:\n     |-- 127.0.0.0\n        /8 host LOCAL\n        /31 link UNICAST\n     \
+            |-- 192.0.2.7\n        /32 host LOCAL tos=4\n     |-- 192.0.2.255\n        \
+            /32 link BROADCAST\n     |-- 203.0.113.0\n        /24 host LOCAL\n";
+        assert_eq!(
+            told(&v4(trie)),
+            ["192.0.2.0/24", "127.0.0.0/8", "127.0.0.0/31", "192.0.2.7/32", "203.0.113.0/24"]
+        );
         let table = "20010db8000000000000000000000007 02 40 00 80     eth0\n\
             00000000000000000000000000000001 01 80 10 80       lo\n";
-        let told = v6(table).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(told, ["2001:db8::7", "::1"]);
+        assert_eq!(told(&v6(table)), ["2001:db8::7/128", "2001:db8::/64", "::1/128", "::1/128"]);
+        let none = "0".repeat(32);
+        let route = |to: &str, bits: &str, flags: &str| {
+            format!("{to} {bits} {none} 00 {none} 00000400 00000001 00000000 {flags}     eth0\n")
+        };
+        let net = "20010db8000100000000000000000000";
+        let table = [
+            route(net, "40", "00000001"),
+            route(net, "30", "00000003"),
+            route(&none, "00", "00200200"),
+            route(net, "70", "80200001"),
+        ];
+        assert_eq!(told(&v6_routes(&table.concat())), ["2001:db8:1::/64", "2001:db8:1::/112"]);
     }
 }

@@ -3,11 +3,12 @@
 //! Invariants: an answer from the public network never makes this host connect to a private
 //! address, whatever a name resolves to; a request that began over TLS stays on TLS.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::http::Url;
 use crate::http::dns::{Addrs, Name, Resolve, Resolving};
+use crate::node::public;
 
 /// Decides whether an address is publicly reachable.
 pub(super) type Judge = fn(IpAddr) -> bool;
@@ -66,42 +67,16 @@ impl Resolve for PublicOnly {
     }
 }
 
-/// Whether an address is publicly reachable, according to the IANA special-purpose registries.
+/// Whether an address is publicly reachable. One with an IPv4 address in it (mapped, NAT64) is judged by that:
+/// this host may have no other way to the internet.
 pub(super) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-const fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let is_special = matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224..=255, ..)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 168, _)
-            | (192, 0, 0 | 2)
-            | (198, 18 | 19, _)
-            | (198, 51, 100)
-            | (203, 0, 113)
-    );
-    !is_special
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let embedded =
-        |high: u16, low: u16| is_public_v4((u32::from(high) << 16 | u32::from(low)).into());
-    match address.segments() {
-        // Embedded IPv4 addresses: mapped, translated (NAT64), 6to4.
-        [0, 0, 0, 0, 0, 0xffff, high, low]
-        | [0x64, 0xff9b, .., high, low]
-        | [0x2002, high, low, ..] => embedded(high, low),
-        [0x2001, 0xdb8 | 0, ..] => false,
-        // Only 2000::/3 is assigned for global unicast; all else is local, reserved or multicast.
-        [first, ..] => first & 0xe000 == 0x2000,
+    let IpAddr::V6(v6) = address else { return public::is_public(address) };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let bits = u32::from(high) << 16 | u32::from(low);
+            public::is_public(IpAddr::V4(bits.into()))
+        }
+        _ => public::is_public(address),
     }
 }
 
@@ -131,6 +106,9 @@ mod tests {
             "https://[::ffff:127.0.0.1]/",
             "https://[64:ff9b::a00:1]/",
             "https://[2002:a00:1::]/",
+            "https://[2001:db8::1]/",
+            "https://192.0.2.1/",
+            "https://168.63.129.16/",
             "https://[fe80::1]/",
             "https://[fd00::1]/",
         ] {
@@ -141,8 +119,12 @@ mod tests {
             );
             assert_eq!(check(&from, &url(to), None), Ok(()), "{to}");
         }
-        for to in ["https://1.1.1.1/", "https://[2606:4700::1111]/", "https://cid.gateway.example/"]
-        {
+        for to in [
+            "https://1.1.1.1/",
+            "https://[2606:4700::1111]/",
+            "https://[64:ff9b::1.1.1.1]/",
+            "https://cid.gateway.example/",
+        ] {
             assert_eq!(check(&from, &url(to), Some(is_public)), Ok(()), "{to}");
         }
         let plain = url("http://cid.gateway.example/");

@@ -40,9 +40,10 @@ use std::path::Path;
 use crate::agent;
 use crate::agent::stock::DiskLimits;
 use crate::bus::Config as BusConfig;
+use crate::container::ImagePolicy;
 use crate::container::docker::{Config as DockerConfig, Docker, WhenToPull};
-use crate::container::{ImagePolicy, is_public};
 use crate::ids::Address;
+use crate::node::public::is_public;
 use crate::secret::Secret;
 use env::Variable;
 

@@ -34,7 +34,7 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use cached::CachedImage;
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
-pub use policy::{LOG_BYTES_KEPT, is_public};
+pub use policy::LOG_BYTES_KEPT;
 pub use trial::Tried;
 pub use user::{InvalidUser, User};
 

@@ -5,7 +5,7 @@
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
 //! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
 //! [`health`] whether it can be trusted, [`tenancy`] who else is on it. [`stock`] is what the node keeps on its
-//! disks and what of it goes.
+//! disks and what of it goes, [`public`] which addresses are the internet's.
 
 pub mod admission;
 pub mod allocation;
@@ -15,6 +15,7 @@ pub mod health;
 pub mod model;
 pub mod pools;
 pub mod presence;
+pub mod public;
 pub mod stock;
 pub mod tenancy;
 

@@ -6,27 +6,24 @@
 //! its namespace is ready. What no container joins and nobody keeps is removed.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as Listed, HostConfig,
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as Listed,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RenameContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RenameContainerOptionsBuilder,
+    StartContainerOptions,
 };
-use futures_util::StreamExt as _;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::timeout;
 
 use super::super::{ContainerId, ContainerSpec, Error, Network, policy};
-use super::fault::{self, EngineError};
+use super::fault;
 use super::inspect::inspect;
 use super::tool::PROGRAM;
-use super::{Docker, within};
+use super::{Config, Docker, within};
 use crate::ids::Address;
 
 /// How often what is kept is compared with what the engine has, if nothing else makes that necessary.
@@ -36,8 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 const REFILL_AFTER: Duration = Duration::from_secs(2);
 /// Wait after a round that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// Most bytes that are read of what a program of ours says.
-const SAID_BYTES_MAX: usize = 64 * 1024;
 /// What a holder of `internet` says once its rules are in force.
 const READY: &str = "ready\n";
 
@@ -287,11 +282,12 @@ async fn make(docker: &Docker, node: Address, network: Network) -> Result<String
     let client = docker.client().await?;
     let image = docker.tool_image().await?;
     let host = match network {
-        Network::Internet => addresses(docker, node).await?,
+        Network::Internet => docker.blocks_of_host(node).await?,
         Network::None | Network::Bridge => Vec::new(),
     };
-    let resolvers = &docker.config.resolvers;
-    let holder = policy::Holder { node, image: &image, network, host: &host, resolvers };
+    let Config { resolvers, runtime, .. } = &docker.config;
+    let runtime = runtime.as_deref();
+    let holder = policy::Holder { node, image: &image, network, host: &host, resolvers, runtime };
     let body = policy::holder_body(&holder, PROGRAM);
     let name = policy::holder_name(node, network, fastrand::u64(..));
     let options = CreateContainerOptionsBuilder::default().name(&format!("{name}-new")).build();
@@ -301,7 +297,7 @@ async fn make(docker: &Docker, node: Address, network: Network) -> Result<String
         let started = within(docker.config.start_timeout, start).await;
         started.map_err(|err| cannot_hold(network, &err.to_string()))?;
         if network == Network::Internet {
-            let said = hear(docker, &id, Some(READY)).await?;
+            let said = docker.hear(&id, Some(READY)).await?;
             if !said.contains(READY) {
                 return Err(cannot_hold(network, &said));
             }
@@ -323,66 +319,12 @@ fn cannot_hold(network: Network, why: &str) -> Error {
     Error::Engine { reason: format!("the network {network:?} can't be made: {why}") }
 }
 
-/// All addresses of the engine's host, read now.
-async fn addresses(docker: &Docker, node: Address) -> Result<Vec<IpAddr>, Error> {
-    let client = docker.client().await?;
-    let host = HostConfig {
-        network_mode: Some("host".to_owned()),
-        // Where users are remapped, the host's network is that of its users alone.
-        userns_mode: Some("host".to_owned()),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        readonly_rootfs: Some(true),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        ..HostConfig::default()
-    };
-    let probe = docker.create_probe(node, "addresses", &[PROGRAM, "addresses"], host).await?;
-    let said = async {
-        let start = client.start_container(&probe.0, None::<StartContainerOptions>);
-        let started = within(docker.config.start_timeout, start).await;
-        started.map_err(|err| docker.fault(err))?;
-        hear(docker, &probe.0, None).await
-    };
-    let said = said.await;
-    docker.discard(&probe).await?;
-    let said = said?;
-    let told: Result<Vec<IpAddr>, _> = said.lines().map(str::parse).collect();
-    match told {
-        Ok(told) if !told.is_empty() && told.len() <= policy::ADDRESSES_MAX => Ok(told),
-        _ => {
-            let said = fault::one_line(&said);
-            Err(Error::Engine { reason: format!("the host's addresses can't be read: {said}") })
-        }
-    }
-}
-
-/// What a container of ours says, up to `until` or its end.
-async fn hear(docker: &Docker, id: &str, until: Option<&str>) -> Result<String, Error> {
-    let client = docker.client().await?;
-    let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
-    let mut log = std::pin::pin!(client.logs(id, Some(options)));
-    let mut said = String::new();
-    let read = async {
-        while let Some(piece) = log.next().await {
-            if let LogOutput::StdOut { message } | LogOutput::StdErr { message } = piece? {
-                said.push_str(&String::from_utf8_lossy(&message));
-            }
-            if said.len() > SAID_BYTES_MAX || until.is_some_and(|until| said.contains(until)) {
-                break;
-            }
-        }
-        Ok::<(), EngineError>(())
-    };
-    within(docker.config.call_timeout, read).await.map_err(|err| docker.fault(err))?;
-    Ok(said)
-}
-
 #[cfg(test)]
 mod tests {
     use bollard::models::ContainerSummaryHostConfig;
     use futures_util::FutureExt as _;
 
     use super::super::super::ContainerRuntime as _;
-    use super::super::Config;
     use super::*;
 
     fn listed(name: &str, is_holder: bool, state: Listed, mode: &str) -> ContainerSummary {

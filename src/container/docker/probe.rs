@@ -8,18 +8,20 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 
 use super::super::{ContainerId, Error, policy};
-use super::tool::{self, SHOWN};
+use super::tool::{self, PROGRAM, SHOWN};
 use super::{Docker, fault, follow, within};
 use crate::ids::Address;
 use crate::node::GpuUuid;
+use crate::node::public::Block;
 
 /// Size of the layer of the probe that shows whether the engine holds layers to a size.
 const HELD_BYTES: u64 = 64 << 20;
@@ -32,6 +34,8 @@ const PROOF: Duration = Duration::from_mins(2);
 const TRIES: u32 = 3;
 /// Most bytes that are read of an archive of one small file.
 const ARCHIVE_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that are read of what a program of ours says.
+const SAID_BYTES_MAX: usize = 64 * 1024;
 
 impl Docker {
     /// Checks that the engine hands these GPUs to a container; [`Error::Gpu`] and [`Error::Driver`] say why
@@ -190,6 +194,52 @@ impl Docker {
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// What the engine's host answers to and what is on the link with it, read now.
+    pub(super) async fn blocks_of_host(&self, node: Address) -> Result<Vec<Block>, Error> {
+        let client = self.client().await?;
+        let host = policy::Holder::beside_host();
+        let probe = self.create_probe(node, "addresses", &[PROGRAM, "addresses"], host).await?;
+        let said = async {
+            let start = client.start_container(&probe.0, None::<StartContainerOptions>);
+            let started = within(self.config.start_timeout, start).await;
+            started.map_err(|err| self.fault(err))?;
+            self.hear(&probe.0, None).await
+        };
+        let said = said.await;
+        self.discard(&probe).await?;
+        let said = said?;
+        let told: Result<Vec<Block>, _> = said.lines().map(str::parse).collect();
+        match told {
+            Ok(told) if !told.is_empty() && told.len() <= policy::ADDRESSES_MAX => Ok(told),
+            _ => {
+                let said = fault::one_line(&said);
+                let reason = format!("the host's addresses can't be read: {said}");
+                Err(Error::Engine { reason })
+            }
+        }
+    }
+
+    /// What a container of ours says, up to `until` or its end.
+    pub(super) async fn hear(&self, id: &str, until: Option<&str>) -> Result<String, Error> {
+        let client = self.client().await?;
+        let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
+        let mut log = std::pin::pin!(client.logs(id, Some(options)));
+        let mut said = String::new();
+        let read = async {
+            while let Some(piece) = log.next().await {
+                if let LogOutput::StdOut { message } | LogOutput::StdErr { message } = piece? {
+                    said.push_str(&String::from_utf8_lossy(&message));
+                }
+                if said.len() > SAID_BYTES_MAX || until.is_some_and(|until| said.contains(until)) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        within(self.config.call_timeout, read).await.map_err(|err| self.fault(err))?;
+        Ok(said)
     }
 
     /// Removes a container of the node's own, which joined no holder.

@@ -21,7 +21,6 @@ use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
 use crate::node::GpuUuid;
 
-pub use network::is_public;
 pub(super) use network::{ADDRESSES_MAX, Holder, LABEL_HOLDER, holder_body, holder_name, joins};
 pub(super) use proof::proof;
 

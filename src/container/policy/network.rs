@@ -1,4 +1,4 @@
-//! Networks of containers: what the engine is told about a holder, and which addresses `internet` refuses. Pure.
+//! Networks of containers: what the engine is told about a holder, and what `internet` refuses. Pure.
 //!
 //! A holder is a container of the tool image whose network namespace one job's container joins
 //! (docs/adr/0033-warm-networks.md). Must hold: a holder has no file of the host's and no right but, for
@@ -12,6 +12,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, RestartPolicy, RestartPol
 use super::super::Network;
 use super::{LABEL_NODE, OOM_SCORE_ADJ, log_config};
 use crate::ids::Address;
+use crate::node::public::{Block, NOT_PUBLIC};
 
 /// Label of a holder: the network that it holds.
 pub(in crate::container) const LABEL_HOLDER: &str = "lamda.network";
@@ -21,31 +22,8 @@ const MEMORY: i64 = 32 << 20;
 /// Processes and threads of a holder. It is one; the engine's runtime has up to a dozen for a moment.
 const PIDS: i64 = 32;
 
-/// Most addresses of the host that are refused one by one; a host has some dozens.
+/// Most blocks of the host's that are refused; a host has some dozens.
 pub(in crate::container) const ADDRESSES_MAX: usize = 1024;
-
-/// What is not a public address, with what would answer there. In IPv6 everything outside `2000::/3`, the part
-/// that is assigned to the internet.
-const REFUSED: [&str; 18] = [
-    "0.0.0.0/8",        // this host
-    "10.0.0.0/8",       // private
-    "100.64.0.0/10",    // a provider's own; metadata at Alibaba
-    "127.0.0.0/8",      // loopback
-    "168.63.129.16/32", // metadata at Azure
-    "169.254.0.0/16",   // link-local; metadata at most others
-    "172.16.0.0/12",    // private; the engine's bridges
-    "192.0.0.0/24",     // protocols; metadata at Oracle
-    "192.88.99.0/24",   // 6to4 relays
-    "192.168.0.0/16",   // private
-    "198.18.0.0/15",    // benchmarks
-    "224.0.0.0/4",      // multicast
-    "240.0.0.0/4",      // reserved, broadcast
-    "::/3",             // loopback, IPv4 in IPv6, NAT64
-    "2001::/32",        // Teredo
-    "2002::/16",        // 6to4
-    "4000::/2",         // reserved
-    "8000::/1",         // private, link-local, multicast; metadata at Amazon
-];
 
 /// A holder's container.
 #[derive(Debug, Clone, Copy)]
@@ -54,15 +32,39 @@ pub(in crate::container) struct Holder<'a> {
     /// The tool image's id.
     pub(in crate::container) image: &'a str,
     pub(in crate::container) network: Network,
-    /// The addresses of the engine's host.
-    pub(in crate::container) host: &'a [IpAddr],
+    /// What the engine's host answers to, and what is on the link with it.
+    pub(in crate::container) host: &'a [Block],
     /// The resolvers that containers with the network `internet` ask.
     pub(in crate::container) resolvers: &'a [IpAddr],
+    /// The runtime of the jobs' containers: what one runtime makes, another may not be able to join.
+    pub(in crate::container) runtime: Option<&'a str>,
 }
 
-/// Whether `internet` reaches this address, on any host but this one.
-pub fn is_public(address: IpAddr) -> bool {
-    !REFUSED.iter().any(|prefix| contains(prefix, address))
+impl Holder<'_> {
+    /// Names of the runtimes whose containers use the kernel's own network. Those of others (gVisor, Kata) bring a
+    /// network stack, which knows nothing of the rules in the namespace that they join.
+    pub(in crate::container) const SERVED: [&'static str; 4] =
+        ["runc", "crun", "nvidia", "io.containerd.runc.v2"];
+
+    /// Whether the containers of this runtime can join holders.
+    pub(in crate::container) fn serves(runtime: &str) -> bool {
+        Self::SERVED.contains(&runtime)
+    }
+
+    /// What the engine is told about the container that reads what is on the host's network.
+    pub(in crate::container) fn beside_host() -> HostConfig {
+        HostConfig {
+            network_mode: Some("host".to_owned()),
+            // Where users are remapped, the host's network is that of its users alone.
+            userns_mode: Some("host".to_owned()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            readonly_rootfs: Some(true),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            // What it says has to be readable, whatever the engine does with others' output.
+            log_config: Some(log_config()),
+            ..HostConfig::default()
+        }
+    }
 }
 
 /// The name of a new holder of this node's; `number` tells it from the others. It is for people: containers
@@ -88,9 +90,9 @@ pub(in crate::container) fn holder_body(holder: &Holder<'_>, program: &str) -> C
     let mut dns = None;
     if is_open {
         command.push("fence".to_owned());
-        command.extend(REFUSED.map(str::to_owned));
+        command.extend(NOT_PUBLIC.map(str::to_owned));
         // The others are refused already.
-        let own = holder.host.iter().filter(|address| is_public(**address));
+        let own = holder.host.iter().filter(|block| block.is_public());
         command.extend(own.map(ToString::to_string));
         dns = Some(holder.resolvers.iter().map(ToString::to_string).collect());
     } else {
@@ -112,6 +114,7 @@ pub(in crate::container) fn holder_body(holder: &Holder<'_>, program: &str) -> C
             network_mode: Some(if is_open { "bridge" } else { "none" }.to_owned()),
             publish_all_ports: Some(false),
             dns,
+            runtime: holder.runtime.map(str::to_owned),
             memory: Some(MEMORY),
             memory_swap: Some(MEMORY),
             pids_limit: Some(PIDS),
@@ -137,23 +140,6 @@ const fn name(network: Network) -> &'static str {
     }
 }
 
-/// Whether the address lies in this prefix. IPv4 in IPv6 counts as IPv6.
-fn contains(prefix: &str, address: IpAddr) -> bool {
-    let Some((first, bits)) = prefix.split_once('/') else { return false };
-    let (Ok(first), Ok(bits)) = (first.parse::<IpAddr>(), bits.parse::<u32>()) else {
-        return false;
-    };
-    match (first, address) {
-        (IpAddr::V4(first), IpAddr::V4(address)) => {
-            (first.to_bits() ^ address.to_bits()).leading_zeros() >= bits
-        }
-        (IpAddr::V6(first), IpAddr::V6(address)) => {
-            (first.to_bits() ^ address.to_bits()).leading_zeros() >= bits
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -161,12 +147,12 @@ mod tests {
     use super::*;
 
     fn told(network: Network) -> serde_json::Value {
-        let host = ["192.0.2.7", "10.0.0.7", "127.0.0.1", "2001:db8::7", "fe80::7", "::1"];
-        let host = host.map(|address| address.parse().unwrap());
+        let host = ["45.0.2.0/24", "10.0.0.7/32", "127.0.0.0/8", "2a00::7/128", "fe80::/64"];
+        let host = host.map(|block| block.parse().unwrap());
         let resolvers = ["1.1.1.1".parse().unwrap()];
         let node = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed".parse().unwrap();
-        let holder =
-            Holder { node, image: "sha256:1d", network, host: &host, resolvers: &resolvers };
+        let (image, runtime) = ("sha256:1d", Some("crun"));
+        let holder = Holder { node, image, network, host: &host, resolvers: &resolvers, runtime };
         serde_json::to_value(holder_body(&holder, "/program")).unwrap()
     }
 
@@ -189,7 +175,7 @@ mod tests {
                 "SecurityOpt": ["no-new-privileges"], "NetworkMode": "none", "PublishAllPorts": false,
                 "Memory": 33_554_432, "MemorySwap": 33_554_432, "PidsLimit": 32, "OomScoreAdj": 500,
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "256m", "max-file": "2"}},
-                "RestartPolicy": {"Name": "no"}, "AutoRemove": false,
+                "RestartPolicy": {"Name": "no"}, "AutoRemove": false, "Runtime": "crun",
             })
         );
     }
@@ -206,43 +192,20 @@ mod tests {
         let command: Vec<&str> =
             body["Cmd"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
         assert_eq!(command[..2], ["/program", "fence"]);
-        // The host's private addresses lie in refused prefixes.
-        assert_eq!(command[2..], [&REFUSED[..], &["192.0.2.7", "2001:db8::7"]].concat());
+        // The host's private addresses lie in refused blocks.
+        assert_eq!(command[2..], [&NOT_PUBLIC[..], &["45.0.2.0/24", "2a00::7/128"]].concat());
     }
 
     #[test]
-    fn an_address_is_public_or_it_is_not() {
-        for address in
-            ["8.8.8.8", "100.63.0.1", "172.15.9.9", "172.32.0.1", "2001:db8::1", "2606::1"]
-        {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "0.0.0.0",
-            "10.255.0.1",
-            "100.100.100.200",
-            "127.0.0.53",
-            "168.63.129.16",
-            "169.254.169.254",
-            "172.17.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.168.1.1",
-            "198.19.0.1",
-            "224.0.0.251",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:10.0.0.1",
-            "::ffff:8.8.8.8",
-            "64:ff9b::a00:1",
-            "2001:0:1::1",
-            "2002:a00:1::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "ff02::fb",
+    fn a_runtime_with_a_network_stack_of_its_own_joins_no_holder() {
+        for (runtime, serves) in [
+            ("runc", true),
+            ("nvidia", true),
+            ("runsc", false),
+            ("io.containerd.kata.v2", false),
+            ("", false),
         ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
+            assert_eq!(Holder::serves(runtime), serves, "{runtime}");
         }
     }
 }
