@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum as Listed,
@@ -33,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 const REFILL_AFTER: Duration = Duration::from_secs(2);
 /// Wait after a round that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// A holder of `internet` that is older is not lent: the host may have got addresses since it read them.
+const GOOD_FOR: Duration = Duration::from_mins(10);
 /// What a holder of `internet` says once its rules are in force.
 const READY: &str = "ready\n";
 
@@ -48,11 +50,29 @@ pub(super) struct Holders {
 
 #[derive(Default)]
 struct State {
-    /// Their networks and their containers' ids.
-    ready: Vec<(Network, String)>,
+    ready: Vec<Ready>,
     /// The ids of those that a create call may be using.
     lent: HashSet<String>,
     is_closed: bool,
+}
+
+/// A holder that is ready to be joined.
+struct Ready {
+    network: Network,
+    /// Its container's id.
+    id: String,
+    made_at: Instant,
+}
+
+impl Ready {
+    fn new(network: Network, id: String) -> Self {
+        Self { network, id, made_at: Instant::now() }
+    }
+
+    /// Whether its rules are those of the host's addresses at this time, as far as anybody knows.
+    fn is_good(&self, at: Instant) -> bool {
+        self.network != Network::Internet || at.duration_since(self.made_at) < GOOD_FOR
+    }
 }
 
 impl Holders {
@@ -66,52 +86,55 @@ impl Holders {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, network: Network) -> Option<Lent<'_>> {
+    fn take(&self, network: Network, now: Instant) -> Option<Lent<'_>> {
         let mut state = self.state();
-        let at = state.ready.iter().position(|(of, _)| *of == network)?;
-        let (_, id) = state.ready.swap_remove(at);
+        let is_one = |one: &Ready| one.network == network && one.is_good(now);
+        let at = state.ready.iter().position(is_one)?;
+        let ready = state.ready.swap_remove(at);
         drop(state);
         self.lent.notify_one();
-        Some(self.lend(network, id))
+        Some(self.lend(ready))
     }
 
-    fn lend(&self, network: Network, id: String) -> Lent<'_> {
-        self.state().lent.insert(id.clone());
-        Lent { holders: self, holder: Some((network, id)) }
+    fn lend(&self, ready: Ready) -> Lent<'_> {
+        self.state().lent.insert(ready.id.clone());
+        Lent { holders: self, holder: Some(ready) }
     }
 
-    fn known(&self) -> HashSet<String> {
-        let state = self.state();
-        state.ready.iter().map(|(_, id)| id).chain(&state.lent).cloned().collect()
+    /// The ids of those that may still be joined. Forgets those that will be too old before the next round.
+    fn known(&self, now: Instant) -> HashSet<String> {
+        let mut state = self.state();
+        state.ready.retain(|one| one.is_good(now + LOOK_EVERY));
+        state.ready.iter().map(|one| &one.id).chain(&state.lent).cloned().collect()
     }
 }
 
 /// A holder for one create call, or none. Dropped, it is never lent again.
 pub(super) struct Lent<'a> {
     holders: &'a Holders,
-    holder: Option<(Network, String)>,
+    holder: Option<Ready>,
 }
 
 impl Lent<'_> {
     /// The engine's id of it.
     pub(super) fn id(&self) -> Option<&str> {
-        self.holder.as_ref().map(|(_, id)| id.as_str())
+        self.holder.as_ref().map(|one| one.id.as_str())
     }
 
     /// The engine has certainly not used it.
     pub(super) fn put_back(mut self) {
-        if let Some((network, id)) = self.holder.take() {
+        if let Some(ready) = self.holder.take() {
             let mut state = self.holders.state();
-            state.lent.remove(&id);
-            state.ready.push((network, id));
+            state.lent.remove(&ready.id);
+            state.ready.push(ready);
         }
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some((_, id)) = &self.holder {
-            self.holders.state().lent.remove(id);
+        if let Some(ready) = &self.holder {
+            self.holders.state().lent.remove(&ready.id);
         }
     }
 }
@@ -121,18 +144,60 @@ pub(super) async fn lend<'a>(docker: &'a Docker, spec: &ContainerSpec) -> Result
     let holders = &docker.holders;
     let lent = match spec.network {
         Network::Bridge => None,
-        Network::None => holders.take(Network::None),
-        Network::Internet => {
-            let mut lent = holders.take(Network::Internet);
-            if lent.is_none() {
-                let _alone = holders.making.lock().await;
-                let id = make(docker, spec.node, spec.network).await?;
-                lent = Some(holders.lend(spec.network, id));
-            }
-            lent
-        }
+        Network::None => holders.take(Network::None, Instant::now()),
+        Network::Internet => Some(fenced(docker, spec.node).await?),
     };
     Ok(lent.unwrap_or(Lent { holders, holder: None }))
+}
+
+/// A holder of `internet`: a ready one, or one that is made now.
+async fn fenced(docker: &Docker, node: Address) -> Result<Lent<'_>, Error> {
+    if let Some(reason) = keeps_own_networks(docker).await? {
+        return Err(reason);
+    }
+    if let Some(lent) = take_running(docker).await? {
+        return Ok(lent);
+    }
+    let _alone = docker.holders.making.lock().await;
+    // One may have become ready while this call waited.
+    if let Some(lent) = take_running(docker).await? {
+        return Ok(lent);
+    }
+    let id = make(docker, node, Network::Internet).await?;
+    Ok(docker.holders.lend(Ready::new(Network::Internet, id)))
+}
+
+/// A ready holder of `internet` that runs: the container that joins a dead one is lost. The dead are forgotten,
+/// and removed by the next round.
+async fn take_running(docker: &Docker) -> Result<Option<Lent<'_>>, Error> {
+    while let Some(lent) = docker.holders.take(Network::Internet, Instant::now()) {
+        let there = inspect(docker, lent.id().unwrap_or_default()).await?;
+        let state = there.and_then(|there| there.state);
+        if state.is_some_and(|state| state.running == Some(true)) {
+            return Ok(Some(lent));
+        }
+    }
+    Ok(None)
+}
+
+/// Why jobs can't join holders, if their runtime gives each container a network stack of its own.
+async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
+    let (setting, runtime) = match &docker.config.runtime {
+        Some(runtime) => ("JOB_RUNTIME", runtime.clone()),
+        None => {
+            // Asked each time, since the owner may change it.
+            let info = docker.call(docker.client().await?.info()).await?;
+            ("the engine's default runtime", info.default_runtime.unwrap_or_default())
+        }
+    };
+    Ok((!policy::Holder::serves(&runtime)).then(|| {
+        let reason = format!(
+            "JOB_NETWORK=internet needs JOB_RUNTIME to be one of {}, whose containers use the kernel's own network, and \
+             {setting} is {runtime}: name one of them, or offer no internet",
+            policy::Holder::SERVED.join(", ")
+        );
+        Error::Engine { reason: fault::one_line(&reason) }
+    }))
 }
 
 /// What is done about a holder after the engine refused the start of the container that joins it.
@@ -203,7 +268,7 @@ pub(super) async fn drop_all(docker: &Docker) {
     // One that is being made just now is added to them.
     let _alone = docker.holders.making.lock().await;
     let ready = std::mem::take(&mut docker.holders.state().ready);
-    for (_, id) in ready {
+    for Ready { id, .. } in ready {
         if let Err(err) = docker.discard(&ContainerId(id)).await {
             tracing::debug!("a network that was made ahead stays: {err}");
         }
@@ -218,18 +283,22 @@ async fn tend(
     spare: usize,
 ) -> Result<(), Error> {
     sweep(docker, node).await?;
+    if let Some(reason) = keeps_own_networks(docker).await? {
+        // Without a network, the job's container has a closed namespace of its own.
+        return if networks.contains(&Network::Internet) { Err(reason) } else { Ok(()) };
+    }
     for &network in networks {
         loop {
             let _alone = docker.holders.making.lock().await;
             let (count, is_closed) = {
                 let state = docker.holders.state();
-                (state.ready.iter().filter(|(of, _)| *of == network).count(), state.is_closed)
+                (state.ready.iter().filter(|one| one.network == network).count(), state.is_closed)
             };
             if count >= spare || is_closed {
                 break;
             }
             let id = make(docker, node, network).await?;
-            docker.holders.state().ready.push((network, id));
+            docker.holders.state().ready.push(Ready::new(network, id));
         }
     }
     Ok(())
@@ -239,15 +308,17 @@ async fn tend(
 async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
     let _alone = docker.holders.making.lock().await;
     // Before the list: a holder that is lent after it is known before it.
-    let known = docker.holders.known();
+    let known = docker.holders.known(Instant::now());
     let client = docker.client().await?;
     let filters = policy::label_filter(node);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let listed = docker.call(client.list_containers(Some(options))).await?;
     let (alive, unused) = sort(listed, &known);
-    docker.holders.state().ready.retain(|(_, id)| !known.contains(id) || alive.contains(id));
+    docker.holders.state().ready.retain(|one| !known.contains(&one.id) || alive.contains(&one.id));
     for id in unused {
-        docker.discard(&ContainerId(id)).await?;
+        if let Err(err) = docker.discard(&ContainerId(id.clone())).await {
+            tracing::warn!("container {id}, which holds a network that nobody needs, stays: {err}");
+        }
     }
     Ok(())
 }
@@ -381,15 +452,29 @@ mod tests {
 
     #[test]
     fn a_holder_is_lent_once_unless_it_was_certainly_not_used() {
-        let holders = Holders::default();
-        holders.state().ready.push((Network::None, "one".to_owned()));
-        assert!(holders.take(Network::Internet).is_none());
-        let lent = holders.take(Network::None).unwrap();
-        assert!(holders.take(Network::None).is_none());
-        assert!(holders.known().contains("one"));
+        let (holders, now) = (Holders::default(), Instant::now());
+        holders.state().ready.push(Ready::new(Network::None, "one".to_owned()));
+        assert!(holders.take(Network::Internet, now).is_none());
+        let lent = holders.take(Network::None, now).unwrap();
+        assert!(holders.take(Network::None, now).is_none());
+        assert!(holders.known(now).contains("one"));
         lent.put_back();
-        drop(holders.take(Network::None).unwrap());
-        assert!(holders.take(Network::None).is_none(), "it may have been used");
-        assert!(holders.known().is_empty());
+        drop(holders.take(Network::None, now).unwrap());
+        assert!(holders.take(Network::None, now).is_none(), "it may have been used");
+        assert!(holders.known(now).is_empty());
+    }
+
+    #[test]
+    fn a_holder_of_internet_is_not_lent_when_the_hosts_addresses_may_be_others() {
+        let holders = Holders::default();
+        for network in [Network::None, Network::Internet] {
+            holders.state().ready.push(Ready::new(network, format!("{network:?}")));
+        }
+        let made = Instant::now();
+        holders.take(Network::Internet, made + GOOD_FOR / 2).unwrap().put_back();
+        assert!(holders.take(Network::Internet, made + GOOD_FOR).is_none());
+        assert_eq!(holders.known(made).len(), 2);
+        assert_eq!(holders.known(made + GOOD_FOR), HashSet::from(["None".to_owned()]));
+        assert!(holders.take(Network::None, made + GOOD_FOR).is_some());
     }
 }

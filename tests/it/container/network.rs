@@ -164,9 +164,9 @@ async fn what_a_killed_node_held_is_removed_at_the_next_start_unless_a_job_needs
     .await;
 }
 
-/// A world around the engine's host, in namespaces of the test alone: a public host, a LAN with a metadata
-/// service, a public and a private address of the host's own, and another container on the bridge. Each serves
-/// its name at port 8080.
+/// A world around the engine's host, in namespaces of the test alone: a neighbour in the host's public network with
+/// a public host behind it, a LAN with a metadata service, public and private addresses of the host's own, a block of
+/// public addresses that it answers to, and another container on the bridge. Each serves its name at port 8080.
 const WORLD: &str = "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/www
     sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
     serve() { mkdir -p /run/www/$2; echo $2 > /run/www/$2/index.html
@@ -175,10 +175,13 @@ const WORLD: &str = "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/www
         ip link set $1 up; ip -n $1 link set eth0 up
         ip addr add $3 dev $1; ip -n $1 addr add $2 dev eth0
         ip -n $1 route add default via ${3%/*}; }
-    link public 203.0.113.2/24 203.0.113.1/24; link lan 192.168.77.2/24 192.168.77.1/24
-    ip -6 addr add 2001:db8:f::1/64 dev public nodad
-    ip -n public -6 addr add 2001:db8:f::2/64 dev eth0 nodad
-    ip -n public -6 route add default via 2001:db8:f::1
+    link public 45.0.2.2/24 45.0.2.1/24; link lan 192.168.77.2/24 192.168.77.1/24
+    ip -6 addr add 2a00:f::1/64 dev public nodad
+    ip -n public -6 addr add 2a00:f::2/64 dev eth0 nodad
+    ip -n public -6 route add default via 2a00:f::1
+    ip -n public addr add 45.0.7.7/32 dev eth0; ip route add 45.0.7.0/24 via 45.0.2.2
+    ip -n public -6 addr add 2a00:7::7/128 dev eth0 nodad; ip -6 route add 2a00:7::/64 via 2a00:f::2
+    ip route add local 45.0.9.0/24 dev lo; ip -6 route add local 2a00:9::/64 dev lo
     ip -6 addr add fd77::1/64 dev lan nodad; ip -n lan -6 addr add fd77::2/64 dev eth0 nodad
     ip -n lan -6 route add default via fd77::1
     for it in 10.9.9.9 100.64.9.9 198.18.9.9 169.254.169.254 168.63.129.16
@@ -189,8 +192,8 @@ const WORLD: &str = "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/www
 
 /// Addresses that must not answer; `$BRIDGE` and `$OTHER` are those of the bridge and the other container.
 const CLOSED: &str = "192.168.77.2 10.9.9.9 100.64.9.9 198.18.9.9 169.254.169.254 168.63.129.16 192.168.77.1 \
-    203.0.113.1 $BRIDGE $OTHER 2001:db8:f::1 fd77::1 fd77::2 64:ff9b::1 ::ffff:192.168.77.2 \
-    2001:db8:b::1 fe80::1%eth0";
+    45.0.2.1 45.0.2.2 45.0.9.9 $BRIDGE $OTHER 2a00:f::1 2a00:f::2 2a00:9::9 fd77::1 fd77::2 64:ff9b::1 ::ffff:192.168.77.2 \
+    2a00:b::1 fe80::1%eth0";
 
 /// Binds to the interface, by which the kernel takes any address to be on the link; then lets the job end.
 const BOUND: &str = r#"
@@ -228,7 +231,7 @@ const OF_THE_HOST: &str = "iptables-save | grep -v '^#'; ip6tables-save | grep -
     ip route show table all | sort; ip -br link | grep -v ^veth | awk '{print $1}'";
 
 async fn open_world() -> (Bench, String, String) {
-    let options = &["--ipv6", "--fixed-cidr-v6=2001:db8:b::/64"];
+    let options = &["--ipv6", "--fixed-cidr-v6=2a00:b::/64"];
     let bench = Bench::on(Engine::start_with(options)).await;
     on_host(
         &bench.engine,
@@ -278,14 +281,14 @@ fn opened(ending: &Ending) -> Vec<&str> {
 async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_owners() {
     let (bench, other, bridge) = open_world().await;
     let closed = CLOSED.replace("$BRIDGE", &bridge).replace("$OTHER", &other);
-    let public = "203.0.113.2 2001:db8:f::2";
+    let public = "45.0.7.7 2a00:7::7";
 
     // Without the rules, everything is there to be found.
     let all = ask(&format!("{public} {closed}"));
     let open = ContainerSpec { network: Network::Bridge, ..roomy(&bench, &all) };
     let (_, ending) = bench.finish(&open).await;
     let count = opened(&ending).len();
-    assert!(count >= 14, "the world is not what the test takes it for: {ending:?}");
+    assert!(count >= 18, "the world is not what the test takes it for: {ending:?}");
 
     let before = on_host(&bench.engine, OF_THE_HOST);
     let tried = format!(
@@ -305,11 +308,7 @@ async fn a_job_with_the_internet_reaches_public_addresses_and_nothing_of_the_own
     ));
     assert_eq!(output(bound), "");
     let ending = watch(&bench.docker, &id).await.unwrap();
-    assert_eq!(
-        opened(&ending),
-        ["open 2001:db8:f::2 public", "open 203.0.113.2 public"],
-        "{ending:?}"
-    );
+    assert_eq!(opened(&ending), ["open 2a00:7::7 public", "open 45.0.7.7 public"], "{ending:?}");
     for line in ["nameserver 1.1.1.1", "nameserver 9.9.9.9", "closed", "held"] {
         assert!(ending.stdout.lines().any(|told| told == line), "{line}: {ending:?}");
     }
@@ -349,12 +348,29 @@ async fn the_network_of_internet_is_there_only_with_its_rules() {
         kinds.sort_unstable();
         assert_eq!(kinds, ["internet", "none"]);
         let spec = ContainerSpec { network: Network::Internet, ..bench.shell("ls /sys/class/net") };
-        let (_, ending) = bench.finish(&spec).await;
+        // One that has died is not lent.
+        let fenced = there.iter().find(|(_, network)| network == "internet").unwrap();
+        bench.engine.client().kill_container(&fenced.0, None).await.unwrap();
+        let (id, ending) = bench.finish(&spec).await;
         assert!(ending.stdout.contains("eth0"), "{ending:?}");
+        assert_ne!(holder_of(&bench, &id).await, fenced.0);
     })
     .await;
     // None is ready for an adapter that keeps none: it makes one.
     let spec = ContainerSpec { network: Network::Internet, ..bench.shell("ls /sys/class/net") };
     let id = run(&docker, &spec).await.unwrap().id;
     assert!(watch(&docker, &id).await.unwrap().stdout.contains("eth0"));
+}
+
+#[tokio::test]
+async fn a_runtime_with_a_network_stack_of_its_own_gets_no_internet() {
+    let bench = Bench::start().await;
+    let runtime = Some("runsc".to_owned());
+    let config = Config { runtime, ..bench.engine.config() };
+    let docker = Docker::connect(&config).unwrap();
+    let spec = ContainerSpec { network: Network::Internet, ..bench.shell("true") };
+    let told = docker.create(&spec).await.unwrap_err().to_string();
+    for word in ["JOB_NETWORK=internet", "JOB_RUNTIME is runsc"] {
+        assert!(told.contains(word), "{told}");
+    }
 }
