@@ -71,13 +71,16 @@ impl fmt::Debug for Secret {
 
 /// A URL as it may be shown: scheme, host and port. Whatever else it has may be a key: user, password,
 /// query and fragment are left out, and a path is `/…` with a tag of four hexadecimal digits, which tells
-/// two paths of one host apart for as long as this process lives. What is no host with a port is `***`.
+/// two paths of one host apart for as long as this process lives. What is no host with a port is `***`, and so is
+/// a URL with an `@` after its host: there the host may be a user, and the rest a password.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (authority, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let path = after.split(['?', '#']).next().unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or(path);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let is_shown = is_host(host, !scheme.is_empty()) && scheme.bytes().all(is_plain);
+    let is_shown =
+        is_host(host, !scheme.is_empty()) && scheme.bytes().all(is_plain) && !after.contains('@');
     let mut shown = match (is_shown, scheme) {
         (false, _) => return "***".to_owned(),
         (true, "") => host.to_owned(),
@@ -158,6 +161,10 @@ mod tests {
             ("http://user:pa/ss@host", "***"),
             ("http://user:pa#ss@host", "***"),
             ("http://user:p?ss@host", "***"),
+            ("http://user:12/34@h", "***"),
+            ("http://user:12?34@h", "***"),
+            ("http://user:12#34@h", "***"),
+            ("user:12/34@h", "***"),
             ("shortSecretKey123", "***"),
             ("shortSecretKey123/x", "***"),
             ("", "***"),
