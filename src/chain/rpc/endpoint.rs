@@ -4,7 +4,7 @@
 //! The URL may contain a key, so it leaves this file only in redacted form, even if the endpoint
 //! repeats a part of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -33,8 +33,10 @@ pub(super) struct Endpoint {
     url: Url,
     /// The redacted URL.
     pub(super) shown: String,
-    /// Lines about its state: a flapping one would fill the log with them.
-    pub(super) lines: Seldom,
+    /// Lines that it is left alone: a flapping one would fill the log with them.
+    lines: Seldom,
+    /// Whether the last line about its state says that it is left alone.
+    is_told_away: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -78,7 +80,21 @@ impl Endpoint {
         let url = http::url(url).map_err(|_| Error::BadUrl)?;
         let shown = http::shown(&url);
         let lines = Seldom::within(STATES_MAX, STATES_SPAN);
-        Ok(Self { client, url, shown, lines, next_id: AtomicU64::new(1) })
+        let (is_told_away, next_id) = (AtomicBool::new(false), AtomicU64::new(1));
+        Ok(Self { client, url, shown, lines, is_told_away, next_id })
+    }
+
+    /// What to append to the line that it is left alone; `None` if that line is left out.
+    pub(super) fn left_alone(&self) -> Option<String> {
+        let more = self.lines.line()?;
+        self.is_told_away.store(true, Ordering::Relaxed);
+        Some(more)
+    }
+
+    /// Whether to tell that it is back: always when the last line says that it is left alone, however many
+    /// lines there were.
+    pub(super) fn is_back_news(&self) -> bool {
+        self.is_told_away.swap(false, Ordering::Relaxed)
     }
 
     /// Calls `method` and returns its result unparsed.
@@ -215,6 +231,16 @@ mod tests {
             };
             assert_eq!(told, kind, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn the_last_line_about_an_endpoint_that_is_back_says_so() {
+        let endpoint = Endpoint::new("http://127.0.0.1:1", client()).unwrap();
+        assert!(!endpoint.is_back_news(), "nobody was told that it was away");
+        for _ in 0..STATES_MAX {
+            assert!(endpoint.left_alone().is_some() && endpoint.is_back_news());
+        }
+        assert!(endpoint.left_alone().is_none() && !endpoint.is_back_news());
     }
 
     fn client() -> Client {

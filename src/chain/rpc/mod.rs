@@ -273,9 +273,9 @@ impl Rpc {
 
     fn answered(&self, index: usize, question: &Question<'_>, began: Instant) {
         if self.roster().answered(index, question.method(), began)
-            && let Some(more) = self.endpoints[index].lines.line()
+            && self.endpoints[index].is_back_news()
         {
-            tracing::info!("{} is back{more}", self.name(index));
+            tracing::info!("{} is back", self.name(index));
         }
     }
 
@@ -284,7 +284,7 @@ impl Rpc {
         let times = (began, Instant::now());
         let rest = self.roster().failed(index, fault, times, fastrand::f64());
         if let Some(rest) = rest
-            && let Some(more) = self.endpoints[index].lines.line()
+            && let Some(more) = self.endpoints[index].left_alone()
         {
             let (name, seconds) = (self.name(index), rest.as_secs_f64().ceil());
             tracing::warn!("{name} is left alone for {seconds} s: {said}{more}");
