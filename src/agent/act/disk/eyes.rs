@@ -170,7 +170,9 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             input: walked.input.bytes.min(job.disk_bytes),
             layer: bytes,
             log: (self.log_of)(&job),
-            entries: walked.output.entries + walked.input.entries + entries,
+            entries: walked.output.entries,
+            input_entries: walked.input.entries,
+            layer_entries: entries,
             is_whole: is_whole && layer != Layer::TooLong,
             is_fresh: matches!(layer, Layer::Written(..)),
         };

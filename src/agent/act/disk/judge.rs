@@ -1,8 +1,8 @@
 //! Which jobs to stop for what they have written. Pure.
 //!
 //! Invariants: a job's limit counts its inputs, its output, its image's volumes, its container's layer and its
-//! log together, in bytes and in files; a job above it is stopped at once; a full disk costs the job that has
-//! written most, if its end helps, and only after it stayed full for [`FULL_FOR`].
+//! log together in bytes, and all but its inputs in files; a job above it is stopped at once; a full disk costs
+//! the job that has written most there, if its end helps, and only after it stayed full for [`FULL_FOR`].
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::job::phase::StopCause;
 
 /// What a job may have above its limit: the file system's own blocks, and the folders that the node makes.
 const LEEWAY: u64 = 1 << 20;
-/// Bytes of its limit for which a job may have one file or folder. Of the file systems in use ext4 has the
+/// Bytes of its limit for which a job may make one file or folder. Of the file systems in use ext4 has the
 /// fewest inodes, one for each 16 KiB: a job that keeps to this leaves others inodes for their blocks.
 const BYTES_PER_ENTRY: u64 = 64 << 10;
-/// Files and folders that every job may have: environments of Python packages have some 10,000.
+/// Files and folders that every job may make: environments of Python packages have some 10,000.
 const ENTRIES_MIN: u64 = 16_384;
 /// Files and folders that no job may exceed. More of them take seconds to count, and minutes to remove.
 pub(super) const ENTRIES_MAX: u64 = 500_000;
@@ -38,8 +38,12 @@ pub(super) struct Written {
     pub layer: u64,
     /// Bytes of the log that the engine keeps.
     pub log: u64,
-    /// Files and folders of all these, as far as they could be counted.
+    /// Files and folders of `/output` and of the image's volumes.
     pub entries: u64,
+    /// Those of the inputs, which do not count against the limit: their number was bounded when they came.
+    pub input_entries: u64,
+    /// Those of the container's layer, where they could be counted.
+    pub layer_entries: u64,
     /// Whether nothing was too large, too slow or closed to be measured.
     pub is_whole: bool,
     /// Whether the layer was measured in this look.
@@ -53,10 +57,15 @@ impl Written {
         files.saturating_add(self.layer).saturating_add(self.log)
     }
 
+    /// The files and folders that the job made.
+    pub(super) const fn made(&self) -> u64 {
+        self.entries.saturating_add(self.layer_entries)
+    }
+
     /// Whether the job has more than it may.
     pub(super) fn is_above(&self, job: &Running) -> bool {
         self.bytes() > job.disk_bytes.saturating_add(LEEWAY)
-            || self.entries > entries_max(job.disk_bytes)
+            || self.made() > entries_max(job.disk_bytes)
     }
 
     /// The same by what was measured in this look alone.
@@ -66,7 +75,7 @@ impl Written {
     }
 }
 
-/// The files and folders that a job with this limit may have.
+/// The files and folders that a job with this limit may make.
 pub(super) fn entries_max(disk_bytes: u64) -> u64 {
     (disk_bytes / BYTES_PER_ENTRY).clamp(ENTRIES_MIN, ENTRIES_MAX)
 }
@@ -134,13 +143,24 @@ impl Looks {
     }
 }
 
+/// What of a job lies on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// All of it: one disk is under the jobs' folders and the engine's, as far as that is known.
+    All,
+    /// What is in the jobs' folders: inputs, outputs and volumes.
+    Folders,
+    /// What the engine keeps: layers and logs.
+    Layers,
+}
+
 /// What a full disk lacks to be usable again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lack {
     pub bytes: u64,
     pub inodes: u64,
-    /// Whether it is the engine's disk that is full, which holds layers and logs.
-    pub is_engines: bool,
+    /// What lies on the disk that is full.
+    pub holds: Holds,
 }
 
 impl Lack {
@@ -148,32 +168,50 @@ impl Lack {
     pub(super) fn of(room: Room, full_mib: u64) -> Option<Self> {
         let bytes = full_mib.saturating_sub(room.mib) << 20;
         let inodes = FULL_INODES.saturating_sub(room.inodes);
-        (bytes > 0 || inodes > 0).then_some(Self { bytes, inodes, is_engines: false })
+        (bytes > 0 || inodes > 0).then_some(Self { bytes, inodes, holds: Holds::All })
     }
 
-    /// The same of the disk under the jobs' folders, then of the engine's.
-    pub(super) fn of_first(rooms: &[Room], full_mib: u64) -> Option<Self> {
-        let mut lacks = rooms.iter().enumerate().map(|(at, room)| {
-            Self::of(*room, full_mib).map(|lack| Self { is_engines: at > 0, ..lack })
-        });
-        lacks.find_map(|lack| lack)
+    /// The same of the disk under the jobs' folders, then of the engine's. `are_apart`: these are two. If both
+    /// are full, all that a job has counts.
+    pub(super) fn of_first(rooms: &[Room], are_apart: bool, full_mib: u64) -> Option<Self> {
+        let lack = |at: usize| rooms.get(at).and_then(|room| Self::of(*room, full_mib));
+        match (lack(0), lack(1)) {
+            (Some(lack), None) if are_apart => Some(Self { holds: Holds::Folders, ..lack }),
+            (None, Some(lack)) if are_apart => Some(Self { holds: Holds::Layers, ..lack }),
+            (Some(lack), _) | (None, Some(lack)) => Some(lack),
+            (None, None) => None,
+        }
     }
 
-    /// The job's bytes on the disk that is full, as far as that is known.
-    const fn share_of(self, written: &Written) -> u64 {
-        if self.is_engines { written.layer.saturating_add(written.log) } else { written.bytes() }
+    /// The job's bytes on the disk that is full.
+    const fn bytes_of(self, written: &Written) -> u64 {
+        match self.holds {
+            Holds::All => written.bytes(),
+            Holds::Folders => written.output.saturating_add(written.input),
+            Holds::Layers => written.layer.saturating_add(written.log),
+        }
+    }
+
+    /// The job's files and folders there.
+    const fn entries_of(self, written: &Written) -> u64 {
+        match self.holds {
+            Holds::All => written.made().saturating_add(written.input_entries),
+            Holds::Folders => written.entries.saturating_add(written.input_entries),
+            Holds::Layers => written.layer_entries,
+        }
     }
 }
 
-/// The job that has written most, of those whose end frees what is lacking. One that can't be
+/// The job that has written most to the full disk, of those whose end frees what is lacking. One that can't be
 /// measured counts as larger than any other.
 pub(super) fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
     let weight = |written: &Written| {
-        let amount = if lack.bytes > 0 { lack.share_of(written) } else { written.entries };
+        let bytes = lack.bytes_of(written);
+        let amount = if lack.bytes > 0 { bytes } else { lack.entries_of(written) };
         (!written.is_whole, amount)
     };
     let helps = |written: &Written| {
-        let (bytes, entries) = (lack.share_of(written), written.entries);
+        let (bytes, entries) = (lack.bytes_of(written), lack.entries_of(written));
         !written.is_whole || (bytes >= lack.bytes && entries >= lack.inodes)
     };
     let most = jobs.iter().filter(|(_, written)| helps(written));

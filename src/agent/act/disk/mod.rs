@@ -2,7 +2,7 @@
 //! before the disk is full for all.
 //!
 //! A job's `disk_mib` limits its inputs, `/output`, the image's volumes, the container's layer and the log
-//! together, and with it the number of files. The free space is looked at four times a second; the jobs are
+//! together, and with it the number of files that it makes. The free space is looked at four times a second; the jobs are
 //! measured when it drops, and now and then. A job above its limit is stopped at once and without a grace
 //! period. If the disk runs full all the same, the job that has written most is stopped, provided that this
 //! frees enough, and that the disk stays full for a second. No further job is stopped for a full disk while
@@ -18,7 +18,8 @@
 mod eyes;
 mod judge;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
     free_min_mib: u64,
 ) -> Result<(), Failure> {
     let full_mib = (free_min_mib / 2).max(FULL_MIB_MIN);
-    let mut guard = Guard { act: &act, engines: None, known: Known::new() };
+    let mut guard = Guard { act: &act, engines: None, are_apart: false, known: Known::new() };
     let (mut looks, mut pace) = (Looks::default(), Pace::default());
     loop {
         act.clock.sleep(EVERY).await;
@@ -72,7 +73,7 @@ pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
             continue;
         }
         let rooms = guard.rooms().await?;
-        let is_full = Lack::of_first(&rooms, full_mib).is_some();
+        let is_full = Lack::of_first(&rooms, guard.are_apart, full_mib).is_some();
         let left = guard.left(&running);
         // On a full disk every look measures, however long that takes.
         let due = if is_full { Some(Haste::All) } else { pace.due(&rooms, left, Instant::now()) };
@@ -86,7 +87,7 @@ pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
         pace.looked(rooms, now + (took * SHARE).max(MEASURE_EVERY), now + took * SHARE_IN_HASTE);
         // Ask again: jobs may have cleaned up meanwhile. An engine that is away can't stop a job.
         let rooms = if is_full && !seen.is_engine_away { guard.rooms().await? } else { Vec::new() };
-        let lack = Lack::of_first(&rooms, full_mib);
+        let lack = Lack::of_first(&rooms, guard.are_apart, full_mib);
         let settles = looks.settles(&act.base.board, &act.folders);
         for (id, cause) in looks.judge(&seen.jobs, lack, settles, Instant::now()) {
             stop(&act.base.board, &id, cause, &seen.jobs).await;
@@ -100,6 +101,8 @@ struct Guard<'a, R, C> {
     /// The folder of the engine's images and containers, once the engine has named it.
     #[expect(clippy::option_option, reason = "not asked yet, and none, are different")]
     engines: Option<Option<PathBuf>>,
+    /// Whether that folder is known to be on another file system than the jobs' folders.
+    are_apart: bool,
     known: Known,
 }
 
@@ -108,6 +111,10 @@ impl<R: ContainerRuntime, C: Clock> Guard<'_, R, C> {
     async fn rooms(&mut self) -> Result<Vec<Room>, Failure> {
         if self.engines.is_none() {
             self.engines = self.act.runtime.root_folder().await.ok();
+            let device = |at: &Path| std::fs::metadata(at).ok().map(|found| found.dev());
+            let engines = self.engines.iter().flatten().find_map(|at| device(at));
+            let own = device(self.act.folders.root());
+            self.are_apart = engines.zip(own).is_some_and(|(engines, own)| engines != own);
         }
         let jobs = host::disk_room(self.act.folders.root());
         let jobs = jobs.map_err(|err| Failure::Again(err.into()))?;
@@ -119,7 +126,7 @@ impl<R: ContainerRuntime, C: Clock> Guard<'_, R, C> {
     fn left(&self, running: &[Running]) -> (u64, u64) {
         let left = |job: &Running| {
             let last = self.known.get(&job.container).map(|known| known.last).unwrap_or_default();
-            let entries = entries_max(job.disk_bytes).saturating_sub(last.entries);
+            let entries = entries_max(job.disk_bytes).saturating_sub(last.made());
             (job.disk_bytes.saturating_sub(last.bytes()), entries)
         };
         let least = |a: (u64, u64), b: (u64, u64)| (a.0.min(b.0), a.1.min(b.1));
@@ -178,7 +185,8 @@ async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Wri
     let written = found.map(|(_, written)| *written).unwrap_or_default();
     let limit = found.map(|(job, _)| job.disk_bytes).unwrap_or_default();
     let mib = |bytes: u64| bytes >> 20;
-    let Written { output, input, layer, log, entries, is_whole, .. } = written;
+    let Written { output, input, layer, log, is_whole, .. } = written;
+    let entries = written.made();
     let why = match cause {
         StopCause::DiskFull if is_whole => "the disk is full and it has written most",
         StopCause::DiskFull => "the disk is full and what it has written can't be measured",

@@ -25,7 +25,7 @@ fn job(id: &str, output_mib: u64, layer_mib: u64) -> (Running, Written) {
 }
 
 /// A disk that lacks 8 MiB.
-const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0, is_engines: false });
+const LACK: Option<Lack> = Some(Lack { bytes: 8 * MIB, inodes: 0, holds: Holds::All });
 
 fn named(stops: &[(JobId, StopCause)]) -> Vec<(&str, StopCause)> {
     stops.iter().map(|(id, cause)| (id.as_str(), *cause)).collect()
@@ -117,17 +117,37 @@ fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
     for _ in 0..3 {
         assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
     }
-    // The engine's disk is another one: what lies in an output does not count there.
-    let rooms = [Room { mib: 9, inodes: u64::MAX }, Room { mib: 0, inodes: u64::MAX }];
-    let lack = Lack::of_first(&rooms, 8).unwrap();
-    assert!(lack.is_engines);
-    assert_eq!(
-        greediest(&[job("out", 90, 9), job("layer", 0, 20)], lack).unwrap().as_str(),
-        "layer"
-    );
     let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
     let jobs = [jobs[0].clone(), hidden];
     assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("d", StopCause::DiskFull)]);
+}
+
+#[test]
+fn where_the_engine_has_a_disk_of_its_own_only_what_lies_on_the_full_one_counts() {
+    let room = |mib: u64| Room { mib, inodes: u64::MAX };
+    let victim = |own: u64, engines: u64, are_apart: bool| {
+        let lack = Lack::of_first(&[room(own), room(engines)], are_apart, 8).unwrap();
+        greediest(&[job("out", 90, 9), job("layer", 0, 95)], lack).unwrap().to_string()
+    };
+    assert_eq!(victim(9, 0, true), "layer");
+    assert_eq!(victim(0, 9, true), "out");
+    assert_eq!(victim(0, 0, true), "out", "both are full");
+    assert_eq!(victim(0, 0, false), "out", "they are one");
+    assert_eq!(Lack::of_first(&[room(9), room(9)], true, 8), None);
+    // Inodes too: a layer's files are none of the jobs' folders.
+    let lack = Lack { bytes: 0, inodes: 5, holds: Holds::Folders };
+    let (mut output, mut layer) = (job("out", 0, 0), job("layer", 0, 0));
+    (output.1.entries, layer.1.layer_entries) = (20, 900);
+    assert_eq!(greediest(&[output, layer], lack).unwrap().as_str(), "out");
+}
+
+#[test]
+fn the_files_of_an_input_are_no_reason_to_stop_its_job() {
+    let mut job = job("a", 1, 1);
+    job.1.input_entries = 20_000;
+    assert_eq!(Seconds::default().judge(std::slice::from_ref(&job), None, false), []);
+    job.1.layer_entries = 16_384;
+    assert_eq!(Seconds::default().judge(&[job], None, false).len(), 1);
 }
 
 #[test]
@@ -199,7 +219,7 @@ async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_eng
 fn inodes_run_out_as_well_as_blocks() {
     assert_eq!(Lack::of(Room { mib: 9, inodes: FULL_INODES }, 8), None);
     let lack = Lack::of(Room { mib: 9, inodes: 24 }, 8);
-    assert_eq!(lack, Some(Lack { bytes: 0, inodes: 1000, is_engines: false }));
+    assert_eq!(lack, Some(Lack { bytes: 0, inodes: 1000, holds: Holds::All }));
     let mut many = job("many", 1, 0);
     many.1.entries = 5000;
     assert_eq!(greediest(&[job("big", 90, 0), many], lack.unwrap()).unwrap().as_str(), "many");
