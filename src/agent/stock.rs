@@ -47,7 +47,8 @@ pub struct DiskLimits {
 }
 
 impl DiskLimits {
-    /// MiB that jobs may fill, with so much free under `DATA_DIR` and in the engine's room.
+    /// MiB that jobs may fill, with so much free under `DATA_DIR` and in the engine's room. With the sizes of
+    /// both disks in their place: what jobs can ever fill.
     pub fn for_jobs(&self, free_mib: u64, engines_room_mib: Option<u64>) -> u64 {
         let free = free_mib.min(engines_room_mib.unwrap_or(u64::MAX));
         free.saturating_sub(self.free_min_mib).min(self.budget_mib.unwrap_or(u64::MAX))
@@ -109,6 +110,12 @@ pub async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
 }
 
 /// Bytes free on the engine's disk, if it is on this host.
+/// MiB that the engine's disk has in all; `None` if the engine does not say, or not in time.
+pub async fn engines_size<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
+    let root = tokio::time::timeout(ENGINE, runtime.root_folder()).await.ok()?.ok().flatten()?;
+    host::disk_size_mib(&root).ok()
+}
+
 pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let root = runtime.root_folder().await.ok().flatten()?;
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))

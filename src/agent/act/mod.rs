@@ -250,18 +250,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
     }
 
-    /// Why the image is not pulled: what it downloads alone is more than the engine's disk can ever give.
+    /// Why the image is not pulled: what it downloads alone is more than the engine's disk can give.
     async fn too_large(&self, image: &str) -> Option<engine::Error> {
         let size = self.runtime.download_size(image).await.ok().flatten()?;
         let room = stock::engines_room(&*self.runtime).await?;
-        let offered_mib = self.disk.for_jobs(room, None);
-        let size_mib = size.div_ceil(1 << 20);
-        (size_mib > offered_mib).then(|| engine::Error::ImageRefused {
-            reference: image.to_owned(),
-            reason: format!(
-                "it is {size_mib} MiB to download, and this node's disk can give it {offered_mib}"
-            ),
-        })
+        let all = stock::engines_size(&*self.runtime).await?;
+        let (now_mib, ever_mib) = (self.disk.for_jobs(room, None), self.disk.for_jobs(all, None));
+        refusal::too_large(image, size.div_ceil(1 << 20), now_mib, ever_mib)
     }
 
     /// Reserves GPUs. A job whose GPUs failed waits for others only if the working ones could run

@@ -48,6 +48,20 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 }
 
+/// Why an image of this download size is not pulled, with so much that the disk can give it now, once images went,
+/// and ever. Other jobs' files go again, so a lack of room is final only if an empty disk has it too.
+pub(super) fn too_large(image: &str, size_mib: u64, now_mib: u64, ever_mib: u64) -> Option<Error> {
+    let reference = image.to_owned();
+    let said = |mib: u64| {
+        format!("it is {size_mib} MiB to download, and this node's disk can give it {mib}")
+    };
+    if size_mib > ever_mib {
+        return Some(Error::ImageRefused { reference, reason: said(ever_mib) });
+    }
+    let reason = || format!("{} now", said(now_mib));
+    (size_mib > now_mib).then(|| Error::Pull { reference, reason: reason() })
+}
+
 const NOT_SEEN: &str = "the node's container engine does not see the node's files";
 
 fn failed(reason: Reason, err: &Error, retry: Retry) -> Event {
@@ -99,6 +113,15 @@ pub(in crate::agent) const fn told(err: &Error) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_refused_for_good_only_if_an_empty_disk_has_no_room_for_it() {
+        assert!(too_large("x", 100, 100, 200).is_none());
+        let meant = |size_mib| meaning(&too_large("x", size_mib, 100, 200).unwrap());
+        assert_eq!(meant(101), (Reason::ImagePullFailed, Retry::Patiently));
+        assert_eq!(meant(200), (Reason::ImagePullFailed, Retry::Patiently));
+        assert_eq!(meant(201), (Reason::ImageUnavailable, Retry::Never));
+    }
 
     #[test]
     fn nothing_of_the_engines_own_words_is_told_to_strangers() {
