@@ -258,8 +258,8 @@ where
         });
         let (runtime, journal) = (Arc::clone(&readiness.runtime), desk.journal.clone());
         let (data_dir, limits) = (self.settings.data_dir.clone(), self.settings.disk_limits());
-        let keeper =
-            Arc::new(Keeper { runtime, journal, data_dir, limits, lack: Mutex::default() });
+        let (trash, lack) = (parts.jobs.effects.folders.trash.clone(), Mutex::default());
+        let keeper = Arc::new(Keeper { runtime, journal, data_dir, limits, trash, lack });
         let kept = (Arc::clone(&keeper), clock.clone());
         services.spawn_with("stock", RETRY, kept, |(keeper, clock)| keeper.run(clock));
         let lookout = Lookout {

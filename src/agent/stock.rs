@@ -22,7 +22,7 @@ use crate::node::stock::{Item, Room, Stock};
 use crate::report::causes;
 use crate::supervise::Failure;
 
-use super::jobs::trash;
+use super::jobs::trash::{self, Trash};
 
 /// Time between two looks at the engine's free space.
 const EVERY: Duration = Duration::from_secs(10);
@@ -109,7 +109,6 @@ pub async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     tokio::time::timeout(ENGINE, asked).await.ok().flatten()
 }
 
-/// Bytes free on the engine's disk, if it is on this host.
 /// MiB that the engine's disk has in all; `None` if the engine does not say, or not in time.
 pub async fn engines_size<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let root = tokio::time::timeout(ENGINE, runtime.root_folder()).await.ok()?.ok().flatten()?;
@@ -117,6 +116,7 @@ pub async fn engines_size<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
 }
 
 pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
+/// Bytes free on the engine's disk, if it is on this host.
     let root = runtime.root_folder().await.ok().flatten()?;
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))
 }
@@ -184,6 +184,8 @@ pub(super) struct Keeper<R> {
     pub data_dir: PathBuf,
     pub limits: DiskLimits,
     /// What was lacking of the budget at the last look.
+    /// Where jobs' files wait for their removal.
+    pub trash: Trash,
     pub lack: Mutex<Option<Disk>>,
 }
 

@@ -633,6 +633,10 @@ impl Effects for Simulated {
         self.is_whole(job) || self.world.has(Plant::TrustsItsInputs)
     }
 
+    async fn disk_max_mib(&self) -> u64 {
+        u64::MAX
+    }
+
     async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
         self.alive().await;
         self.world.state().hosts[self.host].folders.remove(job.id());

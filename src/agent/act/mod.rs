@@ -35,7 +35,6 @@ use crate::bus::{self, AckHandle, MessageIds, PoolName, Settle, Target};
 use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
-use crate::failpoint;
 use crate::ids::{Address, Domain, JobId};
 use crate::job::claim::Claim;
 use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
@@ -45,6 +44,7 @@ use crate::job::{Job, LateResult, Reason};
 use crate::journal::{Outgoing, OutgoingKind};
 use crate::node::presence::Presence;
 use crate::report::causes;
+use crate::{failpoint, host};
 
 pub(super) use base::{Base, Memory};
 pub(super) use output::Uploads;
@@ -217,6 +217,12 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 
     fn remembers(&self, job: &Job) -> bool {
         self.folders.of(job).is_of_this_boot()
+    }
+
+    async fn disk_max_mib(&self) -> u64 {
+        let engines = stock::engines_size(&*self.runtime).await;
+        let own = host::disk_size_mib(self.folders.root()).unwrap_or(u64::MAX);
+        self.disk.for_jobs(own, engines)
     }
 
     async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {

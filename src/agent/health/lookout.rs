@@ -72,9 +72,11 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     async fn look_once(&self) -> u64 {
         let seen = self.board.symptoms();
         let look = self.look().await;
+        // Asked before the space is measured: files that go meanwhile are not missed.
+        let is_settled = self.board.is_idle() && !self.keeper.trash.is_being_emptied();
         if let Ok(free_mib) = host::disk_free_mib(&self.data_dir) {
             let engines_room = stock::engines_room(self.readiness.runtime.as_ref()).await;
-            self.board.disk(self.keeper.limits.for_jobs(free_mib, engines_room));
+            self.board.disk(self.keeper.limits.for_jobs(free_mib, engines_room), is_settled);
         }
         self.board.looked(look, self.clock.monotonic());
         seen

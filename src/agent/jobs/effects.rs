@@ -113,6 +113,9 @@ pub trait Effects: Send + Sync + 'static {
     /// may be missing or truncated.
     fn remembers(&self, job: &Job) -> bool;
 
+    /// What jobs can ever fill of this node's disks, in MiB, when nothing else is on them.
+    fn disk_max_mib(&self) -> impl Future<Output = u64> + Send;
+
     /// Removes the folder of a finished job, but not its container.
     fn remove_folder(&self, job: &Job) -> impl Future<Output = std::io::Result<()>> + Send;
 

@@ -217,6 +217,10 @@ impl Effects for Fakes {
         true
     }
 
+    async fn disk_max_mib(&self) -> u64 {
+        u64::MAX
+    }
+
     async fn remove_folder(&self, job: &Job) -> std::io::Result<()> {
         self.note(format!("remove_folder {}", job.id()));
         if self.keeps_folders.load(Relaxed) {

@@ -1,10 +1,10 @@
 //! How many more jobs may be taken in, and how large they may be.
 //!
-//! Invariants: none while the node drains or is not fit; what the jobs in hand have written to the disk
-//! never makes the node look smaller than it is.
+//! Invariants: none while the node drains or is not fit; what the jobs in hand have written to the disk, and
+//! what of ended ones waits for its removal, never makes the node look smaller than it is, nor larger than its disk.
 
 use super::{Board, State};
-use crate::job::phase::Fault;
+use crate::job::phase::{Fault, Phase};
 use crate::job::{Job, JobSpec};
 use crate::node::fitness::Unfit;
 
@@ -32,6 +32,22 @@ impl State {
     }
 }
 
+/// Whether a job has run and its files are on the disk until it goes. A kept output stays.
+const fn has_files(phase: &Phase) -> bool {
+    match phase {
+        Phase::Claiming { .. }
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Stopping { .. }
+        | Phase::Exited { .. }
+        | Phase::Collected { .. }
+        | Phase::Published { .. }
+        | Phase::Concluding { .. } => true,
+        Phase::Ended { outcome } => !outcome.keeps_output(),
+        _ => false,
+    }
+}
+
 impl Board {
     /// How many more jobs may be taken in: the free slots plus `ahead` more to prepare. None while
     /// the node drains or is not fit, which includes too many unpublished results.
@@ -46,11 +62,17 @@ impl Board {
         room.min((state.unpublished_max() + ahead).saturating_sub(unpublished))
     }
 
+    /// Whether no job is in hand.
+    pub fn is_idle(&self) -> bool {
+        self.state().entries.is_empty()
+    }
+
     /// Takes in how much of the disk jobs could fill now, in MiB. While jobs are in hand the missing part may
-    /// be theirs, and comes back: the offer does not shrink then.
-    pub fn disk(&self, free_mib: u64) {
+    /// be theirs, and comes back: the offer does not shrink then. `is_settled`: before that was measured, no job
+    /// was in hand and no files of earlier ones were being removed.
+    pub fn disk(&self, free_mib: u64, is_settled: bool) {
         let mut state = self.state();
-        let is_idle = state.entries.is_empty();
+        let is_idle = is_settled && state.entries.is_empty();
         let offer = &mut state.terms.offer;
         let before = offer.disk_mib;
         offer.disk_mib = if is_idle { free_mib } else { free_mib.max(before) };
@@ -62,17 +84,21 @@ impl Board {
     }
 
     /// Adds to the offer what these jobs of an earlier process may have written: the free space that was
-    /// measured lacks it. Counts at the first call, since recovery may have to be repeated.
-    pub fn occupied_by(&self, jobs: &[Job]) {
+    /// measured lacks it. The offer does not exceed `max_mib` by that, which is what jobs can ever fill. Counts at
+    /// the first call, since recovery may have to be repeated.
+    pub fn occupied_by(&self, jobs: &[Job], max_mib: u64) {
         let mut state = self.state();
         if std::mem::replace(&mut state.is_written_known, true) {
             return;
         }
-        let has_run = |job: &&Job| job.phase.holds().is_some() || !job.phase.wants_slot();
-        let shares = jobs.iter().filter(has_run).map(|job| state.terms.demand(&job.spec).share);
+        let shares = jobs
+            .iter()
+            .filter(|job| has_files(&job.phase))
+            .map(|job| state.terms.demand(&job.spec).share);
         let written = shares.fold(0_u64, |sum, share| sum.saturating_add(share.disk_mib));
         let offer = &mut state.terms.offer;
-        offer.disk_mib = offer.disk_mib.saturating_add(written);
+        let with_theirs = offer.disk_mib.saturating_add(written).min(max_mib);
+        offer.disk_mib = offer.disk_mib.max(with_theirs);
     }
 
     /// `Err` with the reason if the node can never run the job.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 use crate::clock::Timestamp;
 use crate::container::ImagePolicy;
-use crate::job::phase::{Asked, Event, Fault, PinnedImage, Retry, Rules};
+use crate::job::phase::{Asked, Event, Fault, Outcome, PinnedImage, Retry, Rules};
 use crate::job::spec::parse;
 use crate::node::Gpu;
 use crate::node::admission::{Offer, Scarce};
@@ -308,4 +308,36 @@ fn content_that_nobody_has_keeps_a_node_from_others_jobs_only_where_no_gateway_s
         assert_eq!(board.unfit().is_none(), serve, "{:?}", board.unfit());
         assert_eq!(board.unfetched(), 4);
     }
+}
+
+#[test]
+fn what_an_earlier_process_left_makes_the_offer_larger_only_by_files_that_go_and_up_to_the_disk() {
+    let offered = |jobs: &[Job], max_mib: u64| {
+        let board = board(1);
+        board.occupied_by(jobs, max_mib);
+        board.state().terms.offer.disk_mib
+    };
+    let waiting = ready("w", "");
+    let cleaned = Job { phase: Phase::Cleaned { outcome: Outcome::Completed }, ..waiting.clone() };
+    let kept = Outcome::Failed(Fault::new(Reason::UploadFailed, "no"));
+    let kept = Job { phase: Phase::Ended { outcome: kept }, ..waiting.clone() };
+    let given_back = Job { phase: Phase::Waiting, ..waiting.clone() };
+    assert_eq!(offered(&[waiting, cleaned, kept, given_back], u64::MAX), 4000);
+    let (first, second) = (collected("a"), collected("b"));
+    let share = board(1).state().terms.demand(&first.spec).share.disk_mib;
+    assert_eq!(offered(std::slice::from_ref(&first), u64::MAX), 4000 + share);
+    assert_eq!(offered(&[first.clone(), second], 5000), 5000, "the disk has no more");
+    assert_eq!(offered(&[first], 3000), 4000);
+}
+
+#[test]
+fn the_offer_of_the_disk_does_not_shrink_while_files_of_jobs_are_being_removed() {
+    let board = board(1);
+    let offered = || board.state().terms.offer.disk_mib;
+    board.disk(1000, false);
+    assert_eq!(offered(), 4000);
+    board.disk(5000, false);
+    assert_eq!(offered(), 5000);
+    board.disk(1000, true);
+    assert_eq!(offered(), 1000);
 }

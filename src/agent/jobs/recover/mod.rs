@@ -46,7 +46,7 @@ pub async fn run<E: Effects, C: Clock + Clone>(jobs: Arc<Jobs<E, C>>) -> Result<
     // In a repeated round some jobs have their tasks already.
     let open: Vec<Job> =
         open.into_iter().filter(|job| !desk.board.is_looked_after(job.id())).collect();
-    desk.board.occupied_by(&open);
+    desk.board.occupied_by(&open, effects.disk_max_mib().await);
     // Slots and cards are assigned to their holders before any task can ask for some.
     open.iter().filter(|job| job.phase.holds().is_some()).for_each(|job| desk.board.hold(job));
     // Jobs that have run don't wait for an engine that is away: uploads and answers don't need it.
