@@ -3,7 +3,8 @@
 //!
 //! Invariants: what is in use is known from the journal and the engine, at each look afresh, so a restart
 //! forgets nothing; an image that a job asked for less than `PAUSE` ago stays, whatever the journal says by
-//! then; a look that can't be complete removes nothing for the budget.
+//! then; a look that can't measure everything finds less than there is, and so never removes more than a whole one,
+//! and one that can't list the images removes nothing; what stayed counts as no room made.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -115,8 +116,8 @@ pub async fn engines_size<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     host::disk_size_mib(&root).ok()
 }
 
-pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
 /// Bytes free on the engine's disk, if it is on this host.
+pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let root = runtime.root_folder().await.ok().flatten()?;
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))
 }
@@ -183,9 +184,9 @@ pub(super) struct Keeper<R> {
     pub journal: Journal,
     pub data_dir: PathBuf,
     pub limits: DiskLimits,
-    /// What was lacking of the budget at the last look.
     /// Where jobs' files wait for their removal.
     pub trash: Trash,
+    /// What was lacking of the budget at the last look.
     pub lack: Mutex<Option<Disk>>,
 }
 
@@ -225,9 +226,13 @@ impl<R: ContainerRuntime> Keeper<R> {
             }
         };
         *self.lack.lock().unwrap_or_else(PoisonError::into_inner) = stock.lack(room);
-        let mut removed = 0;
-        for image in stock.to_go(room) {
-            removed += usize::from(remove(self.runtime.as_ref(), image, now).await);
+        let (mut tried, mut removed, mut freed) = (0, 0, 0_u64);
+        while let Some(image) = stock.next_to_go(room, tried, freed) {
+            tried += 1;
+            if remove(self.runtime.as_ref(), image, now).await {
+                removed += 1;
+                freed = freed.saturating_add(image.bytes);
+            }
         }
         Ok(removed)
     }

@@ -86,18 +86,12 @@ impl Stock {
         sum.saturating_add(self.images_bytes())
     }
 
-    /// The images that have to go now.
-    pub fn to_go(&self, room: Room) -> Vec<&Item> {
+    /// The image that has to go next, when the first `tried` of the idle ones have been tried and `freed` bytes went
+    /// with them. What could not be measured counts as nothing, so no more goes than after a whole look.
+    pub fn next_to_go(&self, room: Room, tried: usize, freed: u64) -> Option<&Item> {
         let over = room.budget.map_or(0, |budget| self.used().saturating_sub(budget));
         let need = room.short().max(over);
-        let mut gone: u64 = 0;
-        let idle = self.idle();
-        idle.take_while(|image| {
-            let is_needed = gone < need;
-            gone = gone.saturating_add(image.bytes);
-            is_needed
-        })
-        .collect()
+        (freed < need).then(|| self.idle().nth(tried)).flatten()
     }
 
     /// The images that no job in hand needs, the one that was used longest ago first.
@@ -136,7 +130,21 @@ mod tests {
     }
 
     fn going(room: Room) -> Vec<String> {
-        stock().to_go(room).into_iter().map(|image| image.id.clone()).collect()
+        going_but(room, "")
+    }
+
+    /// The images that go, if this one stays although it is tried.
+    fn going_but(room: Room, stays: &str) -> Vec<String> {
+        let (stock, mut gone, mut freed) = (stock(), Vec::new(), 0);
+        let mut tried = 0;
+        while let Some(image) = stock.next_to_go(room, tried, freed) {
+            tried += 1;
+            if image.id != stays {
+                freed += image.bytes;
+                gone.push(image.id.clone());
+            }
+        }
+        gone
     }
 
     #[test]
@@ -150,6 +158,7 @@ mod tests {
         assert_eq!(going(room(Some(649), 9000)), ["a"]);
         assert_eq!(going(room(Some(100), 9000)), ["a", "c"]);
         assert_eq!(going(Room { engine_free: None, ..room(None, 0) }), [""; 0], "nothing is known");
+        assert_eq!(going_but(room(None, 1499), "a"), ["c"], "what stayed has freed nothing");
     }
 
     #[test]
