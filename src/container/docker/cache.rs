@@ -2,15 +2,17 @@
 //! for each.
 //!
 //! Must hold: an image that was here before this node pulled it never gets into the record, and only the names
-//! that this node gave are ever taken from the engine, without force: so an image that the owner named too, or
-//! that a container uses, stays. Losing the record costs no job and no image of the owner's: what it listed is
-//! kept for ever. Images that the engine no longer has are left out whenever the record is read.
+//! that this node gave are ever taken from the engine, without force, or its id once it has no name left: so an
+//! image that the owner named too, or that a container uses, stays. Losing the record costs no job and no image of
+//! the owner's: what it listed is kept for ever. Images that the engine no longer has are left out whenever the
+//! record is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptionsBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,9 @@ struct Entry {
     /// The `used` that is in the file.
     #[serde(skip)]
     noted: Option<Timestamp>,
+    /// When this process last pulled it.
+    #[serde(skip)]
+    pulled: Option<Instant>,
 }
 
 /// The record; its file is read at the first use.
@@ -64,9 +69,13 @@ impl Cache {
                 return;
             }
             let entry = images.entry(id.to_owned());
-            let entry =
-                entry.or_insert_with(|| Entry { names: BTreeSet::new(), used: now, noted: None });
-            entry.used = now;
+            let entry = entry.or_insert_with(|| Entry {
+                names: BTreeSet::new(),
+                used: now,
+                noted: None,
+                pulled: None,
+            });
+            (entry.used, entry.pulled) = (now, Some(Instant::now()));
             if entry.names.len() < NAMES_MAX {
                 entry.names.insert(name);
             }
@@ -84,6 +93,14 @@ impl Cache {
         };
         if is_due {
             self.write().await;
+        }
+    }
+
+    /// Leaves an image out, unless it was used since this was its entry.
+    fn forget(&self, id: &str, as_it_was: &Entry) {
+        let mut images = self.images();
+        if images.get(id).is_some_and(|now| now.used == as_it_was.used) {
+            images.remove(id);
         }
     }
 
@@ -113,20 +130,32 @@ impl Cache {
 
 /// The images on record that the engine still has, the one that was used last at the end.
 pub(super) async fn list(docker: &Docker) -> Result<Vec<CachedImage>, Error> {
+    let began = Instant::now();
     let there = images::all(docker).await?;
-    let mut images = docker.cache.images();
-    images.retain(|id, _| there.contains_key(id));
-    let mut listed: Vec<CachedImage> = images
-        .iter()
-        .map(|(id, entry)| CachedImage {
+    Ok(still_there(&mut docker.cache.images(), &there, began))
+}
+
+/// Those of `there`, which the engine listed from `began` on; leaves the others out of the record. One that was
+/// pulled since then may be missing in the list only.
+fn still_there(
+    images: &mut Images,
+    there: &HashMap<String, u64>,
+    began: Instant,
+) -> Vec<CachedImage> {
+    images.retain(|id, entry| {
+        there.contains_key(id) || entry.pulled.is_some_and(|pulled| pulled >= began)
+    });
+    let listed = images.iter().filter_map(|(id, entry)| {
+        Some(CachedImage {
             id: id.clone(),
             names: entry.names.iter().cloned().collect(),
-            bytes: there.get(id).copied().unwrap_or_default(),
+            bytes: *there.get(id)?,
             used: entry.used,
         })
-        .collect();
+    });
+    let mut listed: Vec<CachedImage> = listed.collect();
     listed.sort_by(|a, b| (a.used, &a.id).cmp(&(b.used, &b.id)));
-    Ok(listed)
+    listed
 }
 
 /// Takes this node's names from an image on record that no job asked for since `unless_after`. Returns whether
@@ -140,28 +169,52 @@ pub(super) async fn evict(
     if entry.used > unless_after || is_in_use(docker, id).await? {
         return Ok(false);
     }
-    let client = docker.client().await?;
     for name in &entry.names {
-        // The owner may have given the name to another image meanwhile.
+        // A later pull, or the owner, may have given the name to another image meanwhile.
         let means = images::inspect(docker, name).await?.and_then(|found| found.id);
-        if means.as_deref() != Some(id) {
-            continue;
-        }
-        let options = RemoveImageOptionsBuilder::default().force(false).build();
-        let remove = client.remove_image(name, Some(options), None);
-        match within(docker.config.call_timeout, remove).await {
-            Ok(_) => {}
-            Err(err) if fault::status(&err) == Some(404) => {}
-            // A container uses it.
-            Err(err) if fault::status(&err) == Some(409) => return Ok(false),
-            Err(err) => return Err(docker.fault(err)),
+        if means.as_deref() == Some(id) && !remove(docker, name).await? {
+            return Ok(false);
         }
     }
-    let is_gone = images::inspect(docker, id).await?.is_none();
-    // Otherwise it has a name of the owner's, and is the owner's now.
-    docker.cache.images().remove(id);
+    let mut left = images::inspect(docker, id).await?;
+    // A tag that moved on leaves the image without a name: only its id is left to remove it by.
+    if left.as_ref().is_some_and(|left| is_nameless(left, &entry.names)) {
+        if !remove(docker, id).await? {
+            return Ok(false);
+        }
+        left = images::inspect(docker, id).await?;
+    }
+    // One that is left has a name of the owner's, and is the owner's now. One that was pulled again meanwhile
+    // stays on record.
+    docker.cache.forget(id, &entry);
     docker.cache.write().await;
-    Ok(is_gone)
+    Ok(left.is_none())
+}
+
+/// Removes an image by a name or an id, without force. `false` if a container uses it.
+async fn remove(docker: &Docker, name: &str) -> Result<bool, Error> {
+    let client = docker.client().await?;
+    let options = RemoveImageOptionsBuilder::default().force(false).build();
+    let remove = client.remove_image(name, Some(options), None);
+    match within(docker.config.call_timeout, remove).await {
+        Ok(_) => Ok(true),
+        Err(err) if fault::status(&err) == Some(404) => Ok(true),
+        Err(err) if fault::status(&err) == Some(409) => Ok(false),
+        Err(err) => Err(docker.fault(err)),
+    }
+}
+
+/// Whether an image has no name but digests in the repositories of these names, which a pull by tag gives too.
+fn is_nameless(image: &ImageInspect, names: &BTreeSet<String>) -> bool {
+    let ours: HashSet<&str> = names.iter().map(|name| repository(name)).collect();
+    image.repo_tags.iter().flatten().all(|tag| tag == "<none>:<none>")
+        && image.repo_digests.iter().flatten().all(|name| ours.contains(repository(name)))
+}
+
+/// A name without its digest and tag.
+fn repository(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
 }
 
 /// Whether any container, running or not, was made of this image: the engine would take its name all the same
@@ -194,5 +247,49 @@ mod tests {
         assert_eq!(found["sha256:1"].used, cache.images()["sha256:1"].used);
         std::fs::write(&path, "{ broken").unwrap();
         assert!(Cache::new(Some(path)).images().is_empty(), "nothing is known, nothing goes");
+    }
+    #[tokio::test]
+    async fn an_image_pulled_while_the_engine_lists_stays_on_record() {
+        let cache = Cache::new(None);
+        cache.pulled("sha256:old", "a:1".to_owned(), false).await;
+        cache.pulled("sha256:gone", "b:1".to_owned(), false).await;
+        let began = Instant::now();
+        cache.pulled("sha256:new", "c:1".to_owned(), false).await;
+        let there = HashMap::from([("sha256:old".to_owned(), 7)]);
+        let listed = still_there(&mut cache.images(), &there, began);
+        assert_eq!(
+            listed.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(),
+            ["sha256:old"]
+        );
+        assert_eq!(cache.images().keys().collect::<Vec<_>>(), ["sha256:new", "sha256:old"]);
+    }
+
+    #[tokio::test]
+    async fn an_image_that_a_job_asked_for_while_it_went_stays_on_record() {
+        let cache = Cache::new(None);
+        cache.pulled("sha256:1", "a:1".to_owned(), false).await;
+        let now = cache.images()["sha256:1"].clone();
+        let before = Entry { used: Timestamp::from_unix_ms(1), ..now.clone() };
+        cache.forget("sha256:1", &before);
+        assert!(cache.images().contains_key("sha256:1"));
+        cache.forget("sha256:1", &now);
+        assert!(cache.images().is_empty());
+    }
+
+    #[test]
+    fn an_image_goes_by_its_id_only_when_nobody_else_named_it() {
+        let names = BTreeSet::from(["127.0.0.1:5000/a:1".to_owned()]);
+        let image = |tags: &[&str], digests: &[&str]| {
+            let owned = |texts: &[&str]| Some(texts.iter().map(|&text| text.into()).collect());
+            ImageInspect {
+                repo_tags: owned(tags),
+                repo_digests: owned(digests),
+                ..ImageInspect::default()
+            }
+        };
+        assert!(is_nameless(&image(&[], &["127.0.0.1:5000/a@sha256:1"]), &names));
+        assert!(is_nameless(&ImageInspect::default(), &names));
+        assert!(!is_nameless(&image(&["mine:1"], &["127.0.0.1:5000/a@sha256:1"]), &names));
+        assert!(!is_nameless(&image(&[], &["127.0.0.1:5000/b@sha256:1"]), &names));
     }
 }
