@@ -66,7 +66,10 @@ async fn show(args: &Args, settings: &config::Disk) -> anyhow::Result<ExitCode> 
     let mut removed = Vec::new();
     if !args.dry_run {
         for image in &going {
-            if stock::remove(&docker, image, SystemClock.now()).await {
+            // The walks took a while, in which a running node may have taken a job that needs it.
+            let (needed, _) = in_hand(&settings.data_dir)?;
+            if !needed.contains(&image.id) && stock::remove(&docker, image, SystemClock.now()).await
+            {
                 removed.push(image.clone());
             }
         }
