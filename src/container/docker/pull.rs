@@ -344,11 +344,12 @@ fn in_our_words(docker: &Docker, reference: &Reference, failure: &Arc<PullError>
         PullError::Unsigned(Unsigned::Registry(RegistryError::Refused(_))) => {
             Error::ImageRefused { reference: name, reason: fault::NOT_HAD.to_owned() }
         }
-        PullError::Unsigned(why) => not_allowed(&name, NotAllowed::Unsigned(why.to_string())),
-        PullError::Accounts(_) => {
-            let reason = "this node can't read its accounts at registries".to_owned();
+        PullError::Accounts(_)
+        | PullError::Unsigned(Unsigned::Registry(RegistryError::TokenOnly)) => {
+            let reason = "this node can't use its accounts at registries".to_owned();
             Error::Pull { reference: name, reason }
         }
+        PullError::Unsigned(why) => not_allowed(&name, NotAllowed::Unsigned(why.to_string())),
     }
 }
 

@@ -32,6 +32,12 @@ pub(super) enum RegistryError {
     /// It does not have it, or not for this account.
     #[error("the registry does not give it ({0})")]
     Refused(StatusCode),
+    /// It wants an account, and this node has only a token there, which just the engine can use.
+    #[error(
+        "JOB_COSIGN_KEY needs an account with a name and a password, and JOB_REGISTRY_AUTH_FILE has an identity \
+         token for this registry"
+    )]
+    TokenOnly,
     /// It did not answer, broke off, or is short of something.
     #[error("the registry did not answer as registries do")]
     Away(#[source] BoxError),
@@ -158,7 +164,7 @@ impl Repository {
         let challenge = challenge.and_then(|text| text.to_str().ok()).unwrap_or_default();
         let (kind, rest) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if kind.eq_ignore_ascii_case("basic") {
-            self.authorization = self.basic();
+            self.authorization = self.basic()?;
             return Ok(());
         }
         let realm = parameter(rest, "realm").and_then(|realm| http::url(realm).ok());
@@ -172,7 +178,7 @@ impl Repository {
             }
         }
         let mut request = self.client.get(realm);
-        if let Some(basic) = self.basic() {
+        if let Some(basic) = self.basic()? {
             request = request.header(header::AUTHORIZATION, basic.expose());
         }
         let answer = self.send(request).await?;
@@ -186,11 +192,16 @@ impl Repository {
         Ok(())
     }
 
-    fn basic(&self) -> Option<Secret> {
-        let account = self.account.as_ref()?;
-        let (name, word) = (account.username.as_deref()?, account.password.as_deref()?);
+    /// The account as `Authorization`, if there is one; never asks as nobody where there is only a token.
+    fn basic(&self) -> Result<Option<Secret>, RegistryError> {
+        let Some(account) = self.account.as_ref() else { return Ok(None) };
+        let (Some(name), Some(word)) = (account.username.as_deref(), account.password.as_deref())
+        else {
+            let is_token = account.identitytoken.is_some();
+            return if is_token { Err(RegistryError::TokenOnly) } else { Ok(None) };
+        };
         let pair = data_encoding::BASE64.encode(format!("{name}:{word}").as_bytes());
-        Some(Secret::new(format!("Basic {pair}")))
+        Ok(Some(Secret::new(format!("Basic {pair}"))))
     }
 
     /// Whether a redirect or a token server may be there: over TLS, or where the registry itself is plain.
@@ -268,6 +279,29 @@ mod tests {
             let repository = Repository::of(&reference, None, Duration::from_secs(1)).unwrap();
             assert_eq!(repository.url("manifests/x").unwrap().as_str(), url, "{text}");
         }
+    }
+
+    #[test]
+    fn an_account_that_is_only_a_token_is_never_left_out_silently() {
+        let basic = |account: Option<DockerCredentials>| {
+            let reference = "ghcr.io/a".parse().unwrap();
+            Repository::of(&reference, account, Duration::from_secs(1)).unwrap().basic()
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let pair = DockerCredentials {
+            username: text("me"),
+            password: text("word"),
+            ..DockerCredentials::default()
+        };
+        assert_eq!(basic(Some(pair)).unwrap().unwrap().expose(), "Basic bWU6d29yZA==");
+        assert!(basic(None).unwrap().is_none());
+        let token = DockerCredentials {
+            username: text("me"),
+            identitytoken: text("t0ken"),
+            ..DockerCredentials::default()
+        };
+        let told = basic(Some(token)).unwrap_err().to_string();
+        assert!(told.contains("JOB_COSIGN_KEY") && !told.contains("t0ken"), "{told}");
     }
 
     #[test]
