@@ -96,8 +96,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Bytes written to the container's own layer. The engine may take long to measure them.
-    fn written(&self, id: &ContainerId) -> impl Future<Output = Result<u64, Error>> + Send;
+    /// Bytes written to the container's own layer; `None` if the engine says that it can't measure them, as
+    /// its btrfs driver does of a layer that has reached its size. It may take long.
+    fn written(&self, id: &ContainerId) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
     /// The host folder that holds what the container wrote to its own layer, and nothing of its image; `None`
     /// if the engine keeps layers in another way. The caller may be unable to enter it, or even to see it.

@@ -11,32 +11,24 @@
 //! (docs/adr/0017-a-containers-end.md).
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::models::{ContainerState, ContainerStateStatusEnum as Status, EventMessage};
-use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder, WaitContainerOptions};
+use bollard::query_parameters::{EventsOptionsBuilder, WaitContainerOptions};
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::super::{ContainerId, EndedBy, Error, Exit, LogChunk, LogSink, LogStream};
+use super::super::{ContainerId, EndedBy, Error, Exit, LogSink};
 use super::Docker;
 use super::fault::{self, EngineError};
 use super::inspect::inspect;
+use super::output::Output;
 use crate::clock::Timestamp;
 
-/// Longest chunk that is passed on; the engine's own are 16 KiB.
-const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// How often the container is inspected while the wait is unanswered: a connection can die silently.
 const PULSE: Duration = Duration::from_secs(30);
-/// After the exit, output that stalls for this long is abandoned.
-const DRAIN_STALL: Duration = Duration::from_secs(5);
-/// After the exit, output is read for at most this long, even if it makes progress: the time to read the two
-/// full log files that the policy allows.
-const DRAIN_MAX: Duration = Duration::from_mins(1);
 /// How long to wait for the engine's event about an exit. It comes with the exit or not at all.
 const NEWS_WAIT: Duration = Duration::from_secs(2);
 
@@ -103,17 +95,21 @@ pub(super) async fn follow(
 
 /// The exit code, once the processes are gone and the output has been read.
 async fn end(docker: &Docker, id: &ContainerId, sink: LogSink) -> Result<i64, Error> {
-    let moved = AtomicU64::new(0);
+    let output = Output::new(docker, id, sink);
     let mut exit = Box::pin(exit_code(docker, id));
-    let mut output = Box::pin(pump(docker, id, sink, &moved));
+    let mut followed = Box::pin(output.follow());
     tokio::select! {
         biased;
         code = &mut exit => {
             let code = code?;
-            drain(id, output, &moved).await;
+            output.finish(Some(followed)).await;
             Ok(code)
         }
-        () = &mut output => exit.await,
+        () = &mut followed => {
+            let code = exit.await?;
+            output.finish(None::<std::future::Ready<()>>).await;
+            Ok(code)
+        }
     }
 }
 
@@ -199,53 +195,6 @@ pub(super) async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, 
                     return Ok(state.exit_code.unwrap_or_default());
                 }
             }
-        }
-    }
-}
-
-/// Sends the log to `sink` until it ends, breaks off, or nobody reads it any more.
-async fn pump(docker: &Docker, id: &ContainerId, sink: LogSink, moved: &AtomicU64) {
-    let Ok(client) = docker.client().await else { return };
-    let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
-    let mut log = client.logs(&id.0, Some(options));
-    while let Some(item) = log.next().await {
-        let (stream, mut bytes) = match item {
-            Ok(LogOutput::StdErr { message }) => (LogStream::Stderr, message),
-            Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
-                (LogStream::Stdout, message)
-            }
-            Ok(LogOutput::StdIn { .. }) => continue,
-            Err(err) => {
-                tracing::warn!(container = %id, "the container's output broke off: {err}");
-                return;
-            }
-        };
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
-            if sink.send(LogChunk { stream, bytes: piece }).await.is_err() {
-                return;
-            }
-            moved.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Reads the rest of an ended container's output while it makes progress, for at most `DRAIN_MAX`.
-async fn drain(
-    id: &ContainerId,
-    mut output: Pin<Box<impl Future<Output = ()>>>,
-    moved: &AtomicU64,
-) {
-    let started = Instant::now();
-    loop {
-        let before = moved.load(Ordering::Relaxed);
-        if timeout(DRAIN_STALL, &mut output).await.is_ok() {
-            return;
-        }
-        let still = moved.load(Ordering::Relaxed) == before;
-        if still || started.elapsed() > DRAIN_MAX {
-            tracing::warn!(container = %id, "the end of the container's output was not read");
-            return;
         }
     }
 }

@@ -25,6 +25,7 @@ mod follow;
 mod holders;
 mod images;
 mod inspect;
+mod output;
 mod platform;
 mod probe;
 mod pull;
@@ -281,7 +282,7 @@ impl ContainerRuntime for Docker {
         copy::copy_out(self, id, path, dest, bytes_max).await
     }
 
-    async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
+    async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {
         run::written(self, id).await
     }
 

@@ -237,13 +237,14 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     Err(fault::of_start(&docker.config.host, err))
 }
 
-/// Bytes in the container's own layer; the engine walks through the layer to count them.
-pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<u64, Error> {
+/// Bytes in the container's own layer; the engine walks through the layer to count them, and says -1 if it
+/// can't.
+pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<Option<u64>, Error> {
     let client = docker.client().await?;
     let options = InspectContainerOptionsBuilder::default().size(true).build();
     let call = client.inspect_container(&id.0, Some(options));
     match within(docker.config.call_timeout, call).await {
-        Ok(found) => Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)),
+        Ok(found) => Ok(u64::try_from(found.size_rw.unwrap_or(0)).ok()),
         Err(err) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
         Err(err) => Err(docker.fault(err)),
     }

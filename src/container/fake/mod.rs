@@ -201,10 +201,10 @@ impl ContainerRuntime for Fake {
         Ok(None)
     }
 
-    async fn written(&self, id: &ContainerId) -> Result<u64, Error> {
+    async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {
         self.decided(Call::Written)?;
         // Nothing runs, so nothing is written.
-        self.state().by_id_mut(id).map(|_| 0)
+        self.state().by_id_mut(id).map(|_| Some(0))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<Launched, Error> {

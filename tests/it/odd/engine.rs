@@ -8,7 +8,7 @@ use crate::support::nvml::FakeNvml;
 use crate::support::odd_engine::{NO_MEMORY_LIMIT, NO_SECCOMP, OddEngine};
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
-use crate::support::world::{World, shell, stages};
+use crate::support::world::{World, last, shell, stages};
 
 const SHORT: &str = "echo x > /output/output";
 
@@ -283,6 +283,24 @@ async fn what_a_job_writes_to_its_images_volumes_counts_as_its_disk() {
         .await
         .expect("the engine answers");
     assert_eq!(volumes.volumes.unwrap_or_default(), [], "none is left");
+}
+
+#[tokio::test]
+async fn what_an_engine_leaves_out_of_a_followed_log_is_in_the_log_of_the_job() {
+    let world = World::start().await;
+    let odd = OddEngine::start_short_of(&world.engine.host(), "the last");
+    let _agent = world.agent(&[("DOCKER_HOST", &odd.host())]);
+    let script = "echo one; echo two >&2; sleep 1; echo the last but one; echo the last; exit 3";
+    world.publish("short", &shell(script));
+    let statuses = world.outcome("short");
+    assert_eq!(end(&statuses).0, json!("nonzero_exit"));
+    let cid = last(&statuses)["log_cid"].as_str().expect("a log").to_owned();
+    let log = String::from_utf8(world.content(&cid).await).expect("text");
+    let mut lines: Vec<_> = log.lines().collect();
+    // Which of two streams is first, the engine decides.
+    lines[..2].sort_unstable();
+    assert_eq!(lines, ["one", "two", "the last but one", "the last"]);
+    world.wait_until_clean().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -32,6 +34,11 @@ impl OddEngine {
     /// and ends.
     pub(crate) fn start_slow_to(host: &str, word: &'static str, silence: Duration) -> Self {
         Self::serve_each(host, move |client, engine| serve_pulls(client, engine, word, silence))
+    }
+
+    /// Passes on everything, except that a log which is followed ends in good order before this word.
+    pub(crate) fn start_short_of(host: &str, word: &'static str) -> Self {
+        Self::serve_each(host, move |client, engine| serve_logs(client, engine, word))
     }
 
     /// Serves each connection on a thread of its own; `serve` gets it and the engine's socket.
@@ -82,6 +89,39 @@ fn serve_pulls(mut client: UnixStream, engine: &Path, word: &str, silence: Durat
             return;
         }
     }
+}
+
+fn serve_logs(client: UnixStream, engine: &Path, word: &str) {
+    let Ok(engine) = UnixStream::connect(engine) else { return };
+    let is_followed = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_followed);
+    let (mut asks, mut gets) =
+        (client.try_clone().expect("a socket"), engine.try_clone().expect("a socket"));
+    std::thread::spawn(move || {
+        let mut piece = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = asks.read(&mut piece) {
+            if holds(&piece[..count], "/logs?follow=true") {
+                asked.store(true, Ordering::Relaxed);
+            }
+            if gets.write_all(&piece[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let (mut engine, mut client) = (engine, client);
+    let mut piece = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = engine.read(&mut piece) {
+        let is_short = is_followed.load(Ordering::Relaxed) && holds(&piece[..count], word);
+        let bytes = if is_short { &b"0\r\n\r\n"[..] } else { &piece[..count] };
+        if client.write_all(bytes).is_err() || is_short {
+            break;
+        }
+    }
+    client.shutdown(Shutdown::Both).ok();
+}
+
+fn holds(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|part| part == word.as_bytes())
 }
 
 /// Copies bytes, with `said` replaced. The text must come in one piece, as in the engine's `/info`.

@@ -67,6 +67,12 @@ async fn an_engine_with_quotas_refuses_what_is_too_much_and_the_job_ends_for_its
     let log = world.content(&told(&statuses).expect("a log")).await;
     let log = String::from_utf8_lossy(&log).into_owned();
     assert!(log.contains("Disk quota exceeded"), "{log}");
+    // Nor is anything left for the engine's own look at the layer.
+    let script = "dd if=/dev/zero of=/x bs=64k; dd if=/dev/zero of=/y bs=4k; i=0; \
+        while echo x >/s$i; do i=$((i + 1)); done; exit 9";
+    world.publish("whole", &shell_with(script, &json!({"disk_mib": 8})));
+    let end_of = end(&world.outcome("whole"));
+    assert_eq!((&end_of[0], &end_of[1]), (&json!("failed"), &json!("disk_exceeded")), "{end_of}");
     // A failure within the limit is the job's own.
     world.publish("own", &shell_with("exit 4", &json!({"disk_mib": 8})));
     assert_eq!(end(&world.outcome("own")), json!(["failed", "nonzero_exit", 1, 4]));

@@ -77,7 +77,9 @@ enum Layer {
     Written(u64, u64),
     /// It was not asked.
     NotDue,
-    /// It could not measure the layer, or not in time.
+    /// It says that it can't measure the layer.
+    Closed,
+    /// It failed to measure the layer, or took too long.
     TooLong,
     /// The container is gone.
     Gone,
@@ -173,7 +175,8 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             entries: walked.output.entries,
             input_entries: walked.input.entries,
             layer_entries: entries,
-            is_whole: is_whole && layer != Layer::TooLong,
+            is_whole: is_whole && !matches!(layer, Layer::TooLong | Layer::Closed),
+            is_layer_closed: layer == Layer::Closed,
             is_fresh: matches!(layer, Layer::Written(..)),
         };
         (job, container, layer, took)
@@ -189,7 +192,8 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
 
     async fn ask_for(&self, id: &ContainerId) -> Layer {
         match tokio::time::timeout(LAYER_MAX, self.runtime.written(id)).await {
-            Ok(Ok(bytes)) => Layer::Written(bytes, 0),
+            Ok(Ok(Some(bytes))) => Layer::Written(bytes, 0),
+            Ok(Ok(None)) => Layer::Closed,
             Ok(Err(EngineError::Gone(_))) => Layer::Gone,
             Ok(Err(EngineError::Unreachable { .. })) => Layer::Away,
             Ok(Err(_)) | Err(_) => Layer::TooLong,

@@ -48,6 +48,8 @@ pub(super) struct Written {
     pub is_whole: bool,
     /// Whether the layer was measured in this look.
     pub is_fresh: bool,
+    /// Whether the engine said in this look that it can't measure the layer.
+    pub is_layer_closed: bool,
 }
 
 impl Written {

@@ -167,7 +167,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     }
 
     /// Whether a job that failed had reached its limit, where the engine holds layers to a size: the job may
-    /// have failed for that, before any look found it above its limit.
+    /// have failed for that, before any look found it above its limit. Such an engine can't measure a layer
+    /// that is full to the last block (btrfs: each look at it writes), so one that it can't measure is full.
     pub(super) async fn met_its_limit(&self, job: &Job, run: &Run) -> bool {
         if !self.runtime.holds_layers(self.key.address()).await {
             return false;
@@ -176,7 +177,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let log_of = |job: &Running| self.log_of(&job.id, job.attempt);
         let eyes = self.eyes(&log_of);
         let seen = eyes.measure(vec![job], &mut Known::new(), Haste::All).await;
-        seen.jobs.iter().any(|(job, written)| written.is_surely_above(job))
+        seen.jobs
+            .iter()
+            .any(|(job, written)| written.is_surely_above(job) || written.is_layer_closed)
     }
 }
 

@@ -1,0 +1,245 @@
+//! A container's output, as the engine's log has it.
+//!
+//! Must hold: each frame is passed on once and in its stream's order, whatever the engine's follower leaves
+//! out. Docker Engine before 23 lets a container's end overtake its last lines now and then, and a connection
+//! can break off: what was left is read again after the end, by the frames' times. Only a host clock that was
+//! set back between two frames can still hide some.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::LogsOptionsBuilder;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::super::{ContainerId, LogChunk, LogSink, LogStream};
+use super::Docker;
+use crate::clock::Timestamp;
+
+/// Longest chunk that is passed on; the engine's own are 16 KiB.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// After the exit, output that stalls for this long is abandoned.
+const DRAIN_STALL: Duration = Duration::from_secs(5);
+/// After the exit, output is read for at most this long, even if it makes progress: the time to read the two
+/// full log files that the policy allows.
+const DRAIN_MAX: Duration = Duration::from_mins(1);
+/// By how much frames of one stream may be noted before earlier ones of the other.
+const SKEW: u64 = 1;
+
+/// A frame's time, which the engine puts before it: `2006-01-02T15:04:05.000000000Z`, and a space.
+type Time = [u8; 30];
+
+/// The last frame of a stream that was passed on.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: Time,
+    /// Frames with that time, this one included: the parts of a long line have one time.
+    count: u32,
+}
+
+/// The output of one container, which is read once.
+#[derive(Debug)]
+pub(super) struct Output<'a> {
+    docker: &'a Docker,
+    id: &'a ContainerId,
+    sink: LogSink,
+    /// Of stdout and stderr.
+    places: Mutex<[Option<Place>; 2]>,
+    moved: AtomicU64,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(docker: &'a Docker, id: &'a ContainerId, sink: LogSink) -> Self {
+        let (places, moved) = (Mutex::default(), AtomicU64::new(0));
+        Self { docker, id, sink, places, moved }
+    }
+
+    /// Passes the log on until it ends, breaks off, or nobody reads it any more.
+    pub(super) async fn follow(&self) {
+        self.read(None).await;
+    }
+
+    /// Passes on the rest after the container's exit, while it makes progress and for at most [`DRAIN_MAX`].
+    /// `followed`: the unfinished [`follow`](Self::follow).
+    pub(super) async fn finish(&self, followed: Option<impl Future<Output = ()> + Unpin>) {
+        let is_followed = match followed {
+            Some(followed) => self.drain(followed).await,
+            None => true,
+        };
+        if is_followed {
+            let places = *self.places();
+            self.drain(Box::pin(self.read(Some(places)))).await;
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, [Option<Place>; 2]> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what comes after these places, or from the first frame on as it is written.
+    async fn read(&self, mut after: Option<[Option<Place>; 2]>) {
+        let Ok(client) = self.docker.client().await else { return };
+        let options = LogsOptionsBuilder::default()
+            .follow(after.is_none())
+            .since(after.as_ref().map_or(0, since))
+            .timestamps(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let mut log = client.logs(&self.id.0, Some(options));
+        while let Some(item) = log.next().await {
+            let (stream, frame) = match item {
+                Ok(LogOutput::StdErr { message }) => (LogStream::Stderr, message),
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                    (LogStream::Stdout, message)
+                }
+                Ok(LogOutput::StdIn { .. }) => continue,
+                Err(err) => {
+                    tracing::warn!(container = %self.id, "the container's output broke off: {err}");
+                    return;
+                }
+            };
+            let (at, bytes) = parted(frame);
+            if after.as_mut().is_some_and(|places| !is_new(&mut places[place_of(stream)], at)) {
+                continue;
+            }
+            if !self.pass(stream, bytes).await {
+                return;
+            }
+            note(&mut self.places()[place_of(stream)], at);
+        }
+    }
+
+    /// Returns whether somebody still reads.
+    async fn pass(&self, stream: LogStream, mut bytes: Bytes) -> bool {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
+            if self.sink.send(LogChunk { stream, bytes: piece }).await.is_err() {
+                return false;
+            }
+            self.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Returns whether the reading came to its end.
+    async fn drain(&self, mut reading: impl Future<Output = ()> + Unpin) -> bool {
+        let started = Instant::now();
+        loop {
+            let before = self.moved.load(Ordering::Relaxed);
+            if timeout(DRAIN_STALL, &mut reading).await.is_ok() {
+                return true;
+            }
+            let still = self.moved.load(Ordering::Relaxed) == before;
+            if still || started.elapsed() > DRAIN_MAX {
+                tracing::warn!(container = %self.id, "the end of the container's output was not read");
+                return false;
+            }
+        }
+    }
+}
+
+const fn place_of(stream: LogStream) -> usize {
+    match stream {
+        LogStream::Stdout => 0,
+        LogStream::Stderr => 1,
+    }
+}
+
+/// Unix time in seconds from which on the frames after these places are.
+fn since(places: &[Option<Place>; 2]) -> i32 {
+    let last = places.iter().flatten().map(|place| place.at).max();
+    let last = last.and_then(|at| str::from_utf8(&at).ok()?.parse::<Timestamp>().ok());
+    let seconds = last.map_or(0, |at| (at.unix_ms() / 1000).saturating_sub(SKEW));
+    // 0 is the beginning of the log.
+    i32::try_from(seconds).unwrap_or(0)
+}
+
+/// Takes a frame's time from its front. A frame of an engine that puts no such time there stays as it is.
+fn parted(mut frame: Bytes) -> (Option<Time>, Bytes) {
+    const FORM: &[u8; 31] = b"dddd-dd-ddTdd:dd:dd.dddddddddZ ";
+    let fits = |(form, byte): (&u8, &u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        form => form == byte,
+    };
+    let is_time = frame.len() >= FORM.len() && FORM.iter().zip(&frame).all(fits);
+    if !is_time {
+        return (None, frame);
+    }
+    let front = frame.split_to(FORM.len());
+    (front.first_chunk().copied(), frame)
+}
+
+/// Whether a frame of this time comes after the place. Frames with the place's own time are counted down there.
+fn is_new(place: &mut Option<Place>, at: Option<Time>) -> bool {
+    // Where frames have no times nobody can tell, and what the follower gave has to do.
+    let Some(at) = at else { return false };
+    match place {
+        Some(place) if at == place.at => {
+            let is_new = place.count == 0;
+            place.count = place.count.saturating_sub(1);
+            is_new
+        }
+        Some(place) => at > place.at,
+        None => true,
+    }
+}
+
+fn note(place: &mut Option<Place>, at: Option<Time>) {
+    *place = match (*place, at) {
+        (Some(place), Some(at)) if at == place.at => Some(Place { at, count: place.count + 1 }),
+        (_, Some(at)) => Some(Place { at, count: 1 }),
+        (place, None) => place,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is passed on of frames with these times, in units of a second, after those that were seen.
+    fn left(seen: &[u32], log: &[u32]) -> Vec<u32> {
+        let at = |second: &u32| {
+            let text = format!("2026-11-27T10:00:{second:02}.000000000Z x");
+            parted(Bytes::from(text)).0
+        };
+        let mut place = None;
+        for second in seen {
+            note(&mut place, at(second));
+        }
+        log.iter().copied().filter(|second| is_new(&mut place, at(second))).collect()
+    }
+
+    #[test]
+    fn what_a_follower_left_is_passed_on_once() {
+        for (seen, log, rest) in [
+            (&[][..], &[1, 2][..], &[1, 2][..]),
+            (&[1, 2], &[1, 2], &[]),
+            (&[1], &[1, 2, 3], &[2, 3]),
+            // The parts of a long line have one time.
+            (&[1, 2, 2], &[1, 2, 2, 2, 2], &[2, 2]),
+            // The log's older file is gone.
+            (&[1, 2], &[2, 3], &[3]),
+        ] {
+            assert_eq!(left(seen, log), rest, "{seen:?} {log:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_engines_own_time_is_taken_from_a_frame() {
+        let frame = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let (at, bytes) = parted(frame("2026-11-27T10:00:01.123456789Z 2026-11-27T10:00"));
+        assert_eq!(
+            (&at.unwrap()[..], &bytes[..]),
+            (&b"2026-11-27T10:00:01.123456789Z"[..], &b"2026-11-27T10:00"[..])
+        );
+        assert_eq!(since(&[None, Some(Place { at: at.unwrap(), count: 1 })]), 1_795_773_600);
+        for odd in ["", "x", "2026-11-27T10:00:01Z x", "2026-11-27T10:00:01.123456789+01:00 x"] {
+            assert_eq!(parted(frame(odd)), (None, frame(odd)));
+        }
+        assert_eq!(since(&[None, None]), 0);
+    }
+}
