@@ -244,7 +244,7 @@ pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<Option<
     let options = InspectContainerOptionsBuilder::default().size(true).build();
     let call = client.inspect_container(&id.0, Some(options));
     match within(docker.config.call_timeout, call).await {
-        Ok(found) => Ok(u64::try_from(found.size_rw.unwrap_or(0)).ok()),
+        Ok(found) => Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok())),
         Err(err) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
         Err(err) => Err(docker.fault(err)),
     }

@@ -17,6 +17,9 @@ pub(crate) const NO_MEMORY_LIMIT: (&str, &str) =
 /// As an engine's that was built without seccomp.
 pub(crate) const NO_SECCOMP: (&str, &str) = ("name=seccomp,", "name=another,");
 
+/// As an engine's that does not say how much a container has written.
+pub(crate) const NO_LAYER_SIZE: (&str, &str) = (r#""SizeRw":"#, r#""SizeRx":"#);
+
 /// Serves until the test's process ends.
 #[derive(Debug)]
 pub(crate) struct OddEngine {
