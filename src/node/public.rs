@@ -56,7 +56,7 @@ impl Block {
     /// Whether any address in it may be public. One that reaches beyond a block that is not counts as public.
     pub fn is_public(&self) -> bool {
         let refused = |text: &&str| text.parse::<Self>().is_ok_and(|block| block.covers(self));
-        !NOT_PUBLIC.iter().any(|text| refused(&text))
+        !NOT_PUBLIC.iter().any(refused)
     }
 
     /// Whether all of `other` lies in this block. IPv4 in IPv6 counts as IPv6.

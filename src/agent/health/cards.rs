@@ -173,19 +173,22 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
 
     /// Looks at the cards that jobs have left until each is free.
     async fn free_what_is_left(&self, before: &Before) -> Result<(), Failure> {
-        let mut since: BTreeMap<GpuUuid, Duration> = BTreeMap::new();
+        // By the container that left the card: the next one that leaves it waits for itself.
+        let mut since: BTreeMap<(GpuUuid, String), Duration> = BTreeMap::new();
+        let key = |card: &GpuUuid, left: &Left| (card.clone(), left.container.clone());
         loop {
             self.board.any_left().await;
             let (left, now) = (self.board.left(), self.clock.monotonic());
-            since.retain(|card, _| left.contains_key(card));
-            for card in left.keys() {
-                since.entry(card.clone()).or_insert(now);
+            since.retain(|(card, by), _| left.get(card).is_some_and(|left| left.container == *by));
+            for (card, left) in &left {
+                since.entry(key(card, left)).or_insert(now);
             }
             match self.gpu.sample().await {
                 Ok(round) => {
                     let now = self.clock.monotonic();
                     for (card, left) in &left {
-                        let waited = now.saturating_sub(since.get(card).copied().unwrap_or(now));
+                        let waited =
+                            now.saturating_sub(since.get(&key(card, left)).copied().unwrap_or(now));
                         self.free(card, left, &round, before, waited);
                     }
                 }

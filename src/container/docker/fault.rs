@@ -24,6 +24,28 @@ const NO_DRIVER: [&str; 4] = [
     "could not select device driver",
 ];
 
+/// What runtimes put before a name of the job's or its image's: runc, the engine, crun, runsc.
+const OF_THE_JOB: [&str; 7] = [
+    "exec: ",
+    "chdir to cwd",
+    "unable to find user",
+    "unable to find group",
+    "executable file ",
+    "open executable",
+    "error finding executable",
+];
+
+/// What they put before a complaint about the host.
+const OF_THE_NODE: [&str; 7] = [
+    "hook",
+    "nvidia-container-cli: ",
+    "nvml error",
+    "cdi device",
+    "could not select device driver",
+    "error mounting",
+    "unable to retrieve oci runtime error",
+];
+
 /// Phrases, anywhere in the message, that mean that the container can't be started as the job asks.
 const NO_START: [&str; 10] = [
     "executable file not found",
@@ -165,18 +187,13 @@ fn of_toolkit(message: &str, words: &str) -> Option<Error> {
 }
 
 /// The end of a message that blames what the job or its image names (command, working folder, user), from
-/// where the blame starts. Decided by the fixed words before the first such name, since names can say
-/// anything.
+/// where the blame starts. Of all fixed phrases the first one decides: names can say anything, and come after the
+/// phrase that they belong to.
 fn about_the_job<'a>(message: &'a str, words: &str) -> Option<&'a str> {
-    let runtime = ["container process caused: ", "container process: "]
-        .iter()
-        .filter_map(|mark| words.find(mark).map(|at| at + mark.len()))
-        .min();
-    let at = runtime.unwrap_or(0);
-    let begins = |phrases: &[&str]| phrases.iter().any(|phrase| words[at..].starts_with(phrase));
-    let is_theirs = begins(&["unable to find user", "unable to find group"])
-        || runtime.is_some() && begins(&["exec: ", "chdir to cwd"]);
-    is_theirs.then(|| &message[at..])
+    let first = |phrases: &[&str]| phrases.iter().filter_map(|phrase| words.find(phrase)).min();
+    let theirs = first(&OF_THE_JOB)?;
+    let is_first = first(&OF_THE_NODE).is_none_or(|ours| theirs < ours);
+    is_first.then(|| &message[theirs..])
 }
 
 /// The reason that a requester gets if a registry did not deliver the image. One sentence for every cause:
@@ -279,10 +296,36 @@ mod tests {
         }
     }
 
+    fn door(words: &str) -> &'static str {
+        match of_start("h", answer(500, words)) {
+            Error::Start { .. } => "start",
+            Error::Gpu { .. } => "gpu",
+            Error::Driver { .. } => "driver",
+            Error::Requirement { .. } => "requirement",
+            Error::Engine { .. } => "engine",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_name_of_the_jobs_blames_nobody_else_under_any_runtime() {
+        // runc 1.2, crun and runsc.
+        for words in [
+            "OCI runtime create failed: runc create failed: unable to start container process: error \
+             during container init: exec: \"driver not loaded\": executable file not found",
+            "OCI runtime create failed: crun: executable file `hook: nvidia-container-cli: driver not \
+             loaded` not found in $PATH: No such file or directory: unknown",
+            "OCI runtime create failed: creating container: error finding executable \"nvml error: \
+             driver not loaded\" in PATH [/bin]: no such file or directory",
+        ] {
+            assert_eq!(door(words), "start", "{words}");
+        }
+    }
+
     #[test]
     fn a_failed_start_is_laid_at_the_right_door() {
         let oci = "OCI runtime create failed: container_linux.go:380: starting container process";
-        for (words, door) in [
+        for (words, at) in [
             (format!("{oci} caused: exec: \"nope\": executable file not found in $PATH"), "start"),
             (format!("{oci} caused: exec: \"/data\": permission denied"), "start"),
             ("unable to find user nobody9: no matching entries in passwd file".into(), "start"),
@@ -327,15 +370,8 @@ mod tests {
             (format!("{oci} caused: error mounting \"/srv\": no such file or directory"), "engine"),
             ("something new".into(), "engine"),
         ] {
-            let told = match of_start("h", answer(500, &words)) {
-                Error::Start { .. } => "start",
-                Error::Gpu { .. } => "gpu",
-                Error::Driver { .. } => "driver",
-                Error::Requirement { .. } => "requirement",
-                Error::Engine { .. } => "engine",
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(told, door, "{words}");
+            let told = door(&words);
+            assert_eq!(told, at, "{words}");
         }
     }
 

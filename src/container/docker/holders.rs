@@ -182,13 +182,12 @@ async fn take_running(docker: &Docker) -> Result<Option<Lent<'_>>, Error> {
 
 /// Why jobs can't join holders, if their runtime gives each container a network stack of its own.
 async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
-    let (setting, runtime) = match &docker.config.runtime {
-        Some(runtime) => ("JOB_RUNTIME", runtime.clone()),
-        None => {
-            // Asked each time, since the owner may change it.
-            let info = docker.call(docker.client().await?.info()).await?;
-            ("the engine's default runtime", info.default_runtime.unwrap_or_default())
-        }
+    let (setting, runtime) = if let Some(runtime) = &docker.config.runtime {
+        ("JOB_RUNTIME", runtime.clone())
+    } else {
+        // Asked each time, since the owner may change it.
+        let info = docker.call(docker.client().await?.info()).await?;
+        ("the engine's default runtime", info.default_runtime.unwrap_or_default())
     };
     Ok((!policy::Holder::serves(&runtime)).then(|| {
         let reason = format!(

@@ -213,7 +213,7 @@ impl Health {
                         self.changes.push_back(card.enter(uuid, State::Healthy, why));
                     }
                 }
-                State::Healthy => {}
+                State::Healthy | State::Retired => {}
                 State::Suspect => {
                     card.proof_at.get_or_insert(now + ASIDE.delay(card.failures, 1.0));
                 }
@@ -232,7 +232,6 @@ impl Health {
                     };
                     card.proof_at.get_or_insert(now + wait);
                 }
-                State::Retired => {}
             }
         }
     }
