@@ -44,12 +44,13 @@ await() {
 
 listens_or_ended() { listens "$2" || ! runs "$1"; }
 
-# Ends all recorded processes, last started first. The 45 s include the grace that the agent gives jobs.
+# Ends all recorded processes, last started first, each within STOP_S. The 45 s include the grace that the agent gives
+# jobs.
 stop_all() {
     local name pid start
     [[ -f $PIDS ]] || return 0
     while read -r name pid start; do
-        end_process "$pid" "$start" 45
+        end_process "$pid" "$start" "${STOP_S:-45}"
     done < <(tac "$PIDS")
     rm -f "$PIDS"
 }

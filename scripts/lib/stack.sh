@@ -100,10 +100,19 @@ make_key() {
     setting AGENT_KEYSTORE "$STATE/key.json"
     setting AGENT_KEYSTORE_PASSPHRASE_FILE "$passphrase"
     setting AGENT_ADDRESS "$address"
-    # Ten coins of the local chain, for gas.
-    quietly curl -sS --fail "$rpc" -H 'Content-Type: application/json' --data \
-        '{"jsonrpc":"2.0","id":1,"method":"anvil_setBalance","params":["'"$address"'","0x8ac7230489e80000"]}' ||
-        die "the local chain did not credit the account"
+    credit || die "the local chain did not credit the account"
+}
+
+# Gives the account ten coins of the local chain, for gas.
+credit() {
+    local body='{"jsonrpc":"2.0","id":1,"method":"anvil_setBalance","params":["'"$address"'","0x8ac7230489e80000"]}'
+    if has curl; then
+        quietly curl -sS --fail "$rpc" -H 'Content-Type: application/json' --data "$body"
+    else
+        quietly python3 -c 'import sys, urllib.request as web
+request = web.Request(sys.argv[1], sys.argv[2].encode(), {"Content-Type": "application/json"})
+web.build_opener(web.ProxyHandler({})).open(request, timeout=10).read()' "$rpc" "$body"
+    fi
 }
 
 deploy_contract() {
