@@ -72,7 +72,7 @@ fn tidy(root: &Path, _: Depth) -> anyhow::Result<()> {
 
 fn scripts(root: &Path, _: Depth) -> anyhow::Result<()> {
     let mut files = vec![root.join(".ci/run")];
-    for folder in ["scripts", "scripts/lib"] {
+    for folder in ["scripts", "scripts/lib", "scripts/lib/gpu-check"] {
         let entries = std::fs::read_dir(root.join(folder)).with_context(|| folder.to_owned())?;
         for entry in entries {
             let path = entry?.path();
