@@ -35,24 +35,30 @@ def rss_mib(pid: int) -> float:
 
 
 def of_threads(pid: int) -> dict[str, float]:
-    """The CPU seconds of each thread that lives."""
+    """The CPU seconds of each thread that lives, by its id and name."""
     found = {}
-    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
-        with open(path, encoding="utf-8") as file:
-            found[path] = int(file.read().split()[0]) / 1e9
+    for folder in glob.glob(f"/proc/{pid}/task/*"):
+        try:
+            with open(f"{folder}/comm", encoding="utf-8") as name, open(f"{folder}/schedstat", encoding="utf-8") as stat:
+                found[f"{folder} {name.read().strip()}"] = int(stat.read().split()[0]) / 1e9
+        except OSError:
+            continue  # it ended meanwhile
     return found
 
 
 def cpu(pid: str, seconds: str) -> None:
-    """Prints the share of one core that a process used, and that of its threads that ended meanwhile: each question
-    to the card's driver has a thread of its own."""
+    """Prints the share of one core that a process used, and the parts of the thread that waits for the card's events
+    and of the threads that ended meanwhile: each question to the card's driver has one of its own."""
     number = int(pid)
     threads, before, began = of_threads(number), cpu_seconds(number), time.monotonic()
     time.sleep(float(seconds))
     took, used = time.monotonic() - began, cpu_seconds(number) - before
-    living = sum(now - threads.get(path, 0) for path, now in of_threads(number).items())
-    print(f"{100 * used / took:.3f} % of a core over {took:.0f} s idle with sampling, "
-          f"{100 * max(0, used - living) / took:.3f} % of it by threads that ended; RSS {rss_mib(number):.0f} MiB")
+    living = {key: now - threads.get(key, 0) for key, now in of_threads(number).items()}
+    events = sum(part for key, part in living.items() if key.endswith(" nvml-events"))
+    ended = max(0, used - sum(living.values()))
+    print(f"{100 * used / took:.3f} % of a core over {took:.0f} s idle with sampling: {100 * events / took:.3f} by the "
+          f"thread that waits for events, {100 * ended / took:.3f} by threads that ended, which ask the driver; "
+          f"RSS {rss_mib(number):.0f} MiB")
 
 
 def context_ms(job: str) -> float:
