@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod ipfs;
 pub(crate) mod nats;
 pub(crate) mod nats_auth;
+pub(crate) mod nats_py;
 pub(crate) mod network;
 pub(crate) mod nvml;
 pub(crate) mod odd_engine;

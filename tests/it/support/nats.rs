@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::nats_py;
 use super::tools::{Running, eventually, free_port, tool};
 
 const JETSTREAM: &str = "jetstream { store_dir: $STORE }";
@@ -160,15 +161,20 @@ impl Nats {
     /// Runs the body of a Python coroutine that has `nc` (a nats-py connection), `js` (its JetStream) and
     /// `args`, and returns what it prints. Panics if it fails.
     pub(crate) fn python(&self, body: &str, args: &[&str]) -> String {
-        let output = self.python_command(body, args, 60).output().expect("python runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "nats-py failed:\n{errors}");
-        String::from_utf8(output.stdout).expect("python prints UTF-8").trim().to_owned()
+        let url = self.python_url();
+        let args: Vec<&str> = [&[url.as_str()], args].concat();
+        nats_py::run(&coroutine(body, 60), &args).trim().to_owned()
     }
 
     /// Starts such a coroutine as a process beside the test, which exchanges lines with it.
     pub(crate) fn python_beside(&self, body: &str, args: &[&str]) -> Beside {
-        let mut command = self.python_command(body, args, 600);
+        let mut command = Command::new(nats_py::interpreter());
+        let script = format!(
+            "{}{}asyncio.run(main(*sys.argv[1:]))\n",
+            nats_py::IMPORTS,
+            coroutine(body, 600)
+        );
+        command.arg("-u").arg("-c").arg(script).arg(self.python_url()).args(args);
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let lines = BufReader::new(running.0.stdout.take().expect("its output is piped"));
         let told = running.0.stdin.take().expect("its input is piped");
@@ -199,27 +205,22 @@ await kv.put(args[0], args[1].encode())";
         self.python(script, &[key, &claim.to_string()]);
     }
 
-    fn python_command(&self, body: &str, args: &[&str], limit_s: u32) -> Command {
-        let python = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/nv/bin/python");
-        assert!(python.is_file(), "nats-py is missing: scripts/test installs it");
-        let body = body.replace('\n', "\n        ");
-        let script = format!(
-            "import asyncio, json, sys, nats\n\
-             from nats.js.api import *\n\
-             async def main(url, *args):\n    \
-                 async def body(nc, js):\n        \
-                     pass\n        {body}\n    \
-                 nc = await nats.connect(url)\n    \
-                 await asyncio.wait_for(body(nc, nc.jetstream()), {limit_s})\n    \
-                 await nc.close()\n\
-             asyncio.run(main(*sys.argv[1:]))\n"
-        );
-        let mut command = Command::new(python);
-        let url = format!("nats://{}127.0.0.1:{}", self.user, self.port);
-        command.arg("-u").arg("-c").arg(script).arg(url).args(args);
-        command.stdin(Stdio::null());
-        command
+    fn python_url(&self) -> String {
+        format!("nats://{}127.0.0.1:{}", self.user, self.port)
     }
+}
+
+/// The definition of `main`, which connects to a URL and runs this body for at most so long.
+fn coroutine(body: &str, limit_s: u32) -> String {
+    let body = body.replace('\n', "\n        ");
+    format!(
+        "async def main(url, *args):\n    \
+             async def body(nc, js):\n        \
+                 pass\n        {body}\n    \
+             nc = await nats.connect(url)\n    \
+             await asyncio.wait_for(body(nc, nc.jetstream()), {limit_s})\n    \
+             await nc.close()\n"
+    )
 }
 
 /// A Python client that runs beside the test, until this value is dropped.
