@@ -99,6 +99,10 @@ impl Effects for Fakes {
         }
     }
 
+    async fn disk_max_mib(&self) -> u64 {
+        u64::MAX
+    }
+
     async fn settle(&self, _: &AckHandle, _: Settle) -> Result<(), bus::Error> {
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The cost of a job to the node itself: the real plan, board and journal (on a real disk), with
 //! effects that answer at once.
 //!
-//! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES | --cards LIBRARY]` prints JSON.
+//! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES | --cards LIBRARY |
+//! --line JOBS]` prints JSON.
 //! `--year` prints only the row about a journal of `JOBS` jobs, `--folder` only that about an output of
-//! `FILES` files, `--cards` only that about sampling the GPUs of this management library.
+//! `FILES` files, `--cards` only that about sampling the GPUs of this management library, `--line` only that about giving
+//! out cards among `JOBS` waiting jobs.
 //! docs/performance.md explains the figures.
 
 #![expect(clippy::print_stdout, reason = "the figures go to stdout")]
@@ -11,6 +13,7 @@
 mod cards;
 mod fakes;
 mod folder;
+mod line;
 mod year;
 
 use std::path::Path;
@@ -322,6 +325,11 @@ async fn main() -> Result<(), Failure> {
         println!("{:#}", serde_json::json!({ "cards": row }));
         return Ok(());
     }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--line") {
+        let jobs = arguments.get(at + 1).ok_or("--line JOBS")?.parse()?;
+        println!("{:#}", serde_json::json!({ "line": line::line(jobs).await? }));
+        return Ok(());
+    }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };
     let rate = rate(place("rate")?.path(), jobs).await?;
     let adoption = Box::pin(adoption(place("adoption")?.path(), 50)).await?;
@@ -331,6 +339,7 @@ async fn main() -> Result<(), Failure> {
     let files = if quick { 2_900 } else { 29_000 };
     let folder = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
     let figures = serde_json::json!({
+        "line": line::line(1_000).await?,
         "folder": folder,
         "year": year,
         "jobs_per_s": rate,

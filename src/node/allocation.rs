@@ -4,6 +4,9 @@
 //! suitable cards it gets the first in one fixed order, so that with more cards free it gets only cards
 //! that it would have got anyway, or new ones ([`super::admission`] relies on that).
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use super::Gpu;
 use super::model::is_named_by;
 
@@ -30,15 +33,48 @@ impl Wish {
         let nominal = gpu.vram_mib.saturating_mul(100) / NOMINAL_PERCENT;
         is_named_by(&gpu.model, model) && nominal >= self.min_vram_mib
     }
+}
 
-    /// The cards for this wish out of the free ones; fewer if there are not enough. It gets the smallest
-    /// suitable ones, so that large ones stay free for jobs that need them.
-    pub fn choose<'g>(&self, free: &[&'g Gpu]) -> Vec<&'g Gpu> {
-        let mut chosen: Vec<&Gpu> = free.iter().copied().filter(|gpu| self.accepts(gpu)).collect();
-        chosen.sort_by(|a, b| (a.vram_mib, &a.uuid).cmp(&(b.vram_mib, &b.uuid)));
-        chosen.truncate(self.count);
-        chosen
+/// The cards of a node, the smallest first, and which of them serve which wish. A line of a thousand jobs has a few
+/// different wishes, and a host one or two kinds of cards: names are compared once for each pair of the two.
+#[derive(Debug)]
+pub struct Rack<'a> {
+    cards: Vec<&'a Gpu>,
+    known: BTreeMap<(Option<&'a str>, u64), Rc<[usize]>>,
+}
+
+impl<'a> Rack<'a> {
+    /// The rack of these cards.
+    pub fn of(gpus: &'a [Gpu]) -> Self {
+        let mut cards: Vec<&Gpu> = gpus.iter().collect();
+        cards.sort_by_key(|gpu| (gpu.vram_mib, &gpu.uuid));
+        Self { cards, known: BTreeMap::new() }
     }
+
+    /// The cards, in the order in which they are given. Places in this list stand for them.
+    pub fn cards(&self) -> &[&'a Gpu] {
+        &self.cards
+    }
+
+    /// The places of the cards that are suitable for this wish.
+    pub fn suitable(&mut self, wish: &'a Wish) -> Rc<[usize]> {
+        let Self { cards, known } = self;
+        let key = (wish.model.as_deref(), wish.min_vram_mib);
+        Rc::clone(known.entry(key).or_insert_with(|| {
+            let mut kinds: BTreeMap<(&str, u64), bool> = BTreeMap::new();
+            let mut accepts = |gpu: &'a Gpu| {
+                let kind = (gpu.model.as_str(), gpu.vram_mib);
+                *kinds.entry(kind).or_insert_with(|| wish.accepts(gpu))
+            };
+            (0..cards.len()).filter(|place| accepts(cards[*place])).collect()
+        }))
+    }
+}
+
+/// The places of the cards for a wish out of the free ones; fewer if there are not enough. It gets the smallest
+/// suitable ones, so that large ones stay free for jobs that need them.
+pub fn choose(suitable: &[usize], is_free: &[bool], count: usize) -> Vec<usize> {
+    suitable.iter().copied().filter(|place| is_free[*place]).take(count).collect()
 }
 
 #[cfg(test)]
@@ -56,11 +92,12 @@ mod tests {
             gpu("GPU-b", "NVIDIA RTX 3090", 24_576),
             gpu("GPU-a", "NVIDIA RTX 3090", 24_576),
         ];
-        let free: Vec<&Gpu> =
-            rack.iter().filter(|gpu| free.contains(&gpu.uuid.as_str()[4..])).collect();
         let wish = Wish { count, model: Some(model.to_owned()), min_vram_mib };
-        let chosen = wish.choose(&free);
-        chosen.iter().map(|gpu| &gpu.uuid.as_str()[4..]).collect()
+        let mut rack = Rack::of(&rack);
+        let suitable = rack.suitable(&wish);
+        let names: Vec<&str> = rack.cards().iter().map(|gpu| &gpu.uuid.as_str()[4..]).collect();
+        let is_free: Vec<bool> = names.iter().map(|name| free.contains(name)).collect();
+        choose(&suitable, &is_free, count).iter().map(|place| names[*place]).collect()
     }
 
     #[test]

@@ -94,8 +94,11 @@ def networks(results: dict) -> list[tuple[str, ...]]:
 def fakes(results: dict) -> list[tuple[str, ...]]:
     """The rows of `cargo bench --bench jobs`."""
     found = results["fakes"]
-    piped, adopted = found["pipeline"], found["adoption"]
+    piped, adopted, line = found["pipeline"], found["adoption"], found["line"]
     return [
+        (f"on fakes: {line['cards']} cards given out among {line['jobs']:,} waiting jobs, p50: the decision, "
+         "with every waiting task woken", f"{line['decision_ms']:.2f}, {line['board_ms']:.1f} ms",
+         "the decision under 1 ms", verdict(line["decision_ms"] < 1)),
         ("on fakes: jobs a second through plan and journal", f"{found['jobs_per_s']:.0f}",
          "at least 1,500", verdict(found["jobs_per_s"] >= 1500)),
         (f"on fakes: {piped['jobs']} jobs of 1 s fetch, run and upload on one slot, all at once "

@@ -16,7 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Gpu, GpuUuid, allocation::Wish};
+use super::allocation::{Rack, Wish, choose};
+use super::{Gpu, GpuUuid};
 
 /// Most kinds of cards that an error lists. A host has one or two.
 const KINDS_MAX: usize = 8;
@@ -131,29 +132,55 @@ pub enum Scarce {
 
 /// Decides about a job that asks for `demand`, given the running jobs (`held`) and those `ahead` of it in
 /// the line, the first one first.
-pub fn decide(offer: &Offer, held: &[Held<'_>], ahead: &[&Demand], demand: &Demand) -> Verdict {
-    if let Some(refusal) = refusal(offer, demand) {
+pub fn decide<'a>(
+    offer: &'a Offer,
+    held: &[Held<'_>],
+    ahead: &[&'a Demand],
+    demand: &'a Demand,
+) -> Verdict {
+    let mut rack = Rack::of(&offer.gpus);
+    if let Some(refusal) = refusal(offer, demand, &mut rack) {
         return Verdict::Never(refusal);
     }
-    let mut free = Free::beside(offer, held);
-    // A waiting job whose cards are gone since a restart can't run any more: it must not delay the jobs
-    // behind it.
-    for earlier in ahead.iter().filter(|earlier| refusal(offer, earlier).is_none()) {
-        free.take(earlier);
+    let mut free = Free::beside(offer, held, rack);
+    for earlier in ahead {
+        if free.slots == 0 {
+            break;
+        }
+        free.serve(offer, earlier);
     }
-    match free.lacks(demand) {
+    let chosen = free.choose(demand);
+    match free.lacks(demand, &chosen) {
         Some(scarce) => Verdict::Later(scarce),
-        None => Verdict::Now(free.take(demand)),
+        None => Verdict::Now(free.take(demand, &chosen)),
     }
 }
 
+/// [`decide`] about every job of a line at once: those that may start now, by their place in the line, with their
+/// cards. As long as nothing else changes the verdicts on the others stay the same when one of them starts.
+pub fn round<'a>(
+    offer: &'a Offer,
+    held: &[Held<'_>],
+    line: impl IntoIterator<Item = &'a Demand>,
+) -> Vec<(usize, Vec<GpuUuid>)> {
+    let mut free = Free::beside(offer, held, Rack::of(&offer.gpus));
+    let mut starts = Vec::new();
+    for (place, demand) in line.into_iter().enumerate() {
+        if free.slots == 0 {
+            break;
+        }
+        starts.extend(free.serve(offer, demand).map(|cards| (place, cards)));
+    }
+    starts
+}
+
 /// Why the job could not run even with the whole node to itself; `None` if it could.
-fn refusal(offer: &Offer, demand: &Demand) -> Option<NeverFits> {
+fn refusal<'a>(offer: &'a Offer, demand: &'a Demand, rack: &mut Rack<'a>) -> Option<NeverFits> {
     let wish = &demand.gpus;
     if wish.count > 0 && offer.gpus.is_empty() {
         return Some(NeverFits::NoGpu);
     }
-    if offer.gpus.iter().filter(|gpu| wish.accepts(gpu)).count() < wish.count {
+    if rack.suitable(wish).len() < wish.count {
         let model = wish.model.as_ref().map(|model| format!(" of model {model:?}"));
         let memory = (wish.min_vram_mib > 0).then(|| format!(" with {} MiB", wish.min_vram_mib));
         let text = format!(
@@ -195,15 +222,17 @@ fn cards(gpus: &[Gpu]) -> String {
 }
 
 /// The part of the node that is free.
-struct Free<'o> {
+struct Free<'a> {
     slots: usize,
     share: Share,
-    gpus: Vec<&'o Gpu>,
+    rack: Rack<'a>,
+    /// Which cards of the rack are free.
+    is_free: Vec<bool>,
 }
 
-impl<'o> Free<'o> {
+impl<'a> Free<'a> {
     /// What the running jobs leave. They may hold more than the offer, if it was larger before a restart.
-    fn beside(offer: &'o Offer, held: &[Held<'_>]) -> Self {
+    fn beside(offer: &'a Offer, held: &[Held<'_>], rack: Rack<'a>) -> Self {
         let taken: BTreeSet<&GpuUuid> = held.iter().flat_map(|held| held.gpus).collect();
         let whole = Share {
             milli_cpus: offer.milli_cpus,
@@ -213,16 +242,30 @@ impl<'o> Free<'o> {
         Self {
             slots: offer.slots.saturating_sub(held.len()),
             share: held.iter().fold(whole, |left, held| left.without(held.share)),
-            gpus: offer.gpus.iter().filter(|gpu| !taken.contains(&gpu.uuid)).collect(),
+            is_free: rack.cards().iter().map(|gpu| !taken.contains(&gpu.uuid)).collect(),
+            rack,
         }
     }
 
-    /// The first resource that is too short for this demand, if any.
-    fn lacks(&self, demand: &Demand) -> Option<Scarce> {
+    /// Serves the next job of the line: returns its cards if it may start.
+    fn serve(&mut self, offer: &'a Offer, demand: &'a Demand) -> Option<Vec<GpuUuid>> {
+        // A waiting job whose cards are gone since a restart can't run any more: it must not delay the jobs
+        // behind it.
+        if refusal(offer, demand, &mut self.rack).is_some() {
+            return None;
+        }
+        let chosen = self.choose(demand);
+        let starts = self.lacks(demand, &chosen).is_none();
+        let cards = self.take(demand, &chosen);
+        starts.then_some(cards)
+    }
+
+    /// The first resource that is too short for this demand, if any. `chosen`: the cards that it would get.
+    fn lacks(&self, demand: &Demand, chosen: &[usize]) -> Option<Scarce> {
         let (there, wanted) = (self.share, demand.share);
         let scarce = [
             (self.slots == 0, Scarce::Slots),
-            (demand.gpus.choose(&self.gpus).len() < demand.gpus.count, Scarce::Gpus),
+            (chosen.len() < demand.gpus.count, Scarce::Gpus),
             (there.milli_cpus < wanted.milli_cpus, Scarce::Cores),
             (there.memory_mib < wanted.memory_mib, Scarce::Memory),
             (there.disk_mib < wanted.disk_mib, Scarce::Disk),
@@ -230,15 +273,20 @@ impl<'o> Free<'o> {
         scarce.into_iter().find_map(|(lacks, what)| lacks.then_some(what))
     }
 
+    /// The places of the free cards that it would get.
+    fn choose(&mut self, demand: &'a Demand) -> Vec<usize> {
+        choose(&self.rack.suitable(&demand.gpus), &self.is_free, demand.gpus.count)
+    }
+
     /// Takes what is asked for, as far as it is free. The same for a job that starts and for one that
     /// waits: either way the jobs behind it can't have that.
-    fn take(&mut self, demand: &Demand) -> Vec<GpuUuid> {
-        let chosen = demand.gpus.choose(&self.gpus);
-        let uuids: Vec<GpuUuid> = chosen.into_iter().map(|gpu| gpu.uuid.clone()).collect();
-        self.gpus.retain(|gpu| !uuids.contains(&gpu.uuid));
+    fn take(&mut self, demand: &Demand, chosen: &[usize]) -> Vec<GpuUuid> {
+        for place in chosen {
+            self.is_free[*place] = false;
+        }
         self.slots = self.slots.saturating_sub(1);
         self.share = self.share.without(demand.share);
-        uuids
+        chosen.iter().map(|place| self.rack.cards()[*place].uuid.clone()).collect()
     }
 }
 

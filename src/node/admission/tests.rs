@@ -8,9 +8,13 @@ fn share(milli_cpus: u64, memory_mib: u64, disk_mib: u64) -> Share {
 }
 
 fn gpu(number: usize, model: &str, vram_mib: u64) -> Gpu {
-    let uuid = GpuUuid::new(&format!("GPU-{number}")).unwrap();
+    let kind = if model == INSTANCE { "MIG" } else { "GPU" };
+    let uuid = GpuUuid::new(&format!("{kind}-{number}")).unwrap();
     Gpu { uuid, model: model.to_owned(), vram_mib }
 }
+
+/// A MIG instance: a device of its own, whose card is none.
+const INSTANCE: &str = "NVIDIA A100-SXM4-40GB MIG 1g.5gb";
 
 /// A node with `small` small cards, and one large card after them.
 fn offer(small: usize, slots: usize) -> Offer {
@@ -155,19 +159,17 @@ fn a_node_that_shrank_over_a_restart_gives_nothing_away_twice() {
 }
 
 fn any_offer() -> impl Strategy<Value = Offer> {
-    let any_gpus = vec((prop::bool::ANY, 0_u64..3), 0..5);
+    let model = prop::sample::select(vec!["RTX 3090", "H100", INSTANCE]);
+    let any_gpus = vec((model, 0_u64..3), 0..5);
     (any_gpus, 1_u64..8, 1_u64..8, 1_usize..5).prop_map(|(kinds, cores, memory_mib, slots)| {
         let number = kinds.into_iter().enumerate();
-        let gpus = number.map(|(number, (large, vram_mib))| {
-            gpu(number, if large { "H100" } else { "RTX 3090" }, vram_mib)
-        });
-        let gpus = gpus.collect();
+        let gpus = number.map(|(number, (model, vram_mib))| gpu(number, model, vram_mib)).collect();
         Offer { gpus, milli_cpus: cores, memory_mib, disk_mib: 9, network: Reach::Nothing, slots }
     })
 }
 
 fn any_demand() -> impl Strategy<Value = Demand> {
-    let model = prop::sample::select(vec!["", "H100", "3090"]);
+    let model = prop::sample::select(vec!["", "H100", "3090", "1g.5gb"]);
     let any_share = (0_u64..8, 0_u64..8, 0_u64..10);
     (0_usize..4, model, 0_u64..3, any_share).prop_map(|(count, model, min_vram_mib, of)| Demand {
         gpus: Wish { count, model: Some(model.to_owned()), min_vram_mib },
@@ -186,7 +188,28 @@ fn placed(offer: &Offer, demands: &[Demand]) -> Vec<Running> {
 }
 
 fn without_misfits(offer: &Offer, line: Vec<Demand>) -> Vec<Demand> {
-    line.into_iter().filter(|demand| refusal(offer, demand).is_none()).collect()
+    let fits = |it: &Demand| refusal(offer, it, &mut Rack::of(&offer.gpus)).is_none();
+    line.into_iter().filter(fits).collect()
+}
+
+/// What a node does with a line until nobody else may start: those that run then, and those that wait.
+fn settled(
+    offer: &Offer,
+    mut running: Vec<Running>,
+    line: Vec<Demand>,
+) -> (Vec<Running>, Vec<Demand>) {
+    let starts = round(offer, &held(&running), &line);
+    let started: Vec<usize> = starts.iter().map(|(place, _)| *place).collect();
+    let new = starts.into_iter().map(|(at, gpus)| Running { gpus, share: line[at].share });
+    running.extend(new);
+    let waits = line.into_iter().enumerate().filter(|(place, _)| !started.contains(place));
+    (running, waits.map(|(_, demand)| demand).collect())
+}
+
+/// Cards alone: enough of everything else for everybody.
+fn of_cards_alone(offer: Offer) -> Offer {
+    let much = u64::MAX >> 8;
+    Offer { milli_cpus: much, memory_mib: much, disk_mib: much, slots: 99, ..offer }
 }
 
 /// Checks that nothing is given twice, and nothing that does not exist.
@@ -293,5 +316,90 @@ proptest! {
             prop_assert!(line.is_empty() || older > 0, "the first waits, and nobody it found runs");
         }
         prop_assert!(line.is_empty(), "{} never went", line.len());
+    }
+
+    /// Each job of a line gets the same answer together with the others as alone.
+    #[test]
+    fn a_round_is_what_each_job_of_the_line_would_be_told(
+        offer in any_offer(),
+        ran in vec(any_demand(), 0..5),
+        line in vec(any_demand(), 0..9),
+    ) {
+        let running = placed(&offer, &ran);
+        let told = verdicts(&offer, &running, &line).into_iter().enumerate();
+        let alone: Vec<(usize, Vec<GpuUuid>)> = told
+            .filter_map(|(at, verdict)| match verdict {
+                Verdict::Now(gpus) => Some((at, gpus)),
+                Verdict::Never(_) | Verdict::Later(_) => None,
+            })
+            .collect();
+        prop_assert_eq!(round(&offer, &held(&running), &line), alone);
+    }
+
+    /// The board keeps a round while jobs start out of it, in whatever order they ask.
+    #[test]
+    fn a_round_stays_what_it_is_while_its_jobs_start(
+        offer in any_offer(),
+        ran in vec(any_demand(), 0..5),
+        line in vec(any_demand(), 1..9),
+        which in 0_usize..9,
+    ) {
+        let mut running = placed(&offer, &ran);
+        let mut starts = round(&offer, &held(&running), &line);
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let (at, gpus) = starts.remove(which % starts.len());
+        running.push(Running { gpus, share: line[at].share });
+        check(&offer, &running);
+        let mut rest = line;
+        rest.remove(at);
+        let behind = |place: usize| if place > at { place - 1 } else { place };
+        let starts: Vec<_> =
+            starts.into_iter().map(|(place, gpus)| (behind(place), gpus)).collect();
+        prop_assert_eq!(round(&offer, &held(&running), &rest), starts);
+    }
+
+    /// A card is idle only if nobody who waits can use it, or if the first who can needs more than are idle:
+    /// then it is set aside for that one.
+    #[test]
+    fn no_card_is_idle_that_a_waiting_job_could_use(
+        offer in any_offer(),
+        ran in vec(any_demand(), 0..5),
+        line in vec(any_demand(), 0..9),
+    ) {
+        let offer = of_cards_alone(offer);
+        let ran = placed(&offer, &ran);
+        let (running, waiting) = settled(&offer, ran, without_misfits(&offer, line));
+        check(&offer, &running);
+        let is_taken = |gpu: &Gpu| running.iter().any(|job| job.gpus.contains(&gpu.uuid));
+        let mut idle: Vec<&Gpu> = offer.gpus.iter().filter(|gpu| !is_taken(gpu)).collect();
+        for job in &waiting {
+            let count = idle.len();
+            idle.retain(|gpu| !job.gpus.accepts(gpu));
+            let usable = count - idle.len();
+            prop_assert!(usable < job.gpus.count, "{job:?} waits beside {usable} idle cards");
+        }
+        let left = settled(&offer, running.clone(), waiting).0;
+        prop_assert_eq!(left.len(), running.len(), "somebody could have started sooner");
+    }
+
+    /// After a restart the driver lists the cards, and the engine the containers, in any order.
+    #[test]
+    fn the_answer_is_the_same_in_whatever_order_cards_and_containers_are_listed(
+        offer in any_offer(),
+        ran in vec(any_demand(), 0..5),
+        line in vec(any_demand(), 1..9),
+        by in 0_usize..5,
+    ) {
+        let running = placed(&offer, &ran);
+        let mut again = (offer.clone(), running.clone());
+        let (cards, jobs) = (again.0.gpus.len().max(1), again.1.len().max(1));
+        again.0.gpus.reverse();
+        again.0.gpus.rotate_left(by % cards);
+        again.1.reverse();
+        again.1.rotate_left(by % jobs);
+        let before = round(&offer, &held(&running), &line);
+        prop_assert_eq!(round(&again.0, &held(&again.1), &line), before);
     }
 }

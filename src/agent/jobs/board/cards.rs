@@ -79,12 +79,12 @@ impl Board {
 
     /// The cards that jobs have left and that were not seen free yet.
     pub fn left(&self) -> BTreeMap<GpuUuid, Left> {
-        self.state().left.clone()
+        self.seen().left.clone()
     }
 
     /// Waits until a job has left a card.
     pub async fn any_left(&self) {
-        self.wait_for(|| (!self.state().left.is_empty()).then_some(())).await;
+        self.wait_for(|| (!self.seen().left.is_empty()).then_some(())).await;
     }
 
     /// The card is free of the job that left it.
@@ -109,7 +109,7 @@ impl Board {
 
     /// The jobs that hold a card now, and their containers as far as they run.
     pub fn holders(&self) -> BTreeMap<GpuUuid, (JobId, Option<String>)> {
-        let state = self.state();
+        let state = self.seen();
         let mut holders = BTreeMap::new();
         for (id, entry) in &state.entries {
             let container = match &entry.process {
@@ -155,7 +155,7 @@ impl Board {
 
     /// Waits for a change of the cards' health that is not in the journal, and returns the oldest.
     pub async fn health_change(&self) -> Change {
-        self.wait_for(|| self.state().fitness.health().change().cloned()).await
+        self.wait_for(|| self.seen().fitness.health().change().cloned()).await
     }
 
     /// That change is in the journal.
@@ -165,7 +165,7 @@ impl Board {
 
     /// The jobs that have a defective card, with the container running or not.
     pub fn on_defective_cards(&self) -> Vec<JobId> {
-        let state = self.state();
+        let state = self.seen();
         let health = state.fitness.health();
         let has_one =
             |entry: &Entry| entry.holds.iter().flatten().any(|it| health.is_defective(it));
@@ -174,7 +174,7 @@ impl Board {
 
     /// Whether one of these cards is defective.
     pub fn is_any_defective(&self, cards: &[GpuUuid]) -> bool {
-        let state = self.state();
+        let state = self.seen();
         cards.iter().any(|card| state.fitness.health().is_defective(card))
     }
 
@@ -191,7 +191,7 @@ impl Board {
     }
 
     fn only_card(&self) -> Option<GpuUuid> {
-        match self.state().terms.offer.gpus.as_slice() {
+        match self.seen().terms.offer.gpus.as_slice() {
             [only] => Some(only.uuid.clone()),
             _ => None,
         }

@@ -122,12 +122,12 @@ impl Board {
 
     /// Waits until every card and the store were tried, or did not answer.
     pub async fn tried(&self) {
-        self.wait_for(|| (!self.state().fitness.is_untried()).then_some(())).await;
+        self.wait_for(|| (!self.seen().fitness.is_untried()).then_some(())).await;
     }
 
     /// Whether this card was tried since the start.
     pub fn was_tried(&self, card: &GpuUuid) -> bool {
-        self.state().fitness.was_tried(card)
+        self.seen().fitness.was_tried(card)
     }
 
     /// Records how the store answered a test upload; `Some` with its words if it refused.
@@ -146,7 +146,7 @@ impl Board {
 
     /// How many jobs did not get their inputs.
     pub fn unfetched(&self) -> u64 {
-        self.state().unfetched
+        self.seen().unfetched
     }
 
     /// Waits until there are more of them than `seen`.
@@ -165,28 +165,28 @@ impl Board {
 
     /// The first thing missing that every job needs; `None` if all was tried and is there.
     pub fn lacks(&self) -> Option<Unfit> {
-        self.state().fitness.lacks()
+        self.seen().fitness.lacks()
     }
 
     /// Why no job is taken; `None` if the node is fit.
     pub fn unfit(&self) -> Option<Unfit> {
-        self.state().unfit.clone()
+        self.seen().unfit.clone()
     }
 
     /// Waits until the node is fit, or with `fit` false until it is not.
     pub async fn becomes_fit(&self, fit: bool) {
-        self.wait_for(|| (self.state().unfit.is_none() == fit).then_some(())).await;
+        self.wait_for(|| (self.seen().unfit.is_none() == fit).then_some(())).await;
     }
 
     /// Whether a job with this spec could ever go, with the cards that work at present.
     pub fn may_go(&self, spec: &JobSpec) -> bool {
-        let state = self.state();
+        let state = self.seen();
         !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))
     }
 
     /// The node's full offer, and which of its cards are out of use, with the reason in one word.
     pub fn offered(&self) -> (Offer, BTreeMap<GpuUuid, &'static str>) {
-        let state = self.state();
+        let state = self.seen();
         let word = |card: &GpuUuid| match state.fitness.health().state(card) {
             Health::Healthy => "aside",
             state => state.name(),
@@ -197,7 +197,7 @@ impl Board {
 
     /// The number of slots that no job holds.
     pub fn free_slots(&self) -> usize {
-        let state = self.state();
+        let state = self.seen();
         let held = state.entries.values().filter(|entry| entry.holds.is_some()).count();
         state.terms.offer.slots.saturating_sub(held)
     }

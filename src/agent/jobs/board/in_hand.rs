@@ -42,7 +42,7 @@ impl Board {
     /// The jobs in hand whose leases must be renewed, sorted by id. Not those being given back: as
     /// long as they were renewed, no other agent would get them, however long the cleanup takes.
     pub fn in_hand(&self) -> Vec<InHand> {
-        let state = self.state();
+        let state = self.seen();
         let in_hand = |(id, entry): (&JobId, &Entry)| {
             Some(InHand {
                 id: id.clone(),
@@ -83,7 +83,7 @@ impl Board {
     /// How far this attempt of a job is with its claim; `None` if it is not in hand or was given
     /// back.
     pub fn stand(&self, id: &JobId, attempt: u32) -> Option<Stand> {
-        let state = self.state();
+        let state = self.seen();
         let entry = state.entries.get(id).filter(|it| it.attempt == attempt && !it.is_let_go)?;
         Some(entry.stand)
     }
@@ -128,7 +128,7 @@ impl Board {
 
     /// A counter of the deliveries that came into hand or into doubt.
     pub fn stirred(&self) -> u64 {
-        let state = self.state();
+        let state = self.seen();
         state.taken + state.doubts
     }
 

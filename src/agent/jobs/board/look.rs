@@ -33,7 +33,7 @@ impl Board {
     /// The ids of the jobs in hand; with `started` only those that still need a slot and whose
     /// container was started (`true`) or was not (`false`).
     pub fn ids(&self, started: Option<bool>) -> Vec<JobId> {
-        let state = self.state();
+        let state = self.seen();
         let wanted = |entry: &Entry| {
             started.is_none_or(|started| entry.wants_slot && entry.started == started)
         };
@@ -44,7 +44,7 @@ impl Board {
     /// The number of jobs in hand, by phase name.
     pub fn phases(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for entry in self.state().entries.values() {
+        for entry in self.seen().entries.values() {
             *counts.entry(entry.phase.to_owned()).or_default() += 1;
         }
         counts
@@ -52,40 +52,40 @@ impl Board {
 
     /// Whether every job gets the strict sandbox.
     pub fn is_strict(&self) -> bool {
-        self.state().terms.sandbox.is_strict
+        self.seen().terms.sandbox.is_strict
     }
 
     /// Waits until every job on the board is at rest: it has run and waits for a retry, or no task
     /// has it in hand.
     pub async fn wait_until_at_rest(&self) {
         let rests = |entry: &Entry| entry.rests || entry.abandoned;
-        self.wait_for(|| self.state().entries.values().all(rests).then_some(())).await;
+        self.wait_for(|| self.seen().entries.values().all(rests).then_some(())).await;
     }
 
     /// Whether the job is on the board.
     pub fn has(&self, id: &JobId) -> bool {
-        self.state().entries.contains_key(id)
+        self.seen().entries.contains_key(id)
     }
 
     /// Whether a task has the job in hand.
     pub fn is_looked_after(&self, id: &JobId) -> bool {
-        self.state().entries.get(id).is_some_and(|entry| !entry.abandoned)
+        self.seen().entries.get(id).is_some_and(|entry| !entry.abandoned)
     }
 
     /// The requester of a job in hand: `None` if the job is not in hand, `Some(None)` if it names
     /// no requester.
     pub fn requester(&self, id: &JobId) -> Option<Option<Address>> {
-        Some(self.state().entries.get(id)?.requester)
+        Some(self.seen().entries.get(id)?.requester)
     }
 
     /// The handle that acknowledges the job's delivery.
     pub fn delivery(&self, id: &JobId) -> Option<AckHandle> {
-        self.state().entries.get(id)?.delivery.clone()
+        self.seen().entries.get(id)?.delivery.clone()
     }
 
     /// Whether the job is in hand and its output not collected yet: its container may still write.
     pub fn is_ending(&self, id: &JobId) -> bool {
-        let phase = self.state().entries.get(id).map_or("", |entry| entry.phase);
+        let phase = self.seen().entries.get(id).map_or("", |entry| entry.phase);
         ["starting", "running", "stopping", "exited"].contains(&phase)
     }
 
@@ -95,6 +95,6 @@ impl Board {
             Process::Runs(running) => Some(running.clone()),
             Process::None | Process::Exited => None,
         };
-        self.state().entries.values().filter_map(running).collect()
+        self.seen().entries.values().filter_map(running).collect()
     }
 }

@@ -15,6 +15,7 @@ mod room;
 mod in_hand;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -30,7 +31,7 @@ use crate::job::claim::{Stand, Start};
 use crate::job::phase::{Phase, Run, StopCause};
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
-use crate::node::admission::{Demand, Held, Offer, Share, Verdict, decide};
+use crate::node::admission::{Demand, Held, Offer, Share, Verdict, decide, round};
 use crate::node::fitness::{Fitness, Unfit};
 
 /// A request to stop a job.
@@ -85,6 +86,20 @@ struct State {
     left: BTreeMap<GpuUuid, Left>,
     /// Cards that programs of the host use, and which.
     foreign: BTreeMap<GpuUuid, String>,
+    /// Which jobs of the queue may go now, until anything else changes: each of a thousand waiting jobs asks at
+    /// every change.
+    round: Option<BTreeMap<(i32, u64), Vec<GpuUuid>>>,
+}
+
+/// The state, to be read.
+struct Seen<'a>(MutexGuard<'a, State>);
+
+impl Deref for Seen<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
 }
 
 #[derive(Debug)]
@@ -152,18 +167,20 @@ impl State {
         self.entries.values().any(|entry| entry.refused)
     }
 
-    /// The verdict on this demand, with the jobs queued before `place` served first.
-    fn decide(&self, place: (i32, u64), demand: &Demand) -> Verdict {
+    /// The jobs of the queue that may go now, with their cards.
+    fn round(&self) -> BTreeMap<(i32, u64), Vec<GpuUuid>> {
         let held: Vec<Held<'_>> = self.entries.values().filter_map(Entry::held).collect();
-        let before = self.queue.range(..place).filter_map(|(_, id)| self.entries.get(id));
-        let ahead: Vec<&Demand> = before.map(|entry| &entry.demand).collect();
         let mut offer = self.offer();
         // A card that has not been tried yet is offered to nobody; a job that needs it waits.
         // Nor is one that a job has left and that was not seen free.
         let is_free =
             |card: &GpuUuid| self.fitness.was_tried(card) && !self.left.contains_key(card);
         offer.gpus.retain(|gpu| is_free(&gpu.uuid));
-        decide(&offer, &held, &ahead, demand)
+        let waiting = self.queue.iter();
+        let line: Vec<((i32, u64), &Demand)> =
+            waiting.filter_map(|(key, id)| Some((*key, &self.entries.get(id)?.demand))).collect();
+        let starts = round(&offer, &held, line.iter().map(|(_, demand)| *demand));
+        starts.into_iter().map(|(place, cards)| (line[place].0, cards)).collect()
     }
 
     /// What the node offers, without the cards that are missing or set aside.
@@ -224,12 +241,24 @@ impl Board {
             silent: BTreeMap::new(),
             draining: false,
             closed: false,
+            round: None,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, to be changed: what was decided for the jobs that wait is decided again.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.round = None;
+        state
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen(self.lock())
     }
 
     fn notify(&self) {
@@ -335,13 +364,16 @@ impl Board {
         Place { board: self.clone(), key, id: job.id().clone() }
     }
 
-    /// Reserves what the job at this place needs, if it may go now.
+    /// Reserves what the job at this place needs, if it may go now. That changes no verdict on the others: what
+    /// it takes was set aside for it.
     fn take(&self, place: &Place) -> Option<Vec<GpuUuid>> {
-        let mut state = self.state();
-        let verdict = state.decide(place.key, &state.entries.get(&place.id)?.demand);
+        let mut state = self.lock();
+        let mut round = state.round.take().unwrap_or_else(|| state.round());
         // A job that can't run here any more waits for a restart with other hardware, its deadline
         // or a cancellation; `recover` fails those that are not ready yet.
-        let Verdict::Now(gpus) = verdict else { return None };
+        let gpus = round.remove(&place.key);
+        state.round = Some(round);
+        let gpus = gpus?;
         state.entries.get_mut(&place.id)?.holds = Some(gpus.clone());
         state.queue.remove(&place.key);
         Some(gpus)
@@ -351,7 +383,7 @@ impl Board {
     /// they are queued already or still being prepared. A pool's job that would have to wait is
     /// better off with another agent.
     pub fn verdict(&self, spec: &JobSpec) -> Verdict {
-        let state = self.state();
+        let state = self.seen();
         let left = state.just_left();
         let held = state.entries.values().filter_map(Entry::held);
         let left = (!left.is_empty()).then_some(Held { gpus: &left, share: Share::default() });
@@ -365,7 +397,7 @@ impl Board {
     /// Asks a job to stop. `None` if it is not in hand, otherwise whether the request took effect.
     /// A job that has run is not asked: an upload would see the request only once it is done.
     pub async fn stop(&self, id: &JobId, cause: StopCause) -> Option<bool> {
-        let asked = self.state().entries.get(id).map(|it| (it.wants_slot, it.stop.clone()))?;
+        let asked = self.seen().entries.get(id).map(|it| (it.wants_slot, it.stop.clone()))?;
         let (true, stop) = asked else { return Some(false) };
         let (answer, answered) = oneshot::channel();
         stop.send(StopRequest { cause, answer }).await.ok()?;
@@ -382,8 +414,11 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.board.state().queue.remove(&self.key);
-        self.board.notify();
+        // A job that was served has left the queue already.
+        if self.board.seen().queue.contains_key(&self.key) {
+            self.board.state().queue.remove(&self.key);
+            self.board.notify();
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Board {
     /// How many more jobs may be taken in: the free slots plus `ahead` more to prepare. None while
     /// the node drains or is not fit, which includes too many unpublished results.
     pub fn room(&self, ahead: usize) -> usize {
-        let state = self.state();
+        let state = self.seen();
         if state.draining || state.unfit.is_some() {
             return 0;
         }
@@ -64,7 +64,7 @@ impl Board {
 
     /// Whether no job is in hand.
     pub fn is_idle(&self) -> bool {
-        self.state().entries.is_empty()
+        self.seen().entries.is_empty()
     }
 
     /// Takes in how much of the disk jobs could fill now, in MiB. While jobs are in hand the missing part may
@@ -103,12 +103,12 @@ impl Board {
 
     /// `Err` with the reason if the node can never run the job.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
-        self.state().terms.admit(spec)
+        self.seen().terms.admit(spec)
     }
 
     /// The same for a job that was admitted before: it may have to wait for the disk, however full that is.
     pub fn still_admits(&self, spec: &JobSpec) -> Result<(), Fault> {
-        let mut terms = self.state().terms.clone();
+        let mut terms = self.seen().terms.clone();
         terms.offer.disk_mib = u64::MAX;
         terms.admit(spec)
     }
@@ -133,7 +133,7 @@ impl Board {
 
     /// Whether [`Board::close`] was called.
     pub fn is_closed(&self) -> bool {
-        self.state().closed
+        self.seen().closed
     }
 
     /// Waits until [`Board::drain`] is called.
@@ -143,7 +143,7 @@ impl Board {
 
     /// Whether [`Board::drain`] was called.
     pub fn is_draining(&self) -> bool {
-        self.state().draining
+        self.seen().draining
     }
 
     /// Waits until there is room, and returns how much.

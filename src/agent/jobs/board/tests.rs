@@ -2,6 +2,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::container::ImagePolicy;
@@ -340,4 +343,67 @@ fn the_offer_of_the_disk_does_not_shrink_while_files_of_jobs_are_being_removed()
     assert_eq!(offered(), 5000);
     board.disk(1000, true);
     assert_eq!(offered(), 1000);
+}
+
+/// Lines these jobs up, and takes what each gets, the last first.
+fn served(board: &Board, line: &[Job]) -> BTreeMap<JobId, Vec<GpuUuid>> {
+    let places: Vec<Place> = line.iter().map(|job| board.line_up(job)).collect();
+    let got = |place: &Place| Some((place.id.clone(), board.take(place)?));
+    places.iter().rev().filter_map(got).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_node_that_starts_again_beside_its_containers_decides_as_before(
+        wants in vec((0_u32..3, 0_u32..3), 1..8),
+        ends in 0_usize..8,
+        turns in prop::bool::ANY,
+    ) {
+        let words = |(gpus, memory): &(u32, u32)| {
+            format!(r#", "gpus": {gpus}, "memory_mib": {}"#, 6 + memory * 1900)
+        };
+        let jobs = wants.iter().enumerate();
+        let jobs: Vec<Job> =
+            jobs.map(|(number, want)| ready(&format!("job-{number}"), &words(want))).collect();
+        let before = board(3);
+        let _stops: Vec<_> = jobs.iter().map(|job| before.enter(job, None)).collect();
+        let got = served(&before, &jobs);
+        let (holders, line): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| got.contains_key(job.id()));
+        let mut holders: Vec<Job> = holders
+            .iter()
+            .map(|job| moved(job, Event::Reserved { gpus: got[job.id()].clone() }))
+            .collect();
+        if turns {
+            holders.reverse();
+        }
+        let after = board(3);
+        holders.iter().for_each(|job| after.hold(job));
+        let _again: Vec<_> = holders.iter().chain(&line).map(|job| after.enter(job, None)).collect();
+        prop_assert_eq!(served(&after, &line), BTreeMap::new(), "nothing is given twice");
+        let ended = &holders[ends % holders.len()];
+        before.leave(ended.id());
+        after.leave(ended.id());
+        prop_assert_eq!(served(&after, &line), served(&before, &line));
+    }
+}
+
+#[test]
+fn what_was_decided_for_the_line_is_decided_anew_after_every_change() {
+    let board = board(2);
+    let (first, second) = (ready("first", ""), ready("second", r#", "gpus": 2"#));
+    let _requests = [&first, &second].map(|job| board.enter(job, None).unwrap());
+    let places = [&first, &second].map(|job| board.line_up(job));
+    assert_eq!(board.take(&places[1]), None, "the first one comes first");
+    board.in_foreign_use(BTreeMap::from([
+        (GpuUuid::new("GPU-a").unwrap(), "the owner's".to_owned()),
+        (GpuUuid::new("GPU-b").unwrap(), "the owner's".to_owned()),
+    ]));
+    assert_eq!(board.take(&places[0]), None, "no card is left to give");
+    board.in_foreign_use(BTreeMap::new());
+    assert_eq!(board.take(&places[0]).map(|gpus| gpus.len()), Some(1));
+    board.leave(first.id());
+    assert_eq!(board.take(&places[1]).map(|gpus| gpus.len()), Some(2));
 }
