@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
 use super::done::trim;
-use super::{Error, Journal, millis};
+use super::{Error, Journal, gpu_returns, millis};
 use crate::clock::Timestamp;
 use crate::job::Job;
 
@@ -29,7 +29,7 @@ pub struct Forgotten {
 
 /// Queries for what is due. Each must be answered by an index; a test checks the query plans.
 mod find {
-    pub(super) const DONE: &str = "SELECT id, deadline_ms FROM done
+    pub(super) const DONE: &str = "SELECT id, deadline_ms, job_id FROM done
          WHERE due_ms < ? AND again = 0
              AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.job_id = done.job_id)
          ORDER BY due_ms LIMIT ?";
@@ -59,13 +59,15 @@ impl Journal {
         let work = move |db: &Connection| {
             let mut query = db.prepare_cached(find::DONE)?;
             let due = now_ms.saturating_sub(keep_ms);
-            let rows = query
-                .query_map(params![due, FORGOTTEN_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let rows = rows.collect::<Result<Vec<(i64, Option<i64>)>, _>>()?;
+            let rows = query.query_map(params![due, FORGOTTEN_AT_ONCE], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+            let rows = rows.collect::<Result<Vec<(i64, Option<i64>, String)>, _>>()?;
             let mut delete = db.prepare_cached("DELETE FROM done WHERE id = ?")?;
             let thin = "UPDATE done SET story = NULL, due_ms = ? WHERE id = ?";
             let mut thin = db.prepare_cached(thin)?;
-            for (id, deadline_ms) in &rows {
+            for (id, deadline_ms, job_id) in &rows {
+                gpu_returns::forget(db, job_id)?;
                 match deadline_ms {
                     // Becomes due again exactly when the deadline has passed.
                     Some(deadline) if *deadline >= now_ms => {
@@ -108,6 +110,7 @@ impl Journal {
             while let Some(row) = rows.next()? {
                 let at: i64 = row.get(0)?;
                 if is_forgettable(row, now, due)? {
+                    gpu_returns::forget(db, &row.get::<_, String>(4)?)?;
                     // Deleting the job would cascade to all its events and statuses, so delete a bounded
                     // number of those first.
                     left =

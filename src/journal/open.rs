@@ -23,6 +23,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../../migrations/0008_bounds.sql"),
         include_str!("../../migrations/0009_again.sql"),
         include_str!("../../migrations/0010_gpu_health.sql"),
+        include_str!("../../migrations/0011_gpu_returns.sql"),
     ],
 };
 

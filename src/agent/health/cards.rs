@@ -19,7 +19,7 @@ use crate::gpu::{Error, GpuProbe};
 use crate::host;
 use crate::ids::JobId;
 use crate::job::phase::StopCause;
-use crate::journal::Journal;
+use crate::journal::{GpuReturn, Journal};
 use crate::node::GpuUuid;
 use crate::node::card::{Happened, Round, Sample};
 use crate::node::health::{Change, State};
@@ -173,23 +173,29 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
 
     /// Looks at the cards that jobs have left until each is free.
     async fn free_what_is_left(&self, before: &Before) -> Result<(), Failure> {
-        // By the container that left the card: the next one that leaves it waits for itself.
+        // By card and container: the next job may leave a card before this comes round again.
         let mut since: BTreeMap<(GpuUuid, String), Duration> = BTreeMap::new();
-        let key = |card: &GpuUuid, left: &Left| (card.clone(), left.container.clone());
         loop {
             self.board.any_left().await;
             let (left, now) = (self.board.left(), self.clock.monotonic());
-            since.retain(|(card, by), _| left.get(card).is_some_and(|left| left.container == *by));
-            for (card, left) in &left {
-                since.entry(key(card, left)).or_insert(now);
+            let keys: Vec<_> = left.iter().map(|(card, left)| key(card, left)).collect();
+            since.retain(|key, _| keys.contains(key));
+            for key in keys {
+                since.entry(key).or_insert(now);
             }
             match self.gpu.sample().await {
                 Ok(round) => {
                     let now = self.clock.monotonic();
+                    let mut returned = Vec::new();
                     for (card, left) in &left {
                         let waited =
                             now.saturating_sub(since.get(&key(card, left)).copied().unwrap_or(now));
-                        self.free(card, left, &round, before, waited);
+                        let told = self.free(card, left, &round, before, waited);
+                        returned.extend(told.map(|told| (&left.job, told)));
+                    }
+                    // Once all of them are given on: a job must not wait for the record of the one before.
+                    for (job, told) in returned {
+                        self.record(job, told).await;
                     }
                 }
                 // Nothing says that it is not free, and a driver that hangs stops all jobs anyway.
@@ -203,17 +209,36 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         }
     }
 
-    fn free(&self, card: &GpuUuid, left: &Left, round: &Round, before: &Before, waited: Duration) {
+    /// Writes what became of a card into its job's record. If that can't be written, the record lacks it.
+    async fn record(&self, job: &JobId, returned: GpuReturn) {
+        if let Err(err) = self.journal.gpu_returned(job, returned).await {
+            tracing::warn!(job.id = %job, "the record of job {job} lacks its GPU: {}", causes(&err));
+        }
+    }
+
+    /// Gives a card on if it is free. Returns what is to be recorded of it, if that is new.
+    fn free(
+        &self,
+        card: &GpuUuid,
+        left: &Left,
+        round: &Round,
+        before: &Before,
+        waited: Duration,
+    ) -> Option<GpuReturn> {
         let holders = self.board.holders();
         let whose = |pid| whose(pid, &holders, Some(left));
         let before = before.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let sample = round.get(card).and_then(|sample| sample.as_ref().ok());
         let remains = sample.and_then(|now| tenancy::remains(now, before.get(card), whose));
         let (id, ms) = (&left.job, waited.as_millis());
+        let told = |free_after: Option<Duration>, why: Option<String>| {
+            Some(GpuReturn { card: card.clone(), attempt: left.attempt, free_after, why })
+        };
         match remains {
             None => {
                 tracing::debug!(job.id = %id, %card, ms, "the GPU of job {id} is free after {ms} ms");
                 self.board.freed(card);
+                told(Some(waited), None)
             }
             Some(why)
                 if waited >= BLIND
@@ -224,14 +249,24 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                     "{why} on the GPU {card}, or a program's that this node can't see: it is given on"
                 );
                 self.board.freed(card);
+                told(
+                    None,
+                    Some(format!("{why}, or a program's that this node can't see: given on")),
+                )
             }
             Some(why) if waited >= PATIENCE && left.why.is_none() => {
                 tracing::warn!(job.id = %id, %card, "the GPU {card} is given to no job yet: {why}");
                 self.board.stays_taken(card, &why);
+                told(None, Some(why))
             }
-            Some(_) => {}
+            Some(_) => None,
         }
     }
+}
+
+/// A card as it was left by one container.
+fn key(card: &GpuUuid, left: &Left) -> (GpuUuid, String) {
+    (card.clone(), left.container.clone())
 }
 
 /// Whose process this is, by its control groups.

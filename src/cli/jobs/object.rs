@@ -6,7 +6,9 @@ use super::timeline::{self, Moment};
 use super::words;
 use crate::job::phase::{Outcome, Trouble};
 use crate::job::{Job, Reason};
-use crate::journal::{Chronicle, KeptOutput, Publication, Record, Standing, StatusRecord};
+use crate::journal::{
+    Chronicle, GpuReturn, KeptOutput, Publication, Record, Standing, StatusRecord,
+};
 
 /// A job in a listing, as a JSON object.
 pub(super) fn of_record(record: &Record) -> Value {
@@ -77,6 +79,7 @@ fn summary(record: &Record) -> Map<String, Value> {
 fn details(job: &Job, chronicle: &Chronicle) -> Value {
     let (spec, needs) = (&job.spec, &job.spec.needs);
     let inputs: Vec<_> = spec.inputs.iter().map(|input| &input.cid).collect();
+    let left: Vec<Value> = chronicle.returned.iter().map(returned).collect();
     json!({
         "image": spec.image, "input_file_cid": spec.input,
         "inputs": (!inputs.is_empty()).then_some(inputs), "output_path": spec.output_path,
@@ -88,9 +91,21 @@ fn details(job: &Job, chronicle: &Chronicle) -> Value {
         "timeout_s": spec.timeout.as_secs(), "deadline": spec.deadline,
         "priority": spec.priority, "requester": spec.requester, "spec_hash": job.spec_hash,
         "lost": job.lost, "gpu_uuids": chronicle.cards(), "container": chronicle.container(),
+        "gpus_left": (!left.is_empty()).then_some(left),
         "kill_at": words::run_of(&job.phase).map(|run| run.kill_at),
         "duration_ms": job.durations,
     })
+}
+
+fn returned(returned: &GpuReturn) -> Value {
+    let free_ms = returned.free_after.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+    let mut object = Map::new();
+    let fields = json!({
+        "uuid": returned.card, "attempt": returned.attempt, "free_after_ms": free_ms,
+        "held_back": returned.why,
+    });
+    extend(&mut object, fields);
+    Value::Object(object)
 }
 
 fn trouble_object(trouble: &Trouble) -> Value {

@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::job::phase::{Fault, Phase};
 use crate::job::spec::{Needs, NetworkNeed};
 use crate::job::status::{Durations, Status};
-use crate::journal::{Chronicle, KeptOutput, Publication, Standing, StatusRecord};
+use crate::journal::{Chronicle, GpuReturn, KeptOutput, Publication, Standing, StatusRecord};
 
 /// Prints everything about a job.
 pub(super) fn print(
@@ -91,8 +91,22 @@ fn facts(job: &Job, chronicle: &Chronicle) -> io::Result<()> {
     if !cards.is_empty() {
         field("cards", &out::clean(&cards.join(", ")))?;
     }
+    for returned in &chronicle.returned {
+        field("GPU", &returned_text(returned))?;
+    }
     let took = took(&job.durations);
     if took.is_empty() { Ok(()) } else { field("took", &took) }
+}
+
+/// When a card that it left was free for the next job.
+fn returned_text(returned: &GpuReturn) -> String {
+    let GpuReturn { card, free_after, why, .. } = returned;
+    let held = why.as_deref().map(|why| format!("; held back: {}", out::clean(why)));
+    let freed = match free_after {
+        Some(after) => format!("was free {} ms after the job", after.as_millis()),
+        None => "was not seen free of the job yet".to_owned(),
+    };
+    format!("{card} {freed}{}", held.unwrap_or_default())
 }
 
 fn events(job: &Job, chronicle: &Chronicle) -> io::Result<()> {

@@ -9,7 +9,7 @@ use crate::job::phase::Event;
 use crate::job::{Job, Status};
 use crate::journal::events::{self, Happened, happened};
 use crate::journal::story::Story;
-use crate::journal::{Error, done};
+use crate::journal::{Error, GpuReturn, done, gpu_returns};
 use crate::node::GpuUuid;
 
 /// How many of a job's newest events, and of its newest statuses, are read. A step that fails for weeks may
@@ -78,6 +78,8 @@ pub struct Chronicle {
     pub events_left_out: u64,
     /// The statuses, oldest first. Older ones are left out beyond the same limit as for events.
     pub said: Vec<StatusRecord>,
+    /// The GPUs that it left, as far as that is known.
+    pub returned: Vec<GpuReturn>,
 }
 
 impl Chronicle {
@@ -152,7 +154,11 @@ impl Reader {
         let sql = format!("SELECT {COLUMNS} WHERE job_id = ?");
         let mut query = view.prepare(&sql)?;
         let mut rows = query.query([id.as_str()])?;
-        let Some(row) = rows.next()? else { return packed(&view, id) };
+        let returned = gpu_returns::of(&view, id)?;
+        let Some(row) = rows.next()? else {
+            let packed = packed(&view, id)?;
+            return Ok(packed.map(|packed| Chronicle { returned, ..packed }));
+        };
         let record = record(row)?;
         let count = "SELECT count(*) FROM events WHERE job_id = ?";
         let events_total = view.query_row(count, [id.as_str()], |row| row.get(0)).map(unsigned)?;
@@ -162,7 +168,7 @@ impl Reader {
         let sql = "SELECT body, sent FROM outbox WHERE job_id = ? ORDER BY seq DESC LIMIT ?";
         let said = newest(&view, sql, id, said)?;
         let events_left_out = events_total.saturating_sub(events.len() as u64);
-        Ok(Some(Chronicle { record, events, events_left_out, said }))
+        Ok(Some(Chronicle { record, events, events_left_out, said, returned }))
     }
 }
 
@@ -226,6 +232,7 @@ impl Packed {
                 events: Vec::new(),
                 events_left_out: 0,
                 said: Vec::new(),
+                returned: Vec::new(),
             });
         };
         let last: Status = serde_json::from_slice(&story.last)?;
@@ -245,6 +252,7 @@ impl Packed {
             events: story.events,
             events_left_out: story.left_out,
             said: said.map(|(status, publication)| StatusRecord { status, publication }).collect(),
+            returned: Vec::new(),
         })
     }
 }

@@ -1,11 +1,13 @@
 //! A GPU that falls ill while the node works, and one that a job leaves late.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
+use crate::support::tools::eventually;
 use crate::support::world::{World, last, shell, shell_with, stages};
 
 /// Two cards whose driver tells of XIDs.
@@ -100,7 +102,27 @@ async fn a_card_is_given_on_only_once_nothing_of_the_job_before_is_left_on_it() 
     world.publish("after", &shell_with("echo x > /output/output", &json!({"gpus": 1})));
     agent.wait_for("is given to no job yet: 70000 MiB of the job before are still in use");
     assert_ne!(last(&world.statuses("after"))["stage"], "running");
+    let left = |job: &str| {
+        let told = world.command(&["jobs", job, "--json"]).output().expect("it runs").stdout;
+        serde_json::from_slice::<Value>(&told).expect("an object")["gpus_left"][0].clone()
+    };
+    let before = left("before");
+    assert_eq!((&before["uuid"], &before["free_after_ms"]), (&GPUS[0].into(), &Value::Null));
     driver.tell(&one(100));
     assert_eq!(last(&world.outcome("after"))["status"], "completed");
+    let before = left("before");
+    let reason = "70000 MiB of the job before are still in use";
+    assert_eq!((&before["attempt"], &before["held_back"]), (&1.into(), &reason.into()));
+    assert!(before["free_after_ms"].as_u64().is_some_and(|ms| ms >= 5000), "{before}");
+    let told = world.command(&["jobs", "before"]).output().expect("it runs").stdout;
+    let told = String::from_utf8_lossy(&told);
+    let line = told.lines().find(|line| line.contains(" ms after the job; held back: 70000 MiB"));
+    assert!(line.is_some_and(|line| line.contains(GPUS[0])), "{told}");
+    let after =
+        eventually("the card of the second job is recorded", Duration::from_secs(10), || {
+            Some(left("after")).filter(|after| *after != Value::Null)
+        });
+    assert!(after["free_after_ms"].as_u64().is_some_and(|ms| ms < 5000), "{after}");
+    assert_eq!(after["held_back"], Value::Null);
     world.wait_until_clean().await;
 }

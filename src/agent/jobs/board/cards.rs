@@ -16,6 +16,8 @@ use crate::node::health::{Change, Health, Record};
 pub struct Left {
     /// The job that had it.
     pub job: JobId,
+    /// The job's attempt.
+    pub attempt: u32,
     /// The engine's id of the job's container.
     pub container: String,
     /// Why it is not free, if that has lasted for a while.
@@ -28,12 +30,13 @@ impl State {
         if !self.watches_cards {
             return;
         }
-        let Some(Entry { process: Process::Runs(running), holds: Some(cards), .. }) =
+        let Some(Entry { process: Process::Runs(running), holds: Some(cards), attempt, .. }) =
             self.entries.get(id)
         else {
             return;
         };
-        let left = Left { job: id.clone(), container: running.container.clone(), why: None };
+        let (job, container) = (id.clone(), running.container.clone());
+        let left = Left { job, attempt: *attempt, container, why: None };
         self.left.extend(cards.iter().map(|card| (card.clone(), left.clone())));
     }
 
