@@ -10,6 +10,7 @@
 pub(super) mod checks;
 mod disk;
 mod gpu;
+mod internet;
 mod nats;
 
 use std::future::Future;
@@ -121,6 +122,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("docker", checks::docker(parts)),
         run("files in containers", checks::files_in_containers(parts)),
         run("sandbox", checks::sandbox(parts)),
+        run("internet", internet::internet(parts)),
         run("gpu", gpu::gpu(parts)),
         run("gpu in containers", gpu::gpu_in_containers(parts)),
         run("chain", checks::chain(parts)),

@@ -52,6 +52,7 @@ use tokio::time::timeout;
 
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
+pub use holders::Internet;
 pub use tool::PROGRAM;
 
 use super::{

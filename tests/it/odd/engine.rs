@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
-use crate::support::odd_engine::{NO_MEMORY_LIMIT, NO_SECCOMP, OddEngine};
+use crate::support::odd_engine::{NO_MEMORY_LIMIT, NO_RULES, NO_SECCOMP, OddEngine};
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::store_proxy::{StoreProxy, Weather};
 use crate::support::world::{World, last, shell, stages};
@@ -349,4 +349,33 @@ async fn an_engine_that_can_not_hold_a_job_in_its_sandbox_gets_none_and_doctor_s
     let _agent = world.agent(&[("JOB_RUNTIME", "io.containerd.runc.v2")]);
     world.publish("shim", &shell(SHORT));
     assert_eq!(stages(&world.outcome("shim")).split(' ').next_back(), Some("completed"));
+}
+
+#[tokio::test]
+async fn doctor_says_whether_jobs_could_have_the_network_internet_and_why_not() {
+    let world = World::start().await;
+    let odd = OddEngine::start(&world.engine.host(), NO_RULES);
+    let host = odd.host();
+    for (settings, expected) in [
+        (&[][..], "ok    internet: JOB_NETWORK=none: not needed"),
+        (&[("JOB_NETWORK", "internet")], "ok    internet: jobs reach public addresses"),
+        (
+            &[("JOB_NETWORK", "bridge"), ("JOB_RUNTIME", "runsc")],
+            "warn  internet: JOB_NETWORK=internet needs JOB_RUNTIME to be one of",
+        ),
+        (&[("JOB_NETWORK", "internet"), ("DOCKER_HOST", host.as_str())], "warn  internet: "),
+    ] {
+        let told = world.command(&["doctor"]).envs(settings.iter().copied()).output();
+        let told = String::from_utf8_lossy(&told.expect("it runs").stdout).into_owned();
+        let line = told.lines().find(|line| line.contains("  internet: ")).unwrap_or_default();
+        assert!(line.starts_with(expected), "{told}");
+        let advised = line.contains(" -> ") && line.contains("JOB_NETWORK=none:");
+        assert_eq!(
+            advised || line.contains("JOB_NETWORK=none; "),
+            line.starts_with("warn"),
+            "{line}"
+        );
+    }
+    let left = world.containers().await;
+    assert!(!left.iter().any(|name| name.contains("internet")), "{left:?}");
 }
