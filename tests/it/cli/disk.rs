@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::crafted::Crafted;
 use crate::support::registry::{ADDRESS, Registry};
 use crate::support::small_disk::SmallDisk;
 use crate::support::tools::eventually;
@@ -90,4 +91,60 @@ async fn a_node_whose_engine_is_short_of_room_removes_what_it_pulled_and_then_ta
     world.publish("again", &shell_with("echo x > /output/output", &json!({"image_name": image})));
     assert_eq!(last(&world.outcome("again"))["status"], "completed");
     world.wait_until_clean().await;
+}
+
+/// An image of some 90 MiB; `mark` tells it from others.
+fn large(mark: u8) -> Crafted {
+    Crafted::new(json!({})).with(&[("large", 0o644, &vec![mark; 90 << 20])])
+}
+
+#[tokio::test]
+async fn a_node_above_its_budget_removes_of_what_it_pulled_what_was_used_longest_ago_and_is_idle() {
+    let world = World::start().await;
+    let registry = Registry::start(&world.engine);
+    for (mark, name) in (1..).zip(["a", "b", "c"]) {
+        registry.put(large(mark), name, "1");
+    }
+    large(4).load(&world.engine, "busybox:large").await;
+    let agent = world.agent(&[("DISK_BUDGET_MIB", "256"), SETTINGS[0]]);
+    let image = |name: &str| format!("{ADDRESS}/{name}:1");
+    let begin = |id: &str, name: &str, script: &str| {
+        world.publish(id, &shell_with(script, &json!({"image_name": image(name), "disk_mib": 16})));
+    };
+    let run = |id: &str, name: &str| {
+        begin(id, name, "echo x > /output/output");
+        assert_eq!(last(&world.outcome(id))["status"], "completed");
+    };
+    // Two of them fit beside the reserve of the journal.
+    run("a-1", "a");
+    run("b-1", "b");
+    run("a-2", "a");
+    let hold =
+        "while [ ! -e /output/go ]; do sleep 1; done; rm /output/go; echo x > /output/output";
+    begin("holds", "c", hold);
+    agent.wait_for("job holds: running");
+    let wait_for_end_of = |name: &str| {
+        let line = format!("the image {} is removed to make room", image(name));
+        // A look in the five seconds after the last use removes nothing, and the next comes a minute later.
+        eventually(&line, 2 * PATIENCE, || agent.log().contains(&line).then_some(()));
+    };
+    wait_for_end_of("b");
+    assert_eq!(pulled(&world), [image("a"), image("c")], "b was used longest ago");
+    run("a-3", "a");
+    run("b-2", "b");
+    wait_for_end_of("a");
+    assert_eq!(pulled(&world), [image("c"), image("b")], "what a job uses stays");
+    let mark = world.output_folder("holds").join("go");
+    std::fs::write(mark, "").expect("a mark");
+    assert_eq!(last(&world.outcome("holds"))["status"], "completed");
+    for owners in ["busybox:test", "busybox:large"] {
+        world.engine.client().inspect_image(owners).await.expect("the owner's stay");
+    }
+    world.wait_until_clean().await;
+}
+
+/// The images that the node pulled and the engine has, the one that was used last at the end.
+fn pulled(world: &World) -> Vec<String> {
+    let told = disk(world, &[]);
+    names(&told["images"]).into_iter().map(str::to_owned).collect()
 }
