@@ -276,6 +276,7 @@ fn docker(
     let (cosign_key, resolvers) = (images::cosign_key(env), resolvers(env));
     let config = DockerConfig {
         registry_auth_file,
+        hidden: &dotenv::SECRETS,
         runtime: runtime.clone().unwrap_or_default(),
         gpu_probe_image: gpu_probe_image.clone().flatten(),
         images: images.unwrap_or_default(),

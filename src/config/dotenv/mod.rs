@@ -24,7 +24,7 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-const SECRETS: [&str; 5] =
+pub(super) const SECRETS: [&str; 5] =
     ["AGENT_PRIVATE_KEY", "IPFS_GATEWAY_TOKEN", "NATS_URL", "OPBNB_RPC_URL", "PINATA_JWT"];
 
 /// Largest file that is read; all settings together take a few kilobytes.

@@ -1,17 +1,19 @@
-//! Registry accounts from a file as `docker login` writes it (`config.json`).
+//! Registry accounts from a file as `docker login` writes it (`config.json`), or from a credential helper that it
+//! names.
 //!
 //! Must hold: the file is read anew at each pull, so that a new password needs no restart; no message
-//! contains anything of it except its path.
+//! contains anything of it except its path, nor anything that a helper says.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
 use super::super::image::canonical_registry;
 use super::RegistryAuth;
+use super::helper::{self, Helper};
 use crate::text::utf8;
 
 /// Most bytes that are read of the file: enough for hundreds of accounts.
@@ -29,12 +31,30 @@ pub(super) enum Unreadable {
     /// It is not JSON of this form. The parser's message is left out, since it could quote a secret.
     #[error("the registry accounts in {0} are no JSON as `docker login` writes it")]
     Form(String),
+    /// The credential helper that it names for the registry gave no answer that can be used.
+    #[error(transparent)]
+    Helper(helper::Failed),
 }
 
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    /// The helper of each of these registries.
+    #[serde(default, rename = "credHelpers")]
+    helpers: BTreeMap<String, String>,
+    /// The helper of all registries that `docker login` entered in `auths` without an account.
+    #[serde(default, rename = "credsStore")]
+    store: Option<String>,
+}
+
+/// Where the account at a registry is.
+enum Found {
+    Account(Box<DockerCredentials>),
+    /// This helper has it, under the name of this server.
+    With(Helper, String),
+    /// Nowhere.
+    No,
 }
 
 #[derive(Deserialize)]
@@ -45,11 +65,26 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// The account at this registry; `None` if the file has none.
-pub(super) fn of_file(
-    path: &Path,
-    registry: &str,
+/// The account at this registry; `None` if neither the file nor the helper that it names has one. The helper gets
+/// the environment of this process without `hidden`.
+pub(super) async fn at(
+    path: PathBuf,
+    registry: String,
+    hidden: &[&str],
 ) -> Result<Option<DockerCredentials>, Unreadable> {
+    let shown = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || of_file(&path, &registry)).await;
+    match read.map_err(|err| Unreadable::File(shown, err.into()))?? {
+        Found::Account(account) => Ok(Some(*account)),
+        Found::With(helper, server) => {
+            helper.get(&server, hidden).await.map_err(Unreadable::Helper)
+        }
+        Found::No => Ok(None),
+    }
+}
+
+/// What the file says of this registry.
+fn of_file(path: &Path, registry: &str) -> Result<Found, Unreadable> {
     let shown = || path.display().to_string();
     let mut text = Vec::new();
     let file = std::fs::File::open(path);
@@ -58,8 +93,12 @@ pub(super) fn of_file(
     let text = utf8(&text).map_err(|what| Unreadable::Text(shown(), what))?;
     let file: File = serde_json::from_str(text).map_err(|_| Unreadable::Form(shown()))?;
     let wanted = canonical_registry(registry);
+    let helper = |name: String| Helper::named(name).map_err(Unreadable::Helper);
+    if let Some((server, name)) = file.helpers.into_iter().find(|it| server_of(&it.0) == wanted) {
+        return Ok(Found::With(helper(name)?, server));
+    }
     let found = file.auths.into_iter().find(|(key, _)| server_of(key) == wanted);
-    let Some((server, entry)) = found else { return Ok(None) };
+    let Some((server, entry)) = found else { return Ok(Found::No) };
     let of_pair = entry.auth.as_deref().and_then(decode);
     let (username, password) = match of_pair.as_deref().and_then(|pair| pair.split_once(':')) {
         Some((name, word)) => (Some(name.to_owned()), Some(word.to_owned())),
@@ -69,16 +108,16 @@ pub(super) fn of_file(
     let identitytoken = entry.identitytoken.filter(|token| !token.is_empty());
     let password = password.filter(|_| identitytoken.is_none());
     if password.is_none() && identitytoken.is_none() {
-        return Ok(None);
+        return file.store.map_or(Ok(Found::No), |name| Ok(Found::With(helper(name)?, server)));
     }
     let serveraddress = Some(server);
-    Ok(Some(DockerCredentials {
+    Ok(Found::Account(Box::new(DockerCredentials {
         username,
         password,
         identitytoken,
         serveraddress,
         ..DockerCredentials::default()
-    }))
+    })))
 }
 
 /// Converts an account of the settings.
@@ -127,8 +166,13 @@ mod tests {
     fn told(text: &str, registry: &str) -> Option<(String, String)> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let found = of_file(file.path(), registry).unwrap()?;
-        Some((found.username?, found.password.or(found.identitytoken)?))
+        match of_file(file.path(), registry).unwrap() {
+            Found::Account(found) => {
+                Some((found.username?, found.password.or(found.identitytoken)?))
+            }
+            Found::With(helper, server) => Some((format!("{helper:?}"), server)),
+            Found::No => None,
+        }
     }
 
     #[test]
@@ -138,15 +182,17 @@ mod tests {
             "GHCR.io": {"username": "me", "password": "p"},
             "127.0.0.1:5000": {"auth": "d29ya2VyOnB3Pj9+"},
             "token.example": {"auth": "bWU6", "identitytoken": "t"},
-            "empty.example": {}
-        }, "credsStore": "desktop"}"#;
+            "stored.example": {}
+        }, "credsStore": "desktop", "credHelpers": {"own.example": "pass", "GHCR.io:1": "x"}}"#;
         let pair = |name: &str, word: &str| Some((name.to_owned(), word.to_owned()));
         for (registry, account) in [
             ("docker.io", pair("me", "p:@s")),
             ("ghcr.io", pair("me", "p")),
             ("127.0.0.1:5000", pair("worker", "pw>?~")),
             ("token.example", pair("me", "t")),
-            ("empty.example", None),
+            ("stored.example", pair("Helper(\"desktop\")", "stored.example")),
+            ("own.example", pair("Helper(\"pass\")", "own.example")),
+            ("ghcr.io:1", pair("Helper(\"x\")", "GHCR.io:1")),
             ("other.example", None),
         ] {
             assert_eq!(told(text, registry), account, "{registry}");
@@ -158,7 +204,7 @@ mod tests {
     fn a_file_that_is_wrong_is_named_and_nothing_of_it_is() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), r#"{"auths": {"ghcr.io": "c2VjcmV0"}}"#).unwrap();
-        let told = format!("{:?}", of_file(file.path(), "ghcr.io"));
+        let told = format!("{:?}", of_file(file.path(), "ghcr.io").map(drop));
         assert!(told.contains(&*file.path().to_string_lossy()) && !told.contains("c2V"), "{told}");
         std::fs::write(file.path(), b"\xff\xfe{\0}\0").unwrap();
         let refused = of_file(file.path(), "ghcr.io").map(drop).unwrap_err().to_string();

@@ -22,6 +22,7 @@ mod cosign;
 mod doctor;
 mod fault;
 mod follow;
+mod helper;
 mod holders;
 mod images;
 mod inspect;
@@ -90,6 +91,8 @@ pub struct Config {
     pub registry_auth: Vec<RegistryAuth>,
     /// File with more accounts, as `docker login` writes it; read at each pull.
     pub registry_auth_file: Option<PathBuf>,
+    /// Variables of the environment that no credential helper gets: the node's secrets.
+    pub hidden: &'static [&'static str],
     /// How long a registry's answer about a tag stays valid, and how long its silence does.
     pub tag_good_for: Duration,
     /// An image on this host whose own command exits 0 if the GPU that it gets computes rightly.
@@ -125,6 +128,7 @@ impl Config {
             cached: None,
             registry_auth: Vec::new(),
             registry_auth_file: None,
+            hidden: &[],
             gpu_probe_image: None,
             tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),

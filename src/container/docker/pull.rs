@@ -198,9 +198,9 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
     let (of_settings, file) =
         (account(docker, &reference), docker.config.registry_auth_file.clone());
     let (stall, limit) = (docker.config.pull_stall_timeout, docker.config.pull_timeout);
-    let key = docker.config.cosign_key.clone();
+    let (key, hidden) = (docker.config.cosign_key.clone(), docker.config.hidden);
     let pull = async move {
-        let account = account_of(of_settings, file, &reference).await?;
+        let account = account_of(of_settings, file, hidden, &reference).await?;
         if let Some(key) = key {
             let digest = signed(&reference, account.clone(), &key, stall).await;
             let name = reference.at(&digest.map_err(PullError::Unsigned)?);
@@ -247,10 +247,14 @@ async fn signed(
 async fn account_of(
     of_settings: Option<DockerCredentials>,
     file: Option<PathBuf>,
+    hidden: &[&str],
     reference: &Reference,
 ) -> Result<Option<DockerCredentials>, PullError> {
     match (of_settings, file) {
-        (None, Some(file)) => of_file(file, reference.registry().to_owned()).await,
+        (None, Some(file)) => {
+            let found = accounts::at(file, reference.registry().to_owned(), hidden).await;
+            found.map_err(PullError::Accounts)
+        }
         (account, _) => Ok(account),
     }
 }
@@ -260,8 +264,8 @@ pub(super) async fn account_at(
     docker: &Docker,
     reference: &Reference,
 ) -> Result<Option<DockerCredentials>, ()> {
-    let file = docker.config.registry_auth_file.clone();
-    account_of(account(docker, reference), file, reference).await.map_err(drop)
+    let (file, hidden) = (docker.config.registry_auth_file.clone(), docker.config.hidden);
+    account_of(account(docker, reference), file, hidden, reference).await.map_err(drop)
 }
 
 /// The settings' account at the image's registry.
@@ -270,13 +274,6 @@ fn account(docker: &Docker, reference: &Reference) -> Option<DockerCredentials> 
     let mut all = docker.config.registry_auth.iter();
     let account = all.find(|account| canonical_registry(&account.server) == registry);
     account.map(accounts::of_settings)
-}
-
-/// The account file's entry for the registry.
-async fn of_file(file: PathBuf, registry: String) -> Result<Option<DockerCredentials>, PullError> {
-    let read = tokio::task::spawn_blocking(move || accounts::of_file(&file, &registry)).await;
-    let read = read.map_err(|err| PullError::Engine(EngineError::IOError { err: err.into() }))?;
-    read.map_err(PullError::Accounts)
 }
 
 /// Has the engine pull the image; returns at the end of the engine's answer.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use lamda_node::container::docker::{Config, Docker};
 use lamda_node::container::{ContainerRuntime as _, Error, Image};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::engine::Engine;
 use crate::support::registry::{ACCOUNT, ADDRESS, PORT, Registry};
 use crate::support::tools::{Running, tool};
-use crate::support::world::{World, shell};
+use crate::support::world::{World, last, shell, shell_with};
 
 const NAME: &str = "t/busybox";
 
@@ -213,4 +213,80 @@ async fn an_image_for_another_processor_is_refused_before_it_dies() {
             other => assert!(runs && other.is_ok(), "{platform}: {other:?}"),
         }
     }
+}
+
+/// Makes `docker-credential-NAME`, an account file that names it for the registry, and the settings that use both.
+fn helper(world: &World, name: &str, script: &str) -> [(&'static str, String); 3] {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = world.dir.path();
+    let program = dir.join(format!("docker-credential-{name}"));
+    std::fs::write(&program, format!("#!/bin/sh\n{script}")).expect("a program");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let file = dir.join(format!("{name}.json"));
+    let accounts = json!({"credHelpers": {ADDRESS: name}});
+    std::fs::write(&file, accounts.to_string()).expect("a file");
+    let path = std::env::var("PATH").unwrap_or_default();
+    [
+        ("PATH", format!("{}:{path}", dir.display())),
+        ("JOB_REGISTRY_AUTH_FILE", file.display().to_string()),
+        ("JOB_REGISTRIES", ADDRESS.to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn a_credential_helper_gives_the_account_and_gets_none_of_the_nodes_secrets() {
+    let world = World::start().await;
+    let registry = Registry::start_private(&world.engine);
+    registry.take_busybox(&world.engine, NAME, "v1").await;
+    world.engine.import_busybox().await;
+    let (user, word) = ACCOUNT;
+    let log = world.dir.path().join("asked");
+    let answers = format!(
+        "read -r server; echo \"$1 $server\" >> {0}; env >> {0}\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"{user}\",\"Secret\":\"{word}\"}}'\n",
+        log.display()
+    );
+    let settings = helper(&world, "answers", &answers);
+    let agent = world.agent(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let image = json!({"image_name": format!("{ADDRESS}/{NAME}:v1")});
+    world.publish("opened", &shell_with("echo x > /output/output", &image));
+    assert_eq!(last(&world.outcome("opened"))["status"], "completed");
+    let asked = std::fs::read_to_string(log).expect("the helper was asked");
+    assert!(asked.starts_with(&format!("get {ADDRESS}\n")), "{asked}");
+    for secret in ["AGENT_PRIVATE_KEY", "PINATA_JWT", "NATS_URL", "OPBNB_RPC_URL"] {
+        assert!(!asked.contains(secret), "{asked}");
+    }
+    assert!(asked.contains("DATA_DIR="), "the rest of the environment is there: {asked}");
+    assert!(!agent.log().contains(word), "{}", agent.log());
+}
+
+#[tokio::test]
+async fn a_credential_helper_that_gives_no_account_is_named_and_nothing_of_what_it_says_is() {
+    let world = World::start().await;
+    let registry = Registry::start_private(&world.engine);
+    registry.take_busybox(&world.engine, NAME, "v1").await;
+    world.engine.import_busybox().await;
+    let image = json!({"image_name": format!("{ADDRESS}/{NAME}:v1")});
+    for (name, script, says) in [
+        ("fails", "echo secretive; exit 1", "docker-credential-fails gave no account: it failed"),
+        ("babbles", "echo '{\"Secret\": \"secretive'", "its answer is not what a helper says"),
+        ("floods", "exec yes secretive", "its answer is too long"),
+        ("hangs", "echo secretive; exec sleep 3600", "gave no answer in 15 s"),
+    ] {
+        let settings = helper(&world, name, script);
+        let mut agent =
+            world.agent(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+        world.publish(name, &shell_with("true", &image));
+        agent.wait_for(says);
+        assert!(!agent.log().contains("secretive"), "{}", agent.log());
+        let told: Vec<Value> = world.statuses(name);
+        assert_ne!(last(&told)["status"], "rejected", "{told:?}");
+        agent.kill();
+    }
+    // One that has no account at the registry is no fault: it is asked as nobody.
+    let settings =
+        helper(&world, "empty", "echo 'credentials not found in native keychain'; exit 1");
+    let _agent = world.agent(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+    world.publish("nobody", &shell_with("true", &image));
+    assert_eq!(last(&world.outcome("nobody"))["reason_code"], "image_unavailable");
 }
