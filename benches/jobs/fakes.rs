@@ -221,7 +221,7 @@ impl Fakes {
         self.following.fetch_add(1, Ordering::Relaxed);
         self.followed.notify_one();
         let (sink, _output) = mpsc::channel(1);
-        match engine.follow(&ContainerId(run.container.clone()), sink).await {
+        match engine.follow(&ContainerId(run.container.clone()), sink, &|| ()).await {
             Ok(exit) => exited(exit.code),
             Err(_) => Event::Lost,
         }

@@ -69,13 +69,15 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Sends the container's output to `sink`, in order per stream, and returns once its processes are gone
     /// and its output has been read to the end. Also works on a container that exited before the call; one
     /// that was never started is an error. The exit is returned even if the output can't be read or `sink`
-    /// takes no more. Each call starts with the first byte that the engine still has. The engine keeps a
+    /// takes no more. `gone` is called as soon as no process is left, which may be long before a flood of output is
+    /// read. Each call starts with the first byte that the engine still has. The engine keeps a
     /// bounded amount: for a job that writes hundreds of megabytes, lines in the middle can be missing or
     /// repeated.
     fn follow(
         &self,
         id: &ContainerId,
         sink: LogSink,
+        gone: Gone<'_>,
     ) -> impl Future<Output = Result<Exit, Error>> + Send;
 
     /// Asks the container to end, and kills it after `grace`. `Ok` also if it is gone or had already ended.
@@ -181,6 +183,9 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
 
 /// Takes a container's output. Bounded: reading waits while it is full.
 pub type LogSink = tokio::sync::mpsc::Sender<LogChunk>;
+
+/// What is done the moment at which no process of a container is left.
+pub type Gone<'a> = &'a (dyn Fn() + Send + Sync);
 
 /// A piece of a container's output as it came: at most 64 KiB, not cut at line ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

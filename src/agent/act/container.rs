@@ -102,7 +102,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         };
         let id = ContainerId(run.container.clone());
         let (sink, chunks) = mpsc::channel(CHUNKS_MAX);
-        let (exit, log) = tokio::join!(self.runtime.follow(&id, sink), self.keep_log(job, chunks));
+        // The slot and the GPUs are free at once: reading and keeping the log may take a minute.
+        let gone = || self.base.board.exited(job.id());
+        let followed = self.runtime.follow(&id, sink, &gone);
+        let (exit, log) = tokio::join!(followed, self.keep_log(job, chunks));
         match exit {
             Ok(exit) if matches!(job.phase, Phase::Running { .. }) && !is_the_jobs_own(&exit) => {
                 let (id, code) = (job.id(), exit.code);
@@ -120,8 +123,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                 Event::StopAsked { cause: StopCause::DiskExceeded }
             }
             Ok(exit) => {
-                // Free the slot and the GPUs at once; keeping the log may take a while.
-                self.base.board.exited(job.id());
+                gone();
                 let sandbox = self.base.terms.sandbox(&job.spec);
                 let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)));
                 let cards = job.phase.holds().unwrap_or_default();

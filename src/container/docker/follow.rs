@@ -20,7 +20,7 @@ use bollard::query_parameters::{EventsOptionsBuilder, WaitContainerOptions};
 use futures_util::StreamExt as _;
 use tokio::time::{sleep, timeout};
 
-use super::super::{ContainerId, EndedBy, Error, Exit, LogSink};
+use super::super::{ContainerId, EndedBy, Error, Exit, Gone, LogSink};
 use super::Docker;
 use super::fault::{self, EngineError};
 use super::inspect::inspect;
@@ -69,10 +69,11 @@ pub(super) async fn follow(
     docker: &Docker,
     id: &ContainerId,
     sink: LogSink,
+    gone: Gone<'_>,
 ) -> Result<Exit, Error> {
     let news = docker.heard.of(id);
     let mut events = Box::pin(listen(docker, id, &news));
-    let mut end = Box::pin(end(docker, id, sink));
+    let mut end = Box::pin(end(docker, id, sink, gone));
     let code = tokio::select! {
         biased;
         () = &mut events => end.await?,
@@ -94,7 +95,12 @@ pub(super) async fn follow(
 }
 
 /// The exit code, once the processes are gone and the output has been read.
-async fn end(docker: &Docker, id: &ContainerId, sink: LogSink) -> Result<i64, Error> {
+async fn end(
+    docker: &Docker,
+    id: &ContainerId,
+    sink: LogSink,
+    gone: Gone<'_>,
+) -> Result<i64, Error> {
     let output = Output::new(docker, id, sink);
     let mut exit = Box::pin(exit_code(docker, id));
     let mut followed = Box::pin(output.follow());
@@ -102,11 +108,13 @@ async fn end(docker: &Docker, id: &ContainerId, sink: LogSink) -> Result<i64, Er
         biased;
         code = &mut exit => {
             let code = code?;
+            gone();
             output.finish(Some(followed)).await;
             Ok(code)
         }
         () = &mut followed => {
             let code = exit.await?;
+            gone();
             output.finish(None::<std::future::Ready<()>>).await;
             Ok(code)
         }

@@ -57,7 +57,7 @@ pub use holders::Internet;
 pub use tool::PROGRAM;
 
 use super::{
-    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Image,
+    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Gone, Image,
     ImagePolicy, Launched, LogSink, Network, policy,
 };
 use crate::clock::Timestamp;
@@ -261,8 +261,8 @@ impl ContainerRuntime for Docker {
         run::start(self, id).await
     }
 
-    async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {
-        follow::follow(self, id, sink).await
+    async fn follow(&self, id: &ContainerId, sink: LogSink, gone: Gone<'_>) -> Result<Exit, Error> {
+        follow::follow(self, id, sink, gone).await
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {

@@ -77,7 +77,7 @@ impl Docker {
             }
             told
         };
-        let followed = async { tokio::join!(self.follow(id, sink), read) };
+        let followed = async { tokio::join!(self.follow(id, sink, &|| ()), read) };
         // It takes about a second: longer than a start may take means that something hangs.
         let Ok((exit, told)) = timeout(self.config.start_timeout, followed).await else {
             let reason = "the trial of the sandbox did not end in time".to_owned();

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::image::Reference;
 use super::{
     CachedImage, ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, Exit, Found,
-    FoundState, Image, Launched, LogChunk, LogSink, LogStream, Network,
+    FoundState, Gone, Image, Launched, LogChunk, LogSink, LogStream, Network,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
@@ -235,7 +235,7 @@ impl ContainerRuntime for Fake {
         Ok(Launched { id: id.clone(), started_now: true, started_at: None })
     }
 
-    async fn follow(&self, id: &ContainerId, sink: LogSink) -> Result<Exit, Error> {
+    async fn follow(&self, id: &ContainerId, sink: LogSink, gone: Gone<'_>) -> Result<Exit, Error> {
         self.decided(Call::Follow)?;
         let (log, mut end) = {
             let state = self.state();
@@ -263,9 +263,13 @@ impl ContainerRuntime for Fake {
         tokio::select! {
             ended = &mut exit => {
                 ended?;
+                gone();
                 timeout(DRAIN_STALL, output).await.ok();
             }
-            () = &mut output => exit.await?,
+            () = &mut output => {
+                exit.await?;
+                gone();
+            }
         }
         let state = self.state();
         let container = state.by_id(id)?;

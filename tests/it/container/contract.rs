@@ -1,6 +1,7 @@
 //! What every `ContainerRuntime` must do, tested on the fake and on the real engine.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lamda_node::container::fake::{Fake, Script};
@@ -185,7 +186,12 @@ async fn an_exit_is_told_though_nobody_reads_the_output(subject: impl Subject) {
     let runtime = subject.runtime();
     let id = run(runtime, &subject.spec("stuck", &Job::Chatters)).await.unwrap().id;
     let (sink, unread) = mpsc::channel(1);
-    assert_eq!(runtime.follow(&id, sink).await.unwrap().code, 0);
+    let told = AtomicUsize::new(0);
+    let gone = || {
+        told.fetch_add(1, Ordering::Relaxed);
+    };
+    assert_eq!(runtime.follow(&id, sink, &gone).await.unwrap().code, 0);
+    assert_eq!(told.into_inner(), 1, "that its processes are gone");
     drop(unread);
 }
 
@@ -193,7 +199,7 @@ async fn an_exit_is_told_though_the_reader_has_left(subject: impl Subject) {
     let runtime = subject.runtime();
     let id = run(runtime, &subject.spec("left", &Job::Chatters)).await.unwrap().id;
     let (sink, _) = mpsc::channel(1);
-    assert_eq!(runtime.follow(&id, sink).await.unwrap().code, 0);
+    assert_eq!(runtime.follow(&id, sink, &|| ()).await.unwrap().code, 0);
 }
 
 async fn a_job_that_obeys_is_stopped_and_one_that_defies_is_killed(subject: impl Subject) {
@@ -220,7 +226,7 @@ async fn a_running_container_can_be_removed_and_is_gone(subject: impl Subject) {
         runtime.remove(&id).await.unwrap();
     }
     let (sink, _unread) = mpsc::channel(1);
-    let followed = runtime.follow(&id, sink).await;
+    let followed = runtime.follow(&id, sink, &|| ()).await;
     assert!(matches!(&followed, Err(Error::Gone(gone)) if *gone == id), "{followed:?}");
     assert_eq!(runtime.list(node()).await.unwrap(), []);
 }
@@ -266,7 +272,7 @@ async fn only_a_container_that_never_ran_can_be_withdrawn(subject: impl Subject)
     let created = runtime.create(&subject.spec("created", &Job::Exits(0))).await.unwrap();
     let exits = run(runtime, &subject.spec("exits", &Job::Exits(0))).await.unwrap().id;
     let (sink, _unread) = mpsc::channel(1);
-    runtime.follow(&exits, sink).await.unwrap();
+    runtime.follow(&exits, sink, &|| ()).await.unwrap();
     let runs = run(runtime, &subject.spec("runs", &Job::Waits)).await.unwrap().id;
     for (id, is_gone) in [(&created, true), (&created, true), (&exits, false), (&runs, false)] {
         assert_eq!(runtime.withdraw(id).await.unwrap(), is_gone, "{id}");

@@ -137,7 +137,7 @@ async fn watch(runtime: &impl ContainerRuntime, id: &ContainerId) -> Result<Endi
             }
         }
     };
-    let (exit, ()) = tokio::join!(runtime.follow(id, sink), read);
+    let (exit, ()) = tokio::join!(runtime.follow(id, sink, &|| ()), read);
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ok(Ending { exit: exit?, stdout: text(stdout), stderr: text(stderr) })
 }

@@ -158,7 +158,7 @@ async fn a_hundred_megabytes_of_output_pass_through_a_small_sink_without_growing
         bytes
     };
     let before = peak_memory_kib();
-    let (exit, bytes) = tokio::join!(bench.docker.follow(&id, sink), count);
+    let (exit, bytes) = tokio::join!(bench.docker.follow(&id, sink, &|| ()), count);
     assert_eq!(exit.unwrap().code, 0);
     assert_eq!(bytes, 100_000_000 + "the end\n".len());
     let grown = peak_memory_kib() - before;
@@ -179,7 +179,7 @@ async fn an_engine_that_goes_away_is_told_to_who_follows() {
     let (sink, mut chunks) = mpsc::channel(1);
     let followed = {
         let docker = bench.engine.docker();
-        let follow = docker.follow(&id, sink);
+        let follow = docker.follow(&id, sink, &|| ());
         let kill = async {
             chunks.recv().await.expect("the job is up");
             bench.engine.kill();

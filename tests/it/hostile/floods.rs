@@ -1,5 +1,6 @@
 //! Jobs that take all that there is: processes, memory, disk, log.
 
+use lamda_node::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Siege, between};
@@ -68,4 +69,34 @@ async fn jobs_that_take_all_there_is_end_alone() {
         }
     }
     siege.end().await;
+}
+
+#[tokio::test]
+async fn the_slot_of_a_flood_of_log_is_free_before_its_log_is_read() {
+    let world = World::start().await;
+    let agent = world.agent(&[("JOB_SLOTS", "1"), ("JOB_WARM_NETWORKS", "0")]);
+    // Short lines are written faster than they are read.
+    let flood = "timeout 5 yes 'a line of a flood'; exit 0";
+    world.publish("flood", &shell_with(flood, &json!({})));
+    agent.wait_for("job flood: running");
+    world.publish("next", &shell_with("echo x > /output/output", &json!({})));
+    let next = world.outcome("next");
+    let flood = world.outcome("flood");
+    let at = |statuses: &[Value], stage: &str| {
+        let found = statuses.iter().find(|one| one["stage"] == stage).expect("the stage");
+        found["timestamp"].as_str().expect("a time").parse::<Timestamp>().expect("a time")
+    };
+    let end = last(&flood);
+    let ended_ms = end["duration_ms"]["run"].as_u64().expect("a run");
+    let gone = Timestamp::from_unix_ms(at(&flood, "running").unix_ms() + ended_ms);
+    let waited = at(&next, "running").since(gone);
+    let read = at(&flood, end["stage"].as_str().expect("a stage")).since(gone);
+    println!(
+        "the next job ran {waited:?} after the flood's exit, whose end was told {read:?} after it"
+    );
+    assert!(
+        at(&next, "running") < at(&flood, "uploading"),
+        "it waited for the log: {waited:?}, {read:?}"
+    );
+    world.wait_until_clean().await;
 }

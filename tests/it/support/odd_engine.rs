@@ -19,6 +19,7 @@ pub(crate) const NO_SECCOMP: (&str, &str) = ("name=seccomp,", "name=another,");
 
 /// As an engine's that does not say how much a container has written.
 pub(crate) const NO_LAYER_SIZE: (&str, &str) = (r#""SizeRw":"#, r#""SizeRx":"#);
+
 /// No holder of the network `internet` says that its rules are in force.
 pub(crate) const NO_RULES: (&str, &str) = ("ready\n", "rules\n");
 
