@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::ids::{Address, JobId};
+use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 use crate::report::BoxError;
 
@@ -46,6 +47,10 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// downloaded again. Any other image on this host is used only if the owner's [`ImagePolicy`] names it or
     /// its registry gives it to this node. An error inside the pull's stream and a stalled pull are errors.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Image, Error>> + Send;
+
+    /// How far the pull of this image is that jobs wait for; `None` if none is under way, or it downloads nothing
+    /// yet.
+    fn pull_progress(&self, reference: &str) -> Option<PullProgress>;
 
     /// Bytes that a pull of this image would download, by its manifest; `None` if it is here, or if the registry
     /// does not say within some seconds, as one that only the engine can reach.

@@ -2,13 +2,18 @@
 
 use super::phase::{Fault, Job};
 use super::reason::Reason;
-use super::status::{Stage, Status};
+use super::status::{PullProgress, Stage, Status};
 use crate::clock::Timestamp;
 
 /// A service refuses the node: the job waits until the node's owner acts.
 pub(super) fn refused(job: &mut Job, fault: &Fault, now: Timestamp) -> Status {
     let status = job.say(Stage::Uploading, now);
     Status { reason_code: Some(fault.reason), error: Some(fault.error.clone()), ..status }
+}
+
+/// The image is still being pulled.
+pub(super) fn pulling(job: &mut Job, progress: PullProgress, now: Timestamp) -> Status {
+    Status { pull: Some(progress), ..job.say(Stage::Pulling, now) }
 }
 
 /// The image may not be the one that its name refers to by now.

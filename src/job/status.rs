@@ -101,6 +101,17 @@ impl Durations {
     }
 }
 
+/// How far the pull of an image is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// Bytes downloaded so far, of layers as the registry packs them.
+    pub bytes: u64,
+    /// The image's layers that the engine has named so far; all of them, once the download has begun.
+    pub layers: u32,
+    /// Those of them that are here, unpacked.
+    pub layers_done: u32,
+}
+
 /// One status. Unknown keys are ignored when one is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -132,6 +143,9 @@ pub struct Status {
     /// its registry did not confirm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How far the pull is, in a `pulling` that is said while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullProgress>,
     /// Exit code of the container's first process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -176,6 +190,7 @@ impl Status {
             stage,
             reason_code: Some(refused.reason),
             error: Some(refused.error.clone()),
+            pull: None,
             exit_code: None,
             log_cid: None,
             duration_ms: Durations::default(),

@@ -39,6 +39,7 @@ impl Ready {
         let kind = match event {
             Event::Failed { fault, .. } => Some(format!("failed: {}", fault.reason.code())),
             Event::Reserved { .. } => Some(RESERVED.to_owned()),
+            Event::Pulling { .. } => Some("pulling".to_owned()),
             _ => None,
         };
         Ok(Self { event: serde_json::to_string(event)?, kind })

@@ -14,6 +14,7 @@ use lamda_node::job::phase::{Event, Fault, Phase, PinnedImage, Retry, RunExit, S
 use lamda_node::job::plan::Step;
 use lamda_node::job::receipt::{Facts, Signed};
 use lamda_node::job::spec::parse;
+use lamda_node::job::status::PullProgress;
 use lamda_node::job::{Job, LateResult, Reason, Receipt};
 use lamda_node::journal::Outgoing;
 use lamda_node::node::GpuUuid;
@@ -155,6 +156,12 @@ impl Simulated {
         }
         if job.spec.image == "missing" {
             return failed(Reason::ImageUnavailable, Retry::Never);
+        }
+        // Every fourth job's first pull is slow enough to say how far it is.
+        if job.seq == 2 && job.spec_hash.0[0].is_multiple_of(4) {
+            return Event::Pulling {
+                progress: PullProgress { bytes: 7, layers: 2, layers_done: 1 },
+            };
         }
         let text = "sha256:1".to_owned();
         Event::Pulled { image: PinnedImage { id: text.clone(), digest: text, unconfirmed: false } }

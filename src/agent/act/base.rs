@@ -1,5 +1,6 @@
 //! What carrying jobs out shares with the other parts of the node, and what it remembers between steps.
 
+use super::pull::Pulls;
 use super::{
     Board, Domain, HashMap, JobId, Link, Mutex, PathBuf, PoisonError, Terms, Uploads, watch,
 };
@@ -30,6 +31,8 @@ pub(crate) struct Memory {
     pub(super) uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process fetched and verified, with their sizes in bytes.
     pub(super) fetched: Mutex<HashMap<PathBuf, u64>>,
+    /// The pulls that go on while their jobs tell how far they are.
+    pub(super) pulls: Pulls,
 }
 
 impl Memory {

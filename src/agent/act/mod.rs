@@ -10,6 +10,7 @@ pub(super) mod disk;
 pub(super) mod log_book;
 mod output;
 mod place;
+mod pull;
 mod refusal;
 mod room;
 
@@ -37,7 +38,7 @@ use crate::clock::Clock;
 use crate::container::{self as engine, ContainerRuntime, Found};
 use crate::ids::{Address, Domain, JobId};
 use crate::job::claim::Claim;
-use crate::job::phase::{Event, Fault, Phase, PinnedImage, Retry};
+use crate::job::phase::{Event, Fault, Phase, Retry};
 use crate::job::plan::Step;
 use crate::job::spec::JobSpec;
 use crate::job::{Job, LateResult, Reason};
@@ -87,6 +88,9 @@ pub(super) struct Act<R, C> {
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
     async fn perform(&self, job: &Job, step: Step) -> Event {
+        if step != Step::Pull {
+            self.memory.pulls.end(job.id());
+        }
         match step {
             Step::Pull => self.pull(job).await,
             Step::Fetch => self.fetch(job).await,
@@ -240,31 +244,6 @@ impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
 }
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
-    async fn pull(&self, job: &Job) -> Event {
-        if let Some(err) = self.too_large(&job.spec.image).await {
-            return self.engine_failed(job, &err);
-        }
-        match self.runtime.image(&job.spec.image).await {
-            Ok(image) => Event::Pulled {
-                image: PinnedImage {
-                    id: image.id,
-                    digest: image.digest,
-                    unconfirmed: image.unconfirmed,
-                },
-            },
-            Err(err) => self.engine_failed(job, &err),
-        }
-    }
-
-    /// Why the image is not pulled: what it downloads alone is more than the engine's disk can give.
-    async fn too_large(&self, image: &str) -> Option<engine::Error> {
-        let size = self.runtime.download_size(image).await.ok().flatten()?;
-        let room = stock::engines_room(&*self.runtime).await?;
-        let all = stock::engines_size(&*self.runtime).await?;
-        let (now_mib, ever_mib) = (self.disk.for_jobs(room, None), self.disk.for_jobs(all, None));
-        refusal::too_large(image, size.div_ceil(1 << 20), now_mib, ever_mib)
-    }
-
     /// Reserves GPUs. A job whose GPUs failed waits for others only if the working ones could run
     /// it.
     async fn reserve(&self, job: &Job) -> Event {

@@ -7,7 +7,7 @@ mod object;
 mod retry;
 mod show;
 mod timeline;
-mod words;
+pub(in crate::cli) mod words;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::out;
 use crate::job::phase::{Event, Fault, Outcome, Phase, Run, RunExit, StopCause};
+use crate::job::status::PullProgress;
 
 /// What the node does in a phase.
 pub(super) fn phase(phase: &Phase) -> String {
@@ -74,6 +75,7 @@ pub(super) const fn run_of(phase: &Phase) -> Option<&Run> {
 /// An event in words.
 pub(super) fn event(event: &Event) -> String {
     match event {
+        Event::Pulling { progress } => format!("the image is being pulled: {}", pulled(progress)),
         Event::Pulled { .. } => "the image is here".to_owned(),
         Event::Fetched => "every input is here, checked".to_owned(),
         Event::Reserved { gpus } if gpus.is_empty() => "has a slot".to_owned(),
@@ -113,6 +115,12 @@ pub(super) fn event(event: &Event) -> String {
         Event::StopAsked { cause } => format!("is to stop: {}", stop_cause(*cause)),
         Event::Failed { fault, .. } => format!("did not work: {}", fault_text(fault)),
     }
+}
+
+/// How far a pull is.
+pub(in crate::cli) fn pulled(progress: &PullProgress) -> String {
+    let PullProgress { bytes, layers, layers_done } = progress;
+    format!("{} MiB, {layers_done} of {layers} layers", bytes >> 20)
 }
 
 fn exited(exit: &RunExit) -> String {

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::super::follow::Line;
+use super::super::jobs::words::pulled;
 use super::super::out;
 use super::super::receipt_check::{self, Verdict};
 use crate::ids::JobId;
@@ -188,6 +189,7 @@ pub(in super::super) fn describe(status: &Status) -> String {
         Some(clock_of(status)),
         Some(format!("{:<11}", stage_name(status.stage))),
         (status.attempt > 1).then(|| format!("attempt {}", status.attempt)),
+        status.pull.as_ref().map(pulled),
         status.exit_code.map(|code| format!("exit code {code}")),
         status.duration_ms.run.map(|run| format!("ran {run} ms")),
         status.reason_code.map(|reason| reason.code().to_owned()),
@@ -235,6 +237,17 @@ mod tests {
             "12:00:00.000 failed      attempt 2 exit code 1 ran 12 ms nonzero_exit \
              (bad\\u{1b}[2J\\nend)"
         );
+    }
+
+    #[test]
+    fn a_pull_that_goes_on_says_how_far_it_is() {
+        let status: Status = serde_json::from_value(json!({
+            "agent_address": "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "job_id": "j",
+            "status": "processing", "timestamp": "2024-01-01T12:00:00.000Z", "seq": 3, "attempt": 1,
+            "stage": "pulling", "pull": {"bytes": 12_582_912, "layers": 7, "layers_done": 3},
+        }))
+        .unwrap();
+        assert_eq!(describe(&status), "12:00:00.000 pulling     12 MiB, 3 of 7 layers");
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod helper;
 mod holders;
 mod images;
 mod inspect;
+mod layers;
 mod output;
 mod platform;
 mod probe;
@@ -62,6 +63,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::ids::Address;
+use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 use crate::secret::Secret;
 use fault::{EngineError, Host};
@@ -251,6 +253,10 @@ impl ContainerRuntime for Docker {
         run::runs_here(self, reference, &image.id).await?;
         self.cache.used(&image.id).await;
         Ok(image)
+    }
+
+    fn pull_progress(&self, reference: &str) -> Option<PullProgress> {
+        self.pulls.progress(&reference.parse().ok()?)
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, Error> {

@@ -23,9 +23,11 @@ use super::super::{Error, Image, NotAllowed};
 use super::cosign::{self, SigningKey, Unsigned};
 use super::fault::{self, EngineError};
 use super::images::{self, inspect};
+use super::layers::Layers;
 use super::pulled::{Asked, Known};
 use super::registry::{RegistryError, Repository};
 use super::{Docker, WhenToPull, accounts};
+use crate::job::status::PullProgress;
 use crate::report::causes;
 
 type Pull = BoxFuture<'static, Result<Pulled, Arc<PullError>>>;
@@ -41,7 +43,13 @@ struct Pulled {
 
 /// The pulls that somebody waits for, by image reference.
 #[derive(Default)]
-pub(super) struct Pulls(Mutex<HashMap<Reference, WeakShared<Pull>>>);
+pub(super) struct Pulls(Mutex<HashMap<Reference, UnderWay>>);
+
+/// A pull that somebody waits for.
+struct UnderWay {
+    pull: WeakShared<Pull>,
+    layers: Arc<Layers>,
+}
 
 /// Why a pull ended without the image.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +140,9 @@ async fn fetch(
     let client = docker.client().await?;
     // Without that list nothing is recorded: then the image counts as the owner's.
     let here = images::all(docker).await.ok();
-    let pulled = docker.pulls.join(reference, || pull(docker, client, reference, owners)).await;
+    let pulled =
+        docker.pulls.join(reference, |layers| pull(docker, client, reference, owners, layers));
+    let pulled = pulled.await;
     let pulled = pulled.map_err(|failure| in_our_words(docker, reference, &failure))?;
     let found = inspect(docker, &pulled.name).await?.ok_or_else(|| Error::Pull {
         reference: reference.to_string(),
@@ -180,20 +190,35 @@ fn told(reference: &Reference, found: ImageInspect, pulled: bool) -> Image {
 impl Pulls {
     /// The pull of this reference in progress, or a new one. It is dropped, and the engine's work with it,
     /// when the last of those who wait is dropped.
-    fn join(&self, reference: &Reference, new: impl FnOnce() -> Pull) -> Shared<Pull> {
+    fn join(&self, reference: &Reference, new: impl FnOnce(Arc<Layers>) -> Pull) -> Shared<Pull> {
         let mut pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A pull that has ended can't be joined, even while somebody still holds it.
-        pulls.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
-        if let Some(under_way) = pulls.get(reference).and_then(WeakShared::upgrade) {
+        pulls.retain(|_, one| one.pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
+        if let Some(under_way) = pulls.get(reference).and_then(|one| one.pull.upgrade()) {
             return under_way;
         }
-        let pull = new().shared();
-        pulls.extend(pull.downgrade().map(|weak| (reference.clone(), weak)));
+        let layers = Arc::<Layers>::default();
+        let pull = new(Arc::clone(&layers)).shared();
+        let under_way = pull.downgrade().map(|pull| UnderWay { pull, layers });
+        pulls.extend(under_way.map(|one| (reference.clone(), one)));
         pull
+    }
+
+    /// How far the pull of this reference is.
+    pub(super) fn progress(&self, reference: &Reference) -> Option<PullProgress> {
+        let pulls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_waited_for = |one: &&UnderWay| one.pull.upgrade().is_some();
+        pulls.get(reference).filter(is_waited_for)?.layers.progress()
     }
 }
 
-fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -> Pull {
+fn pull(
+    docker: &Docker,
+    client: &Client,
+    reference: &Reference,
+    owners: bool,
+    layers: Arc<Layers>,
+) -> Pull {
     let (client, reference) = (client.clone(), reference.clone());
     let (of_settings, file) =
         (account(docker, &reference), docker.config.registry_auth_file.clone());
@@ -207,20 +232,20 @@ fn pull(docker: &Docker, client: &Client, reference: &Reference, owners: bool) -
             let (_, digest) = name.split_once('@').unwrap_or_default();
             let downloaded = client.inspect_image(&name).await.is_err();
             if downloaded {
-                download(&client, (reference.name(), digest), account, stall).await?;
+                download(&client, (reference.name(), digest), account, stall, &layers).await?;
             }
             return Ok(Pulled { name, downloaded });
         }
         if !owners {
             let version = reference.version();
-            download(&client, (reference.name(), version), account, stall).await?;
+            download(&client, (reference.name(), version), account, stall, &layers).await?;
             return Ok(Pulled { name: reference.local_name(), downloaded: true });
         }
         let digest = ask_registry(&client, &reference, account.clone(), stall).await?;
         let name = reference.at(&digest);
         let downloaded = client.inspect_image(&name).await.is_err();
         if downloaded {
-            download(&client, (reference.name(), &digest), account, stall).await?;
+            download(&client, (reference.name(), &digest), account, stall, &layers).await?;
         }
         Ok(Pulled { name, downloaded })
     };
@@ -282,6 +307,7 @@ async fn download(
     (name, version): (&str, &str),
     account: Option<DockerCredentials>,
     stall: Duration,
+    layers: &Layers,
 ) -> Result<(), PullError> {
     let options = CreateImageOptionsBuilder::default().from_image(name).tag(version).build();
     let mut stream = std::pin::pin!(client.create_image(Some(options), None, account));
@@ -293,7 +319,10 @@ async fn download(
             timeout(stall, stream.next()).await.map_err(|_| PullError::Stalled(stall))?
         };
         match next {
-            Some(Ok(progress)) => unpacks = progress.status.is_some_and(|said| is_unpacking(&said)),
+            Some(Ok(said)) => {
+                layers.take(&said);
+                unpacks = said.status.is_some_and(|said| is_unpacking(&said));
+            }
             Some(Err(err)) => return Err(PullError::Engine(err)),
             None => return Ok(()),
         }
@@ -371,11 +400,11 @@ mod tests {
     fn who_wants_an_image_that_is_being_pulled_joins_in() {
         let pulls = Pulls::default();
         let reference: Reference = "busybox".parse().unwrap();
-        let never = || futures_util::future::pending().boxed();
+        let never = |_| futures_util::future::pending().boxed();
         let first = pulls.join(&reference, never);
-        let second = pulls.join(&reference, || panic!("a second pull of the same image"));
+        let second = pulls.join(&reference, |_| panic!("a second pull of the same image"));
         drop((first, second));
-        let broken = pulls.join(&reference, || {
+        let broken = pulls.join(&reference, |_| {
             futures_util::future::ready(Err(Arc::new(PullError::Stalled(Duration::ZERO)))).boxed()
         });
         assert!(broken.clone().now_or_never().is_some_and(|ended| ended.is_err()));

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
+use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 
 pub use script::{Call, Script};
@@ -148,6 +149,11 @@ impl ContainerRuntime for Fake {
         let mut state = self.state();
         let known = state.images.insert(name, Image { pulled: false, ..pulled.clone() });
         Ok(known.unwrap_or(pulled))
+    }
+
+    /// Its images are here at once.
+    fn pull_progress(&self, _: &str) -> Option<PullProgress> {
+        None
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, Error> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fault, PinnedImage, RunExit, Sealed, StopCause};
 use crate::clock::Timestamp;
 use crate::ids::Cid;
+use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 
 /// Something that happened to a job. `agent::act` returns one for each step; others come from outside.
@@ -12,6 +13,8 @@ use crate::node::GpuUuid;
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields' types say what they are")]
 pub enum Event {
+    /// The pull goes on, and is so far.
+    Pulling { progress: PullProgress },
     /// The image is on this host.
     Pulled { image: PinnedImage },
     /// The inputs are on disk and checked.
@@ -94,6 +97,7 @@ impl Event {
     /// The event's name, for logs.
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Pulling { .. } => "pulling",
             Self::Pulled { .. } => "pulled",
             Self::Fetched => "fetched",
             Self::Reserved { .. } => "reserved",

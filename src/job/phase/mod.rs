@@ -369,6 +369,7 @@ impl Job {
             stage,
             reason_code: None,
             error: None,
+            pull: None,
             exit_code: None,
             log_cid: None,
             duration_ms: Durations::default(),

@@ -92,6 +92,9 @@ impl Next {
     /// Events from the delivery to the start.
     fn until_start(&mut self, phase: Phase, event: Event) -> Result<(), Misplaced> {
         match (phase, event) {
+            (Phase::Accepted, Event::Pulling { progress }) => {
+                self.statuses.push(notice::pulling(&mut self.job, progress, self.now));
+            }
             (Phase::Accepted, Event::Pulled { image }) => {
                 self.job.durations.pull = Some(self.spent());
                 if image.unconfirmed {

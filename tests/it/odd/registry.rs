@@ -10,9 +10,10 @@ use lamda_node::container::{ContainerRuntime as _, Error, Image};
 use serde_json::{Value, json};
 
 use crate::support::engine::Engine;
+use crate::support::odd_engine::OddEngine;
 use crate::support::registry::{ACCOUNT, ADDRESS, PORT, Registry};
-use crate::support::tools::{Running, tool};
-use crate::support::world::{World, last, shell, shell_with};
+use crate::support::tools::{Running, eventually, tool};
+use crate::support::world::{PATIENCE, World, last, shell, shell_with};
 
 const NAME: &str = "t/busybox";
 
@@ -289,4 +290,44 @@ async fn a_credential_helper_that_gives_no_account_is_named_and_nothing_of_what_
     let _agent = world.agent(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
     world.publish("nobody", &shell_with("true", &image));
     assert_eq!(last(&world.outcome("nobody"))["reason_code"], "image_unavailable");
+}
+
+#[tokio::test]
+async fn each_job_that_waits_for_a_pull_says_now_and_then_how_far_it_is() {
+    let world = World::start().await;
+    let silence = Duration::from_secs(17);
+    let slow = OddEngine::start_slow_to(&world.engine.host(), "Downloading", silence);
+    let host = slow.host();
+    let settings =
+        [("DOCKER_HOST", host.as_str()), ("JOB_REGISTRIES", ADDRESS), ("LOG_LEVEL", "debug")];
+    let _agent = world.agent(&settings);
+    let image = json!({"image_name": format!("{ADDRESS}/{NAME}:v1")});
+    for id in ["first", "second"] {
+        world.publish(id, &shell_with("true", &image));
+    }
+    let told = |id: &str| {
+        let statuses = world.statuses(id);
+        let told =
+            statuses.iter().filter(|one| !one["pull"].is_null()).cloned().collect::<Vec<_>>();
+        (statuses, told)
+    };
+    for id in ["first", "second"] {
+        let (statuses, told) = eventually("it says how far its image is", PATIENCE, || {
+            Some(told(id)).filter(|(_, told)| !told.is_empty())
+        });
+        assert_eq!(told[0]["stage"], "pulling");
+        assert_eq!(told[0]["pull"], json!({"bytes": 0, "layers": 1, "layers_done": 0}));
+        let seqs: Vec<u64> = statuses.iter().filter_map(|one| one["seq"].as_u64()).collect();
+        assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    }
+    // Nothing moved since.
+    eventually("the pull has failed", PATIENCE, || {
+        let shown = world.command(&["jobs", "first"]).output().expect("it runs").stdout;
+        String::from_utf8_lossy(&shown).contains("did not work").then_some(())
+    });
+    let (_, told) = told("first");
+    assert_eq!(told.len(), 1, "what has not changed is said once: {told:?}");
+    let shown = world.command(&["jobs", "first"]).output().expect("it runs").stdout;
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("the image is being pulled: 0 MiB, 0 of 1 layers"), "{shown}");
 }

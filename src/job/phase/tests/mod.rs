@@ -12,6 +12,7 @@ use super::*;
 use crate::job::Reason;
 use crate::job::plan::{Next, Step, next_step};
 use crate::job::spec::parse;
+use crate::job::status::PullProgress;
 use crate::job::unable::IMAGE_GONE_MAX;
 
 const CID: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
@@ -211,6 +212,20 @@ fn a_job_that_the_engine_could_not_stop_in_time_is_told_both_times() {
         let Outcome::TimedOut(fault) = &ended.outcome else { panic!("{ended:?}") };
         assert_eq!(fault.error, told);
     }
+}
+
+#[test]
+fn a_pull_that_goes_on_is_told_and_changes_nothing_else() {
+    let progress = PullProgress { bytes: 7, layers: 2, layers_done: 1 };
+    let pulling = Event::Pulling { progress };
+    let (job, statuses) = run("", [pulling.clone(), pulling].into_iter().chain(happy()));
+    assert!(stages(&statuses).starts_with("accepted pulling pulling pulling fetching running"));
+    let told: Vec<_> = statuses.iter().filter_map(|status| status.pull).collect();
+    assert_eq!(told, [progress, progress]);
+    assert_eq!(job.phase.name(), "settled");
+    let (job, _) = run("", [failed(Retry::Patiently)]);
+    let moved = job.apply(Event::Pulling { progress }, at(9), &rules()).unwrap().job;
+    assert_eq!((&moved.trouble, moved.since), (&job.trouble, job.since), "its patience runs on");
 }
 
 #[test]
@@ -448,6 +463,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     events.extend([
         exit(1),
         Event::Lost,
+        Event::Pulling { progress: PullProgress { bytes: 7, layers: 2, layers_done: 1 } },
         Event::Created { container: "c".to_owned() },
         Event::NeverRan,
         Event::Claimed,
