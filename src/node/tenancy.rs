@@ -42,11 +42,11 @@ pub fn remains(
     (more > SLACK).then(|| format!("{} MiB of the job before are still in use", more >> 20))
 }
 
-/// Whether the host shows every process that is on the card. If not, it can't be told whose memory is in use: the
-/// node runs in a process namespace of its own.
+/// Whether the driver names every process on the card and the host shows it. If not, it can't be told whose memory
+/// is in use: the node may run in a process namespace of its own.
 pub fn is_visible(now: &Sample, whose: impl Fn(u32) -> Tenant) -> bool {
-    let processes = now.processes.as_deref().unwrap_or_default();
-    processes.iter().all(|process| whose(process.pid) != Tenant::Unknown)
+    let is_known = |pid| whose(pid) != Tenant::Unknown;
+    now.processes.as_ref().is_ok_and(|processes| processes.iter().all(|it| is_known(it.pid)))
 }
 
 /// Memory in use that no process of the host's or of another job's explains.
@@ -119,6 +119,12 @@ mod tests {
         let now = Sample::unknown(&Unknown::NotSupported);
         assert_eq!(remains(&now, Some(&sample(0, &[])), whose), None);
         assert_eq!(foreign(&now, whose), None);
+        // The memory may be a program's that the driver does not name.
+        let now = Sample { processes: Err(Unknown::NotSupported), ..sample(900, &[]) };
+        assert!(
+            remains(&now, Some(&sample(500, &[])), whose).is_some() && !is_visible(&now, whose)
+        );
+        assert!(is_visible(&sample(900, &[(3, 400)]), whose));
     }
 
     #[test]

@@ -146,21 +146,33 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
             Error::Start { reason: one_line(said) }
         };
     }
-    if let Some(of_image) = of_toolkit(message, &words) {
-        of_image
-    } else if says(&NO_DRIVER) {
-        Error::Driver { reason }
-    } else if says(&["nvidia-container", "nvml error", "cdi device"]) {
-        Error::Gpu { reason }
-    } else if says(&["docker-init", "error mounting"]) {
-        // The engine's own init or one of the node's folders is missing: not the job's fault.
-        Error::Engine { reason }
-    } else if let Some(phrase) = NO_START.iter().find(|phrase| words.contains(**phrase)) {
-        // Only the phrase: the rest may contain paths of the host.
-        Error::Start { reason: (*phrase).to_owned() }
-    } else {
-        of_call(host, err)
+    let of_gpu = || match of_toolkit(message, &words) {
+        Some(of_image) => of_image,
+        None if says(&NO_DRIVER) => Error::Driver { reason: reason.clone() },
+        None if says(&["nvidia-container", "nvml error", "cdi device"]) => {
+            Error::Gpu { reason: reason.clone() }
+        }
+        None => Error::Engine { reason: reason.clone() },
+    };
+    match about_the_node(&words) {
+        // One of the node's folders is missing, or an image has no place for one.
+        Some("error mounting") => Error::Engine { reason },
+        Some(_) => of_gpu(),
+        // The engine's own init is missing.
+        None if says(&["docker-init"]) => Error::Engine { reason },
+        None => match NO_START.iter().find(|phrase| words.contains(**phrase)) {
+            // Only the phrase: the rest may contain paths of the host.
+            Some(phrase) => Error::Start { reason: (*phrase).to_owned() },
+            None => of_call(host, err),
+        },
     }
+}
+
+/// The first phrase of a complaint about the host, unless a path comes before it: an image names those.
+fn about_the_node(words: &str) -> Option<&'static str> {
+    let found = |phrase: &'static str| words.find(phrase).map(|at| (at, phrase));
+    let (at, phrase) = OF_THE_NODE.into_iter().filter_map(found).min()?;
+    words.find("mkdir /").is_none_or(|path| at < path).then_some(phrase)
 }
 
 /// NVIDIA's toolkit's complaints about something in the image: no GPU is to blame.
@@ -311,6 +323,8 @@ mod tests {
     fn a_name_of_the_jobs_blames_nobody_else_under_any_runtime() {
         // runc 1.2, crun and runsc.
         for words in [
+            "OCI runtime create failed: container_linux.go:380: mkdir /proc/nvml error: driver not \
+             loaded: no such file or directory",
             "OCI runtime create failed: runc create failed: unable to start container process: error \
              during container init: exec: \"driver not loaded\": executable file not found",
             "OCI runtime create failed: crun: executable file `hook: nvidia-container-cli: driver not \
@@ -319,6 +333,22 @@ mod tests {
              driver not loaded\" in PATH [/bin]: no such file or directory",
         ] {
             assert_eq!(door(words), "start", "{words}");
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_is_missing_or_dies_and_a_foreign_hook_are_the_nodes() {
+        for words in [
+            "OCI runtime create failed: unable to retrieve OCI runtime error (open /run/x/log.json: no \
+             such file or directory): runc did not terminate successfully: exit status 127",
+            "OCI runtime create failed: unable to retrieve OCI runtime error: exec: \"crun\": executable \
+             file not found in $PATH",
+            "starting container process caused: error running hook #0: fork/exec /opt/h: no such file \
+             or directory",
+            "starting container process caused: error mounting \"/v\" to rootfs at \"/proc/driver not \
+             loaded\": no such file or directory",
+        ] {
+            assert_eq!(door(words), "engine", "{words}");
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Must hold: each frame is passed on once and in its stream's order, whatever the engine's follower leaves
 //! out. Docker Engine before 23 lets a container's end overtake its last lines now and then, and a connection
-//! can break off: what was left is read again after the end, by the frames' times. Only a host clock that was
-//! set back between two frames can still hide some.
+//! can break off: what was left is read again after the end, by the frames' times. Only two things can still
+//! hide some of it: a host clock that was set back, and an endless line of which the engine has dropped the
+//! beginning.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::{ContainerId, LogChunk, LogSink, LogStream};
 use super::Docker;
@@ -26,7 +27,7 @@ const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// After the exit, output is read for at most this long, even if it makes progress: the time to read the two
 /// full log files that the policy allows.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
-/// By how much frames of one stream may be noted before earlier ones of the other.
+/// How far before its place a stream is read again, in seconds: the engine counts in whole ones.
 const SKEW: u64 = 1;
 
 /// A frame's time, which the engine puts before it: `2006-01-02T15:04:05.000000000Z`, and a space.
@@ -62,16 +63,18 @@ impl<'a> Output<'a> {
         self.read(None).await;
     }
 
-    /// Passes on the rest after the container's exit, while it makes progress and for at most [`DRAIN_MAX`].
-    /// `followed`: the unfinished [`follow`](Self::follow).
+    /// Passes on the rest after the container's exit, for at most [`DRAIN_MAX`]. `followed`: the unfinished
+    /// [`follow`](Self::follow), which has to make progress.
     pub(super) async fn finish(&self, followed: Option<impl Future<Output = ()> + Unpin>) {
-        let is_followed = match followed {
-            Some(followed) => self.drain(followed).await,
+        let until = Instant::now() + DRAIN_MAX;
+        let is_read = match followed {
+            Some(followed) => self.drain(followed, until).await,
             None => true,
         };
-        if is_followed {
-            let places = *self.places();
-            self.drain(Box::pin(self.read(Some(places)))).await;
+        // The engine looks through all of the log before it sends anything of its end.
+        let places = *self.places();
+        if !is_read || timeout_at(until, self.read(Some(places))).await.is_err() {
+            tracing::warn!(container = %self.id, "the end of the container's output was not read");
         }
     }
 
@@ -126,16 +129,13 @@ impl<'a> Output<'a> {
     }
 
     /// Returns whether the reading came to its end.
-    async fn drain(&self, mut reading: impl Future<Output = ()> + Unpin) -> bool {
-        let started = Instant::now();
+    async fn drain(&self, mut reading: impl Future<Output = ()> + Unpin, until: Instant) -> bool {
         loop {
             let before = self.moved.load(Ordering::Relaxed);
             if timeout(DRAIN_STALL, &mut reading).await.is_ok() {
                 return true;
             }
-            let still = self.moved.load(Ordering::Relaxed) == before;
-            if still || started.elapsed() > DRAIN_MAX {
-                tracing::warn!(container = %self.id, "the end of the container's output was not read");
+            if self.moved.load(Ordering::Relaxed) == before || Instant::now() > until {
                 return false;
             }
         }
@@ -151,7 +151,8 @@ const fn place_of(stream: LogStream) -> usize {
 
 /// Unix time in seconds from which on the frames after these places are.
 fn since(places: &[Option<Place>; 2]) -> i32 {
-    let last = places.iter().flatten().map(|place| place.at).max();
+    // Parts of one endless line have its first part's time, so one stream's place can be hours old.
+    let last = places.iter().flatten().map(|place| place.at).min();
     let last = last.and_then(|at| str::from_utf8(&at).ok()?.parse::<Timestamp>().ok());
     let seconds = last.map_or(0, |at| (at.unix_ms() / 1000).saturating_sub(SKEW));
     // 0 is the beginning of the log.
@@ -191,6 +192,8 @@ fn is_new(place: &mut Option<Place>, at: Option<Time>) -> bool {
 fn note(place: &mut Option<Place>, at: Option<Time>) {
     *place = match (*place, at) {
         (Some(place), Some(at)) if at == place.at => Some(Place { at, count: place.count + 1 }),
+        // The clock was set back.
+        (Some(place), Some(at)) if at < place.at => Some(place),
         (_, Some(at)) => Some(Place { at, count: 1 }),
         (place, None) => place,
     };
@@ -221,6 +224,8 @@ mod tests {
             (&[1], &[1, 2, 3], &[2, 3]),
             // The parts of a long line have one time.
             (&[1, 2, 2], &[1, 2, 2, 2, 2], &[2, 2]),
+            // The clock was set back.
+            (&[10, 20, 5], &[10, 20, 5], &[]),
             // The log's older file is gone.
             (&[1, 2], &[2, 3], &[3]),
         ] {

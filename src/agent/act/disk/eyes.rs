@@ -164,7 +164,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             Layer::Written(bytes, entries) => (bytes, entries),
             _ => (container.last.layer, 0),
         };
-        let is_whole = walked.output.is_whole && walked.layer.is_none_or(|usage| usage.is_whole);
+        let is_layer_walked = walked.layer.is_none_or(|usage| usage.is_whole);
         container.input = Some(walked.input);
         container.last = Written {
             output: walked.output.bytes,
@@ -175,7 +175,8 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             entries: walked.output.entries,
             input_entries: walked.input.entries,
             layer_entries: entries,
-            is_whole: is_whole && !matches!(layer, Layer::TooLong | Layer::Closed),
+            are_folders_whole: walked.output.is_whole,
+            is_layer_whole: is_layer_walked && !matches!(layer, Layer::TooLong | Layer::Closed),
             is_layer_closed: layer == Layer::Closed,
             is_fresh: matches!(layer, Layer::Written(..)),
         };

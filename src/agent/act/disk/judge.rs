@@ -44,8 +44,10 @@ pub(super) struct Written {
     pub input_entries: u64,
     /// Those of the container's layer, where they could be counted.
     pub layer_entries: u64,
-    /// Whether nothing was too large, too slow or closed to be measured.
-    pub is_whole: bool,
+    /// Whether nothing in the job's folders was too large, too slow or closed to be measured.
+    pub are_folders_whole: bool,
+    /// The same of the container's layer.
+    pub is_layer_whole: bool,
     /// Whether the layer was measured in this look.
     pub is_fresh: bool,
     /// Whether the engine said in this look that it can't measure the layer.
@@ -57,6 +59,11 @@ impl Written {
     pub(super) const fn bytes(&self) -> u64 {
         let files = self.output.saturating_add(self.input);
         files.saturating_add(self.layer).saturating_add(self.log)
+    }
+
+    /// Whether everything could be measured.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.are_folders_whole && self.is_layer_whole
     }
 
     /// The files and folders that the job made.
@@ -194,6 +201,15 @@ impl Lack {
         }
     }
 
+    /// Whether all of that could be measured.
+    const fn is_whole_of(self, written: &Written) -> bool {
+        match self.holds {
+            Holds::All => written.is_whole(),
+            Holds::Folders => written.are_folders_whole,
+            Holds::Layers => written.is_layer_whole,
+        }
+    }
+
     /// The job's files and folders there.
     const fn entries_of(self, written: &Written) -> u64 {
         match self.holds {
@@ -210,11 +226,11 @@ pub(super) fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId
     let weight = |written: &Written| {
         let bytes = lack.bytes_of(written);
         let amount = if lack.bytes > 0 { bytes } else { lack.entries_of(written) };
-        (!written.is_whole, amount)
+        (!lack.is_whole_of(written), amount)
     };
     let helps = |written: &Written| {
         let (bytes, entries) = (lack.bytes_of(written), lack.entries_of(written));
-        !written.is_whole || (bytes >= lack.bytes && entries >= lack.inodes)
+        !lack.is_whole_of(written) || (bytes >= lack.bytes && entries >= lack.inodes)
     };
     let most = jobs.iter().filter(|(_, written)| helps(written));
     most.max_by_key(|(_, written)| weight(written)).map(|(job, _)| job.id.clone())

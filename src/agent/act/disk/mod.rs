@@ -188,10 +188,10 @@ async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Wri
     let written = found.map(|(_, written)| *written).unwrap_or_default();
     let limit = found.map(|(job, _)| job.disk_bytes).unwrap_or_default();
     let mib = |bytes: u64| bytes >> 20;
-    let Written { output, input, layer, log, is_whole, .. } = written;
+    let Written { output, input, layer, log, .. } = written;
     let entries = written.made();
     let why = match cause {
-        StopCause::DiskFull if is_whole => "the disk is full and it has written most",
+        StopCause::DiskFull if written.is_whole() => "the disk is full and it has written most",
         StopCause::DiskFull => "the disk is full and what it has written can't be measured",
         _ if entries > entries_max(limit) => "it has made more files than its disk_mib allows",
         _ => "it has written more than its disk_mib",

@@ -17,7 +17,8 @@ fn job(id: &str, output_mib: u64, layer_mib: u64) -> (Running, Written) {
         output,
         layer,
         entries: 10,
-        is_whole: true,
+        are_folders_whole: true,
+        is_layer_whole: true,
         is_fresh: true,
         ..Written::default()
     };
@@ -117,7 +118,10 @@ fn on_a_full_disk_the_greediest_job_goes_where_that_helps() {
     for _ in 0..3 {
         assert_eq!(looks.judge(&[job("c", 1, 0)], LACK, false), []);
     }
-    let hidden = (job("d", 0, 0).0, Written { is_whole: false, ..Written::default() });
+    let hidden = (
+        job("d", 0, 0).0,
+        Written { are_folders_whole: false, is_layer_whole: true, ..Written::default() },
+    );
     let jobs = [jobs[0].clone(), hidden];
     assert_eq!(named(&looks.judge(&jobs, LACK, false)), [("d", StopCause::DiskFull)]);
 }
@@ -200,15 +204,15 @@ async fn a_layer_that_can_not_be_measured_makes_its_job_the_greediest_and_an_eng
     let broken = || EngineError::Engine { reason: "too many links".to_owned() };
     let away = || EngineError::Unreachable { host: "unix:///x".to_owned(), source: "no".into() };
     let seen = look(broken(), &mut known, Haste::Calm).await;
-    assert!(!seen.jobs[0].1.is_whole && !seen.is_engine_away, "{seen:?}");
+    assert!(!seen.jobs[0].1.is_whole() && !seen.is_engine_away, "{seen:?}");
     assert_eq!(seen.jobs[0].1.log, 7);
     // Not due again so soon, except on a full disk.
     let seen = look(broken(), &mut known, Haste::Calm).await;
-    assert!(seen.jobs[0].1.is_whole && !seen.jobs[0].1.is_fresh, "{seen:?}");
+    assert!(seen.jobs[0].1.is_whole() && !seen.jobs[0].1.is_fresh, "{seen:?}");
     let seen = eyes.measure(vec![job("a", 0, 0).0], &mut known, Haste::All).await;
-    assert!(!seen.jobs[0].1.is_whole, "{seen:?}");
+    assert!(!seen.jobs[0].1.is_whole(), "{seen:?}");
     let seen = look(away(), &mut known, Haste::All).await;
-    assert!(seen.jobs[0].1.is_whole && seen.is_engine_away, "{seen:?}");
+    assert!(seen.jobs[0].1.is_whole() && seen.is_engine_away, "{seen:?}");
     // A job whose container is gone can't be stopped.
     engine.fail(Call::Written, EngineError::Gone(ContainerId("a".to_owned())));
     let seen = eyes.measure(vec![job("a", 0, 0).0], &mut known, Haste::All).await;

@@ -30,12 +30,11 @@ impl State {
         if !self.watches_cards {
             return;
         }
-        let Some(Entry { process: Process::Runs(running), holds: Some(cards), attempt, .. }) =
-            self.entries.get(id)
-        else {
+        let Some(Entry { process, holds: Some(cards), attempt, .. }) = self.entries.get(id) else {
             return;
         };
-        let (job, container) = (id.clone(), running.container.clone());
+        let Some(container) = process.container() else { return };
+        let (job, container) = (id.clone(), container.to_owned());
         let left = Left { job, attempt: *attempt, container, why: None };
         self.left.extend(cards.iter().map(|card| (card.clone(), left.clone())));
     }
@@ -115,10 +114,7 @@ impl Board {
         let state = self.seen();
         let mut holders = BTreeMap::new();
         for (id, entry) in &state.entries {
-            let container = match &entry.process {
-                Process::Runs(running) => Some(running.container.clone()),
-                Process::None | Process::Exited => None,
-            };
+            let container = entry.process.container().map(str::to_owned);
             for card in entry.holds.iter().flatten() {
                 holders.insert(card.clone(), (id.clone(), container.clone()));
             }

@@ -89,11 +89,11 @@ impl Board {
         ["starting", "running", "stopping", "exited"].contains(&phase)
     }
 
-    /// The jobs whose containers run or may run.
+    /// The jobs whose containers run or may run, without those that are being stopped.
     pub fn running(&self) -> Vec<Running> {
         let running = |entry: &Entry| match &entry.process {
             Process::Runs(running) => Some(running.clone()),
-            Process::None | Process::Exited => None,
+            Process::None | Process::Stops(_) | Process::Exited => None,
         };
         self.seen().entries.values().filter_map(running).collect()
     }

@@ -139,18 +139,30 @@ enum Process {
     None,
     /// It runs or may run; its start may not be journaled yet.
     Runs(Running),
+    /// It runs until its stop has taken effect.
+    Stops(Running),
     /// It has exited; that may not be journaled yet.
     Exited,
 }
 
 impl Process {
+    /// The engine's id of the container, as long as a process of the job's may be left in it.
+    fn container(&self) -> Option<&str> {
+        match self {
+            Self::Runs(running) | Self::Stops(running) => Some(&running.container),
+            Self::None | Self::Exited => None,
+        }
+    }
+
     fn of(job: &Job) -> Self {
-        let (Phase::Starting { container: Some(container), .. }
-        | Phase::Running { run: Run { container, .. } }) = &job.phase
-        else {
-            return Self::None;
-        };
-        Self::Runs(Running::of(job, container))
+        match &job.phase {
+            Phase::Starting { container: Some(container), .. }
+            | Phase::Running { run: Run { container, .. } } => {
+                Self::Runs(Running::of(job, container))
+            }
+            Phase::Stopping { run, .. } => Self::Stops(Running::of(job, &run.container)),
+            _ => Self::None,
+        }
     }
 
     /// Follows the job's phase, but keeps `Exited` as long as the phase only lags behind.

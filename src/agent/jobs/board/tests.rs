@@ -122,7 +122,19 @@ fn a_card_that_a_job_has_left_goes_to_nobody_before_it_was_seen_free() {
     assert!(matches!(board.unfit(), Some(Unfit::HeldBack(_))));
     board.freed(&gpus[1]);
     assert_eq!((board.unfit(), got(board.reserve(&second))), (None, Some(1)));
-    // One whose container is lost leaves its cards as well.
+    // One that was stopped leaves its cards when its container has exited, not before.
+    board.freed(&gpus[0]);
+    board.leave(second.id());
+    let third = moved(&first, Event::StopAsked { cause: StopCause::Cancelled });
+    let _requests = board.enter(&third, None).unwrap();
+    board.moved(&third);
+    let (_, container) = board.holders()[&gpus[0]].clone();
+    assert_eq!((container.as_deref(), board.left().len()), (Some("c"), 0));
+    board.exited(third.id());
+    assert_eq!(board.left().len(), 2);
+    // So does one whose container is lost.
+    board.leave(first.id());
+    gpus.iter().for_each(|card| board.freed(card));
     let lost = moved(&first, Event::Lost);
     let _requests = board.enter(&first, None);
     board.moved(&lost);
