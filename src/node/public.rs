@@ -1,14 +1,15 @@
-//! Which addresses are public: what a job with the network `internet` may reach, where a public gateway may send
-//! this host, and what `JOB_DNS` may name.
+//! Which addresses are public: what a job with the network `internet` may reach, where a public gateway may
+//! send this host, and what `JOB_DNS` may name.
 //!
-//! Must hold: an address at which the host itself, its network or a cloud's metadata may answer is not public.
+//! Must hold: an address at which the host itself, its network or a cloud's metadata may answer is not
+//! public.
 
 use core::net::IpAddr;
 use std::fmt;
 use std::str::FromStr;
 
-/// What is not public, with what would answer there. In IPv6 everything outside `2000::/3`, the part that is
-/// assigned to the internet.
+/// The blocks that are not public, and who would answer there. In IPv6 they include everything outside
+/// `2000::/3`, the part that is assigned to the internet.
 pub const NOT_PUBLIC: [&str; 22] = [
     "0.0.0.0/8",        // this host
     "10.0.0.0/8",       // private
@@ -39,11 +40,11 @@ pub fn is_public(address: IpAddr) -> bool {
     Block::one(address).is_public()
 }
 
-/// Addresses that begin with the same bits.
+/// A block of addresses: all that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
     first: IpAddr,
-    /// How many bits: 0 to 32 or 128.
+    /// How many bits are the same: 0 to 32 or 128.
     bits: u8,
 }
 
@@ -53,7 +54,7 @@ impl Block {
         Self { first: address, bits: Self::most(address) }
     }
 
-    /// Whether any address in it may be public. One that reaches beyond a block that is not counts as public.
+    /// Whether any address in it may be public: it counts as public if it reaches beyond a block that is not.
     pub fn is_public(&self) -> bool {
         let refused = |text: &&str| text.parse::<Self>().is_ok_and(|block| block.covers(self));
         !NOT_PUBLIC.iter().any(refused)

@@ -1,7 +1,7 @@
-//! What a node keeps on its disks, and what of it goes when room is short. Pure.
+//! The files and images that a node keeps on its disks, and which images go when room is short. Pure.
 //!
-//! Invariants: only images that this node pulled ever go, and none that is in use; the one that was used longest
-//! ago goes first, and no more than is needed; a kept output never goes, so a node that is short of room takes no
+//! Invariants: only images that this node pulled are removed, and never one in use; the least recently used
+//! one goes first, and no more than needed; a kept output never goes: a node that is short of room takes no
 //! jobs instead.
 
 use super::fitness::Disk;
@@ -9,16 +9,17 @@ use crate::clock::Timestamp;
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
-/// Images go when less than this many quarters of `DISK_FREE_MIN_MIB` is free on the engine's disk: before the
-/// node stops to take jobs.
+/// Images go when less than this many quarters of `DISK_FREE_MIN_MIB` is free on the engine's disk: before
+/// the node stops taking jobs.
 const QUARTERS: u64 = 6;
-/// The part of the budget that has to be left for jobs, or none is taken; at most `DISK_FREE_MIN_MIB`.
+/// One part in so many of the budget, at most `DISK_FREE_MIN_MIB`, must be left for jobs, or the node takes
+/// none.
 const BUDGET_PART: u64 = 8;
 
 /// An image that this node pulled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The engine's id.
+    /// Its id in the engine.
     pub id: String,
     /// Its names.
     pub names: Vec<String>,
@@ -33,7 +34,7 @@ pub struct Item {
 /// Everything that counts against the budget, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stock {
-    /// The images that this node pulled, the one that was used last at the end.
+    /// The images that this node pulled, the most recently used one last.
     pub images: Vec<Item>,
     /// Inputs of jobs in hand.
     pub inputs: u64,
@@ -45,7 +46,7 @@ pub struct Stock {
     pub logs: u64,
     /// The journal.
     pub journal: u64,
-    /// What waits for its removal.
+    /// Files that wait for their removal.
     pub trash: u64,
     /// The reserve for a full disk.
     pub reserve: u64,
@@ -53,7 +54,7 @@ pub struct Stock {
     pub is_whole: bool,
 }
 
-/// The owner's limits, and what is free.
+/// The owner's limits, and the free space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// `DISK_BUDGET_MIB`, in bytes.
@@ -65,7 +66,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Bytes that are lacking on the engine's disk.
+    /// The bytes that the engine's disk lacks.
     pub fn short(&self) -> u64 {
         let wanted = self.free_min.saturating_mul(QUARTERS) / 4;
         self.engine_free.map_or(0, |free| wanted.saturating_sub(free))
@@ -86,20 +87,20 @@ impl Stock {
         sum.saturating_add(self.images_bytes())
     }
 
-    /// The image that has to go next, when the first `tried` of the idle ones have been tried and `freed` bytes went
-    /// with them. What could not be measured counts as nothing, so no more goes than after a whole look.
+    /// The image to remove next, after the first `tried` of the idle ones were tried, which freed `freed`
+    /// bytes. What could not be measured counts as nothing, so no more goes than after a complete look.
     pub fn next_to_go(&self, room: Room, tried: usize, freed: u64) -> Option<&Item> {
         let over = room.budget.map_or(0, |budget| self.used().saturating_sub(budget));
         let need = room.short().max(over);
         (freed < need).then(|| self.idle().nth(tried)).flatten()
     }
 
-    /// The images that no job in hand needs, the one that was used longest ago first.
+    /// The images that no job in hand needs, the least recently used one first.
     pub fn idle(&self) -> impl Iterator<Item = &Item> {
         self.images.iter().filter(|image| !image.in_use)
     }
 
-    /// What is lacking of the budget though every idle image went; then no job is taken.
+    /// The bytes that the budget lacks even without any idle image; then the node takes no job.
     pub fn lack(&self, room: Room) -> Option<Disk> {
         let budget = room.budget?;
         let idle = self.idle().fold(0, |sum: u64, image| sum.saturating_add(image.bytes));

@@ -1,32 +1,31 @@
-//! Who is on a card besides the job that holds it: the job before, or a program of the owner's.
+//! Who uses a card besides the job that holds it: the previous job, or a program of the owner.
 //!
-//! Pure. Invariant: what is not known keeps no card back for ever: a driver that does not name processes or
+//! Pure. Invariant: missing data never holds a card back for ever: a driver that does not report processes or
 //! memory gives no reason to wait.
 
 use super::card::{Reading, Sample};
 
-/// What more may be in use than before the job, in bytes: drivers free some of their own memory late.
+/// Bytes that may be in use beyond those before the job: drivers free some of their own memory late.
 const SLACK: u64 = 256 << 20;
 
-/// A program of the owner's that holds less memory than this, in bytes, does not count: a desktop holds some
-/// all the time.
+/// A program of the owner with less memory than this, in bytes, does not count: a desktop always holds some.
 const SMALL: u64 = 256 << 20;
 
-/// Whose process it is.
+/// The owner of a process that uses a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tenant {
-    /// The job's that just ended.
+    /// The job that just ended.
     Former,
-    /// Another job's of this node.
+    /// Another job of this node.
     Job,
-    /// Neither: a program of the host.
+    /// The host: it is no job's process.
     Foreign,
     /// The host does not show the process.
     Unknown,
 }
 
-/// What is left on the card of the job that had it, in words; `None` if nothing. `before`: a sample from before
-/// the job, or what else the card held while no job had it.
+/// What the previous job still holds on the card, in words; `None` if nothing. `before`: a sample of
+/// the card while no job had it.
 pub fn remains(
     now: &Sample,
     before: Option<&Sample>,
@@ -49,13 +48,13 @@ pub fn is_visible(now: &Sample, whose: impl Fn(u32) -> Tenant) -> bool {
     now.processes.as_ref().is_ok_and(|processes| processes.iter().all(|it| is_known(it.pid)))
 }
 
-/// Memory in use that no process of the host's or of another job's explains.
+/// Memory in use that processes of the host and of other jobs don't explain.
 fn unexplained(sample: &Sample, whose: impl Fn(u32) -> Tenant) -> Reading<u64> {
     let used = sample.used_bytes.clone()?;
     let processes = sample.processes.as_deref().unwrap_or_default();
     let others =
         processes.iter().filter(|it| matches!(whose(it.pid), Tenant::Foreign | Tenant::Job));
-    // One of unknown size may explain all of it.
+    // A process of unknown size may explain all of it.
     let explained = others.map(|it| it.bytes.clone()).sum::<Reading<u64>>()?;
     Ok(used.saturating_sub(explained))
 }

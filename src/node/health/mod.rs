@@ -10,14 +10,14 @@
 //!  the fifth quarantine, or a defect for good ─► retired ─readmitted by the owner─► probation
 //! ```
 //!
-//! A *doubt* is a sign that something may be wrong: a container did not get the card, a mild Xid, a card
-//! that stays slowed by heat. A *defect* is a sign that something is. A *proof* is a container that gets the
-//! card, and computes on it where the owner named an image for that.
+//! A *doubt* is a sign of a possible fault: a container did not get the card, a mild Xid, a card that stays
+//! slowed by heat. A *defect* is a sign of a certain one. A *proof* is a container that gets the card and, if
+//! the owner named an image for that, computes on it.
 //!
-//! Pure: what was seen comes in, with the time as a span since the start of the process; each change comes
-//! out for the journal. Invariants: only a healthy card is given to jobs; a card that is out comes back by
-//! a proof alone; an error that is known to be a program's own doing never changes its state; a restart
-//! forgets no state other than `suspect`, since every card is tried at a start.
+//! Pure: observations come in, with the time as a span since the start of the process; each change comes out
+//! for the journal. Invariants: jobs get only healthy cards; only a proof brings a card back; an error that a
+//! program is known to cause by itself never changes a card's state; a restart forgets no state other than
+//! `suspect`, since every card is tried at a start.
 
 mod signs;
 pub mod xid;
@@ -37,17 +37,18 @@ pub const ASIDE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_m
 /// How long a card stays in quarantine before it is proved; longer after each one.
 pub const QUIET: Backoff = Backoff::new(Duration::from_mins(10), Duration::from_mins(80));
 
-/// At the quarantine with this number, the card is retired.
+/// The quarantine with this number retires the card.
 const QUARANTINES_MAX: u32 = 5;
 
-/// This many doubts within [`DOUBTS_WITHIN`] put a card into quarantine: each was proved away, and came back.
+/// This many doubts within [`DOUBTS_WITHIN`] put a card into quarantine: each was cleared by a proof, and
+/// came back.
 const DOUBTS_MAX: usize = 3;
 const DOUBTS_WITHIN: Duration = Duration::from_hours(1);
 
 /// A card that was healthy for this long starts afresh: its former quarantines don't count any more.
 const HEALED: Duration = Duration::from_hours(7 * 24);
 
-/// A card's state.
+/// Whether jobs get a card, and if not, what it waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -65,7 +66,7 @@ pub enum State {
 }
 
 impl State {
-    /// The state's name, as the journal and the command line have it.
+    /// The state's name in the journal and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -76,7 +77,7 @@ impl State {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     pub fn named(name: &str) -> Option<Self> {
         let all = [Self::Healthy, Self::Suspect, Self::Quarantined, Self::Probation, Self::Retired];
         all.into_iter().find(|state| state.name() == name)
@@ -114,14 +115,14 @@ pub struct Record {
     pub quarantines: u32,
 }
 
-/// A card's passage from one state into another.
+/// A card's change from one state to another, for the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The card.
+    /// The card that changed.
     pub card: GpuUuid,
     /// The state that it left.
     pub from: State,
-    /// The card as it is from now on.
+    /// The card's record after the change.
     pub now: Record,
 }
 
@@ -134,7 +135,7 @@ struct Card {
     proof_at: Option<Duration>,
     /// Since when it is known to be healthy again, if quarantines count against it.
     healthy_since: Option<Duration>,
-    /// When it was doubted lately.
+    /// The times of its recent doubts.
     doubts: VecDeque<Duration>,
     /// Samples in a row in which it was slowed.
     slowed: u32,
@@ -142,7 +143,7 @@ struct Card {
     errors: Option<u64>,
 }
 
-/// The health of all cards that are or were of this node.
+/// The health of all cards that this node has or had.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     cards: BTreeMap<GpuUuid, Card>,
@@ -151,7 +152,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Takes over what an earlier process wrote. A card in quarantine starts its quiet time anew.
+    /// Restores the records of an earlier process. A card in quarantine starts its quiet time anew.
     pub fn restore(&mut self, records: BTreeMap<GpuUuid, Record>) {
         for (uuid, mut record) in records {
             // Every card is tried at the start: a doubt need not outlive the process.
@@ -169,7 +170,7 @@ impl Health {
         self.changes.front()
     }
 
-    /// The oldest change is in the journal.
+    /// Notes that the oldest change is in the journal.
     pub fn written(&mut self) {
         self.changes.pop_front();
     }
@@ -179,7 +180,7 @@ impl Health {
         self.cards.get(uuid).map_or(State::Healthy, |card| card.record.state)
     }
 
-    /// The cards that no job gets.
+    /// The cards that jobs don't get.
     pub fn out(&self) -> impl Iterator<Item = &GpuUuid> {
         let out = self.cards.iter().filter(|(_, card)| card.record.state != State::Healthy);
         out.map(|(uuid, _)| uuid)
@@ -193,7 +194,7 @@ impl Health {
     /// The cards for which a proof is due.
     pub fn to_prove(&self, now: Duration) -> impl Iterator<Item = &GpuUuid> {
         let is_due = move |card: &Card| {
-            // Not as long as it is slowed: the next job would get it as hot as it is.
+            // Not while it is slowed: the next job would get a hot card.
             matches!(card.record.state, State::Suspect | State::Probation)
                 && card.slowed == 0
                 && card.proof_at.is_some_and(|at| at <= now)
@@ -253,8 +254,8 @@ impl Health {
         }
     }
 
-    /// A container did not get the card. Often it is the host's fault and not the card's: that alone never
-    /// puts it into quarantine.
+    /// A container did not get the card. That alone never puts the card into quarantine: often the fault is
+    /// the host's.
     pub fn not_given(&mut self, uuid: &GpuUuid, why: &str) {
         let card = self.cards.entry(uuid.clone()).or_default();
         match card.record.state {
@@ -271,7 +272,7 @@ impl Health {
         }
     }
 
-    /// No container gets any card: whatever this one is like, a proof of it has to wait.
+    /// No container gets any card, so a proof of this one has to wait.
     pub fn not_tried(&mut self, uuid: &GpuUuid, why: &str) {
         match self.cards.get_mut(uuid) {
             Some(card) if card.record.state == State::Probation => {
@@ -286,7 +287,7 @@ impl Health {
     pub fn defect(&mut self, uuid: &GpuUuid, why: &str) {
         let card = self.cards.entry(uuid.clone()).or_default();
         if matches!(card.record.state, State::Quarantined | State::Retired) {
-            // The quiet time begins anew: it is not quiet.
+            // Not quiet: the quiet time begins anew.
             card.proof_at = None;
             return;
         }

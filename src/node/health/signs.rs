@@ -1,6 +1,6 @@
 //! What the driver's events and samples say about the health of a card.
 //!
-//! Invariant: an error that is known to be a program's own doing, and heat, never put a card into quarantine.
+//! Invariant: heat, and errors that a program is known to cause by itself, never put a card into quarantine.
 
 use super::super::GpuUuid;
 use super::super::card::{CardEvent, Round, Sample, Unknown};
@@ -11,8 +11,8 @@ use super::{Health, State};
 const SLOWED_MAX: u32 = 3;
 
 impl Health {
-    /// Takes in what the driver reports the moment it happens. Returns the words for the log if it is the
-    /// running program's doing.
+    /// Takes in an event, which the driver reports at once. Returns a text for the log if the running program
+    /// caused it.
     pub fn happened(&mut self, uuid: &GpuUuid, event: CardEvent) -> Option<String> {
         match event {
             CardEvent::Xid(number) => {
@@ -65,7 +65,7 @@ impl Health {
         } else if let Some(why) = is_slowed
             && stays
         {
-            // Its surroundings may be to blame, or a job: that alone never leads to quarantine.
+            // Its surroundings or a job may be to blame: slowness alone never leads to quarantine.
             self.not_given(uuid, why);
         }
     }

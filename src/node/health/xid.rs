@@ -1,10 +1,10 @@
-//! What the errors that NVIDIA's driver reports ("Xid") say about a card.
+//! The errors that NVIDIA's driver reports ("Xid"), and their meaning for a card.
 //!
-//! The numbers and their causes: <https://docs.nvidia.com/deploy/xid-errors/>. Invariant: what a program
-//! can cause by itself is never held against the card, or a stranger's job could take cards away from
-//! others.
+//! The numbers and their causes: <https://docs.nvidia.com/deploy/xid-errors/>. Invariant: an error that a
+//! program can cause by itself never counts against the card. Otherwise a stranger's job could take cards
+//! from others.
 
-/// What an Xid says about its card.
+/// The meaning of an Xid for its card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// The program's own fault: the card is well.
@@ -17,7 +17,7 @@ pub enum Meaning {
     Final,
 }
 
-/// What this Xid says, and its name.
+/// The meaning of this Xid, and its name.
 pub const fn meaning(xid: u64) -> (Meaning, &'static str) {
     match xid {
         13 => (Meaning::Program, "graphics engine exception"),
