@@ -1,10 +1,10 @@
-//! Keeps what the node has on its disks within the owner's budget: measures it, and removes images that this node
-//! pulled ([`crate::node::stock`] decides which).
+//! Keeps the node's use of its disks within the owner's budget: measures it, and removes images that this
+//! node pulled ([`crate::node::stock`] decides which).
 //!
-//! Invariants: what is in use is known from the journal and the engine, at each look afresh, so a restart
-//! forgets nothing; an image that a job asked for less than `PAUSE` ago stays, whatever the journal says by
-//! then; a look that can't measure everything finds less than there is, and so never removes more than a whole one,
-//! and one that can't list the images removes nothing; what stayed counts as no room made.
+//! Invariants: each look asks the journal and the engine what is in use, so a restart forgets nothing; an
+//! image that a job asked for less than `PAUSE` ago stays, whatever the journal says; a look that can't
+//! measure everything finds less than there is, so it never removes more than a complete one; a look that
+//! can't list the images removes nothing; an image that could not be removed counts as no room made.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,10 @@ use super::jobs::trash::{self, Trash};
 const EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at everything, which walk through all jobs' folders.
 const WALK_EVERY: Duration = Duration::from_mins(1);
-/// Time limit for the engine to say how much room it has; without that only `DATA_DIR`'s disk is offered.
+/// Time limit for the engine's answer about its room; without one only `DATA_DIR`'s disk is offered.
 const ENGINE: Duration = Duration::from_secs(3);
-/// How long ago an image was asked for at least when it goes: its job may not be in the journal with it yet.
+/// An image that a job asked for less than this long ago stays: the job may not be in the journal with it
+/// yet.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Files and folders counted in one folder of a job.
 const ENTRIES_MAX: u64 = 500_000;
@@ -43,19 +44,20 @@ const LOOK_MAX: Duration = Duration::from_secs(4);
 pub struct DiskLimits {
     /// `DISK_FREE_MIN_MIB`: no job is taken while less is free.
     pub free_min_mib: u64,
-    /// `DISK_BUDGET_MIB`: what all that the node keeps may take; `None` for all but `free_min_mib`.
+    /// `DISK_BUDGET_MIB`: the limit of everything that the node keeps; `None`: the disk, without
+    /// `free_min_mib`.
     pub budget_mib: Option<u64>,
 }
 
 impl DiskLimits {
-    /// MiB that jobs may fill, with so much free under `DATA_DIR` and in the engine's room. With the sizes of
-    /// both disks in their place: what jobs can ever fill.
+    /// MiB that jobs may fill, given the free space under `DATA_DIR` and in the engine's room. Given the
+    /// sizes of both disks instead: the MiB that jobs can ever fill.
     pub fn for_jobs(&self, free_mib: u64, engines_room_mib: Option<u64>) -> u64 {
         let free = free_mib.min(engines_room_mib.unwrap_or(u64::MAX));
         free.saturating_sub(self.free_min_mib).min(self.budget_mib.unwrap_or(u64::MAX))
     }
 
-    /// The limits with what is free on the engine's disk, in bytes.
+    /// The limits and the free space on the engine's disk, in bytes.
     pub fn room(&self, engine_free: Option<u64>) -> Room {
         Room {
             budget: self.budget_mib.map(|mib| mib.saturating_mul(1 << 20)),
@@ -65,7 +67,7 @@ impl DiskLimits {
     }
 }
 
-/// The images that jobs in hand need and that no container protects yet.
+/// The images that jobs in hand need and that no container of theirs protects yet.
 pub fn needed<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> HashSet<String> {
     let image = |job: &Job| match &job.phase {
         Phase::Pulled { image }
@@ -99,7 +101,7 @@ pub async fn take<R: ContainerRuntime>(
     Ok(Stock { images, ..files.unwrap_or_default() })
 }
 
-/// MiB that can be free on the engine's disk, once every image that this node pulled has gone; `None` if the
+/// MiB that the engine's disk can have free once every image that this node pulled has gone; `None` if the
 /// engine does not say.
 pub async fn engines_room<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     let asked = async {
@@ -122,7 +124,7 @@ pub async fn engine_free<R: ContainerRuntime>(runtime: &R) -> Option<u64> {
     Some(host::disk_free_mib(&root).ok()?.saturating_mul(1 << 20))
 }
 
-/// Everything but the images.
+/// Measures everything except the images.
 fn files(data_dir: &Path, kept: &HashSet<JobId>) -> Stock {
     let mut stock = Stock { is_whole: true, ..Stock::default() };
     let own = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
@@ -165,7 +167,7 @@ fn files_of_job(job: &Path, is_kept: bool, stock: &mut Stock) {
     }
 }
 
-/// Bytes on disk of a file or a folder; of a folder that is too large as far as it was counted.
+/// Bytes on disk of a file or a folder; of a folder that is too large only the part that was counted.
 fn bytes_of(path: &Path, is_whole: &mut bool) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
@@ -177,7 +179,7 @@ fn bytes_of(path: &Path, is_whole: &mut bool) -> u64 {
     usage.bytes
 }
 
-/// The service that keeps the budget, and what it found last.
+/// The service that keeps the budget, and its last findings.
 #[derive(Debug)]
 pub(super) struct Keeper<R> {
     pub runtime: Arc<R>,
@@ -186,17 +188,17 @@ pub(super) struct Keeper<R> {
     pub limits: DiskLimits,
     /// Where jobs' files wait for their removal.
     pub trash: Trash,
-    /// What was lacking of the budget at the last look.
+    /// The part of the budget that was lacking at the last look.
     pub lack: Mutex<Option<Disk>>,
 }
 
 impl<R: ContainerRuntime> Keeper<R> {
-    /// What was lacking of the budget at the last look.
+    /// The part of the budget that was lacking at the last look.
     pub(super) fn lack(&self) -> Option<Disk> {
         *self.lack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks as long as the node runs; a service. Everything is measured once a minute where there is a budget,
+    /// Looks as long as the node runs; a service. It measures everything once a minute if there is a budget,
     /// and while the engine's disk is short.
     pub(super) async fn run<C: Clock>(self: Arc<Self>, clock: C) -> Result<(), Failure> {
         let mut rests_until: Option<Duration> = None;
@@ -206,14 +208,14 @@ impl<R: ContainerRuntime> Keeper<R> {
             let is_due = rests_until.is_none_or(|until| now >= until);
             if is_due && (room.short() > 0 || room.budget.is_some()) {
                 let removed = self.look(room, clock.now()).await?;
-                // Shared layers: what went may have freed less than its size.
+                // Shared layers: a removed image may have freed less than its size.
                 rests_until = (removed == 0).then_some(now + WALK_EVERY);
             }
             clock.sleep(EVERY).await;
         }
     }
 
-    /// Measures everything and removes what has to go. Returns how many images went.
+    /// Measures everything and removes the images that have to go. Returns their number.
     async fn look(&self, room: Room, now: Timestamp) -> Result<usize, Failure> {
         let failed = |err: crate::journal::Error| Failure::Again(err.into());
         let needed = needed(&self.journal.open_jobs().await.map_err(failed)?);
@@ -238,7 +240,7 @@ impl<R: ContainerRuntime> Keeper<R> {
     }
 }
 
-/// Removes an image unless it is in use after all. Returns whether it is gone.
+/// Removes an image unless it turns out to be in use. Returns whether it is gone.
 pub async fn remove<R: ContainerRuntime>(runtime: &R, image: &Item, now: Timestamp) -> bool {
     let names = image.names.join(", ");
     let mib = image.bytes >> 20;

@@ -1,9 +1,9 @@
-//! Watches the GPUs: takes in what their driver reports and samples them, writes each change of their
-//! health into the journal, takes jobs off defective ones, and gives a card on only once it is free of the
-//! job before ([`crate::node::health`] and [`crate::node::tenancy`] decide).
+//! Watches the GPUs: takes in their driver's events and samples them, writes each change of their health into
+//! the journal, takes jobs off defective ones, and gives a card to the next job only once the previous one
+//! has left it ([`crate::node::health`] and [`crate::node::tenancy`] decide).
 //!
-//! Invariants: every change comes into the journal, in order, however often that fails; a job on a defective
-//! card is asked to stop until it does; a driver that hangs holds up nothing but this service.
+//! Invariants: every change gets into the journal, in order, however often a write fails; a job on a
+//! defective card is asked to stop until it does; a driver that hangs holds up only this service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,13 +35,13 @@ const EVERY: Duration = Duration::from_secs(10);
 const LEFT_MIN: Duration = Duration::from_millis(50);
 const LEFT_MAX: Duration = Duration::from_secs(1);
 
-/// After this long a card is given on, if the node does not see all processes that are on it.
+/// After this long a card goes to the next job, if the node does not see all processes on it.
 const BLIND: Duration = Duration::from_mins(1);
 
-/// Lines a minute about errors that programs cause.
+/// Log lines a minute about errors that programs cause.
 const PROGRAM_ERRORS: u32 = 10;
 
-/// After this long it is said that a card is not free yet.
+/// After this long the log says that a card is not free yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time limit for a job to confirm that it stops: one that is starting answers only after that.
@@ -58,7 +58,7 @@ pub struct Cards<G, C> {
     program_errors: Seldom,
 }
 
-/// The last sample of each card while no job had it.
+/// The last sample of each card that was taken while no job had it.
 type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
 
 impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
@@ -84,7 +84,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         Ok(())
     }
 
-    /// A change that can't be written is tried again when this service is.
+    /// A change that can't be written is written when this service is started again.
     async fn write_changes(&self) -> Result<(), Failure> {
         loop {
             let change = self.board.health_change().await;
@@ -151,7 +151,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         }
     }
 
-    /// Notes the cards that the host's own programs use, and keeps the samples of those that no job has.
+    /// Notes the cards that programs of the host use, and keeps the samples of cards without a job.
     fn look(&self, round: &Round, before: &Before) {
         let (holders, left) = (self.board.holders(), self.board.left());
         let mut in_use = BTreeMap::new();
@@ -198,11 +198,11 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                         self.record(job, told).await;
                     }
                 }
-                // Nothing says that it is not free, and a driver that hangs stops all jobs anyway.
+                // A driver that hangs stops all jobs anyway, so these cards can wait.
                 Err(Error::Hung { .. }) => {}
                 Err(_) => left.keys().for_each(|card| self.board.freed(card)),
             }
-            // Most are free at once; the one that was left last says how soon to look again.
+            // Most are free at once; the card that was left last decides how soon to look again.
             let newest = since.values().max().copied().unwrap_or(now);
             let waited = self.clock.monotonic().saturating_sub(newest);
             self.clock.sleep((waited / 2).clamp(LEFT_MIN, LEFT_MAX)).await;

@@ -1,8 +1,8 @@
 //! Looks at the host at intervals, so that jobs are taken only while they could run
 //! ([`crate::node::fitness`] decides).
 //!
-//! Invariants: every look ends; a problem of a job that a look may explain causes a look at once,
-//! but no more often than `PAUSE` allows.
+//! Invariants: every look ends; a job's problem that a look may explain causes a look at once, but no more
+//! often than `PAUSE` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,11 +37,11 @@ pub(in crate::agent) struct Lookout<R, G, C> {
     pub readiness: Arc<Readiness<R, G>>,
     /// The board that the findings go to.
     pub board: Board,
-    /// The folder on whose disk the free space is measured.
+    /// A folder on the disk whose free space is measured.
     pub data_dir: PathBuf,
     /// `DISK_FREE_MIN_MIB`: with less free space, in MiB, no job is taken.
     pub disk_free_min_mib: u64,
-    /// What keeps the disk within the owner's budget.
+    /// The service that keeps the disk within the owner's budget.
     pub keeper: Arc<Keeper<R>>,
     /// The clock; tests use their own.
     pub clock: C,
@@ -72,7 +72,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
     async fn look_once(&self) -> u64 {
         let seen = self.board.symptoms();
         let look = self.look().await;
-        // Asked before the space is measured: files that go meanwhile are not missed.
+        // Before the space is measured, so that files removed meanwhile are not missed.
         let is_settled = self.board.is_idle() && !self.keeper.trash.is_being_emptied();
         if let Ok(free_mib) = host::disk_free_mib(&self.data_dir) {
             let engines_room = stock::engines_room(self.readiness.runtime.as_ref()).await;
@@ -90,7 +90,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
             let is_away = matches!(self.board.unfit(), Some(Unfit::Engine(_)));
             let due = self.board.to_probe(self.clock.monotonic());
             let mut due = if is_away { Vec::new() } else { due };
-            // Cards whose trial got no answer go last: they keep nobody else waiting.
+            // Cards whose trial got no answer go last, so that they delay no others.
             due.sort_by_key(|uuid| unanswered.contains(uuid));
             let mut was_first = false;
             for uuid in due.into_iter().take(PROBES_MAX) {
@@ -130,8 +130,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
 
     /// Whether the engine hands the GPU to a container; `None` if the engine is away.
     ///
-    /// There is no deadline here, because the runtime has one for each call. A shorter one would
-    /// leave the probe's container behind.
+    /// Without a deadline of its own: the runtime has one for each call, and a shorter one would leave the
+    /// probe's container behind.
     async fn probe(&self, uuid: &GpuUuid) -> Option<Probed> {
         let Readiness { runtime, node, .. } = self.readiness.as_ref();
         match runtime.gpu_ready(*node, uuid).await {
@@ -149,7 +149,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
         }
     }
 
-    /// What is lacking on the disk of the data folder or on the engine's, which may be another one.
+    /// What the disk of the data folder lacks, or the engine's, which may be another one.
     async fn too_little_disk(&self) -> Option<Disk> {
         let min_mib = self.disk_free_min_mib;
         let free = |folder: &Path| host::disk_free_mib(folder).ok();

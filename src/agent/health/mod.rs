@@ -1,6 +1,6 @@
 //! Whether this node could run a job now: its host, engine, GPUs, store and endpoints.
 //!
-//! Invariant: what is reported here was tried, not read from settings.
+//! Invariant: every finding here was tried, not read from settings.
 
 pub mod cards;
 pub mod lookout;

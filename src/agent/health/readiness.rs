@@ -32,7 +32,7 @@ pub struct Readiness<R, G> {
     pub node: Address,
     /// The GPUs that the node started with.
     pub cards: Vec<GpuUuid>,
-    /// The board, which knows what jobs and probes have met.
+    /// The board, which knows the findings of jobs and probes.
     pub board: Board,
     /// Whether the engine sees the node's files.
     pub sight: Arc<Sight>,
@@ -53,7 +53,7 @@ pub enum NotReady {
     /// None of the GPUs that the node started with is left.
     #[error("none of the {0} GPUs that this node started with is there any more")]
     NoCard(usize),
-    /// A trial of a container or the store has failed, or jobs have.
+    /// A trial of a container or of the store failed, or jobs did.
     #[error("{0}")]
     Lacking(Unfit),
     /// The node is starting and has not finished its trials.
@@ -62,7 +62,7 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    /// The cause alone, without the words that name the engine or the GPUs.
+    /// The cause alone, without the words about the engine or the GPUs.
     pub fn words(self) -> String {
         match self {
             Self::Engine(words) | Self::Driver(words) => words,
@@ -117,7 +117,8 @@ impl<R: ContainerRuntime, G: GpuProbe> Readiness<R, G> {
         }
     }
 
-    /// The GPUs that the driver reports now; `None` if the node has none, so that nothing is asked.
+    /// The GPUs that the driver reports now; `None` if the node has none, in which case the driver is not
+    /// asked.
     pub async fn driver(&self) -> Option<Result<BTreeSet<GpuUuid>, NotReady>> {
         if self.cards.is_empty() {
             return None;

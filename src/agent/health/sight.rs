@@ -1,9 +1,9 @@
-//! Checks that the container engine sees the files that this node writes, and that it holds
-//! containers to their limits. The engine mounts files by their paths, and for an engine on another
-//! host, or a node in a container, another file system lies under the same path.
+//! Checks that the container engine sees this node's files and enforces containers' limits. The engine mounts
+//! files by their paths, and if the engine is on another host, or the node in a container, the same path
+//! leads to another file system.
 //!
-//! Invariants: no job's container is created before a file of the node's was read back through the
-//! engine; the check is repeated after the engine was away.
+//! Invariants: no job's container is created before a file of the node was read back through the engine; the
+//! check is repeated after the engine was away.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub enum Unseen {
         .0.display()
     )]
     Elsewhere(PathBuf),
-    /// The last check failed so lately that it is not repeated yet.
+    /// The last check failed a moment ago and is not repeated yet.
     #[error("the engine does not see this node's files")]
     Lately,
     /// The file to be read back could not be written.
@@ -43,7 +43,7 @@ pub enum Unseen {
     Engine(#[from] container::Error),
 }
 
-/// Whether the engine sees the node's files, as far as it is known.
+/// Whether the engine sees the node's files, if that is known.
 #[derive(Debug)]
 pub struct Sight {
     node: Address,

@@ -2,9 +2,8 @@
 //! few bytes to the store and unpins them, and asks each gateway for a block. The chain's
 //! endpoints, which `Heart::survey` asks, share the interval and the log of faults.
 //!
-//! Invariants: a store that refuses gets no job that would run in vain, and one that is only away
-//! stops none; a fault is logged once, and so is its end; trials leave nothing that piles up at a
-//! service.
+//! Invariants: no job starts in vain while the store refuses, and a store that is only away stops no job; a
+//! fault is logged once, and so is its end; trials leave nothing that piles up at a service.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,12 +35,13 @@ pub struct Store<C> {
     pinata: Pinata,
     board: Board,
     clock: C,
-    /// Whether it was logged that the key can't unpin: each trial uploads the same bytes, so that one pin is left.
+    /// Whether it was logged that the key can't unpin: each trial uploads the same bytes, so that one pin is
+    /// left.
     leaves_pins: AtomicBool,
 }
 
 impl<C: Clock> Store<C> {
-    /// A service that reports to `board` what the store says.
+    /// A service that reports the store's answers to `board`.
     pub fn new(pinata: Pinata, board: Board, clock: C) -> Self {
         Self { pinata, board, clock, leaves_pins: AtomicBool::new(false) }
     }
@@ -81,7 +81,7 @@ impl<C: Clock> Store<C> {
                     }
                     // A permanent error: an earlier repetition would end the same way.
                     tracing::warn!("the store can't be tried: {}: {remedy}", causes(&err));
-                    // What it refused before stands until it answers otherwise.
+                    // Its last refusal stands until it answers otherwise.
                     if refusals == 0 { EVERY } else { REFUSED.jittered(refusals) }
                 }
             };
@@ -115,8 +115,8 @@ impl<C: Clock> Store<C> {
 pub struct LoggedTroubles(Mutex<BTreeMap<String, String>>);
 
 impl LoggedTroubles {
-    /// Logs the faults that are new or have changed, and the services that serve again. `wrong` has
-    /// all present faults.
+    /// Logs the faults that are new or have changed, and the services that serve again. `wrong`: all present
+    /// faults.
     pub fn tell(&self, wrong: BTreeMap<String, String>, is_any_left: bool) {
         let rest = if is_any_left { "the others do its work" } else { "no other one does" };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);

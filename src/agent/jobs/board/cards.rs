@@ -1,7 +1,7 @@
-//! The cards as the board knows them: their health, and what is left on them of the job before.
+//! The board's view of the cards: their health, and whether the previous job has left them.
 //!
-//! Invariant: a card whose job has ended is given to nobody before somebody looked whether it is free, if
-//! anybody looks at all ([`Board::watch_cards`]).
+//! Invariant: once [`Board::watch_cards`] was called, a card whose job has ended goes to no other job before
+//! it was seen free.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Left {
     pub attempt: u32,
     /// The engine's id of the job's container.
     pub container: String,
-    /// Why it is not free, if that has lasted for a while.
+    /// Why it is not free; set after a while.
     pub why: Option<String>,
 }
 
@@ -39,13 +39,13 @@ impl State {
         self.left.extend(cards.iter().map(|card| (card.clone(), left.clone())));
     }
 
-    /// The cards that jobs have left a moment ago: they will be free in another.
+    /// The cards that jobs left a moment ago and that will soon be free.
     pub(super) fn just_left(&self) -> Vec<GpuUuid> {
         let just = self.left.iter().filter(|(_, left)| left.why.is_none());
         just.map(|(card, _)| card.clone()).collect()
     }
 
-    /// Holds back the cards that the host's programs use, and those that are not free long after their job.
+    /// Holds back the cards that programs of the host use, and those that are not free long after their job.
     fn hold_back(&mut self) {
         let mut cards = self.foreign.clone();
         for (card, left) in &self.left {
@@ -74,12 +74,12 @@ impl Board {
         self.notify();
     }
 
-    /// From here on somebody looks at the cards that jobs leave, and calls [`Board::freed`].
+    /// From now on the caller watches the cards that jobs leave, and calls [`Board::freed`].
     pub fn watch_cards(&self) {
         self.state().watches_cards = true;
     }
 
-    /// The cards that jobs have left and that were not seen free yet.
+    /// The cards that jobs have left and that were not yet seen free.
     pub fn left(&self) -> BTreeMap<GpuUuid, Left> {
         self.seen().left.clone()
     }
@@ -98,7 +98,7 @@ impl Board {
         self.notify();
     }
 
-    /// The card is not free yet, and that has lasted for a while.
+    /// The card is still not free after a while.
     pub fn stays_taken(&self, card: &GpuUuid, why: &str) {
         let mut state = self.state();
         if let Some(left) = state.left.get_mut(card) {
@@ -109,7 +109,7 @@ impl Board {
         self.notify();
     }
 
-    /// The jobs that hold a card now, and their containers as far as they run.
+    /// The jobs that hold a card now, and their containers if they run.
     pub fn holders(&self) -> BTreeMap<GpuUuid, (JobId, Option<String>)> {
         let state = self.seen();
         let mut holders = BTreeMap::new();
@@ -122,14 +122,14 @@ impl Board {
         holders
     }
 
-    /// Takes over what an earlier process knew of the health of the cards that are here. Another one may have
+    /// Restores the health of the cards that are here from an earlier process's records. Other cards may have
     /// been taken out of the host.
     pub fn restore_health(&self, mut records: BTreeMap<GpuUuid, Record>) {
         records.retain(|card, _| self.state().has(card));
         self.health(|health| health.restore(records));
     }
 
-    /// Takes in an event of the driver. Returns the words for the log if a job's program caused it.
+    /// Takes in an event of the driver. Returns a text for the log if a job's program caused it.
     pub fn happened(&self, happened: &Happened) -> Option<String> {
         let card = happened.card.clone().or_else(|| self.only_card())?;
         if !self.state().has(&card) {
@@ -157,7 +157,7 @@ impl Board {
         self.wait_for(|| self.seen().fitness.health().change().cloned()).await
     }
 
-    /// That change is in the journal.
+    /// Notes that this change is in the journal.
     pub fn health_written(&self) {
         self.state().fitness.health_mut().written();
     }

@@ -1,4 +1,4 @@
-//! What the jobs in hand and looks at the host tell about the node's fitness.
+//! Feeds the node's fitness with the failures of jobs and the findings of looks at the host.
 //!
 //! Invariant: each change is logged once, when it happens.
 
@@ -31,7 +31,7 @@ impl State {
                 }
                 let is_missing = fault.reason == Reason::InputUnavailable;
                 self.unfetched += u64::from(is_missing);
-                // A fault that concerns one job only says nothing about the node.
+                // A fault of one job alone says nothing about the node.
                 let is_of_one_job =
                     fault.reason.is_of_one_job() || is_missing && self.fitness.gateways_serve();
                 if !is_of_one_job {
@@ -39,7 +39,7 @@ impl State {
                     self.symptoms += 1;
                 }
             }
-            // It gave its cards up, to reserve others or the same ones again later.
+            // It gave up its cards, to reserve these or others later.
             Phase::Ready { .. } if moved && before == "starting" => {
                 let why = job.trouble.as_ref().map_or("", |trouble| &trouble.fault.error);
                 self.fitness.cards_failed(held, why);
@@ -98,8 +98,7 @@ impl Board {
         self.notify();
     }
 
-    /// Records that the engine gives no card to any container, as seen by the job that should have
-    /// got these.
+    /// Records that the engine gives cards to no container, as seen by the job that should have got these.
     pub fn no_driver(&self, cards: &[GpuUuid], why: &str) {
         let mut state = self.state();
         state.fitness.no_driver(cards, why);
@@ -144,7 +143,7 @@ impl Board {
         self.state().fitness.gateways(serve);
     }
 
-    /// How many jobs did not get their inputs.
+    /// The number of jobs that did not get their inputs.
     pub fn unfetched(&self) -> u64 {
         self.seen().unfetched
     }
@@ -163,7 +162,7 @@ impl Board {
         self.notify();
     }
 
-    /// The first thing missing that every job needs; `None` if all was tried and is there.
+    /// The first missing or untried thing that every job needs; `None` if all were tried and work.
     pub fn lacks(&self) -> Option<Unfit> {
         self.seen().fitness.lacks()
     }
@@ -178,7 +177,7 @@ impl Board {
         self.wait_for(|| (self.seen().unfit.is_none() == fit).then_some(())).await;
     }
 
-    /// Whether a job with this spec could ever go, with the cards that work at present.
+    /// Whether a job with this spec could ever start, with the cards that work at present.
     pub fn may_go(&self, spec: &JobSpec) -> bool {
         let state = self.seen();
         !matches!(decide(&state.offer(), &[], &[], &state.terms.demand(spec)), Verdict::Never(_))

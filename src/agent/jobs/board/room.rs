@@ -1,22 +1,22 @@
 //! How many more jobs may be taken in, and how large they may be.
 //!
-//! Invariants: none while the node drains or is not fit; what the jobs in hand have written to the disk, and
-//! what of ended ones waits for its removal, never makes the node look smaller than it is, nor larger than its disk.
+//! Invariants: none while the node drains or is not fit; files of jobs in hand, and files of ended jobs that
+//! wait for their removal, never make the node look smaller than it is, nor larger than its disk.
 
 use super::{Board, State};
 use crate::job::phase::{Fault, Phase};
 use crate::job::{Job, JobSpec};
 use crate::node::fitness::Unfit;
 
-/// The limit of unpublished results, per slot, and its minimum for small nodes. At the limit the
-/// store is slower than the jobs. An unpublished result lies on this node's disk, and its job can't
-/// go to another node: so no more jobs are taken until some results are published.
+/// The limit of unpublished results, per slot, and its minimum for small nodes. At the limit the store is
+/// slower than the jobs. An unpublished result lies on this node's disk, and its job can't go to another
+/// node; so no more jobs are taken until some results are published.
 const UNPUBLISHED_PER_SLOT: usize = 4;
 pub(super) const UNPUBLISHED_MIN: usize = 16;
 
 impl State {
-    /// The number of jobs in hand that have run. An output that the store alone refuses is not
-    /// counted: it says nothing about others.
+    /// The number of jobs in hand that have run. A job whose output is the only one that the store refuses
+    /// does not count: it says nothing about others.
     fn unpublished(&self) -> usize {
         self.entries.values().filter(|entry| !entry.wants_slot && !entry.oversized).count()
     }
@@ -32,7 +32,7 @@ impl State {
     }
 }
 
-/// Whether a job has run and its files are on the disk until it goes. A kept output stays.
+/// Whether a job has run, or may have, and its files go with it. A kept output stays.
 const fn has_files(phase: &Phase) -> bool {
     match phase {
         Phase::Claiming { .. }
@@ -67,9 +67,9 @@ impl Board {
         self.seen().entries.is_empty()
     }
 
-    /// Takes in how much of the disk jobs could fill now, in MiB. While jobs are in hand the missing part may
-    /// be theirs, and comes back: the offer does not shrink then. `is_settled`: before that was measured, no job
-    /// was in hand and no files of earlier ones were being removed.
+    /// Takes in the disk space that jobs could fill now, in MiB. While jobs are in hand the missing part may
+    /// be theirs and come back, so the offer does not shrink then. `is_settled`: before the measurement no
+    /// job was in hand and no files of earlier ones were being removed.
     pub fn disk(&self, free_mib: u64, is_settled: bool) {
         let mut state = self.state();
         let is_idle = is_settled && state.entries.is_empty();
@@ -83,9 +83,9 @@ impl Board {
         }
     }
 
-    /// Adds to the offer what these jobs of an earlier process may have written: the free space that was
-    /// measured lacks it. The offer does not exceed `max_mib` by that, which is what jobs can ever fill. Counts at
-    /// the first call, since recovery may have to be repeated.
+    /// Adds the disk shares of these jobs of an earlier process to the offer: their files are missing in the
+    /// measured free space. That does not raise the offer above `max_mib`, the space that jobs can ever fill.
+    /// Only the first call counts, since recovery may be repeated.
     pub fn occupied_by(&self, jobs: &[Job], max_mib: u64) {
         let mut state = self.state();
         if std::mem::replace(&mut state.is_written_known, true) {
@@ -146,7 +146,7 @@ impl Board {
         self.seen().draining
     }
 
-    /// Waits until there is room, and returns how much.
+    /// Waits until there is room for more jobs, and returns how many.
     pub async fn wait_for_room(&self, ahead: usize) -> usize {
         self.wait_for(|| Some(self.room(ahead)).filter(|room| *room > 0)).await
     }
