@@ -1,8 +1,8 @@
 //! Measures what running jobs have on the disk.
 //!
-//! Invariants: a tree built to be slow to measure costs a bounded time; nothing here waits for the journal. A
-//! container's layer is read where the engine keeps it if this process may, which is quick and counts files;
-//! else the engine measures it, which is slow and counts none.
+//! Invariants: a tree built to be slow to measure costs a bounded time; nothing here waits for the journal.
+//! If this process may, it reads a container's layer in the engine's folder, which is quick and counts files;
+//! if not, the engine measures it, which is slow and counts none.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use crate::ids::Address;
 
 /// While the disk has room, at most one part in so many of the time is spent measuring.
 pub(super) const SHARE: u32 = 20;
-/// The same while free space goes.
+/// The same while free space shrinks.
 pub(super) const SHARE_IN_HASTE: u32 = 3;
-/// Shortest time between two measurements of a layer by the engine, unless free space goes.
+/// Shortest time between two measurements of a layer by the engine, unless free space shrinks.
 const LAYER_EVERY: Duration = Duration::from_secs(1);
 /// Jobs measured at the same time: the engine walks through each layer.
 const AT_ONCE: usize = 4;
@@ -33,10 +33,10 @@ const LAYER_MAX: Duration = Duration::from_secs(10);
 /// Time limit for an easy request, which shows whether the engine answers at all.
 const ENGINE: Duration = Duration::from_secs(2);
 
-/// What is known of the running containers, by the engine's ids.
+/// The running containers and their measurements, by the engine's ids.
 pub(super) type Known = HashMap<String, Container>;
 
-/// What is known of one container.
+/// A running container and its measurements.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Container {
     /// The last measurement.
@@ -77,7 +77,7 @@ enum Layer {
     Written(u64, u64),
     /// It was not asked.
     NotDue,
-    /// It says that it can't measure the layer.
+    /// It says that it can't measure this layer.
     Closed,
     /// It failed to measure the layer, or took too long.
     TooLong,
@@ -87,7 +87,7 @@ enum Layer {
     Away,
 }
 
-/// The parts that a look needs.
+/// Everything that a look needs.
 pub(super) struct Eyes<'a, R> {
     pub runtime: &'a R,
     pub folders: &'a Folders,
@@ -115,7 +115,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
         let (mut seen, mut too_long) = (Seen::default(), false);
         while let Some((job, container, layer, took)) = looks.next().await {
             seen.outputs_took += took;
-            // Nothing of a container that is gone runs, so there is nothing to stop.
+            // A container that is gone runs nothing, so there is nothing to stop.
             if layer == Layer::Gone {
                 known.remove(&job.container);
                 continue;
@@ -126,7 +126,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
             known.insert(job.container.clone(), container);
             seen.jobs.push((job, written));
         }
-        // Tell a layer that is too large to measure from an engine that answers nothing.
+        // Distinguish a layer that is too large to measure from an engine that doesn't answer.
         if too_long {
             let easy = tokio::time::timeout(ENGINE, self.runtime.list(self.node)).await;
             seen.is_engine_away |= !matches!(easy, Ok(Ok(_)));
@@ -168,7 +168,7 @@ impl<R: ContainerRuntime> Eyes<'_, R> {
         container.input = Some(walked.input);
         container.last = Written {
             output: walked.output.bytes,
-            // What was fetched was within the limit, whatever blocks it takes.
+            // The fetched bytes were within the limit, however many blocks they take.
             input: walked.input.bytes.min(job.disk_bytes),
             layer: bytes,
             log: (self.log_of)(&job),
@@ -212,7 +212,8 @@ struct Walked {
 }
 
 fn walk(folders: &JobFolders, input: Option<tree::Usage>, layer: Option<&Path>) -> Walked {
-    // A folder that the job closed to the node counts as not wholly measured, and hides no other one.
+    // A folder that the job closed to the node counts as incompletely measured; the others are measured all
+    // the same.
     let of = |folder: &Path| tree::usage(folder, ENTRIES_MAX + 1, LOOK_MAX).unwrap_or_default();
     let (output, volumes) = (of(&folders.output()), of(&folders.volumes()));
     Walked {

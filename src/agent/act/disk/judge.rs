@@ -1,8 +1,9 @@
-//! Which jobs to stop for what they have written. Pure.
+//! Which jobs to stop for their use of the disk. Pure.
 //!
-//! Invariants: a job's limit counts its inputs, its output, its image's volumes, its container's layer and its
-//! log together in bytes, and all but its inputs in files; a job above it is stopped at once; a full disk costs
-//! the job that has written most there, if its end helps, and only after it stayed full for [`FULL_FOR`].
+//! Invariants: a job's limit counts its inputs, its output, its image's volumes, its container's layer and
+//! its log together in bytes, and all of these except the inputs in files; a job above it is stopped at once;
+//! if a disk stays full for [`FULL_FOR`], the job that has written most there is stopped, provided that this
+//! helps.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use crate::host::Room;
 use crate::ids::JobId;
 use crate::job::phase::StopCause;
 
-/// What a job may have above its limit: the file system's own blocks, and the folders that the node makes.
+/// Bytes that a job may have above its limit: the file system's own blocks, and the folders that the node
+/// makes.
 const LEEWAY: u64 = 1 << 20;
 /// Bytes of its limit for which a job may make one file or folder. Of the file systems in use ext4 has the
 /// fewest inodes, one for each 16 KiB: a job that keeps to this leaves others inodes for their blocks.
@@ -20,27 +22,28 @@ const BYTES_PER_ENTRY: u64 = 64 << 10;
 const ENTRIES_MIN: u64 = 16_384;
 /// Files and folders that no job may exceed. More of them take seconds to count, and minutes to remove.
 pub(super) const ENTRIES_MAX: u64 = 500_000;
-/// How long a disk has to stay full before a job is stopped: one that is about to end or clean up is spared.
+/// How long a disk has to stay full before a job is stopped, which spares a job that is about to end or clean
+/// up.
 const FULL_FOR: Duration = Duration::from_secs(1);
 /// How long stopped jobs and the trash may take to free space before another job is stopped.
 pub(super) const SETTLE_MAX: Duration = Duration::from_mins(1);
 /// Free inodes below which a disk is full.
 pub(super) const FULL_INODES: u64 = 1024;
 
-/// What a job has on the disk, as far as it could be measured.
+/// A job's use of the disk, as far as it could be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Written {
     /// Bytes of `/output` and of the image's volumes.
     pub output: u64,
     /// Bytes of the inputs.
     pub input: u64,
-    /// Bytes of the container's layer, when it was measured last.
+    /// Bytes of the container's layer at its last measurement.
     pub layer: u64,
     /// Bytes of the log that the engine keeps.
     pub log: u64,
     /// Files and folders of `/output` and of the image's volumes.
     pub entries: u64,
-    /// Those of the inputs, which do not count against the limit: their number was bounded when they came.
+    /// Those of the inputs, which do not count against the limit: the fetch has bounded their number.
     pub input_entries: u64,
     /// Those of the container's layer, where they could be counted.
     pub layer_entries: u64,
@@ -50,7 +53,7 @@ pub(super) struct Written {
     pub is_layer_whole: bool,
     /// Whether the layer was measured in this look.
     pub is_fresh: bool,
-    /// Whether the engine said in this look that it can't measure the layer.
+    /// Whether the engine reported in this look that it can't measure the layer.
     pub is_layer_closed: bool,
 }
 
@@ -77,7 +80,7 @@ impl Written {
             || self.made() > entries_max(job.disk_bytes)
     }
 
-    /// The same by what was measured in this look alone.
+    /// The same, by the measurements of this look alone.
     pub(super) fn is_surely_above(&self, job: &Running) -> bool {
         let layer = if self.is_fresh { self.layer } else { 0 };
         Self { layer, ..*self }.is_above(job)
@@ -89,10 +92,10 @@ pub(super) fn entries_max(disk_bytes: u64) -> u64 {
     (disk_bytes / BYTES_PER_ENTRY).clamp(ENTRIES_MIN, ENTRIES_MAX)
 }
 
-/// What the previous looks found, for comparison with the next one.
+/// The findings of the previous looks, for comparison with the next one.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// Since when the disk has been full, as far as every look since then found it full.
+    /// Since when every look has found the disk full.
     full_since: Option<Instant>,
     /// Jobs that were stopped and may still hold space.
     pub stopped: Vec<JobId>,
@@ -141,34 +144,34 @@ impl Looks {
         now.duration_since(*self.waits_since.get_or_insert(now)) < SETTLE_MAX
     }
 
-    /// Notes a look at a disk with room, in which nothing was measured.
+    /// Notes a look that found room on the disk and measured nothing.
     pub(super) fn rested(&mut self) {
         (self.full_since, self.waits_since) = (None, None);
     }
 
-    /// Notes a look in which no job runs.
+    /// Notes a look while no job runs.
     pub(super) fn idle(&mut self) {
         *self = Self { stopped: std::mem::take(&mut self.stopped), ..Self::default() };
     }
 }
 
-/// What of a job lies on a disk.
+/// The part of a job's files that lies on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// All of it: one disk is under the jobs' folders and the engine's, as far as that is known.
+    /// All of them: as far as known, the jobs' folders and the engine's are on one disk.
     All,
-    /// What is in the jobs' folders: inputs, outputs and volumes.
+    /// The jobs' folders: inputs, outputs and volumes.
     Folders,
-    /// What the engine keeps: layers and logs.
+    /// The engine's folder: layers and logs.
     Layers,
 }
 
-/// What a full disk lacks to be usable again.
+/// The space that a full disk lacks to be usable again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lack {
     pub bytes: u64,
     pub inodes: u64,
-    /// What lies on the disk that is full.
+    /// The part of a job's files that lies on this disk.
     pub holds: Holds,
 }
 
@@ -180,8 +183,8 @@ impl Lack {
         (bytes > 0 || inodes > 0).then_some(Self { bytes, inodes, holds: Holds::All })
     }
 
-    /// The same of the disk under the jobs' folders, then of the engine's. `are_apart`: these are two. If both
-    /// are full, all that a job has counts.
+    /// The same of the disk under the jobs' folders, then of the engine's. `are_apart`: these are two. If
+    /// both are full, all files of a job count.
     pub(super) fn of_first(rooms: &[Room], are_apart: bool, full_mib: u64) -> Option<Self> {
         let lack = |at: usize| rooms.get(at).and_then(|room| Self::of(*room, full_mib));
         match (lack(0), lack(1)) {
@@ -220,8 +223,8 @@ impl Lack {
     }
 }
 
-/// The job that has written most to the full disk, of those whose end frees what is lacking. One that can't be
-/// measured counts as larger than any other.
+/// Of the jobs whose end frees enough space, the one that has written most to the full disk. A job that can't
+/// be measured counts as larger than any other.
 pub(super) fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId> {
     let weight = |written: &Written| {
         let bytes = lack.bytes_of(written);
@@ -241,9 +244,9 @@ pub(super) fn greediest(jobs: &[(Running, Written)], lack: Lack) -> Option<JobId
 pub(super) enum Haste {
     /// Each layer in its turn.
     Calm,
-    /// Sooner, since free space goes.
+    /// Sooner, since free space shrinks.
     Some,
-    /// All of them, whatever it takes.
+    /// All of them, however long that takes.
     All,
 }
 
@@ -256,14 +259,14 @@ pub(super) struct Pace {
     hurries_from: Option<Instant>,
 }
 
-/// Free space that has to be gone before a look is worth it.
+/// MiB by which free space has to drop before a look is worth it.
 const DROP_MIB_MIN: u64 = 1;
-/// The same in inodes.
+/// The same, in inodes.
 const DROP_INODES_MIN: u64 = 1024;
 
 impl Pace {
-    /// Which look is due, if any: one is after a while, or as soon as the free space dropped by a good part of
-    /// what the job nearest to its limit has left. `left`: that job's bytes and files.
+    /// The look that is due, if any: after a while, or as soon as the free space has dropped by a quarter of
+    /// what the job nearest to its limit has left. `left`: the bytes and files that this job may still write.
     pub(super) fn due(&mut self, rooms: &[Room], left: (u64, u64), now: Instant) -> Option<Haste> {
         if self.before.len() != rooms.len() {
             self.before = rooms.to_vec();
@@ -280,7 +283,7 @@ impl Pace {
         is_past(self.rests_until).then_some(Haste::Calm)
     }
 
-    /// Notes a look. The next one comes at `rests_until`, or from `hurries_from` on if space goes.
+    /// Notes a look. The next one comes at `rests_until`, or from `hurries_from` on if free space shrinks.
     pub(super) fn looked(&mut self, rooms: Vec<Room>, rests_until: Instant, hurries_from: Instant) {
         self.before = rooms;
         (self.rests_until, self.hurries_from) = (Some(rests_until), Some(hurries_from));

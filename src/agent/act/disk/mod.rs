@@ -2,18 +2,17 @@
 //! before the disk is full for all.
 //!
 //! A job's `disk_mib` limits its inputs, `/output`, the image's volumes, the container's layer and the log
-//! together, and with it the number of files that it makes. The free space is looked at four times a second; the jobs are
-//! measured when it drops, and now and then. A job above its limit is stopped at once and without a grace
-//! period. If the disk runs full all the same, the job that has written most is stopped, provided that this
-//! frees enough, and that the disk stays full for a second. No further job is stopped for a full disk while
-//! stopped or ended jobs are about to free space.
+//! together, and also bounds the number of files that it makes. The guard looks at the free space four times
+//! a second; it measures the jobs when that drops, and now and then. A job above its limit is stopped at once
+//! and without a grace period. If the disk stays full for a second all the same, the job that has written
+//! most is stopped, provided that this frees enough. No further job is stopped for a full disk while stopped
+//! or ended jobs are about to free space.
 //!
-//! What an engine can hold by itself (`--storage-opt size`) it holds; then a job that failed is measured once
-//! more, since it may have met that limit before a look did.
+//! An engine that can limit a layer itself (`--storage-opt size`) is told to; a job that failed there is
+//! measured once more, since it may have reached that limit before a look found it.
 //!
-//! Invariants: a tree built to be slow to measure costs a bounded time, and its job is stopped
-//! first; no job is stopped for a measurement that is not of the current look; nothing here waits for the
-//! journal.
+//! Invariants: a tree built to be slow to measure costs a bounded time, and its job is stopped first; only a
+//! measurement of the current look stops a job; nothing here waits for the journal.
 
 mod eyes;
 mod judge;
@@ -37,9 +36,9 @@ use crate::job::Job;
 use crate::job::phase::{Run, StopCause};
 use crate::supervise::Failure;
 
-/// Time between two looks at the free space, in which a fast disk takes half a gigabyte.
+/// Time between two looks at the free space: a job can write half a gigabyte to a fast disk meanwhile.
 const EVERY: Duration = Duration::from_millis(250);
-/// Shortest time between two measurements while no free space goes.
+/// Shortest time between two measurements while free space does not shrink.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Time limit for a stopped job's answer; the job stops even without one.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -54,8 +53,8 @@ impl Looks {
     }
 }
 
-/// Watches the disk as long as the node runs; a service. `free_min_mib` is what the owner wants to
-/// stay free, in MiB: with less than half of it the disk counts as full.
+/// Watches the disk as long as the node runs; a service. `free_min_mib`: the MiB that the owner wants to keep
+/// free; with less than half of it the disk counts as full.
 pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
     act: Arc<Act<R, C>>,
     free_min_mib: u64,
@@ -95,7 +94,7 @@ pub(crate) async fn watch<R: ContainerRuntime, C: Clock>(
     }
 }
 
-/// What the watch knows between two looks.
+/// The watch's knowledge, kept from one look to the next.
 struct Guard<'a, R, C> {
     act: &'a Act<R, C>,
     /// The folder of the engine's images and containers, once the engine has named it.
@@ -133,8 +132,8 @@ impl<R: ContainerRuntime, C: Clock> Guard<'_, R, C> {
         running.iter().map(left).fold((u64::MAX, u64::MAX), least)
     }
 
-    /// Measures the jobs; one that seems to be above its limit for a layer that was measured earlier, once
-    /// more.
+    /// Measures the jobs. A job that seems to be above its limit because of an earlier measurement of its
+    /// layer is measured once more.
     async fn measure(&mut self, running: Vec<Running>, haste: Haste) -> Seen {
         let log_of = |job: &Running| self.act.log_of(&job.id, job.attempt);
         let eyes = self.act.eyes(&log_of);
@@ -160,15 +159,15 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         Eyes { runtime: &*self.runtime, folders: &self.folders, node: self.key.address(), log_of }
     }
 
-    /// Bytes that the engine keeps of an attempt's log, as far as this process has read it.
+    /// Bytes of an attempt's log that the engine keeps, as far as this process has read it.
     fn log_of(&self, id: &JobId, attempt: u32) -> u64 {
         let read = self.memory.logs().get(&(id.clone(), attempt)).copied();
         read.unwrap_or_default().min(LOG_BYTES_KEPT)
     }
 
-    /// Whether a job that failed had reached its limit, where the engine holds layers to a size: the job may
-    /// have failed for that, before any look found it above its limit. Such an engine can't measure a layer
-    /// that is full to the last block (btrfs: each look at it writes), so one that it can't measure is full.
+    /// Whether a job that failed had reached its limit, if the engine limits layers: the job may have failed
+    /// because of that before a look found it above its limit. Such an engine can't measure a layer that is
+    /// full to the last block (btrfs: each look at it writes), so a layer that it can't measure is full.
     pub(super) async fn met_its_limit(&self, job: &Job, run: &Run) -> bool {
         if !self.runtime.holds_layers(self.key.address()).await {
             return false;
