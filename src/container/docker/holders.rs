@@ -1,9 +1,9 @@
 //! Holders: containers of the tool image, each with a network namespace that one job's container joins
-//! (docs/adr/0033-warm-networks.md). A few are made ahead, since half of a container's start is the making of
-//! its namespace; those of the network `internet` have closed theirs before anybody joins.
+//! (docs/adr/0033-warm-networks.md). A few are made ahead, since making its namespace takes half of a
+//! container's start; those of the network `internet` set their packet filter before a container joins.
 //!
-//! Must hold: a holder is lent once and never again, even where nobody knows whether it was used, and only when
-//! its namespace is ready. What no container joins and nobody keeps is removed.
+//! Must hold: a holder is lent at most once, even if nobody knows whether it was used, and only when its
+//! namespace is ready. Holders that no container joins and nobody keeps are removed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,23 +26,24 @@ use super::tool::PROGRAM;
 use super::{Config, Docker, within};
 use crate::ids::Address;
 
-/// How often what is kept is compared with what the engine has, if nothing else makes that necessary.
+/// How often the kept holders are compared with the engine's containers, if nothing else makes that
+/// necessary.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// A used holder is replaced after this long, or when a container is removed: the start that used it should not
-/// share the engine with the making of the next.
+/// A used holder is replaced after this long, or when a container is removed, so that making the next one
+/// does not slow the start that used it.
 const REFILL_AFTER: Duration = Duration::from_secs(2);
 /// Wait after a round that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// A holder of `internet` that is older is not lent: the host may have got addresses since it read them.
+/// An older holder of `internet` is not lent: the host may have got new addresses since its rules were made.
 const GOOD_FOR: Duration = Duration::from_mins(10);
-/// What a holder of `internet` says once its rules are in force.
+/// The word of a holder of `internet` once its rules are in force.
 const READY: &str = "ready\n";
 
 /// The holders that this process knows.
 #[derive(Default)]
 pub(super) struct Holders {
     state: Mutex<State>,
-    /// Held while one is made, and while unused ones are looked for.
+    /// Held while a holder is made, and while unused ones are searched for.
     making: AsyncMutex<()>,
     lent: Notify,
     freed: Notify,
@@ -69,15 +70,15 @@ impl Ready {
         Self { network, id, made_at: Instant::now() }
     }
 
-    /// Whether its rules are those of the host's addresses at this time, as far as anybody knows.
+    /// Whether its rules still cover the host's addresses at this time, as far as anybody knows.
     fn is_good(&self, at: Instant) -> bool {
         self.network != Network::Internet || at.duration_since(self.made_at) < GOOD_FOR
     }
 }
 
 impl Holders {
-    /// Says that a job's container was removed, so that its holder can go. Not called for the node's own, whose
-    /// removals are part of a round.
+    /// Notes that a job's container was removed, so that its holder can go. Not called for the node's own
+    /// containers, which a round removes itself.
     pub(super) fn freed(&self) {
         self.freed.notify_one();
     }
@@ -101,7 +102,8 @@ impl Holders {
         Lent { holders: self, holder: Some(ready) }
     }
 
-    /// The ids of those that may still be joined. Forgets those that will be too old before the next round.
+    /// The ids of the holders that may still be joined. Forgets those that will be too old before the next
+    /// round.
     fn known(&self, now: Instant) -> HashSet<String> {
         let mut state = self.state();
         state.ready.retain(|one| one.is_good(now + LOOK_EVERY));
@@ -109,19 +111,19 @@ impl Holders {
     }
 }
 
-/// A holder for one create call, or none. Dropped, it is never lent again.
+/// A holder for one create call, or the absence of one. Once dropped, it is never lent again.
 pub(super) struct Lent<'a> {
     holders: &'a Holders,
     holder: Option<Ready>,
 }
 
 impl Lent<'_> {
-    /// The engine's id of it.
+    /// Its id in the engine; `None` without a holder.
     pub(super) fn id(&self) -> Option<&str> {
         self.holder.as_ref().map(|one| one.id.as_str())
     }
 
-    /// The engine has certainly not used it.
+    /// Takes the holder back, which the engine has certainly not used.
     pub(super) fn put_back(mut self) {
         if let Some(ready) = self.holder.take() {
             let mut state = self.holders.state();
@@ -150,7 +152,7 @@ pub(super) async fn lend<'a>(docker: &'a Docker, spec: &ContainerSpec) -> Result
     Ok(lent.unwrap_or(Lent { holders, holder: None }))
 }
 
-/// A holder of `internet`: a ready one, or one that is made now.
+/// A holder of `internet`: a ready one, or a new one.
 async fn fenced(docker: &Docker, node: Address) -> Result<Lent<'_>, Error> {
     if let Some(reason) = keeps_own_networks(docker).await? {
         return Err(reason);
@@ -159,7 +161,7 @@ async fn fenced(docker: &Docker, node: Address) -> Result<Lent<'_>, Error> {
         return Ok(lent);
     }
     let _alone = docker.holders.making.lock().await;
-    // One may have become ready while this call waited.
+    // Another holder may have become ready while this call waited.
     if let Some(lent) = take_running(docker).await? {
         return Ok(lent);
     }
@@ -167,8 +169,8 @@ async fn fenced(docker: &Docker, node: Address) -> Result<Lent<'_>, Error> {
     Ok(docker.holders.lend(Ready::new(Network::Internet, id)))
 }
 
-/// A ready holder of `internet` that runs: the container that joins a dead one is lost. The dead are forgotten,
-/// and removed by the next round.
+/// A ready holder of `internet` that runs, since a container that joins a dead one is lost. Dead ones are
+/// forgotten here and removed by the next round.
 async fn take_running(docker: &Docker) -> Result<Option<Lent<'_>>, Error> {
     while let Some(lent) = docker.holders.take(Network::Internet, Instant::now()) {
         let there = inspect(docker, lent.id().unwrap_or_default()).await?;
@@ -180,7 +182,7 @@ async fn take_running(docker: &Docker) -> Result<Option<Lent<'_>>, Error> {
     Ok(None)
 }
 
-/// Why jobs can't join holders, if their runtime gives each container a network stack of its own.
+/// The reason why jobs can't join holders, if their runtime gives each container a network stack of its own.
 async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
     let (setting, runtime) = if let Some(runtime) = &docker.config.runtime {
         ("JOB_RUNTIME", runtime.clone())
@@ -236,7 +238,7 @@ impl Docker {
 
 /// What is done about a holder after the engine refused the start of the container that joins it.
 pub(super) enum Mended {
-    /// Nothing: it joins none, or one that runs.
+    /// Nothing to mend: the container joins no holder, or one that runs.
     No,
     /// The holder had ended and runs again: the start can be repeated.
     Yes,
@@ -244,8 +246,8 @@ pub(super) enum Mended {
     Never,
 }
 
-/// Starts the holder that this container joins again, if it has ended. One of `internet` is not: somebody
-/// could join it before its rules are back.
+/// If the holder that this container joins has ended, starts it again, except one of `internet`: a container
+/// could join that before its rules are back.
 pub(super) async fn mend(
     docker: &Docker,
     there: &ContainerInspectResponse,
@@ -268,7 +270,8 @@ pub(super) async fn mend(
     Ok(Mended::Yes)
 }
 
-/// Keeps `spare` holders of each of these networks ready, and removes what is not needed. Never returns.
+/// Keeps `spare` holders of each of these networks ready, and removes those that are not needed. Never
+/// returns.
 pub(super) async fn keep(docker: &Docker, node: Address, networks: &[Network], spare: usize) {
     let holders = &docker.holders;
     let mut told = String::new();
@@ -280,7 +283,7 @@ pub(super) async fn keep(docker: &Docker, node: Address, networks: &[Network], s
                 tracing::warn!("no networks are made ahead: {words}");
             }
             told = words;
-            // However many containers are removed meanwhile.
+            // The whole time, even if containers are removed meanwhile.
             timeout(RETRY_AFTER, std::future::pending::<()>()).await.ok();
             continue;
         }
@@ -296,10 +299,10 @@ pub(super) async fn keep(docker: &Docker, node: Address, networks: &[Network], s
     }
 }
 
-/// Removes those that are kept ready, and keeps none from now on.
+/// Removes the holders that are kept ready, and keeps none from now on.
 pub(super) async fn drop_all(docker: &Docker) {
     docker.holders.state().is_closed = true;
-    // One that is being made just now is added to them.
+    // Waits for a holder that is just being made, which joins the others.
     let _alone = docker.holders.making.lock().await;
     let ready = std::mem::take(&mut docker.holders.state().ready);
     for Ready { id, .. } in ready {
@@ -309,7 +312,7 @@ pub(super) async fn drop_all(docker: &Docker) {
     }
 }
 
-/// One look at what there is, and what follows from it.
+/// One round: removes unneeded holders and makes missing ones.
 async fn tend(
     docker: &Docker,
     node: Address,
@@ -338,10 +341,10 @@ async fn tend(
     Ok(())
 }
 
-/// Forgets those that have died, and removes those that no container needs.
+/// Forgets the holders that have died, and removes those that no container needs.
 async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
     let _alone = docker.holders.making.lock().await;
-    // Before the list: a holder that is lent after it is known before it.
+    // Before the list: a holder that is lent after the list is known before it.
     let known = docker.holders.known(Instant::now());
     let client = docker.client().await?;
     let filters = policy::label_filter(node);
@@ -357,8 +360,8 @@ async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
     Ok(())
 }
 
-/// Of the node's containers, the ids of the holders that run, and of those to remove: neither known to this
-/// process nor joined by a container that has not ended.
+/// Of the node's containers, the ids of the holders that run, and of the holders to remove: those that
+/// neither this process knows nor a container that has not ended joins.
 fn sort(listed: Vec<ContainerSummary>, known: &HashSet<String>) -> (HashSet<String>, Vec<String>) {
     let mut holders = HashMap::new();
     let mut joined = HashSet::new();

@@ -1,4 +1,4 @@
-//! A container's output, as the engine's log has it.
+//! Reads a container's output from the engine's log.
 //!
 //! Must hold: each frame is passed on once and in its stream's order, whatever the engine's follower leaves
 //! out. Docker Engine before 23 lets a container's end overtake its last lines now and then, and a connection
@@ -20,7 +20,7 @@ use super::super::{ContainerId, LogChunk, LogSink, LogStream};
 use super::Docker;
 use crate::clock::Timestamp;
 
-/// Longest chunk that is passed on; the engine's own are 16 KiB.
+/// Longest chunk that is passed on; the engine's chunks have 16 KiB.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// After the exit, output that stalls for this long is abandoned.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const DRAIN_MAX: Duration = Duration::from_mins(1);
 /// How far before its place a stream is read again, in seconds: the engine counts in whole ones.
 const SKEW: u64 = 1;
 
-/// A frame's time, which the engine puts before it: `2006-01-02T15:04:05.000000000Z`, and a space.
+/// A frame's time, such as `2006-01-02T15:04:05.000000000Z`, which the engine puts before it with a space.
 type Time = [u8; 30];
 
 /// The last frame of a stream that was passed on.
@@ -41,7 +41,7 @@ struct Place {
     count: u32,
 }
 
-/// The output of one container, which is read once.
+/// The output of one container, to be read once.
 #[derive(Debug)]
 pub(super) struct Output<'a> {
     docker: &'a Docker,
@@ -82,7 +82,7 @@ impl<'a> Output<'a> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what comes after these places, or from the first frame on as it is written.
+    /// Reads the frames after these places; or follows the log from its first frame.
     async fn read(&self, mut after: Option<[Option<Place>; 2]>) {
         let Ok(client) = self.docker.client().await else { return };
         let options = LogsOptionsBuilder::default()
@@ -116,7 +116,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Returns whether somebody still reads.
+    /// Passes a frame on. Returns whether somebody still reads.
     async fn pass(&self, stream: LogStream, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
@@ -149,7 +149,7 @@ const fn place_of(stream: LogStream) -> usize {
     }
 }
 
-/// Unix time in seconds from which on the frames after these places are.
+/// The Unix time in seconds from which the frames after these places have to be read.
 fn since(places: &[Option<Place>; 2]) -> i32 {
     // Parts of one endless line have its first part's time, so one stream's place can be hours old.
     let last = places.iter().flatten().map(|place| place.at).min();
@@ -159,7 +159,7 @@ fn since(places: &[Option<Place>; 2]) -> i32 {
     i32::try_from(seconds).unwrap_or(0)
 }
 
-/// Takes a frame's time from its front. A frame of an engine that puts no such time there stays as it is.
+/// Takes a frame's time from its front. A frame without such a time stays as it is.
 fn parted(mut frame: Bytes) -> (Option<Time>, Bytes) {
     const FORM: &[u8; 31] = b"dddd-dd-ddTdd:dd:dd.dddddddddZ ";
     let fits = |(form, byte): (&u8, &u8)| match form {
@@ -174,9 +174,9 @@ fn parted(mut frame: Bytes) -> (Option<Time>, Bytes) {
     (front.first_chunk().copied(), frame)
 }
 
-/// Whether a frame of this time comes after the place. Frames with the place's own time are counted down there.
+/// Whether a frame with this time comes after the place. Counts down the frames with the place's own time.
 fn is_new(place: &mut Option<Place>, at: Option<Time>) -> bool {
-    // Where frames have no times nobody can tell, and what the follower gave has to do.
+    // Without times nobody can tell, and the follower's frames have to do.
     let Some(at) = at else { return false };
     match place {
         Some(place) if at == place.at => {
