@@ -16,7 +16,7 @@ use super::RegistryAuth;
 use super::helper::{self, Helper};
 use crate::text::utf8;
 
-/// Most bytes that are read of the file: enough for hundreds of accounts.
+/// Most bytes of the file that are read: enough for hundreds of accounts.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why the file can't be used.
@@ -120,7 +120,7 @@ fn of_file(path: &Path, registry: &str) -> Result<Found, Unreadable> {
     })))
 }
 
-/// Converts an account of the settings.
+/// Converts an account to the form that the engine's API takes.
 pub(super) fn of_settings(account: &RegistryAuth) -> DockerCredentials {
     DockerCredentials {
         username: Some(account.username.clone()),

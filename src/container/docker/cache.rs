@@ -1,11 +1,11 @@
-//! The images that this node pulled for jobs: by the engine's id, under which names, and when a job last asked
-//! for each.
+//! The record of the images that this node pulled for jobs: the engine's id, the names, and the last use by a
+//! job.
 //!
-//! Must hold: an image that was here before this node pulled it never gets into the record, and only the names
-//! that this node gave are ever taken from the engine, without force, or its id once it has no name left: so an
-//! image that the owner named too, or that a container uses, stays. Losing the record costs no job and no image of
-//! the owner's: what it listed is kept for ever. Images that the engine no longer has are left out whenever the
-//! record is read.
+//! Must hold: an image that was here before this node pulled it never gets into the record. Images are
+//! removed without force, and only by the names that this node gave, or by id once no name is left; so an
+//! image that the owner named too, or that a container uses, stays. Losing the record costs no job and no
+//! image of the owner: the images that it listed are kept for ever. Images that the engine no longer has are
+//! left out whenever the record is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use super::super::{CachedImage, Error};
 use super::{Docker, fault, images, record, within};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
-/// Most images on record. One beyond that is not recorded, and so stays for ever.
+/// Most images on record. Further ones are not recorded, and so stay for ever.
 const IMAGES_MAX: usize = 4096;
 /// Most names on record for one image.
 const NAMES_MAX: usize = 16;
-/// Most bytes that are read of the file: an entry takes some 300.
+/// Most bytes of the file that are read: an entry takes some 300.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// How much later than on record an image has to be used for the file to be written again.
+/// The file is written again if an image is used this much later than on record.
 const NOTED_EVERY: Duration = Duration::from_mins(1);
 
 type Images = BTreeMap<String, Entry>;
@@ -34,7 +34,7 @@ type Images = BTreeMap<String, Entry>;
 /// An image that this node pulled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
-    /// The names that a pull of this node's gave it.
+    /// The names that this node's pulls gave it.
     names: BTreeSet<String>,
     /// When a job last asked for it.
     used: Timestamp,
@@ -59,8 +59,8 @@ impl Cache {
         Self { path, images: OnceLock::new() }
     }
 
-    /// Records an image that a pull has just brought, or another name for one on record. `was_here`: the image
-    /// was on this host before the pull.
+    /// Records an image that a pull has just brought, or another name for one on record. `was_here`: the
+    /// image was on this host before the pull.
     pub(super) async fn pulled(&self, id: &str, name: String, was_here: bool) {
         let now = SystemClock.now();
         {
@@ -96,7 +96,7 @@ impl Cache {
         }
     }
 
-    /// Leaves an image out, unless it was used since this was its entry.
+    /// Removes an image from the record, unless it was used since this entry was read.
     fn forget(&self, id: &str, as_it_was: &Entry) {
         let mut images = self.images();
         if images.get(id).is_some_and(|now| now.used == as_it_was.used) {
@@ -128,15 +128,15 @@ impl Cache {
     }
 }
 
-/// The images on record that the engine still has, the one that was used last at the end.
+/// The images on record that the engine still has, the most recently used one last.
 pub(super) async fn list(docker: &Docker) -> Result<Vec<CachedImage>, Error> {
     let began = Instant::now();
     let there = images::all(docker).await?;
     Ok(still_there(&mut docker.cache.images(), &there, began))
 }
 
-/// Those of `there`, which the engine listed from `began` on; leaves the others out of the record. One that was
-/// pulled since then may be missing in the list only.
+/// The images on record that are in `there`, the engine's list, asked for at `began`. Removes the others from
+/// the record, except those pulled since `began`, which the list may lack.
 fn still_there(
     images: &mut Images,
     there: &HashMap<String, u64>,
@@ -158,8 +158,8 @@ fn still_there(
     listed
 }
 
-/// Takes this node's names from an image on record that no job asked for since `unless_after`. Returns whether
-/// the image is gone.
+/// Takes this node's names from an image on record that no job asked for since `unless_after`. Returns
+/// whether the image is gone.
 pub(super) async fn evict(
     docker: &Docker,
     id: &str,
@@ -170,7 +170,7 @@ pub(super) async fn evict(
         return Ok(false);
     }
     for name in &entry.names {
-        // A later pull, or the owner, may have given the name to another image meanwhile.
+        // Meanwhile a later pull or the owner may have given the name to another image.
         let means = images::inspect(docker, name).await?.and_then(|found| found.id);
         if means.as_deref() == Some(id) && !remove(docker, name).await? {
             return Ok(false);
@@ -184,8 +184,8 @@ pub(super) async fn evict(
         }
         left = images::inspect(docker, id).await?;
     }
-    // One that is left has a name of the owner's, and is the owner's now. One that was pulled again meanwhile
-    // stays on record.
+    // An image that is left has a name given by the owner, and belongs to the owner now. One that was pulled
+    // again meanwhile stays on record.
     docker.cache.forget(id, &entry);
     docker.cache.write().await;
     Ok(left.is_none())
@@ -204,7 +204,8 @@ async fn remove(docker: &Docker, name: &str) -> Result<bool, Error> {
     }
 }
 
-/// Whether an image has no name but digests in the repositories of these names, which a pull by tag gives too.
+/// Whether an image's only names are digests in the repositories of these names, which a pull by tag gives
+/// too.
 fn is_nameless(image: &ImageInspect, names: &BTreeSet<String>) -> bool {
     let ours: HashSet<&str> = names.iter().map(|name| repository(name)).collect();
     image.repo_tags.iter().flatten().all(|tag| tag == "<none>:<none>")
@@ -217,8 +218,8 @@ fn repository(name: &str) -> &str {
     name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
 }
 
-/// Whether any container, running or not, was made of this image: the engine would take its name all the same
-/// where the image has several.
+/// Whether any container, running or not, was made of this image. The engine would remove one of several
+/// names all the same.
 async fn is_in_use(docker: &Docker, id: &str) -> Result<bool, Error> {
     let client = docker.client().await?;
     let options = ListContainersOptionsBuilder::default().all(true).build();

@@ -1,9 +1,9 @@
-//! Checks an image's signature by a public key of the owner's, in the form of cosign's "simple signing": the tag
-//! `sha256-<hex>.sig` of the image's repository names payloads; each says the image's digest and carries a
-//! signature (ECDSA on P-256 over the payload's SHA-256).
+//! Checks an image's signature against the owner's public key, in the form of cosign's "simple signing": the
+//! tag `sha256-<hex>.sig` of the image's repository names payloads; each says the image's digest and carries
+//! a signature (ECDSA on P-256 over the payload's SHA-256).
 //!
-//! Must hold: nothing is believed of a payload before its signature is verified; the digest in it is the image's
-//! own; an image with many signatures, most of them nobody's, costs a bounded number of requests.
+//! Must hold: a payload is not parsed before its signature is verified; the digest in it is the image's own;
+//! an image with many worthless signatures costs a bounded number of requests.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ const SIGNATURES_MAX: usize = 16;
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// The annotation that holds the signature.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-/// What a payload says that it is.
+/// The type that a payload has to name.
 const KIND: &str = "cosign container image signature";
-/// What stands before the point in the DER form of a public key on P-256 (RFC 5480).
+/// The bytes before the point in the DER form of a public key on P-256 (RFC 5480).
 const P256: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
 /// Bytes of an uncompressed point.
 const POINT_BYTES: usize = 65;
@@ -33,7 +33,7 @@ pub struct SigningKey {
     point: Vec<u8>,
 }
 
-/// A text that is no public key on P-256 in PEM.
+/// The text is not a public key on P-256 in PEM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no public key as `cosign generate-key-pair` writes it (PEM, ECDSA on P-256)")]
 pub struct InvalidKey;
@@ -62,7 +62,7 @@ impl std::str::FromStr for SigningKey {
 }
 
 impl SigningKey {
-    /// The key's hash, short, to tell whether an image was checked by this key.
+    /// A short hash of the key, to tell whether an image was checked with this key.
     pub(super) fn fingerprint(&self) -> String {
         HEXLOWER.encode(&Sha256::digest(&self.point)[..8])
     }
@@ -74,13 +74,13 @@ impl SigningKey {
     }
 }
 
-/// Why an image is not taken for signed.
+/// Why an image does not count as signed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unsigned {
     /// Nobody signed it.
     #[error("it has no signature")]
     None,
-    /// Its signatures are by other keys.
+    /// Only other keys signed it.
     #[error("it has no signature by this node's key (JOB_COSIGN_KEY)")]
     OtherKey,
     /// The owner's key signed another image, whose signature was put here.
@@ -146,7 +146,7 @@ pub(super) async fn check(
         };
         match judge(&payload, &signature, digest, key) {
             Ok(()) => return Ok(()),
-            // That the owner's key is there, and for what, says more.
+            // An earlier signature by the owner's key, for another image, says more.
             Err(Unsigned::OtherKey) if matches!(why, Unsigned::OtherImage) => {}
             Err(other) => why = other,
         }
@@ -154,7 +154,7 @@ pub(super) async fn check(
     Err(why)
 }
 
-/// Whether this payload is signed by the key and is about the image.
+/// Checks that the key signed this payload and that the payload names the image.
 fn judge(payload: &[u8], signature: &[u8], digest: &str, key: &SigningKey) -> Result<(), Unsigned> {
     if !key.signed(payload, signature) {
         return Err(Unsigned::OtherKey);

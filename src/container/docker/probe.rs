@@ -1,8 +1,8 @@
-//! What only a container can show or do: whether the engine hands out GPUs, whether it sees this host's
-//! files, and opening folders that a job closed.
+//! Probes: checks and repairs that need a container. Does the engine hand out GPUs, and see this host's
+//! files? Probes also open folders that a job closed, and read the host's addresses.
 //!
 //! Must hold: a probe's container carries the node's label and a name that is fixed per probe. So however a
-//! probe ends, at most one container of it is left, and the next probe, or the node's next start, removes it.
+//! probe ends, it leaves at most one container, which the next probe or the node's next start removes.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,28 +23,27 @@ use crate::ids::Address;
 use crate::node::GpuUuid;
 use crate::node::public::Block;
 
-/// Size of the layer of the probe that shows whether the engine holds layers to a size.
+/// Size of the layer in the probe that shows whether the engine can limit layers.
 const HELD_BYTES: u64 = 64 << 20;
-/// A command that the tool image does not have.
+/// A command that is not in the tool image.
 const COMMAND: &str = "/nothing-to-run";
 
-/// How long the owner's image may compute on a GPU.
+/// Time limit for the owner's image that computes on a GPU.
 const PROOF: Duration = Duration::from_mins(2);
 /// Attempts to create a probe's container.
 const TRIES: u32 = 3;
-/// Most bytes that are read of an archive of one small file.
+/// Most bytes of an archive with one small file that are read.
 const ARCHIVE_BYTES_MAX: usize = 64 * 1024;
-/// Most bytes that are read of what a program of ours says.
+/// Most bytes of our program's output that are read.
 const SAID_BYTES_MAX: usize = 64 * 1024;
 
 impl Docker {
     /// Checks that the engine hands these GPUs to a container; [`Error::Gpu`] and [`Error::Driver`] say why
-    /// not. `what` tells this probe from the node's others.
+    /// not. `what` distinguishes this probe from the node's others.
     ///
-    /// An engine accepts any request for GPUs when a container is created and refuses it when the container
-    /// is started. So one is started: from an image without files, with a command that does not exist. GPUs
-    /// are handed over before the command is looked up, so the complaint about the command is the good
-    /// answer.
+    /// An engine accepts any request for GPUs when a container is created, and refuses it when the container
+    /// is started. So the probe starts one with a command that does not exist. The engine hands over GPUs
+    /// before it looks up the command, so a complaint about the command is the good answer.
     pub async fn hands_out(
         &self,
         node: Address,
@@ -63,8 +62,7 @@ impl Docker {
         let removed = self.discard(&probe).await;
         match started.map_err(|err| fault::of_start(&self.config.host, err)) {
             Ok(()) | Err(Error::Start { .. }) => removed,
-            // The reason for the failed start says more than that of the failed removal of a container still
-            // starting.
+            // The failed start says more than a failed removal of a container that is still starting.
             Err(other) => Err(other),
         }
     }
@@ -81,7 +79,7 @@ impl Docker {
             Err(err) => return Err(self.fault(err)),
         };
         let Some(id) = found else {
-            // Nothing is known of the card then.
+            // This says nothing about the card.
             let reason = format!("GPU_PROBE_IMAGE: there is no image {image} on this host");
             return Err(Error::Driver { reason: fault::one_line(&reason) });
         };
@@ -105,8 +103,8 @@ impl Docker {
         ran.and(removed)
     }
 
-    /// The content that the engine finds at the path of this file; `None` if it finds none. No program runs:
-    /// the engine reads through a container that is never started. `what` as in [`Docker::hands_out`].
+    /// The content that the engine finds at the path of this file; `None` if it finds no file. No program
+    /// runs: the engine reads through a container that is never started. `what` as in [`Docker::hands_out`].
     pub async fn read_back(
         &self,
         node: Address,
@@ -176,9 +174,9 @@ impl Docker {
         unpacked.map_err(|err| self.fault(err))
     }
 
-    /// Whether the engine creates a container whose layer is held to a size. Storage drivers that can't refuse
-    /// to create it; those that only can on some file systems (`overlay2`: XFS with `pquota`) find out then.
-    /// `Err` if the engine does not answer.
+    /// Whether the engine can limit the size of a container's layer: it then creates such a container.
+    /// Storage drivers that can't refuse, and those that can only on some file systems (`overlay2`: XFS with
+    /// `pquota`) find out when they create it. `Err` if the engine does not answer.
     pub async fn tries_to_hold_a_layer(&self, node: Address, what: &str) -> Result<bool, Error> {
         let host = HostConfig {
             storage_opt: Some(policy::layer_size(HELD_BYTES)),
@@ -187,7 +185,7 @@ impl Docker {
         };
         match self.create_probe(node, what, &[COMMAND], host).await {
             Ok(probe) => self.discard(&probe).await.map(|()| true),
-            // Anything else may be another answer the next time.
+            // Any other error may be gone the next time.
             Err(Error::Engine { reason }) if refuses_size(&reason) => {
                 tracing::debug!("the engine holds no container's layer to a size: {reason}");
                 Ok(false)
@@ -196,7 +194,7 @@ impl Docker {
         }
     }
 
-    /// What the engine's host answers to and what is on the link with it, read now.
+    /// The addresses of the engine's host and the networks on its links, read now.
     pub(super) async fn blocks_of_host(&self, node: Address) -> Result<Vec<Block>, Error> {
         let client = self.client().await?;
         let host = policy::Holder::beside_host();
@@ -221,7 +219,7 @@ impl Docker {
         }
     }
 
-    /// What a container of ours says, up to `until` or its end.
+    /// The output of a container of ours, up to `until` or its end.
     pub(super) async fn hear(&self, id: &str, until: Option<&str>) -> Result<String, Error> {
         let client = self.client().await?;
         let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
@@ -242,7 +240,7 @@ impl Docker {
         Ok(said)
     }
 
-    /// Removes a container of the node's own, which joined no holder.
+    /// Removes a container of the node itself, which joined no holder.
     pub(super) async fn discard(&self, id: &ContainerId) -> Result<(), Error> {
         let client = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
@@ -303,7 +301,7 @@ impl Docker {
     }
 }
 
-/// Whether the engine says that its storage driver holds no layer to a size.
+/// Whether this error of the engine means that its storage driver can't limit layers.
 fn refuses_size(reason: &str) -> bool {
     let reason = reason.to_ascii_lowercase();
     ["storage-opt", "storage opt", "quota"].iter().any(|word| reason.contains(word))

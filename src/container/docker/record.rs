@@ -1,4 +1,4 @@
-//! Small JSON files in which the adapter keeps what it may lose.
+//! Small JSON files for facts that the adapter can afford to lose.
 //!
 //! Invariants: a reader never finds half a file; a file that is missing, too long or broken reads as empty; a
 //! failed write costs a debug line.
@@ -26,7 +26,7 @@ pub(super) async fn write(path: PathBuf, text: Vec<u8>, what: &str) {
     }
 }
 
-/// Writes a temporary file and renames it.
+/// Writes a temporary file and renames it to this path.
 fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

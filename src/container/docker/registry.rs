@@ -1,7 +1,7 @@
-//! Asks a registry itself, for what the engine does not tell: a manifest's bytes, and small blobs.
+//! Asks a registry directly for data that the engine does not give: a manifest's bytes, and small blobs.
 //!
-//! Must hold: only registries that the owner allows are asked, which the caller has checked; what comes back is
-//! bounded and checked against its digest where it has one; an account goes to its registry, and to the token
+//! Must hold: only registries that the owner allows are asked, which the caller has checked; answers are
+//! bounded, and checked against their digest if they have one; an account goes to its registry, to the token
 //! server that the registry names over TLS, and nowhere else; no redirect gets an account.
 
 use std::time::Duration;
@@ -21,24 +21,24 @@ const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 /// Redirects of a blob that are followed.
 const REDIRECTS_MAX: usize = 3;
-/// The forms of a manifest that are asked for.
+/// The media types of manifests that are accepted.
 const FORMS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// Why a registry did not give something.
+/// Why a registry did not give a manifest or a blob.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RegistryError {
     /// It does not have it, or not for this account.
     #[error("the registry does not give it ({0})")]
     Refused(StatusCode),
-    /// It wants an account, and this node has only a token there, which just the engine can use.
+    /// It wants an account, and this node has only a token there, which only the engine can use.
     #[error(
         "JOB_COSIGN_KEY needs an account with a name and a password, and JOB_REGISTRY_AUTH_FILE has an identity \
          token for this registry"
     )]
     TokenOnly,
-    /// It did not answer, broke off, or is short of something.
+    /// It did not answer, broke off, or gave a wrong answer.
     #[error("the registry did not answer as registries do")]
     Away(#[source] BoxError),
 }
@@ -60,7 +60,7 @@ pub(super) struct Repository {
 pub(super) struct Manifest {
     /// Its digest, computed here.
     pub digest: String,
-    /// Its bytes.
+    /// The bytes that the digest covers.
     pub bytes: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ struct Token {
 }
 
 impl Repository {
-    /// The repository of this image. `idle`: how long an answer, or a piece of one, may take.
+    /// The repository of this image. `idle`: the time limit for an answer, and for each piece of one.
     pub(super) fn of(
         reference: &Reference,
         account: Option<DockerCredentials>,
@@ -121,7 +121,7 @@ impl Repository {
         joined.map_err(|err| RegistryError::Away(err.into()))
     }
 
-    /// Asks; logs in if the registry wants that; follows redirects, without the account.
+    /// Asks; logs in if the registry requires it; follows redirects, without the account.
     async fn get(&mut self, url: &Url) -> Result<Response, RegistryError> {
         let mut answer = self.ask(url).await?;
         if answer.status() == StatusCode::UNAUTHORIZED && self.authorization.is_none() {
@@ -158,7 +158,8 @@ impl Repository {
         http::within(self.idle, request.send()).await.map_err(RegistryError::Away)
     }
 
-    /// Does what `WWW-Authenticate` asks for: a token of the server that it names, or the account itself.
+    /// Logs in as `WWW-Authenticate` asks: with a token from the server that it names, or with the account
+    /// itself.
     async fn log_in(&mut self, refusal: &Response) -> Result<(), RegistryError> {
         let challenge = refusal.headers().get(header::WWW_AUTHENTICATE);
         let challenge = challenge.and_then(|text| text.to_str().ok()).unwrap_or_default();
@@ -192,7 +193,7 @@ impl Repository {
         Ok(())
     }
 
-    /// The account as `Authorization`, if there is one; never asks as nobody where there is only a token.
+    /// The account as `Authorization`, if there is one; an error if there is only a token.
     fn basic(&self) -> Result<Option<Secret>, RegistryError> {
         let Some(account) = self.account.as_ref() else { return Ok(None) };
         let (Some(name), Some(word)) = (account.username.as_deref(), account.password.as_deref())
@@ -204,7 +205,8 @@ impl Repository {
         Ok(Some(Secret::new(format!("Basic {pair}"))))
     }
 
-    /// Whether a redirect or a token server may be there: over TLS, or where the registry itself is plain.
+    /// Whether a redirect or a token server may have this URL: TLS, unless the registry itself speaks plain
+    /// HTTP.
     fn may_lead_to(&self, url: &Url) -> bool {
         url.scheme() == "https"
             || (self.base.scheme() == "http" && url.host_str().is_some_and(is_loopback))

@@ -1,8 +1,8 @@
-//! The tool image: one program of ours (`probe/`, embedded by `build.rs`) and some empty folders, of which the
-//! node makes the containers that it needs for itself (docs/adr/0031-tool-image.md).
+//! The tool image: one program of ours (`probe/`, embedded by `build.rs`) and some empty folders. The node
+//! makes its own containers of it (docs/adr/0031-tool-image.md).
 //!
-//! Must hold: it is imported by the node and never pulled. Its tag is a hash of its content, so an engine that
-//! has the tag has this node's image; those of other versions are removed once no container is made of them.
+//! Must hold: the node imports it and never pulls it. Its tag is a hash of its content, so an engine that has
+//! the tag has this node's image; other versions are removed once no container is made of them.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -19,21 +19,22 @@ use tar::{Builder, EntryType, Header};
 use super::super::Error;
 use super::{Docker, fault, within};
 
-/// The image's one program, as a container's command names it; the subcommands stand in `probe/src/main.rs`.
+/// The path of the image's one program, for a container's command; its subcommands are in
+/// `probe/src/main.rs`.
 pub const PROGRAM: &str = "/lamda-probe";
 
 /// The name of all versions of the image.
 const IMAGE: &str = "lamda-node/probe";
-/// Hex digits of the content's hash that make the tag.
+/// How many hex digits of the content's hash make the tag.
 const TAG_DIGITS: usize = 16;
 /// Folders that NVIDIA's toolkit writes to while it prepares a container.
 const FOLDERS: [&str; 4] = ["etc/", "tmp/", "usr/", "usr/lib/"];
-/// The image's folder at which a host folder is mounted.
+/// The folder in the image at which a host folder is mounted.
 pub(super) const SHOWN: &str = "/tmp";
 
 static EMBEDDED: &[u8] = include_bytes!(env!("LAMDA_PROBE"));
 
-/// The tag that this node's version of the image has.
+/// The tag of this node's version of the image.
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let mut content = Sha256::new();
     for part in FOLDERS.iter().map(|folder| folder.as_bytes()).chain([EMBEDDED]) {
@@ -65,7 +66,7 @@ impl Docker {
         Ok(imported.id.unwrap_or(name))
     }
 
-    /// Removes the other versions of the image. One that a container is made of stays until the next import.
+    /// Removes the other versions of the image. A version with a container stays until the next import.
     async fn remove_others(&self, name: &str) -> Result<(), Error> {
         let client = self.client().await?;
         let filters = std::collections::HashMap::from([("reference", vec![IMAGE])]);
@@ -93,7 +94,7 @@ fn root() -> std::io::Result<Bytes> {
     archive.into_inner().map(Bytes::from)
 }
 
-/// A tar archive of these folders, empty, with this mode.
+/// A tar archive of these folders, without content and with this mode.
 pub(super) fn folders<'a>(
     folders: impl Iterator<Item = &'a Path>,
     mode: u32,

@@ -1,6 +1,7 @@
 //! Tries the sandbox from inside: a container of the tool image under exactly the policy of a job's.
 //!
-//! Must hold: its body is [`policy::create_body`]'s, as a job's is; only its labels and its name are a probe's.
+//! Must hold: [`policy::create_body`] makes its body, as for a job; only its labels and its name are a
+//! probe's.
 
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio::sync::mpsc;
@@ -15,12 +16,12 @@ use super::tool::PROGRAM;
 use super::{Docker, within};
 use crate::ids::{Address, JobId};
 
-/// Most bytes that are read of what the program tells.
+/// Most bytes of the program's output that are read.
 const TOLD_BYTES_MAX: usize = 64 * 1024;
 
 impl Docker {
-    /// Tries what a job of this profile shall not be able to do. Takes about a second. Such containers carry the
-    /// node's label; `what` tells this one from the node's other probes.
+    /// Tries everything that a job of this profile must not be able to do. Takes about a second. Such
+    /// containers carry the node's label; `what` distinguishes this one from the node's other probes.
     pub async fn try_sandbox(
         &self,
         node: Address,
@@ -50,7 +51,7 @@ impl Docker {
         if let Some(runtime) = &self.config.runtime {
             policy::run_by(&mut body, runtime);
         }
-        // One of an interrupted trial.
+        // The container of an interrupted trial.
         self.discard(&ContainerId(name.clone())).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let client = self.client().await?;
@@ -63,7 +64,7 @@ impl Docker {
         removed.map(|()| judged)
     }
 
-    /// Starts the container and returns what it told.
+    /// Starts the container and returns its output.
     async fn run_trial(&self, id: &ContainerId) -> Result<String, Error> {
         self.start(id).await?;
         let (sink, mut chunks) = mpsc::channel::<LogChunk>(16);
