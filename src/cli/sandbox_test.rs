@@ -1,8 +1,8 @@
-//! `sandbox-test`: starts a container under exactly the policy of a job's, tries each way out of it from inside, and
-//! prints what came of it.
+//! `sandbox-test`: starts a container under exactly a job's policy, tries each way out of it from inside, and
+//! prints the results.
 //!
-//! Exit code 0 if everything was refused, 1 if something was not or could not be tried. With `--json` a line for each
-//! attempt: `profile`, `name`, `tried`, `passed`, `found`.
+//! Exit code 0 if everything was refused, 1 if an attempt got through or could not be made. With `--json` it
+//! prints a line for each attempt: `profile`, `name`, `tried`, `passed`, `found`.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// A sandbox that jobs get.
+/// A sandbox profile that jobs can get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Profile {
     /// The image's user, with the capabilities that ordinary images need.
@@ -58,7 +58,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(logging) = config::logging(&mut env) {
         logging::start(&logging, Audience::Client);
     }
-    // Only the engine and the sandbox are of interest: the other settings may be missing.
+    // Only the engine's and the sandbox's settings matter: others may be missing.
     let parts = Parts::read(&mut env);
     let config = parts.docker.as_ref().context(
         "the engine's settings are wrong (DOCKER_HOST, JOB_RUNTIME, JOB_REGISTRY_AUTH_FILE): \

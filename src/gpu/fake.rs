@@ -18,9 +18,9 @@ pub struct Fake(Arc<Mutex<Cards>>);
 #[derive(Debug, Default)]
 struct Cards {
     inventory: GpuInventory,
-    /// What is told of a card instead of that it idles.
+    /// The samples of cards that don't idle.
     samples: BTreeMap<GpuUuid, Reading<Sample>>,
-    /// Why no card is sampled.
+    /// Why sampling fails; `None` if it works.
     silent: Option<String>,
     listeners: Vec<mpsc::Sender<Happened>>,
 }
@@ -33,24 +33,24 @@ impl Fake {
         fake
     }
 
-    /// Changes what later calls report.
+    /// Replaces the inventory that later calls report.
     pub fn change(&self, change: impl FnOnce(&mut GpuInventory)) {
         let mut cards = self.cards();
         change(&mut cards.inventory);
         cards.inventory.gpus.sort_by(|a, b| a.uuid.cmp(&b.uuid));
     }
 
-    /// Later samples tell this of the card, whether it is listed or not.
+    /// Sets the card's sample for later calls, whether it is listed or not.
     pub fn set_sample(&self, card: GpuUuid, sample: Reading<Sample>) {
         self.cards().samples.insert(card, sample);
     }
 
-    /// Later samples fail with this reason; `None` lets them be answered again.
+    /// Makes later calls for samples fail with this reason; `None` makes them work again.
     pub fn silence(&self, reason: Option<&str>) {
         self.cards().silent = reason.map(str::to_owned);
     }
 
-    /// Tells an event to all who watch.
+    /// Sends an event to all watchers.
     pub fn happens(&self, happened: &Happened) {
         self.cards().listeners.retain(|listener| match listener.try_send(happened.clone()) {
             Ok(()) | Err(TrySendError::Full(_)) => true,

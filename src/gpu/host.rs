@@ -1,5 +1,5 @@
-//! What this host has: NVIDIA's cards by the driver's library, or by its tool where the library can't be
-//! loaded, and the cards of other makers by their places on the bus.
+//! The cards of this host: NVIDIA's from the driver's library, or from its tool if the library can't be
+//! loaded, and those of other makers from the PCI bus.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::node::GpuInventory;
 use crate::node::card::{Happened, Round};
 use crate::report::causes;
 
-/// Asks all sources.
+/// Asks all sources: library, tool and bus.
 #[derive(Debug, Clone)]
 pub struct Host {
     nvml: Nvml,
@@ -33,7 +33,7 @@ impl Host {
         Self { tool: Smi::new(Some(path)), ..self }
     }
 
-    /// Looks into this folder instead of [`pci::DEVICES`].
+    /// Reads this folder instead of [`pci::DEVICES`].
     #[must_use]
     pub fn with_devices(self, devices: PathBuf) -> Self {
         Self { devices, ..self }
@@ -46,7 +46,7 @@ impl Host {
         Self { nvml, tool, ..self }
     }
 
-    /// The tool, if it may answer in place of the library that failed so.
+    /// The tool, if it may stand in for a library that failed with this error.
     fn stand_in(&self, err: Error) -> Result<(&Path, Error), Error> {
         match (&err, self.tool.found()) {
             (Error::NoLibrary { .. }, Some(tool)) => Ok((tool, err)),
@@ -81,7 +81,7 @@ impl GpuProbe for Host {
         told.map_err(|reason| Error::Tool { reason, library: Box::new(err) })
     }
 
-    /// Only the library tells events.
+    /// The events of the library, the only source that has any.
     fn events(&self) -> mpsc::Receiver<Happened> {
         self.nvml.events()
     }

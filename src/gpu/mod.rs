@@ -20,21 +20,21 @@ use tokio::sync::mpsc;
 use crate::node::GpuInventory;
 use crate::node::card::{Happened, Round};
 
-/// How many events wait for the agent. A card in trouble tells a few a second; while the channel is full
+/// How many events may wait for the agent. A card in trouble sends a few a second; while the channel is full
 /// the driver keeps the next ones.
 pub const EVENTS_MAX: usize = 256;
 
-/// A source of what the host's GPUs are, how they do, and what happens to them.
+/// A source of the host's GPUs, their samples and their events.
 pub trait GpuProbe: fmt::Debug + Send + Sync + 'static {
     /// Lists all cards that the driver knows.
     fn inventory(&self) -> impl Future<Output = Result<GpuInventory, Error>> + Send;
 
-    /// Asks all cards once how they do. A card that was there at an earlier call and is not reached any
-    /// more stands in the round with the reason.
+    /// Samples all cards once. A card that was there at an earlier call and can't be reached any more is in
+    /// the round with the reason.
     fn sample(&self) -> impl Future<Output = Result<Round, Error>> + Send;
 
-    /// What happens to the cards from now on, at most [`EVENTS_MAX`] that wait. A driver that is away or
-    /// fails is opened again later, and the channel stays open; dropping the receiver ends the watch.
+    /// The cards' events from now on, of which at most [`EVENTS_MAX`] wait. A driver that is away or fails is
+    /// opened again later, and the channel stays open; dropping the receiver ends the watch.
     fn events(&self) -> mpsc::Receiver<Happened>;
 }
 

@@ -1,7 +1,7 @@
 //! Graphics cards and accelerators on the PCI bus, whether a driver knows them or not.
 //!
-//! Read from sysfs, which answers from the kernel's memory and wakes up no card. Invariant: at most
-//! `DEVICES_MAX` devices are looked at, and nothing of a file is shown unchecked.
+//! Read from sysfs, which answers from the kernel's memory and does not wake up cards. Invariant: at most
+//! `DEVICES_MAX` devices are read, and text from a file is never shown unchecked.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,19 +11,19 @@ use crate::report::one_line;
 
 /// Where the kernel lists its PCI devices.
 pub const DEVICES: &str = "/sys/bus/pci/devices";
-/// More than a host with eight cards and their switches has.
+/// More devices than a host with eight cards and their switches has.
 const DEVICES_MAX: usize = 4096;
-/// A class, an id or a product's name is shorter.
+/// More bytes than a class, an id or a product's name has.
 const FILE_MAX: u64 = 128;
 
-/// Whose a card is.
+/// The maker of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maker {
     /// NVIDIA.
     Nvidia,
     /// AMD.
     Amd,
-    /// Intel, integrated graphics included.
+    /// Intel, including integrated graphics.
     Intel,
 }
 
@@ -56,7 +56,7 @@ pub fn others(devices: &Path) -> Vec<String> {
 }
 
 impl Seen {
-    /// The card as a person finds it again.
+    /// The card in words: maker, name, address and id.
     pub fn in_words(&self) -> String {
         let maker = match self.maker {
             Maker::Nvidia => "NVIDIA",

@@ -1,9 +1,9 @@
 //! `disk`: shows what the node keeps on its disks, and removes what it may, also while the node is running.
 //!
 //! With `--json`: `{"budget_mib", "used_bytes", "is_whole", "images": [{"id", "names", "bytes", "last_used",
-//! "in_use"}], "bytes": {"images", "inputs", "outputs", "kept_outputs", "logs", "journal", "trash", "reserve"},
-//! "disks": [{"what", "path", "free_mib", "min_mib"}]}`; with `--prune` also `"removed"` (or `"would_remove"`,
-//! with `--dry-run`), a list of images as above. `budget_mib` is null where none is set.
+//! "in_use"}], "bytes": {"images", "inputs", "outputs", "kept_outputs", "logs", "journal", "trash",
+//! "reserve"}, "disks": [{"what", "path", "free_mib", "min_mib"}]}`; with `--prune` also `"removed"` (or
+//! `"would_remove"`, with `--dry-run`), a list of images as above. `budget_mib` is null where none is set.
 
 mod table;
 
@@ -66,7 +66,7 @@ async fn show(args: &Args, settings: &config::Disk) -> anyhow::Result<ExitCode> 
     let mut removed = Vec::new();
     if !args.dry_run {
         for image in &going {
-            // The walks took a while, in which a running node may have taken a job that needs it.
+            // The walks took a while: meanwhile a running node may have taken a job that needs the image.
             let (needed, _) = in_hand(&settings.data_dir)?;
             if !needed.contains(&image.id) && stock::remove(&docker, image, SystemClock.now()).await
             {
@@ -97,7 +97,8 @@ async fn show(args: &Args, settings: &config::Disk) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The images that jobs in hand need, and the jobs whose outputs are kept; none where no node ran yet.
+/// The images that jobs in hand need, and the jobs whose outputs are kept; both empty before a node's first
+/// start.
 fn in_hand(data_dir: &Path) -> anyhow::Result<(HashSet<String>, HashSet<JobId>)> {
     let journal = match Reader::open(data_dir) {
         Err(JournalError::Missing(_)) => return Ok(Default::default()),

@@ -1,4 +1,4 @@
-//! What `disk` prints for people.
+//! The output of `disk` for people.
 
 use super::Place;
 use crate::cli::out;

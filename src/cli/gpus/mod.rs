@@ -1,8 +1,7 @@
 //! `gpus`: the node's GPUs: what each is, who holds it, how it does, and what its owner should do.
 //!
-//! It asks the driver itself and reads the journal, so that it works beside a running node and without one.
-//! With `--json` it prints one object a card. Exit code 1 if a card is not healthy, or the driver does not
-//! answer.
+//! It asks the driver itself and reads the journal, so that it works with and without a running node. With
+//! `--json` it prints one object a card. Exit code 1 if a card is not healthy, or the driver does not answer.
 
 mod readmit;
 
@@ -42,7 +41,7 @@ fn uuid(text: &str) -> Result<GpuUuid, &'static str> {
     GpuUuid::new(text).ok_or("not a GPU's UUID, such as GPU-5f1a… (`lamda-node gpus` lists them)")
 }
 
-/// What the journal knows about the cards.
+/// The journal's records about the cards.
 #[derive(Debug, Default)]
 struct Known {
     health: BTreeMap<GpuUuid, Dated>,
@@ -62,7 +61,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         out::note("GPU_MODE=none: this node uses no GPU");
         return Ok(ExitCode::SUCCESS);
     };
-    // Without a journal no node has run here yet: what the driver says is shown all the same.
+    // Without a journal no node has run here yet; the driver's answers are shown all the same.
     let known = match Reader::open(&data_dir) {
         Ok(reader) => known(&reader)?,
         Err(journal::Error::Missing(_)) => Known::default(),
@@ -96,7 +95,7 @@ fn known(reader: &Reader) -> anyhow::Result<Known> {
     Ok(Known { health: reader.gpu_health()?, holders })
 }
 
-/// Prints every card, those that only the journal knows included. Returns whether all are healthy.
+/// Prints every card, including those that only the journal knows. Returns whether all are healthy.
 fn show(
     args: &Args,
     inventory: &GpuInventory,
@@ -132,7 +131,7 @@ fn show(
     Ok(is_well)
 }
 
-/// What is known of one card.
+/// One card: its facts, its health and its job.
 struct Row<'a> {
     card: &'a Card,
     facts: Option<&'a Facts>,

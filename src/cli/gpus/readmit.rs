@@ -15,7 +15,7 @@ use crate::config::Client;
 use crate::ids::Signature;
 use crate::node::GpuUuid;
 
-/// The node answers at once.
+/// Time limit for the node's answer, which it gives at once.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Asks the node of `AGENT_ADDRESS`; signed with its key or its owner's.

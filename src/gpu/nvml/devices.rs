@@ -1,6 +1,6 @@
-//! The devices that jobs can get: whole cards, and the MIG instances of cards that are split.
+//! The devices that jobs can get: whole cards, and the MIG instances of split cards.
 //!
-//! Invariant: a card that is split is no device itself, with or without instances.
+//! Invariant: a split card itself is not a device, with or without instances.
 
 use nvml_wrapper::Device;
 use nvml_wrapper::Nvml as Library;
@@ -27,11 +27,11 @@ pub(super) fn count(library: &Library) -> Result<u32, NvmlError> {
 pub(super) struct Found<'l> {
     /// Its UUID.
     pub(super) uuid: GpuUuid,
-    /// By which the driver is asked about it.
+    /// The driver's handle for questions about it.
     pub(super) device: Device<'l>,
 }
 
-/// A card, with the devices that it gives.
+/// A card and its devices.
 #[derive(Debug)]
 pub(super) struct Card<'l> {
     /// The card itself.
@@ -43,7 +43,7 @@ pub(super) struct Card<'l> {
 }
 
 impl<'l> Card<'l> {
-    /// The card at an index, or why it can't be used, as a clause.
+    /// The card at an index, or the reason why it can't be used, as a clause.
     pub(super) fn at(library: &'l Library, index: u32) -> Result<Self, Unknown> {
         Self::of(library.device_by_index(index).map_err(unknown)?)
     }
@@ -56,7 +56,7 @@ impl<'l> Card<'l> {
         Ok(Self { whole, mig, instances })
     }
 
-    /// What jobs can get of it.
+    /// The devices of this card that jobs can get.
     pub(super) fn devices(&self) -> &[Found<'l>] {
         match self.mig {
             Ok(true) => &self.instances,
@@ -74,7 +74,7 @@ impl<'l> Found<'l> {
     }
 }
 
-/// Whether the card is split now; what is only asked for after the next reset does not count.
+/// Whether the card is split now; a mode that takes effect at the next reset does not count.
 fn mig(device: &Device<'_>) -> Reading<bool> {
     match reading(device.mig_mode())?.current {
         0 => Ok(false),
@@ -83,7 +83,7 @@ fn mig(device: &Device<'_>) -> Reading<bool> {
     }
 }
 
-/// The instances of a card. Their indices have gaps where one was destroyed.
+/// The instances of a card. Destroyed ones leave gaps in the indices.
 fn instances<'l>(device: &Device<'l>) -> Result<Vec<Found<'l>>, Unknown> {
     let most = device.mig_device_count().map_err(unknown)?;
     let mut found = Vec::new();

@@ -1,8 +1,9 @@
-//! What happens to the cards, as the driver tells it.
+//! The driver's events about the cards.
 //!
-//! Invariants: one thread waits, and nobody waits for it; a driver that hangs stops nothing but the
-//! events. It registers for what is read here alone, since clocks tell an event with every start and end
-//! of work. It ends soon after its receiver is dropped, or with the driver's call if that one hangs.
+//! Invariants: one thread waits for events, and nothing waits for that thread; a driver that hangs stops only
+//! the events. The thread registers only for the types that are read here, since clocks cause an event at
+//! every start and end of work. It ends soon after its receiver is dropped, or with the driver's call if that
+//! one hangs.
 
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, TryLockError};
@@ -24,14 +25,14 @@ use crate::node::card::{CardEvent, Happened};
 
 /// How long one wait for an event takes: the thread ends this long after its receiver is dropped.
 const WAIT: Duration = Duration::from_millis(500);
-/// How soon a driver that failed is opened again; opening it takes 15 ms and wakes up idle cards.
+/// Time until a driver that failed is opened again; opening it takes 15 ms and wakes up idle cards.
 const REOPEN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(2));
-/// How soon a card that could not be registered is tried again, with all others: while the driver is opened
-/// again it tells nothing of any card.
+/// Time until a card that could not be registered is tried again, with all others: while the driver is being
+/// opened again it sends no event of any card.
 const REGISTER_AGAIN: Duration = Duration::from_mins(10);
 /// The driver can't reach the card: an event type of newer drivers that the binding has no name for.
 const UNAVAILABLE: u64 = 0x4000;
-/// What Xid NVML writes where it has no number.
+/// The Xid that NVML writes if it has no number.
 const XID_UNKNOWN: u64 = 999;
 
 /// Lets one thread at a time wait for events.
@@ -39,7 +40,7 @@ const XID_UNKNOWN: u64 = 999;
 pub(super) struct Turn(Arc<Mutex<()>>);
 
 impl Turn {
-    /// Starts a thread that waits for events and tells them.
+    /// Starts a thread that waits for events and sends them to the receiver.
     pub(super) fn begin(&self, candidates: Vec<OsString>, tell: mpsc::Sender<Happened>) {
         let turn = self.clone();
         let thread = std::thread::Builder::new().name("nvml-events".to_owned());
@@ -78,7 +79,7 @@ impl Turn {
     }
 }
 
-/// Waits, but not longer than the receiver is there.
+/// Waits for this long, or until the receiver is dropped.
 fn rest(wait: Duration, tell: &mpsc::Sender<Happened>) {
     let until = Instant::now() + wait;
     while !tell.is_closed()
@@ -88,7 +89,7 @@ fn rest(wait: Duration, tell: &mpsc::Sender<Happened>) {
     }
 }
 
-/// Tells events until the receiver is gone, or it is time to register again.
+/// Sends events until the receiver is gone, or it is time to register again.
 fn watch(library: &Library, tell: &mpsc::Sender<Happened>) -> Result<(), Error> {
     let Registered { set, is_whole } = register(library).map_err(|err| driver(&err))?;
     let since = Instant::now();
@@ -118,24 +119,24 @@ fn watch(library: &Library, tell: &mpsc::Sender<Happened>) -> Result<(), Error> 
 
 struct Registered<'l> {
     set: EventSet<'l>,
-    /// Whether every card is in the set that can ever be.
+    /// Whether the set has every card that can send events.
     is_whole: bool,
 }
 
-/// Whether a card is to be in the set.
+/// Whether a card belongs into the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     In,
-    /// It failed, and may not the next time.
+    /// The card failed, but may work the next time.
     Refused,
-    /// It has no events to tell.
+    /// The card has no events.
     Without,
 }
 
 /// A set with all cards that can be registered.
 fn register(library: &Library) -> Result<Registered<'_>, NvmlError> {
     let mut places = vec![Place::In; devices::count(library)? as usize];
-    // A failed registration frees the whole set, so the next try leaves that card out.
+    // A failed registration frees the whole set, so the next attempt leaves that card out.
     while places.contains(&Place::In) {
         if let Some(set) = register_all(library, &mut places)? {
             return Ok(Registered { set, is_whole: !places.contains(&Place::Refused) });
@@ -144,7 +145,7 @@ fn register(library: &Library) -> Result<Registered<'_>, NvmlError> {
     Err(NvmlError::NotSupported)
 }
 
-/// Registers the cards that are to be in the set. `None` if none is, or one is refused now.
+/// Registers the cards that belong into the set. `None` if there are none, or if one is refused now.
 fn register_all<'l>(
     library: &'l Library,
     places: &mut [Place],
@@ -176,7 +177,7 @@ fn register_all<'l>(
     Ok(places.contains(&Place::In).then_some(set))
 }
 
-/// Which of the events that are read here the card can tell.
+/// The event types that are read here and that the card supports.
 fn wanted(device: &Device<'_>) -> Result<EventTypes, NvmlError> {
     let supported = match device.supported_event_types_strict() {
         Ok(types) => types.bits(),
@@ -188,7 +189,7 @@ fn wanted(device: &Device<'_>) -> Result<EventTypes, NvmlError> {
     Ok(EventTypes::from_bits_retain(supported & (wanted.bits() | UNAVAILABLE)))
 }
 
-/// What one event means, for each device of its card.
+/// The meaning of one event, for each device of its card.
 fn told(data: EventData<'_>) -> Vec<Happened> {
     let Some(event) = meaning(data.event_type, data.event_data.as_ref()) else { return Vec::new() };
     // A card that just fell off the bus may answer this, and nothing else.

@@ -1,6 +1,6 @@
-//! Where the library is, how it is opened, and what its errors mean.
+//! The library's places, how it is opened, and the meaning of its errors.
 //!
-//! Invariant: no error becomes a value.
+//! Invariant: an error never becomes a value.
 
 use std::ffi::OsString;
 
@@ -41,12 +41,12 @@ pub(super) fn driver(err: &NvmlError) -> Error {
     Error::Driver { reason: err.to_string() }
 }
 
-/// A value of one card, or why it is not known.
+/// A value of one card, or the reason why it is unknown.
 pub(super) fn reading<T>(answer: Result<T, NvmlError>) -> Reading<T> {
     answer.map_err(unknown)
 }
 
-/// Why a value is not known.
+/// The reason why a value is unknown.
 pub(super) fn unknown(err: NvmlError) -> Unknown {
     match err {
         NvmlError::NotSupported => Unknown::NotSupported,

@@ -1,4 +1,4 @@
-//! Which cards there are, and what each of them is.
+//! Lists the cards, with everything about them that does not change.
 
 use nvml_wrapper::Nvml as Library;
 use nvml_wrapper::error::NvmlError;
@@ -11,10 +11,10 @@ use crate::node::{Gpu, GpuInventory};
 use crate::report::one_line;
 
 const MIB: u64 = 1024 * 1024;
-/// More than any model's or version's name has; a longer one is cut.
+/// More characters than a model's or version's name has; a longer one is cut.
 const NAME_MAX: usize = 96;
 
-/// Asks for everything that does not change while the cards work.
+/// Asks for all facts that do not change while the cards work.
 pub(super) fn read(library: &Library) -> Result<GpuInventory, NvmlError> {
     let cuda = library.sys_cuda_driver_version()?;
     let mut inventory = GpuInventory {

@@ -1,11 +1,10 @@
 //! NVIDIA's management library (NVML), opened by its name at run time.
 //!
-//! Invariants: its calls go into a kernel driver that can hang forever, so each round of them runs
-//! on a thread of its own that nobody joins, and there is at most one such thread. While one hangs,
-//! later callers wait for it up to their own deadline, outside the driver. The wait for events has a
-//! thread of its own, so that neither holds up the other. A card that has fallen
-//! off the bus is left out and reported as such; the others are still listed. A card without memory
-//! of its own is listed with the host's.
+//! Invariants: its calls go into a kernel driver that can hang forever, so each round of them runs on a
+//! thread of its own that nobody joins, and there is at most one such thread. While one hangs, later callers
+//! wait for it up to their own deadline, outside the driver. Another thread waits for events, so that neither
+//! delays the other. A card that has fallen off the bus is left out and reported as such; the others are
+//! still listed. A card without memory of its own is listed with the host's.
 
 mod devices;
 mod events;
@@ -37,11 +36,11 @@ pub struct Nvml {
     candidates: Vec<OsString>,
     deadline: Duration,
     desk: Arc<Mutex<Desk>>,
-    /// Held by the thread that waits for events.
+    /// The lock that the thread that waits for events holds.
     watch: events::Turn,
 }
 
-/// What the rounds share; whoever holds its lock is the one who asks the driver.
+/// The state that the rounds share; only the holder of its lock asks the driver.
 #[derive(Debug, Default)]
 struct Desk {
     /// Opened by the first successful call and kept: opening it wakes up idle cards.
@@ -68,7 +67,7 @@ impl Nvml {
         Self { deadline, ..self }
     }
 
-    /// Asks the driver on a thread of its own, once nobody else does.
+    /// Asks the driver on a thread of its own, after any round that is still under way.
     async fn round<T: Send + 'static>(
         &self,
         ask: fn(&Library, &mut sample::Remembered) -> Result<T, NvmlError>,

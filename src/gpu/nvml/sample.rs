@@ -1,7 +1,7 @@
-//! How the cards do at a moment.
+//! Samples of the cards: load, memory, power, temperature, errors, processes.
 //!
-//! Invariant: what a card doesn't give is told with its reason. A card that was there before and can't be
-//! reached any more is told as well.
+//! Invariant: a missing value comes with the reason. A card that was there before and can't be reached any
+//! more is reported as well.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ use super::library::{reading, unknown};
 use crate::node::GpuUuid;
 use crate::node::card::{CardProcess, Reading, Round, Rows, Sample, Slowed, Unknown};
 
-/// How often the slow readings are taken. The energy of an H100 takes 5 ms of the driver's time, its
-/// errors and rows up to 3 ms each: for eight cards each second that would be a tenth of a core.
+/// Time between two slow readings. An H100's energy takes 5 ms of the driver's time, its errors and rows up
+/// to 3 ms each: for eight cards each second that would be a tenth of a core.
 const SLOW_EVERY: Duration = Duration::from_mins(1);
-/// A card holds at most a few hundred contexts; a count above this is not believed.
+/// A card has at most a few hundred contexts; a count above this is not believed.
 const PROCESSES_MAX: u32 = 4096;
 /// No chip works at more degrees than this; a higher reading is not believed.
 const CELSIUS_MAX: u32 = 250;
 
-/// What is kept from one round for the next.
+/// Values kept from one round for the next.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     /// The devices that the card at each index last gave.
@@ -37,7 +37,7 @@ pub(super) struct Remembered {
     slow: BTreeMap<GpuUuid, (Instant, Slow)>,
 }
 
-/// The readings that are taken seldom.
+/// The slow readings, which are taken seldom.
 #[derive(Debug, Clone)]
 struct Slow {
     energy_mj: Reading<u64>,
@@ -62,7 +62,7 @@ pub(super) fn read(library: &Library, remembered: &mut Remembered) -> Result<Rou
             Err(why) => remembered.miss(index, &why, &mut round),
         }
     }
-    // A driver may count a card that fell off the bus no more.
+    // A driver may no longer count a card that fell off the bus.
     let gone: Vec<u32> = remembered.seen.range(count..).map(|(index, _)| *index).collect();
     for index in gone {
         remembered.miss(index, &Unknown::Lost, &mut round);
@@ -71,7 +71,7 @@ pub(super) fn read(library: &Library, remembered: &mut Remembered) -> Result<Rou
 }
 
 impl Remembered {
-    /// Tells of the devices that the card at this index gave, unless another index has them now.
+    /// Reports this for the devices that the card at this index gave, unless another index has them now.
     fn miss(&self, index: u32, why: &Unknown, round: &mut Round) {
         for uuid in self.seen.get(&index).into_iter().flatten() {
             round.entry(uuid.clone()).or_insert_with(|| Err(why.clone()));
@@ -120,7 +120,7 @@ fn sample(card: &Card<'_>, found: &Found<'_>, slow: Slow) -> Reading<Sample> {
     if found.uuid == card.whole.uuid {
         return Ok(sample);
     }
-    // What the whole card draws is not the instance's, and would be counted once for each of them.
+    // The power of the whole card is not the instance's, and would be counted once for each instance.
     let absent = Unknown::NotSupported;
     Ok(Sample { power_mw: Err(absent.clone()), energy_mj: Err(absent), ..sample })
 }
@@ -150,7 +150,7 @@ fn rows(device: &Device<'_>) -> Reading<Rows> {
     Ok(Rows { pending: is_set(pending)?, failed: is_set(failed)? })
 }
 
-/// Processes with a compute or a graphics context, each once, with what it holds in both.
+/// Processes with a compute or a graphics context, each once, with its memory in both.
 fn processes(device: &Device<'_>) -> Reading<Vec<CardProcess>> {
     let believed = |count: u32| match count {
         0..=PROCESSES_MAX => Ok(()),
@@ -197,7 +197,7 @@ fn told_u64(answer: Result<u64, NvmlError>) -> Reading<u64> {
     is_told(answer.map_err(unknown)?)
 }
 
-/// The library writes all ones where it has no value.
+/// The library writes all ones instead of a missing value.
 fn is_told(value: u64) -> Reading<u64> {
     if value == u64::MAX { Err(Unknown::NotSupported) } else { Ok(value) }
 }

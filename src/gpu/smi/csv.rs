@@ -1,7 +1,7 @@
-//! What `nvidia-smi` prints, read once into types.
+//! Parses the output of `nvidia-smi`.
 //!
-//! Pure. Invariant: a line that is not as it was asked for makes the whole answer worthless and is refused
-//! with its reason; a value in brackets is no value.
+//! Pure. Invariant: a line of another form than requested makes the whole answer worthless, and the error
+//! says why; a text in brackets is not a value.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::node::card::{CardProcess, Facts, Reading, Round, Sample, Unknown};
 use crate::node::{Gpu, GpuInventory, GpuUuid};
 use crate::report::one_line;
 
-/// What is asked of each card once, in the order of [`inventory`].
+/// The fields that are asked of each card once, in the order of [`inventory`].
 pub(super) const LIST: &str = "--query-gpu=uuid,name,memory.total,driver_version,pci.bus_id,compute_cap,\
      enforced.power.limit,ecc.mode.current,mig.mode.current,persistence_mode";
-/// What is asked of each card for a sample, in the order of [`round`].
+/// The fields that are asked of each card for a sample, in the order of [`round`].
 pub(super) const SAMPLE: &str = "--query-gpu=uuid,utilization.gpu,memory.used,memory.free,power.draw,\
      clocks.sm,clocks.mem,temperature.gpu,ecc.errors.uncorrected.volatile.total";
-/// What is asked of each process, in the order of [`processes`].
+/// The fields that are asked of each process, in the order of [`processes`].
 pub(super) const PROCESSES: &str = "--query-compute-apps=gpu_uuid,pid,used_memory";
 
-/// More lines than there are cards and processes on a host.
+/// More lines than a host has cards and processes.
 const LINES_MAX: usize = 4096;
-/// More than any name has.
+/// More characters than any name has.
 const FIELD_MAX: usize = 96;
 const MIB: u64 = 1024 * 1024;
 
@@ -64,7 +64,7 @@ fn card(uuid: &str, name: &str, total: &str) -> Reading<Gpu> {
     Ok(Gpu { uuid: id(uuid)?, model, vram_mib: value(total).and_then(number)? })
 }
 
-/// The samples of the answer to [`SAMPLE`]. The tool does not tell everything.
+/// The samples of the answer to [`SAMPLE`]. The tool does not report everything.
 pub(super) fn round(text: &str, processes: &Processes) -> Result<Round, String> {
     let mut round = Round::new();
     for line in lines(text)? {
@@ -133,7 +133,7 @@ fn fields<const N: usize>(line: &str) -> Result<[&str; N], String> {
     if fields.iter().all(fits) { Ok(fields) } else { Err(refused()) }
 }
 
-/// A value, unless the tool says in its place why there is none.
+/// A value, or the tool's reason for a missing one.
 fn value(field: &str) -> Reading<&str> {
     let Some(why) = field.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
         return if field.is_empty() || field == "N/A" {

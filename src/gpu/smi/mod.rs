@@ -1,7 +1,7 @@
-//! `nvidia-smi`, where the driver's library can't be loaded but its tool answers.
+//! `nvidia-smi`, for hosts on which the driver's library can't be loaded but its tool answers.
 //!
-//! Invariants: it is asked once at a time, has a deadline and a bounded answer, and gets nothing of the
-//! agent's environment. Its answer is refused as a whole if it is not as asked.
+//! Invariants: one call at a time; a deadline and a bounded answer; the tool does not get the agent's
+//! environment. An answer of another form than requested is refused as a whole.
 
 mod csv;
 
@@ -19,16 +19,16 @@ use crate::node::GpuInventory;
 use crate::node::card::Round;
 use crate::report::one_line;
 
-/// Where drivers, containers and WSL put it.
+/// The places where drivers, containers and WSL put it.
 const TOOLS: [&str; 4] = [
     "/usr/bin/nvidia-smi",
     "/usr/local/bin/nvidia-smi",
     "/usr/local/nvidia/bin/nvidia-smi",
     "/usr/lib/wsl/lib/nvidia-smi",
 ];
-/// It takes 30 ms with a healthy driver, and seconds where it has to load it.
+/// It takes 30 ms with a healthy driver, and seconds if it has to load the driver.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// A card's line has 150 bytes, a process's 60; `-q` prints 14 KiB a card.
+/// A card's line has 150 bytes, a process's line 60; `-q` prints 14 KiB a card.
 const ANSWER_MAX: u64 = 1024 * 1024;
 const FORMAT: &str = "--format=csv,noheader,nounits";
 
@@ -47,7 +47,7 @@ impl Smi {
         Self { candidates, deadline: DEADLINE, turn: Arc::default() }
     }
 
-    /// Sets the deadline for all of an answer.
+    /// Sets the deadline for a whole answer.
     pub(super) fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
@@ -57,7 +57,7 @@ impl Smi {
         self.candidates.iter().map(PathBuf::as_path).find(|path| path.is_file())
     }
 
-    /// The cards that it tells, or why not, as a clause.
+    /// The cards that it lists, or why it lists none, as a clause.
     pub(super) async fn inventory(&self, tool: &Path) -> Result<GpuInventory, String> {
         self.in_time(async {
             let cards = ask(tool, &[csv::LIST, FORMAT]).await?;
@@ -68,7 +68,7 @@ impl Smi {
         .await
     }
 
-    /// How its cards do, or why it does not tell, as a clause.
+    /// Samples of its cards, or why there are none, as a clause.
     pub(super) async fn sample(&self, tool: &Path) -> Result<Round, String> {
         self.in_time(async {
             let processes = csv::processes(&ask(tool, &[csv::PROCESSES, FORMAT]).await?)?;
@@ -90,7 +90,7 @@ impl Smi {
     }
 }
 
-/// One answer of the tool. One that hangs in the driver can't be killed, and is waited for by nobody.
+/// One answer of the tool. A tool that hangs in the driver can't be killed, and nobody waits for it.
 async fn ask(tool: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut child = Command::new(tool)
         .args(arguments)
