@@ -1,25 +1,25 @@
-//! What the host answers to and what is on the link with it, for a container in the host's network namespace.
+//! Lists the host's own addresses and the networks on its links, from a container in its network namespace.
 //!
-//! Read from the kernel's tables, so that everything is found: also blocks of which no interface has an address
-//! (`ip route add local …`), and networks that a router has announced. A block that is routed on to another host
-//! is that host's affair.
+//! Read from the kernel's tables, so that nothing is missed: also blocks without an address on any interface
+//! (`ip route add local …`), and networks that a router has announced. A block that is routed to another host
+//! is not listed.
 //!
-//! Must hold: a block so large that it can't be a network of the owner's is not told: it is a tunnel's, or a rule's
-//! for packets that a proxy marks, and refusing it would refuse the internet.
+//! Must hold: a block too large for a network of the owner is not listed: it belongs to a tunnel, or to a
+//! rule for packets that a proxy marks, and refusing it would refuse the internet.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::prefix::Prefix;
 
-/// Where the kernel lists the routes of IPv4, those to itself among them.
+/// Where the kernel lists the routes of IPv4, including those to itself.
 const V4: &str = "/proc/net/fib_trie";
 /// Where it lists the addresses of IPv6; missing where the kernel has no IPv6.
 const V6: &str = "/proc/net/if_inet6";
-/// Where it lists the routes of IPv6, those to itself among them.
+/// Where it lists the routes of IPv6, including those to itself.
 const V6_ROUTES: &str = "/proc/net/ipv6_route";
 
-/// Fewest bits of a block that is told.
+/// Fewest prefix bits of a block that is listed.
 const V4_BITS_MIN: u8 = 8;
 const V6_BITS_MIN: u8 = 16;
 
@@ -43,7 +43,8 @@ pub(crate) fn tell() -> Result<(), String> {
     found.iter().try_for_each(|block| writeln!(told, "{block}")).map_err(failed)
 }
 
-/// The blocks `|-- 192.0.2.0` whose next lines say `/24 link UNICAST` (no router is between) or `/24 host LOCAL`.
+/// The blocks `|-- 192.0.2.0` whose next lines say `/24 link UNICAST` (no router is between) or `/24 host
+/// LOCAL`.
 fn v4(table: &str) -> Vec<Prefix> {
     let (mut found, mut last) = (Vec::new(), None);
     for line in table.lines().map(str::trim) {
@@ -74,7 +75,8 @@ fn v6(table: &str) -> Vec<Prefix> {
     table.lines().filter_map(read).flatten().collect()
 }
 
-/// The blocks that no router is before: 32 hex digits, the block's bits in hex, six more fields, the flags.
+/// The blocks without a router before them: 32 hex digits, the block's bits in hex, six more fields, the
+/// flags.
 fn v6_routes(table: &str) -> Vec<Prefix> {
     let read = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -86,7 +88,7 @@ fn v6_routes(table: &str) -> Vec<Prefix> {
     table.lines().filter_map(read).collect()
 }
 
-/// The block of so many bits that this address lies in.
+/// The block with this many prefix bits that has this address.
 fn block(address: u128, bits: u8) -> Prefix {
     let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
     Prefix { address: IpAddr::V6(Ipv6Addr::from(address & mask)), bits }

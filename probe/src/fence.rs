@@ -1,12 +1,14 @@
 //! Closes this container's network namespace towards everything but public addresses, then holds it for the
 //! job's container that joins it.
 //!
-//! Packet filter rules, since nothing less holds: a route that refuses an address does not stop a socket that is
-//! bound to the interface (`SO_BINDTODEVICE`, `IP_PKTINFO`), for which the kernel takes any address to be on the
-//! link, nor multicast. The job can't change the rules: it has no right over its network (`NET_ADMIN`).
+//! Uses packet filter rules, since nothing weaker holds: a route that refuses an address stops neither
+//! multicast nor a socket that is bound to the interface (`SO_BINDTODEVICE`, `IP_PKTINFO`), for which the
+//! kernel assumes that any address is on the link. The job can't change the rules: it has no right over its
+//! network (`NET_ADMIN`).
 //!
-//! Must hold: `ready` is printed only after a packet to the begin, the middle and the end of each refused prefix was
-//! refused or had no way to go, and from then on this process has no capability. The loopback interface stays open.
+//! Must hold: `ready` is printed only after packets to the start, the middle and the end of each refused
+//! prefix were refused or had no route, and from then on this process has no capability. The loopback
+//! interface stays open.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -22,14 +24,14 @@ const LOOPBACK: u32 = 1;
 /// Protocol numbers.
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
-/// The header that makes a packet go by way of further addresses.
+/// The header that routes a packet through further addresses.
 const ROUTING_HEADER: u8 = 43;
-/// Where IPv6's header names what follows it.
+/// The place in IPv6's header that names the next header.
 const NEXT_HEADER: u32 = 6;
-/// A port that nobody answers at; nothing reaches it.
+/// A port where nobody answers; no packet gets there.
 const DISCARD: u16 = 9;
 
-/// Raises the rules against these prefixes, and holds the namespace for ever.
+/// Sets the rules against these prefixes, and holds the namespace for ever.
 pub(crate) fn raise(refused: &[String]) -> Result<(), String> {
     let refused = refused.iter().map(|text| text.parse()).collect::<Result<Vec<Prefix>, _>>()?;
     if refused.is_empty() {
@@ -67,11 +69,11 @@ fn fence(batch: &mut Batch, family: Family, refused: &[Prefix]) {
         let redirect = [When::Protocol(ICMP), When::Kind(5, 5)];
         batch.rule(family, Hook::Input, &redirect, Drop);
     } else {
-        // Neighbours are solicited and advertised, which only the kernel can send: without, no next hop.
+        // Neighbour solicitations and advertisements, which only the kernel sends: without them, no next hop.
         let neighbours = [When::Protocol(ICMP_V6), When::Kind(135, 136)];
         batch.rule(family, Hook::Input, &neighbours, Accept);
         batch.rule(family, Hook::Output, &neighbours, Accept);
-        // And a bridge that watches groups has to know which ones it is in.
+        // And group reports, for a bridge that watches groups.
         let groups = [When::Protocol(ICMP_V6), When::Kind(143, 143)];
         batch.rule(family, Hook::Output, &groups, Accept);
         batch.rule(family, Hook::Output, &[When::Header(NEXT_HEADER, ROUTING_HEADER)], Reject);
@@ -84,7 +86,7 @@ fn fence(batch: &mut Batch, family: Family, refused: &[Prefix]) {
     }
 }
 
-/// Sends a packet there; it must be refused, or have no way to go at all.
+/// Sends a packet there; it must be refused, or have no route.
 fn try_out(to: IpAddr) -> Result<(), String> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0));

@@ -1,11 +1,10 @@
-//! The one program of the node's tool image: what the node has to do or see inside a container.
+//! The one program of the node's tool image: it does everything that the node needs done inside a container.
 //!
-//! It is linked statically, since the image holds nothing else, and embedded in the node (`build.rs`). The node
+//! It is linked statically, since the image has no libraries, and embedded in the node (`build.rs`). The node
 //! starts it by its path in the image with a subcommand; its answer is its standard output and its exit code:
-//! 0, 1 if it could not do what it was asked to (the reason is on standard error), 64 if it does not know the
-//! subcommand.
+//! 0, 1 if the subcommand failed (the reason is on standard error), 64 if there is no such subcommand.
 //!
-//! Must hold: it takes orders from its arguments alone, and trusts no environment and no file of a job's.
+//! Must hold: it takes orders only from its arguments, and trusts neither its environment nor files of a job.
 
 mod addresses;
 mod fence;
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            // Nobody may listen any more.
+            // The reader may be gone.
             writeln!(std::io::stderr(), "{reason}").ok();
             ExitCode::FAILURE
         }

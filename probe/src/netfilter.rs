@@ -1,19 +1,18 @@
-//! Packet filter rules, written to the kernel's `nf_tables` over netlink: no program and no library does
-//! it for us inside an image that holds nothing else.
+//! Writes packet filter rules to the kernel's `nf_tables` over netlink, since the image holds no tool for it.
 //!
-//! A [`Batch`] is applied as a whole or not at all. Attributes are `length, type, value`, padded to four bytes;
-//! numbers are big-endian except what is compared with the host's own (interface indexes, states).
+//! A [`Batch`] is applied as a whole or not at all. Attributes are `length, type, value`, padded to four
+//! bytes; numbers are big-endian except what is compared with the host's own (interface indexes, states).
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// Which protocol's packets a table sees.
+/// The protocol whose packets a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4 = 2,
     V6 = 10,
 }
 
-/// Where in a packet's way a chain stands.
+/// The place of a chain on a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     Input = 1,
@@ -21,7 +20,7 @@ pub(crate) enum Hook {
     Output = 3,
 }
 
-/// What a rule or a chain's end does with a packet.
+/// The verdict of a rule, or of a chain's end, on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accept,
@@ -90,7 +89,7 @@ impl Batch {
         self.message(kind, REQUEST | CREATE, family as u8, &text(1, TABLE));
     }
 
-    /// Adds a chain at this hook; `end`: what becomes of a packet that no rule decides about.
+    /// Adds a chain at this hook; `end`: the verdict on packets about which no rule decides.
     pub(crate) fn chain(&mut self, family: Family, hook: Hook, end: Verdict) {
         let place = [number(1, hook as u32), number(2, 0)].concat();
         let policy = u32::from(end == Verdict::Accept);
@@ -106,7 +105,7 @@ impl Batch {
         self.message(kind, REQUEST | CREATE, family as u8, &body.concat());
     }
 
-    /// Adds a rule at the chain's end: if all of `when` holds, `then`.
+    /// Adds a rule at the chain's end: `then` for packets that meet all conditions of `when`.
     pub(crate) fn rule(&mut self, family: Family, hook: Hook, when: &[When], then: Verdict) {
         let mut expressions: Vec<u8> =
             when.iter().flat_map(|when| condition(family, when)).collect();
@@ -117,7 +116,7 @@ impl Batch {
         self.message(kind, REQUEST | CREATE | APPEND | ACK, family as u8, &body.concat());
     }
 
-    /// Applies it in this process's network namespace.
+    /// Applies the batch in this process's network namespace.
     pub(crate) fn apply(mut self) -> Result<(), String> {
         let last = self.sequence - 1;
         self.message(0x11, REQUEST, 0, &[]);
@@ -131,7 +130,7 @@ impl Batch {
         .map_err(failed)?;
         rustix::net::send(&socket, &self.bytes, SendFlags::empty()).map_err(failed)?;
         let mut answers = vec![0; ANSWERS_BYTES];
-        // The kernel has carried it out by now: what it has to say is there.
+        // The kernel has already carried it out, so its answers are there.
         while let Ok((count, _)) = rustix::net::recv(&socket, &mut answers[..], RecvFlags::DONTWAIT)
         {
             for (sequence, code) in codes(&answers[..count]) {
@@ -178,7 +177,7 @@ fn codes(mut answers: &[u8]) -> Vec<(u32, i32)> {
     found
 }
 
-/// The expressions that go on only where the condition holds.
+/// The expressions that go on only if the condition holds.
 fn condition(family: Family, when: &When) -> Vec<u8> {
     // `meta`, `payload` and `ct` load into the register, `cmp` and `bitwise` work on it.
     let meta = |key| expression("meta", &[number(1, REGISTER), number(2, key)]);

@@ -26,7 +26,7 @@ impl Prefix {
         (bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect(), mask)
     }
 
-    /// Addresses all over it: near its begin, in its middle, its last.
+    /// Addresses all over it: one near its start, one in the middle, the last.
     pub(crate) fn members(self) -> [IpAddr; 3] {
         match self.address {
             IpAddr::V4(first) => {

@@ -1,7 +1,7 @@
 //! System calls that have no safe wrapper, each with fixed arguments.
 //!
-//! Must hold: no argument is a pointer to anything but nothing, so that a call that is let through finds no memory to
-//! read or write; and none changes the host where it is let through.
+//! Must hold: no argument points to memory, so that a call that gets through finds none to read or write; and
+//! no call that gets through changes the host.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub(crate) enum Call {
     Bpf,
     /// The processor's counters.
     Perf,
-    /// Page faults handled by a program, a tool of kernel exploits.
+    /// Page faults handled by a program, which kernel exploits use.
     UserFault,
     /// A kernel module.
     Module,
@@ -53,8 +53,8 @@ impl Call {
     #[expect(unsafe_code, reason = "there is no safe wrapper, and the arguments point nowhere")]
     pub(crate) fn make(self) -> io::Result<()> {
         let [number, first, second, third, fourth, fifth] = self.arguments();
-        // SAFETY: the arguments are numbers and null pointers, which the kernel checks; no memory of ours is named. A
-        // descriptor that is returned stays open and unused until the program ends.
+        // SAFETY: the arguments are numbers and null pointers, which the kernel checks; no memory of ours is
+        // named. A descriptor that is returned stays open and unused until the program ends.
         if unsafe { syscall(number, first, second, third, fourth, fifth) } < 0 {
             Err(io::Error::last_os_error())
         } else {

@@ -1,9 +1,11 @@
-//! Tries from inside a container what its sandbox shall refuse, and tells what came of it.
+//! Tries from inside a container everything that its sandbox must refuse, and prints the results.
 //!
-//! A line for each: a name, a tab, and `refused`, `open`, or a value, with a detail behind another tab. The node knows
-//! what each should be (`src/container/trial`), and what was tried in words.
+//! A line for each attempt: a name, a tab, and `refused`, `open`, or a value, with a detail after another
+//! tab. The node knows the right result of each and describes the attempts in words
+//! (`src/container/trial.rs`).
 //!
-//! Must hold: nothing here changes the host where an attempt succeeds, and each attempt is told by its own name.
+//! Must hold: an attempt that succeeds does not change the host, and each attempt is reported under its own
+//! name.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -26,9 +28,9 @@ use crate::raw::Call;
 const SELF: &str = "/lamda-probe";
 /// A copy of it with the setuid bit.
 const COPY: &str = "/tmp/setuid-copy";
-/// Bytes that [`hog`] takes: more than a trial's container may have.
+/// Bytes that [`hog`] allocates: more than a trial's container may have.
 const HOG_BYTES: usize = 96 << 20;
-/// Threads that are begun at most: more than a trial's container may have.
+/// Most threads that are started: more than a trial's container may have.
 const THREADS_MAX: usize = 256;
 /// The user that the setuid copy is started as.
 const USER: u32 = 1000;
@@ -54,10 +56,10 @@ const GROUP_FILES: [&str; 7] = [
     "/sys/fs/cgroup/devices/devices.allow",
     "/sys/fs/cgroup/memory/release_agent",
 ];
-/// Memory and secrets of the kernel's.
+/// The kernel's memory and secrets.
 const SECRETS: [&str; 5] =
     ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/dev/mem", "/dev/kmsg"];
-/// Where engines listen.
+/// Sockets at which engines listen.
 const ENGINES: [&str; 5] = [
     "/var/run/docker.sock",
     "/run/docker.sock",
@@ -76,7 +78,7 @@ const ADDRESSES: [&str; 7] = [
     "[fd00:ec2::254]:80",
 ];
 
-/// Tries everything.
+/// Makes all attempts and prints their results.
 pub(crate) fn try_all() -> io::Result<()> {
     calls()?;
     files()?;
@@ -93,14 +95,14 @@ pub(crate) fn try_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes more memory than a trial's container may have.
+/// Allocates more memory than a trial's container may have.
 pub(crate) fn hog() {
     let taken = vec![1_u8; HOG_BYTES];
-    // Keeps the memory from being left out as unused.
+    // Keeps the compiler from dropping the allocation as unused.
     std::hint::black_box(&taken);
 }
 
-/// Tells as whom this program runs, for the copy with the setuid bit.
+/// Prints the user that this program runs as, for the copy with the setuid bit.
 pub(crate) fn whoami() -> io::Result<()> {
     writeln!(io::stdout(), "{}", rustix::process::geteuid().as_raw())
 }
@@ -111,7 +113,7 @@ fn tell(name: &str, found: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{name}\t{found}")
 }
 
-/// `refused` if the error is that of a sandbox, or of a thing that isn't there; else the call got through.
+/// `refused` if the error is a sandbox's, or means that the thing isn't there; else the call got through.
 fn outcome<T, E: Into<io::Error>>(done: Result<T, E>) -> String {
     let Err(err) = done else { return "open".to_owned() };
     let err: io::Error = err.into();
@@ -131,7 +133,7 @@ fn outcome<T, E: Into<io::Error>>(done: Result<T, E>) -> String {
             | libc::EADDRNOTAVAIL
             | libc::ECONNREFUSED,
         ) => format!("refused\t{err}"),
-        // Refused for its arguments: what decides on rights had let it through.
+        // Refused for its arguments: the check of rights had let it through.
         _ => format!("open\t{err}"),
     }
 }
@@ -205,7 +207,7 @@ fn network() -> io::Result<()> {
     tell("links", &names("/sys/class/net").unwrap_or_default().join(" "))
 }
 
-/// What the kernel says of this process.
+/// The kernel's facts about this process.
 fn status() -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     for (name, key) in [
@@ -233,8 +235,8 @@ fn others() -> io::Result<()> {
     tell("processes", &foreign.len().to_string())
 }
 
-/// Starts a copy of this program that root owns and that has the setuid bit, as another user: the user that it then
-/// has. The profile without root can't make such a copy.
+/// Starts, as another user, a copy of this program that root owns and that has the setuid bit, and reports
+/// the user that it runs as. The profile without root can't make such a copy.
 fn setuid() -> String {
     let mode = std::fs::Permissions::from_mode(0o4755);
     let copied = std::fs::copy(SELF, COPY).and_then(|_| std::fs::set_permissions(COPY, mode));
