@@ -1,4 +1,4 @@
-//! The addresses of NATS servers, as `NATS_URL` lists them.
+//! Parses the addresses of NATS servers in `NATS_URL`. The client library chooses among them.
 
 use async_nats::ServerAddr;
 

@@ -1,4 +1,4 @@
-//! The user that a job in the strict sandbox runs as.
+//! The user that a job in the strict sandbox runs as (`JOB_USER`). In the standard one the image names it.
 
 use std::fmt;
 

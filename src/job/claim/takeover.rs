@@ -1,4 +1,5 @@
-//! Decisions about a job in hand: renew its claim, ask another holder for it, let go of it.
+//! Decisions before and after [`take`]: which holder to ask before its job is taken over, whether a claim is
+//! still renewed, and how an agent lets go of a job.
 //!
 //! Invariants: an agent that started a job never takes it back from the agent that took it over; a start
 //! whose agent let go of the job is subtracted from the count at most once.

@@ -1,7 +1,7 @@
 //! The board's view of the cards: their health, and whether the previous job has left them.
 //!
-//! Invariant: once [`Board::watch_cards`] was called, a card whose job has ended goes to no other job before
-//! it was seen free.
+//! Invariant: once [`Board::watch_cards`] was called, a card whose job has ended goes to no other job until
+//! [`Board::freed`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
