@@ -43,8 +43,8 @@ pub(crate) fn tell() -> Result<(), String> {
     found.iter().try_for_each(|block| writeln!(told, "{block}")).map_err(failed)
 }
 
-/// The blocks `|-- 192.0.2.0` whose next lines say `/24 link UNICAST` (no router is between) or `/24 host
-/// LOCAL`.
+/// The blocks `|-- 192.0.2.0` whose next lines say `/24 link UNICAST` (no router is between) or
+/// `/24 host LOCAL`.
 fn v4(table: &str) -> Vec<Prefix> {
     let (mut found, mut last) = (Vec::new(), None);
     for line in table.lines().map(str::trim) {
