@@ -44,7 +44,7 @@ const READY: &str = "ready\n";
 pub(super) struct Holders {
     state: Mutex<State>,
     /// Held while a holder is made, and while unused ones are searched for.
-    making: AsyncMutex<()>,
+    pub(super) making: AsyncMutex<()>,
     lent: Notify,
     freed: Notify,
 }
@@ -183,7 +183,7 @@ async fn take_running(docker: &Docker) -> Result<Option<Lent<'_>>, Error> {
 }
 
 /// The reason why jobs can't join holders, if their runtime gives each container a network stack of its own.
-async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
+pub(super) async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
     let (setting, runtime) = if let Some(runtime) = &docker.config.runtime {
         ("JOB_RUNTIME", runtime.clone())
     } else {
@@ -199,41 +199,6 @@ async fn keeps_own_networks(docker: &Docker) -> Result<Option<Error>, Error> {
         );
         Error::Engine { reason: fault::one_line(&reason) }
     }))
-}
-
-/// The node whose label the holders of [`Docker::try_internet`] carry: that of no node, or a running one would remove them
-/// as holders that it doesn't know.
-const OF_A_TRIAL: Address = Address::new([0; 20]);
-
-/// What a trial of the network `internet` found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Internet {
-    /// Jobs can have it.
-    Offered {
-        /// Over IPv6 as well: the engine's default bridge has it.
-        v6: bool,
-    },
-    /// Not under the runtime of jobs; holds why.
-    OtherRuntime(String),
-}
-
-impl Docker {
-    /// Whether jobs could have the network `internet` here: makes a holder of one, and removes it.
-    pub async fn try_internet(&self) -> Result<Internet, Error> {
-        match keeps_own_networks(self).await? {
-            Some(Error::Engine { reason }) => return Ok(Internet::OtherRuntime(reason)),
-            Some(err) => return Err(err),
-            None => {}
-        }
-        // Those of an interrupted trial.
-        sweep(self, OF_A_TRIAL).await?;
-        let _alone = self.holders.making.lock().await;
-        let id = make(self, OF_A_TRIAL, Network::Internet).await?;
-        self.discard(&ContainerId(id)).await?;
-        let bridge = self.client().await?.inspect_network("bridge", None);
-        let bridge = self.call(bridge).await?;
-        Ok(Internet::Offered { v6: bridge.enable_ipv6 == Some(true) })
-    }
 }
 
 /// What is done about a holder after the engine refused the start of the container that joins it.
@@ -342,7 +307,7 @@ async fn tend(
 }
 
 /// Forgets the holders that have died, and removes those that no container needs.
-async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
+pub(super) async fn sweep(docker: &Docker, node: Address) -> Result<(), Error> {
     let _alone = docker.holders.making.lock().await;
     // Before the list: a holder that is lent after the list is known before it.
     let known = docker.holders.known(Instant::now());
@@ -386,7 +351,11 @@ fn sort(listed: Vec<ContainerSummary>, known: &HashSet<String>) -> (HashSet<Stri
 }
 
 /// Makes a holder, ready to be joined, and returns its id. The caller holds `making`.
-async fn make(docker: &Docker, node: Address, network: Network) -> Result<String, Error> {
+pub(super) async fn make(
+    docker: &Docker,
+    node: Address,
+    network: Network,
+) -> Result<String, Error> {
     let client = docker.client().await?;
     let image = docker.tool_image().await?;
     let host = match network {

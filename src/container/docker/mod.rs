@@ -26,6 +26,7 @@ mod helper;
 mod holders;
 mod images;
 mod inspect;
+mod internet;
 mod layers;
 mod output;
 mod platform;
@@ -54,7 +55,7 @@ use tokio::time::timeout;
 
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
-pub use holders::Internet;
+pub use internet::Internet;
 pub use tool::PROGRAM;
 
 use super::{

@@ -359,8 +359,8 @@ fn the_offer_of_the_disk_does_not_shrink_while_files_of_jobs_are_being_removed()
 
 /// Lines these jobs up, and takes what each gets, the last first.
 fn served(board: &Board, line: &[Job]) -> BTreeMap<JobId, Vec<GpuUuid>> {
-    let places: Vec<Place> = line.iter().map(|job| board.line_up(job)).collect();
-    let got = |place: &Place| Some((place.id.clone(), board.take(place)?));
+    let places: Vec<line::Place> = line.iter().map(|job| board.line_up(job)).collect();
+    let got = |place: &line::Place| Some((place.id.clone(), board.take(place)?));
     places.iter().rev().filter_map(got).collect()
 }
 
