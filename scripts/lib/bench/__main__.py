@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import latency
+import neighbour
 import networks
 import pipeline
 from agent import Agent, Dispatcher, pin
@@ -261,8 +262,14 @@ async def made_ahead(scale: Scale, folder: Path) -> dict:
     return await networks.measure(IMAGE, max(scale.rounds // 5, 3), str(folder / "agent.log"), say)
 
 
+async def beside_hostile_jobs(scale: Scale, folder: Path) -> dict:
+    """The row of a neighbour of hostile jobs."""
+    say("a CPU-bound job alone and beside hostile ones")
+    return await neighbour.measure(IMAGE, max(scale.rounds // 10, 3), str(folder / "agent.log"), say)
+
+
 PARTS = {"jobs": default_slots, "rates": eight_slots, "latency": latencies, "pipeline": pipelined,
-         "networks": made_ahead}
+         "networks": made_ahead, "neighbour": beside_hostile_jobs}
 
 
 async def measure(parts: list[str], scale: Scale, folder: Path) -> dict:

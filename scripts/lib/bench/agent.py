@@ -146,6 +146,14 @@ class Dispatcher:
                              f"{status.get('reason_code')}: {status.get('error')}")
         return Done(job_id, published_ns, ended_ns, status)
 
+    async def begin(self, job: dict) -> tuple[str, asyncio.Future]:
+        """Publishes one job; returns its id, and what holds its terminal status once it has ended."""
+        self._count += 1
+        job_id = f"{self._prefix}-{self._count}"
+        waiting = self._waiting[job_id] = asyncio.get_running_loop().create_future()
+        await self.publish(job_id, job)
+        return job_id, waiting
+
     async def publish(self, job_id: str, job: dict) -> int:
         """Publishes a job; returns when, in ns since 1970."""
         body = json.dumps({"job_id": job_id, **job}).encode()

@@ -23,7 +23,7 @@ def table(results: dict) -> str:
     """The results as a Markdown table, each row with its target."""
     parts = {"noop_ms": latency, "jobs_per_s": throughput, "idle": footprint, "fetch_mib_s": fetch,
              "publish_to_create_ms": reaction, "restart_to_pull_ms": restart, "pipeline": pipeline,
-             "networks": networks, "fakes": fakes}
+             "networks": networks, "neighbour": neighbour, "fakes": fakes}
     rows = [row for key, part in parts.items() if key in results for row in part(results)]
     lines = ["| what | figure | target | |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
@@ -86,9 +86,21 @@ def networks(results: dict) -> list[tuple[str, ...]]:
                  f"at most 0.6 of docker run (is {share:.2f})", verdict(share <= 0.6)))
     rows.append(("engine alone, hardened, create to exit, p50: none, joined",
                  f"{engine['none']['p50']:.0f}, {engine['joined']['p50']:.0f} ms", "", ""))
+    more = found["sandbox_ms"]
+    rows.append(("engine alone, what the sandbox adds to a plain container, pair by pair, p50 / p95",
+                 percentiles(more), "p50 at most 10 ms", verdict(more["p50"] <= 10)))
     rows.append(("… 20 at once: none, joined",
                  f"{engine_burst['none']}, {engine_burst['joined']} ms", "", ""))
     return rows
+
+
+def neighbour(results: dict) -> list[tuple[str, ...]]:
+    """The row of a CPU-bound job beside hostile ones."""
+    found = results["neighbour"]
+    alone, beside = found["run_ms"]["alone"], found["run_ms"]["beside"]
+    return [(f"run time of a CPU-bound job: alone, beside {found['hostile']} hostile ones, p50",
+             f"{alone:.0f}, {beside:.0f} ms", f"changes by less than a tenth (is {found['ratio']:.2f})",
+             verdict(0.9 < found["ratio"] < 1.1))]
 
 
 def fakes(results: dict) -> list[tuple[str, ...]]:
