@@ -21,6 +21,9 @@ pub struct Settings {
     pub without_gpu: bool,
     /// `GPU_YIELD`: a card that a program of the host uses is given to no job.
     pub yields_gpus: bool,
+    /// `GPU_ALLOW_UNSAFE_TOOLKIT`: strangers' jobs get GPUs also while programs are known to get out of
+    /// their containers.
+    pub allows_unsafe_toolkit: bool,
     /// `JOB_SLOTS`: jobs at a time. `None`: one per GPU, or one per core without GPUs.
     pub slots: Option<usize>,
     /// `AGENT_POOLS`: the shared queues that are served besides the node's own; `auto` stands for

@@ -16,6 +16,7 @@ use super::health::cards::Cards;
 use super::health::lookout::Lookout;
 use super::health::readiness::Readiness;
 use super::health::sight::Sight;
+use super::health::toolkit::Gate;
 use super::health::trials::{self, LoggedTroubles};
 use super::jobs::board::Board;
 use super::jobs::desk::Desk;
@@ -107,6 +108,13 @@ where
         let desk = &parts.jobs.desk;
         desk.board.restore_health(desk.journal.gpu_health().await?);
         let mut services = Services::default();
+        if !hardware.gpus.is_empty() {
+            let gate = Gate::new(Arc::clone(&self.gpu), desk.board.clone(), &self.settings);
+            // Before the first job.
+            gate.look().await;
+            let gate = (Arc::new(gate), desk.clock.clone());
+            services.spawn_with("toolkit", RETRY, gate, |(gate, clock)| gate.run(clock));
+        }
         self.serve_outside(&mut services, &parts, !pools.is_empty());
         serve_upkeep(&mut services, &parts, self.settings.disk_free_min_mib);
         let recovered = Arc::new(watch::Sender::new(false));
@@ -165,6 +173,7 @@ where
         let intake = Arc::new(Intake {
             jobs: Arc::clone(&jobs),
             auth: settings.auth.clone(),
+            owner: self.owner,
             domain: domain.subscribe(),
             data_dir: settings.data_dir.clone(),
             disk_free_min_mib: settings.disk_free_min_mib,

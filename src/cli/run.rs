@@ -78,10 +78,11 @@ async fn node(settings: config::Node, key: Key, args: &Args) -> anyhow::Result<(
     }
     let runtime = Docker::connect(&settings.docker)?;
     let library = match &settings.gpu {
-        Gpu::Auto { library } => library.clone(),
+        Gpu::Auto { library, .. } => library.clone(),
         Gpu::None => None,
     };
-    start((settings, args), key, runtime, Host::new(library), chain).await
+    let host = Host::new(library).with_toolkit(settings.gpu.toolkit(&settings.docker));
+    start((settings, args), key, runtime, host, chain).await
 }
 
 fn simulated_gpus() -> anyhow::Result<GpuInventory> {

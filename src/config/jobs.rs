@@ -55,7 +55,7 @@ pub(super) fn read(
     let pools = pools(env);
     let pool_prefetch = env.number(POOL_PREFETCH, (0, 64), 0);
     let sandbox = sandbox(env);
-    let yields = gpu::yields(env);
+    let (yields, allows_unsafe_toolkit) = (gpu::yields(env), gpu::allows_unsafe_toolkit(env));
     let network = env.choice(JOB_NETWORK, &Reach::ALL.map(|network| (network.name(), network)));
     let warm_networks = warm_networks(env);
     let rules = rules(env);
@@ -69,6 +69,7 @@ pub(super) fn read(
         data_dir: data_dir?,
         without_gpu: mode?.is_none(),
         yields_gpus: yields?,
+        allows_unsafe_toolkit: allows_unsafe_toolkit?,
         slots: slots?.filter(|slots| *slots > 0),
         pools: pools?,
         pool_prefetch: usize::try_from(pool_prefetch?).ok()?,

@@ -100,6 +100,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("CHAIN_ID", "opbnb"),
         ("GPU_MODE", "maybe"),
         ("GPU_YIELD", "sometimes"),
+        ("GPU_ALLOW_UNSAFE_TOOLKIT", "1.16"),
         ("GPU_PROBE_IMAGE", "My Image"),
         ("JOB_SLOTS", "0"),
         ("AGENT_POOLS", "a100,b.c"),

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{EVENTS_MAX, Error, GpuProbe};
 use crate::node::card::{Happened, Reading, Round, Sample, Unknown};
+use crate::node::toolkit::Verdict;
 use crate::node::{Gpu, GpuInventory, GpuUuid};
 
 const MIB: u64 = 1024 * 1024;
@@ -23,6 +24,7 @@ struct Cards {
     /// Why sampling fails; `None` if it works.
     silent: Option<String>,
     listeners: Vec<mpsc::Sender<Happened>>,
+    toolkit: Option<Verdict>,
 }
 
 impl Fake {
@@ -48,6 +50,11 @@ impl Fake {
     /// Makes later calls for samples fail with this reason; `None` makes them work again.
     pub fn silence(&self, reason: Option<&str>) {
         self.cards().silent = reason.map(str::to_owned);
+    }
+
+    /// What is told of the toolkit from now on; else that none is used.
+    pub fn set_toolkit(&self, verdict: Verdict) {
+        self.cards().toolkit = Some(verdict);
     }
 
     /// Sends an event to all watchers.
@@ -81,6 +88,10 @@ impl GpuProbe for Fake {
         let (tell, told) = mpsc::channel(EVENTS_MAX);
         self.cards().listeners.push(tell);
         told
+    }
+
+    async fn toolkit(&self) -> Verdict {
+        self.cards().toolkit.clone().unwrap_or(Verdict::Unused)
     }
 }
 

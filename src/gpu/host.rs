@@ -8,9 +8,11 @@ use tokio::sync::mpsc;
 
 use super::nvml::Nvml;
 use super::smi::Smi;
+use super::toolkit::Toolkit;
 use super::{Error, GpuProbe, pci};
 use crate::node::GpuInventory;
 use crate::node::card::{Happened, Round};
+use crate::node::toolkit::Verdict;
 use crate::report::causes;
 
 /// Asks all sources: library, tool and bus.
@@ -19,12 +21,18 @@ pub struct Host {
     nvml: Nvml,
     tool: Smi,
     devices: PathBuf,
+    toolkit: Toolkit,
 }
 
 impl Host {
     /// Uses the library at `lib_path`, or the host's own without one. Opens nothing yet.
     pub fn new(lib_path: Option<PathBuf>) -> Self {
-        Self { nvml: Nvml::new(lib_path), tool: Smi::new(None), devices: pci::DEVICES.into() }
+        Self {
+            nvml: Nvml::new(lib_path),
+            tool: Smi::new(None),
+            devices: pci::DEVICES.into(),
+            toolkit: Toolkit::default(),
+        }
     }
 
     /// Uses this tool instead of the host's `nvidia-smi`.
@@ -37,6 +45,12 @@ impl Host {
     #[must_use]
     pub fn with_devices(self, devices: PathBuf) -> Self {
         Self { devices, ..self }
+    }
+
+    /// Asks this toolkit for its version.
+    #[must_use]
+    pub fn with_toolkit(self, toolkit: Toolkit) -> Self {
+        Self { toolkit, ..self }
     }
 
     /// Sets the deadline for an answer of each source; the default is 10 s.
@@ -84,5 +98,9 @@ impl GpuProbe for Host {
     /// The events of the library, the only source that has any.
     fn events(&self) -> mpsc::Receiver<Happened> {
         self.nvml.events()
+    }
+
+    async fn toolkit(&self) -> Verdict {
+        self.toolkit.look().await
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! [`GpuProbe`] is the interface. [`host`] is what the node uses: it asks [`nvml`], NVIDIA's management
 //! library, which is opened at run time so that the program starts without it; `nvidia-smi` where that
-//! library can't be loaded; and [`pci`] for the cards of other makers. [`fake`] is a list.
+//! library can't be loaded; and [`pci`] for the cards of other makers. [`toolkit`] is the
+//! version of what hands cards to containers. [`fake`] is a list.
 //!
 //! Invariant: a driver call that hangs never blocks the agent; every call has a deadline.
 
+mod ask;
 pub mod fake;
 pub mod host;
 pub mod nvml;
 pub mod pci;
 mod smi;
+pub mod toolkit;
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::node::GpuInventory;
 use crate::node::card::{Happened, Round};
+use crate::node::toolkit::Verdict;
 
 /// How many events may wait for the agent. A card in trouble sends a few a second; while the channel is full
 /// the driver keeps the next ones.
@@ -36,6 +40,9 @@ pub trait GpuProbe: fmt::Debug + Send + Sync + 'static {
     /// The cards' events from now on, of which at most [`EVENTS_MAX`] wait. A driver that is away or fails is
     /// opened again later, and the channel stays open; dropping the receiver ends the watch.
     fn events(&self) -> mpsc::Receiver<Happened>;
+
+    /// What is known of the toolkit that hands the cards to containers, asked now.
+    fn toolkit(&self) -> impl Future<Output = Verdict> + Send;
 }
 
 /// Why the GPUs can't be listed or sampled.

@@ -51,6 +51,8 @@ reasons! {
     InputCidInvalid = "input_cid_invalid",
     /// The job wants GPUs and the node has none.
     NoGpu = "no_gpu",
+    /// The node hands GPUs to no stranger's job: NVIDIA's container toolkit there lets programs out of containers.
+    ToolkitUnsafe = "toolkit_unsafe",
     /// The job wants more, or another card, than this node will ever have.
     NoNodeFits = "no_node_fits",
     /// The job wants a network that the node's owner does not allow.

@@ -82,6 +82,10 @@ impl Reason {
                 "The requester has to ask for `gpus: 0`, or a node with GPUs. If this host has \
                  some, `lamda-node doctor` says why they are not used."
             }
+            Self::ToolkitUnsafe => {
+                "Update the NVIDIA Container Toolkit and restart the engine: `lamda-node doctor` names the version. \
+                 GPU_ALLOW_UNSAFE_TOOLKIT=true takes such jobs all the same."
+            }
             Self::NoNodeFits => {
                 "The requester has to ask for less, or a larger node: the error says what does \
                  not fit."

@@ -5,7 +5,8 @@
 //! node should take any job, [`model`] whether a name means a GPU model, [`pools`] to which pools the
 //! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
 //! [`health`] whether it can be trusted, [`tenancy`] who else is on it. [`stock`] is what the node keeps on its
-//! disks and what of it goes, [`public`] which addresses are the internet's.
+//! disks and what of it goes, [`public`] which addresses are the internet's, [`toolkit`] whether what hands cards to
+//! containers has known ways out of them.
 
 pub mod admission;
 pub mod allocation;
@@ -18,6 +19,7 @@ pub mod presence;
 pub mod public;
 pub mod stock;
 pub mod tenancy;
+pub mod toolkit;
 
 use std::collections::BTreeMap;
 use std::fmt;

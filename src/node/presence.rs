@@ -17,6 +17,9 @@ pub const EVERY_S: u64 = 20;
 /// Largest bucket value that is read, in bytes.
 pub const BYTES_MAX: usize = 16 * 1024;
 
+/// A card's health where strangers' jobs get no GPU, because of the host's container toolkit.
+pub const UNSAFE: &str = "unsafe";
+
 /// Most entries of each list that are written, and read.
 const LIST_MAX: usize = 64;
 
@@ -70,7 +73,7 @@ pub struct Card {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_mib: Option<u64>,
     /// `ok`; or why it gets no job now: `suspect`, `quarantined`, `probation` or `retired`
-    /// ([`super::health::State`]), or `aside`: gone, or used by the host itself.
+    /// ([`super::health::State`]), or `aside`: gone, or used by the host itself, or [`UNSAFE`].
     pub health: String,
 }
 
@@ -148,9 +151,11 @@ impl Presence {
         serde_json::json!(self).to_string()
     }
 
-    /// What the node offers, whether or not it is busy or ready: what is broken may be repaired.
+    /// What the node offers, whether or not it is busy or ready: what is broken may be repaired. Cards that
+    /// strangers don't get are not offered.
     pub fn offer(&self) -> Offer {
-        let gpus = self.gpus.iter().enumerate().filter_map(|(number, card)| {
+        let cards = self.gpus.iter().filter(|card| card.health != UNSAFE);
+        let gpus = cards.enumerate().filter_map(|(number, card)| {
             let uuid = GpuUuid::new(&format!("GPU-{number}"))?;
             Some(Gpu { uuid, model: card.model.clone(), vram_mib: card.vram_mib })
         });

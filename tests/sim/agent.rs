@@ -85,6 +85,7 @@ impl Process {
         let intake = Arc::new(Intake {
             jobs: Arc::clone(&jobs),
             auth: JobAuth::Open,
+            owner: None,
             domain: watch::channel(None).1,
             data_dir: "/".into(),
             disk_free_min_mib: 0,

@@ -6,4 +6,5 @@ pub mod cards;
 pub mod lookout;
 pub mod readiness;
 pub mod sight;
+pub mod toolkit;
 pub mod trials;

@@ -311,6 +311,7 @@ pub(super) fn intake(jobs: &Arc<Jobs<Fakes, Quick>>) -> Intake<Fakes, Quick> {
     Intake {
         jobs: Arc::clone(jobs),
         auth: JobAuth::Open,
+        owner: None,
         domain: tokio::sync::watch::channel(None).1,
         data_dir: "/".into(),
         disk_free_min_mib: 0,

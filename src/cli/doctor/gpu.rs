@@ -16,7 +16,7 @@ pub(super) async fn cards(parts: &Parts) -> Result<GpuInventory, Finding> {
     match &parts.gpu {
         None => Err(unset()),
         Some(Gpu::None) => Ok(GpuInventory::default()),
-        Some(Gpu::Auto { library }) => match Host::new(library.clone()).inventory().await {
+        Some(Gpu::Auto { library, .. }) => match Host::new(library.clone()).inventory().await {
             Ok(inventory) if inventory.gpus.is_empty() => {
                 let seen = ["the NVIDIA driver sees no card that can be used".to_owned()];
                 let told = [&seen[..], &inventory.left_out, &inventory.others].concat();

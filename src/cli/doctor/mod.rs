@@ -12,6 +12,7 @@ mod disk;
 mod gpu;
 mod internet;
 mod nats;
+mod toolkit;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -125,6 +126,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("internet", internet::internet(parts)),
         run("gpu", gpu::gpu(parts)),
         run("gpu in containers", gpu::gpu_in_containers(parts)),
+        run("gpu toolkit", toolkit::toolkit(parts)),
         run("chain", checks::chain(parts)),
         run("pinning service", checks::pinata(parts)),
         run("gateways", checks::gateways(parts)),

@@ -57,7 +57,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
         let gpu = config::gpu(env);
         Ok((gpu?, config::data_dir(env)?))
     })?;
-    let Gpu::Auto { library } = gpu else {
+    let Gpu::Auto { library, .. } = gpu else {
         out::note("GPU_MODE=none: this node uses no GPU");
         return Ok(ExitCode::SUCCESS);
     };

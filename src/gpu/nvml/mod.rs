@@ -23,9 +23,11 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::library::{LIBRARIES, driver, open};
+use super::toolkit::Toolkit;
 use super::{EVENTS_MAX, Error, GpuProbe};
 use crate::node::GpuInventory;
 use crate::node::card::{Happened, Round};
+use crate::node::toolkit::Verdict;
 
 /// A healthy driver answers in milliseconds, a card that wakes up in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -117,5 +119,10 @@ impl GpuProbe for Nvml {
         let (tell, told) = mpsc::channel(EVENTS_MAX);
         self.watch.begin(self.candidates.clone(), tell);
         told
+    }
+
+    /// The library knows nothing of it.
+    async fn toolkit(&self) -> Verdict {
+        Toolkit::default().look().await
     }
 }

@@ -6,18 +6,14 @@
 mod csv;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::node::GpuInventory;
 use crate::node::card::Round;
-use crate::report::one_line;
 
 /// The places where drivers, containers and WSL put it.
 const TOOLS: [&str; 4] = [
@@ -92,28 +88,5 @@ impl Smi {
 
 /// One answer of the tool. A tool that hangs in the driver can't be killed, and nobody waits for it.
 async fn ask(tool: &Path, arguments: &[&str]) -> Result<String, String> {
-    let mut child = Command::new(tool)
-        .args(arguments)
-        .env_clear()
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|err| format!("it can't be started: {err}"))?;
-    let mut answer = Vec::new();
-    if let Some(out) = child.stdout.take() {
-        let read = out.take(ANSWER_MAX + 1).read_to_end(&mut answer).await;
-        read.map_err(|err| format!("its answer can't be read: {err}"))?;
-    }
-    if answer.len() as u64 > ANSWER_MAX {
-        return Err(format!("its answer is longer than {ANSWER_MAX} bytes"));
-    }
-    let answer = String::from_utf8(answer).map_err(|_| "its answer is no text".to_owned())?;
-    let status = child.wait().await.map_err(|err| format!("its end is not known: {err}"))?;
-    if !status.success() {
-        return Err(format!("{status}: {}", one_line(&answer, 200)));
-    }
-    Ok(answer)
+    super::ask::ask(tool, arguments, ANSWER_MAX).await
 }

@@ -6,6 +6,7 @@ mod h100;
 mod mig;
 mod samples;
 mod tool;
+pub(crate) mod toolkit;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::gpu::toolkit::install;
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
 use crate::support::tools::eventually;
@@ -60,6 +61,45 @@ async fn a_job_whose_card_falls_off_the_bus_runs_again_on_the_other_and_the_card
     assert_eq!((&card["health"], is_well), (&json!("quarantined"), false));
     assert!(card["advice"].as_str().expect("advice").contains("nvidia-smi --gpu-reset"), "{card}");
     world.wait_until_clean().await;
+}
+
+#[tokio::test]
+async fn strangers_get_no_gpu_by_a_toolkit_with_known_escapes_unless_the_owner_allows_it() {
+    let world = World::start().await;
+    let driver = FakeNvml::build(&cards());
+    let library = driver.library().display().to_string();
+    let programs = tempfile::tempdir().expect("a folder");
+    install(programs.path(), "nvidia-ctk", "echo NVIDIA Container Toolkit CLI version 1.17.3");
+    let path = programs.path().display().to_string();
+    let settings = [("GPU_MODE", "auto"), ("NVML_LIB", library.as_str()), ("PATH", path.as_str())];
+    let mut agent = world.agent(&settings);
+    agent.wait_for("no stranger's job gets a GPU: NVIDIA's container toolkit 1.17.3 lets");
+    world.publish("by-default", &shell("true"));
+    world.publish("one", &shell_with("true", &json!({"gpus": 1})));
+    for id in ["by-default", "one"] {
+        let statuses = world.outcome(id);
+        let end = last(&statuses);
+        assert_eq!(
+            (&end["status"], &end["reason_code"]),
+            (&json!("rejected"), &json!("toolkit_unsafe")),
+            "{end}"
+        );
+        assert!(!end.to_string().contains("1.17"), "its version is nobody's business: {end}");
+    }
+    world.publish("none", &shell_with("echo x > /output/output", &json!({"gpus": 0})));
+    assert_eq!(last(&world.outcome("none"))["status"], "completed");
+    let doctor = world.command(&["doctor", "--json"]).envs(settings).output().expect("it runs");
+    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let row =
+        report["checks"].as_array().into_iter().flatten().find(|row| row["name"] == "gpu toolkit");
+    assert_eq!(row.expect("a row")["status"], "fail", "{report}");
+    agent.kill();
+
+    let allowed = [&settings[..], &[("GPU_ALLOW_UNSAFE_TOOLKIT", "true")]].concat();
+    let agent = world.agent(&allowed);
+    agent.wait_for("GPU_ALLOW_UNSAFE_TOOLKIT=true: jobs get GPUs all the same");
+    world.publish("allowed", &shell_with("echo x > /output/output", &json!({"gpus": 1})));
+    assert_eq!(last(&world.outcome("allowed"))["status"], "completed");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Board, Entry, JobId, Process, State};
+use super::{Board, Entry, JobId, JobSpec, Process, State};
 use crate::node::GpuUuid;
 use crate::node::card::{Happened, Round};
 use crate::node::health::{Change, Health, Record};
@@ -187,6 +187,17 @@ impl Board {
         state.hold_back();
         drop(state);
         self.notify();
+    }
+
+    /// Sets whether strangers' jobs get no GPU.
+    pub fn bar_strangers(&self, are_barred: bool) {
+        self.state().bars_strangers = are_barred;
+    }
+
+    /// Whether a stranger's job with this spec is not taken because it wants GPUs.
+    pub fn bars_stranger(&self, spec: &JobSpec) -> bool {
+        let state = self.state();
+        state.bars_strangers && state.terms.demand(spec).gpus.count > 0
     }
 
     fn only_card(&self) -> Option<GpuUuid> {

@@ -13,6 +13,7 @@ use crate::node::GpuUuid;
 use crate::node::admission::{Offer, Verdict, decide};
 use crate::node::fitness::{Look, Probed, Unfit};
 use crate::node::health::State as Health;
+use crate::node::presence::UNSAFE;
 
 impl State {
     /// Updates the node's fitness from a job's transition. `before`: its previous phase; `held`:
@@ -186,6 +187,12 @@ impl Board {
     /// The node's full offer, and which of its cards are out of use, with the reason in one word.
     pub fn offered(&self) -> (Offer, BTreeMap<GpuUuid, &'static str>) {
         let state = self.seen();
+        if state.bars_strangers {
+            // Those who ask what a node offers are strangers.
+            let cards = state.terms.offer.gpus.iter();
+            let out = cards.map(|gpu| (gpu.uuid.clone(), UNSAFE)).collect();
+            return (state.terms.offer.clone(), out);
+        }
         let word = |card: &GpuUuid| match state.fitness.health().state(card) {
             Health::Healthy => "aside",
             state => state.name(),

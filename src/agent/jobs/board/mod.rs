@@ -90,6 +90,8 @@ struct State {
     /// Which jobs of the queue may go now, until anything else changes: each of a thousand waiting jobs asks at
     /// every change.
     round: Option<BTreeMap<(i32, u64), Vec<GpuUuid>>>,
+    /// Whether no stranger's job gets a GPU.
+    bars_strangers: bool,
 }
 
 /// The state, to be read.
@@ -229,6 +231,7 @@ impl Board {
             watches_cards: false,
             left: BTreeMap::new(),
             foreign: BTreeMap::new(),
+            bars_strangers: false,
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),

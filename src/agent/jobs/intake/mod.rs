@@ -21,14 +21,14 @@ use crate::agent::settings::JobAuth;
 use crate::bus::{self, Delivery, Settle, Target};
 use crate::clock::Clock;
 use crate::host;
-use crate::ids::Domain;
+use crate::ids::{Address, Domain};
 use crate::job::phase::Asked;
 use crate::job::spec::{Parsed, parse};
 use crate::job::{Job, Reason};
 use crate::supervise::Failure;
 
 use refusal::{duplicate, refused};
-use requester::Unfit;
+use requester::{Unfit, is_owners};
 
 /// Redelivery delay of a delivery that could not be journaled.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub struct Intake<E, C> {
     pub jobs: Arc<Jobs<E, C>>,
     /// Whose jobs are accepted.
     pub auth: JobAuth,
+    /// The node's owner, if there is one: not a stranger.
+    pub owner: Option<Address>,
     /// The domain of the requesters' signatures; `None` until the chain has answered.
     pub domain: watch::Receiver<Option<Domain>>,
     /// The folder whose file system must have free space.
@@ -246,7 +248,16 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             let error = "the job's deadline had passed when it came".to_owned();
             return Err((Reason::DeadlinePassed, error));
         }
-        self.jobs.desk.board.admit(spec).map_err(|fault| (fault.reason, fault.error))
+        let board = &self.jobs.desk.board;
+        board.admit(spec).map_err(|fault| (fault.reason, fault.error))?;
+        // `authorize` has checked the signature if there is one.
+        if is_owners(spec, self.owner) || !board.bars_stranger(spec) {
+            return Ok(());
+        }
+        // Not which version it is: everybody could read what this node is open to.
+        let error =
+            "this node hands GPUs to no stranger's job: its NVIDIA container toolkit is not safe";
+        Err((Reason::ToolkitUnsafe, error.to_owned()))
     }
 
     /// The free disk space in MiB if it is too little to accept a job.

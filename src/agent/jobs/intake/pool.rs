@@ -206,6 +206,6 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
 
 /// Whether the job never fits this node but may fit another one.
 const fn never_fits(reason: Reason) -> bool {
-    use Reason::{ImageNotAllowed, NetworkNotAllowed, NoGpu, NoNodeFits};
-    matches!(reason, NoGpu | NoNodeFits | NetworkNotAllowed | ImageNotAllowed)
+    use Reason::{ImageNotAllowed, NetworkNotAllowed, NoGpu, NoNodeFits, ToolkitUnsafe};
+    matches!(reason, NoGpu | NoNodeFits | NetworkNotAllowed | ImageNotAllowed | ToolkitUnsafe)
 }

@@ -4,8 +4,9 @@ use super::Intake;
 use crate::agent::settings::JobAuth;
 use crate::bus::Target;
 use crate::chain::key;
-use crate::job::Reason;
+use crate::ids::Address;
 use crate::job::spec::Parsed;
+use crate::job::{JobSpec, Reason};
 
 /// Why a job is not authorized.
 pub(super) enum Unfit {
@@ -13,6 +14,11 @@ pub(super) enum Unfit {
     Later,
     /// It is not proved to come from a requester that is allowed here.
     Unproven(Reason, String),
+}
+
+/// Whether the owner signed the job, if its signature is right.
+pub(super) fn is_owners(spec: &JobSpec, owner: Option<Address>) -> bool {
+    spec.signature.is_some() && owner.is_some() && spec.requester == owner
 }
 
 impl<E, C> Intake<E, C> {
@@ -40,5 +46,24 @@ impl<E, C> Intake<E, C> {
             let error = format!("the signature is not {requester}'s over this job for {target}");
             Err(Unfit::Unproven(Reason::SignatureInvalid, error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::jobs::fakes::body;
+    use crate::job::spec::parse;
+
+    #[test]
+    fn only_a_job_that_the_owner_signed_is_the_owners() {
+        let mut spec = parse(&body("j")).unwrap().spec;
+        let owner = Some(Address::new([2; 20]));
+        assert!(!is_owners(&spec, owner) && !is_owners(&spec, None));
+        spec.requester = owner;
+        assert!(!is_owners(&spec, owner), "anybody can name the owner");
+        spec.signature = Some(crate::ids::Signature([0; 65]));
+        assert!(is_owners(&spec, owner));
+        assert!(!is_owners(&spec, Some(Address::new([3; 20]))) && !is_owners(&spec, None));
     }
 }
