@@ -13,6 +13,7 @@ use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
 use super::health::cards::Cards;
+use super::health::containers::Containers;
 use super::health::lookout::Lookout;
 use super::health::readiness::Readiness;
 use super::health::sight::Sight;
@@ -255,6 +256,9 @@ where
         if !gpus.is_empty() {
             let cards = Cards::new(Arc::clone(&self.gpu), desk, self.settings.yields_gpus);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
+            let (runtime, gpu) = (Arc::clone(&self.runtime), Arc::clone(&self.gpu));
+            let containers = Containers::new(runtime, gpu, desk);
+            services.spawn_with("containers", RETRY, Arc::new(containers), Containers::run);
         }
         let readiness = Arc::new(Readiness {
             link: parts.link.clone(),

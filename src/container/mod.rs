@@ -103,6 +103,13 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         bytes_max: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// The number of the container's first process, in the engine's PID namespace; `None` if it does not run, if
+    /// the engine is on another host, or if the runtime keeps its containers out of the host's sight.
+    fn first_process(
+        &self,
+        id: &ContainerId,
+    ) -> impl Future<Output = Result<Option<u32>, Error>> + Send;
+
     /// Bytes written to the container's own layer; `None` if the engine says that it can't measure them, as
     /// its btrfs driver does of a layer that has reached its size. It may take long.
     fn written(&self, id: &ContainerId) -> impl Future<Output = Result<Option<u64>, Error>> + Send;

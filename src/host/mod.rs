@@ -1,9 +1,10 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
+pub mod nodes;
 pub mod tree;
 
 use std::io::Read as _;
@@ -82,17 +83,23 @@ pub fn take_blocks(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
 /// Whether this process may read and remove other users' files whatever their modes, as root and
 /// holders of `CAP_DAC_OVERRIDE` and `CAP_FOWNER` may.
 pub fn overrides_owners() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    has_rights_of_root(&status).unwrap_or_else(|| rustix::process::geteuid().is_root())
+    has_capabilities(OVERRIDING)
 }
 
-/// [`overrides_owners`] from the text of `status` in proc(5); `None` if it doesn't say.
-fn has_rights_of_root(status: &str) -> Option<bool> {
-    /// `CAP_DAC_OVERRIDE` and `CAP_FOWNER` of capabilities(7).
-    const BOTH: u64 = 1 << 1 | 1 << 3;
+/// `CAP_DAC_OVERRIDE` and `CAP_FOWNER` of capabilities(7).
+const OVERRIDING: u64 = 1 << 1 | 1 << 3;
+
+/// Whether this process has all of these capabilities, or is root where that can't be read.
+fn has_capabilities(all: u64) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    are_effective(&status, all).unwrap_or_else(|| rustix::process::geteuid().is_root())
+}
+
+/// [`has_capabilities`] from the text of `status` in proc(5); `None` if it doesn't say.
+fn are_effective(status: &str, all: u64) -> Option<bool> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
-    Some(effective & BOTH == BOTH)
+    Some(effective & all == all)
 }
 
 /// The kernel's ID of this boot, different after each start of the host; empty if unknown. See
@@ -131,13 +138,14 @@ mod tests {
 
     #[test]
     fn who_may_handle_the_files_of_others_is_told_by_its_capabilities() {
-        let told =
-            |bits: &str| has_rights_of_root(&format!("Name:\tx\nCapEff:\t{bits}\nSeccomp:\t0\n"));
+        let told = |bits: &str| {
+            are_effective(&format!("Name:\tx\nCapEff:\t{bits}\nSeccomp:\t0\n"), OVERRIDING)
+        };
         assert_eq!(told("000001ffffffffff"), Some(true), "root");
         assert_eq!(told("000000000000000a"), Some(true), "as the unit has it");
         assert_eq!(told("0000000000000000"), Some(false), "anybody");
         assert_eq!(told("0000000000000002"), Some(false), "it may read and not always remove");
-        assert_eq!(has_rights_of_root("Name:\tx\n"), None);
+        assert_eq!(are_effective("Name:\tx\n", OVERRIDING), None);
         assert_eq!(overrides_owners(), rustix::process::geteuid().is_root());
     }
 }

@@ -56,6 +56,9 @@ pub struct Facts {
     pub mig: Reading<bool>,
     /// Whether the driver stays loaded while nobody uses the card.
     pub persistence: Reading<bool>,
+    /// The number of its device node, `/dev/nvidia<number>`; a MIG instance has its card's. May be another one after
+    /// the driver was loaded again.
+    pub minor: Reading<u32>,
     /// The card of which this device is a MIG instance; `None` for a whole card.
     pub parent: Option<GpuUuid>,
 }
@@ -214,6 +217,7 @@ mod tests {
             ecc: Ok(true),
             mig: Ok(false),
             persistence: Ok(true),
+            minor: Ok(0),
             parent: None,
         };
         let told =

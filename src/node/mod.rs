@@ -6,7 +6,7 @@
 //! node belongs, [`presence`] what it publishes about all this. [`card`] is what a driver says of a card,
 //! [`health`] whether it can be trusted, [`tenancy`] who else is on it. [`stock`] is what the node keeps on its
 //! disks and what of it goes, [`public`] which addresses are the internet's, [`toolkit`] whether what hands cards to
-//! containers has known ways out of them.
+//! containers has known ways out of them, [`visible`] whether a container has exactly its cards.
 
 pub mod admission;
 pub mod allocation;
@@ -20,6 +20,7 @@ pub mod public;
 pub mod stock;
 pub mod tenancy;
 pub mod toolkit;
+pub mod visible;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -336,6 +336,11 @@ nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, unsigned *mode) {
   return said_unsigned(device, __func__, mode);
 }
 
+nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned *number) {
+  ENTER;
+  return said_unsigned(device, __func__, number);
+}
+
 /* How it does. */
 
 #ifndef NO_MEMORY_V2

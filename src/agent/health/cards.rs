@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::agent::jobs::board::{Board, Left};
+use crate::agent::jobs::board::{Board, Left, Tenancy};
 use crate::agent::jobs::desk::Desk;
 use crate::clock::Clock;
 use crate::gpu::{Error, GpuProbe};
@@ -24,6 +24,7 @@ use crate::node::GpuUuid;
 use crate::node::card::{Happened, Round, Sample};
 use crate::node::health::{Change, State};
 use crate::node::tenancy::{self, Tenant};
+use crate::node::visible;
 use crate::report::causes;
 use crate::seldom::Seldom;
 use crate::supervise::Failure;
@@ -137,6 +138,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                 Ok(round) => {
                     is_told = false;
                     self.look(&round, before);
+                    self.stop_strays(&round).await;
                     self.board.sampled(round, self.clock.monotonic());
                     self.stop_jobs().await;
                 }
@@ -169,6 +171,25 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             }
         }
         self.board.in_foreign_use(in_use);
+    }
+
+    /// Stops the jobs whose containers use cards that they were not given, as the driver tells.
+    async fn stop_strays(&self, round: &Round) {
+        let mut used: Vec<(&GpuUuid, String)> = Vec::new();
+        for (card, sample) in round {
+            let processes = sample.as_ref().ok().and_then(|it| it.processes.as_ref().ok());
+            for process in processes.into_iter().flatten() {
+                used.extend(host::cgroups_of(process.pid).map(|groups| (card, groups)));
+            }
+        }
+        for Tenancy { job: id, container, cards } in self.board.tenants() {
+            let its = used.iter().filter(|(_, groups)| groups.contains(&container));
+            let Some(why) = visible::strays(&cards, its.map(|(card, _)| *card)) else { continue };
+            let stop = self.board.stop(&id, StopCause::GpuFailed);
+            if timeout(STOP_ASKED, stop).await == Ok(Some(true)) {
+                tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
+            }
+        }
     }
 
     /// Looks at the cards that jobs have left until each is free.

@@ -3,6 +3,7 @@
 //! Invariant: every finding here was tried, not read from settings.
 
 pub mod cards;
+pub mod containers;
 pub mod lookout;
 pub mod readiness;
 pub mod sight;

@@ -8,6 +8,7 @@ use crate::container::Error as ContainerError;
 use crate::container::docker::Docker;
 use crate::gpu::pci::{self, Maker};
 use crate::gpu::{GpuProbe as _, host::Host};
+use crate::host::nodes;
 use crate::node::{GpuInventory, GpuUuid, card::Facts, pools};
 use crate::report::causes;
 
@@ -91,7 +92,7 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
         Err(err) => return Finding::failed(err, DOCKER),
     };
     let all = docker.hands_out(node_of(parts), "doctor", &uuids).await;
-    let Err(err) = all else { return Finding::ok("the engine hands the cards to containers") };
+    let Err(err) = all else { return handed_over() };
     // Test each card alone only if the fault may lie in a card.
     if uuids.len() == 1 || !matches!(err, ContainerError::Gpu { .. }) {
         let remedy = gpu_remedy(&err);
@@ -113,6 +114,21 @@ pub(super) async fn gpu_in_containers(parts: &Parts) -> Finding {
         bad if bad == count => Finding::fail(text, remedy),
         _ => Finding::warn(text, format!("{remedy}; jobs get the others")),
     }
+}
+
+/// The engine hands the cards to containers; whether each container has exactly its own is checked by the node
+/// while jobs run, if its user may look.
+fn handed_over() -> Finding {
+    let handed = "the engine hands the cards to containers";
+    if nodes::may_look() {
+        return Finding::ok(handed);
+    }
+    Finding::warn(
+        format!(
+            "{handed}; whether each has exactly its own is not checked from outside, only by what the driver tells"
+        ),
+        "run the node as root, or with CAP_SYS_PTRACE as deploy/lamda-node.service does",
+    )
 }
 
 /// The remedy if no container gets a card, by the cause of the error.

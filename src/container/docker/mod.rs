@@ -294,6 +294,14 @@ impl ContainerRuntime for Docker {
         copy::copy_out(self, id, path, dest, bytes_max).await
     }
 
+    async fn first_process(&self, id: &ContainerId) -> Result<Option<u32>, Error> {
+        // The processes of an engine behind an address may be another host's.
+        if matches!(self.host, Host::Tcp(_)) {
+            return Ok(None);
+        }
+        run::first_process(self, id).await
+    }
+
     async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {
         run::written(self, id).await
     }

@@ -237,6 +237,22 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     Err(fault::of_start(&docker.config.host, err))
 }
 
+/// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,
+/// kata) are not.
+const NATIVE: [&str; 4] = ["runc", "crun", "nvidia", "io.containerd.runc.v2"];
+
+/// The number of its first process as the engine knows it, while it runs and is one of the host's.
+pub(super) async fn first_process(docker: &Docker, id: &ContainerId) -> Result<Option<u32>, Error> {
+    let there = inspect(docker, &id.0).await?;
+    let runtime = there.as_ref().and_then(|there| there.host_config.as_ref()?.runtime.as_deref());
+    if !runtime.is_some_and(|runtime| NATIVE.contains(&runtime)) {
+        return Ok(None);
+    }
+    let state = there.and_then(|there| there.state);
+    let pid = state.filter(|state| state.running == Some(true)).and_then(|state| state.pid);
+    Ok(pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0))
+}
+
 /// Bytes in the container's own layer; the engine walks through the layer to count them, and says -1 if it
 /// can't.
 pub(super) async fn written(docker: &Docker, id: &ContainerId) -> Result<Option<u64>, Error> {

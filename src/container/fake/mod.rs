@@ -207,6 +207,10 @@ impl ContainerRuntime for Fake {
         Ok(None)
     }
 
+    async fn first_process(&self, id: &ContainerId) -> Result<Option<u32>, Error> {
+        self.state().by_id(id).map(|_| None)
+    }
+
     async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {
         self.decided(Call::Written)?;
         // Nothing runs, so nothing is written.

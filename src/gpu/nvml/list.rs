@@ -73,8 +73,18 @@ fn facts(card: &Card<'_>) -> Facts {
         ecc: reading(device.is_ecc_enabled()).map(|mode| mode.currently_enabled),
         mig: card.mig.clone(),
         persistence: reading(device.is_in_persistent_mode()),
+        minor: reading(device.minor_number()).and_then(minor),
         parent: None,
     }
+}
+
+/// The number of a card's device node, if it can be one: the driver keeps those above for itself.
+fn minor(number: u32) -> Reading<u32> {
+    const CARDS: u32 = 250;
+    if number < CARDS {
+        return Ok(number);
+    }
+    Err(Unknown::Failed(format!("the number of its device node is {number}")))
 }
 
 /// An address on the PCI bus, if it looks like one.

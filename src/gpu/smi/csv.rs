@@ -47,6 +47,7 @@ pub(super) fn inventory(text: &str, cuda: &str) -> Result<GpuInventory, String> 
                     ecc: on(ecc),
                     mig: on(mig),
                     persistence: on(persistence),
+                    minor: Err(Unknown::Failed("nvidia-smi does not list it".to_owned())),
                     parent: None,
                 };
                 inventory.facts.insert(gpu.uuid.clone(), facts);

@@ -16,7 +16,7 @@ fn codes() -> impl Iterator<Item = u32> {
 type Read = fn(&Facts, &Sample) -> Option<Unknown>;
 
 /// Each call, with what it gives.
-const CALLS: [(&str, Read); 18] = [
+const CALLS: [(&str, Read); 19] = [
     ("nvmlDeviceGetPciInfo_v3", |facts, _| facts.pci.clone().err()),
     ("nvmlDeviceGetCudaComputeCapability", |facts, _| facts.compute_capability.clone().err()),
     ("nvmlDeviceGetEnforcedPowerLimit", |facts, _| facts.power_limit_mw.clone().err()),
@@ -35,6 +35,7 @@ const CALLS: [(&str, Read); 18] = [
     ("nvmlDeviceGetFieldValues:144", |_, sample| sample.rows.clone().err()),
     ("nvmlDeviceGetFieldValues:145", |_, sample| sample.rows.clone().err()),
     ("nvmlDeviceGetComputeRunningProcesses_v3", |_, sample| sample.processes.clone().err()),
+    ("nvmlDeviceGetMinorNumber", |facts, _| facts.minor.clone().err()),
 ];
 
 /// Asking for a list with 7 means that it is not empty.
@@ -101,6 +102,8 @@ async fn values_that_cannot_be_are_not_told() {
         ("nvmlDeviceGetEccMode", "7 7", CALLS[3].1),
         ("nvmlDeviceGetMigMode", "9 0", CALLS[4].1),
         ("nvmlDeviceGetPciInfo_v3", "../../etc", CALLS[0].1),
+        ("nvmlDeviceGetMinorNumber", "4294967295", CALLS[18].1),
+        ("nvmlDeviceGetMinorNumber", "250", CALLS[18].1),
         ("nvmlDeviceGetFieldValues:144", "99 1", CALLS[14].1),
         ("nvmlDeviceGetFieldValues:144", "0 1", CALLS[14].1),
         ("nvmlDeviceGetComputeRunningProcesses_v3", "4000000000", CALLS[17].1),

@@ -71,6 +71,8 @@ pub(super) fn state() -> String {
     let field = |name: &str| serde_json::json!([1, fields[name]]);
     say("nvmlDeviceGetFieldValues:144", &field("144 NVML_FI_DEV_REMAPPED_PENDING"));
     say("nvmlDeviceGetFieldValues:145", &field("145 NVML_FI_DEV_REMAPPED_FAILURE"));
+    // Not in the file; nvidia-smi told it of the same card.
+    say("nvmlDeviceGetMinorNumber", &serde_json::json!(0));
     let pci = card["nvmlDeviceGetPciInfo_v3"]["value"]["busId"].as_str().expect("text");
     // Version 2 of the memory's figures is not in the file: version 1 less the reserve that nvidia-smi
     // told of the same card.
@@ -112,6 +114,7 @@ async fn an_h100_is_read_as_it_is_meant() {
             ecc: Ok(true),
             mig: Ok(false),
             persistence: Ok(true),
+            minor: Ok(0),
             parent: None,
         }
     );
@@ -179,6 +182,7 @@ async fn what_a_card_does_not_support_is_absent_and_never_0() {
             ecc: Err(absent.clone()),
             mig: Err(absent.clone()),
             persistence: Err(absent.clone()),
+            minor: Err(absent.clone()),
             parent: None,
         }
     );

@@ -103,7 +103,13 @@ async fn the_tool_gets_nothing_of_the_nodes_environment() {
     let names = env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
     // A shell sets the last three itself.
     let names = names.filter(|name| !["PWD", "SHLVL", "_"].contains(name)).collect::<Vec<_>>();
-    assert_eq!(names, ["LC_ALL"]);
+    let mut names = names;
+    names.sort_unstable();
+    assert_eq!(names, ["LC_ALL", "PATH"]);
+    assert!(
+        env.contains("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"),
+        "{env}"
+    );
 }
 
 #[tokio::test]

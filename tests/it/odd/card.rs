@@ -1,5 +1,6 @@
 //! A GPU that falls ill while the node works, and one that a job leaves late.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::gpu::toolkit::install;
 use crate::support::engine::GPUS;
 use crate::support::nvml::FakeNvml;
 use crate::support::tools::eventually;
-use crate::support::world::{World, last, shell, shell_with, stages};
+use crate::support::world::{PATIENCE, World, last, shell, shell_with, stages};
 
 /// Two cards whose driver tells of XIDs.
 fn cards() -> String {
@@ -61,6 +62,72 @@ async fn a_job_whose_card_falls_off_the_bus_runs_again_on_the_other_and_the_card
     assert_eq!((&card["health"], is_well), (&json!("quarantined"), false));
     assert!(card["advice"].as_str().expect("advice").contains("nvidia-smi --gpu-reset"), "{card}");
     world.wait_until_clean().await;
+}
+
+/// The same cards, with the numbers of their device nodes.
+fn numbered() -> String {
+    let number = |(number, uuid)| format!("say nvmlDeviceGetMinorNumber {uuid} 0 {number}\n");
+    cards() + &GPUS.iter().enumerate().map(number).collect::<String>()
+}
+
+/// The output's folder of a job's second attempt.
+fn second_output(world: &World, id: &str) -> PathBuf {
+    world.dir.path().join("data/jobs").join(id).join("2/output")
+}
+
+/// The reason codes of a job's statuses that have one.
+fn reasons(statuses: &[Value]) -> Vec<&str> {
+    statuses.iter().filter_map(|status| status["reason_code"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_container_that_has_other_cards_than_its_own_is_stopped_and_its_job_runs_again() {
+    let world = World::start().await;
+    let driver = FakeNvml::build(&numbered());
+    let library = driver.library().display().to_string();
+    let agent = world.agent(&[("GPU_MODE", "auto"), ("NVML_LIB", library.as_str())]);
+    agent.wait_for("heartbeat sent");
+    let waits =
+        "while [ ! -e /output/go ]; do sleep 1; done; rm /output/go; echo x > /output/output";
+    for (id, shown, why) in [
+        (
+            "other",
+            "show 0 1",
+            format!("it has /dev/nvidia1, the GPU {}, which it was not", GPUS[1]),
+        ),
+        ("none", "show", format!("it does not have /dev/nvidia0, its GPU {}", GPUS[0])),
+    ] {
+        world.engine.break_gpus(shown);
+        world.publish(id, &shell_with(waits, &json!({"gpus": 1})));
+        agent.wait_for(&format!("job {id} is stopped: its container has wrong GPUs: {why}"));
+        world.engine.mend_gpus();
+        eventually("it runs again", PATIENCE, || {
+            let statuses = world.statuses(id);
+            let end = last(&statuses);
+            (end["attempt"] == 2 && end["stage"] == "running").then_some(())
+        });
+        std::fs::write(second_output(&world, id).join("go"), "").expect("a mark");
+        let statuses = world.outcome(id);
+        assert_eq!(last(&statuses)["status"], "completed", "{statuses:?}");
+        assert_eq!(reasons(&statuses), ["gpu_failed"]);
+    }
+    // A running one loses its card.
+    world.publish("late", &shell_with(waits, &json!({"gpus": 1})));
+    agent.wait_for("job late: running");
+    world.engine.take_card_away(0);
+    let lost = "job late is stopped: its container has wrong GPUs: its control group does not let it open /dev/nvidia0";
+    agent.wait_for(lost);
+    eventually("it runs again", PATIENCE, || {
+        let statuses = world.statuses("late");
+        let end = last(&statuses);
+        (end["attempt"] == 2 && end["stage"] == "running").then_some(())
+    });
+    std::fs::write(second_output(&world, "late").join("go"), "").expect("a mark");
+    assert_eq!(reasons(&world.outcome("late")), ["gpu_failed"]);
+    // It was the toolkit's fault: the cards are as well as before, and a job without any is left alone.
+    assert_eq!(told(&world, &library, GPUS[0]).0["health"], "healthy");
+    world.publish("cpu", &shell_with("sleep 2; echo x > /output/output", &json!({"gpus": 0})));
+    assert_eq!(stages(&world.outcome("cpu")), "accepted pulling running uploading completed");
 }
 
 #[tokio::test]

@@ -314,6 +314,17 @@ impl Engine {
         std::fs::write(self.dir.path().join("gpu-failure"), how).expect("the mark is set");
     }
 
+    /// Takes the card of this number away from every running container, as a service manager does that reads its
+    /// units anew and writes the rules for devices that it knows.
+    pub(crate) fn take_card_away(&self, number: u32) {
+        let groups = Path::new("/sys/fs/cgroup/devices").join(cgroup(&self.dir));
+        let groups = std::fs::read_dir(groups).expect("the engine's control group").flatten();
+        for group in groups.filter(|entry| entry.path().is_dir()) {
+            let rule = format!("c 195:{number} rw");
+            std::fs::write(group.path().join("devices.deny"), rule).expect("a rule is taken away");
+        }
+    }
+
     /// Makes the GPU hook work again.
     pub(crate) fn mend_gpus(&self) {
         std::fs::remove_file(self.dir.path().join("gpu-failure")).expect("the mark is taken away");

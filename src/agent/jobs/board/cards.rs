@@ -24,6 +24,17 @@ pub struct Left {
     pub why: Option<String>,
 }
 
+/// A job whose container runs, with the cards that it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The job.
+    pub job: JobId,
+    /// The engine's id of its container.
+    pub container: String,
+    /// Its cards; empty for a job without.
+    pub cards: Vec<GpuUuid>,
+}
+
 impl State {
     /// Notes that this job has left these cards.
     pub(super) fn leaves(&mut self, id: &JobId) {
@@ -120,6 +131,27 @@ impl Board {
             }
         }
         holders
+    }
+
+    /// The jobs whose containers were started and run, as far as is known.
+    pub fn tenants(&self) -> Vec<Tenancy> {
+        let state = self.seen();
+        let tenant = |(job, entry): (&JobId, &Entry)| match (&entry.process, &entry.holds) {
+            // Before it is journaled that it runs, it may not have been started.
+            (Process::Runs(running), Some(cards)) if entry.phase == "running" => Some(Tenancy {
+                job: job.clone(),
+                container: running.container.clone(),
+                cards: cards.clone(),
+            }),
+            _ => None,
+        };
+        state.entries.iter().filter_map(tenant).collect()
+    }
+
+    /// Waits until a container runs that is not one of those known.
+    pub async fn runs_another(&self, is_known: impl Fn(&str) -> bool) {
+        let another = || self.tenants().iter().any(|it| !is_known(&it.container));
+        self.wait_for(|| another().then_some(())).await;
     }
 
     /// Restores the health of the cards that are here from an earlier process's records. Other cards may have

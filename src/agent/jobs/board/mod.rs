@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use cards::Left;
+pub use cards::{Left, Tenancy};
 pub use in_hand::InHand;
 pub use look::Running;
 
