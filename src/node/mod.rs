@@ -38,11 +38,12 @@ pub const LOCAL_CHAINS: [u64; 2] = [1337, 31337];
 pub struct GpuUuid(String);
 
 impl GpuUuid {
-    /// Accepts the driver's text if it is valid in a device request (1 to 96 of `A-Za-z0-9-`); otherwise
-    /// `None`.
+    /// Accepts the driver's text if it names one device in a device request (`GPU-` or `MIG-` and up to 92 more of
+    /// `A-Za-z0-9-`); otherwise `None`. Other words mean something else there: `all`, or a number.
     pub fn new(text: &str) -> Option<Self> {
-        let fits = (1..=96).contains(&text.len());
-        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let rest = text.strip_prefix("GPU-").or_else(|| text.strip_prefix("MIG-"))?;
+        let fits = (1..=92).contains(&rest.len());
+        let plain = rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         (fits && plain).then(|| Self(text.to_owned()))
     }
 
@@ -88,4 +89,34 @@ pub struct GpuInventory {
     pub others: Vec<String>,
     /// Why the cards are told by a tool instead of the driver's library; `None` if they are not.
     pub stand_in: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_names_one_device_is_a_gpus_uuid() {
+        let long = format!("GPU-{}", "a".repeat(93));
+        for text in [
+            "",
+            "all",
+            "void",
+            "0",
+            "GPU-",
+            "GPU",
+            "gpu-1",
+            "GPU-a,GPU-b",
+            "GPU-a b",
+            "GPU-a/../b",
+            "GPU-ü",
+            "GPU-a\n",
+            long.as_str(),
+        ] {
+            assert_eq!(GpuUuid::new(text), None, "{text:?}");
+        }
+        for text in ["GPU-a3254cea-0000-4000-8000-000000000001", "MIG-1", &long[..96]] {
+            assert!(GpuUuid::new(text).is_some(), "{text}");
+        }
+    }
 }

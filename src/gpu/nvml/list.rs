@@ -42,6 +42,10 @@ fn add(inventory: &mut GpuInventory, library: &Library, index: u32) -> Result<()
     }
     for found in card.devices() {
         let (gpu, shares) = gpu(found)?;
+        if inventory.facts.contains_key(&gpu.uuid) {
+            // Two jobs would be given the same card.
+            return Err(Unknown::Failed(format!("its UUID {} is another one's too", gpu.uuid)));
+        }
         let is_instance = gpu.uuid != card.whole.uuid;
         let parent = is_instance.then(|| card.whole.uuid.clone());
         inventory.share_memory.extend(shares.then(|| gpu.uuid.clone()));

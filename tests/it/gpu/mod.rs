@@ -57,6 +57,45 @@ async fn a_lost_card_is_left_out_and_the_others_are_told() {
 }
 
 #[tokio::test]
+async fn a_card_whose_uuid_is_rubbish_or_anothers_is_left_out_and_the_others_are_told() {
+    let library = FakeNvml::build("");
+    for (rubbish, why) in [
+        ("all", "its UUID is \"all\""),
+        ("0", "its UUID is \"0\""),
+        ("GPU-a;reboot", "its UUID is"),
+        ("GPU-a1", "its UUID GPU-a1 is another one's too"),
+    ] {
+        let card = format!("gpu {rubbish} 1048576 0 NVIDIA T4\n");
+        library.tell(&format!("{DRIVER}{H100}{card}{A100}"));
+        let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+        let uuids: Vec<&str> = told.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
+        assert_eq!(uuids, ["GPU-a1", "GPU-b2"], "{rubbish}");
+        assert!(told.left_out[0].starts_with("GPU 1 is left out: "), "{:?}", told.left_out);
+        assert!(told.left_out[0].contains(why), "{:?}", told.left_out);
+    }
+}
+
+#[tokio::test]
+async fn a_library_that_tells_nonsense_of_itself_ends_nothing() {
+    let library = FakeNvml::build("");
+    let long = "x".repeat(70);
+    for (state, cards) in [
+        (format!("driver {long}\ncuda 2147483647\n{H100}"), 1),
+        (format!("driver \u{1b}[31m\ncuda -1\n{H100}"), 1),
+        ("driver 1\ncuda 0\ngpu GPU-c3 18446744073709551615 0 \u{1b}]0;x\u{7}\n".to_owned(), 1),
+        ("driver 1\ncuda 0\ngpu GPU-c3 85520809983 999 NVIDIA T4\n".to_owned(), 0),
+    ] {
+        library.tell(&state);
+        let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
+        assert_eq!(told.gpus.len(), cards, "{state:?}");
+        let texts = told.gpus.iter().map(|gpu| &gpu.model).chain([&told.driver, &told.cuda]);
+        for text in texts.chain(&told.left_out) {
+            assert!(text.len() < 200 && !text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_card_whose_memory_the_driver_cant_tell_is_left_out() {
     let library = FakeNvml::build_without_memory_v2(&format!("{DRIVER}{H100}"));
     let told = Nvml::new(Some(library.library())).inventory().await.unwrap();
