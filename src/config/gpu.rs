@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use super::auth::is_loopback;
 use super::env::{Env, Variable};
-use crate::container::Reference;
 use crate::container::docker::Config as DockerConfig;
+use crate::container::{Access, Reference};
 use crate::gpu::toolkit::Toolkit;
 
 const GPU_MODE: Variable = Variable::new("GPU_MODE", "auto");
 const GPU_YIELD: Variable = Variable::new("GPU_YIELD", "false");
 const GPU_PROBE_IMAGE: Variable = Variable::new("GPU_PROBE_IMAGE", "my-cuda-test:1");
+const GPU_ACCESS: Variable = Variable::new("GPU_ACCESS", "auto");
 const GPU_ALLOW_UNSAFE_TOOLKIT: Variable = Variable::new("GPU_ALLOW_UNSAFE_TOOLKIT", "false");
 const PATH: Variable = Variable::new("PATH", "/usr/bin:/bin");
 const NVML_LIB: Variable = Variable::new("NVML_LIB", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1");
@@ -41,6 +42,10 @@ impl Gpu {
     pub fn toolkit(&self, engine: &DockerConfig) -> Toolkit {
         match self {
             Self::None => Toolkit::default().unused(),
+            // Nothing but the engine itself makes the device nodes.
+            Self::Auto { .. } if engine.gpu_access == Access::Devices => {
+                Toolkit::default().unused()
+            }
             // Its address may be another host's.
             Self::Auto { .. }
                 if engine.host.starts_with("tcp://") && !is_loopback(&engine.host) =>
@@ -70,6 +75,17 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Gpu> {
 /// `GPU_YIELD`: whether a card that a program of the host uses is given to no job.
 pub(super) fn yields(env: &mut Env<'_>) -> Option<bool> {
     env.choice(GPU_YIELD, &[("false", false), ("true", true)])
+}
+
+/// `GPU_ACCESS`: how containers get GPUs.
+pub(super) fn access(env: &mut Env<'_>) -> Option<Access> {
+    let ways = [
+        ("auto", Access::Auto),
+        ("nvidia", Access::Nvidia),
+        ("cdi", Access::Cdi),
+        ("devices", Access::Devices),
+    ];
+    env.choice(GPU_ACCESS, &ways)
 }
 
 /// `GPU_ALLOW_UNSAFE_TOOLKIT`: whether strangers' jobs get GPUs also by a toolkit with known escapes.

@@ -271,7 +271,7 @@ fn docker(
         host => host.unwrap_or_else(|| DOCKER_HOST.example.to_owned()),
     };
     let runtime = images::runtime(env);
-    let gpu_probe_image = gpu::probe_image(env);
+    let (gpu_probe_image, gpu_access) = (gpu::probe_image(env), gpu::access(env));
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
     let (cosign_key, resolvers) = (images::cosign_key(env), resolvers(env));
     let config = DockerConfig {
@@ -279,6 +279,7 @@ fn docker(
         hidden: &dotenv::SECRETS,
         runtime: runtime.clone().unwrap_or_default(),
         gpu_probe_image: gpu_probe_image.clone().flatten(),
+        gpu_access: gpu_access.unwrap_or_default(),
         images: images.unwrap_or_default(),
         pull: pull.unwrap_or(WhenToPull::Newer),
         cosign_key: cosign_key.clone().flatten(),
@@ -290,7 +291,7 @@ fn docker(
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
     // Without these no engine is used, rather than one with other settings than the owner's.
-    let is_set_right = pull.is_some() && cosign_key.is_some();
+    let is_set_right = pull.is_some() && cosign_key.is_some() && gpu_access.is_some();
     let config = runtime.and(gpu_probe_image).and(valid).filter(|_| is_set_right)?;
     let resolvers = resolvers?;
     Some(if resolvers.is_empty() { config } else { DockerConfig { resolvers, ..config } })

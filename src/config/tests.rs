@@ -100,6 +100,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("CHAIN_ID", "opbnb"),
         ("GPU_MODE", "maybe"),
         ("GPU_YIELD", "sometimes"),
+        ("GPU_ACCESS", "all"),
         ("GPU_ALLOW_UNSAFE_TOOLKIT", "1.16"),
         ("GPU_PROBE_IMAGE", "My Image"),
         ("JOB_SLOTS", "0"),
@@ -334,7 +335,8 @@ fn every_variable_stands_in_the_example_file_and_nothing_else_does() {
     Parts::read(&mut env);
     agent_address(&mut env);
     let mut asked: BTreeSet<&str> = env.asked().clone();
-    asked.remove("HOME");
+    // The system's own.
+    asked.retain(|name| !["HOME", "PATH"].contains(name));
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
     let example = std::fs::read_to_string(example).unwrap();
     let shown: BTreeSet<&str> = example
@@ -465,4 +467,18 @@ fn images_are_listed_denied_and_pinned_by_the_owners_words_alone() {
     assert_eq!(refused("good/evil"), NotAllowed::Denied);
     assert_eq!(refused("redis:7"), NotAllowed::NoDigest);
     assert!(told(&[("JOB_IMAGES_ALLOW", "")]).contains("JOB_IMAGES_ALLOW"));
+}
+
+#[test]
+fn gpus_come_by_what_the_owner_names_and_without_a_word_by_what_the_engine_has() {
+    use crate::container::Access;
+    for (value, access) in [
+        ("", Access::Auto),
+        ("auto", Access::Auto),
+        ("nvidia", Access::Nvidia),
+        ("CDI", Access::Cdi),
+        ("devices", Access::Devices),
+    ] {
+        assert_eq!(node(&[("GPU_ACCESS", value)]).docker.gpu_access, access, "{value}");
+    }
 }

@@ -35,7 +35,7 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use cached::CachedImage;
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
-pub use policy::LOG_BYTES_KEPT;
+pub use policy::{Access, LOG_BYTES_KEPT, Way};
 pub use trial::Tried;
 pub use user::{InvalidUser, User};
 

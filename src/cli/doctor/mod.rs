@@ -7,6 +7,7 @@
 //! `status` is `ok`, `warn` or `fail`; the last three keys are counts. Exit code 0 if all is well, 1 with
 //! warnings, 2 with failures.
 
+mod access;
 pub(super) mod checks;
 mod disk;
 mod gpu;
@@ -126,6 +127,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("internet", internet::internet(parts)),
         run("gpu", gpu::gpu(parts)),
         run("gpu in containers", gpu::gpu_in_containers(parts)),
+        run("gpu access", access::access(parts)),
         run("gpu toolkit", toolkit::toolkit(parts)),
         run("chain", checks::chain(parts)),
         run("pinning service", checks::pinata(parts)),

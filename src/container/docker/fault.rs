@@ -36,8 +36,9 @@ const OF_THE_JOB: [&str; 7] = [
 ];
 
 /// What they put before a complaint about the host.
-const OF_THE_NODE: [&str; 7] = [
+const OF_THE_NODE: [&str; 8] = [
     "hook",
+    "gathering device information",
     "nvidia-container-cli: ",
     "nvml error",
     "cdi device",
@@ -146,18 +147,10 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
             Error::Start { reason: one_line(said) }
         };
     }
-    let of_gpu = || match of_toolkit(message, &words) {
-        Some(of_image) => of_image,
-        None if says(&NO_DRIVER) => Error::Driver { reason: reason.clone() },
-        None if says(&["nvidia-container", "nvml error", "cdi device"]) => {
-            Error::Gpu { reason: reason.clone() }
-        }
-        None => Error::Engine { reason: reason.clone() },
-    };
     match about_the_node(&words) {
         // One of the node's folders is missing, or an image has no place for one.
         Some("error mounting") => Error::Engine { reason },
-        Some(_) => of_gpu(),
+        Some(_) => of_gpu(message, &words, reason),
         // The engine's own init is missing.
         None if says(&["docker-init"]) => Error::Engine { reason },
         None => match NO_START.iter().find(|phrase| words.contains(**phrase)) {
@@ -165,6 +158,26 @@ pub(super) fn of_start(host: &str, err: EngineError) -> Error {
             Some(phrase) => Error::Start { reason: (*phrase).to_owned() },
             None => of_call(host, err),
         },
+    }
+}
+
+/// The error for a complaint about the host: what handing over GPUs stumbled over, or the engine.
+fn of_gpu(message: &str, words: &str, reason: String) -> Error {
+    const GPU: [&str; 4] =
+        ["nvidia-container", "nvml error", "cdi device", "gathering device information"];
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+    if let Some(of_image) = of_toolkit(message, words) {
+        of_image
+    } else if says(&["device driver \"cdi\""]) {
+        let reason = "GPU_ACCESS=cdi: the engine has no CDI (Docker Engine 28.2 and newer have it, and 25 with \
+                      `\"features\": {\"cdi\": true}` in /etc/docker/daemon.json)";
+        Error::Driver { reason: reason.to_owned() }
+    } else if says(&NO_DRIVER) {
+        Error::Driver { reason }
+    } else if says(&GPU) {
+        Error::Gpu { reason }
+    } else {
+        Error::Engine { reason }
     }
 }
 
@@ -390,6 +403,13 @@ mod tests {
             (
                 "unable to find user nvidia-container: no matching entries in passwd file".into(),
                 "start",
+            ),
+            ("could not select device driver \"cdi\" with capabilities: []".into(), "driver"),
+            (
+                "error gathering device information while adding custom device \"/dev/nvidia0\": no \
+                 such file or directory"
+                    .into(),
+                "gpu",
             ),
             (
                 "OCI runtime create failed: unable to retrieve OCI runtime error: exec: \

@@ -9,6 +9,7 @@
 //! - copy out: unpack the engine's archive (`copy.rs`)
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - holders: network namespaces made ahead, and those of `internet` (`holders.rs`)
+//! - cards: how containers get GPUs (`cards.rs`)
 //! - tool: the image of the node's own containers (`tool.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
@@ -17,6 +18,7 @@
 
 mod accounts;
 mod cache;
+mod cards;
 mod copy;
 mod cosign;
 mod doctor;
@@ -48,19 +50,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 use tokio::time::timeout;
 
+pub use cards::{CardAccess, DriverFolders};
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
 pub use internet::Internet;
 pub use tool::PROGRAM;
 
 use super::{
-    CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Gone, Image,
-    ImagePolicy, Launched, LogSink, Network, policy,
+    Access, CachedImage, ContainerId, ContainerRuntime, ContainerSpec, Error, Exit, Found, Gone,
+    Image, ImagePolicy, Launched, LogSink, Network, policy,
 };
 use crate::clock::Timestamp;
 use crate::ids::Address;
@@ -98,6 +101,10 @@ pub struct Config {
     pub hidden: &'static [&'static str],
     /// How long a registry's answer about a tag stays valid, and how long its silence does.
     pub tag_good_for: Duration,
+    /// How containers get GPUs (`GPU_ACCESS`).
+    pub gpu_access: Access,
+    /// Where the kernel's driver tells of its cards.
+    pub driver: DriverFolders,
     /// An image on this host whose own command exits 0 if the GPU that it gets computes rightly.
     pub gpu_probe_image: Option<String>,
     /// Deadline of calls that only look something up or change a record.
@@ -132,6 +139,8 @@ impl Config {
             registry_auth: Vec::new(),
             registry_auth_file: None,
             hidden: &[],
+            gpu_access: Access::Auto,
+            driver: DriverFolders::default(),
             gpu_probe_image: None,
             tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
@@ -179,6 +188,7 @@ pub struct Docker {
     heard: follow::Heard,
     holders: holders::Holders,
     names: NameLocks,
+    card_means: cards::Known,
     /// Whether it holds layers to a size.
     layers_held: OnceCell<bool>,
 }
@@ -203,6 +213,7 @@ impl Docker {
             heard: follow::Heard::default(),
             holders: holders::Holders::default(),
             names: NameLocks::default(),
+            card_means: cards::Known::default(),
             layers_held: OnceCell::new(),
         })
     }
@@ -273,15 +284,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
-        let client = self.client().await?;
-        // The engine counts whole seconds; round up, so that a grace is never shortened.
-        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
-        let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let limit = grace.saturating_add(self.config.call_timeout);
-        match within(limit, client.stop_container(&id.0, Some(options))).await {
-            Err(err) if fault::status(&err) == Some(404) => Ok(()),
-            other => other.map_err(|err| self.fault(err)),
-        }
+        run::stop(self, id, grace).await
     }
 
     async fn copy_out(

@@ -51,11 +51,8 @@ impl Docker {
         gpus: &[GpuUuid],
     ) -> Result<(), Error> {
         let client = self.client().await?;
-        let host = HostConfig {
-            device_requests: policy::device_request(gpus).map(|request| vec![request]),
-            network_mode: Some("none".to_owned()),
-            ..HostConfig::default()
-        };
+        let host = HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() };
+        let host = self.handed(gpus).await?.to(host);
         let probe = self.create_probe(node, what, &[COMMAND], host).await?;
         let start = client.start_container(&probe.0, None::<StartContainerOptions>);
         let started = within(self.config.start_timeout, start).await;
@@ -83,7 +80,7 @@ impl Docker {
             let reason = format!("GPU_PROBE_IMAGE: there is no image {image} on this host");
             return Err(Error::Driver { reason: fault::one_line(&reason) });
         };
-        let host = policy::proof(gpu);
+        let host = policy::proof(self.handed(std::slice::from_ref(gpu)).await?);
         let probe = self.create_from(id, None, (node, &format!("{gpu}-proof")), host).await?;
         let ran = async {
             let start = client.start_container(&probe.0, None::<StartContainerOptions>);

@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    ContainerSummaryStateEnum as Listed,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
+    ContainerSummary, ContainerSummaryStateEnum as Listed,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
 
 use super::super::{
@@ -24,7 +25,6 @@ use super::fault::{self, EngineError};
 use super::inspect::inspect;
 use super::{Docker, holders, images, platform, within};
 use crate::clock::Timestamp;
-use crate::node::GpuUuid;
 use policy::Brought;
 
 /// Attempts to create while the name is taken by a container that is gone a moment later.
@@ -104,8 +104,9 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     let fact = facts(docker, &spec.image_id).await?;
     let image = &fact.brought;
     make_folders(policy::volumes(spec, image)).await?;
+    let cards = docker.handed(&spec.gpus).await?;
     let holder = holders::lend(docker, spec).await?;
-    let mut body = policy::create_body(spec, image, holder.id());
+    let mut body = policy::create_body(spec, image, holder.id(), cards);
     if docker.holds_layers(spec.node).await {
         policy::hold_layer(&mut body, &spec.limits);
     }
@@ -126,7 +127,7 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
             Err(_) => {}
         }
         if let Some(there) = inspect(docker, &spec.name).await? {
-            if !has_other_cards(spec, &there) {
+            if !has_other_cards(&body, &there) {
                 holder.put_back();
                 return own(spec, there);
             }
@@ -151,15 +152,10 @@ async fn make_folders(folders: Vec<(PathBuf, String)>) -> Result<(), Error> {
 }
 
 /// Whether it was created for other GPUs, which failed, and was never started.
-fn has_other_cards(spec: &ContainerSpec, there: &ContainerInspectResponse) -> bool {
+fn has_other_cards(body: &ContainerCreateBody, there: &ContainerInspectResponse) -> bool {
     let is_new = there.state.as_ref().and_then(|state| state.status) == Some(Status::CREATED);
-    let requests = there.host_config.as_ref().and_then(|host| host.device_requests.as_ref());
-    let ids = requests.into_iter().flatten().filter_map(|request| request.device_ids.as_ref());
-    let mut theirs: Vec<&str> = ids.flatten().map(String::as_str).collect();
-    let mut ours: Vec<&str> = spec.gpus.iter().map(GpuUuid::as_str).collect();
-    theirs.sort_unstable();
-    ours.sort_unstable();
-    is_new && theirs != ours
+    let theirs = policy::cards_of(there.host_config.as_ref());
+    is_new && theirs != policy::cards_of(body.host_config.as_ref())
 }
 
 /// The id of the container under the name, if it is this node's.
@@ -235,6 +231,19 @@ pub(super) async fn start(docker: &Docker, id: &ContainerId) -> Result<Launched,
     let words = fault::one_line(&err.to_string());
     tracing::debug!(container = %id, "the engine did not start a container: {words}");
     Err(fault::of_start(&docker.config.host, err))
+}
+
+/// Asks the container to end, and lets the engine kill it after `grace`.
+pub(super) async fn stop(docker: &Docker, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+    let client = docker.client().await?;
+    // The engine counts whole seconds; round up, so that a grace is never shortened.
+    let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+    let options = StopContainerOptionsBuilder::default().t(seconds).build();
+    let limit = grace.saturating_add(docker.config.call_timeout);
+    match within(limit, client.stop_container(&id.0, Some(options))).await {
+        Err(err) if fault::status(&err) == Some(404) => Ok(()),
+        other => other.map_err(|err| docker.fault(err)),
+    }
 }
 
 /// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,

@@ -46,7 +46,12 @@ impl Docker {
             network: Network::None,
             sandbox,
         };
-        let mut body = policy::create_body(&spec, &policy::Brought::default(), None);
+        let mut body = policy::create_body(
+            &spec,
+            &policy::Brought::default(),
+            None,
+            policy::Handed::default(),
+        );
         body.labels = Some(policy::probe_labels(node, what));
         if let Some(runtime) = &self.config.runtime {
             policy::run_by(&mut body, runtime);

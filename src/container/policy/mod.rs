@@ -4,6 +4,7 @@
 //! reach of the host is decided here, field by field (docs/adr/0010-sandbox.md). The tests below list every
 //! field.
 
+mod cards;
 mod network;
 mod proof;
 
@@ -11,16 +12,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig,
-    Mount as EngineMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
-    MountVolumeOptions, MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as EngineMount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
+    MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
 use crate::ids::Address;
-use crate::node::GpuUuid;
 
+pub use cards::{Access, Way};
+pub(super) use cards::{Handed, Means, Node, cards_of, handed, way};
 pub(super) use network::{ADDRESSES_MAX, Holder, LABEL_HOLDER, holder_body, holder_name, joins};
 pub(super) use proof::proof;
 
@@ -138,17 +139,18 @@ pub(super) fn run_by(body: &mut ContainerCreateBody, runtime: &str) {
 }
 
 /// Body of the engine's create call; `holder`: the container whose network namespace it joins, if it has none
-/// of its own.
+/// of its own; `cards`: how it gets its GPUs.
 pub(super) fn create_body(
     spec: &ContainerSpec,
     image: &Brought,
     holder: Option<&str>,
+    cards: Handed,
 ) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
         cmd: spec.command.clone(),
-        env: Some(env(spec, image)),
+        env: Some(env(spec, image, &cards.shown)),
         labels: Some(labels(spec.node, spec, image)),
         tty: Some(false),
         open_stdin: Some(false),
@@ -163,7 +165,7 @@ pub(super) fn create_body(
             Sandbox::Standard => None,
             Sandbox::Strict(user) => Some(user.to_string()),
         },
-        host_config: Some(host_config(spec, image, holder)),
+        host_config: Some(cards.to(host_config(spec, image, holder))),
         ..ContainerCreateBody::default()
     }
 }
@@ -202,7 +204,6 @@ fn host_config(spec: &ContainerSpec, image: &Brought, holder: Option<&str>) -> H
         publish_all_ports: Some(false),
         ipc_mode: Some("private".to_owned()),
         mounts: Some(mounts.collect()),
-        device_requests: device_request(&spec.gpus).map(|request| vec![request]),
         // Resources. `memory_swap` is memory and swap together: equal to memory, it means no swap.
         memory: Some(memory),
         memory_swap: Some(memory),
@@ -231,16 +232,6 @@ fn host_config(spec: &ContainerSpec, image: &Brought, holder: Option<&str>) -> H
 
 fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
-}
-
-/// Requests exactly these GPUs; by UUID, since a count always means the first ones.
-pub(super) fn device_request(gpus: &[GpuUuid]) -> Option<DeviceRequest> {
-    (!gpus.is_empty()).then(|| DeviceRequest {
-        driver: Some("nvidia".to_owned()),
-        device_ids: Some(gpus.iter().map(ToString::to_string).collect()),
-        capabilities: Some(vec![vec!["gpu".to_owned()]]),
-        ..DeviceRequest::default()
-    })
 }
 
 /// The filter by which a node finds its own containers.
@@ -273,12 +264,9 @@ fn labels(node: Address, spec: &ContainerSpec, image: &Brought) -> HashMap<Strin
 }
 
 /// The job's variables, and those that select its GPUs, which neither job nor image can override.
-fn env(spec: &ContainerSpec, image: &Brought) -> Vec<String> {
-    let visible = if spec.gpus.is_empty() {
-        "void".to_owned()
-    } else {
-        spec.gpus.iter().map(GpuUuid::as_str).collect::<Vec<_>>().join(",")
-    };
+fn env(spec: &ContainerSpec, image: &Brought, shown: &[String]) -> Vec<String> {
+    // Nothing for a container whose cards come in another way: it must not get them twice.
+    let visible = if shown.is_empty() { "void".to_owned() } else { shown.join(",") };
     // A job's own value goes before its image's.
     let asked = spec.env.iter().chain(&image.env).find(|(name, _)| name == DRIVER_CAPABILITIES);
     let own = [

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::container::{Limits, User};
+use crate::node::GpuUuid;
 
 fn spec() -> ContainerSpec {
     ContainerSpec {
@@ -34,9 +35,14 @@ fn spec() -> ContainerSpec {
     }
 }
 
+/// The spec's cards as NVIDIA's toolkit hands them over.
+fn by_toolkit(spec: &ContainerSpec) -> Handed {
+    handed(Way::Nvidia, &spec.gpus, &[])
+}
+
 /// The body as the engine reads it.
 fn told(spec: &ContainerSpec) -> Value {
-    serde_json::to_value(create_body(spec, &Brought::default(), None)).unwrap()
+    serde_json::to_value(create_body(spec, &Brought::default(), None, by_toolkit(spec))).unwrap()
 }
 
 /// The container's variables if the job sets `job` and its image sets `image`.
@@ -44,14 +50,14 @@ fn variables(job: &[(&str, &str)], image: &[&str]) -> Vec<String> {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let spec = ContainerSpec { env: job.iter().map(own).collect(), ..spec() };
     let image = image.iter().map(|line| (*line).to_owned()).collect();
-    env(&spec, &Brought::new(image, std::iter::empty()))
+    env(&spec, &Brought::new(image, std::iter::empty()), &by_toolkit(&spec).shown)
 }
 
 #[test]
 fn a_volume_of_the_images_lies_in_the_jobs_folder() {
     let declared = ["/output", "/data/", "/cache", "/data"].map(str::to_owned);
     let image = Brought::default().with_volumes(declared.into_iter());
-    let body = serde_json::to_value(create_body(&spec(), &image, None)).unwrap();
+    let body = serde_json::to_value(create_body(&spec(), &image, None, Handed::default())).unwrap();
     let mounts = body["HostConfig"]["Mounts"].as_array().unwrap().clone();
     let told: Vec<_> = mounts
         .iter()
@@ -153,7 +159,7 @@ fn every_line_of_the_sandbox_is_told() {
 #[test]
 fn the_owners_runtime_is_every_containers() {
     for spec in [spec(), ContainerSpec { sandbox: Sandbox::Strict(User::NOBODY), ..spec() }] {
-        let mut body = create_body(&spec, &Brought::default(), None);
+        let mut body = create_body(&spec, &Brought::default(), None, Handed::default());
         run_by(&mut body, "runsc");
         assert_eq!(body.host_config.unwrap().runtime.as_deref(), Some("runsc"));
     }
@@ -237,7 +243,7 @@ fn an_images_labels_are_emptied_and_ours_stand() {
     let theirs =
         ["traefik.enable", "com.docker.compose.project", "io.portainer.x", LABEL_PROBE, "any"];
     let labels = theirs.into_iter().chain([LABEL_NODE]).map(str::to_owned);
-    let body = create_body(&spec(), &Brought::new(Vec::new(), labels), None);
+    let body = create_body(&spec(), &Brought::new(Vec::new(), labels), None, Handed::default());
     let labels = body.labels.unwrap();
     for name in theirs {
         assert_eq!(labels[name], "", "{name}");
@@ -257,6 +263,26 @@ fn a_gpu_job_is_given_its_cards_by_uuid() {
         }])
     );
     assert_eq!(body["Env"][1], "NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b");
+}
+
+#[test]
+fn cards_that_come_another_way_are_not_asked_of_the_toolkit_too() {
+    let gpus = vec![GpuUuid::new("GPU-a").unwrap()];
+    let spec = ContainerSpec { gpus, ..spec() };
+    let nodes = [("/dev/nvidia0".into(), "/dev/nvidia0".to_owned())];
+    for way in [Way::Cdi, Way::Devices] {
+        let cards = handed(way, &spec.gpus, &nodes);
+        let body = create_body(&spec, &Brought::default(), None, cards);
+        let body = serde_json::to_value(body).unwrap();
+        assert_eq!(body["Env"][1], "NVIDIA_VISIBLE_DEVICES=void", "{way:?}");
+        let told = body["HostConfig"]["DeviceRequests"][0]["DeviceIDs"].clone();
+        let devices = body["HostConfig"]["Devices"][0]["PathOnHost"].clone();
+        let expected = match way {
+            Way::Cdi => (json!(["nvidia.com/gpu=GPU-a"]), Value::Null),
+            _ => (Value::Null, json!("/dev/nvidia0")),
+        };
+        assert_eq!((told, devices), expected, "{way:?}");
+    }
 }
 
 #[test]
@@ -296,7 +322,7 @@ fn an_engine_that_can_holds_a_layer_a_little_above_the_jobs_limit() {
         (u64::MAX, u64::MAX),
     ] {
         let limits = Limits { disk_bytes: limit, ..spec().limits };
-        let mut body = create_body(&spec(), &Brought::default(), None);
+        let mut body = create_body(&spec(), &Brought::default(), None, Handed::default());
         assert_eq!(body.host_config.as_ref().unwrap().storage_opt, None);
         hold_layer(&mut body, &limits);
         let told = body.host_config.unwrap().storage_opt.unwrap();

@@ -34,6 +34,7 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
         "gpu",
         "disk",
         "gpu in containers",
+        "gpu access",
         "chain",
         "pinning service",
         "gateways",
@@ -44,7 +45,7 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
     }
     assert_eq!(of("settings")["status"], "warn", "doctor warns about a key in plain text");
     assert_eq!(of("data folder")["status"], "ok");
-    assert_eq!(report["fail"], 10);
+    assert_eq!(report["fail"], 11);
     assert!(!ended.both().contains(Anvil::key_hex(0).trim_start_matches("0x")));
 
     let text = program.run(&["doctor"]);

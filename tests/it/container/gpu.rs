@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use lamda_node::container::docker::{Config, Docker};
-use lamda_node::container::{ContainerRuntime as _, ContainerSpec, Error, FoundState};
+use lamda_node::container::docker::{Config, Docker, DriverFolders};
+use lamda_node::container::{Access, ContainerRuntime as _, ContainerSpec, Error, FoundState};
 use lamda_node::node::GpuUuid;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use super::{Bench, node, run};
 use crate::support::engine::GPUS;
@@ -28,6 +29,58 @@ async fn a_job_sees_the_cards_that_it_was_given_and_no_other() {
 
     let (_, ending) = bench.finish(&bench.shell("ls -d /dev/nvidia*")).await;
     assert_eq!(ending.stdout, "");
+}
+
+#[tokio::test]
+async fn cards_come_as_device_nodes_where_the_owner_says_so_and_no_others_do() {
+    let bench = Bench::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (cards, nodes) = (dir.path().join("gpus"), dir.path().to_owned());
+    for (number, uuid) in GPUS.iter().enumerate() {
+        let place = cards.join(format!("0000:00:0{number}.0"));
+        std::fs::create_dir_all(&place).unwrap();
+        let told = format!("GPU UUID: \t {uuid}\nDevice Minor: \t {number}\n");
+        std::fs::write(place.join("information"), told).unwrap();
+    }
+    for (name, minor) in [("nvidia0", 0), ("nvidia1", 1), ("nvidiactl", 255)] {
+        let (mode, number) = (Mode::from_raw_mode(0o666), makedev(195, minor));
+        mknodat(CWD, nodes.join(name), FileType::CharacterDevice, mode, number).unwrap();
+    }
+    let config = Config {
+        gpu_access: Access::Devices,
+        driver: DriverFolders { cards, nodes },
+        ..Config::new(bench.engine.host())
+    };
+    // The hook would fail, if it was asked.
+    bench.engine.break_gpus("fail");
+    let by_nodes = Bench { docker: Docker::connect(&config).unwrap(), ..bench };
+    let script = "cd /dev; ls -l nvidia* | tr -s ' ' | cut -d ' ' -f 5,6,10; echo $NVIDIA_VISIBLE_DEVICES; \
+        (: <nvidia1) 2>&1 | grep -o 'No such device or address'";
+    let spec = ContainerSpec { gpus: vec![card(1)], ..by_nodes.shell(script) };
+    let (_, ending) = by_nodes.finish(&spec).await;
+    // Its control group lets it open its card, behind which no driver is here.
+    let seen = "195, 1 nvidia1\n195, 255 nvidiactl\nvoid\nNo such device or address\n";
+    assert_eq!(ending.stdout, seen);
+    by_nodes.docker.gpu_ready(node(), &card(0)).await.unwrap();
+    let gone = GpuUuid::new("GPU-gone").unwrap();
+    let told = by_nodes.docker.gpu_ready(node(), &gone).await;
+    assert!(
+        matches!(&told, Err(Error::Gpu { reason }) if reason.contains("no device node for GPU-gone")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_engine_without_cdi_is_told_as_such() {
+    let bench = Bench::start().await;
+    let config = Config { gpu_access: Access::Cdi, ..Config::new(bench.engine.host()) };
+    let told = Docker::connect(&config).unwrap().gpu_ready(node(), &card(0)).await;
+    assert!(
+        matches!(&told, Err(Error::Driver { reason }) if reason.contains("GPU_ACCESS=cdi: the engine has no CDI")),
+        "{told:?}"
+    );
+    // Without a word of the owner it is not asked for any.
+    bench.docker.gpu_ready(node(), &card(0)).await.unwrap();
 }
 
 #[tokio::test]
