@@ -14,6 +14,7 @@ use crate::node::admission::Reach;
 
 /// The owner's settings.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting by itself")]
 pub struct Settings {
     /// `DATA_DIR`: journal and job folders. Created with mode 0700.
     pub data_dir: PathBuf,
