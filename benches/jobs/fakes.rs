@@ -182,10 +182,6 @@ impl Effects for Fakes {
         true
     }
 
-    async fn disk_max_mib(&self) -> u64 {
-        u64::MAX
-    }
-
     async fn remove_folder(&self, _: &Job) -> std::io::Result<()> {
         Ok(())
     }

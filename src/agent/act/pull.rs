@@ -55,16 +55,15 @@ impl Pulls {
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
     pub(super) async fn pull(&self, job: &Job) -> Event {
         let begun = self.memory.pulls.all().remove(job.id());
-        let mut begun = match begun {
-            Some(begun) => begun,
-            None => {
-                if let Some(err) = self.too_large(&job.spec.image).await {
-                    return self.engine_failed(job, &err);
-                }
-                let (runtime, name) = (Arc::clone(&self.runtime), job.spec.image.clone());
-                let image = Box::pin(async move { runtime.image(&name).await });
-                Begun { image, told: None }
+        let mut begun = if let Some(begun) = begun {
+            begun
+        } else {
+            if let Some(err) = self.too_large(&job.spec.image).await {
+                return self.engine_failed(job, &err);
             }
+            let (runtime, name) = (Arc::clone(&self.runtime), job.spec.image.clone());
+            let image = Box::pin(async move { runtime.image(&name).await });
+            Begun { image, told: None }
         };
         loop {
             let lasted = self.clock.now().since(job.since);

@@ -366,7 +366,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "a table")]
     fn a_failed_start_is_laid_at_the_right_door() {
         let oci = "OCI runtime create failed: container_linux.go:380: starting container process";
         for (words, at) in [

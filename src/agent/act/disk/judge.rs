@@ -32,6 +32,7 @@ pub(super) const FULL_INODES: u64 = 1024;
 
 /// A job's use of the disk, as far as it could be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the look by itself")]
 pub(super) struct Written {
     /// Bytes of `/output` and of the image's volumes.
     pub output: u64,

@@ -228,7 +228,7 @@ impl Board {
 
     /// Whether a stranger's job with this spec is not taken because it wants GPUs.
     pub fn bars_stranger(&self, spec: &JobSpec) -> bool {
-        let state = self.state();
+        let state = self.seen();
         state.bars_strangers && state.terms.demand(spec).gpus.count > 0
     }
 

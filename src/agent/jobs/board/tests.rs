@@ -134,7 +134,9 @@ fn a_card_that_a_job_has_left_goes_to_nobody_before_it_was_seen_free() {
     assert_eq!(board.left().len(), 2);
     // So does one whose container is lost.
     board.leave(first.id());
-    gpus.iter().for_each(|card| board.freed(card));
+    for card in &gpus {
+        board.freed(card);
+    }
     let lost = moved(&first, Event::Lost);
     let _requests = board.enter(&first, None);
     board.moved(&lost);
@@ -392,7 +394,9 @@ proptest! {
             holders.reverse();
         }
         let after = board(3);
-        holders.iter().for_each(|job| after.hold(job));
+        for job in &holders {
+            after.hold(job);
+        }
         let _again: Vec<_> = holders.iter().chain(&line).map(|job| after.enter(job, None)).collect();
         prop_assert_eq!(served(&after, &line), BTreeMap::new(), "nothing is given twice");
         let ended = &holders[ends % holders.len()];
