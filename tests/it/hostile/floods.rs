@@ -91,9 +91,6 @@ async fn the_slot_of_a_flood_of_log_is_free_before_its_log_is_read() {
     let gone = Timestamp::from_unix_ms(at(&flood, "running").unix_ms() + ended_ms);
     let waited = at(&next, "running").since(gone);
     let read = at(&flood, end["stage"].as_str().expect("a stage")).since(gone);
-    println!(
-        "the next job ran {waited:?} after the flood's exit, whose end was told {read:?} after it"
-    );
     assert!(
         at(&next, "running") < at(&flood, "uploading"),
         "it waited for the log: {waited:?}, {read:?}"

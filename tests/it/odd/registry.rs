@@ -226,7 +226,7 @@ fn helper(world: &World, name: &str, script: &str) -> [(&'static str, String); 3
     let file = dir.join(format!("{name}.json"));
     let accounts = json!({"credHelpers": {ADDRESS: name}});
     std::fs::write(&file, accounts.to_string()).expect("a file");
-    let path = std::env::var("PATH").unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default().into_string().expect("a PATH");
     [
         ("PATH", format!("{}:{path}", dir.display())),
         ("JOB_REGISTRY_AUTH_FILE", file.display().to_string()),
@@ -240,11 +240,11 @@ async fn a_credential_helper_gives_the_account_and_gets_none_of_the_nodes_secret
     let registry = Registry::start_private(&world.engine);
     registry.take_busybox(&world.engine, NAME, "v1").await;
     world.engine.import_busybox().await;
-    let (user, word) = ACCOUNT;
+    let (user, password) = ACCOUNT;
     let log = world.dir.path().join("asked");
     let answers = format!(
         "read -r server; echo \"$1 $server\" >> {0}; env >> {0}\n\
-         echo '{{\"ServerURL\":\"x\",\"Username\":\"{user}\",\"Secret\":\"{word}\"}}'\n",
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"{user}\",\"Secret\":\"{password}\"}}'\n",
         log.display()
     );
     let settings = helper(&world, "answers", &answers);
@@ -258,7 +258,7 @@ async fn a_credential_helper_gives_the_account_and_gets_none_of_the_nodes_secret
         assert!(!asked.contains(secret), "{asked}");
     }
     assert!(asked.contains("DATA_DIR="), "the rest of the environment is there: {asked}");
-    assert!(!agent.log().contains(word), "{}", agent.log());
+    assert!(!agent.log().contains(password), "{}", agent.log());
 }
 
 #[tokio::test]
