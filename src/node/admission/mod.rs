@@ -227,7 +227,7 @@ struct Free<'a> {
     share: Share,
     rack: Rack<'a>,
     /// Which cards of the rack are free.
-    free_cards: Vec<bool>,
+    cards: Vec<bool>,
 }
 
 impl<'a> Free<'a> {
@@ -242,7 +242,7 @@ impl<'a> Free<'a> {
         Self {
             slots: offer.slots.saturating_sub(held.len()),
             share: held.iter().fold(whole, |left, held| left.without(held.share)),
-            free_cards: rack.cards().iter().map(|gpu| !taken.contains(&gpu.uuid)).collect(),
+            cards: rack.cards().iter().map(|gpu| !taken.contains(&gpu.uuid)).collect(),
             rack,
         }
     }
@@ -275,14 +275,14 @@ impl<'a> Free<'a> {
 
     /// The places of the free cards that it would get.
     fn choose(&mut self, demand: &'a Demand) -> Vec<usize> {
-        choose(&self.rack.suitable(&demand.gpus), &self.free_cards, demand.gpus.count)
+        choose(&self.rack.suitable(&demand.gpus), &self.cards, demand.gpus.count)
     }
 
     /// Takes what is asked for, as far as it is free. The same for a job that starts and for one that
     /// waits: either way the jobs behind it can't have that.
     fn take(&mut self, demand: &Demand, chosen: &[usize]) -> Vec<GpuUuid> {
         for place in chosen {
-            self.free_cards[*place] = false;
+            self.cards[*place] = false;
         }
         self.slots = self.slots.saturating_sub(1);
         self.share = self.share.without(demand.share);
