@@ -27,6 +27,8 @@ pub(super) const COLUMNS: &str = "at_ms, until_ms, times, event";
 
 /// The kind of an event that reserves GPUs: one precedes each try of a claim.
 const RESERVED: &str = "reserved";
+/// The kind of an event that tells how far a pull is: some precede each failure of a pull.
+const PULLING: &str = "pulling";
 
 /// An event in its row's form. The caller serializes it, so that the database thread need not.
 pub(super) struct Ready {
@@ -39,7 +41,7 @@ impl Ready {
         let kind = match event {
             Event::Failed { fault, .. } => Some(format!("failed: {}", fault.reason.code())),
             Event::Reserved { .. } => Some(RESERVED.to_owned()),
-            Event::Pulling { .. } => Some("pulling".to_owned()),
+            Event::Pulling { .. } => Some(PULLING.to_owned()),
             _ => None,
         };
         Ok(Self { event: serde_json::to_string(event)?, kind })
@@ -57,7 +59,7 @@ impl Ready {
         Ok(())
     }
 
-    /// The row of the failure that this event repeats. A reservation between two equal failures of a claim is
+    /// The row of the failure that this event repeats. A reservation or a pull between two equal failures is
     /// deleted.
     fn repeated(&self, db: &Connection, job: &str) -> Result<Option<i64>, Error> {
         let Some(kind) = self.kind.as_deref().filter(|kind| *kind != RESERVED) else {
@@ -69,7 +71,9 @@ impl Ready {
         let newest: Vec<(i64, Option<String>)> = rows.collect::<Result<_, _>>()?;
         Ok(match newest.as_slice() {
             [(row, Some(last)), ..] if last == kind => Some(*row),
-            [(between, Some(last)), (row, Some(before))] if last == RESERVED && before == kind => {
+            [(between, Some(last)), (row, Some(before))]
+                if [RESERVED, PULLING].contains(&last.as_str()) && before == kind =>
+            {
                 db.prepare_cached("DELETE FROM events WHERE id = ?")?.execute([between])?;
                 Some(*row)
             }

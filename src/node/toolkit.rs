@@ -32,10 +32,14 @@ impl Version {
     }
 
     /// The version in the first line that one of the toolkit's programs prints for `--version`:
-    /// `NVIDIA Container Toolkit CLI version 1.17.8`, `cli-version: 1.17.8`. `None` if there is none.
+    /// `NVIDIA Container Toolkit CLI version 1.17.8`, `cli-version: 1.17.8`, or that of the library in
+    /// `lib-version: 1.17.7` if it is older. `None` if there is none.
     pub fn told(answer: &str) -> Option<Self> {
         let line = answer.lines().find(|line| !line.trim().is_empty())?;
-        line.split_whitespace().find_map(Self::parse)
+        let own = line.split_whitespace().find_map(Self::parse)?;
+        // The library that nvidia-container-cli has loaded can be of another version.
+        let library = answer.lines().find_map(|line| line.trim().strip_prefix("lib-version:"));
+        Some(library.and_then(|text| Self::parse(text.trim())).map_or(own, |lib| lib.min(own)))
     }
 
     /// `1.17.8`, with `v` before it and `-rc.1`, `~rc.1` or a package's revision after it.

@@ -5,7 +5,7 @@
 //! Invariants: every change gets into the journal, in order, however often a write fails; a job on a
 //! defective card is asked to stop until it does; a driver that hangs holds up only this service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,9 @@ pub struct Cards<G, C> {
     clock: C,
     program_errors: Seldom,
 }
+
+/// Processes on cards that their containers were not given: card, process id, container.
+type Strays = BTreeSet<(GpuUuid, u32, String)>;
 
 /// The last sample of each card that was taken while no job had it.
 type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
@@ -133,12 +136,13 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
 
     async fn sample_again_and_again(&self, before: &Before) -> Result<(), Failure> {
         let mut is_told = false;
+        let mut strays = BTreeSet::new();
         loop {
             match self.gpu.sample().await {
                 Ok(round) => {
                     is_told = false;
                     self.look(&round, before);
-                    self.stop_strays(&round).await;
+                    strays = self.stop_strays(&round, &strays).await;
                     self.board.sampled(round, self.clock.monotonic());
                     self.stop_jobs().await;
                 }
@@ -173,23 +177,35 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         self.board.in_foreign_use(in_use);
     }
 
-    /// Stops the jobs whose containers use cards that they were not given, as the driver tells.
-    async fn stop_strays(&self, round: &Round) {
-        let mut used: Vec<(&GpuUuid, String)> = Vec::new();
+    /// Stops the jobs whose containers use cards that they were not given, as the driver tells in two rounds: a
+    /// process id may be another process's by the time it is looked up. Returns the processes of other jobs' cards in
+    /// this round.
+    async fn stop_strays(&self, round: &Round, before: &Strays) -> Strays {
+        let mut used: Vec<(&GpuUuid, u32, String)> = Vec::new();
         for (card, sample) in round {
             let processes = sample.as_ref().ok().and_then(|it| it.processes.as_ref().ok());
             for process in processes.into_iter().flatten() {
-                used.extend(host::cgroups_of(process.pid).map(|groups| (card, groups)));
+                let groups = host::cgroups_of(process.pid);
+                used.extend(groups.map(|groups| (card, process.pid, groups)));
             }
         }
+        let mut now = Strays::new();
         for Tenancy { job: id, container, cards } in self.board.tenants() {
-            let its = used.iter().filter(|(_, groups)| groups.contains(&container));
-            let Some(why) = visible::strays(&cards, its.map(|(card, _)| *card)) else { continue };
+            let its: Vec<_> = used
+                .iter()
+                .filter(|(card, _, groups)| groups.contains(&container) && !cards.contains(card))
+                .map(|(card, pid, _)| ((*card).clone(), *pid, container.clone()))
+                .collect();
+            let again = its.iter().filter(|it| before.contains(*it)).map(|(card, ..)| card);
+            let why = visible::strays(&cards, again);
+            now.extend(its.iter().cloned());
+            let Some(why) = why else { continue };
             let stop = self.board.stop(&id, StopCause::GpuFailed);
             if timeout(STOP_ASKED, stop).await == Ok(Some(true)) {
                 tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
             }
         }
+        now
     }
 
     /// Looks at the cards that jobs have left until each is free.

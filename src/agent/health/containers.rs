@@ -135,6 +135,8 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Containers<R, G, C> {
         let stop = self.board.stop(id, StopCause::GpuFailed);
         if timeout(STOP_ASKED, stop).await == Ok(Some(true)) {
             tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
+            // Whatever mixed them up may do so again: they are tried before the next job gets them.
+            self.board.no_driver(&tenant.cards, why);
         }
     }
 }

@@ -39,8 +39,14 @@ impl<G: GpuProbe> Gate<G> {
     /// Looks once.
     pub(in crate::agent) async fn look(&self) {
         let verdict = self.gpu.toolkit().await;
-        let is_unsafe = matches!(verdict, Verdict::Unsafe(_));
-        self.board.bar_strangers(is_unsafe && self.has_strangers && !self.is_allowed);
+        match &verdict {
+            Verdict::Unsafe(_) => {
+                self.board.bar_strangers(self.has_strangers && !self.is_allowed);
+            }
+            Verdict::Safe(_) | Verdict::Unused => self.board.bar_strangers(false),
+            // On a busy host the programs may not answer in time: what they answered before stands.
+            Verdict::Unknown(_) => {}
+        }
         let before = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             told.replace(verdict.clone())

@@ -94,7 +94,9 @@ fn of_file(path: &Path, registry: &str) -> Result<Found, Unreadable> {
     let file: File = serde_json::from_str(text).map_err(|_| Unreadable::Form(shown()))?;
     let wanted = canonical_registry(registry);
     let helper = |name: String| Helper::named(name).map_err(Unreadable::Helper);
-    if let Some((server, name)) = file.helpers.into_iter().find(|it| server_of(&it.0) == wanted) {
+    if let Some((server, name)) = file.helpers.into_iter().find(|it| server_of(&it.0) == wanted)
+        && !name.is_empty()
+    {
         return Ok(Found::With(helper(name)?, server));
     }
     let found = file.auths.into_iter().find(|(key, _)| server_of(key) == wanted);
@@ -108,7 +110,9 @@ fn of_file(path: &Path, registry: &str) -> Result<Found, Unreadable> {
     let identitytoken = entry.identitytoken.filter(|token| !token.is_empty());
     let password = password.filter(|_| identitytoken.is_none());
     if password.is_none() && identitytoken.is_none() {
-        return file.store.map_or(Ok(Found::No), |name| Ok(Found::With(helper(name)?, server)));
+        // Docker takes an empty name for none.
+        let store = file.store.filter(|name| !name.is_empty());
+        return store.map_or(Ok(Found::No), |name| Ok(Found::With(helper(name)?, server)));
     }
     let serveraddress = Some(server);
     Ok(Found::Account(Box::new(DockerCredentials {

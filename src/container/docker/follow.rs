@@ -186,12 +186,13 @@ pub(super) async fn exit_code(docker: &Docker, id: &ContainerId) -> Result<i64, 
     loop {
         tokio::select! {
             answer = wait.next() => return match answer {
-                Some(Ok(answer)) => Ok(answer.status_code),
+                Some(Ok(answer)) if answer.status_code >= 0 => Ok(answer.status_code),
                 // The client reports any exit code except 0 as this error.
                 Some(Err(EngineError::DockerContainerWaitError { code, .. })) => Ok(code),
                 Some(Err(err)) if fault::status(&err) == Some(404) => Err(Error::Gone(id.clone())),
                 Some(Err(err)) => Err(docker.fault(err)),
-                None => Err(docker.fault(EngineError::IOError {
+                // An engine that gives up a wait says -1: nothing is known of the container.
+                Some(Ok(_)) | None => Err(docker.fault(EngineError::IOError {
                     err: std::io::ErrorKind::ConnectionReset.into(),
                 })),
             },

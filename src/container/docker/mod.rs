@@ -52,7 +52,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
 
 pub use cards::{CardAccess, DriverFolders};
@@ -98,6 +98,8 @@ pub struct Docker {
     cache: cache::Cache,
     facts: run::Facts,
     heard: follow::Heard,
+    /// Each lets the rest of one container's output be read.
+    drains: Semaphore,
     holders: holders::Holders,
     names: NameLocks,
     card_means: cards::Known,
@@ -123,6 +125,7 @@ impl Docker {
             cache: cache::Cache::new(config.cached.clone()),
             facts: run::Facts::default(),
             heard: follow::Heard::default(),
+            drains: Semaphore::new(output::DRAINS_MAX),
             holders: holders::Holders::default(),
             names: NameLocks::default(),
             card_means: cards::Known::default(),

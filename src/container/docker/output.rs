@@ -2,11 +2,11 @@
 //!
 //! Must hold: each frame is passed on once and in its stream's order, whatever the engine's follower leaves
 //! out. Docker Engine before 23 lets a container's end overtake its last lines now and then, and a connection
-//! can break off: what was left is read again after the end, by the frames' times. Only two things can still
-//! hide some of it: a host clock that was set back, and an endless line of which the engine has dropped the
-//! beginning.
+//! can break off: what was left is read again after the end, by the frames' times. Three things can still hide
+//! some of it: more than [`TAIL`] frames that were overtaken, a host clock that was set back, and an endless line
+//! of which the engine has dropped the beginning.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ const DRAIN_STALL: Duration = Duration::from_secs(5);
 /// After the exit, output is read for at most this long, even if it makes progress: the time to read the two
 /// full log files that the policy allows.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
+/// Frames at the end of a log that are read again after a follower that came to its end.
+const TAIL: &str = "1000";
+/// Containers of which the rest of the output is read at the same time.
+pub(super) const DRAINS_MAX: usize = 4;
 /// How far before its place a stream is read again, in seconds: the engine counts in whole ones.
 const SKEW: u64 = 1;
 
@@ -50,30 +54,35 @@ pub(super) struct Output<'a> {
     /// Of stdout and stderr.
     places: Mutex<[Option<Place>; 2]>,
     moved: AtomicU64,
+    /// Whether the connection broke off before the log's end.
+    broke_off: AtomicBool,
 }
 
 impl<'a> Output<'a> {
     pub(super) fn new(docker: &'a Docker, id: &'a ContainerId, sink: LogSink) -> Self {
         let (places, moved) = (Mutex::default(), AtomicU64::new(0));
-        Self { docker, id, sink, places, moved }
+        Self { docker, id, sink, places, moved, broke_off: AtomicBool::new(false) }
     }
 
     /// Passes the log on until it ends, breaks off, or nobody reads it any more.
     pub(super) async fn follow(&self) {
-        self.read(None).await;
+        self.read(None, "all").await;
     }
 
     /// Passes on the rest after the container's exit, for at most [`DRAIN_MAX`]. `followed`: the unfinished
     /// [`follow`](Self::follow), which has to make progress.
     pub(super) async fn finish(&self, followed: Option<impl Future<Output = ()> + Unpin>) {
+        // Jobs that flood the log one after the other must not have the engine read all their logs at once.
+        let _turn = self.docker.drains.acquire().await;
         let until = Instant::now() + DRAIN_MAX;
         let is_read = match followed {
             Some(followed) => self.drain(followed, until).await,
             None => true,
         };
-        // The engine looks through all of the log before it sends anything of its end.
+        // To find frames by their time, the engine looks through all of the log: seconds for one that was flooded.
+        let tail = if self.broke_off.load(Ordering::Relaxed) { "all" } else { TAIL };
         let places = *self.places();
-        if !is_read || timeout_at(until, self.read(Some(places))).await.is_err() {
+        if !is_read || timeout_at(until, self.read(Some(places), tail)).await.is_err() {
             tracing::warn!(container = %self.id, "the end of the container's output was not read");
         }
     }
@@ -83,11 +92,12 @@ impl<'a> Output<'a> {
     }
 
     /// Reads the frames after these places; or follows the log from its first frame.
-    async fn read(&self, mut after: Option<[Option<Place>; 2]>) {
+    async fn read(&self, mut after: Option<[Option<Place>; 2]>, tail: &str) {
         let Ok(client) = self.docker.client().await else { return };
         let options = LogsOptionsBuilder::default()
             .follow(after.is_none())
             .since(after.as_ref().map_or(0, since))
+            .tail(tail)
             .timestamps(true)
             .stdout(true)
             .stderr(true)
@@ -102,6 +112,7 @@ impl<'a> Output<'a> {
                 Ok(LogOutput::StdIn { .. }) => continue,
                 Err(err) => {
                     tracing::warn!(container = %self.id, "the container's output broke off: {err}");
+                    self.broke_off.store(true, Ordering::Relaxed);
                     return;
                 }
             };

@@ -88,6 +88,10 @@ async fn facts(docker: &Docker, image_id: &str) -> Result<Arc<Fact>, Error> {
         let reason = format!("the image declares more than {VOLUMES_MAX} volumes");
         return Err(Error::Start { reason });
     }
+    if volumes.iter().any(|path| policy::hides_the_kernels(path)) {
+        let reason = "the image declares a volume in /dev, /proc or /sys".to_owned();
+        return Err(Error::Start { reason });
+    }
     let brought = Brought::new(env, labels.into_keys()).with_volumes(volumes.into_iter());
     let fact = Arc::new(Fact { brought, architecture: architecture.unwrap_or_default() });
     let mut facts = docker.facts.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,7 +252,8 @@ pub(super) async fn stop(docker: &Docker, id: &ContainerId, grace: Duration) -> 
 
 /// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,
 /// kata) are not.
-const NATIVE: [&str; 4] = ["runc", "crun", "nvidia", "io.containerd.runc.v2"];
+const NATIVE: [&str; 6] =
+    ["runc", "crun", "nvidia", "nvidia-cdi", "nvidia-legacy", "io.containerd.runc.v2"];
 
 /// The number of its first process as the engine knows it, while it runs and is one of the host's.
 pub(super) async fn first_process(docker: &Docker, id: &ContainerId) -> Result<Option<u32>, Error> {

@@ -124,6 +124,20 @@ impl Brought {
     }
 }
 
+/// Whether a path of a volume lies where the runtime puts devices and the kernel's files: a folder there would hide
+/// them.
+pub(super) fn hides_the_kernels(path: &str) -> bool {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    matches!(parts.first(), Some(&("dev" | "proc" | "sys")))
+}
+
 /// The host folders for the image's volumes, with their paths in the container: nobody counts what is written
 /// to an anonymous volume of the engine's. A path that the job has a mount at keeps that mount.
 pub(super) fn volumes(spec: &ContainerSpec, image: &Brought) -> Vec<(PathBuf, String)> {

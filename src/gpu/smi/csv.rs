@@ -39,6 +39,9 @@ pub(super) fn inventory(text: &str, cuda: &str) -> Result<GpuInventory, String> 
                 let why = "it is split (MIG), and only the driver's library tells its instances";
                 inventory.left_out.push(format!("{} is left out: {why}", gpu.uuid));
             }
+            Ok(gpu) if inventory.facts.contains_key(&gpu.uuid) => {
+                inventory.left_out.push(format!("{} is listed twice: one is left out", gpu.uuid));
+            }
             Ok(gpu) => {
                 let facts = Facts {
                     pci: value(pci).map(str::to_owned),

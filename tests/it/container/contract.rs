@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lamda_node::container::fake::{Fake, Script};
 use lamda_node::container::{
-    ContainerRuntime, ContainerSpec, EndedBy, Error, FoundState, LogChunk, LogStream, Mount,
+    ContainerId, ContainerRuntime, ContainerSpec, EndedBy, Error, FoundState, LogChunk, LogStream,
+    Mount,
 };
 use lamda_node::ids::Address;
 use lamda_node::node::GpuUuid;
@@ -34,10 +35,26 @@ trait Subject {
     type Runtime: ContainerRuntime;
     fn runtime(&self) -> &Self::Runtime;
     fn spec(&self, name: &str, job: &Job) -> ContainerSpec;
+    /// Waits until the job's own command runs: a signal before that is lost.
+    async fn begun(&self, id: &ContainerId);
 }
 
 impl Subject for Bench {
     type Runtime = lamda_node::container::docker::Docker;
+
+    async fn begun(&self, id: &ContainerId) {
+        let client = self.engine.client();
+        let listed = async {
+            loop {
+                let processes = client.top_processes(&id.0, None).await.expect("it runs");
+                let mut rows = processes.processes.into_iter().flatten().flatten();
+                if rows.any(|word| word.starts_with("sleep")) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), listed).await.expect("its command runs");
+    }
 
     fn runtime(&self) -> &Self::Runtime {
         &self.docker
@@ -74,6 +91,8 @@ impl Simulation {
 
 impl Subject for Simulation {
     type Runtime = Fake;
+
+    async fn begun(&self, _: &ContainerId) {}
 
     fn runtime(&self) -> &Fake {
         &self.fake
@@ -205,6 +224,7 @@ async fn an_exit_is_told_though_the_reader_has_left(subject: impl Subject) {
 async fn a_job_that_obeys_is_stopped_and_one_that_defies_is_killed(subject: impl Subject) {
     let runtime = subject.runtime();
     let obeys = run(runtime, &subject.spec("obeys", &Job::Waits)).await.unwrap().id;
+    subject.begun(&obeys).await;
     runtime.stop(&obeys, Duration::from_secs(100)).await.unwrap();
     let exit = watch(runtime, &obeys).await.unwrap().exit;
     assert_eq!((exit.code, exit.ended_by), (128 + 15, EndedBy::Engine));
@@ -344,7 +364,7 @@ async fn what_is_too_large_or_not_there_is_not_copied_out(subject: impl Subject)
 async fn exited_with_output(
     subject: &impl Subject,
     output: impl FnOnce(&Path),
-) -> (lamda_node::container::ContainerId, tempfile::TempDir) {
+) -> (ContainerId, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mounts = mounts(&folder);
     output(&folder.path().join("out"));

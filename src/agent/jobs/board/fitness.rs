@@ -210,12 +210,12 @@ impl Board {
 
     /// The cards that are due for a probe. `now` is monotonic.
     pub fn to_probe(&self, now: Duration) -> Vec<GpuUuid> {
-        self.state().fitness.to_probe(now)
+        self.seen().fitness.to_probe(now)
     }
 
     /// A counter of job failures that a look at the host may explain.
     pub fn symptoms(&self) -> u64 {
-        self.state().symptoms
+        self.seen().symptoms
     }
 
     /// Waits until that counter exceeds `seen`.

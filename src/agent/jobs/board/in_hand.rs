@@ -113,7 +113,7 @@ impl Board {
 
     /// The holder that was silent when the job was delivered to this agent.
     pub fn silent_holder(&self, id: &JobId) -> Option<Start> {
-        self.state().silent.get(id).copied()
+        self.seen().silent.get(id).copied()
     }
 
     /// Sets the ack wait of all deliveries of this consumer.

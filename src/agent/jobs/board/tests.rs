@@ -125,6 +125,7 @@ fn a_card_that_a_job_has_left_goes_to_nobody_before_it_was_seen_free() {
     // One that was stopped leaves its cards when its container has exited, not before.
     board.freed(&gpus[0]);
     board.leave(second.id());
+    board.leave(first.id());
     let third = moved(&first, Event::StopAsked { cause: StopCause::Cancelled });
     let _requests = board.enter(&third, None).unwrap();
     board.moved(&third);
