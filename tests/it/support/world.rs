@@ -237,7 +237,8 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
 
     /// Waits for a job's terminal status and returns all its statuses; they must be gapless with one end.
     pub(crate) fn outcome(&self, id: &str) -> Vec<Value> {
-        let statuses = eventually(&format!("job {id} ends"), PATIENCE, || {
+        // The node reads a flooded log for up to a minute after the job's exit.
+        let statuses = eventually(&format!("job {id} ends"), PATIENCE * 2, || {
             let statuses = self.statuses(id);
             let ended = statuses.last().is_some_and(|last| last["status"] != "processing");
             ended.then_some(statuses)
