@@ -280,7 +280,9 @@ async fn a_credential_helper_that_gives_no_account_is_named_and_nothing_of_what_
         world.publish(name, &shell_with("true", &image));
         agent.wait_for(says);
         assert!(!agent.log().contains("secretive"), "{}", agent.log());
-        let told: Vec<Value> = world.statuses(name);
+        let told: Vec<Value> = eventually("it says something", PATIENCE, || {
+            Some(world.statuses(name)).filter(|told| !told.is_empty())
+        });
         assert_ne!(last(&told)["status"], "rejected", "{told:?}");
         agent.kill();
     }

@@ -46,6 +46,7 @@ async fn a_node_that_is_cut_off_stops_its_pools_job_before_another_starts_it() {
     );
     pool.wait_until_held(1, "own");
     for id in ["cut", "silent"] {
+        let before = pool.world.queued();
         pool.publish(id, &shell(HELD));
         pool.wait_until_held(1, id);
         let _second = pool.agent(2, &[]);
@@ -68,6 +69,10 @@ async fn a_node_that_is_cut_off_stops_its_pools_job_before_another_starts_it() {
         first.wait_for(&format!("job {id}: waiting"));
         eventually("the job's end is published", PATIENCE, || {
             pool.world.statuses(id).iter().any(is_end).then_some(())
+        });
+        // Killed before that, the second agent would leave the message to a later delivery.
+        eventually("the job's message is answered", PATIENCE, || {
+            (pool.world.queued() <= before).then_some(())
         });
     }
     pool.release(1, "own");
