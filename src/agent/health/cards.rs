@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::agent::jobs::board::{Board, Left, Tenancy};
+use super::containers::stop_misplaced;
+use crate::agent::jobs::board::{Board, Left};
 use crate::agent::jobs::desk::Desk;
 use crate::clock::Clock;
 use crate::gpu::{Error, GpuProbe};
@@ -59,8 +60,8 @@ pub struct Cards<G, C> {
     program_errors: Seldom,
 }
 
-/// Processes on cards that their containers were not given: card, process id, container.
-type Strays = BTreeSet<(GpuUuid, u32, String)>;
+/// The processes of jobs on cards: card, process id, container.
+type Users = BTreeSet<(GpuUuid, u32, String)>;
 
 /// The last sample of each card that was taken while no job had it.
 type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
@@ -136,13 +137,13 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
 
     async fn sample_again_and_again(&self, before: &Before) -> Result<(), Failure> {
         let mut is_told = false;
-        let mut strays = BTreeSet::new();
+        let mut users = Users::new();
         loop {
             match self.gpu.sample().await {
                 Ok(round) => {
                     is_told = false;
                     self.look(&round, before);
-                    strays = self.stop_strays(&round, &strays).await;
+                    users = self.stop_strays(&round, &users).await;
                     self.board.sampled(round, self.clock.monotonic());
                     self.stop_jobs().await;
                 }
@@ -178,32 +179,25 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     }
 
     /// Stops the jobs whose containers use cards that they were not given, as the driver tells in two rounds: a
-    /// process id may be another process's by the time it is looked up. Returns the processes of other jobs' cards in
-    /// this round.
-    async fn stop_strays(&self, round: &Round, before: &Strays) -> Strays {
-        let mut used: Vec<(&GpuUuid, u32, String)> = Vec::new();
+    /// process id may be another process's by the time it is looked up. Returns what this round told.
+    async fn stop_strays(&self, round: &Round, before: &Users) -> Users {
+        let mut groups: Vec<(&GpuUuid, u32, String)> = Vec::new();
         for (card, sample) in round {
             let processes = sample.as_ref().ok().and_then(|it| it.processes.as_ref().ok());
             for process in processes.into_iter().flatten() {
-                let groups = host::cgroups_of(process.pid);
-                used.extend(groups.map(|groups| (card, process.pid, groups)));
+                groups.extend(host::cgroups_of(process.pid).map(|text| (card, process.pid, text)));
             }
         }
-        let mut now = Strays::new();
-        for Tenancy { job: id, container, cards } in self.board.tenants() {
-            let its: Vec<_> = used
-                .iter()
-                .filter(|(card, _, groups)| groups.contains(&container) && !cards.contains(card))
-                .map(|(card, pid, _)| ((*card).clone(), *pid, container.clone()))
-                .collect();
-            let again = its.iter().filter(|it| before.contains(*it)).map(|(card, ..)| card);
-            let why = visible::strays(&cards, again);
-            now.extend(its.iter().cloned());
-            let Some(why) = why else { continue };
-            let stop = self.board.stop(&id, StopCause::GpuFailed);
-            if timeout(STOP_ASKED, stop).await == Ok(Some(true)) {
-                tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
+        let mut now = Users::new();
+        for tenant in self.board.tenants() {
+            let its = groups.iter().filter(|(.., text)| text.contains(&tenant.container));
+            let its = its.map(|(card, pid, _)| ((*card).clone(), *pid, tenant.container.clone()));
+            let its: Users = its.collect();
+            let twice = its.intersection(before).map(|(card, ..)| card);
+            if let Some(why) = visible::strays(&tenant.cards, twice) {
+                stop_misplaced(&self.board, &tenant, &why).await;
             }
+            now.extend(its);
         }
         now
     }

@@ -75,7 +75,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Containers<R, G, C> {
             for tenant in &due {
                 let Some(why) = self.wrong(tenant, inventory.as_ref()).await else { continue };
                 stopping.insert(tenant.container.clone());
-                self.stop(tenant, &why).await;
+                stop_misplaced(&self.board, tenant, &why).await;
             }
             // One that has to stop is looked at again until it is gone: it may have missed the request.
             let seen = due.iter().filter(|it| !stopping.contains(&it.container));
@@ -129,14 +129,14 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Containers<R, G, C> {
             tracing::warn!("which GPUs a container has is not checked from outside: {why}");
         }
     }
+}
 
-    async fn stop(&self, tenant: &Tenancy, why: &str) {
-        let id = &tenant.job;
-        let stop = self.board.stop(id, StopCause::GpuFailed);
-        if timeout(STOP_ASKED, stop).await == Ok(Some(true)) {
-            tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
-            // Whatever mixed them up may do so again: they are tried before the next job gets them.
-            self.board.no_driver(&tenant.cards, why);
-        }
+/// Stops a job whose container has other cards than the job was given.
+pub(super) async fn stop_misplaced(board: &Board, tenant: &Tenancy, why: &str) {
+    let id = &tenant.job;
+    if timeout(STOP_ASKED, board.stop(id, StopCause::GpuFailed)).await == Ok(Some(true)) {
+        tracing::warn!(job.id = %id, "job {id} is stopped: its container has wrong GPUs: {why}");
+        // Whatever mixed them up may do so again: they are tried before the next job gets them.
+        board.no_driver(&tenant.cards, why);
     }
 }
