@@ -3,7 +3,7 @@
 //! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`], [`supervise`],
 //! [`text`].
 //!
-//! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`].
+//! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`], [`usage`].
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
@@ -28,6 +28,7 @@ pub mod ids;
 pub mod job;
 pub mod node;
 pub mod reputation;
+pub mod usage;
 
 pub mod http;
 pub mod sql;

@@ -1,0 +1,10 @@
+//! What a job used: the values that are read of it, how they add up, and what is said about them.
+//!
+//! Pure. Invariants: a value that could not be read is unknown, with the reason, and never 0; a total covers the
+//! job's whole life, whatever part of its samples is still kept.
+
+pub mod metric;
+pub mod sample;
+
+pub use metric::{CardMetric, Kind, Metric};
+pub use sample::{CardReadings, Reading, Readings, Sample, Unknown};
