@@ -4,7 +4,9 @@
 //! job's whole life, whatever part of its samples is still kept.
 
 pub mod metric;
+pub mod profile;
 pub mod sample;
 
 pub use metric::{CardMetric, Kind, Metric};
+pub use profile::{InvalidProfile, Profile};
 pub use sample::{CardReadings, Reading, Readings, Sample, Unknown};
