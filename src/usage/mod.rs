@@ -6,7 +6,10 @@
 pub mod metric;
 pub mod profile;
 pub mod sample;
+mod tally;
+pub mod totals;
 
 pub use metric::{CardMetric, Kind, Metric};
 pub use profile::{InvalidProfile, Profile};
 pub use sample::{CardReadings, Reading, Readings, Sample, Unknown};
+pub use totals::{CardTotals, EnergyMethod, Totals};
