@@ -3,13 +3,18 @@
 //! Pure. Invariants: a value that could not be read is unknown, with the reason, and never 0; a total covers the
 //! job's whole life, whatever part of its samples is still kept.
 
+pub mod figures;
+pub mod message;
 pub mod metric;
 pub mod profile;
+pub mod record;
 pub mod sample;
 mod tally;
 pub mod totals;
 
+pub use figures::Usage;
 pub use metric::{CardMetric, Kind, Metric};
 pub use profile::{InvalidProfile, Profile};
+pub use record::{Record, SignedUsage};
 pub use sample::{CardReadings, Reading, Readings, Sample, Unknown};
 pub use totals::{CardTotals, EnergyMethod, Totals};

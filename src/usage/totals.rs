@@ -346,7 +346,9 @@ mod tests {
 
     fn totals(samples: &[Sample]) -> Totals {
         let mut totals = Totals::default();
-        samples.iter().for_each(|sample| totals.fold(sample));
+        for sample in samples {
+            totals.fold(sample);
+        }
         totals
     }
 
