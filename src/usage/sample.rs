@@ -10,6 +10,9 @@ use super::metric::{CardMetric, Metric};
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 
+/// The most cards of a job whose readings are kept.
+pub const CARDS_MAX: usize = 16;
+
 /// A value, or why it is not known.
 pub type Reading = Result<u64, Unknown>;
 

@@ -38,9 +38,14 @@ impl Gauge {
         }
     }
 
-    /// The lowest known value.
-    pub(super) fn min(&self) -> Reading {
-        self.known(self.min)
+    /// The lowest, the mean and the highest known value.
+    pub(super) fn range(&self) -> Result<(u64, u64, u64), Unknown> {
+        Ok((self.known(self.min)?, self.average()?, self.max()?))
+    }
+
+    /// The sum of the known values.
+    pub(super) fn sum(&self) -> Reading {
+        self.known(u64::try_from(self.sum).unwrap_or(u64::MAX))
     }
 
     /// The mean of the known values, rounded to the nearest whole number.
@@ -202,7 +207,7 @@ mod tests {
         gauge.fold(Ok(3));
         gauge.fold(Ok(6));
         gauge.fold(Err(Unknown::Failed));
-        assert_eq!((gauge.min(), gauge.average(), gauge.max()), (Ok(3), Ok(5), Ok(6)));
+        assert_eq!((gauge.range(), gauge.sum()), (Ok((3, 5, 6)), Ok(9)));
         assert_eq!(counter.fold(Ok(9)), Ok(9));
         assert_eq!(counter.total(), Ok(9));
     }
