@@ -3,6 +3,7 @@
 //! Pure. Invariants: a value that could not be read is unknown, with the reason, and never 0; a total covers the
 //! job's whole life, whatever part of its samples is still kept.
 
+pub mod batch;
 pub mod figures;
 pub mod message;
 pub mod metric;
@@ -13,6 +14,7 @@ pub mod sample;
 mod tally;
 pub mod totals;
 
+pub use batch::{Batch, Chain, Cost, Mark, MarkKind};
 pub use figures::Usage;
 pub use metric::{CardMetric, Kind, Metric};
 pub use profile::{InvalidProfile, Profile};
