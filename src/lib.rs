@@ -10,7 +10,7 @@
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
 //! [`journal`].
 //!
-//! Floor 4, the services: [`agent`].
+//! Floor 4, the services: [`agent`], [`monitor`].
 //!
 //! Floor 5, the edges: [`cli`], [`config`].
 
@@ -43,6 +43,7 @@ pub mod host;
 pub mod journal;
 
 pub mod agent;
+pub mod monitor;
 
 pub mod cli;
 pub mod config;

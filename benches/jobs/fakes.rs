@@ -86,7 +86,7 @@ impl Effects for Fakes {
                 pause(self.pace.upload).await;
                 Event::Published { output: None, log: None }
             }
-            Step::Attest => Event::Attested { receipt: self.receipt(job) },
+            Step::Attest => Event::Attested { receipt: self.receipt(job), usage: None },
             Step::Remove => Event::Removed,
             Step::Claim
             | Step::Conclude
@@ -245,6 +245,7 @@ fn exited(code: i32) -> Event {
             started_at: now,
             finished_at: now,
             hint: None,
+            usage: None,
         },
         by_itself: Some(true),
     }

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod fence;
+mod groups;
 mod hold;
 mod netfilter;
 mod prefix;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("hold", []) => hold::forever(),
         ("fence", refused) => fence::raise(refused),
         ("addresses", []) => addresses::tell(),
+        ("remove-groups", [folder, paths @ ..]) => groups::remove(folder, paths),
         ("sandbox", []) => sandbox::try_all().map_err(|err| err.to_string()),
         ("sandbox-hog", []) => {
             sandbox::hog();

@@ -27,6 +27,7 @@ mod presence;
 mod settings;
 mod start;
 pub mod stock;
+pub mod usage;
 
 use std::sync::Arc;
 
@@ -85,6 +86,8 @@ pub struct Node<R, G, Ch, C> {
     pub gateways: Gateways,
     /// The pinning service that outputs are uploaded to.
     pub pinata: Pinata,
+    /// The way to and from the monitor; `None`: jobs are not watched.
+    pub monitor: Option<usage::MonitorLink>,
     /// The host's time.
     pub clock: C,
 }

@@ -33,7 +33,7 @@ use super::link::Link;
 use super::networks::Wanted;
 use super::presence::{Crier, Neighbours};
 use super::stock::{self, Keeper};
-use super::{Error, Node, housekeeping, offer};
+use super::{Error, Node, housekeeping, offer, usage};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
@@ -101,14 +101,18 @@ where
 
     /// Opens the journal, makes all parts, and starts every service.
     pub(super) async fn start(
-        self,
+        mut self,
         hardware: Hardware,
         pools: Vec<PoolName>,
     ) -> Result<(Services, Parts<R, C>), Error> {
-        let parts = self.parts(&hardware).await?;
+        let way = self.monitor.take().map(usage::Way::new);
+        let parts = self.parts(&hardware, way.as_ref().map(usage::Way::watcher)).await?;
         let desk = &parts.jobs.desk;
         desk.board.restore_health(desk.journal.gpu_health().await?);
         let mut services = Services::default();
+        if let Some(way) = way {
+            usage::serve(&mut services, RETRY, way, &parts);
+        }
         if !hardware.gpus.is_empty() {
             let gate = Gate::new(Arc::clone(&self.gpu), desk.board.clone(), &self.settings);
             // Before the first job.
@@ -136,7 +140,11 @@ where
         Ok((services, parts))
     }
 
-    async fn parts(&self, hardware: &Hardware) -> Result<Parts<R, C>, Error> {
+    async fn parts(
+        &self,
+        hardware: &Hardware,
+        watcher: Option<act::Watcher>,
+    ) -> Result<Parts<R, C>, Error> {
         let settings = &self.settings;
         let data_dir = |source| Error::DataDir { path: settings.data_dir.clone(), source };
         let folders = Folders::create(&settings.data_dir).map_err(data_dir)?;
@@ -169,7 +177,7 @@ where
             domain: domain.subscribe(),
             driver: hardware.driver.clone(),
         };
-        let effects = Arc::new(self.act(base, folders, ids));
+        let effects = Arc::new(Act { watcher, ..self.act(base, folders, ids) });
         let jobs = Arc::new(Jobs::new(self.key.address(), terms, desk, effects));
         let intake = Arc::new(Intake {
             jobs: Arc::clone(&jobs),
@@ -198,6 +206,7 @@ where
             memory: act::Memory::default(),
             neighbours: Neighbours::default(),
             sight: Arc::new(Sight::new(self.key.address(), self.settings.data_dir.clone())),
+            watcher: None,
         }
     }
 

@@ -58,7 +58,9 @@ pub use servers::is_url;
 pub use settle::{AckHandle, Settle};
 pub use shortcomings::Shortcoming;
 pub use streams::DeliveryMode;
-pub use subjects::{InvalidPoolName, PoolName, Source, Target, is_inbox};
+pub use subjects::{
+    InvalidPoolName, InvalidTopic, MetricsTopic, PoolName, Source, Target, is_inbox,
+};
 pub use watch::{LogStream, StatusFilter, StatusMessage, StatusStream};
 
 /// Where the NATS server is and how to connect to it.

@@ -17,9 +17,10 @@ use tracing::{debug, warn};
 
 use super::connection::ANSWER;
 use super::streams::StreamKind;
-use super::{Bus, DeliveryMode, Error, MessageIds, Target, ids, subjects};
+use super::{Bus, DeliveryMode, Error, MessageIds, MetricsTopic, Target, ids, subjects};
 use crate::ids::{Address, JobId};
 use crate::report::BoxError;
+use crate::usage::watch::Attempt;
 
 /// Lines of a live log are dropped rather than wait longer.
 const LOG_WAIT: Duration = Duration::from_millis(50);
@@ -82,6 +83,34 @@ impl Bus {
         let (name, subject) = (format!("result:{agent}:{job}"), subjects::result(agent, job));
         let id = |round| Ok(ids.of(&name, round));
         self.publish_stored(StreamKind::Results, subject, body, id).await.map(drop)
+    }
+
+    /// Stores a batch of what an attempt of a job used. Repeatable.
+    pub async fn publish_usage(
+        &self,
+        ids: &MessageIds,
+        agent: Address,
+        attempt: &Attempt,
+        number: u32,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        let Attempt { job, number: tries } = attempt;
+        let name = format!("usage:{agent}:{job}:{tries}:{number}");
+        let id = |round| Ok(ids.of(&name, round));
+        let subject = subjects::usage(agent, job);
+        self.publish_stored(StreamKind::Usage, subject, body, id).await.map(drop)
+    }
+
+    /// Sends what a job uses now to both subjects on which readers of other systems wait for it. Lossy by design, as
+    /// a live log is.
+    pub async fn publish_metrics(&self, topic: &MetricsTopic, body: Bytes) -> Result<(), Error> {
+        self.online()?;
+        for subject in topic.of_jobs() {
+            let publish = self.publish_plain(subject, body.clone());
+            let late = Error::Timeout { what: "send live figures" };
+            timeout(LOG_WAIT, publish).await.unwrap_or(Err(late))?;
+        }
+        Ok(())
     }
 
     /// Repeats a stored status on `agent.status` alone: the answer to a job that arrives a second time.

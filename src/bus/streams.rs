@@ -61,6 +61,8 @@ pub(super) enum StreamKind {
     Dead,
     /// Results that were published late; created with the first of them.
     Results,
+    /// What jobs used; created with the first of it.
+    Usage,
     /// The bucket `JOB_CLAIMS`; needed only to serve a pool.
     Claims,
     /// The bucket `NODES`; optional.
@@ -76,7 +78,7 @@ impl StreamKind {
     const OF_POOLS: [Self; 4] = [Self::Status, Self::Dead, Self::Claims, Self::Jobs];
 
     /// All that reserve space on the server's disk, for a message to the server's owner.
-    const ON_DISK: [Self; 4] = [Self::Status, Self::Results, Self::Claims, Self::Jobs];
+    const ON_DISK: [Self; 5] = [Self::Status, Self::Results, Self::Usage, Self::Claims, Self::Jobs];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -84,6 +86,7 @@ impl StreamKind {
             Self::Status => "STATUS",
             Self::Dead => "DEAD",
             Self::Results => "RESULTS",
+            Self::Usage => "USAGE",
             Self::Claims => "KV_JOB_CLAIMS",
             Self::Nodes => "KV_NODES",
         }
@@ -96,6 +99,7 @@ impl StreamKind {
             Self::Status => &["jobs.status.*.*"],
             Self::Dead => &["jobs.dead.*"],
             Self::Results => &["jobs.results.*.*"],
+            Self::Usage => &["usage.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
             Self::Nodes => &["$KV.NODES.>"],
         };
@@ -117,6 +121,7 @@ impl StreamKind {
                 ..common
             },
             Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
+            Self::Usage => Config { max_bytes: GIB, max_age: 7 * DAY, ..common },
             Self::Dead => common,
             // As KV clients create a bucket, except when it is full (after four million jobs in 30 days):
             // then the oldest claims, of jobs that ended long ago, are discarded, and the pools go on.
@@ -150,7 +155,7 @@ impl StreamKind {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
             Self::Nodes => NODE_BYTES_MAX,
-            Self::Jobs | Self::Status | Self::Dead | Self::Results => JOB_BYTES_MAX,
+            Self::Jobs | Self::Status | Self::Dead | Self::Results | Self::Usage => JOB_BYTES_MAX,
         }
     }
 }

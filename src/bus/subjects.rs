@@ -131,6 +131,48 @@ pub fn result(agent: Address, job: &JobId) -> String {
     format!("jobs.results.{agent}.{job}")
 }
 
+/// The subject of the batches of what a job uses.
+pub fn usage(agent: Address, job: &JobId) -> String {
+    format!("usage.{agent}.{job}")
+}
+
+/// Where live figures are published: in `m/<domain>/c/<channel>/…` as MQTT clients write it, with dots for the slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsTopic {
+    prefix: String,
+}
+
+/// The longest name of a domain or channel of [`MetricsTopic`], in bytes.
+const TOPIC_BYTES_MAX: usize = 64;
+
+/// The text is not a valid name of a domain or channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it must be 1 to {TOPIC_BYTES_MAX} of A-Za-z0-9_-: anything else ends an MQTT client or means something else"
+)]
+pub struct InvalidTopic;
+
+impl MetricsTopic {
+    /// The topic of this domain and channel, each 1 to 64 of `A-Za-z0-9_-`: a space, which NATS allows, ends MQTT
+    /// clients.
+    pub fn new(domain: &str, channel: &str) -> Result<Self, InvalidTopic> {
+        let is_plain = |text: &str| {
+            (1..=TOPIC_BYTES_MAX).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        };
+        if !is_plain(domain) || !is_plain(channel) {
+            return Err(InvalidTopic);
+        }
+        Ok(Self { prefix: format!("m.{domain}.c.{channel}") })
+    }
+
+    /// The two subjects on which readers wait for what jobs use.
+    pub(super) fn of_jobs(&self) -> [String; 2] {
+        ["control.proplet.task_metrics", "metrics.proplet"]
+            .map(|end| format!("{}.{end}", self.prefix))
+    }
+}
+
 /// The subject of a job's live log.
 pub fn log(agent: Address, job: &JobId) -> String {
     log_filter(Some(agent), job)

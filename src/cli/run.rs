@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::doctor::checks::rights;
 use super::logging::Audience;
 use super::{Misused, Unavailable, load};
+use crate::agent::usage::MonitorLink;
 use crate::agent::{self, Shutdown};
 use crate::artifact::{Gateways, Pinata};
 use crate::chain::{Chain as _, Evm, Key};
 use crate::clock::SystemClock;
-use crate::config::{self, Gpu};
+use crate::config::{self, Gpu, Monitoring};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
 use crate::gpu::{GpuProbe, fake as gpu_fake, host::Host};
 use crate::host;
+use crate::monitor::{self, Monitor};
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
+use crate::supervise::Crew;
 
 /// How long a simulated job takes.
 const SIMULATED_RUN: Duration = Duration::from_secs(2);
@@ -100,13 +103,25 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     chain: Evm,
 ) -> anyhow::Result<()> {
     let pinata = Pinata::new(&settings.artifact)?.tried_as(&key.address().to_string());
+    let gpu = Arc::new(gpu);
+    // Ends with this function, and takes nothing else with it if it fails.
+    let watching = Crew::default();
+    let monitor = settings.monitoring.is_on.then(|| {
+        let (watches, watched) = mpsc::channel(monitor::WATCHES_MAX);
+        let (say, said) = mpsc::channel(monitor::SAID_MAX);
+        let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
+        watching.spawn("the monitor".to_owned(), monitor.run(watched));
+        let Monitoring { topic, profile, .. } = settings.monitoring;
+        MonitorLink { watches, said, topic, profile }
+    });
     let node = agent::Node {
         owner: settings.owner,
         key: Arc::new(key),
         take_over: args.take_over,
         bus: Arc::new(settings.bus),
         runtime: Arc::new(runtime),
-        gpu: Arc::new(gpu),
+        gpu,
+        monitor,
         chain: Arc::new(chain),
         contract: settings.chain.contract,
         chain_id: settings.chain.chain_id,

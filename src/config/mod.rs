@@ -22,6 +22,7 @@ mod logging;
 mod proxy;
 mod secrecy;
 mod terminal;
+mod usage;
 
 pub use auth::is_loopback;
 pub use chain::{RECEIPT_DEADLINE, Signing, parse_rpc_urls};
@@ -33,6 +34,7 @@ pub use key::{KeyError, KeySource, Passphrase};
 pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
 pub use terminal::Terminal;
+pub use usage::Monitoring;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -79,6 +81,8 @@ pub struct Node {
     pub chain: crate::chain::Config,
     /// How GPUs are detected.
     pub gpu: Gpu,
+    /// How jobs are watched.
+    pub monitoring: Monitoring,
     /// `NODE_OWNER`: the account that receives the earnings and that may, besides the node's own key, drain
     /// the node. Shown, never spent from.
     pub owner: Option<Address>,
@@ -95,6 +99,7 @@ pub struct Parts {
     pub artifact: Option<crate::artifact::Config>,
     pub chain: Option<crate::chain::Config>,
     pub gpu: Option<Gpu>,
+    pub monitoring: Option<Monitoring>,
     pub owner: Option<Address>,
 }
 
@@ -118,6 +123,7 @@ impl Parts {
             artifact,
             settings,
             owner: env.parsed(NODE_OWNER),
+            monitoring: usage::read(env),
             bus,
             gpu,
         }
@@ -136,6 +142,7 @@ impl Node {
                 artifact: parts.artifact?,
                 chain: parts.chain?,
                 gpu: parts.gpu?,
+                monitoring: parts.monitoring?,
                 owner: parts.owner,
             };
             Some((node, parts.key?))
@@ -274,6 +281,7 @@ fn docker(
     let (gpu_probe_image, gpu_access) = (gpu::probe_image(env), gpu::access(env));
     let (registry_auth_file, pull) = (images::accounts(env), images::pull(env));
     let (cosign_key, resolvers) = (images::cosign_key(env), resolvers(env));
+    let group_parent = usage::group_parent(env);
     let config = DockerConfig {
         registry_auth_file,
         hidden: &dotenv::SECRETS,
@@ -283,6 +291,7 @@ fn docker(
         images: images.unwrap_or_default(),
         pull: pull.unwrap_or(WhenToPull::Newer),
         cosign_key: cosign_key.clone().flatten(),
+        group_parent: group_parent.clone().flatten(),
         pulled: data_dir.map(|dir| dir.join(PULLED)),
         cached: data_dir.map(|dir| dir.join(CACHED)),
         ..DockerConfig::new(host)
@@ -291,7 +300,8 @@ fn docker(
     let valid = Docker::connect(&config).map(|_| config);
     let valid = env.keep(DOCKER_HOST, valid.map_err(|err| err.to_string()));
     // Without these no engine is used, rather than one with other settings than the owner's.
-    let is_set_right = pull.is_some() && cosign_key.is_some() && gpu_access.is_some();
+    let is_set_right =
+        pull.is_some() && cosign_key.is_some() && gpu_access.is_some() && group_parent.is_some();
     let config = runtime.and(gpu_probe_image).and(valid).filter(|_| is_set_right)?;
     let resolvers = resolvers?;
     Some(if resolvers.is_empty() { config } else { DockerConfig { resolvers, ..config } })

@@ -30,6 +30,8 @@ use crate::ids::{Address, JobId};
 use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 use crate::report::BoxError;
+use crate::usage::Unknown;
+use crate::usage::watch::Place;
 
 pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use cached::CachedImage;
@@ -109,6 +111,20 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         &self,
         id: &ContainerId,
     ) -> impl Future<Output = Result<Option<u32>, Error>> + Send;
+
+    /// Where the kernel counts what a started container uses, or why nobody knows.
+    fn group(&self, id: &ContainerId) -> impl Future<Output = Result<Place, Unknown>> + Send;
+
+    /// The path, below the roots of control groups, of the group that the container of this name has to itself, if
+    /// it has one. It outlives the container.
+    fn group_path(&self, name: &str) -> Option<String>;
+
+    /// Removes these containers' own groups, which the caller may not.
+    fn remove_groups(
+        &self,
+        node: Address,
+        names: &[String],
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Bytes written to the container's own layer; `None` if the engine says that it can't measure them, as
     /// its btrfs driver does of a layer that has reached its size. It may take long.

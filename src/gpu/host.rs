@@ -1,6 +1,7 @@
 //! The cards of this host: NVIDIA's from the driver's library, or from its tool if the library can't be
 //! loaded, and those of other makers from the PCI bus.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use super::nvml::Nvml;
 use super::smi::Smi;
 use super::toolkit::Toolkit;
 use super::{Error, GpuProbe, pci};
-use crate::node::GpuInventory;
-use crate::node::card::{Happened, Round};
+use crate::node::card::{Happened, Reading, Round};
 use crate::node::toolkit::Verdict;
+use crate::node::{GpuInventory, GpuUuid};
 use crate::report::causes;
 
 /// Asks all sources: library, tool and bus.
@@ -93,6 +94,11 @@ impl GpuProbe for Host {
         let (tool, err) = self.stand_in(err)?;
         let told = self.tool.sample(tool).await;
         told.map_err(|reason| Error::Tool { reason, library: Box::new(err) })
+    }
+
+    async fn energy(&self, cards: &[GpuUuid]) -> Result<BTreeMap<GpuUuid, Reading<u64>>, Error> {
+        // The tool does not tell it.
+        self.nvml.energy(cards).await
     }
 
     /// The events of the library, the only source that has any.

@@ -15,14 +15,15 @@ pub mod pci;
 mod smi;
 pub mod toolkit;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 
 use tokio::sync::mpsc;
 
-use crate::node::GpuInventory;
-use crate::node::card::{Happened, Round};
+use crate::node::card::{Happened, Reading, Round};
 use crate::node::toolkit::Verdict;
+use crate::node::{GpuInventory, GpuUuid};
 
 /// How many events may wait for the agent. A card in trouble sends a few a second; while the channel is full
 /// the driver keeps the next ones.
@@ -36,6 +37,27 @@ pub trait GpuProbe: fmt::Debug + Send + Sync + 'static {
     /// Samples all cards once. A card that was there at an earlier call and can't be reached any more is in
     /// the round with the reason.
     fn sample(&self) -> impl Future<Output = Result<Round, Error>> + Send;
+
+    /// Energy that each of these cards has used since its driver was loaded, in millijoules, asked now: it costs the
+    /// driver some milliseconds a card. A card that is not there is left out.
+    fn energy(
+        &self,
+        cards: &[GpuUuid],
+    ) -> impl Future<Output = Result<BTreeMap<GpuUuid, Reading<u64>>, Error>> + Send {
+        let cards = cards.to_vec();
+        async move {
+            let round = self.sample().await?;
+            let of = |card: GpuUuid| {
+                let sample = round.get(&card)?;
+                let energy = match sample {
+                    Ok(sample) => sample.energy_mj.clone(),
+                    Err(why) => Err(why.clone()),
+                };
+                Some((card, energy))
+            };
+            Ok(cards.into_iter().filter_map(of).collect())
+        }
+    }
 
     /// The cards' events from now on, of which at most [`EVENTS_MAX`] wait. A driver that is away or fails is
     /// opened again later, and the channel stays open; dropping the receiver ends the watch.

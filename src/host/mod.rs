@@ -1,9 +1,10 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
+pub mod cgroup;
 pub mod nodes;
 pub mod tree;
 
@@ -107,6 +108,12 @@ fn are_effective(status: &str, all: u64) -> Option<bool> {
 pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
+}
+
+/// CPU time that the calling thread has used.
+pub fn thread_cpu() -> std::time::Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    used.try_into().unwrap_or_default()
 }
 
 /// The host's name; `localhost` if unknown.

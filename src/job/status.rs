@@ -158,6 +158,9 @@ pub struct Status {
     /// The signed receipt, if a container was started; in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<serde_json::Value>,
+    /// The signed record of what the run used, if that is known; in terminal statuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<serde_json::Value>,
     /// The domain in which it is signed; in terminal statuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_for: Option<SignedFor>,
@@ -195,6 +198,7 @@ impl Status {
             log_cid: None,
             duration_ms: Durations::default(),
             receipt: None,
+            usage: None,
             signed_for: None,
             signature: None,
         }

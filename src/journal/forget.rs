@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
 use super::done::trim;
-use super::{Error, Journal, gpu_returns, millis};
+use super::{Error, Journal, gpu_returns, millis, usage};
 use crate::clock::Timestamp;
 use crate::job::Job;
 
@@ -68,6 +68,7 @@ impl Journal {
             let mut thin = db.prepare_cached(thin)?;
             for (id, deadline_ms, job_id) in &rows {
                 gpu_returns::forget(db, job_id)?;
+                usage::forget(db, job_id)?;
                 match deadline_ms {
                     // Becomes due again exactly when the deadline has passed.
                     Some(deadline) if *deadline >= now_ms => {
@@ -111,6 +112,7 @@ impl Journal {
                 let at: i64 = row.get(0)?;
                 if is_forgettable(row, now, due)? {
                     gpu_returns::forget(db, &row.get::<_, String>(4)?)?;
+                    usage::forget(db, &row.get::<_, String>(4)?)?;
                     // Deleting the job would cascade to all its events and statuses, so delete a bounded
                     // number of those first.
                     left =

@@ -22,6 +22,7 @@ mod receipts;
 mod secrets;
 mod story;
 mod transactions;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,7 @@ pub use reader::{
 };
 pub use receipts::Leaf;
 pub use transactions::Known as KnownAccount;
+pub use usage::{UsageKept, WaitingBatch};
 
 /// Why a call to the journal failed.
 #[derive(Debug, thiserror::Error)]

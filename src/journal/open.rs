@@ -24,6 +24,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../../migrations/0009_again.sql"),
         include_str!("../../migrations/0010_gpu_health.sql"),
         include_str!("../../migrations/0011_gpu_returns.sql"),
+        include_str!("../../migrations/0012_usage.sql"),
     ],
 };
 

@@ -52,7 +52,9 @@ impl Story {
         });
         let events = events.into_iter().map(|happened| {
             let event = match happened.event {
-                Event::Attested { .. } => Event::Attested { receipt: serde_json::Value::Null },
+                Event::Attested { .. } => {
+                    Event::Attested { receipt: serde_json::Value::Null, usage: None }
+                }
                 other => other,
             };
             let (at, until) = (happened.at.unix_ms(), happened.until.unix_ms());

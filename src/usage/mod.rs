@@ -13,6 +13,7 @@ pub mod rollup;
 pub mod sample;
 mod tally;
 pub mod totals;
+pub mod watch;
 
 pub use batch::{Batch, Chain, Cost, Mark, MarkKind};
 pub use figures::Usage;

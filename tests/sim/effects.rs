@@ -321,6 +321,7 @@ impl Simulated {
                         hint: None,
                         started_at: since,
                         finished_at: at,
+                        usage: None,
                     };
                     return Event::Exited { exit, by_itself };
                 }
@@ -341,8 +342,14 @@ impl Simulated {
             && let Phase::Stopping { run, .. } = &job.phase
         {
             let (started_at, finished_at) = (run.started_at, self.world.now_on(self.host));
-            let exit =
-                RunExit { code: Some(STOPPED), oom: false, hint: None, started_at, finished_at };
+            let exit = RunExit {
+                code: Some(STOPPED),
+                oom: false,
+                hint: None,
+                started_at,
+                finished_at,
+                usage: None,
+            };
             return Event::Exited { exit, by_itself: Some(false) };
         }
         self.end(&name(job, job.attempt));
@@ -504,7 +511,7 @@ impl Effects for Simulated {
             Step::Publish => self.publish(job).await,
             Step::Attest => {
                 self.pass(10).await;
-                Event::Attested { receipt: receipt(job) }
+                Event::Attested { receipt: receipt(job), usage: None }
             }
             Step::Remove => self.remove(job).await,
             step => unreachable!("{step:?} is a message"),

@@ -2,7 +2,8 @@
 
 use super::pull::Pulls;
 use super::{
-    Board, Domain, HashMap, JobId, Link, Mutex, PathBuf, PoisonError, Terms, Uploads, watch,
+    Board, Domain, HashMap, HashSet, JobId, Link, Mutex, PathBuf, PoisonError, Terms, Uploads,
+    watch,
 };
 
 /// What the act shares with the other parts of the node.
@@ -27,6 +28,8 @@ pub(crate) struct Memory {
     pub(super) lines: Mutex<HashMap<(JobId, u32), u64>>,
     /// Bytes read of each attempt's log.
     pub(super) logs: Mutex<HashMap<(JobId, u32), u64>>,
+    /// Attempts that this process started and the monitor was not told of yet.
+    pub(super) fresh: Mutex<HashSet<(JobId, u32)>>,
     /// Parts of the jobs' results that are uploaded already.
     pub(super) uploads: Mutex<HashMap<JobId, Uploads>>,
     /// Inputs that this process fetched and verified, with their sizes in bytes.
@@ -46,6 +49,10 @@ impl Memory {
 
     pub(super) fn logs(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fresh(&self) -> std::sync::MutexGuard<'_, HashSet<(JobId, u32)>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<(JobId, u32), u64>> {

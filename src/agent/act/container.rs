@@ -16,6 +16,7 @@ use crate::container::{
 use crate::job::Job;
 use crate::job::hint::Hint;
 use crate::job::phase::{Phase, RunExit, StopCause};
+use crate::usage::figures::Usage;
 
 /// Chunks of output buffered between engine and log; the engine's reader waits while it is full.
 const CHUNKS_MAX: usize = 64;
@@ -62,6 +63,9 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         }
         match self.runtime.start(&id).await {
             Ok(launched) => {
+                if launched.started_now {
+                    self.memory.fresh().insert((job.id().clone(), job.attempt));
+                }
                 let at = launched.started_at.unwrap_or_else(|| self.clock.now());
                 Event::Started { container: launched.id.0, at }
             }
@@ -105,7 +109,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         // The slot and the GPUs are free at once: reading and keeping the log may take a minute.
         let gone = || self.base.board.exited(job.id());
         let followed = self.runtime.follow(&id, sink, &gone);
-        let (exit, log) = tokio::join!(followed, self.keep_log(job, chunks));
+        let (exit, log, ()) =
+            tokio::join!(followed, self.keep_log(job, chunks), self.watch(job, run));
+        if exit.is_err() {
+            self.unwatch(job);
+        }
         match exit {
             Ok(exit) if matches!(job.phase, Phase::Running { .. }) && !is_the_jobs_own(&exit) => {
                 let (id, code) = (job.id(), exit.code);
@@ -125,7 +133,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(exit) => {
                 gone();
                 let sandbox = self.base.terms.sandbox(&job.spec);
-                let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)));
+                let used = self.used(job).await;
+                let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)), used);
                 let cards = job.phase.holds().unwrap_or_default();
                 let is_card_defective = self.base.board.is_any_defective(cards);
                 match self.keep_end(job, &exit, log).await {
@@ -208,7 +217,7 @@ const fn is_the_jobs_own(exit: &Exit) -> bool {
     }
 }
 
-fn outcome(exit: &Exit, log: &[u8], is_strict: bool) -> RunExit {
+fn outcome(exit: &Exit, log: &[u8], is_strict: bool, used: Option<Usage>) -> RunExit {
     let has_failed = exit.code != 0 && !exit.oom;
     RunExit {
         code: Some(exit.code),
@@ -216,5 +225,6 @@ fn outcome(exit: &Exit, log: &[u8], is_strict: bool) -> RunExit {
         hint: has_failed.then(|| Hint::of(log, is_strict)).flatten(),
         started_at: exit.started_at,
         finished_at: exit.finished_at,
+        usage: used,
     }
 }

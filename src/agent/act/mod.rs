@@ -13,8 +13,9 @@ mod place;
 mod pull;
 mod refusal;
 mod room;
+mod usage;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,6 +50,7 @@ use crate::{failpoint, host};
 
 pub(super) use base::{Base, Memory};
 pub(super) use output::Uploads;
+pub(super) use usage::Watcher;
 
 /// Bytes left for a message's headers when its body is shortened to the server's limit.
 const HEADERS_BYTES: usize = 512;
@@ -84,6 +86,8 @@ pub(super) struct Act<R, C> {
     pub memory: Memory,
     /// Whether the engine sees the node's files.
     pub sight: Arc<Sight>,
+    /// The way to the monitor; `None` if nothing is watched.
+    pub watcher: Option<Watcher>,
 }
 
 impl<R: ContainerRuntime, C: Clock> Effects for Act<R, C> {
@@ -318,6 +322,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(()) => {
                 self.memory.lines().retain(|(id, _), _| id != job.id());
                 self.memory.logs().retain(|(id, _), _| id != job.id());
+                self.memory.fresh().retain(|(id, _)| id != job.id());
                 self.memory.uploads().remove(job.id());
                 self.memory.fetched().retain(|path, _| !path.starts_with(&job_folder));
                 Event::Removed
@@ -331,6 +336,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         for attempt in 1..=attempt {
             let name = engine::ContainerId(terms::container_name(job, attempt));
             self.runtime.remove(&name).await?;
+            self.remove_group(&name.0);
         }
         Ok(())
     }

@@ -12,11 +12,12 @@ use crate::agent::jobs::terms;
 use crate::artifact::{self, Kind, View};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
-use crate::ids::{Cid, Signature};
+use crate::ids::{Cid, Hash, Signature};
 use crate::job::phase::{EndedRun, Fault, Outcome, Phase, Retry, Run, Sealed};
 use crate::job::receipt::{Facts, Receipt, Signed};
 use crate::job::{Job, Reason};
 use crate::report::causes;
+use crate::usage::record::{Record, SignedUsage};
 use crate::{failpoint, host};
 
 /// Limit for sealing and uploading a log. Its real bound is enforced where it is written.
@@ -264,8 +265,15 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             return Event::Failed { fault, retry: Retry::Always };
         };
         let receipt = receipt(job, ended, output.as_ref());
-        let signature = Signature(self.key.sign_digest(&receipt.digest(&domain).0));
-        Event::Attested { receipt: Signed { domain, receipt, signature }.to_json() }
+        let digest = receipt.digest(&domain);
+        let sign = |digest: Hash| Signature(self.key.sign_digest(&digest.0));
+        let usage = ended.exit.usage.map(|usage| {
+            let record = Record::new(digest, job.node, &usage);
+            let signature = sign(record.digest(&domain));
+            SignedUsage { domain, record, signature }.to_json()
+        });
+        let signature = sign(digest);
+        Event::Attested { receipt: Signed { domain, receipt, signature }.to_json(), usage }
     }
 }
 

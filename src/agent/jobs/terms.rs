@@ -75,6 +75,11 @@ impl Terms {
         }
     }
 
+    /// The most memory that the job may have, in bytes.
+    pub fn memory_bytes(&self, spec: &JobSpec) -> u64 {
+        self.demand(spec).share.memory_mib.saturating_mul(MIB)
+    }
+
     /// `Err` with the reason if the node can never run the job.
     pub fn admit(&self, spec: &JobSpec) -> Result<(), Fault> {
         self.images.check(&spec.image).map_err(|refusal| not_allowed(&refusal))?;
@@ -107,7 +112,7 @@ impl Terms {
             volumes: folders.volumes(),
             gpus: gpus.to_vec(),
             limits: Limits {
-                memory_bytes: demand.share.memory_mib.saturating_mul(MIB),
+                memory_bytes: self.memory_bytes(spec),
                 nano_cpus: demand.share.milli_cpus.saturating_mul(1_000_000),
                 pids: PIDS_MAX,
                 shm_bytes: spec.needs.shm_mib.saturating_mul(MIB),

@@ -38,6 +38,9 @@ pub struct Config {
     pub driver: DriverFolders,
     /// An image on this host whose own command exits 0 if the GPU that it gets computes rightly.
     pub gpu_probe_image: Option<String>,
+    /// The control group below which each job's container gets a group of its own (`JOB_CGROUP_PARENT`); `None`: jobs
+    /// are where the engine puts them.
+    pub group_parent: Option<String>,
     /// Deadline of calls that only look something up or change a record.
     pub call_timeout: Duration,
     /// Deadline of a container's start, its GPU hook included: a runtime can hang there for ever.
@@ -56,6 +59,9 @@ pub struct Config {
 const RESOLVERS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)), IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))];
 
+/// Where the groups of jobs lie if the owner names no other place.
+pub const GROUP_PARENT: &str = "/lamda";
+
 impl Config {
     /// The engine at `host`, with deadlines that suit an engine on the same machine.
     pub fn new(host: impl Into<String>) -> Self {
@@ -73,6 +79,7 @@ impl Config {
             gpu_access: Access::Auto,
             driver: DriverFolders::default(),
             gpu_probe_image: None,
+            group_parent: Some(GROUP_PARENT.to_owned()),
             tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_mins(2),

@@ -10,6 +10,7 @@
 //! - doctor: the engine's description of itself (`doctor.rs`); what only a container can show (`probe.rs`)
 //! - holders: network namespaces made ahead, and those of `internet` (`holders.rs`)
 //! - cards: how containers get GPUs (`cards.rs`)
+//! - groups: the control groups in which jobs are counted (`groups.rs`)
 //! - tool: the image of the node's own containers (`tool.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
@@ -25,6 +26,7 @@ mod cosign;
 mod doctor;
 mod fault;
 mod follow;
+mod groups;
 mod helper;
 mod holders;
 mod images;
@@ -56,7 +58,7 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
 
 pub use cards::{CardAccess, DriverFolders};
-pub use config::{Config, WhenToPull};
+pub use config::{Config, GROUP_PARENT, WhenToPull};
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
 pub use internet::Internet;
@@ -71,6 +73,8 @@ use crate::ids::Address;
 use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
 use crate::secret::Secret;
+use crate::usage::Unknown;
+use crate::usage::watch::Place;
 use fault::{EngineError, Host};
 
 /// The client's own deadline for an answer's head. Ours are shorter, except for `stop` and `follow`, whose
@@ -105,6 +109,8 @@ pub struct Docker {
     card_means: cards::Known,
     /// Whether it holds layers to a size.
     layers_held: OnceCell<bool>,
+    /// Whether it makes control groups by itself, and not systemd for it.
+    makes_groups: OnceCell<bool>,
 }
 
 impl fmt::Debug for Docker {
@@ -130,6 +136,7 @@ impl Docker {
             names: NameLocks::default(),
             card_means: cards::Known::default(),
             layers_held: OnceCell::new(),
+            makes_groups: OnceCell::new(),
         })
     }
 
@@ -218,6 +225,18 @@ impl ContainerRuntime for Docker {
             return Ok(None);
         }
         run::first_process(self, id).await
+    }
+
+    async fn group(&self, id: &ContainerId) -> Result<Place, Unknown> {
+        groups::of(self, id).await
+    }
+
+    fn group_path(&self, name: &str) -> Option<String> {
+        groups::path(self, name)
+    }
+
+    async fn remove_groups(&self, node: Address, names: &[String]) -> Result<(), Error> {
+        groups::remove(self, node, names).await
     }
 
     async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {

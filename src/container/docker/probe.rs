@@ -216,6 +216,34 @@ impl Docker {
         }
     }
 
+    /// Runs a command of the tool image to its end. `what` as in [`Docker::hands_out`].
+    pub(super) async fn run_tool(
+        &self,
+        node: Address,
+        what: &str,
+        command: &[&str],
+        host: HostConfig,
+    ) -> Result<(), Error> {
+        let client = self.client().await?;
+        let probe = self.create_probe(node, what, command, host).await?;
+        let ran = async {
+            let start = client.start_container(&probe.0, None::<StartContainerOptions>);
+            let started = within(self.config.start_timeout, start).await;
+            started.map_err(|err| self.fault(err))?;
+            let said = self.hear(&probe.0, None).await?;
+            match tokio::time::timeout(self.config.call_timeout, follow::exit_code(self, &probe))
+                .await
+            {
+                Ok(Ok(0)) => Ok(()),
+                Ok(Err(err)) => Err(err),
+                _ => Err(Error::Engine { reason: fault::one_line(&said) }),
+            }
+        };
+        let ran = ran.await;
+        let removed = self.discard(&probe).await;
+        ran.and(removed)
+    }
+
     /// The output of a container of ours, up to `until` or its end.
     pub(super) async fn hear(&self, id: &str, until: Option<&str>) -> Result<String, Error> {
         let client = self.client().await?;

@@ -23,7 +23,7 @@ use super::super::{
 };
 use super::fault::{self, EngineError};
 use super::inspect::inspect;
-use super::{Docker, holders, images, platform, within};
+use super::{Docker, groups, holders, images, platform, within};
 use crate::clock::Timestamp;
 use policy::Brought;
 
@@ -116,6 +116,11 @@ pub(super) async fn create(docker: &Docker, spec: &ContainerSpec) -> Result<Cont
     }
     if let Some(runtime) = &docker.config.runtime {
         policy::run_by(&mut body, runtime);
+    }
+    if groups::makes(docker).await
+        && let Some(path) = groups::path(docker, &spec.name)
+    {
+        policy::in_group(&mut body, path);
     }
     for _ in 0..CREATE_TRIES_MAX {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
@@ -252,7 +257,7 @@ pub(super) async fn stop(docker: &Docker, id: &ContainerId, grace: Duration) -> 
 
 /// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,
 /// kata) are not.
-const NATIVE: [&str; 6] =
+pub(super) const NATIVE: [&str; 6] =
     ["runc", "crun", "nvidia", "nvidia-cdi", "nvidia-legacy", "io.containerd.runc.v2"];
 
 /// The number of its first process as the engine knows it, while it runs and is one of the host's.

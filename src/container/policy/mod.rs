@@ -152,6 +152,12 @@ pub(super) fn run_by(body: &mut ContainerCreateBody, runtime: &str) {
     host.runtime = Some(runtime.to_owned());
 }
 
+/// Has the container's control group lie below this one, which the engine makes and leaves.
+pub(super) fn in_group(body: &mut ContainerCreateBody, path: String) {
+    let host = body.host_config.get_or_insert_with(HostConfig::default);
+    host.cgroup_parent = Some(path);
+}
+
 /// Body of the engine's create call; `holder`: the container whose network namespace it joins, if it has none
 /// of its own; `cards`: how it gets its GPUs.
 pub(super) fn create_body(
@@ -364,6 +370,17 @@ pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
 /// Mounts a folder of the node's into a probe, writable: the engine changes something in it.
 pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
     mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: false })
+}
+
+/// Mounts a folder of the host's into a container of the node's own, writable, with the mounts below it.
+pub(super) fn lent_with_all_below(folder: &str, target: &str) -> EngineMount {
+    EngineMount {
+        typ: Some(MountType::BIND),
+        source: Some(folder.to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(false),
+        ..EngineMount::default()
+    }
 }
 
 /// Options of the `/tmp` of a container whose root file system is read-only: half of its memory, which it

@@ -12,6 +12,7 @@ mod library;
 mod list;
 mod sample;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,9 +26,9 @@ use tokio::time::timeout;
 use self::library::{LIBRARIES, driver, open};
 use super::toolkit::Toolkit;
 use super::{EVENTS_MAX, Error, GpuProbe};
-use crate::node::GpuInventory;
-use crate::node::card::{Happened, Round};
+use crate::node::card::{Happened, Reading, Round};
 use crate::node::toolkit::Verdict;
+use crate::node::{GpuInventory, GpuUuid};
 
 /// A healthy driver answers in milliseconds, a card that wakes up in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -40,6 +41,17 @@ pub struct Nvml {
     desk: Arc<Mutex<Desk>>,
     /// The lock that the thread that waits for events holds.
     watch: events::Turn,
+}
+
+/// What is asked in one round.
+trait Ask<T>:
+    FnOnce(&Library, &mut sample::Remembered) -> Result<T, NvmlError> + Send + 'static
+{
+}
+
+impl<T, F> Ask<T> for F where
+    F: FnOnce(&Library, &mut sample::Remembered) -> Result<T, NvmlError> + Send + 'static
+{
 }
 
 /// The state that the rounds share; only the holder of its lock asks the driver.
@@ -70,10 +82,7 @@ impl Nvml {
     }
 
     /// Asks the driver on a thread of its own, after any round that is still under way.
-    async fn round<T: Send + 'static>(
-        &self,
-        ask: fn(&Library, &mut sample::Remembered) -> Result<T, NvmlError>,
-    ) -> Result<T, Error> {
+    async fn round<T: Send + 'static>(&self, ask: impl Ask<T>) -> Result<T, Error> {
         let round = async {
             let mut desk = Arc::clone(&self.desk).lock_owned().await;
             let candidates = self.candidates.clone();
@@ -90,11 +99,7 @@ impl Nvml {
 }
 
 impl Desk {
-    fn ask<T>(
-        &mut self,
-        candidates: &[OsString],
-        ask: fn(&Library, &mut sample::Remembered) -> Result<T, NvmlError>,
-    ) -> Result<T, Error> {
+    fn ask<T>(&mut self, candidates: &[OsString], ask: impl Ask<T>) -> Result<T, Error> {
         let opened = match self.library.take() {
             Some(opened) => opened,
             None => open(candidates)?,
@@ -113,6 +118,11 @@ impl GpuProbe for Nvml {
 
     async fn sample(&self) -> Result<Round, Error> {
         self.round(sample::read).await
+    }
+
+    async fn energy(&self, cards: &[GpuUuid]) -> Result<BTreeMap<GpuUuid, Reading<u64>>, Error> {
+        let cards = cards.to_vec();
+        self.round(move |library, _| sample::energy(library, &cards)).await
     }
 
     fn events(&self) -> mpsc::Receiver<Happened> {

@@ -70,6 +70,30 @@ pub(super) fn read(library: &Library, remembered: &mut Remembered) -> Result<Rou
     Ok(round)
 }
 
+/// The energy of these devices, asked now.
+pub(super) fn energy(
+    library: &Library,
+    wanted: &[GpuUuid],
+) -> Result<BTreeMap<GpuUuid, Reading<u64>>, NvmlError> {
+    let mut told = BTreeMap::new();
+    for index in 0..devices::count(library)? {
+        let Ok(card) = Card::at(library, index) else { continue };
+        for found in card.devices() {
+            if !wanted.contains(&found.uuid) {
+                continue;
+            }
+            // As in a sample: the energy of the whole card is not its instance's.
+            let energy = if found.uuid == card.whole.uuid {
+                told_u64(found.device.total_energy_consumption())
+            } else {
+                Err(Unknown::NotSupported)
+            };
+            told.insert(found.uuid.clone(), energy);
+        }
+    }
+    Ok(told)
+}
+
 impl Remembered {
     /// Reports this for the devices that the card at this index gave, unless another index has them now.
     fn miss(&self, index: u32, why: &Unknown, round: &mut Round) {

@@ -57,8 +57,12 @@ pub enum Event {
     LogPublished { log: Cid },
     /// Everything there was to publish is published.
     Published { output: Option<Cid>, log: Option<Cid> },
-    /// The receipt is signed.
-    Attested { receipt: serde_json::Value },
+    /// The receipt is signed, and the record of what the run used, if that is known.
+    Attested {
+        receipt: serde_json::Value,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<serde_json::Value>,
+    },
     /// The end is claimed: this node may end the pool's job.
     Concluded,
     /// Container and folders are gone.

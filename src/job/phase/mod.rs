@@ -325,7 +325,9 @@ impl Job {
             trouble: None,
             durations: Durations::default(),
         };
-        let statuses = vec![job.say(Stage::Accepted, now), job.say(Stage::Pulling, now)];
+        let mut accepted = job.say(Stage::Accepted, now);
+        accepted.error.clone_from(&job.spec.needs.monitoring_problem);
+        let statuses = vec![accepted, job.say(Stage::Pulling, now)];
         Transition { job, statuses, durable: Some(Durable::Accepted), kept: None }
     }
 
@@ -374,6 +376,7 @@ impl Job {
             log_cid: None,
             duration_ms: Durations::default(),
             receipt: None,
+            usage: None,
             signed_for: None,
             signature: None,
         }

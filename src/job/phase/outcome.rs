@@ -34,6 +34,9 @@ pub struct Ending {
     pub exit_code: Option<i32>,
     /// The signed receipt, if a container was started.
     pub receipt: Option<serde_json::Value>,
+    /// The signed record of what the run used, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<serde_json::Value>,
     /// Parts of the output that can't be published and were left out, one per line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -87,6 +90,7 @@ impl Ending {
             log: None,
             exit_code: None,
             receipt: None,
+            usage: None,
             notes: Vec::new(),
             kept: None,
         }

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::ids::Cid;
 use crate::job::hint::Hint;
 use crate::node::GpuUuid;
+use crate::usage::figures::Usage;
 
 /// An image as it was resolved: a tag that moves later changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct RunExit {
     pub started_at: Timestamp,
     /// When it ended, by the engine's clock.
     pub finished_at: Timestamp,
+    /// What it used, if it was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// Why the node stops a container.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::super::reason::Reason;
 use super::{ExtraInput, Needs, NetworkNeed, SandboxNeed};
 use crate::ids::{Cid, JobId};
+use crate::usage::profile::Profile;
 
 /// Longest image reference, in bytes: enough for any registry.
 const IMAGE_BYTES_MAX: usize = 512;
@@ -162,6 +163,7 @@ impl Fields<'_> {
         /// 64 TiB: no node has more, and the same in bytes is far from overflowing a `u64`.
         const MIB_MAX: u64 = 64 << 20;
         let gpus = self.integer("gpus", 0, 64)?;
+        let (monitoring, monitoring_problem) = self.monitoring();
         Ok(Needs {
             gpus: gpus.and_then(|n| u32::try_from(n).ok()),
             gpu_model: self.text(&["gpu_model"], 64)?,
@@ -172,7 +174,23 @@ impl Fields<'_> {
             shm_mib: self.integer("shm_mib", 1, MIB_MAX)?.unwrap_or(1024),
             network: self.network()?,
             sandbox: self.sandbox()?,
+            monitoring,
+            monitoring_problem,
         })
+    }
+
+    /// The profile that it asks for, or why that is not obeyed: nobody's job is refused for how it is watched.
+    fn monitoring(&self) -> (Option<Profile>, Option<String>) {
+        let keys = ["monitoring_profile", "monitoringProfile"];
+        if let Some((key, value)) = self.first(&keys) {
+            return match Profile::from_json(value) {
+                Ok(profile) => (Some(profile), None),
+                Err(err) => (None, Some(format!("`{key}` is not obeyed: {err}"))),
+            };
+        }
+        let is_daemon =
+            self.first(&["daemon"]).is_some_and(|(_, value)| *value == Value::Bool(true));
+        (is_daemon.then(|| Profile::for_daemon(true)), None)
     }
 
     fn milli_cpus(&self) -> Result<Option<u64>, String> {

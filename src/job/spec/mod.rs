@@ -16,6 +16,7 @@ use super::reason::Reason;
 use crate::clock::Timestamp;
 use crate::ids::hash::keccak256;
 use crate::ids::{Address, Cid, Hash, JobId, Signature};
+use crate::usage::Profile;
 use fields::Fields;
 pub(super) use json::parse_object;
 
@@ -77,6 +78,12 @@ pub struct Needs {
     /// How far it wants to be closed in; the owner may force `strict`.
     #[serde(default)]
     pub sandbox: SandboxNeed,
+    /// How closely it wants to be watched; `None` means the owner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Profile>,
+    /// Why what it says of its monitoring is not obeyed, in one sentence; it runs all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring_problem: Option<String>,
 }
 
 /// The sandboxes that a job can ask for (docs/adr/0010-sandbox.md).

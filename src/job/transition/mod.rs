@@ -183,7 +183,14 @@ impl Next {
             }
             (Phase::Stopping { run, cause }, Event::Lost) => {
                 let (started_at, finished_at) = (run.started_at, self.now);
-                let exit = RunExit { code: None, oom: false, hint: None, started_at, finished_at };
+                let exit = RunExit {
+                    code: None,
+                    oom: false,
+                    hint: None,
+                    started_at,
+                    finished_at,
+                    usage: None,
+                };
                 self.exited(run, exit, Some(cause));
             }
             (Phase::Stopping { .. }, Event::TimeIsUp) => {}
@@ -215,7 +222,7 @@ impl Next {
                 self.job.durations.output = Some(self.spent());
                 self.job.phase = Phase::Published { ended, output, log };
             }
-            (Phase::Published { ended, output, log }, Event::Attested { receipt }) => {
+            (Phase::Published { ended, output, log }, Event::Attested { receipt, usage }) => {
                 let kept = ended.outcome.keeps_output() && ended.output.is_some();
                 // The run as it was before publishing was given up.
                 let as_it_was = || EndedRun { outcome: Outcome::Completed, ..ended.clone() };
@@ -227,6 +234,7 @@ impl Next {
                     log,
                     exit_code: ended.exit.code,
                     receipt: Some(receipt),
+                    usage,
                     notes: notes.unwrap_or_default(),
                     kept,
                 };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::sql::{Connection, OpenFlags, OptionalExtension as _, Row, SqliteError, params};
 
 use super::packed::unpack;
-use super::{Dated, Error, KeptOutput, SCHEMA, gpu_health, kept, receipts};
+use super::{Dated, Error, KeptOutput, SCHEMA, UsageKept, gpu_health, kept, receipts, usage};
 use crate::ids::{Hash, JobId};
 use crate::job::receipt::Signed;
 use crate::node::GpuUuid;
@@ -139,6 +139,11 @@ impl Reader {
     /// The record of each card that ever was anything but healthy, and when it came into its state.
     pub fn gpu_health(&self) -> Result<BTreeMap<GpuUuid, Dated>, Error> {
         gpu_health::all(&self.db)
+    }
+
+    /// What this job's latest attempt used, up to its last batch of samples; `None` if nothing is kept of it.
+    pub fn usage(&self, job: &JobId) -> Result<Option<UsageKept>, Error> {
+        usage::of(&self.db, job)
     }
 
     /// The job's kept output, if it could not be published in time and is still known.

@@ -126,6 +126,7 @@ async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
         hint: None,
         started_at: at(900),
         finished_at: at(61_234),
+        usage: None,
     };
     let container = hex(&format!("container of {name}"), 32);
     let mut job = taken.job;
@@ -147,7 +148,7 @@ async fn live(journal: &Journal, name: &str, more: &str, key: &Key) -> Job {
         job = step(journal, &job, event, at(ms)).await;
     }
     let receipt = receipt_of(&job, key);
-    for event in [Event::Attested { receipt }, Event::Removed, Event::Acked] {
+    for event in [Event::Attested { receipt, usage: None }, Event::Removed, Event::Acked] {
         ms += 41;
         job = step(journal, &job, event, at(ms)).await;
     }

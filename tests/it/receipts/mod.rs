@@ -99,6 +99,7 @@ impl Node {
             hint: None,
             started_at: ran.0,
             finished_at: ran.1,
+            usage: None,
         };
         let image = PinnedImage {
             id: "sha256:1".to_owned(),
@@ -127,7 +128,7 @@ impl Node {
             Event::Exited { exit, by_itself: None },
             Event::Collected { output: sealed.unwrap_or(Err(failed)), log: None },
             Event::Published { output, log: None },
-            Event::Attested { receipt: receipt.to_json() },
+            Event::Attested { receipt: receipt.to_json(), usage: None },
         ]
     }
 

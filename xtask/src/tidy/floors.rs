@@ -27,7 +27,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("domain", &["ids", "job", "node", "reputation", "usage"]),
     ("instruments", &["http", "sql", "web"]),
     ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal"]),
-    ("services", &["agent"]),
+    ("services", &["agent", "monitor"]),
     ("edges", &["cli", "config", "main"]),
 ];
 

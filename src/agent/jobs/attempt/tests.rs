@@ -135,7 +135,14 @@ async fn a_cancel_of_what_has_run_is_too_late_however_often_its_lease_was_lost()
     let node = node_with(Trouble::default(), 0);
     let (clock, id) = (&node.desk.clock, "job".parse().unwrap());
     let now = clock.now();
-    let exit = RunExit { code: Some(0), oom: false, hint: None, started_at: now, finished_at: now };
+    let exit = RunExit {
+        code: Some(0),
+        oom: false,
+        hint: None,
+        started_at: now,
+        finished_at: now,
+        usage: None,
+    };
     let collected = [
         Event::Exited { exit, by_itself: Some(true) },
         Event::Collected { output: Ok(None), log: None },

@@ -265,6 +265,7 @@ fn collected(id: &str) -> Job {
         hint: None,
         started_at: NOW,
         finished_at: NOW,
+        usage: None,
     };
     let exited = moved(&started, Event::Exited { exit, by_itself: Some(true) });
     moved(&exited, Event::Collected { output: Ok(None), log: None })

@@ -130,7 +130,7 @@ async fn upload<E: Effects, C: Clock>(
     let ended = kept.ended.clone();
     let published = at(Phase::Published { ended, output: Some(output), log });
     let receipt = match effects.perform(&published, Step::Attest).await {
-        Event::Attested { receipt } => receipt,
+        Event::Attested { receipt, .. } => receipt,
         other => return Err(unexpected(other)),
     };
     Ok(LateResult {

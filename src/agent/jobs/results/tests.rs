@@ -21,14 +21,20 @@ async fn keeping(ids: &[&str]) -> Arc<Jobs<Fakes, Quick>> {
         let cid: Cid = CID.parse().unwrap();
         let (path, seen_as) = ("1/output".to_owned(), String::new());
         let sealed = Sealed { path, cid, bytes: 1, directory: true, seen_as, notes: Vec::new() };
-        let exit =
-            RunExit { code: Some(0), oom: false, hint: None, started_at: now, finished_at: now };
+        let exit = RunExit {
+            code: Some(0),
+            oom: false,
+            hint: None,
+            started_at: now,
+            finished_at: now,
+            usage: None,
+        };
         let fault = Fault::new(Reason::UploadFailed, "planted");
         let events = [
             Event::Exited { exit, by_itself: Some(true) },
             Event::Collected { output: Ok(Some(sealed)), log: None },
             Event::Failed { fault, retry: Retry::Never },
-            Event::Attested { receipt: receipt(id) },
+            Event::Attested { receipt: receipt(id), usage: None },
             Event::Removed,
             Event::Acked,
         ];

@@ -47,8 +47,14 @@ fn image() -> PinnedImage {
 }
 
 fn exit(code: i32) -> Event {
-    let exit =
-        RunExit { code: Some(code), oom: false, hint: None, started_at: at(1), finished_at: at(2) };
+    let exit = RunExit {
+        code: Some(code),
+        oom: false,
+        hint: None,
+        started_at: at(1),
+        finished_at: at(2),
+        usage: None,
+    };
     Event::Exited { exit, by_itself: None }
 }
 
@@ -60,6 +66,7 @@ fn stopped(code: i32) -> Event {
         hint: None,
         started_at: at(1),
         finished_at: at(11),
+        usage: None,
     };
     Event::Exited { exit, by_itself: None }
 }
@@ -97,7 +104,7 @@ fn happy() -> Vec<Event> {
         exit(0),
         Event::Collected { output: Ok(Some(sealed())), log: None },
         Event::Published { output: Some(CID.parse().unwrap()), log: None },
-        Event::Attested { receipt: serde_json::json!({}) },
+        Event::Attested { receipt: serde_json::json!({}), usage: None },
         Event::Removed,
         Event::Acked,
     ]
@@ -182,7 +189,7 @@ fn a_job_that_runs_too_long_is_stopped_and_says_why() {
         let end = [Event::TimeIsUp, stopped(137), Event::Collected { output: Ok(None), log: None }];
         let rest = [
             Event::Published { output: None, log: None },
-            Event::Attested { receipt: serde_json::json!({}) },
+            Event::Attested { receipt: serde_json::json!({}), usage: None },
         ];
         let (_, statuses) = run(extra, happy().into_iter().take(4).chain(end).chain(rest));
         let last = statuses.last().unwrap();
@@ -199,7 +206,14 @@ fn a_job_that_the_engine_could_not_stop_in_time_is_told_both_times() {
         let (job, _) = run(r#","timeout_s":5"#, happy().into_iter().take(4));
         let Phase::Running { run: running } = &job.phase else { panic!("not running") };
         let (started_at, finished_at) = (running.started_at, at(ended_ms));
-        let exit = RunExit { code: Some(137), oom: false, started_at, finished_at, hint: None };
+        let exit = RunExit {
+            code: Some(137),
+            oom: false,
+            started_at,
+            finished_at,
+            hint: None,
+            usage: None,
+        };
         let steps = [
             Event::TimeIsUp,
             Event::Exited { exit, by_itself: Some(false) },

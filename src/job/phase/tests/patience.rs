@@ -101,7 +101,7 @@ fn a_result_that_can_not_be_published_in_time_is_kept_and_its_job_fails_with_a_r
         }
         assert!(tries >= UPLOAD_TRIES_MIN, "{tries}");
         assert!(now.since(at(20)) >= rules().upload_give_up, "{now}");
-        let attested = Event::Attested { receipt: serde_json::json!({}) };
+        let attested = Event::Attested { receipt: serde_json::json!({}), usage: None };
         let mut moved = job.apply(attested, now, &rules()).unwrap();
         if pooled {
             assert_eq!(moved.kept, None, "another agent may have the job by now");
@@ -154,7 +154,7 @@ fn an_output_that_the_store_refuses_alone_is_told_of_at_once_and_kept_when_its_p
     let told: Vec<_> = said.iter().map(|status| (status.stage, status.reason_code)).collect();
     assert_eq!(told, [(Stage::Uploading, Some(Reason::OutputRefused))]);
     assert!(tries >= 20, "{tries}");
-    let attested = Event::Attested { receipt: serde_json::json!({}) };
+    let attested = Event::Attested { receipt: serde_json::json!({}), usage: None };
     let moved = job.apply(attested, at(u64::MAX), &rules()).unwrap();
     assert_eq!(moved.statuses[0].reason_code, Some(Reason::UploadFailed));
     assert!(moved.kept.is_some());
@@ -168,7 +168,7 @@ fn a_log_that_is_published_is_told_whatever_becomes_of_the_output() {
     let job = job.apply(failed(Retry::Patiently), at(20), &rules()).unwrap().job;
     let job = job.apply(failed(Retry::Never), at(21), &rules()).unwrap().job;
     let receipt = serde_json::json!({});
-    let moved = job.apply(Event::Attested { receipt }, at(22), &rules()).unwrap();
+    let moved = job.apply(Event::Attested { receipt, usage: None }, at(22), &rules()).unwrap();
     let end = &moved.statuses[0];
     assert_eq!((end.stage, end.output_cid, end.log_cid), (Stage::Failed, None, Some(log)));
 }

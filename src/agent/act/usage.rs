@@ -1,0 +1,94 @@
+//! Tells the monitor which containers run, and takes from it what they used.
+//!
+//! Invariant: neither the start nor the end of a job waits for the monitor longer than [`WAIT`].
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::Act;
+use crate::clock::Clock;
+use crate::container::{ContainerId, ContainerRuntime};
+use crate::job::Job;
+use crate::job::phase::Run;
+use crate::job::spec::NetworkNeed;
+use crate::usage::figures::Usage;
+use crate::usage::profile::Profile;
+use crate::usage::watch::{Answer, Attempt, RunningJob, Watch};
+
+/// How long the end of a job waits for its figures; without them they are unknown.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// The way to the monitor.
+#[derive(Debug, Clone)]
+pub(crate) struct Watcher {
+    /// What the monitor is told.
+    pub tell: mpsc::Sender<Watch>,
+    /// How jobs are watched that ask for nothing (`MONITORING_PROFILE`).
+    pub profile: Profile,
+}
+
+impl Watcher {
+    /// How closely this job is watched.
+    fn profile_of(&self, job: &Job) -> Profile {
+        job.spec.needs.monitoring.unwrap_or(self.profile)
+    }
+}
+
+impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    /// Tells the monitor that this run's container is there. It may have ended already.
+    pub(super) async fn watch(&self, job: &Job, run: &Run) {
+        let Some(watcher) = &self.watcher else { return };
+        let profile = watcher.profile_of(job);
+        if !profile.enabled {
+            return;
+        }
+        let place = self.runtime.group(&ContainerId(run.container.clone())).await;
+        let key = (job.id().clone(), job.attempt);
+        let running = RunningJob {
+            attempt: attempt(job),
+            place,
+            has_network: job.spec.needs.network != NetworkNeed::None,
+            cards: run.gpus.clone(),
+            memory_bytes: self.base.terms.memory_bytes(&job.spec),
+            profile,
+            is_new: self.memory.fresh().remove(&key),
+            age: self.clock.now().since(run.started_at),
+            so_far: None,
+        };
+        watcher.tell.try_send(Watch::Started(Box::new(running))).ok();
+    }
+
+    /// What this job's run used; `None` if the monitor does not say so in time.
+    pub(super) async fn used(&self, job: &Job) -> Option<Usage> {
+        let watcher = self.watcher.as_ref()?;
+        let (tell, told) = oneshot::channel();
+        // The end of the job may no longer wait for it.
+        let answer = Answer::new(move |usage| {
+            tell.send(usage).ok();
+        });
+        watcher.tell.try_send(Watch::Exited { attempt: attempt(job), answer }).ok()?;
+        timeout(WAIT, told).await.ok()?.ok()
+    }
+
+    /// Tells the monitor that nobody will learn how this run ended.
+    pub(super) fn unwatch(&self, job: &Job) {
+        if let Some(watcher) = &self.watcher {
+            watcher.tell.try_send(Watch::Lost(attempt(job))).ok();
+        }
+    }
+
+    /// Removes the control group of a container that is gone. What can't be removed now is swept later.
+    pub(super) fn remove_group(&self, name: &str) {
+        if let Some(path) = self.runtime.group_path(name)
+            && let Err(err) = crate::host::cgroup::remove(&path)
+        {
+            tracing::debug!("the control group {path} is left for later: {err}");
+        }
+    }
+}
+
+fn attempt(job: &Job) -> Attempt {
+    Attempt { job: job.id().clone(), number: job.attempt }
+}

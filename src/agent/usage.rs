@@ -1,0 +1,251 @@
+//! Keeps and publishes what the monitor says of jobs, and tells it what the journal knows of them.
+//!
+//! Invariants: batches are journaled before they are published, and published in order; live messages are lost rather
+//! than delay anything; nothing here holds a job up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use super::act::Watcher;
+use super::link::Link;
+use super::start::Parts;
+use crate::backoff::Backoff;
+use crate::bus::{self, MessageIds, MetricsTopic};
+use crate::clock::Clock;
+use crate::container::{ContainerRuntime, Found};
+use crate::host::cgroup;
+use crate::ids::Address;
+use crate::journal::{self, Journal};
+use crate::report::causes;
+use crate::supervise::{Failure, Services};
+use crate::usage::watch::{Attempt, Said, Watch};
+
+/// What the jobs' tasks have told and nobody has passed on yet.
+const ASKED_MAX: usize = 1024;
+/// Retry interval while NATS is away.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Time between two sweeps of control groups that were left.
+const SWEEP: Duration = Duration::from_mins(10);
+/// Most groups that are looked at in one sweep.
+const GROUPS_MAX: usize = 4_096;
+
+/// The two ends of the way to and from the monitor.
+#[derive(Debug)]
+pub struct MonitorLink {
+    /// What the monitor is told.
+    pub watches: mpsc::Sender<Watch>,
+    /// What it says.
+    pub said: mpsc::Receiver<Said>,
+    /// Where live figures are published.
+    pub topic: MetricsTopic,
+    /// How jobs are watched that ask for nothing.
+    pub profile: crate::usage::profile::Profile,
+}
+
+/// The way from the jobs' tasks to the monitor and back, before its services start.
+#[derive(Debug)]
+pub(super) struct Way {
+    link: MonitorLink,
+    tell: mpsc::Sender<Watch>,
+    asked: mpsc::Receiver<Watch>,
+}
+
+impl Way {
+    /// Begins the way.
+    pub(super) fn new(link: MonitorLink) -> Self {
+        let (tell, asked) = mpsc::channel(ASKED_MAX);
+        Self { link, tell, asked }
+    }
+
+    /// The end that the jobs' tasks have.
+    pub(super) fn watcher(&self) -> Watcher {
+        Watcher { tell: self.tell.clone(), profile: self.link.profile }
+    }
+}
+
+/// Starts the services that keep what jobs use.
+pub(super) fn serve<R, C>(services: &mut Services, retry: Backoff, way: Way, parts: &Parts<R, C>)
+where
+    R: ContainerRuntime,
+    C: Clock + Clone,
+{
+    let (desk, node) = (&parts.jobs.desk, parts.jobs.node);
+    let keeper = Arc::new(Keeper {
+        node,
+        journal: desk.journal.clone(),
+        link: parts.link.clone(),
+        ids: parts.jobs.effects.ids.clone(),
+        topic: way.link.topic,
+        clock: desk.clock.clone(),
+        asked: Mutex::new(way.asked),
+        watches: way.link.watches,
+        said: Mutex::new(way.link.said),
+        more: Notify::new(),
+    });
+    services.spawn_with("watches", retry, Arc::clone(&keeper), Keeper::pass_on);
+    services.spawn_with("usage", retry, Arc::clone(&keeper), Keeper::take);
+    services.spawn_with("usage batches", retry, keeper, Keeper::publish);
+    let swept = (Arc::clone(&parts.jobs.effects.runtime), desk.clock.clone());
+    services.spawn_with("control groups", retry, swept, move |(runtime, clock)| {
+        sweep_groups(node, runtime, clock)
+    });
+}
+
+/// The services that keep what jobs use.
+#[derive(Debug)]
+struct Keeper<C> {
+    node: Address,
+    journal: Journal,
+    link: Link,
+    ids: MessageIds,
+    topic: MetricsTopic,
+    clock: C,
+    /// What the jobs' tasks tell, on its way to the monitor.
+    asked: Mutex<mpsc::Receiver<Watch>>,
+    watches: mpsc::Sender<Watch>,
+    said: Mutex<mpsc::Receiver<Said>>,
+    more: Notify,
+}
+
+impl<C: Clock> Keeper<C> {
+    /// Passes on what is told of jobs, with what an earlier process of the node saw of them. A service.
+    async fn pass_on(self: Arc<Self>) -> Result<(), Failure> {
+        let mut asked = self.asked.lock().await;
+        while let Some(mut watch) = asked.recv().await {
+            if let Watch::Started(running) = &mut watch
+                && !running.is_new
+            {
+                let found = self.journal.usage_so_far(&running.attempt).await;
+                running.so_far = found.unwrap_or_else(|err| {
+                    let job = &running.attempt.job;
+                    tracing::warn!(job.id = %job, "what job {job} used so far is not known: {}", causes(&err));
+                    None
+                });
+            }
+            if self.watches.send(watch).await.is_err() {
+                // The monitor has ended by a defect, which the log tells.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the monitor says. A service.
+    async fn take(self: Arc<Self>) -> Result<(), Failure> {
+        let mut said = self.said.lock().await;
+        while let Some(said) = said.recv().await {
+            self.heed(said).await.map_err(|err| Failure::again(err, "DATA_DIR"))?;
+        }
+        Ok(())
+    }
+
+    async fn heed(&self, said: Said) -> Result<(), journal::Error> {
+        match said {
+            Said::Batch { attempt, so_far, body, is_public, keep } => {
+                self.journal.keep_usage(&attempt, *so_far, body, is_public, keep).await?;
+                self.more.notify_one();
+            }
+            Said::Bucket(attempt, bucket) => self.journal.keep_rollup(&attempt, *bucket).await?,
+            Said::Message(job, body) => {
+                if let Some(bus) = self.link.now()
+                    && let Err(err) = bus.publish_metrics(&self.topic, body.into()).await
+                {
+                    tracing::debug!(job.id = %job, "live figures are lost: {}", causes(&err));
+                }
+            }
+            Said::HeldIdle { attempt, cards, idle, has_process } => {
+                let Attempt { job, .. } = attempt;
+                let (cards, minutes) = (cards.len(), idle.as_secs() / 60);
+                let why = if has_process {
+                    "its program does nothing on them"
+                } else {
+                    "no program uses them"
+                };
+                tracing::warn!(
+                    job.id = %job, cards, minutes,
+                    "job {job} holds {cards} GPUs idle for {minutes} minutes: {why}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes the batches that wait in the journal. A service.
+    async fn publish(self: Arc<Self>) -> Result<(), Failure> {
+        let mut failures = 0;
+        loop {
+            // Registered before the look, so that a batch between the two is not missed.
+            let more = self.more.notified();
+            match self.publish_some().await {
+                Ok(0) => more.await,
+                Ok(_) => failures = 0,
+                Err(Error::Bus(err)) => {
+                    failures += 1;
+                    tracing::debug!("what jobs use waits in the journal: {}", causes(&err));
+                    self.clock.sleep(AGAIN.jittered(failures)).await;
+                }
+                Err(Error::Journal(err)) => return Err(Failure::again(err, "DATA_DIR")),
+            }
+        }
+    }
+
+    async fn publish_some(&self) -> Result<usize, Error> {
+        let waiting = self.journal.waiting_usage().await?;
+        for batch in &waiting {
+            let bus = self.link.bus().await;
+            let body = batch.body.clone().into();
+            let (attempt, number) = (&batch.attempt, batch.number);
+            bus.publish_usage(&self.ids, self.node, attempt, number, body).await?;
+            self.journal.usage_published(batch.id).await?;
+        }
+        Ok(waiting.len())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the batches can't be read or marked")]
+    Journal(#[from] journal::Error),
+    #[error("a batch can't be published")]
+    Bus(#[from] bus::Error),
+}
+
+/// Removes the control groups of containers that are gone, which a killed node left or may not remove itself. A
+/// service.
+async fn sweep_groups<R: ContainerRuntime, C: Clock>(
+    node: Address,
+    runtime: Arc<R>,
+    clock: C,
+) -> Result<(), Failure> {
+    loop {
+        if let Err(err) = sweep_once(node, &*runtime).await {
+            tracing::debug!("control groups of ended jobs are left: {}", causes(&err));
+        }
+        clock.sleep(SWEEP).await;
+    }
+}
+
+async fn sweep_once<R: ContainerRuntime>(
+    node: Address,
+    runtime: &R,
+) -> Result<(), crate::container::Error> {
+    let prefix = format!("lamda-{}-", &node.lower_hex()[2..10]);
+    let Some(parent) = runtime.group_path("") else { return Ok(()) };
+    let left = cgroup::below(&parent, GROUPS_MAX);
+    let mut left: Vec<String> = left.into_iter().filter(|name| name.starts_with(&prefix)).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    // Listed after the groups: a container has one only while it is listed.
+    let found = runtime.list(node).await?;
+    let named = |there: &Found| {
+        let job = there.job_id.as_ref()?;
+        Some(format!("{prefix}{job}-{}", there.attempt))
+    };
+    let there: Vec<String> = found.iter().filter_map(named).collect();
+    left.retain(|name| !there.contains(name));
+    left.retain(|name| runtime.group_path(name).is_some_and(|path| cgroup::remove(&path).is_err()));
+    if left.is_empty() { Ok(()) } else { runtime.remove_groups(node, &left).await }
+}

@@ -1,0 +1,170 @@
+//! The control groups of jobs: what the kernel counts of all processes of one, also of those that have ended.
+//!
+//! A job's container has a parent group of its own, which outlives it: after the container is gone, the parent still
+//! holds the sums of its CPU time, its disk traffic and its memory's peak. See cgroups(7) and the kernel's
+//! `admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+//!
+//! Invariants: what can't be read is unknown, with the reason, and never 0; the files of a group are opened once, so
+//! that a group of the same name that comes later is not taken for it; each read is bounded.
+
+mod kept;
+mod processes;
+mod v1;
+mod v2;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::usage::watch::Place;
+use crate::usage::{Kind, Metric, Readings, Unknown};
+use kept::Kept;
+use processes::Processes;
+
+/// Where the kernel shows control groups.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The control groups of one job.
+#[derive(Debug)]
+pub struct Group {
+    files: Files,
+    processes: Processes,
+}
+
+#[derive(Debug)]
+enum Files {
+    V1(v1::Files),
+    V2(v2::Files),
+}
+
+impl Group {
+    /// Opens the files of the group at this place. Fails if there is no such group, or it can't be read.
+    pub fn open(place: &Place) -> Result<Self, Unknown> {
+        Self::open_at(Path::new(ROOT), place)
+    }
+
+    fn open_at(root: &Path, place: &Place) -> Result<Self, Unknown> {
+        let is_v2 = root.join("cgroup.controllers").exists();
+        let (path, container) = match place {
+            Place::Parent { path, container } => (plain(path)?, Some(container)),
+            Place::Container { container, pid } => (of_process(*pid, container, is_v2)?, None),
+        };
+        let below = container.map_or_else(|| path.clone(), |id| path.join(id));
+        if is_v2 {
+            let files = v2::Files::open(&root.join(&path))?;
+            let processes = Processes::of(root.join(below));
+            return Ok(Self { files: Files::V2(files), processes });
+        }
+        let files = v1::Files::open(root, &path)?;
+        // Any hierarchy has them: the engine puts the container into all.
+        let processes = Processes::of(root.join("memory").join(below));
+        Ok(Self { files: Files::V1(files), processes })
+    }
+
+    /// Reads those metrics for which `wants` is true; the others are [`Unknown::Off`].
+    pub fn read(&mut self, wants: impl Fn(Metric) -> bool) -> Readings {
+        let mut readings = Readings::unknown(Unknown::Off);
+        match &mut self.files {
+            Files::V1(files) => files.read(&wants, &mut readings),
+            Files::V2(files) => files.read(&wants, &mut readings),
+        }
+        self.processes.read(&wants, &mut readings);
+        readings
+    }
+
+    /// Reads the sums and the peak once more after the container has ended. What only a running job has is
+    /// [`Unknown::Gone`].
+    pub fn read_last(&mut self, wants: impl Fn(Metric) -> bool) -> Readings {
+        let mut readings = self.read(|metric| wants(metric) && metric.kind() != Kind::Gauge);
+        for metric in Metric::ALL {
+            if wants(metric) && metric.kind() == Kind::Gauge {
+                readings[metric] = Err(Unknown::Gone);
+            }
+        }
+        readings
+    }
+
+    /// Opens what tells the network's counters, unless that was done. They are the container's only while a process
+    /// of it lives, so this is called early.
+    pub fn find_network(&mut self) {
+        self.processes.find_network();
+    }
+}
+
+/// A path below the hierarchies' roots, checked: the engine was told it, but it is built from a job's id.
+fn plain(path: &str) -> Result<PathBuf, Unknown> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() || parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Err(Unknown::Failed);
+    }
+    Ok(parts.iter().collect())
+}
+
+/// The group of this process, if it names the container.
+fn of_process(pid: u32, container: &str, is_v2: bool) -> Result<PathBuf, Unknown> {
+    let text = super::cgroups_of(pid).ok_or(Unknown::Gone)?;
+    let line = text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let is_it = if is_v2 {
+            controllers.is_empty()
+        } else {
+            controllers.split(',').any(|name| name == "memory")
+        };
+        is_it.then_some(path)
+    });
+    let path = line.ok_or(Unknown::NotSupported)?;
+    if container.is_empty() || !path.contains(container) {
+        return Err(Unknown::Gone);
+    }
+    plain(path)
+}
+
+/// Removes a job's parent group from all hierarchies. Groups that are there no more are no error; one that still
+/// has processes or groups below it is ([`io::ErrorKind::ResourceBusy`]).
+pub fn remove(path: &str) -> io::Result<()> {
+    remove_at(Path::new(ROOT), path)
+}
+
+fn remove_at(root: &Path, path: &str) -> io::Result<()> {
+    let path = plain(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut failure = None;
+    for hierarchy in hierarchies(root)? {
+        match std::fs::remove_dir(hierarchy.join(&path)) {
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => failure = Some(err),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// The names of the groups below `parent`, in any hierarchy; at most `most`.
+pub fn below(parent: &str, most: usize) -> Vec<String> {
+    let Ok(path) = plain(parent) else { return Vec::new() };
+    let hierarchies = hierarchies(Path::new(ROOT)).unwrap_or_default();
+    let entries = hierarchies.iter().filter_map(|root| std::fs::read_dir(root.join(&path)).ok());
+    let folders =
+        entries.flatten().flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+    let mut names: Vec<String> = Vec::new();
+    for name in folders.filter_map(|it| it.file_name().into_string().ok()) {
+        if names.len() == most {
+            break;
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The roots of the hierarchies: one for version 2, one for each set of controllers for version 1.
+fn hierarchies(root: &Path) -> io::Result<Vec<PathBuf>> {
+    if root.join("cgroup.controllers").exists() {
+        return Ok(vec![root.to_owned()]);
+    }
+    let entries = std::fs::read_dir(root)?.flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(folders.map(|entry| entry.path()).collect())
+}
+
+#[cfg(test)]
+mod tests;

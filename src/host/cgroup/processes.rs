@@ -1,0 +1,161 @@
+//! What is read of a container's single processes: how many there are, their files, their network.
+//!
+//! Invariant: a process id is used only in the moment after the group listed it; the network's counters are read by a
+//! file that was opened then, which stays the same network whatever becomes of the process.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+
+use super::Kept;
+use super::kept::why;
+use crate::usage::{Metric, Reading, Readings, Unknown};
+
+/// Most processes whose files are counted in one round: a job may have more, and this is not worth so much time.
+const COUNTED_MAX: usize = 256;
+/// Most bytes of the list of processes: 32,768 of them, more than a job may have.
+const LIST_BYTES_MAX: u64 = 256 * 1024;
+
+/// The processes of one container.
+#[derive(Debug)]
+pub(super) struct Processes {
+    list: PathBuf,
+    network: Option<Kept>,
+    buffer: Vec<u8>,
+}
+
+impl Processes {
+    /// The processes in this group.
+    pub(super) fn of(group: PathBuf) -> Self {
+        Self { list: group.join("cgroup.procs"), network: None, buffer: Vec::new() }
+    }
+
+    pub(super) fn read(&mut self, wants: &impl Fn(Metric) -> bool, into: &mut Readings) {
+        if wants(Metric::NetRx) || wants(Metric::NetTx) {
+            let sums = self.network();
+            into[Metric::NetRx] = sums.map(|(received, _)| received);
+            into[Metric::NetTx] = sums.map(|(_, sent)| sent);
+        }
+        if !wants(Metric::Processes) && !wants(Metric::Descriptors) {
+            return;
+        }
+        let pids = self.pids();
+        if wants(Metric::Processes) {
+            into[Metric::Processes] =
+                pids.as_ref().map(|pids| pids.len() as u64).map_err(|why| *why);
+        }
+        if wants(Metric::Descriptors) {
+            into[Metric::Descriptors] = pids.and_then(|pids| descriptors(&pids));
+        }
+    }
+
+    /// The ids of the container's processes in this process's PID namespace.
+    fn pids(&self) -> Result<Vec<u32>, Unknown> {
+        let file = File::open(&self.list).map_err(|err| match why(&err) {
+            Unknown::NotSupported => Unknown::Gone,
+            other => other,
+        })?;
+        let lines = BufReader::new(file.take(LIST_BYTES_MAX)).lines();
+        let pid = |line: std::io::Result<String>| {
+            line.map_err(|err| why(&err))?.parse().map_err(|_| Unknown::Failed)
+        };
+        lines.map(pid).collect()
+    }
+
+    pub(super) fn find_network(&mut self) {
+        if self.network.is_some() {
+            return;
+        }
+        // 0 stands for a process that this PID namespace does not have.
+        let pids = self.pids().unwrap_or_default();
+        let mut files = pids.into_iter().filter(|pid| *pid > 0).take(COUNTED_MAX);
+        self.network = files.find_map(|pid| {
+            let file = Kept::open(&PathBuf::from(format!("/proc/{pid}/net/dev")));
+            file.is_open().then_some(file)
+        });
+    }
+
+    /// Bytes received and sent over all interfaces except the loopback.
+    fn network(&mut self) -> Result<(u64, u64), Unknown> {
+        self.find_network();
+        let file = self.network.as_ref().ok_or(Unknown::Gone)?;
+        traffic(file.read(&mut self.buffer)?)
+    }
+}
+
+/// The number of open files of these processes. Those of one that has ended meanwhile are none.
+fn descriptors(pids: &[u32]) -> Reading {
+    if pids.len() > COUNTED_MAX {
+        return Err(Unknown::NotSupported);
+    }
+    let mut sum = 0_u64;
+    for pid in pids {
+        match open_files(*pid) {
+            Ok(count) => sum = sum.saturating_add(count),
+            Err(Unknown::Gone) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(sum)
+}
+
+fn open_files(pid: u32) -> Reading {
+    let gone = |err: std::io::Error| match why(&err) {
+        Unknown::NotSupported => Unknown::Gone,
+        other => other,
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = format!("/proc/{pid}/fd");
+    let folder = openat(CWD, &path, flags, Mode::empty()).map_err(|err| gone(err.into()))?;
+    // Since Linux 6.2 the folder's size is the number of its entries, whoever asks.
+    let size = fstat(&folder).map_err(|err| gone(err.into()))?.st_size;
+    if size > 0 {
+        return Ok(u64::try_from(size).unwrap_or_default());
+    }
+    Ok(std::fs::read_dir(path).map_err(gone)?.count() as u64)
+}
+
+/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)).
+fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
+    let (mut received, mut sent) = (0_u64, 0_u64);
+    for line in text.lines().skip(2) {
+        let (name, numbers) = line.split_once(':').ok_or(Unknown::Failed)?;
+        if name.trim() == "lo" {
+            continue;
+        }
+        let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);
+        let mut nth = |at| numbers.nth(at).and_then(Result::ok).ok_or(Unknown::Failed);
+        // Eight numbers of what was received come first.
+        received = received.saturating_add(nth(0)?);
+        sent = sent.saturating_add(nth(7)?);
+    }
+    Ok((received, sent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_traffic_of_all_interfaces_but_the_loopback_is_summed() {
+        let text = "Inter-|   Receive                                                |  Transmit\n face |bytes    \
+                    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier \
+                    compressed\n    lo: 900 9 0 0 0 0 0 0 900 9 0 0 0 0 0 0\n  eth0: 1500 2 0 0 0 0 0 0 70 1 0 0 0 0 \
+                    0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
+        assert_eq!(traffic(text), Ok((1501, 72)));
+        assert_eq!(traffic("a\nb\n  eth0: 1 2\n"), Err(Unknown::Failed));
+    }
+
+    #[test]
+    fn the_files_of_this_process_are_counted_and_those_of_none_are_not() {
+        let held: Vec<File> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
+        let own = std::process::id();
+        let counted = descriptors(&[own]).unwrap();
+        assert!(counted >= held.len() as u64, "{counted}");
+        // The highest number that a process can have.
+        assert_eq!(descriptors(&[4_194_303]), Ok(0));
+        assert_eq!(descriptors(&[own; COUNTED_MAX + 1]), Err(Unknown::NotSupported));
+    }
+}

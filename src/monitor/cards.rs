@@ -1,0 +1,198 @@
+//! Asks the GPUs' driver for the monitor.
+//!
+//! Invariant: a driver that does not answer costs one deadline, and is then left alone for a while.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::gpu::GpuProbe;
+use crate::host;
+use crate::node::GpuUuid;
+use crate::node::card::{Reading as CardReading, Round, Sample, Unknown as CardUnknown};
+use crate::usage::{CardMetric, CardReadings, Reading, Unknown};
+
+/// How long the driver may take. A healthy one answers in milliseconds.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a driver that did not answer is left alone.
+const REST: Duration = Duration::from_secs(30);
+
+/// The cards, as the monitor sees them.
+#[derive(Debug)]
+pub(super) struct Cards<G> {
+    gpu: Arc<G>,
+    rests_until: Option<Duration>,
+}
+
+/// Energy of cards since their driver was loaded, in millijoules.
+pub(super) type Energy = BTreeMap<GpuUuid, Reading>;
+
+impl<G: GpuProbe> Cards<G> {
+    pub(super) const fn new(gpu: Arc<G>) -> Self {
+        Self { gpu, rests_until: None }
+    }
+
+    /// A round of samples; empty if the driver does not answer.
+    pub(super) async fn round(&mut self, clock: &impl Clock) -> Round {
+        let now = clock.monotonic();
+        if self.rests_until.is_some_and(|until| now < until) {
+            return Round::new();
+        }
+        self.rests_until = None;
+        match timeout(DEADLINE, self.gpu.sample()).await {
+            Ok(Ok(round)) => round,
+            Ok(Err(_)) | Err(_) => {
+                self.rests_until = Some(clock.monotonic().saturating_add(REST));
+                Round::new()
+            }
+        }
+    }
+
+    /// The energy counters of these cards now; what is not known is left out.
+    pub(super) async fn energy(&self, cards: &[GpuUuid]) -> Energy {
+        if self.rests_until.is_some() {
+            return Energy::new();
+        }
+        let asked = timeout(DEADLINE, self.gpu.energy(cards)).await;
+        let told = asked.ok().and_then(Result::ok).unwrap_or_default();
+        told.into_iter().map(|(card, energy)| (card, energy.map_err(|err| why(&err)))).collect()
+    }
+}
+
+/// What a sample says of one card of a job: `container` tells the job's processes from others.
+pub(super) fn read(
+    sample: Option<&CardReading<Sample>>,
+    container: Option<&str>,
+    base: Option<Reading>,
+) -> CardReadings {
+    let sample = match sample {
+        None => return CardReadings::unknown(Unknown::Failed),
+        Some(Err(err)) => return CardReadings::unknown(why(err)),
+        Some(Ok(sample)) => sample,
+    };
+    let mut told = CardReadings::unknown(Unknown::Failed);
+    let number = |reading: &CardReading<u32>| wide(reading);
+    told[CardMetric::Busy] = number(&sample.busy_percent);
+    told[CardMetric::Power] = number(&sample.power_mw);
+    told[CardMetric::SmClock] = number(&sample.sm_mhz);
+    told[CardMetric::MemoryClock] = number(&sample.memory_mhz);
+    told[CardMetric::Temperature] = number(&sample.celsius);
+    let slowed = sample.slowed.as_ref().map_err(why);
+    told[CardMetric::ThermalSlowdown] = slowed.map(|slowed| slowed.thermal.into());
+    told[CardMetric::PowerBrake] = slowed.map(|slowed| slowed.power_brake.into());
+    told[CardMetric::Energy] = since(base, sample.energy_mj.as_ref().copied().map_err(why));
+    let (processes, bytes) = of_job(sample, container);
+    told[CardMetric::Processes] = processes;
+    told[CardMetric::Memory] = bytes;
+    told
+}
+
+fn wide(reading: &CardReading<u32>) -> Reading {
+    reading.as_ref().map(|value| u64::from(*value)).map_err(why)
+}
+
+/// Energy used since the job's start. The counter of a sample may be older than the start.
+pub(super) fn since(base: Option<Reading>, now: Reading) -> Reading {
+    now?.checked_sub(base.unwrap_or(Err(Unknown::Missed))?).ok_or(Unknown::Missed)
+}
+
+/// The number of the job's processes on the card, and the card's memory that they hold.
+fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
+    let processes = match &sample.processes {
+        Ok(processes) => processes,
+        Err(err) => return (Err(why(err)), Err(why(err))),
+    };
+    let Some(container) = container else {
+        return (Err(Unknown::NotSupported), Err(Unknown::NotSupported));
+    };
+    let (mut count, mut bytes) = (0, Ok(0_u64));
+    for process in processes {
+        if !host::cgroups_of(process.pid).is_some_and(|groups| groups.contains(container)) {
+            continue;
+        }
+        count += 1;
+        bytes = match (bytes, &process.bytes) {
+            (Ok(sum), Ok(more)) => Ok(sum.saturating_add(*more)),
+            (Ok(_), Err(err)) => Err(why(err)),
+            (unknown, _) => unknown,
+        };
+    }
+    (Ok(count), bytes)
+}
+
+/// The driver's reason as one of the monitor's.
+fn why(unknown: &CardUnknown) -> Unknown {
+    match unknown {
+        CardUnknown::NotSupported => Unknown::NotSupported,
+        CardUnknown::Denied => Unknown::Denied,
+        CardUnknown::TooOld => Unknown::TooOld,
+        CardUnknown::Lost => Unknown::Gone,
+        CardUnknown::Failed(_) => Unknown::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::card::Slowed;
+
+    fn errors() -> Vec<CardUnknown> {
+        vec![
+            CardUnknown::NotSupported,
+            CardUnknown::Denied,
+            CardUnknown::TooOld,
+            CardUnknown::Lost,
+            CardUnknown::Failed("the driver's words".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn whatever_the_driver_does_not_tell_is_unknown_with_its_reason_and_never_0() {
+        for err in errors() {
+            let of_card = read(Some(&Err(err.clone())), Some("c"), Some(Ok(1)));
+            let of_values = read(Some(&Ok(Sample::unknown(&err))), Some("c"), Some(Ok(1)));
+            for metric in CardMetric::ALL {
+                assert_eq!(of_card[metric], Err(why(&err)), "{}", metric.name());
+                assert_eq!(of_values[metric], Err(why(&err)), "{}", metric.name());
+            }
+        }
+        let silent = read(None, Some("c"), Some(Ok(1)));
+        assert!(CardMetric::ALL.into_iter().all(|metric| silent[metric].is_err()));
+    }
+
+    #[test]
+    fn a_card_that_tells_all_is_told_in_full_and_other_programs_are_not_the_jobs() {
+        let told = Sample {
+            busy_percent: Ok(93),
+            power_mw: Ok(400_000),
+            energy_mj: Ok(5_000),
+            sm_mhz: Ok(1980),
+            memory_mhz: Ok(2619),
+            celsius: Ok(61),
+            slowed: Ok(Slowed { thermal: true, power_brake: false }),
+            processes: Ok(vec![crate::node::card::CardProcess {
+                pid: std::process::id(),
+                bytes: Ok(7),
+            }]),
+            ..Sample::unknown(&CardUnknown::NotSupported)
+        };
+        let readings = read(Some(&Ok(told)), Some("no group has this name"), Some(Ok(2_000)));
+        let expected = [93, 0, 0, 400_000, 3_000, 1980, 2619, 61, 1, 0];
+        for (metric, value) in CardMetric::ALL.into_iter().zip(expected) {
+            assert_eq!(readings[metric], Ok(value), "{}", metric.name());
+        }
+    }
+
+    #[test]
+    fn energy_is_known_only_between_two_readings_of_one_counter() {
+        assert_eq!(since(Some(Ok(10)), Ok(14)), Ok(4));
+        assert_eq!(since(Some(Ok(10)), Ok(9)), Err(Unknown::Missed), "older than the start");
+        assert_eq!(since(None, Ok(9)), Err(Unknown::Missed));
+        assert_eq!(since(Some(Err(Unknown::Denied)), Ok(9)), Err(Unknown::Denied));
+        assert_eq!(since(Some(Ok(1)), Err(Unknown::Gone)), Err(Unknown::Gone));
+    }
+}

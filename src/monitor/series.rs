@@ -1,0 +1,201 @@
+//! The samples of one job: its sums, the batch that is being filled, what watching it costs.
+//!
+//! Invariant: the numbers and heads of a job's batches have no gap, also over restarts of the node; a batch that was
+//! lost on its way makes one that every reader sees.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Timestamp;
+use crate::host;
+use crate::ids::{Address, Hash};
+use crate::usage::batch::{Batch, Cost, Mark, MarkKind, Packed};
+use crate::usage::figures::Usage;
+use crate::usage::profile::Profile;
+use crate::usage::rollup::Rollups;
+use crate::usage::totals::Totals;
+use crate::usage::watch::{Attempt, RunningJob, Said, SoFar};
+use crate::usage::{Metric, Sample};
+
+/// A batch is closed at this many samples.
+const SAMPLES: u32 = 60;
+/// A batch is closed when its first sample is this old.
+const AGE: Duration = Duration::from_mins(5);
+/// Most marks of a batch.
+const MARKS_MAX: usize = 32;
+/// A step of the host's clock that is worth a mark.
+const STEP_MS: u64 = 1_000;
+/// The most that watching a job may cost, as a part of one core.
+const BUDGET: f64 = 0.001;
+/// How much longer than asked for the interval may become.
+const SLOWED_MAX: u32 = 16;
+
+/// What was sampled of a job.
+#[derive(Debug)]
+pub(super) struct Series {
+    attempt: Attempt,
+    node: Address,
+    is_public: bool,
+    keeps: bool,
+    /// How many batches the node keeps.
+    batches_kept: u32,
+    next: u32,
+    head: Hash,
+    totals: Totals,
+    rollups: Rollups,
+    samples: Vec<Sample>,
+    marks: Vec<Mark>,
+    cost_us: u64,
+    /// By how much the interval is stretched.
+    slowed: u32,
+}
+
+impl Series {
+    pub(super) fn new(running: &RunningJob, node: Address) -> Self {
+        let (mut next, mut head) = (0, Hash([0; 32]));
+        let (mut totals, mut rollups) = (Totals::default(), Rollups::default());
+        if let Some(so_far) = &running.so_far {
+            (next, head) = (so_far.number.saturating_add(1), so_far.head);
+            (totals, rollups) = (so_far.totals.clone(), so_far.rollups.clone());
+            // Nobody looked while the node was away.
+            totals.gap();
+        }
+        let profile = &running.profile;
+        Self {
+            attempt: running.attempt.clone(),
+            node,
+            is_public: profile.export,
+            keeps: profile.enabled && (profile.export || profile.retain_history),
+            batches_kept: batches_of(profile),
+            next,
+            head,
+            totals,
+            rollups,
+            samples: Vec::new(),
+            marks: Vec::new(),
+            cost_us: 0,
+            slowed: 1,
+        }
+    }
+
+    pub(super) const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    pub(super) fn mark(&mut self, at: Timestamp, kind: MarkKind) {
+        if self.marks.len() < MARKS_MAX {
+            self.marks.push(Mark { at, kind });
+        }
+    }
+
+    /// Counts what this thread's time since `begun` was spent for.
+    pub(super) fn cost(&mut self, begun: Duration) {
+        let spent = host::thread_cpu().saturating_sub(begun);
+        self.cost_us += u64::try_from(spent.as_micros()).unwrap_or(0);
+    }
+
+    /// The time until the next look, so that watching stays within its budget.
+    pub(super) fn interval(&self, asked: Duration) -> Duration {
+        asked.saturating_mul(self.slowed)
+    }
+
+    /// Notes that the host's clock was set between two looks.
+    pub(super) fn look_at_clock(&mut self, previous: Option<&Sample>, now: &Sample) {
+        let Some(previous) = previous else { return };
+        let gone = now.since_start.saturating_sub(previous.since_start);
+        let expected = previous.at.plus(gone).unix_ms();
+        let step = i64::try_from(i128::from(now.at.unix_ms()) - i128::from(expected));
+        let step = step.unwrap_or(i64::MAX);
+        if step.unsigned_abs() >= STEP_MS {
+            self.mark(now.at, MarkKind::ClockStep { ms: step });
+        }
+    }
+
+    /// Adds a sample.
+    pub(super) fn fold(&mut self, sample: &Sample, said: &mpsc::Sender<Said>) {
+        if Metric::ALL.into_iter().any(|metric| went_back(self.samples.last(), sample, metric)) {
+            self.mark(sample.at, MarkKind::CounterReset);
+        }
+        self.totals.fold(sample);
+        for bucket in self.rollups.fold(sample) {
+            said.try_send(Said::Bucket(self.attempt.clone(), Box::new(bucket))).ok();
+        }
+        if !self.keeps {
+            return;
+        }
+        self.samples.push(sample.clone());
+        let first = self.samples.first().map_or(sample.since_start, |first| first.since_start);
+        let age = sample.since_start.saturating_sub(first);
+        if self.samples.len() >= SAMPLES as usize || age >= AGE {
+            self.pace(age);
+            self.close(said);
+        }
+    }
+
+    /// Slows down if the batch cost more than the budget, and speeds up again.
+    fn pace(&mut self, age: Duration) {
+        let share =
+            Duration::from_micros(self.cost_us).as_secs_f64() / age.as_secs_f64().max(0.001);
+        if share > BUDGET {
+            self.slowed = self.slowed.saturating_mul(2).min(SLOWED_MAX);
+        } else if share < BUDGET / 4.0 {
+            self.slowed = (self.slowed / 2).max(1);
+        }
+    }
+
+    /// Closes the batch, if it holds anything.
+    fn close(&mut self, said: &mpsc::Sender<Said>) {
+        let samples = std::mem::take(&mut self.samples);
+        if samples.is_empty() {
+            return;
+        }
+        let number = self.next;
+        let batch = Batch {
+            job_id: self.attempt.job.clone(),
+            attempt: self.attempt.number,
+            node: self.node,
+            number,
+            prev: self.head,
+            cost: Cost { cpu_us: self.cost_us, bytes: size_of_val(&*samples) as u64 },
+            samples,
+            marks: std::mem::take(&mut self.marks),
+        };
+        self.cost_us = 0;
+        // What can't be written is lost, and the next batch tells so by its number.
+        self.next = number.saturating_add(1);
+        let Ok(Packed { bytes: body, head }) = batch.pack() else { return };
+        self.head = head;
+        let (totals, rollups) = (self.totals.clone(), self.rollups.clone());
+        let so_far = Box::new(SoFar { number, head, totals, rollups });
+        let (attempt, is_public, keep) = (self.attempt.clone(), self.is_public, self.batches_kept);
+        said.try_send(Said::Batch { attempt, so_far, body, is_public, keep }).ok();
+    }
+
+    /// Closes what is open and adds all up.
+    pub(super) fn finish(mut self, said: &mpsc::Sender<Said>) -> Usage {
+        for bucket in self.rollups.finish() {
+            said.try_send(Said::Bucket(self.attempt.clone(), Box::new(bucket))).ok();
+        }
+        self.close(said);
+        Usage::new(&self.totals, self.head)
+    }
+}
+
+/// How many batches hold the samples that this profile keeps.
+fn batches_of(profile: &Profile) -> u32 {
+    if !profile.retain_history {
+        return 0;
+    }
+    // A batch is closed by its age before it is full where samples are far apart.
+    let by_age = AGE.as_millis().checked_div(profile.interval.as_millis()).unwrap_or(1);
+    let samples = u32::try_from(by_age).unwrap_or(u32::MAX).saturating_add(1);
+    profile.history_size.div_ceil(samples.clamp(1, SAMPLES))
+}
+
+/// Whether this counter is lower than it was.
+fn went_back(previous: Option<&Sample>, now: &Sample, metric: Metric) -> bool {
+    let before = previous.and_then(|previous| previous.job[metric].ok());
+    metric.kind() == crate::usage::Kind::Counter
+        && matches!((before, now.job[metric]), (Some(before), Ok(now)) if now < before)
+}
