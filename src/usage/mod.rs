@@ -3,6 +3,7 @@
 //! Pure. Invariants: a value that could not be read is unknown, with the reason, and never 0; a total covers the
 //! job's whole life, whatever part of its samples is still kept.
 
+pub mod advice;
 pub mod batch;
 pub mod figures;
 pub mod message;
