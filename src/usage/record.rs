@@ -309,6 +309,16 @@ mod tests {
         }
     }
 
+    /// Computed by a program of its own from the text of EIP-712.
+    #[test]
+    fn another_program_computes_the_same_digest() {
+        let SignedUsage { domain, record, .. } = signed();
+        assert_eq!(
+            record.digest(&domain).to_string(),
+            "0xde027037b889ba3ae059908a416e6cf9c7f815a70c9ab6d85a835a35f87a6354"
+        );
+    }
+
     #[test]
     fn the_encoded_type_is_that_of_the_members() {
         let members: Vec<String> =

@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn a_job_of_50_ms_has_its_average_as_its_maximum() {
         let totals =
-            totals(&[sample(1, &[(Metric::Cpu, 900)]), sample(50, &[(Metric::Cpu, 45_000)])]);
+            totals(&[sample(1, &[(Metric::Cpu, 3_000)]), sample(50, &[(Metric::Cpu, 45_000)])]);
         assert_eq!((totals.cpu_average(), totals.cpu_maximum()), (Ok(90.0), Ok(90.0)));
     }
 
