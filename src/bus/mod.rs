@@ -27,6 +27,7 @@ pub mod settle;
 pub mod shortcomings;
 pub mod streams;
 pub mod subjects;
+mod usage;
 pub mod watch;
 pub mod withdraw;
 

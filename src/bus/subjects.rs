@@ -136,6 +136,16 @@ pub fn usage(agent: Address, job: &JobId) -> String {
     format!("usage.{agent}.{job}")
 }
 
+/// A filter on [`usage`]; `None` matches any agent.
+pub fn usage_filter(agent: Option<Address>, job: &JobId) -> String {
+    format!("usage.{}.{job}", or_any(agent.as_ref()))
+}
+
+/// The agent of a subject of [`usage`]; `None` if it is not one.
+pub fn parse_usage(subject: &str) -> Option<Address> {
+    subject.strip_prefix("usage.")?.split_once('.')?.0.parse().ok()
+}
+
 /// Where live figures are published: in `m/<domain>/c/<channel>/…` as MQTT clients write it, with dots for the slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsTopic {

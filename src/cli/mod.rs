@@ -28,6 +28,8 @@ mod sandbox_test;
 mod signer;
 mod store;
 mod submit;
+mod usage;
+mod usage_check;
 mod verify;
 mod watch;
 
@@ -71,6 +73,8 @@ enum Command {
     Watch(watch::Args),
     /// Show what a job writes
     Logs(logs::Args),
+    /// Shows what a job used, as its node published it
+    Usage(usage::Args),
     /// Cancel a job
     Cancel(cancel::Args),
     /// Show what this node knows about its jobs, and what to do about those that failed
@@ -122,6 +126,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Submit(args) => block_on(submit::execute(*args)),
         Command::Watch(args) => block_on(watch::execute(args)),
         Command::Logs(args) => block_on(logs::execute(args)),
+        Command::Usage(args) => block_on(usage::execute(args)),
         Command::Cancel(args) => block_on(cancel::execute(args)),
         Command::Jobs(args) => jobs::execute(&args),
         Command::Gpus(args) => block_on(gpus::execute(args)),

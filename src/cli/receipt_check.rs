@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::out;
+use super::{out, usage_check};
 use crate::chain::key::recover;
 use crate::ids::{Address, Domain, Hash};
 use crate::job::Reason;
@@ -45,9 +45,14 @@ pub(super) fn check(status: &Status, expected: &Expected) -> Verdict {
         Ok(signed) => signed,
         Err(err) => return Verdict::Invalid(err.to_string()),
     };
-    match fault(status, &signed, expected) {
+    let wrong = fault(status, &signed, expected).map(str::to_owned);
+    let of_usage = || {
+        let usage = status.usage.as_ref()?;
+        usage_check::check(usage, &signed).err()
+    };
+    match wrong.or_else(of_usage) {
         None => Verdict::Valid(Box::new(signed)),
-        Some(fault) => Verdict::Invalid(fault.to_owned()),
+        Some(fault) => Verdict::Invalid(fault),
     }
 }
 

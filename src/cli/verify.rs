@@ -2,8 +2,8 @@
 //! that the node committed the root above the receipt there.
 //!
 //! `--json`: `valid`. If it is false, `problem`; otherwise `signer`, `job_id`, `chain_id`, `contract`,
-//! `digest`, for an end without a receipt `stage`, for a status with a receipt `status_signed`, for a proof
-//! `root`, and with `--rpc` `committed`: `tx_hash`, `block`, `time`, `blocks_above`, `completed`, `failed`.
+//! `digest`, for an end without a receipt `stage`, for a status with a receipt `status_signed`, for one that says
+//! what the job used `usage` and `series_checked`, for a proof `root`, and with `--rpc` `committed`: `tx_hash`, `block`, `time`, `blocks_above`, `completed`, `failed`.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::logging::Audience;
 use super::receipt_check::{self, Expected, UNSIGNED, Verdict};
 use super::submit::describe;
-use super::{Misused, load, out};
+use super::{Misused, load, out, usage_check};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
 use crate::clock::Timestamp;
 use crate::config::{Signing, parse_rpc_urls};
@@ -24,6 +24,7 @@ use crate::job::Status;
 use crate::job::receipt::Signed;
 use crate::reputation::Proof;
 use crate::text::utf8;
+use crate::usage::SignedUsage;
 
 /// Upper bound on the input. A status or a proof has some kilobytes, but may be part of a whole output of
 /// `watch --json`.
@@ -42,6 +43,9 @@ pub(super) struct Args {
     /// The contract that it must be signed for
     #[arg(long, value_name = "ADDRESS")]
     contract: Option<Address>,
+    /// Also check these samples of what the job used, as `usage --series` writes them
+    #[arg(long, value_name = "FILE")]
+    series: Option<PathBuf>,
     /// One JSON object, for programs
     #[arg(long)]
     json: bool,
@@ -63,6 +67,10 @@ struct Held {
     signed: Signed,
     /// If it came in a status: whether the status is signed too.
     status_signed: Option<bool>,
+    /// The record of what the job used, if the status has one.
+    usage: Option<SignedUsage>,
+    /// Whether the samples that it rests on were checked.
+    has_series: bool,
     proof: Option<Proof>,
     committed: Option<(Commitment, Depth)>,
 }
@@ -70,7 +78,7 @@ struct Held {
 /// A document that may be checked.
 #[derive(Debug)]
 enum Document {
-    Receipt(Box<Signed>, Option<bool>),
+    Receipt(Box<Signed>, Option<bool>, Option<SignedUsage>),
     Proof(Box<Proof>),
     /// An end without a receipt, and the digest that its signature covers.
     End(Box<Status>, Hash),
@@ -118,9 +126,9 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
     let document = parse(text)?;
-    let (signed, status_signed, proof) = match document {
-        Document::Receipt(signed, status_signed) => (*signed, status_signed, None),
-        Document::Proof(proof) => (proof.receipt.clone(), None, Some(*proof)),
+    let (signed, status_signed, usage, proof) = match document {
+        Document::Receipt(signed, status_signed, usage) => (*signed, status_signed, usage, None),
+        Document::Proof(proof) => (proof.receipt.clone(), None, None, Some(*proof)),
         Document::End(status, digest) => {
             signed_for(status.signed_for.map(|it| it.contract), args.contract)?;
             return Ok(Holds::End(status, digest));
@@ -142,7 +150,21 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
             return Err(Misused(text).into());
         }
     };
-    Ok(Holds::Receipt(Box::new(Held { signed, status_signed, proof, committed })))
+    let has_series = series_holds(args, usage.as_ref())?;
+    let held = Held { signed, status_signed, usage, has_series, proof, committed };
+    Ok(Holds::Receipt(Box::new(held)))
+}
+
+/// Checks the series of samples, if one is given; `false` if none is.
+fn series_holds(args: &Args, usage: Option<&SignedUsage>) -> anyhow::Result<bool> {
+    let Some(path) = &args.series else { return Ok(false) };
+    let text =
+        "--series needs a status with a usage record, as `watch --json` prints it".to_owned();
+    let usage = usage.ok_or(Misused(text))?;
+    let lines = read(path)?;
+    let lines = utf8(&lines).map_err(|what| NotValid(format!("the series: {what}")))?;
+    usage_check::check_series(usage, lines).map_err(NotValid)?;
+    Ok(true)
 }
 
 /// Checks that a signature is for the wanted contract, if one is given.
@@ -183,7 +205,7 @@ fn parse(text: &[u8]) -> Result<Document, NotValid> {
 
 fn receipt(document: &Value) -> Result<Document, NotValid> {
     match Signed::from_json(document) {
-        Ok(signed) => Ok(Document::Receipt(Box::new(signed), None)),
+        Ok(signed) => Ok(Document::Receipt(Box::new(signed), None, None)),
         Err(err) => Err(NotValid(err.to_string())),
     }
 }
@@ -198,7 +220,10 @@ fn of_status(value: &Value) -> Result<Document, NotValid> {
         return Err(NotValid(format!("the status: {fault}")));
     }
     match receipt_check::check(&status, &Expected::default()) {
-        Verdict::Valid(signed) => Ok(Document::Receipt(signed, Some(is_signed))),
+        Verdict::Valid(signed) => {
+            let usage = status.usage.as_ref().and_then(|usage| SignedUsage::from_json(usage).ok());
+            Ok(Document::Receipt(signed, Some(is_signed), usage))
+        }
         Verdict::Invalid(problem) => Err(NotValid(problem)),
         Verdict::Absent => match status.digest(&body).filter(|_| is_signed) {
             Some(digest) => Ok(Document::End(Box::new(status), digest)),
@@ -307,6 +332,10 @@ impl Held {
         if let Some(is_signed) = self.status_signed {
             object["status_signed"] = json!(is_signed);
         }
+        if let Some(usage) = &self.usage {
+            object["usage"] = json!(usage.record);
+            object["series_checked"] = json!(self.has_series);
+        }
         if let Some(proof) = &self.proof {
             object["root"] = json!(proof.root);
         }
@@ -351,6 +380,10 @@ impl Held {
             Some(false) => "\n  the status around it is NOT SIGNED: only what is above holds",
             _ => "",
         };
-        text + &chain + status
+        let usage = self.usage.as_ref().map_or_else(String::new, |usage| {
+            let series = if self.has_series { "; its samples are all there" } else { "" };
+            format!("\n  {}{series}", usage_check::describe(usage))
+        });
+        text + &usage + &chain + status
     }
 }

@@ -202,7 +202,7 @@ fn share(part: u64, whole: u64) -> Option<u64> {
 }
 
 /// Bytes in the largest unit of which there is one, to a decimal where it is not whole.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let (scale, unit) = unit_of(bytes);
     format!("{} {unit}", decimal(bytes, scale))
 }

@@ -16,6 +16,7 @@ mod tally;
 pub mod totals;
 pub mod watch;
 
+pub use advice::{Asked, Used};
 pub use batch::{Batch, Chain, Cost, Mark, MarkKind};
 pub use figures::Usage;
 pub use metric::{CardMetric, Kind, Metric};

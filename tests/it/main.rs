@@ -24,4 +24,5 @@ mod receipts;
 mod rpc;
 mod soak;
 mod support;
+mod usage;
 mod weather;

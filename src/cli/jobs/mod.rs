@@ -7,6 +7,7 @@ mod object;
 mod retry;
 mod show;
 mod timeline;
+mod usage;
 pub(in crate::cli) mod words;
 
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "job",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    /// What this job used of what it asked for
+    #[arg(long, requires = "job")]
+    usage: bool,
     /// One JSON object a line, for programs
     #[arg(long)]
     json: bool,
@@ -63,6 +67,16 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let chronicle = chronicle.with_context(|| {
         format!("this node's journal knows no job {job}; a job is forgotten 30 days after its end")
     })?;
+    if args.usage {
+        let kept = journal.usage(job)?;
+        let report = usage::Report::new(&chronicle, kept.as_ref());
+        if args.json {
+            out::json(&report.object())?;
+        } else {
+            report.print()?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let has_receipt = journal.receipt(job)?.is_some();
     let kept = journal.kept(job)?;
     if args.json {

@@ -79,7 +79,7 @@ impl Config {
             gpu_access: Access::Auto,
             driver: DriverFolders::default(),
             gpu_probe_image: None,
-            group_parent: Some(GROUP_PARENT.to_owned()),
+            group_parent: None,
             tag_good_for: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_mins(2),

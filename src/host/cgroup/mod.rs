@@ -64,7 +64,12 @@ impl Group {
     pub fn read(&mut self, wants: impl Fn(Metric) -> bool) -> Readings {
         let mut readings = Readings::unknown(Unknown::Off);
         match &mut self.files {
-            Files::V1(files) => files.read(&wants, &mut readings),
+            Files::V1(files) => {
+                files.read(&wants, &mut readings);
+                if wants(Metric::DiskWrite) {
+                    readings[Metric::DiskWrite] = self.processes.written();
+                }
+            }
             Files::V2(files) => files.read(&wants, &mut readings),
         }
         self.processes.read(&wants, &mut readings);
@@ -75,18 +80,16 @@ impl Group {
     /// [`Unknown::Gone`].
     pub fn read_last(&mut self, wants: impl Fn(Metric) -> bool) -> Readings {
         let mut readings = self.read(|metric| wants(metric) && metric.kind() != Kind::Gauge);
+        if matches!(self.files, Files::V1(_)) && wants(Metric::DiskWrite) {
+            // What its processes wrote after the last look went with them.
+            readings[Metric::DiskWrite] = Err(Unknown::Missed);
+        }
         for metric in Metric::ALL {
             if wants(metric) && metric.kind() == Kind::Gauge {
                 readings[metric] = Err(Unknown::Gone);
             }
         }
         readings
-    }
-
-    /// Opens what tells the network's counters, unless that was done. They are the container's only while a process
-    /// of it lives, so this is called early.
-    pub fn find_network(&mut self) {
-        self.processes.find_network();
     }
 }
 

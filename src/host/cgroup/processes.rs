@@ -17,11 +17,15 @@ use crate::usage::{Metric, Reading, Readings, Unknown};
 const COUNTED_MAX: usize = 256;
 /// Most bytes of the list of processes: 32,768 of them, more than a job may have.
 const LIST_BYTES_MAX: u64 = 256 * 1024;
+/// Most bytes of a process's `io`.
+const IO_BYTES_MAX: u64 = 4 * 1024;
 
 /// The processes of one container.
 #[derive(Debug)]
 pub(super) struct Processes {
     list: PathBuf,
+    /// The most bytes that all were seen to have written.
+    written: u64,
     network: Option<Kept>,
     buffer: Vec<u8>,
 }
@@ -29,7 +33,7 @@ pub(super) struct Processes {
 impl Processes {
     /// The processes in this group.
     pub(super) fn of(group: PathBuf) -> Self {
-        Self { list: group.join("cgroup.procs"), network: None, buffer: Vec::new() }
+        Self { list: group.join("cgroup.procs"), written: 0, network: None, buffer: Vec::new() }
     }
 
     pub(super) fn read(&mut self, wants: &impl Fn(Metric) -> bool, into: &mut Readings) {
@@ -64,7 +68,28 @@ impl Processes {
         lines.map(pid).collect()
     }
 
-    pub(super) fn find_network(&mut self) {
+    /// Bytes that the processes had written to disks, page cache included. A process that ends leaves its count to the
+    /// one that waits for it, at the latest to the container's first; in between the sum is too low, so the highest
+    /// counts. A process that left the container's tree is missed.
+    pub(super) fn written(&mut self) -> Reading {
+        let pids = self.pids()?;
+        if pids.len() > COUNTED_MAX {
+            return Err(Unknown::NotSupported);
+        }
+        let mut sum = 0_u64;
+        for pid in pids {
+            match written_by(pid) {
+                Ok(bytes) => sum = sum.saturating_add(bytes),
+                Err(Unknown::Gone) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        self.written = self.written.max(sum);
+        Ok(self.written)
+    }
+
+    /// Opens what tells the network's counters, unless that was done.
+    fn find_network(&mut self) {
         if self.network.is_some() {
             return;
         }
@@ -101,6 +126,19 @@ fn descriptors(pids: &[u32]) -> Reading {
     Ok(sum)
 }
 
+/// Bytes that this process had written to disks, with those of its children for which it has waited (proc(5), `io`).
+fn written_by(pid: u32) -> Reading {
+    let gone = |err: std::io::Error| match why(&err) {
+        Unknown::NotSupported => Unknown::Gone,
+        other => other,
+    };
+    let mut text = String::new();
+    let file = File::open(format!("/proc/{pid}/io")).map_err(gone)?;
+    file.take(IO_BYTES_MAX).read_to_string(&mut text).map_err(gone)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.ok_or(Unknown::NotSupported)?.trim().parse().map_err(|_| Unknown::Failed)
+}
+
 fn open_files(pid: u32) -> Reading {
     let gone = |err: std::io::Error| match why(&err) {
         Unknown::NotSupported => Unknown::Gone,
@@ -117,21 +155,23 @@ fn open_files(pid: u32) -> Reading {
     Ok(std::fs::read_dir(path).map_err(gone)?.count() as u64)
 }
 
-/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)).
+/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)). An engine takes the interface of a bridge
+/// away at the container's end, with its counters: then nothing is known.
 fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
-    let (mut received, mut sent) = (0_u64, 0_u64);
+    let (mut received, mut sent, mut is_there) = (0_u64, 0_u64, false);
     for line in text.lines().skip(2) {
         let (name, numbers) = line.split_once(':').ok_or(Unknown::Failed)?;
         if name.trim() == "lo" {
             continue;
         }
+        is_there = true;
         let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);
         let mut nth = |at| numbers.nth(at).and_then(Result::ok).ok_or(Unknown::Failed);
         // Eight numbers of what was received come first.
         received = received.saturating_add(nth(0)?);
         sent = sent.saturating_add(nth(7)?);
     }
-    Ok((received, sent))
+    if is_there { Ok((received, sent)) } else { Err(Unknown::Gone) }
 }
 
 #[cfg(test)]
@@ -146,6 +186,11 @@ mod tests {
                     0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
         assert_eq!(traffic(text), Ok((1501, 72)));
         assert_eq!(traffic("a\nb\n  eth0: 1 2\n"), Err(Unknown::Failed));
+        assert_eq!(
+            traffic("a\nb\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n"),
+            Err(Unknown::Gone),
+            "taken away"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The files of version 1: a hierarchy for each controller, and pressure in the unified one beside them, if the
 //! system has mounted it.
 //!
-//! Invariant: bytes written are never told as if they were all. Version 1 counts only what a process writes to a disk
-//! itself, past the page cache.
+//! Bytes written are not among them: version 1 counts only what a process writes to a disk itself, past the page cache.
+//! They are read of the single processes.
 
 use std::path::Path;
 
@@ -84,9 +84,6 @@ impl Files {
         }
         if wants(Metric::DiskRead) {
             into[Metric::DiskRead] = self.io.read(buffer).and_then(|text| summed(text, "Read"));
-        }
-        if wants(Metric::DiskWrite) {
-            into[Metric::DiskWrite] = Err(Unknown::NotSupported);
         }
     }
 }

@@ -335,6 +335,7 @@ impl Next {
         status.log_cid = ending.log;
         status.exit_code = ending.exit_code;
         status.receipt = ending.receipt;
+        status.usage = ending.usage;
         status.output_notes = ending.notes;
         self.statuses.push(status);
         self.kept = ending.kept.map(|ended| Kept {

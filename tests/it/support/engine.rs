@@ -180,6 +180,11 @@ impl Engine {
         format!("unix://{}", self.socket().display())
     }
 
+    /// For `JOB_CGROUP_PARENT`: where this engine has its containers anyway.
+    pub(crate) fn groups_at(&self) -> String {
+        format!("/{}", cgroup(&self.dir).to_string_lossy())
+    }
+
     /// The adapter under test.
     pub(crate) fn docker(&self) -> Docker {
         Docker::connect(&self.config()).expect("an address")
@@ -188,7 +193,7 @@ impl Engine {
     /// Settings of the adapter: any registry and the local image `busybox:test` are allowed.
     pub(crate) fn config(&self) -> Config {
         let images = ImagePolicy::new(&["*"], &["busybox:test"]).expect("a policy");
-        Config { images, ..Config::new(self.host()) }
+        Config { images, group_parent: Some(self.groups_at()), ..Config::new(self.host()) }
     }
 
     /// A plain client, for what the adapter does not do.
@@ -318,10 +323,13 @@ impl Engine {
     /// units anew and writes the rules for devices that it knows.
     pub(crate) fn take_card_away(&self, number: u32) {
         let groups = Path::new("/sys/fs/cgroup/devices").join(cgroup(&self.dir));
-        let groups = std::fs::read_dir(groups).expect("the engine's control group").flatten();
-        for group in groups.filter(|entry| entry.path().is_dir()) {
+        // A job's container is one level below its own group.
+        for group in folders(&groups)
+            .iter()
+            .flat_map(|group| folders(group).into_iter().chain([group.clone()]))
+        {
             let rule = format!("c 195:{number} rw");
-            std::fs::write(group.path().join("devices.deny"), rule).expect("a rule is taken away");
+            std::fs::write(group.join("devices.deny"), rule).expect("a rule is taken away");
         }
     }
 
@@ -344,6 +352,20 @@ impl Engine {
         let root = Path::new("/sys/fs/cgroup");
         let roots = folders(root).into_iter().chain([root.to_owned()]);
         roots.map(|hierarchy| folders(&hierarchy.join(&own)).len()).sum()
+    }
+
+    /// The groups that jobs have to themselves, in any hierarchy.
+    pub(crate) fn groups_of_jobs(&self) -> Vec<PathBuf> {
+        let own = cgroup(&self.dir);
+        let root = Path::new("/sys/fs/cgroup");
+        let roots = folders(root).into_iter().chain([root.to_owned()]);
+        let mut all: Vec<PathBuf> =
+            roots.flat_map(|hierarchy| folders(&hierarchy.join(&own))).collect();
+        let is_jobs = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lamda-"))
+        };
+        all.retain(is_jobs);
+        all
     }
 
     fn socket(&self) -> PathBuf {

@@ -120,6 +120,7 @@ impl World {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("NATS_URL", self.nats.url())
             .env("DOCKER_HOST", self.engine.host())
+            .env("JOB_CGROUP_PARENT", self.engine.groups_at())
             .env("OPBNB_RPC_URL", &self.anvil.rpc_url)
             .env("REPUTATION_CONTRACT_ADDRESS", self.contract.to_string())
             .env("AGENT_PRIVATE_KEY", Anvil::key_hex(1))
@@ -303,6 +304,12 @@ for _ in range(info.num_pending + info.delivered.consumer_seq):
             entries.filter(|entry| entry.file_name() != ".trash").count()
         };
         folders.map(count).sum()
+    }
+
+    /// The path of a file in a job's output folder, once it is there and not empty.
+    pub(crate) fn output_file(&self, job: &str, name: &str) -> Option<PathBuf> {
+        let path = self.dir.path().join("data/jobs").join(job).join("1/output").join(name);
+        std::fs::metadata(&path).is_ok_and(|file| file.len() > 0).then_some(path)
     }
 
     /// The content of a CID, as a plain client gets it from the store.
