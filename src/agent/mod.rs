@@ -16,6 +16,8 @@
 pub mod account;
 mod act;
 mod admin;
+mod beat;
+mod hardware;
 pub mod health;
 mod housekeeping;
 pub mod jobs;

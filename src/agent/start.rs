@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
+use super::hardware::Hardware;
 use super::health::cards::Cards;
 use super::health::containers::Containers;
 use super::health::lookout::Lookout;
@@ -42,7 +43,7 @@ use crate::container::ContainerRuntime;
 use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
-use crate::node::{Gpu, GpuInventory, card::Facts};
+use crate::node::Gpu;
 use crate::supervise::Services;
 
 /// A service that failed is started again after this long at first, and at most.
@@ -64,13 +65,6 @@ pub(super) struct Parts<R, C> {
     domain: Arc<watch::Sender<Option<Domain>>>,
 }
 
-/// What the host has, as it was found at the start.
-pub(super) struct Hardware {
-    pub(super) gpus: Vec<Gpu>,
-    /// Driver and CUDA version, as receipts name them.
-    pub(super) driver: String,
-}
-
 impl<R, G, Ch, C> Node<R, G, Ch, C>
 where
     R: ContainerRuntime,
@@ -78,27 +72,6 @@ where
     Ch: Chain,
     C: Clock + Clone,
 {
-    /// Asks the driver for the cards. Fails where there is none and the owner did not allow that.
-    pub(super) async fn find_gpus(&self) -> Result<Hardware, Error> {
-        let inventory = if self.settings.without_gpu {
-            tracing::warn!("GPU_MODE=none: running without GPUs");
-            GpuInventory::default()
-        } else {
-            self.gpu.inventory().await.map_err(|err| Error::NoGpu(Some(err)))?
-        };
-        if inventory.gpus.is_empty() && !self.settings.without_gpu {
-            return Err(Error::NoGpu(None));
-        }
-        let GpuInventory { driver, cuda, gpus, facts, others, stand_in, .. } = inventory;
-        stand_in.iter().chain(&others).for_each(|note| tracing::warn!("{note}"));
-        for gpu in &gpus {
-            let (uuid, vram_mib, model) = (&gpu.uuid, gpu.vram_mib, &gpu.model);
-            let facts = facts.get(uuid).map_or_else(String::new, Facts::in_brackets);
-            tracing::info!(%uuid, vram_mib, driver, cuda, "found {model} with {vram_mib} MiB{facts}");
-        }
-        Ok(Hardware { gpus, driver: format!("CUDA {cuda} (driver {driver})") })
-    }
-
     /// Opens the journal, makes all parts, and starts every service.
     pub(super) async fn start(
         mut self,
@@ -111,7 +84,7 @@ where
         desk.board.restore_health(desk.journal.gpu_health().await?);
         let mut services = Services::default();
         if let Some(way) = way {
-            usage::serve(&mut services, RETRY, way, &parts);
+            usage::serve(&mut services, RETRY, way, &parts.jobs, &parts.link);
         }
         if !hardware.gpus.is_empty() {
             let gate = Gate::new(Arc::clone(&self.gpu), desk.board.clone(), &self.settings);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use super::act::Watcher;
+use super::act::{Act, Watcher};
+use super::beat;
+use super::jobs::hand::Jobs;
 use super::link::Link;
-use super::start::Parts;
 use crate::backoff::Backoff;
 use crate::bus::{self, MessageIds, MetricsTopic};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::ids::Address;
 use crate::journal::{self, Journal};
 use crate::report::causes;
 use crate::supervise::{Failure, Services};
+use crate::usage::Profile;
 use crate::usage::watch::{Attempt, Said, Watch};
 
 /// What the jobs' tasks have told and nobody has passed on yet.
@@ -41,7 +43,9 @@ pub struct MonitorLink {
     /// Where live figures are published.
     pub topic: MetricsTopic,
     /// How jobs are watched that ask for nothing.
-    pub profile: crate::usage::profile::Profile,
+    pub profile: Profile,
+    /// Time between two of the node's own beats.
+    pub beat: Duration,
 }
 
 /// The way from the jobs' tasks to the monitor and back, before its services start.
@@ -66,18 +70,23 @@ impl Way {
 }
 
 /// Starts the services that keep what jobs use.
-pub(super) fn serve<R, C>(services: &mut Services, retry: Backoff, way: Way, parts: &Parts<R, C>)
-where
+pub(super) fn serve<R, C>(
+    services: &mut Services,
+    retry: Backoff,
+    way: Way,
+    jobs: &Jobs<Act<R, C>, C>,
+    link: &Link,
+) where
     R: ContainerRuntime,
     C: Clock + Clone,
 {
-    let (desk, node) = (&parts.jobs.desk, parts.jobs.node);
+    let (desk, node) = (&jobs.desk, jobs.node);
     let keeper = Arc::new(Keeper {
         node,
         journal: desk.journal.clone(),
-        link: parts.link.clone(),
-        ids: parts.jobs.effects.ids.clone(),
-        topic: way.link.topic,
+        link: link.clone(),
+        ids: jobs.effects.ids.clone(),
+        topic: way.link.topic.clone(),
         clock: desk.clock.clone(),
         asked: Mutex::new(way.asked),
         watches: way.link.watches,
@@ -87,7 +96,12 @@ where
     services.spawn_with("watches", retry, Arc::clone(&keeper), Keeper::pass_on);
     services.spawn_with("usage", retry, Arc::clone(&keeper), Keeper::take);
     services.spawn_with("usage batches", retry, keeper, Keeper::publish);
-    let swept = (Arc::clone(&parts.jobs.effects.runtime), desk.clock.clone());
+    let (beats, every) =
+        ((link.clone(), way.link.topic.clone(), desk.clock.clone()), way.link.beat);
+    services.spawn_with("beat", retry, beats, move |(link, topic, clock)| {
+        beat::run(node, link, topic, every, clock)
+    });
+    let swept = (Arc::clone(&jobs.effects.runtime), desk.clock.clone());
     services.spawn_with("control groups", retry, swept, move |(runtime, clock)| {
         sweep_groups(node, runtime, clock)
     });

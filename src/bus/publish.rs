@@ -113,6 +113,18 @@ impl Bus {
         Ok(())
     }
 
+    /// Sends a beat of the node itself. Lossy by design, as a live log is.
+    pub async fn publish_beat(
+        &self,
+        topic: &MetricsTopic,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        self.online()?;
+        let publish = self.publish_plain(topic.of_node(kind), body);
+        timeout(LOG_WAIT, publish).await.unwrap_or(Err(Error::Timeout { what: "send a beat" }))
+    }
+
     /// Repeats a stored status on `agent.status` alone: the answer to a job that arrives a second time.
     /// It has left once [`Bus::flush`] returns.
     pub async fn repeat_status(&self, body: Bytes) -> Result<(), Error> {

@@ -176,6 +176,11 @@ impl MetricsTopic {
         Ok(Self { prefix: format!("m.{domain}.c.{channel}") })
     }
 
+    /// The subject of one kind of the node's own messages.
+    pub(super) fn of_node(&self, kind: &str) -> String {
+        format!("{}.control.proplet.{kind}", self.prefix)
+    }
+
     /// The two subjects on which readers wait for what jobs use.
     pub(super) fn of_jobs(&self) -> [String; 2] {
         ["control.proplet.task_metrics", "metrics.proplet"]

@@ -111,8 +111,8 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         let (say, said) = mpsc::channel(monitor::SAID_MAX);
         let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
         watching.spawn("the monitor".to_owned(), monitor.run(watched));
-        let Monitoring { topic, profile, .. } = settings.monitoring;
-        MonitorLink { watches, said, topic, profile }
+        let Monitoring { topic, profile, beat, .. } = settings.monitoring;
+        MonitorLink { watches, said, topic, profile, beat }
     });
     let node = agent::Node {
         owner: settings.owner,

@@ -14,6 +14,7 @@ pub mod docker;
 mod error;
 pub mod fake;
 mod image;
+mod log;
 mod policy;
 mod trial;
 mod user;
@@ -37,6 +38,7 @@ pub use allowed::{ImagePolicy, NotAllowed, PUBLIC_REGISTRIES};
 pub use cached::CachedImage;
 pub use error::Error;
 pub use image::{InvalidReference, Reference};
+pub use log::{Gone, LogChunk, LogSink, LogStream};
 pub use policy::{Access, LOG_BYTES_KEPT, Way};
 pub use trial::Tried;
 pub use user::{InvalidUser, User};
@@ -113,18 +115,24 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<u32>, Error>> + Send;
 
     /// Where the kernel counts what a started container uses, or why nobody knows.
-    fn group(&self, id: &ContainerId) -> impl Future<Output = Result<Place, Unknown>> + Send;
+    fn group(&self, _id: &ContainerId) -> impl Future<Output = Result<Place, Unknown>> + Send {
+        async { Err(Unknown::NotSupported) }
+    }
 
     /// The path, below the roots of control groups, of the group that the container of this name has to itself, if
     /// it has one. It outlives the container.
-    fn group_path(&self, name: &str) -> Option<String>;
+    fn group_path(&self, _name: &str) -> Option<String> {
+        None
+    }
 
     /// Removes these containers' own groups, which the caller may not.
     fn remove_groups(
         &self,
-        node: Address,
-        names: &[String],
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+        _node: Address,
+        _names: &[String],
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        async { Ok(()) }
+    }
 
     /// Bytes written to the container's own layer; `None` if the engine says that it can't measure them, as
     /// its btrfs driver does of a layer that has reached its size. It may take long.
@@ -207,31 +215,6 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
         node: Address,
         file: &Path,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, Error>> + Send;
-}
-
-/// Takes a container's output. Bounded: reading waits while it is full.
-pub type LogSink = tokio::sync::mpsc::Sender<LogChunk>;
-
-/// What is done the moment at which no process of a container is left.
-pub type Gone<'a> = &'a (dyn Fn() + Send + Sync);
-
-/// A piece of a container's output as it came: at most 64 KiB, not cut at line ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogChunk {
-    /// The stream that it was written to.
-    pub stream: LogStream,
-    /// The job's raw bytes, not necessarily text.
-    pub bytes: bytes::Bytes,
-}
-
-/// A container's output streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogStream {
-    /// The container's standard output.
-    Stdout,
-    /// The container's standard error.
-    Stderr,
 }
 
 /// The engine's id of a container.

@@ -6,10 +6,13 @@
 
 pub mod cgroup;
 pub mod nodes;
+mod own;
 pub mod tree;
 
 use std::io::Read as _;
 use std::path::Path;
+
+pub use own::{OwnUse, own_use};
 
 /// Number of bytes in a MiB.
 const MIB: u64 = 1 << 20;

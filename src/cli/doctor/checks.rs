@@ -53,6 +53,9 @@ pub(super) async fn key(parts: &Parts) -> Finding {
     }
 }
 
+/// What systemd's keeping of control groups costs.
+const UNCOUNTED: &str = " by systemd (what a job used in all is not known)";
+
 pub(super) async fn docker(parts: &Parts) -> Finding {
     let Some(config) = &parts.docker else { return unset() };
     let engine = match Docker::connect(config) {
@@ -62,11 +65,12 @@ pub(super) async fn docker(parts: &Parts) -> Finding {
     match engine {
         Ok(engine) => {
             let text = format!(
-                "{} (API {}) on {}, cgroup v{}, runtimes {}, {}",
+                "{} (API {}) on {}, cgroup v{}{}, runtimes {}, {}",
                 engine.version,
                 engine.api,
                 engine.os,
                 engine.cgroup_version,
+                if engine.are_cgroups_by_systemd { UNCOUNTED } else { "" },
                 engine.runtimes.join(" "),
                 root_in_containers(&engine),
             );

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use bollard::models::SystemInfoCgroupVersionEnum as Cgroup;
+use bollard::models::{
+    SystemInfoCgroupDriverEnum as CgroupDriver, SystemInfoCgroupVersionEnum as Cgroup,
+};
 
 use super::super::Error;
 use super::Docker;
@@ -21,6 +23,8 @@ pub struct Engine {
     pub os: String,
     /// Version of its control groups: 1 or 2; 0 if it does not say.
     pub cgroup_version: u8,
+    /// Whether systemd makes them for it, so that no job has one of its own.
+    pub are_cgroups_by_systemd: bool,
     /// Names of its OCI runtimes, sorted.
     pub runtimes: Vec<String>,
     /// Its storage driver, such as `overlay2`.
@@ -88,6 +92,7 @@ impl Docker {
                 Some(Cgroup::_2) => 2,
                 Some(Cgroup::EMPTY) | None => 0,
             },
+            are_cgroups_by_systemd: info.cgroup_driver == Some(CgroupDriver::SYSTEMD),
             runtimes,
             storage_driver: info.driver.unwrap_or_default(),
             root_dir: info.docker_root_dir.unwrap_or_default().into(),
@@ -145,6 +150,7 @@ mod tests {
             api: String::new(),
             os: String::new(),
             cgroup_version: 2,
+            are_cgroups_by_systemd: false,
             runtimes: Vec::new(),
             storage_driver: String::new(),
             root_dir: PathBuf::new(),

@@ -8,10 +8,15 @@ use bollard::models::{HostConfig, SystemInfoCgroupDriverEnum as CgroupDriver};
 use super::super::{ContainerId, Error, policy};
 use super::inspect::inspect;
 use super::tool::PROGRAM;
-use super::{Docker, Host, run};
+use super::{Docker, Host};
 use crate::ids::Address;
 use crate::usage::Unknown;
 use crate::usage::watch::Place;
+
+/// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,
+/// kata) are not.
+pub(super) const NATIVE: [&str; 6] =
+    ["runc", "crun", "nvidia", "nvidia-cdi", "nvidia-legacy", "io.containerd.runc.v2"];
 
 /// Where a container of ours sees the host's control groups.
 const SHOWN: &str = "/tmp";
@@ -49,7 +54,7 @@ pub(super) async fn of(docker: &Docker, id: &ContainerId) -> Result<Place, Unkno
     if own.is_some() && host.cgroup_parent == own {
         return own.map(|path| Place::Parent { path, container }).ok_or(Unknown::Failed);
     }
-    if !host.runtime.is_some_and(|runtime| run::NATIVE.contains(&runtime.as_str())) {
+    if !host.runtime.is_some_and(|runtime| NATIVE.contains(&runtime.as_str())) {
         return Err(Unknown::NotSupported);
     }
     let pid = there.state.filter(|state| state.running == Some(true)).and_then(|it| it.pid);

@@ -255,16 +255,11 @@ pub(super) async fn stop(docker: &Docker, id: &ContainerId, grace: Duration) -> 
     }
 }
 
-/// The runtimes whose containers are processes of the host, with device nodes before them. Those of others (gVisor,
-/// kata) are not.
-pub(super) const NATIVE: [&str; 6] =
-    ["runc", "crun", "nvidia", "nvidia-cdi", "nvidia-legacy", "io.containerd.runc.v2"];
-
 /// The number of its first process as the engine knows it, while it runs and is one of the host's.
 pub(super) async fn first_process(docker: &Docker, id: &ContainerId) -> Result<Option<u32>, Error> {
     let there = inspect(docker, &id.0).await?;
     let runtime = there.as_ref().and_then(|there| there.host_config.as_ref()?.runtime.as_deref());
-    if !runtime.is_some_and(|runtime| NATIVE.contains(&runtime)) {
+    if !runtime.is_some_and(|runtime| groups::NATIVE.contains(&runtime)) {
         return Ok(None);
     }
     let state = there.and_then(|there| there.state);

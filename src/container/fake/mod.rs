@@ -29,8 +29,6 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::ids::Address;
 use crate::job::status::PullProgress;
 use crate::node::GpuUuid;
-use crate::usage::Unknown;
-use crate::usage::watch::Place;
 
 pub use script::{Call, Script};
 
@@ -211,19 +209,6 @@ impl ContainerRuntime for Fake {
 
     async fn first_process(&self, id: &ContainerId) -> Result<Option<u32>, Error> {
         self.state().by_id(id).map(|_| None)
-    }
-
-    async fn group(&self, _id: &ContainerId) -> Result<Place, Unknown> {
-        // Nothing runs, so nothing is used.
-        Err(Unknown::NotSupported)
-    }
-
-    fn group_path(&self, _name: &str) -> Option<String> {
-        None
-    }
-
-    async fn remove_groups(&self, _node: Address, _names: &[String]) -> Result<(), Error> {
-        Ok(())
     }
 
     async fn written(&self, id: &ContainerId) -> Result<Option<u64>, Error> {

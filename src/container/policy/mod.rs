@@ -5,23 +5,25 @@
 //! field.
 
 mod cards;
+mod mounts;
 mod network;
 mod proof;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as EngineMount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
-    MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{ContainerSpec, Limits, Mount, Network, Sandbox};
+use super::{ContainerSpec, Limits, Network, Sandbox};
 use crate::ids::Address;
 
 pub use cards::{Access, Way};
 pub(super) use cards::{Handed, Means, Node, cards_of, handed, way};
+pub(super) use mounts::{lent, lent_with_all_below, shown};
+use mounts::{mount, volume};
 pub(super) use network::{ADDRESSES_MAX, Holder, LABEL_HOLDER, holder_body, holder_name, joins};
 pub(super) use proof::proof;
 
@@ -324,63 +326,6 @@ fn capabilities(asked: Option<&str>) -> String {
     let wanted = |one: &&str| asked.contains(one) || asked.contains(&"all");
     let given: Vec<&str> = CAPABILITIES.into_iter().filter(wanted).collect();
     if given.is_empty() { CAPABILITIES_DEFAULT.to_owned() } else { given.join(",") }
-}
-
-/// Binds one folder without the mounts below it: those below a read-only bind would stay writable.
-fn mount(mount: &Mount) -> EngineMount {
-    EngineMount {
-        typ: Some(MountType::BIND),
-        source: Some(mount.host.to_string_lossy().into_owned()),
-        target: Some(mount.target.clone()),
-        read_only: Some(mount.read_only),
-        bind_options: Some(MountBindOptions {
-            propagation: Some(MountBindOptionsPropagationEnum::PRIVATE),
-            non_recursive: Some(true),
-            ..MountBindOptions::default()
-        }),
-        ..EngineMount::default()
-    }
-}
-
-/// An anonymous volume that lies in this folder. The engine fills it with the image's content at the path, as
-/// it does for volumes of its own; a plain bind would hide that content.
-fn volume(folder: &Path, path: &str) -> EngineMount {
-    let options = [("type", "none"), ("o", "bind")].map(|(name, value)| (name, value.to_owned()));
-    let device = ("device", folder.to_string_lossy().into_owned());
-    let options = options.into_iter().chain([device]);
-    EngineMount {
-        typ: Some(MountType::VOLUME),
-        target: Some(path.to_owned()),
-        volume_options: Some(MountVolumeOptions {
-            driver_config: Some(MountVolumeOptionsDriverConfig {
-                name: Some("local".to_owned()),
-                options: Some(options.map(|(name, value)| (name.to_owned(), value)).collect()),
-            }),
-            ..MountVolumeOptions::default()
-        }),
-        ..EngineMount::default()
-    }
-}
-
-/// Mounts a folder of the node's into a probe, read-only.
-pub(super) fn shown(folder: &Path, target: &str) -> EngineMount {
-    mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: true })
-}
-
-/// Mounts a folder of the node's into a probe, writable: the engine changes something in it.
-pub(super) fn lent(folder: &Path, target: &str) -> EngineMount {
-    mount(&Mount { host: folder.to_owned(), target: target.to_owned(), read_only: false })
-}
-
-/// Mounts a folder of the host's into a container of the node's own, writable, with the mounts below it.
-pub(super) fn lent_with_all_below(folder: &str, target: &str) -> EngineMount {
-    EngineMount {
-        typ: Some(MountType::BIND),
-        source: Some(folder.to_owned()),
-        target: Some(target.to_owned()),
-        read_only: Some(false),
-        ..EngineMount::default()
-    }
 }
 
 /// Options of the `/tmp` of a container whose root file system is read-only: half of its memory, which it

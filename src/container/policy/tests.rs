@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::container::Mount;
 use crate::container::{Limits, User};
 use crate::node::GpuUuid;
 
