@@ -25,6 +25,8 @@ const REST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Cards<G> {
     gpu: Arc<G>,
+    /// How long the driver may take for an answer.
+    pub(super) deadline: Duration,
     rests_until: Option<Duration>,
 }
 
@@ -33,7 +35,7 @@ pub(super) type Energy = BTreeMap<GpuUuid, Reading>;
 
 impl<G: GpuProbe> Cards<G> {
     pub(super) const fn new(gpu: Arc<G>) -> Self {
-        Self { gpu, rests_until: None }
+        Self { gpu, deadline: DEADLINE, rests_until: None }
     }
 
     /// A round of samples; empty if the driver does not answer.
@@ -43,7 +45,7 @@ impl<G: GpuProbe> Cards<G> {
             return Round::new();
         }
         self.rests_until = None;
-        match timeout(DEADLINE, self.gpu.sample()).await {
+        match timeout(self.deadline, self.gpu.sample()).await {
             Ok(Ok(round)) => round,
             Ok(Err(_)) | Err(_) => {
                 self.rests_until = Some(clock.monotonic().saturating_add(REST));
@@ -57,7 +59,7 @@ impl<G: GpuProbe> Cards<G> {
         if self.rests_until.is_some() {
             return Energy::new();
         }
-        let asked = timeout(DEADLINE, self.gpu.energy(cards)).await;
+        let asked = timeout(self.deadline, self.gpu.energy(cards)).await;
         let told = asked.ok().and_then(Result::ok).unwrap_or_default();
         told.into_iter().map(|(card, energy)| (card, energy.map_err(|err| why(&err)))).collect()
     }
