@@ -2,10 +2,10 @@
 //! effects that answer at once.
 //!
 //! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES | --cards LIBRARY |
-//! --line JOBS]` prints JSON.
+//! --line JOBS | --watching JOBS]` prints JSON.
 //! `--year` prints only the row about a journal of `JOBS` jobs, `--folder` only that about an output of
 //! `FILES` files, `--cards` only that about sampling the GPUs of this management library, `--line` only that about giving
-//! out cards among `JOBS` waiting jobs.
+//! out cards among `JOBS` waiting jobs, `--watching` (root only) that about sampling what `JOBS` jobs use.
 //! docs/performance.md explains the figures.
 
 #![expect(clippy::print_stdout, reason = "the figures go to stdout")]
@@ -14,6 +14,7 @@ mod cards;
 mod fakes;
 mod folder;
 mod line;
+mod watching;
 mod year;
 
 use std::path::Path;
@@ -323,6 +324,11 @@ async fn main() -> Result<(), Failure> {
     if let Some(at) = arguments.iter().position(|argument| argument == "--cards") {
         let row = cards::cards(arguments.get(at + 1).ok_or("--cards LIBRARY")?.into()).await?;
         println!("{:#}", serde_json::json!({ "cards": row }));
+        return Ok(());
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--watching") {
+        let jobs = arguments.get(at + 1).ok_or("--watching JOBS")?.parse()?;
+        println!("{:#}", serde_json::json!({ "watching": watching::watching(jobs)? }));
         return Ok(());
     }
     if let Some(at) = arguments.iter().position(|argument| argument == "--line") {

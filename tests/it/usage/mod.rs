@@ -1,5 +1,7 @@
 //! What jobs use: read off real containers, published in batches and live, signed beside the receipt.
 
+use std::io::BufRead as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lamda_node::chain::key::recover;
@@ -7,7 +9,7 @@ use lamda_node::ids::Hash;
 use lamda_node::usage::{Chain, SignedUsage};
 use serde_json::{Value, json};
 
-use crate::support::tools::eventually;
+use crate::support::tools::{Running, eventually, free_port, tool};
 use crate::support::world::{World, last, shell, shell_with, stages};
 
 /// How long a test waits for something that will come.
@@ -233,4 +235,44 @@ async fn a_job_is_watched_as_it_asks_and_runs_also_if_what_it_asks_is_nonsense()
         assert!(said.contains("monitoring_profile") && said.contains(names), "{said}");
         assert!(last(&statuses)["usage"].is_object(), "it is watched as usual");
     }
+}
+
+/// An unchanged client of the systems that had these figures first reads them through nats-server's MQTT listener.
+#[tokio::test]
+async fn a_plain_mqtt_client_reads_what_a_job_uses() {
+    let mut world = World::start().await;
+    let port = free_port();
+    let listener = format!("mqtt {{ listen: \"127.0.0.1:{port}\" }}");
+    world.nats.restart_with(&listener);
+    let port = port.to_string();
+    let mut subscriber = Command::new(tool("mosquitto_sub"));
+    subscriber.args(["-h", "127.0.0.1", "-p", &port, "-t", "m/+/c/+/#", "-v", "-d", "-W", "60"]);
+    let mut subscriber = Running::start(subscriber.stdout(Stdio::piped()));
+    let lines = subscriber.0.stdout.take().expect("its output is piped");
+    let mut lines = std::io::BufReader::new(lines).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("Subscribed")), "nats-server takes MQTT clients");
+    let settings = [
+        ("METRICS_DOMAIN", "home"),
+        ("METRICS_CHANNEL", "rack-1"),
+        ("PROPLET_METRICS_INTERVAL", "1"),
+    ];
+    let _agent = world.agent(&settings);
+    let profile = json!({"monitoring_profile": {"interval_ms": 200}});
+    world.publish("by-mqtt", &shell_with("sleep 1; echo x > /output/output", &profile));
+    let mut awaited = vec![
+        "control/proplet/alive",
+        "control/proplet/metrics",
+        "control/proplet/task_metrics",
+        "metrics/proplet",
+    ];
+    while !awaited.is_empty() {
+        let line = lines.next().expect("all topics within a minute");
+        let Some((topic, body)) = line.split_once(' ') else { continue };
+        let Some(end) = topic.strip_prefix("m/home/c/rack-1/") else { continue };
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body["proplet_id"], World::agent_address().to_string(), "{topic}");
+        awaited.retain(|one| *one != end);
+    }
+    world.outcome("by-mqtt");
+    drop(subscriber);
 }
