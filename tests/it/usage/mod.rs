@@ -245,7 +245,9 @@ async fn a_plain_mqtt_client_reads_what_a_job_uses() {
     let listener = format!("mqtt {{ listen: \"127.0.0.1:{port}\" }}");
     world.nats.restart_with(&listener);
     let port = port.to_string();
-    let mut subscriber = Command::new(tool("mosquitto_sub"));
+    // Into a pipe it would write by the block.
+    let mut subscriber = Command::new(tool("stdbuf"));
+    subscriber.arg("-oL").arg(tool("mosquitto_sub"));
     subscriber.args(["-h", "127.0.0.1", "-p", &port, "-t", "m/+/c/+/#", "-v", "-d", "-W", "60"]);
     let mut subscriber = Running::start(subscriber.stdout(Stdio::piped()));
     let lines = subscriber.0.stdout.take().expect("its output is piped");
@@ -266,7 +268,8 @@ async fn a_plain_mqtt_client_reads_what_a_job_uses() {
         "metrics/proplet",
     ];
     while !awaited.is_empty() {
-        let line = lines.next().expect("all topics within a minute");
+        let line = lines.next();
+        let line = line.unwrap_or_else(|| panic!("within a minute nothing came on {awaited:?}"));
         let Some((topic, body)) = line.split_once(' ') else { continue };
         let Some(end) = topic.strip_prefix("m/home/c/rack-1/") else { continue };
         let body: Value = serde_json::from_str(body).expect("JSON");
