@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lamda_node::agent::events::Events;
 use lamda_node::agent::jobs::attempt::drive;
 use lamda_node::agent::jobs::board::{Board, StopRequest};
 use lamda_node::agent::jobs::desk::Desk;
@@ -120,6 +121,7 @@ impl Bench {
             },
             outbox: Arc::new(Notify::new()),
             notary: Notary::of(Arc::new(Key::random()), watch::channel(Some(Domain::OWN)).1),
+            events: Events::default(),
         };
         let effects = Arc::new(Fakes { board: Some(board), ..effects });
         Ok(Self { desk, crew: Crew::default(), effects, slots })

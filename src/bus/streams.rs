@@ -1,4 +1,4 @@
-//! The four streams and the buckets of claims and nodes: which must exist, and whether they are usable.
+//! The streams and the buckets of claims and nodes: which must exist, and whether they are usable.
 //!
 //! Must hold: an existing stream is never changed. A missing one is created; one that differs where it
 //! matters is refused with a message that says how; the rest of its settings are its owner's.
@@ -45,6 +45,12 @@ const CLAIM_BYTES_MAX: i32 = 4 * 1024;
 /// The largest presence, with subject and headers.
 const NODE_BYTES_MAX: i32 = 17 * 1024;
 
+/// The largest event, with subject and headers.
+const EVENT_BYTES_MAX: i32 = 17 * 1024;
+
+/// How long events are kept.
+const EVENTS_FOR: Duration = Duration::from_hours(7 * 24);
+
 /// Subjects that no stream of ours may capture: the stream would answer requests in the agent's place,
 /// and traffic that is lossy by design would fill it.
 const NEVER_CAPTURED: [&str; 4] =
@@ -61,6 +67,8 @@ pub(super) enum StreamKind {
     Dead,
     /// Results that were published late; created with the first of them.
     Results,
+    /// Events of nodes; created with the first of them.
+    Events,
     /// The bucket `JOB_CLAIMS`; needed only to serve a pool.
     Claims,
     /// The bucket `NODES`; optional.
@@ -76,7 +84,8 @@ impl StreamKind {
     const OF_POOLS: [Self; 4] = [Self::Status, Self::Dead, Self::Claims, Self::Jobs];
 
     /// All that reserve space on the server's disk, for a message to the server's owner.
-    const ON_DISK: [Self; 4] = [Self::Status, Self::Results, Self::Claims, Self::Jobs];
+    const ON_DISK: [Self; 5] =
+        [Self::Status, Self::Results, Self::Events, Self::Claims, Self::Jobs];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -84,6 +93,7 @@ impl StreamKind {
             Self::Status => "STATUS",
             Self::Dead => "DEAD",
             Self::Results => "RESULTS",
+            Self::Events => "EVENTS",
             Self::Claims => "KV_JOB_CLAIMS",
             Self::Nodes => "KV_NODES",
         }
@@ -96,6 +106,7 @@ impl StreamKind {
             Self::Status => &["jobs.status.*.*"],
             Self::Dead => &["jobs.dead.*"],
             Self::Results => &["jobs.results.*.*"],
+            Self::Events => &["events.*.*.*"],
             Self::Claims => &["$KV.JOB_CLAIMS.>"],
             Self::Nodes => &["$KV.NODES.>"],
         };
@@ -118,6 +129,8 @@ impl StreamKind {
             },
             Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
             Self::Dead => common,
+            // The oldest go first: what happens now matters more.
+            Self::Events => Config { max_age: EVENTS_FOR, max_bytes: GIB, ..common },
             // As KV clients create a bucket, except when it is full (after four million jobs in 30 days):
             // then the oldest claims, of jobs that ended long ago, are discarded, and the pools go on.
             // A claim must outlive every delivery of its job. It lives as long as a job id in a journal,
@@ -150,6 +163,7 @@ impl StreamKind {
         match self {
             Self::Claims => CLAIM_BYTES_MAX,
             Self::Nodes => NODE_BYTES_MAX,
+            Self::Events => EVENT_BYTES_MAX,
             Self::Jobs | Self::Status | Self::Dead | Self::Results => JOB_BYTES_MAX,
         }
     }

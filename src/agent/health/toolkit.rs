@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::agent::jobs::board::Board;
 use crate::agent::settings::{JobAuth, Settings};
 use crate::clock::Clock;
+use crate::fleet::kinds;
 use crate::gpu::GpuProbe;
 use crate::node::toolkit::Verdict;
 use crate::supervise::Failure;
@@ -52,6 +53,7 @@ impl<G: GpuProbe> Gate<G> {
             told.replace(verdict.clone())
         };
         if before.as_ref() != Some(&verdict) {
+            self.push(&verdict);
             self.tell(&verdict, before.is_some());
         }
     }
@@ -62,6 +64,20 @@ impl<G: GpuProbe> Gate<G> {
             clock.sleep(EVERY).await;
             self.look().await;
         }
+    }
+
+    fn push(&self, verdict: &Verdict) {
+        let name = "NVIDIA's container toolkit";
+        let (kind, text) = match verdict {
+            Verdict::Unsafe(escapes) => (kinds::TOOLKIT_UNSAFE, escapes.to_string()),
+            Verdict::Unknown(_) => {
+                (kinds::TOOLKIT_UNKNOWN, format!("the version of {name} is not known"))
+            }
+            Verdict::Safe(version) => (kinds::TOOLKIT_SAFE, format!("{name} is {version}")),
+            Verdict::Unused => return,
+        };
+        let bars = self.has_strangers && !self.is_allowed && kind == kinds::TOOLKIT_UNSAFE;
+        self.board.events().tell(kind, &text, |event| event.with("bars_strangers", bars));
     }
 
     fn tell(&self, verdict: &Verdict, was_told: bool) {
