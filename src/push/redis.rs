@@ -1,7 +1,7 @@
 //! Writes to a Redis server: what dashboards listen to, and what they read back.
 //!
-//! Must hold: each call has a deadline; the password is in no text; what is written together arrives together,
-//! or the call says that it is not known to have.
+//! Must hold: each call has a deadline; the password is in no text; of what is written together all arrives or
+//! nothing, except where the error says otherwise.
 
 use std::time::Duration;
 
@@ -42,6 +42,15 @@ pub enum Error {
     /// The server answers with an error.
     #[error("the Redis at {server} refuses")]
     Refused {
+        /// The server's address without its password.
+        server: String,
+        /// Its words.
+        #[source]
+        source: BoxError,
+    },
+    /// The server took a part of it: one of the names is in use for something else there.
+    #[error("the Redis at {server} took a part only: one of the names is something else there")]
+    Partly {
         /// The server's address without its password.
         server: String,
         /// Its words.
@@ -101,9 +110,13 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Writes all of this in one round trip. After [`Error::Away`] it is not known what arrived.
+    /// Writes all of this in one round trip. After [`Error::Away`] it is not known whether it arrived.
     pub async fn write(&mut self, commands: &[Command]) -> Result<(), Error> {
+        if commands.is_empty() {
+            return Ok(());
+        }
         let mut pipeline = redis::pipe();
+        pipeline.atomic();
         for command in commands {
             add(&mut pipeline, command);
         }
@@ -132,6 +145,8 @@ fn named(server: &str, err: RedisError) -> Error {
         || err.kind() == ErrorKind::AuthenticationFailed;
     if is_about_password {
         Error::Password { server }
+    } else if err.code() == Some("WRONGTYPE") {
+        Error::Partly { server, source: Box::new(err) }
     } else if matches!(err.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         Error::Refused { server, source: Box::new(err) }
     } else {

@@ -2,11 +2,12 @@
 //!
 //! Must hold: while Redis is away or turned off, nothing waits for it but its own ring.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Inner, Redis, gpus};
 use crate::backoff::Backoff;
@@ -48,69 +49,75 @@ struct Log {
     failures: u32,
 }
 
-async fn serve(inner: &Inner, redis: &Redis, log: &mut Log) -> std::convert::Infallible {
+impl Log {
+    /// Something was written.
+    fn works(&mut self, inner: &Inner, redis: &Redis) {
+        self.failures = 0;
+        if std::mem::take(&mut self.is_away) {
+            leans(inner, true);
+            tracing::info!("the Redis at {} takes events again", redis.config.server());
+        }
+    }
+
+    fn failed(&mut self, inner: &Inner, err: &Error) {
+        leans(inner, false);
+        self.failures = self.failures.saturating_add(1);
+        let text = causes(err);
+        if std::mem::replace(&mut self.is_away, true) {
+            tracing::debug!("{text}");
+        } else {
+            tracing::warn!("{text}; events for it wait meanwhile, the newest of them");
+        }
+    }
+}
+
+fn leans(inner: &Inner, answers: bool) {
+    let mut services = inner.services.lock().unwrap_or_else(PoisonError::into_inner);
+    services.insert("redis".to_owned(), answers);
+}
+
+async fn serve(inner: &Inner, redis: &Redis, log: &mut Log) -> Infallible {
     loop {
-        match redis.config.connect().await {
+        let err = match redis.config.connect().await {
             Ok(connection) => {
-                if log.failures == 0 || std::mem::take(&mut log.is_away) {
+                if log.failures == 0 {
+                    leans(inner, true);
                     tracing::info!("connected to the Redis at {}", redis.config.server());
                 }
-                inner_leans(inner, true);
-                let begun = Instant::now();
-                let err = carry(inner, redis, connection).await;
-                // One that refuses what is written is no reason to connect again and again.
-                let has_worked =
-                    begun.elapsed() > AGAIN.max && !matches!(err, Error::Refused { .. });
-                if has_worked {
-                    log.failures = 0;
-                }
-                failed(inner, log, &err);
+                carry(inner, redis, connection, log).await
             }
-            Err(err) => failed(inner, log, &err),
-        }
+            Err(err) => err,
+        };
+        log.failed(inner, &err);
         tokio::time::sleep(AGAIN.jittered(log.failures)).await;
     }
 }
 
-fn inner_leans(inner: &Inner, answers: bool) {
-    let mut services = inner.services.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    services.insert("redis".to_owned(), answers);
-}
-
-fn failed(inner: &Inner, log: &mut Log, err: &Error) {
-    inner_leans(inner, false);
-    log.failures = log.failures.saturating_add(1);
-    let text = causes(err);
-    if std::mem::replace(&mut log.is_away, true) {
-        tracing::debug!("{text}");
-    } else {
-        tracing::warn!("{text}; events for it wait meanwhile, the newest of them");
-    }
-}
-
 /// Writes batches until one fails.
-async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection) -> Error {
+async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection, log: &mut Log) -> Error {
     let mut gpus_due = interval(GPUS_EVERY);
-    gpus_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    gpus_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             batch = redis.sink.ring.next(redis.flush) => {
                 let events = batch.items().iter().flat_map(|(_, event)| commands(event));
                 let all: Vec<_> = events.collect();
                 match connection.write(&all).await {
-                    Ok(()) => {
-                        batch.sent();
-                        redis.sink.tell_drops(inner);
+                    Ok(()) => batch.sent(),
+                    // To write it again would repeat what arrived.
+                    Err(err @ Error::Partly { .. }) => {
+                        batch.dropped();
+                        tracing::debug!("{}", causes(&err));
                     }
                     Err(err) => return err,
                 }
+                log.works(inner, redis);
+                redis.sink.tell_drops(inner);
             }
-            _ = gpus_due.tick() => {
-                let report = gpus::report(inner);
-                if let Err(err) = connection.write(&report).await {
-                    return err;
-                }
-            }
+            _ = gpus_due.tick() => match connection.write(&gpus::report(inner)).await {
+                Ok(()) | Err(Error::Partly { .. }) => {}
+                Err(err) => return err,
+            },
         }
     }
 }
