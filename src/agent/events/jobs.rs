@@ -46,8 +46,13 @@ impl Events {
             }
             _ => {}
         }
+        self.job_taken(moved);
+    }
+
+    /// Tells the statuses of a transition; those of a job that was just taken are all there is to tell of it.
+    pub(in crate::agent) fn job_taken(&self, moved: &Transition) {
         for status in &moved.statuses {
-            self.status(status, image);
+            self.status(status, moved.job.spec.image.as_str());
         }
     }
 

@@ -66,16 +66,15 @@ impl<G: GpuProbe> Gate<G> {
         }
     }
 
+    /// Others read it: without the version, which would tell what this node is open to.
     fn push(&self, verdict: &Verdict) {
-        let name = "NVIDIA's container toolkit";
         let (kind, text) = match verdict {
-            Verdict::Unsafe(escapes) => (kinds::TOOLKIT_UNSAFE, escapes.to_string()),
-            Verdict::Unknown(_) => {
-                (kinds::TOOLKIT_UNKNOWN, format!("the version of {name} is not known"))
-            }
-            Verdict::Safe(version) => (kinds::TOOLKIT_SAFE, format!("{name} is {version}")),
+            Verdict::Unsafe(_) => (kinds::TOOLKIT_UNSAFE, "is not safe"),
+            Verdict::Unknown(_) => (kinds::TOOLKIT_UNKNOWN, "is of a version that is not known"),
+            Verdict::Safe(_) => (kinds::TOOLKIT_SAFE, "is safe"),
             Verdict::Unused => return,
         };
+        let text = format!("NVIDIA's container toolkit {text}");
         let bars = self.has_strangers && !self.is_allowed && kind == kinds::TOOLKIT_UNSAFE;
         self.board.events().tell(kind, &text, |event| event.with("bars_strangers", bars));
     }
