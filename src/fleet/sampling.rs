@@ -33,8 +33,7 @@ impl Sampling {
 
 /// The place of a job between 0 and 1, the same on every node and evenly spread: the first 53 bits of its hash.
 fn place(id: &TraceId) -> f64 {
-    let [a, b, c, d, e, f, g, h, ..] = id.0;
-    let bits = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11;
+    let bits = id.0.iter().take(8).fold(0, |bits: u64, byte| (bits << 8) | u64::from(*byte)) >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
     let place = bits as f64 / (1_u64 << 53) as f64;
     place

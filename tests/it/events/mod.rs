@@ -1,6 +1,7 @@
 //! Events of a real node, as a real nats-server and a real redis-server pass them on to other people's readers.
 
 mod away;
+mod others;
 mod redis;
 
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lamda_node::fleet::seed_view::table::{Feed, Kept, ROWS};
+use lamda_node::fleet::seed_view::table::{Feed, Kept, ROWS, Row};
 use lamda_node::fleet::{Event, Sampling, kinds};
 use lamda_node::ids::{Address, JobId};
 use serde_json::{Value, json};
@@ -51,47 +51,19 @@ async fn a_jobs_way_is_heard_on_nats_and_on_every_channel_by_readers_of_two_make
     let last: Value = serde_json::from_str(&world.nats.python(script, &[&subject])).expect("JSON");
     assert_eq!((&last["job_id"], &last["level"]), (&json!("j"), &json!("info")));
 
-    let fed = ROWS.iter().filter(|row| !matches!(row.feed, Feed::Nothing(_) | Feed::Gpus));
-    for row in fed.clone().filter(|row| row.kept == Kept::Channel) {
+    for row in fed().filter(|row| row.kept == Kept::Channel) {
         for reader in &readers {
             eventually(row.name, PATIENCE, || (!reader.on(row.name).is_empty()).then_some(()));
         }
     }
-    readers
-        .iter()
-        .for_each(|reader| eventually("its end", PATIENCE, || is_over(reader, "j").then_some(())));
+    for reader in &readers {
+        eventually("its end", PATIENCE, || is_over(reader, "j").then_some(()));
+    }
     let [python, ioredis] = readers.each_ref().map(|it| of_job(it, LOGS, "j"));
     assert_eq!(python, ioredis, "both hear the same");
-    let messages: Vec<_> =
-        python.iter().map(|it| it["message"].as_str().expect("a text")).collect();
-    let ours: Vec<_> = told.iter().map(|it| it["message"].as_str().expect("a text")).collect();
-    assert_eq!(messages, ours, "and what NATS has");
-    let registry = eventually("the registry tells", PATIENCE, || {
-        let mut told = readers[0].on("sollol:dashboard:rpc:activity");
-        told.retain(|it| it["backend"] == "rpc_registry" && it["details"]["total_active"] != 0);
-        told.pop()
-    });
-    assert_eq!(registry["event_type"], "rpc_backend_connect");
-    assert!(
-        registry["details"]["total_configured"].as_u64()
-            >= registry["details"]["total_active"].as_u64()
-    );
-
-    for row in fed {
-        match row.kept {
-            Kept::Stream { field, .. } => {
-                let [entry] = &redis.last_entries(&[row.name])[..] else { panic!("{}", row.name) };
-                let [name, body] = &entry[..] else { panic!("{}: {entry:?}", row.name) };
-                assert_eq!(name, field);
-                assert!(serde_json::from_str::<Value>(body).expect("JSON").is_object());
-            }
-            Kept::List { .. } => {
-                let kept = redis.python(&format!("print(r.llen('{}'))", row.name));
-                assert_ne!(kept, "0", "{}", row.name);
-            }
-            Kept::Channel | Kept::Key { .. } => {}
-        }
-    }
+    assert_eq!(texts(&python), texts(&told), "and what NATS has");
+    registry_tells(&readers[0]);
+    fed().for_each(|row| is_kept(&redis, row));
     agent.ask_to_end();
     agent.wait_for_end();
     eventually("the end is told", PATIENCE, || {
@@ -99,17 +71,56 @@ async fn a_jobs_way_is_heard_on_nats_and_on_every_channel_by_readers_of_two_make
     });
 }
 
+/// The names that events feed.
+fn fed() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(|row| !matches!(row.feed, Feed::Nothing(_) | Feed::Gpus))
+}
+
+fn texts(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["message"].as_str().expect("a text")).collect()
+}
+
+fn registry_tells(reader: &Heard) {
+    let told = eventually("the registry tells", PATIENCE, || {
+        let mut told = reader.on("sollol:dashboard:rpc:activity");
+        told.retain(|it| it["backend"] == "rpc_registry" && it["details"]["total_active"] != 0);
+        told.pop()
+    });
+    assert_eq!(told["event_type"], "rpc_backend_connect");
+    let count = |key: &str| told["details"][key].as_u64().expect("a number");
+    assert!(count("total_configured") >= count("total_active"), "{told}");
+    let named = told["details"]["rpc_addresses"].as_array().expect("a list");
+    assert_eq!(named.len() as u64, count("total_active"), "{told}");
+}
+
+/// Asserts that what outlives its readers is there.
+fn is_kept(redis: &Redis, row: &Row) {
+    match row.kept {
+        Kept::Stream { field, .. } => {
+            let [entry] = &redis.last_entries(&[row.name])[..] else { panic!("{}", row.name) };
+            let [name, body] = &entry[..] else { panic!("{}: {entry:?}", row.name) };
+            assert_eq!(name, field);
+            assert!(serde_json::from_str::<Value>(body).expect("JSON").is_object());
+        }
+        Kept::List { .. } => {
+            let kept = redis.python(&format!("print(r.llen('{}'))", row.name));
+            assert_ne!(kept, "0", "{}", row.name);
+        }
+        Kept::Channel | Kept::Key { .. } => {}
+    }
+}
+
 /// Two job ids, of which sampling at one half takes the first alone.
 fn taken_and_left() -> [String; 2] {
     let half = Sampling::of(0.5);
-    let takes = |job: &String| {
+    let is_in = |job: &String| {
         let id: JobId = job.parse().expect("an id");
         let node = Address::new([1; 20]);
         half.takes(&Event::new(kinds::JOB_RUNNING, node, <_>::default(), "m").about(&id))
     };
     let mut ids = (0..).map(|number| format!("job-{number}"));
-    let taken = ids.by_ref().find(takes).expect("one is taken");
-    [taken, ids.find(|job| !takes(job)).expect("one is left out")]
+    let taken = ids.by_ref().find(is_in).expect("one is taken");
+    [taken, ids.find(|job| !is_in(job)).expect("one is left out")]
 }
 
 #[tokio::test(flavor = "multi_thread")]
