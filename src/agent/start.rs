@@ -160,12 +160,7 @@ where
             rules: settings.rules,
             outbox: Arc::new(Notify::new()),
             notary: Notary::of(Arc::clone(&self.key), domain.subscribe()),
-            events: Events::new(
-                &settings.events,
-                self.key.address(),
-                hardware.gpus.clone(),
-                self.clock.clone(),
-            ),
+            events: Events::new(&settings.events, self.key.address(), &hardware.gpus, &self.clock),
         };
         desk.board.tells(desk.events.clone());
         let ids = MessageIds::new(desk.journal.secret("message-ids").await?);

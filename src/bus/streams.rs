@@ -11,6 +11,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy
 use async_nats::jetstream::{ErrorCode, stream};
 use tokio::time::Instant;
 
+use super::subjects::covers;
 use super::{Bus, Error, subjects};
 use crate::node::presence;
 
@@ -394,20 +395,6 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
-/// Whether `pattern` matches everything that `subject` (possibly a pattern itself) matches.
-pub(super) fn covers(pattern: &str, subject: &str) -> bool {
-    let mut wanted = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, wanted.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(other)) if other != ">" => {}
-            (token, Some(other)) if token == other => {}
-            _ => return false,
-        }
-    }
-    wanted.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,22 +406,6 @@ mod tests {
         }
         for version in ["2.9.25", "1.4.1", "", "x", "2"] {
             assert!(!is_new_enough(version), "{version}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_covers_what_it_matches_and_nothing_more() {
-        for (pattern, subject, expected) in [
-            ("jobs.dispatch.*", "jobs.dispatch.*", true),
-            ("jobs.>", "jobs.dispatch.*", true),
-            (">", "jobs.dispatch.*", true),
-            ("jobs.*.*", "jobs.dispatch.*", true),
-            ("jobs.dispatch.a", "jobs.dispatch.*", false),
-            ("jobs.dispatch", "jobs.dispatch.*", false),
-            ("jobs.dispatch.*.*", "jobs.dispatch.*", false),
-            ("jobs.*", "jobs.>", false),
-        ] {
-            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
         }
     }
 

@@ -191,6 +191,20 @@ pub fn is_inbox(subject: &str) -> bool {
     subject.starts_with(INBOX)
 }
 
+/// Whether `pattern` matches everything that `subject` (possibly a pattern itself) matches.
+pub(super) fn covers(pattern: &str, subject: &str) -> bool {
+    let mut wanted = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, wanted.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(other)) if other != ">" => {}
+            (token, Some(other)) if token == other => {}
+            _ => return false,
+        }
+    }
+    wanted.next().is_none()
+}
+
 /// EIP-55 first, then lower case; only one if they are equal (no letters, or all of them lower case).
 fn spellings(address: Address) -> Vec<String> {
     let mut names = vec![address.to_string(), address.lower_hex()];
@@ -267,6 +281,22 @@ mod tests {
             assert_eq!(parse_event(subject), None, "{subject}");
         }
         assert_eq!(event_filter(None), "events.*.*.*");
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_nothing_more() {
+        for (pattern, subject, expected) in [
+            ("jobs.dispatch.*", "jobs.dispatch.*", true),
+            ("jobs.>", "jobs.dispatch.*", true),
+            (">", "jobs.dispatch.*", true),
+            ("jobs.*.*", "jobs.dispatch.*", true),
+            ("jobs.dispatch.a", "jobs.dispatch.*", false),
+            ("jobs.dispatch", "jobs.dispatch.*", false),
+            ("jobs.dispatch.*.*", "jobs.dispatch.*", false),
+            ("jobs.*", "jobs.>", false),
+        ] {
+            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+        }
     }
 
     #[test]

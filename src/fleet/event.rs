@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::kinds::Kind;
 use crate::clock::Timestamp;
 use crate::ids::{Address, JobId};
 use crate::report;
@@ -51,13 +50,13 @@ impl Token {
     }
 
     /// The token of a [`Kind`], which is checked where kinds are made.
-    pub(super) const fn of_kind(text: &'static str) -> Self {
+    const fn of_kind(text: &'static str) -> Self {
         Self(Cow::Borrowed(text))
     }
 }
 
 /// Whether this is one token, as in [`Token`].
-pub(super) const fn is_token(text: &str) -> bool {
+const fn is_token(text: &str) -> bool {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -136,6 +135,31 @@ impl FromStr for Level {
 
     fn from_str(text: &str) -> Result<Self, InvalidLevel> {
         Self::ALL.into_iter().find(|level| level.as_str() == text).ok_or(InvalidLevel)
+    }
+}
+
+/// What an event says, apart from its facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The part of the node that tells it.
+    pub component: &'static str,
+    /// What happened.
+    pub event_type: &'static str,
+    /// How much it matters.
+    pub level: Level,
+    /// What it means, as one sentence.
+    pub says: &'static str,
+}
+
+impl Kind {
+    pub(super) const fn new(
+        component: &'static str,
+        event_type: &'static str,
+        level: Level,
+        says: &'static str,
+    ) -> Self {
+        assert!(is_token(component) && is_token(event_type), "each is one token of a subject");
+        Self { component, event_type, level, says }
     }
 }
 

@@ -2,32 +2,7 @@
 //!
 //! Must hold: no two kinds have the same component and type; a kind is never renamed.
 
-use super::event::{Level, is_token};
-
-/// What an event says, apart from its facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// The part of the node that tells it.
-    pub component: &'static str,
-    /// What happened.
-    pub event_type: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// What it means, as one sentence.
-    pub says: &'static str,
-}
-
-impl Kind {
-    const fn new(
-        component: &'static str,
-        event_type: &'static str,
-        level: Level,
-        says: &'static str,
-    ) -> Self {
-        assert!(is_token(component) && is_token(event_type), "each is one token of a subject");
-        Self { component, event_type, level, says }
-    }
-}
+use super::event::{Kind, Level};
 
 macro_rules! kinds {
     ($($name:ident = $component:literal, $event_type:literal, $level:ident, $says:literal;)*) => {

@@ -12,6 +12,5 @@ pub mod kinds;
 pub mod sampling;
 pub mod seed_view;
 
-pub use event::{Event, Level, Token, TraceId};
-pub use kinds::Kind;
+pub use event::{Event, Kind, Level, Token, TraceId};
 pub use sampling::Sampling;

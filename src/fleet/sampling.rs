@@ -43,7 +43,7 @@ fn place(id: &TraceId) -> f64 {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::fleet::kinds::{self, Kind};
+    use crate::fleet::{Kind, kinds};
     use crate::ids::{Address, JobId};
 
     fn event(kind: Kind, job: &str) -> Event {

@@ -265,7 +265,9 @@ mod tests {
                     }
                 }
             });
-            pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+            for pusher in pushers {
+                pusher.join().unwrap();
+            }
             is_over.store(true, Ordering::Release);
         });
         let counts = ring.counts();

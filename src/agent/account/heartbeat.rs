@@ -20,7 +20,7 @@ use crate::agent::settings::Limits;
 use crate::chain::{self, Chain, EndpointState};
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
-use crate::fleet::{Event, Kind, kinds};
+use crate::fleet::{Kind, kinds};
 use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
@@ -162,8 +162,8 @@ where
         }
     }
 
-    fn tell(&self, kind: Kind, message: &str, add: impl FnOnce(Event) -> Event) {
-        self.readiness.board.events().tell(kind, message, add);
+    fn tell(&self, kind: Kind, message: &str) {
+        self.readiness.board.events().tell(kind, message, |event| event);
     }
 
     fn is_met(&self) -> bool {
@@ -177,10 +177,7 @@ where
         loop {
             let states = self.chain.survey(&self.registration.call()).await;
             let count = states.len();
-            for EndpointState { url, trouble } in &states {
-                let name = format!("chain endpoint {url}");
-                self.readiness.board.events().leans_on(&name, trouble.is_none());
-            }
+            self.readiness.board.events().surveyed(&states);
             let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
                 Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
             });
@@ -248,8 +245,7 @@ where
             let jobs = known.jobs;
             if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
                 tracing::info!(jobs, "the chain knows this node as {gpu_model} already");
-                let text = format!("the chain knows this node as {gpu_model}");
-                self.heart.tell(kinds::CHAIN_REGISTERED, &text, |event| event.with("jobs", jobs));
+                self.heart.tell(kinds::CHAIN_REGISTERED, &format!("registered as {gpu_model}"));
             }
             return Ok(());
         }
@@ -258,9 +254,7 @@ where
             Ok(Outcome { hash: tx, block, .. }) => {
                 let text = format!("registered {node} as {gpu_model} with {vram_mib} MiB");
                 tracing::info!(%tx, block, "{text}");
-                self.heart.tell(kinds::CHAIN_REGISTERED, &text, |event| {
-                    event.with("tx", tx.to_string()).with("block", block)
-                });
+                self.heart.tell(kinds::CHAIN_REGISTERED, &text);
                 Ok(())
             }
             Err(
@@ -280,8 +274,7 @@ where
     /// A call that failed in its block was paid for. This waits an interval before the next try, or
     /// an endpoint that lies about a call's outcome could make the node pay again and again.
     async fn failed(&self, err: ledger::Error) -> Failure {
-        let text = format!("a transaction failed: {err}");
-        self.heart.tell(kinds::CHAIN_FAILED, &text, |event| event);
+        self.heart.tell(kinds::CHAIN_FAILED, &format!("a transaction failed: {err}"));
         if matches!(err, ledger::Error::FailedInBlock(_)) {
             let wait_s = self.heart.interval.as_secs();
             tracing::warn!(wait_s, "{}; the next try is in {wait_s} s", causes(&err));
@@ -383,10 +376,7 @@ where
             Err(err) => return Err(self.failed(err).await),
         };
         tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
-        self.heart.tell(kinds::CHAIN_HEARTBEAT, "heartbeat sent", |event| {
-            let event = event.with("tx", tx.to_string()).with("block", block);
-            event.with("gas", gas).with("receipts", receipts).with("fee_wei", fee_wei.to_string())
-        });
+        self.heart.readiness.board.events().beat_sent((tx, block), (gas, fee_wei), receipts);
         self.forecast(fee_wei).await;
         Ok(())
     }

@@ -4,13 +4,14 @@
 //! Must hold: whoever tells an event never waits; NATS gets every event, Redis those that sampling takes; what a
 //! sink could not send is counted, and the count is an event too. A handle without sinks does nothing.
 
+mod chain;
 mod dashboard;
 mod gpus;
 mod jobs;
 mod link;
-mod nats;
-mod redis;
 mod registry;
+mod to_nats;
+mod to_redis;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,9 +140,10 @@ impl Events {
     pub fn new(
         settings: &Settings,
         node: Address,
-        gpus: Vec<Gpu>,
-        clock: impl Clock + Clone,
+        gpus: &[Gpu],
+        clock: &(impl Clock + Clone),
     ) -> Self {
+        let clock = clock.clone();
         let redis = settings.redis.clone().map(|config| Redis {
             sink: Sink::new("Redis", settings.ring, settings.batch),
             config,
@@ -158,7 +160,7 @@ impl Events {
             heartbeat: settings.heartbeat,
             // Its address was checked when the settings were read.
             dashboard: settings.dashboard.as_deref().and_then(|it| Dashboard::new(it, node).ok()),
-            gpus,
+            gpus: gpus.to_vec(),
             sampled: watch::Sender::new(None),
             services: Mutex::default(),
         })))
@@ -222,10 +224,11 @@ impl Events {
         let state = (self.clone(), link.clone());
         services.spawn_with("link events", retry, state, |(events, link)| link::run(events, link));
         let state = (Arc::clone(inner), link, ids);
-        services
-            .spawn_with("events", retry, state, |(inner, link, ids)| nats::run(inner, link, ids));
+        services.spawn_with("events", retry, state, |(inner, link, ids)| {
+            to_nats::run(inner, link, ids)
+        });
         if inner.redis.is_some() {
-            services.spawn_with("redis", retry, Arc::clone(inner), redis::run);
+            services.spawn_with("redis", retry, Arc::clone(inner), to_redis::run);
         }
         if let Some(dashboard) = &inner.dashboard {
             services.spawn_with("dashboard", retry, dashboard.clone(), dashboard::run);

@@ -176,7 +176,7 @@ fn seconds(event: &Event) -> f64 {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::fleet::kinds::{self, Kind};
+    use crate::fleet::{Kind, kinds};
     use crate::ids::Address;
 
     fn told(kind: Kind) -> Event {
