@@ -3,12 +3,12 @@
 //! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`], [`supervise`],
 //! [`text`].
 //!
-//! Floor 1, the domain, pure: [`ids`], [`job`], [`node`], [`reputation`], [`usage`].
+//! Floor 1, the domain, pure: [`fleet`], [`ids`], [`job`], [`node`], [`reputation`], [`usage`].
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
-//! [`journal`].
+//! [`journal`], [`push`].
 //!
 //! Floor 4, the services: [`agent`], [`monitor`].
 //!
@@ -24,6 +24,7 @@ pub mod seldom;
 pub mod supervise;
 pub mod text;
 
+pub mod fleet;
 pub mod ids;
 pub mod job;
 pub mod node;
@@ -41,6 +42,7 @@ pub mod container;
 pub mod gpu;
 pub mod host;
 pub mod journal;
+pub mod push;
 
 pub mod agent;
 pub mod monitor;

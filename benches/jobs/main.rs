@@ -2,15 +2,17 @@
 //! effects that answer at once.
 //!
 //! `cargo bench --bench jobs [-- --quick | --year JOBS | --folder FILES | --cards LIBRARY |
-//! --line JOBS | --watching JOBS]` prints JSON.
+//! --line JOBS | --watching JOBS | --events COUNT]` prints JSON.
 //! `--year` prints only the row about a journal of `JOBS` jobs, `--folder` only that about an output of
 //! `FILES` files, `--cards` only that about sampling the GPUs of this management library, `--line` only that about giving
-//! out cards among `JOBS` waiting jobs, `--watching` (root only) that about sampling what `JOBS` jobs use.
+//! out cards among `JOBS` waiting jobs, `--watching` (root only) that about sampling what `JOBS` jobs use, `--events` only
+//! that about telling so many events.
 //! docs/performance.md explains the figures.
 
 #![expect(clippy::print_stdout, reason = "the figures go to stdout")]
 
 mod cards;
+mod events;
 mod fakes;
 mod folder;
 mod line;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lamda_node::agent::events::Events;
 use lamda_node::agent::jobs::attempt::drive;
 use lamda_node::agent::jobs::board::{Board, StopRequest};
 use lamda_node::agent::jobs::desk::Desk;
@@ -121,6 +124,7 @@ impl Bench {
             },
             outbox: Arc::new(Notify::new()),
             notary: Notary::of(Arc::new(Key::random()), watch::channel(Some(Domain::OWN)).1),
+            events: Events::default(),
         };
         let effects = Arc::new(Fakes { board: Some(board), ..effects });
         Ok(Self { desk, crew: Crew::default(), effects, slots })
@@ -336,6 +340,11 @@ async fn main() -> Result<(), Failure> {
         println!("{:#}", serde_json::json!({ "line": line::line(jobs).await? }));
         return Ok(());
     }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--events") {
+        let count = arguments.get(at + 1).ok_or("--events COUNT")?.parse()?;
+        println!("{:#}", serde_json::json!({ "events": events::events(count) }));
+        return Ok(());
+    }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };
     let rate = rate(place("rate")?.path(), jobs).await?;
     let adoption = Box::pin(adoption(place("adoption")?.path(), 50)).await?;
@@ -346,6 +355,7 @@ async fn main() -> Result<(), Failure> {
     let folder = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
     let figures = serde_json::json!({
         "line": line::line(1_000).await?,
+        "events": events::events(1_000_000),
         "folder": folder,
         "year": year,
         "jobs_per_s": rate,

@@ -28,6 +28,8 @@ def streams():
                   "max_bytes": GIB},
         common | {"name": "STATUS", "subjects": ["jobs.status.*.*"], "max_bytes": GIB},
         common | {"name": "DEAD", "subjects": ["jobs.dead.*"]},
+        common | {"name": "EVENTS", "subjects": ["events.*.*.*"], "max_age": 7 * 86400 * 10**9,
+                  "max_bytes": GIB},
         common | {"name": "RESULTS", "subjects": ["jobs.results.*.*"], "max_bytes": GIB},
         common | {"name": "KV_JOB_CLAIMS", "subjects": ["$KV.JOB_CLAIMS.>"],
                   "max_msgs_per_subject": 1, "max_bytes": 2 * GIB, "allow_direct": True,

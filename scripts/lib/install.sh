@@ -70,6 +70,16 @@ need_shellcheck() {
     "$TOOLS/bin/shellcheck" --version >/dev/null || die "shellcheck was installed but does not run"
 }
 
+# Redis, and redis-py, one of the two foreign readers of what the node writes there (ioredis, from
+# tests/oracle, is the other).
+need_redis() {
+    RUNLEVEL=1 need_apt redis-server
+    need_python
+    "$TOOLS/nv/bin/python" -c 'import redis' 2>/dev/null && return
+    note "installing redis-py with pip"
+    pip_install redis
+}
+
 # Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {
     need_python

@@ -21,6 +21,7 @@ use super::settings::JobAuth;
 use crate::bus::ControlRequest;
 use crate::chain::key;
 use crate::clock::Clock;
+use crate::fleet::kinds;
 use crate::ids::{Address, JobId, Signature};
 use crate::job::phase::{Outcome, Phase, StopCause};
 use crate::node::GpuUuid;
@@ -57,6 +58,8 @@ struct Request {
     job_id: Option<JobId>,
     #[serde(default)]
     gpu: Option<String>,
+    #[serde(default)]
+    on: Option<bool>,
     #[serde(default)]
     issued_at_ms: Option<u64>,
     #[serde(default)]
@@ -163,6 +166,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 None => no("malformed", "a readmission names its `gpu`"),
             },
             ("retry", None) => no("malformed", "a retry names its `job_id`"),
+            ("redis", _) => match request.on {
+                Some(on) => self.redis(&request, on),
+                None => no("malformed", "it says with `on` whether the Redis sink is to be on"),
+            },
             ("status", _) => self.status(),
             (action @ ("hello" | "leave"), _) => match said() {
                 Some(said) if action == "hello" => return self.hello(&said),
@@ -171,7 +178,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
             },
             _ => no(
                 "malformed",
-                "the actions are cancel, retry, readmit, drain, status, hello and leave",
+                "the actions are cancel, retry, readmit, drain, redis, status, hello and leave",
             ),
         })
     }
@@ -290,13 +297,29 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         match self.signer(request) {
             Some(signer) if signer == self.intake.jobs.node || Some(signer) == self.owner => {
                 self.intake.jobs.desk.board.drain();
-                tracing::info!("draining: no more jobs are taken until the node starts again");
+                let text = "draining: no more jobs are taken until the node starts again";
+                tracing::info!("{text}");
+                self.intake.jobs.desk.events.tell(kinds::NODE_DRAINING, text, |event| event);
                 yes()
             }
             _ => no(
                 "not_allowed",
                 "only the node itself or its owner may drain it: sign the request",
             ),
+        }
+    }
+
+    /// Turns the Redis sink of events on or off.
+    fn redis(&self, request: &Request, on: bool) -> Answer {
+        let signer = self.signer(request);
+        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
+            let error = "only the node itself or its owner may turn the Redis sink on or off: sign \
+                the request";
+            return no("not_allowed", error);
+        }
+        match self.intake.jobs.desk.events.redis(on) {
+            Some(()) => yes(),
+            None => no("not_set", "this node has no Redis sink: set EVENTS_REDIS_URL"),
         }
     }
 
@@ -348,6 +371,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
         // Exactly what is acted on, or a signature for one thing would serve for another.
         let id = match request.action.as_str() {
             "readmit" => request.gpu.as_deref(),
+            "redis" => request.on.map(|on| if on { "on" } else { "off" }),
             _ => request.job_id.as_ref().map(JobId::as_str),
         };
         let id = id.unwrap_or_default();

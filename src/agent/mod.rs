@@ -17,6 +17,7 @@ pub mod account;
 mod act;
 mod admin;
 mod beat;
+pub mod events;
 mod hardware;
 pub mod health;
 mod housekeeping;
@@ -32,6 +33,7 @@ pub mod stock;
 pub mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -40,6 +42,7 @@ use crate::chain::Chain;
 use crate::chain::key::Key;
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
+use crate::fleet::kinds;
 use crate::gpu::{self, GpuProbe};
 use crate::ids::Address;
 use crate::node::pools;
@@ -60,6 +63,9 @@ pub enum Shutdown {
     /// At once: the next start continues from the journal.
     Now,
 }
+
+/// How long the last events may take to be sent.
+const EVENTS_OUT: Duration = Duration::from_secs(2);
 
 /// A node before its start: settings, key, adapters.
 #[derive(Debug)]
@@ -136,12 +142,17 @@ where
         let pools = pools::served(&settings.pools, &hardware.gpus);
         let pools = pools.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
         let (mut services, parts) = self.start(hardware, pools).await?;
+        let events = parts.jobs.desk.events.clone();
+        events.tell(kinds::NODE_STARTED, "the node begins to work", |event| {
+            event.with("version", env!("CARGO_PKG_VERSION"))
+        });
         let mut asked = shutdown.clone();
         let end = tokio::select! {
             err = services.first_fatal() => Err(Error::Service(err)),
             _ = asked.wait_for(|asked| *asked != Shutdown::No) => Ok(()),
             () = parts.greeter.sole.left() => Ok(()),
         };
+        events.tell(kinds::NODE_STOPPING, "the node winds down", |event| event);
         tokio::select! {
             () = parts.wind_down(&settings, end.is_ok()) => {}
             _ = shutdown.wait_for(|asked| *asked == Shutdown::Now) => {
@@ -162,6 +173,8 @@ impl<R: ContainerRuntime, C: Clock + Clone> start::Parts<R, C> {
         tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
         let Some(bus) = self.link.now() else { return };
         shutdown::let_out(&self.intake).await;
+        let events = &self.jobs.desk.events;
+        tokio::join!(events.let_out(EVENTS_OUT), events.leave());
         if let Ok(Err(err)) = tokio::time::timeout(shutdown::FLUSH, bus.drain()).await {
             tracing::debug!("NATS was not closed in order: {err}");
         }

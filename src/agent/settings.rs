@@ -57,6 +57,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// `SHUTDOWN_JOBS=keep`: a shutdown leaves containers running.
     pub keep_jobs: bool,
+    /// What is told of all this, and to whom.
+    pub events: super::events::Settings,
     /// `JOB_STOP_GRACE_S`: the time between a container's stop signal and its kill.
     pub stop_grace: Duration,
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::account::heartbeat::{Heart, Logged, Registration};
 use super::act::{self, Act};
 use super::admin::{self, Admin};
+use super::events::Events;
 use super::hardware::Hardware;
 use super::health::cards::Cards;
 use super::health::containers::Containers;
@@ -140,7 +141,9 @@ where
             rules: settings.rules,
             outbox: Arc::new(Notify::new()),
             notary: Notary::of(Arc::clone(&self.key), domain.subscribe()),
+            events: Events::new(&settings.events, self.key.address(), &hardware.gpus, &self.clock),
         };
+        desk.board.tells(desk.events.clone());
         let ids = MessageIds::new(desk.journal.secret("message-ids").await?);
         let link = Link::default();
         let base = act::Base {
@@ -197,6 +200,7 @@ where
     fn serve_outside(&self, services: &mut Services, parts: &Parts<R, C>, shared: bool) {
         let (link, greeter, jobs) = (&parts.link, &parts.greeter, &parts.jobs);
         let (desk, effects) = (&jobs.desk, &jobs.effects);
+        desk.events.serve(services, RETRY, (link.clone(), effects.ids.clone()));
         let nats = (link.clone(), Arc::clone(&self.bus), shared);
         services.spawn_with("nats", RETRY, nats, |(link, bus, shared)| link.keep(bus, shared));
         let store =

@@ -10,7 +10,8 @@ use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 
-use super::streams::{StreamKind, request_error_kind};
+use super::stream_kind::StreamKind;
+use super::streams::request_error_kind;
 use super::{Bus, DeliveryMode, Error, PoolName};
 use crate::ids::JobId;
 use crate::job::Claim;

@@ -186,7 +186,7 @@ impl Bus {
     }
 
     /// Returns once there is a connection.
-    pub(super) async fn connected(&self) -> Result<(), Error> {
+    pub async fn connected(&self) -> Result<(), Error> {
         self.wait_until(Self::is_connected).await
     }
 
@@ -196,7 +196,7 @@ impl Bus {
     }
 
     /// Returns once the connection with this number is gone.
-    pub(super) async fn lost(&self, connection: u64) -> Result<(), Error> {
+    pub async fn lost(&self, connection: u64) -> Result<(), Error> {
         self.wait_until(|bus| bus.is_lost(connection)).await
     }
 

@@ -16,8 +16,9 @@ use async_nats::jetstream::stream::{
 };
 use futures_util::StreamExt as _;
 
-use super::streams::{StreamKind, covers};
+use super::stream_kind::StreamKind;
 use super::subjects::Target;
+use super::subjects::covers;
 use super::{AckHandle, Bus, Error};
 
 const WHAT: &str = "find or make a consumer";

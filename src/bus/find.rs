@@ -7,7 +7,7 @@ use async_nats::jetstream::stream::RawMessageError;
 use tokio::time::timeout;
 
 use super::claims::{is_empty, is_missing, unread};
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::withdraw::id_of;
 use super::{AckHandle, Bus, DeliveryMode, Error, StatusMessage, Target, subjects};
 use crate::ids::JobId;

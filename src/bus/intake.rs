@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::consumers::{ConsumerPlan, PULL, ROOM_MAX};
-use super::streams::{StreamKind, created_ns};
+use super::stream_kind::StreamKind;
+use super::streams::created_ns;
 use super::{AckHandle, Bus, DeliveryMode, Error, Settle, Shortcoming, Target, shortcomings};
 use crate::backoff::Backoff;
 

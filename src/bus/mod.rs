@@ -4,7 +4,8 @@
 //! parses subjects; [`streams`] creates and checks the JetStream streams; an [`Intake`] pulls jobs;
 //! [`claims`] stores which agent holds a pool's job; [`settle`] acknowledges deliveries; [`publish`]
 //! sends, with message ids from [`ids`]; [`find`] searches for a job, [`withdraw`] removes it from the
-//! queue; [`nodes`] lists nodes; [`watch`] reads statuses and logs, [`control`] asks agents.
+//! queue; [`nodes`] lists nodes; [`watch`] reads statuses and logs, [`events`] sends and reads events,
+//! [`control`] asks agents.
 //!
 //! Invariants:
 //! - a delivered job is handed out, or redelivered after its ack wait: dropping a future of this module
@@ -18,6 +19,7 @@
 
 pub mod claims;
 pub mod control;
+pub mod events;
 pub mod find;
 pub mod ids;
 pub mod intake;
@@ -25,6 +27,7 @@ pub mod nodes;
 pub mod publish;
 pub mod settle;
 pub mod shortcomings;
+mod stream_kind;
 pub mod streams;
 pub mod subjects;
 mod usage;
@@ -51,6 +54,7 @@ pub use claims::Found;
 pub use connection::Bus;
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use credentials::{Credentials, Expiry, Kept, WARN_BEFORE};
+pub use events::{EventStream, Start};
 pub use find::Search;
 pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};

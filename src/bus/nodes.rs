@@ -8,7 +8,7 @@ use async_nats::jetstream::message::PublishMessage;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::claims::{is_empty, is_missing, unread};
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::{Bus, DeliveryMode, Error};
 use crate::ids::Address;
 use crate::node::presence::Presence;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::connection::ANSWER;
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::{Bus, DeliveryMode, Error, MessageIds, MetricsTopic, Target, ids, subjects};
 use crate::ids::{Address, JobId};
 use crate::report::BoxError;

@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::Config;
 
 use super::consumers::{ACK_PENDING_MAX, ROOM_MAX};
-use super::streams::{CLAIMS_TO_JOBS, StreamKind};
+use super::stream_kind::{CLAIMS_TO_JOBS, StreamKind};
 use super::{Bus, DeliveryMode, Error, Target};
 use crate::clock::Timestamp;
 

@@ -1,4 +1,4 @@
-//! The four streams and the buckets of claims and nodes: which must exist, and whether they are usable.
+//! The streams and the buckets of claims and nodes: which must exist, and whether they are usable.
 //!
 //! Must hold: an existing stream is never changed. A missing one is created; one that differs where it
 //! matters is refused with a message that says how; the rest of its settings are its owner's.
@@ -7,12 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, Info};
 use async_nats::jetstream::{ErrorCode, stream};
 use tokio::time::Instant;
 
+use super::stream_kind::{JOBS_FOR, StreamKind};
+use super::subjects::covers;
 use super::{Bus, Error, subjects};
-use crate::node::presence;
 
 /// How jobs are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,139 +27,10 @@ pub enum DeliveryMode {
 /// The oldest server whose consumers keep more than one filter subject.
 const SERVER_MIN: (u64, u64) = (2, 10);
 
-const DAY: Duration = Duration::from_hours(24);
-const GIB: i64 = 1 << 30;
-
-/// The largest body of a job; a stream with a lower limit would silently drop some.
-const JOB_BYTES_MAX: i32 = 256 * 1024;
-
-/// The size of the queue, and of the claims bucket as a multiple of it. A claim must outlive every
-/// delivery of its job, so the bucket must not fill up before the queue: a claim takes about 540 bytes
-/// with subject and headers, a queued job hardly less than half of that. The bucket holds the claims of
-/// a month at 1.5 jobs a second, or of the queue's week at six.
-const JOBS_BYTES: i64 = GIB;
-pub(super) const CLAIMS_TO_JOBS: i64 = 2;
-
-/// The largest claim, with subject and headers, which count towards a stream's message limit.
-const CLAIM_BYTES_MAX: i32 = 4 * 1024;
-
-/// The largest presence, with subject and headers.
-const NODE_BYTES_MAX: i32 = 17 * 1024;
-
 /// Subjects that no stream of ours may capture: the stream would answer requests in the agent's place,
 /// and traffic that is lossy by design would fill it.
 const NEVER_CAPTURED: [&str; 4] =
     [subjects::AGENT_STATUS, "jobs.control.x", "jobs.holds.x", "jobs.logs.x.x"];
-
-/// How long a job waits in its stream for an agent.
-const JOBS_FOR: Duration = Duration::from_hours(7 * 24);
-
-/// The streams and buckets of the protocol (docs/protocol.md).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamKind {
-    Jobs,
-    Status,
-    Dead,
-    /// Results that were published late; created with the first of them.
-    Results,
-    /// What jobs used; created with the first of it.
-    Usage,
-    /// The bucket `JOB_CLAIMS`; needed only to serve a pool.
-    Claims,
-    /// The bucket `NODES`; optional.
-    Nodes,
-}
-
-impl StreamKind {
-    /// What every agent needs. `Jobs` comes last: if the server has no room for the others, it must not
-    /// accept jobs that no agent ever runs.
-    const BASIC: [Self; 3] = [Self::Status, Self::Dead, Self::Jobs];
-
-    /// What an agent of a pool needs, `Jobs` last again.
-    const OF_POOLS: [Self; 4] = [Self::Status, Self::Dead, Self::Claims, Self::Jobs];
-
-    /// All that reserve space on the server's disk, for a message to the server's owner.
-    const ON_DISK: [Self; 5] = [Self::Status, Self::Results, Self::Usage, Self::Claims, Self::Jobs];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Jobs => "JOBS",
-            Self::Status => "STATUS",
-            Self::Dead => "DEAD",
-            Self::Results => "RESULTS",
-            Self::Usage => "USAGE",
-            Self::Claims => "KV_JOB_CLAIMS",
-            Self::Nodes => "KV_NODES",
-        }
-    }
-
-    /// The configuration with which it is created if missing.
-    pub(super) fn wanted(self) -> Config {
-        let subjects: &[&str] = match self {
-            Self::Jobs => &["jobs.dispatch.*", "jobs.pool.*"],
-            Self::Status => &["jobs.status.*.*"],
-            Self::Dead => &["jobs.dead.*"],
-            Self::Results => &["jobs.results.*.*"],
-            Self::Usage => &["usage.*.*"],
-            Self::Claims => &["$KV.JOB_CLAIMS.>"],
-            Self::Nodes => &["$KV.NODES.>"],
-        };
-        let common = Config {
-            name: self.name().to_owned(),
-            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
-            max_age: 30 * DAY,
-            max_bytes: -1,
-            num_replicas: 1,
-            ..Config::default()
-        };
-        match self {
-            // A full queue refuses new jobs, so that the submitter learns of it.
-            Self::Jobs => Config {
-                retention: RetentionPolicy::WorkQueue,
-                discard: DiscardPolicy::New,
-                max_age: JOBS_FOR,
-                max_bytes: JOBS_BYTES,
-                ..common
-            },
-            Self::Status | Self::Results => Config { max_bytes: GIB, ..common },
-            Self::Usage => Config { max_bytes: GIB, max_age: 7 * DAY, ..common },
-            Self::Dead => common,
-            // As KV clients create a bucket, except when it is full (after four million jobs in 30 days):
-            // then the oldest claims, of jobs that ended long ago, are discarded, and the pools go on.
-            // A claim must outlive every delivery of its job. It lives as long as a job id in a journal,
-            // which tells a late repeat from a new job.
-            Self::Claims => Config {
-                max_messages_per_subject: 1,
-                max_bytes: CLAIMS_TO_JOBS * JOBS_BYTES,
-                allow_direct: true,
-                allow_rollup: true,
-                deny_delete: true,
-                ..common
-            },
-            // A node that is gone expires after three missed updates. Memory will do: each node writes its
-            // value again all the time.
-            Self::Nodes => Config {
-                max_messages_per_subject: 1,
-                max_age: 3 * Duration::from_secs(presence::EVERY_S),
-                max_bytes: GIB / 16,
-                storage: StorageType::Memory,
-                allow_direct: true,
-                allow_rollup: true,
-                deny_delete: true,
-                ..common
-            },
-        }
-    }
-
-    /// The largest message that it must accept, in bytes.
-    const fn message_bytes_max(self) -> i32 {
-        match self {
-            Self::Claims => CLAIM_BYTES_MAX,
-            Self::Nodes => NODE_BYTES_MAX,
-            Self::Jobs | Self::Status | Self::Dead | Self::Results | Self::Usage => JOB_BYTES_MAX,
-        }
-    }
-}
 
 /// What was last learned about a stream.
 #[derive(Debug, Clone, Copy)]
@@ -385,23 +257,13 @@ fn bucket_difference(found: &Config) -> Option<String> {
     None
 }
 
-/// Whether `pattern` matches everything that `subject` (possibly a pattern itself) matches.
-pub(super) fn covers(pattern: &str, subject: &str) -> bool {
-    let mut wanted = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, wanted.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(other)) if other != ">" => {}
-            (token, Some(other)) if token == other => {}
-            _ => return false,
-        }
-    }
-    wanted.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy};
+
     use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
 
     #[test]
     fn servers_before_2_10_are_too_old_and_so_is_what_has_no_version() {
@@ -410,22 +272,6 @@ mod tests {
         }
         for version in ["2.9.25", "1.4.1", "", "x", "2"] {
             assert!(!is_new_enough(version), "{version}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_covers_what_it_matches_and_nothing_more() {
-        for (pattern, subject, expected) in [
-            ("jobs.dispatch.*", "jobs.dispatch.*", true),
-            ("jobs.>", "jobs.dispatch.*", true),
-            (">", "jobs.dispatch.*", true),
-            ("jobs.*.*", "jobs.dispatch.*", true),
-            ("jobs.dispatch.a", "jobs.dispatch.*", false),
-            ("jobs.dispatch", "jobs.dispatch.*", false),
-            ("jobs.dispatch.*.*", "jobs.dispatch.*", false),
-            ("jobs.*", "jobs.>", false),
-        ] {
-            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
         }
     }
 
@@ -449,6 +295,7 @@ mod tests {
             assert!(problem.contains(said), "{problem}");
         }
     }
+
     #[test]
     fn a_bucket_is_refused_where_it_would_lose_claims() {
         let with = |change: fn(&mut Config)| {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::fleet::{Event, Token};
 use crate::ids::{Address, JobId};
 
 /// Every status goes to this subject too, as it did with the first agents of this network.
@@ -198,6 +199,23 @@ pub fn log_filter(agent: Option<Address>, job: &JobId) -> String {
     format!("jobs.logs.{}.{job}", or_any(agent.as_ref()))
 }
 
+/// The subject of an event: `events.<address>.<component>.<event_type>`.
+pub fn event(event: &Event) -> String {
+    format!("events.{}.{}.{}", event.node, event.component, event.event_type)
+}
+
+/// A filter on the subjects of events; `None` matches any node.
+pub fn event_filter(node: Option<Address>) -> String {
+    format!("events.{}.*.*", or_any(node.as_ref()))
+}
+
+/// The node, component and type that an event's subject names; `None` if it is not one.
+pub fn parse_event(subject: &str) -> Option<(Address, Token, Token)> {
+    let (node, rest) = subject.strip_prefix("events.")?.split_once('.')?;
+    let (component, event_type) = rest.split_once('.')?;
+    Some((node.parse().ok()?, component.parse().ok()?, event_type.parse().ok()?))
+}
+
 /// The subject on which an agent gets control messages.
 pub fn control(agent: Address) -> String {
     format!("jobs.control.{agent}")
@@ -228,6 +246,20 @@ pub fn is_to_holder(subject: &str) -> bool {
 /// appends to it (`NATS_INBOX_PREFIX`).
 pub fn is_inbox(subject: &str) -> bool {
     subject.starts_with(INBOX)
+}
+
+/// Whether `pattern` matches everything that `subject` (possibly a pattern itself) matches.
+pub(super) fn covers(pattern: &str, subject: &str) -> bool {
+    let mut wanted = subject.split('.');
+    for token in pattern.split('.') {
+        match (token, wanted.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(other)) if other != ">" => {}
+            (token, Some(other)) if token == other => {}
+            _ => return false,
+        }
+    }
+    wanted.next().is_none()
 }
 
 /// EIP-55 first, then lower case; only one if they are equal (no letters, or all of them lower case).
@@ -293,6 +325,35 @@ mod tests {
         assert_eq!(status_filter(None, Some(&job)), "jobs.status.*.job-1");
         assert_eq!(status_filter(Some(agent()), None), format!("jobs.status.{EIP55}.*"));
         assert_eq!(log_filter(None, &job), "jobs.logs.*.job-1");
+    }
+
+    #[test]
+    fn the_subject_of_an_event_names_what_the_event_does() {
+        let at = crate::clock::Timestamp::default();
+        let told = Event::new(crate::fleet::kinds::LINK_LOST, agent(), at, "it is gone");
+        let subject = event(&told);
+        assert_eq!(subject, format!("events.{EIP55}.link.lost"));
+        assert_eq!(parse_event(&subject), Some((agent(), told.component, told.event_type)));
+        for subject in ["events.x.link.lost", "events", &format!("events.{EIP55}.a.b.c")] {
+            assert_eq!(parse_event(subject), None, "{subject}");
+        }
+        assert_eq!(event_filter(None), "events.*.*.*");
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_nothing_more() {
+        for (pattern, subject, expected) in [
+            ("jobs.dispatch.*", "jobs.dispatch.*", true),
+            ("jobs.>", "jobs.dispatch.*", true),
+            (">", "jobs.dispatch.*", true),
+            ("jobs.*.*", "jobs.dispatch.*", true),
+            ("jobs.dispatch.a", "jobs.dispatch.*", false),
+            ("jobs.dispatch", "jobs.dispatch.*", false),
+            ("jobs.dispatch.*.*", "jobs.dispatch.*", false),
+            ("jobs.*", "jobs.>", false),
+        ] {
+            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
+        }
     }
 
     #[test]

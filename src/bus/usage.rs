@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::{Bus, DeliveryMode, Error, subjects};
 use crate::ids::{Address, JobId};
 use crate::report::BoxError;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tracing::debug;
 
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::{Bus, DeliveryMode, Error, subjects};
 use crate::ids::{Address, JobId};
 

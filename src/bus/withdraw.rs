@@ -4,7 +4,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::DeleteMessageErrorKind;
 
 use super::claims::{is_empty, is_missing, unread};
-use super::streams::StreamKind;
+use super::stream_kind::StreamKind;
 use super::{Bus, DeliveryMode, Error, Target};
 use crate::ids::JobId;
 use crate::job::spec;

@@ -13,6 +13,7 @@ mod cancel;
 mod contract;
 mod disk;
 mod doctor;
+mod events;
 mod follow;
 mod gpus;
 mod jobs;
@@ -83,6 +84,8 @@ enum Command {
     Gpus(gpus::Args),
     /// Show what the node keeps on its disks, and remove images that nobody needs
     Disk(disk::Args),
+    /// Show what nodes tell of themselves and of their jobs
+    Events(events::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -131,6 +134,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => jobs::execute(&args),
         Command::Gpus(args) => block_on(gpus::execute(args)),
         Command::Disk(args) => disk::execute(&args),
+        Command::Events(args) => block_on(events::execute(args)),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::SandboxTest(args) => block_on(sandbox_test::execute(args)),

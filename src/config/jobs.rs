@@ -65,6 +65,7 @@ pub(super) fn read(
     let shutdown_grace = env.seconds(SHUTDOWN_GRACE_S, (0, DAY_S), 30);
     let keep_jobs = env.choice(SHUTDOWN_JOBS, &[("stop", false), ("keep", true)]);
     let stop_grace = env.seconds(JOB_STOP_GRACE_S, (0, 3600), 10);
+    let events = super::events::read(env);
     Some(Settings {
         data_dir: data_dir?,
         without_gpu: mode?.is_none(),
@@ -85,6 +86,7 @@ pub(super) fn read(
         spending: spending?,
         shutdown_grace: shutdown_grace?,
         keep_jobs: keep_jobs?,
+        events: events?,
         stop_grace: stop_grace?,
     })
 }

@@ -14,6 +14,7 @@ mod chain;
 mod dotenv;
 mod duration;
 mod env;
+mod events;
 mod gpu;
 mod images;
 mod jobs;

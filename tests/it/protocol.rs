@@ -5,6 +5,8 @@
 use std::io::Write as _;
 
 use lamda_node::chain::key::recover;
+use lamda_node::fleet::seed_view::table;
+use lamda_node::fleet::{Event, TraceId, kinds};
 use lamda_node::ids::hash::keccak256;
 use lamda_node::ids::{Address, Domain, Hash, Signature};
 use lamda_node::job::receipt::Signed;
@@ -96,6 +98,22 @@ fn the_documented_reason_codes_are_the_ones_in_the_code() {
     let known: Vec<_> =
         Reason::ALL.iter().map(|reason| (reason.code(), reason.meaning())).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn the_documented_events_and_names_in_redis_are_the_ones_in_the_code() {
+    for kind in kinds::ALL {
+        let (of, what, level) = (kind.component, kind.event_type, kind.level.as_str());
+        let row = format!("| `{of}` | `{what}` | `{level}` | {} |\n", kind.says);
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+    for row in table::ROWS {
+        assert!(DOCUMENT.contains(&format!("\n| `{}` | ", row.name)), "{}", row.name);
+    }
+    let example = json_block("### Events");
+    let read = Event::parse(example.to_string().as_bytes()).expect("an event");
+    let job = read.job_id.expect("a job");
+    assert_eq!(read.trace_id, Some(TraceId::of_job(&job)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::JobAuth;
+use lamda_node::agent::events::Events;
 use lamda_node::agent::jobs::board::Board;
 use lamda_node::agent::jobs::desk::Desk;
 use lamda_node::agent::jobs::effects::{Deliveries, Effects as _};
@@ -80,6 +81,7 @@ impl Process {
             rules: rules(),
             outbox: Arc::new(Notify::new()),
             notary: Notary::new(check::mark, watch::channel(None).1),
+            events: Events::default(),
         };
         let jobs = Arc::new(Jobs::new(agent, terms, shared, Arc::new(effects)));
         let intake = Arc::new(Intake {

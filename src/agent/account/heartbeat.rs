@@ -20,6 +20,7 @@ use crate::agent::settings::Limits;
 use crate::chain::{self, Chain, EndpointState};
 use crate::clock::Clock;
 use crate::container::ContainerRuntime;
+use crate::fleet::{Kind, kinds};
 use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
@@ -140,6 +141,7 @@ where
     C: Clock + Clone,
 {
     fn unanswered(&self, err: chain::Error) -> Failure {
+        self.readiness.board.events().leans_on("chain", false);
         self.failure(err.into())
     }
 
@@ -160,6 +162,10 @@ where
         }
     }
 
+    fn tell(&self, kind: Kind, message: &str) {
+        self.readiness.board.events().tell(kind, message, |event| event);
+    }
+
     fn is_met(&self) -> bool {
         self.said.met.load(Ordering::Relaxed)
     }
@@ -171,6 +177,7 @@ where
         loop {
             let states = self.chain.survey(&self.registration.call()).await;
             let count = states.len();
+            self.readiness.board.events().surveyed(&states);
             let unfit = (1..).zip(states).filter_map(|(number, EndpointState { url, trouble })| {
                 Some((format!("the chain's endpoint {number} of {count}, {url},"), trouble?))
             });
@@ -185,6 +192,7 @@ where
     pub async fn beat(self: Arc<Self>) -> Result<(), Failure> {
         let facts = self.chain.check().await.map_err(|err| self.unanswered(err))?;
         self.said.met.store(true, Ordering::Relaxed);
+        self.readiness.board.events().leans_on("chain", true);
         let chain_id = facts.chain_id;
         if self.registration.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
             return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
@@ -237,13 +245,16 @@ where
             let jobs = known.jobs;
             if !self.heart.said.registered.swap(true, Ordering::Relaxed) {
                 tracing::info!(jobs, "the chain knows this node as {gpu_model} already");
+                self.heart.tell(kinds::CHAIN_REGISTERED, &format!("registered as {gpu_model}"));
             }
             return Ok(());
         }
         let call = self.heart.registration.call();
         match self.ledger.carry_out(call, Vec::new()).await {
             Ok(Outcome { hash: tx, block, .. }) => {
-                tracing::info!(%tx, block, "registered {node} as {gpu_model} with {vram_mib} MiB");
+                let text = format!("registered {node} as {gpu_model} with {vram_mib} MiB");
+                tracing::info!(%tx, block, "{text}");
+                self.heart.tell(kinds::CHAIN_REGISTERED, &text);
                 Ok(())
             }
             Err(
@@ -263,6 +274,7 @@ where
     /// A call that failed in its block was paid for. This waits an interval before the next try, or
     /// an endpoint that lies about a call's outcome could make the node pay again and again.
     async fn failed(&self, err: ledger::Error) -> Failure {
+        self.heart.tell(kinds::CHAIN_FAILED, &format!("a transaction failed: {err}"));
         if matches!(err, ledger::Error::FailedInBlock(_)) {
             let wait_s = self.heart.interval.as_secs();
             tracing::warn!(wait_s, "{}; the next try is in {wait_s} s", causes(&err));
@@ -364,6 +376,7 @@ where
             Err(err) => return Err(self.failed(err).await),
         };
         tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
+        self.heart.readiness.board.events().beat_sent((tx, block), (gas, fee_wei), receipts);
         self.forecast(fee_wei).await;
         Ok(())
     }

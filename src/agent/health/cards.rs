@@ -13,9 +13,11 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::containers::stop_misplaced;
+use crate::agent::events::Events;
 use crate::agent::jobs::board::{Board, Left};
 use crate::agent::jobs::desk::Desk;
 use crate::clock::Clock;
+use crate::fleet::kinds;
 use crate::gpu::{Error, GpuProbe};
 use crate::host;
 use crate::ids::JobId;
@@ -56,6 +58,7 @@ pub struct Cards<G, C> {
     journal: Journal,
     board: Board,
     yields: bool,
+    events: Events,
     clock: C,
     program_errors: Seldom,
 }
@@ -73,7 +76,8 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         let (journal, board, clock) =
             (desk.journal.clone(), desk.board.clone(), desk.clock.clone());
         let program_errors = Seldom::new(PROGRAM_ERRORS);
-        Self { gpu, journal, board, yields, clock, program_errors }
+        let events = desk.events.clone();
+        Self { gpu, journal, board, yields, events, clock, program_errors }
     }
 
     /// Watches the cards as long as the node runs; a service that ends only when it fails.
@@ -97,8 +101,26 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             written.map_err(|err| Failure::again(err, "DATA_DIR"))?;
             self.board.health_written();
             log(&change);
+            self.tell(&change);
             self.stop_jobs().await;
         }
+    }
+
+    fn tell(&self, change: &Change) {
+        let (uuid, state, why) = (&change.card, change.now.state, &change.now.why);
+        let kind = match state {
+            // Only its quarantines are forgotten.
+            State::Healthy if change.from == State::Healthy => return,
+            State::Healthy => kinds::GPU_HEALTHY,
+            State::Suspect => kinds::GPU_SUSPECT,
+            State::Quarantined => kinds::GPU_QUARANTINED,
+            State::Probation => kinds::GPU_PROBATION,
+            State::Retired => kinds::GPU_RETIRED,
+        };
+        self.events.tell(kind, &format!("the GPU {uuid} is {state}: {why}"), |event| {
+            let event = event.with("gpu", uuid.to_string()).with("from", change.from.name());
+            event.with("why", why.clone())
+        });
     }
 
     /// Asks the jobs on defective cards to stop. One that is starting may miss it: it is asked again at the
@@ -144,6 +166,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
                     is_told = false;
                     self.look(&round, before);
                     users = self.stop_strays(&round, &users).await;
+                    self.events.sampled(&round);
                     self.board.sampled(round, self.clock.monotonic());
                     self.stop_jobs().await;
                 }

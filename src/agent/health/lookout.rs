@@ -120,6 +120,7 @@ impl<R: ContainerRuntime, G: GpuProbe, C: Clock> Lookout<R, G, C> {
 
     async fn look(&self) -> Look {
         let engine = self.readiness.engine().await.err().map(NotReady::words);
+        self.board.events().leans_on("engine", engine.is_none());
         let cards = self.readiness.driver().await;
         Look {
             engine,

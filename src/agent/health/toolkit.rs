@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::agent::jobs::board::Board;
 use crate::agent::settings::{JobAuth, Settings};
 use crate::clock::Clock;
+use crate::fleet::kinds;
 use crate::gpu::GpuProbe;
 use crate::node::toolkit::Verdict;
 use crate::supervise::Failure;
@@ -52,6 +53,7 @@ impl<G: GpuProbe> Gate<G> {
             told.replace(verdict.clone())
         };
         if before.as_ref() != Some(&verdict) {
+            self.push(&verdict);
             self.tell(&verdict, before.is_some());
         }
     }
@@ -62,6 +64,19 @@ impl<G: GpuProbe> Gate<G> {
             clock.sleep(EVERY).await;
             self.look().await;
         }
+    }
+
+    /// Others read it: without the version, which would tell what this node is open to.
+    fn push(&self, verdict: &Verdict) {
+        let (kind, text) = match verdict {
+            Verdict::Unsafe(_) => (kinds::TOOLKIT_UNSAFE, "is not safe"),
+            Verdict::Unknown(_) => (kinds::TOOLKIT_UNKNOWN, "is of a version that is not known"),
+            Verdict::Safe(_) => (kinds::TOOLKIT_SAFE, "is safe"),
+            Verdict::Unused => return,
+        };
+        let text = format!("NVIDIA's container toolkit {text}");
+        let bars = self.has_strangers && !self.is_allowed && kind == kinds::TOOLKIT_UNSAFE;
+        self.board.events().tell(kind, &text, |event| event.with("bars_strangers", bars));
     }
 
     fn tell(&self, verdict: &Verdict, was_told: bool) {

@@ -62,7 +62,9 @@ impl<C: Clock> Store<C> {
     async fn again_and_again(&self) -> Result<(), Failure> {
         let mut refusals = 0;
         loop {
-            let wait = match self.once().await {
+            let tried = self.once().await;
+            self.board.events().leans_on("pinning service", tried.is_ok());
+            let wait = match tried {
                 Ok(()) => {
                     self.board.uploaded(None);
                     refusals = 0;
@@ -142,9 +144,21 @@ pub async fn try_gateways<C: Clock>(
         let seen = board.unfetched();
         let checked = gateways.check().await;
         board.gateways(checked.is_ok());
+        if checked.is_err() {
+            let events = board.events();
+            gateways
+                .names()
+                .iter()
+                .for_each(|name| events.leans_on(&format!("gateway {name}"), false));
+        }
         let unfit = checked.map_err(|err| {
             Failure::again(err, "IPFS_GATEWAYS; jobs with an input fail meanwhile")
         })?;
+        let events = board.events();
+        for name in gateways.names() {
+            let serves = !unfit.iter().any(|(gateway, _)| *gateway == name);
+            events.leans_on(&format!("gateway {name}"), serves);
+        }
         let named = |(gateway, why): (String, String)| (format!("the gateway {gateway}"), why);
         told.tell(unfit.into_iter().map(named).collect(), true);
         clock.sleep(PAUSE).await;

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::board::Board;
 use super::notary::Notary;
+use crate::agent::events::Events;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::job::phase::{Event, Misplaced, Outcome, Phase, Rules, Transition};
@@ -30,6 +31,8 @@ pub struct Desk<C> {
     pub outbox: Arc<Notify>,
     /// Signs terminal statuses before they are journaled.
     pub notary: Notary,
+    /// Where transitions are told.
+    pub events: Events,
 }
 
 impl<C: Clock> Desk<C> {
@@ -49,6 +52,7 @@ impl<C: Clock> Desk<C> {
     ) -> Result<(), journal::Error> {
         self.journal.record(event, moved, self.clock.now()).await?;
         self.board.moved(&moved.job);
+        self.events.job_moved(event, moved);
         if !moved.statuses.is_empty() {
             self.outbox.notify_one();
         }
@@ -62,6 +66,7 @@ impl<C: Clock> Desk<C> {
         // The board learns of it when the job gets a task.
         self.journal.record(&event, &moved, self.clock.now()).await?;
         self.outbox.notify_one();
+        self.events.job_moved(&event, &moved);
         Ok(moved.job)
     }
 }

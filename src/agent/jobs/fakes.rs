@@ -301,6 +301,7 @@ pub(super) fn node_with(trouble: Trouble, panics_at: usize) -> Arc<Jobs<Fakes, Q
         },
         outbox: Arc::default(),
         notary: Notary::new(|_| Signature([27; 65]), tokio::sync::watch::channel(None).1),
+        events: crate::agent::events::Events::default(),
     };
     let effects = Fakes { clock, board: Some(board), panics_at, ..Fakes::default() };
     Arc::new(Jobs::new(NODE, terms, desk, Arc::new(effects)))

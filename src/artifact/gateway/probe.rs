@@ -14,6 +14,11 @@ pub(super) const PROBE: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlya
 const PROBE_BYTES_MAX: usize = 1024;
 
 impl Gateways {
+    /// The addresses of all gateways, redacted.
+    pub fn names(&self) -> Vec<String> {
+        self.all.iter().map(|gateway| crate::http::shown(&gateway.base)).collect()
+    }
+
     /// Checks that at least one gateway serves a block that all should have, byte for byte. Returns
     /// the gateways that failed, each with its reason. Fails if all of them did.
     pub async fn check(&self) -> Result<Vec<(String, String)>, Error> {

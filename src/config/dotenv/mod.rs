@@ -24,8 +24,15 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-pub(super) const SECRETS: [&str; 5] =
-    ["AGENT_PRIVATE_KEY", "IPFS_GATEWAY_TOKEN", "NATS_URL", "OPBNB_RPC_URL", "PINATA_JWT"];
+pub(super) const SECRETS: [&str; 7] = [
+    "AGENT_PRIVATE_KEY",
+    "EVENTS_REDIS_URL",
+    "IPFS_GATEWAY_TOKEN",
+    "NATS_URL",
+    "OPBNB_RPC_URL",
+    "PINATA_JWT",
+    "SOLLOL_REDIS_URL",
+];
 
 /// Largest file that is read; all settings together take a few kilobytes.
 const BYTES_MAX: u64 = 1 << 20;

@@ -276,7 +276,7 @@ fn a_server_without_room_for_all_streams_is_told_how_much_it_needs_and_takes_no_
         assert!(told.starts_with("fail"), "{name}: {told}");
         let says = format!("the stream {short} can't be used: it can't be made");
         assert!(told.contains(&says), "{name}: {told}");
-        assert!(told.contains("all streams of a node reserve 5120 MiB"), "{name}: {told}");
+        assert!(told.contains("all streams of a node reserve 7168 MiB"), "{name}: {told}");
         let jobs =
             nats.python("print('JOBS' in [s.config.name for s in await js.streams_info()])", &[]);
         assert_eq!(jobs, "False", "{name}: a job would be taken that nobody runs");

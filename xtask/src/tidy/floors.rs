@@ -24,9 +24,9 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "text",
         ],
     ),
-    ("domain", &["ids", "job", "node", "reputation", "usage"]),
+    ("domain", &["fleet", "ids", "job", "node", "reputation", "usage"]),
     ("instruments", &["http", "sql", "web"]),
-    ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal"]),
+    ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "push"]),
     ("services", &["agent", "monitor"]),
     ("edges", &["cli", "config", "main"]),
 ];
@@ -40,6 +40,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("supervise", "backoff"),
     ("supervise", "clock"),
     ("supervise", "report"),
+    ("fleet", "ids"),
     ("job", "ids"),
     ("job", "node"),
     ("job", "usage"),
@@ -67,6 +68,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
+    ("redis", &["push"]),
     ("reqwest", &["http"]),
     ("rusqlite", &["sql"]),
 ];

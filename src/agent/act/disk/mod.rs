@@ -30,6 +30,7 @@ use crate::agent::jobs::board::{Board, Running};
 use crate::agent::jobs::folders::Folders;
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, LOG_BYTES_KEPT};
+use crate::fleet::kinds;
 use crate::host::{self, Room};
 use crate::ids::JobId;
 use crate::job::Job;
@@ -205,6 +206,11 @@ async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Wri
         entries,
         "job {id} is stopped: {why}"
     );
+    board.events().tell(kinds::DISK_STOPPED, &format!("job {id} is stopped: {why}"), |event| {
+        let event = event.about(id).with("limit_mib", mib(limit)).with("output_mib", mib(output));
+        let event = event.with("input_mib", mib(input)).with("layer_mib", mib(layer));
+        event.with("log_mib", mib(log)).with("entries", entries)
+    });
     tokio::time::timeout(ANSWER, board.stop(id, cause)).await.ok();
 }
 

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Board, State};
+use crate::agent::events::Events;
 use crate::agent::jobs::terms::Terms;
+use crate::fleet::kinds;
 use crate::job::phase::Phase;
 use crate::job::{Job, JobSpec, Reason};
 use crate::node::GpuUuid;
@@ -65,12 +67,16 @@ impl State {
             (Some(_), None) if self.is_unfit_told => {
                 self.is_unfit_told = false;
                 tracing::info!("the node is ready again: jobs are taken");
+                self.events.tell(kinds::NODE_READY, "jobs are taken again", |event| event);
             }
             // Every start passes through `Untried`: not worth a line.
             (_, None | Some(Unfit::Untried(_))) => {}
             (before, Some(why)) if before.as_ref().is_none_or(|was| was.is_other_than(why)) => {
                 self.is_unfit_told = true;
                 tracing::warn!("no job is taken: {why}");
+                // Others read it: without the words of the engine or a service.
+                let text = format!("no job is taken: {}", why.told());
+                self.events.tell(kinds::NODE_NOT_READY, &text, |event| event);
             }
             _ => {}
         }
@@ -118,6 +124,16 @@ impl Board {
         state.tell();
         drop(state);
         board
+    }
+
+    /// Has this board tell here whether jobs are taken.
+    pub fn tells(&self, events: Events) {
+        self.lock().events = events;
+    }
+
+    /// Where the parts that share this board tell events.
+    pub fn events(&self) -> Events {
+        self.lock().events.clone()
     }
 
     /// Waits until every card and the store were tried, or did not answer.

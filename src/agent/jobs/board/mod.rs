@@ -26,6 +26,7 @@ pub use in_hand::InHand;
 pub use look::Running;
 
 use super::terms::{Terms, disk_bytes};
+use crate::agent::events::Events;
 use crate::bus::{AckHandle, PoolName};
 use crate::ids::{Address, Hash, JobId};
 use crate::job::claim::{Stand, Start};
@@ -92,6 +93,8 @@ struct State {
     round: Option<BTreeMap<(i32, u64), Vec<GpuUuid>>>,
     /// Whether no stranger's job gets a GPU.
     bars_strangers: bool,
+    /// Where it is told whether jobs are taken.
+    events: Events,
 }
 
 /// The state, to be read.
@@ -242,6 +245,7 @@ impl Board {
             draining: false,
             closed: false,
             round: None,
+            events: Events::default(),
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }

@@ -234,6 +234,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
         let taken = Job::accept(asked, self.jobs.node, after_seq, now);
         let handle = delivery.ack.as_ref().and_then(|ack| serde_json::to_string(ack).ok());
         self.jobs.desk.journal.admit(&taken, delivery.body.to_vec(), handle).await?;
+        self.jobs.desk.events.job_taken(&taken);
         self.jobs.desk.outbox.notify_one();
         let id = taken.job.id().clone();
         tracing::info!(job.id = %id, image = taken.job.spec.image, "job {id} accepted");

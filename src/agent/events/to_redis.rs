@@ -1,0 +1,123 @@
+//! Carries events, and what the GPUs do, to Redis as the seed's dashboards read them.
+//!
+//! Must hold: while Redis is away or turned off, nothing waits for it but its own ring.
+
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Inner, Redis, gpus};
+use crate::backoff::Backoff;
+use crate::fleet::seed_view::commands;
+use crate::push::redis::{Connection, Error};
+use crate::report::causes;
+use crate::supervise::Failure;
+
+/// The wait before the next try to connect.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+
+/// The time between two reports of the GPUs.
+const GPUS_EVERY: Duration = Duration::from_secs(5);
+
+/// A service that never ends.
+pub(super) async fn run(inner: Arc<Inner>) -> Result<(), Failure> {
+    let Some(redis) = &inner.redis else { return std::future::pending().await };
+    let mut on = redis.is_on.subscribe();
+    let mut log = Log::default();
+    loop {
+        // The sender lives as long as `inner`.
+        on.wait_for(|on| *on).await.ok();
+        tokio::select! {
+            never = serve(&inner, redis, &mut log) => match never {},
+            () = turned_off(&mut on) => {}
+        }
+        redis.sink.ring.clear();
+    }
+}
+
+async fn turned_off(on: &mut watch::Receiver<bool>) {
+    on.wait_for(|on| !*on).await.ok();
+}
+
+/// What was logged of the server, so that nothing is said twice.
+#[derive(Default)]
+struct Log {
+    is_away: bool,
+    failures: u32,
+}
+
+impl Log {
+    /// Something was written.
+    fn works(&mut self, inner: &Inner, redis: &Redis) {
+        self.failures = 0;
+        if std::mem::take(&mut self.is_away) {
+            leans(inner, true);
+            tracing::info!("the Redis at {} takes events again", redis.config.server());
+        }
+    }
+
+    fn failed(&mut self, inner: &Inner, err: &Error) {
+        leans(inner, false);
+        self.failures = self.failures.saturating_add(1);
+        let text = causes(err);
+        if std::mem::replace(&mut self.is_away, true) {
+            tracing::debug!("{text}");
+        } else {
+            tracing::warn!("{text}; events for it wait meanwhile, the newest of them");
+        }
+    }
+}
+
+fn leans(inner: &Inner, answers: bool) {
+    let mut services = inner.services.lock().unwrap_or_else(PoisonError::into_inner);
+    services.insert("redis".to_owned(), answers);
+}
+
+async fn serve(inner: &Inner, redis: &Redis, log: &mut Log) -> Infallible {
+    loop {
+        let err = match redis.config.connect().await {
+            Ok(connection) => {
+                if log.failures == 0 {
+                    leans(inner, true);
+                    tracing::info!("connected to the Redis at {}", redis.config.server());
+                }
+                carry(inner, redis, connection, log).await
+            }
+            Err(err) => err,
+        };
+        log.failed(inner, &err);
+        tokio::time::sleep(AGAIN.jittered(log.failures)).await;
+    }
+}
+
+/// Writes batches until one fails.
+async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection, log: &mut Log) -> Error {
+    let mut gpus_due = interval(GPUS_EVERY);
+    gpus_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            batch = redis.sink.ring.next(redis.flush) => {
+                let events = batch.items().iter().flat_map(|(_, event)| commands(event));
+                let all: Vec<_> = events.collect();
+                match connection.write(&all).await {
+                    Ok(()) => batch.sent(),
+                    // To write it again would repeat what arrived.
+                    Err(err @ Error::Partly { .. }) => {
+                        batch.dropped();
+                        tracing::debug!("{}", causes(&err));
+                    }
+                    Err(err) => return err,
+                }
+                log.works(inner, redis);
+                redis.sink.tell_drops(inner);
+            }
+            _ = gpus_due.tick() => match connection.write(&gpus::report(inner)).await {
+                Ok(()) | Err(Error::Partly { .. }) => {}
+                Err(err) => return err,
+            },
+        }
+    }
+}

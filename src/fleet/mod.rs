@@ -1,0 +1,16 @@
+//! What nodes tell about themselves, event by event, and how others read it. Pure.
+//!
+//! [`event`] is the one form of an event, [`kinds`] lists all that a node can say, [`sampling`] decides which
+//! events go to sinks that don't get all, [`seed_view`] shows events as the dashboards of `SynapticLlamas` and
+//! SOLLOL read them.
+//!
+//! Must hold: an event is bounded, whoever wrote the texts in it; its component and its type are each one token
+//! of a NATS subject.
+
+pub mod event;
+pub mod kinds;
+pub mod sampling;
+pub mod seed_view;
+
+pub use event::{Event, Kind, Level, Token, TraceId};
+pub use sampling::Sampling;

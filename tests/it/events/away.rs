@@ -1,0 +1,112 @@
+//! Redis or NATS goes away and comes back: nothing waits, and every event is accounted for.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{all, names};
+use crate::support::redis::Redis;
+use crate::support::tools::eventually;
+use crate::support::world::{PATIENCE, World, shell};
+
+/// More rejections than the ring holds.
+const REFUSED: usize = 400;
+
+/// The entries that SOLLOL's log stream has, and the sum that the last event about drops names.
+fn on_redis(redis: &Redis) -> (u64, u64) {
+    let script = "
+entries = [json.loads(e['log']) for _, e in r.xrange('sollol:dashboard:log_stream')]
+dropped = [e['details'].get('dropped_in_all') for e in entries if 'dropped_in_all' in e['details']]
+print(json.dumps([len(entries), max(dropped, default=0)]))";
+    serde_json::from_str(&redis.python(script)).expect("two numbers")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_jobs_go_on_and_afterwards_every_event_is_sent_or_counted() {
+    let (world, mut redis) = (World::start().await, Redis::start());
+    let agent = world.agent(&[
+        ("EVENTS_REDIS_URL", &redis.url()),
+        ("EVENTS_REDIS_SAMPLING", "false"),
+        ("EVENTS_REDIS_MAX_EVENTS", "100"),
+        ("EVENTS_REDIS_BATCH_TIMEOUT", "0.05"),
+        ("EVENTS_HEARTBEAT", "false"),
+    ]);
+    agent.wait_for("connected to the Redis");
+    let settled = |what: &str| {
+        eventually(what, PATIENCE, || {
+            let (sent, dropped) = on_redis(&redis);
+            let all = all(&world, &[]);
+            (sent + dropped == all.len() as u64).then_some((sent, dropped))
+        })
+    };
+    settled("Redis has what NATS has");
+    redis.kill();
+    let script = "
+for n in range(int(args[1])):
+    await js.publish('jobs.dispatch.' + args[0], b'{\"job_id\": \"bad-%d\"}' % n)";
+    world.nats.python(script, &[&World::agent_address().to_string(), &REFUSED.to_string()]);
+    world.publish("meanwhile", &shell("echo done > /output/output"));
+    assert_eq!(world.outcome("meanwhile").last().expect("an end")["status"], "completed");
+    agent.wait_for("does not answer");
+    eventually("all refusals are on NATS", PATIENCE, || {
+        let refused =
+            names(&all(&world, &[])).iter().filter(|name| *name == "job/rejected").count();
+        (refused == REFUSED).then_some(())
+    });
+    redis.restart();
+    agent.wait_for("events were dropped while Redis was away");
+    // The event about the drops goes to Redis alone: NATS has missed nothing.
+    let (sent, dropped) = eventually("every event is accounted for", PATIENCE, || {
+        let (sent, dropped) = on_redis(&redis);
+        (sent + dropped == all(&world, &[]).len() as u64 + 1).then_some((sent, dropped))
+    });
+    assert!(dropped >= (REFUSED - 100) as u64, "{sent} sent, {dropped} dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_nats_is_away_is_told_when_it_is_back() {
+    let mut world = World::start().await;
+    let agent = world.agent(&[("EVENTS_HEARTBEAT", "false")]);
+    eventually("the start is told", PATIENCE, || {
+        names(&all(&world, &[])).contains(&"link/connected".to_owned()).then_some(())
+    });
+    world.nats.kill();
+    agent.wait_for("the connection to NATS is gone");
+    world.nats.restart();
+    let told: Vec<Value> = eventually("the loss is told", PATIENCE, || {
+        let told = all(&world, &["--level", "info"]);
+        let links = names(&told).iter().filter(|name| *name == "link/connected").count();
+        (links == 2).then_some(told)
+    });
+    let names = names(&told);
+    let lost = names.iter().filter(|name| *name == "link/lost").count();
+    assert_eq!(lost, 1, "{names:?}");
+    let times: Vec<_> = told.iter().map(|it| it["timestamp"].as_str().expect("a time")).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_jetstream_events_can_be_followed_and_nothing_is_kept() {
+    let mut world = World::start().await;
+    world.nats.restart_without_jetstream();
+    let refused = {
+        let mut command = world.command(&["events"]);
+        command.env("NATS_MODE", "core");
+        crate::support::program::Ended(crate::support::tools::run_with_input(&mut command, ""))
+    };
+    refused.is_refused(64, "no events are kept");
+    let script = "
+heard = await nc.subscribe('events.>')
+await nc.flush()
+print('ready')
+while True:
+    print((await heard.next_msg(timeout=300)).subject)";
+    let mut beside = world.nats.python_beside(script, &[]);
+    assert_eq!(beside.line(), "ready");
+    let _agent = world.agent(&[("NATS_MODE", "core")]);
+    let wanted = format!("events.{}.node.started", World::agent_address());
+    let begun = std::time::Instant::now();
+    while beside.line() != wanted {
+        assert!(begun.elapsed() < Duration::from_mins(1), "the start is told");
+    }
+}
