@@ -240,7 +240,9 @@ where
         let (node, desk) = (parts.jobs.node, &parts.jobs.desk);
         let (board, clock) = (&desk.board, &desk.clock);
         if !gpus.is_empty() {
-            let cards = Cards::new(Arc::clone(&self.gpu), desk, self.settings.yields_gpus);
+            let watcher = parts.jobs.effects.watcher.clone();
+            let gpu = Arc::clone(&self.gpu);
+            let cards = Cards::new(gpu, desk, self.settings.yields_gpus, watcher);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
             let (runtime, gpu) = (Arc::clone(&self.runtime), Arc::clone(&self.gpu));
             let containers = Containers::new(runtime, gpu, desk);

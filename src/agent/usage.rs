@@ -10,12 +10,14 @@ use tokio::sync::{Mutex, Notify, mpsc};
 
 use super::act::{Act, Watcher};
 use super::beat;
+use super::events::Events;
 use super::jobs::hand::Jobs;
 use super::link::Link;
 use crate::backoff::Backoff;
 use crate::bus::{self, MessageIds, MetricsTopic};
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Found};
+use crate::fleet::kinds;
 use crate::host::cgroup;
 use crate::ids::Address;
 use crate::journal::{self, Journal};
@@ -84,6 +86,7 @@ pub(super) fn serve<R, C>(
     let keeper = Arc::new(Keeper {
         node,
         journal: desk.journal.clone(),
+        events: desk.events.clone(),
         link: link.clone(),
         ids: jobs.effects.ids.clone(),
         topic: way.link.topic.clone(),
@@ -112,6 +115,7 @@ pub(super) fn serve<R, C>(
 struct Keeper<C> {
     node: Address,
     journal: Journal,
+    events: Events,
     link: Link,
     ids: MessageIds,
     topic: MetricsTopic,
@@ -177,6 +181,18 @@ impl<C: Clock> Keeper<C> {
                 } else {
                     "no program uses them"
                 };
+                self.events.tell(
+                    kinds::GPU_HELD_IDLE,
+                    &format!("job {job} holds {cards} GPUs idle: {why}"),
+                    |event| {
+                        let event = event
+                            .about(&job)
+                            .with("cards", cards as u64)
+                            .with("idle_s", idle.as_secs());
+                        // Cards are reserved when all that a job needs is here, so neither a pull nor the node can be to blame.
+                        event.with("blame", "job").with("has_process", has_process)
+                    },
+                );
                 tracing::warn!(
                     job.id = %job, cards, minutes,
                     "job {job} holds {cards} GPUs idle for {minutes} minutes: {why}"

@@ -47,6 +47,7 @@ kinds! {
     GPU_SUSPECT = "gpu", "suspect", Warning, "A GPU may be defective.";
     GPU_QUARANTINED = "gpu", "quarantined", Warning, "A GPU is set aside.";
     GPU_RETIRED = "gpu", "retired", Error, "A GPU is set aside for good.";
+    GPU_HELD_IDLE = "gpu", "held_idle", Warning, "A job holds GPUs and does nothing on them.";
     LINK_CONNECTED = "link", "connected", Info, "The node is connected to NATS.";
     LINK_LOST = "link", "lost", Warning, "The connection to NATS is gone.";
     TOOLKIT_SAFE = "toolkit", "safe", Info, "NVIDIA's container toolkit has no known way out.";

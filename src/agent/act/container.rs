@@ -133,7 +133,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             Ok(exit) => {
                 gone();
                 let sandbox = self.base.terms.sandbox(&job.spec);
-                let used = self.used(job).await;
+                let used = self.used(job, exit.oom).await;
                 let exit_told = outcome(&exit, &log, matches!(sandbox, Sandbox::Strict(_)), used);
                 let cards = job.phase.holds().unwrap_or_default();
                 let is_card_defective = self.base.board.is_any_defective(cards);

@@ -10,9 +10,11 @@ use tokio::time::timeout;
 use super::Act;
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime};
+use crate::ids::JobId;
 use crate::job::Job;
 use crate::job::phase::Run;
 use crate::job::spec::NetworkNeed;
+use crate::usage::batch::MarkKind;
 use crate::usage::figures::Usage;
 use crate::usage::profile::Profile;
 use crate::usage::watch::{Answer, Attempt, RunningJob, Watch};
@@ -30,6 +32,11 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
+    /// Has this be stamped into what is known of a job; lost if the monitor has too much to do.
+    pub(crate) fn mark(&self, job: JobId, kind: MarkKind) {
+        self.tell.try_send(Watch::Marked(job, kind)).ok();
+    }
+
     /// How closely this job is watched.
     fn profile_of(&self, job: &Job) -> Profile {
         job.spec.needs.monitoring.unwrap_or(self.profile)
@@ -60,9 +67,13 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         watcher.tell.try_send(Watch::Started(Box::new(running))).ok();
     }
 
-    /// What this job's run used; `None` if the monitor does not say so in time.
-    pub(super) async fn used(&self, job: &Job) -> Option<Usage> {
+    /// What this job's run used; `None` if the monitor does not say so in time. `oom`: whether the kernel ended a
+    /// process of it for lack of memory.
+    pub(super) async fn used(&self, job: &Job, oom: bool) -> Option<Usage> {
         let watcher = self.watcher.as_ref()?;
+        if oom {
+            watcher.mark(job.id().clone(), MarkKind::Oom);
+        }
         let (tell, told) = oneshot::channel();
         // The end of the job may no longer wait for it.
         let answer = Answer::new(move |usage| {

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::containers::stop_misplaced;
+use crate::agent::act::Watcher;
 use crate::agent::events::Events;
 use crate::agent::jobs::board::{Board, Left};
 use crate::agent::jobs::desk::Desk;
@@ -24,13 +25,14 @@ use crate::ids::JobId;
 use crate::job::phase::StopCause;
 use crate::journal::{GpuReturn, Journal};
 use crate::node::GpuUuid;
-use crate::node::card::{Happened, Round, Sample};
+use crate::node::card::{CardEvent, Happened, Round, Sample};
 use crate::node::health::{Change, State};
 use crate::node::tenancy::{self, Tenant};
 use crate::node::visible;
 use crate::report::causes;
 use crate::seldom::Seldom;
 use crate::supervise::Failure;
+use crate::usage::MarkKind;
 
 /// Time between two samples while nothing happens.
 const EVERY: Duration = Duration::from_secs(10);
@@ -59,6 +61,7 @@ pub struct Cards<G, C> {
     board: Board,
     yields: bool,
     events: Events,
+    watcher: Option<Watcher>,
     clock: C,
     program_errors: Seldom,
 }
@@ -72,12 +75,17 @@ type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
 impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     /// Watches the cards of this driver for this desk. `yields`: whether a card leaves the pool while a
     /// program of the host uses it (`GPU_YIELD`).
-    pub fn new(gpu: Arc<G>, desk: &Desk<C>, yields: bool) -> Self {
+    pub(in crate::agent) fn new(
+        gpu: Arc<G>,
+        desk: &Desk<C>,
+        yields: bool,
+        watcher: Option<Watcher>,
+    ) -> Self {
         let (journal, board, clock) =
             (desk.journal.clone(), desk.board.clone(), desk.clock.clone());
         let program_errors = Seldom::new(PROGRAM_ERRORS);
         let events = desk.events.clone();
-        Self { gpu, journal, board, yields, events, clock, program_errors }
+        Self { gpu, journal, board, yields, events, watcher, clock, program_errors }
     }
 
     /// Watches the cards as long as the node runs; a service that ends only when it fails.
@@ -145,6 +153,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     }
 
     fn hear(&self, happened: &Happened) {
+        self.mark(happened);
         let Some(words) = self.board.happened(happened) else { return };
         // A stranger's program can cause them at will.
         let Some(more) = self.program_errors.line() else { return };
@@ -154,6 +163,19 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             tracing::info!(job.id = %id, "job {id} caused {words} on its GPU{more}");
         } else {
             tracing::info!("a program caused {words} on a GPU{more}");
+        }
+    }
+
+    /// Has an error of a card be stamped into what is known of the job that has it.
+    fn mark(&self, happened: &Happened) {
+        let (Some(watcher), CardEvent::Xid(number)) = (&self.watcher, happened.event) else {
+            return;
+        };
+        let holders = self.board.holders();
+        let holder = happened.card.as_ref().and_then(|card| holders.get(card));
+        if let Some((id, _)) = holder {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            watcher.mark(id.clone(), MarkKind::Xid { number, card: happened.card.clone() });
         }
     }
 

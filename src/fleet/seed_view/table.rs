@@ -242,6 +242,7 @@ pub const SEEN: &[Seen] = &[
     seen_as(["gpu", "suspect"], ["rpc_backend", "error"], ["node_status_change", "-"]),
     seen_as(["gpu", "quarantined"], ["rpc_backend", "disconnect"], ["node_status_change", "-"]),
     seen_as(["gpu", "retired"], ["rpc_backend", "disconnect"], ["node_removed", "-"]),
+    seen_as(["gpu", "held_idle"], ["rpc_backend", "status"], ["node_health_check", "-"]),
     seen_as(["link", "connected"], ["rpc_backend", "connect"], ["rpc_backend_connect", "-"]),
     seen_as(["link", "lost"], ["rpc_backend", "disconnect"], ["rpc_backend_disconnect", "-"]),
     seen_as(["toolkit", "safe"], ["rpc_backend", "status"], ["node_health_check", "-"]),
