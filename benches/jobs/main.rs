@@ -296,6 +296,29 @@ async fn run_one(bench: &Bench, host: &Host, number: usize) -> Result<(), Failur
     Ok(())
 }
 
+/// A folder in Cargo's target folder: the system's temporary folder may be in memory, where fsync is free.
+fn place(name: &str) -> Result<tempfile::TempDir, Failure> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
+}
+
+/// The one row that the arguments ask for; `None` if they ask for all.
+async fn one_row(arguments: &[String]) -> Result<Option<serde_json::Value>, Failure> {
+    let rows = ["--year", "--folder", "--cards", "--watching", "--line", "--events"];
+    let asked = arguments.iter().position(|argument| rows.contains(&argument.as_str()));
+    let Some(at) = asked else { return Ok(None) };
+    let (row, value) = (arguments[at].as_str(), arguments.get(at + 1).ok_or("a row's value")?);
+    let told = match row {
+        "--year" => Box::pin(year::year(place("year")?.path(), value.parse()?)).await?,
+        "--folder" => Box::pin(folder::folder(place("folder")?.path(), value.parse()?)).await?,
+        "--cards" => serde_json::to_value(cards::cards(value.into()).await?)?,
+        "--watching" => watching::watching(value.parse()?)?,
+        "--line" => line::line(value.parse()?).await?,
+        _ => events::events(value.parse()?),
+    };
+    Ok(Some(serde_json::json!({ row.trim_start_matches('-'): told })))
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     // Searched rather than parsed strictly: Cargo adds `--bench`.
@@ -307,42 +330,8 @@ async fn main() -> Result<(), Failure> {
         return Ok(());
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let place = |name: &str| -> Result<_, Failure> {
-        // In Cargo's target folder: the system's temporary folder may be in memory, where fsync is free.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        Ok(tempfile::Builder::new().prefix(name).tempdir_in(target)?)
-    };
-    let asked = arguments.iter().position(|argument| argument == "--year");
-    if let Some(at) = asked {
-        let jobs = arguments.get(at + 1).ok_or("--year JOBS")?.parse()?;
-        let year = Box::pin(year::year(place("year")?.path(), jobs)).await?;
-        println!("{:#}", serde_json::json!({ "year": year }));
-        return Ok(());
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--folder") {
-        let files = arguments.get(at + 1).ok_or("--folder FILES")?.parse()?;
-        let row = Box::pin(folder::folder(place("folder")?.path(), files)).await?;
-        println!("{:#}", serde_json::json!({ "folder": row }));
-        return Ok(());
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--cards") {
-        let row = cards::cards(arguments.get(at + 1).ok_or("--cards LIBRARY")?.into()).await?;
-        println!("{:#}", serde_json::json!({ "cards": row }));
-        return Ok(());
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--watching") {
-        let jobs = arguments.get(at + 1).ok_or("--watching JOBS")?.parse()?;
-        println!("{:#}", serde_json::json!({ "watching": watching::watching(jobs)? }));
-        return Ok(());
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--line") {
-        let jobs = arguments.get(at + 1).ok_or("--line JOBS")?.parse()?;
-        println!("{:#}", serde_json::json!({ "line": line::line(jobs).await? }));
-        return Ok(());
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--events") {
-        let count = arguments.get(at + 1).ok_or("--events COUNT")?.parse()?;
-        println!("{:#}", serde_json::json!({ "events": events::events(count) }));
+    if let Some(row) = Box::pin(one_row(&arguments)).await? {
+        println!("{row:#}");
         return Ok(());
     }
     let (jobs, piped) = if quick { (2_000, 4) } else { (20_000, 20) };

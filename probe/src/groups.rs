@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 /// Removes each of these paths below the folder, or below each hierarchy in it (version 1).
-pub fn remove(folder: &str, paths: &[String]) -> Result<(), String> {
+pub(crate) fn remove(folder: &str, paths: &[String]) -> Result<(), String> {
     let hierarchies = hierarchies(Path::new(folder)).map_err(|err| format!("{folder}: {err}"))?;
     let mut failure = None;
     for path in paths {

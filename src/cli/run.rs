@@ -107,10 +107,10 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     // Ends with this function, and takes nothing else with it if it fails.
     let watching = Crew::default();
     let monitor = settings.monitoring.is_on.then(|| {
-        let (watches, watched) = mpsc::channel(monitor::WATCHES_MAX);
+        let (watches, heard) = mpsc::channel(monitor::WATCHES_MAX);
         let (say, said) = mpsc::channel(monitor::SAID_MAX);
         let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
-        watching.spawn("the monitor".to_owned(), monitor.run(watched));
+        watching.spawn("the monitor".to_owned(), monitor.run(heard));
         let Monitoring { topic, profile, beat, .. } = settings.monitoring;
         MonitorLink { watches, said, topic, profile, beat }
     });

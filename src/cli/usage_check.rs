@@ -15,8 +15,8 @@ pub(super) fn check(document: &Value, receipt: &Signed) -> Result<SignedUsage, S
     if signed.record.receipt_digest != digest || signed.domain != receipt.domain {
         return Err("its usage record is of another receipt".to_owned());
     }
-    let signer = recover(&signed.record.digest(&signed.domain).0, &signed.signature.0);
-    if signed.record.node != receipt.receipt.node || signer != Ok(receipt.receipt.node) {
+    let by = recover(&signed.record.digest(&signed.domain).0, &signed.signature.0);
+    if signed.record.node != receipt.receipt.node || by != Ok(receipt.receipt.node) {
         return Err("its usage record is not signed by the node that it names".to_owned());
     }
     Ok(signed)

@@ -68,7 +68,7 @@ struct Held {
     /// If it came in a status: whether the status is signed too.
     status_signed: Option<bool>,
     /// The record of what the job used, if the status has one.
-    usage: Option<SignedUsage>,
+    usage: Option<Box<SignedUsage>>,
     /// Whether the samples that it rests on were checked.
     has_series: bool,
     proof: Option<Proof>,
@@ -78,7 +78,7 @@ struct Held {
 /// A document that may be checked.
 #[derive(Debug)]
 enum Document {
-    Receipt(Box<Signed>, Option<bool>, Option<SignedUsage>),
+    Receipt(Box<Signed>, Option<bool>, Option<Box<SignedUsage>>),
     Proof(Box<Proof>),
     /// An end without a receipt, and the digest that its signature covers.
     End(Box<Status>, Hash),
@@ -150,7 +150,7 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
             return Err(Misused(text).into());
         }
     };
-    let has_series = series_holds(args, usage.as_ref())?;
+    let has_series = series_holds(args, usage.as_deref())?;
     let held = Held { signed, status_signed, usage, has_series, proof, committed };
     Ok(Holds::Receipt(Box::new(held)))
 }
@@ -222,7 +222,7 @@ fn of_status(value: &Value) -> Result<Document, NotValid> {
     match receipt_check::check(&status, &Expected::default()) {
         Verdict::Valid(signed) => {
             let usage = status.usage.as_ref().and_then(|usage| SignedUsage::from_json(usage).ok());
-            Ok(Document::Receipt(signed, Some(is_signed), usage))
+            Ok(Document::Receipt(signed, Some(is_signed), usage.map(Box::new)))
         }
         Verdict::Invalid(problem) => Err(NotValid(problem)),
         Verdict::Absent => match status.digest(&body).filter(|_| is_signed) {

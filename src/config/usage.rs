@@ -57,6 +57,7 @@ fn topic(env: &mut Env<'_>) -> Option<MetricsTopic> {
 }
 
 /// The control group below which jobs have their own; `Some(None)` if the engine decides.
+#[expect(clippy::option_option, reason = "the outer one is a setting with a problem")]
 pub(super) fn group_parent(env: &mut Env<'_>) -> Option<Option<String>> {
     let Some(text) = env.text(JOB_CGROUP_PARENT) else {
         return Some(Some(GROUP_PARENT.to_owned()));

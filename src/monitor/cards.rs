@@ -45,13 +45,11 @@ impl<G: GpuProbe> Cards<G> {
             return Round::new();
         }
         self.rests_until = None;
-        match timeout(self.deadline, self.gpu.sample()).await {
-            Ok(Ok(round)) => round,
-            Ok(Err(_)) | Err(_) => {
-                self.rests_until = Some(clock.monotonic().saturating_add(REST));
-                Round::new()
-            }
+        if let Ok(Ok(round)) = timeout(self.deadline, self.gpu.sample()).await {
+            return round;
         }
+        self.rests_until = Some(clock.monotonic().saturating_add(REST));
+        Round::new()
     }
 
     /// The energy counters of these cards now; what is not known is left out.

@@ -31,7 +31,8 @@ pub(super) async fn makes(docker: &Docker) -> bool {
         Ok::<_, Error>(info.cgroup_driver == Some(CgroupDriver::CGROUPFS))
     };
     // An engine that does not answer is asked again.
-    docker.makes_groups.get_or_try_init(|| ask).await.is_ok_and(|makes| *makes)
+    let made = Box::pin(docker.makes_groups.get_or_try_init(|| ask)).await;
+    made.is_ok_and(|makes| *makes)
 }
 
 /// The path of the parent group of the container of this name.

@@ -51,12 +51,12 @@ impl Group {
         let below = container.map_or_else(|| path.clone(), |id| path.join(id));
         if is_v2 {
             let files = v2::Files::open(&root.join(&path))?;
-            let processes = Processes::of(root.join(below));
+            let processes = Processes::of(&root.join(below));
             return Ok(Self { files: Files::V2(files), processes });
         }
         let files = v1::Files::open(root, &path)?;
         // Any hierarchy has them: the engine puts the container into all.
-        let processes = Processes::of(root.join("memory").join(below));
+        let processes = Processes::of(&root.join("memory").join(below));
         Ok(Self { files: Files::V1(files), processes })
     }
 

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 
@@ -32,7 +32,7 @@ pub(super) struct Processes {
 
 impl Processes {
     /// The processes in this group.
-    pub(super) fn of(group: PathBuf) -> Self {
+    pub(super) fn of(group: &Path) -> Self {
         Self { list: group.join("cgroup.procs"), written: 0, network: None, buffer: Vec::new() }
     }
 

@@ -28,9 +28,9 @@ const INSTANT: &str = "echo x > /output/output";
 fn record(end: &Value) -> SignedUsage {
     let signed = SignedUsage::from_json(&end["usage"]).expect("a record");
     let digest = signed.record.digest(&signed.domain);
-    let signer = recover(&digest.0, &signed.signature.0).expect("a signature");
-    assert_eq!(signer, World::agent_address());
-    assert_eq!(signed.record.node, signer);
+    let by = recover(&digest.0, &signed.signature.0).expect("a signature");
+    assert_eq!(by, World::agent_address());
+    assert_eq!(signed.record.node, by);
     let receipt = lamda_node::job::receipt::Signed::from_json(&end["receipt"]).expect("a receipt");
     assert_eq!(signed.record.receipt_digest, receipt.receipt.digest(&receipt.domain));
     assert_eq!(signed.domain, receipt.domain);
