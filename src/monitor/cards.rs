@@ -18,6 +18,9 @@ use crate::usage::{CardMetric, CardReadings, Reading, Unknown};
 /// How long the driver may take. A healthy one answers in milliseconds.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long it may take at a job's start, when all others wait, and at its end, when the job does.
+pub(super) const AT_END: Duration = Duration::from_millis(400);
+
 /// How long a driver that did not answer is left alone.
 const REST: Duration = Duration::from_secs(30);
 
@@ -52,12 +55,12 @@ impl<G: GpuProbe> Cards<G> {
         Round::new()
     }
 
-    /// The energy counters of these cards now; what is not known is left out.
-    pub(super) async fn energy(&self, cards: &[GpuUuid]) -> Energy {
+    /// The energy counters of these cards now; what is not known, or not told within `limit`, is left out.
+    pub(super) async fn energy(&self, cards: &[GpuUuid], limit: Duration) -> Energy {
         if self.rests_until.is_some() {
             return Energy::new();
         }
-        let asked = timeout(self.deadline, self.gpu.energy(cards)).await;
+        let asked = timeout(limit.min(self.deadline), self.gpu.energy(cards)).await;
         let told = asked.ok().and_then(Result::ok).unwrap_or_default();
         told.into_iter().map(|(card, energy)| (card, energy.map_err(|err| why(&err)))).collect()
     }

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::gpu::GpuProbe;
 use crate::ids::Address;
 use crate::usage::watch::{Answer, Attempt, RunningJob, Said, Watch};
-use cards::Cards;
+use cards::{AT_END, Cards};
 use job::Watched;
 
 /// Most jobs that are watched at a time: more than a node has slots.
@@ -98,7 +98,7 @@ impl<G: GpuProbe, C: Clock> Monitor<G, C> {
         let mut job = Watched::new(running, self.node, self.clock.monotonic());
         job.sample(&self.clock);
         if job.has_cards() {
-            let base = self.cards.energy(job.cards()).await;
+            let base = self.cards.energy(job.cards(), AT_END).await;
             job.energy_begins(base);
         }
         // The first sample has no cards: the driver may take its time, and a job that has just begun uses none.
@@ -126,7 +126,7 @@ impl<G: GpuProbe, C: Clock> Monitor<G, C> {
         let Some(mut job) = self.jobs.remove(attempt) else { return };
         job.sample_last(&self.clock);
         let energy =
-            if job.has_cards() { Some(self.cards.energy(job.cards()).await) } else { None };
+            if job.has_cards() { Some(self.cards.energy(job.cards(), AT_END).await) } else { None };
         answer.give(job.finish(energy, &self.said));
     }
 }

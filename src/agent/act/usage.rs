@@ -20,7 +20,7 @@ use crate::usage::profile::Profile;
 use crate::usage::watch::{Answer, Attempt, RunningJob, Watch};
 
 /// How long the end of a job waits for its figures; without them they are unknown.
-const WAIT: Duration = Duration::from_millis(200);
+const WAIT: Duration = Duration::from_millis(500);
 
 /// The way to the monitor.
 #[derive(Debug, Clone)]
