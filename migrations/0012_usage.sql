@@ -5,6 +5,7 @@ CREATE TABLE usage_sums (
     number  INTEGER NOT NULL,             -- of the last batch
     head    BLOB NOT NULL,                -- of the last batch
     sums    TEXT NOT NULL,                -- JSON: totals and open rollups up to that batch
+    keep    INTEGER NOT NULL,             -- how many of its newest batches stay once they are published
     PRIMARY KEY (job_id, attempt)
 ) STRICT, WITHOUT ROWID;
 

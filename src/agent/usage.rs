@@ -30,6 +30,8 @@ use crate::usage::watch::{Attempt, Said, Watch};
 const ASKED_MAX: usize = 1024;
 /// Retry interval while NATS is away.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Failures on a connection after which the owner is told.
+const TRIES_UNTOLD: u32 = 3;
 /// Time between two sweeps of control groups that were left.
 const SWEEP: Duration = Duration::from_mins(10);
 /// Most groups that are looked at in one sweep.
@@ -135,12 +137,21 @@ impl<C: Clock> Keeper<C> {
             if let Watch::Started(running) = &mut watch
                 && !running.is_new
             {
-                let found = self.journal.usage_so_far(&running.attempt).await;
-                running.so_far = found.unwrap_or_else(|err| {
-                    let job = &running.attempt.job;
-                    tracing::warn!(job.id = %job, "what job {job} used so far is not known: {}", causes(&err));
-                    None
-                });
+                let mut failures = 0;
+                running.so_far = loop {
+                    match self.journal.usage_so_far(&running.attempt).await {
+                        Ok(found) => break found,
+                        // Without it the job's chain would begin anew, and nobody could follow it.
+                        Err(err) => {
+                            failures += 1;
+                            tracing::debug!(
+                                "what a job used so far can't be read: {}",
+                                causes(&err)
+                            );
+                            self.clock.sleep(AGAIN.jittered(failures)).await;
+                        }
+                    }
+                };
             }
             if self.watches.send(watch).await.is_err() {
                 // The monitor has ended by a defect, which the log tells.
@@ -154,21 +165,34 @@ impl<C: Clock> Keeper<C> {
     async fn take(self: Arc<Self>) -> Result<(), Failure> {
         let mut said = self.said.lock().await;
         while let Some(said) = said.recv().await {
-            self.heed(said).await.map_err(|err| Failure::again(err, "DATA_DIR"))?;
+            if let Said::Done(answer, usage) = said {
+                answer.give(usage);
+                continue;
+            }
+            let mut failures = 0;
+            while let Err(err) = self.heed(&said).await {
+                failures += 1;
+                tracing::debug!("what a job used is not in the journal yet: {}", causes(&err));
+                self.clock.sleep(AGAIN.jittered(failures)).await;
+            }
         }
         Ok(())
     }
 
-    async fn heed(&self, said: Said) -> Result<(), journal::Error> {
+    async fn heed(&self, said: &Said) -> Result<(), journal::Error> {
         match said {
+            Said::Done(..) => {}
             Said::Batch { attempt, so_far, body, is_public, keep } => {
-                self.journal.keep_usage(&attempt, *so_far, body, is_public, keep).await?;
+                let (so_far, body) = ((**so_far).clone(), body.clone());
+                self.journal.keep_usage(attempt, so_far, body, *is_public, *keep).await?;
                 self.more.notify_one();
             }
-            Said::Bucket(attempt, bucket) => self.journal.keep_rollup(&attempt, *bucket).await?,
+            Said::Bucket(attempt, bucket) => {
+                self.journal.keep_rollup(attempt, (**bucket).clone()).await?;
+            }
             Said::Message(job, body) => {
                 if let Some(bus) = self.link.now()
-                    && let Err(err) = bus.publish_metrics(&self.topic, body.into()).await
+                    && let Err(err) = bus.publish_metrics(&self.topic, body.clone().into()).await
                 {
                     tracing::debug!(job.id = %job, "live figures are lost: {}", causes(&err));
                 }
@@ -176,7 +200,7 @@ impl<C: Clock> Keeper<C> {
             Said::HeldIdle { attempt, cards, idle, has_process } => {
                 let Attempt { job, .. } = attempt;
                 let (cards, minutes) = (cards.len(), idle.as_secs() / 60);
-                let why = if has_process {
+                let why = if *has_process {
                     "its program does nothing on them"
                 } else {
                     "no program uses them"
@@ -186,11 +210,11 @@ impl<C: Clock> Keeper<C> {
                     &format!("job {job} holds {cards} GPUs idle: {why}"),
                     |event| {
                         let event = event
-                            .about(&job)
+                            .about(job)
                             .with("cards", cards as u64)
                             .with("idle_s", idle.as_secs());
                         // Cards are reserved when all that a job needs is here, so neither a pull nor the node can be to blame.
-                        event.with("blame", "job").with("has_process", has_process)
+                        event.with("blame", "job").with("has_process", *has_process)
                     },
                 );
                 tracing::warn!(
@@ -213,6 +237,11 @@ impl<C: Clock> Keeper<C> {
                 Ok(_) => failures = 0,
                 Err(Error::Bus(err)) => {
                     failures += 1;
+                    // While NATS is away this is no news; on a connection it is.
+                    if self.link.now().is_some() && failures > TRIES_UNTOLD {
+                        let what = "may this account publish usage.<address>.*, and is there room for the stream USAGE?";
+                        return Err(Failure::again(err, what));
+                    }
                     tracing::debug!("what jobs use waits in the journal: {}", causes(&err));
                     self.clock.sleep(AGAIN.jittered(failures)).await;
                 }
@@ -227,7 +256,11 @@ impl<C: Clock> Keeper<C> {
             let bus = self.link.bus().await;
             let body = batch.body.clone().into();
             let (attempt, number) = (&batch.attempt, batch.number);
-            bus.publish_usage(&self.ids, self.node, attempt, number, body).await?;
+            match bus.publish_usage(&self.ids, self.node, attempt, number, body).await {
+                // It will never be taken, and must not hold up the others: readers see the gap.
+                Err(bus::Error::TooLarge { .. }) | Ok(()) => {}
+                Err(err) => return Err(err.into()),
+            }
             self.journal.usage_published(batch.id).await?;
         }
         Ok(waiting.len())
@@ -251,7 +284,7 @@ async fn sweep_groups<R: ContainerRuntime, C: Clock>(
 ) -> Result<(), Failure> {
     loop {
         if let Err(err) = sweep_once(node, &*runtime).await {
-            tracing::debug!("control groups of ended jobs are left: {}", causes(&err));
+            tracing::warn!("control groups of ended jobs are left: {}", causes(&err));
         }
         clock.sleep(SWEEP).await;
     }

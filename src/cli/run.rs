@@ -24,7 +24,7 @@ use crate::gpu::{GpuProbe, fake as gpu_fake, host::Host};
 use crate::host;
 use crate::monitor::{self, Monitor};
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
-use crate::supervise::Crew;
+use crate::usage::watch::Watch;
 
 /// How long a simulated job takes.
 const SIMULATED_RUN: Duration = Duration::from_secs(2);
@@ -104,13 +104,11 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
 ) -> anyhow::Result<()> {
     let pinata = Pinata::new(&settings.artifact)?.tried_as(&key.address().to_string());
     let gpu = Arc::new(gpu);
-    // Ends with this function, and takes nothing else with it if it fails.
-    let watching = Crew::default();
     let monitor = settings.monitoring.is_on.then(|| {
         let (watches, heard) = mpsc::channel(monitor::WATCHES_MAX);
         let (say, said) = mpsc::channel(monitor::SAID_MAX);
         let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
-        watching.spawn("the monitor".to_owned(), monitor.run(heard));
+        watch_beside(monitor, heard);
         let Monitoring { topic, profile, beat, .. } = settings.monitoring;
         MonitorLink { watches, said, topic, profile, beat }
     });
@@ -134,6 +132,21 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     tokio::select! {
         ended = Box::pin(node.run(asked)) => Ok(ended?),
         never = signals(ask) => match never? {},
+    }
+}
+
+/// Has the monitor work on a thread of its own: it reads files of the kernel's, which may take long, and takes nothing
+/// else with it if it fails. It ends with the program.
+fn watch_beside<G: GpuProbe>(monitor: Monitor<G, SystemClock>, heard: mpsc::Receiver<Watch>) {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(monitor.run(heard)),
+            Err(err) => tracing::warn!("what jobs use is not watched: {err}"),
+        }
+    };
+    if let Err(err) = std::thread::Builder::new().name("monitor".to_owned()).spawn(work) {
+        tracing::warn!("what jobs use is not watched: {err}");
     }
 }
 

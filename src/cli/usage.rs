@@ -74,11 +74,21 @@ fn of_last_attempt(mut batches: Vec<&[u8]>) -> Vec<&[u8]> {
     let attempt = |body: &[u8]| Batch::unpack(body).ok().map(|(batch, _)| batch.attempt);
     let last = batches.iter().filter_map(|body| attempt(body)).max();
     batches.retain(|body| attempt(body).is_none_or(|attempt| Some(attempt) == last));
+    // One that was published twice.
+    batches.dedup();
     batches
 }
 
 /// Shows the batches of one attempt.
 fn show(args: &Args, agent: Address, batches: &[&[u8]]) -> anyhow::Result<ExitCode> {
+    let first = batches.first().and_then(|body| Batch::unpack(body).ok());
+    if let Some((batch, _)) = first.filter(|(batch, _)| batch.number > 0) {
+        let number = batch.number;
+        out::note(&format!(
+            "the first {number} batches are no longer on the stream, which keeps seven days: the rest can't be checked"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
     let (mut chain, mut totals) = (Chain::default(), Totals::default());
     for body in batches {
         let batch = match chain.follow(body) {

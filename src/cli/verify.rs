@@ -19,7 +19,7 @@ use super::{Misused, load, out, usage_check};
 use crate::chain::{Commitment, Config, Depth, Error, Reader};
 use crate::clock::Timestamp;
 use crate::config::{Signing, parse_rpc_urls};
-use crate::ids::{Address, Domain, Hash};
+use crate::ids::{Address, Domain, Hash, JobId};
 use crate::job::Status;
 use crate::job::receipt::Signed;
 use crate::reputation::Proof;
@@ -29,6 +29,9 @@ use crate::usage::SignedUsage;
 /// Upper bound on the input. A status or a proof has some kilobytes, but may be part of a whole output of
 /// `watch --json`.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Upper bound on a series: two months of one sample a second.
+const SERIES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -87,7 +90,7 @@ enum Document {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     // Reads the logging settings only: a receipt is checked without any other.
     load(Audience::Client, |_| Ok(()))?;
-    let text = read(&args.file)?;
+    let text = read(&args.file, BYTES_MAX)?;
     match check(&text, &args).await {
         Ok(holds) => {
             let said = if args.json { out::json(&holds.json()) } else { out::line(&holds.text()) };
@@ -106,17 +109,17 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(BYTES_MAX + 1).read_to_end(&mut text)
+        std::io::stdin().lock().take(bytes_max + 1).read_to_end(&mut text)
     } else {
         let file = std::fs::File::open(path);
-        file.and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut text))
+        file.and_then(|file| file.take(bytes_max + 1).read_to_end(&mut text))
     };
     read.map_err(|err| Misused(format!("{} can't be read: {err}", path.display())))?;
-    if text.len() as u64 > BYTES_MAX {
-        return Err(Misused(format!("{} has more than {BYTES_MAX} bytes", path.display())).into());
+    if text.len() as u64 > bytes_max {
+        return Err(Misused(format!("{} has more than {bytes_max} bytes", path.display())).into());
     }
     match utf8(&text) {
         Ok(text) => Ok(text.into()),
@@ -150,20 +153,20 @@ async fn check(text: &[u8], args: &Args) -> anyhow::Result<Holds> {
             return Err(Misused(text).into());
         }
     };
-    let has_series = series_holds(args, usage.as_deref())?;
+    let has_series = series_holds(args, usage.as_deref(), &signed.receipt.job_id)?;
     let held = Held { signed, status_signed, usage, has_series, proof, committed };
     Ok(Holds::Receipt(Box::new(held)))
 }
 
 /// Checks the series of samples, if one is given; `false` if none is.
-fn series_holds(args: &Args, usage: Option<&SignedUsage>) -> anyhow::Result<bool> {
+fn series_holds(args: &Args, usage: Option<&SignedUsage>, job: &JobId) -> anyhow::Result<bool> {
     let Some(path) = &args.series else { return Ok(false) };
     let text =
         "--series needs a status with a usage record, as `watch --json` prints it".to_owned();
     let usage = usage.ok_or(Misused(text))?;
-    let lines = read(path)?;
+    let lines = read(path, SERIES_BYTES_MAX)?;
     let lines = utf8(&lines).map_err(|what| NotValid(format!("the series: {what}")))?;
-    usage_check::check_series(usage, lines).map_err(NotValid)?;
+    usage_check::check_series(usage, job, lines).map_err(NotValid)?;
     Ok(true)
 }
 

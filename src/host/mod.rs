@@ -34,6 +34,13 @@ pub fn cgroups_of(pid: u32) -> Option<String> {
     Some(text)
 }
 
+/// Whether there is a process with this number, as far as the node can see: in a PID namespace of its own it sees few.
+pub fn is_there(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// The host's memory in MiB, from `/proc/meminfo`; 0 if unknown.
 pub fn memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

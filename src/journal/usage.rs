@@ -15,6 +15,8 @@ use crate::usage::watch::{Attempt, SoFar};
 /// Batches of all jobs that may wait to be published: some 50 MB. What comes on top of them is kept and not published,
 /// so that readers see a gap.
 const WAITING_MAX: u32 = 20_000;
+/// Batches of one attempt that may wait: a week of one a five minutes, so that no job takes the others' room.
+const WAITING_OF_JOB_MAX: u32 = 2_000;
 /// Batches that are read to be published at a time.
 const AT_ONCE: u32 = 64;
 /// Most batches of one job that are read.
@@ -102,12 +104,12 @@ impl Journal {
             let SoFar { number, head, totals, rollups } = &so_far;
             let sums = Sums { totals: totals.clone(), rollups: rollups.clone() };
             let sums = serde_json::to_string(&sums)?;
-            let sql = "INSERT INTO usage_sums (job_id, attempt, number, head, sums)
-                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM jobs WHERE job_id = ?1)
+            let sql = "INSERT INTO usage_sums (job_id, attempt, number, head, sums, keep)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM jobs WHERE job_id = ?1)
                      OR EXISTS (SELECT 1 FROM done WHERE job_id = ?1)
-                 ON CONFLICT (job_id, attempt) DO UPDATE SET number = ?3, head = ?4, sums = ?5
+                 ON CONFLICT (job_id, attempt) DO UPDATE SET number = ?3, head = ?4, sums = ?5, keep = ?6
                      WHERE number < ?3";
-            let row = params![job.as_str(), attempt, number, &head.0[..], sums];
+            let row = params![job.as_str(), attempt, number, &head.0[..], sums, keep];
             if db.prepare_cached(sql)?.execute(row)? == 0 {
                 return Ok(());
             }
@@ -117,7 +119,11 @@ impl Journal {
                 db.prepare_cached(waits)?.query_row([WAITING_MAX], |row| row.get(0))?;
             let sql = "INSERT OR IGNORE INTO usage_batches (job_id, attempt, number, body, waits)
                  VALUES (?, ?, ?, ?, ?)";
-            let waits = is_public && waiting < WAITING_MAX;
+            let own =
+                "SELECT COUNT(*) FROM usage_batches WHERE job_id = ? AND attempt = ? AND waits = 1";
+            let own = db.prepare_cached(own)?;
+            let own: u32 = { own }.query_row(params![job.as_str(), attempt], |row| row.get(0))?;
+            let waits = is_public && waiting < WAITING_MAX && own < WAITING_OF_JOB_MAX;
             let row = params![job.as_str(), attempt, number, body, waits];
             db.prepare_cached(sql)?.execute(row)?;
             let sql = "DELETE FROM usage_batches WHERE job_id = ? AND attempt = ? AND waits = 0
@@ -190,6 +196,12 @@ impl Journal {
     pub async fn usage_published(&self, id: i64) -> Result<(), Error> {
         let work = move |db: &Connection| {
             db.prepare_cached("UPDATE usage_batches SET waits = 0 WHERE id = ?")?.execute([id])?;
+            let old = "DELETE FROM usage_batches WHERE waits = 0 AND (job_id, attempt) =
+                     (SELECT job_id, attempt FROM usage_batches WHERE id = ?)
+                 AND number <= (SELECT number - keep FROM usage_sums AS sums
+                     WHERE sums.job_id = usage_batches.job_id
+                         AND sums.attempt = usage_batches.attempt)";
+            db.prepare_cached(old)?.execute([id])?;
             Ok(())
         };
         self.writer.change("usage_published", false, work).await

@@ -3,6 +3,8 @@
 //! Invariant: a driver that does not answer costs one deadline, and is then left alone for a while.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,44 +26,70 @@ pub(super) const AT_END: Duration = Duration::from_millis(400);
 /// How long a driver that did not answer is left alone.
 const REST: Duration = Duration::from_secs(30);
 
+/// A round that the driver was asked for.
+type Asked = Pin<Box<dyn Future<Output = Option<Round>> + Send>>;
+
 /// The cards, as the monitor sees them.
-#[derive(Debug)]
-pub(super) struct Cards<G> {
+pub(super) struct Cards<G, C> {
     gpu: Arc<G>,
+    clock: C,
     /// How long the driver may take for an answer.
     pub(super) deadline: Duration,
     rests_until: Option<Duration>,
+    asked: Option<Asked>,
+}
+
+impl<G, C> fmt::Debug for Cards<G, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cards").field("rests_until", &self.rests_until).finish_non_exhaustive()
+    }
 }
 
 /// Energy of cards since their driver was loaded, in millijoules.
 pub(super) type Energy = BTreeMap<GpuUuid, Reading>;
 
-impl<G: GpuProbe> Cards<G> {
-    pub(super) const fn new(gpu: Arc<G>) -> Self {
-        Self { gpu, deadline: DEADLINE, rests_until: None }
+impl<G: GpuProbe, C: Clock> Cards<G, C> {
+    pub(super) const fn new(gpu: Arc<G>, clock: C) -> Self {
+        Self { gpu, clock, deadline: DEADLINE, rests_until: None, asked: None }
     }
 
-    /// A round of samples; empty if the driver does not answer.
-    pub(super) async fn round(&mut self, clock: &impl Clock) -> Round {
-        let now = clock.monotonic();
+    /// Asks for a round, unless one is asked for already; `false` if the driver is left alone for now.
+    pub(super) fn ask(&mut self, now: Duration) -> bool {
         if self.rests_until.is_some_and(|until| now < until) {
-            return Round::new();
+            return false;
         }
         self.rests_until = None;
-        if let Ok(Ok(round)) = timeout(self.deadline, self.gpu.sample()).await {
-            return round;
-        }
-        self.rests_until = Some(clock.monotonic().saturating_add(REST));
-        Round::new()
+        let (gpu, limit) = (Arc::clone(&self.gpu), self.deadline);
+        let round = async move { timeout(limit, gpu.sample()).await.ok().and_then(Result::ok) };
+        self.asked.get_or_insert_with(|| Box::pin(round));
+        true
+    }
+
+    /// The round that was asked for, empty if the driver does not answer; waits for ever if none was. Cancel-safe.
+    pub(super) async fn told(&mut self) -> Round {
+        let Some(asked) = &mut self.asked else { return std::future::pending().await };
+        let round = asked.await;
+        self.asked = None;
+        round.unwrap_or_else(|| {
+            self.rest();
+            Round::new()
+        })
+    }
+
+    fn rest(&mut self) {
+        self.rests_until = Some(self.clock.monotonic().saturating_add(REST));
     }
 
     /// The energy counters of these cards now; what is not known, or not told within `limit`, is left out.
-    pub(super) async fn energy(&self, cards: &[GpuUuid], limit: Duration) -> Energy {
-        if self.rests_until.is_some() {
+    pub(super) async fn energy(&mut self, cards: &[GpuUuid], limit: Duration) -> Energy {
+        if self.rests_until.is_some_and(|until| self.clock.monotonic() < until) {
             return Energy::new();
         }
-        let asked = timeout(limit.min(self.deadline), self.gpu.energy(cards)).await;
-        let told = asked.ok().and_then(Result::ok).unwrap_or_default();
+        let Ok(told) = timeout(limit.min(self.deadline), self.gpu.energy(cards)).await else {
+            self.rest();
+            return Energy::new();
+        };
+        let told = told.unwrap_or_default();
         told.into_iter().map(|(card, energy)| (card, energy.map_err(|err| why(&err)))).collect()
     }
 }
@@ -114,7 +142,14 @@ fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
     };
     let (mut count, mut bytes) = (0, Ok(0_u64));
     for process in processes {
-        if !host::cgroups_of(process.pid).is_some_and(|groups| groups.contains(container)) {
+        let Some(groups) = host::cgroups_of(process.pid) else {
+            // One that ended a moment ago is nobody's; one that can't be seen may be the job's.
+            if host::is_there(process.pid) {
+                return (Err(Unknown::Denied), Err(Unknown::Denied));
+            }
+            continue;
+        };
+        if !groups.contains(container) {
             continue;
         }
         count += 1;

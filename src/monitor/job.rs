@@ -32,7 +32,7 @@ pub(super) struct Watched {
     /// When its container was started, by the clock that only goes forward.
     started: Duration,
     /// When it is looked at next, by the same clock; `None` if never.
-    pub(super) due: Option<Duration>,
+    due: Option<Duration>,
     pub(super) series: Series,
     previous: Option<Sample>,
     /// What was read in this look, until the cards are known too.
@@ -73,8 +73,13 @@ impl Watched {
         &self.running.cards
     }
 
+    /// When it is looked at next; not while a look waits for the cards.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        self.due.filter(|_| self.pending.is_none())
+    }
+
     pub(super) fn is_due(&self, limit: Duration) -> bool {
-        self.due.is_some_and(|due| due <= limit)
+        self.next_look().is_some_and(|due| due <= limit)
     }
 
     pub(super) const fn is_sampled(&self) -> bool {
@@ -158,7 +163,9 @@ impl Watched {
         let Some(mut sample) = self.pending.take() else { return };
         sample.cards = if cards.is_empty() { self.unseen_cards() } else { cards };
         self.series.fold(&sample, said);
-        if self.running.profile.export {
+        // Batches must find room in the channel: live messages leave half of it to them.
+        let has_room = said.capacity() > said.max_capacity() / 2;
+        if self.running.profile.export && has_room {
             let about = About {
                 job_id: &self.running.attempt.job,
                 node: self.node,

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::gpu::GpuProbe;
 use crate::ids::Address;
+use crate::node::card::Round;
 use crate::usage::watch::{Answer, Attempt, RunningJob, Said, Watch};
 use cards::{AT_END, Cards};
 use job::Watched;
@@ -40,23 +41,24 @@ pub const SAID_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Monitor<G, C> {
     node: Address,
-    cards: Cards<G>,
+    cards: Cards<G, C>,
     clock: C,
     said: mpsc::Sender<Said>,
     jobs: BTreeMap<Attempt, Watched>,
 }
 
-impl<G: GpuProbe, C: Clock> Monitor<G, C> {
+impl<G: GpuProbe, C: Clock + Clone> Monitor<G, C> {
     /// Watches this node's jobs and tells `said` of them.
     pub fn new(node: Address, gpu: Arc<G>, clock: C, said: mpsc::Sender<Said>) -> Self {
-        Self { node, cards: Cards::new(gpu), clock, said, jobs: BTreeMap::new() }
+        let cards = Cards::new(gpu, clock.clone());
+        Self { node, cards, clock, said, jobs: BTreeMap::new() }
     }
 
     /// Watches until nobody can tell it of jobs any more.
     pub async fn run(mut self, mut watches: mpsc::Receiver<Watch>) {
         loop {
             let now = self.clock.monotonic();
-            let next = self.jobs.values().filter_map(|job| job.due).min();
+            let next = self.jobs.values().filter_map(Watched::next_look).min();
             let wait = next.map(|due| due.saturating_sub(now));
             let sleep = async {
                 match wait {
@@ -70,7 +72,9 @@ impl<G: GpuProbe, C: Clock> Monitor<G, C> {
                     Some(watch) => self.hear(watch).await,
                     None => return,
                 },
-                () = sleep => self.look().await,
+                // Beside the rest: it may wait for a driver that hangs.
+                round = self.cards.told() => self.keep_with(&round),
+                () = sleep => self.look(),
             }
         }
     }
@@ -106,28 +110,41 @@ impl<G: GpuProbe, C: Clock> Monitor<G, C> {
         self.jobs.insert(attempt, job);
     }
 
-    /// Looks at all jobs that are due.
-    async fn look(&mut self) {
-        let limit = self.clock.monotonic().saturating_add(TOGETHER);
+    /// Looks at all jobs that are due. Those with cards wait for what the driver says.
+    fn look(&mut self) {
+        let now = self.clock.monotonic();
+        let limit = now.saturating_add(TOGETHER);
         let mut with_cards = false;
         for job in self.jobs.values_mut().filter(|job| job.is_due(limit)) {
             job.sample(&self.clock);
-            with_cards |= job.has_cards();
+            if job.has_cards() {
+                with_cards = true;
+            } else {
+                job.keep(Vec::new(), &self.said);
+            }
         }
-        // Asked once for all of them, and after the kernel was: this may wait for a driver that hangs.
-        let round = if with_cards { Some(self.cards.round(&self.clock).await) } else { None };
+        if with_cards && !self.cards.ask(now) {
+            self.keep_with(&Round::new());
+        }
+    }
+
+    /// Keeps the looks that waited for this round.
+    fn keep_with(&mut self, round: &Round) {
         for job in self.jobs.values_mut().filter(|job| job.is_sampled()) {
-            let readings = round.as_ref().map(|round| job.read_cards(round)).unwrap_or_default();
+            let readings = job.read_cards(round);
             job.keep(readings, &self.said);
         }
     }
 
     async fn end(&mut self, attempt: &Attempt, answer: Answer) {
         let Some(mut job) = self.jobs.remove(attempt) else { return };
+        // A look that waits for the cards.
+        job.keep(Vec::new(), &self.said);
         job.sample_last(&self.clock);
         let energy =
             if job.has_cards() { Some(self.cards.energy(job.cards(), AT_END).await) } else { None };
-        answer.give(job.finish(energy, &self.said));
+        let usage = job.finish(energy, &self.said);
+        self.said.try_send(Said::Done(answer, usage)).ok();
     }
 }
 

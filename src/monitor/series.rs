@@ -26,10 +26,8 @@ const AGE: Duration = Duration::from_mins(5);
 const MARKS_MAX: usize = 32;
 /// A step of the host's clock that is worth a mark.
 const STEP_MS: u64 = 1_000;
-/// The most that watching a job may cost, as a part of one core.
-const BUDGET: f64 = 0.001;
-/// How much longer than asked for the interval may become.
-const SLOWED_MAX: u32 = 16;
+/// Watching a job costs at most one part in so many of one core: a look that takes long delays the next one.
+const BUDGET_PART: u32 = 1_000;
 
 /// What was sampled of a job.
 #[derive(Debug)]
@@ -47,8 +45,8 @@ pub(super) struct Series {
     samples: Vec<Sample>,
     marks: Vec<Mark>,
     cost_us: u64,
-    /// By how much the interval is stretched.
-    slowed: u32,
+    /// What the last look cost.
+    last_cost: Duration,
 }
 
 impl Series {
@@ -75,7 +73,7 @@ impl Series {
             samples: Vec::new(),
             marks: Vec::new(),
             cost_us: 0,
-            slowed: 1,
+            last_cost: Duration::ZERO,
         }
     }
 
@@ -93,11 +91,12 @@ impl Series {
     pub(super) fn cost(&mut self, begun: Duration) {
         let spent = host::thread_cpu().saturating_sub(begun);
         self.cost_us += u64::try_from(spent.as_micros()).unwrap_or(0);
+        self.last_cost = spent;
     }
 
     /// The time until the next look, so that watching stays within its budget.
     pub(super) fn interval(&self, asked: Duration) -> Duration {
-        asked.saturating_mul(self.slowed)
+        asked.max(self.last_cost.saturating_mul(BUDGET_PART))
     }
 
     /// Notes that the host's clock was set between two looks.
@@ -128,19 +127,7 @@ impl Series {
         let first = self.samples.first().map_or(sample.since_start, |first| first.since_start);
         let age = sample.since_start.saturating_sub(first);
         if self.samples.len() >= SAMPLES as usize || age >= AGE {
-            self.pace(age);
             self.close(said);
-        }
-    }
-
-    /// Slows down if the batch cost more than the budget, and speeds up again.
-    fn pace(&mut self, age: Duration) {
-        let share =
-            Duration::from_micros(self.cost_us).as_secs_f64() / age.as_secs_f64().max(0.001);
-        if share > BUDGET {
-            self.slowed = self.slowed.saturating_mul(2).min(SLOWED_MAX);
-        } else if share < BUDGET / 4.0 {
-            self.slowed = (self.slowed / 2).max(1);
         }
     }
 

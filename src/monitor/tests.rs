@@ -81,6 +81,7 @@ struct Bench {
     clock: Hand,
     tell: mpsc::Sender<Watch>,
     said: mpsc::Receiver<Said>,
+    heard: Vec<Said>,
     crew: crate::supervise::Crew,
 }
 
@@ -92,7 +93,7 @@ impl Bench {
         let mut monitor = Monitor::new(Address::new([1; 20]), gpu, clock.clone(), say);
         monitor.cards.deadline = deadline;
         crew.spawn("the monitor".to_owned(), monitor.run(watches));
-        Self { clock, tell, said, crew }
+        Self { clock, tell, said, heard: Vec::new(), crew }
     }
 
     /// Waits for the next live message of the job: one a look.
@@ -110,12 +111,21 @@ impl Bench {
             tell.send(usage).ok();
         });
         self.tell.send(Watch::Exited { attempt: attempt(), answer }).await.unwrap();
-        told.await.expect("an answer")
+        loop {
+            match self.said.recv().await.expect("it goes on") {
+                Said::Done(answer, usage) => {
+                    answer.give(usage);
+                    return told.await.expect("an answer");
+                }
+                said => self.heard.push(said),
+            }
+        }
     }
 
     /// What was said until now, of which nobody took anything yet.
     fn rest(&mut self) -> Vec<Said> {
-        std::iter::from_fn(|| self.said.try_recv().ok()).collect()
+        let more: Vec<Said> = std::iter::from_fn(|| self.said.try_recv().ok()).collect();
+        self.heard.drain(..).chain(more).collect()
     }
 }
 
@@ -196,6 +206,7 @@ impl GpuProbe for Hung {
     }
 
     async fn energy(&self, _: &[GpuUuid]) -> Result<BTreeMap<GpuUuid, CardReading<u64>>, Error> {
+        *self.0.lock().unwrap() += 1;
         std::future::pending().await
     }
 

@@ -12,6 +12,9 @@ use super::totals::Totals;
 use crate::ids::{Address, JobId};
 use crate::node::GpuUuid;
 
+/// The shortest time over which a CPU rate is told, in microseconds.
+const SPAN_US_MIN: u64 = 90_000;
+
 /// Which job a message is about.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
@@ -96,7 +99,8 @@ fn cpu_percent(previous: Option<&Sample>, current: &Sample) -> Result<f64, Unkno
     });
     let (from_us, before_us) = before.unwrap_or((0, 0));
     let span_us = micros(current.since_start).saturating_sub(from_us);
-    if span_us == 0 {
+    // Over a shorter time the container's own start would look like many cores.
+    if span_us < SPAN_US_MIN {
         return Err(Unknown::Missed);
     }
     // A counter that went back says nothing about this interval.

@@ -66,6 +66,8 @@ pub struct CardTotals {
     energy: Seen,
     last_power: Option<u64>,
     was_seen: bool,
+    /// Whether its energy's counter was known at the last look: an older one is not the whole.
+    counts: bool,
 }
 
 /// A sum over time, and the time that it covers in microseconds.
@@ -245,6 +247,7 @@ impl CardTotals {
             energy: Seen::default(),
             last_power: None,
             was_seen: false,
+            counts: false,
         }
     }
 
@@ -264,6 +267,7 @@ impl CardTotals {
         }
         self.last_power = power;
         self.was_seen = true;
+        self.counts = readings[CardMetric::Energy].is_ok();
     }
 
     /// The card.
@@ -290,9 +294,10 @@ impl CardTotals {
     /// Its energy in millijoules, and how it is known, for a job that took `elapsed_us` microseconds so far.
     pub fn energy(&self, elapsed_us: u64) -> (Reading, EnergyMethod) {
         let counted = self.total(CardMetric::Energy);
-        if counted.is_ok() {
+        if counted.is_ok() && self.counts {
             return (counted, EnergyMethod::Counter);
         }
+        let counted = counted.and(Err(Unknown::Missed));
         // The counter's reason says more than a power's that can't be read either.
         let power = self.total(CardMetric::Power).and(self.energy.divided(2_000_000, elapsed_us));
         let method = if power.is_ok() { EnergyMethod::Integrated } else { EnergyMethod::Unknown };

@@ -104,11 +104,11 @@ pub enum Watch {
 }
 
 /// Takes what a job used, once.
-pub struct Answer(Box<dyn FnOnce(Usage) + Send>);
+pub struct Answer(Box<dyn FnOnce(Usage) + Send + Sync>);
 
 impl Answer {
     /// Calls this with the figures.
-    pub fn new(take: impl FnOnce(Usage) + Send + 'static) -> Self {
+    pub fn new(take: impl FnOnce(Usage) + Send + Sync + 'static) -> Self {
         Self(Box::new(take))
     }
 
@@ -140,6 +140,9 @@ pub enum Said {
         /// How many of the attempt's batches are kept.
         keep: u32,
     },
+    /// The final figures of a job, to be given when all that was said before is in the journal: what is signed must be
+    /// found there.
+    Done(Answer, Usage),
     /// A closed span of a job's life.
     Bucket(Attempt, Box<Bucket>),
     /// What a job uses now, as its readers know it from other systems: the body of a `task_metrics` message.

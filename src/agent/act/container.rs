@@ -111,9 +111,6 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         let followed = self.runtime.follow(&id, sink, &gone);
         let (exit, log, ()) =
             tokio::join!(followed, self.keep_log(job, chunks), self.watch(job, run));
-        if exit.is_err() {
-            self.unwatch(job);
-        }
         match exit {
             Ok(exit) if matches!(job.phase, Phase::Running { .. }) && !is_the_jobs_own(&exit) => {
                 let (id, code) = (job.id(), exit.code);

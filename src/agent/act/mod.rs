@@ -336,6 +336,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         for attempt in 1..=attempt {
             let name = engine::ContainerId(terms::container_name(job, attempt));
             self.runtime.remove(&name).await?;
+            self.unwatch(job, attempt);
             self.remove_group(&name.0);
         }
         Ok(())

@@ -14,13 +14,17 @@ use crate::ids::JobId;
 use crate::job::Job;
 use crate::job::phase::Run;
 use crate::job::spec::NetworkNeed;
+use crate::usage::Unknown;
 use crate::usage::batch::MarkKind;
 use crate::usage::figures::Usage;
 use crate::usage::profile::Profile;
-use crate::usage::watch::{Answer, Attempt, RunningJob, Watch};
+use crate::usage::watch::{Answer, Attempt, Place, RunningJob, Watch};
 
 /// How long the end of a job waits for its figures; without them they are unknown.
 const WAIT: Duration = Duration::from_millis(500);
+
+/// How long the engine may take to say where a container is counted.
+const ENGINE: Duration = Duration::from_secs(5);
 
 /// The way to the monitor.
 #[derive(Debug, Clone)]
@@ -51,7 +55,7 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         if !profile.enabled {
             return;
         }
-        let place = self.runtime.group(&ContainerId(run.container.clone())).await;
+        let place = self.place(&ContainerId(run.container.clone())).await;
         let key = (job.id().clone(), job.attempt);
         let running = RunningJob {
             attempt: attempt(job),
@@ -65,6 +69,15 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             so_far: None,
         };
         watcher.tell.try_send(Watch::Started(Box::new(running))).ok();
+    }
+
+    /// Where the container is counted; asked twice, since it is the place for the whole of its life.
+    async fn place(&self, id: &ContainerId) -> Result<Place, Unknown> {
+        let ask = || timeout(ENGINE, self.runtime.group(id));
+        match ask().await {
+            Ok(place @ (Ok(_) | Err(Unknown::NotSupported | Unknown::Gone))) => place,
+            _ => ask().await.unwrap_or(Err(Unknown::Failed)),
+        }
     }
 
     /// What this job's run used; `None` if the monitor does not say so in time. `oom`: whether the kernel ended a
@@ -83,10 +96,11 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         timeout(WAIT, told).await.ok()?.ok()
     }
 
-    /// Tells the monitor that nobody will learn how this run ended.
-    pub(super) fn unwatch(&self, job: &Job) {
+    /// Tells the monitor that this attempt's container is gone, whatever was told of its end.
+    pub(super) fn unwatch(&self, job: &Job, number: u32) {
         if let Some(watcher) = &self.watcher {
-            watcher.tell.try_send(Watch::Lost(attempt(job))).ok();
+            let attempt = Attempt { job: job.id().clone(), number };
+            watcher.tell.try_send(Watch::Lost(attempt)).ok();
         }
     }
 

@@ -3,7 +3,11 @@
 //! Invariant: a job's parent group belongs to its container alone, and what is told of a container is what the engine
 //! says of it, not what was asked for.
 
+use std::time::{Duration, Instant};
+
 use bollard::models::{HostConfig, SystemInfoCgroupDriverEnum as CgroupDriver};
+
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::super::{ContainerId, Error, policy};
 use super::inspect::inspect;
@@ -18,6 +22,13 @@ use crate::usage::watch::Place;
 pub(super) const NATIVE: [&str; 6] =
     ["runc", "crun", "nvidia", "nvidia-cdi", "nvidia-legacy", "io.containerd.runc.v2"];
 
+/// How long the engine's answer is trusted: it may be restarted with another driver.
+const GOOD_FOR: Duration = Duration::from_mins(1);
+
+/// Whether the engine makes control groups, as it last said.
+#[derive(Debug, Default)]
+pub(super) struct Known(AsyncMutex<Option<(Instant, bool)>>);
+
 /// Where a container of ours sees the host's control groups.
 const SHOWN: &str = "/tmp";
 /// Where they are on the host.
@@ -26,13 +37,17 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Whether the engine makes control groups by itself. If systemd does that for it, a parent would be a slice, which
 /// nobody removes.
 pub(super) async fn makes(docker: &Docker) -> bool {
-    let ask = async {
-        let info = docker.call(docker.client().await?.info()).await?;
-        Ok::<_, Error>(info.cgroup_driver == Some(CgroupDriver::CGROUPFS))
-    };
-    // An engine that does not answer is asked again.
-    let made = Box::pin(docker.makes_groups.get_or_try_init(|| ask)).await;
-    made.is_ok_and(|makes| *makes)
+    let mut known = docker.makes_groups.0.lock().await;
+    if let Some((at, makes)) = *known
+        && at.elapsed() < GOOD_FOR
+    {
+        return makes;
+    }
+    let ask = async { docker.call(docker.client().await?.info()).await };
+    let Ok(info) = Box::pin(ask).await else { return false };
+    let makes = info.cgroup_driver == Some(CgroupDriver::CGROUPFS);
+    *known = Some((Instant::now(), makes));
+    makes
 }
 
 /// The path of the parent group of the container of this name.

@@ -110,7 +110,7 @@ pub struct Docker {
     /// Whether it holds layers to a size.
     layers_held: OnceCell<bool>,
     /// Whether it makes control groups by itself, and not systemd for it.
-    makes_groups: OnceCell<bool>,
+    makes_groups: groups::Known,
 }
 
 impl fmt::Debug for Docker {
@@ -136,7 +136,7 @@ impl Docker {
             names: NameLocks::default(),
             card_means: cards::Known::default(),
             layers_held: OnceCell::new(),
-            makes_groups: OnceCell::new(),
+            makes_groups: groups::Known::default(),
         })
     }
 

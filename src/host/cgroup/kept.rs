@@ -47,6 +47,10 @@ impl Kept {
                 Err(err) => return Err(why(&err)),
             }
         }
+        // The rest of it would be missing, and the last number with it.
+        if length == BYTES_MAX {
+            return Err(Unknown::Failed);
+        }
         std::str::from_utf8(buffer.get(..length).unwrap_or_default()).map_err(|_| Unknown::Failed)
     }
 

@@ -17,6 +17,8 @@ use crate::usage::{Metric, Reading, Readings, Unknown};
 const COUNTED_MAX: usize = 256;
 /// Most bytes of the list of processes: 32,768 of them, more than a job may have.
 const LIST_BYTES_MAX: u64 = 256 * 1024;
+/// Most entries of the folders of open files that are read in one look.
+const ENTRIES_MAX: usize = 8_192;
 /// Most bytes of a process's `io`.
 const IO_BYTES_MAX: u64 = 4 * 1024;
 
@@ -65,7 +67,9 @@ impl Processes {
         let pid = |line: std::io::Result<String>| {
             line.map_err(|err| why(&err))?.parse().map_err(|_| Unknown::Failed)
         };
-        lines.map(pid).collect()
+        let pids: Vec<u32> = lines.map(pid).collect::<Result<_, _>>()?;
+        // 0 stands for a process that this PID namespace does not have: nothing can be read of it.
+        if pids.contains(&0) { Err(Unknown::NotSupported) } else { Ok(pids) }
     }
 
     /// Bytes that the processes had written to disks, page cache included. A process that ends leaves its count to the
@@ -93,9 +97,7 @@ impl Processes {
         if self.network.is_some() {
             return;
         }
-        // 0 stands for a process that this PID namespace does not have.
-        let pids = self.pids().unwrap_or_default();
-        let mut files = pids.into_iter().filter(|pid| *pid > 0).take(COUNTED_MAX);
+        let mut files = self.pids().unwrap_or_default().into_iter().take(COUNTED_MAX);
         self.network = files.find_map(|pid| {
             let file = Kept::open(&PathBuf::from(format!("/proc/{pid}/net/dev")));
             file.is_open().then_some(file)
@@ -116,8 +118,10 @@ fn descriptors(pids: &[u32]) -> Reading {
         return Err(Unknown::NotSupported);
     }
     let mut sum = 0_u64;
+    // Before Linux 6.2 each file is an entry that is read, and a job can have millions.
+    let mut left = ENTRIES_MAX;
     for pid in pids {
-        match open_files(*pid) {
+        match open_files(*pid, &mut left) {
             Ok(count) => sum = sum.saturating_add(count),
             Err(Unknown::Gone) => {}
             Err(why) => return Err(why),
@@ -139,7 +143,7 @@ fn written_by(pid: u32) -> Reading {
     line.ok_or(Unknown::NotSupported)?.trim().parse().map_err(|_| Unknown::Failed)
 }
 
-fn open_files(pid: u32) -> Reading {
+fn open_files(pid: u32, left: &mut usize) -> Reading {
     let gone = |err: std::io::Error| match why(&err) {
         Unknown::NotSupported => Unknown::Gone,
         other => other,
@@ -152,7 +156,9 @@ fn open_files(pid: u32) -> Reading {
     if size > 0 {
         return Ok(u64::try_from(size).unwrap_or_default());
     }
-    Ok(std::fs::read_dir(path).map_err(gone)?.count() as u64)
+    let count = std::fs::read_dir(path).map_err(gone)?.take(*left).count();
+    *left -= count;
+    if *left == 0 { Err(Unknown::NotSupported) } else { Ok(count as u64) }
 }
 
 /// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)). An engine takes the interface of a bridge

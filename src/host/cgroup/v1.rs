@@ -34,15 +34,19 @@ impl Files {
         if !cpu.is_open() && !memory.is_open() {
             return Err(Unknown::Gone);
         }
+        // Where groups don't count what is below them (before Linux 5.11), the parent knows nothing of its container.
+        let mut buffer = Vec::new();
+        let sums = open("memory", "memory.use_hierarchy").number(&mut buffer) != Ok(0);
+        let open_memory = |name: &str| if sums { open("memory", name) } else { Kept::absent() };
         let pressure = |name: &str| {
             if root.join("unified").is_dir() { open("unified", name) } else { Kept::absent() }
         };
         Ok(Self {
             cpu,
-            memory,
-            memory_stat: open("memory", "memory.stat"),
-            peak: open("memory", "memory.max_usage_in_bytes"),
-            memory_and_swap: open("memory", "memory.memsw.usage_in_bytes"),
+            memory: if sums { memory } else { Kept::absent() },
+            memory_stat: open_memory("memory.stat"),
+            peak: open_memory("memory.max_usage_in_bytes"),
+            memory_and_swap: open_memory("memory.memsw.usage_in_bytes"),
             io: open("blkio", "blkio.throttle.io_service_bytes_recursive"),
             threads: open("pids", "pids.current"),
             pressures: [
@@ -50,7 +54,7 @@ impl Files {
                 (Metric::MemoryPressure, pressure("memory.pressure")),
                 (Metric::IoPressure, pressure("io.pressure")),
             ],
-            buffer: Vec::new(),
+            buffer,
         })
     }
 
