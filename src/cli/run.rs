@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::doctor::checks::rights;
 use super::logging::Audience;
 use super::{Misused, Unavailable, load};
+use crate::agent::metrics::Metrics;
 use crate::agent::usage::MonitorLink;
 use crate::agent::{self, Shutdown};
 use crate::artifact::{Gateways, Pinata};
@@ -21,7 +22,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Gpu, Monitoring};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
 use crate::gpu::{GpuProbe, fake as gpu_fake, host::Host};
-use crate::host;
+use crate::host::{self, Meter};
 use crate::monitor::{self, Monitor};
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
 use crate::supervise::Crew;
@@ -105,12 +106,12 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
     let pinata = Pinata::new(&settings.artifact)?.tried_as(&key.address().to_string());
     let gpu = Arc::new(gpu);
     // Ends with this function, and takes nothing else with it if it fails.
-    let watching = Crew::default();
+    let (watching, sampler) = (Crew::default(), Meter::default());
     let monitor = settings.monitoring.is_on.then(|| {
         let (watches, heard) = mpsc::channel(monitor::WATCHES_MAX);
         let (say, said) = mpsc::channel(monitor::SAID_MAX);
         let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
-        watching.spawn("the monitor".to_owned(), monitor.run(heard));
+        watching.spawn("the monitor".to_owned(), sampler.of(monitor.run(heard)));
         let Monitoring { topic, profile, beat, .. } = settings.monitoring;
         MonitorLink { watches, said, topic, profile, beat }
     });
@@ -122,6 +123,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         runtime: Arc::new(runtime),
         gpu,
         monitor,
+        metrics: settings.metrics.map(|listen| Metrics { listen, sampler }),
         chain: Arc::new(chain),
         contract: settings.chain.contract,
         chain_id: settings.chain.chain_id,
