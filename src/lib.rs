@@ -8,7 +8,7 @@
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
-//! [`journal`], [`push`].
+//! [`journal`], [`push`], [`telemetry`].
 //!
 //! Floor 4, the services: [`agent`], [`monitor`].
 //!
@@ -43,6 +43,7 @@ pub mod gpu;
 pub mod host;
 pub mod journal;
 pub mod push;
+pub mod telemetry;
 
 pub mod agent;
 pub mod monitor;

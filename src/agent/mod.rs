@@ -24,6 +24,7 @@ mod housekeeping;
 pub mod jobs;
 pub mod key;
 pub mod link;
+pub mod metrics;
 mod networks;
 mod offer;
 mod presence;
@@ -96,6 +97,8 @@ pub struct Node<R, G, Ch, C> {
     pub pinata: Pinata,
     /// The way to and from the monitor; `None`: jobs are not watched.
     pub monitor: Option<usage::MonitorLink>,
+    /// Where the node tells Prometheus how it is; `None`: nowhere.
+    pub metrics: Option<metrics::Metrics>,
     /// The host's time.
     pub clock: C,
 }

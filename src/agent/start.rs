@@ -35,7 +35,7 @@ use super::link::Link;
 use super::networks::Wanted;
 use super::presence::{Crier, Neighbours};
 use super::stock::{self, Keeper};
-use super::{Error, Node, housekeeping, offer, usage};
+use super::{Error, Node, housekeeping, metrics, offer, usage};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
@@ -64,6 +64,7 @@ pub(super) struct Parts<R, C> {
     pub(super) link: Link,
     pub(super) greeter: Greeter<C>,
     domain: Arc<watch::Sender<Option<Domain>>>,
+    known: metrics::Known,
 }
 
 impl<R, G, Ch, C> Node<R, G, Ch, C>
@@ -86,6 +87,11 @@ where
         let mut services = Services::default();
         if let Some(way) = way {
             usage::serve(&mut services, RETRY, way, &parts.jobs, &parts.link);
+        }
+        if let Some(metrics) = self.metrics.take() {
+            let (jobs, link, known) = (&parts.jobs, &parts.link, parts.known.clone());
+            let source = metrics::Source::new(metrics, jobs, link, known, &hardware);
+            services.spawn_with("metrics", RETRY, Arc::new(source), metrics::run);
         }
         if !hardware.gpus.is_empty() {
             let gate = Gate::new(Arc::clone(&self.gpu), desk.board.clone(), &self.settings);
@@ -164,7 +170,8 @@ where
             disk_free_min_mib: settings.disk_free_min_mib,
             open: watch::Sender::new(0),
         });
-        Ok(Parts { jobs, intake, link, greeter: self.greeter(), domain })
+        let known = metrics::Known::new(domain.subscribe());
+        Ok(Parts { jobs, intake, link, greeter: self.greeter(), domain, known })
     }
 
     fn act(&self, base: act::Base, folders: Folders, ids: MessageIds) -> Act<R, C> {
@@ -241,8 +248,8 @@ where
         let (board, clock) = (&desk.board, &desk.clock);
         if !gpus.is_empty() {
             let watcher = parts.jobs.effects.watcher.clone();
-            let gpu = Arc::clone(&self.gpu);
-            let cards = Cards::new(gpu, desk, self.settings.yields_gpus, watcher);
+            let (gpu, latest) = (Arc::clone(&self.gpu), Arc::clone(&parts.known.latest));
+            let cards = Cards::new(gpu, desk, self.settings.yields_gpus, watcher, latest);
             services.spawn_with("cards", RETRY, Arc::new(cards), Cards::run);
             let (runtime, gpu) = (Arc::clone(&self.runtime), Arc::clone(&self.gpu));
             let containers = Containers::new(runtime, gpu, desk);
@@ -282,6 +289,7 @@ where
             sole: parts.greeter.sole.clone(),
             readiness,
             domain: Arc::clone(&parts.domain),
+            balance: Arc::clone(&parts.known.balance),
             interval: self.settings.heartbeat_interval,
             limits: self.settings.spending,
             clock: self.clock,

@@ -41,6 +41,7 @@ pub struct Pinata {
     jwt: Secret,
     idle: Duration,
     pace: Arc<Pace>,
+    traffic: Arc<Traffic>,
     /// Content of the trial upload. Trials run one at a time, or one would unpin another's.
     trial: Arc<tokio::sync::Mutex<String>>,
 }
@@ -74,6 +75,7 @@ impl Pinata {
             jwt: config.pinata_jwt.clone(),
             idle: config.idle_timeout,
             pace: Arc::new(Pace::new(config.pinata_rate_per_min)),
+            traffic: Arc::default(),
             trial: Arc::new(format!("lamda-node try {:032x}", fastrand::u128(..)).into()),
         })
     }
@@ -83,6 +85,12 @@ impl Pinata {
     #[must_use]
     pub fn tried_as(self, name: &str) -> Self {
         Self { trial: Arc::new(format!("lamda-node try {name}").into()), ..self }
+    }
+
+    /// Uploads that are under way, and bytes of files sent since the program began, repetitions and trials included.
+    pub fn traffic(&self) -> (u64, u64) {
+        let Traffic { under_way, sent } = &*self.traffic;
+        (under_way.load(Ordering::Relaxed), sent.load(Ordering::Relaxed))
     }
 
     /// Checks that the service answers and accepts the key.
@@ -134,6 +142,7 @@ impl Pinata {
     ) -> Result<Cid, Error> {
         let (path, view) = (path.to_owned(), sealed.view.clone());
         let tree = Arc::new(task::blocking(move |_| Tree::open(&path, &view)).await?);
+        let _under_way = self.traffic.begin();
         let sent = Arc::new(AtomicU64::new(0));
         let form = Form::new(&tree, &plain_name(name), &sealed.cid);
         let odd = odd_name(&tree);
@@ -184,7 +193,9 @@ impl Pinata {
         loop {
             tokio::select! {
                 answer = &mut answer => {
-                    progress(sent.load(Ordering::Relaxed));
+                    let now = sent.load(Ordering::Relaxed);
+                    self.traffic.sent.fetch_add(now - before, Ordering::Relaxed);
+                    progress(now);
                     return answer.map_err(|err| self.silent(crate::http::boxed(err)));
                 }
                 _ = tick.tick() => {}
@@ -192,6 +203,7 @@ impl Pinata {
             let now = sent.load(Ordering::Relaxed);
             let patience = if now < bytes { self.idle } else { self.idle.max(ANSWER_WAIT) };
             if now != before {
+                self.traffic.sent.fetch_add(now - before, Ordering::Relaxed);
                 (before, moved_at) = (now, Instant::now());
                 progress(now);
             } else if moved_at.elapsed() > patience {
@@ -270,6 +282,29 @@ fn plain_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = name.chars().take(NAME_CHARS_MAX).map(plain).collect();
     if name.trim_matches('.').is_empty() { "output".to_owned() } else { name }
+}
+
+/// What goes out, of all clones of a client together.
+#[derive(Debug, Default)]
+struct Traffic {
+    under_way: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts an upload until the answer is dropped.
+    fn begin(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self)
+    }
+}
+
+struct UnderWay<'a>(&'a Traffic);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Spreads calls so that no minute has many more of them than the plan allows.

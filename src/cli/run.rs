@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::doctor::checks::rights;
 use super::logging::Audience;
 use super::{Misused, Unavailable, load};
+use crate::agent::metrics::Metrics;
 use crate::agent::usage::MonitorLink;
 use crate::agent::{self, Shutdown};
 use crate::artifact::{Gateways, Pinata};
@@ -21,10 +22,9 @@ use crate::clock::SystemClock;
 use crate::config::{self, Gpu, Monitoring};
 use crate::container::{ContainerRuntime, docker::Docker, fake as container_fake};
 use crate::gpu::{GpuProbe, fake as gpu_fake, host::Host};
-use crate::host;
+use crate::host::{self, Meter};
 use crate::monitor::{self, Monitor};
 use crate::node::{Gpu as Card, GpuInventory, GpuUuid, LOCAL_CHAINS};
-use crate::usage::watch::Watch;
 
 /// How long a simulated job takes.
 const SIMULATED_RUN: Duration = Duration::from_secs(2);
@@ -104,11 +104,12 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
 ) -> anyhow::Result<()> {
     let pinata = Pinata::new(&settings.artifact)?.tried_as(&key.address().to_string());
     let gpu = Arc::new(gpu);
+    let sampler = Meter::default();
     let monitor = settings.monitoring.is_on.then(|| {
         let (watches, heard) = mpsc::channel(monitor::WATCHES_MAX);
         let (say, said) = mpsc::channel(monitor::SAID_MAX);
         let monitor = Monitor::new(key.address(), Arc::clone(&gpu), SystemClock, say);
-        watch_beside(monitor, heard);
+        watch_beside(sampler.of(monitor.run(heard)));
         let Monitoring { topic, profile, beat, .. } = settings.monitoring;
         MonitorLink { watches, said, topic, profile, beat }
     });
@@ -120,6 +121,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         runtime: Arc::new(runtime),
         gpu,
         monitor,
+        metrics: settings.metrics.map(|listen| Metrics { listen, sampler }),
         chain: Arc::new(chain),
         contract: settings.chain.contract,
         chain_id: settings.chain.chain_id,
@@ -137,11 +139,11 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
 
 /// Has the monitor work on a thread of its own: it reads files of the kernel's, which may take long, and takes nothing
 /// else with it if it fails. It ends with the program.
-fn watch_beside<G: GpuProbe>(monitor: Monitor<G, SystemClock>, heard: mpsc::Receiver<Watch>) {
+fn watch_beside(monitor: impl Future<Output = ()> + Send + 'static) {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(monitor.run(heard)),
+            Ok(runtime) => runtime.block_on(monitor),
             Err(err) => tracing::warn!("what jobs use is not watched: {err}"),
         }
     };

@@ -20,6 +20,7 @@ mod images;
 mod jobs;
 mod key;
 mod logging;
+mod metrics;
 mod proxy;
 mod secrecy;
 mod terminal;
@@ -37,7 +38,7 @@ pub use logging::{Format, Logging};
 pub use terminal::Terminal;
 pub use usage::Monitoring;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::agent;
@@ -84,6 +85,8 @@ pub struct Node {
     pub gpu: Gpu,
     /// How jobs are watched.
     pub monitoring: Monitoring,
+    /// `METRICS_LISTEN`: where Prometheus is answered, if it is set.
+    pub metrics: Option<SocketAddr>,
     /// `NODE_OWNER`: the account that receives the earnings and that may, besides the node's own key, drain
     /// the node. Shown, never spent from.
     pub owner: Option<Address>,
@@ -101,6 +104,7 @@ pub struct Parts {
     pub chain: Option<crate::chain::Config>,
     pub gpu: Option<Gpu>,
     pub monitoring: Option<Monitoring>,
+    pub metrics: Option<Option<SocketAddr>>,
     pub owner: Option<Address>,
 }
 
@@ -125,6 +129,7 @@ impl Parts {
             settings,
             owner: env.parsed(NODE_OWNER),
             monitoring: usage::read(env),
+            metrics: metrics::read(env),
             bus,
             gpu,
         }
@@ -144,6 +149,7 @@ impl Node {
                 chain: parts.chain?,
                 gpu: parts.gpu?,
                 monitoring: parts.monitoring?,
+                metrics: parts.metrics?,
                 owner: parts.owner,
             };
             Some((node, parts.key?))

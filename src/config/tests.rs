@@ -128,6 +128,8 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("UPLOAD_GIVE_UP_S", "never"),
         ("RESULT_KEEP_DAYS", "for ever"),
         ("DISK_FREE_MIN_MIB", "2GB"),
+        ("METRICS_LISTEN", "localhost:9464"),
+        ("METRICS_LISTEN", "127.0.0.1"),
         ("DISK_BUDGET_MIB", "255"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),
@@ -480,5 +482,20 @@ fn gpus_come_by_what_the_owner_names_and_without_a_word_by_what_the_engine_has()
         ("devices", Access::Devices),
     ] {
         assert_eq!(node(&[("GPU_ACCESS", value)]).docker.gpu_access, access, "{value}");
+    }
+}
+
+#[test]
+fn metrics_are_off_by_default_and_an_address_that_others_reach_is_warned_of() {
+    assert_eq!(node(&[]).metrics, None);
+    for (address, is_warned) in
+        [("127.0.0.1:9464", false), ("[::1]:1", false), ("0.0.0.0:9464", true)]
+    {
+        let variables = with(&[("METRICS_LISTEN", address)]);
+        let mut env = Env::new(&variables);
+        let (node, _) = Node::read(&mut env).unwrap();
+        assert_eq!(node.metrics, Some(address.parse().unwrap()));
+        let warned = env.take_warnings().iter().any(|it| it.contains("METRICS_LISTEN"));
+        assert_eq!(warned, is_warned, "{address}");
     }
 }

@@ -5,6 +5,7 @@
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
 pub mod cgroup;
+mod meter;
 pub mod nodes;
 mod own;
 pub mod tree;
@@ -12,7 +13,8 @@ pub mod tree;
 use std::io::Read as _;
 use std::path::Path;
 
-pub use own::{OwnUse, own_use};
+pub use meter::Meter;
+pub use own::{OwnUse, open_files, own_use};
 
 /// Number of bytes in a MiB.
 const MIB: u64 = 1 << 20;

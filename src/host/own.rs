@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Most open files that are counted.
+const FILES_MAX: usize = 1 << 20;
+
 /// CPU time and memory of this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OwnUse {
@@ -21,6 +24,13 @@ pub fn own_use() -> Option<OwnUse> {
     let span = |ticks: u64| Duration::from_millis(ticks.saturating_mul(1000) / ticks_a_second);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     Some(OwnUse { user: span(user), system: span(system), resident_bytes: resident(&status) })
+}
+
+/// Number of files that this process has open, counted up to a million; `None` if unknown.
+pub fn open_files() -> Option<usize> {
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.take(FILES_MAX).count();
+    // One of them is the folder itself.
+    open.checked_sub(1)
 }
 
 /// User and system time in clock ticks: the fields 14 and 15.
@@ -53,5 +63,6 @@ mod tests {
     fn this_process_uses_something() {
         let used = own_use().unwrap();
         assert!(used.resident_bytes.is_some_and(|bytes| bytes > 1 << 20), "{used:?}");
+        assert!(open_files().unwrap() >= 3, "standard input, output and error");
     }
 }

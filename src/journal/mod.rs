@@ -8,6 +8,7 @@
 //! it are written in one transaction. One process holds the file; a second one is refused.
 
 mod attempts;
+mod backlog;
 mod done;
 mod events;
 mod forget;
@@ -32,6 +33,7 @@ use crate::report::BoxError;
 use crate::sql::{self, SqliteError, Writer};
 
 pub use attempts::{History, Known};
+pub use backlog::{AccountBacklog, Backlog};
 pub use events::Happened;
 pub use forget::{FORGOTTEN_AT_ONCE, Forgotten};
 pub use gpu_health::Dated;

@@ -279,14 +279,30 @@ impl Journal {
         contract: Address,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
-        let work = move |db: &Connection| {
-            let (chain_id, address) = key(account);
-            let params = params![chain_id, address, contract.to_string(), millis(now)];
-            let last: Option<i64> = db.query_row(find::LAST_BEAT, params, |row| row.get(0))?;
-            Ok(last.map(time))
-        };
+        let work = move |db: &Connection| last_beat(db, account, contract, now);
         self.writer.call(false, work).await
     }
+}
+
+/// See [`Journal::last_beat`].
+pub(super) fn last_beat(
+    db: &Connection,
+    account: Account,
+    contract: Address,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let (chain_id, address) = key(account);
+    let params = params![chain_id, address, contract.to_string(), millis(now)];
+    let last: Option<i64> = db.query_row(find::LAST_BEAT, params, |row| row.get(0))?;
+    Ok(last.map(time))
+}
+
+/// The number of the account's transactions that are not final, counted up to `limit`.
+pub(super) fn pending(db: &Connection, account: Account, limit: u32) -> Result<u32, Error> {
+    let (chain_id, address) = key(account);
+    let sql = format!("SELECT count(*) FROM ({} LIMIT ?)", find::unfinished());
+    let params = params![chain_id, address, limit];
+    Ok(db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
 }
 
 fn explain(db: &Connection, account: Account, nonce: u64) -> Result<(), Error> {

@@ -3,9 +3,13 @@
 //! Invariant: after the shutdown signal no new request is taken, and the last answer ends within the grace
 //! period. The server library's types are named through this module only.
 
+mod bounded;
+
 use std::future::Future;
 use std::io;
 use std::time::Duration;
+
+pub use bounded::{Bounds, serve_within};
 
 pub use axum::{Json, Router, body, extract, http, response, routing};
 

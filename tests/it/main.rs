@@ -16,6 +16,7 @@ mod keys;
 mod ledger;
 mod long;
 mod matrix;
+mod metrics;
 mod odd;
 mod pools;
 mod power_cut;

@@ -93,6 +93,8 @@ pub struct Heart<R, G, Ch, C> {
     pub readiness: Arc<Readiness<R, G>>,
     /// Set once the chain's id is known.
     pub domain: Arc<watch::Sender<Option<Domain>>>,
+    /// The account's balance in wei, as it was last seen.
+    pub balance: Arc<watch::Sender<Option<u128>>>,
     /// The time between two heartbeats.
     pub interval: Duration,
     /// The owner's spending limits, as far as they are set.
@@ -148,8 +150,9 @@ where
     /// A permanent error ends the program at its start, when a setting is wrong. Once the chain has
     /// been reached, the same error is an endpoint's mistake, and jobs go on.
     fn failure(&self, err: ledger::Error) -> Failure {
+        let is_met = self.said.met.load(Ordering::Relaxed);
         match err {
-            ledger::Error::Chain(err) if !err.is_transient() && !self.is_met() => {
+            ledger::Error::Chain(err) if !err.is_transient() && !is_met => {
                 Failure::Fatal(err.into())
             }
             ledger::Error::Chain(_) | ledger::Error::FailedInBlock(_) => {
@@ -164,10 +167,6 @@ where
 
     fn tell(&self, kind: Kind, message: &str) {
         self.readiness.board.events().tell(kind, message, |event| event);
-    }
-
-    fn is_met(&self) -> bool {
-        self.said.met.load(Ordering::Relaxed)
     }
 
     /// Asks each of the chain's endpoints for what a heartbeat needs, at the start and each hour,
@@ -193,6 +192,7 @@ where
         let facts = self.chain.check().await.map_err(|err| self.unanswered(err))?;
         self.said.met.store(true, Ordering::Relaxed);
         self.readiness.board.events().leans_on("chain", true);
+        self.balance.send_replace(facts.balance_wei.parse().ok());
         let chain_id = facts.chain_id;
         if self.registration.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
             return Err(Failure::Fatal(NoGpuOnPublicChain { chain_id }.into()));
@@ -384,9 +384,9 @@ where
     /// Warns the owner if the balance will be used up soon.
     async fn forecast(&self, fee_wei: u128) {
         let Ok(account) = self.heart.chain.account().await else { return };
-        let Some(days) = days_left(account.balance_wei, fee_wei, self.heart.interval) else {
-            return;
-        };
+        self.heart.balance.send_replace(Some(account.balance_wei));
+        let days = days_left(account.balance_wei, fee_wei, self.heart.interval);
+        let Some(days) = days else { return };
         if self.heart.said.is_warned(days) {
             tracing::warn!(
                 days,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::containers::stop_misplaced;
@@ -53,10 +54,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Time limit for a job to confirm that it stops: one that is starting answers only after that.
 const STOP_ASKED: Duration = Duration::from_secs(1);
 
+/// The latest round of samples and when it was taken, by the monotonic clock; `None` while the driver does not answer.
+pub type Latest = watch::Sender<Option<(Duration, Round)>>;
+
 /// The service that watches the GPUs.
 #[derive(Debug)]
 pub struct Cards<G, C> {
     gpu: Arc<G>,
+    latest: Arc<Latest>,
     journal: Journal,
     board: Board,
     yields: bool,
@@ -74,18 +79,19 @@ type Before = std::sync::Mutex<BTreeMap<GpuUuid, Sample>>;
 
 impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     /// Watches the cards of this driver for this desk. `yields`: whether a card leaves the pool while a
-    /// program of the host uses it (`GPU_YIELD`).
+    /// program of the host uses it (`GPU_YIELD`). Each round of samples is told to `latest`.
     pub(in crate::agent) fn new(
         gpu: Arc<G>,
         desk: &Desk<C>,
         yields: bool,
         watcher: Option<Watcher>,
+        latest: Arc<Latest>,
     ) -> Self {
         let (journal, board, clock) =
             (desk.journal.clone(), desk.board.clone(), desk.clock.clone());
         let program_errors = Seldom::new(PROGRAM_ERRORS);
         let events = desk.events.clone();
-        Self { gpu, journal, board, yields, events, watcher, clock, program_errors }
+        Self { gpu, latest, journal, board, yields, events, watcher, clock, program_errors }
     }
 
     /// Watches the cards as long as the node runs; a service that ends only when it fails.
@@ -183,7 +189,10 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
         let mut is_told = false;
         let mut users = Users::new();
         loop {
-            match self.gpu.sample().await {
+            let sampled = self.gpu.sample().await;
+            let latest = sampled.as_ref().ok().map(|it| (self.clock.monotonic(), it.clone()));
+            self.latest.send_replace(latest);
+            match sampled {
                 Ok(round) => {
                     is_told = false;
                     self.look(&round, before);
@@ -259,7 +268,10 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             for key in keys {
                 since.entry(key).or_insert(now);
             }
-            match self.gpu.sample().await {
+            let sampled = self.gpu.sample().await;
+            let latest = sampled.as_ref().ok().map(|it| (self.clock.monotonic(), it.clone()));
+            self.latest.send_replace(latest);
+            match sampled {
                 Ok(round) => {
                     let now = self.clock.monotonic();
                     let mut returned = Vec::new();

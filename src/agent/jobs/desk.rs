@@ -65,6 +65,7 @@ impl<C: Clock> Desk<C> {
         let Ok(moved) = self.decide(job, &event) else { return Ok(job.clone()) };
         // The board learns of it when the job gets a task.
         self.journal.record(&event, &moved, self.clock.now()).await?;
+        self.board.moved_aside(&job.phase, &moved.job);
         self.outbox.notify_one();
         self.events.job_moved(&event, &moved);
         Ok(moved.job)

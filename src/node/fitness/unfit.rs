@@ -43,6 +43,36 @@ pub enum Unfit {
 }
 
 impl Unfit {
+    /// The words that [`Unfit::word`] gives.
+    pub const WORDS: [&str; 10] = [
+        "engine",
+        "driver",
+        "no_card",
+        "held_back",
+        "disk",
+        "store",
+        "upload",
+        "untried",
+        "unpublished",
+        "faults",
+    ];
+
+    /// The kind of reason in one word, for programs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Engine(_) => "engine",
+            Self::Driver(_) => "driver",
+            Self::NoCard(_) => "no_card",
+            Self::HeldBack(_) => "held_back",
+            Self::Disk(_) => "disk",
+            Self::Store => "store",
+            Self::Upload(_) => "upload",
+            Self::Untried(_) => "untried",
+            Self::Unpublished(_) => "unpublished",
+            Self::Faults { .. } => "faults",
+        }
+    }
+
     /// The reason for strangers: without the words of the engine, the driver or a service.
     pub fn told(&self) -> String {
         match self {

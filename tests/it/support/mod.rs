@@ -17,6 +17,7 @@ pub(crate) mod nvml;
 pub(crate) mod odd_engine;
 pub(crate) mod oracle;
 pub(crate) mod program;
+pub(crate) mod prometheus;
 pub(crate) mod redis;
 pub(crate) mod registry;
 pub(crate) mod rpc_proxy;

@@ -26,7 +26,10 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ),
     ("domain", &["fleet", "ids", "job", "node", "reputation", "usage"]),
     ("instruments", &["http", "sql", "web"]),
-    ("adapters", &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "push"]),
+    (
+        "adapters",
+        &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "push", "telemetry"],
+    ),
     ("services", &["agent", "monitor"]),
     ("edges", &["cli", "config", "main"]),
 ];
@@ -68,6 +71,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
+    ("prometheus_client", &["telemetry"]),
     ("redis", &["push"]),
     ("reqwest", &["http"]),
     ("rusqlite", &["sql"]),

@@ -8,6 +8,7 @@
 //! [`fitness`]: crate::node::fitness
 
 mod cards;
+mod census;
 mod fitness;
 mod line;
 mod look;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use cards::{Left, Tenancy};
+pub use census::{Census, Sum, Tally};
 pub use in_hand::InHand;
 pub use look::Running;
 
@@ -95,6 +97,7 @@ struct State {
     bars_strangers: bool,
     /// Where it is told whether jobs are taken.
     events: Events,
+    tally: Tally,
 }
 
 /// The state, to be read.
@@ -235,6 +238,7 @@ impl Board {
             left: BTreeMap::new(),
             foreign: BTreeMap::new(),
             bars_strangers: false,
+            tally: Tally::default(),
             terms,
             entries: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -324,8 +328,11 @@ impl Board {
         if let Some(entry) = state.entries.get_mut(job.id()) {
             let (before, held) = (entry.phase, entry.holds.clone().unwrap_or_default());
             entry.moved(job);
+            state.tally.moved(before, job);
             state.learn(before, &held, job);
             state.tell();
+        } else {
+            state.tally.moved("", job);
         }
         drop(state);
         self.notify();

@@ -52,6 +52,7 @@ impl<E: Effects, C: Clock + Clone> Intake<E, C> {
             self.jobs.desk.notary.sign(std::slice::from_mut(&mut status));
             self.jobs.desk.journal.refuse(&refused, status.clone(), proven).await?;
             self.jobs.desk.events.refused(&status);
+            self.jobs.desk.board.rejected();
             let (id, reason) = (&refused.id, refused.reason.code());
             if let Some(more) = REJECTED.line() {
                 tracing::info!(job.id = %id, reason, "job {id} rejected: {}{more}", refused.error);

@@ -1,0 +1,143 @@
+//! The families of values: their names, kinds, labels and what they mean. docs/operations.md has the same list (a test
+//! compares).
+//!
+//! Invariants: names are in base units, and a counter's name gets its `_total` when it is written; a label's values
+//! are words of a closed list, or a card's UUID and model.
+
+/// How a family's values go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Up and down.
+    Gauge,
+    /// Only up; from 0 again when the node, or for a card its driver, starts again.
+    Counter,
+}
+
+/// What there is to say about a family.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Its name; a counter's without `_total`.
+    pub name: &'static str,
+    /// How its values go.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it is, as a sentence.
+    pub help: &'static str,
+}
+
+impl About {
+    /// The name as it is written.
+    pub fn written(&self) -> String {
+        let end = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("{}{end}", self.name)
+    }
+}
+
+macro_rules! families {
+    ($($family:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// A family of values.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Family {
+            $(
+                #[doc = $help]
+                $family,
+            )*
+        }
+
+        impl Family {
+            /// All families, in the order in which they are written.
+            pub const ALL: &[Self] = &[$(Self::$family),*];
+
+            /// Its name, kind, labels and meaning.
+            pub const fn about(self) -> About {
+                match self {
+                    $(
+                        Self::$family => About {
+                            name: $name,
+                            kind: Kind::$kind,
+                            labels: &[$($label),*],
+                            help: $help,
+                        },
+                    )*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    Build = Gauge "lamda_build_info" ["version", "driver"] "The program's version and the GPUs' driver; always 1.";
+    Started = Gauge "lamda_node_start_time_seconds" [] "When the node began its work, in seconds since 1970.";
+    Ready = Gauge "lamda_node_ready" [] "Whether the node takes jobs now.";
+    Unready = Gauge "lamda_node_unready" ["reason"] "Whether the node takes no jobs for this reason.";
+    Slots = Gauge "lamda_slots" [] "Jobs that may run at the same time.";
+    SlotsUsed = Gauge "lamda_slots_used" [] "Slots that jobs hold.";
+    Jobs = Gauge "lamda_jobs" ["phase"] "Jobs in hand.";
+    Queue = Gauge "lamda_queue_jobs" [] "Jobs that have everything and wait for a slot or for GPUs.";
+    Ended = Counter "lamda_jobs_ended" ["outcome"] "Jobs that ended since the node began, and messages that were rejected.";
+    RunCpu = Counter "lamda_runs_cpu_seconds" [] "CPU time of the runs that ended.";
+    RunGpu = Counter "lamda_runs_gpu_seconds" [] "Time in which GPUs were busy for the runs that ended.";
+    RunEnergy = Counter "lamda_runs_gpu_energy_joules" [] "Energy of the GPUs for the runs that ended.";
+    Runs = Counter "lamda_runs" [] "Runs that ended and were watched.";
+    RunsUnknown = Counter "lamda_runs_unknown" ["figure"] "Those of them of which this figure is not known.";
+    Outbox = Gauge "lamda_outbox_statuses" [] "Statuses that wait to be published.";
+    UsageBatches = Gauge "lamda_usage_batches" [] "Batches of jobs' samples that wait to be published.";
+    Kept = Gauge "lamda_kept_results" [] "Outputs that could not be published and are kept.";
+    Uploads = Gauge "lamda_uploads" [] "Uploads to the pinning service that are under way.";
+    UploadBytes = Counter "lamda_upload_bytes" [] "Bytes of files that were sent to the pinning service, repetitions and trials too.";
+    NatsUp = Gauge "lamda_nats_connected" [] "Whether the node is connected to NATS.";
+    NatsReconnects = Counter "lamda_nats_reconnects" [] "Connections to NATS after the first.";
+    LastBeat = Gauge "lamda_chain_last_heartbeat_time_seconds" [] "When the last heartbeat was final on the chain, in seconds since 1970.";
+    Pending = Gauge "lamda_chain_pending_transactions" [] "Transactions of the node that are not final.";
+    Balance = Gauge "lamda_chain_balance_coins" [] "What the node's account has for gas, in the chain's coin.";
+    Gpu = Gauge "lamda_gpu_info" ["uuid", "model"] "A GPU that jobs can get; always 1.";
+    GpuHealth = Gauge "lamda_gpu_health" ["uuid", "state"] "Whether the GPU is in this state.";
+    GpuBusy = Gauge "lamda_gpu_utilization_ratio" ["uuid"] "Share of the last moment in which a kernel ran, from 0 to 1.";
+    GpuMemoryUsed = Gauge "lamda_gpu_memory_used_bytes" ["uuid"] "Memory of the GPU in use.";
+    GpuMemoryFree = Gauge "lamda_gpu_memory_free_bytes" ["uuid"] "Memory of the GPU that is free.";
+    GpuPower = Gauge "lamda_gpu_power_watts" ["uuid"] "Power that the GPU draws.";
+    GpuEnergy = Counter "lamda_gpu_energy_joules" ["uuid"] "Energy of the GPU since its driver was loaded.";
+    GpuTemperature = Gauge "lamda_gpu_temperature_celsius" ["uuid"] "Temperature of the GPU's chip.";
+    GpuClock = Gauge "lamda_gpu_clock_hertz" ["uuid", "clock"] "A clock of the GPU.";
+    GpuProcesses = Gauge "lamda_gpu_processes" ["uuid"] "Processes with a context on the GPU.";
+    ProcessCpu = Counter "process_cpu_seconds" [] "CPU time of the node's process.";
+    ProcessMemory = Gauge "process_resident_memory_bytes" [] "Memory of the node's process that is in RAM.";
+    ProcessFiles = Gauge "process_open_fds" [] "Open files of the node's process.";
+    SamplerCpu = Counter "lamda_sampler_cpu_seconds" [] "CPU time of the node's process that watching jobs cost.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_these_families_and_no_others() {
+        let text = include_str!("../../docs/operations.md");
+        let (_, section) = text.split_once("\n### Metrics\n").unwrap();
+        let section = section.split("\n#").next().unwrap();
+        let row = |line: &str| -> Option<[String; 3]> {
+            let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
+            let labels: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+            Some([cells[0].trim_end_matches('`').to_owned(), cells[1].to_owned(), labels.join(" ")])
+        };
+        let told: Vec<_> = section.lines().filter_map(row).collect();
+        let listed = Family::ALL.iter().map(|family| {
+            let about = family.about();
+            let kind = if about.kind == Kind::Gauge { "gauge" } else { "counter" };
+            [about.written(), kind.to_owned(), about.labels.join(" ")]
+        });
+        assert_eq!(told, listed.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_family_has_a_job_as_label_and_no_name_is_used_twice() {
+        let mut names = std::collections::BTreeSet::new();
+        for family in Family::ALL {
+            let about = family.about();
+            assert!(names.insert(about.name), "{}", about.name);
+            assert!(!about.name.ends_with("_total"), "{}", about.name);
+            assert!(!about.labels.iter().any(|label| label.contains("job")), "{}", about.name);
+        }
+    }
+}
