@@ -105,8 +105,10 @@ impl<G: GpuProbe, C: Clock + Clone> Monitor<G, C> {
             let base = self.cards.energy(job.cards(), AT_END).await;
             job.energy_begins(base);
         }
-        // The first sample has no cards: the driver may take its time, and a job that has just begun uses none.
-        job.keep(Vec::new(), &self.said);
+        let waits = job.has_cards() && self.cards.ask(self.clock.monotonic());
+        if !waits {
+            job.keep(Vec::new(), &self.said);
+        }
         self.jobs.insert(attempt, job);
     }
 
