@@ -1,16 +1,16 @@
 //! Writes to a Redis server: what dashboards listen to, and what they read back.
 //!
-//! Must hold: each call has a deadline; the password is in no text; of what is written together all arrives or
-//! nothing, except where the error says otherwise.
+//! Must hold: each call has a deadline; the password is in no text; of what the server refuses as a whole nothing
+//! arrives. A part of it arrives only with [`Error::Partly`], and nobody knows how much with [`Error::Away`].
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamMaxlen;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, ServerErrorKind};
 
 use crate::fleet::seed_view::Command;
-use crate::report::BoxError;
+use crate::report::{self, BoxError};
 use crate::secret::{Secret, redact_url};
 
 /// Time limit for a connection.
@@ -18,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Time limit for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The most characters of the server's words that are passed on.
+const WORDS_MAX: usize = 200;
 
 /// Where the server is.
 #[derive(Debug, Clone)]
@@ -48,8 +51,8 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
-    /// The server took a part of it: one of the names is in use for something else there.
-    #[error("the Redis at {server} took a part only: one of the names is something else there")]
+    /// The server took all but what it names, such as a write to a name that is something else there.
+    #[error("the Redis at {server} took a part only: is one of the names something else there?")]
     Partly {
         /// The server's address without its password.
         server: String,
@@ -143,15 +146,31 @@ fn named(server: &str, err: RedisError) -> Error {
     let server = server.to_owned();
     let is_about_password = matches!(err.code(), Some("NOAUTH" | "WRONGPASS"))
         || err.kind() == ErrorKind::AuthenticationFailed;
+    let source = words(&err);
     if is_about_password {
         Error::Password { server }
-    } else if err.code() == Some("WRONGTYPE") {
-        Error::Partly { server, source: Box::new(err) }
+    } else if is_partial(&err) {
+        Error::Partly { server, source }
     } else if matches!(err.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-        Error::Refused { server, source: Box::new(err) }
+        Error::Refused { server, source }
     } else {
-        Error::Away { server, source: Box::new(err) }
+        Error::Away { server, source }
     }
+}
+
+/// Whether a transaction was carried out, except for some of its commands: those have errors of their own, and the
+/// whole has none.
+fn is_partial(err: &RedisError) -> bool {
+    let is_aborted = err.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort);
+    !is_aborted && err.code().is_none() && err.clone().into_server_errors().is_some()
+}
+
+/// The words of the server's first error, or of the library: a server may say as much as it likes.
+fn words(err: &RedisError) -> BoxError {
+    let all = err.clone().into_server_errors();
+    let first = all.as_deref().and_then(|all| all.first());
+    let text = first.map_or_else(|| err.to_string(), |(_, err)| err.to_string());
+    report::one_line(&text, WORDS_MAX).into()
 }
 
 #[cfg(test)]

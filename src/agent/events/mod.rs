@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::bus::MessageIds;
 use crate::clock::{Clock, Timestamp};
@@ -52,6 +53,9 @@ pub struct Settings {
 /// Events that NATS gets in one go.
 const NATS_BATCH: usize = 100;
 
+/// The time between two events about the drops of one sink.
+const DROPS_EVERY: Duration = Duration::from_mins(1);
+
 /// Where events are told. Clones tell to the same sinks.
 #[derive(Debug, Clone, Default)]
 pub struct Events(Option<Arc<Inner>>);
@@ -75,6 +79,7 @@ struct Sink {
     name: &'static str,
     ring: Ring<Arc<Event>>,
     told: AtomicU64,
+    told_at: Mutex<Option<Instant>>,
 }
 
 struct Redis {
@@ -93,7 +98,7 @@ impl fmt::Debug for Inner {
 
 impl Sink {
     fn new(name: &'static str, ring: usize, batch: usize) -> Self {
-        Self { name, ring: Ring::new(ring, batch), told: AtomicU64::new(0) }
+        Self { name, ring: Ring::new(ring, batch), told: AtomicU64::new(0), told_at: Mutex::default() }
     }
 
     fn push(&self, event: Arc<Event>) {
@@ -101,9 +106,19 @@ impl Sink {
         self.ring.push(event, is_urgent);
     }
 
-    /// Tells this sink, which works again, how much it has missed since that was told last.
+    /// Tells this sink, which works again, how much it has missed since that was told last: once a minute, so that
+    /// a sink that drops again and again is not kept busy with that.
     fn tell_drops(&self, inner: &Inner) {
         let dropped = self.ring.counts().dropped;
+        if dropped == self.told.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|at| at.elapsed() < DROPS_EVERY) {
+            return;
+        }
+        *told_at = Some(Instant::now());
+        drop(told_at);
         let before = self.told.swap(dropped, Ordering::Relaxed);
         let missed = dropped.saturating_sub(before);
         if missed == 0 {
