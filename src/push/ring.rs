@@ -174,12 +174,15 @@ impl<T> Batch<'_, T> {
         &self.items
     }
 
-    /// The first of them; the others go back to the ring.
+    /// One of them, counted round; the others go back to the ring.
     #[must_use]
-    pub fn first(mut self, count: usize) -> Self {
-        let rest = self.items.split_off(count.min(self.items.len()));
-        drop(Self { ring: self.ring, items: rest });
-        self
+    pub fn one(mut self, at: usize) -> Self {
+        let count = self.items.len().max(1);
+        let one = self.items.drain(..).enumerate();
+        let (one, rest): (Vec<_>, Vec<_>) = one.partition(|(index, _)| *index == at % count);
+        let of = |items: Vec<(usize, (u64, T))>| items.into_iter().map(|(_, item)| item).collect();
+        drop(Self { ring: self.ring, items: of(rest) });
+        Self { ring: self.ring, items: of(one) }
     }
 
     /// Settles each of them in turn. Those that come again, or for which nothing is said, go back to the ring.
@@ -239,6 +242,10 @@ impl<T> Drop for Batch<'_, T> {
             }
         }
         state.since.get_or_insert_with(Instant::now);
+        let numbers = state.queue.iter().map(|(number, _)| number);
+        if !numbers.is_sorted() {
+            state.queue.make_contiguous().sort_unstable_by_key(|(number, _)| *number);
+        }
         drop(state);
         self.ring.wake.notify_one();
     }
@@ -316,8 +323,8 @@ mod tests {
         ring.take().settle(&[Fate::Sent, Fate::Again, Fate::Dropped, Fate::Sent]);
         let counts = Counts { pushed: 6, sent: 2, dropped: 1, queued: 3 };
         assert_eq!(ring.counts(), counts);
-        let probe = ring.take().first(1);
-        assert_eq!(probe.items(), [(2, 2)]);
+        let probe = ring.take().one(4);
+        assert_eq!(probe.items(), [(5, 5)]);
         probe.settle(&[Fate::Again]);
         assert_eq!(ring.take().items(), [(2, 2), (5, 5), (6, 6)]);
     }

@@ -15,11 +15,12 @@ mod to_redis;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use futures_util::future::join_all;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::bus::MessageIds;
@@ -68,7 +69,7 @@ struct Inner {
     nats: Sink,
     redis: Option<Redis>,
     heartbeat: Option<Duration>,
-    dashboard: Option<Dashboard>,
+    dashboard: Option<Arc<dashboard::Listing>>,
     gpus: Vec<Gpu>,
     sampled: watch::Sender<Option<(Timestamp, Round)>>,
     services: Mutex<BTreeMap<String, bool>>,
@@ -80,6 +81,10 @@ struct Sink {
     ring: Ring<Arc<Event>>,
     told: AtomicU64,
     told_at: Mutex<Option<Instant>>,
+    /// Whether what is pushed now can be expected to go out.
+    works: AtomicBool,
+    /// Notified when a batch is settled, or whether it works has changed.
+    settled: Notify,
 }
 
 struct Redis {
@@ -98,12 +103,38 @@ impl fmt::Debug for Inner {
 
 impl Sink {
     fn new(name: &'static str, ring: usize, batch: usize) -> Self {
-        Self { name, ring: Ring::new(ring, batch), told: AtomicU64::new(0), told_at: Mutex::default() }
+        Self {
+            name,
+            ring: Ring::new(ring, batch),
+            told: AtomicU64::new(0),
+            told_at: Mutex::default(),
+            works: AtomicBool::new(false),
+            settled: Notify::new(),
+        }
     }
 
     fn push(&self, event: Arc<Event>) {
         let is_urgent = event.level >= Level::Warning;
         self.ring.push(event, is_urgent);
+    }
+
+    /// Notes whether the sink works, after each try.
+    fn is_working(&self, works: bool) {
+        self.works.store(works, Ordering::Release);
+        self.settled.notify_waiters();
+    }
+
+    /// Returns once nothing waits, or what waits can't be sent now.
+    async fn idle(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            // From here on no notice is missed.
+            settled.as_mut().enable();
+            if !self.works.load(Ordering::Acquire) || self.ring.counts().queued == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Tells this sink, which works again, how much it has missed since that was told last: once a minute, so that
@@ -174,7 +205,11 @@ impl Events {
             redis,
             heartbeat: settings.heartbeat,
             // Its address was checked when the settings were read.
-            dashboard: settings.dashboard.as_deref().and_then(|it| Dashboard::new(it, node).ok()),
+            dashboard: settings
+                .dashboard
+                .as_deref()
+                .and_then(|it| Dashboard::new(it, node).ok())
+                .map(dashboard::Listing::new),
             gpus: gpus.to_vec(),
             sampled: watch::Sender::new(None),
             services: Mutex::default(),
@@ -212,6 +247,10 @@ impl Events {
     pub(super) fn redis(&self, on: bool) -> Option<()> {
         let redis = self.0.as_ref()?.redis.as_ref()?;
         let said = if on { "the Redis sink is on" } else { "the Redis sink is off" };
+        if on && !*redis.is_on.borrow() {
+            // What was pushed while it was being turned off.
+            redis.sink.ring.clear();
+        }
         let before = redis.is_on.send_replace(on);
         if before != on {
             tracing::info!("{said}");
@@ -246,7 +285,7 @@ impl Events {
             services.spawn_with("redis", retry, Arc::clone(inner), to_redis::run);
         }
         if let Some(dashboard) = &inner.dashboard {
-            services.spawn_with("dashboard", retry, dashboard.clone(), dashboard::run);
+            services.spawn_with("dashboard", retry, Arc::clone(dashboard), dashboard::run);
         }
         if let Some(every) = inner.heartbeat {
             let state = (self.clone(), every);
@@ -256,20 +295,45 @@ impl Events {
         }
     }
 
-    /// Takes the node off the dashboard's list.
-    pub(super) async fn leave(&self) {
-        if let Some(dashboard) = self.0.as_ref().and_then(|inner| inner.dashboard.as_ref()) {
-            dashboard::leave(dashboard).await;
-        }
-    }
-
-    /// Waits until every sink that works has what was told so far, at most this long.
+    /// Waits until every sink that works has what was told so far, and takes the node off the dashboard's list; at
+    /// most this long.
     pub(super) async fn let_out(&self, limit: Duration) {
-        let all_gone = async {
-            while self.counts().values().any(|counts| counts.queued > 0) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let Some(inner) = &self.0 else { return };
+        let sinks = inner.redis.iter().map(|redis| &redis.sink);
+        let idle = std::iter::once(&inner.nats).chain(sinks).map(Sink::idle);
+        let left = async {
+            if let Some(listing) = &inner.dashboard {
+                listing.leave().await;
             }
         };
-        tokio::time::timeout(limit, all_gone).await.ok();
+        let all = async { tokio::join!(join_all(idle), left) };
+        tokio::time::timeout(limit, all).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_can_send_nothing_is_not_waited_for_and_one_that_works_is() {
+        let sink = Arc::new(Sink::new("x", 10, 10));
+        let event = || {
+            let node = Address::new([1; 20]);
+            Arc::new(Event::new(kinds::NODE_STARTED, node, Timestamp::default(), "m"))
+        };
+        let begun = Instant::now();
+        sink.push(event());
+        sink.idle().await;
+        sink.is_working(true);
+        let limit = Duration::from_secs(2);
+        assert!(tokio::time::timeout(limit, sink.idle()).await.is_err(), "it may still be sent");
+        assert_eq!(begun.elapsed(), limit);
+        let sends = async {
+            sink.ring.take().sent();
+            sink.is_working(true);
+        };
+        tokio::join!(sink.idle(), sends);
+        assert_eq!(begun.elapsed(), limit, "as soon as it is sent");
     }
 }

@@ -35,6 +35,7 @@ pub(super) async fn run(inner: Arc<Inner>) -> Result<(), Failure> {
             () = turned_off(&mut on) => {}
         }
         redis.sink.ring.clear();
+        redis.sink.is_working(false);
     }
 }
 
@@ -58,6 +59,7 @@ impl Log {
         if self.is_refusal {
             return;
         }
+        redis.sink.is_working(true);
         leans(inner, true);
         let server = redis.config.server();
         if std::mem::take(&mut self.is_away) {
@@ -83,7 +85,8 @@ impl Log {
         }
     }
 
-    fn failed(&mut self, inner: &Inner, err: &Error) {
+    fn failed(&mut self, inner: &Inner, redis: &Redis, err: &Error) {
+        redis.sink.is_working(false);
         leans(inner, false);
         self.is_refusal = matches!(err, Error::Refused { .. });
         self.failures = self.failures.saturating_add(1);
@@ -110,7 +113,7 @@ async fn serve(inner: &Inner, redis: &Redis, log: &mut Log) -> Infallible {
             }
             Err(err) => err,
         };
-        log.failed(inner, &err);
+        log.failed(inner, redis, &err);
         tokio::time::sleep(AGAIN.jittered(log.failures)).await;
     }
 }
@@ -129,6 +132,7 @@ async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection, log: &m
                     return err;
                 }
                 batch.sent();
+                redis.sink.is_working(true);
                 redis.sink.tell_drops(inner);
             }
             _ = gpus_due.tick() => {
