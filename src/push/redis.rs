@@ -28,10 +28,16 @@ pub struct Config {
     url: Secret,
 }
 
-/// The text is no address of a Redis server.
+/// Why a text can't be the address of a Redis server here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no address of a Redis server: redis://:password@host:6379/0")]
-pub struct InvalidUrl;
+pub enum InvalidUrl {
+    /// It is none.
+    #[error("it is no address of a Redis server: redis://:password@host:6379/0")]
+    Form,
+    /// The server is to be asked through TLS.
+    #[error("TLS (rediss://) isn't supported: use redis:// on this host, or through a tunnel")]
+    Tls,
+}
 
 /// Why nothing was written, or may not have been.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +80,11 @@ pub enum Error {
 impl Config {
     /// A server at this address: `redis://`, or `unix://` for a socket.
     pub fn new(url: Secret) -> Result<Self, InvalidUrl> {
-        Client::open(url.expose()).map_err(|_| InvalidUrl)?;
+        let scheme = url.expose().split(':').next().unwrap_or_default();
+        if ["rediss", "valkeys"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
+            return Err(InvalidUrl::Tls);
+        }
+        Client::open(url.expose()).map_err(|_| InvalidUrl::Form)?;
         Ok(Self { url })
     }
 
@@ -86,7 +96,7 @@ impl Config {
     /// Connects and logs in.
     pub async fn connect(&self) -> Result<Connection, Error> {
         let server = self.server();
-        let named = |err| named(&server, err);
+        let named = |err: RedisError| named(&server, &err);
         let client = Client::open(self.url.expose()).map_err(named)?;
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
@@ -124,7 +134,7 @@ impl Connection {
             add(&mut pipeline, command);
         }
         let done: Result<(), _> = pipeline.query_async(&mut self.connection).await;
-        done.map_err(|err| named(&self.server, err))
+        done.map_err(|err| named(&self.server, &err))
     }
 }
 
@@ -142,14 +152,14 @@ fn add(pipeline: &mut Pipeline, command: &Command) {
     };
 }
 
-fn named(server: &str, err: RedisError) -> Error {
+fn named(server: &str, err: &RedisError) -> Error {
     let server = server.to_owned();
     let is_about_password = matches!(err.code(), Some("NOAUTH" | "WRONGPASS"))
         || err.kind() == ErrorKind::AuthenticationFailed;
-    let source = words(&err);
+    let source = words(err);
     if is_about_password {
         Error::Password { server }
-    } else if is_partial(&err) {
+    } else if is_partial(err) {
         Error::Partly { server, source }
     } else if matches!(err.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         Error::Refused { server, source }
@@ -180,7 +190,7 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         let config = Config::new(Secret::new("redis://user:hunter2@host:6379/1")).unwrap();
-        let away = named(&config.server(), (ErrorKind::Io, "x").into());
+        let away = named(&config.server(), &(ErrorKind::Io, "x").into());
         let shown = format!("{config:?} {} {away} {away:?}", config.server());
         assert!(shown.contains("host:6379") && !shown.contains("hunter2"), "{shown}");
     }
@@ -190,6 +200,8 @@ mod tests {
         for url in ["", "host", "http://host", "redis://", "redis://host:99999"] {
             assert!(Config::new(Secret::new(url)).is_err(), "{url}");
         }
+        let tls = Config::new(Secret::new("rediss://host:6379"));
+        assert_eq!(tls.unwrap_err(), InvalidUrl::Tls);
         assert!(Config::new(Secret::new("redis://:p@127.0.0.1:6379/0")).is_ok());
     }
 }

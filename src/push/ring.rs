@@ -308,10 +308,10 @@ mod tests {
         ring.push(1, false);
         // Each turn waits anew, as a loop over several things does.
         let batch = loop {
-            tokio::select! {
-                batch = ring.next(flush) => break batch,
-                () = tokio::time::sleep(tick) => assert!(begun.elapsed() < 2 * flush, "it never comes"),
+            if let Ok(batch) = timeout(tick, ring.next(flush)).await {
+                break batch;
             }
+            assert!(begun.elapsed() < 2 * flush, "it never comes");
         };
         assert_eq!((batch.items(), begun.elapsed()), (&[(1, 1)][..], flush));
     }

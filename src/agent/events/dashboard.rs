@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::backoff::Backoff;
 use crate::push::dashboard::{Call, Dashboard, Error};
-use crate::report::causes;
+use crate::report::{causes, one_line};
 use crate::supervise::Failure;
 
 /// The time between two heartbeats, as the dashboard expects them.
@@ -18,6 +18,9 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// The wait before a dashboard that is away is tried again.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_mins(2));
+
+/// The most characters of an error in the log.
+const WORDS_MAX: usize = 300;
 
 /// The node's place on the list.
 pub(super) struct Listing {
@@ -46,7 +49,7 @@ impl Listing {
         self.leaves.send_replace(true);
         let _turn = self.turn.lock().await;
         if let Err(err) = self.dashboard.call(Call::Unregister).await {
-            tracing::debug!("{}", causes(&err));
+            tracing::debug!("{}", said(&err));
         }
     }
 }
@@ -67,7 +70,7 @@ pub(super) async fn run(listing: Arc<Listing>) -> Result<(), Failure> {
             }
             Err(err) => {
                 if failures == 0 {
-                    tracing::warn!("{}; it is tried again", causes(&err));
+                    tracing::warn!("{}; it is tried again", said(&err));
                 }
                 failures = failures.saturating_add(1);
                 // It may have forgotten the node meanwhile.
@@ -78,4 +81,25 @@ pub(super) async fn run(listing: Arc<Listing>) -> Result<(), Failure> {
         tokio::time::timeout(wait, leaves.wait_for(|leaves| *leaves)).await.ok();
     }
     Ok(())
+}
+
+/// What a foreign server had said, bounded.
+fn said(err: &Error) -> String {
+    one_line(&causes(err), WORDS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::events::tests::with_dashboard;
+
+    #[tokio::test]
+    async fn a_dashboard_that_never_answers_holds_up_no_stop() {
+        // Connections wait in its queue.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let events = with_dashboard(&format!("http://{}", listener.local_addr().unwrap()));
+        let begun = std::time::Instant::now();
+        events.let_out(Duration::from_millis(100)).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
 }

@@ -10,27 +10,28 @@ mod gpus;
 mod jobs;
 mod link;
 mod registry;
+mod sink;
 mod to_nats;
 mod to_redis;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
 use crate::bus::MessageIds;
 use crate::clock::{Clock, Timestamp};
-use crate::fleet::{Event, Kind, Level, Sampling, kinds};
+use crate::fleet::{Event, Kind, Sampling, kinds};
 use crate::ids::Address;
 use crate::node::Gpu;
 use crate::node::card::Round;
 use crate::push::dashboard::Dashboard;
-use crate::push::{Counts, Ring, redis as adapter};
+use crate::push::{Counts, redis as adapter};
+use sink::Sink;
 
 /// The owner's settings of events.
 #[derive(Debug, Clone)]
@@ -54,9 +55,6 @@ pub struct Settings {
 /// Events that NATS gets in one go.
 const NATS_BATCH: usize = 100;
 
-/// The time between two events about the drops of one sink.
-const DROPS_EVERY: Duration = Duration::from_mins(1);
-
 /// Where events are told. Clones tell to the same sinks.
 #[derive(Debug, Clone, Default)]
 pub struct Events(Option<Arc<Inner>>);
@@ -75,92 +73,19 @@ struct Inner {
     services: Mutex<BTreeMap<String, bool>>,
 }
 
-/// A queue before a sink, and how many of its drops were told.
-struct Sink {
-    name: &'static str,
-    ring: Ring<Arc<Event>>,
-    told: AtomicU64,
-    told_at: Mutex<Option<Instant>>,
-    /// Whether what is pushed now can be expected to go out.
-    works: AtomicBool,
-    /// Notified when a batch is settled, or whether it works has changed.
-    settled: Notify,
-}
-
 struct Redis {
     sink: Sink,
     config: adapter::Config,
     flush: Duration,
     sampling: Sampling,
     is_on: watch::Sender<bool>,
+    /// The time of the newest request that turned it on or off, in ms since 1970.
+    asked_at_ms: AtomicU64,
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-impl Sink {
-    fn new(name: &'static str, ring: usize, batch: usize) -> Self {
-        Self {
-            name,
-            ring: Ring::new(ring, batch),
-            told: AtomicU64::new(0),
-            told_at: Mutex::default(),
-            works: AtomicBool::new(false),
-            settled: Notify::new(),
-        }
-    }
-
-    fn push(&self, event: Arc<Event>) {
-        let is_urgent = event.level >= Level::Warning;
-        self.ring.push(event, is_urgent);
-    }
-
-    /// Notes whether the sink works, after each try.
-    fn is_working(&self, works: bool) {
-        self.works.store(works, Ordering::Release);
-        self.settled.notify_waiters();
-    }
-
-    /// Returns once nothing waits, or what waits can't be sent now.
-    async fn idle(&self) {
-        loop {
-            let mut settled = std::pin::pin!(self.settled.notified());
-            // From here on no notice is missed.
-            settled.as_mut().enable();
-            if !self.works.load(Ordering::Acquire) || self.ring.counts().queued == 0 {
-                return;
-            }
-            settled.await;
-        }
-    }
-
-    /// Tells this sink, which works again, how much it has missed since that was told last: once a minute, so that
-    /// a sink that drops again and again is not kept busy with that.
-    fn tell_drops(&self, inner: &Inner) {
-        let dropped = self.ring.counts().dropped;
-        if dropped == self.told.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told_at.is_some_and(|at| at.elapsed() < DROPS_EVERY) {
-            return;
-        }
-        *told_at = Some(Instant::now());
-        drop(told_at);
-        let before = self.told.swap(dropped, Ordering::Relaxed);
-        let missed = dropped.saturating_sub(before);
-        if missed == 0 {
-            return;
-        }
-        let text = format!("{missed} events were dropped while {} was away", self.name);
-        tracing::warn!(missed, dropped, "{text}");
-        let event = inner.event(kinds::EVENTS_DROPPED, &text);
-        let event = event.with("sink", self.name).with("dropped", missed);
-        // Also the sum: this event may be dropped itself.
-        self.push(Arc::new(event.with("dropped_in_all", dropped)));
     }
 }
 
@@ -196,6 +121,7 @@ impl Events {
             flush: settings.flush,
             sampling: settings.sampling,
             is_on: watch::Sender::new(true),
+            asked_at_ms: AtomicU64::new(0),
         });
         Self(Some(Arc::new(Inner {
             node,
@@ -242,10 +168,14 @@ impl Events {
         }
     }
 
-    /// Turns the Redis sink on or off; `None` if there is none. What waits for it when it is turned off is
-    /// dropped, and counted.
-    pub(super) fn redis(&self, on: bool) -> Option<()> {
+    /// Turns the Redis sink on or off, as was asked at this time; `None` if there is none, `false` if that is not
+    /// later than what was done already: then somebody says again what he heard. What waits for the sink when it
+    /// is turned off is dropped, and counted.
+    pub(super) fn redis(&self, on: bool, asked_at_ms: u64) -> Option<bool> {
         let redis = self.0.as_ref()?.redis.as_ref()?;
+        if redis.asked_at_ms.fetch_max(asked_at_ms, Ordering::AcqRel) >= asked_at_ms {
+            return Some(false);
+        }
         let said = if on { "the Redis sink is on" } else { "the Redis sink is off" };
         if on && !*redis.is_on.borrow() {
             // What was pushed while it was being turned off.
@@ -256,7 +186,7 @@ impl Events {
             tracing::info!("{said}");
             self.tell(kinds::EVENTS_REDIS, said, |event| event.with("on", on));
         }
-        Some(())
+        Some(true)
     }
 
     /// What became of the events for each sink.
@@ -312,28 +242,43 @@ impl Events {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::secret::Secret;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_sink_that_can_send_nothing_is_not_waited_for_and_one_that_works_is() {
-        let sink = Arc::new(Sink::new("x", 10, 10));
-        let event = || {
-            let node = Address::new([1; 20]);
-            Arc::new(Event::new(kinds::NODE_STARTED, node, Timestamp::default(), "m"))
+    /// Events for both sinks, which nobody carries.
+    pub(crate) fn events() -> Events {
+        of(None)
+    }
+
+    /// The same, with a dashboard.
+    pub(crate) fn with_dashboard(url: &str) -> Events {
+        of(Some(url.to_owned()))
+    }
+
+    fn of(dashboard: Option<String>) -> Events {
+        let settings = Settings {
+            ring: 10,
+            redis: Some(adapter::Config::new(Secret::new("redis://127.0.0.1:1")).unwrap()),
+            sampling: Sampling::ALL,
+            batch: 5,
+            flush: Duration::from_secs(1),
+            heartbeat: None,
+            dashboard,
         };
-        let begun = Instant::now();
-        sink.push(event());
-        sink.idle().await;
-        sink.is_working(true);
-        let limit = Duration::from_secs(2);
-        assert!(tokio::time::timeout(limit, sink.idle()).await.is_err(), "it may still be sent");
-        assert_eq!(begun.elapsed(), limit);
-        let sends = async {
-            sink.ring.take().sent();
-            sink.is_working(true);
-        };
-        tokio::join!(sink.idle(), sends);
-        assert_eq!(begun.elapsed(), limit, "as soon as it is sent");
+        Events::new(&settings, Address::new([1; 20]), &[], &SystemClock)
+    }
+
+    #[test]
+    fn what_turned_the_sink_off_does_not_do_so_twice() {
+        let events = events();
+        assert_eq!(events.redis(false, 5), Some(true));
+        assert_eq!(events.redis(true, 6), Some(true));
+        assert_eq!(events.redis(false, 5), Some(false), "heard, and said again");
+        assert_eq!(events.redis(true, 6), Some(false));
+        let is_on = *events.0.as_ref().unwrap().redis.as_ref().unwrap().is_on.borrow();
+        assert!(is_on);
+        assert_eq!(Events::default().redis(true, 1), None);
     }
 }

@@ -120,6 +120,7 @@ async fn serve(inner: &Inner, redis: &Redis, log: &mut Log) -> Infallible {
 
 /// Writes batches until one fails.
 async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection, log: &mut Log) -> Error {
+    let mut sampled = None;
     let mut gpus_due = interval(GPUS_EVERY);
     gpus_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -136,14 +137,12 @@ async fn carry(inner: &Inner, redis: &Redis, mut connection: Connection, log: &m
                 redis.sink.tell_drops(inner);
             }
             _ = gpus_due.tick() => {
-                let report = gpus::report(inner);
-                if report.is_empty() {
-                    continue;
-                }
+                let Some((at, report)) = gpus::report(inner, sampled) else { continue };
                 let written = connection.write(&report).await;
                 if let Err(err) = put(inner, redis, written, log) {
                     return err;
                 }
+                sampled = Some(at);
             }
         }
     }

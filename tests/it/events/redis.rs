@@ -46,6 +46,8 @@ async fn a_jobs_way_is_heard_on_nats_and_on_every_channel_by_readers_of_two_make
     });
     assert!(occur(&wanted, &names(&told)), "{:?}", names(&told));
     assert!(told.iter().all(|event| event["node"] == json!(World::agent_address())), "{told:?}");
+    let texts_of_all = json!(told).to_string();
+    assert!(!texts_of_all.contains("busybox"), "no event names an image: {texts_of_all}");
     let subject = format!("events.{}.job.completed", World::agent_address());
     let script = "print((await js.get_last_msg('EVENTS', args[0])).data.decode())";
     let last: Value = serde_json::from_str(&world.nats.python(script, &[&subject])).expect("JSON");
