@@ -112,7 +112,11 @@ mod tests {
         tokio::time::advance(DROPS_EVERY).await;
         sink.tell_drops(inner);
         let told = sink.ring.take();
-        assert_eq!(told.items().last().unwrap().1.details()["dropped_in_all"], 100);
+        assert_eq!(
+            told.items().last().unwrap().1.details()["dropped_in_all"],
+            101,
+            "with the first of its own"
+        );
     }
 
     #[tokio::test(start_paused = true)]
