@@ -317,8 +317,10 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
                 the request";
             return no("not_allowed", error);
         }
-        match self.intake.jobs.desk.events.redis(on) {
-            Some(()) => yes(),
+        let asked_at_ms = request.issued_at_ms.unwrap_or_default();
+        match self.intake.jobs.desk.events.redis(on, asked_at_ms) {
+            Some(true) => yes(),
+            Some(false) => no("not_allowed", "a later request was heard already: sign it anew"),
             None => no("not_set", "this node has no Redis sink: set EVENTS_REDIS_URL"),
         }
     }

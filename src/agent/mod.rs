@@ -174,10 +174,12 @@ impl<R: ContainerRuntime, C: Clock + Clone> start::Parts<R, C> {
         shutdown::wind_down(&self.intake, Graces::of(settings, graceful)).await;
         // What is left over is removed at the next start.
         tokio::time::timeout(shutdown::FLUSH, self.jobs.effects.runtime.drop_networks()).await.ok();
-        let Some(bus) = self.link.now() else { return };
-        shutdown::let_out(&self.intake).await;
-        let events = &self.jobs.desk.events;
-        tokio::join!(events.let_out(EVENTS_OUT), events.leave());
+        let bus = self.link.now();
+        if bus.is_some() {
+            shutdown::let_out(&self.intake).await;
+        }
+        self.jobs.desk.events.let_out(EVENTS_OUT).await;
+        let Some(bus) = bus else { return };
         if let Ok(Err(err)) = tokio::time::timeout(shutdown::FLUSH, bus.drain()).await {
             tracing::debug!("NATS was not closed in order: {err}");
         }

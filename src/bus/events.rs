@@ -1,15 +1,16 @@
 //! Sends events of this node, and reads those of all.
 //!
-//! Must hold: a batch counts as sent only once the stream has stored all of it; a repeated batch is stored once
-//! if it comes within the stream's two minutes.
+//! Must hold: an event counts as sent only once the stream has stored it, whatever becomes of those beside it; a
+//! repeated one is stored once if it comes within the stream's two minutes.
 
 use async_nats::Subscriber;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tracing::debug;
 
 use super::stream_kind::StreamKind;
@@ -49,45 +50,62 @@ impl std::fmt::Debug for EventStream {
 }
 
 impl Bus {
-    /// Sends events, each with a name by which its message id is made: the same for a repetition.
+    /// Sends events, each with a name by which its message id is made: the same for a repetition. Returns what
+    /// became of each; an error concerns all of them.
     pub async fn publish_events(
         &self,
         ids: &MessageIds,
         events: &[(String, &Event)],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Sending>, Error> {
         self.online()?;
         let messages = events.iter().map(|(name, event)| {
             (subjects::event(event), Bytes::from(event.to_json()), ids.of(name, 0))
         });
-        if self.mode() == DeliveryMode::Core {
-            for (subject, body, _) in messages {
-                self.publish_plain(subject, body).await?;
-            }
-            return self.flush().await;
-        }
         let messages: Vec<_> = messages.collect();
-        match self.store(&messages).await {
-            Err(Sending::NoStream) => {
-                self.ensure_stream(StreamKind::Events).await?;
-                self.store(&messages).await
-            }
-            done => done,
+        if self.mode() == DeliveryMode::Core {
+            return self.send_plain(messages).await;
         }
-        .map_err(|err| match err {
-            Sending::NoStream => Error::Timeout { what: SEND },
-            Sending::Failed(err) => err,
-        })
+        let mut sent = self.store(&messages).await;
+        if sent.iter().any(|sent| matches!(sent, Sending::NoStream)) {
+            self.ensure_stream(StreamKind::Events).await?;
+            sent = self.store(&messages).await;
+        }
+        if let Some(failed) = sent.iter_mut().find(|sent| matches!(sent, Sending::Failed(_)))
+            // A stream that can't be used has a sentence of its own.
+            && self.is_connected()
+            && let Err(err @ Error::Stream { .. }) = self.ensure_stream(StreamKind::Events).await
+        {
+            *failed = Sending::Failed(err);
+        }
+        Ok(sent)
+    }
+
+    async fn send_plain(
+        &self,
+        messages: Vec<(String, Bytes, String)>,
+    ) -> Result<Vec<Sending>, Error> {
+        let mut sent = Vec::with_capacity(messages.len());
+        for (subject, body, _) in messages {
+            sent.push(match self.publish_plain(subject, body).await {
+                Ok(()) => Sending::Done,
+                Err(err @ Error::TooLarge { .. }) => Sending::Never(err),
+                Err(err) => Sending::Failed(err),
+            });
+        }
+        self.flush().await?;
+        Ok(sent)
     }
 
     /// Sends all of them, then waits for all answers.
-    async fn store(&self, messages: &[(String, Bytes, String)]) -> Result<(), Sending> {
+    async fn store(&self, messages: &[(String, Bytes, String)]) -> Vec<Sending> {
         let mut answers = Vec::with_capacity(messages.len());
         for (subject, body, id) in messages {
             let message = PublishMessage::build().payload(body.clone()).message_id(id);
             let sent = self.jetstream().send_publish(subject.clone(), message).await;
-            answers.push(sent.map_err(sending)?.into_future());
+            answers.push(async move { sent?.await });
         }
-        try_join_all(answers).await.map(drop).map_err(sending)
+        let answers = join_all(answers).await;
+        answers.into_iter().map(|answer| answer.map_or_else(sending, |_| Sending::Done)).collect()
     }
 
     /// Events of this node, or of all; with `follow` also those that are yet to come. Without `JetStream` there
@@ -128,17 +146,36 @@ impl Bus {
     }
 }
 
-/// Why a batch was not stored.
-enum Sending {
+/// What became of an event that was to be sent.
+#[derive(Debug)]
+pub enum Sending {
+    /// The stream has it; without `JetStream`: it has left.
+    Done,
+    /// It can never be stored: it is larger than the server or the stream takes.
+    Never(Error),
+    /// There is no stream for it, and none could be made in time.
     NoStream,
+    /// It was not stored, or nobody knows: it may be sent again.
     Failed(Error),
 }
 
-fn sending(err: async_nats::jetstream::context::PublishError) -> Sending {
+fn sending(err: PublishError) -> Sending {
     match err.kind() {
         PublishErrorKind::StreamNotFound => Sending::NoStream,
         PublishErrorKind::TimedOut => Sending::Failed(Error::Timeout { what: SEND }),
-        _ => Sending::Failed(Error::Refused { what: SEND, source: Box::new(err) }),
+        PublishErrorKind::MaxPayloadExceeded => {
+            Sending::Never(Error::Refused { what: SEND, source: Box::new(err) })
+        }
+        _ => {
+            let answer = std::error::Error::source(&err)
+                .and_then(|it| it.downcast_ref::<async_nats::jetstream::Error>());
+            match answer.map(async_nats::jetstream::Error::error_code) {
+                Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => {
+                    Sending::Never(Error::Refused { what: SEND, source: Box::new(err) })
+                }
+                _ => Sending::Failed(Error::Refused { what: SEND, source: Box::new(err) }),
+            }
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub use claims::Found;
 pub use connection::Bus;
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use credentials::{Credentials, Expiry, Kept, WARN_BEFORE};
-pub use events::{EventStream, Start};
+pub use events::{EventStream, Sending, Start};
 pub use find::Search;
 pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};

@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Go on with new events, until Ctrl-C
     #[arg(long)]
     follow: bool,
+    /// With `--follow`: only events from now on
+    #[arg(long, requires = "follow")]
+    no_replay: bool,
     /// One JSON object a line, for programs
     #[arg(long)]
     json: bool,
@@ -102,7 +105,8 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn show(bus: &Bus, args: &Args) -> anyhow::Result<ExitCode> {
     let node = args.filter.node;
-    let mut events = bus.events(node, Start::Oldest, args.follow).await?;
+    let start = if args.no_replay { Start::New } else { Start::Oldest };
+    let mut events = bus.events(node, start, args.follow).await?;
     let (mut last, mut failures) = (None, 0);
     loop {
         match events.next().await {
@@ -117,7 +121,7 @@ async fn show(bus: &Bus, args: &Args) -> anyhow::Result<ExitCode> {
                 failures += 1;
                 tracing::warn!("following the events failed, trying again: {err}");
                 tokio::time::sleep(AGAIN.jittered(failures)).await;
-                events = again(bus, node, last, events).await;
+                events = again(bus, node, last.map_or(start, Start::After), events).await;
             }
             Err(err) => return Err(err.into()),
         }
@@ -125,13 +129,7 @@ async fn show(bus: &Bus, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The stream from where it broke; the broken one if that can't be had now.
-async fn again(
-    bus: &Bus,
-    node: Option<Address>,
-    last: Option<u64>,
-    broken: EventStream,
-) -> EventStream {
-    let start = last.map_or(Start::Oldest, Start::After);
+async fn again(bus: &Bus, node: Option<Address>, start: Start, broken: EventStream) -> EventStream {
     bus.events(node, start, true).await.unwrap_or(broken)
 }
 

@@ -42,6 +42,7 @@ kinds! {
     CHAIN_REGISTERED = "chain", "registered", Info, "The contract knows the node.";
     CHAIN_HEARTBEAT = "chain", "heartbeat", Info, "A heartbeat is in a block, with the receipts that it commits.";
     CHAIN_FAILED = "chain", "failed", Warning, "A transaction failed.";
+    CHAIN_WAITS = "chain", "waits", Warning, "No transaction can be sent now, and why.";
     GPU_HEALTHY = "gpu", "healthy", Info, "A GPU is well.";
     GPU_PROBATION = "gpu", "probation", Info, "A GPU is on probation.";
     GPU_SUSPECT = "gpu", "suspect", Warning, "A GPU may be defective.";

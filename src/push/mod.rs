@@ -9,4 +9,4 @@ pub mod dashboard;
 pub mod redis;
 pub mod ring;
 
-pub use ring::{Batch, Counts, Ring};
+pub use ring::{Batch, Counts, Fate, Ring};

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// What became of all items so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +37,8 @@ pub struct Ring<T> {
 #[derive(Debug)]
 struct State<T> {
     queue: VecDeque<(u64, T)>,
+    /// Since when something waits; `None` while the queue is empty.
+    since: Option<Instant>,
     in_hand: u64,
     pushed: u64,
     sent: u64,
@@ -50,6 +52,7 @@ impl<T> Ring<T> {
         let (capacity, batch) = (capacity.max(1), batch.max(1));
         let state = State {
             queue: VecDeque::new(),
+            since: None,
             in_hand: 0,
             pushed: 0,
             sent: 0,
@@ -72,6 +75,9 @@ impl<T> Ring<T> {
             None
         };
         state.queue.push_back((number, item));
+        if state.queue.len() == 1 {
+            state.since = Some(Instant::now());
+        }
         state.is_urgent |= urgent;
         let is_news = state.queue.len() == 1 || state.queue.len() == self.batch || urgent;
         drop(state);
@@ -81,16 +87,16 @@ impl<T> Ring<T> {
         }
     }
 
-    /// The next batch: as soon as it is full or has something urgent, or `flush` after the first item was seen.
-    /// One sink waits at a time.
+    /// The next batch: as soon as it is full or has something urgent, or `flush` after the first item came.
+    /// One sink waits at a time. Cancel-safe: who waits again waits no longer than that.
     pub async fn next(&self, flush: Duration) -> Batch<'_, T> {
         loop {
-            let waits = self.state().queue.len();
-            if waits == 0 {
+            let since = self.state().since;
+            let Some(since) = since else {
                 self.wake.notified().await;
                 continue;
-            }
-            timeout(flush, self.is_due()).await.ok();
+            };
+            timeout(flush.saturating_sub(since.elapsed()), self.is_due()).await.ok();
             let batch = self.take();
             if !batch.items.is_empty() {
                 return batch;
@@ -116,7 +122,9 @@ impl<T> Ring<T> {
         let count = state.queue.len().min(self.batch);
         let items: Vec<_> = state.queue.drain(..count).collect();
         state.in_hand += items.len() as u64;
-        state.is_urgent &= !state.queue.is_empty();
+        if state.queue.is_empty() {
+            (state.since, state.is_urgent) = (None, false);
+        }
         Batch { ring: self, items }
     }
 
@@ -124,6 +132,7 @@ impl<T> Ring<T> {
     pub fn clear(&self) -> u64 {
         let mut state = self.state();
         let queue = std::mem::take(&mut state.queue);
+        (state.since, state.is_urgent) = (None, false);
         state.dropped += queue.len() as u64;
         drop(state);
         queue.len() as u64
@@ -141,6 +150,17 @@ impl<T> Ring<T> {
     }
 }
 
+/// What becomes of an item that a sink has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was sent.
+    Sent,
+    /// It can never be sent.
+    Dropped,
+    /// It is to be sent again.
+    Again,
+}
+
 /// Items that a sink has in hand. What it doesn't confirm goes back to the front of the ring.
 #[derive(Debug)]
 pub struct Batch<'r, T> {
@@ -152,6 +172,38 @@ impl<T> Batch<'_, T> {
     /// The items with their numbers, which count up from 1 for as long as the ring lives.
     pub fn items(&self) -> &[(u64, T)] {
         &self.items
+    }
+
+    /// One of them, counted round; the others go back to the ring.
+    #[must_use]
+    pub fn one(mut self, at: usize) -> Self {
+        let count = self.items.len().max(1);
+        let one = self.items.drain(..).enumerate();
+        let (one, rest): (Vec<_>, Vec<_>) = one.partition(|(index, _)| *index == at % count);
+        let of = |items: Vec<(usize, (u64, T))>| items.into_iter().map(|(_, item)| item).collect();
+        drop(Self { ring: self.ring, items: of(rest) });
+        Self { ring: self.ring, items: of(one) }
+    }
+
+    /// Settles each of them in turn. Those that come again, or for which nothing is said, go back to the ring.
+    pub fn settle(mut self, fates: &[Fate]) {
+        let mut fates = fates.iter();
+        let (mut sent, mut dropped) = (0, 0);
+        self.items.retain(|_| match fates.next() {
+            Some(Fate::Sent) => {
+                sent += 1;
+                false
+            }
+            Some(Fate::Dropped) => {
+                dropped += 1;
+                false
+            }
+            Some(Fate::Again) | None => true,
+        });
+        let mut state = self.ring.state();
+        state.in_hand -= sent + dropped;
+        state.sent += sent;
+        state.dropped += dropped;
     }
 
     /// Confirms that all of them were sent.
@@ -188,6 +240,11 @@ impl<T> Drop for Batch<'_, T> {
             } else {
                 state.queue.push_front(item);
             }
+        }
+        state.since.get_or_insert_with(Instant::now);
+        let numbers = state.queue.iter().map(|(number, _)| number);
+        if !numbers.is_sorted() {
+            state.queue.make_contiguous().sort_unstable_by_key(|(number, _)| *number);
         }
         drop(state);
         self.ring.wake.notify_one();
@@ -232,15 +289,44 @@ mod tests {
         let flush = Duration::from_secs(1);
         let ring = Arc::new(Ring::new(100, 10));
         ring.push(1, false);
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         ring.next(flush).await.sent();
         assert_eq!(begun.elapsed(), flush, "a trickle waits no longer than this");
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         (0..10).for_each(|item| ring.push(item, false));
         ring.next(flush).await.sent();
         ring.push(2, true);
         ring.next(flush).await.sent();
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_does_other_things_meanwhile_gets_its_batch_in_time() {
+        let (flush, tick) = (Duration::from_secs(12), Duration::from_secs(5));
+        let ring = Ring::new(100, 10);
+        let begun = Instant::now();
+        ring.push(1, false);
+        // Each turn waits anew, as a loop over several things does.
+        let batch = loop {
+            if let Ok(batch) = timeout(tick, ring.next(flush)).await {
+                break batch;
+            }
+            assert!(begun.elapsed() < 2 * flush, "it never comes");
+        };
+        assert_eq!((batch.items(), begun.elapsed()), (&[(1, 1)][..], flush));
+    }
+
+    #[test]
+    fn each_item_of_a_batch_has_its_own_fate_and_what_comes_again_keeps_its_place() {
+        let ring = Ring::new(10, 5);
+        (1..=6).for_each(|item| ring.push(item, false));
+        ring.take().settle(&[Fate::Sent, Fate::Again, Fate::Dropped, Fate::Sent]);
+        let counts = Counts { pushed: 6, sent: 2, dropped: 1, queued: 3 };
+        assert_eq!(ring.counts(), counts);
+        let probe = ring.take().one(4);
+        assert_eq!(probe.items(), [(5, 5)]);
+        probe.settle(&[Fate::Again]);
+        assert_eq!(ring.take().items(), [(2, 2), (5, 5), (6, 6)]);
     }
 
     #[test]

@@ -5,16 +5,17 @@
 //! is waited for and stops nothing else; a node that can't work sends no heartbeat.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::ledger::{self, Ledger, Pace, Spending};
+use super::logged::is_of_transaction;
 use super::next_beat::next_beat;
 use crate::agent::health::readiness::{NotReady, Readiness};
-use crate::agent::health::trials::{self, LoggedTroubles};
+use crate::agent::health::trials;
 use crate::agent::key::sole::Sole;
 use crate::agent::settings::Limits;
 use crate::chain::{self, Chain, EndpointState};
@@ -25,12 +26,14 @@ use crate::gpu::GpuProbe;
 use crate::ids::Domain;
 use crate::journal::Journal;
 use crate::node::{Gpu, LOCAL_CHAINS};
-use crate::report::causes;
+use crate::report::{causes, one_line};
 use crate::reputation::Call;
 use crate::reputation::fees::days_left;
 use crate::reputation::schedule::{JITTER, phase, until_next};
 use crate::reputation::tx::Outcome;
 use crate::supervise::Failure;
+
+pub use super::logged::{Logged, WARN_DAYS};
 
 /// How often a node that can't work is checked, and how soon a reconnect is noticed: a heartbeat
 /// that is a second late does no harm.
@@ -39,8 +42,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A heartbeat is fresh for the interval divided by this.
 const FRESH_PART: u32 = 5;
 
-/// The owner is warned if the balance lasts for fewer days.
-pub const WARN_DAYS: u128 = 7;
+/// The most characters that are told of a failure.
+const TOLD_MAX: usize = 300;
 
 /// What the node claims about itself on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,28 +108,6 @@ pub struct Heart<R, G, Ch, C> {
     pub said: Logged,
 }
 
-/// What was logged about the chain, whose absence restarts the service again and again.
-#[derive(Debug, Default)]
-pub struct Logged {
-    /// Whether this process has reached its chain and contract.
-    met: AtomicBool,
-    /// Whether the present registration was logged.
-    registered: AtomicBool,
-    /// The number of days that the balance lasts, as last computed.
-    days: Mutex<Option<u128>>,
-    /// The faults of endpoints that were logged.
-    endpoints: LoggedTroubles,
-}
-
-impl Logged {
-    /// Whether the owner is to be warned that the balance lasts for so many days: once per day, not at each
-    /// heartbeat.
-    fn is_warned(&self, days: u128) -> bool {
-        let before = self.days.lock().unwrap_or_else(PoisonError::into_inner).replace(days);
-        days < WARN_DAYS && before != Some(days)
-    }
-}
-
 /// One run of the service, once its chain is known.
 struct Beating<'a, R, G, Ch, C> {
     heart: &'a Heart<R, G, Ch, C>,
@@ -143,7 +124,7 @@ where
     C: Clock + Clone,
 {
     fn unanswered(&self, err: chain::Error) -> Failure {
-        self.readiness.board.events().leans_on("chain", false);
+        self.readiness.board.events().chain_answers(false);
         self.failure(err.into())
     }
 
@@ -169,6 +150,16 @@ where
         self.readiness.board.events().tell(kind, message, |event| event);
     }
 
+    /// Most of what stands in the way of a transaction lasts, and is met again at each try: it is told once.
+    fn tell_failure(&self, err: &ledger::Error) {
+        let text = one_line(&err.to_string(), TOLD_MAX);
+        if is_of_transaction(err) {
+            self.tell(kinds::CHAIN_FAILED, &format!("a transaction failed: {text}"));
+        } else if self.said.is_new_wait(Some(&text)) {
+            self.tell(kinds::CHAIN_WAITS, &format!("no transaction is sent: {text}"));
+        }
+    }
+
     /// Asks each of the chain's endpoints for what a heartbeat needs, at the start and each hour,
     /// so that the spare ones are known to serve before the first one fails; a service that never
     /// ends. A lone endpoint is not asked: whoever uses it reports its failures.
@@ -191,7 +182,7 @@ where
     pub async fn beat(self: Arc<Self>) -> Result<(), Failure> {
         let facts = self.chain.check().await.map_err(|err| self.unanswered(err))?;
         self.said.met.store(true, Ordering::Relaxed);
-        self.readiness.board.events().leans_on("chain", true);
+        self.readiness.board.events().chain_answers(true);
         self.balance.send_replace(facts.balance_wei.parse().ok());
         let chain_id = facts.chain_id;
         if self.registration.vram_mib == 0 && !LOCAL_CHAINS.contains(&chain_id) {
@@ -274,7 +265,7 @@ where
     /// A call that failed in its block was paid for. This waits an interval before the next try, or
     /// an endpoint that lies about a call's outcome could make the node pay again and again.
     async fn failed(&self, err: ledger::Error) -> Failure {
-        self.heart.tell(kinds::CHAIN_FAILED, &format!("a transaction failed: {err}"));
+        self.heart.tell_failure(&err);
         if matches!(err, ledger::Error::FailedInBlock(_)) {
             let wait_s = self.heart.interval.as_secs();
             tracing::warn!(wait_s, "{}; the next try is in {wait_s} s", causes(&err));
@@ -376,6 +367,7 @@ where
             Err(err) => return Err(self.failed(err).await),
         };
         tracing::info!(%tx, block, gas, receipts, "heartbeat sent");
+        self.heart.said.is_new_wait(None);
         self.heart.readiness.board.events().beat_sent((tx, block), (gas, fee_wei), receipts);
         self.forecast(fee_wei).await;
         Ok(())
@@ -402,14 +394,6 @@ where
 mod tests {
     use super::*;
     use crate::node::GpuUuid;
-
-    #[test]
-    fn an_owner_is_warned_once_a_day_and_also_on_the_last_one() {
-        let logged = Logged::default();
-        let warned: Vec<u128> =
-            [0, 0, 40, 2, 2, 1].into_iter().filter(|days| logged.is_warned(*days)).collect();
-        assert_eq!(warned, [0, 2, 1]);
-    }
 
     #[test]
     fn the_largest_card_stands_for_the_node_and_none_is_a_cpu() {

@@ -5,4 +5,5 @@
 
 pub mod heartbeat;
 pub mod ledger;
+mod logged;
 mod next_beat;

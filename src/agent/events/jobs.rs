@@ -1,4 +1,7 @@
 //! What is told of a job: one place, since a job moves in one place only.
+//!
+//! Must hold: strangers may read events, so nothing is told that no status of the job says: neither the name of its
+//! image nor the words of an engine or a registry.
 
 use serde_json::Value;
 
@@ -17,13 +20,9 @@ impl Events {
         }
         let (job, id) = (&moved.job, moved.job.id());
         let about = |told: Told| told.about(id).with("attempt", job.attempt);
-        let image = job.spec.image.as_str();
         match event {
-            Event::Pulled { image: pinned } => {
-                let text = format!("the image {image} is here");
-                self.tell(kinds::PULL_DONE, &text, |told| {
-                    about(told).with("image", image).with("digest", pinned.digest.as_str())
-                });
+            Event::Pulled { .. } => {
+                self.tell(kinds::PULL_DONE, &format!("job {id}: its image is here"), about);
             }
             Event::Exited { exit, .. } | Event::CardFailed { exit } => {
                 let text = exit.code.map_or_else(
@@ -42,7 +41,7 @@ impl Events {
                 });
             }
             Event::Failed { fault, .. } if job.phase.outcome().is_none() => {
-                self.step_failed(id, fault, &job.phase, image);
+                self.step_failed(id, fault, &job.phase);
             }
             _ => {}
         }
@@ -52,32 +51,29 @@ impl Events {
     /// Tells the statuses of a transition; those of a job that was just taken are all there is to tell of it.
     pub(in crate::agent) fn job_taken(&self, moved: &Transition) {
         for status in &moved.statuses {
-            self.status(status, moved.job.spec.image.as_str());
+            self.status(status);
         }
     }
 
-    fn step_failed(&self, id: &JobId, fault: &Fault, phase: &Phase, image: &str) {
+    fn step_failed(&self, id: &JobId, fault: &Fault, phase: &Phase) {
         let is_pull = matches!(phase, Phase::Accepted);
         let kind = if is_pull { kinds::PULL_FAILED } else { kinds::JOB_RETRIED };
-        self.tell(kind, &format!("job {id}: {}", fault.error), |told| {
-            let told = told.about(id).with("reason_code", fault.reason.code());
-            told.with("phase", phase.name()).with("image", image)
+        let (reason, phase) = (fault.reason.code(), phase.name());
+        self.tell(kind, &format!("job {id}: {reason} while it was {phase}"), |told| {
+            told.about(id).with("reason_code", reason).with("phase", phase)
         });
     }
 
     /// Tells of a message that is refused before it is a job.
     pub(in crate::agent) fn refused(&self, status: &Status) {
-        self.status(status, "");
+        self.status(status);
     }
 
-    fn status(&self, status: &Status, image: &str) {
+    fn status(&self, status: &Status) {
         let (id, stage) = (&status.job_id, status.stage);
         let (kind, word) = of_stage(stage);
         let add = |told: Told| {
             let mut told = told.about(id).with("attempt", status.attempt).with("seq", status.seq);
-            if !image.is_empty() {
-                told = told.with("image", image);
-            }
             if let Some(reason) = status.reason_code {
                 told = told.with("reason_code", reason.code());
             }

@@ -10,6 +10,7 @@ mod gpus;
 mod jobs;
 mod link;
 mod registry;
+mod sink;
 mod to_nats;
 mod to_redis;
 
@@ -19,16 +20,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::bus::MessageIds;
 use crate::clock::{Clock, Timestamp};
-use crate::fleet::{Event, Kind, Level, Sampling, kinds};
+use crate::fleet::{Event, Kind, Sampling, kinds};
 use crate::ids::Address;
 use crate::node::Gpu;
 use crate::node::card::Round;
 use crate::push::dashboard::Dashboard;
-use crate::push::{Counts, Ring, redis as adapter};
+use crate::push::{Counts, redis as adapter};
+use sink::Sink;
 
 /// The owner's settings of events.
 #[derive(Debug, Clone)]
@@ -64,17 +67,10 @@ struct Inner {
     nats: Sink,
     redis: Option<Redis>,
     heartbeat: Option<Duration>,
-    dashboard: Option<Dashboard>,
+    dashboard: Option<Arc<dashboard::Listing>>,
     gpus: Vec<Gpu>,
     sampled: watch::Sender<Option<(Timestamp, Round)>>,
     services: Mutex<BTreeMap<String, bool>>,
-}
-
-/// A queue before a sink, and how many of its drops were told.
-struct Sink {
-    name: &'static str,
-    ring: Ring<Arc<Event>>,
-    told: AtomicU64,
 }
 
 struct Redis {
@@ -83,38 +79,13 @@ struct Redis {
     flush: Duration,
     sampling: Sampling,
     is_on: watch::Sender<bool>,
+    /// The time of the newest request that turned it on or off, in ms since 1970.
+    asked_at_ms: AtomicU64,
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-impl Sink {
-    fn new(name: &'static str, ring: usize, batch: usize) -> Self {
-        Self { name, ring: Ring::new(ring, batch), told: AtomicU64::new(0) }
-    }
-
-    fn push(&self, event: Arc<Event>) {
-        let is_urgent = event.level >= Level::Warning;
-        self.ring.push(event, is_urgent);
-    }
-
-    /// Tells this sink, which works again, how much it has missed since that was told last.
-    fn tell_drops(&self, inner: &Inner) {
-        let dropped = self.ring.counts().dropped;
-        let before = self.told.swap(dropped, Ordering::Relaxed);
-        let missed = dropped.saturating_sub(before);
-        if missed == 0 {
-            return;
-        }
-        let text = format!("{missed} events were dropped while {} was away", self.name);
-        tracing::warn!(missed, dropped, "{text}");
-        let event = inner.event(kinds::EVENTS_DROPPED, &text);
-        let event = event.with("sink", self.name).with("dropped", missed);
-        // Also the sum: this event may be dropped itself.
-        self.push(Arc::new(event.with("dropped_in_all", dropped)));
     }
 }
 
@@ -150,6 +121,7 @@ impl Events {
             flush: settings.flush,
             sampling: settings.sampling,
             is_on: watch::Sender::new(true),
+            asked_at_ms: AtomicU64::new(0),
         });
         Self(Some(Arc::new(Inner {
             node,
@@ -159,7 +131,11 @@ impl Events {
             redis,
             heartbeat: settings.heartbeat,
             // Its address was checked when the settings were read.
-            dashboard: settings.dashboard.as_deref().and_then(|it| Dashboard::new(it, node).ok()),
+            dashboard: settings
+                .dashboard
+                .as_deref()
+                .and_then(|it| Dashboard::new(it, node).ok())
+                .map(dashboard::Listing::new),
             gpus: gpus.to_vec(),
             sampled: watch::Sender::new(None),
             services: Mutex::default(),
@@ -192,17 +168,25 @@ impl Events {
         }
     }
 
-    /// Turns the Redis sink on or off; `None` if there is none. What waits for it when it is turned off is
-    /// dropped, and counted.
-    pub(super) fn redis(&self, on: bool) -> Option<()> {
+    /// Turns the Redis sink on or off, as was asked at this time; `None` if there is none, `false` if that is not
+    /// later than what was done already: then somebody says again what he heard. What waits for the sink when it
+    /// is turned off is dropped, and counted.
+    pub(super) fn redis(&self, on: bool, asked_at_ms: u64) -> Option<bool> {
         let redis = self.0.as_ref()?.redis.as_ref()?;
+        if redis.asked_at_ms.fetch_max(asked_at_ms, Ordering::AcqRel) >= asked_at_ms {
+            return Some(false);
+        }
         let said = if on { "the Redis sink is on" } else { "the Redis sink is off" };
+        if on && !*redis.is_on.borrow() {
+            // What was pushed while it was being turned off.
+            redis.sink.ring.clear();
+        }
         let before = redis.is_on.send_replace(on);
         if before != on {
             tracing::info!("{said}");
             self.tell(kinds::EVENTS_REDIS, said, |event| event.with("on", on));
         }
-        Some(())
+        Some(true)
     }
 
     /// What became of the events for each sink.
@@ -231,7 +215,7 @@ impl Events {
             services.spawn_with("redis", retry, Arc::clone(inner), to_redis::run);
         }
         if let Some(dashboard) = &inner.dashboard {
-            services.spawn_with("dashboard", retry, dashboard.clone(), dashboard::run);
+            services.spawn_with("dashboard", retry, Arc::clone(dashboard), dashboard::run);
         }
         if let Some(every) = inner.heartbeat {
             let state = (self.clone(), every);
@@ -241,20 +225,60 @@ impl Events {
         }
     }
 
-    /// Takes the node off the dashboard's list.
-    pub(super) async fn leave(&self) {
-        if let Some(dashboard) = self.0.as_ref().and_then(|inner| inner.dashboard.as_ref()) {
-            dashboard::leave(dashboard).await;
-        }
-    }
-
-    /// Waits until every sink that works has what was told so far, at most this long.
+    /// Waits until every sink that works has what was told so far, and takes the node off the dashboard's list; at
+    /// most this long.
     pub(super) async fn let_out(&self, limit: Duration) {
-        let all_gone = async {
-            while self.counts().values().any(|counts| counts.queued > 0) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let Some(inner) = &self.0 else { return };
+        let sinks = inner.redis.iter().map(|redis| &redis.sink);
+        let idle = std::iter::once(&inner.nats).chain(sinks).map(Sink::idle);
+        let left = async {
+            if let Some(listing) = &inner.dashboard {
+                listing.leave().await;
             }
         };
-        tokio::time::timeout(limit, all_gone).await.ok();
+        let all = async { tokio::join!(join_all(idle), left) };
+        tokio::time::timeout(limit, all).await.ok();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::secret::Secret;
+
+    /// Events for both sinks, which nobody carries.
+    pub(crate) fn events() -> Events {
+        of(None)
+    }
+
+    /// The same, with a dashboard.
+    pub(crate) fn with_dashboard(url: &str) -> Events {
+        of(Some(url.to_owned()))
+    }
+
+    fn of(dashboard: Option<String>) -> Events {
+        let settings = Settings {
+            ring: 10,
+            redis: Some(adapter::Config::new(Secret::new("redis://127.0.0.1:1")).unwrap()),
+            sampling: Sampling::ALL,
+            batch: 5,
+            flush: Duration::from_secs(1),
+            heartbeat: None,
+            dashboard,
+        };
+        Events::new(&settings, Address::new([1; 20]), &[], &SystemClock)
+    }
+
+    #[test]
+    fn what_turned_the_sink_off_does_not_do_so_twice() {
+        let events = events();
+        assert_eq!(events.redis(false, 5), Some(true));
+        assert_eq!(events.redis(true, 6), Some(true));
+        assert_eq!(events.redis(false, 5), Some(false), "heard, and said again");
+        assert_eq!(events.redis(true, 6), Some(false));
+        let is_on = *events.0.as_ref().unwrap().redis.as_ref().unwrap().is_on.borrow();
+        assert!(is_on);
+        assert_eq!(Events::default().redis(true, 1), None);
     }
 }

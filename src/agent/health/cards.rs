@@ -121,7 +121,7 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
     }
 
     fn tell(&self, change: &Change) {
-        let (uuid, state, why) = (&change.card, change.now.state, &change.now.why);
+        let (uuid, state) = (&change.card, change.now.state);
         let kind = match state {
             // Only its quarantines are forgotten.
             State::Healthy if change.from == State::Healthy => return,
@@ -131,9 +131,9 @@ impl<G: GpuProbe, C: Clock + Clone> Cards<G, C> {
             State::Probation => kinds::GPU_PROBATION,
             State::Retired => kinds::GPU_RETIRED,
         };
-        self.events.tell(kind, &format!("the GPU {uuid} is {state}: {why}"), |event| {
-            let event = event.with("gpu", uuid.to_string()).with("from", change.from.name());
-            event.with("why", why.clone())
+        // The reason may be in an engine's own words: those are for the log and for `lamda-node gpus`.
+        self.events.tell(kind, &format!("the GPU {uuid} is {state}"), |event| {
+            event.with("gpu", uuid.to_string()).with("from", change.from.name())
         });
     }
 

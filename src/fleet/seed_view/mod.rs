@@ -138,9 +138,8 @@ fn routing(event: &Event, seen: &Seen) -> Value {
         routed.insert("task_id".into(), json!(job));
         routed.insert("worker".into(), json!(event.node));
     }
-    let image = event.details().get("image").cloned();
-    // Its viewer pads the text, and fails where there is none.
-    routed.insert("model".into(), image.unwrap_or_else(|| json!("")));
+    // Its viewer pads the text, and fails where there is none. No event names an image.
+    routed.insert("model".into(), json!(""));
     if let Some(run_ms) = event.details().get("run_ms").and_then(Value::as_u64) {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a job are exact")]
         routed.insert("duration".into(), json!(run_ms as f64 / 1000.0));

@@ -237,6 +237,7 @@ pub const SEEN: &[Seen] = &[
     seen_as(["chain", "registered"], ["system", "connect"], ["-", "-"]),
     seen_as(["chain", "heartbeat"], ["system", "status"], ["-", "-"]),
     seen_as(["chain", "failed"], ["system", "error"], ["-", "-"]),
+    seen_as(["chain", "waits"], ["system", "error"], ["-", "-"]),
     seen_as(["gpu", "healthy"], ["rpc_backend", "connect"], ["node_status_change", "-"]),
     seen_as(["gpu", "probation"], ["rpc_backend", "status"], ["node_status_change", "-"]),
     seen_as(["gpu", "suspect"], ["rpc_backend", "error"], ["node_status_change", "-"]),

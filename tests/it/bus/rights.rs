@@ -223,6 +223,9 @@ const NOBODYS: &[&str] = &[
     "+jobs.status.OTHER.job",
     "+jobs.logs.OTHER.job",
     "+jobs.dead.OTHER",
+    "+events.OTHER.job.failed",
+    "+usage.OTHER.job",
+    "+$JS.API.STREAM.PURGE.USAGE",
     "->",
     "-jobs.>",
     "-jobs.dispatch.OWN",
@@ -239,6 +242,10 @@ const NOBODYS: &[&str] = &[
 const OF_NODE: &[&str] = &[
     "+jobs.status.OWN.job",
     "+jobs.logs.OWN.job",
+    "+events.OWN.job.failed",
+    "+usage.OWN.job",
+    "+m.lamda.c.nodes.metrics.proplet",
+    "+$JS.API.STREAM.MSG.GET.USAGE",
     "+$KV.JOB_CLAIMS.cpu.job",
     "+agent.status",
     "+$JS.ACK.JOBS.AGENT.1.1.1.1.0",
@@ -263,8 +270,14 @@ const OF_DISPATCHER: &[&str] = &[
 ];
 
 /// Allowed to a dispatcher and to a watcher.
-const OF_BOTH: &[&str] =
-    &["+$JS.API.CONSUMER.CREATE.STATUS.x.jobs.status.>", "-jobs.status.>", "-jobs.logs.OWN.job"];
+const OF_BOTH: &[&str] = &[
+    "+$JS.API.CONSUMER.CREATE.STATUS.x.jobs.status.>",
+    "+$JS.API.CONSUMER.CREATE.USAGE.x.usage.>",
+    "+$JS.API.CONSUMER.CREATE.EVENTS.x.events.>",
+    "-jobs.status.>",
+    "-jobs.logs.OWN.job",
+    "-events.>",
+];
 
 /// Allowed to a watcher.
 const OF_WATCHER: &[&str] = &["-_INBOX_watcher.>"];

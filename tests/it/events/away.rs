@@ -1,12 +1,15 @@
 //! Redis or NATS goes away and comes back: nothing waits, and every event is accounted for.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{all, names};
+use crate::support::nats::Nats;
 use crate::support::redis::Redis;
-use crate::support::tools::eventually;
+use crate::support::tools::{Running, eventually};
 use crate::support::world::{PATIENCE, World, shell};
 
 /// More rejections than the ring holds.
@@ -109,4 +112,80 @@ while True:
     while beside.line() != wanted {
         assert!(begun.elapsed() < Duration::from_mins(1), "the start is told");
     }
+}
+
+/// A server on which the account of a node may not publish these subjects; everybody else may do all.
+fn denying(subjects: &str) -> Nats {
+    Nats::with(&format!(
+        "no_auth_user: all
+authorization {{ users: [
+  {{ user: all, password: all }}
+  {{ user: node, password: node, permissions: {{ publish: {{ deny: [\"{subjects}\"] }} }} }}
+] }}"
+    ))
+}
+
+fn as_node(nats: &Nats) -> String {
+    nats.url().replace("nats://", "nats://node:node@")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_server_refuses_keeps_no_other_back() {
+    let mut world = World::start().await;
+    world.nats = denying("events.*.job.running");
+    let url = as_node(&world.nats);
+    let _agent = world.agent(&[("NATS_URL", &url), ("EVENTS_HEARTBEAT", "false")]);
+    world.publish("j", &shell("echo done > /output/output"));
+    assert_eq!(world.outcome("j").last().expect("an end")["status"], "completed");
+    let told = eventually("the end is told", PATIENCE, || {
+        let told = names(&all(&world, &["--job", "j"]));
+        told.contains(&"job/performance".to_owned()).then_some(told)
+    });
+    assert!(!told.contains(&"job/running".to_owned()), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_may_send_no_event_says_so_once_and_does_its_work() {
+    let mut world = World::start().await;
+    world.nats = denying("events.>");
+    let url = as_node(&world.nats);
+    let agent = world.agent(&[("NATS_URL", &url), ("EVENTS_HEARTBEAT", "false")]);
+    world.publish("j", &shell("echo done > /output/output"));
+    assert_eq!(world.outcome("j").last().expect("an end")["status"], "completed");
+    let wanted = format!("may this account publish events.{}.*.*?", World::agent_address());
+    agent.wait_for(&wanted);
+    assert_eq!(agent.log().matches(&wanted).count(), 1, "{}", agent.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_without_a_replay_is_told_only_what_is_new() {
+    let world = World::start().await;
+    let _agent = world.agent(&[("EVENTS_HEARTBEAT", "false")]);
+    eventually("the start is told", PATIENCE, || {
+        names(&all(&world, &[])).contains(&"link/connected".to_owned()).then_some(())
+    });
+    let mut command = world.command(&["events", "--no-replay"]);
+    let refused = crate::support::tools::run_with_input(&mut command, "");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("--follow"), "{said}");
+    let mut command = world.command(&["events", "--follow", "--no-replay", "--json"]);
+    let mut running = Running::start(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(running.0.stdout.take().expect("it is piped")).lines();
+    // It says nothing before it hears something: what is published until then is lost to it.
+    let (tells, hears) = std::sync::mpsc::channel();
+    let reads = std::thread::spawn(move || {
+        let line = lines.next().expect("a line").expect("UTF-8");
+        tells.send(serde_json::from_str::<Value>(&line).expect("JSON")).ok();
+    });
+    let mut number = 0;
+    let first = eventually("something new is told", PATIENCE, || {
+        number += 1;
+        world.publish(&format!("new-{number}"), &shell("true"));
+        hears.try_recv().ok()
+    });
+    reads.join().expect("it ends");
+    assert!(
+        ["job", "chain"].iter().any(|it| first["component"] == *it),
+        "and not the node's start: {first}"
+    );
 }

@@ -72,4 +72,5 @@ async fn a_dashboard_lists_the_node_from_its_start_to_its_end() {
     agent.ask_to_end();
     agent.wait_for_end();
     assert_eq!(called("unregister")["app_id"], registered["app_id"]);
+    assert_eq!(calls.lock().expect("no panic").last().expect("a call").0, "unregister");
 }

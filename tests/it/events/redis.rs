@@ -46,6 +46,8 @@ async fn a_jobs_way_is_heard_on_nats_and_on_every_channel_by_readers_of_two_make
     });
     assert!(occur(&wanted, &names(&told)), "{:?}", names(&told));
     assert!(told.iter().all(|event| event["node"] == json!(World::agent_address())), "{told:?}");
+    let texts_of_all = json!(told).to_string();
+    assert!(!texts_of_all.contains("busybox"), "no event names an image: {texts_of_all}");
     let subject = format!("events.{}.job.completed", World::agent_address());
     let script = "print((await js.get_last_msg('EVENTS', args[0])).data.decode())";
     let last: Value = serde_json::from_str(&world.nats.python(script, &[&subject])).expect("JSON");
@@ -164,6 +166,31 @@ async fn redis_gets_all_of_a_sampled_job_nothing_of_another_but_its_failure_and_
         (!of_job(&heard, LOGS, "while-on").is_empty()).then_some(())
     });
     assert!(of_job(&heard, LOGS, "while-off").is_empty(), "nothing of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_something_else_there_is_told_once_and_all_others_get_each_event_once() {
+    let (world, redis) = (World::start().await, Redis::start());
+    redis.python("r.set('sollol:dashboard:log_stream', 'x')");
+    let heard = redis.heard_by_python();
+    let agent = world.agent(&[
+        ("EVENTS_REDIS_URL", &redis.url()),
+        ("EVENTS_REDIS_SAMPLING", "false"),
+        ("EVENTS_HEARTBEAT", "false"),
+        NOW,
+    ]);
+    agent.wait_for("took a part only");
+    for job in ["one", "two"] {
+        world.publish(job, &shell("exit 3"));
+        world.outcome(job);
+        eventually("its end is heard", PATIENCE, || is_over(&heard, job).then_some(()));
+    }
+    let told = all(&world, &["--job", "one"]);
+    let heard = of_job(&heard, LOGS, "one");
+    assert_eq!(texts(&heard), texts(&told), "each once");
+    let log = agent.log();
+    assert_eq!(log.matches("took a part only").count(), 1, "{log}");
+    assert!(!log.contains("were dropped while"), "{log}");
 }
 
 fn level(message: &Value) -> String {
