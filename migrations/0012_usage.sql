@@ -18,6 +18,7 @@ CREATE TABLE usage_batches (
     waits   INTEGER NOT NULL,             -- whether it is yet to be published
     UNIQUE (job_id, attempt, number)
 ) STRICT;
+CREATE INDEX usage_batches_of_attempt ON usage_batches (job_id, attempt) WHERE waits = 1;
 CREATE INDEX usage_batches_waiting ON usage_batches (id) WHERE waits = 1;
 
 CREATE TABLE usage_rollups (

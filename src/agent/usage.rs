@@ -30,6 +30,10 @@ use crate::usage::watch::{Attempt, Said, Watch};
 const ASKED_MAX: usize = 1024;
 /// Retry interval while NATS is away.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Tries with the journal before something is given up.
+const TRIES_MAX: u32 = 4;
+/// Live messages that wait for NATS; more are lost.
+const LIVE_MAX: usize = 256;
 /// Failures on a connection after which the owner is told.
 const TRIES_UNTOLD: u32 = 3;
 /// Time between two sweeps of control groups that were left.
@@ -85,6 +89,7 @@ pub(super) fn serve<R, C>(
     C: Clock + Clone,
 {
     let (desk, node) = (&jobs.desk, jobs.node);
+    let (live, lively) = mpsc::channel(LIVE_MAX);
     let keeper = Arc::new(Keeper {
         node,
         journal: desk.journal.clone(),
@@ -96,10 +101,13 @@ pub(super) fn serve<R, C>(
         asked: Mutex::new(way.asked),
         watches: way.link.watches,
         said: Mutex::new(way.link.said),
+        live,
+        lively: Mutex::new(lively),
         more: Notify::new(),
     });
     services.spawn_with("watches", retry, Arc::clone(&keeper), Keeper::pass_on);
     services.spawn_with("usage", retry, Arc::clone(&keeper), Keeper::take);
+    services.spawn_with("live figures", retry, Arc::clone(&keeper), Keeper::publish_live);
     services.spawn_with("usage batches", retry, keeper, Keeper::publish);
     let (beats, every) =
         ((link.clone(), way.link.topic.clone(), desk.clock.clone()), way.link.beat);
@@ -126,6 +134,8 @@ struct Keeper<C> {
     asked: Mutex<mpsc::Receiver<Watch>>,
     watches: mpsc::Sender<Watch>,
     said: Mutex<mpsc::Receiver<Said>>,
+    live: mpsc::Sender<Vec<u8>>,
+    lively: Mutex<mpsc::Receiver<Vec<u8>>>,
     more: Notify,
 }
 
@@ -142,19 +152,21 @@ impl<C: Clock> Keeper<C> {
                     match self.journal.usage_so_far(&running.attempt).await {
                         Ok(found) => break found,
                         // Without it the job's chain would begin anew, and nobody could follow it.
-                        Err(err) => {
+                        Err(err) if failures == TRIES_MAX => {
+                            let err = causes(&err);
+                            tracing::warn!("what a job used so far can't be read: {err}");
+                            break None;
+                        }
+                        Err(_) => {
                             failures += 1;
-                            tracing::debug!(
-                                "what a job used so far can't be read: {}",
-                                causes(&err)
-                            );
                             self.clock.sleep(AGAIN.jittered(failures)).await;
                         }
                     }
                 };
             }
             if self.watches.send(watch).await.is_err() {
-                // The monitor has ended by a defect, which the log tells.
+                // The monitor has ended by a defect, which the log tells: nobody should wait for it.
+                asked.close();
                 return Ok(());
             }
         }
@@ -172,7 +184,11 @@ impl<C: Clock> Keeper<C> {
             let mut failures = 0;
             while let Err(err) = self.heed(&said).await {
                 failures += 1;
-                tracing::debug!("what a job used is not in the journal yet: {}", causes(&err));
+                if failures == TRIES_MAX {
+                    // Readers of its chain see the gap. It must not hold up what comes after it.
+                    tracing::warn!("a part of what a job used is lost: {}", causes(&err));
+                    break;
+                }
                 self.clock.sleep(AGAIN.jittered(failures)).await;
             }
         }
@@ -190,13 +206,8 @@ impl<C: Clock> Keeper<C> {
             Said::Bucket(attempt, bucket) => {
                 self.journal.keep_rollup(attempt, (**bucket).clone()).await?;
             }
-            Said::Message(job, body) => {
-                if let Some(bus) = self.link.now()
-                    && let Err(err) = bus.publish_metrics(&self.topic, body.clone().into()).await
-                {
-                    tracing::debug!(job.id = %job, "live figures are lost: {}", causes(&err));
-                }
-            }
+            // By another task: NATS may be slow, and what must not be lost comes after it.
+            Said::Message(_, body) => drop(self.live.try_send(body.clone())),
             Said::HeldIdle { attempt, cards, idle, has_process } => {
                 let Attempt { job, .. } = attempt;
                 let (cards, minutes) = (cards.len(), idle.as_secs() / 60);
@@ -221,6 +232,19 @@ impl<C: Clock> Keeper<C> {
                     job.id = %job, cards, minutes,
                     "job {job} holds {cards} GPUs idle for {minutes} minutes: {why}"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes live messages, and drops those that NATS does not take at once. A service.
+    async fn publish_live(self: Arc<Self>) -> Result<(), Failure> {
+        let mut lively = self.lively.lock().await;
+        while let Some(body) = lively.recv().await {
+            if let Some(bus) = self.link.now()
+                && let Err(err) = bus.publish_metrics(&self.topic, body.into()).await
+            {
+                tracing::debug!("live figures are lost: {}", causes(&err));
             }
         }
         Ok(())

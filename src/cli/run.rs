@@ -2,6 +2,7 @@
 //! agent.
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +144,14 @@ fn watch_beside(monitor: impl Future<Output = ()> + Send + 'static) {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(monitor),
+            Ok(runtime) => {
+                let worked = catch_unwind(AssertUnwindSafe(|| runtime.block_on(monitor)));
+                if worked.is_err() {
+                    tracing::error!(
+                        "the monitor ended by a defect of this program: what jobs use is not watched"
+                    );
+                }
+            }
             Err(err) => tracing::warn!("what jobs use is not watched: {err}"),
         }
     };

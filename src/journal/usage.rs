@@ -197,10 +197,9 @@ impl Journal {
         let work = move |db: &Connection| {
             db.prepare_cached("UPDATE usage_batches SET waits = 0 WHERE id = ?")?.execute([id])?;
             let old = "DELETE FROM usage_batches WHERE waits = 0 AND (job_id, attempt) =
-                     (SELECT job_id, attempt FROM usage_batches WHERE id = ?)
-                 AND number <= (SELECT number - keep FROM usage_sums AS sums
-                     WHERE sums.job_id = usage_batches.job_id
-                         AND sums.attempt = usage_batches.attempt)";
+                     (SELECT job_id, attempt FROM usage_batches WHERE id = ?1)
+                 AND number <= (SELECT sums.number - sums.keep FROM usage_sums AS sums
+                     JOIN usage_batches AS batch USING (job_id, attempt) WHERE batch.id = ?1)";
             db.prepare_cached(old)?.execute([id])?;
             Ok(())
         };

@@ -37,6 +37,8 @@ pub(super) struct Cards<G, C> {
     pub(super) deadline: Duration,
     rests_until: Option<Duration>,
     asked: Option<Asked>,
+    /// The answer to it that came while the driver was asked something else.
+    came: Option<Option<Round>>,
 }
 
 impl<G, C> fmt::Debug for Cards<G, C> {
@@ -50,13 +52,16 @@ pub(super) type Energy = BTreeMap<GpuUuid, Reading>;
 
 impl<G: GpuProbe, C: Clock> Cards<G, C> {
     pub(super) const fn new(gpu: Arc<G>, clock: C) -> Self {
-        Self { gpu, clock, deadline: DEADLINE, rests_until: None, asked: None }
+        Self { gpu, clock, deadline: DEADLINE, rests_until: None, asked: None, came: None }
     }
 
     /// Asks for a round, unless one is asked for already; `false` if the driver is left alone for now.
     pub(super) fn ask(&mut self, now: Duration) -> bool {
         if self.rests_until.is_some_and(|until| now < until) {
             return false;
+        }
+        if self.came.is_some() {
+            return true;
         }
         self.rests_until = None;
         let (gpu, limit) = (Arc::clone(&self.gpu), self.deadline);
@@ -67,9 +72,10 @@ impl<G: GpuProbe, C: Clock> Cards<G, C> {
 
     /// The round that was asked for, empty if the driver does not answer; waits for ever if none was. Cancel-safe.
     pub(super) async fn told(&mut self) -> Round {
-        let Some(asked) = &mut self.asked else { return std::future::pending().await };
-        let round = asked.await;
-        self.asked = None;
+        let round = match self.came.take() {
+            Some(came) => came,
+            None => next(&mut self.asked).await,
+        };
         round.unwrap_or_else(|| {
             self.rest();
             Round::new()
@@ -85,13 +91,28 @@ impl<G: GpuProbe, C: Clock> Cards<G, C> {
         if self.rests_until.is_some_and(|until| self.clock.monotonic() < until) {
             return Energy::new();
         }
-        let Ok(told) = timeout(limit.min(self.deadline), self.gpu.energy(cards)).await else {
-            self.rest();
-            return Energy::new();
+        let limit = limit.min(self.deadline);
+        let gpu = Arc::clone(&self.gpu);
+        let mut energy = std::pin::pin!(timeout(limit, gpu.energy(cards)));
+        let told = loop {
+            tokio::select! {
+                told = &mut energy => break told,
+                // A round under way has the driver to itself until somebody takes its answer.
+                round = next(&mut self.asked) => self.came = Some(round),
+            }
         };
+        let told = told.ok().and_then(Result::ok);
         let told = told.unwrap_or_default();
         told.into_iter().map(|(card, energy)| (card, energy.map_err(|err| why(&err)))).collect()
     }
+}
+
+/// The answer to what was asked; waits for ever if nothing was. Cancel-safe.
+async fn next(asked: &mut Option<Asked>) -> Option<Round> {
+    let Some(round) = asked else { return std::future::pending().await };
+    let round = round.await;
+    *asked = None;
+    round
 }
 
 /// What a sample says of one card of a job: `container` tells the job's processes from others.
@@ -140,7 +161,7 @@ fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
     let Some(container) = container else {
         return (Err(Unknown::NotSupported), Err(Unknown::NotSupported));
     };
-    let (mut count, mut bytes) = (0, Ok(0_u64));
+    let (mut count, mut bytes, mut seen) = (0, Ok(0_u64), processes.is_empty());
     for process in processes {
         let Some(groups) = host::cgroups_of(process.pid) else {
             // One that ended a moment ago is nobody's; one that can't be seen may be the job's.
@@ -149,6 +170,7 @@ fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
             }
             continue;
         };
+        seen = true;
         if !groups.contains(container) {
             continue;
         }
@@ -159,7 +181,8 @@ fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
             (unknown, _) => unknown,
         };
     }
-    (Ok(count), bytes)
+    // A node in a PID namespace of its own sees none of them: none is not the answer.
+    if seen { (Ok(count), bytes) } else { (Err(Unknown::Denied), Err(Unknown::Denied)) }
 }
 
 /// The driver's reason as one of the monitor's.

@@ -67,6 +67,7 @@ pub struct CardTotals {
     last_power: Option<u64>,
     was_seen: bool,
     /// Whether its energy's counter was known at the last look: an older one is not the whole.
+    #[serde(default)]
     counts: bool,
 }
 

@@ -109,8 +109,8 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
         // The slot and the GPUs are free at once: reading and keeping the log may take a minute.
         let gone = || self.base.board.exited(job.id());
         let followed = self.runtime.follow(&id, sink, &gone);
-        let (exit, log, ()) =
-            tokio::join!(followed, self.keep_log(job, chunks), self.watch(job, run));
+        let kept = async { tokio::join!(followed, self.keep_log(job, chunks)) };
+        let (exit, log) = self.watched(job, run, kept).await;
         match exit {
             Ok(exit) if matches!(job.phase, Phase::Running { .. }) && !is_the_jobs_own(&exit) => {
                 let (id, code) = (job.id(), exit.code);

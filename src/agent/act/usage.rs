@@ -21,10 +21,13 @@ use crate::usage::profile::Profile;
 use crate::usage::watch::{Answer, Attempt, Place, RunningJob, Watch};
 
 /// How long the end of a job waits for its figures; without them they are unknown.
-const WAIT: Duration = Duration::from_millis(500);
+const WAIT: Duration = Duration::from_secs(2);
 
 /// How long the engine may take to say where a container is counted.
 const ENGINE: Duration = Duration::from_secs(5);
+
+/// How long an ended container's place is waited for.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The way to the monitor.
 #[derive(Debug, Clone)]
@@ -48,8 +51,25 @@ impl Watcher {
 }
 
 impl<R: ContainerRuntime, C: Clock> Act<R, C> {
+    /// Does this, and tells the monitor of the run meanwhile. A container that is gone before the engine has said where
+    /// it is counted is waited for a moment only.
+    pub(super) async fn watched<T>(
+        &self,
+        job: &Job,
+        run: &Run,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let (mut work, mut watch) = (std::pin::pin!(work), std::pin::pin!(self.watch(job, run)));
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = &mut watch => return work.await,
+        };
+        timeout(LATE, watch).await.ok();
+        done
+    }
+
     /// Tells the monitor that this run's container is there. It may have ended already.
-    pub(super) async fn watch(&self, job: &Job, run: &Run) {
+    async fn watch(&self, job: &Job, run: &Run) {
         let Some(watcher) = &self.watcher else { return };
         let profile = watcher.profile_of(job);
         if !profile.enabled {
