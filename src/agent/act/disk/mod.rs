@@ -184,6 +184,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
 }
 
 async fn stop(board: &Board, id: &JobId, cause: StopCause, jobs: &[(Running, Written)]) {
+    // Its processes may have ended since they were looked at: what it left is judged when it is collected.
+    if !board.running().iter().any(|job| job.id == *id) {
+        return;
+    }
     let found = jobs.iter().find(|(job, _)| job.id == *id);
     let written = found.map(|(_, written)| *written).unwrap_or_default();
     let limit = found.map(|(job, _)| job.disk_bytes).unwrap_or_default();
