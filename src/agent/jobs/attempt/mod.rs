@@ -163,7 +163,9 @@ async fn stop<E: Effects, C: Clock>(
     stops: &mut mpsc::Receiver<StopRequest>,
 ) -> Result<Moved, Superseded> {
     let event = Event::StopAsked { cause: request.cause };
-    if job.apply(event.clone(), desk.clock.now(), &desk.rules).is_ok() {
+    // Nothing is left that writes: what it left is judged when it is collected.
+    let is_late = request.cause.is_the_disk() && desk.board.has_exited(job.id());
+    if !is_late && job.apply(event.clone(), desk.clock.now(), &desk.rules).is_ok() {
         advance(job, event, Some(request.answer), effects, desk, stops).await
     } else {
         // The asker may be gone.

@@ -83,6 +83,12 @@ impl Board {
         self.seen().entries.get(id)?.delivery.clone()
     }
 
+    /// Whether the job's processes are known to be gone.
+    pub fn has_exited(&self, id: &JobId) -> bool {
+        let state = self.seen();
+        state.entries.get(id).is_some_and(|entry| matches!(entry.process, Process::Exited))
+    }
+
     /// Whether the job is in hand and its output not collected yet: its container may still write.
     pub fn is_ending(&self, id: &JobId) -> bool {
         let phase = self.seen().entries.get(id).map_or("", |entry| entry.phase);
