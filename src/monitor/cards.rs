@@ -38,6 +38,7 @@ pub(super) struct Cards<G, C> {
     rests_until: Option<Duration>,
     asked: Option<Asked>,
     /// The answer to it that came while the driver was asked something else.
+    #[expect(clippy::option_option, reason = "nothing came, and no answer came, are different")]
     came: Option<Option<Round>>,
 }
 
