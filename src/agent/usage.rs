@@ -224,7 +224,8 @@ impl<C: Clock> Keeper<C> {
                             .about(job)
                             .with("cards", cards as u64)
                             .with("idle_s", idle.as_secs());
-                        // Cards are reserved when all that a job needs is here, so neither a pull nor the node can be to blame.
+                        // Cards are reserved when all that a job needs is here, so neither a pull nor the node can
+                        // be to blame.
                         event.with("blame", "job").with("has_process", *has_process)
                     },
                 );

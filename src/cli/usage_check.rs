@@ -93,3 +93,94 @@ pub(super) fn describe(signed: &SignedUsage) -> String {
     }
     format!("used {} ({} samples)", words.join(", "), record.samples)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::chain::Key;
+    use crate::clock::Timestamp;
+    use crate::ids::{Address, Domain, Signature};
+    use crate::usage::{Batch, Cost, Readings, Record, Unknown, Usage};
+
+    const DOMAIN: Domain = Domain { chain_id: 31337, contract: Address::new([3; 20]) };
+
+    /// The lines of two batches of a job, and the record that was signed for them, changed by `change`.
+    fn signed(change: impl FnOnce(&mut Usage)) -> (SignedUsage, JobId, Vec<String>) {
+        let key = Key::random();
+        let job: JobId = "job-1".parse().unwrap();
+        let (mut prev, mut lines) = (Hash([0; 32]), Vec::new());
+        for number in 0..2 {
+            let mut readings = Readings::unknown(Unknown::NotSupported);
+            readings[Metric::Cpu] = Ok(1_000 * (u64::from(number) + 1));
+            let sample = Sample {
+                at: Timestamp::from_unix_ms(1_700_000_000_000),
+                since_start: Duration::from_secs(number.into()),
+                job: readings,
+                cards: Vec::new(),
+            };
+            let batch = Batch {
+                job_id: job.clone(),
+                attempt: 1,
+                node: key.address(),
+                number,
+                prev,
+                samples: vec![sample],
+                marks: Vec::new(),
+                cost: Cost::default(),
+            };
+            let packed = batch.pack().unwrap();
+            lines.push(data_encoding::BASE64.encode(&packed.bytes));
+            prev = packed.head;
+        }
+        let unknown = Usage::unknown(Unknown::NotSupported);
+        let mut usage = Usage { cpu_us: Ok(2_000), samples: 2, series_head: prev, ..unknown };
+        change(&mut usage);
+        let record = Record::new(Hash([9; 32]), key.address(), &usage);
+        let signature = Signature(key.sign_digest(&record.digest(&DOMAIN).0));
+        (SignedUsage { domain: DOMAIN, record, signature }, job, lines)
+    }
+
+    fn verdict(
+        (record, job, lines): (SignedUsage, JobId, Vec<String>),
+        order: &[usize],
+    ) -> Result<(), String> {
+        let lines: Vec<String> = order.iter().map(|at| lines[*at].clone()).collect();
+        check_series(&record, &job, &lines.join("\n"))
+    }
+
+    #[test]
+    fn the_series_that_was_signed_is_accepted_also_if_a_batch_came_twice() {
+        assert_eq!(verdict(signed(|_| {}), &[0, 1]), Ok(()));
+        assert_eq!(verdict(signed(|_| {}), &[0, 0, 1, 1]), Ok(()));
+    }
+
+    #[test]
+    fn a_series_that_is_not_the_signed_one_or_says_something_else_is_refused() {
+        for (order, says) in [
+            (&[0][..], "signed for"),
+            (&[1], "not whole"),
+            (&[1, 0], "not whole"),
+            (&[], "signed for"),
+        ] {
+            let refused = verdict(signed(|_| {}), order).unwrap_err();
+            assert!(refused.contains(says), "{order:?}: {refused}");
+        }
+        let cases: [(fn(&mut Usage), &str); 4] = [
+            (|usage| usage.cpu_us = Ok(1_999), "cpuUs"),
+            (|usage| usage.net_rx_bytes = Ok(5), "netRxBytes"),
+            (|usage| usage.samples = 3, "samples"),
+            (|usage| usage.series_head = Hash([0; 32]), "names no series"),
+        ];
+        for (change, says) in cases {
+            let refused = verdict(signed(change), &[0, 1]).unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
+        let (record, _, lines) = signed(|_| {});
+        let other = check_series(&record, &"job-2".parse().unwrap(), &lines.join("\n"));
+        assert!(other.unwrap_err().contains("another job"));
+        let (record, job, _) = signed(|_| {});
+        assert!(check_series(&record, &job, "no base64!").unwrap_err().contains("line 1"));
+    }
+}

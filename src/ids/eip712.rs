@@ -3,10 +3,12 @@
 //! Invariant: any EIP-712 library computes the same digests (tests compare with one). See
 //! <https://eips.ethereum.org/EIPS/eip-712>.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::hash::keccak256;
-use super::{Address, Hash};
+use super::{Address, Hash, Signature};
 
 /// The domain in which everything in this protocol is signed: `LamdaNode`, version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,44 @@ impl Domain {
             {"name": "chainId", "type": "uint256"}, {"name": "verifyingContract", "type": "address"},
         ])
     }
+}
+
+/// The typed-data document of a signed struct: any EIP-712 library can check it without knowing this program.
+pub(crate) fn document(
+    kind: &str,
+    members: &[(&str, &str)],
+    domain: &Domain,
+    message: &impl Serialize,
+    signature: &Signature,
+) -> Value {
+    let members: Vec<Value> =
+        members.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
+    json!({
+        "types": {"EIP712Domain": Domain::json_type(), kind: members},
+        "primaryType": kind,
+        "domain": domain.json(),
+        "message": message,
+        "signature": signature,
+    })
+}
+
+/// The parts of such a document; an error is a clause about it. Whoever reads one writes it again and compares, so that
+/// what is shown and what was signed can't differ.
+pub(crate) fn parts<T: DeserializeOwned>(
+    document: &Value,
+) -> Result<(Domain, T, Signature), String> {
+    let read = |value: &Value, key: &str| value.get(key).cloned().unwrap_or_default();
+    let domain = read(document, "domain");
+    let chain_id = domain.get("chainId").and_then(Value::as_u64);
+    let contract = serde_json::from_value(read(&domain, "verifyingContract"));
+    let (Some(chain_id), Ok(contract)) = (chain_id, contract) else {
+        return Err("its domain has no chainId or verifyingContract".to_owned());
+    };
+    let message = serde_json::from_value(read(document, "message"));
+    let message = message.map_err(|err| format!("its message: {err}"))?;
+    let signature = serde_json::from_value(read(document, "signature"));
+    let signature = signature.map_err(|err| format!("its signature: {err}"))?;
+    Ok((Domain { chain_id, contract }, message, signature))
 }
 
 /// One member of a struct, encoded.

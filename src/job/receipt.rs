@@ -4,10 +4,10 @@
 //! it without knowing this program (docs/protocol.md, section 3).
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::ids::eip712::{Domain, Word};
+use crate::ids::eip712::{self, Domain, Word};
 use crate::ids::{Address, Cid, Hash, JobId, Signature};
 use crate::node::GpuUuid;
 
@@ -130,37 +130,18 @@ pub struct InvalidReceipt(String);
 impl Signed {
     /// The typed-data document plus the signature.
     pub fn to_json(&self) -> Value {
-        let members: Vec<Value> =
-            MEMBERS.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
-        json!({
-            "types": {"EIP712Domain": Domain::json_type(), "Receipt": members},
-            "primaryType": "Receipt",
-            "domain": self.domain.json(),
-            "message": self.receipt,
-            "signature": self.signature,
-        })
+        eip712::document("Receipt", &MEMBERS, &self.domain, &self.receipt, &self.signature)
     }
 
     /// Parses a document. Only the exact types of this protocol are accepted, so that what is shown and
     /// what was signed can't differ.
     pub fn from_json(document: &Value) -> Result<Self, InvalidReceipt> {
-        let invalid = |what: &str| InvalidReceipt(what.to_owned());
-        let read = |value: &Value, key: &str| value.get(key).cloned().unwrap_or_default();
-        let domain = read(document, "domain");
-        let chain_id = domain.get("chainId").and_then(Value::as_u64);
-        let contract = serde_json::from_value(read(&domain, "verifyingContract"));
-        let (Some(chain_id), Ok(contract)) = (chain_id, contract) else {
-            return Err(invalid("its domain has no chainId or verifyingContract"));
-        };
-        let receipt = serde_json::from_value(read(document, "message"))
-            .map_err(|err| InvalidReceipt(format!("its message: {err}")))?;
-        let signature = serde_json::from_value(read(document, "signature"))
-            .map_err(|err| InvalidReceipt(format!("its signature: {err}")))?;
-        let signed = Self { domain: Domain { chain_id, contract }, receipt, signature };
+        let (domain, receipt, signature) = eip712::parts(document).map_err(InvalidReceipt)?;
+        let signed = Self { domain, receipt, signature };
         if signed.to_json() == *document {
             Ok(signed)
         } else {
-            Err(invalid("its types or domain are not this protocol's"))
+            Err(InvalidReceipt("its types or domain are not this protocol's".to_owned()))
         }
     }
 }

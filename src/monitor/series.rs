@@ -26,7 +26,7 @@ const AGE: Duration = Duration::from_mins(5);
 const MARKS_MAX: usize = 32;
 /// A step of the host's clock that is worth a mark.
 const STEP_MS: u64 = 1_000;
-/// Watching a job costs at most one part in so many of one core: a look that takes long delays the next one.
+/// Watching a job costs at most one part in so many of one core: looks that take long put off the next one.
 const BUDGET_PART: u32 = 1_000;
 
 /// What was sampled of a job.
@@ -45,8 +45,8 @@ pub(super) struct Series {
     samples: Vec<Sample>,
     marks: Vec<Mark>,
     cost_us: u64,
-    /// What the last look cost.
-    last_cost: Duration,
+    /// What the last two looks cost: one alone may have met a busy machine.
+    costs: [Duration; 2],
 }
 
 impl Series {
@@ -73,7 +73,7 @@ impl Series {
             samples: Vec::new(),
             marks: Vec::new(),
             cost_us: 0,
-            last_cost: Duration::ZERO,
+            costs: [Duration::ZERO; 2],
         }
     }
 
@@ -91,12 +91,13 @@ impl Series {
     pub(super) fn cost(&mut self, begun: Duration) {
         let spent = host::thread_cpu().saturating_sub(begun);
         self.cost_us += u64::try_from(spent.as_micros()).unwrap_or(0);
-        self.last_cost = spent;
+        self.costs = [self.costs[1], spent];
     }
 
     /// The time until the next look, so that watching stays within its budget.
     pub(super) fn interval(&self, asked: Duration) -> Duration {
-        asked.max(self.last_cost.saturating_mul(BUDGET_PART))
+        let [before, last] = self.costs;
+        asked.max(before.min(last).saturating_mul(BUDGET_PART))
     }
 
     /// Notes that the host's clock was set between two looks.
@@ -185,4 +186,53 @@ fn went_back(previous: Option<&Sample>, now: &Sample, metric: Metric) -> bool {
     let before = previous.and_then(|previous| previous.job[metric].ok());
     metric.kind() == crate::usage::Kind::Counter
         && matches!((before, now.job[metric]), (Some(before), Ok(now)) if now < before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Unknown;
+    use crate::usage::profile::Name;
+
+    fn series() -> Series {
+        let running = RunningJob {
+            attempt: Attempt { job: "paced".parse().unwrap(), number: 1 },
+            place: Err(Unknown::NotSupported),
+            has_network: false,
+            cards: Vec::new(),
+            memory_bytes: 0,
+            profile: Name::Intensive.profile(),
+            is_new: true,
+            age: Duration::ZERO,
+            so_far: None,
+        };
+        Series::new(&running, Address::new([1; 20]))
+    }
+
+    #[test]
+    fn looks_that_cost_too_much_are_taken_less_often_and_a_single_one_changes_nothing() {
+        let (mut series, second) = (series(), Duration::from_secs(1));
+        let dear = Duration::from_millis(20);
+        for (costs, expected) in [
+            ([Duration::ZERO, dear], second),
+            ([dear, Duration::from_micros(40)], second),
+            ([dear, dear], Duration::from_secs(20)),
+            ([dear, dear * 3], Duration::from_secs(20)),
+        ] {
+            series.costs = costs;
+            assert_eq!(series.interval(second), expected, "{costs:?}");
+        }
+    }
+
+    #[test]
+    fn a_history_is_kept_in_as_many_batches_as_hold_it() {
+        for (name, batches) in [
+            (Name::Intensive, 17),
+            (Name::Standard, 4),
+            (Name::LongRunningDaemon, 167),
+            (Name::Minimal, 0),
+        ] {
+            assert_eq!(batches_of(&name.profile()), batches, "{name:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The server: `GET /metrics`, and 404 for everything else.
 //!
-//! Invariant: one request a connection, so that a client's limits are those of its request.
+//! Invariant: a connection is bounded in time and bytes, whatever is asked over it; one of HTTP/1 has one request.
 
 use std::future::Future;
 use std::io;

@@ -5,11 +5,11 @@
 //! clear; a record that says otherwise is refused.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::figures::{FIGURES, Usage};
 use super::totals::EnergyMethod;
-use crate::ids::eip712::{Domain, Word};
+use crate::ids::eip712::{self, Domain, Word};
 use crate::ids::{Address, Hash, Signature};
 
 /// The struct's type, as EIP-712 encodes it.
@@ -183,40 +183,22 @@ pub struct InvalidUsage(String);
 impl SignedUsage {
     /// The typed-data document plus the signature.
     pub fn to_json(&self) -> Value {
-        let members: Vec<Value> =
-            MEMBERS.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
-        json!({
-            "types": {"EIP712Domain": Domain::json_type(), "Usage": members},
-            "primaryType": "Usage",
-            "domain": self.domain.json(),
-            "message": self.record,
-            "signature": self.signature,
-        })
+        eip712::document("Usage", &MEMBERS, &self.domain, &self.record, &self.signature)
     }
 
     /// Parses a document. Only the exact types of this protocol are accepted, so that what is shown and what was signed
     /// can't differ.
     pub fn from_json(document: &Value) -> Result<Self, InvalidUsage> {
-        let invalid = |what: &str| InvalidUsage(what.to_owned());
-        let read = |value: &Value, key: &str| value.get(key).cloned().unwrap_or_default();
-        let domain = read(document, "domain");
-        let chain_id = domain.get("chainId").and_then(Value::as_u64);
-        let contract = serde_json::from_value(read(&domain, "verifyingContract"));
-        let (Some(chain_id), Ok(contract)) = (chain_id, contract) else {
-            return Err(invalid("its domain has no chainId or verifyingContract"));
-        };
-        let record: Record = serde_json::from_value(read(document, "message"))
-            .map_err(|err| InvalidUsage(format!("its message: {err}")))?;
+        let (domain, record, signature) =
+            eip712::parts::<Record>(document).map_err(InvalidUsage)?;
         if let Some(what) = record.contradiction() {
             return Err(InvalidUsage(what));
         }
-        let signature = serde_json::from_value(read(document, "signature"))
-            .map_err(|err| InvalidUsage(format!("its signature: {err}")))?;
-        let signed = Self { domain: Domain { chain_id, contract }, record, signature };
+        let signed = Self { domain, record, signature };
         if signed.to_json() == *document {
             Ok(signed)
         } else {
-            Err(invalid("its types or domain are not this protocol's"))
+            Err(InvalidUsage("its types or domain are not this protocol's".to_owned()))
         }
     }
 }

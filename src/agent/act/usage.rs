@@ -1,6 +1,7 @@
 //! Tells the monitor which containers run, and takes from it what they used.
 //!
-//! Invariant: neither the start nor the end of a job waits for the monitor longer than [`WAIT`].
+//! Invariant: the start of a job waits for nothing here; its end waits for its place at most [`LATE`] and for its figures
+//! at most [`WAIT`].
 
 use std::time::Duration;
 

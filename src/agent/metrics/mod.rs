@@ -61,7 +61,7 @@ pub(super) struct Source<C> {
     known: Known,
     sampler: Meter,
     /// The question that a stuck journal has not answered: a second one is not put behind it.
-    asked: Mutex<Option<Asked>>,
+    asked: Mutex<Option<(Duration, Asked)>>,
 }
 
 /// What other services have learned; clones share it.
@@ -134,20 +134,23 @@ impl<C: Clock> Source<C> {
         page
     }
 
-    /// What waits in the journal; `None` if it does not answer in time.
+    /// What waits in the journal; `None` if it does not answer in time, or another request asks it.
     async fn backlog(&self) -> Option<Backlog> {
-        let mut asked = self.asked.lock().await;
-        let question = asked.get_or_insert_with(|| {
+        let mut asked = self.asked.try_lock().ok()?;
+        let (since, question) = asked.get_or_insert_with(|| {
             let domain = *self.known.domain.borrow();
             let account = domain.map(|Domain { chain_id, contract }| {
                 (Account { chain_id, address: self.node }, contract)
             });
             let (journal, now) = (self.journal.clone(), self.clock.now());
-            Box::pin(async move { journal.backlog(account, now).await })
+            let question = async move { journal.backlog(account, now).await };
+            (self.clock.monotonic(), Box::pin(question))
         });
         let told = timeout(JOURNAL, question.as_mut()).await.ok()?;
+        // What an earlier request asked tells of that time.
+        let is_old = self.clock.monotonic().saturating_sub(*since) > JOURNAL * 2;
         *asked = None;
-        told.ok()
+        told.ok().filter(|_| !is_old)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole job lives in a journal: what is left when a job is done, packed, and forgotten.
 
 mod simulated;
+mod usage;
 
 use std::path::Path;
 use std::time::Duration;

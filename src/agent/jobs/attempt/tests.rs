@@ -77,6 +77,30 @@ async fn a_request_to_stop_ends_with_the_loss_that_it_came_from() {
     }
 }
 
+/// A request that was on its way when the last process went.
+#[tokio::test]
+async fn a_job_whose_processes_are_gone_is_not_stopped_for_its_disk_any_more() {
+    for (cause, has_exited, stops_it) in [
+        (StopCause::DiskExceeded, false, true),
+        (StopCause::DiskExceeded, true, false),
+        (StopCause::DiskFull, true, false),
+        (StopCause::Cancelled, true, true),
+    ] {
+        let node = node("", 0);
+        let job = written(&node, "job", true, until_started(true, node.desk.clock.now())).await;
+        let mut stops = node.desk.board.enter(&job, None).unwrap();
+        if has_exited {
+            node.desk.board.exited(job.id());
+        }
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let request = StopRequest { cause, answer };
+        let moved = stop(job, request, node.effects.as_ref(), &node.desk, &mut stops).await;
+        let phase = moved.unwrap().job.phase;
+        assert_eq!(matches!(phase, Phase::Stopping { .. }), stops_it, "{cause:?}, {has_exited}");
+        assert_eq!(soon(answered).await, Ok(stops_it), "{cause:?}, {has_exited}");
+    }
+}
+
 #[tokio::test]
 async fn a_job_that_was_written_down_though_the_answer_was_an_error_is_taken_up() {
     let node = node("", 0);
