@@ -104,6 +104,9 @@ mod tests {
     use crate::ids::{Address, Domain, Signature};
     use crate::usage::{Batch, Cost, Readings, Record, Unknown, Usage};
 
+    /// A change to a signed record's content.
+    type Change = fn(&mut Usage);
+
     const DOMAIN: Domain = Domain { chain_id: 31337, contract: Address::new([3; 20]) };
 
     /// The lines of two batches of a job, and the record that was signed for them, changed by `change`.
@@ -167,7 +170,7 @@ mod tests {
             let refused = verdict(signed(|_| {}), order).unwrap_err();
             assert!(refused.contains(says), "{order:?}: {refused}");
         }
-        let cases: [(fn(&mut Usage), &str); 4] = [
+        let cases: [(Change, &str); 4] = [
             (|usage| usage.cpu_us = Ok(1_999), "cpuUs"),
             (|usage| usage.net_rx_bytes = Ok(5), "netRxBytes"),
             (|usage| usage.samples = 3, "samples"),

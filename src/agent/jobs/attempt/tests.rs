@@ -94,8 +94,8 @@ async fn a_job_whose_processes_are_gone_is_not_stopped_for_its_disk_any_more() {
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
         let request = StopRequest { cause, answer };
-        let moved = stop(job, request, node.effects.as_ref(), &node.desk, &mut stops).await;
-        let phase = moved.unwrap().job.phase;
+        let stopped = stop(job, request, node.effects.as_ref(), &node.desk, &mut stops);
+        let phase = Box::pin(stopped).await.unwrap().job.phase;
         assert_eq!(matches!(phase, Phase::Stopping { .. }), stops_it, "{cause:?}, {has_exited}");
         assert_eq!(soon(answered).await, Ok(stops_it), "{cause:?}, {has_exited}");
     }
