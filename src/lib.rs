@@ -8,9 +8,9 @@
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
-//! [`journal`], [`push`], [`telemetry`].
+//! [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
-//! Floor 4, the services: [`agent`], [`monitor`].
+//! Floor 4, the services: [`agent`], [`hub`], [`monitor`].
 //!
 //! Floor 5, the edges: [`cli`], [`config`].
 
@@ -42,10 +42,12 @@ pub mod container;
 pub mod gpu;
 pub mod host;
 pub mod journal;
+pub mod notify;
 pub mod push;
 pub mod telemetry;
 
 pub mod agent;
+pub mod hub;
 pub mod monitor;
 
 pub mod cli;

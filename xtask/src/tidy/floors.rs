@@ -28,9 +28,20 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("instruments", &["http", "sql", "web"]),
     (
         "adapters",
-        &["artifact", "bus", "chain", "container", "gpu", "host", "journal", "push", "telemetry"],
+        &[
+            "artifact",
+            "bus",
+            "chain",
+            "container",
+            "gpu",
+            "host",
+            "journal",
+            "notify",
+            "push",
+            "telemetry",
+        ],
     ),
-    ("services", &["agent", "monitor"]),
+    ("services", &["agent", "hub", "monitor"]),
     ("edges", &["cli", "config", "main"]),
 ];
 
@@ -69,12 +80,15 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("bollard", &["container"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
+    ("jiff", &["fleet"]),
+    ("lettre", &["notify"]),
     ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
     ("prometheus_client", &["telemetry"]),
     ("redis", &["push"]),
     ("reqwest", &["http"]),
     ("rusqlite", &["sql"]),
+    ("toml", &["config"]),
 ];
 
 /// What a pure module must not name: the domain decides; it doesn't act, wait or log.

@@ -1,0 +1,1 @@
+//! Who is told what and when: incidents, decided from what holds now and what was told before.

@@ -1,0 +1,289 @@
+//! Rules: what somebody wants to be woken for, as data. The hub and a lone sidecar read the same form, TOML
+//! tables `[[rule]]`.
+//!
+//! Must hold: a file with any mistake is refused as a whole, with a sentence that names the rule and the key.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::clocks::Standing;
+use super::event::{Event, Level};
+use super::notice::Severity;
+
+/// Most rules that a file may hold: each is held against each node.
+pub const RULES_MAX: usize = 200;
+
+/// The longest span of a rule: 90 days.
+const SPAN_MAX_S: u64 = 90 * 86_400;
+
+/// How long an event keeps its incident open if the rule doesn't say.
+const EVENT_KEEP_S: u64 = 600;
+
+/// How long an incident takes further nodes if the rule doesn't say.
+const GROUP_S: u64 = 300;
+
+/// What somebody wants to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its name, which is unique.
+    pub name: String,
+    /// What must be so.
+    pub when: Condition,
+    /// For how long it must be so.
+    pub hold: Duration,
+    /// For how long it must not be so any more before the node counts as well again.
+    pub clear: Duration,
+    /// For how long after its opening an incident takes further nodes.
+    pub group: Duration,
+    /// How urgent it is.
+    pub severity: Severity,
+    /// How often somebody is reminded while it lasts.
+    pub remind: Option<Duration>,
+    /// The channels that are told; empty: all.
+    pub channels: Vec<String>,
+    /// Rules that keep this one from being told while they fire.
+    pub silenced_by: Vec<String>,
+    /// Only nodes whose name matches: `*` stands for any text.
+    pub nodes: Option<String>,
+    /// Only nodes with this tag.
+    pub tag: Option<String>,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// What a rule looks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Condition {
+    /// A node stands in one of these ways.
+    Standing(Vec<Standing>),
+    /// A node told such an event.
+    Event {
+        /// `component.event_type`, where `*` stands for any text.
+        kind: String,
+        /// At least this level.
+        level: Level,
+    },
+    /// A figure of a node is above or below a limit.
+    Figure {
+        /// The figure's name, one of [`FIGURES`].
+        figure: String,
+        /// Fires above it.
+        above: Option<f64>,
+        /// Fires below it.
+        below: Option<f64>,
+    },
+    /// So many of all nodes are not up.
+    Share {
+        /// In percent.
+        percent: f64,
+        /// Only of a fleet of at least so many nodes.
+        of_at_least: usize,
+    },
+}
+
+/// The figures of nodes that rules can name, each with its unit.
+pub const FIGURES: [&str; 7] = [
+    "gpu_temperature_c",
+    "gpu_utilization_percent",
+    "gpus_sick",
+    "free_slots",
+    "queue",
+    "job_silent_s",
+    "card_idle_s",
+];
+
+/// A file of rules that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidRule(String);
+
+/// A rule as it stands in a file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    name: String,
+    when: When,
+    #[serde(default)]
+    hold_s: u64,
+    #[serde(default)]
+    clear_s: u64,
+    group_s: Option<u64>,
+    #[serde(default)]
+    severity: Severity,
+    remind_s: Option<u64>,
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
+    silenced_by: Vec<String>,
+    nodes: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    remedy: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct When {
+    standing: Option<Vec<Standing>>,
+    event: Option<String>,
+    level: Option<Level>,
+    figure: Option<String>,
+    above: Option<f64>,
+    below: Option<f64>,
+    not_up_percent: Option<f64>,
+    of_at_least: Option<usize>,
+}
+
+impl Rule {
+    /// The rules of a file, checked together.
+    pub fn all(written: Vec<Written>) -> Result<Vec<Self>, InvalidRule> {
+        if written.len() > RULES_MAX {
+            return Err(InvalidRule(format!("there are more than {RULES_MAX} rules")));
+        }
+        let rules: Vec<Self> = written.into_iter().map(Self::of).collect::<Result<_, _>>()?;
+        for (at, rule) in rules.iter().enumerate() {
+            let is_again = rules.iter().take(at).any(|other| other.name == rule.name);
+            if is_again {
+                return Err(InvalidRule(format!("two rules have the name {:?}", rule.name)));
+            }
+            for other in &rule.silenced_by {
+                if *other == rule.name || !rules.iter().any(|rule| rule.name == *other) {
+                    let what =
+                        format!("rule {:?}: silenced_by names no other rule: {other:?}", rule.name);
+                    return Err(InvalidRule(what));
+                }
+            }
+        }
+        Ok(rules)
+    }
+
+    /// The rules of a hub that has none of its own: those of the original monitor, and what only we see.
+    pub fn standard() -> Vec<Self> {
+        let rule = |name: &str, standing: Standing, severity: Severity, remedy: &str| Self {
+            name: name.to_owned(),
+            when: Condition::Standing(vec![standing]),
+            hold: Duration::ZERO,
+            clear: Duration::ZERO,
+            group: Duration::from_secs(GROUP_S),
+            severity,
+            remind: None,
+            channels: Vec::new(),
+            silenced_by: Vec::new(),
+            nodes: None,
+            tag: None,
+            remedy: remedy.to_owned(),
+        };
+        vec![
+            rule(
+                "node-down",
+                Standing::Down,
+                Severity::Critical,
+                "Look whether the machine has power and network, then at the service's log: \
+                 journalctl -u lamda-node (or of the program that it runs).",
+            ),
+            rule(
+                "zombie",
+                Standing::Zombie,
+                Severity::Warning,
+                "The node pays for heartbeats and gets no jobs: look at its connection to NATS with \
+                 lamda-node doctor.",
+            ),
+            rule(
+                "key-clash",
+                Standing::Clash,
+                Severity::Critical,
+                "Stop one of the two programs: they spend each other's transactions.",
+            ),
+        ]
+    }
+
+    fn of(written: Written) -> Result<Self, InvalidRule> {
+        let name = written.name.trim().to_owned();
+        let wrong = |what: String| InvalidRule(format!("rule {name:?}: {what}"));
+        if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+            return Err(wrong("a name has 1 to 64 bytes".to_owned()));
+        }
+        let when = condition(written.when).map_err(|what| wrong(what.to_owned()))?;
+        let keep = if matches!(when, Condition::Event { .. }) { EVENT_KEEP_S } else { 0 };
+        let clear = if written.clear_s == 0 { keep } else { written.clear_s };
+        let group = written.group_s.unwrap_or(GROUP_S);
+        let remind = written.remind_s.unwrap_or(60);
+        if [written.hold_s, clear, group, remind].iter().any(|span| *span > SPAN_MAX_S) {
+            return Err(wrong(format!("a span is at most {SPAN_MAX_S} seconds")));
+        }
+        if remind < 60 {
+            return Err(wrong("remind_s is at least 60".to_owned()));
+        }
+        Ok(Self {
+            when,
+            hold: Duration::from_secs(written.hold_s),
+            clear: Duration::from_secs(clear),
+            group: Duration::from_secs(group),
+            severity: written.severity,
+            remind: written.remind_s.map(Duration::from_secs),
+            channels: written.channels,
+            silenced_by: written.silenced_by,
+            nodes: written.nodes,
+            tag: written.tag,
+            remedy: written.remedy,
+            name,
+        })
+    }
+
+    /// Whether the rule is about this node.
+    pub fn is_about(&self, name: &str, tags: &[&str]) -> bool {
+        self.nodes.as_ref().is_none_or(|pattern| matches(pattern, name))
+            && self.tag.as_ref().is_none_or(|tag| tags.contains(&tag.as_str()))
+    }
+
+    /// Whether the event is one that this rule looks for.
+    pub fn is_for(&self, event: &Event) -> bool {
+        match &self.when {
+            Condition::Event { kind, level } => {
+                let told = format!("{}.{}", event.component, event.event_type);
+                event.level >= *level && matches(kind, &told)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn condition(when: When) -> Result<Condition, &'static str> {
+    let When { standing, event, level, figure, above, below, not_up_percent, of_at_least } = when;
+    match (standing, event, figure, not_up_percent) {
+        (Some(standings), None, None, None) if !standings.is_empty() => {
+            Ok(Condition::Standing(standings))
+        }
+        (None, Some(kind), None, None) => {
+            Ok(Condition::Event { kind, level: level.unwrap_or(Level::Debug) })
+        }
+        (None, None, Some(figure), None) => {
+            if !FIGURES.contains(&figure.as_str()) {
+                return Err("when.figure names no figure that a hub knows");
+            }
+            if above.is_none() && below.is_none() {
+                return Err("when.figure needs above or below");
+            }
+            Ok(Condition::Figure { figure, above, below })
+        }
+        (None, None, None, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
+            Ok(Condition::Share { percent, of_at_least: of_at_least.unwrap_or(3) })
+        }
+        _ => Err("when has one of standing, event, figure, not_up_percent (above 0, at most 100)"),
+    }
+}
+
+/// Whether the text matches a pattern in which `*` stands for any text.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}

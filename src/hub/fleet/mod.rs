@@ -1,0 +1,148 @@
+//! The nodes that the hub knows, in memory: what the pages show and what the rules are held against. The store
+//! has the same, and is written first.
+//!
+//! Invariant: readers never wait for the disk; a change is told to all who watch, at most [`CHANGES_MAX`] of
+//! them behind, after which they take a new picture.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::{Map, Value};
+use tokio::sync::broadcast;
+
+use crate::clock::Timestamp;
+use crate::fleet::clocks::{Heard, Standing};
+use crate::ids::Address;
+
+/// How many changes a reader may be behind.
+pub const CHANGES_MAX: usize = 4_096;
+
+/// A node as the hub knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// What it calls itself: the `node_id` of its beats, else its address.
+    pub name: String,
+    /// The account of one of our nodes.
+    pub address: Option<Address>,
+    /// The address that its last beat told.
+    pub ip: String,
+    /// What its last beat said about it.
+    pub meta: String,
+    /// When the hub first heard of it.
+    pub first: Timestamp,
+    /// When it was heard last, by each clock.
+    pub heard: Heard,
+    /// The sequence number of its last message in its NATS stream.
+    pub nats_seq: Option<u64>,
+    /// The block of its last heartbeat on chain.
+    pub chain_block: Option<u64>,
+    /// How it stands.
+    pub standing: Standing,
+    /// Since when.
+    pub standing_since: Timestamp,
+    /// Why, in words.
+    pub why: String,
+    /// The keys that newer agents of the original monitor send (`eoa`, `peer_ids`, `tgid`, …).
+    pub gswarm: Option<Map<String, Value>>,
+    /// What one of our nodes last said of itself on NATS: cards, slots, version.
+    pub presence: Option<Arc<Value>>,
+    /// The owner's tags.
+    pub tags: Vec<String>,
+}
+
+impl Node {
+    /// A node that was just heard of for the first time, which is no news to anybody.
+    pub fn new(name: String, now: Timestamp) -> Self {
+        Self {
+            name,
+            address: None,
+            ip: String::new(),
+            meta: String::new(),
+            first: now,
+            heard: Heard::default(),
+            nats_seq: None,
+            chain_block: None,
+            standing: Standing::Up,
+            standing_since: now,
+            why: String::new(),
+            gswarm: None,
+            presence: None,
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// What happened to a node.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It is new, or something about it changed.
+    Put(Arc<Node>),
+    /// It is known no more under this name.
+    Gone(Arc<str>),
+}
+
+/// All nodes. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    nodes: Arc<RwLock<BTreeMap<String, Arc<Node>>>>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Fleet {
+    /// A fleet of these nodes.
+    pub fn new(nodes: impl IntoIterator<Item = Node>) -> Self {
+        let nodes = nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
+        let (changes, _) = broadcast::channel(CHANGES_MAX);
+        Self { nodes: Arc::new(RwLock::new(nodes)), changes }
+    }
+
+    /// The node of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Node>> {
+        self.read(|nodes| nodes.get(name).cloned())
+    }
+
+    /// All nodes, by name.
+    pub fn all(&self) -> Vec<Arc<Node>> {
+        self.read(|nodes| nodes.values().cloned().collect())
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.read(BTreeMap::len)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes the node of this name, which is made if it is new, and tells those who watch.
+    pub fn update(&self, name: &str, now: Timestamp, change: impl FnOnce(&mut Node)) -> Arc<Node> {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let place = nodes
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Node::new(name.to_owned(), now)));
+        change(Arc::make_mut(place));
+        let node = Arc::clone(place);
+        // Nobody may watch. Within the lock, so that changes are told in their order.
+        self.changes.send(Change::Put(Arc::clone(&node))).ok();
+        node
+    }
+
+    /// Forgets the node of this name.
+    pub fn remove(&self, name: &str) -> Option<Arc<Node>> {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = nodes.remove(name)?;
+        self.changes.send(Change::Gone(name.into())).ok();
+        Some(gone)
+    }
+
+    /// What changes from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<String, Arc<Node>>) -> T) -> T {
+        look(&self.nodes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,10 @@
+//! The hub: a page that owners leave open, and a voice that wakes them exactly when it should.
+//!
+//! [`store`] is its database file, [`fleet`] the nodes in memory. It takes beats from agents, reads what our nodes say on NATS and what the
+//! chain says, shows it, and tells people through [`crate::notify`].
+//!
+//! Invariants: what the hub tells is decided and queued in one commit before it is sent; what it did not watch
+//! is never told as silence.
+
+pub mod fleet;
+pub mod store;

@@ -1,0 +1,84 @@
+//! The hub's database, behind one thread (see [`crate::sql`]). One file here for each group of tables.
+//!
+//! Invariants: a call that returned `Ok` is committed; one process holds the file.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::report::BoxError;
+use crate::sql::{self, Connection, Schema, SqliteError, Writer};
+
+/// The hub's tables and the migrations that create them.
+pub const SCHEMA: Schema =
+    Schema { name: "hub", migrations: &[include_str!("../../../migrations/hub/0001_hub.sql")] };
+
+/// Why a call to the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the file open. Ends the program.
+    #[error("another hub uses {0}; stop it, or set another DB_PATH")]
+    InUse(PathBuf),
+    /// The file is one of the original monitor. Ends the program.
+    #[error(
+        "{0} was written by the original monitor; take it over with: lamda-node hub import {0}"
+    )]
+    Original(PathBuf),
+    /// The database failed.
+    #[error(transparent)]
+    Sql(#[from] sql::Error),
+}
+
+impl From<SqliteError> for Error {
+    fn from(err: SqliteError) -> Self {
+        Self::Sql(err.into())
+    }
+}
+
+/// A handle to the hub's database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(super) writer: Writer,
+}
+
+impl Store {
+    /// Opens or creates the database, locks it and migrates its schema. Blocks.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let unusable = |source: BoxError| sql::Error::Unusable { path: path.to_owned(), source };
+        let lock = std::fs::File::create(lock_of(path)).map_err(|err| unusable(err.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::InUse(path.to_owned()))?;
+        make_private(path).map_err(|err| unusable(err.into()))?;
+        let db = Connection::open(path).map_err(|err| unusable(err.into()))?;
+        if is_original(&db)? {
+            return Err(Error::Original(path.to_owned()));
+        }
+        Ok(Self { writer: Writer::start(db, &SCHEMA, Some(lock), path)? })
+    }
+
+    /// A store in memory, for tests. It is gone when the last handle is dropped.
+    pub fn in_memory() -> Result<Self, Error> {
+        let db = Connection::open_in_memory()?;
+        Ok(Self { writer: Writer::start(db, &SCHEMA, None, Path::new(":memory:"))? })
+    }
+}
+
+/// The lock beside the database.
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Whether the tables are those of the original monitor, which has no history.
+fn is_original(db: &Connection) -> Result<bool, SqliteError> {
+    let count = "SELECT COUNT(*) FROM pragma_table_info('nodes') WHERE name = 'last_computed'";
+    db.query_row(count, [], |row| row.get::<_, i64>(0)).map(|count| count > 0)
+}
+
+/// Creates the database file with mode 0600: it holds hashes of secrets, and addresses of people's machines.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
