@@ -7,4 +7,7 @@
 //! is never told as silence.
 
 pub mod fleet;
+pub mod happened;
+pub mod listen;
 pub mod store;
+pub mod watch;

@@ -2,12 +2,18 @@
 //!
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
+pub mod alerts;
+pub mod heard;
+pub mod outbox;
+
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::report::BoxError;
 use crate::sql::{self, Connection, Schema, SqliteError, Writer};
+
+pub use heard::Stands;
 
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema =
