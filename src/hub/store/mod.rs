@@ -5,6 +5,7 @@
 pub mod alerts;
 pub mod heard;
 pub mod outbox;
+pub mod people;
 
 use std::path::{Path, PathBuf};
 
