@@ -7,6 +7,7 @@
 //! is never told as silence.
 
 pub mod chain;
+pub mod daily;
 pub mod door;
 pub mod fleet;
 pub mod happened;

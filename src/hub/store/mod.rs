@@ -3,6 +3,7 @@
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
 pub mod alerts;
+pub mod digest;
 pub mod heard;
 pub mod outbox;
 pub mod people;
