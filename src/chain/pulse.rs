@@ -3,11 +3,11 @@
 //! Must hold: a log is accepted only if it is of the contract, of the blocks that were asked for and of a kind that
 //! was asked for.
 
-use alloy::primitives::{Address as Word, B256};
 use alloy::sol_types::SolEvent as _;
 use serde_json::{Value, json};
 
 use super::bindings::NodeReputation::NodeHeartbeat;
+use super::history::account;
 use super::logs::{Log, Ranges};
 use super::reader::word;
 use super::{Error, Reader};
@@ -68,11 +68,4 @@ fn beat(log: &Log, block: u64) -> Option<Beat> {
     let told: u64 = event.timestamp.saturating_to();
     let at = Timestamp::from_unix_ms(told.saturating_mul(1_000));
     Some(Beat { node: account(log.topics.get(1)?)?, block, at })
-}
-
-/// The account in an indexed argument.
-fn account(topic: &B256) -> Option<Address> {
-    let bytes = Word::from_word(*topic).into_array();
-    // Twelve zero bytes, then the account.
-    topic.iter().take(12).all(|byte| *byte == 0).then(|| Address::new(bytes))
 }
