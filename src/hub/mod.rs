@@ -7,4 +7,5 @@
 //! is never told as silence.
 
 pub mod fleet;
+pub mod outbox;
 pub mod store;

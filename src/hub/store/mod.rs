@@ -2,6 +2,8 @@
 //!
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
+pub mod outbox;
+
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
