@@ -11,6 +11,7 @@ mod artifact;
 mod auth;
 mod bus;
 mod chain;
+mod channels;
 mod dotenv;
 mod duration;
 mod env;
@@ -28,6 +29,7 @@ mod usage;
 
 pub use auth::is_loopback;
 pub use chain::{RECEIPT_DEADLINE, Signing, parse_rpc_urls};
+pub use channels::channels;
 pub use dotenv::Environment;
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};

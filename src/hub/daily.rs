@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
+use super::outbox::Outbox;
 use super::store::digest::plain;
 use super::store::{self, Store};
 use crate::clock::{Clock, Timestamp};
@@ -37,7 +36,7 @@ pub struct Digests<C> {
     /// The channels that are set.
     pub channels: Vec<&'static str>,
     /// Told when a notice was queued.
-    pub queued: Arc<Notify>,
+    pub outbox: Outbox,
     /// The clock.
     pub clock: C,
 }
@@ -51,7 +50,7 @@ impl<C: Clock> Digests<C> {
             if let Some(due) = self.at.last(now) {
                 let channels = self.channels.clone();
                 if self.store.digest(due, now, channels).await.map_err(again)? {
-                    self.queued.notify_waiters();
+                    self.outbox.poke();
                 }
             }
             self.clock.sleep(LOOK).await;
@@ -72,7 +71,7 @@ pub async fn tell_absence(
         format!("It watched nobody from {from} to {to}."),
         "Nodes that it has not heard since show as not watched, not as down.".to_owned(),
     ];
-    store.tell(plain(NoticeKind::Digest, title, lines, to), channels).await
+    store.queue_notice(plain(NoticeKind::Digest, title, lines, to), channels).await
 }
 
 /// Tells a dead man's switch (`HUB_PING_URL`) that the hub is there. One service.

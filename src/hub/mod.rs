@@ -12,5 +12,6 @@ pub mod door;
 pub mod fleet;
 pub mod happened;
 pub mod listen;
+pub mod outbox;
 pub mod store;
 pub mod watch;

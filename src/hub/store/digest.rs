@@ -45,13 +45,6 @@ impl Store {
             })
             .await
     }
-
-    /// Queues a notice of no incident: what people should know of the hub itself.
-    pub async fn tell(&self, notice: Notice, channels: Vec<&'static str>) -> Result<(), Error> {
-        self.writer
-            .change("hub.tell", true, move |db| Ok(outbox::queue(db, &notice, &channels)?))
-            .await
-    }
 }
 
 /// A notice that is about no incident.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::fleet::{Fleet, Node};
 use super::happened::Happened;
+use super::outbox::Outbox;
 use super::store::{self, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::fleet::alerts::{Alerts, Policy, Silence};
@@ -55,7 +56,7 @@ pub struct Watcher<C> {
     /// Asks for a look at once.
     pub poke: Arc<Notify>,
     /// Told when notices were queued.
-    pub queued: Arc<Notify>,
+    pub outbox: Outbox,
     /// The clock.
     pub clock: C,
 }
@@ -152,7 +153,7 @@ impl<C: Clock> Watcher<C> {
         self.store.decided(decision.clone(), self.channels.clone()).await?;
         alerts.apply(&decision, &self.policy, now);
         if !decision.notices.is_empty() {
-            self.queued.notify_waiters();
+            self.outbox.poke();
         }
         Ok(())
     }
