@@ -5,6 +5,8 @@
 //! database fails, nothing is told, and the next look decides the same again.
 
 mod facts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
