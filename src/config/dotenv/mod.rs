@@ -24,13 +24,15 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-pub(super) const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 9] = [
+    "ADMIN_TOKEN",
     "AGENT_PRIVATE_KEY",
     "EVENTS_REDIS_URL",
     "IPFS_GATEWAY_TOKEN",
     "NATS_URL",
     "OPBNB_RPC_URL",
     "PINATA_JWT",
+    "SHARED_SECRET",
     "SOLLOL_REDIS_URL",
 ];
 
