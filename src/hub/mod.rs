@@ -6,6 +6,7 @@
 //! Invariants: what the hub tells is decided and queued in one commit before it is sent; what it did not watch
 //! is never told as silence.
 
+pub mod api;
 pub mod chain;
 pub mod daily;
 pub mod door;
@@ -13,5 +14,10 @@ pub mod fleet;
 pub mod happened;
 pub mod listen;
 pub mod outbox;
+pub mod run;
+pub mod settings;
 pub mod store;
 pub mod watch;
+
+pub use run::{Error, run};
+pub use settings::{Public, Settings};

@@ -24,7 +24,8 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-pub(super) const SECRETS: [&str; 11] = [
+pub(super) const SECRETS: [&str; 13] = [
+    "ADMIN_TOKEN",
     "AGENT_PRIVATE_KEY",
     "ALERT_WEBHOOK_URL",
     "EVENTS_REDIS_URL",
@@ -33,6 +34,7 @@ pub(super) const SECRETS: [&str; 11] = [
     "NTFY_URL",
     "OPBNB_RPC_URL",
     "PINATA_JWT",
+    "SHARED_SECRET",
     "SMTP_URL",
     "SOLLOL_REDIS_URL",
     "TELEGRAM_BOT_TOKEN",
