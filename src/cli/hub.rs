@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::logging::Audience;
-use super::{Misused, Unavailable, block_on, load, out, run};
+use super::{Misused, Unavailable, block_on, load, out, rebuild, run};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::fleet::{beat, words};
 use crate::hub::api::auth;
 use crate::hub::store::{self, Store, beside, import};
-use crate::hub::{self, Settings};
+use crate::hub::{self, Links, Settings};
 use crate::secret::Secret;
 
 /// Arguments of `hub`.
@@ -41,6 +41,8 @@ enum Action {
         /// The node's name, the NODE_ID of its agent
         node: String,
     },
+    /// Recompute uptime and scores of all nodes from the contract's events
+    Rebuild(rebuild::Args),
     /// Look at rules
     Rules {
         #[command(subcommand)]
@@ -60,6 +62,7 @@ enum RulesAction {
 pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.action {
         None => serve(load(Audience::Owner, config::hub)?),
+        Some(Action::Rebuild(args)) => block_on(rebuild::execute(&args)),
         Some(Action::Import { file }) => {
             let db = load(Audience::Client, config::hub_db)?;
             block_on(take_over(&db, &file))
@@ -76,12 +79,12 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
+fn serve((settings, links): (Settings, Links)) -> anyhow::Result<ExitCode> {
     make_folder(&settings.db)?;
     allow_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the program can't start")?;
-    let ended = runtime.block_on(Box::pin(hub::run(settings, run::first_signal())));
+    let ended = runtime.block_on(Box::pin(hub::run(settings, links, run::first_signal())));
     ended.map_err(unavailable)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +95,7 @@ fn unavailable(err: hub::Error) -> anyhow::Error {
         err,
         hub::Error::Store(store::Error::InUse(_) | store::Error::Original(_))
             | hub::Error::Listen { .. }
+            | hub::Error::Link(_)
     );
     let err = anyhow::Error::new(err);
     if is_final { Unavailable(out::chain(&err)).into() } else { err }
@@ -163,8 +167,8 @@ fn node_secret(db: &Path, node: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
-    let rules = config::hub_rules(file).map_err(Misused)?;
-    for rule in &rules {
+    let file = config::hub_file(file).map_err(Misused)?;
+    for rule in &file.rules {
         let channels = if rule.channels.is_empty() {
             "all channels".to_owned()
         } else {

@@ -23,6 +23,7 @@ mod key;
 mod logging;
 mod logs;
 mod out;
+mod rebuild;
 mod receipt;
 mod receipt_check;
 mod run;

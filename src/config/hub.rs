@@ -1,16 +1,13 @@
 //! Settings of the hub. Where the original monitor has a setting, it has the same name here.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::env::{Env, Problems, Variable, shown};
-use super::jobs;
-use crate::fleet::rule::{Rule, Written};
-use crate::hub::{Public, Settings};
+use super::hub_file::{HubFile, hub_file};
+use super::{hub_links, jobs};
+use crate::hub::{Links, Public, Settings};
 
 const SHARED_SECRET: Variable = Variable::new("SHARED_SECRET", "super-long-random-secret");
 const DOWN_THRESHOLD_SEC: Variable = Variable::new("DOWN_THRESHOLD_SEC", "180");
@@ -35,9 +32,6 @@ const SECRET_BYTES_MIN: usize = 8;
 /// Longest title, in characters.
 const TITLE_CHARS_MAX: usize = 80;
 
-/// Largest file of rules, in bytes: two hundred rules with their remedies take a tenth of it.
-const RULES_BYTES_MAX: u64 = 1 << 20;
-
 /// A week without a beat is no threshold any more.
 const THRESHOLD_S: (u64, u64) = (5, 7 * 86_400);
 
@@ -45,7 +39,7 @@ const THRESHOLD_S: (u64, u64) = (5, 7 * 86_400);
 const PRUNE_DAYS_MAX: u64 = 36_500;
 
 /// Reads everything that the hub needs.
-pub fn hub(env: &mut Env<'_>) -> Result<Settings, Problems> {
+pub fn hub(env: &mut Env<'_>) -> Result<(Settings, Links), Problems> {
     let settings = read(env);
     env.finish(settings)
 }
@@ -56,39 +50,23 @@ pub fn hub_db(env: &mut Env<'_>) -> Result<PathBuf, Problems> {
     env.finish(db)
 }
 
-/// The rules of a file, or what is wrong with it.
-pub fn hub_rules(path: &Path) -> Result<Vec<Rule>, String> {
-    let shown = path.display();
-    let unreadable = |err: std::io::Error| format!("{shown} can't be read: {err}");
-    let is_file = std::fs::metadata(path).map_err(unreadable)?.is_file();
-    if !is_file {
-        return Err(format!("{shown} is no regular file"));
-    }
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(RULES_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > RULES_BYTES_MAX {
-        return Err(format!("{shown} has more than {RULES_BYTES_MAX} bytes"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8"))?;
-    parse(&text).map_err(|what| format!("{shown}: {what}"))
-}
-
-pub(super) fn read(env: &mut Env<'_>) -> Option<Settings> {
+pub(super) fn read(env: &mut Env<'_>) -> Option<(Settings, Links)> {
     let listen = listen(env);
     let shared_secret = shared_secret(env);
     let admin_token = admin_token(env);
     let threshold = env.seconds(DOWN_THRESHOLD_SEC, THRESHOLD_S, 180);
     let days = env.number(PRUNE_DAYS, (0, PRUNE_DAYS_MAX), 0);
-    let (title, db, rules) = (title(env), db(env), rules(env));
+    let (title, db, file) = (title(env), db(env), rules(env));
     let public = public(env, listen);
     let without = without(env);
+    let place = listen.map(|listen| format!("http://{listen}/")).unwrap_or_default();
+    let links = hub_links::read(env, &place, file.clone().unwrap_or_default());
     if let (Some(one), Some(Some(other))) = (&shared_secret, &admin_token)
         && one.expose() == other.expose()
     {
         env.problem(ADMIN_TOKEN, "it is the same as SHARED_SECRET, which every node knows");
     }
-    Some(Settings {
+    let settings = Settings {
         listen: listen?,
         title: title?,
         shared_secret: shared_secret?,
@@ -97,9 +75,10 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Settings> {
         prune: days.map(|days| (days > 0).then(|| Duration::from_secs(days * 86_400)))?,
         db: db?,
         public: public?,
-        rules: rules?,
+        rules: file?.rules,
         without,
-    })
+    };
+    Some((settings, links?))
 }
 
 fn listen(env: &mut Env<'_>) -> Option<SocketAddr> {
@@ -181,12 +160,12 @@ fn public(env: &mut Env<'_>, listen: Option<SocketAddr>) -> Option<Public> {
     Some(if is_seen && !set { Public::Off } else { chosen })
 }
 
-fn rules(env: &mut Env<'_>) -> Option<Vec<Rule>> {
+fn rules(env: &mut Env<'_>) -> Option<HubFile> {
     let set = env.is_set(HUB_RULES);
     match env.path(HUB_RULES) {
         None if set => None,
-        None => Some(Rule::standard()),
-        Some(path) => env.keep(HUB_RULES, hub_rules(&path)),
+        None => Some(HubFile::default()),
+        Some(path) => env.keep(HUB_RULES, hub_file(&path)),
     }
 }
 
@@ -199,50 +178,6 @@ fn without(env: &mut Env<'_>) -> Vec<&'static str> {
         without.push("no OPBNB_RPC_URL: the chain is not read");
     }
     without
-}
-
-/// A file of rules.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    rule: Vec<Written>,
-}
-
-fn parse(text: &str) -> Result<Vec<Rule>, String> {
-    let file: File = toml::from_str(text).map_err(|err| {
-        let at = err.span().map_or(text.len(), |span| span.start);
-        format!("{}: {}", place(text, at), crate::report::one_line(err.message(), 300))
-    })?;
-    if file.rule.is_empty() {
-        return Err("it has no [[rule]]".to_owned());
-    }
-    Rule::all(file.rule).map_err(|err| err.to_string())
-}
-
-/// Where in a file of rules something is: the line, the rule and the key.
-fn place(text: &str, at: usize) -> String {
-    let before = text.get(..at).unwrap_or(text);
-    let number = before.matches('\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or_default();
-    let key = |line: &str| Some(line.split_once('=')?.0.trim().to_owned());
-    let is_head = |line: &&str| line.trim_start().starts_with("[[");
-    let heads = text.lines().take(number).filter(is_head).count();
-    let own = text.lines().scan(0, |seen, line| {
-        *seen += usize::from(is_head(&line));
-        Some((*seen, line))
-    });
-    let name = own
-        .filter(|(seen, _)| *seen == heads && heads > 0)
-        .find_map(|(_, line)| line.trim().strip_prefix("name")?.trim_start().strip_prefix('='))
-        .map(|name| name.trim().trim_matches('"').to_owned());
-    let rule = match (heads, name) {
-        (0, _) => String::new(),
-        (_, Some(name)) => format!(", rule {}", shown(&name)),
-        (number, None) => format!(", rule {number}"),
-    };
-    let key = key(line).map(|key| format!(", {}", crate::report::one_line(&key, 40)));
-    format!("line {number}{rule}{}", key.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -258,7 +193,7 @@ mod tests {
                 .into();
         variables.extend(changes.iter().map(|(name, value)| ((*name).into(), (*value).into())));
         let mut env = Env::new(&variables);
-        let settings = hub(&mut env);
+        let settings = hub(&mut env).map(|(settings, _)| settings);
         (settings, env.take_warnings())
     }
 
@@ -315,30 +250,5 @@ mod tests {
         for (name, _) in wrong {
             assert!(told.contains(&format!("\n  {name}: ")), "{name}: {told}");
         }
-    }
-
-    #[test]
-    fn a_mistake_in_the_rules_is_told_with_its_line_its_rule_and_its_key() {
-        let good = "[[rule]]\nname = \"a\"\nwhen = { standing = [\"down\"] }\n";
-        assert_eq!(parse(good).unwrap().len(), 1);
-        for (more, says) in [
-            ("[[rule]]\nname = \"hot\"\nhold = 3\n", "line 6, rule \"hot\", hold: unknown field"),
-            (
-                "[[rule]]\nname = \"hot\"\nhold_s = \"3\"\n",
-                "line 6, rule \"hot\", hold_s: invalid type",
-            ),
-            ("[[rule]]\nhold_s = -1\nname = \"x\"\n", "line 5, rule \"x\", hold_s: "),
-            (
-                "[[rule]]\nname = \"hot\"\nwhen = { event = \"*\", figure = \"queue\" }\n",
-                "rule \"hot\": when",
-            ),
-            ("[[rule]]\nname = \"a\"\nwhen = { event = \"*\" }\n", "two rules have the name"),
-            ("[[rules]]\nname = \"b\"\n", "unknown field `rules`"),
-            ("[[rule]]\nname = \"b\n", "line 5, rule"),
-        ] {
-            let told = parse(&format!("{good}{more}")).unwrap_err();
-            assert!(told.contains(says), "{told}");
-        }
-        assert_eq!(parse("# none\n").unwrap_err(), "it has no [[rule]]");
     }
 }

@@ -12,12 +12,15 @@ pub mod daily;
 pub mod door;
 pub mod fleet;
 pub mod happened;
+mod links;
 pub mod listen;
 pub mod outbox;
+mod parts;
 pub mod run;
 pub mod settings;
 pub mod store;
 pub mod watch;
 
+pub use links::Links;
 pub use run::{Error, run};
 pub use settings::{Public, Settings};

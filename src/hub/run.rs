@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::api::{self, Shared, admin};
+use super::links::Links;
+use super::parts;
 use super::settings::Settings;
 use super::store::{self, Store};
 use crate::backoff::Backoff;
@@ -52,6 +54,9 @@ pub enum Error {
     /// The server failed.
     #[error("the hub's server failed")]
     Serve(#[source] io::Error),
+    /// A link can't be set up as it is set. Waiting doesn't help.
+    #[error("a link of the hub can't be set up")]
+    Link(#[source] BoxError),
     /// A part failed for good.
     #[error("a part of the hub failed")]
     Part(#[source] BoxError),
@@ -60,6 +65,7 @@ pub enum Error {
 /// Runs the hub until `shutdown`.
 pub async fn run(
     settings: Settings,
+    links: Links,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let at = settings.listen;
@@ -72,6 +78,7 @@ pub async fn run(
     say(&shared, at);
     let mut services = Services::default();
     start(&mut services, &shared);
+    parts::start(&mut services, &shared, links).await?;
     let end = async move {
         shutdown.await;
         tracing::info!("asked to end: no more beats are taken");

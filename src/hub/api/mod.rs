@@ -16,12 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::fleet::Fleet;
+use super::happened::Happened;
 use super::settings::Settings;
 use super::store::{self, Store};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::fleet::alerts::Silence;
 use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::routing::get;
 use crate::web::{Bounds, Peer, Router, extract::State};
@@ -57,6 +59,12 @@ pub struct Shared {
     pub guesses: Guesses,
     /// What was counted since the start.
     pub counted: Arc<Counted>,
+    /// What nodes told lately.
+    pub happened: Happened,
+    /// Asks for a look at the nodes at once.
+    pub poke: Arc<Notify>,
+    /// The silences that last.
+    pub silences: Arc<watch::Sender<Vec<Silence>>>,
     /// Since when this hub watches.
     pub began: Timestamp,
     /// Until when a hub watched before; `None`: never.
@@ -92,6 +100,9 @@ impl Shared {
             settings: Arc::new(settings),
             guesses: Guesses::default(),
             counted: Arc::default(),
+            happened: Happened::default(),
+            poke: Arc::default(),
+            silences: Arc::new(watch::Sender::new(store.silences(began).await?)),
             store,
             clock,
             began,

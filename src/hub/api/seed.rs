@@ -53,13 +53,17 @@ async fn heartbeat(
 async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
     let now = shared.clock.now();
     let gswarm = shared.store.beat(beat.clone(), now).await?;
-    shared.fleet.update(&beat.node_id, now, |node| {
+    let node = shared.fleet.update(&beat.node_id, now, |node| {
         node.ip = beat.ip;
         node.meta = beat.meta;
         node.heard.own = node.heard.own.max(Some(now));
         node.heard.says_down = beat.is_down;
         node.gswarm = gswarm;
     });
+    // What changes how a node stands is told at once.
+    if node.heard.says_down == (node.standing == Standing::Up) {
+        shared.poke.notify_one();
+    }
     Ok(())
 }
 

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 
 use tokio::time::timeout;
 
-use super::{Error, Listener, OnNats, SET_UP, gather, on_nats};
-use crate::bus::{self, Bus, Start};
+use super::{Error, Listener, OnNats, SET_UP, Source, gather, on_nats};
+use crate::bus::{self, Bus, EventStream, Presences, Recorded, Records, Start};
 use crate::clock::Clock;
 use crate::fleet::Event;
 use crate::hub::store::heard::{EVENTS, STATUSES};
+use crate::ids::Address;
+use crate::node::presence::Presence;
 
 impl<C: Clock> Listener<C> {
     /// What nodes tell of themselves, each every few seconds.
@@ -16,7 +18,7 @@ impl<C: Clock> Listener<C> {
         let mut feed = within(bus.presence_feed()).await?;
         self.listens();
         loop {
-            let told = gather(async || feed.next().await).await?;
+            let told = gather(&mut feed).await?;
             let now = self.clock.now();
             let heard = told.into_iter().map(|(node, presence)| {
                 let text = presence.to_json();
@@ -31,7 +33,7 @@ impl<C: Clock> Listener<C> {
         let after = self.store.cursor(STATUSES).await?.unwrap_or_default();
         let mut feed = within(bus.records(after)).await?;
         loop {
-            let statuses = gather(async || feed.next().await).await?;
+            let statuses = gather(&mut feed).await?;
             let heard = statuses.iter().map(|it| (on_nats(it.agent, it.at, Some(it.seq)), None));
             let heard = heard.collect();
             self.store.keep_statuses(statuses).await?;
@@ -46,11 +48,7 @@ impl<C: Clock> Listener<C> {
         let start = if after == 0 || is_anew { Start::Oldest } else { Start::After(after) };
         let mut feed = within(bus.events(None, start, true)).await?;
         loop {
-            let next = async || {
-                let event = feed.next().await?.ok_or(bus::Error::Closed)?.0;
-                Ok::<(u64, Event), bus::Error>((feed.last().unwrap_or_default(), event))
-            };
-            let events = gather(next).await?;
+            let events = gather(&mut feed).await?;
             let now = self.clock.now();
             let heard = events.iter().map(|(seq, event)| {
                 (on_nats(event.node, event.timestamp.min(now), Some(*seq)), None)
@@ -65,6 +63,32 @@ impl<C: Clock> Listener<C> {
             }
             self.poke.notify_one();
         }
+    }
+}
+
+impl Source for Presences {
+    type Told = (Address, Presence);
+
+    async fn told(&mut self) -> Result<Self::Told, bus::Error> {
+        self.next().await
+    }
+}
+
+impl Source for Records {
+    type Told = Recorded;
+
+    async fn told(&mut self) -> Result<Self::Told, bus::Error> {
+        self.next().await
+    }
+}
+
+impl Source for EventStream {
+    /// An event with its number in the stream.
+    type Told = (u64, Event);
+
+    async fn told(&mut self) -> Result<Self::Told, bus::Error> {
+        let (event, _) = self.next().await?.ok_or(bus::Error::Closed)?;
+        Ok((self.last().unwrap_or_default(), event))
     }
 }
 

@@ -126,12 +126,21 @@ fn on_nats(node: Address, at: Timestamp, seq: Option<u64>) -> OnNats {
     OnNats { node, at, seq, presence: None }
 }
 
+/// Messages of one kind.
+trait Source: Send {
+    /// A message.
+    type Told: Send;
+
+    /// The next message. Cancel-safe.
+    fn told(&mut self) -> impl Future<Output = Result<Self::Told, bus::Error>> + Send;
+}
+
 /// Waits for a message, and takes those that follow within [`GATHER`].
-async fn gather<T, E>(mut next: impl AsyncFnMut() -> Result<T, E>) -> Result<Vec<T>, E> {
-    let mut gathered = vec![next().await?];
+async fn gather<S: Source>(source: &mut S) -> Result<Vec<S::Told>, bus::Error> {
+    let mut gathered = vec![source.told().await?];
     let end = Instant::now() + GATHER;
     while gathered.len() < BATCH_MAX {
-        match timeout_at(end, next()).await {
+        match timeout_at(end, source.told()).await {
             Ok(message) => gathered.push(message?),
             Err(_) => break,
         }

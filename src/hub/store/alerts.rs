@@ -49,6 +49,11 @@ impl Store {
             .await
     }
 
+    /// The silences that last.
+    pub async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, Error> {
+        self.writer.call(false, move |db| Ok(silences(db, now)?)).await
+    }
+
     /// Adds a silence, and returns all that last.
     pub async fn silence(&self, silence: Silence, now: Timestamp) -> Result<Vec<Silence>, Error> {
         self.writer
