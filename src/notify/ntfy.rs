@@ -85,7 +85,7 @@ impl Ntfy {
     }
 }
 
-fn body(telling: &Telling, topic: &str) -> Value {
+pub(super) fn body(telling: &Telling, topic: &str) -> Value {
     let notice = &telling.notice;
     json!({
         "topic": topic,

@@ -70,7 +70,7 @@ impl Webhook {
 }
 
 /// The message.
-fn body(telling: &Telling, hub: &str) -> Value {
+pub(super) fn body(telling: &Telling, hub: &str) -> Value {
     let notice = &telling.notice;
     let (name, severity) = (alert_name(notice), notice.severity.as_str());
     let mut group = json!({"alertname": name});
@@ -172,7 +172,7 @@ fn told_late(telling: &Telling) -> String {
 
 /// Prometheus's fingerprint of a set of labels, which are sorted by name: FNV-1a of 64 bits over each name and
 /// value, each ended by a byte that UTF-8 has not.
-fn fingerprint(labels: &[(&str, &str)]) -> u64 {
+pub(super) fn fingerprint(labels: &[(&str, &str)]) -> u64 {
     let texts = labels.iter().flat_map(|(name, value)| [name, value]);
     let bytes = texts.flat_map(|text| text.bytes().chain(std::iter::once(0xff)));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
