@@ -6,5 +6,7 @@
 //! Invariants: what the hub tells is decided and queued in one commit before it is sent; what it did not watch
 //! is never told as silence.
 
+pub mod api;
 pub mod fleet;
+pub mod page;
 pub mod store;

@@ -2,6 +2,9 @@
 //!
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
+pub mod alerts_view;
+pub mod view;
+
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
