@@ -15,6 +15,7 @@ pub mod happened;
 mod links;
 pub mod listen;
 pub mod outbox;
+pub mod page;
 mod parts;
 pub mod run;
 pub mod settings;

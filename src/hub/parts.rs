@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::api::Shared;
+use super::api::pages::Now;
 use super::chain::ChainClock;
 use super::daily::{Digests, Pings, tell_absence};
 use super::links::Links;
@@ -18,20 +19,13 @@ use super::watch::Watcher;
 use crate::backoff::Backoff;
 use crate::chain::Reader;
 use crate::clock::Clock as _;
-use crate::fleet::clocks::{Listening, Patience};
+use crate::fleet::clocks::Listening;
 use crate::fleet::rule::{Condition, Rule};
-use crate::node::presence;
 use crate::notify::Channel;
 use crate::supervise::Services;
 
 /// How long a link that failed is left alone.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-
-/// The contract's own window of activity: three heartbeats of five minutes.
-const CHAIN_PATIENCE: Duration = Duration::from_mins(15);
-
-/// How many presences of a node may be missed.
-const PRESENCES_MISSED: u64 = 3;
 
 /// Most events of before that rules are held against after a start.
 const EVENTS_MAX: u32 = 5_000;
@@ -60,6 +54,7 @@ pub(super) async fn start(
             happened: shared.happened.clone(),
             listening: Arc::clone(&listening),
             poke: Arc::clone(&shared.poke),
+            live: shared.live.clone(),
             clock: shared.clock,
         };
         services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);
@@ -85,20 +80,22 @@ pub(super) async fn start(
         fleet: shared.fleet.clone(),
         rules: Arc::new(shared.settings.rules.clone()),
         policy: links.policy,
-        patience: Patience {
-            own: shared.settings.down_threshold,
-            nats: Duration::from_secs(PRESENCES_MISSED * presence::EVERY_S),
-            chain: CHAIN_PATIENCE,
-        },
+        patience: shared.settings.patience(),
         listening: hears,
         happened: shared.happened.clone(),
         silences: shared.silences.subscribe(),
         channels: outbox.names(),
         poke: Arc::clone(&shared.poke),
         outbox,
+        live: shared.live.clone(),
         clock: shared.clock,
     };
     services.spawn_with("alerts", BACKOFF, Arc::new(watcher), Watcher::run);
+    services.spawn_with("pages", BACKOFF, shared.clone(), async |shared| {
+        let clock = shared.clock;
+        shared.live.tell(&shared.fleet, &Now::new(move || clock.now())).await;
+        Ok(())
+    });
     // Lives as long as the service that reads it, also where nothing is linked.
     services.spawn_with("links", BACKOFF, listening, async |listening| {
         listening.closed().await;

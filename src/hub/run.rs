@@ -14,6 +14,7 @@ use super::api::{self, Shared, admin};
 use super::links::Links;
 use super::parts;
 use super::settings::Settings;
+use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::backoff::Backoff;
 use crate::clock::Clock as _;
@@ -74,13 +75,16 @@ pub async fn run(
     let at = listener.local_addr().map_err(Error::Serve)?;
     let (stop, stopping) = watch::channel(false);
     let store = Store::open(&settings.db)?;
-    let shared = Shared::start(store, settings, stopping).await?;
+    let mut shared = Shared::start(store, settings, stopping).await?;
+    shared.eyes = Eyes::open(&shared.settings.db)?;
     say(&shared, at);
     let mut services = Services::default();
     start(&mut services, &shared);
     parts::start(&mut services, &shared, links).await?;
+    let live = shared.live.clone();
     let end = async move {
         shutdown.await;
+        live.end();
         tracing::info!("asked to end: no more beats are taken");
         stop.send_replace(true);
     };

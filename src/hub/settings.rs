@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::fleet::clocks::Patience;
 use crate::fleet::rule::Rule;
+use crate::node::presence;
 use crate::secret::Secret;
 
 /// What a hub shows to people who did not log in.
@@ -41,4 +43,21 @@ pub struct Settings {
     pub rules: Vec<Rule>,
     /// What is not set, and so not watched or told; a sentence each.
     pub without: Vec<&'static str>,
+}
+
+/// The contract's own window of activity: three heartbeats of five minutes.
+const CHAIN_PATIENCE: Duration = Duration::from_mins(15);
+
+/// How many presences of a node may be missed.
+const PRESENCES_MISSED: u64 = 3;
+
+impl Settings {
+    /// How long each clock of a node may be silent.
+    pub const fn patience(&self) -> Patience {
+        Patience {
+            own: self.down_threshold,
+            nats: Duration::from_secs(PRESENCES_MISSED * presence::EVERY_S),
+            chain: CHAIN_PATIENCE,
+        }
+    }
 }

@@ -5,12 +5,16 @@
 //! that dawdles holds up nobody.
 
 pub mod admin;
+pub mod alerts_view;
 pub mod auth;
 mod body;
 pub mod error;
+pub mod fleet;
 pub mod limit;
 pub mod metrics;
+pub mod pages;
 pub mod seed;
+pub mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +24,8 @@ use tokio::sync::{Notify, watch};
 
 use super::fleet::Fleet;
 use super::happened::Happened;
-use super::settings::Settings;
+use super::settings::{Public, Settings};
+use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::alerts::Silence;
@@ -30,6 +35,8 @@ use crate::web::{Bounds, Peer, Router, extract::State};
 use auth::Tokens;
 use error::Refusal;
 use limit::Guesses;
+use pages::{Now, Pages, Show, Site};
+use stream::Live;
 
 /// What the hub grants its clients: a thousand pages and as many agents at a time. Streams of events stay longer by
 /// [`Peer::may_stay`]. A connection brings a beat every few milliseconds at most.
@@ -59,6 +66,10 @@ pub struct Shared {
     pub guesses: Guesses,
     /// What was counted since the start.
     pub counted: Arc<Counted>,
+    /// What the pages' questions read.
+    pub eyes: Eyes,
+    /// Tells the pages what changes.
+    pub live: Live,
     /// What nodes told lately.
     pub happened: Happened,
     /// Asks for a look at the nodes at once.
@@ -100,6 +111,8 @@ impl Shared {
             settings: Arc::new(settings),
             guesses: Guesses::default(),
             counted: Arc::default(),
+            eyes: Eyes::of(store.clone()),
+            live: Live::default(),
             happened: Happened::default(),
             poke: Arc::default(),
             silences: Arc::new(watch::Sender::new(store.silences(began).await?)),
@@ -126,6 +139,7 @@ impl Shared {
 
 /// Everything that the hub answers.
 pub fn router(shared: Shared) -> Router {
+    let pages = pages(&shared);
     Router::new()
         .merge(seed::routes())
         .merge(admin::routes())
@@ -135,6 +149,21 @@ pub fn router(shared: Shared) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::not_allowed)
         .with_state(shared)
+        .merge(pages.routes())
+}
+
+/// The pages of what is shared.
+fn pages(shared: &Shared) -> Pages {
+    let settings = &shared.settings;
+    let show = match settings.public {
+        Public::Full => Show::Full,
+        Public::Status => Show::Status,
+        Public::Off => Show::Off,
+    };
+    let site = Site { title: settings.title.clone(), show, patience: settings.patience() };
+    let clock = shared.clock;
+    let now = Now::new(move || clock.now());
+    Pages::new(shared.fleet.clone(), shared.eyes.clone(), site, shared.live.clone(), now)
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {

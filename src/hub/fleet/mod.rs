@@ -4,6 +4,8 @@
 //! Invariant: readers never wait for the disk; a change is told to all who watch, at most [`CHANGES_MAX`] of
 //! them behind, after which they take a new picture.
 
+pub mod view;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -54,7 +54,9 @@ impl<C: Clock> Listener<C> {
                 (on_nats(event.node, event.timestamp.min(now), Some(*seq)), None)
             });
             let heard = heard.collect();
-            self.store.keep_events(events.clone()).await?;
+            for row in self.store.keep_events(events.clone()).await? {
+                self.live.event(row);
+            }
             self.heard(heard).await?;
             for (_, mut event) in events {
                 // A node whose clock runs ahead can't keep an incident open by it.

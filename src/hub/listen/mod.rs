@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::api::stream::Live;
 use super::fleet::Fleet;
 use super::happened::Happened;
 use super::store::heard::OnNats;
@@ -47,6 +48,8 @@ pub struct Listener<C> {
     pub listening: Arc<watch::Sender<Listening>>,
     /// Asks for a look at the nodes at once.
     pub poke: Arc<Notify>,
+    /// Tells the pages of events.
+    pub live: Live,
     /// The clock.
     pub clock: C,
 }

@@ -4,6 +4,7 @@
 //! is killed goes on where it was; a row is bounded, whoever sent what is in it.
 
 use super::alerts::set_cursor;
+use super::view::EventRow;
 use super::{Error, Store};
 use crate::bus::Recorded;
 use crate::clock::Timestamp;
@@ -90,16 +91,18 @@ impl Store {
     }
 
     /// Keeps events with their numbers in the stream, and that it was read up to the last of them.
-    pub async fn keep_events(&self, events: Vec<(u64, Event)>) -> Result<(), Error> {
+    /// Returns those that are new.
+    pub async fn keep_events(&self, events: Vec<(u64, Event)>) -> Result<Vec<EventRow>, Error> {
         self.writer
             .change("hub.events", false, move |db| {
+                let mut rows = Vec::new();
                 for (seq, event) in &events {
-                    keep_event(db, *seq, event)?;
+                    rows.extend(keep_event(db, *seq, event)?);
                 }
                 if let Some((last, _)) = events.last() {
                     set_cursor(db, EVENTS, *last)?;
                 }
-                Ok(())
+                Ok(rows)
             })
             .await
     }
@@ -185,13 +188,26 @@ fn word(body: &serde_json::Value) -> (String, bool) {
     (word, is_over)
 }
 
-fn keep_event(db: &Connection, seq: u64, event: &Event) -> Result<(), SqliteError> {
+/// Keeps an event; `None` if it was kept before.
+fn keep_event(db: &Connection, seq: u64, event: &Event) -> Result<Option<EventRow>, SqliteError> {
     let put = "INSERT INTO events (seq, at_ms, node, job_id, level, body)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (seq) DO NOTHING";
-    let job = event.job_id.as_ref().map(ToString::to_string);
+    let (job, level) = (event.job_id.as_ref().map(ToString::to_string), event.level.as_str());
     let (node, seq) = (event.node.lower_hex(), i64::try_from(seq).unwrap_or(i64::MAX));
-    let row = params![seq, at(event.timestamp), node, job, event.level.as_str(), event.to_json()];
-    db.prepare_cached(put)?.execute(row).map(drop)
+    let text = event.to_json();
+    let row = params![seq, at(event.timestamp), node, job, level, text];
+    if db.prepare_cached(put)?.execute(row)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(EventRow {
+        id: db.last_insert_rowid(),
+        seq: Some(seq),
+        at: event.timestamp.unix_ms(),
+        node,
+        job,
+        level: level.to_owned(),
+        body: serde_json::from_str(&text).unwrap_or_default(),
+    }))
 }
 
 fn at(moment: Timestamp) -> i64 {

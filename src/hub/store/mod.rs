@@ -3,6 +3,7 @@
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
 pub mod alerts;
+pub mod alerts_view;
 pub mod beside;
 mod counts;
 pub mod digest;
@@ -12,6 +13,7 @@ pub mod import;
 pub mod nodes;
 pub mod outbox;
 pub mod people;
+pub mod view;
 mod watches;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::api::stream::Live;
 use super::fleet::{Fleet, Node};
 use super::happened::Happened;
 use super::outbox::Outbox;
@@ -59,6 +60,8 @@ pub struct Watcher<C> {
     pub poke: Arc<Notify>,
     /// Told when notices were queued.
     pub outbox: Outbox,
+    /// Told when something about alerts is new.
+    pub live: Live,
     /// The clock.
     pub clock: C,
 }
@@ -154,6 +157,7 @@ impl<C: Clock> Watcher<C> {
         }
         self.store.decided(decision.clone(), self.channels.clone()).await?;
         alerts.apply(&decision, &self.policy, now);
+        self.live.alerts();
         if !decision.notices.is_empty() {
             self.outbox.poke();
         }

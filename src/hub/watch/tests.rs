@@ -76,6 +76,7 @@ impl Hub {
             channels: vec!["telegram"],
             poke: Arc::default(),
             outbox: Outbox::new(store.clone(), Vec::new()),
+            live: Live::default(),
             clock: clock.clone(),
         };
         let alerts = store.alerts(&policy, now).await.unwrap();

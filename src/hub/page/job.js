@@ -1,0 +1,100 @@
+// One job: its stages as they were told, what it used, its receipt.
+
+import { ago, ask, badge, empty, failed, h, hints, hms, iso, kv, leave, loading, main, mono, nodeHref, now, section, short, span, table, title, word } from './ui.js';
+import { on } from './live.js';
+
+const RUNS = new Set(['running']);
+const BAD = new Set(['failed', 'timed_out', 'rejected', 'interrupted']);
+const time = (status) => Date.parse(status.timestamp);
+const stageOf = (status) => status.stage || status.status || 'unknown';
+
+export function jobPage(node, job) {
+  title(job);
+  hints('u');
+  const abort = new AbortController();
+  let isLeft = false, timer = 0, told = null;
+  leave(() => { isLeft = true; abort.abort(); clearTimeout(timer); });
+  const crumb = h('nav.crumb', { 'aria-label': 'Path' }, h('a', { href: '#/fleet' }, 'Fleet'), h('span', { 'aria-hidden': 'true' }, '/'), h('a', { href: nodeHref(node) }, node), h('span', { 'aria-hidden': 'true' }, '/'), h('span', null, 'job'));
+  const top = h('div.phead', null, crumb, h('div.ttl', null, h('h1', null, job)));
+  const page = h('div.page', { tabindex: 0, role: 'region', 'aria-label': 'Job ' + job }, top, loading('the job'));
+  main.replaceChildren(page);
+
+  async function load() {
+    try {
+      told = await ask('/api/job', { node, job }, abort.signal);
+      if (!isLeft) show();
+    } catch (err) {
+      if (err.name !== 'AbortError' && !isLeft) page.replaceChildren(top, failed(err, err.status === 404 ? null : load));
+    }
+  }
+  const later = () => { clearTimeout(timer); timer = setTimeout(load, 1_000); };
+  leave(on('events', ({ events }) => { if (events.some((e) => e.job === job)) later(); }));
+  leave(on('snapshot', () => { if (told) later(); }));
+  const tick = setInterval(() => { if (told && !told.is_over && !document.hidden) show(); }, 5_000);
+  leave(() => clearInterval(tick));
+
+  function show() {
+    const statuses = (Array.isArray(told.statuses) ? told.statuses : []).filter((it) => it && typeof it === 'object');
+    const last = statuses.at(-1) || {}, state = stageOf(last) === 'unknown' ? told.status : stageOf(last);
+    const facts = [['Node', h('a.a', { href: nodeHref(node) }, node)], ['Account', mono(told.address)], ['Attempt', last.attempt == null ? '–' : String(last.attempt)], ['First heard', ago(told.first, 'first status')], ['Last heard', ago(told.last, `STATUS ${last.seq ?? ''}`)]];
+    const scroll = page.scrollTop;
+    page.replaceChildren(h('div.phead', null, crumb, h('div.ttl', null, h('h1', null, job), badge(state), h('span.mu', null, span((told.is_over ? told.last : now()) - told.first))),
+      h('dl.facts', null, facts.map(([a, b]) => kv(a, b))),
+      last.error ? h('div.say' + (BAD.has(state) ? '.bad' : ''), null, h('p', null, h('b', null, word(last.reason_code || state)), `${last.exit_code == null ? '' : ', exit ' + last.exit_code}: ${last.error}`)) : null),
+    h('div.cols', null,
+      h('div', null, section('h-s', 'Stages', null, statuses.length ? gantt(statuses, told) : empty('No status of this job can be read.')), section('h-t', 'Statuses', 'as the node told them', listed(statuses))),
+      h('div', null, section('h-u', 'Used', null, used(last)), section('h-e', 'Receipt', null, receipt(last, told)))));
+    page.scrollTop = scroll;
+  }
+  load();
+}
+
+function gantt(statuses, told) {
+  const steps = statuses.filter((it) => Number.isFinite(time(it)));
+  if (!steps.length) return empty('Its statuses tell no time.');
+  const begin = time(steps[0]), end = Math.max(told.is_over ? time(steps.at(-1)) : now(), begin + 1);
+  const percent = (t) => Math.max(0, Math.min(100, (t - begin) / (end - begin) * 100)) + '%';
+  const bars = [];
+  steps.forEach((it, k) => {
+    const stage = stageOf(it), next = steps[k + 1], until = next ? time(next) : end;
+    const before = bars.at(-1);
+    if (before?.stage === stage) { before.until = until; return; }
+    if (next || !told.is_over) bars.push({ stage, from: time(it), until, isNow: !next });
+  });
+  const durations = steps.at(-1).duration_ms || {};
+  const bar = ({ stage, from, until, isNow }) => h('li', null, h('span', null, word(stage)),
+    h('div.track', { title: `${iso(from)} to ${isNow ? 'now' : iso(until)}` }, h('i' + (isNow ? '.now' : RUNS.has(stage) ? '.run' : ''), { style: { left: percent(from), width: `calc(${percent(until)} - ${percent(from)})` } })), h('span.r.mu', null, span(until - from)));
+  const axis = [0, .25, .5, .75, 1].map((part) => h('span', { style: { left: part * 100 + '%' } }, hms(begin + (end - begin) * part)));
+  const told_ms = Object.entries(durations).map(([name, ms]) => `${word(name)} ${span(ms)}`).join(', ');
+  return [h('ol.gantt', null, bars.map(bar)), h('div.axis', { 'aria-hidden': 'true' }, h('b'), h('div', null, axis)), told_ms ? h('p.mu', null, 'By the node: ' + told_ms) : null];
+}
+
+function listed(statuses) {
+  if (!statuses.length) return empty('None.');
+  return table('Statuses', ['>Seq', 'Stage', 'When', 'What'], statuses.toReversed().slice(0, 200).map((it) => [String(it.seq ?? '–'), badge(stageOf(it)), Number.isFinite(time(it)) ? ago(time(it), `STATUS seq ${it.seq ?? '–'}`) : '–',
+    h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
+}
+
+/// A document of somebody else, flat: its keys, and what they hold.
+function flat(value, prefix = '', out = []) {
+  for (const [key, it] of Object.entries(value)) {
+    if (out.length >= 60) break;
+    const name = prefix + word(key);
+    if (it && typeof it === 'object' && !Array.isArray(it)) flat(it, name + ' ', out);
+    else out.push(kv(name, mono(typeof it === 'string' ? it : JSON.stringify(it))));
+  }
+  return out;
+}
+
+function used(last) {
+  const record = last.usage?.message || last.usage;
+  if (!record || typeof record !== 'object') return empty('The node tells what a job used when it has ended.');
+  return h('dl.kv.w', null, flat(record));
+}
+
+function receipt(last, told) {
+  const own = [last.output_cid && kv('Output', mono(String(last.output_cid))), last.log_cid && kv('Log', mono(String(last.log_cid))), last.exit_code != null && kv('Exit code', String(last.exit_code)), last.signature && kv('Signature', mono(short(String(last.signature), 24, 10), String(last.signature)))].filter(Boolean);
+  const signed = last.receipt && typeof last.receipt === 'object' ? flat(last.receipt.message || last.receipt) : [];
+  if (!own.length && !signed.length) return empty(told.is_over ? 'No container was started, so there is no receipt.' : 'The node signs it when the container has ended.');
+  return h('dl.kv.w', null, own, signed);
+}

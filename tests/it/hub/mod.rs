@@ -1,0 +1,4 @@
+//! The hub.
+
+mod pages;
+mod seeded;
