@@ -48,6 +48,12 @@ pub struct Head {
     /// Whether something changed that nobody was told of.
     #[serde(default)]
     pub is_news: bool,
+    /// What is the matter, as it was last told, or as it would have been.
+    #[serde(default)]
+    pub title: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: String,
     /// Why it isn't told at present, if so: `silenced`, `inhibited by …`, `quiet hours`.
     #[serde(default)]
     pub muted: Option<String>,

@@ -35,12 +35,28 @@ pub(super) fn all(
         let notice = kind
             .filter(|kind| *kind != NoticeKind::Resolved || !is_removed(incident))
             .map(|kind| notice(incident, rule, kind, now));
-        let is_as_before = muted == incident.head.muted && notice.is_none() && !is_over;
+        let state = if is_over { NoticeKind::Resolved } else { NoticeKind::Updated };
+        let title = notice.as_ref().map_or_else(
+            || {
+                if incident.head.is_news {
+                    title::of(incident, rule, state, now)
+                } else {
+                    incident.head.title.clone()
+                }
+            },
+            |notice| notice.title.clone(),
+        );
+        let is_as_before = muted == incident.head.muted
+            && title == incident.head.title
+            && notice.is_none()
+            && !is_over;
         if is_as_before {
             continue;
         }
         if let Some(incident) = work.open.get_mut(&id) {
             incident.head.muted = muted;
+            incident.head.title = title;
+            incident.head.remedy.clone_from(&rule.remedy);
             if notice.is_some() {
                 incident.head.told = Some(now);
                 incident.head.is_news = false;
