@@ -1,4 +1,9 @@
-//! The hub.
+//! The hub: the real program, asked over HTTP as agents and people ask it; its pages in a browser.
 
+mod agent;
+mod files;
 mod pages;
+mod process;
+mod seed;
 mod seeded;
+mod siege;
