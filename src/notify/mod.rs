@@ -279,6 +279,16 @@ async fn body_of(mut response: Response) -> Result<Vec<u8>, Refused> {
     Ok(body)
 }
 
+/// A URL that may hold a password or a key, which its `Debug` form doesn't show.
+#[derive(Clone)]
+struct Target(http::Url);
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 /// A client for a channel.
 fn client() -> Result<http::Client, BoxError> {
     Ok(http::client().timeout(SEND_MAX).build().map_err(http::boxed)?)

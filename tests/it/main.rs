@@ -10,6 +10,7 @@ mod contract;
 mod events;
 mod gpu;
 mod hostile;
+mod hub;
 mod jobs;
 mod journal;
 mod keys;

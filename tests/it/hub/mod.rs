@@ -1,0 +1,3 @@
+//! The hub, with what it talks to.
+
+mod outbox;
