@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::calls::{Target, client, post, unanswered};
 use super::form::{Limit, Markup, Message, title};
-use super::{Accepted, Pace, Refused, Target, Telling, client, post, unanswered};
+use super::{Accepted, Pace, Refused, Telling};
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
 use crate::http::{self, Client, InvalidUrl, Url};
 use crate::report::BoxError;

@@ -5,8 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::calls::{Target, client, post};
 use super::form::{NAME_CHARS_MAX, SENTENCE_CHARS_MAX};
-use super::{Accepted, Pace, Refused, Target, Telling, client, post, seconds};
+use super::{Accepted, Pace, Refused, Telling, seconds};
 use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, NoticeNode};
 use crate::http::{self, Client, InvalidUrl};

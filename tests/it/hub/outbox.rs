@@ -130,7 +130,7 @@ async fn a_telegram_that_throttles_fails_breaks_off_and_hangs_gets_the_notice_in
     assert_eq!((told[0].tries, told[0].answer.as_deref()), (5, Some("message 7")));
     let requests = receiver.requests();
     assert_eq!(requests.len(), 5);
-    let waited = requests[1].at - requests[0].at;
+    let waited = requests[1].at.duration_since(requests[0].at);
     assert!(waited >= Duration::from_secs(3), "Telegram asked for 3 s: {waited:?}");
     let is_marked = |at: usize| {
         let text = requests[at].body["text"].as_str().expect("a text");
