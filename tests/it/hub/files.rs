@@ -9,11 +9,21 @@ use serde_json::json;
 use super::process::{Hub, PATIENCE, SECRET, ask, bearer};
 use crate::support::tools::eventually;
 
+/// Ends the threads of a test however it ends.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_hub_that_is_killed_amid_beats_has_lost_none_that_it_acknowledged() {
     let mut hub = Hub::start(&[]);
     let (at, taken, ended) = (hub.at.clone(), Mutex::new(Vec::new()), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let end = EndOnDrop(&ended);
         for thread in 0..8 {
             let (at, taken, ended) = (&at, &taken, &ended);
             scope.spawn(move || {
@@ -21,10 +31,10 @@ fn a_hub_that_is_killed_amid_beats_has_lost_none_that_it_acknowledged() {
                     let name = format!("node-{thread}-{number}");
                     let body = json!({"node_id": name}).to_string();
                     let answer = ask(at, "POST /api/heartbeat", &[&bearer(SECRET)], &body);
-                    match answer {
-                        Some(answer) if answer.status == 200 => taken.lock().unwrap().push(name),
-                        _ if ended.load(Ordering::Relaxed) => return,
-                        _ => {}
+                    if answer.is_some_and(|answer| answer.status == 200) {
+                        taken.lock().unwrap().push(name);
+                    } else if ended.load(Ordering::Relaxed) {
+                        return;
                     }
                 }
             });
@@ -33,7 +43,7 @@ fn a_hub_that_is_killed_amid_beats_has_lost_none_that_it_acknowledged() {
             (taken.lock().unwrap().len() > 300).then_some(())
         });
         hub.kill();
-        ended.store(true, Ordering::Relaxed);
+        drop(end);
     });
     hub.begin();
     let (known, taken) = (hub.names(), taken.into_inner().unwrap());
