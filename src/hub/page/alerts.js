@@ -1,12 +1,11 @@
 // Alerts: what is the matter, what to do, who was told and what the channel answered.
 
-import { age, ago, ask, badge, empty, failed, h, hints, hms, icon, iso, keys, leave, loading, main, n0, nodeHref, now, say, section, span, table, title, word } from './ui.js';
+import { age, ago, ask, badge, capital, empty, failed, h, hints, hms, icon, iso, keys, leave, loading, main, n0, nodeHref, now, say, section, span, table, title, word } from './ui.js';
 import { on } from './live.js';
 
 const CHANNEL = { telegram: 'Telegram', mail: 'mail', webhook: 'webhook', ntfy: 'ntfy' };
 const channel = (name) => CHANNEL[name] || name;
 const text = (it) => typeof it === 'string' ? it : '';
-const capital = (it) => it.charAt(0).toUpperCase() + it.slice(1);
 
 /// What an incident says: of its head, or else of its last notice.
 function told(incident) {
@@ -15,6 +14,7 @@ function told(incident) {
   const first = (key) => text(head[key]) || text(last[key]);
   return { title: first('title') || capital(word(incident.rule)), severity: first('severity') || 'warning', remedy: first('remedy'), why: first('why'), lines: Array.isArray(last.lines) ? last.lines : [] };
 }
+const urgency = (incident) => ['critical', 'warning', 'info'].indexOf(told(incident).severity);
 const whyOf = (member) => typeof member.body === 'object' && member.body ? text(member.body.why) : text(member.body);
 
 function notice(it) {
@@ -66,7 +66,7 @@ export function alertsPage() {
     const about = (it) => typeof it.body === 'object' && it.body ? Object.entries(it.body).filter(([k, v]) => k !== 'why' && k !== 'reason' && v != null && v !== '').map(([k, v]) => `${word(k)} ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ') : String(it.body);
     page.replaceChildren(
       h('div.phead', null, h('div.ttl', null, h('h1', null, 'Alerts'), h('span.mu', null, `${n0(total)} firing, ${n0(silences.length)} ${silences.length === 1 ? 'silence' : 'silences'}, ${n0(waiting)} ${waiting === 1 ? 'notice' : 'notices'} waiting`))),
-      section('h-f', 'Firing', open.length ? h('span.whn', null, 'Sent') : null, open.length ? open.map(item) : h('p.mu.empty', null, h('span.st', null, icon('ok'), 'Nothing is the matter.')), total > open.length ? empty(`${n0(total - open.length)} more are older.`) : []),
+      section('h-f', 'Firing', open.length ? h('span.whn', null, 'Sent') : null, open.length ? open.toSorted((a, b) => urgency(a) - urgency(b)).map(item) : h('p.mu.empty', null, h('span.st', null, icon('ok'), 'Nothing is the matter.')), total > open.length ? empty(`${n0(total - open.length)} more are older.`) : []),
       h('div.two', null,
         section('h-o', 'Channels', channels.length ? `${n0(refused)} refused, ${n0(waiting)} waiting` : null, channels.length ? table('Channels', ['Channel', '>Waiting', '>Sent in 24 h', 'Last answer'],
           channels.map((it) => [badge(it.waiting && it.answered && !/^2|ok|accepted/i.test(it.answer || '') || it.refused ? 'warning' : 'ok', channel(it.name)), n0(it.waiting), n0(it.sent), it.answered == null ? '–' : h('span', null, text(it.answer), ' ', ago(it.answered))])) : empty('Nothing was sent in 24 h.')),
