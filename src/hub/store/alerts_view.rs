@@ -167,11 +167,11 @@ fn incidents(db: &Connection, sql: &str, with: impl Params) -> Result<Vec<Incide
     })?;
     let whole = |(id, rule, opened, closed, head)| {
         let members = "SELECT name, body FROM members WHERE incident = ? ORDER BY name LIMIT ?";
-        let member = |row: &Row<'_>| {
-            Ok(Member { name: row.get(0)?, body: json(&row.get::<_, String>(1)?) })
-        };
+        let member =
+            |row: &Row<'_>| Ok(Member { name: row.get(0)?, body: json(&row.get::<_, String>(1)?) });
         let total = "SELECT COUNT(*) FROM members WHERE incident = ?";
-        let notices = "SELECT id, channel, decided_ms, state, tries, next_ms, answered_ms, answer, body
+        let notices =
+            "SELECT id, channel, decided_ms, state, tries, next_ms, answered_ms, answer, body
             FROM notices WHERE incident = ? ORDER BY id DESC LIMIT ?";
         Ok(Incident {
             id,

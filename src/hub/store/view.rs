@@ -166,7 +166,12 @@ impl Eyes {
     }
 
     /// The node's past, of which `first` is when the hub first heard of it.
-    pub async fn past(&self, name: String, first: Timestamp, now: Timestamp) -> Result<Past, Error> {
+    pub async fn past(
+        &self,
+        name: String,
+        first: Timestamp,
+        now: Timestamp,
+    ) -> Result<Past, Error> {
         self.look(move |db| {
             let standings = "SELECT at_ms, standing, why FROM standings WHERE name = ?
                 ORDER BY at_ms DESC LIMIT ?";
@@ -412,7 +417,8 @@ mod tests {
         let store = Store::open(&path).unwrap();
         let eyes = Eyes::open(&path).unwrap();
         let fill = |db: &Connection| -> Result<(), Error> {
-            let sql = "INSERT INTO jobs VALUES ('0xa', 'j1', 1, 5, 'completed', 1, '[{\"seq\":1}]'),
+            let sql =
+                "INSERT INTO jobs VALUES ('0xa', 'j1', 1, 5, 'completed', 1, '[{\"seq\":1}]'),
                 ('0xa', 'j2', 2, 9, 'processing', 0, 'no JSON')";
             db.execute_batch(sql)?;
             Ok(())

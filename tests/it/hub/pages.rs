@@ -18,12 +18,8 @@ async fn serving<T: Send + 'static>(
 ) -> T {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("its address"));
-    let served = web::serve(
-        listener,
-        seeded.app.clone(),
-        std::future::pending(),
-        Duration::from_secs(1),
-    );
+    let served =
+        web::serve(listener, seeded.app.clone(), std::future::pending(), Duration::from_secs(1));
     let work = tokio::task::spawn_blocking(move || with(base));
     let (fleet, live, now) = (seeded.fleet.clone(), seeded.live.clone(), seeded.now.clone());
     // Until the streams are ended, which the browser asks for at its own end.

@@ -74,7 +74,8 @@ fn node(i: usize, now: u64) -> Node {
         });
         node.address = address(i).parse().ok();
         node.heard.is_ours = true;
-        (node.heard.nats, node.nats_seq) = (ago(i as u64 * 53 % 5_000), Some(48_000_000 + i as u64));
+        (node.heard.nats, node.nats_seq) =
+            (ago(i as u64 * 53 % 5_000), Some(48_000_000 + i as u64));
         (node.heard.chain, node.chain_block) = (ago(i as u64 * 71 % 300_000), Some(41_203_991));
         node.presence = Some(Arc::new(said));
     }
@@ -87,10 +88,14 @@ fn trouble(i: usize, now: u64, node: &mut Node) {
         4_260..4_266 => (Standing::Down, 47, "its last beat is 47 min old"),
         2_011 => (Standing::Down, 540, "its last beat is 9 h old"),
         7_777 => (Standing::Down, 3, "it says so itself"),
-        610 | 1_901 | 5_021 | 6_402 | 9_120 => {
-            (Standing::Zombie, 41, "its heartbeats reach the chain, but its last beat is 41 min old")
+        610 | 1_901 | 5_021 | 6_402 | 9_120 => (
+            Standing::Zombie,
+            41,
+            "its heartbeats reach the chain, but its last beat is 41 min old",
+        ),
+        3_001..3_004 | 8_450 => {
+            (Standing::NotWatched, 4, "the hub has not listened for long enough")
         }
-        3_001..3_004 | 8_450 => (Standing::NotWatched, 4, "the hub has not listened for long enough"),
         5_589 | 5_701 => (Standing::Clash, 18, "two programs use its key"),
         _ => return,
     };
@@ -116,7 +121,9 @@ fn fill(path: &Path, now: u64) {
     put("INSERT INTO watches VALUES (?, ?)", &[&ms(now - 200 * MINUTE), &ms(now - 90 * MINUTE)]);
     put("INSERT INTO watches VALUES (?, ?)", &[&ms(now - 80 * MINUTE), &ms(now - 1_000)]);
     for i in [610, 4_260, 9_120, 101] {
-        for (ago, standing, why) in [(900, "up", "its beats come in time"), (41, "zombie", "<b>it</b>")] {
+        for (ago, standing, why) in
+            [(900, "up", "its beats come in time"), (41, "zombie", "<b>it</b>")]
+        {
             let at = ms(now - ago * MINUTE);
             put("INSERT INTO standings VALUES (?, ?, ?, ?)", &[&name(i), &at, &standing, &why]);
         }
@@ -126,7 +133,8 @@ fn fill(path: &Path, now: u64) {
     }
     for id in 1..=450_u64 {
         let i = [610, 101, 9_121, 4_261][usize::try_from(id % 4).expect("small")];
-        let level = ["info", "info", "debug", "warning", "error"][usize::try_from(id % 5).expect("small")];
+        let level =
+            ["info", "info", "debug", "warning", "error"][usize::try_from(id % 5).expect("small")];
         let body = event(i, id, level, now - (450 - id) * 1_000);
         let sql = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)";
         let (at, job) = (ms(now - (450 - id) * 1_000), format!("job-{}", id % 7));
@@ -149,8 +157,12 @@ type Put<'a> = dyn Fn(&str, &[&dyn lamda_node::sql::ToSql]) + 'a;
 
 fn jobs(put: &Put<'_>, now: u64) {
     let told = |stage: &str, seq: u64, ago: u64, more: Value| {
-        let mut status = json!({"seq": seq, "attempt": 1, "stage": stage, "timestamp": at(now - ago)});
-        status.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        let mut status =
+            json!({"seq": seq, "attempt": 1, "stage": stage, "timestamp": at(now - ago)});
+        status
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().cloned().unwrap_or_default());
         status
     };
     let begun = [
@@ -173,23 +185,45 @@ fn jobs(put: &Put<'_>, now: u64) {
         (610, "job-2", begun.to_vec(), "processing", false),
         (9_121, "job-1", begun.to_vec(), "processing", false),
     ] {
-        let (first, last) = (i64::try_from(now - 900_000).expect("a time"), i64::try_from(now - 60_000).expect("a time"));
+        let (first, last) = (
+            i64::try_from(now - 900_000).expect("a time"),
+            i64::try_from(now - 60_000).expect("a time"),
+        );
         let sql = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)";
-        put(sql, &[&address(i), &job, &first, &last, &status, &is_over, &json!(statuses).to_string()]);
+        put(
+            sql,
+            &[&address(i), &job, &first, &last, &status, &is_over, &json!(statuses).to_string()],
+        );
     }
 }
 
 fn alerts(put: &Put<'_>, now: u64) {
     let ms = |ago: u64| i64::try_from(now - ago * MINUTE).expect("a time");
     let heads = [
-        (1, "clash", 18, json!({"severity": "critical", "title": "One key on 2 machines", "remedy": "Stop one of the two."})),
-        (2, "down", 47, json!({"severity": "critical", "title": "6 of 10,000 nodes are down", "remedy": "Look at the uplink first; then `lamda-node doctor`."})),
+        (
+            1,
+            "clash",
+            18,
+            json!({"severity": "critical", "title": "One key on 2 machines", "remedy": "Stop one of the two."}),
+        ),
+        (
+            2,
+            "down",
+            47,
+            json!({"severity": "critical", "title": "6 of 10,000 nodes are down", "remedy": "Look at the uplink first; then `lamda-node doctor`."}),
+        ),
         (3, "zombie", 41, json!({"title": HOSTILE})),
     ];
     for (id, rule, ago, head) in heads {
-        put("INSERT INTO incidents VALUES (?, ?, ?, NULL, ?)", &[&id, &rule, &ms(ago), &head.to_string()]);
+        put(
+            "INSERT INTO incidents VALUES (?, ?, ?, NULL, ?)",
+            &[&id, &rule, &ms(ago), &head.to_string()],
+        );
     }
-    put("INSERT INTO incidents VALUES (4, 'down', ?, ?, '{\"title\":\"sin-a-201 is down\"}')", &[&ms(102), &ms(96)]);
+    put(
+        "INSERT INTO incidents VALUES (4, 'down', ?, ?, '{\"title\":\"sin-a-201 is down\"}')",
+        &[&ms(102), &ms(96)],
+    );
     let members = [(1, 5_589), (1, 5_701), (3, 9_120), (3, 610)].into_iter();
     for (id, i) in members.chain((4_260..4_266).map(|i| (2, i))) {
         let body = json!({"why": "its last beat is 47 min old"}).to_string();
@@ -288,7 +322,15 @@ fn controls(fleet: &Fleet, live: &Live) -> Router {
         let live = live.clone();
         post(async move |Query(Asked { name, text })| {
             let body = json!({"component": "job", "event_type": "failed", "level": "error", "message": text});
-            live.event(EventRow { id: 100_000, seq: Some(1), at: now(), node: name, job: None, level: "error".to_owned(), body });
+            live.event(EventRow {
+                id: 100_000,
+                seq: Some(1),
+                at: now(),
+                node: name,
+                job: None,
+                level: "error".to_owned(),
+                body,
+            });
         })
     };
     let end = {
