@@ -74,7 +74,8 @@ CREATE TABLE notices (
     next_ms     INTEGER NOT NULL,           -- not tried before
     answered_ms INTEGER,
     answer      TEXT,                       -- what the channel said last
-    told_in     INTEGER                     -- of a folded one: the notice that told it
+    told_in     INTEGER,                    -- of a folded one: the notice that told it
+    maybe_repeat INTEGER NOT NULL DEFAULT 0 -- 1: an earlier try may have arrived
 );
 CREATE INDEX notices_waiting ON notices (channel, state, next_ms);
 CREATE INDEX notices_of ON notices (incident);

@@ -20,6 +20,7 @@
 pub mod claims;
 pub mod control;
 pub mod events;
+pub mod feed;
 pub mod find;
 pub mod ids;
 pub mod intake;
@@ -55,6 +56,7 @@ pub use connection::Bus;
 pub use control::{ControlAnswers, ControlRequest, ControlRequests};
 pub use credentials::{Credentials, Expiry, Kept, WARN_BEFORE};
 pub use events::{EventStream, Sending, Start};
+pub use feed::{Presences, Recorded, Records};
 pub use find::Search;
 pub use ids::MessageIds;
 pub use intake::{Delivery, Intake};

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use alloy::primitives::U64;
+use alloy::primitives::{Address as Word, B256, U64};
 use alloy::sol_types::{SolEvent as _, SolEventInterface as _};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -69,14 +69,20 @@ pub enum Event {
 /// The progress of reading a node's history, range by range, oldest first.
 #[derive(Debug)]
 pub struct Walk {
-    provider: Address,
+    /// The node whose events are read; `None`: all nodes.
+    provider: Option<Address>,
     ranges: Ranges,
 }
 
 impl Walk {
     /// A walk from block `first` to block `last`, both included.
     pub fn new(provider: Address, first: u64, last: u64) -> Self {
-        Self { provider, ranges: Ranges::new(first, last) }
+        Self { provider: Some(provider), ranges: Ranges::new(first, last) }
+    }
+
+    /// As [`Walk::new`], over the events of all nodes.
+    pub fn of_all(first: u64, last: u64) -> Self {
+        Self { provider: None, ranges: Ranges::new(first, last) }
     }
 }
 
@@ -106,6 +112,15 @@ impl Reader {
 
     /// The events of the walk's next range; `None` at the end of the walk.
     pub async fn next_range(&self, walk: &mut Walk) -> Result<Option<Vec<Entry>>, Error> {
+        let entries = self.next_of_all(walk).await?;
+        Ok(entries.map(|entries| entries.into_iter().map(|(_, entry)| entry).collect()))
+    }
+
+    /// As [`Reader::next_range`], each event with the node that it is about.
+    pub async fn next_of_all(
+        &self,
+        walk: &mut Walk,
+    ) -> Result<Option<Vec<(Address, Entry)>>, Error> {
         self.chain_id().await?;
         let filter = self.filter(walk.provider);
         let Some((blocks, logs)) = walk.ranges.next(&self.rpc, &filter).await? else {
@@ -114,39 +129,55 @@ impl Reader {
         self.entries(walk.provider, &blocks, logs).map(Some)
     }
 
-    fn filter(&self, provider: Address) -> Value {
-        json!({
-            "address": self.config.contract,
-            "topics": [
-                [
-                    NodeRegistered::SIGNATURE_HASH,
-                    NodeHeartbeat::SIGNATURE_HASH,
-                    JobCountIncremented::SIGNATURE_HASH,
-                    ReceiptsCommitted::SIGNATURE_HASH,
-                ],
-                word(provider).into_word(),
-            ],
-        })
+    /// The Unix second of a block's timestamp.
+    pub async fn time_of(&self, block: u64) -> Result<u64, Error> {
+        let params = json!([U64::from(block), false]);
+        let found: Option<Block> = self.rpc.ask("eth_getBlockByNumber", params).await?;
+        found
+            .map(|block| block.head().timestamp_s)
+            .ok_or_else(|| Error::Unexpected { reason: format!("it has no block {block}") })
+    }
+
+    fn filter(&self, provider: Option<Address>) -> Value {
+        let kinds = json!([
+            NodeRegistered::SIGNATURE_HASH,
+            NodeHeartbeat::SIGNATURE_HASH,
+            JobCountIncremented::SIGNATURE_HASH,
+            ReceiptsCommitted::SIGNATURE_HASH,
+        ]);
+        let topics = match provider {
+            Some(provider) => json!([kinds, word(provider).into_word()]),
+            None => json!([kinds]),
+        };
+        json!({ "address": self.config.contract, "topics": topics })
     }
 
     fn entries(
         &self,
-        provider: Address,
+        provider: Option<Address>,
         asked: &RangeInclusive<u64>,
         logs: Vec<Log>,
-    ) -> Result<Vec<Entry>, Error> {
-        let (contract, provider) = (word(self.config.contract), word(provider).into_word());
+    ) -> Result<Vec<(Address, Entry)>, Error> {
+        let contract = word(self.config.contract);
         let take = |log: Log| {
             let block = log.block_number.to();
+            let about = log.topics.get(1).and_then(account);
             let is_asked = log.address == contract
-                && log.topics.get(1) == Some(&provider)
+                && (provider.is_none() || about == provider)
                 && asked.contains(&block);
-            entry(&log, block).filter(|_| is_asked).ok_or_else(|| Error::Unexpected {
+            let entry = about.zip(entry(&log, block)).filter(|_| is_asked);
+            entry.ok_or_else(|| Error::Unexpected {
                 reason: format!("it answers eth_getLogs with a log of block {block} unasked"),
             })
         };
         logs.into_iter().map(take).collect()
     }
+}
+
+/// The account in an indexed argument: twelve zero bytes, then its own.
+pub(super) fn account(topic: &B256) -> Option<Address> {
+    let is_account = topic.iter().take(12).all(|byte| *byte == 0);
+    is_account.then(|| Address::new(Word::from_word(*topic).into_array()))
 }
 
 /// Decodes a log; `None` unless it is one of the four events.

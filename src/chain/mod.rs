@@ -20,6 +20,7 @@ pub mod history;
 pub mod key;
 pub mod keystore;
 mod logs;
+pub mod pulse;
 mod reader;
 mod revert;
 mod rpc;

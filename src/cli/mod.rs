@@ -16,12 +16,14 @@ mod doctor;
 mod events;
 mod follow;
 mod gpus;
+mod hub;
 mod jobs;
 mod judge;
 mod key;
 mod logging;
 mod logs;
 mod out;
+mod rebuild;
 mod receipt;
 mod receipt_check;
 mod run;
@@ -86,6 +88,8 @@ enum Command {
     Disk(disk::Args),
     /// Show what nodes tell of themselves and of their jobs
     Events(events::Args),
+    /// Watch many nodes: take their beats, show them on a page, and tell people
+    Hub(hub::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -135,6 +139,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Gpus(args) => block_on(gpus::execute(args)),
         Command::Disk(args) => disk::execute(&args),
         Command::Events(args) => block_on(events::execute(args)),
+        Command::Hub(args) => hub::execute(args),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::SandboxTest(args) => block_on(sandbox_test::execute(args)),

@@ -7,9 +7,12 @@
 const ENDS: [&str; 4] = ["_KEY", "_JWT", "_TOKEN", "_PASSWORD"];
 
 /// Settings whose URLs may carry a user with a password, or a token.
-const URLS: [&str; 7] = [
+const URLS: [&str; 10] = [
+    "ALERT_WEBHOOK_URL",
     "NATS_URL",
+    "NTFY_URL",
     "OPBNB_RPC_URL",
+    "SMTP_URL",
     "IPFS_GATEWAYS",
     "PINATA_API_URL",
     "HTTPS_PROXY",
@@ -17,8 +20,8 @@ const URLS: [&str; 7] = [
     "ALL_PROXY",
 ];
 
-/// The setting whose URLs have keys in their paths or queries with most providers.
-const KEYED: &str = "OPBNB_RPC_URL";
+/// The settings whose URLs have keys in their paths or queries with most providers.
+const KEYED: [&str; 3] = ["ALERT_WEBHOOK_URL", "NTFY_URL", "OPBNB_RPC_URL"];
 
 /// Whether this setting is a secret or contains one.
 pub(super) fn is_secret(name: &str, value: &str) -> bool {
@@ -26,7 +29,7 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
         return !value.is_empty();
     }
     URLS.iter().any(|one| one.eq_ignore_ascii_case(name))
-        && value.split(',').any(|url| carries_one(url.trim(), name == KEYED))
+        && value.split(',').any(|url| carries_one(url.trim(), KEYED.contains(&name)))
 }
 
 /// Whether a URL carries a user or a token; with `keyed`, also whether anything follows its host.
@@ -50,6 +53,10 @@ mod tests {
             ("OPBNB_RPC_URL", "https://u:p@rpc.example"),
             ("OPBNB_RPC_URL", "https://rpc.example,https://opbnb.example/v1/0123456789abcdef"),
             ("OPBNB_RPC_URL", "https://rpc.example?apikey=0123"),
+            ("SMTP_URL", "smtps://u:p@mail.example"),
+            ("NTFY_URL", "https://ntfy.sh/topic"),
+            ("ALERT_WEBHOOK_URL", "https://hooks.example/services/T0/B0/x"),
+            ("TELEGRAM_BOT_TOKEN", "1:AA"),
             ("IPFS_GATEWAYS", "https://a.example,https://u:p@b.example/ipfs"),
             ("PINATA_API_URL", "http://u:p@127.0.0.1:8400"),
             ("https_proxy", "http://u:p@proxy.example:3128"),
@@ -60,6 +67,7 @@ mod tests {
             ("PINATA_JWT", ""),
             ("AGENT_KEYSTORE_PASSPHRASE_FILE", "/x"),
             ("NATS_URL", "nats://h:4222"),
+            ("SMTP_URL", "smtp://127.0.0.1"),
             ("OPBNB_RPC_URL", "https://rpc.example/, http://127.0.0.1:8545"),
             ("IPFS_GATEWAYS", "https://a.example/ipfs/@x"),
             ("PINATA_API_URL", "https://api.pinata.cloud"),

@@ -336,6 +336,8 @@ fn every_variable_stands_in_the_example_file_and_nothing_else_does() {
     logging::read(&mut env);
     Parts::read(&mut env);
     agent_address(&mut env);
+    channels::read(&mut env, "");
+    hub::read(&mut env);
     let mut asked: BTreeSet<&str> = env.asked().clone();
     // The system's own.
     asked.retain(|name| !["HOME", "PATH"].contains(name));

@@ -179,3 +179,68 @@ fn silence(heard: &Heard, now: Timestamp) -> String {
         (None, None) => "it has never been heard on NATS".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+    const PATIENCE: Patience = Patience {
+        own: Duration::from_secs(180),
+        nats: Duration::from_secs(60),
+        chain: Duration::from_secs(900),
+    };
+
+    fn ago(seconds: u64) -> Option<Timestamp> {
+        Some(Timestamp::from_unix_ms(NOW.unix_ms() - 1_000 * seconds))
+    }
+
+    /// The hub has listened to everything for an hour.
+    fn all_ears() -> Listening {
+        Listening { own: ago(3_600).unwrap(), nats: ago(3_600), chain: ago(3_600) }
+    }
+
+    fn of(heard: Heard) -> Standing {
+        standing(&heard, &PATIENCE, &all_ears(), NOW).0
+    }
+
+    #[test]
+    fn each_clock_counts_and_their_disagreement_has_a_name() {
+        let beats = |own, says_down| Heard { own, says_down, ..Heard::default() };
+        let ours = |nats, chain| Heard { nats, chain, is_ours: true, ..Heard::default() };
+        for (heard, expected) in [
+            (beats(ago(180), false), Standing::Up),
+            (beats(ago(181), false), Standing::Down),
+            (beats(ago(10), true), Standing::Down),
+            (ours(ago(60), None), Standing::Up),
+            (ours(ago(61), None), Standing::Down),
+            (ours(ago(61), ago(300)), Standing::Zombie),
+            (ours(None, ago(300)), Standing::Zombie),
+            (ours(None, ago(1_000)), Standing::Down),
+            (Heard { own: ago(10), ..ours(ago(600), ago(300)) }, Standing::Up),
+            (Heard { clash: ago(30), ..ours(ago(1), ago(1)) }, Standing::Clash),
+            (Heard { clash: ago(90), ..ours(ago(1), ago(1)) }, Standing::Up),
+        ] {
+            assert_eq!(of(heard), expected, "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_listened_to_for_long_enough_is_not_called_silent() {
+        let old = Heard { own: ago(7_200), ..Heard::default() };
+        let just_started = Listening { own: ago(179).unwrap(), nats: None, chain: None };
+        assert_eq!(standing(&old, &PATIENCE, &just_started, NOW).0, Standing::NotWatched);
+        let ours = Heard { nats: ago(7_200), is_ours: true, ..Heard::default() };
+        let without_nats = Listening { nats: None, ..all_ears() };
+        assert_eq!(standing(&ours, &PATIENCE, &without_nats, NOW).0, Standing::NotWatched);
+        assert_eq!(standing(&ours, &PATIENCE, &all_ears(), NOW).0, Standing::Down);
+    }
+
+    #[test]
+    fn the_reason_says_what_was_last_heard() {
+        let old = Heard { own: ago(7_200), ..Heard::default() };
+        let (_, why) = standing(&old, &PATIENCE, &all_ears(), NOW);
+        assert_eq!(why, "its last beat is 2 h old");
+        assert_eq!(silent_since(&old, &PATIENCE), ago(7_020));
+    }
+}

@@ -4,13 +4,15 @@
 //! events go to sinks that don't get all, [`seed_view`] shows events as the dashboards of `SynapticLlamas` and
 //! SOLLOL read them.
 //!
-//! What a hub makes of it: [`clocks`] says whether a node is there, [`rule`] is what somebody wants to know,
-//! [`alerts`] decides who is told what and when, [`notice`] is what is told.
+//! What a hub makes of it: [`beat`] is what agents of the original monitor post, [`clocks`] says whether a node is
+//! there, [`rule`] is what somebody wants to know, [`alerts`] decides who is told what and when, [`notice`] is what
+//! is told.
 //!
 //! Must hold: an event is bounded, whoever wrote the texts in it; its component and its type are each one token
 //! of a NATS subject.
 
 pub mod alerts;
+pub mod beat;
 pub mod clocks;
 pub mod event;
 pub mod kinds;

@@ -82,16 +82,8 @@ pub enum Condition {
     },
 }
 
-/// The figures of nodes that rules can name, each with its unit.
-pub const FIGURES: [&str; 7] = [
-    "gpu_temperature_c",
-    "gpu_utilization_percent",
-    "gpus_sick",
-    "free_slots",
-    "queue",
-    "job_silent_s",
-    "card_idle_s",
-];
+/// The figures of nodes that rules can name: what one of our nodes tells of itself on NATS.
+pub const FIGURES: [&str; 5] = ["gpus", "gpus_sick", "free_slots", "slots", "free_vram_mib"];
 
 /// A file of rules that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -286,4 +278,70 @@ pub fn matches(pattern: &str, text: &str) -> bool {
         rest = rest.get(at + part.len()..).unwrap_or_default();
     }
     rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: serde_json::Value) -> Result<Vec<Rule>, InvalidRule> {
+        let written: Vec<Written> =
+            serde_json::from_value(json).map_err(|err| InvalidRule(err.to_string()))?;
+        Rule::all(written)
+    }
+
+    #[test]
+    fn a_pattern_matches_with_any_text_for_its_stars() {
+        for (pattern, text, is_match) in [
+            ("rack-*", "rack-12", true),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b", "a-b-c", false),
+            ("a*a", "a", false),
+            ("abc", "abcd", false),
+            ("*.failed", "job.failed", true),
+        ] {
+            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_rule_is_refused_by_its_name_and_key() {
+        let when = serde_json::json!({"standing": ["down"]});
+        for (rules, says) in [
+            (serde_json::json!([{"name": "a", "when": {}}]), "\"a\": when has one of"),
+            (
+                serde_json::json!([{"name": "a", "when": {"figure": "mood", "above": 1}}]),
+                "no figure",
+            ),
+            (serde_json::json!([{"name": "a", "when": {"figure": "slots"}}]), "above or below"),
+            (serde_json::json!([{"name": "a", "when": when, "remind_s": 5}]), "remind_s"),
+            (serde_json::json!([{"name": "a", "when": when, "hold_s": 99_999_999}]), "a span"),
+            (serde_json::json!([{"name": "a", "when": when, "hold": 5}]), "hold"),
+            (serde_json::json!([{"name": "a", "when": when, "silenced_by": ["b"]}]), "silenced_by"),
+            (
+                serde_json::json!([{"name": "a", "when": when}, {"name": "a", "when": when}]),
+                "two rules",
+            ),
+        ] {
+            let refused = read(rules.clone()).unwrap_err().to_string();
+            assert!(refused.contains(says), "{rules}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_rule_reads_as_it_is_written() {
+        let rules = read(serde_json::json!([{
+            "name": "sick",
+            "when": {"figure": "gpus_sick", "above": 0.0},
+            "hold_s": 300,
+            "severity": "critical",
+            "nodes": "rack-*",
+            "tag": "own",
+        }]))
+        .unwrap();
+        assert_eq!(rules[0].hold, Duration::from_secs(300));
+        assert!(rules[0].is_about("rack-1", &["own"]));
+        assert!(!rules[0].is_about("home", &["own"]) && !rules[0].is_about("rack-1", &[]));
+    }
 }

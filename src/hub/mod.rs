@@ -7,6 +7,21 @@
 //! is never told as silence.
 
 pub mod api;
+pub mod chain;
+pub mod daily;
+pub mod door;
 pub mod fleet;
+pub mod happened;
+mod links;
+pub mod listen;
+pub mod outbox;
 pub mod page;
+mod parts;
+pub mod run;
+pub mod settings;
 pub mod store;
+pub mod watch;
+
+pub use links::Links;
+pub use run::{Error, run};
+pub use settings::{Public, Settings};

@@ -7,6 +7,7 @@ pub mod merkle;
 pub mod proof;
 pub mod schedule;
 pub mod score;
+pub mod standing;
 pub mod survey;
 pub mod tx;
 

@@ -8,6 +8,7 @@
 //! otherwise a kill of the process. A request that fails is rolled back alone. Only this module names
 //! SQLite's own types.
 
+mod backup;
 mod checkpoint;
 mod request;
 mod room;
@@ -24,6 +25,7 @@ pub use rusqlite::{
 
 use crate::report::BoxError;
 
+pub use backup::back_up;
 pub use schema::Schema;
 pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use writer::Writer;

@@ -46,10 +46,21 @@ impl Writer {
     /// Prepares the database and starts the thread, which ends when the last handle is dropped and holds
     /// `lock` until then.
     pub fn start(
+        db: Connection,
+        schema: &Schema,
+        lock: Option<std::fs::File>,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        Self::start_in_batches(db, schema, lock, path, BATCH_MAX)
+    }
+
+    /// As [`Writer::start`], with at most so many requests in one commit, for who has many small ones.
+    pub fn start_in_batches(
         mut db: Connection,
         schema: &Schema,
         lock: Option<std::fs::File>,
         path: &Path,
+        batch_max: usize,
     ) -> Result<Self, Error> {
         schema.prepare(&mut db, path)?;
         // Reserve disk space for later commits while there is some.
@@ -65,7 +76,7 @@ impl Writer {
         std::thread::Builder::new()
             .name(schema.name.to_owned())
             .spawn(move || {
-                serve(&db, &queue, &mut log);
+                serve(&db, &queue, &mut log, batch_max);
                 // The last connection to close checkpoints the rest and removes the log.
                 if let Some(carrier) = carrier {
                     carrier.end(&mut db);
@@ -149,10 +160,10 @@ fn stopped() -> Error {
     Error::Failed("the request was not carried out".into())
 }
 
-fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log) {
+fn serve(db: &Connection, queue: &mpsc::Receiver<Request>, log: &mut Log, batch_max: usize) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Request> =
-            std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
+            std::iter::once(first).chain(queue.try_iter().take(batch_max - 1)).collect();
         commit(db, batch, log);
     }
 }

@@ -104,6 +104,12 @@ families! {
     ProcessCpu = Counter "process_cpu_seconds" [] "CPU time of the node's process.";
     ProcessMemory = Gauge "process_resident_memory_bytes" [] "Memory of the node's process that is in RAM.";
     ProcessFiles = Gauge "process_open_fds" [] "Open files of the node's process.";
+    HubBuild = Gauge "lamda_hub_build_info" ["version"] "The version of the hub's program; always 1.";
+    HubStarted = Gauge "lamda_hub_start_time_seconds" [] "When the hub began to watch, in seconds since 1970.";
+    HubNodes = Gauge "lamda_hub_nodes" ["standing"] "Nodes that the hub knows and that stand this way.";
+    HubBeats = Counter "lamda_hub_beats" [] "Beats that the hub took in since it began.";
+    HubRefused = Counter "lamda_hub_beats_refused" ["reason"] "Beats that the hub refused since it began.";
+    HubNotices = Gauge "lamda_hub_notices_waiting" ["channel"] "Notices that wait to be sent over this channel.";
     SamplerCpu = Counter "lamda_sampler_cpu_seconds" [] "CPU time of the node's process that watching jobs cost.";
 }
 

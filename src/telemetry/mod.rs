@@ -11,5 +11,5 @@ mod page;
 mod server;
 
 pub use family::{About, Family, Kind};
-pub use page::Page;
+pub use page::{CONTENT_TYPE, Page};
 pub use server::serve;

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use super::family::{About, Family, Kind};
 
 /// What the answer is, for its head.
-pub(super) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// The values of one moment.
 #[derive(Debug, Default)]

@@ -1,16 +1,24 @@
 //! A server for clients that are not trusted to behave: it bounds how many there are, how long each stays and how
 //! much it sends.
 //!
-//! Invariant: whatever clients do, the server holds at most so many connections, and each ends in time.
+//! Invariant: whatever clients do, the server holds at most so many connections, and each ends in time: that of
+//! [`Bounds::lifetime`], or the longer one that a handler granted it with [`Peer::may_stay`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,28 +37,105 @@ pub struct Bounds {
 
 /// Serves `app` on `listener` within these bounds until the returned future is dropped.
 pub async fn serve_within(listener: TcpListener, app: Router, bounds: Bounds) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(bounds.connections));
-    axum::serve(Bounded { listener, places, bounds }, app).await
+    axum::serve(Bounded::new(listener, bounds), app).await
 }
 
+/// As [`serve_within`], until `shutdown`; answers under way then have `grace` to end. Handlers learn who asks from
+/// `ConnectInfo<Peer>`. A client that keeps its connection is asked to open a new one, with its answer, once half
+/// of the lifetime is over, so that the end of it cuts off only those who dawdle.
+pub async fn serve_within_until(
+    listener: TcpListener,
+    app: Router,
+    bounds: Bounds,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> io::Result<()> {
+    let polite = middleware::from_fn(move |request, next| part(bounds.lifetime / 2, request, next));
+    let app = app.layer(polite).into_make_service_with_connect_info::<Peer>();
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let signal = async move {
+        shutdown.await;
+        stopping.send(()).ok();
+    };
+    let serve = axum::serve(Bounded::new(listener, bounds), app).with_graceful_shutdown(signal);
+    super::until_graced(serve.into_future(), stopped, grace).await
+}
+
+/// Closes a connection after the first answer that is given later than `after`.
+async fn part(after: Duration, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let is_late = peer.is_some_and(|ConnectInfo(peer)| peer.since.elapsed() > after);
+    let mut answer = next.run(request).await;
+    if is_late {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it connects from; that of a proxy, if there is one.
+    pub address: SocketAddr,
+    since: Instant,
+    lifetime_ms: Arc<AtomicU64>,
+}
+
+impl Peer {
+    /// Lets the connection last so long from its beginning: for a stream of events, whose reader is no dawdler.
+    pub fn may_stay(&self, lifetime: Duration) {
+        self.lifetime_ms.store(millis(lifetime), Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        let guest = stream.io();
+        Self {
+            address: *stream.remote_addr(),
+            since: guest.since,
+            lifetime_ms: Arc::clone(&guest.lifetime_ms),
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A listener that keeps to bounds.
 #[derive(Debug)]
-struct Bounded {
+pub(super) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
     bounds: Bounds,
 }
 
+impl Bounded {
+    fn new(listener: TcpListener, bounds: Bounds) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(bounds.connections)), bounds }
+    }
+}
+
 impl Listener for Bounded {
     type Io = Guest;
-    type Addr = std::net::SocketAddr;
+    type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         // The semaphore is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         stream.set_nodelay(true).ok();
-        let end = Box::pin(tokio::time::sleep_until(Instant::now() + self.bounds.lifetime));
-        (Guest { stream, _place: place, end, left: self.bounds.request_bytes }, address)
+        let since = Instant::now();
+        let guest = Guest {
+            stream,
+            _place: place,
+            since,
+            lifetime_ms: Arc::new(AtomicU64::new(millis(self.bounds.lifetime))),
+            end: Box::pin(tokio::time::sleep_until(since + self.bounds.lifetime)),
+            left: self.bounds.request_bytes,
+        };
+        (guest, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -60,9 +145,12 @@ impl Listener for Bounded {
 
 /// A client's connection.
 #[derive(Debug)]
-struct Guest {
+pub(super) struct Guest {
     stream: TcpStream,
     _place: Option<OwnedSemaphorePermit>,
+    since: Instant,
+    /// How long it may last, which [`Peer::may_stay`] changes.
+    lifetime_ms: Arc<AtomicU64>,
     end: Pin<Box<Sleep>>,
     /// How many more bytes it may send.
     left: usize,
@@ -71,10 +159,15 @@ struct Guest {
 impl Guest {
     /// `Err` once its time is over; else its task is woken when that is so.
     fn is_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        while self.end.as_mut().poll(context).is_ready() {
+            let lifetime = Duration::from_millis(self.lifetime_ms.load(Ordering::Relaxed));
+            let end = self.since + lifetime;
+            if end <= Instant::now() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.end.as_mut().reset(end);
         }
+        Ok(())
     }
 }
 

@@ -5,11 +5,11 @@
 
 mod bounded;
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
 use std::io;
 use std::time::Duration;
 
-pub use bounded::{Bounds, serve_within};
+pub use bounded::{Bounds, Peer, serve_within, serve_within_until};
 
 pub use axum::{Json, Router, body, extract, http, response, routing};
 
@@ -33,6 +33,15 @@ pub async fn serve(
         connection.set_nodelay(true).ok();
     });
     let serve = axum::serve(listener, app).with_graceful_shutdown(signal);
+    until_graced(serve.into_future(), stopped, grace).await
+}
+
+/// Waits for the end of a server; `grace` after it was told to stop, no longer.
+async fn until_graced(
+    serve: impl Future<Output = io::Result<()>>,
+    stopped: tokio::sync::oneshot::Receiver<()>,
+    grace: Duration,
+) -> io::Result<()> {
     tokio::select! {
         ended = serve => ended,
         () = async {

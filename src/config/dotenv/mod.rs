@@ -24,14 +24,21 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-pub(super) const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 14] = [
+    "ADMIN_TOKEN",
     "AGENT_PRIVATE_KEY",
+    "ALERT_WEBHOOK_URL",
     "EVENTS_REDIS_URL",
+    "HUB_PING_URL",
     "IPFS_GATEWAY_TOKEN",
     "NATS_URL",
+    "NTFY_URL",
     "OPBNB_RPC_URL",
     "PINATA_JWT",
+    "SHARED_SECRET",
+    "SMTP_URL",
     "SOLLOL_REDIS_URL",
+    "TELEGRAM_BOT_TOKEN",
 ];
 
 /// Largest file that is read; all settings together take a few kilobytes.

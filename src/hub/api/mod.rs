@@ -1,9 +1,179 @@
-//! What the hub answers over HTTP.
+//! What the hub answers over HTTP: the original monitor's API ([`seed`]), its admin calls ([`admin`]), and what
+//! says how the hub itself is.
 //!
-//! [`pages`] is what the pages' part needs, and all its routes; [`fleet`], [`alerts_view`] and [`stream`] answer
-//! its questions.
+//! Invariants: a body is bounded before it is read; what is refused is refused in the original's form; a client
+//! that dawdles holds up nobody.
 
+pub mod admin;
 pub mod alerts_view;
+pub mod auth;
+mod body;
+pub mod error;
 pub mod fleet;
+pub mod limit;
+pub mod metrics;
 pub mod pages;
+pub mod seed;
 pub mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::fleet::Fleet;
+use super::happened::Happened;
+use super::settings::{Public, Settings};
+use super::store::view::Eyes;
+use super::store::{self, Store};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::fleet::alerts::Silence;
+use crate::web::http::{HeaderMap, StatusCode};
+use crate::web::routing::get;
+use crate::web::{Bounds, Peer, Router, extract::State};
+use auth::Tokens;
+use error::Refusal;
+use limit::Guesses;
+use pages::{Now, Pages, Show, Site};
+use stream::Live;
+
+/// What the hub grants its clients: a thousand pages and as many agents at a time. Streams of events stay longer by
+/// [`Peer::may_stay`]. A connection brings a beat every few milliseconds at most.
+pub const BOUNDS: Bounds = Bounds {
+    connections: 2_048,
+    lifetime: Duration::from_secs(30),
+    request_bytes: 64 * 1024 * 1024,
+};
+
+/// How long the store may take to say that it is there.
+const READY: Duration = Duration::from_secs(2);
+
+/// What all handlers share. Clones share it too.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The database.
+    pub store: Store,
+    /// The nodes in memory.
+    pub fleet: Fleet,
+    /// What the owner set.
+    pub settings: Arc<Settings>,
+    /// The time.
+    pub clock: SystemClock,
+    /// Whose tokens are right.
+    pub tokens: Tokens,
+    /// Wrong tokens, by address.
+    pub guesses: Guesses,
+    /// What was counted since the start.
+    pub counted: Arc<Counted>,
+    /// What the pages' questions read.
+    pub eyes: Eyes,
+    /// Tells the pages what changes.
+    pub live: Live,
+    /// What nodes told lately.
+    pub happened: Happened,
+    /// Asks for a look at the nodes at once.
+    pub poke: Arc<Notify>,
+    /// The silences that last.
+    pub silences: Arc<watch::Sender<Vec<Silence>>>,
+    /// Since when this hub watches.
+    pub began: Timestamp,
+    /// Until when a hub watched before; `None`: never.
+    pub watched_until: Option<Timestamp>,
+    /// True once the hub is to stop: streams end then.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// What is counted since the start.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Beats that were taken in.
+    pub beats: AtomicU64,
+    /// Beats without a right token.
+    pub unauthorized: AtomicU64,
+    /// Beats with a body that is none.
+    pub invalid: AtomicU64,
+}
+
+impl Shared {
+    /// Reads what the store knows, and begins to watch.
+    pub async fn start(
+        store: Store,
+        settings: Settings,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, store::Error> {
+        let (clock, nodes) = (SystemClock, store.load_all().await?);
+        let began = clock.now();
+        Ok(Self {
+            tokens: Tokens::new(&settings, store.secrets().await?),
+            watched_until: store.began(began).await?,
+            fleet: Fleet::new(nodes),
+            settings: Arc::new(settings),
+            guesses: Guesses::default(),
+            counted: Arc::default(),
+            eyes: Eyes::of(store.clone()),
+            live: Live::default(),
+            happened: Happened::default(),
+            poke: Arc::default(),
+            silences: Arc::new(watch::Sender::new(store.silences(began).await?)),
+            store,
+            clock,
+            began,
+            stopping,
+        })
+    }
+
+    /// Refuses who has no right token, and counts the guess.
+    pub fn refuse(&self, peer: &Peer) -> Refusal {
+        match self.guesses.wrong(peer.address.ip(), self.clock.monotonic()) {
+            Ok(()) => Refusal::Unauthorized,
+            Err(wait) => Refusal::TooMany(wait),
+        }
+    }
+
+    /// `Err` unless who sent this head is the owner.
+    pub fn only_admin(&self, head: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
+        if self.tokens.is_admin(head) { Ok(()) } else { Err(self.refuse(peer)) }
+    }
+}
+
+/// Everything that the hub answers.
+pub fn router(shared: Shared) -> Router {
+    let pages = pages(&shared);
+    Router::new()
+        .merge(seed::routes())
+        .merge(admin::routes())
+        .merge(metrics::routes())
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::not_allowed)
+        .with_state(shared)
+        .merge(pages.routes())
+}
+
+/// The pages of what is shared.
+fn pages(shared: &Shared) -> Pages {
+    let settings = &shared.settings;
+    let show = match settings.public {
+        Public::Full => Show::Full,
+        Public::Status => Show::Status,
+        Public::Off => Show::Off,
+    };
+    let site = Site { title: settings.title.clone(), show, patience: settings.patience() };
+    let clock = shared.clock;
+    let now = Now::new(move || clock.now());
+    Pages::new(shared.fleet.clone(), shared.eyes.clone(), site, shared.live.clone(), now)
+}
+
+async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    match tokio::time::timeout(READY, shared.store.answers()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store doesn't answer\n"),
+    }
+}
+
+/// One more.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -21,12 +21,12 @@ use super::pages::{FRESH, Now, Pages, Refused};
 use crate::hub::fleet::view::{Counts, Row};
 use crate::hub::fleet::{Change, Fleet, Node};
 use crate::hub::store::view::EventRow;
-use crate::web::Router;
-use crate::web::extract::{Query, State};
+use crate::web::extract::{ConnectInfo, Extension, Query, State};
 use crate::web::http::{StatusCode, header};
 use crate::web::response::sse::{Event, KeepAlive, Sse};
 use crate::web::response::{IntoResponse as _, Response};
 use crate::web::routing::get;
+use crate::web::{Peer, Router};
 
 /// How long changes are gathered into one message.
 pub const GATHER: Duration = Duration::from_millis(200);
@@ -39,6 +39,9 @@ const MESSAGES_MAX: usize = 64;
 
 /// A stream that says nothing for so long says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a stream may last: then the page asks for a new one.
+const STAY: Duration = Duration::from_hours(24);
 
 /// How soon a page that lost its stream asks for a new one.
 const RETRY: Duration = Duration::from_secs(1);
@@ -306,8 +309,12 @@ struct Asked {
 async fn open(
     state: State<Pages>,
     Query(Asked { topics }): Query<Asked>,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
 ) -> Result<Response, Refused> {
     state.all()?;
+    if let Some(Extension(ConnectInfo(peer))) = peer {
+        peer.may_stay(STAY);
+    }
     let topic = |name: &str| Topic::ALL.into_iter().find(|topic| topic.name() == name);
     let topics: Option<BTreeSet<Topic>> = topics.split(',').map(topic).collect();
     let Some(topics) = topics else {

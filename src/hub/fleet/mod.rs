@@ -131,6 +131,15 @@ impl Fleet {
         node
     }
 
+    /// As [`Fleet::update`], of a node that is known; does nothing if its owner has removed it meanwhile.
+    pub fn update_if_known(&self, name: &str, change: impl FnOnce(&mut Node)) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = nodes.get_mut(name) {
+            change(Arc::make_mut(place));
+            self.changes.send(Change::Put(Arc::clone(place))).ok();
+        }
+    }
+
     /// Forgets the node of this name.
     pub fn remove(&self, name: &str) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);

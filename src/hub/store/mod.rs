@@ -2,8 +2,19 @@
 //!
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
+pub mod alerts;
 pub mod alerts_view;
+pub mod beside;
+mod counts;
+pub mod digest;
+pub mod heard;
+mod housekeeping;
+pub mod import;
+pub mod nodes;
+pub mod outbox;
+pub mod people;
 pub mod view;
+mod watches;
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +23,14 @@ use rustix::fs::{FlockOperation, flock};
 use crate::report::BoxError;
 use crate::sql::{self, Connection, Schema, SqliteError, Writer};
 
+pub use heard::Stands;
+
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema =
     Schema { name: "hub", migrations: &[include_str!("../../../migrations/hub/0001_hub.sql")] };
+
+/// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.
+const BATCH_MAX: usize = 1_024;
 
 /// Why a call to the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +40,21 @@ pub enum Error {
     InUse(PathBuf),
     /// The file is one of the original monitor. Ends the program.
     #[error(
-        "{0} was written by the original monitor; take it over with: lamda-node hub import {0}"
+        "{0} was written by the original monitor: set DB_PATH to a file of the hub's own (or leave it out), and \
+         take the nodes over with: lamda-node hub import {0}"
     )]
     Original(PathBuf),
+    /// The file is no hub's, or one of another version.
+    #[error("{0} is no database of this version of the hub; start the hub on it once")]
+    Foreign(PathBuf),
+    /// The file can't be taken over.
+    #[error("{path} is no database of the original monitor: {what}")]
+    NotOriginal {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        what: String,
+    },
     /// The database failed.
     #[error(transparent)]
     Sql(#[from] sql::Error),
@@ -56,7 +84,8 @@ impl Store {
         if is_original(&db)? {
             return Err(Error::Original(path.to_owned()));
         }
-        Ok(Self { writer: Writer::start(db, &SCHEMA, Some(lock), path)? })
+        let writer = Writer::start_in_batches(db, &SCHEMA, Some(lock), path, BATCH_MAX)?;
+        Ok(Self { writer })
     }
 
     /// A store in memory, for tests. It is gone when the last handle is dropped.

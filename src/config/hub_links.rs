@@ -1,0 +1,28 @@
+//! What a hub is linked with: NATS, the chain, channels, a dead man's switch. It does without what is not set.
+
+use super::env::{Env, Variable};
+use super::{HubFile, bus, chain, channels};
+use crate::hub::Links;
+
+const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
+const HUB_PING_URL: Variable = Variable::new("HUB_PING_URL", "https://hc-ping.com/a-secret-number");
+
+/// Reads the links; `hub` is where people see the hub.
+pub(super) fn read(env: &mut Env<'_>, hub: &str, file: HubFile) -> Option<Links> {
+    let bus = if env.is_set(NATS_URL) { bus::read(env).map(Some) } else { Some(None) };
+    let chain = chain::signing(env).map(|signing| signing.chain());
+    let channels = channels::read(env, hub);
+    let ping = ping(env);
+    let HubFile { policy, digest, .. } = file;
+    Some(Links { bus: bus?, chain: chain?, channels: channels?, ping: ping?, policy, digest })
+}
+
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
+fn ping(env: &mut Env<'_>) -> Option<Option<crate::http::Url>> {
+    if !env.is_set(HUB_PING_URL) {
+        return Some(None);
+    }
+    let url = env.secret(HUB_PING_URL)?;
+    let what = |_| "it is not an http:// or https:// URL".to_owned();
+    env.keep(HUB_PING_URL, crate::http::url(url.expose()).map_err(what)).map(Some)
+}

@@ -1,0 +1,238 @@
+//! Sends the notices of the outbox, one service a channel.
+//!
+//! [`Outbox`] starts the services, and whoever committed a notice pokes it. The newest notice that is due goes
+//! first, and what waits of the same incident is told within it, so that after a long outage the newest state
+//! arrives first and the channel isn't flooded.
+//!
+//! Invariants: a message is marked as on its way before it is sent, and as sent after the channel took it; nothing
+//! is given up unless the channel will never take it. One message of a channel is on its way at a time, so a kill
+//! repeats at most that one, under the same number and marked. A channel is sent no more than its [`Pace`] allows.
+
+mod pace;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::store::outbox::{Due, Next, PUT_OFF_MAX};
+use super::store::{Error, Store};
+use crate::backoff::Backoff;
+use crate::clock::{Clock, SystemClock};
+use crate::failpoint;
+use crate::notify::{Accepted, Blame, Channel, Pace, Refused, Telling};
+use crate::seldom::Seldom;
+use crate::supervise::{Failure, Services};
+use pace::Paced;
+
+/// How long a channel is left alone that did not take a message.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+
+/// How often the log tells that a channel takes nothing.
+const SAID_EVERY: Duration = Duration::from_hours(1);
+
+/// How long a service rests that failed, which only its database can make it.
+const RESTART: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+
+/// What messages are sent over.
+pub trait Carrier: Send + Sync + 'static {
+    /// The name of the channel in the outbox.
+    fn name(&self) -> &'static str;
+
+    /// The most that it is sent.
+    fn pace(&self) -> Pace;
+
+    /// Sends one message, within a time of its own.
+    fn send(&self, telling: &Telling) -> impl Future<Output = Result<Accepted, Refused>> + Send;
+}
+
+impl Carrier for Channel {
+    fn name(&self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn pace(&self) -> Pace {
+        Self::pace(self)
+    }
+
+    fn send(&self, telling: &Telling) -> impl Future<Output = Result<Accepted, Refused>> + Send {
+        Self::send(self, telling)
+    }
+}
+
+/// The channels of a hub, and who sends over them. Clones share it.
+#[derive(Debug)]
+pub struct Outbox<K = Channel> {
+    store: Store,
+    desks: Arc<[Desk<K>]>,
+}
+
+impl<K> Clone for Outbox<K> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), desks: Arc::clone(&self.desks) }
+    }
+}
+
+/// What one channel's service needs.
+#[derive(Debug)]
+struct Desk<K> {
+    carrier: K,
+    /// Rings once something was queued.
+    bell: Notify,
+    said: Seldom,
+}
+
+impl<K: Carrier> Outbox<K> {
+    /// An outbox in this store with these channels. Nothing is sent before [`Outbox::spawn`].
+    pub fn new(store: Store, channels: Vec<K>) -> Self {
+        let desk = |carrier| {
+            let said = Seldom::within(1, SAID_EVERY);
+            Desk { carrier, bell: Notify::new(), said }
+        };
+        Self { store, desks: channels.into_iter().map(desk).collect() }
+    }
+
+    /// The names of the channels, for [`super::store::outbox::queue`].
+    pub fn names(&self) -> Vec<&'static str> {
+        self.desks.iter().map(|desk| desk.carrier.name()).collect()
+    }
+
+    /// Tells the services that a notice was committed.
+    pub fn poke(&self) {
+        for desk in self.desks.iter() {
+            desk.bell.notify_one();
+        }
+    }
+
+    /// Starts the services.
+    pub fn spawn(&self, services: &mut Services) {
+        for at in 0..self.desks.len() {
+            services.spawn_with("outbox", RESTART, self.clone(), move |outbox| async move {
+                outbox.run(at, SystemClock).await
+            });
+        }
+    }
+
+    /// Tells about notices of channels that are not set any more, which wait until they are.
+    pub async fn warn_of_others(&self) -> Result<(), Error> {
+        use super::store::outbox::State;
+        let names = self.names();
+        for count in self.store.count_notices().await? {
+            let waits = matches!(count.state, State::Queued | State::Sending);
+            if waits && !names.contains(&count.channel.as_str()) {
+                let (notices, channel) = (count.notices, &count.channel);
+                tracing::warn!(
+                    channel,
+                    notices,
+                    "{notices} notices wait for the channel {channel}, which is not set"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for one channel, as it comes. Returns only when the database fails.
+    async fn run<C: Clock>(&self, at: usize, clock: C) -> Result<(), Failure> {
+        let Some(desk) = self.desks.get(at) else { return Ok(()) };
+        let failed = |err| Failure::again(err, "look at the disk under DB_PATH");
+        self.store.resume_notices(desk.carrier.name()).await.map_err(failed)?;
+        let mut sender =
+            Sender { store: &self.store, desk, clock, paced: Paced::default(), failures: 0 };
+        loop {
+            sender.step().await.map_err(failed)?;
+        }
+    }
+}
+
+/// One run of a channel's service.
+struct Sender<'a, K, C> {
+    store: &'a Store,
+    desk: &'a Desk<K>,
+    clock: C,
+    paced: Paced,
+    /// Refusals in a row.
+    failures: u32,
+}
+
+impl<K: Carrier, C: Clock> Sender<'_, K, C> {
+    /// Sends one message, or waits for the next one.
+    async fn step(&mut self) -> Result<(), Error> {
+        let wait = self.paced.wait(self.desk.carrier.pace(), self.clock.monotonic());
+        if !wait.is_zero() {
+            // Looked up only afterwards: by then there may be a newer one.
+            self.clock.sleep(wait.min(crate::clock::LOOK_AGAIN)).await;
+            return Ok(());
+        }
+        match self.store.next_notice(self.desk.carrier.name(), self.clock.now()).await? {
+            Next::Nothing => self.desk.bell.notified().await,
+            Next::At(at) => tokio::select! {
+                () = self.desk.bell.notified() => {}
+                () = self.clock.sleep_until(at) => {}
+            },
+            Next::Due(due) => self.deliver(&due).await?,
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, due: &Due) -> Result<(), Error> {
+        self.store.notice_begin(due).await?;
+        self.paced.sent(self.clock.monotonic());
+        failpoint::hit("notice_send", ".before");
+        let answer = self.desk.carrier.send(&due.telling).await;
+        failpoint::hit("notice_send", ".after");
+        match answer {
+            Ok(accepted) => {
+                self.store.notice_sent(due, &accepted.answer, self.clock.now()).await?;
+                self.works_again();
+                Ok(())
+            }
+            Err(refused) => self.put_off(due, &refused).await,
+        }
+    }
+
+    /// Keeps a message that was not taken, unless it never will be.
+    async fn put_off(&mut self, due: &Due, refused: &Refused) -> Result<(), Error> {
+        let name = self.desk.carrier.name();
+        if refused.is_final() {
+            let (id, title) = (due.telling.id, &due.telling.notice.title);
+            tracing::error!(
+                channel = name,
+                notice = id.0,
+                "the channel {name} will never take notice {id} ({title}): {refused}"
+            );
+            return self.store.notice_refused(due, &refused.reason, self.clock.now()).await;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.jittered(self.failures);
+        let wait = refused.retry_after.unwrap_or(wait).min(PUT_OFF_MAX);
+        self.paced.rest(self.clock.monotonic() + wait);
+        // What the channel may dislike about this one alone does not keep the others from being tried.
+        let aside = match refused.blame {
+            Blame::Notice => BACKOFF.jittered(due.tries.saturating_add(3)),
+            Blame::Channel | Blame::NoticeForEver => Duration::ZERO,
+        };
+        let next = self.clock.now().plus(wait.max(aside));
+        let may_have_arrived = refused.may_have_arrived;
+        self.store.notice_later(due, next, &refused.reason, may_have_arrived).await?;
+        if let Some(more) = self.desk.said.line() {
+            tracing::warn!(
+                channel = name,
+                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "the channel {name} does not take notices, which wait until it does: {refused}{more}"
+            );
+        }
+        Ok(())
+    }
+
+    fn works_again(&mut self) {
+        let failures = std::mem::take(&mut self.failures);
+        if failures > 0 {
+            let name = self.desk.carrier.name();
+            tracing::info!(channel = name, failures, "the channel {name} takes notices again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

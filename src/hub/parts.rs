@@ -1,0 +1,152 @@
+//! Starts what watches, listens and tells: each part that the owner's settings allow.
+//!
+//! Invariant: a part that is missing or away holds no other one up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::api::Shared;
+use super::api::pages::Now;
+use super::chain::ChainClock;
+use super::daily::{Digests, Pings, tell_absence};
+use super::links::Links;
+use super::listen::Listener;
+use super::outbox::Outbox;
+use super::run::Error;
+use super::watch::Watcher;
+use crate::backoff::Backoff;
+use crate::chain::Reader;
+use crate::clock::Clock as _;
+use crate::fleet::clocks::Listening;
+use crate::fleet::rule::{Condition, Rule};
+use crate::notify::Channel;
+use crate::supervise::Services;
+
+/// How long a link that failed is left alone.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+
+/// Most events of before that rules are held against after a start.
+const EVENTS_MAX: u32 = 5_000;
+
+/// Starts the parts.
+pub(super) async fn start(
+    services: &mut Services,
+    shared: &Shared,
+    links: Links,
+) -> Result<(), Error> {
+    let channels = Channel::all(&links.channels).map_err(Error::Link)?;
+    check(channels.clone());
+    let outbox = Outbox::new(shared.store.clone(), channels);
+    outbox.warn_of_others().await?;
+    outbox.spawn(services);
+    remember(shared).await?;
+    tell_of_absence(shared, &outbox).await?;
+    let listening = Listening { own: shared.began, nats: None, chain: None };
+    let (listening, hears) = watch::channel(listening);
+    let listening = Arc::new(listening);
+    if let Some(config) = links.bus {
+        let listener = Listener {
+            config: Arc::new(config),
+            store: shared.store.clone(),
+            fleet: shared.fleet.clone(),
+            happened: shared.happened.clone(),
+            listening: Arc::clone(&listening),
+            poke: Arc::clone(&shared.poke),
+            live: shared.live.clone(),
+            clock: shared.clock,
+        };
+        services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);
+    }
+    if let Some(config) = links.chain {
+        let reader = Reader::new(config).map_err(|err| Error::Link(err.into()))?;
+        let (fleet, clock) = (shared.fleet.clone(), shared.clock);
+        let chain = ChainClock { reader, fleet, listening: Arc::clone(&listening), clock };
+        services.spawn_with("chain", BACKOFF, Arc::new(chain), ChainClock::run);
+    }
+    if let Some(at) = links.digest {
+        let (store, clock) = (shared.store.clone(), shared.clock);
+        let (channels, outbox) = (outbox.names(), outbox.clone());
+        let digests = Digests { store, at, channels, outbox, clock };
+        services.spawn_with("digest", BACKOFF, Arc::new(digests), Digests::run);
+    }
+    if let Some(url) = links.ping {
+        let pings = Pings { store: shared.store.clone(), url, clock: shared.clock };
+        services.spawn_with("ping", BACKOFF, Arc::new(pings), Pings::run);
+    }
+    let watcher = Watcher {
+        store: shared.store.clone(),
+        fleet: shared.fleet.clone(),
+        rules: Arc::new(shared.settings.rules.clone()),
+        policy: links.policy,
+        patience: shared.settings.patience(),
+        listening: hears,
+        happened: shared.happened.clone(),
+        silences: shared.silences.subscribe(),
+        channels: outbox.names(),
+        poke: Arc::clone(&shared.poke),
+        outbox,
+        live: shared.live.clone(),
+        clock: shared.clock,
+    };
+    services.spawn_with("alerts", BACKOFF, Arc::new(watcher), Watcher::run);
+    services.spawn_with("pages", BACKOFF, shared.clone(), async |shared| {
+        let clock = shared.clock;
+        shared.live.tell(&shared.fleet, &Now::new(move || clock.now())).await;
+        Ok(())
+    });
+    // Lives as long as the service that reads it, also where nothing is linked.
+    services.spawn_with("links", BACKOFF, listening, async |listening| {
+        listening.closed().await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Asks each channel whether it takes what the owner set, and says so in the log.
+fn check(channels: Vec<Channel>) {
+    if channels.is_empty() {
+        tracing::info!(
+            "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
+        );
+    }
+    for channel in channels {
+        // Ends by itself, in bounded time; nothing waits for it.
+        tokio::spawn(async move {
+            let name = channel.name();
+            match channel.check().await {
+                Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
+                Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
+            }
+        });
+    }
+}
+
+/// Takes up the events that still count for a rule.
+async fn remember(shared: &Shared) -> Result<(), Error> {
+    let spans = shared.settings.rules.iter().filter(|rule| is_of_events(rule));
+    let Some(longest) = spans.map(|rule| rule.clear).max() else { return Ok(()) };
+    let ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    let since = shared.began.unix_ms().saturating_sub(ms);
+    let since = crate::clock::Timestamp::from_unix_ms(since);
+    for event in shared.store.events_since(since, EVENTS_MAX).await? {
+        shared.happened.note(event);
+    }
+    Ok(())
+}
+
+fn is_of_events(rule: &Rule) -> bool {
+    matches!(rule.when, Condition::Event { .. })
+}
+
+/// Tells that nobody watched, if that lasted long enough for a node to fall silent unseen.
+async fn tell_of_absence(shared: &Shared, outbox: &Outbox) -> Result<(), Error> {
+    let Some(until) = shared.watched_until else { return Ok(()) };
+    let gap = shared.began.since(until);
+    if gap > shared.settings.down_threshold && !shared.fleet.is_empty() {
+        tell_absence(&shared.store, until, shared.clock.now(), outbox.names()).await?;
+        outbox.poke();
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Looks at nodes over a simulated time, on a real database in memory.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::fleet::clocks::Heard;
+use crate::fleet::notice::NoticeKind;
+use crate::hub::store::heard::OnNats;
+use crate::ids::Address;
+
+/// A clock that the test moves.
+#[derive(Debug, Clone)]
+struct Hand(Arc<Mutex<Timestamp>>);
+
+impl Hand {
+    fn at(ms: u64) -> Self {
+        Self(Arc::new(Mutex::new(Timestamp::from_unix_ms(ms))))
+    }
+
+    fn forward(&self, seconds: u64) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.plus(Duration::from_secs(seconds));
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.now().unix_ms())
+    }
+
+    async fn sleep(&self, _: Duration) {
+        std::future::pending().await
+    }
+}
+
+const NODE: Address = Address::new([7; 20]);
+
+/// A hub with one node of ours, and what it remembers.
+struct Hub {
+    watcher: Watcher<Hand>,
+    alerts: Alerts,
+    memory: Memory,
+    listening: watch::Sender<Listening>,
+}
+
+impl Hub {
+    /// A hub that begins now, on this database, and knows the node as last heard then.
+    async fn start(store: &Store, clock: &Hand, heard: Timestamp, standing: Standing) -> Self {
+        let now = clock.now();
+        let (listening, hears) =
+            watch::channel(Listening { own: now, nats: Some(now), chain: None });
+        let fleet = Fleet::new([]);
+        fleet.update(&NODE.lower_hex(), heard, |node| {
+            node.address = Some(NODE);
+            node.heard = Heard { nats: Some(heard), is_ours: true, ..Heard::default() };
+            node.standing = standing;
+        });
+        let policy = Policy::default();
+        let watcher = Watcher {
+            store: store.clone(),
+            fleet,
+            rules: Arc::new(Rule::standard()),
+            patience: Patience {
+                own: Duration::from_secs(180),
+                nats: Duration::from_secs(60),
+                chain: Duration::from_secs(900),
+            },
+            policy: policy.clone(),
+            listening: hears,
+            happened: Happened::default(),
+            silences: watch::channel(Vec::new()).1,
+            channels: vec!["telegram"],
+            poke: Arc::default(),
+            outbox: Outbox::new(store.clone(), Vec::new()),
+            live: Live::default(),
+            clock: clock.clone(),
+        };
+        let alerts = store.alerts(&policy, now).await.unwrap();
+        Self { watcher, alerts, memory: Memory::default(), listening }
+    }
+
+    async fn look(&mut self) -> Standing {
+        self.watcher.stand().await.unwrap();
+        self.watcher.decide(&mut self.alerts, &mut self.memory).await.unwrap();
+        self.watcher.fleet.get(&NODE.lower_hex()).unwrap().standing
+    }
+
+    fn hear(&self) {
+        let now = self.watcher.clock.now();
+        self.watcher.fleet.update(&NODE.lower_hex(), now, |node| node.heard.nats = Some(now));
+    }
+}
+
+/// What waits in the outbox, the oldest first.
+async fn told(store: &Store) -> Vec<(NoticeKind, String)> {
+    let mut all = store.recent_notices(100).await.unwrap();
+    all.sort_by_key(|told| told.id);
+    all.into_iter().map(|told| (told.notice.kind, told.notice.title)).collect()
+}
+
+async fn store_with_the_node(clock: &Hand) -> Store {
+    let store = Store::in_memory().unwrap();
+    let heard = OnNats { node: NODE, at: clock.now(), seq: None, presence: None };
+    store.heard_on_nats(vec![heard]).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_node_that_falls_silent_is_told_once_also_by_a_hub_that_was_restarted() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let mut hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    assert_eq!(hub.look().await, Standing::Up);
+    clock.forward(61);
+    assert_eq!(hub.look().await, Standing::Down);
+    let name = NODE.lower_hex();
+    assert_eq!(told(&store).await, [(NoticeKind::Opened, format!("{name} is down"))]);
+    let heard = hub.watcher.fleet.get(&name).unwrap();
+    assert_eq!(heard.standing_since.unix_ms(), 1_800_000_060_000, "not when it was noticed");
+
+    let last = heard.heard.nats.unwrap();
+    let mut hub = Hub::start(&store, &clock, last, Standing::Down).await;
+    clock.forward(1);
+    assert_eq!(hub.look().await, Standing::NotWatched, "it may have come back meanwhile");
+    clock.forward(61);
+    assert_eq!(hub.look().await, Standing::Down);
+    assert_eq!(told(&store).await.len(), 1, "it is still the same incident");
+    hub.hear();
+    assert_eq!(hub.look().await, Standing::Up);
+    assert_eq!(told(&store).await[1].0, NoticeKind::Resolved);
+}
+
+#[tokio::test]
+async fn while_the_hub_is_cut_off_nobody_is_called_down() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let mut hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    hub.look().await;
+    hub.listening.send_modify(|listening| listening.nats = None);
+    clock.forward(3_600);
+    assert_eq!(hub.look().await, Standing::NotWatched);
+    let now = clock.now();
+    hub.listening.send_modify(|listening| listening.nats = Some(now));
+    clock.forward(30);
+    assert_eq!(hub.look().await, Standing::NotWatched);
+    hub.hear();
+    assert_eq!(hub.look().await, Standing::Up);
+    assert!(told(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_decision_that_could_not_be_written_down_is_made_again() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let mut hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    clock.forward(61);
+    hub.watcher.stand().await.unwrap();
+    let before = hub.alerts.clone();
+    hub.watcher.decide(&mut hub.alerts, &mut hub.memory).await.unwrap();
+    // As after a kill between the decision and its commit: the same incident, not a second one.
+    let nodes = hub.watcher.fleet.all();
+    let facts: Vec<_> = (hub.watcher.rules.iter())
+        .map(|rule| {
+            let happened = &hub.watcher.happened;
+            facts::of(rule, &nodes, happened, &mut hub.memory, &before, clock.now())
+        })
+        .collect();
+    let again = before.decide(&hub.watcher.rules, &facts, &hub.watcher.policy, clock.now());
+    store.decided(again, Vec::new()).await.unwrap();
+    let alerts = store.alerts(&hub.watcher.policy, clock.now()).await.unwrap();
+    assert_eq!(alerts.open().count(), 1);
+}
