@@ -115,6 +115,14 @@ need_node() {
     npm --version >/dev/null || die "npm was installed but does not run"
 }
 
+# A browser, and what drives it, for the tests of the hub's pages.
+need_browser() {
+    has chromium || need_apt chromium
+    need_node
+    npm_ci tests/browser
+    chromium --version >/dev/null || die "chromium was installed but does not run"
+}
+
 # npm_ci FOLDER: installs the packages of the folder's lock file, if that file changed since.
 npm_ci() {
     local folder=$ROOT/$1

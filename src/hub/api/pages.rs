@@ -145,24 +145,25 @@ impl IntoResponse for Refused {
                 (StatusCode::SERVICE_UNAVAILABLE, "the hub's database failed".to_owned())
             }
         };
-        (status, [FRESH], Json(json!({ "detail": detail }))).into_response()
+        (status, FRESH, Json(json!({ "detail": detail }))).into_response()
     }
 }
 
-/// No answer is kept: each is of its moment.
-pub(super) const FRESH: (header::HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+/// No answer is kept, since each is of its moment; none is taken for anything else than it says.
+pub(super) const FRESH: [(header::HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 /// This as JSON, compressed if it is large and the client takes that.
 pub(super) fn answer(asked: &HeaderMap, body: &impl Serialize) -> Response {
     let Ok(text) = serde_json::to_vec(body) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let kind = (header::CONTENT_TYPE, "application/json");
+    let kind = [(header::CONTENT_TYPE, "application/json")];
     if text.len() < COMPRESSED_FROM || !page::takes_gzip(asked) {
-        return ([kind, FRESH], text).into_response();
+        return (FRESH, kind, text).into_response();
     }
-    let coding = (header::CONTENT_ENCODING, "gzip");
-    ([kind, FRESH, coding], page::gzip(&text, page::Effort::Quick)).into_response()
+    let coding = [(header::CONTENT_ENCODING, "gzip")];
+    (FRESH, kind, coding, page::gzip(&text, page::Effort::Quick)).into_response()
 }
 
 async fn site(state: crate::web::extract::State<Pages>) -> Json<Value> {
@@ -175,4 +176,103 @@ async fn site(state: crate::web::extract::State<Pages>) -> Json<Value> {
         "now": state.now.get().unix_ms(),
         "patience": {"own": ms(patience.own), "nats": ms(patience.nats), "chain": ms(patience.chain)},
     }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hub::fleet::Node;
+    use crate::hub::store::Store;
+    use crate::web;
+
+    /// The pages of this fleet, on an empty database.
+    pub(in super::super) fn pages(fleet: Fleet, show: Show) -> Pages {
+        let span = Duration::from_mins(3);
+        let patience = Patience { own: span, nats: span, chain: span };
+        let site = Site { title: "<Ann's>".to_owned(), show, patience };
+        let eyes = Eyes::of(Store::in_memory().unwrap());
+        let now = Now::new(|| Timestamp::from_unix_ms(1_000_000));
+        Pages::new(fleet, eyes, site, Live::default(), now)
+    }
+
+    /// What a server of these pages says to each of these paths, head and body.
+    async fn told(pages: Pages, paths: &[&str]) -> Vec<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = web::serve(listener, pages.routes(), std::future::pending(), Duration::ZERO);
+        let ask = async {
+            let mut all = Vec::new();
+            for path in paths {
+                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                let asked = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                stream.write_all(asked.as_bytes()).await.unwrap();
+                let mut said = String::new();
+                stream.read_to_string(&mut said).await.unwrap();
+                all.push(said);
+            }
+            all
+        };
+        tokio::select! { _ = served => panic!("it ended"), all = ask => all }
+    }
+
+    #[tokio::test]
+    async fn who_may_see_standings_only_gets_nothing_else() {
+        let fleet = || {
+            let mut node = Node::new("<b>".to_owned(), Timestamp::from_unix_ms(5));
+            (node.ip, node.why) = ("203.0.113.9".to_owned(), "a secret reason".to_owned());
+            node.tags = vec!["tagged".to_owned()];
+            Fleet::new([node])
+        };
+        let all = [
+            "/api/fleet?q=203.0.113.9",
+            "/api/fleet?sort=ip",
+            "/api/fleet/node?name=%3Cb%3E",
+            "/api/events",
+            "/api/alerts",
+            "/api/jobs?node=%3Cb%3E",
+            "/api/job?node=%3Cb%3E&job=j",
+            "/api/stream?topics=fleet",
+        ];
+        for said in told(pages(fleet(), Show::Full), &all[..6]).await {
+            assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+            assert!(said.contains("nosniff") && said.contains("no-store"), "{said}");
+        }
+        let public = told(pages(fleet(), Show::Status), &all).await;
+        assert!(
+            public[0].contains("\"total\":0"),
+            "nobody finds a node by its address: {}",
+            public[0]
+        );
+        let row = r#""rows":[{"name":"<b>","standing":"up","since":5,"first":5}]"#;
+        assert!(public[1].contains(row) && !public[1].contains("tagged"), "{}", public[1]);
+        let off = told(pages(fleet(), Show::Off), &all).await;
+        for said in public[2..].iter().chain(&off) {
+            assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+            assert!(said.ends_with("{\"detail\":\"Unauthorized\"}"), "{said}");
+        }
+        let open = told(pages(fleet(), Show::Off), &["/", "/static/app.js", "/api/site"]).await;
+        assert!(open.iter().all(|said| said.starts_with("HTTP/1.1 200")));
+        assert!(open[0].contains("<title>&lt;Ann&#39;s&gt;</title>"), "{}", open[0]);
+        assert!(open[2].contains("\"public\":\"off\""), "{}", open[2]);
+    }
+
+    #[tokio::test]
+    async fn wrong_questions_get_an_answer_that_says_what_is_wrong() {
+        let fleet = Fleet::new([Node::new("a".to_owned(), Timestamp::from_unix_ms(5))]);
+        let asked = [
+            "/api/fleet?sort=secret",
+            "/api/fleet?limit=x",
+            "/api/fleet/node?name=b",
+            "/api/job?node=a&job=none",
+            "/api/stream?topics=",
+        ];
+        let said = told(pages(fleet, Show::Full), &asked).await;
+        for (said, status) in said.iter().zip([400, 400, 404, 404, 400]) {
+            assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
+        }
+        assert!(said[0].contains("there is no such column to sort by"), "{}", said[0]);
+    }
 }

@@ -348,7 +348,7 @@ async fn open(
     let tick =
         KeepAlive::new().interval(KEEP_ALIVE).event(Event::default().event("tick").data("."));
     let sse = Sse::new(stream::StreamExt::chain(retry, events)).keep_alive(tick);
-    Ok(([FRESH], sse).into_response())
+    Ok((FRESH, sse).into_response())
 }
 
 /// One tab.
@@ -386,9 +386,11 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
+    use super::super::pages::Show;
     use super::*;
     use crate::clock::Timestamp;
-    use serde_json::Value;
 
     fn reader(live: &Live, topics: &[Topic]) -> Reader {
         Reader {
@@ -480,5 +482,24 @@ mod tests {
         tokio::join!(live.tell(&fleet, &now), look);
         drop((slow, quick));
         assert_eq!(live.streams(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_too_many_is_refused_and_none_begins_once_the_hub_ends() {
+        let pages = super::super::pages::tests::pages(Fleet::new([]), Show::Full);
+        let ask = async |topics: &str| {
+            let asked = Asked { topics: topics.to_owned() };
+            open(State(pages.clone()), Query(asked)).await.map(|answer| answer.status())
+        };
+        assert_eq!(ask("fleet,events").await.unwrap(), StatusCode::OK);
+        assert_eq!(pages.live.streams(), 0, "the answer was dropped, and its place is free");
+        assert!(matches!(ask("fleet,secrets").await, Err(Refused::Wrong(_))));
+        let all = u32::try_from(STREAMS_MAX).unwrap();
+        let taken = pages.live.places.try_acquire_many(all).unwrap();
+        assert_eq!(ask("fleet").await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(taken);
+        assert_eq!(ask("fleet").await.unwrap(), StatusCode::OK);
+        pages.live.end();
+        assert_eq!(ask("fleet").await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -66,7 +66,7 @@ try { chosen = localStorage.getItem('theme') || 'auto'; } catch { /* a private w
 function setTheme(name) {
   chosen = THEMES.includes(name) ? name : 'auto';
   if (chosen === 'auto') delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = chosen;
-  $('#theme').textContent = 'Theme: ' + chosen;
+  $('#theme').replaceChildren(h('span', null, 'Theme: '), chosen);
   try { localStorage.setItem('theme', chosen); } catch { /* as above */ }
 }
 const theme = () => setTheme(THEMES[(THEMES.indexOf(chosen) + 1) % THEMES.length]);

@@ -7,6 +7,8 @@ const heard = (t, at, what, patience) => t == null ? 'never heard'
 const clock = (t, at) => t == null ? '–' : age(at - t);
 /// Whether a clock is silent for longer than it may be.
 export const isLate = (t, at, patience) => t != null && patience > 0 && at - t > patience;
+// Nobody is late where nobody listened.
+const late = (row, key, at) => row.standing !== 'not_watched' && isLate(row[key], at, site.patience[key]);
 /// Of these, nothing that they said of their work is current.
 export const isAway = (row) => row.standing === 'down' || row.standing === 'zombie' || row.standing === 'not_watched';
 export const model = (text) => text.replace(/^NVIDIA (GeForce )?/, '');
@@ -26,11 +28,11 @@ export const COLUMNS = [
   { key: 'ip', title: 'Address', text: (r) => r.ip || '–', ev: (r) => r.ip ? `${r.ip} · told by its last beat` : 'no beat has told an address' },
   { key: 'meta', title: 'About', text: (r) => r.meta || '–', ev: (r) => r.meta ? `${r.meta} · told by its last beat` : 'no beat has told anything' },
   { key: 'since', title: 'Since', num: true, text: (r, at) => age(at - r.since), ev: (r) => `stands so since ${iso(r.since)}` },
-  { key: 'own', title: 'Own', num: true, text: (r, at) => clock(r.own, at), late: (r, at) => isLate(r.own, at, site.patience.own),
+  { key: 'own', title: 'Own', num: true, text: (r, at) => clock(r.own, at), late: (r, at) => late(r, 'own', at),
     ev: (r, at) => heard(r.own, at, `POST /api/heartbeat${r.says_down ? ' (which says DOWN)' : ''}`, site.patience.own) },
-  { key: 'nats', title: 'NATS', num: true, text: (r, at) => clock(r.nats, at), late: (r, at) => isLate(r.nats, at, site.patience.nats),
+  { key: 'nats', title: 'NATS', num: true, text: (r, at) => clock(r.nats, at), late: (r, at) => late(r, 'nats', at),
     ev: (r, at) => heard(r.nats, at, r.nats_seq == null ? 'message' : `message seq ${n0(r.nats_seq)}`, site.patience.nats) },
-  { key: 'chain', title: 'Chain', num: true, text: (r, at) => clock(r.chain, at), late: (r, at) => isLate(r.chain, at, site.patience.chain),
+  { key: 'chain', title: 'Chain', num: true, text: (r, at) => clock(r.chain, at), late: (r, at) => late(r, 'chain', at),
     ev: (r, at) => heard(r.chain, at, r.chain_block == null ? 'heartbeat' : `heartbeat in block ${n0(r.chain_block)}`, site.patience.chain) },
   { key: 'tags', title: 'Tags', text: (r) => r.tags?.join(' ') || '–', ev: (r) => r.tags?.length ? `tags of the owner: ${r.tags.join(', ')}` : 'the owner has set no tag' },
 ];

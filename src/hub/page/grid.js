@@ -1,6 +1,6 @@
 // A grid of rows of which only those in view exist: 10,000 nodes cost as much as 50.
 
-import { evOut, h, icon, leave, nodeHref, now, turn } from './ui.js';
+import { evOut, h, icon, leave, nodeHref, now, straight, turn } from './ui.js';
 import { COLUMNS, isAway } from './columns.js';
 
 const HEAD = 30;
@@ -88,7 +88,7 @@ export class Grid {
   /// Titles are written when the scroll rests.
   titles() {
     const at = now();
-    for (const r of this.pool) if (r.i >= 0 && r.row) COLUMNS.forEach((c, k) => { r.cells[k].title = c.ev(r.row, at); });
+    for (const r of this.pool) if (r.i >= 0 && r.row) COLUMNS.forEach((c, k) => { r.cells[k].title = straight(c.ev(r.row, at)); });
   }
 
   draw(force) {
@@ -144,7 +144,7 @@ export class Grid {
     const r = this.pool.find((it) => it.i === view.sel), c = COLUMNS[view.cell];
     if (!r?.row) { evOut.textContent = 'This row is being loaded.'; return; }
     r.cells[view.cell].classList.add('cur');
-    evOut.textContent = `${r.row.name} · ${c.title}: ${c.ev(r.row, now())}`;
+    evOut.textContent = straight(`${r.row.name} · ${c.title}: ${c.ev(r.row, now())}`);
   }
 
   key(k) {

@@ -1,6 +1,6 @@
 // One job: its stages as they were told, what it used, its receipt.
 
-import { ago, ask, badge, empty, failed, h, hints, hms, iso, kv, leave, loading, main, mono, nodeHref, now, section, short, span, table, title, word } from './ui.js';
+import { ago, ask, badge, capital, empty, failed, gib, h, hints, hms, iso, kv, leave, loading, main, mono, n0, nodeHref, now, section, short, span, table, title, word } from './ui.js';
 import { on } from './live.js';
 
 const RUNS = new Set(['running']);
@@ -40,7 +40,7 @@ export function jobPage(node, job) {
     const scroll = page.scrollTop;
     page.replaceChildren(h('div.phead', null, crumb, h('div.ttl', null, h('h1', null, job), badge(state), h('span.mu', null, span((told.is_over ? told.last : now()) - told.first))),
       h('dl.facts', null, facts.map(([a, b]) => kv(a, b))),
-      last.error ? h('div.say' + (BAD.has(state) ? '.bad' : ''), null, h('p', null, h('b', null, word(last.reason_code || state)), `${last.exit_code == null ? '' : ', exit ' + last.exit_code}: ${last.error}`)) : null),
+      last.error ? h('div.say' + (BAD.has(state) ? '.bad' : ''), null, h('p', null, h('b', null, capital(word(last.reason_code || state))), `${last.exit_code == null ? '' : ', exit ' + last.exit_code}: ${last.error}`)) : null),
     h('div.cols', null,
       h('div', null, section('h-s', 'Stages', null, statuses.length ? gantt(statuses, told) : empty('No status of this job can be read.')), section('h-t', 'Statuses', 'as the node told them', listed(statuses))),
       h('div', null, section('h-u', 'Used', null, used(last)), section('h-e', 'Receipt', null, receipt(last, told)))));
@@ -75,13 +75,14 @@ function listed(statuses) {
     h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
 }
 
+const figure = (key, it) => key.endsWith('_ms') ? span(it) : key.endsWith('_bytes') ? gib(it / 1048576) : Number.isInteger(it) ? n0(it) : String(it);
 /// A document of somebody else, flat: its keys, and what they hold.
 function flat(value, prefix = '', out = []) {
   for (const [key, it] of Object.entries(value)) {
     if (out.length >= 60) break;
     const name = prefix + word(key);
     if (it && typeof it === 'object' && !Array.isArray(it)) flat(it, name + ' ', out);
-    else out.push(kv(name, mono(typeof it === 'string' ? it : JSON.stringify(it))));
+    else out.push(kv(name, typeof it === 'number' ? h('span', { ev: `${key} ${it}` }, figure(key, it)) : mono(typeof it === 'string' ? it : JSON.stringify(it))));
   }
   return out;
 }
@@ -93,7 +94,7 @@ function used(last) {
 }
 
 function receipt(last, told) {
-  const own = [last.output_cid && kv('Output', mono(String(last.output_cid))), last.log_cid && kv('Log', mono(String(last.log_cid))), last.exit_code != null && kv('Exit code', String(last.exit_code)), last.signature && kv('Signature', mono(short(String(last.signature), 24, 10), String(last.signature)))].filter(Boolean);
+  const own = [last.output_cid && kv('Output', mono(String(last.output_cid))), last.log_cid && kv('Log', mono(String(last.log_cid))), last.exit_code != null && !last.receipt && kv('Exit code', String(last.exit_code)), last.signature && kv('Signature', mono(short(String(last.signature), 24, 10), String(last.signature)))].filter(Boolean);
   const signed = last.receipt && typeof last.receipt === 'object' ? flat(last.receipt.message || last.receipt) : [];
   if (!own.length && !signed.length) return empty(told.is_over ? 'No container was started, so there is no receipt.' : 'The node signs it when the container has ended.');
   return h('dl.kv.w', null, own, signed);

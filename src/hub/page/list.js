@@ -97,7 +97,7 @@ export class List {
     const i = this.places.get(name);
     if (i != null) this.pages.get(Math.floor(i / PAGE)).rows[i % PAGE] = row;
     // The order is not that of now any more: the node is new, or stands otherwise.
-    if (Math.max(row.first, row.since) > this.at && this.stirred.size < 1000) this.stirred.add(name);
+    if (this.at && Math.max(row.first, row.since) > this.at && this.stirred.size < 1000) this.stirred.add(name);
   }
 
   /// Takes the pages that are here anew, after a gap.

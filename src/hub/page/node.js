@@ -1,6 +1,6 @@
 // One node: its three clocks and what they come from, its beats of the last hours, its cards, its jobs.
 
-import { age, ago, ask, badge, empty, evidence, failed, gib, h, hints, hms, icon, iso, jobLink, keys, kv, leave, loading, main, mono, n0, nodeHref, now, say, section, short, site, span, table, title, word } from './ui.js';
+import { age, ago, ask, badge, capital, empty, evidence, failed, gib, h, hints, hms, icon, iso, jobLink, keys, kv, leave, loading, main, mono, n0, nodeHref, now, say, section, short, site, span, table, title, word } from './ui.js';
 import { cards, column, isLate, model } from './columns.js';
 import { neighbour, placeOf } from './fleet.js';
 import { eventTable } from './events.js';
@@ -94,7 +94,7 @@ function upper(row) {
     h('div.ttl', null, h('h1', null, row.name), badge(row.gone ? 'gone' : row.standing), h('span.mu', { ev: `since ${iso(row.since)}` }, 'for ' + age(at - row.since)), h('span.sp'), copy),
     h('dl.facts', null, facts.map(([name, value]) => kv(name, value))),
     row.gone ? h('div.say', null, h('p', null, h('b', null, 'The hub has forgotten this node.')))
-      : REMEDY[row.standing] && h('div.say' + (bad ? '.bad' : ''), null, h('p', null, h('b', null, `${word(row.standing)}${row.why ? ': ' + row.why : ''}.`)), h('p', null, say(REMEDY[row.standing])))].filter(Boolean);
+      : REMEDY[row.standing] && h('div.say' + (bad ? '.bad' : ''), null, h('p', null, h('b', null, `${capital(word(row.standing))}${row.why ? ': ' + row.why : ''}.`)), h('p', null, say(REMEDY[row.standing])))].filter(Boolean);
 }
 
 function three(row) {
@@ -112,8 +112,8 @@ function beats({ row, slots, first_slot: first }) {
   const count = (kind) => slots.filter((it) => it === kind).length, missed = count('missed');
   const from = (k) => hms((first + k) * SLOT_MS).slice(0, 5);
   const last = slots.lastIndexOf('missed');
-  const strip = h('ol.slots', { role: 'img', 'aria-label': `Beats of the last 5 hours in slots of 5 minutes: ${count('seen')} came, ${missed} missed, ${count('not_watched')} not watched` },
-    slots.map((slot, k) => h('li.' + slot, { ev: `${from(k)} UTC: ${{ seen: 'a beat came', missed: 'no beat came, and the hub was there', not_watched: 'no beat came; the hub was not there all the time, or did not know the node', open: 'still open' }[slot]}` })));
+  const strip = h('div.slots', { role: 'img', 'aria-label': `Beats of the last 5 hours in slots of 5 minutes: ${count('seen')} came, ${missed} missed, ${count('not_watched')} not watched` },
+    slots.map((slot, k) => h('span.' + slot, { ev: `${from(k)} UTC: ${{ seen: 'a beat came', missed: 'no beat came, and the hub was there', not_watched: 'no beat came; the hub was not there all the time, or did not know the node', open: 'still open' }[slot]}` })));
   const axis = h('div.slotaxis', { 'aria-hidden': 'true' }, [0, 12, 24, 36, 48].map((k) => h('span', null, from(k))));
   const key = (kind, text) => h('span', null, h('i.' + kind), text);
   return section('h-b', 'Beats', `last 5 h in slots of 5 min: ${missed ? `${missed} missed, last at ${from(last)}` : 'none missed'}`, strip, axis,

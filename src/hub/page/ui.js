@@ -26,6 +26,7 @@ const ALIKE = {
   accepted: 'run', pulling: 'run', fetching: 'run', uploading: 'run',
 };
 export const word = (state) => String(state).replaceAll('_', ' ');
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export const STANDINGS = ['clash', 'down', 'zombie', 'not_watched', 'up'];
 
 /// Makes an element: `h('div.a.b', {title: 'x', onclick: f}, child, …)`. `ev` is evidence: a title, and what
@@ -45,7 +46,10 @@ export function h(tag, props, ...kids) {
   element.append(...kids.flat(9).filter((kid) => kid != null && kid !== false));
   return element;
 }
-export function evidence(element, text) { element.title = text; element.dataset.ev = text; }
+export function evidence(element, text) { element.title = element.dataset.ev = straight(text); }
+/// Text without the marks that turn the direction of what stands beside it. Where a text stands alone, it is shown
+/// as it is, and kept to itself by the style sheet.
+export const straight = (text) => String(text).replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 
 export function icon(state) {
   const svg = document.createElementNS(NS, 'svg');
@@ -146,7 +150,7 @@ export function left() { for (const f of leaving.splice(0)) f(); keys.page = () 
 export const keys = { page: () => false };
 export const evOut = $('#ev');
 export const hints = (...names) => $('#hint').replaceChildren(...names.map((name) => h('kbd', null, name)));
-export const title = (text) => { document.title = text ? text + ' · ' + site.title : site.title; };
+export const title = (text) => { document.title = text ? straight(text) + ' · ' + site.title : site.title; };
 /// What /api/site says; until it answers, the title of the page itself.
 export const site = { title: document.title, version: '', public: 'full', patience: {} };
 

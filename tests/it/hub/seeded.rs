@@ -212,7 +212,7 @@ fn alerts(put: &Put<'_>, now: u64) {
             47,
             json!({"severity": "critical", "title": "6 of 10,000 nodes are down", "remedy": "Look at the uplink first; then `lamda-node doctor`."}),
         ),
-        (3, "zombie", 41, json!({"title": HOSTILE})),
+        (3, "zombie", 41, json!({"title": HOSTILE, "muted": "quiet hours"})),
     ];
     for (id, rule, ago, head) in heads {
         put(
@@ -242,7 +242,8 @@ fn alerts(put: &Put<'_>, now: u64) {
         let next = ms(0) + 32_000;
         put(sql, &[&incident, &channel, &ms(ago + 1), &state, &tries, &next, &ms(ago), &answer]);
     }
-    let silence = json!({"tag": "lab", "why": "moving the rack"}).to_string();
+    let silence =
+        json!({"id": 1, "nodes": "gru-*", "by": "ann", "why": "moving the rack"}).to_string();
     put("INSERT INTO silences VALUES (1, ?, ?)", &[&silence, &(ms(0) + 19 * 3_600_000)]);
 }
 

@@ -7,7 +7,7 @@ mod query;
 mod row;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -123,14 +123,14 @@ fn common_tags(nodes: &[Arc<Node>]) -> Vec<(String, usize)> {
     for tag in nodes.iter().flat_map(|node| &node.tags) {
         *counts.entry(tag).or_default() += 1;
     }
-    let mut ranked: BTreeMap<(usize, &str), ()> = BTreeMap::new();
+    let mut ranked: BTreeSet<(usize, &str)> = BTreeSet::new();
     for (tag, count) in counts {
-        ranked.insert((usize::MAX - count, tag), ());
+        ranked.insert((usize::MAX - count, tag));
         if ranked.len() > TAGS_MAX {
             ranked.pop_last();
         }
     }
-    ranked.into_keys().map(|(rank, tag)| (tag.to_owned(), usize::MAX - rank)).collect()
+    ranked.into_iter().map(|(rank, tag)| (tag.to_owned(), usize::MAX - rank)).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,48 @@
+// How the pages look: accessible in both themes, on a screen and on a phone, without a sideways scroll. Leaves pictures.
+
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+
+const PAGES = {
+  fleet: ['#/fleet', () => document.querySelectorAll('.row').length > 10 && !document.querySelector('.outline:not([hidden])')],
+  node: ['#/node/ams-c-111', () => document.querySelector('.slots') && document.querySelector('.evt tbody tr') && !document.querySelector('.wait')],
+  agent: ['#/node/ams-a-101', () => document.querySelector('.facts') && !document.querySelector('.wait')],
+  job: ['#/job/ams-c-111/job-1', () => document.querySelector('.gantt li')],
+  alerts: ['#/alerts', () => document.querySelectorAll('.al').length === 3],
+  events: ['#/events', () => document.querySelectorAll('.evl tbody tr').length > 50],
+};
+
+export async function looks({ base, check, open, until, shot }) {
+  const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  let runs = 0;
+  for (const width of [1440, 360]) {
+    const page = await open(width, width === 360 ? 780 : 900);
+    for (const theme of ['light', 'dark']) {
+      await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: theme }]);
+      for (const [name, [hash, isThere]] of Object.entries(PAGES)) {
+        await page.goto(`${base}/${hash}`);
+        await page.reload();
+        if (!await until(page, `${name} is there`, isThere)) continue;
+        await page.evaluate(axe);
+        const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+        for (const it of violations) check(false, `${name}, ${theme}, ${width}: ${it.id}: ${it.nodes.slice(0, 3).map((node) => node.target + ' ' + (node.any[0]?.message ?? '')).join('; ')}`);
+        runs++;
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        check(wide <= 0, `${name}, ${width}: ${wide} px wider than the screen`);
+        await shot(page, `${name}-${theme}-${width}`);
+      }
+    }
+    await page.browserContext().close();
+  }
+  console.log(`axe: ${runs} runs`);
+  const page = await open(1440, 900);
+  for (const width of [390, 768, 1024]) {
+    await page.setViewport({ width, height: 800 });
+    for (const [name, [hash, isThere]] of Object.entries(PAGES)) {
+      await page.goto(`${base}/${hash}`);
+      await until(page, `${name} is there`, isThere);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      check(wide <= 0, `${name}, ${width}: ${wide} px wider than the screen`);
+    }
+  }
+}
