@@ -128,7 +128,7 @@ impl Presences {
             match (node, Presence::parse(&message.payload)) {
                 (Some(node), Ok(presence)) => return Ok((node, presence)),
                 (_, Err(err)) => {
-                    debug!(subject = %message.subject, "skipped what is no presence: {err}")
+                    debug!(subject = %message.subject, "skipped what is no presence: {err}");
                 }
                 (None, _) => debug!(subject = %message.subject, "skipped a presence of nobody"),
             }

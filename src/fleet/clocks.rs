@@ -116,9 +116,10 @@ pub fn standing(
     if own == Word::Fresh && heard.says_down {
         return (Standing::Down, "it says so itself".to_owned());
     }
-    let nats = match heard.is_ours {
-        false => Word::Absent,
-        true => word(heard.nats, patience.nats, listening.nats, now),
+    let nats = if heard.is_ours {
+        word(heard.nats, patience.nats, listening.nats, now)
+    } else {
+        Word::Absent
     };
     if own == Word::Fresh || nats == Word::Fresh {
         return (Standing::Up, heard_by(own, nats).to_owned());
@@ -186,11 +187,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
     const PATIENCE: Patience = Patience {
-        own: Duration::from_secs(180),
-        nats: Duration::from_secs(60),
-        chain: Duration::from_secs(900),
+        own: Duration::from_mins(3),
+        nats: Duration::from_mins(1),
+        chain: Duration::from_mins(15),
     };
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what clocks are given as")]
     fn ago(seconds: u64) -> Option<Timestamp> {
         Some(Timestamp::from_unix_ms(NOW.unix_ms() - 1_000 * seconds))
     }

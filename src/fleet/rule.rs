@@ -340,7 +340,7 @@ mod tests {
             "tag": "own",
         }]))
         .unwrap();
-        assert_eq!(rules[0].hold, Duration::from_secs(300));
+        assert_eq!(rules[0].hold, Duration::from_mins(5));
         assert!(rules[0].is_about("rack-1", &["own"]));
         assert!(!rules[0].is_about("home", &["own"]) && !rules[0].is_about("rack-1", &[]));
     }

@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(15);
 const UNSETTLED: u64 = 64;
 
 /// How far back the first read goes: who was silent for longer is silent.
-const BACK: Duration = Duration::from_secs(3_600);
+const BACK: Duration = Duration::from_hours(1);
 
 /// Most heartbeats that are remembered; those of the nodes that the hub knows are always among them.
 const BEATS_MAX: usize = 200_000;
@@ -63,20 +63,20 @@ impl<C: Clock> ChainClock<C> {
     }
 
     async fn read(&self) -> Result<(), Error> {
-        let head = self.reader.head().await?;
+        let newest = self.reader.head().await?;
         let since_s = self.clock.now().unix_ms() / 1_000;
-        let mut from = self.reader.block_at(since_s.saturating_sub(BACK.as_secs()), head).await?;
-        let mut heard = Heard::default();
+        let mut from = self.reader.block_at(since_s.saturating_sub(BACK.as_secs()), newest).await?;
+        let mut beats = Heard::default();
         loop {
             let head = self.reader.head().await?;
             // An endpoint that lags behind another one names an older block.
             let mut pulse = Pulse::new(from.min(head), head);
-            heard.recent.clear();
-            while let Some(beats) = self.reader.next_beats(&mut pulse).await? {
-                heard.take(beats, head);
+            beats.recent.clear();
+            while let Some(found) = self.reader.next_beats(&mut pulse).await? {
+                beats.take(found, head);
             }
             from = head.saturating_sub(UNSETTLED).saturating_add(1);
-            self.tell(&heard);
+            self.tell(&beats);
             let now = self.clock.now();
             self.listening.send_modify(|listening| {
                 // The read covers the past, so the chain has been listened to since then.

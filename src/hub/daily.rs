@@ -21,7 +21,7 @@ use crate::supervise::Failure;
 const LOOK: Duration = Duration::from_secs(20);
 
 /// How often the switch is told.
-const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_EVERY: Duration = Duration::from_mins(1);
 
 /// How long the switch may take to answer.
 const PING_MAX: Duration = Duration::from_secs(10);

@@ -17,12 +17,15 @@ use super::outbox::Outbox;
 use super::run::Error;
 use super::watch::Watcher;
 use crate::backoff::Backoff;
-use crate::chain::Reader;
+use crate::bus;
+use crate::chain::{self, Reader};
 use crate::clock::Clock as _;
+use crate::fleet::alerts::Daily;
 use crate::fleet::clocks::Listening;
 use crate::fleet::rule::{Condition, Rule};
+use crate::http::Url;
 use crate::notify::Channel;
-use crate::supervise::Services;
+use crate::supervise::{Failure, Services};
 
 /// How long a link that failed is left alone.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
@@ -37,51 +40,23 @@ pub(super) async fn start(
     links: Links,
 ) -> Result<(), Error> {
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
-    check(channels.clone());
+    services.spawn_with("channels", BACKOFF, channels.clone(), check);
     let outbox = Outbox::new(shared.store.clone(), channels);
     outbox.warn_of_others().await?;
     outbox.spawn(services);
     remember(shared).await?;
     tell_of_absence(shared, &outbox).await?;
     let listening = Listening { own: shared.began, nats: None, chain: None };
-    let (listening, hears) = watch::channel(listening);
-    let listening = Arc::new(listening);
-    if let Some(config) = links.bus {
-        let listener = Listener {
-            config: Arc::new(config),
-            store: shared.store.clone(),
-            fleet: shared.fleet.clone(),
-            happened: shared.happened.clone(),
-            listening: Arc::clone(&listening),
-            poke: Arc::clone(&shared.poke),
-            live: shared.live.clone(),
-            clock: shared.clock,
-        };
-        services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);
-    }
-    if let Some(config) = links.chain {
-        let reader = Reader::new(config).map_err(|err| Error::Link(err.into()))?;
-        let (fleet, clock) = (shared.fleet.clone(), shared.clock);
-        let chain = ChainClock { reader, fleet, listening: Arc::clone(&listening), clock };
-        services.spawn_with("chain", BACKOFF, Arc::new(chain), ChainClock::run);
-    }
-    if let Some(at) = links.digest {
-        let (store, clock) = (shared.store.clone(), shared.clock);
-        let (channels, outbox) = (outbox.names(), outbox.clone());
-        let digests = Digests { store, at, channels, outbox, clock };
-        services.spawn_with("digest", BACKOFF, Arc::new(digests), Digests::run);
-    }
-    if let Some(url) = links.ping {
-        let pings = Pings { store: shared.store.clone(), url, clock: shared.clock };
-        services.spawn_with("ping", BACKOFF, Arc::new(pings), Pings::run);
-    }
+    let listening = Arc::new(watch::Sender::new(listening));
+    listen(services, shared, (links.bus, links.chain), &listening)?;
+    say(services, shared, (links.digest, links.ping), &outbox);
     let watcher = Watcher {
         store: shared.store.clone(),
         fleet: shared.fleet.clone(),
         rules: Arc::new(shared.settings.rules.clone()),
         policy: links.policy,
         patience: shared.settings.patience(),
-        listening: hears,
+        listening: listening.subscribe(),
         happened: shared.happened.clone(),
         silences: shared.silences.subscribe(),
         channels: outbox.names(),
@@ -104,23 +79,69 @@ pub(super) async fn start(
     Ok(())
 }
 
+/// Starts what listens besides to beats.
+fn listen(
+    services: &mut Services,
+    shared: &Shared,
+    (bus, chain): (Option<bus::Config>, Option<chain::Config>),
+    listening: &Arc<watch::Sender<Listening>>,
+) -> Result<(), Error> {
+    if let Some(config) = bus {
+        let listener = Listener {
+            config: Arc::new(config),
+            store: shared.store.clone(),
+            fleet: shared.fleet.clone(),
+            happened: shared.happened.clone(),
+            listening: Arc::clone(listening),
+            poke: Arc::clone(&shared.poke),
+            live: shared.live.clone(),
+            clock: shared.clock,
+        };
+        services.spawn_with("nats", BACKOFF, Arc::new(listener), Listener::run);
+    }
+    if let Some(config) = chain {
+        let reader = Reader::new(config).map_err(|err| Error::Link(err.into()))?;
+        let (fleet, clock) = (shared.fleet.clone(), shared.clock);
+        let chain = ChainClock { reader, fleet, listening: Arc::clone(listening), clock };
+        services.spawn_with("chain", BACKOFF, Arc::new(chain), ChainClock::run);
+    }
+    Ok(())
+}
+
+/// Starts what the hub says of itself.
+fn say(
+    services: &mut Services,
+    shared: &Shared,
+    (digest, ping): (Option<Daily>, Option<Url>),
+    outbox: &Outbox,
+) {
+    if let Some(at) = digest {
+        let (store, clock) = (shared.store.clone(), shared.clock);
+        let (channels, outbox) = (outbox.names(), outbox.clone());
+        let digests = Digests { store, at, channels, outbox, clock };
+        services.spawn_with("digest", BACKOFF, Arc::new(digests), Digests::run);
+    }
+    if let Some(url) = ping {
+        let pings = Pings { store: shared.store.clone(), url, clock: shared.clock };
+        services.spawn_with("ping", BACKOFF, Arc::new(pings), Pings::run);
+    }
+}
+
 /// Asks each channel whether it takes what the owner set, and says so in the log.
-fn check(channels: Vec<Channel>) {
+async fn check(channels: Vec<Channel>) -> Result<(), Failure> {
     if channels.is_empty() {
         tracing::info!(
             "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
         );
     }
     for channel in channels {
-        // Ends by itself, in bounded time; nothing waits for it.
-        tokio::spawn(async move {
-            let name = channel.name();
-            match channel.check().await {
-                Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
-                Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
-            }
-        });
+        let name = channel.name();
+        match channel.check().await {
+            Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
+            Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
+        }
     }
+    Ok(())
 }
 
 /// Takes up the events that still count for a rule.

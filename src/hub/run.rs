@@ -148,10 +148,10 @@ async fn keep_house(shared: Shared) -> Result<(), Failure> {
             match admin::forget(&shared, silent).await {
                 Ok(0) => {}
                 Ok(count) => {
-                    tracing::info!("{count} nodes that were silent for long are forgotten")
+                    tracing::info!("{count} nodes that were silent for long are forgotten");
                 }
                 Err(_) => {
-                    tracing::warn!("silent nodes could not be forgotten; tried again in an hour")
+                    tracing::warn!("silent nodes could not be forgotten; tried again in an hour");
                 }
             }
         }

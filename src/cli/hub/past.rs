@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// How far back, such as 30d or 12h
     #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
     since: Duration,
-    /// A file of rules (default: HUB_RULES)
+    /// A file of rules (default: `HUB_RULES`)
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::clocks::Standing;
+use crate::fleet::notice::NoticeKind::{Opened, Resolved};
 use crate::fleet::notice::{NODES_MAX, NoticeKind, Severity};
 use crate::fleet::rule::Condition;
 
@@ -68,20 +69,20 @@ fn down() -> Rule {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
 fn a_node_that_goes_down_and_comes_back_is_told_twice() {
     let mut hub = Hub::new(vec![down()]);
     assert_eq!(hub.after(SECOND, &[]), []);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Opened]);
     assert_eq!(hub.last().title, "a is down");
     assert!(hub.last().is_node_down && !hub.last().remedy.is_empty());
     for _ in 0..120 {
         assert_eq!(hub.after(SECOND, &["a"]), []);
     }
-    assert_eq!(hub.after(SECOND, &[]), [NoticeKind::Resolved]);
+    assert_eq!(hub.after(SECOND, &[]), [Resolved]);
     assert_eq!(hub.last().title, "a well again after 2 min");
     assert_eq!(hub.after(SECOND, &[]), []);
 }
@@ -91,7 +92,7 @@ fn a_thousand_nodes_that_die_in_a_second_are_one_incident() {
     let names: Vec<String> = (0..1_500).map(|number| format!("node-{number:04}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut hub = Hub::new(vec![down()]);
-    assert_eq!(hub.after(SECOND, &names[..1_000]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(SECOND, &names[..1_000]), [Opened]);
     assert_eq!(hub.last().title, "1000 nodes are down");
     assert_eq!((hub.last().nodes.len(), hub.last().more), (NODES_MAX, 1_000 - NODES_MAX));
     let mut told = Vec::new();
@@ -103,18 +104,18 @@ fn a_thousand_nodes_that_die_in_a_second_are_one_incident() {
     assert_eq!(hub.last().title, "1500 nodes are down");
     assert_eq!(hub.after(MINUTE, &names[..10]), [NoticeKind::Updated]);
     assert_eq!(hub.last().title, "10 nodes are down; 1490 are well again");
-    assert_eq!(hub.after(SECOND, &[]), [NoticeKind::Resolved]);
+    assert_eq!(hub.after(SECOND, &[]), [Resolved]);
     assert_eq!(hub.alerts.open().count(), 0);
 }
 
 #[test]
 fn a_node_that_goes_down_later_is_an_incident_of_its_own() {
     let mut hub = Hub::new(vec![down()]);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Opened]);
-    assert_eq!(hub.after(HOUR, &["a", "b"]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Opened]);
+    assert_eq!(hub.after(HOUR, &["a", "b"]), [Opened]);
     assert_eq!(hub.last().title, "b is down");
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Resolved]);
-    assert_eq!(hub.after(SECOND, &[]), [NoticeKind::Resolved]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Resolved]);
+    assert_eq!(hub.after(SECOND, &[]), [Resolved]);
     assert!(hub.last().title.starts_with("a well again"));
 }
 
@@ -125,12 +126,12 @@ fn trouble_counts_after_its_hold_and_is_over_after_its_calm() {
     let fact = Facts { holds: vec![Fact { since, ..hub.fact("a") }], ..Facts::default() };
     for (after, facts, told) in [
         (59, &fact, None),
-        (60, &fact, Some(NoticeKind::Opened)),
+        (60, &fact, Some(Opened)),
         (90, &Facts::default(), None),
         (200, &fact, None),
         (210, &Facts::default(), None),
         (329, &Facts::default(), None),
-        (330, &Facts::default(), Some(NoticeKind::Resolved)),
+        (330, &Facts::default(), Some(Resolved)),
     ] {
         hub.now = since.plus(Duration::from_secs(after));
         assert_eq!(hub.look(std::slice::from_ref(facts)).first().copied(), told, "after {after} s");
@@ -140,12 +141,12 @@ fn trouble_counts_after_its_hold_and_is_over_after_its_calm() {
 #[test]
 fn of_a_node_that_is_not_watched_nothing_is_told() {
     let mut hub = Hub::new(vec![down()]);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Opened]);
     let unknown = Facts { unknown: BTreeSet::from(["a".to_owned()]), ..Facts::default() };
     hub.now = hub.now.plus(HOUR);
     assert_eq!(hub.look(&[unknown]), [], "the hub was away: a may be down or up");
     assert_eq!(hub.after(SECOND, &["a"]), [], "it is still the same incident");
-    assert_eq!(hub.after(SECOND, &[]), [NoticeKind::Resolved]);
+    assert_eq!(hub.after(SECOND, &[]), [Resolved]);
 }
 
 #[test]
@@ -156,7 +157,6 @@ fn a_flapping_node_is_told_a_few_times_and_then_once() {
         hub.after(MINUTE, &[]);
     }
     let kinds: Vec<_> = hub.told.iter().map(|notice| notice.kind).collect();
-    use NoticeKind::{Opened, Resolved};
     assert_eq!(kinds, [Opened, Resolved, Opened, Resolved, Opened]);
     assert_eq!(hub.last().title, "a is down, again and again");
     assert_eq!(hub.after(29 * MINUTE, &[]), []);
@@ -179,12 +179,12 @@ fn what_is_silenced_is_told_when_it_outlasts_the_silence() {
     hub.alerts.set_silences(vec![silence]);
     assert_eq!(hub.after(SECOND, &["rack-1"]), []);
     assert_eq!(hub.alerts.open().next().unwrap().head.muted.as_deref(), Some("silenced"));
-    assert_eq!(hub.after(SECOND, &["rack-1", "home"]), [NoticeKind::Opened]);
-    assert_eq!(hub.after(SECOND, &[]), [NoticeKind::Resolved]);
+    assert_eq!(hub.after(SECOND, &["rack-1", "home"]), [Opened]);
+    assert_eq!(hub.after(SECOND, &[]), [Resolved]);
     assert_eq!(hub.after(6 * MINUTE, &["rack-2"]), []);
     assert_eq!(hub.after(SECOND, &[]), [], "nobody knew of it");
     assert_eq!(hub.after(SECOND, &["rack-3"]), []);
-    assert_eq!(hub.after(HOUR, &["rack-3"]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(HOUR, &["rack-3"]), [Opened]);
 }
 
 #[test]
@@ -215,19 +215,19 @@ fn in_quiet_hours_only_what_is_critical_is_told() {
     // 2027-01-15T08:00:00Z.
     hub.policy.quiet = vec![Quiet::new("08:00", "09:00", Weekdays::ALL, "UTC").unwrap()];
     let facts = hub.holds(&["a"]);
-    assert_eq!(hub.look(&[facts.clone(), facts.clone()]), [NoticeKind::Opened]);
+    assert_eq!(hub.look(&[facts.clone(), facts.clone()]), [Opened]);
     assert_eq!(hub.last().rule, "node-down");
     hub.now = hub.now.plus(HOUR);
-    assert_eq!(hub.look(&[facts.clone(), facts]), [NoticeKind::Opened]);
+    assert_eq!(hub.look(&[facts.clone(), facts]), [Opened]);
     assert_eq!(hub.last().rule, "warm");
 }
 
 #[test]
 fn who_asks_for_it_is_reminded() {
     let mut hub = Hub::new(vec![Rule { remind: Some(HOUR), ..down() }]);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Opened]);
-    assert_eq!(hub.after(HOUR - SECOND, &["a"]), []);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Reminder]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Opened]);
+    assert_eq!(hub.after(59 * MINUTE, &["a"]), []);
+    assert_eq!(hub.after(MINUTE, &["a"]), [NoticeKind::Reminder]);
     assert_eq!(hub.last().title, "a is down for 1 h now");
     assert_eq!(hub.after(HOUR, &["a"]), [NoticeKind::Reminder]);
 }
@@ -235,7 +235,7 @@ fn who_asks_for_it_is_reminded() {
 #[test]
 fn a_node_that_its_owner_removed_is_not_told_as_well_again() {
     let mut hub = Hub::new(vec![down()]);
-    assert_eq!(hub.after(SECOND, &["a"]), [NoticeKind::Opened]);
+    assert_eq!(hub.after(SECOND, &["a"]), [Opened]);
     let removed = Facts { removed: BTreeSet::from(["a".to_owned()]), ..Facts::default() };
     assert_eq!(hub.look(&[removed]), []);
     assert_eq!(hub.alerts.open().count(), 0);
@@ -261,7 +261,6 @@ fn the_past_is_judged_by_the_same_rules() {
     let rules = [Rule { hold: 5 * MINUTE, ..down() }];
     let told = replay(&rules, &past, &Policy::default(), start.plus(3 * HOUR));
     let told: Vec<_> = told.iter().map(|notice| (notice.kind, notice.title.as_str())).collect();
-    use NoticeKind::{Opened, Resolved};
     assert_eq!(told, [(Opened, "b is down"), (Resolved, "b well again after 35 min")]);
 }
 
@@ -290,8 +289,8 @@ proptest! {
         hub.after(HOUR, &[]);
         let count = |kind, id| hub.told.iter().filter(|it| it.kind == kind && it.incident == id).count();
         for notice in &hub.told {
-            prop_assert_eq!(count(NoticeKind::Opened, notice.incident), 1);
-            prop_assert_eq!(count(NoticeKind::Resolved, notice.incident), 1);
+            prop_assert_eq!(count(Opened, notice.incident), 1);
+            prop_assert_eq!(count(Resolved, notice.incident), 1);
         }
         prop_assert_eq!(hub.alerts.open().count(), 0);
     }

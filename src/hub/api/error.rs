@@ -46,7 +46,11 @@ impl Refusal {
     /// 422: what this part of the body holds is wrong; `kind` is the framework's word for it.
     pub fn wrong(kind: &str, place: &[&str], what: &str, input: Value) -> Self {
         let place: Vec<&str> = std::iter::once("body").chain(place.iter().copied()).collect();
-        Self::Unprocessable(json!({"type": kind, "loc": place, "msg": what, "input": input}))
+        let mut told = json!({"type": kind, "loc": place, "msg": what});
+        if let Value::Object(told) = &mut told {
+            told.insert("input".to_owned(), input);
+        }
+        Self::Unprocessable(told)
     }
 }
 

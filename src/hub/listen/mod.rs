@@ -67,7 +67,7 @@ impl<C: Clock> Listener<C> {
     /// Listens until the connection is lost; the caller starts it again.
     pub async fn run(self: Arc<Self>) -> Result<(), Failure> {
         let remedy = "NATS_URL says where the server is; the hub goes on without what nodes say";
-        let ended = self.listen().await;
+        let ended = Box::pin(self.listen()).await;
         self.listening.send_modify(|listening| listening.nats = None);
         match ended {
             Err(err) => Err(Failure::again(err, remedy)),

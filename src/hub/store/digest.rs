@@ -36,7 +36,7 @@ impl Store {
                 if is_told || is_first {
                     return Ok(false);
                 }
-                let day = std::time::Duration::from_secs(86_400);
+                let day = std::time::Duration::from_hours(24);
                 let since =
                     until.unix_ms().saturating_sub(u64::try_from(day.as_millis()).unwrap_or(0));
                 let since = Timestamp::from_unix_ms(since);

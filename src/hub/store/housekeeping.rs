@@ -19,7 +19,9 @@ const ROWS_MAX: u32 = 5_000;
 impl Store {
     /// Removes what is older than its time, a bounded number of rows. Whether there is more.
     pub async fn forget(&self, now: Timestamp) -> Result<bool, Error> {
-        let before = |kept: Duration| ms(now).saturating_sub(kept.as_millis() as i64);
+        let before = |kept: Duration| {
+            ms(now).saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
+        };
         let (slots, standings) =
             (before(SLOTS_KEPT) / SLOT_MS.cast_signed(), before(STANDINGS_KEPT));
         let work = move |db: &Connection| {

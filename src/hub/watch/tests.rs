@@ -33,7 +33,7 @@ impl Clock for Hand {
     }
 
     async fn sleep(&self, _: Duration) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -51,7 +51,7 @@ impl Hub {
     /// A hub that begins now, on this database, and knows the node as last heard then.
     async fn start(store: &Store, clock: &Hand, heard: Timestamp, standing: Standing) -> Self {
         let now = clock.now();
-        let (listening, hears) =
+        let (listening, ears) =
             watch::channel(Listening { own: now, nats: Some(now), chain: None });
         let fleet = Fleet::new([]);
         fleet.update(&NODE.lower_hex(), heard, |node| {
@@ -65,12 +65,12 @@ impl Hub {
             fleet,
             rules: Arc::new(Rule::standard()),
             patience: Patience {
-                own: Duration::from_secs(180),
-                nats: Duration::from_secs(60),
-                chain: Duration::from_secs(900),
+                own: Duration::from_mins(3),
+                nats: Duration::from_mins(1),
+                chain: Duration::from_mins(15),
             },
             policy: policy.clone(),
-            listening: hears,
+            listening: ears,
             happened: Happened::default(),
             silences: watch::channel(Vec::new()).1,
             channels: vec!["telegram"],

@@ -50,7 +50,6 @@ fn browse(part: &str, base: &str) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{part}:\n{said}\n{errors}");
-    println!("{said}");
     said
 }
 

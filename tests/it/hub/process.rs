@@ -59,9 +59,11 @@ pub(super) fn ask(at: &str, line: &str, heads: &[&str], body: &str) -> Option<An
     let mut stream = TcpStream::connect(at).ok()?;
     let mut request = format!("{line} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n");
     for head in heads {
-        request += &format!("{head}\r\n");
+        request.push_str(head);
+        request.push_str("\r\n");
     }
-    request += &format!("content-length: {}\r\n\r\n{body}", body.len());
+    let length = body.len();
+    request = format!("{request}content-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).ok()?;
     read_answer(&mut stream)
 }
@@ -75,7 +77,9 @@ impl Hub {
             ("ADMIN_TOKEN", ADMIN),
             ("HUB_LISTEN", &at),
         ]);
-        settings.iter().for_each(|(name, value)| program.set(name, value));
+        for (name, value) in settings {
+            program.set(name, value);
+        }
         Self { program, at, running: None }
     }
 

@@ -12,7 +12,7 @@ use lamda_node::hub::api::stream::Live;
 use lamda_node::hub::fleet::{Fleet, Node};
 use lamda_node::hub::store::Store;
 use lamda_node::hub::store::view::{EventRow, Eyes};
-use lamda_node::sql::{Connection, params};
+use lamda_node::sql::Connection;
 use lamda_node::web::Router;
 use lamda_node::web::extract::Query;
 use lamda_node::web::routing::post;
@@ -62,7 +62,7 @@ fn node(i: usize, now: u64) -> Node {
     node.meta = format!("rack {} of {}", i % 1_250 / 250 + 1, SITES[i / 1_250 % 8]);
     node.tags = vec![REGIONS[i / 1_250 % 8].to_owned(), USES[i % 5].to_owned()];
     node.standing_since = at(now - 86_400_000 - i as u64 * 10_000);
-    node.why = "its beats come in time".to_owned();
+    "its beats come in time".clone_into(&mut node.why);
     node.heard.own = ago(i as u64 * 37 % 10_000);
     // Every fourth one is an agent of the original monitor, of which less is known.
     if !i.is_multiple_of(4) {
@@ -142,7 +142,6 @@ fn fill(path: &Path, now: u64) {
     }
     jobs(&put, now);
     alerts(&put, now);
-    drop(put);
     all.commit().expect("it is written");
 }
 
