@@ -113,7 +113,7 @@ fn serve(mut stream: TcpStream, shared: &Mutex<Shared>, judge: fn(&str, &Value) 
         }
     };
     // The other half of a good answer never comes.
-    let length = if body.ends_with("{") { 2 * body.len() } else { body.len() };
+    let length = if body.ends_with('{') { 2 * body.len() } else { body.len() };
     let head = format!(
         "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
          {headers}connection: close\r\n\r\n"

@@ -15,7 +15,7 @@ pub(crate) const PASSWORD: &str = "hunter2";
 
 /// Prints each mail as a line of JSON, as Python's own mail package reads it. The arguments: the port, and the answers
 /// to the first mails.
-const SERVER: &str = r#"
+const SERVER: &str = r"
 import asyncio, email, email.policy, json, sys
 from aiosmtpd.smtp import SMTP, AuthResult
 port, answers = int(sys.argv[1]), sys.argv[2:]
@@ -52,7 +52,7 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
-"#;
+";
 
 /// The server; killed on drop.
 #[derive(Debug)]
