@@ -13,6 +13,7 @@ use lamda_node::notify::{self, Channel, NoticeId, Telling, mail, ntfy, telegram,
 use lamda_node::secret::Secret;
 use lamda_node::supervise::Services;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::support::irc::Relay;
 use crate::support::receiver::{CHAT, Receiver, Says, TOKEN, refusal, too_many};
@@ -48,22 +49,18 @@ impl Hub {
     }
 
     /// All notices, the newest first, once `is_so` of them.
-    async fn told(&self, what: &str, is_so: impl Fn(&[Told]) -> bool) -> Vec<Told> {
-        let look = async {
-            loop {
-                let told = self.store.recent_notices(100).await.expect("notices");
-                if is_so(&told) {
-                    return told;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("{what}: not in time"))
+    fn told(&self, what: &str, is_so: impl Fn(&[Told]) -> bool) -> Vec<Told> {
+        tokio::task::block_in_place(|| {
+            eventually(what, PATIENCE, || {
+                let told = Handle::current().block_on(self.store.recent_notices(100));
+                Some(told.expect("notices")).filter(|told| is_so(told))
+            })
+        })
     }
 
-    async fn all_sent(&self) -> Vec<Told> {
+    fn all_sent(&self) -> Vec<Told> {
         let is_over = |it: &Told| matches!(it.state, State::Sent | State::Folded);
-        self.told("all are sent", |told| told.iter().all(is_over)).await
+        self.told("all are sent", |told| told.iter().all(is_over))
     }
 }
 
@@ -126,7 +123,7 @@ async fn a_telegram_that_throttles_fails_breaks_off_and_hangs_gets_the_notice_in
     let dir = tempfile::tempdir().expect("a folder");
     let hub = Hub::start(dir.path(), &telegram(&receiver, TOKEN, CHAT));
     hub.tell(notice(1, NoticeKind::Opened, "rig-1")).await;
-    let told = hub.all_sent().await;
+    let told = hub.all_sent();
     assert_eq!((told[0].tries, told[0].answer.as_deref()), (5, Some("message 7")));
     let requests = receiver.requests();
     assert_eq!(requests.len(), 5);
@@ -154,7 +151,7 @@ async fn a_wrong_token_is_told_without_being_shown_and_its_notices_are_sent_once
     hub.tell(notice(1, NoticeKind::Opened, "rig-1")).await;
     hub.tell(notice(1, NoticeKind::Resolved, "rig-1")).await;
     let is_answered = |told: &[Told]| told.iter().any(|it| it.answer.is_some());
-    let told = hub.told("it is refused", is_answered).await;
+    let told = hub.told("it is refused", is_answered);
     let said = told.iter().find_map(|it| it.answer.clone()).expect("an answer");
     assert!(said.contains("TELEGRAM_BOT_TOKEN is not the token of a bot"), "{said}");
     let refused = the_only(&wrong).check().await.expect_err("a wrong token");
@@ -165,7 +162,7 @@ async fn a_wrong_token_is_told_without_being_shown_and_its_notices_are_sent_once
     let known = the_only(&right).check().await.expect("the right token");
     assert_eq!(known, "the bot @hub_bot may write to the chat the owners");
     let hub = Hub::start(dir.path(), &right);
-    let told = hub.all_sent().await;
+    let told = hub.all_sent();
     assert_eq!(told.iter().map(|it| it.state).collect::<Vec<_>>(), [State::Sent, State::Folded]);
     let text = texts(&receiver).remove(0);
     assert!(text.starts_with("✅ <b>Gensyn node UP</b>"), "{text}");
@@ -195,9 +192,9 @@ async fn a_mail_arrives_whole_with_the_same_id_at_each_try_over_a_real_smtp_serv
     let hub = Hub::start(dir.path(), &mail(&smtp::url(port, PASSWORD)));
     hub.tell(notice(1, NoticeKind::Opened, "rig-1")).await;
     let is_answered = |told: &[Told]| told.iter().any(|it| it.answer.is_some());
-    hub.told("the server is away", is_answered).await;
+    hub.told("the server is away", is_answered);
     let server = Smtp::start(port, &["451 later", "554 no"]);
-    let told = hub.all_sent().await;
+    let told = hub.all_sent();
     assert!(!told[0].may_be_repeat, "nothing can have arrived where nobody listens");
     assert_eq!(told[0].answer.as_deref(), Some("250 kept as number 1"));
     let mails = server.mails();
@@ -247,10 +244,10 @@ async fn a_foreign_receiver_of_alertmanagers_webhooks_reads_ours() {
     let config = notify::Config { webhook: Some(config), ..notify::Config::default() };
     let hub = Hub::start(dir.path(), &config);
     hub.tell(notice(1, NoticeKind::Opened, "rig-1")).await;
-    hub.all_sent().await;
+    hub.all_sent();
     hub.tell(notice(1, NoticeKind::Resolved, "rig-1")).await;
     hub.tell(notice(2, NoticeKind::Opened, HOSTILE)).await;
-    hub.all_sent().await;
+    hub.all_sent();
     let said = eventually("the relay said all", PATIENCE, || {
         Some(relay.said()).filter(|said| said.len() == 3)
     });
