@@ -38,7 +38,7 @@ enum Action {
     },
     /// Give a node a secret of its own and show it once; the shared one is not taken for that node any more
     NodeSecret {
-        /// The node's name, the NODE_ID of its agent
+        /// The node's name, the `NODE_ID` of its agent
         node: String,
     },
     /// Look at rules

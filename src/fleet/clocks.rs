@@ -116,9 +116,10 @@ pub fn standing(
     if own == Word::Fresh && heard.says_down {
         return (Standing::Down, "it says so itself".to_owned());
     }
-    let nats = match heard.is_ours {
-        false => Word::Absent,
-        true => word(heard.nats, patience.nats, listening.nats, now),
+    let nats = if heard.is_ours {
+        word(heard.nats, patience.nats, listening.nats, now)
+    } else {
+        Word::Absent
     };
     if own == Word::Fresh || nats == Word::Fresh {
         return (Standing::Up, heard_by(own, nats).to_owned());

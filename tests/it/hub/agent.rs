@@ -124,13 +124,24 @@ fn an_agent_whose_beat_is_not_taken_says_so_and_tries_again_while_the_hub_starts
     let wrong =
         hub.program.write("wrong.env", "SERVER_URL=http://127.0.0.1:1\nSHARED_SECRET=x y\n");
     beat(&wrong, &bin).is_refused(1, "SHARED_SECRET has a space");
-    let late = std::thread::spawn(move || beat(&env_file, &bin));
+    // It has tried for the first time before the hub is started.
+    let (tried, real) = (hub.program.path("tried"), tool("curl"));
+    let noting = format!("exec {} --verbose --stderr {tried} \"$@\"", real.display());
+    script(&format!("{bin}/curl"), &noting);
+    let late = std::thread::spawn({
+        let bin = bin.clone();
+        move || beat(&env_file, &bin)
+    });
+    eventually("it is refused", PATIENCE, || {
+        std::fs::read_to_string(&tried).ok().filter(|said| said.contains("refused"))
+    });
     hub.begin();
     late.join().expect("it ends").succeeds();
     eventually("the beat is there", PATIENCE, || (hub.names() == ["node 1"]).then_some(()));
     let env_file = settings(&hub, "");
+    std::fs::remove_file(format!("{bin}/curl")).expect("the system's own goes on");
     let text = std::fs::read_to_string(&env_file).unwrap().replace(SECRET, "wrong-secret");
-    let ended = beat(&hub.program.write("agent.env", &text), &hub.program.path("bin"));
+    let ended = beat(&hub.program.write("agent.env", &text), &bin);
     ended.is_refused(1, "did not take the beat of node 1");
     assert!(ended.stderr().contains("401"), "{}", ended.stderr());
 }

@@ -22,7 +22,9 @@ fn file(sql: &[&str]) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("monitor.db");
     let db = Connection::open(&path).unwrap();
-    sql.iter().for_each(|sql| db.execute_batch(sql).unwrap());
+    for sql in sql {
+        db.execute_batch(sql).unwrap();
+    }
     (dir, path)
 }
 

@@ -204,7 +204,7 @@ fn node(row: &Row<'_>) -> Result<Node, SqliteError> {
     let at = |column| Ok::<_, SqliteError>(row.get::<_, Option<i64>>(column)?.map(time));
     let count =
         |column| Ok::<_, SqliteError>(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned));
-    let json = |column| Ok::<_, SqliteError>(row.get::<_, Option<String>>(column)?);
+    let json = |column| row.get::<_, Option<String>>(column);
     let (gswarm, presence) = (json(13)?, json(14)?);
     let tags: String = row.get(15)?;
     Ok(Node {

@@ -110,7 +110,7 @@ async fn a_secret_that_came_before_the_first_beat_makes_no_node_and_no_news() {
     assert_eq!(store.secrets().await.unwrap(), HashMap::from([("a".to_owned(), [7; 32])]));
     assert!(store.load_all().await.unwrap().is_empty());
     assert!(store.prune(Timestamp::MAX).await.unwrap().is_empty(), "it is awaited");
-    let later = T0.plus(Duration::from_secs(900));
+    let later = T0.plus(Duration::from_mins(15));
     store.beat(named("a"), later).await.unwrap();
     let node = &store.load_all().await.unwrap()[0];
     assert_eq!((node.standing, node.standing_since, node.first), (Standing::Up, later, later));
