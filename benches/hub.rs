@@ -54,14 +54,14 @@ fn main() {
     drop(hub);
     took.sort_unstable();
     let at = |share: usize| took.get((took.len() * share / 1_000).min(took.len() - 1));
-    let [p50, p99, max] = [500, 990, 1_000].map(|share| at(share).map_or(0, |it| it.as_micros()));
+    let [p50, p99, max] = [500, 990, 1_000].map(|share| at(share).map_or(0, Duration::as_micros));
     println!(
         "{{\"connections\":{},\"nodes\":{},\"beats\":{},\"beats_per_s\":{:.0},\"p50_us\":{p50},\
          \"p99_us\":{p99},\"max_us\":{max}}}",
         load.connections,
         load.nodes,
         took.len(),
-        took.len() as f64 / span.as_secs_f64(),
+        f64::from(u32::try_from(took.len()).unwrap_or(u32::MAX)) / span.as_secs_f64(),
     );
 }
 
@@ -99,13 +99,12 @@ async fn connection(at: SocketAddr, load: Load, number: usize, end: Instant) -> 
     let (mut took, mut stream, mut node) = (Vec::new(), None, number);
     let mut buffer = [0; 1024];
     while Instant::now() < end {
-        let mut open = match stream.take() {
-            Some(open) => open,
-            None => {
-                let open = TcpStream::connect(at).await.expect("it listens");
-                open.set_nodelay(true).ok();
-                open
-            }
+        let mut open = if let Some(open) = stream.take() {
+            open
+        } else {
+            let open = TcpStream::connect(at).await.expect("it listens");
+            open.set_nodelay(true).ok();
+            open
         };
         let body = format!(
             r#"{{"node_id":"node-{node:05}","ip":"203.0.113.7","meta":"hetzner-fsn1","status":"UP"}}"#

@@ -63,6 +63,11 @@ pub enum Error {
     Part(#[source] BoxError),
 }
 
+/// The store refused to forget nodes; it has said why.
+#[derive(Debug, thiserror::Error)]
+#[error("nodes that were silent for long could not be forgotten")]
+struct Silent;
+
 /// Runs the hub until `shutdown`.
 pub async fn run(
     settings: Settings,
@@ -145,14 +150,10 @@ async fn follow_secrets(shared: Shared) -> Result<(), Failure> {
 async fn keep_house(shared: Shared) -> Result<(), Failure> {
     loop {
         if let Some(silent) = shared.settings.prune {
-            match admin::forget(&shared, silent).await {
-                Ok(0) => {}
-                Ok(count) => {
-                    tracing::info!("{count} nodes that were silent for long are forgotten");
-                }
-                Err(_) => {
-                    tracing::warn!("silent nodes could not be forgotten; tried again in an hour");
-                }
+            let forgotten = admin::forget(&shared, silent).await;
+            let count = forgotten.map_err(|_| Failure::again(Silent, STORE_REMEDY))?;
+            if count > 0 {
+                tracing::info!("{count} nodes that were silent for long are forgotten");
             }
         }
         while shared.store.forget(shared.clock.now()).await.map_err(again)? {

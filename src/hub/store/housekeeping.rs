@@ -16,12 +16,14 @@ const STANDINGS_KEPT: Duration = Duration::from_hours(400 * 24);
 /// The most rows that one commit removes, so that no beat waits for long.
 const ROWS_MAX: u32 = 5_000;
 
+fn kept_ms(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Store {
     /// Removes what is older than its time, a bounded number of rows. Whether there is more.
     pub async fn forget(&self, now: Timestamp) -> Result<bool, Error> {
-        let before = |kept: Duration| {
-            ms(now).saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
-        };
+        let before = |kept: Duration| ms(now).saturating_sub(kept_ms(kept));
         let (slots, standings) =
             (before(SLOTS_KEPT) / SLOT_MS.cast_signed(), before(STANDINGS_KEPT));
         let work = move |db: &Connection| {

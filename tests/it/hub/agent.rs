@@ -1,11 +1,14 @@
 //! The agent in shell, as a timer calls it.
 
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
 use super::process::{Hub, PATIENCE, SECRET};
+use crate::support::http::read_http;
 use crate::support::program::Ended;
 use crate::support::tools::{Running, eventually, run_with_input, tool};
 
@@ -124,13 +127,22 @@ fn an_agent_whose_beat_is_not_taken_says_so_and_tries_again_while_the_hub_starts
     let wrong =
         hub.program.write("wrong.env", "SERVER_URL=http://127.0.0.1:1\nSHARED_SECRET=x y\n");
     beat(&wrong, &bin).is_refused(1, "SHARED_SECRET has a space");
-    let late = std::thread::spawn(move || beat(&env_file, &bin));
+    // A proxy whose hub is away answers the first try.
+    let proxy = TcpListener::bind(&hub.at).expect("the hub's port");
+    let late = std::thread::spawn({
+        let bin = bin.clone();
+        move || beat(&env_file, &bin)
+    });
+    let (mut first, _) = proxy.accept().expect("the agent");
+    assert!(read_http(&mut first).is_some(), "a whole request");
+    first.write_all(b"HTTP/1.1 503 away\r\ncontent-length: 0\r\n\r\n").expect("it listens");
+    drop((first, proxy));
     hub.begin();
     late.join().expect("it ends").succeeds();
     eventually("the beat is there", PATIENCE, || (hub.names() == ["node 1"]).then_some(()));
     let env_file = settings(&hub, "");
     let text = std::fs::read_to_string(&env_file).unwrap().replace(SECRET, "wrong-secret");
-    let ended = beat(&hub.program.write("agent.env", &text), &hub.program.path("bin"));
+    let ended = beat(&hub.program.write("agent.env", &text), &bin);
     ended.is_refused(1, "did not take the beat of node 1");
     assert!(ended.stderr().contains("401"), "{}", ended.stderr());
 }
