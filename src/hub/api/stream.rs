@@ -489,7 +489,7 @@ mod tests {
         let pages = super::super::pages::tests::pages(Fleet::new([]), Show::Full);
         let ask = async |topics: &str| {
             let asked = Asked { topics: topics.to_owned() };
-            open(State(pages.clone()), Query(asked)).await.map(|answer| answer.status())
+            open(State(pages.clone()), Query(asked), None).await.map(|answer| answer.status())
         };
         assert_eq!(ask("fleet,events").await.unwrap(), StatusCode::OK);
         assert_eq!(pages.live.streams(), 0, "the answer was dropped, and its place is free");

@@ -63,8 +63,9 @@ export async function nodePage(name) {
   const later = () => { clearTimeout(timer); timer = setTimeout(() => { load(); more(); }, SETTLE_MS); };
   leave(on('fleet', ({ rows, beats: heard, gone }) => {
     if (!whole) return;
-    const row = rows.find((it) => it.name === name), beat = heard.find((it) => it[0] === name);
-    if (gone.includes(name)) { whole.row.gone = true; show(); return; }
+    // It may have been opened by its account.
+    const own = whole.row.name, row = rows.find((it) => it.name === own), beat = heard.find((it) => it[0] === own);
+    if (gone.includes(own)) { whole.row.gone = true; show(); return; }
     if (beat) [, whole.row.own, whole.row.nats, whole.row.nats_seq, whole.row.chain, whole.row.chain_block] = beat;
     if (row) { whole.row = row; later(); }
     if (row || beat) { live.replaceChildren(...upper(whole.row)); clocks.replaceChildren(...three(whole.row)); }
