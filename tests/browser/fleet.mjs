@@ -52,6 +52,7 @@ async function orders(page, { check, until, text }) {
   const first = await rows(page);
   const states = first.map((row) => row.state);
   check(states.slice(0, 2).join() === 'clash,clash' && states.slice(2, 10).every((s) => s === 'down') && states[10] === 'zombie', 'trouble is first: ' + states.slice(0, 12));
+  await until(page, 'late clocks are marked', () => document.querySelector('[aria-rowindex="4"] .c-own').classList.contains('off') && !document.querySelector('[aria-rowindex="2"] .c-own').classList.contains('off'));
   const chips = await page.$$eval('.chips .chip', (all) => all.map((chip) => chip.textContent));
   check(chips[0] === '9,981 of 10,000 up' && chips[1] === '8 down', 'chips: ' + chips);
   const begun = Date.now();

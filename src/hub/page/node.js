@@ -102,8 +102,9 @@ function three(row) {
   const at = now(), { own, nats, chain } = site.patience;
   const clock = (name, key, patience) => {
     const t = row[key], late = isLate(t, at, patience), c = column(key);
+    const isOne = key === 'own' ? row.own != null || !row.address : !!row.address; // only our nodes are on NATS and the chain
     const state = t == null ? 'not_watched' : late ? (row.standing === 'not_watched' ? 'not_watched' : 'warning') : 'ok';
-    return h('div', null, h('dt', null, name), h('dd', { ev: c.ev(row, at) }, h('span.st', null, icon(state), h('b', null, t == null ? 'never heard' : age(at - t) + ' ago'), patience ? h('span.mu', null, 'late after ' + age(patience)) : '')));
+    return h('div', null, h('dt', null, name), h('dd', { ev: c.ev(row, at) }, h('span.st', null, icon(state), h('b', null, t != null ? age(at - t) + ' ago' : isOne ? 'never heard' : 'not a clock of this node'), patience && isOne ? h('span.mu', null, 'late after ' + age(patience)) : '')));
   };
   return [clock('Own beat', 'own', own), clock('NATS', 'nats', nats), clock('Chain', 'chain', chain), kv('Together', row.why || word(row.standing))];
 }

@@ -12,7 +12,7 @@ use lamda_node::hub::api::stream::Live;
 use lamda_node::hub::fleet::{Fleet, Node};
 use lamda_node::hub::store::Store;
 use lamda_node::hub::store::view::{EventRow, Eyes};
-use lamda_node::sql::{Connection, params};
+use lamda_node::sql::Connection;
 use lamda_node::web::Router;
 use lamda_node::web::extract::Query;
 use lamda_node::web::routing::post;
@@ -142,7 +142,6 @@ fn fill(path: &Path, now: u64) {
     }
     jobs(&put, now);
     alerts(&put, now);
-    drop(put);
     all.commit().expect("it is written");
 }
 
