@@ -80,6 +80,16 @@ need_redis() {
     pip_install redis
 }
 
+# What a hub's channels are tested with: aiosmtpd, a real SMTP server, and a foreign receiver of
+# Alertmanager's webhooks.
+need_receivers() {
+    RUNLEVEL=1 need_apt alertmanager-irc-relay
+    need_python
+    "$TOOLS/nv/bin/python" -c 'import aiosmtpd' 2>/dev/null && return
+    note "installing aiosmtpd with pip"
+    pip_install aiosmtpd
+}
+
 # Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {
     need_python

@@ -92,12 +92,13 @@ impl Place {
 
 /// Reads the key's hex digits from a pipe, or from the terminal without echo.
 fn read_key() -> anyhow::Result<Secret> {
+    typed("Private key (64 hex digits): ").context("the key could not be read")
+}
+
+/// Reads a secret from the first line of a pipe, or from the terminal without echo.
+pub(super) fn typed(question: &str) -> std::io::Result<Secret> {
     if stdin().is_terminal() {
-        let typed =
-            Terminal::open().and_then(|mut terminal| terminal.ask("Private key (64 hex digits): "));
-        return typed.context("the key could not be read");
+        return Terminal::open()?.ask(question);
     }
-    let unbuffered = || Ok(File::from(stdin().as_fd().try_clone_to_owned()?));
-    let read = unbuffered().and_then(|input| Secret::read_line(input, INPUT_BYTES_MAX));
-    read.context("the key could not be read from standard input")
+    Secret::read_line(File::from(stdin().as_fd().try_clone_to_owned()?), INPUT_BYTES_MAX)
 }

@@ -23,7 +23,6 @@ mod key;
 mod logging;
 mod logs;
 mod out;
-mod rebuild;
 mod receipt;
 mod receipt_check;
 mod run;

@@ -44,6 +44,12 @@ pub fn hub(env: &mut Env<'_>) -> Result<(Settings, Links), Problems> {
     env.finish(settings)
 }
 
+/// Reads where the hub's database is, and its rules.
+pub fn hub_past(env: &mut Env<'_>) -> Result<(PathBuf, HubFile), Problems> {
+    let (db, file) = (db(env), rules(env));
+    env.finish(db.zip(file))
+}
+
 /// Reads only where the hub's database is.
 pub fn hub_db(env: &mut Env<'_>) -> Result<PathBuf, Problems> {
     let db = db(env);

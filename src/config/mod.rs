@@ -37,7 +37,7 @@ pub use dotenv::Environment;
 pub use duration::{InvalidDuration, parse as parse_duration};
 pub use env::{Env, Lookup, Problem, Problems, read_secret};
 pub use gpu::Gpu;
-pub use hub::{hub, hub_db};
+pub use hub::{hub, hub_db, hub_past};
 pub use hub_file::{HubFile, hub_file};
 pub use key::{KeyError, KeySource, Passphrase};
 pub(crate) use logging::SILENT;

@@ -213,10 +213,9 @@ fn lone_node(notice: &Notice) -> Option<&NoticeNode> {
 const fn mark(notice: &Notice) -> &'static str {
     match (notice.kind, notice.severity) {
         (NoticeKind::Resolved, _) => "✅",
-        (NoticeKind::Digest | NoticeKind::Test, _) => "ℹ️",
+        (NoticeKind::Digest | NoticeKind::Test, _) | (_, Severity::Info) => "ℹ️",
         (_, Severity::Critical) => "❌",
         (_, Severity::Warning) => "⚠️",
-        (_, Severity::Info) => "ℹ️",
     }
 }
 

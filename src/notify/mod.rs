@@ -1,11 +1,12 @@
 //! Channels over which people are told: one module each. The only place that knows their forms.
 //!
-//! [`telegram`], [`webhook`], [`mail`] and [`ntfy`] each send a [`Telling`]; `form` has what their texts share.
+//! [`telegram`], [`webhook`], [`mail`] and [`ntfy`] each send a [`Telling`]; `form` has what their texts share, `calls` their calls over HTTP.
 //!
 //! Must hold: a send ends within [`SEND_MAX`]; what a stranger wrote is escaped for the channel and bounded; no
 //! error names a token, a password or a URL that holds one; a redirect is never followed. Whether a refusal lasts
 //! is said by [`Blame`], so that nothing is given up that the channel might still take.
 
+mod calls;
 mod form;
 pub mod mail;
 pub mod ntfy;
@@ -17,8 +18,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::fleet::notice::Notice;
-use crate::http::{self, Response};
-use crate::report::{BoxError, causes, one_line};
+use crate::report::{BoxError, one_line};
 
 pub use mail::Mail;
 pub use ntfy::Ntfy;
@@ -27,9 +27,6 @@ pub use webhook::Webhook;
 
 /// The longest that one send takes, its second try in a plainer form included.
 pub const SEND_MAX: Duration = Duration::from_secs(10);
-
-/// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// The longest reason of a refusal, in characters.
 const REASON_CHARS_MAX: usize = 300;
@@ -238,50 +235,6 @@ impl Channel {
 fn no_answer() -> Refused {
     let reason = format!("no answer within {} s", SEND_MAX.as_secs());
     Refused { may_have_arrived: true, ..Refused::by_channel(&reason) }
-}
-
-/// A request that got no answer. Its URL, which may hold a token, is left out.
-fn unanswered(err: http::ClientError) -> Refused {
-    // Without a connection nothing can have arrived.
-    let may_have_arrived = !err.is_connect() && !err.is_builder();
-    Refused { may_have_arrived, ..Refused::by_channel(&causes(http::boxed(err).as_ref())) }
-}
-
-/// Sends a request. An answer that is no success is a refusal whose blame is judged by its status alone.
-async fn post(request: http::RequestBuilder) -> Result<Accepted, Refused> {
-    let response = request.send().await.map_err(unanswered)?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(Accepted { answer: status.to_string() });
-    }
-    let blame = match status.as_u16() {
-        // What is wrong is the body, which will be the same at the next try.
-        400 | 413 | 422 => Blame::NoticeForEver,
-        _ => Blame::Channel,
-    };
-    let retry_after = http::retry_after(response.headers());
-    // A gateway gave up waiting for who may be at work on it.
-    let may_have_arrived = status.as_u16() == 504;
-    let reason = http::explanation(response, SEND_MAX).await;
-    Err(Refused { retry_after, blame, may_have_arrived, ..Refused::by_channel(&reason) })
-}
-
-/// The body of an answer, cut off at [`ANSWER_BYTES_MAX`].
-async fn body_of(mut response: Response) -> Result<Vec<u8>, Refused> {
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(unanswered)? {
-        body.extend_from_slice(&piece);
-        if body.len() > ANSWER_BYTES_MAX {
-            body.truncate(ANSWER_BYTES_MAX);
-            break;
-        }
-    }
-    Ok(body)
-}
-
-/// A client for a channel.
-fn client() -> Result<http::Client, BoxError> {
-    Ok(http::client().timeout(SEND_MAX).build().map_err(http::boxed)?)
 }
 
 /// `2026-11-27 03:12:45`, in UTC.

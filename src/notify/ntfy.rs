@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::calls::{Target, client, post, unanswered};
 use super::form::{Limit, Markup, Message, title};
-use super::{Accepted, Pace, Refused, Telling, client, post, unanswered};
+use super::{Accepted, Pace, Refused, Telling};
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
 use crate::http::{self, Client, InvalidUrl, Url};
 use crate::report::BoxError;
@@ -55,7 +56,7 @@ fn place(url: &Secret) -> Result<(Url, String), InvalidUrl> {
 #[derive(Debug, Clone)]
 pub struct Ntfy {
     client: Client,
-    server: Url,
+    server: Target,
     topic: Secret,
 }
 
@@ -63,20 +64,20 @@ impl Ntfy {
     /// The topic of this configuration. Nothing is called.
     pub fn new(config: &Config) -> Result<Self, BoxError> {
         let (server, topic) = place(&config.url)?;
-        Ok(Self { client: client()?, server, topic: Secret::new(topic) })
+        Ok(Self { client: client()?, server: Target(server), topic: Secret::new(topic) })
     }
 
     pub(super) async fn send(&self, telling: &Telling) -> Result<Accepted, Refused> {
         let message = body(telling, self.topic.expose());
         // Servers before 2.16 know neither; what stands before them may know the second.
-        let request = self.client.post(self.server.clone()).json(&message);
+        let request = self.client.post(self.server.0.clone()).json(&message);
         post(request.header("idempotency-key", telling.key())).await
     }
 
     /// Asks for the server's health.
     pub(super) async fn check(&self) -> Result<String, Refused> {
-        let mut url = http::origin(&self.server);
-        url.set_path(&format!("{}/v1/health", self.server.path().trim_end_matches('/')));
+        let mut url = http::origin(&self.server.0);
+        url.set_path(&format!("{}/v1/health", self.server.0.path().trim_end_matches('/')));
         let answer = self.client.get(url).send().await.map_err(unanswered)?;
         match answer.status() {
             status if status.is_success() => Ok("the server is well".to_owned()),

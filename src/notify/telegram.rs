@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::calls::{body_of, client, unanswered};
 use super::form::{Limit, Markup, Message, title};
-use super::{Accepted, Pace, Refused, Telling, body_of, client, unanswered};
+use super::{Accepted, Pace, Refused, Telling};
 use crate::fleet::notice::Severity;
 use crate::http::{self, Client, InvalidUrl, StatusCode, Url};
 use crate::report::{BoxError, one_line};
@@ -157,10 +158,10 @@ impl Telegram {
         if status.is_success() && answer.ok {
             return Ok(answer.result);
         }
-        Err((self.refusal(status, answer, retry_after), Some(status)))
+        Err((self.refusal(status, &answer, retry_after), Some(status)))
     }
 
-    fn refusal(&self, status: StatusCode, answer: Answer, wait: Option<Duration>) -> Refused {
+    fn refusal(&self, status: StatusCode, answer: &Answer, wait: Option<Duration>) -> Refused {
         let said = match answer.description.as_str() {
             "" => status.to_string(),
             // An API of the owner's own may quote the path that it was called by.

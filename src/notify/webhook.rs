@@ -5,11 +5,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::calls::{Target, client, post};
 use super::form::{NAME_CHARS_MAX, SENTENCE_CHARS_MAX};
-use super::{Accepted, Pace, Refused, Telling, client, post, seconds};
+use super::{Accepted, Pace, Refused, Telling, seconds};
 use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, NoticeNode};
-use crate::http::{self, Client, InvalidUrl, Url};
+use crate::http::{self, Client, InvalidUrl};
 use crate::report::{BoxError, one_line};
 use crate::secret::Secret;
 
@@ -48,19 +49,19 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct Webhook {
     client: Client,
-    url: Url,
+    url: Target,
     hub: String,
 }
 
 impl Webhook {
     /// The receiver of this configuration. Nothing is called.
     pub fn new(config: &Config) -> Result<Self, BoxError> {
-        let url = http::url(config.url.expose())?;
+        let url = Target(http::url(config.url.expose())?);
         Ok(Self { client: client()?, url, hub: config.hub.clone() })
     }
 
     pub(super) async fn send(&self, telling: &Telling) -> Result<Accepted, Refused> {
-        let mut request = self.client.post(self.url.clone()).json(&body(telling, &self.hub));
+        let mut request = self.client.post(self.url.0.clone()).json(&body(telling, &self.hub));
         request = request.header("idempotency-key", telling.key());
         if telling.may_be_repeat {
             request = request.header("x-may-be-repeat", "true");

@@ -16,6 +16,15 @@ pub use axum::{Json, Router, body, extract, http, response, routing};
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
+/// Has this app answer a request.
+pub async fn answer(app: Router, request: extract::Request) -> response::Response {
+    use tower::ServiceExt as _;
+    match app.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    }
+}
+
 /// Serves `app` on `listener` until `shutdown`; transfers under way then have `grace` to end.
 pub async fn serve(
     listener: TcpListener,

@@ -81,7 +81,7 @@ fn settings(common: &Common) -> anyhow::Result<Contract> {
 }
 
 /// A reader of the contract that the settings name. It needs no key.
-pub(super) fn reader(settings: &Contract) -> anyhow::Result<Reader> {
+pub(in crate::cli) fn reader(settings: &Contract) -> anyhow::Result<Reader> {
     let config = settings.signing.chain().ok_or_else(|| {
         missing("which contract? Set OPBNB_RPC_URL and REPUTATION_CONTRACT_ADDRESS")
     })?;

@@ -28,6 +28,14 @@ struct Count {
 }
 
 impl Guesses {
+    /// How long this address must wait before it is listened to again; `None`: it need not.
+    pub fn must_wait(&self, from: IpAddr, now: Duration) -> Option<Duration> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&household(from))?;
+        let passed = now.saturating_sub(count.since);
+        (count.wrong > GUESSES_MAX && passed < SPAN).then(|| SPAN.saturating_sub(passed))
+    }
+
     /// Counts a wrong token from there. `Err`: there were too many, wait so long. `now`: of a clock that never steps
     /// back.
     pub fn wrong(&self, from: IpAddr, now: Duration) -> Result<(), Duration> {

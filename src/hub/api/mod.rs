@@ -13,7 +13,9 @@ pub mod fleet;
 pub mod limit;
 pub mod metrics;
 pub mod pages;
+pub mod people;
 pub mod seed;
+pub mod silences;
 pub mod stream;
 
 use std::sync::Arc;
@@ -24,14 +26,15 @@ use tokio::sync::{Notify, watch};
 
 use super::fleet::Fleet;
 use super::happened::Happened;
-use super::settings::{Public, Settings};
+use super::settings::Settings;
 use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::alerts::Silence;
+use crate::web::extract::{Request, State};
 use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::routing::get;
-use crate::web::{Bounds, Peer, Router, extract::State};
+use crate::web::{Bounds, Peer, Router};
 use auth::Tokens;
 use error::Refusal;
 use limit::Guesses;
@@ -139,27 +142,25 @@ impl Shared {
 
 /// Everything that the hub answers.
 pub fn router(shared: Shared) -> Router {
-    let pages = pages(&shared);
+    let pages = people::Views::new(|show| pages(&shared, show));
     Router::new()
         .merge(seed::routes())
         .merge(admin::routes())
         .merge(metrics::routes())
+        .merge(people::routes())
+        .merge(silences::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .fallback(error::not_found)
+        .fallback(move |State(shared): State<Shared>, request: Request| async move {
+            people::show(&shared, pages, request).await
+        })
         .method_not_allowed_fallback(error::not_allowed)
         .with_state(shared)
-        .merge(pages.routes())
 }
 
 /// The pages of what is shared.
-fn pages(shared: &Shared) -> Pages {
+fn pages(shared: &Shared, show: Show) -> Pages {
     let settings = &shared.settings;
-    let show = match settings.public {
-        Public::Full => Show::Full,
-        Public::Status => Show::Status,
-        Public::Off => Show::Off,
-    };
     let site = Site { title: settings.title.clone(), show, patience: settings.patience() };
     let clock = shared.clock;
     let now = Now::new(move || clock.now());

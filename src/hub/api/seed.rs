@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::error::Refusal;
-use super::{Shared, auth, body, count};
+use super::{Shared, auth, body, count, people};
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::beat::Beat;
 use crate::fleet::clocks::Standing;
@@ -72,7 +72,7 @@ async fn nodes(
     ConnectInfo(peer): ConnectInfo<Peer>,
     head: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let sight = shared.tokens.sight(&head);
+    let sight = people::sight(&shared, &head).await?;
     if sight == Public::Off {
         return Err(if auth::has_token(&head) {
             shared.refuse(&peer)

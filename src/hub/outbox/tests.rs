@@ -214,7 +214,7 @@ async fn after_an_outage_the_newest_state_arrives_first_and_older_ones_are_told_
     let tried = lock(&fake.tried).clone();
     assert_eq!(tried.len(), 153, "no more than one message is tried at a time");
     assert!(tried[149].0 > Duration::from_hours(11), "{:?}", tried[149].0);
-    let waits = tried.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    let waits = tried.windows(2).map(|pair| pair[1].0.abs_diff(pair[0].0));
     assert!(waits.clone().take(150).all(|wait| wait <= Duration::from_secs(631)), "{tried:?}");
     assert!(waits.skip(150).all(|wait| wait < Duration::from_secs(2)), "then at its pace");
 }
@@ -228,7 +228,7 @@ async fn a_channel_that_asks_to_be_left_alone_is_left_alone_for_so_long() {
     run(&store(&disk, Trap::none()), &fake).await;
     let tried = lock(&fake.tried).clone();
     assert_eq!(tried.len(), 4);
-    let wait = tried[1].0 - tried[0].0;
+    let wait = tried[1].0.abs_diff(tried[0].0);
     assert!(wait >= Duration::from_secs(37) && wait < Duration::from_secs(39), "{wait:?}");
     assert_eq!(tried[0].1, tried[1].1, "the same, under the same number");
 }

@@ -1,13 +1,17 @@
-//! What another process may do to the hub's file while the hub holds it: copy it, and give a node a secret.
+//! What another process may do to the hub's file while the hub holds it: copy it, give a node a secret, let people
+//! log in, read how nodes stood.
 //!
-//! Invariant: both leave a running hub undisturbed; it sees a new secret within a second.
+//! Invariant: all of it leaves a running hub undisturbed; it sees a new secret within a second.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::nodes::{Hash, ms};
+use super::people::Role;
 use super::{Error, SCHEMA};
 use crate::clock::Timestamp;
+use crate::fleet::alerts::Change;
+use crate::fleet::clocks::Standing;
 use crate::sql::{self, Connection, OpenFlags, params};
 
 /// How long to wait for the hub's own commit.
@@ -29,6 +33,49 @@ pub fn set_secret(path: &Path, name: &str, hash: &Hash, now: Timestamp) -> Resul
                ON CONFLICT (name) DO UPDATE SET secret = excluded.secret";
     db.execute(sql, params![name, ms(now), hash])?;
     Ok(())
+}
+
+/// Adds a person with this password's hash, or gives them another password and role, which ends their sessions.
+/// Blocks.
+pub fn put_person(
+    path: &Path,
+    name: &str,
+    role: Role,
+    password: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut db = open(path)?;
+    let change = db.transaction()?;
+    let put = "INSERT INTO people (name, password, role, made_ms) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (name) DO UPDATE SET password = ?2, role = ?3";
+    change.execute(put, params![name, password, role.as_str(), ms(now)])?;
+    change.execute("DELETE FROM sessions WHERE person = ?1", [name])?;
+    change.commit()?;
+    Ok(())
+}
+
+/// Removes a person and their sessions. Whether there was one. Blocks.
+pub fn remove_person(path: &Path, name: &str) -> Result<bool, Error> {
+    let db = open(path)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    Ok(db.execute("DELETE FROM people WHERE name = ?1", [name])? > 0)
+}
+
+/// How nodes stood from then on, in order; each node begins with how it stood then. Blocks.
+pub fn standings_since(path: &Path, since: Timestamp) -> Result<Vec<Change>, Error> {
+    let db = open(path)?;
+    let select = "SELECT at_ms, name, standing, why FROM standings WHERE at_ms >= ?1
+        UNION ALL
+        SELECT MAX(at_ms), name, standing, why FROM standings WHERE at_ms < ?1 GROUP BY name
+        ORDER BY 1";
+    let mut select = db.prepare(select)?;
+    let rows = select.query_map([ms(since)], |row| {
+        let at = u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default();
+        let standing = Standing::parse(&row.get::<_, String>(2)?).unwrap_or(Standing::NotWatched);
+        let at = Timestamp::from_unix_ms(at).max(since);
+        Ok(Change { at, node: row.get(1)?, standing, why: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Opens the file of a hub of this version.

@@ -54,33 +54,6 @@ impl Store {
             .await
     }
 
-    /// Adds a person, or gives them another password and role, which ends their sessions.
-    pub async fn put_person(
-        &self,
-        person: Person,
-        password: String,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.writer
-            .call(true, move |db| {
-                let put =
-                    "INSERT INTO people (name, password, role, made_ms) VALUES (?1, ?2, ?3, ?4)
-                           ON CONFLICT (name) DO UPDATE SET password = ?2, role = ?3";
-                let row = params![person.name, password, person.role.as_str(), at(now)];
-                db.execute(put, row)?;
-                db.execute("DELETE FROM sessions WHERE person = ?1", [&person.name])?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Removes a person. Whether there was one.
-    pub async fn remove_person(&self, name: String) -> Result<bool, Error> {
-        self.writer
-            .call(true, move |db| Ok(db.execute("DELETE FROM people WHERE name = ?1", [name])? > 0))
-            .await
-    }
-
     /// The hash of a person's password.
     pub async fn password(&self, name: String) -> Result<Option<String>, Error> {
         self.writer

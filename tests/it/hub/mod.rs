@@ -1,4 +1,10 @@
-//! The hub.
+//! The hub: the real program, asked over HTTP as agents and people ask it; its pages in a browser; whom it tells.
 
+mod agent;
+mod files;
+mod outbox;
 mod pages;
+mod process;
+mod seed;
 mod seeded;
+mod siege;

@@ -89,6 +89,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("reqwest", &["http"]),
     ("rusqlite", &["sql"]),
     ("toml", &["config"]),
+    ("tower", &["web"]),
 ];
 
 /// What a pure module must not name: the domain decides; it doesn't act, wait or log.

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Misused, load, logging::Audience, out};
+use super::super::logging::Audience;
+use super::super::{Misused, contract, load, out};
 use crate::chain::Reader;
 use crate::chain::extension::Reputation;
 use crate::chain::history::{Entry, Event, Walk};
@@ -49,7 +50,7 @@ struct Row {
 
 pub(super) async fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = load(Audience::Client, Contract::read)?;
-    let reader = super::contract::reader(&settings)?;
+    let reader = contract::reader(&settings)?;
     for left in (0..TRIES).rev() {
         let head = reader.head().await?;
         let last = args.block.unwrap_or(head);

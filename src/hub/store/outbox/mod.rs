@@ -1,10 +1,12 @@
 //! The outbox: what is to be told, one row for each channel.
 //!
 //! A row is queued in the commit that decided it ([`queue`]), `sending` while it is on its way, and then `sent`,
-//! `folded` into a newer one of its incident, or `refused` for ever.
+//! `folded` into a newer one of its incident, or `refused` for ever. `told` reads them for the pages.
 //!
 //! Invariants: a row leaves only by [`Store::notice_sent`] or [`Store::notice_refused`]; one that was on its way
 //! when its sender ended is queued again and marked, since it may have arrived.
+
+mod told;
 
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
 use crate::notify::{Earlier, NoticeId, Telling};
 use crate::sql::{self, Connection, OptionalExtension as _, Row, SqliteError, params};
+
+pub use told::{Count, State, Told};
 
 /// The longest that a notice is put off. One that is put off for longer was so by a clock that has been set back
 /// since, and is due.
@@ -44,80 +48,6 @@ pub struct Due {
     pub folded: Vec<NoticeId>,
     /// How often it was tried.
     pub tries: u32,
-}
-
-/// A notice of the outbox, for the pages.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Told {
-    /// Its number.
-    pub id: NoticeId,
-    /// Over which channel.
-    pub channel: String,
-    /// What it says.
-    pub notice: Notice,
-    /// How far it came.
-    pub state: State,
-    /// How often it was tried.
-    pub tries: u32,
-    /// When it is tried next, if it waits.
-    pub next: Timestamp,
-    /// When the channel answered last.
-    pub answered: Option<Timestamp>,
-    /// What the channel said last.
-    pub answer: Option<String>,
-    /// Of a folded one: the notice that told it.
-    pub told_in: Option<NoticeId>,
-    /// Whether it may have arrived more than once.
-    pub may_be_repeat: bool,
-}
-
-/// How far a notice came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// It waits.
-    Queued,
-    /// It is on its way.
-    Sending,
-    /// The channel took it.
-    Sent,
-    /// It was told within a newer one of its incident.
-    Folded,
-    /// The channel will never take it.
-    Refused,
-}
-
-impl State {
-    /// All states.
-    pub const ALL: [Self; 5] =
-        [Self::Queued, Self::Sending, Self::Sent, Self::Folded, Self::Refused];
-
-    /// The state as it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Folded => "folded",
-            Self::Refused => "refused",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == text)
-    }
-}
-
-/// How many notices of a channel are in a state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
-    /// The channel.
-    pub channel: String,
-    /// The state.
-    pub state: State,
-    /// How many.
-    pub notices: u64,
-    /// When the oldest of them was decided.
-    pub oldest: Timestamp,
 }
 
 /// Queues a notice for each of its channels, within the caller's transaction. `set` are the channels that the hub
@@ -227,36 +157,6 @@ impl Store {
         };
         self.writer.change("notice_refused", true, work).await
     }
-
-    /// How many notices of each channel are in each state.
-    pub async fn count_notices(&self) -> Result<Vec<Count>, Error> {
-        let sql = "SELECT channel, state, COUNT(*), MIN(decided_ms) FROM notices
-             GROUP BY channel, state";
-        let work = move |db: &Connection| {
-            let mut query = db.prepare_cached(sql)?;
-            let rows = query.query_map([], |row| {
-                Ok(Count {
-                    channel: row.get(0)?,
-                    state: state(row, 1)?,
-                    notices: unsigned(row.get(2)?),
-                    oldest: time(row.get(3)?),
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        };
-        self.writer.call(false, work).await
-    }
-
-    /// What was told of an incident or waits, the newest first; `limit` at most.
-    pub async fn notices_of(&self, incident: u64, limit: u32) -> Result<Vec<Told>, Error> {
-        let sql = "WHERE incident = ? ORDER BY id DESC LIMIT ?";
-        self.writer.call(false, move |db| told(db, sql, params![signed(incident), limit])).await
-    }
-
-    /// What was told last or waits, the newest first; `limit` at most.
-    pub async fn recent_notices(&self, limit: u32) -> Result<Vec<Told>, Error> {
-        self.writer.call(false, move |db| told(db, "ORDER BY id DESC LIMIT ?", [limit])).await
-    }
 }
 
 fn next(db: &Connection, channel: &str, now: Timestamp) -> Result<Next, Error> {
@@ -321,30 +221,6 @@ fn forget(db: &Connection, of: NoticeId, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-fn told(db: &Connection, of: &str, params: impl sql::Params) -> Result<Vec<Told>, Error> {
-    let sql = format!(
-        "SELECT id, channel, body, state, tries, next_ms, answered_ms, answer, told_in, maybe_repeat
-         FROM notices {of}"
-    );
-    let mut query = db.prepare_cached(&sql)?;
-    let rows = query.query_map(params, |row| {
-        let (answered, told_in): (Option<i64>, Option<i64>) = (row.get(6)?, row.get(8)?);
-        Ok(Told {
-            id: NoticeId(row.get(0)?),
-            channel: row.get(1)?,
-            notice: body(row, 2)?,
-            state: state(row, 3)?,
-            tries: row.get(4)?,
-            next: time(row.get(5)?),
-            answered: answered.map(time),
-            answer: row.get(7)?,
-            told_in: told_in.map(NoticeId),
-            may_be_repeat: row.get(9)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 fn body(row: &Row<'_>, at: usize) -> Result<Notice, SqliteError> {
     let text: String = row.get(at)?;
     Ok(serde_json::from_str(&text).unwrap_or_else(|_| unread(&text)))
@@ -371,11 +247,6 @@ fn unread(text: &str) -> Notice {
         is_node_down: false,
         channels: Vec::new(),
     }
-}
-
-fn state(row: &Row<'_>, at: usize) -> Result<State, SqliteError> {
-    let text: String = row.get(at)?;
-    State::parse(&text).ok_or(SqliteError::InvalidQuery)
 }
 
 fn signed(number: u64) -> i64 {

@@ -1,5 +1,10 @@
-//! `hub`: runs the hub, takes the original monitor's file over, copies the database, gives a node a secret, and
-//! checks a file of rules.
+//! `hub`: runs the hub, takes the original monitor's file over, copies the database, gives a node a secret, lets
+//! people log in ([`people`]), checks rules and tries them on the past ([`past`]), recomputes records from the chain
+//! ([`rebuild`]).
+
+mod past;
+mod people;
+mod rebuild;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::logging::Audience;
-use super::{Misused, Unavailable, block_on, load, out, rebuild, run};
+use super::{Misused, Unavailable, block_on, load, out, run};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::fleet::{beat, words};
@@ -43,6 +48,11 @@ enum Action {
     },
     /// Recompute uptime and scores of all nodes from the contract's events
     Rebuild(rebuild::Args),
+    /// Let people log in
+    Person {
+        #[command(subcommand)]
+        action: people::Action,
+    },
     /// Look at rules
     Rules {
         #[command(subcommand)]
@@ -57,6 +67,8 @@ enum RulesAction {
         /// The file
         file: PathBuf,
     },
+    /// Show what rules would have told, by how nodes stood: those of `HUB_RULES`, or of a file
+    Test(past::Args),
 }
 
 pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
@@ -75,7 +87,12 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let db = load(Audience::Client, config::hub_db)?;
             node_secret(&db, &node)
         }
+        Some(Action::Person { action }) => {
+            let db = load(Audience::Client, config::hub_db)?;
+            people::execute(&db, action)
+        }
         Some(Action::Rules { action: RulesAction::Check { file } }) => check(&file),
+        Some(Action::Rules { action: RulesAction::Test(args) }) => past::execute(&args),
     }
 }
 
