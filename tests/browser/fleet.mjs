@@ -52,6 +52,7 @@ async function orders(page, { check, until, text }) {
   const first = await rows(page);
   const states = first.map((row) => row.state);
   check(states.slice(0, 2).join() === 'clash,clash' && states.slice(2, 10).every((s) => s === 'down') && states[10] === 'zombie', 'trouble is first: ' + states.slice(0, 12));
+  await until(page, 'late clocks are marked', () => document.querySelector('[aria-rowindex="4"] .c-own').classList.contains('off') && !document.querySelector('[aria-rowindex="2"] .c-own').classList.contains('off'));
   const chips = await page.$$eval('.chips .chip', (all) => all.map((chip) => chip.textContent));
   check(chips[0] === '9,981 of 10,000 up' && chips[1] === '8 down', 'chips: ' + chips);
   const begun = Date.now();
@@ -187,9 +188,14 @@ async function hostile(page, { base, check, until, ask, hostile: name }) {
   await page.keyboard.press('Enter');
   await until(page, 'its page', (name) => document.querySelector('h1')?.textContent === name, name);
   await until(page, 'its history', () => document.querySelector('.hl small'));
+  check(name.includes('\u202e') && !(await page.title()).includes('\u202e'), 'a name turns nothing in the title');
   check(await page.$eval('.hl small', (it) => it.textContent) === '<b>it</b>', 'a reason is a text');
   await page.goto(`${base}/#/alerts`);
   await until(page, 'an alert with a hostile title', (name) => [...document.querySelectorAll('.al h3')].some((it) => it.textContent === name), name);
+  // A mark in the name that turns the direction of text stays within the name.
+  const order = await page.$$eval('.al dd.a', (all) => [...all.find((it) => it.textContent.includes('onerror')).querySelectorAll('a')].map((it) => it.getBoundingClientRect().left));
+  check(order.length === 2 && order[0] !== order[1] && await page.$eval('.al dd.a', (it) => getComputedStyle(it.querySelector('a')).unicodeBidi) === 'isolate', 'a name turns nothing beside it');
+  check((await page.$$eval('.al', (all) => all.map((it) => it.textContent))).some((it) => it.includes('quiet hours')), 'what is held back says why');
   await page.goto(`${base}/#/events`);
   await until(page, 'events', () => document.querySelectorAll('.evl tbody tr').length > 50);
   check((await page.$eval('.wt', (it) => it.textContent)).includes('<script>alert(2)</script>'), 'a message is a text');

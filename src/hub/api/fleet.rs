@@ -105,7 +105,7 @@ fn find(state: &Pages, name: &str) -> Result<Arc<Node>, Refused> {
 /// What the tables of events and jobs call a node: its address if it has one.
 fn key_of(node: &Node) -> String {
     match node.address {
-        Some(address) => address.to_string().to_lowercase(),
+        Some(address) => address.lower_hex(),
         None => node.name.clone(),
     }
 }

@@ -448,6 +448,7 @@ mod tests {
         let (live, fleet) = (Live::default(), Fleet::new([]));
         let mut reader = reader(&live, &[Topic::Fleet]);
         let look = async {
+            tokio::task::yield_now().await;
             tokio::time::advance(GATHER * 2).await;
             let begun = Instant::now();
             fleet.update("a", at(1), |_| ());

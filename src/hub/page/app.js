@@ -80,4 +80,5 @@ ask('/api/site').then((said) => {
   Object.assign(site, said);
   setNow(said.now);
   $('#brand').title = 'lamda-node hub ' + said.version;
+  dispatchEvent(new Event('site')); // what is late is known from now on
 }).catch(() => { /* the page says itself that the hub does not answer */ }).finally(begin);

@@ -27,6 +27,9 @@ export class Grid {
     }, { passive: true });
     this.rows.addEventListener('click', (e) => this.click(e));
     this.rows.addEventListener('dblclick', (e) => { const r = this.of(e); if (r?.row) this.open(r.row); });
+    const known = () => this.draw(true);
+    addEventListener('site', known);
+    leave(() => removeEventListener('site', known));
     const resize = new ResizeObserver(() => this.resize());
     resize.observe(this.el);
     leave(() => { resize.disconnect(); clearTimeout(this.idle); cancelAnimationFrame(this.raf); });

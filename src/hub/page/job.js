@@ -6,6 +6,7 @@ import { on } from './live.js';
 const RUNS = new Set(['running']);
 const BAD = new Set(['failed', 'timed_out', 'rejected', 'interrupted']);
 const time = (status) => Date.parse(status.timestamp);
+const proof = (status) => status.record == null ? 'STATUS' : `STATUS record ${n0(status.record)}, heard at ${iso(status.heard)}`;
 const stageOf = (status) => status.stage || status.status || 'unknown';
 
 export function jobPage(node, job) {
@@ -34,9 +35,9 @@ export function jobPage(node, job) {
   leave(() => clearInterval(tick));
 
   function show() {
-    const statuses = (Array.isArray(told.statuses) ? told.statuses : []).filter((it) => it && typeof it === 'object');
+    const statuses = (Array.isArray(told.statuses) ? told.statuses : []).filter((it) => it && typeof it.status === 'object' && it.status).map((it) => ({ ...it.status, record: it.seq, heard: it.at }));
     const last = statuses.at(-1) || {}, state = stageOf(last) === 'unknown' ? told.status : stageOf(last);
-    const facts = [['Node', h('a.a', { href: nodeHref(node) }, node)], ['Account', mono(told.address)], ['Attempt', last.attempt == null ? '–' : String(last.attempt)], ['First heard', ago(told.first, 'first status')], ['Last heard', ago(told.last, `STATUS ${last.seq ?? ''}`)]];
+    const facts = [['Node', h('a.a', { href: nodeHref(node) }, node)], ['Account', mono(told.address)], ['Attempt', last.attempt == null ? '–' : String(last.attempt)], ['First heard', ago(told.first, 'first status')], ['Last heard', ago(told.last, proof(last))]];
     const scroll = page.scrollTop;
     page.replaceChildren(h('div.phead', null, crumb, h('div.ttl', null, h('h1', null, job), badge(state), h('span.mu', null, span((told.is_over ? told.last : now()) - told.first))),
       h('dl.facts', null, facts.map(([a, b]) => kv(a, b))),
@@ -71,7 +72,7 @@ function gantt(statuses, told) {
 
 function listed(statuses) {
   if (!statuses.length) return empty('None.');
-  return table('Statuses', ['>Seq', 'Stage', 'When', 'What'], statuses.toReversed().slice(0, 200).map((it) => [String(it.seq ?? '–'), badge(stageOf(it)), Number.isFinite(time(it)) ? ago(time(it), `STATUS seq ${it.seq ?? '–'}`) : '–',
+  return table('Statuses', ['>Seq', 'Stage', 'When', 'What'], statuses.toReversed().slice(0, 200).map((it) => [String(it.seq ?? '–'), badge(stageOf(it)), Number.isFinite(time(it)) ? ago(time(it), proof(it)) : '–',
     h('span.wrap', null, it.error || (it.pull ? `${it.pull.layers_done} of ${it.pull.layers} layers` : it.output_cid ? ['output ', mono(String(it.output_cid))] : it.exit_code == null ? '' : 'exit ' + it.exit_code))]));
 }
 

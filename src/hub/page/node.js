@@ -63,8 +63,9 @@ export async function nodePage(name) {
   const later = () => { clearTimeout(timer); timer = setTimeout(() => { load(); more(); }, SETTLE_MS); };
   leave(on('fleet', ({ rows, beats: heard, gone }) => {
     if (!whole) return;
-    const row = rows.find((it) => it.name === name), beat = heard.find((it) => it[0] === name);
-    if (gone.includes(name)) { whole.row.gone = true; show(); return; }
+    // It may have been opened by its account.
+    const own = whole.row.name, row = rows.find((it) => it.name === own), beat = heard.find((it) => it[0] === own);
+    if (gone.includes(own)) { whole.row.gone = true; show(); return; }
     if (beat) [, whole.row.own, whole.row.nats, whole.row.nats_seq, whole.row.chain, whole.row.chain_block] = beat;
     if (row) { whole.row = row; later(); }
     if (row || beat) { live.replaceChildren(...upper(whole.row)); clocks.replaceChildren(...three(whole.row)); }
@@ -101,8 +102,9 @@ function three(row) {
   const at = now(), { own, nats, chain } = site.patience;
   const clock = (name, key, patience) => {
     const t = row[key], late = isLate(t, at, patience), c = column(key);
+    const isOne = key === 'own' ? row.own != null || !row.address : !!row.address; // only our nodes are on NATS and the chain
     const state = t == null ? 'not_watched' : late ? (row.standing === 'not_watched' ? 'not_watched' : 'warning') : 'ok';
-    return h('div', null, h('dt', null, name), h('dd', { ev: c.ev(row, at) }, h('span.st', null, icon(state), h('b', null, t == null ? 'never heard' : age(at - t) + ' ago'), patience ? h('span.mu', null, 'late after ' + age(patience)) : '')));
+    return h('div', null, h('dt', null, name), h('dd', { ev: c.ev(row, at) }, h('span.st', null, icon(state), h('b', null, t != null ? age(at - t) + ' ago' : isOne ? 'never heard' : 'not a clock of this node'), patience && isOne ? h('span.mu', null, 'late after ' + age(patience)) : '')));
   };
   return [clock('Own beat', 'own', own), clock('NATS', 'nats', nats), clock('Chain', 'chain', chain), kv('Together', row.why || word(row.standing))];
 }

@@ -162,7 +162,7 @@ fn jobs(put: &Put<'_>, now: u64) {
             .as_object_mut()
             .expect("an object")
             .extend(more.as_object().cloned().unwrap_or_default());
-        status
+        json!({"seq": 7_000 + seq, "at": at(now - ago), "status": status})
     };
     let begun = [
         told("accepted", 1, 900_000, json!({})),

@@ -174,7 +174,7 @@ impl Word {
 
 fn is_shown(node: &Node, part: &str) -> bool {
     let holds = |text: &str| text.to_lowercase().contains(part);
-    let address = || node.address.is_some_and(|address| holds(&address.to_string()));
+    let address = || node.address.is_some_and(|address| address.lower_hex().contains(part));
     let model = || Cards::of(node).is_some_and(|cards| holds(&cards.model));
     [&node.name, &node.ip, &node.meta].into_iter().chain(&node.tags).any(|text| holds(text))
         || (part.starts_with("0x") && address())

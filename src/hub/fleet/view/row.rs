@@ -125,18 +125,21 @@ impl Cards {
     /// The node's cards; `None` if it doesn't say.
     pub fn of(node: &Node) -> Option<Self> {
         let cards = node.presence.as_ref()?.get("gpus")?.as_array()?;
-        let model = |card: &Value| card.get("model").and_then(Value::as_str).map(str::to_owned);
         let first = cards.first().and_then(model).unwrap_or_default();
         let vram = |card: &Value| card.get("vram_mib").and_then(Value::as_u64).unwrap_or_default();
         let is_out = |card: &&Value| card.get("health").is_some_and(|health| health != "ok");
         Some(Self {
             count: cards.len(),
-            is_mixed: cards.iter().any(|card| model(card).as_ref() != Some(&first)),
+            is_mixed: cards.iter().any(|card| model(card) != Some(first)),
             vram_mib: cards.iter().map(vram).fold(0, u64::saturating_add),
             out: cards.iter().filter(is_out).count(),
-            model: first,
+            model: first.to_owned(),
         })
     }
+}
+
+fn model(card: &Value) -> Option<&str> {
+    card.get("model")?.as_str()
 }
 
 /// How many slots of the node jobs hold, and how many it has; `None` if it doesn't say.

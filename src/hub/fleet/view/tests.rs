@@ -43,7 +43,7 @@ fn four() -> Fleet {
         node("b", |it| {
             it.standing = Standing::Down;
             it.heard.own = Some(at(9_000));
-            it.tags = vec!["eu".to_owned()];
+            it.tags = vec!["EU".to_owned()];
             it.presence = Some(cards(1, "NVIDIA L40S"));
         }),
         node("c", |it| it.standing = Standing::NotWatched),
@@ -71,7 +71,7 @@ fn words_tags_and_standings_choose_nodes_and_counts_are_of_all() {
     for (q, expected) in [
         ("state:not", &["c"][..]),
         ("state:down", &["b"]),
-        ("tag:EU", &["b"]),
+        ("tag:eu", &["b"]),
         ("h100", &["d"]),
         ("203.0.113", &["d"]),
         ("nvidia state:up", &["d"]),
@@ -84,9 +84,9 @@ fn words_tags_and_standings_choose_nodes_and_counts_are_of_all() {
     }
     let chip = Written { standing: "up".to_owned(), ..Written::default() };
     assert_eq!(names(&page(&fleet, &asked(chip))), ["a", "d"]);
-    let tags = Written { tag: "eu".to_owned(), ..Written::default() };
+    let tags = Written { tag: "EU".to_owned(), ..Written::default() };
     let page = page(&fleet, &asked(tags));
-    assert_eq!((names(&page), &*page.tags), (vec!["b"], &[("eu".to_owned(), 1)][..]));
+    assert_eq!((names(&page), &*page.tags), (vec!["b"], &[("EU".to_owned(), 1)][..]));
 }
 
 #[test]
