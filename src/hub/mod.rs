@@ -10,6 +10,7 @@ pub mod api;
 pub mod chain;
 pub mod daily;
 pub mod door;
+mod error;
 pub mod fleet;
 pub mod happened;
 mod links;
@@ -22,6 +23,7 @@ pub mod settings;
 pub mod store;
 pub mod watch;
 
+pub use error::Error;
 pub use links::Links;
-pub use run::{Error, run};
+pub use run::run;
 pub use settings::{Public, Settings};

@@ -3,7 +3,6 @@
 //! Invariant: whatever fails for good ends the hub with a reason; nothing goes on without the rest.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::api::{self, Shared, admin};
+use super::error::Error;
 use super::links::Links;
 use super::parts;
 use super::settings::Settings;
@@ -18,7 +18,6 @@ use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::backoff::Backoff;
 use crate::clock::Clock as _;
-use crate::report::BoxError;
 use crate::supervise::{Failure, Services};
 use crate::web;
 
@@ -36,32 +35,6 @@ const CLEAN: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 const STORE_REMEDY: &str = "look whether the disk under DB_PATH is full or broken";
-
-/// Why the hub ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address can't be had. Waiting doesn't help.
-    #[error("HUB_LISTEN={at} can't be listened on")]
-    Listen {
-        /// The address.
-        at: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The store can't be opened or read.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The server failed.
-    #[error("the hub's server failed")]
-    Serve(#[source] io::Error),
-    /// A link can't be set up as it is set. Waiting doesn't help.
-    #[error("a link of the hub can't be set up")]
-    Link(#[source] BoxError),
-    /// A part failed for good.
-    #[error("a part of the hub failed")]
-    Part(#[source] BoxError),
-}
 
 /// The store refused to forget nodes; it has said why.
 #[derive(Debug, thiserror::Error)]

@@ -44,10 +44,6 @@ impl Refusal {
     }
 
     /// 422: what this part of the body holds is wrong; `kind` is the framework's word for it.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "json! takes it by reference, the callers are done with it"
-    )]
     pub fn wrong(kind: &str, place: &[&str], what: &str, input: Value) -> Self {
         let place: Vec<&str> = std::iter::once("body").chain(place.iter().copied()).collect();
         let mut told = json!({"type": kind, "loc": place, "msg": what});
