@@ -2,6 +2,8 @@
 
 mod agent;
 mod files;
+mod killed;
+mod live;
 mod outbox;
 mod pages;
 mod process;
