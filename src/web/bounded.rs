@@ -232,16 +232,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_outlives_others_and_a_late_answer_is_the_last_of_its_connection() {
-        let late = || tokio::time::sleep(LIFETIME * 2);
+        // Tells that a connection without leave was ended.
+        let (ended, end) = tokio::sync::watch::channel(false);
         let stay = async move |ConnectInfo(peer): ConnectInfo<Peer>| {
             peer.may_stay(Duration::from_mins(1));
-            late().await;
+            end.clone().wait_for(|ended| *ended).await.ok();
             "stayed"
         };
-        let go = async move || {
-            late().await;
-            "gone"
-        };
+        let go = std::future::pending::<&str>;
         let app = Router::new()
             .route("/now", get(async || "now"))
             .route("/stay", get(stay))
@@ -251,10 +249,15 @@ mod tests {
         let bounds = Bounds { connections: 9, lifetime: LIFETIME, request_bytes: 9_999 };
         let forever = std::future::pending();
         let serve = serve_within_until(listener, app, bounds, forever, Duration::ZERO);
-        let ask = async { tokio::join!(told(at, "/now"), told(at, "/stay"), told(at, "/go")) };
+        let cut = async {
+            let said = told(at, "/go").await;
+            ended.send_replace(true);
+            said
+        };
+        let ask = async { tokio::join!(told(at, "/now"), told(at, "/stay"), cut) };
         let (now, stay, go) = tokio::select! { _ = serve => panic!("it ended"), all = ask => all };
         assert!(now.ends_with("now") && !now.contains("connection: close"), "{now}");
         assert!(stay.ends_with("stayed") && stay.contains("connection: close"), "{stay}");
-        assert_eq!(go, "", "its time was over before its answer");
+        assert_eq!(go, "", "its time was over");
     }
 }

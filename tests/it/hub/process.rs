@@ -57,11 +57,11 @@ pub(super) fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
 /// Asks this address; `None` if nobody answers.
 pub(super) fn ask(at: &str, line: &str, heads: &[&str], body: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(at).ok()?;
-    let mut request = format!("{line} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n");
-    for head in heads {
-        request += &format!("{head}\r\n");
-    }
-    request += &format!("content-length: {}\r\n\r\n{body}", body.len());
+    let length = format!("content-length: {}", body.len());
+    let host = format!("host: {at}\r\nconnection: close");
+    let mut lines = vec![host.as_str(), &length];
+    lines.extend(heads);
+    let request = format!("{line} HTTP/1.1\r\n{}\r\n\r\n{body}", lines.join("\r\n"));
     stream.write_all(request.as_bytes()).ok()?;
     read_answer(&mut stream)
 }
@@ -75,7 +75,9 @@ impl Hub {
             ("ADMIN_TOKEN", ADMIN),
             ("HUB_LISTEN", &at),
         ]);
-        settings.iter().for_each(|(name, value)| program.set(name, value));
+        for (name, value) in settings {
+            program.set(name, value);
+        }
         Self { program, at, running: None }
     }
 
