@@ -63,9 +63,9 @@ pub async fn serve_within_until(
 
 /// Closes a connection after the first answer that is given later than `after`.
 async fn part(after: Duration, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<Peer>>();
-    let is_late = peer.is_some_and(|ConnectInfo(peer)| peer.since.elapsed() > after);
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
     let mut answer = next.run(request).await;
+    let is_late = peer.is_some_and(|ConnectInfo(peer)| peer.since.elapsed() > after);
     if is_late {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -206,5 +206,58 @@ impl AsyncWrite for Guest {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::routing::get;
+
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_millis(400);
+
+    /// What the server says to a request of this path until it hangs up.
+    async fn told(at: SocketAddr, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.ok();
+        said
+    }
+
+    #[tokio::test]
+    async fn a_stream_outlives_others_and_a_late_answer_is_the_last_of_its_connection() {
+        // Tells that a connection without leave was ended.
+        let (ended, end) = tokio::sync::watch::channel(false);
+        let stay = async move |ConnectInfo(peer): ConnectInfo<Peer>| {
+            peer.may_stay(Duration::from_mins(1));
+            end.clone().wait_for(|ended| *ended).await.ok();
+            "stayed"
+        };
+        let go = std::future::pending::<&str>;
+        let app = Router::new()
+            .route("/now", get(async || "now"))
+            .route("/stay", get(stay))
+            .route("/go", get(go));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let bounds = Bounds { connections: 9, lifetime: LIFETIME, request_bytes: 9_999 };
+        let forever = std::future::pending();
+        let serve = serve_within_until(listener, app, bounds, forever, Duration::ZERO);
+        let cut = async {
+            let said = told(at, "/go").await;
+            ended.send_replace(true);
+            said
+        };
+        let ask = async { tokio::join!(told(at, "/now"), told(at, "/stay"), cut) };
+        let (now, stay, go) = tokio::select! { _ = serve => panic!("it ended"), all = ask => all };
+        assert!(now.ends_with("now") && !now.contains("connection: close"), "{now}");
+        assert!(stay.ends_with("stayed") && stay.contains("connection: close"), "{stay}");
+        assert_eq!(go, "", "its time was over");
     }
 }

@@ -57,13 +57,11 @@ pub(super) fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
 /// Asks this address; `None` if nobody answers.
 pub(super) fn ask(at: &str, line: &str, heads: &[&str], body: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(at).ok()?;
-    let mut request = format!("{line} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n");
-    for head in heads {
-        request.push_str(head);
-        request.push_str("\r\n");
-    }
-    let length = body.len();
-    request = format!("{request}content-length: {length}\r\n\r\n{body}");
+    let length = format!("content-length: {}", body.len());
+    let host = format!("host: {at}\r\nconnection: close");
+    let mut lines = vec![host.as_str(), &length];
+    lines.extend(heads);
+    let request = format!("{line} HTTP/1.1\r\n{}\r\n\r\n{body}", lines.join("\r\n"));
     stream.write_all(request.as_bytes()).ok()?;
     read_answer(&mut stream)
 }
