@@ -11,11 +11,13 @@ mod body;
 pub mod error;
 pub mod fleet;
 pub mod limit;
+pub mod live;
 pub mod metrics;
 pub mod pages;
 pub mod people;
 pub mod seed;
 pub mod silences;
+mod site;
 pub mod stream;
 
 use std::sync::Arc;

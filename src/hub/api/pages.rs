@@ -2,24 +2,20 @@
 //!
 //! Must hold: who may see names and standings only gets nothing else from any route of the pages.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::stream::Live;
-use super::{alerts_view, fleet, stream};
-use crate::clock::Timestamp;
+use super::live::Live;
 use crate::fleet::clocks::Patience;
 use crate::hub::fleet::Fleet;
 use crate::hub::page;
 use crate::hub::store::Error;
 use crate::hub::store::view::Eyes;
+use crate::web::Json;
 use crate::web::http::{HeaderMap, StatusCode, header};
 use crate::web::response::{IntoResponse, Response};
-use crate::web::routing::get;
-use crate::web::{Json, Router};
 
 /// An answer of this many bytes is compressed for who takes that.
 const COMPRESSED_FROM: usize = 16 * 1024;
@@ -36,6 +32,8 @@ pub enum Show {
     Off,
 }
 
+pub use super::live::Now;
+
 /// What a page says of the hub itself.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -45,28 +43,6 @@ pub struct Site {
     pub show: Show,
     /// How long each clock may be silent.
     pub patience: Patience,
-}
-
-/// Tells the time.
-#[derive(Clone)]
-pub struct Now(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Now {
-    /// Asks this for the time.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The time.
-    pub fn get(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Now {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Now")
-    }
 }
 
 /// What the pages' part of the server needs. Clones share it.
@@ -83,18 +59,6 @@ impl Pages {
     /// The pages of this fleet. Who watches them gets changes as long as somebody runs [`Live::tell`] of `live`.
     pub fn new(fleet: Fleet, eyes: Eyes, site: Site, live: Live, now: Now) -> Self {
         Self { fleet, eyes, site: Arc::new(site), live, now }
-    }
-
-    /// All routes of the pages: the page itself, what it is made of, and what it asks.
-    pub fn routes(self) -> Router {
-        let title = self.site.title.clone();
-        Router::new()
-            .route("/api/site", get(site))
-            .merge(fleet::routes())
-            .merge(alerts_view::routes())
-            .merge(stream::routes())
-            .with_state(self)
-            .merge(page::routes(&title))
     }
 
     /// `Err` unless everything may be seen.
@@ -166,23 +130,12 @@ pub(super) fn answer(asked: &HeaderMap, body: &impl Serialize) -> Response {
     (FRESH, kind, coding, page::gzip(&text, page::Effort::Quick)).into_response()
 }
 
-async fn site(state: crate::web::extract::State<Pages>) -> Json<Value> {
-    let Site { title, show, patience } = &*state.site;
-    let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    Json(json!({
-        "title": title,
-        "version": env!("CARGO_PKG_VERSION"),
-        "public": show,
-        "now": state.now.get().unix_ms(),
-        "patience": {"own": ms(patience.own), "nats": ms(patience.nats), "chain": ms(patience.chain)},
-    }))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::hub::fleet::Node;
     use crate::hub::store::Store;
     use crate::web;
