@@ -59,7 +59,7 @@ fn wherever_the_hub_is_killed_somebody_is_told_and_hardly_ever_twice() {
         let downs = downs(&receiver);
         assert!(downs.len() <= most, "{place}: {downs:?}");
         if let [_, again] = downs.as_slice() {
-            assert!(again.contains("repeat"), "{place}: a repeat is marked as one: {again}");
+            assert!(again.contains("repetition"), "{place}: a repeat is marked as one: {again}");
         }
     }
 }
