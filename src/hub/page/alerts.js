@@ -2,6 +2,7 @@
 
 import { age, ago, ask, badge, capital, empty, failed, h, hints, hms, icon, iso, keys, leave, loading, main, n0, nodeHref, now, say, section, span, table, title, word } from './ui.js';
 import { on } from './live.js';
+import { endButton, me, silenceButton } from './people.js';
 
 const CHANNEL = { telegram: 'Telegram', mail: 'mail', webhook: 'webhook', ntfy: 'ntfy' };
 const channel = (name) => CHANNEL[name] || name;
@@ -40,7 +41,7 @@ function item(incident) {
     h('div', null, h('h3', null, name), h('dl', null,
       reason && line('Why', reason), lines.map((it) => line('', String(it))), remedy && line('Do', say(remedy)), muted && line('Held', `nobody is told at present: ${muted}`), line('Rule', incident.rule),
       incident.members.length ? line('Nodes', [members.slice(0, 8).flatMap((member, k) => [k ? ', ' : '', h('a', { href: nodeHref(member.name), ev: `${member.name}: ${whyOf(member)}` }, member.name), isOver(member) ? ' (well again)' : '']), more > 0 ? `, ${n0(more)} more` : ''], '.a') : null)),
-    h('div.rt', null, incident.notices.length ? h('ul.sent', { 'aria-label': 'Sent' }, incident.notices.map(notice)) : h('span.mu', null, muted ? `Not told: ${muted}.` : 'Nobody was told.')));
+    h('div.rt', null, incident.notices.length ? h('ul.sent', { 'aria-label': 'Sent' }, incident.notices.map(notice)) : h('span.mu', null, muted ? `Not told: ${muted}.` : 'Nobody was told.'), silenceButton(incident)));
 }
 
 export function alertsPage() {
@@ -73,8 +74,8 @@ export function alertsPage() {
       h('div.two', null,
         section('h-o', 'Channels', channels.length ? `${n0(refused)} refused, ${n0(waiting)} waiting` : null, channels.length ? table('Channels', ['Channel', '>Waiting', '>Sent in 24 h', 'Last answer'],
           channels.map((it) => [badge(it.waiting && it.answered && !/^2|ok|accepted/i.test(it.answer || '') || it.refused ? 'warning' : 'ok', channel(it.name)), n0(it.waiting), n0(it.sent), it.answered == null ? '–' : h('span', null, text(it.answer), ' ', ago(it.answered))])) : empty('Nothing was sent in 24 h.')),
-        section('h-q', 'Silences', null, silences.length ? table('Silences', ['What', 'Until', 'By, why'],
-          silences.map((it) => [badge('silenced', about(it) || 'everything'), h('time', { datetime: iso(it.until), ev: iso(it.until) }, 'in ' + age(it.until - now())), silence(it) || '–'])) : empty('Nothing is silenced.')),
+        section('h-q', 'Silences', null, silences.length ? table('Silences', ['What', 'Until', 'By, why', ...(me.is_admin ? ['End'] : [])],
+          silences.map((it) => [badge('silenced', about(it) || 'everything'), h('time', { datetime: iso(it.until), ev: iso(it.until) }, 'in ' + age(it.until - now())), silence(it) || '–', ...(me.is_admin ? [endButton(it)] : [])])) : empty('Nothing is silenced.')),
         section('h-z', 'Recovered in 24 h', null, recent.length ? table('Recovered', ['Alert', '>Lasted', '>Ended'],
           recent.map((it) => [badge('ok', told(it).title), span(it.closed - it.opened), ago(it.closed, `incident ${it.id}, closed`)])) : empty('Nothing ended in 24 h.'))));
     page.scrollTop = top;
@@ -84,6 +85,8 @@ export function alertsPage() {
   const soon = () => { if (!timer) timer = setTimeout(load, again ? 1_000 : 50); again = true; };
   leave(on('alerts', soon));
   leave(on('snapshot', soon));
+  addEventListener('me', soon);
+  leave(() => removeEventListener('me', soon));
   keys.page = (k) => {
     const items = [...page.querySelectorAll('.al')], at = items.indexOf(document.activeElement);
     if (k === 'j' || k === 'k') { items[Math.max(0, Math.min(items.length - 1, at + (k === 'j' ? 1 : -1)))]?.focus(); return true; }

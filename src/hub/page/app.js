@@ -7,6 +7,7 @@ import { nodePage } from './node.js';
 import { alertsPage } from './alerts.js';
 import { eventsPage } from './events.js';
 import { jobPage } from './job.js';
+import { whoAmI } from './people.js';
 
 function lost() {
   title('Nothing here');
@@ -76,6 +77,7 @@ $('#skip').addEventListener('click', (e) => { e.preventDefault(); main.focus(); 
 setTheme(chosen);
 
 route();
+whoAmI();
 ask('/api/site').then((said) => {
   Object.assign(site, said);
   setNow(said.now);

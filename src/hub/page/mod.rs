@@ -44,6 +44,7 @@ const FILES: &[(&str, &str, &[u8])] = files![
     "alerts.js": SCRIPT,
     "events.js": SCRIPT,
     "job.js": SCRIPT,
+    "people.js": SCRIPT,
     "style.css": STYLE,
 ];
 

@@ -13,9 +13,9 @@ use lamda_node::hub::fleet::{Fleet, Node};
 use lamda_node::hub::store::Store;
 use lamda_node::hub::store::view::{EventRow, Eyes};
 use lamda_node::sql::Connection;
-use lamda_node::web::Router;
 use lamda_node::web::extract::Query;
-use lamda_node::web::routing::post;
+use lamda_node::web::routing::{get, post};
+use lamda_node::web::{Json, Router};
 use serde_json::{Value, json};
 
 pub(crate) const NODES: usize = 10_000;
@@ -274,7 +274,9 @@ impl Seeded {
         let site = Site { title: "Fleet of <Ann & Bo>".to_owned(), show: Show::Full, patience };
         let eyes = Eyes::open(&path).expect("it is there");
         let pages = Pages::new(fleet.clone(), eyes, site, live.clone(), clock.clone());
-        let app = pages.routes().merge(controls(&fleet, &live));
+        let me = json!({"name": "ann", "is_admin": true, "can_log_in": true});
+        let me = get(async || Json(me));
+        let app = pages.routes().route("/api/me", me).merge(controls(&fleet, &live));
         Self { app, fleet, live, now: clock, _store: store, _dir: dir }
     }
 
