@@ -6,6 +6,7 @@ mod killed;
 mod live;
 mod outbox;
 mod pages;
+mod people;
 mod process;
 mod seed;
 mod seeded;

@@ -150,6 +150,13 @@ impl Hub {
         answer.json().as_array().expect("an array").clone()
     }
 
+    /// What `GET /api/nodes` says to who sends this head.
+    pub(super) fn nodes_as(&self, head: &str) -> Vec<Value> {
+        let answer = self.ask("GET /api/nodes", &[head], "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json().as_array().expect("an array").clone()
+    }
+
     /// The names that `GET /api/nodes` lists.
     pub(super) fn names(&self) -> Vec<String> {
         let name = |node: &Value| node["node_id"].as_str().expect("a name").to_owned();
