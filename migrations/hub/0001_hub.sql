@@ -29,6 +29,7 @@ CREATE TABLE standings (
     why      TEXT NOT NULL
 );
 CREATE INDEX standings_of ON standings (name, at_ms);
+CREATE INDEX standings_at ON standings (at_ms);
 
 -- The first beat of a node in each five minutes.
 CREATE TABLE slots (
@@ -36,6 +37,7 @@ CREATE TABLE slots (
     slot INTEGER NOT NULL,                  -- at_ms / 300000
     PRIMARY KEY (name, slot)
 ) WITHOUT ROWID;
+CREATE INDEX slots_at ON slots (slot);
 
 -- When the hub itself was there. What lies between two rows was not watched.
 CREATE TABLE watches (
@@ -79,6 +81,7 @@ CREATE TABLE notices (
 );
 CREATE INDEX notices_waiting ON notices (channel, state, next_ms);
 CREATE INDEX notices_of ON notices (incident);
+CREATE INDEX notices_at ON notices (decided_ms);
 
 CREATE TABLE silences (
     id       INTEGER PRIMARY KEY,
@@ -97,7 +100,7 @@ CREATE TABLE events (
     body   TEXT NOT NULL                    -- JSON of fleet::Event
 );
 CREATE INDEX events_at ON events (at_ms);
-CREATE INDEX events_of ON events (node, at_ms);
+CREATE INDEX events_of ON events (node, id);
 
 CREATE TABLE jobs (
     node     TEXT NOT NULL,                 -- address

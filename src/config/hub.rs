@@ -81,6 +81,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<(Settings, Links)> {
         prune: days.map(|days| (days > 0).then(|| Duration::from_secs(days * 86_400)))?,
         db: db?,
         public: public?,
+        is_only_here: !env.is_set(HUB_PUBLIC),
         rules: file?.rules,
         without,
     };

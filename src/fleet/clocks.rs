@@ -129,7 +129,8 @@ pub fn standing(
     }
     let silence = silence(heard, now);
     match word(heard.chain, patience.chain, listening.chain, now) {
-        Word::Fresh if nats == Word::Silent => {
+        // It was heard on the chain after it fell silent: no last heartbeat of a node that died.
+        Word::Fresh if nats == Word::Silent && heard.chain > silent_since(heard, patience) => {
             (Standing::Zombie, format!("its heartbeats reach the chain, but {silence}"))
         }
         _ => (Standing::Down, silence),
@@ -216,7 +217,8 @@ mod tests {
             (beats(ago(10), true), Standing::Down),
             (ours(ago(60), None), Standing::Up),
             (ours(ago(61), None), Standing::Down),
-            (ours(ago(61), ago(300)), Standing::Zombie),
+            (ours(ago(61), ago(300)), Standing::Down),
+            (ours(ago(400), ago(300)), Standing::Zombie),
             (ours(None, ago(300)), Standing::Zombie),
             (ours(None, ago(1_000)), Standing::Down),
             (Heard { own: ago(10), ..ours(ago(600), ago(300)) }, Standing::Up),

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
+/// The channels over which people can be told.
+pub const CHANNELS: [&str; 4] = ["telegram", "webhook", "mail", "ntfy"];
+
 /// How many nodes a notice names.
 pub const NODES_MAX: usize = 20;
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::clocks::Standing;
 use super::event::{Event, Level};
-use super::notice::Severity;
+use super::notice::{CHANNELS, Severity};
 
 /// Most rules that a file may hold: each is held against each node.
 pub const RULES_MAX: usize = 200;
@@ -147,6 +147,12 @@ impl Rule {
                 }
             }
         }
+        for rule in &rules {
+            if is_silenced_by_itself(rule, &rules) {
+                let what = format!("rule {:?} is silenced by itself, by way of others", rule.name);
+                return Err(InvalidRule(what));
+            }
+        }
         Ok(rules)
     }
 
@@ -197,6 +203,18 @@ impl Rule {
             return Err(wrong("a name has 1 to 64 bytes".to_owned()));
         }
         let when = condition(written.when).map_err(|what| wrong(what.to_owned()))?;
+        if let Some(unknown) = written.channels.iter().find(|it| !CHANNELS.contains(&it.as_str())) {
+            return Err(wrong(format!(
+                "{unknown:?} is none of the channels {}",
+                CHANNELS.join(", ")
+            )));
+        }
+        if written.nodes.as_deref() == Some("") || written.tag.as_deref() == Some("") {
+            return Err(wrong("an empty nodes or tag matches nobody: leave it out".to_owned()));
+        }
+        if matches!(when, Condition::Event { .. }) && written.hold_s > 0 {
+            return Err(wrong("an event happens in a moment: it has no hold_s".to_owned()));
+        }
         let keep = if matches!(when, Condition::Event { .. }) { EVENT_KEEP_S } else { 0 };
         let clear = if written.clear_s == 0 { keep } else { written.clear_s };
         let group = written.group_s.unwrap_or(GROUP_S);
@@ -247,12 +265,15 @@ fn condition(when: When) -> Result<Condition, &'static str> {
         (Some(standings), None, None, None) if !standings.is_empty() => {
             Ok(Condition::Standing(standings))
         }
-        (None, Some(kind), None, None) => {
+        (None, Some(kind), None, None) if kind.contains(['.', '*']) => {
             Ok(Condition::Event { kind, level: level.unwrap_or(Level::Debug) })
         }
         (None, None, Some(figure), None) => {
             if !FIGURES.contains(&figure.as_str()) {
                 return Err("when.figure names no figure that a hub knows");
+            }
+            if [above, below].iter().flatten().any(|limit| !limit.is_finite()) {
+                return Err("when.above and when.below are finite");
             }
             if above.is_none() && below.is_none() {
                 return Err("when.figure needs above or below");
@@ -262,8 +283,27 @@ fn condition(when: When) -> Result<Condition, &'static str> {
         (None, None, None, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
             Ok(Condition::Share { percent, of_at_least: of_at_least.unwrap_or(3) })
         }
-        _ => Err("when has one of standing, event, figure, not_up_percent (above 0, at most 100)"),
+        _ => Err(
+            "when has one of standing, event (component.type), figure, not_up_percent (above 0, at most 100)",
+        ),
     }
+}
+
+/// Whether a rule can keep itself from being told, so that nobody is told of anything.
+fn is_silenced_by_itself(rule: &Rule, rules: &[Rule]) -> bool {
+    let mut reached: Vec<&str> = rule.silenced_by.iter().map(String::as_str).collect();
+    let mut at = 0;
+    while let Some(name) = reached.get(at).copied() {
+        let by =
+            rules.iter().filter(|other| other.name == name).flat_map(|other| &other.silenced_by);
+        for next in by {
+            if !reached.contains(&next.as_str()) {
+                reached.push(next);
+            }
+        }
+        at += 1;
+    }
+    reached.contains(&rule.name.as_str())
 }
 
 /// Whether the text matches a pattern in which `*` stands for any text.
@@ -316,6 +356,19 @@ mod tests {
             ),
             (serde_json::json!([{"name": "a", "when": {"figure": "slots"}}]), "above or below"),
             (serde_json::json!([{"name": "a", "when": when, "remind_s": 5}]), "remind_s"),
+            (serde_json::json!([{"name": "a", "when": when, "channels": ["pager"]}]), "pager"),
+            (serde_json::json!([{"name": "a", "when": when, "nodes": ""}]), "matches nobody"),
+            (
+                serde_json::json!([{"name": "a", "when": {"event": "x.y"}, "hold_s": 1}]),
+                "no hold_s",
+            ),
+            (
+                serde_json::json!([
+                    {"name": "a", "when": when, "silenced_by": ["b"]},
+                    {"name": "b", "when": when, "silenced_by": ["a"]},
+                ]),
+                "silenced by itself",
+            ),
             (serde_json::json!([{"name": "a", "when": when, "hold_s": 99_999_999}]), "a span"),
             (serde_json::json!([{"name": "a", "when": when, "hold": 5}]), "hold"),
             (serde_json::json!([{"name": "a", "when": when, "silenced_by": ["b"]}]), "silenced_by"),

@@ -89,14 +89,15 @@ impl<C: Clock> ChainClock<C> {
 
     /// Notes the last heartbeat of each node that the hub knows, where it changed.
     fn tell(&self, heard: &Heard) {
-        let last = heard.last();
+        let (last, now) = (heard.last(), self.clock.now());
         for node in self.fleet.all() {
             let Some(beat) = node.address.and_then(|address| last.get(&address)) else { continue };
-            if (node.heard.chain, node.chain_block) == (Some(beat.at), Some(beat.block)) {
+            let at = beat.at.min(now);
+            if (node.heard.chain, node.chain_block) == (Some(at), Some(beat.block)) {
                 continue;
             }
             self.fleet.update_if_known(&node.name, |node| {
-                node.heard.chain = Some(beat.at);
+                node.heard.chain = Some(at);
                 node.chain_block = Some(beat.block);
             });
         }

@@ -54,8 +54,10 @@ pub fn hash(password: &Secret) -> Result<String, InvalidPassword> {
 /// Whether this is the password with this hash; `None`: of nobody, which takes as long.
 pub async fn is_right(password: Secret, hash: Option<String>) -> bool {
     // Never closed.
-    let Ok(_place) = CHECKS.acquire().await else { return false };
+    let Ok(place) = CHECKS.acquire().await else { return false };
     let check = move || {
+        // Held to the end of the work, also if nobody waits for it any more.
+        let _place = place;
         let is_somebody = hash.is_some();
         let hash = hash.unwrap_or_else(|| NOBODY.to_owned());
         let is_long = password.expose().len() > PASSWORD_BYTES_MAX;

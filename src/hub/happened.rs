@@ -3,12 +3,13 @@
 //! Must hold: it keeps at most [`KEPT`] events, whatever nodes tell; a node's repeated event counts from its last
 //! time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::fleet::Event;
 use crate::fleet::rule::Rule;
+use crate::ids::Address;
 
 /// How many events are kept.
 pub const KEPT: usize = 10_000;
@@ -20,8 +21,6 @@ pub struct Happened(Arc<Mutex<VecDeque<Event>>>);
 /// Something that a node told and that still counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// The node.
-    pub node: String,
     /// When it happened last.
     pub at: Timestamp,
     /// What the node said.
@@ -39,18 +38,13 @@ impl Happened {
     }
 
     /// Of each node the last event that the rule looks for, if it happened within the rule's calm.
-    pub fn lately(&self, rule: &Rule, now: Timestamp) -> Vec<Told> {
+    pub fn lately(&self, rule: &Rule, now: Timestamp) -> BTreeMap<Address, Told> {
         let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<Told> = Vec::new();
-        for event in events.iter().rev() {
-            let node = event.node.lower_hex();
-            let counts = now.since(event.timestamp) <= rule.clear
-                && rule.is_for(event)
-                && rule.is_about(&node, &[])
-                && !found.iter().any(|told| told.node == node);
-            if counts {
-                let message = event.message().to_owned();
-                found.push(Told { node, at: event.timestamp, message });
+        let mut found = BTreeMap::new();
+        for event in events.iter().filter(|event| rule.is_for(event)) {
+            if now.since(event.timestamp) <= rule.clear {
+                let (at, message) = (event.timestamp, event.message().to_owned());
+                found.insert(event.node, Told { at, message });
             }
         }
         found

@@ -46,8 +46,7 @@ pub(super) async fn start(
     outbox.spawn(services);
     remember(shared).await?;
     tell_of_absence(shared, &outbox).await?;
-    let listening = Listening { own: shared.began, nats: None, chain: None };
-    let listening = Arc::new(watch::Sender::new(listening));
+    let listening = Arc::clone(&shared.listening);
     listen(services, shared, (links.bus, links.chain), &listening)?;
     say(services, shared, (links.digest, links.ping), &outbox);
     let watcher = Watcher {
@@ -56,7 +55,7 @@ pub(super) async fn start(
         rules: Arc::new(shared.settings.rules.clone()),
         policy: links.policy,
         patience: shared.settings.patience(),
-        listening: listening.subscribe(),
+        listening: Arc::clone(&listening),
         happened: shared.happened.clone(),
         silences: shared.silences.subscribe(),
         channels: outbox.names(),
@@ -151,7 +150,8 @@ async fn remember(shared: &Shared) -> Result<(), Error> {
     let ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
     let since = shared.began.unix_ms().saturating_sub(ms);
     let since = crate::clock::Timestamp::from_unix_ms(since);
-    for event in shared.store.events_since(since, EVENTS_MAX).await? {
+    for mut event in shared.store.events_since(since, EVENTS_MAX).await? {
+        event.timestamp = event.timestamp.min(shared.began);
         shared.happened.note(event);
     }
     Ok(())

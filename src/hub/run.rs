@@ -34,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const CLEAN: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the hub watches before it forgets nodes.
+const PRUNE_AFTER: Duration = Duration::from_hours(24);
+
 const STORE_REMEDY: &str = "look whether the disk under DB_PATH is full or broken";
 
 /// The store refused to forget nodes; it has said why.
@@ -113,7 +116,9 @@ async fn follow_secrets(shared: Shared) -> Result<(), Failure> {
     loop {
         let version = shared.store.outside_version().await.map_err(again)?;
         if known != Some(version) {
-            shared.tokens.set_nodes(shared.store.secrets().await.map_err(again)?);
+            let tokens = shared.tokens.clone();
+            let then = move |secrets: &_| tokens.set_nodes(Clone::clone(secrets));
+            shared.store.secrets(then).await.map_err(again)?;
             known = Some(version);
         }
         shared.clock.sleep(LOOK).await;
@@ -122,7 +127,9 @@ async fn follow_secrets(shared: Shared) -> Result<(), Failure> {
 
 async fn keep_house(shared: Shared) -> Result<(), Failure> {
     loop {
-        if let Some(silent) = shared.settings.prune {
+        // Who lives has said so in the first day of a hub that was away.
+        let watched = shared.clock.now().since(shared.began);
+        if let Some(silent) = shared.settings.prune.filter(|_| watched >= PRUNE_AFTER) {
             let forgotten = admin::forget(&shared, silent).await;
             let count = forgotten.map_err(|_| Failure::again(Silent, STORE_REMEDY))?;
             if count > 0 {

@@ -39,6 +39,9 @@ pub struct Settings {
     pub db: PathBuf,
     /// `HUB_PUBLIC`.
     pub public: Public,
+    /// Whether that holds for this machine alone, since nobody has said it: who asks for another host's page, by a proxy
+    /// or by a name that leads here, sees nothing.
+    pub is_only_here: bool,
     /// `HUB_RULES`: what somebody wants to be woken for.
     pub rules: Vec<Rule>,
     /// What is not set, and so not watched or told; a sentence each.

@@ -27,7 +27,9 @@ pub(super) async fn post(request: http::RequestBuilder) -> Result<Accepted, Refu
     }
     let blame = match status.as_u16() {
         // What is wrong is the body, which will be the same at the next try.
-        400 | 413 | 422 => Blame::NoticeForEver,
+        413 => Blame::NoticeForEver,
+        // So may a gateway answer that takes nothing at all.
+        400 | 422 => Blame::Notice,
         _ => Blame::Channel,
     };
     let retry_after = http::retry_after(response.headers());

@@ -96,7 +96,28 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         failpoint::hit(name, ".before");
-        let done = self.request(Some(name), durable, work).await;
+        let done = self.request(Some(name), durable, work, |_| ()).await;
+        failpoint::hit(name, ".after");
+        done
+    }
+
+    /// As [`Writer::change`]; `then` is called with what was committed, on the writer's thread: in the order of the
+    /// commits, and also if the caller is dropped meanwhile. It must be quick.
+    pub async fn change_then<T, E, F, G>(
+        &self,
+        name: &'static str,
+        durable: bool,
+        work: F,
+        then: G,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+    {
+        failpoint::hit(name, ".before");
+        let done = self.request(Some(name), durable, work, then).await;
         failpoint::hit(name, ".after");
         done
     }
@@ -109,7 +130,7 @@ impl Writer {
         E: From<Error> + Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        self.request(None, durable, work).await
+        self.request(None, durable, work, |_| ()).await
     }
 
     /// As [`Writer::call`], for work that is not urgent: if the log waits for a checkpoint, waits for that
@@ -127,16 +148,18 @@ impl Writer {
         self.call(false, work).await
     }
 
-    async fn request<T, E, F>(
+    async fn request<T, E, F, G>(
         &self,
         name: Option<&'static str>,
         durable: bool,
         work: F,
+        then: G,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |db| {
@@ -144,7 +167,11 @@ impl Writer {
             Box::new(move |committed: Result<(), Error>| {
                 // A caller that was dropped does not want the answer; the commit stands.
                 let committed = committed.map_err(E::from);
-                reply.send(result.and_then(|value| committed.map(|()| value))).ok();
+                let done = result.and_then(|value| committed.map(|()| value));
+                if let Ok(value) = &done {
+                    then(value);
+                }
+                reply.send(done).ok();
             })
         });
         let request = Request { durable, work };

@@ -134,6 +134,7 @@ impl Listener for Bounded {
             lifetime_ms: Arc::new(AtomicU64::new(millis(self.bounds.lifetime))),
             end: Box::pin(tokio::time::sleep_until(since + self.bounds.lifetime)),
             left: self.bounds.request_bytes,
+            preface: Some(0),
         };
         (guest, address)
     }
@@ -154,9 +155,30 @@ pub(super) struct Guest {
     end: Pin<Box<Sleep>>,
     /// How many more bytes it may send.
     left: usize,
+    /// How many bytes of [`PREFACE`] it began with; `None` once it is something else.
+    preface: Option<usize>,
 }
 
+/// What begins HTTP/2, whose streams no bound of ours counts; no method of HTTP/1 begins so.
+const PREFACE: &[u8] = b"PRI ";
+
 impl Guest {
+    /// `Err` if the client speaks HTTP/2.
+    fn is_http1(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for byte in bytes {
+            let Some(at) = self.preface else { return Ok(()) };
+            if PREFACE.get(at) != Some(byte) {
+                self.preface = None;
+                return Ok(());
+            }
+            self.preface = Some(at + 1);
+            if at + 1 == PREFACE.len() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(())
+    }
+
     /// `Err` once its time is over; else its task is woken when that is so.
     fn is_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.end.as_mut().poll(context).is_ready() {
@@ -181,6 +203,8 @@ impl AsyncRead for Guest {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let got = buffer.filled().len() - before;
+        let fresh = buffer.filled().get(before..).unwrap_or_default().get(..PREFACE.len().min(got));
+        self.is_http1(fresh.unwrap_or_default())?;
         match self.left.checked_sub(got) {
             Some(left) => self.left = left,
             None => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),

@@ -85,7 +85,7 @@ fn facts(
             for change in of_rule {
                 if standings.contains(&change.standing) {
                     facts.holds.push(fact(change));
-                } else if change.standing == Standing::NotWatched {
+                } else if change.standing != Standing::Up {
                     facts.unknown.insert(change.node.clone());
                 }
             }
@@ -96,7 +96,9 @@ fn facts(
             let (not_up, all) = count(standings);
             let Some(why) = share_holds((not_up, all), *percent, *of_at_least) else {
                 began.remove(&rule.name);
-                return Facts::default();
+                let is_seen = !nodes.values().any(|it| it.standing == Standing::NotWatched);
+                let unknown = if is_seen { None } else { Some(super::FLEET.to_owned()) };
+                return Facts { unknown: unknown.into_iter().collect(), ..Facts::default() };
             };
             let since = *began.entry(rule.name.clone()).or_insert(now);
             let node = super::FLEET.to_owned();

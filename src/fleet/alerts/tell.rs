@@ -3,7 +3,7 @@
 //! Must hold: an incident that was told is told again when it is over, and only then closed; what was kept back
 //! and still lasts is told when nothing keeps it back any more.
 
-use super::incident::Incident;
+use super::incident::{Incident, Member};
 use super::silence::Silence;
 use super::{FLEET, Policy, Work, title};
 use crate::clock::Timestamp;
@@ -135,13 +135,16 @@ fn inhibitor<'a>(rule: &'a Rule, node: &str, work: &Work) -> Option<&'a str> {
         work.open.values().any(|incident| {
             incident.rule == **by
                 && incident.closed.is_none()
-                && incident.live().any(|(name, _)| name == node || name == FLEET)
+                && [node, FLEET].iter().any(|name| {
+                    incident.members.get(*name).is_some_and(|member| member.ended.is_none())
+                })
         })
     })
 }
 
 fn notice(incident: &Incident, rule: &Rule, kind: NoticeKind, now: Timestamp) -> Notice {
-    let mut members: Vec<_> = incident.members.iter().filter(|(name, _)| *name != FLEET).collect();
+    let is_shown = |(name, member): &(&String, &Member)| *name != FLEET && !member.is_removed;
+    let mut members: Vec<_> = incident.members.iter().filter(is_shown).collect();
     // Those in trouble first, the newest first among them.
     members.sort_by_key(|(name, member)| {
         (member.ended.is_some(), std::cmp::Reverse(member.joined), (*name).clone())

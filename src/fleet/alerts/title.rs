@@ -14,8 +14,10 @@ const NAMED_MAX: usize = 3;
 pub(super) fn of(incident: &Incident, rule: &Rule, kind: NoticeKind, now: Timestamp) -> String {
     let lasted = words::age(now.since(incident.opened));
     let live: Vec<&str> = incident.live().map(|(name, _)| name.as_str()).collect();
-    let all: Vec<&str> = incident.members.keys().map(String::as_str).collect();
-    let is_flapping = incident.members.values().any(|member| member.is_flapping);
+    // Those that their owner removed are nobody's trouble, and not well again either.
+    let there = || incident.members.iter().filter(|(_, member)| !member.is_removed);
+    let all: Vec<&str> = there().map(|(name, _)| name.as_str()).collect();
+    let is_flapping = there().all(|(_, member)| member.is_flapping);
     let flapping = if is_flapping { ", again and again" } else { "" };
     if incident.members.contains_key(FLEET) {
         return match kind {

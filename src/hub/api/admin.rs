@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::Refusal;
 use super::{Shared, body};
@@ -50,19 +50,20 @@ async fn rename(
     if old == new {
         return Ok(Json(json!({"ok": true, "renamed": false})));
     }
-    match shared.store.rename(old.clone(), new.clone()).await? {
+    let (tokens, fleet) = (shared.tokens.clone(), shared.fleet.clone());
+    let (from, to) = (old.clone(), new.clone());
+    let then = move |done: &Renamed| {
+        if *done == Renamed::Done {
+            tokens.move_node(&from, Some(&to));
+            fleet.rename(&from, &to);
+        }
+    };
+    match shared.store.rename(old.clone(), new.clone(), then).await? {
         Renamed::NoSuch => Err(no_such()),
         Renamed::Taken => {
             Err(Refusal::Plain(StatusCode::CONFLICT, "new_id already exists".to_owned()))
         }
         Renamed::Done => {
-            shared.tokens.move_node(&old, Some(&new));
-            if let Some(node) = shared.fleet.remove(&old) {
-                shared.fleet.update(&new, node.first, |renamed| {
-                    *renamed = (*node).clone();
-                    renamed.name.clone_from(&new);
-                });
-            }
             Ok(Json(json!({"ok": true, "renamed": true, "old_id": old, "new_id": new})))
         }
     }
@@ -78,9 +79,12 @@ async fn delete(
     if name.is_empty() {
         return Err(Refusal::bad("node_id required"));
     }
-    shared.store.remove(name.clone()).await?;
-    shared.tokens.move_node(&name, None);
-    shared.fleet.remove(&name);
+    let (tokens, fleet, gone) = (shared.tokens.clone(), shared.fleet.clone(), name.clone());
+    let then = move |_: &bool| {
+        tokens.move_node(&gone, None);
+        fleet.remove(&gone);
+    };
+    shared.store.remove(name.clone(), then).await?;
     Ok(Json(json!({"ok": true, "deleted": name})))
 }
 
@@ -104,12 +108,14 @@ pub(in crate::hub) async fn forget(shared: &Shared, silent: Duration) -> Result<
     let before = crate::clock::Timestamp::from_unix_ms(
         now.unix_ms().saturating_sub(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
     );
-    let names = shared.store.prune(before).await?;
-    for name in &names {
-        shared.tokens.move_node(name, None);
-        shared.fleet.remove(name);
-    }
-    Ok(names.len())
+    let (tokens, fleet) = (shared.tokens.clone(), shared.fleet.clone());
+    let then = move |names: &Vec<String>| {
+        for name in names {
+            tokens.move_node(name, None);
+            fleet.remove(name);
+        }
+    };
+    Ok(shared.store.prune(before, then).await?.len())
 }
 
 /// The days of `{"days": 7}`, or of `7` alone, as the original reads it; `None`: as it is set.
@@ -147,10 +153,11 @@ async fn gswarm_alert(
         Some(Value::Number(number)) => number.as_f64() != Some(0.0),
         _ => false,
     };
-    let set = shared.store.set_gswarm_alert(name.clone(), enabled).await?.ok_or_else(no_such)?;
-    if shared.fleet.get(&name).is_some() {
-        shared.fleet.update(&name, shared.clock.now(), |node| node.gswarm = Some(set));
-    }
+    let (fleet, told) = (shared.fleet.clone(), name.clone());
+    let then = move |set: &Option<Map<String, Value>>| {
+        fleet.update_if_known(&told, |node| node.gswarm.clone_from(set));
+    };
+    shared.store.set_gswarm_alert(name.clone(), enabled, then).await?.ok_or_else(no_such)?;
     Ok(Json(json!({"ok": true, "node_id": name, "enabled": enabled})))
 }
 

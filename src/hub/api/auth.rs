@@ -23,6 +23,7 @@ pub struct Tokens {
     shared: Hash,
     admin: Option<Hash>,
     public: Public,
+    is_only_here: bool,
     nodes: Arc<RwLock<HashMap<String, Hash>>>,
 }
 
@@ -39,6 +40,7 @@ impl Tokens {
             shared: of(&settings.shared_secret),
             admin: settings.admin_token.as_ref().map(of),
             public: settings.public,
+            is_only_here: settings.is_only_here,
             nodes: Arc::new(RwLock::new(nodes)),
         }
     }
@@ -73,8 +75,23 @@ impl Tokens {
 
     /// What who sent this head may see.
     pub fn sight(&self, head: &HeaderMap) -> Public {
-        if self.public != Public::Full && self.is_admin(head) { Public::Full } else { self.public }
+        if self.is_admin(head) {
+            return Public::Full;
+        }
+        if self.is_only_here && !is_here(head) { Public::Off } else { self.public }
     }
+}
+
+/// Whether the page of this machine is asked for, by its own name, and not through a proxy.
+fn is_here(head: &HeaderMap) -> bool {
+    let host = head.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let is_local = name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    let proxies = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    is_local && !proxies.iter().any(|name| head.contains_key(*name))
 }
 
 fn is_same(one: &Hash, other: &Hash) -> bool {
@@ -108,6 +125,7 @@ mod tests {
             prune: None,
             db: "hub.db".into(),
             public,
+            is_only_here: false,
             rules: Vec::new(),
             without: Vec::new(),
         }

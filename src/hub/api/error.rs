@@ -92,6 +92,9 @@ impl IntoResponse for Refusal {
                 if let Some(more) = FAILED.line() {
                     tracing::error!("the hub's store failed: {}{more}", report::causes(&err));
                 }
+                if matches!(err, store::Error::Sql(crate::sql::Error::Full)) {
+                    return told(StatusCode::SERVICE_UNAVAILABLE, "the hub's disk is full");
+                }
                 told(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
             }
         }

@@ -28,12 +28,12 @@ struct Count {
 }
 
 impl Guesses {
-    /// How long this address must wait before it is listened to again; `None`: it need not.
-    pub fn must_wait(&self, from: IpAddr, now: Duration) -> Option<Duration> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&household(from))?;
-        let passed = now.saturating_sub(count.since);
-        (count.wrong > GUESSES_MAX && passed < SPAN).then(|| SPAN.saturating_sub(passed))
+    /// What was counted as wrong from there last was right.
+    pub fn right(&self, from: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&household(from)) {
+            count.wrong = count.wrong.saturating_sub(1);
+        }
     }
 
     /// Counts a wrong token from there. `Err`: there were too many, wait so long. `now`: of a clock that never steps

@@ -230,6 +230,9 @@ impl Batch {
     fn into_messages(self, said: &mut Said, fleet: &Fleet, now: &Now) -> Vec<Message> {
         let at = now.get().unix_ms();
         let mut messages = Vec::new();
+        if self.lost.contains(&Topic::Fleet) {
+            *said = Said::default();
+        }
         for topic in &self.lost {
             messages.extend(message(*topic, &json!({ "snapshot": topic.name(), "at": at })));
         }

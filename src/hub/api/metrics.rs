@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::Refusal;
-use super::{Shared, auth};
+use super::{Shared, auth, people};
 use crate::fleet::clocks::Standing;
 use crate::hub::settings::Public;
 use crate::telemetry::{CONTENT_TYPE, Family, Page};
@@ -26,7 +26,7 @@ async fn metrics(
     ConnectInfo(peer): ConnectInfo<Peer>,
     head: HeaderMap,
 ) -> Result<Response, Refusal> {
-    if shared.tokens.sight(&head) == Public::Off {
+    if people::sight(&shared, &head).await? == Public::Off {
         return Err(if auth::has_token(&head) {
             shared.refuse(&peer)
         } else {

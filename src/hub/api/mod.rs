@@ -33,6 +33,7 @@ use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::alerts::Silence;
+use crate::fleet::clocks::Listening;
 use crate::web::extract::{Request, State};
 use crate::web::http::{HeaderMap, StatusCode};
 use crate::web::routing::get;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub tokens: Tokens,
     /// Wrong tokens, by address.
     pub guesses: Guesses,
+    /// Passwords that were tried, by address.
+    pub logins: Guesses,
     /// What was counted since the start.
     pub counted: Arc<Counted>,
     /// What the pages' questions read.
@@ -81,6 +84,8 @@ pub struct Shared {
     pub poke: Arc<Notify>,
     /// The silences that last.
     pub silences: Arc<watch::Sender<Vec<Silence>>>,
+    /// What the hub listens to, and since when.
+    pub listening: Arc<watch::Sender<Listening>>,
     /// Since when this hub watches.
     pub began: Timestamp,
     /// Until when a hub watched before; `None`: never.
@@ -110,14 +115,20 @@ impl Shared {
         let (clock, nodes) = (SystemClock, store.load_all().await?);
         let began = clock.now();
         Ok(Self {
-            tokens: Tokens::new(&settings, store.secrets().await?),
+            tokens: Tokens::new(&settings, store.secrets(|_| ()).await?),
             watched_until: store.began(began).await?,
             fleet: Fleet::new(nodes),
             settings: Arc::new(settings),
             guesses: Guesses::default(),
+            logins: Guesses::default(),
             counted: Arc::default(),
             eyes: Eyes::of(store.clone()),
             live: Live::default(),
+            listening: Arc::new(watch::Sender::new(Listening {
+                own: began,
+                nats: None,
+                chain: None,
+            })),
             happened: Happened::default(),
             poke: Arc::default(),
             silences: Arc::new(watch::Sender::new(store.silences(began).await?)),

@@ -86,8 +86,7 @@ pub(super) async fn person(shared: &Shared, head: &HeaderMap) -> Result<Option<P
     Ok(shared.store.session(door::digest(token), shared.clock.now()).await?)
 }
 
-/// `Err` unless who sent this head may change things: somebody with the owner's token, an admin who is logged in,
-/// or, while nobody can log in and the hub shows everything, anybody on this machine.
+/// `Err` unless who sent this head may change things: somebody with the owner's token, or an admin who is logged in.
 pub(super) async fn only_admin(
     shared: &Shared,
     head: &HeaderMap,
@@ -96,25 +95,15 @@ pub(super) async fn only_admin(
     if shared.tokens.is_admin(head) {
         return Ok(());
     }
+    let forbidden = |what: &str| Err(Refusal::Plain(StatusCode::FORBIDDEN, what.to_owned()));
     if is_of_another_site(head) {
-        return Err(Refusal::Plain(StatusCode::FORBIDDEN, "it comes from another site".to_owned()));
+        return forbidden("it comes from another site");
     }
     match person(shared, head).await? {
-        Some(Person { role: Role::Admin, .. }) => return Ok(()),
-        Some(_) => {
-            return Err(Refusal::Plain(
-                StatusCode::FORBIDDEN,
-                "only admins may do that".to_owned(),
-            ));
-        }
-        None => {}
+        Some(Person { role: Role::Admin, .. }) => Ok(()),
+        Some(_) => forbidden("only admins may do that"),
+        None => Err(shared.refuse(peer)),
     }
-    let is_alone = shared.settings.admin_token.is_none() && !has_people(shared).await;
-    let is_here = shared.settings.listen.ip().is_loopback() && peer.address.ip().is_loopback();
-    if is_alone && is_here && shared.settings.public == Public::Full {
-        return Ok(());
-    }
-    Err(shared.refuse(peer))
 }
 
 async fn has_people(shared: &Shared) -> bool {
@@ -173,21 +162,16 @@ async fn log_in(
         return Err(Refusal::Plain(StatusCode::FORBIDDEN, "it comes from another site".to_owned()));
     }
     // An address that has guessed too often is not listened to: each password costs work.
-    if let Some(wait) = shared.guesses.must_wait(peer.address.ip(), shared.clock.monotonic()) {
-        return Err(Refusal::TooMany(wait));
-    }
+    let (place, now) = (peer.address.ip(), shared.clock.monotonic());
     let bytes = body::bytes(&head.headers, body).await?;
+    // Counted before it is looked at, so that many at once count too.
+    shared.logins.wrong(place, now).map_err(Refusal::TooMany)?;
     let (name, password) = fields(&bytes);
     let kept = shared.store.password(name.clone()).await?;
     if !door::is_right(password, kept).await {
-        let refusal = shared.refuse(&peer);
-        return match refusal {
-            Refusal::Unauthorized => {
-                Ok(page(StatusCode::UNAUTHORIZED, "The name or the password is wrong."))
-            }
-            other => Err(other),
-        };
+        return Ok(page(StatusCode::UNAUTHORIZED, "The name or the password is wrong."));
     }
+    shared.logins.right(place);
     let token = door::token().map_err(|err| {
         Refusal::Plain(StatusCode::SERVICE_UNAVAILABLE, format!("no randomness: {err}"))
     })?;
@@ -211,17 +195,9 @@ async fn log_out(State(shared): State<Shared>, head: HeaderMap) -> Result<Respon
 }
 
 /// Who is logged in, for the page.
-async fn me(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    head: HeaderMap,
-) -> Result<Response, Refusal> {
+async fn me(State(shared): State<Shared>, head: HeaderMap) -> Result<Response, Refusal> {
     let person = person(&shared, &head).await?;
-    // Only asked, not guessed: a page does so each time it is opened.
-    let is_admin = match &person {
-        Some(person) => person.role == Role::Admin,
-        None => cookie(&head).is_none() && only_admin(&shared, &head, &peer).await.is_ok(),
-    };
+    let is_admin = person.as_ref().is_some_and(|person| person.role == Role::Admin);
     let name = person.map(|person| person.name);
     let can_log_in = has_people(&shared).await;
     let told = Json(json!({ "name": name, "is_admin": is_admin, "can_log_in": can_log_in }));

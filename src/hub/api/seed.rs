@@ -2,6 +2,8 @@
 //!
 //! Invariant: a beat is answered with `{"ok":true}` only once it is on the disk.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -52,18 +54,24 @@ async fn heartbeat(
 /// Takes a beat into the store, then into memory.
 async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
     let now = shared.clock.now();
-    let gswarm = shared.store.beat(beat.clone(), now).await?;
-    let node = shared.fleet.update(&beat.node_id, now, |node| {
-        node.ip = beat.ip;
-        node.meta = beat.meta;
-        node.heard.own = node.heard.own.max(Some(now));
-        node.heard.says_down = beat.is_down;
-        node.gswarm = gswarm;
-    });
-    // What changes how a node stands is told at once.
-    if node.heard.says_down == (node.standing == Standing::Up) {
-        shared.poke.notify_one();
-    }
+    let (fleet, poke, told) = (shared.fleet.clone(), Arc::clone(&shared.poke), beat.clone());
+    let then = move |gswarm: &Option<Map<String, Value>>| {
+        let node = fleet.update(&told.node_id, now, |node| {
+            node.ip = told.ip;
+            node.meta = told.meta;
+            node.heard.own = Some(now);
+            node.heard.says_down = told.is_down;
+            node.gswarm.clone_from(gswarm);
+        });
+        // What changes how a node stands is told at once.
+        if node.heard.says_down == (node.standing == Standing::Up) {
+            poke.notify_one();
+        }
+    };
+    shared.store.beat(beat, now, then).await.inspect_err(|_| {
+        // What could not be kept was not listened to.
+        shared.listening.send_modify(|listening| listening.own = shared.clock.now());
+    })?;
     Ok(())
 }
 

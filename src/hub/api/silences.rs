@@ -2,6 +2,7 @@
 //!
 //! Invariant: a silence ends by itself, and only an admin may begin or end one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -53,6 +54,9 @@ async fn begin(
     if texts.iter().flatten().any(|text| text.len() > TEXT_BYTES_MAX) {
         return Err(Refusal::bad(format!("a text has at most {TEXT_BYTES_MAX} bytes")));
     }
+    if asked.rule.as_deref() == Some("") || asked.nodes.as_deref() == Some("") {
+        return Err(Refusal::bad("an empty rule or nodes matches nothing: leave it out"));
+    }
     if !(1..=LASTS_MAX_S).contains(&asked.lasts_s) {
         return Err(Refusal::bad(format!("lasts_s is from 1 to {LASTS_MAX_S}")));
     }
@@ -64,10 +68,10 @@ async fn begin(
         nodes: asked.nodes,
         until: now.plus(Duration::from_secs(asked.lasts_s)),
         by: by.unwrap_or_default(),
-        why: asked.why,
+        why: crate::report::one_line(&asked.why, TEXT_BYTES_MAX),
     };
-    let all = shared.store.silence(silence, now).await?;
-    Ok(told(&shared, all))
+    let all = shared.store.silence(silence, now, obey(&shared)).await?;
+    Ok(Json(json!({ "silences": all })))
 }
 
 async fn end(
@@ -77,15 +81,17 @@ async fn end(
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
     people::only_admin(&shared, request.headers(), &peer).await?;
-    let all = shared.store.end_silence(id, shared.clock.now()).await?;
-    Ok(told(&shared, all))
+    let all = shared.store.end_silence(id, shared.clock.now(), obey(&shared)).await?;
+    Ok(Json(json!({ "silences": all })))
 }
 
-/// Has the rules obey these silences from now on.
-fn told(shared: &Shared, all: Vec<Silence>) -> Json<Value> {
-    let answer = Json(json!({ "silences": all }));
-    shared.silences.send_replace(all);
-    shared.live.alerts();
-    shared.poke.notify_one();
-    answer
+/// Has the rules obey the silences from now on.
+fn obey(shared: &Shared) -> impl FnOnce(&Vec<Silence>) + Send + 'static + use<> {
+    let (silences, live) = (Arc::clone(&shared.silences), shared.live.clone());
+    let poke = Arc::clone(&shared.poke);
+    move |all| {
+        silences.send_replace(all.clone());
+        live.alerts();
+        poke.notify_one();
+    }
 }

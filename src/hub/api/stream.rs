@@ -30,7 +30,7 @@ pub use super::live::Live;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long a stream may last: then the page asks for a new one.
-const STAY: Duration = Duration::from_hours(24);
+const STAY: Duration = Duration::from_mins(10);
 
 /// How soon a page that lost its stream asks for a new one.
 const RETRY: Duration = Duration::from_secs(1);
@@ -52,9 +52,6 @@ async fn open(
     peer: Option<Extension<ConnectInfo<Peer>>>,
 ) -> Result<Response, Refused> {
     state.all()?;
-    if let Some(Extension(ConnectInfo(peer))) = peer {
-        peer.may_stay(STAY);
-    }
     let topic = |name: &str| Topic::ALL.into_iter().find(|topic| topic.name() == name);
     let topics: Option<BTreeSet<Topic>> = topics.split(',').map(topic).collect();
     let Some(topics) = topics else {
@@ -68,6 +65,9 @@ async fn open(
         let retry = [(header::RETRY_AFTER, "30")];
         return Ok((StatusCode::SERVICE_UNAVAILABLE, retry).into_response());
     };
+    if let Some(Extension(ConnectInfo(peer))) = peer {
+        peer.may_stay(STAY);
+    }
     let hello = json!({
         "hello": env!("CARGO_PKG_VERSION"),
         "at": state.now.get().unix_ms(),

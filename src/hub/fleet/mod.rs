@@ -140,6 +140,28 @@ impl Fleet {
         }
     }
 
+    /// Gives a node another name.
+    pub fn rename(&self, old: &str, new: &str) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut node) = nodes.remove(old) else { return };
+        new.clone_into(&mut Arc::make_mut(&mut node).name);
+        nodes.insert(new.to_owned(), Arc::clone(&node));
+        self.changes.send(Change::Gone(old.into())).ok();
+        self.changes.send(Change::Put(node)).ok();
+    }
+
+    /// The name of the node with this account: its owner's, or its address in lower case.
+    pub fn name_of(&self, address: Address) -> String {
+        let own = address.lower_hex();
+        self.read(|nodes| {
+            if nodes.get(&own).is_some_and(|node| node.address == Some(address)) {
+                return own.clone();
+            }
+            let named = nodes.values().find(|node| node.address == Some(address));
+            named.map_or(own, |node| node.name.clone())
+        })
+    }
+
     /// Forgets the node of this name.
     pub fn remove(&self, name: &str) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);

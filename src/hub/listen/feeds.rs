@@ -45,22 +45,27 @@ impl<C: Clock> Listener<C> {
     pub(super) async fn events(&self, bus: &Bus) -> Result<Infallible, Error> {
         let after = self.store.cursor(EVENTS).await?.unwrap_or_default();
         let is_anew = within(bus.last_event()).await? < after;
+        if is_anew {
+            self.store.events_anew().await?;
+        }
         let start = if after == 0 || is_anew { Start::Oldest } else { Start::After(after) };
         let mut feed = within(bus.events(None, start, true)).await?;
         loop {
-            let events = gather(&mut feed).await?;
+            let mut events = gather(&mut feed).await?;
             let now = self.clock.now();
             let heard = events.iter().map(|(seq, event)| {
                 (on_nats(event.node, event.timestamp.min(now), Some(*seq)), None)
             });
             let heard = heard.collect();
+            for (_, event) in &mut events {
+                // A node whose clock runs ahead can't keep an incident open by it.
+                event.timestamp = event.timestamp.min(now);
+            }
             for row in self.store.keep_events(events.clone()).await? {
                 self.live.event(row);
             }
             self.heard(heard).await?;
-            for (_, mut event) in events {
-                // A node whose clock runs ahead can't keep an incident open by it.
-                event.timestamp = event.timestamp.min(now);
+            for (_, event) in events {
                 self.happened.note(event);
             }
             self.poke.notify_one();

@@ -30,6 +30,9 @@ const BATCH_MAX: usize = 256;
 /// The longest that a message waits for others.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// A message of a node that is older than this doesn't make it known.
+const STALE: Duration = Duration::from_mins(1);
+
 /// How long the server may take to set a feed up.
 const SET_UP: Duration = Duration::from_secs(20);
 
@@ -99,20 +102,29 @@ impl<C: Clock> Listener<C> {
     /// Notes that nodes were heard.
     async fn heard(&self, heard: Vec<(OnNats, Option<Presence>)>) -> Result<(), Error> {
         let now = self.clock.now();
-        let rows = heard.iter().map(|(one, _)| one.clone()).collect();
-        self.store.heard_on_nats(rows).await?;
-        for (one, presence) in heard {
-            // What an older message tells is news to the page, and not that the node is there.
-            let at = one.at.min(now);
-            let presence = presence.and_then(|it| serde_json::to_value(it).ok()).map(Arc::new);
-            self.fleet.update(&one.node.lower_hex(), at, |node| {
-                node.address = Some(one.node);
-                node.heard.is_ours = true;
-                node.heard.nats = node.heard.nats.max(Some(at));
-                node.nats_seq = one.seq.or(node.nats_seq);
-                node.presence = presence.or(node.presence.take());
-            });
-        }
+        // A node that has been silent since the hub was away is no news, and none that nobody knows.
+        let is_old = |one: &OnNats| now.since(one.at) > STALE;
+        let is_known = |one: &OnNats| self.fleet.get(&self.fleet.name_of(one.node)).is_some();
+        let heard: Vec<_> =
+            heard.into_iter().filter(|(one, _)| !is_old(one) || is_known(one)).collect();
+        let row = |(one, _): &(OnNats, _)| OnNats { at: one.at.min(now), ..one.clone() };
+        let rows = heard.iter().map(row).collect();
+        let fleet = self.fleet.clone();
+        let then = move |(): &()| {
+            for (one, presence) in heard {
+                // What an older message tells is news to the page, and not that the node is there.
+                let at = one.at.min(now);
+                let presence = presence.and_then(|it| serde_json::to_value(it).ok()).map(Arc::new);
+                fleet.update(&fleet.name_of(one.node), at, |node| {
+                    node.address = Some(one.node);
+                    node.heard.is_ours = true;
+                    node.heard.nats = node.heard.nats.max(Some(at));
+                    node.nats_seq = one.seq.or(node.nats_seq);
+                    node.presence = presence.or(node.presence.take());
+                });
+            }
+        };
+        self.store.heard_on_nats(rows, then).await?;
         Ok(())
     }
 

@@ -55,33 +55,41 @@ impl Store {
     }
 
     /// Adds a silence, and returns all that last.
-    pub async fn silence(&self, silence: Silence, now: Timestamp) -> Result<Vec<Silence>, Error> {
-        self.writer
-            .call(true, move |db| {
-                let body = json(&silence)?;
-                let count: i64 = db.query_row(
-                    "SELECT COUNT(*) FROM silences WHERE until_ms > ?1",
-                    [at(now)],
-                    |row| row.get(0),
-                )?;
-                if usize::try_from(count).is_ok_and(|count| count < SILENCES_MAX) {
-                    let add = "INSERT INTO silences (body, until_ms) VALUES (?1, ?2)";
-                    db.execute(add, params![body, at(silence.until)])?;
-                }
-                Ok(silences(db, now)?)
-            })
-            .await
+    pub async fn silence(
+        &self,
+        silence: Silence,
+        now: Timestamp,
+        then: impl FnOnce(&Vec<Silence>) + Send + 'static,
+    ) -> Result<Vec<Silence>, Error> {
+        let work = move |db: &Connection| {
+            let body = json(&silence)?;
+            let count: i64 = db.query_row(
+                "SELECT COUNT(*) FROM silences WHERE until_ms > ?1",
+                [at(now)],
+                |row| row.get(0),
+            )?;
+            if usize::try_from(count).is_ok_and(|count| count < SILENCES_MAX) {
+                let add = "INSERT INTO silences (body, until_ms) VALUES (?1, ?2)";
+                db.execute(add, params![body, at(silence.until)])?;
+            }
+            Ok(silences(db, now)?)
+        };
+        self.writer.change_then("hub.silence", true, work, then).await
     }
 
     /// Ends a silence, and returns all that last.
-    pub async fn end_silence(&self, id: u64, now: Timestamp) -> Result<Vec<Silence>, Error> {
+    pub async fn end_silence(
+        &self,
+        id: u64,
+        now: Timestamp,
+        then: impl FnOnce(&Vec<Silence>) + Send + 'static,
+    ) -> Result<Vec<Silence>, Error> {
         let id = i64::try_from(id).unwrap_or(i64::MAX);
-        self.writer
-            .call(true, move |db| {
-                db.execute("DELETE FROM silences WHERE id = ?1", [id])?;
-                Ok(silences(db, now)?)
-            })
-            .await
+        let work = move |db: &Connection| {
+            db.execute("DELETE FROM silences WHERE id = ?1", [id])?;
+            Ok(silences(db, now)?)
+        };
+        self.writer.change_then("hub.silence", true, work, then).await
     }
 
     /// The number up to which something was read, under this name.

@@ -32,8 +32,11 @@ impl Store {
                 let is_told = before.is_some_and(|before| before >= at(until));
                 // A hub that is new has no day to tell of yet.
                 let is_first = before.is_none();
+                if is_told {
+                    return Ok(false);
+                }
                 set_cursor(db, DIGEST, until.unix_ms())?;
-                if is_told || is_first {
+                if is_first {
                     return Ok(false);
                 }
                 let day = std::time::Duration::from_hours(24);

@@ -21,6 +21,9 @@ pub const EVENTS: &str = "events";
 /// Most statuses that are kept of a job; its first and its last ones.
 const STATUSES_MAX: usize = 64;
 
+/// The longest list of statuses that is kept, in bytes.
+const STATUSES_BYTES_MAX: usize = 64 * 1024;
+
 /// The longest status that is kept, in bytes.
 const STATUS_BYTES_MAX: usize = 16 * 1024;
 
@@ -51,28 +54,35 @@ pub struct OnNats {
 }
 
 impl Store {
-    /// Notes how nodes stand.
-    pub async fn stand(&self, nodes: Vec<Stands>) -> Result<(), Error> {
-        self.writer
-            .change("hub.stand", false, move |db| {
-                for stands in &nodes {
-                    stand(db, stands)?;
-                }
-                Ok(())
-            })
-            .await
+    /// Notes how nodes stand. `then` takes it over into memory.
+    pub async fn stand(
+        &self,
+        nodes: Vec<Stands>,
+        then: impl FnOnce(&()) + Send + 'static,
+    ) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            for stands in &nodes {
+                stand(db, stands)?;
+            }
+            Ok(())
+        };
+        self.writer.change_then("hub.stand", false, work, then).await
     }
 
     /// Notes that nodes were heard on NATS. A node that is new is known from then on, by its address.
-    pub async fn heard_on_nats(&self, heard: Vec<OnNats>) -> Result<(), Error> {
-        self.writer
-            .call_aside(move |db| {
-                for one in &heard {
-                    on_nats(db, one)?;
-                }
-                Ok(())
-            })
-            .await
+    /// `then` takes it over into memory.
+    pub async fn heard_on_nats(
+        &self,
+        heard: Vec<OnNats>,
+        then: impl FnOnce(&()) + Send + 'static,
+    ) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            for one in &heard {
+                on_nats(db, one)?;
+            }
+            Ok(())
+        };
+        self.writer.change_then("hub.nats", false, work, then).await
     }
 
     /// Keeps statuses, and that the stream was read up to the last of them.
@@ -103,6 +113,17 @@ impl Store {
                     set_cursor(db, EVENTS, *last)?;
                 }
                 Ok(rows)
+            })
+            .await
+    }
+
+    /// The stream of events was made anew: its numbers begin again.
+    pub async fn events_anew(&self) -> Result<(), Error> {
+        self.writer
+            .call(false, |db| {
+                db.execute("UPDATE events SET seq = NULL WHERE seq IS NOT NULL", [])?;
+                set_cursor(db, EVENTS, 0)?;
+                Ok(())
             })
             .await
     }
@@ -142,19 +163,23 @@ fn on_nats(db: &Connection, heard: &OnNats) -> Result<(), SqliteError> {
     let put = "INSERT INTO nodes (name, address, first_ms, nats_ms, nats_seq, presence, standing, standing_ms)
                VALUES (?1, ?1, ?2, ?2, ?3, ?4, 'up', ?2)
                ON CONFLICT (address) DO UPDATE SET nats_ms = MAX(COALESCE(nats_ms, 0), ?2),
-                   nats_seq = COALESCE(?3, nats_seq), presence = COALESCE(?4, presence)";
+                   nats_seq = COALESCE(?3, nats_seq), presence = COALESCE(?4, presence)
+               -- It beats under its address too, or has a secret already.
+               ON CONFLICT (name) DO UPDATE SET address = ?1,
+                   nats_ms = MAX(COALESCE(nats_ms, 0), ?2), nats_seq = COALESCE(?3, nats_seq),
+                   presence = COALESCE(?4, presence)";
     let seq = heard.seq.and_then(|seq| i64::try_from(seq).ok());
     let row = params![heard.node.lower_hex(), at(heard.at), seq, heard.presence];
     db.prepare_cached(put)?.execute(row).map(drop)
 }
 
 fn keep_status(db: &Connection, recorded: &Recorded) -> Result<(), SqliteError> {
-    let Ok(body) = serde_json::from_slice::<serde_json::Value>(&recorded.body) else {
-        return Ok(());
-    };
     if recorded.body.len() > STATUS_BYTES_MAX {
         return Ok(());
     }
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(&recorded.body) else {
+        return Ok(());
+    };
     let (node, job) = (recorded.agent.lower_hex(), recorded.job.to_string());
     let before = "SELECT statuses FROM jobs WHERE node = ?1 AND job_id = ?2";
     let before = db
@@ -168,7 +193,11 @@ fn keep_status(db: &Connection, recorded: &Recorded) -> Result<(), SqliteError> 
     if statuses.len() > STATUSES_MAX {
         statuses.remove(STATUSES_MAX / 2);
     }
-    let text = serde_json::Value::Array(statuses).to_string();
+    let mut text = serde_json::Value::Array(statuses.clone()).to_string();
+    while text.len() > STATUSES_BYTES_MAX && statuses.len() > 1 {
+        statuses.remove(statuses.len() / 2);
+        text = serde_json::Value::Array(statuses.clone()).to_string();
+    }
     let put = "INSERT INTO jobs (node, job_id, first_ms, last_ms, status, is_over, statuses)
                VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6)
                ON CONFLICT (node, job_id) DO UPDATE SET last_ms = ?3, status = ?4,

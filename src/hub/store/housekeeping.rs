@@ -5,13 +5,19 @@ use std::time::Duration;
 use super::nodes::{SLOT_MS, ms};
 use super::{Error, Store};
 use crate::clock::Timestamp;
-use crate::sql::Connection;
+use crate::sql::{Connection, params};
 
 /// How long the history of beats is kept: a month and some days. It takes some 8 KB a node and day.
 const SLOTS_KEPT: Duration = Duration::from_hours(35 * 24);
 
 /// How long changes of standing and watches are kept: a year and some days.
 const STANDINGS_KEPT: Duration = Duration::from_hours(400 * 24);
+
+/// How long events are kept.
+const EVENTS_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// How long jobs are kept.
+const JOBS_KEPT: Duration = Duration::from_hours(90 * 24);
 
 /// The most rows that one commit removes, so that no beat waits for long.
 const ROWS_MAX: u32 = 5_000;
@@ -26,6 +32,7 @@ impl Store {
         let before = |kept: Duration| ms(now).saturating_sub(kept_ms(kept));
         let (slots, standings) =
             (before(SLOTS_KEPT) / SLOT_MS.cast_signed(), before(STANDINGS_KEPT));
+        let (events, jobs, today) = (before(EVENTS_KEPT), before(JOBS_KEPT), ms(now));
         let work = move |db: &Connection| {
             let sql = format!(
                 "DELETE FROM slots WHERE (name, slot) IN \
@@ -38,7 +45,26 @@ impl Store {
             );
             let also_gone = db.execute(&sql, [standings])?;
             db.execute("DELETE FROM watches WHERE to_ms < ?1", [standings])?;
-            Ok(gone.max(also_gone) >= ROWS_MAX as usize)
+            db.execute("DELETE FROM silences WHERE until_ms < ?1", [today])?;
+            db.execute("DELETE FROM sessions WHERE until_ms < ?1", [today])?;
+            let mut most = gone.max(also_gone);
+            for (sql, before) in [
+                ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
+                (
+                    "DELETE FROM jobs WHERE (node, job_id) IN
+                     (SELECT node, job_id FROM jobs WHERE last_ms < ?1 LIMIT ?2)",
+                    jobs,
+                ),
+                // The newest stays, so that no number is given twice.
+                (
+                    "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_ms < ?1
+                     AND id < (SELECT MAX(id) FROM incidents) LIMIT ?2)",
+                    standings,
+                ),
+            ] {
+                most = most.max(db.execute(sql, params![before, ROWS_MAX])?);
+            }
+            Ok(most >= ROWS_MAX as usize)
         };
         self.writer.call_aside(work).await
     }

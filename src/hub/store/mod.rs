@@ -45,7 +45,9 @@ pub enum Error {
     )]
     Original(PathBuf),
     /// The file is no hub's, or one of another version.
-    #[error("{0} is no database of this version of the hub; start the hub on it once")]
+    #[error(
+        "{0} is no database of the hub, or one of another version (then start the hub on it once)"
+    )]
     Foreign(PathBuf),
     /// The file can't be taken over.
     #[error("{path} is no database of the original monitor: {what}")]
@@ -84,6 +86,9 @@ impl Store {
         if is_original(&db)? {
             return Err(Error::Original(path.to_owned()));
         }
+        if is_foreign(&db)? {
+            return Err(Error::Foreign(path.to_owned()));
+        }
         let writer = Writer::start_in_batches(db, &SCHEMA, Some(lock), path, BATCH_MAX)?;
         Ok(Self { writer })
     }
@@ -106,6 +111,16 @@ fn lock_of(path: &Path) -> PathBuf {
 fn is_original(db: &Connection) -> Result<bool, SqliteError> {
     let count = "SELECT COUNT(*) FROM pragma_table_info('nodes') WHERE name = 'last_computed'";
     db.query_row(count, [], |row| row.get::<_, i64>(0)).map(|count| count > 0)
+}
+
+/// Whether another program's tables are in the file.
+fn is_foreign(db: &Connection) -> Result<bool, SqliteError> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let count = "SELECT COUNT(*) FROM sqlite_schema";
+    let tables: i64 = db.query_row(count, [], |row| row.get(0))?;
+    let ours = "SELECT COUNT(*) FROM sqlite_schema WHERE name IN ('nodes', 'standings', 'notices')";
+    let ours: i64 = db.query_row(ours, [], |row| row.get(0))?;
+    Ok(tables > 0 && (version == 0 || ours != 3))
 }
 
 /// Creates the database file with mode 0600: it holds hashes of secrets, and addresses of people's machines.

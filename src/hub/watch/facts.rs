@@ -23,16 +23,14 @@ pub(super) fn of(
     now: Timestamp,
 ) -> Facts {
     let mut facts = Facts::default();
-    let about = nodes.iter().filter(|node| {
-        let tags: Vec<&str> = node.tags.iter().map(String::as_str).collect();
-        rule.is_about(&node.name, &tags)
-    });
+    let about = nodes.iter().filter(|node| is_about(rule, node));
     match &rule.when {
         Condition::Standing(standings) => {
             for node in about {
                 if standings.contains(&node.standing) {
                     facts.holds.push(fact(node, node.standing_since, node.why.clone()));
-                } else if node.standing == Standing::NotWatched {
+                } else if node.standing != Standing::Up {
+                    // Its trouble has another name, or can't be seen: it isn't well again.
                     facts.unknown.insert(node.name.clone());
                 }
             }
@@ -40,6 +38,7 @@ pub(super) fn of(
         Condition::Figure { figure, above, below } => {
             for node in about {
                 let Some(value) = current(node, figure) else {
+                    memory.since(rule, &node.name, false, now);
                     facts.unknown.insert(node.name.clone());
                     continue;
                 };
@@ -52,21 +51,23 @@ pub(super) fn of(
             }
         }
         Condition::Share { percent, of_at_least } => {
-            let shares = count(about.map(|node| node.standing));
+            let about: Vec<_> = about.collect();
+            let shares = count(about.iter().map(|node| node.standing));
+            let is_seen = !about.iter().any(|node| node.standing == Standing::NotWatched);
             let holds = share_holds(shares, *percent, *of_at_least);
             let since = memory.since(rule, FLEET, holds.is_some(), now);
             if let (Some(why), Some(since)) = (holds, since) {
                 let node = FLEET.to_owned();
                 facts.holds.push(Fact { node, since, why, ip: String::new(), heard: None });
+            } else if !is_seen {
+                facts.unknown.insert(FLEET.to_owned());
             }
         }
         Condition::Event { .. } => {
-            for told in happened.lately(rule, now) {
-                let node = nodes.iter().find(|node| node.name == told.node);
-                let heard = node.and_then(|node| heard(node));
-                let ip = node.map(|node| node.ip.clone()).unwrap_or_default();
-                let (node, since, why) = (told.node, told.at, told.message);
-                facts.holds.push(Fact { node, since, why, ip, heard });
+            let mut told = happened.lately(rule, now);
+            for node in about {
+                let said = node.address.and_then(|address| told.remove(&address));
+                facts.holds.extend(said.map(|said| fact(node, said.at, said.message)));
             }
         }
     }
@@ -74,17 +75,23 @@ pub(super) fn of(
     facts
 }
 
-/// The members of this rule's incidents that the hub knows no more.
+/// The members of this rule's incidents that the hub knows no more, or that the rule is about no more.
 fn removed(rule: &Rule, nodes: &[Arc<Node>], alerts: &Alerts) -> BTreeSet<String> {
     let members = alerts.open().filter(|incident| incident.rule == rule.name);
     members
         .flat_map(|incident| incident.live().map(|(name, _)| name))
         .filter(|name| {
-            let known = nodes.binary_search_by(|node| node.name.as_str().cmp(name));
-            *name != FLEET && known.is_err()
+            let at = nodes.binary_search_by(|node| node.name.as_str().cmp(name));
+            let node = at.ok().and_then(|at| nodes.get(at));
+            *name != FLEET && !node.is_some_and(|node| is_about(rule, node))
         })
         .cloned()
         .collect()
+}
+
+fn is_about(rule: &Rule, node: &Node) -> bool {
+    let tags: Vec<&str> = node.tags.iter().map(String::as_str).collect();
+    rule.is_about(&node.name, &tags)
 }
 
 fn fact(node: &Node, since: Timestamp, why: String) -> Fact {

@@ -32,6 +32,10 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two looks: what is told in between is looked at together.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// A pause between two looks after which nothing is known of what was said meanwhile: the machine slept, its clock
+/// was set, or the database failed.
+const GAP: Duration = Duration::from_secs(15);
+
 /// Most standings that are written in one commit.
 const AT_ONCE_MAX: usize = 1_000;
 
@@ -49,7 +53,7 @@ pub struct Watcher<C> {
     /// How long each clock may be silent.
     pub patience: Patience,
     /// What is listened to, and since when.
-    pub listening: watch::Receiver<Listening>,
+    pub listening: Arc<watch::Sender<Listening>>,
     /// What nodes told lately.
     pub happened: Happened,
     /// The silences; a new value replaces them.
@@ -85,11 +89,19 @@ impl<C: Clock> Watcher<C> {
         let mut alerts = self.store.alerts(&self.policy, self.clock.now()).await.map_err(again)?;
         let (mut memory, mut silences) = (Memory::default(), self.silences.clone());
         let slow = Seldom::new(1);
+        // After a failure of its own it knows as little as after a start.
+        let mut last = self.clock.now();
+        self.listen_anew(last);
         loop {
             if silences.has_changed().unwrap_or_default() {
                 alerts.set_silences(silences.borrow_and_update().clone());
             }
             let began = self.clock.now();
+            let is_gap = began < last || began.since(last) > GAP;
+            if is_gap {
+                self.listen_anew(began);
+            }
+            last = began;
             self.stand().await.map_err(again)?;
             self.decide(&mut alerts, &mut memory).await.map_err(again)?;
             let took = self.clock.now().since(began);
@@ -106,6 +118,26 @@ impl<C: Clock> Watcher<C> {
         }
     }
 
+    /// From now on what is not heard counts as silent after its patience; what was heard in a future that is none any
+    /// more was heard now.
+    fn listen_anew(&self, now: Timestamp) {
+        self.listening.send_modify(|listening| {
+            listening.own = now;
+            listening.nats = listening.nats.map(|_| now);
+        });
+        let ahead = |at: Option<Timestamp>| at.is_some_and(|at| at > now);
+        for node in self.fleet.all() {
+            if ahead(node.heard.own) || ahead(node.heard.nats) || ahead(node.heard.chain) {
+                self.fleet.update_if_known(&node.name, |node| {
+                    let heard = &mut node.heard;
+                    for at in [&mut heard.own, &mut heard.nats, &mut heard.chain] {
+                        *at = at.map(|at| at.min(now));
+                    }
+                });
+            }
+        }
+    }
+
     /// Notes how nodes stand, where that changed.
     async fn stand(&self) -> Result<(), store::Error> {
         let (now, listening) = (self.clock.now(), *self.listening.borrow());
@@ -114,14 +146,17 @@ impl<C: Clock> Watcher<C> {
             nodes.iter().filter_map(|node| self.changed(node, &listening, now)).collect();
         while !changed.is_empty() {
             let rest = changed.split_off(changed.len().min(AT_ONCE_MAX));
-            self.store.stand(changed.clone()).await?;
-            for stands in std::mem::replace(&mut changed, rest) {
-                self.fleet.update_if_known(&stands.name, |node| {
-                    node.standing = stands.standing;
-                    node.standing_since = stands.since;
-                    node.why = stands.why;
-                });
-            }
+            let (fleet, all) = (self.fleet.clone(), changed.clone());
+            let then = move |(): &()| {
+                for stands in all {
+                    fleet.update_if_known(&stands.name, |node| {
+                        node.standing = stands.standing;
+                        node.standing_since = stands.since;
+                        node.why = stands.why;
+                    });
+                }
+            };
+            self.store.stand(std::mem::replace(&mut changed, rest), then).await?;
         }
         Ok(())
     }
@@ -137,6 +172,8 @@ impl<C: Clock> Watcher<C> {
                 .unwrap_or(now),
             _ => now,
         };
+        // History is in order, also where nobody looked meanwhile.
+        let since = since.max(node.standing_since).min(now);
         Some(store::Stands { name: node.name.clone(), standing: found, since, why })
     }
 

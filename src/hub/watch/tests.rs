@@ -44,15 +44,15 @@ struct Hub {
     watcher: Watcher<Hand>,
     alerts: Alerts,
     memory: Memory,
-    listening: watch::Sender<Listening>,
+    listening: Arc<watch::Sender<Listening>>,
 }
 
 impl Hub {
     /// A hub that begins now, on this database, and knows the node as last heard then.
     async fn start(store: &Store, clock: &Hand, heard: Timestamp, standing: Standing) -> Self {
         let now = clock.now();
-        let (listening, ears) =
-            watch::channel(Listening { own: now, nats: Some(now), chain: None });
+        let listening =
+            Arc::new(watch::Sender::new(Listening { own: now, nats: Some(now), chain: None }));
         let fleet = Fleet::new([]);
         fleet.update(&NODE.lower_hex(), heard, |node| {
             node.address = Some(NODE);
@@ -70,7 +70,7 @@ impl Hub {
                 chain: Duration::from_mins(15),
             },
             policy: policy.clone(),
-            listening: ears,
+            listening: Arc::clone(&listening),
             happened: Happened::default(),
             silences: watch::channel(Vec::new()).1,
             channels: vec!["telegram"],
@@ -105,7 +105,7 @@ async fn told(store: &Store) -> Vec<(NoticeKind, String)> {
 async fn store_with_the_node(clock: &Hand) -> Store {
     let store = Store::in_memory().unwrap();
     let heard = OnNats { node: NODE, at: clock.now(), seq: None, presence: None };
-    store.heard_on_nats(vec![heard]).await.unwrap();
+    store.heard_on_nats(vec![heard], |()| ()).await.unwrap();
     store
 }
 

@@ -55,7 +55,7 @@ const ORIGINAL: &str = "CREATE TABLE nodes (node_id TEXT PRIMARY KEY, ip TEXT, l
     last_state TEXT, last_computed TEXT, meta TEXT, last_reported TEXT DEFAULT 'UP', \
     gswarm_eoa TEXT, gswarm_tgid TEXT, gswarm_peer_ids TEXT, gswarm_stats TEXT, \
     gswarm_updated INTEGER, gswarm_alert INTEGER DEFAULT 1); \
-    INSERT INTO nodes VALUES ('old-1', '198.51.100.4', 1800000000, 'UP', 'UP', 'fsn1', 'UP', '0xAb', \
+    INSERT INTO nodes VALUES ('old-1', '198.51.100.4', 1700000000, 'UP', 'UP', 'fsn1', 'UP', '0xAb', \
     NULL, '[\"p\"]', NULL, NULL, 0);";
 
 #[test]
@@ -73,7 +73,7 @@ fn an_originals_file_is_refused_by_the_hub_and_taken_over_by_import() {
     assert!(done.starts_with("1 node taken over"), "{done}");
     hub.begin();
     let node = &hub.nodes()[0];
-    assert_eq!((&node["node_id"], &node["last_seen"]), (&json!("old-1"), &json!(1_800_000_000)));
+    assert_eq!((&node["node_id"], &node["last_seen"]), (&json!("old-1"), &json!(1_700_000_000)));
     assert_eq!((&node["meta"], &node["last_state"]), (&json!("fsn1"), &json!("UP")));
     let gswarm = json!({"eoa": "0xAb", "peer_ids": ["p"], "stats": null, "updated": null,
         "tgid": null, "alert": false});

@@ -66,7 +66,7 @@ async fn a_node_its_job_and_its_events_are_shown_also_those_of_before_the_hub() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_only_the_chain_hears_is_a_zombie_and_without_nats_nobody_is_called_silent() {
+async fn a_node_that_dies_is_down_and_without_nats_nobody_is_called_silent() {
     let mut world = World::start().await;
     let mut agent = world.agent(&[]);
     let hub = hub_beside(&world);
@@ -80,15 +80,15 @@ async fn a_node_that_only_the_chain_hears_is_a_zombie_and_without_nats_nobody_is
     eventually("it is up", PATIENCE, || standing(&hub).filter(|it| it == "up"));
     agent.kill();
     let silent = PATIENCE + Duration::from_secs(90);
-    eventually("its last heartbeat is on the chain", silent, || {
-        standing(&hub).filter(|it| it == "zombie")
+    eventually("it is down, though its last heartbeat is fresh", silent, || {
+        standing(&hub).filter(|it| it == "down")
     });
     let alerts = get(&hub, "/api/alerts");
-    assert_eq!(alerts["open"][0]["rule"], "zombie", "{alerts}");
+    assert_eq!(alerts["open"][0]["rule"], "node-down", "{alerts}");
     world.nats.kill();
     eventually("nobody can say", PATIENCE, || standing(&hub).filter(|it| it == "not_watched"));
     let alerts = get(&hub, "/api/alerts");
-    assert_eq!(alerts["open"][0]["rule"], "zombie", "it is neither over nor another: {alerts}");
+    assert_eq!(alerts["open"][0]["rule"], "node-down", "it is neither over nor another: {alerts}");
     assert_eq!(alerts["open_total"], 1, "{alerts}");
 }
 

@@ -61,7 +61,7 @@ async fn what_the_hub_has_heard_since_is_kept() {
     let (_dir, path) = file(&[OLD]);
     let store = Store::in_memory().unwrap();
     let beat = Beat::parse(br#"{"node_id":"b","meta":"now"}"#).unwrap();
-    store.beat(beat, NOW).await.unwrap();
+    store.beat(beat, NOW, |_| ()).await.unwrap();
     let done = store.import(read(&path).unwrap().0, NOW).await.unwrap();
     assert_eq!((done.taken, done.kept), (1, 1));
     assert_eq!(store.load_all().await.unwrap()[1].meta, "now");

@@ -32,13 +32,16 @@ pub enum Renamed {
 }
 
 impl Store {
-    /// Takes a beat in, durably. Returns what is known of the node's newer keys with it.
+    /// Takes a beat in, durably. Returns what is known of the node's newer keys with it. Here as below, `then` takes
+    /// over into memory what was committed, in the order of the commits ([`crate::sql::Writer::change_then`]).
     pub async fn beat(
         &self,
         beat: Beat,
         at: Timestamp,
+        then: impl FnOnce(&Option<Map<String, Value>>) + Send + 'static,
     ) -> Result<Option<Map<String, Value>>, Error> {
-        self.writer.change("hub.beat", true, move |db| Ok(put_beat(db, &beat, at)?)).await
+        let work = move |db: &Connection| Ok(put_beat(db, &beat, at)?);
+        self.writer.change_then("hub.beat", true, work, then).await
     }
 
     /// All nodes that were ever heard, by name.
@@ -47,18 +50,34 @@ impl Store {
     }
 
     /// Gives a node another name. Incidents keep the old one.
-    pub async fn rename(&self, old: String, new: String) -> Result<Renamed, Error> {
-        self.writer.change("hub.rename", true, move |db| Ok(rename(db, &old, &new)?)).await
+    pub async fn rename(
+        &self,
+        old: String,
+        new: String,
+        then: impl FnOnce(&Renamed) + Send + 'static,
+    ) -> Result<Renamed, Error> {
+        let work = move |db: &Connection| Ok(rename(db, &old, &new)?);
+        self.writer.change_then("hub.rename", true, work, then).await
     }
 
     /// Forgets a node, with its history and its secret. Whether there was one.
-    pub async fn remove(&self, name: String) -> Result<bool, Error> {
-        self.writer.change("hub.remove", true, move |db| Ok(remove(db, &name)?)).await
+    pub async fn remove(
+        &self,
+        name: String,
+        then: impl FnOnce(&bool) + Send + 'static,
+    ) -> Result<bool, Error> {
+        let work = move |db: &Connection| Ok(remove(db, &name)?);
+        self.writer.change_then("hub.remove", true, work, then).await
     }
 
     /// Forgets the nodes that were last heard before this, by any clock, and returns their names.
-    pub async fn prune(&self, before: Timestamp) -> Result<Vec<String>, Error> {
-        self.writer.change("hub.prune", true, move |db| Ok(prune(db, before)?)).await
+    pub async fn prune(
+        &self,
+        before: Timestamp,
+        then: impl FnOnce(&Vec<String>) + Send + 'static,
+    ) -> Result<Vec<String>, Error> {
+        let work = move |db: &Connection| Ok(prune(db, before)?);
+        self.writer.change_then("hub.prune", true, work, then).await
     }
 
     /// Sets the tags of a node. Whether there is one of this name.
@@ -76,9 +95,10 @@ impl Store {
         &self,
         name: String,
         enabled: bool,
+        then: impl FnOnce(&Option<Map<String, Value>>) + Send + 'static,
     ) -> Result<Option<Map<String, Value>>, Error> {
         let work = move |db: &Connection| Ok(set_gswarm_alert(db, &name, enabled)?);
-        self.writer.change("hub.gswarm_alert", true, work).await
+        self.writer.change_then("hub.gswarm_alert", true, work, then).await
     }
 
     /// Notes that a node stands in another way now, and why. Durable.
@@ -94,14 +114,17 @@ impl Store {
     }
 
     /// The hashes of the nodes' own secrets, by name.
-    pub async fn secrets(&self) -> Result<HashMap<String, Hash>, Error> {
+    pub async fn secrets(
+        &self,
+        then: impl FnOnce(&HashMap<String, Hash>) + Send + 'static,
+    ) -> Result<HashMap<String, Hash>, Error> {
         let sql = "SELECT name, secret FROM nodes WHERE length(secret) = 32";
         let read = move |db: &Connection| -> Result<_, SqliteError> {
             let mut rows = db.prepare_cached(sql)?;
             let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         };
-        self.writer.call(false, move |db| Ok(read(db)?)).await
+        self.writer.change_then("hub.secrets", false, move |db| Ok(read(db)?), then).await
     }
 }
 

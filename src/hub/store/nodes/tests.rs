@@ -26,8 +26,8 @@ async fn slots(store: &Store, name: &'static str) -> i64 {
 async fn a_node_is_known_from_its_first_beat_on_and_stands_up() {
     let store = Store::in_memory().unwrap();
     let first = beat(&json!({"node_id": "b", "ip": "1.2.3.4", "meta": "m", "status": "DOWN"}));
-    store.beat(first, T0).await.unwrap();
-    store.beat(named("a"), T0).await.unwrap();
+    store.beat(first, T0, |_| ()).await.unwrap();
+    store.beat(named("a"), T0, |_| ()).await.unwrap();
     let nodes = store.load_all().await.unwrap();
     assert_eq!(nodes.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let b = &nodes[1];
@@ -39,7 +39,7 @@ async fn a_node_is_known_from_its_first_beat_on_and_stands_up() {
 async fn a_slot_is_noted_once_in_five_minutes() {
     let store = Store::in_memory().unwrap();
     for seconds in [0, 1, 60, 299, 300, 301, 900] {
-        store.beat(named("a"), T0.plus(Duration::from_secs(seconds))).await.unwrap();
+        store.beat(named("a"), T0.plus(Duration::from_secs(seconds)), |_| ()).await.unwrap();
     }
     assert_eq!(slots(&store, "a").await, 3);
 }
@@ -48,12 +48,12 @@ async fn a_slot_is_noted_once_in_five_minutes() {
 async fn a_beat_changes_its_own_keys_and_leaves_what_the_owner_set() {
     let store = Store::in_memory().unwrap();
     let with = json!({"node_id": "a", "gswarm_eoa": "0x1", "gswarm_peer_ids": "p,q"});
-    store.beat(beat(&with), T0).await.unwrap();
-    let set = store.set_gswarm_alert("a".into(), false).await.unwrap().unwrap();
+    store.beat(beat(&with), T0, |_| ()).await.unwrap();
+    let set = store.set_gswarm_alert("a".into(), false, |_| ()).await.unwrap().unwrap();
     assert_eq!(Value::Object(set), json!({"eoa": "0x1", "peer_ids": ["p", "q"], "alert": false}));
-    assert_eq!(store.set_gswarm_alert("x".into(), false).await.unwrap(), None);
+    assert_eq!(store.set_gswarm_alert("x".into(), false, |_| ()).await.unwrap(), None);
     assert!(store.set_tags("a".into(), vec!["eu".into(), "h100".into()]).await.unwrap());
-    let known = store.beat(named("a"), T0).await.unwrap();
+    let known = store.beat(named("a"), T0, |_| ()).await.unwrap();
     assert_eq!(known.map(Value::Object), Some(json!({"alert": false})));
     assert_eq!(store.load_all().await.unwrap()[0].tags, ["eu", "h100"]);
 }
@@ -61,11 +61,11 @@ async fn a_beat_changes_its_own_keys_and_leaves_what_the_owner_set() {
 #[tokio::test]
 async fn a_renamed_node_keeps_its_history_and_takes_nobody_elses_name() {
     let store = Store::in_memory().unwrap();
-    store.beat(named("a"), T0).await.unwrap();
-    store.beat(named("b"), T0).await.unwrap();
+    store.beat(named("a"), T0, |_| ()).await.unwrap();
+    store.beat(named("b"), T0, |_| ()).await.unwrap();
     let why = "its last beat is 3 min old".to_owned();
     store.standing("a".into(), Standing::Down, T0, why.clone()).await.unwrap();
-    let rename = |old: &str, new: &str| store.rename(old.to_owned(), new.to_owned());
+    let rename = |old: &str, new: &str| store.rename(old.to_owned(), new.to_owned(), |_| ());
     assert_eq!(rename("a", "b").await.unwrap(), Renamed::Taken);
     assert_eq!(rename("x", "y").await.unwrap(), Renamed::NoSuch);
     assert_eq!(rename("a", "c").await.unwrap(), Renamed::Done);
@@ -79,21 +79,21 @@ async fn a_renamed_node_keeps_its_history_and_takes_nobody_elses_name() {
 async fn pruning_takes_those_that_no_clock_has_heard_since() {
     let store = Store::in_memory().unwrap();
     let day = Duration::from_hours(24);
-    store.beat(named("old"), T0).await.unwrap();
-    store.beat(named("new"), T0.plus(day * 9)).await.unwrap();
-    assert_eq!(store.prune(T0.plus(day)).await.unwrap(), ["old"]);
+    store.beat(named("old"), T0, |_| ()).await.unwrap();
+    store.beat(named("new"), T0.plus(day * 9), |_| ()).await.unwrap();
+    assert_eq!(store.prune(T0.plus(day), |_| ()).await.unwrap(), ["old"]);
     assert_eq!(slots(&store, "old").await, 0);
-    assert!(store.remove("new".into()).await.unwrap());
-    assert!(!store.remove("new".into()).await.unwrap());
+    assert!(store.remove("new".into(), |_| ()).await.unwrap());
+    assert!(!store.remove("new".into(), |_| ()).await.unwrap());
 }
 
 #[tokio::test]
 async fn what_is_older_than_its_time_is_forgotten() {
     let store = Store::in_memory().unwrap();
-    store.beat(named("a"), T0).await.unwrap();
+    store.beat(named("a"), T0, |_| ()).await.unwrap();
     store.standing("a".into(), Standing::Down, T0, String::new()).await.unwrap();
     let later = T0.plus(Duration::from_hours(36 * 24));
-    store.beat(named("a"), later).await.unwrap();
+    store.beat(named("a"), later, |_| ()).await.unwrap();
     assert!(!store.forget(later).await.unwrap());
     assert_eq!(slots(&store, "a").await, 1, "the new one");
     assert_eq!(store.load_all().await.unwrap()[0].standing, Standing::Down);
@@ -107,12 +107,12 @@ async fn a_secret_that_came_before_the_first_beat_makes_no_node_and_no_news() {
     let before = store.outside_version().await.unwrap();
     super::super::beside::set_secret(&path, "a", &[7; 32], T0).unwrap();
     assert_ne!(store.outside_version().await.unwrap(), before, "the hub sees it");
-    assert_eq!(store.secrets().await.unwrap(), HashMap::from([("a".to_owned(), [7; 32])]));
+    assert_eq!(store.secrets(|_| ()).await.unwrap(), HashMap::from([("a".to_owned(), [7; 32])]));
     assert!(store.load_all().await.unwrap().is_empty());
-    assert!(store.prune(Timestamp::MAX).await.unwrap().is_empty(), "it is awaited");
+    assert!(store.prune(Timestamp::MAX, |_| ()).await.unwrap().is_empty(), "it is awaited");
     let later = T0.plus(Duration::from_mins(15));
-    store.beat(named("a"), later).await.unwrap();
+    store.beat(named("a"), later, |_| ()).await.unwrap();
     let node = &store.load_all().await.unwrap()[0];
     assert_eq!((node.standing, node.standing_since, node.first), (Standing::Up, later, later));
-    assert_eq!(store.secrets().await.unwrap().len(), 1, "a beat leaves it");
+    assert_eq!(store.secrets(|_| ()).await.unwrap().len(), 1, "a beat leaves it");
 }
