@@ -83,8 +83,10 @@ async fn a_node_that_dies_is_down_and_without_nats_nobody_is_called_silent() {
     eventually("it is down, though its last heartbeat is fresh", silent, || {
         standing(&hub).filter(|it| it == "down")
     });
-    let alerts = get(&hub, "/api/alerts");
-    assert_eq!(alerts["open"][0]["rule"], "node-down", "{alerts}");
+    eventually("it is an incident", PATIENCE, || {
+        let alerts = get(&hub, "/api/alerts");
+        (alerts["open"][0]["rule"] == "node-down").then_some(())
+    });
     world.nats.kill();
     eventually("nobody can say", PATIENCE, || standing(&hub).filter(|it| it == "not_watched"));
     let alerts = get(&hub, "/api/alerts");

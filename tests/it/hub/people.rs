@@ -51,9 +51,9 @@ fn who_logs_in_sees_everything_and_only_admins_silence() {
     assert_eq!(begin(&[]).status, 401);
     assert_eq!(begin(&[&bob]).status, 403);
     assert_eq!(begin(&[&ann, "origin: http://evil.example"]).status, 403);
-    let begun = begin(&[&ann, &format!("origin: http://{}", hub.at)]);
-    assert_eq!(begun.json()["silences"][0]["by"], "ann", "{begun:?}");
-    let id = begun.json()["silences"][0]["id"].to_string();
+    let answer = begin(&[&ann, &format!("origin: http://{}", hub.at)]);
+    assert_eq!(answer.json()["silences"][0]["by"], "ann", "{answer:?}");
+    let id = answer.json()["silences"][0]["id"].to_string();
     let ended = hub.ask(&format!("DELETE /api/silences/{id}"), &[&bearer(ADMIN)], "");
     assert_eq!(ended.json()["silences"], json!([]), "{ended:?}");
 
