@@ -313,6 +313,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_follows_a_commit_comes_in_order_and_also_if_nobody_waits_for_it() {
+        use std::sync::Mutex;
+        let writer = start(Connection::open_in_memory().unwrap()).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let note = |id: &'static str| {
+            let seen = Arc::clone(&seen);
+            move |(): &()| seen.lock().unwrap().push(id)
+        };
+        {
+            // Asked for, and dropped before its answer.
+            let left = writer.change_then("test", true, |db| insert(db, "a"), note("a"));
+            let mut left = std::pin::pin!(left);
+            assert!(futures_util::poll!(left.as_mut()).is_pending());
+        }
+        let again = writer.change_then("test", true, |db| insert(db, "a"), note("a again")).await;
+        assert!(again.is_err(), "it is there already");
+        writer.change_then("test", true, |db| insert(db, "b"), note("b")).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), ["a", "b"]);
+    }
+
+    #[tokio::test]
     async fn a_request_that_fails_undoes_only_itself() {
         let writer = start(Connection::open_in_memory().unwrap()).unwrap();
         let good = writer.call(true, |db| insert(db, "a"));

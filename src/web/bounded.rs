@@ -255,6 +255,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_speaks_http_2_is_refused_whose_streams_nobody_counts() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let app = Router::new().route("/", get(async || "hello"));
+        let bounds = Bounds { connections: 4, lifetime: LIFETIME, request_bytes: 4_096 };
+        let client = async {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            // The preface, and an empty frame of settings.
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            stream.write_all(preface).await.unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.ok();
+            (said, told(at, "/").await)
+        };
+        tokio::select! {
+            (said, other) = client => {
+                assert!(said.is_empty(), "it speaks HTTP/2: {said:?}");
+                assert!(other.ends_with("hello"), "{other}");
+            }
+            ended = serve_within(listener, app, bounds) => panic!("{ended:?}"),
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_outlives_others_and_a_late_answer_is_the_last_of_its_connection() {
         // Tells that a connection without leave was ended.
         let (ended, end) = tokio::sync::watch::channel(false);

@@ -242,6 +242,19 @@ fn a_node_that_its_owner_removed_is_not_told_as_well_again() {
 }
 
 #[test]
+fn a_removed_node_is_not_counted_among_those_that_are_well_again() {
+    let mut hub = Hub::new(vec![down()]);
+    assert_eq!(hub.after(SECOND, &["a", "b"]), [Opened]);
+    let removed = Facts { removed: BTreeSet::from(["a".to_owned()]), ..hub.holds(&["b"]) };
+    hub.now = hub.now.plus(MINUTE);
+    assert_eq!(hub.look(&[removed]), [NoticeKind::Updated]);
+    assert_eq!(hub.last().title, "b is down");
+    assert_eq!(hub.after(MINUTE, &[]), [Resolved]);
+    assert_eq!(hub.last().title, "b well again after 2 min");
+    assert_eq!(hub.last().nodes.len(), 1);
+}
+
+#[test]
 fn the_past_is_judged_by_the_same_rules() {
     let start = Timestamp::from_unix_ms(1_800_000_000_000);
     let change = |minutes: u64, node: &str, standing| Change {

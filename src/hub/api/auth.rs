@@ -153,6 +153,30 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_said_to_be_public_is_shown_on_this_machine_alone() {
+        let only_here = Settings { is_only_here: true, ..settings(Public::Full) };
+        let tokens = Tokens::new(&only_here, HashMap::new());
+        let asks = |heads: &[(&'static str, &str)]| {
+            let pairs = heads.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), value.parse().unwrap())
+            });
+            tokens.sight(&pairs.collect::<HeaderMap>())
+        };
+        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
+            assert_eq!(asks(&[("host", host)]), Public::Full, "{host}");
+        }
+        for heads in [
+            &[("host", "evil.example:8080")][..],
+            &[],
+            &[("host", "127.0.0.1:8080"), ("x-forwarded-for", "203.0.113.1")],
+        ] {
+            assert_eq!(asks(heads), Public::Off, "{heads:?}");
+        }
+        let admin = [("host", "hub.example"), ("authorization", "Bearer admin-token")];
+        assert_eq!(asks(&admin), Public::Full);
+    }
+
+    #[test]
     fn only_the_admins_token_is_an_admins_and_shows_what_the_public_does_not_see() {
         let tokens = Tokens::new(&settings(Public::Status), HashMap::new());
         assert!(tokens.is_admin(&head("Bearer admin-token")));

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::fleet::clocks::Heard;
 use crate::fleet::notice::NoticeKind;
+use crate::fleet::rule::Condition;
 use crate::hub::store::heard::OnNats;
 use crate::ids::Address;
 
@@ -173,4 +174,68 @@ async fn a_decision_that_could_not_be_written_down_is_made_again() {
     store.decided(again, Vec::new()).await.unwrap();
     let alerts = store.alerts(&hub.watcher.policy, clock.now()).await.unwrap();
     assert_eq!(alerts.open().count(), 1);
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_or_whose_clock_was_set_calls_nobody_silent() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let mut hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    assert_eq!(hub.look().await, Standing::Up);
+    clock.forward(3_600);
+    hub.watcher.listen_anew(clock.now());
+    assert_eq!(hub.look().await, Standing::NotWatched);
+    assert!(told(&store).await.is_empty());
+    hub.hear();
+    assert_eq!(hub.look().await, Standing::Up);
+    // The clock is set back: what was heard in the future does not keep the node up.
+    let ahead = clock.now().plus(Duration::from_hours(1));
+    hub.watcher.fleet.update(&NODE.lower_hex(), ahead, |node| node.heard.nats = Some(ahead));
+    hub.watcher.listen_anew(clock.now());
+    clock.forward(61);
+    assert_eq!(hub.look().await, Standing::Down);
+}
+
+#[tokio::test]
+async fn a_node_that_beats_under_its_address_is_the_one_on_nats() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = Store::in_memory().unwrap();
+    let name = NODE.lower_hex();
+    let body = format!("{{\"node_id\":\"{name}\"}}");
+    let beat = crate::fleet::beat::Beat::parse(body.as_bytes()).unwrap();
+    store.beat(beat, clock.now(), |_| ()).await.unwrap();
+    let heard = OnNats { node: NODE, at: clock.now(), seq: Some(7), presence: None };
+    store.heard_on_nats(vec![heard], |()| ()).await.unwrap();
+    let nodes = store.load_all().await.unwrap();
+    let [node] = nodes.as_slice() else { panic!("{nodes:?}") };
+    assert_eq!((node.address, node.nats_seq), (Some(NODE), Some(7)));
+    assert!(node.heard.own.is_some() && node.heard.nats.is_some());
+}
+
+#[tokio::test]
+async fn a_node_of_nats_keeps_the_name_that_its_owner_gave_it() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    let fleet = &hub.watcher.fleet;
+    assert_eq!(fleet.name_of(NODE), NODE.lower_hex());
+    fleet.rename(&NODE.lower_hex(), "rack-1");
+    assert_eq!(fleet.name_of(NODE), "rack-1");
+    assert!(fleet.get(&NODE.lower_hex()).is_none());
+}
+
+#[tokio::test]
+async fn a_share_of_the_fleet_that_nobody_watches_is_neither_over_nor_new() {
+    let clock = Hand::at(1_800_000_000_000);
+    let store = store_with_the_node(&clock).await;
+    let mut hub = Hub::start(&store, &clock, clock.now(), Standing::Up).await;
+    let when = Condition::Share { percent: 50.0, of_at_least: 1 };
+    let rule = Rule { name: "swarm".to_owned(), when, ..Rule::standard().remove(0) };
+    hub.watcher.rules = Arc::new(vec![rule]);
+    clock.forward(61);
+    hub.look().await;
+    assert_eq!(told(&store).await.len(), 1);
+    hub.listening.send_modify(|listening| listening.nats = None);
+    assert_eq!(hub.look().await, Standing::NotWatched);
+    assert_eq!(told(&store).await.len(), 1, "it is not over");
 }

@@ -95,5 +95,6 @@ fn a_thousand_nodes_that_die_at_once_are_one_message_and_one_recovery() {
     });
     let texts = texts();
     assert!(texts.len() <= 4, "{texts:?}");
-    assert!(texts[0].contains("down"), "{texts:?}");
+    // The first look may have seen a single one of them.
+    assert!(texts[0].to_lowercase().contains("down"), "{texts:?}");
 }
