@@ -10,6 +10,7 @@ use super::bindings::NodeReputation as Contract;
 use super::reader::word;
 use super::{Error, Reader};
 use crate::ids::Address;
+use crate::reputation::standing::Standing;
 
 /// The extension's ERC-165 id: the XOR of its functions' selectors.
 const EXTENSION: FixedBytes<4> = FixedBytes::new([0x8c, 0xc8, 0xa9, 0x00]);
@@ -24,22 +25,9 @@ const YES: [u8; 32] = {
 /// The contract's data about a node; docs/reputation.md explains what it proves.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Reputation {
-    /// Unix seconds of its first registration.
-    pub since_s: u64,
-    /// Unix seconds of its last registration or beat.
-    pub last_seen_s: u64,
-    /// Slots of 300 s with a heartbeat or registration, without the slot of the first registration.
-    pub on_time: u32,
-    /// Slots without one, up to now.
-    pub missed: u32,
-    /// Slots on time since the last missed one.
-    pub streak: u32,
-    /// Jobs that the node claims to have completed.
-    pub completed_claimed: u64,
-    /// Jobs that the node reports as not completed.
-    pub failed_claimed: u64,
-    /// Jobs that the contract's owner confirmed.
-    pub confirmed: u64,
+    /// Its record, as of the latest block.
+    #[serde(flatten)]
+    pub standing: Standing,
     /// The contract's score of the node, 0 to 10000.
     pub score: u16,
 }
@@ -63,7 +51,7 @@ impl Reader {
         }
         let told = self.read(Contract::reputationOfCall { provider: word(provider) }).await?;
         let since_s: u64 = told.since.to();
-        Ok((since_s != 0).then(|| Reputation {
+        let standing = Standing {
             since_s,
             last_seen_s: told.lastSeen.to(),
             on_time: told.onTime,
@@ -72,8 +60,8 @@ impl Reader {
             completed_claimed: told.completedClaimed.to(),
             failed_claimed: told.failedClaimed.to(),
             confirmed: told.confirmed.saturating_to(),
-            score: told.score,
-        }))
+        };
+        Ok((since_s != 0).then_some(Reputation { standing, score: told.score }))
     }
 }
 

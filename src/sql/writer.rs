@@ -89,16 +89,19 @@ impl Writer {
     }
 
     /// As [`Writer::call`], for a named change: failpoints before and after it let tests kill the process.
-    pub async fn change<T, E, F>(&self, name: &'static str, durable: bool, work: F) -> Result<T, E>
+    pub fn change<T, E, F>(
+        &self,
+        name: &'static str,
+        durable: bool,
+        work: F,
+    ) -> impl Future<Output = Result<T, E>> + Send
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        failpoint::hit(name, ".before");
-        let done = self.request(Some(name), durable, work, |_| ()).await;
-        failpoint::hit(name, ".after");
-        done
+        // Not awaited here, which would hold the work twice.
+        self.change_then(name, durable, work, |_| ())
     }
 
     /// As [`Writer::change`]; `then` is called with what was committed, on the writer's thread: in the order of the

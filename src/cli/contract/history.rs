@@ -50,7 +50,7 @@ pub(super) async fn history(settings: &Contract, args: &Args) -> anyhow::Result<
 
 async fn beginning(reader: &Reader, node: Address, head: u64) -> anyhow::Result<u64> {
     match reader.reputation(node).await? {
-        Some(reputation) => Ok(reader.block_at(reputation.since_s, head).await?),
+        Some(reputation) => Ok(reader.block_at(reputation.standing.since_s, head).await?),
         None => Ok(head.saturating_sub(RECENT_BLOCKS)),
     }
 }

@@ -120,36 +120,11 @@ async fn differing(reader: &Reader, rows: &[Row]) -> anyhow::Result<Vec<String>>
     let mut found = Vec::new();
     for row in rows {
         let told = reader.reputation(row.node).await?;
-        let computed = reputation(row);
+        let computed = Reputation { standing: row.standing, score: row.score };
         if told.as_ref() != Some(&computed) {
             found
                 .push(format!("{}: recomputed {computed:?}, the contract says {told:?}", row.node));
         }
     }
     Ok(found)
-}
-
-fn reputation(row: &Row) -> Reputation {
-    let Standing {
-        since_s,
-        last_seen_s,
-        on_time,
-        missed,
-        streak,
-        completed_claimed,
-        failed_claimed,
-        confirmed,
-    } = row.standing;
-    let score = row.score;
-    Reputation {
-        since_s,
-        last_seen_s,
-        on_time,
-        missed,
-        streak,
-        completed_claimed,
-        failed_claimed,
-        confirmed,
-        score,
-    }
 }

@@ -36,6 +36,20 @@ async fn admins(shared: &Shared, peer: &Peer, request: Request) -> Result<Vec<u8
     body::bytes(&head.headers, body).await
 }
 
+/// The body of such a request that is about one node, and the node's name.
+async fn of_node(
+    shared: &Shared,
+    peer: &Peer,
+    request: Request,
+) -> Result<(Map<String, Value>, String), Refusal> {
+    let body = body::object(&admins(shared, peer, request).await?)?;
+    let name = body::text(&body, "node_id")?;
+    if name.is_empty() {
+        return Err(Refusal::bad("node_id required"));
+    }
+    Ok((body, name))
+}
+
 async fn rename(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -74,11 +88,7 @@ async fn delete(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Answer {
-    let body = body::object(&admins(&shared, &peer, request).await?)?;
-    let name = body::text(&body, "node_id")?;
-    if name.is_empty() {
-        return Err(Refusal::bad("node_id required"));
-    }
+    let (_, name) = of_node(&shared, &peer, request).await?;
     let (tokens, fleet, gone) = (shared.tokens.clone(), shared.fleet.clone(), name.clone());
     let then = move |_: &bool| {
         tokens.move_node(&gone, None);
@@ -140,11 +150,7 @@ async fn gswarm_alert(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Answer {
-    let body = body::object(&admins(&shared, &peer, request).await?)?;
-    let name = body::text(&body, "node_id")?;
-    if name.is_empty() {
-        return Err(Refusal::bad("node_id required"));
-    }
+    let (body, name) = of_node(&shared, &peer, request).await?;
     let enabled = match body.get("enabled") {
         Some(Value::String(text)) => {
             !["0", "false", "no", "off"].contains(&text.trim().to_ascii_lowercase().as_str())

@@ -66,7 +66,8 @@ async fn a_history_begins_where_the_node_registered() {
     chain.anvil.cast(&["rpc", "anvil_mine", "20"]);
     let reader = chain.reader();
     let reputation = reader.reputation(address(1)).await.unwrap().unwrap();
-    let block = reader.block_at(reputation.since_s, reader.head().await.unwrap()).await.unwrap();
+    let block =
+        reader.block_at(reputation.standing.since_s, reader.head().await.unwrap()).await.unwrap();
     let first = &chain.history(&[&address(1).to_string()])[0];
     assert_eq!((&first["event"], &first["block"]), (&json!("registered"), &json!(block)));
 }
