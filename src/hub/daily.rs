@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outbox::Outbox;
 use super::store::digest::plain;
 use super::store::{self, Store};
 use crate::clock::{Clock, Timestamp};
@@ -14,6 +13,7 @@ use crate::fleet::alerts::Daily;
 use crate::fleet::notice::NoticeKind;
 use crate::fleet::words;
 use crate::http::{self, Url};
+use crate::notify::Outbox;
 use crate::report::causes;
 use crate::supervise::Failure;
 
@@ -71,7 +71,8 @@ pub async fn tell_absence(
         format!("It watched nobody from {from} to {to}."),
         "Nodes that it has not heard since show as not watched, not as down.".to_owned(),
     ];
-    store.queue_notice(plain(NoticeKind::Digest, title, lines, to), channels).await
+    let notice = plain(NoticeKind::Digest, title, lines, to);
+    Ok(store.book().queue_notice(notice, channels).await?)
 }
 
 /// Tells a dead man's switch (`HUB_PING_URL`) that the hub is there. One service.

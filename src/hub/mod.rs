@@ -15,7 +15,6 @@ pub mod fleet;
 pub mod happened;
 mod links;
 pub mod listen;
-pub mod outbox;
 pub mod page;
 mod parts;
 pub mod run;

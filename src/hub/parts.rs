@@ -14,7 +14,7 @@ use super::daily::{Digests, Pings, tell_absence};
 use super::error::Error;
 use super::links::Links;
 use super::listen::Listener;
-use super::outbox::Outbox;
+use super::store;
 use super::watch::Watcher;
 use crate::backoff::Backoff;
 use crate::bus;
@@ -24,7 +24,7 @@ use crate::fleet::alerts::Daily;
 use crate::fleet::clocks::Listening;
 use crate::fleet::rule::{Condition, Rule};
 use crate::http::Url;
-use crate::notify::Channel;
+use crate::notify::{Channel, Outbox};
 use crate::supervise::{Failure, Services};
 
 /// How long a link that failed is left alone.
@@ -41,8 +41,8 @@ pub(super) async fn start(
 ) -> Result<(), Error> {
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
     services.spawn_with("channels", BACKOFF, channels.clone(), check);
-    let outbox = Outbox::new(shared.store.clone(), channels);
-    outbox.warn_of_others().await?;
+    let outbox = Outbox::new(shared.store.book(), channels);
+    outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(services);
     remember(shared).await?;
     tell_of_absence(shared, &outbox).await?;

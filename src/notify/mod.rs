@@ -2,14 +2,18 @@
 //!
 //! [`telegram`], [`webhook`], [`mail`] and [`ntfy`] each send a [`Telling`]; `form` has what their texts share, `calls` their calls over HTTP.
 //!
+//! [`book`] is what was decided and waits to be told, [`outbox`] sends it.
+//!
 //! Must hold: a send ends within [`SEND_MAX`]; what a stranger wrote is escaped for the channel and bounded; no
 //! error names a token, a password or a URL that holds one; a redirect is never followed. Whether a refusal lasts
 //! is said by [`Blame`], so that nothing is given up that the channel might still take.
 
+pub mod book;
 mod calls;
 mod form;
 pub mod mail;
 pub mod ntfy;
+pub mod outbox;
 pub mod telegram;
 pub mod webhook;
 
@@ -20,8 +24,10 @@ use crate::clock::Timestamp;
 use crate::fleet::notice::Notice;
 use crate::report::{BoxError, one_line};
 
+pub use book::Book;
 pub use mail::Mail;
 pub use ntfy::Ntfy;
+pub use outbox::Outbox;
 pub use telegram::Telegram;
 pub use webhook::Webhook;
 

@@ -131,7 +131,7 @@ impl Shared {
             })),
             happened: Happened::default(),
             poke: Arc::default(),
-            silences: Arc::new(watch::Sender::new(store.silences(began).await?)),
+            silences: Arc::new(watch::Sender::new(store.book().silences(began).await?)),
             store,
             clock,
             began,

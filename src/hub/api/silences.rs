@@ -12,6 +12,7 @@ use super::error::Refusal;
 use super::{Shared, body, people};
 use crate::clock::Clock as _;
 use crate::fleet::alerts::Silence;
+use crate::hub::store::Error;
 use crate::web::extract::{ConnectInfo, Path, Request, State};
 use crate::web::routing::{delete, post};
 use crate::web::{Json, Peer, Router};
@@ -70,7 +71,8 @@ async fn begin(
         by: by.unwrap_or_default(),
         why: crate::report::one_line(&asked.why, TEXT_BYTES_MAX),
     };
-    let all = shared.store.silence(silence, now, obey(&shared)).await?;
+    let all =
+        shared.store.book().silence(silence, now, obey(&shared)).await.map_err(Error::from)?;
     Ok(Json(json!({ "silences": all })))
 }
 
@@ -81,7 +83,12 @@ async fn end(
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
     people::only_admin(&shared, request.headers(), &peer).await?;
-    let all = shared.store.end_silence(id, shared.clock.now(), obey(&shared)).await?;
+    let all = shared
+        .store
+        .book()
+        .end_silence(id, shared.clock.now(), obey(&shared))
+        .await
+        .map_err(Error::from)?;
     Ok(Json(json!({ "silences": all })))
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Invariant: a digest is queued in the same commit that notes that it was, so that none is sent twice.
 
-use super::alerts::set_cursor;
-use super::{Error, Store, outbox};
+use super::cursors::set_cursor;
+use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
 use crate::fleet::words;
+use crate::notify::book::queue;
 use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
 
 /// The cursor of digests: up to when they tell.
@@ -43,7 +44,7 @@ impl Store {
                 let since =
                     until.unix_ms().saturating_sub(u64::try_from(day.as_millis()).unwrap_or(0));
                 let since = Timestamp::from_unix_ms(since);
-                outbox::queue(db, &notice(db, since, until, now)?, &channels)?;
+                queue(db, &notice(db, since, until, now)?, &channels)?;
                 Ok(true)
             })
             .await

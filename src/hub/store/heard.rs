@@ -3,7 +3,7 @@
 //! Invariants: what is read from a stream and the number up to which it was read are one commit, so that a hub that
 //! is killed goes on where it was; a row is bounded, whoever sent what is in it.
 
-use super::alerts::set_cursor;
+use super::cursors::set_cursor;
 use super::view::EventRow;
 use super::{Error, Store};
 use crate::bus::Recorded;

@@ -2,16 +2,15 @@
 //!
 //! Invariants: a call that returned `Ok` is committed; one process holds the file.
 
-pub mod alerts;
 pub mod alerts_view;
 pub mod beside;
 mod counts;
+mod cursors;
 pub mod digest;
 pub mod heard;
 mod housekeeping;
 pub mod import;
 pub mod nodes;
-pub mod outbox;
 pub mod people;
 pub mod view;
 mod watches;
@@ -20,14 +19,20 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::notify::Book;
 use crate::report::BoxError;
 use crate::sql::{self, Connection, Schema, SqliteError, Writer};
 
 pub use heard::Stands;
 
 /// The hub's tables and the migrations that create them.
-pub const SCHEMA: Schema =
-    Schema { name: "hub", migrations: &[include_str!("../../../migrations/hub/0001_hub.sql")] };
+pub const SCHEMA: Schema = Schema {
+    name: "hub",
+    migrations: &[concat!(
+        include_str!("../../../migrations/alerts.sql"),
+        include_str!("../../../migrations/hub/0001_hub.sql")
+    )],
+};
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.
 const BATCH_MAX: usize = 1_024;
@@ -91,6 +96,11 @@ impl Store {
         }
         let writer = Writer::start_in_batches(db, &SCHEMA, Some(lock), path, BATCH_MAX)?;
         Ok(Self { writer })
+    }
+
+    /// What was decided and what is to be told of it.
+    pub fn book(&self) -> Book {
+        Book::of(self.writer.clone())
     }
 
     /// A store in memory, for tests. It is gone when the last handle is dropped.

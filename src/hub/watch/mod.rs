@@ -17,12 +17,12 @@ use tokio::sync::{Notify, watch};
 use super::api::stream::Live;
 use super::fleet::{Fleet, Node};
 use super::happened::Happened;
-use super::outbox::Outbox;
 use super::store::{self, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::fleet::alerts::{Alerts, Policy, Silence};
 use crate::fleet::clocks::{Listening, Patience, Standing, silent_since, standing};
 use crate::fleet::rule::Rule;
+use crate::notify::Outbox;
 use crate::seldom::Seldom;
 use crate::supervise::Failure;
 
@@ -86,7 +86,12 @@ impl<C: Clock> Watcher<C> {
                 "look at the disk of DB_PATH; until then nobody is told of anything",
             )
         };
-        let mut alerts = self.store.alerts(&self.policy, self.clock.now()).await.map_err(again)?;
+        let mut alerts = self
+            .store
+            .book()
+            .alerts(&self.policy, self.clock.now())
+            .await
+            .map_err(|err| again(err.into()))?;
         let (mut memory, mut silences) = (Memory::default(), self.silences.clone());
         let slow = Seldom::new(1);
         // After a failure of its own it knows as little as after a start.
@@ -192,7 +197,7 @@ impl<C: Clock> Watcher<C> {
         for notice in &decision.notices {
             tracing::info!(incident = notice.incident, rule = notice.rule, "{}", notice.title);
         }
-        self.store.decided(decision.clone(), self.channels.clone()).await?;
+        self.store.book().decided(decision.clone(), self.channels.clone()).await?;
         alerts.apply(&decision, &self.policy, now);
         self.live.alerts();
         if !decision.notices.is_empty() {

@@ -76,11 +76,11 @@ impl Hub {
             silences: watch::channel(Vec::new()).1,
             channels: vec!["telegram"],
             poke: Arc::default(),
-            outbox: Outbox::new(store.clone(), Vec::new()),
+            outbox: Outbox::new(store.book(), Vec::new()),
             live: Live::default(),
             clock: clock.clone(),
         };
-        let alerts = store.alerts(&policy, now).await.unwrap();
+        let alerts = store.book().alerts(&policy, now).await.unwrap();
         Self { watcher, alerts, memory: Memory::default(), listening }
     }
 
@@ -98,7 +98,7 @@ impl Hub {
 
 /// What waits in the outbox, the oldest first.
 async fn told(store: &Store) -> Vec<(NoticeKind, String)> {
-    let mut all = store.recent_notices(100).await.unwrap();
+    let mut all = store.book().recent_notices(100).await.unwrap();
     all.sort_by_key(|told| told.id);
     all.into_iter().map(|told| (told.notice.kind, told.notice.title)).collect()
 }
@@ -171,8 +171,8 @@ async fn a_decision_that_could_not_be_written_down_is_made_again() {
         })
         .collect();
     let again = before.decide(&hub.watcher.rules, &facts, &hub.watcher.policy, clock.now());
-    store.decided(again, Vec::new()).await.unwrap();
-    let alerts = store.alerts(&hub.watcher.policy, clock.now()).await.unwrap();
+    store.book().decided(again, Vec::new()).await.unwrap();
+    let alerts = store.book().alerts(&hub.watcher.policy, clock.now()).await.unwrap();
     assert_eq!(alerts.open().count(), 1);
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use lamda_node::clock::Timestamp;
 use lamda_node::fleet::notice::{Notice, NoticeKind, NoticeNode, Severity};
-use lamda_node::hub::outbox::Outbox;
 use lamda_node::hub::store::Store;
-use lamda_node::hub::store::outbox::{State, Told};
+use lamda_node::notify::Outbox;
+use lamda_node::notify::book::{State, Told};
 use lamda_node::notify::{self, Channel, NoticeId, Telling, mail, ntfy, telegram, webhook};
 use lamda_node::secret::Secret;
 use lamda_node::supervise::Services;
@@ -37,14 +37,14 @@ impl Hub {
         let store = eventually("an earlier hub is gone", PATIENCE, || {
             Store::open(&dir.join("hub.db")).ok()
         });
-        let outbox = Outbox::new(store.clone(), Channel::all(config).expect("channels"));
+        let outbox = Outbox::new(store.book(), Channel::all(config).expect("channels"));
         let mut services = Services::default();
         outbox.spawn(&mut services);
         Self { store, outbox, _services: services }
     }
 
     async fn tell(&self, notice: Notice) {
-        self.store.queue_notice(notice, self.outbox.names()).await.expect("it is queued");
+        self.store.book().queue_notice(notice, self.outbox.names()).await.expect("it is queued");
         self.outbox.poke();
     }
 
@@ -52,7 +52,7 @@ impl Hub {
     fn told(&self, what: &str, is_so: impl Fn(&[Told]) -> bool) -> Vec<Told> {
         tokio::task::block_in_place(|| {
             eventually(what, PATIENCE, || {
-                let told = Handle::current().block_on(self.store.recent_notices(100));
+                let told = Handle::current().block_on(self.store.book().recent_notices(100));
                 Some(told.expect("notices")).filter(|told| is_so(told))
             })
         })

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Error, Store, outbox};
+use super::{Book, Error, outbox};
 use crate::clock::Timestamp;
 use crate::fleet::alerts::{Alerts, Decision, Flaps, Head, Incident, Member, Policy, Silence};
-use crate::sql::{Connection, OptionalExtension as _, SqliteError, params};
+use crate::sql::{Connection, SqliteError, params};
 
 /// Most silences at a time.
 pub const SILENCES_MAX: usize = 1_000;
 
-impl Store {
+impl Book {
     /// What decisions rest on, as it was written down.
     pub async fn alerts(&self, policy: &Policy, now: Timestamp) -> Result<Alerts, Error> {
         let since = now.unix_ms().saturating_sub(ms(policy.flapping.within));
@@ -37,7 +37,7 @@ impl Store {
         channels: Vec<&'static str>,
     ) -> Result<(), Error> {
         self.writer
-            .change("hub.decided", true, move |db| {
+            .change("alerts.decided", true, move |db| {
                 for (incident, names) in &decision.incidents {
                     write(db, incident, names.iter().map(String::as_str))?;
                 }
@@ -74,7 +74,7 @@ impl Store {
             }
             Ok(silences(db, now)?)
         };
-        self.writer.change_then("hub.silence", true, work, then).await
+        self.writer.change_then("alerts.silence", true, work, then).await
     }
 
     /// Ends a silence, and returns all that last.
@@ -89,28 +89,8 @@ impl Store {
             db.execute("DELETE FROM silences WHERE id = ?1", [id])?;
             Ok(silences(db, now)?)
         };
-        self.writer.change_then("hub.silence", true, work, then).await
+        self.writer.change_then("alerts.silence", true, work, then).await
     }
-
-    /// The number up to which something was read, under this name.
-    pub async fn cursor(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        self.writer
-            .call(false, move |db| {
-                let value = "SELECT value FROM cursors WHERE name = ?1";
-                let value = db.query_row(value, [name], |row| row.get::<_, i64>(0)).optional()?;
-                Ok(value.and_then(|value| u64::try_from(value).ok()))
-            })
-            .await
-    }
-}
-
-/// Notes that something was read up to this number; within the commit of what came of it.
-pub(super) fn set_cursor(db: &Connection, name: &str, value: u64) -> Result<(), SqliteError> {
-    let set = "INSERT INTO cursors (name, value) VALUES (?1, ?2)
-               ON CONFLICT (name) DO UPDATE SET value = ?2";
-    db.prepare_cached(set)?
-        .execute(params![name, i64::try_from(value).unwrap_or(i64::MAX)])
-        .map(drop)
 }
 
 fn open(db: &Connection) -> Result<Vec<Incident>, SqliteError> {

@@ -3,20 +3,16 @@
 //! A row is queued in the commit that decided it ([`queue`]), `sending` while it is on its way, and then `sent`,
 //! `folded` into a newer one of its incident, or `refused` for ever. `told` reads them for the pages.
 //!
-//! Invariants: a row leaves only by [`Store::notice_sent`] or [`Store::notice_refused`]; one that was on its way
+//! Invariants: a row leaves only by [`Book::notice_sent`] or [`Book::notice_refused`]; one that was on its way
 //! when its sender ended is queued again and marked, since it may have arrived.
-
-mod told;
 
 use std::time::Duration;
 
-use super::{Error, Store};
+use super::{Book, Error};
 use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
 use crate::notify::{Earlier, NoticeId, Telling};
 use crate::sql::{self, Connection, OptionalExtension as _, Row, SqliteError, params};
-
-pub use told::{Count, State, Told};
 
 /// The longest that a notice is put off. One that is put off for longer was so by a clock that has been set back
 /// since, and is due.
@@ -50,8 +46,8 @@ pub struct Due {
     pub tries: u32,
 }
 
-/// Queues a notice for each of its channels, within the caller's transaction. `set` are the channels that the hub
-/// has; a notice that names none of them goes to all of them, rather than to nobody. Returns the number of rows.
+/// Queues a notice for each of its channels, within the caller's transaction. `set` are the channels that are
+/// set; a notice that names none of them goes to all of them, rather than to nobody. Returns the number of rows.
 pub fn queue(db: &Connection, notice: &Notice, set: &[&str]) -> Result<usize, Error> {
     let body = serde_json::to_string(notice).map_err(|err| sql::Error::Failed(err.into()))?;
     let is_named = |channel: &&&str| notice.channels.iter().any(|named| named == **channel);
@@ -67,7 +63,7 @@ pub fn queue(db: &Connection, notice: &Notice, set: &[&str]) -> Result<usize, Er
     Ok(channels.len())
 }
 
-impl Store {
+impl Book {
     /// Queues a notice of no transaction, such as a test of the channels.
     pub async fn queue_notice(&self, notice: Notice, set: Vec<&'static str>) -> Result<(), Error> {
         let work = move |db: &Connection| queue(db, &notice, &set).map(drop);
@@ -221,7 +217,7 @@ fn forget(db: &Connection, of: NoticeId, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-fn body(row: &Row<'_>, at: usize) -> Result<Notice, SqliteError> {
+pub(super) fn body(row: &Row<'_>, at: usize) -> Result<Notice, SqliteError> {
     let text: String = row.get(at)?;
     Ok(serde_json::from_str(&text).unwrap_or_else(|_| unread(&text)))
 }
@@ -229,8 +225,7 @@ fn body(row: &Row<'_>, at: usize) -> Result<Notice, SqliteError> {
 /// What is told in place of a notice that another version wrote in another form: as much of it as can be read.
 fn unread(text: &str) -> Notice {
     let body: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let title =
-        body["title"].as_str().unwrap_or("a notice that this version of the hub can't read");
+    let title = body["title"].as_str().unwrap_or("a notice that this version can't read");
     let time = |key: &str| body[key].as_str().and_then(|it| it.parse().ok()).unwrap_or_default();
     Notice {
         incident: body["incident"].as_u64().unwrap_or_default(),
@@ -249,14 +244,14 @@ fn unread(text: &str) -> Notice {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-fn time(ms: i64) -> Timestamp {
+pub(super) fn time(ms: i64) -> Timestamp {
     Timestamp::from_unix_ms(unsigned(ms))
 }

@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::store::outbox::{Due, Next, PUT_OFF_MAX};
-use super::store::{Error, Store};
+use super::book::{Book, Due, Error, Next, PUT_OFF_MAX, State};
+use super::{Accepted, Blame, Channel, Pace, Refused, Telling};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SystemClock};
 use crate::failpoint;
-use crate::notify::{Accepted, Blame, Channel, Pace, Refused, Telling};
 use crate::seldom::Seldom;
 use crate::supervise::{Failure, Services};
 use pace::Paced;
@@ -61,16 +60,16 @@ impl Carrier for Channel {
     }
 }
 
-/// The channels of a hub, and who sends over them. Clones share it.
+/// The channels that are set, and who sends over them. Clones share it.
 #[derive(Debug)]
 pub struct Outbox<K = Channel> {
-    store: Store,
+    book: Book,
     desks: Arc<[Desk<K>]>,
 }
 
 impl<K> Clone for Outbox<K> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), desks: Arc::clone(&self.desks) }
+        Self { book: self.book.clone(), desks: Arc::clone(&self.desks) }
     }
 }
 
@@ -84,16 +83,16 @@ struct Desk<K> {
 }
 
 impl<K: Carrier> Outbox<K> {
-    /// An outbox in this store with these channels. Nothing is sent before [`Outbox::spawn`].
-    pub fn new(store: Store, channels: Vec<K>) -> Self {
+    /// An outbox in this book with these channels. Nothing is sent before [`Outbox::spawn`].
+    pub fn new(book: Book, channels: Vec<K>) -> Self {
         let desk = |carrier| {
             let said = Seldom::within(1, SAID_EVERY);
             Desk { carrier, bell: Notify::new(), said }
         };
-        Self { store, desks: channels.into_iter().map(desk).collect() }
+        Self { book, desks: channels.into_iter().map(desk).collect() }
     }
 
-    /// The names of the channels, for [`super::store::outbox::queue`].
+    /// The names of the channels, for [`queue`](super::book::queue).
     pub fn names(&self) -> Vec<&'static str> {
         self.desks.iter().map(|desk| desk.carrier.name()).collect()
     }
@@ -116,9 +115,8 @@ impl<K: Carrier> Outbox<K> {
 
     /// Tells about notices of channels that are not set any more, which wait until they are.
     pub async fn warn_of_others(&self) -> Result<(), Error> {
-        use super::store::outbox::State;
         let names = self.names();
-        for count in self.store.count_notices().await? {
+        for count in self.book.count_notices().await? {
             let waits = matches!(count.state, State::Queued | State::Sending);
             if waits && !names.contains(&count.channel.as_str()) {
                 let (notices, channel) = (count.notices, &count.channel);
@@ -135,10 +133,10 @@ impl<K: Carrier> Outbox<K> {
     /// Sends what waits for one channel, as it comes. Returns only when the database fails.
     async fn run<C: Clock>(&self, at: usize, clock: C) -> Result<(), Failure> {
         let Some(desk) = self.desks.get(at) else { return Ok(()) };
-        let failed = |err| Failure::again(err, "look at the disk under DB_PATH");
-        self.store.resume_notices(desk.carrier.name()).await.map_err(failed)?;
+        let failed = |err| Failure::again(err, "look at the disk that holds the database");
+        self.book.resume_notices(desk.carrier.name()).await.map_err(failed)?;
         let mut sender =
-            Sender { store: &self.store, desk, clock, paced: Paced::default(), failures: 0 };
+            Sender { book: &self.book, desk, clock, paced: Paced::default(), failures: 0 };
         loop {
             sender.step().await.map_err(failed)?;
         }
@@ -147,7 +145,7 @@ impl<K: Carrier> Outbox<K> {
 
 /// One run of a channel's service.
 struct Sender<'a, K, C> {
-    store: &'a Store,
+    book: &'a Book,
     desk: &'a Desk<K>,
     clock: C,
     paced: Paced,
@@ -164,7 +162,7 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
             self.clock.sleep(wait.min(crate::clock::LOOK_AGAIN)).await;
             return Ok(());
         }
-        match self.store.next_notice(self.desk.carrier.name(), self.clock.now()).await? {
+        match self.book.next_notice(self.desk.carrier.name(), self.clock.now()).await? {
             Next::Nothing => self.desk.bell.notified().await,
             Next::At(at) => tokio::select! {
                 () = self.desk.bell.notified() => {}
@@ -176,14 +174,14 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
     }
 
     async fn deliver(&mut self, due: &Due) -> Result<(), Error> {
-        self.store.notice_begin(due).await?;
+        self.book.notice_begin(due).await?;
         self.paced.sent(self.clock.monotonic());
         failpoint::hit("notice_send", ".before");
         let answer = self.desk.carrier.send(&due.telling).await;
         failpoint::hit("notice_send", ".after");
         match answer {
             Ok(accepted) => {
-                self.store.notice_sent(due, &accepted.answer, self.clock.now()).await?;
+                self.book.notice_sent(due, &accepted.answer, self.clock.now()).await?;
                 self.works_again();
                 Ok(())
             }
@@ -201,7 +199,7 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
                 notice = id.0,
                 "the channel {name} will never take notice {id} ({title}): {refused}"
             );
-            return self.store.notice_refused(due, &refused.reason, self.clock.now()).await;
+            return self.book.notice_refused(due, &refused.reason, self.clock.now()).await;
         }
         self.failures = self.failures.saturating_add(1);
         let wait = BACKOFF.jittered(self.failures);
@@ -214,7 +212,7 @@ impl<K: Carrier, C: Clock> Sender<'_, K, C> {
         };
         let next = self.clock.now().plus(wait.max(aside));
         let may_have_arrived = refused.may_have_arrived;
-        self.store.notice_later(due, next, &refused.reason, may_have_arrived).await?;
+        self.book.notice_later(due, next, &refused.reason, may_have_arrived).await?;
         if let Some(more) = self.desk.said.line() {
             tracing::warn!(
                 channel = name,

@@ -1,7 +1,7 @@
 //! What was told and what waits, for the pages and the metrics. Reads only.
 
-use super::super::{Error, Store};
-use super::{body, signed, time, unsigned};
+use super::outbox::{body, signed, time, unsigned};
+use super::{Book, Error};
 use crate::clock::Timestamp;
 use crate::fleet::notice::Notice;
 use crate::notify::NoticeId;
@@ -81,7 +81,7 @@ pub struct Count {
     pub oldest: Timestamp,
 }
 
-impl Store {
+impl Book {
     /// How many notices of each channel are in each state.
     pub async fn count_notices(&self) -> Result<Vec<Count>, Error> {
         let sql = "SELECT channel, state, COUNT(*), MIN(decided_ms) FROM notices

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-use super::super::store::outbox::{State, queue};
-use super::super::store::{SCHEMA, Store};
+use super::super::book::{SCHEMA, queue};
 use super::*;
 use crate::clock::Timestamp;
 use crate::fleet::notice::{Notice, NoticeKind, Severity};
@@ -123,8 +122,8 @@ impl Gate for Trap {
     }
 }
 
-fn store(disk: &Disk, gate: Arc<Trap>) -> Store {
-    Store { writer: Writer::simulated(disk, gate) }
+fn book(disk: &Disk, gate: Arc<Trap>) -> Book {
+    Book::of(Writer::simulated(disk, gate))
 }
 
 fn notice(incident: u64, kind: NoticeKind, title: &str) -> Notice {
@@ -150,12 +149,12 @@ fn refusal(blame: Blame) -> Refused {
 }
 
 /// Runs the channel's service until nothing waits, or until its process "dies".
-async fn run(store: &Store, fake: &Fake) {
-    run_for(STEPS, store, fake).await;
+async fn run(book: &Book, fake: &Fake) {
+    run_for(STEPS, book, fake).await;
 }
 
-async fn run_for(steps: usize, store: &Store, fake: &Fake) {
-    let outbox = Outbox::new(store.clone(), vec![fake.clone()]);
+async fn run_for(steps: usize, book: &Book, fake: &Fake) {
+    let outbox = Outbox::new(book.clone(), vec![fake.clone()]);
     let service = outbox.run(0, fake.clock.clone());
     tokio::pin!(service);
     for _ in 0..steps {
@@ -166,15 +165,15 @@ async fn run_for(steps: usize, store: &Store, fake: &Fake) {
     }
 }
 
-async fn states(store: &Store) -> Vec<(String, State)> {
-    let mut told = store.recent_notices(1_000).await.unwrap();
+async fn states(book: &Book) -> Vec<(String, State)> {
+    let mut told = book.recent_notices(1_000).await.unwrap();
     told.reverse();
     told.into_iter().map(|it| (it.notice.title, it.state)).collect()
 }
 
 /// An outbox with three incidents: one of three notices, two of one.
 async fn filled(disk: &Disk) {
-    let store = store(disk, Trap::none());
+    let book = book(disk, Trap::none());
     for (incident, kind, title) in [
         (1, NoticeKind::Opened, "1 opened"),
         (1, NoticeKind::Reminder, "1 still"),
@@ -182,7 +181,7 @@ async fn filled(disk: &Disk) {
         (1, NoticeKind::Resolved, "1 resolved"),
         (3, NoticeKind::Opened, "3 opened"),
     ] {
-        store.queue_notice(notice(incident, kind, title), vec![CHANNEL]).await.unwrap();
+        book.queue_notice(notice(incident, kind, title), vec![CHANNEL]).await.unwrap();
     }
 }
 
@@ -198,17 +197,17 @@ fn folded(telling: &Telling) -> Vec<&str> {
 async fn after_an_outage_the_newest_state_arrives_first_and_older_ones_are_told_within_it() {
     let disk = Disk::new(&SCHEMA).unwrap();
     filled(&disk).await;
-    let store = store(&disk, Trap::none());
+    let book = book(&disk, Trap::none());
     // A day of it.
     let away = (0..150).map(|_| Does::Refuse(refusal(Blame::Channel)));
     let fake = Fake::new(away);
-    run_for(STEPS_OF_A_DAY, &store, &fake).await;
+    run_for(STEPS_OF_A_DAY, &book, &fake).await;
     let arrived = fake.arrived();
     assert_eq!(titles(&arrived), ["3 opened", "1 resolved", "2 opened"]);
     assert_eq!(folded(&arrived[1]), ["1 opened", "1 still"]);
     assert!(arrived.iter().all(|it| !it.may_be_repeat), "a refusal is no doubt");
     assert_eq!(
-        states(&store).await.into_iter().map(|(_, state)| state).collect::<Vec<_>>(),
+        states(&book).await.into_iter().map(|(_, state)| state).collect::<Vec<_>>(),
         [State::Folded, State::Folded, State::Sent, State::Sent, State::Sent]
     );
     let tried = lock(&fake.tried).clone();
@@ -225,7 +224,7 @@ async fn a_channel_that_asks_to_be_left_alone_is_left_alone_for_so_long() {
     filled(&disk).await;
     let asked = Refused { retry_after: Some(Duration::from_secs(37)), ..refusal(Blame::Channel) };
     let fake = Fake::new([Does::Refuse(asked)]);
-    run(&store(&disk, Trap::none()), &fake).await;
+    run(&book(&disk, Trap::none()), &fake).await;
     let tried = lock(&fake.tried).clone();
     assert_eq!(tried.len(), 4);
     let wait = tried[1].0.abs_diff(tried[0].0);
@@ -237,11 +236,11 @@ async fn a_channel_that_asks_to_be_left_alone_is_left_alone_for_so_long() {
 async fn a_notice_that_the_channel_will_never_take_is_marked_and_keeps_no_other_from_being_told() {
     let disk = Disk::new(&SCHEMA).unwrap();
     filled(&disk).await;
-    let store = store(&disk, Trap::none());
+    let book = book(&disk, Trap::none());
     let fake = Fake::new([Does::Take, Does::Refuse(refusal(Blame::NoticeForEver))]);
-    run(&store, &fake).await;
+    run(&book, &fake).await;
     assert_eq!(titles(&fake.arrived()), ["3 opened", "2 opened", "1 still"]);
-    let states = states(&store).await;
+    let states = states(&book).await;
     let of = |title: &str| states.iter().find(|(it, _)| it == title).map(|(_, state)| *state);
     assert_eq!(of("1 resolved"), Some(State::Refused));
     assert_eq!(of("1 still"), Some(State::Sent), "what it would have told is told");
@@ -253,7 +252,7 @@ async fn a_notice_that_the_channel_dislikes_steps_aside_for_the_others_and_is_tr
     let disk = Disk::new(&SCHEMA).unwrap();
     filled(&disk).await;
     let fake = Fake::new([Does::Refuse(refusal(Blame::Notice))]);
-    run(&store(&disk, Trap::none()), &fake).await;
+    run(&book(&disk, Trap::none()), &fake).await;
     assert_eq!(titles(&fake.arrived()), ["1 resolved", "2 opened", "3 opened"]);
 }
 
@@ -263,7 +262,7 @@ async fn an_answer_that_did_not_come_makes_the_next_try_a_possible_repetition() 
     filled(&disk).await;
     let lost = Refused { may_have_arrived: true, ..refusal(Blame::Channel) };
     let fake = Fake::new([Does::Take, Does::Refuse(lost)]);
-    run(&store(&disk, Trap::none()), &fake).await;
+    run(&book(&disk, Trap::none()), &fake).await;
     let arrived = fake.arrived();
     let doubts: Vec<bool> = arrived.iter().map(|it| it.may_be_repeat).collect();
     assert_eq!(doubts, [false, true, false], "{:?}", titles(&arrived));
@@ -273,31 +272,31 @@ async fn an_answer_that_did_not_come_makes_the_next_try_a_possible_repetition() 
 #[tokio::test]
 async fn a_notice_goes_to_the_channels_that_its_rule_names_or_to_all_rather_than_to_nobody() {
     let disk = Disk::new(&SCHEMA).unwrap();
-    let store = store(&disk, Trap::none());
+    let book = book(&disk, Trap::none());
     for named in [&["mail"][..], &[], &["fax"]] {
         let mut notice = notice(1, NoticeKind::Opened, "x");
         notice.channels = named.iter().map(|it| (*it).to_owned()).collect();
         let work = move |db: &crate::sql::Connection| queue(db, &notice, &["mail", "ntfy"]);
-        store.writer.call(true, work).await.unwrap();
+        book.writer().call(true, work).await.unwrap();
     }
     let channels: Vec<String> =
-        store.recent_notices(9).await.unwrap().into_iter().map(|it| it.channel).collect();
+        book.recent_notices(9).await.unwrap().into_iter().map(|it| it.channel).collect();
     assert_eq!(channels, ["ntfy", "mail", "ntfy", "mail", "mail"]);
 }
 
 #[tokio::test]
 async fn a_notice_that_another_version_wrote_is_told_as_far_as_it_can_be_read() {
     let disk = Disk::new(&SCHEMA).unwrap();
-    let store = store(&disk, Trap::none());
+    let book = book(&disk, Trap::none());
     let sql = "INSERT INTO notices (channel, decided_ms, body, next_ms)
          VALUES ('telegram', 0, ?, 0)";
     for body in [r#"{"title": "all is lost", "new": 1}"#, "rubbish"] {
         let work = move |db: &crate::sql::Connection| Ok(db.execute(sql, [body])?);
-        store.writer.call::<_, Error, _>(true, work).await.unwrap();
+        book.writer().call::<_, Error, _>(true, work).await.unwrap();
     }
     let fake = Fake::new([]);
-    run(&store, &fake).await;
-    let wanted = ["a notice that this version of the hub can't read", "all is lost"];
+    run(&book, &fake).await;
+    let wanted = ["a notice that this version can't read", "all is lost"];
     assert_eq!(titles(&fake.arrived()), wanted);
 }
 
@@ -350,15 +349,15 @@ async fn wherever_the_hub_is_killed_nothing_is_lost_and_only_what_was_on_its_way
                 }
             };
             let fake = Fake::new(script);
-            run(&store(&disk, trap), &fake).await;
+            run(&book(&disk, trap), &fake).await;
             // The handle of the dead process answers nothing any more.
             lock(&fake.script).clear();
             if power_too {
                 disk.lose_power().unwrap();
             }
-            let store = store(&disk, Trap::none());
-            run(&store, &fake).await;
-            repeats += check(&death, &store, &fake).await;
+            let book = book(&disk, Trap::none());
+            run(&book, &fake).await;
+            repeats += check(&death, &book, &fake).await;
         }
     }
     assert!(repeats > 0, "no death led to a repetition, so the test has not looked");
@@ -366,8 +365,8 @@ async fn wherever_the_hub_is_killed_nothing_is_lost_and_only_what_was_on_its_way
 
 /// Asserts that everything was told, that at most one message was told twice, and that it was marked. Returns how
 /// many were.
-async fn check(death: &Death, store: &Store, fake: &Fake) -> usize {
-    let states = states(store).await;
+async fn check(death: &Death, book: &Book, fake: &Fake) -> usize {
+    let states = states(book).await;
     let is_told = |state: &State| matches!(state, State::Sent | State::Folded);
     assert!(states.iter().all(|(_, state)| is_told(state)), "{death:?}: {states:?}");
     let arrived = fake.arrived();
