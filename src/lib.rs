@@ -3,7 +3,8 @@
 //! Floor 0, the base: [`backoff`], [`clock`], [`failpoint`], [`proxy`], [`report`], [`secret`], [`supervise`],
 //! [`text`].
 //!
-//! Floor 1, the domain, pure: [`fleet`], [`ids`], [`job`], [`node`], [`reputation`], [`usage`].
+//! Floor 1, the domain, pure: [`fleet`], [`ids`], [`job`], [`node`], [`reputation`], [`usage`],
+//! [`watch`].
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
@@ -30,6 +31,7 @@ pub mod job;
 pub mod node;
 pub mod reputation;
 pub mod usage;
+pub mod watch;
 
 pub mod http;
 pub mod sql;

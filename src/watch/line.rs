@@ -1,0 +1,123 @@
+//! A line of a log without personal data, and a record: the lines that a program wrote at once.
+//!
+//! Must hold: a [`Line`] is made only of scrubbed text, so that what takes one never sees personal data; it has
+//! no character that a terminal obeys, and a bounded length.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::scrub::scrub;
+use crate::clock::Timestamp;
+use crate::fleet::Level;
+use crate::report;
+
+/// The longest line, in bytes. Of a longer one the end is cut off.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The most lines that one record keeps.
+pub const RECORD_LINES_MAX: u32 = 200;
+
+/// The most bytes that one record keeps.
+pub const RECORD_BYTES_MAX: usize = 64 * 1024;
+
+/// One line, cleaned and scrubbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line(String);
+
+impl Line {
+    /// Reads a line as it stands in a log, without its line end. What is no UTF-8 becomes U+FFFD, colours and
+    /// controls go, of a progress bar that overwrites itself (`\r`) the last state stays, personal data becomes
+    /// `[REDACTED]`.
+    pub fn read(bytes: &[u8]) -> Self {
+        let bytes = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+        let text = String::from_utf8_lossy(bytes);
+        let plain = plain(&text);
+        let mut text = scrub(&plain).into_owned();
+        text.truncate(text.floor_char_boundary(LINE_BYTES_MAX));
+        Self(text)
+    }
+
+    /// The text, which may be empty.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a program wrote at once: a line and those that continue it, such as a traceback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When the program says that it wrote this, if it says so in a form that could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// How much it matters, if the program says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
+    /// The part of the program that wrote it; empty if it doesn't say so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub logger: String,
+    /// The message, then the lines that continue it, at most [`RECORD_BYTES_MAX`] bytes and
+    /// [`RECORD_LINES_MAX`] lines.
+    pub text: String,
+    /// How many lines were left out because they didn't fit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+}
+
+impl Record {
+    /// The first line of the text.
+    pub fn message(&self) -> &str {
+        self.text.split('\n').next().unwrap_or_default()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// The text as a person sees it in the end: the last state of what overwrites itself, without escape sequences
+/// and controls.
+fn plain(text: &str) -> Cow<'_, str> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    let text = text.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or_default();
+    // Nearly every line is printable ASCII, which has nothing to take out.
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    if is_plain || !text.chars().any(|c| c != '\t' && report::is_obeyed(c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => skip_sequence(&mut chars),
+            '\t' => out.push(c),
+            // Not a space: whoever hides one within a secret doesn't split it.
+            c if report::is_obeyed(c) => {}
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Skips what follows an escape: a control sequence up to its last byte, a command to the terminal up to its
+/// end, otherwise one character.
+fn skip_sequence(chars: &mut std::str::Chars<'_>) {
+    match chars.next() {
+        Some('[') => {
+            chars.by_ref().find(|c| matches!(c, '@'..='~'));
+        }
+        Some(']') => {
+            while let Some(c) = chars.next() {
+                if c == '\u{7}' {
+                    return;
+                }
+                if c == '\u{1b}' {
+                    chars.next();
+                    return;
+                }
+            }
+        }
+        _ => {}
+    }
+}
