@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::env::shown;
 use crate::fleet::alerts::{Daily, Policy, Quiet, Weekdays};
-use crate::fleet::rule::{Rule, Written};
+use crate::fleet::rule::{Condition, Rule, Written};
 
 /// Largest file, in bytes: two hundred rules with their remedies take a tenth of it.
 const BYTES_MAX: u64 = 1 << 20;
@@ -114,6 +114,10 @@ fn parse(text: &str) -> Result<HubFile, String> {
         none if none.is_empty() => Rule::standard(),
         rules => Rule::all(rules).map_err(|err| err.to_string())?,
     };
+    if let Some(rule) = rules.iter().find(|rule| matches!(rule.when, Condition::Trouble(_))) {
+        let name = shown(&rule.name);
+        return Err(format!("rule {name}: when.trouble is for the rules of a sidecar's profile"));
+    }
     Ok(HubFile { rules, policy, digest })
 }
 
@@ -163,6 +167,10 @@ mod tests {
             ),
             ("[[rule]]\nname = \"a\"\nwhen = { event = \"*\" }\n", "two rules have the name"),
             ("[[rules]]\nname = \"b\"\n", "unknown field `rules`"),
+            (
+                "[[rule]]\nname = \"b\"\nwhen = { trouble = [\"down\"] }\n",
+                "for the rules of a sidecar",
+            ),
             ("[[rule]]\nname = \"b\n", "line 5, rule"),
             ("[[quiet]]\nfrom = \"22:00\"\nto = \"25:00\"\n", "[[quiet]] 1: \"25:00\""),
             ("[digest]\nat = \"08:00\"\nzone = \"Mars\"\n", "[digest]: \"Mars\""),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::clocks::Standing;
 use super::event::{Event, Level};
@@ -57,6 +57,8 @@ pub struct Rule {
 pub enum Condition {
     /// A node stands in one of these ways.
     Standing(Vec<Standing>),
+    /// A watched program has one of these troubles; only a sidecar knows.
+    Trouble(Vec<Trouble>),
     /// A node told such an event.
     Event {
         /// `component.event_type`, where `*` stands for any text.
@@ -80,6 +82,43 @@ pub enum Condition {
         /// Only of a fleet of at least so many nodes.
         of_at_least: usize,
     },
+}
+
+/// What can be wrong with a program that a sidecar watches: the first of its witnesses that says no, and what
+/// keeps them from saying anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// It is not there.
+    Down,
+    /// It is there, and does not do its work.
+    Stuck,
+    /// It works, and its peers have nothing of it.
+    Unpublished,
+    /// It published, and was not paid.
+    Unpaid,
+    /// Nobody of its swarm goes on.
+    SwarmDown,
+    /// A source can't be asked.
+    Blind,
+}
+
+impl Trouble {
+    /// All troubles, in the order in which they are looked for.
+    pub const ALL: [Self; 6] =
+        [Self::SwarmDown, Self::Down, Self::Stuck, Self::Unpublished, Self::Unpaid, Self::Blind];
+
+    /// The trouble as it is written: `swarm_down`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Stuck => "stuck",
+            Self::Unpublished => "unpublished",
+            Self::Unpaid => "unpaid",
+            Self::SwarmDown => "swarm_down",
+            Self::Blind => "blind",
+        }
+    }
 }
 
 /// The figures of nodes that rules can name: what one of our nodes tells of itself on NATS.
@@ -118,6 +157,7 @@ pub struct Written {
 #[serde(deny_unknown_fields)]
 struct When {
     standing: Option<Vec<Standing>>,
+    trouble: Option<Vec<Trouble>>,
     event: Option<String>,
     level: Option<Level>,
     figure: Option<String>,
@@ -259,8 +299,20 @@ impl Rule {
     }
 }
 
+const ONE_OF: &str = "when has one of standing, trouble, event (component.type), figure, not_up_percent (above 0, at most 100)";
+
 fn condition(when: When) -> Result<Condition, &'static str> {
-    let When { standing, event, level, figure, above, below, not_up_percent, of_at_least } = when;
+    let When { standing, trouble, event, level, figure, above, below, not_up_percent, of_at_least } =
+        when;
+    if let Some(troubles) = trouble {
+        let is_alone =
+            standing.is_none() && event.is_none() && figure.is_none() && not_up_percent.is_none();
+        return if is_alone && !troubles.is_empty() {
+            Ok(Condition::Trouble(troubles))
+        } else {
+            Err(ONE_OF)
+        };
+    }
     match (standing, event, figure, not_up_percent) {
         (Some(standings), None, None, None) if !standings.is_empty() => {
             Ok(Condition::Standing(standings))
@@ -283,9 +335,7 @@ fn condition(when: When) -> Result<Condition, &'static str> {
         (None, None, None, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
             Ok(Condition::Share { percent, of_at_least: of_at_least.unwrap_or(3) })
         }
-        _ => Err(
-            "when has one of standing, event (component.type), figure, not_up_percent (above 0, at most 100)",
-        ),
+        _ => Err(ONE_OF),
     }
 }
 

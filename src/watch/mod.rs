@@ -6,9 +6,14 @@
 //! Must hold: personal data leaves a line before anything else sees it; whatever a log or a profile holds,
 //! time and memory are bounded.
 
+pub mod expect;
 pub mod grammar;
 pub mod line;
 pub mod meaning;
+pub mod observation;
 pub mod pattern;
 pub mod profile;
+pub mod rules;
 pub mod scrub;
+pub mod state;
+pub mod verdict;

@@ -105,7 +105,9 @@ fn facts(
             let fact = Fact { node, since, why, ip: String::new(), heard: None };
             Facts { holds: vec![fact], ..Facts::default() }
         }
-        Condition::Event { .. } | Condition::Figure { .. } => Facts::default(),
+        Condition::Event { .. } | Condition::Figure { .. } | Condition::Trouble(_) => {
+            Facts::default()
+        }
     }
 }
 

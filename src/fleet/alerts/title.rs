@@ -5,7 +5,7 @@ use super::incident::Incident;
 use crate::clock::Timestamp;
 use crate::fleet::clocks::Standing;
 use crate::fleet::notice::NoticeKind;
-use crate::fleet::rule::{Condition, Rule};
+use crate::fleet::rule::{Condition, Rule, Trouble};
 use crate::fleet::words;
 
 /// How many names a title holds.
@@ -69,6 +69,15 @@ fn trouble(rule: &Rule, count: usize) -> String {
                 format!("{have} two programs with one key")
             }
             [Standing::NotWatched] => format!("{be} not watched"),
+            _ => format!("{be} in trouble ({})", rule.name),
+        },
+        Condition::Trouble(troubles) => match troubles.as_slice() {
+            [Trouble::Down] => format!("{be} down"),
+            [Trouble::Stuck] => format!("{be} up, but not at work"),
+            [Trouble::Unpublished] => format!("{be} at work, but nothing of it is published"),
+            [Trouble::Unpaid] => format!("{be} not paid"),
+            [Trouble::SwarmDown] => format!("{be} in a swarm that stands still"),
+            [Trouble::Blind] => format!("{be} not to be seen in full"),
             _ => format!("{be} in trouble ({})", rule.name),
         },
         _ => format!("{be} in trouble ({})", rule.name),

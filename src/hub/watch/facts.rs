@@ -63,6 +63,8 @@ pub(super) fn of(
                 facts.unknown.insert(FLEET.to_owned());
             }
         }
+        // Refused where a hub reads its rules: only a sidecar knows.
+        Condition::Trouble(_) => {}
         Condition::Event { .. } => {
             let mut told = happened.lately(rule, now);
             for node in about {

@@ -52,4 +52,3 @@ pub struct TimeForm {
     /// Whether it is UTC, instead of the time of the host's zone, if it doesn't say its offset.
     pub is_utc: bool,
 }
-

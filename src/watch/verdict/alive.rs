@@ -1,0 +1,128 @@
+//! Is the program there? Its host says so, or its ports, or else its logs.
+
+use std::time::Duration;
+
+use super::{Answer, Finding, Look, lasting};
+use crate::clock::Timestamp;
+use crate::fleet::words::age;
+use crate::watch::observation::{PROCESS, log_source};
+
+/// How long a program may be gone before it counts as down: so long takes a restart.
+const GONE_FOR: Duration = Duration::from_secs(30);
+
+/// How long nothing may be written after a failure before it counts as its end.
+const CRASHED_FOR: Duration = Duration::from_secs(60);
+
+pub(super) fn of(look: &Look<'_>) -> Finding {
+    if look.state.watching.is_none() {
+        return Finding::new(Answer::Unknown, "it isn't watched yet");
+    }
+    if let Some(closed) = closed_port(look) {
+        return closed;
+    }
+    if look.expect.has_process
+        && let Some(found) = by_host(look)
+    {
+        return found;
+    }
+    if !look.expect.logs.is_empty() {
+        return by_logs(look);
+    }
+    by_ports(look)
+}
+
+/// A port that must be open and is not.
+fn closed_port(look: &Look<'_>) -> Option<Finding> {
+    let closed = look.expect.ports.iter().find_map(|name| {
+        let (is_open, since) = look.state.ports.get(name)?;
+        (!is_open && look.now.since(*since) >= GONE_FOR).then_some((name, *since))
+    });
+    let (name, since) = closed?;
+    let why = format!("nothing answers at its port {name} {}", lasting(look.now.since(since)));
+    let found = Finding::new(Answer::No, why).with(format!("port {name}"), since, "closed");
+    let crash = look.state.crash.as_ref();
+    let cause = crash.and_then(|it| it.cause.as_deref());
+    let found = found.because(look.expect, cause);
+    Some(match crash {
+        Some(crash) => found.heard(crash),
+        None => found,
+    })
+}
+
+/// What the host says; `None` while it says nothing.
+fn by_host(look: &Look<'_>) -> Option<Finding> {
+    let process = look.state.process.as_ref().filter(|_| look.trouble(PROCESS).is_none())?;
+    if process.is_running {
+        let since = process.started.unwrap_or(process.since);
+        let why = format!("it runs, {} now", age(look.now.since(since)));
+        return Some(Finding::new(Answer::Yes, why).with(PROCESS, process.at, process.why.clone()));
+    }
+    if look.now.since(process.since) < GONE_FOR {
+        return Some(Finding::new(Answer::Waiting, "it is gone, and may be starting again"));
+    }
+    let gone = look.now.since(process.since);
+    let found = Finding::new(Answer::No, format!("it does not run {}", lasting(gone)));
+    let crash = look.state.crash.as_ref();
+    let found = found.because(look.expect, crash.and_then(|it| it.cause.as_deref()));
+    let found = found.with(PROCESS, process.since, process.why.clone());
+    Some(match crash {
+        Some(crash) => found.heard(crash),
+        None => found,
+    })
+}
+
+fn by_logs(look: &Look<'_>) -> Finding {
+    let logs = || look.expect.logs.iter();
+    let last = logs().filter_map(|log| look.state.logs.get(log)?.last).max();
+    let unread = logs().find_map(|log| look.trouble(&log_source(log)).map(|why| (log, why)));
+    if let Some(crash) = &look.state.crash {
+        let after = last.map_or(Duration::ZERO, |last| last.since(crash.at));
+        if after < CRASHED_FOR && look.now.since(crash.at) >= CRASHED_FOR {
+            let found = Finding::new(Answer::No, "its log ends with a failure");
+            return found.because(look.expect, crash.cause.as_deref()).heard(crash);
+        }
+    }
+    let Some(silent) = look.silent_for(last) else {
+        return Finding::new(Answer::Unknown, "it isn't watched yet");
+    };
+    if silent <= look.patience(last) {
+        return match (last, unread) {
+            (Some(last), _) => {
+                let why = format!("its log grew {} ago", age(look.now.since(last)));
+                Finding::new(Answer::Yes, why).with(name_of(look, last), last, "a line")
+            }
+            (None, Some((log, why))) => {
+                Finding::new(Answer::Unknown, format!("its log {log} can't be read: {why}"))
+            }
+            (None, None) => Finding::new(Answer::Waiting, "its log has not grown yet"),
+        };
+    }
+    if let Some((log, why)) = unread {
+        return Finding::new(Answer::Unknown, format!("its log {log} can't be read: {why}"));
+    }
+    let found = Finding::new(Answer::No, format!("its log has had no line {}", lasting(silent)));
+    match last {
+        Some(last) => found.with(name_of(look, last), last, "the last line"),
+        None => found,
+    }
+}
+
+/// The log whose last line came then.
+fn name_of(look: &Look<'_>, at: Timestamp) -> String {
+    let is_it = |log: &&String| look.state.logs.get(*log).is_some_and(|it| it.last == Some(at));
+    look.expect.logs.iter().find(is_it).map_or_else(String::new, |log| log_source(log))
+}
+
+fn by_ports(look: &Look<'_>) -> Finding {
+    let seen: Vec<_> = look.expect.ports.iter().map(|it| look.state.ports.get(it)).collect();
+    if seen.is_empty() {
+        return Finding::new(Answer::Unknown, "its profile names no process, log or port");
+    }
+    if let [Some((true, since)), ..] = seen.as_slice()
+        && seen.iter().all(|it| it.is_some_and(|(is_open, _)| *is_open))
+    {
+        let found = Finding::new(Answer::Yes, "its ports answer");
+        return found.with("port", *since, "open");
+    }
+    Finding::new(Answer::Waiting, "its ports were not asked yet")
+}

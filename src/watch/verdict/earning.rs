@@ -1,0 +1,93 @@
+//! Was the program paid? The first submission is due some hours after its start, each further one as long after the
+//! last; a round's time is added, since a submission waits for its end.
+
+use std::time::Duration;
+
+use super::{Answer, Finding, Look, lasting};
+use crate::clock::Timestamp;
+use crate::fleet::words::age;
+use crate::watch::observation::CHAIN;
+use crate::watch::state::ChainState;
+
+/// How late a payment may be besides.
+const LATE: Duration = Duration::from_mins(15);
+
+/// How old what is known of the chain may be.
+const STALE: Duration = Duration::from_mins(30);
+
+/// The round's time while none has been seen to end.
+const ROUND: Duration = Duration::from_mins(30);
+
+/// The id of the cause of which the chain is the witness: another program of the same account is paid.
+pub(super) const TWIN: &str = "twin";
+
+pub(super) fn of(look: &Look<'_>) -> Finding {
+    let Some(earning) = look.expect.earning else { return Finding::not_expected() };
+    let Some(chain) = &look.state.chain else {
+        let why = look.trouble(CHAIN).unwrap_or("the chain was not read yet");
+        return Finding::new(Answer::Unknown, why);
+    };
+    if look.now.since(chain.at) > STALE {
+        let why = look.trouble(CHAIN).unwrap_or("nothing came of it");
+        let old = age(look.now.since(chain.at));
+        return Finding::new(Answer::Unknown, format!("the chain was last read {old} ago: {why}"));
+    }
+    let room = chain.long_round().unwrap_or(ROUND) + LATE;
+    let (from, due) = match (look.started(), chain.paid) {
+        (Some(started), Some((paid, _))) if paid >= started => {
+            (paid, paid.plus(earning.every + room))
+        }
+        // Of before the watch, only the last payment is known.
+        (Some(started), _) => (started, started.plus(earning.first + room)),
+        (None, _) => return Finding::new(Answer::Unknown, "it isn't watched yet"),
+    };
+    // What is due is missed only if the chain was read for as long.
+    let due = due.max(chain.since.plus(room));
+    if look.now > due {
+        return late(look, chain, from);
+    }
+    match chain.paid.filter(|(paid, _)| *paid >= from) {
+        Some((paid, block)) => {
+            let why = format!("it was paid {} ago", age(look.now.since(paid)));
+            Finding::new(Answer::Yes, why).with(CHAIN, paid, format!("block {block}"))
+        }
+        None => {
+            let left = age(due.since(look.now));
+            Finding::new(Answer::Waiting, format!("its first payment is due within {left}"))
+        }
+    }
+}
+
+/// It should have been paid: why was it not?
+fn late(look: &Look<'_>, chain: &ChainState, from: Timestamp) -> Finding {
+    let missed = look.now.since(from);
+    let found = Finding::new(Answer::No, format!("the chain has not paid it {}", lasting(missed)));
+    let known = look.state.causes.iter().rev().find(|it| it.at >= from);
+    let found = if let Some(known) = known {
+        let found = found.because(look.expect, Some(&known.cause));
+        found.with(known.source.clone(), known.at, known.text.clone())
+    } else if let Some(twin) = chain.twin.filter(|at| *at >= from) {
+        let found = if look.expect.cause(TWIN).is_some() {
+            found.because(look.expect, Some(TWIN))
+        } else {
+            let why = format!("{}: another node of the same account was paid", found.why);
+            Finding { why, cause: Some(TWIN.to_owned()), ..found }
+        };
+        found.with(CHAIN, twin, "another peer of the same account was paid")
+    } else if chain.last.is_registered == Some(false) {
+        let why = format!("{}: the contract does not know its peer id", found.why);
+        Finding { why, cause: Some("unregistered".to_owned()), ..found }
+    } else {
+        found
+    };
+    let told = format!("block {}, rewards {}", chain.last.block, rewards(chain));
+    let found = found.with(CHAIN, chain.at, told);
+    match chain.others.filter(|at| *at >= from) {
+        Some(at) => found.with(CHAIN, at, "others were paid meanwhile"),
+        None => found,
+    }
+}
+
+fn rewards(chain: &ChainState) -> &str {
+    chain.last.rewards.as_deref().unwrap_or("unknown")
+}

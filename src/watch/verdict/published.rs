@@ -1,0 +1,47 @@
+//! Do the program's peers have what it published?
+//!
+//! A value stays with them for some minutes only, so that between two rounds there is nothing to see: it is missed
+//! after a time in which at least two rounds had room.
+
+use std::time::Duration;
+
+use super::{Answer, Finding, Look, lasting};
+use crate::fleet::words::age;
+use crate::watch::observation::DHT;
+
+/// The shortest time after which something is missed.
+const MISSED_AFTER: Duration = Duration::from_hours(1);
+
+pub(super) fn of(look: &Look<'_>) -> Finding {
+    let Some(stays) = look.expect.published_for else { return Finding::not_expected() };
+    let Some(dht) = &look.state.dht else {
+        let why = look.trouble(DHT).unwrap_or("its peers were not asked yet");
+        return Finding::new(Answer::Unknown, why);
+    };
+    let round = look.state.chain.as_ref().and_then(super::super::state::ChainState::long_round);
+    let patience = (round.unwrap_or_default() * 2 + stays + look.expect.idle).max(MISSED_AFTER);
+    let last = dht.published.iter().max_by_key(|(_, at)| **at);
+    if let Some((key, at)) = last
+        && look.now.since(*at) <= patience
+    {
+        let why = format!("it published {} ago", age(look.now.since(*at)));
+        return Finding::new(Answer::Yes, why).with(DHT, *at, format!("a value under {key}"));
+    }
+    let Some(answered) = dht.answered_since else {
+        let why = dht.unknown.as_deref().unwrap_or("nobody answered");
+        return Finding::new(Answer::Unknown, format!("its peers can't be asked: {why}"));
+    };
+    let silent = look.silent_for(last.map(|(_, at)| (*at).max(answered)).or(Some(answered)));
+    if silent.is_none_or(|silent| silent <= patience) {
+        return Finding::new(Answer::Waiting, "its peers have nothing of it yet");
+    }
+    let since = last.map_or(answered, |(_, at)| *at);
+    let why = format!("its peers have had nothing of it {}", lasting(look.now.since(since)));
+    let found = Finding::new(Answer::No, why);
+    let found = match last {
+        Some((key, at)) => found.with(DHT, *at, format!("the last value, under {key}")),
+        None => found,
+    };
+    let told = format!("{} of {} bootnodes answered, and nothing is kept", dht.alive, dht.asked);
+    found.with(DHT, dht.at, told)
+}

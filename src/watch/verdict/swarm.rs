@@ -1,0 +1,66 @@
+//! Is it this node, or the swarm? If no round ends and nobody is paid, or no bootnode answers, then it is the swarm.
+
+use std::time::Duration;
+
+use super::{Answer, Finding, Look, lasting};
+use crate::watch::observation::{CHAIN, DHT};
+
+/// How long no bootnode may answer.
+const DEAD_FOR: Duration = Duration::from_mins(15);
+
+/// How old a reading may be.
+const FRESH: Duration = Duration::from_mins(30);
+
+pub(super) fn of(look: &Look<'_>) -> Finding {
+    if look.expect.earning.is_none() && look.expect.published_for.is_none() {
+        return Finding::not_expected();
+    }
+    if let Some(dead) = bootnodes(look) {
+        return dead;
+    }
+    let fresh = |at| look.now.since(at) <= FRESH;
+    let Some(chain) = look.state.chain.as_ref().filter(|it| fresh(it.at)) else {
+        let dht = look.state.dht.as_ref().filter(|it| it.alive > 0 && fresh(it.at));
+        return match dht {
+            Some(dht) => Finding::new(Answer::Yes, "its bootnodes answer").with(
+                DHT,
+                dht.at,
+                format!("{} of {} bootnodes", dht.alive, dht.asked),
+            ),
+            None => Finding::new(Answer::Unknown, "nobody can say"),
+        };
+    };
+    let Some(earning) = look.expect.earning else {
+        return Finding::new(Answer::Unknown, "nobody can say");
+    };
+    let long = chain.long_round().unwrap_or(Duration::from_hours(1));
+    let patience = earning.every + long * 2;
+    let last = chain.others.max(chain.paid.map(|(at, _)| at)).max(chain.round_since);
+    let silent = look.silent_for(last.map(|at| at.max(chain.since)).or(Some(chain.since)));
+    let block = format!("block {}", chain.last.block);
+    if silent.is_some_and(|silent| silent > patience) {
+        let silent = silent.unwrap_or_default();
+        let why = format!("no round has ended and nobody was paid {}", lasting(silent));
+        return Finding::new(Answer::No, why).with(CHAIN, chain.at, block);
+    }
+    if last.is_none_or(|last| look.now.since(last) > patience) {
+        return Finding::new(Answer::Unknown, "nobody was seen to be paid yet");
+    }
+    let what = if chain.others.is_some() { "others are paid" } else { "its rounds go on" };
+    Finding::new(Answer::Yes, what).with(CHAIN, last.unwrap_or(chain.at), block)
+}
+
+/// No bootnode has answered for long.
+fn bootnodes(look: &Look<'_>) -> Option<Finding> {
+    let dht = look.state.dht.as_ref().filter(|it| look.now.since(it.at) <= FRESH)?;
+    let silent = look.silent_for(Some(dht.dead_since?))?;
+    if silent <= DEAD_FOR || look.trouble(DHT).is_some() {
+        return None;
+    }
+    let why = format!("none of its {} bootnodes has answered {}", dht.asked, lasting(silent));
+    let found = Finding::new(Answer::No, why);
+    Some(match dht.alive_at {
+        Some(at) => found.with(DHT, at, "the last answer"),
+        None => found,
+    })
+}
