@@ -7,6 +7,8 @@ mod chain;
 mod cli;
 mod container;
 mod contract;
+#[cfg(feature = "p2p")]
+mod dht;
 mod events;
 mod gpu;
 mod hostile;
