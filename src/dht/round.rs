@@ -31,6 +31,9 @@ const ALPHA: usize = 3;
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 const ROOM_KIB: usize = ANSWER_MAX / 1024;
 
+/// How many nodes are asked for the keys at a time: what each sends ahead of being read takes memory too.
+const FINDS_AT_ONCE: usize = 4;
+
 /// How long ago an expiration may be: clocks differ.
 const PAST_MAX: Duration = Duration::from_mins(5);
 
@@ -46,6 +49,7 @@ struct Shared<'a> {
     wanted: Wanted,
     search: Mutex<Search>,
     room: Semaphore,
+    finds: Semaphore,
 }
 
 impl Shared<'_> {
@@ -81,6 +85,7 @@ pub(super) async fn round(
             expires_max: seconds(now) + witness.config.ahead_max.as_secs_f64(),
         },
         room: Semaphore::new(ROOM_KIB),
+        finds: Semaphore::new(FINDS_AT_ONCE),
     };
     let mut answers: Vec<Option<Result<Alive, Fault>>> = vec![None; bootnodes.len()];
     // What is under way at the deadline stays unanswered.
@@ -183,8 +188,10 @@ async fn ask_node(shared: &Shared<'_>, next: Next) {
 /// Asks a node for the keys, and then where the nodes are that it told of.
 async fn ask(shared: &Shared<'_>, link: &Link, peer: PeerId) -> Result<(), Fault> {
     let call = shared.config().call;
+    let turn = shared.finds.acquire().await.map_err(|_| Fault::Closed)?;
     let found = call::find(link, &shared.wanted, &shared.room);
     let answer = within(call, "answer to a search", found).await?;
+    drop(turn);
     shared.search().answered(peer, answer);
     let mut tried = std::collections::BTreeSet::new();
     while tried.len() < WHEREABOUTS_MAX {

@@ -288,7 +288,10 @@ mod tests {
         for (at, near) in peers.iter().enumerate() {
             let mut answer = nothing(id(0), &[]);
             if at > 2 {
-                let of_interest = BTreeMap::from([("Qm".to_owned(), 10.0 - f64::from(u8::try_from(at).unwrap()))]);
+                let of_interest = BTreeMap::from([(
+                    "Qm".to_owned(),
+                    10.0 - f64::from(u8::try_from(at).unwrap()),
+                )]);
                 let entries = Entries { of_interest, others: at, others_latest: 3.0 };
                 answer.told[0].held = Held::Dictionary(entries);
             }

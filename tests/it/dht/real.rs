@@ -51,7 +51,9 @@ impl Swarm {
     /// Ends all nodes, as nobody else ends their network programs.
     fn stop(mut self) {
         drop(self.nodes.0.stdin.take());
-        eventually("the nodes end", Duration::from_mins(1), || self.nodes.0.try_wait().expect("it"));
+        eventually("the nodes end", Duration::from_mins(1), || {
+            self.nodes.0.try_wait().expect("it")
+        });
     }
 }
 
