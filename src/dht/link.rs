@@ -15,7 +15,6 @@ use libp2p_core::PeerId;
 use libp2p_core::upgrade::OutboundConnectionUpgrade as _;
 use libp2p_identity::Keypair;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 use super::fault::Fault;
@@ -28,9 +27,6 @@ const WINDOW_MAX: usize = STREAMS_MAX * 256 * 1024;
 
 /// The longest name of a protocol.
 const NAME_MAX: usize = 1024;
-
-/// What is read of an answer before its rest must find room.
-const FIRST_PART: usize = 64 * 1024;
 
 const MULTISTREAM: &str = "/multistream/1.0.0";
 
@@ -133,7 +129,7 @@ where
 }
 
 async fn name<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Fault> {
-    let mut name = read_frame(stream, NAME_MAX, None).await?;
+    let mut name = read_frame(stream, NAME_MAX).await?;
     if name.pop() != Some(b'\n') {
         return Err(Fault::Garbled("it negotiates no protocol"));
     }
@@ -152,44 +148,29 @@ where
     Ok(stream.flush().await?)
 }
 
-/// Reads a message with its length before it, of at most `max` bytes. One of more than [`FIRST_PART`] waits until
-/// `room`, in KiB, has place for it; it gives the place back before the message is used up, so the caller should
-/// do that before it waits again.
-pub(super) async fn read_frame<S>(
-    stream: &mut S,
-    max: usize,
-    room: Option<&Semaphore>,
-) -> Result<Vec<u8>, Fault>
+/// Reads a message with its length before it, of at most `max` bytes.
+pub(super) async fn read_frame<S>(stream: &mut S, max: usize) -> Result<Vec<u8>, Fault>
 where
     S: AsyncRead + Unpin,
 {
-    let bytes = read_len(stream).await?;
-    let len = usize::try_from(bytes).ok().filter(|len| *len <= max);
-    let len = len.ok_or(Fault::TooLarge { bytes, max })?;
-    let mut message = vec![0; len.min(FIRST_PART)];
+    let mut message = vec![0; read_len(stream, max).await?];
     stream.read_exact(&mut message).await?;
-    if len > message.len() {
-        let kib = u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX);
-        let _place = match room {
-            Some(room) => Some(room.acquire_many(kib).await.map_err(|_| Fault::Closed)?),
-            None => None,
-        };
-        let begun = message.len();
-        message.resize(len, 0);
-        let rest = message.get_mut(begun..).unwrap_or_default();
-        stream.read_exact(rest).await?;
-    }
     Ok(message)
 }
 
-async fn read_len<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u64, Fault> {
+/// Reads the length before a message, which is at most `max`.
+pub(super) async fn read_len<S>(stream: &mut S, max: usize) -> Result<usize, Fault>
+where
+    S: AsyncRead + Unpin,
+{
     let mut len = 0;
     for at in 0..5 {
         let mut byte = [0];
         stream.read_exact(&mut byte).await?;
         len |= u64::from(byte[0] & 127) << (7 * at);
         if byte[0] < 128 {
-            return Ok(len);
+            let fits = usize::try_from(len).ok().filter(|fits| *fits <= max);
+            return fits.ok_or(Fault::TooLarge { bytes: len, max });
         }
     }
     Err(Fault::Garbled("its length has no end"))

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use libp2p_core::PeerId;
 
-use super::call::{Answer, Entries, Held};
+use super::found::{Answer, Entries, Held};
 use super::key::Id;
 
 /// How many nodes nearest to a key store it; Hivemind's `num_replicas`.
@@ -220,7 +220,7 @@ impl Sought {
 mod tests {
     use libp2p_identity::Keypair;
 
-    use super::super::call::Told;
+    use super::super::found::Told;
     use super::*;
 
     fn peer() -> PeerId {
