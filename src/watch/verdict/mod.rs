@@ -204,9 +204,10 @@ impl Look<'_> {
         Some(self.now.since(last.map_or(watching, |last| last.max(watching))))
     }
 
-    /// How long it may be silent now.
-    fn patience(&self, last: Option<Timestamp>) -> Duration {
-        let usual = self.expect.idle + self.expect.grace;
+    /// How long it may be silent now; `None`: for ever.
+    fn patience(&self, last: Option<Timestamp>) -> Option<Duration> {
+        let idle = self.expect.idle?;
+        let usual = idle + self.expect.grace;
         let named = self
             .state
             .idle_until
