@@ -53,8 +53,8 @@ pub struct Profile {
     pub process: Process<Template>,
     /// The ports at which it answers.
     pub ports: Vec<Port<Template>>,
-    /// How long it may be silent.
-    pub idle: Idle,
+    /// How long it may be silent; none: its silence says nothing.
+    pub idle: Option<Idle>,
     /// Where its peers keep what it published.
     pub dht: Option<Dht<Template>>,
     /// Where it is paid.
@@ -84,12 +84,12 @@ pub struct Filled {
     pub command: Option<Pattern>,
     /// The ports at which it answers, without those whose number is empty.
     pub ports: Vec<FilledPort>,
-    /// How long it may be silent.
-    pub idle: Idle,
+    /// How long it may be silent; none: its silence says nothing.
+    pub idle: Option<Idle>,
     /// Where its peers keep what it published.
     pub dht: Option<Dht<String>>,
     /// Where it is paid; none also if the contract is empty.
-    pub chain: Option<Chain<String>>,
+    pub chain: Option<FilledChain>,
     /// When it should have been paid.
     pub earning: Option<Earning>,
     /// The programs that it uses on other hosts, by their group's name: `host:port` each.
@@ -206,6 +206,19 @@ pub struct Chain<T> {
     pub contract: T,
     /// Where the chain is asked, as URLs with commas between them.
     pub rpc: T,
+    /// The chain's id, a number.
+    pub chain_id: T,
+}
+
+/// Where the program is paid, ready to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilledChain {
+    /// What kind of contract it is.
+    pub kind: ChainKind,
+    /// The contract's address: `0x` and 40 digits of hex.
+    pub contract: String,
+    /// URLs, the preferred first; at least one.
+    pub rpc: Vec<String>,
     /// The chain's id.
     pub chain_id: u64,
 }
