@@ -6,7 +6,12 @@
 //! Must hold: a file with any mistake is refused as a whole, with a sentence that names the profile, the table and
 //! the key; whatever it holds, its size, its counts and its patterns are bounded.
 
+mod check;
+mod fill;
+mod place;
+mod shelf;
 mod template;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use super::meaning::{Cause, Classifier, Means};
 use super::pattern::Pattern;
 use crate::fleet::rule::Written;
 
+pub use shelf::Shelf;
 pub use template::Template;
 
 /// The largest file of a profile, in bytes.
@@ -30,6 +36,21 @@ pub struct InvalidProfile {
     pub profile: String,
     /// What is wrong, and where, as one clause.
     pub what: String,
+}
+
+impl InvalidProfile {
+    fn new(profile: &str, what: impl Into<String>) -> Self {
+        Self { profile: profile.to_owned(), what: what.into() }
+    }
+}
+
+impl Profile {
+    /// Reads the file of a profile. `name` is what the file is called, without its ending.
+    pub fn parse(name: &str, text: &str) -> Result<Self, InvalidProfile> {
+        let named = |what: String| InvalidProfile::new(&crate::report::one_line(name, 64), what);
+        let tables = written::read(text).map_err(named)?;
+        check::profile(name, tables).map_err(named)
+    }
 }
 
 /// A profile as it stands in its file, with templates where variables stand.
@@ -47,6 +68,8 @@ pub struct Profile {
     pub grammars: BTreeMap<String, Arc<Grammar>>,
     /// What records mean, in the order in which they are tried.
     pub means: Vec<Means>,
+    /// What the records of each log mean, by the log's name.
+    pub classifiers: BTreeMap<String, Arc<Classifier>>,
     /// Why the program doesn't do what its owner wants.
     pub causes: Vec<Cause>,
     /// How the program is found on its host.
@@ -258,3 +281,6 @@ pub struct FilledBackends {
     /// `host` and `port` of the program that uses them.
     pub coordinator: Option<(String, u16)>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,11 @@ const WORD: [bool; 256] = {
     loop {
         table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
         if byte == u8::MAX {
-            return table;
+            break;
         }
         byte += 1;
     }
+    table
 };
 
 /// Whether the byte is a digit of hex.
