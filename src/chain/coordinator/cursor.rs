@@ -16,8 +16,8 @@ pub(super) const UNSETTLED: u64 = 64;
 /// The distance between a mark and the next one.
 const MARK_EVERY: u64 = 32;
 
-/// The most marks: their distances double.
-const MARKS_MAX: usize = 32;
+/// The most marks: every second one is at least twice as deep as the one after it.
+const MARKS_MAX: usize = 64;
 
 /// The most events that are remembered. In blocks with more of them, fewer blocks are read again.
 const EVENTS_MAX: usize = 4096;
@@ -153,15 +153,18 @@ impl Cursor {
         last.is_none_or(|last| block >= last.saturating_add(MARK_EVERY)).then_some(block)
     }
 
-    /// Adds a mark, and thins the older ones: each is kept at least twice as deep as the one after it.
+    /// Adds a mark, and thins the older ones: one goes if the one before it is at most twice as deep as the one after
+    /// it. So a change of the chain is located to within its own depth.
     pub(super) fn mark(&mut self, mark: Mark) {
         self.marks.push(mark);
-        let (mut kept, oldest): (Vec<Mark>, _) = (Vec::new(), self.marks.first().copied());
+        let depth = |one: &Mark| mark.block.saturating_sub(one.block).saturating_add(UNSETTLED);
+        let mut kept: Vec<Mark> = Vec::new();
+        let mut older = self.marks.iter().rev().skip(1);
         for one in self.marks.iter().rev() {
-            let depth = mark.block.saturating_sub(one.block);
-            let last = kept.last().map_or(0, |last: &Mark| mark.block.saturating_sub(last.block));
-            let is_deep = kept.is_empty() || depth >= (2 * last).max(MARK_EVERY);
-            if (is_deep && kept.len() < MARKS_MAX) || oldest == Some(*one) {
+            let is_spare = kept.last().zip(older.next()).is_some_and(|(newer, older)| {
+                kept.len() >= MARKS_MAX || depth(older) <= depth(newer).saturating_mul(2)
+            });
+            if !is_spare {
                 kept.push(*one);
             }
         }
@@ -239,13 +242,13 @@ mod tests {
         let marks = cursor.marks_to(u64::MAX);
         let depths: Vec<u64> = marks.iter().map(|mark| read - mark.block).collect();
         assert!(depths[0] < UNSETTLED + 2 * MARK_EVERY, "{depths:?}");
-        assert!(depths.is_sorted() && depths.len() < MARKS_MAX, "{depths:?}");
+        assert!(depths.is_sorted() && depths.len() < 30, "{depths:?}");
         assert!(*depths.last().unwrap() > 190_000, "{depths:?}");
-        assert!(depths.windows(2).rev().skip(1).all(|pair| pair[1] <= 8 * pair[0]), "{depths:?}");
+        assert!(depths.windows(2).all(|pair| pair[1] <= 3 * pair[0]), "{depths:?}");
         cursor.go_back_to(marks[1].block);
         assert_eq!(cursor.marks_to(u64::MAX), marks[1..]);
         assert_eq!((cursor.from(), cursor.next()), (marks[1].block + 1, marks[1].block + 1));
         let written = serde_json::to_string(&cursor).unwrap();
-        assert!(written.len() < 4096, "{}", written.len());
+        assert!(written.len() < 3072, "{}", written.len());
     }
 }

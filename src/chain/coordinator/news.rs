@@ -32,8 +32,8 @@ const SAMPLE_BLOCKS: u64 = 1000;
 /// The most blocks that are caught up with; the ones before them stay unread.
 const BACKLOG_MAX: u64 = 200_000;
 
-/// The most requests for logs, and the most events after which no further one is made.
-const RANGES_MAX: usize = 32;
+/// The most requests for logs of new blocks, and the most events after which no further one is made.
+const RANGES_MAX: u32 = 32;
 const EVENTS_MAX: usize = 20_000;
 
 /// After this many requests that were answered, twice as many blocks are asked for at once.
@@ -135,7 +135,10 @@ impl Coordinator {
     async fn read_on(&self, news: &mut News) -> Result<(), Error> {
         let filter = json!({"address": self.contract(), "topics": [SIGNATURES]});
         let mut ranges = Ranges::of_span(news.cursor.from(), news.head.block, self.span().blocks);
-        for _ in 0..RANGES_MAX {
+        // What is read again is bounded by itself, and counts not: else an endpoint that allows one block
+        // a request would never come to new ones.
+        let (next, mut left) = (news.cursor.next(), RANGES_MAX);
+        while left > 0 {
             let Some((blocks, logs)) = self.next_range(&mut ranges, &filter).await? else { break };
             let (found, unreadable) = self.found(&blocks, logs)?;
             let keys: BTreeSet<Key> = found.keys().copied().collect();
@@ -151,8 +154,8 @@ impl Coordinator {
             );
             news.unreadable = news.unreadable.saturating_add(unreadable);
             news.cursor.take(&blocks, &keys.union(&waiting).copied().collect());
-            if news.happened.len() >= EVENTS_MAX {
-                break;
+            if *blocks.end() >= next {
+                left = if news.happened.len() < EVENTS_MAX { left - 1 } else { 0 };
             }
         }
         Ok(())
