@@ -188,12 +188,11 @@ pub(super) fn of_profile(
     shelf: &Shelf,
 ) -> Result<Watching, String> {
     let profile = shelf.get(profile).map_err(|err| err.to_string())?;
-    if profile.variables.contains_key("name") {
-        set.entry("name".to_owned()).or_insert_with(|| name.to_owned());
+    set.insert("name".to_owned(), name.to_owned());
+    if let Some(home) = std::env::home_dir() {
+        set.entry("home".to_owned()).or_insert_with(|| home.to_string_lossy().into_owned());
     }
-    let home = std::env::home_dir().map(|home| home.to_string_lossy().into_owned());
-    let given = crate::watch::profile::Values { name: name.to_owned(), home, set };
-    let filled = profile.fill(&given).map_err(|err| err.to_string())?;
+    let filled = profile.fill(&set).map_err(|err| err.to_string())?;
     let expect = Expect::of(&profile, &filled);
     Ok(Watching {
         name: name.to_owned(),

@@ -30,7 +30,7 @@ use crate::gswarm::Service;
 use crate::http::{self, Url};
 use crate::notify::{Channel, Outbox};
 use crate::supervise::{Failure, Services};
-use crate::watch::profile::{Chain, Filled};
+use crate::watch::profile::{Filled, FilledChain};
 use crate::web;
 
 /// How long answers under way may take once the sidecar is to stop.
@@ -157,8 +157,8 @@ fn together<T: Clone>(
     groups
 }
 
-fn name_of(chain: &Chain<String>) -> String {
-    format!("{} {}", chain.rpc, chain.contract)
+fn name_of(chain: &FilledChain) -> String {
+    format!("{} {}", chain.rpc.join(" "), chain.contract)
 }
 
 /// Starts a reader for each contract.
@@ -167,7 +167,7 @@ fn read_chains(services: &mut Services, programs: &Programs) -> Result<Named, Er
     let groups = together(programs, |it| it.chain.as_ref().map(|it| (name_of(it), it.clone())));
     for (name, (chain, programs)) in groups {
         let config = chain::Config {
-            rpc_urls: chain.rpc.split(',').map(|url| url.trim().to_owned()).collect(),
+            rpc_urls: chain.rpc.clone(),
             chain_id: Some(chain.chain_id),
             contract: chain.contract.parse().map_err(|err| Error::Link(Box::new(err)))?,
             request_timeout: CHAIN_MAX,

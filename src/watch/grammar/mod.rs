@@ -10,7 +10,7 @@ mod moment;
 
 use super::pattern::Pattern;
 
-pub use assemble::{Assembler, IDLE};
+pub use assemble::{Assembler, IDLE, Pending};
 pub use moment::Local;
 
 /// How the lines of a log become records: a `[[grammar]]` of a profile.

@@ -208,12 +208,9 @@ impl Look<'_> {
     fn patience(&self, last: Option<Timestamp>) -> Option<Duration> {
         let idle = self.expect.idle?;
         let usual = idle + self.expect.grace;
-        let named = self
-            .state
-            .idle_until
-            .zip(last)
-            .map(|(until, last)| until.since(last).max(self.expect.idle) + self.expect.grace);
-        named.map_or(usual, |named| named.max(usual))
+        let named = self.state.idle_until.zip(last);
+        let named = named.map(|(until, last)| until.since(last).max(idle) + self.expect.grace);
+        Some(named.map_or(usual, |named| named.max(usual)))
     }
 
     /// When the program's current run began.

@@ -20,7 +20,7 @@ fn expect() -> Expect {
         has_process: false,
         ports: Vec::new(),
         says_work: true,
-        idle: Duration::from_mins(15),
+        idle: Some(Duration::from_mins(15)),
         grace: Duration::from_mins(5),
         published_for: Some(Duration::from_mins(10)),
         earning: Some(Earning { first: Duration::from_hours(3), every: Duration::from_hours(3) }),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regex::CaptureLocations;
+use serde::{Deserialize, Serialize};
 
 use super::moment::{Local, Moments};
 use super::{Form, Grammar, JsonKeys, json, level};
@@ -148,6 +149,30 @@ impl<M> Assembler<M> {
         record.level = said.level;
         record.logger = said.logger.unwrap_or_default();
         record
+    }
+}
+
+/// A record that may go on, as it is written down: with the place up to which its log was read, so that who ends
+/// in the middle of a record neither loses nor doubles it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The record so far.
+    record: Record,
+    /// How many lines it has.
+    lines: u32,
+}
+
+impl Assembler<()> {
+    /// The record that may go on, if any.
+    pub fn pending(&self) -> Option<Pending> {
+        let Open { record, lines, .. } = self.open.as_ref()?;
+        Some(Pending { record: record.clone(), lines: *lines })
+    }
+
+    /// Goes on with a record that was written down.
+    pub fn resume(&mut self, pending: Pending, now: Timestamp) {
+        let Pending { record, lines } = pending;
+        self.open = Some(Open { record, lines, mark: (), last: now });
     }
 }
 
