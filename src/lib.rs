@@ -41,6 +41,8 @@ pub mod artifact;
 pub mod bus;
 pub mod chain;
 pub mod container;
+#[cfg(feature = "p2p")]
+pub mod dht;
 pub mod gpu;
 pub mod host;
 pub mod journal;

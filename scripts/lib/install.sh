@@ -90,6 +90,20 @@ need_receivers() {
     pip_install aiosmtpd
 }
 
+# Real nodes of a Hivemind DHT, in an environment of their own: only for `scripts/test --long`.
+need_hivemind() {
+    local env=$TOOLS/hv
+    "$env/bin/python" -c 'import msgpack, uvloop; from importlib.metadata import version; version("hivemind")' \
+        2>/dev/null && return
+    [[ $(uname -m) == x86_64 ]] || die "hivemind's own network program is there for x86_64 alone"
+    need_python
+    note "installing hivemind with pip"
+    quietly python3 -m venv "$env" || die "python3 -m venv failed"
+    local list=$ROOT/scripts/lib/requirements/hivemind.txt
+    quietly "$env/bin/pip" --disable-pip-version-check install --no-deps --require-hashes -r "$list" ||
+        die "pip could not install the packages in $list"
+}
+
 # Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {
     need_python

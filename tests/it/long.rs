@@ -68,3 +68,9 @@ async fn two_thousand_jobs_with_faults_between_them_leave_nothing_behind() {
 async fn an_outage_of_jetstream_stops_no_job_of_a_pool() {
     crate::pools::handover::an_outage_of_jetstream_stops_no_job_of_a_pool().await;
 }
+
+#[cfg(feature = "p2p")]
+#[tokio::test]
+async fn ten_real_nodes_of_a_dht_tell_who_published() {
+    super::dht::real::ten_nodes_are_asked().await;
+}

@@ -8,6 +8,8 @@ mod cli;
 mod container;
 mod contract;
 mod coordinator;
+#[cfg(feature = "p2p")]
+mod dht;
 mod events;
 mod gpu;
 mod hostile;

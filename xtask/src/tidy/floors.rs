@@ -33,6 +33,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "bus",
             "chain",
             "container",
+            "dht",
             "gpu",
             "host",
             "journal",
@@ -84,15 +85,20 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("jiff", &["fleet", "watch"]),
     ("lettre", &["notify"]),
+    ("libp2p_core", &["dht"]),
+    ("libp2p_identity", &["dht"]),
+    ("libp2p_noise", &["dht"]),
     ("nkeys", &["bus"]),
     ("nvml_wrapper", &["gpu"]),
     ("prometheus_client", &["telemetry"]),
     ("redis", &["push"]),
     ("regex", &["watch"]),
     ("reqwest", &["http"]),
+    ("rmp", &["dht"]),
     ("rusqlite", &["sql"]),
     ("toml", &["config", "watch"]),
     ("tower", &["web"]),
+    ("yamux", &["dht"]),
 ];
 
 /// What a pure module must not name: the domain decides; it doesn't act, wait or log.

@@ -1,0 +1,333 @@
+//! The search for the nodes that are nearest to some keys: who is known, who is asked next, and what follows from
+//! who answered. Pure.
+//!
+//! Must hold: the search ends, however long the lists of nodes are that strangers tell. A key is absent only if
+//! most of the nodes nearest to it answered and none of them had it: no answer is never "absent".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use libp2p_core::PeerId;
+
+use super::call::{Answer, Entries, Held};
+use super::key::Id;
+
+/// How many nodes nearest to a key store it; Hivemind's `num_replicas`.
+const REPLICAS: usize = 5;
+
+/// How many nodes are asked in a search, bootnodes not counted.
+const ASKED_MAX: usize = 40;
+
+/// How many nodes are remembered, and how many addresses of each.
+const KNOWN_MAX: usize = 400;
+const ADDRESSES_MAX: usize = 3;
+
+/// How far from the bootnodes a node may be, in tales of nodes about nodes.
+const HOPS_MAX: u8 = 6;
+
+/// One node of the DHT.
+#[derive(Debug)]
+struct Node {
+    id: Option<Id>,
+    addresses: Vec<SocketAddr>,
+    hops: u8,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Asked,
+    Answered,
+    Failed,
+}
+
+/// A node to be asked now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) peer: PeerId,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+/// What is known of one key.
+#[derive(Debug, Default)]
+struct Sought {
+    is_found: bool,
+    entries: Entries,
+}
+
+/// A search for several keys at once.
+#[derive(Debug)]
+pub(super) struct Search {
+    keys: Vec<(Id, Sought)>,
+    nodes: BTreeMap<PeerId, Node>,
+    asked: usize,
+}
+
+/// How a search for one key ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum End {
+    Found { entries: Entries, is_complete: bool },
+    Absent { answered: usize },
+    Unknown { answered: usize, nearest: usize },
+}
+
+impl Search {
+    /// A search for these keys that begins with the bootnodes, which somebody asks already.
+    pub(super) fn begin(keys: &[Id], bootnodes: impl Iterator<Item = PeerId>) -> Self {
+        let node = || Node { id: None, addresses: Vec::new(), hops: 0, state: State::Asked };
+        Self {
+            keys: keys.iter().map(|key| (*key, Sought::default())).collect(),
+            nodes: bootnodes.map(|peer| (peer, node())).collect(),
+            asked: 0,
+        }
+    }
+
+    /// The node to ask next: the nearest to one of the keys that wasn't asked, among those nearest to it that did
+    /// not fail.
+    pub(super) fn next(&mut self) -> Option<Next> {
+        if self.asked >= ASKED_MAX {
+            return None;
+        }
+        let is_new = |node: &Node| node.state == State::New && !node.addresses.is_empty();
+        let peer = self.keys.iter().find_map(|(key, _)| {
+            self.nearest(*key, |node| node.state != State::Failed && !node.is_lost())
+                .into_iter()
+                .find(|peer| self.nodes.get(peer).is_some_and(is_new))
+        })?;
+        let node = self.nodes.get_mut(&peer)?;
+        node.state = State::Asked;
+        self.asked += 1;
+        Some(Next { peer, addresses: node.addresses.clone() })
+    }
+
+    /// The nodes near the keys of which nobody told where they are.
+    pub(super) fn lost(&self) -> BTreeSet<PeerId> {
+        let near = self.keys.iter().flat_map(|(key, _)| {
+            self.nearest(*key, |node| node.state != State::Failed).into_iter()
+        });
+        near.filter(|peer| self.nodes.get(peer).is_some_and(Node::is_lost)).collect()
+    }
+
+    /// A node told where others are.
+    pub(super) fn located(&mut self, found: Vec<(PeerId, Vec<SocketAddr>)>) {
+        for (peer, addresses) in found {
+            let Some(node) = self.nodes.get_mut(&peer) else { continue };
+            for address in addresses {
+                if node.addresses.len() < ADDRESSES_MAX && !node.addresses.contains(&address) {
+                    node.addresses.push(address);
+                }
+            }
+        }
+    }
+
+    /// This node answered.
+    pub(super) fn answered(&mut self, peer: PeerId, answer: Answer) {
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
+        node.state = State::Answered;
+        node.id = answer.node.or(node.id);
+        let hops = node.hops.saturating_add(1);
+        for (at, told) in answer.told.into_iter().enumerate() {
+            for (id, peer) in told.nearest {
+                self.heard_of(peer, id, hops);
+            }
+            if let Some((_, sought)) = self.keys.get_mut(at) {
+                sought.merge(told.held);
+            }
+        }
+    }
+
+    /// This node gave no answer.
+    pub(super) fn failed(&mut self, peer: PeerId) {
+        if let Some(node) = self.nodes.get_mut(&peer)
+            && node.state != State::Answered
+        {
+            node.state = State::Failed;
+        }
+    }
+
+    fn heard_of(&mut self, peer: PeerId, id: Id, hops: u8) {
+        let is_full = self.nodes.len() >= KNOWN_MAX;
+        match self.nodes.get_mut(&peer) {
+            // What a node itself says of its id counts more.
+            Some(node) => node.id = node.id.or(Some(id)),
+            None if is_full || hops > HOPS_MAX => {}
+            None => {
+                let state = State::New;
+                self.nodes.insert(peer, Node { id: Some(id), addresses: Vec::new(), hops, state });
+            }
+        }
+    }
+
+    /// The nodes nearest to a key, of those that `is_meant`, the nearest first.
+    fn nearest(&self, key: Id, is_meant: impl Fn(&Node) -> bool) -> Vec<PeerId> {
+        let meant = self.nodes.iter().filter(|(_, node)| is_meant(node));
+        let mut near: Vec<_> =
+            meant.filter_map(|(peer, node)| Some((node.id?.distance(key), *peer))).collect();
+        near.sort_unstable();
+        near.truncate(REPLICAS);
+        near.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    /// How many nodes answered at all.
+    pub(super) fn nodes_answered(&self) -> usize {
+        self.nodes.values().filter(|node| node.state == State::Answered).count()
+    }
+
+    /// How the search ended, key by key.
+    pub(super) fn end(self) -> Vec<End> {
+        let ends = self.keys.iter().map(|(key, sought)| {
+            let nearest = self.nearest(*key, |_| true);
+            let is_answered = |peer: &PeerId| {
+                self.nodes.get(peer).is_some_and(|node| node.state == State::Answered)
+            };
+            let near = nearest.iter().filter(|peer| is_answered(peer)).count();
+            let is_complete = 2 * near > nearest.len();
+            let answered = self.nodes_answered();
+            match sought {
+                Sought { is_found: true, entries } => {
+                    End::Found { entries: entries.clone(), is_complete }
+                }
+                _ if is_complete => End::Absent { answered },
+                _ => End::Unknown { answered: near, nearest: nearest.len() },
+            }
+        });
+        ends.collect()
+    }
+}
+
+impl Node {
+    fn is_lost(&self) -> bool {
+        self.state == State::New && self.addresses.is_empty()
+    }
+}
+
+impl Sought {
+    fn merge(&mut self, held: Held) {
+        self.is_found |= held != Held::Nothing;
+        let Held::Dictionary(entries) = held else { return };
+        for (peer, expires) in entries.of_interest {
+            let known = self.entries.of_interest.entry(peer).or_insert(expires);
+            *known = known.max(expires);
+        }
+        // Several nodes hold the same dictionary.
+        self.entries.others = self.entries.others.max(entries.others);
+        self.entries.others_latest = self.entries.others_latest.max(entries.others_latest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::Keypair;
+
+    use super::super::call::Told;
+    use super::*;
+
+    fn peer() -> PeerId {
+        Keypair::generate_ed25519().public().to_peer_id()
+    }
+
+    fn id(first: u8) -> Id {
+        let mut bytes = [0; 20];
+        bytes[0] = first;
+        Id::of(&bytes).unwrap()
+    }
+
+    /// The answer of a node that holds nothing and tells of these.
+    fn nothing(node: Id, nearest: &[(Id, PeerId)]) -> Answer {
+        let told = Told { held: Held::Nothing, nearest: nearest.to_vec() };
+        Answer { node: Some(node), told: vec![told] }
+    }
+
+    /// A search for the key 0 after its bootnode, far away, told of nodes at distance 1, 2, 3…, with addresses.
+    fn begun(nodes: u8) -> (Search, Vec<PeerId>) {
+        let boot = peer();
+        let mut search = Search::begin(&[id(0)], std::iter::once(boot));
+        let near: Vec<_> = (1..=nodes).map(|distance| (id(distance), peer())).collect();
+        search.answered(boot, nothing(id(255), &near));
+        let peers: Vec<_> = near.into_iter().map(|(_, peer)| peer).collect();
+        let at = ["127.0.0.1:9".parse().unwrap()];
+        search.located(peers.iter().map(|peer| (*peer, at.to_vec())).collect());
+        (search, peers)
+    }
+
+    #[test]
+    fn the_nearest_five_are_asked_and_one_that_fails_gives_its_place_to_the_next() {
+        let (mut search, peers) = begun(8);
+        for near in &peers[..5] {
+            assert_eq!(search.next().map(|next| next.peer), Some(*near));
+        }
+        assert_eq!(search.next(), None);
+        search.failed(peers[2]);
+        assert_eq!(search.next().map(|next| next.peer), Some(peers[5]));
+        assert_eq!(search.next(), None);
+    }
+
+    #[test]
+    fn a_key_is_absent_only_if_most_of_the_five_nearest_nodes_answered() {
+        for (answers, end) in [
+            (2, End::Unknown { answered: 2, nearest: 5 }),
+            (3, End::Absent { answered: 4 }),
+            (5, End::Absent { answered: 6 }),
+        ] {
+            let (mut search, peers) = begun(8);
+            for (at, near) in peers.iter().enumerate().take(5) {
+                if at < answers {
+                    search.answered(*near, nothing(id(0), &[]));
+                } else {
+                    search.failed(*near);
+                }
+            }
+            assert_eq!(search.end(), [end]);
+        }
+    }
+
+    #[test]
+    fn what_one_node_holds_is_found_however_many_have_nothing_and_the_latest_of_it_counts() {
+        let (mut search, peers) = begun(5);
+        for (at, near) in peers.iter().enumerate() {
+            let mut answer = nothing(id(0), &[]);
+            if at > 2 {
+                let of_interest = BTreeMap::from([(
+                    "Qm".to_owned(),
+                    10.0 - f64::from(u8::try_from(at).unwrap()),
+                )]);
+                let entries = Entries { of_interest, others: at, others_latest: 3.0 };
+                answer.told[0].held = Held::Dictionary(entries);
+            }
+            search.answered(*near, answer);
+        }
+        let of_interest = BTreeMap::from([("Qm".to_owned(), 7.0)]);
+        let entries = Entries { of_interest, others: 4, others_latest: 3.0 };
+        assert_eq!(search.end(), [End::Found { entries, is_complete: true }]);
+    }
+
+    #[test]
+    fn nodes_whose_place_nobody_tells_are_looked_for_and_not_asked() {
+        let (mut search, _) = begun(0);
+        let far = peer();
+        let boot = *search.nodes.keys().next().unwrap();
+        search.answered(boot, nothing(id(255), &[(id(1), far)]));
+        assert_eq!(search.next(), None);
+        assert_eq!(search.lost().into_iter().collect::<Vec<_>>(), [far]);
+        let at = "127.0.0.1:9".parse().unwrap();
+        search.located(vec![(peer(), vec![at]), (far, vec![at, at])]);
+        assert_eq!(search.next(), Some(Next { peer: far, addresses: vec![at] }));
+        assert!(search.lost().is_empty());
+    }
+
+    #[test]
+    fn a_chain_of_nodes_that_tell_of_ever_nearer_ones_has_an_end() {
+        let (mut search, peers) = begun(1);
+        let (mut at, mut asked) = (peers[0], 1);
+        search.next().unwrap();
+        loop {
+            let nearer = peer();
+            search.answered(at, nothing(id(9), &[(id(0), nearer)]));
+            search.located(vec![(nearer, vec!["127.0.0.1:9".parse().unwrap()])]);
+            let Some(next) = search.next() else { break };
+            (at, asked) = (next.peer, asked + 1);
+        }
+        assert_eq!(asked, usize::from(HOPS_MAX));
+    }
+}
