@@ -8,7 +8,7 @@
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
-//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
+//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`gswarm`], [`host`],
 //! [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
 //! Floor 4, the services: [`agent`], [`hub`], [`monitor`].
@@ -42,6 +42,7 @@ pub mod bus;
 pub mod chain;
 pub mod container;
 pub mod gpu;
+pub mod gswarm;
 pub mod host;
 pub mod journal;
 pub mod notify;

@@ -7,6 +7,7 @@ mod chain;
 mod cli;
 mod container;
 mod contract;
+mod deploy;
 mod events;
 mod gpu;
 mod hostile;

@@ -34,6 +34,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "chain",
             "container",
             "gpu",
+            "gswarm",
             "host",
             "journal",
             "notify",
@@ -66,6 +67,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("usage", "node"),
     ("watch", "fleet"),
     ("watch", "ids"),
+    ("watch", "usage"),
     ("main", "cli"),
     ("main", "config"),
     ("cli", "config"),
@@ -91,6 +93,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("regex", &["watch"]),
     ("reqwest", &["http"]),
     ("rusqlite", &["sql"]),
+    ("serde_saphyr", &["config"]),
     ("toml", &["config", "watch"]),
     ("tower", &["web"]),
 ];
