@@ -8,7 +8,7 @@
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
-//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`host`],
+//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`gswarm`], [`host`],
 //! [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
 //! Floor 4, the services: [`agent`], [`hub`], [`monitor`].
@@ -44,6 +44,7 @@ pub mod container;
 #[cfg(feature = "p2p")]
 pub mod dht;
 pub mod gpu;
+pub mod gswarm;
 pub mod host;
 pub mod journal;
 pub mod notify;

@@ -10,6 +10,7 @@ mod contract;
 mod coordinator;
 #[cfg(feature = "p2p")]
 mod dht;
+mod deploy;
 mod events;
 mod gpu;
 mod hostile;
