@@ -11,7 +11,7 @@
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`gswarm`], [`host`],
 //! [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
-//! Floor 4, the services: [`agent`], [`hub`], [`monitor`].
+//! Floor 4, the services: [`agent`], [`hub`], [`monitor`], [`sidecar`].
 //!
 //! Floor 5, the edges: [`cli`], [`config`].
 
@@ -54,6 +54,7 @@ pub mod telemetry;
 pub mod agent;
 pub mod hub;
 pub mod monitor;
+pub mod sidecar;
 
 pub mod cli;
 pub mod config;

@@ -10,13 +10,11 @@ use super::{bus, channels, jobs, sidecar_original};
 use crate::secret::Secret;
 use crate::sidecar::{HubLink, Links, Settings};
 
-const SIDECAR_CONFIG: Variable =
-    Variable::new("SIDECAR_CONFIG", "/etc/lamda-node/sidecar.toml");
+const SIDECAR_CONFIG: Variable = Variable::new("SIDECAR_CONFIG", "/etc/lamda-node/sidecar.toml");
 const CONFIG_PATH: Variable = Variable::new("CONFIG_PATH", "configs/config.yaml");
 const SIDECAR_LISTEN: Variable = Variable::new("SIDECAR_LISTEN", "127.0.0.1:8080");
 const SIDECAR_DB: Variable = Variable::new("SIDECAR_DB", "/var/lib/lamda-node/sidecar.db");
-const SIDECAR_PROFILES: Variable =
-    Variable::new("SIDECAR_PROFILES", "/etc/lamda-node/profiles");
+const SIDECAR_PROFILES: Variable = Variable::new("SIDECAR_PROFILES", "/etc/lamda-node/profiles");
 const SIDECAR_HUB_URL: Variable = Variable::new("SIDECAR_HUB_URL", "https://hub.example");
 const SIDECAR_HUB_SECRET: Variable =
     Variable::new("SIDECAR_HUB_SECRET", "super-long-random-secret");
@@ -43,6 +41,26 @@ pub fn sidecar_past(
 ) -> Result<(PathBuf, SidecarFile), Problems> {
     let (db, file) = (db(env), file(env, named));
     env.finish(db.zip(file))
+}
+
+/// What a file holds, a sentence each; or what is wrong with it. A file is what its name and its tables say.
+pub fn check_sidecar_file(path: &Path, profiles: Option<&Path>) -> Result<Vec<String>, String> {
+    let is_yaml = path.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let is_profile = !is_yaml && sidecar_file::is_profile(path)?;
+    if is_profile {
+        return sidecar_file::check_profile(path);
+    }
+    let file = if is_yaml {
+        sidecar_original::read(path, profiles)?
+    } else {
+        sidecar_file::read(path, profiles)?
+    };
+    let each = file.programs.iter().map(|it| {
+        let logs: Vec<&str> = it.profile.logs.iter().map(|log| log.path.as_str()).collect();
+        format!("{}: profile {}, logs: {}", it.name, it.profile.profile, logs.join(", "))
+    });
+    let rules = format!("{} rules", file.rules.len());
+    Ok(each.chain([rules]).chain(file.notes.iter().cloned()).collect())
 }
 
 /// Reads only where an owner's profiles are.
@@ -156,7 +174,10 @@ fn hub(env: &mut Env<'_>) -> Option<Option<HubLink>> {
     let url = url.and_then(|url| {
         let with_end = format!("{}/", url.trim_end_matches('/'));
         let parsed = crate::http::url(&with_end);
-        env.keep(SIDECAR_HUB_URL, parsed.map_err(|_| "it is not an http:// or https:// URL".to_owned()))
+        env.keep(
+            SIDECAR_HUB_URL,
+            parsed.map_err(|_| "it is not an http:// or https:// URL".to_owned()),
+        )
     });
     let secret: Secret = secret?;
     Some(Some(HubLink { url: url?, secret }))

@@ -97,14 +97,14 @@ struct Again {
 }
 
 /// Reads a file, with the profiles of the owner's folder. The error is a sentence.
-pub fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, String> {
+pub(super) fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, String> {
     let text = hub_file::text(path, BYTES_MAX)?;
     let shelf = shelf(profiles)?;
     parse(&text, &shelf).map_err(|what| format!("{}: {what}", path.display()))
 }
 
 /// This program's profiles, and those of an owner's folder.
-pub fn shelf(folder: Option<&Path>) -> Result<Shelf, String> {
+pub(super) fn shelf(folder: Option<&Path>) -> Result<Shelf, String> {
     let mut shelf = Shelf::default();
     let Some(folder) = folder else { return Ok(shelf) };
     let unreadable = |err: std::io::Error| format!("{} can't be read: {err}", folder.display());
@@ -125,6 +125,38 @@ pub fn shelf(folder: Option<&Path>) -> Result<Shelf, String> {
         shelf.put(&name, text).map_err(|err| format!("{}: {err}", path.display()))?;
     }
     Ok(shelf)
+}
+
+/// Whether a file is a profile: it watches nothing, and says how.
+pub(super) fn is_profile(path: &Path) -> Result<bool, String> {
+    let text = hub_file::text(path, BYTES_MAX)?;
+    let is_table = |line: &str| line.trim_start().starts_with("[[watch]]");
+    Ok(!text.lines().any(is_table))
+}
+
+/// What a profile holds, a sentence each; or what is wrong with it.
+pub(super) fn check_profile(path: &Path) -> Result<Vec<String>, String> {
+    let text = hub_file::text(path, PROFILE_BYTES_MAX as u64)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut shelf = Shelf::default();
+    shelf.put(&name, text).map_err(|err| err.to_string())?;
+    let profile = shelf.get(&name).map_err(|err| err.to_string())?;
+    let variables: Vec<&str> = profile.variables.keys().map(String::as_str).collect();
+    let logs: Vec<&str> = profile.logs.iter().map(|log| log.name.as_str()).collect();
+    let counts = [
+        (profile.means.len(), "meanings"),
+        (profile.causes.len(), "causes"),
+        (profile.ports.len(), "ports"),
+        (profile.rules.len(), "rules"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().map(|(count, what)| format!("{count} {what}")).collect();
+    Rule::all(profile.rules.clone()).map_err(|err| format!("profile {name}: {err}"))?;
+    Ok(vec![
+        format!("profile {}: {}", profile.name, profile.about),
+        format!("variables: {}", variables.join(", ")),
+        format!("logs: {}; {}", logs.join(", "), counts.join(", ")),
+    ])
 }
 
 fn parse(text: &str, shelf: &Shelf) -> Result<SidecarFile, String> {
@@ -228,10 +260,7 @@ fn again(again: Again) -> Result<Restart, String> {
 }
 
 /// The rules of the file, or those of the profiles, or the usual ones.
-pub(super) fn rules(
-    written: Vec<Written>,
-    programs: &[Watching],
-) -> Result<Vec<Rule>, String> {
+pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<Rule>, String> {
     let of_profiles = || {
         let mut seen = BTreeSet::new();
         let new = |it: &&Watching| seen.insert(it.profile.profile.clone());

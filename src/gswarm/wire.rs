@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
@@ -16,7 +16,7 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const PEERS_MAX: usize = 64;
 
 /// One event of a log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IngestEvent {
     /// The node's name.
     pub node_id: String,

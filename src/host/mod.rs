@@ -11,6 +11,8 @@ mod meter;
 pub mod nodes;
 mod own;
 pub mod process;
+pub mod service;
+pub mod tail;
 pub mod tree;
 
 use std::io::Read as _;

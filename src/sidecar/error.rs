@@ -10,7 +10,9 @@ use crate::report::BoxError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address can't be had. Waiting doesn't help.
-    #[error("SIDECAR_LISTEN={at} can't be listened on: set another one; a hub has the same default")]
+    #[error(
+        "SIDECAR_LISTEN={at} can't be listened on: set another one; a hub has the same default"
+    )]
     Listen {
         /// The address.
         at: SocketAddr,

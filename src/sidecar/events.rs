@@ -8,7 +8,7 @@ use crate::fleet::rule::matches;
 use crate::watch::state::Watched;
 
 /// The component of the events of watched programs.
-pub const COMPONENT: &str = "watched";
+const COMPONENT: &str = "watched";
 
 /// What the program said last that a rule names, if that was within `keep`.
 pub(super) fn lately(

@@ -90,8 +90,7 @@ impl Program {
         let Taken { seen, marks, reports } = taken;
         let mut now = self.now.lock().await;
         let at = self.clock.now().max(now.at);
-        let observations: Vec<_> =
-            seen.into_iter().map(|seen| Observation { at, seen }).collect();
+        let observations: Vec<_> = seen.into_iter().map(|seen| Observation { at, seen }).collect();
         let mut state = now.state.clone();
         for observation in &observations {
             state.apply(observation);

@@ -114,7 +114,10 @@ fn write_observations(
 }
 
 /// Replays a recording: gives each of its verdicts anew, in the recording's form, and says how many differ.
-pub fn replay(from: &Path, mut out: impl FnMut(&str) -> Result<(), BoxError>) -> Result<usize, BoxError> {
+pub fn replay(
+    from: &Path,
+    mut out: impl FnMut(&str) -> Result<(), BoxError>,
+) -> Result<usize, BoxError> {
     let expect = std::fs::read_to_string(from.join(EXPECTED))
         .map_err(|err| format!("{} can't be read: {err}", from.join(EXPECTED).display()))?;
     let expect: Expect = serde_json::from_str(&expect)?;
@@ -155,9 +158,10 @@ fn lines<T: serde::de::DeserializeOwned>(
         let mut part = std::io::Read::take(&mut reader, LINE_BYTES_MAX as u64);
         match part.read_until(b'\n', &mut line) {
             Ok(0) => None,
-            Ok(_) => Some(serde_json::from_slice(&line).map_err(|err| {
-                BoxError::from(format!("{shown}, line {number}: {err}"))
-            })),
+            Ok(_) => Some(
+                serde_json::from_slice(&line)
+                    .map_err(|err| BoxError::from(format!("{shown}, line {number}: {err}"))),
+            ),
             Err(err) => Some(Err(format!("{shown} can't be read: {err}").into())),
         }
     }))

@@ -97,7 +97,8 @@ pub async fn run(
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
     services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
     let shared = Shared::new(store, programs, verdicts, clock);
-    let serve = web::serve_within_until(listener, api::router(shared), api::BOUNDS, shutdown, GRACE);
+    let serve =
+        web::serve_within_until(listener, api::router(shared), api::BOUNDS, shutdown, GRACE);
     let ended = tokio::select! {
         ended = serve => ended.map_err(Error::Serve),
         failed = services.first_fatal() => Err(Error::Part(failed)),
@@ -121,17 +122,12 @@ fn say(programs: &Programs, without: &[String], at: std::net::SocketAddr) {
 }
 
 /// Starts what observes.
-fn observe(
-    services: &mut Services,
-    programs: &Programs,
-    is_reported: bool,
-) -> Result<(), Error> {
+fn observe(services: &mut Services, programs: &Programs, is_reported: bool) -> Result<(), Error> {
     for (at, program) in programs.iter().enumerate() {
         for log in &program.watching.profile.logs {
             // The original's service is told of the first program alone: it knows one node a token.
             let is_reported = is_reported && at == 0;
-            let follower =
-                Follower { program: Arc::clone(program), log: log.clone(), is_reported };
+            let follower = Follower { program: Arc::clone(program), log: log.clone(), is_reported };
             services.spawn_with("log", BACKOFF, follower, Follower::run);
         }
     }

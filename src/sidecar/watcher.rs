@@ -78,12 +78,8 @@ impl Watcher {
     pub async fn run(self) -> Result<(), Failure> {
         let again = |err: Error| Failure::again(err, REMEDY);
         let now = self.clock.now();
-        let mut alerts = self
-            .store
-            .book()
-            .alerts(&self.policy, now)
-            .await
-            .map_err(|err| again(err.into()))?;
+        let mut alerts =
+            self.store.book().alerts(&self.policy, now).await.map_err(|err| again(err.into()))?;
         let (mut last, mut since) = (now, Since::new());
         self.begin().await.map_err(again)?;
         loop {
@@ -158,11 +154,14 @@ impl Watcher {
                     trouble(&verdict, troubles)
                 }
                 Condition::Event { kind, level } => {
-                    let recent = super::events::lately(&known.state, (kind, *level), rule.clear, now);
+                    let recent =
+                        super::events::lately(&known.state, (kind, *level), rule.clear, now);
                     Some(recent)
                 }
                 // Of figures and shares of a fleet a sidecar knows nothing: refused where rules are read.
-                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => continue,
+                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => {
+                    continue;
+                }
             };
             match found {
                 Some(Some(why)) => {

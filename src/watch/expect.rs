@@ -68,10 +68,8 @@ impl Expect {
         let logs = filled.logs.iter().filter(|log| !log.is_optional);
         let ports = filled.ports.iter().filter(|port| !port.is_optional);
         let has_log = !filled.logs.is_empty();
-        let known = |cause: &Cause| Known {
-            says: cause.says.clone(),
-            remedy: cause.remedy.clone(),
-        };
+        let known =
+            |cause: &Cause| Known { says: cause.says.clone(), remedy: cause.remedy.clone() };
         let process = &filled.process;
         Self {
             logs: logs.map(|log| log.name.clone()).collect(),
@@ -85,10 +83,10 @@ impl Expect {
             grace: filled.idle.map_or(GRACE, |idle| idle.grace),
             published_for: filled.dht.as_ref().map(|dht| dht.expiration),
             // Where nobody is asked, nothing can be due.
-            earning: filled.earning.filter(|_| filled.chain.is_some()).map(|earning| Earning {
-                first: earning.first,
-                every: earning.every,
-            }),
+            earning: filled
+                .earning
+                .filter(|_| filled.chain.is_some())
+                .map(|earning| Earning { first: earning.first, every: earning.every }),
             causes: filled.causes.iter().map(|(id, cause)| (id.clone(), known(cause))).collect(),
         }
     }

@@ -7,9 +7,9 @@
 //! Must hold: personal data leaves a line before anything else sees it; whatever a log or a profile holds,
 //! time and memory are bounded.
 
-pub mod expect;
 pub mod checks;
 pub mod discover;
+pub mod expect;
 pub mod grammar;
 pub mod line;
 pub mod meaning;

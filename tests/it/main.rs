@@ -8,9 +8,9 @@ mod cli;
 mod container;
 mod contract;
 mod coordinator;
+mod deploy;
 #[cfg(feature = "p2p")]
 mod dht;
-mod deploy;
 mod events;
 mod gpu;
 mod hostile;

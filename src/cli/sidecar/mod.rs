@@ -68,7 +68,8 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let read = |env: &mut config::Env<'_>| config::sidecar_past(env, config.as_deref());
             let (db, file) = load(Audience::Client, read)?;
             let watching = file.programs.into_iter().find(|it| it.name == program);
-            let watching = watching.ok_or_else(|| Misused(format!("no [[watch]] has the name {program:?}")))?;
+            let watching = watching
+                .ok_or_else(|| Misused(format!("no [[watch]] has the name {program:?}")))?;
             let count = record::record(&db, &program, &watching.expect, &folder);
             let count = count.map_err(|err| anyhow!(err)).context("nothing was recorded")?;
             out::line(&format!("{count} observations are in {}", folder.display()))?;
@@ -76,7 +77,8 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         }
         Some(Action::Replay { folder }) => {
             let differ = record::replay(&folder, |line| out::line(line).map_err(Into::into));
-            let differ = differ.map_err(|err| anyhow!(err)).context("the recording can't be replayed")?;
+            let differ =
+                differ.map_err(|err| anyhow!(err)).context("the recording can't be replayed")?;
             if differ > 0 {
                 out::note(&format!("{differ} verdicts differ from those that were recorded"));
                 return Ok(ExitCode::FAILURE);
@@ -88,7 +90,8 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 
 fn serve((settings, links): (Settings, Links)) -> anyhow::Result<ExitCode> {
     super::hub::make_folder(&settings.db, "SIDECAR_DB")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("the program can't start")?;
     let ended = runtime.block_on(Box::pin(sidecar::run(settings, links, run::first_signal())));
     ended.map_err(unavailable)?;

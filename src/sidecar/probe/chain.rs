@@ -122,7 +122,8 @@ pub fn peer(program: &Program) -> Option<String> {
 
 /// What a look says of a program.
 fn seen(look: &Look, peer: Option<&str>) -> ChainSeen {
-    let mut unknown: Vec<String> = look.round.reason().map(|why| format!("round: {why}")).into_iter().collect();
+    let mut unknown: Vec<String> =
+        look.round.reason().map(|why| format!("round: {why}")).into_iter().collect();
     let figures = peer.and_then(|peer| look.peers.get(peer));
     if peer.is_none() {
         unknown.push("its peer id is not known yet".to_owned());
@@ -134,7 +135,9 @@ fn seen(look: &Look, peer: Option<&str>) -> ChainSeen {
             ("votes", votes.reason()),
             ("account", eoa.reason()),
         ];
-        unknown.extend(reasons.into_iter().filter_map(|(what, why)| Some(format!("{what}: {}", why?))));
+        unknown.extend(
+            reasons.into_iter().filter_map(|(what, why)| Some(format!("{what}: {}", why?))),
+        );
     }
     ChainSeen {
         block: look.head.block,
@@ -156,7 +159,8 @@ fn account(look: &Look, peer: Option<&str>) -> Option<Address> {
 fn paid(program: &Program, look: &Look, news: &News) -> Taken {
     let ours = peer(program);
     let account = account(look, ours.as_deref());
-    let mut seen: Vec<Seen> = news.void_after.map(|after| Seen::TakenBack { after }).into_iter().collect();
+    let mut seen: Vec<Seen> =
+        news.void_after.map(|after| Seen::TakenBack { after }).into_iter().collect();
     // Of the others only the last matters.
     let mut last: BTreeMap<u8, Seen> = BTreeMap::new();
     let now = SystemClock.now();

@@ -66,7 +66,8 @@ impl DhtProbe {
 
     /// The keys, each with its name, for the current round.
     fn keys(&self) -> Vec<(String, Key)> {
-        let rounds = self.programs.iter().filter_map(|it| it.look().state.chain.as_ref()?.last.round);
+        let rounds =
+            self.programs.iter().filter_map(|it| it.look().state.chain.as_ref()?.last.round);
         let round = rounds.max();
         let bytes = self.dht.byte_keys.iter();
         let bytes = bytes.map(|key| (key.clone(), Key::Bytes(key.clone().into_bytes())));

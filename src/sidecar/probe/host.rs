@@ -54,7 +54,7 @@ async fn note(
     at: usize,
     clock: SystemClock,
 ) -> Result<(), Failure> {
-    let Some(found) = look.found(at) else { return Ok(()) };
+    let found = look.found(at);
     let is_running = match found.is_there {
         Ok(is_running) => is_running,
         Err(why) => {

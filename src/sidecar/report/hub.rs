@@ -56,7 +56,10 @@ impl HubReporter {
                 if let Err(why) = self.tell(program.name(), &verdict).await
                     && let Some(more) = said.line()
                 {
-                    tracing::warn!("the hub at {} is not told: {why}{more}", http::shown(&self.link.url));
+                    tracing::warn!(
+                        "the hub at {} is not told: {why}{more}",
+                        http::shown(&self.link.url)
+                    );
                 }
             }
             tokio::select! {
@@ -76,9 +79,7 @@ impl HubReporter {
         });
         let url = self.link.url.join("api/heartbeat").map_err(|err| err.to_string())?;
         let call = self.client.post(url).bearer_auth(self.link.secret.expose()).json(&body);
-        let answer = call.send().await.map_err(|err| {
-            crate::report::causes(&err.without_url())
-        })?;
+        let answer = call.send().await.map_err(|err| crate::report::causes(&err.without_url()))?;
         let code = answer.status();
         if code.is_success() { Ok(()) } else { Err(format!("it answers {code}")) }
     }

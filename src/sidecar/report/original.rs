@@ -105,7 +105,10 @@ impl Sender {
                 Ok(if is_full { Sent::Some } else { Sent::All })
             }
             Err(refused) if refused.is_final => {
-                tracing::error!("the ingest service will never take {} events: {refused}", now.len());
+                tracing::error!(
+                    "the ingest service will never take {} events: {refused}",
+                    now.len()
+                );
                 self.store.reported(EVENTS, up_to).await?;
                 Ok(Sent::Some)
             }
@@ -132,7 +135,9 @@ impl Sender {
             if let Err(refused) = sent
                 && let Some(more) = said.line()
             {
-                tracing::warn!("the metrics service takes no figures of the chain: {refused}{more}");
+                tracing::warn!(
+                    "the metrics service takes no figures of the chain: {refused}{more}"
+                );
             }
         }
     }

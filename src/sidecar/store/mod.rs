@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
 use crate::notify::Book;
-use crate::sql::{
-    self, Connection, OptionalExtension as _, Schema, SqliteError, Writer, params,
-};
+use crate::sql::{self, Connection, OptionalExtension as _, Schema, SqliteError, Writer, params};
 use crate::watch::observation::Observation;
 use crate::watch::state::Watched;
 use crate::watch::verdict::Verdict;

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::sql::{Connection, SqliteError, params};
 
 /// The most reports that wait for one receiver.
-pub const WAITING_MAX: i64 = 10_000;
+const WAITING_MAX: i64 = 10_000;
 
 /// Queues the reports of a batch, within its commit.
 pub(super) fn queue(db: &Connection, batch: &Batch) -> Result<(), SqliteError> {

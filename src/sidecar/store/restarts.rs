@@ -9,11 +9,16 @@ use crate::sql::{Connection, params};
 
 impl Store {
     /// How often a program was started again since then, and when last.
-    pub async fn restarts(&self, name: &str, since: Timestamp) -> Result<(u32, Option<Timestamp>), Error> {
+    pub async fn restarts(
+        &self,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<(u32, Option<Timestamp>), Error> {
         let name = name.to_owned();
         self.writer
             .call(false, move |db| {
-                let count = "SELECT COUNT(*), MAX(at_ms) FROM restarts WHERE name = ?1 AND at_ms >= ?2";
+                let count =
+                    "SELECT COUNT(*), MAX(at_ms) FROM restarts WHERE name = ?1 AND at_ms >= ?2";
                 Ok(db.query_row(count, params![name, ms(since)], |row| {
                     let last: Option<i64> = row.get(1)?;
                     Ok((row.get(0)?, last.map(super::moment)))

@@ -43,7 +43,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "telemetry",
         ],
     ),
-    ("services", &["agent", "hub", "monitor"]),
+    ("services", &["agent", "hub", "monitor", "sidecar"]),
     ("edges", &["cli", "config", "main"]),
 ];
 
