@@ -9,9 +9,9 @@
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
 //! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], `dht` (with the
-//! feature `p2p`), [`gpu`], [`host`], [`journal`], [`notify`], [`push`], [`telemetry`].
+//! feature `p2p`), [`gpu`], [`gswarm`], [`host`], [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
-//! Floor 4, the services: [`agent`], [`hub`], [`monitor`].
+//! Floor 4, the services: [`agent`], [`hub`], [`monitor`], [`sidecar`].
 //!
 //! Floor 5, the edges: [`cli`], [`config`].
 
@@ -44,6 +44,7 @@ pub mod container;
 #[cfg(feature = "p2p")]
 pub mod dht;
 pub mod gpu;
+pub mod gswarm;
 pub mod host;
 pub mod journal;
 pub mod notify;
@@ -53,6 +54,7 @@ pub mod telemetry;
 pub mod agent;
 pub mod hub;
 pub mod monitor;
+pub mod sidecar;
 
 pub mod cli;
 pub mod config;

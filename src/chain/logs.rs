@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::Error;
 use super::rpc::{Rpc, RpcError};
 
-/// The number of blocks in the first request. Public endpoints allow between 1,000 and 50,000.
-const BLOCKS_MAX: u64 = 10_000;
+/// The number of blocks in the first request. Public endpoints allow between 10 and 50,000.
+pub(super) const BLOCKS_MAX: u64 = 10_000;
 
 /// One log.
 #[derive(Debug, Deserialize)]
@@ -27,6 +27,12 @@ pub(super) struct Log {
     pub(super) data: Bytes,
     /// The block of its transaction; pending transactions are never asked for.
     pub(super) block_number: U64,
+    /// That block's hash.
+    #[serde(default)]
+    pub(super) block_hash: Option<B256>,
+    /// The log's place in that block.
+    #[serde(default)]
+    pub(super) log_index: Option<U64>,
     /// Its transaction.
     pub(super) transaction_hash: B256,
     /// The block's time in Unix seconds; only newer clients provide it.
@@ -48,7 +54,17 @@ pub(super) struct Ranges {
 impl Ranges {
     /// The blocks from `first` to `last`, both included.
     pub(super) fn new(first: u64, last: u64) -> Self {
-        Self { next: first, last, span: BLOCKS_MAX }
+        Self::of_span(first, last, BLOCKS_MAX)
+    }
+
+    /// The same, beginning with requests for `span` blocks, as an earlier reading found out.
+    pub(super) fn of_span(first: u64, last: u64, span: u64) -> Self {
+        Self { next: first, last, span: span.max(1) }
+    }
+
+    /// How many blocks a request covers by now.
+    pub(super) fn span(&self) -> u64 {
+        self.span
     }
 
     /// The next range, and its logs that match `filter` (an object with `address` and `topics`); `None` at
@@ -71,9 +87,9 @@ impl Ranges {
                 // Endpoints have no common error for "too many", so any refusal and any oversized
                 // answer halves the range until one block is left.
                 Err(RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. }))
-                    if self.span > 1 =>
+                    if blocks.end() > blocks.start() =>
                 {
-                    self.span /= 2;
+                    self.span = (blocks.end() - blocks.start()).div_ceil(2);
                 }
                 Err(err) => return Err(err.unexpected("eth_getLogs")),
             }

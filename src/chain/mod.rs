@@ -4,7 +4,7 @@
 //! contract tests checks both. [`Reader`] is the read-only part, which needs no key. [`key`] holds the
 //! node's key and signs digests; [`keystore`] reads and writes Web3 Secret Storage; [`deploy`] deploys
 //! the contract to a chain of one's own. [`extension`] reads what this project's contract offers beyond
-//! the deployed interface; [`history`] reads a node's events.
+//! the deployed interface; [`history`] reads a node's events. [`coordinator`] reads somebody else's contract.
 //!
 //! Must hold: this folder signs the fields that it is given, sends and reads; it makes no decisions.
 //! Nothing is paid for before `eth_call` has shown that the call would succeed. Every wait has a
@@ -12,6 +12,7 @@
 
 mod bindings;
 mod commitment;
+pub mod coordinator;
 pub mod deploy;
 pub mod evm;
 pub mod extension;
@@ -218,6 +219,14 @@ pub enum Error {
     /// The contract's address holds no code. Ends the program.
     #[error("there is no contract at {0} on this chain")]
     NoContract(Address),
+    /// The contract is not the coordinator of a swarm.
+    #[error("the contract at {contract} is not a swarm's coordinator: {reason}")]
+    NoCoordinator {
+        /// The contract.
+        contract: Address,
+        /// What it answered.
+        reason: String,
+    },
     /// The contract would revert, or did.
     #[error("the contract refuses: {reason}")]
     Reverted {

@@ -23,7 +23,7 @@ pub(super) fn reason(refusal: &ErrorObject) -> Option<String> {
 }
 
 /// The revert data. Clients wrap it differently: bare hex, hex after a word (Nethermind), an object.
-fn revert_data(data: &Value) -> Option<Bytes> {
+pub(super) fn revert_data(data: &Value) -> Option<Bytes> {
     match data {
         Value::String(text) => {
             let digits = text.rsplit("0x").next()?;

@@ -27,6 +27,7 @@ mod receipt;
 mod receipt_check;
 mod run;
 mod sandbox_test;
+mod sidecar;
 mod signer;
 mod store;
 mod submit;
@@ -89,6 +90,8 @@ enum Command {
     Events(events::Args),
     /// Watch many nodes: take their beats, show them on a page, and tell people
     Hub(hub::Args),
+    /// Watch programs that somebody else wrote: do they run, train, publish, earn?
+    Sidecar(sidecar::Args),
     /// Serve a small IPFS store: a stand-in for the pinning service and its gateway
     Store(store::Args),
     /// Check everything that a node needs
@@ -139,6 +142,7 @@ pub fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Command::Disk(args) => disk::execute(&args),
         Command::Events(args) => block_on(events::execute(args)),
         Command::Hub(args) => hub::execute(args),
+        Command::Sidecar(args) => sidecar::execute(args),
         Command::Store(args) => block_on(store::execute(args)),
         Command::Doctor(args) => block_on(doctor::execute(args)),
         Command::SandboxTest(args) => block_on(sandbox_test::execute(args)),

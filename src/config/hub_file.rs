@@ -53,7 +53,7 @@ struct Tables {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Hours {
+pub(super) struct Hours {
     from: String,
     to: String,
     #[serde(default)]
@@ -72,6 +72,12 @@ struct Morning {
 
 /// What a file says, or what is wrong with it.
 pub fn hub_file(path: &Path) -> Result<HubFile, String> {
+    let text = text(path, BYTES_MAX)?;
+    parse(&text).map_err(|what| format!("{}: {what}", path.display()))
+}
+
+/// The text of a file that its owner wrote, of at most so many bytes.
+pub(super) fn text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let shown = path.display();
     let unreadable = |err: std::io::Error| format!("{shown} can't be read: {err}");
     let is_file = std::fs::metadata(path).map_err(unreadable)?.is_file();
@@ -80,12 +86,11 @@ pub fn hub_file(path: &Path) -> Result<HubFile, String> {
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(format!("{shown} has more than {BYTES_MAX} bytes"));
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("{shown} has more than {bytes_max} bytes"));
     }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8"))?;
-    parse(&text).map_err(|what| format!("{shown}: {what}"))
+    String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8"))
 }
 
 fn parse(text: &str) -> Result<HubFile, String> {
@@ -93,21 +98,7 @@ fn parse(text: &str) -> Result<HubFile, String> {
         let at = err.span().map_or(text.len(), |span| span.start);
         format!("{}: {}", place(text, at), crate::report::one_line(err.message(), 300))
     })?;
-    if tables.quiet.len() > QUIET_MAX {
-        return Err(format!("it has more than {QUIET_MAX} [[quiet]]"));
-    }
-    let mut policy = Policy::default();
-    for (number, hours) in (1..).zip(tables.quiet) {
-        let quiet = Weekdays::of(&hours.days)
-            .and_then(|days| Quiet::new(&hours.from, &hours.to, days, &hours.zone));
-        policy.quiet.push(quiet.map_err(|err| format!("[[quiet]] {number}: {err}"))?);
-    }
-    if let Some(seconds) = tables.update_every_s {
-        if !(UPDATE_S.0..=UPDATE_S.1).contains(&seconds) {
-            return Err(format!("update_every_s is from {} to {}", UPDATE_S.0, UPDATE_S.1));
-        }
-        policy.update_every = Duration::from_secs(seconds);
-    }
+    let policy = policy(tables.quiet, tables.update_every_s)?;
     let digest = tables.digest.map(|morning| Daily::new(&morning.at, &morning.zone)).transpose();
     let digest = digest.map_err(|err| format!("[digest]: {err}"))?;
     let rules = match tables.rule {
@@ -119,6 +110,26 @@ fn parse(text: &str) -> Result<HubFile, String> {
         return Err(format!("rule {name}: when.trouble is for the rules of a sidecar's profile"));
     }
     Ok(HubFile { rules, policy, digest })
+}
+
+/// How people want to be told.
+pub(super) fn policy(quiet: Vec<Hours>, update_every_s: Option<u64>) -> Result<Policy, String> {
+    if quiet.len() > QUIET_MAX {
+        return Err(format!("it has more than {QUIET_MAX} [[quiet]]"));
+    }
+    let mut policy = Policy::default();
+    for (number, hours) in (1..).zip(quiet) {
+        let quiet = Weekdays::of(&hours.days)
+            .and_then(|days| Quiet::new(&hours.from, &hours.to, days, &hours.zone));
+        policy.quiet.push(quiet.map_err(|err| format!("[[quiet]] {number}: {err}"))?);
+    }
+    if let Some(seconds) = update_every_s {
+        if !(UPDATE_S.0..=UPDATE_S.1).contains(&seconds) {
+            return Err(format!("update_every_s is from {} to {}", UPDATE_S.0, UPDATE_S.1));
+        }
+        policy.update_every = Duration::from_secs(seconds);
+    }
+    Ok(policy)
 }
 
 /// Where in a file something is: the line, the rule and the key.

@@ -7,6 +7,7 @@
 //! Must hold: no file is opened except `.env` and the small files that hold secrets; all problems are
 //! collected and reported together; `.env.example` shows every variable (a test compares).
 
+mod agent_env;
 mod artifact;
 mod auth;
 mod bus;
@@ -27,9 +28,14 @@ mod logging;
 mod metrics;
 mod proxy;
 mod secrecy;
+mod sidecar;
+mod sidecar_file;
+mod sidecar_original;
+mod sidecar_yaml;
 mod terminal;
 mod usage;
 
+pub use agent_env::{AgentEnv, agent_env};
 pub use auth::is_loopback;
 pub use chain::{RECEIPT_DEADLINE, Signing, parse_rpc_urls};
 pub use channels::channels;
@@ -42,6 +48,9 @@ pub use hub_file::{HubFile, hub_file};
 pub use key::{KeyError, KeySource, Passphrase};
 pub(crate) use logging::SILENT;
 pub use logging::{Format, Logging};
+pub use sidecar::{check_sidecar_file, sidecar, sidecar_past, sidecar_profiles};
+pub use sidecar_file::SidecarFile;
+pub use sidecar_yaml::{SeedConfig, SeedFile, seed_file};
 pub use terminal::Terminal;
 pub use usage::Monitoring;
 

@@ -1,13 +1,18 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use, [`process`] at
+//! programs of others; [`lookaround`] finds these.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
 pub mod cgroup;
+pub mod lookaround;
 mod meter;
 pub mod nodes;
 mod own;
+pub mod process;
+pub mod service;
+pub mod tail;
 pub mod tree;
 
 use std::io::Read as _;

@@ -10,6 +10,7 @@
 
 mod backup;
 mod checkpoint;
+mod private;
 mod request;
 mod room;
 mod schema;
@@ -26,6 +27,7 @@ pub use rusqlite::{
 use crate::report::BoxError;
 
 pub use backup::back_up;
+pub use private::{Taken, take};
 pub use schema::Schema;
 pub use simulated::{Disk, Fate, Gate, Slowness};
 pub use writer::Writer;

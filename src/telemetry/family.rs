@@ -110,6 +110,14 @@ families! {
     HubBeats = Counter "lamda_hub_beats" [] "Beats that the hub took in since it began.";
     HubRefused = Counter "lamda_hub_beats_refused" ["reason"] "Beats that the hub refused since it began.";
     HubNotices = Gauge "lamda_hub_notices_waiting" ["channel"] "Notices that wait to be sent over this channel.";
+    SidecarBuild = Gauge "lamda_sidecar_build_info" ["version"] "The version of the sidecar's program; always 1.";
+    SidecarTrouble = Gauge "lamda_sidecar_trouble" ["program", "trouble"] "Whether the program has this trouble.";
+    SidecarLines = Gauge "lamda_sidecar_log_lines" ["program", "log"] "Lines that were read of the log, over restarts of the sidecar.";
+    SidecarGaps = Gauge "lamda_sidecar_log_gaps" ["program", "log"] "How often a part of the log was lost before it could be read.";
+    SidecarLost = Gauge "lamda_sidecar_log_lost_bytes" ["program", "log"] "Bytes of the log that are known to be lost.";
+    SidecarRound = Gauge "lamda_sidecar_round" ["program"] "The round in which the program says that it takes part.";
+    SidecarRewards = Gauge "lamda_sidecar_rewards" ["program"] "All that the contract ever paid to the program's peer; may be negative.";
+    SidecarPaid = Gauge "lamda_sidecar_last_paid_time_seconds" ["program"] "When the program was paid last, in seconds since 1970.";
     SamplerCpu = Counter "lamda_sampler_cpu_seconds" [] "CPU time of the node's process that watching jobs cost.";
 }
 

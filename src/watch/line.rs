@@ -30,7 +30,7 @@ impl Line {
     /// controls go, of a progress bar that overwrites itself (`\r`) the last state stays, personal data becomes
     /// `[REDACTED]`.
     pub fn read(bytes: &[u8]) -> Self {
-        let bytes = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+        let bytes = whole_words(bytes);
         let text = String::from_utf8_lossy(bytes);
         let plain = plain(&text);
         let mut text = scrub(&plain).into_owned();
@@ -76,6 +76,15 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// As much of a line as is kept. The last word of a line that was cut goes: it may be the first half of a secret,
+/// which nobody would know for one.
+fn whole_words(bytes: &[u8]) -> &[u8] {
+    let Some(kept) = bytes.get(..LINE_BYTES_MAX) else { return bytes };
+    let is_end = |byte: &u8| byte.is_ascii_whitespace();
+    let words = kept.iter().rposition(is_end).and_then(|end| kept.get(..end));
+    words.unwrap_or_default()
+}
+
 /// The text as a person sees it in the end: the last state of what overwrites itself, without escape sequences
 /// and controls.
 fn plain(text: &str) -> Cow<'_, str> {
@@ -119,5 +128,37 @@ fn skip_sequence(chars: &mut std::str::Chars<'_>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> String {
+        Line::read(bytes).as_str().to_owned()
+    }
+
+    #[test]
+    fn colours_and_controls_go_and_hide_no_secret() {
+        assert_eq!(read(b"\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\0y"), "red xy");
+        assert_eq!(read("bob\x1b[0m@exam\u{200e}ple.com".as_bytes()), "[REDACTED]");
+        assert_eq!(read(b"\xff caf\xe9"), "\u{fffd} caf\u{fffd}");
+        assert_eq!(read(b"a\tb\r\n"), "a\tb");
+        assert_eq!(read("🐝 Joining round: 5".as_bytes()), "🐝 Joining round: 5");
+    }
+
+    #[test]
+    fn the_last_word_of_a_line_that_was_cut_goes() {
+        let secret = "0123456789abcdef".repeat(4);
+        for kept in [8, 15, 40] {
+            let mut line = "x ".repeat(LINE_BYTES_MAX / 2 - kept).into_bytes();
+            line.extend(b"y".repeat(kept));
+            line.extend_from_slice(b" ");
+            line.extend_from_slice(secret.as_bytes());
+            let text = read(&line[..LINE_BYTES_MAX]);
+            assert!(text.len() <= LINE_BYTES_MAX && !text.contains("0123"), "{kept}");
+        }
+        assert!(read(&vec![b'x'; 10 * LINE_BYTES_MAX]).is_empty());
     }
 }

@@ -105,6 +105,11 @@ pub enum Seen {
     },
     /// What the contract says of the program and of all others.
     Chain(ChainSeen),
+    /// A reorganisation took away what the chain said after this block; what stayed is observed again.
+    TakenBack {
+        /// The last block that stays.
+        after: u64,
+    },
     /// Somebody was paid.
     Paid {
         /// Who.

@@ -57,6 +57,11 @@ impl Pattern {
         self.0.is_match(text)
     }
 
+    /// The names of its groups.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.capture_names().flatten()
+    }
+
     /// The compiled pattern.
     pub(super) fn regex(&self) -> &Regex {
         &self.0

@@ -190,6 +190,11 @@ impl Watched {
             }
             Seen::Dht { asked, alive, kept } => self.look_at_dht((*asked, *alive), kept, at),
             Seen::Chain(seen) => self.look_at_chain(seen, at),
+            Seen::TakenBack { after } => {
+                if let Some(chain) = &mut self.chain {
+                    chain.paid = chain.paid.filter(|(_, block)| block <= after);
+                }
+            }
             Seen::Paid { whose, block, paid, .. } => self.pay(*whose, *block, *paid, at),
         }
     }

@@ -7,6 +7,8 @@ mod chain;
 mod cli;
 mod container;
 mod contract;
+mod coordinator;
+mod deploy;
 #[cfg(feature = "p2p")]
 mod dht;
 mod events;

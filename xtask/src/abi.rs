@@ -12,11 +12,15 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Map, Value, json};
 
 /// The contracts and their committed files, each with ABI, bytecode and compiler version.
-const ARTEFACTS: [(&str, &str); 3] = [
+const ARTEFACTS: [(&str, &str); 4] = [
     ("NodeReputation", "abi/NodeReputation.json"),
+    ("MockSwarmCoordinator", "tests/fixtures/MockSwarmCoordinator.json"),
     ("PlainReputation", "tests/fixtures/PlainReputation.json"),
     ("OnceReputation", "tests/fixtures/OnceReputation.json"),
 ];
+
+/// The interface of a contract that is somebody else's, and its committed file, with ABI and compiler version.
+const INTERFACE: (&str, &str) = ("ISwarmCoordinator", "abi/SwarmCoordinator.json");
 
 /// The contract that explorers verify, and the file with the complete compiler input for it.
 const VERIFIED: (&str, &str) = ("NodeReputation", "abi/NodeReputation.verify.json");
@@ -29,6 +33,8 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     for (contract, file) in ARTEFACTS {
         settle(root, file, &artefact(&built(&contracts, contract)?)?, check)?;
     }
+    let (contract, file) = INTERFACE;
+    settle(root, file, &interface(&built(&contracts, contract)?)?, check)?;
     let (contract, file) = VERIFIED;
     settle(root, file, &standard_input(&contracts, &built(&contracts, contract)?)?, check)
 }
@@ -75,12 +81,20 @@ fn built(contracts: &Path, contract: &str) -> anyhow::Result<Value> {
 /// The part of forge's artefact that is committed.
 fn artefact(built: &Value) -> anyhow::Result<Value> {
     let bytecode = built["bytecode"]["object"].as_str().unwrap_or_default();
-    let compiler = built["metadata"]["compiler"]["version"].as_str().unwrap_or_default();
-    if !built["abi"].is_array() || bytecode.len() <= 2 || !bytecode.starts_with("0x") {
-        bail!("forge's artefact holds no ABI or no bytecode");
+    if bytecode.len() <= 2 || !bytecode.starts_with("0x") {
+        bail!("forge's artefact holds no bytecode");
     }
+    let mut artefact = interface(built)?;
+    artefact["bytecode"] = json!(bytecode);
+    Ok(artefact)
+}
+
+/// The same of an interface, which has no bytecode.
+fn interface(built: &Value) -> anyhow::Result<Value> {
+    let compiler = built["metadata"]["compiler"]["version"].as_str().unwrap_or_default();
+    ensure!(built["abi"].is_array(), "forge's artefact holds no ABI");
     ensure!(compiler.contains("+commit."), "forge's artefact names no exact compiler");
-    Ok(json!({"abi": built["abi"], "bytecode": bytecode, "compiler": compiler}))
+    Ok(json!({"abi": built["abi"], "compiler": compiler}))
 }
 
 /// The compiler's standard JSON input that yields this artefact, with every source in it, so that an

@@ -1,6 +1,6 @@
 //! The outcome of a JSON-RPC call: a result, a refusal, or a failure.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Error;
@@ -10,7 +10,7 @@ use crate::report;
 const WORDS_MAX: usize = 300;
 
 /// A JSON-RPC error object: the endpoint understood the call and refused it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(in crate::chain) struct ErrorObject {
     pub(in crate::chain) code: i64,
     #[serde(default)]
@@ -68,6 +68,12 @@ const WORDS: &[(Verdict, &[&str])] = &[
     (Verdict::Gas, &["intrinsic gas", "block gas limit", "gas limit reached", "gaslimitexceeded"]),
 ];
 
+/// Words of public endpoints about a request for logs of too many blocks, or with too large an answer.
+const TOO_LARGE: &[&str] = &["range", "results", "too many logs", "response size", "blocks"];
+
+/// The method that asks for logs.
+const LOGS: &str = "eth_getLogs";
+
 /// Why a call gave no result.
 #[derive(Debug)]
 pub(in crate::chain) enum RpcError {
@@ -111,9 +117,20 @@ impl ErrorObject {
         digits.parse().ok()
     }
 
-    /// Whether the code means "slow down", as public endpoints use it. That does not judge the call.
-    pub(super) fn is_throttling(&self) -> bool {
-        matches!(self.code, -32005 | 429)
+    /// Whether the code means "slow down", as public endpoints use it. That does not judge the call. Some use the
+    /// same code for a request for logs that is too large, which no wait makes smaller.
+    pub(in crate::chain) fn is_throttling(&self, method: &str) -> bool {
+        match self.code {
+            429 => true,
+            -32005 => method != LOGS || !self.is_about_size(),
+            _ => false,
+        }
+    }
+
+    /// Whether the message is about the size of a request for logs, or of its answer.
+    fn is_about_size(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        TOO_LARGE.iter().any(|words| message.contains(words)) || message.trim() == "limit exceeded"
     }
 }
 
@@ -136,4 +153,33 @@ pub(in crate::chain) fn words(text: &str) -> String {
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_for_logs_that_is_too_large_is_told_from_one_that_comes_too_soon() {
+        let refusal = |code, message: &str| ErrorObject {
+            code,
+            message: message.into(),
+            data: Value::Null,
+            by: String::new(),
+        };
+        for message in [
+            "query returned more than 10000 results",
+            "block range too large, max range: 1000",
+            "limit exceeded",
+            "eth_getLogs is limited to 10000 blocks",
+        ] {
+            assert!(!refusal(-32005, message).is_throttling(LOGS), "{message}");
+            assert!(refusal(-32005, message).is_throttling("eth_call"), "{message}");
+        }
+        for message in ["request limit reached", "project ID request rate exceeded", ""] {
+            assert!(refusal(-32005, message).is_throttling(LOGS), "{message}");
+        }
+        assert!(refusal(429, "your app has exceeded its compute units").is_throttling(LOGS));
+        assert!(!refusal(-32602, "range 1000000 exceeds limit of 10000").is_throttling(LOGS));
+    }
 }

@@ -1,4 +1,4 @@
-//! One endpoint: JSON-RPC over HTTP, one call per request.
+//! One endpoint: JSON-RPC over HTTP, one call per request, or one batch of calls.
 //!
 //! Must hold: every call ends in bounded time. No answer takes more memory than [`BODY_BYTES_MAX`].
 //! The URL may contain a key, so it leaves this file only in redacted form, even if the endpoint
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::answer::{Answer, ErrorObject, words};
+use super::batch::{self, Call};
 use super::health::{EndpointFault, Kind};
 use crate::http::{self, Client, ClientError, StatusCode, Url};
 use crate::seldom::Seldom;
@@ -40,6 +41,14 @@ pub(super) struct Endpoint {
     next_id: AtomicU64,
 }
 
+/// What came back over HTTP.
+struct Said {
+    status: StatusCode,
+    /// The pause that it asked for.
+    asked_for: Option<Duration>,
+    text: Vec<u8>,
+}
+
 /// Why an endpoint gave no result.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -62,6 +71,14 @@ impl CallError {
                 Self::nonsense(format!("{method} was refused: {}", words(&refusal.message)))
             }
             fault @ Self::Fault(_) => fault,
+        }
+    }
+
+    /// The same with the pause that the endpoint asked for.
+    fn after(self, asked_for: Option<Duration>) -> Self {
+        match self {
+            Self::Fault(fault) => Self::Fault(EndpointFault { retry_after: asked_for, ..fault }),
+            refused @ Self::Refused(_) => refused,
         }
     }
 
@@ -101,7 +118,32 @@ impl Endpoint {
     pub(super) async fn call(&self, method: &str, params: &Value) -> Result<Value, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let request = self.client.post(self.url.clone()).json(&body);
+        let said = self.post(&body).await?;
+        self.read(method, said.status, &said.text).map_err(|trouble| trouble.after(said.asked_for))
+    }
+
+    /// Makes all calls in one request. The result is an array of their answers, in the order of the calls.
+    pub(super) async fn batch(&self, calls: &[Call]) -> Result<Value, CallError> {
+        let count = u64::try_from(calls.len()).unwrap_or(u64::MAX);
+        let first_id = self.next_id.fetch_add(count, Ordering::Relaxed);
+        let said = self.post(&batch::body(calls, first_id)).await?;
+        let read = || {
+            let Some(answers) = batch::answers(&said.text).filter(|_| said.status.is_success())
+            else {
+                // It answered the batch as a whole, which is no answer to its calls.
+                self.read(batch::METHOD, said.status, &said.text)?;
+                return Err(CallError::nonsense("one answer to a batch of calls".to_owned()));
+            };
+            let clean = |refusal: &mut ErrorObject| {
+                refusal.message = self.without_keys(&refusal.message);
+            };
+            batch::in_order(answers, first_id, calls.len(), clean)
+        };
+        read().map_err(|trouble| trouble.after(said.asked_for))
+    }
+
+    async fn post(&self, body: &Value) -> Result<Said, CallError> {
+        let request = self.client.post(self.url.clone()).json(body);
         let mut response = request.send().await.map_err(|err| self.broken(err))?;
         let (status, asked_for) = (response.status(), http::retry_after(response.headers()));
         let mut text = Vec::new();
@@ -111,20 +153,15 @@ impl Endpoint {
             }
             text.extend_from_slice(&chunk);
         }
-        self.read(status, &text).map_err(|trouble| match trouble {
-            CallError::Fault(fault) => {
-                CallError::Fault(EndpointFault { retry_after: asked_for, ..fault })
-            }
-            refused @ CallError::Refused(_) => refused,
-        })
+        Ok(Said { status, asked_for, text })
     }
 
-    fn read(&self, status: StatusCode, text: &[u8]) -> Result<Value, CallError> {
+    fn read(&self, method: &str, status: StatusCode, text: &[u8]) -> Result<Value, CallError> {
         let answer: Option<Answer> = serde_json::from_slice(text).ok();
         if let Some(Answer { error: Some(mut refusal), .. }) = answer {
             refusal.message = self.without_keys(&refusal.message);
             refusal.by.clone_from(&self.shown);
-            if refusal.is_throttling() || status == StatusCode::TOO_MANY_REQUESTS {
+            if refusal.is_throttling(method) || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(fault(Kind::Throttled, words(&refusal.message), false));
             }
             if is_not_now(status) {
@@ -135,6 +172,14 @@ impl Endpoint {
         }
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Err(fault(Kind::Throttled, format!("HTTP {status}"), false));
+        }
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Err(CallError::Refused(ErrorObject {
+                code: status.as_u16().into(),
+                message: format!("HTTP {status}"),
+                data: Value::Null,
+                by: self.shown.clone(),
+            }));
         }
         if !status.is_success() {
             let said = format!("HTTP {status}{}", self.through());
@@ -194,7 +239,8 @@ mod tests {
         let url = "https://user01234:pass01234@rpc.example/v2/AbCd?token=secret99";
         let endpoint = Endpoint::new(url, client()).unwrap();
         let body = r#"{"error":{"code":-32600,"message":"no such key AbCd secret99 v2"}}"#;
-        let Err(CallError::Refused(refusal)) = endpoint.read(StatusCode::OK, body.as_bytes())
+        let Err(CallError::Refused(refusal)) =
+            endpoint.read("eth_call", StatusCode::OK, body.as_bytes())
         else {
             panic!("it is refused");
         };
@@ -225,7 +271,7 @@ mod tests {
             (200, r#"{"jsonrpc":"2.0","id":1}"#, Some(Kind::Nonsense)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let told = match endpoint.read(status, body.as_bytes()).unwrap_err() {
+            let told = match endpoint.read("eth_getLogs", status, body.as_bytes()).unwrap_err() {
                 CallError::Fault(fault) => Some(fault.kind),
                 CallError::Refused(_) => None,
             };

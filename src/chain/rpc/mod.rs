@@ -8,6 +8,7 @@
 //! attempt. Each change of an endpoint's state is logged once, a flapping one's seldom.
 
 mod answer;
+mod batch;
 mod block;
 mod endpoint;
 mod health;
@@ -28,6 +29,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::http;
 
 pub(super) use answer::{ErrorObject, RpcError, Verdict, words};
+use batch::BatchSize;
+pub(super) use batch::{Call, Item};
 pub(super) use block::Block;
 use endpoint::{CallError, Endpoint};
 pub use health::EndpointLimits;
@@ -54,6 +57,8 @@ pub(super) struct Rpc {
     endpoints: Vec<Endpoint>,
     roster: Mutex<Roster>,
     patience: Duration,
+    /// How many calls the endpoints take in one batch, as far as that was found out.
+    batches: BatchSize,
 }
 
 impl Rpc {
@@ -76,7 +81,8 @@ impl Rpc {
             return Err(Error::BadUrl);
         }
         let roster = Mutex::new(Roster::new(endpoints.len(), chain_id, limits));
-        Ok(Self { endpoints, roster, patience: timeout.saturating_mul(TIMEOUTS_MAX) })
+        let patience = timeout.saturating_mul(TIMEOUTS_MAX);
+        Ok(Self { endpoints, roster, patience, batches: BatchSize::default() })
     }
 
     /// Calls `method` and reads its result.
@@ -197,6 +203,10 @@ impl Rpc {
             Question::Call { method, params } => {
                 self.vet(index, due).await?;
                 self.endpoints[index].call(method, params).await
+            }
+            Question::Batch(calls) => {
+                self.vet(index, due).await?;
+                self.endpoints[index].batch(calls).await
             }
         }
     }

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use serde_json::Value;
 
 use super::answer::ErrorObject;
+use super::batch::{self, Call};
 use super::health::EndpointFault;
 use super::{BLOCK, CHAIN_ID, SEND};
 
@@ -24,6 +25,7 @@ pub(super) enum Question<'a> {
     ChainId,
     Head,
     Call { method: &'static str, params: &'a Value },
+    Batch(&'a [Call]),
 }
 
 impl Round {
@@ -48,6 +50,7 @@ impl Question<'_> {
             Self::ChainId => CHAIN_ID,
             Self::Head => BLOCK,
             Self::Call { method, .. } => method,
+            Self::Batch(_) => batch::METHOD,
         }
     }
 

@@ -97,7 +97,7 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn serve((settings, links): (Settings, Links)) -> anyhow::Result<ExitCode> {
-    make_folder(&settings.db)?;
+    make_folder(&settings.db, "DB_PATH")?;
     allow_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the program can't start")?;
@@ -126,13 +126,13 @@ fn allow_connections() {
 }
 
 /// The folder of the database, its owner's alone.
-fn make_folder(db: &Path) -> anyhow::Result<()> {
+pub(super) fn make_folder(db: &Path, setting: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     let Some(folder) = db.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("{} can't be made (DB_PATH)", folder.display()))
+    made.with_context(|| format!("{} can't be made ({setting})", folder.display()))
 }
 
 async fn take_over(db: &Path, file: &Path) -> anyhow::Result<ExitCode> {
@@ -146,7 +146,7 @@ async fn take_over(db: &Path, file: &Path) -> anyhow::Result<ExitCode> {
         return Err(Misused(text).into());
     }
     let (nodes, unusable) = import::read(file)?;
-    make_folder(db)?;
+    make_folder(db, "DB_PATH")?;
     let store = Store::open(db).context("the hub's database can't be opened")?;
     let done = store.import(nodes, SystemClock.now()).await?;
     let taken = words::nodes(done.taken);

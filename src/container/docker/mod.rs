@@ -12,6 +12,7 @@
 //! - cards: how containers get GPUs (`cards.rs`)
 //! - groups: the control groups in which jobs are counted (`groups.rs`)
 //! - tool: the image of the node's own containers (`tool.rs`)
+//! - restart: containers of others: which there are, and starting one again (`restart.rs`)
 //! - fault: translate the engine's errors into [`Error`] (`fault.rs`)
 //!
 //! Must hold: connecting is lazy, so a node starts while its engine is down; every call except `follow` has
@@ -40,6 +41,7 @@ mod pull;
 mod pulled;
 mod record;
 mod registry;
+mod restart;
 mod run;
 mod size;
 mod tool;
@@ -62,6 +64,7 @@ pub use config::{Config, GROUP_PARENT, WhenToPull};
 pub use cosign::{InvalidKey, SigningKey};
 pub use doctor::Engine;
 pub use internet::Internet;
+pub use restart::{Listed, listed, restart};
 pub use tool::PROGRAM;
 
 use super::{

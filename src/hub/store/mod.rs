@@ -17,10 +17,7 @@ mod watches;
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::notify::Book;
-use crate::report::BoxError;
 use crate::sql::{self, Connection, Schema, SqliteError, Writer};
 
 pub use heard::Stands;
@@ -82,12 +79,10 @@ pub struct Store {
 impl Store {
     /// Opens or creates the database, locks it and migrates its schema. Blocks.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let unusable = |source: BoxError| sql::Error::Unusable { path: path.to_owned(), source };
-        let lock = std::fs::File::create(lock_of(path)).map_err(|err| unusable(err.into()))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::InUse(path.to_owned()))?;
-        make_private(path).map_err(|err| unusable(err.into()))?;
-        let db = Connection::open(path).map_err(|err| unusable(err.into()))?;
+        let (db, lock) = sql::take(path).map_err(|err| match err {
+            sql::Taken::InUse(path) => Error::InUse(path),
+            sql::Taken::Unusable(err) => Error::Sql(err),
+        })?;
         if is_original(&db)? {
             return Err(Error::Original(path.to_owned()));
         }
@@ -110,13 +105,6 @@ impl Store {
     }
 }
 
-/// The lock beside the database.
-fn lock_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
 /// Whether the tables are those of the original monitor, which has no history.
 fn is_original(db: &Connection) -> Result<bool, SqliteError> {
     let count = "SELECT COUNT(*) FROM pragma_table_info('nodes') WHERE name = 'last_computed'";
@@ -131,11 +119,4 @@ fn is_foreign(db: &Connection) -> Result<bool, SqliteError> {
     let ours = "SELECT COUNT(*) FROM sqlite_schema WHERE name IN ('nodes', 'standings', 'notices')";
     let ours: i64 = db.query_row(ours, [], |row| row.get(0))?;
     Ok(tables > 0 && (version == 0 || ours != 3))
-}
-
-/// Creates the database file with mode 0600: it holds hashes of secrets, and addresses of people's machines.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }

@@ -3,11 +3,15 @@
 //! Must hold: a record is bounded; each line belongs to one record or is counted as left out; what a line says
 //! never decides how long the next takes.
 
-use std::sync::Arc;
+mod assemble;
+mod json;
+mod level;
+mod moment;
 
-use super::line::{Line, Record};
 use super::pattern::Pattern;
-use crate::clock::Timestamp;
+
+pub use assemble::{Assembler, IDLE, Pending};
+pub use moment::Local;
 
 /// How the lines of a log become records: a `[[grammar]]` of a profile.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +51,16 @@ pub struct JsonKeys {
 /// How a time is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeForm {
-    /// In the directives of strftime, without the fraction of a second, which is read where it stands.
+    /// In the directives of strftime, without the fraction of a second, which is read if it stands at the end;
+    /// or `rfc3339`, or `unix`: seconds since 1970, or milli-, micro- or nanoseconds if the number is that large.
     pub format: String,
     /// Whether it is UTC, instead of the time of the host's zone, if it doesn't say its offset.
     pub is_utc: bool,
+}
+
+impl TimeForm {
+    /// Checks that a time which is written in this format can be read. The error is a clause.
+    pub(super) fn check(&self) -> Result<(), String> {
+        moment::check(&self.format)
+    }
 }

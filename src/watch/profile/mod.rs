@@ -6,7 +6,12 @@
 //! Must hold: a file with any mistake is refused as a whole, with a sentence that names the profile, the table and
 //! the key; whatever it holds, its size, its counts and its patterns are bounded.
 
+mod check;
+mod fill;
+mod place;
+mod shelf;
 mod template;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use super::meaning::{Cause, Classifier, Means};
 use super::pattern::Pattern;
 use crate::fleet::rule::Written;
 
+pub use shelf::Shelf;
 pub use template::Template;
 
 /// The largest file of a profile, in bytes.
@@ -30,6 +36,21 @@ pub struct InvalidProfile {
     pub profile: String,
     /// What is wrong, and where, as one clause.
     pub what: String,
+}
+
+impl InvalidProfile {
+    fn new(profile: &str, what: impl Into<String>) -> Self {
+        Self { profile: profile.to_owned(), what: what.into() }
+    }
+}
+
+impl Profile {
+    /// Reads the file of a profile. `name` is what the file is called, without its ending.
+    pub fn parse(name: &str, text: &str) -> Result<Self, InvalidProfile> {
+        let named = |what: String| InvalidProfile::new(&crate::report::one_line(name, 64), what);
+        let tables = written::read(text).map_err(named)?;
+        check::profile(name, tables).map_err(named)
+    }
 }
 
 /// A profile as it stands in its file, with templates where variables stand.
@@ -47,14 +68,16 @@ pub struct Profile {
     pub grammars: BTreeMap<String, Arc<Grammar>>,
     /// What records mean, in the order in which they are tried.
     pub means: Vec<Means>,
+    /// What the records of each log mean, by the log's name.
+    pub classifiers: BTreeMap<String, Arc<Classifier>>,
     /// Why the program doesn't do what its owner wants.
     pub causes: Vec<Cause>,
     /// How the program is found on its host.
     pub process: Process<Template>,
     /// The ports at which it answers.
     pub ports: Vec<Port<Template>>,
-    /// How long it may be silent.
-    pub idle: Idle,
+    /// How long it may be silent; none: its silence says nothing.
+    pub idle: Option<Idle>,
     /// Where its peers keep what it published.
     pub dht: Option<Dht<Template>>,
     /// Where it is paid.
@@ -84,12 +107,12 @@ pub struct Filled {
     pub command: Option<Pattern>,
     /// The ports at which it answers, without those whose number is empty.
     pub ports: Vec<FilledPort>,
-    /// How long it may be silent.
-    pub idle: Idle,
+    /// How long it may be silent; none: its silence says nothing.
+    pub idle: Option<Idle>,
     /// Where its peers keep what it published.
     pub dht: Option<Dht<String>>,
     /// Where it is paid; none also if the contract is empty.
-    pub chain: Option<Chain<String>>,
+    pub chain: Option<FilledChain>,
     /// When it should have been paid.
     pub earning: Option<Earning>,
     /// The programs that it uses on other hosts, by their group's name: `host:port` each.
@@ -206,6 +229,19 @@ pub struct Chain<T> {
     pub contract: T,
     /// Where the chain is asked, as URLs with commas between them.
     pub rpc: T,
+    /// The chain's id, a number.
+    pub chain_id: T,
+}
+
+/// Where the program is paid, ready to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilledChain {
+    /// What kind of contract it is.
+    pub kind: ChainKind,
+    /// The contract's address: `0x` and 40 digits of hex.
+    pub contract: String,
+    /// URLs, the preferred first; at least one.
+    pub rpc: Vec<String>,
     /// The chain's id.
     pub chain_id: u64,
 }
@@ -245,3 +281,6 @@ pub struct FilledBackends {
     /// `host` and `port` of the program that uses them.
     pub coordinator: Option<(String, u16)>,
 }
+
+#[cfg(test)]
+mod tests;

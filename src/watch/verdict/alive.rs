@@ -85,7 +85,7 @@ fn by_logs(look: &Look<'_>) -> Finding {
     let Some(silent) = look.silent_for(last) else {
         return Finding::new(Answer::Unknown, "it isn't watched yet");
     };
-    if silent <= look.patience(last) {
+    if look.patience(last).is_none_or(|patience| silent <= patience) {
         return match (last, unread) {
             (Some(last), _) => {
                 let why = format!("its log grew {} ago", age(look.now.since(last)));

@@ -204,15 +204,13 @@ impl Look<'_> {
         Some(self.now.since(last.map_or(watching, |last| last.max(watching))))
     }
 
-    /// How long it may be silent now.
-    fn patience(&self, last: Option<Timestamp>) -> Duration {
-        let usual = self.expect.idle + self.expect.grace;
-        let named = self
-            .state
-            .idle_until
-            .zip(last)
-            .map(|(until, last)| until.since(last).max(self.expect.idle) + self.expect.grace);
-        named.map_or(usual, |named| named.max(usual))
+    /// How long it may be silent now; `None`: for ever.
+    fn patience(&self, last: Option<Timestamp>) -> Option<Duration> {
+        let idle = self.expect.idle?;
+        let usual = idle + self.expect.grace;
+        let named = self.state.idle_until.zip(last);
+        let named = named.map(|(until, last)| until.since(last).max(idle) + self.expect.grace);
+        Some(named.map_or(usual, |named| named.max(usual)))
     }
 
     /// When the program's current run began.

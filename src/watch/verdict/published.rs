@@ -19,7 +19,8 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
         return Finding::new(Answer::Unknown, why);
     };
     let round = look.state.chain.as_ref().and_then(super::super::state::ChainState::long_round);
-    let patience = (round.unwrap_or_default() * 2 + stays + look.expect.idle).max(MISSED_AFTER);
+    let patience = (round.unwrap_or_default() * 2 + stays + look.expect.idle.unwrap_or_default())
+        .max(MISSED_AFTER);
     let last = dht.published.iter().max_by_key(|(_, at)| **at);
     if let Some((key, at)) = last
         && look.now.since(*at) <= patience

@@ -5,23 +5,22 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::fleet::Level;
 use crate::fleet::alerts::{Alerts, Fact, Facts, Policy};
-use crate::watch::expect::Earning;
-use crate::watch::meaning::{Cause, Kind, Meaning};
+use crate::watch::expect::{Earning, Known};
+use crate::watch::meaning::{Kind, Meaning};
 use crate::watch::observation::{CHAIN, ChainSeen, DHT, Kept, Observation, PROCESS, Seen, Whose};
 
 const HOUR: u64 = 3_600;
 
 fn expect() -> Expect {
     let cause = |id: &str, says: &str| {
-        let remedy = "do this".to_owned();
-        (id.to_owned(), Cause { id: id.to_owned(), says: says.to_owned(), remedy, pattern: None })
+        (id.to_owned(), Known { says: says.to_owned(), remedy: "do this".to_owned() })
     };
     Expect {
         logs: vec!["swarm".to_owned()],
         has_process: false,
         ports: Vec::new(),
         says_work: true,
-        idle: Duration::from_mins(15),
+        idle: Some(Duration::from_mins(15)),
         grace: Duration::from_mins(5),
         published_for: Some(Duration::from_mins(10)),
         earning: Some(Earning { first: Duration::from_hours(3), every: Duration::from_hours(3) }),

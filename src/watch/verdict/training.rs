@@ -36,7 +36,7 @@ pub(super) fn of(look: &Look<'_>, alive: &Finding) -> Finding {
         return Finding::new(Answer::Unknown, "it isn't watched yet");
     };
     let found = match last {
-        _ if silent > look.patience(at) => {
+        _ if look.patience(at).is_some_and(|patience| silent > patience) => {
             let why = format!("its log has not said that it trains {}", lasting(silent));
             let known = look.state.causes.back().filter(|it| at.is_none_or(|at| it.at >= at));
             let cause = known.map(|it| it.cause.clone());
@@ -60,7 +60,7 @@ fn behind(look: &Look<'_>) -> Option<Finding> {
     let chain = look.state.chain.as_ref().filter(|_| look.trouble(CHAIN).is_none())?;
     let current = chain.last.round?;
     let long = chain.long_round().unwrap_or(Duration::from_hours(1));
-    let patience = (look.expect.idle + look.expect.grace + long) * 2;
+    let patience = (look.expect.idle? + look.expect.grace + long) * 2;
     if current <= round.saturating_add(BEHIND_MAX) || look.silent_for(Some(since))? <= patience {
         return None;
     }

@@ -27,13 +27,17 @@ impl Kind {
         serde_json::from_str(text).expect("a committed artefact")
     }
 
-    /// Puts it on the chain with foundry's `cast`; account 0 owns it.
+    /// Puts it on the chain; account 0 owns it.
     pub(crate) fn deploy(self, anvil: &Anvil) -> Address {
-        let artefact = self.artefact();
-        let bytecode = artefact["bytecode"].as_str().expect("its bytecode");
-        let key = ["--private-key", Anvil::key_hex(0), "--rpc-url", &anvil.rpc_url];
-        let told = cast(&[&["send", "--json"], &key[..], &["--create", bytecode]].concat());
-        let receipt: Value = serde_json::from_str(&told).expect("a receipt");
-        receipt["contractAddress"].as_str().expect("an address").parse().expect("an address")
+        deploy(&self.artefact(), anvil)
     }
+}
+
+/// Puts a contract on the chain with foundry's `cast`, from account 0.
+pub(crate) fn deploy(artefact: &Value, anvil: &Anvil) -> Address {
+    let bytecode = artefact["bytecode"].as_str().expect("its bytecode");
+    let key = ["--private-key", Anvil::key_hex(0), "--rpc-url", &anvil.rpc_url];
+    let told = cast(&[&["send", "--json"], &key[..], &["--create", bytecode]].concat());
+    let receipt: Value = serde_json::from_str(&told).expect("a receipt");
+    receipt["contractAddress"].as_str().expect("an address").parse().expect("an address")
 }

@@ -35,6 +35,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "container",
             "dht",
             "gpu",
+            "gswarm",
             "host",
             "journal",
             "notify",
@@ -42,7 +43,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "telemetry",
         ],
     ),
-    ("services", &["agent", "hub", "monitor"]),
+    ("services", &["agent", "hub", "monitor", "sidecar"]),
     ("edges", &["cli", "config", "main"]),
 ];
 
@@ -67,6 +68,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("usage", "node"),
     ("watch", "fleet"),
     ("watch", "ids"),
+    ("watch", "usage"),
     ("main", "cli"),
     ("main", "config"),
     ("cli", "config"),
@@ -96,6 +98,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("reqwest", &["http"]),
     ("rmp", &["dht"]),
     ("rusqlite", &["sql"]),
+    ("serde_saphyr", &["config"]),
     ("toml", &["config", "watch"]),
     ("tower", &["web"]),
     ("yamux", &["dht"]),

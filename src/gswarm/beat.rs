@@ -1,0 +1,95 @@
+//! Heartbeats to the original monitor, or to a hub of ours, as the original Linux agent posts them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Accepted, Endpoint, InvalidEndpoint, Refused, post};
+use crate::http::{self, Client};
+use crate::report::BoxError;
+use crate::secret::Secret;
+
+/// The longest that one try takes.
+const TRY_MAX: Duration = Duration::from_secs(8);
+
+/// One heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Beat {
+    /// The node's name.
+    pub node_id: String,
+    /// Its address, if it knows one.
+    pub ip: String,
+    /// Whatever else its owner wants to see.
+    pub meta: String,
+    /// Whether the program is well.
+    pub status: Status,
+    /// The owner's account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gswarm_eoa: Option<String>,
+    /// The node's peer ids, with commas between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gswarm_peer_ids: Option<String>,
+    /// The owner's number at Telegram.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gswarm_tgid: Option<String>,
+}
+
+/// Whether the program is well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// It is.
+    #[default]
+    Up,
+    /// It isn't.
+    Down,
+}
+
+impl Beat {
+    /// Says that the program is not well, and why, in the agent's words.
+    pub fn set_down(&mut self, reason: &str) {
+        self.status = Status::Down;
+        if !self.meta.is_empty() {
+            self.meta.push(',');
+        }
+        self.meta.push_str("reason=");
+        self.meta.push_str(reason);
+    }
+}
+
+/// Who takes heartbeats.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    client: Client,
+    endpoint: Endpoint,
+}
+
+/// Why there can be no such monitor.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidMonitor {
+    /// Its address or its secret can't be used.
+    #[error(transparent)]
+    Endpoint(#[from] InvalidEndpoint),
+    /// There can be no client.
+    #[error("a client can't be made")]
+    Client(#[source] BoxError),
+}
+
+impl Monitor {
+    /// The monitor at this address, with the secret that nodes prove themselves by. Nothing is called.
+    pub fn new(server: &str, secret: Secret) -> Result<Self, InvalidMonitor> {
+        let endpoint = Endpoint::new(server, "/api/heartbeat", secret)?;
+        let client = http::client().timeout(TRY_MAX).build().map_err(http::boxed);
+        Ok(Self { client: client.map_err(InvalidMonitor::Client)?, endpoint })
+    }
+
+    /// Posts a heartbeat, once. Repeatable.
+    pub async fn post(&self, beat: &Beat) -> Result<Accepted, Refused> {
+        post(&self.client, &self.endpoint, beat).await
+    }
+
+    /// The monitor for people: only its host.
+    pub fn shown(&self) -> String {
+        self.endpoint.shown()
+    }
+}

@@ -1,0 +1,197 @@
+//! What a coordinator says of the programs of its swarm, and who was paid: one look a minute for all of them.
+//!
+//! Invariants: what was paid and the place up to which the events were read are one commit of each program; after a
+//! kill events may be read again, which changes nothing; a payment that a reorganisation took away counts no more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::again;
+use crate::chain::coordinator::{Coordinator, Cursor, Happened, Look, News, PeerFigures, What};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::ids::Address;
+use crate::report::causes;
+use crate::sidecar::program::{Program, Taken};
+use crate::supervise::Failure;
+use crate::watch::observation::{CHAIN, ChainSeen, Seen, Whose};
+
+/// How often the chain is asked.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Most rounds of reading events that follow each other at once, of a chain that is far ahead.
+const CATCH_UP_MAX: usize = 20;
+
+/// What the contract says of its bootnodes, for who looks them up.
+pub type Bootnodes = tokio::sync::watch::Sender<Vec<String>>;
+
+/// Reads one coordinator. One service.
+#[derive(Debug, Clone)]
+pub struct ChainProbe {
+    /// The contract.
+    pub coordinator: Arc<Coordinator>,
+    /// The programs of its swarm.
+    pub programs: Vec<Arc<Program>>,
+    /// Told the bootnodes that the contract names.
+    pub bootnodes: Arc<Bootnodes>,
+}
+
+impl ChainProbe {
+    /// Reads until it is aborted.
+    pub async fn run(self) -> Result<(), Failure> {
+        let mut cursor = self.oldest().await?;
+        loop {
+            match self.read(&mut cursor).await {
+                Ok(()) => {}
+                Err(Unread::Store(failure)) => return Err(failure),
+                Err(Unread::Chain(why)) => {
+                    for program in &self.programs {
+                        program.source(CHAIN, Some(why.clone())).await.map_err(again)?;
+                    }
+                }
+            }
+            SystemClock.sleep(EVERY).await;
+        }
+    }
+
+    /// The place of the program whose events were read the least far.
+    async fn oldest(&self) -> Result<Cursor, Failure> {
+        let mut oldest: Option<Cursor> = None;
+        for program in &self.programs {
+            let mark = program.mark(CHAIN).await.map_err(again)?;
+            let cursor: Cursor =
+                mark.and_then(|mark| serde_json::from_str(&mark).ok()).unwrap_or_default();
+            if oldest.as_ref().is_none_or(|oldest| cursor.read_to() < oldest.read_to()) {
+                oldest = Some(cursor);
+            }
+        }
+        Ok(oldest.unwrap_or_default())
+    }
+
+    async fn read(&self, cursor: &mut Cursor) -> Result<(), Unread> {
+        let peers: Vec<String> = self.programs.iter().filter_map(|it| peer(it)).collect();
+        let look = self.coordinator.look(&peers).await.map_err(|err| Unread::chain(&err))?;
+        if let Some(bootnodes) = look.bootnodes.known() {
+            self.bootnodes.send_if_modified(|known| {
+                let is_new = known != bootnodes;
+                known.clone_from(bootnodes);
+                is_new
+            });
+        }
+        for program in &self.programs {
+            let seen = seen(&look, peer(program).as_deref());
+            program.saw(Seen::Chain(seen)).await.map_err(Unread::store)?;
+        }
+        for _ in 0..CATCH_UP_MAX {
+            let news = self.coordinator.news(cursor).await.map_err(|err| Unread::chain(&err))?;
+            for program in &self.programs {
+                let taken = paid(program, &look, &news);
+                program.observe(taken).await.map_err(Unread::store)?;
+            }
+            *cursor = news.cursor;
+            if !news.is_behind {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing was read.
+enum Unread {
+    /// The chain, in words.
+    Chain(String),
+    /// The database.
+    Store(Failure),
+}
+
+impl Unread {
+    fn chain(err: &crate::chain::Error) -> Self {
+        Self::Chain(causes(err))
+    }
+
+    fn store(err: crate::sidecar::store::Error) -> Self {
+        Self::Store(again(err))
+    }
+}
+
+/// The program's id among its peers, as its owner or its log says.
+pub fn peer(program: &Program) -> Option<String> {
+    program.watching.peer.clone().or_else(|| program.look().state.peer.clone())
+}
+
+/// What a look says of a program.
+fn seen(look: &Look, peer: Option<&str>) -> ChainSeen {
+    let mut unknown: Vec<String> =
+        look.round.reason().map(|why| format!("round: {why}")).into_iter().collect();
+    let figures = peer.and_then(|peer| look.peers.get(peer));
+    if peer.is_none() {
+        unknown.push("its peer id is not known yet".to_owned());
+    }
+    if let Some(PeerFigures { rewards, wins, votes, eoa }) = figures {
+        let reasons = [
+            ("rewards", rewards.reason()),
+            ("wins", wins.reason()),
+            ("votes", votes.reason()),
+            ("account", eoa.reason()),
+        ];
+        unknown.extend(
+            reasons.into_iter().filter_map(|(what, why)| Some(format!("{what}: {}", why?))),
+        );
+    }
+    ChainSeen {
+        block: look.head.block,
+        round: look.round.known().copied(),
+        rewards: figures.and_then(|it| it.rewards.known()).map(ToString::to_string),
+        wins: figures.and_then(|it| it.wins.known().copied()),
+        votes: figures.and_then(|it| it.votes.known().copied()),
+        is_registered: figures.and_then(|it| it.eoa.known()).map(Option::is_some),
+        unknown,
+    }
+}
+
+/// The account of a program's peer.
+fn account(look: &Look, peer: Option<&str>) -> Option<Address> {
+    look.peers.get(peer?)?.eoa.known().copied().flatten()
+}
+
+/// Who was paid, as a program sees it, and the place up to which that was read.
+fn paid(program: &Program, look: &Look, news: &News) -> Taken {
+    let ours = peer(program);
+    let account = account(look, ours.as_deref());
+    let mut seen: Vec<Seen> =
+        news.void_after.map(|after| Seen::TakenBack { after }).into_iter().collect();
+    // Of the others only the last matters.
+    let mut last: BTreeMap<u8, Seen> = BTreeMap::new();
+    let now = SystemClock.now();
+    for happened in &news.happened {
+        let Happened { block, at, what, .. } = happened;
+        let What::RewardSubmitted { account: by, round, reward, peer, .. } = what else { continue };
+        let whose = match &ours {
+            Some(ours) if ours == peer => Whose::Ours,
+            Some(_) if account == Some(*by) => Whose::Twin,
+            _ => Whose::Other,
+        };
+        let paid = at.unwrap_or_else(|| time_of(*block, look, now));
+        let (round, reward, block) = (*round, reward.to_string(), *block);
+        let one = Seen::Paid { whose, round, reward, block, paid };
+        if whose == Whose::Ours {
+            let known = program.look().state.chain.as_ref().and_then(|it| it.paid);
+            if known.is_none_or(|(_, known)| known < block || news.void_after.is_some()) {
+                seen.push(one);
+            }
+        } else {
+            last.insert(u8::from(whose == Whose::Twin), one);
+        }
+    }
+    seen.extend(last.into_values());
+    let cursor = serde_json::to_string(&news.cursor).unwrap_or_default();
+    Taken { seen, marks: vec![(CHAIN.to_owned(), cursor)], reports: Vec::new() }
+}
+
+/// About when a block was made of which the endpoint doesn't tell: two seconds a block.
+fn time_of(block: u64, look: &Look, now: Timestamp) -> Timestamp {
+    let back = look.head.block.saturating_sub(block).saturating_mul(2_000);
+    let head = look.head.at.min(now);
+    Timestamp::from_unix_ms(head.unix_ms().saturating_sub(back))
+}

@@ -1,0 +1,280 @@
+//! The sidecar as a whole: opens its store, starts what observes, judges and tells, and answers requests.
+//!
+//! Invariants: whatever fails for good ends the sidecar with a reason; a source that can't be asked does not.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use super::api::{self, Shared};
+use super::error::Error;
+use super::follow::Follower;
+use super::probe::chain::ChainProbe;
+use super::probe::{Programs, host, ports};
+use super::program::Program;
+use super::report::hub::HubReporter;
+use super::report::original;
+use super::restart::Restarter;
+use super::settings::{Links, Settings};
+use super::store::{self, Store};
+use super::watcher::{Verdicts, Watcher};
+use crate::backoff::Backoff;
+use crate::chain::coordinator::Coordinator;
+use crate::chain::{self, EndpointLimits};
+use crate::clock::{Clock as _, SystemClock};
+use crate::gswarm::Service;
+use crate::http::{self, Url};
+use crate::notify::{Channel, Outbox};
+use crate::supervise::{Failure, Services};
+use crate::watch::profile::{Filled, FilledChain};
+use crate::web;
+
+/// How long answers under way may take once the sidecar is to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a part that failed rests.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+
+/// How often it forgets what is too old, and the pause between two parts of that.
+const CLEAN: Duration = Duration::from_hours(1);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a dead man's switch is told, and how long it may take.
+const PING_EVERY: Duration = Duration::from_mins(1);
+const PING_MAX: Duration = Duration::from_secs(10);
+
+/// How long an endpoint of the chain may take.
+const CHAIN_MAX: Duration = Duration::from_secs(20);
+
+/// What the bootnodes of a contract are told by, for each contract.
+type Named = BTreeMap<String, Arc<tokio::sync::watch::Sender<Vec<String>>>>;
+
+/// Runs the sidecar until `shutdown`.
+pub async fn run(
+    settings: Settings,
+    links: Links,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let at = settings.listen;
+    // Before the store: an address that is taken is the commoner mistake, and leaves nothing behind.
+    let listener = TcpListener::bind(at).await.map_err(|source| Error::Listen { at, source })?;
+    let at = listener.local_addr().map_err(Error::Serve)?;
+    let store = Store::open(&settings.db)?;
+    let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut programs = Vec::new();
+    for watching in settings.programs {
+        let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
+        programs.push(Arc::new(program));
+    }
+    let programs: Programs = Arc::new(programs);
+    say(&programs, &settings.without, at);
+    let mut services = Services::default();
+    let channels = Channel::all(&links.channels).map_err(Error::Link)?;
+    services.spawn_with("channels", BACKOFF, channels.clone(), check);
+    let outbox = Outbox::new(store.book(), channels);
+    outbox.warn_of_others().await.map_err(store::Error::from)?;
+    outbox.spawn(&mut services);
+    let verdicts = Verdicts::default();
+    let watcher = Watcher {
+        store: store.clone(),
+        programs: Arc::clone(&programs),
+        rules: Arc::new(settings.rules),
+        policy: settings.policy,
+        verdicts: verdicts.clone(),
+        outbox,
+        bell,
+        changed: Arc::clone(&changed),
+        clock,
+    };
+    services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
+    observe(&mut services, &programs, links.original.is_some())?;
+    tell(&mut services, (&programs, &verdicts, &changed), &store, links)?;
+    let restarter = Restarter::new(store.clone(), Arc::clone(&programs), verdicts.clone());
+    services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
+    services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
+    let shared = Shared::new(store, programs, verdicts, clock);
+    let serve =
+        web::serve_within_until(listener, api::router(shared), api::BOUNDS, shutdown, GRACE);
+    let ended = tokio::select! {
+        ended = serve => ended.map_err(Error::Serve),
+        failed = services.first_fatal() => Err(Error::Part(failed)),
+    };
+    services.stop().await;
+    ended
+}
+
+/// Says once where the sidecar is, what it watches, and what it does without.
+fn say(programs: &Programs, without: &[String], at: std::net::SocketAddr) {
+    tracing::info!("the sidecar is at http://{at}/health");
+    for program in programs.iter() {
+        let profile = &program.watching.profile;
+        let logs: Vec<&str> = profile.logs.iter().map(|log| log.name.as_str()).collect();
+        let logs = if logs.is_empty() { "none".to_owned() } else { logs.join(", ") };
+        tracing::info!("watches {} by profile {}, logs: {logs}", program.name(), profile.profile);
+    }
+    for without in without {
+        tracing::info!("{without}");
+    }
+}
+
+/// Starts what observes.
+fn observe(services: &mut Services, programs: &Programs, is_reported: bool) -> Result<(), Error> {
+    for (at, program) in programs.iter().enumerate() {
+        for log in &program.watching.profile.logs {
+            // The original's service is told of the first program alone: it knows one node a token.
+            let is_reported = is_reported && at == 0;
+            let follower = Follower { program: Arc::clone(program), log: log.clone(), is_reported };
+            services.spawn_with("log", BACKOFF, follower, Follower::run);
+        }
+    }
+    services.spawn_with("host", BACKOFF, Arc::clone(programs), host::run);
+    services.spawn_with("ports", BACKOFF, Arc::clone(programs), ports::run);
+    let named = read_chains(services, programs)?;
+    ask_peers(services, programs, &named);
+    Ok(())
+}
+
+/// The programs that share something, by its name.
+fn together<T: Clone>(
+    programs: &Programs,
+    of: impl Fn(&Filled) -> Option<(String, T)>,
+) -> BTreeMap<String, (T, Vec<Arc<Program>>)> {
+    let mut groups: BTreeMap<String, (T, Vec<Arc<Program>>)> = BTreeMap::new();
+    for program in programs.iter() {
+        if let Some((name, what)) = of(&program.watching.profile) {
+            let group = groups.entry(name).or_insert_with(|| (what, Vec::new()));
+            group.1.push(Arc::clone(program));
+        }
+    }
+    groups
+}
+
+fn name_of(chain: &FilledChain) -> String {
+    format!("{} {}", chain.rpc.join(" "), chain.contract)
+}
+
+/// Starts a reader for each contract.
+fn read_chains(services: &mut Services, programs: &Programs) -> Result<Named, Error> {
+    let mut named = Named::new();
+    let groups = together(programs, |it| it.chain.as_ref().map(|it| (name_of(it), it.clone())));
+    for (name, (chain, programs)) in groups {
+        let config = chain::Config {
+            rpc_urls: chain.rpc.clone(),
+            chain_id: Some(chain.chain_id),
+            contract: chain.contract.parse().map_err(|err| Error::Link(Box::new(err)))?,
+            request_timeout: CHAIN_MAX,
+            endpoints: EndpointLimits::default(),
+        };
+        let coordinator = Coordinator::new(config).map_err(|err| Error::Link(err.into()))?;
+        let bootnodes = Arc::new(tokio::sync::watch::Sender::new(Vec::new()));
+        named.insert(name, Arc::clone(&bootnodes));
+        let probe = ChainProbe { coordinator: Arc::new(coordinator), programs, bootnodes };
+        services.spawn_with("chain", BACKOFF, probe, ChainProbe::run);
+    }
+    Ok(named)
+}
+
+/// Starts who asks the programs' peers, for each swarm.
+#[cfg(feature = "p2p")]
+fn ask_peers(services: &mut Services, programs: &Programs, named: &Named) {
+    use super::probe::dht::DhtProbe;
+    use crate::dht::{Config, Witness};
+    let witness = Witness::new(Config::default());
+    let groups = together(programs, |it| {
+        let dht = it.dht.clone()?;
+        let chain = it.chain.as_ref().map(name_of).unwrap_or_default();
+        Some((format!("{chain} {:?}", dht.bootnodes), (dht, chain)))
+    });
+    for ((dht, chain), programs) in groups.into_values() {
+        let none = || tokio::sync::watch::channel(Vec::new()).1;
+        let named = named.get(&chain).map_or_else(none, |it| it.subscribe());
+        let probe = DhtProbe { dht, programs, named, witness: witness.clone() };
+        services.spawn_with("dht", BACKOFF, probe, DhtProbe::run);
+    }
+}
+
+/// This build knows no DHT.
+#[cfg(not(feature = "p2p"))]
+fn ask_peers(services: &mut Services, programs: &Programs, _: &Named) {
+    let groups = together(programs, |it| it.dht.as_ref().map(|_| (String::new(), ())));
+    for ((), programs) in groups.into_values() {
+        services.spawn_with("dht", BACKOFF, programs, async |programs| {
+            for program in programs {
+                let why = "this build has no feature p2p".to_owned();
+                program.source(crate::watch::observation::DHT, Some(why)).await.ok();
+            }
+            std::future::pending().await
+        });
+    }
+}
+
+/// Starts what tells others.
+fn tell(
+    services: &mut Services,
+    (programs, verdicts, changed): (&Programs, &Verdicts, &Arc<Notify>),
+    store: &Store,
+    links: Links,
+) -> Result<(), Error> {
+    if let Some(link) = links.hub {
+        let (programs, verdicts) = (Arc::clone(programs), verdicts.clone());
+        let reporter = HubReporter::new(link, programs, verdicts, Arc::clone(changed));
+        let reporter = reporter.map_err(Error::Link)?;
+        services.spawn_with("hub", BACKOFF, reporter, HubReporter::run);
+    }
+    if let Some(config) = links.original {
+        let service = Arc::new(Service::new(config).map_err(Error::Link)?);
+        let (store, programs) = (store.clone(), Arc::clone(programs));
+        let sender = original::Sender { service, store, programs };
+        services.spawn_with("ingest", BACKOFF, sender.clone(), original::Sender::events);
+        services.spawn_with("figures", BACKOFF, sender, original::Sender::figures);
+    }
+    if let Some(url) = links.ping {
+        services.spawn_with("ping", BACKOFF, (store.clone(), url), ping);
+    }
+    Ok(())
+}
+
+/// Asks each channel whether it takes what the owner set, and says so in the log.
+async fn check(channels: Vec<Channel>) -> Result<(), Failure> {
+    if channels.is_empty() {
+        tracing::info!(
+            "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
+        );
+    }
+    for channel in channels {
+        let name = channel.name();
+        match channel.check().await {
+            Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
+            Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
+        }
+    }
+    Ok(())
+}
+
+/// Tells a dead man's switch that the sidecar is there, while its database answers.
+async fn ping((store, url): (Store, Url)) -> Result<(), Failure> {
+    let client = http::client().timeout(PING_MAX).build();
+    let client = client.map_err(|err| Failure::again(err, "look at the certificates"))?;
+    loop {
+        if store.answers().await.is_ok()
+            && let Err(err) = client.get(url.clone()).send().await
+        {
+            tracing::debug!("SIDECAR_PING_URL: {}", crate::report::causes(&err.without_url()));
+        }
+        SystemClock.sleep(PING_EVERY).await;
+    }
+}
+
+async fn keep_house(store: Store) -> Result<(), Failure> {
+    let again = |err| Failure::again(err, "look whether the disk under SIDECAR_DB is full");
+    loop {
+        while store.forget(SystemClock.now()).await.map_err(again)? {
+            SystemClock.sleep(PAUSE).await;
+        }
+        SystemClock.sleep(CLEAN).await;
+    }
+}

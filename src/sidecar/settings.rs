@@ -1,0 +1,94 @@
+//! What the owner of a sidecar sets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fleet::alerts::Policy;
+use crate::fleet::rule::Rule;
+use crate::http::Url;
+use crate::secret::Secret;
+use crate::watch::expect::Expect;
+use crate::watch::profile::Filled;
+use crate::{bus, gswarm, notify};
+
+/// Most programs that one sidecar watches.
+pub const PROGRAMS_MAX: usize = 64;
+
+/// The settings of a sidecar.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `SIDECAR_LISTEN`, or the original's `system.health_port`: where it is asked.
+    pub listen: SocketAddr,
+    /// `SIDECAR_DB`: its database.
+    pub db: PathBuf,
+    /// What it watches; names are unique.
+    pub programs: Vec<Watching>,
+    /// What somebody wants to be woken for.
+    pub rules: Vec<Rule>,
+    /// How they want to be told.
+    pub policy: Policy,
+    /// What is not set, and so not watched or told; a sentence each.
+    pub without: Vec<String>,
+}
+
+/// A program to be watched.
+#[derive(Debug, Clone)]
+pub struct Watching {
+    /// What the owner calls it.
+    pub name: String,
+    /// Its profile, with the owner's values.
+    pub profile: Filled,
+    /// What is expected of it.
+    pub expect: Expect,
+    /// Its id among its peers, if the owner says it; otherwise its log does.
+    pub peer: Option<String>,
+    /// How many last lines are read of a log that was never read before.
+    pub first_lines: usize,
+    /// How it is started again when it is down or stuck; `None`: never.
+    pub restart: Option<Restart>,
+}
+
+/// How a program is started again. Off unless its owner sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// By whom.
+    pub by: RestartBy,
+    /// How long it must be in trouble before.
+    pub after: Duration,
+    /// How often within a day at most.
+    pub a_day: u32,
+}
+
+/// Who is asked to start a program again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestartBy {
+    /// systemd, for this unit.
+    Unit(String),
+    /// The container engine, for this container.
+    Container(String),
+}
+
+/// What a sidecar is linked with. It does without what is not set.
+#[derive(Debug)]
+pub struct Links {
+    /// The channels over which people are told.
+    pub channels: notify::Config,
+    /// NATS, where what it sees is published.
+    pub bus: Option<bus::Config>,
+    /// The hub that is told.
+    pub hub: Option<HubLink>,
+    /// The original's service, spoken to as the original does.
+    pub original: Option<gswarm::Config>,
+    /// A dead man's switch.
+    pub ping: Option<Url>,
+}
+
+/// A hub that is told.
+#[derive(Debug, Clone)]
+pub struct HubLink {
+    /// Its address; beats go to `/api/heartbeat` under it.
+    pub url: Url,
+    /// What proves that the beats are the owner's.
+    pub secret: Secret,
+}

@@ -1,0 +1,87 @@
+//! What is to be reported to others and was not taken yet: a queue for each of them.
+//!
+//! Must hold: a report leaves when it was taken, or when the queue is full: then the oldest goes, and that is counted.
+
+use std::collections::BTreeSet;
+
+use super::{Batch, Error, Store, ms};
+use crate::clock::Timestamp;
+use crate::sql::{Connection, SqliteError, params};
+
+/// The most reports that wait for one receiver.
+const WAITING_MAX: i64 = 10_000;
+
+/// Queues the reports of a batch, within its commit.
+pub(super) fn queue(db: &Connection, batch: &Batch) -> Result<(), SqliteError> {
+    let at = batch.observations.last().map(|it| ms(it.at)).unwrap_or_default();
+    let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
+    let mut add = db.prepare_cached(add)?;
+    for (sink, body) in &batch.reports {
+        add.execute(params![sink, at, body])?;
+    }
+    for sink in batch.reports.iter().map(|(sink, _)| *sink).collect::<BTreeSet<_>>() {
+        cut(db, sink)?;
+    }
+    Ok(())
+}
+
+/// Lets the oldest reports go that are too many.
+fn cut(db: &Connection, sink: &str) -> Result<usize, SqliteError> {
+    let cut = "DELETE FROM reports WHERE sink = ?1 AND id <= (SELECT id FROM reports
+               WHERE sink = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    db.prepare_cached(cut)?.execute(params![sink, WAITING_MAX])
+}
+
+/// A report that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its number.
+    pub id: i64,
+    /// What it says, as JSON.
+    pub body: String,
+}
+
+impl Store {
+    /// Queues reports for a receiver; returns how many old ones went for them.
+    pub async fn report(
+        &self,
+        sink: &'static str,
+        bodies: Vec<String>,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        self.writer
+            .change("sidecar.report", false, move |db: &Connection| {
+                let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
+                let mut add = db.prepare_cached(add)?;
+                for body in &bodies {
+                    add.execute(params![sink, ms(now), body])?;
+                }
+                Ok(cut(db, sink)?)
+            })
+            .await
+    }
+
+    /// The oldest reports that wait for a receiver.
+    pub async fn reports(&self, sink: &'static str, limit: u32) -> Result<Vec<Report>, Error> {
+        self.writer
+            .call(false, move |db| {
+                let select = "SELECT id, body FROM reports WHERE sink = ?1 ORDER BY id LIMIT ?2";
+                let mut select = db.prepare_cached(select)?;
+                let rows = select.query_map(params![sink, limit], |row| {
+                    Ok(Report { id: row.get(0)?, body: row.get(1)? })
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Forgets reports that were taken, or that never will be: all up to this number.
+    pub async fn reported(&self, sink: &'static str, up_to: i64) -> Result<(), Error> {
+        let gone = "DELETE FROM reports WHERE sink = ?1 AND id <= ?2";
+        let work = move |db: &Connection| {
+            db.prepare_cached(gone)?.execute(params![sink, up_to])?;
+            Ok(())
+        };
+        self.writer.change("sidecar.reported", false, work).await
+    }
+}

@@ -1,0 +1,216 @@
+//! Judges all programs each second, and at once when something was observed: the verdicts, and who is told of them.
+//!
+//! Invariants: a verdict that differs, and a decision, are written down before anybody sees or hears of them. If the
+//! database fails, nothing is told, and the next look decides the same again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::program::Program;
+use super::store::{Error, Store};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::fleet::alerts::{Alerts, Fact, Facts, Policy};
+use crate::fleet::rule::{Condition, Rule, Trouble};
+use crate::notify::Outbox;
+use crate::supervise::Failure;
+use crate::watch::observation::Seen;
+use crate::watch::verdict::{Verdict, verdict};
+
+/// How often programs are judged.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The shortest time between two looks: what is observed in between is looked at together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// A pause between two looks after which nothing is known of what happened meanwhile: the machine slept, its clock
+/// was set, or the database failed.
+const GAP: Duration = Duration::from_secs(60);
+
+const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
+
+/// The newest verdicts, by program. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts(Arc<Mutex<BTreeMap<String, Arc<Verdict>>>>);
+
+impl Verdicts {
+    /// The verdict on a program.
+    pub fn of(&self, name: &str) -> Option<Arc<Verdict>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn set(&self, name: &str, verdict: Arc<Verdict>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.to_owned(), verdict);
+    }
+}
+
+/// Judges and decides. One service.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    /// The database.
+    pub store: Store,
+    /// What is watched.
+    pub programs: Arc<Vec<Arc<Program>>>,
+    /// What somebody wants to know.
+    pub rules: Arc<Vec<Rule>>,
+    /// How they want to be told.
+    pub policy: Policy,
+    /// The newest verdicts.
+    pub verdicts: Verdicts,
+    /// Sends what was decided.
+    pub outbox: Outbox,
+    /// Rings when something was observed.
+    pub bell: Arc<Notify>,
+    /// Rings when a verdict changed.
+    pub changed: Arc<Notify>,
+    /// The clock.
+    pub clock: SystemClock,
+}
+
+/// Since when each trouble holds, by rule and program.
+type Since = BTreeMap<(String, String), Timestamp>;
+
+impl Watcher {
+    /// Judges until it is aborted.
+    pub async fn run(self) -> Result<(), Failure> {
+        let again = |err: Error| Failure::again(err, REMEDY);
+        let now = self.clock.now();
+        let mut alerts =
+            self.store.book().alerts(&self.policy, now).await.map_err(|err| again(err.into()))?;
+        let (mut last, mut since) = (now, Since::new());
+        self.begin().await.map_err(again)?;
+        loop {
+            let began = self.clock.now();
+            if began < last || began.since(last) > GAP {
+                self.begin().await.map_err(again)?;
+            }
+            last = began;
+            self.judge().await.map_err(again)?;
+            self.decide(&mut alerts, &mut since).await.map_err(again)?;
+            self.clock.sleep(GATHER).await;
+            tokio::select! {
+                () = self.bell.notified() => {}
+                () = self.clock.sleep(EVERY.saturating_sub(GATHER)) => {}
+            }
+        }
+    }
+
+    /// From now on what is not observed counts as silent after its time.
+    async fn begin(&self) -> Result<(), Error> {
+        for program in self.programs.iter() {
+            program.saw(Seen::Watching).await?;
+        }
+        Ok(())
+    }
+
+    async fn judge(&self) -> Result<(), Error> {
+        for program in self.programs.iter() {
+            let known = program.look();
+            let now = self.clock.now().max(known.at);
+            let found = verdict(&known.state, &program.watching.expect, now);
+            let was = self.verdicts.of(program.name());
+            if was.as_ref().is_none_or(|was| differs(was, &found)) {
+                self.store.judged(program.name(), known.last, now, &found).await?;
+                tracing::info!(program = program.name(), "{}: {}", program.name(), found.says);
+                self.changed.notify_waiters();
+            }
+            self.verdicts.set(program.name(), Arc::new(found));
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, alerts: &mut Alerts, since: &mut Since) -> Result<(), Error> {
+        let now = self.clock.now();
+        let facts: Vec<Facts> =
+            self.rules.iter().map(|rule| self.facts(rule, alerts, since, now)).collect();
+        let decision = alerts.decide(&self.rules, &facts, &self.policy, now);
+        if decision.is_empty() {
+            return Ok(());
+        }
+        for notice in &decision.notices {
+            tracing::info!(incident = notice.incident, rule = notice.rule, "{}", notice.title);
+        }
+        self.store.book().decided(decision.clone(), self.outbox.names()).await?;
+        alerts.apply(&decision, &self.policy, now);
+        if !decision.notices.is_empty() {
+            self.outbox.poke();
+        }
+        Ok(())
+    }
+
+    /// What is so now for this rule.
+    fn facts(&self, rule: &Rule, alerts: &Alerts, since: &mut Since, now: Timestamp) -> Facts {
+        let mut facts = Facts { removed: self.removed(rule, alerts), ..Facts::default() };
+        for program in self.programs.iter().filter(|it| rule.is_about(it.name(), &[])) {
+            let name = program.name().to_owned();
+            let key = (rule.name.clone(), name.clone());
+            let known = program.look();
+            let found = match &rule.when {
+                Condition::Trouble(troubles) => {
+                    let Some(verdict) = self.verdicts.of(&name) else { continue };
+                    trouble(&verdict, troubles)
+                }
+                Condition::Event { kind, level } => {
+                    let recent =
+                        super::events::lately(&known.state, (kind, *level), rule.clear, now);
+                    Some(recent)
+                }
+                // Of figures and shares of a fleet a sidecar knows nothing: refused where rules are read.
+                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => {
+                    continue;
+                }
+            };
+            match found {
+                Some(Some(why)) => {
+                    let since = *since.entry(key).or_insert(now);
+                    let heard = Some(known.at).filter(|at| *at > Timestamp::default());
+                    facts.holds.push(Fact { node: name, since, why, ip: String::new(), heard });
+                }
+                Some(None) => {
+                    since.remove(&key);
+                }
+                None => {
+                    facts.unknown.insert(name);
+                }
+            }
+        }
+        facts
+    }
+
+    /// The members of this rule's incidents that are watched no more.
+    fn removed(&self, rule: &Rule, alerts: &Alerts) -> BTreeSet<String> {
+        let members = alerts.open().filter(|incident| incident.rule == rule.name);
+        let live = members.flat_map(|incident| incident.live().map(|(name, _)| name));
+        let is_watched = |name: &&String| self.programs.iter().any(|it| it.name() == *name);
+        live.filter(|name| !is_watched(name)).cloned().collect()
+    }
+}
+
+/// Why one of these troubles holds; `Some(None)`: none does; `None`: nobody can say.
+#[expect(clippy::option_option, reason = "unknown and no are different answers")]
+fn trouble(verdict: &Verdict, troubles: &[Trouble]) -> Option<Option<String>> {
+    let held = troubles.iter().find(|it| verdict.has(**it) == Some(true));
+    if let Some(held) = held {
+        let about = verdict.about(*held);
+        let why = match about {
+            Some(found) if !found.remedy.is_empty() => {
+                format!("{}. {}", verdict.says, found.remedy)
+            }
+            _ => verdict.says.clone(),
+        };
+        return Some(Some(why));
+    }
+    troubles.iter().all(|it| verdict.has(*it) == Some(false)).then_some(None)
+}
+
+/// Whether an answer or a trouble is another one; the words change with the time.
+fn differs(was: &Verdict, is: &Verdict) -> bool {
+    let answers = |it: &Verdict| {
+        [&it.alive, &it.training, &it.published, &it.earning, &it.swarm]
+            .map(|found| (found.answer, found.cause.clone()))
+    };
+    was.troubles != is.troubles || answers(was) != answers(is)
+}

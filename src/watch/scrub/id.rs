@@ -1,0 +1,180 @@
+//! Long words: keys, wallets, tokens, serial numbers. The ids of peers are public, and stay.
+
+use std::ops::Range;
+
+use super::bytes::{at, is_hex, is_word, run, run_back};
+
+/// So many digits of hex in a row are a key, a hash or a wallet.
+const HEX_MIN: usize = 16;
+
+/// The shortest text without a form of its own that is taken for a secret if it looks random.
+const BLOB_MIN: usize = 40;
+
+/// The longest secret that is looked for, in bytes.
+const SECRET_MAX: usize = 64 * 1024;
+
+/// How the secrets begin that vendors give out, those without a dash.
+const VENDORS: [&[u8]; 16] = [
+    b"hf_",
+    b"ghp_",
+    b"gho_",
+    b"ghu_",
+    b"ghs_",
+    b"ghr_",
+    b"github_pat_",
+    b"AKIA",
+    b"ASIA",
+    b"AIza",
+    b"npm_",
+    b"sk_live_",
+    b"sk_test_",
+    b"rk_live_",
+    b"dckr_pat_",
+    b"nvapi_",
+];
+
+/// The words before the first dash of secrets that vendors give out.
+const DASHED_VENDORS: [&[u8]; 8] =
+    [b"sk", b"glpat", b"xoxb", b"xoxp", b"xoxa", b"nvapi", b"pypi", b"dop_v1"];
+
+/// Whether a word is the id of a peer or of content.
+fn is_public(word: &[u8]) -> bool {
+    let is_base58 = |byte: &u8| byte.is_ascii_alphanumeric() && !b"0OIl".contains(byte);
+    let is_base32 = |byte: &u8| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
+    match word.len() {
+        46 => word.starts_with(b"Qm") && word.iter().all(is_base58),
+        52 => word.starts_with(b"12D3KooW") && word.iter().all(is_base58),
+        53 => word.starts_with(b"16Uiu2HA") && word.iter().all(is_base58),
+        59 => word.starts_with(b"baf") && word.iter().all(is_base32),
+        _ => false,
+    }
+}
+
+/// What is secret within a word, or begins with it.
+pub(super) fn long_word(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range<usize>>) {
+    let text = bytes.get(word.clone()).unwrap_or_default();
+    if is_public(text) {
+        return;
+    }
+    hex(bytes, word, found);
+    if VENDORS.iter().any(|head| text.starts_with(head)) {
+        found.push(word.start..token_end(bytes, word.start));
+    }
+}
+
+/// Web tokens: JSON in base64, which begins with `{"`.
+pub(super) fn web_tokens(bytes: &[u8], found: &mut Vec<Range<usize>>) {
+    let mut done = 0;
+    for start in memchr::memmem::find_iter(bytes, b"eyJ") {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric();
+        let word = run_back(bytes, start, 60, is_part)..run(bytes, start, 60, is_part);
+        if start >= done && !bytes.get(word).is_some_and(is_public) {
+            done = token_end(bytes, start);
+            if done - start >= HEX_MIN {
+                found.push(start..done);
+            }
+        }
+    }
+}
+
+/// Where a token ends that begins here.
+fn token_end(bytes: &[u8], start: usize) -> usize {
+    let end = run(bytes, start, SECRET_MAX, |byte| is_word(byte) || b"-.+/=".contains(&byte));
+    run_back(bytes, end, 8, |byte| byte == b'.').max(start)
+}
+
+/// The runs of hex that are long enough, but no digits behind a decimal point.
+fn hex(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range<usize>>) {
+    let mut here = word.start;
+    while here < word.end {
+        let end = run(bytes, here, word.end - here, is_hex);
+        if end - here >= HEX_MIN {
+            let is_decimal = || {
+                bytes.get(here..end).unwrap_or_default().iter().all(u8::is_ascii_digit)
+                    && here >= 2
+                    && at(bytes, here - 1) == b'.'
+                    && at(bytes, here - 2).is_ascii_digit()
+            };
+            if here > word.start || !is_decimal() {
+                let has_head = here >= 2
+                    && at(bytes, here - 2) == b'0'
+                    && matches!(at(bytes, here - 1), b'x' | b'X');
+                found.push(here - 2 * usize::from(has_head)..end);
+            }
+        }
+        here = end + 1;
+    }
+}
+
+/// A long text around this place that looks random, as the lines of a key file do. Returns where the text ends
+/// that was looked at: no place before it needs another look.
+pub(super) fn blob(bytes: &[u8], here: usize, found: &mut Vec<Range<usize>>) -> usize {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
+    let start = run_back(bytes, here, SECRET_MAX, is_part);
+    let end = run(bytes, here, SECRET_MAX, is_part);
+    let text = bytes.get(start..end).unwrap_or_default();
+    if text.len() < BLOB_MIN || text.split(|byte| !byte.is_ascii_alphanumeric()).any(is_public) {
+        return end;
+    }
+    let count = |is: fn(&u8) -> bool| text.iter().filter(|byte| is(byte)).count();
+    let kind = |byte: u8| match byte {
+        b'a'..=b'z' => Some(0),
+        b'A'..=b'Z' => Some(1),
+        b'0'..=b'9' => Some(2),
+        _ => None,
+    };
+    let is_change = |two: &&[u8]| match (kind(at(two, 0)), kind(at(two, 1))) {
+        (Some(one), Some(other)) => one != other,
+        _ => false,
+    };
+    let changes = text.windows(2).filter(is_change).count();
+    // Of random letters and digits six of ten neighbours differ in kind, of words and paths one or two.
+    let is_random = count(u8::is_ascii_lowercase) > 0
+        && count(u8::is_ascii_uppercase) * 6 > text.len()
+        && count(u8::is_ascii_digit) > 0
+        && changes * 3 > text.len();
+    if is_random {
+        found.push(start..end);
+    }
+    end
+}
+
+/// A UUID, or a hardware address with dashes, whose first part ends this word.
+pub(super) fn dashed(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
+    let start = run_back(bytes, word.end, word.len(), is_hex);
+    let length = word.end - start;
+    let parts: &[usize] = match length {
+        2 => &[2, 2, 2, 2, 2],
+        8.. => &[4, 4, 4, 12],
+        _ => return None,
+    };
+    let mut end = word.end;
+    for part in parts {
+        let to = run(bytes, end + 1, *part, is_hex);
+        if at(bytes, end) != b'-' || to - end - 1 != *part {
+            return None;
+        }
+        end = to;
+    }
+    Some(start..run(bytes, end, SECRET_MAX, is_hex))
+}
+
+/// A secret that a vendor gives out, which has a dash after its first word.
+pub(super) fn vendor(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
+    let name = bytes.get(word.clone())?;
+    if !DASHED_VENDORS.contains(&name) {
+        return None;
+    }
+    let end = run(bytes, word.end, SECRET_MAX, |byte| is_word(byte) || byte == b'-');
+    (end - word.end > HEX_MIN).then_some(word.start..end)
+}
+
+/// The token of a Telegram bot, whose number ends before this colon.
+pub(super) fn bot(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    let start = run_back(bytes, colon, 12, |byte| byte.is_ascii_digit());
+    if colon - start < 6 {
+        return None;
+    }
+    let end = run(bytes, colon + 1, SECRET_MAX, |byte| is_word(byte) || byte == b'-');
+    (end - colon > 30).then_some(start..end)
+}

@@ -1,0 +1,226 @@
+//! Secrets by their names: `password=…`, `"token": "…"`, `--api-key …`, `Authorization: Bearer …`.
+
+use std::ops::Range;
+
+use super::bytes::{at, is_word, run, run_back};
+
+/// The longest name that is looked at, in bytes.
+const NAME_MAX: usize = 40;
+
+/// How the names of secrets end, in lower case, with `_` between words.
+const SECRETS: [&str; 44] = [
+    "secret",
+    "secrets",
+    "token",
+    "password",
+    "passwords",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "api_key",
+    "apikey",
+    "api_keys",
+    "private_key",
+    "privatekey",
+    "priv_key",
+    "privkey",
+    "secret_key",
+    "secretkey",
+    "access_key",
+    "accesskey",
+    "access_key_id",
+    "auth_key",
+    "encryption_key",
+    "signing_key",
+    "ssh_key",
+    "wandb_key",
+    "account_key",
+    "credential",
+    "credentials",
+    "mnemonic",
+    "seed_phrase",
+    "seedphrase",
+    "recovery_phrase",
+    "authorization",
+    "cookie",
+    "session_id",
+    "sessionid",
+    "jwt",
+    "serial",
+    "serial_number",
+    "serialnumber",
+    "serial_no",
+    "s/n",
+    "imei",
+];
+
+/// Those of them whose values are several words, up to the end of the line.
+const WHOLE_LINES: [&str; 6] =
+    ["mnemonic", "seed_phrase", "seedphrase", "recovery_phrase", "authorization", "cookie"];
+
+/// What a value is that says that there is none.
+const NOTHING: [&[u8]; 5] = [b"none", b"null", b"true", b"false", b"undefined"];
+
+/// What a name of a secret holds anywhere.
+const STRONG: [&str; 3] = ["secret", "password", "private_key"];
+
+/// Whether the name ends like this, whatever its case and whatever stands between its words.
+fn ends_as(name: &[u8], known: &[u8]) -> bool {
+    let ends = name.iter().rev().zip(known.iter().rev());
+    name.len() >= known.len()
+        && ends.into_iter().all(|(byte, known)| match byte {
+            b'-' | b'.' | b' ' => *known == b'_',
+            byte => byte.to_ascii_lowercase() == *known,
+        })
+}
+
+/// The name of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Name {
+    is_whole_line: bool,
+}
+
+impl Name {
+    /// The secret that a name is for, if it is for one.
+    fn of(name: &[u8]) -> Option<Self> {
+        // `TOKEN_2` is one too.
+        let end = name.iter().rposition(u8::is_ascii_alphabetic)? + 1;
+        let name = name.get(..end)?;
+        let is = |known: &&str| ends_as(name, known.as_bytes());
+        let holds = |known: &&str| {
+            (known.len()..end)
+                .any(|end| ends_as(name.get(..end).unwrap_or_default(), known.as_bytes()))
+        };
+        (SECRETS.iter().any(|known| is(known)) || STRONG.iter().any(|known| holds(known)))
+            .then(|| Self { is_whole_line: WHOLE_LINES.iter().any(|known| is(known)) })
+    }
+}
+
+/// The value behind this `=` or `:`, if what stands before names a secret.
+pub(super) fn value_after(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
+    let space_from = run_back(bytes, separator, 16, |byte| byte == b' ' || byte == b'\t');
+    let quote_from = run_back(bytes, space_from, 6, |byte| b"\"'`\\])".contains(&byte));
+    let is_name = |byte: u8| is_word(byte) || b"-./".contains(&byte);
+    let mut start = run_back(bytes, quote_from, NAME_MAX, is_name);
+    // `private key`, `Serial Number`: up to two words more.
+    for _ in 0..2 {
+        let before = run_back(bytes, start, 1, |byte| byte == b' ');
+        if before < start && start < quote_from {
+            start = run_back(bytes, before, NAME_MAX, is_name);
+        }
+    }
+    let name = Name::of(bytes.get(start..quote_from)?)?;
+    let from = run(bytes, separator, 4, |byte| b"=:>".contains(&byte));
+    let from = run(bytes, from, 64, |byte| byte == b' ' || byte == b'\t');
+    value(bytes, from, name)
+}
+
+/// The value of an option of a command, `--token …`, which begins here.
+pub(super) fn option(bytes: &[u8], here: usize) -> Option<Range<usize>> {
+    let from = run(bytes, here, 6, |byte| byte == b'-');
+    if from - here > 3 {
+        return key_file(bytes, here, from);
+    }
+    let end = run(bytes, from, NAME_MAX, |byte| is_word(byte) || byte == b'-');
+    let value_from = run(bytes, end, 16, |byte| byte == b' ');
+    if value_from == end {
+        return None;
+    }
+    value(bytes, value_from, Name::of(bytes.get(from..end)?)?)
+}
+
+/// The rest of a line in which a private key's file begins: `-----BEGIN PRIVATE KEY-----`.
+fn key_file(bytes: &[u8], here: usize, from: usize) -> Option<Range<usize>> {
+    let head = bytes.get(from..(from + 64).min(bytes.len()))?;
+    let is_private = head.starts_with(b"BEGIN ") && head.windows(7).any(|it| it == b"PRIVATE");
+    is_private.then_some(here..bytes.len())
+}
+
+/// What stands behind a word that needs no separator: `Bearer …`, `serial …`.
+pub(super) fn after_word(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
+    let name = bytes.get(word.clone())?;
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    let from = run(bytes, word.end, 8, |byte| byte == b' ' || byte == b'\t');
+    match name.len() {
+        6 if is(b"bearer") => {
+            let span = value(bytes, from, Name { is_whole_line: false })?;
+            (span.len() >= 8).then_some(span)
+        }
+        6 if is(b"serial") => {
+            let middle =
+                run(bytes, from, 8, |byte| byte.is_ascii_alphabetic() || b".#".contains(&byte));
+            let is_number = [&b"number"[..], b"no", b"no.", b"num", b"#"].iter().any(|known| {
+                bytes.get(from..middle).is_some_and(|it| it.eq_ignore_ascii_case(known))
+            });
+            let from = if is_number { run(bytes, middle, 8, |byte| byte == b' ') } else { from };
+            let end = run(bytes, from, 64, |byte| is_word(byte) || byte == b'-');
+            let has_digit = bytes.get(from..end)?.iter().any(u8::is_ascii_digit);
+            has_digit.then_some(from..end)
+        }
+        _ => None,
+    }
+}
+
+/// The value that begins here.
+fn value(bytes: &[u8], from: usize, name: Name) -> Option<Range<usize>> {
+    let escapes = run(bytes, from, 4, |byte| byte == b'\\') - from;
+    let (start, quote) = (from + escapes + 1, at(bytes, from + escapes));
+    if matches!(quote, b'"' | b'\'' | b'`') {
+        let end = quoted(bytes, start, quote, escapes);
+        return (end > start).then_some(start..end);
+    }
+    let end = match at(bytes, from) {
+        b'[' => run(bytes, from, bytes.len(), |byte| byte != b']') + 1,
+        b'{' => run(bytes, from, bytes.len(), |byte| byte != b'}') + 1,
+        _ if name.is_whole_line => run(bytes, from, bytes.len(), |byte| byte != b'"'),
+        _ => bare(bytes, from),
+    };
+    let end = end.min(bytes.len());
+    let text = bytes.get(from..end)?;
+    let is_nothing = NOTHING.iter().any(|known| text.eq_ignore_ascii_case(known));
+    (end > from && !is_nothing).then_some(from..end)
+}
+
+/// Where a text in quotes ends: at the quote with as many escapes as the first had.
+fn quoted(bytes: &[u8], start: usize, quote: u8, escapes: usize) -> usize {
+    let mut here = start;
+    while here < bytes.len() {
+        let run_end = run(bytes, here, bytes.len(), |byte| byte != quote && byte != b'\\');
+        let slashes = run(bytes, run_end, bytes.len(), |byte| byte == b'\\') - run_end;
+        here = run_end + slashes;
+        if at(bytes, here) == quote {
+            if slashes <= escapes {
+                return run_end;
+            }
+            here += 1;
+        }
+    }
+    bytes.len()
+}
+
+/// Where a text without quotes ends: at a space, or where a list goes on.
+fn bare(bytes: &[u8], from: usize) -> usize {
+    let mut end = from;
+    while let Some(&byte) = bytes.get(end) {
+        let next = at(bytes, end + 1);
+        let is_end = byte.is_ascii_whitespace()
+            || (matches!(byte, b',' | b';' | b'&') && goes_on(bytes, end + 1))
+            || (b"\"'`".contains(&byte) && end > from && b",:;)]} \0".contains(&next));
+        if is_end {
+            break;
+        }
+        end += 1;
+    }
+    run_back(bytes, end, end - from, |byte| b",;.)]}>\"'`".contains(&byte))
+}
+
+/// Whether another entry of a list begins here, such as `round=5` or `"round"`.
+fn goes_on(bytes: &[u8], from: usize) -> bool {
+    let name_end = run(bytes, from, NAME_MAX, |byte| is_word(byte) || byte == b'-');
+    let next = at(bytes, from);
+    next == 0
+        || next.is_ascii_whitespace()
+        || b"\"'`{}[]".contains(&next)
+        || (name_end > from && b"=:".contains(&at(bytes, name_end)))
+}
