@@ -4,11 +4,11 @@
 //! Must hold: an answer is either read as a whole or a fault; of lists that strangers fill only the first few are
 //! kept. The node isn't told of an id of ours, so that it doesn't take us for a member of the swarm.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use libp2p_core::PeerId;
 
-use super::address;
+use super::address::{self, Place};
 use super::fault::Fault;
 use super::found::{self, Answer, Wanted};
 use super::key::Id;
@@ -89,7 +89,7 @@ pub(super) fn node_id(node: &[u8]) -> Result<Option<Id>, Fault> {
 pub(super) async fn whereabouts(
     link: &Link,
     peer: PeerId,
-) -> Result<Vec<(PeerId, Vec<SocketAddr>)>, Fault> {
+) -> Result<Vec<(PeerId, Vec<Place>)>, Fault> {
     let mut request = Vec::new();
     put_int(&mut request, 1, FIND_NODE);
     put_bytes(&mut request, 2, &peer.to_bytes());
@@ -100,7 +100,7 @@ pub(super) async fn whereabouts(
 }
 
 /// Reads the answer to `FIND_NODE` of a node at `teller`.
-fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<SocketAddr>)>, Fault> {
+fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<Place>)>, Fault> {
     let mut found = Vec::new();
     for field in Fields::of(message) {
         if let (8, peer) = field?
@@ -112,7 +112,7 @@ fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<SocketA
     Ok(found)
 }
 
-fn read_peer(message: &[u8], teller: IpAddr) -> Result<Option<(PeerId, Vec<SocketAddr>)>, Fault> {
+fn read_peer(message: &[u8], teller: IpAddr) -> Result<Option<(PeerId, Vec<Place>)>, Fault> {
     let (mut peer, mut addresses) = (None, Vec::new());
     let mut seen = 0;
     for field in Fields::of(message) {
@@ -175,7 +175,9 @@ mod tests {
         assert!(!here.is_empty());
         for (peer, addresses) in here {
             assert!(peer.to_base58().starts_with("12D3Koo"));
-            assert!(addresses.iter().all(|at| at.ip().is_loopback() && at.port() != 0));
+            assert!(
+                addresses.iter().all(|place| place.at.ip().is_loopback() && place.relay.is_none())
+            );
         }
         assert_eq!(found("38.101.215.12"), [], "a public node sends nobody into a private network");
     }

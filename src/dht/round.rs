@@ -3,7 +3,6 @@
 //! Must hold: no task outlives the round. Everything runs within the future of [`round`]; its end drops it all.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use libp2p_core::PeerId;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::address::Place;
 use super::call;
 use super::fault::Fault;
 use super::found::{Entries, Wanted};
@@ -138,7 +138,10 @@ async fn ask_bootnode(shared: &Shared<'_>, bootnode: &Bootnode) -> Result<Alive,
     let peer = bootnode.peer;
     let looked_up = within(shared.config().dial, "address", bootnode.way.resolve(DIALS_MAX));
     let found = match looked_up.await {
-        Ok(addresses) => dial(shared, &addresses, peer).await,
+        Ok(found) => {
+            let places: Vec<_> = found.into_iter().map(|at| Place { at, relay: None }).collect();
+            dial(shared, &places, peer).await
+        }
         Err(fault) => Err(fault),
     };
     let answer = match &found {
@@ -197,11 +200,15 @@ async fn ask(shared: &Shared<'_>, link: &Link, peer: PeerId) -> Result<(), Fault
     Ok(())
 }
 
-async fn dial(shared: &Shared<'_>, to: &[SocketAddr], peer: PeerId) -> Result<Link, Fault> {
+/// Connects to a node at whichever of its places answers first.
+async fn dial(shared: &Shared<'_>, to: &[Place], peer: PeerId) -> Result<Link, Fault> {
     let all = async {
+        let key = &shared.witness.key;
+        let mut dials: FuturesUnordered<_> =
+            to.iter().map(|place| Link::dial(key, *place, peer)).collect();
         let mut last = Fault::Unreached("nobody tells where it is".to_owned());
-        for at in to {
-            match Link::dial(&shared.witness.key, *at, peer).await {
+        while let Some(dialled) = dials.next().await {
+            match dialled {
                 Ok(link) => return Ok(link),
                 Err(fault) => last = fault,
             }
