@@ -11,7 +11,6 @@ use libp2p_core::PeerId;
 use super::address::{self, Place};
 use super::fault::Fault;
 use super::found::{self, Answer, Wanted};
-use super::key::Id;
 use super::link::{Link, read_frame, read_len, write_frame};
 use super::source::Source;
 use super::wire::{Fields, put_bytes, put_int};
@@ -54,7 +53,7 @@ pub(super) async fn ping(link: &Link) -> Result<(), Fault> {
     let answer = response(&frame)?;
     for field in Fields::of(answer) {
         if let (2, node) = field?
-            && node_id(node.bytes())?.is_some()
+            && found::node_id(node.bytes())?.is_some()
         {
             return Ok(());
         }
@@ -73,16 +72,6 @@ pub(super) async fn find(link: &Link, wanted: &Wanted) -> Result<Answer, Fault> 
     let mut stream = call(link, FIND, &request).await?;
     let len = read_len(&mut stream, wanted.answer_max).await?;
     found::read(&mut Source::new(stream), len as u64, wanted).await
-}
-
-/// The id in what a node tells of itself.
-pub(super) fn node_id(node: &[u8]) -> Result<Option<Id>, Fault> {
-    for field in Fields::of(node) {
-        if let (1, id) = field? {
-            return Ok(Id::of(id.bytes()));
-        }
-    }
-    Ok(None)
 }
 
 /// Where the node says that `peer` and others are.

@@ -12,6 +12,7 @@ use super::dictionary;
 use super::fault::Fault;
 use super::key::Id;
 use super::source::{Field, Source};
+use super::wire::Fields;
 
 /// How many nodes near a key are kept of an answer. Hivemind's nodes tell twenty.
 const NEAREST_MAX: usize = 20;
@@ -106,7 +107,7 @@ async fn read_response<S: AsyncRead + Unpin>(
             (2, _) => return Err(Fault::Garbled("it has more results than there were keys")),
             (3, Field::Until(until)) => {
                 let node = from.keep(until).await?.unwrap_or_default();
-                answer.node = super::call::node_id(&node)?;
+                answer.node = node_id(&node)?;
             }
             (_, Field::Until(until)) => from.skip(until).await?,
             _ => {}
@@ -154,6 +155,16 @@ async fn read_result<S: AsyncRead + Unpin>(
     }
     let nearest = ids.into_iter().zip(peers).filter_map(|(id, peer)| Some((id?, peer?)));
     Ok(Told { held, nearest: nearest.collect() })
+}
+
+/// The id in what a node tells of itself.
+pub(super) fn node_id(node: &[u8]) -> Result<Option<Id>, Fault> {
+    for field in Fields::of(node) {
+        if let (1, id) = field? {
+            return Ok(Id::of(id.bytes()));
+        }
+    }
+    Ok(None)
 }
 
 impl Entries {
