@@ -29,6 +29,7 @@ mod protocol;
 mod readme;
 mod receipts;
 mod rpc;
+mod sidecar;
 mod soak;
 mod support;
 mod usage;
