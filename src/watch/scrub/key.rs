@@ -88,13 +88,24 @@ impl Name {
         let end = name.iter().rposition(u8::is_ascii_alphabetic)? + 1;
         let name = name.get(..end)?;
         let is = |known: &&str| ends_as(name, known.as_bytes());
-        let holds = |known: &&str| {
-            (known.len()..end)
-                .any(|end| ends_as(name.get(..end).unwrap_or_default(), known.as_bytes()))
-        };
-        (SECRETS.iter().any(|known| is(known)) || STRONG.iter().any(|known| holds(known)))
-            .then(|| Self { is_whole_line: WHOLE_LINES.iter().any(|known| is(known)) })
+        if !SECRETS.iter().any(is) && !holds_strong(name) {
+            return None;
+        }
+        Some(Self { is_whole_line: WHOLE_LINES.iter().any(is) })
     }
+}
+
+/// Whether one of [`STRONG`] stands anywhere in the name.
+fn holds_strong(name: &[u8]) -> bool {
+    let starts =
+        (0..name.len()).filter(|at| matches!(name.get(*at), Some(b's' | b'S' | b'p' | b'P')));
+    let is_here = |start: usize| {
+        let here = |known: &&str| {
+            name.get(start..start + known.len()).is_some_and(|it| ends_as(it, known.as_bytes()))
+        };
+        STRONG.iter().any(here)
+    };
+    starts.into_iter().any(is_here)
 }
 
 /// The value behind this `=` or `:`, if what stands before names a secret.
