@@ -42,7 +42,7 @@ fn told(log: &FilledLog, text: &str) -> String {
     let cause = meaning.cause.as_deref().unwrap_or("-");
     let mut out = format!("{} {} {cause}", meaning.kind.as_str(), meaning.level.as_str());
     for (name, value) in &meaning.fields {
-        out.push_str(&format!(" {name}={value}"));
+        out.extend([" ", name, "=", value]);
     }
     out
 }
@@ -138,7 +138,7 @@ fn the_end_of_a_node_is_told_with_its_cause() {
     }
     let found = read(&log, &crash("ValueError: x"));
     assert!(
-        found[0].0.text.contains("/home/[REDACTED]/rl-swarm") && found[0].0.text.ends_with("x")
+        found[0].0.text.contains("/home/[REDACTED]/rl-swarm") && found[0].0.text.ends_with('x')
     );
     assert_eq!(found[0].0.at.unwrap().to_string(), "2025-08-05T02:04:54.237Z");
 }
@@ -265,8 +265,8 @@ fn any_program_is_understood_a_little() {
 #[test]
 fn what_a_record_says_of_itself_is_bounded() {
     let log = log("rl-swarm-hydra", "swarm", &[]);
-    let long = format!("[2025-08-05 02:04:54,237][a][INFO] - Using Model: {}", "é".repeat(500));
-    let found = read(&log, &long);
+    let line = format!("[2025-08-05 02:04:54,237][a][INFO] - Using Model: {}", "é".repeat(500));
+    let found = read(&log, &line);
     let model = found[0].1.as_ref().unwrap().field("model").unwrap();
     assert!(model.len() <= FIELD_BYTES_MAX && model.len() > FIELD_BYTES_MAX - 4);
 }

@@ -220,9 +220,8 @@ fn a_file_of_any_size_and_kind_is_bounded() {
     // Each is small enough, all together are not.
     let mut many = format!("{name}[[log]]\nname = \"a\"\npath = \"x\"\n");
     for number in 0..128 {
-        many.push_str(&format!(
-            "[[means]]\nmatch = '{number}(?:[a-z]{{1,200}}\\d{{1,50}}){{2}}'\nis = \"note\"\n"
-        ));
+        let pattern = format!("{number}(?:[a-z]{{1,200}}\\d{{1,50}}){{2}}");
+        many.extend(["[[means]]\nmatch = '", &pattern, "'\nis = \"note\"\n"]);
     }
     let told = Profile::parse("x", &many).unwrap_err().to_string();
     assert!(told.contains("[[means]]"), "{told}");
