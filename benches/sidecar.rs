@@ -16,12 +16,10 @@ use lamda_node::watch::line::Line;
 use lamda_node::watch::profile::{FilledLog, Shelf};
 use lamda_node::watch::scrub::scrub;
 
-/// What such a log holds: mostly DEBUG lines of libraries, rounds, progress, now and then a traceback.
-const LINES: [&str; 12] = [
+/// What such a log holds: nearly only DEBUG lines of libraries, progress, and tracebacks.
+const CHATTER: [&str; 9] = [
     "[2025-08-05 02:04:{s},237][urllib3.connectionpool][DEBUG] - https://gensyn-testnet.example:443 \"POST /public HTTP/1.1\" 200 None",
     "[2025-08-05 02:04:{s},301][web3.providers.HTTPProvider][DEBUG] - Making request HTTP. URI: https://gensyn-testnet.example/public, Method: eth_call",
-    "[2025-08-05 02:04:{s},402][genrl.logging_utils.global_defs][INFO] - Starting round: {n}/1000000.",
-    "[2025-08-05 02:04:{s},403][genrl.logging_utils.global_defs][INFO] - 🐝 Joining round: {n}",
     "[2025-08-05 02:04:{s},500][asyncio][DEBUG] - Using selector: EpollSelector",
     "[2025-08-05 02:04:{s},613][filelock][DEBUG] - Attempting to acquire lock 139923875226320 on /home/bob/.cache/huggingface/hub/.locks/x.lock",
     "[2025-08-05 02:04:{s},614][genrl.trainer.grpo_trainer][INFO] - step {n} loss 0.6931471805599453 reward 1.25 kl 0.0123 tokens 4096 in 12.5 s",
@@ -29,6 +27,12 @@ const LINES: [&str; 12] = [
     "[2025-08-05 02:04:{s},700][hivemind.p2p][DEBUG] - peer /ip4/198.51.100.7/tcp/30011/p2p/QmQ2gEXoPJg6iMBSUFWGzAabS2VhnzuS782Y637hGjfsRJ answered",
     "  File \"/home/bob/rl-swarm/.venv/lib/python3.12/site-packages/genrl/game.py\", line 214, in run_game",
     "    return self.forward(inputs, attention_mask=attention_mask, position_ids=position_ids)",
+];
+
+/// The lines that mean something: one in twenty-eight.
+const SAID: [&str; 3] = [
+    "[2025-08-05 02:04:{s},402][genrl.logging_utils.global_defs][INFO] - Starting round: {n}/1000000.",
+    "[2025-08-05 02:04:{s},403][genrl.logging_utils.global_defs][INFO] - 🐝 Joining round: {n}",
     "[2025-08-05 02:04:{s},900][genrl.logging_utils.global_defs][INFO] - Already finished round: {n}. Next check in 160.0s.",
 ];
 
@@ -54,7 +58,7 @@ fn main() {
 }
 
 fn arguments() -> (usize, usize) {
-    let (mut megabytes, mut lines) = (64, 1_200);
+    let (mut megabytes, mut lines) = (64, 8_400);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|it| it.parse().ok()).expect("a number");
@@ -73,8 +77,8 @@ fn log(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 1_000);
     let mut number = 0_u32;
     while text.len() < bytes {
-        for line in LINES {
-            let seconds = format!("{:02}", number / 50 % 60);
+        for line in CHATTER.iter().cycle().take(81).chain(&SAID) {
+            let seconds = format!("{:02}", number / 10 % 60);
             text.push_str(&line.replace("{s}", &seconds).replace("{n}", &number.to_string()));
             text.push('\n');
         }

@@ -83,6 +83,8 @@ fn an_owners_file_takes_the_place_of_a_shipped_one() {
     shelf.put("generic", "name = \"generic\"\nabout = \"mine\"".to_owned()).unwrap();
     shelf.put("own", "name = \"other\"".to_owned()).unwrap();
     assert_eq!(shelf.get("generic").unwrap().about, "mine");
+    shelf.put("generic", "name = \"generic\"\nabout = \"newer\"".to_owned()).unwrap();
+    assert_eq!(shelf.get("generic").unwrap().about, "newer");
     let told = shelf.get("own").unwrap_err().to_string();
     assert_eq!(told, "profile own: name: the file is called \"own\", its profile \"other\"");
     let told = shelf.get("none").unwrap_err().to_string();

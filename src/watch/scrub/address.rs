@@ -103,7 +103,8 @@ pub(super) fn cloud_host(bytes: &[u8], word: &Range<usize>) -> Option<Range<usiz
 /// An IPv6 address or a hardware address around this colon, its first.
 pub(super) fn v6(bytes: &[u8], here: usize) -> Option<Range<usize>> {
     let next = at(bytes, here + 1);
-    if next != b':' && !is_hex(next) {
+    let is_three = next == b':' && at(bytes, here + 2) == b':';
+    if is_three || next != b':' && !is_hex(next) {
         return None;
     }
     let start = run_back(bytes, here, 5, is_hex);
