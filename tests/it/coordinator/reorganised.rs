@@ -147,6 +147,22 @@ async fn another_chain_in_its_place_voids_everything() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_lags_far_behind_is_not_taken_for_another_chain() {
+    let swarm = Swarm::start();
+    swarm.rounds(1);
+    swarm.reward(0, "1");
+    swarm.mine(500);
+    let (_, cursor) = all_news(&swarm.coordinator(), &Cursor::default()).await;
+    swarm.gate.rule(|request| match request["params"][0].as_str() {
+        Some("latest") => Fate::Change(|_, answer| answer["result"]["number"] = json!("0x20")),
+        _ => Fate::Forward,
+    });
+    let news = swarm.coordinator().news(&cursor).await.unwrap();
+    assert_eq!((news.head.block, news.void_after, news.happened), (0x20, None, vec![]));
+    assert_eq!(news.cursor, cursor);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_leaves_events_out_takes_nothing_back() {
     let swarm = Swarm::start();
     swarm.rounds(1);
