@@ -161,7 +161,7 @@ async fn an_event_of_another_version_is_counted_and_a_log_unasked_is_refused() {
     for change in [
         |_: &Value, answer: &mut Value| answer["result"][0]["address"] = json!(account(1)),
         |_: &Value, answer: &mut Value| {
-            answer["result"][0]["topics"][0] = json!(format!("0x{}", "11".repeat(32)))
+            answer["result"][0]["topics"][0] = json!(format!("0x{}", "11".repeat(32)));
         },
         |_: &Value, answer: &mut Value| answer["result"][0]["blockNumber"] = json!("0xffff"),
         |_: &Value, answer: &mut Value| answer["result"][0]["blockHash"] = Value::Null,

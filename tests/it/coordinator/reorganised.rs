@@ -42,11 +42,11 @@ async fn what_ten_reorganised_blocks_held_is_taken_back_exactly() {
 
     swarm.anvil.cast(&["rpc", "anvil_reorg", "10", "[]"]);
     assert_eq!(swarm.head(), head);
-    let lost: BTreeSet<_> = before.iter().filter(|one| one.block > head - 10).map(key).collect();
-    assert_eq!(lost.len(), 4, "two rewards and two sums");
+    let gone: BTreeSet<_> = before.iter().filter(|one| one.block > head - 10).map(key).collect();
+    assert_eq!(gone.len(), 4, "two rewards and two sums");
     let (after, cursor) = all_news(&coordinator, &cursor).await;
-    assert_eq!(taken_back(&after), lost);
-    assert_eq!(after.len(), lost.len());
+    assert_eq!(taken_back(&after), gone);
+    assert_eq!(after.len(), gone.len());
     swarm.reward(2, "4");
     let (last, cursor) = all_news(&coordinator, &cursor).await;
     assert_eq!((rewards(&last), last.len()), (vec!["4".to_owned()], 2));
