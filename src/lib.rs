@@ -8,8 +8,8 @@
 //!
 //! Floor 2, instruments: [`http`], [`sql`], [`web`].
 //!
-//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], [`gpu`], [`gswarm`], [`host`],
-//! [`journal`], [`notify`], [`push`], [`telemetry`].
+//! Floor 3, adapters, one outside system each: [`artifact`], [`bus`], [`chain`], [`container`], `dht` (with the
+//! feature `p2p`), [`gpu`], [`gswarm`], [`host`], [`journal`], [`notify`], [`push`], [`telemetry`].
 //!
 //! Floor 4, the services: [`agent`], [`hub`], [`monitor`], [`sidecar`].
 //!

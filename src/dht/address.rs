@@ -1,6 +1,6 @@
 //! Where nodes are: the bootnodes that an owner or a chain names, and the addresses that nodes tell of others.
 //!
-//! Must hold: only TCP at an IP address or a host's name is dialled. An address that a stranger at a public address
+//! Must hold: only TCP at an IP address or a host's name is dialled, straight or to a relay. An address that a stranger at a public address
 //! tells is dialled only if it's public too, so that a swarm can't make us knock at doors behind our own firewall.
 
 use std::fmt;
@@ -51,7 +51,10 @@ impl FromStr for Bootnode {
         }
         let address: Multiaddr =
             text.parse().map_err(|_| InvalidBootnode("it is not a libp2p multiaddress"))?;
-        let (way, peer) = read(&address).map_err(InvalidBootnode)?;
+        let Read { way, relay, peer } = read(&address).map_err(InvalidBootnode)?;
+        if relay.is_some() {
+            return Err(InvalidBootnode("it leads through a relay"));
+        }
         let peer = peer.ok_or(InvalidBootnode("it doesn't end with the node's id, /p2p/…"))?;
         Ok(Self { text: text.to_owned(), peer, way })
     }
@@ -102,20 +105,39 @@ impl Way {
     }
 }
 
+/// Where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// Where to dial.
+    pub(super) at: SocketAddr,
+    /// The relay that answers there and leads on to the node; `None` if the node itself does.
+    pub(super) relay: Option<PeerId>,
+}
+
 /// The address that a node tells of another one, in the binary form: where to dial by TCP, if that is allowed for
 /// what a node at `teller` tells.
-pub(super) fn told(bytes: &[u8], teller: IpAddr) -> Option<SocketAddr> {
+pub(super) fn told(bytes: &[u8], teller: IpAddr) -> Option<Place> {
     if bytes.len() > TEXT_MAX {
         return None;
     }
     let address = Multiaddr::try_from(bytes.to_vec()).ok()?;
-    let (Way::Tcp(Host::Ip(ip), port), _) = read(&address).ok()? else { return None };
+    let Read { way: Way::Tcp(Host::Ip(ip), port), relay, .. } = read(&address).ok()? else {
+        return None;
+    };
     let is_allowed = is_public(ip) || !is_public(teller);
     let is_real = port != 0 && !ip.is_unspecified() && !ip.is_multicast();
-    (is_allowed && is_real).then(|| SocketAddr::new(ip, port))
+    (is_allowed && is_real).then(|| Place { at: SocketAddr::new(ip, port), relay })
 }
 
-fn read(address: &Multiaddr) -> Result<(Way, Option<PeerId>), &'static str> {
+/// What an address says.
+struct Read {
+    way: Way,
+    /// The relay behind which the node is.
+    relay: Option<PeerId>,
+    peer: Option<PeerId>,
+}
+
+fn read(address: &Multiaddr) -> Result<Read, &'static str> {
     let mut parts = address.iter();
     let host = match parts.next() {
         Some(Protocol::Ip4(ip)) => Host::Ip(ip.into()),
@@ -131,18 +153,17 @@ fn read(address: &Multiaddr) -> Result<(Way, Option<PeerId>), &'static str> {
         Some(Protocol::Udp(_)) => None,
         _ => return Err("it has no TCP port"),
     };
-    let mut peer = None;
+    let (mut relay, mut peer) = (None, None);
     for part in parts {
         match part {
-            _ if peer.is_some() => {
-                return Err("it goes on behind the node's id, as through a relay");
-            }
+            Protocol::P2pCircuit if relay.is_none() && peer.is_some() => relay = peer.take(),
+            _ if peer.is_some() => return Err("it goes on behind the node's id"),
             Protocol::Quic | Protocol::QuicV1 if way.is_none() => way = Some(Way::Quic),
             Protocol::P2p(id) if way.is_some() => peer = Some(id),
             _ => return Err("it asks for a transport that is neither TCP nor QUIC"),
         }
     }
-    way.map(|way| (way, peer)).ok_or("it has no TCP port")
+    way.map(|way| Read { way, relay, peer }).ok_or("it has no TCP port")
 }
 
 /// Whether this address is one of the public Internet, not of a host, a local network or a document.
@@ -235,10 +256,15 @@ mod tests {
             ("/ip4/0.0.0.0/tcp/5", false, false),
             ("/ip4/38.101.215.13/udp/5/quic-v1", false, false),
             ("/dns/localhost/tcp/5", false, false),
+            (&format!("/ip4/38.101.215.13/tcp/5/p2p/{QM}/p2p-circuit"), true, true),
+            (&format!("/ip4/10.0.0.1/tcp/5/p2p/{QM}/p2p-circuit/p2p/{QM}"), false, true),
+            ("/ip4/38.101.215.13/tcp/5/p2p-circuit", false, false),
         ] {
             let bytes = address.parse::<Multiaddr>().unwrap().to_vec();
             assert_eq!(told(&bytes, public).is_some(), from_public, "{address}");
             assert_eq!(told(&bytes, private).is_some(), from_private, "{address}");
+            let relay = told(&bytes, private).and_then(|place| place.relay);
+            assert_eq!(relay.is_some(), from_private && address.contains("p2p-circuit"));
         }
         assert_eq!(told(&[255; 40], public), None);
     }

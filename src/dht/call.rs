@@ -4,18 +4,17 @@
 //! Must hold: an answer is either read as a whole or a fault; of lists that strangers fill only the first few are
 //! kept. The node isn't told of an id of ours, so that it doesn't take us for a member of the swarm.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use libp2p_core::PeerId;
-use tokio::sync::Semaphore;
 
-use super::address;
-use super::dictionary;
+use super::address::{self, Place};
 use super::fault::Fault;
+use super::found::{self, Answer, Wanted};
 use super::key::Id;
-use super::link::{Link, read_frame, write_frame};
-use super::wire::{Fields, Value, put_bytes, put_int};
+use super::link::{Link, read_frame, read_len, write_frame};
+use super::source::Source;
+use super::wire::{Fields, put_bytes, put_int};
 use crate::report;
 
 const IDENTIFY: &str = "/ipfs/id/1.0.0";
@@ -25,9 +24,6 @@ const FIND: &str = "DHTProtocol.rpc_find";
 
 /// The longest answer to anything but `rpc_find`, in bytes.
 const SMALL_MAX: usize = 64 * 1024;
-
-/// How many nodes near a key are kept of an answer. Hivemind's nodes tell twenty.
-const NEAREST_MAX: usize = 20;
 
 /// How many nodes of a `FIND_NODE`'s answer are read, and how many addresses of each.
 const PEERS_MAX: usize = 40;
@@ -39,56 +35,10 @@ const AGENT_MAX: usize = 60;
 /// `FIND_NODE` of libp2p's Kademlia.
 const FIND_NODE: u64 = 4;
 
-/// What one node says of one key.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) held: Held,
-    pub(super) nearest: Vec<(Id, PeerId)>,
-}
-
-/// What one node holds under a key.
-#[derive(Debug, Default, PartialEq)]
-pub(super) enum Held {
-    #[default]
-    Nothing,
-    /// A value without subkeys, which tells nothing of who published it.
-    Regular,
-    Dictionary(Entries),
-}
-
-/// The entries of a dictionary.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Entries {
-    /// The expirations of those that were asked for, in Unix seconds, as the node tells them.
-    pub(super) of_interest: BTreeMap<String, f64>,
-    /// The expirations of all others: how many, and the latest.
-    pub(super) others: usize,
-    pub(super) others_latest: f64,
-}
-
-/// What one node answers to `rpc_find`: its own id, if it tells one, and what it says of each key.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) node: Option<Id>,
-    pub(super) told: Vec<Told>,
-}
-
-/// What is looked for in all nodes of a round.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) keys: Vec<Id>,
-    pub(super) peers: BTreeSet<String>,
-    /// The largest answer, in bytes.
-    pub(super) answer_max: usize,
-    /// Which expirations are taken for real, in Unix seconds.
-    pub(super) expires_min: f64,
-    pub(super) expires_max: f64,
-}
-
 /// The name and version of the node's program, as it says; `None` if it doesn't say.
 pub(super) async fn agent(link: &Link) -> Result<Option<String>, Fault> {
     let mut stream = link.open(IDENTIFY).await?;
-    let answer = read_frame(&mut stream, SMALL_MAX, None).await?;
+    let answer = read_frame(&mut stream, SMALL_MAX).await?;
     for field in Fields::of(&answer) {
         if let (6, value) = field? {
             let text = String::from_utf8_lossy(value.bytes());
@@ -100,11 +50,11 @@ pub(super) async fn agent(link: &Link) -> Result<Option<String>, Fault> {
 
 /// Whether a Hivemind node is there.
 pub(super) async fn ping(link: &Link) -> Result<(), Fault> {
-    let frame = unary(link, PING, &[], SMALL_MAX, None).await?;
+    let frame = read_frame(&mut call(link, PING, &[]).await?, SMALL_MAX).await?;
     let answer = response(&frame)?;
     for field in Fields::of(answer) {
         if let (2, node) = field?
-            && node_id(node)?.is_some()
+            && node_id(node.bytes())?.is_some()
         {
             return Ok(());
         }
@@ -112,80 +62,22 @@ pub(super) async fn ping(link: &Link) -> Result<(), Fault> {
     Err(Fault::Garbled("it tells no id of the node"))
 }
 
-/// What the node knows of the keys. Waits until an answer has place in `room`.
-pub(super) async fn find(link: &Link, wanted: &Wanted, room: &Semaphore) -> Result<Answer, Fault> {
+/// What the node knows of the keys.
+pub(super) async fn find(link: &Link, wanted: &Wanted) -> Result<Answer, Fault> {
     let mut request = Vec::new();
     for key in &wanted.keys {
         put_bytes(&mut request, 2, key.bytes());
     }
     // Nobody: without it, Hivemind 1.1.12 still reads an empty id.
     put_bytes(&mut request, 3, &[]);
-    let frame = unary(link, FIND, &request, wanted.answer_max, Some(room)).await?;
-    read_find(response(&frame)?, wanted)
+    let mut stream = call(link, FIND, &request).await?;
+    let len = read_len(&mut stream, wanted.answer_max).await?;
+    found::read(&mut Source::new(stream), len as u64, wanted).await
 }
 
-/// Reads a `FindResponse`.
-fn read_find(message: &[u8], wanted: &Wanted) -> Result<Answer, Fault> {
-    let mut answer = Answer { node: None, told: Vec::new() };
-    for field in Fields::of(message) {
-        match field? {
-            (2, result) if answer.told.len() < wanted.keys.len() => {
-                answer.told.push(read_result(result.bytes(), wanted)?);
-            }
-            (2, _) => return Err(Fault::Garbled("it has more results than there were keys")),
-            (3, node) => answer.node = node_id(node)?,
-            _ => {}
-        }
-    }
-    if answer.told.len() != wanted.keys.len() {
-        return Err(Fault::Garbled("it has fewer results than there were keys"));
-    }
-    Ok(answer)
-}
-
-fn read_result(result: &[u8], wanted: &Wanted) -> Result<Told, Fault> {
-    let (mut kind, mut value) = (0, &[][..]);
-    let (mut ids, mut peers) = (Vec::new(), Vec::new());
-    for field in Fields::of(result) {
-        match field? {
-            (1, Value::Int(number)) => kind = number,
-            (2, bytes) => value = bytes.bytes(),
-            (4, id) if ids.len() < NEAREST_MAX => ids.push(Id::of(id.bytes())),
-            (5, peer) if peers.len() < NEAREST_MAX => {
-                peers.push(PeerId::from_bytes(peer.bytes()).ok());
-            }
-            _ => {}
-        }
-    }
-    let held = match kind {
-        0 => Held::Nothing,
-        1 => Held::Regular,
-        2 => Held::Dictionary(entries(value, wanted)?),
-        _ => return Err(Fault::Garbled("a result is of an unknown kind")),
-    };
-    let nearest = ids.into_iter().zip(peers).filter_map(|(id, peer)| Some((id?, peer?)));
-    Ok(Told { held, nearest: nearest.collect() })
-}
-
-fn entries(value: &[u8], wanted: &Wanted) -> Result<Entries, Fault> {
-    let mut entries = Entries::default();
-    dictionary::read(value, |subkey, expires| {
-        // Also false for what is no number.
-        let is_real = expires >= wanted.expires_min && expires <= wanted.expires_max;
-        if !is_real {
-        } else if wanted.peers.contains(subkey) {
-            let known = entries.of_interest.entry(subkey.to_owned()).or_insert(expires);
-            *known = known.max(expires);
-        } else {
-            entries.others += 1;
-            entries.others_latest = entries.others_latest.max(expires);
-        }
-    })?;
-    Ok(entries)
-}
-
-fn node_id(node: Value<'_>) -> Result<Option<Id>, Fault> {
-    for field in Fields::of(node.bytes()) {
+/// The id in what a node tells of itself.
+pub(super) fn node_id(node: &[u8]) -> Result<Option<Id>, Fault> {
+    for field in Fields::of(node) {
         if let (1, id) = field? {
             return Ok(Id::of(id.bytes()));
         }
@@ -197,18 +89,18 @@ fn node_id(node: Value<'_>) -> Result<Option<Id>, Fault> {
 pub(super) async fn whereabouts(
     link: &Link,
     peer: PeerId,
-) -> Result<Vec<(PeerId, Vec<SocketAddr>)>, Fault> {
+) -> Result<Vec<(PeerId, Vec<Place>)>, Fault> {
     let mut request = Vec::new();
     put_int(&mut request, 1, FIND_NODE);
     put_bytes(&mut request, 2, &peer.to_bytes());
     let mut stream = link.open(KAD).await?;
     write_frame(&mut stream, &request).await?;
-    let answer = read_frame(&mut stream, SMALL_MAX, None).await?;
+    let answer = read_frame(&mut stream, SMALL_MAX).await?;
     read_peers(&answer, link.at().ip())
 }
 
 /// Reads the answer to `FIND_NODE` of a node at `teller`.
-fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<SocketAddr>)>, Fault> {
+fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<Place>)>, Fault> {
     let mut found = Vec::new();
     for field in Fields::of(message) {
         if let (8, peer) = field?
@@ -220,7 +112,7 @@ fn read_peers(message: &[u8], teller: IpAddr) -> Result<Vec<(PeerId, Vec<SocketA
     Ok(found)
 }
 
-fn read_peer(message: &[u8], teller: IpAddr) -> Result<Option<(PeerId, Vec<SocketAddr>)>, Fault> {
+fn read_peer(message: &[u8], teller: IpAddr) -> Result<Option<(PeerId, Vec<Place>)>, Fault> {
     let (mut peer, mut addresses) = (None, Vec::new());
     let mut seen = 0;
     for field in Fields::of(message) {
@@ -236,14 +128,8 @@ fn read_peer(message: &[u8], teller: IpAddr) -> Result<Option<(PeerId, Vec<Socke
     Ok(peer.map(|peer| (peer, addresses)).filter(|(_, addresses)| !addresses.is_empty()))
 }
 
-/// One call of a method of Hivemind's, and the frame that answers it.
-async fn unary(
-    link: &Link,
-    method: &'static str,
-    data: &[u8],
-    answer_max: usize,
-    room: Option<&Semaphore>,
-) -> Result<Vec<u8>, Fault> {
+/// Calls a method of Hivemind's. What is on the stream then is the answer.
+async fn call(link: &Link, method: &'static str, data: &[u8]) -> Result<yamux::Stream, Fault> {
     let mut call = Vec::new();
     put_bytes(&mut call, 1, &[]);
     put_bytes(&mut call, 2, method.as_bytes());
@@ -254,7 +140,7 @@ async fn unary(
     put_bytes(&mut request, 3, &call);
     let mut stream = link.open(method).await?;
     write_frame(&mut stream, &request).await?;
-    read_frame(&mut stream, answer_max, room).await
+    Ok(stream)
 }
 
 /// The response within the frame that answers a call.
@@ -289,7 +175,9 @@ mod tests {
         assert!(!here.is_empty());
         for (peer, addresses) in here {
             assert!(peer.to_base58().starts_with("12D3Koo"));
-            assert!(addresses.iter().all(|at| at.ip().is_loopback() && at.port() != 0));
+            assert!(
+                addresses.iter().all(|place| place.at.ip().is_loopback() && place.relay.is_none())
+            );
         }
         assert_eq!(found("38.101.215.12"), [], "a public node sends nobody into a private network");
     }

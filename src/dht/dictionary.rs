@@ -2,116 +2,153 @@
 //!
 //! Must hold: the values are never decoded. They are pickle of strangers, and decoding pickle is running it.
 
+use futures_util::AsyncRead;
 use rmp::Marker;
-use rmp::decode::{self, RmpRead as _};
 
 use super::fault::Fault;
+use super::source::Source;
 
 /// The extension type of msgpack under which Hivemind writes a dictionary.
-const DICTIONARY: i8 = 0x50;
+const DICTIONARY: u8 = 0x50;
 
 const GARBLED: Fault = Fault::Garbled("it is not a dictionary as Hivemind writes it");
 
-/// Tells `each` of all entries whose subkey is text: the subkey, and the expiration in Unix seconds, which may be
-/// any number. Entries of other kinds are left out.
-pub(super) fn read(mut bytes: &[u8], mut each: impl FnMut(&str, f64)) -> Result<(), Fault> {
-    let from = &mut bytes;
-    let ext = decode::read_ext_meta(from).map_err(|_| GARBLED)?;
-    let parts = decode::read_array_len(from).map_err(|_| GARBLED)?;
-    if (ext.typeid, parts) != (DICTIONARY, 3) {
+/// Reads a dictionary that lies between here and `end`, and tells `each` of all entries whose subkey is text: the
+/// subkey, and the expiration in Unix seconds, which may be any number. Entries of other kinds are left out.
+pub(super) async fn read<S: AsyncRead + Unpin>(
+    from: &mut Source<S>,
+    end: u64,
+    mut each: impl FnMut(&str, f64),
+) -> Result<(), Fault> {
+    let (Len::Ext(_), DICTIONARY) = (head(from, end).await?, from.byte(end).await?) else {
+        return Err(GARBLED);
+    };
+    if array(from, end).await? != 3 {
         return Err(GARBLED);
     }
     // How many entries it may have, and the latest expiration of all.
-    skip(from)?;
-    skip(from)?;
-    let entries = decode::read_array_len(from).map_err(|_| GARBLED)?;
-    for _ in 0..entries {
-        if !matches!(decode::read_array_len(from), Ok(3)) {
+    skip(from, end).await?;
+    skip(from, end).await?;
+    for _ in 0..array(from, end).await? {
+        if array(from, end).await? != 3 {
             return Err(GARBLED);
         }
-        let subkey = text(from)?;
-        skip(from)?;
-        let expires = number(from)?;
-        if let Some(subkey) = subkey {
+        let subkey = text(from, end).await?;
+        skip(from, end).await?;
+        let expires = number(from, end).await?;
+        if let Some(subkey) = subkey.as_ref().and_then(|subkey| str::from_utf8(subkey).ok()) {
             each(subkey, expires);
         }
     }
     Ok(())
 }
 
-/// The text that comes next; `None` if it's something else, which is skipped.
-fn text<'a>(from: &mut &'a [u8]) -> Result<Option<&'a str>, Fault> {
-    match decode::read_str_from_slice(*from) {
-        Ok((text, rest)) => {
-            *from = rest;
-            Ok(Some(text))
+/// What begins here: how many bytes, values or other things follow.
+enum Len {
+    /// A number or nothing, in so many bytes.
+    Plain(Marker, u64),
+    Text(u64),
+    Bytes(u64),
+    /// So many bytes after that of its type.
+    Ext(u64),
+    Array(u64),
+}
+
+async fn head<S: AsyncRead + Unpin>(from: &mut Source<S>, end: u64) -> Result<Len, Fault> {
+    let marker = Marker::from_u8(from.byte(end).await?);
+    Ok(match marker {
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
+            Len::Plain(marker, 0)
         }
-        Err(_) => skip(from).map(|()| None),
-    }
-}
-
-fn number(from: &mut &[u8]) -> Result<f64, Fault> {
-    let before = *from;
-    if let Ok(number) = decode::read_f64(from) {
-        return Ok(number);
-    }
-    *from = before;
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
-    decode::read_int::<i64, _>(from).map(|number| number as f64).map_err(|_| GARBLED)
-}
-
-/// Skips one value that has no values in it, without looking at it.
-fn skip(from: &mut &[u8]) -> Result<(), Fault> {
-    let marker = decode::read_marker(from).map_err(|_| GARBLED)?;
-    let len = match marker {
-        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => 0,
-        Marker::U8 | Marker::I8 => 1,
-        Marker::U16 | Marker::I16 | Marker::FixExt1 => 2,
-        Marker::FixExt2 => 3,
-        Marker::U32 | Marker::I32 | Marker::F32 => 4,
-        Marker::FixExt4 => 5,
-        Marker::U64 | Marker::I64 | Marker::F64 => 8,
-        Marker::FixExt8 => 9,
-        Marker::FixExt16 => 17,
-        Marker::FixStr(len) => usize::from(len),
-        Marker::Str8 | Marker::Bin8 => usize::from(len8(from)?),
-        Marker::Str16 | Marker::Bin16 => usize::from(len16(from)?),
-        Marker::Str32 | Marker::Bin32 => len32(from)?,
-        // One byte more for the extension's type.
-        Marker::Ext8 => usize::from(len8(from)?) + 1,
-        Marker::Ext16 => usize::from(len16(from)?) + 1,
-        Marker::Ext32 => len32(from)?.saturating_add(1),
+        Marker::U8 | Marker::I8 => Len::Plain(marker, 1),
+        Marker::U16 | Marker::I16 => Len::Plain(marker, 2),
+        Marker::U32 | Marker::I32 | Marker::F32 => Len::Plain(marker, 4),
+        Marker::U64 | Marker::I64 | Marker::F64 => Len::Plain(marker, 8),
+        Marker::FixStr(len) => Len::Text(len.into()),
+        Marker::Str8 => Len::Text(from.number(1, end).await?),
+        Marker::Str16 => Len::Text(from.number(2, end).await?),
+        Marker::Str32 => Len::Text(from.number(4, end).await?),
+        Marker::Bin8 => Len::Bytes(from.number(1, end).await?),
+        Marker::Bin16 => Len::Bytes(from.number(2, end).await?),
+        Marker::Bin32 => Len::Bytes(from.number(4, end).await?),
+        Marker::FixExt1 => Len::Ext(1),
+        Marker::FixExt2 => Len::Ext(2),
+        Marker::FixExt4 => Len::Ext(4),
+        Marker::FixExt8 => Len::Ext(8),
+        Marker::FixExt16 => Len::Ext(16),
+        Marker::Ext8 => Len::Ext(from.number(1, end).await?),
+        Marker::Ext16 => Len::Ext(from.number(2, end).await?),
+        Marker::Ext32 => Len::Ext(from.number(4, end).await?),
+        Marker::FixArray(len) => Len::Array(len.into()),
+        Marker::Array16 => Len::Array(from.number(2, end).await?),
+        Marker::Array32 => Len::Array(from.number(4, end).await?),
         // Hivemind writes none of these here.
-        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => return Err(GARBLED),
         Marker::FixMap(_) | Marker::Map16 | Marker::Map32 | Marker::Reserved => {
             return Err(GARBLED);
         }
-    };
-    *from = from.get(len..).ok_or(GARBLED)?;
-    Ok(())
+    })
 }
 
-fn len8(from: &mut &[u8]) -> Result<u8, Fault> {
-    from.read_data_u8().map_err(|_| GARBLED)
+/// How many values follow.
+async fn array<S: AsyncRead + Unpin>(from: &mut Source<S>, end: u64) -> Result<u64, Fault> {
+    match head(from, end).await? {
+        Len::Array(len) => Ok(len),
+        _ => Err(GARBLED),
+    }
 }
 
-fn len16(from: &mut &[u8]) -> Result<u16, Fault> {
-    from.read_data_u16().map_err(|_| GARBLED)
+/// The text that comes next; `None` if it's something else or long, which is skipped.
+async fn text<S: AsyncRead + Unpin>(
+    from: &mut Source<S>,
+    end: u64,
+) -> Result<Option<Vec<u8>>, Fault> {
+    match head(from, end).await? {
+        Len::Text(len) => from.keep_next(len, end).await,
+        other => pass(from, other, end).await.map(|()| None),
+    }
 }
 
-fn len32(from: &mut &[u8]) -> Result<usize, Fault> {
-    let len = from.read_data_u32().map_err(|_| GARBLED)?;
-    usize::try_from(len).map_err(|_| GARBLED)
+async fn number<S: AsyncRead + Unpin>(from: &mut Source<S>, end: u64) -> Result<f64, Fault> {
+    let Len::Plain(marker, bytes) = head(from, end).await? else { return Err(GARBLED) };
+    let bytes = u8::try_from(bytes).map_err(|_| GARBLED)?;
+    let number = from.number(bytes, end).await?;
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
+    match marker {
+        Marker::F64 => Ok(f64::from_bits(number)),
+        Marker::U32 | Marker::U64 => Ok(number as f64),
+        // No time of today is written otherwise.
+        _ => Err(GARBLED),
+    }
+}
+
+/// Skips one value that has no values in it, without looking at it.
+async fn skip<S: AsyncRead + Unpin>(from: &mut Source<S>, end: u64) -> Result<(), Fault> {
+    let head = head(from, end).await?;
+    pass(from, head, end).await
+}
+
+async fn pass<S: AsyncRead + Unpin>(
+    from: &mut Source<S>,
+    head: Len,
+    end: u64,
+) -> Result<(), Fault> {
+    match head {
+        Len::Plain(_, len) | Len::Text(len) | Len::Bytes(len) => from.skip_next(len, end).await,
+        Len::Ext(len) => from.skip_next(len + 1, end).await,
+        // Hivemind has no values within values here.
+        Len::Array(_) => Err(GARBLED),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use rmp::encode;
 
     use super::*;
 
     /// A dictionary of these subkeys, already packed, and expirations.
-    pub(crate) fn packed(entries: &[(&[u8], f64)]) -> Vec<u8> {
+    fn packed(entries: &[(&[u8], f64)]) -> Vec<u8> {
         let mut inner = Vec::new();
         encode::write_array_len(&mut inner, 3).unwrap();
         encode::write_f64(&mut inner, f64::INFINITY).unwrap();
@@ -125,14 +162,16 @@ mod tests {
         }
         let mut packed = Vec::new();
         let len = u32::try_from(inner.len()).unwrap();
-        encode::write_ext_meta(&mut packed, len, DICTIONARY).unwrap();
+        encode::write_ext_meta(&mut packed, len, 0x50).unwrap();
         packed.extend(inner);
         packed
     }
 
     fn all(bytes: &[u8]) -> Result<Vec<(String, f64)>, Fault> {
         let mut entries = Vec::new();
-        read(bytes, |subkey, expires| entries.push((subkey.to_owned(), expires)))?;
+        let (mut from, end) = (Source::new(bytes), bytes.len() as u64);
+        let each = |subkey: &str, expires| entries.push((subkey.to_owned(), expires));
+        read(&mut from, end, each).now_or_never().expect("its bytes are all there")?;
         Ok(entries)
     }
 
@@ -149,11 +188,11 @@ mod tests {
     fn what_is_cut_off_or_lies_about_its_length_is_garbled() {
         let whole = packed(&[(b"\xa2Qm", 5.0)]);
         for end in 0..whole.len() {
-            assert_eq!(all(&whole[..end]), Err(GARBLED), "{end}");
+            assert!(matches!(all(&whole[..end]), Err(Fault::Garbled(_))), "{end}");
         }
         // An array of 2^32 - 1 entries, of which none is there.
         let liar = b"\xc7\x08\x50\x93\xc0\xc0\xdd\xff\xff\xff\xff";
-        assert_eq!(all(liar), Err(GARBLED));
+        assert!(matches!(all(liar), Err(Fault::Garbled(_))));
         // A value within values.
         assert_eq!(all(b"\xc7\x04\x50\x93\xc0\x91\x90"), Err(GARBLED));
     }

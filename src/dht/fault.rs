@@ -30,6 +30,8 @@ pub(super) enum Fault {
     TooLarge { bytes: u64, max: usize },
     #[error("its answer can't be read: {0}")]
     Garbled(&'static str),
+    #[error("its relay doesn't lead on to it: status {0}")]
+    Relay(u64),
     #[error("it refuses: {0}")]
     Refused(String),
 }

@@ -7,7 +7,7 @@
 //! Must hold:
 //! - No answer is never "absent": [`Sought::Absent`] takes most of the nodes that would hold the key.
 //! - What strangers stored is never decoded, only whose it is and when it expires.
-//! - A round ends within its deadline, and holds a few MiB at most, whatever the nodes do.
+//! - A round ends within its deadline, and holds little memory, whatever the nodes do.
 //!
 //! Nothing here is proof against a swarm that lies: any node may say of any peer that it published.
 
@@ -15,10 +15,12 @@ mod address;
 mod call;
 mod dictionary;
 mod fault;
+mod found;
 mod key;
 mod link;
 mod round;
 mod search;
+mod source;
 mod wire;
 
 use std::collections::BTreeMap;

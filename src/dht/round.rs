@@ -3,18 +3,18 @@
 //! Must hold: no task outlives the round. Everything runs within the future of [`round`]; its end drops it all.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use libp2p_core::PeerId;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::call::{self, Entries, Wanted};
+use super::address::Place;
+use super::call;
 use super::fault::Fault;
+use super::found::{Entries, Wanted};
 use super::link::Link;
 use super::search::{End, Next, Search};
 use super::{
@@ -27,12 +27,8 @@ use crate::clock::Timestamp;
 const BOOTNODES_AT_ONCE: usize = 16;
 const ALPHA: usize = 3;
 
-/// The largest answer, in bytes, and all large answers at a time, in KiB.
+/// The largest answer, in bytes. Hivemind's network program sends no larger one.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
-const ROOM_KIB: usize = ANSWER_MAX / 1024;
-
-/// How many nodes are asked for the keys at a time: what each sends ahead of being read takes memory too.
-const FINDS_AT_ONCE: usize = 4;
 
 /// How long ago an expiration may be: clocks differ.
 const PAST_MAX: Duration = Duration::from_mins(5);
@@ -48,8 +44,6 @@ struct Shared<'a> {
     witness: &'a Witness,
     wanted: Wanted,
     search: Mutex<Search>,
-    room: Semaphore,
-    finds: Semaphore,
 }
 
 impl Shared<'_> {
@@ -84,8 +78,6 @@ pub(super) async fn round(
             expires_min: seconds(now) - PAST_MAX.as_secs_f64(),
             expires_max: seconds(now) + witness.config.ahead_max.as_secs_f64(),
         },
-        room: Semaphore::new(ROOM_KIB),
-        finds: Semaphore::new(FINDS_AT_ONCE),
     };
     let mut answers: Vec<Option<Result<Alive, Fault>>> = vec![None; bootnodes.len()];
     // What is under way at the deadline stays unanswered.
@@ -146,7 +138,10 @@ async fn ask_bootnode(shared: &Shared<'_>, bootnode: &Bootnode) -> Result<Alive,
     let peer = bootnode.peer;
     let looked_up = within(shared.config().dial, "address", bootnode.way.resolve(DIALS_MAX));
     let found = match looked_up.await {
-        Ok(addresses) => dial(shared, &addresses, peer).await,
+        Ok(found) => {
+            let places: Vec<_> = found.into_iter().map(|at| Place { at, relay: None }).collect();
+            dial(shared, &places, peer).await
+        }
         Err(fault) => Err(fault),
     };
     let answer = match &found {
@@ -188,10 +183,8 @@ async fn ask_node(shared: &Shared<'_>, next: Next) {
 /// Asks a node for the keys, and then where the nodes are that it told of.
 async fn ask(shared: &Shared<'_>, link: &Link, peer: PeerId) -> Result<(), Fault> {
     let call = shared.config().call;
-    let turn = shared.finds.acquire().await.map_err(|_| Fault::Closed)?;
-    let found = call::find(link, &shared.wanted, &shared.room);
+    let found = call::find(link, &shared.wanted);
     let answer = within(call, "answer to a search", found).await?;
-    drop(turn);
     shared.search().answered(peer, answer);
     let mut tried = std::collections::BTreeSet::new();
     while tried.len() < WHEREABOUTS_MAX {
@@ -207,11 +200,15 @@ async fn ask(shared: &Shared<'_>, link: &Link, peer: PeerId) -> Result<(), Fault
     Ok(())
 }
 
-async fn dial(shared: &Shared<'_>, to: &[SocketAddr], peer: PeerId) -> Result<Link, Fault> {
+/// Connects to a node at whichever of its places answers first.
+async fn dial(shared: &Shared<'_>, to: &[Place], peer: PeerId) -> Result<Link, Fault> {
     let all = async {
+        let key = &shared.witness.key;
+        let mut dials: FuturesUnordered<_> =
+            to.iter().map(|place| Link::dial(key, *place, peer)).collect();
         let mut last = Fault::Unreached("nobody tells where it is".to_owned());
-        for at in to {
-            match Link::dial(&shared.witness.key, *at, peer).await {
+        while let Some(dialled) = dials.next().await {
+            match dialled {
                 Ok(link) => return Ok(link),
                 Err(fault) => last = fault,
             }

@@ -5,11 +5,11 @@
 //! most of the nodes nearest to it answered and none of them had it: no answer is never "absent".
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use libp2p_core::PeerId;
 
-use super::call::{Answer, Entries, Held};
+use super::address::Place;
+use super::found::{Answer, Entries, Held};
 use super::key::Id;
 
 /// How many nodes nearest to a key store it; Hivemind's `num_replicas`.
@@ -18,9 +18,9 @@ const REPLICAS: usize = 5;
 /// How many nodes are asked in a search, bootnodes not counted.
 const ASKED_MAX: usize = 40;
 
-/// How many nodes are remembered, and how many addresses of each.
+/// How many nodes are remembered, and how many addresses of each: straight ones, and such of relays.
 const KNOWN_MAX: usize = 400;
-const ADDRESSES_MAX: usize = 3;
+const ADDRESSES_MAX: usize = 2;
 
 /// How far from the bootnodes a node may be, in tales of nodes about nodes.
 const HOPS_MAX: u8 = 6;
@@ -29,7 +29,7 @@ const HOPS_MAX: u8 = 6;
 #[derive(Debug)]
 struct Node {
     id: Option<Id>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Place>,
     hops: u8,
     state: State,
 }
@@ -46,7 +46,7 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) peer: PeerId,
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<Place>,
 }
 
 /// What is known of one key.
@@ -110,12 +110,14 @@ impl Search {
     }
 
     /// A node told where others are.
-    pub(super) fn located(&mut self, found: Vec<(PeerId, Vec<SocketAddr>)>) {
+    pub(super) fn located(&mut self, found: Vec<(PeerId, Vec<Place>)>) {
         for (peer, addresses) in found {
             let Some(node) = self.nodes.get_mut(&peer) else { continue };
-            for address in addresses {
-                if node.addresses.len() < ADDRESSES_MAX && !node.addresses.contains(&address) {
-                    node.addresses.push(address);
+            for place in addresses {
+                let is_alike = |known: &&Place| known.relay.is_some() == place.relay.is_some();
+                let alike = node.addresses.iter().filter(is_alike).count();
+                if alike < ADDRESSES_MAX && !node.addresses.contains(&place) {
+                    node.addresses.push(place);
                 }
             }
         }
@@ -220,7 +222,7 @@ impl Sought {
 mod tests {
     use libp2p_identity::Keypair;
 
-    use super::super::call::Told;
+    use super::super::found::Told;
     use super::*;
 
     fn peer() -> PeerId {
@@ -231,6 +233,10 @@ mod tests {
         let mut bytes = [0; 20];
         bytes[0] = first;
         Id::of(&bytes).unwrap()
+    }
+
+    fn place(port: u16) -> Place {
+        Place { at: ([127, 0, 0, 1], port).into(), relay: None }
     }
 
     /// The answer of a node that holds nothing and tells of these.
@@ -246,7 +252,7 @@ mod tests {
         let near: Vec<_> = (1..=nodes).map(|distance| (id(distance), peer())).collect();
         search.answered(boot, nothing(id(255), &near));
         let peers: Vec<_> = near.into_iter().map(|(_, peer)| peer).collect();
-        let at = ["127.0.0.1:9".parse().unwrap()];
+        let at = [place(9)];
         search.located(peers.iter().map(|peer| (*peer, at.to_vec())).collect());
         (search, peers)
     }
@@ -310,10 +316,20 @@ mod tests {
         search.answered(boot, nothing(id(255), &[(id(1), far)]));
         assert_eq!(search.next(), None);
         assert_eq!(search.lost().into_iter().collect::<Vec<_>>(), [far]);
-        let at = "127.0.0.1:9".parse().unwrap();
+        let at = place(9);
         search.located(vec![(peer(), vec![at]), (far, vec![at, at])]);
         assert_eq!(search.next(), Some(Next { peer: far, addresses: vec![at] }));
         assert!(search.lost().is_empty());
+    }
+
+    #[test]
+    fn a_liar_about_addresses_leaves_place_for_the_address_of_a_relay() {
+        let (mut search, peers) = begun(1);
+        let through = Place { relay: Some(peer()), ..place(7) };
+        let straight = (10..99).map(place);
+        search.located(vec![(peers[0], straight.chain([through, through]).collect())]);
+        let addresses = search.next().unwrap().addresses;
+        assert_eq!(addresses, [place(9), place(10), through]);
     }
 
     #[test]
@@ -324,7 +340,7 @@ mod tests {
         loop {
             let nearer = peer();
             search.answered(at, nothing(id(9), &[(id(0), nearer)]));
-            search.located(vec![(nearer, vec!["127.0.0.1:9".parse().unwrap()])]);
+            search.located(vec![(nearer, vec![place(9)])]);
             let Some(next) = search.next() else { break };
             (at, asked) = (next.peer, asked + 1);
         }

@@ -6,13 +6,12 @@
 use super::fault::Fault;
 
 /// What a field holds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Int(u64),
-    Double(f64),
     Bytes(&'a [u8]),
-    /// Four bytes, which no message here uses.
-    Word,
+    /// Four or eight bytes, which nothing here reads.
+    Fixed,
 }
 
 impl<'a> Value<'a> {
@@ -39,9 +38,8 @@ impl<'a> Fields<'a> {
         let value = match tag & 7 {
             0 => Value::Int(uvarint(&mut self.0)?),
             1 => {
-                let (eight, rest) = self.0.split_first_chunk()?;
-                self.0 = rest;
-                Value::Double(f64::from_le_bytes(*eight))
+                self.0 = self.0.get(8..)?;
+                Value::Fixed
             }
             2 => {
                 let len = usize::try_from(uvarint(&mut self.0)?).ok()?;
@@ -51,7 +49,7 @@ impl<'a> Fields<'a> {
             }
             5 => {
                 self.0 = self.0.get(4..)?;
-                Value::Word
+                Value::Fixed
             }
             _ => return None,
         };
@@ -122,11 +120,9 @@ mod tests {
         let mut message = Vec::new();
         put_bytes(&mut message, 1, &[7; 300]);
         put_int(&mut message, 15, u64::MAX);
-        message.extend([3 << 3 | 1]);
-        message.extend(1.5f64.to_le_bytes());
+        message.extend([3 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         let fields: Result<Vec<_>, _> = Fields::of(&message).collect();
-        let wanted =
-            [(1, Value::Bytes(&[7; 300])), (15, Value::Int(u64::MAX)), (3, Value::Double(1.5))];
+        let wanted = [(1, Value::Bytes(&[7; 300])), (15, Value::Int(u64::MAX)), (3, Value::Fixed)];
         assert_eq!(fields.unwrap(), wanted);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lamda_node::clock::Timestamp;
 use lamda_node::dht::{Bootnode, Config, Key, Sought, Witness};
 
-use super::stand_in::{FIND, IDENTIFY, KAD, Meets, PING, Says, StandIn, field};
+use super::stand_in::{FIND, HOP, IDENTIFY, KAD, Meets, PING, Says, StandIn, field};
 
 /// Soon after the recordings were made.
 pub(crate) fn now() -> Timestamp {
@@ -103,19 +103,20 @@ async fn what_one_of_three_nodes_does_not_know_is_unknown_and_not_absent() {
     assert_eq!(round.sought[3], Sought::Unknown { why });
 }
 
-#[tokio::test]
-async fn nodes_that_nobody_named_are_found_by_what_a_bootnode_says_of_them() {
-    let far = StandIn::start(Meets::Node(recorded(ALONE))).await;
+/// What a bootnode says that holds nothing and knows one node, `far`, at this address.
+fn knows(far: &StandIn, address: &str) -> BTreeMap<&'static str, Says> {
     let mut says = recorded(OF_THREE);
-    // A bootnode that holds nothing, and knows one node.
     let peer: libp2p_core::PeerId = far.bootnode.peer().parse().expect("a peer id");
-    let address: libp2p_core::Multiaddr = far.bootnode.to_string().parse().expect("an address");
+    let address: libp2p_core::Multiaddr = address.parse().expect("an address");
     let result = [field(4, &[7; 20]), field(5, &peer.to_bytes())].concat();
-    let found = [vec![field(2, &result); 4].concat(), field(3, &field(1, &[9; 20]))].concat();
+    let found = [field(2, &result).repeat(4), field(3, &field(1, &[9; 20]))].concat();
     says.insert(FIND, Says::Frame(answer(&found)));
-    let address = [field(1, &peer.to_bytes()), field(2, &address.to_vec())].concat();
-    says.insert(KAD, Says::Frame(field(8, &address)));
-    let boot = StandIn::start(Meets::Node(says)).await;
+    let located = [field(1, &peer.to_bytes()), field(2, &address.to_vec())].concat();
+    says.insert(KAD, Says::Frame(field(8, &located)));
+    says
+}
+
+async fn is_heard_of(boot: &StandIn) {
     let bootnodes = std::slice::from_ref(&boot.bootnode);
     let witness = Witness::new(Config::default());
     let round = witness.round(bootnodes, &keys(), &[STORED.to_owned()], now()).await;
@@ -125,6 +126,41 @@ async fn nodes_that_nobody_named_are_found_by_what_a_bootnode_says_of_them() {
     };
     assert!(peers.contains_key(STORED));
     assert_eq!(round.sought[3], Sought::Absent { asked: 2 });
+}
+
+#[tokio::test]
+async fn nodes_that_nobody_named_are_found_by_what_a_bootnode_says_of_them() {
+    let far = StandIn::start(Meets::Node(recorded(ALONE))).await;
+    let boot = StandIn::start(Meets::Node(knows(&far, &far.bootnode.to_string()))).await;
+    is_heard_of(&boot).await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_dialled_is_asked_through_its_relay() {
+    let far = StandIn::start(Meets::Node(recorded(ALONE))).await;
+    let relay = BTreeMap::from([(HOP, Says::LeadsTo(far.at))]);
+    let relay = StandIn::start(Meets::Node(relay)).await;
+    let address = format!("{}/p2p-circuit", relay.bootnode);
+    let boot = StandIn::start(Meets::Node(knows(&far, &address))).await;
+    is_heard_of(&boot).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_leads_to_another_node_or_nowhere_is_not_believed() {
+    let far = StandIn::start(Meets::Node(recorded(ALONE))).await;
+    let other = StandIn::start(Meets::Node(recorded(ALONE))).await;
+    // What Hivemind's relay said of a node that had no place there.
+    let refuses = Says::Frame(vec![1 << 3, 2, 5 << 3, 204, 1]);
+    for says in [Says::LeadsTo(other.at), refuses, Says::Frame(vec![0xff; 9])] {
+        let relay = StandIn::start(Meets::Node(BTreeMap::from([(HOP, says)]))).await;
+        let address = format!("{}/p2p-circuit", relay.bootnode);
+        let boot = StandIn::start(Meets::Node(knows(&far, &address))).await;
+        let bootnodes = std::slice::from_ref(&boot.bootnode);
+        let round = Witness::new(Config::default()).round(bootnodes, &keys(), &[], now()).await;
+        assert_eq!(round.answered, 1);
+        let why = "only 1 of the 2 nodes nearest to the key answered".to_owned();
+        assert_eq!(round.sought[0], Sought::Unknown { why });
+    }
 }
 
 #[tokio::test]

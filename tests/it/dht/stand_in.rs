@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use libp2p_core::upgrade::InboundConnectionUpgrade as _;
 use libp2p_identity::Keypair;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_util::compat::TokioAsyncReadCompatExt as _;
+use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
 
 pub(crate) const IDENTIFY: &str = "/ipfs/id/1.0.0";
 pub(crate) const KAD: &str = "/ipfs/kad/1.0.0";
+pub(crate) const HOP: &str = "/libp2p/circuit/relay/0.2.0/hop";
 pub(crate) const PING: &str = "DHTProtocol.rpc_ping";
 pub(crate) const FIND: &str = "DHTProtocol.rpc_find";
 
@@ -28,6 +30,8 @@ pub(crate) enum Says {
     Raw(Vec<u8>),
     /// This frame, a byte each so often.
     Drips(Vec<u8>, Duration),
+    /// As a relay: that it leads on, and then all that is said at this address.
+    LeadsTo(SocketAddr),
     /// Nothing at all.
     Nothing,
 }
@@ -47,6 +51,7 @@ pub(crate) enum Meets {
 #[derive(Debug)]
 pub(crate) struct StandIn {
     pub(crate) bootnode: Bootnode,
+    pub(crate) at: SocketAddr,
     _task: JoinSet<()>,
 }
 
@@ -63,9 +68,10 @@ impl StandIn {
 
     async fn with_key(meets: Meets, key: &Keypair, claimed: Option<&Keypair>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        let at = listener.local_addr().expect("an address");
         let peer = claimed.unwrap_or(key).public().to_peer_id();
-        let bootnode = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer}").parse().expect("an address");
+        let bootnode =
+            format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", at.port()).parse().expect("an address");
         let (meets, key) = (Arc::new(meets), key.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -78,7 +84,7 @@ impl StandIn {
                 });
             }
         });
-        Self { bootnode, _task: task }
+        Self { bootnode, at, _task: task }
     }
 }
 
@@ -126,6 +132,14 @@ async fn serve(
                 stream.flush().await?;
                 tokio::time::sleep(*each).await;
             }
+        }
+        Says::LeadsTo(at) => {
+            // A status, 100: it's fine.
+            stream.write_all(&framed(&[1 << 3, 2, 5 << 3, 100])).await?;
+            stream.flush().await?;
+            let mut on = TcpStream::connect(at).await?;
+            tokio::io::copy_bidirectional(&mut stream.compat(), &mut on).await?;
+            return Ok(());
         }
         Says::Nothing => {}
     }
