@@ -1,6 +1,7 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
+//! [`tail`] reads logs as they grow.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
@@ -8,6 +9,7 @@ pub mod cgroup;
 mod meter;
 pub mod nodes;
 mod own;
+pub mod tail;
 pub mod tree;
 
 use std::io::Read as _;

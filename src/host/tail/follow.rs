@@ -1,0 +1,391 @@
+//! What is read next: the steps of a reader, one after the other, on a thread that may block.
+//!
+//! Must hold: what is read was not given out before; a file is left only at its end; and what was lost is told before
+//! what comes after it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::family::Age;
+use super::lines::Line;
+use super::open::{self, Id, Refusal};
+use super::position::{Position, RETIRED_MAX};
+use super::search::{self, After, Next};
+use super::source::{Fill, Source};
+use super::start;
+use super::{Config, GapWhy, LINES_MAX, Read};
+
+/// How many bytes of lines are given out at once, about.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// How many small steps are one step.
+const ROUNDS: usize = 64;
+
+/// How long a state of a progress bar rests before it is given out.
+const BAR_RESTS: Duration = Duration::from_secs(1);
+
+/// What a step gave.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Something to tell.
+    Told(Read),
+    /// Nothing yet, and there is more to do at once.
+    Again,
+    /// Nothing to do before this time is over or a file changes.
+    Idle(Duration),
+}
+
+/// Where the reader is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At no file yet.
+    Nowhere,
+    /// After a file that is gone.
+    After { age: Age, placed: u64 },
+    /// In a file.
+    On(Box<Source>),
+}
+
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) config: Config,
+    pub(super) place: Place,
+    /// Files that were rotated a short time ago, oldest first: they may still grow.
+    pub(super) retired: Vec<Source>,
+    /// What is told next.
+    pub(super) waiting: VecDeque<Read>,
+    /// Where to begin, until that was looked for.
+    pub(super) resume: Option<Position>,
+    /// A gap that is told as soon as it is known what comes after it.
+    pub(super) gap: Option<GapWhy>,
+    /// The file was truncated, and how many bytes of what was in it before were had.
+    pub(super) cut: Option<u64>,
+    /// The truncated file, while what is left of its text is read from a copy.
+    pub(super) original: Option<Box<Source>>,
+    trouble: Option<String>,
+    missing_since: Option<Instant>,
+    has_looked: bool,
+    has_read: bool,
+}
+
+impl Follower {
+    pub(super) fn new(config: Config, resume: Option<Position>) -> Self {
+        Self {
+            config,
+            place: Place::Nowhere,
+            retired: Vec::new(),
+            waiting: VecDeque::new(),
+            has_read: resume.is_some(),
+            resume,
+            gap: None,
+            cut: None,
+            original: None,
+            trouble: None,
+            missing_since: None,
+            has_looked: false,
+        }
+    }
+
+    /// The files that may change.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        let current = if let Place::On(source) = &self.place { Some(&**source) } else { None };
+        self.retired.iter().chain(current)
+    }
+
+    /// Lines that were read already, without a look at any file.
+    pub(super) fn ready(&mut self) -> Option<Read> {
+        if let Some(read) = self.waiting.pop_front() {
+            return Some(read);
+        }
+        let Place::On(source) = &mut self.place else { return None };
+        if self.cut.is_some() && !source.is_copy {
+            return None;
+        }
+        let mut lines = Vec::new();
+        source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
+        self.lines(lines)
+    }
+
+    /// Looks for something to tell.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if let Some(position) = self.resume.take() {
+            self.take_up(&position, now);
+        }
+        for _ in 0..ROUNDS {
+            if let Some(read) = self.ready() {
+                return Step::Told(read);
+            }
+            if let Some(step) = self.round(now) {
+                return step;
+            }
+        }
+        Step::Again
+    }
+
+    fn round(&mut self, now: Instant) -> Option<Step> {
+        // Without a file in hand, or while a gap is not told yet, there is no place to come back to.
+        if self.position().is_some() {
+            let lines = self.take_retired(now);
+            if let Some(read) = self.lines(lines) {
+                return Some(Step::Told(read));
+            }
+        }
+        match std::mem::replace(&mut self.place, Place::Nowhere) {
+            Place::On(source) => self.read(source, now),
+            Place::After { age, placed } => {
+                self.place = Place::After { age, placed };
+                let after = After { age, placed, is_copy: false, source: None };
+                match search::next(&self.config.path, &after, &self.known()) {
+                    Ok(next) => self.enter_new(next, now),
+                    Err(refusal) => return Some(self.refused(&refusal, now)),
+                }
+                None
+            }
+            Place::Nowhere => self.begin(now),
+        }
+    }
+
+    /// The first look at the path.
+    fn begin(&mut self, now: Instant) -> Option<Step> {
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        let (file, facts) = match open::open(&self.config.path) {
+            Ok(opened) => opened,
+            Err(refusal) => return Some(self.refused(&refusal, now)),
+        };
+        // What appears later is new from its first byte on.
+        let offset =
+            if is_first { start::offset(&file, facts.size, self.config.start) } else { Ok(0) };
+        match offset {
+            Ok(offset) => {
+                self.place = Place::On(Box::new(Source::new(file, facts, offset, now)));
+                self.entered();
+                None
+            }
+            Err(err) => {
+                self.has_looked = !is_first;
+                Some(self.refused(&err.into(), now))
+            }
+        }
+    }
+
+    /// Reads on in the file in hand.
+    fn read(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
+        if self.cut.is_some() && !source.is_copy {
+            return self.read_after_cut(source, now);
+        }
+        if let Some((file, facts)) = self.unnoticed_copy(&source) {
+            let (at, had) = (source.lines.offset(), source.read_at());
+            self.read_copy(Source::new(file, facts, at, now), source, had);
+            return None;
+        }
+        match source.fill(now) {
+            Ok(Fill::Bytes) => {
+                if self.is_at_path(&source) {
+                    source.is_placed();
+                }
+                self.place = Place::On(source);
+            }
+            Ok(Fill::Changed) => self.changed(source, now),
+            Ok(Fill::End) => return self.at_end(source, now),
+            Err(err) => {
+                self.place = Place::On(source);
+                return Some(self.refused(&err.into(), now));
+            }
+        }
+        None
+    }
+
+    /// At the end of the file in hand: whether there is a next one.
+    pub(super) fn at_end(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
+        let rested = now.saturating_duration_since(source.grown);
+        let is_bar = source.lines.is_bar();
+        if is_bar && rested >= BAR_RESTS {
+            let bar = source.lines.take_rest();
+            self.place = Place::On(source);
+            return self.lines(bar.into_iter().collect()).map(Step::Told);
+        }
+        let wait = if is_bar { BAR_RESTS.saturating_sub(rested) } else { self.config.poll };
+        if self.is_at_path(&source) && !source.is_copy {
+            source.is_placed();
+            self.place = Place::On(source);
+            self.well();
+            self.expire(now);
+            // What that told comes first.
+            let idle = Step::Idle(wait.min(self.config.poll));
+            return self.waiting.is_empty().then_some(idle);
+        }
+        self.leave(source, now)
+    }
+
+    fn is_at_path(&self, source: &Source) -> bool {
+        open::look(&self.config.path).is_ok_and(|facts| facts.id == source.id())
+    }
+
+    /// Goes on to the file that was written after this one, if there is one.
+    fn leave(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
+        let is_copy = source.is_copy;
+        if let Err(err) = source.refresh() {
+            self.place = Place::On(source);
+            return Some(self.refused(&err.into(), now));
+        }
+        let (age, own) = (Age::of(&source.facts()), source.id());
+        let mut known = self.known();
+        known.push(own);
+        let after = After { age, placed: source.placed(), is_copy, source: Some(&source) };
+        let next = search::next(&self.config.path, &after, &known);
+        if is_copy {
+            return self.leave_copy(source, next, now);
+        }
+        match next {
+            Ok(next) => {
+                source.grown = now;
+                self.retired.push(*source);
+                self.enter_new(next, now);
+                self.make_room();
+                None
+            }
+            Err(refusal) => {
+                self.place = Place::On(source);
+                self.expire(now);
+                Some(self.refused(&refusal, now))
+            }
+        }
+    }
+
+    /// Begins with a file of which nothing was seen.
+    fn enter_new(&mut self, next: Next, now: Instant) {
+        self.enter(next, now);
+        if let Place::On(source) = &mut self.place {
+            source.is_unseen();
+        }
+    }
+
+    /// Begins with a file, at its first byte.
+    pub(super) fn enter(&mut self, next: Next, now: Instant) {
+        let mut source = Source::new(next.file, next.facts, 0, now);
+        source.is_copy = next.is_copy;
+        self.place = Place::On(Box::new(source));
+        if next.skips_packed {
+            self.gap = self.gap.or(Some(GapWhy::Compressed));
+        }
+        self.entered();
+    }
+
+    /// Tells that another file is read, or what was lost before it.
+    pub(super) fn entered(&mut self) {
+        self.has_read = true;
+        self.trouble = None;
+        self.missing_since = None;
+        if self.position().is_none() {
+            // While it isn't known what was lost, the place before it is the one to come back to.
+            return;
+        }
+        match self.gap.take() {
+            Some(why) => self.tell_gap(None, why),
+            None => self.waiting.extend(self.position().map(|position| Read::Open { position })),
+        }
+    }
+
+    pub(super) fn tell_gap(&mut self, bytes: Option<u64>, why: GapWhy) {
+        self.waiting.extend(self.position().map(|position| Read::Gap { bytes, why, position }));
+    }
+
+    /// The file at the path is the one in hand.
+    fn well(&mut self) {
+        self.missing_since = None;
+        if self.trouble.take().is_some()
+            && let Some(position) = self.position()
+        {
+            self.waiting.push_back(Read::Open { position });
+        }
+    }
+
+    /// Tells why there is nothing to read, if that is new.
+    pub(super) fn refused(&mut self, refusal: &Refusal, now: Instant) -> Step {
+        let idle = Step::Idle(self.config.poll);
+        if *refusal == Refusal::Missing && self.has_read {
+            // Between a rename and a create there is nothing at the path.
+            let since = *self.missing_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < self.config.poll {
+                return idle;
+            }
+        }
+        let what = refusal.sentence(&self.config.path);
+        if self.trouble.as_ref() == Some(&what) {
+            return idle;
+        }
+        self.trouble = Some(what.clone());
+        Step::Told(Read::Trouble { what })
+    }
+
+    /// Lines of files that were rotated and have grown since.
+    fn take_retired(&mut self, now: Instant) -> Vec<Line> {
+        let mut lines = Vec::new();
+        self.retired.retain_mut(|source| {
+            source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
+            if !lines.is_empty() {
+                return true;
+            }
+            let fill = source.fill(now);
+            source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
+            // One that somebody truncates now was read to its end before.
+            let is_over = matches!(fill, Ok(Fill::Changed) | Err(_));
+            if is_over {
+                lines.extend(source.lines.take_rest());
+            }
+            !is_over
+        });
+        lines
+    }
+
+    /// Leaves the rotated file that has rested for longest, if there are too many.
+    fn make_room(&mut self) {
+        if self.retired.len() > RETIRED_MAX {
+            let quietest = self.retired.iter().enumerate().min_by_key(|(_, source)| source.grown);
+            let quietest = quietest.map(|(index, _)| index);
+            self.give_up(quietest);
+        }
+    }
+
+    /// Leaves rotated files that no longer grow, once their program writes to a newer one.
+    fn expire(&mut self, now: Instant) {
+        let has_text = |source: &Source| source.read_at() > 0;
+        let is_over = |index: usize, source: &Source| {
+            let is_quiet = now.saturating_duration_since(source.grown) >= self.config.grace;
+            is_quiet && self.sources().skip(index + 1).any(has_text)
+        };
+        let found = self.retired.iter().enumerate().find(|(index, it)| is_over(*index, it));
+        let found = found.map(|(index, _)| index);
+        self.give_up(found);
+    }
+
+    fn give_up(&mut self, index: Option<usize>) {
+        let Some(index) = index.filter(|index| *index < self.retired.len()) else { return };
+        let mut source = self.retired.remove(index);
+        let rest = source.lines.take_rest().into_iter().collect();
+        if let Some(read) = self.lines(rest) {
+            self.waiting.push_back(read);
+        }
+    }
+
+    /// The files whose text was or is read.
+    pub(super) fn known(&self) -> Vec<Id> {
+        self.retired.iter().map(Source::id).collect()
+    }
+
+    /// Where the reader stands; `None` before the first file, and while a truncated one has no text.
+    pub(super) fn position(&self) -> Option<Position> {
+        let Place::On(source) = &self.place else { return None };
+        if self.cut.is_some() && !source.is_copy {
+            return None;
+        }
+        let retired = self.retired.iter().map(Source::mark).collect();
+        Some(Position { current: source.mark(), retired })
+    }
+
+    /// These lines and the place after them; nothing if there are none.
+    pub(super) fn lines(&self, lines: Vec<Line>) -> Option<Read> {
+        let position = self.position().filter(|_| !lines.is_empty())?;
+        Some(Read::Lines { lines, position })
+    }
+}

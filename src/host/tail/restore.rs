@@ -1,0 +1,206 @@
+//! Finds the place again after a restart, and what is left after a truncation.
+//!
+//! Must hold: a place is taken up only in a file that has the bytes that were read; where there is none, a gap is told.
+
+use std::fs::File;
+use std::time::Instant;
+
+use super::GapWhy;
+use super::family::{self, Age};
+use super::follow::{Follower, Place, Step};
+use super::open::{Facts, Refusal};
+use super::position::{Mark, Position, RETIRED_MAX};
+use super::search::{self, Next};
+use super::source::Source;
+
+impl Follower {
+    /// Goes on where the position says.
+    pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
+        for mark in position.retired.iter().take(RETIRED_MAX) {
+            let found = family::find(&self.config.path, mark.inode);
+            if let Some((file, facts)) = found.filter(|found| is_at(mark, found)) {
+                let mut source = Source::new(file, facts, mark.offset, now);
+                source.was_seen(mark);
+                self.retired.push(source);
+            }
+        }
+        let mark = &position.current;
+        let found = family::find(&self.config.path, mark.inode);
+        // Where the file system doesn't tell when a file was created, the same inode is the same file.
+        let is_same = |facts: &Facts| mark.born.is_none() || facts.born == mark.born;
+        match found.filter(|(_, facts)| is_same(facts)) {
+            Some(found) if is_at(mark, &found) => {
+                let copy = search::unnoticed_copy(&self.config.path, &found.0, mark, &self.known());
+                let Some((file, facts)) = copy else { return self.go_on(found, mark, now) };
+                let mut original = Box::new(Source::new(found.0, found.1, 0, now));
+                original.was_seen(mark);
+                self.read_copy(Source::new(file, facts, mark.offset, now), original, mark.offset);
+            }
+            Some((file, facts)) => {
+                let mut source = Source::new(file, facts, 0, now);
+                source.was_seen(mark);
+                self.was_truncated(Box::new(source), mark, now);
+            }
+            None => self.is_gone(mark, now),
+        }
+    }
+
+    /// Reads the file from the place on.
+    fn go_on(&mut self, (file, facts): (File, Facts), mark: &Mark, now: Instant) {
+        let mut source = Source::new(file, facts, mark.offset, now);
+        source.was_seen(mark);
+        self.cut = mark.is_copy.then_some(0);
+        self.place = Place::On(Box::new(source));
+    }
+
+    fn is_gone(&mut self, mark: &Mark, now: Instant) {
+        if let Some(found) = search::moved(&self.config.path, mark) {
+            return self.go_on(found, mark, now);
+        }
+        // It may have been copied and truncated before it was removed.
+        let copy = search::copy_of(&self.config.path, mark, &self.known());
+        if let Some((file, facts, has_rest)) = copy.filter(|_| !mark.is_weak()) {
+            let at = if has_rest { mark.offset } else { facts.size };
+            let mut copy = Source::new(file, facts, at, now);
+            copy.is_copy = true;
+            self.cut = Some(mark.offset);
+            self.place = Place::On(Box::new(copy));
+            return;
+        }
+        let is_packed = search::was_packed(&self.config.path, mark);
+        self.gap = Some(if is_packed { GapWhy::Compressed } else { GapWhy::Gone });
+        let age = Age { born: mark.born, modified: mark.modified };
+        self.place = Place::After { age, placed: mark.placed };
+    }
+
+    /// The file in hand was truncated or overwritten.
+    pub(super) fn changed(&mut self, mut source: Box<Source>, now: Instant) {
+        let mark = source.mark_of_read();
+        let rest = search::copy_of(&self.config.path, &mark, &self.known());
+        if let Some((file, facts, true)) = rest {
+            let at = source.lines.offset();
+            return self.read_copy(Source::new(file, facts, at, now), source, mark.offset);
+        }
+        // What is held of a line is all that there will be of it.
+        let line = source.lines.take_rest();
+        self.place = Place::On(source);
+        if let Some(read) = self.lines(line.into_iter().collect()) {
+            self.waiting.push_back(read);
+        }
+        if let Place::On(source) = std::mem::replace(&mut self.place, Place::Nowhere) {
+            self.was_truncated(source, &mark, now);
+        }
+    }
+
+    /// Nothing of what was in this file is there; perhaps in a copy.
+    fn was_truncated(&mut self, source: Box<Source>, mark: &Mark, now: Instant) {
+        match search::copy_of(&self.config.path, mark, &self.known()) {
+            Some((file, facts, has_rest)) => {
+                let at = if has_rest { mark.offset } else { facts.size };
+                self.read_copy(Source::new(file, facts, at, now), source, mark.offset);
+            }
+            None => {
+                self.begin_after_cut(source, mark.offset);
+            }
+        }
+    }
+
+    /// Waits for text in a truncated file, of whose old text so much was had.
+    fn begin_after_cut(&mut self, mut source: Box<Source>, had: u64) {
+        source.begin_anew(0);
+        self.cut = Some(had);
+        self.place = Place::On(source);
+    }
+
+    /// A copy of a file that was truncated since, though the file looks as if it was not.
+    pub(super) fn unnoticed_copy(&self, source: &Source) -> Option<(File, Facts)> {
+        let mark = source.mark_of_read();
+        if source.is_copy || !mark.is_weak() || !source.may_have_changed() {
+            return None;
+        }
+        search::unnoticed_copy(&self.config.path, source.file(), &mark, &self.known())
+    }
+
+    /// Reads the rest from a copy, then the original again.
+    pub(super) fn read_copy(&mut self, mut copy: Source, original: Box<Source>, had: u64) {
+        copy.is_copy = true;
+        self.original = Some(original);
+        self.cut = Some(had);
+        self.place = Place::On(Box::new(copy));
+    }
+
+    /// At the end of a copy: goes on to a later copy, or to the file that was truncated.
+    pub(super) fn leave_copy(
+        &mut self,
+        copy: Box<Source>,
+        next: Result<Next, Refusal>,
+        now: Instant,
+    ) -> Option<Step> {
+        match next {
+            Ok(next) if next.is_copy => {
+                self.gap = Some(GapWhy::Truncated);
+                self.cut = None;
+                self.enter(next, now);
+                self.cut = Some(0);
+            }
+            next => {
+                let had = self.cut.unwrap_or(0).max(copy.read_at());
+                if let Some(mut original) = self.original.take() {
+                    original.follows_copy(&copy);
+                    self.begin_after_cut(original, had);
+                    return None;
+                }
+                match next {
+                    Ok(next) => {
+                        self.cut = Some(had);
+                        self.enter(next, now);
+                        if let Place::On(source) = &mut self.place {
+                            source.follows_copy(&copy);
+                        }
+                    }
+                    Err(refusal) => {
+                        self.place = Place::On(copy);
+                        return Some(self.refused(&refusal, now));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Begins a truncated file anew as soon as there is text in it, which tells how much was lost.
+    pub(super) fn read_after_cut(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
+        // It may have been written, copied and truncated again meanwhile.
+        let copy =
+            search::unnoticed_copy(&self.config.path, source.file(), &source.mark(), &self.known());
+        if let Some((file, facts)) = copy.filter(|_| source.may_have_changed()) {
+            self.read_copy(Source::new(file, facts, 0, now), source, 0);
+            self.tell_gap(None, GapWhy::Truncated);
+            return None;
+        }
+        let begin = match source.first_text() {
+            Ok(Some(begin)) => begin,
+            Ok(None) => return self.at_end(source, now),
+            Err(err) => {
+                self.place = Place::On(source);
+                return Some(self.refused(&err.into(), now));
+            }
+        };
+        let had = self.cut.take().unwrap_or(0);
+        source.begin_anew(begin);
+        self.place = Place::On(source);
+        // A program that goes on where it was leaves a hole as long as what it had written.
+        let bytes = (begin > 0).then(|| begin.saturating_sub(had));
+        if bytes != Some(0) {
+            self.gap = None;
+            self.tell_gap(bytes, GapWhy::Truncated);
+        }
+        None
+    }
+}
+
+/// Whether the file has the bytes that were read, up to the place.
+fn is_at(mark: &Mark, (file, facts): &(File, Facts)) -> bool {
+    let is_same = mark.born.is_none() || facts.born == mark.born;
+    is_same && facts.size >= mark.offset && mark.fits(file)
+}
