@@ -90,6 +90,9 @@ need_receivers() {
     pip_install aiosmtpd
 }
 
+# What rotates logs on most hosts, for the tests of the reader of logs.
+need_logrotate() { RUNLEVEL=1 need_apt logrotate; }
+
 # Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {
     need_python

@@ -27,5 +27,6 @@ mod receipts;
 mod rpc;
 mod soak;
 mod support;
+mod tail;
 mod usage;
 mod weather;
