@@ -2,6 +2,8 @@
 //!
 //! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use, [`process`] at
 //! programs of others; [`lookaround`] finds these.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
+//! [`tail`] reads logs as they grow.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 

@@ -32,5 +32,6 @@ mod rpc;
 mod sidecar;
 mod soak;
 mod support;
+mod tail;
 mod usage;
 mod weather;
