@@ -1,7 +1,7 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use, [`process`] at
-//! programs of others; [`lookaround`] finds these.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
+//! [`process`] at programs of others; [`lookaround`] finds those.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
