@@ -103,6 +103,8 @@ need_hivemind() {
     quietly "$env/bin/pip" --disable-pip-version-check install --no-deps --require-hashes -r "$list" ||
         die "pip could not install the packages in $list"
 }
+# What rotates logs on most hosts, for the tests of the reader of logs.
+need_logrotate() { RUNLEVEL=1 need_apt logrotate; }
 
 # Independent implementations of EIP-712 and RFC 8785, to check docs/protocol.md against.
 need_oracles() {

@@ -31,8 +31,8 @@ pub(super) struct Log {
     #[serde(default)]
     pub(super) block_hash: Option<B256>,
     /// The log's place in that block.
-    #[serde(default)]
-    pub(super) log_index: Option<U64>,
+    #[serde(default, rename = "logIndex")]
+    pub(super) index: Option<U64>,
     /// Its transaction.
     pub(super) transaction_hash: B256,
     /// The block's time in Unix seconds; only newer clients provide it.

@@ -2,6 +2,9 @@
 //!
 //! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use, [`process`] at
 //! programs of others; [`lookaround`] finds these.
+//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
+//! [`tail`] reads logs as they grow.
+//! [`process`] at programs of others; [`lookaround`] finds those.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 

@@ -293,7 +293,7 @@ mod tests {
         p2pd_in_session: Ok(true),
         p2pd_anywhere: Ok(true),
         port: Ok(true),
-        log_age: Ok(Some(Duration::from_secs(300))),
+        log_age: Ok(Some(Duration::from_mins(5))),
     };
 
     fn checks(set: &[(&str, &str)]) -> Checks {

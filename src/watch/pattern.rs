@@ -33,7 +33,8 @@ impl PartialEq for Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern in the syntax of the crate `regex`. `^` and `$` are the start and the end of a line.
+    /// Reads a pattern in the syntax of the crate `regex`. `^` and `$` are the start and the end of a line, `\b` is
+    /// the border of a word of ASCII.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
         if text.is_empty() {
             return Err(InvalidPattern("the pattern is empty".to_owned()));
@@ -43,7 +44,7 @@ impl Pattern {
                 "the pattern has more than {PATTERN_BYTES_MAX} bytes"
             )));
         }
-        let built = RegexBuilder::new(text)
+        let built = RegexBuilder::new(&ascii_words(text))
             .multi_line(true)
             .size_limit(PATTERN_MEMORY_MAX)
             .dfa_size_limit(CACHE_MAX)
@@ -80,6 +81,22 @@ impl Pattern {
     }
 }
 
+/// The pattern with `\b` as the border of a word of ASCII. That of Unicode would make the search of each line with
+/// any other letter some fifty times slower.
+fn ascii_words(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let next = if c == '\\' { chars.next() } else { None };
+        match next {
+            Some('b') if chars.peek() != Some(&'{') => out.push_str(r"(?-u:\b)"),
+            Some(next) => out.extend([c, next]),
+            None => out.push(c),
+        }
+    }
+    out
+}
+
 /// What is wrong with a pattern, on one line.
 fn clause(err: &regex::Error) -> String {
     match err {
@@ -92,5 +109,40 @@ fn clause(err: &regex::Error) -> String {
             let reason = text.lines().last().unwrap_or_default();
             format!("no pattern: {}", crate::report::one_line(reason, 200))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_border_of_a_word_is_one_of_ascii_and_nothing_else_changes() {
+        for (text, wanted) in [
+            (r"\bx\b", r"(?-u:\b)x(?-u:\b)"),
+            (r"\\b \d\b{start}", r"\\b \d\b{start}"),
+            ("x\\", "x\\"),
+        ] {
+            assert_eq!(ascii_words(text), wanted);
+        }
+        assert!(Pattern::new(r"\bround\b").unwrap().is_match("🐝 round: 5"));
+    }
+
+    #[test]
+    fn a_pattern_that_takes_too_much_is_refused_and_others_are_linear() {
+        for (text, says) in [
+            ("(a{1000}){1000}", "takes too much memory"),
+            ("(((a{90}){90}){90})", "takes too much memory"),
+            ("(?=a)", "no pattern: "),
+            ("(a)\\1", "no pattern: "),
+            ("", "is empty"),
+        ] {
+            let told = Pattern::new(text).unwrap_err().to_string();
+            assert!(told.contains(says), "{told}");
+        }
+        // Exponential where a search goes back.
+        let begun = std::time::Instant::now();
+        assert!(!Pattern::new("^(a+)+$").unwrap().is_match(&format!("{}b", "a".repeat(60_000))));
+        assert!(begun.elapsed().as_secs() < 5);
     }
 }

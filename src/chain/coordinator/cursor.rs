@@ -112,13 +112,11 @@ impl Cursor {
         self.from = self.from.max(self.next.saturating_sub(UNSETTLED)).min(self.next);
         let mut left = EVENTS_MAX;
         for seen in self.recent.iter().rev() {
-            match left.checked_sub(seen.events.len()) {
-                Some(fewer) => left = fewer,
-                None => {
-                    self.from = self.from.max(seen.block.saturating_add(1)).min(self.next);
-                    break;
-                }
-            }
+            let Some(fewer) = left.checked_sub(seen.events.len()) else {
+                self.from = self.from.max(seen.block.saturating_add(1)).min(self.next);
+                break;
+            };
+            left = fewer;
         }
         let from = self.from;
         self.recent.retain(|seen| seen.block >= from);

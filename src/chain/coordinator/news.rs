@@ -18,7 +18,7 @@ use crate::chain::logs::{BLOCKS_MAX, Log, Ranges};
 use crate::chain::reader::word;
 use crate::chain::rpc::Head;
 use crate::clock::Timestamp;
-use crate::ids::Hash;
+use crate::ids::{Address, Hash};
 
 /// How far back a first reading begins: two of the periods in which a peer submits, and a round.
 const FIRST_SECONDS: u64 = 7 * 3600;
@@ -84,7 +84,7 @@ impl Coordinator {
     async fn find_place(&self, chain: u64, head: &Head, news: &mut News) -> Result<(), Error> {
         let of = (chain, self.contract());
         if !news.cursor.is_of(of) {
-            news.cursor = Cursor::first(of, self.first_block(head).await?);
+            news.cursor = self.first_reading(of, head).await?;
             return Ok(());
         }
         if !news.cursor.has_marks() {
@@ -107,17 +107,25 @@ impl Coordinator {
         let is_same = |(mark, header): &(&Mark, Option<Header>)| {
             header.as_ref().is_some_and(|header| header.hash() == mark.hash)
         };
-        match marks.iter().zip(headers).find(is_same) {
-            Some((mark, _)) => {
-                news.cursor.go_back_to(mark.block);
-                news.void_after = Some(mark.block);
-            }
-            None => {
-                news.cursor = Cursor::first(of, self.first_block(head).await?);
-                news.void_after = Some(0);
-            }
+        if let Some((mark, _)) = marks.iter().zip(headers).find(is_same) {
+            news.cursor.go_back_to(mark.block);
+            news.void_after = Some(mark.block);
+        } else {
+            news.cursor = self.first_reading(of, head).await?;
+            news.void_after = Some(0);
         }
         Ok(())
+    }
+
+    /// A cursor for a first reading. Its first block is marked, so that an endpoint that lags far behind is not
+    /// taken for another chain.
+    async fn first_reading(&self, of: (u64, Address), head: &Head) -> Result<Cursor, Error> {
+        let block = self.first_block(head).await?;
+        let mut cursor = Cursor::first(of, block);
+        if let Some(header) = self.headers(&[block]).await?.into_iter().flatten().next() {
+            cursor.mark(Mark { block, hash: header.hash() });
+        }
+        Ok(cursor)
     }
 
     /// The block with which a first reading begins.
@@ -140,7 +148,7 @@ impl Coordinator {
         let (next, mut left) = (news.cursor.next(), RANGES_MAX);
         while left > 0 {
             let Some((blocks, logs)) = self.next_range(&mut ranges, &filter).await? else { break };
-            let (found, unreadable) = self.found(&blocks, logs)?;
+            let (found, unreadable) = self.found(&blocks, logs, next)?;
             let keys: BTreeSet<Key> = found.keys().copied().collect();
             let seen = news.cursor.seen_in(&blocks);
             let (taken_back, waiting) =
@@ -185,11 +193,12 @@ impl Coordinator {
         *self.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events in an answer, and how many can't be read.
+    /// The events in an answer, and how many of those in blocks from `next` on can't be read.
     fn found(
         &self,
         asked: &RangeInclusive<u64>,
         logs: Vec<Log>,
+        next: u64,
     ) -> Result<(BTreeMap<Key, Happened>, u64), Error> {
         let (contract, mut found, mut unreadable) = (word(self.contract()), BTreeMap::new(), 0);
         for log in logs.into_iter().filter(|log| !log.removed) {
@@ -197,13 +206,13 @@ impl Coordinator {
             let is_asked = log.address == contract
                 && asked.contains(&block)
                 && log.topics.first().is_some_and(|topic| SIGNATURES.contains(topic));
-            let place = log.log_index.and_then(|index| u32::try_from(index.to::<u64>()).ok());
+            let place = log.index.and_then(|index| u32::try_from(index.to::<u64>()).ok());
             let Some((hash, index)) = log.block_hash.zip(place).filter(|_| is_asked) else {
                 let reason = format!("it answers eth_getLogs with a log of block {block} unasked");
                 return Err(Error::Unexpected { reason });
             };
             let Some(what) = what(&log) else {
-                unreadable += 1;
+                unreadable += u64::from(block >= next);
                 continue;
             };
             let at = log.block_timestamp.map(|time| seconds(time.to()));

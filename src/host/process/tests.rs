@@ -222,9 +222,8 @@ fn the_facts_of_this_machine_lead_to_the_originals_answer() {
     let port = listener.local_addr().unwrap().port().to_string();
     let checks = Checks::read(|name| {
         Some(match name {
-            "ALLOW_REGEX" => mark.clone(),
+            "ALLOW_REGEX" | "SCREEN_NAME" => mark.clone(),
             "DENY_REGEX" => "no such program".to_owned(),
-            "SCREEN_NAME" => mark.clone(),
             "PORT" => port.clone(),
             "LOG_FILE" => log.display().to_string(),
             _ => return None,

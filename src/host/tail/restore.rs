@@ -30,7 +30,7 @@ impl Follower {
         let is_same = |facts: &Facts| mark.born.is_none() || facts.born == mark.born;
         match found.filter(|(_, facts)| is_same(facts)) {
             Some(found) if is_at(mark, &found) => {
-                let copy = search::unnoticed_copy(&self.config.path, mark, &self.known());
+                let copy = search::unnoticed_copy(&self.config.path, &found.0, mark, &self.known());
                 let Some((file, facts)) = copy else { return self.go_on(found, mark, now) };
                 let mut original = Box::new(Source::new(found.0, found.1, 0, now));
                 original.was_seen(mark);
@@ -118,7 +118,7 @@ impl Follower {
         if source.is_copy || !mark.is_weak() || !source.may_have_changed() {
             return None;
         }
-        search::unnoticed_copy(&self.config.path, &mark, &self.known())
+        search::unnoticed_copy(&self.config.path, source.file(), &mark, &self.known())
     }
 
     /// Reads the rest from a copy, then the original again.
@@ -171,7 +171,8 @@ impl Follower {
     /// Begins a truncated file anew as soon as there is text in it, which tells how much was lost.
     pub(super) fn read_after_cut(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
         // It may have been written, copied and truncated again meanwhile.
-        let copy = search::unnoticed_copy(&self.config.path, &source.mark(), &self.known());
+        let copy =
+            search::unnoticed_copy(&self.config.path, source.file(), &source.mark(), &self.known());
         if let Some((file, facts)) = copy.filter(|_| source.may_have_changed()) {
             self.read_copy(Source::new(file, facts, 0, now), source, 0);
             self.tell_gap(None, GapWhy::Truncated);

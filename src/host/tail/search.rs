@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::family::{Age, Relative, relatives};
 use super::open::{self, Facts, Id, Refusal};
-use super::position::{GUARD_MAX, Mark};
+use super::position::{GUARD_MAX, HEAD_MAX, Mark};
 use super::source::Source;
 
 /// The fewest first bytes by which a copy is known again that is shorter than what was read.
@@ -56,8 +56,9 @@ pub(super) fn next(path: &Path, after: &After<'_>, known: &[Id]) -> Result<Next,
     };
     for relative in all.iter().filter(comes_next) {
         let Some((file, facts)) = relative.open() else { continue };
-        let is_own = |source: &Source| is_part_of(&file, facts.size, source);
-        if !after.is_copy && after.source.is_some_and(is_own) {
+        let own = after.source.filter(|_| !after.is_copy).map(Source::file);
+        let whole = if after.is_copy { at_path.as_ref().ok().map(|(file, _)| file) } else { own };
+        if facts.size > 0 && whole.is_some_and(|whole| is_part_of(&file, facts.size, whole)) {
             continue;
         }
         let skips_packed = has_packed(&all, after, &facts);
@@ -86,16 +87,17 @@ pub(super) fn was_packed(path: &Path, mark: &Mark) -> bool {
     all.iter().any(|it| it.is_packed && it.facts.modified >= mark.modified)
 }
 
-/// Whether a file is a copy of the beginning of another, as people make them.
-fn is_part_of(file: &File, size: u64, whole: &Source) -> bool {
+/// Whether a file is a copy of the beginning of another: one that somebody made, or that is made just now and the other
+/// is truncated next.
+fn is_part_of(part: &File, size: u64, whole: &File) -> bool {
     let is_same = |from: u64, length: usize| {
         let (mut own, mut others) = (vec![0; length], vec![0; length]);
         let read = |file: &File, bytes: &mut [u8]| file.read_exact_at(bytes, from).is_ok();
-        read(file, &mut own) && read(whole.file(), &mut others) && own == others
+        read(part, &mut own) && read(whole, &mut others) && own == others
     };
     let short = usize::try_from(size).unwrap_or(usize::MAX);
     let guard = short.min(GUARD_MAX);
-    size > 0 && is_same(0, short.min(whole.head().len())) && is_same(size - guard as u64, guard)
+    is_same(0, short.min(HEAD_MAX)) && is_same(size - guard as u64, guard)
 }
 
 /// The copy that was made of a file before it was truncated, and whether it has what follows the place.
@@ -124,7 +126,12 @@ pub(super) fn copy_of(path: &Path, mark: &Mark, known: &[Id]) -> Option<(File, F
 
 /// The copy that was made of the file at the path, if it was then truncated: where so little was read of the file that
 /// what is in it now may look the same. Files that were renamed are older than the one at the path; copies are newer.
-pub(super) fn unnoticed_copy(path: &Path, mark: &Mark, known: &[Id]) -> Option<(File, Facts)> {
+pub(super) fn unnoticed_copy(
+    path: &Path,
+    own_file: &File,
+    mark: &Mark,
+    known: &[Id],
+) -> Option<(File, Facts)> {
     let own = mark.born.filter(|_| mark.is_weak())?;
     let is_at_path = || open::look(path).is_ok_and(|facts| facts.id.inode == mark.inode);
     if !is_at_path() {
@@ -132,22 +139,20 @@ pub(super) fn unnoticed_copy(path: &Path, mark: &Mark, known: &[Id]) -> Option<(
     }
     let all = relatives(path).ok()?;
     let is_copy = |it: &&Relative| {
-        let since = it.facts.born.filter(|born| *born > own && *born >= mark.modified);
+        let since =
+            it.facts.born.filter(|born| *born > own && *born >= mark.modified.max(mark.placed));
         !it.is_packed && since.is_some() && !known.contains(&it.facts.id)
     };
     let copies = all.iter().filter(is_copy).filter_map(Relative::open);
-    let found = copies.into_iter().find(|(file, facts)| facts.size > 0 && mark.fits(file));
+    let found = copies.into_iter().find(|(file, facts)| {
+        facts.size > 0 && mark.fits(file) && !is_part_of(file, facts.size, own_file)
+    });
     // Else they may be newer since it was rotated just now.
     found.filter(|_| is_at_path())
 }
 
-/// The file of a place that has another inode now, since it was copied and the original removed.
+/// The file at the path, if it is that of the place, with another inode: it was copied and the original removed.
 pub(super) fn moved(path: &Path, mark: &Mark) -> Option<(File, Facts)> {
-    if !mark.is_distinctive() {
-        return None;
-    }
-    let own = open::open(path).ok().into_iter();
-    let others = relatives(path).unwrap_or_default();
-    let others = others.iter().filter(|it| !it.is_packed).filter_map(Relative::open);
-    own.chain(others).find(|(file, _)| mark.fits(file))
+    let own = mark.is_distinctive().then(|| open::open(path).ok()).flatten();
+    own.filter(|(file, _)| mark.fits(file))
 }

@@ -90,11 +90,6 @@ impl Source {
         self.read_at
     }
 
-    /// The first bytes that are known.
-    pub(super) fn head(&self) -> &[u8] {
-        &self.head
-    }
-
     /// The place of the first byte that was not given out.
     pub(super) fn mark(&self) -> Mark {
         self.mark_of(self.lines.offset(), &self.lines.guard())

@@ -56,7 +56,7 @@ fn a_machine_as_the_originals_readme_lays_it_out_is_configured_without_a_questio
     assert_eq!(discovery.missing, Vec::<String>::new());
     let wanted = "\n[[watch]]\nname = \"rl-swarm\"\nprofile = \"rl-swarm-hydra\"\n\
         peer = \"QmQ2gEXoPJg6iMBSUFWGzAabS2VhnzuS782Y637hGjfsRJ\"\n\
-        account = \"0x00000000000000000000000000000000000000aa\"\n[watch.set]\n\
+        # account: 0x00000000000000000000000000000000000000aa\n[watch.set]\n\
         contract = \"0xFaD7C5e93f28257429569B854151A1B8DCD404c2\"\n\
         root = \"/home/rig/rl-swarm\"\nscreen = \"gensyn\"\n";
     assert!(discovery.toml.ends_with(wanted), "{}", discovery.toml);

@@ -17,10 +17,14 @@ pub(super) fn toml(all: &[Proposal]) -> String {
         text.push_str("\n[[watch]]\n");
         line(&mut text, "name", &proposal.name);
         line(&mut text, "profile", proposal.profile);
-        for (key, value) in [("peer", &proposal.peer), ("account", &proposal.account)] {
-            if let Some(value) = value {
-                line(&mut text, key, value);
-            }
+        if let Some(peer) = &proposal.peer {
+            line(&mut text, "peer", peer);
+        }
+        if let Some(account) = &proposal.account {
+            // For its owner: the chain knows it by the peer.
+            text.push_str("# account: ");
+            text.extend(account.chars().filter(char::is_ascii_alphanumeric));
+            text.push('\n');
         }
         if !proposal.values.is_empty() {
             text.push_str("[watch.set]\n");

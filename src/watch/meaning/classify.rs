@@ -1,5 +1,7 @@
 //! Finds out what a record means.
 
+use std::collections::BTreeMap;
+
 use regex::RegexSet;
 
 use super::{Cause, FIELD_BYTES_MAX, FIELDS_MAX, Kind, Meaning, Means};
@@ -33,15 +35,11 @@ impl Classifier {
     /// What a record means; none if it means nothing.
     pub fn meaning(&self, record: &Record) -> Option<Meaning> {
         let failed = record.level.filter(|level| *level >= Level::Error);
-        if !self.set.is_match(&record.text) {
-            return failed.map(|level| Meaning {
-                kind: Kind::Error,
-                level,
-                fields: std::collections::BTreeMap::new(),
-                cause: None,
-            });
-        }
         let hits = self.set.matches(&record.text);
+        if !hits.matched_any() {
+            let fields = BTreeMap::new();
+            return failed.map(|level| Meaning { kind: Kind::Error, level, fields, cause: None });
+        }
         let means = self.means.iter().enumerate().find(|(at, _)| hits.matched(*at));
         let shown = || {
             let known = self.causes.iter().zip(self.means.len()..);
@@ -49,7 +47,7 @@ impl Classifier {
         };
         let Some((_, means)) = means else {
             let level = record.level.unwrap_or(Level::Warning).max(Level::Warning);
-            let fields = std::collections::BTreeMap::new();
+            let fields = BTreeMap::new();
             return Some(Meaning { kind: Kind::Error, level, fields, cause: shown() });
         };
         let own = record.level.unwrap_or(Level::Info);
@@ -67,11 +65,11 @@ impl Classifier {
 }
 
 /// What the named groups of a pattern hold, each cut to its limit.
-fn fields(pattern: &Pattern, text: &str) -> std::collections::BTreeMap<String, String> {
+fn fields(pattern: &Pattern, text: &str) -> BTreeMap<String, String> {
     let regex = pattern.regex();
     // Without named groups there is nothing to find out again.
     let Some(found) = (regex.captures_len() > 1).then(|| regex.captures(text)).flatten() else {
-        return std::collections::BTreeMap::new();
+        return BTreeMap::new();
     };
     let named = regex.capture_names().flatten();
     let held = named.filter_map(|name| Some((name, found.name(name)?.as_str())));

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::bounds::{is_name, is_text, names, span};
+use super::grammars::grammars;
 use super::written as file;
 use super::{
     Backends, Bootnodes, Chain, ChainKind, Dht, Earning, Idle, Log, Port, Process, Profile,
@@ -14,18 +15,9 @@ use super::{
 };
 use super::{shelf, template};
 use crate::fleet::rule::Rule;
-use crate::watch::grammar::{Form, Grammar, JsonKeys, TimeForm};
+use crate::watch::grammar::Grammar;
 use crate::watch::meaning::{Cause, Classifier, FIELDS_MAX, Means};
 use crate::watch::pattern::Pattern;
-
-/// The longest name, in bytes.
-const NAME_MAX: usize = 32;
-
-/// The longest sentence or template, in bytes.
-const TEXT_MAX: usize = 1_000;
-
-/// The longest span, in seconds: 30 days.
-const SPAN_MAX_S: u64 = 30 * 86_400;
 
 /// How long past its time a program counts as silent if the profile doesn't say, in seconds.
 const GRACE_S: u64 = 60;
@@ -45,9 +37,9 @@ pub(super) fn profile(name: &str, tables: file::Tables) -> Result<Profile, Strin
     is_text(&tables.about).map_err(|what| format!("about: {what}"))?;
     let variables = variables(tables.variables)?;
     let known = Known(&variables);
-    let mut grammars = grammars(shelf::grammars()?, "the standard grammars")?;
-    grammars.extend(self::grammars(tables.grammar, "")?);
-    let logs = logs(tables.log, &known, &grammars)?;
+    let mut all = grammars(shelf::grammars()?, "the standard grammars")?;
+    all.extend(grammars(tables.grammar, "")?);
+    let logs = logs(tables.log, &known, &all)?;
     let causes = causes(tables.cause)?;
     let means = means(tables.means, &logs, &causes)?;
     let mut classifiers = BTreeMap::new();
@@ -62,13 +54,13 @@ pub(super) fn profile(name: &str, tables: file::Tables) -> Result<Profile, Strin
         name: tables.name,
         about: tables.about,
         logs,
-        grammars,
+        grammars: all,
         means,
         classifiers,
         causes,
         process: process(tables.process, &known)?,
         ports: ports(tables.port, &known)?,
-        idle: tables.idle.map(idle).transpose()?,
+        idle: tables.idle.as_ref().map(idle).transpose()?,
         dht: tables.dht.map(|table| dht(table, &known)).transpose()?,
         chain: tables.chain.map(|table| chain(table, &known)).transpose()?,
         earning: tables.earning.as_ref().map(earning).transpose()?,
@@ -112,51 +104,6 @@ impl Known<'_> {
     }
 }
 
-/// Whether this can be a name: 1 to 32 of `a-z0-9_-`.
-fn is_name(name: &str) -> Result<(), String> {
-    let is_good = (1..=NAME_MAX).contains(&name.len())
-        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-    if is_good { Ok(()) } else { Err(format!("a name is 1 to {NAME_MAX} of a-z0-9_-")) }
-}
-
-/// Whether this is one bounded line.
-fn is_text(text: &str) -> Result<(), String> {
-    if text.len() > TEXT_MAX {
-        return Err(format!("it has more than {TEXT_MAX} bytes"));
-    }
-    if text.chars().any(crate::report::is_obeyed) {
-        return Err("it has a line end or another control character".to_owned());
-    }
-    Ok(())
-}
-
-/// Checks the names of tables of a kind, and how many there are.
-fn names<'a>(
-    kind: &str,
-    key: &str,
-    max: usize,
-    names: impl ExactSizeIterator<Item = &'a str>,
-) -> Result<(), String> {
-    if names.len() > max {
-        return Err(format!("[[{kind}]]: there are more than {max}"));
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    for (number, name) in (1..).zip(names) {
-        is_name(name).map_err(|what| format!("[[{kind}]] {number}, {key}: {what}"))?;
-        if !seen.insert(name) {
-            return Err(format!("[[{kind}]] {number}, {key}: {name:?} is there twice"));
-        }
-    }
-    Ok(())
-}
-
-fn span(place: &str, key: &str, seconds: u64) -> Result<Duration, String> {
-    if (1..=SPAN_MAX_S).contains(&seconds) {
-        return Ok(Duration::from_secs(seconds));
-    }
-    Err(format!("{place}, {key}: from 1 to {SPAN_MAX_S} seconds"))
-}
-
 fn variables(written: BTreeMap<String, file::Scalar>) -> Result<BTreeMap<String, String>, String> {
     if written.len() > 32 {
         return Err("[variables]: there are more than 32".to_owned());
@@ -176,70 +123,6 @@ fn variables(written: BTreeMap<String, file::Scalar>) -> Result<BTreeMap<String,
         known.template(value, "").map_err(wrong)?;
     }
     Ok(variables)
-}
-
-fn grammars(
-    written: Vec<file::Grammar>,
-    whose: &str,
-) -> Result<BTreeMap<String, Arc<Grammar>>, String> {
-    names("grammar", "name", 32, written.iter().map(|it| it.name.as_str()))
-        .map_err(|what| if whose.is_empty() { what } else { format!("{whose}: {what}") })?;
-    let mut all = BTreeMap::new();
-    for written in written {
-        let place = format!("[[grammar]] {:?}", written.name);
-        let grammar = grammar(written).map_err(|what| format!("{place}, {what}"))?;
-        all.insert(grammar.name.clone(), Arc::new(grammar));
-    }
-    Ok(all)
-}
-
-fn grammar(written: file::Grammar) -> Result<Grammar, String> {
-    let file::Grammar { name, header, json, time, zone } = written;
-    let time = time.map(|format| TimeForm { format, is_utc: zone == file::Zone::Utc });
-    if let Some(time) = &time {
-        time.check().map_err(|what| format!("time: {what}"))?;
-    }
-    let form = match (header, json) {
-        (None, None) => Form::Plain,
-        (Some(_), Some(_)) => {
-            return Err("json: a grammar has a header or json, not both".to_owned());
-        }
-        (Some(header), None) => Form::Header(self::header(&header)?),
-        (None, Some(json)) => {
-            let keys = JsonKeys {
-                time: json.time,
-                level: json.level,
-                logger: json.logger,
-                message: json.message,
-            };
-            let all = [&keys.time, &keys.level, &keys.logger, &keys.message];
-            if all.iter().any(|keys| keys.len() > 8) || keys.message.is_empty() {
-                return Err("json: message names a key, and each at most eight".to_owned());
-            }
-            Form::Json(keys)
-        }
-    };
-    let has_time = match &form {
-        Form::Plain => false,
-        Form::Header(pattern) => pattern.groups().any(|group| group == "time"),
-        Form::Json(keys) => !keys.time.is_empty(),
-    };
-    if time.is_some() && !has_time {
-        return Err("time: the header has no group (?<time>…), json no key for it".to_owned());
-    }
-    Ok(Grammar { name, form, time })
-}
-
-fn header(text: &str) -> Result<Pattern, String> {
-    const GROUPS: [&str; 4] = ["time", "level", "logger", "message"];
-    if !text.starts_with('^') {
-        return Err("header: it begins with ^: a header is at the start of a line".to_owned());
-    }
-    let pattern = Pattern::new(text).map_err(|err| format!("header: {err}"))?;
-    if let Some(group) = pattern.groups().find(|group| !GROUPS.contains(group)) {
-        return Err(format!("header: the group {group:?} is none of {}", GROUPS.join(", ")));
-    }
-    Ok(pattern)
 }
 
 fn logs(
@@ -330,7 +213,7 @@ fn ports(written: Vec<file::Port>, known: &Known<'_>) -> Result<Vec<Port<Templat
         let host = written.host.unwrap_or_else(|| "127.0.0.1".to_owned());
         Ok(Port {
             host: known.at(&place, "host", &host)?,
-            port: known.at(&place, "port", &written.port.text())?,
+            port: known.at(&place, "port", &written.number.text())?,
             is_optional: written.optional,
             name: written.name,
         })
@@ -338,7 +221,7 @@ fn ports(written: Vec<file::Port>, known: &Known<'_>) -> Result<Vec<Port<Templat
     written.into_iter().map(one).collect()
 }
 
-fn idle(written: file::Idle) -> Result<Idle, String> {
+fn idle(written: &file::Idle) -> Result<Idle, String> {
     Ok(Idle {
         longest: span("[idle]", "longest_s", written.longest_s)?,
         grace: span("[idle]", "grace_s", written.grace_s.unwrap_or(GRACE_S))?,
@@ -374,7 +257,7 @@ fn chain(written: file::Chain, known: &Known<'_>) -> Result<Chain<Template>, Str
         kind: ChainKind::SwarmCoordinator,
         contract: known.at("[chain]", "contract", &written.contract)?,
         rpc: known.at("[chain]", "rpc", &written.rpc)?,
-        chain_id: known.at("[chain]", "chain_id", &written.chain_id.text())?,
+        chain_id: known.at("[chain]", "chain_id", &written.id.text())?,
     })
 }
 

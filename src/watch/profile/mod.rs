@@ -6,8 +6,10 @@
 //! Must hold: a file with any mistake is refused as a whole, with a sentence that names the profile, the table and
 //! the key; whatever it holds, its size, its counts and its patterns are bounded.
 
+mod bounds;
 mod check;
 mod fill;
+mod grammars;
 mod place;
 mod shelf;
 mod template;

@@ -1,6 +1,7 @@
 //! The profiles that this program brings, and an owner's own in their place.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{InvalidProfile, Profile, written};
 
@@ -18,14 +19,19 @@ const SHIPPED: [(&str, &str); 4] = [
 /// The grammars that all profiles may name.
 const GRAMMARS: &str = include_str!("../../../profiles/grammars/standard.toml");
 
-/// All profiles that can be asked for.
+/// All profiles that can be asked for. Each is read once: its patterns take some megabytes, which all programs that
+/// are watched by it share.
 #[derive(Debug, Clone)]
-pub struct Shelf(BTreeMap<String, String>);
+pub struct Shelf {
+    texts: BTreeMap<String, String>,
+    read: Arc<Mutex<BTreeMap<String, Profile>>>,
+}
 
 impl Default for Shelf {
     /// Those of this program.
     fn default() -> Self {
-        Self(SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
+        let texts = SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        Self { texts: texts.collect(), read: Arc::default() }
     }
 }
 
@@ -33,35 +39,43 @@ impl Shelf {
     /// Puts an owner's file there, in place of one of the same name. `name` is what the file is called, without
     /// `.toml`. It is read only when it is asked for.
     pub fn put(&mut self, name: &str, text: String) -> Result<(), InvalidProfile> {
-        if self.0.len() >= OWN_MAX + SHIPPED.len() && !self.0.contains_key(name) {
+        if self.texts.len() >= OWN_MAX + SHIPPED.len() && !self.texts.contains_key(name) {
             return Err(InvalidProfile::new(
                 name,
                 format!("there are more than {OWN_MAX} profiles"),
             ));
         }
-        self.0.insert(name.to_owned(), text);
+        self.texts.insert(name.to_owned(), text);
+        // Another shelf may still hand out what was there.
+        self.read = Arc::default();
         Ok(())
     }
 
     /// The names of all.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.texts.keys().map(String::as_str)
     }
 
     /// The text of a profile, to be shown or copied.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.texts.get(name).map(String::as_str)
     }
 
     /// Reads a profile.
     pub fn get(&self, name: &str) -> Result<Profile, InvalidProfile> {
-        let shown = crate::report::one_line(name, 64);
-        let Some(text) = self.0.get(name) else {
+        let Some(text) = self.texts.get(name) else {
             let there: Vec<&str> = self.names().collect();
             let what = format!("there is no such profile, only {}", there.join(", "));
+            let shown = crate::report::one_line(name, 64);
             return Err(InvalidProfile::new(&shown, crate::report::one_line(&what, 500)));
         };
-        Profile::parse(name, text)
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(profile) = read.get(name) {
+            return Ok(profile.clone());
+        }
+        let profile = Profile::parse(name, text)?;
+        read.insert(name.to_owned(), profile.clone());
+        Ok(profile)
     }
 }
 

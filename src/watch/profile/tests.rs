@@ -83,6 +83,8 @@ fn an_owners_file_takes_the_place_of_a_shipped_one() {
     shelf.put("generic", "name = \"generic\"\nabout = \"mine\"".to_owned()).unwrap();
     shelf.put("own", "name = \"other\"".to_owned()).unwrap();
     assert_eq!(shelf.get("generic").unwrap().about, "mine");
+    shelf.put("generic", "name = \"generic\"\nabout = \"newer\"".to_owned()).unwrap();
+    assert_eq!(shelf.get("generic").unwrap().about, "newer");
     let told = shelf.get("own").unwrap_err().to_string();
     assert_eq!(told, "profile own: name: the file is called \"own\", its profile \"other\"");
     let told = shelf.get("none").unwrap_err().to_string();
@@ -220,9 +222,8 @@ fn a_file_of_any_size_and_kind_is_bounded() {
     // Each is small enough, all together are not.
     let mut many = format!("{name}[[log]]\nname = \"a\"\npath = \"x\"\n");
     for number in 0..128 {
-        many.push_str(&format!(
-            "[[means]]\nmatch = '{number}(?:[a-z]{{1,200}}\\d{{1,50}}){{2}}'\nis = \"note\"\n"
-        ));
+        let pattern = format!("{number}(?:[a-z]{{1,200}}\\d{{1,50}}){{2}}");
+        many.extend(["[[means]]\nmatch = '", &pattern, "'\nis = \"note\"\n"]);
     }
     let told = Profile::parse("x", &many).unwrap_err().to_string();
     assert!(told.contains("[[means]]"), "{told}");

@@ -147,7 +147,8 @@ pub(super) struct Process {
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) host: Option<String>,
-    pub(super) port: Scalar,
+    #[serde(rename = "port")]
+    pub(super) number: Scalar,
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -183,7 +184,8 @@ pub(super) struct Chain {
     pub(super) kind: ChainKind,
     pub(super) contract: String,
     pub(super) rpc: String,
-    pub(super) chain_id: Scalar,
+    #[serde(rename = "chain_id")]
+    pub(super) id: Scalar,
 }
 
 #[derive(Debug, Deserialize)]

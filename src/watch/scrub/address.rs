@@ -102,6 +102,11 @@ pub(super) fn cloud_host(bytes: &[u8], word: &Range<usize>) -> Option<Range<usiz
 
 /// An IPv6 address or a hardware address around this colon, its first.
 pub(super) fn v6(bytes: &[u8], here: usize) -> Option<Range<usize>> {
+    let next = at(bytes, here + 1);
+    let is_three = next == b':' && at(bytes, here + 2) == b':';
+    if is_three || next != b':' && !is_hex(next) {
+        return None;
+    }
     let start = run_back(bytes, here, 5, is_hex);
     let is_word_before = start > 0 && is_word(at(bytes, start - 1));
     if here - start > 4 || is_word_before {
@@ -114,6 +119,11 @@ pub(super) fn v6(bytes: &[u8], here: usize) -> Option<Range<usize>> {
         return None;
     }
     let text = bytes.get(start..end).unwrap_or_default();
+    let has_gap = text.windows(2).any(|two| two == b"::");
+    // A time has two colons, and is no address.
+    if !has_gap && text.split(|byte| *byte == b':').count() < 6 {
+        return None;
+    }
     let is_single = |text: &[u8], first: usize, second: usize| {
         at(text, first) == b':' && at(text, second) != b':'
     };
@@ -126,7 +136,6 @@ pub(super) fn v6(bytes: &[u8], here: usize) -> Option<Range<usize>> {
     let filled = parts().filter(|part| !part.is_empty()).count();
     let is_hardware = filled >= 6 && parts().all(|part| part.len() == 2);
     let is_short = parts().all(|part| part.len() <= 4);
-    let has_gap = inner.windows(2).any(|two| two == b"::");
     let is_own = inner == b"::1" || filled == 0;
     let goes_on = cut == 0 && is_word(at(bytes, end));
     let is_v6 = is_short && !is_own && !goes_on && (filled == 8 || has_gap && filled < 8);

@@ -1,6 +1,9 @@
 //! Long words: keys, wallets, tokens, serial numbers. The ids of peers are public, and stay.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::bytes::{at, is_hex, is_word, run, run_back};
 
@@ -37,6 +40,9 @@ const VENDORS: [&[u8]; 16] = [
 const DASHED_VENDORS: [&[u8]; 8] =
     [b"sk", b"glpat", b"xoxb", b"xoxp", b"xoxa", b"nvapi", b"pypi", b"dop_v1"];
 
+/// How a web token begins: `{"` in base64.
+static WEB_TOKEN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"eyJ"));
+
 /// Whether a word is the id of a peer or of content.
 fn is_public(word: &[u8]) -> bool {
     let is_base58 = |byte: &u8| byte.is_ascii_alphanumeric() && !b"0OIl".contains(byte);
@@ -65,7 +71,7 @@ pub(super) fn long_word(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range
 /// Web tokens: JSON in base64, which begins with `{"`.
 pub(super) fn web_tokens(bytes: &[u8], found: &mut Vec<Range<usize>>) {
     let mut done = 0;
-    for start in memchr::memmem::find_iter(bytes, b"eyJ") {
+    for start in WEB_TOKEN.find_iter(bytes) {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric();
         let word = run_back(bytes, start, 60, is_part)..run(bytes, start, 60, is_part);
         if start >= done && !bytes.get(word).is_some_and(is_public) {

@@ -62,6 +62,12 @@ const WHOLE_LINES: [&str; 6] =
 /// What a value is that says that there is none.
 const NOTHING: [&[u8]; 5] = [b"none", b"null", b"true", b"false", b"undefined"];
 
+/// The last two letters of [`SECRETS`]: nearly every other name is told by them.
+const ENDS: [&[u8; 2]; 21] = [
+    b"et", b"ts", b"en", b"rd", b"ds", b"wd", b"se", b"de", b"ey", b"ys", b"id", b"al", b"ls",
+    b"ic", b"on", b"ie", b"wt", b"er", b"no", b"/n", b"ei",
+];
+
 /// What a name of a secret holds anywhere.
 const STRONG: [&str; 3] = ["secret", "password", "private_key"];
 
@@ -88,19 +94,39 @@ impl Name {
         let end = name.iter().rposition(u8::is_ascii_alphabetic)? + 1;
         let name = name.get(..end)?;
         let is = |known: &&str| ends_as(name, known.as_bytes());
-        let holds = |known: &&str| {
-            (known.len()..end)
-                .any(|end| ends_as(name.get(..end).unwrap_or_default(), known.as_bytes()))
-        };
-        (SECRETS.iter().any(|known| is(known)) || STRONG.iter().any(|known| holds(known)))
-            .then(|| Self { is_whole_line: WHOLE_LINES.iter().any(|known| is(known)) })
+        let last =
+            [at(name, end.saturating_sub(2)), at(name, end - 1)].map(|c| c.to_ascii_lowercase());
+        let is_secret = || ENDS.contains(&&last) && SECRETS.iter().any(is);
+        if !is_secret() && !holds_strong(name) {
+            return None;
+        }
+        Some(Self { is_whole_line: WHOLE_LINES.iter().any(is) })
     }
+}
+
+/// Whether one of [`STRONG`] stands anywhere in the name.
+fn holds_strong(name: &[u8]) -> bool {
+    let starts = (0..name.len().saturating_sub(5))
+        .filter(|at| matches!(name.get(*at), Some(b's' | b'S' | b'p' | b'P')));
+    let is_here = |start: usize| {
+        let here = |known: &&str| {
+            name.get(start..start + known.len()).is_some_and(|it| ends_as(it, known.as_bytes()))
+        };
+        STRONG.iter().any(here)
+    };
+    starts.into_iter().any(is_here)
 }
 
 /// The value behind this `=` or `:`, if what stands before names a secret.
 pub(super) fn value_after(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
     let space_from = run_back(bytes, separator, 16, |byte| byte == b' ' || byte == b'\t');
     let quote_from = run_back(bytes, space_from, 6, |byte| b"\"'`\\])".contains(&byte));
+    // Most colons stand in times.
+    let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    let number = run_back(bytes, quote_from, NAME_MAX, is_number);
+    if number == 0 || !is_word(at(bytes, number - 1)) {
+        return None;
+    }
     let is_name = |byte: u8| is_word(byte) || b"-./".contains(&byte);
     let mut start = run_back(bytes, quote_from, NAME_MAX, is_name);
     // `private key`, `Serial Number`: up to two words more.
@@ -223,4 +249,21 @@ fn goes_on(bytes: &[u8], from: usize) -> bool {
         || next.is_ascii_whitespace()
         || b"\"'`{}[]".contains(&next)
         || (name_end > from && b"=:".contains(&at(bytes, name_end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_are_those_of_all_names() {
+        for name in SECRETS {
+            let name = name.as_bytes();
+            assert!(ENDS.iter().any(|end| name.ends_with(*end)), "{}", name.escape_ascii());
+            assert!(Name::of(name).is_some() && Name::of(&name.to_ascii_uppercase()).is_some());
+        }
+        for name in ["round", "peer", "n_tokens", "cwd", "loss", "key"] {
+            assert_eq!(Name::of(name.as_bytes()), None, "{name}");
+        }
+    }
 }

@@ -226,6 +226,10 @@ fn a_program_that_failed_is_told_with_the_cause_and_well_again_once_it_works() {
     let mut sim = Sim::new();
     sim.live(8 * 60, &[]);
     sim.says(Kind::OutOfMemory, Some("oom"), &[]);
+    sim.now += 1;
+    let verdict = sim.verdict();
+    assert_eq!(verdict.troubles, [Trouble::Stuck], "told at once");
+    assert!(verdict.training.why.contains("no memory"), "{}", verdict.training.why);
     sim.now += 90;
     let verdict = sim.verdict();
     assert_eq!(verdict.troubles, [Trouble::Down]);

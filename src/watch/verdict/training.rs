@@ -22,9 +22,6 @@ pub(super) fn of(look: &Look<'_>, alive: &Finding) -> Finding {
     }
     if let Some(crash) = &look.state.crash {
         let found = Finding::new(Answer::No, "it failed, and has not gone on");
-        let is_new = look.now.since(crash.at) < look.expect.grace;
-        let answer = if is_new { Answer::Waiting } else { Answer::No };
-        let found = Finding { answer, ..found };
         return found.because(look.expect, crash.cause.as_deref()).heard(crash);
     }
     if let Some(behind) = behind(look) {

@@ -157,10 +157,11 @@ async fn an_event_of_another_version_is_counted_and_a_log_unasked_is_refused() {
     });
     let news = coordinator.news(&Cursor::default()).await.unwrap();
     assert_eq!((news.unreadable, rewards(&news.happened)), (1, vec!["1".to_owned()]));
+    assert_eq!(coordinator.news(&news.cursor).await.unwrap().unreadable, 0, "it is counted once");
     for change in [
         |_: &Value, answer: &mut Value| answer["result"][0]["address"] = json!(account(1)),
         |_: &Value, answer: &mut Value| {
-            answer["result"][0]["topics"][0] = json!(format!("0x{}", "11".repeat(32)))
+            answer["result"][0]["topics"][0] = json!(format!("0x{}", "11".repeat(32)));
         },
         |_: &Value, answer: &mut Value| answer["result"][0]["blockNumber"] = json!("0xffff"),
         |_: &Value, answer: &mut Value| answer["result"][0]["blockHash"] = Value::Null,

@@ -42,11 +42,11 @@ async fn what_ten_reorganised_blocks_held_is_taken_back_exactly() {
 
     swarm.anvil.cast(&["rpc", "anvil_reorg", "10", "[]"]);
     assert_eq!(swarm.head(), head);
-    let lost: BTreeSet<_> = before.iter().filter(|one| one.block > head - 10).map(key).collect();
-    assert_eq!(lost.len(), 4, "two rewards and two sums");
+    let gone: BTreeSet<_> = before.iter().filter(|one| one.block > head - 10).map(key).collect();
+    assert_eq!(gone.len(), 4, "two rewards and two sums");
     let (after, cursor) = all_news(&coordinator, &cursor).await;
-    assert_eq!(taken_back(&after), lost);
-    assert_eq!(after.len(), lost.len());
+    assert_eq!(taken_back(&after), gone);
+    assert_eq!(after.len(), gone.len());
     swarm.reward(2, "4");
     let (last, cursor) = all_news(&coordinator, &cursor).await;
     assert_eq!((rewards(&last), last.len()), (vec!["4".to_owned()], 2));
@@ -144,6 +144,22 @@ async fn another_chain_in_its_place_voids_everything() {
     let news = new.coordinator().news(&cursor).await.unwrap();
     assert_eq!((news.void_after, rewards(&news.happened)), (Some(0), vec!["9".to_owned()]));
     assert_eq!(news.cursor.read_to(), Some(new.head()));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lags_far_behind_is_not_taken_for_another_chain() {
+    let swarm = Swarm::start();
+    swarm.rounds(1);
+    swarm.reward(0, "1");
+    swarm.mine(500);
+    let (_, cursor) = all_news(&swarm.coordinator(), &Cursor::default()).await;
+    swarm.gate.rule(|request| match request["params"][0].as_str() {
+        Some("latest") => Fate::Change(|_, answer| answer["result"]["number"] = json!("0x20")),
+        _ => Fate::Forward,
+    });
+    let news = swarm.coordinator().news(&cursor).await.unwrap();
+    assert_eq!((news.head.block, news.void_after, news.happened), (0x20, None, vec![]));
+    assert_eq!(news.cursor, cursor);
 }
 
 #[tokio::test]

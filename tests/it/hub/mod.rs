@@ -7,7 +7,7 @@ mod live;
 mod outbox;
 mod pages;
 mod people;
-mod process;
+pub(crate) mod process;
 mod seed;
 mod seeded;
 mod siege;

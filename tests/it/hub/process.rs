@@ -30,14 +30,14 @@ pub(super) fn bearer(token: &str) -> String {
 
 /// An answer: status, head in lower case, body.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
 }
 
 /// Asks this address; `None` if nobody answers.
-pub(super) fn ask(at: &str, line: &str, heads: &[&str], body: &str) -> Option<Answer> {
+pub(crate) fn ask(at: &str, line: &str, heads: &[&str], body: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(at).ok()?;
     let length = format!("content-length: {}", body.len());
     let host = format!("host: {at}\r\nconnection: close");

@@ -202,13 +202,22 @@ fn a_file_that_was_truncated_and_has_grown_past_the_place_is_noticed() {
 }
 
 #[test]
-fn a_file_that_begins_alike_and_differs_before_the_place_is_noticed() {
-    let banner = much("the same banner");
-    let mut case = Case::after(&format!("{banner}first run\n"));
-    fs::write(&case.path, format!("{banner}other run\nmore\n")).unwrap();
-    case.kill();
-    let told = case.told();
-    assert_eq!((told[0].as_str(), told.len()), ("<Truncated None>", 43));
+fn a_file_that_begins_alike_or_ends_alike_before_the_place_is_noticed() {
+    let same = much("the same");
+    for (first, second, what) in [
+        (format!("{same}first run\n"), format!("{same}other run\nmore\n"), "the first bytes"),
+        (format!("first run\n{same}"), format!("other run\n{same}more\n"), "the last bytes"),
+    ] {
+        for is_killed in [false, true] {
+            let mut case = Case::after(&first);
+            fs::write(&case.path, &second).unwrap();
+            if is_killed {
+                case.kill();
+            }
+            let told = case.told();
+            assert_eq!((told[0].as_str(), told.len()), ("<Truncated None>", 43), "{what}");
+        }
+    }
 }
 
 #[test]

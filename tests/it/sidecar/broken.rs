@@ -1,0 +1,63 @@
+//! Sources that can't be read: one clear sentence each, and the others go on.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::process::{SWARM, Sidecar};
+
+#[test]
+fn a_log_that_is_a_folder_is_told_and_the_other_program_goes_on() {
+    let second = SWARM.replace("\"one\"", "\"two\"").replace("ROOT", "ROOT/two");
+    let mut sidecar = Sidecar::with(&format!("{SWARM}{second}"), &[]);
+    fs::create_dir_all(sidecar.program.path("root/logs/swarm_launcher.log")).expect("a folder");
+    fs::create_dir_all(sidecar.program.path("root/two/logs")).expect("a folder");
+    sidecar.begin();
+    sidecar.append("two/logs/swarm_launcher.log", &super::process::hydra("INFO", "🐝 Joining round: 7"));
+    let one = sidecar.until("the trouble is told", |it| {
+        it["sources"]["log swarm"]["trouble"].is_string()
+    });
+    let why = one["sources"]["log swarm"]["trouble"].as_str().unwrap_or_default();
+    assert!(why.contains("is a directory") || why.contains("is a folder"), "{why}");
+    crate::support::tools::eventually("the other one trains", super::process::PATIENCE, || {
+        let two = sidecar.ask("/api/programs/two").json();
+        (two["training"] == json!("yes")).then_some(())
+    });
+    // What was a folder becomes a log.
+    fs::remove_dir(sidecar.program.path("root/logs/swarm_launcher.log")).expect("it is empty");
+    sidecar.says("INFO", "🐝 Joining round: 8");
+    sidecar.until("it is read", |it| it["training"] == json!("yes"));
+}
+
+#[test]
+fn a_configuration_with_a_mistake_is_refused_with_its_place() {
+    for (config, says) in [
+        ("", "it has no [[watch]]"),
+        ("[[watch]]\nname = \"a\"\nprofile = \"nobodys\"\n", "there is no such profile"),
+        ("[[watch]]\nname = \"a\"\nprofile = \"generic\"\nset = { colour = 1 }\n", "colour"),
+        ("[[watch]]\nname = \"a/b\"\nprofile = \"generic\"\n", "without /"),
+        ("[[watch]]\nnam = \"a\"\n", "unknown field `nam`"),
+        (
+            "[[watch]]\nname = \"a\"\nprofile = \"generic\"\nrestart = { unit = \"--force\" }\n",
+            "no name of a unit",
+        ),
+        (
+            "[[watch]]\nname = \"a\"\nprofile = \"generic\"\n[[rule]]\nname = \"r\"\nwhen = { standing = [\"down\"] }\n",
+            "a sidecar knows only",
+        ),
+    ] {
+        let sidecar = Sidecar::with(config, &[]);
+        let ended = sidecar.program.run(&["sidecar"]);
+        assert_eq!(ended.code(), 64, "{}", ended.stderr());
+        let told = ended.stderr();
+        assert!(told.contains(says) && told.contains("sidecar.toml"), "{config}: {told}");
+    }
+}
+
+#[test]
+fn a_second_sidecar_and_an_address_that_is_taken_are_told_with_the_setting() {
+    let sidecar = Sidecar::swarm(&[]);
+    let ended = sidecar.program.run(&["sidecar"]);
+    assert_eq!(ended.code(), 69, "{}", ended.stderr());
+    assert!(ended.stderr().contains("SIDECAR_LISTEN="), "{}", ended.stderr());
+}
