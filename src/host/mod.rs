@@ -1,10 +1,8 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
-//! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use, [`process`] at
-//! programs of others; [`lookaround`] finds these.
 //! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
-//! [`tail`] reads logs as they grow.
-//! [`process`] at programs of others; [`lookaround`] finds those.
+//! [`process`] at programs of others; [`lookaround`] finds those, [`tail`] reads their logs as they grow, [`service`]
+//! asks systemd to start one again.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 

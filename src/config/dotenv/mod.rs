@@ -24,7 +24,7 @@ const FILE: &str = ".env";
 const EXAMPLE: &str = include_str!("../../../.env.example");
 
 /// Settings whose value is a secret or may contain one: a `$` in it is taken as a part of it.
-pub(super) const SECRETS: [&str; 14] = [
+pub(super) const SECRETS: [&str; 16] = [
     "ADMIN_TOKEN",
     "AGENT_PRIVATE_KEY",
     "ALERT_WEBHOOK_URL",
@@ -36,6 +36,8 @@ pub(super) const SECRETS: [&str; 14] = [
     "OPBNB_RPC_URL",
     "PINATA_JWT",
     "SHARED_SECRET",
+    "SIDECAR_HUB_SECRET",
+    "SIDECAR_PING_URL",
     "SMTP_URL",
     "SOLLOL_REDIS_URL",
     "TELEGRAM_BOT_TOKEN",

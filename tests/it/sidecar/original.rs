@@ -4,7 +4,7 @@ use std::fs::File;
 
 use serde_json::{Value, json};
 
-use super::process::{PATIENCE, Sidecar, hydra};
+use super::process::{PATIENCE, hydra};
 use crate::hub::process::ask;
 use crate::support::program::Program;
 use crate::support::receiver::{Receiver, Says};
