@@ -35,6 +35,12 @@ impl Sidecar {
         let config = config.replace("ROOT", &program.path("root"));
         let config = program.write("sidecar.toml", &config);
         program.set("SIDECAR_CONFIG", &config);
+        // The owner's own profile in place of the one of the same name: no process is looked for.
+        let profile = include_str!("../../../profiles/rl-swarm-hydra.toml");
+        let profile: Vec<&str> = profile.lines().filter(|it| !it.starts_with("command = ")).collect();
+        std::fs::create_dir(program.path("profiles")).expect("a folder");
+        program.write("profiles/rl-swarm-hydra.toml", &profile.join("\n"));
+        program.set("SIDECAR_PROFILES", &program.path("profiles"));
         for (name, value) in settings {
             program.set(name, value);
         }
@@ -121,5 +127,5 @@ pub(super) const SWARM: &str = r#"
 [[watch]]
 name = "one"
 profile = "rl-swarm-hydra"
-set = { root = "ROOT", contract = "", screen = "", command = "" }
+set = { root = "ROOT", contract = "", screen = "" }
 "#;
