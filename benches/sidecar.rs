@@ -113,7 +113,7 @@ fn rate(bytes: usize, run: impl FnOnce() -> usize) -> f64 {
     let begun = ran();
     black_box(run());
     let megabytes = u32::try_from(bytes / 1_000).map_or(f64::NAN, f64::from) / 1_000.0;
-    megabytes / (ran() - begun).as_secs_f64()
+    megabytes / ran().saturating_sub(begun).as_secs_f64()
 }
 
 /// How long this thread has run.
