@@ -36,6 +36,16 @@ impl Pattern {
     /// Reads a pattern in the syntax of the crate `regex`. `^` and `$` are the start and the end of a line, `\b` is
     /// the border of a word of ASCII.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
+        Self::built(text, true)
+    }
+
+    /// The same for a pattern that begins with `^` and is held against single lines: what doesn't match at the
+    /// start of a line is told at once.
+    pub(super) fn at_start(text: &str) -> Result<Self, InvalidPattern> {
+        Self::built(text, false)
+    }
+
+    fn built(text: &str, of_lines: bool) -> Result<Self, InvalidPattern> {
         if text.is_empty() {
             return Err(InvalidPattern("the pattern is empty".to_owned()));
         }
@@ -45,7 +55,7 @@ impl Pattern {
             )));
         }
         let built = RegexBuilder::new(&ascii_words(text))
-            .multi_line(true)
+            .multi_line(of_lines)
             .size_limit(PATTERN_MEMORY_MAX)
             .dfa_size_limit(CACHE_MAX)
             .nest_limit(50)

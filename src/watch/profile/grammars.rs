@@ -66,7 +66,7 @@ fn header(text: &str) -> Result<Pattern, String> {
     if !text.starts_with('^') {
         return Err("header: it begins with ^: a header is at the start of a line".to_owned());
     }
-    let pattern = Pattern::new(text).map_err(|err| format!("header: {err}"))?;
+    let pattern = Pattern::at_start(text).map_err(|err| format!("header: {err}"))?;
     if let Some(group) = pattern.groups().find(|group| !GROUPS.contains(group)) {
         return Err(format!("header: the group {group:?} is none of {}", GROUPS.join(", ")));
     }

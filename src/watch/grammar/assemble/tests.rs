@@ -7,7 +7,7 @@ fn hydra() -> Arc<Grammar> {
         r"^\[(?<time>[0-9-]{10} [0-9:]{8},[0-9]{3})\]\[(?<logger>[^\]]+)\]\[(?<level>[A-Z]+)\] - ";
     Arc::new(Grammar {
         name: "hydra".to_owned(),
-        form: Form::Header(Pattern::new(pattern).unwrap()),
+        form: Form::Header(Pattern::at_start(pattern).unwrap()),
         time: Some(TimeForm { format: "%Y-%m-%d %H:%M:%S".to_owned(), is_utc: true }),
     })
 }
