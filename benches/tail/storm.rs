@@ -20,7 +20,7 @@ const EACH: u64 = 20;
 const KILLS: u32 = 100;
 
 /// How long the reader may need after the last line.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The log is renamed so often.
 pub(crate) fn renames(count: u64) {
@@ -162,7 +162,7 @@ fn report(what: &str, folder: &Path, lines: u64, rotations: u64, kills: u32) {
             }
         }
     }
-    let lost = times.iter().filter(|times| **times == 0).count();
+    let lost = times.len() - times.iter().filter(|times| **times > 0).count();
     let doubled = times.iter().filter(|times| **times > 1).count();
     let is_first = |pair: &&[u8]| pair[0] > 0 && pair[1] == 0;
     let runs = times.windows(2).filter(is_first).count();

@@ -74,8 +74,8 @@ const RUNG_BYTES: u64 = 4096;
 /// Adds a place to earlier ones, and takes away the one that tells least: they are close together near the end of what
 /// was read, which is what a power cut takes, and far apart before.
 pub(super) fn add_rung(rungs: &mut Vec<Rung>, offset: u64, guard: impl FnOnce() -> Print) {
-    let last = rungs.last().map_or(0, |rung| rung.offset);
-    if offset < last.saturating_add(RUNG_BYTES) {
+    let newest = rungs.last().map_or(0, |rung| rung.offset);
+    if offset < newest.saturating_add(RUNG_BYTES) {
         return;
     }
     rungs.push(Rung { offset, guard: guard() });
