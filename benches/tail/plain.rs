@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write as _};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,7 +68,8 @@ fn cpu() -> Duration {
     used.try_into().unwrap_or_default()
 }
 
-/// How soon a line is told of, with inotify and with looks each second.
+/// How soon a line is told of, with inotify and with looks each second; beside how soon a socket of the kernel wakes
+/// another task of the same process, which tells how busy the machine is.
 pub(crate) fn latency(lines: u64) {
     for inotify in [true, false] {
         let lines = if inotify { lines } else { lines / 10 };
@@ -76,30 +78,57 @@ pub(crate) fn latency(lines: u64) {
         File::create(&path).expect("a file");
         let begun = Instant::now();
         let config = Config { inotify, ..Config::new(path.clone()) };
-        let writer = std::thread::spawn(move || write_slowly(&path, lines, begun));
-        let mut took = run(wait_for(config, lines, begun));
+        let (from, to) = UnixDatagram::pair().expect("a socket");
+        let writer = std::thread::spawn(move || write_slowly(&path, &from, lines, begun));
+        let (mut took, mut woken) = run(async {
+            tokio::join!(wait_for(config, lines, begun), wait_for_socket(to, lines, begun))
+        });
         writer.join().expect("it wrote");
         took.sort_unstable();
-        let at = |share: usize| took[(took.len() * share / 1_000).min(took.len() - 1)].as_micros();
+        woken.sort_unstable();
+        let at = |took: &[Duration], share: usize| {
+            took[(took.len() * share / 1_000).min(took.len() - 1)].as_micros()
+        };
         println!(
             "{{\"what\":\"latency\",\"inotify\":{inotify},\"lines\":{lines},\"p50_us\":{},\"p99_us\":{},\
-             \"max_us\":{}}}",
-            at(500),
-            at(990),
-            at(1_000),
+             \"max_us\":{},\"socket_p50_us\":{},\"socket_p99_us\":{}}}",
+            at(&took, 500),
+            at(&took, 990),
+            at(&took, 1_000),
+            at(&woken, 500),
+            at(&woken, 990),
         );
     }
 }
 
-/// Lines that say when they were written.
-fn write_slowly(path: &Path, lines: u64, begun: Instant) {
+/// Lines that say when they were written, and the same to a socket.
+fn write_slowly(path: &Path, socket: &UnixDatagram, lines: u64, begun: Instant) {
     let mut file = OpenOptions::new().append(true).open(path).expect("a file");
     // The reader begins at the end.
     std::thread::sleep(Duration::from_millis(500));
     for _ in 0..lines {
         std::thread::sleep(Duration::from_micros(fastrand::u64(1_000..60_000)));
-        file.write_all(format!("{}\n", begun.elapsed().as_micros()).as_bytes()).expect("room");
+        let now = || format!("{}\n", begun.elapsed().as_micros());
+        file.write_all(now().as_bytes()).expect("room");
+        socket.send(now().as_bytes()).expect("somebody listens");
     }
+}
+
+async fn wait_for_socket(socket: UnixDatagram, count: u64, begun: Instant) -> Vec<Duration> {
+    socket.set_nonblocking(true).expect("a socket");
+    let socket = tokio::net::UnixDatagram::from_std(socket).expect("a socket");
+    let (mut took, mut text) = (Vec::new(), [0; 32]);
+    while (took.len() as u64) < count {
+        let length = socket.recv(&mut text).await.expect("a number");
+        took.push(begun.elapsed().saturating_sub(written(&text[..length])));
+    }
+    took
+}
+
+/// The time that a line says.
+fn written(text: &[u8]) -> Duration {
+    let text = std::str::from_utf8(text).expect("a number").trim_end();
+    Duration::from_micros(text.parse().expect("a number"))
 }
 
 async fn wait_for(config: Config, lines: u64, begun: Instant) -> Vec<Duration> {
@@ -108,9 +137,7 @@ async fn wait_for(config: Config, lines: u64, begun: Instant) -> Vec<Duration> {
         let Read::Lines { lines, .. } = tail.next().await else { continue };
         let now = begun.elapsed();
         for line in lines {
-            let text = std::str::from_utf8(&line.bytes).expect("a number");
-            let written = Duration::from_micros(text.parse().expect("a number"));
-            took.push(now.saturating_sub(written));
+            took.push(now.saturating_sub(written(&line.bytes)));
         }
     }
     took

@@ -20,13 +20,14 @@ const EACH: u64 = 20;
 const KILLS: u32 = 100;
 
 /// How long the reader may need after the last line.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The log is renamed so often.
 pub(crate) fn renames(count: u64) {
     let dir = tempfile::tempdir_in(".").expect("a folder");
     let (path, lines) = (dir.path().join("x.log"), count * EACH * BATCH);
     let folder = dir.path().to_owned();
+    begin(dir.path());
     let writer = std::thread::spawn(move || {
         let mut file = append(&path);
         write_paced(lines, |number, text| {
@@ -48,6 +49,7 @@ pub(crate) fn copies(count: u64) {
     let dir = tempfile::tempdir_in(".").expect("a folder");
     let span = Duration::from_millis(count * EACH * 10);
     let (path, lines) = (dir.path().join("x.log"), count * EACH * 10 * BATCH);
+    begin(dir.path());
     let done = std::sync::Arc::new(AtomicBool::new(false));
     let copier = copier(&path, dir.path().to_owned(), count, std::sync::Arc::clone(&done));
     let writer = std::thread::spawn(move || {
@@ -99,9 +101,10 @@ fn write_paced(lines: u64, mut write: impl FnMut(u64, &[u8])) {
 
 /// Kills the reader again and again while the writer writes; then one reads to the end.
 fn disturb(folder: &Path, span: Duration, writer: &JoinHandle<()>) -> u32 {
-    let (mut kills, mut reader) = (0, start(folder));
+    let (begun, mut kills, mut reader) = (Instant::now(), 0, start(folder));
     while !writer.is_finished() && kills < KILLS {
-        std::thread::sleep(span / (KILLS + 1));
+        let due = begun + span / (KILLS + 2) * (kills + 1);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         reader.kill().ok();
         reader.wait().ok();
         kills += 1;
@@ -129,6 +132,18 @@ fn settle(folder: &Path) {
     }
 }
 
+/// Has the reader find the log: what came before belongs to nobody.
+fn begin(folder: &Path) {
+    append(&folder.join("x.log"));
+    let (begun, mut reader) = (Instant::now(), start(folder));
+    while commits(folder).0 == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the reader begins");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    reader.kill().ok();
+    reader.wait().ok();
+}
+
 fn start(folder: &Path) -> Child {
     let own = std::env::current_exe().expect("this program");
     Command::new(own).arg("--reader").arg(folder).spawn().expect("it starts")
@@ -147,7 +162,7 @@ fn report(what: &str, folder: &Path, lines: u64, rotations: u64, kills: u32) {
             }
         }
     }
-    let lost = times.iter().filter(|times| **times == 0).count();
+    let lost = times.len() - times.iter().filter(|times| **times > 0).count();
     let doubled = times.iter().filter(|times| **times > 1).count();
     let is_first = |pair: &&[u8]| pair[0] > 0 && pair[1] == 0;
     let runs = times.windows(2).filter(is_first).count();

@@ -54,6 +54,8 @@ pub(super) struct Follower {
     pub(super) retired: Vec<Source>,
     /// What is told next.
     pub(super) waiting: VecDeque<Read>,
+    /// This boot of the host.
+    pub(super) boot: String,
     /// Where to begin, until that was looked for.
     pub(super) resume: Option<Position>,
     /// A gap that is told as soon as it is known what comes after it.
@@ -75,6 +77,7 @@ impl Follower {
             place: Place::Nowhere,
             retired: Vec::new(),
             waiting: VecDeque::new(),
+            boot: super::super::boot_id(),
             has_read: resume.is_some(),
             resume,
             gap: None,
@@ -380,7 +383,8 @@ impl Follower {
             return None;
         }
         let retired = self.retired.iter().map(Source::mark).collect();
-        Some(Position { current: source.mark(), retired })
+        let rungs = source.rungs.clone();
+        Some(Position { current: source.mark(), boot: self.boot.clone(), rungs, retired })
     }
 
     /// These lines and the place after them; nothing if there are none.

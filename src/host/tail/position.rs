@@ -26,6 +26,12 @@ const WEAK: u16 = 64;
 pub struct Position {
     /// The place in the file that is read.
     pub(super) current: Mark,
+    /// The host's boot in which it was written down: a power cut may take the end of a file.
+    #[serde(default)]
+    pub(super) boot: String,
+    /// Earlier places in the file, oldest first: how far it is still the same after a power cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) rungs: Vec<Rung>,
     /// The places in files that were rotated a short time ago and may still grow; at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) retired: Vec<Mark>,
@@ -40,6 +46,52 @@ impl Position {
     /// The offset in that file of the first byte that was not given out.
     pub const fn offset(&self) -> u64 {
         self.current.offset
+    }
+}
+
+/// An earlier place in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rung {
+    pub(super) offset: u64,
+    pub(super) guard: Print,
+}
+
+impl Rung {
+    /// Whether the bytes before it are those that were read.
+    pub(super) fn fits(&self, file: &File) -> bool {
+        let from = self.offset.checked_sub(u64::from(self.guard.length));
+        let print = from.and_then(|from| print_at(file, from, self.guard.length));
+        print.is_some_and(|print| print == self.guard)
+    }
+}
+
+/// The most earlier places.
+pub(super) const RUNGS_MAX: usize = 6;
+
+/// The fewest bytes between two of them.
+const RUNG_BYTES: u64 = 4096;
+
+/// Adds a place to earlier ones, and takes away the one that tells least: they are close together near the end of what
+/// was read, which is what a power cut takes, and far apart before.
+pub(super) fn add_rung(rungs: &mut Vec<Rung>, offset: u64, guard: impl FnOnce() -> Print) {
+    let newest = rungs.last().map_or(0, |rung| rung.offset);
+    if offset < newest.saturating_add(RUNG_BYTES) {
+        return;
+    }
+    rungs.push(Rung { offset, guard: guard() });
+    if rungs.len() > RUNGS_MAX {
+        // How far the two beside it are apart, in thousandths of how far they are from the end.
+        let apart = |three: &[Rung]| match three {
+            [before, _, after] => {
+                let far = offset.saturating_sub(before.offset).max(1);
+                after.offset.saturating_sub(before.offset).saturating_mul(1_000) / far
+            }
+            _ => u64::MAX,
+        };
+        let least = rungs.windows(3).enumerate().min_by_key(|(_, three)| apart(three));
+        if let Some((index, _)) = least {
+            rungs.remove(index + 1);
+        }
     }
 }
 
@@ -76,9 +128,8 @@ impl Mark {
 
     /// Whether the file's first bytes and its bytes before the offset are those that were read.
     pub(super) fn fits(&self, file: &File) -> bool {
-        let from = self.offset.checked_sub(u64::from(self.guard.length));
-        let guard = from.and_then(|from| print_at(file, from, self.guard.length));
-        guard.is_some_and(|print| print == self.guard) && self.fits_head(file)
+        let last = Rung { offset: self.offset, guard: self.guard };
+        last.fits(file) && self.fits_head(file)
     }
 
     /// Whether so little of the file was read that another one may well begin like it.

@@ -9,7 +9,7 @@ use super::GapWhy;
 use super::family::{self, Age};
 use super::follow::{Follower, Place, Step};
 use super::open::{Facts, Refusal};
-use super::position::{Mark, Position, RETIRED_MAX};
+use super::position::{HEAD_MAX, Mark, Position, RETIRED_MAX, RUNGS_MAX, Rung};
 use super::search::{self, Next};
 use super::source::Source;
 
@@ -30,13 +30,25 @@ impl Follower {
         let is_same = |facts: &Facts| mark.born.is_none() || facts.born == mark.born;
         match found.filter(|(_, facts)| is_same(facts)) {
             Some(found) if is_at(mark, &found) => {
+                let known = |rung: &&Rung| rung.offset <= mark.offset;
+                let rungs = position.rungs.iter().filter(known).take(RUNGS_MAX).copied().collect();
                 let copy = search::unnoticed_copy(&self.config.path, &found.0, mark, &self.known());
-                let Some((file, facts)) = copy else { return self.go_on(found, mark, now) };
+                let Some((file, facts)) = copy else {
+                    self.go_on(found, mark, now);
+                    if let Place::On(source) = &mut self.place {
+                        source.rungs = rungs;
+                    }
+                    return;
+                };
                 let mut original = Box::new(Source::new(found.0, found.1, 0, now));
                 original.was_seen(mark);
                 self.read_copy(Source::new(file, facts, mark.offset, now), original, mark.offset);
             }
             Some((file, facts)) => {
+                let rung = self.rung(position, &file);
+                if let Some(rung) = rung {
+                    return self.go_back((file, facts), rung, mark, now);
+                }
                 let mut source = Source::new(file, facts, 0, now);
                 source.was_seen(mark);
                 self.was_truncated(Box::new(source), mark, now);
@@ -51,6 +63,22 @@ impl Follower {
         source.was_seen(mark);
         self.cut = mark.is_copy.then_some(0);
         self.place = Place::On(Box::new(source));
+    }
+
+    /// How far a file is the same of which a power cut took the end: the file had been read before it was on the disk.
+    fn rung(&self, position: &Position, file: &File) -> Option<Rung> {
+        let mark = &position.current;
+        let may_be = position.boot != self.boot && mark.is_distinctive() && mark.fits_head(file);
+        let rungs = position.rungs.iter().rev().filter(|_| may_be);
+        rungs.copied().find(|rung| rung.offset >= HEAD_MAX as u64 && rung.fits(file))
+    }
+
+    /// Reads the end of a file again that a power cut took, or that was written anew since.
+    fn go_back(&mut self, (file, facts): (File, Facts), rung: Rung, mark: &Mark, now: Instant) {
+        let mut source = Source::new(file, facts, rung.offset, now);
+        source.was_seen(mark);
+        self.place = Place::On(Box::new(source));
+        self.tell_gap(None, GapWhy::Truncated);
     }
 
     fn is_gone(&mut self, mark: &Mark, now: Instant) {

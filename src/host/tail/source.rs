@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::lines::{Lines, last_of};
 use super::open::{Facts, Id};
-use super::position::{GUARD_MAX, HEAD_MAX, Mark, Print};
+use super::position::{GUARD_MAX, HEAD_MAX, Mark, Print, Rung, add_rung};
 
 /// The most bytes read at once.
 const CHUNK_BYTES: u64 = 256 * 1024;
@@ -38,6 +38,8 @@ pub(super) struct Source {
     head: Vec<u8>,
     head_print: Print,
     pub(super) lines: Lines,
+    /// Places before the one in hand.
+    pub(super) rungs: Vec<Rung>,
     /// When it was last written to, as far as was seen when it was at the log's path.
     placed: u64,
     /// A copy that was made before a file was truncated: it doesn't grow.
@@ -64,6 +66,7 @@ impl Source {
             head: Vec::new(),
             head_print: Print::of(&[]),
             lines,
+            rungs: Vec::new(),
             placed: 0,
             is_copy: false,
             grown: now,
@@ -173,6 +176,8 @@ impl Source {
         if !self.learn_head()? {
             return Ok(Fill::Changed);
         }
+        let (offset, lines) = (self.lines.offset(), &self.lines);
+        add_rung(&mut self.rungs, offset, || Print::of(&lines.guard()));
         let wanted = (facts.size - self.read_at).min(CHUNK_BYTES);
         let fill = self.read(usize::try_from(wanted).unwrap_or(0))?;
         if fill == Fill::Bytes {
@@ -225,6 +230,7 @@ impl Source {
         self.lines = Lines::at(at, &[]);
         self.head = Vec::new();
         self.head_print = Print::of(&[]);
+        self.rungs = Vec::new();
     }
 
     /// Where its text begins: after the hole that a program leaves which goes on writing where it was when its file

@@ -25,7 +25,7 @@ const RENAMES: usize = 8;
 const LINES: u64 = 500;
 
 /// How long the reader may need, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was read, and the place after it, in one write.
 #[derive(Debug, Serialize, Deserialize)]

@@ -221,6 +221,35 @@ fn a_file_that_begins_alike_or_ends_alike_before_the_place_is_noticed() {
 }
 
 #[test]
+fn a_power_cut_that_takes_the_end_of_a_file_does_not_double_the_rest() {
+    let mut case = Case::new();
+    for part in 0..200 {
+        case.append(&much(&format!("part {part}")));
+        case.told();
+    }
+    let mut position: serde_json::Value = serde_json::to_value(&case.position).unwrap();
+    position["boot"] = "another one".into();
+    let size = fs::metadata(&case.path).unwrap().len();
+    OpenOptions::new().write(true).open(&case.path).unwrap().set_len(size - 3_000).unwrap();
+    for _ in 0..3 {
+        case.append("\nafter the power cut\n");
+        let position = serde_json::from_value(position.clone()).unwrap();
+        case.reader = Follower::new(config(&case.path), Some(position));
+        let told = case.told();
+        assert_eq!(told[0], "<Truncated None>");
+        assert!(told.len() < 1_000, "of 8000 lines {} come again", told.len());
+        assert_eq!(told.last().unwrap(), "after the power cut");
+        // Now beyond the place, too.
+        case.append(&much("more").repeat(4));
+    }
+    // In the same boot it is a program that begins anew, with what may be the same text.
+    position["boot"] = super::super::boot_id().into();
+    case.reader =
+        Follower::new(config(&case.path), Some(serde_json::from_value(position).unwrap()));
+    assert!(case.told().len() > 7_000);
+}
+
+#[test]
 fn small_files_that_look_alike_are_told_apart() {
     // Vector's loss: a fingerprint of the first line.
     let mut case = Case::after("start\n");
