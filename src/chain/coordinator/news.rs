@@ -256,6 +256,16 @@ impl Coordinator {
 }
 
 impl News {
+    /// The last block of which everything that was told earlier still stands; `None` if all of it does. For callers
+    /// that keep no single events: what was told of later blocks is void, and is in `happened` again where it is
+    /// still so.
+    pub fn stands_to(&self) -> Option<u64> {
+        let taken_back = self.happened.iter().filter(|one| one.what == What::TakenBack);
+        // The blocks after one that is not on the chain any more aren't either.
+        let before = taken_back.map(|one| one.block.saturating_sub(1)).min();
+        self.void_after.into_iter().chain(before).min()
+    }
+
     fn none(head: &Head, cursor: Cursor) -> Self {
         Self {
             head: Point::new(head.number, head.timestamp_s),

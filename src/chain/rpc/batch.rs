@@ -1,18 +1,15 @@
-//! Several calls in one request.
+//! Several calls in one request: how they are written and read, and how many there may be.
 //!
-//! Must hold: each call of a batch fails alone. An endpoint that refuses a batch is asked for smaller ones, down
-//! to single calls; how many calls it takes is remembered, and more are tried again seldom.
+//! Must hold: each call of a batch fails alone. How many calls an endpoint takes is remembered, and more are tried
+//! again seldom.
 
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::ErrorObject;
-use super::endpoint::CallError;
+use super::answer::{ErrorObject, words};
 use super::health::{EndpointFault, Kind};
-use super::question::Question;
-use super::{Error, Rpc, RpcError};
 
 /// What a batch is called in messages.
 pub(super) const METHOD: &str = "a batch of calls";
@@ -51,47 +48,6 @@ pub(super) struct Answered {
     error: Option<ErrorObject>,
 }
 
-impl Rpc {
-    /// Makes these calls in as few requests as the endpoints take. Each may be refused alone; an error means that
-    /// no endpoint took them.
-    pub(in crate::chain) async fn batch(&self, calls: &[Call]) -> Result<Vec<Item>, Error> {
-        let (mut items, mut left) = (Vec::with_capacity(calls.len()), calls);
-        while let Some((method, params)) = left.first() {
-            let size = self.batches.calls().min(left.len());
-            if size == 1 {
-                items.push(self.alone(method, params).await?);
-                left = left.get(1..).unwrap_or_default();
-                self.batches.taken();
-                continue;
-            }
-            let (part, rest) = left.split_at(size);
-            match self.put::<Vec<Answered>>(&Question::Batch(part)).await {
-                Ok(found) if found.len() == size => {
-                    items.extend(found.into_iter().map(Answered::item));
-                    left = rest;
-                    self.batches.taken();
-                }
-                // Endpoints have no common error for "too many", so any refusal and any answer that
-                // can't be used halves the batch.
-                Ok(_) | Err(RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. })) => {
-                    self.batches.refused(size);
-                }
-                Err(RpcError::Other(error)) => return Err(error),
-            }
-        }
-        Ok(items)
-    }
-
-    /// One call of its own. A refusal that does not judge the call would meet the other calls too.
-    async fn alone(&self, method: &'static str, params: &Value) -> Result<Item, Error> {
-        match self.call(method, params.clone()).await {
-            Ok(found) => Ok(Ok(found)),
-            Err(RpcError::Refused(refusal)) if refusal.verdict().is_some() => Ok(Err(refusal)),
-            Err(failure) => Err(failure.unexpected(method)),
-        }
-    }
-}
-
 impl Default for BatchSize {
     fn default() -> Self {
         Self(Mutex::new(Known { calls: CALLS_MAX, taken: 0 }))
@@ -99,17 +55,18 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    fn calls(&self) -> usize {
+    /// The most calls to make in one request.
+    pub(super) fn calls(&self) -> usize {
         self.known(|known| known.calls)
     }
 
     /// Notes that a request of `size` calls was refused.
-    fn refused(&self, size: usize) {
+    pub(super) fn refused(&self, size: usize) {
         self.known(|known| *known = Known { calls: (size / 2).max(1), taken: 0 });
     }
 
     /// Notes that a request was taken.
-    fn taken(&self) {
+    pub(super) fn taken(&self) {
         self.known(|known| {
             known.taken = known.taken.saturating_add(1);
             if known.taken >= TAKEN_BEFORE_MORE {
@@ -124,7 +81,8 @@ impl BatchSize {
 }
 
 impl Answered {
-    fn item(self) -> Item {
+    /// What came of the call.
+    pub(super) fn item(self) -> Item {
         match self.error {
             Some(refusal) => Err(refusal),
             None => Ok(self.result.unwrap_or_default()),
@@ -149,7 +107,7 @@ pub(super) fn in_order(
     first_id: u64,
     count: usize,
     clean: impl Fn(&mut ErrorObject),
-) -> Result<Value, CallError> {
+) -> Result<Value, EndpointFault> {
     let mut slots: Vec<Option<Answered>> = Vec::new();
     slots.resize_with(count, || None);
     for mut answer in answers {
@@ -162,17 +120,20 @@ pub(super) fn in_order(
     }
     let found: Option<Vec<Answered>> = slots.into_iter().collect();
     let Some(found) = found else {
-        return Err(CallError::nonsense(format!("not all of {count} calls were answered")));
+        return Err(nonsense(format!("not all of {count} calls were answered")));
     };
     let mut refusals = found.iter().map(|answer| answer.error.as_ref());
     if let Some(Some(first)) = refusals.next()
         && first.is_throttling(METHOD)
         && refusals.all(|refusal| refusal.is_some_and(|refusal| refusal.is_throttling(METHOD)))
     {
-        let said = super::words(&first.message);
-        return Err(CallError::Fault(EndpointFault::new(Kind::Throttled, said)));
+        return Err(EndpointFault::new(Kind::Throttled, words(&first.message)));
     }
-    serde_json::to_value(found).map_err(|_| CallError::nonsense("answers of no use".to_owned()))
+    serde_json::to_value(found).map_err(|_| nonsense("answers of no use".to_owned()))
+}
+
+fn nonsense(said: String) -> EndpointFault {
+    EndpointFault::new(Kind::Nonsense, said)
 }
 
 #[cfg(test)]

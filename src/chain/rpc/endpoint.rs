@@ -137,7 +137,7 @@ impl Endpoint {
             let clean = |refusal: &mut ErrorObject| {
                 refusal.message = self.without_keys(&refusal.message);
             };
-            batch::in_order(answers, first_id, calls.len(), clean)
+            batch::in_order(answers, first_id, calls.len(), clean).map_err(CallError::Fault)
         };
         read().map_err(|trouble| trouble.after(said.asked_for))
     }

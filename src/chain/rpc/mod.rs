@@ -10,6 +10,7 @@
 mod answer;
 mod batch;
 mod block;
+mod bulk;
 mod endpoint;
 mod health;
 mod question;

@@ -64,7 +64,10 @@ async fn an_event_that_moves_to_another_block_is_taken_back_and_told_anew() {
     revert(&swarm, &place);
     swarm.mine(1);
     swarm.reward(0, "1");
-    let (after, _) = all_news(&coordinator, &cursor).await;
+    let news = coordinator.news(&cursor).await.unwrap();
+    assert_eq!(news.stands_to(), Some(before.last().unwrap().block - 1));
+    assert_eq!(coordinator.news(&news.cursor).await.unwrap().stands_to(), None);
+    let after = news.happened;
     assert_eq!(taken_back(&after), before.iter().rev().take(2).map(key).collect());
     assert_eq!(rewards(&after), ["1"]);
     assert!(after[..2].iter().all(|one| one.what == What::TakenBack), "first of all");
@@ -121,7 +124,8 @@ async fn deeper_changes_void_everything_after_the_last_block_that_stayed() {
     swarm.reward(1, "5");
     swarm.mine(200);
     let news = coordinator.news(&cursor).await.unwrap();
-    let void_after = news.void_after.unwrap();
+    let void_after = news.stands_to().unwrap();
+    assert_eq!(news.void_after, Some(void_after));
     assert!((stayed - 100..=stayed).contains(&void_after), "{void_after} of {stayed}");
     told.retain(|one| one.block <= void_after);
     told.extend(news.happened);
