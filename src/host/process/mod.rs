@@ -1,12 +1,13 @@
 //! Programs of others, from outside: which processes they are, what these use, whether their ports and logs live.
 //!
-//! [`Look`] reads `/proc` once for all watched programs; [`session`] knows sessions of screen, [`port`] ports, and
+//! [`Look`] reads `/proc` once for all watched programs, [`Eyes`] again and again; [`session`] knows sessions of screen, [`port`] ports, and
 //! [`facts()`] gathers what the checks of the original agent want to know.
 //!
 //! Must hold: nothing of a program is touched, no process is started to find out; what can't be read is unknown, with
 //! the reason, and never 0; "not there" is said only if all processes could be seen. Every read is bounded.
 
 mod describe;
+mod eyes;
 mod facts;
 mod one;
 pub mod port;
@@ -23,6 +24,7 @@ use crate::watch::pattern::Pattern;
 use one::Process;
 
 pub use describe::Described;
+pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
 
 /// Most processes that are looked at.

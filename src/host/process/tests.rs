@@ -110,8 +110,33 @@ fn a_pid_file_means_its_process_unless_the_number_was_given_away() {
     assert_eq!(look(), Err(Unknown::Failed), "what can't be read says nothing");
 }
 
+/// A clock that stands still.
+#[derive(Debug, Default)]
+pub(super) struct Stopped(std::sync::atomic::AtomicU64);
+
+impl Stopped {
+    /// Lets time pass.
+    pub(super) fn wait(&self, span: Duration) {
+        self.0.fetch_add(span.as_secs(), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000).plus(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, span: Duration) {
+        self.wait(span);
+    }
+}
+
 /// A folder laid out as `/proc`: number, name, parent, command line and groups of each process.
-fn laid_out(processes: &[(u32, &str, u32, &str, &str)]) -> tempfile::TempDir {
+pub(super) fn laid_out(processes: &[(u32, &str, u32, &str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (pid, name, parent, command, groups) in processes {
         let folder = dir.path().join(pid.to_string());
