@@ -44,6 +44,11 @@ impl Eyes {
         &self.last.insert(last).look
     }
 
+    /// What was seen last.
+    pub fn seen(&self) -> Option<&Look> {
+        self.last.as_ref().map(|last| &last.look)
+    }
+
     fn all(&self, clock: &impl Clock, at: Duration) -> Last {
         let look = Look::take_at(&self.proc, &session::folders(), clock, &self.programs);
         let mut its: Vec<usize> = look.roots.iter().flat_map(|roots| look.below(roots)).collect();
