@@ -74,6 +74,8 @@ pub struct Look {
     /// Whether a process that isn't seen isn't there.
     sight: Result<(), Unknown>,
     screens: Vec<session::Session>,
+    /// Processes of screen that don't say which session they keep.
+    nameless: Vec<u32>,
     now: Timestamp,
     since_boot: Duration,
 }
@@ -122,6 +124,7 @@ impl Look {
             blind: vec![None; programs.len()],
             sight: Ok(()),
             screens: Vec::new(),
+            nameless: Vec::new(),
             now: clock.now(),
             since_boot: clock.monotonic(),
         };
@@ -159,11 +162,12 @@ impl Look {
         let place = self.processes.len();
         if is_program && (wants.commands || process.is_screen()) {
             let arguments = one::arguments(&folder, COMMAND_BYTES_MAX);
-            if process.is_screen()
-                && self.screens.len() < SCREENS_MAX
-                && let Some(session) = session::of_command(pid, &arguments)
-            {
-                self.screens.push(session);
+            if process.is_screen() && self.screens.len() + self.nameless.len() < SCREENS_MAX {
+                match session::of_command(pid, &arguments) {
+                    Some(session) => self.screens.push(session),
+                    None if session::is_keeper(&arguments) => self.nameless.push(pid),
+                    None => {}
+                }
             }
             let command = one::command(&arguments);
             self.matched(place, programs, |by| match by {
@@ -281,7 +285,10 @@ impl Look {
                 sessions.push(session.clone());
             }
         }
-        (sessions, !is_all)
+        // Whoever hides his sockets can't hide the process that keeps the session.
+        let is_known = |pid: &u32| sessions.iter().any(|session| session.pid == *pid);
+        let may_hide = self.sight.is_err() || !self.nameless.iter().all(is_known);
+        (sessions, !is_all && may_hide)
     }
 
     /// Whether all processes of this machine could be seen; if not, why.

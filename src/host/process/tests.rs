@@ -225,6 +225,27 @@ fn a_session_is_there_while_its_process_is_and_holds_what_was_begun_in_it() {
 }
 
 #[test]
+fn a_session_that_is_not_there_is_unknown_only_while_one_without_a_name_hides_its_socket() {
+    let shut = tempfile::tempdir().unwrap();
+    // A folder that can't be listed, also by root.
+    std::os::unix::fs::symlink("loop", shut.path().join("loop")).unwrap();
+    let folders = [shut.path().join("loop")];
+    let programs = [vec![By::Session("gensyn".to_owned())]];
+    let mut processes = vec![
+        (1, "init", 0, "init", ""),
+        (2, "kthreadd", 0, "", ""),
+        (10, "screen", 1, "SCREEN -S other", ""),
+        (11, "screen", 1, "screen -r other", ""),
+    ];
+    let take = |processes: &[_]| {
+        Look::take_at(laid_out(processes).path(), &folders, &SystemClock, &programs).is_there(0)
+    };
+    assert_eq!(take(&processes), Ok(false));
+    processes.push((12, "screen", 1, "SCREEN", ""));
+    assert_eq!(take(&processes), Err(Unknown::Denied));
+}
+
+#[test]
 fn a_logs_age_is_that_of_its_last_change() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("swarm.log");
