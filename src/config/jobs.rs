@@ -12,7 +12,7 @@ use crate::container::{ImagePolicy, InvalidUser, User};
 use crate::job::phase::Rules;
 use crate::node::admission::Reach;
 
-const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
+pub(super) const DATA_DIR: Variable = Variable::new("DATA_DIR", "/var/lib/lamda-node");
 const HOME: Variable = Variable::new("HOME", "/home/node");
 const JOB_SLOTS: Variable = Variable::new("JOB_SLOTS", "1");
 const AGENT_POOLS: Variable = Variable::new("AGENT_POOLS", "auto");

@@ -39,7 +39,8 @@ pub fn sidecar_past(
     env: &mut Env<'_>,
     named: Option<&Path>,
 ) -> Result<(PathBuf, SidecarFile), Problems> {
-    let (db, file) = (db(env), file(env, named));
+    let file = file(env, named);
+    let db = db(env, file.as_ref());
     env.finish(db.zip(file))
 }
 
@@ -72,7 +73,7 @@ pub fn sidecar_profiles(env: &mut Env<'_>) -> Result<Option<PathBuf>, Problems> 
 fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     let file = file(env, named);
     let listen = listen(env, file.as_ref());
-    let db = db(env);
+    let db = db(env, file.as_ref());
     let has_own_channels = file.as_ref().is_some_and(|file| file.telegram.is_some());
     let place = listen.map(|listen| format!("http://{listen}/")).unwrap_or_default();
     let channels = channels::read(env, &place);
@@ -139,9 +140,16 @@ fn listen(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<SocketAddr> {
     env.keep(SIDECAR_LISTEN, parsed)
 }
 
-/// `SIDECAR_DB`, or the sidecar's file in the data folder.
-fn db(env: &mut Env<'_>) -> Option<PathBuf> {
+/// `SIDECAR_DB`, or the sidecar's file in the data folder: that of the environment, of the original's file, or the
+/// usual one.
+fn db(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<PathBuf> {
     let set = env.is_set(SIDECAR_DB);
+    if !set
+        && !env.is_set(jobs::DATA_DIR)
+        && let Some(data) = file.and_then(|file| file.data.clone())
+    {
+        return Some(data.join(FILE));
+    }
     let dir = jobs::data_dir(env);
     match env.path(SIDECAR_DB) {
         None if set => None,

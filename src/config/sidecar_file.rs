@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -54,6 +54,8 @@ pub struct SidecarFile {
     pub policy: Policy,
     /// Where the original's file wants to be asked.
     pub listen: Option<SocketAddr>,
+    /// Where the original's file wants state to be kept.
+    pub data: Option<PathBuf>,
     /// The original's service.
     pub original: Option<gswarm::Config>,
     /// The original's channel.
@@ -183,8 +185,9 @@ fn parse(text: &str, shelf: &Shelf) -> Result<SidecarFile, String> {
     }
     let policy = hub_file::policy(tables.quiet, tables.update_every_s)?;
     let rules = rules(tables.rule, &programs)?;
-    let (listen, original, telegram) = (None, None, None);
-    Ok(SidecarFile { programs, rules, policy, listen, original, telegram, notes: Vec::new() })
+    let (listen, data, original, telegram) = (None, None, None, None);
+    let notes = Vec::new();
+    Ok(SidecarFile { programs, rules, policy, listen, data, original, telegram, notes })
 }
 
 fn watching(program: Program, shelf: &Shelf) -> Result<Watching, String> {

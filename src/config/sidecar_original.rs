@@ -52,7 +52,8 @@ pub(super) fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, 
     let port = config.system.health_port;
     let listen = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
     let (programs, policy) = (vec![watching], Policy::default());
-    Ok(SidecarFile { programs, rules, policy, listen, original, telegram, notes })
+    let data = config.data_path;
+    Ok(SidecarFile { programs, rules, policy, listen, data, original, telegram, notes })
 }
 
 /// The variables of the profile that the file sets.
@@ -130,14 +131,16 @@ fn original(config: &SeedConfig, name: &str) -> Result<Option<gswarm::Config>, S
     let api = &config.api;
     let path = api.metrics_endpoint.as_deref().unwrap_or("/api/v1/metrics");
     let metrics = endpoint(&api.base_url, path, token(&api.auth_token), "api.base_url")?;
+    let path = api.blockchain_endpoint.as_deref().unwrap_or(path);
+    let figures = endpoint(&api.base_url, path, token(&api.auth_token), "api.base_url")?;
     if ingest.is_none() && metrics.is_none() {
         return Ok(None);
     }
     Ok(Some(gswarm::Config {
         node_id: name.to_owned(),
         ingest,
-        hardware: metrics.clone(),
-        blockchain: metrics,
+        hardware: metrics,
+        blockchain: figures,
         timeout: api.timeout.unwrap_or(TIMEOUT),
     }))
 }

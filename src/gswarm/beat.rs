@@ -1,5 +1,6 @@
 //! Heartbeats to the original monitor, or to a hub of ours, as the original Linux agent posts them.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -43,6 +44,15 @@ pub enum Status {
     Up,
     /// It isn't.
     Down,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "UP",
+            Self::Down => "DOWN",
+        })
+    }
 }
 
 impl Beat {

@@ -1,6 +1,7 @@
 //! `sidecar`: watches programs that somebody else wrote, checks profiles and configurations, finds what there is to
 //! watch on this machine ([`discover`]), records what was seen and replays it.
 
+mod beat;
 mod discover;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// Look at the program once and post one heartbeat to a hub, by the settings of the original Linux agent
+    Beat,
     /// Look what runs on this machine, and print the configuration that watches it
     Discover(discover::Args),
     /// Check a profile or a configuration, and say what is wrong with it
@@ -61,6 +64,7 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let named = args.config;
             serve(load(Audience::Owner, |env| config::sidecar(env, named.as_deref()))?)
         }
+        Some(Action::Beat) => block_on(beat::execute()),
         Some(Action::Discover(args)) => block_on(discover::execute(args)),
         Some(Action::Check { file }) => check(&file),
         Some(Action::Profile { name }) => profile(name.as_deref()),

@@ -1,12 +1,13 @@
 //! Programs of others, from outside: which processes they are, what these use, whether their ports and logs live.
 //!
-//! [`Look`] reads `/proc` once for all watched programs; [`session`] knows sessions of screen, [`port`] ports, and
+//! [`Look`] reads `/proc` once for all watched programs, [`Eyes`] again and again; [`session`] knows sessions of screen, [`port`] ports, and
 //! [`facts()`] gathers what the checks of the original agent want to know.
 //!
 //! Must hold: nothing of a program is touched, no process is started to find out; what can't be read is unknown, with
 //! the reason, and never 0; "not there" is said only if all processes could be seen. Every read is bounded.
 
 mod describe;
+mod eyes;
 mod facts;
 mod one;
 pub mod port;
@@ -23,6 +24,7 @@ use crate::watch::pattern::Pattern;
 use one::Process;
 
 pub use describe::Described;
+pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
 
 /// Most processes that are looked at.
@@ -72,6 +74,8 @@ pub struct Look {
     /// Whether a process that isn't seen isn't there.
     sight: Result<(), Unknown>,
     screens: Vec<session::Session>,
+    /// Processes of screen that don't say which session they keep.
+    nameless: Vec<u32>,
     now: Timestamp,
     since_boot: Duration,
 }
@@ -120,6 +124,7 @@ impl Look {
             blind: vec![None; programs.len()],
             sight: Ok(()),
             screens: Vec::new(),
+            nameless: Vec::new(),
             now: clock.now(),
             since_boot: clock.monotonic(),
         };
@@ -157,11 +162,12 @@ impl Look {
         let place = self.processes.len();
         if is_program && (wants.commands || process.is_screen()) {
             let arguments = one::arguments(&folder, COMMAND_BYTES_MAX);
-            if process.is_screen()
-                && self.screens.len() < SCREENS_MAX
-                && let Some(session) = session::of_command(pid, &arguments)
-            {
-                self.screens.push(session);
+            if process.is_screen() && self.screens.len() + self.nameless.len() < SCREENS_MAX {
+                match session::of_command(pid, &arguments) {
+                    Some(session) => self.screens.push(session),
+                    None if session::is_keeper(&arguments) => self.nameless.push(pid),
+                    None => {}
+                }
             }
             let command = one::command(&arguments);
             self.matched(place, programs, |by| match by {
@@ -279,7 +285,10 @@ impl Look {
                 sessions.push(session.clone());
             }
         }
-        (sessions, !is_all)
+        // Whoever hides his sockets can't hide the process that keeps the session.
+        let is_known = |pid: &u32| sessions.iter().any(|session| session.pid == *pid);
+        let may_hide = self.sight.is_err() || !self.nameless.iter().all(is_known);
+        (sessions, !is_all && may_hide)
     }
 
     /// Whether all processes of this machine could be seen; if not, why.

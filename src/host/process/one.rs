@@ -11,8 +11,11 @@ use rustix::io::Errno;
 
 use crate::usage::{Reading, Unknown};
 
-/// Most bytes of `stat`, and of the list of groups.
-const BYTES_MAX: u64 = 8 * 1024;
+/// Most bytes of `stat`: 52 numbers and a short name.
+const STAT_BYTES_MAX: usize = 2 * 1024;
+
+/// Most bytes of the list of groups.
+const GROUPS_BYTES_MAX: u64 = 8 * 1024;
 
 /// Most bytes of a process's environment.
 const ENVIRON_BYTES_MAX: u64 = 128 * 1024;
@@ -34,6 +37,8 @@ pub(super) struct Process {
     pub(super) cpu_ticks: u64,
     pub(super) resident_pages: u64,
     pub(super) threads: u64,
+    /// Whether it ended since all were looked at.
+    pub(super) is_gone: bool,
     /// What it is: the kernel's own, a session of screen, or anything else.
     kind: Kind,
 }
@@ -48,10 +53,12 @@ enum Kind {
 impl Process {
     /// Reads the process in this folder of `/proc`.
     pub(super) fn read(folder: &Path, pid: u32) -> Result<Self, Unknown> {
-        let file = File::open(folder.join("stat")).map_err(|err| why(&err))?;
-        let mut bytes = Vec::with_capacity(512);
-        file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|err| why(&err))?;
-        Self::parse(&String::from_utf8_lossy(&bytes), pid).ok_or(Unknown::Failed)
+        let mut file = File::open(folder.join("stat")).map_err(|err| why(&err))?;
+        // The kernel gives all of it in one read.
+        let mut bytes = [0; STAT_BYTES_MAX];
+        let length = file.read(&mut bytes).map_err(|err| why(&err))?;
+        let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+        Self::parse(&text, pid).ok_or(Unknown::Failed)
     }
 
     fn parse(stat: &str, pid: u32) -> Option<Self> {
@@ -71,6 +78,7 @@ impl Process {
             cpu_ticks,
             resident_pages: positive(24)?,
             threads: positive(20)?,
+            is_gone: false,
             kind: match name {
                 // A program may call itself so; then its parent is another one.
                 _ if is_kernels && positive(23)? == 0 => Kind::Kernels,
@@ -103,7 +111,7 @@ pub(super) fn numbers(proc: &Path, most: usize) -> Result<(Vec<u32>, bool), Unkn
 
 /// Its arguments, each ended by a NUL; empty if they can't be read.
 pub(super) fn arguments(folder: &Path, most: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(512);
     if let Ok(file) = File::open(folder.join("cmdline")) {
         file.take(most).read_to_end(&mut bytes).ok();
     }
@@ -118,7 +126,7 @@ pub(super) fn command(arguments: &[u8]) -> String {
 
 /// Its control groups; empty if they can't be read.
 pub(super) fn groups(folder: &Path) -> String {
-    small_file(&folder.join("cgroup"), BYTES_MAX).unwrap_or_default()
+    small_file(&folder.join("cgroup"), GROUPS_BYTES_MAX).unwrap_or_default()
 }
 
 /// Whether one of the groups is the unit's or below it.

@@ -91,8 +91,7 @@ fn parse(name: &str) -> Option<Session> {
 pub(super) fn of_command(pid: u32, arguments: &[u8]) -> Option<Session> {
     let text = String::from_utf8_lossy(arguments);
     let mut words = text.split('\0');
-    // In small letters it is who looks at a session.
-    words.next()?.rsplit('/').next().filter(|program| *program == "SCREEN")?;
+    words.next().filter(|program| keeps(program))?;
     while let Some(word) = words.next() {
         let Some(letters) = word.strip_prefix('-') else { break };
         if let Some(at) = letters.find('S') {
@@ -102,6 +101,16 @@ pub(super) fn of_command(pid: u32, arguments: &[u8]) -> Option<Session> {
         }
     }
     None
+}
+
+/// Whether these are the arguments of a process that keeps a session.
+pub(super) fn is_keeper(arguments: &[u8]) -> bool {
+    arguments.split(|byte| *byte == 0).next().is_some_and(|it| keeps(&String::from_utf8_lossy(it)))
+}
+
+/// In small letters it is who looks at a session.
+fn keeps(program: &str) -> bool {
+    program.rsplit('/').next() == Some("SCREEN")
 }
 
 #[cfg(test)]

@@ -110,8 +110,33 @@ fn a_pid_file_means_its_process_unless_the_number_was_given_away() {
     assert_eq!(look(), Err(Unknown::Failed), "what can't be read says nothing");
 }
 
+/// A clock that stands still.
+#[derive(Debug, Default)]
+pub(super) struct Stopped(std::sync::atomic::AtomicU64);
+
+impl Stopped {
+    /// Lets time pass.
+    pub(super) fn wait(&self, span: Duration) {
+        self.0.fetch_add(span.as_secs(), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000).plus(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, span: Duration) {
+        self.wait(span);
+    }
+}
+
 /// A folder laid out as `/proc`: number, name, parent, command line and groups of each process.
-fn laid_out(processes: &[(u32, &str, u32, &str, &str)]) -> tempfile::TempDir {
+pub(super) fn laid_out(processes: &[(u32, &str, u32, &str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (pid, name, parent, command, groups) in processes {
         let folder = dir.path().join(pid.to_string());
@@ -197,6 +222,27 @@ fn a_session_is_there_while_its_process_is_and_holds_what_was_begun_in_it() {
     assert_eq!((names, may_hide), (vec!["gensyn", "hidden"], false));
     assert_eq!((look.is_within(0, &sessions), look.is_within(1, &sessions)), (Ok(true), Ok(false)));
     assert_eq!(look.found(2).pids, [10, 11, 12]);
+}
+
+#[test]
+fn a_session_that_is_not_there_is_unknown_only_while_one_without_a_name_hides_its_socket() {
+    let shut = tempfile::tempdir().unwrap();
+    // A folder that can't be listed, also by root.
+    std::os::unix::fs::symlink("loop", shut.path().join("loop")).unwrap();
+    let folders = [shut.path().join("loop")];
+    let programs = [vec![By::Session("gensyn".to_owned())]];
+    let mut processes = vec![
+        (1, "init", 0, "init", ""),
+        (2, "kthreadd", 0, "", ""),
+        (10, "screen", 1, "SCREEN -S other", ""),
+        (11, "screen", 1, "screen -r other", ""),
+    ];
+    let take = |processes: &[_]| {
+        Look::take_at(laid_out(processes).path(), &folders, &SystemClock, &programs).is_there(0)
+    };
+    assert_eq!(take(&processes), Ok(false));
+    processes.push((12, "screen", 1, "SCREEN", ""));
+    assert_eq!(take(&processes), Err(Unknown::Denied));
 }
 
 #[test]

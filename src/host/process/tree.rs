@@ -43,13 +43,14 @@ impl Look {
             pids: places
                 .iter()
                 .filter_map(|place| self.processes.get(*place))
+                .filter(|it| !it.is_gone)
                 .map(|it| it.pid)
                 .collect(),
         }
     }
 
     /// These processes and all below them, each once, those first that were asked for.
-    fn below(&self, roots: &[usize]) -> Vec<usize> {
+    pub(super) fn below(&self, roots: &[usize]) -> Vec<usize> {
         let mut by_parent: Vec<(u32, usize)> =
             self.processes.iter().enumerate().map(|(place, it)| (it.parent, place)).collect();
         by_parent.sort_unstable();
@@ -73,8 +74,8 @@ impl Look {
     }
 
     fn uses(&self, places: &[usize]) -> Use {
-        let processes: Vec<&Process> =
-            places.iter().filter_map(|place| self.processes.get(*place)).collect();
+        let processes = places.iter().filter_map(|place| self.processes.get(*place));
+        let processes: Vec<&Process> = processes.filter(|process| !process.is_gone).collect();
         let sum = |of: fn(&Process) -> u64| -> Reading {
             if processes.is_empty() {
                 return Err(Unknown::Gone);

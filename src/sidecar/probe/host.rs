@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Programs, again};
 use crate::clock::{Clock as _, SystemClock};
-use crate::host::process::{By, Look};
+use crate::host::process::{By, Eyes, Look};
 use crate::sidecar::program::Program;
 use crate::supervise::Failure;
 use crate::watch::observation::{PROCESS, Seen};
@@ -21,13 +21,17 @@ const NOTE_EVERY: Duration = Duration::from_mins(1);
 pub async fn run(programs: Programs) -> Result<(), Failure> {
     let found_by: Vec<Vec<By>> = programs.iter().map(|it| by(it)).collect();
     let clock = SystemClock;
+    let mut eyes = Eyes::new(found_by.clone());
     loop {
-        let by = found_by.clone();
-        let look = tokio::task::spawn_blocking(move || Look::take(&clock, &by)).await;
-        if let Ok(look) = look {
+        let looked = tokio::task::spawn_blocking(move || {
+            eyes.look(&clock);
+            eyes
+        });
+        eyes = looked.await.unwrap_or_else(|_| Eyes::new(found_by.clone()));
+        if let Some(look) = eyes.seen() {
             for (at, program) in programs.iter().enumerate() {
                 if found_by.get(at).is_some_and(|by| !by.is_empty()) {
-                    note(program, &look, at, clock).await?;
+                    note(program, look, at, clock).await?;
                 }
             }
         }
@@ -41,6 +45,10 @@ fn by(program: &Program) -> Vec<By> {
     let mut by = Vec::new();
     if let Some(pattern) = &filled.command {
         by.push(By::Command { pattern: pattern.clone(), except: None });
+    }
+    // A session or a unit outlives the program in it: only a program without a pattern is known by them.
+    if !by.is_empty() {
+        return by;
     }
     by.extend(filled.process.unit.clone().map(By::Unit));
     by.extend(filled.process.container.clone().map(By::Container));

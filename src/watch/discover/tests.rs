@@ -201,3 +201,35 @@ fn nothing_found_is_told_and_too_much_is_cut() {
     assert_eq!(discovery.proposals.len(), WATCHED_MAX);
     assert!(discovery.missing.iter().any(|it| it == "Of 100 programs, the first 64 are listed."));
 }
+
+#[test]
+fn all_that_is_set_are_variables_of_the_profiles_that_this_program_brings() {
+    let in_unit = |command: &str| Running {
+        unit: Some("x.service".to_owned()),
+        folder: Some("/a".to_owned()),
+        ..process(3, command)
+    };
+    let in_screen = Running { screen: Some("gensyn".to_owned()), ..launcher(4) };
+    let in_container = Running { container: Some("ab".repeat(32)), ..launcher(5) };
+    let found = Found {
+        processes: vec![
+            in_unit("python3 -m hivemind_exp.x"),
+            in_screen,
+            in_container,
+            process(6, "llama-server --rpc a:1 --log-file /x.log"),
+            in_unit("nginx"),
+            process(7, "redis-server"),
+        ],
+        roots: vec![root("/b/rl-swarm")],
+        ..Found::default()
+    };
+    let shelf = crate::watch::profile::Shelf::default();
+    let proposals = discover(&found).proposals;
+    assert!(proposals.len() >= 5, "{proposals:?}");
+    for proposal in proposals {
+        let profile = shelf.get(proposal.profile).expect(proposal.profile);
+        for key in proposal.values.keys() {
+            assert!(profile.variables.contains_key(*key), "{}: {key}", proposal.profile);
+        }
+    }
+}
