@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::family::Age;
 use super::lines::Line;
-use super::open::{self, Id, Refusal};
-use super::position::{Position, RETIRED_MAX};
+use super::open::{self, Key, Refusal};
+use super::position::Position;
 use super::search::{self, After, Next};
 use super::source::{Fill, Source};
 use super::start;
 use super::{Config, GapWhy, LINES_MAX, Read};
 
 /// How many bytes of lines are given out at once, about.
-const BATCH_BYTES: usize = 512 * 1024;
+pub(super) const BATCH_BYTES: usize = 512 * 1024;
 
 /// How many small steps are one step.
 const ROUNDS: usize = 64;
@@ -28,7 +28,7 @@ const BAR_RESTS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Step {
     /// Something to tell.
-    Told(Read),
+    Told(Box<Read>),
     /// Nothing yet, and there is more to do at once.
     Again,
     /// Nothing to do before this time is over or a file changes.
@@ -52,6 +52,8 @@ pub(super) struct Follower {
     pub(super) place: Place,
     /// Files that were rotated a short time ago, oldest first: they may still grow.
     pub(super) retired: Vec<Source>,
+    /// Files that are left and as old as the one in hand, as far as their file system can tell.
+    pub(super) ties: Vec<Key>,
     /// What is told next.
     pub(super) waiting: VecDeque<Read>,
     /// This boot of the host.
@@ -76,6 +78,7 @@ impl Follower {
             config,
             place: Place::Nowhere,
             retired: Vec::new(),
+            ties: Vec::new(),
             waiting: VecDeque::new(),
             boot: super::super::boot_id(),
             has_read: resume.is_some(),
@@ -116,7 +119,7 @@ impl Follower {
         }
         for _ in 0..ROUNDS {
             if let Some(read) = self.ready() {
-                return Step::Told(read);
+                return Step::Told(Box::new(read));
             }
             if let Some(step) = self.round(now) {
                 return step;
@@ -130,7 +133,7 @@ impl Follower {
         if self.position().is_some() {
             let lines = self.take_retired(now);
             if let Some(read) = self.lines(lines) {
-                return Some(Step::Told(read));
+                return Some(Step::Told(Box::new(read)));
             }
         }
         match std::mem::replace(&mut self.place, Place::Nowhere) {
@@ -205,7 +208,7 @@ impl Follower {
         if is_bar && rested >= BAR_RESTS {
             let bar = source.lines.take_rest();
             self.place = Place::On(source);
-            return self.lines(bar.into_iter().collect()).map(Step::Told);
+            return self.lines(bar.into_iter().collect()).map(|read| Step::Told(Box::new(read)));
         }
         let wait = if is_bar { BAR_RESTS.saturating_sub(rested) } else { self.config.poll };
         if self.is_at_path(&source) && !source.is_copy {
@@ -231,9 +234,9 @@ impl Follower {
             self.place = Place::On(source);
             return Some(self.refused(&err.into(), now));
         }
-        let (age, own) = (Age::of(&source.facts()), source.id());
+        let age = Age::of(&source.facts());
         let mut known = self.known();
-        known.push(own);
+        known.push(source.facts().key());
         let after = After { age, placed: source.placed(), is_copy, source: Some(&source) };
         let next = search::next(&self.config.path, &after, &known);
         if is_copy {
@@ -267,6 +270,8 @@ impl Follower {
     pub(super) fn enter(&mut self, next: Next, now: Instant) {
         let mut source = Source::new(next.file, next.facts, 0, now);
         source.is_copy = next.is_copy;
+        let born = source.facts().born;
+        self.ties.retain(|tie| tie.1 >= born);
         self.place = Place::On(Box::new(source));
         if next.skips_packed {
             self.gap = self.gap.or(Some(GapWhy::Compressed));
@@ -318,62 +323,7 @@ impl Follower {
             return idle;
         }
         self.trouble = Some(what.clone());
-        Step::Told(Read::Trouble { what })
-    }
-
-    /// Lines of files that were rotated and have grown since.
-    fn take_retired(&mut self, now: Instant) -> Vec<Line> {
-        let mut lines = Vec::new();
-        self.retired.retain_mut(|source| {
-            source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
-            if !lines.is_empty() {
-                return true;
-            }
-            let fill = source.fill(now);
-            source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
-            // One that somebody truncates now was read to its end before.
-            let is_over = matches!(fill, Ok(Fill::Changed) | Err(_));
-            if is_over {
-                lines.extend(source.lines.take_rest());
-            }
-            !is_over
-        });
-        lines
-    }
-
-    /// Leaves the rotated file that has rested for longest, if there are too many.
-    fn make_room(&mut self) {
-        if self.retired.len() > RETIRED_MAX {
-            let quietest = self.retired.iter().enumerate().min_by_key(|(_, source)| source.grown);
-            let quietest = quietest.map(|(index, _)| index);
-            self.give_up(quietest);
-        }
-    }
-
-    /// Leaves rotated files that no longer grow, once their program writes to a newer one.
-    fn expire(&mut self, now: Instant) {
-        let has_text = |source: &Source| source.read_at() > 0;
-        let is_over = |index: usize, source: &Source| {
-            let is_quiet = now.saturating_duration_since(source.grown) >= self.config.grace;
-            is_quiet && self.sources().skip(index + 1).any(has_text)
-        };
-        let found = self.retired.iter().enumerate().find(|(index, it)| is_over(*index, it));
-        let found = found.map(|(index, _)| index);
-        self.give_up(found);
-    }
-
-    fn give_up(&mut self, index: Option<usize>) {
-        let Some(index) = index.filter(|index| *index < self.retired.len()) else { return };
-        let mut source = self.retired.remove(index);
-        let rest = source.lines.take_rest().into_iter().collect();
-        if let Some(read) = self.lines(rest) {
-            self.waiting.push_back(read);
-        }
-    }
-
-    /// The files whose text was or is read.
-    pub(super) fn known(&self) -> Vec<Id> {
-        self.retired.iter().map(Source::id).collect()
+        Step::Told(Box::new(Read::Trouble { what }))
     }
 
     /// Where the reader stands; `None` before the first file, and while a truncated one has no text.
@@ -384,7 +334,8 @@ impl Follower {
         }
         let retired = self.retired.iter().map(Source::mark).collect();
         let rungs = source.rungs.clone();
-        Some(Position { current: source.mark(), boot: self.boot.clone(), rungs, retired })
+        let (boot, ties) = (self.boot.clone(), self.ties.clone());
+        Some(Position { current: source.mark(), boot, rungs, ties, retired })
     }
 
     /// These lines and the place after them; nothing if there are none.

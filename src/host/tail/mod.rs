@@ -12,6 +12,7 @@ mod lines;
 mod open;
 mod position;
 mod restore;
+mod retired;
 mod search;
 mod source;
 mod start;
@@ -154,7 +155,7 @@ impl Tail {
                 return read;
             }
             match self.step().await {
-                Some(Step::Told(read)) => return read,
+                Some(Step::Told(read)) => return *read,
                 Some(Step::Again) => {}
                 Some(Step::Idle(at_most)) => self.idle(at_most).await,
                 None => return self.lost().await,

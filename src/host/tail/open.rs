@@ -17,6 +17,9 @@ pub(super) struct Id {
     pub(super) inode: u64,
 }
 
+/// An inode and the time of its birth: what tells a file from others for longer, on one file system.
+pub(super) type Key = (u64, Option<u64>);
+
 /// What is known of a regular file without reading it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
@@ -29,6 +32,10 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    pub(super) const fn key(&self) -> Key {
+        (self.id.inode, self.born)
+    }
+
     pub(super) fn of(meta: &Metadata) -> Self {
         let since_epoch = |at: std::time::SystemTime| at.duration_since(std::time::UNIX_EPOCH).ok();
         let nanoseconds = |at| since_epoch(at).and_then(|it| u64::try_from(it.as_nanos()).ok());

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::open::Key;
+
 /// The most first bytes of a file by which it is known again.
 pub(super) const HEAD_MAX: usize = 256;
 
@@ -21,6 +23,9 @@ pub(super) const RETIRED_MAX: usize = 8;
 /// Fewer first bytes than these are likely to be the same in two files.
 const WEAK: u16 = 64;
 
+/// The most files that are remembered as created in one tick of the clock.
+pub(super) const TIES_MAX: usize = 64;
+
 /// Where a reader stands. Commit it together with what the lines meant; after a restart hand the last one back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -32,6 +37,10 @@ pub struct Position {
     /// Earlier places in the file, oldest first: how far it is still the same after a power cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) rungs: Vec<Rung>,
+    /// Files that were read and left, and were created in the same tick of the clock as the one in hand, or later: their
+    /// inodes and times of birth.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ties: Vec<Key>,
     /// The places in files that were rotated a short time ago and may still grow; at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) retired: Vec<Mark>,

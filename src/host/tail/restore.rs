@@ -9,14 +9,15 @@ use super::GapWhy;
 use super::family::{self, Age};
 use super::follow::{Follower, Place, Step};
 use super::open::{Facts, Refusal};
-use super::position::{HEAD_MAX, Mark, Position, RETIRED_MAX, RUNGS_MAX, Rung};
+use super::position::{HEAD_MAX, Mark, Position, RETIRED_MAX, RUNGS_MAX, Rung, TIES_MAX};
 use super::search::{self, Next};
 use super::source::Source;
 
 impl Follower {
     /// Goes on where the position says.
     pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
-        for mark in position.retired.iter().take(RETIRED_MAX) {
+        // One more while a file is entered, before room is made.
+        for mark in position.retired.iter().take(RETIRED_MAX + 1) {
             let found = family::find(&self.config.path, mark.inode);
             if let Some((file, facts)) = found.filter(|found| is_at(mark, found)) {
                 let mut source = Source::new(file, facts, mark.offset, now);
@@ -24,6 +25,7 @@ impl Follower {
                 self.retired.push(source);
             }
         }
+        self.ties = position.ties.iter().take(TIES_MAX).copied().collect();
         let mark = &position.current;
         let found = family::find(&self.config.path, mark.inode);
         // Where the file system doesn't tell when a file was created, the same inode is the same file.

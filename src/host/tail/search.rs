@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::family::{Age, Relative, relatives};
-use super::open::{self, Facts, Id, Refusal};
+use super::open::{self, Facts, Key, Refusal};
 use super::position::{GUARD_MAX, HEAD_MAX, Mark};
 use super::source::Source;
 
@@ -38,7 +38,7 @@ pub(super) struct After<'a> {
 }
 
 /// The file that was written after this one: one that was rotated meanwhile, or the one at the path.
-pub(super) fn next(path: &Path, after: &After<'_>, known: &[Id]) -> Result<Next, Refusal> {
+pub(super) fn next(path: &Path, after: &After<'_>, known: &[Key]) -> Result<Next, Refusal> {
     // First the path: what is rotated while the folder is listed comes after this one, at a later look.
     let at_path = open::open(path);
     let limit = at_path.as_ref().ok().map(|(_, facts)| *facts);
@@ -48,7 +48,7 @@ pub(super) fn next(path: &Path, after: &After<'_>, known: &[Id]) -> Result<Next,
         let age = Age::of(&it.facts);
         let is_older = |limit: Facts| age.order(Age::of(&limit)) != Ordering::Greater;
         !it.is_packed
-            && !known.contains(&it.facts.id)
+            && !known.contains(&it.facts.key())
             && limit.is_none_or(|limit| limit.id != it.facts.id)
             && age.order(after.age) != Ordering::Less
             && age.born.is_none_or(|born| born >= after.placed)
@@ -65,7 +65,7 @@ pub(super) fn next(path: &Path, after: &After<'_>, known: &[Id]) -> Result<Next,
         return Ok(Next { file, facts, is_copy: after.is_copy, skips_packed });
     }
     let (file, facts) = at_path?;
-    if known.contains(&facts.id) && !after.is_copy {
+    if known.contains(&facts.key()) && !after.is_copy {
         return Err(Refusal::Missing);
     }
     Ok(Next { skips_packed: has_packed(&all, after, &facts), file, facts, is_copy: false })
@@ -101,7 +101,7 @@ fn is_part_of(part: &File, size: u64, whole: &File) -> bool {
 }
 
 /// The copy that was made of a file before it was truncated, and whether it has what follows the place.
-pub(super) fn copy_of(path: &Path, mark: &Mark, known: &[Id]) -> Option<(File, Facts, bool)> {
+pub(super) fn copy_of(path: &Path, mark: &Mark, known: &[Key]) -> Option<(File, Facts, bool)> {
     for relative in relatives(path).ok()? {
         let facts = relative.facts;
         // A copy of what was in the file before has not been written to since.
@@ -109,7 +109,7 @@ pub(super) fn copy_of(path: &Path, mark: &Mark, known: &[Id]) -> Option<(File, F
         if relative.is_packed
             || !is_new
             || facts.id.inode == mark.inode
-            || known.contains(&facts.id)
+            || known.contains(&facts.key())
         {
             continue;
         }
@@ -130,7 +130,7 @@ pub(super) fn unnoticed_copy(
     path: &Path,
     own_file: &File,
     mark: &Mark,
-    known: &[Id],
+    known: &[Key],
 ) -> Option<(File, Facts)> {
     let own = mark.born.filter(|_| mark.is_weak())?;
     let is_at_path = || open::look(path).is_ok_and(|facts| facts.id.inode == mark.inode);
@@ -141,7 +141,7 @@ pub(super) fn unnoticed_copy(
     let is_copy = |it: &&Relative| {
         let since =
             it.facts.born.filter(|born| *born > own && *born >= mark.modified.max(mark.placed));
-        !it.is_packed && since.is_some() && !known.contains(&it.facts.id)
+        !it.is_packed && since.is_some() && !known.contains(&it.facts.key())
     };
     let copies = all.iter().filter(is_copy).filter_map(Relative::open);
     let found = copies.into_iter().find(|(file, facts)| {

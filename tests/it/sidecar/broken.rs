@@ -13,10 +13,12 @@ fn a_log_that_is_a_folder_is_told_and_the_other_program_goes_on() {
     fs::create_dir_all(sidecar.program.path("root/logs/swarm_launcher.log")).expect("a folder");
     fs::create_dir_all(sidecar.program.path("root/two/logs")).expect("a folder");
     sidecar.begin();
-    sidecar.append("two/logs/swarm_launcher.log", &super::process::hydra("INFO", "🐝 Joining round: 7"));
-    let one = sidecar.until("the trouble is told", |it| {
-        it["sources"]["log swarm"]["trouble"].is_string()
-    });
+    sidecar.append(
+        "two/logs/swarm_launcher.log",
+        &super::process::hydra("INFO", "🐝 Joining round: 7"),
+    );
+    let one = sidecar
+        .until("the trouble is told", |it| it["sources"]["log swarm"]["trouble"].is_string());
     let why = one["sources"]["log swarm"]["trouble"].as_str().unwrap_or_default();
     assert!(why.contains("is a directory") || why.contains("is a folder"), "{why}");
     crate::support::tools::eventually("the other one trains", super::process::PATIENCE, || {

@@ -12,7 +12,8 @@ use crate::support::tools::{Running, eventually, free_port};
 
 #[test]
 fn the_originals_configuration_is_read_as_it_is_and_its_service_gets_each_line_once() {
-    let refuses = [Says::Answer(500, "", json!({})), Says::Answer(429, "retry-after: 1\r\n", json!({}))];
+    let refuses =
+        [Says::Answer(500, "", json!({})), Says::Answer(429, "retry-after: 1\r\n", json!({}))];
     let ingest = Receiver::start(refuses);
     let port = free_port();
     let program = Program::with(&[]);

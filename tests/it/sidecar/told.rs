@@ -33,7 +33,8 @@ fn a_node_that_runs_out_of_memory_is_told_with_the_remedy_and_well_again_when_it
          torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n",
     );
     let texts = || -> Vec<String> {
-        let sent = telegram.taken().into_iter().filter_map(|it| it["text"].as_str().map(Into::into));
+        let sent =
+            telegram.taken().into_iter().filter_map(|it| it["text"].as_str().map(Into::into));
         sent.collect()
     };
     let told = eventually("the owner is told", PATIENCE, || {
@@ -56,18 +57,22 @@ fn any_program_is_watched_by_its_process_and_its_port() {
     use std::net::TcpListener;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
-    let config = format!(
-        "[[watch]]\nname = \"one\"\nprofile = \"generic\"\nset = {{ port = {port} }}\n"
-    );
+    let config =
+        format!("[[watch]]\nname = \"one\"\nprofile = \"generic\"\nset = {{ port = {port} }}\n");
     let mut sidecar = Sidecar::with(&config, &[]);
     sidecar.begin();
     sidecar.until("its port answers", |it| it["alive"] == "yes");
     drop(listener);
-    sidecar.until("its port is closed", |it| it["sources"][format!("port {}", "main")]["open"] == false
-        || it["sources"].to_string().contains("\"open\":false"));
+    sidecar.until("its port is closed", |it| {
+        it["sources"][format!("port {}", "main")]["open"] == false
+            || it["sources"].to_string().contains("\"open\":false")
+    });
     let health = sidecar.ask("/health");
     assert_eq!(health.status, 200);
     assert_eq!(health.json()["programs"][0]["name"], "one");
     let metrics = sidecar.ask("/metrics").body;
-    assert!(metrics.contains(r#"lamda_sidecar_trouble{program="one",trouble="down"}"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"lamda_sidecar_trouble{program="one",trouble="down"}"#),
+        "{metrics}"
+    );
 }

@@ -53,23 +53,26 @@ impl Case {
     fn told(&mut self) -> Vec<String> {
         let mut told = Vec::new();
         for _ in 0..1_000 {
-            let position = match self.reader.step(self.now) {
-                Step::Told(Read::Open { position }) => position,
-                Step::Told(Read::Lines { lines, position }) => {
+            let read = match self.reader.step(self.now) {
+                Step::Told(read) => *read,
+                Step::Again => continue,
+                Step::Idle(_) => return told,
+            };
+            let position = match read {
+                Read::Open { position } => position,
+                Read::Lines { lines, position } => {
                     told.extend(lines.iter().map(|it| String::from_utf8_lossy(&it.bytes).into()));
                     position
                 }
-                Step::Told(Read::Gap { bytes, why, position }) => {
+                Read::Gap { bytes, why, position } => {
                     told.push(format!("<{why:?} {bytes:?}>"));
                     position
                 }
-                Step::Told(Read::Trouble { what }) => {
+                Read::Trouble { what } => {
                     let folder = format!("{}/", self.dir.path().display());
                     told.push(format!("<{}>", what.replace(&folder, "")));
                     continue;
                 }
-                Step::Again => continue,
-                Step::Idle(_) => return told,
             };
             self.position = Some(position);
         }
@@ -326,6 +329,23 @@ fn a_compressed_file_is_a_gap() {
     case.append("new\n");
     case.kill();
     assert_eq!(case.told(), ["<Compressed None>", "new"]);
+}
+
+#[test]
+fn a_compressed_file_between_two_others_is_a_gap() {
+    for is_killed in [false, true] {
+        let mut case = Case::after(&much("a"));
+        case.rename("x.log.2");
+        // gzip gives its file the time of the original.
+        let modified = case.append("lost\n").metadata().unwrap().modified().unwrap();
+        File::create(case.beside("x.log.1.gz")).unwrap().set_modified(modified).unwrap();
+        fs::remove_file(&case.path).unwrap();
+        case.append("new\n");
+        if is_killed {
+            case.kill();
+        }
+        assert_eq!(case.told(), ["<Compressed None>", "new"]);
+    }
 }
 
 #[test]

@@ -262,7 +262,7 @@ impl World {
         for _ in 0..steps {
             self.now += Duration::from_millis(10);
             match self.reader.step(self.now) {
-                Step::Told(read) => self.take(read),
+                Step::Told(read) => self.take(*read),
                 Step::Again => {}
                 Step::Idle(_) => break,
             }
