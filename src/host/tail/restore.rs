@@ -17,7 +17,7 @@ impl Follower {
     /// Goes on where the position says.
     pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
         // One more while a file is entered, before room is made.
-        for mark in position.retired.iter().take(RETIRED_MAX + 1) {
+        for mark in position.retired.iter().take(2 * RETIRED_MAX) {
             let found = family::find(&self.config.path, mark.inode);
             if let Some((file, facts)) = found.filter(|found| is_at(mark, found)) {
                 let mut source = Source::new(file, facts, mark.offset, now);

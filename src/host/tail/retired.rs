@@ -37,9 +37,9 @@ impl Follower {
         lines
     }
 
-    /// Leaves the rotated file that has rested for longest, if there are too many.
+    /// Leaves the rotated files that have rested for longest, if there are too many.
     pub(super) fn make_room(&mut self) {
-        if self.retired.len() > RETIRED_MAX {
+        while self.retired.len() > RETIRED_MAX {
             let quietest = self.retired.iter().enumerate().min_by_key(|(_, source)| source.grown);
             let quietest = quietest.map(|(index, _)| index);
             self.give_up(quietest);
