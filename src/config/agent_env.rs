@@ -10,8 +10,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::env::{Lookup, is_private};
-use crate::gswarm::beat::{Beat, Monitor};
-use crate::secret::Secret;
+use crate::gswarm::beat::{Beat, ENV_FILE, Monitor};
 use crate::watch::checks::Checks;
 
 /// Where the original keeps its settings; `ENV_FILE` says another place.
@@ -19,9 +18,6 @@ const FILE: &str = "/etc/gensyn-agent.env";
 
 /// Largest file, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
-
-/// Longest name of a node, and other texts that go into a heartbeat, in bytes.
-const TEXT_BYTES_MAX: usize = 512;
 
 /// What the original agent is told.
 #[derive(Debug, Clone)]
@@ -38,7 +34,7 @@ pub struct AgentEnv {
 
 /// Reads the settings. `host` is this machine's name. The error is a sentence for each that is wrong, with its name.
 pub fn agent_env(environment: &dyn Lookup, host: &str) -> Result<AgentEnv, String> {
-    let path = environment.get("ENV_FILE").filter(|path| !path.is_empty());
+    let path = environment.get(ENV_FILE).filter(|path| !path.is_empty());
     let is_named = path.is_some();
     let path = path.unwrap_or_else(|| FILE.to_owned());
     let (file, warnings) = read(Path::new(&path), is_named)?;
@@ -46,39 +42,14 @@ pub fn agent_env(environment: &dyn Lookup, host: &str) -> Result<AgentEnv, Strin
         environment.get(name).or_else(|| file.get(name).map(|value| value.as_str().to_owned()))
     };
     let mut wrong: Vec<String> = Vec::new();
-    let checks = Checks::read(get).map_err(|all| {
+    let mut told = |all: Vec<(&'static str, String)>| {
         wrong.extend(all.into_iter().map(|(name, why)| format!("{name}: {why}")));
-    });
-    let mut text = |name: &str| {
-        let text = get(name).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty())?;
-        if text.len() > TEXT_BYTES_MAX || text.chars().any(crate::report::is_obeyed) {
-            wrong.push(format!("{name}: it is too long, or has a control character"));
-            return None;
-        }
-        Some(text)
     };
-    let beat = Beat {
-        node_id: text("NODE_ID").unwrap_or_else(|| format!("{host}-gensyn")),
-        meta: text("META").unwrap_or_default(),
-        gswarm_eoa: text("GSWARM_EOA"),
-        gswarm_peer_ids: text("GSWARM_PEER_IDS"),
-        gswarm_tgid: text("GSWARM_TGID"),
-        ..Beat::default()
-    };
-    let monitor = match text("SERVER_URL") {
-        None => None,
-        Some(url) => match get("SHARED_SECRET").filter(|secret| !secret.is_empty()) {
-            None => {
-                wrong.push("SHARED_SECRET: it is not set, and SERVER_URL is".to_owned());
-                None
-            }
-            Some(secret) => Monitor::new(&url, Secret::new(secret))
-                .map_err(|err| wrong.push(format!("SERVER_URL, SHARED_SECRET: {err}")))
-                .ok(),
-        },
-    };
-    match checks {
-        Ok(checks) if wrong.is_empty() => Ok(AgentEnv { checks, beat, monitor, warnings }),
+    let checks = Checks::read(get).map_err(&mut told);
+    let beat = Beat::read(get, host).map_err(&mut told);
+    let monitor = Monitor::read(get).map_err(&mut told);
+    match (checks, beat, monitor) {
+        (Ok(checks), Ok(beat), Ok(monitor)) => Ok(AgentEnv { checks, beat, monitor, warnings }),
         _ => Err(wrong.join("; ")),
     }
 }
