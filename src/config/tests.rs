@@ -338,7 +338,7 @@ fn every_variable_stands_in_the_example_file_and_nothing_else_does() {
     agent_address(&mut env);
     channels::read(&mut env, "");
     hub::read(&mut env);
-    sidecar::sidecar(&mut env, None).unwrap_err();
+    sidecar(&mut env, None).unwrap_err();
     let mut asked: BTreeSet<&str> = env.asked().clone();
     // The system's own.
     asked.retain(|name| !["HOME", "PATH"].contains(name));

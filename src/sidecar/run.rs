@@ -183,7 +183,10 @@ fn read_chains(services: &mut Services, programs: &Programs) -> Result<Named, Er
 fn ask_peers(services: &mut Services, programs: &Programs, named: &Named) {
     use super::probe::dht::DhtProbe;
     use crate::dht::{Config, Witness};
-    let witness = Witness::new(Config::default());
+    let longest = programs.iter().filter_map(|it| Some(it.watching.profile.dht.as_ref()?.expiration)).max();
+    // A clock of a minute's difference is no lie.
+    let ahead_max = longest.unwrap_or_default() + Duration::from_mins(2);
+    let witness = Witness::new(Config { ahead_max, ..Config::default() });
     let groups = together(programs, |it| {
         let dht = it.dht.clone()?;
         let chain = it.chain.as_ref().map(name_of).unwrap_or_default();

@@ -22,6 +22,9 @@ const EVERY: Duration = Duration::from_mins(1);
 /// Most rounds of reading events that follow each other at once, of a chain that is far ahead.
 const CATCH_UP_MAX: usize = 20;
 
+/// Most blocks whose times are asked for at once.
+const TIMES_MAX: usize = 200;
+
 /// What the contract says of its bootnodes, for who looks them up.
 pub type Bootnodes = tokio::sync::watch::Sender<Vec<String>>;
 
@@ -84,8 +87,9 @@ impl ChainProbe {
         }
         for _ in 0..CATCH_UP_MAX {
             let news = self.coordinator.news(cursor).await.map_err(|err| Unread::chain(&err))?;
+            let times = self.times(&news).await;
             for program in &self.programs {
-                let taken = paid(program, &look, &news);
+                let taken = paid(program, (&look, &times), &news);
                 program.observe(taken).await.map_err(Unread::store)?;
             }
             *cursor = news.cursor;
@@ -95,7 +99,26 @@ impl ChainProbe {
         }
         Ok(())
     }
+
+    /// The times of the blocks with payments of which the endpoint didn't tell with the events; of others than the
+    /// last ones nobody needs it.
+    async fn times(&self, news: &News) -> Times {
+        let untold = news.happened.iter().filter(|it| it.at.is_none());
+        let paid = untold.filter(|it| matches!(it.what, What::RewardSubmitted { .. }));
+        let mut blocks: Vec<u64> = paid.map(|it| it.block).collect();
+        blocks.dedup();
+        let blocks = blocks.split_off(blocks.len().saturating_sub(TIMES_MAX));
+        if blocks.is_empty() {
+            return Times::new();
+        }
+        // Without an answer they are read again, with the newest blocks.
+        let points = self.coordinator.times(&blocks).await.unwrap_or_default();
+        points.into_iter().map(|point| (point.block, point.at)).collect()
+    }
 }
+
+/// The times of blocks.
+type Times = BTreeMap<u64, Timestamp>;
 
 /// Why nothing was read.
 enum Unread {
@@ -156,11 +179,11 @@ fn account(look: &Look, peer: Option<&str>) -> Option<Address> {
 }
 
 /// Who was paid, as a program sees it, and the place up to which that was read.
-fn paid(program: &Program, look: &Look, news: &News) -> Taken {
+fn paid(program: &Program, (look, times): (&Look, &Times), news: &News) -> Taken {
     let ours = peer(program);
     let account = account(look, ours.as_deref());
     let mut seen: Vec<Seen> =
-        news.void_after.map(|after| Seen::TakenBack { after }).into_iter().collect();
+        news.stands_to().map(|after| Seen::TakenBack { after }).into_iter().collect();
     // Of the others only the last matters.
     let mut last: BTreeMap<u8, Seen> = BTreeMap::new();
     let now = SystemClock.now();
@@ -172,12 +195,13 @@ fn paid(program: &Program, look: &Look, news: &News) -> Taken {
             Some(_) if account == Some(*by) => Whose::Twin,
             _ => Whose::Other,
         };
-        let paid = at.unwrap_or_else(|| time_of(*block, look, now));
+        let Some(paid) = at.or_else(|| times.get(block).copied()) else { continue };
+        let paid = paid.min(now);
         let (round, reward, block) = (*round, reward.to_string(), *block);
         let one = Seen::Paid { whose, round, reward, block, paid };
         if whose == Whose::Ours {
             let known = program.look().state.chain.as_ref().and_then(|it| it.paid);
-            if known.is_none_or(|(_, known)| known < block || news.void_after.is_some()) {
+            if known.is_none_or(|(_, known)| known < block || news.stands_to().is_some()) {
                 seen.push(one);
             }
         } else {
@@ -187,11 +211,4 @@ fn paid(program: &Program, look: &Look, news: &News) -> Taken {
     seen.extend(last.into_values());
     let cursor = serde_json::to_string(&news.cursor).unwrap_or_default();
     Taken { seen, marks: vec![(CHAIN.to_owned(), cursor)], reports: Vec::new() }
-}
-
-/// About when a block was made of which the endpoint doesn't tell: two seconds a block.
-fn time_of(block: u64, look: &Look, now: Timestamp) -> Timestamp {
-    let back = look.head.block.saturating_sub(block).saturating_mul(2_000);
-    let head = look.head.at.min(now);
-    Timestamp::from_unix_ms(head.unix_ms().saturating_sub(back))
 }

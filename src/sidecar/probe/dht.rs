@@ -39,14 +39,15 @@ impl DhtProbe {
     pub async fn run(self) -> Result<(), Failure> {
         let clock = SystemClock;
         loop {
-            let bootnodes = self.bootnodes();
+            let (bootnodes, refused) = self.bootnodes();
             if bootnodes.is_empty() {
-                let why = match self.dht.bootnodes {
-                    Bootnodes::Chain => "the contract has not named a bootnode that can be dialled",
-                    Bootnodes::These(_) => "no bootnode can be dialled",
+                let why = match (refused, &self.dht.bootnodes) {
+                    (Some(why), _) => why,
+                    (None, Bootnodes::Chain) => "the contract has named no bootnode".to_owned(),
+                    (None, Bootnodes::These(_)) => "the profile names no bootnode".to_owned(),
                 };
                 for program in &self.programs {
-                    program.source(DHT, Some(why.to_owned())).await.map_err(again)?;
+                    program.source(DHT, Some(why.clone())).await.map_err(again)?;
                 }
                 clock.sleep(LOOK_AGAIN).await;
                 continue;
@@ -56,12 +57,20 @@ impl DhtProbe {
         }
     }
 
-    fn bootnodes(&self) -> Vec<Bootnode> {
+    /// The bootnodes that can be dialled, and why one of the others can't.
+    fn bootnodes(&self) -> (Vec<Bootnode>, Option<String>) {
         let named = match &self.dht.bootnodes {
             Bootnodes::These(these) => these.clone(),
             Bootnodes::Chain => self.named.borrow().clone(),
         };
-        named.iter().filter_map(|text| text.parse().ok()).collect()
+        let (mut bootnodes, mut refused) = (Vec::new(), None);
+        for text in named {
+            match text.parse::<Bootnode>() {
+                Ok(bootnode) => bootnodes.push(bootnode),
+                Err(err) => refused = Some(err.to_string()),
+            }
+        }
+        (bootnodes, refused)
     }
 
     /// The keys, each with its name, for the current round.

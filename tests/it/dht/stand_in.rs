@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use lamda_node::clock::{Clock as _, SystemClock};
 use lamda_node::dht::Bootnode;
 use libp2p_core::upgrade::InboundConnectionUpgrade as _;
 use libp2p_identity::Keypair;
@@ -130,7 +131,7 @@ async fn serve(
             for byte in framed(frame) {
                 stream.write_all(&[byte]).await?;
                 stream.flush().await?;
-                tokio::time::sleep(*each).await;
+                SystemClock.sleep(*each).await;
             }
         }
         Says::LeadsTo(at) => {
