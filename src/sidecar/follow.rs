@@ -99,6 +99,8 @@ impl Run<'_> {
         match read {
             Read::Open { position } => {
                 self.mark.position = Some(position);
+                // Before any line: a kill now must not begin the log anew.
+                self.commit(Vec::new(), Vec::new(), self.clock.now()).await?;
                 self.follower.program.source(&self.source, None).await
             }
             Read::Lines { lines, position } => {

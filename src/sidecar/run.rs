@@ -183,12 +183,13 @@ fn read_chains(services: &mut Services, programs: &Programs) -> Result<Named, Er
 fn ask_peers(services: &mut Services, programs: &Programs, named: &Named) {
     use super::probe::dht::DhtProbe;
     use crate::dht::{Config, Witness};
-    let longest = programs.iter().filter_map(|it| Some(it.watching.profile.dht.as_ref()?.expiration)).max();
+    let longest =
+        programs.iter().filter_map(|it| Some(it.watching.profile.asked_dht()?.expiration)).max();
     // A clock of a minute's difference is no lie.
     let ahead_max = longest.unwrap_or_default() + Duration::from_mins(2);
     let witness = Witness::new(Config { ahead_max, ..Config::default() });
     let groups = together(programs, |it| {
-        let dht = it.dht.clone()?;
+        let dht = it.asked_dht()?.clone();
         let chain = it.chain.as_ref().map(name_of).unwrap_or_default();
         Some((format!("{chain} {:?}", dht.bootnodes), (dht, chain)))
     });
@@ -203,7 +204,7 @@ fn ask_peers(services: &mut Services, programs: &Programs, named: &Named) {
 /// This build knows no DHT.
 #[cfg(not(feature = "p2p"))]
 fn ask_peers(services: &mut Services, programs: &Programs, _: &Named) {
-    let groups = together(programs, |it| it.dht.as_ref().map(|_| (String::new(), ())));
+    let groups = together(programs, |it| it.asked_dht().map(|_| (String::new(), ())));
     for ((), programs) in groups.into_values() {
         services.spawn_with("dht", BACKOFF, programs, async |programs| {
             for program in programs {

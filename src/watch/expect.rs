@@ -81,7 +81,7 @@ impl Expect {
             says_work: has_log && profile.means.iter().any(|means| is_work(means.kind)),
             idle: filled.idle.map(|idle| idle.longest),
             grace: filled.idle.map_or(GRACE, |idle| idle.grace),
-            published_for: filled.dht.as_ref().map(|dht| dht.expiration),
+            published_for: filled.asked_dht().map(|dht| dht.expiration),
             // Where nobody is asked, nothing can be due.
             earning: filled
                 .earning

@@ -123,6 +123,16 @@ pub struct Filled {
     pub rules: Vec<Written>,
 }
 
+impl Filled {
+    /// Where its peers keep what it published, if somebody says by whom they are found: where a contract names the
+    /// bootnodes and there is none, nobody can be asked.
+    pub fn asked_dht(&self) -> Option<&Dht<String>> {
+        let is_named =
+            |dht: &&Dht<String>| dht.bootnodes != Bootnodes::Chain || self.chain.is_some();
+        self.dht.as_ref().filter(is_named)
+    }
+}
+
 /// A log: `[[log]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log<T> {

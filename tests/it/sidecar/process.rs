@@ -37,7 +37,8 @@ impl Sidecar {
         program.set("SIDECAR_CONFIG", &config);
         // The owner's own profile in place of the one of the same name: no process is looked for.
         let profile = include_str!("../../../profiles/rl-swarm-hydra.toml");
-        let profile: Vec<&str> = profile.lines().filter(|it| !it.starts_with("command = ")).collect();
+        let profile: Vec<&str> =
+            profile.lines().filter(|it| !it.starts_with("command = ")).collect();
         std::fs::create_dir(program.path("profiles")).expect("a folder");
         program.write("profiles/rl-swarm-hydra.toml", &profile.join("\n"));
         program.set("SIDECAR_PROFILES", &program.path("profiles"));
