@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::{Env, Problems, Variable, shown};
 use super::sidecar_file::{self, SidecarFile};
-use super::{bus, channels, jobs, sidecar_original};
+use super::{channels, jobs, sidecar_original};
 use crate::secret::Secret;
 use crate::sidecar::{HubLink, Links, Settings};
 
@@ -20,7 +20,6 @@ const SIDECAR_HUB_SECRET: Variable =
     Variable::new("SIDECAR_HUB_SECRET", "super-long-random-secret");
 const SIDECAR_PING_URL: Variable =
     Variable::new("SIDECAR_PING_URL", "https://hc-ping.com/a-secret-number");
-const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
 
 /// The database's name in the data folder.
 const FILE: &str = "sidecar.db";
@@ -77,7 +76,7 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     let has_own_channels = file.as_ref().is_some_and(|file| file.telegram.is_some());
     let place = listen.map(|listen| format!("http://{listen}/")).unwrap_or_default();
     let channels = channels::read(env, &place);
-    let (bus, hub, ping) = (bus(env), hub(env), ping(env));
+    let (hub, ping) = (hub(env), ping(env));
     let without = without(env);
     let SidecarFile { programs, rules, policy, original, telegram, notes, .. } = file?;
     let mut channels = channels?;
@@ -86,7 +85,7 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     }
     let without = without.into_iter().map(ToOwned::to_owned).chain(notes).collect();
     let settings = Settings { listen: listen?, db: db?, programs, rules, policy, without };
-    Some((settings, Links { channels, bus: bus?, hub: hub?, original, ping: ping? }))
+    Some((settings, Links { channels, hub: hub?, original, ping: ping? }))
 }
 
 /// The file that says what is watched.
@@ -156,11 +155,6 @@ fn db(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<PathBuf> {
         None => Some(dir?.join(FILE)),
         path => path,
     }
-}
-
-#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
-fn bus(env: &mut Env<'_>) -> Option<Option<crate::bus::Config>> {
-    if env.is_set(NATS_URL) { bus::read(env).map(Some) } else { Some(None) }
 }
 
 #[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]

@@ -20,6 +20,7 @@ pub(super) fn lately(
     let named = state.told.iter().filter(|(told, heard)| {
         told.level() >= level
             && matches(kind, &format!("{COMPONENT}.{}", told.as_str()))
+            && !heard.is_old
             && now.since(heard.at) <= keep
     });
     named.max_by_key(|(_, heard)| heard.at).map(|(_, heard)| heard.text.clone())

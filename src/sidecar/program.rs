@@ -89,7 +89,9 @@ impl Program {
     pub async fn observe(&self, taken: Taken) -> Result<(), Error> {
         let Taken { seen, marks, reports } = taken;
         let mut now = self.now.lock().await;
-        let at = self.clock.now().max(now.at);
+        // A watch that begins anew begins now, also if the clock was set back.
+        let is_anew = seen.contains(&Seen::Watching);
+        let at = if is_anew { self.clock.now() } else { self.clock.now().max(now.at) };
         let observations: Vec<_> = seen.into_iter().map(|seen| Observation { at, seen }).collect();
         let mut state = now.state.clone();
         for observation in &observations {

@@ -10,7 +10,7 @@ use crate::http::Url;
 use crate::secret::Secret;
 use crate::watch::expect::Expect;
 use crate::watch::profile::Filled;
-use crate::{bus, gswarm, notify};
+use crate::{gswarm, notify};
 
 /// Most programs that one sidecar watches.
 pub const PROGRAMS_MAX: usize = 64;
@@ -74,8 +74,6 @@ pub enum RestartBy {
 pub struct Links {
     /// The channels over which people are told.
     pub channels: notify::Config,
-    /// NATS, where what it sees is published.
-    pub bus: Option<bus::Config>,
     /// The hub that is told.
     pub hub: Option<HubLink>,
     /// The original's service, spoken to as the original does.

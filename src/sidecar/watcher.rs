@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(100);
 
 /// A pause between two looks after which nothing is known of what happened meanwhile: the machine slept, its clock
 /// was set, or the database failed.
-const GAP: Duration = Duration::from_secs(60);
+const GAP: Duration = Duration::from_mins(1);
 
 const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
 
@@ -112,12 +112,15 @@ impl Watcher {
             let now = self.clock.now().max(known.at);
             let found = verdict(&known.state, &program.watching.expect, now);
             let was = self.verdicts.of(program.name());
-            if was.as_ref().is_none_or(|was| differs(was, &found)) {
+            let is_new = was.as_ref().is_none_or(|was| differs(was, &found));
+            if is_new {
                 self.store.judged(program.name(), known.last, now, &found).await?;
                 tracing::info!(program = program.name(), "{}: {}", program.name(), found.says);
-                self.changed.notify_waiters();
             }
             self.verdicts.set(program.name(), Arc::new(found));
+            if is_new {
+                self.changed.notify_one();
+            }
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ pub const DHT: &str = "dht";
 /// The source of what the chain says.
 pub const CHAIN: &str = "chain";
 
+/// The source of who was paid: the contract's events, which an endpoint may refuse.
+pub const EVENTS: &str = "chain events";
+
 /// The name of a log as a source: `log swarm`.
 pub fn log_source(log: &str) -> String {
     format!("log {log}")

@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::meaning::Kind;
 use super::observation::log_source;
-use super::observation::{CHAIN, ChainSeen, DHT, Kept, Observation, PROCESS, Seen, Whose};
+use super::observation::{CHAIN, ChainSeen, DHT, EVENTS, Kept, Observation, PROCESS, Seen, Whose};
 use crate::clock::Timestamp;
+
+/// The longest silence that an announcement is believed.
+const IDLE_MAX: Duration = Duration::from_hours(24);
+
+/// How long before the watch something must have been written to be of before.
+const OLD: Duration = Duration::from_mins(10);
 
 /// Most causes, and most rounds, that are kept.
 const KEPT_MAX: usize = 32;
@@ -49,6 +55,8 @@ pub struct Watched {
     pub dht: Option<DhtState>,
     /// What the contract says.
     pub chain: Option<ChainState>,
+    /// When it was seen to start, the newest last.
+    pub starts: VecDeque<Timestamp>,
     /// The sources that can't be asked: since when, and why.
     pub troubles: BTreeMap<String, (Timestamp, String)>,
 }
@@ -93,6 +101,9 @@ pub struct Heard {
     pub text: String,
     /// The cause that it names.
     pub cause: Option<String>,
+    /// Whether it was written long before it was read: it says nothing of now.
+    #[serde(default)]
+    pub is_old: bool,
 }
 
 /// A known cause of trouble that was seen.
@@ -142,10 +153,14 @@ pub struct ChainState {
     pub last: ChainSeen,
     /// Since when the round is what it is, as far as it was seen.
     pub round_since: Option<Timestamp>,
+    /// Whether its beginning was seen.
+    pub is_round_whole: bool,
     /// How long the last rounds lasted.
     pub rounds: VecDeque<Duration>,
     /// When the program was paid last, and in which block.
     pub paid: Option<(Timestamp, u64)>,
+    /// The same for the time before that, which counts again if the last one is taken back.
+    pub paid_before: Option<(Timestamp, u64)>,
     /// When another program of the same account was paid last.
     pub twin: Option<Timestamp>,
     /// When anybody else was paid last.
@@ -164,9 +179,10 @@ impl Watched {
                 state.lines = state.lines.saturating_add(*lines);
                 self.troubles.remove(&log_source(log));
             }
-            Seen::Told { log, meaning, text, .. } => {
+            Seen::Told { log, meaning, text, said } => {
                 let cause = meaning.cause.clone();
-                let heard = Heard { at, log: log.clone(), text: text.clone(), cause };
+                let is_old = self.is_old(*said);
+                let heard = Heard { at, log: log.clone(), text: text.clone(), cause, is_old };
                 self.hear(meaning.kind, &meaning.fields, heard);
             }
             Seen::Gap { log, bytes, .. } => {
@@ -177,6 +193,11 @@ impl Watched {
             Seen::Source { source, trouble } => self.source(source, trouble.as_ref(), at),
             Seen::Process { is_running, started, why } => {
                 self.troubles.remove(PROCESS);
+                let was = self.process.as_ref();
+                if *is_running && was.is_some_and(|was| !was.is_running || was.started != *started)
+                {
+                    push(&mut self.starts, at);
+                }
                 let same = self.process.as_ref().filter(|was| was.is_running == *is_running);
                 let since = same.map_or(at, |was| was.since);
                 let (is_running, started, why) = (*is_running, *started, why.clone());
@@ -192,7 +213,9 @@ impl Watched {
             Seen::Chain(seen) => self.look_at_chain(seen, at),
             Seen::TakenBack { after } => {
                 if let Some(chain) = &mut self.chain {
-                    chain.paid = chain.paid.filter(|(_, block)| block <= after);
+                    let stands = |(_, block): &(Timestamp, u64)| block <= after;
+                    chain.paid_before = chain.paid_before.filter(stands);
+                    chain.paid = chain.paid.filter(stands).or(chain.paid_before);
                 }
             }
             Seen::Paid { whose, block, paid, .. } => self.pay(*whose, *block, *paid, at),
@@ -204,6 +227,10 @@ impl Watched {
         self.watching = Some(at);
         self.ports.clear();
         self.process = None;
+        self.starts.clear();
+        // Who can't be asked is told again, also to who no longer asks.
+        self.troubles.clear();
+        self.not_after(at);
         if let Some(dht) = &mut self.dht {
             dht.answered_since = None;
             dht.dead_since = None;
@@ -211,7 +238,34 @@ impl Watched {
         if let Some(chain) = &mut self.chain {
             chain.since = at;
             chain.round_since = chain.round_since.map(|_| at);
+            chain.is_round_whole = false;
         }
+    }
+
+    /// What was seen in a future that is none any more, since the clock was set back, was seen now.
+    fn not_after(&mut self, now: Timestamp) {
+        let clamp = |at: &mut Timestamp| *at = (*at).min(now);
+        self.logs.values_mut().filter_map(|log| log.last.as_mut()).for_each(clamp);
+        self.told.values_mut().chain(&mut self.crash).for_each(|heard| clamp(&mut heard.at));
+        self.causes.iter_mut().for_each(|seen| clamp(&mut seen.at));
+        self.round.iter_mut().for_each(|(_, since)| clamp(since));
+        if let Some(dht) = &mut self.dht {
+            clamp(&mut dht.at);
+            dht.alive_at.iter_mut().chain(dht.published.values_mut()).for_each(clamp);
+        }
+        if let Some(chain) = &mut self.chain {
+            clamp(&mut chain.at);
+            let paid = chain.paid.iter_mut().chain(&mut chain.paid_before).map(|(at, _)| at);
+            paid.chain(&mut chain.twin).chain(&mut chain.others).for_each(clamp);
+        }
+        let most = now.plus(IDLE_MAX);
+        self.idle_until = self.idle_until.map(|until| until.min(most));
+    }
+
+    /// Whether something was written long before anybody watched: when a log is caught up with.
+    fn is_old(&self, said: Option<Timestamp>) -> bool {
+        said.zip(self.watching)
+            .is_some_and(|(said, watching)| watching.since(said) > OLD && watching > said)
     }
 
     fn source(&mut self, source: &str, trouble: Option<&String>, at: Timestamp) {
@@ -239,14 +293,14 @@ impl Watched {
             push(&mut self.causes, seen);
         }
         match kind {
-            Kind::Crash | Kind::OutOfMemory => self.crash = Some(heard.clone()),
+            Kind::Crash | Kind::OutOfMemory if !heard.is_old => self.crash = Some(heard.clone()),
             Kind::Start | Kind::Work | Kind::Join | Kind::Round | Kind::Idle => self.crash = None,
             _ => {}
         }
         if kind == Kind::Idle {
             let seconds = fields.get("seconds").and_then(|it| it.parse::<f64>().ok());
             let span = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
-            self.idle_until = span.map(|span| at.plus(span.min(Duration::from_hours(24))));
+            self.idle_until = span.map(|span| at.plus(span.min(IDLE_MAX)));
         } else if matches!(kind, Kind::Start | Kind::Work | Kind::Join) {
             self.idle_until = None;
         }
@@ -309,17 +363,19 @@ impl Watched {
             if let (Some(since), Some(was), Some(now)) =
                 (chain.round_since, chain.last.round, seen.round)
                 && now > was
+                && chain.is_round_whole
             {
                 let each = at.since(since) / u32::try_from(now - was).unwrap_or(u32::MAX);
                 push(&mut chain.rounds, each);
             }
+            chain.is_round_whole = chain.last.round.is_some();
             chain.round_since = Some(at);
         }
         // What is paid shows in the sum also where the events can't be read.
         let was = chain.last.rewards.as_ref();
-        if seen.rewards.is_some() && was.is_some() && was != seen.rewards.as_ref() {
-            let paid = chain.paid.map_or(at, |(paid, _)| paid.max(at));
-            chain.paid = Some((paid, seen.block));
+        let is_other = seen.rewards.is_some() && was.is_some() && was != seen.rewards.as_ref();
+        if is_other && self.troubles.contains_key(EVENTS) {
+            chain.paid_before = chain.paid.replace((at, seen.block));
         }
         let mut last = seen.clone();
         last.round = last.round.or(chain.last.round);
@@ -335,7 +391,7 @@ impl Watched {
         let paid = paid.min(at);
         match whose {
             Whose::Ours if chain.paid.is_none_or(|(last, _)| last < paid) => {
-                chain.paid = Some((paid, block));
+                chain.paid_before = chain.paid.replace((paid, block));
             }
             Whose::Twin => chain.twin = chain.twin.max(Some(paid)),
             Whose::Other => chain.others = chain.others.max(Some(paid)),
@@ -345,6 +401,13 @@ impl Watched {
 }
 
 impl ChainState {
+    /// How long a round may last: the longest but a few, or the current one if it was longer already when the chain
+    /// was last read.
+    pub fn round_lasts(&self, usual: Duration) -> Duration {
+        let current = self.round_since.map(|since| self.at.since(since)).unwrap_or_default();
+        self.long_round().unwrap_or(usual).max(current)
+    }
+
     /// How long the longest but a few of the last rounds lasted; `None` before the first one ended.
     pub fn long_round(&self) -> Option<Duration> {
         let mut rounds: Vec<Duration> = self.rounds.iter().copied().collect();

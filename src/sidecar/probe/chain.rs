@@ -14,7 +14,7 @@ use crate::ids::Address;
 use crate::report::causes;
 use crate::sidecar::program::{Program, Taken};
 use crate::supervise::Failure;
-use crate::watch::observation::{CHAIN, ChainSeen, Seen, Whose};
+use crate::watch::observation::{CHAIN, ChainSeen, EVENTS, Seen, Whose};
 
 /// How often the chain is asked.
 const EVERY: Duration = Duration::from_mins(1);
@@ -43,13 +43,20 @@ impl ChainProbe {
     /// Reads until it is aborted.
     pub async fn run(self) -> Result<(), Failure> {
         let mut cursor = self.oldest().await?;
+        let mut known = self.peers();
         loop {
+            let peers = self.peers();
+            if peers != known {
+                // Of a peer that was not known the payments were taken for others'.
+                cursor = Cursor::default();
+                known = peers;
+            }
             match self.read(&mut cursor).await {
                 Ok(()) => {}
                 Err(Unread::Store(failure)) => return Err(failure),
-                Err(Unread::Chain(why)) => {
+                Err(Unread::Chain(source, why)) => {
                     for program in &self.programs {
-                        program.source(CHAIN, Some(why.clone())).await.map_err(again)?;
+                        program.source(source, Some(why.clone())).await.map_err(again)?;
                     }
                 }
             }
@@ -71,8 +78,12 @@ impl ChainProbe {
         Ok(oldest.unwrap_or_default())
     }
 
+    fn peers(&self) -> Vec<String> {
+        self.programs.iter().filter_map(|it| peer(it)).collect()
+    }
+
     async fn read(&self, cursor: &mut Cursor) -> Result<(), Unread> {
-        let peers: Vec<String> = self.programs.iter().filter_map(|it| peer(it)).collect();
+        let peers = self.peers();
         let look = self.coordinator.look(&peers).await.map_err(|err| Unread::chain(&err))?;
         if let Some(bootnodes) = look.bootnodes.known() {
             self.bootnodes.send_if_modified(|known| {
@@ -86,11 +97,14 @@ impl ChainProbe {
             program.saw(Seen::Chain(seen)).await.map_err(Unread::store)?;
         }
         for _ in 0..CATCH_UP_MAX {
-            let news = self.coordinator.news(cursor).await.map_err(|err| Unread::chain(&err))?;
-            let times = self.times(&news).await;
+            let news = self.coordinator.news(cursor).await.map_err(|err| Unread::events(&err))?;
+            let times = self.times(&look, &news).await?;
             for program in &self.programs {
                 let taken = paid(program, (&look, &times), &news);
                 program.observe(taken).await.map_err(Unread::store)?;
+            }
+            for program in &self.programs {
+                program.source(EVENTS, None).await.map_err(Unread::store)?;
             }
             *cursor = news.cursor;
             if !news.is_behind {
@@ -100,20 +114,29 @@ impl ChainProbe {
         Ok(())
     }
 
-    /// The times of the blocks with payments of which the endpoint didn't tell with the events; of others than the
-    /// last ones nobody needs it.
-    async fn times(&self, news: &News) -> Times {
-        let untold = news.happened.iter().filter(|it| it.at.is_none());
-        let paid = untold.filter(|it| matches!(it.what, What::RewardSubmitted { .. }));
-        let mut blocks: Vec<u64> = paid.map(|it| it.block).collect();
-        blocks.dedup();
-        let blocks = blocks.split_off(blocks.len().saturating_sub(TIMES_MAX));
-        if blocks.is_empty() {
-            return Times::new();
+    /// The times of the blocks with payments to us, to our twins, and of the last one to anybody else, of which the
+    /// endpoint didn't tell with the events.
+    async fn times(&self, look: &Look, news: &News) -> Result<Times, Unread> {
+        let (mut ours, mut others) = (Vec::new(), None);
+        for happened in news.happened.iter().filter(|it| it.at.is_none()) {
+            let What::RewardSubmitted { account, peer, .. } = &happened.what else { continue };
+            let is_ours =
+                |figures: &PeerFigures| figures.eoa.known().copied().flatten() == Some(*account);
+            if look.peers.contains_key(peer) || look.peers.values().any(is_ours) {
+                ours.push(happened.block);
+            } else {
+                others = Some(happened.block);
+            }
         }
-        // Without an answer they are read again, with the newest blocks.
-        let points = self.coordinator.times(&blocks).await.unwrap_or_default();
-        points.into_iter().map(|point| (point.block, point.at)).collect()
+        ours.dedup();
+        let mut blocks = ours.split_off(ours.len().saturating_sub(TIMES_MAX));
+        blocks.extend(others);
+        if blocks.is_empty() {
+            return Ok(Times::new());
+        }
+        // Without an answer the events are read again.
+        let points = self.coordinator.times(&blocks).await.map_err(|err| Unread::events(&err))?;
+        Ok(points.into_iter().map(|point| (point.block, point.at)).collect())
     }
 }
 
@@ -122,15 +145,19 @@ type Times = BTreeMap<u64, Timestamp>;
 
 /// Why nothing was read.
 enum Unread {
-    /// The chain, in words.
-    Chain(String),
+    /// The contract or its events, and why, in words.
+    Chain(&'static str, String),
     /// The database.
     Store(Failure),
 }
 
 impl Unread {
     fn chain(err: &crate::chain::Error) -> Self {
-        Self::Chain(causes(err))
+        Self::Chain(CHAIN, causes(err))
+    }
+
+    fn events(err: &crate::chain::Error) -> Self {
+        Self::Chain(EVENTS, causes(err))
     }
 
     fn store(err: crate::sidecar::store::Error) -> Self {
@@ -210,5 +237,7 @@ fn paid(program: &Program, (look, times): (&Look, &Times), news: &News) -> Taken
     }
     seen.extend(last.into_values());
     let cursor = serde_json::to_string(&news.cursor).unwrap_or_default();
-    Taken { seen, marks: vec![(CHAIN.to_owned(), cursor)], reports: Vec::new() }
+    // Without a peer nothing of it was read.
+    let marks = ours.map(|_| (CHAIN.to_owned(), cursor)).into_iter().collect();
+    Taken { seen, marks, reports: Vec::new() }
 }

@@ -1,4 +1,4 @@
-//! What the sidecar tells others by itself: a hub ([`hub`]), NATS ([`nats`]), the original's service ([`original`]).
+//! What the sidecar tells others by itself: a hub ([`hub`]), the original's service ([`original`]).
 //!
 //! Invariant: who can't be reached holds nothing up; the loss of what waited too long is counted and told.
 

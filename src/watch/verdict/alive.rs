@@ -11,19 +11,23 @@ use crate::watch::observation::{PROCESS, log_source};
 const GONE_FOR: Duration = Duration::from_secs(30);
 
 /// How long nothing may be written after a failure before it counts as its end.
-const CRASHED_FOR: Duration = Duration::from_secs(60);
+const CRASHED_FOR: Duration = Duration::from_mins(1);
+
+/// So many starts within the grace of its profile are a loop.
+const STARTS_MAX: usize = 3;
 
 pub(super) fn of(look: &Look<'_>) -> Finding {
     if look.state.watching.is_none() {
         return Finding::new(Answer::Unknown, "it isn't watched yet");
     }
-    if let Some(closed) = closed_port(look) {
+    let host = if look.expect.has_process { by_host(look) } else { None };
+    if host.as_ref().is_none_or(|host| host.answer == Answer::Yes)
+        && let Some(closed) = closed_port(look)
+    {
         return closed;
     }
-    if look.expect.has_process
-        && let Some(found) = by_host(look)
-    {
-        return found;
+    if let Some(host) = host {
+        return host;
     }
     if !look.expect.logs.is_empty() {
         return by_logs(look);
@@ -35,9 +39,16 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
 fn closed_port(look: &Look<'_>) -> Option<Finding> {
     let closed = look.expect.ports.iter().find_map(|name| {
         let (is_open, since) = look.state.ports.get(name)?;
-        (!is_open && look.now.since(*since) >= GONE_FOR).then_some((name, *since))
+        let is_known = look.trouble(&format!("port {name}")).is_none();
+        let is_closed = is_known && !is_open && look.now.since(*since) >= GONE_FOR;
+        is_closed.then_some((name, *since))
     });
     let (name, since) = closed?;
+    let started = look.state.process.as_ref().and_then(|it| it.started);
+    if started.is_some_and(|started| look.now.since(started) < look.expect.grace) {
+        let why = format!("its port {name} is not open yet");
+        return Some(Finding::new(Answer::Waiting, why));
+    }
     let why = format!("nothing answers at its port {name} {}", lasting(look.now.since(since)));
     let found = Finding::new(Answer::No, why).with(format!("port {name}"), since, "closed");
     let crash = look.state.crash.as_ref();
@@ -51,7 +62,22 @@ fn closed_port(look: &Look<'_>) -> Option<Finding> {
 
 /// What the host says; `None` while it says nothing.
 fn by_host(look: &Look<'_>) -> Option<Finding> {
-    let process = look.state.process.as_ref().filter(|_| look.trouble(PROCESS).is_none())?;
+    if look.trouble(PROCESS).is_some() {
+        return None;
+    }
+    let Some(process) = &look.state.process else {
+        return Some(Finding::new(Answer::Waiting, "its host was not asked yet"));
+    };
+    let lately = |at: &&Timestamp| look.now.since(**at) <= look.expect.grace;
+    let starts = look.state.starts.iter().filter(lately).count();
+    if starts >= STARTS_MAX {
+        let why =
+            format!("it starts again and again: {starts} times within {}", age(look.expect.grace));
+        let crash = look.state.crash.as_ref();
+        let found = Finding::new(Answer::No, why);
+        let found = found.because(look.expect, crash.and_then(|it| it.cause.as_deref()));
+        return Some(found.with(PROCESS, process.at, process.why.clone()));
+    }
     if process.is_running {
         let since = process.started.unwrap_or(process.since);
         let why = format!("it runs, {} now", age(look.now.since(since)));
@@ -75,7 +101,11 @@ fn by_logs(look: &Look<'_>) -> Finding {
     let logs = || look.expect.logs.iter();
     let last = logs().filter_map(|log| look.state.logs.get(log)?.last).max();
     let unread = logs().find_map(|log| look.trouble(&log_source(log)).map(|why| (log, why)));
-    if let Some(crash) = &look.state.crash {
+    let is_new = |at: Timestamp| look.state.watching.is_some_and(|watching| at >= watching);
+    // Where silence says nothing, neither does what was said before it.
+    if let Some(crash) = look.state.crash.as_ref().filter(|it| is_new(it.at))
+        && look.expect.idle.is_some()
+    {
         let after = last.map_or(Duration::ZERO, |last| last.since(crash.at));
         if after < CRASHED_FOR && look.now.since(crash.at) >= CRASHED_FOR {
             let found = Finding::new(Answer::No, "its log ends with a failure");
@@ -89,7 +119,9 @@ fn by_logs(look: &Look<'_>) -> Finding {
         return match (last, unread) {
             (Some(last), _) => {
                 let why = format!("its log grew {} ago", age(look.now.since(last)));
-                Finding::new(Answer::Yes, why).with(name_of(look, last), last, "a line")
+                let is_past = look.is_past(last, look.patience(Some(last)));
+                let answer = if is_past { Answer::Waiting } else { Answer::Yes };
+                Finding::new(answer, why).with(name_of(look, last), last, "a line")
             }
             (None, Some((log, why))) => {
                 Finding::new(Answer::Unknown, format!("its log {log} can't be read: {why}"))
@@ -101,6 +133,7 @@ fn by_logs(look: &Look<'_>) -> Finding {
         return Finding::new(Answer::Unknown, format!("its log {log} can't be read: {why}"));
     }
     let found = Finding::new(Answer::No, format!("its log has had no line {}", lasting(silent)));
+    let found = found.because_or(look.expect, None, "gone-silent");
     match last {
         Some(last) => found.with(name_of(look, last), last, "the last line"),
         None => found,

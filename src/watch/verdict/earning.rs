@@ -19,7 +19,7 @@ const STALE: Duration = Duration::from_mins(30);
 const ROUND: Duration = Duration::from_mins(30);
 
 /// The id of the cause of which the chain is the witness: another program of the same account is paid.
-pub(super) const TWIN: &str = "twin";
+const TWIN: &str = "twin-node";
 
 pub(super) fn of(look: &Look<'_>) -> Finding {
     let Some(earning) = look.expect.earning else { return Finding::not_expected() };
@@ -32,7 +32,13 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
         let old = age(look.now.since(chain.at));
         return Finding::new(Answer::Unknown, format!("the chain was last read {old} ago: {why}"));
     }
-    let room = chain.long_round().unwrap_or(ROUND) + LATE;
+    let last = &chain.last;
+    let is_nothing_known = last.rewards.is_none() && last.votes.is_none() && last.wins.is_none();
+    if is_nothing_known && last.is_registered.is_none() && chain.paid.is_none() {
+        let why = last.unknown.first().map_or("its figures are not known", String::as_str);
+        return Finding::new(Answer::Unknown, why);
+    }
+    let room = chain.round_lasts(ROUND) + LATE;
     let (from, due) = match (look.started(), chain.paid) {
         (Some(started), Some((paid, _))) if paid >= started => {
             (paid, paid.plus(earning.every + room))
@@ -42,18 +48,19 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
         (None, _) => return Finding::new(Answer::Unknown, "it isn't watched yet"),
     };
     // What is due is missed only if the chain was read for as long.
+    let is_past = look.now > due;
     let due = due.max(chain.since.plus(room));
     if look.now > due {
         return late(look, chain, from);
     }
-    match chain.paid.filter(|(paid, _)| *paid >= from) {
+    match chain.paid.filter(|(paid, _)| *paid >= from && !is_past) {
         Some((paid, block)) => {
             let why = format!("it was paid {} ago", age(look.now.since(paid)));
             Finding::new(Answer::Yes, why).with(CHAIN, paid, format!("block {block}"))
         }
         None => {
             let left = age(due.since(look.now));
-            Finding::new(Answer::Waiting, format!("its first payment is due within {left}"))
+            Finding::new(Answer::Waiting, format!("its next payment is due within {left}"))
         }
     }
 }
@@ -61,6 +68,10 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
 /// It should have been paid: why was it not?
 fn late(look: &Look<'_>, chain: &ChainState, from: Timestamp) -> Finding {
     let missed = look.now.since(from);
+    if chain.others.is_none_or(|others| others < from) {
+        let why = format!("nobody of its swarm was seen to be paid {} either", lasting(missed));
+        return Finding::new(Answer::Waiting, why).with(CHAIN, chain.at, rewards(chain));
+    }
     let found = Finding::new(Answer::No, format!("the chain has not paid it {}", lasting(missed)));
     let known = look.state.causes.iter().rev().find(|it| it.at >= from);
     let found = if let Some(known) = known {
@@ -78,7 +89,7 @@ fn late(look: &Look<'_>, chain: &ChainState, from: Timestamp) -> Finding {
         let why = format!("{}: the contract does not know its peer id", found.why);
         Finding { why, cause: Some("unregistered".to_owned()), ..found }
     } else {
-        found
+        found.because_or(look.expect, None, "earns-nothing")
     };
     let told = format!("block {}, rewards {}", chain.last.block, rewards(chain));
     let found = found.with(CHAIN, chain.at, told);

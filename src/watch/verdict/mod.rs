@@ -120,6 +120,12 @@ impl Finding {
         self
     }
 
+    /// Names the cause, or the one that only a verdict knows, if the profile has it.
+    fn because_or(self, expect: &Expect, cause: Option<&str>, known_by_verdict: &str) -> Self {
+        let by_verdict = || expect.cause(known_by_verdict).map(|_| known_by_verdict);
+        self.because(expect, cause.or_else(by_verdict))
+    }
+
     fn heard(self, heard: &Heard) -> Self {
         self.with(super::observation::log_source(&heard.log), heard.at, heard.text.clone())
     }
@@ -156,6 +162,9 @@ impl Verdict {
     pub fn has(&self, trouble: Trouble) -> Option<bool> {
         if self.troubles.contains(&trouble) {
             return Some(true);
+        }
+        if self.about(trouble).is_some_and(|it| it.answer == Answer::NotExpected) {
+            return Some(false);
         }
         let stages = [&self.alive, &self.training, &self.published, &self.earning];
         let before = match trouble {
@@ -213,6 +222,11 @@ impl Look<'_> {
         Some(named.map_or(usual, |named| named.max(usual)))
     }
 
+    /// Whether this was so long ago that nobody can say whether it is still so: it was not watched since.
+    fn is_past(&self, last: Timestamp, patience: Option<Duration>) -> bool {
+        patience.is_some_and(|patience| self.now.since(last) > patience)
+    }
+
     /// When the program's current run began.
     fn started(&self) -> Option<Timestamp> {
         let process = self.state.process.as_ref().filter(|it| it.is_running);
@@ -228,8 +242,11 @@ impl Look<'_> {
 
     /// The sources that could not be asked for long.
     fn blind(&self) -> Option<String> {
-        let long = self.state.troubles.iter().filter(|(_, (at, _))| {
-            self.now.since(*at) >= BLIND_AFTER && self.silent_for(Some(*at)) >= Some(BLIND_AFTER)
+        // In a container the host's processes are never seen; there are the logs and the ports.
+        let has_others = !self.expect.logs.is_empty() || !self.expect.ports.is_empty();
+        let is_missed = |source: &str| source != super::observation::PROCESS || !has_others;
+        let long = self.state.troubles.iter().filter(|(source, (at, _))| {
+            is_missed(source) && self.silent_for(Some(*at)) >= Some(BLIND_AFTER)
         });
         let named: Vec<String> =
             long.map(|(source, (_, why))| format!("{source}: {why}")).collect();

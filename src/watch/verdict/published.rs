@@ -18,9 +18,10 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
         let why = look.trouble(DHT).unwrap_or("its peers were not asked yet");
         return Finding::new(Answer::Unknown, why);
     };
-    let round = look.state.chain.as_ref().and_then(super::super::state::ChainState::long_round);
-    let patience = (round.unwrap_or_default() * 2 + stays + look.expect.idle.unwrap_or_default())
-        .max(MISSED_AFTER);
+    let chain = look.state.chain.as_ref();
+    // Who is paid by nobody has no rounds that were seen.
+    let round = chain.map(|chain| chain.round_lasts(Duration::ZERO)).unwrap_or_default();
+    let patience = (round * 2 + stays + look.expect.idle.unwrap_or_default()).max(MISSED_AFTER);
     let last = dht.published.iter().max_by_key(|(_, at)| **at);
     if let Some((key, at)) = last
         && look.now.since(*at) <= patience
@@ -38,7 +39,7 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
     }
     let since = last.map_or(answered, |(_, at)| *at);
     let why = format!("its peers have had nothing of it {}", lasting(look.now.since(since)));
-    let found = Finding::new(Answer::No, why);
+    let found = Finding::new(Answer::No, why).because_or(look.expect, None, "not-published");
     let found = match last {
         Some((key, at)) => found.with(DHT, *at, format!("the last value, under {key}")),
         None => found,

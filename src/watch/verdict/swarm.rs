@@ -1,4 +1,5 @@
-//! Is it this node, or the swarm? If no round ends and nobody is paid, or no bootnode answers, then it is the swarm.
+//! Is it this node, or the swarm? If no round ends and nobody is paid, then it is the swarm; where no contract is read,
+//! if no bootnode answers.
 
 use std::time::Duration;
 
@@ -12,27 +13,32 @@ const DEAD_FOR: Duration = Duration::from_mins(15);
 const FRESH: Duration = Duration::from_mins(30);
 
 pub(super) fn of(look: &Look<'_>) -> Finding {
-    if look.expect.earning.is_none() && look.expect.published_for.is_none() {
+    if look.expect.earning.is_some() {
+        // Bootnodes that don't answer may be out of reach from here alone: the contract knows better.
+        return by_chain(look);
+    }
+    if look.expect.published_for.is_none() {
         return Finding::not_expected();
     }
+    let fresh = |at| look.now.since(at) <= FRESH;
+    let Some(dht) = look.state.dht.as_ref().filter(|it| fresh(it.at)) else {
+        return Finding::new(Answer::Unknown, "nobody can say");
+    };
     if let Some(dead) = bootnodes(look) {
         return dead;
     }
+    if dht.alive == 0 {
+        return Finding::new(Answer::Waiting, "no bootnode answered the last time");
+    }
+    let told = format!("{} of {} bootnodes", dht.alive, dht.asked);
+    Finding::new(Answer::Yes, "its bootnodes answer").with(DHT, dht.at, told)
+}
+
+fn by_chain(look: &Look<'_>) -> Finding {
+    let unknown = || Finding::new(Answer::Unknown, "nobody can say");
+    let Some(earning) = look.expect.earning else { return unknown() };
     let fresh = |at| look.now.since(at) <= FRESH;
-    let Some(chain) = look.state.chain.as_ref().filter(|it| fresh(it.at)) else {
-        let dht = look.state.dht.as_ref().filter(|it| it.alive > 0 && fresh(it.at));
-        return match dht {
-            Some(dht) => Finding::new(Answer::Yes, "its bootnodes answer").with(
-                DHT,
-                dht.at,
-                format!("{} of {} bootnodes", dht.alive, dht.asked),
-            ),
-            None => Finding::new(Answer::Unknown, "nobody can say"),
-        };
-    };
-    let Some(earning) = look.expect.earning else {
-        return Finding::new(Answer::Unknown, "nobody can say");
-    };
+    let Some(chain) = look.state.chain.as_ref().filter(|it| fresh(it.at)) else { return unknown() };
     let long = chain.long_round().unwrap_or(Duration::from_hours(1));
     let patience = earning.every + long * 2;
     let last = chain.others.max(chain.paid.map(|(at, _)| at)).max(chain.round_since);
@@ -52,7 +58,7 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
 
 /// No bootnode has answered for long.
 fn bootnodes(look: &Look<'_>) -> Option<Finding> {
-    let dht = look.state.dht.as_ref().filter(|it| look.now.since(it.at) <= FRESH)?;
+    let dht = look.state.dht.as_ref()?;
     let silent = look.silent_for(Some(dht.dead_since?))?;
     if silent <= DEAD_FOR || look.trouble(DHT).is_some() {
         return None;

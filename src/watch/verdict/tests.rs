@@ -178,7 +178,7 @@ fn who_is_not_paid_is_told_the_cause_that_the_log_or_the_chain_knows() {
     sim.paid(Whose::Twin, 9);
     sim.live(200, &[Trouble::Unpaid]);
     let found = sim.verdict().earning;
-    assert_eq!(found.cause.as_deref(), Some("twin"));
+    assert_eq!(found.cause.as_deref(), Some("twin-node"));
     assert!(found.why.contains("another node of the same account"), "{}", found.why);
 }
 
@@ -296,6 +296,120 @@ fn peers_and_chains_that_cannot_be_asked_are_unknown_and_told_as_such() {
     assert_eq!(verdict.earning.answer, Answer::Unknown);
     assert_eq!((verdict.has(Trouble::Unpaid), verdict.has(Trouble::Unpublished)), (None, None));
     assert!(verdict.says.contains("not to be seen: chain: it hangs"), "{}", verdict.says);
+}
+
+#[test]
+fn a_watcher_that_starts_again_takes_nothing_of_before_for_an_answer() {
+    for but in [Trouble::Down, Trouble::Stuck, Trouble::Unpaid] {
+        let mut sim = Sim::new();
+        sim.live(8 * 60, &[]);
+        sim.live(6 * 60, &[but]);
+        assert_eq!(sim.verdict().troubles, [but]);
+        sim.see(Seen::Watching);
+        sim.chain(sim.now / 1_200);
+        assert_eq!(sim.verdict().troubles, [], "it is not known yet");
+        assert_eq!(sim.verdict().has(but), None, "an incident stays open: {:#?}", sim.verdict());
+    }
+    let mut sim = Sim::new();
+    sim.expect.has_process = true;
+    sim.says(Kind::Crash, Some("oom"), &[]);
+    sim.now += HOUR;
+    sim.see(Seen::Watching);
+    assert_eq!(sim.verdict().alive.answer, Answer::Waiting, "its host was not asked yet");
+}
+
+#[test]
+fn a_swarm_that_rests_at_the_first_look_is_no_fault_of_its_node() {
+    let mut sim = Sim::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..24 * 12 {
+        sim.live(5, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+        seen.extend(sim.verdict().troubles);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [Trouble::SwarmDown]);
+}
+
+#[test]
+fn bootnodes_out_of_reach_from_here_do_not_outvote_the_contract() {
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    for _ in 0..12 {
+        sim.live(5, &[]);
+        sim.see(Seen::Dht { asked: 3, alive: 0, kept: BTreeMap::new() });
+    }
+    assert_eq!(sim.verdict().swarm.answer, Answer::Yes, "{:#?}", sim.verdict().swarm);
+    assert!(!sim.verdict().troubles.contains(&Trouble::SwarmDown));
+}
+
+#[test]
+fn nobody_is_called_unpaid_whose_peer_id_is_not_known() {
+    let mut sim = Sim::new();
+    for _ in 0..6 * 12 {
+        sim.live(5, &[Trouble::Unpaid]);
+        let unknown = vec!["its peer id is not known yet".to_owned()];
+        let (block, round) = (sim.now / 2, Some(sim.now / 1_200));
+        sim.state.chain = None;
+        sim.see(Seen::Chain(ChainSeen { block, round, unknown, ..ChainSeen::default() }));
+        sim.paid(Whose::Other, 1);
+    }
+    let found = sim.verdict().earning;
+    assert_eq!(
+        (found.answer, found.why.as_str()),
+        (Answer::Unknown, "its peer id is not known yet")
+    );
+}
+
+#[test]
+fn a_program_that_starts_again_and_again_is_down() {
+    let mut sim = Sim::new();
+    sim.expect.has_process = true;
+    sim.live(60, &[]);
+    for _ in 0..4 {
+        for is_running in [false, true] {
+            sim.now += 10;
+            let started = is_running.then(|| sim.at());
+            sim.see(Seen::Process { is_running, started, why: "pid 7".to_owned() });
+        }
+    }
+    assert_eq!(sim.verdict().troubles, [Trouble::Down]);
+    assert!(sim.verdict().alive.why.contains("again and again"), "{}", sim.verdict().alive.why);
+    sim.live(10, &[]);
+    assert_eq!(sim.verdict().troubles, []);
+}
+
+#[test]
+fn a_payment_that_a_reorganisation_took_away_gives_way_to_the_one_before() {
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    let before = sim.state.chain.as_ref().and_then(|chain| chain.paid);
+    sim.now += 10 * 60;
+    sim.paid(Whose::Ours, 7);
+    let block = sim.now / 2;
+    sim.see(Seen::TakenBack { after: block - 3 });
+    assert_eq!(sim.state.chain.as_ref().and_then(|chain| chain.paid), before);
+    assert_eq!(sim.verdict().earning.answer, Answer::Yes);
+}
+
+#[test]
+fn what_was_written_long_before_anybody_watched_is_no_failure_of_now() {
+    let mut sim = Sim::new();
+    sim.says(Kind::Work, None, &[]);
+    let meaning =
+        Meaning { kind: Kind::Crash, level: Level::Critical, fields: BTreeMap::new(), cause: None };
+    let said = Some(Timestamp::from_unix_ms((sim.now - 7 * 24 * HOUR) * 1_000));
+    let (log, text) = ("launcher".to_owned(), "An error was detected".to_owned());
+    sim.see(Seen::Told { log, meaning, text, said });
+    assert_eq!(sim.verdict().troubles, []);
+}
+
+#[test]
+fn after_a_clock_was_set_back_silence_is_noticed_in_its_time() {
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    sim.now -= 5 * HOUR;
+    sim.see(Seen::Watching);
+    sim.now += 25 * 60;
+    assert_eq!(sim.verdict().troubles.first(), Some(&Trouble::Down));
 }
 
 /// Ten thousand hours of a program that does well and is seen badly: long silences, sources that fail, a watcher that

@@ -42,7 +42,8 @@ pub(super) fn of(look: &Look<'_>, alive: &Finding) -> Finding {
         None => Finding::new(Answer::Waiting, "its log has not said yet that it trains"),
         Some(last) => {
             let why = format!("its log said so {} ago", age(look.now.since(last.at)));
-            Finding::new(Answer::Yes, why)
+            let is_past = last.is_old || look.is_past(last.at, look.patience(at));
+            Finding::new(if is_past { Answer::Waiting } else { Answer::Yes }, why)
         }
     };
     match last {
@@ -66,7 +67,7 @@ fn behind(look: &Look<'_>) -> Option<Finding> {
     let found = Finding::new(Answer::No, why);
     let known = look.state.causes.back().filter(|it| it.at >= since);
     let cause = known.map(|it| it.cause.clone());
-    let found = found.because(look.expect, cause.as_deref());
+    let found = found.because_or(look.expect, cause.as_deref(), "stuck-round");
     let found = match look.state.told.get(&Kind::Join) {
         Some(join) => found.heard(join),
         None => found,
