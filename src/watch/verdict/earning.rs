@@ -53,16 +53,12 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
     if look.now > due {
         return late(look, chain, from);
     }
-    match chain.paid.filter(|(paid, _)| *paid >= from && !is_past) {
-        Some((paid, block)) => {
-            let why = format!("it was paid {} ago", age(look.now.since(paid)));
-            Finding::new(Answer::Yes, why).with(CHAIN, paid, format!("block {block}"))
-        }
-        None => {
-            let left = age(due.since(look.now));
-            Finding::new(Answer::Waiting, format!("its next payment is due within {left}"))
-        }
+    if let Some((paid, block)) = chain.paid.filter(|(paid, _)| *paid >= from && !is_past) {
+        let why = format!("it was paid {} ago", age(look.now.since(paid)));
+        return Finding::new(Answer::Yes, why).with(CHAIN, paid, format!("block {block}"));
     }
+    let left = age(due.since(look.now));
+    Finding::new(Answer::Waiting, format!("its next payment is due within {left}"))
 }
 
 /// It should have been paid: why was it not?
