@@ -18,6 +18,9 @@ use crate::clock::Timestamp;
 /// The longest silence that an announcement is believed.
 const IDLE_MAX: Duration = Duration::from_hours(24);
 
+/// How long after its beginning the watch has caught up with the logs.
+const CAUGHT_UP_AFTER: Duration = Duration::from_mins(1);
+
 /// How long before the watch something must have been written to be of before.
 const OLD: Duration = Duration::from_mins(10);
 
@@ -183,7 +186,7 @@ impl Watched {
             }
             Seen::Told { log, meaning, text, said } => {
                 let cause = meaning.cause.clone();
-                let is_old = self.is_old(*said);
+                let is_old = self.is_old(*said, at);
                 let heard = Heard { at, log: log.clone(), text: text.clone(), cause, is_old };
                 self.hear(meaning.kind, &meaning.fields, heard);
             }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::time::Duration;
 
+use lamda_node::clock::{Clock as _, SystemClock};
 use serde_json::Value;
 
 use crate::hub::process::{Answer, ask};
@@ -13,9 +14,11 @@ use crate::support::tools::{Running, eventually, free_port};
 /// The limit for whatever has to happen, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A line as Hydra writes it, now.
+/// A line as Hydra writes it, now, on a host whose zone is UTC.
 pub(super) fn hydra(level: &str, message: &str) -> String {
-    format!("[2026-11-27 12:00:00,001][genrl.logging_utils.global_defs][{level}] - {message}\n")
+    let now = SystemClock.now().to_string().replace('T', " ").replace('.', ",");
+    let now = now.trim_end_matches('Z');
+    format!("[{now}][genrl.logging_utils.global_defs][{level}] - {message}\n")
 }
 
 /// A sidecar in a folder of its own, which watches one program that is only a folder with logs.
@@ -30,7 +33,7 @@ impl Sidecar {
     /// is the program's folder.
     pub(super) fn with(config: &str, settings: &[(&str, &str)]) -> Self {
         let at = format!("127.0.0.1:{}", free_port());
-        let mut program = Program::with(&[("SIDECAR_LISTEN", &at)]);
+        let mut program = Program::with(&[("SIDECAR_LISTEN", &at), ("TZ", "UTC")]);
         std::fs::create_dir_all(program.path("root/logs")).expect("a folder");
         let config = config.replace("ROOT", &program.path("root"));
         let config = program.write("sidecar.toml", &config);
