@@ -20,7 +20,7 @@ use super::report::hub::HubReporter;
 use super::report::original;
 use super::restart::Restarter;
 use super::settings::{Links, Settings};
-use super::store::{self, Store};
+use super::store::{self, Expected, Store};
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
 use crate::chain::coordinator::Coordinator;
@@ -67,6 +67,7 @@ pub async fn run(
     let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
     let mut programs = Vec::new();
     for watching in settings.programs {
+        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
         let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
         programs.push(Arc::new(program));
     }

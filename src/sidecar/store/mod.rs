@@ -4,6 +4,7 @@
 //! one commit ([`Store::take`]), so that a kill at any time neither loses nor doubles anything; one process holds the
 //! file.
 
+mod expects;
 mod past;
 mod reports;
 mod restarts;
@@ -17,6 +18,7 @@ use crate::watch::observation::Observation;
 use crate::watch::state::Watched;
 use crate::watch::verdict::Verdict;
 
+pub use expects::Expected;
 pub use past::Judged;
 pub use reports::Report;
 
