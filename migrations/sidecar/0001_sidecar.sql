@@ -35,6 +35,13 @@ CREATE TABLE verdicts (
 );
 CREATE INDEX verdicts_of ON verdicts (name, id);
 
+-- What is expected of each program: what the verdicts from an observation on rest on.
+CREATE TABLE expects (
+    name              TEXT PRIMARY KEY,
+    since_observation INTEGER NOT NULL,     -- the number of the first one
+    body              TEXT NOT NULL         -- JSON of sidecar::store::Expected
+) WITHOUT ROWID;
+
 -- What is to be reported to others and was not taken yet.
 CREATE TABLE reports (
     id      INTEGER PRIMARY KEY,

@@ -262,7 +262,8 @@ fn again(again: Again) -> Result<Restart, String> {
     Ok(Restart { by, after: Duration::from_secs(after), a_day })
 }
 
-/// The rules of the file, or those of the profiles, or the usual ones.
+/// The rules of the file, or those of the profiles, or the usual ones. A program whose profile has none keeps the usual
+/// ones beside those of other profiles.
 pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<Rule>, String> {
     let of_profiles = || {
         let mut seen = BTreeSet::new();
@@ -270,7 +271,8 @@ pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<
         let each: Vec<&Watching> = programs.iter().filter(new).collect();
         each.into_iter().flat_map(|it| it.profile.rules.clone()).collect::<Vec<Written>>()
     };
-    let written = if written.is_empty() { of_profiles() } else { written };
+    let is_by_profiles = written.is_empty();
+    let written = if is_by_profiles { of_profiles() } else { written };
     let mut rules = Rule::all(written).map_err(|err| err.to_string())?;
     for rule in &rules {
         if !matches!(rule.when, Condition::Trouble(_) | Condition::Event { .. }) {
@@ -278,8 +280,77 @@ pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<
             return Err(format!("rule {name}: a sidecar knows only when.trouble and when.event"));
         }
     }
-    if rules.is_empty() {
-        rules = rules::standard();
+    if is_by_profiles && programs.iter().any(|it| it.profile.rules.is_empty()) {
+        add_usual(&mut rules);
     }
     Ok(rules)
+}
+
+/// Adds the usual rules, but for what another rule tells of all programs: nobody is told of one trouble twice.
+fn add_usual(rules: &mut Vec<Rule>) {
+    let mut called: BTreeMap<String, String> = BTreeMap::new();
+    for usual in rules::standard() {
+        let tells = rules.iter().find(|it| tells_as_much(it, &usual)).map(|it| it.name.clone());
+        if let Some(name) = tells {
+            called.insert(usual.name, name);
+            continue;
+        }
+        let is_free = |name: &String| rules.iter().all(|it| it.name != *name);
+        let numbered = (2..=rules.len() + 2).map(|number| format!("{}-{number}", usual.name));
+        let name = std::iter::once(usual.name.clone()).chain(numbered).find(is_free);
+        let name = name.unwrap_or_else(|| usual.name.clone());
+        called.insert(usual.name.clone(), name.clone());
+        let named = |of: String| called.get(&of).cloned().unwrap_or(of);
+        let silenced_by = usual.silenced_by.into_iter().map(named).collect();
+        rules.push(Rule { name, silenced_by, ..usual });
+    }
+}
+
+/// Whether a rule is about all programs and about each trouble of another one.
+fn tells_as_much(rule: &Rule, other: &Rule) -> bool {
+    let (Condition::Trouble(its), Condition::Trouble(others)) = (&rule.when, &other.when) else {
+        return false;
+    };
+    rule.nodes.is_none() && rule.tag.is_none() && others.iter().all(|it| its.contains(it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(own_rules: &str) -> Vec<(String, Vec<String>)> {
+        let mut shelf = Shelf::default();
+        let own = format!("name = \"own\"\nabout = \"A test.\"\n{own_rules}");
+        shelf.put("own", own).unwrap();
+        let file = "[[watch]]\nname = \"a\"\nprofile = \"own\"\n\
+                    [[watch]]\nname = \"b\"\nprofile = \"generic\"\n";
+        let rules = parse(file, &shelf).unwrap().rules;
+        rules.into_iter().map(|rule| (rule.name, rule.silenced_by)).collect()
+    }
+
+    #[test]
+    fn a_program_whose_profile_has_no_rules_keeps_the_usual_ones_beside_those_of_others() {
+        let usual: Vec<String> = rules::standard().into_iter().map(|rule| rule.name).collect();
+        let only = |all: Vec<(String, Vec<String>)>| -> Vec<String> {
+            all.into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(only(names("")), usual);
+        let crash = "[[rule]]\nname = \"crash\"\nwhen = { event = \"watched.crash\" }\n";
+        let all = only(names(crash));
+        assert_eq!((all[0].as_str(), &all[1..]), ("crash", usual.as_slice()));
+    }
+
+    #[test]
+    fn a_usual_rule_takes_another_name_where_its_own_is_taken_and_is_left_out_where_one_tells_the_same()
+     {
+        let own = "[[rule]]\nname = \"stuck\"\nnodes = \"a\"\nwhen = { trouble = [\"stuck\"] }\n\
+                   [[rule]]\nname = \"all-stand\"\nwhen = { trouble = [\"swarm_down\"] }\n";
+        let all = names(own);
+        let called: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            called,
+            ["stuck", "all-stand", "node-down", "stuck-2", "unpublished", "unpaid", "blind"]
+        );
+        assert_eq!(all[3].1, ["all-stand"], "what silenced it has another name here");
+    }
 }

@@ -33,6 +33,9 @@ const READY: Duration = Duration::from_secs(2);
 /// Most rows of one answer.
 const ROWS_MAX: u32 = 1_000;
 
+/// Most verdicts of one answer: each has all its evidence.
+const VERDICTS_MAX: u32 = 200;
+
 /// What all handlers share. Clones share it too.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -183,7 +186,7 @@ async fn verdicts(
     if shared.program(&name).is_none() {
         return unknown();
     }
-    let limit = part.limit.unwrap_or(100).min(ROWS_MAX);
+    let limit = part.limit.unwrap_or(100).min(VERDICTS_MAX);
     answer(shared.store.verdicts(&name, limit).await.map(|all| {
         let each = all.into_iter().map(|it| {
             let verdict: Value = serde_json::from_str(&it.body).unwrap_or_default();

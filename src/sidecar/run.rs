@@ -20,7 +20,7 @@ use super::report::hub::HubReporter;
 use super::report::original;
 use super::restart::Restarter;
 use super::settings::{Links, Settings};
-use super::store::{self, Store};
+use super::store::{self, Expected, Store};
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
 use crate::chain::coordinator::Coordinator;
@@ -67,6 +67,7 @@ pub async fn run(
     let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
     let mut programs = Vec::new();
     for watching in settings.programs {
+        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
         let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
         programs.push(Arc::new(program));
     }
@@ -91,7 +92,8 @@ pub async fn run(
         clock,
     };
     services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
-    observe(&mut services, &programs, links.original.is_some())?;
+    let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
+    observe(&mut services, &programs, is_reported)?;
     tell(&mut services, (&programs, &verdicts, &changed), &store, links)?;
     let restarter = Restarter::new(store.clone(), Arc::clone(&programs), verdicts.clone());
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
@@ -230,10 +232,13 @@ fn tell(
         services.spawn_with("hub", BACKOFF, reporter, HubReporter::run);
     }
     if let Some(config) = links.original {
+        let takes_events = config.ingest.is_some();
         let service = Arc::new(Service::new(config).map_err(Error::Link)?);
         let (store, programs) = (store.clone(), Arc::clone(programs));
         let sender = original::Sender { service, store, programs };
-        services.spawn_with("ingest", BACKOFF, sender.clone(), original::Sender::events);
+        if takes_events {
+            services.spawn_with("ingest", BACKOFF, sender.clone(), original::Sender::events);
+        }
         services.spawn_with("figures", BACKOFF, sender, original::Sender::figures);
     }
     if let Some(url) = links.ping {
@@ -278,6 +283,12 @@ async fn keep_house(store: Store) -> Result<(), Failure> {
     loop {
         while store.forget(SystemClock.now()).await.map_err(again)? {
             SystemClock.sleep(PAUSE).await;
+        }
+        let dropped = store.dropped();
+        if dropped > 0 {
+            tracing::warn!(
+                "{dropped} events were dropped within the last hour: too many wait for the ingest service"
+            );
         }
         SystemClock.sleep(CLEAN).await;
     }

@@ -71,10 +71,10 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Some(Action::Record { program, folder, config }) => {
             let read = |env: &mut config::Env<'_>| config::sidecar_past(env, config.as_deref());
             let (db, file) = load(Audience::Client, read)?;
-            let watching = file.programs.into_iter().find(|it| it.name == program);
-            let watching = watching
-                .ok_or_else(|| Misused(format!("no [[watch]] has the name {program:?}")))?;
-            let count = record::record(&db, &program, &watching.expect, &folder);
+            if !file.programs.iter().any(|it| it.name == program) {
+                return Err(Misused(format!("no [[watch]] has the name {program:?}")).into());
+            }
+            let count = record::record(&db, &program, &folder);
             let count = count.map_err(|err| anyhow!(err)).context("nothing was recorded")?;
             out::line(&format!("{count} observations are in {}", folder.display()))?;
             Ok(ExitCode::SUCCESS)

@@ -26,6 +26,7 @@ use one::Process;
 pub use describe::Described;
 pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
+pub use one::is_container_id;
 
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 100_000;
@@ -56,7 +57,7 @@ pub enum By {
     PidFile(PathBuf),
     /// A unit of systemd, such as `rl-swarm.service`.
     Unit(String),
-    /// The id of its container.
+    /// The id of its container, or at least the first 12 digits of it; no name.
     Container(String),
     /// A session of screen.
     Session(String),

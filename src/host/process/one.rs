@@ -135,10 +135,15 @@ pub(super) fn is_of_unit(groups: &str, unit: &str) -> bool {
     !unit.is_empty() && paths.flat_map(|path| path.split('/')).any(|part| part == unit)
 }
 
+/// Whether a text is a container's id, or the first part of one: 12 hexadecimal digits or more. All else is a name.
+pub fn is_container_id(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() >= ID_BYTES_MIN && text.bytes().all(is_digit)
+}
+
 /// Whether one of the groups is the container's.
 pub(super) fn is_of_container(groups: &str, id: &str) -> bool {
-    let is_id = id.len() >= ID_BYTES_MIN && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_id && groups.contains(id)
+    is_container_id(id) && groups.contains(id)
 }
 
 /// Whether its environment has this line. A process of another user's shows it to root alone.
@@ -207,5 +212,7 @@ mod tests {
         assert!(!is_of_unit(groups, "") && !is_of_unit("rubbish", "rubbish"));
         assert!(is_of_container(groups, "0123456789abcdef"));
         assert!(!is_of_container(groups, "0123") && !is_of_container(groups, "/system.slice"));
+        let named = "0::/system.slice/gensynrlswarm.service\n";
+        assert!(!is_of_container(named, "gensynrlswarm"), "a name is no id");
     }
 }

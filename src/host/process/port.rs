@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 
 use crate::report::one_line;
 use crate::usage::Unknown;
@@ -19,6 +21,9 @@ const LISTENS: &str = "0A";
 /// Longest words of a failure, in characters.
 const WORDS_MAX: usize = 100;
 
+/// Most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
 /// What became of a try to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reached {
@@ -28,6 +33,8 @@ pub enum Reached {
     Refused,
     /// Nothing came back in time.
     NoAnswer,
+    /// The host's name has no address, or nobody says which; holds the system's words.
+    NoName(String),
     /// Something else; holds the system's words.
     Failed(String),
 }
@@ -90,7 +97,13 @@ fn is_here(address: &str) -> bool {
 /// Connects to `host:port` and hangs up, within a span.
 pub async fn reach(address: &str, within: Duration) -> Reached {
     let begun = Instant::now();
-    match tokio::time::timeout(within, TcpStream::connect(address)).await {
+    let addresses: Vec<SocketAddr> = match timeout(within, lookup_host(address)).await {
+        Err(_) => return Reached::NoName("its name is not looked up in time".to_owned()),
+        Ok(Err(err)) => return Reached::NoName(one_line(&err.to_string(), WORDS_MAX)),
+        Ok(Ok(addresses)) => addresses.take(ADDRESSES_MAX).collect(),
+    };
+    let left = within.saturating_sub(begun.elapsed());
+    match timeout(left, TcpStream::connect(addresses.as_slice())).await {
         Err(_) => Reached::NoAnswer,
         Ok(Ok(_)) => Reached::Open(begun.elapsed()),
         Ok(Err(err)) => match err.kind() {
@@ -144,7 +157,9 @@ mod tests {
         assert!(matches!(reach(&address, within).await, Reached::Open(took) if took < within));
         drop(listener);
         assert_eq!(reach(&address, within).await, Reached::Refused);
-        assert!(matches!(reach("no port", within).await, Reached::Failed(_)));
+        for address in ["no port", "nowhere.invalid:80"] {
+            assert!(matches!(reach(address, within).await, Reached::NoName(_)), "{address}");
+        }
         // A full line of connections that nobody takes: the next one waits.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -152,7 +167,7 @@ mod tests {
         let address = full.local_addr().unwrap().to_string();
         let mut held = Vec::new();
         while let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(&address)).await
+            timeout(Duration::from_millis(200), TcpStream::connect(&address)).await
         {
             held.push(stream);
             assert!(held.len() < 64, "the line never fills");

@@ -59,28 +59,31 @@ pub struct Sender {
 impl Sender {
     /// Sends events until it is aborted.
     pub async fn events(self) -> Result<(), Failure> {
-        let (clock, said) = (SystemClock, Seldom::within(1, Duration::from_hours(1)));
+        let hourly = || Seldom::within(1, Duration::from_hours(1));
+        let (clock, said, said_never) = (SystemClock, hourly(), hourly());
         let mut failures = 0_u32;
         loop {
-            let wait = match self.send().await.map_err(|err| Failure::again(err, REMEDY))? {
-                Sent::All => EVERY,
-                Sent::Some => Duration::ZERO,
-                Sent::Not(refused) => {
-                    failures = failures.saturating_add(1);
-                    if let Some(more) = said.line() {
-                        tracing::warn!("the ingest service takes no events: {refused}{more}");
+            let wait =
+                match self.send(&said_never).await.map_err(|err| Failure::again(err, REMEDY))? {
+                    Sent::All => EVERY,
+                    Sent::Some => Duration::ZERO,
+                    Sent::Not(refused) => {
+                        failures = failures.saturating_add(1);
+                        if let Some(more) = said.line() {
+                            tracing::warn!("the ingest service takes no events: {refused}{more}");
+                        }
+                        let wait =
+                            refused.retry_after.unwrap_or_else(|| BACKOFF.jittered(failures));
+                        clock.sleep(wait.min(Duration::from_hours(1))).await;
+                        continue;
                     }
-                    let wait = refused.retry_after.unwrap_or_else(|| BACKOFF.jittered(failures));
-                    clock.sleep(wait.min(Duration::from_hours(1))).await;
-                    continue;
-                }
-            };
+                };
             failures = 0;
             clock.sleep(wait).await;
         }
     }
 
-    async fn send(&self) -> Result<Sent, Error> {
+    async fn send(&self, said_never: &Seldom) -> Result<Sent, Error> {
         let waiting = self.store.reports(EVENTS, AT_ONCE_MAX).await?;
         let events: Vec<IngestEvent> =
             waiting.iter().filter_map(|it| serde_json::from_str(&it.body).ok()).collect();
@@ -105,10 +108,12 @@ impl Sender {
                 Ok(if is_full { Sent::Some } else { Sent::All })
             }
             Err(refused) if refused.is_final => {
-                tracing::error!(
-                    "the ingest service will never take {} events: {refused}",
-                    now.len()
-                );
+                if let Some(more) = said_never.line() {
+                    let count = now.len();
+                    tracing::error!(
+                        "the ingest service will never take {count} events: {refused}{more}"
+                    );
+                }
                 self.store.reported(EVENTS, up_to).await?;
                 Ok(Sent::Some)
             }

@@ -4,11 +4,14 @@
 //! one commit ([`Store::take`]), so that a kill at any time neither loses nor doubles anything; one process holds the
 //! file.
 
+mod expects;
 mod past;
 mod reports;
 mod restarts;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::clock::Timestamp;
 use crate::notify::Book;
@@ -17,6 +20,7 @@ use crate::watch::observation::Observation;
 use crate::watch::state::Watched;
 use crate::watch::verdict::Verdict;
 
+pub use expects::Expected;
 pub use past::Judged;
 pub use reports::Report;
 
@@ -73,6 +77,8 @@ pub struct Known {
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
+    /// How many reports went untaken since that was told last.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -85,13 +91,17 @@ impl Store {
         if is_foreign(&db)? {
             return Err(Error::Foreign(path.to_owned()));
         }
-        Ok(Self { writer: Writer::start(db, &SCHEMA, Some(lock), path)? })
+        Ok(Self::of(Writer::start(db, &SCHEMA, Some(lock), path)?))
     }
 
     /// A store in memory, for tests. It is gone when the last handle is dropped.
     pub fn in_memory() -> Result<Self, Error> {
         let db = Connection::open_in_memory()?;
-        Ok(Self { writer: Writer::start(db, &SCHEMA, None, Path::new(":memory:"))? })
+        Ok(Self::of(Writer::start(db, &SCHEMA, None, Path::new(":memory:"))?))
+    }
+
+    fn of(writer: Writer) -> Self {
+        Self { writer, dropped: Arc::default() }
     }
 
     /// What was decided and what is to be told of it.
@@ -134,7 +144,8 @@ impl Store {
     pub async fn take(&self, name: &str, batch: Batch, state: &Watched) -> Result<i64, Error> {
         let state = json(state)?;
         let name = name.to_owned();
-        self.writer
+        let (last, dropped) = self
+            .writer
             .change("sidecar.take", false, move |db| {
                 let add = "INSERT INTO observations (name, at_ms, body) VALUES (?1, ?2, ?3)";
                 let mut add = db.prepare_cached(add)?;
@@ -151,11 +162,14 @@ impl Store {
                 for (source, body) in &batch.marks {
                     put.execute(params![name, source, body])?;
                 }
-                reports::queue(db, &batch)?;
+                let dropped = reports::queue(db, &batch)?;
                 let last = "SELECT COALESCE(MAX(id), 0) FROM observations WHERE name = ?1";
-                Ok(db.prepare_cached(last)?.query_row([&name], |row| row.get(0))?)
+                let last = db.prepare_cached(last)?.query_row([&name], |row| row.get(0))?;
+                Ok::<_, Error>((last, dropped))
             })
-            .await
+            .await?;
+        self.count_dropped(dropped);
+        Ok(last)
     }
 
     /// Writes a verdict down that differs from the one before.

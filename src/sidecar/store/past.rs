@@ -16,6 +16,12 @@ const KEPT: Duration = Duration::from_hours(14 * 24);
 /// Most observations of all programs that are kept, however many there are.
 const OBSERVATIONS_MAX: i64 = 1_000_000;
 
+/// Most verdicts of all programs that are kept.
+const VERDICTS_MAX: i64 = 100_000;
+
+/// How long incidents are kept after their end, and restarts.
+const INCIDENTS_KEPT: Duration = Duration::from_hours(90 * 24);
+
 /// How many rows one commit forgets.
 const FORGET_MAX: i64 = 2_000;
 
@@ -70,23 +76,49 @@ impl Store {
 
     /// Forgets some of what is too old; true while there may be more.
     pub async fn forget(&self, now: Timestamp) -> Result<bool, Error> {
-        let kept = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
-        let before = ms(Timestamp::from_unix_ms(now.unix_ms().saturating_sub(kept)));
+        self.forget_all_but(now, (OBSERVATIONS_MAX, VERDICTS_MAX)).await
+    }
+
+    async fn forget_all_but(
+        &self,
+        now: Timestamp,
+        (observations, verdicts): (i64, i64),
+    ) -> Result<bool, Error> {
+        let before = |kept: Duration| {
+            let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+            ms(Timestamp::from_unix_ms(now.unix_ms().saturating_sub(kept)))
+        };
+        let (before, long_before) = (before(KEPT), before(INCIDENTS_KEPT));
         self.writer
             .call_aside(move |db: &Connection| {
-                let newest: i64 =
-                    db.query_row("SELECT COALESCE(MAX(id), 0) FROM observations", [], |row| {
-                        row.get(0)
-                    })?;
-                let gone = forget_observations(db, before, newest - OBSERVATIONS_MAX)?;
+                let up_to = newest(db, "observations")? - observations;
+                let gone = forget_observations(db, before, up_to)?;
                 let old = "DELETE FROM verdicts WHERE id IN (SELECT id FROM verdicts
-                           WHERE at_ms < ?1 ORDER BY id LIMIT ?2)";
-                let judged = db.execute(old, params![before, FORGET_MAX])?;
-                let most = usize::try_from(FORGET_MAX).unwrap_or(usize::MAX);
-                Ok(gone == most || judged == most)
+                           WHERE at_ms < ?1 OR id <= ?2 ORDER BY id LIMIT ?3)";
+                let up_to = newest(db, "verdicts")? - verdicts;
+                let judged = db.execute(old, params![before, up_to, FORGET_MAX])?;
+                let most = gone.max(judged).max(forget_incidents(db, long_before)?);
+                Ok(i64::try_from(most).unwrap_or(i64::MAX) >= FORGET_MAX)
             })
             .await
     }
+}
+
+/// The newest row's number; 0 for none.
+fn newest(db: &Connection, table: &'static str) -> Result<i64, SqliteError> {
+    db.query_row(&format!("SELECT COALESCE(MAX(id), 0) FROM {table}"), [], |row| row.get(0))
+}
+
+/// Forgets incidents that ended before then, with their members, and restarts of before. Returns the larger number.
+fn forget_incidents(db: &Connection, before_ms: i64) -> Result<usize, SqliteError> {
+    // The newest stays, so that no number is given twice.
+    let incidents = "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents
+                     WHERE closed_ms < ?1 AND id < (SELECT MAX(id) FROM incidents)
+                     ORDER BY id LIMIT ?2)";
+    let incidents = db.execute(incidents, params![before_ms, FORGET_MAX])?;
+    let restarts = "DELETE FROM restarts WHERE id IN (SELECT id FROM restarts WHERE at_ms < ?1
+                    ORDER BY id LIMIT ?2)";
+    Ok(incidents.max(db.execute(restarts, params![before_ms, FORGET_MAX])?))
 }
 
 /// Sums the oldest observations up and forgets them, so that what stays can still be replayed. Returns how many.
@@ -126,4 +158,65 @@ fn base(db: &Connection, name: &str) -> Result<Watched, SqliteError> {
     let select = "SELECT base FROM programs WHERE name = ?1";
     let base: Option<String> = db.query_row(select, [name], |row| row.get(0)).optional()?;
     Ok(base.and_then(|base| serde_json::from_str(&base).ok()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+    async fn count(store: &Store, table: &'static str) -> i64 {
+        let count = format!("SELECT COUNT(*) FROM {table}");
+        let work = move |db: &Connection| -> Result<i64, Error> {
+            Ok(db.query_row(&count, [], |row| row.get(0))?)
+        };
+        store.writer.call(false, work).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_too_many_verdicts_the_newest_stay() {
+        let store = Store::in_memory().unwrap();
+        let now = Timestamp::from_unix_ms(100 * DAY_MS);
+        let fill = move |db: &Connection| -> Result<(), Error> {
+            for id in 1..=9 {
+                let add = "INSERT INTO verdicts (id, name, after, at_ms, body) VALUES (?1, 'one', ?1, ?2, '{}')";
+                db.execute(add, params![id, ms(now)])?;
+            }
+            Ok(())
+        };
+        store.writer.call(false, fill).await.unwrap();
+        assert!(!store.forget(now).await.unwrap());
+        assert_eq!(count(&store, "verdicts").await, 9);
+        store.forget_all_but(now, (4, 4)).await.unwrap();
+        let left = store.verdicts("one", 100).await.unwrap();
+        assert_eq!(left.iter().map(|it| it.after).collect::<Vec<_>>(), [9, 8, 7, 6]);
+    }
+
+    #[tokio::test]
+    async fn incidents_go_with_their_members_90_days_after_their_end_and_restarts_too() {
+        let store = Store::in_memory().unwrap();
+        let now = Timestamp::from_unix_ms(200 * DAY_MS);
+        let fill = move |db: &Connection| -> Result<(), Error> {
+            let day = |day: u64| ms(Timestamp::from_unix_ms(day * DAY_MS));
+            for (id, closed) in [(1, Some(109)), (2, Some(111)), (3, None), (4, Some(100))] {
+                let add = "INSERT INTO incidents (id, rule, opened_ms, closed_ms, head)
+                           VALUES (?1, 'down', 0, ?2, '{}')";
+                db.execute(add, params![id, closed.map(day)])?;
+                let add = "INSERT INTO members (incident, name, body) VALUES (?1, 'one', '{}')";
+                db.execute(add, [id])?;
+            }
+            for at in [109, 111] {
+                let add = "INSERT INTO restarts (name, at_ms, why) VALUES ('one', ?1, 'down')";
+                db.execute(add, [day(at)])?;
+            }
+            Ok(())
+        };
+        store.writer.call(false, fill).await.unwrap();
+        store.forget(now).await.unwrap();
+        for table in ["incidents", "members"] {
+            assert_eq!(count(&store, table).await, 3, "{table}: an open one and the newest stay");
+        }
+        assert_eq!(count(&store, "restarts").await, 1);
+    }
 }

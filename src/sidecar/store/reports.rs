@@ -3,26 +3,27 @@
 //! Must hold: a report leaves when it was taken, or when the queue is full: then the oldest goes, and that is counted.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Batch, Error, Store, ms};
-use crate::clock::Timestamp;
 use crate::sql::{Connection, SqliteError, params};
 
 /// The most reports that wait for one receiver.
 const WAITING_MAX: i64 = 10_000;
 
-/// Queues the reports of a batch, within its commit.
-pub(super) fn queue(db: &Connection, batch: &Batch) -> Result<(), SqliteError> {
+/// Queues the reports of a batch, within its commit. Returns how many old ones went for them.
+pub(super) fn queue(db: &Connection, batch: &Batch) -> Result<usize, SqliteError> {
     let at = batch.observations.last().map(|it| ms(it.at)).unwrap_or_default();
     let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
     let mut add = db.prepare_cached(add)?;
     for (sink, body) in &batch.reports {
         add.execute(params![sink, at, body])?;
     }
+    let mut dropped = 0;
     for sink in batch.reports.iter().map(|(sink, _)| *sink).collect::<BTreeSet<_>>() {
-        cut(db, sink)?;
+        dropped += cut(db, sink)?;
     }
-    Ok(())
+    Ok(dropped)
 }
 
 /// Lets the oldest reports go that are too many.
@@ -42,23 +43,13 @@ pub struct Report {
 }
 
 impl Store {
-    /// Queues reports for a receiver; returns how many old ones went for them.
-    pub async fn report(
-        &self,
-        sink: &'static str,
-        bodies: Vec<String>,
-        now: Timestamp,
-    ) -> Result<usize, Error> {
-        self.writer
-            .change("sidecar.report", false, move |db: &Connection| {
-                let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
-                let mut add = db.prepare_cached(add)?;
-                for body in &bodies {
-                    add.execute(params![sink, ms(now), body])?;
-                }
-                Ok(cut(db, sink)?)
-            })
-            .await
+    /// How many reports were dropped, since this was asked last, because too many waited.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.swap(0, Relaxed)
+    }
+
+    pub(super) fn count_dropped(&self, dropped: usize) {
+        self.dropped.fetch_add(dropped as u64, Relaxed);
     }
 
     /// The oldest reports that wait for a receiver.
@@ -83,5 +74,26 @@ impl Store {
             Ok(())
         };
         self.writer.change("sidecar.reported", false, work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::state::Watched;
+
+    #[tokio::test]
+    async fn what_is_dropped_of_a_full_queue_is_counted_and_told_once() {
+        let store = Store::in_memory().unwrap();
+        let most = usize::try_from(WAITING_MAX).unwrap();
+        for (count, dropped) in [(most, 0), (3, 3)] {
+            let reports = (0..count).map(|number| ("sink", number.to_string())).collect();
+            let batch = Batch { reports, ..Batch::default() };
+            store.take("one", batch, &Watched::default()).await.unwrap();
+            assert_eq!(store.dropped(), dropped);
+        }
+        assert_eq!(store.dropped(), 0, "it is told once");
+        let oldest = store.reports("sink", 1).await.unwrap();
+        assert_eq!(oldest.first().map(|it| it.id), Some(4));
     }
 }
