@@ -267,10 +267,12 @@ impl Watched {
         self.idle_until = self.idle_until.map(|until| until.min(most));
     }
 
-    /// Whether something was written long before anybody watched: when a log is caught up with.
-    fn is_old(&self, said: Option<Timestamp>) -> bool {
-        said.zip(self.watching)
-            .is_some_and(|(said, watching)| watching.since(said) > OLD && watching > said)
+    /// Whether something was written long before anybody watched. Asked only while a log is caught up with: a program
+    /// that writes the time of another zone would be old for ever.
+    fn is_old(&self, said: Option<Timestamp>, at: Timestamp) -> bool {
+        said.zip(self.watching).is_some_and(|(said, watching)| {
+            at.since(watching) <= CAUGHT_UP_AFTER && watching.since(said) > OLD && watching > said
+        })
     }
 
     fn source(&mut self, source: &str, trouble: Option<&String>, at: Timestamp) {

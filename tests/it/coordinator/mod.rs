@@ -35,7 +35,10 @@ struct Swarm {
 impl Swarm {
     /// With two registered peers.
     fn start() -> Self {
-        let anvil = Anvil::start();
+        Self::of(Anvil::start())
+    }
+
+    fn of(anvil: Anvil) -> Self {
         let artefact = include_str!("../../fixtures/MockSwarmCoordinator.json");
         let contract = deploy(&serde_json::from_str(artefact).unwrap(), &anvil);
         let gate = Gate::before(&anvil.rpc_url);

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use lamda_node::chain::coordinator::{Cursor, Happened, What};
+use lamda_node::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::gate::{Fate, refusal};
 use super::{OURS, Swarm, all_news, rewards};
+use crate::support::anvil::Anvil;
 
 /// What identifies an event.
 fn key(one: &Happened) -> (u64, String, u32) {
@@ -141,7 +143,9 @@ async fn another_chain_in_its_place_voids_everything() {
     old.mine(300);
     old.reward(0, "1");
     let (_, cursor) = all_news(&old.coordinator(), &Cursor::default()).await;
-    let new = Swarm::start();
+    // Chains that begin in the same second have the same first block.
+    let before = SystemClock.now().unix_ms() / 1_000 - 100;
+    let new = Swarm::of(Anvil::start_with(&["--timestamp", &before.to_string()]));
     assert_eq!(new.contract, old.contract);
     new.rounds(1);
     new.reward(0, "9");
