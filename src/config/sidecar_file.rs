@@ -349,7 +349,17 @@ mod tests {
         let called: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             called,
-            ["stuck", "all-stand", "node-down", "stuck-2", "unpublished", "unpaid", "blind"]
+            [
+                "stuck",
+                "all-stand",
+                "node-down",
+                "stuck-2",
+                "unpublished",
+                "unpaid",
+                "failed",
+                "out-of-memory",
+                "blind"
+            ]
         );
         assert_eq!(all[3].1, ["all-stand"], "what silenced it has another name here");
     }

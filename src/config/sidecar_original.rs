@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, 
     let original = original(&config, &name).map_err(named)?;
     let telegram = telegram(&config).map_err(named)?;
     let port = config.system.health_port;
-    let listen = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
+    let listen = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let (programs, policy) = (vec![watching], Policy::default());
     let data = config.data_path;
     Ok(SidecarFile { programs, rules, policy, listen, data, original, telegram, notes })
@@ -80,8 +80,10 @@ fn logs(config: &SeedConfig, watching: &mut Watching, notes: &mut Vec<String>) {
     let files = &config.log_monitoring.log_files;
     let swarm = config.logs.swarm.iter().chain(files);
     let mut paths: Vec<&Path> = Vec::new();
+    // The same file by two names is one log.
+    let file = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
     for path in swarm {
-        if !paths.contains(&path.as_path()) {
+        if !paths.iter().any(|known| file(known) == file(path)) {
             paths.push(path);
         }
     }

@@ -80,7 +80,7 @@ impl Follower {
         let noted = Timestamp::default();
         let mut run = Run { follower: &self, source, assembler, mark, noted, clock };
         loop {
-            let due = run.assembler.due();
+            let due = run.due();
             let read = tokio::select! {
                 read = tail.next() => Some(read),
                 () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => None,
@@ -140,10 +140,17 @@ impl Run<'_> {
         }
     }
 
+    /// When something is to be taken in though nothing was written: a record that nothing continued, or lines that
+    /// were not noted yet.
+    fn due(&self) -> Option<Timestamp> {
+        let noted = (self.mark.lines > 0).then(|| self.noted.plus(NOTE_EVERY));
+        self.assembler.due().into_iter().chain(noted).min()
+    }
+
     async fn flush(&mut self) -> Result<(), Error> {
         let now = self.clock.now();
-        let Some((record, ())) = self.assembler.flush(now) else { return Ok(()) };
-        self.commit(Vec::new(), vec![record], now).await
+        let record = self.assembler.flush(now).map(|(record, ())| record);
+        self.commit(Vec::new(), record.into_iter().collect(), now).await
     }
 
     /// Takes in what records mean, and the place after them.

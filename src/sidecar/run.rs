@@ -30,6 +30,7 @@ use crate::gswarm::Service;
 use crate::http::{self, Url};
 use crate::notify::{Channel, Outbox};
 use crate::supervise::{Failure, Services};
+use crate::watch::observation::Seen;
 use crate::watch::profile::{Filled, FilledChain};
 use crate::web;
 
@@ -79,6 +80,7 @@ pub async fn run(
     let outbox = Outbox::new(store.book(), channels);
     outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(&mut services);
+    begin(&programs).await?;
     let verdicts = Verdicts::default();
     let watcher = Watcher {
         store: store.clone(),
@@ -107,6 +109,17 @@ pub async fn run(
     };
     services.stop().await;
     ended
+}
+
+/// Begins the watch before anything is observed in it. What could not be asked before is asked anew, or no more.
+async fn begin(programs: &Programs) -> Result<(), store::Error> {
+    for program in programs.iter() {
+        for source in program.look().state.troubles.keys() {
+            program.source(source, None).await?;
+        }
+        program.saw(Seen::Watching).await?;
+    }
+    Ok(())
 }
 
 /// Says once where the sidecar is, what it watches, and what it does without.

@@ -41,6 +41,11 @@ impl Verdicts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Whether anything was judged yet.
+    fn is_some(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn set(&self, name: &str, verdict: Arc<Verdict>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(name.to_owned(), verdict);
@@ -81,7 +86,10 @@ impl Watcher {
         let mut alerts =
             self.store.book().alerts(&self.policy, now).await.map_err(|err| again(err.into()))?;
         let (mut last, mut since) = (now, Since::new());
-        self.begin().await.map_err(again)?;
+        if self.verdicts.is_some() {
+            // After a failure of its own it knows as little as after a start.
+            self.begin().await.map_err(again)?;
+        }
         loop {
             let began = self.clock.now();
             if began < last || began.since(last) > GAP {

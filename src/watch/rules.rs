@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::fleet::event::Level;
 use crate::fleet::notice::Severity;
 use crate::fleet::rule::{Condition, Rule, Trouble};
 
@@ -49,6 +50,9 @@ pub fn standard() -> Vec<Rule> {
             swarm(),
             "Look at the log of its login server, and whether another node uses its account.",
         ),
+        // Of a program whose log doesn't say when it works, nothing else tells of its failures.
+        failure("failed", "watched.crash"),
+        failure("out-of-memory", "watched.out_of_memory"),
         rule(
             "blind",
             Trouble::Blind,
@@ -57,6 +61,16 @@ pub fn standard() -> Vec<Rule> {
             "The sidecar can't see all that it should.",
         ),
     ]
+}
+
+/// What the log says of a failure, unless that is told already.
+fn failure(name: &str, kind: &str) -> Rule {
+    let told = ["swarm-down", "stuck", "node-down"].map(ToOwned::to_owned).to_vec();
+    let remedy = "Look at the end of its log.";
+    let when = Condition::Event { kind: kind.to_owned(), level: Level::Error };
+    let clear = Duration::from_mins(10);
+    let rule = rule(name, Trouble::Down, Severity::Warning, told, remedy);
+    Rule { when, clear, ..rule }
 }
 
 fn rule(

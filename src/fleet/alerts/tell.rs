@@ -161,11 +161,8 @@ fn notice(incident: &Incident, rule: &Rule, kind: NoticeKind, now: Timestamp) ->
             ended: member.ended,
         })
         .collect();
-    let is_down = match &rule.when {
-        Condition::Standing(standings) => standings.contains(&crate::fleet::clocks::Standing::Down),
-        Condition::Trouble(troubles) => *troubles == [crate::fleet::rule::Trouble::Down],
-        _ => false,
-    };
+    let is_down = matches!(&rule.when, Condition::Standing(standings)
+        if standings.contains(&crate::fleet::clocks::Standing::Down));
     let of_fleet = incident.members.get(FLEET).map(|member| member.why.clone());
     Notice {
         incident: incident.id,

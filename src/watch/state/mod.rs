@@ -18,6 +18,9 @@ use crate::clock::Timestamp;
 /// The longest silence that an announcement is believed.
 const IDLE_MAX: Duration = Duration::from_hours(24);
 
+/// Starts that are closer to each other are one.
+const SAME_START: Duration = Duration::from_secs(5);
+
 /// How long after its beginning the watch has caught up with the logs.
 const CAUGHT_UP_AFTER: Duration = Duration::from_mins(1);
 
@@ -199,7 +202,7 @@ impl Watched {
             Seen::Process { is_running, started, why } => {
                 self.troubles.remove(PROCESS);
                 let was = self.process.as_ref();
-                if *is_running && was.is_some_and(|was| !was.is_running || was.started != *started)
+                if *is_running && was.is_some_and(|was| !was.is_running || is_other(was, *started))
                 {
                     push(&mut self.starts, at);
                 }
@@ -233,8 +236,6 @@ impl Watched {
         self.ports.clear();
         self.process = None;
         self.starts.clear();
-        // Who can't be asked is told again, also to who no longer asks.
-        self.troubles.clear();
         self.not_after(at);
         if let Some(dht) = &mut self.dht {
             dht.answered_since = None;
@@ -325,6 +326,11 @@ impl Watched {
         }
         self.told.insert(kind, heard);
     }
+}
+
+/// Whether a program that runs is another one: clocks that are set, and rounding, move a start a little.
+fn is_other(was: &ProcessState, started: Option<Timestamp>) -> bool {
+    was.started.zip(started).is_some_and(|(was, is)| is.since(was).max(was.since(is)) > SAME_START)
 }
 
 fn push<T>(to: &mut VecDeque<T>, value: T) {

@@ -373,6 +373,15 @@ fn a_program_that_starts_again_and_again_is_down() {
     }
     assert_eq!(sim.verdict().troubles, [Trouble::Down]);
     assert!(sim.verdict().alive.why.contains("again and again"), "{}", sim.verdict().alive.why);
+    sim.now += 6 * 60;
+    let began = sim.at();
+    for later in 0..100 {
+        sim.now += 2;
+        // Rounding, and a clock that is set, move a start a little.
+        let started = Some(began.plus(Duration::from_millis(later % 3)));
+        sim.see(Seen::Process { is_running: true, started, why: "pid 7".to_owned() });
+    }
+    assert_eq!(sim.verdict().alive.answer, Answer::Yes, "{}", sim.verdict().alive.why);
     sim.live(10, &[]);
     assert_eq!(sim.verdict().troubles, []);
 }
