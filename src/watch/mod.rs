@@ -1,6 +1,6 @@
 //! What a watched program says, and what it means. Pure.
 //!
-//! [`line`] cleans and scrubs what was read, [`grammar`] makes records of lines, [`meaning`] says what a record
+//! [`mod@line`] cleans and scrubs what was read, [`grammar`] makes records of lines, [`meaning`] says what a record
 //! means, [`profile`] has all of this as data. [`checks`] has those of the original agent, [`discover`] makes a
 //! configuration of what was found on a machine.
 //!

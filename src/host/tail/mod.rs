@@ -4,7 +4,7 @@
 //! missing. The caller commits each [`Position`] together with what came with it; after a kill at any time it hands the
 //! last one back, and nothing is lost or doubled. Memory is bounded, whatever is written. The file is only read.
 //!
-//! [`follow`] decides what is read next, [`restore`] finds the place again, [`search`] and [`family`] the rotated files.
+//! `follow` decides what is read next, `restore` finds the place again, `search` and `family` the rotated files.
 
 mod family;
 mod follow;
