@@ -1,10 +1,14 @@
 //! Sources that can't be read: one clear sentence each, and the others go on.
 
 use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 
 use serde_json::json;
 
-use super::process::{SWARM, Sidecar};
+use super::process::{PATIENCE, SWARM, Sidecar};
+use crate::support::small_disk::SmallDisk;
+use crate::support::tools::eventually;
 
 #[test]
 fn a_log_that_is_a_folder_is_told_and_the_other_program_goes_on() {
@@ -21,7 +25,7 @@ fn a_log_that_is_a_folder_is_told_and_the_other_program_goes_on() {
         .until("the trouble is told", |it| it["sources"]["log swarm"]["trouble"].is_string());
     let why = one["sources"]["log swarm"]["trouble"].as_str().unwrap_or_default();
     assert!(why.contains("is a directory") || why.contains("is a folder"), "{why}");
-    crate::support::tools::eventually("the other one trains", super::process::PATIENCE, || {
+    eventually("the other one trains", PATIENCE, || {
         let two = sidecar.ask("/api/programs/two").json();
         (two["training"] == json!("yes")).then_some(())
     });
@@ -62,4 +66,27 @@ fn a_second_sidecar_and_an_address_that_is_taken_are_told_with_the_setting() {
     let ended = sidecar.program.run(&["sidecar"]);
     assert_eq!(ended.code(), 69, "{}", ended.stderr());
     assert!(ended.stderr().contains("SIDECAR_LISTEN="), "{}", ended.stderr());
+}
+
+#[test]
+fn on_a_full_disk_the_sidecar_says_that_it_is_unwell_and_loses_nothing() {
+    let mut sidecar = Sidecar::with(SWARM, &[]);
+    let data = sidecar.program.path("data");
+    let _disk = SmallDisk::mount(Path::new(&data), 4);
+    sidecar.begin();
+    sidecar.says("INFO", "🐝 Joining round: 1");
+    sidecar.until("the log is read", |it| it["round"] == 1);
+    let ballast = format!("{data}/ballast");
+    let mut file = fs::File::create(&ballast).expect("a file");
+    while file.write_all(&[7; 4096]).is_ok() {}
+    drop(file);
+    // The database keeps some room of its own, which each question uses.
+    eventually("the sidecar is unwell", PATIENCE * 2, || {
+        (sidecar.ask("/health").status == 503).then_some(())
+    });
+    sidecar.says("INFO", "🐝 Joining round: 2");
+    fs::remove_file(&ballast).expect("it is there");
+    let one = sidecar.until("the line of meanwhile is read", |it| it["round"] == 2);
+    assert_eq!(one["sources"]["log swarm"]["gaps"], 0, "{one:#}");
+    eventually("it is well", PATIENCE, || (sidecar.ask("/health").status == 200).then_some(()));
 }
