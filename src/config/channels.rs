@@ -28,6 +28,14 @@ pub fn channels(env: &mut Env<'_>, hub: &str) -> Result<Config, Problems> {
     env.finish(channels)
 }
 
+/// Where Telegram's Bot API is, for a bot that a file names.
+pub(super) fn telegram_api(env: &mut Env<'_>) -> Option<String> {
+    if !env.is_set(TELEGRAM_API_URL) {
+        return Some(telegram::API.to_owned());
+    }
+    env.text(TELEGRAM_API_URL)
+}
+
 /// Whether all of these are set; `None`, and a problem for each that isn't, if only some are.
 fn are_set(env: &mut Env<'_>, together: &[Variable]) -> Option<bool> {
     let missing: Vec<Variable> =

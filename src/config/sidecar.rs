@@ -51,7 +51,7 @@ pub fn check_sidecar_file(path: &Path, profiles: Option<&Path>) -> Result<Vec<St
         return sidecar_file::check_profile(path);
     }
     let file = if is_yaml {
-        sidecar_original::read(path, profiles)?
+        sidecar_original::read(path, profiles, crate::notify::telegram::API)?
     } else {
         sidecar_file::read(path, profiles)?
     };
@@ -109,8 +109,9 @@ fn file(env: &mut Env<'_>, named: Option<&Path>) -> Option<SidecarFile> {
         }
     };
     let is_yaml = path.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let api = channels::telegram_api(env)?;
     let read = if is_yaml {
-        sidecar_original::read(&path, profiles.as_deref())
+        sidecar_original::read(&path, profiles.as_deref(), &api)
     } else {
         sidecar_file::read(&path, profiles.as_deref())
     };

@@ -143,6 +143,10 @@ pub(super) fn check_profile(path: &Path) -> Result<Vec<String>, String> {
     let mut shelf = Shelf::default();
     shelf.put(&name, text).map_err(|err| err.to_string())?;
     let profile = shelf.get(&name).map_err(|err| err.to_string())?;
+    // As an owner would have it who sets nothing.
+    let usual = [("home", "/home/you"), ("name", &*name)];
+    let usual = usual.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    profile.fill(&usual).map_err(|err| err.to_string())?;
     let variables: Vec<&str> = profile.variables.keys().map(String::as_str).collect();
     let logs: Vec<&str> = profile.logs.iter().map(|log| log.name.as_str()).collect();
     let counts = [

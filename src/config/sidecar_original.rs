@@ -27,7 +27,7 @@ const NAME: &str = "gswarm-node";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a file. The error is a sentence.
-pub(super) fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, String> {
+pub(super) fn read(path: &Path, profiles: Option<&Path>, api: &str) -> Result<SidecarFile, String> {
     let SeedFile { config, mut notes } = sidecar_yaml::seed_file(path)?;
     let shelf = sidecar_file::shelf(profiles)?;
     let name = config.node_id.clone().unwrap_or_else(|| NAME.to_owned());
@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path, profiles: Option<&Path>) -> Result<SidecarFile, 
         rules.retain(|rule| rule.when != Condition::Trouble(vec![Trouble::Down]));
     }
     let original = original(&config, &name).map_err(named)?;
-    let telegram = telegram(&config).map_err(named)?;
+    let telegram = telegram(&config, api).map_err(named)?;
     let port = config.system.health_port;
     let listen = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let (programs, policy) = (vec![watching], Policy::default());
@@ -147,7 +147,7 @@ fn original(config: &SeedConfig, name: &str) -> Result<Option<gswarm::Config>, S
     }))
 }
 
-fn telegram(config: &SeedConfig) -> Result<Option<telegram::Config>, String> {
+fn telegram(config: &SeedConfig, api: &str) -> Result<Option<telegram::Config>, String> {
     let telegram = &config.telegram;
     let (Some(token), Some(chat)) = (&telegram.bot_token, &telegram.chat_id) else {
         return Ok(None);
@@ -158,6 +158,6 @@ fn telegram(config: &SeedConfig) -> Result<Option<telegram::Config>, String> {
     if !telegram::Config::is_chat(chat) {
         return Err("telegram.chat_id is neither a chat's number nor @name".to_owned());
     }
-    let config = telegram::Config::new(telegram::API, token.clone(), chat);
+    let config = telegram::Config::new(api, token.clone(), chat);
     config.map(Some).map_err(|err| format!("telegram: {err}"))
 }

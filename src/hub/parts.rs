@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::api::Shared;
 use super::api::pages::Now;
 use super::chain::ChainClock;
-use super::daily::{Digests, Pings, tell_absence};
+use super::daily::{Digests, tell_absence};
 use super::error::Error;
 use super::links::Links;
 use super::listen::Listener;
@@ -24,8 +24,8 @@ use crate::fleet::alerts::Daily;
 use crate::fleet::clocks::Listening;
 use crate::fleet::rule::{Condition, Rule};
 use crate::http::Url;
-use crate::notify::{Channel, Outbox};
-use crate::supervise::{Failure, Services};
+use crate::notify::{Channel, Outbox, Switch};
+use crate::supervise::Services;
 
 /// How long a link that failed is left alone.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
@@ -40,7 +40,7 @@ pub(super) async fn start(
     links: Links,
 ) -> Result<(), Error> {
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
-    services.spawn_with("channels", BACKOFF, channels.clone(), check);
+    services.spawn_with("channels", BACKOFF, channels.clone(), Channel::check_all);
     let outbox = Outbox::new(shared.store.book(), channels);
     outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(services);
@@ -48,7 +48,7 @@ pub(super) async fn start(
     tell_of_absence(shared, &outbox).await?;
     let listening = Arc::clone(&shared.listening);
     listen(services, shared, (links.bus, links.chain), &listening)?;
-    say(services, shared, (links.digest, links.ping), &outbox);
+    say(services, shared, (links.digest, links.ping), &outbox)?;
     let watcher = Watcher {
         store: shared.store.clone(),
         fleet: shared.fleet.clone(),
@@ -113,7 +113,7 @@ fn say(
     shared: &Shared,
     (digest, ping): (Option<Daily>, Option<Url>),
     outbox: &Outbox,
-) {
+) -> Result<(), Error> {
     if let Some(at) = digest {
         let (store, clock) = (shared.store.clone(), shared.clock);
         let (channels, outbox) = (outbox.names(), outbox.clone());
@@ -121,24 +121,11 @@ fn say(
         services.spawn_with("digest", BACKOFF, Arc::new(digests), Digests::run);
     }
     if let Some(url) = ping {
-        let pings = Pings { store: shared.store.clone(), url, clock: shared.clock };
-        services.spawn_with("ping", BACKOFF, Arc::new(pings), Pings::run);
-    }
-}
-
-/// Asks each channel whether it takes what the owner set, and says so in the log.
-async fn check(channels: Vec<Channel>) -> Result<(), Failure> {
-    if channels.is_empty() {
-        tracing::info!(
-            "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
-        );
-    }
-    for channel in channels {
-        let name = channel.name();
-        match channel.check().await {
-            Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
-            Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
-        }
+        let switch = Switch::new("HUB_PING_URL", url).map_err(Error::Link)?;
+        let state = (switch, shared.store.clone(), shared.clock);
+        services.spawn_with("ping", BACKOFF, state, async |(switch, store, clock)| {
+            switch.run(clock, async || Ok(store.has_people().await.map(drop)?)).await
+        });
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! [`telegram`], [`webhook`], [`mail`] and [`ntfy`] each send a [`Telling`]; `form` has what their texts share, `calls` their calls over HTTP.
 //!
-//! [`book`] is what was decided and waits to be told, [`outbox`] sends it.
+//! [`Switch`] is told that we are there. [`book`] is what was decided and waits to be told, [`outbox`] sends it.
 //!
 //! Must hold: a send ends within [`SEND_MAX`]; what a stranger wrote is escaped for the channel and bounded; no
 //! error names a token, a password or a URL that holds one; a redirect is never followed. Whether a refusal lasts
@@ -14,6 +14,7 @@ mod form;
 pub mod mail;
 pub mod ntfy;
 pub mod outbox;
+mod switch;
 pub mod telegram;
 pub mod webhook;
 
@@ -23,11 +24,13 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::fleet::notice::Notice;
 use crate::report::{BoxError, one_line};
+use crate::supervise::Failure;
 
 pub use book::Book;
 pub use mail::Mail;
 pub use ntfy::Ntfy;
 pub use outbox::Outbox;
+pub use switch::Switch;
 pub use telegram::Telegram;
 pub use webhook::Webhook;
 
@@ -171,6 +174,23 @@ pub enum Channel {
 }
 
 impl Channel {
+    /// Asks each channel whether it takes what the owner set, and says so in the log. One service.
+    pub async fn check_all(channels: Vec<Self>) -> Result<(), Failure> {
+        if channels.is_empty() {
+            tracing::info!(
+                "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
+            );
+        }
+        for channel in channels {
+            let name = channel.name();
+            match channel.check().await {
+                Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
+                Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
+            }
+        }
+        Ok(())
+    }
+
     /// The channels that are set. Nothing is called.
     pub fn all(config: &Config) -> Result<Vec<Self>, BoxError> {
         let mut all = Vec::with_capacity(NAMES.len());

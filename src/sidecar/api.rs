@@ -30,6 +30,9 @@ pub const BOUNDS: Bounds =
 /// How long the store may take to answer.
 const READY: Duration = Duration::from_secs(2);
 
+/// Rows of an answer if nobody says how many.
+const ROWS: u32 = 100;
+
 /// Most rows of one answer.
 const ROWS_MAX: u32 = 1_000;
 
@@ -50,6 +53,12 @@ impl Shared {
     /// What is shared from now on.
     pub fn new(store: Store, programs: Programs, verdicts: Verdicts, clock: SystemClock) -> Self {
         Self { store, programs, verdicts, clock, began: clock.now() }
+    }
+
+    /// How many rows of a program are asked for; `None` if nobody watches it.
+    fn limit(&self, name: &str, part: &Part, most: u32) -> Option<u32> {
+        self.program(name)?;
+        Some(part.limit.unwrap_or(ROWS).min(most))
     }
 
     fn program(&self, name: &str) -> Option<&Arc<Program>> {
@@ -183,10 +192,7 @@ async fn verdicts(
     Path(name): Path<String>,
     Query(part): Query<Part>,
 ) -> Response {
-    if shared.program(&name).is_none() {
-        return unknown();
-    }
-    let limit = part.limit.unwrap_or(100).min(VERDICTS_MAX);
+    let Some(limit) = shared.limit(&name, &part, VERDICTS_MAX) else { return unknown() };
     answer(shared.store.verdicts(&name, limit).await.map(|all| {
         let each = all.into_iter().map(|it| {
             let verdict: Value = serde_json::from_str(&it.body).unwrap_or_default();
@@ -201,10 +207,7 @@ async fn observations(
     Path(name): Path<String>,
     Query(part): Query<Part>,
 ) -> Response {
-    if shared.program(&name).is_none() {
-        return unknown();
-    }
-    let limit = part.limit.unwrap_or(100).min(ROWS_MAX);
+    let Some(limit) = shared.limit(&name, &part, ROWS_MAX) else { return unknown() };
     let before = part.before.unwrap_or(i64::MAX);
     answer(shared.store.observations(&name, before, limit).await.map(|all| {
         let each = all.into_iter().map(|(id, body)| {

@@ -27,8 +27,7 @@ use crate::chain::coordinator::Coordinator;
 use crate::chain::{self, EndpointLimits};
 use crate::clock::{Clock as _, SystemClock};
 use crate::gswarm::Service;
-use crate::http::{self, Url};
-use crate::notify::{Channel, Outbox};
+use crate::notify::{Channel, Outbox, Switch};
 use crate::supervise::{Failure, Services};
 use crate::watch::observation::Seen;
 use crate::watch::profile::{Filled, FilledChain};
@@ -43,10 +42,6 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_min
 /// How often it forgets what is too old, and the pause between two parts of that.
 const CLEAN: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// How often a dead man's switch is told, and how long it may take.
-const PING_EVERY: Duration = Duration::from_mins(1);
-const PING_MAX: Duration = Duration::from_secs(10);
 
 /// How long an endpoint of the chain may take.
 const CHAIN_MAX: Duration = Duration::from_secs(20);
@@ -76,7 +71,7 @@ pub async fn run(
     say(&programs, &settings.without, at);
     let mut services = Services::default();
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
-    services.spawn_with("channels", BACKOFF, channels.clone(), check);
+    services.spawn_with("channels", BACKOFF, channels.clone(), Channel::check_all);
     let outbox = Outbox::new(store.book(), channels);
     outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(&mut services);
@@ -255,40 +250,12 @@ fn tell(
         services.spawn_with("figures", BACKOFF, sender, original::Sender::figures);
     }
     if let Some(url) = links.ping {
-        services.spawn_with("ping", BACKOFF, (store.clone(), url), ping);
+        let switch = Switch::new("SIDECAR_PING_URL", url).map_err(Error::Link)?;
+        services.spawn_with("ping", BACKOFF, (switch, store.clone()), async |(switch, store)| {
+            switch.run(SystemClock, async || Ok(store.answers().await?)).await
+        });
     }
     Ok(())
-}
-
-/// Asks each channel whether it takes what the owner set, and says so in the log.
-async fn check(channels: Vec<Channel>) -> Result<(), Failure> {
-    if channels.is_empty() {
-        tracing::info!(
-            "no TELEGRAM_BOT_TOKEN, ALERT_WEBHOOK_URL, SMTP_URL or NTFY_URL: nobody is told of trouble"
-        );
-    }
-    for channel in channels {
-        let name = channel.name();
-        match channel.check().await {
-            Ok(answer) => tracing::info!(channel = name, "{name}: {answer}"),
-            Err(refused) => tracing::warn!(channel = name, "{name}: {}", refused.reason),
-        }
-    }
-    Ok(())
-}
-
-/// Tells a dead man's switch that the sidecar is there, while its database answers.
-async fn ping((store, url): (Store, Url)) -> Result<(), Failure> {
-    let client = http::client().timeout(PING_MAX).build();
-    let client = client.map_err(|err| Failure::again(err, "look at the certificates"))?;
-    loop {
-        if store.answers().await.is_ok()
-            && let Err(err) = client.get(url.clone()).send().await
-        {
-            tracing::debug!("SIDECAR_PING_URL: {}", crate::report::causes(&err.without_url()));
-        }
-        SystemClock.sleep(PING_EVERY).await;
-    }
 }
 
 async fn keep_house(store: Store) -> Result<(), Failure> {

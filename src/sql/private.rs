@@ -25,6 +25,10 @@ pub enum Taken {
 /// Opens or creates the file, and locks it by a file beside it. The lock holds as long as the second part lives.
 pub fn take(path: &Path) -> Result<(Connection, File), Taken> {
     let unusable = |source: BoxError| Error::Unusable { path: path.to_owned(), source };
+    // Opening a FIFO would wait for a writer.
+    if std::fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+        return Err(unusable("it is no regular file".into()).into());
+    }
     let lock = File::create(lock_of(path)).map_err(|err| unusable(err.into()))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| Taken::InUse(path.to_owned()))?;

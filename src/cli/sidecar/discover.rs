@@ -25,7 +25,9 @@ pub(super) struct Args {
 pub(super) async fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let command = args.command.as_deref().map(Pattern::new).transpose();
     let command = command.map_err(|err| Misused(format!("--command: {err}")))?;
-    let asked = Asked { folders: args.folders, command };
+    let home = std::env::home_dir().map(|home| home.join("rl-swarm"));
+    let folders = args.folders.into_iter().chain(home.filter(|home| home.is_dir())).collect();
+    let asked = Asked { folders, command };
     let looked = tokio::task::spawn_blocking(move || look_around(&SystemClock, &asked)).await;
     let mut found = looked.map_err(|err| anyhow!("the machine can't be looked at: {err}"))?;
     match docker::listed().await {

@@ -106,8 +106,9 @@ fn serve((settings, links): (Settings, Links)) -> anyhow::Result<ExitCode> {
 fn unavailable(err: sidecar::Error) -> anyhow::Error {
     let is_final = matches!(
         err,
-        sidecar::Error::Store(store::Error::InUse(_) | store::Error::Foreign(_))
-            | sidecar::Error::Listen { .. }
+        sidecar::Error::Store(
+            store::Error::InUse(_) | store::Error::Foreign(_) | store::Error::Broken(_)
+        ) | sidecar::Error::Listen { .. }
             | sidecar::Error::Link(_)
     );
     let err = anyhow::Error::new(err);

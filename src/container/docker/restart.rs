@@ -72,6 +72,11 @@ pub async fn restart(container: &str) -> Result<(), String> {
 }
 
 fn client() -> Result<Client, String> {
+    if !std::path::Path::new(SOCKET).exists() {
+        return Err(format!(
+            "there is no container engine at {SOCKET}: containers were not asked for"
+        ));
+    }
     Client::connect_with_unix(SOCKET, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
         .map_err(|err| format!("the container engine can't be asked: {err}"))
 }

@@ -42,6 +42,11 @@ pub enum Error {
     /// The file is no sidecar's, or one of another version.
     #[error("{0} is no database of a sidecar: set SIDECAR_DB to a file of its own")]
     Foreign(PathBuf),
+    /// The file is no database, or a broken one. Ends the program.
+    #[error(
+        "{0} is no database, or a broken one: move it away, and the sidecar begins anew with the ends of the logs"
+    )]
+    Broken(PathBuf),
     /// The database failed.
     #[error(transparent)]
     Sql(#[from] sql::Error),
@@ -88,7 +93,7 @@ impl Store {
             sql::Taken::InUse(path) => Error::InUse(path),
             sql::Taken::Unusable(err) => Error::Sql(err),
         })?;
-        if is_foreign(&db)? {
+        if is_foreign(&db).map_err(|_| Error::Broken(path.to_owned()))? {
             return Err(Error::Foreign(path.to_owned()));
         }
         Ok(Self::of(Writer::start(db, &SCHEMA, Some(lock), path)?))

@@ -90,3 +90,40 @@ fn on_a_full_disk_the_sidecar_says_that_it_is_unwell_and_loses_nothing() {
     assert_eq!(one["sources"]["log swarm"]["gaps"], 0, "{one:#}");
     eventually("it is well", PATIENCE, || (sidecar.ask("/health").status == 200).then_some(()));
 }
+
+#[test]
+fn a_file_that_is_no_database_is_refused_with_the_remedy() {
+    let mut sidecar = Sidecar::with(SWARM, &[]);
+    let broken = sidecar.program.write("broken.db", &"no database at all ".repeat(100));
+    sidecar.program.set("SIDECAR_DB", &broken);
+    let ended = sidecar.program.run(&["sidecar"]);
+    assert_eq!(ended.code(), 69, "{}", ended.stderr());
+    let told = ended.stderr();
+    assert!(told.contains("broken.db") && told.contains("move it away"), "{told}");
+
+    let fifo = sidecar.program.path("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    assert!(made.success());
+    sidecar.program.set("SIDECAR_DB", &fifo);
+    let told = sidecar.program.run(&["sidecar"]).stderr();
+    assert!(told.contains("no regular file"), "{told}");
+}
+
+#[test]
+fn check_says_what_would_keep_a_profile_from_being_used() {
+    let sidecar = Sidecar::with(SWARM, &[]);
+    let head = "name = \"own\"\nabout = \"Mine.\"\n";
+    let port = "[[port]]\nname = \"main\"\nport = \"{port}\"\n";
+    for (variables, says) in [("a = \"{b}\"\nb = \"{a}\"\nport = 1", "a"), ("port = 99999", "port")]
+    {
+        let file =
+            sidecar.program.write("own.toml", &format!("{head}[variables]\n{variables}\n{port}"));
+        let ended = sidecar.program.run(&["sidecar", "check", &file]);
+        assert_eq!(ended.code(), 64, "{}", ended.both());
+        assert!(
+            ended.stderr().contains("own") && ended.stderr().contains(says),
+            "{}",
+            ended.stderr()
+        );
+    }
+}
