@@ -360,9 +360,9 @@ mod tests {
                 "stuck-2",
                 "unpublished",
                 "unpaid",
+                "blind",
                 "failed",
-                "out-of-memory",
-                "blind"
+                "out-of-memory"
             ]
         );
         assert_eq!(all[3].1, ["all-stand"], "what silenced it has another name here");

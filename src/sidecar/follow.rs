@@ -129,7 +129,8 @@ impl Run<'_> {
                     GapWhy::Compressed => "the file was compressed while nobody read it",
                 };
                 let gap = Seen::Gap { log: name.clone(), bytes, why: why.to_owned() };
-                self.commit(vec![gap], Vec::new(), self.clock.now()).await
+                self.commit(vec![gap], Vec::new(), self.clock.now()).await?;
+                self.follower.program.source(&self.source, None).await
             }
             Read::Trouble { what } => {
                 let what = Line::read(what.as_bytes()).as_str().to_owned();

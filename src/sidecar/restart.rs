@@ -43,7 +43,8 @@ impl Restarter {
     /// Looks until it is aborted.
     pub async fn run(self) -> Result<(), Failure> {
         let clock = SystemClock;
-        let mut bad: Vec<Option<Timestamp>> = vec![None; self.programs.len()];
+        // When the trouble was first seen, by a clock that never jumps, and in which watch.
+        let mut bad: Vec<Option<(Duration, Option<Timestamp>)>> = vec![None; self.programs.len()];
         loop {
             for (program, since) in self.programs.iter().zip(&mut bad) {
                 let Some(restart) = &program.watching.restart else { continue };
@@ -53,8 +54,11 @@ impl Restarter {
                     *since = None;
                     continue;
                 };
-                let lasts = now.since(*since.get_or_insert(now));
-                if lasts >= restart.after {
+                let (ticks, watching) = (clock.monotonic(), program.look().state.watching);
+                // A watch that began anew knows nothing of before.
+                let first = since.filter(|(_, of)| *of == watching).unwrap_or((ticks, watching));
+                *since = Some(first);
+                if ticks.saturating_sub(first.0) >= restart.after {
                     let done = self.restart(program, restart, &verdict, now).await;
                     done.map_err(|err| Failure::again(err, REMEDY))?;
                     // What was started again has as long to come back.

@@ -75,13 +75,15 @@ pub async fn run(
     let outbox = Outbox::new(store.book(), channels);
     outbox.warn_of_others().await.map_err(store::Error::from)?;
     outbox.spawn(&mut services);
-    begin(&programs).await?;
+    // On a full disk nothing is observed either: the watcher begins once there is room.
+    let has_begun = begin(&programs).await.is_ok();
     let verdicts = Verdicts::default();
     let watcher = Watcher {
         store: store.clone(),
         programs: Arc::clone(&programs),
         rules: Arc::new(settings.rules),
         policy: settings.policy,
+        has_begun,
         verdicts: verdicts.clone(),
         outbox,
         bell,
@@ -201,7 +203,7 @@ fn ask_peers(services: &mut Services, programs: &Programs, named: &Named) {
     let groups = together(programs, |it| {
         let dht = it.asked_dht()?.clone();
         let chain = it.chain.as_ref().map(name_of).unwrap_or_default();
-        Some((format!("{chain} {:?}", dht.bootnodes), (dht, chain)))
+        Some((format!("{chain} {dht:?}"), (dht, chain)))
     });
     for ((dht, chain), programs) in groups.into_values() {
         let none = || tokio::sync::watch::channel(Vec::new()).1;
@@ -235,7 +237,8 @@ fn tell(
 ) -> Result<(), Error> {
     if let Some(link) = links.hub {
         let (programs, verdicts) = (Arc::clone(programs), verdicts.clone());
-        let reporter = HubReporter::new(link, programs, verdicts, Arc::clone(changed));
+        let state = (store.clone(), programs, verdicts);
+        let reporter = HubReporter::new(link, state, Arc::clone(changed));
         let reporter = reporter.map_err(Error::Link)?;
         services.spawn_with("hub", BACKOFF, reporter, HubReporter::run);
     }

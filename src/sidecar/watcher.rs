@@ -17,6 +17,7 @@ use crate::fleet::rule::{Condition, Rule, Trouble};
 use crate::notify::Outbox;
 use crate::supervise::Failure;
 use crate::watch::observation::Seen;
+use crate::watch::rules;
 use crate::watch::verdict::{Verdict, verdict};
 
 /// How often programs are judged.
@@ -28,6 +29,9 @@ const GATHER: Duration = Duration::from_millis(100);
 /// A pause between two looks after which nothing is known of what happened meanwhile: the machine slept, its clock
 /// was set, or the database failed.
 const GAP: Duration = Duration::from_mins(1);
+
+/// So far a clock may be set back without more: observations stay in order.
+const STEP: Duration = Duration::from_secs(5);
 
 const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
 
@@ -63,6 +67,8 @@ pub struct Watcher {
     pub rules: Arc<Vec<Rule>>,
     /// How they want to be told.
     pub policy: Policy,
+    /// Whether the watch was begun before anything was observed.
+    pub has_begun: bool,
     /// The newest verdicts.
     pub verdicts: Verdicts,
     /// Sends what was decided.
@@ -86,13 +92,13 @@ impl Watcher {
         let mut alerts =
             self.store.book().alerts(&self.policy, now).await.map_err(|err| again(err.into()))?;
         let (mut last, mut since) = (now, Since::new());
-        if self.verdicts.is_some() {
+        if !self.has_begun || self.verdicts.is_some() {
             // After a failure of its own it knows as little as after a start.
             self.begin().await.map_err(again)?;
         }
         loop {
             let began = self.clock.now();
-            if began < last || began.since(last) > GAP {
+            if last.since(began) > STEP || began.since(last) > GAP {
                 self.begin().await.map_err(again)?;
             }
             last = began;
@@ -155,7 +161,10 @@ impl Watcher {
     /// What is so now for this rule.
     fn facts(&self, rule: &Rule, alerts: &Alerts, since: &mut Since, now: Timestamp) -> Facts {
         let mut facts = Facts { removed: self.removed(rule, alerts), ..Facts::default() };
-        for program in self.programs.iter().filter(|it| rule.is_about(it.name(), &[])) {
+        let is_about = |program: &&Arc<Program>| {
+            rule.is_about(program.name(), &[]) && rules::is_about(rule, &program.watching.expect)
+        };
+        for program in self.programs.iter().filter(is_about) {
             let name = program.name().to_owned();
             let key = (rule.name.clone(), name.clone());
             let known = program.look();

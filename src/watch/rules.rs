@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::expect::Expect;
 use crate::fleet::event::Level;
 use crate::fleet::notice::Severity;
 use crate::fleet::rule::{Condition, Rule, Trouble};
@@ -11,10 +12,14 @@ use crate::fleet::rule::{Condition, Rule, Trouble};
 /// For how long nodes that come into the same trouble are one incident.
 const GROUP: Duration = Duration::from_mins(5);
 
+/// The rules about failures: their names, and what they look for.
+const FAILURES: [(&str, &str); 2] =
+    [("failed", "watched.crash"), ("out-of-memory", "watched.out_of_memory")];
+
 /// The rules that hold if a profile names none.
 pub fn standard() -> Vec<Rule> {
     let swarm = || vec!["swarm-down".to_owned()];
-    vec![
+    let mut rules = vec![
         rule(
             "swarm-down",
             Trouble::SwarmDown,
@@ -50,9 +55,6 @@ pub fn standard() -> Vec<Rule> {
             swarm(),
             "Look at the log of its login server, and whether another node uses its account.",
         ),
-        // Of a program whose log doesn't say when it works, nothing else tells of its failures.
-        failure("failed", "watched.crash"),
-        failure("out-of-memory", "watched.out_of_memory"),
         rule(
             "blind",
             Trouble::Blind,
@@ -60,7 +62,16 @@ pub fn standard() -> Vec<Rule> {
             Vec::new(),
             "The sidecar can't see all that it should.",
         ),
-    ]
+    ];
+    // Of a program whose log doesn't say when it works, nothing else tells of its failures.
+    rules.extend(FAILURES.map(|(name, kind)| failure(name, kind)));
+    rules
+}
+
+/// Whether a rule is about programs of this kind. A failure in the log of one that says when it works is told as
+/// such, and over when it works again.
+pub fn is_about(rule: &Rule, expect: &Expect) -> bool {
+    !expect.says_work || !FAILURES.iter().any(|(name, kind)| *rule == failure(name, kind))
 }
 
 /// What the log says of a failure, unless that is told already.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Store, json};
 use crate::sql::{Connection, OptionalExtension as _, params};
 use crate::watch::expect::Expect;
+use crate::watch::state::Watched;
 
 /// What verdicts rest on besides observations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ impl Store {
             let was = "SELECT body FROM expects WHERE name = ?1";
             let was: Option<String> = db.query_row(was, [&name], |row| row.get(0)).optional()?;
             if was.as_ref() != Some(&body) {
+                // What follows is replayed from what is known now.
+                let state = "SELECT state FROM programs WHERE name = ?1";
+                let state: Option<String> =
+                    db.query_row(state, [&name], |row| row.get(0)).optional()?;
+                let state: Option<Watched> = state.and_then(|it| serde_json::from_str(&it).ok());
+                let base = json(&state.unwrap_or_default())?;
+                db.execute("UPDATE programs SET base = ?2 WHERE name = ?1", params![name, base])?;
                 let put = "INSERT INTO expects (name, since_observation, body)
                            VALUES (?1, (SELECT COALESCE(MAX(id), 0) + 1 FROM observations), ?2)
                            ON CONFLICT (name) DO UPDATE SET

@@ -123,13 +123,14 @@ fn forget_incidents(db: &Connection, before_ms: i64) -> Result<usize, SqliteErro
 
 /// Sums the oldest observations up and forgets them, so that what stays can still be replayed. Returns how many.
 fn forget_observations(db: &Connection, before_ms: i64, up_to: i64) -> Result<usize, Error> {
-    let select = "SELECT id, name, body FROM observations WHERE at_ms < ?1 OR id <= ?2
+    let select = "SELECT id, name, body FROM observations WHERE id <= ?2 OR id <
+                  (SELECT COALESCE(MIN(id), 9223372036854775807) FROM observations WHERE at_ms >= ?1)
                   ORDER BY id LIMIT ?3";
     let mut select = db.prepare_cached(select)?;
     let rows = select.query_map(params![before_ms, up_to, FORGET_MAX], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
     })?;
-    let mut bases: BTreeMap<String, Watched> = BTreeMap::new();
+    let mut bases: BTreeMap<String, Base> = BTreeMap::new();
     let mut gone = 0;
     for row in rows {
         let (id, name, body) = row?;
@@ -140,24 +141,36 @@ fn forget_observations(db: &Connection, before_ms: i64, up_to: i64) -> Result<us
                 entry.insert(base)
             }
         };
-        if let Ok(observation) = serde_json::from_str::<Observation>(&body) {
-            base.apply(&observation);
+        // What was before is in the base already.
+        if id >= base.since
+            && let Ok(observation) = serde_json::from_str::<Observation>(&body)
+        {
+            base.state.apply(&observation);
         }
         db.prepare_cached("DELETE FROM observations WHERE id = ?1")?.execute([id])?;
         gone += 1;
     }
     for (name, base) in bases {
         let set = "UPDATE programs SET base = ?2 WHERE name = ?1";
-        db.prepare_cached(set)?.execute(params![name, super::json(&base)?])?;
+        db.prepare_cached(set)?.execute(params![name, super::json(&base.state)?])?;
     }
     Ok(gone)
 }
 
-/// What is known of the observations of a program that were forgotten.
-fn base(db: &Connection, name: &str) -> Result<Watched, SqliteError> {
-    let select = "SELECT base FROM programs WHERE name = ?1";
-    let base: Option<String> = db.query_row(select, [name], |row| row.get(0)).optional()?;
-    Ok(base.and_then(|base| serde_json::from_str(&base).ok()).unwrap_or_default())
+/// What a recording begins with.
+struct Base {
+    state: Watched,
+    /// The first observation that is not in it yet, if none was forgotten since.
+    since: i64,
+}
+
+/// What a recording of a program begins with.
+fn base(db: &Connection, name: &str) -> Result<Base, SqliteError> {
+    let select = "SELECT programs.base, COALESCE(expects.since_observation, 0) FROM programs
+                  LEFT JOIN expects ON expects.name = programs.name WHERE programs.name = ?1";
+    let row = db.query_row(select, [name], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
+    let (base, since) = row.optional()?.unwrap_or_default();
+    Ok(Base { state: serde_json::from_str(&base).unwrap_or_default(), since })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 const IDLE_MAX: Duration = Duration::from_hours(24);
 
 /// Starts that are closer to each other are one.
-const SAME_START: Duration = Duration::from_secs(5);
+const SAME_START: Duration = Duration::from_secs(1);
 
 /// How long after its beginning the watch has caught up with the logs.
 const CAUGHT_UP_AFTER: Duration = Duration::from_mins(1);
@@ -163,6 +163,10 @@ pub struct ChainState {
     pub round_since: Option<Timestamp>,
     /// Whether its beginning was seen.
     pub is_round_whole: bool,
+    /// When something happened in the swarm last: a round, or a payment to anybody.
+    pub active: Option<Timestamp>,
+    /// Since when it goes on again after it stood still for long.
+    pub going_since: Option<Timestamp>,
     /// How long the last rounds lasted.
     pub rounds: VecDeque<Duration>,
     /// When the program was paid last, and in which block.
@@ -185,7 +189,6 @@ impl Watched {
                 let state = entry(&mut self.logs, log);
                 state.last = Some(at);
                 state.lines = state.lines.saturating_add(*lines);
-                self.troubles.remove(&log_source(log));
             }
             Seen::Told { log, meaning, text, said } => {
                 let cause = meaning.cause.clone();
@@ -255,6 +258,7 @@ impl Watched {
         self.told.values_mut().chain(&mut self.crash).for_each(|heard| clamp(&mut heard.at));
         self.causes.iter_mut().for_each(|seen| clamp(&mut seen.at));
         self.round.iter_mut().for_each(|(_, since)| clamp(since));
+        self.troubles.values_mut().for_each(|(since, _)| clamp(since));
         if let Some(dht) = &mut self.dht {
             clamp(&mut dht.at);
             dht.alive_at.iter_mut().chain(dht.published.values_mut()).for_each(clamp);

@@ -9,6 +9,9 @@ use super::{ChainState, Watched, entry_or, push};
 use crate::clock::Timestamp;
 use crate::watch::observation::{CHAIN, ChainSeen, DHT, EVENTS, Kept, Whose};
 
+/// How long nothing may happen in a swarm before it counts as having stood still.
+const STOOD_AFTER: Duration = Duration::from_hours(4);
+
 impl Watched {
     pub(super) fn look_at_dht(
         &mut self,
@@ -16,7 +19,12 @@ impl Watched {
         kept: &BTreeMap<String, Kept>,
         at: Timestamp,
     ) {
-        self.troubles.remove(DHT);
+        if asked > 0 && alive == 0 {
+            let why = || (at, format!("none of its {asked} bootnodes answered"));
+            entry_or(&mut self.troubles, DHT, why);
+        } else {
+            self.troubles.remove(DHT);
+        }
         let dht = self.dht.get_or_insert_default();
         (dht.at, dht.asked, dht.alive) = (at, asked, alive);
         if alive > 0 {
@@ -59,6 +67,7 @@ impl Watched {
                 let each = at.since(since) / u32::try_from(now - was).unwrap_or(u32::MAX);
                 push(&mut chain.rounds, each);
             }
+            chain.goes_on(at);
             chain.is_round_whole = chain.last.round.is_some();
             chain.round_since = Some(at);
         }
@@ -80,6 +89,7 @@ impl Watched {
         let chain = self.chain.get_or_insert_with(fresh);
         // A block's time may be ahead of ours.
         let paid = paid.min(at);
+        chain.goes_on(paid);
         match whose {
             Whose::Ours if chain.paid.is_none_or(|(last, _)| last < paid) => {
                 chain.paid_before = chain.paid.replace((paid, block));
@@ -92,6 +102,15 @@ impl Watched {
 }
 
 impl ChainState {
+    /// Something happened in the swarm. After it stood still for long, nothing of before is missed.
+    fn goes_on(&mut self, at: Timestamp) {
+        let stood = self.long_round().unwrap_or_default() * 2;
+        if self.active.is_some_and(|active| at.since(active) > stood.max(STOOD_AFTER)) {
+            self.going_since = Some(at);
+        }
+        self.active = self.active.max(Some(at));
+    }
+
     /// How long a round may last: the longest but a few, or the current one if it was longer already when the chain
     /// was last read.
     pub fn round_lasts(&self, usual: Duration) -> Duration {

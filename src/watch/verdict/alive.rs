@@ -44,7 +44,8 @@ fn closed_port(look: &Look<'_>) -> Option<Finding> {
         is_closed.then_some((name, *since))
     });
     let (name, since) = closed?;
-    let started = look.state.process.as_ref().and_then(|it| it.started);
+    let process = look.state.process.as_ref().filter(|it| it.is_running);
+    let started = process.map(|it| it.started.unwrap_or(it.since));
     if started.is_some_and(|started| look.now.since(started) < look.expect.grace) {
         let why = format!("its port {name} is not open yet");
         return Some(Finding::new(Answer::Waiting, why));
@@ -147,15 +148,28 @@ fn name_of(look: &Look<'_>, at: Timestamp) -> String {
 }
 
 fn by_ports(look: &Look<'_>) -> Finding {
-    let seen: Vec<_> = look.expect.ports.iter().map(|it| look.state.ports.get(it)).collect();
-    if seen.is_empty() {
+    let ports = &look.expect.ports;
+    if ports.is_empty() {
         return Finding::new(Answer::Unknown, "its profile names no process, log or port");
     }
+    for name in ports {
+        if let Some(why) = look.trouble(&format!("port {name}")) {
+            let why = format!("its port {name} can't be asked: {why}");
+            return Finding::new(Answer::Unknown, why);
+        }
+    }
+    let seen: Vec<_> = ports.iter().map(|name| look.state.ports.get(name)).collect();
     if let [Some((true, since)), ..] = seen.as_slice()
         && seen.iter().all(|it| it.is_some_and(|(is_open, _)| *is_open))
     {
         let found = Finding::new(Answer::Yes, "its ports answer");
         return found.with("port", *since, "open");
     }
-    Finding::new(Answer::Waiting, "its ports were not asked yet")
+    let is_asked = seen.iter().all(Option::is_some);
+    let why = if is_asked {
+        "a port is closed, and may open again"
+    } else {
+        "its ports were not asked yet"
+    };
+    Finding::new(Answer::Waiting, why)
 }

@@ -38,24 +38,24 @@ pub(super) fn of(look: &Look<'_>) -> Finding {
         let why = last.unknown.first().map_or("its figures are not known", String::as_str);
         return Finding::new(Answer::Unknown, why);
     }
-    let room = chain.round_lasts(ROUND) + LATE;
-    let (from, due) = match (look.started(), chain.paid) {
-        (Some(started), Some((paid, _))) if paid >= started => {
-            (paid, paid.plus(earning.every + room))
-        }
-        // Of before the watch, only the last payment is known.
-        (Some(started), _) => (started, started.plus(earning.first + room)),
-        (None, _) => return Finding::new(Answer::Unknown, "it isn't watched yet"),
+    let Some(started) = look.started() else {
+        return Finding::new(Answer::Unknown, "it isn't watched yet");
     };
-    // What is due is missed only if the chain was read for as long.
-    let is_past = look.now > due;
-    let due = due.max(chain.since.plus(room));
-    if look.now > due {
-        return late(look, chain, from);
-    }
-    if let Some((paid, block)) = chain.paid.filter(|(paid, _)| *paid >= from && !is_past) {
+    // Of before the start, only the last payment is known.
+    let paid = chain.paid.filter(|(paid, _)| *paid >= started);
+    let (from, spell) = paid.map_or((started, earning.first), |(paid, _)| (paid, earning.every));
+    let usual = chain.long_round().unwrap_or(ROUND) + LATE;
+    if let Some((paid, block)) = paid.filter(|_| look.now <= from.plus(spell + usual)) {
         let why = format!("it was paid {} ago", age(look.now.since(paid)));
         return Finding::new(Answer::Yes, why).with(CHAIN, paid, format!("block {block}"));
+    }
+    // A round that lasts long puts the next payment off. What is due is missed only if the chain was read for as long,
+    // and a swarm that stood still begins anew.
+    let room = chain.round_lasts(ROUND) + LATE;
+    let going = chain.going_since.map(|at| at.plus(earning.every + room)).unwrap_or_default();
+    let due = from.plus(spell + room).max(chain.since.plus(room)).max(going);
+    if look.now > due {
+        return late(look, chain, from);
     }
     let left = age(due.since(look.now));
     Finding::new(Answer::Waiting, format!("its next payment is due within {left}"))

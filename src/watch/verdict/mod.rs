@@ -86,6 +86,9 @@ pub struct Verdict {
     pub earning: Finding,
     /// Whether the swarm that it belongs to works: is it me or the swarm?
     pub swarm: Finding,
+    /// Whether it was watched for long enough to know which sources can't be asked.
+    #[serde(default)]
+    pub is_long_watched: bool,
     /// What is wrong; empty if nothing is.
     pub troubles: Vec<Trouble>,
     /// All of it in one sentence.
@@ -154,7 +157,8 @@ pub fn verdict(state: &Watched, expect: &Expect, now: Timestamp) -> Verdict {
         troubles.push(Trouble::Blind);
     }
     let says = says(&look, [&alive, &training, &published, &earning], &swarm);
-    Verdict { alive, training, published, earning, swarm, troubles, says }
+    let is_long_watched = look.silent_for(None) >= Some(BLIND_AFTER);
+    Verdict { alive, training, published, earning, swarm, is_long_watched, troubles, says }
 }
 
 impl Verdict {
@@ -173,7 +177,7 @@ impl Verdict {
             Trouble::Unpublished => 2,
             Trouble::Unpaid => 3,
             Trouble::SwarmDown => return self.swarm.is_known().then_some(false),
-            Trouble::Blind => return Some(false),
+            Trouble::Blind => return self.is_long_watched.then_some(false),
         };
         let is_well = stages.iter().take(before + 1).all(|it| it.answer != Answer::No);
         let asked = stages.get(before)?;

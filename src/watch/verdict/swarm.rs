@@ -41,7 +41,9 @@ fn by_chain(look: &Look<'_>) -> Finding {
     let Some(chain) = look.state.chain.as_ref().filter(|it| fresh(it.at)) else { return unknown() };
     let long = chain.long_round().unwrap_or(Duration::from_hours(1));
     let patience = earning.every + long * 2;
-    let last = chain.others.max(chain.paid.map(|(at, _)| at)).max(chain.round_since);
+    // Of a round whose beginning was not seen nobody knows how long it lasts.
+    let round = chain.round_since.filter(|_| chain.is_round_whole);
+    let last = chain.others.max(chain.paid.map(|(at, _)| at)).max(round);
     let silent = look.silent_for(last.map(|at| at.max(chain.since)).or(Some(chain.since)));
     let block = format!("block {}", chain.last.block);
     if silent.is_some_and(|silent| silent > patience) {
@@ -60,7 +62,7 @@ fn by_chain(look: &Look<'_>) -> Finding {
 fn bootnodes(look: &Look<'_>) -> Option<Finding> {
     let dht = look.state.dht.as_ref()?;
     let silent = look.silent_for(Some(dht.dead_since?))?;
-    if silent <= DEAD_FOR || look.trouble(DHT).is_some() {
+    if silent <= DEAD_FOR {
         return None;
     }
     let why = format!("none of its {} bootnodes has answered {}", dht.asked, lasting(silent));

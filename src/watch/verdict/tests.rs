@@ -211,6 +211,8 @@ fn facts(rule: &crate::fleet::rule::Rule, verdict: &Verdict, now: Timestamp) -> 
         return Facts::default();
     };
     let holds = troubles.iter().find(|it| verdict.has(**it) == Some(true));
+    let is_unknown = holds.is_none() && troubles.iter().any(|it| verdict.has(*it).is_none());
+    let unknown = is_unknown.then(|| "a".to_owned()).into_iter().collect();
     let fact = |_| Fact {
         node: "a".to_owned(),
         since: now,
@@ -218,7 +220,7 @@ fn facts(rule: &crate::fleet::rule::Rule, verdict: &Verdict, now: Timestamp) -> 
         ip: String::new(),
         heard: None,
     };
-    Facts { holds: holds.map(fact).into_iter().collect(), ..Facts::default() }
+    Facts { holds: holds.map(fact).into_iter().collect(), unknown, ..Facts::default() }
 }
 
 #[test]
@@ -300,7 +302,7 @@ fn peers_and_chains_that_cannot_be_asked_are_unknown_and_told_as_such() {
 
 #[test]
 fn a_watcher_that_starts_again_takes_nothing_of_before_for_an_answer() {
-    for but in [Trouble::Down, Trouble::Stuck, Trouble::Unpaid] {
+    for but in [Trouble::Down, Trouble::Stuck, Trouble::Unpublished, Trouble::Unpaid] {
         let mut sim = Sim::new();
         sim.live(8 * 60, &[]);
         sim.live(6 * 60, &[but]);
@@ -419,6 +421,55 @@ fn after_a_clock_was_set_back_silence_is_noticed_in_its_time() {
     sim.see(Seen::Watching);
     sim.now += 25 * 60;
     assert_eq!(sim.verdict().troubles.first(), Some(&Trouble::Down));
+}
+
+#[test]
+fn a_swarm_that_stands_still_and_a_source_that_fails_stay_so_over_a_new_watch() {
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    sim.live(8 * 60, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+    let trouble = Some("it is a folder".to_owned());
+    sim.see(Seen::Source { source: "log swarm".to_owned(), trouble });
+    sim.live(15, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+    assert_eq!(sim.verdict().troubles, [Trouble::SwarmDown, Trouble::Blind]);
+    sim.see(Seen::Watching);
+    sim.live(1, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+    let verdict = sim.verdict();
+    let known = (verdict.has(Trouble::SwarmDown), verdict.has(Trouble::Blind));
+    assert_eq!(known, (None, None), "{verdict:#?}");
+}
+
+#[test]
+fn a_swarm_that_goes_on_gives_its_nodes_as_long_as_at_their_start() {
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    sim.live(30 * 60, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+    for found in [sim.verdict().published, sim.verdict().earning] {
+        assert_eq!(found.answer, Answer::Waiting, "{found:?}");
+    }
+    sim.live(5, &[]);
+    for _ in 0..3 * 60 {
+        sim.live(1, &[]);
+        let verdict = sim.verdict();
+        assert_eq!(verdict.troubles, [], "{verdict:#?}");
+    }
+    let mut sim = Sim::new();
+    sim.live(8 * 60, &[]);
+    sim.live(30 * 60, &[Trouble::SwarmDown, Trouble::Unpublished, Trouble::Unpaid]);
+    sim.live(5 * 60, &[Trouble::Unpaid]);
+    assert_eq!(sim.verdict().troubles, [Trouble::Unpaid], "but not longer");
+}
+
+#[test]
+fn a_loop_of_starts_is_seen_also_where_each_look_finds_it_running() {
+    let mut sim = Sim::new();
+    sim.expect.has_process = true;
+    for _ in 0..5 {
+        sim.now += 2;
+        let started = Some(sim.at());
+        sim.see(Seen::Process { is_running: true, started, why: "pid 7".to_owned() });
+    }
+    assert_eq!(sim.verdict().troubles, [Trouble::Down]);
 }
 
 /// Ten thousand hours of a program that does well and is seen badly: long silences, sources that fail, a watcher that

@@ -66,6 +66,11 @@ fn a_second_sidecar_and_an_address_that_is_taken_are_told_with_the_setting() {
     let ended = sidecar.program.run(&["sidecar"]);
     assert_eq!(ended.code(), 69, "{}", ended.stderr());
     assert!(ended.stderr().contains("SIDECAR_LISTEN="), "{}", ended.stderr());
+    let mut second = Sidecar::with(SWARM, &[]);
+    second.program.set("DATA_DIR", &sidecar.program.path("data"));
+    let ended = second.program.run(&["sidecar"]);
+    assert_eq!(ended.code(), 69, "{}", ended.stderr());
+    assert!(ended.stderr().contains("SIDECAR_DB"), "{}", ended.stderr());
 }
 
 #[test]
