@@ -33,6 +33,12 @@ const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mi
 /// The longest that the service's words are waited for after its status came.
 const WORDS_MAX: Duration = Duration::from_secs(2);
 
+/// What stands where a secret stood.
+const SECRET: &str = "[secret]";
+
+/// The shortest beginning of a secret that is taken out where a text was cut, in bytes.
+const PART_BYTES_MIN: usize = 4;
+
 /// The longest reason of a refusal, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -213,8 +219,7 @@ async fn post(
     }
     let retry_after = http::retry_after(response.headers());
     let said = http::explanation(response, WORDS_MAX).await;
-    // A service may quote what it was sent.
-    let said = said.replace(endpoint.bearer.expose(), "[secret]");
+    let said = without(&said, endpoint.bearer.expose());
     let about = advice(status);
     Err(Refused {
         retry_after,
@@ -223,6 +228,17 @@ async fn post(
         may_have_arrived: status == StatusCode::GATEWAY_TIMEOUT,
         ..Refused::now(&format!("{said}{about}"))
     })
+}
+
+/// What a service said, without the secret: it may quote what it was sent, and the text may have been cut within it.
+fn without(said: &str, secret: &str) -> String {
+    let mut said = said.replace(secret, SECRET);
+    let parts = (PART_BYTES_MIN..secret.len()).rev().filter_map(|end| secret.get(..end));
+    if let Some(part) = parts.into_iter().find(|part| said.ends_with(part)) {
+        said.truncate(said.len() - part.len());
+        said.push_str(SECRET);
+    }
+    said
 }
 
 /// A request that got no answer.

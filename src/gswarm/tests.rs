@@ -188,6 +188,20 @@ async fn a_refusal_says_whether_the_batch_can_ever_be_taken_and_how_long_to_wait
 }
 
 #[tokio::test]
+async fn a_token_that_is_longer_than_what_is_read_of_an_answer_is_not_shown_in_part() {
+    let token = format!("eyJh{}", "x9Kq".repeat(150));
+    for before in [5, 100, 270] {
+        let body = format!("{} {token} and more", "-".repeat(before));
+        let head = "HTTP/1.1 403 Forbidden\r\nContent-Length: ";
+        let answer = format!("{head}{}\r\n\r\n{body}", body.len());
+        let (mut service, _) = service(Some(answer.leak())).await;
+        service.config.ingest.as_mut().unwrap().bearer = Secret::new(token.clone());
+        let refused = service.ingest(&[event("x")]).await.unwrap_err();
+        assert!(!refused.reason.contains("eyJh"), "{before}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn no_reason_and_no_debug_form_has_the_token_or_the_url() {
     let quoting =
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 32\r\n\r\nbad token: eyJh.hunter2.c2ln    ";

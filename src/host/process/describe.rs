@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{COMMAND_BYTES_MAX, Look, one};
+use super::{Look, one};
 use crate::usage::Unknown;
 use crate::watch::checks::Fact;
+
+/// The longest command line that is kept, in bytes.
+const COMMAND_BYTES_MAX: u64 = 4 * 1024;
 
 /// Most parents of a process that are asked for.
 const PARENTS_MAX: usize = 64;

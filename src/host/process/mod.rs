@@ -31,8 +31,8 @@ pub use one::is_container_id;
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 100_000;
 
-/// The longest command line that is compared and kept, in bytes.
-const COMMAND_BYTES_MAX: u64 = 4 * 1024;
+/// The longest command line that is compared, in bytes. The class paths of Java take tens of KiB.
+const COMMAND_BYTES_MAX: u64 = 128 * 1024;
 
 /// Most bytes of a file with a process's number.
 const PID_BYTES_MAX: u64 = 64;
@@ -138,7 +138,7 @@ impl Look {
                 for pid in pids {
                     look.read(proc, pid, programs, &wants);
                 }
-                look.judge_sight();
+                look.judge_sight(proc);
             }
             Err(why) => look.sight = Err(why),
         }
@@ -178,6 +178,9 @@ impl Look {
                 }
                 _ => false,
             });
+            if arguments.len() as u64 >= COMMAND_BYTES_MAX {
+                self.missed(place, programs);
+            }
         }
         if is_program && wants.groups {
             let groups = one::groups(&folder);
@@ -198,8 +201,18 @@ impl Look {
         }
     }
 
+    /// A command line was cut: whoever it did not match may be named by the rest of it.
+    fn missed(&mut self, place: usize, programs: &[Vec<By>]) {
+        let is_by_command = |by: &By| matches!(by, By::Command { .. });
+        for ((blind, roots), ways) in self.blind.iter_mut().zip(&self.roots).zip(programs) {
+            if roots.last() != Some(&place) && ways.iter().any(is_by_command) {
+                *blind = Some(Unknown::NotSupported);
+            }
+        }
+    }
+
     /// Whether what isn't seen isn't there: not where others' processes are hidden, nor within a container of our own.
-    fn judge_sight(&mut self) {
+    fn judge_sight(&mut self, proc: &Path) {
         if self.sight.is_err() {
             return;
         }
@@ -210,7 +223,8 @@ impl Look {
         let sees_kernel = self.processes.iter().take(16).any(Process::is_kernels);
         let is_contained =
             ["/.dockerenv", "/run/.containerenv"].iter().any(|it| Path::new(it).exists())
-                || std::process::id() == 1;
+                || std::process::id() == 1
+                || one::is_on_layers(proc);
         if is_contained && !sees_kernel {
             self.sight = Err(Unknown::NotSupported);
         }

@@ -17,6 +17,9 @@ const STAT_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes of the list of groups.
 const GROUPS_BYTES_MAX: u64 = 8 * 1024;
 
+/// Most bytes of the list of mounts.
+const MOUNTS_BYTES_MAX: u64 = 256 * 1024;
+
 /// Most bytes of a process's environment.
 const ENVIRON_BYTES_MAX: u64 = 128 * 1024;
 
@@ -122,6 +125,16 @@ pub(super) fn arguments(folder: &Path, most: u64) -> Vec<u8> {
 pub(super) fn command(arguments: &[u8]) -> String {
     let text = String::from_utf8_lossy(arguments);
     text.trim_end_matches('\0').replace('\0', " ")
+}
+
+/// Whether our root is made of layers, as images are. A pod of Kubernetes has no other sign that everybody may read; a
+/// system that was begun from a medium has such a root, too.
+pub(super) fn is_on_layers(proc: &Path) -> bool {
+    let mounts = small_file(&proc.join("self/mountinfo"), MOUNTS_BYTES_MAX).unwrap_or_default();
+    // What is mounted last at a place is what is seen there.
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    let kind = root.and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+    kind.is_some_and(|kind| kind == "overlay" || kind == "fuse.fuse-overlayfs")
 }
 
 /// Its control groups; empty if they can't be read.

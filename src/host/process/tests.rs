@@ -183,6 +183,44 @@ fn where_processes_are_hidden_a_program_that_is_not_seen_is_unknown_and_not_gone
 }
 
 #[test]
+fn a_command_line_that_is_too_long_to_be_read_is_unknown_if_what_was_read_does_not_match() {
+    let long = format!("java -cp {} Main", "/lib/x.jar:".repeat(1_000));
+    let longer = format!("java -cp {} Late", "/lib/x.jar:".repeat(20_000));
+    let proc = laid_out(&[
+        (1, "init", 0, "init", ""),
+        (2, "kthreadd", 0, "", ""),
+        (10, "java", 1, &long, ""),
+    ]);
+    let programs = [by("Main$"), by("Late$"), by("^java"), vec![By::Unit("x".to_owned())]];
+    let look = Look::take_at(proc.path(), &[], &SystemClock, &programs);
+    assert_eq!((look.is_there(0), look.is_there(1)), (Ok(true), Ok(false)));
+    std::fs::write(proc.path().join("10/cmdline"), longer.replace(' ', "\0")).unwrap();
+    let look = Look::take_at(proc.path(), &[], &SystemClock, &programs);
+    let cut = Err(Unknown::NotSupported);
+    assert_eq!((look.is_there(0), look.is_there(1)), (cut, cut));
+    assert_eq!((look.is_there(2), look.is_there(3)), (Ok(true), Ok(false)));
+}
+
+#[test]
+fn in_a_container_that_no_file_tells_of_a_program_that_is_not_seen_is_unknown() {
+    let mounts = |kind: &str| {
+        format!("1 0 0:9 / / rw - {kind} none rw\n2 1 0:5 / /proc rw - proc proc rw\n")
+    };
+    let is_there = |processes: &[_], kind: &str| {
+        let proc = laid_out(processes);
+        std::fs::create_dir(proc.path().join("self")).unwrap();
+        std::fs::write(proc.path().join("self/mountinfo"), mounts(kind)).unwrap();
+        Look::take_at(proc.path(), &[], &SystemClock, &[by("launcher")]).is_there(0)
+    };
+    // A pod whose containers share their processes.
+    let pod = [(1, "pause", 0, "/pause", ""), (10, "sh", 1, "sh", "")];
+    assert_eq!(is_there(&pod, "overlay"), Err(Unknown::NotSupported));
+    // A live system has such a root, too.
+    let live = [(1, "init", 0, "init", ""), (2, "kthreadd", 0, "", "")];
+    assert_eq!(is_there(&live, "overlay"), Ok(false));
+}
+
+#[test]
 fn processes_that_name_each_other_as_parents_and_torn_files_end_the_look_all_the_same() {
     let proc = laid_out(&[
         (1, "init", 0, "init", ""),

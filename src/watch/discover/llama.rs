@@ -14,6 +14,9 @@ pub(super) fn coordinator(process: &Running) -> Proposal {
     };
     let port = option(&["--port"]).unwrap_or("8080");
     let mut proposal = Proposal { name: "llama".to_owned(), profile: LLAMA, ..Proposal::default() };
+    // Between brackets the colons of an IPv6 address are none before a port.
+    let is_bare = host.contains(':') && !host.starts_with('[');
+    let host = if is_bare { format!("[{host}]") } else { host.to_owned() };
     proposal.values.insert("coordinator", format!("{host}:{port}"));
     if let Some(backends) = option(&["--rpc"]) {
         proposal.values.insert("backends", backends.to_owned());

@@ -14,6 +14,12 @@ pub use read::{Kind, account_of, contract_of, kind_of, option_of, peer_of};
 /// Most programs of one configuration: what a sidecar watches at most.
 const WATCHED_MAX: usize = 64;
 
+/// Programs that run others: what they run says which program it is.
+const INTERPRETERS: [&str; 8] = ["python", "node", "nodejs", "java", "bash", "sh", "dash", "zsh"];
+
+/// How much of a script is part of a pattern, in bytes.
+const SCRIPT_BYTES_MAX: usize = 256;
+
 /// The profile for the programs of today.
 const HYDRA: &str = "rl-swarm-hydra";
 /// The profile for those of the time before.
@@ -299,16 +305,20 @@ fn generic(found: &Found, process: &Running) -> Proposal {
     proposal
 }
 
-/// A pattern that the process's program matches.
+/// A pattern that the process's program matches; of an interpreter's, with what it runs.
 fn pattern(process: &Running) -> String {
     let first = process.arguments.first().map(String::as_str).unwrap_or_default();
     let program = first.split([':', ' ']).next().unwrap_or_default();
-    let mut pattern = "^".to_owned();
-    for c in program.chars() {
-        if !c.is_alphanumeric() && !matches!(c, '/' | '_') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
+    let mut pattern = format!("^{}", regex::escape(program));
+    let name = last_part(program).trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_script = |word: &&String| !word.is_empty() && !word.starts_with('-');
+    if INTERPRETERS.contains(&name)
+        && let Some(script) = process.arguments.iter().skip(1).find(is_script)
+    {
+        let line = script.lines().next().unwrap_or_default();
+        let start = line.get(..line.floor_char_boundary(SCRIPT_BYTES_MAX)).unwrap_or(line);
+        let end = if start.len() == script.len() { "(?: |$)" } else { "" };
+        pattern.extend([" (?:.* )?", &regex::escape(start), end]);
     }
     pattern
 }

@@ -173,6 +173,48 @@ fn any_other_program_is_watched_by_its_unit_or_its_command_line_once() {
 }
 
 #[test]
+fn a_program_of_an_interpreter_is_known_by_what_that_runs() {
+    let mut shell = process(5, "/bin/bash -c");
+    shell.arguments.push("while <a> {b}; do x;\ndone 🐝".to_owned());
+    let found = Found {
+        processes: vec![
+            process(1, "/usr/bin/python3 -u main.py --port 8188"),
+            process(2, "/usr/bin/python3 other.py"),
+            process(3, "node --max-old-space-size=512 server.js"),
+            process(4, "/opt/my-app/🐝<x>"),
+            shell,
+        ],
+        ..Found::default()
+    };
+    let discovery = discover(&found);
+    let shelf = crate::watch::profile::Shelf::default();
+    let patterns: Vec<_> = discovery
+        .proposals
+        .iter()
+        .map(|it| {
+            let mut values = it.values.clone();
+            values.extend([("home", "/h".to_owned()), ("name", "a".to_owned())]);
+            let values = values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            shelf.get("generic").unwrap().fill(&values).unwrap().command.unwrap()
+        })
+        .collect();
+    assert_eq!(patterns.len(), found.processes.len());
+    for (pattern, process) in patterns.iter().zip(&found.processes) {
+        assert!(pattern.is_match(&process.arguments.join(" ")), "{process:?}");
+    }
+    for other in ["/usr/bin/python3 other.py", "/usr/bin/python3 main.pyc", "tail -f main.py"] {
+        assert!(!patterns[0].is_match(other), "{other}");
+    }
+}
+
+#[test]
+fn a_host_of_ipv6_stands_in_brackets() {
+    let server = process(1, "llama-server --host 2001:db8::7 --port 9000");
+    let discovery = discover(&Found { processes: vec![server], ..Found::default() });
+    assert_eq!(discovery.proposals[0].values["coordinator"], "[2001:db8::7]:9000");
+}
+
+#[test]
 fn whatever_a_folder_is_called_the_file_can_be_read_and_names_are_each_once() {
     let hostile = ["/a/\"x\"\\", "/b/x\n[[watch]]", "/c/\u{202e}x", "/d/x", "/e/x", "/f/🐝"];
     let found = Found { roots: hostile.map(root).to_vec(), ..Found::default() };

@@ -101,6 +101,26 @@ fn a_node_of_today_is_understood() {
         ("CRITICAL", "something else", "error critical -"),
         ("WARNING", "something else", "nothing"),
         ("DEBUG", "Attempting to acquire lock 139923875226320", "nothing"),
+        // A file that a model may do without is asked for at each start.
+        (
+            "DEBUG",
+            "https://huggingface.co:443 \"HEAD /Gensyn/Qwen2.5/resolve/main/adapter_config.json HTTP/1.1\" 404 0",
+            "nothing",
+        ),
+        (
+            "ERROR",
+            "401 Client Error: Unauthorized for url: https://huggingface.co/x/resolve/main/config.json",
+            "error error model-refused",
+        ),
+        (
+            "DEBUG",
+            "http://localhost:3000 \"POST /api/submit-reward HTTP/1.1\" 401 12",
+            "submit_failed error session-expired status=401",
+        ),
+        ("INFO", "submitted the work of round 401", "nothing"),
+        ("INFO", "reward of BAA24C", "nothing"),
+        ("DEBUG", "errno.ENOSPC is handled", "nothing"),
+        ("ERROR", "ENOSPC: no space left on device, write", "error error disk-full"),
     ] {
         assert_eq!(told(&log, &line(level, text)), wanted, "{text}");
     }
@@ -260,6 +280,36 @@ fn any_program_is_understood_a_little() {
     let docker = log("generic", "main", &[("log", "/x"), ("grammar", "docker")]);
     let line = r#"{"log":"thread 'main' panicked at src/x.rs:1\n","stream":"stderr","time":"2025-08-05T02:04:54.2Z"}"#;
     assert_eq!(told(&docker, line), "crash critical -");
+}
+
+#[test]
+fn what_a_visitor_asks_for_is_no_end_of_the_program() {
+    let nginx = log("generic", "main", &[("log", "/x"), ("grammar", "nginx")]);
+    let line = |level: &str, text: &str| format!("2025/08/05 02:04:54 [{level}] 12#12: {text}");
+    for (level, text, wanted) in [
+        ("info", "*1 client closed, request: \"GET /core dumped HTTP/1.1\"", "nothing"),
+        ("info", "*1 open() \"/www/thread 'a' panicked at x\" failed", "nothing"),
+        ("info", "*1 request: \"GET /?q=segmentation fault HTTP/1.1\"", "nothing"),
+        ("info", "*1 request: \"GET /?q=out of memory HTTP/1.1\"", "error warning out-of-memory"),
+        (
+            "error",
+            "*1 FastCGI sent in stderr: \"PHP message: PHP Fatal error:  x\" while reading",
+            "error error -",
+        ),
+        ("info", "PHP Fatal error:  Uncaught Error: x", "nothing"),
+        ("alert", "worker process 13 exited on signal 11 (core dumped)", "crash critical -"),
+    ] {
+        assert_eq!(told(&nginx, &line(level, text)), wanted, "{text}");
+    }
+    let plain = log("generic", "main", &[("log", "/x")]);
+    for (text, wanted) in [
+        ("thread 'main' (4711) panicked at src/x.rs:1:2:", "crash critical -"),
+        ("fatal error: all goroutines are asleep - deadlock!", "crash critical -"),
+        ("./x.sh: line 3: 4711 Aborted                 (core dumped) ./y", "crash critical -"),
+        ("Out of memory", "out_of_memory critical out-of-memory"),
+    ] {
+        assert_eq!(told(&plain, text), wanted, "{text}");
+    }
 }
 
 #[test]

@@ -43,6 +43,55 @@ fn a_node_of_a_swarm_is_described_in_full() {
 }
 
 #[test]
+fn a_program_is_known_by_what_runs_and_not_by_who_names_it() {
+    let shelf = shelf();
+    let cases = [
+        (
+            "rl-swarm-hydra",
+            &[
+                "/home/my user/rl-swarm/.venv/bin/python3.12 -u -m rgym_exp.runner.swarm_launcher",
+                "python -m code_gen_exp.runner.swarm_launcher --config-path x",
+            ][..],
+            &[
+                "tail -f /h/rl-swarm/logs/code.swarm_launcher",
+                "SCREEN -dmS gensyn bash -c 'python -m rgym_exp.runner.swarm_launcher'",
+                "/bin/bash -c python -m rgym_exp.runner.swarm_launcher",
+                "/usr/bin/tail -f /x/python x.swarm_launcher",
+                "SCREEN bash -c\npython -m rgym_exp.runner.swarm_launcher\n",
+                "/x/python-tools/tail -f x.swarm_launcher",
+                "python3 follow.py /h/code.swarm_launcher.log",
+            ][..],
+        ),
+        (
+            "rl-swarm-legacy",
+            &["/x/bin/python -m hivemind_exp.gsm8k.train_single_gpu --config y"],
+            &["vim hivemind_exp.py", "bash -c python -m hivemind_exp.gsm8k"],
+        ),
+        (
+            "llama-cpp",
+            &["./rpc-server -p 50052", "/opt/llama cpp/llama-server", "build/bin/ggml-rpc-server"],
+            &[
+                "tail -f /var/log/llama-server",
+                "less /opt/rpc-server",
+                "/usr/bin/gdb ./llama-server",
+                "llama-server.sh",
+            ],
+        ),
+    ];
+    for (name, its, others) in cases {
+        let profile = shelf.get(name).unwrap();
+        let filled = profile.fill(&values(&[("home", "/h"), ("name", "a")])).unwrap();
+        let command = filled.command.unwrap();
+        for line in its {
+            assert!(command.is_match(line), "{name}: {line}");
+        }
+        for line in others {
+            assert!(!command.is_match(line), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn an_owner_watches_any_program_with_the_generic_profile() {
     let profile = shelf().get("generic").unwrap();
     let given = [

@@ -16,6 +16,12 @@ const BLOB_MIN: usize = 40;
 /// The longest secret that is looked for, in bytes.
 const SECRET_MAX: usize = 64 * 1024;
 
+/// How many letters stand at least behind the start of a vendor's secret within a word.
+const BEHIND_MIN: usize = 16;
+
+/// How many letters of such a secret are looked at.
+const SECRET_LOOK_MAX: usize = 64;
+
 /// How the secrets begin that vendors give out, those without a dash.
 const VENDORS: [&[u8]; 16] = [
     b"hf_",
@@ -63,9 +69,30 @@ pub(super) fn long_word(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range
         return;
     }
     hex(bytes, word, found);
-    if VENDORS.iter().any(|head| text.starts_with(head)) {
-        found.push(word.start..token_end(bytes, word.start));
+    if let Some(head) = vendor_head(text) {
+        found.push(word.start + head..token_end(bytes, word.start + head));
     }
+}
+
+/// Where in a word a vendor's secret begins: at its start, or behind what an escape left there, as in `3Dhf_…`. Behind
+/// such a start words alone, as in `load_hf_model_from_checkpoint`, are no secret.
+fn vendor_head(word: &[u8]) -> Option<usize> {
+    if VENDORS.iter().any(|head| word.starts_with(head)) {
+        return Some(0);
+    }
+    let is_head = |start: usize| {
+        let rest = word.get(start..).unwrap_or_default();
+        let is_it = |head: &&&[u8]| head.first() == rest.first() && rest.starts_with(head);
+        let head = VENDORS.iter().find(is_it);
+        let secret = head.and_then(|head| rest.get(head.len()..)).unwrap_or_default();
+        secret.len() >= BEHIND_MIN && is_mixed(secret)
+    };
+    (1..word.len().saturating_sub(BEHIND_MIN)).find(|start| is_head(*start))
+}
+
+/// Whether there is anything but small letters and `_`, near the start: the search takes as long for any word.
+fn is_mixed(text: &[u8]) -> bool {
+    text.iter().take(SECRET_LOOK_MAX).any(|it| it.is_ascii_digit() || it.is_ascii_uppercase())
 }
 
 /// Web tokens: JSON in base64, which begins with `{"`.
@@ -96,7 +123,7 @@ fn hex(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range<usize>>) {
         let end = run(bytes, here, word.end - here, is_hex);
         if end - here >= HEX_MIN {
             let is_decimal = || {
-                bytes.get(here..end).unwrap_or_default().iter().all(u8::is_ascii_digit)
+                is_fraction(bytes, here..end)
                     && here >= 2
                     && at(bytes, here - 1) == b'.'
                     && at(bytes, here - 2).is_ascii_digit()
@@ -109,6 +136,24 @@ fn hex(bytes: &[u8], word: &Range<usize>, found: &mut Vec<Range<usize>>) {
             }
         }
         here = end + 1;
+    }
+}
+
+/// Whether these are the digits behind a decimal point, with an exponent or without.
+fn is_fraction(bytes: &[u8], span: Range<usize>) -> bool {
+    let text = bytes.get(span.clone()).unwrap_or_default();
+    let digits = run(bytes, span.start, span.len(), |byte| byte.is_ascii_digit());
+    let rest = text.get(digits - span.start..).unwrap_or_default();
+    match rest {
+        [] => true,
+        // `e-10`: the sign ends the word.
+        [b'e' | b'E'] => {
+            matches!(at(bytes, span.end), b'-' | b'+') && at(bytes, span.end + 1).is_ascii_digit()
+        }
+        [b'e' | b'E', exponent @ ..] => {
+            exponent.len() <= 3 && exponent.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
     }
 }
 
@@ -165,14 +210,29 @@ pub(super) fn dashed(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> 
     Some(start..run(bytes, end, SECRET_MAX, is_hex))
 }
 
-/// A secret that a vendor gives out, which has a dash after its first word.
+/// A secret that a vendor gives out, which has a dash after its first word, or behind what an escape left before that.
 pub(super) fn vendor(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let name = bytes.get(word.clone())?;
-    if !DASHED_VENDORS.contains(&name) {
+    let end = || run(bytes, word.end, SECRET_MAX, |byte| is_word(byte) || byte == b'-');
+    if DASHED_VENDORS.contains(&name) {
+        let end = end();
+        return (end - word.end > HEX_MIN).then_some(word.start..end);
+    }
+    let head = DASHED_VENDORS.iter().find(|head| name.ends_with(head))?;
+    let start = word.end - head.len();
+    // `task-` and `disk-` end like one of them.
+    let is_escaped = match start - word.start {
+        1 => word.start > 0 && at(bytes, word.start - 1) == b'\\',
+        2 => word.start > 0 && at(bytes, word.start - 1) == b'%',
+        _ => false,
+    };
+    let is_divided = at(bytes, start.saturating_sub(1)) == b'_';
+    if !is_escaped && !is_divided {
         return None;
     }
-    let end = run(bytes, word.end, SECRET_MAX, |byte| is_word(byte) || byte == b'-');
-    (end - word.end > HEX_MIN).then_some(word.start..end)
+    let end = end();
+    let is_secret = end - word.end > BEHIND_MIN && is_mixed(bytes.get(word.end..end)?);
+    is_secret.then_some(start..end)
 }
 
 /// The token of a Telegram bot, whose number ends before this colon.

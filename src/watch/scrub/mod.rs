@@ -6,6 +6,7 @@
 
 mod address;
 mod bytes;
+mod coin;
 mod id;
 mod key;
 mod path;
@@ -56,6 +57,7 @@ fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
             let word = here..here + length;
             if length >= LONG {
                 id::long_word(bytes, &word, &mut found);
+                coin::addresses(bytes, &word, &mut found);
                 if word.start >= blob_end {
                     blob_end = id::blob(bytes, word.start, &mut found);
                 }
@@ -95,7 +97,7 @@ fn after_word(bytes: &[u8], word: Range<usize>, found: &mut Vec<Range<usize>>) -
     let last = at(bytes, word.end - 1);
     let span = match at(bytes, word.end) {
         b'.' if last.is_ascii_digit() => address::v4(bytes, &word, b'.'),
-        b'-' if is_hex(last) => id::dashed(bytes, &word),
+        b'-' if is_hex(last) => id::dashed(bytes, &word).or_else(|| id::vendor(bytes, &word)),
         b'-' => id::vendor(bytes, &word).or_else(|| address::cloud_host(bytes, &word)),
         b' ' | b'\t' => key::after_word(bytes, &word),
         _ => None,

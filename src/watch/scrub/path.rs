@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use super::bytes::{is_word, run};
+use super::bytes::{at, is_word, run};
 
 /// The longest name of a user, in bytes.
 const USER_MAX: usize = 128;
+
+/// Most spaces and apostrophes in the name of a user.
+const JOINTS_MAX: usize = 3;
 
 /// Folders of homes.
 const HOMES: [&[u8]; 2] = [b"home", b"users"];
@@ -31,8 +34,27 @@ pub(super) fn user(bytes: &[u8], here: usize) -> Option<Range<usize>> {
     if slash == b'\\' && bytes.get(spaced) == Some(&b'\\') && spaced > start {
         return Some(start..spaced);
     }
+    let joined = joined(bytes, start);
+    if joined > start && is_slash(at(bytes, joined)) {
+        return Some(start..joined);
+    }
     let is_user =
         |byte: u8| !byte.is_ascii_whitespace() && !b"/\\\"'`:;,()[]{}<>|*?&=".contains(&byte);
     let end = run(bytes, start, USER_MAX, is_user);
     (end > start).then_some(start..end)
+}
+
+/// Where a name ends in which single spaces and apostrophes stand between letters, a few of them: a sentence has more.
+fn joined(bytes: &[u8], start: usize) -> usize {
+    let mut joints = 0;
+    let end = bytes.iter().enumerate().skip(start).take(USER_MAX).find(|(here, byte)| {
+        if is_word(**byte) || b".-".contains(*byte) {
+            return false;
+        }
+        joints += 1;
+        let is_between =
+            *here > start && is_word(at(bytes, here - 1)) && is_word(at(bytes, here + 1));
+        !(b" '".contains(*byte) && is_between && joints <= JOINTS_MAX)
+    });
+    end.map_or(start, |(here, _)| here)
 }

@@ -45,6 +45,11 @@ fn people_and_hosts_go() {
         (r"C:\Users\John Smith\x", r"C:\Users\[REDACTED]\x"),
         (r#"{"p":"C:\\Users\\bob\\x"}"#, r#"{"p":"C:\\Users\\[REDACTED]\\x"}"#),
         ("/root/x /homes/x", "/root/x /homes/x"),
+        ("/home/john smith/x.py", "/home/[REDACTED]/x.py"),
+        ("/Users/Pat O'Brien/Library", "/Users/[REDACTED]/Library"),
+        ("cp '/home/bob' '/srv/x'", "cp '/home/[REDACTED]' '/srv/x'"),
+        ("from /home/bob to /srv/x", "from /home/[REDACTED] to /srv/x"),
+        ("['/home/bob', 'a/b']", "['/home/[REDACTED]', 'a/b']"),
     ] {
         check(text, wanted);
     }
@@ -83,6 +88,16 @@ fn secrets_go_by_their_names_and_by_their_looks() {
         ("sk-proj-abcDEFghiJKLmno ok", "[REDACTED] ok"),
         ("bot12345678:AAabcdefghijklmnopqrstuvwxyz-_12345", "bot[REDACTED]"),
         ("-----BEGIN PRIVATE KEY-----MIIE", "[REDACTED]"),
+        (r"a\nhf_abcDEFghiJKLmnoPQR ok", r"a\n[REDACTED] ok"),
+        ("x%3Dhf_abcDEFghiJKLmnoPQR&y", "x%3D[REDACTED]&y"),
+        ("my_ghp_abcDEFghiJKLmnoPQR", "my_[REDACTED]"),
+        (r"\nAKIAIOSFODNN7EXAMPLE ok", r"\n[REDACTED] ok"),
+        (r"\nsk-proj-abcDEFghiJKLmno ok", r"\n[REDACTED] ok"),
+        ("%3Dsk-abcdefghijkl1234567 ok", "%3D[REDACTED] ok"),
+        ("xoxb-123456789012-abcDEFghi ok", "[REDACTED] ok"),
+        ("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq.", "[REDACTED]."),
+        ("pay_1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "pay_[REDACTED]"),
+        ("to 3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy,", "to [REDACTED],"),
         ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj", "[REDACTED]"),
     ] {
         check(text, wanted);
@@ -94,6 +109,8 @@ fn what_says_what_a_program_does_stays() {
     for text in [
         "[2025-08-05 02:04:54,237][genrl.logging_utils.global_defs][INFO] - Starting round: 15579/1000000.",
         "loss 0.6931471805599453 lr 1e-6 at 12:30:45",
+        "lr 9.313225746154785e-10, 1.4901161193847656e-08, 6.123233995736766e17",
+        "convert_hf_checkpoint_to_megatron /task-scheduler-worker-thread",
         "unsloth/Qwen2-0-5B-Instruct-bnb-4bit-GGUF-Q4_K_M",
         "https://huggingface.co/Gensyn/Qwen2.5-0.5B-Instruct",
         "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
@@ -123,6 +140,12 @@ fn hostile_lines_take_no_longer_than_others() {
         "1.",
         "a-",
         "eyJ",
+        "hf_",
+        "AKIA",
+        "bc1",
+        "nsk-",
+        "/home/a ",
+        "_1",
     ] {
         let line = part.repeat(64 * 1024 / part.len());
         let begun = std::time::Instant::now();
@@ -147,6 +170,10 @@ fn secret() -> impl Strategy<Value = (String, String)> {
         "[0-9a-f]{16,64}".prop_map(whole),
         "[0-9A-F]{16,64}".prop_map(whole),
         "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}".prop_map(whole),
+        ("(\\\\n|%3D|x_|)", "(hf_|ghp_|npm_)", "[A-Za-z0-9]{15}[A-Z0-9]{2}[a-z]{3}")
+            .prop_map(|(before, head, rest)| (format!("{before}{head}{rest}"), rest)),
+        "bc1[a-z0-9]{39,59}".prop_map(whole),
+        "[13][1-9A-HJ-NP-Za-km-z]{24}[A-H][a-k]".prop_map(whole),
         "eyJ[A-Za-z0-9_-]{20,40}\\.eyJ[A-Za-z0-9_-]{20,40}\\.[A-Za-z0-9_-]{20,43}".prop_map(whole),
         (
             "(SECRET|token|password|API_KEY|hf-token|privateKey|serial_number)",
@@ -157,6 +184,8 @@ fn secret() -> impl Strategy<Value = (String, String)> {
         "[a-z]{1,8}:[A-Za-z0-9!%_-]{3,20}"
             .prop_map(|user| (format!("postgres://{user}@db.example/x"), user)),
         "[a-z][a-z0-9_-]{4,12}"
+            .prop_map(|user| (format!("/home/{user}/rl-swarm"), format!("/{user}/"))),
+        "[a-z]{3,8}[ '][a-z]{3,8}"
             .prop_map(|user| (format!("/home/{user}/rl-swarm"), format!("/{user}/"))),
         "[a-z][a-z0-9_-]{4,12}"
             .prop_map(|user| (format!("C:\\Users\\{user}\\x"), format!("\\{user}\\"))),
