@@ -162,10 +162,15 @@ impl Follower {
     /// At the end of a copy: goes on to a later copy, or to the file that was truncated.
     pub(super) fn leave_copy(
         &mut self,
-        copy: Box<Source>,
+        mut copy: Box<Source>,
         next: Result<Next, Refusal>,
         now: Instant,
     ) -> Option<Step> {
+        // What is held of a line is all that the copy has of it.
+        if let Some(line) = copy.lines.take_rest() {
+            self.place = Place::On(copy);
+            return self.lines(vec![line]).map(|read| Step::Told(Box::new(read)));
+        }
         match next {
             Ok(next) if next.is_copy => {
                 self.gap = Some(GapWhy::Truncated);
