@@ -153,8 +153,12 @@ impl Follower {
 
     /// The first look at the path.
     fn begin(&mut self, now: Instant) -> Option<Step> {
-        let is_first = !std::mem::replace(&mut self.has_looked, true);
-        let (file, facts) = match open::open(&self.config.path) {
+        let opened = open::open(&self.config.path);
+        // What is there and can't be read yet may have been written long before.
+        let is_known = !matches!(opened, Err(Refusal::Other(_)));
+        let is_first = !self.has_looked;
+        self.has_looked |= is_known;
+        let (file, facts) = match opened {
             Ok(opened) => opened,
             Err(refusal) => return Some(self.refused(&refusal, now)),
         };
