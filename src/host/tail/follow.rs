@@ -275,7 +275,7 @@ impl Follower {
         let mut source = Source::new(next.file, next.facts, 0, now);
         source.is_copy = next.is_copy;
         let born = source.facts().born;
-        self.ties.retain(|tie| tie.1 >= born);
+        self.ties.retain(|tie| tie.1.is_some() && tie.1 >= born);
         self.place = Place::On(Box::new(source));
         if next.skips_packed {
             self.gap = self.gap.or(Some(GapWhy::Compressed));

@@ -138,6 +138,8 @@ impl Follower {
     /// Waits for text in a truncated file, of whose old text so much was had.
     fn begin_after_cut(&mut self, mut source: Box<Source>, had: u64) {
         source.begin_anew(0);
+        // An inode alone may soon be that of a newer file.
+        self.ties.retain(|tie| tie.1.is_some());
         self.cut = Some(had);
         self.place = Place::On(source);
     }
@@ -175,7 +177,7 @@ impl Follower {
             Ok(next) if next.is_copy => {
                 self.gap = Some(GapWhy::Truncated);
                 self.cut = None;
-                self.enter(next, now);
+                self.enter_other_copy(&copy, next, now);
                 self.cut = Some(0);
             }
             next => {
@@ -201,6 +203,19 @@ impl Follower {
             }
         }
         None
+    }
+
+    /// Goes on to a copy that may be exactly as old as the one that is left, which then must not follow it.
+    fn enter_other_copy(&mut self, copy: &Source, next: Next, now: Instant) {
+        let is_as_old = Age::of(&copy.facts()).order(Age::of(&next.facts)).is_eq();
+        let mut ties = if is_as_old { self.ties.clone() } else { Vec::new() };
+        self.enter(next, now);
+        if is_as_old {
+            ties.push(copy.facts().key());
+            let surplus = ties.len().saturating_sub(TIES_MAX);
+            ties.drain(..surplus);
+            self.ties = ties;
+        }
     }
 
     /// Begins a truncated file anew as soon as there is text in it, which tells how much was lost.
