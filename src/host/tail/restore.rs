@@ -28,9 +28,7 @@ impl Follower {
         self.ties = position.ties.iter().take(TIES_MAX).copied().collect();
         let mark = &position.current;
         let found = family::find(&self.config.path, mark.inode);
-        // Where the file system doesn't tell when a file was created, the same inode is the same file.
-        let is_same = |facts: &Facts| mark.born.is_none() || facts.born == mark.born;
-        match found.filter(|(_, facts)| is_same(facts)) {
+        match found.filter(|found| self.may_be(mark, found)) {
             Some(found) if is_at(mark, &found) => {
                 let known = |rung: &&Rung| rung.offset <= mark.offset;
                 let rungs = position.rungs.iter().filter(known).take(RUNGS_MAX).copied().collect();
@@ -57,6 +55,16 @@ impl Follower {
             }
             None => self.is_gone(mark, now),
         }
+    }
+
+    /// Whether a file with the inode of the place may be the one that was read. Where the file system doesn't tell when
+    /// a file was created, another program may have got the inode: then the text or the name decides.
+    fn may_be(&self, mark: &Mark, found: &(File, Facts)) -> bool {
+        if mark.born.is_some() {
+            return found.1.born == mark.born;
+        }
+        let is_known = !mark.is_weak() && is_at(mark, found);
+        is_known || family::is_named(&self.config.path, mark.inode)
     }
 
     /// Reads the file from the place on.
