@@ -135,6 +135,9 @@ impl Follower {
             if let Some(read) = self.lines(lines) {
                 return Some(Step::Told(Box::new(read)));
             }
+            if !self.waiting.is_empty() {
+                return None;
+            }
         }
         match std::mem::replace(&mut self.place, Place::Nowhere) {
             Place::On(source) => self.read(source, now),

@@ -16,15 +16,33 @@ use super::source::Source;
 impl Follower {
     /// Goes on where the position says.
     pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
+        let is_whole = self.take_up_retired(position, now);
+        self.take_up_current(position, now);
+        if !is_whole && self.position().is_some() {
+            self.tell_gap(None, GapWhy::Gone);
+        } else if !is_whole {
+            self.gap = self.gap.or(Some(GapWhy::Gone));
+        }
+    }
+
+    /// Takes up the files that were rotated a short time before; says whether all of them are there.
+    fn take_up_retired(&mut self, position: &Position, now: Instant) -> bool {
+        let mut is_whole = true;
         // One more while a file is entered, before room is made.
         for mark in position.retired.iter().take(2 * RETIRED_MAX) {
             let found = family::find(&self.config.path, mark.inode);
-            if let Some((file, facts)) = found.filter(|found| is_at(mark, found)) {
-                let mut source = Source::new(file, facts, mark.offset, now);
-                source.was_seen(mark);
-                self.retired.push(source);
-            }
+            let Some((file, facts)) = found.filter(|found| is_at(mark, found)) else {
+                is_whole = false;
+                continue;
+            };
+            let mut source = Source::new(file, facts, mark.offset, now);
+            source.was_seen(mark);
+            self.retired.push(source);
         }
+        is_whole
+    }
+
+    fn take_up_current(&mut self, position: &Position, now: Instant) {
         self.ties = position.ties.iter().take(TIES_MAX).copied().collect();
         let mark = &position.current;
         let found = family::find(&self.config.path, mark.inode);
@@ -249,9 +267,11 @@ impl Follower {
         self.place = Place::On(source);
         // A program that goes on where it was leaves a hole as long as what it had written.
         let bytes = (begin > 0).then(|| begin.saturating_sub(had));
+        let gap = self.gap.take();
         if bytes != Some(0) {
-            self.gap = None;
             self.tell_gap(bytes, GapWhy::Truncated);
+        } else if let Some(why) = gap {
+            self.tell_gap(None, why);
         }
         None
     }
