@@ -175,7 +175,8 @@ impl Search {
         let new: Vec<_> = new.filter_map(|(peer, node)| Some((*peer, node.id?))).collect();
         let mut ranks: BTreeMap<PeerId, usize> = BTreeMap::new();
         for (key, _) in &self.keys {
-            let mut near: Vec<_> = new.iter().map(|(peer, id)| (id.distance(*key), *peer)).collect();
+            let mut near: Vec<_> =
+                new.iter().map(|(peer, id)| (id.distance(*key), *peer)).collect();
             near.sort_unstable();
             for (rank, (_, peer)) in near.into_iter().enumerate() {
                 let best = ranks.entry(peer).or_insert(rank);

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use super::{GapWhy, LINES_MAX};
 use super::follow::{BATCH_BYTES, Follower, Place};
 use super::lines::Line;
 use super::open::Key;
 use super::position::{RETIRED_MAX, TIES_MAX};
 use super::source::{Fill, Source};
+use super::{GapWhy, LINES_MAX};
 
 impl Follower {
     /// Lines of files that were rotated and have grown since.

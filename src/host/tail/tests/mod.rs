@@ -527,8 +527,7 @@ fn the_last_lines_of_a_file_of_very_long_ones_are_as_many_as_the_last_mib_has() 
     assert_eq!(begun(9), ["4", "5"]);
     assert_eq!(begun(0), [""; 0]);
     fs::write(&case.path, "x".repeat(2 << 20)).unwrap();
-    case.reader =
-        Follower::new(Config { start: Start::LastLines(9), ..config(&case.path) }, None);
+    case.reader = Follower::new(Config { start: Start::LastLines(9), ..config(&case.path) }, None);
     assert_eq!(case.told(), [""; 0]);
     case.append("end\nnew\n");
     assert_eq!(case.told(), ["end", "new"], "a line that began before is read from here on");

@@ -307,7 +307,8 @@ impl World {
         let mut kept = self.kept.iter().peekable();
         while let Some(line) = kept.next() {
             // A line that was half written when its file was copied and truncated comes in two.
-            let (first, both) = (serial_of(line), kept.peek().map(|next| [line, &next[..]].concat()));
+            let (first, both) =
+                (serial_of(line), kept.peek().map(|next| [line, &next[..]].concat()));
             let found = first.or_else(|| {
                 let joined = serial_of(&both?)?;
                 kept.next();
@@ -325,10 +326,10 @@ impl World {
     }
 }
 
-/// The line with this number.
+/// The line with this number, which either half of it tells: files that look alike are copies of each other.
 fn line(serial: u64) -> String {
     let filling = 60 + usize::try_from(serial * 37 % 90).unwrap();
-    format!("{serial:06} {}#\n", "x".repeat(filling))
+    format!("{serial:06} {}{serial:06}#\n", "x".repeat(filling))
 }
 
 /// The number of a line that is whole.
