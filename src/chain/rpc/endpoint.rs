@@ -64,6 +64,11 @@ impl CallError {
         fault(Kind::Nonsense, said, true)
     }
 
+    /// Whether another request may fare better: it was refused, or its answer can't be used.
+    pub(super) fn is_of_request(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Fault(EndpointFault { kind: Kind::Nonsense, .. }))
+    }
+
     /// Turns a refusal into a fault of the endpoint, for methods that every endpoint must serve.
     pub(super) fn of_method(self, method: &str) -> Self {
         match self {
