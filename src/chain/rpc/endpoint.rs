@@ -133,8 +133,8 @@ impl Endpoint {
         let first_id = self.next_id.fetch_add(count, Ordering::Relaxed);
         let said = self.post(&batch::body(calls, first_id)).await?;
         let read = || {
-            let Some(answers) = batch::answers(&said.text).filter(|_| said.status.is_success())
-            else {
+            let answers = batch::answers(&said.text, calls.len());
+            let Some(answers) = answers.filter(|_| said.status.is_success()) else {
                 // It answered the batch as a whole, which is no answer to its calls.
                 self.read(batch::METHOD, said.status, &said.text)?;
                 return Err(CallError::nonsense("one answer to a batch of calls".to_owned()));
