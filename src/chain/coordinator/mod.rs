@@ -121,7 +121,7 @@ impl Coordinator {
         let items = self.reader.rpc.batch(&calls).await?;
         let header = |(block, item): (&u64, super::rpc::Item)| {
             let found = match item {
-                Err(refusal) if refusal.is_throttling(METHOD) => {
+                Err(refusal) if refusal.is_throttling(METHOD, &Value::Null) => {
                     let reason = format!("it puts off {METHOD}: {}", words(&refusal.message));
                     return Err(Error::Unexpected { reason });
                 }

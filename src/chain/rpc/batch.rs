@@ -153,8 +153,10 @@ pub(super) fn in_order(
     };
     let mut refusals = found.iter().map(|answer| answer.error.as_ref());
     if let Some(Some(first)) = refusals.next()
-        && first.is_throttling(METHOD)
-        && refusals.all(|refusal| refusal.is_some_and(|refusal| refusal.is_throttling(METHOD)))
+        && first.is_throttling(METHOD, &Value::Null)
+        && refusals.all(|refusal| {
+            refusal.is_some_and(|refusal| refusal.is_throttling(METHOD, &Value::Null))
+        })
     {
         return Err(EndpointFault::new(Kind::Throttled, words(&first.message)));
     }
@@ -213,7 +215,9 @@ mod tests {
         assert!(ordered(&all, 2).unwrap_err().contains("Throttled"));
         let some = format!(r#"[{},{{"id":8,"result":"0x"}}]"#, slow(7));
         let items = ordered(&some, 2).unwrap();
-        assert!(items[0].as_ref().is_err_and(|refusal| refusal.is_throttling(METHOD)));
+        assert!(
+            items[0].as_ref().is_err_and(|refusal| refusal.is_throttling(METHOD, &Value::Null))
+        );
         assert!(items[1].is_ok());
     }
 

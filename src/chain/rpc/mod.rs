@@ -30,7 +30,7 @@ use super::Error;
 use crate::clock::{Clock as _, SystemClock};
 use crate::http;
 
-pub(super) use answer::{ErrorObject, RpcError, Verdict, words};
+pub(super) use answer::{ErrorObject, LIMITED, RpcError, Verdict, words};
 use batch::BatchSize;
 pub(super) use batch::{Call, Item};
 pub(super) use block::Block;
