@@ -303,19 +303,23 @@ impl World {
         }
         self.commit();
         let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut fragments = 0;
-        let mut kept = self.kept.iter().peekable();
-        while let Some(line) = kept.next() {
-            // A line that was half written when its file was copied and truncated comes in two.
-            let (first, both) =
-                (serial_of(line), kept.peek().map(|next| [line, &next[..]].concat()));
-            let found = first.or_else(|| {
-                let joined = serial_of(&both?)?;
-                kept.next();
-                Some(joined)
-            });
-            match found {
+        let (mut halves, mut fragments) = (Vec::new(), 0);
+        for line in &self.kept {
+            match serial_of(line) {
                 Some(serial) => *times.entry(serial).or_default() += 1,
+                None => halves.push(line),
+            }
+        }
+        // A line that was half written when its file was copied and truncated comes in two.
+        while let Some(half) = halves.pop() {
+            let both = |other: &&Vec<u8>| {
+                serial_of(&[half, &other[..]].concat()).or(serial_of(&[*other, &half[..]].concat()))
+            };
+            match halves.iter().enumerate().find_map(|(at, other)| Some((at, both(other)?))) {
+                Some((at, serial)) => {
+                    halves.remove(at);
+                    *times.entry(serial).or_default() += 1;
+                }
                 None => fragments += 1,
             }
         }
