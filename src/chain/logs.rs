@@ -4,16 +4,20 @@
 //! too large.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use alloy::primitives::{Address, B256, Bytes, U64};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Error;
-use super::rpc::{Rpc, RpcError};
+use super::rpc::{LIMITED, Rpc, RpcError};
 
 /// The number of blocks in the first request. Public endpoints allow between 10 and 50,000.
 pub(super) const BLOCKS_MAX: u64 = 10_000;
+
+/// The pause before a smaller range is asked for, where the endpoint may mean that there were too many requests.
+const LIMITED_PAUSE: Duration = Duration::from_millis(200);
 
 /// One log.
 #[derive(Debug, Deserialize)]
@@ -86,9 +90,13 @@ impl Ranges {
                 }
                 // Endpoints have no common error for "too many", so any refusal and any oversized
                 // answer halves the range until one block is left.
-                Err(RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. }))
+                Err(err @ (RpcError::Refused(_) | RpcError::Other(Error::Unexpected { .. })))
                     if blocks.end() > blocks.start() =>
                 {
+                    if matches!(&err, RpcError::Refused(refusal) if refusal.code == LIMITED) {
+                        // It may as well be a limit of requests.
+                        tokio::time::sleep(LIMITED_PAUSE).await;
+                    }
                     self.span = (blocks.end() - blocks.start()).div_ceil(2);
                 }
                 Err(err) => return Err(err.unexpected("eth_getLogs")),

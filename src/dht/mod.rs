@@ -103,8 +103,8 @@ pub enum Sought {
         peers: BTreeMap<String, Publish>,
         /// All the others.
         others: Others,
-        /// Whether most of the nodes that hold the key answered, so that a peer that isn't among `peers` did not
-        /// publish.
+        /// Whether most of the nodes that hold the key answered and told whose each value is, so that a peer that
+        /// isn't among `peers` did not publish.
         is_complete: bool,
     },
     /// Nobody published under the key.

@@ -2,7 +2,8 @@
 //! who answered. Pure.
 //!
 //! Must hold: the search ends, however long the lists of nodes are that strangers tell. A key is absent only if
-//! most of the nodes nearest to it answered and none of them had it: no answer is never "absent".
+//! most of the nodes nearest to it answered and none of them had it: no answer is never "absent". Where fewer are known
+//! than store a key, every bootnode that gave no answer may be one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,8 @@ pub(super) struct Next {
 #[derive(Debug, Default)]
 struct Sought {
     is_found: bool,
+    /// A node holds a value that doesn't tell who published it.
+    is_anonymous: bool,
     entries: Entries,
 }
 
@@ -137,6 +140,7 @@ impl Search {
                 sought.merge(told.held);
             }
         }
+        self.forget_far();
     }
 
     /// This node gave no answer.
@@ -149,15 +153,40 @@ impl Search {
     }
 
     fn heard_of(&mut self, peer: PeerId, id: Id, hops: u8) {
-        let is_full = self.nodes.len() >= KNOWN_MAX;
         match self.nodes.get_mut(&peer) {
             // What a node itself says of its id counts more.
             Some(node) => node.id = node.id.or(Some(id)),
-            None if is_full || hops > HOPS_MAX => {}
+            None if hops > HOPS_MAX => {}
             None => {
                 let state = State::New;
                 self.nodes.insert(peer, Node { id: Some(id), addresses: Vec::new(), hops, state });
             }
+        }
+    }
+
+    /// Forgets nodes that were not asked, if too many are known: those first that are far from all keys, so that no
+    /// crowd of made-up nodes keeps out the ones that hold a key.
+    fn forget_far(&mut self) {
+        let surplus = self.nodes.len().saturating_sub(KNOWN_MAX);
+        if surplus == 0 {
+            return;
+        }
+        let new = self.nodes.iter().filter(|(_, node)| node.state == State::New);
+        let new: Vec<_> = new.filter_map(|(peer, node)| Some((*peer, node.id?))).collect();
+        let mut ranks: BTreeMap<PeerId, usize> = BTreeMap::new();
+        for (key, _) in &self.keys {
+            let mut near: Vec<_> =
+                new.iter().map(|(peer, id)| (id.distance(*key), *peer)).collect();
+            near.sort_unstable();
+            for (rank, (_, peer)) in near.into_iter().enumerate() {
+                let best = ranks.entry(peer).or_insert(rank);
+                *best = rank.min(*best);
+            }
+        }
+        let mut farthest: Vec<_> = ranks.into_iter().map(|(peer, rank)| (rank, peer)).collect();
+        farthest.sort_unstable();
+        for (_, peer) in farthest.into_iter().rev().take(surplus) {
+            self.nodes.remove(&peer);
         }
     }
 
@@ -176,22 +205,31 @@ impl Search {
         self.nodes.values().filter(|node| node.state == State::Answered).count()
     }
 
+    /// How many nodes gave no answer and no id, so that nobody knows which keys they are near to.
+    fn nodes_unplaced(&self) -> usize {
+        let is_unplaced = |node: &&Node| node.id.is_none() && node.state != State::Answered;
+        self.nodes.values().filter(is_unplaced).count()
+    }
+
     /// How the search ended, key by key.
     pub(super) fn end(self) -> Vec<End> {
+        let unplaced = self.nodes_unplaced();
         let ends = self.keys.iter().map(|(key, sought)| {
-            let nearest = self.nearest(*key, |_| true);
-            let is_answered = |peer: &PeerId| {
+            let near = self.nearest(*key, |_| true);
+            let is_answered = |peer: &&PeerId| {
                 self.nodes.get(peer).is_some_and(|node| node.state == State::Answered)
             };
-            let near = nearest.iter().filter(|peer| is_answered(peer)).count();
-            let is_complete = 2 * near > nearest.len();
-            let answered = self.nodes_answered();
+            let answered = near.iter().filter(is_answered).count();
+            let is_few = !near.is_empty() && near.len() < REPLICAS;
+            let nearest = near.len() + if is_few { unplaced } else { 0 };
+            let is_complete = 2 * answered > nearest;
             match sought {
-                Sought { is_found: true, entries } => {
-                    End::Found { entries: entries.clone(), is_complete }
-                }
-                _ if is_complete => End::Absent { answered },
-                _ => End::Unknown { answered: near, nearest: nearest.len() },
+                Sought { is_found: true, is_anonymous, entries } => End::Found {
+                    entries: entries.clone(),
+                    is_complete: is_complete && !is_anonymous,
+                },
+                _ if is_complete => End::Absent { answered: self.nodes_answered() },
+                _ => End::Unknown { answered, nearest },
             }
         });
         ends.collect()
@@ -207,6 +245,7 @@ impl Node {
 impl Sought {
     fn merge(&mut self, held: Held) {
         self.is_found |= held != Held::Nothing;
+        self.is_anonymous |= held == Held::Regular;
         let Held::Dictionary(entries) = held else { return };
         for (peer, expires) in entries.of_interest {
             let known = self.entries.of_interest.entry(peer).or_insert(expires);
@@ -345,5 +384,52 @@ mod tests {
             (at, asked) = (next.peer, asked + 1);
         }
         assert_eq!(asked, usize::from(HOPS_MAX));
+    }
+
+    #[test]
+    fn bootnodes_that_give_no_answer_count_where_few_nodes_are_known() {
+        let boots: Vec<_> = (0..4).map(|_| peer()).collect();
+        let mut search = Search::begin(&[id(0)], boots.iter().copied());
+        search.answered(boots[0], nothing(id(1), &[]));
+        boots[1..].iter().for_each(|boot| search.failed(*boot));
+        assert_eq!(search.end(), [End::Unknown { answered: 1, nearest: 4 }]);
+    }
+
+    #[test]
+    fn bootnodes_that_give_no_answer_do_not_count_where_the_nearest_five_are_known() {
+        let boots: Vec<_> = (0..9).map(|_| peer()).collect();
+        let mut search = Search::begin(&[id(0)], boots.iter().copied());
+        for boot in &boots[..5] {
+            search.answered(*boot, nothing(id(1), &[]));
+        }
+        boots[5..].iter().for_each(|boot| search.failed(*boot));
+        assert_eq!(search.end(), [End::Absent { answered: 5 }]);
+    }
+
+    #[test]
+    fn a_value_that_tells_no_publisher_leaves_open_who_did_not_publish() {
+        let (mut search, peers) = begun(5);
+        for near in &peers {
+            let mut answer = nothing(id(0), &[]);
+            answer.told[0].held = Held::Regular;
+            search.answered(*near, answer);
+        }
+        let entries = Entries::default();
+        assert_eq!(search.end(), [End::Found { entries, is_complete: false }]);
+    }
+
+    #[test]
+    fn however_many_far_nodes_are_told_the_near_ones_told_later_are_asked() {
+        let (mut search, peers) = begun(5);
+        for teller in &peers {
+            search.next().unwrap();
+            let far: Vec<_> = (0..200).map(|_| (id(200), peer())).collect();
+            search.answered(*teller, nothing(id(100), &far));
+        }
+        assert!(search.nodes.len() <= KNOWN_MAX, "{}", search.nodes.len());
+        let near = peer();
+        search.answered(peers[0], nothing(id(100), &[(id(1), near)]));
+        search.located(vec![(near, vec![place(9)])]);
+        assert_eq!(search.next().map(|next| next.peer), Some(near));
     }
 }

@@ -202,7 +202,7 @@ fn reply(item: Result<Value, ErrorObject>) -> Option<Reply> {
             let bytes = serde_json::from_value::<Bytes>(found);
             Some(bytes.map_err(|_| "the endpoint's answer is no data".to_owned()))
         }
-        Err(refusal) if refusal.is_throttling("eth_call") => None,
+        Err(refusal) if refusal.is_throttling("eth_call", &Value::Null) => None,
         Err(refusal) => Some(Err(refused(&refusal))),
     }
 }

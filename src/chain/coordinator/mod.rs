@@ -31,7 +31,7 @@ pub use look::{Look, PeerFigures};
 pub use news::News;
 
 use super::logs;
-use super::rpc::Call;
+use super::rpc::{Call, words};
 use super::{Config, Error, Reader};
 use crate::clock::Timestamp;
 use crate::ids::{Address, Hash};
@@ -115,12 +115,16 @@ impl Coordinator {
 
     /// The headers of the blocks with these numbers; `None` for each that the endpoint doesn't have.
     async fn headers(&self, blocks: &[u64]) -> Result<Vec<Option<Header>>, Error> {
-        let question =
-            |block: &u64| -> Call { ("eth_getBlockByNumber", json!([U64::from(*block), false])) };
+        const METHOD: &str = "eth_getBlockByNumber";
+        let question = |block: &u64| -> Call { (METHOD, json!([U64::from(*block), false])) };
         let calls: Vec<Call> = blocks.iter().map(question).collect();
         let items = self.reader.rpc.batch(&calls).await?;
         let header = |(block, item): (&u64, super::rpc::Item)| {
             let found = match item {
+                Err(refusal) if refusal.is_throttling(METHOD, &Value::Null) => {
+                    let reason = format!("it puts off {METHOD}: {}", words(&refusal.message));
+                    return Err(Error::Unexpected { reason });
+                }
                 // Some clients refuse to tell of a block that they don't have.
                 Ok(Value::Null) | Err(_) => return Ok(None),
                 Ok(found) => serde_json::from_value::<Header>(found).ok(),

@@ -93,27 +93,20 @@ impl Coordinator {
         let marks = news.cursor.marks_to(head.number);
         if let Some(mark) = marks.first() {
             let found = self.headers(&[mark.block]).await?;
-            match found.into_iter().flatten().next() {
-                Some(header) if header.hash() == mark.hash => return Ok(()),
-                Some(_) => {}
-                None => {
-                    let reason = format!("it doesn't show block {}", mark.block);
-                    return Err(Error::Unexpected { reason });
-                }
+            if shown(mark, found.into_iter().flatten().next())?.hash() == mark.hash {
+                return Ok(());
             }
         }
         let blocks: Vec<u64> = marks.iter().map(|mark| mark.block).collect();
-        let headers = self.headers(&blocks).await?;
-        let is_same = |(mark, header): &(&Mark, Option<Header>)| {
-            header.as_ref().is_some_and(|header| header.hash() == mark.hash)
-        };
-        if let Some((mark, _)) = marks.iter().zip(headers).find(is_same) {
-            news.cursor.go_back_to(mark.block);
-            news.void_after = Some(mark.block);
-        } else {
-            news.cursor = self.first_reading(of, head).await?;
-            news.void_after = Some(0);
+        for (mark, header) in marks.iter().zip(self.headers(&blocks).await?) {
+            if shown(mark, header)?.hash() == mark.hash {
+                news.cursor.go_back_to(mark.block);
+                news.void_after = Some(mark.block);
+                return Ok(());
+            }
         }
+        news.cursor = self.first_reading(of, head).await?;
+        news.void_after = Some(0);
         Ok(())
     }
 
@@ -285,6 +278,12 @@ impl News {
             self.cursor.skip_to(first);
         }
     }
+}
+
+/// The block in the place of a mark. One that is not shown proves nothing.
+fn shown(mark: &Mark, header: Option<Header>) -> Result<Header, Error> {
+    let missing = || Error::Unexpected { reason: format!("it doesn't show block {}", mark.block) };
+    header.ok_or_else(missing)
 }
 
 fn taken_back_as((block, hash, index): Key) -> Happened {

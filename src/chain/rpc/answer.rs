@@ -71,6 +71,9 @@ const WORDS: &[(Verdict, &[&str])] = &[
 /// Words of public endpoints about a request for logs of too many blocks, or with too large an answer.
 const TOO_LARGE: &[&str] = &["range", "results", "too many logs", "response size", "blocks"];
 
+/// The code of a request that is over some limit.
+pub(in crate::chain) const LIMITED: i64 = -32005;
+
 /// The method that asks for logs.
 const LOGS: &str = "eth_getLogs";
 
@@ -119,18 +122,21 @@ impl ErrorObject {
 
     /// Whether the code means "slow down", as public endpoints use it. That does not judge the call. Some use the
     /// same code for a request for logs that is too large, which no wait makes smaller.
-    pub(in crate::chain) fn is_throttling(&self, method: &str) -> bool {
+    pub(in crate::chain) fn is_throttling(&self, method: &str, params: &Value) -> bool {
         match self.code {
             429 => true,
-            -32005 => method != LOGS || !self.is_about_size(),
+            LIMITED => method != LOGS || !self.is_about_size(params),
             _ => false,
         }
     }
 
-    /// Whether the message is about the size of a request for logs, or of its answer.
-    fn is_about_size(&self) -> bool {
+    /// Whether the message is about the size of this request for logs, or of its answer. "Limit exceeded" alone may be
+    /// about either, but a request for one block can't be made smaller.
+    fn is_about_size(&self, params: &Value) -> bool {
         let message = self.message.to_ascii_lowercase();
-        TOO_LARGE.iter().any(|words| message.contains(words)) || message.trim() == "limit exceeded"
+        let is_one_block = params[0]["fromBlock"] == params[0]["toBlock"];
+        TOO_LARGE.iter().any(|words| message.contains(words))
+            || (message.trim() == "limit exceeded" && !is_one_block)
     }
 }
 
@@ -167,19 +173,25 @@ mod tests {
             data: Value::Null,
             by: String::new(),
         };
+        let of = |from: &str| serde_json::json!([{"fromBlock": from, "toBlock": "0x9"}]);
+        let (many, one) = (of("0x1"), of("0x9"));
         for message in [
             "query returned more than 10000 results",
             "block range too large, max range: 1000",
             "limit exceeded",
             "eth_getLogs is limited to 10000 blocks",
         ] {
-            assert!(!refusal(-32005, message).is_throttling(LOGS), "{message}");
-            assert!(refusal(-32005, message).is_throttling("eth_call"), "{message}");
+            assert!(!refusal(-32005, message).is_throttling(LOGS, &many), "{message}");
+            assert!(refusal(-32005, message).is_throttling("eth_call", &many), "{message}");
+            let is_bare = message == "limit exceeded";
+            assert_eq!(refusal(-32005, message).is_throttling(LOGS, &one), is_bare, "{message}");
         }
         for message in ["request limit reached", "project ID request rate exceeded", ""] {
-            assert!(refusal(-32005, message).is_throttling(LOGS), "{message}");
+            assert!(refusal(-32005, message).is_throttling(LOGS, &many), "{message}");
         }
-        assert!(refusal(429, "your app has exceeded its compute units").is_throttling(LOGS));
-        assert!(!refusal(-32602, "range 1000000 exceeds limit of 10000").is_throttling(LOGS));
+        let refused = refusal(429, "your app has exceeded its compute units");
+        assert!(refused.is_throttling(LOGS, &many));
+        let refused = refusal(-32602, "range 1000000 exceeds limit of 10000");
+        assert!(!refused.is_throttling(LOGS, &many));
     }
 }

@@ -3,8 +3,10 @@
 //! Must hold: each call of a batch fails alone. How many calls an endpoint takes is remembered, and more are tried
 //! again seldom.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,6 +18,9 @@ pub(super) const METHOD: &str = "a batch of calls";
 
 /// The most calls in one request.
 const CALLS_MAX: usize = 1000;
+
+/// How many answers more than there were calls are passed over.
+const UNASKED_MAX: usize = 8;
 
 /// After this many requests that were taken, a batch of twice the size is tried.
 const TAKEN_BEFORE_MORE: u32 = 64;
@@ -96,9 +101,33 @@ pub(super) fn body(calls: &[Call], first_id: u64) -> Value {
     (first_id..).zip(calls).map(request).collect()
 }
 
-/// The answers to a batch; `None` if this is no array of answers.
-pub(super) fn answers(text: &[u8]) -> Option<Vec<Answered>> {
-    serde_json::from_slice(text).ok()
+/// The answers to a batch of `count` calls; `None` if this is no array of answers, or one of far more.
+pub(super) fn answers(text: &[u8], count: usize) -> Option<Vec<Answered>> {
+    let mut text = serde_json::Deserializer::from_slice(text);
+    let found = text.deserialize_seq(Few(count)).ok()?;
+    text.end().is_ok().then_some(found)
+}
+
+/// Reads the answers to so many calls: an answer in memory is many times larger than its text may be.
+struct Few(usize);
+
+impl<'de> Visitor<'de> for Few {
+    type Value = Vec<Answered>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answers to {} calls", self.0)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut answers: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(answer) = answers.next_element()? {
+            if found.len() >= self.0.saturating_add(UNASKED_MAX) {
+                return Err(A::Error::custom("there are more answers than calls"));
+            }
+            found.push(answer);
+        }
+        Ok(found)
+    }
 }
 
 /// One answer for each of `count` calls, which an endpoint may give in any order, with cleaned messages.
@@ -124,8 +153,10 @@ pub(super) fn in_order(
     };
     let mut refusals = found.iter().map(|answer| answer.error.as_ref());
     if let Some(Some(first)) = refusals.next()
-        && first.is_throttling(METHOD)
-        && refusals.all(|refusal| refusal.is_some_and(|refusal| refusal.is_throttling(METHOD)))
+        && first.is_throttling(METHOD, &Value::Null)
+        && refusals.all(|refusal| {
+            refusal.is_some_and(|refusal| refusal.is_throttling(METHOD, &Value::Null))
+        })
     {
         return Err(EndpointFault::new(Kind::Throttled, words(&first.message)));
     }
@@ -141,7 +172,7 @@ mod tests {
     use super::*;
 
     fn ordered(text: &str, count: usize) -> Result<Vec<Item>, String> {
-        let found = in_order(answers(text.as_bytes()).unwrap(), 7, count, |refusal| {
+        let found = in_order(answers(text.as_bytes(), count).unwrap(), 7, count, |refusal| {
             refusal.message = refusal.message.replace("key", "***");
         });
         match found {
@@ -164,13 +195,29 @@ mod tests {
     }
 
     #[test]
+    fn more_answers_than_calls_are_read_no_further_than_a_few() {
+        let text = |count: usize| format!("[{}]", vec![r#"{"id":7}"#; count].join(","));
+        let read = |count| answers(text(count).as_bytes(), 2).map(|found| found.len());
+        assert_eq!(read(0), Some(0));
+        assert_eq!(read(2 + UNASKED_MAX), Some(2 + UNASKED_MAX));
+        assert_eq!(read(3 + UNASKED_MAX), None);
+        assert!(answers(b"{}", 2).is_none() && answers(b"[] x", 2).is_none());
+        // What comes after the limit is not even looked at.
+        let broken = text(3 + UNASKED_MAX).replace(']', ",x");
+        let told = serde_json::Deserializer::from_str(&broken).deserialize_seq(Few(2));
+        assert!(told.unwrap_err().to_string().contains("more answers than calls"));
+    }
+
+    #[test]
     fn a_batch_of_which_nothing_was_answered_for_haste_asks_for_a_pause() {
         let slow = |id: u32| format!(r#"{{"id":{id},"error":{{"code":429,"message":"slow"}}}}"#);
         let all = format!("[{},{}]", slow(7), slow(8));
         assert!(ordered(&all, 2).unwrap_err().contains("Throttled"));
         let some = format!(r#"[{},{{"id":8,"result":"0x"}}]"#, slow(7));
         let items = ordered(&some, 2).unwrap();
-        assert!(items[0].as_ref().is_err_and(|refusal| refusal.is_throttling(METHOD)));
+        assert!(
+            items[0].as_ref().is_err_and(|refusal| refusal.is_throttling(METHOD, &Value::Null))
+        );
         assert!(items[1].is_ok());
     }
 

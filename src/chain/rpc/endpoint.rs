@@ -64,6 +64,11 @@ impl CallError {
         fault(Kind::Nonsense, said, true)
     }
 
+    /// Whether another request may fare better: it was refused, or its answer can't be used.
+    pub(super) fn is_of_request(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Fault(EndpointFault { kind: Kind::Nonsense, .. }))
+    }
+
     /// Turns a refusal into a fault of the endpoint, for methods that every endpoint must serve.
     pub(super) fn of_method(self, method: &str) -> Self {
         match self {
@@ -119,7 +124,8 @@ impl Endpoint {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let said = self.post(&body).await?;
-        self.read(method, said.status, &said.text).map_err(|trouble| trouble.after(said.asked_for))
+        let read = self.read((method, params), said.status, &said.text);
+        read.map_err(|trouble| trouble.after(said.asked_for))
     }
 
     /// Makes all calls in one request. The result is an array of their answers, in the order of the calls.
@@ -128,10 +134,10 @@ impl Endpoint {
         let first_id = self.next_id.fetch_add(count, Ordering::Relaxed);
         let said = self.post(&batch::body(calls, first_id)).await?;
         let read = || {
-            let Some(answers) = batch::answers(&said.text).filter(|_| said.status.is_success())
-            else {
+            let answers = batch::answers(&said.text, calls.len());
+            let Some(answers) = answers.filter(|_| said.status.is_success()) else {
                 // It answered the batch as a whole, which is no answer to its calls.
-                self.read(batch::METHOD, said.status, &said.text)?;
+                self.read((batch::METHOD, &Value::Null), said.status, &said.text)?;
                 return Err(CallError::nonsense("one answer to a batch of calls".to_owned()));
             };
             let clean = |refusal: &mut ErrorObject| {
@@ -156,12 +162,18 @@ impl Endpoint {
         Ok(Said { status, asked_for, text })
     }
 
-    fn read(&self, method: &str, status: StatusCode, text: &[u8]) -> Result<Value, CallError> {
+    /// What came of a method with these parameters.
+    fn read(
+        &self,
+        (method, params): (&str, &Value),
+        status: StatusCode,
+        text: &[u8],
+    ) -> Result<Value, CallError> {
         let answer: Option<Answer> = serde_json::from_slice(text).ok();
         if let Some(Answer { error: Some(mut refusal), .. }) = answer {
             refusal.message = self.without_keys(&refusal.message);
             refusal.by.clone_from(&self.shown);
-            if refusal.is_throttling(method) || status == StatusCode::TOO_MANY_REQUESTS {
+            if refusal.is_throttling(method, params) || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(fault(Kind::Throttled, words(&refusal.message), false));
             }
             if is_not_now(status) {
@@ -240,7 +252,7 @@ mod tests {
         let endpoint = Endpoint::new(url, client()).unwrap();
         let body = r#"{"error":{"code":-32600,"message":"no such key AbCd secret99 v2"}}"#;
         let Err(CallError::Refused(refusal)) =
-            endpoint.read("eth_call", StatusCode::OK, body.as_bytes())
+            endpoint.read(("eth_call", &Value::Null), StatusCode::OK, body.as_bytes())
         else {
             panic!("it is refused");
         };
@@ -271,7 +283,8 @@ mod tests {
             (200, r#"{"jsonrpc":"2.0","id":1}"#, Some(Kind::Nonsense)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let told = match endpoint.read("eth_getLogs", status, body.as_bytes()).unwrap_err() {
+            let asked = ("eth_getLogs", &Value::Null);
+            let told = match endpoint.read(asked, status, body.as_bytes()).unwrap_err() {
                 CallError::Fault(fault) => Some(fault.kind),
                 CallError::Refused(_) => None,
             };

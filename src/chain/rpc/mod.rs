@@ -16,6 +16,7 @@ mod health;
 mod question;
 mod survey;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use super::Error;
 use crate::clock::{Clock as _, SystemClock};
 use crate::http;
 
-pub(super) use answer::{ErrorObject, RpcError, Verdict, words};
+pub(super) use answer::{ErrorObject, LIMITED, RpcError, Verdict, words};
 use batch::BatchSize;
 pub(super) use batch::{Call, Item};
 pub(super) use block::Block;
@@ -205,9 +206,13 @@ impl Rpc {
                 self.vet(index, due).await?;
                 self.endpoints[index].call(method, params).await
             }
-            Question::Batch(calls) => {
+            Question::Batch { calls, is_refused } => {
                 self.vet(index, due).await?;
-                self.endpoints[index].batch(calls).await
+                let answer = self.endpoints[index].batch(calls).await;
+                if answer.as_ref().is_err_and(CallError::is_of_request) {
+                    is_refused.store(true, Ordering::Relaxed);
+                }
+                answer
             }
         }
     }

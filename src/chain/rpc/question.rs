@@ -1,8 +1,9 @@
 //! One question on its way from endpoint to endpoint.
 
-use tokio::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::answer::ErrorObject;
 use super::batch::{self, Call};
@@ -24,8 +25,15 @@ pub(super) struct Round {
 pub(super) enum Question<'a> {
     ChainId,
     Head,
-    Call { method: &'static str, params: &'a Value },
-    Batch(&'a [Call]),
+    Call {
+        method: &'static str,
+        params: &'a Value,
+    },
+    /// `is_refused` becomes true if an endpoint got the batch, and refused it or gave no answer that can be used.
+    Batch {
+        calls: &'a [Call],
+        is_refused: &'a AtomicBool,
+    },
 }
 
 impl Round {
@@ -50,7 +58,7 @@ impl Question<'_> {
             Self::ChainId => CHAIN_ID,
             Self::Head => BLOCK,
             Self::Call { method, .. } => method,
-            Self::Batch(_) => batch::METHOD,
+            Self::Batch { .. } => batch::METHOD,
         }
     }
 

@@ -99,6 +99,14 @@ pub(super) fn find(path: &Path, inode: u64) -> Option<(File, Facts)> {
     all.iter().find(|relative| relative.facts.id.inode == inode)?.open()
 }
 
+/// Whether the file with this inode has a name of the log: its own, or one that rotation gives.
+pub(super) fn is_named(path: &Path, inode: u64) -> bool {
+    let is_it = |facts: &Facts| facts.id.inode == inode;
+    let is_relative = |it: &Relative| !it.is_packed && is_it(&it.facts);
+    open::look(path).is_ok_and(|facts| is_it(&facts))
+        || relatives(path).unwrap_or_default().iter().any(is_relative)
+}
+
 /// The files that rotation made of a log, without the one at its path, oldest first.
 pub(super) fn relatives(path: &Path) -> io::Result<Vec<Relative>> {
     let mut latest = list(path)?;

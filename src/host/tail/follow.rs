@@ -135,6 +135,9 @@ impl Follower {
             if let Some(read) = self.lines(lines) {
                 return Some(Step::Told(Box::new(read)));
             }
+            if !self.waiting.is_empty() {
+                return None;
+            }
         }
         match std::mem::replace(&mut self.place, Place::Nowhere) {
             Place::On(source) => self.read(source, now),
@@ -153,8 +156,12 @@ impl Follower {
 
     /// The first look at the path.
     fn begin(&mut self, now: Instant) -> Option<Step> {
-        let is_first = !std::mem::replace(&mut self.has_looked, true);
-        let (file, facts) = match open::open(&self.config.path) {
+        let opened = open::open(&self.config.path);
+        // What is there and can't be read yet may have been written long before.
+        let is_known = !matches!(opened, Err(Refusal::Other(_)));
+        let is_first = !self.has_looked;
+        self.has_looked |= is_known;
+        let (file, facts) = match opened {
             Ok(opened) => opened,
             Err(refusal) => return Some(self.refused(&refusal, now)),
         };
@@ -271,7 +278,7 @@ impl Follower {
         let mut source = Source::new(next.file, next.facts, 0, now);
         source.is_copy = next.is_copy;
         let born = source.facts().born;
-        self.ties.retain(|tie| tie.1 >= born);
+        self.ties.retain(|tie| tie.1.is_some() && tie.1 >= born);
         self.place = Place::On(Box::new(source));
         if next.skips_packed {
             self.gap = self.gap.or(Some(GapWhy::Compressed));

@@ -64,14 +64,15 @@ impl Config {
     }
 }
 
-/// Where a log is begun of which nothing was read before. A file that appears later is read from its first byte on.
+/// Where a log is begun of which nothing was read before. A file that appears later, where nothing was at the first
+/// look, is read from its first byte on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// With what is written from now on.
     End,
     /// With the first byte of the file that is there.
     Beginning,
-    /// With so many last lines, of the last MiB.
+    /// With so many last lines, or as many of them as begin in the last MiB.
     LastLines(usize),
 }
 

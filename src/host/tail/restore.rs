@@ -16,21 +16,37 @@ use super::source::Source;
 impl Follower {
     /// Goes on where the position says.
     pub(super) fn take_up(&mut self, position: &Position, now: Instant) {
+        let is_whole = self.take_up_retired(position, now);
+        self.take_up_current(position, now);
+        if !is_whole && self.position().is_some() {
+            self.tell_gap(None, GapWhy::Gone);
+        } else if !is_whole {
+            self.gap = self.gap.or(Some(GapWhy::Gone));
+        }
+    }
+
+    /// Takes up the files that were rotated a short time before; says whether all of them are there.
+    fn take_up_retired(&mut self, position: &Position, now: Instant) -> bool {
+        let mut is_whole = true;
         // One more while a file is entered, before room is made.
         for mark in position.retired.iter().take(2 * RETIRED_MAX) {
             let found = family::find(&self.config.path, mark.inode);
-            if let Some((file, facts)) = found.filter(|found| is_at(mark, found)) {
-                let mut source = Source::new(file, facts, mark.offset, now);
-                source.was_seen(mark);
-                self.retired.push(source);
-            }
+            let Some((file, facts)) = found.filter(|found| is_at(mark, found)) else {
+                is_whole = false;
+                continue;
+            };
+            let mut source = Source::new(file, facts, mark.offset, now);
+            source.was_seen(mark);
+            self.retired.push(source);
         }
+        is_whole
+    }
+
+    fn take_up_current(&mut self, position: &Position, now: Instant) {
         self.ties = position.ties.iter().take(TIES_MAX).copied().collect();
         let mark = &position.current;
         let found = family::find(&self.config.path, mark.inode);
-        // Where the file system doesn't tell when a file was created, the same inode is the same file.
-        let is_same = |facts: &Facts| mark.born.is_none() || facts.born == mark.born;
-        match found.filter(|(_, facts)| is_same(facts)) {
+        match found.filter(|found| self.may_be(mark, found)) {
             Some(found) if is_at(mark, &found) => {
                 let known = |rung: &&Rung| rung.offset <= mark.offset;
                 let rungs = position.rungs.iter().filter(known).take(RUNGS_MAX).copied().collect();
@@ -57,6 +73,16 @@ impl Follower {
             }
             None => self.is_gone(mark, now),
         }
+    }
+
+    /// Whether a file with the inode of the place may be the one that was read. Where the file system doesn't tell when
+    /// a file was created, another program may have got the inode: then the text or the name decides.
+    fn may_be(&self, mark: &Mark, found: &(File, Facts)) -> bool {
+        if mark.born.is_some() {
+            return found.1.born == mark.born;
+        }
+        let is_known = !mark.is_weak() && is_at(mark, found);
+        is_known || family::is_named(&self.config.path, mark.inode)
     }
 
     /// Reads the file from the place on.
@@ -138,6 +164,8 @@ impl Follower {
     /// Waits for text in a truncated file, of whose old text so much was had.
     fn begin_after_cut(&mut self, mut source: Box<Source>, had: u64) {
         source.begin_anew(0);
+        // An inode alone may soon be that of a newer file.
+        self.ties.retain(|tie| tie.1.is_some());
         self.cut = Some(had);
         self.place = Place::On(source);
     }
@@ -162,15 +190,20 @@ impl Follower {
     /// At the end of a copy: goes on to a later copy, or to the file that was truncated.
     pub(super) fn leave_copy(
         &mut self,
-        copy: Box<Source>,
+        mut copy: Box<Source>,
         next: Result<Next, Refusal>,
         now: Instant,
     ) -> Option<Step> {
+        // What is held of a line is all that the copy has of it.
+        if let Some(line) = copy.lines.take_rest() {
+            self.place = Place::On(copy);
+            return self.lines(vec![line]).map(|read| Step::Told(Box::new(read)));
+        }
         match next {
             Ok(next) if next.is_copy => {
                 self.gap = Some(GapWhy::Truncated);
                 self.cut = None;
-                self.enter(next, now);
+                self.enter_other_copy(&copy, next, now);
                 self.cut = Some(0);
             }
             next => {
@@ -198,6 +231,19 @@ impl Follower {
         None
     }
 
+    /// Goes on to a copy that may be exactly as old as the one that is left, which then must not follow it.
+    fn enter_other_copy(&mut self, copy: &Source, next: Next, now: Instant) {
+        let is_as_old = Age::of(&copy.facts()).order(Age::of(&next.facts)).is_eq();
+        let mut ties = if is_as_old { self.ties.clone() } else { Vec::new() };
+        self.enter(next, now);
+        if is_as_old {
+            ties.push(copy.facts().key());
+            let surplus = ties.len().saturating_sub(TIES_MAX);
+            ties.drain(..surplus);
+            self.ties = ties;
+        }
+    }
+
     /// Begins a truncated file anew as soon as there is text in it, which tells how much was lost.
     pub(super) fn read_after_cut(&mut self, mut source: Box<Source>, now: Instant) -> Option<Step> {
         // It may have been written, copied and truncated again meanwhile.
@@ -221,9 +267,11 @@ impl Follower {
         self.place = Place::On(source);
         // A program that goes on where it was leaves a hole as long as what it had written.
         let bytes = (begin > 0).then(|| begin.saturating_sub(had));
+        let gap = self.gap.take();
         if bytes != Some(0) {
-            self.gap = None;
             self.tell_gap(bytes, GapWhy::Truncated);
+        } else if let Some(why) = gap {
+            self.tell_gap(None, why);
         }
         None
     }

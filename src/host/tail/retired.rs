@@ -5,17 +5,17 @@
 
 use std::time::Instant;
 
-use super::LINES_MAX;
 use super::follow::{BATCH_BYTES, Follower, Place};
 use super::lines::Line;
 use super::open::Key;
 use super::position::{RETIRED_MAX, TIES_MAX};
 use super::source::{Fill, Source};
+use super::{GapWhy, LINES_MAX};
 
 impl Follower {
     /// Lines of files that were rotated and have grown since.
     pub(super) fn take_retired(&mut self, now: Instant) -> Vec<Line> {
-        let (mut lines, mut left) = (Vec::new(), Vec::new());
+        let (mut lines, mut left, mut has_failed) = (Vec::new(), Vec::new(), false);
         self.retired.retain_mut(|source| {
             source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
             if !lines.is_empty() {
@@ -25,6 +25,7 @@ impl Follower {
             source.lines.take(&mut lines, LINES_MAX, BATCH_BYTES);
             // One that somebody truncates now was read to its end before.
             let is_over = matches!(fill, Ok(Fill::Changed) | Err(_));
+            has_failed |= fill.is_err();
             if is_over {
                 left.push(source.facts().key());
                 lines.extend(source.lines.take_rest());
@@ -33,6 +34,12 @@ impl Follower {
         });
         for key in left {
             self.is_left(key);
+        }
+        if has_failed {
+            // First of all: the place that comes with the lines doesn't have the file any more.
+            self.tell_gap(None, GapWhy::Gone);
+            let last = self.lines(std::mem::take(&mut lines));
+            self.waiting.extend(last);
         }
         lines
     }
@@ -48,6 +55,10 @@ impl Follower {
 
     /// Leaves rotated files that no longer grow, once their program writes to a newer one.
     pub(super) fn expire(&mut self, now: Instant) {
+        if self.position().is_none() {
+            // Without a place to come back to, nothing of them can be given out.
+            return;
+        }
         let has_text = |source: &Source| source.read_at() > 0;
         let is_over = |index: usize, source: &Source| {
             let is_quiet = now.saturating_duration_since(source.grown) >= self.config.grace;

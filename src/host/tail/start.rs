@@ -29,7 +29,10 @@ pub(super) fn offset(file: &File, size: u64, start: Start) -> io::Result<u64> {
     bytes.truncate(length);
     // A line that has not ended yet is read from its beginning.
     let found = memchr::memrchr_iter(b'\n', &bytes).nth(count);
-    let none = if from == 0 { 0 } else { size };
-    let begin = found.map_or(none, |at| from + at as u64 + 1);
-    Ok(begin)
+    if from == 0 && found.is_none() {
+        return Ok(0);
+    }
+    // Of so many lines the first ones begin before what was looked through.
+    let first = || memchr::memchr(b'\n', &bytes);
+    Ok(found.or_else(first).map_or(size, |at| from + at as u64 + 1))
 }

@@ -1,5 +1,6 @@
 //! What public endpoints allow.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lamda_node::chain::Error;
@@ -64,6 +65,30 @@ async fn the_limit_of_an_endpoint_is_found_out_in_its_own_words() {
         let (allowed, refused) = ranges(&swarm.gate.seen(), blocks_max);
         assert!(refused <= 1 + allowed.len() / 8, "{message}: it is not forgotten: {refused}");
     }
+}
+
+#[tokio::test]
+async fn the_limit_that_even_one_block_exceeds_is_one_of_haste_and_is_not_run_up_against() {
+    let swarm = Swarm::start();
+    swarm.mine(50);
+    let coordinator = swarm.coordinator();
+    let (_, cursor) = all_news(&coordinator, &Cursor::default()).await;
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let noted = Arc::clone(&asked);
+    swarm.gate.rule(move |request| match range(request) {
+        Some(_) => {
+            noted.lock().unwrap().push(Instant::now());
+            Fate::Answer(refusal(request, -32005, "limit exceeded"))
+        }
+        None => Fate::Forward,
+    });
+    let told = coordinator.news(&cursor).await.unwrap_err();
+    assert!(matches!(told, Error::Unreachable { .. }), "{told}");
+    let asked = asked.lock().unwrap();
+    assert!((5..12).contains(&asked.len()), "{}", asked.len());
+    let pauses = asked.windows(2).map(|two| two[1] - two[0]);
+    let short = pauses.filter(|pause| *pause < Duration::from_millis(150)).count();
+    assert!(short <= 1, "the last one is tried again at once: {short} of {}", asked.len());
 }
 
 #[tokio::test]

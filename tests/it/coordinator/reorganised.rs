@@ -137,6 +137,47 @@ async fn deeper_changes_void_everything_after_the_last_block_that_stayed() {
 }
 
 #[tokio::test]
+async fn blocks_that_an_endpoint_does_not_show_are_not_taken_for_changed_ones() {
+    let swarm = Swarm::start();
+    swarm.rounds(1);
+    let (coordinator, mut cursor) = (swarm.coordinator(), Cursor::default());
+    let mut place = String::new();
+    for step in 0..10 {
+        swarm.mine(40);
+        if step == 7 {
+            place = snapshot(&swarm);
+            swarm.reward(0, "1");
+        }
+        (_, cursor) = all_news(&coordinator, &cursor).await;
+    }
+    revert(&swarm, &place);
+    let stayed = swarm.head();
+    swarm.reward(0, "2");
+    swarm.mine(200);
+    let hide: fn(&Value, &mut Value) = |_, answers| {
+        for answer in answers.as_array_mut().unwrap() {
+            answer["result"] = Value::Null;
+        }
+    };
+    let put_off: fn(&Value, &mut Value) = |_, answers| {
+        if let Some((_, first)) = answers.as_array_mut().unwrap().split_last_mut() {
+            first.iter_mut().for_each(|one| *one = refusal(one, 429, "slow down"));
+        }
+    };
+    for (change, why) in [(hide, "it doesn't show block"), (put_off, "slow down")] {
+        swarm.gate.rule(move |request| match request {
+            Value::Array(_) => Fate::Change(change),
+            _ => Fate::Forward,
+        });
+        let told = coordinator.news(&cursor).await.unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+    }
+    swarm.gate.open();
+    let void_after = coordinator.news(&cursor).await.unwrap().void_after.unwrap();
+    assert!((stayed - 100..=stayed).contains(&void_after), "{void_after} of {stayed}");
+}
+
+#[tokio::test]
 async fn another_chain_in_its_place_voids_everything() {
     let old = Swarm::start();
     old.rounds(1);

@@ -480,3 +480,148 @@ async fn without_the_kernels_help_the_intervals_do() {
     fs::write(&path, "one\n").unwrap();
     assert!(matches!(tail.next().await, Read::Lines { .. }));
 }
+
+#[test]
+fn the_half_line_at_the_end_of_a_copy_is_not_lost() {
+    for is_killed in [false, true] {
+        let mut case = Case::after(&much("a"));
+        case.append("rest\nha");
+        fs::copy(&case.path, case.beside("x.log.1")).unwrap();
+        fs::write(&case.path, "lf\nnew\n").unwrap();
+        if is_killed {
+            case.kill();
+        }
+        assert_eq!(case.told(), ["rest", "ha", "<Truncated None>", "lf", "new"], "{is_killed}");
+        case.kill();
+        assert_eq!(case.told(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_first_is_begun_where_the_configuration_says() {
+    let mut case = Case::new();
+    fs::write(case.beside("y.log"), "old\n").unwrap();
+    symlink("x.log", &case.path).unwrap();
+    case.reader = Follower::new(Config { start: Start::End, ..config(&case.path) }, None);
+    assert_eq!(case.told(), ["<the log x.log is a loop of links>"]);
+    fs::remove_file(&case.path).unwrap();
+    fs::rename(case.beside("y.log"), &case.path).unwrap();
+    assert_eq!(case.told(), [""; 0]);
+    case.append("new\n");
+    assert_eq!(case.told(), ["new"]);
+}
+
+#[test]
+fn the_last_lines_of_a_file_of_very_long_ones_are_as_many_as_the_last_mib_has() {
+    let mut case = Case::new();
+    let long = "x".repeat(400_000);
+    for number in 0..6 {
+        case.append(&format!("{number} {long}\n"));
+    }
+    let mut begun = |count| {
+        let start = Start::LastLines(count);
+        case.reader = Follower::new(Config { start, ..config(&case.path) }, None);
+        case.told().iter().map(|line| line[..1].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(begun(1), ["5"]);
+    assert_eq!(begun(9), ["4", "5"]);
+    assert_eq!(begun(0), [""; 0]);
+    fs::write(&case.path, "x".repeat(2 << 20)).unwrap();
+    case.reader = Follower::new(Config { start: Start::LastLines(9), ..config(&case.path) }, None);
+    assert_eq!(case.told(), [""; 0]);
+    case.append("end\nnew\n");
+    assert_eq!(case.told(), ["end", "new"], "a line that began before is read from here on");
+}
+
+/// Makes both files anew until a clock can't tell which came first; `false` if it always can.
+fn at_once(first: (&Path, &str), second: (&Path, &str)) -> bool {
+    (0..1_000).any(|_| {
+        let born = [first, second].map(|(path, text)| {
+            fs::remove_file(path).ok();
+            let mut file = File::create_new(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.metadata().unwrap().created().ok()
+        });
+        born[0] == born[1]
+    })
+}
+
+#[test]
+fn copies_that_no_clock_tells_apart_are_read_once_each() {
+    let mut case = Case::after(&much("a"));
+    let (first, second) = (case.beside("x.log.2"), case.beside("x.log.1"));
+    let rest = much("a") + "rest\n";
+    if !at_once((&first, &rest), (&second, "epoch 1\n")) {
+        return;
+    }
+    let modified = fs::metadata(&second).unwrap().modified().unwrap();
+    File::options().write(true).open(&first).unwrap().set_modified(modified).unwrap();
+    fs::write(&case.path, "epoch 2\n").unwrap();
+    let told = case.told();
+    assert_eq!(told, ["rest", "<Truncated None>", "epoch 1", "<Truncated None>", "epoch 2"]);
+}
+
+/// The position as a file system would give it that does not know when a file was created.
+fn birthless(position: Option<&Position>) -> serde_json::Value {
+    let mut position = serde_json::to_value(position).unwrap();
+    position["current"].as_object_mut().unwrap().remove("born");
+    position
+}
+
+#[test]
+fn the_file_of_another_program_with_a_reused_inode_is_not_read() {
+    for text in ["", &*much("a")] {
+        let mut case = Case::after(text);
+        case.append("");
+        case.told();
+        let mut position = birthless(case.position.as_ref());
+        fs::remove_file(&case.path).unwrap();
+        let other = case.beside("other.txt");
+        fs::write(&other, "a secret\n").unwrap();
+        position["current"]["inode"] = fs::metadata(&other).unwrap().ino().into();
+        case.append("new\n");
+        let position = serde_json::from_value(position).unwrap();
+        case.reader = Follower::new(config(&case.path), Some(position));
+        assert_eq!(case.told(), ["<Gone None>", "new"]);
+    }
+}
+
+#[test]
+fn a_rotated_file_that_is_gone_after_a_kill_is_a_gap() {
+    for is_truncated in [false, true] {
+        let mut case = Case::after("one\nha");
+        case.rename("x.log.1");
+        case.append(&much("a"));
+        case.told();
+        fs::remove_file(case.beside("x.log.1")).unwrap();
+        if is_truncated {
+            fs::write(&case.path, "").unwrap();
+        }
+        case.kill();
+        let gone = if is_truncated { [""; 0].as_slice() } else { &["<Gone None>"] };
+        assert_eq!(case.told(), gone);
+        case.append("b\n");
+        let more = if is_truncated { ["<Truncated None>", "b"].as_slice() } else { &["b"] };
+        assert_eq!(case.told(), more);
+        case.kill();
+        assert_eq!(case.told(), [""; 0], "it is told once");
+    }
+}
+
+#[test]
+fn the_half_line_of_a_rotated_file_waits_until_a_truncated_one_has_text() {
+    let mut case = Case::after("one\nha");
+    case.rename("x.log.2");
+    case.append("two\n");
+    assert_eq!(case.told(), ["two"]);
+    case.rename("x.log.1");
+    case.append("three\n");
+    assert_eq!(case.told(), ["three"]);
+    fs::write(&case.path, "").unwrap();
+    assert_eq!(case.told(), [""; 0]);
+    assert_eq!(case.later(Duration::from_secs(61)), [""; 0]);
+    case.append("four\n");
+    let mut told = case.told();
+    told.extend(case.later(Duration::from_secs(61)));
+    assert_eq!(told, ["<Truncated None>", "four", "ha"]);
+}

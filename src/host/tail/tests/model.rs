@@ -134,7 +134,6 @@ impl World {
     fn spoil(&mut self, op: Op) {
         match op {
             Op::CopyTruncate => {
-                self.end_half();
                 self.shift();
                 std::fs::copy(&self.path, self.dir.path().join("x.log.1")).unwrap();
                 self.tick();
@@ -178,8 +177,7 @@ impl World {
 
     fn line(&mut self) -> Vec<u8> {
         self.serial += 1;
-        let filling = 60 + usize::try_from(self.serial * 37 % 90).unwrap();
-        format!("{:06} {}#\n", self.serial, "x".repeat(filling)).into_bytes()
+        line(self.serial).into_bytes()
     }
 
     fn write(&mut self, count: u8) {
@@ -305,11 +303,23 @@ impl World {
         }
         self.commit();
         let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut fragments = 0;
+        let (mut halves, mut fragments) = (Vec::new(), 0);
         for line in &self.kept {
-            let whole = std::str::from_utf8(line).ok().filter(|text| text.ends_with('#'));
-            match whole.and_then(|text| text.get(..6)?.parse().ok()) {
+            match serial_of(line) {
                 Some(serial) => *times.entry(serial).or_default() += 1,
+                None => halves.push(line),
+            }
+        }
+        // A line that was half written when its file was copied and truncated comes in two.
+        while let Some(half) = halves.pop() {
+            let both = |other: &&Vec<u8>| {
+                serial_of(&[half, &other[..]].concat()).or(serial_of(&[*other, &half[..]].concat()))
+            };
+            match halves.iter().enumerate().find_map(|(at, other)| Some((at, both(other)?))) {
+                Some((at, serial)) => {
+                    halves.remove(at);
+                    *times.entry(serial).or_default() += 1;
+                }
                 None => fragments += 1,
             }
         }
@@ -318,6 +328,18 @@ impl World {
         let runs = lost.iter().filter(|it| !lost.contains(&(*it - 1))).count();
         Found { lost, runs, doubled, fragments, gaps: self.gaps }
     }
+}
+
+/// The line with this number, which either half of it tells: files that look alike are copies of each other.
+fn line(serial: u64) -> String {
+    let filling = 60 + usize::try_from(serial * 37 % 90).unwrap();
+    format!("{serial:06} {}{serial:06}#\n", "x".repeat(filling))
+}
+
+/// The number of a line that is whole.
+fn serial_of(text: &[u8]) -> Option<u64> {
+    let serial = std::str::from_utf8(text.get(..6)?).ok()?.parse().ok()?;
+    line(serial).trim_end().as_bytes().eq(text).then_some(serial)
 }
 
 #[derive(Debug)]
