@@ -33,8 +33,11 @@ fn repository(place: &Path) -> PathBuf {
 fn look(asked: &[PathBuf], places: &[PathBuf]) -> Found {
     let asked = Asked { folders: asked.to_vec(), command: None };
     let mut found = look_around_in(&SystemClock, &asked, places);
-    // Whatever else runs on this machine.
+    // Whatever else runs on this machine, the programs of other tests among it.
     found.processes.clear();
+    let ours: Vec<PathBuf> =
+        asked.folders.iter().chain(places).filter_map(|it| it.canonicalize().ok()).collect();
+    found.roots.retain(|root| ours.iter().any(|place| Path::new(&root.path).starts_with(place)));
     found.could_not.retain(|it| !it.starts_with("Not all processes"));
     found
 }
