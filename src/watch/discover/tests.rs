@@ -174,15 +174,15 @@ fn any_other_program_is_watched_by_its_unit_or_its_command_line_once() {
 
 #[test]
 fn a_program_of_an_interpreter_is_known_by_what_that_runs() {
-    let mut shell = process(5, "/bin/bash -c");
-    shell.arguments.push("while <a> {b}; do x;\ndone 🐝".to_owned());
+    let mut script = process(5, "/bin/bash -c");
+    script.arguments.push("while <a> {b}; do x;\ndone 🐝".to_owned());
     let found = Found {
         processes: vec![
             process(1, "/usr/bin/python3 -u main.py --port 8188"),
             process(2, "/usr/bin/python3 other.py"),
             process(3, "node --max-old-space-size=512 server.js"),
             process(4, "/opt/my-app/🐝<x>"),
-            shell,
+            script,
         ],
         ..Found::default()
     };

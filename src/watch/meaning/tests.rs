@@ -47,82 +47,85 @@ fn told(log: &FilledLog, text: &str) -> String {
     out
 }
 
+/// Lines of a node of today, by level, with what they mean.
+const LINES: &[(&str, &str, &str)] = &[
+    ("INFO", "Starting round: 15579/1000000.", "round info - max=1000000 round=15579"),
+    ("INFO", "🐝 Joining round: 15579", "join info - round=15579"),
+    (
+        "INFO",
+        "Already finished round: 15579. Next check in 160.5s.",
+        "idle info - round=15579 seconds=160",
+    ),
+    ("INFO", "✅ Connected to Gensyn Testnet", "connect info - to=Gensyn Testnet"),
+    (
+        "INFO",
+        "Using Model: Gensyn/Qwen2.5-0.5B-Instruct",
+        "model info - model=Gensyn/Qwen2.5-0.5B-Instruct",
+    ),
+    ("INFO", "bootnodes: ['/ip4/38.101.215.12/tcp/30011/p2p/Qm']", "bootnodes info -"),
+    ("INFO", "pushing model to huggingface", "publish info - to=huggingface"),
+    ("ERROR", "Failed to submit to chain.", "submit_failed error submission-refused"),
+    (
+        "DEBUG",
+        "http://localhost:3000 \"POST /api/submit-reward HTTP/1.1\" 200 51",
+        "submit info - status=200",
+    ),
+    (
+        "DEBUG",
+        "http://localhost:3000 \"POST /api/submit-winner HTTP/1.1\" 500 51",
+        "submit_failed error - status=500",
+    ),
+    (
+        "DEBUG",
+        "400 Client Error: Bad Request for url: http://localhost:3000/api/submit-reward",
+        "submit_failed error -",
+    ),
+    (
+        "DEBUG",
+        "Failed to call submitReward: InvalidRoundNumber",
+        "submit_failed error invalid-round error=InvalidRoundNumber",
+    ),
+    ("DEBUG", "execution reverted: WinnerAlreadyVoted", "submit_failed error twin-node"),
+    (
+        "WARNING",
+        "Could not fetch round and stage: 429 Client Error: Too Many Requests",
+        "error error chain-unreachable",
+    ),
+    ("ERROR", "Training timed out!", "stop error training-timeout"),
+    ("ERROR", "something else", "error error -"),
+    ("CRITICAL", "something else", "error critical -"),
+    ("WARNING", "something else", "nothing"),
+    ("DEBUG", "Attempting to acquire lock 139923875226320", "nothing"),
+    // A file that a model may do without is asked for at each start.
+    (
+        "DEBUG",
+        "https://huggingface.co:443 \"HEAD /Gensyn/Qwen2.5/resolve/main/adapter_config.json HTTP/1.1\" 404 0",
+        "nothing",
+    ),
+    (
+        "ERROR",
+        "401 Client Error: Unauthorized for url: https://huggingface.co/x/resolve/main/config.json",
+        "error error model-refused",
+    ),
+    (
+        "DEBUG",
+        "http://localhost:3000 \"POST /api/submit-reward HTTP/1.1\" 401 12",
+        "submit_failed error session-expired status=401",
+    ),
+    ("INFO", "submitted the work of round 401", "nothing"),
+    ("INFO", "reward of BAA24C", "nothing"),
+    ("DEBUG", "errno.ENOSPC is handled", "nothing"),
+    ("ERROR", "ENOSPC: no space left on device, write", "error error disk-full"),
+];
+
 #[test]
 fn a_node_of_today_is_understood() {
     let log = log("rl-swarm-hydra", "swarm", &[]);
     let line = |level: &str, text: &str| {
         format!("[2025-08-05 02:04:54,237][genrl.logging_utils.global_defs][{level}] - {text}")
     };
-    for (level, text, wanted) in [
-        ("INFO", "Starting round: 15579/1000000.", "round info - max=1000000 round=15579"),
-        ("INFO", "🐝 Joining round: 15579", "join info - round=15579"),
-        (
-            "INFO",
-            "Already finished round: 15579. Next check in 160.5s.",
-            "idle info - round=15579 seconds=160",
-        ),
-        ("INFO", "✅ Connected to Gensyn Testnet", "connect info - to=Gensyn Testnet"),
-        (
-            "INFO",
-            "Using Model: Gensyn/Qwen2.5-0.5B-Instruct",
-            "model info - model=Gensyn/Qwen2.5-0.5B-Instruct",
-        ),
-        ("INFO", "bootnodes: ['/ip4/38.101.215.12/tcp/30011/p2p/Qm']", "bootnodes info -"),
-        ("INFO", "pushing model to huggingface", "publish info - to=huggingface"),
-        ("ERROR", "Failed to submit to chain.", "submit_failed error submission-refused"),
-        (
-            "DEBUG",
-            "http://localhost:3000 \"POST /api/submit-reward HTTP/1.1\" 200 51",
-            "submit info - status=200",
-        ),
-        (
-            "DEBUG",
-            "http://localhost:3000 \"POST /api/submit-winner HTTP/1.1\" 500 51",
-            "submit_failed error - status=500",
-        ),
-        (
-            "DEBUG",
-            "400 Client Error: Bad Request for url: http://localhost:3000/api/submit-reward",
-            "submit_failed error -",
-        ),
-        (
-            "DEBUG",
-            "Failed to call submitReward: InvalidRoundNumber",
-            "submit_failed error invalid-round error=InvalidRoundNumber",
-        ),
-        ("DEBUG", "execution reverted: WinnerAlreadyVoted", "submit_failed error twin-node"),
-        (
-            "WARNING",
-            "Could not fetch round and stage: 429 Client Error: Too Many Requests",
-            "error error chain-unreachable",
-        ),
-        ("ERROR", "Training timed out!", "stop error training-timeout"),
-        ("ERROR", "something else", "error error -"),
-        ("CRITICAL", "something else", "error critical -"),
-        ("WARNING", "something else", "nothing"),
-        ("DEBUG", "Attempting to acquire lock 139923875226320", "nothing"),
-        // A file that a model may do without is asked for at each start.
-        (
-            "DEBUG",
-            "https://huggingface.co:443 \"HEAD /Gensyn/Qwen2.5/resolve/main/adapter_config.json HTTP/1.1\" 404 0",
-            "nothing",
-        ),
-        (
-            "ERROR",
-            "401 Client Error: Unauthorized for url: https://huggingface.co/x/resolve/main/config.json",
-            "error error model-refused",
-        ),
-        (
-            "DEBUG",
-            "http://localhost:3000 \"POST /api/submit-reward HTTP/1.1\" 401 12",
-            "submit_failed error session-expired status=401",
-        ),
-        ("INFO", "submitted the work of round 401", "nothing"),
-        ("INFO", "reward of BAA24C", "nothing"),
-        ("DEBUG", "errno.ENOSPC is handled", "nothing"),
-        ("ERROR", "ENOSPC: no space left on device, write", "error error disk-full"),
-    ] {
-        assert_eq!(told(&log, &line(level, text)), wanted, "{text}");
+    for (level, text, wanted) in LINES {
+        assert_eq!(told(&log, &line(level, text)), *wanted, "{text}");
     }
     let hello = line("INFO", &format!("🐝 Hello [quick red fox] [{PEER}]!"));
     assert_eq!(told(&log, &hello), format!("peer info - animal=quick red fox peer={PEER}"));

@@ -161,7 +161,9 @@ async fn blocks_that_an_endpoint_does_not_show_are_not_taken_for_changed_ones() 
     };
     let put_off: fn(&Value, &mut Value) = |_, answers| {
         if let Some((_, first)) = answers.as_array_mut().unwrap().split_last_mut() {
-            first.iter_mut().for_each(|one| *one = refusal(one, 429, "slow down"));
+            for one in first {
+                *one = refusal(one, 429, "slow down");
+            }
         }
     };
     for (change, why) in [(hide, "it doesn't show block"), (put_off, "slow down")] {
