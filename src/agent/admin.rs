@@ -34,6 +34,9 @@ const FRESH: Duration = Duration::from_mins(1);
 const ANSWER: Duration = Duration::from_secs(20);
 /// The most requests that are answered at a time.
 const AT_ONCE_MAX: usize = 32;
+/// The most requests of the node's key and its owner that are answered beyond those, so that strangers can't keep
+/// the owner out.
+const OWNERS_AT_ONCE_MAX: usize = 8;
 /// The largest request that is read, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
@@ -115,15 +118,19 @@ pub(super) async fn run<E: Effects, C: Clock + Clone>(
     let mut requests = bus.control_requests(admin.intake.jobs.node).await.map_err(failed)?;
     admin.greeter.sole.listens();
     // A cancel may wait for a job that is starting: no other request must wait for that.
-    let asked = Crew::default();
+    let (asked, owners) = (Crew::default(), Crew::default());
     loop {
         let request = requests.next().await.map_err(failed)?;
-        if asked.len() >= AT_ONCE_MAX {
+        let crew = if asked.len() < AT_ONCE_MAX {
+            &asked
+        } else if owners.len() < OWNERS_AT_ONCE_MAX && admin.is_owners(&request) {
+            &owners
+        } else {
             respond(request, &no("busy", "too many requests at a time; ask again")).await;
             continue;
-        }
+        };
         let admin = Arc::clone(&admin);
-        asked.spawn("a control request".to_owned(), async move {
+        crew.spawn("a control request".to_owned(), async move {
             if let Some(answer) = admin.answer(&request).await {
                 respond(request, &answer).await;
             }
@@ -138,11 +145,27 @@ async fn respond(request: ControlRequest, answer: &Answer) {
     }
 }
 
+/// The request in a body that is not too large.
+fn request_of(request: &ControlRequest) -> Option<Request> {
+    let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body)?;
+    serde_json::from_slice(body).ok()
+}
+
 impl<E: Effects, C: Clock + Clone> Admin<E, C> {
+    /// Whether the node's key or its owner signed it.
+    fn is_owners(&self, request: &ControlRequest) -> bool {
+        let signer = request_of(request).and_then(|request| self.signer(&request));
+        signer.is_some_and(|signer| self.is_owner(signer))
+    }
+
+    fn is_owner(&self, signer: Address) -> bool {
+        signer == self.intake.jobs.node || Some(signer) == self.owner
+    }
+
     /// The answer; `None` if another instance is meant, or no answer must be given.
     async fn answer(&self, request: &ControlRequest) -> Option<Answer> {
         let body = (request.body.len() <= BODY_BYTES_MAX).then_some(&request.body);
-        let parsed = body.and_then(|body| serde_json::from_slice::<Request>(body).ok());
+        let parsed = request_of(request);
         let said = || body.and_then(|body| serde_json::from_slice::<Greeting>(body).ok());
         let is_to_holder = request.is_to_holder;
         let Some(request) = parsed else {
@@ -295,7 +318,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     fn drain(&self, request: &Request) -> Answer {
         match self.signer(request) {
-            Some(signer) if signer == self.intake.jobs.node || Some(signer) == self.owner => {
+            Some(signer) if self.is_owner(signer) => {
                 self.intake.jobs.desk.board.drain();
                 let text = "draining: no more jobs are taken until the node starts again";
                 tracing::info!("{text}");
@@ -311,8 +334,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     /// Turns the Redis sink of events on or off.
     fn redis(&self, request: &Request, on: bool) -> Answer {
-        let signer = self.signer(request);
-        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
+        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
             let error = "only the node itself or its owner may turn the Redis sink on or off: sign \
                 the request";
             return no("not_allowed", error);
@@ -327,8 +349,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     /// Asks for a kept output to be published.
     async fn retry(&self, request: &Request, id: &JobId) -> Answer {
-        let signer = self.signer(request);
-        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
+        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
             let error = "only the node itself or its owner may have a kept output published: sign \
                 the request";
             return no("not_allowed", error);
@@ -347,8 +368,7 @@ impl<E: Effects, C: Clock + Clone> Admin<E, C> {
 
     /// Lets a retired GPU be tried again.
     fn readmit(&self, request: &Request, gpu: &GpuUuid) -> Answer {
-        let signer = self.signer(request);
-        if signer.is_none() || (signer != Some(self.intake.jobs.node) && signer != self.owner) {
+        if !self.signer(request).is_some_and(|signer| self.is_owner(signer)) {
             let error = "only the node itself or its owner may readmit a GPU: sign the request";
             return no("not_allowed", error);
         }

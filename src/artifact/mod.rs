@@ -26,6 +26,7 @@ mod patience;
 mod pinata;
 mod staging;
 pub mod store;
+mod strangers;
 mod task;
 mod unixfs;
 
@@ -41,6 +42,7 @@ use crate::secret::Secret;
 pub use gateway::{Fetched, Gateways};
 pub use item::View;
 pub use pinata::{Pinata, Tried};
+pub use strangers::for_strangers;
 pub use unixfs::{seal, seal_output};
 
 /// Maximum number of files and folders in one object; Pinata accepts no more in one call.

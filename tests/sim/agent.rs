@@ -12,7 +12,7 @@ use lamda_node::agent::jobs::effects::{Deliveries, Effects as _};
 use lamda_node::agent::jobs::hand::Jobs;
 use lamda_node::agent::jobs::intake::Intake;
 use lamda_node::agent::jobs::notary::Notary;
-use lamda_node::agent::jobs::shutdown::{self, Graces};
+use lamda_node::agent::jobs::shutdown;
 use lamda_node::agent::jobs::terms::{OwnersSandbox, Terms};
 use lamda_node::agent::jobs::{leases, orphans, outbox, reconcile, recover};
 use lamda_node::backoff::Backoff;
@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use super::effects::{Simulated, Writes};
 use super::time::HostClock;
 use super::world::{Cut, World};
-use super::{check, held};
+use super::{check, held, leave};
 
 /// The backoff of a failed recovery, the same as in the program.
 const RECOVERY_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -184,12 +184,9 @@ impl Process {
             (Arc::clone(&self.intake), self.world.clone(), (self.host, self.life));
         self.tasks.spawn(async move {
             world.note(Some(place.0), || "asked to stop".to_owned());
-            let graces = Graces {
-                keep_jobs: world.roll(4) == 0,
-                shutdown: Duration::from_millis(world.roll(20_000)),
-                stop: Duration::from_secs(10),
-            };
+            let graces = leave::ask(&world, place, &intake.jobs.desk.board);
             shutdown::wind_down(&intake, graces).await;
+            leave::has_ended(&world, place);
             shutdown::let_out(&intake).await;
             if world.lives(place.0, place.1) {
                 world.kill(place.0, false);

@@ -20,11 +20,11 @@ use lamda_node::journal::Outgoing;
 use lamda_node::node::GpuUuid;
 use lamda_node::sql::{Fate, Gate, Slowness};
 
-use super::check;
 use super::plant::Plant;
 use super::time::HostClock;
 use super::work::Work;
 use super::world::{ACK_WAIT_MS, Container, Doing, GONE_DARK, Message, RunRecord, World};
+use super::{check, leave};
 
 /// The exit code of a container that the node stopped.
 const STOPPED: i32 = 143;
@@ -352,6 +352,7 @@ impl Simulated {
             };
             return Event::Exited { exit, by_itself: Some(false) };
         }
+        leave::may_stop(&self.world, (self.host, self.life), job.id(), &job.phase);
         self.end(&name(job, job.attempt));
         self.follow(job).await
     }

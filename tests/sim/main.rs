@@ -11,7 +11,7 @@
 //! hour; a `JetStream` without a leader; a store that refuses.
 //!
 //! [`check`] and [`held`] check the promises of docs/job-lifecycle.md at every step. [`plant`] tests
-//! these checks: each planted defect must be found.
+//! these checks: each planted defect must be found. [`leave`] is the orderly end of a process.
 //!
 //! A failed day prints its seed and its last events. `LAMDA_SIM_SEED=<seed> cargo test --test sim --
 //! --nocapture one_day` prints all of them.
@@ -24,6 +24,7 @@ mod day;
 mod dice;
 mod effects;
 mod held;
+mod leave;
 mod plant;
 mod time;
 mod work;
@@ -97,6 +98,11 @@ fn some(plants: &[Plant], every: usize) -> Vec<Plant> {
 #[test]
 fn a_write_that_is_left_out_is_found() {
     find_each(&some(&plant::WRITES.map(Plant::Forgets), 4));
+}
+
+#[test]
+fn a_defect_of_the_shutdown_is_found() {
+    find_each(&[Plant::StopsWithoutGrace, Plant::LeavesWhatRuns]);
 }
 
 #[test]

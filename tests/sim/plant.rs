@@ -63,6 +63,10 @@ pub(crate) enum Plant {
     RemovesNothing,
     /// A waiting job's message counts as still queued without a look.
     BelievesInItsQueue,
+    /// A shutdown stops running jobs at once.
+    StopsWithoutGrace,
+    /// A shutdown leaves running jobs alone although they are to be given back.
+    LeavesWhatRuns,
 }
 
 /// The journal's named writes that are skipped. `every_write_of_the_agent_is_planted` has the exceptions.
@@ -95,7 +99,7 @@ pub(crate) const WRITES: [&str; 25] = [
 ];
 
 /// All other defects.
-pub(crate) const DEFECTS: [Plant; 25] = [
+pub(crate) const DEFECTS: [Plant; 27] = [
     Plant::WritesUnsynced,
     Plant::ReadsUnsynced,
     Plant::StartsUnclaimed,
@@ -121,4 +125,6 @@ pub(crate) const DEFECTS: [Plant; 25] = [
     Plant::BuriesNothing,
     Plant::RemovesNothing,
     Plant::BelievesInItsQueue,
+    Plant::StopsWithoutGrace,
+    Plant::LeavesWhatRuns,
 ];

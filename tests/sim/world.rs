@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::dice::Weather;
+use super::leave::Leaving;
 use super::plant::Plant;
 use super::time::{HostClock, Time};
 
@@ -171,6 +172,8 @@ pub(crate) struct Host {
     pub(crate) slots: usize,
     /// The jobs in hand of its running process.
     pub(crate) board: Option<Board>,
+    /// What its owner last asked of a running process.
+    pub(crate) leaving: Option<Leaving>,
 }
 
 #[derive(Debug, Clone)]
@@ -233,6 +236,7 @@ impl World {
             cancelled: BTreeSet::new(),
             slots: rng.usize(1..=2),
             board: None,
+            leaving: None,
         });
         let hosts = hosts.collect();
         let state = State {

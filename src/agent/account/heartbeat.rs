@@ -191,13 +191,15 @@ where
         let domain = Domain { chain_id, contract: self.chain.contract() };
         self.domain.send_replace(Some(domain));
         let spending = Spending::of(chain_id, self.limits);
-        let ledger = Ledger::new(
-            Arc::clone(&self.chain),
-            (self.journal.clone(), self.clock.clone()),
-            self.sole.clone(),
+        let ledger = Ledger::new(ledger::Parts {
+            chain: Arc::clone(&self.chain),
             chain_id,
-            (spending, Pace::of(chain_id, spending)),
-        );
+            journal: self.journal.clone(),
+            clock: self.clock.clone(),
+            sole: self.sole.clone(),
+            spending,
+            pace: Pace::of(chain_id, spending),
+        });
         let extension = self.chain.has_extension().await.map_err(|err| self.unanswered(err))?;
         let beating = Beating { heart: &self, ledger, domain, extension };
         // Another instance that has this key could use the same nonces: wait until none answers.

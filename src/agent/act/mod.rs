@@ -31,7 +31,7 @@ use super::jobs::{holds, reserve};
 use super::link::Link;
 use super::presence::Neighbours;
 use super::stock::{self, DiskLimits};
-use crate::artifact::{Gateways, Pinata};
+use crate::artifact::{Gateways, Pinata, for_strangers};
 use crate::bus::claims::Found as FoundClaim;
 use crate::bus::{self, AckHandle, MessageIds, PoolName, Settle, Target};
 use crate::chain::key::Key;
@@ -291,7 +291,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
                     left = left.saturating_sub(fetched.bytes);
                     self.memory.fetched().insert(dest, fetched.bytes);
                 }
-                Err(err) => return fetch_failed(&err, path, &job.spec, self.gateways.is_lone()),
+                Err(err) => {
+                    refusal::log_words(job, &err);
+                    return fetch_failed(&err, path, &job.spec, self.gateways.is_lone());
+                }
             }
         }
         match folders.note_boot() {
@@ -374,7 +377,7 @@ fn fetch_failed(err: &crate::artifact::Error, path: &str, spec: &JobSpec, is_lon
             "the inputs together are larger than the job's disk_mib, {} MiB: no room for {path}",
             terms::disk_bytes(spec) / terms::MIB
         ),
-        _ => format!("the input: {}", causes(err)),
+        _ => format!("the input: {}", for_strangers(&causes(err))),
     };
     Event::Failed { fault: Fault::new(reason, error), retry }
 }

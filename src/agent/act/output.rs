@@ -9,7 +9,7 @@ use super::place::{self, Place, SealError, missing};
 use super::{Act, Event};
 use crate::agent::jobs::folders::JobFolders;
 use crate::agent::jobs::terms;
-use crate::artifact::{self, Kind, View};
+use crate::artifact::{self, Kind, View, for_strangers};
 use crate::clock::Clock;
 use crate::container::{ContainerId, ContainerRuntime, Error as EngineError};
 use crate::ids::{Cid, Hash, Signature};
@@ -195,7 +195,10 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             (Err(_), Ok(Some(log))) if written.is_none() => {
                 return Event::LogPublished { log: *log };
             }
-            (Err(err), _) => return self.output_failed(&err).await,
+            (Err(err), _) => {
+                super::refusal::log_words(job, &err);
+                return self.output_failed(&err).await;
+            }
         };
         let patience = if ended.output.is_some() { LOG_TRIES_BESIDE } else { LOG_TRIES_ALONE };
         match log {
@@ -327,7 +330,7 @@ fn output_failed(err: &artifact::Error, refused: Reason) -> Event {
         E::Refused { .. } | E::Declined { .. } | E::Oversized { .. } => (refused, Retry::Refused),
         _ => (Reason::UploadFailed, Retry::Patiently),
     };
-    let error = format!("the output: {}", causes(err));
+    let error = format!("the output: {}", for_strangers(&causes(err)));
     Event::Failed { fault: Fault::new(reason, error), retry }
 }
 
@@ -339,6 +342,6 @@ fn node_failed(err: &artifact::Error) -> Event {
         }
         _ => {}
     }
-    let fault = Fault::new(Reason::NodeFault, causes(err));
+    let fault = Fault::new(Reason::NodeFault, for_strangers(&causes(err)));
     Event::Failed { fault, retry: Retry::Patiently }
 }

@@ -1,10 +1,11 @@
 //! Maps a failure of the engine to a job's fault, in words that strangers may read.
 //!
-//! Invariant: words of the engine's that may contain the owner's paths and addresses go only to the
-//! owner's log.
+//! Invariant: words of the engine's, of gateways and of the store that may contain the owner's paths and addresses
+//! go only to the owner's log.
 
 use super::{Act, disk_failed};
 use crate::agent::health::sight::Unseen;
+use crate::artifact;
 use crate::clock::Clock;
 use crate::container::{ContainerRuntime, Error};
 use crate::job::phase::{Event, Fault, Phase, Retry};
@@ -45,6 +46,14 @@ impl<R: ContainerRuntime, C: Clock> Act<R, C> {
             }
         };
         Event::Failed { fault: Fault::new(Reason::NodeFault, error), retry: Retry::Always }
+    }
+}
+
+/// Logs for the owner what a job's fault leaves out of a failed transfer's words.
+pub(super) fn log_words(job: &Job, err: &artifact::Error) {
+    let (id, words) = (job.id(), causes(err));
+    if artifact::for_strangers(&words) != words {
+        tracing::warn!(job.id = %id, "job {id}: {words}");
     }
 }
 

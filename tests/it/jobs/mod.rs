@@ -2,6 +2,7 @@
 //! the stream, the store and the chain.
 
 mod bad_input;
+mod control;
 mod crash;
 mod sandbox;
 mod signed;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamda_node::agent::Limits;
-use lamda_node::agent::account::ledger::{Error, Ledger, Pace, Spending};
+use lamda_node::agent::account::ledger::{Error, Ledger, Pace, Parts, Spending};
 use lamda_node::agent::key::sole::Sole;
 use lamda_node::backoff::Backoff;
 use lamda_node::chain::{EndpointLimits, Evm};
@@ -80,9 +80,16 @@ impl Bench {
             ..pace.rules
         };
         let deadline = Duration::from_secs(20);
-        let parts = (self.journal.clone(), SystemClock);
         let pace = Pace { rules, poll: pace.poll / self.haste, deadline };
-        Ledger::new(Arc::clone(&self.chain), parts, self.sole.clone(), CHAIN_ID, (spending, pace))
+        Ledger::new(Parts {
+            chain: Arc::clone(&self.chain),
+            chain_id: CHAIN_ID,
+            journal: self.journal.clone(),
+            clock: SystemClock,
+            sole: self.sole.clone(),
+            spending,
+            pace,
+        })
     }
 
     pub(super) async fn beat(&self) -> Result<Hash, Error> {

@@ -42,6 +42,11 @@ impl OddEngine {
         Self::serve_each(host, move |client, engine| serve_pulls(client, engine, word, silence))
     }
 
+    /// Passes on everything; each start of a container first waits for so long.
+    pub(crate) fn start_late(host: &str, wait: Duration) -> Self {
+        Self::serve_each(host, move |client, engine| serve_starts(client, engine, wait))
+    }
+
     /// Passes on everything, except that a log which is followed ends in good order before this word.
     pub(crate) fn start_short_of(host: &str, word: &'static str) -> Self {
         Self::serve_each(host, move |client, engine| serve_logs(client, engine, word))
@@ -90,6 +95,21 @@ fn serve_pulls(mut client: UnixStream, engine: &Path, word: &str, silence: Durat
             std::thread::park_timeout(silence);
             client.shutdown(Shutdown::Both).ok();
             return;
+        }
+        if engine.write_all(&piece[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+fn serve_starts(mut client: UnixStream, engine: &Path, wait: Duration) {
+    let Ok(mut engine) = UnixStream::connect(engine) else { return };
+    let ends = (engine.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+    std::thread::spawn(move || pass(ends.0, ends.1, None));
+    let mut piece = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = client.read(&mut piece) {
+        if piece.starts_with(b"POST /") && holds(&piece[..count], "/start") {
+            std::thread::park_timeout(wait);
         }
         if engine.write_all(&piece[..count]).is_err() {
             return;

@@ -96,6 +96,25 @@ enum Ending {
     Displaced,
 }
 
+/// What a [`Ledger`] is made of.
+#[derive(Debug)]
+pub struct Parts<Ch, C> {
+    /// The chain, whose account pays.
+    pub chain: Arc<Ch>,
+    /// The chain's id.
+    pub chain_id: u64,
+    /// Where transactions are written down before they are sent.
+    pub journal: Journal,
+    /// The host's clock.
+    pub clock: C,
+    /// Whether another program has this key.
+    pub sole: Sole,
+    /// What the owner lets it spend.
+    pub spending: Spending,
+    /// How fast it waits and repeats.
+    pub pace: Pace,
+}
+
 /// The pipeline of one account.
 #[derive(Debug)]
 pub struct Ledger<Ch, C> {
@@ -111,14 +130,9 @@ pub struct Ledger<Ch, C> {
 }
 
 impl<Ch: Chain, C: Clock> Ledger<Ch, C> {
-    /// The pipeline of `chain`'s account on the chain with this id.
-    pub fn new(
-        chain: Arc<Ch>,
-        (journal, clock): (Journal, C),
-        sole: Sole,
-        chain_id: u64,
-        (spending, pace): (Spending, Pace),
-    ) -> Self {
+    /// The pipeline of the chain's account.
+    pub fn new(parts: Parts<Ch, C>) -> Self {
+        let Parts { chain, chain_id, journal, clock, sole, spending, pace } = parts;
         let account = Account { chain_id, address: chain.address() };
         Self { chain, journal, clock, sole, account, spending, pace, turn: Mutex::default() }
     }

@@ -24,10 +24,16 @@ impl Bench {
 
     /// The pipeline as a start of the node makes it.
     fn ledger(&self) -> Ledger<FakeChain, FakeChain> {
-        let (chain, parts) =
-            (Arc::new(self.chain.clone()), (self.journal.clone(), self.chain.clone()));
         let pace = Pace { poll: Duration::from_secs(1), ..Pace::of(self.chain_id, self.spending) };
-        Ledger::new(chain, parts, self.sole.clone(), self.chain_id, (self.spending, pace))
+        Ledger::new(Parts {
+            chain: Arc::new(self.chain.clone()),
+            chain_id: self.chain_id,
+            journal: self.journal.clone(),
+            clock: self.chain.clone(),
+            sole: self.sole.clone(),
+            spending: self.spending,
+            pace,
+        })
     }
 
     /// The unfinished transactions if the chain counts this many.
