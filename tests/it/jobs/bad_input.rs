@@ -80,10 +80,9 @@ async fn every_bad_job_ends_in_one_terminal_status_with_a_reason() {
         );
         let error = end["error"].as_str().expect("a sentence");
         assert!(error.len() > 10, "{id}: {error}");
-        assert!(
-            !error.contains("127.0.0.1"),
-            "{id}: strangers are told where the gateway is: {error}"
-        );
+        // An image that the job itself names with an address is told as it was named.
+        let is_private = error.contains("://127.0.0.1");
+        assert!(!is_private, "{id}: strangers are told where the gateway is: {error}");
     }
     world.publish("still-alive", &shell("echo yes > /output/output"));
     assert_eq!(last(&world.outcome("still-alive"))["status"], "completed");
