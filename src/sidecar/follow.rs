@@ -179,7 +179,11 @@ impl Run<'_> {
         self.mark.pending = self.assembler.pending();
         let mark = serde_json::to_string(&self.mark).unwrap_or_default();
         let marks = vec![(self.source.clone(), mark)];
-        follower.program.observe(Taken { seen, marks, reports }).await
+        follower.program.observe(Taken { seen, marks, reports }).await?;
+        if let Some(tap) = follower.program.tap() {
+            tap.lines(&follower.log.name, &records, now);
+        }
+        Ok(())
     }
 }
 

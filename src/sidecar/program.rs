@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::report::llama::Tap;
 use super::settings::Watching;
 use super::store::{Batch, Error, Known, Store};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -26,6 +27,8 @@ pub struct Program {
     seen: Mutex<Arc<Now>>,
     /// Rings once something was observed.
     bell: Arc<Notify>,
+    /// Who is told each observation, once it is written down.
+    tap: Option<Arc<Tap>>,
 }
 
 /// What is known, and how far.
@@ -67,7 +70,19 @@ impl Program {
             seen: Mutex::new(Arc::new(now.clone())),
             now: tokio::sync::Mutex::new(now),
             bell,
+            tap: None,
         })
+    }
+
+    /// The same, of which a tap is told.
+    #[must_use]
+    pub fn with_tap(self, tap: Option<Arc<Tap>>) -> Self {
+        Self { tap, ..self }
+    }
+
+    /// Who is told each observation.
+    pub fn tap(&self) -> Option<&Tap> {
+        self.tap.as_deref()
     }
 
     /// Its name.
@@ -97,10 +112,14 @@ impl Program {
         for observation in &observations {
             state.apply(observation);
         }
+        let told = self.tap.as_ref().map(|tap| (tap, observations.clone()));
         let batch = Batch { observations, marks, reports };
         let last = self.store.take(self.name(), batch, &state).await?;
         *now = Now { state, last, at };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(now.clone());
+        if let Some((tap, observations)) = told {
+            tap.observed(&observations);
+        }
         self.bell.notify_one();
         Ok(())
     }

@@ -17,14 +17,15 @@ use super::probe::chain::ChainProbe;
 use super::probe::{Programs, host, ports};
 use super::program::Program;
 use super::report::hub::HubReporter;
-use super::report::original;
+use super::report::llama::{self, Tap};
+use super::report::{key, nats, original};
 use super::restart::Restarter;
 use super::settings::{Links, Settings};
 use super::store::{self, Expected, Store};
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
 use crate::chain::coordinator::Coordinator;
-use crate::chain::{self, EndpointLimits};
+use crate::chain::{self, EndpointLimits, Key};
 use crate::clock::{Clock as _, SystemClock};
 use crate::gswarm::Service;
 use crate::notify::{Channel, Outbox, Switch};
@@ -52,7 +53,7 @@ type Named = BTreeMap<String, Arc<tokio::sync::watch::Sender<Vec<String>>>>;
 /// Runs the sidecar until `shutdown`.
 pub async fn run(
     settings: Settings,
-    links: Links,
+    mut links: Links,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let at = settings.listen;
@@ -60,12 +61,21 @@ pub async fn run(
     let listener = TcpListener::bind(at).await.map_err(|source| Error::Listen { at, source })?;
     let at = listener.local_addr().map_err(Error::Serve)?;
     let store = Store::open(&settings.db)?;
+    let key = match settings.key {
+        Some(key) => key,
+        None => key::load_or_make(&settings.db.with_extension("key")).map_err(Error::Link)?,
+    };
+    tracing::info!("what this sidecar signs is signed by {}", key.address());
+    let teller = links.nats.is_some().then(|| nats::Teller::new(key.address()));
     let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let mut programs = Vec::new();
+    let (mut programs, mut taps) = (Vec::new(), Vec::new());
+    let sinks = links.redis.as_ref().map(llama::Sinks::new);
     for watching in settings.programs {
         store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
         let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
-        programs.push(Arc::new(program));
+        let tap = sinks.as_ref().and_then(|sinks| Tap::of(&program, sinks));
+        taps.extend(tap.clone());
+        programs.push(Arc::new(program.with_tap(tap)));
     }
     let programs: Programs = Arc::new(programs);
     say(&programs, &settings.without, at);
@@ -88,12 +98,22 @@ pub async fn run(
         outbox,
         bell,
         changed: Arc::clone(&changed),
+        teller: teller.clone(),
         clock,
     };
     services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
     let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
     observe(&mut services, &programs, is_reported)?;
-    tell(&mut services, (&programs, &verdicts, &changed), &store, links)?;
+    if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks)
+        && !taps.is_empty()
+    {
+        llama::start(&mut services, link, taps, sinks);
+    }
+    if let (Some(config), Some(teller)) = (links.nats.take(), teller) {
+        let sender = nats::Sender::new(config, store.clone(), &teller, &key);
+        services.spawn_with("nats", BACKOFF, sender, nats::Sender::run);
+    }
+    tell(&mut services, (&programs, &verdicts, &changed), (&store, key), links)?;
     let restarter = Restarter::new(store.clone(), Arc::clone(&programs), verdicts.clone());
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
     services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
@@ -232,13 +252,13 @@ fn ask_peers(services: &mut Services, programs: &Programs, _: &Named) {
 fn tell(
     services: &mut Services,
     (programs, verdicts, changed): (&Programs, &Verdicts, &Arc<Notify>),
-    store: &Store,
+    (store, key): (&Store, Key),
     links: Links,
 ) -> Result<(), Error> {
     if let Some(link) = links.hub {
         let (programs, verdicts) = (Arc::clone(programs), verdicts.clone());
         let state = (store.clone(), programs, verdicts);
-        let reporter = HubReporter::new(link, state, Arc::clone(changed));
+        let reporter = HubReporter::new(link, state, Arc::clone(changed), key);
         let reporter = reporter.map_err(Error::Link)?;
         services.spawn_with("hub", BACKOFF, reporter, HubReporter::run);
     }

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::report::llama;
+use crate::chain::Key;
 use crate::fleet::alerts::Policy;
 use crate::fleet::rule::Rule;
 use crate::http::Url;
 use crate::secret::Secret;
 use crate::watch::expect::Expect;
 use crate::watch::profile::Filled;
-use crate::{gswarm, notify};
+use crate::{bus, gswarm, notify};
 
 /// Most programs that one sidecar watches.
 pub const PROGRAMS_MAX: usize = 64;
@@ -22,6 +24,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `SIDECAR_DB`: its database.
     pub db: PathBuf,
+    /// `SIDECAR_KEY_FILE`: the key with which it signs; `None`: a file beside the database, made at the first start.
+    pub key: Option<Key>,
     /// What it watches; names are unique.
     pub programs: Vec<Watching>,
     /// What somebody wants to be woken for.
@@ -80,6 +84,10 @@ pub struct Links {
     pub original: Option<gswarm::Config>,
     /// A dead man's switch.
     pub ping: Option<Url>,
+    /// Redis, where llama.cpp's users listen.
+    pub redis: Option<llama::Link>,
+    /// NATS, where each verdict that changed is an event.
+    pub nats: Option<bus::Config>,
 }
 
 /// A hub that is told.
