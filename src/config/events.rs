@@ -8,7 +8,7 @@ use crate::agent::events::Settings;
 use crate::fleet::Sampling;
 use crate::http::is_http_url;
 use crate::push::redis::Config as Redis;
-use crate::sidecar::report::llama;
+use crate::sidecar::RedisLink;
 
 const URL: [Variable; 2] = [
     Variable::new("EVENTS_REDIS_URL", "redis://:password@127.0.0.1:6379/0"),
@@ -83,7 +83,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Settings> {
 /// Where a sidecar publishes what happens to llama.cpp's programs. Here SOLLOL's two intervals are two, and each is as
 /// long as SOLLOL's documentation says if it is not set.
 #[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
-pub(super) fn llama(env: &mut Env<'_>) -> Option<Option<llama::Link>> {
+pub(super) fn llama(env: &mut Env<'_>) -> Option<Option<RedisLink>> {
     let (redis, ring) = (redis(env), number(env, MAX_EVENTS, MAX_EVENTS_BOUNDS, 10_000));
     let batch = number(env, BATCH_SIZE, BATCH_BOUNDS, 100);
     let flush = real(env, BATCH_TIMEOUT, (0.0, TIMEOUT_MAX_S), 1.0);
@@ -95,7 +95,7 @@ pub(super) fn llama(env: &mut Env<'_>) -> Option<Option<llama::Link>> {
     };
     let (registry, coordinator) = (every([ours, backends]), every([ours, coordinator]));
     let (registry, coordinator_every) = (registry?, coordinator?);
-    let link = llama::Link {
+    let link = RedisLink {
         redis: match redis? {
             Some(redis) => redis,
             None => return Some(None),

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::report::llama::Tap;
 use super::settings::Watching;
 use super::store::{Batch, Error, Known, Store};
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -28,7 +27,16 @@ pub struct Program {
     /// Rings once something was observed.
     bell: Arc<Notify>,
     /// Who is told each observation, once it is written down.
-    tap: Option<Arc<Tap>>,
+    tap: Option<Arc<dyn Tap>>,
+}
+
+/// Somebody who is told each thing that is observed of a program. Nothing here may wait.
+pub trait Tap: std::fmt::Debug + Send + Sync {
+    /// Told what was observed, and is written down.
+    fn observed(&self, observations: &[Observation]);
+
+    /// Told the lines of a log, scrubbed, once what they mean is written down.
+    fn lines(&self, log: &str, lines: Vec<String>, now: Timestamp);
 }
 
 /// What is known, and how far.
@@ -76,12 +84,12 @@ impl Program {
 
     /// The same, of which a tap is told.
     #[must_use]
-    pub fn with_tap(self, tap: Option<Arc<Tap>>) -> Self {
+    pub fn with_tap(self, tap: Option<Arc<dyn Tap>>) -> Self {
         Self { tap, ..self }
     }
 
     /// Who is told each observation.
-    pub fn tap(&self) -> Option<&Tap> {
+    pub fn tap(&self) -> Option<&dyn Tap> {
         self.tap.as_deref()
     }
 

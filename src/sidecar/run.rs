@@ -15,9 +15,9 @@ use super::error::Error;
 use super::follow::Follower;
 use super::probe::chain::ChainProbe;
 use super::probe::{Programs, host, ports};
-use super::program::Program;
+use super::program::{Program, Tap};
 use super::report::hub::HubReporter;
-use super::report::llama::{self, Tap};
+use super::report::llama::{self, LlamaTap};
 use super::report::{key, nats, original};
 use super::restart::Restarter;
 use super::settings::{Links, Settings};
@@ -73,8 +73,9 @@ pub async fn run(
     for watching in settings.programs {
         store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
         let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
-        let tap = sinks.as_ref().and_then(|sinks| Tap::of(&program, sinks));
+        let tap = sinks.as_ref().and_then(|sinks| LlamaTap::of(&program, sinks));
         taps.extend(tap.clone());
+        let tap = tap.map(|tap| -> Arc<dyn Tap> { tap });
         programs.push(Arc::new(program.with_tap(tap)));
     }
     let programs: Programs = Arc::new(programs);

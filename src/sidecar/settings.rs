@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::report::llama;
 use crate::chain::Key;
 use crate::fleet::alerts::Policy;
 use crate::fleet::rule::Rule;
@@ -12,7 +11,7 @@ use crate::http::Url;
 use crate::secret::Secret;
 use crate::watch::expect::Expect;
 use crate::watch::profile::Filled;
-use crate::{bus, gswarm, notify};
+use crate::{bus, gswarm, notify, push};
 
 /// Most programs that one sidecar watches.
 pub const PROGRAMS_MAX: usize = 64;
@@ -85,7 +84,7 @@ pub struct Links {
     /// A dead man's switch.
     pub ping: Option<Url>,
     /// Redis, where llama.cpp's users listen.
-    pub redis: Option<llama::Link>,
+    pub redis: Option<RedisLink>,
     /// NATS, where each verdict that changed is an event.
     pub nats: Option<bus::Config>,
 }
@@ -97,4 +96,21 @@ pub struct HubLink {
     pub url: Url,
     /// What proves that the beats are the owner's.
     pub secret: Secret,
+}
+
+/// A Redis server that is told what happens to llama.cpp's programs.
+#[derive(Debug, Clone)]
+pub struct RedisLink {
+    /// The server.
+    pub redis: push::redis::Config,
+    /// Most events that wait for it, and most lines.
+    pub ring: usize,
+    /// Most of them in one write.
+    pub batch: usize,
+    /// How long they wait for others.
+    pub flush: Duration,
+    /// How often a coordinator's heartbeat is told.
+    pub coordinator_every: Duration,
+    /// How often the registry's is; `None`: never.
+    pub registry_every: Option<Duration>,
 }

@@ -115,7 +115,7 @@ fn what_is_not_the_watchers_or_not_of_now_is_refused_with_a_reason() {
     refused(&signed(&key, &key, ms(11 * 60_000), "one"), 400, "ten minutes ago");
     let ahead = Timestamp::from_unix_ms(now.unix_ms() + 10 * 60_000);
     refused(&signed(&key, &key, ahead, "one"), 400, "future");
-    refused(&("{}".to_owned(), good.1.clone()), 401, "Unauthorized");
+    refused(&("{}".to_owned(), good.1.clone()), 400, "no observation");
     assert_eq!(seen(&hub)["rows"], json!([]), "nothing of that is kept");
     for _ in 0..2 {
         assert_eq!(post(&hub, SECRET, &good).json(), json!({"ok": true}), "also once more");

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Link, Sinks};
+use super::Sinks;
 use crate::backoff::Backoff;
 use crate::clock::{Clock as _, SystemClock};
 use crate::fleet::seed_view::llama::Told;
@@ -15,6 +15,7 @@ use crate::push::Ring;
 use crate::push::redis::{Connection, Error};
 use crate::report::causes;
 use crate::seldom::Seldom;
+use crate::sidecar::settings::RedisLink;
 use crate::supervise::Failure;
 
 /// The wait before the next try to connect.
@@ -23,7 +24,7 @@ const AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_s
 /// Carries one of the rings. One service.
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
-    pub(super) link: Link,
+    pub(super) link: RedisLink,
     pub(super) sinks: Arc<Sinks>,
     pub(super) is_lines: bool,
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::event::Level;
-use crate::fleet::seed_view::llama::Told;
-use crate::push::{self, Ring};
-use crate::sidecar::program::Program;
+use crate::fleet::seed_view::llama::{Happened, Told};
+use crate::push::Ring;
+use crate::sidecar::program::{Program, Tap};
+use crate::sidecar::settings::RedisLink;
 use crate::supervise::{Failure, Services};
-use crate::watch::line::Record;
 use crate::watch::observation::Observation;
 use system::System;
 
@@ -28,23 +28,6 @@ const FIRST: Duration = Duration::from_secs(6);
 /// How long a part that failed rests.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
 
-/// Where and how often it is published.
-#[derive(Debug, Clone)]
-pub struct Link {
-    /// The server.
-    pub redis: push::redis::Config,
-    /// Most events that wait for it, and most lines.
-    pub ring: usize,
-    /// Most of them in one write.
-    pub batch: usize,
-    /// How long they wait for others.
-    pub flush: Duration,
-    /// How often a coordinator's heartbeat is told.
-    pub coordinator_every: Duration,
-    /// How often the registry's is; `None`: never.
-    pub registry_every: Option<Duration>,
-}
-
 /// What waits for Redis.
 #[derive(Debug)]
 pub struct Sinks {
@@ -52,22 +35,27 @@ pub struct Sinks {
     lines: Ring<Told>,
 }
 
-/// Takes what is observed of one program.
+/// Takes what is observed of one coordinator and its backends.
 #[derive(Debug)]
-pub struct Tap {
+pub struct LlamaTap {
     system: Mutex<System>,
     sinks: Arc<Sinks>,
 }
 
 impl Sinks {
     /// Rings for this link.
-    pub fn new(link: &Link) -> Arc<Self> {
+    pub fn new(link: &RedisLink) -> Arc<Self> {
         let ring = || Ring::new(link.ring, link.batch);
         Arc::new(Self { events: ring(), lines: ring() })
     }
+
+    fn push(&self, happened: Happened) {
+        let is_urgent = happened.level >= Level::Warning;
+        self.events.push(Told::Happened(Box::new(happened)), is_urgent);
+    }
 }
 
-impl Tap {
+impl LlamaTap {
     /// The tap of a program, if it is a coordinator with backends.
     pub fn of(program: &Program, sinks: &Arc<Sinks>) -> Option<Arc<Self>> {
         let profile = &program.watching.profile;
@@ -78,8 +66,13 @@ impl Tap {
         Some(Arc::new(Self { system: Mutex::new(system), sinks: Arc::clone(sinks) }))
     }
 
-    /// Tells what was observed, and is written down.
-    pub fn observed(&self, observations: &[Observation]) {
+    fn system(&self) -> MutexGuard<'_, System> {
+        self.system.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tap for LlamaTap {
+    fn observed(&self, observations: &[Observation]) {
         let mut system = self.system();
         for observation in observations {
             if let Some(happened) = system.take(observation) {
@@ -88,31 +81,21 @@ impl Tap {
         }
     }
 
-    /// Tells the records of a log.
-    pub fn lines(&self, log: &str, records: &[Record], now: Timestamp) {
+    fn lines(&self, log: &str, lines: Vec<String>, now: Timestamp) {
         let source = system::source(log);
-        for record in records {
-            for line in record.text.lines() {
-                let told = Told::Line { at: now, source, line: line.to_owned() };
-                self.sinks.lines.push(told, false);
-            }
+        for line in lines {
+            self.sinks.lines.push(Told::Line { at: now, source, line }, false);
         }
-    }
-
-    fn system(&self) -> MutexGuard<'_, System> {
-        self.system.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Sinks {
-    fn push(&self, happened: crate::fleet::seed_view::llama::Happened) {
-        let is_urgent = happened.level >= Level::Warning;
-        self.events.push(Told::Happened(Box::new(happened)), is_urgent);
     }
 }
 
 /// Starts what publishes of these.
-pub fn start(services: &mut Services, link: Link, taps: Vec<Arc<Tap>>, sinks: &Arc<Sinks>) {
+pub fn start(
+    services: &mut Services,
+    link: RedisLink,
+    taps: Vec<Arc<LlamaTap>>,
+    sinks: &Arc<Sinks>,
+) {
     let taps = Arc::new(taps);
     for is_lines in [false, true] {
         let carrier = carry::Carrier { link: link.clone(), sinks: Arc::clone(sinks), is_lines };
@@ -131,7 +114,7 @@ pub fn start(services: &mut Services, link: Link, taps: Vec<Arc<Tap>>, sinks: &A
 }
 
 /// Tells each coordinator's heartbeat, for ever.
-async fn coordinators(taps: &[Arc<Tap>], every: Duration) -> Result<(), Failure> {
+async fn coordinators(taps: &[Arc<LlamaTap>], every: Duration) -> Result<(), Failure> {
     let clock = SystemClock;
     clock.sleep(FIRST.min(every)).await;
     loop {
@@ -144,7 +127,7 @@ async fn coordinators(taps: &[Arc<Tap>], every: Duration) -> Result<(), Failure>
 }
 
 /// Tells the registry's heartbeat, for ever: one over the backends of all coordinators.
-async fn registry(taps: &[Arc<Tap>], sinks: &Sinks, every: Duration) -> Result<(), Failure> {
+async fn registry(taps: &[Arc<LlamaTap>], sinks: &Sinks, every: Duration) -> Result<(), Failure> {
     let clock = SystemClock;
     clock.sleep(FIRST.min(every)).await;
     loop {
