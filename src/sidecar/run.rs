@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::report::hub::HubReporter;
 use super::report::llama::{self, LlamaTap};
 use super::report::{key, nats, original};
 use super::restart::Restarter;
-use super::settings::{Links, Settings};
+use super::settings::{Links, Settings, Watching};
 use super::store::{self, Expected, Store};
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
@@ -61,24 +62,11 @@ pub async fn run(
     let listener = TcpListener::bind(at).await.map_err(|source| Error::Listen { at, source })?;
     let at = listener.local_addr().map_err(Error::Serve)?;
     let store = Store::open(&settings.db)?;
-    let key = match settings.key {
-        Some(key) => key,
-        None => key::load_or_make(&settings.db.with_extension("key")).map_err(Error::Link)?,
-    };
-    tracing::info!("what this sidecar signs is signed by {}", key.address());
+    let key = signs_by(settings.key, &settings.db)?;
     let teller = links.nats.is_some().then(|| nats::Teller::new(key.address()));
     let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (mut programs, mut taps) = (Vec::new(), Vec::new());
     let sinks = links.redis.as_ref().map(llama::Sinks::new);
-    for watching in settings.programs {
-        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
-        let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
-        let tap = sinks.as_ref().and_then(|sinks| LlamaTap::of(&program, sinks));
-        taps.extend(tap.clone());
-        let tap = tap.map(|tap| -> Arc<dyn Tap> { tap });
-        programs.push(Arc::new(program.with_tap(tap)));
-    }
-    let programs: Programs = Arc::new(programs);
+    let (programs, taps) = load(settings.programs, &store, &bell, sinks.as_ref()).await?;
     say(&programs, &settings.without, at);
     let mut services = Services::default();
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
@@ -105,9 +93,7 @@ pub async fn run(
     services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
     let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
     observe(&mut services, &programs, is_reported)?;
-    if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks)
-        && !taps.is_empty()
-    {
+    if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks) {
         llama::start(&mut services, link, taps, sinks);
     }
     if let (Some(config), Some(teller)) = (links.nats.take(), teller) {
@@ -127,6 +113,35 @@ pub async fn run(
     };
     services.stop().await;
     ended
+}
+
+/// The key that its owner set, or the one beside the database.
+fn signs_by(set: Option<Key>, db: &Path) -> Result<Key, Error> {
+    let key = match set {
+        Some(key) => key,
+        None => key::load_or_make(&db.with_extension("key")).map_err(Error::Link)?,
+    };
+    tracing::info!("what this sidecar signs is signed by {}", key.address());
+    Ok(key)
+}
+
+/// What is known of the programs, and what taps those that are published on Redis.
+async fn load(
+    watched: Vec<Watching>,
+    store: &Store,
+    bell: &Arc<Notify>,
+    sinks: Option<&Arc<llama::Sinks>>,
+) -> Result<(Programs, Vec<Arc<LlamaTap>>), Error> {
+    let (mut programs, mut taps) = (Vec::new(), Vec::new());
+    for watching in watched {
+        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
+        let program = Program::load(watching, store, SystemClock, Arc::clone(bell)).await?;
+        let tap = sinks.and_then(|sinks| LlamaTap::of(&program, sinks));
+        taps.extend(tap.clone());
+        let tap = tap.map(|tap| -> Arc<dyn Tap> { tap });
+        programs.push(Arc::new(program.with_tap(tap)));
+    }
+    Ok((Arc::new(programs), taps))
 }
 
 /// Begins the watch before anything is observed in it. What could not be asked before is asked anew, or no more.
@@ -291,7 +306,7 @@ async fn keep_house(store: Store) -> Result<(), Failure> {
         let dropped = store.dropped();
         if dropped > 0 {
             tracing::warn!(
-                "{dropped} events were dropped within the last hour: too many wait for the ingest service"
+                "{dropped} reports were dropped within the last hour: too many wait for NATS or the ingest service"
             );
         }
         SystemClock.sleep(CLEAN).await;

@@ -89,13 +89,16 @@ impl Tap for LlamaTap {
     }
 }
 
-/// Starts what publishes of these.
+/// Starts what publishes of these, if there are any.
 pub fn start(
     services: &mut Services,
     link: RedisLink,
     taps: Vec<Arc<LlamaTap>>,
     sinks: &Arc<Sinks>,
 ) {
+    if taps.is_empty() {
+        return;
+    }
     let taps = Arc::new(taps);
     for is_lines in [false, true] {
         let carrier = carry::Carrier { link: link.clone(), sinks: Arc::clone(sinks), is_lines };
