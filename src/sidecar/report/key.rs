@@ -21,7 +21,8 @@ const LINE_BYTES_MAX: usize = 128;
 /// How often random bytes may be no key: once in 2^127.
 const TRIES_MAX: usize = 4;
 
-/// The key in this file; a new one is made if there is no file.
+/// The key in this file; a new one is made if there is no file. The caller is the only one who makes it: it holds the
+/// database beside the file.
 pub fn load_or_make(path: &Path) -> Result<Key, BoxError> {
     let named =
         |err: BoxError| BoxError::from(format!("the watcher's key {}: {err}", path.display()));
@@ -49,10 +50,7 @@ fn make(path: &Path) -> Result<Key, BoxError> {
         file.write_all(text.expose().as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        // A link, which unlike a rename replaces nothing.
-        let linked = std::fs::hard_link(&new, path);
-        std::fs::remove_file(&new).ok();
-        linked?;
+        std::fs::rename(&new, path)?;
         return Ok(key);
     }
     Err("the system's random bytes are no key".into())
