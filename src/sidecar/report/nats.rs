@@ -233,7 +233,7 @@ impl Tries {
             self.in_a_row = self.in_a_row.saturating_add(u32::from(failed.is_some()));
             return failed;
         }
-        (self.in_a_row, failed) = (0, failed);
+        self.in_a_row = 0;
         let tries = std::mem::take(&mut self.of);
         for id in again {
             let now = tries.get(&id).copied().unwrap_or_default() + 1;

@@ -30,6 +30,8 @@ pub struct Teller {
 struct Told {
     /// When it was signed.
     at: Timestamp,
+    /// Since when it is so.
+    since: Timestamp,
     /// When the hub took it, by the monotonic clock; `None`: it did not.
     taken: Option<Duration>,
     gist: Gist,
@@ -53,15 +55,19 @@ impl Teller {
         let before = self.told.get(program.name());
         let after = before.map(|it| it.at.plus(Duration::from_millis(1))).unwrap_or_default();
         let at = clock.now().max(after);
-        let since = since(store, program.name()).await.map_err(|err| err.to_string())?;
-        let said = said(&self.key, program, verdict, (at, since.unwrap_or(at)));
+        let mut said = said(&self.key, program, verdict, at);
         let gist = said.gist();
         if !is_due(before, &gist, clock.monotonic()) {
             return Ok(());
         }
+        said.since = match before {
+            // What was written down is forgotten some day.
+            Some(told) if told.gist == gist => told.since,
+            _ => since(store, program.name()).await.map_err(|err| err.to_string())?.unwrap_or(at),
+        };
         let body = serde_json::to_vec(&said).map_err(|err| err.to_string())?;
         let signature = Signature(self.key.sign_digest(&said.digest(&body).0));
-        let told = Told { at, taken: None, gist };
+        let told = Told { at, since: said.since, taken: None, gist };
         let told = self.told.entry(program.name().to_owned()).insert_entry(told).into_mut();
         post(link, client, body, signature).await?;
         told.taken = Some(clock.monotonic());
@@ -80,13 +86,8 @@ async fn since(store: &Store, name: &str) -> Result<Option<Timestamp>, Error> {
     Ok(store.verdicts(name, 1).await?.first().map(|it| it.at))
 }
 
-/// What the watcher says of a program.
-fn said(
-    key: &Key,
-    program: &Program,
-    verdict: &Verdict,
-    (at, since): (Timestamp, Timestamp),
-) -> Said {
+/// What the watcher says of a program, as if that began now.
+fn said(key: &Key, program: &Program, verdict: &Verdict, at: Timestamp) -> Said {
     let known = program.look();
     let watching = &program.watching;
     let Verdict { alive, training, published, earning, swarm, troubles, says, .. } =
@@ -95,7 +96,7 @@ fn said(
         watcher: key.address(),
         program: program.name().to_owned(),
         at,
-        since,
+        since: at,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: watching.profile.profile.clone(),
         peer: watching.peer.clone().or_else(|| known.state.peer.clone()),
@@ -134,7 +135,8 @@ mod tests {
     fn a_hub_is_told_what_it_lacks_what_changed_and_the_same_every_five_minutes() {
         let (yes, no) = (said(1, Answer::Yes).gist(), said(1, Answer::No).gist());
         let seconds = Duration::from_secs;
-        let told = |taken| Told { at: Timestamp::default(), taken, gist: yes.clone() };
+        let at = Timestamp::default();
+        let told = |taken| Told { at, since: at, taken, gist: yes.clone() };
         assert!(is_due(None, &yes, seconds(0)));
         assert!(is_due(Some(&told(None)), &yes, seconds(0)), "it was not taken");
         let taken = told(Some(seconds(100)));
