@@ -8,6 +8,7 @@ use crate::agent::events::Settings;
 use crate::fleet::Sampling;
 use crate::http::is_http_url;
 use crate::push::redis::Config as Redis;
+use crate::sidecar::RedisLink;
 
 const URL: [Variable; 2] = [
     Variable::new("EVENTS_REDIS_URL", "redis://:password@127.0.0.1:6379/0"),
@@ -45,6 +46,9 @@ const HEARTBEAT_INTERVAL: [Variable; 3] = [
 ];
 const DASHBOARD_URL: Variable = Variable::new("EVENTS_DASHBOARD_URL", "http://127.0.0.1:8080");
 
+/// How often llama.cpp's coordinators and backends are told to be there, in seconds.
+const LLAMA_HEARTBEAT_S: u64 = 30;
+
 /// A ring of this many events takes some 100 MB in the worst case, all of them at their limit.
 const MAX_EVENTS_BOUNDS: (u64, u64) = (100, 20_000);
 const BATCH_BOUNDS: (u64, u64) = (1, 1_000);
@@ -74,6 +78,35 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Settings> {
         heartbeat: Some(interval?).filter(|_| beats == Some(true)),
         dashboard: dashboard?,
     })
+}
+
+/// Where a sidecar publishes what happens to llama.cpp's programs. Here SOLLOL's two intervals are two, and each is as
+/// long as SOLLOL's documentation says if it is not set.
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
+pub(super) fn llama(env: &mut Env<'_>) -> Option<Option<RedisLink>> {
+    let (redis, ring) = (redis(env), number(env, MAX_EVENTS, MAX_EVENTS_BOUNDS, 10_000));
+    let batch = number(env, BATCH_SIZE, BATCH_BOUNDS, 100);
+    let flush = real(env, BATCH_TIMEOUT, (0.0, TIMEOUT_MAX_S), 1.0);
+    let beats = choice(env, HEARTBEAT);
+    let [ours, backends, coordinator] = HEARTBEAT_INTERVAL;
+    let mut every = |names| {
+        let variable = set(env, names);
+        env.seconds(variable, (1, 86_400), LLAMA_HEARTBEAT_S)
+    };
+    let (registry, coordinator) = (every([ours, backends]), every([ours, coordinator]));
+    let (registry, coordinator_every) = (registry?, coordinator?);
+    let link = RedisLink {
+        redis: match redis? {
+            Some(redis) => redis,
+            None => return Some(None),
+        },
+        ring: usize::try_from(ring?).ok()?,
+        batch: usize::try_from(batch?).ok()?,
+        flush: Duration::from_secs_f64(flush?),
+        coordinator_every,
+        registry_every: Some(registry).filter(|_| beats == Some(true)),
+    };
+    beats.map(|_| Some(link))
 }
 
 /// The first of the names that is set; the first one if none is.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::env::{Env, Problems, Variable, shown};
 use super::sidecar_file::{self, SidecarFile};
-use super::{channels, jobs, sidecar_original};
+use super::{bus, channels, events, jobs, sidecar_original};
+use crate::chain::Key;
 use crate::secret::Secret;
 use crate::sidecar::{HubLink, Links, Settings};
 
@@ -14,6 +15,8 @@ const SIDECAR_CONFIG: Variable = Variable::new("SIDECAR_CONFIG", "/etc/lamda-nod
 const CONFIG_PATH: Variable = Variable::new("CONFIG_PATH", "configs/config.yaml");
 const SIDECAR_LISTEN: Variable = Variable::new("SIDECAR_LISTEN", "127.0.0.1:8080");
 const SIDECAR_DB: Variable = Variable::new("SIDECAR_DB", "/var/lib/lamda-node/sidecar.db");
+const SIDECAR_KEY_FILE: Variable = Variable::new("SIDECAR_KEY_FILE", "/etc/lamda-node/sidecar.key");
+const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
 const SIDECAR_PROFILES: Variable = Variable::new("SIDECAR_PROFILES", "/etc/lamda-node/profiles");
 const SIDECAR_HUB_URL: Variable = Variable::new("SIDECAR_HUB_URL", "https://hub.example");
 const SIDECAR_HUB_SECRET: Variable =
@@ -77,6 +80,8 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     let place = listen.map(|listen| format!("http://{listen}/")).unwrap_or_default();
     let channels = channels::read(env, &place);
     let (hub, ping) = (hub(env), ping(env));
+    let nats = if env.is_set(NATS_URL) { bus::read(env).map(Some) } else { Some(None) };
+    let (key, redis) = (key(env), events::llama(env));
     let without = without(env);
     let SidecarFile { programs, rules, policy, original, telegram, notes, .. } = file?;
     let mut channels = channels?;
@@ -84,8 +89,12 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
         channels.telegram = telegram;
     }
     let without = without.into_iter().map(ToOwned::to_owned).chain(notes).collect();
-    let settings = Settings { listen: listen?, db: db?, programs, rules, policy, without };
-    Some((settings, Links { channels, hub: hub?, original, ping: ping? }))
+    let (listen, db, key) = (listen?, db?, key?);
+    let settings = Settings { listen, db, key, programs, rules, policy, without };
+    Some((
+        settings,
+        Links { channels, hub: hub?, original, ping: ping?, nats: nats?, redis: redis? },
+    ))
 }
 
 /// The file that says what is watched.
@@ -184,6 +193,17 @@ fn hub(env: &mut Env<'_>) -> Option<Option<HubLink>> {
     });
     let secret: Secret = secret?;
     Some(Some(HubLink { url: url?, secret }))
+}
+
+/// The key in `SIDECAR_KEY_FILE`.
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
+fn key(env: &mut Env<'_>) -> Option<Option<Key>> {
+    if !env.is_set(SIDECAR_KEY_FILE) {
+        return Some(None);
+    }
+    let text = env.secret_file(SIDECAR_KEY_FILE)?;
+    let key = Key::from_hex(&text).map_err(|err| format!("its first line is {err}"));
+    env.keep(SIDECAR_KEY_FILE, key).map(Some)
 }
 
 #[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]

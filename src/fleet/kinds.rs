@@ -1,4 +1,4 @@
-//! All that a node can say: the component, the type and the level of each event (docs/protocol.md, "Events").
+//! All that a node or a watcher can say: the component, the type and the level of each event (docs/protocol.md, "Events").
 //!
 //! Must hold: no two kinds have the same component and type; a kind is never renamed.
 
@@ -58,6 +58,14 @@ kinds! {
     REGISTRY_HEARTBEAT = "registry", "heartbeat", Info, "Which of the services that the node leans on answer.";
     EVENTS_DROPPED = "events", "dropped", Warning, "Events were dropped while a sink was away.";
     EVENTS_REDIS = "events", "redis", Info, "The Redis sink was turned on or off.";
+    SIDECAR_WELL = "sidecar", "well", Info, "A watched program is there, and nothing is wrong with it.";
+    SIDECAR_UNKNOWN = "sidecar", "unknown", Info, "Nobody can say yet whether a watched program is there.";
+    SIDECAR_DOWN = "sidecar", "down", Error, "A watched program is not there.";
+    SIDECAR_STUCK = "sidecar", "stuck", Error, "A watched program does not do its work.";
+    SIDECAR_UNPUBLISHED = "sidecar", "unpublished", Warning, "The peers of a watched program have nothing of it.";
+    SIDECAR_UNPAID = "sidecar", "unpaid", Warning, "A watched program was not paid in time.";
+    SIDECAR_SWARM_DOWN = "sidecar", "swarm_down", Warning, "Nobody of a watched program's swarm goes on.";
+    SIDECAR_BLIND = "sidecar", "blind", Warning, "A source of what is known of a watched program can't be asked.";
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! events go to sinks that don't get all, [`seed_view`] shows events as the dashboards of `SynapticLlamas` and
 //! SOLLOL read them.
 //!
+//! [`seen`] is what a watcher says of a program, signed.
+//!
 //! What a hub makes of it: [`beat`] is what agents of the original monitor post, [`clocks`] says whether a node is
 //! there, [`rule`] is what somebody wants to know, [`alerts`] decides who is told what and when, [`notice`] is what
 //! is told.
@@ -20,6 +22,7 @@ pub mod notice;
 pub mod rule;
 pub mod sampling;
 pub mod seed_view;
+pub mod seen;
 pub mod words;
 
 pub use event::{Event, Kind, Level, Token, TraceId};

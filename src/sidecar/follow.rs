@@ -107,10 +107,12 @@ impl Run<'_> {
                 let now = self.clock.now();
                 let mut records = Vec::new();
                 self.mark.lines = self.mark.lines.saturating_add(lines.len() as u64);
-                let mut cut = 0;
+                let (mut cut, mut raw) = (0, Vec::new());
+                let tap = self.follower.program.tap();
                 for line in &lines {
                     cut += line.cut;
                     let line = Line::read(&line.bytes);
+                    raw.extend(tap.map(|_| line.as_str().to_owned()));
                     records.extend(self.assembler.take(&line, (), now).map(|(record, ())| record));
                 }
                 self.mark.position = Some(position);
@@ -119,7 +121,11 @@ impl Run<'_> {
                     let why = "a line was longer than 64 KiB".to_owned();
                     seen.push(Seen::Gap { log: name.clone(), bytes: Some(cut), why });
                 }
-                self.commit(seen, records, now).await
+                self.commit(seen, records, now).await?;
+                if let Some(tap) = tap {
+                    tap.lines(name, raw, now);
+                }
+                Ok(())
             }
             Read::Gap { bytes, why, position } => {
                 self.mark.position = Some(position);

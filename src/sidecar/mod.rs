@@ -24,4 +24,4 @@ pub mod watcher;
 
 pub use error::Error;
 pub use run::run;
-pub use settings::{HubLink, Links, Restart, RestartBy, Settings, Watching};
+pub use settings::{HubLink, Links, RedisLink, Restart, RestartBy, Settings, Watching};

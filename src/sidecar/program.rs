@@ -26,6 +26,17 @@ pub struct Program {
     seen: Mutex<Arc<Now>>,
     /// Rings once something was observed.
     bell: Arc<Notify>,
+    /// Who is told each observation, once it is written down.
+    tap: Option<Arc<dyn Tap>>,
+}
+
+/// Somebody who is told each thing that is observed of a program. Nothing here may wait.
+pub trait Tap: std::fmt::Debug + Send + Sync {
+    /// Told what was observed, and is written down.
+    fn observed(&self, observations: &[Observation]);
+
+    /// Told the lines of a log, scrubbed, once what they mean is written down.
+    fn lines(&self, log: &str, lines: Vec<String>, now: Timestamp);
 }
 
 /// What is known, and how far.
@@ -67,7 +78,19 @@ impl Program {
             seen: Mutex::new(Arc::new(now.clone())),
             now: tokio::sync::Mutex::new(now),
             bell,
+            tap: None,
         })
+    }
+
+    /// The same, of which a tap is told.
+    #[must_use]
+    pub fn with_tap(self, tap: Option<Arc<dyn Tap>>) -> Self {
+        Self { tap, ..self }
+    }
+
+    /// Who is told each observation.
+    pub fn tap(&self) -> Option<&dyn Tap> {
+        self.tap.as_deref()
     }
 
     /// Its name.
@@ -97,10 +120,14 @@ impl Program {
         for observation in &observations {
             state.apply(observation);
         }
+        let told = self.tap.as_ref().map(|tap| (tap, observations.clone()));
         let batch = Batch { observations, marks, reports };
         let last = self.store.take(self.name(), batch, &state).await?;
         *now = Now { state, last, at };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(now.clone());
+        if let Some((tap, observations)) = told {
+            tap.observed(&observations);
+        }
         self.bell.notify_one();
         Ok(())
     }

@@ -238,7 +238,7 @@ mod tests {
         state.apply(&observation);
         let batch = Batch { observations: vec![observation], ..Batch::default() };
         let last = store.take("one", batch, &state).await.unwrap();
-        store.judged("one", last, at, &verdict(&state, expect, at)).await.unwrap();
+        store.judged("one", last, at, &verdict(&state, expect, at), vec![]).await.unwrap();
     }
 
     fn replayed(folder: &Path) -> (usize, usize) {

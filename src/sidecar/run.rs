@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +16,17 @@ use super::error::Error;
 use super::follow::Follower;
 use super::probe::chain::ChainProbe;
 use super::probe::{Programs, host, ports};
-use super::program::Program;
+use super::program::{Program, Tap};
 use super::report::hub::HubReporter;
-use super::report::original;
+use super::report::llama::{self, LlamaTap};
+use super::report::{key, nats, original};
 use super::restart::Restarter;
-use super::settings::{Links, Settings};
+use super::settings::{Links, Settings, Watching};
 use super::store::{self, Expected, Store};
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
 use crate::chain::coordinator::Coordinator;
-use crate::chain::{self, EndpointLimits};
+use crate::chain::{self, EndpointLimits, Key};
 use crate::clock::{Clock as _, SystemClock};
 use crate::gswarm::Service;
 use crate::notify::{Channel, Outbox, Switch};
@@ -52,7 +54,7 @@ type Named = BTreeMap<String, Arc<tokio::sync::watch::Sender<Vec<String>>>>;
 /// Runs the sidecar until `shutdown`.
 pub async fn run(
     settings: Settings,
-    links: Links,
+    mut links: Links,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let at = settings.listen;
@@ -60,14 +62,11 @@ pub async fn run(
     let listener = TcpListener::bind(at).await.map_err(|source| Error::Listen { at, source })?;
     let at = listener.local_addr().map_err(Error::Serve)?;
     let store = Store::open(&settings.db)?;
+    let key = signs_by(settings.key, &settings.db)?;
+    let teller = links.nats.is_some().then(|| nats::Teller::new(key.address()));
     let (clock, bell, changed) = (SystemClock, Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let mut programs = Vec::new();
-    for watching in settings.programs {
-        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
-        let program = Program::load(watching, &store, clock, Arc::clone(&bell)).await?;
-        programs.push(Arc::new(program));
-    }
-    let programs: Programs = Arc::new(programs);
+    let sinks = links.redis.as_ref().map(llama::Sinks::new);
+    let (programs, taps) = load(settings.programs, &store, &bell, sinks.as_ref()).await?;
     say(&programs, &settings.without, at);
     let mut services = Services::default();
     let channels = Channel::all(&links.channels).map_err(Error::Link)?;
@@ -88,12 +87,20 @@ pub async fn run(
         outbox,
         bell,
         changed: Arc::clone(&changed),
+        teller: teller.clone(),
         clock,
     };
     services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
     let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
     observe(&mut services, &programs, is_reported)?;
-    tell(&mut services, (&programs, &verdicts, &changed), &store, links)?;
+    if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks) {
+        llama::start(&mut services, link, taps, sinks);
+    }
+    if let (Some(config), Some(teller)) = (links.nats.take(), teller) {
+        let sender = nats::Sender::new(config, store.clone(), &teller, &key);
+        services.spawn_with("nats", BACKOFF, sender, nats::Sender::run);
+    }
+    tell(&mut services, (&programs, &verdicts, &changed), (&store, key), links)?;
     let restarter = Restarter::new(store.clone(), Arc::clone(&programs), verdicts.clone());
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
     services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
@@ -106,6 +113,35 @@ pub async fn run(
     };
     services.stop().await;
     ended
+}
+
+/// The key that its owner set, or the one beside the database.
+fn signs_by(set: Option<Key>, db: &Path) -> Result<Key, Error> {
+    let key = match set {
+        Some(key) => key,
+        None => key::load_or_make(&db.with_extension("key")).map_err(Error::Link)?,
+    };
+    tracing::info!("what this sidecar signs is signed by {}", key.address());
+    Ok(key)
+}
+
+/// What is known of the programs, and what taps those that are published on Redis.
+async fn load(
+    watched: Vec<Watching>,
+    store: &Store,
+    bell: &Arc<Notify>,
+    sinks: Option<&Arc<llama::Sinks>>,
+) -> Result<(Programs, Vec<Arc<LlamaTap>>), Error> {
+    let (mut programs, mut taps) = (Vec::new(), Vec::new());
+    for watching in watched {
+        store.expects(&watching.name, &Expected::now(&watching.expect)).await?;
+        let program = Program::load(watching, store, SystemClock, Arc::clone(bell)).await?;
+        let tap = sinks.and_then(|sinks| LlamaTap::of(&program, sinks));
+        taps.extend(tap.clone());
+        let tap = tap.map(|tap| -> Arc<dyn Tap> { tap });
+        programs.push(Arc::new(program.with_tap(tap)));
+    }
+    Ok((Arc::new(programs), taps))
 }
 
 /// Begins the watch before anything is observed in it. What could not be asked before is asked anew, or no more.
@@ -232,13 +268,13 @@ fn ask_peers(services: &mut Services, programs: &Programs, _: &Named) {
 fn tell(
     services: &mut Services,
     (programs, verdicts, changed): (&Programs, &Verdicts, &Arc<Notify>),
-    store: &Store,
+    (store, key): (&Store, Key),
     links: Links,
 ) -> Result<(), Error> {
     if let Some(link) = links.hub {
         let (programs, verdicts) = (Arc::clone(programs), verdicts.clone());
         let state = (store.clone(), programs, verdicts);
-        let reporter = HubReporter::new(link, state, Arc::clone(changed));
+        let reporter = HubReporter::new(link, state, Arc::clone(changed), key);
         let reporter = reporter.map_err(Error::Link)?;
         services.spawn_with("hub", BACKOFF, reporter, HubReporter::run);
     }
@@ -270,7 +306,7 @@ async fn keep_house(store: Store) -> Result<(), Failure> {
         let dropped = store.dropped();
         if dropped > 0 {
             tracing::warn!(
-                "{dropped} events were dropped within the last hour: too many wait for the ingest service"
+                "{dropped} reports were dropped within the last hour: too many wait for NATS or the ingest service"
             );
         }
         SystemClock.sleep(CLEAN).await;

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::chain::Key;
 use crate::fleet::alerts::Policy;
 use crate::fleet::rule::Rule;
 use crate::http::Url;
 use crate::secret::Secret;
 use crate::watch::expect::Expect;
 use crate::watch::profile::Filled;
-use crate::{gswarm, notify};
+use crate::{bus, gswarm, notify, push};
 
 /// Most programs that one sidecar watches.
 pub const PROGRAMS_MAX: usize = 64;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `SIDECAR_DB`: its database.
     pub db: PathBuf,
+    /// `SIDECAR_KEY_FILE`: the key with which it signs; `None`: a file beside the database, made at the first start.
+    pub key: Option<Key>,
     /// What it watches; names are unique.
     pub programs: Vec<Watching>,
     /// What somebody wants to be woken for.
@@ -80,6 +83,10 @@ pub struct Links {
     pub original: Option<gswarm::Config>,
     /// A dead man's switch.
     pub ping: Option<Url>,
+    /// Redis, where llama.cpp's users listen.
+    pub redis: Option<RedisLink>,
+    /// NATS, where each verdict that changed is an event.
+    pub nats: Option<bus::Config>,
 }
 
 /// A hub that is told.
@@ -89,4 +96,21 @@ pub struct HubLink {
     pub url: Url,
     /// What proves that the beats are the owner's.
     pub secret: Secret,
+}
+
+/// A Redis server that is told what happens to llama.cpp's programs.
+#[derive(Debug, Clone)]
+pub struct RedisLink {
+    /// The server.
+    pub redis: push::redis::Config,
+    /// Most events that wait for it, and most lines.
+    pub ring: usize,
+    /// Most of them in one write.
+    pub batch: usize,
+    /// How long they wait for others.
+    pub flush: Duration,
+    /// How often a coordinator's heartbeat is told.
+    pub coordinator_every: Duration,
+    /// How often the registry's is; `None`: never.
+    pub registry_every: Option<Duration>,
 }

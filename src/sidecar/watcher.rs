@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::program::Program;
+use super::report::nats::Teller;
 use super::store::{Error, Store};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::fleet::alerts::{Alerts, Fact, Facts, Policy};
@@ -77,6 +78,8 @@ pub struct Watcher {
     pub bell: Arc<Notify>,
     /// Rings when a verdict changed.
     pub changed: Arc<Notify>,
+    /// Makes events of verdicts that changed, if they go to NATS.
+    pub teller: Option<Teller>,
     /// The clock.
     pub clock: SystemClock,
 }
@@ -128,15 +131,36 @@ impl Watcher {
             let was = self.verdicts.of(program.name());
             let is_new = was.as_ref().is_none_or(|was| differs(was, &found));
             if is_new {
-                self.store.judged(program.name(), known.last, now, &found).await?;
+                let reports = self.reports(program.name(), was.as_deref(), &found, now).await?;
+                self.store.judged(program.name(), known.last, now, &found, reports).await?;
                 tracing::info!(program = program.name(), "{}: {}", program.name(), found.says);
             }
             self.verdicts.set(program.name(), Arc::new(found));
             if is_new {
                 self.changed.notify_one();
+                self.teller.iter().for_each(Teller::ring);
             }
         }
         Ok(())
+    }
+
+    /// What is to be reported of a verdict: nothing after a start if it is as before that.
+    async fn reports(
+        &self,
+        name: &str,
+        was: Option<&Verdict>,
+        found: &Verdict,
+        now: Timestamp,
+    ) -> Result<Vec<(&'static str, String)>, Error> {
+        let Some(teller) = &self.teller else { return Ok(Vec::new()) };
+        if was.is_none() {
+            let before = self.store.verdicts(name, 1).await?;
+            let before = before.first().and_then(|it| serde_json::from_str(&it.body).ok());
+            if before.is_some_and(|before| !differs(&before, found)) {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(vec![teller.report(name, found, now)])
     }
 
     async fn decide(&self, alerts: &mut Alerts, since: &mut Since) -> Result<(), Error> {

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 
 const PAGES = {
   fleet: ['#/fleet', () => document.querySelectorAll('.row').length > 10 && !document.querySelector('.outline:not([hidden])')],
-  node: ['#/node/ams-c-111', () => document.querySelector('.slots') && document.querySelector('.evt tbody tr') && !document.querySelector('.wait')],
+  node: ['#/node/ams-c-111', () => document.querySelector('.slots') && document.querySelector('.evt tbody tr') && document.querySelectorAll('.watcher').length === 2 && document.querySelector('.say.bad')?.textContent.includes('disagree: training') && !document.querySelector('.wait')],
   agent: ['#/node/ams-a-101', () => document.querySelector('.facts') && !document.querySelector('.wait')],
   job: ['#/job/ams-c-111/job-1', () => document.querySelector('.gantt li')],
   alerts: ['#/alerts', () => document.querySelectorAll('.al').length === 3],

@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 use lamda_node::chain::key::recover;
 use lamda_node::fleet::seed_view::table;
+use lamda_node::fleet::seen::Said;
 use lamda_node::fleet::{Event, TraceId, kinds};
 use lamda_node::ids::hash::keccak256;
 use lamda_node::ids::{Address, Domain, Hash, Signature};
@@ -167,6 +168,23 @@ fn the_documented_control_request_is_signed_as_described() {
     );
     assert_eq!(oracle(&["digest"], &document), digest.to_string());
     assert_eq!(oracle(&["signer", text("signature")], &document), cell("requester"));
+}
+
+#[test]
+fn the_documented_observation_is_signed_as_described() {
+    let body = block("### What a watcher saw").as_bytes();
+    let said = Said::parse(body).expect("an observation");
+    let mut document = typed(
+        "Observation",
+        &[("watcher", "address"), ("program", "string"), ("at", "uint64"), ("bodyHash", "bytes32")],
+        &json!({
+            "watcher": address("node"), "program": said.program, "at": said.at.unix_ms(),
+            "bodyHash": keccak256(body),
+        }),
+    );
+    document["domain"]["chainId"] = json!(0);
+    document["domain"]["verifyingContract"] = json!(Address::new([0; 20]));
+    assert_eq!(oracle(&["digest"], &document), said.digest(body).to_string());
 }
 
 #[test]

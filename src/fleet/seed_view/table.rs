@@ -260,6 +260,14 @@ pub const SEEN: &[Seen] = &[
     },
     seen_as(["events", "dropped"], ["system", "error"], ["-", "-"]),
     seen_as(["events", "redis"], ["system", "status"], ["-", "-"]),
+    seen_as(["sidecar", "well"], ["system", "status"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "unknown"], ["system", "status"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "down"], ["system", "error"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "stuck"], ["system", "error"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "unpublished"], ["system", "error"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "unpaid"], ["system", "error"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "swarm_down"], ["system", "error"], ["node_status_change", "-"]),
+    seen_as(["sidecar", "blind"], ["system", "error"], ["node_health_check", "-"]),
 ];
 
 /// How this event is seen; `None` for one of a kind that the table lacks.

@@ -9,15 +9,24 @@ use crate::web::http::{HeaderMap, StatusCode, header};
 
 /// The body's bytes. One that says that it is too large is not read at all.
 pub(super) async fn bytes(head: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+    bytes_within(head, body, BODY_BYTES_MAX).await
+}
+
+/// As [`bytes`], at most so many.
+pub(super) async fn bytes_within(
+    head: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Refusal> {
     let too_large = || {
-        let what = format!("the body has more than {BODY_BYTES_MAX} bytes");
+        let what = format!("the body has more than {bytes_max} bytes");
         Refusal::Plain(StatusCode::PAYLOAD_TOO_LARGE, what)
     };
     let length = head.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok());
-    if length.and_then(|it| it.parse::<u64>().ok()).is_some_and(|it| it > BODY_BYTES_MAX as u64) {
+    if length.and_then(|it| it.parse::<u64>().ok()).is_some_and(|it| it > bytes_max as u64) {
         return Err(too_large());
     }
-    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| too_large())?;
+    let bytes = to_bytes(body, bytes_max).await.map_err(|_| too_large())?;
     Ok(bytes.into())
 }
 

@@ -55,8 +55,8 @@ async fn fleet(
 }
 
 #[derive(Debug, Deserialize)]
-struct Named {
-    name: String,
+pub(super) struct Named {
+    pub(super) name: String,
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ async fn node(
 }
 
 /// The node of this name, or of this address.
-fn find(state: &Pages, name: &str) -> Result<Arc<Node>, Refused> {
+pub(super) fn find(state: &Pages, name: &str) -> Result<Arc<Node>, Refused> {
     const UNKNOWN: Refused = Refused::Unknown("no node of this name is known");
     if name.len() > NAME_BYTES_MAX {
         return Err(UNKNOWN);

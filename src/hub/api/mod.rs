@@ -1,5 +1,5 @@
-//! What the hub answers over HTTP: the original monitor's API ([`seed`]), its admin calls ([`admin`]), and what
-//! says how the hub itself is.
+//! What the hub answers over HTTP: the original monitor's API ([`seed`]), its admin calls ([`admin`]), what
+//! watchers say ([`observations`]), and what says how the hub itself is.
 //!
 //! Invariants: a body is bounded before it is read; what is refused is refused in the original's form; a client
 //! that dawdles holds up nobody.
@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod limit;
 pub mod live;
 pub mod metrics;
+mod observations;
 pub mod pages;
 pub mod people;
 pub mod seed;
@@ -158,6 +159,7 @@ pub fn router(shared: Shared) -> Router {
     let pages = people::Views::new(|show| pages(&shared, show));
     Router::new()
         .merge(seed::routes())
+        .merge(observations::routes())
         .merge(admin::routes())
         .merge(metrics::routes())
         .merge(people::routes())

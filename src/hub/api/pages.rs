@@ -184,13 +184,14 @@ pub(super) mod tests {
             "/api/fleet?q=203.0.113.9",
             "/api/fleet?sort=ip",
             "/api/fleet/node?name=%3Cb%3E",
+            "/api/fleet/seen?name=%3Cb%3E",
             "/api/events",
             "/api/alerts",
             "/api/jobs?node=%3Cb%3E",
             "/api/job?node=%3Cb%3E&job=j",
             "/api/stream?topics=fleet",
         ];
-        for said in told(pages(fleet(), Show::Full), &all[..6]).await {
+        for said in told(pages(fleet(), Show::Full), &all[..7]).await {
             assert!(said.starts_with("HTTP/1.1 200"), "{said}");
             assert!(said.contains("nosniff") && said.contains("no-store"), "{said}");
         }

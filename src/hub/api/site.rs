@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pages::{Pages, Site};
-use super::{alerts_view, fleet, stream};
+use super::{alerts_view, fleet, observations, stream};
 use crate::hub::page;
 use crate::web::routing::get;
 use crate::web::{Json, Router};
@@ -15,6 +15,7 @@ impl Pages {
         Router::new()
             .route("/api/site", get(site))
             .merge(fleet::routes())
+            .merge(observations::shown())
             .merge(alerts_view::routes())
             .merge(stream::routes())
             .with_state(self)

@@ -12,6 +12,9 @@ use crate::hub::store::heard::{EVENTS, STATUSES};
 use crate::ids::Address;
 use crate::node::presence::Presence;
 
+/// The component of what watchers say.
+const WATCHER: &str = crate::fleet::kinds::SIDECAR_WELL.component;
+
 impl<C: Clock> Listener<C> {
     /// What nodes tell of themselves, each every few seconds.
     pub(super) async fn presences(&self, bus: &Bus) -> Result<Infallible, Error> {
@@ -53,7 +56,9 @@ impl<C: Clock> Listener<C> {
         loop {
             let mut events = gather(&mut feed).await?;
             let now = self.clock.now();
-            let heard = events.iter().map(|(seq, event)| {
+            // A watcher is no node, and is silent while nothing changes.
+            let by_nodes = events.iter().filter(|(_, event)| event.component.as_str() != WATCHER);
+            let heard = by_nodes.map(|(seq, event)| {
                 (on_nats(event.node, event.timestamp.min(now), Some(*seq)), None)
             });
             let heard = heard.collect();

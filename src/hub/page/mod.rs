@@ -45,6 +45,7 @@ const FILES: &[(&str, &str, &[u8])] = files![
     "events.js": SCRIPT,
     "job.js": SCRIPT,
     "people.js": SCRIPT,
+    "seen.js": SCRIPT,
     "style.css": STYLE,
 ];
 

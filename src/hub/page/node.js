@@ -5,6 +5,7 @@ import { cards, column, isLate, model } from './columns.js';
 import { neighbour, placeOf } from './fleet.js';
 import { eventTable } from './events.js';
 import { on } from './live.js';
+import { seenSection } from './seen.js';
 
 const SLOT_MS = 300_000;
 /// How long the page waits after a change before it asks for the history anew.
@@ -45,10 +46,11 @@ export async function nodePage(name) {
     live.replaceChildren(...upper(row));
     clocks.replaceChildren(...three(row));
     page.replaceChildren(live, h('div.cols', null,
-      h('div', null, cardsOf(whole), beats(whole), section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
+      h('div', null, cardsOf(whole), beats(whole), seen, section('h-j', 'Jobs', null, jobs), section('h-v', 'Events', null, events)),
       h('div', null, section('h-k', 'Three clocks', null, clocks), said(whole), history(whole), gswarm(whole))));
     page.scrollTop = top;
   }
+  const seen = seenSection(name, abort.signal);
   const live = h('div.phead'), clocks = h('dl.kv'), jobs = h('div', null, loading('jobs')), events = h('div', null, loading('events'));
 
   async function part(into, path, params, fill) {

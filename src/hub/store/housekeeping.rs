@@ -13,7 +13,7 @@ const SLOTS_KEPT: Duration = Duration::from_hours(35 * 24);
 /// How long changes of standing and watches are kept: a year and some days.
 const STANDINGS_KEPT: Duration = Duration::from_hours(400 * 24);
 
-/// How long events are kept.
+/// How long events, and changes of what watchers say, are kept.
 const EVENTS_KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// How long jobs are kept.
@@ -47,7 +47,11 @@ impl Store {
             db.execute("DELETE FROM watches WHERE to_ms < ?1", [standings])?;
             db.execute("DELETE FROM silences WHERE until_ms < ?1", [today])?;
             db.execute("DELETE FROM sessions WHERE until_ms < ?1", [today])?;
-            let mut most = gone.max(also_gone);
+            let sql = format!(
+                "DELETE FROM seen_changes WHERE id IN \
+                 (SELECT id FROM seen_changes WHERE at_ms < ?1 LIMIT {ROWS_MAX})"
+            );
+            let mut most = gone.max(also_gone).max(db.execute(&sql, [events])?);
             for (sql, before) in [
                 ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
                 (

@@ -12,6 +12,7 @@ mod housekeeping;
 pub mod import;
 pub mod nodes;
 pub mod people;
+pub mod seen;
 pub mod view;
 mod watches;
 
@@ -25,10 +26,13 @@ pub use heard::Stands;
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "hub",
-    migrations: &[concat!(
-        include_str!("../../../migrations/alerts.sql"),
-        include_str!("../../../migrations/hub/0001_hub.sql")
-    )],
+    migrations: &[
+        concat!(
+            include_str!("../../../migrations/alerts.sql"),
+            include_str!("../../../migrations/hub/0001_hub.sql")
+        ),
+        include_str!("../../../migrations/hub/0002_seen.sql"),
+    ],
 };
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.

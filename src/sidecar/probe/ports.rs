@@ -37,7 +37,7 @@ pub async fn run(programs: Programs) -> Result<(), Failure> {
 
 /// A name and an address for each port of a program. A backend is called by its group and its number in the profile,
 /// never by its address.
-fn ports(profile: &Filled) -> Vec<(String, String)> {
+pub(in crate::sidecar) fn ports(profile: &Filled) -> Vec<(String, String)> {
     let own = profile.ports.iter().map(|it| (it.name.clone(), address(&it.host, it.port)));
     let mut ports: Vec<(String, String)> = own.collect();
     let mut put = |names: [String; 2], (host, port): &(String, u16)| {

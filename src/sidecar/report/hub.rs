@@ -1,16 +1,22 @@
-//! Tells a hub how the programs are, as the agents of the original monitor do: one beat a program.
+//! Tells a hub how the programs are, as the agents of the original monitor do: one beat a program; and beside it what
+//! was seen, signed ([`seen`]).
 //!
 //! Invariant: a beat says what the newest verdict says; a program of which nothing is known yet says nothing.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::seen;
+use crate::chain::Key;
 use crate::clock::{Clock as _, SystemClock};
 use crate::http::{self, Client};
 use crate::report::{BoxError, one_line};
 use crate::seldom::Seldom;
 use crate::sidecar::probe::Programs;
+use crate::sidecar::program::Program;
 use crate::sidecar::settings::HubLink;
 use crate::sidecar::store::Store;
 use crate::sidecar::watcher::Verdicts;
@@ -34,7 +40,10 @@ pub struct HubReporter {
     store: Store,
     programs: Programs,
     verdicts: Verdicts,
-    changed: std::sync::Arc<tokio::sync::Notify>,
+    changed: Arc<tokio::sync::Notify>,
+    signed: seen::Teller,
+    /// The programs that the hub knows.
+    has_beaten: BTreeSet<String>,
 }
 
 impl HubReporter {
@@ -42,21 +51,32 @@ impl HubReporter {
     pub fn new(
         link: HubLink,
         (store, programs, verdicts): (Store, Programs, Verdicts),
-        changed: std::sync::Arc<tokio::sync::Notify>,
+        changed: Arc<tokio::sync::Notify>,
+        key: Key,
     ) -> Result<Self, BoxError> {
         let client = http::client().timeout(WITHIN).build().map_err(http::boxed)?;
-        Ok(Self { link, client, store, programs, verdicts, changed })
+        let signed = seen::Teller::new(key);
+        Ok(Self {
+            link,
+            client,
+            store,
+            programs,
+            verdicts,
+            changed,
+            signed,
+            has_beaten: BTreeSet::new(),
+        })
     }
 
     /// Tells the hub until it is aborted.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(mut self) -> Result<(), Failure> {
         let (clock, said) = (SystemClock, Seldom::within(1, Duration::from_hours(1)));
         loop {
             // While nothing can be written down, the verdicts are those of before.
             let is_blind = self.store.answers().await.is_err();
-            for program in self.programs.iter().filter(|_| !is_blind) {
+            for program in Arc::clone(&self.programs).iter().filter(|_| !is_blind) {
                 let Some(verdict) = self.verdicts.of(program.name()) else { continue };
-                if let Err(why) = self.tell(program.name(), &verdict).await
+                if let Err(why) = self.tell(program, &verdict).await
                     && let Some(more) = said.line()
                 {
                     tracing::warn!(
@@ -72,8 +92,20 @@ impl HubReporter {
         }
     }
 
-    async fn tell(&self, name: &str, verdict: &Verdict) -> Result<(), String> {
-        let Some(status) = status(verdict) else { return Ok(()) };
+    /// Tells the hub by a beat, then by a signed observation, which it takes of nodes that have beaten.
+    async fn tell(&mut self, program: &Program, verdict: &Verdict) -> Result<(), String> {
+        if let Some(status) = status(verdict) {
+            self.beat(program.name(), verdict, status).await?;
+            self.has_beaten.insert(program.name().to_owned());
+        }
+        if !self.has_beaten.contains(program.name()) {
+            return Ok(());
+        }
+        let hub = (&self.link, &self.client);
+        self.signed.tell(hub, &self.store, program, verdict).await
+    }
+
+    async fn beat(&self, name: &str, verdict: &Verdict, status: &str) -> Result<(), String> {
         let body = json!({
             "node_id": name,
             "ip": "",

@@ -177,21 +177,24 @@ impl Store {
         Ok(last)
     }
 
-    /// Writes a verdict down that differs from the one before.
+    /// Writes a verdict down that differs from the one before, and queues what is to be reported of it.
     pub async fn judged(
         &self,
         name: &str,
         after: i64,
         at: Timestamp,
         verdict: &Verdict,
+        reports: Vec<(&'static str, String)>,
     ) -> Result<(), Error> {
         let (name, body) = (name.to_owned(), json(verdict)?);
         let add = "INSERT INTO verdicts (name, after, at_ms, body) VALUES (?1, ?2, ?3, ?4)";
         let work = move |db: &Connection| {
             db.prepare_cached(add)?.execute(params![name, after, ms(at), body])?;
-            Ok(())
+            Ok::<_, Error>(reports::queue_at(db, ms(at), &reports)?)
         };
-        self.writer.change("sidecar.judged", false, work).await
+        let dropped = self.writer.change("sidecar.judged", false, work).await?;
+        self.count_dropped(dropped);
+        Ok(())
     }
 
     /// Returns once the database takes what is written down: on a full disk it still answers.

@@ -14,13 +14,22 @@ const WAITING_MAX: i64 = 10_000;
 /// Queues the reports of a batch, within its commit. Returns how many old ones went for them.
 pub(super) fn queue(db: &Connection, batch: &Batch) -> Result<usize, SqliteError> {
     let at = batch.observations.last().map(|it| ms(it.at)).unwrap_or_default();
+    queue_at(db, at, &batch.reports)
+}
+
+/// Queues reports, within the caller's commit. Returns how many old ones went for them.
+pub(super) fn queue_at(
+    db: &Connection,
+    at: i64,
+    reports: &[(&'static str, String)],
+) -> Result<usize, SqliteError> {
     let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
     let mut add = db.prepare_cached(add)?;
-    for (sink, body) in &batch.reports {
+    for (sink, body) in reports {
         add.execute(params![sink, at, body])?;
     }
     let mut dropped = 0;
-    for sink in batch.reports.iter().map(|(sink, _)| *sink).collect::<BTreeSet<_>>() {
+    for sink in reports.iter().map(|(sink, _)| *sink).collect::<BTreeSet<_>>() {
         dropped += cut(db, sink)?;
     }
     Ok(dropped)
@@ -71,6 +80,21 @@ impl Store {
         let gone = "DELETE FROM reports WHERE sink = ?1 AND id <= ?2";
         let work = move |db: &Connection| {
             db.prepare_cached(gone)?.execute(params![sink, up_to])?;
+            Ok(())
+        };
+        self.writer.change("sidecar.reported", false, work).await
+    }
+
+    /// Forgets these reports, which were taken or never will be.
+    pub async fn forget_reports(&self, ids: Vec<i64>) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let work = move |db: &Connection| {
+            let mut gone = db.prepare_cached("DELETE FROM reports WHERE id = ?1")?;
+            for id in ids {
+                gone.execute([id])?;
+            }
             Ok(())
         };
         self.writer.change("sidecar.reported", false, work).await

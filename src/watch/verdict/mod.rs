@@ -22,56 +22,13 @@ use crate::clock::Timestamp;
 use crate::fleet::rule::Trouble;
 use crate::fleet::words::age;
 
+pub use crate::fleet::seen::{Answer, Evidence, Finding};
+
 /// How long a source may fail before that is a trouble of its own.
 const BLIND_AFTER: Duration = Duration::from_mins(10);
 
 /// Most pieces of evidence for one answer.
 const EVIDENCE_MAX: usize = 6;
-
-/// An answer to one question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It is so.
-    Yes,
-    /// It is not so, and should be.
-    No,
-    /// It need not be so yet.
-    Waiting,
-    /// Nobody can say.
-    Unknown,
-    /// It isn't expected of this program.
-    NotExpected,
-}
-
-/// What shows that an answer is right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// Who saw it: `process`, `log swarm`, `dht`, `chain`.
-    pub source: String,
-    /// When.
-    pub at: Timestamp,
-    /// What.
-    pub what: String,
-}
-
-/// An answer, and what it rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// The answer.
-    pub answer: Answer,
-    /// Why, in one sentence without a full stop.
-    pub why: String,
-    /// The known cause, by its id in the profile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-    /// What to do about it; empty if there is nothing to do.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub remedy: String,
-    /// What shows it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub evidence: Vec<Evidence>,
-}
 
 /// What follows from all that was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,3 +11,4 @@ pub(crate) mod process;
 mod seed;
 mod seeded;
 mod siege;
+mod watched;

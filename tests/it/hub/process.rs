@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use crate::support::program::Program;
 use crate::support::tools::{Running, eventually, free_port};
 
-pub(super) const SECRET: &str = "shared-hunter2";
+pub(crate) const SECRET: &str = "shared-hunter2";
 pub(super) const ADMIN: &str = "admin-hunter3";
 
 /// The limit for whatever has to happen, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A hub in a folder of its own.
-pub(super) struct Hub {
+pub(crate) struct Hub {
     pub(super) program: Program,
-    pub(super) at: String,
+    pub(crate) at: String,
     running: Option<Running>,
 }
 
 /// The head that proves who asks.
-pub(super) fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
@@ -82,7 +82,7 @@ impl Hub {
     }
 
     /// A hub that answers, with these settings more.
-    pub(super) fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let mut hub = Self::with(settings);
         hub.begin();
         hub
@@ -113,7 +113,7 @@ impl Hub {
         std::fs::read_to_string(self.program.path("log")).unwrap_or_default()
     }
 
-    pub(super) fn ask(&self, line: &str, heads: &[&str], body: &str) -> Answer {
+    pub(crate) fn ask(&self, line: &str, heads: &[&str], body: &str) -> Answer {
         ask(&self.at, line, heads, body).unwrap_or_else(|| panic!("no answer: {}", self.log()))
     }
 
@@ -124,7 +124,7 @@ impl Hub {
 
     /// Posts a beat of this node, which must be taken.
     #[track_caller]
-    pub(super) fn beat(&self, node: &str, status: &str) {
+    pub(crate) fn beat(&self, node: &str, status: &str) {
         let body = json!({"node_id": node, "ip": "203.0.113.7", "meta": "m", "status": status});
         let answer = self.post(SECRET, &body.to_string());
         assert_eq!((answer.status, answer.json()), (200, json!({"ok": true})));
@@ -158,7 +158,7 @@ impl Hub {
     }
 
     /// The names that `GET /api/nodes` lists.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let name = |node: &Value| node["node_id"].as_str().expect("a name").to_owned();
         self.nodes().iter().map(name).collect()
     }

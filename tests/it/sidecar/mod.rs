@@ -2,7 +2,10 @@
 
 mod broken;
 mod killed;
+mod llama;
+mod nats;
 mod original;
 mod process;
 mod recorded;
+mod seen;
 mod told;

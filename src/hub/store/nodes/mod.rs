@@ -266,14 +266,14 @@ fn rename(db: &Connection, old: &str, new: &str) -> Result<Renamed, SqliteError>
     if is_known(db, new)? {
         return Ok(Renamed::Taken);
     }
-    for table in ["nodes", "standings", "slots"] {
+    for table in ["nodes", "standings", "slots", "seen", "seen_changes"] {
         db.execute(&format!("UPDATE {table} SET name = ?2 WHERE name = ?1"), [old, new])?;
     }
     Ok(Renamed::Done)
 }
 
 fn remove(db: &Connection, name: &str) -> Result<bool, SqliteError> {
-    for table in ["standings", "slots"] {
+    for table in ["standings", "slots", "seen", "seen_changes"] {
         db.execute(&format!("DELETE FROM {table} WHERE name = ?1"), [name])?;
     }
     Ok(db.execute("DELETE FROM nodes WHERE name = ?1", [name])? > 0)

@@ -1,0 +1,87 @@
+//! The watcher's own key, with which it signs what it saw: who it is, for a hub and on NATS.
+//!
+//! Must hold: the key is in a file that its owner alone can read, and nowhere else; one that is there is never
+//! replaced.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
+
+use crate::chain::Key;
+use crate::report::BoxError;
+use crate::secret::Secret;
+
+/// The longest line of the file: `0x` and 64 digits, and what an editor puts around them.
+const LINE_BYTES_MAX: usize = 128;
+
+/// How often random bytes may be no key: once in 2^127.
+const TRIES_MAX: usize = 4;
+
+/// The key in this file; a new one is made if there is no file. The caller is the only one who makes it: it holds the
+/// database beside the file.
+pub fn load_or_make(path: &Path) -> Result<Key, BoxError> {
+    let named =
+        |err: BoxError| BoxError::from(format!("the watcher's key {}: {err}", path.display()));
+    match std::fs::File::open(path) {
+        Ok(file) => {
+            let text = Secret::read_line(file, LINE_BYTES_MAX).map_err(|err| named(err.into()))?;
+            Key::from_hex(&text).map_err(|err| named(err.into()))
+        }
+        Err(err) if err.kind() == ErrorKind::NotFound => make(path).map_err(named),
+        Err(err) => Err(named(err.into())),
+    }
+}
+
+/// Makes a key, and the file for it.
+fn make(path: &Path) -> Result<Key, BoxError> {
+    for _ in 0..TRIES_MAX {
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(bytes.as_mut_slice())?;
+        let text = Secret::new(HEXLOWER.encode(bytes.as_slice()));
+        let Ok(key) = Key::from_hex(&text) else { continue };
+        // As a whole or not at all: a half of a key would stay for ever.
+        let new = path.with_extension("key.new");
+        std::fs::remove_file(&new).ok();
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        return Ok(key);
+    }
+    Err("the system's random bytes are no key".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_alone_and_read_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sidecar.key");
+        let made = load_or_make(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(load_or_make(&path).unwrap().address(), made.address());
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1, "nothing else stays");
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sidecar.key");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        let refused = load_or_make(&path).unwrap_err().to_string();
+        assert!(refused.contains("sidecar.key") && !refused.contains("hunter2"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hunter2\n");
+        assert!(load_or_make(&folder.path().join("none/sidecar.key")).is_err());
+    }
+}

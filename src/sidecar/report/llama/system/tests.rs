@@ -1,0 +1,139 @@
+use super::*;
+use crate::watch::profile::Shelf;
+
+const T0: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+fn profile() -> Filled {
+    let values = [
+        ("name", "one"),
+        ("home", "/home/rig"),
+        ("backends", "10.0.0.5:50052,rig.lan:50052"),
+        ("coordinator", "127.0.0.1:8080"),
+    ];
+    let values: BTreeMap<String, String> =
+        values.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    Shelf::default().get("llama-cpp").unwrap().fill(&values).unwrap()
+}
+
+fn system() -> System {
+    System::of("one", &profile(), &Watched::default())
+}
+
+fn port(name: &str, is_open: bool, second: u64) -> Observation {
+    let seen = Seen::Port { name: name.to_owned(), is_open };
+    Observation { at: T0.plus(Duration::from_secs(second)), seen }
+}
+
+/// What the profile makes of a line of a log.
+fn line(log: &str, text: &str, second: u64) -> Observation {
+    use crate::watch::line::Record;
+    let written =
+        Record { at: None, level: None, logger: String::new(), text: text.to_owned(), left_out: 0 };
+    let shelf = Shelf::default();
+    let values =
+        [("name", "one"), ("home", "/h"), ("coordinator_log", "/a"), ("backend_log", "/b")];
+    let values: BTreeMap<String, String> =
+        values.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let filled = shelf.get("llama-cpp").unwrap().fill(&values).unwrap();
+    let of = filled.logs.iter().find(|it| it.name == log).unwrap();
+    let meaning = of.classifier.meaning(&written).expect(text).clone();
+    let seen = Seen::Told { log: log.to_owned(), meaning, text: text.to_owned(), said: None };
+    Observation { at: T0.plus(Duration::from_secs(second)), seen }
+}
+
+fn told(system: &mut System, observation: &Observation) -> Option<(&'static str, &'static str)> {
+    system.take(observation).map(|it| (it.component, it.event_type))
+}
+
+#[test]
+fn a_start_is_told_once_whether_its_port_or_its_log_tells_it_first() {
+    let listening = "main: server is listening on http://127.0.0.1:8080 - starting the main loop";
+    for port_first in [true, false] {
+        let mut system = system();
+        let (one, other) = (port("coordinator", true, 1), line("coordinator", listening, 2));
+        let (first, second) = if port_first { (one, other) } else { (other, one) };
+        assert_eq!(told(&mut system, &first), Some(("coordinator", "start")));
+        assert_eq!(told(&mut system, &second), None, "{port_first}");
+        assert_eq!(
+            told(&mut system, &port("coordinator", false, 60)),
+            Some(("coordinator", "stop"))
+        );
+        assert_eq!(system.heartbeat(T0), None);
+        let again = system.take(&line("coordinator", listening, 90)).unwrap();
+        assert_eq!((again.event_type, &again.details["port"]), ("start", &json!(8080)));
+        assert_eq!(again.details["rpc_backends"], json!(["10.0.0.5:50052", "rig.lan:50052"]));
+        let beat = system.heartbeat(T0.plus(Duration::from_secs(120))).unwrap();
+        assert_eq!(beat.backend, "127.0.0.1:8080");
+        assert_eq!(beat.details["restart_count"], 1);
+        assert_eq!(beat.details["uptime_seconds"], 30);
+    }
+}
+
+#[test]
+fn backends_come_and_go_by_their_ports_and_the_registry_counts_them() {
+    let mut system = system();
+    assert_eq!(told(&mut system, &port("rpc 1", true, 1)), Some(("rpc_backend", "connect")));
+    assert_eq!(told(&mut system, &port("rpc 1", true, 2)), None);
+    let gone = system.take(&port("rpc 2", false, 3)).unwrap();
+    assert_eq!((gone.event_type, gone.backend.as_str()), ("disconnect", "rig.lan:50052"));
+    assert_eq!(gone.details["total_active"], 1);
+    assert_eq!(told(&mut system, &port("of nobody", true, 4)), None);
+    let all: Vec<String> = system.configured().map(str::to_owned).collect();
+    let active: Vec<String> = system.active().into_iter().map(str::to_owned).collect();
+    let beat = registry(&all, &active, T0);
+    assert_eq!((beat.backend.as_str(), beat.level), ("rpc_registry", Level::Warning));
+    let details = json!({
+        "type": "heartbeat", "model": "rpc_backends", "status": "degraded", "rpc_backends": 1,
+        "rpc_addresses": ["10.0.0.5:50052"], "silent_addresses": ["rig.lan:50052"],
+        "total_configured": 2, "total_active": 1,
+    });
+    assert_eq!(Value::Object(beat.details), details);
+}
+
+#[test]
+fn what_the_logs_say_is_told_in_the_seeds_words() {
+    let mut system = system();
+    let loads = "srv    load_model: loading model '/models/llama-70b.gguf'";
+    let model = system.take(&line("coordinator", loads, 1)).unwrap();
+    assert_eq!((model.component, model.event_type), ("model", "model_load"));
+    assert_eq!(model.observed, Some("coordinator_model_load"));
+    assert_eq!(model.details["model"], "/models/llama-70b.gguf");
+    for (log, text, component, event_type) in [
+        ("coordinator", "Failed to connect to 10.0.0.5:50052", "rpc_backend", "disconnect"),
+        ("backend", "Accepted client connection", "rpc_backend", "connect"),
+        ("backend", "Starting RPC server v2.0.0", "rpc_backend", "start"),
+        (
+            "coordinator",
+            "Remote RPC server crashed or returned malformed response",
+            "coordinator",
+            "error",
+        ),
+        (
+            "backend",
+            "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",
+            "rpc_backend",
+            "error",
+        ),
+    ] {
+        let happened = system.take(&line(log, text, 2)).expect(text);
+        assert_eq!((happened.component, happened.event_type), (component, event_type), "{text}");
+        assert_eq!(happened.message, text);
+    }
+    let mut old = line("coordinator", loads, 4_000);
+    if let Seen::Told { said, .. } = &mut old.seen {
+        *said = Some(T0);
+    }
+    assert_eq!(system.take(&old), None, "it was written an hour before");
+}
+
+#[test]
+fn after_a_restart_of_the_sidecar_what_goes_on_is_no_news() {
+    let mut known = Watched::default();
+    for observation in [port("coordinator", true, 1), port("rpc 1", true, 1)] {
+        known.apply(&observation);
+    }
+    let mut system = System::of("one", &profile(), &known);
+    assert_eq!(told(&mut system, &port("coordinator", true, 2)), None);
+    assert_eq!(system.active(), ["10.0.0.5:50052"]);
+    assert!(system.heartbeat(T0).is_some());
+}
