@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::program::Program;
 use super::store::{Error, Store};
+use super::used::Board;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::fleet::alerts::{Alerts, Fact, Facts, Policy};
 use crate::fleet::rule::{Condition, Rule, Trouble};
@@ -32,6 +33,9 @@ const GAP: Duration = Duration::from_mins(1);
 
 /// So far a clock may be set back without more: observations stay in order.
 const STEP: Duration = Duration::from_secs(5);
+
+/// The shortest time after which a sample is too old for a rule.
+const STALE_MIN: Duration = Duration::from_secs(30);
 
 const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
 
@@ -69,6 +73,8 @@ pub struct Watcher {
     pub policy: Policy,
     /// Whether the watch was begun before anything was observed.
     pub has_begun: bool,
+    /// What programs use, for rules about figures.
+    pub board: Board,
     /// The newest verdicts.
     pub verdicts: Verdicts,
     /// Sends what was decided.
@@ -178,10 +184,11 @@ impl Watcher {
                         super::events::lately(&known.state, (kind, *level), rule.clear, now);
                     Some(recent)
                 }
-                // Of figures and shares of a fleet a sidecar knows nothing: refused where rules are read.
-                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => {
-                    continue;
+                Condition::Figure { figure, above, below } => {
+                    figure_beyond(&self.board, (&name, figure), (*above, *below), now)
                 }
+                // Of a fleet a sidecar knows nothing: refused where rules are read.
+                Condition::Standing(_) | Condition::Share { .. } => continue,
             };
             match found {
                 Some(Some(why)) => {
@@ -224,6 +231,26 @@ fn trouble(verdict: &Verdict, troubles: &[Trouble]) -> Option<Option<String>> {
         return Some(Some(why));
     }
     troubles.iter().all(|it| verdict.has(*it) == Some(false)).then_some(None)
+}
+
+/// Why a figure of a program is above or below its limit; `Some(None)`: it is not; `None`: it is not known now.
+#[expect(clippy::option_option, reason = "unknown and no are different answers")]
+fn figure_beyond(
+    board: &Board,
+    (program, figure): (&str, &str),
+    (above, below): (Option<f64>, Option<f64>),
+    now: Timestamp,
+) -> Option<Option<String>> {
+    let used = board.of(program)?;
+    // What was sampled some looks ago says nothing of now.
+    let is_old = now.since(used.at) > board.every().saturating_mul(3).max(STALE_MIN);
+    let value = used.figure(figure).ok().filter(|_| !is_old)?;
+    let beyond = match (above, below) {
+        (Some(limit), _) if value > limit => Some(("above", limit)),
+        (_, Some(limit)) if value < limit => Some(("below", limit)),
+        _ => None,
+    };
+    Some(beyond.map(|(word, limit)| format!("{figure} of {program} is {value:.1}, {word} {limit}")))
 }
 
 /// Whether an answer or a trouble is another one; the words change with the time.
