@@ -112,7 +112,9 @@ fn parse(text: &str) -> Result<HubFile, String> {
     let is_of_programs = |rule: &&Rule| matches!(&rule.when, Condition::Figure { figure, .. } if PROGRAM_FIGURES.contains(&figure.as_str()));
     if let Some(rule) = rules.iter().find(is_of_programs) {
         let name = shown(&rule.name);
-        return Err(format!("rule {name}: when.figure names what only a sidecar knows of a program"));
+        return Err(format!(
+            "rule {name}: when.figure names what only a sidecar knows of a program"
+        ));
     }
     Ok(HubFile { rules, policy, digest })
 }

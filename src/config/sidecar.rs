@@ -98,7 +98,8 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     if sampling.every.is_none() {
         without.extend(unsampled(&rules, original.as_ref()));
     }
-    let settings = Settings { listen: listen?, db: db?, programs, rules, policy, without, sampling };
+    let settings =
+        Settings { listen: listen?, db: db?, programs, rules, policy, without, sampling };
     Some((settings, Links { channels, hub: hub?, original, ping: ping? }))
 }
 
@@ -168,11 +169,14 @@ fn sampling(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<Sampling> {
 fn unsampled(rules: &[Rule], original: Option<&gswarm::Config>) -> Vec<String> {
     let figures = rules.iter().filter(|rule| matches!(rule.when, Condition::Figure { .. }));
     let mut without: Vec<String> = figures
-        .map(|rule| format!("rule {}: SIDECAR_SAMPLE_S is 0, so its figure is never known", rule.name))
+        .map(|rule| {
+            format!("rule {}: SIDECAR_SAMPLE_S is 0, so its figure is never known", rule.name)
+        })
         .collect();
     if original.is_some_and(|it| it.hardware.is_some()) {
         without.push(
-            "SIDECAR_SAMPLE_S is 0: the original's service gets no samples of the machine".to_owned(),
+            "SIDECAR_SAMPLE_S is 0: the original's service gets no samples of the machine"
+                .to_owned(),
         );
     }
     without

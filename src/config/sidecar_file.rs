@@ -193,7 +193,17 @@ fn parse(text: &str, shelf: &Shelf) -> Result<SidecarFile, String> {
     let rules = rules(tables.rule, &programs)?;
     let (listen, data, original, telegram) = (None, None, None, None);
     let notes = Vec::new();
-    Ok(SidecarFile { programs, rules, policy, listen, data, sample: None, original, telegram, notes })
+    Ok(SidecarFile {
+        programs,
+        rules,
+        policy,
+        listen,
+        data,
+        sample: None,
+        original,
+        telegram,
+        notes,
+    })
 }
 
 fn watching(program: Program, shelf: &Shelf) -> Result<Watching, String> {

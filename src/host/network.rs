@@ -36,8 +36,7 @@ pub fn of_machine() -> Result<(u64, u64), Unknown> {
 fn of_file(path: &Path) -> Result<(u64, u64), Unknown> {
     let mut text = String::new();
     let file = File::open(path).map_err(|err| why(&err))?;
-    let length =
-        file.take(LIST_BYTES_MAX).read_to_string(&mut text).map_err(|err| why(&err))?;
+    let length = file.take(LIST_BYTES_MAX).read_to_string(&mut text).map_err(|err| why(&err))?;
     // The rest of it would be missing.
     if length as u64 >= LIST_BYTES_MAX {
         return Err(Unknown::NotSupported);

@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(names, ["GPU-1", "GPU-5"]);
         let first = cards[0].1;
         assert_eq!((first[CardMetric::Memory], first[CardMetric::Processes]), (Ok(120), Ok(2)));
-        assert_eq!((first[CardMetric::Busy], first[CardMetric::Power]), (Ok(93), Err(Unknown::NotSupported)));
+        assert_eq!(
+            (first[CardMetric::Busy], first[CardMetric::Power]),
+            (Ok(93), Err(Unknown::NotSupported))
+        );
         assert_eq!(cards[1].1[CardMetric::Memory], Err(Unknown::NotSupported), "not 0");
     }
 

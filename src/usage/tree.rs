@@ -181,7 +181,11 @@ mod tests {
         let mut tree = Tree::default();
         tree.look(100, &[one(10, 1, 5, 1000, 0)]);
         assert_eq!(tree.look(200, &[one(10, 1, 150, 30, 1)]), Some(31), "begun since");
-        assert_eq!(tree.look(300, &[one(10, 1, 7, 9_000, 0)]), Some(0), "older, and not seen before");
+        assert_eq!(
+            tree.look(300, &[one(10, 1, 7, 9_000, 0)]),
+            Some(0),
+            "older, and not seen before"
+        );
         assert_eq!(tree.look(400, &[]), Some(0));
     }
 

@@ -29,8 +29,8 @@ pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
 pub use members::{Member, container_of, micros, own_group};
 pub use one::{disk_bytes, is_container_id, open_files};
-pub use tree::files_of;
 pub(super) use one::{small_file, why};
+pub use tree::files_of;
 
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 100_000;

@@ -42,10 +42,7 @@ pub(super) async fn of_program(
 }
 
 /// What the machine does now, and its series.
-pub(super) async fn of_machine(
-    State(shared): State<Shared>,
-    Query(part): Query<Part>,
-) -> Response {
+pub(super) async fn of_machine(State(shared): State<Shared>, Query(part): Query<Part>) -> Response {
     let newest = shared.board.machine().map(|used| machine(&used));
     answer(&shared, MACHINE, newest, &part).await
 }
@@ -95,7 +92,12 @@ struct Told {
 }
 
 impl Told {
-    fn put(&mut self, name: &str, value: Result<impl Into<Value>, Unknown>, why: fn(Unknown) -> &'static str) {
+    fn put(
+        &mut self,
+        name: &str,
+        value: Result<impl Into<Value>, Unknown>,
+        why: fn(Unknown) -> &'static str,
+    ) {
         match value {
             Ok(value) => drop(self.known.insert(name.to_owned(), value.into())),
             Err(Unknown::Off) => {}
@@ -124,6 +126,7 @@ fn program(used: &Used) -> Value {
     told.readings(&used.readings, |metric| match metric {
         Metric::NetRx | Metric::NetTx => |why| match why {
             Unknown::NotSupported => "it has no network of its own",
+            Unknown::Gone => "it does not run, or its network has no interface",
             other => usual(other),
         },
         Metric::Swap => |why| match why {

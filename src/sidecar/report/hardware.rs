@@ -141,7 +141,8 @@ fn percent(part: u64, whole: u64) -> Option<f64> {
 }
 
 fn gpu(card: &Card) -> gswarm::Gpu {
-    let small = |metric: CardMetric| card.readings[metric].ok().and_then(|it| u32::try_from(it).ok());
+    let small =
+        |metric: CardMetric| card.readings[metric].ok().and_then(|it| u32::try_from(it).ok());
     let mib = |bytes: Reading| bytes.ok().map(|bytes| bytes >> 20);
     gswarm::Gpu {
         index: card.index,
@@ -170,7 +171,12 @@ mod tests {
             cpu_percent: Ok(12.5),
             cores: Ok(16),
             celsius: Err(Unknown::NotSupported),
-            memory: Ok(Memory { total: 64 << 30, available: 48 << 30, swap_total: 0, swap_free: 0 }),
+            memory: Ok(Memory {
+                total: 64 << 30,
+                available: 48 << 30,
+                swap_total: 0,
+                swap_free: 0,
+            }),
             load: Ok([0.1, 0.2, 0.3]),
             readings: Readings::unknown(Unknown::Off),
             cards: Ok(vec![Card { index: 1, uuid, readings, memory_total: Ok(24_576 << 20) }]),

@@ -93,8 +93,7 @@ impl Store {
                 let select = "SELECT body FROM usage WHERE name = ?1 AND span = ?2
                               ORDER BY place DESC LIMIT ?3";
                 let mut select = db.prepare_cached(select)?;
-                let rows =
-                    select.query_map(params![name, word(span), limit], |row| row.get(0))?;
+                let rows = select.query_map(params![name, word(span), limit], |row| row.get(0))?;
                 Ok(rows.collect::<Result<_, _>>()?)
             })
             .await

@@ -6,3 +6,4 @@ mod original;
 mod process;
 mod recorded;
 mod told;
+mod usage;

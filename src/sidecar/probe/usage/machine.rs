@@ -32,14 +32,14 @@ impl Tracked {
         let spent = self.spent(processors);
         let memory = machine::memory();
         let mut readings = Readings::unknown(Unknown::Off);
-        readings[Metric::Cpu] = spent.and_then(|spent| self.count(0, spent.map(|it| micros(it.busy_ticks))));
+        readings[Metric::Cpu] =
+            spent.and_then(|spent| self.count(0, spent.map(|it| micros(it.busy_ticks))));
         readings[Metric::Memory] = memory.map(machine::Memory::used);
         readings[Metric::Swap] = memory.map(|it| it.swap_total.saturating_sub(it.swap_free));
         let traffic = network::of_machine();
-        for (at, metric, bytes) in [
-            (0, Metric::NetRx, traffic.map(|it| it.0)),
-            (1, Metric::NetTx, traffic.map(|it| it.1)),
-        ] {
+        for (at, metric, bytes) in
+            [(0, Metric::NetRx, traffic.map(|it| it.0)), (1, Metric::NetTx, traffic.map(|it| it.1))]
+        {
             readings[metric] = bytes.and_then(|bytes| {
                 let since = self.network.get_mut(at).and_then(|it| it.look(bytes));
                 self.count(at + 1, since)

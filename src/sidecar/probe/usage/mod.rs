@@ -26,8 +26,8 @@ use crate::seldom::Seldom;
 use crate::sidecar::store::Store;
 use crate::sidecar::used::{Board, MachineUsed, Used};
 use crate::supervise::Failure;
-use crate::usage::card::of_processes;
 use crate::usage::Unknown;
+use crate::usage::card::of_processes;
 
 pub(crate) use series::MACHINE;
 
@@ -107,9 +107,7 @@ impl Sampler {
     }
 
     fn looks(&self) -> Looks {
-        let track = |it: &Arc<crate::sidecar::program::Program>| {
-            Tracked::new(&it.watching.profile)
-        };
+        let track = |it: &Arc<crate::sidecar::program::Program>| Tracked::new(&it.watching.profile);
         Looks {
             programs: self.programs.iter().map(track).collect(),
             machine: machine::Tracked::default(),

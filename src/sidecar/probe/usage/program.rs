@@ -80,7 +80,9 @@ impl Tracked {
     ) -> (Used, Vec<u32>) {
         let members = match at.look.members(place) {
             // It is known by its logs or ports alone.
-            _ if ways.is_empty() => return (self.nothing(at.at, Unknown::NotSupported), Vec::new()),
+            _ if ways.is_empty() => {
+                return (self.nothing(at.at, Unknown::NotSupported), Vec::new());
+            }
             Ok(members) if members.is_empty() => {
                 return (self.nothing(at.at, Unknown::Gone), Vec::new());
             }
@@ -148,7 +150,11 @@ impl Tracked {
         false
     }
 
-    fn read(&mut self, at: &At<'_>, members: &[Member]) -> (Readings, [(&'static str, By); 3], Since) {
+    fn read(
+        &mut self,
+        at: &At<'_>,
+        members: &[Member],
+    ) -> (Readings, [(&'static str, By); 3], Since) {
         let none = Readings::unknown(Unknown::NotSupported);
         let group = self.group.as_mut();
         let group = group.map_or(none, |group| group.read(|metric| IN_GROUP.contains(&metric)));
@@ -158,7 +164,8 @@ impl Tracked {
         let mut cpu = Err(Unknown::Failed);
         for (at, metric) in COUNTERS.into_iter().enumerate().take(3) {
             // Both go on, so that one can take the other's place.
-            let counted = group[metric].map(|value| self.grown.get_mut(at).and_then(|it| it.look(value)));
+            let counted =
+                group[metric].map(|value| self.grown.get_mut(at).and_then(|it| it.look(value)));
             let since = counted.or_else(|_| own.get(at).copied().unwrap_or(Err(Unknown::Failed)));
             readings[metric] = self.count(at, since);
             if at == 0 {
@@ -282,4 +289,97 @@ pub(super) fn percent(micros: u64, span: Duration) -> Result<f64, Unknown> {
     // A process that was looked at a moment after its parent may count twice.
     let most = machine::cores().map_or(f64::INFINITY, |it| it as f64);
     Ok((share.min(most) * 1_000.0).round() / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::watch::pattern::Pattern;
+    use crate::watch::profile::Shelf;
+
+    /// A process with this mark in its command line.
+    fn start(mark: &str) -> Child {
+        let script = format!(": {mark}; read end");
+        Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn ways(mark: &str) -> Vec<process::By> {
+        vec![process::By::Command { pattern: Pattern::new(mark).unwrap(), except: None }]
+    }
+
+    fn tracked() -> Tracked {
+        let mut shelf = Shelf::default();
+        let text = "name = \"own\"\nabout = \"A test.\"\n[variables]\nroot = \"/no/such/folder\"\n";
+        shelf.put("own", text.to_owned()).unwrap();
+        Tracked::new(&shelf.get("own").unwrap().fill(&std::collections::BTreeMap::new()).unwrap())
+    }
+
+    fn sample(tracked: &mut Tracked, look: &Look, ways: &[process::By]) -> Used {
+        let at = At { look, at: SystemClock.now(), now: SystemClock.monotonic() };
+        tracked.sample(&at, 0, ways).0
+    }
+
+    #[test]
+    fn a_process_that_vanishes_while_it_is_read_is_unknown_and_not_0() {
+        let mark = format!("lamda-vanishes-{}", std::process::id());
+        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), tracked());
+        let look = Look::take(&SystemClock, std::slice::from_ref(&ways));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let used = sample(&mut tracked, &look, &ways);
+        assert!(
+            used.readings[Metric::Memory].is_ok_and(|bytes| bytes > 0),
+            "it was there at the look"
+        );
+        for metric in
+            [Metric::DiskRead, Metric::DiskWrite, Metric::Descriptors, Metric::NetRx, Metric::NetTx]
+        {
+            assert_eq!(used.readings[metric], Err(Unknown::Gone), "{}", metric.name());
+        }
+        let look = Look::take(&SystemClock, std::slice::from_ref(&ways));
+        let used = sample(&mut tracked, &look, &ways);
+        for metric in COUNTERS.into_iter().chain(GAUGES) {
+            assert_eq!(used.readings[metric], Err(Unknown::Gone), "{}", metric.name());
+        }
+        assert_eq!(used.disk_free, Err(Unknown::Gone), "its folder isn't there either");
+        assert_eq!(used.figure("memory_mib"), Err(Unknown::Gone));
+    }
+
+    #[test]
+    fn of_a_program_that_began_anew_no_share_is_told_of_the_time_before() {
+        let mark = format!("lamda-anew-{}", std::process::id());
+        let (mut child, ways, mut tracked) = (start(&mark), ways(&mark), tracked());
+        let look = |tracked: &mut Tracked| {
+            let look = Look::take(&SystemClock, std::slice::from_ref(&ways));
+            sample(tracked, &look, &ways).cpu_percent
+        };
+        assert_eq!(look(&mut tracked), Err(Unknown::Missed), "the first look");
+        assert!(look(&mut tracked).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut child = start(&mark);
+        assert_eq!(look(&mut tracked), Err(Unknown::Missed));
+        assert!(look(&mut tracked).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_is_known_by_its_log_alone_is_not_looked_for() {
+        let look = Look::take(&SystemClock, &[Vec::new()]);
+        let used = sample(&mut tracked(), &look, &[]);
+        assert_eq!(used.readings[Metric::Memory], Err(Unknown::NotSupported));
+        assert_eq!(used.cards.as_ref().err(), Some(&Unknown::NotSupported));
+    }
+
+    #[test]
+    fn a_share_is_bounded_by_the_cores_that_there_are() {
+        let second = Duration::from_secs(1);
+        assert_eq!(percent(123_456, second), Ok(12.3));
+        assert!(percent(u64::MAX, second).unwrap() <= machine::cores().unwrap() as f64 * 100.0);
+        assert_eq!(percent(1, Duration::ZERO), Err(Unknown::Missed));
+    }
 }

@@ -124,6 +124,9 @@ mod tests {
         let all = store.series("one", Span::Minute, 99).await.unwrap();
         assert_eq!(all.len(), 5, "{all:?}");
         let newest: serde_json::Value = serde_json::from_str(&all[0]).unwrap();
-        assert!(newest["from"].as_str().unwrap() < "1970-01-07T00", "{newest}: by the host's clock");
+        assert!(
+            newest["from"].as_str().unwrap() < "1970-01-07T00",
+            "{newest}: by the host's clock"
+        );
     }
 }
