@@ -127,7 +127,8 @@ fn minute(names: usize, number: u32) -> Vec<Rolled> {
         };
         fold(&mut open, since.saturating_sub(Duration::from_mins(1)));
         let over = fold(&mut open, since);
-        Rolled { name: format!("program-{at}"), over, open, since }
+        let open = number.is_multiple_of(10).then_some((open, since));
+        Rolled { name: format!("program-{at}"), over, open }
     };
     (0..names).map(name).collect()
 }

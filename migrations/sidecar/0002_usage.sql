@@ -9,7 +9,7 @@ CREATE TABLE usage (
     PRIMARY KEY (name, span, place)
 ) WITHOUT ROWID;
 
--- What is not over yet, so that a restart loses a minute and not two hours.
+-- What is not over yet, as of some minutes ago, so that a restart doesn't lose two hours.
 CREATE TABLE usage_open (
     name     TEXT PRIMARY KEY,
     since_ms INTEGER NOT NULL,              -- the time of the last sample, by the same clock

@@ -17,9 +17,13 @@ pub fn is_own(pid: u32) -> Result<bool, Unknown> {
     let of = |pid: &str| {
         std::fs::read_link(Path::new("/proc").join(pid).join("ns/net")).map_err(|err| why(&err))
     };
-    // The first process has the machine's; who may not look at it has that himself, as far as he can know.
-    let ours = of("1").or_else(|_| of("self"))?;
-    Ok(of(&pid.to_string())? != ours)
+    let its = of(&pid.to_string())?;
+    // The first process has the machine's. Who may not look at it knows only whether he himself has the same.
+    match of("1") {
+        Ok(machines) => Ok(its != machines),
+        Err(_) if of("self").is_ok_and(|ours| ours == its) => Ok(false),
+        Err(why) => Err(why),
+    }
 }
 
 /// Bytes received and sent in the network of a process, over all interfaces except the loopback.

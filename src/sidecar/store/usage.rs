@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Error, Store, json, ms};
 use crate::clock::Timestamp;
-use crate::sql::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, Row, params};
 use crate::usage::{Bucket, Rollups, Span};
 
 /// The spans that are kept, and how many of each.
@@ -20,10 +20,9 @@ pub struct Rolled {
     pub name: String,
     /// The spans that are over. Those that are not of [`KEPT`] are left out.
     pub over: Vec<Bucket>,
-    /// What is not over.
-    pub open: Rollups,
-    /// The time of the last sample, since 1970 by a clock that only goes forward.
-    pub since: Duration,
+    /// What is not over, and the time of the last sample, since 1970 by a clock that only goes forward; `None`: as it was
+    /// written down last.
+    pub open: Option<(Rollups, Duration)>,
 }
 
 /// The word for a span in the table and in the API.
@@ -37,18 +36,20 @@ pub const fn word(span: Span) -> &'static str {
 }
 
 impl Store {
-    /// What was not over when the sidecar ended, and the time of its last sample. What another version wrote is nothing.
+    /// What was not over when it was written down last, and the time from which on nothing is written down yet. What
+    /// another version wrote is nothing.
     pub async fn rollups(&self, name: &str) -> Result<(Rollups, Duration), Error> {
         let name = name.to_owned();
         self.writer
             .call(false, move |db| {
                 let select = "SELECT body, since_ms FROM usage_open WHERE name = ?1";
-                let row = |row: &crate::sql::Row<'_>| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
-                };
-                let Some((body, since)) = db.query_row(select, [&name], row).optional()? else {
-                    return Ok(<(Rollups, Duration)>::default());
-                };
+                let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+                let open = db.query_row(select, [&name], row).optional()?;
+                let (body, since) = open.unwrap_or_default();
+                let select = "SELECT COALESCE(MAX(place) + 1, 0) FROM usage
+                              WHERE name = ?1 AND span = '1m'";
+                let minutes: i64 = db.query_row(select, [&name], |row| row.get(0))?;
+                let since = since.max(minutes.saturating_mul(60_000));
                 let since = Duration::from_millis(u64::try_from(since).unwrap_or_default());
                 Ok((serde_json::from_str(&body).unwrap_or_default(), since))
             })
@@ -59,7 +60,7 @@ impl Store {
     pub async fn rolled(&self, all: Vec<Rolled>) -> Result<(), Error> {
         let work = move |db: &Connection| {
             let put = "INSERT INTO usage (name, span, place, body) VALUES (?1, ?2, ?3, ?4)
-                       ON CONFLICT (name, span, place) DO UPDATE SET body = excluded.body";
+                       ON CONFLICT (name, span, place) DO NOTHING";
             let mut put = db.prepare_cached(put)?;
             let forget = "DELETE FROM usage WHERE name = ?1 AND span = ?2 AND place <= ?3";
             let mut forget = db.prepare_cached(forget)?;
@@ -67,7 +68,7 @@ impl Store {
                         ON CONFLICT (name) DO UPDATE SET
                         since_ms = excluded.since_ms, body = excluded.body";
             let mut keep = db.prepare_cached(keep)?;
-            for Rolled { name, over, open, since } in &all {
+            for Rolled { name, over, open } in &all {
                 for bucket in over {
                     let Some((_, kept)) = KEPT.into_iter().find(|(span, _)| *span == bucket.span)
                     else {
@@ -77,8 +78,10 @@ impl Store {
                     put.execute(params![name, span, place, json(&bucket.to_json())?])?;
                     forget.execute(params![name, span, place.saturating_sub(number(kept))])?;
                 }
-                let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-                keep.execute(params![name, since, json(open)?])?;
+                if let Some((open, since)) = open {
+                    let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+                    keep.execute(params![name, since, json(open)?])?;
+                }
             }
             Ok(())
         };
@@ -136,7 +139,7 @@ mod tests {
 
     fn rolled(name: &str, rollups: &mut Rollups, since: Duration) -> Rolled {
         let over = rollups.fold(&sample(since));
-        Rolled { name: name.to_owned(), over, open: rollups.clone(), since }
+        Rolled { name: name.to_owned(), over, open: Some((rollups.clone(), since)) }
     }
 
     #[tokio::test]
@@ -149,7 +152,7 @@ mod tests {
         let minutes = (0..2 * 24 * 60).map(|at| last + Duration::from_mins(at));
         let all: Vec<Rolled> =
             half_hours.chain(minutes).map(|at| rolled("one", &mut rollups, at)).collect();
-        let end = all.last().unwrap().since;
+        let end = all.last().unwrap().open.as_ref().unwrap().1;
         store.rolled(all).await.unwrap();
         let count = async |span| store.series("one", span, u32::MAX).await.unwrap().len();
         assert_eq!((count(Span::Minute).await, count(Span::TwoHours).await), (1440, 360));
@@ -178,9 +181,23 @@ mod tests {
         store.rolled(vec![first]).await.unwrap();
         let (mut again, since) = store.rollups("one").await.unwrap();
         assert_eq!(since, begun);
+        // Some minutes of that are written down already: they stay as they are.
+        let mut other = Rollups::default();
+        let mut whole = vec![rolled("one", &mut other, begun)];
+        other.fold(&sample(begun + Duration::from_secs(30)));
+        whole.push(rolled("one", &mut other, begun + Duration::from_mins(1)));
+        store
+            .rolled(whole.into_iter().map(|it| Rolled { open: None, ..it }).collect())
+            .await
+            .unwrap();
         let over = again.fold(&sample(begun + Duration::from_hours(2)));
         let long = over.iter().find(|it| it.span == Span::TwoHours).unwrap();
         assert_eq!(long.samples, 1, "of before the restart");
+        let again = Rolled { name: "one".to_owned(), over, open: None };
+        store.rolled(vec![again]).await.unwrap();
+        let minutes = store.series("one", Span::Minute, 9).await.unwrap();
+        let minute = Bucket::from_json(&serde_json::from_str(&minutes[0]).unwrap()).unwrap();
+        assert_eq!((minutes.len(), minute.samples), (1, 2), "{minutes:?}");
         assert_eq!(store.rollups("other").await.unwrap().1, Duration::ZERO);
     }
 }

@@ -166,7 +166,10 @@ impl Tracked {
             // Both go on, so that one can take the other's place.
             let counted =
                 group[metric].map(|value| self.grown.get_mut(at).and_then(|it| it.look(value)));
-            let since = counted.or_else(|_| own.get(at).copied().unwrap_or(Err(Unknown::Failed)));
+            let since = counted.or_else(|why| match own.get(at) {
+                None | Some(Err(Unknown::Off)) => Err(why),
+                Some(own) => *own,
+            });
             readings[metric] = self.count(at, since);
             if at == 0 {
                 cpu = since;

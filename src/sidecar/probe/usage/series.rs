@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::node::GpuUuid;
 use crate::sidecar::store::{Error, Rolled, Store};
-use crate::usage::{Bucket, CardReadings, Readings, Rollups, Sample};
+use crate::usage::{Bucket, CardReadings, Readings, Rollups, Sample, Span};
 
 /// Most spans of one name that wait for the database: the minutes of a day.
 const WAITING_MAX: usize = 24 * 60;
@@ -25,6 +25,8 @@ pub(super) struct Series {
     begun: Duration,
     names: Vec<One>,
     is_due: bool,
+    /// Whether what is not over is to be written down too.
+    is_open_due: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Series {
             base = base.max(since.saturating_add(Duration::from_secs(1)));
             all.push(One { name, open, waiting: Vec::new() });
         }
-        Ok(Self { base, begun: now.1, names: all, is_due: false })
+        Ok(Self { base, begun: now.1, names: all, is_due: false, is_open_due: true })
     }
 
     /// Takes in a look, in the order of the names; `now` is by both clocks.
@@ -63,6 +65,8 @@ impl Series {
         for (one, (job, cards)) in self.names.iter_mut().zip(sampled) {
             let over = one.open.fold(&Sample { at: now.0, since_start, job, cards });
             self.is_due |= !over.is_empty();
+            // It is large beside a minute: a restart may lose ten of them of a longer span.
+            self.is_open_due |= over.iter().any(|it| it.span == Span::TenMinutes);
             let room = WAITING_MAX.saturating_sub(one.waiting.len());
             one.waiting.extend(over.into_iter().take(room));
         }
@@ -81,12 +85,11 @@ impl Series {
         let all = self.names.iter().map(|one| Rolled {
             name: one.name.clone(),
             over: one.waiting.clone(),
-            open: one.open.clone(),
-            since,
+            open: self.is_open_due.then(|| (one.open.clone(), since)),
         });
         store.rolled(all.collect()).await?;
         self.names.iter_mut().for_each(|one| one.waiting.clear());
-        self.is_due = false;
+        (self.is_due, self.is_open_due) = (false, false);
         Ok(())
     }
 }
@@ -94,7 +97,7 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::{Metric, Span, Unknown};
+    use crate::usage::{Metric, Unknown};
 
     fn sampled(bytes: u64) -> Sampled {
         let mut readings = Readings::unknown(Unknown::Off);
@@ -117,12 +120,12 @@ mod tests {
         assert_eq!(store.series(MACHINE, Span::Minute, 99).await.unwrap().len(), 3);
         // A restart, and by the host's clock it is a day earlier.
         let mut series = Series::load(&store, names(), at(513_600)).await.unwrap();
-        for second in (513_600..513_720).step_by(15) {
+        for second in (513_600..513_800).step_by(15) {
             series.fold(at(second), [sampled(second), sampled(1)]);
             series.write(&store, at(second).1).await.unwrap();
         }
         let all = store.series("one", Span::Minute, 99).await.unwrap();
-        assert_eq!(all.len(), 5, "{all:?}");
+        assert_eq!(all.len(), 6, "{all:?}");
         let newest: serde_json::Value = serde_json::from_str(&all[0]).unwrap();
         assert!(
             newest["from"].as_str().unwrap() < "1970-01-07T00",
