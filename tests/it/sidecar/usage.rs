@@ -136,11 +136,31 @@ fn what_a_program_and_its_children_use_is_known_within_bounds_and_what_is_not_kn
     });
     let spent = number(&held, "cpu_us") - before;
     assert!((1_450_000..2_300_000).contains(&spent), "half a second and four quarters: {spent}");
-    let memory = number(&held, "memory_bytes");
+    checks_figures(&held);
+    checks_answers(&sidecar);
+    let told = eventually("the owner is told of its memory", PATIENCE, || {
+        let texts =
+            telegram.taken().into_iter().filter_map(|it| it["text"].as_str().map(str::to_owned));
+        texts.into_iter().find(|text| text.contains("memory_mib"))
+    });
+    assert!(told.contains("above 90") && !told.contains("below"), "{told}");
+    // The program ends: it uses nothing that is known, and not 0.
+    drop(worker);
+    let gone = newest(&sidecar, "its end is seen", |it| it["memory_bytes"].is_null());
+    assert_eq!(gone["unknown"]["memory_bytes"], "it does not run", "{gone:#}");
+    assert_eq!(gone["unknown"]["cpu_percent"], "it does not run", "{gone:#}");
+    // What was sampled is no observation.
+    let kinds: Vec<Value> = sidecar.observations().into_iter().collect();
+    assert!(!kinds.iter().any(|it| it.to_string().contains("memory")), "{kinds:?}");
+}
+
+/// What is told of the program besides its CPU time.
+fn checks_figures(held: &Value) {
+    let memory = number(held, "memory_bytes");
     assert!((96 << 20..140 << 20).contains(&memory), "{memory}");
     assert_eq!(held["by"], json!({"cpu": "processes", "memory": "processes", "disk": "processes"}));
-    assert!(number(&held, "processes") >= 1 && number(&held, "file_descriptors") >= 3, "{held:#}");
-    assert!(number(&held, "disk_free_bytes") > 0);
+    assert!(number(held, "processes") >= 1 && number(held, "file_descriptors") >= 3, "{held:#}");
+    assert!(number(held, "disk_free_bytes") > 0);
     let unknown = &held["unknown"];
     assert_eq!(unknown["network_rx_bytes"], "it has no network of its own");
     assert!(held["network_rx_bytes"].is_null(), "{held:#}");
@@ -149,7 +169,10 @@ fn what_a_program_and_its_children_use_is_known_within_bounds_and_what_is_not_kn
     assert_eq!(number(&cards[0], "gpu_busy_percent"), 83);
     assert_eq!(number(&cards[0], "gpu_memory_bytes"), 5 << 30);
     assert!(cards[0]["unknown"]["gpu_power_mw"].is_string(), "{cards:?}");
+}
 
+/// The other places where it is told.
+fn checks_answers(sidecar: &Sidecar) {
     let short = sidecar.one()["usage"].clone();
     assert_eq!(short["gpu_memory_bytes"], json!(5_u64 << 30));
     let page = sidecar.ask("/metrics").body;
@@ -162,27 +185,12 @@ fn what_a_program_and_its_children_use_is_known_within_bounds_and_what_is_not_kn
         assert!(page.contains(line), "{line} in {page}");
     }
     assert!(!page.contains("network_received_bytes_total{"), "what is unknown is no value: {page}");
-    let told = eventually("the owner is told of its memory", PATIENCE, || {
-        let texts =
-            telegram.taken().into_iter().filter_map(|it| it["text"].as_str().map(str::to_owned));
-        texts.into_iter().find(|text| text.contains("memory_mib"))
-    });
-    assert!(told.contains("above 90") && !told.contains("below"), "{told}");
     let machine = sidecar.ask("/api/machine/usage").json();
     let machine = &machine["newest"];
     assert!(machine["cpu_percent"].is_number() && number(machine, "cores") >= 1, "{machine:#}");
     assert_eq!(machine["cards"][0]["gpu_memory_total_bytes"], json!(24_u64 << 30));
     assert_eq!(sidecar.ask("/api/programs/one/usage?span=3h").status, 400);
     assert_eq!(sidecar.ask("/api/programs/two/usage").status, 404);
-
-    // The program ends: it uses nothing that is known, and not 0.
-    drop(worker);
-    let gone = newest(&sidecar, "its end is seen", |it| it["memory_bytes"].is_null());
-    assert_eq!(gone["unknown"]["memory_bytes"], "it does not run", "{gone:#}");
-    assert_eq!(gone["unknown"]["cpu_percent"], "it does not run", "{gone:#}");
-    // What was sampled is no observation.
-    let kinds: Vec<Value> = sidecar.observations().into_iter().collect();
-    assert!(!kinds.iter().any(|it| it.to_string().contains("memory")), "{kinds:?}");
 }
 
 #[tokio::test]
