@@ -189,6 +189,10 @@ mod tests {
                 "[[rule]]\nname = \"b\"\nwhen = { trouble = [\"down\"] }\n",
                 "for the rules of a sidecar",
             ),
+            (
+                "[[rule]]\nname = \"b\"\nwhen = { figure = \"cpu_percent\", above = 1 }\n",
+                "only a sidecar knows",
+            ),
             ("[[rule]]\nname = \"b\n", "line 5, rule"),
             ("[[quiet]]\nfrom = \"22:00\"\nto = \"25:00\"\n", "[[quiet]] 1: \"25:00\""),
             ("[digest]\nat = \"08:00\"\nzone = \"Mars\"\n", "[digest]: \"Mars\""),

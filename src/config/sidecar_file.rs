@@ -364,6 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_may_name_a_figure_of_a_program_and_none_of_a_fleet() {
+        let file = |figure: &str| {
+            let rule = format!("when = {{ figure = \"{figure}\", above = 1 }}");
+            let watch = "[[watch]]\nname = \"a\"\nprofile = \"generic\"\n";
+            parse(&format!("{watch}[[rule]]\nname = \"x\"\n{rule}\n"), &Shelf::default())
+        };
+        for figure in PROGRAM_FIGURES {
+            assert_eq!(file(figure).unwrap().rules.len(), 1, "{figure}");
+        }
+        let told = file("free_slots").unwrap_err();
+        assert!(told.contains("rule \"x\"") && told.contains("memory_mib"), "{told}");
+    }
+
+    #[test]
     fn a_usual_rule_takes_another_name_where_its_own_is_taken_and_is_left_out_where_one_tells_the_same()
      {
         let own = "[[rule]]\nname = \"stuck\"\nnodes = \"a\"\nwhen = { trouble = [\"stuck\"] }\n\

@@ -261,3 +261,58 @@ fn differs(was: &Verdict, is: &Verdict) -> bool {
     };
     was.troubles != is.troubles || answers(was) != answers(is)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sidecar::used::{By, MachineUsed, Used};
+    use crate::usage::{Metric, Readings, Unknown};
+
+    /// A board with a program that holds so many bytes, sampled at this second.
+    fn board(bytes: Result<u64, Unknown>, second: u64) -> Board {
+        let at = Timestamp::from_unix_ms(second * 1_000);
+        let mut readings = Readings::unknown(Unknown::Off);
+        readings[Metric::Memory] = bytes;
+        let unknown = Unknown::Missed;
+        let used = Used {
+            at,
+            cpu_percent: Err(unknown),
+            readings,
+            by: ["cpu", "memory", "disk"].map(|figure| (figure, By::Processes)),
+            container: None,
+            disk_free: Err(unknown),
+            cards: Err(unknown),
+        };
+        let machine = MachineUsed {
+            at,
+            cpu_percent: Err(unknown),
+            cores: Err(unknown),
+            celsius: Err(unknown),
+            memory: Err(unknown),
+            load: Err(unknown),
+            readings,
+            cards: Err(unknown),
+        };
+        let board = Board::default();
+        board.begins(Duration::from_secs(15));
+        board.put([("one".to_owned(), Arc::new(used))].into(), machine, Duration::ZERO);
+        board
+    }
+
+    #[test]
+    fn a_figure_that_is_unknown_or_old_fires_nothing_and_ends_nothing() {
+        let now = Timestamp::from_unix_ms(1_000_000);
+        let beyond =
+            |board: &Board, figure, limits| figure_beyond(board, ("one", figure), limits, now);
+        let fresh = board(Ok(100 << 20), 980);
+        let (above, below) = ((Some(90.0), None), (None, Some(90.0)));
+        let why = beyond(&fresh, "memory_mib", above).unwrap().unwrap();
+        assert_eq!(why, "memory_mib of one is 100.0, above 90");
+        assert_eq!(beyond(&fresh, "memory_mib", below), Some(None));
+        assert_eq!(beyond(&fresh, "memory_mib", (Some(100.0), Some(100.0))), Some(None));
+        assert_eq!(beyond(&fresh, "cpu_percent", below), None, "not 0");
+        assert_eq!(beyond(&board(Err(Unknown::Gone), 980), "memory_mib", below), None);
+        assert_eq!(beyond(&board(Ok(100 << 20), 950), "memory_mib", above), None, "some looks ago");
+        assert_eq!(beyond(&Board::default(), "memory_mib", above), None);
+    }
+}
