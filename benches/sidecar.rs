@@ -1,10 +1,17 @@
-//! How fast the sidecar reads a log: lines are cleaned and scrubbed, become records, and get their meaning.
+//! How fast the sidecar reads a log: lines are cleaned and scrubbed, become records, and get their meaning. And what it
+//! costs to sample what programs use.
+//!
+//! `cargo bench --bench sidecar -- --programs N [--rounds N]` starts so many programs of ten processes each, samples them
+//! as the sidecar does, without GPUs, and prints the processor time of a round and of writing a minute down.
 //!
 //! `cargo bench --bench sidecar [-- --megabytes N | --lines N]` prints JSON. It makes up the log of a swarm's node in
 //! memory and runs three things over it on one thread: counting its lines (the least that anything costs),
 //! scrubbing, and all of it. Times are those of the thread itself. docs/performance.md has the figures.
 
 #![expect(clippy::print_stdout, reason = "the figures go to stdout")]
+
+#[path = "sidecar/sampling.rs"]
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -37,7 +44,10 @@ const SAID: [&str; 3] = [
 ];
 
 fn main() {
-    let (megabytes, lines) = arguments();
+    let Arguments { megabytes, lines, programs, rounds } = arguments();
+    if programs > 0 {
+        return sampling::run(programs, rounds);
+    }
     let text = log(megabytes * 1_000_000);
     let log = swarm();
     // The first run of each warms its caches.
@@ -57,19 +67,28 @@ fn main() {
     );
 }
 
-fn arguments() -> (usize, usize) {
-    let (mut megabytes, mut lines) = (64, 8_400);
+struct Arguments {
+    megabytes: usize,
+    lines: usize,
+    programs: usize,
+    rounds: usize,
+}
+
+fn arguments() -> Arguments {
+    let (mut megabytes, mut lines, mut programs, mut rounds) = (64, 8_400, 0, 100);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|it| it.parse().ok()).expect("a number");
         match word.as_str() {
             "--megabytes" => megabytes = number(),
             "--lines" => lines = number(),
+            "--programs" => programs = number(),
+            "--rounds" => rounds = number(),
             // cargo's own.
             _ => {}
         }
     }
-    (megabytes, lines)
+    Arguments { megabytes, lines, programs, rounds }
 }
 
 /// A log of about so many bytes.

@@ -72,6 +72,20 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<Gpu> {
     }
 }
 
+/// `NVML_LIB`: the library's path, if it is set.
+#[expect(clippy::option_option, reason = "unset and invalid are different outcomes")]
+pub(super) fn library(env: &mut Env<'_>) -> Option<Option<PathBuf>> {
+    if !env.is_set(NVML_LIB) {
+        return Some(None);
+    }
+    let path = env.path(NVML_LIB)?;
+    if path.is_file() {
+        return Some(Some(path));
+    }
+    env.problem(NVML_LIB, format!("there is no file {}", path.display()));
+    None
+}
+
 /// `GPU_YIELD`: whether a card that a program of the host uses is given to no job.
 pub(super) fn yields(env: &mut Env<'_>) -> Option<bool> {
     env.choice(GPU_YIELD, &[("false", false), ("true", true)])

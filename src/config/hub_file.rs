@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::env::shown;
 use crate::fleet::alerts::{Daily, Policy, Quiet, Weekdays};
-use crate::fleet::rule::{Condition, Rule, Written};
+use crate::fleet::rule::{Condition, PROGRAM_FIGURES, Rule, Written};
 
 /// Largest file, in bytes: two hundred rules with their remedies take a tenth of it.
 const BYTES_MAX: u64 = 1 << 20;
@@ -109,6 +109,13 @@ fn parse(text: &str) -> Result<HubFile, String> {
         let name = shown(&rule.name);
         return Err(format!("rule {name}: when.trouble is for the rules of a sidecar's profile"));
     }
+    let is_of_programs = |rule: &&Rule| matches!(&rule.when, Condition::Figure { figure, .. } if PROGRAM_FIGURES.contains(&figure.as_str()));
+    if let Some(rule) = rules.iter().find(is_of_programs) {
+        let name = shown(&rule.name);
+        return Err(format!(
+            "rule {name}: when.figure names what only a sidecar knows of a program"
+        ));
+    }
     Ok(HubFile { rules, policy, digest })
 }
 
@@ -181,6 +188,10 @@ mod tests {
             (
                 "[[rule]]\nname = \"b\"\nwhen = { trouble = [\"down\"] }\n",
                 "for the rules of a sidecar",
+            ),
+            (
+                "[[rule]]\nname = \"b\"\nwhen = { figure = \"cpu_percent\", above = 1 }\n",
+                "only a sidecar knows",
             ),
             ("[[rule]]\nname = \"b\n", "line 5, rule"),
             ("[[quiet]]\nfrom = \"22:00\"\nto = \"25:00\"\n", "[[quiet]] 1: \"25:00\""),

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::env::{Env, Problems, Variable, shown};
 use super::sidecar_file::{self, SidecarFile};
-use super::{bus, channels, events, jobs, sidecar_original};
+use super::{bus, channels, events, gpu, jobs, sidecar_original};
 use crate::chain::Key;
+use crate::fleet::rule::{Condition, Rule};
+use crate::gswarm;
 use crate::secret::Secret;
-use crate::sidecar::{HubLink, Links, Settings};
+use crate::sidecar::{HubLink, Links, Sampling, Settings};
 
 const SIDECAR_CONFIG: Variable = Variable::new("SIDECAR_CONFIG", "/etc/lamda-node/sidecar.toml");
 const CONFIG_PATH: Variable = Variable::new("CONFIG_PATH", "configs/config.yaml");
@@ -23,6 +25,12 @@ const SIDECAR_HUB_SECRET: Variable =
     Variable::new("SIDECAR_HUB_SECRET", "super-long-random-secret");
 const SIDECAR_PING_URL: Variable =
     Variable::new("SIDECAR_PING_URL", "https://hc-ping.com/a-secret-number");
+
+const SIDECAR_SAMPLE_S: Variable = Variable::new("SIDECAR_SAMPLE_S", "15");
+
+/// How often is sampled if nobody says it, and how seldom at most, in seconds.
+const SAMPLE_S: u64 = 15;
+const SAMPLE_MAX_S: u64 = 3_600;
 
 /// The database's name in the data folder.
 const FILE: &str = "sidecar.db";
@@ -83,14 +91,20 @@ fn read(env: &mut Env<'_>, named: Option<&Path>) -> Option<(Settings, Links)> {
     let nats = if env.is_set(NATS_URL) { bus::read(env).map(Some) } else { Some(None) };
     let (key, redis) = (key(env), events::llama(env));
     let without = without(env);
+    let sampling = sampling(env, file.as_ref());
     let SidecarFile { programs, rules, policy, original, telegram, notes, .. } = file?;
     let mut channels = channels?;
     if has_own_channels && channels.telegram.is_none() {
         channels.telegram = telegram;
     }
-    let without = without.into_iter().map(ToOwned::to_owned).chain(notes).collect();
+    let mut without: Vec<String> =
+        without.into_iter().map(ToOwned::to_owned).chain(notes).collect();
+    let sampling = sampling?;
+    if sampling.every.is_none() {
+        without.extend(unsampled(&rules, original.as_ref()));
+    }
     let (listen, db, key) = (listen?, db?, key?);
-    let settings = Settings { listen, db, key, programs, rules, policy, without };
+    let settings = Settings { listen, db, key, programs, rules, policy, without, sampling };
     Some((
         settings,
         Links { channels, hub: hub?, original, ping: ping?, nats: nats?, redis: redis? },
@@ -147,6 +161,33 @@ fn listen(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<SocketAddr> {
     };
     let parsed = text.parse().map_err(|_| format!("{} is no IP address with a port", shown(&text)));
     env.keep(SIDECAR_LISTEN, parsed)
+}
+
+/// `SIDECAR_SAMPLE_S`, or what the original's file says, or each 15 seconds; 0 is never.
+fn sampling(env: &mut Env<'_>, file: Option<&SidecarFile>) -> Option<Sampling> {
+    let library = gpu::library(env);
+    let told = file.and_then(|file| file.sample);
+    let usual = told.map_or(SAMPLE_S, |it| it.as_secs().clamp(1, SAMPLE_MAX_S));
+    let seconds = env.number(SIDECAR_SAMPLE_S, (0, SAMPLE_MAX_S), usual)?;
+    let every = (seconds > 0).then(|| std::time::Duration::from_secs(seconds));
+    Some(Sampling { every, library: library? })
+}
+
+/// What is not known where nothing is sampled.
+fn unsampled(rules: &[Rule], original: Option<&gswarm::Config>) -> Vec<String> {
+    let figures = rules.iter().filter(|rule| matches!(rule.when, Condition::Figure { .. }));
+    let mut without: Vec<String> = figures
+        .map(|rule| {
+            format!("rule {}: SIDECAR_SAMPLE_S is 0, so its figure is never known", rule.name)
+        })
+        .collect();
+    if original.is_some_and(|it| it.hardware.is_some()) {
+        without.push(
+            "SIDECAR_SAMPLE_S is 0: the original's service gets no samples of the machine"
+                .to_owned(),
+        );
+    }
+    without
 }
 
 /// `SIDECAR_DB`, or the sidecar's file in the data folder: that of the environment, of the original's file, or the

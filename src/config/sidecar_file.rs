@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::env::shown;
 use super::hub_file::{self, Hours};
 use crate::fleet::alerts::Policy;
-use crate::fleet::rule::{Condition, Rule, Written};
+use crate::fleet::rule::{Condition, PROGRAM_FIGURES, Rule, Written};
 use crate::gswarm;
 use crate::notify::telegram;
 use crate::sidecar::settings::PROGRAMS_MAX;
@@ -56,6 +56,8 @@ pub struct SidecarFile {
     pub listen: Option<SocketAddr>,
     /// Where the original's file wants state to be kept.
     pub data: Option<PathBuf>,
+    /// How often the original's file wants samples.
+    pub sample: Option<Duration>,
     /// The original's service.
     pub original: Option<gswarm::Config>,
     /// The original's channel.
@@ -191,7 +193,17 @@ fn parse(text: &str, shelf: &Shelf) -> Result<SidecarFile, String> {
     let rules = rules(tables.rule, &programs)?;
     let (listen, data, original, telegram) = (None, None, None, None);
     let notes = Vec::new();
-    Ok(SidecarFile { programs, rules, policy, listen, data, original, telegram, notes })
+    Ok(SidecarFile {
+        programs,
+        rules,
+        policy,
+        listen,
+        data,
+        sample: None,
+        original,
+        telegram,
+        notes,
+    })
 }
 
 fn watching(program: Program, shelf: &Shelf) -> Result<Watching, String> {
@@ -279,9 +291,16 @@ pub(super) fn rules(written: Vec<Written>, programs: &[Watching]) -> Result<Vec<
     let written = if is_by_profiles { of_profiles() } else { written };
     let mut rules = Rule::all(written).map_err(|err| err.to_string())?;
     for rule in &rules {
-        if !matches!(rule.when, Condition::Trouble(_) | Condition::Event { .. }) {
-            let name = shown(&rule.name);
-            return Err(format!("rule {name}: a sidecar knows only when.trouble and when.event"));
+        let is_known = match &rule.when {
+            Condition::Trouble(_) | Condition::Event { .. } => true,
+            Condition::Figure { figure, .. } => PROGRAM_FIGURES.contains(&figure.as_str()),
+            Condition::Standing(_) | Condition::Share { .. } => false,
+        };
+        if !is_known {
+            let (name, figures) = (shown(&rule.name), PROGRAM_FIGURES.join(", "));
+            return Err(format!(
+                "rule {name}: a sidecar knows only when.trouble, when.event, and when.figure with one of {figures}"
+            ));
         }
     }
     if is_by_profiles && programs.iter().any(|it| it.profile.rules.is_empty()) {
@@ -342,6 +361,20 @@ mod tests {
         let crash = "[[rule]]\nname = \"crash\"\nwhen = { event = \"watched.crash\" }\n";
         let all = only(names(crash));
         assert_eq!((all[0].as_str(), &all[1..]), ("crash", usual.as_slice()));
+    }
+
+    #[test]
+    fn a_rule_may_name_a_figure_of_a_program_and_none_of_a_fleet() {
+        let file = |figure: &str| {
+            let rule = format!("when = {{ figure = \"{figure}\", above = 1 }}");
+            let watch = "[[watch]]\nname = \"a\"\nprofile = \"generic\"\n";
+            parse(&format!("{watch}[[rule]]\nname = \"x\"\n{rule}\n"), &Shelf::default())
+        };
+        for figure in PROGRAM_FIGURES {
+            assert_eq!(file(figure).unwrap().rules.len(), 1, "{figure}");
+        }
+        let told = file("free_slots").unwrap_err();
+        assert!(told.contains("rule \"x\"") && told.contains("memory_mib"), "{told}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::sidecar_file::{self, SidecarFile};
-use super::sidecar_yaml::{self, SeedConfig, SeedFile};
+use super::sidecar_yaml::{self, SeedConfig, SeedFile, System};
 use crate::fleet::alerts::Policy;
 use crate::fleet::rule::{Condition, Trouble};
 use crate::gswarm;
@@ -22,6 +22,9 @@ const PROFILE: &str = "rl-swarm-hydra";
 
 /// What the node is called if the file doesn't say.
 const NAME: &str = "gswarm-node";
+
+/// The shortest and the longest time between two sends of samples.
+const SEND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
 /// How long the original's service may take if the file doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,8 +55,8 @@ pub(super) fn read(path: &Path, profiles: Option<&Path>, api: &str) -> Result<Si
     let port = config.system.health_port;
     let listen = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let (programs, policy) = (vec![watching], Policy::default());
-    let data = config.data_path;
-    Ok(SidecarFile { programs, rules, policy, listen, data, original, telegram, notes })
+    let (data, sample) = (config.data_path, config.system.poll_interval);
+    Ok(SidecarFile { programs, rules, policy, listen, data, sample, original, telegram, notes })
 }
 
 /// The variables of the profile that the file sets.
@@ -117,6 +120,17 @@ fn bootnodes(config: &SeedConfig, profile: &mut Filled) {
     }
 }
 
+/// Which samples of the machine the file wants to be sent.
+fn sampled(system: &System) -> gswarm::Sampled {
+    let usual = gswarm::Sampled::default();
+    gswarm::Sampled {
+        cpu: system.cpu.unwrap_or(true),
+        ram: system.ram.unwrap_or(true),
+        gpu: system.gpu.unwrap_or(true),
+        every: system.metrics_interval.map_or(usual.every, |it| it.clamp(SEND.0, SEND.1)),
+    }
+}
+
 /// The original's service, where the file has a token for it.
 fn original(config: &SeedConfig, name: &str) -> Result<Option<gswarm::Config>, String> {
     let jwt = config.jwt_token.as_ref();
@@ -142,6 +156,7 @@ fn original(config: &SeedConfig, name: &str) -> Result<Option<gswarm::Config>, S
         node_id: name.to_owned(),
         ingest,
         hardware: metrics,
+        sampled: sampled(&config.system),
         blockchain: figures,
         timeout: api.timeout.unwrap_or(TIMEOUT),
     }))

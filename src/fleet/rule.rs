@@ -68,7 +68,7 @@ pub enum Condition {
     },
     /// A figure of a node is above or below a limit.
     Figure {
-        /// The figure's name, one of [`FIGURES`].
+        /// The figure's name, one of [`FIGURES`] or [`PROGRAM_FIGURES`].
         figure: String,
         /// Fires above it.
         above: Option<f64>,
@@ -123,6 +123,11 @@ impl Trouble {
 
 /// The figures of nodes that rules can name: what one of our nodes tells of itself on NATS.
 pub const FIGURES: [&str; 5] = ["gpus", "gpus_sick", "free_slots", "slots", "free_vram_mib"];
+
+/// The figures of watched programs that rules of a sidecar can name: its share of one core, its memory, its busiest GPU,
+/// and what is free on the disk of its folder.
+pub const PROGRAM_FIGURES: [&str; 4] =
+    ["cpu_percent", "memory_mib", "gpu_busy_percent", "disk_free_mib"];
 
 /// A file of rules that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -321,8 +326,8 @@ fn condition(when: When) -> Result<Condition, &'static str> {
             Ok(Condition::Event { kind, level: level.unwrap_or(Level::Debug) })
         }
         (None, None, Some(figure), None) => {
-            if !FIGURES.contains(&figure.as_str()) {
-                return Err("when.figure names no figure that a hub knows");
+            if !FIGURES.iter().chain(&PROGRAM_FIGURES).any(|it| *it == figure) {
+                return Err("when.figure names no figure that a hub or a sidecar knows");
             }
             if [above, below].iter().flatten().any(|limit| !limit.is_finite()) {
                 return Err("when.above and when.below are finite");

@@ -95,10 +95,31 @@ pub struct Config {
     pub ingest: Option<Endpoint>,
     /// Where samples of the machine go, if anywhere.
     pub hardware: Option<Endpoint>,
+    /// Which samples those are.
+    pub sampled: Sampled,
     /// Where figures of the chain go, if anywhere.
     pub blockchain: Option<Endpoint>,
     /// The longest that one call takes; within a second and a minute.
     pub timeout: Duration,
+}
+
+/// Which samples of the machine are sent, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// The processor.
+    pub cpu: bool,
+    /// The memory.
+    pub ram: bool,
+    /// The GPUs.
+    pub gpu: bool,
+    /// Between two sends.
+    pub every: Duration,
+}
+
+impl Default for Sampled {
+    fn default() -> Self {
+        Self { cpu: true, ram: true, gpu: true, every: Duration::from_mins(1) }
+    }
 }
 
 /// The service took what it was sent.

@@ -43,6 +43,7 @@ async fn service(answer: Option<&'static str>) -> (Service, Arc<Mutex<Vec<String
         hardware: endpoint("/api/v1/metrics"),
         blockchain: endpoint("api/v1/latest-blockchain"),
         timeout: Duration::from_secs(1),
+        sampled: Sampled::default(),
     };
     (Service::new(config).unwrap(), heard)
 }

@@ -1,14 +1,16 @@
 //! Facts about the host: its cores, its memory, its disk.
 //!
 //! [`tree`] handles untrusted folders, [`nodes`] looks at the devices of containers, [`cgroup`] at what jobs use,
-//! [`process`] at programs of others; [`lookaround`] finds those, [`tail`] reads their logs as they grow, [`service`]
+//! [`process`] at programs of others, [`network`] at their traffic, [`machine`] at what all of it uses; [`lookaround`] finds those, [`tail`] reads their logs as they grow, [`service`]
 //! asks systemd to start one again.
 //!
 //! Invariant: facts only, read afresh at each call; what they mean is decided elsewhere.
 
 pub mod cgroup;
 pub mod lookaround;
+pub mod machine;
 mod meter;
+pub mod network;
 pub mod nodes;
 mod own;
 pub mod process;

@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::gpu::GpuProbe;
 use crate::host;
 use crate::node::GpuUuid;
-use crate::node::card::{Reading as CardReading, Round, Sample, Unknown as CardUnknown};
+use crate::node::card::{Reading as CardReading, Round, Sample};
+use crate::usage::card::{self, why};
 use crate::usage::{CardMetric, CardReadings, Reading, Unknown};
 
 /// How long the driver may take. A healthy one answers in milliseconds.
@@ -127,25 +128,12 @@ pub(super) fn read(
         Some(Err(err)) => return CardReadings::unknown(why(err)),
         Some(Ok(sample)) => sample,
     };
-    let mut told = CardReadings::unknown(Unknown::Failed);
-    let number = |reading: &CardReading<u32>| wide(reading);
-    told[CardMetric::Busy] = number(&sample.busy_percent);
-    told[CardMetric::Power] = number(&sample.power_mw);
-    told[CardMetric::SmClock] = number(&sample.sm_mhz);
-    told[CardMetric::MemoryClock] = number(&sample.memory_mhz);
-    told[CardMetric::Temperature] = number(&sample.celsius);
-    let slowed = sample.slowed.as_ref().map_err(why);
-    told[CardMetric::ThermalSlowdown] = slowed.map(|slowed| slowed.thermal.into());
-    told[CardMetric::PowerBrake] = slowed.map(|slowed| slowed.power_brake.into());
+    let mut told = card::of_all(sample);
     told[CardMetric::Energy] = since(base, sample.energy_mj.as_ref().copied().map_err(why));
     let (processes, bytes) = of_job(sample, container);
     told[CardMetric::Processes] = processes;
     told[CardMetric::Memory] = bytes;
     told
-}
-
-fn wide(reading: &CardReading<u32>) -> Reading {
-    reading.as_ref().map(|value| u64::from(*value)).map_err(why)
 }
 
 /// Energy used since the job's start. The counter of a sample may be older than the start.
@@ -186,21 +174,10 @@ fn of_job(sample: &Sample, container: Option<&str>) -> (Reading, Reading) {
     if seen { (Ok(count), bytes) } else { (Err(Unknown::Denied), Err(Unknown::Denied)) }
 }
 
-/// The driver's reason as one of the monitor's.
-fn why(unknown: &CardUnknown) -> Unknown {
-    match unknown {
-        CardUnknown::NotSupported => Unknown::NotSupported,
-        CardUnknown::Denied => Unknown::Denied,
-        CardUnknown::TooOld => Unknown::TooOld,
-        CardUnknown::Lost => Unknown::Gone,
-        CardUnknown::Failed(_) => Unknown::Failed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::card::Slowed;
+    use crate::node::card::{Slowed, Unknown as CardUnknown};
 
     fn errors() -> Vec<CardUnknown> {
         vec![

@@ -1,7 +1,11 @@
 //! What the sidecar answers over HTTP: `/health`, `/ready`, `/metrics`, and its verdicts with their evidence.
 //!
+//! [`usage`] answers what the programs use.
+//!
 //! Invariants: only reads; nothing is answered that was not scrubbed before it was written down; a client that
 //! dawdles holds up nobody.
+
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use serde_json::{Value, json};
 use super::probe::Programs;
 use super::program::Program;
 use super::store::{Error, Store};
+use super::used::Board;
 use super::watcher::Verdicts;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::fleet::rule::Trouble;
@@ -45,14 +50,20 @@ pub struct Shared {
     store: Store,
     programs: Programs,
     verdicts: Verdicts,
+    board: Board,
     clock: SystemClock,
     began: Timestamp,
 }
 
 impl Shared {
     /// What is shared from now on.
-    pub fn new(store: Store, programs: Programs, verdicts: Verdicts, clock: SystemClock) -> Self {
-        Self { store, programs, verdicts, clock, began: clock.now() }
+    pub fn new(
+        store: Store,
+        programs: Programs,
+        (verdicts, board): (Verdicts, Board),
+        clock: SystemClock,
+    ) -> Self {
+        Self { store, programs, verdicts, board, clock, began: clock.now() }
     }
 
     /// How many rows of a program are asked for; `None` if nobody watches it.
@@ -77,6 +88,8 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/programs/{name}", get(program))
         .route("/api/programs/{name}/verdicts", get(verdicts))
         .route("/api/programs/{name}/observations", get(observations))
+        .route("/api/programs/{name}/usage", get(usage::of_program))
+        .route("/api/machine/usage", get(usage::of_machine))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page"))
         .with_state(shared)
 }
@@ -134,6 +147,7 @@ fn summary(shared: &Shared, program: &Program) -> Value {
         "peer": super::probe::chain::peer(program),
         "round": known.state.round.map(|(round, _)| round),
         "sources": sources(&known.state),
+        "usage": usage::short(&shared.board, program.name()),
     })
 }
 
@@ -257,6 +271,8 @@ fn page(shared: &Shared) -> Page {
         page.put_of(Family::SidecarPaid, &[name], paid);
         let round = known.state.round.map(|(round, _)| round as f64);
         page.put_of(Family::SidecarRound, &[name], round);
+        usage::put_program(&mut page, name, &shared.board);
     }
+    usage::put_machine(&mut page, &shared.board);
     page
 }

@@ -1,7 +1,7 @@
 //! The sidecar: watches programs that somebody else wrote, from three sides, without touching them.
 //!
 //! [`follow`] reads their logs, [`probe`] asks their host, their ports, the chain and the DHT; each thing seen is an
-//! observation that a [`program`] takes in. [`watcher`] judges by [`crate::watch::verdict`] and decides who is told;
+//! observation that a [`program`] takes in. What programs use is sampled beside that ([`used`]). [`watcher`] judges by [`crate::watch::verdict`] and decides who is told;
 //! [`api`] answers, [`report`] tells others, [`restart`] starts a program again if its owner wants that.
 //!
 //! Invariants: what was seen is written down before anything follows from it; nothing that was not scrubbed is
@@ -20,8 +20,9 @@ pub mod restart;
 pub mod run;
 pub mod settings;
 pub mod store;
+pub mod used;
 pub mod watcher;
 
 pub use error::Error;
 pub use run::run;
-pub use settings::{HubLink, Links, RedisLink, Restart, RestartBy, Settings, Watching};
+pub use settings::{HubLink, Links, RedisLink, Restart, RestartBy, Sampling, Settings, Watching};

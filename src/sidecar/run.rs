@@ -15,14 +15,17 @@ use super::api::{self, Shared};
 use super::error::Error;
 use super::follow::Follower;
 use super::probe::chain::ChainProbe;
+use super::probe::usage::{Sampler, Ways};
 use super::probe::{Programs, host, ports};
 use super::program::{Program, Tap};
+use super::report::hardware::Hardware;
 use super::report::hub::HubReporter;
 use super::report::llama::{self, LlamaTap};
 use super::report::{key, nats, original};
 use super::restart::Restarter;
-use super::settings::{Links, Settings, Watching};
+use super::settings::{Links, Sampling, Settings, Watching};
 use super::store::{self, Expected, Store};
+use super::used::Board;
 use super::watcher::{Verdicts, Watcher};
 use crate::backoff::Backoff;
 use crate::chain::coordinator::Coordinator;
@@ -76,13 +79,14 @@ pub async fn run(
     outbox.spawn(&mut services);
     // On a full disk nothing is observed either: the watcher begins once there is room.
     let has_begun = begin(&programs).await.is_ok();
-    let verdicts = Verdicts::default();
+    let (verdicts, board) = (Verdicts::default(), Board::default());
     let watcher = Watcher {
         store: store.clone(),
         programs: Arc::clone(&programs),
         rules: Arc::new(settings.rules),
         policy: settings.policy,
         has_begun,
+        board: board.clone(),
         verdicts: verdicts.clone(),
         outbox,
         bell,
@@ -92,19 +96,20 @@ pub async fn run(
     };
     services.spawn_with("watch", BACKOFF, watcher, Watcher::run);
     let is_reported = links.original.as_ref().is_some_and(|it| it.ingest.is_some());
-    observe(&mut services, &programs, is_reported)?;
+    let ways = observe(&mut services, &programs, is_reported)?;
+    sample(&mut services, (&programs, ways), settings.sampling, (&store, &board));
     if let (Some(link), Some(sinks)) = (links.redis.take(), &sinks) {
         llama::start(&mut services, link, taps, sinks);
     }
-    if let (Some(config), Some(teller)) = (links.nats.take(), teller) {
-        let sender = nats::Sender::new(config, store.clone(), &teller, &key);
+    if let (Some(config), Some(teller)) = (links.nats.take(), &teller) {
+        let sender = nats::Sender::new(config, store.clone(), teller, &key);
         services.spawn_with("nats", BACKOFF, sender, nats::Sender::run);
     }
-    tell(&mut services, (&programs, &verdicts, &changed), (&store, key), links)?;
+    tell(&mut services, (&programs, &verdicts, &changed), (&store, &board, key), links)?;
     let restarter = Restarter::new(store.clone(), Arc::clone(&programs), verdicts.clone());
     services.spawn_with("restart", BACKOFF, restarter, Restarter::run);
     services.spawn_with("housekeeping", BACKOFF, store.clone(), keep_house);
-    let shared = Shared::new(store, programs, verdicts, clock);
+    let shared = Shared::new(store, programs, (verdicts, board), clock);
     let serve =
         web::serve_within_until(listener, api::router(shared), api::BOUNDS, shutdown, GRACE);
     let ended = tokio::select! {
@@ -169,8 +174,31 @@ fn say(programs: &Programs, without: &[String], at: std::net::SocketAddr) {
     }
 }
 
-/// Starts what observes.
-fn observe(services: &mut Services, programs: &Programs, is_reported: bool) -> Result<(), Error> {
+/// Starts who samples what is used, unless nobody wants that.
+fn sample(
+    services: &mut Services,
+    (programs, ways): (&Programs, tokio::sync::watch::Receiver<Ways>),
+    sampling: Sampling,
+    (store, board): (&Store, &Board),
+) {
+    let Some(every) = sampling.every else { return };
+    let sampler = Sampler {
+        programs: Arc::clone(programs),
+        ways,
+        every,
+        library: sampling.library,
+        store: store.clone(),
+        board: board.clone(),
+    };
+    services.spawn_with("usage", BACKOFF, sampler, Sampler::run);
+}
+
+/// Starts what observes. Returns by what the programs are found.
+fn observe(
+    services: &mut Services,
+    programs: &Programs,
+    is_reported: bool,
+) -> Result<tokio::sync::watch::Receiver<Ways>, Error> {
     for (at, program) in programs.iter().enumerate() {
         for log in &program.watching.profile.logs {
             // The original's service is told of the first program alone: it knows one node a token.
@@ -179,11 +207,12 @@ fn observe(services: &mut Services, programs: &Programs, is_reported: bool) -> R
             services.spawn_with("log", BACKOFF, follower, Follower::run);
         }
     }
-    services.spawn_with("host", BACKOFF, Arc::clone(programs), host::run);
+    let (tell, ways) = tokio::sync::watch::channel(host::first_ways(programs));
+    services.spawn_with("host", BACKOFF, (Arc::clone(programs), Arc::new(tell)), host::run);
     services.spawn_with("ports", BACKOFF, Arc::clone(programs), ports::run);
     let named = read_chains(services, programs)?;
     ask_peers(services, programs, &named);
-    Ok(())
+    Ok(ways)
 }
 
 /// The programs that share something, by its name.
@@ -268,7 +297,7 @@ fn ask_peers(services: &mut Services, programs: &Programs, _: &Named) {
 fn tell(
     services: &mut Services,
     (programs, verdicts, changed): (&Programs, &Verdicts, &Arc<Notify>),
-    (store, key): (&Store, Key),
+    (store, board, key): (&Store, &Board, Key),
     links: Links,
 ) -> Result<(), Error> {
     if let Some(link) = links.hub {
@@ -282,6 +311,9 @@ fn tell(
         let takes_events = config.ingest.is_some();
         let service = Arc::new(Service::new(config).map_err(Error::Link)?);
         let (store, programs) = (store.clone(), Arc::clone(programs));
+        if let Some(hardware) = Hardware::new(&service, &store, board) {
+            services.spawn_with("hardware", BACKOFF, hardware, Hardware::run);
+        }
         let sender = original::Sender { service, store, programs };
         if takes_events {
             services.spawn_with("ingest", BACKOFF, sender.clone(), original::Sender::events);
@@ -303,6 +335,7 @@ async fn keep_house(store: Store) -> Result<(), Failure> {
         while store.forget(SystemClock.now()).await.map_err(again)? {
             SystemClock.sleep(PAUSE).await;
         }
+        store.forget_usage(SystemClock.now()).await.map_err(again)?;
         let dropped = store.dropped();
         if dropped > 0 {
             tracing::warn!(

@@ -33,6 +33,17 @@ pub struct Settings {
     pub policy: Policy,
     /// What is not set, and so not watched or told; a sentence each.
     pub without: Vec<String>,
+    /// How what is used is sampled.
+    pub sampling: Sampling,
+}
+
+/// How what programs and the machine use is sampled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampling {
+    /// `SIDECAR_SAMPLE_S`, or the original's `system.poll_interval`: how often; `None`: never.
+    pub every: Option<Duration>,
+    /// `NVML_LIB`: NVIDIA's library, if it is not the host's own.
+    pub library: Option<PathBuf>,
 }
 
 /// A program to be watched.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::program::Program;
 use super::report::nats::Teller;
 use super::store::{Error, Store};
+use super::used::Board;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::fleet::alerts::{Alerts, Fact, Facts, Policy};
 use crate::fleet::rule::{Condition, Rule, Trouble};
@@ -33,6 +34,9 @@ const GAP: Duration = Duration::from_mins(1);
 
 /// So far a clock may be set back without more: observations stay in order.
 const STEP: Duration = Duration::from_secs(5);
+
+/// The shortest time after which a sample is too old for a rule.
+const STALE_MIN: Duration = Duration::from_secs(30);
 
 const REMEDY: &str = "look at the disk under SIDECAR_DB; until then nobody is told of anything";
 
@@ -70,6 +74,8 @@ pub struct Watcher {
     pub policy: Policy,
     /// Whether the watch was begun before anything was observed.
     pub has_begun: bool,
+    /// What programs use, for rules about figures.
+    pub board: Board,
     /// The newest verdicts.
     pub verdicts: Verdicts,
     /// Sends what was decided.
@@ -202,10 +208,11 @@ impl Watcher {
                         super::events::lately(&known.state, (kind, *level), rule.clear, now);
                     Some(recent)
                 }
-                // Of figures and shares of a fleet a sidecar knows nothing: refused where rules are read.
-                Condition::Standing(_) | Condition::Figure { .. } | Condition::Share { .. } => {
-                    continue;
+                Condition::Figure { figure, above, below } => {
+                    figure_beyond(&self.board, (&name, figure), (*above, *below), now)
                 }
+                // Of a fleet a sidecar knows nothing: refused where rules are read.
+                Condition::Standing(_) | Condition::Share { .. } => continue,
             };
             match found {
                 Some(Some(why)) => {
@@ -250,6 +257,26 @@ fn trouble(verdict: &Verdict, troubles: &[Trouble]) -> Option<Option<String>> {
     troubles.iter().all(|it| verdict.has(*it) == Some(false)).then_some(None)
 }
 
+/// Why a figure of a program is above or below its limit; `Some(None)`: it is not; `None`: it is not known now.
+#[expect(clippy::option_option, reason = "unknown and no are different answers")]
+fn figure_beyond(
+    board: &Board,
+    (program, figure): (&str, &str),
+    (above, below): (Option<f64>, Option<f64>),
+    now: Timestamp,
+) -> Option<Option<String>> {
+    let used = board.of(program)?;
+    // What was sampled some looks ago says nothing of now.
+    let is_old = now.since(used.at) > board.every().saturating_mul(3).max(STALE_MIN);
+    let value = used.figure(figure).ok().filter(|_| !is_old)?;
+    let beyond = match (above, below) {
+        (Some(limit), _) if value > limit => Some(("above", limit)),
+        (_, Some(limit)) if value < limit => Some(("below", limit)),
+        _ => None,
+    };
+    Some(beyond.map(|(word, limit)| format!("{figure} of {program} is {value:.1}, {word} {limit}")))
+}
+
 /// Whether an answer or a trouble is another one; the words change with the time.
 fn differs(was: &Verdict, is: &Verdict) -> bool {
     let answers = |it: &Verdict| {
@@ -257,4 +284,59 @@ fn differs(was: &Verdict, is: &Verdict) -> bool {
             .map(|found| (found.answer, found.cause.clone()))
     };
     was.troubles != is.troubles || answers(was) != answers(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sidecar::used::{By, MachineUsed, Used};
+    use crate::usage::{Metric, Readings, Unknown};
+
+    /// A board with a program that holds so many bytes, sampled at this second.
+    fn board(bytes: Result<u64, Unknown>, second: u64) -> Board {
+        let at = Timestamp::from_unix_ms(second * 1_000);
+        let mut readings = Readings::unknown(Unknown::Off);
+        readings[Metric::Memory] = bytes;
+        let unknown = Unknown::Missed;
+        let used = Used {
+            at,
+            cpu_percent: Err(unknown),
+            readings,
+            by: ["cpu", "memory", "disk"].map(|figure| (figure, By::Processes)),
+            container: None,
+            disk_free: Err(unknown),
+            cards: Err(unknown),
+        };
+        let machine = MachineUsed {
+            at,
+            cpu_percent: Err(unknown),
+            cores: Err(unknown),
+            celsius: Err(unknown),
+            memory: Err(unknown),
+            load: Err(unknown),
+            readings,
+            cards: Err(unknown),
+        };
+        let board = Board::default();
+        board.begins(Duration::from_secs(15));
+        board.put([("one".to_owned(), Arc::new(used))].into(), machine, Duration::ZERO);
+        board
+    }
+
+    #[test]
+    fn a_figure_that_is_unknown_or_old_fires_nothing_and_ends_nothing() {
+        let now = Timestamp::from_unix_ms(1_000_000);
+        let beyond =
+            |board: &Board, figure, limits| figure_beyond(board, ("one", figure), limits, now);
+        let fresh = board(Ok(100 << 20), 980);
+        let (above, below) = ((Some(90.0), None), (None, Some(90.0)));
+        let why = beyond(&fresh, "memory_mib", above).unwrap().unwrap();
+        assert_eq!(why, "memory_mib of one is 100.0, above 90");
+        assert_eq!(beyond(&fresh, "memory_mib", below), Some(None));
+        assert_eq!(beyond(&fresh, "memory_mib", (Some(100.0), Some(100.0))), Some(None));
+        assert_eq!(beyond(&fresh, "cpu_percent", below), None, "not 0");
+        assert_eq!(beyond(&board(Err(Unknown::Gone), 980), "memory_mib", below), None);
+        assert_eq!(beyond(&board(Ok(100 << 20), 950), "memory_mib", above), None, "some looks ago");
+        assert_eq!(beyond(&Board::default(), "memory_mib", above), None);
+    }
 }

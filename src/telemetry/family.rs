@@ -118,6 +118,25 @@ families! {
     SidecarRound = Gauge "lamda_sidecar_round" ["program"] "The round in which the program says that it takes part.";
     SidecarRewards = Gauge "lamda_sidecar_rewards" ["program"] "All that the contract ever paid to the program's peer; may be negative.";
     SidecarPaid = Gauge "lamda_sidecar_last_paid_time_seconds" ["program"] "When the program was paid last, in seconds since 1970.";
+    SidecarCpu = Counter "lamda_sidecar_program_cpu_seconds" ["program"] "CPU time of the program since the sidecar samples it.";
+    SidecarMemory = Gauge "lamda_sidecar_program_memory_bytes" ["program"] "Memory of the program.";
+    SidecarDiskRead = Counter "lamda_sidecar_program_disk_read_bytes" ["program"] "Bytes that the program had read from disks since the sidecar samples it.";
+    SidecarDiskWritten = Counter "lamda_sidecar_program_disk_written_bytes" ["program"] "Bytes that the program had written to disks since the sidecar samples it.";
+    SidecarReceived = Counter "lamda_sidecar_program_network_received_bytes" ["program"] "Bytes that came over the network of the program's own since the sidecar samples it.";
+    SidecarSent = Counter "lamda_sidecar_program_network_sent_bytes" ["program"] "Bytes that went over the network of the program's own since the sidecar samples it.";
+    SidecarProcesses = Gauge "lamda_sidecar_program_processes" ["program"] "Processes of the program.";
+    SidecarThreads = Gauge "lamda_sidecar_program_threads" ["program"] "Threads of the program.";
+    SidecarFiles = Gauge "lamda_sidecar_program_open_fds" ["program"] "Open files of the program.";
+    SidecarDiskFree = Gauge "lamda_sidecar_program_disk_free_bytes" ["program"] "Bytes that are free on the disk of the program's folder.";
+    SidecarGpuBusy = Gauge "lamda_sidecar_program_gpu_utilization_ratio" ["program", "uuid"] "How busy a GPU is that the program uses, from 0 to 1, whoever uses it.";
+    SidecarGpuMemory = Gauge "lamda_sidecar_program_gpu_memory_bytes" ["program", "uuid"] "Memory of the GPU that the program holds.";
+    SidecarGpuPower = Gauge "lamda_sidecar_program_gpu_power_watts" ["program", "uuid"] "Power that a GPU draws which the program uses.";
+    SidecarGpuTemperature = Gauge "lamda_sidecar_program_gpu_temperature_celsius" ["program", "uuid"] "Temperature of a GPU that the program uses.";
+    SidecarMachineCpu = Gauge "lamda_sidecar_machine_cpu_ratio" [] "How busy all processors of the machine together were between the last two looks, from 0 to 1.";
+    SidecarMachineMemoryUsed = Gauge "lamda_sidecar_machine_memory_used_bytes" [] "Memory of the machine in use, caches excluded.";
+    SidecarMachineMemoryTotal = Gauge "lamda_sidecar_machine_memory_bytes" [] "All memory of the machine.";
+    SidecarMachineLoad = Gauge "lamda_sidecar_machine_load1" [] "The machine's load over a minute.";
+    SidecarSamplerCpu = Counter "lamda_sidecar_sampler_cpu_seconds" [] "CPU time of the sidecar's process that sampling cost.";
     SamplerCpu = Counter "lamda_sampler_cpu_seconds" [] "CPU time of the node's process that watching jobs cost.";
 }
 

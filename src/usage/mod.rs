@@ -5,6 +5,7 @@
 
 pub mod advice;
 pub mod batch;
+pub mod card;
 pub mod figures;
 pub mod message;
 pub mod metric;
@@ -14,6 +15,7 @@ pub mod rollup;
 pub mod sample;
 mod tally;
 pub mod totals;
+pub mod tree;
 pub mod watch;
 
 pub use advice::{Asked, Used};

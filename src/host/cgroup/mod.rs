@@ -42,6 +42,15 @@ impl Group {
         Self::open_at(Path::new(ROOT), place)
     }
 
+    /// Opens the files of a program's own group: the one around this process that has this name, a unit's, or a
+    /// container's id. Fails if none of the process's groups has it, or it can't be read.
+    pub fn around(pid: u32, name: &str) -> Result<Self, Unknown> {
+        let root = Path::new(ROOT);
+        let is_v2 = root.join("cgroup.controllers").exists();
+        let path = up_to(&of_process(pid, name, is_v2)?, name).ok_or(Unknown::Gone)?;
+        Self::open_path(root, is_v2, &path, &path)
+    }
+
     fn open_at(root: &Path, place: &Place) -> Result<Self, Unknown> {
         let is_v2 = root.join("cgroup.controllers").exists();
         let (path, container) = match place {
@@ -49,12 +58,17 @@ impl Group {
             Place::Container { container, pid } => (of_process(*pid, container, is_v2)?, None),
         };
         let below = container.map_or_else(|| path.clone(), |id| path.join(id));
+        Self::open_path(root, is_v2, &path, &below)
+    }
+
+    /// Opens the group at `path`, whose processes are in the one at `below`.
+    fn open_path(root: &Path, is_v2: bool, path: &Path, below: &Path) -> Result<Self, Unknown> {
         if is_v2 {
-            let files = v2::Files::open(&root.join(&path))?;
+            let files = v2::Files::open(&root.join(path))?;
             let processes = Processes::of(&root.join(below));
             return Ok(Self { files: Files::V2(files), processes });
         }
-        let files = v1::Files::open(root, &path)?;
+        let files = v1::Files::open(root, path)?;
         // Any hierarchy has them: the engine puts the container into all.
         let processes = Processes::of(&root.join("memory").join(below));
         Ok(Self { files: Files::V1(files), processes })
@@ -119,6 +133,20 @@ fn of_process(pid: u32, container: &str, is_v2: bool) -> Result<PathBuf, Unknown
         return Err(Unknown::Gone);
     }
     plain(path)
+}
+
+/// The path up to the group with this name: a unit is a whole part of it, and a container's id stands in one.
+fn up_to(path: &Path, name: &str) -> Option<PathBuf> {
+    let is_id = super::process::is_container_id(name);
+    let is_it = |part: &str| part == name || (is_id && part.contains(name));
+    let mut up_to = PathBuf::new();
+    for part in path.components() {
+        up_to.push(part);
+        if part.as_os_str().to_str().is_some_and(is_it) {
+            return Some(up_to);
+        }
+    }
+    None
 }
 
 /// Removes a job's parent group from all hierarchies. Groups that are there no more are no error; one that still

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
-
 use super::Kept;
 use super::kept::why;
+use crate::host::network::traffic;
+use crate::host::process::{disk_bytes, open_files};
 use crate::usage::{Metric, Reading, Readings, Unknown};
 
 /// Most processes whose files are counted in one round: a job may have more, and this is not worth so much time.
@@ -19,8 +19,6 @@ const COUNTED_MAX: usize = 256;
 const LIST_BYTES_MAX: u64 = 256 * 1024;
 /// Most entries of the folders of open files that are read in one look.
 const ENTRIES_MAX: usize = 8_192;
-/// Most bytes of a process's `io`.
-const IO_BYTES_MAX: u64 = 4 * 1024;
 
 /// The processes of one container.
 #[derive(Debug)]
@@ -82,8 +80,8 @@ impl Processes {
         }
         let mut sum = 0_u64;
         for pid in pids {
-            match written_by(pid) {
-                Ok(bytes) => sum = sum.saturating_add(bytes),
+            match disk_bytes(pid) {
+                Ok((_, bytes)) => sum = sum.saturating_add(bytes),
                 Err(Unknown::Gone) => {}
                 Err(why) => return Err(why),
             }
@@ -130,74 +128,9 @@ fn descriptors(pids: &[u32]) -> Reading {
     Ok(sum)
 }
 
-/// Bytes that this process had written to disks, with those of its children for which it has waited (proc(5), `io`).
-fn written_by(pid: u32) -> Reading {
-    let gone = |err: std::io::Error| match why(&err) {
-        Unknown::NotSupported => Unknown::Gone,
-        other => other,
-    };
-    let mut text = String::new();
-    let file = File::open(format!("/proc/{pid}/io")).map_err(gone)?;
-    file.take(IO_BYTES_MAX).read_to_string(&mut text).map_err(gone)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.ok_or(Unknown::NotSupported)?.trim().parse().map_err(|_| Unknown::Failed)
-}
-
-fn open_files(pid: u32, left: &mut usize) -> Reading {
-    let gone = |err: std::io::Error| match why(&err) {
-        Unknown::NotSupported => Unknown::Gone,
-        other => other,
-    };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let path = format!("/proc/{pid}/fd");
-    let folder = openat(CWD, &path, flags, Mode::empty()).map_err(|err| gone(err.into()))?;
-    // Since Linux 6.2 the folder's size is the number of its entries, whoever asks.
-    let size = fstat(&folder).map_err(|err| gone(err.into()))?.st_size;
-    if size > 0 {
-        return Ok(u64::try_from(size).unwrap_or_default());
-    }
-    let count = std::fs::read_dir(path).map_err(gone)?.take(*left).count();
-    *left -= count;
-    if *left == 0 { Err(Unknown::NotSupported) } else { Ok(count as u64) }
-}
-
-/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)). An engine takes the interface of a bridge
-/// away at the container's end, with its counters: then nothing is known.
-fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
-    let (mut received, mut sent, mut is_there) = (0_u64, 0_u64, false);
-    for line in text.lines().skip(2) {
-        let (name, numbers) = line.split_once(':').ok_or(Unknown::Failed)?;
-        if name.trim() == "lo" {
-            continue;
-        }
-        is_there = true;
-        let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);
-        let mut nth = |at| numbers.nth(at).and_then(Result::ok).ok_or(Unknown::Failed);
-        // Eight numbers of what was received come first.
-        received = received.saturating_add(nth(0)?);
-        sent = sent.saturating_add(nth(7)?);
-    }
-    if is_there { Ok((received, sent)) } else { Err(Unknown::Gone) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_traffic_of_all_interfaces_but_the_loopback_is_summed() {
-        let text = "Inter-|   Receive                                                |  Transmit\n face |bytes    \
-                    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier \
-                    compressed\n    lo: 900 9 0 0 0 0 0 0 900 9 0 0 0 0 0 0\n  eth0: 1500 2 0 0 0 0 0 0 70 1 0 0 0 0 \
-                    0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
-        assert_eq!(traffic(text), Ok((1501, 72)));
-        assert_eq!(traffic("a\nb\n  eth0: 1 2\n"), Err(Unknown::Failed));
-        assert_eq!(
-            traffic("a\nb\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n"),
-            Err(Unknown::Gone),
-            "taken away"
-        );
-    }
 
     #[test]
     fn the_files_of_this_process_are_counted_and_those_of_none_are_not() {

@@ -158,3 +158,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_programs_own_group_ends_with_its_unit_or_container_and_another_ones_is_not_its() {
+    let up_to =
+        |path: &str, name: &str| up_to(Path::new(path), name).map(|it| it.display().to_string());
+    let id = "c0ffee".repeat(11);
+    let unit = "system.slice/rl-swarm.service";
+    assert_eq!(up_to(&format!("{unit}/worker"), "rl-swarm.service").as_deref(), Some(unit));
+    assert_eq!(up_to(unit, "swarm.service"), None, "a part of a name is another unit");
+    let scope = format!("system.slice/docker-{id}.scope");
+    assert_eq!(up_to(&format!("{scope}/init"), &id), Some(scope));
+    assert_eq!(up_to("system.slice", &id), None);
+    assert_eq!(Group::around(std::process::id(), "no-such.service").err(), Some(Unknown::Gone));
+}

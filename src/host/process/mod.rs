@@ -9,6 +9,7 @@
 mod describe;
 mod eyes;
 mod facts;
+mod members;
 mod one;
 pub mod port;
 pub mod session;
@@ -26,7 +27,10 @@ use one::Process;
 pub use describe::Described;
 pub use eyes::{ALL_EVERY, Eyes};
 pub use facts::{facts, log_age};
-pub use one::is_container_id;
+pub use members::{Member, container_of, micros, own_group};
+pub use one::{disk_bytes, is_container_id, open_files};
+pub(super) use one::{small_file, why};
+pub use tree::files_of;
 
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 100_000;
@@ -264,7 +268,7 @@ impl Look {
     /// The process that a file names, unless it began after the file was written: then the number is another's now.
     fn of_file(&self, path: &Path) -> Fact<Vec<u32>> {
         let Some(written) = facts::changed(path)? else { return Ok(Vec::new()) };
-        let text = one::small_file(path, PID_BYTES_MAX)?;
+        let text = small_file(path, PID_BYTES_MAX)?;
         let pid = text.split_whitespace().next().and_then(|word| word.parse().ok());
         let process = pid.and_then(|pid| self.process(pid));
         let process = process.filter(|it| self.began(it) <= written.plus(PID_FILE_SLACK));

@@ -7,6 +7,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::usage::{Reading, Unknown};
@@ -16,6 +17,9 @@ const STAT_BYTES_MAX: usize = 2 * 1024;
 
 /// Most bytes of the list of groups.
 const GROUPS_BYTES_MAX: u64 = 8 * 1024;
+
+/// Most bytes of a process's `io`.
+const IO_BYTES_MAX: u64 = 4 * 1024;
 
 /// Most bytes of the list of mounts.
 const MOUNTS_BYTES_MAX: u64 = 256 * 1024;
@@ -36,8 +40,10 @@ pub(super) struct Process {
     pub(super) parent: u32,
     /// In clock ticks since the boot.
     pub(super) started_ticks: u64,
-    /// CPU time in clock ticks, its own and that of children it has waited for.
-    pub(super) cpu_ticks: u64,
+    /// Its own CPU time in clock ticks.
+    pub(super) own_ticks: u64,
+    /// CPU time in clock ticks of the children that it has waited for, and of theirs.
+    pub(super) child_ticks: u64,
     pub(super) resident_pages: u64,
     pub(super) threads: u64,
     /// Whether it ended since all were looked at.
@@ -71,14 +77,16 @@ impl Process {
         // Fields count from 1, and the third comes first here.
         let field = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
         let positive = |number: usize| Some(u64::try_from(field(number)?).unwrap_or(0));
-        let cpu_ticks = positive(14)? + positive(15)? + positive(16)? + positive(17)?;
+        let own_ticks = positive(14)?.saturating_add(positive(15)?);
+        let child_ticks = positive(16)?.saturating_add(positive(17)?);
         let parent = u32::try_from(field(4)?).ok()?;
         let is_kernels = (pid == KTHREADD && parent == 0) || parent == KTHREADD;
         Some(Self {
             pid,
             parent,
             started_ticks: positive(22)?,
-            cpu_ticks,
+            own_ticks,
+            child_ticks,
             resident_pages: positive(24)?,
             threads: positive(20)?,
             is_gone: false,
@@ -89,6 +97,11 @@ impl Process {
                 _ => Kind::Other,
             },
         })
+    }
+
+    /// CPU time in clock ticks, its own and that of children it has waited for.
+    pub(super) const fn cpu_ticks(&self) -> u64 {
+        self.own_ticks.saturating_add(self.child_ticks)
     }
 
     /// Whether it is a thread of the kernel: it has no memory of its own.
@@ -167,16 +180,38 @@ pub(super) fn has_variable(pid: u32, line: &str) -> Result<bool, Unknown> {
     Ok(bytes.split(|byte| *byte == 0).any(|it| it == line.as_bytes()))
 }
 
-/// The number of its open files; at most `left` are counted, which are then fewer.
-pub(super) fn open_files(pid: u32, left: &mut usize) -> Reading {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|err| why(&err))?;
+/// The number of its open files; where they must be counted one by one at most `left` are, which are then fewer.
+pub fn open_files(pid: u32, left: &mut usize) -> Reading {
+    let path = format!("/proc/{pid}/fd");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |err: Errno| why(&err.into());
+    let folder = openat(CWD, &path, flags, Mode::empty()).map_err(failed)?;
+    // Since Linux 6.2 the folder's size is the number of its entries, whoever asks.
+    let size = fstat(&folder).map_err(failed)?.st_size;
+    if size > 0 {
+        return Ok(u64::try_from(size).unwrap_or_default());
+    }
+    let entries = std::fs::read_dir(path).map_err(|err| why(&err))?;
     let count = entries.take(*left).count();
     *left -= count;
     if *left == 0 { Err(Unknown::NotSupported) } else { Ok(count as u64) }
 }
 
+/// Bytes that a process had read from and written to disks, with those of its children for which it has waited (proc(5),
+/// `io`).
+pub fn disk_bytes(pid: u32) -> Result<(u64, u64), Unknown> {
+    let mut text = String::new();
+    let file = File::open(format!("/proc/{pid}/io")).map_err(|err| why(&err))?;
+    file.take(IO_BYTES_MAX).read_to_string(&mut text).map_err(|err| why(&err))?;
+    let number = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.ok_or(Unknown::NotSupported)?.trim().parse().map_err(|_| Unknown::Failed)
+    };
+    Ok((number("read_bytes: ")?, number("write_bytes: ")?))
+}
+
 /// The text of a small regular file.
-pub(super) fn small_file(path: &Path, most: u64) -> Result<String, Unknown> {
+pub(in crate::host) fn small_file(path: &Path, most: u64) -> Result<String, Unknown> {
     // Opening a FIFO would wait for a writer.
     if !std::fs::metadata(path).map_err(|err| why(&err))?.is_file() {
         return Err(Unknown::NotSupported);
@@ -194,7 +229,7 @@ pub(super) fn span(ticks: u64) -> Duration {
 }
 
 /// Why something could not be read.
-pub(super) fn why(err: &io::Error) -> Unknown {
+pub(in crate::host) fn why(err: &io::Error) -> Unknown {
     match err.kind() {
         io::ErrorKind::NotFound => Unknown::Gone,
         io::ErrorKind::PermissionDenied => Unknown::Denied,
@@ -212,7 +247,8 @@ mod tests {
     fn a_name_with_brackets_and_spaces_shifts_no_field() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 40 2 300 8 20 0 9 0 555 4096 12 1";
         let process = Process::parse(stat, 7).unwrap();
-        assert_eq!((process.parent, process.cpu_ticks, process.threads), (1, 350, 9));
+        assert_eq!((process.parent, process.cpu_ticks(), process.threads), (1, 350, 9));
+        assert_eq!((process.own_ticks, process.child_ticks), (42, 308));
         assert_eq!((process.started_ticks, process.resident_pages), (555, 12));
         assert!(!process.is_kernels() && !process.is_screen());
         assert!(Process::parse("7 (a", 7).is_none() && Process::parse("7 (a) S 1", 7).is_none());

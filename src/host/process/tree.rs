@@ -89,7 +89,7 @@ impl Look {
         let ms = |ticks: u64| u64::try_from(one::span(ticks).as_millis()).unwrap_or(u64::MAX);
         Use {
             processes: sum(|_| 1),
-            cpu_ms: sum(|process| process.cpu_ticks).map(ms),
+            cpu_ms: sum(Process::cpu_ticks).map(ms),
             resident_bytes: sum(|process| process.resident_pages)
                 .map(|pages| pages.saturating_mul(page)),
             threads: sum(|process| process.threads),
@@ -127,21 +127,26 @@ impl Look {
     }
 }
 
-/// The number of open files of these processes. Those of one that has ended meanwhile are none.
+/// The number of open files of these processes. Those of one that has ended meanwhile are none, and those of none at all
+/// are unknown.
 fn files(processes: &[&Process]) -> Reading {
-    if processes.is_empty() {
-        return Err(Unknown::Gone);
-    }
+    let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+    files_of(&pids)
+}
+
+/// The number of open files of these processes together, of which those that have ended meanwhile have none;
+/// [`Unknown::Gone`] if all have, [`Unknown::NotSupported`] if there are too many of either.
+pub fn files_of(processes: &[u32]) -> Reading {
     if processes.len() > COUNTED_MAX {
         return Err(Unknown::NotSupported);
     }
-    let (mut sum, mut left) = (0_u64, FILES_MAX);
-    for process in processes {
-        match one::open_files(process.pid, &mut left) {
-            Ok(count) => sum = sum.saturating_add(count),
+    let (mut sum, mut left): (Reading, usize) = (Err(Unknown::Gone), FILES_MAX);
+    for pid in processes {
+        match one::open_files(*pid, &mut left) {
+            Ok(count) => sum = Ok(sum.unwrap_or(0).saturating_add(count)),
             Err(Unknown::Gone) => {}
             Err(why) => return Err(why),
         }
     }
-    Ok(sum)
+    sum
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::usage::Ways;
 use super::{Programs, again};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::container::docker::{self, Listed};
@@ -90,18 +91,29 @@ impl Engine {
     }
 }
 
-/// Looks until it is aborted.
-pub async fn run(programs: Programs) -> Result<(), Failure> {
+/// By what each program is found, before the container engine was asked for ids.
+pub fn first_ways(programs: &Programs) -> Ways {
+    Arc::new(ways(programs, &vec![None; programs.len()]))
+}
+
+/// Looks until it is aborted, and tells by what each program is found now.
+pub async fn run(state: (Programs, Arc<watch::Sender<Ways>>)) -> Result<(), Failure> {
+    let (programs, told) = state;
     let clock = SystemClock;
     let engine = Engine { told: watch::Sender::new(None), wanted: Notify::new() };
     let is_needed = programs.iter().any(|it| container(&it.watching.profile).is_some());
     tokio::select! {
-        ended = look(&programs, &engine, clock) => ended,
+        ended = look(&programs, &engine, &told, clock) => ended,
         () = engine.ask(is_needed, clock) => Ok(()),
     }
 }
 
-async fn look(programs: &Programs, engine: &Engine, clock: SystemClock) -> Result<(), Failure> {
+async fn look(
+    programs: &Programs,
+    engine: &Engine,
+    tell: &watch::Sender<Ways>,
+    clock: SystemClock,
+) -> Result<(), Failure> {
     let mut ids: Vec<Option<String>> = vec![None; programs.len()];
     let mut found_by = ways(programs, &ids);
     let mut eyes = Eyes::new(found_by.clone());
@@ -111,6 +123,7 @@ async fn look(programs: &Programs, engine: &Engine, clock: SystemClock) -> Resul
         let told = engine.told.borrow().clone();
         if resolve(programs, told.as_ref(), &mut ids) {
             found_by = ways(programs, &ids);
+            tell.send_replace(Arc::new(found_by.clone()));
             eyes = Eyes::new(found_by.clone());
         }
         let looked = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,5 @@
-//! Asks the sources that don't tell by themselves: the host, ports, the chain, the DHT. One service each.
+//! Asks the sources that don't tell by themselves: the host, ports, the chain, the DHT; and samples what the programs
+//! use. One service each.
 //!
 //! Invariants: a source that can't be asked is noted as such, and holds no other one up; what it doesn't tell is
 //! unknown.
@@ -8,6 +9,7 @@ pub mod chain;
 pub mod dht;
 pub mod host;
 pub mod ports;
+pub mod usage;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //!
 //! Invariant: who can't be reached holds nothing up; the loss of what waited too long is counted and told.
 
+pub mod hardware;
 pub mod hub;
 pub mod key;
 pub mod llama;

@@ -8,6 +8,7 @@ mod expects;
 mod past;
 mod reports;
 mod restarts;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,14 +24,18 @@ use crate::watch::verdict::Verdict;
 pub use expects::Expected;
 pub use past::Judged;
 pub use reports::Report;
+pub use usage::{KEPT, Rolled, word};
 
 /// The sidecar's tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "sidecar",
-    migrations: &[concat!(
-        include_str!("../../../migrations/alerts.sql"),
-        include_str!("../../../migrations/sidecar/0001_sidecar.sql")
-    )],
+    migrations: &[
+        concat!(
+            include_str!("../../../migrations/alerts.sql"),
+            include_str!("../../../migrations/sidecar/0001_sidecar.sql")
+        ),
+        include_str!("../../../migrations/sidecar/0002_usage.sql"),
+    ],
 };
 
 /// Why a call to the store failed.

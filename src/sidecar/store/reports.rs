@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Batch, Error, Store, ms};
+use crate::clock::Timestamp;
 use crate::sql::{Connection, SqliteError, params};
 
 /// The most reports that wait for one receiver.
@@ -59,6 +60,23 @@ impl Store {
 
     pub(super) fn count_dropped(&self, dropped: usize) {
         self.dropped.fetch_add(dropped as u64, Relaxed);
+    }
+
+    /// Queues a report that rests on no observation.
+    pub async fn report(
+        &self,
+        sink: &'static str,
+        at: Timestamp,
+        body: String,
+    ) -> Result<(), Error> {
+        let work = move |db: &Connection| {
+            let add = "INSERT INTO reports (sink, at_ms, body) VALUES (?1, ?2, ?3)";
+            db.prepare_cached(add)?.execute(params![sink, ms(at), body])?;
+            Ok::<_, Error>(cut(db, sink)?)
+        };
+        let dropped = self.writer.change("sidecar.report", false, work).await?;
+        self.count_dropped(dropped);
+        Ok(())
     }
 
     /// The oldest reports that wait for a receiver.

@@ -9,3 +9,4 @@ mod process;
 mod recorded;
 mod seen;
 mod told;
+mod usage;

@@ -1,0 +1,95 @@
+//! The bytes that go over the network of a process.
+//!
+//! Must hold: what a process shares with the machine or with others is not told as its own.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::process::why;
+use crate::usage::Unknown;
+
+/// Most bytes of the list of interfaces: 100 bytes for each.
+const LIST_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether a process has a network of its own, and not the machine's.
+pub fn is_own(pid: u32) -> Result<bool, Unknown> {
+    let of = |pid: &str| {
+        std::fs::read_link(Path::new("/proc").join(pid).join("ns/net")).map_err(|err| why(&err))
+    };
+    let its = of(&pid.to_string())?;
+    // The first process has the machine's. Who may not look at it knows only whether he himself has the same.
+    match of("1") {
+        Ok(machines) => Ok(its != machines),
+        Err(_) if of("self").is_ok_and(|ours| ours == its) => Ok(false),
+        Err(why) => Err(why),
+    }
+}
+
+/// Bytes received and sent in the network of a process, over all interfaces except the loopback.
+pub fn bytes(pid: u32) -> Result<(u64, u64), Unknown> {
+    of_file(&Path::new("/proc").join(pid.to_string()).join("net/dev"))
+}
+
+/// Bytes received and sent over all interfaces of this machine except the loopback.
+pub fn of_machine() -> Result<(u64, u64), Unknown> {
+    let first = of_file(Path::new("/proc/1/net/dev"));
+    first.or_else(|_| of_file(Path::new("/proc/self/net/dev")))
+}
+
+fn of_file(path: &Path) -> Result<(u64, u64), Unknown> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|err| why(&err))?;
+    let length = file.take(LIST_BYTES_MAX).read_to_string(&mut text).map_err(|err| why(&err))?;
+    // The rest of it would be missing.
+    if length as u64 >= LIST_BYTES_MAX {
+        return Err(Unknown::NotSupported);
+    }
+    traffic(&text)
+}
+
+/// Bytes received and sent, from the text of `/proc/net/dev` (see proc(5)). An engine takes the interface of a bridge
+/// away at the container's end, with its counters: then nothing is known.
+pub(super) fn traffic(text: &str) -> Result<(u64, u64), Unknown> {
+    let (mut received, mut sent, mut is_there) = (0_u64, 0_u64, false);
+    for line in text.lines().skip(2) {
+        let (name, numbers) = line.split_once(':').ok_or(Unknown::Failed)?;
+        if name.trim() == "lo" {
+            continue;
+        }
+        is_there = true;
+        let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);
+        let mut nth = |at| numbers.nth(at).and_then(Result::ok).ok_or(Unknown::Failed);
+        // Eight numbers of what was received come first.
+        received = received.saturating_add(nth(0)?);
+        sent = sent.saturating_add(nth(7)?);
+    }
+    if is_there { Ok((received, sent)) } else { Err(Unknown::Gone) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_traffic_of_all_interfaces_but_the_loopback_is_summed() {
+        let text = "Inter-|   Receive                                                |  Transmit\n face |bytes    \
+                    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier \
+                    compressed\n    lo: 900 9 0 0 0 0 0 0 900 9 0 0 0 0 0 0\n  eth0: 1500 2 0 0 0 0 0 0 70 1 0 0 0 0 \
+                    0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
+        assert_eq!(traffic(text), Ok((1501, 72)));
+        assert_eq!(traffic("a\nb\n  eth0: 1 2\n"), Err(Unknown::Failed));
+        assert_eq!(
+            traffic("a\nb\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n"),
+            Err(Unknown::Gone),
+            "taken away"
+        );
+    }
+
+    #[test]
+    fn this_process_has_no_network_of_its_own_and_one_that_ended_is_unknown() {
+        assert_eq!(is_own(std::process::id()), Ok(false));
+        // The highest number that a process can have.
+        assert_eq!((is_own(4_194_303), bytes(4_194_303)), (Err(Unknown::Gone), Err(Unknown::Gone)));
+    }
+}
