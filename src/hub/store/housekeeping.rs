@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::nodes::{SLOT_MS, ms};
-use super::{Error, Store};
+use super::{Error, Store, identity};
 use crate::clock::Timestamp;
 use crate::sql::{Connection, params};
 
@@ -47,7 +47,7 @@ impl Store {
             db.execute("DELETE FROM watches WHERE to_ms < ?1", [standings])?;
             db.execute("DELETE FROM silences WHERE until_ms < ?1", [today])?;
             db.execute("DELETE FROM sessions WHERE until_ms < ?1", [today])?;
-            let mut most = gone.max(also_gone);
+            let mut most = gone.max(also_gone).max(identity::forget(db, now, ROWS_MAX)?);
             for (sql, before) in [
                 ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
                 (

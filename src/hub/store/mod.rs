@@ -9,6 +9,7 @@ mod cursors;
 pub mod digest;
 pub mod heard;
 mod housekeeping;
+pub mod identity;
 pub mod import;
 pub mod nodes;
 pub mod people;
@@ -25,10 +26,13 @@ pub use heard::Stands;
 /// The hub's tables and the migrations that create them.
 pub const SCHEMA: Schema = Schema {
     name: "hub",
-    migrations: &[concat!(
-        include_str!("../../../migrations/alerts.sql"),
-        include_str!("../../../migrations/hub/0001_hub.sql")
-    )],
+    migrations: &[
+        concat!(
+            include_str!("../../../migrations/alerts.sql"),
+            include_str!("../../../migrations/hub/0001_hub.sql")
+        ),
+        include_str!("../../../migrations/hub/0002_identity.sql"),
+    ],
 };
 
 /// The most beats in one commit: with some ten microseconds each, it takes no longer than the sync of a good disk.
@@ -59,6 +63,12 @@ pub enum Error {
         /// What it lacks.
         what: String,
     },
+    /// The hub knows the key by another name.
+    #[error(
+        "the hub knows the node of this key as {0}: leave the name out, or rename that node first (POST \
+         /api/admin/rename)"
+    )]
+    KnownAs(String),
     /// The database failed.
     #[error(transparent)]
     Sql(#[from] sql::Error),
