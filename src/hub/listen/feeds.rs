@@ -1,7 +1,6 @@
 //! The feeds: each is set up, then read for as long as the connection lasts.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -14,21 +13,15 @@ use crate::hub::store::heard::{EVENTS, STATUSES};
 use crate::ids::Address;
 use crate::node::presence::Presence;
 
-/// How long what the server kept may come after the feed began.
-const KEPT_COMES: Duration = Duration::from_secs(5);
-
 impl<C: Clock> Listener<C> {
     /// What nodes tell of themselves, each every few seconds.
     pub(super) async fn presences(&self, bus: &Bus) -> Result<Infallible, Error> {
         let mut feed = within(bus.presence_feed()).await?;
         self.listens();
-        let began = self.clock.monotonic();
         loop {
             let told = gather(&mut feed).await?;
             let now = self.clock.now();
-            // What the server kept may be of a run that has ended.
-            let is_live = self.clock.monotonic().saturating_sub(began) > KEPT_COMES;
-            let clashes = if is_live { self.clashes(&told, now) } else { Vec::new() };
+            let clashes = self.clashes(&told, now);
             let heard = told.into_iter().map(|(node, presence)| {
                 let text = presence.to_json();
                 (OnNats { presence: Some(text), ..on_nats(node, now, None) }, Some(presence))
