@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::process::{Hub, PATIENCE};
-use super::signed::{Speaker, bind};
+use super::signed::{Speaker, bind, is_taken_up};
 use crate::support::anvil::Anvil;
 use crate::support::nats::Nats;
 use crate::support::tools::eventually;
@@ -26,9 +26,7 @@ fn two_that_beat_with_one_key_are_a_clash_until_one_of_them_stops() {
     let hub = Hub::start(&[]);
     let (one, two) = (Speaker::new(1, "one"), Speaker::new(1, "two"));
     bind(&hub, &one, "rack-1");
-    eventually("the first is taken", PATIENCE, || {
-        (one.beat(&hub, "rack-1").status == 200).then_some(())
-    });
+    is_taken_up(&hub, &one, "rack-1");
     assert_eq!(two.beat(&hub, "rack-1").status, 200, "it may have started anew");
     assert_eq!(shown(&hub, "rack-1").0["standing"], "up");
     assert_eq!(one.beat(&hub, "rack-1").status, 200);
