@@ -20,6 +20,7 @@ mod beat;
 pub mod events;
 mod hardware;
 pub mod health;
+mod herald;
 mod housekeeping;
 pub mod jobs;
 pub mod key;
@@ -45,6 +46,7 @@ use crate::clock::Clock;
 use crate::container::ContainerRuntime;
 use crate::fleet::kinds;
 use crate::gpu::{self, GpuProbe};
+use crate::http::Url;
 use crate::ids::Address;
 use crate::node::pools;
 use crate::report::BoxError;
@@ -97,6 +99,8 @@ pub struct Node<R, G, Ch, C> {
     pub pinata: Pinata,
     /// The way to and from the monitor; `None`: jobs are not watched.
     pub monitor: Option<usage::MonitorLink>,
+    /// The hub that the node tells how it is; `None`: none.
+    pub hub: Option<Url>,
     /// Where the node tells Prometheus how it is; `None`: nowhere.
     pub metrics: Option<metrics::Metrics>,
     /// The host's time.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::jobs::board::Board;
+use super::key::instance::Instance;
+use super::key::sole::Sole;
 use super::link::Link;
 use crate::bus::{self, PoolName};
 use crate::clock::Clock;
@@ -27,6 +29,8 @@ pub(super) struct Crier<C> {
     pub node: Address,
     /// The connection to NATS.
     pub link: Link,
+    /// This run of the program, and whether it may use the key.
+    pub me: (Instance, Sole),
     /// The state of the node's slots and GPUs.
     pub board: Board,
     /// The pools that the node serves.
@@ -39,6 +43,8 @@ impl<C: Clock> Crier<C> {
     /// Publishes at intervals and when the node becomes fit or unfit; a service that never ends.
     pub(super) async fn run(self: Arc<Self>) -> Result<(), Failure> {
         let mut failed = false;
+        // Before that another run of the program may speak for the node.
+        self.me.1.known_sole().await;
         loop {
             let bus = self.link.bus().await;
             let fit = self.board.unfit().is_none();
@@ -75,7 +81,7 @@ impl<C: Clock> Crier<C> {
         } else {
             self.board.unfit().map(|why| why.told())
         };
-        let said = Presence::new(pools, &offer, &out);
+        let said = Presence::new(pools, &offer, &out).said_by(self.me.0.as_str());
         let said = if self.board.is_strict() { said.strict() } else { said };
         said.standing(self.board.free_slots(), why.as_deref())
     }

@@ -35,7 +35,7 @@ use super::link::Link;
 use super::networks::Wanted;
 use super::presence::{Crier, Neighbours};
 use super::stock::{self, Keeper};
-use super::{Error, Node, housekeeping, metrics, offer, usage};
+use super::{Error, Node, herald, housekeeping, metrics, offer, usage};
 use crate::backoff::Backoff;
 use crate::bus::{MessageIds, PoolName, Target};
 use crate::chain::Chain;
@@ -234,6 +234,8 @@ where
         services.spawn_with("control", RETRY, control, |(admin, link)| admin::run(admin, link));
         let hello = (greeter.clone(), link.clone());
         services.spawn_with("hello", RETRY, hello, |(greeter, link)| hello::run(greeter, link));
+        let hub = (self.hub.clone(), &self.key);
+        herald::serve(services, RETRY, hub, (desk, link, greeter), &parts.known.hub);
     }
 
     /// What looks whether the node can work, and tells the pools and the chain.
@@ -280,7 +282,8 @@ where
         };
         services.spawn_with("lookout", RETRY, Arc::new(lookout), Lookout::run);
         let (link, board) = (parts.link.clone(), board.clone());
-        let crier = Crier { node, link, board, pools, clock: clock.clone() };
+        let me = (parts.greeter.me().clone(), parts.greeter.sole.clone());
+        let crier = Crier { node, link, me, board, pools, clock: clock.clone() };
         services.spawn_with("presence", RETRY, Arc::new(crier), Crier::run);
         let heart = Arc::new(Heart {
             registration: Registration::of(gpus),

@@ -122,6 +122,7 @@ async fn start<R: ContainerRuntime, G: GpuProbe>(
         runtime: Arc::new(runtime),
         gpu,
         monitor,
+        hub: settings.hub,
         metrics: settings.metrics.map(|listen| Metrics { listen, sampler }),
         chain: Arc::new(chain),
         contract: settings.chain.contract,

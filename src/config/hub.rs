@@ -17,6 +17,7 @@ const PRUNE_DAYS: Variable = Variable::new("PRUNE_DAYS", "0");
 const DB_PATH: Variable = Variable::new("DB_PATH", "/var/lib/lamda-node/hub.db");
 const HUB_LISTEN: Variable = Variable::new("HUB_LISTEN", "127.0.0.1:8080");
 const HUB_PUBLIC: Variable = Variable::new("HUB_PUBLIC", "full");
+const HUB_KEYS: Variable = Variable::new("HUB_KEYS", "chain");
 const HUB_RULES: Variable = Variable::new("HUB_RULES", "/etc/lamda-node/hub.toml");
 /// What the hub can do without; read by their own parts.
 const NATS_URL: Variable = Variable::new("NATS_URL", "nats://localhost:4222");
@@ -64,6 +65,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<(Settings, Links)> {
     let days = env.number(PRUNE_DAYS, (0, PRUNE_DAYS_MAX), 0);
     let (title, db, file) = (title(env), db(env), rules(env));
     let public = public(env, listen);
+    let keys = env.choice(HUB_KEYS, &[("chain", true), ("enrolled", false)]);
     let without = without(env);
     let place = listen.map(|listen| format!("http://{listen}/")).unwrap_or_default();
     let links = hub_links::read(env, &place, file.clone().unwrap_or_default());
@@ -82,6 +84,7 @@ pub(super) fn read(env: &mut Env<'_>) -> Option<(Settings, Links)> {
         db: db?,
         public: public?,
         is_only_here: !env.is_set(HUB_PUBLIC),
+        takes_chains_keys: keys?,
         rules: file?.rules,
         without,
     };
@@ -250,6 +253,7 @@ mod tests {
             ("HUB_PUBLIC", "some"),
             ("DOWN_THRESHOLD_SEC", "3m"),
             ("PRUNE_DAYS", "-1"),
+            ("HUB_KEYS", "all"),
             ("DB_PATH", "$HOME/x"),
             ("HUB_RULES", "/nonexistent/hub.toml"),
         ];

@@ -21,6 +21,7 @@ mod gpu;
 mod hub;
 mod hub_file;
 mod hub_links;
+mod hub_url;
 mod images;
 mod jobs;
 mod key;
@@ -103,6 +104,8 @@ pub struct Node {
     pub monitoring: Monitoring,
     /// `METRICS_LISTEN`: where Prometheus is answered, if it is set.
     pub metrics: Option<SocketAddr>,
+    /// `HUB_URL`: the hub that the node tells how it is, if it is set.
+    pub hub: Option<crate::http::Url>,
     /// `NODE_OWNER`: the account that receives the earnings and that may, besides the node's own key, drain
     /// the node. Shown, never spent from.
     pub owner: Option<Address>,
@@ -121,6 +124,7 @@ pub struct Parts {
     pub gpu: Option<Gpu>,
     pub monitoring: Option<Monitoring>,
     pub metrics: Option<Option<SocketAddr>>,
+    pub hub: Option<Option<crate::http::Url>>,
     pub owner: Option<Address>,
 }
 
@@ -146,6 +150,7 @@ impl Parts {
             owner: env.parsed(NODE_OWNER),
             monitoring: usage::read(env),
             metrics: metrics::read(env),
+            hub: hub_url::read(env),
             bus,
             gpu,
         }
@@ -166,6 +171,7 @@ impl Node {
                 gpu: parts.gpu?,
                 monitoring: parts.monitoring?,
                 metrics: parts.metrics?,
+                hub: parts.hub?,
                 owner: parts.owner,
             };
             Some((node, parts.key?))

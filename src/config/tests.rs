@@ -130,6 +130,7 @@ fn every_wrong_value_is_told_at_once_with_its_variable_and_an_example() {
         ("DISK_FREE_MIN_MIB", "2GB"),
         ("METRICS_LISTEN", "localhost:9464"),
         ("METRICS_LISTEN", "127.0.0.1"),
+        ("HUB_URL", "hub.example"),
         ("DISK_BUDGET_MIB", "255"),
         ("SHUTDOWN_GRACE_S", "30s"),
         ("SHUTDOWN_JOBS", "kill"),
@@ -500,5 +501,23 @@ fn metrics_are_off_by_default_and_an_address_that_others_reach_is_warned_of() {
         assert_eq!(node.metrics, Some(address.parse().unwrap()));
         let warned = env.take_warnings().iter().any(|it| it.contains("METRICS_LISTEN"));
         assert_eq!(warned, is_warned, "{address}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_told_in_the_clear_over_a_network_is_warned_of() {
+    assert_eq!(node(&[]).hub, None);
+    for (url, is_warned) in [
+        ("https://hub.example", false),
+        ("http://127.0.0.1:8080/", false),
+        ("http://hub.example/at/", true),
+    ] {
+        let variables = with(&[("HUB_URL", url)]);
+        let mut env = Env::new(&variables);
+        let (node, _) = Node::read(&mut env).unwrap();
+        let beats = node.hub.unwrap().join("api/heartbeat").unwrap();
+        assert_eq!(beats.as_str(), format!("{}/api/heartbeat", url.trim_end_matches('/')));
+        let warned = env.take_warnings().iter().any(|it| it.contains("HUB_URL"));
+        assert_eq!(warned, is_warned, "{url}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::instances::Clash;
 use crate::clock::Timestamp;
 
 /// How a node stands.
@@ -48,7 +49,7 @@ impl Standing {
 }
 
 /// When a node was last heard, by each clock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heard {
     /// Its own beat to the hub.
     pub own: Option<Timestamp>,
@@ -58,8 +59,8 @@ pub struct Heard {
     pub nats: Option<Timestamp>,
     /// Its last heartbeat in a block.
     pub chain: Option<Timestamp>,
-    /// When two programs with its key were last seen.
-    pub clash: Option<Timestamp>,
+    /// Two programs with its key, as they were last seen.
+    pub clash: Option<Clash>,
     /// Whether it is one of our nodes, which are on NATS while they run.
     pub is_ours: bool,
 }
@@ -73,6 +74,8 @@ pub struct Patience {
     pub nats: Duration,
     /// The chain: three of the contract's heartbeat intervals.
     pub chain: Duration,
+    /// A clash: three of the intervals at which programs with one key are heard by turns.
+    pub clash: Duration,
 }
 
 /// Since when each clock is listened to without a break; `None` while it isn't.
@@ -106,8 +109,10 @@ pub fn standing(
     listening: &Listening,
     now: Timestamp,
 ) -> (Standing, String) {
-    if heard.clash.is_some_and(|at| now.since(at) <= patience.nats) {
-        return (Standing::Clash, "two programs use its key".to_owned());
+    if let Some(clash) = &heard.clash
+        && now.since(clash.at) <= patience.clash
+    {
+        return (Standing::Clash, clash.who.clone());
     }
     let own = match heard.own {
         None => Word::Absent,
@@ -191,6 +196,7 @@ mod tests {
         own: Duration::from_mins(3),
         nats: Duration::from_mins(1),
         chain: Duration::from_mins(15),
+        clash: Duration::from_secs(90),
     };
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what clocks are given as")]
@@ -211,6 +217,7 @@ mod tests {
     fn each_clock_counts_and_their_disagreement_has_a_name() {
         let beats = |own, says_down| Heard { own, says_down, ..Heard::default() };
         let ours = |nats, chain| Heard { nats, chain, is_ours: true, ..Heard::default() };
+        let clash = |at: Option<Timestamp>| at.map(|at| Clash { at, who: "two".to_owned() });
         for (heard, expected) in [
             (beats(ago(180), false), Standing::Up),
             (beats(ago(181), false), Standing::Down),
@@ -222,10 +229,13 @@ mod tests {
             (ours(None, ago(300)), Standing::Zombie),
             (ours(None, ago(1_000)), Standing::Down),
             (Heard { own: ago(10), ..ours(ago(600), ago(300)) }, Standing::Up),
-            (Heard { clash: ago(30), ..ours(ago(1), ago(1)) }, Standing::Clash),
-            (Heard { clash: ago(90), ..ours(ago(1), ago(1)) }, Standing::Up),
+            (Heard { clash: clash(ago(30)), ..ours(ago(1), ago(1)) }, Standing::Clash),
+            (Heard { clash: clash(ago(90)), ..ours(ago(1), ago(1)) }, Standing::Clash),
+            (Heard { clash: clash(ago(91)), ..ours(ago(1), ago(1)) }, Standing::Up),
+            (Heard { clash: clash(ago(30)), ..beats(ago(10), true) }, Standing::Clash),
+            (Heard { clash: clash(ago(91)), ..beats(ago(181), false) }, Standing::Down),
         ] {
-            assert_eq!(of(heard), expected, "{heard:?}");
+            assert_eq!(of(heard.clone()), expected, "{heard:?}");
         }
     }
 

@@ -55,6 +55,8 @@ kinds! {
     TOOLKIT_UNSAFE = "toolkit", "unsafe", Warning, "NVIDIA's container toolkit lets programs out.";
     TOOLKIT_UNKNOWN = "toolkit", "unknown", Warning, "The version of NVIDIA's container toolkit is not known.";
     DISK_STOPPED = "disk", "stopped", Warning, "A job is stopped for what it has written.";
+    HUB_SILENT = "hub", "silent", Warning, "The hub has taken no beat of the node for three minutes, and why.";
+    HUB_BACK = "hub", "back", Info, "The hub takes the node's beats again.";
     REGISTRY_HEARTBEAT = "registry", "heartbeat", Info, "Which of the services that the node leans on answer.";
     EVENTS_DROPPED = "events", "dropped", Warning, "Events were dropped while a sink was away.";
     EVENTS_REDIS = "events", "redis", Info, "The Redis sink was turned on or off.";

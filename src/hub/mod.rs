@@ -13,6 +13,7 @@ pub mod door;
 mod error;
 pub mod fleet;
 pub mod happened;
+pub mod identities;
 mod links;
 pub mod listen;
 pub mod page;

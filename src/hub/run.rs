@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::api::signed::Providers;
 use super::api::{self, Shared, admin};
 use super::error::Error;
 use super::links::Links;
@@ -17,6 +18,7 @@ use super::settings::Settings;
 use super::store::view::Eyes;
 use super::store::{self, Store};
 use crate::backoff::Backoff;
+use crate::chain::Reader;
 use crate::clock::Clock as _;
 use crate::supervise::{Failure, Services};
 use crate::web;
@@ -27,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often the hub notes that it is there.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// How often the hub looks whether another process gave a node a secret.
+/// How often the hub looks whether another process gave a node a secret or a key.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the hub forgets what is too old, and the pause between two parts of that.
@@ -58,6 +60,10 @@ pub async fn run(
     let store = Store::open(&settings.db)?;
     let mut shared = Shared::start(store, settings, stopping).await?;
     shared.eyes = Eyes::open(&shared.settings.db)?;
+    if let Some(config) = links.chain.clone().filter(|_| shared.settings.takes_chains_keys) {
+        let reader = Reader::new(config).map_err(|err| Error::Link(err.into()))?;
+        shared.providers = Providers::of(reader);
+    }
     say(&shared, at);
     let mut services = Services::default();
     start(&mut services, &shared);
@@ -119,6 +125,9 @@ async fn follow_secrets(shared: Shared) -> Result<(), Failure> {
             let tokens = shared.tokens.clone();
             let then = move |secrets: &_| tokens.set_nodes(Clone::clone(secrets));
             shared.store.secrets(then).await.map_err(again)?;
+            let identities = shared.fleet.identities().clone();
+            let then = move |keys: &_| identities.set_keys(Clone::clone(keys));
+            shared.store.keys(then).await.map_err(again)?;
             known = Some(version);
         }
         shared.clock.sleep(LOOK).await;

@@ -42,6 +42,9 @@ pub struct Settings {
     /// Whether that holds for this machine alone, since nobody has said it: who asks for another host's page, by a proxy
     /// or by a name that leads here, sees nothing.
     pub is_only_here: bool,
+    /// `HUB_KEYS`: whether beats are also taken for the signature of a key that nobody enrolled, and that the contract
+    /// calls an active node's.
+    pub takes_chains_keys: bool,
     /// `HUB_RULES`: what somebody wants to be woken for.
     pub rules: Vec<Rule>,
     /// What is not set, and so not watched or told; a sentence each.
@@ -54,6 +57,9 @@ const CHAIN_PATIENCE: Duration = Duration::from_mins(15);
 /// How many presences of a node may be missed.
 const PRESENCES_MISSED: u64 = 3;
 
+/// How long two programs with one key may not be heard by turns before one of them has ended: three beats of theirs.
+const CLASH_PATIENCE: Duration = Duration::from_secs(90);
+
 impl Settings {
     /// How long each clock of a node may be silent.
     pub const fn patience(&self) -> Patience {
@@ -61,6 +67,7 @@ impl Settings {
             own: self.down_threshold,
             nats: Duration::from_secs(PRESENCES_MISSED * presence::EVERY_S),
             chain: CHAIN_PATIENCE,
+            clash: CLASH_PATIENCE,
         }
     }
 }

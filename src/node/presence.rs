@@ -60,6 +60,9 @@ pub struct Presence {
     pub cached: Vec<String>,
     /// Version of its program.
     pub version: String,
+    /// The run of its program: a UUID that each start makes anew; absent in older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// One card of a node.
@@ -114,7 +117,14 @@ impl Presence {
             reason: None,
             cached: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: None,
         }
+    }
+
+    /// The same, said by this run of the program.
+    #[must_use]
+    pub fn said_by(self, instance: &str) -> Self {
+        Self { instance: Some(cut(instance)), ..self }
     }
 
     /// The same with the present state; `reason`: why the node takes no jobs, if it takes none.
@@ -138,7 +148,10 @@ impl Presence {
         let lists =
             [parsed.pools.len(), parsed.gpus.len(), parsed.networks.len(), parsed.cached.len()];
         let texts = parsed.pools.iter().chain(&parsed.networks).chain(&parsed.cached);
-        let texts = texts.chain(&parsed.reason).chain([&parsed.version, &parsed.sandbox]);
+        let texts = texts
+            .chain(&parsed.reason)
+            .chain([&parsed.version, &parsed.sandbox])
+            .chain(&parsed.instance);
         let texts = texts.chain(parsed.gpus.iter().flat_map(|gpu| [&gpu.model, &gpu.health]));
         let text_max = TEXT_BYTES_MAX + '…'.len_utf8();
         let long_texts = texts.filter(|text| text.len() > text_max).count();

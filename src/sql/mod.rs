@@ -20,8 +20,8 @@ mod writer;
 use std::path::PathBuf;
 
 pub use rusqlite::{
-    Connection, Error as SqliteError, OpenFlags, OptionalExtension, Params, Row, ToSql, params,
-    params_from_iter,
+    Connection, Error as SqliteError, OpenFlags, OptionalExtension, Params, Row, ToSql,
+    TransactionBehavior, params, params_from_iter,
 };
 
 use crate::report::BoxError;

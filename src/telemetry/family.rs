@@ -88,6 +88,8 @@ families! {
     UploadBytes = Counter "lamda_upload_bytes" [] "Bytes of files that were sent to the pinning service, repetitions and trials too.";
     NatsUp = Gauge "lamda_nats_connected" [] "Whether the node is connected to NATS.";
     NatsReconnects = Counter "lamda_nats_reconnects" [] "Connections to NATS after the first.";
+    HubAnswered = Gauge "lamda_node_hub_last_answer_time_seconds" [] "When the hub last took a beat of the node, in seconds since 1970.";
+    HubSilent = Gauge "lamda_node_hub_silent" [] "Whether the hub has taken no beat of the node for three minutes.";
     LastBeat = Gauge "lamda_chain_last_heartbeat_time_seconds" [] "When the last heartbeat was final on the chain, in seconds since 1970.";
     Pending = Gauge "lamda_chain_pending_transactions" [] "Transactions of the node that are not final.";
     Balance = Gauge "lamda_chain_balance_coins" [] "What the node's account has for gas, in the chain's coin.";

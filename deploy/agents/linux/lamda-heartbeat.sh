@@ -2,6 +2,9 @@
 # Tells a hub (lamda-node hub, or the original monitor) whether the program on this machine runs: one beat a call.
 # lamda-heartbeat.timer calls it each minute; docs/hub.md has the settings. Needs curl and pgrep (procps).
 #
+# lamda-heartbeat.sh --enroll CODE: gives the hub a code (lamda-node hub enroll), gets a secret of this node's own for it,
+# and keeps that in the file of settings, mode 0600. CODE may be -: it is read from the input then.
+#
 # What must hold: the file of settings is read, never run; the secret stands in no command line; the script ends in
 # less than a minute whatever the network does; it exits with 0 only if the hub took the beat.
 set -u
@@ -71,6 +74,52 @@ set_default LOG_MAX_AGE 300
 set_default JITTER_SEC 0
 
 [ -n "$SERVER_URL" ] || die "SERVER_URL is not set (environment, or $ENV_FILE)"
+
+# A text within JSON.
+escaped() { printf '%s' "$1" | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
+
+# Keeps the secret in the file of settings: its other lines stay, and nobody else can read it at any moment.
+keep_secret() {
+    new=$ENV_FILE.new.$$
+    (
+        umask 077
+        set -C
+        { [ ! -f "$ENV_FILE" ] || grep -v '^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}SHARED_SECRET=' "$ENV_FILE"
+          [ -n "${file_NODE_ID+set}" ] || printf "NODE_ID='%s'\n" "$NODE_ID"
+          [ -n "${file_SERVER_URL+set}" ] || printf "SERVER_URL='%s'\n" "$SERVER_URL"
+          printf "SHARED_SECRET='%s'\n" "$1"; } >"$new"
+    ) && { sync "$new" 2>/dev/null || :; } && mv -f "$new" "$ENV_FILE" && return
+    rm -f "$new"
+    return 1
+}
+
+# Changes a code for a secret of this node's own. The code goes through a pipe.
+enroll() {
+    have curl || die "curl is missing"
+    code=$1
+    [ "$code" != - ] || IFS= read -r code || die "no code on the input"
+    case $code in '' | *[!A-Za-z0-9\ -]*) die "that is no code: lamda-node hub enroll prints one" ;; esac
+    case $NODE_ID in *\'*) die "NODE_ID has a quote: set it in $ENV_FILE first" ;; esac
+    # Before the code is used up.
+    [ -w "$ENV_FILE" ] || [ ! -e "$ENV_FILE" ] || die "$ENV_FILE can't be written by this user"
+    [ -w "$(dirname "$ENV_FILE")" ] || die "$(dirname "$ENV_FILE") can't be written by this user"
+    answer=$(printf '{"code":"%s","node_id":"%s"}' "$code" "$(escaped "$NODE_ID")" |
+        curl --silent --show-error --max-time 20 --header 'Content-Type: application/json' --data-binary @- \
+            "${SERVER_URL%/}/api/enroll" | head -c 4096)
+    secret=$(printf '%s' "$answer" | tr -d '\n' | sed -n 's/.*"secret":"\([A-Za-z0-9_-]\{16,128\}\)".*/\1/p')
+    [ -n "$secret" ] || die "the hub at $SERVER_URL gives no secret: $(printf '%s' "$answer" | tr -d '[:cntrl:]' | head -c 300)"
+    keep_secret "$secret" || die "$ENV_FILE can't be written, and the code is used up: make another"
+    say "enrolled $NODE_ID; its secret is in $ENV_FILE"
+}
+
+case ${1-} in
+    '') ;;
+    --enroll) [ $# -eq 2 ] || die "it is: $0 --enroll CODE"
+        enroll "$2"
+        exit 0 ;;
+    *) die "it is: $0, or: $0 --enroll CODE" ;;
+esac
+
 [ -n "$SHARED_SECRET" ] || die "SHARED_SECRET is not set (environment, or $ENV_FILE)"
 case $SHARED_SECRET in *[!!-~]*) die "SHARED_SECRET has a space, or a letter that can't stand in a head" ;; esac
 is_number "$PORT" || die "PORT is no number"
@@ -146,9 +195,6 @@ public_ip() {
         case $ip in '' | *[!0-9a-fA-F.:]*) ;; *) printf '%s' "$ip"; return ;; esac
     done
 }
-
-# A text within JSON.
-escaped() { printf '%s' "$1" | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
 
 body() {
     printf '{"node_id":"%s","ip":"%s","meta":"%s","status":"%s"' \

@@ -7,8 +7,12 @@
 # to read it), or from the environment, which goes first: SERVER_URL, SHARED_SECRET, NODE_ID, META, CHECK_PORT, PORT,
 # ALLOW_REGEX, LOG_FILE, LOG_MAX_AGE, IP_CMD, GSWARM_EOA, GSWARM_PEER_IDS, GSWARM_TGID, JITTER_SEC.
 #
+# lamda-heartbeat.ps1 -Enroll CODE: gives the hub a code (lamda-node hub enroll), gets a secret of this node's own for it,
+# and keeps that in the file of settings, which only Administrators and SYSTEM can read from then on.
+#
 # What must hold: the file is read, never run; the script ends in less than a minute; it exits with 0 only if the hub
 # took the beat.
+param([string] $Enroll = '')
 Set-StrictMode -Version 2
 $ErrorActionPreference = 'Stop'
 # Windows PowerShell 5.1 offers no TLS 1.2 by itself on older systems.
@@ -40,6 +44,47 @@ $server = (Get-Setting 'SERVER_URL' '').TrimEnd('/')
 $secret = Get-Setting 'SHARED_SECRET' ''
 $node = Get-Setting 'NODE_ID' "$($env:COMPUTERNAME)-gensyn"
 if (-not $server) { Stop-With "SERVER_URL is not set (environment, or $file)" }
+
+# Only these may read the file, and nothing is inherited.
+function Set-Private([string] $path) {
+    $acl = New-Object System.Security.AccessControl.FileSecurity
+    $acl.SetAccessRuleProtection($true, $false)
+    foreach ($sid in 'S-1-5-18', 'S-1-5-32-544') {
+        $who = New-Object System.Security.Principal.SecurityIdentifier $sid
+        $acl.AddAccessRule((New-Object System.Security.AccessControl.FileSystemAccessRule $who, 'FullControl', 'Allow'))
+    }
+    Set-Acl -LiteralPath $path -AclObject $acl
+}
+
+function Save-Secret([string] $own) {
+    $folder = Split-Path -Parent $file
+    if (-not (Test-Path -LiteralPath $folder)) { New-Item -ItemType Directory -Path $folder | Out-Null }
+    $kept = @()
+    if (Test-Path -LiteralPath $file) {
+        $kept = @(Get-Content -LiteralPath $file -Encoding UTF8 | Where-Object { $_ -notmatch '^\s*SHARED_SECRET\s*=' })
+    }
+    if (-not $written.ContainsKey('SERVER_URL')) { $kept += "SERVER_URL=$server" }
+    if (-not $written.ContainsKey('NODE_ID')) { $kept += "NODE_ID=$node" }
+    $new = "$file.new"
+    # Private before there is anything in it.
+    Set-Content -LiteralPath $new -Value '' -Encoding UTF8
+    Set-Private $new
+    Set-Content -LiteralPath $new -Value ($kept + "SHARED_SECRET=$own") -Encoding UTF8
+    Move-Item -LiteralPath $new -Destination $file -Force
+}
+
+if ($Enroll) {
+    try {
+        $asked = [Text.Encoding]::UTF8.GetBytes((@{ code = $Enroll; node_id = $node } | ConvertTo-Json -Compress))
+        $given = Invoke-RestMethod -Method Post -Uri "$server/api/enroll" -TimeoutSec 20 -ContentType 'application/json' -Body $asked
+        if ($given.secret -notmatch '^[A-Za-z0-9_-]{16,128}$') { Stop-With "the hub at $server gives no secret" }
+        Save-Secret $given.secret
+    } catch {
+        Stop-With "$node is not enrolled at ${server}: $($_.Exception.Message)"
+    }
+    Write-Output "enrolled $node; its secret is in $file"
+    exit 0
+}
 if (-not $secret) { Stop-With "SHARED_SECRET is not set (environment, or $file)" }
 
 function Test-Program {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::act::Act;
 use super::hardware::Hardware;
+use super::herald;
 use super::jobs::board::Board;
 use super::jobs::hand::Jobs;
 use super::link::Link;
@@ -71,6 +72,8 @@ pub(super) struct Known {
     domain: watch::Receiver<Option<Domain>>,
     /// The account's balance in wei, as it was last seen.
     pub balance: Arc<watch::Sender<Option<u128>>>,
+    /// What is known of the hub.
+    pub hub: herald::Known,
     /// The latest samples of the GPUs, and when they were taken by the monotonic clock.
     pub latest: Arc<watch::Sender<Option<(Duration, Round)>>>,
 }
@@ -78,7 +81,7 @@ pub(super) struct Known {
 impl Known {
     /// Nothing, except the chain once it has answered.
     pub(super) fn new(domain: watch::Receiver<Option<Domain>>) -> Self {
-        Self { domain, balance: Arc::default(), latest: Arc::default() }
+        Self { domain, balance: Arc::default(), hub: Arc::default(), latest: Arc::default() }
     }
 }
 

@@ -55,6 +55,9 @@ impl<C: Clock> Source<C> {
         let (uploads, bytes) = self.pinata.traffic();
         page.put(Family::Uploads, number(uploads));
         page.put(Family::UploadBytes, number(bytes));
+        let hub = *self.known.hub.borrow();
+        page.put(Family::HubAnswered, hub.and_then(|hub| hub.last).map(seconds));
+        page.put(Family::HubSilent, hub.map(|hub| f64::from(u8::from(hub.is_silent))));
         let balance = *self.known.balance.borrow();
         page.put(Family::Balance, balance.map(coins));
     }

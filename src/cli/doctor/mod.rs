@@ -11,6 +11,7 @@ mod access;
 pub(super) mod checks;
 mod disk;
 mod gpu;
+mod hub;
 mod internet;
 mod nats;
 mod toolkit;
@@ -133,6 +134,7 @@ fn all(parts: &Parts) -> Vec<Running<'_>> {
         run("pinning service", checks::pinata(parts)),
         run("gateways", checks::gateways(parts)),
         run("disk", disk::disk(parts)),
+        run("hub", hub::hub(parts)),
         run("data folder", std::future::ready(checks::data_dir(parts))),
     ]
 }

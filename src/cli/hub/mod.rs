@@ -1,7 +1,8 @@
-//! `hub`: runs the hub, takes the original monitor's file over, copies the database, gives a node a secret, lets
-//! people log in ([`people`]), checks rules and tries them on the past ([`past`]), recomputes records from the chain
+//! `hub`: runs the hub, takes the original monitor's file over, copies the database, gives a node a secret, enrolls
+//! one ([`enroll`]), lets people log in ([`people`]), checks rules and tries them on the past ([`past`]), recomputes records from the chain
 //! ([`rebuild`]).
 
+mod enroll;
 mod past;
 mod people;
 mod rebuild;
@@ -17,9 +18,9 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::fleet::{beat, words};
 use crate::hub::api::auth;
+use crate::hub::api::enroll::new_secret;
 use crate::hub::store::{self, Store, beside, import};
 use crate::hub::{self, Links, Settings};
-use crate::secret::Secret;
 
 /// Arguments of `hub`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,8 @@ enum Action {
         /// The node's name, the `NODE_ID` of its agent
         node: String,
     },
+    /// Make a code with which a node gets a secret of its own, or have a node's key speak for it
+    Enroll(enroll::Args),
     /// Recompute uptime and scores of all nodes from the contract's events
     Rebuild(rebuild::Args),
     /// Let people log in
@@ -86,6 +89,10 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         Some(Action::NodeSecret { node }) => {
             let db = load(Audience::Client, config::hub_db)?;
             node_secret(&db, &node)
+        }
+        Some(Action::Enroll(args)) => {
+            let db = load(Audience::Client, config::hub_db)?;
+            enroll::execute(&db, &args)
         }
         Some(Action::Person { action }) => {
             let db = load(Audience::Client, config::hub_db)?;
@@ -171,9 +178,7 @@ fn back_up(db: &Path, file: &Path) -> anyhow::Result<ExitCode> {
 
 fn node_secret(db: &Path, node: &str) -> anyhow::Result<ExitCode> {
     let node = beat::name(node).map_err(|err| Misused(err.to_string()))?;
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
-    let secret = Secret::new(data_encoding::BASE64URL_NOPAD.encode(&bytes));
+    let secret = new_secret()?;
     beside::set_secret(db, &node, &auth::hash(secret.expose()), SystemClock.now())?;
     out::note(&format!(
         "the secret of {}, shown this once; put it into its agent as SHARED_SECRET:",

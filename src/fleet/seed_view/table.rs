@@ -250,6 +250,8 @@ pub const SEEN: &[Seen] = &[
     seen_as(["toolkit", "unsafe"], ["rpc_backend", "error"], ["node_health_check", "-"]),
     seen_as(["toolkit", "unknown"], ["rpc_backend", "error"], ["node_health_check", "-"]),
     seen_as(["disk", "stopped"], ["coordinator", "error"], ["backend_overloaded", "-"]),
+    seen_as(["hub", "silent"], ["system", "error"], ["-", "-"]),
+    seen_as(["hub", "back"], ["system", "status"], ["-", "-"]),
     Seen {
         backend: REGISTRY,
         ..seen_as(

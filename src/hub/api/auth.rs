@@ -50,6 +50,12 @@ impl Tokens {
         *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
+    /// Takes a node's own secret, by its hash.
+    pub(super) fn set_node(&self, node: &str, secret: Hash) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.insert(node.to_owned(), secret);
+    }
+
     /// Gives a node's secret to its new name, or to nobody.
     pub(super) fn move_node(&self, old: &str, new: Option<&str>) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +132,7 @@ mod tests {
             db: "hub.db".into(),
             public,
             is_only_here: false,
+            takes_chains_keys: true,
             rules: Vec::new(),
             without: Vec::new(),
         }

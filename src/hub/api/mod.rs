@@ -8,6 +8,7 @@ pub mod admin;
 pub mod alerts_view;
 pub mod auth;
 mod body;
+pub mod enroll;
 pub mod error;
 pub mod fleet;
 pub mod limit;
@@ -17,6 +18,7 @@ mod observations;
 pub mod pages;
 pub mod people;
 pub mod seed;
+pub mod signed;
 pub mod silences;
 mod site;
 pub mod stream;
@@ -43,6 +45,7 @@ use auth::Tokens;
 use error::Refusal;
 use limit::Guesses;
 use pages::{Now, Pages, Show, Site};
+use signed::Providers;
 use stream::Live;
 
 /// What the hub grants its clients: a thousand pages and as many agents at a time. Streams of events stay longer by
@@ -69,6 +72,8 @@ pub struct Shared {
     pub clock: SystemClock,
     /// Whose tokens are right.
     pub tokens: Tokens,
+    /// Which keys the contract calls those of nodes.
+    pub providers: Providers,
     /// Wrong tokens, by address.
     pub guesses: Guesses,
     /// Passwords that were tried, by address.
@@ -113,12 +118,15 @@ impl Shared {
         settings: Settings,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, store::Error> {
-        let (clock, nodes) = (SystemClock, store.load_all().await?);
+        let (clock, fleet) = (SystemClock, Fleet::new(store.load_all().await?));
         let began = clock.now();
+        fleet.identities().set_keys(store.keys(|_| ()).await?);
+        fleet.identities().set_runs(store.runs().await?);
         Ok(Self {
             tokens: Tokens::new(&settings, store.secrets(|_| ()).await?),
             watched_until: store.began(began).await?,
-            fleet: Fleet::new(nodes),
+            fleet,
+            providers: Providers::default(),
             settings: Arc::new(settings),
             guesses: Guesses::default(),
             logins: Guesses::default(),
@@ -148,6 +156,14 @@ impl Shared {
         }
     }
 
+    /// Refuses who has no right proof, with the reason, and counts the guess.
+    pub fn refuse_for(&self, peer: &Peer, why: impl Into<String>) -> Refusal {
+        match self.refuse(peer) {
+            Refusal::Unauthorized => Refusal::Plain(StatusCode::UNAUTHORIZED, why.into()),
+            other => other,
+        }
+    }
+
     /// `Err` unless who sent this head is the owner.
     pub fn only_admin(&self, head: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
         if self.tokens.is_admin(head) { Ok(()) } else { Err(self.refuse(peer)) }
@@ -160,6 +176,7 @@ pub fn router(shared: Shared) -> Router {
     Router::new()
         .merge(seed::routes())
         .merge(observations::routes())
+        .merge(enroll::routes())
         .merge(admin::routes())
         .merge(metrics::routes())
         .merge(people::routes())

@@ -143,7 +143,7 @@ pub(super) mod tests {
     /// The pages of this fleet, on an empty database.
     pub(in super::super) fn pages(fleet: Fleet, show: Show) -> Pages {
         let span = Duration::from_mins(3);
-        let patience = Patience { own: span, nats: span, chain: span };
+        let patience = Patience { own: span, nats: span, chain: span, clash: span };
         let site = Site { title: "<Ann's>".to_owned(), show, patience };
         let eyes = Eyes::of(Store::in_memory().unwrap());
         let now = Now::new(|| Timestamp::from_unix_ms(1_000_000));

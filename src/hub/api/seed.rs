@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::error::Refusal;
-use super::{Shared, auth, body, count, people};
+use super::{Shared, auth, body, count, people, signed};
 use crate::clock::{Clock as _, Timestamp};
 use crate::fleet::beat::Beat;
 use crate::fleet::clocks::Standing;
@@ -34,6 +34,14 @@ async fn heartbeat(
         count(&shared.counted.unauthorized);
         shared.refuse(&peer)
     };
+    if let Some(seal) = signed::seal(&shared, &peer, &head.headers)? {
+        let bytes = body::bytes(&head.headers, body).await.inspect_err(|_| {
+            count(&shared.counted.invalid);
+        })?;
+        signed::take(&shared, &peer, seal, &bytes).await?;
+        count(&shared.counted.beats);
+        return Ok(Json(json!({"ok": true})));
+    }
     if !auth::has_token(&head.headers) {
         return Err(wrong());
     }
@@ -46,6 +54,10 @@ async fn heartbeat(
         return Err(wrong());
     }
     let beat = beat.inspect_err(|_| count(&shared.counted.invalid))?;
+    if shared.fleet.identities().is_bound(&beat.node_id) {
+        count(&shared.counted.unauthorized);
+        return Err(signed::only_its_key(&beat.node_id));
+    }
     take(&shared, beat).await?;
     count(&shared.counted.beats);
     Ok(Json(json!({"ok": true})))
@@ -56,13 +68,8 @@ async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
     let now = shared.clock.now();
     let (fleet, poke, told) = (shared.fleet.clone(), Arc::clone(&shared.poke), beat.clone());
     let then = move |gswarm: &Option<Map<String, Value>>| {
-        let node = fleet.update(&told.node_id, now, |node| {
-            node.ip = told.ip;
-            node.meta = told.meta;
-            node.heard.own = Some(now);
-            node.heard.says_down = told.is_down;
-            node.gswarm.clone_from(gswarm);
-        });
+        let name = told.node_id.clone();
+        let node = fleet.update(&name, now, |node| heard(node, told, gswarm, now));
         // What changes how a node stands is told at once.
         if node.heard.says_down == (node.standing == Standing::Up) {
             poke.notify_one();
@@ -73,6 +80,20 @@ async fn take(shared: &Shared, beat: Beat) -> Result<(), Refusal> {
         shared.listening.send_modify(|listening| listening.own = shared.clock.now());
     })?;
     Ok(())
+}
+
+/// What a beat changes of its node.
+pub(super) fn heard(
+    node: &mut Node,
+    told: Beat,
+    gswarm: &Option<Map<String, Value>>,
+    now: Timestamp,
+) {
+    node.ip = told.ip;
+    node.meta = told.meta;
+    node.heard.own = Some(now);
+    node.heard.says_down = told.is_down;
+    node.gswarm.clone_from(gswarm);
 }
 
 async fn nodes(

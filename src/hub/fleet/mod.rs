@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
 use crate::fleet::clocks::{Heard, Standing};
+use crate::hub::identities::Identities;
 use crate::ids::Address;
 
 /// How many changes a reader may be behind.
@@ -88,6 +89,7 @@ pub enum Change {
 pub struct Fleet {
     nodes: Arc<RwLock<BTreeMap<String, Arc<Node>>>>,
     changes: broadcast::Sender<Change>,
+    identities: Identities,
 }
 
 impl Fleet {
@@ -95,7 +97,12 @@ impl Fleet {
     pub fn new(nodes: impl IntoIterator<Item = Node>) -> Self {
         let nodes = nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect();
         let (changes, _) = broadcast::channel(CHANGES_MAX);
-        Self { nodes: Arc::new(RwLock::new(nodes)), changes }
+        Self { nodes: Arc::new(RwLock::new(nodes)), changes, identities: Identities::default() }
+    }
+
+    /// Whose keys speak for them.
+    pub const fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// The node of this name.
@@ -143,6 +150,7 @@ impl Fleet {
     /// Gives a node another name.
     pub fn rename(&self, old: &str, new: &str) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        self.identities.move_node(old, Some(new));
         let Some(mut node) = nodes.remove(old) else { return };
         new.clone_into(&mut Arc::make_mut(&mut node).name);
         nodes.insert(new.to_owned(), Arc::clone(&node));
@@ -152,6 +160,9 @@ impl Fleet {
 
     /// The name of the node with this account: its owner's, or its address in lower case.
     pub fn name_of(&self, address: Address) -> String {
+        if let Some(name) = self.identities.name_of(address) {
+            return name;
+        }
         let own = address.lower_hex();
         self.read(|nodes| {
             if nodes.get(&own).is_some_and(|node| node.address == Some(address)) {
@@ -165,6 +176,7 @@ impl Fleet {
     /// Forgets the node of this name.
     pub fn remove(&self, name: &str) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        self.identities.move_node(name, None);
         let gone = nodes.remove(name)?;
         self.changes.send(Change::Gone(name.into())).ok();
         Some(gone)

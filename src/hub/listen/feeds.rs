@@ -6,8 +6,9 @@ use tokio::time::timeout;
 
 use super::{Error, Listener, OnNats, SET_UP, Source, gather, on_nats};
 use crate::bus::{self, Bus, EventStream, Presences, Recorded, Records, Start};
-use crate::clock::Clock;
-use crate::fleet::Event;
+use crate::clock::{Clock, Timestamp};
+use crate::fleet::instances::{Clash, ON_NATS};
+use crate::fleet::{Event, signed};
 use crate::hub::store::heard::{EVENTS, STATUSES};
 use crate::ids::Address;
 use crate::node::presence::Presence;
@@ -23,12 +24,29 @@ impl<C: Clock> Listener<C> {
         loop {
             let told = gather(&mut feed).await?;
             let now = self.clock.now();
+            let clashes = self.clashes(&told, now);
             let heard = told.into_iter().map(|(node, presence)| {
                 let text = presence.to_json();
                 (OnNats { presence: Some(text), ..on_nats(node, now, None) }, Some(presence))
             });
             self.heard(heard.collect()).await?;
+            for (node, clash) in clashes {
+                let name = self.fleet.name_of(node);
+                self.fleet.update_if_known(&name, |node| node.heard.clash = Some(clash));
+                self.poke.notify_one();
+            }
         }
+    }
+
+    /// The nodes of which two runs of the program are there at once.
+    fn clashes(&self, told: &[(Address, Presence)], now: Timestamp) -> Vec<(Address, Clash)> {
+        let hears = |(node, presence): &(Address, Presence)| {
+            let run = (signed::instance(presence.instance.as_ref()?), None);
+            // A crowd of them is a clash that was told before.
+            let clash = self.fleet.identities().hears(*node, run, ON_NATS, now).ok()?;
+            clash.map(|clash| (*node, clash))
+        };
+        told.iter().filter_map(hears).collect()
     }
 
     /// The statuses of all jobs.

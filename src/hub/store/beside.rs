@@ -1,21 +1,35 @@
-//! What another process may do to the hub's file while the hub holds it: copy it, give a node a secret, let people
-//! log in, read how nodes stood.
+//! What another process may do to the hub's file while the hub holds it: copy it, give a node a secret, enroll one, let
+//! people log in, read how nodes stood.
 //!
-//! Invariant: all of it leaves a running hub undisturbed; it sees a new secret within a second.
+//! Invariant: all of it leaves a running hub undisturbed; it sees a new secret or key within a second.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::identity::{put_key, put_secret};
 use super::nodes::{Hash, ms};
 use super::people::Role;
 use super::{Error, SCHEMA};
 use crate::clock::Timestamp;
 use crate::fleet::alerts::Change;
 use crate::fleet::clocks::Standing;
-use crate::sql::{self, Connection, OpenFlags, params};
+use crate::ids::Address;
+use crate::sql::{self, Connection, OpenFlags, OptionalExtension as _, params};
 
 /// How long to wait for the hub's own commit.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// How long a code of enrolment is good.
+pub const CODE_LASTS: Duration = Duration::from_mins(10);
+
+/// A node that a key speaks for from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Its name.
+    pub name: String,
+    /// The key that spoke for it before.
+    pub instead_of: Option<Address>,
+}
 
 /// Copies the hub's database into a new file. Blocks.
 pub fn back_up(from: &Path, to: &Path) -> Result<(), Error> {
@@ -28,11 +42,43 @@ pub fn back_up(from: &Path, to: &Path) -> Result<(), Error> {
 pub fn set_secret(path: &Path, name: &str, hash: &Hash, now: Timestamp) -> Result<(), Error> {
     let db = open(path)?;
     db.pragma_update(None, "synchronous", "FULL")?;
-    let sql = "INSERT INTO nodes (name, first_ms, standing, standing_ms, secret) \
-               VALUES (?1, ?2, 'not_watched', ?2, ?3) \
-               ON CONFLICT (name) DO UPDATE SET secret = excluded.secret";
-    db.execute(sql, params![name, ms(now), hash])?;
+    Ok(put_secret(&db, name, hash, now)?)
+}
+
+/// Makes a code good, by its hash, for [`CODE_LASTS`]: for the node of this name, or for any that has no secret and no
+/// key of its own. Blocks.
+pub fn put_code(path: &Path, code: &Hash, name: Option<&str>, now: Timestamp) -> Result<(), Error> {
+    let db = open(path)?;
+    let put = "INSERT OR REPLACE INTO codes (code, until_ms, name) VALUES (?1, ?2, ?3)";
+    db.execute(put, params![code, ms(now.plus(CODE_LASTS)), name])?;
     Ok(())
+}
+
+/// Has a key speak for a node, and nobody else: for the one of this name, which need not be known yet, or for the one
+/// that the hub knows the key by, or for one with the key's address as name. Blocks.
+pub fn bind(path: &Path, key: Address, name: Option<&str>, now: Timestamp) -> Result<Bound, Error> {
+    let mut db = open(path)?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    let change = db.transaction_with_behavior(sql::TransactionBehavior::Immediate)?;
+    let known =
+        "SELECT name FROM nodes WHERE key = ?1 OR address = ?1 ORDER BY key IS NULL LIMIT 1";
+    let known: Option<String> =
+        change.query_row(known, [key.lower_hex()], |row| row.get(0)).optional()?;
+    let name = match (known, name) {
+        (Some(known), Some(name)) if known != name => return Err(Error::KnownAs(known)),
+        (Some(known), _) => known,
+        (None, Some(name)) => name.to_owned(),
+        (None, None) => key.lower_hex(),
+    };
+    let before = "SELECT key FROM nodes WHERE name = ?1";
+    let before = change.query_row(before, [&name], |row| row.get::<_, Option<String>>(0));
+    let before = before.optional()?.flatten().and_then(|before| before.parse().ok());
+    let put = "INSERT INTO nodes (name, first_ms, standing, standing_ms)
+               VALUES (?1, ?2, 'not_watched', ?2) ON CONFLICT (name) DO NOTHING";
+    change.execute(put, params![name, ms(now)])?;
+    put_key(&change, &name, key)?;
+    change.commit()?;
+    Ok(Bound { name, instead_of: before.filter(|before| *before != key) })
 }
 
 /// Adds a person with this password's hash, or gives them another password and role, which ends their sessions.

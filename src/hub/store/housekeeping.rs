@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::nodes::{SLOT_MS, ms};
-use super::{Error, Store};
+use super::{Error, Store, identity};
 use crate::clock::Timestamp;
 use crate::sql::{Connection, params};
 
@@ -52,6 +52,7 @@ impl Store {
                  (SELECT id FROM seen_changes WHERE at_ms < ?1 LIMIT {ROWS_MAX})"
             );
             let mut most = gone.max(also_gone).max(db.execute(&sql, [events])?);
+            most = most.max(identity::forget(db, now, ROWS_MAX)?);
             for (sql, before) in [
                 ("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < ?1 LIMIT ?2)", events),
                 (

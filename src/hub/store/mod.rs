@@ -9,6 +9,7 @@ mod cursors;
 pub mod digest;
 pub mod heard;
 mod housekeeping;
+pub mod identity;
 pub mod import;
 pub mod nodes;
 pub mod people;
@@ -32,6 +33,7 @@ pub const SCHEMA: Schema = Schema {
             include_str!("../../../migrations/hub/0001_hub.sql")
         ),
         include_str!("../../../migrations/hub/0002_seen.sql"),
+        include_str!("../../../migrations/hub/0003_identity.sql"),
     ],
 };
 
@@ -63,6 +65,12 @@ pub enum Error {
         /// What it lacks.
         what: String,
     },
+    /// The hub knows the key by another name.
+    #[error(
+        "the hub knows the node of this key as {0}: leave the name out, or rename that node first (POST \
+         /api/admin/rename)"
+    )]
+    KnownAs(String),
     /// The database failed.
     #[error(transparent)]
     Sql(#[from] sql::Error),

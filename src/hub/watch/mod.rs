@@ -132,11 +132,16 @@ impl<C: Clock> Watcher<C> {
         });
         let ahead = |at: Option<Timestamp>| at.is_some_and(|at| at > now);
         for node in self.fleet.all() {
-            if ahead(node.heard.own) || ahead(node.heard.nats) || ahead(node.heard.chain) {
+            let clash = node.heard.clash.as_ref().map(|clash| clash.at);
+            let clocks = [node.heard.own, node.heard.nats, node.heard.chain, clash];
+            if clocks.into_iter().any(ahead) {
                 self.fleet.update_if_known(&node.name, |node| {
                     let heard = &mut node.heard;
                     for at in [&mut heard.own, &mut heard.nats, &mut heard.chain] {
                         *at = at.map(|at| at.min(now));
+                    }
+                    if let Some(clash) = &mut heard.clash {
+                        clash.at = clash.at.min(now);
                     }
                 });
             }

@@ -69,6 +69,7 @@ impl Hub {
                 own: Duration::from_mins(3),
                 nats: Duration::from_mins(1),
                 chain: Duration::from_mins(15),
+                clash: Duration::from_secs(90),
             },
             policy: policy.clone(),
             listening: Arc::clone(&listening),

@@ -18,6 +18,7 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
         ("PINATA_API_URL", &format!("http://{nowhere}")),
         ("IPFS_GATEWAYS", &format!("http://{nowhere}")),
         ("NVML_LIB", "/etc/hostname"),
+        ("HUB_URL", &format!("http://{nowhere}")),
     ]);
     let ended = program.run(&["doctor", "--json"]);
     assert_eq!(ended.code(), 2, "{}", ended.both());
@@ -45,6 +46,7 @@ fn doctor_names_everything_that_is_down_with_its_remedy() {
     }
     assert_eq!(of("settings")["status"], "warn", "doctor warns about a key in plain text");
     assert_eq!(of("data folder")["status"], "ok");
+    assert_eq!(of("hub")["status"], "warn", "a node runs without its hub");
     assert_eq!(report["fail"], 11);
     assert!(!ended.both().contains(Anvil::key_hex(0).trim_start_matches("0x")));
 

@@ -120,3 +120,37 @@ async fn a_stranger_recomputes_what_the_contract_says_of_each_node() {
     assert_eq!(of_block(), of_block(), "the same bytes");
     drop(agent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_only_the_chain_hears_is_a_zombie_and_none_once_nats_hears_it_again() {
+    let world = World::start().await;
+    let mut agent = world.agent(&[]);
+    agent.wait_for("heartbeat sent");
+    let hub = hub_beside(&world);
+    let name = World::agent_address().lower_hex();
+    let row = |hub: &Hub| {
+        let fleet = get(hub, "/api/fleet");
+        fleet["rows"].as_array()?.iter().find(|row| row["name"] == name.as_str()).cloned()
+    };
+    let stands = |standing: &'static str| {
+        let hub = &hub;
+        move || row(hub).filter(|row| row["standing"] == standing)
+    };
+    eventually("it is up", PATIENCE, stands("up"));
+    agent.kill();
+    let silent = PATIENCE + Duration::from_secs(90);
+    eventually("it is down, though its last heartbeat is fresh", silent, stands("down"));
+    // Its key goes on earning uptime.
+    let to = world.contract.to_string();
+    let key = crate::support::anvil::Anvil::key_hex(1);
+    world.anvil.cast(&["send", &to, "sendHeartbeat()", "--private-key", key]);
+    let row = eventually("it is a zombie", PATIENCE, stands("zombie"));
+    assert!(row["why"].as_str().is_some_and(|why| why.contains("reach the chain")), "{row}");
+    eventually("somebody is told", PATIENCE, || {
+        let alerts = get(&hub, "/api/alerts");
+        let rules = alerts["open"].as_array()?.iter().map(|it| it["rule"].clone());
+        rules.collect::<Vec<_>>().contains(&"zombie".into()).then_some(())
+    });
+    let _again = world.agent(&[]);
+    eventually("it is back", PATIENCE, stands("up"));
+}

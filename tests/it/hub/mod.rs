@@ -1,7 +1,10 @@
 //! The hub: the real program, asked over HTTP as agents and people ask it; its pages in a browser; whom it tells.
 
 mod agent;
+mod clash;
+mod enroll;
 mod files;
+mod herald;
 mod killed;
 mod live;
 mod outbox;
@@ -11,4 +14,5 @@ pub(crate) mod process;
 mod seed;
 mod seeded;
 mod siege;
+mod signed;
 mod watched;

@@ -271,6 +271,7 @@ impl Seeded {
             own: Duration::from_mins(3),
             nats: Duration::from_mins(1),
             chain: Duration::from_mins(15),
+            clash: Duration::from_secs(90),
         };
         let site = Site { title: "Fleet of <Ann & Bo>".to_owned(), show: Show::Full, patience };
         let eyes = Eyes::open(&path).expect("it is there");

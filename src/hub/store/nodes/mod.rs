@@ -160,7 +160,8 @@ struct Before {
     is_heard: bool,
 }
 
-fn put_beat(
+/// Notes a beat; returns what is known of the node's newer keys with it.
+pub(super) fn put_beat(
     db: &Connection,
     beat: &Beat,
     at: Timestamp,
@@ -242,7 +243,8 @@ fn node(row: &Row<'_>) -> Result<Node, SqliteError> {
             nats: at(7)?,
             chain: at(9)?,
             clash: None,
-            is_ours: address.is_some(),
+            // One whose key is enrolled may never have been on NATS.
+            is_ours: at(7)?.is_some(),
         },
         nats_seq: count(8)?,
         chain_block: count(10)?,
